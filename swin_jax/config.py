@@ -1,0 +1,173 @@
+"""Configs: specs, building them, experiment arguments, and what a resume may change.
+
+Besides the experiment files this is the only place that knows ml_collections. A spec is a ConfigDict with a callable
+under `fn` and its keyword arguments beside it, so that a config is plain Python whose every knob has a dotted key.
+"""
+import difflib
+import importlib.util
+import inspect
+import json
+import pathlib
+import re
+import types
+import typing
+
+import ml_collections
+from ml_collections import config_dict
+
+from swin_jax.errors import UserError
+
+# Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and everything that only looks at the run.
+FREE = re.compile(
+    r"^(mesh|partition|evals|predict|logs|init_from|checkpoint)\b|(^|\.)(total_steps|epochs|num_workers|num_threads"
+    r"|prefetch|data_dir|root|path|in_memory|max_bad|\w+_every)$"
+)
+
+
+def spec(fn, **kwargs) -> ml_collections.ConfigDict:
+    """A config for the call `fn(**kwargs)`, with the defaults of the signature filled in.
+
+    A default of None becomes a placeholder of the annotated type, so that the command line can set it.
+
+    Raises:
+        TypeError: an argument that `fn` does not have, or a required one that is missing.
+    """
+    values = {}
+    hints = typing.get_type_hints(fn.__init__ if inspect.isclass(fn) else fn)
+    parameters = {k: p for k, p in inspect.signature(fn).parameters.items() if k not in ("parent", "name") or k in kwargs}
+    unknown = sorted(set(kwargs) - set(parameters))
+    if unknown:
+        raise TypeError(f"{fn.__qualname__} has no argument {unknown[0]!r}; it has {', '.join(parameters)}")
+    for name, parameter in parameters.items():
+        value = kwargs.get(name, parameter.default)
+        if value is inspect.Parameter.empty:
+            raise TypeError(f"{fn.__qualname__} needs the argument {name!r}")
+        if "factory" in type(value).__name__.lower():
+            continue
+        values[name] = config_dict.placeholder(_type(hints.get(name))) if value is None else value
+    return ml_collections.ConfigDict({"fn": fn, **values})
+
+
+def _type(hint) -> type:
+    """The type in `T | None`."""
+    options = [option for option in typing.get_args(hint) if option is not type(None)]
+    return next((t for t in (bool, int, float, str, tuple) if options and options[0] is t), object)
+
+
+def build(value):
+    """Turns a config into what it describes: inner specs first, then the call of `fn`."""
+    if not isinstance(value, (ml_collections.ConfigDict, ml_collections.FrozenConfigDict)):
+        return value
+    built = {key: build(value[key]) for key in value}
+    fn = built.pop("fn", None)
+    return fn(**built) if fn else built
+
+
+def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
+    """Parses what follows the colon of `--config=experiments/x.py:variant=small,fake`.
+
+    Args:
+        arg: comma-separated `key=value`, or `key` alone for a boolean; None for all defaults.
+        **defaults: the known keys. A tuple of strings lists the choices, the first one is the default; otherwise the
+            type of the default decides how a value is read.
+
+    Raises:
+        UserError: an unknown key or value, with the nearest one (exit status 2).
+    """
+    result = {key: value[0] if isinstance(value, tuple) else value for key, value in defaults.items()}
+    for item in filter(None, (arg or "").split(",")):
+        key, given, text = item.partition("=")
+        if key not in defaults:
+            raise UserError(f"unknown config argument {key!r}{nearest(key, defaults)}", exit_status=2)
+        default = defaults[key]
+        if isinstance(default, tuple):
+            if text not in default:
+                options = ", ".join(default)
+                raise UserError(f"config argument {key}={text!r} is none of {options}{nearest(text, default)}", 2)
+            result[key] = text
+        elif isinstance(default, bool):
+            if given and text not in ("true", "false", "True", "False", "0", "1"):
+                raise UserError(f"config argument {key}={text!r} is neither true nor false", 2)
+            result[key] = not given or text in ("true", "True", "1")
+        else:
+            try:
+                result[key] = type(default)(text)
+            except ValueError:
+                raise UserError(f"config argument {key}={text!r} is not of type {type(default).__name__}", 2) from None
+    return types.SimpleNamespace(**result)
+
+
+def nearest(word: str, words) -> str:
+    """`; did you mean 'x'?`, or nothing where no word is near."""
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.4)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def load(path: str) -> ml_collections.ConfigDict:
+    """The config of an experiment file, given as `file.py` or `file.py:argument`.
+
+    Raises:
+        UserError: no such file, no `get_config` in it, or an argument that it does not take (exit status 2).
+    """
+    file, _, arg = path.partition(":")
+    if not pathlib.Path(file).is_file():
+        parent = pathlib.Path(file).parent
+        near = nearest(file, [str(p) for p in parent.glob("*.py")] if parent.is_dir() else [])
+        raise UserError(f"no experiment file {file!r}{near}", 2)
+    module_spec = importlib.util.spec_from_file_location("experiment_" + pathlib.Path(file).stem, file)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{file!r} defines no get_config(arg)", 2)
+    return module.get_config(arg or None)
+
+
+def flatten(config) -> dict:
+    """{dotted key: value} of all leaves; callables by their names, tuples as lists, so that it survives JSON."""
+    leaves = {}
+    for key in sorted(config):
+        value = config[key]
+        if isinstance(value, (ml_collections.ConfigDict, dict)):
+            leaves |= {f"{key}.{inner}": leaf for inner, leaf in flatten(value).items()}
+        elif callable(value):
+            leaves[key] = f"{value.__module__}.{value.__qualname__}"
+        else:
+            leaves[key] = json.loads(json.dumps(value))
+    return leaves
+
+
+def save(config, workdir: pathlib.Path) -> None:
+    """Writes the resolved config, as a flat JSON object of dotted keys."""
+    temporary = workdir / "config.json.tmp"
+    temporary.write_text(json.dumps(flatten(config), indent=1) + "\n")
+    temporary.replace(workdir / "config.json")
+
+
+def check_resume(config, workdir: pathlib.Path, allow_change: typing.Sequence[str] = ()) -> list[str]:
+    """Compares a config with the one saved in a workdir.
+
+    Args:
+        config: of this run.
+        workdir: may hold `config.json` of the run that is resumed.
+        allow_change: dotted keys, or their beginnings, that may change although the result depends on them.
+
+    Returns:
+        One line per difference.
+
+    Raises:
+        UserError: a difference that is not allowed (exit status 2).
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return []
+    old, new = json.loads(path.read_text()), flatten(config)
+    lines, refused = [], []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            lines.append(f"{key}: {old.get(key)} -> {new.get(key)}")
+            if not FREE.search(key) and not any(key == k or key.startswith(k + ".") for k in allow_change):
+                refused.append(lines[-1])
+    if refused:
+        keys = " ".join(f"--allow_change={line.partition(':')[0]}" for line in refused)
+        raise UserError(f"{workdir} was trained with another config: {'; '.join(refused)}. To go on anyway: {keys}", 2)
+    return lines

@@ -1,0 +1,12 @@
+"""What a user did wrong, in one line."""
+
+
+class UserError(Exception):
+    """An error whose message says what was wrong and what to do; the launcher prints it without a traceback.
+
+    `exit_status` is what the launcher exits with: 1 for an error, 2 for a bad flag or config.
+    """
+
+    def __init__(self, message: str, exit_status: int = 1):
+        super().__init__(message)
+        self.exit_status = exit_status

@@ -1,0 +1,62 @@
+"""Exact top-1 and top-5 accuracy and cross-entropy over a whole set, on any mesh and at any batch size."""
+import dataclasses
+from typing import Any, Callable
+
+import jax
+import jax.numpy as jnp
+
+from swin_jax.ops import losses
+from swin_jax.task import Task, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """Evaluates a classifier on a data set.
+
+    The number of batches comes from the global length, the batch is rounded up to the mesh, padding has weight 0, and
+    sums are divided once.
+
+    Attributes:
+        data: a `data.pipeline.EvalData`.
+        top: the k of the second figure; min(k, number of classes) is used.
+    """
+
+    data: Any
+    top: int = 5
+
+    def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
+        """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
+
+        @jax.jit
+        def count(state, batch, frozen):
+            logits = task.predict(state, batch, frozen)["logits"].astype(jnp.float32)
+            label, weight = batch["label"], batch["weight"]
+            top = min(self.top, logits.shape[-1])
+            target = losses.smooth_one_hot(label, logits.shape[-1], 0.0)
+            # Counts as integers: float32 would stop being exact at 2^24 examples.
+            valid = weight > 0
+            return {
+                "top1": (losses.top_k_correct(logits, label, 1).astype(bool) & valid).sum(),
+                f"top{top}": (losses.top_k_correct(logits, label, top).astype(bool) & valid).sum(),
+                "loss": (losses.soft_cross_entropy(logits, target) * weight).sum(),
+                "count": valid.sum(),
+            }
+
+        def run(state: TrainState, frozen: Any) -> dict[str, float]:
+            batch_size = placement.round_up(self.data.batch_size)
+            sums: dict[str, float] = {}
+            pending = None
+            for batch in self.data.batches(batch_size, placement.rows(batch_size)):
+                batch = placement.put({key: batch[key] for key in ("image", "label", "weight")}, batch_size)
+                pending, previous = count(state, batch, frozen), pending
+                _add(sums, previous)
+            _add(sums, pending)
+            total = sums.pop("count")
+            return {name: value / total for name, value in sums.items()}
+
+        return run
+
+
+def _add(sums: dict[str, float], counts: dict[str, jax.Array] | None) -> None:
+    for name, value in (counts or {}).items():
+        sums[name] = sums.get(name, 0) + value.item()

@@ -1,0 +1,87 @@
+"""Layers that the transformers of this package share, with the settings and initialisers of the official code.
+
+Peers: microsoft/Swin-Transformer and timm 0.4.12 (the version it pins).
+"""
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from swin_jax.ops import window
+
+# timm's trunc_normal_(std=0.02) cuts at +-2, a hundred standard deviations: it is a plain normal distribution.
+init_linear = nn.initializers.normal(0.02)
+
+
+def init_conv(fan_in: int):
+    """PyTorch's default for convolutions, weights and biases alike: uniform in +-1/sqrt(fan_in)."""
+    bound = 1 / math.sqrt(fan_in)
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def layer_norm(dtype: Any, name: str | None = None, epsilon: float = 1e-5, **kwargs) -> nn.LayerNorm:
+    """LayerNorm with PyTorch's epsilon; statistics in float32, the output in `dtype`."""
+    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name, **kwargs)
+
+
+def drop_path(x: jax.Array, key: jax.Array | None, rate: float) -> jax.Array:
+    """Stochastic depth (arXiv 1603.09382): zeroes a whole sample with probability `rate`, scales the rest by 1/keep.
+
+    Args:
+        x: (B, ...).
+        key: a JAX key, or None for the identity.
+        rate: probability to drop.
+    """
+    if key is None or rate == 0:
+        return x
+    keep = 1 - rate
+    kept = jax.random.bernoulli(key, keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(kept, x / keep, 0).astype(x.dtype)
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, Linear on the last axis."""
+
+    hidden: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init_linear, name="fc1")(x)
+        x = nn.gelu(x, approximate=False)
+        return nn.Dense(channels, dtype=self.dtype, kernel_init=init_linear, name="fc2")(x)
+
+
+class PatchProjection(nn.Module):
+    """A convolution whose stride is its kernel size, as one matrix product; the kernel keeps the layout of a conv."""
+
+    features: int
+    patch: tuple[int, ...]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        fan_in = math.prod(self.patch) * x.shape[-1]
+        kernel = self.param("kernel", init_conv(fan_in), (*self.patch, x.shape[-1], self.features))
+        bias = self.param("bias", init_conv(fan_in), (self.features,))
+        x = window.pad_to_multiple(x, self.patch).astype(self.dtype)
+        grid = [size // p for size, p in zip(x.shape[1:-1], self.patch)]
+        patches = window.partition(x, self.patch).reshape(x.shape[0], *grid, fan_in)
+        return patches @ kernel.reshape(fan_in, -1).astype(self.dtype) + bias.astype(self.dtype)
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches to tokens, then LayerNorm: (B, *size, c) -> (B, *size / patch, C)."""
+
+    features: int
+    patch: tuple[int, ...]
+    norm: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = PatchProjection(self.features, self.patch, self.dtype, name="proj")(x)
+        return layer_norm(self.dtype, "norm")(x) if self.norm else x

@@ -1,0 +1,45 @@
+"""Names of parameters: the path in a tree, and the name that the official PyTorch code uses.
+
+Weight decay, learning-rate scales, freezing, partition rules and conversion are all functions of
+these names, so they are defined once, here.
+"""
+import re
+
+import jax
+
+# The last part of a path -> the last part of the official name.
+_LEAVES = {"kernel": "weight", "scale": "weight"}
+
+
+def path_name(path) -> str:
+    """The '/'-joined form of a JAX key path: `layers_0/blocks_1/attn/qkv/kernel`."""
+    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+
+def official_name(path: str) -> str:
+    """The official name of a parameter path: `layers_0/blocks_1/norm1/scale` -> `layers.0.blocks.1.norm1.weight`."""
+    *modules, leaf = path.split("/")
+    modules = [re.sub(r"_(\d+)$", r".\1", module) for module in modules]
+    return ".".join([*modules, _LEAVES.get(leaf, leaf)])
+
+
+def map_named(fn, tree):
+    """Maps `fn(official name, leaf)` over a tree of parameters and returns a tree of the same structure."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: fn(official_name(path_name(path)), leaf), tree)
+
+
+def flatten(tree) -> dict:
+    """{path: leaf} of a tree, paths as `path_name` gives them, in the tree's order."""
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def unflatten(flat: dict) -> dict:
+    """The nested dict of {path: leaf}; the inverse of `flatten` for trees of dicts."""
+    tree = {}
+    for path, leaf in flat.items():
+        *parents, last = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree

@@ -1,0 +1,48 @@
+"""Losses and counts for classification. The peers are timm's `SoftTargetCrossEntropy` and its smoothed one-hot targets.
+
+All of them return one value per example in float32, so that the caller can weight padding with 0.
+"""
+import jax
+import jax.numpy as jnp
+
+
+def smooth_one_hot(label: jax.Array, num_classes: int, smoothing: float = 0.0) -> jax.Array:
+    """One-hot targets that give `smoothing` of their mass to all classes alike.
+
+    Args:
+        label: (B,) int.
+        num_classes: K.
+        smoothing: s in 0..1; the label's own class gets 1 - s + s/K, the others s/K.
+
+    Returns:
+        (B, K) float32; rows sum to 1.
+    """
+    off = smoothing / num_classes
+    return off + (1.0 - smoothing) * jax.nn.one_hot(label, num_classes, dtype=jnp.float32)
+
+
+def soft_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """Cross entropy of each row with a target distribution: logits (B, K), target (B, K) -> (B,) float32."""
+    return -jnp.sum(target.astype(jnp.float32) * jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1), axis=-1)
+
+
+def top_k_correct(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
+    """Whether the label is among the min(k, K) largest logits.
+
+    The rank of the label is the number of larger logits plus the number of equal ones at a lower index, so that exactly
+    k classes count as the top k. A NaN counts as larger than everything, and a label whose own logit is NaN is wrong.
+
+    Args:
+        logits: (B, K).
+        label: (B,) int in 0..K-1.
+        k: how many of the largest count.
+
+    Returns:
+        (B,) float32, 1 or 0.
+    """
+    num_classes = logits.shape[-1]
+    own = jnp.take_along_axis(logits, label[:, None], axis=-1)  # (B, 1)
+    above = ~(logits <= own)
+    tied_before = (logits == own) & (jnp.arange(num_classes)[None, :] < label[:, None])
+    rank = jnp.sum(above | tied_before, axis=-1)
+    return (rank < min(k, num_classes)).astype(jnp.float32)

@@ -1,0 +1,164 @@
+"""Augmentation on the device, inside the compiled step: normalise, then erase, then mix.
+
+The peers are timm's `RandomErasing` (one region, on the normalised image) and `Mixup` in batch mode; Random Erasing
+(arXiv:1708.04896), mixup (arXiv:1710.09412), CutMix (arXiv:1905.04899). Two differences from timm, both so that nothing
+depends on the mesh and no image crosses devices: a "batch" is a group of consecutive images, and the partner of image i
+is its neighbour i xor 1 where timm reverses the batch. Images are NHWC; everything random is a function of `key`.
+"""
+import math
+
+import jax
+import jax.numpy as jnp
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_TRIES = 10  # timm's number of attempts to find a region that fits
+
+
+def normalize(
+    image: jax.Array, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
+) -> jax.Array:
+    """Turns uint8 images (..., C) into float32 (image / 255 - mean) / std, with one mean and std per channel."""
+    shape = (1,) * (image.ndim - 1) + (-1,)
+    mean, std = (jnp.asarray(values, jnp.float32).reshape(shape) for values in (mean, std))
+    return (image.astype(jnp.float32) / 255.0 - mean) / std
+
+
+def random_erase(
+    key: jax.Array,
+    image: jax.Array,
+    probability: float = 0.25,
+    area: tuple[float, float] = (0.02, 1 / 3),
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    mode: str = "pixel",
+) -> jax.Array:
+    """Replaces one random rectangle by noise, in each image with some probability.
+
+    Ten rectangles are drawn and the first that is smaller than the image in both axes is used; if none is, the image
+    stays as it is.
+
+    Args:
+        key: a JAX key.
+        image: (B, H, W, C) float32, normalised.
+        probability: of erasing, per image.
+        area: least and largest area of the rectangle before rounding, as fractions of the image.
+        aspect: least and largest height / width; the logarithm is uniform.
+        mode: 'pixel' fills with N(0, 1) per value, 'rand' with one N(0, 1) colour, 'const' with 0.
+
+    Returns:
+        (B, H, W, C), the images.
+
+    Raises:
+        ValueError: `mode` is none of the three.
+    """
+    if mode not in ("pixel", "rand", "const"):
+        raise ValueError(f"mode='{mode}' is not one of 'pixel', 'rand', 'const'")
+    batch, height, width, channels = image.shape
+    apply_key, area_key, aspect_key, top_key, left_key, fill_key = jax.random.split(key, 6)
+
+    tries = (batch, _TRIES)
+    pixels = jax.random.uniform(area_key, tries, minval=area[0], maxval=area[1]) * (height * width)
+    ratio = jnp.exp(jax.random.uniform(aspect_key, tries, minval=math.log(aspect[0]), maxval=math.log(aspect[1])))
+    h = jnp.round(jnp.sqrt(pixels * ratio)).astype(jnp.int32)
+    w = jnp.round(jnp.sqrt(pixels / ratio)).astype(jnp.int32)
+    fits = (h < height) & (w < width)
+    first = jnp.argmax(fits, axis=1)[:, None]
+    h, w = (jnp.take_along_axis(side, first, axis=1)[:, 0] for side in (h, w))  # (B,)
+    erase = jnp.any(fits, axis=1) & (jax.random.uniform(apply_key, (batch,)) < probability)
+
+    # Where nothing fits the upper bound may be below 1; what is drawn then is not used.
+    top = jax.random.randint(top_key, (batch,), 0, jnp.maximum(height - h + 1, 1))
+    left = jax.random.randint(left_key, (batch,), 0, jnp.maximum(width - w + 1, 1))
+    inside = _box(top, top + h, left, left + w, height, width) & erase[:, None, None, None]
+    if mode == "const":
+        fill = jnp.zeros((1, 1, 1, 1), image.dtype)
+    else:
+        shape = image.shape if mode == "pixel" else (batch, 1, 1, channels)
+        fill = jax.random.normal(fill_key, shape, image.dtype)
+    return jnp.where(inside, fill, image)
+
+
+def mix(
+    key: jax.Array,
+    image: jax.Array,
+    target: jax.Array,
+    mixup_alpha: float = 0.8,
+    cutmix_alpha: float = 1.0,
+    probability: float = 1.0,
+    switch_probability: float = 0.5,
+    group: int = 128,
+) -> tuple[jax.Array, jax.Array]:
+    """Mixes each image and its target with its neighbour's, by mixup or by CutMix.
+
+    Within a group of consecutive images there is one lambda, one choice between the two, and one box.
+
+    Args:
+        key: a JAX key.
+        image: (B, H, W, C) float32, normalised.
+        target: (B, K) float32, already smoothed.
+        mixup_alpha: lambda of mixup is Beta(alpha, alpha); 0: CutMix only.
+        cutmix_alpha: the same for CutMix; 0: mixup only; both 0: nothing is mixed.
+        probability: that a group is mixed at all.
+        switch_probability: that a mixed group uses CutMix, where both are on.
+        group: images per group, even, and a divisor of B; a smaller batch is one group.
+
+    Returns:
+        (B, H, W, C) images and (B, K) targets. CutMix weights the targets by the area after clipping at the border.
+
+    Raises:
+        ValueError: B or `group` is odd, or `group` does not divide a larger B.
+    """
+    if not (mixup_alpha or cutmix_alpha):
+        return image, target
+    batch, height, width, _ = image.shape
+    if batch % 2:
+        raise ValueError(f"mixing pairs neighbours and needs an even batch, got {batch} images")
+    if batch > group and (batch % group or group % 2):
+        raise ValueError(f"a batch of {batch} images does not split into groups of {group} for mixing (even, a divisor)")
+    size = min(batch, group)
+    groups = (batch // size,)
+
+    apply_key, switch_key, mixup_key, cutmix_key, y_key, x_key = jax.random.split(key, 6)
+    if mixup_alpha and cutmix_alpha:
+        cut = jax.random.uniform(switch_key, groups) < switch_probability
+    else:
+        cut = jnp.full(groups, bool(cutmix_alpha))
+    weight = jnp.where(cut, _beta(cutmix_key, cutmix_alpha, groups), _beta(mixup_key, mixup_alpha, groups))
+    weight = jnp.where(jax.random.uniform(apply_key, groups) < probability, weight, 1.0)
+
+    side = jnp.sqrt(1.0 - weight)
+    rows = _span(jax.random.randint(y_key, groups, 0, height), side, height)
+    columns = _span(jax.random.randint(x_key, groups, 0, width), side, width)
+    box_area = (rows[1] - rows[0]) * (columns[1] - columns[0])
+    weight = jnp.where(cut, 1.0 - box_area / (height * width), weight)  # (groups,)
+
+    # One value per image before anything is as large as the images, so that each device makes its own masks.
+    cut, weight, *box = (jnp.repeat(x, size) for x in (cut, weight, *rows, *columns))  # each (B,)
+    inside = _box(*box, height, width)
+    own = jnp.where(cut[:, None, None, None], 1.0 - inside, weight[:, None, None, None])  # (B, H, W, 1)
+    image = own * image + (1.0 - own) * _neighbour(image)
+    weight = weight[:, None]
+    return image, weight * target + (1.0 - weight) * _neighbour(target)
+
+
+def _neighbour(x):
+    """x[i xor 1] along axis 0, as a reversal within pairs so that an even shard needs no other device."""
+    return x.reshape(x.shape[0] // 2, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
+
+
+def _beta(key, alpha, shape):
+    return jax.random.beta(key, alpha, alpha, shape) if alpha else jnp.ones(shape)
+
+
+def _span(centre, ratio, length):
+    """Start and end of a cut of int(length * ratio) around `centre`, halves rounded down, clipped to the image."""
+    half = (length * ratio).astype(jnp.int32) // 2
+    return jnp.clip(centre - half, 0, length), jnp.clip(centre + half, 0, length)
+
+
+def _box(top, bottom, left, right, height, width):
+    """(N, height, width, 1) bool, True inside the rectangles [top, bottom) x [left, right); bounds are (N,)."""
+    y, x = jnp.arange(height)[None, :], jnp.arange(width)[None, :]
+    in_rows = (y >= top[:, None]) & (y < bottom[:, None])
+    in_columns = (x >= left[:, None]) & (x < right[:, None])
+    return (in_rows[:, :, None] & in_columns[:, None, :])[..., None]

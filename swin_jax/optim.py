@@ -1,0 +1,329 @@
+"""Optimizers, learning-rate schedules, weight-decay masks, layer-wise learning rates and freezing.
+
+The peers are `torch.optim.AdamW` / `SGD`, `torch.nn.utils.clip_grad_norm_` and timm's schedulers as the official Swin
+and SimMIM training scripts use them. Every choice that depends on a parameter is a function of its official name
+(`layers.0.blocks.1.norm1.weight`, see `swin_jax.names`), given as regexes that `re.search` applies.
+
+A schedule is a function `schedule(step, scale=1.0) -> learning rate`, float32 scalar: `step` counts updates from 0 and
+`scale` multiplies the base rate only. With layer-wise decay the layers so share the warm-up and the final rate, as in
+the official fine-tuning of SimMIM.
+"""
+import math
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from swin_jax.errors import UserError
+from swin_jax.names import map_named
+
+# What is 1-D in the official layout (norm weights, biases), the position tables, and version 2's bias MLP and
+# temperature. Judged by name: an attention bias is (3, heads, d) here.
+SWIN_NO_DECAY = (
+    r"(^|[._])bias$",
+    r"(^|\.)norm\d*\.weight$",
+    r"(^|\.)absolute_pos_embed$",
+    r"relative_position_bias_table",
+    r"cpb_mlp",
+    r"logit_scale",
+)
+
+
+# ---- schedules ----
+
+
+def constant(base_lr: float) -> Callable:
+    """A learning rate that never changes; returns `schedule(step, scale=1.0)`."""
+
+    def schedule(step, scale=1.0):
+        del step
+        return jnp.float32(base_lr * scale)
+
+    return schedule
+
+
+def warmup_cosine(
+    base_lr: float,
+    total_steps: int,
+    warmup_steps: int = 0,
+    warmup_lr: float = 0.0,
+    min_lr: float = 0.0,
+    warmup_prefix: bool = True,
+    delay: int = 1,
+) -> Callable:
+    """Linear warm-up, then a half cosine down to `min_lr`.
+
+    Args:
+        base_lr: the peak, already scaled to the batch size (as are the two below).
+        total_steps: updates in the run, warm-up included; the rate is `min_lr` from there on.
+        warmup_steps: updates from `warmup_lr` up to `base_lr`; may be 0.
+        warmup_lr: where the warm-up starts.
+        min_lr: where the cosine ends.
+        warmup_prefix: True: the cosine spans the updates after the warm-up. False: it spans the whole run and the
+            warm-up hides its start, so that the rate drops at the join: the form before October 2022, which made the
+            released Swin v1 weights and SimMIM's.
+        delay: 1: the official scripts set the rate of index k after update k, so that update k uses f(max(k - 1, 0));
+            0: update k uses f(k).
+
+    Returns:
+        `schedule(step, scale=1.0)`.
+    """
+    start = warmup_steps if warmup_prefix else 0
+
+    def after(t, peak):
+        progress = jnp.clip((t - start) / max(total_steps - start, 1), 0.0, 1.0)
+        return min_lr + 0.5 * (peak - min_lr) * (1.0 + jnp.cos(math.pi * progress))
+
+    return _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay)
+
+
+def warmup_linear(
+    base_lr: float,
+    total_steps: int,
+    warmup_steps: int = 0,
+    warmup_lr: float = 0.0,
+    min_lr: float = 0.0,
+    delay: int = 1,
+) -> Callable:
+    """Linear warm-up, then a straight line down to `min_lr` at `total_steps`; arguments as in `warmup_cosine`."""
+
+    def after(t, peak):
+        progress = jnp.clip((t - warmup_steps) / max(total_steps - warmup_steps, 1), 0.0, 1.0)
+        return peak + (min_lr - peak) * progress
+
+    return _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay)
+
+
+def warmup_multistep(
+    base_lr: float,
+    milestones: tuple[int, ...],
+    gamma: float = 0.1,
+    warmup_steps: int = 0,
+    warmup_lr: float = 0.0,
+    delay: int = 1,
+) -> Callable:
+    """Linear warm-up, then `base_lr` times `gamma` for every milestone reached.
+
+    Args:
+        milestones: updates, counted from the start of the run, at which the rate falls.
+        gamma: the factor at each of them.
+        base_lr, warmup_steps, warmup_lr, delay: as in `warmup_cosine`.
+
+    Returns:
+        `schedule(step, scale=1.0)`.
+    """
+
+    def after(t, peak):
+        for milestone in milestones:
+            peak = peak * jnp.where(t >= milestone, gamma, 1.0)
+        return peak
+
+    return _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay)
+
+
+def _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay):
+    """The schedule that rises linearly for `warmup_steps` and is `after(t, peak)` from there on."""
+
+    def schedule(step, scale=1.0):
+        t = jnp.maximum(jnp.asarray(step) - delay, 0).astype(jnp.float32)
+        peak = base_lr * scale
+        rising = warmup_lr + (peak - warmup_lr) * t / max(warmup_steps, 1)
+        return jnp.where(t < warmup_steps, rising, after(t, peak)).astype(jnp.float32)
+
+    return schedule
+
+
+# ---- optimizers ----
+
+
+def adamw(
+    schedule: Callable,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.05,
+    no_decay: tuple[str, ...] = SWIN_NO_DECAY,
+    clip_norm: float = 5.0,
+    freeze: str = "",
+    layer_scale: Callable | None = None,
+) -> optax.GradientTransformation:
+    """AdamW as in PyTorch: p -= lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * p), after clipping.
+
+    The state holds two scalars for the log, which `optax.tree_utils.tree_get(opt_state, name)` finds: `grad_norm`, the
+    global norm before clipping, and `learning_rate`, the one that the last update used.
+
+    Args:
+        schedule: step -> learning rate; called as `schedule(step, scale=...)` where `layer_scale` is given.
+        b1, b2, eps: Adam's; both moments are float32.
+        weight_decay: decoupled, multiplied by the learning rate.
+        no_decay: regexes on official names of parameters that are not decayed.
+        clip_norm: largest global gradient norm; 0 doesn't clip.
+        freeze: regex on official names of parameters that are not trained: no update, no moments, no part in the norm.
+        layer_scale: official name -> factor on the base learning rate, such as `layer_decay` gives.
+
+    Returns:
+        The transformation; `update` needs `params`. Its `init` raises UserError if `freeze` matches no parameter or
+        all of them.
+    """
+    rule = optax.chain(scale_by_adam(b1, b2, eps), _decay(weight_decay, no_decay))
+    return _optimizer(rule, schedule, clip_norm, freeze, layer_scale)
+
+
+def sgd(
+    schedule: Callable,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    no_decay: tuple[str, ...] = SWIN_NO_DECAY,
+    clip_norm: float = 0.0,
+    freeze: str = "",
+    layer_scale: Callable | None = None,
+) -> optax.GradientTransformation:
+    """SGD with momentum as in PyTorch: weight decay is part of the gradient that enters the momentum.
+
+    Args:
+        momentum: 0 keeps no buffer.
+        nesterov: Nesterov's form; without effect where `momentum` is 0.
+        schedule, weight_decay, no_decay, clip_norm, freeze, layer_scale: as in `adamw`, as is the state.
+
+    Returns:
+        The transformation, as `adamw`.
+    """
+    velocity = optax.trace(momentum, nesterov) if momentum else optax.identity()
+    rule = optax.chain(_decay(weight_decay, no_decay), velocity)
+    return _optimizer(rule, schedule, clip_norm, freeze, layer_scale)
+
+
+def layer_decay(decay: float, depths: tuple[int, ...]) -> Callable:
+    """Layer-wise learning rates of the SimMIM fine-tuning: the factor is decay^(last id - id of the layer).
+
+    The patch embedding has id 0, blocks count from 1, a stage's `downsample` shares the id of its last block, and the
+    final norm, the head and the absolute position embedding have the last id, sum(depths) + 1.
+
+    Args:
+        decay: factor from one layer to the one before it.
+        depths: blocks per stage.
+
+    Returns:
+        A function of a Swin parameter's official name.
+    """
+
+    def layer_id(name):
+        if name.startswith("patch_embed.") or name == "mask_token":
+            return 0
+        inside = re.match(r"layers\.(\d+)\.(?:blocks\.(\d+)|downsample)\.", name)
+        if not inside:
+            return sum(depths) + 1
+        stage, block = int(inside[1]), inside[2]
+        return sum(depths[: stage + 1]) if block is None else sum(depths[:stage]) + int(block) + 1
+
+    return lambda name: decay ** (sum(depths) + 1 - layer_id(name))
+
+
+# ---- their parts ----
+
+
+class ClipState(NamedTuple):
+    grad_norm: jax.Array  # () float32, before clipping
+
+
+class LearningRateState(NamedTuple):
+    count: jax.Array  # () int32, updates done
+    learning_rate: jax.Array  # () float32, of the last update
+
+
+def clip_by_norm(clip_norm: float) -> optax.GradientTransformation:
+    """Casts gradients to float32, keeps their global norm and, unless `clip_norm` is 0, clips as PyTorch does."""
+
+    def init(params):
+        del params
+        return ClipState(jnp.zeros((), jnp.float32))
+
+    def update(updates, state, params=None):
+        del state, params
+        updates = jax.tree.map(lambda g: g.astype(jnp.float32), updates)
+        norm = optax.tree.norm(updates)
+        if clip_norm:
+            factor = jnp.minimum(1.0, clip_norm / (norm + 1e-6))
+            updates = jax.tree.map(lambda g: g * factor, updates)
+        return updates, ClipState(norm)
+
+    return optax.GradientTransformation(init, update)
+
+
+def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """Adam's direction with float32 moments and exact bias correction.
+
+    optax 0.2.8 computes 1 - b2**count in float32, which at the first update is off by 5e-5 for b2 = 0.999.
+    """
+
+    def init(params):
+        zeros = lambda: jax.tree.map(lambda p: jnp.zeros_like(p, dtype=jnp.float32), params)  # noqa: E731
+        return optax.ScaleByAdamState(count=jnp.zeros((), jnp.int32), mu=zeros(), nu=zeros())
+
+    def update(updates, state, params=None):
+        del params
+        count = optax.safe_increment(state.count)
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
+        correct1, correct2 = _one_minus_power(b1, count), _one_minus_power(b2, count)
+        updates = jax.tree.map(lambda m, v: (m / correct1) / (jnp.sqrt(v / correct2) + eps), mu, nu)
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _one_minus_power(base, count):
+    """1 - base**count to float32 precision, for 0 <= base < 1."""
+    return -jnp.expm1(count * math.log(base)) if base else jnp.float32(1.0)
+
+
+def _decay(weight_decay, no_decay):
+    """Adds weight_decay * p to the updates of parameters that no regex of `no_decay` matches."""
+    decayed = lambda name, _: not any(re.search(pattern, name) for pattern in no_decay)  # noqa: E731
+    return optax.add_decayed_weights(weight_decay, mask=lambda params: map_named(decayed, params))
+
+
+def _scale_by_learning_rate(schedule, layer_scale):
+    """Multiplies by minus the learning rate, of the layer where `layer_scale` is given, and keeps it in the state."""
+
+    def init(params):
+        del params
+        return LearningRateState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32))
+
+    def update(updates, state, params=None):
+        del params
+        learning_rate = jnp.asarray(schedule(state.count), jnp.float32)
+        if layer_scale is None:
+            updates = jax.tree.map(lambda u: -learning_rate * u, updates)
+        else:
+            updates = map_named(lambda name, u: -schedule(state.count, scale=layer_scale(name)) * u, updates)
+        return updates, LearningRateState(optax.safe_increment(state.count), learning_rate)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
+    """Clipping, the optimizer's rule and the learning rate, on the parameters that `freeze` doesn't match."""
+    tx = optax.chain(clip_by_norm(clip_norm), rule, _scale_by_learning_rate(schedule, layer_scale))
+    if not freeze:
+        return tx
+
+    def labels(params):
+        tree = map_named(lambda name, _: "frozen" if re.search(freeze, name) else "trained", params)
+        found = set(jax.tree.leaves(tree))
+        if len(found) < 2:
+            names = jax.tree.leaves(map_named(lambda name, _: name, params))
+            what = "every parameter" if "frozen" in found else "no parameter"
+            raise UserError(f"freeze='{freeze}' matches {what}; names are such as {', '.join(_sample(names))}")
+        return tree
+
+    return optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, labels)
+
+
+def _sample(names, count=6):
+    """Up to `count` names, evenly spread over the list."""
+    return names[:: max(len(names) // count, 1)][:count]

@@ -1,0 +1,101 @@
+"""Image classification with the regularisation of the official Swin recipe, all of it on the device.
+
+Peer: `main.py` of microsoft/Swin-Transformer with timm 0.4.12's Mixup and RandomErasing.
+"""
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from swin_jax.ops import losses, mixing
+from swin_jax.task import Batch, Metrics, TrainState, gradient_step, step_key
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """Trains `model` to name images.
+
+    Attributes:
+        model: a module that maps (B, H, W, C) to (B, K) logits, called with `train`.
+        tx: the optimizer.
+        input_shape: (H, W, C) of the batch's `image`.
+        num_classes: K.
+        seed: of drop path, erasing and mixing.
+        mean, std: of the pixels in 0..1, one number per channel.
+        erase_probability: of random erasing, per image.
+        mixup, cutmix: alphas of their Beta distributions; 0 leaves one out.
+        mix_probability, mix_switch: probability to mix at all, and of CutMix when both are on.
+        mix_group: images that share one lambda and box (the official per-GPU batch).
+        accumulate: micro-batches per update.
+        ema_decay: 0 for no average.
+    """
+
+    model: nn.Module
+    tx: optax.GradientTransformation
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    seed: int = 0
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    label_smoothing: float = 0.1
+    erase_probability: float = 0.25
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    mix_probability: float = 1.0
+    mix_switch: float = 0.5
+    mix_group: int = 128
+    accumulate: int = 1
+    ema_decay: float = 0.0
+
+    def init(self, key: jax.Array) -> TrainState:
+        """Parameters from the model's own initialisers; the average starts at them."""
+        params = self.model.init(key, jnp.zeros((1, *self.input_shape)))["params"]
+        ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
+        return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), {}, ema)
+
+    def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+        """One update on `image` uint8 (B, H, W, C) and `label` int32 (B,)."""
+        key = step_key(self.seed, state.step, "train")
+        return gradient_step(
+            state, batch, self.loss, self.tx, key, accumulate=self.accumulate, ema_decay=self.ema_decay
+        )
+
+    def loss(self, params: Any, mutable: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        """Mean cross-entropy against the mixed targets: normalise, then erase, then mix."""
+        erase_key, mix_key, model_key = jax.random.split(key, 3)
+        image = mixing.normalize(batch["image"], self.mean, self.std)
+        target = losses.smooth_one_hot(batch["label"], self.num_classes, self.label_smoothing)
+        if self.erase_probability:
+            image = mixing.random_erase(erase_key, image, self.erase_probability)
+        if self.mixup or self.cutmix:
+            image, target = mixing.mix(
+                mix_key, image, target, self.mixup, self.cutmix, self.mix_probability, self.mix_switch, self.mix_group
+            )
+        logits = self.model.apply({"params": params}, image, train=True, rngs={"dropout": model_key})
+        return losses.soft_cross_entropy(logits, target).mean(), ({}, mutable)
+
+    def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
+        """`logits` (B, K) float32 of `image` uint8."""
+        image = mixing.normalize(batch["image"], self.mean, self.std)
+        return {"logits": self.model.apply({"params": state.params}, image)}
+
+    def frozen_shapes(self) -> dict:
+        """Nothing is frozen."""
+        return {}
+
+    def load_frozen(self) -> dict:
+        """Nothing is frozen."""
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        """Number of parameters and, if the model's family counts them, multiply-accumulates per image."""
+        shapes = jax.eval_shape(self.init, jax.random.key(0)).params
+        facts = {"parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))}
+        return facts | ({"gflops_per_image": self.model.flops() / 1e9} if hasattr(self.model, "flops") else {})
