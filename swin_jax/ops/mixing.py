@@ -118,12 +118,13 @@ def mix(
     size = min(batch, group)
     groups = (batch // size,)
 
-    apply_key, switch_key, mixup_key, cutmix_key, y_key, x_key = jax.random.split(key, 6)
+    apply_key, switch_key, weight_key, y_key, x_key = jax.random.split(key, 5)
     if mixup_alpha and cutmix_alpha:
         cut = jax.random.uniform(switch_key, groups) < switch_probability
     else:
         cut = jnp.full(groups, bool(cutmix_alpha))
-    weight = jnp.where(cut, _beta(cutmix_key, cutmix_alpha, groups), _beta(mixup_key, mixup_alpha, groups))
+    alpha = jnp.where(cut, cutmix_alpha, mixup_alpha)
+    weight = jax.random.beta(weight_key, alpha, alpha)
     weight = jnp.where(jax.random.uniform(apply_key, groups) < probability, weight, 1.0)
 
     side = jnp.sqrt(1.0 - weight)
@@ -144,10 +145,6 @@ def mix(
 def _neighbour(x):
     """x[i xor 1] along axis 0, as a reversal within pairs so that an even shard needs no other device."""
     return x.reshape(x.shape[0] // 2, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
-
-
-def _beta(key, alpha, shape):
-    return jax.random.beta(key, alpha, alpha, shape) if alpha else jnp.ones(shape)
 
 
 def _span(centre, ratio, length):

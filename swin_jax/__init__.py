@@ -1,0 +1,17 @@
+"""Hierarchical vision transformers in JAX. `load` gives a model with weights, `preprocess` what it wants to see."""
+
+__version__ = "0.1.0"
+
+
+def load(name=None, weights=None, **overrides):
+    """A model and its variables; see `swin_jax.hub.load`."""
+    from swin_jax import hub
+
+    return hub.load(name, weights, **overrides)
+
+
+def preprocess(name):
+    """What turns pictures into the input of a model; see `swin_jax.hub.preprocess`."""
+    from swin_jax import hub
+
+    return hub.preprocess(name)

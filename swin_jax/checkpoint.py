@@ -1,0 +1,178 @@
+"""Checkpoints: Orbax behind open, save, restore, latest, and `load_params` for those who only want the model.
+
+A checkpoint is a folder `checkpoints/<step>` that is whole or absent: `params`, `ema` (if there is one), `rest` (step,
+optimizer state, mutable collections) and `meta` (JSON).
+"""
+import pathlib
+import shutil
+from typing import Any, Callable
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from swin_jax.errors import UserError
+from swin_jax.names import path_name
+from swin_jax.task import TrainState
+
+
+def open(workdir: pathlib.Path, keep: int = 2) -> ocp.CheckpointManager:  # noqa: A001 (the four functions' names)
+    """The checkpoints of a workdir; saving is asynchronous, the newest `keep` are kept.
+
+    Debris of saves that were cut off is removed.
+    """
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, cleanup_tmp_directories=jax.process_index() == 0, enable_async_checkpointing=True
+    )
+    return ocp.CheckpointManager(folder(workdir), options=options)
+
+
+def folder(workdir: pathlib.Path) -> pathlib.Path:
+    """Where the checkpoints of a workdir lie."""
+    return pathlib.Path(workdir).absolute() / "checkpoints"
+
+
+def latest(manager: ocp.CheckpointManager) -> int | None:
+    """The newest step that was saved whole, or None."""
+    return manager.latest_step()
+
+
+def save(manager: ocp.CheckpointManager, state: TrainState, step: int, meta: dict, wait: bool = False) -> None:
+    """Saves a state, in the background unless `wait`.
+
+    Raises:
+        UserError: this or the previous save failed, a full disk for example. Earlier checkpoints are intact.
+    """
+    parts = _parts(state)
+    arguments = {name: ocp.args.StandardSave(tree) for name, tree in parts.items()}
+    try:
+        manager.save(step, args=ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta)))
+        if wait:
+            manager.wait_until_finished()
+    except Exception as error:  # Orbax passes on whatever the storage raised.
+        raise _failed(manager, error) from error
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Waits for saves in the background; raises UserError if one failed."""
+    try:
+        manager.wait_until_finished()
+    except Exception as error:
+        raise _failed(manager, error) from error
+
+
+def _failed(manager: ocp.CheckpointManager, error: Exception) -> UserError:
+    manager.reload()
+    kept = manager.latest_step()
+    intact = f"the checkpoint of step {kept} is intact" if kept is not None else "no checkpoint was written before"
+    return UserError(f"could not save a checkpoint in {manager.directory}: {_first_line(error)}; {intact}")
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+
+
+def restore(
+    manager: ocp.CheckpointManager, abstract: TrainState, warn: Callable[[str], None]
+) -> tuple[TrainState, dict] | None:
+    """The newest checkpoint that can be read, laid out as asked.
+
+    Args:
+        manager: from `open`.
+        abstract: a TrainState of jax.ShapeDtypeStruct with shardings.
+        warn: is told of every checkpoint that is damaged; such a folder is moved to `damaged_checkpoints`.
+
+    Returns:
+        (state, meta), or None where there is no checkpoint.
+
+    Raises:
+        UserError: no checkpoint can be read, or they hold a model of other shapes.
+    """
+    steps = sorted(manager.all_steps(), reverse=True)
+    parts = {name: ocp.args.StandardRestore(tree) for name, tree in _parts(abstract).items()}
+    wanted = {key: shape for name, tree in _parts(abstract).items() for key, shape in _leaf_shapes(name, tree).items()}
+    for step in steps:
+        path = pathlib.Path(manager.directory) / str(step)
+        try:
+            saved, found = _saved_shapes(path), None
+            if saved == wanted:
+                found = manager.restore(step, args=ocp.args.Composite(**parts, meta=ocp.args.JsonRestore()))
+        except Exception as error:
+            aside = pathlib.Path(manager.directory).parent / "damaged_checkpoints" / str(step)
+            warn(f"the checkpoint of step {step} is damaged ({_first_line(error)}); it is moved to {aside}")
+            _move_aside(manager, path, aside)
+            continue
+        if found is None:
+            raise _other_model(path, saved, wanted)
+        rest = found["rest"]
+        ema = found["ema"] if abstract.ema is not None else None
+        return TrainState(rest["step"], found["params"], rest["opt_state"], rest["mutable"], ema), found["meta"]
+    if steps:
+        raise UserError(f"none of the checkpoints in {manager.directory} (steps {sorted(steps)}) can be read")
+    return None
+
+
+def _move_aside(manager: ocp.CheckpointManager, path: pathlib.Path, aside: pathlib.Path) -> None:
+    if jax.process_index() == 0:
+        aside.parent.mkdir(exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+    multihost_utils.sync_global_devices("damaged checkpoint moved aside")
+    manager.reload()
+
+
+def _other_model(path: pathlib.Path, saved: dict, wanted: dict) -> UserError:
+    wrong = sorted(key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key))
+    listed = "; ".join(f"{key}: saved {saved.get(key)}, wanted {wanted.get(key)}" for key in wrong)
+    return UserError(f"the checkpoint {path} is of another model or optimizer: {listed}")
+
+
+def _saved_shapes(path: pathlib.Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of everything in a checkpoint, by part and path."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for part in ("params", "rest", *(["ema"] if (path / "ema").exists() else [])):
+        shapes |= _leaf_shapes(part, ocp.PyTreeCheckpointHandler().metadata(path / part).tree)
+    return shapes
+
+
+def _leaf_shapes(part: str, tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))[0]
+    return {f"{part}/{path_name(path)}": tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    rest = {"step": state.step, "opt_state": state.opt_state, "mutable": state.mutable}
+    parts = {"params": state.params, "rest": rest}
+    return parts if state.ema is None else parts | {"ema": state.ema}
+
+
+def load_params(workdir: pathlib.Path) -> tuple[dict, dict | None, dict]:
+    """The newest readable model of a workdir, on the host, whatever devices it was trained on.
+
+    Returns:
+        (params, ema or None, meta): trees of numpy arrays, and what `save` was given as meta.
+
+    Raises:
+        UserError: no checkpoint there, or none that can be read.
+    """
+    directory = folder(workdir)
+    steps = sorted((int(p.name) for p in directory.glob("*") if p.name.isdigit()), reverse=True)
+    for step in steps:
+        path = directory / str(step)
+        try:
+            ema = _read_numpy(path / "ema") if (path / "ema").exists() else None
+            meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path / "meta")
+            return _read_numpy(path / "params"), ema, meta
+        except Exception as error:
+            last = _first_line(error)
+    if steps:
+        raise UserError(f"none of the checkpoints in {directory} (steps {sorted(steps)}) can be read: {last}")
+    raise UserError(f"no checkpoint in {directory}")
+
+
+def _read_numpy(path: pathlib.Path) -> dict:
+    handler = ocp.PyTreeCheckpointHandler()
+    tree = handler.metadata(path).tree
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree, is_leaf=lambda x: hasattr(x, "shape"))
+    return ocp.Checkpointer(handler).restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))

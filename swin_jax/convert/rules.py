@@ -1,0 +1,104 @@
+"""Comparing a state dict with what a model expects; shared by all families.
+
+A state dict is {official name: numpy array in PyTorch's layout}.
+"""
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from swin_jax.errors import UserError
+
+# Tensors that official modules compute for themselves and store all the same; we rebuild them.
+BUFFERS = ("relative_position_index", "relative_coords_table", "attn_mask", "num_batches_tracked")
+# Put before every name by DistributedDataParallel and torch.compile.
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+
+
+def is_buffer(name: str) -> bool:
+    """Whether an official name is a tensor that is computed from the architecture and never learned."""
+    return name.rsplit(".", 1)[-1] in BUFFERS
+
+
+def drop_buffers(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The state dict without its buffers."""
+    return {name: value for name, value in state_dict.items() if not is_buffer(name)}
+
+
+def strip_prefix(state_dict: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Takes `prefix` off where every name has it; otherwise the names stay as they are."""
+    if not state_dict or not all(name.startswith(prefix) for name in state_dict):
+        return dict(state_dict)
+    return {name[len(prefix) :]: value for name, value in state_dict.items()}
+
+
+def strip_wrappers(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Takes off what training wrappers put before every name, in whatever order."""
+    for _ in WRAPPER_PREFIXES:
+        for prefix in WRAPPER_PREFIXES:
+            state_dict = strip_prefix(state_dict, prefix)
+    return dict(state_dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """How the names and shapes that were found differ from those that were expected.
+
+    Attributes:
+        missing: names that were expected and not found.
+        unexpected: names that were found and not expected.
+        misshaped: (name, found shape, expected shape).
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshaped: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+
+    def __bool__(self) -> bool:
+        """Whether there is any difference."""
+        return bool(self.missing or self.unexpected or self.misshaped)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.missing)} missing, {len(self.unexpected)} unexpected, {len(self.misshaped)} mis-shaped keys"
+        ]
+        lines += [f"  missing     {name}" for name in self.missing]
+        lines += [f"  unexpected  {name}" for name in self.unexpected]
+        lines += [f"  mis-shaped  {name}: {found}, expected {wanted}" for name, found, wanted in self.misshaped]
+        return "\n".join(lines)
+
+
+def compare(found: Mapping, expected: Mapping, allowed: Iterable[str] = ()) -> Report:
+    """Compares names and shapes.
+
+    Args:
+        found: {name: array or anything with a shape}. Buffers are passed over.
+        expected: {name: shape}.
+        allowed: further names that may be there although they are not expected.
+
+    Returns:
+        The report; it is falsy where all is well.
+    """
+    shapes = {name: tuple(np.shape(value)) for name, value in found.items() if not is_buffer(name)}
+    allowed = set(allowed)
+    return Report(
+        missing=tuple(name for name in expected if name not in shapes),
+        unexpected=tuple(name for name in shapes if name not in expected and name not in allowed),
+        misshaped=tuple(
+            (name, shapes[name], tuple(shape))
+            for name, shape in expected.items()
+            if name in shapes and shapes[name] != tuple(shape)
+        ),
+    )
+
+
+def check(found: Mapping, expected: Mapping, what: str, allowed: Iterable[str] = ()) -> None:
+    """Raises a UserError that lists every missing, unexpected and mis-shaped key, if there is one.
+
+    Args:
+        found, expected, allowed: as in `compare`.
+        what: the model, for the message.
+    """
+    report = compare(found, expected, allowed)
+    if report:
+        raise UserError(f"these weights are not for {what}: {report}")

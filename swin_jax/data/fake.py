@@ -1,0 +1,58 @@
+"""Made-up images that a classifier can learn: every experiment runs on them without data."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from swin_jax.errors import UserError
+
+_CELLS = 4  # a class is a pattern of 4 x 4 coloured cells
+_SPLITS = ('train', 'test')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Images:
+    image_size: int
+    num_classes: int
+    num_examples: int
+    seed: int
+    split: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(f'class {i}' for i in range(self.num_classes))
+
+    def __len__(self) -> int:
+        return self.num_examples
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        label = index % self.num_classes
+        cells = np.random.default_rng([self.seed, 0, label]).integers(32, 224, (_CELLS, _CELLS, 3))
+        rows = np.arange(self.image_size) * _CELLS // self.image_size
+        rng = np.random.default_rng([self.seed, 1 + _SPLITS.index(self.split), index])
+        noise = rng.integers(-32, 32, (self.image_size, self.image_size, 3))
+        return {'image': (cells[rows][:, rows] + noise).astype(np.uint8), 'label': label}
+
+    def record_name(self, index: int) -> str:
+        return f'fake {self.split} record {index}'
+
+
+def images(
+    image_size: int, num_classes: int = 10, num_examples: int = 512, seed: int = 0, split: str = 'train'
+) -> _Images:
+    """A source of noisy images of one coloured pattern per class, the same for an index at any time.
+
+    Args:
+      image_size: height and width in pixels.
+      num_classes: label i % num_classes belongs to record i.
+      num_examples: length of the source.
+      seed: of patterns and noise.
+      split: 'train' or 'test': equal patterns, other noise.
+
+    Returns:
+      A source of `image` uint8 (image_size, image_size, 3) and `label`. Raises UserError for another split.
+    """
+    if split not in _SPLITS:
+        raise UserError(f"fake images have the splits 'train' and 'test', not {split!r}")
+    return _Images(image_size, num_classes, num_examples, seed, split)

@@ -1,0 +1,165 @@
+"""Image transforms of the ImageNet recipes: PIL inside, uint8 arrays out; normalisation happens on the device.
+
+Peers: timm 0.4.12 `create_transform` (training) and torchvision's Resize, CenterCrop and RandomResizedCrop. The transforms
+are plain functions of (example, random generator), so they pickle to loader workers. EXIF rotation is not applied, as in
+torchvision's ImageFolder.
+"""
+
+import functools
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from swin_jax.data import randaugment
+from swin_jax.errors import UserError
+
+_FILTERS = {
+    'nearest': Image.Resampling.NEAREST,
+    'bilinear': Image.Resampling.BILINEAR,
+    'bicubic': Image.Resampling.BICUBIC,
+}
+_CROP_TRIES = 10
+
+
+def train_transform(
+    size: int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    interpolation: str = 'bicubic',
+    hflip: float = 0.5,
+    auto_augment: str = 'rand-m9-mstd0.5-inc1',
+) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
+    """Random resized crop, horizontal flip, RandAugment.
+
+    Args:
+      size: height and width of the result in pixels.
+      scale: range of the crop's share of the image's area.
+      ratio: range of the crop's width / height, drawn log-uniformly.
+      interpolation: 'nearest', 'bilinear' or 'bicubic', of the resize and of RandAugment's geometry.
+      hflip: probability of a flip.
+      auto_augment: RandAugment in timm's notation; '' for none.
+
+    Returns:
+      transform(example, rng): replaces `image` (PIL, or uint8 (H, W), (H, W, 1) or (H, W, 3)) by uint8 (size, size, 3).
+      Raises UserError for an unknown interpolation or auto_augment.
+    """
+    resample = _filter(interpolation)
+    augment = randaugment.parse(auto_augment, resample) if auto_augment else None
+    return functools.partial(
+        _train, size=size, scale=tuple(scale), ratio=tuple(ratio), resample=resample, hflip=hflip, augment=augment
+    )
+
+
+def eval_transform(
+    size: int, crop: bool = True, interpolation: str = 'bicubic'
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Resize and centre crop, or direct resize.
+
+    Args:
+      size: height and width of the result in pixels.
+      crop: resizes the short side to int(256 / 224 * size) and crops the centre; if False, resizes to the square without
+        keeping the aspect, as the official 384 models do.
+      interpolation: 'nearest', 'bilinear' or 'bicubic'.
+
+    Returns:
+      transform(example): replaces `image` (as for train_transform) by uint8 (size, size, 3). Raises UserError for an
+      unknown interpolation.
+    """
+    return functools.partial(_eval, size=size, crop=crop, resample=_filter(interpolation))
+
+
+def decode(file: bytes | str) -> Image.Image:
+    """Decodes an encoded image wholly, so that a damaged one raises here.
+
+    Args:
+      file: the encoded bytes, or a path.
+
+    Returns:
+      An image of mode 'L' where it is stored in grey, else 'RGB'. Raises what PIL raises for what is not an image.
+    """
+    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        image.load()
+        return image if image.mode in ('L', 'RGB') else image.convert('RGB')
+
+
+def to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
+    """Converts a PIL image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3), to a PIL image of mode 'RGB'."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
+    return image if image.mode == 'RGB' else image.convert('RGB')
+
+
+def random_crop_box(
+    width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Draws the box of a random resized crop as torchvision does; after ten misses the largest allowed centre box.
+
+    Args:
+      width: of the image in pixels.
+      height: of the image in pixels.
+      scale: range of the box's share of the area.
+      ratio: range of the box's width / height.
+      rng: decides.
+
+    Returns:
+      (left, top, right, bottom) in pixels, inside the image.
+    """
+    for _ in range(_CROP_TRIES):
+        area = width * height * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w = round(math.sqrt(area * aspect))
+        h = round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(rng.integers(0, height - h + 1))
+            left = int(rng.integers(0, width - w + 1))
+            return left, top, left + w, top + h
+    w, h = width, height
+    if width / height < min(ratio):
+        h = round(width / min(ratio))
+    elif width / height > max(ratio):
+        w = round(height * max(ratio))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def _train(example, rng, *, size, scale, ratio, resample, hflip, augment):
+    image = to_rgb(example['image'])
+    image = image.crop(random_crop_box(*image.size, scale, ratio, rng)).resize((size, size), resample)
+    if rng.random() < hflip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if augment is not None:
+        image = augment(image, rng)
+    return {**example, 'image': np.asarray(image)}
+
+
+def _eval(example, *, size, crop, resample):
+    image = to_rgb(example['image'])
+    if crop:
+        image = _centre_crop(_resize_short_side(image, int(256 / 224 * size), resample), size)
+    else:
+        image = image.resize((size, size), resample)
+    return {**example, 'image': np.asarray(image)}
+
+
+def _resize_short_side(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
+    """Resizes the short side to `size`; the other is cut to whole pixels, not rounded, as in torchvision."""
+    width, height = image.size
+    if width <= height:
+        return image.resize((size, int(size * height / width)), resample)
+    return image.resize((int(size * width / height), size), resample)
+
+
+def _centre_crop(image: Image.Image, size: int) -> Image.Image:
+    left = round((image.width - size) / 2)  # halves to even, as in torchvision
+    top = round((image.height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _filter(interpolation: str) -> Image.Resampling:
+    if interpolation not in _FILTERS:
+        raise UserError(f'interpolation {interpolation!r} is not known: use one of {", ".join(_FILTERS)}')
+    return _FILTERS[interpolation]

@@ -1,0 +1,274 @@
+"""Training and evaluation batches from random-access sources, on grain.
+
+The order of the data is a function of (seed, step): source -> seed -> shuffle -> repeat -> random_map, and row i of update
+s is element s * batch_size + i. A process reads the rows that it owns, so batches and augmentations depend neither on the
+number of loader workers or threads nor on how many processes share a batch, and a run resumes anywhere by asking for its
+step. The unit of work is one update's rows, which keeps the cost per image of the loader small.
+"""
+
+import dataclasses
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+from absl import flags
+
+from swin_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+MAX_UNREADABLE_RUN = 100  # this many unreadable records in a row are a broken data set, not a broken file
+_NARROW = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
+
+
+class Source(Protocol):
+    """A data set with random access; it is pickled to loader workers, so it opens files lazily."""
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    def record_name(self, index: int) -> str: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainData:
+    """An endless, shuffled, augmented stream of batches.
+
+    Attributes:
+      source: what is read.
+      transform: `transform(example, rng) -> example`; every value that it returns is stacked into the batch.
+      batch_size: rows of the global batch.
+      seed: of the order and of the augmentation, 0 to 2**32 - 1.
+      num_workers: loader processes; 0 reads in threads of this process.
+      num_threads: reading threads where num_workers is 0; 0 reads when a batch is asked for.
+      prefetch: batches kept ready (by each worker).
+    """
+
+    source: Source
+    transform: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
+    batch_size: int
+    seed: int = 0
+    num_workers: int = 0
+    num_threads: int = 2
+    prefetch: int = 4
+
+    def __post_init__(self):
+        _check(self.source, self.batch_size)
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f'the data seed must be between 0 and 2**32 - 1, not {self.seed}')
+
+    @property
+    def num_examples(self) -> int:
+        """Records in one epoch."""
+        return len(self.source)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The source's class names, in label order."""
+        return self.source.class_names
+
+    def batches(self, start_step: int, rows: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
+        """Yields this process's rows of the batches of updates start_step, start_step + 1, ... without end.
+
+        Args:
+          start_step: the first update; starting there equals skipping the batches before it.
+          rows: R row numbers, 0 to batch_size - 1.
+
+        Returns:
+          An iterator of `image` uint8 (R, H, W, C), `label` int32 (R,) and what else the transform returns, and `bad`
+          uint8 (R,), 1 where a record was unreadable and the next readable one took its place. Call its `close()` to stop
+          the workers. It raises UserError after MAX_UNREADABLE_RUN unreadable records in a row.
+        """
+        batches = _TrainBatches(self.elements(), self.batch_size, start_step, _check_rows(rows, self.batch_size))
+        return _iterate(batches, self.num_workers, self.num_threads, self.prefetch)
+
+    def elements(self) -> grain.MapDataset:
+        """The endless random-access sequence of examples of which row i of update s is number s * batch_size + i."""
+        order = grain.MapDataset.range(len(self.source)).seed(self.seed).shuffle().repeat()
+        return order.random_map(functools.partial(_read_and_transform, source=self.source, transform=self.transform))
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalData:
+    """Every record of a source exactly once, in order.
+
+    Attributes:
+      source: what is read.
+      transform: `transform(example) -> example`.
+      batch_size: rows of the global batch that is asked for (a mesh may need it rounded up).
+      num_workers: loader processes; 0 reads in threads of this process.
+      num_threads: reading threads where num_workers is 0; 0 reads when a batch is asked for.
+      prefetch: batches kept ready (by each worker).
+    """
+
+    source: Source
+    transform: Callable[[dict[str, Any]], dict[str, Any]]
+    batch_size: int
+    num_workers: int = 0
+    num_threads: int = 2
+    prefetch: int = 4
+
+    def __post_init__(self):
+        _check(self.source, self.batch_size)
+
+    @property
+    def num_examples(self) -> int:
+        """Records in the source."""
+        return len(self.source)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The source's class names, in label order."""
+        return self.source.class_names
+
+    def num_batches(self, batch_size: int) -> int:
+        """Global batches that hold every record; the same on every process."""
+        return -(-len(self.source) // batch_size)
+
+    def batches(self, batch_size: int, rows: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
+        """Yields this process's rows of num_batches(batch_size) batches.
+
+        Args:
+          batch_size: rows of the global batch.
+          rows: R row numbers, 0 to batch_size - 1.
+
+        Returns:
+          An iterator of batches as TrainData's, and `weight` float32 (R,): 1 for a record, 0 where the last record is
+          repeated to fill the batch. An unreadable record raises UserError, since a number without it would be wrong.
+        """
+        rows = _check_rows(rows, batch_size)
+        batches = _EvalBatches(self.source, self.transform, batch_size, rows, self.num_batches(batch_size))
+        return _iterate(batches, self.num_workers, self.num_threads, self.prefetch)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainBatches:
+    """Item j is this process's rows of update start_step + j."""
+
+    elements: grain.MapDataset
+    batch_size: int
+    start_step: int
+    rows: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return sys.maxsize // self.batch_size - self.start_step
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        first = (self.start_step + int(index)) * self.batch_size
+        return _stack([self.elements[first + row] for row in self.rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class _EvalBatches:
+    """Item j is this process's rows of evaluation batch j."""
+
+    source: Source
+    transform: Callable[[dict[str, Any]], dict[str, Any]]
+    batch_size: int
+    rows: tuple[int, ...]
+    num_batches: int
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        last = len(self.source) - 1
+        positions = [int(index) * self.batch_size + row for row in self.rows]
+        examples = {i: self._example(i) for i in dict.fromkeys(min(position, last) for position in positions)}
+        batch = _stack([examples[min(position, last)] for position in positions])
+        batch['bad'] = np.zeros(len(positions), np.uint8)
+        batch['weight'] = np.array([position <= last for position in positions], np.float32)
+        return batch
+
+    def _example(self, index: int) -> dict[str, Any]:
+        try:
+            example = self.source[index]
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f'{self.source.record_name(index)} cannot be read ({_describe(error)}); an evaluation needs every record: '
+                'repair or remove it'
+            ) from error
+        return self.transform(example)
+
+
+def _read_and_transform(index: int, rng: np.random.Generator, source: Source, transform) -> dict[str, Any]:
+    example, replaced = _read(source, int(index))
+    return {**transform(example, rng), 'bad': np.uint8(replaced)}
+
+
+def _read(source: Source, index: int) -> tuple[dict[str, Any], bool]:
+    """Reads a record, or the next readable one; returns it and whether it is a replacement."""
+    error = None
+    for skipped in range(MAX_UNREADABLE_RUN):
+        record = (index + skipped) % len(source)
+        try:
+            return source[record], skipped > 0
+        except UserError:
+            raise
+        except Exception as exception:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
+            error = exception
+            name = source.record_name(record)
+            log.warning('unreadable record %s (%s); the next one takes its place', name, _describe(error))
+    raise UserError(
+        f'{MAX_UNREADABLE_RUN} records in a row are unreadable, the last is {source.record_name(record)} '
+        f'({_describe(error)}); check the data set'
+    )
+
+
+def _describe(error: Exception) -> str:
+    return f'{type(error).__name__}: {error}'
+
+
+def _stack(examples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Stacks examples to a batch; 64-bit numbers become 32-bit ones."""
+    batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+    return {key: value.astype(_NARROW.get(value.dtype, value.dtype), copy=False) for key, value in batch.items()}
+
+
+def _iterate(batches, num_workers: int, num_threads: int, prefetch: int) -> Iterator[dict[str, np.ndarray]]:
+    """Starts reading ahead and returns a generator that stops the readers when it is closed."""
+    dataset = grain.MapDataset.source(batches)
+    if num_workers > 0:
+        if not flags.FLAGS.is_parsed():  # grain 0.2.18 reads absl flags to start workers: UnparsedFlagAccessError
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+        options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=max(prefetch, 1))
+        dataset = dataset.mp_prefetch(options)
+    else:
+        buffer_size = max(prefetch, num_threads) if num_threads > 0 else 0
+        options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer_size)
+        dataset = dataset.to_iter_dataset(options)
+    iterator = iter(dataset)
+    if num_workers > 0 or num_threads > 0:
+        iterator.start_prefetch()
+    return _closing(iterator)
+
+
+def _closing(iterator) -> Iterator[dict[str, np.ndarray]]:
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _check(source: Source, batch_size: int) -> None:
+    if len(source) == 0:
+        raise UserError('the data set has no examples')
+    if batch_size < 1:
+        raise UserError(f'batch_size must be at least 1, not {batch_size}')
+
+
+def _check_rows(rows: Sequence[int], batch_size: int) -> tuple[int, ...]:
+    rows = tuple(int(row) for row in rows)
+    if not rows or min(rows) < 0 or max(rows) >= batch_size:
+        raise ValueError(f'rows must be numbers from 0 to {batch_size - 1}, got {rows}')
+    return rows

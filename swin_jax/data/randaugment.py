@@ -1,0 +1,158 @@
+"""RandAugment as timm 0.4.12 defines it and the official Swin recipes use it ('rand-m9-mstd0.5-inc1').
+
+Paper: RandAugment (arXiv 1909.13719). Peer: `rand_augment_transform` of timm 0.4.12, operation by operation. Each of
+num_ops operations is drawn with replacement and then applied with probability 1/2; its magnitude is drawn anew from
+N(magnitude, magnitude_std) and clipped to [0, 10].
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from swin_jax.errors import UserError
+
+IMAGENET_FILL = (124, 116, 104)  # round(255 * ImageNet mean)
+MAX_LEVEL = 10.0
+PROBABILITY = 0.5
+SOLARIZE_ADD_THRESHOLD = 128
+_EXAMPLE = "'rand-m9-mstd0.5-inc1'"
+
+
+@dataclasses.dataclass(frozen=True)
+class RandAugment:
+    """Applies random operations to an image.
+
+    Attributes:
+      magnitude: mean magnitude, 0 to 10.
+      magnitude_std: its standard deviation; 0 keeps it fixed.
+      num_ops: operations drawn for an image.
+      increasing: whether posterize, solarize and the enhancements grow stronger with the magnitude.
+      fill: RGB of pixels that come from outside the image.
+      resample: PIL filter of the geometric operations.
+    """
+
+    magnitude: float = MAX_LEVEL
+    magnitude_std: float = 0.0
+    num_ops: int = 2
+    increasing: bool = False
+    fill: tuple[int, int, int] = IMAGENET_FILL
+    resample: Image.Resampling = Image.Resampling.BICUBIC
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Returns an augmented RGB image of the same size; `rng` decides everything."""
+        for op in rng.integers(len(OPS), size=self.num_ops):
+            if rng.random() < PROBABILITY:
+                level = float(np.clip(rng.normal(self.magnitude, self.magnitude_std), 0.0, MAX_LEVEL))
+                image = self.apply(list(OPS)[op], image, level, rng.choice((-1.0, 1.0)))
+        return image
+
+    def apply(self, name: str, image: Image.Image, level: float, sign: float) -> Image.Image:
+        """Applies the operation `name` of OPS at a magnitude of 0 to 10, to the side that `sign` (1 or -1) says."""
+        argument, function = OPS[name]
+        return function(image, argument(level / MAX_LEVEL, sign, self.increasing), self)
+
+
+def parse(text: str, resample: Image.Resampling = Image.Resampling.BICUBIC) -> RandAugment:
+    """Reads timm's notation: 'rand', then -m<magnitude> -n<operations> -mstd<standard deviation> -inc<0 or 1>.
+
+    Args:
+      text: for example 'rand-m9-mstd0.5-inc1'.
+      resample: PIL filter of the geometric operations.
+
+    Returns:
+      The augmentation. Raises UserError where the text cannot be read.
+    """
+    fields = {'m': ('magnitude', float), 'n': ('num_ops', int), 'mstd': ('magnitude_std', float)}
+    fields['inc'] = ('increasing', lambda value: bool(int(value)))
+    kind, *sections = text.split('-')
+    if kind != 'rand':
+        raise UserError(f"auto_augment {text!r} is not known: write 'rand-...' as in {_EXAMPLE}, or '' for none")
+    values = {}
+    for section in sections:
+        match = re.fullmatch(r'([a-z]+)(\d+(?:\.\d+)?)', section)
+        try:
+            name, read = fields[match[1]]
+            values[name] = read(match[2])
+        except (TypeError, KeyError, ValueError):
+            raise UserError(
+                f'auto_augment {text!r}: cannot read {section!r}; write m, n, mstd or inc and a number, as in {_EXAMPLE}'
+            ) from None
+    return RandAugment(**values, resample=resample)
+
+
+def _signed(maximum: float) -> Callable[[float, float, bool], float]:
+    return lambda fraction, sign, increasing: sign * fraction * maximum
+
+
+def _none(fraction: float, sign: float, increasing: bool) -> None:
+    """The operation has no strength."""
+
+
+def _bits(fraction: float, sign: float, increasing: bool) -> int:
+    """Bits to keep: 4 down to 0, or 0 up to 4."""
+    return 4 - int(fraction * 4) if increasing else int(fraction * 4)
+
+
+def _threshold(fraction: float, sign: float, increasing: bool) -> int:
+    """Value from which pixels are inverted: 256 down to 0, or 0 up to 256."""
+    return 256 - int(fraction * 256) if increasing else int(fraction * 256)
+
+
+def _addition(fraction: float, sign: float, increasing: bool) -> int:
+    return int(fraction * 110)
+
+
+def _factor(fraction: float, sign: float, increasing: bool) -> float:
+    """Blend with the degenerate image: 1 away to 0.1 or 1.9, or 0.1 up to 1.9."""
+    return 1.0 + sign * fraction * 0.9 if increasing else 0.1 + fraction * 1.8
+
+
+def _affine(image: Image.Image, matrix: tuple[float, ...], settings: RandAugment) -> Image.Image:
+    transform = Image.Transform.AFFINE
+    return image.transform(image.size, transform, matrix, resample=settings.resample, fillcolor=settings.fill)
+
+
+def _rotate(image: Image.Image, degrees: float, settings: RandAugment) -> Image.Image:
+    return image.rotate(degrees, resample=settings.resample, fillcolor=settings.fill)
+
+
+def _posterize(image: Image.Image, bits: int, settings: RandAugment) -> Image.Image:
+    return image.point([value & ~(2 ** (8 - bits) - 1) for value in range(256)] * len(image.getbands()))
+
+
+def _solarize_add(image: Image.Image, addition: int, settings: RandAugment) -> Image.Image:
+    table = [min(255, value + addition) if value < SOLARIZE_ADD_THRESHOLD else value for value in range(256)]
+    return image.point(table * len(image.getbands()))
+
+
+def _enhance(enhancer) -> Callable[[Image.Image, float, RandAugment], Image.Image]:
+    return lambda image, factor, settings: enhancer(image).enhance(factor)
+
+
+# name -> (argument(level / 10, sign, increasing), function(image, argument, settings))
+OPS = {
+    'AutoContrast': (_none, lambda image, _, settings: ImageOps.autocontrast(image)),
+    'Equalize': (_none, lambda image, _, settings: ImageOps.equalize(image)),
+    'Invert': (_none, lambda image, _, settings: ImageOps.invert(image)),
+    'Rotate': (_signed(30.0), _rotate),  # degrees
+    'Posterize': (_bits, _posterize),
+    'Solarize': (_threshold, lambda image, threshold, settings: ImageOps.solarize(image, threshold)),
+    'SolarizeAdd': (_addition, _solarize_add),
+    'Color': (_factor, _enhance(ImageEnhance.Color)),
+    'Contrast': (_factor, _enhance(ImageEnhance.Contrast)),
+    'Brightness': (_factor, _enhance(ImageEnhance.Brightness)),
+    'Sharpness': (_factor, _enhance(ImageEnhance.Sharpness)),
+    'ShearX': (_signed(0.3), lambda image, shear, settings: _affine(image, (1, shear, 0, 0, 1, 0), settings)),
+    'ShearY': (_signed(0.3), lambda image, shear, settings: _affine(image, (1, 0, 0, shear, 1, 0), settings)),
+    'TranslateXRel': (  # fraction of the width
+        _signed(0.45),
+        lambda image, part, settings: _affine(image, (1, 0, part * image.width, 0, 1, 0), settings),
+    ),
+    'TranslateYRel': (  # fraction of the height
+        _signed(0.45),
+        lambda image, part, settings: _affine(image, (1, 0, 0, 0, 1, part * image.height), settings),
+    ),
+}

@@ -1,0 +1,237 @@
+"""Random-access sources: scikit-learn's digits, TFDS data sets in array_record files, folders of images.
+
+A source has a length, `source[i] -> {'image', 'label'}` (a PIL image or a uint8 array, and an int), `record_name(i)` for
+messages, and `class_names`. It pickles to loader workers without open files. Everything a user can get wrong raises
+UserError when the source is made; a damaged record raises when it is read.
+"""
+
+import dataclasses
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from swin_jax.data import image as image_lib
+from swin_jax.data import tfds_directory
+from swin_jax.errors import UserError
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+_DIGITS_TEST_SHARE = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySource:
+    """Images and labels in memory.
+
+    Attributes:
+      name: for messages.
+      images: uint8 (N, H, W) or (N, H, W, C).
+      labels: int (N,).
+      class_names: in label order.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {'image': self.images[index], 'label': int(self.labels[index])}
+
+    def record_name(self, index: int) -> str:
+        return f'{self.name} record {index}'
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSource:
+    """Image files.
+
+    Attributes:
+      root: folder of all files.
+      paths: relative to root, one for a record.
+      labels: one for a record.
+      class_names: in label order.
+    """
+
+    root: str
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {'image': image_lib.decode(os.path.join(self.root, self.paths[index])), 'label': self.labels[index]}
+
+    def record_name(self, index: int) -> str:
+        return os.path.join(self.root, self.paths[index])
+
+
+class TfdsSource:
+    """One split of a TFDS data set in array_record files; pickles as its arguments and opens itself again."""
+
+    def __init__(self, directory: str, split: str, image_key: str = 'image', label_key: str = 'label'):
+        """Opens the data set that lies in `directory` (which ends in its version); see `tfds`."""
+        self._arguments = (directory, split, image_key, label_key)
+        self._records, self.class_names, name = tfds_directory.open_split(directory, split, image_key, label_key)
+        self._name = f'{name} {split}'
+        self._image_key, self._label_key = image_key, label_key
+
+    def __reduce__(self):
+        return TfdsSource, self._arguments
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self._records[index]
+        return {'image': image_lib.decode(record[self._image_key]), 'label': int(record[self._label_key])}
+
+    def record_name(self, index: int) -> str:
+        return f'{self._name} record {index}'
+
+
+class CachedSource:
+    """Keeps the decoded images of another source in memory, each from its first reading on; every process for itself."""
+
+    def __init__(self, source):
+        self._source = source
+        self._examples = [None] * len(source)
+        self._lock = threading.Lock()
+        self.class_names = source.class_names
+
+    def __reduce__(self):
+        return CachedSource, (self._source,)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if self._examples[index] is None:
+            example = self._source[index]
+            example = {**example, 'image': np.asarray(example['image'])}
+            example['image'].flags.writeable = False
+            with self._lock:
+                self._examples[index] = example
+        return dict(self._examples[index])
+
+    def record_name(self, index: int) -> str:
+        return self._source.record_name(index)
+
+
+def digits(split: str = 'train') -> ArraySource:
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, 80 % train and 20 % test by class, split seed 0.
+
+    Args:
+      split: 'train' or 'test'.
+
+    Returns:
+      A source of `image` uint8 (8, 8), 0 to 255, and `label` 0 to 9. Raises UserError for another split.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    if split not in ('train', 'test'):
+        raise UserError(f"digits has the splits 'train' and 'test', not {split!r}")
+    data = load_digits()
+    images = np.round(data.images * (255 / 16)).astype(np.uint8)
+    train_images, test_images, train_labels, test_labels = train_test_split(
+        images, data.target, test_size=_DIGITS_TEST_SHARE, stratify=data.target, random_state=0
+    )
+    names = tuple(str(name) for name in data.target_names)
+    if split == 'train':
+        return ArraySource('digits train', train_images, train_labels, names)
+    return ArraySource('digits test', test_images, test_labels, names)
+
+
+def tfds(
+    name: str,
+    split: str,
+    data_dir: str | None = None,
+    image_key: str = 'image',
+    label_key: str = 'label',
+    in_memory: bool = False,
+) -> TfdsSource | CachedSource:
+    """A TFDS data set that was prepared in the array_record format; needs no TensorFlow.
+
+    Args:
+      name: 'fashion_mnist', 'cifar10:3.0.2', 'set/config' or 'set/config:1.0.0'; the newest version where none is named.
+      split: in TFDS's notation, for example 'train' or 'train[:90%]'.
+      data_dir: where data sets lie; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      image_key: the feature that holds the encoded image.
+      label_key: the feature that holds the integer label.
+      in_memory: keeps decoded images, for sets that fit in the memory of every loader process.
+
+    Returns:
+      The source. Raises UserError, saying what to do, where the set, split or feature is missing or the files are TFRecord.
+    """
+    source = TfdsSource(tfds_directory.find(name, data_dir), split, image_key, label_key)
+    return CachedSource(source) if in_memory else source
+
+
+def image_folder(root: str, split: str | None = None) -> FileSource:
+    """Images in one sub-folder for each class, at any depth, classes and files in sorted order (as torchvision's).
+
+    Args:
+      root: the folder.
+      split: reads root/split instead.
+
+    Returns:
+      The source. Raises UserError where the folder is missing, has no class folder, or a class has no image.
+    """
+    folder = _existing_folder(os.path.join(root, split) if split else root)
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith('.'))
+    if not names:
+        raise UserError(f'{folder} has no class folders; it must hold one sub-folder of images for each class')
+    paths, labels = [], []
+    for label, name in enumerate(names):
+        found = [os.path.join(name, path) for path in _image_paths(os.path.join(folder, name))]
+        if not found:
+            raise UserError(f'{os.path.join(folder, name)} holds no images ({_suffixes()}); every class needs one')
+        paths += found
+        labels += [label] * len(found)
+    return FileSource(folder, tuple(paths), tuple(labels), tuple(names))
+
+
+def flat_folder(root: str) -> FileSource:
+    """Images without labels, for prediction: every image under a folder, in sorted order.
+
+    Args:
+      root: the folder.
+
+    Returns:
+      A source with label 0 and no class names; `paths` are relative to root. Raises UserError where the folder is missing
+      or holds no image.
+    """
+    folder = _existing_folder(root)
+    paths = _image_paths(folder)
+    if not paths:
+        raise UserError(f'no images in {folder} (looked for {_suffixes()})')
+    return FileSource(folder, tuple(paths), (0,) * len(paths), ())
+
+
+def _existing_folder(path: str) -> str:
+    path = os.path.expanduser(path)
+    if not os.path.isdir(path):
+        raise UserError(f'there is no folder {path}')
+    return path
+
+
+def _image_paths(folder: str) -> list[str]:
+    """Paths of all images under `folder`, relative to it."""
+    paths = []
+    for directory, subfolders, files in os.walk(folder, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
+        relative = os.path.relpath(directory, folder)
+        images = (name for name in sorted(files) if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.'))
+        paths += [os.path.normpath(os.path.join(relative, name)) for name in images]
+    return paths
+
+
+def _suffixes() -> str:
+    return ' '.join(IMAGE_SUFFIXES)

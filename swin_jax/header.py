@@ -1,0 +1,101 @@
+"""The run header: what ran, on what, with which versions. Printed at the start and kept as header.json."""
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+import numpy as np
+
+from swin_jax import logs
+from swin_jax.errors import UserError
+from swin_jax.names import flatten
+
+_PACKAGES = ("swin_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+
+
+def facts(config, described: dict[str, Any], mesh, frozen: Any) -> dict[str, Any]:
+    """Everything the header says, as JSON values.
+
+    Args:
+        config: the resolved config.
+        described: the task's own facts.
+        mesh: the device mesh.
+        frozen: arrays that steps only read; their checksum is compared on resume.
+    """
+    device = jax.devices()[0]
+    found = {
+        "devices": f"{jax.device_count()} x {device.device_kind} ({jax.process_count()} process(es))",
+        "device_kind": device.device_kind,
+        "mesh": dict(mesh.shape),
+        **described,
+        "batch_size": config.batch_size,
+        "total_steps": config.total_steps,
+        "python": platform.python_version(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "revision": _revision(),
+    }
+    if jax.tree.leaves(frozen):
+        found["frozen"] = _checksum(frozen)
+    return found
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The header as text."""
+    model = [f"{found['parameters']:,} parameters"] if "parameters" in found else []
+    model += [f"{found['gflops_per_image']:.3f} GFLOPs per image"] if "gflops_per_image" in found else []
+    packages = "  ".join(f"{name} {version}" for name, version in found["packages"].items())
+    mesh = " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
+    return [
+        f"devices   {found['devices']}, mesh {mesh}",
+        f"model     {', '.join(model) or 'see the config'}; batch size {found['batch_size']}",
+        f"versions  python {found['python']}  {packages}",
+        f"source    {found['revision']}",
+    ]
+
+
+def write(workdir: pathlib.Path, found: dict[str, Any]) -> None:
+    """Writes header.json."""
+    (workdir / "header.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def check_frozen(workdir: pathlib.Path, found: dict[str, Any]) -> None:
+    """Raises UserError if a run goes on with other frozen arrays than it was started with."""
+    path = workdir / "header.json"
+    before = json.loads(path.read_text()).get("frozen") if path.exists() else None
+    if before is not None and before != found.get("frozen"):
+        raise UserError(f"the frozen weights are not those that {workdir} was started with (sha256 {before[:12]}...)")
+
+
+def clock(batch_size: int, found: dict[str, Any]) -> logs.Clock:
+    """A clock that knows the FLOPs of a step, if the task does, and the peak of the devices, if it is known."""
+    # Two operations per multiply-accumulate; backward costs twice forward.
+    flops = 6e9 * found.get("gflops_per_image", 0) * batch_size
+    return logs.Clock(batch_size, flops, logs.peak_flops(found["device_kind"]) * jax.device_count())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _revision() -> str:
+    """The git revision of the source, with a mark if it was changed; 'unknown' outside a checkout."""
+    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def _checksum(tree: Any) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in flatten(tree).items():
+        digest.update(path.encode() + np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,168 @@
+"""Runs an experiment: python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
+
+Exit status: 0 done, 1 error, 2 bad flag or config, 3 a loss that is not finite, 143 saved on SIGTERM.
+"""
+import difflib
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from swin_jax import config as configs
+from swin_jax.errors import UserError
+
+EXAMPLES = """\
+python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
+
+  train, or go on from DIR's newest checkpoint
+    python -m swin_jax.launch --config=experiments/quickstart.py --workdir=runs/quickstart
+  change anything that the experiment file shows
+    ... --config.batch_size=512 --config.task.model.drop_path_rate=0.3 --config.mesh.fsdp=4
+  evaluate only
+    ... --config.total_steps=0
+  predict a folder of images with DIR's checkpoint: predictions.csv and predictions.png in DIR
+    ... --predict=my_images
+  try an experiment without its data
+    python -m swin_jax.launch --config=experiments/swin_in1k.py:fake --workdir=/tmp/try
+"""
+
+
+def define_flags(config) -> flags.FlagValues:
+    """Fresh flags (several runs may share a process), overrides of `config` included."""
+    values = flags.FlagValues()
+
+    def define(kind, name, default, text):
+        kind(name, default, text, flag_values=values)
+
+    define(flags.DEFINE_string, "workdir", None, "Where checkpoints, logs and pictures go.")
+    define(flags.DEFINE_string, "predict", None, "A folder of images to predict instead of training.")
+    define(flags.DEFINE_multi_string, "allow_change", [], "Dotted key that a resumed run may change; may be repeated.")
+    define(flags.DEFINE_string, "profile", None, "a-b: write a profiler trace of steps a to b into the workdir.")
+    define(flags.DEFINE_string, "compilation_cache", None, "A folder that keeps compiled programs between runs.")
+    define(flags.DEFINE_boolean, "debug_nans", False, "Stop at the first operation that makes a NaN (slow).")
+    define(flags.DEFINE_boolean, "distributed", False, "Several hosts: call jax.distributed.initialize() first.")
+    define(flags.DEFINE_boolean, "help", False, "Show this text.")
+    if config is not None:
+        config_flags.DEFINE_config_dict("config", config, "The experiment.", flag_values=values, lock_config=True)
+    return values
+
+
+def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
+    """Reads the command line.
+
+    Returns:
+        (flags, config with the overrides applied).
+
+    Raises:
+        UserError: anything that is wrong with it, in one line (exit status 2).
+    """
+    arguments, paths = [], []
+    for argument in argv[1:]:
+        given = re.fullmatch(r"--?config=(.*)", argument)
+        (paths.append(given[1]) if given else arguments.append(argument))
+    asks_help = any(argument in ("--help", "-help", "-h", "--helpfull") for argument in arguments)
+    if asks_help or not argv[1:]:
+        raise UserError(EXAMPLES + "\nFlags:\n" + _describe(define_flags(None)), 0 if asks_help else 2)
+    if len(paths) != 1:
+        raise UserError("give one --config=FILE.py[:args]; --help shows examples", 2)
+    config = configs.load(paths[0])
+    values = define_flags(config)
+    known = [f"--config.{key}" for key in _dotted(config)] + [f"--{name}" for name in values if "." not in name]
+    _check_names(arguments, known, values)
+    try:
+        rest = values([argv[0], *arguments])
+    except (flags.Error, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(str(error).strip().strip("'").splitlines()[0], 2) from None
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]!r} is not a flag; flags look like --config.key=value", 2)
+    if not values.workdir:
+        raise UserError("give --workdir=DIR, where the run's files go", 2)
+    return values, values.config
+
+
+def _dotted(config, prefix: str = "") -> list[str]:
+    """All dotted keys, those of inner configs included."""
+    keys = []
+    for key in config:
+        keys.append(prefix + key)
+        if hasattr(config[key], "keys"):
+            keys += _dotted(config[key], f"{prefix}{key}.")
+    return keys
+
+
+def _check_names(arguments: Sequence[str], known: Sequence[str], values: flags.FlagValues) -> None:
+    """Raises UserError for a flag that does not exist, with the nearest one."""
+    for argument in arguments:
+        name = "--" + argument.partition("=")[0].lstrip("-")
+        if not argument.startswith("-") or name in known or "--" + name[2:].removeprefix("no") in known:
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        # A right last part under a wrong path is the likeliest slip of all.
+        same_end = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]]
+        hint = (same_end or near)[:1]
+        raise UserError(f"unknown flag {name}" + (f"; did you mean {hint[0]}?" if hint else ""), 2)
+
+
+def _describe(values: flags.FlagValues) -> str:
+    rows = [("config", "The experiment: FILE.py or FILE.py:args. --config.key=value overrides what it shows.")]
+    rows += [(name, values[name].help) for name in values]
+    return "\n".join(f"  --{name:<18} {text}" for name, text in rows)
+
+
+def run(argv: Sequence[str]) -> int:
+    """The command: parses, starts JAX, trains or predicts. Returns the exit status."""
+    try:
+        values, config = parse(argv)
+        profile = _profile(values.profile)
+        import jax
+
+        # After the flags, so that a wrong one costs no start of an accelerator.
+        if values.compilation_cache:
+            jax.config.update("jax_compilation_cache_dir", os.path.abspath(values.compilation_cache))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_debug_nans", values.debug_nans)
+        if values.distributed or _cluster_detected():
+            jax.distributed.initialize()
+        if values.predict:
+            from swin_jax import predict
+
+            return predict.predict(config, values.workdir, values.predict)
+        from swin_jax import train
+
+        return train.train(config, values.workdir, values.allow_change, profile)
+    except UserError as error:
+        if error.exit_status == 0:
+            print(error)
+        else:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_status
+
+
+def _cluster_detected() -> bool:
+    """Whether the environment names other processes of this job (what `jax.distributed.initialize` reads)."""
+    if os.environ.get("JAX_COORDINATOR_ADDRESS"):
+        return True
+    return int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ or (
+        len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
+    )
+
+
+def _profile(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)-(\d+)", text)
+    if not found or int(found[1]) > int(found[2]) or int(found[1]) < 1:
+        raise UserError(f"--profile={text} is not of the form a-b with 1 <= a <= b, such as 10-12", 2)
+    return int(found[1]), int(found[2])
+
+
+def main() -> None:
+    """Entry point of `python -m swin_jax.launch` and of the `swin_jax` command."""
+    sys.exit(run(sys.argv))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,393 @@
+"""What a run writes down: metrics.jsonl, TensorBoard, W&B on request, the console, a clock, curves.png, the summary.
+
+`metrics.jsonl` is the record; everything else can be made from it. Each line is one flat JSON object, "step" and then
+name -> number, such as {"step": 100, "train/loss": 0.25, "time/images_per_second": 812.5}. Numbers pass through
+float32, so that equal float32 values give equal text; NaN and infinity are null. Names that begin with `time/` differ
+from run to run; all others are equal in a resumed and an uninterrupted run. For that, what belongs to step s is written
+before checkpoint s.
+"""
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from swin_jax.errors import UserError
+
+_HEARTBEAT_SECONDS = 10.0  # without a terminal, a sign of life at least this often
+
+# Peak dense bfloat16 FLOP/s per device (V100: float16), by a part of `jax.Device.device_kind`; the first match counts.
+# From the vendors' data sheets.
+_PEAK_FLOPS = (
+    ("H100 PCIe", 756e12),
+    ("H100 NVL", 835e12),
+    ("H100", 989e12),
+    ("H200", 989e12),
+    ("A100", 312e12),
+    ("V100", 125e12),
+    ("TPU v4", 275e12),
+    ("TPU v5 lite", 197e12),
+    ("TPU v5e", 197e12),
+    ("TPU v5", 459e12),
+    ("TPU v6", 918e12),
+)
+
+
+# ---- metrics.jsonl ----
+
+
+def metrics_path(workdir: str | os.PathLike) -> Path:
+    """Where a run's metrics lie."""
+    return Path(workdir) / "metrics.jsonl"
+
+
+def format_line(step: int, metrics: Mapping[str, float]) -> str:
+    """One line of metrics.jsonl, without the line break; values are anything that `float` takes."""
+    values = {name: float(np.float32(value)) for name, value in metrics.items()}
+    values = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return json.dumps({"step": int(step), **values}, allow_nan=False)
+
+
+def read_metrics(workdir: str | os.PathLike) -> list[dict]:
+    """The lines of metrics.jsonl as dicts, in the order written; a torn line is left out, no file gives []."""
+    path = metrics_path(workdir)
+    if not path.exists():
+        return []
+    lines = (_parse(line) for line in path.read_text(errors="replace").splitlines())
+    return [line for line in lines if line is not None]
+
+
+def truncate(workdir: str | os.PathLike, step: int) -> None:
+    """Drops from metrics.jsonl every line after `step` and every torn one, leaving the other lines byte for byte."""
+    path = metrics_path(workdir)
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(errors="replace").splitlines():
+        parsed = _parse(line)
+        if parsed is not None and parsed["step"] <= step:
+            kept.append(line + "\n")
+    whole = path.with_suffix(".jsonl.tmp")
+    whole.write_text("".join(kept))
+    os.replace(whole, path)  # so that a kill in between leaves the old file or the new one
+
+
+def _parse(line):
+    """The dict of one line, or None if the line is not whole."""
+    try:
+        parsed = json.loads(line)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) and isinstance(parsed.get("step"), int) else None
+
+
+# ---- the writer ----
+
+
+class Logs:
+    """Writes a run's metrics and shows its progress; a context manager.
+
+    On a terminal the progress is a bar, otherwise plain lines; both go to stderr.
+
+    Args:
+        workdir: where metrics.jsonl and tensorboard/ go; made if missing.
+        total_steps: updates in the run.
+        restored_step: the step of the checkpoint that the run goes on from: what was logged later is dropped. None: the
+            run starts from scratch and drops all of it.
+        enabled: False writes nothing anywhere; for every process but the first.
+        wandb_project: also log to this Weights & Biases project, as one run per workdir; '' doesn't.
+        config: what W&B shows as the run's configuration.
+
+    Raises:
+        UserError: W&B was asked for and is not installed.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        total_steps: int,
+        restored_step: int | None = None,
+        enabled: bool = True,
+        wandb_project: str = "",
+        config: Mapping | None = None,
+    ):
+        self._enabled = enabled
+        self._total_steps = total_steps
+        self._shown = {}  # latest metrics on the console
+        self._last_line = time.monotonic()
+        self._file = self._tensorboard = self._wandb = self._bar = None
+        if not enabled:
+            return
+        start = -1 if restored_step is None else restored_step
+        workdir = Path(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        if wandb_project:
+            self._wandb = _start_wandb(workdir, wandb_project, config)
+        truncate(workdir, start)
+        self._file = metrics_path(workdir).open("a")
+        self._tensorboard = _start_tensorboard(workdir, start)
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total_steps, initial=max(start, 0), unit="step", dynamic_ncols=True)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Records metrics of a step everywhere but on the console; on return the line is in metrics.jsonl."""
+        if not self._enabled:
+            return
+        self._file.write(format_line(step, metrics) + "\n")
+        self._file.flush()
+        finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+        for name, value in finite.items():
+            self._tensorboard.add_scalar(name, value, step)
+        if self._wandb:
+            self._wandb.log(finite, step=int(step))
+
+    def progress(self, step: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Shows how far the run is; may be called at every step.
+
+        Args:
+            step: updates done.
+            metrics: the latest ones, of which `train/loss`, `time/images_per_second` and `time/step_seconds` are shown.
+                Without them and without a terminal a line is printed only if there was none for 10 s.
+        """
+        if not self._enabled:
+            return
+        self._shown.update(metrics or {})
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+            if metrics:
+                self._bar.set_postfix_str(", ".join(_loss_and_speed(self._shown)))
+        elif metrics or time.monotonic() - self._last_line >= _HEARTBEAT_SECONDS:
+            parts = [f"step {step}/{self._total_steps}", *_loss_and_speed(self._shown)]
+            if "time/step_seconds" in self._shown:
+                remaining = (self._total_steps - step) * float(self._shown["time/step_seconds"])
+                parts.append(f"ETA {tqdm.format_interval(max(remaining, 0))}")
+            self.text("  ".join(parts))
+
+    def text(self, line: str) -> None:
+        """Prints a line to stderr, above the bar if there is one."""
+        if not self._enabled:
+            return
+        self._last_line = time.monotonic()
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Ends the bar and closes what is open; a second call does nothing."""
+        if not self._enabled:
+            return
+        self._enabled = False
+        if self._bar is not None:
+            self._bar.close()
+        self._file.close()
+        self._tensorboard.close()
+        if self._wandb:
+            self._wandb.finish()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
+def _loss_and_speed(metrics):
+    names = (("train/loss", "loss {:.4f}"), ("time/images_per_second", "{:.1f} images/s"))
+    return [text.format(float(metrics[name])) for name, text in names if name in metrics]
+
+
+def _start_tensorboard(workdir, start):
+    """A TensorBoard writer that hides what an earlier process wrote after step `start`."""
+    from tensorboardX import SummaryWriter
+
+    # The suffix keeps a run that resumes within the same second from overwriting the file.
+    return SummaryWriter(
+        str(workdir / "tensorboard"), purge_step=start + 1, flush_secs=30, filename_suffix=f".{time.time_ns()}"
+    )
+
+
+def _start_wandb(workdir, project, config):
+    """A W&B run whose id lies in the workdir, so that a resumed run goes on in the same one."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError("logging to W&B needs the extra: pip install 'swin_jax[wandb]'") from error
+    path = workdir / "wandb_id.txt"
+    if not path.exists():
+        path.write_text(os.urandom(4).hex())
+    return wandb.init(
+        project=project, dir=str(workdir), id=path.read_text(), resume="allow", config=dict(config or {})
+    )
+
+
+# ---- the clock ----
+
+
+def peak_flops(device_kind: str) -> float:
+    """Peak dense bfloat16 FLOP/s of one device, by `jax.Device.device_kind`; 0 where it is not known."""
+    return next((flops for part, flops in _PEAK_FLOPS if part in device_kind), 0.0)
+
+
+class Clock:
+    """Measures throughput between readings.
+
+    Args:
+        images_per_step: the global batch size.
+        flops_per_step: floating-point operations of one update, over all devices; 0 if not known.
+        peak_flops: peak FLOP/s of all devices together; 0 if not known.
+    """
+
+    def __init__(self, images_per_step: int, flops_per_step: float = 0.0, peak_flops: float = 0.0):
+        self._images_per_step = images_per_step
+        self._flops_per_step = flops_per_step
+        self._peak_flops = peak_flops
+        self.start(0)
+
+    def start(self, step: int) -> None:
+        """Begins a new interval after `step` updates; to be called after the first one, which compiles."""
+        self._step = step
+        self._began = time.perf_counter()
+        self._waited = self._outside = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Around the fetching of a batch: counts towards `time/data_wait`."""
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def paused(self):
+        """Around evaluations and checkpoints: is left out of the interval."""
+        began = time.perf_counter()
+        yield
+        self._outside += time.perf_counter() - began
+
+    def read(self, step: int) -> dict[str, float]:
+        """The speed since the last reading or start, and begins a new interval.
+
+        Args:
+            step: updates done; no more than at the last reading gives {}.
+
+        Returns:
+            `time/step_seconds`, `time/images_per_second`, `time/data_wait` (share of the time, 0..1), and where FLOPs
+            and peak are known `time/mfu` (model FLOP utilisation, 0..1).
+        """
+        steps = step - self._step
+        seconds = max(time.perf_counter() - self._began - self._outside, 1e-9)
+        waited = self._waited
+        self.start(step)
+        if steps <= 0:
+            return {}
+        speed = {
+            "time/step_seconds": seconds / steps,
+            "time/images_per_second": steps * self._images_per_step / seconds,
+            "time/data_wait": min(waited / seconds, 1.0),
+        }
+        if self._flops_per_step and self._peak_flops:
+            speed["time/mfu"] = steps * self._flops_per_step / seconds / self._peak_flops
+        return speed
+
+
+# ---- at the end ----
+
+
+def summary(workdir: str | os.PathLike, steps: int, seconds: float, checkpoint: str | os.PathLike | None) -> str:
+    """The closing lines of a run: last losses and evaluations, steps, time, and where things lie.
+
+    Args:
+        workdir: the run's, with its metrics.jsonl.
+        steps: updates done in all.
+        seconds: wall time of this process.
+        checkpoint: the last one's path, or None.
+
+    Returns:
+        Several lines of text.
+    """
+    last = {name: value for line in read_metrics(workdir) for name, value in line.items()}
+    final = {name: value for name, value in last.items() if name == "train/loss" or name.startswith("eval/")}
+    rows = [(name, "not finite" if value is None else f"{value:.4f}") for name, value in sorted(final.items())]
+    rows += [("metrics", str(metrics_path(workdir))), ("checkpoint", str(checkpoint or "none"))]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  {name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([f"Done: {steps} steps, {tqdm.format_interval(seconds)} in this process", *lines])
+
+
+def curves(workdir: str | os.PathLike) -> Path | None:
+    """Draws curves.png from metrics.jsonl: losses, evaluations, learning rate, one panel each.
+
+    Fractions share a panel; other evaluation metrics get one per kind (the last part of the name).
+
+    Returns:
+        The picture's path, or None if there is nothing to draw.
+    """
+    from matplotlib.figure import Figure
+
+    panels = _panels(_series(read_metrics(workdir)))
+    if not panels:
+        return None
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
+    for index, (title, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        for name, (steps, values) in lines.items():
+            _draw(axes, f"{name}: {values[-1]:.4g}", steps, values, smooth=title == "loss")
+        if len(lines) > 1 or title == "loss" or name.startswith("eval/"):
+            axes.legend(fontsize=8, frameon=False)
+    path = Path(workdir) / "curves.png"
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _series(lines):
+    """{name: (steps, values)} of all lines; null values are left out."""
+    series = {}
+    for line in lines:
+        for name, value in line.items():
+            if name != "step" and value is not None:
+                steps, values = series.setdefault(name, ([], []))
+                steps.append(line["step"])
+                values.append(value)
+    return series
+
+
+def _panels(series):
+    """{title: {name: (steps, values)}} of what curves.png shows, in its order."""
+    panels = {}
+    for name, (steps, values) in sorted(series.items(), key=lambda item: not item[0].startswith("train/")):
+        kind = name.rsplit("/", 1)[-1]
+        if kind == "loss":
+            title = "loss"
+        elif kind == "learning_rate":
+            title = "learning rate"
+        elif name.startswith("eval/"):
+            title = "evaluation" if 0 <= min(values) and max(values) <= 1 else f"evaluation: {kind}"
+        else:
+            continue
+        panels.setdefault(title, {})[name] = (steps, values)
+    order = lambda title: (title != "loss", title == "learning rate", title)  # noqa: E731
+    return {title: panels[title] for title in sorted(panels, key=order)}
+
+
+def _draw(axes, label, steps, values, smooth):
+    """One curve; if `smooth` a long one is drawn faintly under its running mean."""
+    window = len(values) // 50
+    if not smooth or window < 2:
+        axes.plot(steps, values, marker="." if len(values) < 50 else "", linewidth=1.5, label=label)
+        return
+    faint = axes.plot(steps, values, linewidth=0.6, alpha=0.3)[0]
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    means = (sums[window:] - sums[:-window]) / window
+    axes.plot(steps[window - 1 :], means, color=faint.get_color(), linewidth=1.5, label=label)

@@ -1,0 +1,300 @@
+"""The loop: build, shard, restore, step, log, evaluate, save. It knows no task, no model and no data set."""
+import dataclasses
+import math
+import pathlib
+import signal
+import threading
+import time
+from typing import Any, Callable, Sequence
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from swin_jax import checkpoint, config as configs, header, logs, sharding
+from swin_jax.errors import UserError
+from swin_jax.names import path_name
+from swin_jax.task import Task, TrainState
+
+DONE, NON_FINITE, PREEMPTED = 0, 3, 143
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What follows from a config before any array exists.
+
+    Attributes:
+        placement: of batches on the mesh.
+        task: built.
+        abstract: a TrainState of jax.ShapeDtypeStruct with shardings.
+        frozen: the same for what a step only reads.
+    """
+
+    placement: sharding.Placement
+    task: Task
+    abstract: TrainState
+    frozen: Any
+
+
+def setup(config) -> Setup:
+    """Builds mesh and task, and decides where everything goes, without allocating anything."""
+    mesh = sharding.make_mesh(**config.mesh)
+    task = configs.build(config.task)
+    partition = configs.build(config.partition)
+
+    def place(shapes):
+        with_sharding = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
+        return jax.tree.map(with_sharding, shapes, partition.shardings(shapes, mesh))
+
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    return Setup(sharding.Placement(mesh), task, place(shapes), place(task.frozen_shapes()))
+
+
+def shardings(abstract: Any) -> Any:
+    """The shardings of a tree of jax.ShapeDtypeStruct."""
+    return jax.tree.map(lambda x: x.sharding, abstract)
+
+
+def put_tree(tree: Any, abstract: Any) -> Any:
+    """Makes global arrays, laid out as `abstract` says, from host arrays that every process holds whole."""
+
+    def put(array, like):
+        array = np.asarray(array, like.dtype)
+        return jax.make_array_from_callback(like.shape, like.sharding, lambda index: array[index])
+
+    return jax.tree.map(put, tree, abstract)
+
+
+def first_state(config, at: Setup, manager, warn: Callable[[str], None]) -> tuple[TrainState, dict]:
+    """The state to start from and the meta data of its checkpoint.
+
+    The order matters: the run's own checkpoints come before `init_from`, so that a run that is started again goes on.
+    """
+    restored = checkpoint.restore(manager, at.abstract, warn)
+    if restored is not None:
+        return restored
+    state = jax.jit(at.task.init, out_shardings=shardings(at.abstract))(jax.random.key(config.seed))
+    if config.init_from.path:
+        flat, report = configs.build(config.init_from).load(at.task, at.abstract.params)
+        warn(report)
+        state = state.replace(params=_replace(state.params, flat), ema=_replace(state.ema, flat))
+    return state, {}
+
+
+def _replace(params: Any, flat: dict[str, np.ndarray]) -> Any:
+    """Puts the arrays of {path: array} into a tree of parameters, laid out as what they replace."""
+    def replace(path, old):
+        new = flat.get(path_name(path))
+        return old if new is None else put_tree(new, old)
+
+    return jax.tree_util.tree_map_with_path(replace, params)
+
+
+class Preemption:
+    """Whether this run has been asked to stop: a SIGTERM, at the same step on every host."""
+
+    def __init__(self):
+        self._asked = threading.Event()
+        # With several processes the JAX runtime owns the signal and agrees on a step.
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
+
+    def reached(self, step: int) -> bool:
+        """To be called once per step, on all processes."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._asked.is_set()
+
+    def close(self) -> None:
+        """Gives the signal back."""
+        if hasattr(self, "_previous"):
+            signal.signal(signal.SIGTERM, self._previous)
+
+
+class Loop:
+    """One run. The fields are what its steps share; `run` is the order of events."""
+
+    def __init__(self, config, workdir: pathlib.Path, profile: tuple[int, int] | None):
+        self.config, self.workdir, self.profile = config, workdir, profile
+        self.at = setup(config)
+        self.at.placement.check(config.batch_size)
+        accumulate = config.task.get("accumulate", 1)
+        if config.batch_size % accumulate:
+            raise UserError(f"batch_size {config.batch_size} is not a multiple of accumulate {accumulate}", 2)
+        self.at.placement.check(config.batch_size // accumulate, "batch_size / accumulate")
+        self.data = configs.build(config.data)
+        self.evals = {
+            name: (item.every, configs.build(item.run).bind(self.at.task, self.at.placement))
+            for name, item in config.evals.items()
+        }
+        self.train_step = jax.jit(
+            self.at.task.train_step, donate_argnums=0, out_shardings=(shardings(self.at.abstract), None)
+        )
+        self.clock = logs.Clock(config.batch_size)
+        self.bad = 0
+
+    def run(self) -> int:
+        """Trains to `total_steps` from wherever the workdir is, then evaluates. Returns an exit status."""
+        began, lead = time.monotonic(), jax.process_index() == 0
+        lines: list[str] = []
+        self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep)
+        self.state, meta = first_state(self.config, self.at, self.manager, lines.append)
+        self.frozen = put_tree(self.at.task.load_frozen(), self.at.frozen)
+        start, total = int(self.state.step), self.config.total_steps
+        self.bad = meta.get("bad_records", 0)
+        facts = header.facts(self.config, self.at.task.describe(), self.at.placement.mesh, self.frozen)
+        if lead:
+            header.check_frozen(self.workdir, facts)
+        if lead and total:
+            header.write(self.workdir, facts)
+            configs.save(self.config, self.workdir)
+        self.clock = header.clock(self.config.batch_size, facts)
+        restored = start if meta else None
+        with logs.Logs(
+            self.workdir, max(total, start), restored, lead, self.config.logs.wandb, configs.flatten(self.config)
+        ) as self.log:
+            for line in [*header.lines(facts), *lines]:
+                self.log.text(line)
+            self.log.text(f"goes on from step {start} of {total}" if meta else "starts from scratch")
+            status = self.train(start, total, meta)
+            if status != DONE:
+                return status
+            if start >= total:
+                self.evaluate(start, everything=True)
+        checkpoint.finish(self.manager)
+        if lead:
+            logs.curves(self.workdir)
+            kept = checkpoint.latest(self.manager)
+            path = checkpoint.folder(self.workdir) / str(kept) if kept is not None else None
+            print(logs.summary(self.workdir, int(self.state.step), time.monotonic() - began, path), flush=True)
+        return DONE
+
+    def train(self, start: int, total: int, meta: dict) -> int:
+        """The updates from `start` to `total`."""
+        if start >= total:
+            return DONE
+        preemption, batch_size = Preemption(), self.config.batch_size
+        first = meta.get("examples_seen", 0) // batch_size
+        batches = self.data.batches(first, self.at.placement.rows(batch_size))
+        pending = None  # metrics of the previous step: fetched while the device works on this one
+        try:
+            for step in range(start + 1, total + 1):
+                self.trace(step)
+                batch = self.next_batch(batches)
+                self.state, metrics = self.train_step(self.state, batch, self.frozen)
+                if pending is not None:
+                    self.write(*pending)
+                pending = step, metrics
+                last, stop = step == total, preemption.reached(step)
+                saves = last or stop or step % self.config.checkpoint.every == 0
+                if saves or any(every and step % every == 0 for every, _ in self.evals.values()):
+                    self.write(*pending)  # raises on a loss that is not finite, before anything is saved
+                    pending = None
+                    with self.clock.paused():
+                        if not stop or last:
+                            self.evaluate(step, everything=last)
+                        if saves:
+                            self.save(step, (first - start + step) * batch_size, wait=last or stop)
+                if step == start + 1:
+                    jax.block_until_ready(self.state.step)
+                    self.clock.start(step)
+                if stop and not last:
+                    self.log.text(f"SIGTERM: saved at step {step}; the same command goes on from there")
+                    return PREEMPTED
+        except FloatingPointError as error:
+            # What is still being saved is the last good checkpoint.
+            checkpoint.finish(self.manager)
+            kept = checkpoint.latest(self.manager)
+            self.log.text(f"error: {error}; the last good checkpoint is {f'step {kept}' if kept is not None else 'none'}")
+            return NON_FINITE
+        finally:
+            preemption.close()
+        return DONE
+
+    def next_batch(self, batches) -> dict[str, jax.Array]:
+        """The next batch on the mesh; counts records that could not be read."""
+        with self.clock.waiting():
+            batch = dict(next(batches))
+        self.bad += int(batch["bad"].sum()) if "bad" in batch else 0
+        if self.bad > self.config.max_bad_records:
+            raise UserError(
+                f"{self.bad} records could not be read and were replaced, more than max_bad_records="
+                f"{self.config.max_bad_records}; the warnings above name them"
+            )
+        return self.at.placement.put(batch, self.config.batch_size)
+
+    def write(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Fetches the metrics of a step, checks and logs them."""
+        values = {f"train/{name}": float(value) for name, value in metrics.items()}
+        wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
+        due = step % self.config.logs.every == 0 or step == self.config.total_steps
+        if due or wrong:
+            values |= {"data/bad_records": self.bad} if self.bad else {}
+            values |= self.clock.read(step)
+            self.log.write(step, values)
+        self.log.progress(step, values if due else None)
+        if wrong:
+            raise FloatingPointError(f"{', '.join(f'{n} is {v}' for n, v in wrong.items())} at step {step}")
+
+    def evaluate(self, step: int, everything: bool) -> None:
+        """Runs the evaluations that are due, on the raw weights and beside them on their average."""
+        for name, (every, run) in self.evals.items():
+            if not everything and not (every and step % every == 0):
+                continue
+            views = {name: self.state}
+            if self.state.ema is not None:
+                views[f"{name}_ema"] = self.state.replace(params=self.state.ema)
+            for view, state in views.items():
+                began = time.monotonic()
+                values = {f"eval/{view}/{key}": value for key, value in run(state, self.frozen).items()}
+                self.log.write(step, values)
+                text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
+                self.log.text(f"step {step}  {text}  ({time.monotonic() - began:.1f} s)")
+
+    def save(self, step: int, examples_seen: int, wait: bool) -> None:
+        """Saves the state and what is needed to go on or to predict."""
+        meta = {
+            "step": step,
+            "examples_seen": examples_seen,
+            "bad_records": self.bad,
+            "class_names": list(getattr(self.data, "class_names", ())),
+            "config": configs.flatten(self.config),
+        }
+        checkpoint.save(self.manager, self.state, step, meta, wait)
+
+    def trace(self, step: int) -> None:
+        """Starts and stops the profiler around the steps that were asked for."""
+        if self.profile and step == self.profile[0]:
+            jax.profiler.start_trace(str(self.workdir / "profile"))
+        if self.profile and step == self.profile[1] + 1:
+            jax.block_until_ready(self.state.step)
+            jax.profiler.stop_trace()
+            self.log.text(f"profile of steps {self.profile[0]}-{self.profile[1]} in {self.workdir / 'profile'}")
+
+
+def train(
+    config, workdir: str, allow_change: Sequence[str] = (), profile: tuple[int, int] | None = None
+) -> int:
+    """Runs an experiment in a workdir, from its newest checkpoint if it has one.
+
+    Args:
+        config: from an experiment file.
+        workdir: made if missing.
+        allow_change: dotted keys that a resumed run may change although the result depends on them.
+        profile: (first, last) step of a profiler trace.
+
+    Returns:
+        The exit status: 0 done, 3 a loss that is not finite, 143 saved on SIGTERM.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    folder = pathlib.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Evaluation only changes nothing, so it may look at a run with any config that its checkpoint fits.
+    changes = configs.check_resume(config, folder, allow_change) if config.total_steps else []
+    for line in changes if jax.process_index() == 0 else []:
+        print(f"changed since this run was started: {line}", flush=True)
+    loop = Loop(config, folder, profile)
+    with jax.set_mesh(loop.at.placement.mesh):
+        return loop.run()

@@ -1,0 +1,43 @@
+"""Paths, official names, and flat dicts of parameters."""
+import jax
+import numpy as np
+import pytest
+
+from swin_jax import names
+
+TREE = {
+    "absolute_pos_embed": np.zeros((1, 4, 2)),
+    "layers_10": {"blocks_1": {"norm1": {"bias": np.ones(2), "scale": np.ones(2)}}},
+    "head": {"kernel": np.zeros((2, 3))},
+}
+
+
+def test_unflatten_inverts_flatten():
+    assert jax.tree.all(jax.tree.map(np.array_equal, names.unflatten(names.flatten(TREE)), TREE))
+
+
+def test_flatten_keeps_the_order_of_the_tree():
+    assert [id(leaf) for leaf in names.flatten(TREE).values()] == [id(leaf) for leaf in jax.tree.leaves(TREE)]
+
+
+@pytest.mark.parametrize(
+    "path, official",
+    [
+        ("layers_10/blocks_1/norm1/scale", "layers.10.blocks.1.norm1.weight"),
+        ("layers_0/blocks_1/attn/qkv/kernel", "layers.0.blocks.1.attn.qkv.weight"),
+        ("layers_0/blocks_1/attn/qkv/bias", "layers.0.blocks.1.attn.qkv.bias"),
+        ("layers_0/blocks_0/attn/relative_position_bias_table", "layers.0.blocks.0.attn.relative_position_bias_table"),
+        ("layers_0/blocks_0/attn/logit_scale", "layers.0.blocks.0.attn.logit_scale"),
+        ("head/kernel", "head.weight"),
+        ("absolute_pos_embed", "absolute_pos_embed"),
+    ],
+)
+def test_official_name(path, official):
+    assert names.official_name(path) == official
+
+
+def test_map_named_keeps_the_structure_and_sees_every_leaf_once():
+    mapped = names.map_named(lambda name, leaf: (name, leaf.shape), TREE)
+    found = jax.tree.leaves(mapped, is_leaf=lambda x: isinstance(x, tuple))
+    assert dict(found) == {names.official_name(path): leaf.shape for path, leaf in names.flatten(TREE).items()}
+    assert mapped["head"]["kernel"] == ("head.weight", (2, 3))
