@@ -30,8 +30,8 @@ python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--conf
 """
 
 
-def define_flags(config) -> flags.FlagValues:
-    """Fresh flags (several runs may share a process), overrides of `config` included."""
+def define_flags() -> flags.FlagValues:
+    """Fresh flags, because several runs may share a process."""
     values = flags.FlagValues()
 
     def define(kind, name, default, text):
@@ -45,8 +45,6 @@ def define_flags(config) -> flags.FlagValues:
     define(flags.DEFINE_boolean, "debug_nans", False, "Stop at the first operation that makes a NaN (slow).")
     define(flags.DEFINE_boolean, "distributed", False, "Several hosts: call jax.distributed.initialize() first.")
     define(flags.DEFINE_boolean, "help", False, "Show this text.")
-    if config is not None:
-        config_flags.DEFINE_config_dict("config", config, "The experiment.", flag_values=values, lock_config=True)
     return values
 
 
@@ -65,15 +63,17 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
         (paths.append(given[1]) if given else arguments.append(argument))
     asks_help = any(argument in ("--help", "-help", "-h", "--helpfull") for argument in arguments)
     if asks_help or not argv[1:]:
-        raise UserError(EXAMPLES + "\nFlags:\n" + _describe(define_flags(None)), 0 if asks_help else 2)
+        raise UserError(EXAMPLES + "\nFlags:\n" + _describe(define_flags()), 0 if asks_help else 2)
     if len(paths) != 1:
         raise UserError("give one --config=FILE.py[:args]; --help shows examples", 2)
     config = configs.load(paths[0])
-    values = define_flags(config)
-    known = [f"--config.{key}" for key in _dotted(config)] + [f"--{name}" for name in values if "." not in name]
-    _check_names(arguments, known, values)
+    values = define_flags()
+    known = [f"--config.{key}" for key in _dotted(config)] + [f"--{name}" for name in values]
+    _check_names(arguments, known)
+    command = [argv[0], *arguments]
     try:
-        rest = values([argv[0], *arguments])
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=command)
+        rest = values(command)
     except (flags.Error, TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(str(error).strip().strip("'").splitlines()[0], 2) from None
     if len(rest) > 1:
@@ -93,7 +93,7 @@ def _dotted(config, prefix: str = "") -> list[str]:
     return keys
 
 
-def _check_names(arguments: Sequence[str], known: Sequence[str], values: flags.FlagValues) -> None:
+def _check_names(arguments: Sequence[str], known: Sequence[str]) -> None:
     """Raises UserError for a flag that does not exist, with the nearest one."""
     for argument in arguments:
         name = "--" + argument.partition("=")[0].lstrip("-")

@@ -222,9 +222,7 @@ def _start_wandb(workdir, project, config):
     path = workdir / "wandb_id.txt"
     if not path.exists():
         path.write_text(os.urandom(4).hex())
-    return wandb.init(
-        project=project, dir=str(workdir), id=path.read_text(), resume="allow", config=dict(config or {})
-    )
+    return wandb.init(project=project, dir=str(workdir), id=path.read_text(), resume="allow", config=dict(config or {}))
 
 
 # ---- the clock ----

@@ -6,7 +6,6 @@ told apart from nothing but their fields, so that no model is imported here.
 """
 import math
 import re
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -114,8 +113,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     state_dict = normalise(state_dict)
     shapes = official_shapes(model)
     rules.check(state_dict, shapes, _describe(model))
-    heads = {s: h for s, h in enumerate(model.num_heads)}
-    flat = {_path(name, shapes[name]): _to_ours(name, state_dict[name], heads) for name in shapes}
+    flat = {_path(name, shapes[name]): _to_ours(name, state_dict[name], model.num_heads) for name in shapes}
     return {"params": names.unflatten(flat)}
 
 
@@ -136,10 +134,9 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
     Raises:
         UserError: the variables are not this model's.
     """
-    flat = names.flatten(variables["params"])
     shapes = official_shapes(model)
-    found = {names.official_name(path): (path, value) for path, value in flat.items()}
-    state_dict = {name: _to_theirs(name, np.asarray(value, np.float32)) for name, (_, value) in found.items()}
+    flat = {names.official_name(path): value for path, value in names.flatten(variables["params"]).items()}
+    state_dict = {name: _to_theirs(name, np.asarray(value, np.float32)) for name, value in flat.items()}
     rules.check(state_dict, shapes, _describe(model))
     state_dict = {name: state_dict[name] for name in shapes}
     return state_dict | official_buffers(model) if buffers else state_dict
@@ -160,13 +157,13 @@ def _path(name: str, shape: tuple[int, ...]) -> str:
     return "/".join([*modules, leaf])
 
 
-def _to_ours(name: str, value: np.ndarray, heads: Mapping[int, int]) -> np.ndarray:
+def _to_ours(name: str, value: np.ndarray, num_heads: tuple[int, ...]) -> np.ndarray:
     """One tensor from PyTorch's layout to ours."""
     value = np.asarray(value, np.float32)
     if name == "patch_embed.proj.weight":
         return np.ascontiguousarray(np.moveaxis(value, (1, 0), (-2, -1)))
     if ".attn.qkv." in name or name.endswith(".attn.proj.weight"):
-        h = heads[int(name.split(".")[1])]
+        h = num_heads[int(name.split(".")[1])]
         if name.endswith("qkv.bias"):
             return value.reshape(3, h, -1)
         shape = (value.shape[1], 3, h, -1) if ".qkv." in name else (h, -1, value.shape[0])
@@ -296,44 +293,3 @@ def _infer_image_size(state_dict: Mapping, patch, windows: list[int]) -> int:
         if window < max(windows):
             sides.append(window * 2**s)
     return patch * (sides[0] if sides else windows[-1] * 2 ** (len(windows) - 1))
-
-
-def adapt_head(state_dict: Mapping[str, np.ndarray], num_classes: int, rows: np.ndarray | None = None) -> dict:
-    """Gives a state dict a head of another size, as the official fine-tuning code does.
-
-    Args:
-        state_dict: in the official or in timm's layout.
-        num_classes: classes of the new head; 0 takes the head off.
-        rows: (1000,) which row of a 22K head each 1K class is, see `convert.imagenet22k`.
-
-    Returns:
-        The state dict: unchanged where the sizes agree; with the 1000 rows where a head of 21,841 classes becomes one of
-        1,000 and `rows` is given; otherwise with a head of zeros, and a warning.
-    """
-    state_dict = from_timm(rules.strip_wrappers(state_dict))
-    weight = state_dict.get("head.weight")
-    classes = 0 if weight is None else len(weight)
-    if classes == num_classes:
-        return state_dict
-    if (classes, num_classes) == (21841, 1000) and rows is not None:
-        return head_22k_to_1k(state_dict, rows)
-    rest = {name: value for name, value in state_dict.items() if not name.startswith("head.")}
-    if num_classes == 0:
-        return rest
-    warnings.warn(
-        f"the weights have a head of {classes} classes; the head of {num_classes} classes starts from zeros and must be "
-        "trained",
-        stacklevel=2,
-    )
-    dim = state_dict["norm.weight"].shape[0] if "norm.weight" in state_dict else weight.shape[1]
-    zeros = {"head.weight": np.zeros((num_classes, dim), np.float32), "head.bias": np.zeros(num_classes, np.float32)}
-    return rest | zeros
-
-
-def head_22k_to_1k(state_dict: Mapping[str, np.ndarray], rows: np.ndarray) -> dict:
-    """Picks the rows of a 22K head that are the ImageNet-1K classes, in the order given."""
-    rows = np.asarray(rows)
-    state_dict = from_timm(state_dict)
-    if len(state_dict["head.weight"]) <= rows.max():
-        raise UserError(f"the head has {len(state_dict['head.weight'])} classes, the map asks for row {rows.max()}")
-    return dict(state_dict) | {name: state_dict[name][rows] for name in ("head.weight", "head.bias")}

@@ -225,7 +225,7 @@ def _read(source: Source, index: int) -> tuple[dict[str, Any], bool]:
 
 
 def _describe(error: Exception) -> str:
-    return f'{type(error).__name__}: {error}'
+    return f'{type(error).__name__}: {" ".join(str(error).split())}'
 
 
 def _stack(examples: list[dict[str, Any]]) -> dict[str, np.ndarray]:

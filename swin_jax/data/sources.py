@@ -7,7 +7,6 @@ UserError when the source is made; a damaged record raises when it is read.
 
 import dataclasses
 import os
-import threading
 from typing import Any
 
 import numpy as np
@@ -102,7 +101,6 @@ class CachedSource:
     def __init__(self, source):
         self._source = source
         self._examples = [None] * len(source)
-        self._lock = threading.Lock()
         self.class_names = source.class_names
 
     def __reduce__(self):
@@ -116,8 +114,7 @@ class CachedSource:
             example = self._source[index]
             example = {**example, 'image': np.asarray(example['image'])}
             example['image'].flags.writeable = False
-            with self._lock:
-                self._examples[index] = example
+            self._examples[index] = example  # threads that meet here store equal examples
         return dict(self._examples[index])
 
     def record_name(self, index: int) -> str:

@@ -78,7 +78,7 @@ def open_split(
     try:
         records = builder.as_data_source(split, decoders=decoders, file_format='array_record')
     except (ValueError, FileNotFoundError) as error:
-        raise UserError(f'{name}: cannot open the split {split!r}: {error}') from error
+        raise UserError(f'{name}: cannot open the split {split!r}: {" ".join(str(error).split())}') from error
     return records, tuple(getattr(features[label_key], 'names', None) or ()), name
 
 

@@ -114,7 +114,7 @@ def mix(
     if batch % 2:
         raise ValueError(f"mixing pairs neighbours and needs an even batch, got {batch} images")
     if batch > group and (batch % group or group % 2):
-        raise ValueError(f"a batch of {batch} images does not split into groups of {group} for mixing (even, a divisor)")
+        raise ValueError(f"mixing needs even groups that divide the batch: {batch} images, groups of {group}")
     size = min(batch, group)
     groups = (batch // size,)
 

@@ -1,0 +1,159 @@
+"""Where the official weights are, and a cache for them.
+
+Files of microsoft/Swin-Transformer (MIT licence, Microsoft), and the same weights as timm keeps them on the Hugging Face
+hub. Nothing is downloaded unless `fetch` is called. Two environment variables: SWIN_JAX_CACHE names the cache directory
+(default ~/.cache/swin_jax), SWIN_JAX_OFFLINE=1 forbids downloads.
+"""
+import difflib
+import hashlib
+import json
+import os
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from swin_jax.errors import UserError
+
+RELEASES = "https://github.com/SwinTransformer/storage/releases/download"
+HUB = "https://huggingface.co"
+LICENCE = "MIT, Microsoft"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One published file.
+
+    Attributes:
+        url: the official file.
+        hub: the repository on the Hugging Face hub with the same weights in timm's layout, or None.
+    """
+
+    url: str
+    hub: str | None = None
+
+    @property
+    def hub_url(self) -> str:
+        return f"{HUB}/{self.hub}/resolve/main/model.safetensors"
+
+
+def _swin_v1() -> dict[str, Weights]:
+    """Every file of spec: README and get_started.md of microsoft/Swin-Transformer."""
+    table = {}
+    trained_on_1k = [("tiny", 7, 224), ("small", 7, 224), ("base", 7, 224), ("base", 12, 384)]
+    trained_on_22k = [*trained_on_1k, ("large", 7, 224), ("large", 12, 384)]
+    for variant, window, size in trained_on_22k:
+        name = f"swin_{variant}_patch4_window{window}_{size}"
+        if (variant, window, size) in trained_on_1k:
+            table[name] = Weights(f"{RELEASES}/v1.0.0/{name}.pth", f"timm/{name}.ms_in1k")
+        late = variant in ("tiny", "small")  # added a year later, under a longer file name
+        tag, ending = ("v1.0.8", "_finetune") if late else ("v1.0.0", "")
+        table[name + "_22k"] = Weights(f"{RELEASES}/{tag}/{name}_22k.pth", f"timm/{name}.ms_in22k")
+        table[name + "_22kto1k"] = Weights(
+            f"{RELEASES}/{tag}/{name}_22kto1k{ending}.pth", f"timm/{name}.ms_in22k_ft_in1k"
+        )
+    name = "swin_tiny_c24_patch4_window8_256"
+    return table | {name: Weights(f"{RELEASES}/v1.0.5/{name}.pth")}
+
+
+WEIGHTS: Mapping[str, Weights] = _swin_v1()
+
+
+def canonical_name(name: str) -> str | None:
+    """The name in `WEIGHTS` of a name, an official file name, a timm name or a hub repository; None if there is none."""
+    for known, weights in WEIGHTS.items():
+        file = weights.url.rsplit("/", 1)[1]
+        hub = weights.hub or ""
+        if name in {known, file, file.removesuffix(".pth"), hub, hub.removeprefix("timm/")} - {""}:
+            return known
+    return None
+
+
+def cache_dir() -> Path:
+    """The directory that downloads are kept in."""
+    return Path(os.environ.get("SWIN_JAX_CACHE") or "~/.cache/swin_jax").expanduser()
+
+
+def fetch(name_or_url: str, offline: bool | None = None) -> Path:
+    """The path of a file of weights, downloaded into the cache unless it is there.
+
+    The checksum of what was downloaded (or was put there by hand) is recorded beside it and compared on every later use.
+
+    Args:
+        name_or_url: a name in `WEIGHTS`, an official file name, a hub repository such as
+            'timm/swin_tiny_patch4_window7_224.ms_in1k', or any URL.
+        offline: never download; None asks the environment variable SWIN_JAX_OFFLINE.
+
+    Raises:
+        UserError: an unknown name, no network, a broken download, or a cached file that has changed.
+    """
+    url, path = locate(name_or_url)
+    if offline is None:
+        offline = os.environ.get("SWIN_JAX_OFFLINE", "0").lower() not in ("", "0", "false")
+    by_hand = f"download {url} elsewhere and put it at {path}"
+    if not path.exists():
+        if offline:
+            raise UserError(f"{name_or_url} is not in the cache and downloads are off (SWIN_JAX_OFFLINE): {by_hand}")
+        try:
+            _download(url, path)
+        except (OSError, ValueError, urllib.error.URLError) as error:
+            raise UserError(f"{name_or_url} could not be downloaded ({error}): {by_hand}") from error
+    _check(path, url)
+    return path
+
+
+def locate(name_or_url: str) -> tuple[str, Path]:
+    """(URL, path in the cache) of a file, whether or not it is there; `fetch` explains the argument."""
+    if "://" in name_or_url:
+        file = name_or_url.split("?")[0].rstrip("/").rsplit("/", 1)[1]
+        return name_or_url, cache_dir() / f"{zlib.crc32(name_or_url.encode()):08x}-{file}"
+    name = canonical_name(name_or_url)
+    if name is None:
+        nearest = difflib.get_close_matches(name_or_url, WEIGHTS, 1, 0)[0]
+        raise UserError(f"no official weights are called {name_or_url!r}; the nearest name is {nearest!r}")
+    weights = WEIGHTS[name]
+    if weights.hub and name_or_url.removeprefix("timm/") == weights.hub.removeprefix("timm/"):
+        return weights.hub_url, cache_dir() / f"{weights.hub.removeprefix('timm/')}.safetensors"
+    return weights.url, cache_dir() / weights.url.rsplit("/", 1)[1]
+
+
+def _download(url: str, path: Path) -> None:
+    """Downloads to a temporary name, so that a file under its own name is whole."""
+    from tqdm import tqdm
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response, open(part, "wb") as file:
+            size = int(response.headers.get("Content-Length") or 0)
+            with tqdm(total=size or None, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
+                while block := response.read(1 << 20):
+                    file.write(block)
+                    bar.update(len(block))
+            if size and file.tell() != size:
+                raise ValueError(f"only {file.tell()} of {size} bytes came")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sha256(path) -> str:
+    """The checksum of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(path: Path, url: str) -> None:
+    """Records the checksum beside a file the first time, compares it every other time."""
+    record = path.with_name(path.name + ".json")
+    digest = sha256(path)
+    if not record.exists():
+        text = json.dumps({"url": url, "sha256": digest, "bytes": path.stat().st_size, "licence": LICENCE}, indent=1)
+        part = record.with_name(f".{record.name}.{os.getpid()}.part")
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, record)
+        return
+    if json.loads(record.read_text(encoding="utf-8"))["sha256"] != digest:
+        raise UserError(f"{path} is not the file that was downloaded (see {record.name}); delete both to download it again")

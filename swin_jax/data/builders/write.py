@@ -1,0 +1,147 @@
+"""Writes a TFDS data set as array_record shards, as a stream and without TensorFlow.
+
+`tfds.core.GeneratorBasedBuilder` is not used: beyond 1 GB of examples it sorts them through temporary files that only
+TensorFlow can write (tensorflow-datasets 4.9.10). The files here are what `tfds.builder_from_directory` reads. Records keep
+the order in which they come; training shuffles globally when it reads.
+"""
+
+import argparse
+import dataclasses
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tqdm
+
+from swin_jax.data.tfds_directory import default_data_dir
+from swin_jax.errors import UserError
+
+SHARD_BYTES = 512 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Examples of one split.
+
+    Attributes:
+      examples: dicts of what the features take: encoded images as bytes, labels as numbers or names, texts.
+      expected: how many there are in the complete set, for the progress bar and a warning; None where unknown.
+    """
+
+    examples: Iterable[dict[str, Any]]
+    expected: int | None = None
+
+
+def write(
+    data_dir: str,
+    name: str,
+    version: str,
+    features: Mapping[str, Any],
+    splits: Mapping[str, Split],
+    overwrite: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+    **info: str,
+) -> Path:
+    """Writes data_dir/name/version; it appears there only when it is whole.
+
+    Args:
+      data_dir: where data sets lie.
+      name: of the data set.
+      version: such as '1.0.0'.
+      features: TFDS features by name.
+      splits: by name.
+      overwrite: replaces what is there.
+      shard_bytes: about the size of a file.
+      **info: description, homepage, citation, license.
+
+    Returns:
+      The data set's path. Raises UserError where it exists already or a split has no examples.
+    """
+    import tensorflow_datasets as tfds
+
+    target = Path(data_dir).expanduser() / name / version
+    refuse_existing(target, overwrite)
+    staging = target.with_name(f'{version}.incomplete')
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    features = tfds.features.FeaturesDict(features)
+    template = tfds.core.ShardedFileTemplate(data_dir=staging, dataset_name=name, filetype_suffix='array_record')
+    infos = []
+    for split_name, split in splits.items():
+        template = template.replace(split=split_name)
+        lengths, num_bytes = _write_split(template, features, split, shard_bytes)
+        infos.append(
+            tfds.core.SplitInfo(
+                name=split_name, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template
+            )
+        )
+    tfds.folder_dataset.write_metadata(
+        data_dir=staging, features=features, split_infos=infos, version=version, check_data=False, **info
+    )
+    shutil.rmtree(target, ignore_errors=True)
+    staging.rename(target)
+    return target
+
+
+def refuse_existing(target: Path, overwrite: bool) -> None:
+    """Raises UserError where a data set is there already and may not be replaced."""
+    if target.exists() and not overwrite:
+        raise UserError(f'{target} exists already; use --overwrite to replace it')
+
+
+def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentParser) -> None:
+    """Runs a builder from the command line.
+
+    Args:
+      build: makes the data set from the parsed flags and returns its path.
+      parser: holds the builder's own flags; --data_dir and --overwrite are added. A user error ends the process with its
+        message and exit status.
+    """
+    parser.add_argument('--data_dir', default=default_data_dir(), help='where data sets lie (default: %(default)s)')
+    parser.add_argument('--overwrite', action='store_true', help='replace a data set that is there')
+    arguments = parser.parse_args()
+    try:
+        path = build(arguments)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        raise SystemExit(error.exit_status) from None
+    print(f'wrote {path}')
+
+
+def _write_split(template, features, split: Split, shard_bytes: int) -> tuple[list[int], int]:
+    """Writes the shards of one split; returns the number of examples in each and the bytes of all."""
+    serialized = (features.serialize_example(example) for example in split.examples)
+    progress = tqdm.tqdm(serialized, desc=template.split, total=split.expected, unit=' examples', mininterval=1.0)
+    lengths, num_bytes = [], 0
+    stream = iter(progress)
+    while (record := next(stream, None)) is not None:
+        length, size = _write_shard(template.data_dir / f'{template.split}.shard-{len(lengths)}', record, stream, shard_bytes)
+        lengths.append(length)
+        num_bytes += size
+        progress.set_postfix_str(f'{num_bytes / 1e9:.2f} GB')
+    progress.close()
+    if not lengths:
+        raise UserError(f'the split {template.split!r} has no examples')
+    if split.expected is not None and sum(lengths) != split.expected:
+        print(f'warning: {template.split} has {sum(lengths)} examples, the full set has {split.expected}', file=sys.stderr)
+    for shard in range(len(lengths)):
+        path = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))
+        (template.data_dir / f'{template.split}.shard-{shard}').rename(path)
+    return lengths, num_bytes
+
+
+def _write_shard(path, record: bytes, stream, shard_bytes: int) -> tuple[int, int]:
+    """Writes `record` and what follows in the stream until the shard is full; returns examples and bytes."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(path), 'group_size:1')
+    length = size = 0
+    while record is not None:
+        writer.write(record)
+        length += 1
+        size += len(record)
+        record = next(stream, None) if size < shard_bytes else None
+    writer.close()
+    return length, size

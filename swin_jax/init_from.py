@@ -1,0 +1,67 @@
+"""Weights to start a run from: another run's workdir or a file of converted weights, whole or the backbone only."""
+import dataclasses
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from swin_jax import checkpoint
+from swin_jax.errors import UserError
+from swin_jax.names import flatten
+
+
+@dataclasses.dataclass(frozen=True)
+class InitFrom:
+    """Where first weights come from.
+
+    Attributes:
+        path: a workdir or a file of weights; '' starts from scratch.
+        backbone: take everything but the head, which keeps its own initialisation.
+        head: regex on parameter paths, what `backbone` leaves out.
+        convert: (path, model) -> variables, reads a file of weights.
+    """
+
+    path: str = ""
+    backbone: bool = False
+    head: str = r"^head/"
+    convert: Callable | None = None
+
+    def load(self, task: Any, shapes: Any) -> tuple[dict[str, np.ndarray], str]:
+        """Reads the weights for a task.
+
+        Args:
+            task: whose `model` is handed to `convert`.
+            shapes: tree of the parameters' shapes.
+
+        Returns:
+            ({path: array} of what replaces initial parameters, a line that reports it).
+
+        Raises:
+            UserError: missing, unexpected and mis-shaped keys, all of them listed.
+        """
+        if (pathlib.Path(self.path) / "checkpoints").is_dir():
+            params, ema, _ = checkpoint.load_params(pathlib.Path(self.path))
+            found = flatten(params if ema is None else ema)
+        elif not pathlib.Path(self.path).is_file() or self.convert is None:
+            raise UserError(f"init_from.path={self.path!r} is neither a workdir with checkpoints nor a file of weights")
+        else:
+            found = flatten(self.convert(self.path, task.model)["params"])
+        wanted = flatten(shapes)
+        left = sorted(path for path in found.keys() | wanted.keys() if self.backbone and re.search(self.head, path))
+        found = {path: array for path, array in found.items() if path not in left}
+        missing = sorted(wanted.keys() - found.keys() - set(left))
+        unexpected = sorted(found.keys() - wanted.keys())
+        shaped = [
+            f"{path} (file {found[path].shape}, model {wanted[path].shape})"
+            for path in sorted(found.keys() & wanted.keys())
+            if tuple(found[path].shape) != tuple(wanted[path].shape)
+        ]
+        if missing or unexpected or shaped:
+            raise UserError(
+                f"{self.path} does not fit the model. missing: {', '.join(missing) or 'none'}; unexpected: "
+                f"{', '.join(unexpected) or 'none'}; other shape: {', '.join(shaped) or 'none'}"
+            )
+        kept = f", not taken: {', '.join(left)}" if left else ""
+        return found, f"starts from {self.path}: {len(found)} of {len(wanted)} parameters{kept}"

@@ -1,0 +1,202 @@
+"""The order of the data is a function of (seed, step): workers, threads, processes and restarts don't change it."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from swin_jax.data import fake
+from swin_jax.data.pipeline import MAX_UNREADABLE_RUN, EvalData, TrainData
+from swin_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """Record i is an image of the value i; the records in `broken` raise, as a codec does."""
+
+    length: int
+    broken: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ('even', 'odd')
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        if index in self.broken:
+            raise OSError('image file is\ntruncated')
+        return {'image': np.full((2, 2, 3), index, np.uint8), 'label': index % 2}
+
+    def record_name(self, index):
+        return f'numbers record {index}'
+
+
+def noisy(example, rng):
+    return {**example, 'noise': rng.random()}
+
+
+def same(example):
+    return example
+
+
+def train(source=Numbers(50), batch_size=8, **kwargs):
+    kwargs = {'seed': 3, 'num_threads': 0, **kwargs}
+    return TrainData(source=source, transform=noisy, batch_size=batch_size, **kwargs)
+
+
+def take(data, count, start_step=0, rows=None):
+    batches = data.batches(start_step, range(data.batch_size) if rows is None else rows)
+    taken = list(itertools.islice(batches, count))
+    batches.close()
+    return taken
+
+
+def values(batches):
+    return [int(value) for batch in batches for value in batch['image'][:, 0, 0, 0]]
+
+
+def assert_equal(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+def test_each_epoch_holds_every_record_once_in_another_order():
+    seen = values(take(train(batch_size=10), 15))
+    epochs = [seen[0:50], seen[50:100], seen[100:150]]
+    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert epochs[0] != sorted(epochs[0])
+
+
+def test_row_i_of_update_s_is_element_s_times_batch_size_plus_i():
+    small, large = take(train(batch_size=4), 6), take(train(batch_size=8), 3)
+    assert values(small) == values(large)
+    np.testing.assert_array_equal(np.concatenate([b['noise'] for b in small]), np.concatenate([b['noise'] for b in large]))
+
+
+def test_starting_at_a_step_equals_skipping_to_it():
+    assert_equal(take(train(), 4, start_step=9), take(train(), 13)[9:])
+
+
+@pytest.mark.parametrize('kwargs', [{'num_threads': 2}, {'num_threads': 3, 'prefetch': 1}, {'num_workers': 2}])
+def test_threads_and_workers_do_not_change_batches(kwargs):
+    assert_equal(take(train(**kwargs), 7, start_step=5), take(train(), 7, start_step=5))
+
+
+def test_processes_that_share_a_batch_read_what_one_would():
+    whole = take(train(), 5)
+    first, second = take(train(), 5, rows=[0, 1, 2, 3]), take(train(), 5, rows=[4, 5, 6, 7])
+    joined = [{key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(first, second, strict=True)]
+    assert_equal(joined, whole)
+    assert values(take(train(), 1, rows=[6, 1])) == [values(whole[:1])[6], values(whole[:1])[1]]
+
+
+def test_seed_changes_order_and_augmentation():
+    one, other = take(train(seed=3), 2), take(train(seed=4), 2)
+    assert values(one) != values(other)
+    assert not set(np.concatenate([b['noise'] for b in one])) & set(np.concatenate([b['noise'] for b in other]))
+
+
+def test_augmentation_differs_between_epochs_and_rows():
+    noise = np.concatenate([batch['noise'] for batch in take(train(), 40)])
+    assert len(set(noise.tolist())) == len(noise)
+
+
+def test_batch_dtypes():
+    (batch,) = take(train(), 1)
+    assert {key: value.dtype for key, value in batch.items()} == {
+        'image': np.uint8, 'label': np.int32, 'noise': np.float32, 'bad': np.uint8,
+    }  # fmt: skip
+    assert batch['image'].shape == (8, 2, 2, 3)
+
+
+def test_a_set_smaller_than_the_batch_repeats():
+    assert sorted(values(take(train(source=Numbers(3), batch_size=6), 1))) == [0, 0, 1, 1, 2, 2]
+
+
+def test_unreadable_record_is_replaced_by_the_next_marked_and_named(caplog):
+    sound, broken = take(train(batch_size=50), 1), take(train(source=Numbers(50, broken=(7, 8, 49)), batch_size=50), 1)
+    replacement = {7: 9, 8: 9, 49: 0}
+    assert values(broken) == [replacement.get(value, value) for value in values(sound)]
+    np.testing.assert_array_equal(broken[0]['bad'], [value in replacement for value in values(sound)])
+    np.testing.assert_array_equal(broken[0]['noise'], sound[0]['noise'])
+    lines = [record.getMessage() for record in caplog.records]
+    for number in replacement:
+        assert any(f'numbers record {number} (OSError: image file is truncated)' in line for line in lines)
+
+
+def test_unreadable_record_is_named_from_worker_processes_too(capfd):
+    batches = take(train(source=Numbers(8, broken=(5,)), num_workers=1), 1)
+    assert batches[0]['bad'].sum() == 1
+    assert 'numbers record 5' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize('kwargs', [{'num_threads': 0}, {'num_threads': 2}, {'num_workers': 1}])
+def test_a_long_run_of_unreadable_records_is_an_error(kwargs):
+    with pytest.raises(UserError, match=f'{MAX_UNREADABLE_RUN} records in a row'):
+        take(train(source=Numbers(200, broken=tuple(range(200))), **kwargs), 1)
+
+
+def test_evaluation_sees_every_record_once_in_order_for_any_rows():
+    data = EvalData(source=Numbers(11), transform=same, batch_size=4)
+    for batch_size in (1, 4, 11, 16):
+        assert data.num_batches(batch_size) == -(-11 // batch_size)
+        whole = list(data.batches(batch_size, range(batch_size)))
+        real = [(v, w) for v, w in zip(values(whole), np.concatenate([b['weight'] for b in whole]), strict=True)]
+        assert len(whole) == data.num_batches(batch_size) and len(real) == len(whole) * batch_size
+        assert [value for value, weight in real if weight] == list(range(11))
+        assert whole[0]['weight'].dtype == np.float32
+        assert not any(batch['bad'].any() for batch in whole)
+
+
+def test_evaluation_pads_every_process_to_the_same_number_of_batches():
+    data = EvalData(source=Numbers(3), transform=same, batch_size=8)
+    parts = [list(data.batches(8, range(first, first + 2))) for first in (0, 2, 4, 6)]
+    assert [len(part) for part in parts] == [1, 1, 1, 1]
+    assert [part[0]['weight'].tolist() for part in parts] == [[1, 1], [1, 0], [0, 0], [0, 0]]
+
+
+def test_evaluation_is_equal_with_workers():
+    data = EvalData(source=Numbers(11), transform=same, batch_size=4)
+    workers = dataclasses.replace(data, num_workers=2)
+    assert_equal(list(data.batches(4, range(4))), list(workers.batches(4, range(4))))
+
+
+def test_evaluation_refuses_an_unreadable_record():
+    data = EvalData(source=Numbers(6, broken=(4,)), transform=same, batch_size=4)
+    with pytest.raises(UserError, match='numbers record 4 cannot be read'):
+        list(data.batches(4, range(4)))
+
+
+def test_bad_arguments():
+    with pytest.raises(UserError, match='no examples'):
+        train(source=Numbers(0))
+    with pytest.raises(UserError, match='batch_size'):
+        train(batch_size=0)
+    with pytest.raises(UserError, match='seed'):
+        train(seed=-1)
+    with pytest.raises(ValueError, match='rows'):
+        train().batches(0, [8])
+
+
+def test_properties_come_from_the_source():
+    data = train()
+    assert data.num_examples == 50 and data.class_names == ('even', 'odd')
+
+
+def test_fake_images_are_deterministic_and_learnable():
+    source, test = fake.images(8, num_classes=4, num_examples=40), fake.images(8, num_classes=4, num_examples=40, split='test')
+    images = np.stack([source[i]['image'] for i in range(40)]).astype(float)
+    labels = np.array([source[i]['label'] for i in range(40)])
+    np.testing.assert_array_equal(images[5], source[5]['image'])
+    assert len(np.unique(images.reshape(40, -1), axis=0)) == 40
+    centres = np.stack([images[labels == label].mean(0) for label in range(4)])
+    for i in range(40):
+        example = test[i]
+        assert np.argmin(((centres - example['image']) ** 2).sum((1, 2, 3))) == example['label']
+    assert len(source.class_names) == 4 and '5' in source.record_name(5)
+    with pytest.raises(UserError, match='validation'):
+        fake.images(8, split='validation')
