@@ -30,7 +30,7 @@ def get_config(arg=None):
             depths=(2, 2),
             num_heads=(2, 4),
             window_size=2,
-            drop_path_rate=0.1,
+            drop_path_rate=0.0,
         ),
         tx=spec(
             optim.adamw,
@@ -56,7 +56,7 @@ def get_config(arg=None):
         pipeline.TrainData,
         source=spec(sources.digits, split="train"),
         transform=spec(
-            small_image.small_train_transform, size=c.get_oneway_ref("image_size"), padding=1, rotation=10.0, channels=1
+            small_image.small_train_transform, size=c.get_oneway_ref("image_size"), padding=1, channels=1
         ),
         batch_size=c.get_oneway_ref("batch_size"),
         seed=c.get_oneway_ref("seed"),

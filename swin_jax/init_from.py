@@ -18,12 +18,14 @@ class InitFrom:
 
     Attributes:
         path: a workdir or a file of weights; '' starts from scratch.
+        required: whether '' is an error instead.
         backbone: take everything but the head, which keeps its own initialisation.
         head: regex on parameter paths, what `backbone` leaves out.
         convert: (path, model) -> variables, reads a file of weights.
     """
 
     path: str = ""
+    required: bool = False
     backbone: bool = False
     head: str = r"^head/"
     convert: Callable | None = None
@@ -41,6 +43,10 @@ class InitFrom:
         Raises:
             UserError: missing, unexpected and mis-shaped keys, all of them listed.
         """
+        if not self.path:
+            if self.required:
+                raise UserError("this experiment starts from weights: give --config.init_from.path=FILE_OR_WORKDIR", 2)
+            return {}, "starts from scratch"
         if (pathlib.Path(self.path) / "checkpoints").is_dir():
             params, ema, _ = checkpoint.load_params(pathlib.Path(self.path))
             found = flatten(params if ema is None else ema)

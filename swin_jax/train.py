@@ -74,11 +74,9 @@ def first_state(config, at: Setup, manager, warn: Callable[[str], None]) -> tupl
     if restored is not None:
         return restored
     state = jax.jit(at.task.init, out_shardings=shardings(at.abstract))(jax.random.key(config.seed))
-    if config.init_from.path:
-        flat, report = configs.build(config.init_from).load(at.task, at.abstract.params)
-        warn(report)
-        state = state.replace(params=_replace(state.params, flat), ema=_replace(state.ema, flat))
-    return state, {}
+    flat, report = configs.build(config.init_from).load(at.task, at.abstract.params)
+    warn(report)
+    return state.replace(params=_replace(state.params, flat), ema=_replace(state.ema, flat)), {}
 
 
 def _replace(params: Any, flat: dict[str, np.ndarray]) -> Any:
@@ -155,7 +153,8 @@ class Loop:
         ) as self.log:
             for line in [*header.lines(facts), *lines]:
                 self.log.text(line)
-            self.log.text(f"goes on from step {start} of {total}" if meta else "starts from scratch")
+            if meta:
+                self.log.text(f"goes on from step {start} of {total}")
             status = self.train(start, total, meta)
             if status != DONE:
                 return status

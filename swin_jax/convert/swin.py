@@ -194,6 +194,9 @@ def official_buffers(model) -> dict[str, np.ndarray]:
     Returns:
         {name: array}: per block `attn.relative_position_index` (N, N) int64, and `attn_mask` (nW, N, N) float32, 0 or
         -100, in the odd blocks of stages larger than the window.
+
+    Raises:
+        UserError: a window that does not divide a stage's grid, which the official classifier cannot have.
     """
     buffers = {}
     for s, (grid, window) in enumerate(zip(*_geometry(model))):
@@ -201,6 +204,8 @@ def official_buffers(model) -> dict[str, np.ndarray]:
         for i in range(model.depths[s]):
             buffers[f"layers.{s}.blocks.{i}.attn.relative_position_index"] = index
             if i % 2 and all(n > w for n, w in zip(grid, window)):
+                if any(n % w for n, w in zip(grid, window)):
+                    raise UserError(f"no official buffers: a window of {window} does not divide a grid of {grid}")
                 buffers[f"layers.{s}.blocks.{i}.attn_mask"] = _attention_mask(grid, window)
     return buffers
 

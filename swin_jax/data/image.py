@@ -1,8 +1,8 @@
 """Image transforms of the ImageNet recipes: PIL inside, uint8 arrays out; normalisation happens on the device.
 
-Peers: timm 0.4.12 `create_transform` (training) and torchvision's Resize, CenterCrop and RandomResizedCrop. The transforms
-are plain functions of (example, random generator), so they pickle to loader workers. EXIF rotation is not applied, as in
-torchvision's ImageFolder.
+Peers: timm 0.4.12 `create_transform` (training) and torchvision's Resize, CenterCrop and RandomResizedCrop. The
+transforms are plain functions of (example, random generator), so they pickle to loader workers. EXIF rotation is not
+applied, as in torchvision's ImageFolder.
 """
 
 import functools
@@ -61,8 +61,8 @@ def eval_transform(
 
     Args:
       size: height and width of the result in pixels.
-      crop: resizes the short side to int(256 / 224 * size) and crops the centre; if False, resizes to the square without
-        keeping the aspect, as the official 384 models do.
+      crop: resizes the short side to int(256 / 224 * size) and crops the centre; if False, resizes to the square
+        without keeping the aspect, as the official 384 models do.
       interpolation: 'nearest', 'bilinear' or 'bicubic'.
 
     Returns:

@@ -1,9 +1,9 @@
 """Training and evaluation batches from random-access sources, on grain.
 
-The order of the data is a function of (seed, step): source -> seed -> shuffle -> repeat -> random_map, and row i of update
-s is element s * batch_size + i. A process reads the rows that it owns, so batches and augmentations depend neither on the
-number of loader workers or threads nor on how many processes share a batch, and a run resumes anywhere by asking for its
-step. The unit of work is one update's rows, which keeps the cost per image of the loader small.
+The order of the data is a function of (seed, step): source -> seed -> shuffle -> repeat -> random_map, and row i of
+update s is element s * batch_size + i. A process reads the rows that it owns, so batches and augmentations depend
+neither on the number of loader workers or threads nor on how many processes share a batch, and a run resumes anywhere
+by asking for its step. The unit of work is one update's rows, which keeps the cost per image of the loader small.
 """
 
 import dataclasses
@@ -83,8 +83,8 @@ class TrainData:
 
         Returns:
           An iterator of `image` uint8 (R, H, W, C), `label` int32 (R,) and what else the transform returns, and `bad`
-          uint8 (R,), 1 where a record was unreadable and the next readable one took its place. Call its `close()` to stop
-          the workers. It raises UserError after MAX_UNREADABLE_RUN unreadable records in a row.
+          uint8 (R,), 1 where a record was unreadable and the next readable one took its place. Call its `close()` to
+          stop the workers. It raises UserError after MAX_UNREADABLE_RUN unreadable records in a row.
         """
         batches = _TrainBatches(self.elements(), self.batch_size, start_step, _check_rows(rows, self.batch_size))
         return _iterate(batches, self.num_workers, self.num_threads, self.prefetch)
@@ -194,8 +194,8 @@ class _EvalBatches:
             raise
         except Exception as error:
             raise UserError(
-                f'{self.source.record_name(index)} cannot be read ({_describe(error)}); an evaluation needs every record: '
-                'repair or remove it'
+                f'{self.source.record_name(index)} cannot be read ({_describe(error)}); an evaluation needs every '
+                'record: repair or remove it'
             ) from error
         return self.transform(example)
 

@@ -80,7 +80,10 @@ def _shift(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     moved = np.zeros_like(image)
     rows, columns = slice(max(down, 0), height + min(down, 0)), slice(max(right, 0), width + min(right, 0))
-    source_rows, source_columns = slice(max(-down, 0), height - max(down, 0)), slice(max(-right, 0), width - max(right, 0))
+    source_rows, source_columns = (
+        slice(max(-down, 0), height - max(down, 0)),
+        slice(max(-right, 0), width - max(right, 0)),
+    )
     moved[rows, columns] = image[source_rows, source_columns]
     return moved
 

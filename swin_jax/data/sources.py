@@ -1,7 +1,7 @@
 """Random-access sources: scikit-learn's digits, TFDS data sets in array_record files, folders of images.
 
-A source has a length, `source[i] -> {'image', 'label'}` (a PIL image or a uint8 array, and an int), `record_name(i)` for
-messages, and `class_names`. It pickles to loader workers without open files. Everything a user can get wrong raises
+A source has a length, `source[i] -> {'image', 'label'}` (a PIL image or a uint8 array, and an int), `record_name(i)`
+for messages, and `class_names`. It pickles to loader workers without open files. Everything a user can get wrong raises
 UserError when the source is made; a damaged record raises when it is read.
 """
 
@@ -96,7 +96,7 @@ class TfdsSource:
 
 
 class CachedSource:
-    """Keeps the decoded images of another source in memory, each from its first reading on; every process for itself."""
+    """Keeps the images of another source, decoded, in memory from their first reading on; each process for itself."""
 
     def __init__(self, source):
         self._source = source
@@ -157,7 +157,7 @@ def tfds(
     """A TFDS data set that was prepared in the array_record format; needs no TensorFlow.
 
     Args:
-      name: 'fashion_mnist', 'cifar10:3.0.2', 'set/config' or 'set/config:1.0.0'; the newest version where none is named.
+      name: 'fashion_mnist', 'cifar10:3.0.2', 'set/config' or 'set/config:1.0.0'; without a version the newest.
       split: in TFDS's notation, for example 'train' or 'train[:90%]'.
       data_dir: where data sets lie; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       image_key: the feature that holds the encoded image.
@@ -165,7 +165,8 @@ def tfds(
       in_memory: keeps decoded images, for sets that fit in the memory of every loader process.
 
     Returns:
-      The source. Raises UserError, saying what to do, where the set, split or feature is missing or the files are TFRecord.
+      The source. Raises UserError, saying what to do, where the set, split or feature is missing or the files are
+      TFRecord.
     """
     source = TfdsSource(tfds_directory.find(name, data_dir), split, image_key, label_key)
     return CachedSource(source) if in_memory else source
@@ -202,8 +203,8 @@ def flat_folder(root: str) -> FileSource:
       root: the folder.
 
     Returns:
-      A source with label 0 and no class names; `paths` are relative to root. Raises UserError where the folder is missing
-      or holds no image.
+      A source with label 0 and no class names; `paths` are relative to root. Raises UserError where the folder is
+      missing or holds no image.
     """
     folder = _existing_folder(root)
     paths = _image_paths(folder)

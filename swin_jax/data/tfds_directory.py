@@ -52,8 +52,8 @@ def open_split(
       label_key: a feature that is an integer.
 
     Returns:
-      (records with the image as encoded bytes, class names in label order or (), the set's name). Raises UserError where
-      the split or a feature is missing or the files are TFRecord.
+      (records with the image as encoded bytes, class names in label order or (), the set's name). Raises UserError
+      where the split or a feature is missing or the files are TFRecord.
     """
     import tensorflow_datasets as tfds
 

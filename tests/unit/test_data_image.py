@@ -55,7 +55,9 @@ def test_train_transform_gives_the_size_and_depends_on_the_generator_only():
     transform = pickle.loads(pickle.dumps(train_transform(24)))
     image = ramp(50, 40)
     results = [transform({'image': image, 'label': 3}, rng(seed)) for seed in (1, 1, 2)]
-    assert results[0]['image'].shape == (24, 24, 3) and results[0]['image'].dtype == np.uint8 and results[0]['label'] == 3
+    assert (
+        results[0]['image'].shape == (24, 24, 3) and results[0]['image'].dtype == np.uint8 and results[0]['label'] == 3
+    )
     np.testing.assert_array_equal(results[0]['image'], results[1]['image'])
     assert (results[0]['image'] != results[2]['image']).any()
 
@@ -65,7 +67,9 @@ def test_flip_probability():
     image = ramp(40, 40)
     flipped = [(transform({'image': image}, rng(seed))['image'] == image[:, ::-1]).all() for seed in range(400)]
     assert np.mean(flipped) == pytest.approx(0.25, abs=0.06)
-    unchanged = train_transform(40, scale=(1.0, 1.0), ratio=(1.0, 1.0), auto_augment='', hflip=0.0)({'image': image}, rng())
+    unchanged = train_transform(40, scale=(1.0, 1.0), ratio=(1.0, 1.0), auto_augment='', hflip=0.0)(
+        {'image': image}, rng()
+    )
     np.testing.assert_array_equal(unchanged['image'], image)
 
 

@@ -74,7 +74,9 @@ def test_each_epoch_holds_every_record_once_in_another_order():
 def test_row_i_of_update_s_is_element_s_times_batch_size_plus_i():
     small, large = take(train(batch_size=4), 6), take(train(batch_size=8), 3)
     assert values(small) == values(large)
-    np.testing.assert_array_equal(np.concatenate([b['noise'] for b in small]), np.concatenate([b['noise'] for b in large]))
+    np.testing.assert_array_equal(
+        np.concatenate([b['noise'] for b in small]), np.concatenate([b['noise'] for b in large])
+    )
 
 
 def test_starting_at_a_step_equals_skipping_to_it():
@@ -188,7 +190,10 @@ def test_properties_come_from_the_source():
 
 
 def test_fake_images_are_deterministic_and_learnable():
-    source, test = fake.images(8, num_classes=4, num_examples=40), fake.images(8, num_classes=4, num_examples=40, split='test')
+    source, test = (
+        fake.images(8, num_classes=4, num_examples=40),
+        fake.images(8, num_classes=4, num_examples=40, split='test'),
+    )
     images = np.stack([source[i]['image'] for i in range(40)]).astype(float)
     labels = np.array([source[i]['label'] for i in range(40)])
     np.testing.assert_array_equal(images[5], source[5]['image'])

@@ -12,7 +12,17 @@ RNG = np.random.default_rng(0)
 IMAGE = Image.fromarray(np.kron(RNG.integers(0, 256, (5, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8))
 INCREASING = RandAugment(increasing=True)
 WITHOUT_STRENGTH = {'AutoContrast', 'Equalize', 'Invert'}
-SIGNED = {'Rotate', 'Color', 'Contrast', 'Brightness', 'Sharpness', 'ShearX', 'ShearY', 'TranslateXRel', 'TranslateYRel'}
+SIGNED = {
+    'Rotate',
+    'Color',
+    'Contrast',
+    'Brightness',
+    'Sharpness',
+    'ShearX',
+    'ShearY',
+    'TranslateXRel',
+    'TranslateYRel',
+}
 
 
 def argument(name, fraction, sign=1.0, increasing=True):
@@ -84,7 +94,9 @@ def test_translation_is_relative_to_the_side():
 
 def test_each_of_two_draws_is_applied_half_the_time(monkeypatch):
     applied = []
-    monkeypatch.setattr(RandAugment, 'apply', lambda self, name, image, level, sign: applied.append((name, level, sign)))
+    monkeypatch.setattr(
+        RandAugment, 'apply', lambda self, name, image, level, sign: applied.append((name, level, sign))
+    )
     augment, rng = parse(OFFICIAL), np.random.default_rng(1)
     counts = []
     for _ in range(3000):

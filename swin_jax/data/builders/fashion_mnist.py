@@ -87,9 +87,13 @@ def fetch(folder: Path) -> None:
             with urllib.request.urlopen(URL + name, timeout=60) as response:
                 data = response.read()
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            raise UserError(f'cannot fetch {URL}{name} ({error}); put the file into a folder and use --source') from error
+            raise UserError(
+                f'cannot fetch {URL}{name} ({error}); put the file into a folder and use --source'
+            ) from error
         if hashlib.md5(data).hexdigest() != md5:
-            raise UserError(f'{URL}{name} is not the file it should be (md5 {hashlib.md5(data).hexdigest()}, not {md5})')
+            raise UserError(
+                f'{URL}{name} is not the file it should be (md5 {hashlib.md5(data).hexdigest()}, not {md5})'
+            )
         path.write_bytes(data)
 
 
@@ -97,7 +101,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     """Reads a gzipped idx file of uint8 with `ndim` axes; raises UserError where it is missing or not such a file."""
     if not path.is_file():
         raise UserError(
-            f'there is no {path}: apt install dataset-fashion-mnist, or use --download, or --source FOLDER of the idx.gz files'
+            f'there is no {path}: apt install dataset-fashion-mnist, or use --download, or --source FOLDER (of the idx.gz)'
         )
     try:
         data = gzip.decompress(path.read_bytes())

@@ -117,7 +117,9 @@ def _devkit_file(root: Path, name: str) -> bytes:
             for member in tar:
                 if Path(member.name).name == name:
                     return tar.extractfile(member).read()
-    raise UserError(f'{root} lacks {archive.name}, which holds the validation labels ({name}); or sort val/ into synsets')
+    raise UserError(
+        f'{root} lacks {archive.name}, which holds the validation labels ({name}); or sort val/ into synsets'
+    )
 
 
 def _find(root: Path, what: str, *names: str) -> Path:

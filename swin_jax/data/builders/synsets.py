@@ -1,4 +1,4 @@
-"""Reads ImageNet's images by synset (WordNet id, such as n01440764) from tars or folders, one image in memory at a time."""
+"""Reads ImageNet's images by synset (WordNet id, such as n01440764) from tars or folders, one image at a time."""
 
 import re
 import tarfile
@@ -34,7 +34,9 @@ def open_synsets(path: Path) -> dict[str, Files]:
                     if name.suffix == '.tar' and _is_synset(name.stem):
                         found[name.stem] = _nested_reader(path, member)
         except tarfile.TarError as error:
-            raise UserError(f'{path} is not a whole uncompressed tar file ({error}); unpack or fetch it again') from error
+            raise UserError(
+                f'{path} is not a whole uncompressed tar file ({error}); unpack or fetch it again'
+            ) from error
     if not found:
         raise UserError(f'{path} holds no synsets (n01440764.tar, or folders n01440764)')
     return dict(sorted(found.items()))

@@ -1,8 +1,8 @@
 """Writes a TFDS data set as array_record shards, as a stream and without TensorFlow.
 
 `tfds.core.GeneratorBasedBuilder` is not used: beyond 1 GB of examples it sorts them through temporary files that only
-TensorFlow can write (tensorflow-datasets 4.9.10). The files here are what `tfds.builder_from_directory` reads. Records keep
-the order in which they come; training shuffles globally when it reads.
+TensorFlow can write (tensorflow-datasets 4.9.10). The files here are what `tfds.builder_from_directory` reads. Records
+keep the order in which they come; training shuffles globally when it reads.
 """
 
 import argparse
@@ -73,9 +73,7 @@ def write(
         template = template.replace(split=split_name)
         lengths, num_bytes = _write_split(template, features, split, shard_bytes)
         infos.append(
-            tfds.core.SplitInfo(
-                name=split_name, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template
-            )
+            tfds.core.SplitInfo(name=split_name, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
         )
     tfds.folder_dataset.write_metadata(
         data_dir=staging, features=features, split_infos=infos, version=version, check_data=False, **info
@@ -96,8 +94,9 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
 
     Args:
       build: makes the data set from the parsed flags and returns its path.
-      parser: holds the builder's own flags; --data_dir and --overwrite are added. A user error ends the process with its
-        message and exit status.
+      parser: holds the builder's own flags; --data_dir and --overwrite are added.
+
+    A user error ends the process with its message and exit status.
     """
     parser.add_argument('--data_dir', default=default_data_dir(), help='where data sets lie (default: %(default)s)')
     parser.add_argument('--overwrite', action='store_true', help='replace a data set that is there')
@@ -117,7 +116,9 @@ def _write_split(template, features, split: Split, shard_bytes: int) -> tuple[li
     lengths, num_bytes = [], 0
     stream = iter(progress)
     while (record := next(stream, None)) is not None:
-        length, size = _write_shard(template.data_dir / f'{template.split}.shard-{len(lengths)}', record, stream, shard_bytes)
+        length, size = _write_shard(
+            template.data_dir / f'{template.split}.shard-{len(lengths)}', record, stream, shard_bytes
+        )
         lengths.append(length)
         num_bytes += size
         progress.set_postfix_str(f'{num_bytes / 1e9:.2f} GB')
@@ -125,7 +126,9 @@ def _write_split(template, features, split: Split, shard_bytes: int) -> tuple[li
     if not lengths:
         raise UserError(f'the split {template.split!r} has no examples')
     if split.expected is not None and sum(lengths) != split.expected:
-        print(f'warning: {template.split} has {sum(lengths)} examples, the full set has {split.expected}', file=sys.stderr)
+        print(
+            f'warning: {template.split} has {sum(lengths)} examples, the full set has {split.expected}', file=sys.stderr
+        )
     for shard in range(len(lengths)):
         path = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))
         (template.data_dir / f'{template.split}.shard-{shard}').rename(path)

@@ -1,0 +1,209 @@
+"""`load` and `preprocess`: from every source of weights, and what they say about bad input."""
+import json
+import warnings
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from swin_jax import checkpoint, hub
+from swin_jax.convert import official
+from swin_jax.convert import swin as convert
+from swin_jax.errors import UserError
+from swin_jax.models import swin
+
+TINY = dict(num_classes=5, image_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
+
+
+@pytest.fixture
+def state_dict():
+    rng = np.random.default_rng(0)
+    shapes = convert.official_shapes(swin.Swin(**TINY))
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def file(state_dict, tmp_path):
+    np.savez(tmp_path / "weights.npz", **state_dict)
+    return tmp_path / "weights.npz"
+
+
+@pytest.fixture
+def presets(monkeypatch):
+    monkeypatch.setattr(swin, "PRESETS", {"swin_tiny_patch4_window7_224": TINY})
+
+
+def assert_holds(variables, model, state_dict):
+    found = convert.to_official(variables, model)
+    assert found.keys() == state_dict.keys()
+    for name, value in state_dict.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_a_file_alone_tells_the_architecture(file, state_dict):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model, variables = hub.load(weights=file)
+    assert model == swin.Swin(**TINY)
+    assert_holds(variables, model, state_dict)
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, swin.param_shapes(model))
+
+
+def test_buffers_tell_the_image_size_of_a_file(tmp_path):
+    model = swin.Swin(**TINY | dict(depths=(2, 2), image_size=32))
+    state_dict = {name: np.zeros(shape, np.float32) for name, shape in convert.official_shapes(model).items()}
+    np.savez(tmp_path / "weights.npz", **state_dict | convert.official_buffers(model))
+    assert hub.load(weights=str(tmp_path / "weights.npz"))[0] == model
+
+
+def test_overrides_change_the_model_and_fit_the_weights(file, state_dict):
+    with pytest.warns(UserWarning, match="starts from zeros"):
+        model, variables = hub.load(weights=file, num_classes=3, drop_path_rate=0.3)
+    assert (model.num_classes, model.drop_path_rate) == (3, 0.3)
+    assert not np.any(variables["params"]["head"]["kernel"])
+    with pytest.warns(UserWarning, match="2 position tables were resized"):
+        model, variables = hub.load(weights=file, window_size=8, image_size=32)
+    assert variables["params"]["layers_0"]["blocks_0"]["attn"]["relative_position_bias_table"].shape == (225, 1)
+
+
+def test_official_weights_come_from_the_cache(file, state_dict, presets, tmp_path, monkeypatch):
+    name = "swin_tiny_patch4_window7_224"
+    monkeypatch.setenv("SWIN_JAX_CACHE", str(tmp_path))
+    monkeypatch.setenv("SWIN_JAX_OFFLINE", "1")
+    with pytest.raises(UserError, match="put it at"):
+        hub.load(name, weights="official")
+    file.rename(official.locate(name)[1])
+    for arguments in (dict(name=name, weights="official"), dict(weights=name), dict(name=name, weights=name)):
+        assert_holds(hub.load(**arguments)[1], swin.Swin(**TINY), state_dict)
+
+
+def test_without_weights_they_are_random_and_it_is_said(presets):
+    with pytest.warns(UserWarning, match="random weights"):
+        model, variables = hub.load("swin_tiny_patch4_window7_224", num_classes=2)
+    same = model.init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b), variables["params"], same["params"]))
+    assert model.apply(variables, np.zeros((1, 16, 16, 3), np.float32)).shape == (1, 2)
+
+
+def test_the_22k_head_is_cut_by_the_map(tmp_path, monkeypatch):
+    model = swin.Swin(**TINY | dict(num_classes=21841))
+    state_dict = {name: np.zeros(shape, np.float32) for name, shape in convert.official_shapes(model).items()}
+    state_dict["head.bias"] = np.arange(21841, dtype=np.float32)
+    np.savez(tmp_path / "weights.npz", **state_dict)
+    rows = np.random.default_rng(0).permutation(21841)[:1000]
+    monkeypatch.setattr(hub.imagenet22k, "derive_map", lambda: rows)
+    variables = hub.load(weights=tmp_path / "weights.npz", num_classes=1000)[1]
+    np.testing.assert_array_equal(variables["params"]["head"]["bias"], rows)
+
+    def absent():
+        raise UserError("pip install timm")
+
+    monkeypatch.setattr(hub.imagenet22k, "derive_map", absent)
+    with pytest.warns(UserWarning, match="cannot be cut to 1,000 classes: pip install timm"):
+        variables = hub.load(weights=tmp_path / "weights.npz", num_classes=1000)[1]
+    assert not np.any(variables["params"]["head"]["bias"])
+
+
+def make_workdir(path, **config):
+    fields = {f"task.model.{key}": list(v) if isinstance(v, tuple) else v for key, v in TINY.items()}
+    fields["task.model.fn"] = "swin_jax.models.swin.Swin"
+    (path / "config.json").write_text(json.dumps(fields | config))
+    return path
+
+
+def test_a_workdir_gives_its_newest_weights_and_prefers_the_average(state_dict, tmp_path, monkeypatch):
+    make_workdir(tmp_path)
+    average = convert.from_official(state_dict, swin.Swin(**TINY))["params"]
+    params = jax.tree.map(np.zeros_like, average)
+    monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (params, average, {}))
+    model, variables = hub.load(weights=tmp_path)
+    assert model == swin.Swin(**TINY)
+    assert_holds(variables, model, state_dict)
+    with pytest.warns(UserWarning, match="zeros"):
+        assert hub.load(weights=tmp_path, num_classes=2)[0].num_classes == 2
+    monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (params, None, {}))
+    assert not np.any(hub.load(weights=tmp_path)[1]["params"]["head"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(), "a name or weights"),
+        (dict(weights="official"), "needs a name"),
+        (dict(name="swin_tiny_patch4_windw7_224"), "nearest name is 'swin_tiny_patch4_window7_224'"),
+        (dict(weights="swin_tiny_patch4_windw7_224"), "no file, no workdir.*'swin_tiny_patch4_window7_224'"),
+        (dict(weights="."), "not the workdir of a run"),
+        (dict(weights="w.npz", num_clases=3), "did you mean 'num_classes'"),
+    ],
+)
+def test_bad_arguments_are_said_in_one_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        hub.load(**arguments)
+
+
+def test_a_workdir_of_another_task_is_refused(tmp_path):
+    make_workdir(tmp_path, **{"task.model.fn": "swin_jax.models.other.Other"})
+    with pytest.raises(UserError, match="does not hold a Swin classifier"):
+        hub.load(weights=tmp_path)
+    with pytest.raises(UserError, match="leave out the name"):
+        hub.load("swin_tiny_patch4_window7_224", weights=tmp_path)
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_every_form_of_a_picture_gives_the_same(tmp_path):
+    apply = hub.preprocess("swin_tiny_patch4_window7_224")
+    pixels = picture(300, 260)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    wanted = apply(pixels)
+    assert wanted.shape == (1, 224, 224, 3) and wanted.dtype == np.float32
+    forms = [[pixels], pixels[None], Image.fromarray(pixels), tmp_path / "a.png", str(tmp_path / "a.png")]
+    for form in forms:
+        np.testing.assert_array_equal(apply(form), wanted)
+    mixed = apply([pixels, tmp_path / "a.png", Image.fromarray(picture(40, 90, 1)), pixels[..., 0]])
+    assert mixed.shape == (4, 224, 224, 3)
+
+
+def test_pixels_are_normalised_per_channel():
+    grey = np.full((256, 256, 3), 128, np.uint8)
+    wanted = (128 / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    found = hub.preprocess("swin_base_patch4_window7_224_22k")(grey)
+    np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), rtol=1e-5)
+
+
+def test_models_of_384_pixels_see_the_whole_picture():
+    pixels = np.zeros((256, 512, 3), np.uint8)
+    pixels[:, :100] = 255
+    whole = hub.preprocess("swin_base_patch4_window12_384")(pixels)
+    assert whole.shape == (1, 384, 384, 3) and whole[0, 192, 10, 0] > 2
+    centre = hub.preprocess("swin_base_patch4_window7_224")(pixels)
+    assert centre.max() < 0
+
+
+def test_a_workdir_tells_its_own_preparation(tmp_path):
+    transform = {"fn": "swin_jax.data.small_image.small_eval_transform", "size": 8, "channels": 1}
+    config = {f"predict.transform.{key}": value for key, value in transform.items()}
+    make_workdir(tmp_path, **config, **{"task.mean": [0.5], "task.std": [0.25]})
+    found = hub.preprocess(tmp_path)(np.full((8, 8, 3), 255, np.uint8))
+    np.testing.assert_allclose(found, np.full((1, 8, 8, 1), 2.0), rtol=1e-5)
+    make_workdir(tmp_path)
+    with pytest.raises(UserError, match="does not tell how pictures are prepared"):
+        hub.preprocess(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), [], np.zeros(3, np.uint8)])
+def test_what_is_not_a_picture_is_refused(bad):
+    with pytest.raises(UserError, match="picture"):
+        hub.preprocess("swin_tiny_patch4_window7_224")(bad)
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"not a picture")
+    with pytest.raises(UserError, match=r"a\.jpg: not a picture"):
+        hub.preprocess("swin_tiny_patch4_window7_224")(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match="nearest name"):
+        hub.preprocess("swin_tiny")

@@ -1,0 +1,282 @@
+"""Metrics on disk, console, clock, summary and curves."""
+import json
+import os
+import pty
+import sys
+import termios
+import types
+
+import numpy as np
+import pytest
+
+from swin_jax import logs
+from swin_jax.errors import UserError
+
+
+def raw(workdir):
+    return logs.metrics_path(workdir).read_bytes()
+
+
+def write_steps(workdir, steps, **kwargs):
+    with logs.Logs(workdir, 100, **kwargs) as log:
+        for step in steps:
+            log.write(step, {"train/loss": np.float32(1 / step), "train/learning_rate": 1e-3})
+
+
+# ---- metrics.jsonl ----
+
+
+def test_lines_are_flat_json_in_the_order_written(tmp_path):
+    write_steps(tmp_path, range(1, 4))
+    lines = [json.loads(line) for line in raw(tmp_path).splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert list(lines[0]) == ["step", "train/loss", "train/learning_rate"]
+    assert lines == logs.read_metrics(tmp_path)
+
+
+def test_equal_float32_values_give_equal_text_and_unequal_ones_don_t():
+    value = np.float32(0.1)
+    texts = {logs.format_line(1, {"a": v}) for v in (0.1, value, float(value), np.asarray(value))}
+    assert texts == {'{"step": 1, "a": 0.10000000149011612}'}
+    assert logs.format_line(1, {"a": np.nextafter(value, np.float32(1))}) not in texts
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -np.float32(np.inf)])
+def test_what_is_not_finite_is_null(value):
+    assert logs.format_line(3, {"a": value}) == '{"step": 3, "a": null}'
+
+
+def test_truncate_keeps_lines_up_to_the_step_byte_for_byte(tmp_path):
+    write_steps(tmp_path, range(1, 10))
+    whole = raw(tmp_path).splitlines(keepends=True)
+    for step in (20, 5, 0):
+        logs.truncate(tmp_path, step)
+        assert raw(tmp_path) == b"".join(whole[:step])
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 2, "train/lo', b'{"step"', b"7", b"\xff\xfe", b'{"loss": 1}'])
+def test_a_torn_last_line_is_dropped_and_not_read(tmp_path, torn):
+    write_steps(tmp_path, [1])
+    whole = raw(tmp_path)
+    with logs.metrics_path(tmp_path).open("ab") as file:
+        file.write(torn)
+    assert len(logs.read_metrics(tmp_path)) == 1
+    logs.truncate(tmp_path, 5)
+    assert raw(tmp_path) == whole
+
+
+def test_a_resumed_run_leaves_the_same_file_as_an_uninterrupted_one(tmp_path):
+    write_steps(tmp_path / "once", range(1, 9))
+    write_steps(tmp_path / "twice", range(1, 7))
+    with logs.metrics_path(tmp_path / "twice").open("a") as file:
+        file.write('{"step": 7, "tra')
+    write_steps(tmp_path / "twice", range(5, 9), restored_step=4)
+    assert raw(tmp_path / "once") == raw(tmp_path / "twice")
+
+
+def test_a_run_from_scratch_drops_an_earlier_one(tmp_path):
+    with logs.Logs(tmp_path, 100) as log:
+        log.write(0, {"eval/x/top1": 0.5})
+    write_steps(tmp_path, [1, 2])
+    assert [line["step"] for line in logs.read_metrics(tmp_path)] == [1, 2]
+
+
+def test_a_line_is_on_disk_when_write_returns(tmp_path):
+    with logs.Logs(tmp_path, 100) as log:
+        log.write(1, {"a": 1.0})
+        assert len(logs.read_metrics(tmp_path)) == 1
+
+
+def test_no_file_reads_as_nothing(tmp_path):
+    assert logs.read_metrics(tmp_path) == []
+    logs.truncate(tmp_path, 3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_processes_write_nothing(tmp_path, capsys):
+    with logs.Logs(tmp_path / "run", 100, enabled=False, wandb_project="p") as log:
+        log.write(1, {"a": 1.0})
+        log.progress(1, {"train/loss": 1.0})
+        log.text("hello")
+    assert not (tmp_path / "run").exists()
+    assert capsys.readouterr() == ("", "")
+
+
+# ---- TensorBoard and W&B ----
+
+
+def test_tensorboard_has_the_finite_values_and_purges_on_resume(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    write_steps(tmp_path, [1, 2, 3])
+    with logs.Logs(tmp_path, 100, restored_step=2) as log:
+        log.write(3, {"train/loss": 7.0, "bad": float("nan")})
+
+    def events(path):  # TFRecord framing: length, checksum, payload, checksum
+        data = path.read_bytes()
+        while data:
+            length = int.from_bytes(data[:8], "little")
+            yield Event.FromString(data[12 : 12 + length])
+            data = data[16 + length :]
+
+    first, second = (list(events(path)) for path in sorted((tmp_path / "tensorboard").iterdir()))
+    scalars = [(e.step, v.tag, v.simple_value) for e in second for v in e.summary.value]
+    assert scalars == [(3, "train/loss", 7.0)]
+    assert {(e.step, v.tag) for e in first for v in e.summary.value} >= {(1, "train/loss"), (3, "train/learning_rate")}
+    assert [e.step for e in second if e.session_log.status == 1] == [3]  # START: hides steps from 3 on
+
+
+def test_wandb_that_is_missing_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"swin_jax\[wandb\]"):
+        logs.Logs(tmp_path, 100, wandb_project="p")
+
+
+def test_wandb_continues_the_same_run(tmp_path, monkeypatch):
+    calls = []
+    run = types.SimpleNamespace(
+        log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append("finish")
+    )
+    wandb = types.SimpleNamespace(init=lambda **kwargs: calls.append(kwargs) or run)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    for restored_step in (None, 1):
+        with logs.Logs(tmp_path, 100, restored_step, wandb_project="p", config={"seed": 1}) as log:
+            log.write(2, {"a": np.float32(0.5), "b": float("nan")})
+    first, second = calls[:3], calls[3:]
+    assert first[1:] == second[1:] == [(2, {"a": 0.5}), "finish"]
+    assert first[0] == second[0]
+    assert first[0]["project"] == "p" and first[0]["resume"] == "allow" and first[0]["config"] == {"seed": 1}
+
+
+# ---- console ----
+
+
+def test_plain_lines_show_step_loss_speed_and_eta(tmp_path, capsys):
+    with logs.Logs(tmp_path, 100) as log:
+        log.progress(1)
+        log.progress(10, {"train/loss": 0.5, "time/images_per_second": 812.34, "time/step_seconds": 2.0})
+        log.text("saved")
+    assert capsys.readouterr().err.splitlines() == ["step 10/100  loss 0.5000  812.3 images/s  ETA 03:00", "saved"]
+
+
+def test_a_sign_of_life_after_ten_seconds(tmp_path, capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    with logs.Logs(tmp_path, 100) as log:
+        for step in range(25):
+            now[0] = float(step)
+            log.progress(step)
+    assert capsys.readouterr().err.splitlines() == ["step 10/100", "step 20/100"]
+
+
+def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
+    terminal, process = pty.openpty()
+    termios.tcsetwinsize(process, (25, 100))
+    with os.fdopen(process, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with logs.Logs(tmp_path, 100, restored_step=40) as log:
+            log.progress(60, {"train/loss": 0.5, "time/images_per_second": 812.34})
+            log.text("saved")
+        shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert "60/100" in shown and "loss 0.5000, 812.3 images/s" in shown and "saved" in shown
+    assert "step 60/100" not in shown
+
+
+# ---- clock ----
+
+
+@pytest.fixture
+def now(monkeypatch):
+    seconds = [0.0]
+    monkeypatch.setattr(logs.time, "perf_counter", lambda: seconds[0])
+    return seconds
+
+
+def test_clock(now):
+    clock = logs.Clock(images_per_step=32, flops_per_step=1e12, peak_flops=1e13)
+    now[0] = 50.0  # compiling
+    clock.start(1)
+    with clock.waiting():
+        now[0] += 1.0
+    now[0] += 4.0
+    with clock.paused():
+        now[0] += 100.0
+    expected = {"time/step_seconds": 0.5, "time/images_per_second": 64.0, "time/data_wait": 0.2, "time/mfu": 0.2}
+    assert clock.read(11) == pytest.approx(expected)
+    now[0] += 1.0
+    assert clock.read(12)["time/data_wait"] == 0.0
+    assert clock.read(12) == {}
+
+
+def test_clock_leaves_out_an_mfu_that_it_cannot_know(now):
+    clock = logs.Clock(images_per_step=32, flops_per_step=1e12)
+    now[0] += 1.0
+    speed = clock.read(1)
+    assert "time/mfu" not in speed and all(name.startswith("time/") for name in speed)
+
+
+@pytest.mark.parametrize(
+    "kind, flops",
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12),
+        ("Tesla V100-SXM2-16GB", 125e12),
+        ("TPU v4", 275e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("TPU v5", 459e12),
+        ("TPU v6 lite", 918e12),
+        ("cpu", 0.0),
+    ],
+)
+def test_peak_flops(kind, flops):
+    assert logs.peak_flops(kind) == flops
+
+
+# ---- at the end ----
+
+
+def test_summary_shows_the_last_values(tmp_path):
+    with logs.Logs(tmp_path, 20) as log:
+        for step, top1 in ((10, 0.99), (20, 0.75)):
+            log.write(step, {"train/loss": 1 / step, "train/grad_norm": 1.0})
+            log.write(step, {"eval/digits/top1": top1, "eval/digits/loss": float("nan")})
+    text = logs.summary(tmp_path, 20, 3700.0, "/runs/a/checkpoints/20")
+    assert "20 steps, 1:01:40" in text
+    rows = dict(line.split(maxsplit=1) for line in text.splitlines()[1:])
+    assert rows == {
+        "eval/digits/loss": "not finite",
+        "eval/digits/top1": "0.7500",
+        "train/loss": "0.0500",
+        "metrics": str(tmp_path / "metrics.jsonl"),
+        "checkpoint": "/runs/a/checkpoints/20",
+    }
+
+
+def test_curves_of_a_run(tmp_path):
+    with logs.Logs(tmp_path, 200) as log:
+        for step in range(1, 201):
+            log.write(step, {"train/loss": 1 / step, "train/learning_rate": 1e-3, "time/step_seconds": 1.0})
+        log.write(200, {"eval/digits/top1": 0.5, "eval/digits/loss": 1.0, "eval/digits/fid": 30.0, "eval/a/b": np.nan})
+    panels = logs._panels(logs._series(logs.read_metrics(tmp_path)))
+    assert {title: list(lines) for title, lines in panels.items()} == {
+        "loss": ["train/loss", "eval/digits/loss"],
+        "evaluation": ["eval/digits/top1"],
+        "evaluation: fid": ["eval/digits/fid"],
+        "learning rate": ["train/learning_rate"],
+    }
+    path = logs.curves(tmp_path)
+    assert path == tmp_path / "curves.png"
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        assert min(picture.size) > 500
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 50
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_no_metrics_no_curves(tmp_path):
+    assert logs.curves(tmp_path) is None
