@@ -1,8 +1,8 @@
 """Makes a checkpoint fit a model of another window, image size or classifier before fine-tuning.
 
 What `load_pretrained` of microsoft/Swin-Transformer does, step by step: position tables are resized with PyTorch's
-bicubic interpolation; a head of other classes becomes zero, or the 1,000 rows of a 22K head. State dicts are in official
-names; `remap` takes the official and timm's layouts alike.
+bicubic interpolation; a head of other classes becomes zero, or the 1,000 rows of a 22K head. State dicts are in
+official names; `remap` takes the official and timm's layouts alike.
 """
 import math
 import warnings
@@ -51,8 +51,8 @@ def adapt_head(state_dict: Mapping[str, np.ndarray], num_classes: int, rows: np.
         rows: (1000,) which row of a 22K head each 1K class is.
 
     Returns:
-        The state dict: unchanged where the sizes agree; with the 1,000 rows where a head of 21,841 classes becomes one of
-        1,000 and `rows` is given; otherwise with a head of zeros, and a warning.
+        The state dict: unchanged where the sizes agree; with the 1,000 rows where a head of 21,841 classes becomes one
+        of 1,000 and `rows` is given; otherwise with a head of zeros, and a warning.
     """
     weight = state_dict.get("head.weight")
     classes = 0 if weight is None else len(weight)
@@ -66,8 +66,8 @@ def adapt_head(state_dict: Mapping[str, np.ndarray], num_classes: int, rows: np.
     if "norm.weight" not in rest:
         raise UserError("cannot make a head: the weights have no norm.weight to tell the number of channels")
     warnings.warn(
-        f"the weights have a head of {classes} classes; the head of {num_classes} classes starts from zeros and must be "
-        "trained",
+        f"the weights have a head of {classes} classes; the head of {num_classes} classes starts from zeros and must "
+        "be trained",
         stacklevel=2,
     )
     zeros = np.zeros((num_classes, len(rest["norm.weight"])), np.float32)
@@ -122,8 +122,8 @@ def load_pretrained(path, model, class_map=None) -> dict:
     Args:
         path: a file of `convert.read.read`.
         model: the `models.swin.Swin` to fill.
-        class_map: path of map22kto1k.txt, used where a head of 21,841 classes becomes one of 1,000; None derives it from
-            an installed timm.
+        class_map: path of map22kto1k.txt, used where a head of 21,841 classes becomes one of 1,000; None derives it
+            from an installed timm.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}.

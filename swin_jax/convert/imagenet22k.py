@@ -88,5 +88,5 @@ def _timm_lists() -> Path:
     """The folder of the lists in an installed timm."""
     spec = importlib.util.find_spec("timm")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("the 22K to 1K map is derived from lists in timm: pip install timm, or give map22kto1k.txt by path")
+        raise UserError("the 22K to 1K map comes from timm's lists: pip install timm, or give map22kto1k.txt by path")
     return Path(spec.submodule_search_locations[0]) / "data" / "_info"

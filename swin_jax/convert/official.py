@@ -1,8 +1,8 @@
 """Where the official weights are, and a cache for them.
 
-Files of microsoft/Swin-Transformer (MIT licence, Microsoft), and the same weights as timm keeps them on the Hugging Face
-hub. Nothing is downloaded unless `fetch` is called. Two environment variables: SWIN_JAX_CACHE names the cache directory
-(default ~/.cache/swin_jax), SWIN_JAX_OFFLINE=1 forbids downloads.
+Files of microsoft/Swin-Transformer (MIT licence, Microsoft), and the same weights as timm keeps them on the Hugging
+Face hub. Nothing is downloaded unless `fetch` is called. Two environment variables: SWIN_JAX_CACHE names the cache
+directory (default ~/.cache/swin_jax), SWIN_JAX_OFFLINE=1 forbids downloads.
 """
 import difflib
 import hashlib
@@ -40,7 +40,7 @@ class Weights:
 
 
 def _swin_v1() -> dict[str, Weights]:
-    """Every file of spec: README and get_started.md of microsoft/Swin-Transformer."""
+    """The files that README.md and MODELHUB.md of microsoft/Swin-Transformer list."""
     table = {}
     trained_on_1k = [("tiny", 7, 224), ("small", 7, 224), ("base", 7, 224), ("base", 12, 384)]
     trained_on_22k = [*trained_on_1k, ("large", 7, 224), ("large", 12, 384)]
@@ -62,7 +62,7 @@ WEIGHTS: Mapping[str, Weights] = _swin_v1()
 
 
 def canonical_name(name: str) -> str | None:
-    """The name in `WEIGHTS` of a name, an official file name, a timm name or a hub repository; None if there is none."""
+    """The name in `WEIGHTS` of a name, an official file name, a timm name or a hub repository, or None."""
     for known, weights in WEIGHTS.items():
         file = weights.url.rsplit("/", 1)[1]
         hub = weights.hub or ""
@@ -79,7 +79,7 @@ def cache_dir() -> Path:
 def fetch(name_or_url: str, offline: bool | None = None) -> Path:
     """The path of a file of weights, downloaded into the cache unless it is there.
 
-    The checksum of what was downloaded (or was put there by hand) is recorded beside it and compared on every later use.
+    The checksum of what was downloaded (or put there by hand) is recorded beside it and compared on every later use.
 
     Args:
         name_or_url: a name in `WEIGHTS`, an official file name, a hub repository such as
@@ -156,4 +156,4 @@ def _check(path: Path, url: str) -> None:
         os.replace(part, record)
         return
     if json.loads(record.read_text(encoding="utf-8"))["sha256"] != digest:
-        raise UserError(f"{path} is not the file that was downloaded (see {record.name}); delete both to download it again")
+        raise UserError(f"{path} is not the file that was downloaded (see {record.name}); delete both to start again")

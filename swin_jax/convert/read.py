@@ -35,8 +35,8 @@ _SAFETENSORS_DTYPES = {
 def read(path, key: str | None = None) -> dict[str, np.ndarray]:
     """Reads the weights of a .pth, .pt, .pkl, .safetensors or .npz file.
 
-    Of a checkpoint that holds more than weights, the entry `model`, `state_dict`, `module` or `model_state` is taken and
-    the rest (optimizer, configuration) is dropped. Prefixes that wrappers put before every name are taken off.
+    Of a checkpoint that holds more than weights, the entry `model`, `state_dict`, `module` or `model_state` is taken
+    and the rest (optimizer, configuration) is dropped. Prefixes that wrappers put before every name are taken off.
 
     Args:
         path: the file.
@@ -47,7 +47,7 @@ def read(path, key: str | None = None) -> dict[str, np.ndarray]:
         (bfloat16 is `ml_dtypes.bfloat16`, which numpy converts with `astype`).
 
     Raises:
-        UserError: no such file, a truncated or foreign one, one that holds no arrays, or a pickle that wants to run code.
+        UserError: no such file, a truncated or foreign one, one without arrays, or a pickle that wants to run code.
     """
     path = Path(path)
     try:

@@ -1,8 +1,8 @@
 """Swin v1: official and timm state dicts <-> our parameters.
 
 Official names and shapes are those of `SwinTransformer` of microsoft/Swin-Transformer. Linear weights are transposed,
-convolutions go from (out, in, *patch) to (*patch, in, out), qkv becomes (C, 3, h, d) and attn.proj (h, d, C). Models are
-told apart from nothing but their fields, so that no model is imported here.
+convolutions go from (out, in, *patch) to (*patch, in, out), qkv becomes (C, 3, h, d) and attn.proj (h, d, C). Only the
+fields of a model are looked at, so that no model is imported here.
 """
 import math
 import re

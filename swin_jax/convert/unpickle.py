@@ -254,6 +254,9 @@ def read_stream(file: BinaryIO) -> tuple[object, callable]:
             raise ValueError(f"storage {key} has {size} elements instead of {storage.size}")
         places[str(key)] = file.tell(), size * _DTYPES[storage.dtype].itemsize
         file.seek(places[str(key)][1], 1)
+    end = file.tell()
+    if file.seek(0, 2) < end:
+        raise ValueError("the end is missing")
 
     def read_storage(storage):
         start, length = places[storage.key]

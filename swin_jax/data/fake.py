@@ -18,6 +18,7 @@ class _Images:
     num_examples: int
     seed: int
     split: str
+    channels: int
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -28,10 +29,10 @@ class _Images:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         label = index % self.num_classes
-        cells = np.random.default_rng([self.seed, 0, label]).integers(32, 224, (_CELLS, _CELLS, 3))
+        cells = np.random.default_rng([self.seed, 0, label]).integers(32, 224, (_CELLS, _CELLS, self.channels))
         rows = np.arange(self.image_size) * _CELLS // self.image_size
         rng = np.random.default_rng([self.seed, 1 + _SPLITS.index(self.split), index])
-        noise = rng.integers(-32, 32, (self.image_size, self.image_size, 3))
+        noise = rng.integers(-32, 32, (self.image_size, self.image_size, self.channels))
         return {'image': (cells[rows][:, rows] + noise).astype(np.uint8), 'label': label}
 
     def record_name(self, index: int) -> str:
@@ -39,7 +40,12 @@ class _Images:
 
 
 def images(
-    image_size: int, num_classes: int = 10, num_examples: int = 512, seed: int = 0, split: str = 'train'
+    image_size: int,
+    num_classes: int = 10,
+    num_examples: int = 512,
+    seed: int = 0,
+    split: str = 'train',
+    channels: int = 3,
 ) -> _Images:
     """A source of noisy images of one coloured pattern per class, the same for an index at any time.
 
@@ -49,10 +55,11 @@ def images(
       num_examples: length of the source.
       seed: of patterns and noise.
       split: 'train' or 'test': equal patterns, other noise.
+      channels: of the images.
 
     Returns:
-      A source of `image` uint8 (image_size, image_size, 3) and `label`. Raises UserError for another split.
+      A source of `image` uint8 (image_size, image_size, channels) and `label`. Raises UserError for another split.
     """
     if split not in _SPLITS:
         raise UserError(f"fake images have the splits 'train' and 'test', not {split!r}")
-    return _Images(image_size, num_classes, num_examples, seed, split)
+    return _Images(image_size, num_classes, num_examples, seed, split, channels)

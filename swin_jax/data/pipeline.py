@@ -46,7 +46,8 @@ class TrainData:
       transform: `transform(example, rng) -> example`; every value that it returns is stacked into the batch.
       batch_size: rows of the global batch.
       seed: of the order and of the augmentation, 0 to 2**32 - 1.
-      num_workers: loader processes; 0 reads in threads of this process.
+      num_workers: loader processes; 0 reads in threads of this process. Their batches travel through /dev/shm, where
+        a container must allow for num_workers * (prefetch + 2) of them.
       num_threads: reading threads where num_workers is 0; 0 reads when a batch is asked for.
       prefetch: batches kept ready (by each worker).
     """
@@ -255,7 +256,9 @@ def _iterate(batches, num_workers: int, num_threads: int, prefetch: int) -> Iter
 
 def _closing(iterator) -> Iterator[dict[str, np.ndarray]]:
     try:
-        yield from iterator
+        for batch in iterator:
+            # Workers send a subclass that pickles by reference to its shared memory; a plain view keeps that alive.
+            yield {key: np.asarray(value) for key, value in batch.items()}
     finally:
         iterator.close()
 

@@ -113,7 +113,6 @@ class CachedSource:
         if self._examples[index] is None:
             example = self._source[index]
             example = {**example, 'image': np.asarray(example['image'])}
-            example['image'].flags.writeable = False
             self._examples[index] = example  # threads that meet here store equal examples
         return dict(self._examples[index])
 

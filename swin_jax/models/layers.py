@@ -70,7 +70,8 @@ class PatchProjection(nn.Module):
         x = window.pad_to_multiple(x, self.patch).astype(self.dtype)
         grid = [size // p for size, p in zip(x.shape[1:-1], self.patch)]
         patches = window.partition(x, self.patch).reshape(x.shape[0], *grid, fan_in)
-        return patches @ kernel.reshape(fan_in, -1).astype(self.dtype) + bias.astype(self.dtype)
+        out = patches @ kernel.reshape(fan_in, -1).astype(self.dtype)
+        return out + bias.astype(self.dtype).reshape((1,) * (out.ndim - 1) + (-1,))
 
 
 class PatchEmbed(nn.Module):

@@ -167,7 +167,7 @@ class Swin(nn.Module):
     keep each stage's window and are padded. Sizes are ints (the same for two axes) or one int per spatial axis.
 
     With `mutable=['intermediates']` the outputs of 'patch_embed', 'layers.0.blocks.1', 'layers.0', ..., 'norm' are kept
-    under these official names, (B, *spatial, C) each.
+    in `intermediates['outputs']`, a dict of these official names to (B, *spatial, C).
 
     Attributes:
         num_classes: outputs of the head; 0 for the pooled features.
@@ -231,7 +231,9 @@ class Swin(nn.Module):
 
     def features(self, image: jax.Array, train: bool = False) -> list[jax.Array]:
         """Per-stage maps before merging, without a norm: (B, *spatial, C * 2^i) for stage i."""
-        return self._forward(image, train)[0]
+        maps, _, outputs = self._forward(image, train)
+        self._keep(outputs)
+        return maps
 
     def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
         """Classifies images.
@@ -246,8 +248,9 @@ class Swin(nn.Module):
         Raises:
             TypeError: integer images.
         """
-        x = self.norm(self._forward(image, train)[1])
-        self.sow("intermediates", "norm", x)
+        _, x, outputs = self._forward(image, train)
+        x = self.norm(x)
+        self._keep(outputs | {"norm": x})
         x = x.astype(jnp.float32).mean(axis=tuple(range(1, x.ndim - 1)))
         return self.head(x) if self.num_classes else x
 
@@ -268,11 +271,15 @@ class Swin(nn.Module):
         # The official formula divides the first grid by 2^stages, not by 4^(stages - 1), for the final norm.
         return total + dims[-1] * math.prod(grids[0]) // 2 ** len(dims) + dims[-1] * self.num_classes
 
-    def _forward(self, image: jax.Array, train: bool) -> tuple[list[jax.Array], jax.Array]:
+    def _keep(self, outputs: dict[str, jax.Array]) -> None:
+        self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+
+    def _forward(self, image: jax.Array, train: bool) -> tuple[list[jax.Array], jax.Array, dict[str, jax.Array]]:
+        """Per-stage maps before merging, the last map, and every output by its official name."""
         if not jnp.issubdtype(image.dtype, jnp.floating):
             raise TypeError(f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
         x = self.patch_embed(image)
-        self.sow("intermediates", "patch_embed", x)
+        kept = {"patch_embed": x}
         if self.ape:
             if math.prod(x.shape[1:-1]) != self.absolute_pos_embed.shape[1]:
                 raise ValueError(
@@ -287,11 +294,9 @@ class Swin(nn.Module):
         for s, stage in enumerate(self.layers):
             before, x, outputs = stage(x, keys[: self.depths[s]])
             keys = keys[self.depths[s] :]
-            for i, output in enumerate(outputs):
-                self.sow("intermediates", f"layers.{s}.blocks.{i}", output)
-            self.sow("intermediates", f"layers.{s}", x)
+            kept |= {f"layers.{s}.blocks.{i}": output for i, output in enumerate(outputs)} | {f"layers.{s}": x}
             maps.append(before)
-        return maps, x
+        return maps, x, kept
 
 
 def stage_dims(model: Swin) -> list[int]:

@@ -38,7 +38,7 @@ def actual_outputs(case):
         return model.apply(variables, image, mutable=["intermediates"])
 
     logits, kept = forward(variables, image)
-    outputs = {name: value[0] for name, value in kept["intermediates"].items()}
+    outputs = dict(kept["intermediates"]["outputs"])
     outputs = {name: value.reshape(value.shape[0], -1, value.shape[-1]) for name, value in outputs.items()}
     outputs["logits"] = logits
     if any(name.startswith("gradient of ") for name in case.output_names):

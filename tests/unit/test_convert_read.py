@@ -185,7 +185,7 @@ def test_a_tensor_never_reaches_past_its_storage(tmp_path, offset, size, stride)
     rest = number(offset) + numbers(size) + numbers(stride) + b"\x89N"
     tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + rest + b"tR"
     payload = b"\x80\x02}" + text("a") + tensor + b"s."
-    pickletools.dis(payload, out=open(os.devnull, "w"))
+    assert len(list(pickletools.genops(payload))) > 10  # a well-formed pickle
     path = save_zip(tmp_path / "w.pth", payload, [("data/0", np.arange(4, dtype=np.float32).tobytes())])
     with pytest.raises(UserError):
         read(path)

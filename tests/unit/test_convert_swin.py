@@ -17,6 +17,7 @@ VARIATIONS = [
     dict(ape=False, patch_norm=False, qkv_bias=False, num_classes=0),
     dict(window_size=12, in_channels=1, mlp_ratio=2.0),
     dict(depths=(1, 2, 1), num_heads=(1, 2, 4), patch_size=4, small="keep", window_size=7),
+    dict(depths=(1, 1, 1), num_heads=(1, 2, 4), patch_size=4, image_size=20),  # grids of 5, 3 and 2
     dict(image_size=(16, 32), window_size=(2, 4), patch_size=(2, 4)),
     dict(image_size=(4, 16, 16), window_size=(2, 4, 4), merge_size=(1, 2, 2), ape=False),
 ]
@@ -71,7 +72,8 @@ def test_qkv_and_projection_hold_heads_as_the_official_reshape_does():
     ours = np.einsum("c,cthd->thd", x, attention["qkv"]["kernel"]) + attention["qkv"]["bias"]
     np.testing.assert_allclose(ours, official, rtol=1e-5, atol=1e-5)
     official = state_dict[prefix + "proj.weight"] @ official[2].reshape(-1)
-    np.testing.assert_allclose(np.einsum("hd,hdc->c", ours[2], attention["proj"]["kernel"]), official, rtol=1e-4, atol=1e-4)
+    projected = np.einsum("hd,hdc->c", ours[2], attention["proj"]["kernel"])
+    np.testing.assert_allclose(projected, official, rtol=1e-4, atol=1e-4)
 
 
 def test_half_precision_and_buffers_and_wrappers_are_taken():
@@ -122,7 +124,7 @@ def test_wrong_weights_are_listed_whole():
 
 def test_buffers_are_those_of_our_own_attention():
     model = make(image_size=48, window_size=6, depths=(2, 4), patch_size=4)
-    grids, windows = swin.stage_geometry(model)
+    windows = swin.stage_geometry(model)[1]
     buffers = convert.official_buffers(model)
     assert sum(name.endswith("index") for name in buffers) == 6
     # 12 x 12 tokens are shifted; 6 x 6 are one window, which is not.

@@ -25,6 +25,10 @@ def ramp(height, width):
     return np.stack([columns, rows, np.full_like(rows, 7)], -1).astype(np.uint8)
 
 
+def noise(height, width):
+    return rng().integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
 def encoded(image, file_format):
     file = io.BytesIO()
     image.save(file, file_format)
@@ -74,7 +78,7 @@ def test_flip_probability():
 
 
 def test_crop_is_resized_as_pil_does():
-    image = ramp(60, 80)
+    image = noise(60, 80)
     generator = rng(11)
     box = random_crop_box(80, 60, SCALE, RATIO, generator)
     expected = Image.fromarray(image).crop(box).resize((32, 32), Image.Resampling.BICUBIC)
@@ -91,11 +95,14 @@ def test_eval_crop_takes_the_centre_with_halves_rounded_to_even(height, width):
 
 @pytest.mark.parametrize(('size', 'short'), [(192, 219), (224, 256), (256, 292), (7, 8)])
 def test_eval_crop_resizes_the_short_side(size, short):
-    image = Image.fromarray(ramp(90, 121))
-    resized = image.resize((int(short * 121 / 90), short), Image.Resampling.BICUBIC)
-    left, top = round((resized.width - size) / 2), round((short - size) / 2)
-    expected = resized.crop((left, top, left + size, top + size))
-    np.testing.assert_array_equal(eval_transform(size)({'image': image})['image'], np.asarray(expected))
+    landscape = Image.fromarray(noise(90, 121))
+    portrait = landscape.transpose(Image.Transpose.ROTATE_90)
+    long = int(short * 121 / 90)
+    for image, width, height in ((landscape, long, short), (portrait, short, long)):
+        resized = image.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        expected = resized.crop((left, top, left + size, top + size))
+        np.testing.assert_array_equal(eval_transform(size)({'image': image})['image'], np.asarray(expected))
     assert int(math.floor(256 / 224 * size)) == short
 
 
@@ -135,9 +142,10 @@ def test_decode_ignores_exif_rotation():
 
 
 def test_decode_raises_for_a_truncated_image():
-    data = encoded(Image.fromarray(ramp(60, 60)), 'JPEG')
-    with pytest.raises(OSError):
-        decode(data[: len(data) // 2])
+    data = encoded(Image.fromarray(noise(60, 60)), 'JPEG')
+    assert Image.open(io.BytesIO(data[:-1000])).size == (60, 60)  # the header is whole
+    with pytest.raises(OSError, match='truncated'):
+        decode(data[:-1000])
 
 
 def test_unknown_interpolation_is_a_user_error():

@@ -56,10 +56,11 @@ def values(batches):
 
 
 def assert_equal(first, second):
-    assert len(first) == len(second)
+    assert len(first) == len(second) > 0
     for one, other in zip(first, second, strict=True):
         assert one.keys() == other.keys()
         for key in one:
+            assert type(one[key]) is type(other[key]) is np.ndarray
             np.testing.assert_array_equal(one[key], other[key], err_msg=key)
 
 

@@ -81,9 +81,9 @@ def test_official_weights_come_from_the_cache(file, state_dict, presets, tmp_pat
 def test_without_weights_they_are_random_and_it_is_said(presets):
     with pytest.warns(UserWarning, match="random weights"):
         model, variables = hub.load("swin_tiny_patch4_window7_224", num_classes=2)
-    same = model.init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
-    assert jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b), variables["params"], same["params"]))
-    assert model.apply(variables, np.zeros((1, 16, 16, 3), np.float32)).shape == (1, 2)
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, swin.param_shapes(model))
+    assert 0.015 < np.std(variables["params"]["layers_1"]["blocks_0"]["mlp"]["fc1"]["kernel"]) < 0.025
+    assert jax.eval_shape(model.apply, variables, np.zeros((1, 16, 16, 3), np.float32)).shape == (1, 2)
 
 
 def test_the_22k_head_is_cut_by_the_map(tmp_path, monkeypatch):
@@ -100,7 +100,7 @@ def test_the_22k_head_is_cut_by_the_map(tmp_path, monkeypatch):
         raise UserError("pip install timm")
 
     monkeypatch.setattr(hub.imagenet22k, "derive_map", absent)
-    with pytest.warns(UserWarning, match="cannot be cut to 1,000 classes: pip install timm"):
+    with pytest.warns(UserWarning, match="zeros"), pytest.warns(UserWarning, match="1,000 classes: pip install timm"):
         variables = hub.load(weights=tmp_path / "weights.npz", num_classes=1000)[1]
     assert not np.any(variables["params"]["head"]["bias"])
 

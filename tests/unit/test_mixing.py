@@ -168,6 +168,13 @@ def test_lambda_is_beta_and_the_switch_and_the_probability_are_shares_of_groups(
     assert abs((weights(switch_probability=0.2) == 1).mean() - 0.2) < 0.03
 
 
+def test_the_box_before_clipping_covers_one_minus_lambda():
+    """With lambda uniform, side sqrt(1 - lambda) and a uniform centre, the clipped box covers 1/2 - 1/5 + 1/48."""
+    image, target = jnp.zeros((6000, 40, 40, 1)), jax.nn.one_hot(jnp.arange(6000) % 2, 2)
+    _, mixed_target = mix(0, image, target, switch_probability=1.0, group=2)
+    assert abs(1 - own_weight(target, mixed_target).mean() - (1 / 2 - 1 / 5 + 1 / 48)) < 0.03  # whole, even sides
+
+
 @pytest.mark.parametrize("off, cuts", [("cutmix_alpha", False), ("mixup_alpha", True)])
 def test_an_alpha_of_0_leaves_the_other_kind(off, cuts):
     image, target = batch()

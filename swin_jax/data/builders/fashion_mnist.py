@@ -100,9 +100,7 @@ def fetch(folder: Path) -> None:
 def read_idx(path: Path, ndim: int) -> np.ndarray:
     """Reads a gzipped idx file of uint8 with `ndim` axes; raises UserError where it is missing or not such a file."""
     if not path.is_file():
-        raise UserError(
-            f'there is no {path}: apt install dataset-fashion-mnist, or use --download, or --source FOLDER (of the idx.gz)'
-        )
+        raise UserError(f'there is no {path}: apt install dataset-fashion-mnist, or use --download, or --source FOLDER')
     try:
         data = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:

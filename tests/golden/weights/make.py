@@ -57,12 +57,13 @@ def main():
     config = CfgNode({"MODEL": CfgNode({"TYPE": "swin", "SWIN": CfgNode({"EMBED_DIM": 96, "DEPTHS": [2, 2, 6, 2]})})})
     checkpoint = {
         "model": state,
-        "optimizer": {"state": {0: {"exp_avg": torch.ones(3, 4), "step": torch.tensor(7.0)}}, "param_groups": [{"lr": 1e-3}]},
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(3, 4)}}, "param_groups": [{"lr": 1e-3}]},
         "max_accuracy": np.float64(81.2),
         "array": np.arange(6, dtype=np.int32).reshape(2, 3),
         "epoch": 299,
         "config": config,
-        "args": argparse.Namespace(path=Path("output"), size=torch.Size([1, 2]), dtype=torch.float16, device=torch.device("cpu")),
+        "args": argparse.Namespace(path=Path("output"), size=torch.Size([1, 2]), dtype=torch.float16),
+        "device": torch.device("cpu"),
     }
     torch.save(checkpoint, HERE / "zip.pth")
     torch.save(checkpoint, HERE / "legacy.pth", _use_new_zipfile_serialization=False)

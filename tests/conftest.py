@@ -1,0 +1,44 @@
+"""Every test runs on the CPU with 8 virtual devices, in full float32, and with rank promotion and our own deprecations as errors."""
+import os
+import pathlib
+import tempfile
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+# Shared by the processes of one test run, and by the runs of one machine, because compiling is what tests wait for.
+CACHE = pathlib.Path(tempfile.gettempdir()) / f"swin_jax_test_cache_{os.getuid()}"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")
+if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # grain's workers look at absl flags
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture
+def root() -> pathlib.Path:
+    """The folder of the repository."""
+    return ROOT
+
+
+@pytest.fixture
+def launch(capsys, monkeypatch):
+    """Runs the launcher in this process: launch(config, workdir, *flags) -> (exit status, stdout, stderr)."""
+    from swin_jax import launch as launcher
+
+    monkeypatch.chdir(ROOT)
+
+    def run(config, workdir, *arguments):
+        status = launcher.run(["launch", f"--config={config}", f"--workdir={workdir}", *arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run

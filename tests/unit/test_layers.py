@@ -1,0 +1,66 @@
+"""Who may import whom: the package is walked with ast, and a forbidden edge fails."""
+import ast
+import pathlib
+import subprocess
+import sys
+
+PACKAGE = pathlib.Path(__file__).parents[2] / "swin_jax"
+
+# What a module or subpackage may import, besides itself, `errors` and `names`.
+ALLOWED = {
+    "ops": {"jax", "numpy"},
+    "models": {"ops", "jax", "flax", "numpy"},
+    "task": {"jax", "flax", "optax"},
+    "tasks": {"task", "models", "ops", "jax", "flax", "optax"},
+    "evals": {"task", "ops", "data", "jax", "optax"},
+    "optim": {"jax", "optax"},
+    "data": {"numpy", "grain", "array_record", "tensorflow_datasets", "etils", "PIL", "sklearn", "scipy", "absl", "tqdm"},
+    "convert": {"numpy", "ml_dtypes", "safetensors", "tqdm"},
+    "config": {"ml_collections"},
+    "sharding": {"jax", "numpy"},
+    "logs": {"numpy", "matplotlib", "tensorboardX", "tqdm", "wandb"},
+    "checkpoint": {"task", "jax", "numpy", "orbax"},
+    "header": {"logs", "jax", "numpy"},
+    "init_from": {"checkpoint", "numpy"},
+    "train": {"task", "config", "sharding", "checkpoint", "logs", "header", "jax", "numpy"},
+    "predict": {"train", "config", "checkpoint", "jax", "numpy", "matplotlib"},
+    "hub": {"models", "convert", "checkpoint", "data", "jax", "numpy"},
+    "launch": {"train", "predict", "config", "jax", "absl", "ml_collections"},
+    "__init__": {"hub"},
+    "errors": set(),
+    "names": {"jax"},
+}
+
+
+def imports(path: pathlib.Path) -> set[str]:
+    """Top-level names of what a file imports; for our own package the module or subpackage."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module]
+            if node.module == "swin_jax":
+                names = [f"swin_jax.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            found.add(parts[1] if parts[0] == "swin_jax" and len(parts) > 1 else parts[0])
+    return found - set(sys.stdlib_module_names)
+
+
+def test_imports_point_downward():
+    forbidden = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        extra = imports(path) - ALLOWED[room] - {room, "errors", "names"}
+        forbidden += [f"{path.relative_to(PACKAGE)} imports {name}" for name in sorted(extra)]
+    assert not forbidden, "\n".join(forbidden)
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, swin_jax; print(sorted({m.split('.')[0] for m in sys.modules} & {'tensorflow_datasets', 'grain', 'orbax', 'matplotlib', 'PIL', 'sklearn'}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
