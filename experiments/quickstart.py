@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 def get_config(arg=None):
     arg = parse_arg(arg, fake=False)
-    c = ConfigDict(dict(seed=0, total_steps=1000, batch_size=64, image_size=8, num_classes=10, max_bad_records=0))
+    c = ConfigDict(dict(seed=0, total_steps=1500, batch_size=64, image_size=8, num_classes=10, max_bad_records=0))
     c.task = spec(
         Classification,
         model=spec(

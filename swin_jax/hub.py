@@ -84,9 +84,10 @@ def _load_workdir(workdir: Path, name: str | None, overrides: dict) -> tuple[swi
     variables = {"params": params if average is None else average}
     if not overrides:
         return swin.Swin(**fields), jax.device_put(variables)
-    state_dict = convert_swin.to_official(variables, swin.Swin(**fields))
     model = swin.Swin(**fields | overrides)
-    return model, jax.device_put(convert_swin.from_official(finetune.remap(state_dict, model), model))
+    state_dict = convert_swin.to_state_dict(variables)
+    variables = convert_swin.from_official(finetune.remap(state_dict, model, _rows(state_dict, model)), model)
+    return model, jax.device_put(variables)
 
 
 def _read_config(workdir: Path) -> dict:
@@ -102,16 +103,16 @@ def _read(name: str | None, weights: str | Path) -> dict:
     if weights == "official":
         if name is None:
             raise UserError("weights='official' needs a name")
-        return read.read(official.fetch(name))
+        return read(official.fetch(name))
     path = Path(weights)
     if path.is_dir():
         raise UserError(f"{path} is a directory without a config.json, so not the workdir of a run")
     if path.is_file():
-        return read.read(path)
+        return read(path)
     if official.canonical_name(str(weights)) is None and "://" not in str(weights):
         nearest = _nearest(str(weights), official.WEIGHTS)
         raise UserError(f"{weights} is no file, no workdir and no official weights; the nearest name is {nearest!r}")
-    return read.read(official.fetch(str(weights)))
+    return read(official.fetch(str(weights)))
 
 
 def _rows(state_dict: dict, model: swin.Swin) -> np.ndarray | None:

@@ -4,9 +4,10 @@ What `load_pretrained` of microsoft/Swin-Transformer does, step by step: positio
 bicubic interpolation; a head of other classes becomes zero, or the 1,000 rows of a 22K head. State dicts are in
 official names; `remap` takes the official and timm's layouts alike.
 """
+import functools
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -116,11 +117,11 @@ def bicubic_matrix(old: int, new: int) -> np.ndarray:
     return matrix
 
 
-def load_pretrained(path, model, class_map=None) -> dict:
-    """Reads a file of weights into a Swin for fine-tuning: `read`, `remap`, `from_official`.
+def load_pretrained(source, model, class_map=None) -> dict:
+    """Fits weights of any window, image size and head into a Swin for fine-tuning.
 
     Args:
-        path: a file of `convert.read.read`.
+        source: a file of `convert.read`, or {'params': ...} of another Swin.
         model: the `models.swin.Swin` to fill.
         class_map: path of map22kto1k.txt, used where a head of 21,841 classes becomes one of 1,000; None derives it
             from an installed timm.
@@ -131,7 +132,13 @@ def load_pretrained(path, model, class_map=None) -> dict:
     Raises:
         UserError: an unreadable file; missing, unexpected and mis-shaped keys, all listed; no map where one is needed.
     """
-    state_dict = swin.normalise(read.read(path))
+    found = swin.to_state_dict(source) if isinstance(source, Mapping) else read(source)
+    state_dict = swin.normalise(found)
     needs_map = model.num_classes == 1000 and len(state_dict.get("head.weight", ())) == 21841
     rows = imagenet22k.find_map(class_map) if needs_map else None
     return swin.from_official(remap(state_dict, model, rows), model)
+
+
+def pretrained(class_map: str | None = None) -> Callable:
+    """`load_pretrained` as a function of (source, model), for an experiment file."""
+    return functools.partial(load_pretrained, class_map=class_map)

@@ -100,7 +100,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """Converts a state dict to the variables of a Swin; every key must fit.
 
     Args:
-        state_dict: {name: array} as `convert.read.read` gives it, in the official or in timm's layout. Buffers
+        state_dict: {name: array} as `convert.read` gives it, in the official or in timm's layout. Buffers
             (`relative_position_index`, `attn_mask`, ...) may be there and are dropped.
         model: a `models.swin.Swin`.
 
@@ -135,11 +135,16 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
         UserError: the variables are not this model's.
     """
     shapes = official_shapes(model)
-    flat = {names.official_name(path): value for path, value in names.flatten(variables["params"]).items()}
-    state_dict = {name: _to_theirs(name, np.asarray(value, np.float32)) for name, value in flat.items()}
+    state_dict = to_state_dict(variables)
     rules.check(state_dict, shapes, _describe(model))
     state_dict = {name: state_dict[name] for name in shapes}
     return state_dict | official_buffers(model) if buffers else state_dict
+
+
+def to_state_dict(variables: Mapping) -> dict[str, np.ndarray]:
+    """Official names and layouts of the variables of any Swin, whatever its shapes; nothing is checked."""
+    flat = {names.official_name(path): value for path, value in names.flatten(variables["params"]).items()}
+    return {name: _to_theirs(name, np.asarray(value, np.float32)) for name, value in flat.items()}
 
 
 def _describe(model) -> str:

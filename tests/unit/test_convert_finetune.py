@@ -118,5 +118,14 @@ def test_load_pretrained_reads_and_fits_a_file(tmp_path):
     np.savez(tmp_path / "w.npz", **random_state(make(21841)))
     rows = np.random.default_rng(1).permutation(21841)[:1000]
     (tmp_path / "map.txt").write_text("\n".join(map(str, rows)))
-    params = finetune.load_pretrained(tmp_path / "w.npz", make(1000), tmp_path / "map.txt")["params"]
+    params = finetune.pretrained(str(tmp_path / "map.txt"))(tmp_path / "w.npz", make(1000))["params"]
     np.testing.assert_array_equal(params["head"]["bias"], random_state(make(21841))["head.bias"][rows])
+
+
+def test_load_pretrained_fits_the_variables_of_another_swin():
+    variables = convert.from_official(random_state(make(5)), make(5))
+    larger = make(5, window_size=4, image_size=16)
+    with pytest.warns(UserWarning, match="2 position tables"):
+        found = finetune.load_pretrained(variables, larger)
+    assert convert.to_official(found, larger)["layers.0.blocks.0.attn.relative_position_bias_table"].shape == (49, 1)
+    np.testing.assert_array_equal(found["params"]["head"]["kernel"], variables["params"]["head"]["kernel"])

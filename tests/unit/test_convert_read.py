@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from swin_jax.convert.read import read
+from swin_jax.convert import read
 from swin_jax.errors import UserError
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "golden" / "weights"
