@@ -21,7 +21,7 @@ class InitFrom:
         required: whether '' is an error instead.
         backbone: take everything but the head, which keeps its own initialisation.
         head: regex on parameter paths, what `backbone` leaves out.
-        convert: (path, model) -> variables, reads a file of weights.
+        convert: (path or {'params': ...}, model) -> variables, reads a file of weights and fits weights to a model.
     """
 
     path: str = ""
@@ -49,7 +49,8 @@ class InitFrom:
             return {}, "starts from scratch"
         if (pathlib.Path(self.path) / "checkpoints").is_dir():
             params, ema, _ = checkpoint.load_params(pathlib.Path(self.path))
-            found = flatten(params if ema is None else ema)
+            params = params if ema is None else ema
+            found = flatten(self.convert({"params": params}, task.model)["params"] if self.convert else params)
         elif not pathlib.Path(self.path).is_file() or self.convert is None:
             raise UserError(f"init_from.path={self.path!r} is neither a workdir with checkpoints nor a file of weights")
         else:

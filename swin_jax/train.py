@@ -73,7 +73,10 @@ def first_state(config, at: Setup, manager, warn: Callable[[str], None]) -> tupl
     restored = checkpoint.restore(manager, at.abstract, warn)
     if restored is not None:
         return restored
-    state = jax.jit(at.task.init, out_shardings=shardings(at.abstract))(jax.random.key(config.seed))
+    # On a CPU the code of random numbers takes longer to optimise than to run.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    init = jax.jit(at.task.init, out_shardings=shardings(at.abstract), compiler_options=options)
+    state = init(jax.random.key(config.seed))
     flat, report = configs.build(config.init_from).load(at.task, at.abstract.params)
     warn(report)
     return state.replace(params=_replace(state.params, flat), ema=_replace(state.ema, flat)), {}

@@ -26,18 +26,18 @@ def layer_norm(dtype: Any, name: str | None = None, epsilon: float = 1e-5, **kwa
     return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name, **kwargs)
 
 
-def drop_path(x: jax.Array, key: jax.Array | None, rate: float) -> jax.Array:
+def drop_path(x: jax.Array, uniform: jax.Array | None, rate: float) -> jax.Array:
     """Stochastic depth (arXiv 1603.09382): zeroes a whole sample with probability `rate`, scales the rest by 1/keep.
 
     Args:
         x: (B, ...).
-        key: a JAX key, or None for the identity.
+        uniform: (B,) draws from [0, 1), or None for the identity.
         rate: probability to drop.
     """
-    if key is None or rate == 0:
+    if uniform is None or rate == 0:
         return x
     keep = 1 - rate
-    kept = jax.random.bernoulli(key, keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+    kept = (uniform < keep).reshape((-1,) + (1,) * (x.ndim - 1))
     return jnp.where(kept, x / keep, 0).astype(x.dtype)
 
 

@@ -85,12 +85,12 @@ class Block(nn.Module):
     implementation: str = "xla"
 
     @nn.compact
-    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
-        """x is (B, *spatial, C); key is None (evaluation) or this block's key for drop path."""
-        keys = (None, None) if key is None else jax.random.split(key)
-        x = x + drop_path(self.attend(layer_norm(self.dtype, "norm1")(x)), keys[0], self.drop_path_rate)
+    def __call__(self, x: jax.Array, draws: jax.Array | None) -> jax.Array:
+        """x is (B, *spatial, C); draws is None (evaluation) or (2, B), uniform, for the drop path of the branches."""
+        draws = (None, None) if draws is None else draws
+        x = x + drop_path(self.attend(layer_norm(self.dtype, "norm1")(x)), draws[0], self.drop_path_rate)
         mlp = Mlp(int(x.shape[-1] * self.mlp_ratio), self.dtype, name="mlp")
-        return x + drop_path(mlp(layer_norm(self.dtype, "norm2")(x)), keys[1], self.drop_path_rate)
+        return x + drop_path(mlp(layer_norm(self.dtype, "norm2")(x)), draws[1], self.drop_path_rate)
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Pads, shifts, partitions, attends and puts everything back."""
@@ -151,11 +151,11 @@ class Stage(nn.Module):
         ]
         self.downsample = PatchMerging(self.merge, self.dtype) if self.merge else None
 
-    def __call__(self, x: jax.Array, keys: list) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
-        """Returns the output before merging, after merging, and after each block."""
+    def __call__(self, x: jax.Array, draws: jax.Array | None) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
+        """Returns the output before merging, after merging, and after each block; draws are (depth, 2, B) or None."""
         outputs = []
-        for block, key in zip(self.blocks, keys, strict=True):
-            x = block(x, key)
+        for i, block in enumerate(self.blocks):
+            x = block(x, None if draws is None else draws[i])
             outputs.append(x)
         return x, self.downsample(x) if self.downsample else x, outputs
 
@@ -287,13 +287,14 @@ class Swin(nn.Module):
                     f"{image.shape[1:-1]}"
                 )
             x = x + self.absolute_pos_embed.reshape(1, *x.shape[1:]).astype(x.dtype)
-        # One key per block, by its global number, so that storage options such as scanning do not change the draws.
-        key = self.make_rng("dropout") if train and self.drop_path_rate else None
-        keys = [None if key is None else jax.random.fold_in(key, i) for i in range(sum(self.depths))]
+        # One draw for all blocks, by their global number: cheap to compile, and the same however blocks are stored.
+        draws = None
+        if train and self.drop_path_rate:
+            draws = jax.random.uniform(self.make_rng("dropout"), (sum(self.depths), 2, x.shape[0]))
+        starts = np.cumsum((0, *self.depths))
         maps = []
         for s, stage in enumerate(self.layers):
-            before, x, outputs = stage(x, keys[: self.depths[s]])
-            keys = keys[self.depths[s] :]
+            before, x, outputs = stage(x, None if draws is None else draws[starts[s] : starts[s + 1]])
             kept |= {f"layers.{s}.blocks.{i}": output for i, output in enumerate(outputs)} | {f"layers.{s}": x}
             maps.append(before)
         return maps, x, kept

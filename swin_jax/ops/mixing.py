@@ -54,21 +54,24 @@ def random_erase(
     if mode not in ("pixel", "rand", "const"):
         raise ValueError(f"mode='{mode}' is not one of 'pixel', 'rand', 'const'")
     batch, height, width, channels = image.shape
-    apply_key, area_key, aspect_key, top_key, left_key, fill_key = jax.random.split(key, 6)
+    key, fill_key = jax.random.split(key)
+    # One draw for everything: each one costs seconds of compilation.
+    draws = jax.random.uniform(key, (batch, 2 * _TRIES + 3))
+    apply, y, x = draws[:, 0], draws[:, 1], draws[:, 2]
 
-    tries = (batch, _TRIES)
-    pixels = jax.random.uniform(area_key, tries, minval=area[0], maxval=area[1]) * (height * width)
-    ratio = jnp.exp(jax.random.uniform(aspect_key, tries, minval=math.log(aspect[0]), maxval=math.log(aspect[1])))
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    pixels = (area[0] + (area[1] - area[0]) * draws[:, 3 : 3 + _TRIES]) * (height * width)  # (B, tries)
+    ratio = jnp.exp(low + (high - low) * draws[:, 3 + _TRIES :])
     h = jnp.round(jnp.sqrt(pixels * ratio)).astype(jnp.int32)
     w = jnp.round(jnp.sqrt(pixels / ratio)).astype(jnp.int32)
     fits = (h < height) & (w < width)
     first = jnp.argmax(fits, axis=1)[:, None]
     h, w = (jnp.take_along_axis(side, first, axis=1)[:, 0] for side in (h, w))  # (B,)
-    erase = jnp.any(fits, axis=1) & (jax.random.uniform(apply_key, (batch,)) < probability)
+    erase = jnp.any(fits, axis=1) & (apply < probability)
 
-    # Where nothing fits the upper bound may be below 1; what is drawn then is not used.
-    top = jax.random.randint(top_key, (batch,), 0, jnp.maximum(height - h + 1, 1))
-    left = jax.random.randint(left_key, (batch,), 0, jnp.maximum(width - w + 1, 1))
+    # Where nothing fits the corners may lie outside; they are not used then.
+    top = jnp.floor(y * (height - h + 1)).astype(jnp.int32)
+    left = jnp.floor(x * (width - w + 1)).astype(jnp.int32)
     inside = _box(top, top + h, left, left + w, height, width) & erase[:, None, None, None]
     if mode == "const":
         fill = jnp.zeros((1, 1, 1, 1), image.dtype)
@@ -118,18 +121,19 @@ def mix(
     size = min(batch, group)
     groups = (batch // size,)
 
-    apply_key, switch_key, weight_key, y_key, x_key = jax.random.split(key, 5)
+    key, weight_key = jax.random.split(key)
+    apply, switch, y, x = jax.random.uniform(key, (4, *groups))
     if mixup_alpha and cutmix_alpha:
-        cut = jax.random.uniform(switch_key, groups) < switch_probability
+        cut = switch < switch_probability
     else:
         cut = jnp.full(groups, bool(cutmix_alpha))
     alpha = jnp.where(cut, cutmix_alpha, mixup_alpha)
     weight = jax.random.beta(weight_key, alpha, alpha)
-    weight = jnp.where(jax.random.uniform(apply_key, groups) < probability, weight, 1.0)
+    weight = jnp.where(apply < probability, weight, 1.0)
 
     side = jnp.sqrt(1.0 - weight)
-    rows = _span(jax.random.randint(y_key, groups, 0, height), side, height)
-    columns = _span(jax.random.randint(x_key, groups, 0, width), side, width)
+    rows = _span(jnp.floor(y * height).astype(jnp.int32), side, height)
+    columns = _span(jnp.floor(x * width).astype(jnp.int32), side, width)
     box_area = (rows[1] - rows[0]) * (columns[1] - columns[0])
     weight = jnp.where(cut, 1.0 - box_area / (height * width), weight)  # (groups,)
 

@@ -164,7 +164,7 @@ def test_initialisation():
 def test_drop_path_is_per_sample_and_keeps_the_expectation():
     x = jnp.ones((2000, 3, 2))
     assert layers.drop_path(x, None, 0.5) is x
-    dropped = layers.drop_path(x, jax.random.key(0), 0.25)
+    dropped = layers.drop_path(x, jax.random.uniform(jax.random.key(0), (2000,)), 0.25)
     per_sample = np.asarray(dropped.reshape(2000, -1))
     assert (per_sample == per_sample[:, :1]).all()
     assert set(np.unique(per_sample)) == {0.0, np.float32(1 / 0.75)}
