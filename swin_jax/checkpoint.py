@@ -161,9 +161,9 @@ def load_params(workdir: pathlib.Path) -> tuple[dict, dict | None, dict]:
     for step in steps:
         path = directory / str(step)
         try:
-            ema = _read_numpy(path / "ema") if (path / "ema").exists() else None
+            ema = read_numpy(path / "ema") if (path / "ema").exists() else None
             meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path / "meta")
-            return _read_numpy(path / "params"), ema, meta
+            return read_numpy(path / "params"), ema, meta
         except Exception as error:
             last = _first_line(error)
     if steps:
@@ -171,7 +171,8 @@ def load_params(workdir: pathlib.Path) -> tuple[dict, dict | None, dict]:
     raise UserError(f"no checkpoint in {directory}")
 
 
-def _read_numpy(path: pathlib.Path) -> dict:
+def read_numpy(path: pathlib.Path) -> dict:
+    """One part of a checkpoint, `<step>/params` for example, as a tree of numpy arrays on any devices."""
     handler = ocp.PyTreeCheckpointHandler()
     tree = handler.metadata(path).tree
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree, is_leaf=lambda x: hasattr(x, "shape"))

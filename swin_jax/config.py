@@ -20,7 +20,7 @@ from swin_jax.errors import UserError
 # Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and everything that only looks at the run.
 FREE = re.compile(
     r"^(mesh|partition|evals|predict|logs|init_from|checkpoint)\b|(^|\.)(total_steps|epochs|num_workers|num_threads"
-    r"|prefetch|data_dir|root|path|in_memory|max_bad|\w+_every)$"
+    r"|prefetch|data_dir|root|path|in_memory|max_bad_records|\w+_every)$"
 )
 
 
@@ -34,7 +34,10 @@ def spec(fn, **kwargs) -> ml_collections.ConfigDict:
     """
     values = {}
     hints = typing.get_type_hints(fn.__init__ if inspect.isclass(fn) else fn)
-    parameters = {k: p for k, p in inspect.signature(fn).parameters.items() if k not in ("parent", "name") or k in kwargs}
+    parameters = dict(inspect.signature(fn).parameters)
+    # Flax modules have these two fields beside their own.
+    for field in {"parent", "name"} - set(kwargs) if "parent" in parameters else ():
+        parameters.pop(field, None)
     unknown = sorted(set(kwargs) - set(parameters))
     if unknown:
         raise TypeError(f"{fn.__qualname__} has no argument {unknown[0]!r}; it has {', '.join(parameters)}")

@@ -6,6 +6,7 @@ The mesh has the axes ('data', 'fsdp', 'tensor'). Parameters and optimizer state
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,19 +31,20 @@ SWIN_RULES = (
 )
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh over all devices; one of the sizes may be -1 for what is left.
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices, or those given; one of the sizes may be -1 for what is left.
 
     Raises:
         UserError: sizes that do not multiply to the number of devices (exit status 2).
     """
-    sizes, count = [data, fsdp, tensor], jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    sizes, count = [data, fsdp, tensor], len(devices)
     given = math.prod(size for size in sizes if size != -1)
-    if sizes.count(-1) > 1 or given < 1 or count % given or (-1 not in sizes and given != count):
+    if sizes.count(-1) > 1 or min(sizes) < -1 or given < 1 or count % given or (-1 not in sizes and given != count):
         raise UserError(f"a mesh of data={data}, fsdp={fsdp}, tensor={tensor} does not fit {count} devices", 2)
     sizes = [count // given if size == -1 else size for size in sizes]
     # Auto: under the default, Explicit, linen's Dropout and the window reshape raise.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 @dataclasses.dataclass(frozen=True)

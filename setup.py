@@ -1,0 +1,42 @@
+"""Package metadata of swin_jax."""
+import pathlib
+
+import setuptools
+
+here = pathlib.Path(__file__).parent
+
+setuptools.setup(
+    name="swin_jax",
+    version="0.1.0",
+    description="Hierarchical vision transformers and language-image models in JAX",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=setuptools.find_packages(include=["swin_jax", "swin_jax.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12.6",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.11.40",
+        "tensorflow-datasets>=4.9.9",
+        "grain>=0.2.16",
+        "ml_collections>=1.1.0",
+        "chex>=0.1.90",
+        "numpy>=2.0",
+        "absl-py",
+        "matplotlib>=3.8",
+        "pillow>=10",
+        "scikit-learn>=1.4",
+        "tensorboardX>=2.6",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "pytest-timeout>=2.3", "ruff>=0.6", "safetensors>=0.4"],
+        "tpu": ["jax[tpu]>=0.10"],
+        "cuda": ["jax[cuda12]>=0.10"],
+        "peers": ["torch>=2.2", "timm>=1.0"],
+        "wandb": ["wandb>=0.18"],
+    },
+    entry_points={"console_scripts": ["swin_jax = swin_jax.launch:main"]},
+)

@@ -1,0 +1,104 @@
+"""The same training on every mesh, and what the compiled program moves between devices."""
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from swin_jax import optim, sharding
+from swin_jax.data import fake
+from swin_jax.models.swin import Swin
+from swin_jax.tasks.classification import Classification
+
+MESHES = [(1, 1, 1), (8, 1, 1), (2, 4, 1), (2, 2, 2)]
+BATCH, STEPS = 16, 4
+PARTITION = sharding.Partition(rules=sharding.SWIN_RULES, min_size=64)
+
+
+def task():
+    model = Swin(num_classes=10, image_size=32, embed_dim=16, depths=(2, 2), num_heads=(2, 4), window_size=4,
+                 drop_path_rate=0.2)  # fmt: skip
+    tx = optim.adamw(schedule=optim.constant(1e-3))
+    return Classification(model, tx, (32, 32, 3), 10, mix_group=8, ema_decay=0.9)
+
+
+def batches():
+    source = fake.images(32, num_examples=BATCH * STEPS)
+    for step in range(STEPS):
+        rows = [source[step * BATCH + i] for i in range(BATCH)]
+        yield {"image": np.stack([r["image"] for r in rows]), "label": np.array([r["label"] for r in rows], np.int32)}
+
+
+def place(shape):
+    count = int(np.prod(shape))
+    return sharding.Placement(sharding.make_mesh(*shape, devices=jax.devices()[:count]))
+
+
+def prepare(shape):
+    placement, t = place(shape), task()
+    shapes = jax.eval_shape(t.init, jax.random.key(0))
+    shardings = PARTITION.shardings(shapes, placement.mesh)
+    step = jax.jit(t.train_step, donate_argnums=0, out_shardings=(shardings, None))
+    return placement, t, shardings, step
+
+
+@pytest.fixture(scope="module")
+def first_state():
+    return jax.device_get(jax.jit(task().init)(jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def runs(first_state):
+    """{mesh: (losses, final parameters)}."""
+    found = {}
+    for shape in MESHES:
+        placement, _, shardings, step = prepare(shape)
+        with jax.set_mesh(placement.mesh):
+            state, losses = jax.device_put(first_state, shardings), []
+            for batch in batches():
+                state, metrics = step(state, placement.put(batch, BATCH), {})
+                losses.append(float(metrics["loss"]))
+        found[shape] = losses, jax.device_get(state.params)
+    return found
+
+
+@pytest.mark.parametrize("shape", MESHES[1:])
+def test_losses_are_equal(runs, shape):
+    np.testing.assert_allclose(runs[shape][0], runs[MESHES[0]][0], rtol=1e-5)
+
+
+def test_training_changes_the_loss(runs):
+    assert len(set(runs[MESHES[0]][0])) == STEPS
+
+
+def test_tensors_are_split_as_the_rules_say(first_state):
+    _, _, shardings, _ = prepare((2, 2, 2))
+    block = shardings.params["layers_0"]["blocks_0"]
+    assert block["attn"]["qkv"]["kernel"].spec == jax.P("fsdp", None, "tensor", None)
+    assert block["mlp"]["fc1"]["kernel"].spec == jax.P("fsdp", "tensor")
+    flat = {jax.tree_util.keystr(p): s.spec for p, s in jax.tree_util.tree_flatten_with_path(shardings.opt_state)[0]}
+    moments = [spec for path, spec in flat.items() if "fc2" in path and "kernel" in path]
+    assert len(moments) == 8 and all(spec == jax.P("tensor", "fsdp") for spec in moments)
+
+
+def test_no_gather_of_the_qkv_activation():
+    """On (2, 2, 2) heads stay where they are: every all-gather in the compiled step is of parameters."""
+    placement, t, shardings, step = prepare((2, 2, 2))
+    shapes = jax.eval_shape(t.init, jax.random.key(0))
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    rows = jax.NamedSharding(placement.mesh, sharding.BATCH)
+    batch = {"image": jax.ShapeDtypeStruct((BATCH, 32, 32, 3), jnp.uint8, sharding=rows),
+             "label": jax.ShapeDtypeStruct((BATCH,), jnp.int32, sharding=rows)}  # fmt: skip
+    with jax.set_mesh(placement.mesh):
+        text = step.lower(abstract, batch, {}).compile().as_text()
+    moves = re.findall(r"= ([^=]*?) (all-gather|all-to-all|collective-permute)(?:-start)?\(", text)
+    sizes = [
+        int(np.prod([int(n) for n in dims.split(",") if n]))
+        for shape, _ in moves
+        for dims in re.findall(r"f32\[([\d,]*)\]", shape)
+    ]
+    largest_parameter = max(leaf.size for leaf in jax.tree.leaves(shapes.params))
+    smallest_qkv = BATCH // 4 * 16 * 3 * 32 // 2  # of one device, last stage: rows x tokens x 3 x channels / tensor
+    assert sizes, "under fsdp parameters are gathered"
+    assert max(sizes) <= largest_parameter < smallest_qkv

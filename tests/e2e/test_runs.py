@@ -1,0 +1,165 @@
+"""Promises of a run that need processes of their own: kills, signals, other meshes, damaged and full disks, NaN."""
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.e2e.test_experiments import assert_equal_runs, metrics
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = ("--config.logs.every=1", "--config.checkpoint.every=5", "--config.evals.test.every=10")
+
+
+def command(workdir, *arguments, config="quickstart.py:fake"):
+    return [
+        sys.executable, "-m", "swin_jax.launch", f"--config={ROOT / 'experiments' / config}", f"--workdir={workdir}", *TINY,
+        *arguments,
+    ]  # fmt: skip
+
+
+def environment(devices=1):
+    return os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+
+def run(workdir, *arguments, devices=1, **kwargs):
+    return subprocess.run(
+        command(workdir, *arguments), env=environment(devices), capture_output=True, text=True, timeout=300, **kwargs
+    )
+
+
+def start_and_wait(workdir, step, *arguments):
+    """Starts a run and returns it once it has logged `step`."""
+    process = subprocess.Popen(command(workdir, *arguments), env=environment(), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    log = workdir / "metrics.jsonl"
+    while not (log.exists() and any(json.loads(x)["step"] >= step for x in log.read_text().splitlines(True) if x[-1] == "\n")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def losses(workdir):
+    return {line["step"]: line["train/loss"] for line in metrics(workdir) if "train/loss" in line}
+
+
+STEPS = "--config.total_steps=60"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    done = run(workdir, STEPS)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_kill_at_any_moment_and_other_workers(uninterrupted, tmp_path):
+    workdir = tmp_path / "killed"
+    for at, workers in ((random.randint(1, 15), 2), (random.randint(20, 40), 1)):
+        process = start_and_wait(workdir, at, STEPS, f"--config.data.num_workers={workers}")
+        time.sleep(random.random() * 0.3)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+    done = run(workdir, STEPS)
+    assert done.returncode == 0, done.stderr
+    assert_equal_runs(uninterrupted, workdir, 60)
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, tmp_path):
+    process = start_and_wait(tmp_path, 12, STEPS)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143 and "SIGTERM: saved at step" in err
+    done = run(tmp_path, STEPS)
+    assert done.returncode == 0 and "goes on from step" in done.stderr
+    assert_equal_runs(uninterrupted, tmp_path, 60)
+
+
+def test_other_meshes_go_on_with_the_same_losses(tmp_path):
+    """8 devices, then 4, then 1: the next ten losses agree with those of a run that stayed on 8."""
+    flags = ("--config.total_steps=30", "--config.batch_size=16", "--config.checkpoint.every=10", "--config.checkpoint.keep=9")
+    stays, moves = tmp_path / "stays", tmp_path / "moves"
+    done = run(stays, *flags, devices=8)
+    assert done.returncode == 0, done.stderr
+    for devices, step, mesh in ((4, 10, ("--config.mesh.fsdp=2",)), (1, 20, ())):
+        shutil.rmtree(moves, ignore_errors=True)
+        shutil.copytree(stays, moves)
+        for later in (10, 20, 30):
+            if later > step:
+                shutil.rmtree(moves / "checkpoints" / str(later))
+        done = run(moves, *flags, *mesh, devices=devices)
+        assert done.returncode == 0, done.stderr
+        assert f"goes on from step {step}" in done.stderr
+        ours, theirs = losses(moves), losses(stays)
+        after = range(step + 1, step + 11)
+        np.testing.assert_allclose([ours[s] for s in after], [theirs[s] for s in after], rtol=1e-5)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(uninterrupted, tmp_path):
+    workdir = tmp_path / "damaged"
+    shutil.copytree(uninterrupted, workdir)
+    for file in (workdir / "checkpoints" / "60" / "params").rglob("*"):
+        if file.is_file() and file.parent.name == "d":
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    done = run(workdir, STEPS)
+    assert done.returncode == 0, done.stderr
+    assert "the checkpoint of step 60 is damaged" in done.stderr and "goes on from step 55" in done.stderr
+    assert_equal_runs(uninterrupted, workdir, 60)
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(uninterrupted, tmp_path):
+    workdir = tmp_path / "full"
+    shutil.copytree(uninterrupted, workdir)
+    (workdir / "metrics.jsonl").write_text("")
+    # No file may grow beyond 20 kB, less than a checkpoint needs: a save fails in the middle, as on a full disk.
+    limited = ["bash", "-c", 'ulimit -f 20; exec "$@"', "-", *command(workdir, "--config.total_steps=70")]
+    done = subprocess.run(limited, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    assert "could not save a checkpoint" in done.stderr and "the checkpoint of step 60 is intact" in done.stderr
+    done = run(workdir, "--config.total_steps=61")
+    assert done.returncode == 0 and "goes on from step 60" in done.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    done = run(tmp_path, STEPS, "--config.task.tx.schedule.base_lr=1e30", "--config.task.tx.schedule.warmup_steps=0",
+               "--config.checkpoint.every=1")  # fmt: skip
+    assert done.returncode == 3
+    line = next(line for line in done.stderr.splitlines() if line.startswith("error:"))
+    step = int(line.split("at step ")[1].split(";")[0])
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
+    assert kept[-1] == step - 1 and f"the last good checkpoint is step {step - 1}" in line
+
+
+def test_a_changed_recipe_is_refused_unless_allowed(uninterrupted, tmp_path):
+    workdir = tmp_path / "changed"
+    shutil.copytree(uninterrupted, workdir)
+    longer = ("--config.total_steps=62",)
+    done = run(workdir, *longer, "--config.seed=1")
+    assert done.returncode == 2 and "seed: 0 -> 1" in done.stderr and "--allow_change=seed" in done.stderr
+    done = run(workdir, *longer, "--config.task.tx.weight_decay=0.1", "--allow_change=task.tx.weight_decay")
+    assert done.returncode == 0, done.stderr
+    assert "task.tx.weight_decay: 0.05 -> 0.1" in done.stdout and "total_steps: 60 -> 62" in done.stdout
+
+
+def test_evaluation_only_changes_nothing(uninterrupted, tmp_path):
+    workdir = tmp_path / "eval"
+    shutil.copytree(uninterrupted, workdir)
+    before = (workdir / "config.json").read_bytes()
+    done = run(workdir, "--config.total_steps=0")
+    assert done.returncode == 0, done.stderr
+    final = [line for line in metrics(uninterrupted) if "eval/test/top1" in line][-1]
+    assert f"eval/test/top1 {final['eval/test/top1']:.4f}" in done.stderr
+    assert (workdir / "config.json").read_bytes() == before
+    assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == sorted(
+        p.name for p in (uninterrupted / "checkpoints").iterdir()
+    )

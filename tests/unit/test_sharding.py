@@ -1,0 +1,181 @@
+"""Meshes, partition rules on the state of a tiny Swin, and the placement of batches, on 8 devices."""
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from swin_jax import names, optim
+from swin_jax.errors import UserError
+from swin_jax.models.swin import Swin
+from swin_jax.sharding import SWIN_RULES, Partition, Placement, make_mesh, replicated
+from swin_jax.tasks.classification import Classification
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    """A TrainState of shapes, with an average: 2 and 4 heads, 8 and 16 channels."""
+    model = Swin(num_classes=5, image_size=8, patch_size=2, in_channels=1, embed_dim=8, depths=(1, 1), num_heads=(2, 4),
+                 window_size=2)  # fmt: skip
+    task = Classification(model, optim.adamw(optim.constant(1e-3)), (8, 8, 1), 5, ema_decay=0.9)
+    return jax.eval_shape(task.init, jax.random.key(0))
+
+
+def specs(shardings):
+    return {path: sharding.spec for path, sharding in names.flatten(shardings).items()}
+
+
+def padded(spec, ndim):
+    return tuple(spec) + (None,) * (ndim - len(spec))
+
+
+# ---- meshes ----
+
+
+@pytest.mark.parametrize(
+    "asked, got",
+    [((-1, 1, 1), (8, 1, 1)), ((2, 2, 2), (2, 2, 2)), ((2, -1, 1), (2, 4, 1)), ((1, 2, -1), (1, 2, 4))],
+)
+def test_a_mesh_takes_all_devices_and_fills_in_what_is_left(asked, got):
+    mesh = make_mesh(*asked)
+    assert tuple(mesh.shape.values()) == got and mesh.axis_names == ("data", "fsdp", "tensor")
+    assert mesh.size == jax.device_count() == 8
+
+
+@pytest.mark.parametrize(
+    "asked", [(-1, -1, 1), (3, 1, 1), (2, 2, 1), (-1, 3, 1), (0, 1, 1), (-1, 0, 1), (-2, -4, 1), (-8, -1, 1), (16, 1, 1)]
+)
+def test_sizes_that_do_not_fit_are_refused_with_all_numbers(asked):
+    with pytest.raises(UserError) as caught:
+        make_mesh(*asked)
+    assert caught.value.exit_status == 2 and "8 devices" in str(caught.value)
+    assert "data={}, fsdp={}, tensor={}".format(*asked) in str(caught.value)
+
+
+# ---- partition rules ----
+
+
+def test_swin_rules_split_heads_and_hidden_width_over_tensor(shapes):
+    found = specs(Partition(rules=SWIN_RULES).shardings(shapes, make_mesh(2, 2, 2)))
+    block = "params/layers_1/blocks_0/"
+    assert found[block + "attn/qkv/kernel"] == P("fsdp", None, "tensor", None)
+    assert found[block + "attn/qkv/bias"] == P(None, "tensor", None)
+    assert found[block + "attn/relative_position_bias_table"] == P(None, "tensor")
+    assert found[block + "attn/proj/kernel"] == P("tensor", None, "fsdp")
+    assert found[block + "mlp/fc1/kernel"] == P("fsdp", "tensor") and found[block + "mlp/fc1/bias"] == P("tensor")
+    assert found[block + "mlp/fc2/kernel"] == P("tensor", "fsdp")
+    for name in ("params/norm/scale", "params/head/kernel", block + "norm1/bias", "step"):
+        assert not any(found[name])
+
+
+def test_every_rule_names_a_parameter_of_both_stages(shapes):
+    paths = names.flatten(shapes.params)
+    for regex, axes in SWIN_RULES:
+        hit = [path for path in paths if re.search(regex, path)]
+        assert len(hit) == 2 and all(len(paths[path].shape) == len(axes) for path in hit)
+
+
+def test_optimizer_state_and_average_lie_as_the_parameters_do(shapes):
+    found = specs(Partition(rules=SWIN_RULES, min_size=64).shardings(shapes, make_mesh(2, 2, 2)))
+    params = {path.removeprefix("params/"): spec for path, spec in found.items() if path.startswith("params/")}
+    copies = [re.fullmatch(r"(?:ema|opt_state/.*?/(?:mu|nu))/(.*)", path) for path in found]
+    copies = [copy for copy in copies if copy]
+    assert len(copies) == 3 * len(params)  # two moments and the average
+    for copy in copies:
+        assert found[copy[0]] == params[copy[1]], copy[0]
+
+
+def test_opt_rules_lay_out_optimizer_state_only(shapes):
+    zero1 = Partition(opt_rules=((r"fc1/kernel$", ("data", None)), (r"fc2/bias$", ("data",))))
+    found = specs(zero1.shardings(shapes, make_mesh(2, 2, 2)))
+    for path, spec in found.items():
+        split = path.startswith("opt_state/") and path.endswith(("fc1/kernel", "fc2/bias"))
+        assert ("data" in spec) == split, path
+    assert sum("data" in spec for spec in found.values()) == 2 * 2 * 2
+
+
+def test_opt_rules_come_before_rules_and_fall_back_to_them(shapes):
+    both = Partition(rules=SWIN_RULES, opt_rules=((r"fc1/kernel$", ("data", None)),))
+    found = specs(both.shardings(shapes, make_mesh(2, 2, 2)))
+    moments = {path: spec for path, spec in found.items() if path.startswith("opt_state/")}
+    assert {spec for path, spec in moments.items() if path.endswith("fc1/kernel")} == {P("data", None)}
+    assert {spec for path, spec in moments.items() if path.endswith("fc2/kernel")} == {P("tensor", "fsdp")}
+
+
+def test_the_first_rule_of_the_right_rank_decides():
+    mesh, leaf = make_mesh(2, 2, 2), {"kernel": jax.ShapeDtypeStruct((4, 8), jnp.float32)}
+    rules = (("kernel", ("tensor",)), ("kernel", ("data", None)), ("kernel", (None, "data")))
+    assert Partition(rules=rules).shardings(leaf, mesh)["kernel"].spec == P("data", None)
+    assert not any(Partition(rules=rules[:1]).shardings(leaf, mesh)["kernel"].spec)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (6, 8), (8, 6), (4, 4), (7,), (8,), (), (1, 6, 10), (16, 3)])
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (2, 4, 1), (8, 1, 1)])
+def test_every_leaf_gets_a_layout_that_divides_it(shape, sizes):
+    mesh, leaf = make_mesh(*sizes), {"w": jax.ShapeDtypeStruct(shape, jnp.float32)}
+    for partition in (Partition(rules=((".", ("tensor", "fsdp")), (".", ("tensor",)))), Partition(min_size=1)):
+        sharding = partition.shardings(leaf, mesh)["w"]
+        sharding.shard_shape(shape)  # raises where it does not divide
+        for axis, n in zip(padded(sharding.spec, len(shape)), shape):
+            assert axis is None or n % mesh.shape[axis] == 0
+
+
+def test_an_axis_that_does_not_divide_is_left_out_alone():
+    mesh = make_mesh(2, 2, 2)
+    rules = Partition(rules=(("w", ("tensor", "fsdp")),))
+    for shape, expected in {(4, 4): ("tensor", "fsdp"), (3, 4): (None, "fsdp"), (4, 3): ("tensor", None)}.items():
+        leaf = {"w": jax.ShapeDtypeStruct(shape, jnp.float32)}
+        assert padded(rules.shardings(leaf, mesh)["w"].spec, 2) == expected
+
+
+def test_the_shape_rule_splits_the_largest_divisible_dimension_of_large_tensors():
+    mesh, partition = make_mesh(2, 4, 1), Partition(min_size=48)
+    assert partition.shape_rule((4, 12), mesh) == [None, "fsdp"]
+    assert partition.shape_rule((12, 4), mesh) == ["fsdp", None]
+    assert partition.shape_rule((8, 9), mesh) == ["fsdp", None]
+    assert partition.shape_rule((7, 9), mesh) == [None, None]
+    assert partition.shape_rule((4, 11), mesh) == [None, None]  # 44 elements
+    assert partition.shape_rule((), mesh) == []
+
+
+# ---- batches ----
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8)])
+def test_put_keeps_every_value_and_splits_rows_over_data_and_fsdp(sizes):
+    placement, size = Placement(make_mesh(*sizes)), 8
+    batch = {"image": np.arange(size * 6, dtype=np.uint8).reshape(size, 2, 3), "label": np.arange(size, dtype=np.int32)}
+    rows = placement.rows(size)
+    assert rows == list(range(size))  # one process holds all of them
+    placed = placement.put({key: value[rows] for key, value in batch.items()}, size)
+    for key, value in batch.items():
+        np.testing.assert_array_equal(placed[key], value)
+        assert placed[key].dtype == value.dtype
+        per_device = size // placement.batch_divisor
+        assert {shard.data.shape[0] for shard in placed[key].addressable_shards} == {per_device}
+
+
+@pytest.mark.parametrize("sizes, divisor", [((8, 1, 1), 8), ((2, 4, 1), 8), ((2, 2, 2), 4), ((1, 1, 8), 1)])
+def test_round_up_gives_the_next_size_that_check_accepts(sizes, divisor):
+    placement = Placement(make_mesh(*sizes))
+    assert placement.batch_divisor == divisor
+    for size in range(1, 20):
+        rounded = placement.round_up(size)
+        placement.check(rounded)
+        assert size <= rounded < size + divisor
+        if size % divisor:
+            with pytest.raises(UserError, match=f"batch_size is {size}, .* {divisor} batch shards") as caught:
+                placement.check(size)
+            assert caught.value.exit_status == 2
+
+
+def test_check_says_which_number_is_wrong():
+    with pytest.raises(UserError, match="micro is 12"):
+        Placement(make_mesh()).check(12, "micro")
+
+
+def test_replicated_puts_everything_on_every_device():
+    x = jax.device_put(np.arange(3), replicated(make_mesh(2, 2, 2)))
+    assert len(x.addressable_shards) == 8 and all(shard.data.shape == (3,) for shard in x.addressable_shards)
