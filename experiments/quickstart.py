@@ -61,6 +61,7 @@ def get_config(arg=None):
         ),
         batch_size=c.get_oneway_ref("batch_size"),
         seed=c.get_oneway_ref("seed"),
+        expected_classes=c.get_oneway_ref("num_classes"),
     )
     test = spec(
         pipeline.EvalData,

@@ -66,6 +66,7 @@ def get_config(arg=None):
         transform=spec(small_image.small_train_transform, size=size, padding=2, hflip=0.5, channels=1),
         batch_size=c.get_oneway_ref("batch_size"),
         seed=seed,
+        expected_classes=c.get_oneway_ref("num_classes"),
     )
     transform = spec(small_image.small_eval_transform, size=size, channels=1)
     test = spec(

@@ -4,6 +4,9 @@
     python -m swin_jax.launch --config=experiments/swin_in1k.py:variant=tiny --workdir=runs/swin_tiny \
         --config.data_dir=data
 
+With `folder` the images lie in data/train/CLASS/ and data/val/CLASS/ instead; for classes of your own give their number
+and that of the training images as well: `--config.num_classes=7 --config.num_train=2100`.
+
 Published top-1 / top-5 at 224 x 224 (the README of microsoft/Swin-Transformer; theirs, not ours), 300 epochs:
 
     variant    top-1  top-5  parameters  GFLOPs  drop path
@@ -31,7 +34,7 @@ DROP_PATH = dict(tiny=0.2, tiny_c24=0.2, small=0.3, base=0.5)
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, variant=tuple(DROP_PATH), fake=False)
+    arg = parse_arg(arg, variant=tuple(DROP_PATH), folder=False, fake=False)
     c24 = arg.variant == "tiny_c24"
     c = ConfigDict(dict(seed=0, epochs=300, warmup_epochs=20, batch_size=1024, num_train=1_281_167, num_classes=1000))
     c.update(image_size=256 if c24 else 224, base_lr=5e-4, warmup_lr=5e-7, min_lr=5e-6, max_bad_records=1000)
@@ -74,21 +77,30 @@ def get_config(arg=None):
         mix_group=128,
         erase_probability=0.25,
     )
+    if arg.folder:
+        train = spec(sources.image_folder, root=ref("data_dir"), split="train")
+        validation = spec(sources.image_folder, root=ref("data_dir"), split="val")
+    else:
+        train = spec(sources.tfds, name="imagenet2012", split="train", data_dir=ref("data_dir"))
+        validation = spec(sources.tfds, name="imagenet2012", split="validation", data_dir=ref("data_dir"))
     c.data = spec(
         pipeline.TrainData,
-        source=spec(sources.tfds, name="imagenet2012", split="train", data_dir=ref("data_dir")),
+        source=train,
         transform=spec(image.train_transform, size=ref("image_size"), auto_augment="rand-m9-mstd0.5-inc1"),
         batch_size=ref("batch_size"),
         seed=ref("seed"),
         num_workers=16,
+        expected_classes=ref("num_classes"),
+        expected_examples=ref("num_train"),
     )
     transform = dict(size=ref("image_size"), crop=True)
     val = spec(
         pipeline.EvalData,
-        source=spec(sources.tfds, name="imagenet2012", split="validation", data_dir=ref("data_dir")),
+        source=validation,
         transform=spec(image.eval_transform, **transform),
         batch_size=1024,
         num_workers=16,
+        expected_classes=ref("num_classes"),
     )
     c.evals = dict(val=dict(every=ref("steps_per_epoch"), run=spec(Accuracy, data=val)))
     c.predict = spec(

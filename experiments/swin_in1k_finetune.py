@@ -7,6 +7,8 @@
 to the new window (bicubic, as the official code does); the head becomes the 1,000 rows of the 22K head, which needs
 `--config.init_from.convert.class_map=map22kto1k.txt` or timm installed.
 
+`folder` as in swin_in1k.py.
+
 Published top-1 / top-5 (the README of microsoft/Swin-Transformer; theirs, not ours), 30 epochs at batch size 1024:
 
     arguments                        top-1  top-5  drop path
@@ -36,7 +38,7 @@ DROP_PATH = dict(tiny=0.1, small=0.2, base=0.2, large=0.2)
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, variant=tuple(DROP_PATH), size=("224", "384"), start=("22k", "1k"), fake=False)
+    arg = parse_arg(arg, variant=tuple(DROP_PATH), size=("224", "384"), start=("22k", "1k"), folder=False, fake=False)
     size, drop_path = int(arg.size), 0.5 if arg.start == "1k" else DROP_PATH[arg.variant]
     c = ConfigDict(dict(seed=0, epochs=30, warmup_epochs=5, batch_size=1024, num_train=1_281_167, num_classes=1000))
     c.update(image_size=size, base_lr=2e-5, warmup_lr=2e-8, min_lr=2e-7, max_bad_records=1000)
@@ -79,21 +81,30 @@ def get_config(arg=None):
         mix_group=128,
         erase_probability=0.25,
     )
+    if arg.folder:
+        train = spec(sources.image_folder, root=ref("data_dir"), split="train")
+        validation = spec(sources.image_folder, root=ref("data_dir"), split="val")
+    else:
+        train = spec(sources.tfds, name="imagenet2012", split="train", data_dir=ref("data_dir"))
+        validation = spec(sources.tfds, name="imagenet2012", split="validation", data_dir=ref("data_dir"))
     c.data = spec(
         pipeline.TrainData,
-        source=spec(sources.tfds, name="imagenet2012", split="train", data_dir=ref("data_dir")),
+        source=train,
         transform=spec(image.train_transform, size=ref("image_size"), auto_augment="rand-m9-mstd0.5-inc1"),
         batch_size=ref("batch_size"),
         seed=ref("seed"),
         num_workers=16,
+        expected_classes=ref("num_classes"),
+        expected_examples=ref("num_train"),
     )
     transform = dict(size=ref("image_size"), crop=size == 224)
     val = spec(
         pipeline.EvalData,
-        source=spec(sources.tfds, name="imagenet2012", split="validation", data_dir=ref("data_dir")),
+        source=validation,
         transform=spec(image.eval_transform, **transform),
         batch_size=1024,
         num_workers=16,
+        expected_classes=ref("num_classes"),
     )
     c.evals = dict(val=dict(every=ref("steps_per_epoch"), run=spec(Accuracy, data=val)))
     c.predict = spec(

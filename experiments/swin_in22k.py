@@ -73,6 +73,8 @@ def get_config(arg=None):
         batch_size=ref("batch_size"),
         seed=ref("seed"),
         num_workers=16,
+        expected_classes=ref("num_classes"),
+        expected_examples=ref("num_train"),
     )
     transform = dict(size=ref("image_size"), crop=True)
     # The release has no validation set: this watches the fit on a part of the training images.
@@ -82,6 +84,7 @@ def get_config(arg=None):
         transform=spec(image.eval_transform, **transform),
         batch_size=1024,
         num_workers=16,
+        expected_classes=ref("num_classes"),
     )
     c.evals = dict(train_part=dict(every=ref("steps_per_epoch"), run=spec(Accuracy, data=train_part)))
     c.predict = spec(

@@ -1,10 +1,15 @@
 """Checkpoints: Orbax behind open, save, restore, latest, and `load_params` for those who only want the model.
 
 A checkpoint is a folder `checkpoints/<step>` that is whole or absent: `params`, `ema` (if there is one), `rest` (step,
-optimizer state, mutable collections) and `meta` (JSON).
+optimizer state, mutable collections) and `meta` (JSON). `checksums.json` holds a CRC-32 of every file in them, because
+the arrays' files have none of their own: a flipped bit would be restored as it is.
 """
+import functools
+import json
+import logging
 import pathlib
 import shutil
+import zlib
 from typing import Any, Callable
 
 import jax
@@ -16,14 +21,21 @@ from swin_jax.errors import UserError
 from swin_jax.names import path_name
 from swin_jax.task import TrainState
 
+_CHECKSUMS = "checksums.json"
+
 
 def open(workdir: pathlib.Path, keep: int = 2) -> ocp.CheckpointManager:  # noqa: A001 (the four functions' names)
     """The checkpoints of a workdir; saving is asynchronous, the newest `keep` are kept.
 
     Debris of saves that were cut off is removed.
     """
+    # Called when all files of a save are written and its folder has not got its final name yet.
+    seal = ocp.AsyncOptions(post_finalization_callback=functools.partial(_write_checksums, folder(workdir)))
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, cleanup_tmp_directories=jax.process_index() == 0, enable_async_checkpointing=True
+        max_to_keep=keep,
+        cleanup_tmp_directories=jax.process_index() == 0,
+        enable_async_checkpointing=True,
+        async_options=seal,
     )
     return ocp.CheckpointManager(folder(workdir), options=options)
 
@@ -31,6 +43,32 @@ def open(workdir: pathlib.Path, keep: int = 2) -> ocp.CheckpointManager:  # noqa
 def folder(workdir: pathlib.Path) -> pathlib.Path:
     """Where the checkpoints of a workdir lie."""
     return pathlib.Path(workdir).absolute() / "checkpoints"
+
+
+def _write_checksums(directory: pathlib.Path) -> None:
+    for path in directory.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
+        (path / _CHECKSUMS).write_text(json.dumps(_checksums(path), indent=1) + "\n")
+
+
+def _checksums(path: pathlib.Path) -> dict[str, int]:
+    """The CRC-32 of every file in the parts of a checkpoint."""
+    sums = {}
+    for file in sorted(file for file in path.glob("*/**/*") if file.is_file()):
+        value = 0
+        with file.open("rb") as stream:
+            while block := stream.read(2**22):
+                value = zlib.crc32(block, value)
+        sums[str(file.relative_to(path))] = value
+    return sums
+
+
+def _check_whole(path: pathlib.Path) -> None:
+    """Raises ValueError if a file of a checkpoint is not what was saved."""
+    if (path / _CHECKSUMS).exists():
+        saved, found = json.loads((path / _CHECKSUMS).read_text()), _checksums(path)
+        wrong = sorted(file for file in saved.keys() | found.keys() if saved.get(file) != found.get(file))
+        if wrong:
+            raise ValueError(f"{wrong[0]} is not what was saved")
 
 
 def latest(manager: ocp.CheckpointManager) -> int | None:
@@ -95,12 +133,14 @@ def restore(
     for step in steps:
         path = pathlib.Path(manager.directory) / str(step)
         try:
+            _check_whole(path)
             saved, found = _saved_shapes(path), None
             if saved == wanted:
                 found = manager.restore(step, args=ocp.args.Composite(**parts, meta=ocp.args.JsonRestore()))
         except Exception as error:
             aside = pathlib.Path(manager.directory).parent / "damaged_checkpoints" / str(step)
-            warn(f"the checkpoint of step {step} is damaged ({_first_line(error)}); it is moved to {aside}")
+            last = _first_line(error)
+            warn(f"the checkpoint of step {step} is damaged ({last}); it is moved to {aside}")
             _move_aside(manager, path, aside)
             continue
         if found is None:
@@ -109,7 +149,10 @@ def restore(
         ema = found["ema"] if abstract.ema is not None else None
         return TrainState(rest["step"], found["params"], rest["opt_state"], rest["mutable"], ema), found["meta"]
     if steps:
-        raise UserError(f"none of the checkpoints in {manager.directory} (steps {sorted(steps)}) can be read")
+        raise UserError(
+            f"none of the checkpoints in {manager.directory} (steps {sorted(steps)}) can be read: {last}. They are in "
+            f"{aside.parent} now; the same command starts from scratch"
+        )
     return None
 
 
@@ -161,11 +204,13 @@ def load_params(workdir: pathlib.Path) -> tuple[dict, dict | None, dict]:
     for step in steps:
         path = directory / str(step)
         try:
+            _check_whole(path)
             ema = read_numpy(path / "ema") if (path / "ema").exists() else None
             meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path / "meta")
             return read_numpy(path / "params"), ema, meta
         except Exception as error:
             last = _first_line(error)
+            logging.getLogger(__name__).warning("the checkpoint %s is damaged (%s)", path, last)
     if steps:
         raise UserError(f"none of the checkpoints in {directory} (steps {sorted(steps)}) can be read: {last}")
     raise UserError(f"no checkpoint in {directory}")

@@ -17,7 +17,7 @@ from ml_collections import config_dict
 
 from swin_jax.errors import UserError
 
-# Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and everything that only looks at the run.
+# Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that only looks at the run.
 FREE = re.compile(
     r"^(mesh|partition|evals|predict|logs|init_from|checkpoint)\b|(^|\.)(total_steps|epochs|num_workers|num_threads"
     r"|prefetch|data_dir|root|path|in_memory|max_bad_records|\w+_every)$"
@@ -33,7 +33,10 @@ def spec(fn, **kwargs) -> ml_collections.ConfigDict:
         TypeError: an argument that `fn` does not have, or a required one that is missing.
     """
     values = {}
-    hints = typing.get_type_hints(fn.__init__ if inspect.isclass(fn) else fn)
+    try:
+        hints = typing.get_type_hints(fn.__init__ if inspect.isclass(fn) else fn)
+    except NameError:  # a library's annotations may name types that exist only for type checkers
+        hints = {}
     parameters = dict(inspect.signature(fn).parameters)
     # Flax modules have these two fields beside their own.
     for field in {"parent", "name"} - set(kwargs) if "parent" in parameters else ():

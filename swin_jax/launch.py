@@ -70,12 +70,16 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     values = define_flags()
     known = [f"--config.{key}" for key in _dotted(config)] + [f"--{name}" for name in values]
     _check_names(arguments, known)
+    tuples = {key: value for key in _dotted(config) if isinstance(value := _leaf(config, key), tuple)}
     command = [argv[0], *arguments]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=command)
         rest = values(command)
     except (flags.Error, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(str(error).strip().strip("'").splitlines()[0], 2) from None
+        # The argument, because the text of a KeyError is in quotes.
+        text = str(error.args[0] if error.args else "").strip() or type(error).__name__
+        raise UserError(text.splitlines()[0], 2) from None
+    _check_tuples(tuples, values.config)
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag; flags look like --config.key=value", 2)
     if not values.workdir:
@@ -91,6 +95,21 @@ def _dotted(config, prefix: str = "") -> list[str]:
         if hasattr(config[key], "keys"):
             keys += _dotted(config[key], f"{prefix}{key}.")
     return keys
+
+
+def _leaf(config, key: str):
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _check_tuples(before: dict[str, tuple], config) -> None:
+    """Raises UserError for an entry of another type in a tuple of numbers, which ml_collections lets pass."""
+    for key, old in before.items():
+        kinds = {type(entry) for entry in old}
+        for entry in _leaf(config, key) if kinds and kinds <= {int, float} else ():
+            if type(entry) not in kinds | ({int} if float in kinds else set()):
+                raise UserError(f"--config.{key} takes {'floats' if float in kinds else 'ints'}, not {entry!r}", 2)
 
 
 def _check_names(arguments: Sequence[str], known: Sequence[str]) -> None:
@@ -139,6 +158,9 @@ def run(argv: Sequence[str]) -> int:
         else:
             print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_status
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr, flush=True)
+        return 130
 
 
 def _cluster_detected() -> bool:

@@ -133,6 +133,7 @@ class Loop:
         )
         self.clock = logs.Clock(config.batch_size)
         self.bad = 0
+        self.tracing = False
 
     def run(self) -> int:
         """Trains to `total_steps` from wherever the workdir is, then evaluates. Returns an exit status."""
@@ -210,6 +211,7 @@ class Loop:
             self.log.text(f"error: {error}; the last good checkpoint is {f'step {kept}' if kept is not None else 'none'}")
             return NON_FINITE
         finally:
+            self.stop_trace()
             preemption.close()
         return DONE
 
@@ -268,7 +270,14 @@ class Loop:
         """Starts and stops the profiler around the steps that were asked for."""
         if self.profile and step == self.profile[0]:
             jax.profiler.start_trace(str(self.workdir / "profile"))
-        if self.profile and step == self.profile[1] + 1:
+            self.tracing = True
+        if self.tracing and step > self.profile[1]:
+            self.stop_trace()
+
+    def stop_trace(self) -> None:
+        """Writes the trace, if one is being taken."""
+        if self.tracing:
+            self.tracing = False
             jax.block_until_ready(self.state.step)
             jax.profiler.stop_trace()
             self.log.text(f"profile of steps {self.profile[0]}-{self.profile[1]} in {self.workdir / 'profile'}")

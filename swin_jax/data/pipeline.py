@@ -50,6 +50,8 @@ class TrainData:
         a container must allow for num_workers * (prefetch + 2) of them.
       num_threads: reading threads where num_workers is 0; 0 reads when a batch is asked for.
       prefetch: batches kept ready (by each worker).
+      expected_classes: what the model is made for; 0 does not check.
+      expected_examples: what epochs are counted with; 0 does not check.
     """
 
     source: Source
@@ -59,9 +61,11 @@ class TrainData:
     num_workers: int = 0
     num_threads: int = 2
     prefetch: int = 4
+    expected_classes: int = 0
+    expected_examples: int = 0
 
     def __post_init__(self):
-        _check(self.source, self.batch_size)
+        _check(self.source, self.batch_size, self.expected_classes, self.expected_examples)
         if not 0 <= self.seed < 2**32:
             raise UserError(f'the data seed must be between 0 and 2**32 - 1, not {self.seed}')
 
@@ -107,6 +111,7 @@ class EvalData:
       num_workers: loader processes; 0 reads in threads of this process.
       num_threads: reading threads where num_workers is 0; 0 reads when a batch is asked for.
       prefetch: batches kept ready (by each worker).
+      expected_classes: what the model is made for; 0 does not check.
     """
 
     source: Source
@@ -115,9 +120,10 @@ class EvalData:
     num_workers: int = 0
     num_threads: int = 2
     prefetch: int = 4
+    expected_classes: int = 0
 
     def __post_init__(self):
-        _check(self.source, self.batch_size)
+        _check(self.source, self.batch_size, self.expected_classes)
 
     @property
     def num_examples(self) -> int:
@@ -263,11 +269,17 @@ def _closing(iterator) -> Iterator[dict[str, np.ndarray]]:
         iterator.close()
 
 
-def _check(source: Source, batch_size: int) -> None:
+def _check(source: Source, batch_size: int, classes: int, examples: int = 0) -> None:
     if len(source) == 0:
         raise UserError('the data set has no examples')
     if batch_size < 1:
         raise UserError(f'batch_size must be at least 1, not {batch_size}')
+    found = len(source.class_names)
+    if classes and found != classes:
+        raise UserError(f'the data set has {found} classes, the config {classes}: give --config.num_classes={found}', 2)
+    if examples and len(source) != examples:
+        found = len(source)
+        raise UserError(f'the data set has {found} examples, the config {examples}: give --config.num_train={found}', 2)
 
 
 def _check_rows(rows: Sequence[int], batch_size: int) -> tuple[int, ...]:

@@ -171,7 +171,7 @@ def tfds(
     return CachedSource(source) if in_memory else source
 
 
-def image_folder(root: str, split: str | None = None) -> FileSource:
+def image_folder(root: str | None, split: str | None = None) -> FileSource:
     """Images in one sub-folder for each class, at any depth, classes and files in sorted order (as torchvision's).
 
     Args:
@@ -181,6 +181,8 @@ def image_folder(root: str, split: str | None = None) -> FileSource:
     Returns:
       The source. Raises UserError where the folder is missing, has no class folder, or a class has no image.
     """
+    if not root:
+        raise UserError('an image folder needs its path: give --config.data_dir=DIR')
     folder = _existing_folder(os.path.join(root, split) if split else root)
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith('.'))
     if not names:

@@ -87,9 +87,10 @@ def test_no_gather_of_the_qkv_activation():
     placement, t, shardings, step = prepare((2, 2, 2))
     shapes = jax.eval_shape(t.init, jax.random.key(0))
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    count = 64  # so that any activation is larger than any parameter
     rows = jax.NamedSharding(placement.mesh, sharding.BATCH)
-    batch = {"image": jax.ShapeDtypeStruct((BATCH, 32, 32, 3), jnp.uint8, sharding=rows),
-             "label": jax.ShapeDtypeStruct((BATCH,), jnp.int32, sharding=rows)}  # fmt: skip
+    batch = {"image": jax.ShapeDtypeStruct((count, 32, 32, 3), jnp.uint8, sharding=rows),
+             "label": jax.ShapeDtypeStruct((count,), jnp.int32, sharding=rows)}  # fmt: skip
     with jax.set_mesh(placement.mesh):
         text = step.lower(abstract, batch, {}).compile().as_text()
     moves = re.findall(r"= ([^=]*?) (all-gather|all-to-all|collective-permute)(?:-start)?\(", text)
@@ -99,6 +100,6 @@ def test_no_gather_of_the_qkv_activation():
         for dims in re.findall(r"f32\[([\d,]*)\]", shape)
     ]
     largest_parameter = max(leaf.size for leaf in jax.tree.leaves(shapes.params))
-    smallest_qkv = BATCH // 4 * 16 * 3 * 32 // 2  # of one device, last stage: rows x tokens x 3 x channels / tensor
+    smallest_qkv = count // 4 * 16 * 3 * 32 // 2  # of one device, last stage: rows x tokens x 3 x channels / tensor
     assert sizes, "under fsdp parameters are gathered"
     assert max(sizes) <= largest_parameter < smallest_qkv

@@ -1,7 +1,6 @@
 """Accuracy over whole sets, against numpy: any length, any batch size, padding, few classes, NaN."""
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -1,0 +1,174 @@
+"""Own images in folders, first weights, linear probing, prediction; and what bad input gets."""
+import csv
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import swin_jax
+from swin_jax import checkpoint
+from swin_jax.names import flatten
+
+SMALL = ("--config.image_size=32", "--config.task.input_shape=(32,32,3)", "--config.task.model.embed_dim=16",
+         "--config.task.model.depths=(1,1)", "--config.task.model.num_heads=(1,2)", "--config.task.model.window_size=4",
+         "--config.task.model.dtype=float32", "--config.data.num_workers=0", "--config.evals.val.run.data.num_workers=0",
+         "--config.evals.val.run.data.batch_size=8", "--config.batch_size=8", "--config.epochs=2",
+         "--config.warmup_epochs=0", "--config.checkpoint.every=2", "--config.logs.every=1")  # fmt: skip
+DATA = ("--config.num_classes=2", "--config.num_train=16")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes, bright and dark, 8 training and 3 validation images each."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 3)):
+        for kind, low in (("bright", 150), ("dark", 0)):
+            (root / split / kind).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(low, low + 100, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / kind / f"{i}.jpg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """A workdir of four steps on the folder."""
+    from swin_jax import launch
+
+    workdir = tmp_path_factory.mktemp("trained")
+    config = pathlib.Path(__file__).parents[2] / "experiments" / "swin_in1k.py"
+    status = launch.run(["launch", f"--config={config}:folder", f"--workdir={workdir}", f"--config.data_dir={folder}",
+                         *SMALL, *DATA, "--config.task.ema_decay=0.9"])  # fmt: skip
+    assert status == 0
+    return workdir
+
+
+def test_prediction_writes_names_and_pictures(trained, folder, launch):
+    flags = (*SMALL, *DATA, "--config.task.ema_decay=0.9")
+    status, out, err = launch("experiments/swin_in1k.py:folder", trained, *flags, f"--predict={folder / 'val'}")
+    assert status == 0, err
+    rows = list(csv.DictReader(open(trained / "predictions.csv")))
+    assert len(rows) == 6 and list(rows[0]) == ["image", "class_1", "probability_1", "class_2", "probability_2"]
+    assert {row["class_1"] for row in rows} <= {"bright", "dark"}
+    for row in rows:
+        np.testing.assert_allclose(float(row["probability_1"]) + float(row["probability_2"]), 1, atol=1e-5)
+    assert Image.open(trained / "predictions.png").size[0] > 300
+    # The notebook's door gives the same numbers.
+    model, variables = swin_jax.load(weights=trained)
+    path = folder / "val" / rows[0]["image"]
+    probabilities = jax.nn.softmax(model.apply(variables, swin_jax.preprocess(trained)(path)))[0]
+    expected = {row: float(rows[0][f"probability_{i}"]) for i in (1, 2) for row in (rows[0][f"class_{i}"],)}
+    np.testing.assert_allclose(probabilities, [expected["bright"], expected["dark"]], atol=1e-4)
+
+
+def test_linear_probing_is_an_override(trained, folder, tmp_path, launch):
+    status, _, err = launch(
+        "experiments/swin_in1k.py:folder", tmp_path, *SMALL, *DATA, f"--config.data_dir={folder}",
+        f"--config.init_from.path={trained}", "--config.init_from.backbone=true", "--config.task.tx.freeze=^(?!head)",
+    )  # fmt: skip
+    assert status == 0, err
+    assert "not taken: head/bias, head/kernel" in err
+    _, before, _ = checkpoint.load_params(trained)  # the average is what is taken
+    after, _, _ = checkpoint.load_params(tmp_path)
+    before, after = flatten(before), flatten(after)
+    assert any((before[path] != after[path]).any() for path in after if path.startswith("head/"))
+    for path in after:
+        if not path.startswith("head/"):
+            np.testing.assert_array_equal(before[path], after[path], err_msg=path)
+
+
+def test_fine_tuning_from_a_workdir_resizes_windows_and_heads(trained, folder, tmp_path, launch):
+    flags = [flag.replace("window_size=4", "window_size=5") for flag in SMALL]
+    flags = [flag.replace("image_size=32", "image_size=40").replace("(32,32,3)", "(40,40,3)") for flag in flags]
+    with pytest.warns(UserWarning, match="resized"):
+        status, _, err = launch("experiments/swin_in1k_finetune.py:folder", tmp_path, *flags, *DATA,
+                                f"--config.data_dir={folder}", f"--config.init_from.path={trained}")  # fmt: skip
+    assert status == 0 and f"starts from {trained}" in err
+
+
+def test_weights_that_do_not_fit_are_listed(trained, folder, tmp_path, launch):
+    flags = [*SMALL, "--config.num_classes=2", "--config.num_train=16", f"--config.data_dir={folder}"]
+    flags[4] = "--config.task.model.num_heads=(2,4)"
+    status, _, err = launch("experiments/swin_in1k.py:folder", tmp_path, *flags, f"--config.init_from.path={trained}",
+                            "--config.task.model.ape=true")  # fmt: skip
+    assert status == 1
+    for part in ("missing: absolute_pos_embed", "unexpected: none", "layers_0/blocks_0/attn/qkv/kernel (file (16, 3, 1, 16)",
+                 "layers_1/blocks_0/attn/relative_position_bias_table"):  # fmt: skip
+        assert part in err
+
+
+def test_a_fine_tuning_without_weights_says_what_it_needs(folder, tmp_path, launch):
+    status, _, err = launch("experiments/swin_in1k_finetune.py:folder", tmp_path, *SMALL, *DATA,
+                            f"--config.data_dir={folder}")  # fmt: skip
+    assert status == 2 and "--config.init_from.path=" in err
+
+
+def test_other_numbers_of_classes_and_images_are_named(folder, tmp_path, launch):
+    status, _, err = launch("experiments/swin_in1k.py:folder", tmp_path, *SMALL, f"--config.data_dir={folder}")
+    assert status == 2 and "--config.num_classes=2" in err
+    status, _, err = launch("experiments/swin_in1k.py:folder", tmp_path, *SMALL, f"--config.data_dir={folder}", DATA[0])
+    assert status == 2 and "--config.num_train=16" in err
+
+
+@pytest.fixture
+def damaged_folder(folder, tmp_path):
+    import shutil
+
+    copy = tmp_path / "damaged"
+    shutil.copytree(folder, copy)
+    for name in ("bright/3.jpg", "dark/5.jpg"):
+        data = (copy / "train" / name).read_bytes()
+        (copy / "train" / name).write_bytes(data[: len(data) // 3])
+    return copy
+
+
+def test_truncated_images_are_named_replaced_and_counted(damaged_folder, tmp_path, launch, caplog):
+    arguments = ("experiments/swin_in1k.py:folder", tmp_path / "run", *SMALL, *DATA, f"--config.data_dir={damaged_folder}")
+    status, _, err = launch(*arguments)
+    assert status == 0, err
+    assert "dark/5.jpg" in caplog.text and "bright/3.jpg" in caplog.text
+    text = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert any('"data/bad_records": 4.0' in line for line in text)  # two in each of two epochs
+
+
+def test_too_many_truncated_images_stop_the_run(damaged_folder, tmp_path, launch):
+    arguments = ("experiments/swin_in1k.py:folder", tmp_path / "run", *SMALL, *DATA, f"--config.data_dir={damaged_folder}")
+    status, _, err = launch(*arguments, "--config.max_bad_records=2")
+    assert status == 1 and "more than max_bad_records=2" in err
+
+
+def test_a_truncated_image_in_an_evaluation_is_named(damaged_folder, tmp_path, launch):
+    path = damaged_folder / "val" / "dark" / "1.jpg"
+    path.write_bytes(path.read_bytes()[:400])
+    status, _, err = launch("experiments/swin_in1k.py:folder", tmp_path / "run", *SMALL, *DATA,
+                            f"--config.data_dir={damaged_folder}", "--config.max_bad_records=100")  # fmt: skip
+    assert status == 1 and "dark/1.jpg" in err
+
+
+@pytest.mark.parametrize(
+    "config, flags, status, says",
+    [
+        ("swin_fashion_mnist.py", ("--config.data_dir=nowhere",), 1, "swin_jax.data.builders.fashion_mnist"),
+        ("swin_in1k.py", ("--config.data_dir=nowhere",), 1, "swin_jax.data.builders.imagenet2012"),
+        ("swin_in1k.py:folder", (), 1, "--config.data_dir="),
+        ("quickstart.py:fake", ("--config.batch_size=12",), 2, "12, which is not a multiple of the 8 batch shards"),
+        ("quickstart.py:fake", ("--config.mesh.tensor=3",), 2, "tensor=3 does not fit 8 devices"),
+        ("quickstart.py:fake", ("--config.task.accumulate=3",), 2, "batch_size 8 is not a multiple of accumulate 3"),
+        ("quickstart.py:fake", ("--predict=nowhere",), 1, "train first"),
+        ("quickstart.py:fake", ("--config.init_from.path=nowhere",), 1, "neither a workdir"),
+    ],
+)
+def test_one_line_says_what_to_do(config, flags, status, says, tmp_path, launch):
+    found, _, err = launch(f"experiments/{config}", tmp_path, *flags)
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
+    assert found == status and len(errors) == 1 and says in errors[0], err
+    assert "Traceback" not in err
+
+
+def test_a_profile_is_written(tmp_path, launch):
+    status, _, err = launch("experiments/quickstart.py:fake", tmp_path, "--profile=2-3")
+    assert status == 0 and "profile of steps 2-3" in err
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))

@@ -1,0 +1,189 @@
+"""The classification task on a tiny problem: what it holds, what its loss is, that it learns, and what stays frozen."""
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from swin_jax import names, optim
+from swin_jax.models.swin import Swin
+from swin_jax.ops import losses, mixing
+from swin_jax.tasks.classification import Classification
+
+SHAPE, CLASSES = (4, 4, 1), 3
+PLAIN = dict(label_smoothing=0.0, erase_probability=0.0, mixup=0.0, cutmix=0.0)
+
+
+class Net(nn.Module):
+    """Two layers; the first is the backbone."""
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        assert image.dtype == jnp.float32
+        x = nn.Dense(8, name="backbone")(image.reshape(image.shape[0], -1))
+        return nn.Dense(CLASSES, name="head")(nn.tanh(x))
+
+
+def task(tx=None, model=None, **options):
+    tx = tx or optim.adamw(optim.constant(2e-2), weight_decay=0.05)
+    return Classification(model or Net(), tx, SHAPE, CLASSES, mean=(0.4,), std=(0.3,), **options)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """One pattern per class, with noise."""
+    rng = np.random.default_rng(0)
+    label = np.arange(16, dtype=np.int32) % CLASSES
+    image = rng.integers(40, 200, (CLASSES, *SHAPE))[label] + rng.integers(-30, 30, (16, *SHAPE))
+    return {"image": jnp.asarray(image, jnp.uint8), "label": jnp.asarray(label)}
+
+
+def start(item):
+    return jax.jit(item.init)(jax.random.key(0))
+
+
+def train(item, batch, steps=10):
+    """(first state, last state, losses)."""
+    first = state = start(item)
+    step, values = jax.jit(item.train_step), []
+    for _ in range(steps):
+        state, metrics = step(state, batch, {})
+        values.append(float(metrics["loss"]))
+    return first, state, values
+
+
+def logits(item, state, batch):
+    return item.model.apply({"params": state.params}, (batch["image"].astype(jnp.float32) / 255 - 0.4) / 0.3)
+
+
+def equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+# ---- state ----
+
+
+def test_the_first_state_has_an_average_only_where_one_is_kept():
+    plain, averaged = start(task()), start(task(ema_decay=0.9))
+    assert plain.step == 0 and plain.step.dtype == jnp.int32 and plain.ema is None and plain.mutable == {}
+    assert equal(averaged.params, averaged.ema) and equal(plain.params, averaged.params)
+    assert set(plain.params) == {"backbone", "head"}
+
+
+def test_the_average_lags_behind_and_does_not_change_what_is_learnt(batch):
+    _, plain, _ = train(task(**PLAIN), batch, 3)
+    first, averaged, _ = train(task(**PLAIN, ema_decay=0.9), batch, 3)
+    assert equal(plain.params, averaged.params)
+    for old, average, new in zip(*map(jax.tree.leaves, (first.params, averaged.ema, averaged.params))):
+        assert np.linalg.norm(average - old) < 0.5 * np.linalg.norm(new - old)
+        assert np.linalg.norm(average - old) > 0
+
+
+# ---- loss ----
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_without_mixing_the_loss_is_cross_entropy_with_smoothed_labels(batch, smoothing):
+    item = task(**{**PLAIN, "label_smoothing": smoothing})
+    state = start(item)
+    loss, (metrics, mutable) = item.loss(state.params, {}, batch, jax.random.key(5))
+    log_p = jax.nn.log_softmax(logits(item, state, batch))
+    own = log_p[jnp.arange(16), batch["label"]]
+    np.testing.assert_allclose(loss, -((1 - smoothing) * own + smoothing * log_p.mean(-1)).mean(), rtol=1e-6)
+    assert metrics == {} and mutable == {}
+    assert loss == item.loss(state.params, {}, batch, jax.random.key(6))[0]
+
+
+@pytest.mark.parametrize(
+    "options", [{"mixup": 0.8}, {"cutmix": 1.0}, {"erase_probability": 1.0}, {"mixup": 0.8, "cutmix": 1.0}]
+)
+def test_each_part_of_the_regularisation_can_be_on_alone_and_is_random(batch, options):
+    item, off = task(**{**PLAIN, **options}, mix_group=2), task(**PLAIN)
+    params = start(off).params
+    loss = jax.jit(lambda key: item.loss(params, {}, batch, key)[0])
+    values = {float(loss(jax.random.key(i))) for i in range(3)}
+    assert len(values) == 3 and float(off.loss(params, {}, batch, jax.random.key(0))[0]) not in values
+    assert all(math.isfinite(value) for value in values)
+
+
+def test_mixing_comes_after_erasing_and_normalising_and_mixes_smoothed_targets(batch):
+    item = task(erase_probability=1.0, mix_group=4)
+    state, key = start(item), jax.random.key(3)
+    erase_key, mix_key, _ = jax.random.split(key, 3)
+    image = mixing.random_erase(erase_key, (batch["image"].astype(jnp.float32) / 255 - 0.4) / 0.3, 1.0)
+    target = losses.smooth_one_hot(batch["label"], CLASSES, 0.1)
+    image, target = mixing.mix(mix_key, image, target, 0.8, 1.0, 1.0, 0.5, 4)
+    expected = losses.soft_cross_entropy(item.model.apply({"params": state.params}, image), target).mean()
+    np.testing.assert_allclose(item.loss(state.params, {}, batch, key)[0], expected, rtol=1e-6)
+
+
+def test_a_step_is_a_function_of_seed_and_step(batch):
+    options = {**PLAIN, "mixup": 0.8}
+    first, other = (jax.jit(task(**options, seed=seed).train_step) for seed in (0, 1))
+    state = start(task())
+    loss = lambda step, state: float(step(state, batch, {})[1]["loss"])  # noqa: E731
+    assert loss(first, state) == loss(first, state) != loss(other, state)
+    assert loss(first, state) != loss(first, state.replace(step=state.step + 1))
+
+
+# ---- learning ----
+
+
+def test_the_loss_falls_and_predictions_become_right(batch):
+    item = task(**PLAIN)
+    first, last, values = train(item, batch, 25)
+    assert values[-1] < 0.3 * values[0] and last.step == 25
+    found = jax.jit(item.predict)(last, batch, {})["logits"]
+    assert (found.argmax(-1) == batch["label"]).mean() > 0.9
+    np.testing.assert_allclose(found, logits(item, last, batch), atol=1e-5)
+    assert set(item.train_step(first, batch, {})[1]) == {"loss", "grad_norm", "learning_rate"}
+
+
+def test_accumulation_is_the_same_training_where_nothing_is_random(batch):
+    _, once, a = train(task(**PLAIN), batch, 5)
+    _, spread, b = train(task(**PLAIN, accumulate=4), batch, 5)
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+    assert spread.step == 5
+    for x, y in zip(jax.tree.leaves(once.params), jax.tree.leaves(spread.params)):
+        np.testing.assert_allclose(x, y, atol=2e-5)
+
+
+def test_a_linear_probe_leaves_the_backbone_as_it_was(batch):
+    item = task(optim.adamw(optim.constant(2e-2), weight_decay=0.5, freeze=r"^(?!head\.)"), **PLAIN)
+    first, last, values = train(item, batch, 20)
+    assert equal(first.params["backbone"], last.params["backbone"])
+    assert not np.array_equal(first.params["head"]["kernel"], last.params["head"]["kernel"])
+    assert values[-1] < 0.7 * values[0]
+    moments = [path for path in names.flatten(last.opt_state) if "backbone" in path]
+    assert moments == []
+
+
+# ---- with the model that it is made for ----
+
+
+def swin(**options):
+    shape = dict(image_size=4, patch_size=2, in_channels=1, embed_dim=4, depths=(2,), num_heads=(2,), window_size=2)
+    return Swin(num_classes=CLASSES, **shape, **options)
+
+
+def test_describe_counts_without_computing():
+    item = task(model=swin())
+    expected = sum(x.size for x in jax.tree.leaves(jax.eval_shape(item.init, jax.random.key(0)).params))
+    assert item.describe() == {"parameters": expected, "gflops_per_image": swin().flops() / 1e9}
+    assert task().describe() == {"parameters": 17 * 8 + 9 * CLASSES}
+    assert item.frozen_shapes() == item.load_frozen() == {}
+
+
+def test_drop_path_is_drawn_per_step_in_training_and_never_in_prediction(batch):
+    item = task(model=swin(drop_path_rate=0.5), **PLAIN)
+    state = start(item)
+    # The initial branches are so small that dropping them would not show.
+    state = state.replace(params=jax.tree.map(lambda x: x + 0.3, state.params))
+    loss = jax.jit(lambda key: item.loss(state.params, {}, batch, key)[0])
+    assert len({float(loss(jax.random.key(i))) for i in range(4)}) == 4
+    still = dataclasses.replace(item, model=swin(drop_path_rate=0.0))
+    found, expected = (jax.jit(each.predict)(state, batch, {})["logits"] for each in (item, still))
+    np.testing.assert_allclose(found, expected, atol=1e-6)

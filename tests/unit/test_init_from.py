@@ -1,0 +1,141 @@
+"""First weights from a workdir or a file: whole or the backbone only; everything that does not fit is listed."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from swin_jax import checkpoint, names
+from swin_jax.errors import UserError
+from swin_jax.init_from import InitFrom
+from swin_jax.task import TrainState
+
+
+class Task:
+    """What `load` looks at."""
+
+    model = "the model"
+
+
+def params(classes=3, value=1.0):
+    shapes = {"head/kernel": (4, classes), "head/bias": (classes,), "body/kernel": (2, 4), "body/bias": (4,)}
+    return names.unflatten({path: np.full(shape, value, np.float32) for path, shape in shapes.items()})
+
+
+def shapes(tree):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+def save(workdir, tree, ema=None):
+    manager = checkpoint.open(workdir)
+    tree, ema = jax.tree.map(jnp.asarray, (tree, ema))
+    checkpoint.save(manager, TrainState(jnp.int32(1), tree, {}, {}, ema), 1, {}, wait=True)
+    manager.close()
+
+
+def same(flat, tree):
+    expected = names.flatten(tree)
+    return flat.keys() == expected.keys() and all(np.array_equal(flat[path], expected[path]) for path in expected)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    save(path, params(value=2.0))
+    return path
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "weights.npz"
+    path.write_bytes(b"")
+    return path
+
+
+def test_nothing_is_read_where_no_path_is_given():
+    assert InitFrom().load(Task, shapes(params())) == ({}, "starts from scratch")
+
+
+def test_an_experiment_may_require_weights():
+    with pytest.raises(UserError, match="--config.init_from.path=") as caught:
+        InitFrom(required=True).load(Task, shapes(params()))
+    assert caught.value.exit_status == 2
+
+
+def test_a_workdir_gives_its_parameters(workdir):
+    found, report = InitFrom(path=str(workdir), required=True).load(Task, shapes(params()))
+    assert same(found, params(value=2.0))
+    assert report == f"starts from {workdir}: 4 of 4 parameters"
+
+
+def test_the_average_of_a_workdir_is_preferred(tmp_path):
+    save(tmp_path, params(value=2.0), ema=params(value=5.0))
+    found, _ = InitFrom(path=str(tmp_path)).load(Task, shapes(params()))
+    assert same(found, params(value=5.0))
+
+
+def test_a_file_goes_through_convert(weights):
+    calls = []
+    convert = lambda source, model: calls.append((source, model)) or {"params": params(value=7.0)}  # noqa: E731
+    found, report = InitFrom(path=str(weights), convert=convert).load(Task, shapes(params()))
+    assert same(found, params(value=7.0)) and calls == [(str(weights), "the model")] and str(weights) in report
+
+
+def test_a_workdir_goes_through_convert_too(workdir):
+    def convert(source, model):
+        assert model == "the model"
+        return {"params": jax.tree.map(lambda x: x * 2, source["params"])}
+
+    found, _ = InitFrom(path=str(workdir), convert=convert).load(Task, shapes(params()))
+    assert same(found, params(value=4.0))
+
+
+@pytest.mark.parametrize("classes", [3, 10])
+def test_the_backbone_alone_leaves_the_head_whatever_its_shape(workdir, classes):
+    found, report = InitFrom(path=str(workdir), backbone=True).load(Task, shapes(params(classes)))
+    assert set(found) == {"body/kernel", "body/bias"}
+    assert "2 of 4 parameters" in report and "not taken: head/bias, head/kernel" in report
+
+
+def test_the_backbone_alone_fits_where_one_side_has_no_head(workdir, weights):
+    no_head = {"body": params()["body"]}
+    found, _ = InitFrom(path=str(workdir), backbone=True).load(Task, shapes(no_head))
+    assert set(found) == {"body/kernel", "body/bias"}
+    init = InitFrom(path=str(weights), backbone=True, convert=lambda *_: {"params": no_head})
+    assert set(init.load(Task, shapes(params()))[0]) == {"body/kernel", "body/bias"}
+
+
+def test_what_the_head_is_can_be_said(workdir):
+    found, _ = InitFrom(path=str(workdir), backbone=True, head=r"bias$").load(Task, shapes(params()))
+    assert set(found) == {"head/kernel", "body/kernel"}
+
+
+def test_without_backbone_another_head_is_an_error(workdir):
+    with pytest.raises(UserError, match=r"other shape: head/bias \(file \(3,\), model \(10,\)\), head/kernel"):
+        InitFrom(path=str(workdir)).load(Task, shapes(params(10)))
+
+
+def test_every_key_that_does_not_fit_is_listed(workdir):
+    model = {"body": {"kernel": np.zeros((4, 2)), "scale": np.zeros(4)}, "head": params(5)["head"], "neck": np.zeros(1)}
+    with pytest.raises(UserError) as caught:
+        InitFrom(path=str(workdir)).load(Task, shapes(model))
+    assert str(caught.value) == (
+        f"{workdir} does not fit the model. missing: body/scale, neck; unexpected: body/bias; other shape: "
+        "body/kernel (file (2, 4), model (4, 2)), head/bias (file (3,), model (5,)), "
+        "head/kernel (file (4, 3), model (4, 5))"
+    )
+    with pytest.raises(UserError) as caught:
+        InitFrom(path=str(workdir), backbone=True).load(Task, shapes(model))
+    assert "head" not in str(caught.value) and "missing: body/scale, neck" in str(caught.value)
+
+
+def test_a_path_that_holds_no_weights_is_an_error(tmp_path, weights):
+    for init in (
+        InitFrom(path=str(tmp_path / "nothing"), convert=dict),
+        InitFrom(path=str(tmp_path), convert=dict),
+        InitFrom(path=str(weights)),
+    ):
+        with pytest.raises(UserError, match="neither a workdir with checkpoints nor a file of weights"):
+            init.load(Task, shapes(params()))
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="no checkpoint in"):
+        InitFrom(path=str(tmp_path)).load(Task, shapes(params()))

@@ -1,0 +1,148 @@
+"""The command line: what is wrong with it is said in one line, before anything is started or written."""
+import pytest
+
+from swin_jax import launch as launcher
+from swin_jax.errors import UserError
+
+QUICKSTART = "experiments/quickstart.py"
+
+
+@pytest.fixture(autouse=True)
+def no_run(monkeypatch):
+    """A command line that is good ends here; returns what it would have started."""
+    started = []
+    monkeypatch.setattr("swin_jax.train.train", lambda config, *rest: started.append((config, *rest)) or 0)
+    monkeypatch.setattr("swin_jax.predict.predict", lambda config, *rest: started.append((config, *rest)) or 0)
+    return started
+
+
+@pytest.mark.parametrize(
+    "config, flags, message",
+    [
+        (QUICKSTART, ["--config.batchsize=8"], "unknown flag --config.batchsize; did you mean --config.batch_size?"),
+        (QUICKSTART, ["--config.task.model.dropout_path=0"], "did you mean --config.task.model.drop_path_rate?"),
+        (QUICKSTART, ["--config.model.embed_dim=8"], "did you mean --config.task.model.embed_dim?"),
+        (QUICKSTART, ["--wokdir=x"], "unknown flag --wokdir; did you mean --workdir?"),
+        (QUICKSTART, ["--config.zzzzzz=1"], "unknown flag --config.zzzzzz"),
+        (QUICKSTART, ["--nodebugnans"], "unknown flag --nodebugnans"),
+        (QUICKSTART, ["--config.batch_size=many"], "batch_size=many: invalid literal for int() with base 10: 'many'"),
+        (QUICKSTART, ["--config.batch_size=1.5"], "batch_size"),
+        (QUICKSTART, ["--config.task.label_smoothing=x"], "label_smoothing"),
+        (QUICKSTART, ["--config.task.model.depths=2,x"], "--config.task.model.depths takes ints, not '2,x'"),
+        (QUICKSTART, ["--config.task.model.depths=(1.5,2)"], "--config.task.model.depths takes ints, not 1.5"),
+        (QUICKSTART, ["--config.task.model.depths="], "--config.task.model.depths takes ints, not ''"),
+        (QUICKSTART, ["--config.task.mean=dark"], "--config.task.mean takes floats, not 'dark'"),
+        (QUICKSTART, ["--config.task.model.qkv_bias=perhaps"], "qkv_bias"),
+        (QUICKSTART, ["--config.task.model=5"], "config.task.model"),
+        (QUICKSTART, ["--config.task.fn=5"], "config.task.fn"),
+        (QUICKSTART, ["--config.batch_size"], "batch_size"),
+        (QUICKSTART, ["--debug_nans=perhaps"], "debug_nans"),
+        (QUICKSTART, ["batch_size=8"], "'batch_size=8' is not a flag"),
+        (QUICKSTART, ["train"], "'train' is not a flag"),
+        (QUICKSTART, ["--profile=10"], "--profile=10 is not of the form a-b"),
+        (QUICKSTART, ["--profile=12-10"], "a-b with 1 <= a <= b"),
+        (QUICKSTART, ["--profile=0-3"], "a-b with 1 <= a <= b"),
+        (QUICKSTART, ["--profile=a-b"], "not of the form"),
+        (QUICKSTART, [f"--config={QUICKSTART}"], "give one --config"),
+        (QUICKSTART + ":fak", [], "unknown config argument 'fak'; did you mean 'fake'?"),
+        (QUICKSTART + ":fake=maybe", [], "neither true nor false"),
+        ("experiments/swin_in1k.py:variant=tinny", [], "did you mean 'tiny'?"),
+        ("experiments/quikstart.py", [], "did you mean 'experiments/quickstart.py'?"),
+        ("nowhere/at_all.py", [], "no experiment file 'nowhere/at_all.py'"),
+        ("swin_jax/errors.py", [], "defines no get_config"),
+        ("", [], "no experiment file"),
+    ],
+)
+def test_bad_input_exits_with_2_and_one_line(launch, tmp_path, no_run, config, flags, message):
+    status, out, err = launch(config, tmp_path / "run", *flags)
+    assert status == 2 and out == ""
+    assert message in err and err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert not no_run and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--workdir=x", "--config.seed=1"], "give one --config=FILE.py"),
+        (["--config", QUICKSTART, "--workdir=x"], "give one --config=FILE.py"),
+        ([f"--config={QUICKSTART}"], "give --workdir=DIR"),
+        ([f"--config={QUICKSTART}", "--workdir="], "give --workdir=DIR"),
+        ([f"--config={QUICKSTART}", "--workdir"], "workdir"),
+    ],
+)
+def test_config_and_workdir_are_needed(capsys, monkeypatch, root, no_run, argv, message):
+    monkeypatch.chdir(root)
+    assert launcher.run(["launch", *argv]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1 and not no_run
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "-help", "--helpfull"])
+def test_help_shows_examples_and_every_flag_and_exits_with_0(capsys, no_run, flag):
+    assert launcher.run(["launch", "--workdir=x", flag]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "python -m swin_jax.launch --config=experiments/quickstart.py" in out
+    for name in ("config", "workdir", "predict", "allow_change", "profile", "compilation_cache", "debug_nans"):
+        assert f"--{name}" in out
+    assert not no_run
+
+
+def test_no_arguments_at_all_show_the_help_as_an_error(capsys):
+    assert launcher.run(["launch"]) == 2
+    assert "python -m swin_jax.launch --config=experiments/quickstart.py" in capsys.readouterr().err
+
+
+def test_overrides_reach_the_config_and_what_refers_to_them(launch, tmp_path, no_run):
+    flags = ["--config.batch_size=16", "--config.task.model.depths=(1,1)", "--config.total_steps=7",
+             "--config.mesh.fsdp=2", "--config.task.model.qkv_bias=false", "--config.task.label_smoothing=0", "--config.init_from.path=a=b",
+             "--allow_change=seed", "--allow_change=task.tx", "--profile=3-5", "--config.task.tx.schedule.min_lr=1e-6",
+             "--config.task.mean=(1,)"]  # fmt: skip
+    status, out, err = launch(QUICKSTART, tmp_path / "run", *flags)
+    assert (status, out, err) == (0, "", "")
+    ((config, workdir, allow_change, profile),) = no_run
+    assert workdir == str(tmp_path / "run") and allow_change == ["seed", "task.tx"] and profile == (3, 5)
+    assert config.batch_size == config.data.batch_size == 16 and config.mesh.fsdp == 2
+    assert config.task.model.depths == (1, 1) and config.task.model.qkv_bias is False
+    assert config.total_steps == config.task.tx.schedule.total_steps == 7
+    assert config.task.label_smoothing == 0.0 and config.init_from.path == "a=b"
+    assert config.task.tx.schedule.min_lr == 1e-6
+    assert config.task.mean == (1,)
+    assert config.is_locked
+
+
+def test_one_process_runs_twice_without_remembering(launch, tmp_path, no_run):
+    launch(QUICKSTART, tmp_path, "--config.batch_size=16", "--profile=1-2")
+    launch(QUICKSTART, tmp_path)
+    assert [run[0].batch_size for run in no_run] == [16, 64] and no_run[1][3] is None
+
+
+def test_predict_goes_to_prediction(launch, tmp_path, no_run):
+    assert launch(QUICKSTART, tmp_path, "--predict=pictures")[0] == 0
+    ((_, workdir, images),) = no_run
+    assert (workdir, images) == (str(tmp_path), "pictures")
+
+
+def test_a_user_error_of_the_run_is_one_line_and_gives_its_status(launch, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise UserError("no data", 1)
+
+    monkeypatch.setattr("swin_jax.train.train", fail)
+    assert launch(QUICKSTART, tmp_path) == (1, "", "error: no data\n")
+
+
+def test_a_cluster_is_detected_by_its_variables_only(monkeypatch):
+    for name in ("JAX_COORDINATOR_ADDRESS", "SLURM_NTASKS", "SLURM_PROCID", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    assert not launcher._cluster_detected()
+    for found, variables in [
+        (True, {"JAX_COORDINATOR_ADDRESS": "host:1"}),
+        (True, {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}),
+        (False, {"SLURM_NTASKS": "2"}),
+        (False, {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}),
+        (True, {"TPU_WORKER_HOSTNAMES": "a,b"}),
+        (False, {"TPU_WORKER_HOSTNAMES": "a"}),
+    ]:
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            assert launcher._cluster_detected() is found, variables
