@@ -144,7 +144,9 @@ def test_the_loss_falls_and_predictions_become_right(batch):
 
 def test_accumulation_is_the_same_training_where_nothing_is_random(batch):
     _, once, a = train(task(**PLAIN), batch, 5)
-    _, spread, b = train(task(**PLAIN, accumulate=4), batch, 5)
+    item = task(**PLAIN, accumulate=4)
+    _, spread, b = train(item, batch, 5)
+    assert "length=4" in str(jax.make_jaxpr(item.train_step)(spread, batch, {}))
     np.testing.assert_allclose(a, b, rtol=1e-5)
     assert spread.step == 5
     for x, y in zip(jax.tree.leaves(once.params), jax.tree.leaves(spread.params)):

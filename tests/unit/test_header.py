@@ -55,6 +55,7 @@ def test_equal_frozen_arrays_pass_wherever_they_lie(tmp_path):
         frozen(1.0000001),
         {"net": {"kernel": frozen()["net"]["kernel"]}},
         {"net": {"kernel": frozen()["net"]["kernel"], "scale": frozen()["net"]["bias"]}},
+        {"net": {"bias": frozen()["net"]["bias"], "kernels": frozen()["net"]["kernel"]}},
         {"net": {**frozen()["net"], "more": np.zeros(1, np.float32)}},
         {},
     ],

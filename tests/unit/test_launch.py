@@ -22,6 +22,7 @@ def no_run(monkeypatch):
         (QUICKSTART, ["--config.batchsize=8"], "unknown flag --config.batchsize; did you mean --config.batch_size?"),
         (QUICKSTART, ["--config.task.model.dropout_path=0"], "did you mean --config.task.model.drop_path_rate?"),
         (QUICKSTART, ["--config.model.embed_dim=8"], "did you mean --config.task.model.embed_dim?"),
+        (QUICKSTART, ["--config.seeds.path=8"], "did you mean --config.init_from.path?"),
         (QUICKSTART, ["--wokdir=x"], "unknown flag --wokdir; did you mean --workdir?"),
         (QUICKSTART, ["--config.zzzzzz=1"], "unknown flag --config.zzzzzz"),
         (QUICKSTART, ["--nodebugnans"], "unknown flag --nodebugnans"),
@@ -94,7 +95,8 @@ def test_no_arguments_at_all_show_the_help_as_an_error(capsys):
 
 def test_overrides_reach_the_config_and_what_refers_to_them(launch, tmp_path, no_run):
     flags = ["--config.batch_size=16", "--config.task.model.depths=(1,1)", "--config.total_steps=7",
-             "--config.mesh.fsdp=2", "--config.task.model.qkv_bias=false", "--config.task.label_smoothing=0", "--config.init_from.path=a=b",
+             "--config.mesh.fsdp=2", "--config.task.model.qkv_bias=false", "--config.task.label_smoothing=0",
+             "--config.init_from.path=a=b",
              "--allow_change=seed", "--allow_change=task.tx", "--profile=3-5", "--config.task.tx.schedule.min_lr=1e-6",
              "--config.task.mean=(1,)"]  # fmt: skip
     status, out, err = launch(QUICKSTART, tmp_path / "run", *flags)
