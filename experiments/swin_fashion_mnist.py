@@ -33,7 +33,7 @@ def get_config(arg=None):
             in_channels=1,
             embed_dim=64,
             depths=(2, 2),
-            num_heads=(2, 4),
+            num_heads=(1, 2),
             window_size=4,
             drop_path_rate=0.05,
         ),
