@@ -1,4 +1,5 @@
 """Package metadata of swin_jax."""
+
 import pathlib
 
 import setuptools

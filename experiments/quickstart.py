@@ -5,6 +5,7 @@
 Data: `digits` of scikit-learn (1,797 grey images of 8 x 8 pixels), 80 % for training, 20 % for testing, stratified,
 split seed 0. Expected: about 98.5 % test accuracy at the last step.
 """
+
 from ml_collections import ConfigDict
 
 from swin_jax import optim, sharding
@@ -44,7 +45,8 @@ def get_config(arg=None):
                 warmup_prefix=True,
             ),
         ),
-        input_shape=(8, 8, 1),
+        image_size=c.get_oneway_ref("image_size"),
+        channels=1,
         num_classes=c.get_oneway_ref("num_classes"),
         seed=c.get_oneway_ref("seed"),
         mean=(0.3,),
@@ -56,9 +58,7 @@ def get_config(arg=None):
     c.data = spec(
         pipeline.TrainData,
         source=spec(sources.digits, split="train"),
-        transform=spec(
-            small_image.small_train_transform, size=c.get_oneway_ref("image_size"), padding=1, channels=1
-        ),
+        transform=spec(small_image.small_train_transform, size=c.get_oneway_ref("image_size"), padding=1, channels=1),
         batch_size=c.get_oneway_ref("batch_size"),
         seed=c.get_oneway_ref("seed"),
         expected_classes=c.get_oneway_ref("num_classes"),

@@ -6,6 +6,7 @@
 
 Data: 60,000 training and 10,000 test images, 28 x 28 grey, resized to 32 x 32 for a grid of 8 x 8 patches.
 """
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -48,7 +49,8 @@ def get_config(arg=None):
                 warmup_prefix=True,
             ),
         ),
-        input_shape=(32, 32, 1),
+        image_size=size,
+        channels=1,
         num_classes=c.get_oneway_ref("num_classes"),
         seed=seed,
         mean=(0.286,),
@@ -79,7 +81,9 @@ def get_config(arg=None):
     )
     c.evals = dict(test=dict(every=500, run=spec(Accuracy, data=test)))
     c.predict = spec(
-        pipeline.EvalData, source=spec(sources.flat_folder, root=""), transform=transform.copy_and_resolve_references(),
+        pipeline.EvalData,
+        source=spec(sources.flat_folder, root=""),
+        transform=transform.copy_and_resolve_references(),
         batch_size=64,
     )
     c.init_from = spec(InitFrom)

@@ -16,9 +16,11 @@ Published top-1 / top-5 at 224 x 224 (the README of microsoft/Swin-Transformer; 
     base       83.5   96.5    87.8 M     15.4    0.5
 
 Theirs ran on 8 V100 with 128 images each. The learning rate follows the batch size, base_lr * batch_size / 512.
-Quirks of the published runs are the default: `warmup_prefix=False` (the cosine spans the whole run and the rate drops at
-the end of the warm-up; the official default since October 2022 is True) and `delay=1` (update k uses the rate of k - 1).
+Quirks of the published runs are the default: `warmup_prefix=False` (the cosine spans the whole run and the rate drops
+at the end of the warm-up; the official default since October 2022 is True) and `delay=1` (update k uses the rate of
+k - 1).
 """
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -68,7 +70,7 @@ def get_config(arg=None):
             weight_decay=0.05,
             clip_norm=5.0,
         ),
-        input_shape=(c.image_size, c.image_size, 3),
+        image_size=ref("image_size"),
         num_classes=ref("num_classes"),
         seed=ref("seed"),
         label_smoothing=0.1,
@@ -121,7 +123,6 @@ def use_fakes(c):
     """No data and no time: a tiny model on made-up images."""
     c.update(epochs=1, warmup_epochs=0, batch_size=8, num_train=24, num_classes=10, image_size=32)
     c.task.model.update(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4)
-    c.task.input_shape = (32, 32, 3)
     for split, data in (("train", c.data), ("test", c.evals.val.run.data)):
         data.source = spec(fake.images, image_size=40, num_examples=24, split=split)
         data.update(num_workers=0, batch_size=8)

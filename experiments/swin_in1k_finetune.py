@@ -3,9 +3,9 @@
     python -m swin_jax.launch --config=experiments/swin_in1k_finetune.py:variant=base,size=384 \
         --workdir=runs/swin_base_384 --config.data_dir=data --config.init_from.path=swin_base_patch4_window7_224_22k.pth
 
-`init_from.path` is a file of official weights or a workdir of `swin_in22k.py` or `swin_in1k.py`. Bias tables are resized
-to the new window (bicubic, as the official code does); the head becomes the 1,000 rows of the 22K head, which needs
-`--config.init_from.convert.class_map=map22kto1k.txt` or timm installed.
+`init_from.path` is a file of official weights or a workdir of `swin_in22k.py` or `swin_in1k.py`. Bias tables are
+resized to the new window (bicubic, as the official code does); the head becomes the 1,000 rows of the 22K head, which
+needs `--config.init_from.convert.class_map=map22kto1k.txt` or timm installed.
 
 `folder` as in swin_in1k.py.
 
@@ -22,6 +22,7 @@ Published top-1 / top-5 (the README of microsoft/Swin-Transformer; theirs, not o
 
 At 384 pixels the evaluation resizes the whole picture, without a crop, as the official configs do.
 """
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -72,7 +73,7 @@ def get_config(arg=None):
             weight_decay=1e-8,
             clip_norm=5.0,
         ),
-        input_shape=(c.image_size, c.image_size, 3),
+        image_size=ref("image_size"),
         num_classes=ref("num_classes"),
         seed=ref("seed"),
         label_smoothing=0.1,
@@ -125,7 +126,7 @@ def use_fakes(c):
     """No data and no time: a tiny model on made-up images."""
     c.update(epochs=1, warmup_epochs=0, batch_size=8, num_train=24, num_classes=10, image_size=32)
     c.task.model.update(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4)
-    c.task.input_shape, c.init_from.required = (32, 32, 3), False
+    c.init_from.required = False
     for split, data in (("train", c.data), ("test", c.evals.val.run.data)):
         data.source = spec(fake.images, image_size=40, num_examples=24, split=split)
         data.update(num_workers=0, batch_size=8)

@@ -6,9 +6,9 @@
 
 90 epochs at 224 x 224 and batch size 4096. There is no published accuracy on ImageNet-22K itself; what is published is
 the accuracy on ImageNet-1K after `swin_in1k_finetune.py`. The paper states a weight decay of 0.01 and a linear decay of
-the learning rate; the released code and this file have 0.05 and a cosine. Needs a pod: the paper's runs took 64 V100 and
-more.
+the learning rate; the released code and this file have 0.05 and a cosine. Needs a pod.
 """
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -57,7 +57,7 @@ def get_config(arg=None):
             weight_decay=0.05,
             clip_norm=5.0,
         ),
-        input_shape=(c.image_size, c.image_size, 3),
+        image_size=ref("image_size"),
         num_classes=ref("num_classes"),
         seed=ref("seed"),
         label_smoothing=0.1,
@@ -105,7 +105,6 @@ def use_fakes(c):
     """No data and no time: a tiny model on made-up images."""
     c.update(epochs=1, warmup_epochs=0, batch_size=8, num_train=24, num_classes=10, image_size=32)
     c.task.model.update(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4)
-    c.task.input_shape = (32, 32, 3)
     for split, data in (("train", c.data), ("test", c.evals.train_part.run.data)):
         data.source = spec(fake.images, image_size=40, num_examples=24, split=split)
         data.update(num_workers=0, batch_size=8)

@@ -4,13 +4,15 @@ A checkpoint is a folder `checkpoints/<step>` that is whole or absent: `params`,
 optimizer state, mutable collections) and `meta` (JSON). `checksums.json` holds a CRC-32 of every file in them, because
 the arrays' files have none of their own: a flipped bit would be restored as it is.
 """
+
 import functools
 import json
 import logging
 import pathlib
 import shutil
 import zlib
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,16 +26,17 @@ from swin_jax.task import TrainState
 _CHECKSUMS = "checksums.json"
 
 
-def open(workdir: pathlib.Path, keep: int = 2) -> ocp.CheckpointManager:  # noqa: A001 (the four functions' names)
+def open(workdir: pathlib.Path, keep: int = 2, write: bool = True) -> ocp.CheckpointManager:  # noqa: A001 (the four functions' names)
     """The checkpoints of a workdir; saving is asynchronous, the newest `keep` are kept.
 
-    Debris of saves that were cut off is removed.
+    Debris of saves that were cut off is removed, unless `write` is False: another process may be saving there.
     """
     # Called when all files of a save are written and its folder has not got its final name yet.
     seal = ocp.AsyncOptions(post_finalization_callback=functools.partial(_write_checksums, folder(workdir)))
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
-        cleanup_tmp_directories=jax.process_index() == 0,
+        cleanup_tmp_directories=write and jax.process_index() == 0,
+        read_only=not write,
         enable_async_checkpointing=True,
         async_options=seal,
     )
@@ -112,14 +115,15 @@ def _first_line(error: Exception) -> str:
 
 
 def restore(
-    manager: ocp.CheckpointManager, abstract: TrainState, warn: Callable[[str], None]
+    manager: ocp.CheckpointManager, abstract: TrainState, warn: Callable[[str], None], write: bool = True
 ) -> tuple[TrainState, dict] | None:
     """The newest checkpoint that can be read, laid out as asked.
 
     Args:
         manager: from `open`.
         abstract: a TrainState of jax.ShapeDtypeStruct with shardings.
-        warn: is told of every checkpoint that is damaged; such a folder is moved to `damaged_checkpoints`.
+        warn: is told of every checkpoint that is damaged.
+        write: whether such a folder is moved to `damaged_checkpoints`, or stays where it is.
 
     Returns:
         (state, meta), or None where there is no checkpoint.
@@ -140,8 +144,9 @@ def restore(
         except Exception as error:
             aside = pathlib.Path(manager.directory).parent / "damaged_checkpoints" / str(step)
             last = _first_line(error)
-            warn(f"the checkpoint of step {step} is damaged ({last}); it is moved to {aside}")
-            _move_aside(manager, path, aside)
+            warn(f"the checkpoint of step {step} is damaged ({last})" + (f"; it is moved to {aside}" if write else ""))
+            if write:
+                _move_aside(manager, path, aside)
             continue
         if found is None:
             raise _other_model(path, saved, wanted)
@@ -149,9 +154,9 @@ def restore(
         ema = found["ema"] if abstract.ema is not None else None
         return TrainState(rest["step"], found["params"], rest["opt_state"], rest["mutable"], ema), found["meta"]
     if steps:
+        moved = f". They are in {aside.parent} now; the same command starts from scratch" if write else ""
         raise UserError(
-            f"none of the checkpoints in {manager.directory} (steps {sorted(steps)}) can be read: {last}. They are in "
-            f"{aside.parent} now; the same command starts from scratch"
+            f"none of the checkpoints in {manager.directory} (steps {sorted(steps)}) can be read: {last}{moved}"
         )
     return None
 
@@ -220,5 +225,7 @@ def read_numpy(path: pathlib.Path) -> dict:
     """One part of a checkpoint, `<step>/params` for example, as a tree of numpy arrays on any devices."""
     handler = ocp.PyTreeCheckpointHandler()
     tree = handler.metadata(path).tree
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree, is_leaf=lambda x: hasattr(x, "shape"))
+    as_numpy = jax.tree.map(
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree, is_leaf=lambda x: hasattr(x, "shape")
+    )
     return ocp.Checkpointer(handler).restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))

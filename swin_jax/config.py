@@ -3,6 +3,7 @@
 Besides the experiment files this is the only place that knows ml_collections. A spec is a ConfigDict with a callable
 under `fn` and its keyword arguments beside it, so that a config is plain Python whose every knob has a dotted key.
 """
+
 import difflib
 import importlib.util
 import inspect

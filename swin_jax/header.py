@@ -1,4 +1,5 @@
 """The run header: what ran, on what, with which versions. Printed at the start and kept as header.json."""
+
 import hashlib
 import importlib.metadata
 import json

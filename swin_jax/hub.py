@@ -1,8 +1,9 @@
 """Models with weights in one line: `load` and `preprocess`.
 
-    model, variables = swin_jax.load("swin_tiny_patch4_window7_224", weights="official")
-    logits = model.apply(variables, swin_jax.preprocess("swin_tiny_patch4_window7_224")("cat.jpg"))
+model, variables = swin_jax.load("swin_tiny_patch4_window7_224", weights="official")
+logits = model.apply(variables, swin_jax.preprocess("swin_tiny_patch4_window7_224")("cat.jpg"))
 """
+
 import dataclasses
 import difflib
 import json

@@ -1,4 +1,5 @@
 """Weights to start a run from: another run's workdir or a file of converted weights, whole or the backbone only."""
+
 import dataclasses
 import pathlib
 import re

@@ -2,6 +2,7 @@
 
 Exit status: 0 done, 1 error, 2 bad flag or config, 3 a loss that is not finite, 143 saved on SIGTERM.
 """
+
 import difflib
 import os
 import re
@@ -167,8 +168,10 @@ def _cluster_detected() -> bool:
     """Whether the environment names other processes of this job (what `jax.distributed.initialize` reads)."""
     if os.environ.get("JAX_COORDINATOR_ADDRESS"):
         return True
-    return int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ or (
-        len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
+    return (
+        int(os.environ.get("SLURM_NTASKS", 1)) > 1
+        and "SLURM_PROCID" in os.environ
+        or (len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1)
     )
 
 

@@ -6,6 +6,7 @@ float32, so that equal float32 values give equal text; NaN and infinity are null
 from run to run; all others are equal in a resumed and an uninterrupted run. For that, what belongs to step s is written
 before checkpoint s.
 """
+
 import contextlib
 import json
 import math

@@ -3,6 +3,7 @@
 Weight decay, learning-rate scales, freezing, partition rules and conversion are all functions of
 these names, so they are defined once, here.
 """
+
 import re
 
 import jax

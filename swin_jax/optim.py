@@ -8,6 +8,7 @@ A schedule is a function `schedule(step, scale=1.0) -> learning rate`, float32 s
 `scale` multiplies the base rate only. With layer-wise decay the layers so share the warm-up and the final rate, as in
 the official fine-tuning of SimMIM.
 """
+
 import math
 import re
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """Prediction of a folder of images with a run's checkpoint: predictions.csv and a sheet of pictures."""
+
 import csv
 import math
 import pathlib
@@ -7,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from swin_jax import checkpoint
+from swin_jax import checkpoint, sharding
 from swin_jax import config as configs
 from swin_jax.errors import UserError
-from swin_jax.train import first_state, put_tree, setup
+from swin_jax.train import first_state, setup
 
 SHEET = 40  # pictures on the sheet
 
@@ -40,9 +41,9 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
     at, data = setup(config), configs.build(config.predict)
     batch_size = at.placement.round_up(data.batch_size)
     with jax.set_mesh(at.placement.mesh):
-        state, meta = first_state(config, at, checkpoint.open(folder), lambda line: print(line, flush=True))
+        state, meta = first_state(config, at, checkpoint.open(folder, write=False), write=False)
         state = state if state.ema is None else state.replace(params=state.ema)
-        frozen = put_tree(at.task.load_frozen(), at.frozen)
+        frozen = sharding.put_tree(at.task.load_frozen(), at.frozen)
         probabilities = _probabilities(at, state, frozen, data, batch_size)
     names = meta.get("class_names") or [str(i) for i in range(probabilities.shape[-1])]
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, : min(top, len(names))]
@@ -53,7 +54,9 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
     if jax.process_index() == 0:
         with open(folder / "predictions.csv", "w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["image", *(f"{what}_{k + 1}" for k in range(order.shape[1]) for what in ("class", "probability"))])
+            writer.writerow(
+                ["image", *(f"{what}_{k + 1}" for k in range(order.shape[1]) for what in ("class", "probability"))]
+            )
             writer.writerows([name, *(v for c, p in ranks for v in (c, f"{p:.6f}"))] for name, ranks in rows)
         _sheet(folder / "predictions.png", data, rows[:SHEET])
         print(f"{len(rows)} images: {folder / 'predictions.csv'}, {folder / 'predictions.png'}", flush=True)

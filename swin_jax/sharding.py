@@ -3,6 +3,7 @@
 The mesh has the axes ('data', 'fsdp', 'tensor'). Parameters and optimizer state are laid out by a table of
 (regex on the path -> axis names), with a rule on shapes as the default; models carry no annotation.
 """
+
 import dataclasses
 import math
 import re
@@ -129,3 +130,18 @@ class Placement:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def of(abstract: Any) -> Any:
+    """The shardings of a tree of jax.ShapeDtypeStruct."""
+    return jax.tree.map(lambda x: x.sharding, abstract)
+
+
+def put_tree(tree: Any, abstract: Any) -> Any:
+    """Makes global arrays, laid out as `abstract` says, from host arrays that every process holds whole."""
+
+    def put(array, like):
+        array = np.asarray(array, like.dtype)
+        return jax.make_array_from_callback(like.shape, like.sharding, lambda index: array[index])
+
+    return jax.tree.map(put, tree, abstract)

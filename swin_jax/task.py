@@ -1,6 +1,8 @@
 """What a task is: the state that is trained and saved, the protocol that the loop calls, the usual gradient step."""
+
 import zlib
-from typing import Any, Callable, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import flax.struct
 import jax

@@ -1,17 +1,21 @@
 """The loop: build, shard, restore, step, log, evaluate, save. It knows no task, no model and no data set."""
+
 import dataclasses
 import math
 import pathlib
 import signal
+import sys
 import threading
 import time
-from typing import Any, Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from swin_jax import checkpoint, config as configs, header, logs, sharding
+from swin_jax import checkpoint, header, logs, sharding
+from swin_jax import config as configs
 from swin_jax.errors import UserError
 from swin_jax.names import path_name
 from swin_jax.task import Task, TrainState
@@ -50,43 +54,33 @@ def setup(config) -> Setup:
     return Setup(sharding.Placement(mesh), task, place(shapes), place(task.frozen_shapes()))
 
 
-def shardings(abstract: Any) -> Any:
-    """The shardings of a tree of jax.ShapeDtypeStruct."""
-    return jax.tree.map(lambda x: x.sharding, abstract)
-
-
-def put_tree(tree: Any, abstract: Any) -> Any:
-    """Makes global arrays, laid out as `abstract` says, from host arrays that every process holds whole."""
-
-    def put(array, like):
-        array = np.asarray(array, like.dtype)
-        return jax.make_array_from_callback(like.shape, like.sharding, lambda index: array[index])
-
-    return jax.tree.map(put, tree, abstract)
-
-
-def first_state(config, at: Setup, manager, warn: Callable[[str], None]) -> tuple[TrainState, dict]:
-    """The state to start from and the meta data of its checkpoint.
+def first_state(config, at: Setup, manager, write: bool) -> tuple[TrainState, dict]:
+    """The state to start from and the meta data of its checkpoint, {} where there is none.
 
     The order matters: the run's own checkpoints come before `init_from`, so that a run that is started again goes on.
     """
-    restored = checkpoint.restore(manager, at.abstract, warn)
+
+    def say(line):
+        print(line, file=sys.stderr, flush=True)
+
+    restored = checkpoint.restore(manager, at.abstract, say, write)
     if restored is not None:
         return restored
     # On a CPU the code of random numbers takes longer to optimise than to run.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    init = jax.jit(at.task.init, out_shardings=shardings(at.abstract), compiler_options=options)
+    init = jax.jit(at.task.init, out_shardings=sharding.of(at.abstract), compiler_options=options)
     state = init(jax.random.key(config.seed))
     flat, report = configs.build(config.init_from).load(at.task, at.abstract.params)
-    warn(report)
+    say(report)
     return state.replace(params=_replace(state.params, flat), ema=_replace(state.ema, flat)), {}
 
 
 def _replace(params: Any, flat: dict[str, np.ndarray]) -> Any:
     """Puts the arrays of {path: array} into a tree of parameters, laid out as what they replace."""
+
     def replace(path, old):
         new = flat.get(path_name(path))
-        return old if new is None else put_tree(new, old)
+        return old if new is None else sharding.put_tree(new, old)
 
     return jax.tree_util.tree_map_with_path(replace, params)
 
@@ -129,7 +123,7 @@ class Loop:
             for name, item in config.evals.items()
         }
         self.train_step = jax.jit(
-            self.at.task.train_step, donate_argnums=0, out_shardings=(shardings(self.at.abstract), None)
+            self.at.task.train_step, donate_argnums=0, out_shardings=(sharding.of(self.at.abstract), None)
         )
         self.clock = logs.Clock(config.batch_size)
         self.bad = 0
@@ -138,11 +132,11 @@ class Loop:
     def run(self) -> int:
         """Trains to `total_steps` from wherever the workdir is, then evaluates. Returns an exit status."""
         began, lead = time.monotonic(), jax.process_index() == 0
-        lines: list[str] = []
-        self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep)
-        self.state, meta = first_state(self.config, self.at, self.manager, lines.append)
-        self.frozen = put_tree(self.at.task.load_frozen(), self.at.frozen)
-        start, total = int(self.state.step), self.config.total_steps
+        total = self.config.total_steps
+        self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep, write=total > 0)
+        self.state, meta = first_state(self.config, self.at, self.manager, write=total > 0)
+        self.frozen = sharding.put_tree(self.at.task.load_frozen(), self.at.frozen)
+        start = int(self.state.step)
         self.bad = meta.get("bad_records", 0)
         facts = header.facts(self.config, self.at.task.describe(), self.at.placement.mesh, self.frozen)
         if lead:
@@ -155,7 +149,7 @@ class Loop:
         with logs.Logs(
             self.workdir, max(total, start), restored, lead, self.config.logs.wandb, configs.flatten(self.config)
         ) as self.log:
-            for line in [*header.lines(facts), *lines]:
+            for line in header.lines(facts):
                 self.log.text(line)
             if meta:
                 self.log.text(f"goes on from step {start} of {total}")
@@ -208,7 +202,9 @@ class Loop:
             # What is still being saved is the last good checkpoint.
             checkpoint.finish(self.manager)
             kept = checkpoint.latest(self.manager)
-            self.log.text(f"error: {error}; the last good checkpoint is {f'step {kept}' if kept is not None else 'none'}")
+            self.log.text(
+                f"error: {error}; the last good checkpoint is {f'step {kept}' if kept is not None else 'none'}"
+            )
             return NON_FINITE
         finally:
             self.stop_trace()
@@ -283,9 +279,7 @@ class Loop:
             self.log.text(f"profile of steps {self.profile[0]}-{self.profile[1]} in {self.workdir / 'profile'}")
 
 
-def train(
-    config, workdir: str, allow_change: Sequence[str] = (), profile: tuple[int, int] | None = None
-) -> int:
+def train(config, workdir: str, allow_change: Sequence[str] = (), profile: tuple[int, int] | None = None) -> int:
     """Runs an experiment in a workdir, from its newest checkpoint if it has one.
 
     Args:

@@ -1,4 +1,5 @@
-"""Every test runs on the CPU with 8 virtual devices, in full float32, and with rank promotion and our own deprecations as errors."""
+"""Every test runs on 8 virtual CPU devices, in full float32, with rank promotion and our own deprecations as errors."""
+
 import os
 import pathlib
 import tempfile

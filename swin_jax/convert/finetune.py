@@ -4,6 +4,7 @@ What `load_pretrained` of microsoft/Swin-Transformer does, step by step: positio
 bicubic interpolation; a head of other classes becomes zero, or the 1,000 rows of a 22K head. State dicts are in
 official names; `remap` takes the official and timm's layouts alike.
 """
+
 import functools
 import math
 import warnings

@@ -3,6 +3,7 @@
 The official list is `data/map22kto1k.txt` of microsoft/Swin-Transformer. It can be given by path, or derived from lists
 of synsets; either way it is compared with the official file's checksum.
 """
+
 import hashlib
 import importlib.util
 from pathlib import Path

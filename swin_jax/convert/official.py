@@ -4,6 +4,7 @@ Files of microsoft/Swin-Transformer (MIT licence, Microsoft), and the same weigh
 Face hub. Nothing is downloaded unless `fetch` is called. Two environment variables: SWIN_JAX_CACHE names the cache
 directory (default ~/.cache/swin_jax), SWIN_JAX_OFFLINE=1 forbids downloads.
 """
+
 import difflib
 import hashlib
 import json

@@ -2,6 +2,7 @@
 
 .pth, .pt and .pkl (see unpickle.py), .safetensors and .npz; told apart by their content, not by their name.
 """
+
 import json
 import zipfile
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 A state dict is {official name: numpy array in PyTorch's layout}.
 """
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 

@@ -4,6 +4,7 @@ Official names and shapes are those of `SwinTransformer` of microsoft/Swin-Trans
 convolutions go from (out, in, *patch) to (*patch, in, out), qkv becomes (C, 3, h, d) and attn.proj (h, d, C). Only the
 fields of a model are looked at, so that no model is imported here.
 """
+
 import math
 import re
 from collections.abc import Mapping

@@ -4,6 +4,7 @@ The formats are those of `torch.save`: a zip archive (data.pkl and data/<key>), 
 pickles of numpy arrays. A pickle may name any function to be called; here a name is looked up in the tables below and
 nothing is ever imported. Peer: `torch.load`, whose files stand in tests/golden/weights.
 """
+
 import pickle
 import struct
 import zipfile

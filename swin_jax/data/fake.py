@@ -8,7 +8,7 @@ import numpy as np
 from swin_jax.errors import UserError
 
 _CELLS = 4  # a class is a pattern of 4 x 4 coloured cells
-_SPLITS = ('train', 'test')
+_SPLITS = ("train", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class _Images:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return tuple(f'class {i}' for i in range(self.num_classes))
+        return tuple(f"class {i}" for i in range(self.num_classes))
 
     def __len__(self) -> int:
         return self.num_examples
@@ -33,10 +33,10 @@ class _Images:
         rows = np.arange(self.image_size) * _CELLS // self.image_size
         rng = np.random.default_rng([self.seed, 1 + _SPLITS.index(self.split), index])
         noise = rng.integers(-32, 32, (self.image_size, self.image_size, self.channels))
-        return {'image': (cells[rows][:, rows] + noise).astype(np.uint8), 'label': label}
+        return {"image": (cells[rows][:, rows] + noise).astype(np.uint8), "label": label}
 
     def record_name(self, index: int) -> str:
-        return f'fake {self.split} record {index}'
+        return f"fake {self.split} record {index}"
 
 
 def images(
@@ -44,7 +44,7 @@ def images(
     num_classes: int = 10,
     num_examples: int = 512,
     seed: int = 0,
-    split: str = 'train',
+    split: str = "train",
     channels: int = 3,
 ) -> _Images:
     """A source of noisy images of one coloured pattern per class, the same for an index at any time.

@@ -18,9 +18,9 @@ from swin_jax.data import randaugment
 from swin_jax.errors import UserError
 
 _FILTERS = {
-    'nearest': Image.Resampling.NEAREST,
-    'bilinear': Image.Resampling.BILINEAR,
-    'bicubic': Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
 }
 _CROP_TRIES = 10
 
@@ -29,9 +29,9 @@ def train_transform(
     size: int,
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    interpolation: str = 'bicubic',
+    interpolation: str = "bicubic",
     hflip: float = 0.5,
-    auto_augment: str = 'rand-m9-mstd0.5-inc1',
+    auto_augment: str = "rand-m9-mstd0.5-inc1",
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
     """Random resized crop, horizontal flip, RandAugment.
 
@@ -55,7 +55,7 @@ def train_transform(
 
 
 def eval_transform(
-    size: int, crop: bool = True, interpolation: str = 'bicubic'
+    size: int, crop: bool = True, interpolation: str = "bicubic"
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Resize and centre crop, or direct resize.
 
@@ -83,14 +83,14 @@ def decode(file: bytes | str) -> Image.Image:
     """
     with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
         image.load()
-        return image if image.mode in ('L', 'RGB') else image.convert('RGB')
+        return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
     """Converts a PIL image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3), to a PIL image of mode 'RGB'."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
-    return image if image.mode == 'RGB' else image.convert('RGB')
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def random_crop_box(
@@ -127,22 +127,22 @@ def random_crop_box(
 
 
 def _train(example, rng, *, size, scale, ratio, resample, hflip, augment):
-    image = to_rgb(example['image'])
+    image = to_rgb(example["image"])
     image = image.crop(random_crop_box(*image.size, scale, ratio, rng)).resize((size, size), resample)
     if rng.random() < hflip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if augment is not None:
         image = augment(image, rng)
-    return {**example, 'image': np.asarray(image)}
+    return {**example, "image": np.asarray(image)}
 
 
 def _eval(example, *, size, crop, resample):
-    image = to_rgb(example['image'])
+    image = to_rgb(example["image"])
     if crop:
         image = _centre_crop(_resize_short_side(image, int(256 / 224 * size), resample), size)
     else:
         image = image.resize((size, size), resample)
-    return {**example, 'image': np.asarray(image)}
+    return {**example, "image": np.asarray(image)}
 
 
 def _resize_short_side(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
@@ -161,5 +161,5 @@ def _centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 def _filter(interpolation: str) -> Image.Resampling:
     if interpolation not in _FILTERS:
-        raise UserError(f'interpolation {interpolation!r} is not known: use one of {", ".join(_FILTERS)}')
+        raise UserError(f"interpolation {interpolation!r} is not known: use one of {', '.join(_FILTERS)}")
     return _FILTERS[interpolation]

@@ -67,7 +67,7 @@ class TrainData:
     def __post_init__(self):
         _check(self.source, self.batch_size, self.expected_classes, self.expected_examples)
         if not 0 <= self.seed < 2**32:
-            raise UserError(f'the data seed must be between 0 and 2**32 - 1, not {self.seed}')
+            raise UserError(f"the data seed must be between 0 and 2**32 - 1, not {self.seed}")
 
     @property
     def num_examples(self) -> int:
@@ -190,8 +190,8 @@ class _EvalBatches:
         positions = [int(index) * self.batch_size + row for row in self.rows]
         examples = {i: self._example(i) for i in dict.fromkeys(min(position, last) for position in positions)}
         batch = _stack([examples[min(position, last)] for position in positions])
-        batch['bad'] = np.zeros(len(positions), np.uint8)
-        batch['weight'] = np.array([position <= last for position in positions], np.float32)
+        batch["bad"] = np.zeros(len(positions), np.uint8)
+        batch["weight"] = np.array([position <= last for position in positions], np.float32)
         return batch
 
     def _example(self, index: int) -> dict[str, Any]:
@@ -201,15 +201,15 @@ class _EvalBatches:
             raise
         except Exception as error:
             raise UserError(
-                f'{self.source.record_name(index)} cannot be read ({_describe(error)}); an evaluation needs every '
-                'record: repair or remove it'
+                f"{self.source.record_name(index)} cannot be read ({_describe(error)}); an evaluation needs every "
+                "record: repair or remove it"
             ) from error
         return self.transform(example)
 
 
 def _read_and_transform(index: int, rng: np.random.Generator, source: Source, transform) -> dict[str, Any]:
     example, replaced = _read(source, int(index))
-    return {**transform(example, rng), 'bad': np.uint8(replaced)}
+    return {**transform(example, rng), "bad": np.uint8(replaced)}
 
 
 def _read(source: Source, index: int) -> tuple[dict[str, Any], bool]:
@@ -224,15 +224,15 @@ def _read(source: Source, index: int) -> tuple[dict[str, Any], bool]:
         except Exception as exception:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
             error = exception
             name = source.record_name(record)
-            log.warning('unreadable record %s (%s); the next one takes its place', name, _describe(error))
+            log.warning("unreadable record %s (%s); the next one takes its place", name, _describe(error))
     raise UserError(
-        f'{MAX_UNREADABLE_RUN} records in a row are unreadable, the last is {source.record_name(record)} '
-        f'({_describe(error)}); check the data set'
+        f"{MAX_UNREADABLE_RUN} records in a row are unreadable, the last is {source.record_name(record)} "
+        f"({_describe(error)}); check the data set"
     )
 
 
 def _describe(error: Exception) -> str:
-    return f'{type(error).__name__}: {" ".join(str(error).split())}'
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _stack(examples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -271,19 +271,19 @@ def _closing(iterator) -> Iterator[dict[str, np.ndarray]]:
 
 def _check(source: Source, batch_size: int, classes: int, examples: int = 0) -> None:
     if len(source) == 0:
-        raise UserError('the data set has no examples')
+        raise UserError("the data set has no examples")
     if batch_size < 1:
-        raise UserError(f'batch_size must be at least 1, not {batch_size}')
+        raise UserError(f"batch_size must be at least 1, not {batch_size}")
     found = len(source.class_names)
     if classes and found != classes:
-        raise UserError(f'the data set has {found} classes, the config {classes}: give --config.num_classes={found}', 2)
+        raise UserError(f"the data set has {found} classes, the config {classes}: give --config.num_classes={found}", 2)
     if examples and len(source) != examples:
         found = len(source)
-        raise UserError(f'the data set has {found} examples, the config {examples}: give --config.num_train={found}', 2)
+        raise UserError(f"the data set has {found} examples, the config {examples}: give --config.num_train={found}", 2)
 
 
 def _check_rows(rows: Sequence[int], batch_size: int) -> tuple[int, ...]:
     rows = tuple(int(row) for row in rows)
     if not rows or min(rows) < 0 or max(rows) >= batch_size:
-        raise ValueError(f'rows must be numbers from 0 to {batch_size - 1}, got {rows}')
+        raise ValueError(f"rows must be numbers from 0 to {batch_size - 1}, got {rows}")
     return rows

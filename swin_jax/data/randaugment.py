@@ -65,20 +65,20 @@ def parse(text: str, resample: Image.Resampling = Image.Resampling.BICUBIC) -> R
     Returns:
       The augmentation. Raises UserError where the text cannot be read.
     """
-    fields = {'m': ('magnitude', float), 'n': ('num_ops', int), 'mstd': ('magnitude_std', float)}
-    fields['inc'] = ('increasing', lambda value: bool(int(value)))
-    kind, *sections = text.split('-')
-    if kind != 'rand':
+    fields = {"m": ("magnitude", float), "n": ("num_ops", int), "mstd": ("magnitude_std", float)}
+    fields["inc"] = ("increasing", lambda value: bool(int(value)))
+    kind, *sections = text.split("-")
+    if kind != "rand":
         raise UserError(f"auto_augment {text!r} is not known: write 'rand-...' as in {_EXAMPLE}, or '' for none")
     values = {}
     for section in sections:
-        match = re.fullmatch(r'([a-z]+)(\d+(?:\.\d+)?)', section)
+        match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", section)
         try:
             name, read = fields[match[1]]
             values[name] = read(match[2])
         except (TypeError, KeyError, ValueError):
             raise UserError(
-                f'auto_augment {text!r}: cannot read {section!r}; write m, n, mstd or inc and a number as in {_EXAMPLE}'
+                f"auto_augment {text!r}: cannot read {section!r}; write m, n, mstd or inc and a number as in {_EXAMPLE}"
             ) from None
     return RandAugment(**values, resample=resample)
 
@@ -134,24 +134,24 @@ def _enhance(enhancer) -> Callable[[Image.Image, float, RandAugment], Image.Imag
 
 # name -> (argument(level / 10, sign, increasing), function(image, argument, settings))
 OPS = {
-    'AutoContrast': (_none, lambda image, _, settings: ImageOps.autocontrast(image)),
-    'Equalize': (_none, lambda image, _, settings: ImageOps.equalize(image)),
-    'Invert': (_none, lambda image, _, settings: ImageOps.invert(image)),
-    'Rotate': (_signed(30.0), _rotate),  # degrees
-    'Posterize': (_bits, _posterize),
-    'Solarize': (_threshold, lambda image, threshold, settings: ImageOps.solarize(image, threshold)),
-    'SolarizeAdd': (_addition, _solarize_add),
-    'Color': (_factor, _enhance(ImageEnhance.Color)),
-    'Contrast': (_factor, _enhance(ImageEnhance.Contrast)),
-    'Brightness': (_factor, _enhance(ImageEnhance.Brightness)),
-    'Sharpness': (_factor, _enhance(ImageEnhance.Sharpness)),
-    'ShearX': (_signed(0.3), lambda image, shear, settings: _affine(image, (1, shear, 0, 0, 1, 0), settings)),
-    'ShearY': (_signed(0.3), lambda image, shear, settings: _affine(image, (1, 0, 0, shear, 1, 0), settings)),
-    'TranslateXRel': (  # fraction of the width
+    "AutoContrast": (_none, lambda image, _, settings: ImageOps.autocontrast(image)),
+    "Equalize": (_none, lambda image, _, settings: ImageOps.equalize(image)),
+    "Invert": (_none, lambda image, _, settings: ImageOps.invert(image)),
+    "Rotate": (_signed(30.0), _rotate),  # degrees
+    "Posterize": (_bits, _posterize),
+    "Solarize": (_threshold, lambda image, threshold, settings: ImageOps.solarize(image, threshold)),
+    "SolarizeAdd": (_addition, _solarize_add),
+    "Color": (_factor, _enhance(ImageEnhance.Color)),
+    "Contrast": (_factor, _enhance(ImageEnhance.Contrast)),
+    "Brightness": (_factor, _enhance(ImageEnhance.Brightness)),
+    "Sharpness": (_factor, _enhance(ImageEnhance.Sharpness)),
+    "ShearX": (_signed(0.3), lambda image, shear, settings: _affine(image, (1, shear, 0, 0, 1, 0), settings)),
+    "ShearY": (_signed(0.3), lambda image, shear, settings: _affine(image, (1, 0, 0, shear, 1, 0), settings)),
+    "TranslateXRel": (  # fraction of the width
         _signed(0.45),
         lambda image, part, settings: _affine(image, (1, 0, part * image.width, 0, 1, 0), settings),
     ),
-    'TranslateYRel': (  # fraction of the height
+    "TranslateYRel": (  # fraction of the height
         _signed(0.45),
         lambda image, part, settings: _affine(image, (1, 0, 0, 0, 1, part * image.height), settings),
     ),

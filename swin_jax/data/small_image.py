@@ -48,17 +48,17 @@ def small_eval_transform(size: int, channels: int = 3) -> Callable[[dict[str, An
 
 
 def _train(example, rng, *, size, padding, hflip, rotation, zoom, channels):
-    image = _resize(_to_array(example['image']), size)
+    image = _resize(_to_array(example["image"]), size)
     if rotation or zoom:
         image = _turn(image, math.radians(rng.uniform(-rotation, rotation)), 1.0 + rng.uniform(-zoom, zoom))
     image = _shift(image, rng.integers(-padding, padding + 1, 2))
     if rng.random() < hflip:
         image = image[:, ::-1]
-    return {**example, 'image': _with_channels(image, channels)}
+    return {**example, "image": _with_channels(image, channels)}
 
 
 def _eval(example, *, size, channels):
-    return {**example, 'image': _with_channels(_resize(_to_array(example['image']), size), channels)}
+    return {**example, "image": _with_channels(_resize(_to_array(example["image"]), size), channels)}
 
 
 def _to_array(image) -> np.ndarray:
@@ -71,7 +71,7 @@ def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
         return np.ascontiguousarray(image)
     if image.shape[-1] == 1:
         return np.repeat(image, channels, axis=-1)
-    raise ValueError(f'cannot make {channels} channels of an image of shape {image.shape}')
+    raise ValueError(f"cannot make {channels} channels of an image of shape {image.shape}")
 
 
 def _shift(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -95,7 +95,7 @@ def _resize(image: np.ndarray, size: int) -> np.ndarray:
         return image
     rows, columns = _weights(height, size), _weights(width, size)
     resized = np.tensordot(rows, image.astype(np.float32), 1)  # (size, W, C)
-    resized = np.einsum('xw,ywc->yxc', columns, resized)  # (size, size, C)
+    resized = np.einsum("xw,ywc->yxc", columns, resized)  # (size, size, C)
     return np.round(resized).astype(np.uint8)
 
 

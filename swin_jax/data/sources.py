@@ -15,7 +15,7 @@ from swin_jax.data import image as image_lib
 from swin_jax.data import tfds_directory
 from swin_jax.errors import UserError
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _DIGITS_TEST_SHARE = 0.2
 
 
@@ -39,10 +39,10 @@ class ArraySource:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {'image': self.images[index], 'label': int(self.labels[index])}
+        return {"image": self.images[index], "label": int(self.labels[index])}
 
     def record_name(self, index: int) -> str:
-        return f'{self.name} record {index}'
+        return f"{self.name} record {index}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class FileSource:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {'image': image_lib.decode(os.path.join(self.root, self.paths[index])), 'label': self.labels[index]}
+        return {"image": image_lib.decode(os.path.join(self.root, self.paths[index])), "label": self.labels[index]}
 
     def record_name(self, index: int) -> str:
         return os.path.join(self.root, self.paths[index])
@@ -74,11 +74,11 @@ class FileSource:
 class TfdsSource:
     """One split of a TFDS data set in array_record files; pickles as its arguments and opens itself again."""
 
-    def __init__(self, directory: str, split: str, image_key: str = 'image', label_key: str = 'label'):
+    def __init__(self, directory: str, split: str, image_key: str = "image", label_key: str = "label"):
         """Opens the data set that lies in `directory` (which ends in its version); see `tfds`."""
         self._arguments = (directory, split, image_key, label_key)
         self._records, self.class_names, name = tfds_directory.open_split(directory, split, image_key, label_key)
-        self._name = f'{name} {split}'
+        self._name = f"{name} {split}"
         self._image_key, self._label_key = image_key, label_key
 
     def __reduce__(self):
@@ -89,10 +89,10 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._records[index]
-        return {'image': image_lib.decode(record[self._image_key]), 'label': int(record[self._label_key])}
+        return {"image": image_lib.decode(record[self._image_key]), "label": int(record[self._label_key])}
 
     def record_name(self, index: int) -> str:
-        return f'{self._name} record {index}'
+        return f"{self._name} record {index}"
 
 
 class CachedSource:
@@ -112,7 +112,7 @@ class CachedSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         if self._examples[index] is None:
             example = self._source[index]
-            example = {**example, 'image': np.asarray(example['image'])}
+            example = {**example, "image": np.asarray(example["image"])}
             self._examples[index] = example  # threads that meet here store equal examples
         return dict(self._examples[index])
 
@@ -120,7 +120,7 @@ class CachedSource:
         return self._source.record_name(index)
 
 
-def digits(split: str = 'train') -> ArraySource:
+def digits(split: str = "train") -> ArraySource:
     """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, 80 % train and 20 % test by class, split seed 0.
 
     Args:
@@ -132,7 +132,7 @@ def digits(split: str = 'train') -> ArraySource:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    if split not in ('train', 'test'):
+    if split not in ("train", "test"):
         raise UserError(f"digits has the splits 'train' and 'test', not {split!r}")
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)
@@ -140,17 +140,17 @@ def digits(split: str = 'train') -> ArraySource:
         images, data.target, test_size=_DIGITS_TEST_SHARE, stratify=data.target, random_state=0
     )
     names = tuple(str(name) for name in data.target_names)
-    if split == 'train':
-        return ArraySource('digits train', train_images, train_labels, names)
-    return ArraySource('digits test', test_images, test_labels, names)
+    if split == "train":
+        return ArraySource("digits train", train_images, train_labels, names)
+    return ArraySource("digits test", test_images, test_labels, names)
 
 
 def tfds(
     name: str,
     split: str,
     data_dir: str | None = None,
-    image_key: str = 'image',
-    label_key: str = 'label',
+    image_key: str = "image",
+    label_key: str = "label",
     in_memory: bool = False,
 ) -> TfdsSource | CachedSource:
     """A TFDS data set that was prepared in the array_record format; needs no TensorFlow.
@@ -182,16 +182,16 @@ def image_folder(root: str | None, split: str | None = None) -> FileSource:
       The source. Raises UserError where the folder is missing, has no class folder, or a class has no image.
     """
     if not root:
-        raise UserError('an image folder needs its path: give --config.data_dir=DIR')
+        raise UserError("an image folder needs its path: give --config.data_dir=DIR")
     folder = _existing_folder(os.path.join(root, split) if split else root)
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith('.'))
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise UserError(f'{folder} has no class folders; it must hold one sub-folder of images for each class')
+        raise UserError(f"{folder} has no class folders; it must hold one sub-folder of images for each class")
     paths, labels = [], []
     for label, name in enumerate(names):
         found = [os.path.join(name, path) for path in _image_paths(os.path.join(folder, name))]
         if not found:
-            raise UserError(f'{os.path.join(folder, name)} holds no images ({_suffixes()}); every class needs one')
+            raise UserError(f"{os.path.join(folder, name)} holds no images ({_suffixes()}); every class needs one")
         paths += found
         labels += [label] * len(found)
     return FileSource(folder, tuple(paths), tuple(labels), tuple(names))
@@ -210,14 +210,14 @@ def flat_folder(root: str) -> FileSource:
     folder = _existing_folder(root)
     paths = _image_paths(folder)
     if not paths:
-        raise UserError(f'no images in {folder} (looked for {_suffixes()})')
+        raise UserError(f"no images in {folder} (looked for {_suffixes()})")
     return FileSource(folder, tuple(paths), (0,) * len(paths), ())
 
 
 def _existing_folder(path: str) -> str:
     path = os.path.expanduser(path)
     if not os.path.isdir(path):
-        raise UserError(f'there is no folder {path}')
+        raise UserError(f"there is no folder {path}")
     return path
 
 
@@ -225,12 +225,12 @@ def _image_paths(folder: str) -> list[str]:
     """Paths of all images under `folder`, relative to it."""
     paths = []
     for directory, subfolders, files in os.walk(folder, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         relative = os.path.relpath(directory, folder)
-        images = (name for name in sorted(files) if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.'))
+        images = (name for name in sorted(files) if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
         paths += [os.path.normpath(os.path.join(relative, name)) for name in images]
     return paths
 
 
 def _suffixes() -> str:
-    return ' '.join(IMAGE_SUFFIXES)
+    return " ".join(IMAGE_SUFFIXES)

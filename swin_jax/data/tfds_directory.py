@@ -8,13 +8,13 @@ from typing import Any
 
 from swin_jax.errors import UserError
 
-OWN_BUILDERS = ('fashion_mnist', 'imagenet2012', 'imagenet22k')
-_NAME = r'(?P<name>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.\d+\.\d+))?'
+OWN_BUILDERS = ("fashion_mnist", "imagenet2012", "imagenet22k")
+_NAME = r"(?P<name>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.\d+\.\d+))?"
 
 
 def default_data_dir() -> str:
     """$TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return os.path.expanduser(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+    return os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def find(name: str, data_dir: str | None = None) -> str:
@@ -31,13 +31,13 @@ def find(name: str, data_dir: str | None = None) -> str:
     if not match:
         raise UserError(f"data set {name!r}: write 'set', 'set/config' or 'set:1.2.3'")
     data_dir = Path(data_dir).expanduser() if data_dir else Path(default_data_dir())
-    parent = data_dir / match['name'] / (match['config'] or '')
+    parent = data_dir / match["name"] / (match["config"] or "")
     versions = sorted(_versions(parent))
-    if match['version'] and match['version'] not in (found for _, found in versions) and versions:
-        raise UserError(f'no version {match["version"]} in {parent}; there is {", ".join(v for _, v in versions)}')
+    if match["version"] and match["version"] not in (found for _, found in versions) and versions:
+        raise UserError(f"no version {match['version']} in {parent}; there is {', '.join(v for _, v in versions)}")
     if not versions:
-        raise UserError(f'no data set {name} in {data_dir}: {_how_to_prepare(match["name"], name, data_dir)}')
-    return str(parent / (match['version'] or versions[-1][1]))
+        raise UserError(f"no data set {name} in {data_dir}: {_how_to_prepare(match['name'], name, data_dir)}")
+    return str(parent / (match["version"] or versions[-1][1]))
 
 
 def open_split(
@@ -60,35 +60,35 @@ def open_split(
     builder = tfds.builder_from_directory(directory)
     name = builder.info.name
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
-    if 'array_record' not in formats:
+    if "array_record" not in formats:
         raise UserError(
-            f'{directory} holds {" and ".join(sorted(formats))} files; convert them once (this step needs tensorflow): '
-            f'tfds convert_format --dataset_version_dir={directory} --out_file_format=array_record'
+            f"{directory} holds {' and '.join(sorted(formats))} files; convert them once (this step needs tensorflow): "
+            f"tfds convert_format --dataset_version_dir={directory} --out_file_format=array_record"
         )
-    base = re.match(r'\w+', split)
+    base = re.match(r"\w+", split)
     if not base or base[0] not in builder.info.splits:
-        raise UserError(f'{name} has no split {split!r}; it has {", ".join(builder.info.splits)}')
+        raise UserError(f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)}")
     features = builder.info.features
     for key in (image_key, label_key):
         if key not in features:
-            raise UserError(f'{name} has no feature {key!r}; it has {", ".join(sorted(features))}')
+            raise UserError(f"{name} has no feature {key!r}; it has {', '.join(sorted(features))}")
     if not isinstance(features[image_key], tfds.features.Image):
-        raise UserError(f'the feature {image_key!r} of {name} is not an image')
+        raise UserError(f"the feature {image_key!r} of {name} is not an image")
     decoders = {image_key: tfds.decode.SkipDecoding()}
     try:
-        records = builder.as_data_source(split, decoders=decoders, file_format='array_record')
+        records = builder.as_data_source(split, decoders=decoders, file_format="array_record")
     except (ValueError, FileNotFoundError) as error:
-        raise UserError(f'{name}: cannot open the split {split!r}: {" ".join(str(error).split())}') from error
-    return records, tuple(getattr(features[label_key], 'names', None) or ()), name
+        raise UserError(f"{name}: cannot open the split {split!r}: {' '.join(str(error).split())}") from error
+    return records, tuple(getattr(features[label_key], "names", None) or ()), name
 
 
 def _versions(parent: Path) -> list[tuple[tuple[int, ...], str]]:
     """Versions that are prepared in a data set's directory, as ((1, 2, 3), '1.2.3')."""
-    found = [path.parent.name for path in parent.glob('*/dataset_info.json')]
-    return [(tuple(map(int, name.split('.'))), name) for name in found if re.fullmatch(r'\d+\.\d+\.\d+', name)]
+    found = [path.parent.name for path in parent.glob("*/dataset_info.json")]
+    return [(tuple(map(int, name.split("."))), name) for name in found if re.fullmatch(r"\d+\.\d+\.\d+", name)]
 
 
 def _how_to_prepare(base: str, name: str, data_dir: Path) -> str:
     if base in OWN_BUILDERS:
-        return f'run python -m swin_jax.data.builders.{base} --data_dir {data_dir} --source FOLDER (see its --help)'
-    return f'run tfds build {name} --data_dir={data_dir} --file_format=array_record (may need tensorflow)'
+        return f"run python -m swin_jax.data.builders.{base} --data_dir {data_dir} --source FOLDER (see its --help)"
+    return f"run tfds build {name} --data_dir={data_dir} --file_format=array_record (may need tensorflow)"

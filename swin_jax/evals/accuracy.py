@@ -1,6 +1,8 @@
 """Exact top-1 and top-5 accuracy and cross-entropy over a whole set, on any mesh and at any batch size."""
+
 import dataclasses
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp

@@ -2,6 +2,7 @@
 
 Peers: microsoft/Swin-Transformer and timm 0.4.12 (the version it pins).
 """
+
 import math
 from typing import Any
 

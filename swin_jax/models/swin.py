@@ -3,6 +3,7 @@
 Swin Transformer (arXiv 2103.14030); the peer is `SwinTransformer` of microsoft/Swin-Transformer. Submodules carry the
 official names, so that a path becomes an official name by `swin_jax.names`.
 """
+
 import math
 from typing import Any
 
@@ -102,7 +103,9 @@ class Block(nn.Module):
         mask = window.shift_mask(padded, size, shift) if any(shift) else None
         if any(shift):
             x = jnp.roll(x, [-s for s in shift], axes)
-        attend = WindowAttention(self.num_heads, self.window, self.qkv_bias, self.dtype, self.implementation, name="attn")
+        attend = WindowAttention(
+            self.num_heads, self.window, self.qkv_bias, self.dtype, self.implementation, name="attn"
+        )
         x = window.reverse(attend(window.partition(x, size), mask), size, padded)
         if any(shift):
             x = jnp.roll(x, shift, axes)
@@ -210,7 +213,11 @@ class Swin(nn.Module):
         depth = sum(self.depths)
         rates = [self.drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
         shared = dict(
-            small=self.small, mlp_ratio=self.mlp_ratio, qkv_bias=self.qkv_bias, dtype=dtype, implementation=self.attention
+            small=self.small,
+            mlp_ratio=self.mlp_ratio,
+            qkv_bias=self.qkv_bias,
+            dtype=dtype,
+            implementation=self.attention,
         )
         merge = per_axis(self.merge_size, axes)
         starts = np.cumsum((0, *self.depths))

@@ -2,6 +2,7 @@
 
 One function with implementations by name; 'xla' is the plain one that the others are held to.
 """
+
 import jax
 import jax.numpy as jnp
 

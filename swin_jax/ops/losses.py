@@ -2,6 +2,7 @@
 
 All of them return one value per example in float32, so that the caller can weight padding with 0.
 """
+
 import jax
 import jax.numpy as jnp
 

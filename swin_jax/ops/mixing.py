@@ -5,6 +5,7 @@ The peers are timm's `RandomErasing` (one region, on the normalised image) and `
 depends on the mesh and no image crosses devices: a "batch" is a group of consecutive images, and the partner of image i
 is its neighbour i xor 1 where timm reverses the batch. Images are NHWC; everything random is a function of `key`.
 """
+
 import math
 
 import jax

@@ -3,6 +3,7 @@
 Swin Transformer (arXiv 2103.14030, section 3.2), Video Swin (arXiv 2106.13230, section 3.2). Everything that depends on
 shapes only is computed with numpy, so that it is a constant of the compiled program and never a parameter.
 """
+
 import functools
 import itertools
 import math

@@ -2,6 +2,7 @@
 
 Peer: `main.py` of microsoft/Swin-Transformer with timm 0.4.12's Mixup and RandomErasing.
 """
+
 import dataclasses
 import math
 from typing import Any
@@ -25,8 +26,9 @@ class Classification:
     Attributes:
         model: a module that maps (B, H, W, C) to (B, K) logits, called with `train`.
         tx: the optimizer.
-        input_shape: (H, W, C) of the batch's `image`.
+        image_size: (H, W) of the batch's `image`, or one int for both.
         num_classes: K.
+        channels: of the image.
         seed: of drop path, erasing and mixing.
         mean, std: of the pixels in 0..1, one number per channel.
         erase_probability: of random erasing, per image.
@@ -39,8 +41,9 @@ class Classification:
 
     model: nn.Module
     tx: optax.GradientTransformation
-    input_shape: tuple[int, int, int]
+    image_size: int | tuple[int, int]
     num_classes: int
+    channels: int = 3
     seed: int = 0
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -56,7 +59,8 @@ class Classification:
 
     def init(self, key: jax.Array) -> TrainState:
         """Parameters from the model's own initialisers; the average starts at them."""
-        params = self.model.init(key, jnp.zeros((1, *self.input_shape)))["params"]
+        size = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+        params = self.model.init(key, jnp.zeros((1, *size, self.channels)))["params"]
         ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
         return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), {}, ema)
 

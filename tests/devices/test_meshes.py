@@ -1,4 +1,5 @@
 """The same training on every mesh, and what the compiled program moves between devices."""
+
 import re
 
 import jax
@@ -20,7 +21,7 @@ def task():
     model = Swin(num_classes=10, image_size=32, embed_dim=16, depths=(2, 2), num_heads=(2, 4), window_size=4,
                  drop_path_rate=0.2)  # fmt: skip
     tx = optim.adamw(schedule=optim.constant(1e-3))
-    return Classification(model, tx, (32, 32, 3), 10, mix_group=8, ema_decay=0.9)
+    return Classification(model, tx, 32, 10, mix_group=8, ema_decay=0.9)
 
 
 def batches():

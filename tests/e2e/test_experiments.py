@@ -1,4 +1,5 @@
 """Every experiment file, on fakes: trains 3 steps, saves, and a run cut off after step 2 ends bitwise equal."""
+
 import json
 import pathlib
 import shutil

@@ -1,4 +1,5 @@
 """Promises of a run that need processes of their own: kills, signals, other meshes, damaged and full disks, NaN."""
+
 import json
 import os
 import pathlib
@@ -19,10 +20,8 @@ TINY = ("--config.logs.every=1", "--config.checkpoint.every=5", "--config.evals.
 
 
 def command(workdir, *arguments, config="quickstart.py:fake"):
-    return [
-        sys.executable, "-m", "swin_jax.launch", f"--config={ROOT / 'experiments' / config}", f"--workdir={workdir}", *TINY,
-        *arguments,
-    ]  # fmt: skip
+    run = [sys.executable, "-m", "swin_jax.launch"]
+    return [*run, f"--config={ROOT / 'experiments' / config}", f"--workdir={workdir}", *TINY, *arguments]
 
 
 def environment(devices=1):
@@ -40,7 +39,9 @@ def start_and_wait(workdir, step, *arguments):
     process = subprocess.Popen(command(workdir, *arguments), env=environment(), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
     log = workdir / "metrics.jsonl"
-    while not (log.exists() and any(json.loads(x)["step"] >= step for x in log.read_text().splitlines(True) if x[-1] == "\n")):
+    while not (
+        log.exists() and any(json.loads(x)["step"] >= step for x in log.read_text().splitlines(True) if x[-1] == "\n")
+    ):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -87,7 +88,12 @@ def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, tmp_path):
 
 def test_other_meshes_go_on_with_the_same_losses(tmp_path):
     """8 devices, then 4, then 1: the next ten losses agree with those of a run that stayed on 8."""
-    flags = ("--config.total_steps=30", "--config.batch_size=16", "--config.checkpoint.every=10", "--config.checkpoint.keep=9")
+    flags = (
+        "--config.total_steps=30",
+        "--config.batch_size=16",
+        "--config.checkpoint.every=10",
+        "--config.checkpoint.keep=9",
+    )
     stays, moves = tmp_path / "stays", tmp_path / "moves"
     done = run(stays, *flags, devices=8)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,5 @@
 """The loop knows no task: two networks with two optimizers, alternating, a running scalar and frozen weights."""
+
 import dataclasses
 from typing import Any
 

@@ -1,4 +1,5 @@
 """Swin v1 against the official implementation: every output and gradient of every case in tests/golden/swin_v1."""
+
 import importlib.util
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """Accuracy over whole sets, against numpy: any length, any batch size, padding, few classes, NaN."""
+
 import dataclasses
 
 import jax.numpy as jnp

@@ -1,4 +1,5 @@
 """Checkpoints: every bit comes back, on any mesh; whole or absent; a damaged one is passed over and never lost."""
+
 import pathlib
 import re
 import resource

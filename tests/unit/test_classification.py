@@ -1,4 +1,5 @@
 """The classification task on a tiny problem: what it holds, what its loss is, that it learns, and what stays frozen."""
+
 import dataclasses
 import math
 
@@ -29,7 +30,7 @@ class Net(nn.Module):
 
 def task(tx=None, model=None, **options):
     tx = tx or optim.adamw(optim.constant(2e-2), weight_decay=0.05)
-    return Classification(model or Net(), tx, SHAPE, CLASSES, mean=(0.4,), std=(0.3,), **options)
+    return Classification(model or Net(), tx, SHAPE[0], CLASSES, SHAPE[2], mean=(0.4,), std=(0.3,), **options)
 
 
 @pytest.fixture(scope="module")

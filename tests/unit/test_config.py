@@ -1,4 +1,5 @@
 """Specs and what they build, experiment arguments and files, saved configs and what a resume may change."""
+
 import dataclasses
 import json
 

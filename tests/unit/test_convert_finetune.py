@@ -1,4 +1,5 @@
 """Fitting weights to another window, image size or head."""
+
 import importlib.util
 import warnings
 from pathlib import Path
@@ -29,9 +30,7 @@ def test_bicubic_is_pytorchs():
     np.testing.assert_allclose(matrix[1, :3], [0.669434, 0.389743, -0.059176], atol=1e-6)
     np.testing.assert_allclose(matrix[11], np.eye(13)[6], atol=1e-12)
     squares = matrix @ np.arange(13.0) ** 2
-    np.testing.assert_allclose(
-        squares[:6], [-0.09986, 0.153037, 0.766335, 2.076765, 4.249938, 6.556752], atol=1e-5
-    )
+    np.testing.assert_allclose(squares[:6], [-0.09986, 0.153037, 0.766335, 2.076765, 4.249938, 6.556752], atol=1e-5)
     np.testing.assert_allclose(squares[[11, -2, -1]], [36.0, 137.639681, 146.296786], atol=1e-5)
 
 

@@ -1,4 +1,5 @@
 """The 22K row of each 1K class: from a file, and derived from lists of synsets."""
+
 import importlib.util
 
 import numpy as np

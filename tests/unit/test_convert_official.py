@@ -1,4 +1,5 @@
 """The table of official files, and the cache."""
+
 import json
 
 import pytest

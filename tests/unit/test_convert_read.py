@@ -1,4 +1,5 @@
 """Reading weights: every format gives the same arrays, and no file makes us run its code."""
+
 import json
 import os
 import pickle

@@ -1,4 +1,5 @@
 """Comparing what was found with what was expected."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,5 @@
 """Swin's conversion: both directions are inverses, and everything that does not fit is said."""
+
 import jax
 import numpy as np
 import pytest

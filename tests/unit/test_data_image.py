@@ -48,7 +48,7 @@ def test_random_crops_lie_inside_with_the_asked_area_and_ratio():
 
 
 @pytest.mark.parametrize(
-    ('width', 'height', 'box'),
+    ("width", "height", "box"),
     [(100, 10, (43, 0, 56, 10)), (10, 100, (0, 43, 10, 56)), (100, 90, (0, 0, 100, 90)), (1, 1, (0, 0, 1, 1))],
 )
 def test_a_crop_that_never_fits_falls_back_to_the_centre(width, height, box):
@@ -58,23 +58,23 @@ def test_a_crop_that_never_fits_falls_back_to_the_centre(width, height, box):
 def test_train_transform_gives_the_size_and_depends_on_the_generator_only():
     transform = pickle.loads(pickle.dumps(train_transform(24)))
     image = ramp(50, 40)
-    results = [transform({'image': image, 'label': 3}, rng(seed)) for seed in (1, 1, 2)]
+    results = [transform({"image": image, "label": 3}, rng(seed)) for seed in (1, 1, 2)]
     assert (
-        results[0]['image'].shape == (24, 24, 3) and results[0]['image'].dtype == np.uint8 and results[0]['label'] == 3
+        results[0]["image"].shape == (24, 24, 3) and results[0]["image"].dtype == np.uint8 and results[0]["label"] == 3
     )
-    np.testing.assert_array_equal(results[0]['image'], results[1]['image'])
-    assert (results[0]['image'] != results[2]['image']).any()
+    np.testing.assert_array_equal(results[0]["image"], results[1]["image"])
+    assert (results[0]["image"] != results[2]["image"]).any()
 
 
 def test_flip_probability():
-    transform = train_transform(40, scale=(1.0, 1.0), ratio=(1.0, 1.0), auto_augment='', hflip=0.25)
+    transform = train_transform(40, scale=(1.0, 1.0), ratio=(1.0, 1.0), auto_augment="", hflip=0.25)
     image = ramp(40, 40)
-    flipped = [(transform({'image': image}, rng(seed))['image'] == image[:, ::-1]).all() for seed in range(400)]
+    flipped = [(transform({"image": image}, rng(seed))["image"] == image[:, ::-1]).all() for seed in range(400)]
     assert np.mean(flipped) == pytest.approx(0.25, abs=0.06)
-    unchanged = train_transform(40, scale=(1.0, 1.0), ratio=(1.0, 1.0), auto_augment='', hflip=0.0)(
-        {'image': image}, rng()
+    unchanged = train_transform(40, scale=(1.0, 1.0), ratio=(1.0, 1.0), auto_augment="", hflip=0.0)(
+        {"image": image}, rng()
     )
-    np.testing.assert_array_equal(unchanged['image'], image)
+    np.testing.assert_array_equal(unchanged["image"], image)
 
 
 def test_crop_is_resized_as_pil_does():
@@ -82,18 +82,18 @@ def test_crop_is_resized_as_pil_does():
     generator = rng(11)
     box = random_crop_box(80, 60, SCALE, RATIO, generator)
     expected = Image.fromarray(image).crop(box).resize((32, 32), Image.Resampling.BICUBIC)
-    result = train_transform(32, hflip=0.0, auto_augment='')({'image': image}, rng(11))['image']
+    result = train_transform(32, hflip=0.0, auto_augment="")({"image": image}, rng(11))["image"]
     np.testing.assert_array_equal(result, np.asarray(expected))
 
 
-@pytest.mark.parametrize(('height', 'width'), [(256, 256), (256, 301), (299, 256)])
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (256, 301), (299, 256)])
 def test_eval_crop_takes_the_centre_with_halves_rounded_to_even(height, width):
-    result = eval_transform(224)({'image': ramp(height, width)})['image']
+    result = eval_transform(224)({"image": ramp(height, width)})["image"]
     assert result.shape == (224, 224, 3)
     assert result[0, 0, 0] == round((width - 224) / 2) and result[0, 0, 1] == round((height - 224) / 2)
 
 
-@pytest.mark.parametrize(('size', 'short'), [(192, 219), (224, 256), (256, 292), (7, 8)])
+@pytest.mark.parametrize(("size", "short"), [(192, 219), (224, 256), (256, 292), (7, 8)])
 def test_eval_crop_resizes_the_short_side(size, short):
     landscape = Image.fromarray(noise(90, 121))
     portrait = landscape.transpose(Image.Transpose.ROTATE_90)
@@ -102,31 +102,31 @@ def test_eval_crop_resizes_the_short_side(size, short):
         resized = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = round((width - size) / 2), round((height - size) / 2)
         expected = resized.crop((left, top, left + size, top + size))
-        np.testing.assert_array_equal(eval_transform(size)({'image': image})['image'], np.asarray(expected))
+        np.testing.assert_array_equal(eval_transform(size)({"image": image})["image"], np.asarray(expected))
     assert int(math.floor(256 / 224 * size)) == short
 
 
 def test_eval_without_crop_stretches_the_whole_image():
     image = Image.fromarray(ramp(50, 90))
-    result = eval_transform(38, crop=False, interpolation='bilinear')({'image': image})['image']
+    result = eval_transform(38, crop=False, interpolation="bilinear")({"image": image})["image"]
     np.testing.assert_array_equal(result, np.asarray(image.resize((38, 38), Image.Resampling.BILINEAR)))
 
 
 def test_arrays_and_pil_images_of_any_mode_give_rgb():
     image = Image.fromarray(ramp(20, 20))
-    grey = np.asarray(image.convert('L'))
+    grey = np.asarray(image.convert("L"))
     transform = eval_transform(16)
-    expected = transform({'image': image.convert('L')})['image']
+    expected = transform({"image": image.convert("L")})["image"]
     assert (expected[..., 0] == expected[..., 2]).all()
     for same in (grey, grey[..., None]):
-        np.testing.assert_array_equal(transform({'image': same})['image'], expected)
-    for mode in ('CMYK', 'RGBA', 'P', '1', 'LA'):
-        assert transform({'image': image.convert(mode)})['image'].shape == (16, 16, 3)
+        np.testing.assert_array_equal(transform({"image": same})["image"], expected)
+    for mode in ("CMYK", "RGBA", "P", "1", "LA"):
+        assert transform({"image": image.convert(mode)})["image"].shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize(
-    ('mode', 'file_format', 'decoded'),
-    [('RGB', 'JPEG', 'RGB'), ('L', 'JPEG', 'L'), ('CMYK', 'JPEG', 'RGB'), ('P', 'PNG', 'RGB'), ('RGBA', 'PNG', 'RGB')],
+    ("mode", "file_format", "decoded"),
+    [("RGB", "JPEG", "RGB"), ("L", "JPEG", "L"), ("CMYK", "JPEG", "RGB"), ("P", "PNG", "RGB"), ("RGBA", "PNG", "RGB")],
 )
 def test_decode(mode, file_format, decoded):
     assert decode(encoded(Image.fromarray(ramp(9, 11)).convert(mode), file_format)).mode == decoded
@@ -137,34 +137,34 @@ def test_decode_ignores_exif_rotation():
     exif = image.getexif()
     exif[0x0112] = 6
     file = io.BytesIO()
-    image.save(file, 'JPEG', exif=exif)
+    image.save(file, "JPEG", exif=exif)
     assert decode(file.getvalue()).size == (11, 9)
 
 
 def test_decode_raises_for_a_truncated_image():
-    data = encoded(Image.fromarray(noise(60, 60)), 'JPEG')
+    data = encoded(Image.fromarray(noise(60, 60)), "JPEG")
     assert Image.open(io.BytesIO(data[:-1000])).size == (60, 60)  # the header is whole
-    with pytest.raises(OSError, match='truncated'):
+    with pytest.raises(OSError, match="truncated"):
         decode(data[:-1000])
 
 
 def test_unknown_interpolation_is_a_user_error():
     with pytest.raises(UserError, match="'cubic'"):
-        eval_transform(8, interpolation='cubic')
+        eval_transform(8, interpolation="cubic")
 
 
 def test_small_eval_keeps_an_image_of_the_right_size():
     image = ramp(28, 28)[..., 0]
-    result = small_eval_transform(28)({'image': image, 'label': 1})['image']
+    result = small_eval_transform(28)({"image": image, "label": 1})["image"]
     np.testing.assert_array_equal(result, np.repeat(image[..., None], 3, -1))
-    assert small_eval_transform(28, channels=1)({'image': image})['image'].shape == (28, 28, 1)
+    assert small_eval_transform(28, channels=1)({"image": image})["image"].shape == (28, 28, 1)
 
 
-@pytest.mark.parametrize(('length', 'size'), [(8, 16), (8, 12), (8, 8)])
+@pytest.mark.parametrize(("length", "size"), [(8, 16), (8, 12), (8, 8)])
 def test_small_resize_is_pil_bilinear_where_the_image_grows(length, size):
     image = rng().integers(0, 256, (length, length, 3)).astype(np.uint8)
     expected = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-    result = small_eval_transform(size)({'image': image})['image']
+    result = small_eval_transform(size)({"image": image})["image"]
     assert np.abs(result.astype(int) - expected).max() <= 1
 
 
@@ -173,14 +173,14 @@ def test_small_train_shifts_by_whole_pixels_over_black():
     transform = small_train_transform(10, padding=2)
     padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
     crops = {padded[i : i + 10, j : j + 10].tobytes() for i in range(5) for j in range(5)}
-    results = {transform({'image': image}, rng(seed))['image'].tobytes() for seed in range(300)}
+    results = {transform({"image": image}, rng(seed))["image"].tobytes() for seed in range(300)}
     assert results == crops
 
 
 def test_small_train_without_augmentation_is_small_eval():
     image = rng().integers(0, 256, (8, 8)).astype(np.uint8)
-    result = small_train_transform(16, padding=0)({'image': image}, rng())['image']
-    np.testing.assert_array_equal(result, small_eval_transform(16)({'image': image})['image'])
+    result = small_train_transform(16, padding=0)({"image": image}, rng())["image"]
+    np.testing.assert_array_equal(result, small_eval_transform(16)({"image": image})["image"])
 
 
 def test_small_train_turns_about_the_centre():
@@ -188,7 +188,7 @@ def test_small_train_turns_about_the_centre():
     image[8:13, 8:13] = 200
     transform = small_train_transform(21, padding=0, rotation=40.0, zoom=0.2)
     for seed in range(20):
-        turned = transform({'image': image}, rng(seed))['image'].astype(float)
+        turned = transform({"image": image}, rng(seed))["image"].astype(float)
         weight = turned.sum((1, 2))
         assert (weight * np.arange(21)).sum() / weight.sum() == pytest.approx(10.0, abs=0.05)
         assert turned.sum() / image.sum() == pytest.approx(1.0, abs=0.5)
@@ -197,12 +197,12 @@ def test_small_train_turns_about_the_centre():
 def test_small_train_by_a_quarter_turn_is_exact(monkeypatch):
     image = rng().integers(0, 256, (6, 6, 3)).astype(np.uint8)
     generator = rng()
-    monkeypatch.setattr('math.radians', lambda degrees: math.pi / 2)
-    result = small_train_transform(6, padding=0, rotation=1.0)({'image': image}, generator)['image']
+    monkeypatch.setattr("math.radians", lambda degrees: math.pi / 2)
+    result = small_train_transform(6, padding=0, rotation=1.0)({"image": image}, generator)["image"]
     np.testing.assert_array_equal(result, np.rot90(image, -1))
 
 
 def test_small_train_flips():
     image = ramp(6, 6)
-    result = small_train_transform(6, padding=0, hflip=1.0)({'image': image}, rng())['image']
+    result = small_train_transform(6, padding=0, hflip=1.0)({"image": image}, rng())["image"]
     np.testing.assert_array_equal(result, image[:, ::-1])

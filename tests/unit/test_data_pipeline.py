@@ -17,22 +17,22 @@ class Numbers:
 
     length: int
     broken: tuple[int, ...] = ()
-    class_names: tuple[str, ...] = ('even', 'odd')
+    class_names: tuple[str, ...] = ("even", "odd")
 
     def __len__(self):
         return self.length
 
     def __getitem__(self, index):
         if index in self.broken:
-            raise OSError('image file is\ntruncated')
-        return {'image': np.full((2, 2, 3), index, np.uint8), 'label': index % 2}
+            raise OSError("image file is\ntruncated")
+        return {"image": np.full((2, 2, 3), index, np.uint8), "label": index % 2}
 
     def record_name(self, index):
-        return f'numbers record {index}'
+        return f"numbers record {index}"
 
 
 def noisy(example, rng):
-    return {**example, 'noise': rng.random()}
+    return {**example, "noise": rng.random()}
 
 
 def same(example):
@@ -40,7 +40,7 @@ def same(example):
 
 
 def train(source=Numbers(50), batch_size=8, **kwargs):
-    kwargs = {'seed': 3, 'num_threads': 0, **kwargs}
+    kwargs = {"seed": 3, "num_threads": 0, **kwargs}
     return TrainData(source=source, transform=noisy, batch_size=batch_size, **kwargs)
 
 
@@ -52,7 +52,7 @@ def take(data, count, start_step=0, rows=None):
 
 
 def values(batches):
-    return [int(value) for batch in batches for value in batch['image'][:, 0, 0, 0]]
+    return [int(value) for batch in batches for value in batch["image"][:, 0, 0, 0]]
 
 
 def assert_equal(first, second):
@@ -76,7 +76,7 @@ def test_row_i_of_update_s_is_element_s_times_batch_size_plus_i():
     small, large = take(train(batch_size=4), 6), take(train(batch_size=8), 3)
     assert values(small) == values(large)
     np.testing.assert_array_equal(
-        np.concatenate([b['noise'] for b in small]), np.concatenate([b['noise'] for b in large])
+        np.concatenate([b["noise"] for b in small]), np.concatenate([b["noise"] for b in large])
     )
 
 
@@ -84,7 +84,7 @@ def test_starting_at_a_step_equals_skipping_to_it():
     assert_equal(take(train(), 4, start_step=9), take(train(), 13)[9:])
 
 
-@pytest.mark.parametrize('kwargs', [{'num_threads': 2}, {'num_threads': 3, 'prefetch': 1}, {'num_workers': 2}])
+@pytest.mark.parametrize("kwargs", [{"num_threads": 2}, {"num_threads": 3, "prefetch": 1}, {"num_workers": 2}])
 def test_threads_and_workers_do_not_change_batches(kwargs):
     assert_equal(take(train(**kwargs), 7, start_step=5), take(train(), 7, start_step=5))
 
@@ -100,11 +100,11 @@ def test_processes_that_share_a_batch_read_what_one_would():
 def test_seed_changes_order_and_augmentation():
     one, other = take(train(seed=3), 2), take(train(seed=4), 2)
     assert values(one) != values(other)
-    assert not set(np.concatenate([b['noise'] for b in one])) & set(np.concatenate([b['noise'] for b in other]))
+    assert not set(np.concatenate([b["noise"] for b in one])) & set(np.concatenate([b["noise"] for b in other]))
 
 
 def test_augmentation_differs_between_epochs_and_rows():
-    noise = np.concatenate([batch['noise'] for batch in take(train(), 40)])
+    noise = np.concatenate([batch["noise"] for batch in take(train(), 40)])
     assert len(set(noise.tolist())) == len(noise)
 
 
@@ -113,7 +113,7 @@ def test_batch_dtypes():
     assert {key: value.dtype for key, value in batch.items()} == {
         'image': np.uint8, 'label': np.int32, 'noise': np.float32, 'bad': np.uint8,
     }  # fmt: skip
-    assert batch['image'].shape == (8, 2, 2, 3)
+    assert batch["image"].shape == (8, 2, 2, 3)
 
 
 def test_a_set_smaller_than_the_batch_repeats():
@@ -124,22 +124,22 @@ def test_unreadable_record_is_replaced_by_the_next_marked_and_named(caplog):
     sound, broken = take(train(batch_size=50), 1), take(train(source=Numbers(50, broken=(7, 8, 49)), batch_size=50), 1)
     replacement = {7: 9, 8: 9, 49: 0}
     assert values(broken) == [replacement.get(value, value) for value in values(sound)]
-    np.testing.assert_array_equal(broken[0]['bad'], [value in replacement for value in values(sound)])
-    np.testing.assert_array_equal(broken[0]['noise'], sound[0]['noise'])
+    np.testing.assert_array_equal(broken[0]["bad"], [value in replacement for value in values(sound)])
+    np.testing.assert_array_equal(broken[0]["noise"], sound[0]["noise"])
     lines = [record.getMessage() for record in caplog.records]
     for number in replacement:
-        assert any(f'numbers record {number} (OSError: image file is truncated)' in line for line in lines)
+        assert any(f"numbers record {number} (OSError: image file is truncated)" in line for line in lines)
 
 
 def test_unreadable_record_is_named_from_worker_processes_too(capfd):
     batches = take(train(source=Numbers(8, broken=(5,)), num_workers=1), 1)
-    assert batches[0]['bad'].sum() == 1
-    assert 'numbers record 5' in capfd.readouterr().err
+    assert batches[0]["bad"].sum() == 1
+    assert "numbers record 5" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize('kwargs', [{'num_threads': 0}, {'num_threads': 2}, {'num_workers': 1}])
+@pytest.mark.parametrize("kwargs", [{"num_threads": 0}, {"num_threads": 2}, {"num_workers": 1}])
 def test_a_long_run_of_unreadable_records_is_an_error(kwargs):
-    with pytest.raises(UserError, match=f'{MAX_UNREADABLE_RUN} records in a row'):
+    with pytest.raises(UserError, match=f"{MAX_UNREADABLE_RUN} records in a row"):
         take(train(source=Numbers(200, broken=tuple(range(200))), **kwargs), 1)
 
 
@@ -148,18 +148,18 @@ def test_evaluation_sees_every_record_once_in_order_for_any_rows():
     for batch_size in (1, 4, 11, 16):
         assert data.num_batches(batch_size) == -(-11 // batch_size)
         whole = list(data.batches(batch_size, range(batch_size)))
-        real = [(v, w) for v, w in zip(values(whole), np.concatenate([b['weight'] for b in whole]), strict=True)]
+        real = [(v, w) for v, w in zip(values(whole), np.concatenate([b["weight"] for b in whole]), strict=True)]
         assert len(whole) == data.num_batches(batch_size) and len(real) == len(whole) * batch_size
         assert [value for value, weight in real if weight] == list(range(11))
-        assert whole[0]['weight'].dtype == np.float32
-        assert not any(batch['bad'].any() for batch in whole)
+        assert whole[0]["weight"].dtype == np.float32
+        assert not any(batch["bad"].any() for batch in whole)
 
 
 def test_evaluation_pads_every_process_to_the_same_number_of_batches():
     data = EvalData(source=Numbers(3), transform=same, batch_size=8)
     parts = [list(data.batches(8, range(first, first + 2))) for first in (0, 2, 4, 6)]
     assert [len(part) for part in parts] == [1, 1, 1, 1]
-    assert [part[0]['weight'].tolist() for part in parts] == [[1, 1], [1, 0], [0, 0], [0, 0]]
+    assert [part[0]["weight"].tolist() for part in parts] == [[1, 1], [1, 0], [0, 0], [0, 0]]
 
 
 def test_evaluation_is_equal_with_workers():
@@ -170,39 +170,39 @@ def test_evaluation_is_equal_with_workers():
 
 def test_evaluation_refuses_an_unreadable_record():
     data = EvalData(source=Numbers(6, broken=(4,)), transform=same, batch_size=4)
-    with pytest.raises(UserError, match='numbers record 4 cannot be read'):
+    with pytest.raises(UserError, match="numbers record 4 cannot be read"):
         list(data.batches(4, range(4)))
 
 
 def test_bad_arguments():
-    with pytest.raises(UserError, match='no examples'):
+    with pytest.raises(UserError, match="no examples"):
         train(source=Numbers(0))
-    with pytest.raises(UserError, match='batch_size'):
+    with pytest.raises(UserError, match="batch_size"):
         train(batch_size=0)
-    with pytest.raises(UserError, match='seed'):
+    with pytest.raises(UserError, match="seed"):
         train(seed=-1)
-    with pytest.raises(ValueError, match='rows'):
+    with pytest.raises(ValueError, match="rows"):
         train().batches(0, [8])
 
 
 def test_properties_come_from_the_source():
     data = train()
-    assert data.num_examples == 50 and data.class_names == ('even', 'odd')
+    assert data.num_examples == 50 and data.class_names == ("even", "odd")
 
 
 def test_fake_images_are_deterministic_and_learnable():
     source, test = (
         fake.images(8, num_classes=4, num_examples=40),
-        fake.images(8, num_classes=4, num_examples=40, split='test'),
+        fake.images(8, num_classes=4, num_examples=40, split="test"),
     )
-    images = np.stack([source[i]['image'] for i in range(40)]).astype(float)
-    labels = np.array([source[i]['label'] for i in range(40)])
-    np.testing.assert_array_equal(images[5], source[5]['image'])
+    images = np.stack([source[i]["image"] for i in range(40)]).astype(float)
+    labels = np.array([source[i]["label"] for i in range(40)])
+    np.testing.assert_array_equal(images[5], source[5]["image"])
     assert len(np.unique(images.reshape(40, -1), axis=0)) == 40
     centres = np.stack([images[labels == label].mean(0) for label in range(4)])
     for i in range(40):
         example = test[i]
-        assert np.argmin(((centres - example['image']) ** 2).sum((1, 2, 3))) == example['label']
-    assert len(source.class_names) == 4 and '5' in source.record_name(5)
-    with pytest.raises(UserError, match='validation'):
-        fake.images(8, split='validation')
+        assert np.argmin(((centres - example["image"]) ** 2).sum((1, 2, 3))) == example["label"]
+    assert len(source.class_names) == 4 and "5" in source.record_name(5)
+    with pytest.raises(UserError, match="validation"):
+        fake.images(8, split="validation")

@@ -7,21 +7,21 @@ from PIL import Image
 from swin_jax.data.randaugment import IMAGENET_FILL, OPS, RandAugment, parse
 from swin_jax.errors import UserError
 
-OFFICIAL = 'rand-m9-mstd0.5-inc1'
+OFFICIAL = "rand-m9-mstd0.5-inc1"
 RNG = np.random.default_rng(0)
 IMAGE = Image.fromarray(np.kron(RNG.integers(0, 256, (5, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8))
 INCREASING = RandAugment(increasing=True)
-WITHOUT_STRENGTH = {'AutoContrast', 'Equalize', 'Invert'}
+WITHOUT_STRENGTH = {"AutoContrast", "Equalize", "Invert"}
 SIGNED = {
-    'Rotate',
-    'Color',
-    'Contrast',
-    'Brightness',
-    'Sharpness',
-    'ShearX',
-    'ShearY',
-    'TranslateXRel',
-    'TranslateYRel',
+    "Rotate",
+    "Color",
+    "Contrast",
+    "Brightness",
+    "Sharpness",
+    "ShearX",
+    "ShearY",
+    "TranslateXRel",
+    "TranslateYRel",
 }
 
 
@@ -40,20 +40,20 @@ def test_there_are_fifteen_operations_and_they_keep_size_and_mode():
         for level in (0.0, 9.0, 10.0):
             for sign in (1.0, -1.0):
                 changed = INCREASING.apply(name, IMAGE, level, sign)
-                assert (changed.size, changed.mode) == (IMAGE.size, 'RGB'), name
+                assert (changed.size, changed.mode) == (IMAGE.size, "RGB"), name
 
 
-@pytest.mark.parametrize('name', sorted(set(OPS) - WITHOUT_STRENGTH))
+@pytest.mark.parametrize("name", sorted(set(OPS) - WITHOUT_STRENGTH))
 def test_increasing_operations_change_more_at_a_higher_magnitude(name):
     assert difference(name, 10.0) > difference(name, 3.0)
 
 
-@pytest.mark.parametrize('name', sorted(SIGNED | {'Solarize', 'SolarizeAdd'}))
+@pytest.mark.parametrize("name", sorted(SIGNED | {"Solarize", "SolarizeAdd"}))
 def test_magnitude_zero_changes_nothing(name):
     assert difference(name, 0.0) == 0
 
 
-@pytest.mark.parametrize('name', sorted(SIGNED))
+@pytest.mark.parametrize("name", sorted(SIGNED))
 def test_signed_operations_go_both_ways(name):
     neutral = argument(name, 0.0)
     assert argument(name, 0.7, 1.0) - neutral == pytest.approx(neutral - argument(name, 0.7, -1.0)) != 0
@@ -66,36 +66,36 @@ def test_arguments_at_magnitude_nine_and_ten():
         'Brightness': 1.81, 'Sharpness': 1.81, 'ShearX': 0.27, 'ShearY': 0.27, 'TranslateXRel': 0.405,
         'TranslateYRel': 0.405,
     })  # fmt: skip
-    assert argument('Color', 1.0, -1.0) == pytest.approx(0.1)
-    assert argument('Posterize', 0.9, increasing=False) == 3
-    assert argument('Solarize', 0.9, increasing=False) == 230
-    assert argument('Brightness', 0.0, increasing=False) == pytest.approx(0.1)
+    assert argument("Color", 1.0, -1.0) == pytest.approx(0.1)
+    assert argument("Posterize", 0.9, increasing=False) == 3
+    assert argument("Solarize", 0.9, increasing=False) == 230
+    assert argument("Brightness", 0.0, increasing=False) == pytest.approx(0.1)
 
 
 def test_posterize_keeps_the_high_bits():
-    assert set(np.unique(np.asarray(INCREASING.apply('Posterize', IMAGE, 9.0, 1.0)))) <= {0, 128}
-    assert not np.asarray(INCREASING.apply('Posterize', IMAGE, 10.0, 1.0)).any()
+    assert set(np.unique(np.asarray(INCREASING.apply("Posterize", IMAGE, 9.0, 1.0)))) <= {0, 128}
+    assert not np.asarray(INCREASING.apply("Posterize", IMAGE, 10.0, 1.0)).any()
 
 
 def test_solarize_add_brightens_dark_pixels_only():
-    changed = np.asarray(INCREASING.apply('SolarizeAdd', IMAGE, 10.0, 1.0)).astype(int)
+    changed = np.asarray(INCREASING.apply("SolarizeAdd", IMAGE, 10.0, 1.0)).astype(int)
     image = np.asarray(IMAGE).astype(int)
     np.testing.assert_array_equal(changed, np.where(image < 128, np.minimum(image + 110, 255), image))
 
 
 def test_pixels_from_outside_have_the_imagenet_mean():
-    assert INCREASING.apply('TranslateXRel', IMAGE, 10.0, 1.0).getpixel((47, 20)) == IMAGENET_FILL == (124, 116, 104)
+    assert INCREASING.apply("TranslateXRel", IMAGE, 10.0, 1.0).getpixel((47, 20)) == IMAGENET_FILL == (124, 116, 104)
 
 
 def test_translation_is_relative_to_the_side():
-    moved = np.asarray(INCREASING.apply('TranslateYRel', IMAGE, 5.0, -1.0))  # 0.225 * 40 = 9 pixels down
+    moved = np.asarray(INCREASING.apply("TranslateYRel", IMAGE, 5.0, -1.0))  # 0.225 * 40 = 9 pixels down
     np.testing.assert_array_equal(moved[9:], np.asarray(IMAGE)[:-9])
 
 
 def test_each_of_two_draws_is_applied_half_the_time(monkeypatch):
     applied = []
     monkeypatch.setattr(
-        RandAugment, 'apply', lambda self, name, image, level, sign: applied.append((name, level, sign))
+        RandAugment, "apply", lambda self, name, image, level, sign: applied.append((name, level, sign))
     )
     augment, rng = parse(OFFICIAL), np.random.default_rng(1)
     counts = []
@@ -120,11 +120,11 @@ def test_the_generator_decides_everything():
 
 def test_notation():
     assert parse(OFFICIAL) == RandAugment(magnitude=9.0, magnitude_std=0.5, num_ops=2, increasing=True)
-    assert parse('rand-n3-m7') == RandAugment(magnitude=7.0, num_ops=3)
-    assert not parse('rand-inc0').increasing
+    assert parse("rand-n3-m7") == RandAugment(magnitude=7.0, num_ops=3)
+    assert not parse("rand-inc0").increasing
 
 
-@pytest.mark.parametrize('text', ['rand-m9-mstd', 'rand-x3', 'rand-m', 'randm9', 'augmix-m3', 'rand-n1.5', 'rand--m9'])
+@pytest.mark.parametrize("text", ["rand-m9-mstd", "rand-x3", "rand-m", "randm9", "augmix-m3", "rand-n1.5", "rand--m9"])
 def test_unreadable_notation_is_a_user_error(text):
     with pytest.raises(UserError, match=text):
         parse(text)

@@ -18,7 +18,7 @@ from swin_jax.errors import UserError
 LENGTH = 12
 
 
-def picture(index, mode='RGB'):
+def picture(index, mode="RGB"):
     return Image.fromarray(np.random.default_rng(index).integers(0, 256, (20, 24, 3)).astype(np.uint8)).convert(mode)
 
 
@@ -28,73 +28,73 @@ def encoded(image, file_format):
     return file.getvalue()
 
 
-def toy(data_dir, version='1.0.0', broken=()):
+def toy(data_dir, version="1.0.0", broken=()):
     """Writes a data set 'toy' of PNG images; the records in `broken` are cut."""
     import tensorflow_datasets as tfds
 
     def examples():
         for index in range(LENGTH):
-            data = encoded(picture(index), 'PNG')
+            data = encoded(picture(index), "PNG")
             data = data[: len(data) // 2] if index in broken else data
-            yield {'picture': data, 'kind': index % 3, 'note': f'note {index}'}
+            yield {"picture": data, "kind": index % 3, "note": f"note {index}"}
 
     features = {
-        'picture': tfds.features.Image(encoding_format='png'),
-        'kind': tfds.features.ClassLabel(names=['a', 'b', 'c']),
-        'note': tfds.features.Text(),
+        "picture": tfds.features.Image(encoding_format="png"),
+        "kind": tfds.features.ClassLabel(names=["a", "b", "c"]),
+        "note": tfds.features.Text(),
     }
-    write.write(str(data_dir), 'toy', version, features, {'train': write.Split(examples(), LENGTH)})
+    write.write(str(data_dir), "toy", version, features, {"train": write.Split(examples(), LENGTH)})
     return str(data_dir)
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    return toy(tmp_path_factory.mktemp('tfds'))
+    return toy(tmp_path_factory.mktemp("tfds"))
 
 
-def open_toy(data_dir, name='toy', split='train', image_key='picture', label_key='kind', **kwargs):
+def open_toy(data_dir, name="toy", split="train", image_key="picture", label_key="kind", **kwargs):
     return sources.tfds(name, split, data_dir, image_key=image_key, label_key=label_key, **kwargs)
 
 
 def test_digits_are_split_once_and_stratified():
-    train, test = sources.digits('train'), sources.digits('test')
+    train, test = sources.digits("train"), sources.digits("test")
     assert (len(train), len(test)) == (1437, 360)
-    assert train.class_names == tuple('0123456789')
+    assert train.class_names == tuple("0123456789")
     train_counts, test_counts = np.bincount(train.labels), np.bincount(test.labels)
     np.testing.assert_allclose(test_counts / (train_counts + test_counts), 0.2, atol=0.01)
     example = train[0]
-    assert example['image'].shape == (8, 8) and example['image'].dtype == np.uint8 and isinstance(example['label'], int)
+    assert example["image"].shape == (8, 8) and example["image"].dtype == np.uint8 and isinstance(example["label"], int)
     assert train.images.max() == 255 and train.images.min() == 0
     rows = {image.tobytes() for image in train.images}
     assert sum(image.tobytes() in rows for image in test.images) < 5  # the set itself holds hardly any duplicate
-    np.testing.assert_array_equal(sources.digits('test').labels, test.labels)
-    assert test.record_name(7) == 'digits test record 7'
-    with pytest.raises(UserError, match='validation'):
-        sources.digits('validation')
+    np.testing.assert_array_equal(sources.digits("test").labels, test.labels)
+    assert test.record_name(7) == "digits test record 7"
+    with pytest.raises(UserError, match="validation"):
+        sources.digits("validation")
 
 
 def test_tfds_reads_what_was_written(data_dir):
     source = open_toy(data_dir)
-    assert len(source) == LENGTH and source.class_names == ('a', 'b', 'c')
+    assert len(source) == LENGTH and source.class_names == ("a", "b", "c")
     for index in range(LENGTH):
-        np.testing.assert_array_equal(np.asarray(source[index]['image']), np.asarray(picture(index)))
-        assert source[index]['label'] == index % 3 and isinstance(source[index]['label'], int)
-    assert source.record_name(3) == 'toy train record 3'
-    half = open_toy(data_dir, split='train[50%:]')
+        np.testing.assert_array_equal(np.asarray(source[index]["image"]), np.asarray(picture(index)))
+        assert source[index]["label"] == index % 3 and isinstance(source[index]["label"], int)
+    assert source.record_name(3) == "toy train record 3"
+    half = open_toy(data_dir, split="train[50%:]")
     assert len(half) == LENGTH // 2
-    np.testing.assert_array_equal(np.asarray(half[0]['image']), np.asarray(picture(LENGTH // 2)))
+    np.testing.assert_array_equal(np.asarray(half[0]["image"]), np.asarray(picture(LENGTH // 2)))
 
 
 def test_tfds_source_pickles_small_and_reads_in_threads(data_dir):
     for in_memory in (False, True):
         source = open_toy(data_dir, in_memory=in_memory)
-        labels = [source[index]['label'] for index in range(LENGTH)]
+        labels = [source[index]["label"] for index in range(LENGTH)]
         pickled = pickle.dumps(source)
         assert len(pickled) < 1000
         copy = pickle.loads(pickled)
         with ThreadPoolExecutor(4) as pool:
             examples = list(pool.map(copy.__getitem__, list(range(LENGTH)) * 10))
-        assert [example['label'] for example in examples] == labels * 10
+        assert [example["label"] for example in examples] == labels * 10
 
 
 def test_cache_gives_equal_batches_and_reads_a_record_once(data_dir, monkeypatch):
@@ -105,114 +105,114 @@ def test_cache_gives_equal_batches_and_reads_a_record_once(data_dir, monkeypatch
         stream = data.batches(0, range(5))
         batches.append([next(stream) for _ in range(6)])
     for first, second in zip(*batches, strict=True):
-        np.testing.assert_array_equal(first['image'], second['image'])
-        np.testing.assert_array_equal(first['label'], second['label'])
-    monkeypatch.setattr(sources.TfdsSource, '__getitem__', lambda self, index: pytest.fail('read again'))
-    assert [cached[index]['label'] for index in range(LENGTH)] == [index % 3 for index in range(LENGTH)]
+        np.testing.assert_array_equal(first["image"], second["image"])
+        np.testing.assert_array_equal(first["label"], second["label"])
+    monkeypatch.setattr(sources.TfdsSource, "__getitem__", lambda self, index: pytest.fail("read again"))
+    assert [cached[index]["label"] for index in range(LENGTH)] == [index % 3 for index in range(LENGTH)]
     assert cached.record_name(3) == plain.record_name(3) and cached.class_names == plain.class_names
 
 
 def test_cached_images_cannot_be_changed(data_dir):
-    with pytest.raises(ValueError, match='read-only'):
-        open_toy(data_dir, in_memory=True)[0]['image'][:] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        open_toy(data_dir, in_memory=True)[0]["image"][:] = 0
 
 
 def test_truncated_record_is_replaced_and_named(tmp_path, caplog):
     source = open_toy(toy(tmp_path, broken=(4,)))
     (batch,) = [next(TrainData(source, train_transform(16), LENGTH, num_threads=0).batches(0, range(LENGTH)))]
-    assert batch['bad'].sum() == 1
-    assert 'toy train record 4' in caplog.text
-    with pytest.raises(UserError, match='toy train record 4'):
+    assert batch["bad"].sum() == 1
+    assert "toy train record 4" in caplog.text
+    with pytest.raises(UserError, match="toy train record 4"):
         list(EvalData(source, eval_transform(16), 4).batches(4, range(4)))
 
 
 def test_newest_version_is_read_unless_one_is_named(tmp_path, data_dir):
-    for version in ('1.9.0', '1.10.0'):
+    for version in ("1.9.0", "1.10.0"):
         toy(tmp_path, version)
-    (tmp_path / 'toy' / '2.0.0.incomplete').mkdir()
-    assert '1.10.0' in str(open_toy(tmp_path).__reduce__())
-    assert '1.9.0' in str(open_toy(tmp_path, name='toy:1.9.0').__reduce__())
-    with pytest.raises(UserError, match='no version 3.0.0 .* there is 1.9.0, 1.10.0'):
-        open_toy(tmp_path, name='toy:3.0.0')
+    (tmp_path / "toy" / "2.0.0.incomplete").mkdir()
+    assert "1.10.0" in str(open_toy(tmp_path).__reduce__())
+    assert "1.9.0" in str(open_toy(tmp_path, name="toy:1.9.0").__reduce__())
+    with pytest.raises(UserError, match="no version 3.0.0 .* there is 1.9.0, 1.10.0"):
+        open_toy(tmp_path, name="toy:3.0.0")
 
 
 def test_data_dir_comes_from_the_environment(data_dir, monkeypatch):
-    monkeypatch.setenv('TFDS_DATA_DIR', data_dir)
+    monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
     assert len(open_toy(None)) == LENGTH
 
 
 @pytest.mark.parametrize(
-    ('kwargs', 'message'),
+    ("kwargs", "message"),
     [
-        ({'name': 'imagenet2012'}, 'python -m swin_jax.data.builders.imagenet2012 --data_dir'),
-        ({'name': 'cifar10:3.0.2'}, 'tfds build cifar10:3.0.2 --data_dir=.* --file_format=array_record'),
-        ({'name': 'not a name'}, "'not a name'"),
-        ({'split': 'test'}, "no split 'test'; it has train"),
-        ({'split': 'train[:5'}, 'train'),
-        ({'image_key': 'image'}, "no feature 'image'; it has kind, note, picture"),
-        ({'image_key': 'note'}, "'note' of toy is not an image"),
+        ({"name": "imagenet2012"}, "python -m swin_jax.data.builders.imagenet2012 --data_dir"),
+        ({"name": "cifar10:3.0.2"}, "tfds build cifar10:3.0.2 --data_dir=.* --file_format=array_record"),
+        ({"name": "not a name"}, "'not a name'"),
+        ({"split": "test"}, "no split 'test'; it has train"),
+        ({"split": "train[:5"}, "train"),
+        ({"image_key": "image"}, "no feature 'image'; it has kind, note, picture"),
+        ({"image_key": "note"}, "'note' of toy is not an image"),
     ],
 )
 def test_what_tfds_cannot_open_is_a_user_error_of_one_line(data_dir, kwargs, message):
     with pytest.raises(UserError, match=message) as error:
         open_toy(data_dir, **kwargs)
-    assert '\n' not in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_tfrecord_directory_gets_the_conversion_command(tmp_path):
     toy(tmp_path)
-    path = tmp_path / 'toy' / '1.0.0' / 'dataset_info.json'
-    path.write_text(json.dumps({**json.loads(path.read_text()), 'fileFormat': 'tfrecord'}))
-    command = f'tfds convert_format --dataset_version_dir={path.parent} --out_file_format=array_record'
-    with pytest.raises(UserError, match='tfrecord') as error:
+    path = tmp_path / "toy" / "1.0.0" / "dataset_info.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fileFormat": "tfrecord"}))
+    command = f"tfds convert_format --dataset_version_dir={path.parent} --out_file_format=array_record"
+    with pytest.raises(UserError, match="tfrecord") as error:
         open_toy(tmp_path)
-    assert str(error.value).endswith(command) and '\n' not in str(error.value)
+    assert str(error.value).endswith(command) and "\n" not in str(error.value)
 
 
 def test_converted_directory_is_read(tmp_path):
     """After the conversion the directory names array_record as its second format."""
     toy(tmp_path)
-    path = tmp_path / 'toy' / '1.0.0' / 'dataset_info.json'
-    info = {**json.loads(path.read_text()), 'fileFormat': 'tfrecord', 'alternativeFileFormats': ['array_record']}
+    path = tmp_path / "toy" / "1.0.0" / "dataset_info.json"
+    info = {**json.loads(path.read_text()), "fileFormat": "tfrecord", "alternativeFileFormats": ["array_record"]}
     path.write_text(json.dumps(info))
-    assert open_toy(tmp_path)[5]['label'] == 2
+    assert open_toy(tmp_path)[5]["label"] == 2
 
 
 def test_image_folder_sorts_classes_and_files(tmp_path):
-    for name in ('b/2.png', 'b/deep/1.JPG', 'a/z.bmp', 'a/.hidden.png', '.git/x.png'):
-        path = tmp_path / 'val' / name
+    for name in ("b/2.png", "b/deep/1.JPG", "a/z.bmp", "a/.hidden.png", ".git/x.png"):
+        path = tmp_path / "val" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture(0).save(path, 'JPEG' if path.suffix == '.JPG' else None)
-    (tmp_path / 'val' / 'a' / 'readme.txt').write_text('not an image')
-    source = sources.image_folder(str(tmp_path), split='val')
-    assert source.class_names == ('a', 'b') and source.paths == ('a/z.bmp', 'b/2.png', 'b/deep/1.JPG')
-    assert [source[index]['label'] for index in range(3)] == [0, 1, 1]
-    assert source.record_name(0) == str(tmp_path / 'val' / 'a' / 'z.bmp')
-    np.testing.assert_array_equal(np.asarray(source[0]['image']), np.asarray(picture(0)))
-    flat = sources.flat_folder(str(tmp_path / 'val'))
-    assert flat.paths == source.paths and flat.class_names == () and flat[2]['label'] == 0
+        picture(0).save(path, "JPEG" if path.suffix == ".JPG" else None)
+    (tmp_path / "val" / "a" / "readme.txt").write_text("not an image")
+    source = sources.image_folder(str(tmp_path), split="val")
+    assert source.class_names == ("a", "b") and source.paths == ("a/z.bmp", "b/2.png", "b/deep/1.JPG")
+    assert [source[index]["label"] for index in range(3)] == [0, 1, 1]
+    assert source.record_name(0) == str(tmp_path / "val" / "a" / "z.bmp")
+    np.testing.assert_array_equal(np.asarray(source[0]["image"]), np.asarray(picture(0)))
+    flat = sources.flat_folder(str(tmp_path / "val"))
+    assert flat.paths == source.paths and flat.class_names == () and flat[2]["label"] == 0
 
 
 def test_truncated_file_is_replaced_and_named(tmp_path, caplog):
-    (tmp_path / 'a').mkdir()
+    (tmp_path / "a").mkdir()
     for index in range(4):
-        picture(index).save(tmp_path / 'a' / f'{index}.jpg')
-    damaged = tmp_path / 'a' / '2.jpg'
+        picture(index).save(tmp_path / "a" / f"{index}.jpg")
+    damaged = tmp_path / "a" / "2.jpg"
     damaged.write_bytes(damaged.read_bytes()[:500])
     data = TrainData(sources.image_folder(str(tmp_path)), train_transform(16), 4, num_threads=0)
     batch = next(data.batches(0, range(4)))
-    assert batch['bad'].sum() == 1 and str(damaged) in caplog.text
+    assert batch["bad"].sum() == 1 and str(damaged) in caplog.text
 
 
 def test_folder_errors(tmp_path):
-    with pytest.raises(UserError, match='no folder'):
-        sources.image_folder(str(tmp_path / 'missing'))
-    with pytest.raises(UserError, match='no folder .*/test'):
-        sources.image_folder(str(tmp_path), split='test')
-    with pytest.raises(UserError, match='no class folders'):
+    with pytest.raises(UserError, match="no folder"):
+        sources.image_folder(str(tmp_path / "missing"))
+    with pytest.raises(UserError, match="no folder .*/test"):
+        sources.image_folder(str(tmp_path), split="test")
+    with pytest.raises(UserError, match="no class folders"):
         sources.image_folder(str(tmp_path))
-    with pytest.raises(UserError, match='no images in'):
+    with pytest.raises(UserError, match="no images in"):
         sources.flat_folder(str(tmp_path))
-    (tmp_path / 'empty').mkdir()
-    with pytest.raises(UserError, match='empty holds no images'):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no images"):
         sources.image_folder(str(tmp_path))

@@ -1,4 +1,5 @@
 """The run header: what it says, and that a run goes on with the frozen arrays it was started with only."""
+
 import json
 
 import jax

@@ -1,4 +1,5 @@
 """`load` and `preprocess`: from every source of weights, and what they say about bad input."""
+
 import json
 import warnings
 

@@ -1,4 +1,5 @@
 """First weights from a workdir or a file: whole or the backbone only; everything that does not fit is listed."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

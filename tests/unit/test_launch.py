@@ -1,4 +1,5 @@
 """The command line: what is wrong with it is said in one line, before anything is started or written."""
+
 import pytest
 
 from swin_jax import launch as launcher

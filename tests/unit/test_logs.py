@@ -1,4 +1,5 @@
 """Metrics on disk, console, clock, summary and curves."""
+
 import json
 import os
 import pty

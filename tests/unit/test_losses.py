@@ -1,4 +1,5 @@
 """Targets, cross entropy and exact top-k."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,5 @@
 """Normalising, erasing and mixing on the device."""
+
 import functools
 import re
 
@@ -9,7 +10,6 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from swin_jax.ops import mixing
-
 
 # Compiling is what takes the time here, so shapes are few and what may be traced is.
 _random_erase = jax.jit(mixing.random_erase, static_argnames="mode")

@@ -1,4 +1,5 @@
 """Paths, official names, and flat dicts of parameters."""
+
 import jax
 import numpy as np
 import pytest

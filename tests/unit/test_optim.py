@@ -1,4 +1,5 @@
 """Schedules and optimizers, against plain re-statements of PyTorch's and timm's rules in float64."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,5 @@
 """Meshes, partition rules on the state of a tiny Swin, and the placement of batches, on 8 devices."""
+
 import re
 
 import jax
@@ -19,7 +20,7 @@ def shapes():
     """A TrainState of shapes, with an average: 2 and 4 heads, 8 and 16 channels."""
     model = Swin(num_classes=5, image_size=8, patch_size=2, in_channels=1, embed_dim=8, depths=(1, 1), num_heads=(2, 4),
                  window_size=2)  # fmt: skip
-    task = Classification(model, optim.adamw(optim.constant(1e-3)), (8, 8, 1), 5, ema_decay=0.9)
+    task = Classification(model, optim.adamw(optim.constant(1e-3)), 8, 5, 1, ema_decay=0.9)
     return jax.eval_shape(task.init, jax.random.key(0))
 
 

@@ -73,8 +73,11 @@ def image(*shape):
 
 def test_three_axes_with_one_frame_equal_two_axes():
     flat = swin.Swin(**SMALL | dict(image_size=64))  # grids 16 and 8 exceed the window
-    deep = swin.Swin(**SMALL | dict(image_size=(1, 64, 64), patch_size=(1, 4, 4), window_size=(1, 4, 4)),
-                     merge_size=(1, 2, 2), small="axis")
+    deep = swin.Swin(
+        **SMALL | dict(image_size=(1, 64, 64), patch_size=(1, 4, 4), window_size=(1, 4, 4)),
+        merge_size=(1, 2, 2),
+        small="axis",
+    )
     variables = init(flat, (64, 64))
     lifted = init(deep, (1, 64, 64))
     assert jax.tree.map(jnp.size, variables) == jax.tree.map(jnp.size, lifted)

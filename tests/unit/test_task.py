@@ -1,4 +1,5 @@
 """The gradient step on a linear problem whose gradients are known, and the keys of a step."""
+
 import functools
 
 import jax

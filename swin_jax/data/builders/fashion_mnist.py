@@ -24,19 +24,19 @@ import numpy as np
 from swin_jax.data.builders import write
 from swin_jax.errors import UserError
 
-VERSION = '1.0.0'
-DEBIAN_FOLDER = '/usr/share/datasets/fashion-mnist'
-URL = 'http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/'
+VERSION = "1.0.0"
+DEBIAN_FOLDER = "/usr/share/datasets/fashion-mnist"
+URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 CLASS_NAMES = (
     'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot',
 )  # fmt: skip
 MD5 = {  # of the files on the authors' server
-    'train-images-idx3-ubyte.gz': '8d4fb7e6c68d591d4c3dfef9ec88bf0d',
-    'train-labels-idx1-ubyte.gz': '25c81989df183df01b3e8a0aad5dffbe',
-    't10k-images-idx3-ubyte.gz': 'bef4ecab320f06d8554ea6380940ec79',
-    't10k-labels-idx1-ubyte.gz': 'bb300cfdad3c16e7a12a480ee83cd310',
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
 }
-_PREFIX = {'train': 'train', 'test': 't10k'}
+_PREFIX = {"train": "train", "test": "t10k"}
 
 
 def build(data_dir: str, source: str = DEBIAN_FOLDER, overwrite: bool = False, download: bool = False) -> Path:
@@ -53,25 +53,25 @@ def build(data_dir: str, source: str = DEBIAN_FOLDER, overwrite: bool = False, d
     """
     import tensorflow_datasets as tfds
 
-    write.refuse_existing(Path(data_dir).expanduser() / 'fashion_mnist' / VERSION, overwrite)
+    write.refuse_existing(Path(data_dir).expanduser() / "fashion_mnist" / VERSION, overwrite)
     folder = Path(source).expanduser()
     if download:
-        folder = Path(data_dir).expanduser() / 'downloads' / 'fashion_mnist'
+        folder = Path(data_dir).expanduser() / "downloads" / "fashion_mnist"
         fetch(folder)
     splits = {}
     for split, prefix in _PREFIX.items():
-        images = read_idx(folder / f'{prefix}-images-idx3-ubyte.gz', 3)
-        labels = read_idx(folder / f'{prefix}-labels-idx1-ubyte.gz', 1)
+        images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", 3)
+        labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", 1)
         if len(images) != len(labels):
-            raise UserError(f'{folder}: {len(images)} {split} images but {len(labels)} labels')
+            raise UserError(f"{folder}: {len(images)} {split} images but {len(labels)} labels")
         splits[split] = write.Split(_examples(images, labels), len(images))
     features = {
-        'image': tfds.features.Image(shape=(28, 28, 1), encoding_format='png'),
-        'label': tfds.features.ClassLabel(names=list(CLASS_NAMES)),
+        "image": tfds.features.Image(shape=(28, 28, 1), encoding_format="png"),
+        "label": tfds.features.ClassLabel(names=list(CLASS_NAMES)),
     }
-    description = 'Fashion-MNIST: article images of Zalando.'
+    description = "Fashion-MNIST: article images of Zalando."
     return write.write(
-        data_dir, 'fashion_mnist', VERSION, features, splits, overwrite, description=description, license='MIT'
+        data_dir, "fashion_mnist", VERSION, features, splits, overwrite, description=description, license="MIT"
     )
 
 
@@ -82,17 +82,17 @@ def fetch(folder: Path) -> None:
         path = folder / name
         if path.exists() and hashlib.md5(path.read_bytes()).hexdigest() == md5:
             continue
-        print(f'fetching {URL}{name}')
+        print(f"fetching {URL}{name}")
         try:
             with urllib.request.urlopen(URL + name, timeout=60) as response:
                 data = response.read()
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             raise UserError(
-                f'cannot fetch {URL}{name} ({error}); put the file into a folder and use --source'
+                f"cannot fetch {URL}{name} ({error}); put the file into a folder and use --source"
             ) from error
         if hashlib.md5(data).hexdigest() != md5:
             raise UserError(
-                f'{URL}{name} is not the file it should be (md5 {hashlib.md5(data).hexdigest()}, not {md5})'
+                f"{URL}{name} is not the file it should be (md5 {hashlib.md5(data).hexdigest()}, not {md5})"
             )
         path.write_bytes(data)
 
@@ -100,15 +100,15 @@ def fetch(folder: Path) -> None:
 def read_idx(path: Path, ndim: int) -> np.ndarray:
     """Reads a gzipped idx file of uint8 with `ndim` axes; raises UserError where it is missing or not such a file."""
     if not path.is_file():
-        raise UserError(f'there is no {path}: apt install dataset-fashion-mnist, or use --download, or --source FOLDER')
+        raise UserError(f"there is no {path}: apt install dataset-fashion-mnist, or use --download, or --source FOLDER")
     try:
         data = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f'{path} is damaged ({error}); fetch it again') from error
+        raise UserError(f"{path} is damaged ({error}); fetch it again") from error
     start = 4 + 4 * ndim
-    header = np.frombuffer(data[:start] if len(data) >= start else b'', '>u4')  # 0x800 + axes, then the lengths
+    header = np.frombuffer(data[:start] if len(data) >= start else b"", ">u4")  # 0x800 + axes, then the lengths
     if not len(header) or header[0] != 0x800 + ndim or len(data) != start + np.prod(header[1:], dtype=int):
-        raise UserError(f'{path} is not an idx file of uint8 with {ndim} axes')
+        raise UserError(f"{path} is not an idx file of uint8 with {ndim} axes")
     return np.frombuffer(data, np.uint8, offset=start).reshape(header[1:])
 
 
@@ -117,17 +117,17 @@ def _examples(images: np.ndarray, labels: np.ndarray) -> Iterator[dict[str, Any]
 
     for image, label in zip(images, labels, strict=True):
         png = io.BytesIO()
-        Image.fromarray(image).save(png, 'png')
-        yield {'image': png.getvalue(), 'label': int(label)}
+        Image.fromarray(image).save(png, "png")
+        yield {"image": png.getvalue(), "label": int(label)}
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--source', default=DEBIAN_FOLDER, help='folder of the four files (default: %(default)s)')
-    parser.add_argument('--download', action='store_true', help="fetch the files from the authors' server")
+    parser.add_argument("--source", default=DEBIAN_FOLDER, help="folder of the four files (default: %(default)s)")
+    parser.add_argument("--download", action="store_true", help="fetch the files from the authors' server")
     write.run(lambda flags: build(flags.data_dir, flags.source, flags.overwrite, flags.download), parser)
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     main()

@@ -17,7 +17,7 @@ from swin_jax.data.builders import synsets, write
 from swin_jax.data.builders.imagenet2012 import LICENSE, labelled
 from swin_jax.errors import UserError
 
-VERSION = '1.0.0'
+VERSION = "1.0.0"
 NUM_CLASSES = 21841
 NUM_EXAMPLES = 14197122
 
@@ -36,31 +36,31 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
     import tensorflow_datasets as tfds
 
     path = Path(source).expanduser()
-    write.refuse_existing(Path(data_dir).expanduser() / 'imagenet22k' / VERSION, overwrite)
+    write.refuse_existing(Path(data_dir).expanduser() / "imagenet22k" / VERSION, overwrite)
     if not path.exists():
-        raise UserError(f'there is no {path}; give fall11_whole.tar or the folder of its synsets')
+        raise UserError(f"there is no {path}; give fall11_whole.tar or the folder of its synsets")
     files = synsets.open_synsets(path)
     whole = len(files) == NUM_CLASSES
     if not whole:
-        print(f'warning: {len(files)} synsets, the full set has {NUM_CLASSES}')
+        print(f"warning: {len(files)} synsets, the full set has {NUM_CLASSES}")
     features = {
-        'image': tfds.features.Image(),
-        'label': tfds.features.ClassLabel(names=list(files)),
-        'file_name': tfds.features.Text(),
+        "image": tfds.features.Image(),
+        "label": tfds.features.ClassLabel(names=list(files)),
+        "file_name": tfds.features.Text(),
     }
-    splits = {'train': write.Split(labelled(files), NUM_EXAMPLES if whole else None)}
-    description = 'ImageNet-22K (fall 2011), images as distributed, labels in sorted synset order.'
+    splits = {"train": write.Split(labelled(files), NUM_EXAMPLES if whole else None)}
+    description = "ImageNet-22K (fall 2011), images as distributed, labels in sorted synset order."
     return write.write(
-        data_dir, 'imagenet22k', VERSION, features, splits, overwrite, description=description, license=LICENSE
+        data_dir, "imagenet22k", VERSION, features, splits, overwrite, description=description, license=LICENSE
     )
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--source', required=True, help='fall11_whole.tar, or a folder of synsets')
+    parser.add_argument("--source", required=True, help="fall11_whole.tar, or a folder of synsets")
     write.run(lambda flags: build(flags.data_dir, flags.source, flags.overwrite), parser)
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     main()

@@ -63,11 +63,11 @@ def write(
 
     target = Path(data_dir).expanduser() / name / version
     refuse_existing(target, overwrite)
-    staging = target.with_name(f'{version}.incomplete')
+    staging = target.with_name(f"{version}.incomplete")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     features = tfds.features.FeaturesDict(features)
-    template = tfds.core.ShardedFileTemplate(data_dir=staging, dataset_name=name, filetype_suffix='array_record')
+    template = tfds.core.ShardedFileTemplate(data_dir=staging, dataset_name=name, filetype_suffix="array_record")
     infos = []
     for split_name, split in splits.items():
         template = template.replace(split=split_name)
@@ -86,7 +86,7 @@ def write(
 def refuse_existing(target: Path, overwrite: bool) -> None:
     """Raises UserError where a data set is there already and may not be replaced."""
     if target.exists() and not overwrite:
-        raise UserError(f'{target} exists already; use --overwrite to replace it')
+        raise UserError(f"{target} exists already; use --overwrite to replace it")
 
 
 def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentParser) -> None:
@@ -98,40 +98,40 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
 
     A user error ends the process with its message and exit status.
     """
-    parser.add_argument('--data_dir', default=default_data_dir(), help='where data sets lie (default: %(default)s)')
-    parser.add_argument('--overwrite', action='store_true', help='replace a data set that is there')
+    parser.add_argument("--data_dir", default=default_data_dir(), help="where data sets lie (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
     arguments = parser.parse_args()
     try:
         path = build(arguments)
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_status) from None
-    print(f'wrote {path}')
+    print(f"wrote {path}")
 
 
 def _write_split(template, features, split: Split, shard_bytes: int) -> tuple[list[int], int]:
     """Writes the shards of one split; returns the number of examples in each and the bytes of all."""
     serialized = (features.serialize_example(example) for example in split.examples)
-    progress = tqdm.tqdm(serialized, desc=template.split, total=split.expected, unit=' examples', mininterval=1.0)
+    progress = tqdm.tqdm(serialized, desc=template.split, total=split.expected, unit=" examples", mininterval=1.0)
     lengths, num_bytes = [], 0
     stream = iter(progress)
     while (record := next(stream, None)) is not None:
         length, size = _write_shard(
-            template.data_dir / f'{template.split}.shard-{len(lengths)}', record, stream, shard_bytes
+            template.data_dir / f"{template.split}.shard-{len(lengths)}", record, stream, shard_bytes
         )
         lengths.append(length)
         num_bytes += size
-        progress.set_postfix_str(f'{num_bytes / 1e9:.2f} GB')
+        progress.set_postfix_str(f"{num_bytes / 1e9:.2f} GB")
     progress.close()
     if not lengths:
-        raise UserError(f'the split {template.split!r} has no examples')
+        raise UserError(f"the split {template.split!r} has no examples")
     if split.expected is not None and sum(lengths) != split.expected:
         print(
-            f'warning: {template.split} has {sum(lengths)} examples, the full set has {split.expected}', file=sys.stderr
+            f"warning: {template.split} has {sum(lengths)} examples, the full set has {split.expected}", file=sys.stderr
         )
     for shard in range(len(lengths)):
         path = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))
-        (template.data_dir / f'{template.split}.shard-{shard}').rename(path)
+        (template.data_dir / f"{template.split}.shard-{shard}").rename(path)
     return lengths, num_bytes
 
 
@@ -139,7 +139,7 @@ def _write_shard(path, record: bytes, stream, shard_bytes: int) -> tuple[int, in
     """Writes `record` and what follows in the stream until the shard is full; returns examples and bytes."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    writer = ArrayRecordWriter(str(path), 'group_size:1')
+    writer = ArrayRecordWriter(str(path), "group_size:1")
     length = size = 0
     while record is not None:
         writer.write(record)

@@ -4,6 +4,7 @@
 
 `expected.npz` holds what every file must be read as; bfloat16 entries are stored there as float32.
 """
+
 import argparse
 import sys
 import types
