@@ -21,7 +21,7 @@ from swin_jax.tasks.classification import Classification
 
 def get_config(arg=None):
     arg = parse_arg(arg, fake=False)
-    c = ConfigDict(dict(seed=0, total_steps=4000, batch_size=128, image_size=32, num_classes=10, max_bad_records=0))
+    c = ConfigDict(dict(seed=0, total_steps=8000, batch_size=64, image_size=32, num_classes=10, max_bad_records=0))
     c.data_dir = placeholder(str)
     size, seed = c.get_oneway_ref("image_size"), c.get_oneway_ref("seed")
     c.task = spec(
@@ -36,15 +36,15 @@ def get_config(arg=None):
             depths=(2, 2),
             num_heads=(1, 2),
             window_size=4,
-            drop_path_rate=0.05,
+            drop_path_rate=0.0,
         ),
         tx=spec(
             optim.adamw,
             schedule=spec(
                 optim.warmup_cosine,
-                base_lr=2e-3,
+                base_lr=1.5e-3,
                 total_steps=c.get_oneway_ref("total_steps"),
-                warmup_steps=300,
+                warmup_steps=500,
                 min_lr=1e-5,
                 warmup_prefix=True,
             ),
@@ -65,7 +65,7 @@ def get_config(arg=None):
         source=spec(
             sources.tfds, name="fashion_mnist", split="train", data_dir=c.get_oneway_ref("data_dir"), in_memory=True
         ),
-        transform=spec(small_image.small_train_transform, size=size, padding=2, hflip=0.5, channels=1),
+        transform=spec(small_image.small_train_transform, size=size, padding=1, hflip=0.5, channels=1),
         batch_size=c.get_oneway_ref("batch_size"),
         seed=seed,
         expected_classes=c.get_oneway_ref("num_classes"),
@@ -79,7 +79,7 @@ def get_config(arg=None):
         transform=transform,
         batch_size=500,
     )
-    c.evals = dict(test=dict(every=500, run=spec(Accuracy, data=test)))
+    c.evals = dict(test=dict(every=1000, run=spec(Accuracy, data=test)))
     c.predict = spec(
         pipeline.EvalData,
         source=spec(sources.flat_folder, root=""),
@@ -89,7 +89,7 @@ def get_config(arg=None):
     c.init_from = spec(InitFrom)
     c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
-    c.checkpoint = dict(every=500, keep=2)
+    c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")
     return use_fakes(c) if arg.fake else c
 
