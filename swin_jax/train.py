@@ -3,21 +3,19 @@
 import dataclasses
 import math
 import pathlib
-import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from swin_jax import checkpoint, header, logs, sharding
 from swin_jax import config as configs
 from swin_jax.errors import UserError
 from swin_jax.names import path_name
+from swin_jax.preemption import Preemption
 from swin_jax.task import Task, TrainState
 
 DONE, NON_FINITE, PREEMPTED = 0, 3, 143
@@ -85,25 +83,8 @@ def _replace(params: Any, flat: dict[str, np.ndarray]) -> Any:
     return jax.tree_util.tree_map_with_path(replace, params)
 
 
-class Preemption:
-    """Whether this run has been asked to stop: a SIGTERM, at the same step on every host."""
-
-    def __init__(self):
-        self._asked = threading.Event()
-        # With several processes the JAX runtime owns the signal and agrees on a step.
-        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
-
-    def reached(self, step: int) -> bool:
-        """To be called once per step, on all processes."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._asked.is_set()
-
-    def close(self) -> None:
-        """Gives the signal back."""
-        if hasattr(self, "_previous"):
-            signal.signal(signal.SIGTERM, self._previous)
+def _evaluates(line: dict) -> bool:
+    return any(name.startswith("eval/") for name in line)
 
 
 class Loop:
@@ -173,15 +154,17 @@ class Loop:
         preemption, batch_size = Preemption(), self.config.batch_size
         first = meta.get("examples_seen", 0) // batch_size
         batches = self.data.batches(first, self.at.placement.rows(batch_size))
-        pending = None  # metrics of the previous step: fetched while the device works on this one
+        pending = None  # what to log of the previous step: fetched while the device works on this one
         try:
+            if meta and not any(line["step"] == start and _evaluates(line) for line in logs.read_metrics(self.workdir)):
+                self.evaluate(start, everything=False)  # SIGTERM came at a step that was to be evaluated
             for step in range(start + 1, total + 1):
                 self.trace(step)
                 batch = self.next_batch(batches)
                 self.state, metrics = self.train_step(self.state, batch, self.frozen)
                 if pending is not None:
                     self.write(*pending)
-                pending = step, metrics
+                pending = step, metrics, self.bad
                 last, stop = step == total, preemption.reached(step)
                 saves = last or stop or step % self.config.checkpoint.every == 0
                 if saves or any(every and step % every == 0 for every, _ in self.evals.values()):
@@ -209,6 +192,7 @@ class Loop:
         finally:
             self.stop_trace()
             preemption.close()
+            batches.close()
         return DONE
 
     def next_batch(self, batches) -> dict[str, jax.Array]:
@@ -223,13 +207,13 @@ class Loop:
             )
         return self.at.placement.put(batch, self.config.batch_size)
 
-    def write(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Fetches the metrics of a step, checks and logs them."""
+    def write(self, step: int, metrics: dict[str, jax.Array], bad: int) -> None:
+        """Fetches the metrics of a step, checks and logs them; `bad` counts the replaced records up to it."""
         values = {f"train/{name}": float(value) for name, value in metrics.items()}
         wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
         due = step % self.config.logs.every == 0 or step == self.config.total_steps
         if due or wrong:
-            values |= {"data/bad_records": self.bad} if self.bad else {}
+            values |= {"data/bad_records": bad} if bad else {}
             values |= self.clock.read(step)
             self.log.write(step, values)
         self.log.progress(step, values if due else None)

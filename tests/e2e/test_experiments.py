@@ -57,6 +57,20 @@ def test_fake(path, tmp_path, launch):
     assert_equal_runs(whole, cut, 3)
 
 
+def test_an_evaluation_that_a_sigterm_skipped_is_made_up_for(tmp_path, launch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    arguments = (*EVERY_STEP, "--config.evals.test.every=2")
+    assert launch("experiments/quickstart.py:fake", whole, *arguments)[0] == 0
+    shutil.copytree(whole, cut)
+    shutil.rmtree(checkpoint.folder(cut) / "3")
+    lines = (cut / "metrics.jsonl").read_text().splitlines(True)
+    kept = [line for line in lines if not ('"step": 2' in line and "eval/" in line)]
+    assert len(kept) == len(lines) - 1
+    (cut / "metrics.jsonl").write_text("".join(kept))
+    assert launch("experiments/quickstart.py:fake", cut, *arguments)[0] == 0
+    assert_equal_runs(whole, cut, 3)
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_config_without_fakes_builds(path):
     """The real config resolves: steps and rates follow epochs and batch size."""
