@@ -36,7 +36,7 @@ ALLOWED = {
     "init_from": {"checkpoint", "numpy"},
     "train": {"task", "config", "sharding", "checkpoint", "logs", "header", "preemption", "jax", "numpy"},
     "preemption": {"jax"},
-    "predict": {"train", "config", "checkpoint", "jax", "numpy", "matplotlib"},
+    "predict": {"train", "config", "checkpoint", "sharding", "jax", "numpy", "matplotlib"},
     "hub": {"models", "convert", "checkpoint", "data", "jax", "numpy"},
     "launch": {"train", "predict", "config", "jax", "absl", "ml_collections"},
     "__init__": {"hub"},
