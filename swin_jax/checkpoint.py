@@ -36,7 +36,6 @@ def open(workdir: pathlib.Path, keep: int = 2, write: bool = True) -> ocp.Checkp
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         cleanup_tmp_directories=write and jax.process_index() == 0,
-        read_only=not write,
         enable_async_checkpointing=True,
         async_options=seal,
     )

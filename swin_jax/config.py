@@ -129,6 +129,13 @@ def load(path: str) -> ml_collections.ConfigDict:
     return module.get_config(arg or None)
 
 
+def check_key(config, key: str) -> None:
+    """Raises UserError, with the nearest one, for what is neither a dotted key nor the beginning of one."""
+    known = flatten(config)
+    if not any(leaf == key or leaf.startswith(key + ".") for leaf in known):
+        raise UserError(f"--allow_change={key} names no key of the config{nearest(key, known)}", 2)
+
+
 def flatten(config) -> dict:
     """{dotted key: value} of all leaves; callables by their names, tuples as lists, so that it survives JSON."""
     leaves = {}
@@ -174,6 +181,9 @@ def check_resume(config, workdir: pathlib.Path, allow_change: typing.Sequence[st
             lines.append(f"{key}: {old.get(key)} -> {new.get(key)}")
             if not FREE.search(key) and not any(key == k or key.startswith(k + ".") for k in allow_change):
                 refused.append(lines[-1])
+    if len(refused) > 5:
+        more = f"{'; '.join(refused[:5])}; and {len(refused) - 5} more"
+        raise UserError(f"{workdir} was trained with another config: {more}. Give another --workdir", 2)
     if refused:
         keys = " ".join(f"--allow_change={line.partition(':')[0]}" for line in refused)
         raise UserError(f"{workdir} was trained with another config: {'; '.join(refused)}. To go on anyway: {keys}", 2)

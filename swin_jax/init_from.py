@@ -53,7 +53,9 @@ class InitFrom:
             params = params if ema is None else ema
             found = flatten(self.convert({"params": params}, task.model)["params"] if self.convert else params)
         elif not pathlib.Path(self.path).is_file() or self.convert is None:
-            raise UserError(f"init_from.path={self.path!r} is neither a workdir with checkpoints nor a file of weights")
+            raise UserError(
+                f"init_from.path={self.path} is neither a workdir with checkpoints nor a file of weights", 2
+            )
         else:
             found = flatten(self.convert(self.path, task.model)["params"])
         wanted = flatten(shapes)

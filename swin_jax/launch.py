@@ -63,8 +63,8 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
         given = re.fullmatch(r"--?config=(.*)", argument)
         (paths.append(given[1]) if given else arguments.append(argument))
     asks_help = any(argument in ("--help", "-help", "-h", "--helpfull") for argument in arguments)
-    if asks_help or not argv[1:]:
-        raise UserError(EXAMPLES + "\nFlags:\n" + _describe(define_flags()), 0 if asks_help else 2)
+    if asks_help:
+        raise UserError(EXAMPLES + "\nFlags:\n" + _describe(define_flags()), 0)
     if len(paths) != 1:
         raise UserError("give one --config=FILE.py[:args]; --help shows examples", 2)
     config = configs.load(paths[0])

@@ -313,6 +313,11 @@ def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
     if not freeze:
         return tx
 
+    try:
+        re.compile(freeze)
+    except re.error as error:
+        raise UserError(f"freeze={freeze!r} is not a regular expression: {error}", 2) from error
+
     def labels(params):
         tree = map_named(lambda name, _: "frozen" if re.search(freeze, name) else "trained", params)
         found = set(jax.tree.leaves(tree))

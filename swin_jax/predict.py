@@ -1,8 +1,10 @@
 """Prediction of a folder of images with a run's checkpoint: predictions.csv and a sheet of pictures."""
 
 import csv
+import dataclasses
 import math
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -10,14 +12,15 @@ import numpy as np
 
 from swin_jax import checkpoint, sharding
 from swin_jax import config as configs
+from swin_jax.data import sources
 from swin_jax.errors import UserError
-from swin_jax.train import first_state, setup
+from swin_jax.start import first_state, make_workdir, setup
 
 SHEET = 40  # pictures on the sheet
 
 
 def predict(config, workdir: str, images: str, top: int = 5) -> int:
-    """Names every image below a folder.
+    """Names every image below a folder, or one image. Images that cannot be read are told and left out.
 
     Args:
         config: of the experiment; its `predict` says how images are read.
@@ -36,9 +39,15 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
     folder = pathlib.Path(workdir)
     if not config.init_from.path and not checkpoint.folder(folder).is_dir():
         raise UserError(f"no checkpoint in {checkpoint.folder(folder)}: train first, or give --config.init_from.path=")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_workdir(folder)
     config.predict.source.root = images
     at, data = setup(config), configs.build(config.predict)
+    source, unreadable = sources.readable(data.source)
+    for line in unreadable:
+        print(f"left out, cannot be read: {line}", file=sys.stderr, flush=True)
+    if not len(source):
+        raise UserError(f"none of the {len(unreadable)} images in {images} can be read")
+    data = dataclasses.replace(data, source=source)
     batch_size = at.placement.round_up(data.batch_size)
     with jax.set_mesh(at.placement.mesh):
         state, meta = first_state(config, at, checkpoint.open(folder, write=False), write=False)
@@ -59,7 +68,8 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
             )
             writer.writerows([name, *(v for c, p in ranks for v in (c, f"{p:.6f}"))] for name, ranks in rows)
         _sheet(folder / "predictions.png", data, rows[:SHEET])
-        print(f"{len(rows)} images: {folder / 'predictions.csv'}, {folder / 'predictions.png'}", flush=True)
+        shown = f" (the first {SHEET})" if len(rows) > SHEET else ""
+        print(f"{len(rows)} images: {folder / 'predictions.csv'}, {folder / 'predictions.png'}{shown}", flush=True)
     return 0
 
 

@@ -1,90 +1,24 @@
 """The loop: build, shard, restore, step, log, evaluate, save. It knows no task, no model and no data set."""
 
-import dataclasses
 import math
 import pathlib
-import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
-import numpy as np
 
 from swin_jax import checkpoint, header, logs, sharding
 from swin_jax import config as configs
 from swin_jax.errors import UserError
-from swin_jax.names import path_name
 from swin_jax.preemption import Preemption
-from swin_jax.task import Task, TrainState
+from swin_jax.start import first_state, make_workdir, setup
 
 DONE, NON_FINITE, PREEMPTED = 0, 3, 143
 
 
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """What follows from a config before any array exists.
-
-    Attributes:
-        placement: of batches on the mesh.
-        task: built.
-        abstract: a TrainState of jax.ShapeDtypeStruct with shardings.
-        frozen: the same for what a step only reads.
-    """
-
-    placement: sharding.Placement
-    task: Task
-    abstract: TrainState
-    frozen: Any
-
-
-def setup(config) -> Setup:
-    """Builds mesh and task, and decides where everything goes, without allocating anything."""
-    mesh = sharding.make_mesh(**config.mesh)
-    task = configs.build(config.task)
-    partition = configs.build(config.partition)
-
-    def place(shapes):
-        with_sharding = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
-        return jax.tree.map(with_sharding, shapes, partition.shardings(shapes, mesh))
-
-    shapes = jax.eval_shape(task.init, jax.random.key(0))
-    return Setup(sharding.Placement(mesh), task, place(shapes), place(task.frozen_shapes()))
-
-
-def first_state(config, at: Setup, manager, write: bool) -> tuple[TrainState, dict]:
-    """The state to start from and the meta data of its checkpoint, {} where there is none.
-
-    The order matters: the run's own checkpoints come before `init_from`, so that a run that is started again goes on.
-    """
-
-    def say(line):
-        print(line, file=sys.stderr, flush=True)
-
-    restored = checkpoint.restore(manager, at.abstract, say, write)
-    if restored is not None:
-        return restored
-    # On a CPU the code of random numbers takes longer to optimise than to run.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    init = jax.jit(at.task.init, out_shardings=sharding.of(at.abstract), compiler_options=options)
-    state = init(jax.random.key(config.seed))
-    flat, report = configs.build(config.init_from).load(at.task, at.abstract.params)
-    say(report)
-    return state.replace(params=_replace(state.params, flat), ema=_replace(state.ema, flat)), {}
-
-
-def _replace(params: Any, flat: dict[str, np.ndarray]) -> Any:
-    """Puts the arrays of {path: array} into a tree of parameters, laid out as what they replace."""
-
-    def replace(path, old):
-        new = flat.get(path_name(path))
-        return old if new is None else sharding.put_tree(new, old)
-
-    return jax.tree_util.tree_map_with_path(replace, params)
-
-
-def _evaluates(line: dict) -> bool:
-    return any(name.startswith("eval/") for name in line)
+def _due(step: int, every: int) -> bool:
+    """Whether something that happens every so many steps does now; 0 is never."""
+    return every > 0 and step % every == 0
 
 
 class Loop:
@@ -124,7 +58,6 @@ class Loop:
             header.check_frozen(self.workdir, facts)
         if lead and total:
             header.write(self.workdir, facts)
-            configs.save(self.config, self.workdir)
         self.clock = header.clock(self.config.batch_size, facts)
         restored = start if meta else None
         with logs.Logs(
@@ -133,12 +66,12 @@ class Loop:
             for line in header.lines(facts):
                 self.log.text(line)
             if meta:
-                self.log.text(f"goes on from step {start} of {total}")
+                self.log.text(f"goes on from step {start} of {total}" if start < total else f"evaluates step {start}")
             status = self.train(start, total, meta)
             if status != DONE:
                 return status
             if start >= total:
-                self.evaluate(start, everything=True)
+                self.evaluate(start, everything=True, record=not self.evaluated(start))
         checkpoint.finish(self.manager)
         if lead:
             logs.curves(self.workdir)
@@ -156,7 +89,7 @@ class Loop:
         batches = self.data.batches(first, self.at.placement.rows(batch_size))
         pending = None  # what to log of the previous step: fetched while the device works on this one
         try:
-            if meta and not any(line["step"] == start and _evaluates(line) for line in logs.read_metrics(self.workdir)):
+            if meta and not self.evaluated(start):
                 self.evaluate(start, everything=False)  # SIGTERM came at a step that was to be evaluated
             for step in range(start + 1, total + 1):
                 self.trace(step)
@@ -166,8 +99,8 @@ class Loop:
                     self.write(*pending)
                 pending = step, metrics, self.bad
                 last, stop = step == total, preemption.reached(step)
-                saves = last or stop or step % self.config.checkpoint.every == 0
-                if saves or any(every and step % every == 0 for every, _ in self.evals.values()):
+                saves = last or stop or _due(step, self.config.checkpoint.every)
+                if saves or any(_due(step, every) for every, _ in self.evals.values()):
                     self.write(*pending)  # raises on a loss that is not finite, before anything is saved
                     pending = None
                     with self.clock.paused():
@@ -211,7 +144,7 @@ class Loop:
         """Fetches the metrics of a step, checks and logs them; `bad` counts the replaced records up to it."""
         values = {f"train/{name}": float(value) for name, value in metrics.items()}
         wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
-        due = step % self.config.logs.every == 0 or step == self.config.total_steps
+        due = _due(step, self.config.logs.every) or step == self.config.total_steps
         if due or wrong:
             values |= {"data/bad_records": bad} if bad else {}
             values |= self.clock.read(step)
@@ -220,10 +153,15 @@ class Loop:
         if wrong:
             raise FloatingPointError(f"{', '.join(f'{n} is {v}' for n, v in wrong.items())} at step {step}")
 
-    def evaluate(self, step: int, everything: bool) -> None:
+    def evaluated(self, step: int) -> bool:
+        """Whether the log has evaluations of a step."""
+        lines = logs.read_metrics(self.workdir)
+        return any(line["step"] == step and any(name.startswith("eval/") for name in line) for line in lines)
+
+    def evaluate(self, step: int, everything: bool, record: bool = True) -> None:
         """Runs the evaluations that are due, on the raw weights and beside them on their average."""
         for name, (every, run) in self.evals.items():
-            if not everything and not (every and step % every == 0):
+            if not everything and not _due(step, every):
                 continue
             views = {name: self.state}
             if self.state.ema is not None:
@@ -231,7 +169,8 @@ class Loop:
             for view, state in views.items():
                 began = time.monotonic()
                 values = {f"eval/{view}/{key}": value for key, value in run(state, self.frozen).items()}
-                self.log.write(step, values)
+                if record:
+                    self.log.write(step, values)
                 text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
                 self.log.text(f"step {step}  {text}  ({time.monotonic() - began:.1f} s)")
 
@@ -244,6 +183,8 @@ class Loop:
             "class_names": list(getattr(self.data, "class_names", ())),
             "config": configs.flatten(self.config),
         }
+        if jax.process_index() == 0:
+            configs.save(self.config, self.workdir)  # says how the checkpoints beside it were trained
         checkpoint.save(self.manager, self.state, step, meta, wait)
 
     def trace(self, step: int) -> None:
@@ -279,7 +220,11 @@ def train(config, workdir: str, allow_change: Sequence[str] = (), profile: tuple
         UserError: whatever the user can mend.
     """
     folder = pathlib.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
+    if config.total_steps <= 0 and not config.init_from.path and not checkpoint.folder(folder).is_dir():
+        raise UserError(f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path=")
+    make_workdir(folder)
+    for key in allow_change:
+        configs.check_key(config, key)
     # Evaluation only changes nothing, so it may look at a run with any config that its checkpoint fits.
     changes = configs.check_resume(config, folder, allow_change) if config.total_steps else []
     for line in changes if jax.process_index() == 0 else []:

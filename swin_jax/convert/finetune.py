@@ -65,8 +65,8 @@ def adapt_head(state_dict: Mapping[str, np.ndarray], num_classes: int, rows: np.
     rest = {name: value for name, value in state_dict.items() if not name.startswith("head.")}
     if num_classes == 0:
         return rest
-    if "norm.weight" not in rest:
-        raise UserError("cannot make a head: the weights have no norm.weight to tell the number of channels")
+    if "norm.weight" not in rest:  # not a Swin: `from_official` lists what is missing
+        return dict(state_dict)
     warnings.warn(
         f"the weights have a head of {classes} classes; the head of {num_classes} classes starts from zeros and must "
         "be trained",
@@ -137,7 +137,10 @@ def load_pretrained(source, model, class_map=None) -> dict:
     state_dict = swin.normalise(found)
     needs_map = model.num_classes == 1000 and len(state_dict.get("head.weight", ())) == 21841
     rows = imagenet22k.find_map(class_map) if needs_map else None
-    return swin.from_official(remap(state_dict, model, rows), model)
+    try:
+        return swin.from_official(remap(state_dict, model, rows), model)
+    except UserError as error:
+        raise UserError(f"{source}: {error}" if not isinstance(source, Mapping) else str(error)) from error
 
 
 def pretrained(class_map: str | None = None) -> Callable:

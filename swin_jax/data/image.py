@@ -83,6 +83,10 @@ def decode(file: bytes | str) -> Image.Image:
     """
     with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
         image.load()
+        if image.mode.startswith("I"):  # 16 bits, which PIL would clip instead of scale
+            return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
+        if image.mode == "1":
+            return image.convert("L")
         return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 

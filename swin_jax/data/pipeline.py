@@ -9,6 +9,7 @@ by asking for its step. The unit of work is one update's rows, which keeps the c
 import dataclasses
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from swin_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_named: set[str] = set()  # unreadable records that this process has warned about
 MAX_UNREADABLE_RUN = 100  # this many unreadable records in a row are a broken data set, not a broken file
 _NARROW = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
 
@@ -152,7 +154,9 @@ class EvalData:
         """
         rows = _check_rows(rows, batch_size)
         batches = _EvalBatches(self.source, self.transform, batch_size, rows, self.num_batches(batch_size))
-        return _iterate(batches, self.num_workers, self.num_threads, self.prefetch)
+        # Starting workers takes seconds, which a single batch is not worth.
+        workers = 0 if len(batches) == 1 else min(self.num_workers, len(batches))
+        return _iterate(batches, workers, self.num_threads, self.prefetch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +228,9 @@ def _read(source: Source, index: int) -> tuple[dict[str, Any], bool]:
         except Exception as exception:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
             error = exception
             name = source.record_name(record)
-            log.warning("unreadable record %s (%s); the next one takes its place", name, _describe(error))
+            if name not in _named:
+                _named.add(name)
+                log.warning("unreadable record %s (%s); the next one takes its place", name, _describe(error))
     raise UserError(
         f"{MAX_UNREADABLE_RUN} records in a row are unreadable, the last is {source.record_name(record)} "
         f"({_describe(error)}); check the data set"
@@ -244,6 +250,7 @@ def _stack(examples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 def _iterate(batches, num_workers: int, num_threads: int, prefetch: int) -> Iterator[dict[str, np.ndarray]]:
     """Starts reading ahead and returns a generator that stops the readers when it is closed."""
     dataset = grain.MapDataset.source(batches)
+    num_workers = min(num_workers, os.cpu_count() or 1)  # more only compete
     if num_workers > 0:
         if not flags.FLAGS.is_parsed():  # grain 0.2.18 reads absl flags to start workers: UnparsedFlagAccessError
             flags.FLAGS.mark_as_parsed()
@@ -273,7 +280,7 @@ def _check(source: Source, batch_size: int, classes: int, examples: int = 0) -> 
     if len(source) == 0:
         raise UserError("the data set has no examples")
     if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, not {batch_size}")
+        raise UserError(f"batch_size must be at least 1, not {batch_size}", 2)
     found = len(source.class_names)
     if classes and found != classes:
         raise UserError(f"the data set has {found} classes, the config {classes}: give --config.num_classes={found}", 2)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+_LUMA = np.float32((0.299, 0.587, 0.114))  # ITU-R 601, as PIL's convert("L")
+
 
 def small_train_transform(
     size: int,
@@ -24,7 +26,7 @@ def small_train_transform(
       hflip: probability of a horizontal flip.
       rotation: largest turn in degrees.
       zoom: largest relative change of the scale, for example 0.1.
-      channels: 3 copies grey to RGB; 1 keeps grey.
+      channels: 3 copies grey to RGB; 1 keeps grey and turns colours to grey.
 
     Returns:
       transform(example, rng): replaces `image` (PIL, or uint8 (H, W) or (H, W, C)) by uint8 (size, size, channels).
@@ -39,7 +41,7 @@ def small_eval_transform(size: int, channels: int = 3) -> Callable[[dict[str, An
 
     Args:
       size: height and width of the result in pixels.
-      channels: 3 copies grey to RGB; 1 keeps grey.
+      channels: 3 copies grey to RGB; 1 keeps grey and turns colours to grey.
 
     Returns:
       transform(example): replaces `image` (as for small_train_transform) by uint8 (size, size, channels).
@@ -71,6 +73,8 @@ def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
         return np.ascontiguousarray(image)
     if image.shape[-1] == 1:
         return np.repeat(image, channels, axis=-1)
+    if (image.shape[-1], channels) == (3, 1):
+        return np.round(image @ _LUMA).astype(np.uint8)[..., None]
     raise ValueError(f"cannot make {channels} channels of an image of shape {image.shape}")
 
 

@@ -183,7 +183,9 @@ def image_folder(root: str | None, split: str | None = None) -> FileSource:
     """
     if not root:
         raise UserError("an image folder needs its path: give --config.data_dir=DIR")
-    folder = _existing_folder(os.path.join(root, split) if split else root)
+    folder = os.path.join(root, split) if split else root
+    if not os.path.isdir(folder):
+        raise UserError(f"there is no folder {folder}; images lie in {folder}/CLASS/*.jpg")
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise UserError(f"{folder} has no class folders; it must hold one sub-folder of images for each class")
@@ -201,12 +203,14 @@ def flat_folder(root: str) -> FileSource:
     """Images without labels, for prediction: every image under a folder, in sorted order.
 
     Args:
-      root: the folder.
+      root: the folder, or one image.
 
     Returns:
       A source with label 0 and no class names; `paths` are relative to root. Raises UserError where the folder is
       missing or holds no image.
     """
+    if os.path.isfile(root):
+        return FileSource(os.path.dirname(root), (os.path.basename(root),), (0,), ())
     folder = _existing_folder(root)
     paths = _image_paths(folder)
     if not paths:
@@ -230,6 +234,39 @@ def _image_paths(folder: str) -> list[str]:
         images = (name for name in sorted(files) if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
         paths += [os.path.normpath(os.path.join(relative, name)) for name in images]
     return paths
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Some records of a source, by their indices."""
+
+    source: Any
+    indices: tuple[int, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.source[self.indices[index]]
+
+    def record_name(self, index: int) -> str:
+        return self.source.record_name(self.indices[index])
+
+
+def readable(source: Any) -> tuple[Any, list[str]]:
+    """The readable records of a source, and for each of the others its name and what is wrong; reads all of them."""
+    indices, unreadable = [], []
+    for index in range(len(source)):
+        try:
+            source[index]
+            indices.append(index)
+        except Exception as error:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
+            unreadable.append(f"{source.record_name(index)} ({type(error).__name__}: {' '.join(str(error).split())})")
+    return (Selection(source, tuple(indices)) if unreadable else source), unreadable
 
 
 def _suffixes() -> str:

@@ -57,7 +57,10 @@ def open_split(
     """
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(directory)
+    try:
+        builder = tfds.builder_from_directory(directory)
+    except Exception as error:  # whatever TFDS makes of files that it did not write
+        raise UserError(f"{directory} is not a data set that TFDS can open: {' '.join(str(error).split())}") from error
     name = builder.info.name
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if "array_record" not in formats:

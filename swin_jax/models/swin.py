@@ -199,6 +199,10 @@ class Swin(nn.Module):
     attention: str = "xla"
 
     def setup(self):
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"dtype={self.dtype!r} is none of 'float32', 'bfloat16', 'float16'")
+        if len(self.depths) != len(self.num_heads):
+            raise ValueError(f"depths={self.depths} and num_heads={self.num_heads} are of different lengths")
         dtype = jnp.dtype(self.dtype)
         grids, windows = stage_geometry(self)
         axes = len(grids[0])
@@ -285,6 +289,11 @@ class Swin(nn.Module):
         """Per-stage maps before merging, the last map, and every output by its official name."""
         if not jnp.issubdtype(image.dtype, jnp.floating):
             raise TypeError(f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
+        axes = len(stage_geometry(self)[0][0])
+        if image.ndim != axes + 2 or image.shape[-1] != self.in_channels:
+            raise ValueError(
+                f"images are of shape {image.shape}, expected (batch, {axes} sizes, {self.in_channels} channels)"
+            )
         x = self.patch_embed(image)
         kept = {"patch_embed": x}
         if self.ape:

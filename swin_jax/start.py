@@ -1,0 +1,91 @@
+"""What a run starts from: mesh, task and layout of a config, and the first state. Shared by training and prediction."""
+
+import dataclasses
+import os
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+
+from swin_jax import checkpoint, sharding
+from swin_jax import config as configs
+from swin_jax.errors import UserError
+from swin_jax.names import path_name
+from swin_jax.task import Task, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What follows from a config before any array exists.
+
+    Attributes:
+        placement: of batches on the mesh.
+        task: built.
+        abstract: a TrainState of jax.ShapeDtypeStruct with shardings.
+        frozen: the same for what a step only reads.
+    """
+
+    placement: sharding.Placement
+    task: Task
+    abstract: TrainState
+    frozen: Any
+
+
+def setup(config) -> Setup:
+    """Builds mesh and task, and decides where everything goes, without allocating anything."""
+    mesh = sharding.make_mesh(**config.mesh)
+    try:
+        task = configs.build(config.task)
+        shapes = jax.eval_shape(task.init, jax.random.key(0))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the config makes no task: {' '.join(str(error).split())}", 2) from error
+    partition = configs.build(config.partition)
+
+    def place(shapes):
+        with_sharding = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
+        return jax.tree.map(with_sharding, shapes, partition.shardings(shapes, mesh))
+
+    return Setup(sharding.Placement(mesh), task, place(shapes), place(task.frozen_shapes()))
+
+
+def first_state(config, at: Setup, manager, write: bool) -> tuple[TrainState, dict]:
+    """The state to start from and the meta data of its checkpoint, {} where there is none.
+
+    The order matters: the run's own checkpoints come before `init_from`, so that a run that is started again goes on.
+    """
+
+    def say(line):
+        print(line, file=sys.stderr, flush=True)
+
+    restored = checkpoint.restore(manager, at.abstract, say, write)
+    if restored is not None:
+        return restored
+    # On a CPU the code of random numbers takes longer to optimise than to run.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    init = jax.jit(at.task.init, out_shardings=sharding.of(at.abstract), compiler_options=options)
+    state = init(jax.random.key(config.seed))
+    flat, report = configs.build(config.init_from).load(at.task, at.abstract.params)
+    say(report)
+    return state.replace(params=_replace(state.params, flat), ema=_replace(state.ema, flat)), {}
+
+
+def _replace(params: Any, flat: dict[str, np.ndarray]) -> Any:
+    """Puts the arrays of {path: array} into a tree of parameters, laid out as what they replace."""
+
+    def replace(path, old):
+        new = flat.get(path_name(path))
+        return old if new is None else sharding.put_tree(new, old)
+
+    return jax.tree_util.tree_map_with_path(replace, params)
+
+
+def make_workdir(folder: pathlib.Path) -> None:
+    """Makes a workdir where there is none; raises UserError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "not writable")
+    except OSError as error:
+        raise UserError(f"--workdir={folder} cannot be used: {error.strerror}") from error
