@@ -66,6 +66,37 @@ def test_prediction_writes_names_and_pictures(trained, folder, launch):
     np.testing.assert_allclose(probabilities, [expected["bright"], expected["dark"]], atol=1e-4)
 
 
+def test_prediction_of_any_kind_of_picture(trained, folder, tmp_path, launch):
+    """Colour, grey, 16 bits, transparent and damaged ones; the damaged is named and left out."""
+    grey = np.arange(40, dtype=np.uint8)[:, None].repeat(40, 1) * 6
+    for name, picture in {
+        "rgb.png": Image.fromarray(np.stack([grey] * 3, -1)),
+        "grey.png": Image.fromarray(grey),
+        "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
+        "rgba.png": Image.fromarray(np.stack([grey] * 3 + [grey * 0 + 255], -1)),
+        "cmyk.jpg": Image.fromarray(grey).convert("CMYK"),
+        "bit.png": Image.fromarray(grey).convert("1"),
+    }.items():
+        picture.save(tmp_path / name)
+    (tmp_path / "damaged.jpg").write_bytes((folder / "val" / "dark" / "0.jpg").read_bytes()[:300])
+    flags = (*SMALL, *DATA, "--config.task.ema_decay=0.9", f"--predict={tmp_path}")
+    status, out, err = launch("experiments/swin_in1k.py:folder", trained, *flags)
+    assert status == 0 and "6 images" in out, err
+    assert "left out, cannot be read" in err and "damaged.jpg" in err
+    rows = {pathlib.Path(r["image"]).name: r for r in csv.DictReader(open(trained / "predictions.csv"))}
+    for name in ("grey.png", "deep.png", "rgba.png"):
+        assert rows[name]["probability_1"] == rows["rgb.png"]["probability_1"], name
+    # A model of grey pictures takes colours too.
+    assert launch("experiments/quickstart.py:fake", tmp_path / "run")[0] == 0
+    assert launch("experiments/quickstart.py:fake", tmp_path / "run", f"--predict={tmp_path / 'rgb.png'}")[0] == 0
+
+
+def test_an_unusable_workdir_is_one_line(tmp_path, launch):
+    (tmp_path / "file").write_text("")
+    status, _, err = launch("experiments/quickstart.py:fake", tmp_path / "file")
+    assert status == 1 and err == f"error: --workdir={tmp_path / 'file'} cannot be used: File exists\n"
+
+
 def test_linear_probing_is_an_override(trained, folder, tmp_path, launch):
     status, _, err = launch(
         "experiments/swin_in1k.py:folder", tmp_path, *SMALL, *DATA, f"--config.data_dir={folder}",
@@ -172,7 +203,10 @@ def test_a_truncated_image_in_an_evaluation_is_named(damaged_folder, tmp_path, l
         ("quickstart.py:fake", ("--config.mesh.tensor=3",), 2, "tensor=3 does not fit 8 devices"),
         ("quickstart.py:fake", ("--config.task.accumulate=3",), 2, "batch_size 8 is not a multiple of accumulate 3"),
         ("quickstart.py:fake", ("--predict=nowhere",), 1, "train first"),
-        ("quickstart.py:fake", ("--config.init_from.path=nowhere",), 1, "neither a workdir"),
+        ("quickstart.py:fake", ("--config.init_from.path=nowhere",), 2, "neither a workdir"),
+        ("quickstart.py:fake", ("--config.total_steps=0",), 1, "nothing to evaluate"),
+        ("quickstart.py:fake", ("--config.task.model.embed_dim=17",), 2, "do not divide 17 channels"),
+        ("quickstart.py:fake", ("--allow_change=seeed",), 2, "did you mean 'seed'"),
     ],
 )
 def test_one_line_says_what_to_do(config, flags, status, says, tmp_path, launch):

@@ -146,6 +146,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert kept[-1] == step - 1 and f"the last good checkpoint is step {step - 1}" in line
 
 
+def test_a_run_that_failed_leaves_the_record_of_the_good_one(uninterrupted, tmp_path):
+    workdir = tmp_path / "record"
+    shutil.copytree(uninterrupted, workdir)
+    key = "task.tx.schedule.base_lr"
+    done = run(workdir, "--config.total_steps=62", f"--config.{key}=nan", f"--allow_change={key}")
+    assert done.returncode == 3, done.stderr
+    assert (workdir / "config.json").read_bytes() == (uninterrupted / "config.json").read_bytes()
+
+
 def test_a_changed_recipe_is_refused_unless_allowed(uninterrupted, tmp_path):
     workdir = tmp_path / "changed"
     shutil.copytree(uninterrupted, workdir)

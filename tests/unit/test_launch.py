@@ -89,9 +89,10 @@ def test_help_shows_examples_and_every_flag_and_exits_with_0(capsys, no_run, fla
     assert not no_run
 
 
-def test_no_arguments_at_all_show_the_help_as_an_error(capsys):
+def test_no_arguments_at_all_say_what_is_missing(capsys):
     assert launcher.run(["launch"]) == 2
-    assert "python -m swin_jax.launch --config=experiments/quickstart.py" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "--config=FILE.py" in err and "--help" in err and len(err.splitlines()) == 1
 
 
 def test_overrides_reach_the_config_and_what_refers_to_them(launch, tmp_path, no_run):
