@@ -145,7 +145,7 @@ def run(argv: Sequence[str]) -> int:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         jax.config.update("jax_debug_nans", values.debug_nans)
         if values.distributed or _cluster_detected():
-            jax.distributed.initialize()
+            jax.distributed.initialize(**_processes())
         if values.predict:
             from swin_jax import predict
 
@@ -162,6 +162,15 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr, flush=True)
         return 130
+
+
+def _processes() -> dict:
+    """Arguments of `jax.distributed.initialize`: from JAX_NUM_PROCESSES and JAX_PROCESS_ID where they are set.
+
+    JAX itself reads JAX_COORDINATOR_ADDRESS; what is not given it asks of the cluster (TPU pods, Slurm, ...).
+    """
+    given = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
+    return {name: int(value) for name, value in given.items() if value}
 
 
 def _cluster_detected() -> bool:
