@@ -18,10 +18,7 @@ from swin_jax.convert import finetune, imagenet22k, official, read
 from swin_jax.convert import swin as convert_swin
 from swin_jax.errors import UserError
 from swin_jax.models import swin
-
-# Of the pixels in 0..1, as every official classifier has them.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from swin_jax.ops.mixing import IMAGENET_MEAN, IMAGENET_STD
 
 _FIELDS = {field.name for field in dataclasses.fields(swin.Swin)} - {"parent", "name"}
 

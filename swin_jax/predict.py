@@ -75,7 +75,7 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
 
 def _probabilities(at: Any, state: Any, frozen: Any, data: Any, batch_size: int) -> np.ndarray:
     """Softmax of the logits of every image: (number of images, K) float32, on every process."""
-    everywhere = jax.NamedSharding(at.placement.mesh, jax.P())
+    everywhere = sharding.replicated(at.placement.mesh)
     run = jax.jit(
         lambda *arguments: jax.nn.softmax(at.task.predict(*arguments)["logits"], axis=-1), out_shardings=everywhere
     )

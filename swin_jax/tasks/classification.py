@@ -15,9 +15,6 @@ import optax
 from swin_jax.ops import losses, mixing
 from swin_jax.task import Batch, Metrics, TrainState, gradient_step, step_key
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
@@ -45,8 +42,8 @@ class Classification:
     num_classes: int
     channels: int = 3
     seed: int = 0
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[float, ...] = mixing.IMAGENET_MEAN
+    std: tuple[float, ...] = mixing.IMAGENET_STD
     label_smoothing: float = 0.1
     erase_probability: float = 0.25
     mixup: float = 0.8

@@ -38,7 +38,7 @@ ALLOWED = {
     "train": {"start", "task", "config", "sharding", "checkpoint", "logs", "header", "preemption", "jax", "numpy"},
     "preemption": {"jax"},
     "predict": {"start", "data", "config", "checkpoint", "sharding", "jax", "numpy", "matplotlib"},
-    "hub": {"models", "convert", "checkpoint", "data", "jax", "numpy"},
+    "hub": {"models", "ops", "convert", "checkpoint", "data", "jax", "numpy"},
     "launch": {"train", "predict", "config", "jax", "absl", "ml_collections"},
     "__init__": {"hub"},
     "errors": set(),
