@@ -114,7 +114,7 @@ def get_config(arg=None):
         transform=spec(image.eval_transform, **transform),
         batch_size=64,
     )
-    c.init_from = spec(InitFrom, required=True, convert=spec(finetune.pretrained))
+    c.init_from = spec(InitFrom, required=True, convert=spec(finetune.pretrained, resize="bicubic"))
     c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)

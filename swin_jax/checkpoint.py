@@ -19,8 +19,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from swin_jax import stacking
 from swin_jax.errors import UserError
-from swin_jax.names import path_name
+from swin_jax.names import path_name, unflatten
 from swin_jax.task import TrainState
 
 _CHECKSUMS = "checksums.json"
@@ -131,14 +132,15 @@ def restore(
         UserError: no checkpoint can be read, or they hold a model of other shapes.
     """
     steps = sorted(manager.all_steps(), reverse=True)
-    parts = {name: ocp.args.StandardRestore(tree) for name, tree in _parts(abstract).items()}
-    wanted = {key: shape for name, tree in _parts(abstract).items() for key, shape in _leaf_shapes(name, tree).items()}
+    wanted = _shapes(abstract)
     for step in steps:
         path = pathlib.Path(manager.directory) / str(step)
         try:
             _check_whole(path)
             saved, found = _saved_shapes(path), None
-            if saved == wanted:
+            layout = abstract if saved == wanted else _stacked_as(saved, abstract)
+            if layout is not None:
+                parts = {name: ocp.args.StandardRestore(tree) for name, tree in _parts(layout).items()}
                 found = manager.restore(step, args=ocp.args.Composite(**parts, meta=ocp.args.JsonRestore()))
         except Exception as error:
             aside = pathlib.Path(manager.directory).parent / "damaged_checkpoints" / str(step)
@@ -151,13 +153,38 @@ def restore(
             raise _other_model(path, saved, wanted)
         rest = found["rest"]
         ema = found["ema"] if abstract.ema is not None else None
-        return TrainState(rest["step"], found["params"], rest["opt_state"], rest["mutable"], ema), found["meta"]
+        state = TrainState(rest["step"], found["params"], rest["opt_state"], rest["mutable"], ema)
+        return (state if layout is abstract else _restack(state, abstract)), found["meta"]
     if steps:
         moved = f". They are in {aside.parent} now; the same command starts from scratch" if write else ""
         raise UserError(
             f"none of the checkpoints in {manager.directory} (steps {sorted(steps)}) can be read: {last}{moved}"
         )
     return None
+
+
+def _stacked_as(saved: dict[str, tuple[int, ...]], abstract: TrainState) -> TrainState | None:
+    """The abstract state with its blocks stored as the saved ones are; None where that isn't the only difference."""
+    params = {path.removeprefix("params/"): shape for path, shape in saved.items() if path.startswith("params/")}
+    like = unflatten({path: jax.ShapeDtypeStruct(shape, np.float32) for path, shape in params.items()})
+    layout = _map_dicts(lambda tree: stacking.stack(tree, like), abstract)
+    back = _map_dicts(lambda tree: stacking.stack(tree, abstract.params), layout)
+    # Frozen parameters leave holes in the optimizer's state, which don't survive stacking.
+    same = jax.tree.structure(back) == jax.tree.structure(abstract)
+    return layout if same and _shapes(layout) == saved else None
+
+
+def _restack(state: TrainState, abstract: TrainState) -> TrainState:
+    """A state with its blocks stored as the abstract one's are."""
+    restack = lambda tree: _map_dicts(lambda part: stacking.stack(part, abstract.params), tree)  # noqa: E731
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return jax.jit(restack, out_shardings=shardings)(state)
+
+
+def _map_dicts(fn: Callable[[dict], dict], tree: Any) -> Any:
+    """Applies a function to every outermost dict: the parameters and what the optimizer keeps in their structure."""
+    apply = lambda node: fn(node) if isinstance(node, dict) else node  # noqa: E731
+    return jax.tree.map(apply, tree, is_leaf=lambda node: isinstance(node, dict))
 
 
 def _move_aside(manager: ocp.CheckpointManager, path: pathlib.Path, aside: pathlib.Path) -> None:
@@ -181,6 +208,10 @@ def _saved_shapes(path: pathlib.Path) -> dict[str, tuple[int, ...]]:
     for part in ("params", "rest", *(["ema"] if (path / "ema").exists() else [])):
         shapes |= _leaf_shapes(part, ocp.PyTreeCheckpointHandler().metadata(path / part).tree)
     return shapes
+
+
+def _shapes(state: TrainState) -> dict[str, tuple[int, ...]]:
+    return {key: shape for name, tree in _parts(state).items() for key, shape in _leaf_shapes(name, tree).items()}
 
 
 def _leaf_shapes(part: str, tree: Any) -> dict[str, tuple[int, ...]]:

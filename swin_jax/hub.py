@@ -7,6 +7,7 @@ logits = model.apply(variables, swin_jax.preprocess("swin_tiny_patch4_window7_22
 import dataclasses
 import difflib
 import json
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,33 +15,42 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from swin_jax.convert import finetune, imagenet22k, official, read
+from swin_jax.convert import buffers, finetune, imagenet22k, infer, official, read
 from swin_jax.convert import swin as convert_swin
 from swin_jax.errors import UserError
-from swin_jax.models import swin
+from swin_jax.geometry import num_axes, per_axis
+from swin_jax.models import simmim, swin
 from swin_jax.ops.mixing import IMAGENET_MEAN, IMAGENET_STD
 
 _FIELDS = {field.name for field in dataclasses.fields(swin.Swin)} - {"parent", "name"}
 
 
-def load(name: str | None = None, weights: str | Path | None = None, **overrides) -> tuple[swin.Swin, dict]:
+def load(
+    name: str | None = None, weights: str | Path | None = None, resize: str | None = None, **overrides
+) -> tuple[swin.Swin, dict]:
     """Makes a model and its variables.
 
     Args:
-        name: an architecture of `models.swin.PRESETS`; None infers it from the weights.
+        name: an architecture of `models.swin.PRESETS` or any name in `convert.official.WEIGHTS`; None infers it from
+            the weights. SimMIM's pretrained names give the encoder, a backbone with num_classes=0 whose `features` are
+            maps (`convert.simmim` reads the decoder too); its fine-tuned names give classifiers.
         weights: 'official' (those called `name`), the name of other official weights or of their hub repository, a file
             (.pth, .pt, .safetensors, .npz), the workdir of a run (its newest checkpoint; the averaged weights if it
-            keeps an average), or None for random ones.
+            keeps an average; of a SimMIM the encoder), or None for random ones.
+        resize: how bias tables and absolute positions are resized for another window or image size: 'bicubic' or
+            'geometric', see `convert.resize`. A continuous bias (Swin V2) is computed again instead.
         **overrides: arguments of `models.swin.Swin` that replace the preset's. For another `num_classes` the head is
-            zero (or the 1,000 rows of a 22K head), for another window or image size position tables are resized; a
-            warning says so.
+            zero (or the 1,000 rows of a 22K head); with `out_norms` the norms of the maps are fresh; a warning says so,
+            and says where a continuous bias changes its scale (give `pretrained_window_sizes`).
 
     Returns:
-        (model, {'params': ...}): float32 arrays on the default device. `model.apply(variables, images)` gives
-        (B, num_classes) logits of (B, H, W, 3) normalised float images; wrap it in `jax.jit` to call it more than once.
+        (model, {'params': ...}): arrays of the model's `param_dtype` on the default device. `model.apply(variables,
+        images)` gives (B, num_classes) logits of (B, H, W, 3) normalised float images; wrap it in `jax.jit` to call it
+        more than once.
 
     Raises:
-        UserError: unknown names or arguments, an unreadable file, weights that do not fit (every key is listed).
+        UserError: unknown names or arguments, an unreadable file, weights that do not fit (every key is listed), a
+            window or image size that needs `resize` or cannot be inferred.
     """
     unknown = sorted(overrides.keys() - _FIELDS)
     if unknown:
@@ -48,12 +58,32 @@ def load(name: str | None = None, weights: str | Path | None = None, **overrides
     if weights is None:
         return _load_random(name, overrides)
     if (Path(weights) / "config.json").is_file():
-        return _load_workdir(Path(weights), name, overrides)
+        return _load_workdir(Path(weights), name, resize, overrides)
     found = _read(name, weights)
-    model = swin.Swin(**(convert_swin.infer(found) if name is None else _preset(name)) | overrides)
-    state_dict = convert_swin.normalise(found)
-    variables = convert_swin.from_official(finetune.remap(state_dict, model, _rows(state_dict, model)), model)
-    return model, jax.device_put(variables)
+    if name is None and not Path(weights).is_file():
+        name = official.canonical_name(str(weights))
+    if name is None:
+        fields = convert_swin.infer(found, overrides.get("window_size"), overrides.get("image_size"))
+    else:
+        fields = _preset(name)
+        if name.startswith("simmim_"):  # whether the largest have the main-branch norm is not documented
+            fields = fields | dict(main_norm_every=infer.main_norm_every(found))
+    return _fit(found, swin.Swin(**fields), resize, overrides, infer.trained_scales(found))
+
+
+def _fit(
+    found: dict, made_for: swin.Swin, resize: str | None, overrides: dict, trained: tuple | None = None
+) -> tuple[swin.Swin, dict]:
+    """A model like `made_for` but for the overrides, and the weights made to fit it."""
+    model = made_for.clone(**overrides)
+    if "pretrained_window_sizes" not in overrides:
+        finetune.tell_scales(trained or buffers.coordinate_windows(made_for), model)
+    rows = _rows(found, model)
+    return model, _put(convert_swin.from_official(finetune.remap(found, model, resize, rows), model), model)
+
+
+def _put(variables: dict, model: swin.Swin) -> dict:
+    return jax.device_put(jax.tree.map(lambda leaf: leaf.astype(model.param_dtype), variables))
 
 
 def _load_random(name: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
@@ -61,31 +91,38 @@ def _load_random(name: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
         raise UserError("give load() a name or weights")
     model = swin.Swin(**_preset(name) | overrides)
     warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=3)
-    axes = len(swin.stage_geometry(model)[0][0])
-    image = np.zeros((1, *swin.per_axis(model.image_size, axes), model.in_channels), np.float32)
+    image = np.zeros((1, *per_axis(model.image_size, num_axes(model)), model.in_channels), np.float32)
     # jax 0.10 takes 0.4 s to optimise each draw for the CPU; level 0 compiles a whole model ten times faster.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return model, jax.jit(model.init, compiler_options=options)(jax.random.key(0), image)
 
 
-def _load_workdir(workdir: Path, name: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
+def _load_workdir(workdir: Path, name: str | None, resize: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
     from swin_jax import checkpoint
 
     if name is not None:
         raise UserError(f"{workdir} says itself what model it holds; leave out the name {name!r}")
     config = _read_config(workdir)
-    fields = {key.removeprefix("task.model."): value for key, value in config.items() if key.startswith("task.model.")}
-    if fields.pop("fn", None) != f"{swin.Swin.__module__}.{swin.Swin.__qualname__}":
-        raise UserError(f"{workdir} does not hold a Swin classifier (task.model in its config.json)")
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    inside = "encoder." if config.get("task.model.fn") == _path_of(simmim.SimMIM) else ""
+    prefix = f"task.model.{inside}"
+    fields = {key.removeprefix(prefix): _tuples(value) for key, value in config.items() if key.startswith(prefix)}
+    if fields.pop("fn", None) != _path_of(swin.Swin):
+        raise UserError(f"{workdir} holds neither a Swin classifier nor a SimMIM (task.model in its config.json)")
     params, average, _ = checkpoint.load_params(workdir)
-    variables = {"params": params if average is None else average}
+    params = params if average is None else average
+    variables = {"params": params["encoder"] if inside else params}
+    model = swin.Swin(**fields)
     if not overrides:
-        return swin.Swin(**fields), jax.device_put(variables)
-    model = swin.Swin(**fields | overrides)
-    state_dict = convert_swin.to_state_dict(variables)
-    variables = convert_swin.from_official(finetune.remap(state_dict, model, _rows(state_dict, model)), model)
-    return model, jax.device_put(variables)
+        return model, jax.device_put(variables)
+    return _fit(convert_swin.to_state_dict(variables), model, resize, overrides)
+
+
+def _path_of(module: type) -> str:
+    return f"{module.__module__}.{module.__qualname__}"
+
+
+def _tuples(value):
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _read_config(workdir: Path) -> dict:
@@ -115,7 +152,8 @@ def _read(name: str | None, weights: str | Path) -> dict:
 
 def _rows(state_dict: dict, model: swin.Swin) -> np.ndarray | None:
     """The 1K rows of a 22K head where the model wants them and an installed package tells which they are."""
-    if model.num_classes != 1000 or len(state_dict.get("head.weight", ())) != 21841:
+    head = state_dict.get("head.weight", state_dict.get("head.fc.weight", ()))
+    if model.num_classes != 1000 or model.out_norms or len(head) != 21841:
         return None
     try:
         return imagenet22k.derive_map()
@@ -125,10 +163,27 @@ def _rows(state_dict: dict, model: swin.Swin) -> np.ndarray | None:
 
 
 def _preset(name: str) -> dict:
+    """Arguments of the Swin that a name means."""
     name = official.canonical_name(name) or name
-    if name not in swin.PRESETS:
-        raise UserError(f"no model is called {name!r}; the nearest name is {_nearest(name, swin.PRESETS)!r}")
-    return swin.PRESETS[name]
+    if name in swin.PRESETS:
+        return swin.PRESETS[name]
+    if name in official.WEIGHTS:
+        return _simmim_preset(name)
+    known = [*swin.PRESETS, *official.WEIGHTS]
+    raise UserError(f"no model is called {name!r}; the nearest name is {_nearest(name, known)!r}")
+
+
+def _simmim_preset(name: str) -> dict:
+    """Arguments of the encoder (pretrained) or classifier (fine-tuned) that a file of SimMIM holds."""
+    classes = 1000 if name.startswith("simmim_finetune") else 0
+    if found := re.match(r"simmim_[a-z]+__swin_([a-z]+)__img(\d+)_window(\d+)__", name):
+        variant, size, window = found[1], int(found[2]), int(found[3])
+        return dict(swin.VARIANTS[variant], window_size=window, image_size=size, num_classes=classes)
+    variant = re.match(r"simmim_[a-z]+_swinv2_([a-z]+)_", name)[1]
+    arguments = dict(swin.VARIANTS["giant_1b" if variant == "giant" else variant], **swin.V2, num_classes=classes)
+    if classes:
+        return dict(arguments, window_size=14, image_size=224, pretrained_window_sizes=(12, 12, 12, 6))
+    return dict(arguments, window_size=12, image_size=192)
 
 
 def _nearest(word: str, words) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax import checkpoint
+from swin_jax import checkpoint, stacking
 from swin_jax.errors import UserError
-from swin_jax.names import flatten
+from swin_jax.names import flatten, unflatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,7 @@ class InitFrom:
         else:
             found = flatten(self.convert(self.path, task.model)["params"])
         wanted = flatten(shapes)
+        found = flatten(stacking.stack(unflatten(found), shapes))
         left = sorted(path for path in found.keys() | wanted.keys() if self.backbone and re.search(self.head, path))
         found = {path: array for path, array in found.items() if path not in left}
         missing = sorted(wanted.keys() - found.keys() - set(left))

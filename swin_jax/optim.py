@@ -16,21 +16,29 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from swin_jax.errors import UserError
 from swin_jax.names import map_named
+from swin_jax.stacking import multipliers
 
-# What is 1-D in the official layout (norm weights, biases), the position tables, and version 2's bias MLP and
-# temperature. Judged by name: an attention bias is (3, heads, d) here.
+# What is 1-D in the official layout: norm weights, biases. Judged by name: an attention bias is (3, heads, d) here.
+_ONE_DIMENSIONAL = (r"(^|[._])bias$", r"(^|\.)e?norm\d*\.weight$")
+
+# That, the absolute positions, the position tables, and version 2's bias MLP and temperature; SimMIM's mask token.
 SWIN_NO_DECAY = (
-    r"(^|[._])bias$",
-    r"(^|\.)norm\d*\.weight$",
-    r"(^|\.)absolute_pos_embed$",
+    *_ONE_DIMENSIONAL,
+    r"(^|\.)(absolute_pos_embed|mask_token)$",
     r"relative_position_bias_table",
     r"cpb_mlp",
     r"logit_scale",
 )
+
+# The published SimMIM pretraining: the keywords of what is not decayed got the prefix `encoder.` and were then looked
+# for inside names where they don't occur, so that position tables, bias MLPs and temperatures are decayed. What is
+# exempt by its whole name stays exempt. `SWIN_NO_DECAY` is the corrected form.
+SIMMIM_NO_DECAY = (*_ONE_DIMENSIONAL, r"(^|\.)(absolute_pos_embed|mask_token)$")
 
 
 # ---- schedules ----
@@ -100,7 +108,7 @@ def warmup_linear(
 
 def warmup_multistep(
     base_lr: float,
-    milestones: tuple[int, ...],
+    milestones: int | tuple[int, ...],
     gamma: float = 0.1,
     warmup_steps: int = 0,
     warmup_lr: float = 0.0,
@@ -109,13 +117,15 @@ def warmup_multistep(
     """Linear warm-up, then `base_lr` times `gamma` for every milestone reached.
 
     Args:
-        milestones: updates, counted from the start of the run, at which the rate falls.
+        milestones: updates, counted from the start of the run, at which the rate falls; an int is the only one.
         gamma: the factor at each of them.
         base_lr, warmup_steps, warmup_lr, delay: as in `warmup_cosine`.
 
     Returns:
         `schedule(step, scale=1.0)`.
     """
+
+    milestones = (milestones,) if isinstance(milestones, int) else milestones
 
     def after(t, peak):
         for milestone in milestones:
@@ -201,8 +211,9 @@ def sgd(
 def layer_decay(decay: float, depths: tuple[int, ...]) -> Callable:
     """Layer-wise learning rates of the SimMIM fine-tuning: the factor is decay^(last id - id of the layer).
 
-    The patch embedding has id 0, blocks count from 1, a stage's `downsample` shares the id of its last block, and the
-    final norm, the head and the absolute position embedding have the last id, sum(depths) + 1.
+    The patch embedding has id 0, blocks count from 1 (the main-branch norm `enorm` belongs to its block), a stage's
+    `downsample` shares the id of its last block, and the final norm, the head and the absolute position embedding have
+    the last id, sum(depths) + 1.
 
     Args:
         decay: factor from one layer to the one before it.
@@ -284,8 +295,19 @@ def _one_minus_power(base, count):
 
 def _decay(weight_decay, no_decay):
     """Adds weight_decay * p to the updates of parameters that no regex of `no_decay` matches."""
-    decayed = lambda name, _: not any(re.search(pattern, name) for pattern in no_decay)  # noqa: E731
-    return optax.add_decayed_weights(weight_decay, mask=lambda params: map_named(decayed, params))
+
+    def factor(name):
+        return 0.0 if any(re.search(pattern, name) for pattern in no_decay) else weight_decay
+
+    def init(params):
+        del params
+        return optax.EmptyState()
+
+    def update(updates, state, params):
+        add = lambda u, p, f: u if np.all(f == 0) else u + f * p  # noqa: E731
+        return jax.tree.map(add, updates, params, multipliers(factor, params)), state
+
+    return optax.GradientTransformation(init, update)
 
 
 def _scale_by_learning_rate(schedule, layer_scale):
@@ -301,7 +323,8 @@ def _scale_by_learning_rate(schedule, layer_scale):
         if layer_scale is None:
             updates = jax.tree.map(lambda u: -learning_rate * u, updates)
         else:
-            updates = map_named(lambda name, u: -schedule(state.count, scale=layer_scale(name)) * u, updates)
+            rates = jax.tree.map(lambda f: schedule(state.count, scale=f), multipliers(layer_scale, updates))
+            updates = jax.tree.map(lambda u, rate: -rate * u, updates, rates)
         return updates, LearningRateState(optax.safe_increment(state.count), learning_rate)
 
     return optax.GradientTransformation(init, update)
@@ -318,16 +341,31 @@ def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
     except re.error as error:
         raise UserError(f"freeze={freeze!r} is not a regular expression: {error}", 2) from error
 
+    def trained(name):
+        return 0.0 if re.search(freeze, name) else 1.0
+
     def labels(params):
-        tree = map_named(lambda name, _: "frozen" if re.search(freeze, name) else "trained", params)
+        tree = jax.tree.map(lambda f: "trained" if np.any(f) else "frozen", multipliers(trained, params))
         found = set(jax.tree.leaves(tree))
-        if len(found) < 2:
+        partly = any(np.ndim(f) for f in jax.tree.leaves(multipliers(trained, params)))
+        if len(found) < 2 and not partly:
             names = jax.tree.leaves(map_named(lambda name, _: name, params))
             what = "every parameter" if "frozen" in found else "no parameter"
             raise UserError(f"freeze='{freeze}' matches {what}; names are such as {', '.join(_sample(names))}")
         return tree
 
-    return optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, labels)
+    def hold(updates):
+        """Zeroes the frozen blocks of a stacked leaf that others of are trained."""
+        keep = lambda u, f: u if np.ndim(f) == 0 else u * f  # noqa: E731
+        return jax.tree.map(keep, updates, multipliers(trained, updates))
+
+    parts = optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, labels)
+
+    def update(updates, state, params=None):
+        updates, state = parts.update(hold(updates), state, params)
+        return hold(updates), state
+
+    return optax.GradientTransformation(parts.init, update)
 
 
 def _sample(names, count=6):

@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from swin_jax.errors import UserError
 from swin_jax.names import path_name
+from swin_jax.stacking import is_stacked
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
@@ -24,7 +25,9 @@ BATCH = PartitionSpec(("data", "fsdp"))
 SWIN_RULES = (
     (r"attn/qkv/kernel$", ("fsdp", None, "tensor", None)),
     (r"attn/qkv/bias$", (None, "tensor", None)),
-    (r"attn/relative_position_bias_table$", (None, "tensor")),
+    (r"attn/(q|v)_bias$", ("tensor", None)),
+    (r"attn/logit_scale$", ("tensor", None, None)),
+    (r"attn/(relative_position_bias_table|cpb_mlp_2/kernel)$", (None, "tensor")),
     (r"attn/proj/kernel$", ("tensor", None, "fsdp")),
     (r"mlp/fc1/kernel$", ("fsdp", "tensor")),
     (r"mlp/fc1/bias$", ("tensor",)),
@@ -72,11 +75,13 @@ class Partition:
         def leaf_sharding(path, leaf):
             name = path_name(path)
             tables = (*self.opt_rules, *self.rules) if name.startswith("opt_state/") else self.rules
-            axes = next((axes for regex, axes in tables if re.search(regex, name) and len(axes) == leaf.ndim), None)
+            units = leaf.ndim > 0 and is_stacked(name)  # a loop runs over axis 0, which stays whole
+            shape = leaf.shape[units:]
+            axes = next((axes for regex, axes in tables if re.search(regex, name) and len(axes) == len(shape)), None)
             if axes is None:
-                axes = self.shape_rule(leaf.shape, mesh)
-            fits = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, leaf.shape, strict=True)]
-            return NamedSharding(mesh, PartitionSpec(*fits))
+                axes = self.shape_rule(shape, mesh)
+            fits = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)]
+            return NamedSharding(mesh, PartitionSpec(*[None] * units, *fits))
 
         return jax.tree_util.tree_map_with_path(leaf_sharding, shapes)
 

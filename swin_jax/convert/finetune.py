@@ -1,8 +1,10 @@
 """Makes a checkpoint fit a model of another window, image size or classifier before fine-tuning.
 
-What `load_pretrained` of microsoft/Swin-Transformer does, step by step: position tables are resized with PyTorch's
-bicubic interpolation; a head of other classes becomes zero, or the 1,000 rows of a 22K head. State dicts are in
-official names; `remap` takes the official and timm's layouts alike.
+The two ways of microsoft/Swin-Transformer. Supervised (`load_pretrained` of utils.py): position tables are resized with
+PyTorch's bicubic interpolation; a head of other classes becomes zero, or the 1,000 rows of a 22K head. SimMIM's
+(utils_simmim.py): the encoder is taken out of the pretrained file, tables are resized over a geometric grid, and the
+head keeps its own random start. How tables are resized is always said by the caller; a continuous position bias (Swin
+V2) needs no resizing, it is computed again for the new window.
 """
 
 import functools
@@ -12,36 +14,76 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from swin_jax.convert import imagenet22k, read, swin
+from swin_jax import geometry
+from swin_jax.convert import buffers, imagenet22k, infer, layouts, read, swin
+from swin_jax.convert.resize import resize_rows
 from swin_jax.errors import UserError
 
+RESIZES = ("bicubic", "geometric")
 
-def remap(state_dict: Mapping[str, np.ndarray], model, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
+
+def remap(
+    state_dict: Mapping[str, np.ndarray], model, resize: str | None = None, rows: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Resizes position tables and adapts the head to a Swin; everything else stays, and is checked by `from_official`.
 
     Args:
-        state_dict: {name: array} of a Swin of any window, image size and number of classes.
+        state_dict: {name: array} of a Swin of any window, image size and number of classes, in any layout.
         model: the `models.swin.Swin` to fill.
+        resize: 'bicubic' or 'geometric', see `convert.resize`; absolute positions are resized bicubically with either.
+            None where everything should fit.
         rows: (1000,) rows of a 22K head that are the 1K classes, see `convert.imagenet22k`; None: a zero head.
 
     Returns:
-        The state dict for `convert.swin.from_official`. A head of zeros and resized tables are told in warnings.
+        The state dict for `convert.swin.from_official`. A head of zeros, fresh norms of a dense backbone's output maps
+        and resized tables are told in warnings.
+
+    Raises:
+        UserError: tables of another window or image size without `resize`: the choices.
     """
-    state_dict = adapt_head(swin.normalise(state_dict), model.num_classes, rows)
-    resized = []
+    state_dict = adapt_head(layouts.normalise(state_dict), 0 if model.out_norms else model.num_classes, rows)
+    return resize_tables(adapt_norms(state_dict, model), model, resize)
+
+
+def resize_tables(state_dict: Mapping[str, np.ndarray], model, resize: str | None) -> dict[str, np.ndarray]:
+    """Resizes bias tables and absolute positions, as `remap` says.
+
+    Args:
+        state_dict: in official names.
+        model, resize: as in `remap`.
+    """
+    if resize not in (None, *RESIZES):
+        raise UserError(f"resize={resize!r} is none of {', '.join(map(repr, RESIZES))}")
+    resized = {}
     for name, shape in swin.official_shapes(model).items():
         table = state_dict.get(name)
         if table is None or table.shape == shape:
             continue
         if name.endswith("relative_position_bias_table") and table.ndim == 2 and table.shape[1] == shape[1]:
-            state_dict[name] = resize_rows(table, shape[0])
-            resized.append(name)
+            _require_choice(resize, name, table, shape)
+            resized[name] = resize_rows(table, shape[0], resize)
         if name == "absolute_pos_embed" and table.ndim == 3 and table.shape[2] == shape[2]:
-            state_dict[name] = resize_rows(table[0], shape[1])[None]
-            resized.append(name)
+            _require_choice(resize, name, table, shape)
+            resized[name] = resize_rows(table[0], shape[1], "bicubic")[None]
     if resized:
-        warnings.warn(f"{len(resized)} position tables were resized to another window or image size", stacklevel=2)
-    return state_dict
+        warnings.warn(
+            f"{len(resized)} position tables were resized ({resize}) to another window or image size",
+            stacklevel=3,
+        )
+    return dict(state_dict) | resized
+
+
+def _require_choice(resize: str | None, name: str, table: np.ndarray, shape: tuple[int, ...]) -> None:
+    if resize is None:
+        of = "window" if table.ndim == 2 else "image size"
+        side = math.isqrt(len(table))
+        keep = (
+            f", or keep the weights' window of {(side + 1) // 2}" if table.ndim == 2 and side**2 == len(table) else ""
+        )
+        raise UserError(
+            f"{name} is {table.shape} in the weights and {shape} in the model, for another {of}; choose "
+            "resize='bicubic' (the official supervised fine-tuning) or resize='geometric' (SimMIM's fine-tuning)" + keep
+        )
 
 
 def adapt_head(state_dict: Mapping[str, np.ndarray], num_classes: int, rows: np.ndarray | None = None) -> dict:
@@ -90,40 +132,57 @@ def head_22k_to_1k(state_dict: Mapping[str, np.ndarray], rows: np.ndarray) -> di
     return dict(state_dict) | {name: state_dict[name][rows] for name in ("head.weight", "head.bias")}
 
 
-def resize_rows(table: np.ndarray, length: int) -> np.ndarray:
-    """Resizes a square map that is stored as rows: (S1 * S1, C) -> (length, C), length a square number."""
-    old, new = math.isqrt(len(table)), math.isqrt(length)
-    if old * old != len(table) or new * new != length:
-        raise UserError(f"only square position tables can be resized, not one of {len(table)} rows to {length}")
-    matrix = bicubic_matrix(old, new)
-    square = table.astype(np.float64).reshape(old, old, -1)
-    return np.einsum("ai,bj,ijc->abc", matrix, matrix, square, optimize=True).reshape(length, -1).astype(np.float32)
-
-
-def bicubic_matrix(old: int, new: int) -> np.ndarray:
-    """PyTorch's bicubic interpolation along one axis as a matrix (new, old), float64.
-
-    Keys' kernel with A = -0.75 (`jax.image.resize` has -0.5), half-pixel centres, taps clamped at the edges, no
-    antialiasing.
-    """
-    a = -0.75
-    matrix = np.zeros((new, old))
-    x = (np.arange(new) + 0.5) * old / new - 0.5
-    for tap in range(-1, 3):
-        place = np.floor(x) + tap
-        u = np.abs(x - place)
-        near = (a + 2) * u**3 - (a + 3) * u**2 + 1
-        far = a * u**3 - 5 * a * u**2 + 8 * a * u - 4 * a
-        np.add.at(matrix, (np.arange(new), np.clip(place, 0, old - 1).astype(int)), np.where(u <= 1, near, far))
-    return matrix
-
-
-def load_pretrained(source, model, class_map=None) -> dict:
-    """Fits weights of any window, image size and head into a Swin for fine-tuning.
+def adapt_norms(state_dict: Mapping[str, np.ndarray], model) -> dict[str, np.ndarray]:
+    """Gives a classifier's state dict the norms of a dense backbone's output maps, which start as the identity.
 
     Args:
-        source: a file of `convert.read`, or {'params': ...} of another Swin.
+        state_dict: in official names.
+        model: the `models.swin.Swin` to fill; without `out_norms` nothing changes.
+    """
+    fresh = [s for s in model.out_norms if f"norm{s}.weight" not in state_dict]
+    if not fresh or "norm.weight" not in state_dict:
+        return dict(state_dict)
+    warnings.warn(
+        f"the norms of the output maps of stages {fresh} start as ones and zeros and must be trained",
+        stacklevel=3,
+    )
+    norms = {}
+    for s in fresh:
+        norms[f"norm{s}.weight"] = np.ones(model.embed_dim * 2**s, np.float32)
+        norms[f"norm{s}.bias"] = np.zeros(model.embed_dim * 2**s, np.float32)
+    return {name: value for name, value in state_dict.items() if not name.startswith("norm.")} | norms
+
+
+def tell_scales(trained: tuple | None, model) -> None:
+    """Warns where a continuous bias will see coordinates at another scale than it was trained with.
+
+    Args:
+        trained: the window that scaled the coordinates of each stage in training, an int or one int per axis; None
+            where nothing tells.
+        model: the `models.swin.Swin` that the weights go into.
+    """
+    if trained is None or not model.continuous_bias:
+        return
+    scales = buffers.coordinate_windows(model)
+    axes = len(scales[0])
+    trained = [geometry.per_axis(scale, axes) for scale in trained]
+    if scales != trained:
+        plain = tuple(scale[0] if len(set(scale)) == 1 else scale for scale in trained)
+        warnings.warn(
+            f"the continuous position bias was trained with coordinates scaled by windows of {plain}; for the new "
+            f"window it is computed again at another scale. pretrained_window_sizes={plain} keeps the trained scale, "
+            "as the published models do",
+            stacklevel=3,
+        )
+
+
+def load_pretrained(source, model, resize: str | None = None, class_map=None) -> dict:
+    """Fits weights of any window, image size and head into a Swin for supervised fine-tuning.
+
+    Args:
+        source: a file of `convert.read`, or {'params': ...} of another Swin or of a SimMIM.
         model: the `models.swin.Swin` to fill.
+        resize: how position tables of another window or image size are resized, see `remap`.
         class_map: path of map22kto1k.txt, used where a head of 21,841 classes becomes one of 1,000; None derives it
             from an installed timm.
 
@@ -131,18 +190,54 @@ def load_pretrained(source, model, class_map=None) -> dict:
         {'params': nested dict of float32 numpy arrays}.
 
     Raises:
-        UserError: an unreadable file; missing, unexpected and mis-shaped keys, all listed; no map where one is needed.
+        UserError: an unreadable file; missing, unexpected and mis-shaped keys, all listed; no map, and no choice of
+            resizing, where one is needed.
     """
-    found = swin.to_state_dict(source) if isinstance(source, Mapping) else read(source)
-    state_dict = swin.normalise(found)
-    needs_map = model.num_classes == 1000 and len(state_dict.get("head.weight", ())) == 21841
+    found = _read(source)
+    needs_map = model.num_classes == 1000 and len(found.get("head.weight", found.get("head.fc.weight", ()))) == 21841
     rows = imagenet22k.find_map(class_map) if needs_map else None
+    return _fit(found, source, model, resize, rows)
+
+
+def load_simmim(source, model, resize: str | None = None) -> dict:
+    """Fits the encoder of a pretrained SimMIM into a Swin that keeps the random start of its head.
+
+    Args:
+        source: a file of `convert.read`, or {'params': ...} of a SimMIM or of another Swin.
+        model: the `models.swin.Swin` to fill.
+        resize: as in `remap`; the official code does 'geometric'.
+
+    Returns:
+        {'params': nested dict of float32 numpy arrays} without a head, for `InitFrom(backbone=True)`.
+
+    Raises:
+        UserError: as `load_pretrained`.
+    """
+    return _fit(_read(source), source, model.clone(num_classes=0), resize, None)
+
+
+def _read(source) -> dict[str, np.ndarray]:
+    """The state dict of a file, or of variables; of a SimMIM's variables the encoder's."""
+    if isinstance(source, Mapping):
+        params = source["params"]
+        return swin.to_state_dict({"params": params.get("encoder", params)})
+    return read(source)
+
+
+def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | None) -> dict:
     try:
-        return swin.from_official(remap(state_dict, model, rows), model)
+        if not model.pretrained_window_sizes:
+            tell_scales(infer.trained_scales(found), model)
+        return swin.from_official(remap(found, model, resize, rows), model)
     except UserError as error:
         raise UserError(f"{source}: {error}" if not isinstance(source, Mapping) else str(error)) from error
 
 
-def pretrained(class_map: str | None = None) -> Callable:
+def pretrained(resize: str | None = None, class_map: str | None = None) -> Callable:
     """`load_pretrained` as a function of (source, model), for an experiment file."""
-    return functools.partial(load_pretrained, class_map=class_map)
+    return functools.partial(load_pretrained, resize=resize, class_map=class_map)
+
+
+def simmim_pretrained(resize: str | None = "geometric") -> Callable:
+    """`load_simmim` as a function of (source, model), for an experiment file; `InitFrom` needs `backbone=True`."""
+    return functools.partial(load_simmim, resize=resize)

@@ -1,8 +1,8 @@
 """Where the official weights are, and a cache for them.
 
-Files of microsoft/Swin-Transformer (MIT licence, Microsoft), and the same weights as timm keeps them on the Hugging
-Face hub. Nothing is downloaded unless `fetch` is called. Two environment variables: SWIN_JAX_CACHE names the cache
-directory (default ~/.cache/swin_jax), SWIN_JAX_OFFLINE=1 forbids downloads.
+Files of microsoft/Swin-Transformer and of the SimMIM papers (all MIT licence, Microsoft), and the same weights as timm
+keeps them on the Hugging Face hub. Nothing is downloaded unless `fetch` is called. Two environment variables:
+SWIN_JAX_CACHE names the cache directory (default ~/.cache/swin_jax), SWIN_JAX_OFFLINE=1 forbids downloads.
 """
 
 import difflib
@@ -30,10 +30,16 @@ class Weights:
     Attributes:
         url: the official file.
         hub: the repository on the Hugging Face hub with the same weights in timm's layout, or None.
+        page: where a file that no program can fetch (Google Drive) is linked from; its `url` is then a mere file name.
     """
 
     url: str
     hub: str | None = None
+    page: str | None = None
+
+    @property
+    def file(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
 
     @property
     def hub_url(self) -> str:
@@ -59,15 +65,66 @@ def _swin_v1() -> dict[str, Weights]:
     return table | {name: Weights(f"{RELEASES}/v1.0.5/{name}.pth")}
 
 
-WEIGHTS: Mapping[str, Weights] = _swin_v1()
+def _swin_v2() -> dict[str, Weights]:
+    table = {}
+    for variant in ("tiny", "small", "base"):
+        for window in (8, 16):
+            name = f"swinv2_{variant}_patch4_window{window}_256"
+            table[name] = Weights(f"{RELEASES}/v2.0.0/{name}.pth", f"timm/swinv2_{variant}_window{window}_256.ms_in1k")
+    for variant in ("base", "large"):
+        name, hub = f"swinv2_{variant}_patch4_window12", f"timm/swinv2_{variant}_window12"
+        table[f"{name}_192_22k"] = Weights(f"{RELEASES}/v2.0.0/{name}_192_22k.pth", f"{hub}_192.ms_in22k")
+        for end in ("to16_192to256", "to24_192to384"):
+            file = f"{name}{end}_22kto1k_ft"
+            table[file] = Weights(f"{RELEASES}/v2.0.0/{file}.pth", f"{hub}{end}.ms_in22k_ft_in1k")
+    return table
+
+
+def _simmim_v1() -> dict[str, Weights]:
+    """The files that README.md of microsoft/SimMIM links to, by the names of their configs."""
+    names = [
+        "simmim_pretrain__swin_base__img192_window6__100ep",
+        "simmim_finetune__swin_base__img192_window6__100ep",
+        "simmim_finetune__swin_base__img224_window7__100ep",
+        "simmim_pretrain__swin_base__img192_window6__800ep",
+        "simmim_finetune__swin_base__img224_window7__800ep",
+        "simmim_pretrain__swin_large__img192_window12__800ep",
+        "simmim_finetune__swin_large__img224_window14__800ep",
+    ]
+    return {name: Weights(f"{name}.pth", page="https://github.com/microsoft/SimMIM") for name in names}
+
+
+# Which parts of ImageNet-1K, or ImageNet-22K, each encoder of the data-scaling study (arXiv 2206.04664) saw.
+_SCALING_DATA = {
+    "small": ("1kper10", "1kper20", "1kper50", "1k"),
+    "base": ("1kper10", "1kper20", "1kper50", "1k", "22k"),
+    "large": ("1kper10", "1kper20", "1kper50", "1k", "22k"),
+    "huge": ("1kper20", "1kper50", "1k", "22k"),
+    "giant": ("1kper50", "1k", "22k"),
+}
+
+
+def _simmim_v2() -> dict[str, Weights]:
+    """Swin V2 encoders of the data-scaling study, and the classifiers fine-tuned from them, by iterations."""
+    table = {}
+    for variant, parts in _SCALING_DATA.items():
+        for part in parts:
+            for iterations in ("125k", "250k", "500k"):
+                file = f"swinv2_{variant}_{part}_{iterations}"
+                folder = f"{HUB}/zdaxie/SimMIM/resolve/main/simmim_swinv2"
+                table[f"simmim_pretrain_{file}"] = Weights(f"{folder}_pretrain_models/{file}.pth")
+                table[f"simmim_finetune_{file}"] = Weights(f"{folder}_finetune_models/finetune_{file}.pth")
+    return table
+
+
+WEIGHTS: Mapping[str, Weights] = _swin_v1() | _swin_v2() | _simmim_v1() | _simmim_v2()
 
 
 def canonical_name(name: str) -> str | None:
     """The name in `WEIGHTS` of a name, an official file name, a timm name or a hub repository, or None."""
     for known, weights in WEIGHTS.items():
-        file = weights.url.rsplit("/", 1)[1]
         hub = weights.hub or ""
-        if name in {known, file, file.removesuffix(".pth"), hub, hub.removeprefix("timm/")} - {""}:
+        if name in {known, weights.file, weights.file.removesuffix(".pth"), hub, hub.removeprefix("timm/")} - {""}:
             return known
     return None
 
@@ -88,9 +145,16 @@ def fetch(name_or_url: str, offline: bool | None = None) -> Path:
         offline: never download; None asks the environment variable SWIN_JAX_OFFLINE.
 
     Raises:
-        UserError: an unknown name, no network, a broken download, or a cached file that has changed.
+        UserError: an unknown name, no network, a broken download, a cached file that has changed, or one that must be
+            downloaded by hand.
     """
     url, path = locate(name_or_url)
+    if "://" not in url and not path.exists():
+        page = WEIGHTS[canonical_name(name_or_url)].page
+        raise UserError(
+            f"{name_or_url} is on Google Drive only, where programs cannot fetch it: download it by hand from the link "
+            f"on {page} and put it at {path}"
+        )
     if offline is None:
         offline = os.environ.get("SWIN_JAX_OFFLINE", "0").lower() not in ("", "0", "false")
     by_hand = f"download {url} elsewhere and put it at {path}"
@@ -106,7 +170,10 @@ def fetch(name_or_url: str, offline: bool | None = None) -> Path:
 
 
 def locate(name_or_url: str) -> tuple[str, Path]:
-    """(URL, path in the cache) of a file, whether or not it is there; `fetch` explains the argument."""
+    """(URL, path in the cache) of a file, whether or not it is there; `fetch` explains the argument.
+
+    Of a file that must be downloaded by hand the URL is a mere file name.
+    """
     if "://" in name_or_url:
         file = name_or_url.split("?")[0].rstrip("/").rsplit("/", 1)[1]
         return name_or_url, cache_dir() / f"{zlib.crc32(name_or_url.encode()):08x}-{file}"
@@ -117,7 +184,7 @@ def locate(name_or_url: str) -> tuple[str, Path]:
     weights = WEIGHTS[name]
     if weights.hub and name_or_url.removeprefix("timm/") == weights.hub.removeprefix("timm/"):
         return weights.hub_url, cache_dir() / f"{weights.hub.removeprefix('timm/')}.safetensors"
-    return weights.url, cache_dir() / weights.url.rsplit("/", 1)[1]
+    return weights.url, cache_dir() / weights.file
 
 
 def _download(url: str, path: Path) -> None:

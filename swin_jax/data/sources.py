@@ -257,6 +257,27 @@ class Selection:
         return self.source.record_name(self.indices[index])
 
 
+def subset(source: Any, per_class: int, seed: int = 0) -> Selection:
+    """The same number of records of every class, drawn at random; reads every record once for its label.
+
+    Args:
+      source: what is drawn from.
+      per_class: records of each class.
+      seed: of the draw; equal seeds give equal records, and more of them contain fewer.
+
+    Returns:
+      A source of per_class records of each class, in the order of `source`. Raises UserError where a class has fewer.
+    """
+    labels = np.array([source[index]["label"] for index in range(len(source))])
+    rng, chosen = np.random.default_rng(seed), []
+    for label, name in enumerate(source.class_names):
+        found = rng.permutation(np.flatnonzero(labels == label))
+        if not 0 < per_class <= len(found):
+            raise UserError(f"{per_class} records of each class were asked for; the class {name!r} has {len(found)}", 2)
+        chosen.append(found[:per_class])
+    return Selection(source, tuple(int(index) for index in np.sort(np.concatenate(chosen))))
+
+
 def readable(source: Any) -> tuple[Any, list[str]]:
     """The readable records of a source, and for each of the others its name and what is wrong; reads all of them."""
     indices, unreadable = [], []

@@ -27,15 +27,15 @@ def layer_norm(dtype: Any, name: str | None = None, epsilon: float = 1e-5, **kwa
     return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name, **kwargs)
 
 
-def drop_path(x: jax.Array, uniform: jax.Array | None, rate: float) -> jax.Array:
+def drop_path(x: jax.Array, uniform: jax.Array | None, rate: float | jax.Array) -> jax.Array:
     """Stochastic depth (arXiv 1603.09382): zeroes a whole sample with probability `rate`, scales the rest by 1/keep.
 
     Args:
         x: (B, ...).
         uniform: (B,) draws from [0, 1), or None for the identity.
-        rate: probability to drop.
+        rate: probability to drop, a number or a float32 scalar.
     """
-    if uniform is None or rate == 0:
+    if uniform is None or (isinstance(rate, (int, float)) and rate == 0):
         return x
     keep = 1 - rate
     kept = (uniform < keep).reshape((-1,) + (1,) * (x.ndim - 1))
@@ -47,13 +47,13 @@ class Mlp(nn.Module):
 
     hidden: int
     dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        channels = x.shape[-1]
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init_linear, name="fc1")(x)
-        x = nn.gelu(x, approximate=False)
-        return nn.Dense(channels, dtype=self.dtype, kernel_init=init_linear, name="fc2")(x)
+        shared = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=init_linear)
+        hidden = nn.gelu(nn.Dense(self.hidden, **shared, name="fc1")(x), approximate=False)
+        return nn.Dense(x.shape[-1], **shared, name="fc2")(hidden)
 
 
 class PatchProjection(nn.Module):
@@ -62,12 +62,14 @@ class PatchProjection(nn.Module):
     features: int
     patch: tuple[int, ...]
     dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         fan_in = math.prod(self.patch) * x.shape[-1]
-        kernel = self.param("kernel", init_conv(fan_in), (*self.patch, x.shape[-1], self.features))
-        bias = self.param("bias", init_conv(fan_in), (self.features,))
+        init = init_conv(fan_in)
+        kernel = self.param("kernel", init, (*self.patch, x.shape[-1], self.features), self.param_dtype)
+        bias = self.param("bias", init, (self.features,), self.param_dtype)
         x = window.pad_to_multiple(x, self.patch).astype(self.dtype)
         grid = [size // p for size, p in zip(x.shape[1:-1], self.patch)]
         patches = window.partition(x, self.patch).reshape(x.shape[0], *grid, fan_in)
@@ -82,8 +84,9 @@ class PatchEmbed(nn.Module):
     patch: tuple[int, ...]
     norm: bool = True
     dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = PatchProjection(self.features, self.patch, self.dtype, name="proj")(x)
-        return layer_norm(self.dtype, "norm")(x) if self.norm else x
+        x = PatchProjection(self.features, self.patch, self.dtype, self.param_dtype, name="proj")(x)
+        return layer_norm(self.dtype, "norm", param_dtype=self.param_dtype)(x) if self.norm else x

@@ -1,7 +1,8 @@
-"""Swin Transformer over any number of spatial axes.
+"""Swin Transformer, Swin Transformer V2 and Video Swin: classifier and backbone over any number of spatial axes.
 
-Swin Transformer (arXiv 2103.14030); the peer is `SwinTransformer` of microsoft/Swin-Transformer. Submodules carry the
-official names, so that a path becomes an official name by `swin_jax.names`.
+Swin (arXiv 2103.14030) and Swin V2 (arXiv 2111.09883); the peers are `SwinTransformer` and `SwinTransformerV2` of
+microsoft/Swin-Transformer, and for dense prediction the backbone of Swin-Transformer-Semantic-Segmentation. Submodules
+carry the official names, so that a path becomes an official name by `swin_jax.names`.
 """
 
 import math
@@ -12,154 +13,98 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax.models.layers import Mlp, PatchEmbed, drop_path, init_linear, layer_norm
-from swin_jax.ops import attention, window
+from swin_jax import geometry, stacking
+from swin_jax.geometry import Size, num_axes, per_axis, stage_geometry
+from swin_jax.models.layers import PatchEmbed, init_linear, layer_norm
+from swin_jax.models.swin_block import Block, PatchMerging, window_and_shift
+from swin_jax.models.swin_presets import PRESETS, V2, VARIANTS  # noqa: F401
+from swin_jax.names import flatten, unflatten
 
-Size = int | tuple[int, ...]
-
-
-def per_axis(value: Size, axes: int) -> tuple[int, ...]:
-    """One int per axis: an int or a 1-tuple is repeated."""
-    value = (value,) if isinstance(value, int) else tuple(value)
-    if len(value) not in (1, axes):
-        raise ValueError(f"{value} has {len(value)} entries for {axes} axes")
-    return value * axes if len(value) == 1 else value
-
-
-class WindowAttention(nn.Module):
-    """Multi-head attention inside windows with a learned table of relative position biases.
-
-    `qkv` holds heads as an axis of their own, (C, 3, h, d), so that a mesh can split heads.
-    """
-
-    num_heads: int
-    window: tuple[int, ...]  # the window that the table is made for
-    qkv_bias: bool = True
-    dtype: Any = jnp.float32
-    implementation: str = "xla"
-
-    @nn.compact
-    def __call__(self, x: jax.Array, mask: np.ndarray | None) -> jax.Array:
-        tokens, channels = x.shape[1:]
-        head_dim = channels // self.num_heads
-        qkv = HeadsProjection(self.num_heads, self.qkv_bias, self.dtype, name="qkv")(x)  # (B*nW, N, 3, h, d)
-        # The official code scales q after the bias was added.
-        qkv = qkv * jnp.asarray([head_dim**-0.5, 1, 1], self.dtype).reshape(1, 1, 3, 1, 1)
-        table = self.param(
-            "relative_position_bias_table", init_linear, (math.prod(2 * w - 1 for w in self.window), self.num_heads)
-        )
-        # The corner slice is what the official video code does where the grid is smaller than the window.
-        index = window.relative_position_index(self.window)[:tokens, :tokens]
-        bias = table[index].transpose(2, 0, 1)  # (h, N, N)
-        out = attention.window_attention(qkv, bias, mask, self.implementation)
-        return nn.DenseGeneral(channels, axis=(-2, -1), dtype=self.dtype, kernel_init=init_linear, name="proj")(out)
+# What the backward pass recomputes, by name; 'none' keeps everything.
+REMAT = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
-class HeadsProjection(nn.Module):
-    """Linear to q, k and v of all heads: (..., C) -> (..., 3, h, d)."""
+class Unit(nn.Module):
+    """The blocks that one iteration of a scanned stage runs."""
 
-    num_heads: int
-    bias: bool
-    dtype: Any
+    blocks_fields: tuple[dict, ...]
+    block: Any
+    keep: bool
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (3, self.num_heads, x.shape[-1] // self.num_heads)
-        kernel = self.param("kernel", init_linear, (x.shape[-1], *shape)).astype(self.dtype)
-        x = jnp.einsum("bnc,cthd->bnthd", x.astype(self.dtype), kernel)
-        if not self.bias:
-            return x
-        return x + self.param("bias", nn.initializers.zeros, shape).astype(self.dtype)[None, None]
+    def setup(self):
+        self.blocks = [self.block(**fields) for fields in self.blocks_fields]
 
-
-class Block(nn.Module):
-    """One pre-norm transformer block: windowed attention, then an MLP, each a residual branch with drop path."""
-
-    num_heads: int
-    window: tuple[int, ...]
-    shifted: bool
-    small: str
-    mlp_ratio: float = 4.0
-    qkv_bias: bool = True
-    drop_path_rate: float = 0.0
-    dtype: Any = jnp.float32
-    implementation: str = "xla"
-
-    @nn.compact
-    def __call__(self, x: jax.Array, draws: jax.Array | None) -> jax.Array:
-        """x is (B, *spatial, C); draws is None (evaluation) or (2, B), uniform, for the drop path of the branches."""
-        draws = (None, None) if draws is None else draws
-        x = x + drop_path(self.attend(layer_norm(self.dtype, "norm1")(x)), draws[0], self.drop_path_rate)
-        mlp = Mlp(int(x.shape[-1] * self.mlp_ratio), self.dtype, name="mlp")
-        return x + drop_path(mlp(layer_norm(self.dtype, "norm2")(x)), draws[1], self.drop_path_rate)
-
-    def attend(self, x: jax.Array) -> jax.Array:
-        """Pads, shifts, partitions, attends and puts everything back."""
-        spatial = x.shape[1:-1]
-        size, shift = self.geometry(spatial)
-        axes = tuple(range(1, 1 + len(spatial)))
-        x = window.pad_to_multiple(x, size)
-        padded = x.shape[1:-1]
-        mask = window.shift_mask(padded, size, shift) if any(shift) else None
-        if any(shift):
-            x = jnp.roll(x, [-s for s in shift], axes)
-        attend = WindowAttention(
-            self.num_heads, self.window, self.qkv_bias, self.dtype, self.implementation, name="attn"
-        )
-        x = window.reverse(attend(window.partition(x, size), mask), size, padded)
-        if any(shift):
-            x = jnp.roll(x, shift, axes)
-        return x[(slice(None), *(slice(n) for n in spatial))]
-
-    def geometry(self, spatial: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Window and shift on this map. Under 'shrink' the table has fixed the window, whatever the input's size."""
-        size, shift = window.fit(spatial, self.window, self.small)
-        size = self.window if self.small == "shrink" else size
-        return size, shift if self.shifted else (0,) * len(spatial)
-
-
-class PatchMerging(nn.Module):
-    """Concatenates the tokens of each small cell and halves the channels: (B, *spatial, C) -> (B, *spatial / 2, 2C)."""
-
-    cell: tuple[int, ...]
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        channels, axes = x.shape[-1], len(self.cell)
-        x = window.pad_to_multiple(x, self.cell)
-        grid = [size // c for size, c in zip(x.shape[1:-1], self.cell)]
-        x = window.partition(x, self.cell).reshape(x.shape[0], *grid, *self.cell, channels)
-        # Official order along channels: the first spatial axis runs fastest, (0,0), (1,0), (0,1), (1,1).
-        x = x.transpose(*range(1 + axes), *range(2 * axes, axes, -1), 2 * axes + 1).reshape(x.shape[0], *grid, -1)
-        x = layer_norm(self.dtype, "norm")(x)
-        return nn.Dense(2 * channels, use_bias=False, dtype=self.dtype, kernel_init=init_linear, name="reduction")(x)
+    def __call__(self, x: jax.Array, inputs: tuple) -> tuple[jax.Array, list[jax.Array]]:
+        """Inputs are the draws, (u, 2, B) or None, and the drop path rates, (u,)."""
+        draws, rates = inputs
+        outputs = []
+        for i, block in enumerate(self.blocks):
+            x = block(x, None if draws is None else draws[i], rates[i])
+            outputs.append(x)
+        return x, outputs if self.keep else []
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution, plain and shifted in turn, then merging unless it is the last stage."""
+    """Blocks of one resolution, plain and shifted in turn, then merging unless it is the last stage.
+
+    Where `scan`, equal units of blocks are one loop over stacked parameters (see `swin_jax.stacking`).
+    """
 
     depth: int
-    num_heads: int
-    window: tuple[int, ...]
+    block_fields: dict
+    main_norm_every: int
     drop_path_rates: tuple[float, ...]
     merge: tuple[int, ...] | None
-    block: dict
-    dtype: Any = jnp.float32
+    remat: str
+    scan: bool
 
     def setup(self):
-        self.blocks = [
-            Block(self.num_heads, self.window, i % 2 == 1, drop_path_rate=self.drop_path_rates[i], **self.block)
-            for i in range(self.depth)
-        ]
-        self.downsample = PatchMerging(self.merge, self.dtype) if self.merge else None
+        self.unit = stacking.unit_size(self.depth, self.main_norm_every) if self.scan else 0
+        fields = [self.fields(i) for i in range(self.depth)]
+        if self.unit:
+            block = self.checkpointed(prevent_cse=False)
+            lifted = nn.scan(
+                Unit,
+                variable_axes={"params": 0, "attention": 0},
+                split_rngs={"params": True},
+                length=self.depth // self.unit,
+            )
+            keep = self.is_mutable_collection("intermediates")
+            setattr(self, stacking.unit_name(self.unit), lifted(tuple(fields[: self.unit]), block, keep))
+        else:
+            block = self.checkpointed(prevent_cse=True)
+            self.blocks = [block(**entry) for entry in fields]
+        shared = {key: self.block_fields[key] for key in ("post_norm", "dtype", "param_dtype")}
+        self.downsample = PatchMerging(self.merge, **shared) if self.merge else None
+
+    @nn.nowrap
+    def fields(self, i: int) -> dict:
+        """The fields of block i."""
+        every = self.main_norm_every
+        return dict(self.block_fields, shifted=i % 2 == 1, main_norm=bool(every) and (i + 1) % every == 0)
+
+    @nn.nowrap
+    def checkpointed(self, prevent_cse: bool) -> Any:
+        """The block's class, rematerialised if asked."""
+        return Block if self.remat == "none" else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=prevent_cse)
 
     def __call__(self, x: jax.Array, draws: jax.Array | None) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
         """Returns the output before merging, after merging, and after each block; draws are (depth, 2, B) or None."""
         outputs = []
-        for i, block in enumerate(self.blocks):
-            x = block(x, None if draws is None else draws[i])
-            outputs.append(x)
+        if self.unit:
+            count = self.depth // self.unit
+            rates = jnp.asarray(self.drop_path_rates, jnp.float32).reshape(count, self.unit)
+            draws = None if draws is None else draws.reshape(count, self.unit, *draws.shape[1:])
+            x, stacked = getattr(self, stacking.unit_name(self.unit))(x, (draws, rates))
+            outputs = [out[k] for k in range(count) for out in stacked]
+        else:
+            for i, block in enumerate(self.blocks):
+                x = block(x, None if draws is None else draws[i], self.drop_path_rates[i])
+                outputs.append(x)
         return x, self.downsample(x) if self.downsample else x, outputs
 
 
@@ -170,14 +115,26 @@ class Swin(nn.Module):
     keep each stage's window and are padded. Sizes are ints (the same for two axes) or one int per spatial axis.
 
     With `mutable=['intermediates']` the outputs of 'patch_embed', 'layers.0.blocks.1', 'layers.0', ..., 'norm' are kept
-    in `intermediates['outputs']`, a dict of these official names to (B, *spatial, C).
+    in `intermediates['outputs']`, a dict of these official names to (B, *spatial, C); with `mutable=['attention']` the
+    weights of every block.
 
     Attributes:
         num_classes: outputs of the head; 0 for the pooled features.
-        small: what happens on grids no larger than the window, see `ops.window.fit`.
+        window_size: of all stages, or a tuple with one size per stage where one of them is itself a tuple.
+        cosine_attention, post_norm, continuous_bias: the choices of version 2 (`V2` is all of them), see `swin_block`.
+        pretrained_window_sizes: one size per stage, the windows of the pretraining, by which the coordinates of the
+            continuous bias are scaled; 0 for the stage's own window, and () for that everywhere.
+        main_norm_every: in each stage every so many blocks a norm follows on the residual stream (V2-H, V2-G: 6).
+        small: what happens on grids no larger than the window, see `geometry.fit`.
         drop_path_rate: of the last block; grows linearly from 0 at the first.
         merge_size: cell of patch merging, an int or one per axis (1 leaves an axis alone).
-        dtype: of matrix products and the residual stream, 'float32' or 'bfloat16'. Parameters are float32.
+        out_norms: stages whose maps get a norm of their own; such a model is a backbone without final norm and head.
+        dtype: of matrix products and the residual stream, 'float32' or 'bfloat16'.
+        param_dtype: of the parameters.
+        attention: an implementation of `ops.attention`, or one per stage.
+        remat: what of a block is computed again in the backward pass: 'none', 'full', or all but matrix products
+            ('dots') or all but those without batch dimensions ('dots_no_batch', which recomputes q k).
+        scan: equal blocks are a loop over stacked parameters: compiled once, see `swin_jax.stacking`.
     """
 
     num_classes: int = 1000
@@ -187,64 +144,112 @@ class Swin(nn.Module):
     embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
-    window_size: Size = 7
+    window_size: Any = 7
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
+    cosine_attention: bool = False
+    post_norm: bool = False
+    continuous_bias: bool = False
+    pretrained_window_sizes: tuple = ()
+    main_norm_every: int = 0
     ape: bool = False
     patch_norm: bool = True
     drop_path_rate: float = 0.1
     small: str = "shrink"
     merge_size: Size = 2
+    out_norms: tuple[int, ...] = ()
     dtype: str = "float32"
-    attention: str = "xla"
+    param_dtype: str = "float32"
+    attention: str | tuple[str, ...] = "xla"
+    remat: str = "none"
+    scan: bool = False
 
     def setup(self):
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"dtype={self.dtype!r} is none of 'float32', 'bfloat16', 'float16'")
-        if len(self.depths) != len(self.num_heads):
-            raise ValueError(f"depths={self.depths} and num_heads={self.num_heads} are of different lengths")
-        dtype = jnp.dtype(self.dtype)
+        _check(self)
         grids, windows = stage_geometry(self)
-        axes = len(grids[0])
-        for dim, heads in zip(stage_dims(self), self.num_heads, strict=True):
-            if dim % heads:
-                raise ValueError(f"{heads} heads do not divide {dim} channels")
-        self.patch_embed = PatchEmbed(self.embed_dim, per_axis(self.patch_size, axes), self.patch_norm, dtype)
+        axes, stages, dims = len(grids[0]), len(self.depths), stage_dims(self)
+        types = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
+        self.patch_embed = PatchEmbed(self.embed_dim, per_axis(self.patch_size, axes), self.patch_norm, **types)
         if self.ape:
-            self.absolute_pos_embed = self.param(
-                "absolute_pos_embed", init_linear, (1, math.prod(grids[0]), self.embed_dim)
-            )
+            shape = (1, math.prod(grids[0]), self.embed_dim)
+            self.absolute_pos_embed = self.param("absolute_pos_embed", init_linear, shape, types["param_dtype"])
         depth = sum(self.depths)
         rates = [self.drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
-        shared = dict(
-            small=self.small,
-            mlp_ratio=self.mlp_ratio,
-            qkv_bias=self.qkv_bias,
-            dtype=dtype,
-            implementation=self.attention,
-        )
-        merge = per_axis(self.merge_size, axes)
+        pretrained = geometry.per_stage(self.pretrained_window_sizes or (0,), stages, axes, one_each=True)
+        implementations = (self.attention,) if isinstance(self.attention, str) else tuple(self.attention)
         starts = np.cumsum((0, *self.depths))
-        self.layers = [
-            Stage(
-                self.depths[s],
-                self.num_heads[s],
-                windows[s],
-                tuple(rates[starts[s] : starts[s + 1]]),
-                merge if s < len(self.depths) - 1 else None,
-                shared,
-                dtype,
+
+        def stage(s):
+            attn_fields = dict(
+                dim=dims[s],
+                num_heads=self.num_heads[s],
+                window=windows[s],
+                pretrained_window=pretrained[s],
+                cosine=self.cosine_attention,
+                continuous_bias=self.continuous_bias,
+                qkv_bias=self.qkv_bias,
+                implementation=implementations[s if len(implementations) > 1 else 0],
             )
-            for s in range(len(self.depths))
-        ]
-        self.norm = layer_norm(dtype)
-        self.head = nn.Dense(self.num_classes, dtype=jnp.float32, kernel_init=init_linear) if self.num_classes else None
+            block_fields = dict(
+                dim=dims[s],
+                attn_fields=attn_fields,
+                small=self.small,
+                mlp_ratio=self.mlp_ratio,
+                post_norm=self.post_norm,
+                **types,
+            )
+            return Stage(
+                depth=self.depths[s],
+                block_fields=block_fields,
+                main_norm_every=self.main_norm_every,
+                drop_path_rates=tuple(rates[starts[s] : starts[s + 1]]),
+                merge=per_axis(self.merge_size, axes) if s < stages - 1 else None,
+                remat=self.remat,
+                scan=self.scan,
+            )
+
+        self.layers = [stage(s) for s in range(stages)]
+        norm = lambda: layer_norm(types["dtype"], param_dtype=types["param_dtype"])  # noqa: E731
+        for s in self.out_norms:
+            setattr(self, f"norm{s}", norm())
+        if not self.out_norms:
+            self.norm = norm()
+            if self.num_classes:
+                self.head = nn.Dense(
+                    self.num_classes,
+                    dtype=jnp.float32,
+                    param_dtype=types["param_dtype"],
+                    kernel_init=init_linear,
+                )
 
     def features(self, image: jax.Array, train: bool = False) -> list[jax.Array]:
-        """Per-stage maps before merging, without a norm: (B, *spatial, C * 2^i) for stage i."""
+        """Per-stage maps before merging, (B, *spatial, C * 2^i) for stage i.
+
+        All stages without a norm, or those of `out_norms`, each after its own. Arguments as `__call__`.
+        """
         maps, _, outputs = self._forward(image, train)
         self._keep(outputs)
-        return maps
+        return [getattr(self, f"norm{s}")(maps[s]) for s in self.out_norms] if self.out_norms else maps
+
+    def encode(
+        self,
+        image: jax.Array,
+        train: bool = False,
+        mask: jax.Array | None = None,
+        mask_token: jax.Array | None = None,
+    ) -> jax.Array:
+        """The last map after the final norm, (B, *spatial, C * 2^(stages - 1)).
+
+        Args:
+            image, train: as `__call__`.
+            mask: (B, *grid) on the token grid, 1 where a token is replaced after the patch embedding and its norm,
+                before absolute positions (SimMIM).
+            mask_token: (embed_dim,), up to further axes of size 1.
+        """
+        _, x, outputs = self._forward(image, train, mask, mask_token)
+        x = self.norm(x)
+        self._keep(outputs | {"norm": x})
+        return x
 
     def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
         """Classifies images.
@@ -254,14 +259,15 @@ class Swin(nn.Module):
             train: whether to drop paths; needs `rngs={'dropout': key}` then.
 
         Returns:
-            (B, num_classes) float32 logits, or (B, C) pooled features where num_classes is 0.
+            (B, num_classes) float32 logits, or (B, C) pooled features where num_classes is 0; the list of `features`
+            where there are `out_norms`.
 
         Raises:
             TypeError: integer images.
         """
-        _, x, outputs = self._forward(image, train)
-        x = self.norm(x)
-        self._keep(outputs | {"norm": x})
+        if self.out_norms:
+            return self.features(image, train)
+        x = self.encode(image, train)
         x = x.astype(jnp.float32).mean(axis=tuple(range(1, x.ndim - 1)))
         return self.head(x) if self.num_classes else x
 
@@ -278,31 +284,32 @@ class Swin(nn.Module):
             total += self.depths[s] * int(2 * tokens * d + attend + 2 * tokens * d * d * self.mlp_ratio)
             if s < len(dims) - 1:
                 merged = math.prod(per_axis(self.merge_size, len(grid)))
-                total += tokens * d + tokens // merged * merged * d * 2 * d
+                normed = tokens // merged * 2 * d if self.post_norm else tokens * d
+                total += normed + tokens // merged * merged * d * 2 * d
         # The official formula divides the first grid by 2^stages, not by 4^(stages - 1), for the final norm.
         return total + dims[-1] * math.prod(grids[0]) // 2 ** len(dims) + dims[-1] * self.num_classes
 
     def _keep(self, outputs: dict[str, jax.Array]) -> None:
         self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
-    def _forward(self, image: jax.Array, train: bool) -> tuple[list[jax.Array], jax.Array, dict[str, jax.Array]]:
+    def _forward(
+        self, image: jax.Array, train: bool, mask: jax.Array | None = None, mask_token: jax.Array | None = None
+    ) -> tuple[list[jax.Array], jax.Array, dict[str, jax.Array]]:
         """Per-stage maps before merging, the last map, and every output by its official name."""
         if not jnp.issubdtype(image.dtype, jnp.floating):
             raise TypeError(f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
-        axes = len(stage_geometry(self)[0][0])
+        axes = num_axes(self)
         if image.ndim != axes + 2 or image.shape[-1] != self.in_channels:
             raise ValueError(
                 f"images are of shape {image.shape}, expected (batch, {axes} sizes, {self.in_channels} channels)"
             )
         x = self.patch_embed(image)
         kept = {"patch_embed": x}
+        if mask is not None:
+            mask = mask[..., None].astype(x.dtype)
+            x = x * (1 - mask) + mask * mask_token.reshape((1,) * (x.ndim - 1) + (-1,)).astype(x.dtype)
         if self.ape:
-            if math.prod(x.shape[1:-1]) != self.absolute_pos_embed.shape[1]:
-                raise ValueError(
-                    f"the absolute position embedding is for image_size={self.image_size}, not for images of "
-                    f"{image.shape[1:-1]}"
-                )
-            x = x + self.absolute_pos_embed.reshape(1, *x.shape[1:]).astype(x.dtype)
+            x = x + self._positions(x.shape[1:-1], image.shape[1:-1]).astype(x.dtype)
         # One draw for all blocks, by their global number: cheap to compile, and the same however blocks are stored.
         draws = None
         if train and self.drop_path_rate:
@@ -315,56 +322,81 @@ class Swin(nn.Module):
             maps.append(before)
         return maps, x, kept
 
+    def _positions(self, grid: tuple[int, ...], image: tuple[int, ...]) -> jax.Array:
+        """Absolute positions (1, *grid, C); under 'keep' stretched bicubically to the grid of any image."""
+        made_for = stage_geometry(self)[0][0]
+        table = self.absolute_pos_embed.reshape(*made_for, self.embed_dim)
+        if grid != made_for:
+            if self.small != "keep":
+                raise ValueError(
+                    f"the absolute position embedding is for image_size={self.image_size}, not for images of {image}"
+                )
+            for axis, (old, new) in enumerate(zip(made_for, grid)):
+                matrix = jnp.asarray(geometry.bicubic_matrix(old, new), table.dtype)
+                table = jnp.moveaxis(jnp.tensordot(matrix, table, (1, axis)), 0, axis)
+        return table[None]
+
+
+def _check(model: Swin) -> None:
+    """Raises ValueError where fields contradict each other."""
+    for name in ("dtype", "param_dtype"):
+        if getattr(model, name) not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"{name}={getattr(model, name)!r} is none of 'float32', 'bfloat16', 'float16'")
+    stages = len(model.depths)
+    if stages != len(model.num_heads):
+        raise ValueError(f"depths={model.depths} and num_heads={model.num_heads} are of different lengths")
+    if model.remat not in ("none", *REMAT):
+        raise ValueError(f"remat={model.remat!r} is none of {('none', *REMAT)}")
+    if not isinstance(model.attention, str) and len(model.attention) not in (1, stages):
+        raise ValueError(f"attention={model.attention} is neither one implementation nor one per stage")
+    if any(not 0 <= s < stages for s in model.out_norms):
+        raise ValueError(f"out_norms={model.out_norms} names stages that are not there; they are 0 to {stages - 1}")
+    for dim, heads in zip(stage_dims(model), model.num_heads, strict=True):
+        if dim % heads:
+            raise ValueError(f"{heads} heads do not divide {dim} channels")
+
 
 def stage_dims(model: Swin) -> list[int]:
     """Channels of each stage."""
     return [model.embed_dim * 2**s for s in range(len(model.depths))]
 
 
-def stage_geometry(model: Swin) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """(grids, windows) of each stage at `image_size`: the windows that the parameters are shaped for."""
-    given = [model.image_size, model.patch_size, model.window_size, model.merge_size]
-    axes = max([2, *(len(value) for value in given if not isinstance(value, int))])
-    image, patch, size, merge = (per_axis(value, axes) for value in given)
-    grid = tuple(-(-n // p) for n, p in zip(image, patch))
-    grids = []
-    for _ in model.depths:
-        grids.append(grid)
-        grid = tuple(-(-n // m) for n, m in zip(grid, merge))
-    shrink = model.small == "shrink"
-    return grids, [window.fit(g, size, "shrink")[0] if shrink else size for g in grids]
-
-
 def param_shapes(model: Swin) -> dict:
     """{'params': tree of jax.ShapeDtypeStruct}, without computing anything."""
-    axes = len(stage_geometry(model)[0][0])
-    image = jax.ShapeDtypeStruct((1, *per_axis(model.image_size, axes), model.in_channels), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *per_axis(model.image_size, num_axes(model)), model.in_channels), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), image)
 
 
-VARIANTS = {
-    "tiny": dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
-    "tiny_c24": dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(4, 8, 16, 32)),
-    "small": dict(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
-    "base": dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
-    "large": dict(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
-}
+def block_geometry(model: Swin, image_size: Size, stage: int, block: int) -> tuple[tuple[int, ...], ...]:
+    """(grid, window, shift) of one block for images of a size, one int per axis each."""
+    grid = geometry.stage_grids(model, per_axis(image_size, num_axes(model)))[stage]
+    made_for = stage_geometry(model)[1][stage]
+    return grid, *window_and_shift(grid, made_for, model.small, block % 2 == 1)
 
 
-def _presets() -> dict[str, dict]:
-    """Arguments of `Swin` for every official v1 checkpoint (README of microsoft/Swin-Transformer)."""
-    shapes = [(variant, 7, 224) for variant in ("tiny", "small", "base", "large")]
-    shapes += [("base", 12, 384), ("large", 12, 384)]
-    only_22k = {"large"}
-    presets = {"swin_tiny_c24_patch4_window8_256": dict(VARIANTS["tiny_c24"], window_size=8, image_size=256)}
-    for variant, size, image_size in shapes:
-        name = f"swin_{variant}_patch4_window{size}_{image_size}"
-        arguments = dict(VARIANTS[variant], window_size=size, image_size=image_size)
-        if variant not in only_22k:
-            presets[name] = arguments
-        presets[name + "_22k"] = dict(arguments, num_classes=21841)
-        presets[name + "_22kto1k"] = arguments
-    return {name: dict(num_classes=1000) | arguments for name, arguments in presets.items()}
+def position_bias(model: Swin, variables: dict, block: str) -> jax.Array:
+    """The relative position bias of a block, 'layers.2.blocks.3', for every difference of positions.
+
+    Returns:
+        (prod(2 * window - 1), h) float32.
+    """
+    variables = {"params": stacking.unstack(variables["params"])}
+    _, stage, _, number = block.split(".")
+    table = lambda m: m.layers[int(stage)].blocks[int(number)].attn.bias_table()  # noqa: E731
+    return model.clone(scan=False).apply(variables, method=table)
 
 
-PRESETS = _presets()
+def fold_bias(model: Swin, variables: dict) -> tuple[Swin, dict]:
+    """Replaces the continuous bias by the table that it evaluates to: the same function, for inference.
+
+    Returns:
+        (model with `continuous_bias=False`, its variables).
+    """
+    params = flatten(stacking.unstack(variables["params"]))
+    for s, depth in enumerate(model.depths):
+        for i in range(depth):
+            attn = f"layers_{s}/blocks_{i}/attn"
+            params[f"{attn}/relative_position_bias_table"] = position_bias(model, variables, f"layers.{s}.blocks.{i}")
+    params = unflatten({path: leaf for path, leaf in params.items() if "/cpb_mlp_" not in path})
+    folded = model.clone(continuous_bias=False, pretrained_window_sizes=())
+    return folded, {"params": stacking.stack_as(params, folded)}

@@ -6,15 +6,29 @@ One function with implementations by name; 'xla' is the plain one that the other
 import jax
 import jax.numpy as jnp
 
+from swin_jax.geometry import MASKED
 
-def window_attention(qkv: jax.Array, bias: jax.Array, mask: jax.Array | None = None, implementation: str = "xla"):
+IMPLEMENTATIONS = ("xla", "sequential")
+
+
+def window_attention(
+    qkv: jax.Array,
+    bias: jax.Array,
+    regions: jax.Array | None = None,
+    windows: int = 1,
+    implementation: str = "xla",
+) -> jax.Array:
     """Attends inside each window.
 
     Args:
-        qkv: (B * nW, N, 3, h, d); q already scaled. Matrix products run in its dtype.
+        qkv: (B * nW, N, 3, h, d); q already scaled. Matrix products run in its dtype. Windows of one image are
+            contiguous.
         bias: (h, N, N) float32, the relative position bias.
-        mask: (nW, N, N) float32 added to the logits, or None. Windows of one image are contiguous.
-        implementation: 'xla'.
+        regions: (nW, N) int, tokens of different regions get `MASKED` added to their logits; None for no mask.
+        windows: nW.
+        implementation: 'xla' computes all windows at once; 'sequential' one window of each image after the other and,
+            in the backward pass, once more, so that the logits of a single window are in memory (Swin V2,
+            arXiv 2111.09883, section 3.5).
 
     Returns:
         (B * nW, N, h, d) in the dtype of qkv. The softmax is in float32.
@@ -22,14 +36,33 @@ def window_attention(qkv: jax.Array, bias: jax.Array, mask: jax.Array | None = N
     Raises:
         ValueError: an unknown implementation.
     """
-    if implementation != "xla":
-        raise ValueError(f"attention implementation {implementation!r} is none of 'xla'")
-    q, k, v = (qkv[:, :, i] for i in range(3))
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"attention implementation {implementation!r} is none of {IMPLEMENTATIONS}")
+    if implementation == "xla":
+        return _attend(qkv, bias, regions)
+    # The batch stays whole, so that a mesh may split it: windows of an image are what is looped over.
+    split = jnp.moveaxis(qkv.reshape(-1, windows, *qkv.shape[1:]), 1, 0)  # (nW, B, N, 3, h, d)
+
+    @jax.checkpoint  # without it the loop keeps every window's weights for the backward pass
+    def one_window(inputs):
+        qkv, region = inputs
+        return _attend(qkv, bias, None if region is None else region[None])
+
+    out = jax.lax.map(one_window, (split, None if regions is None else jnp.asarray(regions)))
+    return jnp.moveaxis(out, 0, 1).reshape(qkv.shape[0], qkv.shape[1], *qkv.shape[3:])
+
+
+def attention_weights(qkv: jax.Array, bias: jax.Array, regions: jax.Array | None = None) -> jax.Array:
+    """The weights softmax(q k + bias + mask): (B * nW, h, N, N) float32; arguments as `window_attention`."""
+    logits = jnp.einsum("bqhd,bkhd->bhqk", qkv[:, :, 0], qkv[:, :, 1], preferred_element_type=jnp.float32)
     logits = logits + bias[None]
-    if mask is not None:
-        windows, tokens = mask.shape[:2]
-        split = logits.reshape(-1, windows, *logits.shape[1:])  # (B, nW, h, N, N)
-        logits = (split + mask[None, :, None]).reshape(logits.shape[0], -1, tokens, tokens)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+    if regions is not None:
+        mask = jnp.where(regions[:, :, None] == regions[:, None, :], 0.0, MASKED)  # (nW, N, N)
+        split = logits.reshape(-1, len(regions), *logits.shape[1:])  # (B, nW, h, N, N)
+        logits = (split + mask[None, :, None]).reshape(logits.shape)
+    return jax.nn.softmax(logits, axis=-1)
+
+
+def _attend(qkv, bias, regions):
+    weights = attention_weights(qkv, bias, regions).astype(qkv.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, qkv[:, :, 2])

@@ -1,68 +1,17 @@
 """Fitting weights to another window, image size or head."""
 
-import importlib.util
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from swin_jax.convert import finetune
+from swin_jax import names
+from swin_jax.convert import finetune, simmim
 from swin_jax.convert import swin as convert
 from swin_jax.errors import UserError
-from swin_jax.models.swin import Swin
-
-GOLDEN = Path(__file__).resolve().parent.parent / "golden"
-spec = importlib.util.spec_from_file_location("golden", GOLDEN / "golden.py")
-golden = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(golden)
-
-
-def test_rows_of_the_matrix_sum_to_one_and_the_same_size_changes_nothing():
-    for old, new in ((13, 23), (23, 13), (5, 7), (3, 9)):
-        np.testing.assert_allclose(finetune.bicubic_matrix(old, new).sum(1), 1, rtol=1e-12)
-    np.testing.assert_allclose(finetune.bicubic_matrix(9, 9), np.eye(9), atol=1e-12)
-
-
-def test_bicubic_is_pytorchs():
-    matrix = finetune.bicubic_matrix(13, 23)
-    np.testing.assert_allclose(matrix[0, :3], [1.09986, -0.09986, 0], atol=1e-5)
-    np.testing.assert_allclose(matrix[1, :3], [0.669434, 0.389743, -0.059176], atol=1e-6)
-    np.testing.assert_allclose(matrix[11], np.eye(13)[6], atol=1e-12)
-    squares = matrix @ np.arange(13.0) ** 2
-    np.testing.assert_allclose(squares[:6], [-0.09986, 0.153037, 0.766335, 2.076765, 4.249938, 6.556752], atol=1e-5)
-    np.testing.assert_allclose(squares[[11, -2, -1]], [36.0, 137.639681, 146.296786], atol=1e-5)
-
-
-def test_rows_are_the_first_axis_and_channels_stay_apart():
-    table = np.random.default_rng(0).normal(size=(9, 9, 2)).astype(np.float32)
-    resized = finetune.resize_rows(table.reshape(81, 2), 15 * 15).reshape(15, 15, 2)
-    swapped = finetune.resize_rows(table.transpose(1, 0, 2)[..., ::-1].reshape(81, 2), 15 * 15).reshape(15, 15, 2)
-    np.testing.assert_allclose(resized, swapped.transpose(1, 0, 2)[..., ::-1], atol=1e-6)
-    rows = np.repeat(np.arange(9.0), 9)[:, None]
-    resized = finetune.resize_rows(rows, 15 * 15).reshape(15, 15)
-    np.testing.assert_allclose(resized, np.broadcast_to(resized[:, :1], (15, 15)), atol=1e-6)
-    assert np.all(np.diff(resized[1:-1, 0]) > 0)
-    with pytest.raises(UserError, match="square"):
-        finetune.resize_rows(np.zeros((15, 2)), 25)
-
-
-def test_remap_is_the_official_loading_function():
-    case = golden.load(GOLDEN / "finetune_remap" / "finetune_window7_to_12.json")
-    fields = dict(case.config["model"])
-    fields["image_size"] = fields.pop("img_size")
-    model = Swin(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
-    with pytest.warns(UserWarning) as told:
-        loaded = finetune.remap(case.state_dict(), model)
-    assert any("5 position tables" in str(w.message) for w in told)
-    assert any("zeros" in str(w.message) for w in told)
-    outputs = {name.removeprefix("loaded "): name for name in case.output_names}
-    for name, value in loaded.items():
-        if name in outputs:
-            assert case.error(outputs[name], value) <= case.tolerance(outputs[name]), name
-        else:
-            np.testing.assert_array_equal(value, case.weight(name), err_msg=name)
-    convert.from_official(loaded, model)
+from swin_jax.init_from import InitFrom
+from swin_jax.models.simmim import SimMIM
+from swin_jax.models.swin import V2, Swin, param_shapes
 
 
 def make(num_classes, **overrides):
@@ -113,18 +62,113 @@ def test_another_number_of_heads_is_left_to_fail():
         convert.from_official(finetune.remap(state_dict, make(5)), make(5))
 
 
+def test_another_window_needs_a_choice_and_gets_the_choices():
+    state_dict = random_state(make(5))
+    with pytest.raises(UserError) as error:
+        finetune.remap(state_dict, make(5, window_size=4, image_size=16))
+    for part in ("(9, 1) in the weights and (49, 1) in the model", "'bicubic'", "'geometric'", "window of 2"):
+        assert part in str(error.value)
+    with pytest.raises(UserError, match="for another image size; choose resize='bicubic'"):
+        finetune.remap(random_state(make(5, ape=True)), make(5, ape=True, image_size=16))
+    with pytest.raises(UserError, match="resize='cubic' is none of 'bicubic', 'geometric'"):
+        finetune.remap(state_dict, make(5), "cubic")
+
+
+def test_the_choice_decides_how_tables_are_resized_and_positions_are_always_bicubic():
+    small, large = (make(5, ape=True, window_size=w, image_size=s) for w, s in ((4, 16), (8, 32)))
+    found = {}
+    for resize in finetune.RESIZES:
+        with pytest.warns(UserWarning, match=f"3 position tables were resized \\({resize}\\)"):
+            found[resize] = finetune.remap(random_state(small), large, resize)
+        convert.from_official(found[resize], large)
+    table = "layers.1.blocks.0.attn.relative_position_bias_table"
+    assert np.abs(found["bicubic"][table] - found["geometric"][table]).max() > 0.1
+    np.testing.assert_array_equal(found["bicubic"]["absolute_pos_embed"], found["geometric"]["absolute_pos_embed"])
+
+
+def test_a_continuous_bias_is_not_resized():
+    state_dict = random_state(make(5, **V2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = finetune.remap(state_dict, make(5, **V2, window_size=4, image_size=16))
+    assert all(found[name] is state_dict[name] for name in state_dict)
+
+
+def test_a_changed_scale_of_the_continuous_bias_is_told(tmp_path):
+    trained = make(5, **V2, window_size=4, image_size=16)
+    np.savez(tmp_path / "w.npz", **random_state(trained) | convert.official_buffers(trained))
+    larger = dict(V2, window_size=8, image_size=32)
+    with pytest.warns(UserWarning, match=r"windows of \(4, 4\); .* pretrained_window_sizes=\(4, 4\) keeps"):
+        finetune.load_pretrained(tmp_path / "w.npz", make(5, **larger))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        finetune.load_pretrained(tmp_path / "w.npz", make(5, **larger, pretrained_window_sizes=(4, 4)))
+        finetune.load_pretrained(tmp_path / "w.npz", make(5, **V2, window_size=4, image_size=32))
+
+
+def test_a_classifier_becomes_a_dense_backbone_with_fresh_norms():
+    dense = make(5, small="keep", out_norms=(0, 1))
+    state_dict = random_state(make(5))
+    with pytest.warns(UserWarning, match=r"norms of the output maps of stages \[0, 1\] start as ones and zeros"):
+        found = convert.from_official(finetune.remap(state_dict, dense), dense)["params"]
+    np.testing.assert_array_equal(found["norm1"]["scale"], np.ones(8))
+    np.testing.assert_array_equal(found["norm0"]["bias"], np.zeros(4))
+    kept = random_state(dense)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_equal(finetune.remap(kept, dense), kept)
+
+
 def test_load_pretrained_reads_and_fits_a_file(tmp_path):
     np.savez(tmp_path / "w.npz", **random_state(make(21841)))
     rows = np.random.default_rng(1).permutation(21841)[:1000]
     (tmp_path / "map.txt").write_text("\n".join(map(str, rows)))
-    params = finetune.pretrained(str(tmp_path / "map.txt"))(tmp_path / "w.npz", make(1000))["params"]
+    fit = finetune.pretrained(class_map=str(tmp_path / "map.txt"))
+    params = fit(tmp_path / "w.npz", make(1000))["params"]
     np.testing.assert_array_equal(params["head"]["bias"], random_state(make(21841))["head.bias"][rows])
+    with pytest.raises(UserError, match=r"w\.npz: .*choose resize="):
+        fit(tmp_path / "w.npz", make(1000, window_size=4, image_size=16))
 
 
 def test_load_pretrained_fits_the_variables_of_another_swin():
     variables = convert.from_official(random_state(make(5)), make(5))
     larger = make(5, window_size=4, image_size=16)
     with pytest.warns(UserWarning, match="2 position tables"):
-        found = finetune.load_pretrained(variables, larger)
+        found = finetune.load_pretrained(variables, larger, "bicubic")
     assert convert.to_official(found, larger)["layers.0.blocks.0.attn.relative_position_bias_table"].shape == (49, 1)
     np.testing.assert_array_equal(found["params"]["head"]["kernel"], variables["params"]["head"]["kernel"])
+
+
+@pytest.fixture(params=["v1", "v2"])
+def pretrained(request):
+    """(a SimMIM, its official state dict)."""
+    model = SimMIM(make(0, **(V2 if request.param == "v2" else {}), window_size=4, image_size=16))
+    rng = np.random.default_rng(0)
+    return model, {name: rng.normal(size=s).astype(np.float32) for name, s in simmim.official_shapes(model).items()}
+
+
+def test_simmims_encoder_starts_a_classifier_that_keeps_its_own_head(pretrained, tmp_path):
+    model, state_dict = pretrained
+    classifier = model.encoder.clone(num_classes=3, window_size=7, image_size=28, drop_path_rate=0.5)
+    file = {name.replace("cpb_mlp", "rpe_mlp"): value for name, value in state_dict.items()}
+    np.savez(tmp_path / "w.npz", **file)
+    init = InitFrom(path=str(tmp_path / "w.npz"), backbone=True, convert=finetune.simmim_pretrained())
+
+    class Task:
+        model = classifier
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from_file, report = init.load(Task, param_shapes(classifier)["params"])
+        variables = simmim.from_official(state_dict, model)
+        from_run = finetune.load_simmim(variables, classifier, "geometric")["params"]
+    assert "not taken: head/bias, head/kernel" in report
+    assert "head" not in from_run and "mask_token" not in from_run
+    assert_equal(from_file, names.flatten(from_run))
+    np.testing.assert_array_equal(from_run["norm"]["scale"], state_dict["encoder.norm.weight"])
+
+
+def assert_equal(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)

@@ -17,12 +17,14 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_every_preset_has_weights_and_every_file_a_preset():
-    assert official.WEIGHTS.keys() == swin.PRESETS.keys()
+    unreleased = {"swinv2_huge", "swinv2_giant_1b", "swinv2_giant"}
+    classifiers = {name for name in official.WEIGHTS if not name.startswith("simmim_")}
+    assert classifiers == swin.PRESETS.keys() - unreleased
 
 
 def test_urls_are_the_published_ones():
     base = "https://github.com/SwinTransformer/storage/releases/download/"
-    urls = {name: weights.url.removeprefix(base) for name, weights in official.WEIGHTS.items()}
+    urls = {name: w.url.removeprefix(base) for name, w in official.WEIGHTS.items() if w.url.startswith(base)}
     for name, file in {
         "swin_tiny_patch4_window7_224": "v1.0.0/swin_tiny_patch4_window7_224.pth",
         "swin_tiny_patch4_window7_224_22k": "v1.0.8/swin_tiny_patch4_window7_224_22k.pth",
@@ -30,16 +32,47 @@ def test_urls_are_the_published_ones():
         "swin_base_patch4_window12_384": "v1.0.0/swin_base_patch4_window12_384.pth",
         "swin_large_patch4_window12_384_22kto1k": "v1.0.0/swin_large_patch4_window12_384_22kto1k.pth",
         "swin_tiny_c24_patch4_window8_256": "v1.0.5/swin_tiny_c24_patch4_window8_256.pth",
+        "swinv2_small_patch4_window16_256": "v2.0.0/swinv2_small_patch4_window16_256.pth",
+        "swinv2_large_patch4_window12_192_22k": "v2.0.0/swinv2_large_patch4_window12_192_22k.pth",
+        "swinv2_base_patch4_window12to24_192to384_22kto1k_ft": (
+            "v2.0.0/swinv2_base_patch4_window12to24_192to384_22kto1k_ft.pth"
+        ),
     }.items():
         assert urls[name] == file
-    assert len(set(urls.values())) == len(urls) == 17
+    assert len(set(urls.values())) == len(urls) == 17 + 12
+
+
+def test_simmims_files_are_the_published_ones():
+    base = "https://huggingface.co/zdaxie/SimMIM/resolve/main/simmim_swinv2_"
+    urls = {name: w.url.removeprefix(base) for name, w in official.WEIGHTS.items() if w.url.startswith(base)}
+    assert urls["simmim_pretrain_swinv2_base_1kper10_125k"] == "pretrain_models/swinv2_base_1kper10_125k.pth"
+    assert urls["simmim_finetune_swinv2_giant_22k_500k"] == "finetune_models/finetune_swinv2_giant_22k_500k.pth"
+    # Table of arXiv 2206.04664: small without 22K, huge without a tenth, giant without a tenth and a fifth.
+    assert len(set(urls.values())) == len(urls) == 2 * 3 * (4 + 5 + 5 + 4 + 3)
+    for absent in ("small_22k", "huge_1kper10", "giant_1kper20"):
+        assert not any(absent in name for name in urls)
+    by_hand = [name for name, weights in official.WEIGHTS.items() if weights.page]
+    assert len(by_hand) == 7 and all("__swin_" in name for name in by_hand)
+
+
+def test_a_file_that_no_program_can_fetch_is_explained(cache):
+    name = "simmim_pretrain__swin_base__img192_window6__800ep"
+    for offline in (False, True):
+        with pytest.raises(UserError) as error:
+            official.fetch(name, offline)
+        for part in ("Google Drive only", "https://github.com/microsoft/SimMIM", str(cache / f"{name}.pth")):
+            assert part in str(error.value)
+    cache.mkdir()
+    (cache / f"{name}.pth").write_bytes(b"put there by hand")
+    assert official.fetch(name) == official.fetch(f"{name}.pth") == cache / f"{name}.pth"
 
 
 @pytest.mark.parametrize("name", official.WEIGHTS)
 def test_every_spelling_of_a_name_leads_to_it(name):
     weights = official.WEIGHTS[name]
-    file = weights.url.rsplit("/", 1)[1]
-    spellings = {name, file, file.removesuffix(".pth")} | ({weights.hub, weights.hub[5:]} if weights.hub else set())
+    spellings = {name, weights.file, weights.file.removesuffix(".pth")} | (
+        {weights.hub, weights.hub[5:]} if weights.hub else set()
+    )
     assert {official.canonical_name(spelling) for spelling in spellings} == {name}
     assert official.canonical_name(name + "x") is None and official.canonical_name("") is None
 
@@ -48,6 +81,8 @@ def test_hub_names_lead_to_the_hub(cache):
     url, path = official.locate("timm/swin_tiny_patch4_window7_224.ms_in1k")
     assert url == "https://huggingface.co/timm/swin_tiny_patch4_window7_224.ms_in1k/resolve/main/model.safetensors"
     assert path == cache / "swin_tiny_patch4_window7_224.ms_in1k.safetensors"
+    url, _ = official.locate("swinv2_large_window12to16_192to256.ms_in22k_ft_in1k")
+    assert url.startswith("https://huggingface.co/timm/swinv2_large_window12to16_192to256.ms_in22k_ft_in1k/resolve/")
 
 
 def test_a_download_is_whole_recorded_and_reused(cache, tmp_path):

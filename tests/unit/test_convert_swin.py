@@ -1,14 +1,17 @@
 """Swin's conversion: both directions are inverses, and everything that does not fit is said."""
 
+import itertools
+import warnings
+
 import jax
 import numpy as np
 import pytest
 
-from swin_jax import names
+from swin_jax import geometry, names, stacking
+from swin_jax.convert import buffers
 from swin_jax.convert import swin as convert
 from swin_jax.errors import UserError
 from swin_jax.models import swin
-from swin_jax.ops import window
 
 SMALL = dict(
     num_classes=5, image_size=32, patch_size=2, embed_dim=8, depths=(2, 2), num_heads=(2, 4), window_size=4, ape=True
@@ -21,7 +24,13 @@ VARIATIONS = [
     dict(depths=(1, 1, 1), num_heads=(1, 2, 4), patch_size=4, image_size=20),  # grids of 5, 3 and 2
     dict(image_size=(16, 32), window_size=(2, 4), patch_size=(2, 4)),
     dict(image_size=(4, 16, 16), window_size=(2, 4, 4), merge_size=(1, 2, 2), ape=False),
+    dict(swin.V2, image_size=(4, 16, 16), window_size=(2, 4, 4), merge_size=(1, 2, 2), ape=False),
+    dict(swin.V2, qkv_bias=False, depths=(2, 4), main_norm_every=3, pretrained_window_sizes=(6, 3)),
+    dict(small="keep", window_size=12, out_norms=(0, 1)),
+    dict(swin.V2, small="keep", window_size=5, out_norms=(1,), num_classes=7, ape=False),
 ]
+CHOICES = ("cosine_attention", "post_norm", "continuous_bias")
+VARIATIONS += [dict(zip(CHOICES, values)) for values in itertools.product((False, True), repeat=3)]
 
 
 def make(**overrides):
@@ -40,12 +49,11 @@ def assert_equal(found, wanted):
 
 
 @pytest.mark.parametrize("arguments", [*swin.PRESETS.values(), *(SMALL | v for v in VARIATIONS)], ids=str)
-def test_names_and_geometry_are_those_of_the_model(arguments):
+def test_names_and_sizes_are_those_of_the_model(arguments):
     model = swin.Swin(**arguments)
     ours = names.flatten(swin.param_shapes(model)["params"])
     official = convert.official_shapes(model)
     assert {names.official_name(path) for path in ours} == official.keys()
-    assert convert._geometry(model) == swin.stage_geometry(model)
     for path, leaf in ours.items():
         assert np.prod(leaf.shape) == np.prod(official[names.official_name(path)]), path
 
@@ -58,7 +66,12 @@ def test_to_official_is_the_inverse_of_from_official(variation):
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, swin.param_shapes(model))
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(variables))
     back = convert.to_official(variables, model)
-    assert_equal(back, state_dict)
+    if model.out_norms and model.ape:  # the dense backbone stores a map
+        assert back["absolute_pos_embed"].shape == (1, 8, 16, 16)
+        np.testing.assert_array_equal(back["absolute_pos_embed"][0, :, 2, 5], state_dict["absolute_pos_embed"][0, 37])
+        assert_equal(convert.normalise(back), state_dict)
+    else:
+        assert_equal(back, state_dict)
     assert list(back) == list(state_dict)
     assert all(value.flags.c_contiguous for value in back.values())
 
@@ -77,6 +90,27 @@ def test_qkv_and_projection_hold_heads_as_the_official_reshape_does():
     np.testing.assert_allclose(projected, official, rtol=1e-4, atol=1e-4)
 
 
+def test_biases_of_cosine_attention_hold_heads():
+    model = make(**swin.V2)
+    state_dict = random_state(model)
+    attention = convert.from_official(state_dict, model)["params"]["layers_1"]["blocks_0"]["attn"]
+    prefix = "layers.1.blocks.0.attn."
+    np.testing.assert_array_equal(attention["q_bias"][2], state_dict[prefix + "q_bias"][8:12])
+    np.testing.assert_array_equal(attention["v_bias"][1], state_dict[prefix + "v_bias"][4:8])
+    np.testing.assert_array_equal(attention["cpb_mlp_2"]["kernel"][:, 3], state_dict[prefix + "cpb_mlp.2.weight"][3])
+
+
+def test_a_scanned_model_gets_stacked_parameters_and_gives_them_back():
+    model = make(**swin.V2, depths=(4, 2), scan=True)
+    state_dict = random_state(model)
+    variables = convert.from_official(state_dict, model)
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, swin.param_shapes(model))
+    assert any(stacking.is_stacked(path) for path in names.flatten(variables["params"]))
+    assert_equal(convert.to_official(variables, model), state_dict)
+    plain = convert.from_official(state_dict, model.clone(scan=False))
+    assert_equal(names.flatten(stacking.unstack(variables["params"])), names.flatten(plain["params"]))
+
+
 def test_half_precision_and_buffers_and_wrappers_are_taken():
     model = make()
     state_dict = random_state(model)
@@ -85,26 +119,47 @@ def test_half_precision_and_buffers_and_wrappers_are_taken():
     assert_equal(found, {name: value.astype(np.float16).astype(np.float32) for name, value in state_dict.items()})
 
 
-def to_timm(state_dict):
-    """timm's layout: merging belongs to the next stage, and the head is inside a module."""
-    moved = {f"layers.{s}.downsample": f"layers.{s + 1}.downsample" for s in range(4)}
-    renamed = {}
-    for name, value in state_dict.items():
-        parts = name.split(".")
-        if name.startswith("layers.") and parts[2] == "downsample":
-            name = moved[".".join(parts[:3])] + "." + ".".join(parts[3:])
-        renamed[name.replace("head.", "head.fc.")] = value
-    return renamed
-
-
-def test_timm_layout_is_recognised():
-    model = make(depths=(1, 1, 1), num_heads=(1, 1, 1))
+@pytest.mark.parametrize("version", [{}, swin.V2], ids=["v1", "v2"])
+def test_timm_layout_is_recognised(version):
+    model = make(**version, depths=(1, 1, 1), num_heads=(1, 1, 1))
     state_dict = random_state(model)
-    timm = to_timm(state_dict)
-    assert timm.keys() != state_dict.keys()
+    timm = convert.to_timm(state_dict | convert.official_buffers(model))
+    assert {"layers.1.downsample.norm.weight", "layers.2.downsample.reduction.weight", "head.fc.bias"} <= timm.keys()
+    assert len(timm) == len(state_dict) and "layers.0.downsample.norm.weight" not in timm
     assert_equal(convert.from_timm(timm), state_dict)
     assert_equal(convert.from_timm(state_dict), state_dict)
-    assert convert.infer(timm) == convert.infer(state_dict)
+    assert_equal(convert.to_official(convert.from_official(timm, model), model), state_dict)
+
+
+def test_a_detectors_backbone_is_taken_and_the_rest_told():
+    model = make(small="keep", out_norms=(0, 1), num_classes=0)
+    state_dict = random_state(model)
+    file = convert.to_official(convert.from_official(state_dict, model), model, buffers=True)
+    file = {f"backbone.{name}": value for name, value in file.items()}
+    file |= {"neck.convs.0.weight": np.zeros(1), "neck.convs.1.weight": np.zeros(1), "roi_head.fc.bias": np.zeros(1)}
+    with pytest.warns(UserWarning, match=r"left out .*: neck \(2\), roi_head \(1\)"):
+        variables = convert.from_official(file, model)
+    assert_equal(convert.normalise(convert.to_official(variables, model)), state_dict)
+    assert swin.Swin(**convert.infer(file)) == model
+
+
+def test_simmims_encoder_is_taken_and_the_rest_told():
+    model = make(**swin.V2, num_classes=0)
+    state_dict = random_state(model)
+    file = {f"encoder.{n.replace('cpb_mlp', 'rpe_mlp')}": v for n, v in state_dict.items()}
+    file |= {"encoder.mask_token": np.zeros((1, 1, 8)), "decoder.0.weight": np.zeros(1), "decoder.0.bias": np.zeros(1)}
+    with pytest.warns(UserWarning, match=r"decoder \(2\), mask_token \(1\)"):
+        variables = convert.from_official(file, model)
+    assert_equal(convert.to_official(variables, model), state_dict)
+
+
+def test_a_fine_tuned_simmim_names_its_bias_otherwise():
+    model = make(**swin.V2)
+    state_dict = random_state(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        variables = convert.from_official({n.replace("cpb_mlp", "rpe_mlp"): v for n, v in state_dict.items()}, model)
+    assert_equal(convert.to_official(variables, model), state_dict)
 
 
 def test_wrong_weights_are_listed_whole():
@@ -123,22 +178,62 @@ def test_wrong_weights_are_listed_whole():
         convert.to_official(variables, model)
 
 
+@pytest.mark.parametrize(
+    "file, model, message",
+    [
+        (dict(main_norm_every=2), {}, "make the model with main_norm_every=2: 0 missing, 4 unexpected"),
+        ({}, dict(main_norm_every=2), "make the model with main_norm_every=0: 4 missing"),
+        (swin.V2, {}, "make the model with cosine_attention=True, post_norm=True, continuous_bias=True: "),
+        ({}, swin.V2, "make the model with cosine_attention=False, post_norm=False, continuous_bias=False: "),
+        (dict(small="keep", out_norms=(0, 1)), {}, r"make the model with out_norms=\(0, 1\): "),
+    ],
+    ids=str,
+)
+def test_the_choice_that_the_weights_were_made_with_is_named(file, model, message):
+    with pytest.raises(UserError, match=message):
+        convert.from_official(random_state(make(**file)), make(**model))
+
+
 def test_buffers_are_those_of_our_own_attention():
     model = make(image_size=48, window_size=6, depths=(2, 4), patch_size=4)
-    windows = swin.stage_geometry(model)[1]
+    windows = geometry.stage_geometry(model)[1]
     buffers = convert.official_buffers(model)
     assert sum(name.endswith("index") for name in buffers) == 6
     # 12 x 12 tokens are shifted; 6 x 6 are one window, which is not.
     assert [name for name in buffers if name.endswith("mask")] == ["layers.0.blocks.1.attn_mask"]
-    np.testing.assert_array_equal(buffers["layers.0.blocks.1.attn_mask"], window.shift_mask((12, 12), (6, 6), (3, 3)))
+    np.testing.assert_array_equal(buffers["layers.0.blocks.1.attn_mask"], geometry.shift_mask((12, 12), (6, 6), (3, 3)))
     index = buffers["layers.1.blocks.0.attn.relative_position_index"]
     assert index.dtype == np.int64
-    np.testing.assert_array_equal(index, window.relative_position_index(windows[1]))
+    np.testing.assert_array_equal(index, geometry.relative_position_index(windows[1]))
 
 
-def test_the_number_of_entries_is_that_of_the_official_file():
-    model = swin.Swin(**swin.PRESETS["swin_tiny_patch4_window7_224"])
-    assert len(convert.official_shapes(model)) + len(convert.official_buffers(model)) == 190
+def test_coordinates_are_stored_with_a_continuous_bias():
+    model = make(**swin.V2, image_size=48, window_size=6, depths=(2, 2), patch_size=4, pretrained_window_sizes=(3, 0))
+    buffers = convert.official_buffers(model)
+    assert len(buffers) == 4 * 2 + 1
+    first, last = (buffers[f"layers.{s}.blocks.1.attn.relative_coords_table"] for s in (0, 1))
+    assert first.shape == (1, 11, 11, 2) and first.dtype == np.float32
+    np.testing.assert_array_equal(first[0].reshape(-1, 2), geometry.log_coordinates((6, 6), (3, 3)))
+    np.testing.assert_array_equal(last[0].reshape(-1, 2), geometry.log_coordinates((6, 6), (6, 6)))
+    np.testing.assert_allclose(last[0, 5:, 0, 0].max(), 1.056642, rtol=1e-6)
+
+
+def test_the_dense_backbone_stores_no_masks():
+    found = convert.official_buffers(make(small="keep", window_size=7, out_norms=(0, 1)))
+    assert {name.rsplit(".", 1)[1] for name in found} == {"relative_position_index"}
+
+
+@pytest.mark.parametrize(
+    "name, entries",
+    [
+        ("swin_tiny_patch4_window7_224", 190),
+        ("swinv2_tiny_patch4_window8_256", 250),
+        ("swinv2_tiny_patch4_window16_256", 247),
+    ],
+)
+def test_the_number_of_entries_is_that_of_the_official_file(name, entries):
+    model = swin.Swin(**swin.PRESETS[name])
+    assert len(convert.official_shapes(model)) + len(convert.official_buffers(model)) == entries
 
 
 @pytest.mark.parametrize("buffers", [True, False])
@@ -152,16 +247,70 @@ def test_presets_are_inferred_from_shapes(name, buffers):
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "swinv2_tiny_patch4_window8_256",
+        "swinv2_tiny_patch4_window16_256",
+        "swinv2_base_patch4_window12_192_22k",
+        "swinv2_large_patch4_window12to24_192to384_22kto1k_ft",
+    ],
+)
+def test_version_2_is_inferred_from_its_buffers(name):
+    model = swin.Swin(**swin.PRESETS[name])
+    shapes = {k: np.broadcast_to(np.float32(0), shape) for k, shape in convert.official_shapes(model).items()}
+    buffers = convert.official_buffers(model)
+    assert swin.Swin(**convert.infer(shapes | buffers)) == model
+    half = {k: v.astype(np.float16) if v.dtype == np.float32 else v for k, v in buffers.items()}
+    assert swin.Swin(**convert.infer(shapes | half)) == model
+
+
+def test_version_2_without_buffers_names_what_it_needs():
+    model = swin.Swin(**swin.PRESETS["swinv2_tiny_patch4_window16_256"])
+    shapes = {k: np.broadcast_to(np.float32(0), shape) for k, shape in convert.official_shapes(model).items()}
+    with pytest.raises(UserError, match="does not tell window_size and image_size: give it"):
+        convert.infer(shapes)
+    with pytest.raises(UserError, match="does not tell image_size: give it"):
+        convert.infer(shapes, window_size=16)
+    assert swin.Swin(**convert.infer(shapes, window_size=16, image_size=256)) == model
+    index = {k: v for k, v in convert.official_buffers(model).items() if k.endswith("index")}
+    assert swin.Swin(**convert.infer(shapes | index)) == model
+
+
+@pytest.mark.parametrize("window, scale", [(8, 8), (24, 12), (12, 6), (7, 2), (5, 5), (2, 16), (1, 1)])
+def test_coordinates_tell_what_they_were_made_with(window, scale):
+    table = geometry.log_coordinates((window, window), (scale, scale)).reshape(1, 2 * window - 1, 2 * window - 1, 2)
+    assert buffers.read_coordinates(table) == (window, scale)
+
+
+def test_coordinates_of_another_formula_are_refused():
+    with pytest.raises(UserError, match="not the official formula"):
+        buffers.read_coordinates(np.ones((1, 7, 7, 2)))
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         dict(image_size=64, window_size=4, ape=False),  # only the mask tells
         dict(image_size=64, window_size=4, ape=True),  # positions tell, too
+        dict(image_size=64, window_size=4, ape=True, depths=(2, 6), main_norm_every=3),
+        dict(image_size=64, window_size=4, cosine_attention=True, post_norm=True),
+        dict(image_size=64, window_size=4, continuous_bias=True),
     ],
     ids=str,
 )
 def test_image_size_is_inferred_from_what_depends_on_it(arguments):
     model = make(**arguments)
     assert swin.Swin(**convert.infer(random_state(model) | convert.official_buffers(model))) == model
+
+
+def test_windows_of_each_stage_of_a_dense_backbone_are_inferred():
+    for version in ({}, swin.V2):
+        arguments = dict(version, window_size=((6, 6), (3, 3)), small="keep", out_norms=(0, 1), num_classes=0)
+        model = make(**arguments, ape=False, image_size=8)
+        assert swin.Swin(**convert.infer(random_state(model) | convert.official_buffers(model))).window_size == (
+            (6, 6),
+            (3, 3),
+        )
 
 
 def test_image_size_is_inferred_from_a_window_that_shrank():
@@ -178,7 +327,6 @@ def test_buffers_of_a_model_that_the_official_code_cannot_build_are_an_error():
     "change, message",
     [
         (lambda s: s.pop("patch_embed.proj.weight"), "not a Swin"),
-        (lambda s: s.update({"layers.0.blocks.0.attn.logit_scale": np.zeros(2)}), "v2.*window_size"),
         (lambda s: s.pop("layers.1.blocks.0.attn.relative_position_bias_table"), "window_size and num_heads"),
         (lambda s: s.update({"layers.1.blocks.0.attn.relative_position_bias_table": np.zeros((15, 4))}), "window_size"),
         (lambda s: s.update({"patch_embed.proj.weight": np.zeros((8, 3, 2, 4))}), "give image_size"),

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from swin_jax import checkpoint, hub
-from swin_jax.convert import official
+from swin_jax.convert import official, simmim
 from swin_jax.convert import swin as convert
 from swin_jax.errors import UserError
 from swin_jax.models import swin
+from swin_jax.models.simmim import SimMIM
 
 TINY = dict(num_classes=5, image_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
 
@@ -63,9 +64,95 @@ def test_overrides_change_the_model_and_fit_the_weights(file, state_dict):
         model, variables = hub.load(weights=file, num_classes=3, drop_path_rate=0.3)
     assert (model.num_classes, model.drop_path_rate) == (3, 0.3)
     assert not np.any(variables["params"]["head"]["kernel"])
+    with pytest.raises(UserError, match="choose resize='bicubic'"):
+        hub.load(weights=file, window_size=8, image_size=32)
     with pytest.warns(UserWarning, match="2 position tables were resized"):
-        model, variables = hub.load(weights=file, window_size=8, image_size=32)
+        model, variables = hub.load(weights=file, resize="bicubic", window_size=8, image_size=32)
     assert variables["params"]["layers_0"]["blocks_0"]["attn"]["relative_position_bias_table"].shape == (225, 1)
+
+
+def write(path, state_dict):
+    np.savez(path, **state_dict)
+    return path
+
+
+def zeros(model):
+    return {name: np.zeros(shape, np.float32) for name, shape in convert.official_shapes(model).items()}
+
+
+def test_version_2_is_loaded_from_its_buffers_or_with_what_they_would_tell(tmp_path):
+    model = swin.Swin(**TINY, **swin.V2)
+    whole = write(tmp_path / "whole.npz", zeros(model) | convert.official_buffers(model))
+    assert hub.load(weights=whole)[0] == model
+    timm = write(tmp_path / "timm.npz", convert.to_timm(zeros(model)))
+    with pytest.raises(UserError, match="does not tell window_size and image_size"):
+        hub.load(weights=timm)
+    assert hub.load(weights=timm, window_size=4, image_size=16)[0] == model
+
+
+def test_another_scale_of_the_continuous_bias_is_told_once_and_not_where_it_is_given(tmp_path, monkeypatch):
+    model = swin.Swin(**TINY, **swin.V2)
+    monkeypatch.setattr(swin, "PRESETS", {"swinv2_tiny_patch4_window8_256": TINY | swin.V2})
+    files = [
+        write(tmp_path / "whole.npz", zeros(model) | convert.official_buffers(model)),
+        write(tmp_path / "timm.npz", convert.to_timm(zeros(model))),
+    ]
+    for file in files:
+        arguments = dict(name="swinv2_tiny_patch4_window8_256", weights=file, window_size=8, image_size=32)
+        with pytest.warns(UserWarning, match=r"pretrained_window_sizes=\(4, 4\) keeps the trained scale"):
+            hub.load(**arguments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = hub.load(**arguments, pretrained_window_sizes=(4, 4))[0]
+            hub.load(**arguments | dict(window_size=4, image_size=32))
+        assert found == model.clone(window_size=8, image_size=32, pretrained_window_sizes=(4, 4))
+
+
+def test_a_classifier_becomes_a_dense_backbone(file, state_dict):
+    with pytest.warns(UserWarning, match="start as ones and zeros"):
+        model, variables = hub.load(weights=file, small="keep", out_norms=(0, 1))
+    maps = jax.eval_shape(model.apply, variables, np.zeros((1, 18, 21, 3), np.float32))
+    assert [x.shape for x in maps] == [(1, 9, 11, 8), (1, 5, 6, 16)]
+
+
+def test_parameters_have_the_models_dtype_and_storage(file, state_dict):
+    overrides = dict(param_dtype="bfloat16", depths=(1, 1), scan=True)
+    model, variables = hub.load(weights=file, **overrides)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("bfloat16")}
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, swin.param_shapes(model))
+
+
+@pytest.mark.parametrize("name", [name for name in official.WEIGHTS if name.startswith("simmim")])
+def test_every_name_of_simmim_is_a_model(name):
+    model = swin.Swin(**hub._preset(name))
+    windows = [window[0] for window in swin.stage_geometry(model)[1]]
+    finetuned = "finetune" in name
+    assert model.num_classes == 1000 * finetuned and model.continuous_bias == ("swinv2" in name)
+    if "swinv2" in name:
+        assert (model.image_size, windows) == ((224, [14, 14, 14, 7]) if finetuned else (192, [12, 12, 12, 6]))
+        assert model.pretrained_window_sizes == ((12, 12, 12, 6) if finetuned else ())
+        width = dict(small=96, base=128, large=192, huge=352, giant=448)[name.split("_")[3]]
+        assert model.embed_dim == width
+    else:
+        assert f"img{model.image_size}_window{windows[0]}_" in name
+        assert model.embed_dim == (128 if "base" in name else 192)
+
+
+def test_simmims_pretrained_names_give_the_encoder(tmp_path, monkeypatch):
+    name = "simmim_pretrain_swinv2_huge_1k_500k"
+    monkeypatch.setenv("SWIN_JAX_CACHE", str(tmp_path))
+    tiny = dict(embed_dim=8, depths=(2, 2), num_heads=(1, 2))
+    monkeypatch.setattr(swin, "VARIANTS", {"huge": tiny})
+    masked = SimMIM(swin.Swin(**tiny, **swin.V2, num_classes=0, image_size=192, window_size=12, main_norm_every=2))
+    state_dict = {name: np.ones(shape, np.float32) for name, shape in simmim.official_shapes(masked).items()}
+    file = {name.replace("cpb_mlp", "rpe_mlp"): value for name, value in state_dict.items()}
+    path = write(tmp_path / "file.npz", file).rename(official.locate(name)[1])
+    for arguments in (dict(name=name, weights="official"), dict(weights=name), dict(weights=path.stem)):
+        with pytest.warns(UserWarning, match=r"decoder \(2\), mask_token"):
+            model, variables = hub.load(**arguments)
+        assert model == masked.encoder  # with the main-branch norm that only the file tells of
+        assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, swin.param_shapes(model))
+    assert hub.preprocess(name)(picture(200, 200)).shape == (1, 192, 192, 3)
 
 
 def test_official_weights_come_from_the_cache(file, state_dict, presets, tmp_path, monkeypatch):
@@ -144,9 +231,23 @@ def test_bad_arguments_are_said_in_one_line(arguments, message, tmp_path, monkey
         hub.load(**arguments)
 
 
+def test_a_workdir_of_simmim_gives_its_encoder(state_dict, tmp_path, monkeypatch):
+    fields = {f"task.model.encoder.{key}": list(v) if isinstance(v, tuple) else v for key, v in TINY.items()}
+    fields |= {"task.model.fn": "swin_jax.models.simmim.SimMIM", "task.model.encoder.fn": "swin_jax.models.swin.Swin"}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    encoder = convert.from_official(state_dict, swin.Swin(**TINY))["params"]
+    params = {"encoder": encoder, "mask_token": np.zeros((1, 1, 8)), "decoder": {"bias": np.zeros(3)}}
+    monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (params, None, {}))
+    model, variables = hub.load(weights=tmp_path)
+    assert model == swin.Swin(**TINY)
+    assert_holds(variables, model, state_dict)
+    with pytest.warns(UserWarning, match="resized"):
+        hub.load(weights=tmp_path, resize="geometric", window_size=8, image_size=32)
+
+
 def test_a_workdir_of_another_task_is_refused(tmp_path):
     make_workdir(tmp_path, **{"task.model.fn": "swin_jax.models.other.Other"})
-    with pytest.raises(UserError, match="does not hold a Swin classifier"):
+    with pytest.raises(UserError, match="neither a Swin classifier nor a SimMIM"):
         hub.load(weights=tmp_path)
     with pytest.raises(UserError, match="leave out the name"):
         hub.load("swin_tiny_patch4_window7_224", weights=tmp_path)

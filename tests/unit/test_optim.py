@@ -7,9 +7,13 @@ import optax
 import pytest
 
 from swin_jax import names, optim
+from swin_jax.convert import swin as official
 from swin_jax.errors import UserError
+from swin_jax.models import swin
+from swin_jax.models.simmim import SimMIM
 
 tree_get = optax.tree_utils.tree_get
+TINY = dict(image_size=32, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4)
 
 
 def swin_params(seed=0):
@@ -128,6 +132,8 @@ def test_milestones_and_line():
     line = optim.warmup_linear(1.0, 4, min_lr=0.2, delay=0)
     np.testing.assert_allclose(line(np.arange(6)), [1, 0.8, 0.6, 0.4, 0.2, 0.2], rtol=1e-6)
     assert optim.constant(0.5)(3) == 0.5
+    once = optim.warmup_multistep(1.0, 3, 0.5, delay=0)
+    np.testing.assert_allclose(once(np.arange(5)), [1, 1, 1, 0.5, 0.5])
 
 
 @pytest.mark.parametrize("warmup", [0, 10])
@@ -222,6 +228,28 @@ def test_no_decay_is_a_choice():
     assert moved == {"absolute_pos_embed", "head/bias", "head/kernel"}
 
 
+@pytest.mark.parametrize("choices", [{}, swin.V2], ids=["v1", "v2"])
+def test_simmim_decays_tables_bias_mlps_and_temperatures_and_the_corrected_form_does_not(choices):
+    """Peer: the rule of `optimizer.py` on the official shapes, by whole names and by keywords that never match."""
+    encoder = swin.Swin(**choices, **TINY, main_norm_every=2, ape=True, num_classes=0)
+    shapes = {f"encoder.{name}": shape for name, shape in official.official_shapes(encoder).items()}
+    shapes |= {"encoder.mask_token": (1, 1, 8), "decoder.weight": (192, 16, 1, 1), "decoder.bias": (192,)}
+    exempt = {"encoder.mask_token", "encoder.absolute_pos_embed"}
+    published = {name for name, shape in shapes.items() if len(shape) > 1} - exempt
+    keywords = ("relative_position_bias_table", "cpb_mlp", "logit_scale")
+    corrected = {name for name in published if not any(keyword in name for keyword in keywords)}
+    assert len(published - corrected) == (3 if choices else 1) * sum(TINY["depths"])
+
+    params = jax.eval_shape(SimMIM(encoder).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, 8, 8)))
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), params["params"])
+    for no_decay, expected in ((optim.SIMMIM_NO_DECAY, published), (optim.SWIN_NO_DECAY, corrected)):
+        tx = optim.adamw(optim.constant(1.0), weight_decay=0.5, no_decay=no_decay)
+        updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+        moved = set()
+        names.map_named(lambda name, u: moved.add(name) if np.any(u) else None, updates)  # noqa: B023
+        assert {name.replace("decoder.0.", "decoder.") for name in moved} == expected
+
+
 # ---- freezing ----
 
 
@@ -270,6 +298,23 @@ def test_layer_decay_golden_values(decay, smallest):
     }
     for name, layer in ids.items():
         np.testing.assert_allclose(scale(name), decay ** (25 - layer), err_msg=name)
+
+
+def test_every_parameter_of_version_2_has_the_layer_of_its_block():
+    model = swin.Swin(**swin.V2, **TINY, main_norm_every=2, ape=True, out_norms=())
+    depth, seen = sum(TINY["depths"]), set()
+    for name in official.official_shapes(model):
+        if name.startswith("patch_embed."):
+            layer = 0
+        elif name.startswith("layers."):
+            stage, part, block = name.split(".")[1:4]
+            last = sum(TINY["depths"][: int(stage) + 1])
+            layer = last if part == "downsample" else last - TINY["depths"][int(stage)] + int(block) + 1
+        else:
+            layer = depth + 1
+        np.testing.assert_allclose(optim.layer_decay(0.5, TINY["depths"])(name), 0.5 ** (depth + 1 - layer))
+        seen.add((layer, name.split(".")[4] if ".blocks." in name else name))
+    assert {(2, "enorm"), (4, "enorm")} < seen and not {(1, "enorm"), (3, "enorm")} & seen
 
 
 def test_layer_scale_multiplies_each_update_and_not_the_logged_rate():

@@ -28,6 +28,21 @@ SIZES = {
     "swin_large_patch4_window7_224_22kto1k": (196_532_476, 34.487),
     "swin_large_patch4_window12_384_22k": (228_768_133, None),
     "swin_large_patch4_window12_384_22kto1k": (196_735_516, 103.952),
+    "swinv2_tiny_patch4_window8_256": (28_347_154, 5.926),
+    "swinv2_small_patch4_window8_256": (49_728_418, 11.515),
+    "swinv2_base_patch4_window8_256": (87_918_816, 20.286),
+    "swinv2_tiny_patch4_window16_256": (28_347_154, 6.605),
+    "swinv2_small_patch4_window16_256": (49_728_418, 12.647),
+    "swinv2_base_patch4_window16_256": (87_918_816, 21.796),
+    "swinv2_base_patch4_window12_192_22k": (109_280_841, None),
+    "swinv2_large_patch4_window12_192_22k": (228_772_549, None),
+    "swinv2_base_patch4_window12to16_192to256_22kto1k_ft": (87_918_816, 21.796),
+    "swinv2_base_patch4_window12to24_192to384_22kto1k_ft": (87_918_816, 54.748),
+    "swinv2_large_patch4_window12to16_192to256_22kto1k_ft": (196_739_932, 47.491),
+    "swinv2_large_patch4_window12to24_192to384_22kto1k_ft": (196_739_932, 115.417),
+    "swinv2_huge": (655_219_370, None),  # with the norm on the main branch; 655,210,922 without
+    "swinv2_giant_1b": (1_060_976_996, None),
+    "swinv2_giant": (2_997_843_680, None),  # 2,997,815,008 without
 }
 
 
@@ -45,6 +60,12 @@ def test_size(name):
     parameters, gflops = SIZES[name]
     assert count(model) == parameters
     assert gflops is None or round(model.flops() / 1e9, 3) == gflops
+
+
+@pytest.mark.parametrize("name, parameters", [("swinv2_huge", 655_210_922), ("swinv2_giant", 2_997_815_008)])
+@pytest.mark.parametrize("scan", [False, True])
+def test_size_without_the_norm_on_the_main_branch(name, parameters, scan):
+    assert count(swin.Swin(**swin.PRESETS[name] | dict(main_norm_every=0), scan=scan)) == parameters
 
 
 @pytest.mark.parametrize("variant, parameters", [("tiny", 27_519_354), ("small", 48_837_258), ("base", 86_743_224)])
@@ -177,7 +198,7 @@ def test_drop_path_is_per_sample_and_keeps_the_expectation():
 def test_drop_path_ramp_is_linear_and_only_trains():
     model = swin.Swin(**SMALL, drop_path_rate=0.3)
     bound = model.bind(init(model))
-    rates = [block.drop_path_rate for stage in bound.layers for block in stage.blocks]
+    rates = [rate for stage in bound.layers for rate in stage.drop_path_rates]
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3])
     variables, x = init(model), image(8, 32, 32)
     assert (apply(model, variables, x) == apply(swin.Swin(**SMALL), variables, x)).all()

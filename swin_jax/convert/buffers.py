@@ -1,0 +1,83 @@
+"""The tensors that official Swins compute for themselves and store all the same: made, and read for what they tell.
+
+`relative_position_index` and `attn_mask` of both versions, `relative_coords_table` of Swin V2 (arXiv 2111.09883).
+"""
+
+import numpy as np
+
+from swin_jax import geometry
+from swin_jax.errors import UserError
+
+
+def official_buffers(model) -> dict[str, np.ndarray]:
+    """The tensors that the official code stores beside a Swin's parameters.
+
+    Args:
+        model: anything with the fields of `models.swin.Swin`.
+
+    Returns:
+        {name: array}: per block `attn.relative_position_index` (N, N) int64; with a continuous bias
+        `attn.relative_coords_table` (1, *(2 * window - 1), axes) float32; and `attn_mask` (nW, N, N) float32, 0 or
+        -100, in blocks that are shifted. The dense backbone (`small='keep'`) stores no masks.
+
+    Raises:
+        UserError: a window that does not divide a stage's grid, which the official classifier cannot have.
+    """
+    buffers = {}
+    scales = coordinate_windows(model)
+    for s, (grid, window) in enumerate(zip(*geometry.stage_geometry(model))):
+        shifted = model.small != "keep" and any(geometry.fit(grid, window, model.small)[1])
+        for i in range(model.depths[s]):
+            block = f"layers.{s}.blocks.{i}"
+            if model.continuous_bias:
+                table = geometry.log_coordinates(window, scales[s])
+                shape = (1, *(2 * w - 1 for w in window), len(window))
+                buffers[f"{block}.attn.relative_coords_table"] = table.reshape(shape)
+            index = geometry.relative_position_index(window)
+            buffers[f"{block}.attn.relative_position_index"] = index.astype(np.int64)
+            if i % 2 and shifted:
+                if any(n % w for n, w in zip(grid, window)):
+                    raise UserError(f"no official buffers: a window of {window} does not divide a grid of {grid}")
+                shift = geometry.fit(grid, window, model.small)[1]
+                buffers[f"{block}.attn_mask"] = geometry.shift_mask(grid, window, shift)
+    return buffers
+
+
+def coordinate_windows(model) -> list[tuple[int, ...]]:
+    """The window that scales the coordinates of each stage's continuous bias: the pretraining's or the stage's own."""
+    windows = geometry.stage_geometry(model)[1]
+    given = model.pretrained_window_sizes or (0,) * len(windows)
+    axes = len(windows[0])
+    return [
+        tuple(p or w for p, w in zip(geometry.per_axis(scale, axes), window)) for scale, window in zip(given, windows)
+    ]
+
+
+def read_coordinates(table: np.ndarray) -> tuple[int, int]:
+    """What a `relative_coords_table` was made with.
+
+    Args:
+        table: (1, 2w - 1, 2w - 1, 2).
+
+    Returns:
+        (window w, the window that scales the coordinates).
+
+    Raises:
+        UserError: a window that is not square, or coordinates of another formula.
+    """
+    side = table.shape[1]
+    if table.ndim != 4 or table.shape[2] != side:
+        raise UserError("cannot infer window_size: a relative_coords_table is not of a square window")
+    window = (side + 1) // 2
+    if window == 1:  # 0 / 0 in the official code
+        return 1, 1
+    step = 2 ** (3 * float(table[0, window, 0, 0])) - 1  # 8 / (scale - 1), from the coordinate of a difference of 1
+    scale = round(8 / step) + 1 if step > 0 else 0
+    if scale < 2 or not np.allclose(table[0], _coordinates(window, scale), atol=5e-3):
+        raise UserError("cannot infer pretrained_window_sizes: a relative_coords_table is not the official formula's")
+    return window, scale
+
+
+def _coordinates(window: int, scale: int) -> np.ndarray:
+    side = 2 * window - 1
+    return geometry.log_coordinates((window, window), (scale, scale)).reshape(side, side, 2)

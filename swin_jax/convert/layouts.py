@@ -1,0 +1,83 @@
+"""The layouts that Swin state dicts come in -> the names of the official classifiers; and back to timm's.
+
+Besides the classifiers of microsoft/Swin-Transformer: SimMIM's files (`encoder.` before the backbone, a mask token and
+a decoder beside it, `rpe_mlp` for the MLP of the continuous bias), detectors and segmenters (`backbone.`, necks and
+heads beside it, absolute positions as a map), and timm (merging at the start of the next stage, `head.fc`).
+"""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from swin_jax.convert import rules
+
+# What stands before the names of a backbone that is part of something larger.
+BACKBONE_PREFIXES = ("encoder.", "backbone.")
+
+
+def normalise(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A state dict in official names without buffers, whatever layout it came in; a warning tells what was left out.
+
+    Args:
+        state_dict: {name: array}, as `convert.read` gives it.
+    """
+    renamed, left = official_names(state_dict)
+    if left:
+        parts = ", ".join(f"{part} ({count})" for part, count in left.items())
+        warnings.warn(f"left out of the weights, which are of more than a Swin: {parts}", stacklevel=3)
+    return rules.drop_buffers(renamed)
+
+
+def official_names(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Renames a state dict, with its buffers.
+
+    Returns:
+        ({official name: array}, {what is no part of a Swin and was left out: number of its arrays}).
+    """
+    state_dict, left = take_backbone(rules.strip_wrappers(state_dict))
+    if "mask_token" in state_dict:
+        del state_dict["mask_token"]
+        left["mask_token"] = 1
+    state_dict = {name.replace(".attn.rpe_mlp.", ".attn.cpb_mlp."): value for name, value in state_dict.items()}
+    positions = state_dict.get("absolute_pos_embed")
+    if positions is not None and positions.ndim > 3:  # (1, C, *grid) -> (1, L, C)
+        flat = positions.reshape(*positions.shape[:2], -1)
+        state_dict["absolute_pos_embed"] = np.ascontiguousarray(flat.transpose(0, 2, 1))
+    return from_timm(state_dict), left
+
+
+def take_backbone(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The Swin inside a pretrained SimMIM, a detector or a segmenter; anything else stays whole.
+
+    Returns:
+        (the backbone's arrays without their prefix, {first part of the other names: how many they are}).
+    """
+    for prefix in BACKBONE_PREFIXES:
+        if prefix + "patch_embed.proj.weight" in state_dict and prefix + "layers.0.blocks.0.norm1.weight" in state_dict:
+            inside = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
+            return inside, dict(Counter(name.split(".")[0] for name in state_dict if not name.startswith(prefix)))
+    return dict(state_dict), {}
+
+
+def from_timm(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Renames timm's layout (merging at the start of the next stage, `head.fc`) to the official one; others pass."""
+    stages = [int(name.split(".")[1]) for name in state_dict if re.match(r"layers\.\d+\.downsample\.", name)]
+    shift = bool(stages) and 0 not in stages and any(name.startswith("layers.0.") for name in state_dict)
+    renamed = {}
+    for name, value in state_dict.items():
+        if shift:
+            name = re.sub(r"^layers\.(\d+)(?=\.downsample\.)", lambda m: f"layers.{int(m[1]) - 1}", name)
+        renamed[re.sub(r"^head\.fc\.", "head.", name)] = value
+    return renamed
+
+
+def to_timm(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Renames an official state dict to timm's layout, which has no buffers; the inverse of `from_timm`."""
+    renamed = {}
+    for name, value in rules.drop_buffers(state_dict).items():
+        name = re.sub(r"^layers\.(\d+)(?=\.downsample\.)", lambda m: f"layers.{int(m[1]) + 1}", name)
+        renamed[re.sub(r"^head\.", "head.fc.", name)] = value
+    return renamed

@@ -1,0 +1,110 @@
+"""SimMIM: official state dicts <-> our parameters.
+
+Official names and shapes are those of `SimMIM` of models/simmim.py in microsoft/Swin-Transformer: the encoder's under
+`encoder.`, its mask token too, and `decoder.0`, a 1x1 convolution. Only the fields of a model are looked at.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from swin_jax import geometry
+from swin_jax.convert import infer as swin_infer
+from swin_jax.convert import rules, swin
+from swin_jax.errors import UserError
+
+_TOKEN, _DECODER = "encoder.mask_token", "decoder.0."
+
+
+def official_shapes(model) -> dict[str, tuple[int, ...]]:
+    """{official name: official shape} of a SimMIM's parameters, in the official order.
+
+    Args:
+        model: a `models.simmim.SimMIM`.
+    """
+    encoder = model.encoder
+    axes = geometry.num_axes(encoder)
+    patch = geometry.per_axis(encoder.patch_size, axes)
+    merge = geometry.per_axis(encoder.merge_size, axes)
+    steps = len(encoder.depths) - 1
+    pixels = encoder.in_channels * math.prod(p * m**steps for p, m in zip(patch, merge))
+    shapes = {_TOKEN: (1, 1, encoder.embed_dim)}
+    shapes |= {f"encoder.{name}": shape for name, shape in swin.official_shapes(encoder).items()}
+    shapes[_DECODER + "weight"] = (pixels, encoder.embed_dim * 2**steps, *(1,) * axes)
+    return shapes | {_DECODER + "bias": (pixels,)}
+
+
+def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
+    """Converts a pretrained SimMIM, decoder and mask token included; every key must fit.
+
+    Args:
+        state_dict: {name: array} as `convert.read` gives it; buffers may be there and are dropped, and the MLP of the
+            continuous bias may be called `rpe_mlp`, as in the published files.
+        model: a `models.simmim.SimMIM`.
+
+    Returns:
+        {'params': {'encoder', 'mask_token', 'decoder'}}, nested dicts of float32 numpy arrays.
+
+    Raises:
+        UserError: lists every missing, unexpected and mis-shaped key.
+    """
+    found = {
+        name.replace(".attn.rpe_mlp.", ".attn.cpb_mlp."): value
+        for name, value in rules.drop_buffers(rules.strip_wrappers(state_dict)).items()
+    }
+    rules.check(found, official_shapes(model), _describe(model))
+    own = (_TOKEN, _DECODER + "weight", _DECODER + "bias")
+    encoder = {name.removeprefix("encoder."): value for name, value in found.items() if name not in own}
+    token, kernel, bias = (np.asarray(found[name], np.float32) for name in own)
+    kernel = np.ascontiguousarray(np.moveaxis(kernel, (1, 0), (-2, -1)))
+    params = swin.from_official(encoder, model.encoder)["params"]
+    return {"params": {"encoder": params, "mask_token": token, "decoder": {"kernel": kernel, "bias": bias}}}
+
+
+def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, np.ndarray]:
+    """Converts the variables of a SimMIM to an official state dict; the inverse of `from_official`.
+
+    Args:
+        variables: {'params': nested dict of arrays}; gradients convert the same way.
+        model: the `models.simmim.SimMIM` that they belong to.
+        buffers: whether to add the encoder's buffers.
+
+    Returns:
+        {official name: float32 numpy array in PyTorch's layout}, in the official order.
+
+    Raises:
+        UserError: the variables are not this model's.
+    """
+    params = variables["params"]
+    missing = {"encoder", "mask_token", "decoder"} - params.keys()
+    if missing:
+        raise UserError(f"these variables are not of {_describe(model)}: {', '.join(sorted(missing))} missing")
+    encoder = swin.to_official({"params": params["encoder"]}, model.encoder, buffers)
+    kernel = np.asarray(params["decoder"]["kernel"], np.float32)
+    state_dict = {_TOKEN: np.asarray(params["mask_token"], np.float32)}
+    state_dict |= {f"encoder.{name}": value for name, value in encoder.items()}
+    state_dict[_DECODER + "weight"] = np.ascontiguousarray(np.moveaxis(kernel, (-2, -1), (1, 0)))
+    state_dict[_DECODER + "bias"] = np.asarray(params["decoder"]["bias"], np.float32)
+    rules.check(state_dict, official_shapes(model), _describe(model))
+    return state_dict
+
+
+def infer(state_dict: Mapping[str, np.ndarray], window_size: int | None = None, image_size: int | None = None) -> dict:
+    """The arguments of the encoder, a `models.swin.Swin`, of a pretrained SimMIM; `convert.swin.infer` explains them.
+
+    Raises:
+        UserError: no mask token or decoder: not a pretrained SimMIM.
+    """
+    names = rules.strip_wrappers(state_dict)
+    if _TOKEN not in names or _DECODER + "weight" not in names:
+        raise UserError(f"not a pretrained SimMIM: it has no {_TOKEN} or no {_DECODER}weight")
+    return swin_infer.infer(state_dict, window_size, image_size)
+
+
+def _describe(model) -> str:
+    encoder = model.encoder
+    return (
+        f"SimMIM(embed_dim={encoder.embed_dim}, depths={tuple(encoder.depths)}, window_size={encoder.window_size}, "
+        f"image_size={encoder.image_size})"
+    )

@@ -1,0 +1,93 @@
+"""Random masks for masked image modelling, made where the image is transformed.
+
+SimMIM (arXiv 2111.09886); the peer is `MaskGenerator` of `data/data_simmim_pt.py` of microsoft/Swin-Transformer. Masks
+stay on the grid of cells; the task repeats them to tokens and pixels.
+"""
+
+import functools
+import math
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from swin_jax.errors import UserError
+
+
+def random_mask(grid: tuple[int, ...], count: int, rng: np.random.Generator) -> np.ndarray:
+    """A mask of exactly `count` ones at uniformly random places: uint8 of shape `grid`."""
+    mask = np.zeros(math.prod(grid), np.uint8)
+    mask[rng.permutation(mask.size)[:count]] = 1
+    return mask.reshape(grid)
+
+
+def masked_cells(size: int, cell: int, patch: int, ratio: float) -> tuple[int, int]:
+    """(cells per side, number of masked cells) of a square image.
+
+    Args:
+        size: side of the image in pixels.
+        cell: side of a cell in pixels, a multiple of `patch`.
+        patch: side of the model's patch in pixels.
+        ratio: share of masked cells; their number is rounded up, as in the official code.
+
+    Raises:
+        UserError: a cell that does not divide the image, a patch that does not divide the cell, or a ratio that masks
+            none or all of the cells.
+    """
+    if cell < 1 or size % cell:
+        raise UserError(f"a mask cell of {cell} pixels does not divide an image of {size} pixels", 2)
+    if patch < 1 or cell % patch:
+        raise UserError(f"the model's patch of {patch} pixels does not divide a mask cell of {cell} pixels", 2)
+    side = size // cell
+    count = math.ceil(side**2 * ratio)
+    if not 0 < count < side**2:
+        raise UserError(f"a mask ratio of {ratio} masks {count} of {side**2} cells; some must be masked, not all", 2)
+    return side, count
+
+
+def mask_train_transform(
+    transform: Callable, size: int, cell: int = 32, patch: int = 4, ratio: float = 0.6
+) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
+    """Adds a random mask, new at every visit, to what another transform returns.
+
+    Args:
+        transform: (example, rng) -> example with `image`.
+        size, cell, patch, ratio: as for `masked_cells`.
+
+    Returns:
+        transform(example, rng): `image` and `mask` uint8 (size / cell, size / cell), 1 where the image is masked;
+        without the label. Raises UserError as `masked_cells`.
+    """
+    side, count = masked_cells(size, cell, patch, ratio)
+    return functools.partial(_train, transform=transform, side=side, count=count)
+
+
+def mask_eval_transform(
+    transform: Callable, size: int, cell: int = 32, patch: int = 4, ratio: float = 0.6, seed: int = 0
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Adds a fixed mask to what another transform returns: a function of `seed` and the pixels.
+
+    The mask so is the same at every evaluation and in any batch.
+
+    Args:
+        transform: (example) -> example with `image`.
+        size, cell, patch, ratio: as for `masked_cells`.
+        seed: of the masks.
+
+    Returns:
+        transform(example): as for `mask_train_transform`.
+    """
+    side, count = masked_cells(size, cell, patch, ratio)
+    return functools.partial(_eval, transform=transform, side=side, count=count, seed=seed)
+
+
+def _train(example, rng, *, transform, side, count):
+    image = transform(example, rng)["image"]
+    return {"image": image, "mask": random_mask((side, side), count, rng)}
+
+
+def _eval(example, *, transform, side, count, seed):
+    image = transform(example)["image"]
+    rng = np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(image).tobytes())])
+    return {"image": image, "mask": random_mask((side, side), count, rng)}

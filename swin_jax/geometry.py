@@ -1,0 +1,170 @@
+"""Geometry of windows over any number of spatial axes, in numpy: what follows from shapes alone.
+
+Swin (arXiv 2103.14030, section 3.2), Swin V2 (arXiv 2111.09883, section 3.3), Video Swin (arXiv 2106.13230).
+Everything here is a constant of the compiled program and never a parameter; models and conversion share it.
+"""
+
+import functools
+import itertools
+import math
+
+import numpy as np
+
+Size = int | tuple[int, ...]
+
+# What the official code adds to the logits of pairs that shifting brought into one window without being neighbours.
+MASKED = -100.0
+
+
+def per_axis(value: Size, axes: int) -> tuple[int, ...]:
+    """One int per axis: an int or a 1-tuple is repeated."""
+    value = (value,) if isinstance(value, int) else tuple(value)
+    if len(value) not in (1, axes):
+        raise ValueError(f"{value} has {len(value)} entries for {axes} axes")
+    return value * axes if len(value) == 1 else value
+
+
+def per_stage(value, stages: int, axes: int, one_each: bool = False) -> list[tuple[int, ...]]:
+    """One size per stage.
+
+    Args:
+        value: a size for all stages, or a tuple of one size (an int or a tuple) per stage, a 1-tuple being repeated.
+        one_each: whether a tuple of ints is one per stage; otherwise it is one per axis.
+    """
+    nested = not isinstance(value, int) and any(not isinstance(entry, int) for entry in value)
+    if not nested and not one_each:
+        return [per_axis(value, axes)] * stages
+    if len(value) not in (1, stages):
+        raise ValueError(f"{value} has {len(value)} entries for {stages} stages")
+    return [per_axis(entry, axes) for entry in (value * stages if len(value) == 1 else value)]
+
+
+def num_axes(model) -> int:
+    """Spatial axes of a Swin: as many as its longest size has entries, at least two."""
+    window = model.window_size
+    window = [window] if isinstance(window, int) or all(isinstance(entry, int) for entry in window) else window
+    given = [model.image_size, model.patch_size, model.merge_size, *window]
+    return max([2, *(len(value) for value in given if not isinstance(value, int))])
+
+
+def fit(grid: tuple[int, ...], window: tuple[int, ...], small: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The window and the shift of odd blocks on a grid, by the rule for grids no larger than the window.
+
+    Args:
+        grid: size of the feature map, one int per spatial axis.
+        window: the wanted window.
+        small: 'shrink' (classification: any axis <= window makes the window the smaller side and the shift 0 on all
+            axes), 'axis' (video: the same, axis by axis) or 'keep' (dense prediction: never shrinks, pads).
+
+    Returns:
+        (window, shift), one int per axis each.
+    """
+    half = tuple(w // 2 for w in window)
+    if small == "keep":
+        return window, half
+    if small == "axis":
+        pairs = [(g, 0) if g <= w else (w, s) for g, w, s in zip(grid, window, half, strict=True)]
+        return tuple(w for w, _ in pairs), tuple(s for _, s in pairs)
+    if small == "shrink":
+        if any(g <= w for g, w in zip(grid, window, strict=True)):
+            return (min(grid),) * len(grid), (0,) * len(grid)
+        return window, half
+    raise ValueError(f"small={small!r} is none of 'shrink', 'axis', 'keep'")
+
+
+def stage_geometry(model) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """(grids, windows) of each stage at `image_size`: the windows that the parameters are shaped for.
+
+    Args:
+        model: anything with the fields of `models.swin.Swin`.
+    """
+    axes = num_axes(model)
+    windows = per_stage(model.window_size, len(model.depths), axes)
+    grids = stage_grids(model, per_axis(model.image_size, axes))
+    shrink = model.small == "shrink"
+    return grids, [fit(g, w, "shrink")[0] if shrink else w for g, w in zip(grids, windows)]
+
+
+def stage_grids(model, image: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The map's size in each stage for an image of this size, one int per axis."""
+    patch, merge = per_axis(model.patch_size, len(image)), per_axis(model.merge_size, len(image))
+    grids = [tuple(-(-n // p) for n, p in zip(image, patch))]
+    for _ in model.depths[1:]:
+        grids.append(tuple(-(-n // m) for n, m in zip(grids[-1], merge)))
+    return grids
+
+
+@functools.lru_cache
+def shift_regions(spatial: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]) -> np.ndarray:
+    """Which region of the rolled map each token of each window comes from; windows attend within regions only.
+
+    Args:
+        spatial: size of the (padded) map; divisible by the window.
+        window, shift: one int per axis.
+
+    Returns:
+        (nW, N) int32 labels. At 1536 pixels and window 32 the mask that they stand for has 0.6 GB.
+    """
+    labels = np.zeros(spatial, np.int32)
+    for axis, (size, w, s) in enumerate(zip(spatial, window, shift, strict=True)):
+        position = np.arange(size)
+        region = (position >= size - w).astype(np.int32) + (position >= size - s) if s else np.zeros(size, np.int32)
+        labels = labels * 3 + region.reshape([-1 if i == axis else 1 for i in range(len(spatial))])
+    n = len(spatial)
+    split = labels.reshape(list(itertools.chain(*((size // w, w) for size, w in zip(spatial, window)))))
+    return split.transpose(*range(0, 2 * n, 2), *range(1, 2 * n, 2)).reshape(-1, math.prod(window))
+
+
+def shift_mask(spatial: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]) -> np.ndarray:
+    """The official mask: (nW, N, N) float32, 0 where both tokens are of one region and `MASKED` elsewhere."""
+    labels = shift_regions(spatial, window, shift)
+    return np.where(labels[:, :, None] == labels[:, None, :], 0.0, MASKED).astype(np.float32)
+
+
+@functools.lru_cache
+def relative_position_index(window: tuple[int, ...]) -> np.ndarray:
+    """Rows of the bias table for each pair of tokens: index of (query - key), axes in 'ij' order.
+
+    Returns:
+        (N, N) int32 into a table of prod(2 * window - 1) rows.
+    """
+    coordinates = np.indices(window).reshape(len(window), -1)  # (axes, N)
+    difference = coordinates[:, :, None] - coordinates[:, None, :] + np.array(window)[:, None, None] - 1
+    return np.ravel_multi_index(tuple(difference), [2 * w - 1 for w in window]).astype(np.int32)
+
+
+@functools.lru_cache
+def log_coordinates(window: tuple[int, ...], pretrained: tuple[int, ...]) -> np.ndarray:
+    """Log-spaced relative coordinates of Swin V2, one row per row of a bias table of the same window.
+
+    sign(x) log2(|x| + 1) / log2(8) of x = 8 (query - key) / (size - 1), where size is the window of the pretraining.
+
+    Args:
+        window: one int per axis.
+        pretrained: the window that coordinates are scaled by, one int per axis; 0 for `window` itself.
+
+    Returns:
+        (prod(2 * window - 1), axes) float32. An axis of a single token has coordinate 0 (the official code: 0 / 0).
+    """
+    scales = [max((p or w) - 1, 1) for w, p in zip(window, pretrained, strict=True)]
+    lines = [8 * np.arange(1 - w, w, dtype=np.float32) / np.float32(scale) for w, scale in zip(window, scales)]
+    grid = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, len(window))
+    return np.sign(grid) * np.log2(np.abs(grid) + 1) / np.log2(np.float32(8))
+
+
+def bicubic_matrix(old: int, new: int) -> np.ndarray:
+    """PyTorch's bicubic interpolation along one axis as a matrix (new, old), float64.
+
+    Keys' kernel with A = -0.75 (`jax.image.resize` has -0.5), half-pixel centres, taps clamped at the edges, no
+    antialiasing.
+    """
+    a = -0.75
+    matrix = np.zeros((new, old))
+    x = (np.arange(new) + 0.5) * old / new - 0.5
+    for tap in range(-1, 3):
+        place = np.floor(x) + tap
+        u = np.abs(x - place)
+        near = (a + 2) * u**3 - (a + 3) * u**2 + 1
+        far = a * u**3 - 5 * a * u**2 + 8 * a * u - 4 * a
+        np.add.at(matrix, (np.arange(new), np.clip(place, 0, old - 1).astype(int)), np.where(u <= 1, near, far))
+    return matrix

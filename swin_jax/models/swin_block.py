@@ -1,0 +1,218 @@
+"""The block of Swin, Swin V2 and Video Swin, and patch merging, over any number of spatial axes.
+
+Swin Transformer (arXiv 2103.14030) and Swin Transformer V2 (arXiv 2111.09883); the peers are `SwinTransformerBlock` and
+`PatchMerging` of microsoft/Swin-Transformer (models/swin_transformer.py and swin_transformer_v2.py). Version 2 is three
+independent choices: scaled cosine attention, residual post-norm, log-spaced continuous position bias.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from swin_jax import geometry
+from swin_jax.models.layers import Mlp, drop_path, init_linear, layer_norm
+from swin_jax.ops import attention, window
+
+MAX_LOGIT_SCALE = math.log(100)
+CPB_HIDDEN = 512
+
+
+class HeadsProjection(nn.Module):
+    """Linear to q, k and v of all heads: (..., C) -> (..., 3, h, d)."""
+
+    num_heads: int
+    bias: bool
+    dtype: Any
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (3, self.num_heads, x.shape[-1] // self.num_heads)
+        kernel = self.param("kernel", init_linear, (x.shape[-1], *shape), self.param_dtype).astype(self.dtype)
+        x = jnp.einsum("bnc,cthd->bnthd", x.astype(self.dtype), kernel)
+        if not self.bias:
+            return x
+        return x + self.param("bias", nn.initializers.zeros, shape, self.param_dtype).astype(self.dtype)[None, None]
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention inside windows with a relative position bias.
+
+    `qkv` holds heads as an axis of their own, (C, 3, h, d), so that a mesh can split heads. Where the collection
+    'attention' is mutable, the weights (B * nW, h, N, N) are kept there.
+
+    Attributes:
+        window: that the bias is made for.
+        pretrained_window: that scales the coordinates of the continuous bias; 0 for `window`.
+        cosine: scaled cosine attention with one learned scale per head, no bias on keys; else dot products.
+        continuous_bias: the bias is an MLP of log-spaced coordinates; else a table.
+    """
+
+    dim: int
+    num_heads: int
+    window: tuple[int, ...]
+    pretrained_window: tuple[int, ...]
+    cosine: bool
+    continuous_bias: bool
+    qkv_bias: bool
+    dtype: Any
+    param_dtype: Any
+    implementation: str
+
+    def setup(self):
+        h, dtype = self.num_heads, self.param_dtype
+        shared = dict(param_dtype=dtype, kernel_init=init_linear)
+        self.qkv = HeadsProjection(h, self.qkv_bias and not self.cosine, self.dtype, dtype)
+        if self.cosine:
+            if self.qkv_bias:
+                self.q_bias = self.param("q_bias", nn.initializers.zeros, (h, self.dim // h), dtype)
+                self.v_bias = self.param("v_bias", nn.initializers.zeros, (h, self.dim // h), dtype)
+            self.logit_scale = self.param("logit_scale", nn.initializers.constant(math.log(10)), (h, 1, 1), dtype)
+        if self.continuous_bias:
+            self.cpb_mlp_0 = nn.Dense(CPB_HIDDEN, **shared)
+            self.cpb_mlp_2 = nn.Dense(h, use_bias=False, **shared)
+        else:
+            rows = math.prod(2 * w - 1 for w in self.window)
+            self.relative_position_bias_table = self.param(
+                "relative_position_bias_table", init_linear, (rows, h), dtype
+            )
+        self.proj = nn.DenseGeneral(self.dim, axis=(-2, -1), dtype=self.dtype, **shared)
+
+    def __call__(self, x: jax.Array, regions: jax.Array | None, windows: int) -> jax.Array:
+        """x is (B * nW, N, C), `windows` is nW; see `ops.attention.window_attention`."""
+        tokens = x.shape[1]
+        qkv = self.cosine_qkv(x) if self.cosine else self.dot_qkv(x)
+        # The corner slice is what the official video code does where the grid is smaller than the window.
+        index = geometry.relative_position_index(self.window)[:tokens, :tokens]
+        bias = self.bias_table()[index].transpose(2, 0, 1)  # (h, N, N)
+        if self.is_mutable_collection("attention") and not self.is_initializing():
+            self.sow("attention", "weights", attention.attention_weights(qkv, bias, regions))
+        return self.proj(attention.window_attention(qkv, bias, regions, windows, self.implementation))
+
+    def bias_table(self) -> jax.Array:
+        """The bias for every difference of positions: (prod(2 * window - 1), h) float32."""
+        if not self.continuous_bias:
+            return self.relative_position_bias_table.astype(jnp.float32)
+        coordinates = geometry.log_coordinates(self.window, self.pretrained_window)
+        hidden = nn.relu(self.cpb_mlp_0(jnp.asarray(coordinates)).astype(jnp.float32))
+        return 16 * nn.sigmoid(self.cpb_mlp_2(hidden).astype(jnp.float32))
+
+    def dot_qkv(self, x: jax.Array) -> jax.Array:
+        """(B * nW, N, 3, h, d), q scaled after its bias was added, as in the official code."""
+        scale = (self.dim // self.num_heads) ** -0.5
+        return self.qkv(x) * jnp.asarray([scale, 1, 1], self.dtype).reshape(1, 1, 3, 1, 1)
+
+    def cosine_qkv(self, x: jax.Array) -> jax.Array:
+        """(B * nW, N, 3, h, d) with q and k of length 1, q times the learned scale; computed in float32."""
+        qkv = self.qkv(x).astype(jnp.float32)
+        if self.qkv_bias:
+            bias = jnp.stack([self.q_bias, jnp.zeros_like(self.q_bias), self.v_bias]).astype(jnp.float32)
+            qkv = qkv + bias[None, None]
+        # torch.nn.functional.normalize: x / max(|x|, 1e-12).
+        inverse = jax.lax.rsqrt(jnp.maximum(jnp.sum(qkv * qkv, axis=-1, keepdims=True), 1e-24))
+        # Above the limit no gradient, at the limit all of it, as torch.clamp.
+        limited = jnp.where(self.logit_scale > MAX_LOGIT_SCALE, MAX_LOGIT_SCALE, self.logit_scale)
+        scale = jnp.exp(limited.astype(jnp.float32)).reshape(1, self.num_heads, 1)
+        scale = jnp.concatenate([scale, jnp.ones_like(scale), jnp.ones_like(scale)])[None, None]  # (1, 1, 3, h, 1)
+        is_value = (jnp.arange(3) == 2).reshape(1, 1, 3, 1, 1)
+        return (qkv * jnp.where(is_value, 1.0, inverse * scale)).astype(self.dtype)
+
+
+class Block(nn.Module):
+    """One transformer block: windowed attention, then an MLP, each a residual branch with drop path.
+
+    Attributes:
+        attn: the fields of `WindowAttention`.
+        post_norm: norms at the end of the branches, starting from zero; else at their beginning.
+        main_norm: a further norm on the residual stream after the block ('enorm' of V2-H and V2-G).
+    """
+
+    dim: int
+    attn_fields: dict
+    shifted: bool
+    small: str
+    mlp_ratio: float
+    post_norm: bool
+    main_norm: bool
+    dtype: Any
+    param_dtype: Any
+
+    def setup(self):
+        zeros = dict(scale_init=nn.initializers.zeros) if self.post_norm else {}
+        self.norm1 = layer_norm(self.dtype, param_dtype=self.param_dtype, **zeros)
+        self.attn = WindowAttention(**self.attn_fields, dtype=self.dtype, param_dtype=self.param_dtype)
+        self.norm2 = layer_norm(self.dtype, param_dtype=self.param_dtype, **zeros)
+        self.mlp = Mlp(int(self.dim * self.mlp_ratio), self.dtype, self.param_dtype)
+        if self.main_norm:
+            self.enorm = layer_norm(self.dtype, param_dtype=self.param_dtype)
+
+    def __call__(self, x: jax.Array, draws: jax.Array | None, rate: float | jax.Array) -> jax.Array:
+        """x is (B, *spatial, C); draws is None (evaluation) or (2, B), uniform; `rate` is that of drop path."""
+        draws = (None, None) if draws is None else draws
+        if self.post_norm:
+            x = x + drop_path(self.norm1(self.attend(x)), draws[0], rate)
+            x = x + drop_path(self.norm2(self.mlp(x)), draws[1], rate)
+        else:
+            x = x + drop_path(self.attend(self.norm1(x)), draws[0], rate)
+            x = x + drop_path(self.mlp(self.norm2(x)), draws[1], rate)
+        return self.enorm(x) if self.main_norm else x
+
+    def attend(self, x: jax.Array) -> jax.Array:
+        """Pads, shifts, partitions, attends and puts everything back."""
+        spatial = x.shape[1:-1]
+        size, shift = self.geometry(spatial)
+        axes = tuple(range(1, 1 + len(spatial)))
+        x = window.pad_to_multiple(x, size)
+        padded = x.shape[1:-1]
+        regions = geometry.shift_regions(padded, size, shift) if any(shift) else None
+        if any(shift):
+            x = jnp.roll(x, [-s for s in shift], axes)
+        windows = math.prod(padded) // math.prod(size)
+        x = window.reverse(self.attn(window.partition(x, size), regions, windows), size, padded)
+        if any(shift):
+            x = jnp.roll(x, shift, axes)
+        return x[(slice(None), *(slice(n) for n in spatial))]
+
+    @nn.nowrap
+    def geometry(self, spatial: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Window and shift on a map of this size."""
+        return window_and_shift(spatial, self.attn_fields["window"], self.small, self.shifted)
+
+
+def window_and_shift(
+    spatial: tuple[int, ...], made_for: tuple[int, ...], small: str, shifted: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Window and shift of a block on a map, one int per axis each.
+
+    Under 'shrink' the parameters have fixed the window, whatever the input's size: `made_for` stays, the map is padded.
+    """
+    size, shift = geometry.fit(spatial, made_for, small)
+    return made_for if small == "shrink" else size, shift if shifted else (0,) * len(spatial)
+
+
+class PatchMerging(nn.Module):
+    """Concatenates the tokens of each small cell and halves the channels: (B, *spatial, C) -> (B, *spatial / 2, 2C).
+
+    The norm comes before the reduction, or after it where `post_norm` (Swin V2).
+    """
+
+    cell: tuple[int, ...]
+    post_norm: bool
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels, axes = x.shape[-1], len(self.cell)
+        x = window.pad_to_multiple(x, self.cell)
+        grid = [size // c for size, c in zip(x.shape[1:-1], self.cell)]
+        x = window.partition(x, self.cell).reshape(x.shape[0], *grid, *self.cell, channels)
+        # Official order along channels: the first spatial axis runs fastest, (0,0), (1,0), (0,1), (1,1).
+        x = x.transpose(*range(1 + axes), *range(2 * axes, axes, -1), 2 * axes + 1).reshape(x.shape[0], *grid, -1)
+        norm = layer_norm(self.dtype, "norm", param_dtype=self.param_dtype)
+        shared = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=init_linear)
+        reduction = nn.Dense(2 * channels, use_bias=False, **shared, name="reduction")
+        return norm(reduction(x)) if self.post_norm else reduction(norm(x))

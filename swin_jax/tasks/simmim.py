@@ -1,0 +1,116 @@
+"""SimMIM pretraining: predict the pixels of masked cells, L1 over the whole global batch.
+
+SimMIM (arXiv 2111.09886); the peer is `main_simmim_pt.py` of microsoft/Swin-Transformer, whose mean is over each
+process's batch instead.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from swin_jax.ops import mixing, reconstruction
+from swin_jax.task import Batch, Metrics, TrainState, gradient_step, step_key
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedImageModeling:
+    """Trains `model` to reconstruct masked images.
+
+    Attributes:
+        model: a `models.simmim.SimMIM`.
+        tx: the optimizer.
+        image_size: (H, W) of the batch's `image`, or one int for both.
+        channels: of the image.
+        seed: of drop path.
+        mean, std: of the pixels in 0..1, one number per channel.
+        norm_target: side in pixels of the window that the target is normalised in (47 for the official Swin v2 runs),
+            odd; 0 predicts the image as the encoder sees it.
+        accumulate: micro-batches per update.
+        ema_decay: 0 for no average.
+    """
+
+    model: nn.Module
+    tx: optax.GradientTransformation
+    image_size: int | tuple[int, int]
+    channels: int = 3
+    seed: int = 0
+    mean: tuple[float, ...] = mixing.IMAGENET_MEAN
+    std: tuple[float, ...] = mixing.IMAGENET_STD
+    norm_target: int = 0
+    accumulate: int = 1
+    ema_decay: float = 0.0
+
+    def init(self, key: jax.Array) -> TrainState:
+        """Parameters from the model's own initialisers; the average starts at them."""
+        size = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+        mask = jnp.zeros((1, *self.token_grid(size)))
+        params = self.model.init(key, jnp.zeros((1, *size, self.channels)), mask)["params"]
+        ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
+        return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), {}, ema)
+
+    def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+        """One update on `image` uint8 (B, H, W, C) and `mask` uint8 (B, *cells), cells of whole patches."""
+        key = step_key(self.seed, state.step, "train")
+        batch = {name: batch[name] for name in ("image", "mask")}
+        return gradient_step(
+            state, batch, self.loss, self.tx, key, accumulate=self.accumulate, ema_decay=self.ema_decay
+        )
+
+    def loss(self, params: Any, mutable: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        """Mean absolute difference over the masked pixels of the batch."""
+        image = mixing.normalize(batch["image"], self.mean, self.std)
+        predicted = self.reconstruct(params, image, batch["mask"], train=True, rngs={"dropout": key})
+        target = reconstruction.normalize_locally(image, self.norm_target) if self.norm_target else image
+        pixels = reconstruction.upsample(batch["mask"], image.shape[1:-1])
+        return reconstruction.masked_mean(*reconstruction.masked_error(predicted, target, pixels)), ({}, mutable)
+
+    def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
+        """Reconstructions of `image` uint8 under `mask`, and how far off they are.
+
+        Returns:
+            `reconstruction` (B, H, W, C) float32, pixels in 0..1 units (a normalised target is undone with the image's
+            own statistics); `pixel_mask` (B, H, W) uint8; `error` and `masked` (B,) float32, as
+            `reconstruction.masked_error` gives them, in the units of the target.
+        """
+        image = mixing.normalize(batch["image"], self.mean, self.std)
+        predicted = self.reconstruct(state.params, image, batch["mask"])
+        pixels = reconstruction.upsample(batch["mask"], image.shape[1:-1])
+        if self.norm_target:
+            mean, variance = reconstruction.local_statistics(image, self.norm_target)
+            deviation = jnp.sqrt(variance + reconstruction.NORM_EPSILON)
+            error, masked = reconstruction.masked_error(predicted, (image - mean) / deviation, pixels)
+            predicted = predicted * deviation + mean
+        else:
+            error, masked = reconstruction.masked_error(predicted, image, pixels)
+        std, mean = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1) for values in (self.std, self.mean))
+        return {"reconstruction": predicted * std + mean, "pixel_mask": pixels, "error": error, "masked": masked}
+
+    def reconstruct(self, params: Any, image: jax.Array, mask: jax.Array, **kwargs) -> jax.Array:
+        """The model's prediction for normalised images under a mask of cells."""
+        tokens = reconstruction.upsample(mask, self.token_grid(image.shape[1:-1]))
+        return self.model.apply({"params": params}, image, tokens, **kwargs)
+
+    def token_grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """The encoder's tokens along each axis."""
+        patch = self.model.encoder.patch_size
+        patch = (patch,) * len(size) if isinstance(patch, int) else patch
+        return tuple(-(-n // p) for n, p in zip(size, patch))
+
+    def frozen_shapes(self) -> dict:
+        """Nothing is frozen."""
+        return {}
+
+    def load_frozen(self) -> dict:
+        """Nothing is frozen."""
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        """Number of parameters and, if the model counts them, multiply-accumulates per image."""
+        shapes = jax.eval_shape(self.init, jax.random.key(0)).params
+        facts = {"parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))}
+        return facts | ({"gflops_per_image": self.model.flops() / 1e9} if hasattr(self.model, "flops") else {})

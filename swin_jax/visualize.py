@@ -1,0 +1,245 @@
+"""Looking inside a Swin: what a block attends to in an image, and its relative position bias, as arrays and pictures.
+
+    image = swin_jax.preprocess(name)("cat.jpg")
+    maps = visualize.attention_map(model, variables, image, "layers.2.blocks.3", query=(5, 7))
+    visualize.draw_attention(image, maps, query=(5, 7), path="attention.png")
+
+Blocks go by their official names. Arrays are (heads, *grid) on the un-shifted grid of the block's stage, so that maps
+of plain and shifted blocks lie over the picture alike.
+"""
+
+import difflib
+import functools
+import math
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swin_jax import geometry, stacking
+from swin_jax.errors import UserError
+from swin_jax.models import swin
+from swin_jax.ops import window
+
+COLUMNS = 6  # panels in a line of a figure
+MARK = "#00e5ff"  # of the query: no colour of the maps
+
+
+def attention_map(
+    model: swin.Swin,
+    variables: dict,
+    image: np.ndarray,
+    block: str,
+    query: tuple[int, ...] | None = None,
+) -> np.ndarray:
+    """The attention of one block for one image, with shifted windows put back in place and padding cut off.
+
+    Args:
+        model: a `Swin` over any number of axes, of any size of window and of image.
+        variables: its {'params': ...}.
+        image: (*size, in_channels) or (1, *size, in_channels), floating point and normalised; (H, W, 3) for pictures.
+        block: the official name, 'layers.2.blocks.3'.
+        query: the token that looks, one int per axis of the stage's grid, (row, column). A pixel (y, x) is in token
+            (y // stride, x // stride), where stride is the patch size times 2^stage. None for all tokens.
+
+    Returns:
+        (h, *grid) float32. With a query: how much it attends to each token; 0 outside its window, and practically 0
+        (the mask adds -100 to the logits) where shifting brought tokens of another region into its window. Without: how
+        much attention each token receives, averaged over all the grid's tokens, so uniform attention is 1 / tokens.
+        Either sums to 1 over the grid for each head, less what went to the padding.
+
+    Raises:
+        UserError: a block or a query that the model does not have, an image that is not one image.
+    """
+    stage, number = _stage_and_block(model, block)
+    axes = geometry.num_axes(model)
+    image = jnp.asarray(image)
+    image = image[None] if image.ndim == axes + 1 else image
+    if image.ndim != axes + 2 or len(image) != 1:
+        raise UserError(f"give one image, (*size, channels) with {axes} sizes, not an array of shape {image.shape}")
+    grid, size, shift = swin.block_geometry(model, image.shape[1:-1], stage, number)
+    asked = np.full(grid, 1 / math.prod(grid), np.float32)
+    if query is not None:
+        if len(query) != axes or not all(0 <= q < n for q, n in zip(query, grid)):
+            raise UserError(f"the query {tuple(query)} is no token of {block}, whose grid is {grid} for this image")
+        asked = np.zeros(grid, np.float32)
+        asked[tuple(query)] = 1
+    return np.asarray(_attended(model, variables, image, asked, (stage, number), size, shift))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "at", "size", "shift"))
+def _attended(model, variables, image, asked, at, size, shift):
+    """Attention summed over queries with the weights `asked` (*grid): (h, *grid)."""
+    axes = tuple(range(1, 1 + asked.ndim))
+    # Weights are kept under the path of their block, which a scanned stage doesn't have.
+    model, params = model.clone(scan=False, remat="none", attention="xla"), stacking.unstack(variables["params"])
+    _, kept = model.apply({"params": params}, image, method="features", mutable=["attention"])
+    (weights,) = kept["attention"][f"layers_{at[0]}"][f"blocks_{at[1]}"]["attn"]["weights"]  # (nW, h, N, N)
+    padded = window.pad_to_multiple(asked[None, ..., None], size)
+    asking = window.partition(jnp.roll(padded, [-s for s in shift], axes), size)[..., 0]  # (nW, N)
+    found = jnp.einsum("wq,whqk->wkh", asking, weights, precision="highest")
+    found = jnp.roll(window.reverse(found, size, padded.shape[1:-1]), shift, axes)[0]  # (*padded, h)
+    return jnp.moveaxis(found[tuple(slice(n) for n in asked.shape)], -1, 0)
+
+
+def bias_maps(model: swin.Swin, variables: dict, block: str) -> np.ndarray:
+    """The relative position bias of one block as a map around the query, from its table or its continuous form.
+
+    Args:
+        model: a `Swin`.
+        variables: its {'params': ...}.
+        block: the official name, 'layers.2.blocks.3'.
+
+    Returns:
+        (h, *(2 * window - 1)) float32, added to the logits. The query is in the centre: [:, wh - 1 + y, ww - 1 + x] is
+        for the key y rows below and x columns right of it. (The table itself runs the other way, query minus key.)
+
+    Raises:
+        UserError: a block that the model does not have.
+    """
+    stage, _ = _stage_and_block(model, block)
+    rows = np.asarray(swin.position_bias(model, variables, block))  # (rows, h)
+    size = geometry.stage_geometry(model)[1][stage]
+    maps = np.moveaxis(rows.reshape(*(2 * w - 1 for w in size), -1), -1, 0)
+    return np.flip(maps, axis=tuple(range(1, maps.ndim)))
+
+
+def draw_attention(
+    picture,
+    maps: np.ndarray,
+    query: tuple[int, int] | None = None,
+    path: str | os.PathLike | None = None,
+    stride: int | None = None,
+    title: str = "",
+):
+    """Draws attention over a picture: the picture itself, the mean over heads, then each head.
+
+    From the bare picture (no attention) over red to yellow (the most); each panel has its own scale, up to the maximum
+    that its title tells.
+
+    Args:
+        picture: what the model saw: a PIL image, or an array (H, W), (H, W, 1 or 3) or with a batch axis of 1 before
+            it; uint8, or floats (the normalised image, say), which are stretched to their range.
+        maps: (h, rows, columns) of `attention_map`.
+        query: the token that `maps` are for; it is framed.
+        path: a picture file to write, or None.
+        stride: pixels of the picture per token, patch size times 2^stage; None where the map spans the picture exactly,
+            as it does unless the model had to pad.
+        title: above the panels.
+
+    Returns:
+        The matplotlib figure.
+
+    Raises:
+        UserError: maps or a picture that are not of two axes.
+    """
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    maps = np.asarray(maps, np.float32)
+    if maps.ndim != 3:
+        raise UserError(f"only maps (heads, rows, columns) can be drawn, not {maps.shape}; pick one frame")
+    picture = _rgb(picture)
+    height, width = picture.shape[:2]
+    cell = (stride, stride) if stride else (height / maps.shape[1], width / maps.shape[2])
+    extent = (0, maps.shape[2] * cell[1], maps.shape[1] * cell[0], 0)
+    grey = np.repeat(picture.mean(axis=-1, keepdims=True), 3, axis=-1)
+    shown = {f"head {i}": values for i, values in enumerate(maps)}
+    shown = {"mean of heads": maps.mean(axis=0)} | shown if len(maps) > 1 else shown
+    figure, panels = _panels(1 + len(shown), width / height, title)
+    panels[0].imshow(picture, extent=(0, width, height, 0))
+    panels[0].set_title("picture" if query is None else f"query {tuple(int(q) for q in query)}", fontsize=8)
+    for axes, (name, values) in zip(panels[1:], shown.items()):
+        top = float(values.max()) or 1.0
+        colours = colormaps["autumn"](values / top)  # from red, transparent at 0, to yellow
+        colours[..., 3] = 0.85 * np.sqrt(values / top)
+        axes.imshow(0.7 * grey, extent=(0, width, height, 0))
+        axes.imshow(colours, extent=extent, interpolation="nearest")
+        axes.set_title(f"{name}, max {top:.2g}", fontsize=8)
+    for axes in panels:
+        axes.set(xlim=(0, width), ylim=(height, 0))
+        if query is not None:
+            corner = (query[1] * cell[1], query[0] * cell[0])
+            axes.add_patch(Rectangle(corner, cell[1], cell[0], fill=False, edgecolor=MARK, linewidth=1.5))
+    return _written(figure, path)
+
+
+def draw_bias(maps: np.ndarray, path: str | os.PathLike | None = None, title: str = ""):
+    """Draws the relative position bias, a panel per head with its own scale; a cross marks the query in the centre.
+
+    Args:
+        maps: (h, 2 wh - 1, 2 ww - 1) of `bias_maps`.
+        path: a picture file to write, or None.
+        title: above the panels.
+
+    Returns:
+        The matplotlib figure.
+
+    Raises:
+        UserError: maps that are not of two axes.
+    """
+    maps = np.asarray(maps, np.float32)
+    if maps.ndim != 3:
+        raise UserError(f"only maps (heads, rows, columns) can be drawn, not {maps.shape}; pick one distance in time")
+    down, right = maps.shape[1] // 2, maps.shape[2] // 2
+    figure, panels = _panels(len(maps), 1.25 * maps.shape[2] / maps.shape[1], title)  # room for colour bars
+    for i, (axes, values) in enumerate(zip(panels, maps)):
+        extent = (-right - 0.5, right + 0.5, down + 0.5, -down - 0.5)
+        # A constant added to a whole head changes nothing, so colours compare with the head's mean.
+        reach = float(np.abs(values - values.mean()).max()) or 1.0
+        limits = dict(vmin=values.mean() - reach, vmax=values.mean() + reach)
+        image = axes.imshow(values, cmap="RdBu_r", extent=extent, interpolation="nearest", **limits)
+        axes.plot(0, 0, "+", color="black", markersize=7)
+        axes.set_title(f"head {i}", fontsize=8)
+        axes.set_axis_on()
+        axes.set(xticks=(-right, 0, right), yticks=(-down, 0, down))
+        axes.tick_params(labelsize=6)
+        figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04).ax.tick_params(labelsize=6)
+    return _written(figure, path)
+
+
+def _stage_and_block(model: swin.Swin, name: str) -> tuple[int, int]:
+    """The numbers in the official name of a block."""
+    names = {f"layers.{s}.blocks.{i}": (s, i) for s, depth in enumerate(model.depths) for i in range(depth)}
+    if name not in names:
+        nearest = difflib.get_close_matches(name, names, 1, 0)[0]
+        raise UserError(f"the model has no block {name!r}; the nearest name is {nearest!r}")
+    return names[name]
+
+
+def _rgb(picture) -> np.ndarray:
+    """(H, W, 3) float32 in 0..1."""
+    picture = np.asarray(picture)
+    shape = picture.shape
+    picture = picture[0] if picture.ndim == 4 and len(picture) == 1 else picture
+    picture = picture[..., None] if picture.ndim == 2 else picture
+    if picture.ndim != 3 or picture.shape[-1] not in (1, 3):
+        raise UserError(f"a picture is (H, W), (H, W, 1) or (H, W, 3), not {shape}")
+    if picture.dtype == np.uint8:
+        picture = picture / np.float32(255)
+    else:
+        low, high = float(picture.min()), float(picture.max())
+        picture = (picture.astype(np.float32) - low) / max(high - low, np.finfo(np.float32).tiny)
+    return np.broadcast_to(picture, (*picture.shape[:2], 3))
+
+
+def _panels(count: int, ratio: float, title: str):
+    """A figure and `count` axes without frames, each of this width to height."""
+    from matplotlib.figure import Figure
+
+    columns = min(count, COLUMNS)
+    lines = math.ceil(count / columns)
+    # Height of a panel from its width, and room for its title.
+    figure = Figure(figsize=(2 * columns, (2 / ratio + 0.3) * lines + (0.35 if title else 0)), layout="constrained")
+    panels = [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
+    for axes in panels:
+        axes.set_axis_off()
+    figure.suptitle(title, fontsize=10)
+    return figure, panels
+
+
+def _written(figure, path: str | os.PathLike | None):
+    if path is not None:
+        figure.savefig(path, dpi=150, bbox_inches="tight")
+    return figure

@@ -1,0 +1,71 @@
+"""Swin V2 against the official implementation: every output and gradient of every case in tests/golden/swin_v2."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from swin_jax.convert import swin as convert
+from swin_jax.models.swin import V2, Swin
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+spec = importlib.util.spec_from_file_location("golden", GOLDEN / "golden.py")
+golden = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(golden)
+
+CASES = sorted((GOLDEN / "swin_v2").glob("*.json"))
+FIELDS = {"img_size": "image_size", "in_chans": "in_channels"}
+
+
+def test_there_are_cases():
+    assert len(CASES) >= 4
+
+
+def make_model(case):
+    fields = {FIELDS.get(key, key): value for key, value in case.config.items()}
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    if not any(fields["pretrained_window_sizes"]):
+        del fields["pretrained_window_sizes"]
+    return Swin(**fields, **V2)
+
+
+def actual_outputs(case):
+    """{output name: array in the official layout} of the model that holds the case's weights."""
+    model = make_model(case)
+    variables = convert.from_official(case.state_dict(), model)
+    image = jnp.asarray(case.input("image").transpose(0, 2, 3, 1))
+
+    @jax.jit
+    def forward(variables, image):
+        return model.apply(variables, image, mutable=["intermediates"])
+
+    logits, kept = forward(variables, image)
+    outputs = dict(kept["intermediates"]["outputs"])
+    outputs = {name: value.reshape(value.shape[0], -1, value.shape[-1]) for name, value in outputs.items()}
+    outputs["logits"] = logits
+    if any(name.startswith("gradient of ") for name in case.output_names):
+        cotangent = jnp.asarray(case.cotangent())
+        loss = jax.jit(jax.value_and_grad(lambda v, x: jnp.sum(model.apply(v, x) * cotangent), argnums=(0, 1)))
+        outputs["loss"], (by_variables, by_image) = loss(variables, image)
+        gradients = convert.to_official(by_variables, model) | {"image": by_image.transpose(0, 3, 1, 2)}
+        outputs |= {f"gradient of {name}": value for name, value in gradients.items()}
+    return outputs
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_every_output_is_the_official_one(path):
+    case = golden.load(path)
+    with jax.default_matmul_precision("highest"):
+        outputs = actual_outputs(case)
+    errors = {name: (case.error(name, outputs[name]), case.tolerance(name)) for name in case.output_names}
+    assert all(error <= tolerance for error, tolerance in errors.values()), errors
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_the_architecture_is_inferred_from_the_weights(path):
+    case = golden.load(path)
+    model = make_model(case)
+    inferred = Swin(**convert.infer(case.state_dict() | convert.official_buffers(model)))
+    assert inferred == model

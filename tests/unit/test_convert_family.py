@@ -1,0 +1,63 @@
+"""What is said about weights of another family: names as each family's files have them."""
+
+import numpy as np
+import pytest
+
+from swin_jax.convert import family
+from swin_jax.convert import swin as convert
+from swin_jax.errors import UserError
+from swin_jax.models.swin import Swin
+
+MODEL = Swin(num_classes=5, image_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
+FILES = {
+    "CLIP": ["token_embedding.weight", "visual.conv1.weight", "transformer.resblocks.0.attn.in_proj_weight"],
+    "CLIP ": ["text_model.embeddings.token_embedding.weight", "vision_model.embeddings.class_embedding"],
+    "StyleGAN": ["style.1.weight", "convs.0.conv.modulation.bias", "to_rgb1.bias"],
+    "StyleGAN ": ["mapping.fc0.weight", "synthesis.b4.conv1.affine.weight"],
+    "Swin-MLP": ["patch_embed.proj.weight", "layers.0.blocks.0.norm1.weight", "layers.0.blocks.0.spatial_mlp.weight"],
+    "Swin-MoE": ["layers.0.blocks.0.norm1.weight", "layers.2.blocks.1.mlp._moe_layer.experts.batched_fc1_w"],
+    "Swin of Hugging Face's transformers": [
+        "swinv2.embeddings.patch_embeddings.projection.weight",
+        "swinv2.encoder.layers.0.blocks.0.attention.self.query.weight",
+    ],
+    "torchvision's Swin": ["features.0.0.weight", "features.1.0.attn.qkv.weight", "head.weight"],
+    "OpenMMLab's Swin": [
+        "backbone.patch_embed.projection.weight",
+        "backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table",
+    ],
+    "timm's swinv2_cr": ["patch_embed.proj.weight", "stages.0.blocks.0.attn.meta_mlp.fc1.weight"],
+    "SimMIM's or BEiT's ViT": ["encoder.cls_token", "encoder.rel_pos_bias.relative_position_bias_table"],
+    "SimMIM's or BEiT's ViT ": ["cls_token", "blocks.0.attn.relative_position_bias_table"],
+    "ViT": ["cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight"],
+    "ViT ": ["vit.embeddings.cls_token", "vit.encoder.layer.0.attention.attention.query.weight"],
+    "ResNet": ["conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight", "fc.weight"],
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_foreign_family_is_named_with_what_to_do(name):
+    state_dict = {key: np.zeros((8, 3, 2, 2), np.float32) for key in FILES[name]}
+    wanted = f"these weights look like {name.strip()}"
+    for refuse in (convert.infer, lambda found: convert.from_official(found, MODEL)):
+        with pytest.raises(UserError) as error:
+            refuse(state_dict)
+        message = str(error.value)
+        assert message.startswith(wanted) and message.split("Swin-Transformer: ")[1] and "\n" not in message
+
+
+def test_video_swin_is_known_by_its_patches():
+    state_dict = {name: np.zeros(shape, np.float32) for name, shape in convert.official_shapes(MODEL).items()}
+    video = state_dict | {"patch_embed.proj.weight": np.zeros((8, 3, 2, 2, 2), np.float32)}
+    for file in (video, {f"backbone.{name}": value for name, value in video.items()}):
+        for refuse in (convert.infer, lambda found: convert.from_official(found, MODEL)):
+            with pytest.raises(UserError, match="look like Video Swin"):
+                refuse(file)
+    assert family.recognise(video, axes=3) is None
+    assert "2 spatial axes" in family.recognise(state_dict, axes=3)
+
+
+@pytest.mark.parametrize("prefix", ["", "encoder.", "backbone."])
+def test_a_swin_is_none_of_them(prefix):
+    shapes = convert.official_shapes(MODEL.clone(ape=True)) | {"mask_token": (1, 1, 8), "neck.conv1.weight": (1,)}
+    assert family.recognise({prefix + name: np.zeros(shape) for name, shape in shapes.items()}) is None
+    assert family.recognise({"weight": np.zeros(3)}) is None

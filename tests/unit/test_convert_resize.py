@@ -1,0 +1,57 @@
+"""Resizing position tables: PyTorch's bicubic interpolation and SimMIM's spline on a geometric grid."""
+
+import numpy as np
+import pytest
+from scipy.interpolate import RectBivariateSpline
+
+from swin_jax.convert import resize
+from swin_jax.errors import UserError
+
+
+@pytest.mark.parametrize("method", ["bicubic", "geometric"])
+def test_rows_are_the_first_axis_and_channels_stay_apart(method):
+    table = np.random.default_rng(0).normal(size=(9, 9, 2)).astype(np.float32)
+    resized = resize.resize_rows(table.reshape(81, 2), 15 * 15, method).reshape(15, 15, 2)
+    swapped = table.transpose(1, 0, 2)[..., ::-1].reshape(81, 2)
+    swapped = resize.resize_rows(swapped, 15 * 15, method).reshape(15, 15, 2)
+    np.testing.assert_allclose(resized, swapped.transpose(1, 0, 2)[..., ::-1], atol=1e-6)
+    rows = np.repeat(np.arange(9.0), 9)[:, None]
+    resized = resize.resize_rows(rows, 15 * 15, method).reshape(15, 15)
+    np.testing.assert_allclose(resized, np.broadcast_to(resized[:, :1], (15, 15)), atol=1e-6)
+    assert np.all(np.diff(resized[1:-1, 0]) > 0)
+    with pytest.raises(UserError, match="square"):
+        resize.resize_rows(np.zeros((15, 2)), 25, method)
+
+
+def test_the_ratio_is_that_of_the_official_bisection():
+    assert resize.progression_ratio(11, 13) == pytest.approx(1.0912813, abs=1e-7)
+    assert resize.progression_ratio(23, 27) == pytest.approx(1.0328930, abs=1e-7)
+
+
+@pytest.mark.parametrize("old, new", [(11, 13), (23, 27), (13, 23), (27, 13), (47, 63), (5, 9), (5, 5)])
+def test_the_geometric_grid_is_scipys_spline(old, new):
+    ratio = resize.progression_ratio(old, new)
+    side, reach = [1.0], 1.0
+    for i in range(1, old // 2):
+        reach += ratio**i
+        side.append(reach)
+    x = np.array([*(-p for p in reversed(side)), 0, *side])
+    table = np.random.default_rng(old).normal(size=(old, old))
+    to = np.arange(-(new // 2), new // 2 + 1)
+    wanted = RectBivariateSpline(x, x, table, kx=3, ky=3, s=0)(to, to)
+    found = resize.resize_rows(table.reshape(-1, 1), new * new, "geometric").reshape(new, new)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_the_spline_keeps_cubics_and_goes_through_its_points():
+    x = np.array([-5.0, -2.2, -1.0, 0.0, 0.7, 3.0, 4.0])
+    at = np.linspace(-5, 4, 31)
+    cubic = np.polynomial.Polynomial([1.0, -2.0, 0.5, 0.3])
+    np.testing.assert_allclose(resize.spline_matrix(x, at) @ cubic(x), cubic(at), atol=1e-10)
+    np.testing.assert_allclose(resize.spline_matrix(x, x), np.eye(7), atol=1e-12)
+    np.testing.assert_allclose(resize.spline_matrix(x, np.array([-9.0, 9.0])), np.eye(7)[[0, -1]], atol=1e-12)
+
+
+def test_a_window_too_small_for_a_spline_is_named():
+    with pytest.raises(UserError, match="windows of 3 or more, not 2"):
+        resize.resize_rows(np.zeros((9, 1)), 25, "geometric")

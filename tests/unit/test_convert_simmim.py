@@ -1,0 +1,76 @@
+"""SimMIM's conversion, decoder and mask token included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from swin_jax.convert import simmim as convert
+from swin_jax.convert import swin as convert_swin
+from swin_jax.errors import UserError
+from swin_jax.models.simmim import SimMIM
+from swin_jax.models.swin import V2, Swin
+
+TINY = dict(num_classes=0, image_size=16, patch_size=2, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4)
+
+
+def make(**overrides):
+    return SimMIM(Swin(**TINY | overrides))
+
+
+def random_state(model):
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in convert.official_shapes(model).items()}
+
+
+@pytest.mark.parametrize("overrides", [{}, V2, dict(V2, scan=True, depths=(4, 2)), dict(in_channels=1)], ids=str)
+def test_to_official_is_the_inverse_of_from_official(overrides):
+    model = make(**overrides)
+    state_dict = random_state(model)
+    variables = convert.from_official(state_dict, model)
+    image = jax.ShapeDtypeStruct((1, 16, 16, model.encoder.in_channels), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image, jax.ShapeDtypeStruct((1, 8, 8), jnp.float32))
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+    back = convert.to_official(variables, model)
+    assert list(back) == list(state_dict)
+    for name, value in state_dict.items():
+        np.testing.assert_array_equal(back[name], value, err_msg=name)
+    buffers = convert.to_official(variables, model, buffers=True).keys() - back.keys()
+    assert "encoder.layers.0.blocks.1.attn_mask" in buffers
+
+
+def test_the_decoder_is_the_official_convolution():
+    model = make()
+    state_dict = random_state(model)
+    decoder = convert.from_official(state_dict, model)["params"]["decoder"]
+    x = np.random.default_rng(1).normal(size=16).astype(np.float32)
+    assert decoder["kernel"].shape == (1, 1, 16, 3 * 16)
+    np.testing.assert_allclose(x @ decoder["kernel"][0, 0], state_dict["decoder.0.weight"][:, :, 0, 0] @ x, rtol=1e-4)
+
+
+def test_a_published_file_is_read_and_its_encoder_inferred():
+    model = make(**V2)
+    state_dict = random_state(model) | {
+        f"encoder.{name}": value for name, value in convert_swin.official_buffers(model.encoder).items()
+    }
+    file = {name.replace("cpb_mlp", "rpe_mlp"): value for name, value in state_dict.items()}
+    assert SimMIM(Swin(**convert.infer(file))) == model
+    found = convert.to_official(convert.from_official(file, model), model, buffers=True)
+    assert found.keys() == state_dict.keys()
+    for name, value in state_dict.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_what_is_no_pretrained_simmim_is_refused():
+    model = make()
+    state_dict = random_state(model)
+    variables = convert.from_official(state_dict, model)
+    encoder = convert_swin.to_official({"params": variables["params"]["encoder"]}, model.encoder)
+    with pytest.raises(UserError, match="not a pretrained SimMIM: it has no encoder.mask_token"):
+        convert.infer(encoder)
+    with pytest.raises(UserError, match="missing     encoder.mask_token"):
+        convert.from_official(encoder, model)
+    with pytest.raises(UserError, match=r"SimMIM\(embed_dim=8.*: decoder, mask_token missing"):
+        convert.to_official({"params": {"encoder": variables["params"]["encoder"]}}, model)
+    with pytest.raises(UserError, match=r"mis-shaped  decoder.0.bias: \(5,\), expected \(48,\)"):
+        convert.from_official(state_dict | {"decoder.0.bias": np.zeros(5)}, model)
