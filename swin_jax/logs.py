@@ -1,4 +1,4 @@
-"""What a run writes down: metrics.jsonl, TensorBoard, W&B on request, the console, a clock, curves.png, the summary.
+"""What a run writes down: metrics.jsonl, TensorBoard, W&B on request, the console, pictures, a clock, the summary.
 
 `metrics.jsonl` is the record; everything else can be made from it. Each line is one flat JSON object, "step" and then
 name -> number, such as {"step": 100, "train/loss": 0.25, "time/images_per_second": 812.5}. Numbers pass through
@@ -126,7 +126,7 @@ class Logs:
         if not enabled:
             return
         start = -1 if restored_step is None else restored_step
-        workdir = Path(workdir)
+        self._workdir = workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         if wandb_project:
             self._wandb = _start_wandb(workdir, wandb_project, config)
@@ -147,6 +147,18 @@ class Logs:
             self._tensorboard.add_scalar(name, value, step)
         if self._wandb:
             self._wandb.log(finite, step=int(step))
+
+    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Keeps an evaluation's picture, uint8 (H, W, 1 or 3), as pictures/<name>_<step>.png and in TensorBoard."""
+        if not self._enabled:
+            return
+        from PIL import Image
+
+        folder = self._workdir / "pictures"
+        folder.mkdir(exist_ok=True)
+        shown = np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture
+        Image.fromarray(shown).save(folder / f"{name.removeprefix('eval/').replace('/', '_')}_{step:07d}.png")
+        self._tensorboard.add_image(name, shown, step, dataformats="HWC")
 
     def progress(self, step: int, metrics: Mapping[str, float] | None = None) -> None:
         """Shows how far the run is; may be called at every step.
@@ -317,76 +329,3 @@ def summary(workdir: str | os.PathLike, steps: int, seconds: float, checkpoint: 
     width = max(len(name) for name, _ in rows)
     lines = [f"  {name:<{width}}  {value}" for name, value in rows]
     return "\n".join([f"Done: {steps} steps, {tqdm.format_interval(seconds)} in this process", *lines])
-
-
-def curves(workdir: str | os.PathLike) -> Path | None:
-    """Draws curves.png from metrics.jsonl: losses, evaluations, learning rate, one panel each.
-
-    Fractions share a panel; other evaluation metrics get one per kind (the last part of the name).
-
-    Returns:
-        The picture's path, or None if there is nothing to draw.
-    """
-    from matplotlib.figure import Figure
-
-    panels = _panels(_series(read_metrics(workdir)))
-    if not panels:
-        return None
-    columns = 2 if len(panels) == 4 else min(len(panels), 3)
-    rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
-    for index, (title, lines) in enumerate(panels.items()):
-        axes = figure.add_subplot(rows, columns, index + 1)
-        axes.set_title(title, loc="left", fontsize=10)
-        axes.set_xlabel("step")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        for name, (steps, values) in lines.items():
-            _draw(axes, f"{name}: {values[-1]:.4g}", steps, values, smooth=title == "loss")
-        if len(lines) > 1 or title == "loss" or name.startswith("eval/"):
-            axes.legend(fontsize=8, frameon=False)
-    path = Path(workdir) / "curves.png"
-    figure.savefig(path, dpi=120)
-    return path
-
-
-def _series(lines):
-    """{name: (steps, values)} of all lines; null values are left out."""
-    series = {}
-    for line in lines:
-        for name, value in line.items():
-            if name != "step" and value is not None:
-                steps, values = series.setdefault(name, ([], []))
-                steps.append(line["step"])
-                values.append(value)
-    return series
-
-
-def _panels(series):
-    """{title: {name: (steps, values)}} of what curves.png shows, in its order."""
-    panels = {}
-    for name, (steps, values) in sorted(series.items(), key=lambda item: not item[0].startswith("train/")):
-        kind = name.rsplit("/", 1)[-1]
-        if kind == "loss":
-            title = "loss"
-        elif kind == "learning_rate":
-            title = "learning rate"
-        elif name.startswith("eval/"):
-            title = "evaluation" if 0 <= min(values) and max(values) <= 1 else f"evaluation: {kind}"
-        else:
-            continue
-        panels.setdefault(title, {})[name] = (steps, values)
-    order = lambda title: (title != "loss", title == "learning rate", title)  # noqa: E731
-    return {title: panels[title] for title in sorted(panels, key=order)}
-
-
-def _draw(axes, label, steps, values, smooth):
-    """One curve; if `smooth` a long one is drawn faintly under its running mean."""
-    window = len(values) // 50
-    if not smooth or window < 2:
-        axes.plot(steps, values, marker="." if len(values) < 50 else "", linewidth=1.5, label=label)
-        return
-    faint = axes.plot(steps, values, linewidth=0.6, alpha=0.3)[0]
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    means = (sums[window:] - sums[:-window]) / window
-    axes.plot(steps[window - 1 :], means, color=faint.get_color(), linewidth=1.5, label=label)

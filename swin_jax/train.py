@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 
-from swin_jax import checkpoint, header, logs, sharding
+from swin_jax import checkpoint, curves, header, logs, sharding
 from swin_jax import config as configs
 from swin_jax.errors import UserError
 from swin_jax.preemption import Preemption
@@ -74,7 +75,7 @@ class Loop:
                 self.evaluate(start, everything=True, record=not self.evaluated(start))
         checkpoint.finish(self.manager)
         if lead:
-            logs.curves(self.workdir)
+            curves.draw(self.workdir)
             kept = checkpoint.latest(self.manager)
             path = checkpoint.folder(self.workdir) / str(kept) if kept is not None else None
             print(logs.summary(self.workdir, int(self.state.step), time.monotonic() - began, path), flush=True)
@@ -168,9 +169,12 @@ class Loop:
                 views[f"{name}_ema"] = self.state.replace(params=self.state.ema)
             for view, state in views.items():
                 began = time.monotonic()
-                values = {f"eval/{view}/{key}": value for key, value in run(state, self.frozen).items()}
+                found = {f"eval/{view}/{key}": value for key, value in run(state, self.frozen).items()}
+                values = {name: value for name, value in found.items() if np.ndim(value) == 0}
                 if record:
                     self.log.write(step, values)
+                for picture in found.keys() - values.keys():
+                    self.log.picture(step, picture, found[picture])
                 text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
                 self.log.text(f"step {step}  {text}  ({time.monotonic() - began:.1f} s)")
 

@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 
-from swin_jax import logs
+from swin_jax import curves, logs
 from swin_jax.errors import UserError
 
 
@@ -262,14 +262,14 @@ def test_curves_of_a_run(tmp_path):
         for step in range(1, 201):
             log.write(step, {"train/loss": 1 / step, "train/learning_rate": 1e-3, "time/step_seconds": 1.0})
         log.write(200, {"eval/digits/top1": 0.5, "eval/digits/loss": 1.0, "eval/digits/fid": 30.0, "eval/a/b": np.nan})
-    panels = logs._panels(logs._series(logs.read_metrics(tmp_path)))
+    panels = curves._panels(curves._series(logs.read_metrics(tmp_path)))
     assert {title: list(lines) for title, lines in panels.items()} == {
         "loss": ["train/loss", "eval/digits/loss"],
         "evaluation": ["eval/digits/top1"],
         "evaluation: fid": ["eval/digits/fid"],
         "learning rate": ["train/learning_rate"],
     }
-    path = logs.curves(tmp_path)
+    path = curves.draw(tmp_path)
     assert path == tmp_path / "curves.png"
     from PIL import Image
 
@@ -280,4 +280,13 @@ def test_curves_of_a_run(tmp_path):
 
 
 def test_no_metrics_no_curves(tmp_path):
-    assert logs.curves(tmp_path) is None
+    assert curves.draw(tmp_path) is None
+
+
+def test_pictures_of_evaluations_are_kept(tmp_path):
+    with logs.Logs(tmp_path, 10) as log:
+        log.picture(3, "eval/val/reconstruction", np.full((4, 6, 1), 7, np.uint8))
+    from PIL import Image
+
+    kept = np.asarray(Image.open(tmp_path / "pictures" / "val_reconstruction_0000003.png"))
+    assert kept.shape == (4, 6, 3) and (kept == 7).all()

@@ -1,0 +1,82 @@
+"""The curves of a run as a picture, drawn from metrics.jsonl."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from swin_jax.logs import read_metrics
+
+
+def draw(workdir: str | os.PathLike) -> Path | None:
+    """Draws curves.png from metrics.jsonl: losses, evaluations, learning rate, one panel each.
+
+    Fractions share a panel; other evaluation metrics get one per kind (the last part of the name).
+
+    Returns:
+        The picture's path, or None if there is nothing to draw.
+    """
+    from matplotlib.figure import Figure
+
+    panels = _panels(_series(read_metrics(workdir)))
+    if not panels:
+        return None
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
+    for index, (title, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        for name, (steps, values) in lines.items():
+            _draw(axes, f"{name}: {values[-1]:.4g}", steps, values, smooth=title == "loss")
+        if len(lines) > 1 or title == "loss" or name.startswith("eval/"):
+            axes.legend(fontsize=8, frameon=False)
+    path = Path(workdir) / "curves.png"
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _series(lines):
+    """{name: (steps, values)} of all lines; null values are left out."""
+    series = {}
+    for line in lines:
+        for name, value in line.items():
+            if name != "step" and value is not None:
+                steps, values = series.setdefault(name, ([], []))
+                steps.append(line["step"])
+                values.append(value)
+    return series
+
+
+def _panels(series):
+    """{title: {name: (steps, values)}} of what curves.png shows, in its order."""
+    panels = {}
+    for name, (steps, values) in sorted(series.items(), key=lambda item: not item[0].startswith("train/")):
+        kind = name.rsplit("/", 1)[-1]
+        if kind == "loss":
+            title = "loss"
+        elif kind == "learning_rate":
+            title = "learning rate"
+        elif name.startswith("eval/"):
+            title = "evaluation" if 0 <= min(values) and max(values) <= 1 else f"evaluation: {kind}"
+        else:
+            continue
+        panels.setdefault(title, {})[name] = (steps, values)
+    order = lambda title: (title != "loss", title == "learning rate", title)  # noqa: E731
+    return {title: panels[title] for title in sorted(panels, key=order)}
+
+
+def _draw(axes, label, steps, values, smooth):
+    """One curve; if `smooth` a long one is drawn faintly under its running mean."""
+    window = len(values) // 50
+    if not smooth or window < 2:
+        axes.plot(steps, values, marker="." if len(values) < 50 else "", linewidth=1.5, label=label)
+        return
+    faint = axes.plot(steps, values, linewidth=0.6, alpha=0.3)[0]
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    means = (sums[window:] - sums[:-window]) / window
+    axes.plot(steps[window - 1 :], means, color=faint.get_color(), linewidth=1.5, label=label)
