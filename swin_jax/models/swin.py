@@ -16,96 +16,9 @@ import numpy as np
 from swin_jax import geometry, stacking
 from swin_jax.geometry import Size, num_axes, per_axis, stage_geometry
 from swin_jax.models.layers import PatchEmbed, init_linear, layer_norm
-from swin_jax.models.swin_block import Block, PatchMerging, window_and_shift
+from swin_jax.models.swin_blocks import REMAT, Stage, window_and_shift
 from swin_jax.models.swin_presets import PRESETS, V2, VARIANTS  # noqa: F401
 from swin_jax.names import flatten, unflatten
-
-# What the backward pass recomputes, by name; 'none' keeps everything.
-REMAT = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_saveable,
-    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
-
-
-class Unit(nn.Module):
-    """The blocks that one iteration of a scanned stage runs."""
-
-    blocks_fields: tuple[dict, ...]
-    block: Any
-    keep: bool
-
-    def setup(self):
-        self.blocks = [self.block(**fields) for fields in self.blocks_fields]
-
-    def __call__(self, x: jax.Array, inputs: tuple) -> tuple[jax.Array, list[jax.Array]]:
-        """Inputs are the draws, (u, 2, B) or None, and the drop path rates, (u,)."""
-        draws, rates = inputs
-        outputs = []
-        for i, block in enumerate(self.blocks):
-            x = block(x, None if draws is None else draws[i], rates[i])
-            outputs.append(x)
-        return x, outputs if self.keep else []
-
-
-class Stage(nn.Module):
-    """Blocks of one resolution, plain and shifted in turn, then merging unless it is the last stage.
-
-    Where `scan`, equal units of blocks are one loop over stacked parameters (see `swin_jax.stacking`).
-    """
-
-    depth: int
-    block_fields: dict
-    main_norm_every: int
-    drop_path_rates: tuple[float, ...]
-    merge: tuple[int, ...] | None
-    remat: str
-    scan: bool
-
-    def setup(self):
-        self.unit = stacking.unit_size(self.depth, self.main_norm_every) if self.scan else 0
-        fields = [self.fields(i) for i in range(self.depth)]
-        if self.unit:
-            block = self.checkpointed(prevent_cse=False)
-            lifted = nn.scan(
-                Unit,
-                variable_axes={"params": 0, "attention": 0},
-                split_rngs={"params": True},
-                length=self.depth // self.unit,
-            )
-            keep = self.is_mutable_collection("intermediates")
-            setattr(self, stacking.unit_name(self.unit), lifted(tuple(fields[: self.unit]), block, keep))
-        else:
-            block = self.checkpointed(prevent_cse=True)
-            self.blocks = [block(**entry) for entry in fields]
-        shared = {key: self.block_fields[key] for key in ("post_norm", "dtype", "param_dtype")}
-        self.downsample = PatchMerging(self.merge, **shared) if self.merge else None
-
-    @nn.nowrap
-    def fields(self, i: int) -> dict:
-        """The fields of block i."""
-        every = self.main_norm_every
-        return dict(self.block_fields, shifted=i % 2 == 1, main_norm=bool(every) and (i + 1) % every == 0)
-
-    @nn.nowrap
-    def checkpointed(self, prevent_cse: bool) -> Any:
-        """The block's class, rematerialised if asked."""
-        return Block if self.remat == "none" else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=prevent_cse)
-
-    def __call__(self, x: jax.Array, draws: jax.Array | None) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
-        """Returns the output before merging, after merging, and after each block; draws are (depth, 2, B) or None."""
-        outputs = []
-        if self.unit:
-            count = self.depth // self.unit
-            rates = jnp.asarray(self.drop_path_rates, jnp.float32).reshape(count, self.unit)
-            draws = None if draws is None else draws.reshape(count, self.unit, *draws.shape[1:])
-            x, stacked = getattr(self, stacking.unit_name(self.unit))(x, (draws, rates))
-            outputs = [out[k] for k in range(count) for out in stacked]
-        else:
-            for i, block in enumerate(self.blocks):
-                x = block(x, None if draws is None else draws[i], self.drop_path_rates[i])
-                outputs.append(x)
-        return x, self.downsample(x) if self.downsample else x, outputs
 
 
 class Swin(nn.Module):
@@ -121,7 +34,7 @@ class Swin(nn.Module):
     Attributes:
         num_classes: outputs of the head; 0 for the pooled features.
         window_size: of all stages, or a tuple with one size per stage where one of them is itself a tuple.
-        cosine_attention, post_norm, continuous_bias: the choices of version 2 (`V2` is all of them), see `swin_block`.
+        cosine_attention, post_norm, continuous_bias: the choices of version 2 (`V2` is all of them), see `swin_blocks`.
         pretrained_window_sizes: one size per stage, the windows of the pretraining, by which the coordinates of the
             continuous bias are scaled; 0 for the stage's own window, and () for that everywhere.
         main_norm_every: in each stage every so many blocks a norm follows on the residual stream (V2-H, V2-G: 6).

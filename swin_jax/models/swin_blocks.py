@@ -1,4 +1,4 @@
-"""The block of Swin, Swin V2 and Video Swin, and patch merging, over any number of spatial axes.
+"""The blocks of Swin, Swin V2 and Video Swin, patch merging, and stages of them, over any number of spatial axes.
 
 Swin Transformer (arXiv 2103.14030) and Swin Transformer V2 (arXiv 2111.09883); the peers are `SwinTransformerBlock` and
 `PatchMerging` of microsoft/Swin-Transformer (models/swin_transformer.py and swin_transformer_v2.py). Version 2 is three
@@ -12,12 +12,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from swin_jax import geometry
+from swin_jax import geometry, stacking
 from swin_jax.models.layers import Mlp, drop_path, init_linear, layer_norm
 from swin_jax.ops import attention, window
 
 MAX_LOGIT_SCALE = math.log(100)
 CPB_HIDDEN = 512
+
+# What the backward pass recomputes, by name; 'none' keeps everything.
+REMAT = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 class HeadsProjection(nn.Module):
@@ -216,3 +223,83 @@ class PatchMerging(nn.Module):
         shared = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=init_linear)
         reduction = nn.Dense(2 * channels, use_bias=False, **shared, name="reduction")
         return norm(reduction(x)) if self.post_norm else reduction(norm(x))
+
+
+class Unit(nn.Module):
+    """The blocks that one iteration of a scanned stage runs."""
+
+    blocks_fields: tuple[dict, ...]
+    block: Any
+    keep: bool
+
+    def setup(self):
+        self.blocks = [self.block(**fields) for fields in self.blocks_fields]
+
+    def __call__(self, x: jax.Array, inputs: tuple) -> tuple[jax.Array, list[jax.Array]]:
+        """Inputs are the draws, (u, 2, B) or None, and the drop path rates, (u,)."""
+        draws, rates = inputs
+        outputs = []
+        for i, block in enumerate(self.blocks):
+            x = block(x, None if draws is None else draws[i], rates[i])
+            outputs.append(x)
+        return x, outputs if self.keep else []
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution, plain and shifted in turn, then merging unless it is the last stage.
+
+    Where `scan`, equal units of blocks are one loop over stacked parameters (see `swin_jax.stacking`).
+    """
+
+    depth: int
+    block_fields: dict
+    main_norm_every: int
+    drop_path_rates: tuple[float, ...]
+    merge: tuple[int, ...] | None
+    remat: str
+    scan: bool
+
+    def setup(self):
+        self.unit = stacking.unit_size(self.depth, self.main_norm_every) if self.scan else 0
+        fields = [self.fields(i) for i in range(self.depth)]
+        if self.unit:
+            block = self.checkpointed(prevent_cse=False)
+            lifted = nn.scan(
+                Unit,
+                variable_axes={"params": 0, "attention": 0},
+                split_rngs={"params": True},
+                length=self.depth // self.unit,
+            )
+            keep = self.is_mutable_collection("intermediates")
+            setattr(self, stacking.unit_name(self.unit), lifted(tuple(fields[: self.unit]), block, keep))
+        else:
+            block = self.checkpointed(prevent_cse=True)
+            self.blocks = [block(**entry) for entry in fields]
+        shared = {key: self.block_fields[key] for key in ("post_norm", "dtype", "param_dtype")}
+        self.downsample = PatchMerging(self.merge, **shared) if self.merge else None
+
+    @nn.nowrap
+    def fields(self, i: int) -> dict:
+        """The fields of block i."""
+        every = self.main_norm_every
+        return dict(self.block_fields, shifted=i % 2 == 1, main_norm=bool(every) and (i + 1) % every == 0)
+
+    @nn.nowrap
+    def checkpointed(self, prevent_cse: bool) -> Any:
+        """The block's class, rematerialised if asked."""
+        return Block if self.remat == "none" else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=prevent_cse)
+
+    def __call__(self, x: jax.Array, draws: jax.Array | None) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
+        """Returns the output before merging, after merging, and after each block; draws are (depth, 2, B) or None."""
+        outputs = []
+        if self.unit:
+            count = self.depth // self.unit
+            rates = jnp.asarray(self.drop_path_rates, jnp.float32).reshape(count, self.unit)
+            draws = None if draws is None else draws.reshape(count, self.unit, *draws.shape[1:])
+            x, stacked = getattr(self, stacking.unit_name(self.unit))(x, (draws, rates))
+            outputs = [out[k] for k in range(count) for out in stacked]
+        else:
+            for i, block in enumerate(self.blocks):
+                x = block(x, None if draws is None else draws[i], self.drop_path_rates[i])
+                outputs.append(x)
+        return x, self.downsample(x) if self.downsample else x, outputs
