@@ -4,7 +4,7 @@
         --config.data_dir=data --config.init_from.path=runs/simmim
 
 `labels` is 1 or 10, percent of the 60,000 training images, the same number of each class. Without `init_from.path` the
-same network starts from scratch. `experiments/studies/simmim_fashion_mnist.py` compares the two.
+same network starts from scratch. `experiments/simmim_fashion_mnist_study.py` compares the two.
 
 The last 5,000 training images are held out, to choose settings by; the test set is looked at once, at the last step.
 """
@@ -14,17 +14,12 @@ from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, sharding
 from swin_jax.config import parse_arg, spec
+from swin_jax.convert import finetune
 from swin_jax.data import fake, pipeline, small_image, sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.init_from import InitFrom
 from swin_jax.models.swin import Swin
 from swin_jax.tasks.classification import Classification
-
-
-def encoder(weights, model):
-    """What a SimMIM run trained, without its decoder and mask token."""
-    del model
-    return {"params": weights["params"]["encoder"]}
 
 
 def get_config(arg=None):
@@ -96,7 +91,7 @@ def get_config(arg=None):
         transform=transform.copy_and_resolve_references(),
         batch_size=64,
     )
-    c.init_from = spec(InitFrom, backbone=True, convert=encoder)
+    c.init_from = spec(InitFrom, backbone=True, convert=spec(finetune.simmim_pretrained))
     c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=1)
@@ -109,7 +104,8 @@ def use_fakes(c):
     c.total_steps, c.batch_size = 3, 8
     c.task.model.update(embed_dim=16, depths=(1, 1), num_heads=(1, 2))
     c.task.tx.layer_scale.depths = (1, 1)
-    c.data.source.update(source=spec(fake.images, image_size=28, num_examples=40, channels=1), per_class=3)
+    c.data.source.source = spec(fake.images, image_size=28, num_examples=40, channels=1)
+    c.data.source.per_class = 3
     for item in c.evals.values():
         item.run.data.source = spec(fake.images, image_size=28, num_examples=40, split="test", channels=1)
     return c

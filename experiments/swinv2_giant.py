@@ -20,8 +20,9 @@ The paper's first two stages saw 70 million images, most of them private. They d
 million are seen more often, for the same number of updates. Of the first stage the paper gives the rate, 30,000 updates
 of warm-up, weight decay 0.1 and clipping at 100; the second has the same here. The third has their weight decay,
 clipping and layer decay, and a warm-up of a sixth of the run as the other fine-tunings have it. The first stage's drop
-path, the final rates (a hundredth of the peak) and the quirk in the weight decay (see simmim_in1k.py; corrected by
-`weight_decay=corrected`) are those of the smaller models.
+path, the target normalised in 47 x 47 pixels, the final rates (a hundredth of the peak) and the quirk in the weight
+decay (see simmim_in1k.py; corrected by `weight_decay=corrected`) are those of the smaller models. Ours, as nothing is
+published: a warm-up from 0, mixing in groups of 64, and the third stage's evaluation of the whole picture.
 
 With `folder` the images lie in data/train/CLASS/ and data/val/CLASS/.
 

@@ -40,6 +40,8 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
     if not config.init_from.path and not checkpoint.folder(folder).is_dir():
         raise UserError(f"no checkpoint in {checkpoint.folder(folder)}: train first, or give --config.init_from.path=")
     make_workdir(folder)
+    if "predict" not in config:
+        raise UserError("this experiment has no prediction; --predict is for classifiers", 2)
     config.predict.source.root = images
     at, data = setup(config), configs.build(config.predict)
     source, unreadable = sources.readable(data.source)

@@ -192,3 +192,13 @@ def test_a_checkpoint_of_another_depth_is_still_refused(tmp_path):
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places)
     with pytest.raises(UserError, match="of another model or optimizer"):
         checkpoint.restore(checkpoint.open(tmp_path, keep=1), abstract, print)
+
+
+def test_a_deep_stage_is_a_program_of_the_size_of_one_unit():
+    def operations(depth, scan):
+        of = model(scan, **swin.V2, depths=(1, depth))
+        loss = lambda v, x: of.apply(v, x, train=True, rngs={"dropout": jax.random.key(0)}).sum()  # noqa: E731
+        image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+        return jax.jit(jax.grad(loss)).lower(swin.param_shapes(of), image).as_text().count(" = ")
+
+    assert operations(42, True) < 1.05 * operations(4, True) < operations(4, False)

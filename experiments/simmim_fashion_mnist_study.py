@@ -1,6 +1,6 @@
 """Does SimMIM pay on Fashion-MNIST with few labels? Runs the whole comparison and writes its table and plot.
 
-    python experiments/studies/simmim_fashion_mnist.py --data_dir=data --out=runs/simmim_study
+    python experiments/simmim_fashion_mnist_study.py --data_dir=data --out=runs/simmim_study
 
 For each of three seeds: pretraining without labels, then fine-tuning with 1 % (600) and with 10 % of the labels.
 Against it the same network from scratch, with the same labels, augmentation and batch size. Its learning rate and
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
 LABELS = (1, 10)  # percent
 PRETRAIN_STEPS = 4000
@@ -192,7 +192,10 @@ def markdown(found: dict) -> str:
     cell[chosen["base_lr"], chosen["steps"]] = f"**{cell[chosen['base_lr'], chosen['steps']]}**"
     lines += [f"| {rate:g} | " + " | ".join(cell[rate, s] for s in SCRATCH_LENGTHS) + " |" for rate in SCRATCH_RATES]
     t = found["time"]
-    lines += ["", f"{t['runs']} runs, {t['wall_minutes']:.0f} minutes, {t['cpu_minutes']:.0f} minutes of processor time."]
+    lines += [
+        "",
+        f"{t['runs']} runs, {t['wall_minutes']:.0f} minutes, {t['cpu_minutes']:.0f} minutes of processor time.",
+    ]
     return "\n".join(lines) + "\n"
 
 
