@@ -73,7 +73,7 @@ def main(steps: int = 150, path: str = "segmentation.png", batch_size: int = 8) 
     @jax.jit
     def step(params, opt_state, image, label):
         def loss_fn(params):
-            return optax.softmax_cross_entropy_with_integer_labels(model.apply(params, image), label).mean()
+            return optax.softmax_cross_entropy(model.apply(params, image), jax.nn.one_hot(label, len(CLASSES))).mean()
 
         loss, grads = jax.value_and_grad(loss_fn)(params)
         updates, opt_state = tx.update(grads, opt_state, params)

@@ -1,4 +1,4 @@
-"""Swin v1 against the official implementation: every output and gradient of every case in tests/golden/swin_v1."""
+"""Swin and Swin V2 against the official code: every output and gradient of the cases in tests/golden/swin_v{1,2}."""
 
 import importlib.util
 from pathlib import Path
@@ -8,24 +8,28 @@ import jax.numpy as jnp
 import pytest
 
 from swin_jax.convert import swin as convert
-from swin_jax.models.swin import Swin
+from swin_jax.models.swin import V2, Swin
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 spec = importlib.util.spec_from_file_location("golden", GOLDEN / "golden.py")
 golden = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(golden)
 
-CASES = sorted((GOLDEN / "swin_v1").glob("*.json"))
+CASES = sorted(GOLDEN.glob("swin_v[12]/*.json"))
 FIELDS = {"img_size": "image_size", "in_chans": "in_channels"}
 
 
 def test_there_are_cases():
-    assert len(CASES) >= 4
+    assert len(CASES) >= 8
 
 
 def make_model(case):
     fields = {FIELDS.get(key, key): value for key, value in case.config.items()}
-    return Swin(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    version = V2 if "pretrained_window_sizes" in fields else {}
+    if not any(fields.get("pretrained_window_sizes", ())):
+        fields.pop("pretrained_window_sizes", None)
+    return Swin(**fields, **version)
 
 
 def actual_outputs(case):
