@@ -7,7 +7,8 @@
 Then `simmim_fashion_mnist_finetune.py` trains a classifier from it with 1 % or 10 % of the labels. At every evaluation
 a picture of inputs, masked inputs and reconstructions goes into the workdir.
 
-Data: the first 55,000 training images, resized to 32 x 32 for a grid of 8 x 8 patches; the last 5,000 are held out.
+Data: the first 55,000 training images, resized to 24 x 24 for a grid of 6 x 6 patches, each of them a cell
+of the mask; the last 5,000 are held out.
 """
 
 from ml_collections import ConfigDict
@@ -25,10 +26,10 @@ from swin_jax.tasks.simmim import MaskedImageModeling
 
 def get_config(arg=None):
     arg = parse_arg(arg, fake=False)
-    c = ConfigDict(dict(seed=0, total_steps=2000, batch_size=64, image_size=32, max_bad_records=0))
+    c = ConfigDict(dict(seed=0, total_steps=9000, batch_size=32, image_size=24, max_bad_records=0))
     c.data_dir = placeholder(str)
     ref = c.get_oneway_ref
-    c.mask = dict(cell=4, ratio=0.6)
+    c.mask = dict(cell=4, ratio=0.75)
     encoder = spec(
         Swin,
         num_classes=0,
@@ -36,9 +37,9 @@ def get_config(arg=None):
         patch_size=4,
         in_channels=1,
         embed_dim=64,
-        depths=(2, 2),
+        depths=(1, 3),
         num_heads=(1, 2),
-        window_size=4,
+        window_size=6,
         drop_path_rate=0.0,
     )
     c.task = spec(
@@ -48,9 +49,9 @@ def get_config(arg=None):
             optim.adamw,
             schedule=spec(
                 optim.warmup_cosine,
-                base_lr=2e-3,
+                base_lr=3e-3,
                 total_steps=ref("total_steps"),
-                warmup_steps=200,
+                warmup_steps=ref("total_steps") // 10,
                 min_lr=1e-5,
                 warmup_prefix=True,
             ),
@@ -92,11 +93,11 @@ def get_config(arg=None):
         ),
         batch_size=500,
     )
-    c.evals = dict(heldout=dict(every=1000, run=spec(Reconstruction, data=heldout)))
+    c.evals = dict(heldout=dict(every=ref("total_steps") // 4, run=spec(Reconstruction, data=heldout)))
     c.init_from = spec(InitFrom)
     c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
-    c.checkpoint = dict(every=1000, keep=1)
+    c.checkpoint = dict(every=2000, keep=1)
     c.logs = dict(every=50, wandb="")
     return use_fakes(c) if arg.fake else c
 

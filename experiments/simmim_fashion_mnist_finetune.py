@@ -24,10 +24,10 @@ from swin_jax.tasks.classification import Classification
 
 def get_config(arg=None):
     arg = parse_arg(arg, labels=("1", "10"), fake=False)
-    c = ConfigDict(dict(seed=0, total_steps=300, batch_size=64, image_size=32, num_classes=10, max_bad_records=0))
+    c = ConfigDict(dict(seed=0, total_steps=2000, batch_size=32, image_size=24, num_classes=10, max_bad_records=0))
     c.data_dir = placeholder(str)
     ref = c.get_oneway_ref
-    depths = (2, 2)
+    depths = (1, 3)
     c.task = spec(
         Classification,
         model=spec(
@@ -39,7 +39,7 @@ def get_config(arg=None):
             embed_dim=64,
             depths=depths,
             num_heads=(1, 2),
-            window_size=4,
+            window_size=6,
             drop_path_rate=0.0,
         ),
         tx=spec(
@@ -48,7 +48,7 @@ def get_config(arg=None):
                 optim.warmup_cosine,
                 base_lr=1e-3,
                 total_steps=ref("total_steps"),
-                warmup_steps=30,
+                warmup_steps=ref("total_steps") // 10,
                 min_lr=1e-5,
                 warmup_prefix=True,
             ),
@@ -94,7 +94,7 @@ def get_config(arg=None):
     c.init_from = spec(InitFrom, backbone=True, convert=spec(finetune.simmim_pretrained))
     c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
-    c.checkpoint = dict(every=1000, keep=1)
+    c.checkpoint = dict(every=2000, keep=1)
     c.logs = dict(every=50, wandb="")
     return use_fakes(c) if arg.fake else c
 

@@ -92,9 +92,8 @@ class WindowAttention(nn.Module):
         """x is (B * nW, N, C), `windows` is nW; see `ops.attention.window_attention`."""
         tokens = x.shape[1]
         qkv = self.cosine_qkv(x) if self.cosine else self.dot_qkv(x)
-        # The corner slice is what the official video code does where the grid is smaller than the window.
-        index = geometry.relative_position_index(self.window)[:tokens, :tokens]
-        bias = self.bias_table()[index].transpose(2, 0, 1)  # (h, N, N)
+        # The corner is what the official video code takes where the grid is smaller than the window.
+        bias = window.relative_bias(self.bias_table(), self.window)[:, :tokens, :tokens]  # (h, N, N)
         if self.is_mutable_collection("attention") and not self.is_initializing():
             self.sow("attention", "weights", attention.attention_weights(qkv, bias, regions))
         return self.proj(attention.window_attention(qkv, bias, regions, windows, self.implementation))

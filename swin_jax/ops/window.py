@@ -50,3 +50,34 @@ def pad_to_multiple(x: jax.Array, window: tuple[int, ...]) -> jax.Array:
     """Pads the end of every spatial axis of (B, *spatial, C) with zeros to a multiple of the window."""
     pads = [(0, -size % w) for size, w in zip(x.shape[1:-1], window, strict=True)]
     return jnp.pad(x, [(0, 0), *pads, (0, 0)]) if any(after for _, after in pads) else x
+
+
+def relative_bias(table: jax.Array, window: tuple[int, ...]) -> jax.Array:
+    """Spreads a table of relative positions over all pairs of a window's tokens.
+
+    The same as `table[geometry.relative_position_index(window)]`, axis by axis and by reshapes: the gradient of an index
+    is a scatter, which is slow, not deterministic on a GPU, and pads N * N rows of h numbers to 128 lanes on a TPU.
+
+    Args:
+        table: (prod(2 * window - 1), h).
+        window: one int per spatial axis.
+
+    Returns:
+        (h, N, N), queries before keys.
+    """
+    n = len(window)
+    bias = table.T.reshape(-1, *(2 * w - 1 for w in window))  # (h, 2w - 1, 2w - 1)
+    for w in window:
+        bias = _toeplitz(jnp.moveaxis(bias, 1, -1), w)  # (h, ..., w, w): the next axis is the first one again
+    # (h, query row, key row, query column, key column)
+    bias = bias.transpose(0, *range(1, 2 * n, 2), *range(2, 2 * n + 1, 2))
+    return bias.reshape(bias.shape[0], math.prod(window), -1)
+
+
+def _toeplitz(x: jax.Array, w: int) -> jax.Array:
+    """(..., 2w - 1) to (..., w, w): element (i, k) is x[i - k + w - 1]."""
+    lead = x.shape[:-1]
+    x = jnp.broadcast_to(jnp.flip(x, -1)[..., None, :], (*lead, w, 2 * w - 1)).reshape(*lead, -1)
+    # Rows of 2w instead of 2w - 1 numbers: each begins one further to the right than the one before.
+    x = jnp.pad(x, [(0, 0)] * len(lead) + [(0, w)]).reshape(*lead, w, 2 * w)[..., :w]
+    return jnp.flip(x, -2)

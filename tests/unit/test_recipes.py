@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import time
 
 import jax
 import numpy as np
@@ -259,3 +260,19 @@ def test_giant_keeps_parameters_whole_and_splits_the_moments():
     assert whole < 0.02 * sum(elements.values())
     # The units of a loop stay together.
     assert all(laid_out[path].spec[0] is None for path in split if "/units_" in path)
+
+
+@pytest.mark.parametrize("stage", ["simmim", "in22k"])
+def test_the_training_step_of_the_giant_is_lowered_within_a_minute(stage):
+    c = load(f"swinv2_giant.py:stage={stage}")
+    task, size = config.build(c.task), c.image_size
+    batch = {
+        "image": jax.ShapeDtypeStruct((c.batch_size, size, size, 3), np.uint8),
+        "label": jax.ShapeDtypeStruct((c.batch_size,), np.int32),
+        "mask": jax.ShapeDtypeStruct((c.batch_size, size // 32, size // 32), np.uint8),
+    }
+    state = jax.eval_shape(task.init, jax.random.key(0))
+    began = time.monotonic()
+    program = jax.jit(task.train_step, donate_argnums=0).lower(state, batch, {}).as_text()
+    assert time.monotonic() - began < 60
+    assert "x2048x" in program and "stablehlo.while" in program

@@ -1,6 +1,8 @@
+import jax
 import numpy as np
 import pytest
 
+from swin_jax import geometry
 from swin_jax.ops import window
 
 
@@ -16,3 +18,16 @@ def test_partition_is_batch_major_then_raster():
     assert windows.shape == (8, 6, 1)
     np.testing.assert_array_equal(windows[1, :, 0], [3, 4, 5, 9, 10, 11])  # second window of the first row
     assert windows[4, 0, 0] == 24  # the second image starts after all windows of the first
+
+
+@pytest.mark.parametrize("size", [(1,), (5,), (2, 3), (4, 4), (2, 3, 4), (1, 3)])
+def test_relative_bias_is_the_indexed_table(size):
+    index = geometry.relative_position_index(size)
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(np.prod(2 * np.array(size) - 1), 2)).astype(np.float32)
+    cotangent = rng.normal(size=(2, *index.shape)).astype(np.float32)
+    bias, pull = jax.vjp(lambda t: window.relative_bias(t, size), table)
+    np.testing.assert_array_equal(bias, table[index].transpose(2, 0, 1))
+    expected = np.zeros_like(table)
+    np.add.at(expected, index, cotangent.transpose(1, 2, 0))
+    np.testing.assert_allclose(pull(cotangent)[0], expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,36 @@
+"""Sources of a few records of each class: balanced, reproducible, nested, in order."""
+
+import numpy as np
+import pytest
+
+from swin_jax.data import fake, sources
+from swin_jax.errors import UserError
+
+
+def labels(source):
+    return [source[index]["label"] for index in range(len(source))]
+
+
+def test_every_class_has_as_many_records_and_the_order_is_kept():
+    source = fake.images(8, num_classes=3, num_examples=40)
+    chosen = sources.subset(source, per_class=5)
+    assert sorted(labels(chosen)) == [0] * 5 + [1] * 5 + [2] * 5 and chosen.class_names == source.class_names
+    assert list(chosen.indices) == sorted(set(chosen.indices)) and max(chosen.indices) < 40
+    for position, index in enumerate(chosen.indices):
+        np.testing.assert_array_equal(chosen[position]["image"], source[index]["image"])
+        assert chosen.record_name(position) == source.record_name(index)
+
+
+def test_the_seed_decides_and_more_records_contain_fewer():
+    source = fake.images(8, num_classes=4, num_examples=200)
+    few, many = sources.subset(source, 5, seed=1), sources.subset(source, 20, seed=1)
+    assert few.indices == sources.subset(source, 5, seed=1).indices != sources.subset(source, 5, seed=2).indices
+    assert set(few.indices) < set(many.indices)
+
+
+@pytest.mark.parametrize("per_class, found", [(14, 13), (0, 14)])
+def test_a_class_with_fewer_records_is_named(per_class, found):
+    source = fake.images(8, num_classes=3, num_examples=40)  # 14, 13 and 13
+    with pytest.raises(UserError, match=f"{per_class} records of each class.*has {found}") as error:
+        sources.subset(source, per_class)
+    assert error.value.exit_status == 2
