@@ -13,6 +13,7 @@ import numpy as np
 from swin_jax.task import Task, TrainState
 
 _GAP = 2  # white pixels between pictures
+_SHOWN = 96  # pixels that smaller images are enlarged to, in whole steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,9 @@ class Reconstruction:
                 batch = placement.put({key: batch[key] for key in ("image", "mask", "weight")}, batch_size)
                 if number == 0 and self.pictures:
                     kept = min(self.pictures, self.data.num_examples)
-                    drawn = {"reconstruction": grid(*(np.asarray(x)[:kept] for x in draw(state, batch, frozen)))}
+                    picture = grid(*(np.asarray(x)[:kept] for x in draw(state, batch, frozen)))
+                    times = max(_SHOWN // batch["image"].shape[1], 1)
+                    drawn = {"reconstruction": picture.repeat(times, axis=0).repeat(times, axis=1)}
                 pending, previous = measure(state, batch, frozen), pending
                 _add(sums, previous)
             _add(sums, pending)
