@@ -37,6 +37,7 @@ from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, sharding
 from swin_jax.config import parse_arg, spec
+from swin_jax.convert import simmim as convert_simmim
 from swin_jax.data import fake, image, masking, pipeline, sources
 from swin_jax.errors import UserError
 from swin_jax.evals.reconstruction import Reconstruction
@@ -111,6 +112,7 @@ def get_config(arg=None):
         auto_augment="",
     )
     mask = dict(size=ref("image_size"), cell=ref("mask_cell"), ratio=ref("mask_ratio"))
+    mask["patch"] = c.task.model.encoder.get_oneway_ref("patch_size")
     c.data = spec(
         pipeline.TrainData,
         source=train,
@@ -129,7 +131,7 @@ def get_config(arg=None):
         num_workers=16,
     )
     c.evals = dict(val=dict(every=5 * ref("steps_per_epoch"), run=spec(Reconstruction, data=val)))
-    c.init_from = spec(InitFrom)
+    c.init_from = spec(InitFrom, convert=spec(convert_simmim.pretrained))
     c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=5 * ref("steps_per_epoch"), keep=2)

@@ -29,7 +29,7 @@ ROWS = {
 def first_stage(variant: str, image_size: int, window: int, dtype: str, **fields) -> swin.Swin:
     """The first stage of a variant as a model of its own."""
     arguments = swin.VARIANTS[variant]
-    arguments |= {key: arguments[key][:1] for key in ("depths", "num_heads")}
+    arguments = arguments | {key: arguments[key][:1] for key in ("depths", "num_heads")}
     return swin.Swin(
         **arguments, **swin.V2, image_size=image_size, window_size=window, num_classes=0, dtype=dtype, **fields
     )

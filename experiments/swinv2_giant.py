@@ -39,6 +39,7 @@ from ml_collections.config_dict import placeholder
 from swin_jax import optim, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
+from swin_jax.convert import simmim as convert_simmim
 from swin_jax.data import fake, image, masking, pipeline, sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.reconstruction import Reconstruction
@@ -144,7 +145,7 @@ def simmim(c, no_decay):
         norm_target=47,
     )
     c.update(mask_cell=32, mask_ratio=0.6)
-    c.init_from = spec(InitFrom)
+    c.init_from = spec(InitFrom, convert=spec(convert_simmim.pretrained))
 
 
 def classification(c, stage):
@@ -187,6 +188,7 @@ def read_data(c, arg):
     if arg.stage == "simmim":
         augment.update(scale=(0.67, 1.0), interpolation="bilinear", auto_augment="")
         mask = dict(size=ref("image_size"), cell=ref("mask_cell"), ratio=ref("mask_ratio"))
+        mask["patch"] = c.task.model.encoder.get_oneway_ref("patch_size")
         augment = spec(masking.mask_train_transform, transform=augment, **mask)
         plain = spec(masking.mask_eval_transform, transform=plain, **mask)
     c.data = spec(

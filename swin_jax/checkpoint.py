@@ -137,30 +137,42 @@ def restore(
         path = pathlib.Path(manager.directory) / str(step)
         try:
             _check_whole(path)
-            saved, found = _saved_shapes(path), None
-            layout = abstract if saved == wanted else _stacked_as(saved, abstract)
-            if layout is not None:
-                parts = {name: ocp.args.StandardRestore(tree) for name, tree in _parts(layout).items()}
-                found = manager.restore(step, args=ocp.args.Composite(**parts, meta=ocp.args.JsonRestore()))
+            saved = _saved_shapes(path)
         except Exception as error:
-            aside = pathlib.Path(manager.directory).parent / "damaged_checkpoints" / str(step)
-            last = _first_line(error)
-            warn(f"the checkpoint of step {step} is damaged ({last})" + (f"; it is moved to {aside}" if write else ""))
-            if write:
-                _move_aside(manager, path, aside)
+            last = _set_aside(manager, path, error, warn, write)
             continue
-        if found is None:
+        layout = abstract if saved == wanted else _stacked_as(saved, abstract)
+        if layout is None:
             raise _other_model(path, saved, wanted)
+        parts = {name: ocp.args.StandardRestore(tree) for name, tree in _parts(layout).items()}
+        try:
+            found = manager.restore(step, args=ocp.args.Composite(**parts, meta=ocp.args.JsonRestore()))
+        except Exception as error:
+            last = _set_aside(manager, path, error, warn, write)
+            continue
         rest = found["rest"]
         ema = found["ema"] if abstract.ema is not None else None
         state = TrainState(rest["step"], found["params"], rest["opt_state"], rest["mutable"], ema)
         return (state if layout is abstract else _restack(state, abstract)), found["meta"]
     if steps:
-        moved = f". They are in {aside.parent} now; the same command starts from scratch" if write else ""
+        moved = f". They are in {_damaged(manager)} now; the same command starts from scratch" if write else ""
         raise UserError(
             f"none of the checkpoints in {manager.directory} (steps {sorted(steps)}) can be read: {last}{moved}"
         )
     return None
+
+
+def _damaged(manager: ocp.CheckpointManager) -> pathlib.Path:
+    return pathlib.Path(manager.directory).parent / "damaged_checkpoints"
+
+
+def _set_aside(manager, path: pathlib.Path, error: Exception, warn: Callable[[str], None], write: bool) -> str:
+    """Tells of a damaged checkpoint, moves it away where `write`, and returns what is wrong with it."""
+    aside, reason = _damaged(manager) / path.name, _first_line(error)
+    warn(f"the checkpoint of step {path.name} is damaged ({reason})" + (f"; it is moved to {aside}" if write else ""))
+    if write:
+        _move_aside(manager, path, aside)
+    return reason
 
 
 def _stacked_as(saved: dict[str, tuple[int, ...]], abstract: TrainState) -> TrainState | None:

@@ -11,6 +11,8 @@ import math
 import numpy as np
 
 Size = int | tuple[int, ...]
+SMALL = ("shrink", "axis", "keep")
+CPB_HIDDEN = 512  # of the MLP of the continuous position bias
 
 # What the official code adds to the logits of pairs that shifting brought into one window without being neighbours.
 MASKED = -100.0
@@ -69,7 +71,7 @@ def fit(grid: tuple[int, ...], window: tuple[int, ...], small: str) -> tuple[tup
         if any(g <= w for g, w in zip(grid, window, strict=True)):
             return (min(grid),) * len(grid), (0,) * len(grid)
         return window, half
-    raise ValueError(f"small={small!r} is none of 'shrink', 'axis', 'keep'")
+    raise ValueError(f"small={small!r} is none of {SMALL}")
 
 
 def stage_geometry(model) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:

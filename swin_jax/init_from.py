@@ -52,7 +52,9 @@ class InitFrom:
             params, ema, _ = checkpoint.load_params(pathlib.Path(self.path))
             params = params if ema is None else ema
             found = flatten(self.convert({"params": params}, task.model)["params"] if self.convert else params)
-        elif not pathlib.Path(self.path).is_file() or self.convert is None:
+        elif pathlib.Path(self.path).is_file() and self.convert is None:
+            raise UserError(f"init_from.path={self.path}: this experiment reads no files of weights; give a workdir", 2)
+        elif not pathlib.Path(self.path).is_file():
             raise UserError(
                 f"init_from.path={self.path} is neither a workdir with checkpoints nor a file of weights", 2
             )

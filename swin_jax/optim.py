@@ -20,8 +20,8 @@ import numpy as np
 import optax
 
 from swin_jax.errors import UserError
-from swin_jax.names import map_named
-from swin_jax.stacking import multipliers
+from swin_jax.names import flatten
+from swin_jax.stacking import multipliers, official_names
 
 # What is 1-D in the official layout: norm weights, biases. Judged by name: an attention bias is (3, heads, d) here.
 _ONE_DIMENSIONAL = (r"(^|[._])bias$", r"(^|\.)e?norm\d*\.weight$")
@@ -349,7 +349,7 @@ def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
         found = set(jax.tree.leaves(tree))
         partly = any(np.ndim(f) for f in jax.tree.leaves(multipliers(trained, params)))
         if len(found) < 2 and not partly:
-            names = jax.tree.leaves(map_named(lambda name, _: name, params))
+            names = [name for path, leaf in flatten(params).items() for name in official_names(path, leaf)]
             what = "every parameter" if "frozen" in found else "no parameter"
             raise UserError(f"freeze='{freeze}' matches {what}; names are such as {', '.join(_sample(names))}")
         return tree

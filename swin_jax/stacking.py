@@ -24,8 +24,8 @@ _BLOCK = re.compile(r"^((?:.*/)?layers_(\d+))/blocks_(\d+)/(.*)$")
 
 def unit_size(depth: int, main_norm_every: int) -> int:
     """Blocks per unit of a stage, or 0 where its blocks don't make two whole units and stay as they are."""
-    size = math.lcm(2, main_norm_every or 1)
-    size = 2 if depth < size else size  # a stage too short for the norm to come round has none
+    reached = main_norm_every if main_norm_every <= depth else 0  # a shorter stage has no such norm
+    size = math.lcm(2, reached or 1)
     return size if depth % size == 0 and depth // size > 1 else 0
 
 

@@ -46,11 +46,8 @@ def official_buffers(model) -> dict[str, np.ndarray]:
 def coordinate_windows(model) -> list[tuple[int, ...]]:
     """The window that scales the coordinates of each stage's continuous bias: the pretraining's or the stage's own."""
     windows = geometry.stage_geometry(model)[1]
-    given = model.pretrained_window_sizes or (0,) * len(windows)
-    axes = len(windows[0])
-    return [
-        tuple(p or w for p, w in zip(geometry.per_axis(scale, axes), window)) for scale, window in zip(given, windows)
-    ]
+    given = geometry.per_stage(model.pretrained_window_sizes or (0,), len(windows), len(windows[0]), one_each=True)
+    return [tuple(p or w for p, w in zip(*pair)) for pair in zip(given, windows, strict=True)]
 
 
 def read_coordinates(table: np.ndarray) -> tuple[int, int]:

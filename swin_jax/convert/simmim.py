@@ -5,13 +5,13 @@ Official names and shapes are those of `SimMIM` of models/simmim.py in microsoft
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from swin_jax import geometry
+from swin_jax.convert import family, read, rules, swin
 from swin_jax.convert import infer as swin_infer
-from swin_jax.convert import rules, swin
 from swin_jax.errors import UserError
 
 _TOKEN, _DECODER = "encoder.mask_token", "decoder.0."
@@ -53,6 +53,10 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
         name.replace(".attn.rpe_mlp.", ".attn.cpb_mlp."): value
         for name, value in rules.drop_buffers(rules.strip_wrappers(state_dict)).items()
     }
+    if other := family.recognise(found, geometry.num_axes(model.encoder)):
+        raise UserError(other)
+    if _TOKEN not in found and "layers.0.blocks.0.norm1.weight" in found:
+        raise UserError(f"not a pretrained SimMIM but a Swin without decoder and {_TOKEN}: fill a Swin with it")
     rules.check(found, official_shapes(model), _describe(model))
     own = (_TOKEN, _DECODER + "weight", _DECODER + "bias")
     encoder = {name.removeprefix("encoder."): value for name, value in found.items() if name not in own}
@@ -60,6 +64,27 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     kernel = np.ascontiguousarray(np.moveaxis(kernel, (1, 0), (-2, -1)))
     params = swin.from_official(encoder, model.encoder)["params"]
     return {"params": {"encoder": params, "mask_token": token, "decoder": {"kernel": kernel, "bias": bias}}}
+
+
+def load_pretrained(source, model) -> dict:
+    """Reads a pretrained SimMIM.
+
+    Args:
+        source: a file of `convert.read`, or {'params': ...} of a SimMIM, which stays as it is.
+        model: the `models.simmim.SimMIM` to fill.
+
+    Returns:
+        {'params': nested dict of float32 numpy arrays}.
+
+    Raises:
+        UserError: an unreadable file or weights that do not fit.
+    """
+    return dict(source) if isinstance(source, Mapping) else from_official(read(source), model)
+
+
+def pretrained() -> Callable:
+    """`load_pretrained` for an experiment file."""
+    return load_pretrained
 
 
 def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, np.ndarray]:

@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 # Hidden units of the MLP that computes a continuous bias, in every official model.
-CPB_HIDDEN = 512
 
 
 def official_shapes(model) -> dict[str, tuple[int, ...]]:
@@ -83,9 +82,9 @@ def _block_shapes(name: str, dim: int, heads: int, window: tuple[int, ...], mode
         if model.qkv_bias:
             shapes |= {f"{name}.attn.q_bias": (dim,), f"{name}.attn.v_bias": (dim,)}
     if model.continuous_bias:
-        shapes[f"{name}.attn.cpb_mlp.0.weight"] = (CPB_HIDDEN, len(window))
-        shapes[f"{name}.attn.cpb_mlp.0.bias"] = (CPB_HIDDEN,)
-        shapes[f"{name}.attn.cpb_mlp.2.weight"] = (heads, CPB_HIDDEN)
+        shapes[f"{name}.attn.cpb_mlp.0.weight"] = (geometry.CPB_HIDDEN, len(window))
+        shapes[f"{name}.attn.cpb_mlp.0.bias"] = (geometry.CPB_HIDDEN,)
+        shapes[f"{name}.attn.cpb_mlp.2.weight"] = (heads, geometry.CPB_HIDDEN)
     else:
         shapes[f"{name}.attn.relative_position_bias_table"] = (math.prod(2 * w - 1 for w in window), heads)
     shapes[f"{name}.attn.qkv.weight"] = (3 * dim, dim)

@@ -19,6 +19,7 @@ from swin_jax.models.layers import PatchEmbed, init_linear, layer_norm
 from swin_jax.models.swin_blocks import REMAT, Stage, window_and_shift
 from swin_jax.models.swin_presets import PRESETS, V2, VARIANTS  # noqa: F401
 from swin_jax.names import flatten, unflatten
+from swin_jax.ops import attention
 
 
 class Swin(nn.Module):
@@ -44,7 +45,7 @@ class Swin(nn.Module):
         out_norms: stages whose maps get a norm of their own; such a model is a backbone without final norm and head.
         dtype: of matrix products and the residual stream, 'float32' or 'bfloat16'.
         param_dtype: of the parameters.
-        attention: an implementation of `ops.attention`, or one per stage.
+        attention: an implementation of `ops.attention` for each stage, a 1-tuple being repeated.
         remat: what of a block is computed again in the backward pass: 'none', 'full', or all but matrix products
             ('dots') or all but those without batch dimensions ('dots_no_batch', which recomputes q k).
         scan: equal blocks are a loop over stacked parameters: compiled once, see `swin_jax.stacking`.
@@ -73,7 +74,7 @@ class Swin(nn.Module):
     out_norms: tuple[int, ...] = ()
     dtype: str = "float32"
     param_dtype: str = "float32"
-    attention: str | tuple[str, ...] = "xla"
+    attention: tuple[str, ...] = ("xla",)
     remat: str = "none"
     scan: bool = False
 
@@ -89,7 +90,7 @@ class Swin(nn.Module):
         depth = sum(self.depths)
         rates = [self.drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
         pretrained = geometry.per_stage(self.pretrained_window_sizes or (0,), stages, axes, one_each=True)
-        implementations = (self.attention,) if isinstance(self.attention, str) else tuple(self.attention)
+        implementations = _implementations(self)
         starts = np.cumsum((0, *self.depths))
 
         def stage(s):
@@ -101,7 +102,7 @@ class Swin(nn.Module):
                 cosine=self.cosine_attention,
                 continuous_bias=self.continuous_bias,
                 qkv_bias=self.qkv_bias,
-                implementation=implementations[s if len(implementations) > 1 else 0],
+                implementation=implementations[s],
             )
             block_fields = dict(
                 dim=dims[s],
@@ -260,13 +261,40 @@ def _check(model: Swin) -> None:
         raise ValueError(f"depths={model.depths} and num_heads={model.num_heads} are of different lengths")
     if model.remat not in ("none", *REMAT):
         raise ValueError(f"remat={model.remat!r} is none of {('none', *REMAT)}")
-    if not isinstance(model.attention, str) and len(model.attention) not in (1, stages):
-        raise ValueError(f"attention={model.attention} is neither one implementation nor one per stage")
+    if any(name not in attention.IMPLEMENTATIONS for name in _implementations(model)):
+        raise ValueError(f"attention={model.attention} has others than {attention.IMPLEMENTATIONS}")
+    if model.small not in geometry.SMALL:
+        raise ValueError(f"small={model.small!r} is none of {geometry.SMALL}")
+    if model.main_norm_every < 0:
+        raise ValueError(f"main_norm_every={model.main_norm_every} is negative")
+    _check_sizes(model)
     if any(not 0 <= s < stages for s in model.out_norms):
         raise ValueError(f"out_norms={model.out_norms} names stages that are not there; they are 0 to {stages - 1}")
     for dim, heads in zip(stage_dims(model), model.num_heads, strict=True):
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide {dim} channels")
+
+
+def _check_sizes(model: Swin) -> None:
+    for name in ("image_size", "patch_size", "window_size", "merge_size"):
+        value = getattr(model, name)
+        sizes = np.concatenate([np.atleast_1d(entry) for entry in np.atleast_1d(np.asarray(value, object))])
+        if any(size < 1 for size in sizes):
+            raise ValueError(f"{name}={value} must be at least 1")
+        if not isinstance(value, int) and len(value) > 3 and all(isinstance(entry, int) for entry in value):
+            raise ValueError(
+                f"{name}={value} has one entry per axis; one per stage is written ((12, 12), (12, 12), ...)"
+            )
+
+
+def _implementations(model: Swin) -> tuple[str, ...]:
+    given, stages = (
+        (model.attention,) if isinstance(model.attention, str) else tuple(model.attention),
+        len(model.depths),
+    )
+    if len(given) not in (1, stages):
+        raise ValueError(f"attention={model.attention} is neither one implementation nor one per stage")
+    return given * stages if len(given) == 1 else given
 
 
 def stage_dims(model: Swin) -> list[int]:

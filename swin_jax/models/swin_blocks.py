@@ -17,7 +17,6 @@ from swin_jax.models.layers import Mlp, drop_path, init_linear, layer_norm
 from swin_jax.ops import attention, window
 
 MAX_LOGIT_SCALE = math.log(100)
-CPB_HIDDEN = 512
 
 # What the backward pass recomputes, by name; 'none' keeps everything.
 REMAT = {
@@ -79,7 +78,7 @@ class WindowAttention(nn.Module):
                 self.v_bias = self.param("v_bias", nn.initializers.zeros, (h, self.dim // h), dtype)
             self.logit_scale = self.param("logit_scale", nn.initializers.constant(math.log(10)), (h, 1, 1), dtype)
         if self.continuous_bias:
-            self.cpb_mlp_0 = nn.Dense(CPB_HIDDEN, **shared)
+            self.cpb_mlp_0 = nn.Dense(geometry.CPB_HIDDEN, **shared)
             self.cpb_mlp_2 = nn.Dense(h, use_bias=False, **shared)
         else:
             rows = math.prod(2 * w - 1 for w in self.window)
@@ -91,12 +90,24 @@ class WindowAttention(nn.Module):
     def __call__(self, x: jax.Array, regions: jax.Array | None, windows: int) -> jax.Array:
         """x is (B * nW, N, C), `windows` is nW; see `ops.attention.window_attention`."""
         tokens = x.shape[1]
-        qkv = self.cosine_qkv(x) if self.cosine else self.dot_qkv(x)
         # The corner is what the official video code takes where the grid is smaller than the window.
         bias = window.relative_bias(self.bias_table(), self.window)[:, :tokens, :tokens]  # (h, N, N)
         if self.is_mutable_collection("attention") and not self.is_initializing():
-            self.sow("attention", "weights", attention.attention_weights(qkv, bias, regions))
-        return self.proj(attention.window_attention(qkv, bias, regions, windows, self.implementation))
+            self.sow("attention", "weights", attention.attention_weights(self.heads(x), bias, regions))
+        if self.implementation != "sequential" or self.is_initializing():
+            return self.attend(x, bias, regions)
+        # The projections are inside the loop: q, k and v of all windows would be three maps and their gradients.
+        params, plain = self.variables["params"], self.clone(parent=None)
+        attend = lambda x, region: plain.apply({"params": params}, x, bias, region, method="attend")  # noqa: E731
+        return attention.sequential(attend, x, regions, windows)
+
+    def attend(self, x: jax.Array, bias: jax.Array, regions: jax.Array | None) -> jax.Array:
+        """(B * nW, N, C) to the same, windows all at once."""
+        return self.proj(attention.window_attention(self.heads(x), bias, regions))
+
+    def heads(self, x: jax.Array) -> jax.Array:
+        """q, k and v of all heads, q scaled: (B * nW, N, 3, h, d)."""
+        return self.cosine_qkv(x) if self.cosine else self.dot_qkv(x)
 
     def bias_table(self) -> jax.Array:
         """The bias for every difference of positions: (prod(2 * window - 1), h) float32."""

@@ -3,6 +3,9 @@
 One function with implementations by name; 'xla' is the plain one that the others are held to.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -40,16 +43,34 @@ def window_attention(
         raise ValueError(f"attention implementation {implementation!r} is none of {IMPLEMENTATIONS}")
     if implementation == "xla":
         return _attend(qkv, bias, regions)
-    # The batch stays whole, so that a mesh may split it: windows of an image are what is looped over.
-    split = jnp.moveaxis(qkv.reshape(-1, windows, *qkv.shape[1:]), 1, 0)  # (nW, B, N, 3, h, d)
+    return sequential(lambda x, region: _attend(x, bias, region), qkv, regions, windows)
 
-    @jax.checkpoint  # without it the loop keeps every window's weights for the backward pass
+
+def sequential(
+    attend: Callable[[jax.Array, jax.Array | None], jax.Array], x: jax.Array, regions: jax.Array | None, windows: int
+) -> jax.Array:
+    """Applies a function to one window of each image after the other, and once more in the backward pass.
+
+    Args:
+        attend: (x (B, N, ...), regions (1, N) or None) -> (B, N, ...).
+        x: (B * nW, N, ...), windows of one image contiguous.
+        regions: (nW, N) or None.
+        windows: nW.
+
+    Returns:
+        (B * nW, N, ...).
+    """
+    # The batch stays whole, so that a mesh may split it: windows of an image are what is looped over.
+    split = jnp.moveaxis(x.reshape(-1, windows, *x.shape[1:]), 1, 0)  # (nW, B, N, ...)
+
+    # Without the checkpoint the loop keeps every window's weights for the backward pass.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
     def one_window(inputs):
-        qkv, region = inputs
-        return _attend(qkv, bias, None if region is None else region[None])
+        x, region = inputs
+        return attend(x, None if region is None else region[None])
 
     out = jax.lax.map(one_window, (split, None if regions is None else jnp.asarray(regions)))
-    return jnp.moveaxis(out, 0, 1).reshape(qkv.shape[0], qkv.shape[1], *qkv.shape[3:])
+    return jnp.moveaxis(out, 0, 1).reshape(x.shape[0], *out.shape[2:])
 
 
 def attention_weights(qkv: jax.Array, bias: jax.Array, regions: jax.Array | None = None) -> jax.Array:

@@ -45,6 +45,10 @@ class MaskedImageModeling:
     accumulate: int = 1
     ema_decay: float = 0.0
 
+    def __post_init__(self):
+        if self.norm_target and (self.norm_target < 3 or self.norm_target % 2 == 0):
+            raise ValueError(f"norm_target={self.norm_target} must be odd and at least 3, or 0")
+
     def init(self, key: jax.Array) -> TrainState:
         """Parameters from the model's own initialisers; the average starts at them."""
         size = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size

@@ -133,10 +133,11 @@ def test_a_path_that_holds_no_weights_is_an_error(tmp_path, weights):
     for init in (
         InitFrom(path=str(tmp_path / "nothing"), convert=dict),
         InitFrom(path=str(tmp_path), convert=dict),
-        InitFrom(path=str(weights)),
     ):
         with pytest.raises(UserError, match="neither a workdir with checkpoints nor a file of weights"):
             init.load(Task, shapes(params()))
+    with pytest.raises(UserError, match="this experiment reads no files of weights"):
+        InitFrom(path=str(weights)).load(Task, shapes(params()))
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="no checkpoint in"):
         InitFrom(path=str(tmp_path)).load(Task, shapes(params()))

@@ -272,7 +272,7 @@ def test_the_training_step_of_the_giant_is_lowered_within_a_minute(stage):
         "mask": jax.ShapeDtypeStruct((c.batch_size, size // 32, size // 32), np.uint8),
     }
     state = jax.eval_shape(task.init, jax.random.key(0))
-    began = time.monotonic()
+    began = time.process_time()  # not the clock: the machine may be busy
     program = jax.jit(task.train_step, donate_argnums=0).lower(state, batch, {}).as_text()
-    assert time.monotonic() - began < 60
+    assert time.process_time() - began < 60
     assert "x2048x" in program and "stablehlo.while" in program

@@ -131,9 +131,20 @@ def test_unstack_undoes_stack():
     )
 
 
-@pytest.mark.parametrize("depth, every, unit", [(18, 0, 2), (42, 6, 6), (4, 6, 2), (2, 0, 0), (7, 0, 0), (20, 6, 0)])
+@pytest.mark.parametrize(
+    "depth, every, unit", [(18, 0, 2), (42, 6, 6), (4, 6, 2), (2, 0, 0), (7, 0, 0), (20, 6, 0), (4, 3, 0)]
+)
 def test_unit_size(depth, every, unit):
     assert stacking.unit_size(depth, every) == unit
+
+
+@pytest.mark.parametrize("depth, every", [(4, 0), (4, 3), (6, 3), (8, 5), (12, 6), (4, 6), (5, 2)])
+def test_scanned_and_plain_models_have_the_same_parameters(depth, every):
+    plain, scanned = (
+        flatten(stacking.unstack(swin.param_shapes(model(scan, depths=(1, depth), main_norm_every=every))["params"]))
+        for scan in (False, True)
+    )
+    assert {path: leaf.shape for path, leaf in plain.items()} == {path: leaf.shape for path, leaf in scanned.items()}
 
 
 def test_names_of_the_elements_of_a_stacked_leaf():

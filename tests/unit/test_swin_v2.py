@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import stacking
 from swin_jax.models import swin
 from swin_jax.names import flatten
 
@@ -143,7 +142,12 @@ def test_memory_tools_change_nothing(fields):
     [
         (dict(remat="some"), "'none', 'full'"),
         (dict(attention=("xla", "xla", "xla")), "one per stage"),
+        (dict(attention=("flesh",)), "'sequential'"),
         (dict(out_norms=(2,)), "0 to 1"),
+        (dict(window_size=0), "window_size=0 must be at least 1"),
+        (dict(window_size=(4, 4, 4, 2)), "one entry per axis"),
+        (dict(main_norm_every=-1), "negative"),
+        (dict(small="grow", num_classes=0), "'shrink', 'axis', 'keep'"),
         (dict(param_dtype="int8"), "param_dtype='int8'"),
         (dict(pretrained_window_sizes=(1, 2, 3)), "3 entries for 2 stages"),
     ],
@@ -164,4 +168,3 @@ def test_attention_weights_can_be_captured():
     weights = kept["attention"]["layers_0"]["blocks_1"]["attn"]["weights"][0]
     assert weights.shape == (2 * 4, 1, 16, 16)
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
-    assert stacking.unit_size(2, 0) == 0
