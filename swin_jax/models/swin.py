@@ -45,7 +45,8 @@ class Swin(nn.Module):
         out_norms: stages whose maps get a norm of their own; such a model is a backbone without final norm and head.
         dtype: of matrix products and the residual stream, 'float32' or 'bfloat16'.
         param_dtype: of the parameters.
-        attention: an implementation of `ops.attention` for each stage, a 1-tuple being repeated.
+        attention: an implementation of `ops.attention` for each stage, a 1-tuple being repeated. Under 'sequential' the
+            projections are part of the loop over windows, and the MLP runs over one row of windows at a time.
         remat: what of a block is computed again in the backward pass: 'none', 'full', or all but matrix products
             ('dots') or all but those without batch dimensions ('dots_no_batch', which recomputes q k).
         scan: equal blocks are a loop over stacked parameters: compiled once, see `swin_jax.stacking`.

@@ -171,10 +171,10 @@ class Block(nn.Module):
         draws = (None, None) if draws is None else draws
         if self.post_norm:
             x = x + drop_path(self.norm1(self.attend(x)), draws[0], rate)
-            x = x + drop_path(self.norm2(self.mlp(x)), draws[1], rate)
+            x = x + drop_path(self.norm2(self.feed_forward(x)), draws[1], rate)
         else:
             x = x + drop_path(self.attend(self.norm1(x)), draws[0], rate)
-            x = x + drop_path(self.mlp(self.norm2(x)), draws[1], rate)
+            x = x + drop_path(self.feed_forward(self.norm2(x)), draws[1], rate)
         return self.enorm(x) if self.main_norm else x
 
     def attend(self, x: jax.Array) -> jax.Array:
@@ -192,6 +192,16 @@ class Block(nn.Module):
         if any(shift):
             x = jnp.roll(x, shift, axes)
         return x[(slice(None), *(slice(n) for n in spatial))]
+
+    def feed_forward(self, x: jax.Array) -> jax.Array:
+        """The MLP; where windows come one at a time, it takes one row of windows at a time."""
+        rows, size = x.shape[1], self.attn_fields["window"][0]
+        if self.attn_fields["implementation"] != "sequential" or self.is_initializing() or rows % size:
+            return self.mlp(x)
+        params, plain = self.mlp.variables["params"], self.mlp.clone(parent=None)
+        pieces = x.reshape(-1, math.prod(x.shape[2:-1]) * size, x.shape[-1])  # (B * H / w, w * W, C)
+        apply = lambda piece, _: plain.apply({"params": params}, piece)  # noqa: E731
+        return attention.sequential(apply, pieces, None, rows // size).reshape(x.shape)
 
     @nn.nowrap
     def geometry(self, spatial: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
