@@ -15,13 +15,17 @@ from swin_jax.sharding import SWIN_RULES, Partition, Placement, make_mesh, repli
 from swin_jax.tasks.classification import Classification
 
 
-@pytest.fixture(scope="module")
-def shapes():
+def state_shapes(**fields):
     """A TrainState of shapes, with an average: 2 and 4 heads, 8 and 16 channels."""
     model = Swin(num_classes=5, image_size=8, patch_size=2, in_channels=1, embed_dim=8, depths=(1, 1), num_heads=(2, 4),
-                 window_size=2)  # fmt: skip
+                 window_size=2, **fields)  # fmt: skip
     task = Classification(model, optim.adamw(optim.constant(1e-3)), 8, 5, 1, ema_decay=0.9)
     return jax.eval_shape(task.init, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return state_shapes()
 
 
 def specs(shardings):
@@ -72,10 +76,12 @@ def test_swin_rules_split_heads_and_hidden_width_over_tensor(shapes):
 
 
 def test_every_rule_names_a_parameter_of_both_stages(shapes):
-    paths = names.flatten(shapes.params)
+    v2 = state_shapes(cosine_attention=True, post_norm=True, continuous_bias=True)
+    paths = {version: names.flatten(state.params) for version, state in (("v1", shapes), ("v2", v2))}
     for regex, axes in SWIN_RULES:
-        hit = [path for path in paths if re.search(regex, path)]
-        assert len(hit) == 2 and all(len(paths[path].shape) == len(axes) for path in hit)
+        hit = {(v, path): x for v in paths for path, x in paths[v].items() if re.search(regex, path)}
+        assert {path.split("/")[0] for _, path in hit} == {"layers_0", "layers_1"}, regex
+        assert all(len(x.shape) == len(axes) for x in hit.values()), regex
 
 
 def test_optimizer_state_and_average_lie_as_the_parameters_do(shapes):
