@@ -5,11 +5,12 @@
 For each of three seeds: pretraining without labels, then fine-tuning with 1 % (600) or 10 % (6,000) of the labels.
 Against it the same network from scratch with the same labels, augmentation and batch size, and as many updates as
 pretraining and fine-tuning together; an update costs the same in both but for the decoder, 1 % of the work. With 1 % of
-the labels the learning rate from scratch and its length (all of these updates, or a third) are the best of 3 x 2 by
+the labels the learning rate from scratch and its length (all of these updates, or 3,500) are the best of 3 x 2 by
 accuracy on 5,000 held-out labelled training images, seed 0; with 10 % the rate is the same and all updates are used.
 The numbers are test accuracies at the last step; nothing is chosen on the test set.
 
-Runs go side by side, one core each. Finished ones are skipped, so that a killed study goes on.
+Runs go side by side, one core each. Finished ones are skipped and interrupted ones go on from their newest checkpoint,
+so that a killed study goes on; its times are those of the last attempt of each run.
 """
 
 import argparse
@@ -93,13 +94,22 @@ class Runner:
         return self.pool.submit(lambda: [self._run(run) for run in runs])
 
     def _run(self, run: Run) -> None:
-        if results(self.out, run):
+        if time_file(self.out, run).exists():
             return
         core = self.cores.get()
+        try:
+            began, usage = time.time(), self._train(run, core)
+        finally:
+            self.cores.put(core)
+        spent = dict(began=began, ended=time.time(), cpu_seconds=usage.ru_utime + usage.ru_stime)
+        time_file(self.out, run).write_text(json.dumps(spent) + "\n")
+        found = {key: round(value, 4) for key, value in results(self.out, run).items()}
+        print(f"{time.strftime('%H:%M:%S')}  {run.name}  {(time.time() - began) / 60:.1f} min  {found}", flush=True)
+
+    def _train(self, run: Run, core: int | None):
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
         environment = os.environ | {"XLA_FLAGS": flags, "OMP_NUM_THREADS": "1"}
         pin = (lambda: os.sched_setaffinity(0, {core})) if core is not None else None
-        began = time.time()
         with open(self.out / f"{run.name}.log", "a") as log:
             process = subprocess.Popen(
                 run.command(self.out, self.data_dir),
@@ -111,21 +121,20 @@ class Runner:
             )
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-        self.cores.put(core)
         if process.returncode:
             raise SystemExit(f"error: {run.name} ended with status {process.returncode}; see {log.name}")
-        spent = dict(began=began, ended=time.time(), cpu_seconds=usage.ru_utime + usage.ru_stime)
-        (self.out / run.name / "time.json").write_text(json.dumps(spent) + "\n")
-        found = {key: round(value, 4) for key, value in results(self.out, run).items()}
-        print(f"{time.strftime('%H:%M:%S')}  {run.name}  {(time.time() - began) / 60:.1f} min  {found}", flush=True)
+        return usage
+
+
+def time_file(out: pathlib.Path, run: Run) -> pathlib.Path:
+    """Where the time of a finished run stands; it is there once everything else of the run is."""
+    return out / run.name / "time.json"
 
 
 def results(out: pathlib.Path, run: Run) -> dict[str, float]:
-    """The evaluations of a finished run's last step, by name; {} of one that is not finished."""
-    path = out / run.name / "metrics.jsonl"
-    if not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    """The evaluations of a finished run's last step, by name."""
+    text = (out / run.name / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
     last = [line for line in lines if line["step"] == run.steps]
     return {key[5:]: value for line in last for key, value in line.items() if key.startswith("eval/")}
 
@@ -171,7 +180,7 @@ def compare(ours: list[float], theirs: list[float]) -> dict:
 
 def spent(out: pathlib.Path, runs: set[Run]) -> dict[str, float]:
     """Minutes of all runs: of the processors, and by the clock where at least one run was going."""
-    times = sorted((json.loads((out / run.name / "time.json").read_text()) for run in runs), key=lambda t: t["began"])
+    times = sorted((json.loads(time_file(out, run).read_text()) for run in runs), key=lambda t: t["began"])
     wall, until = 0.0, 0.0
     for t in times:
         wall += max(t["ended"] - max(t["began"], until), 0.0)

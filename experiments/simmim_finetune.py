@@ -23,8 +23,9 @@ Published top-1 (the README of microsoft/SimMIM and arXiv 2206.04664; theirs, no
     generation=v2,variant=giant_1b     86.46   14
 
 Those of version 2 start from 500,000 updates on ImageNet-1K, the first four from `start` epochs. For the last four
-no configuration was released: small has base's values here, the others those of version 1's large. The released
-script computes in float32, `--config.task.model.dtype=float32`.
+no configuration was released: small has base's values here, the others those of version 1's large, and huge the norm
+on the residual stream of the pretraining (`--config.task.model.main_norm_every=0` leaves it out). The released script
+computes in float32, `--config.task.model.dtype=float32`.
 
 The learning rate of a layer falls by `layer decay` for each layer further down; all layers share the rate that the
 warm-up starts from and the last one. Quirks of the published runs are the default: `warmup_prefix=False`, `delay=1`.
@@ -63,7 +64,9 @@ def get_config(arg=None):
     if arg.variant not in LAYER_DECAY[arg.generation]:
         raise UserError(f"variant={arg.variant} is one of version 2: add generation=v2", 2)
     layer_decay = LAYER_DECAY[arg.generation][arg.variant]
-    if arg.start == "100ep" and arg.variant == "base" and not v2:
+    if arg.start == "100ep":
+        if v2 or arg.variant != "base":
+            raise UserError("start=100ep is published for generation=v1,variant=base only", 2)
         layer_decay = 0.9
     c = ConfigDict(dict(seed=0, epochs=100, warmup_epochs=20, batch_size=2048, num_train=1_281_167, num_classes=1000))
     c.update(image_size=size, base_lr=1.25e-3, warmup_lr=2.5e-7, min_lr=2.5e-7, max_bad_records=1000)

@@ -29,7 +29,9 @@ each process's batch. For a part of the data: `--config.data.source.split=train[
 
 `weight_decay=published`: the released script means to spare the position tables, version 2's bias MLPs and
 temperatures, but misspells them, so they are decayed. `weight_decay=corrected` spares them. Further quirks of the
-published runs are the default: `warmup_prefix=False` (100ep) and `delay=1`.
+published runs are the default: `warmup_prefix=False` (100ep) and `delay=1`. Version 2's huge has a norm on the residual
+stream every 6 blocks, which is not said of the published one; `--config.task.model.encoder.main_norm_every=0` leaves it
+out.
 """
 
 from ml_collections import ConfigDict

@@ -14,6 +14,7 @@ from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, sharding
 from swin_jax.config import parse_arg, spec
+from swin_jax.convert import finetune
 from swin_jax.data import fake, image, pipeline, sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.init_from import InitFrom
@@ -93,7 +94,7 @@ def get_config(arg=None):
         transform=spec(image.eval_transform, **transform),
         batch_size=64,
     )
-    c.init_from = spec(InitFrom)
+    c.init_from = spec(InitFrom, convert=spec(finetune.pretrained))
     c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)

@@ -22,7 +22,7 @@ What each of the three changes brings (the paper's ablation, top-1 at window 8; 
     81.5   83.2   83.6   $V.post_norm=false $V.cosine_attention=false $V.continuous_bias=false      version 1
     81.6   83.3   83.8   $V.cosine_attention=false $V.continuous_bias=false
     81.7   83.6   84.1   $V.continuous_bias=false
-    81.8   83.7   84.2                                                                              version 2
+    81.8   83.7   84.2                                              version 2 (small, base: the README's)
 
 where `V=--config.task.model`. Any other combination of the three works as well.
 
@@ -36,6 +36,7 @@ from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, sharding
 from swin_jax.config import parse_arg, spec
+from swin_jax.convert import finetune
 from swin_jax.data import fake, image, pipeline, sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.init_from import InitFrom
@@ -121,7 +122,7 @@ def get_config(arg=None):
         transform=spec(image.eval_transform, **transform),
         batch_size=64,
     )
-    c.init_from = spec(InitFrom)
+    c.init_from = spec(InitFrom, convert=spec(finetune.pretrained))
     c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)

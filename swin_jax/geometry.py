@@ -96,6 +96,12 @@ def stage_grids(model, image: tuple[int, ...]) -> list[tuple[int, ...]]:
     return grids
 
 
+def total_stride(model, axes: int) -> tuple[int, ...]:
+    """Pixels per token of the last stage, along each axis."""
+    patch, merge = per_axis(model.patch_size, axes), per_axis(model.merge_size, axes)
+    return tuple(p * m ** (len(model.depths) - 1) for p, m in zip(patch, merge))
+
+
 @functools.lru_cache
 def shift_regions(spatial: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]) -> np.ndarray:
     """Which region of the rolled map each token of each window comes from; windows attend within regions only.

@@ -27,7 +27,7 @@ python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--conf
   predict a folder of images with DIR's checkpoint: predictions.csv and predictions.png in DIR
     ... --predict=my_images
   try an experiment without its data
-    python -m swin_jax.launch --config=experiments/swin_in1k.py:fake --workdir=/tmp/try
+    python -m swin_jax.launch --config=experiments/swin_in1k.py:fake --workdir=runs/try
 """
 
 

@@ -62,10 +62,9 @@ def read_coordinates(table: np.ndarray) -> tuple[int, int]:
     Raises:
         UserError: a window that is not square, or coordinates of another formula.
     """
-    side = table.shape[1]
-    if table.ndim != 4 or table.shape[2] != side:
+    if table.ndim != 4 or table.shape[1] != table.shape[2]:
         raise UserError("cannot infer window_size: a relative_coords_table is not of a square window")
-    window = (side + 1) // 2
+    window = (table.shape[1] + 1) // 2
     if window == 1:  # 0 / 0 in the official code
         return 1, 1
     step = 2 ** (3 * float(table[0, window, 0, 0])) - 1  # 8 / (scale - 1), from the coordinate of a difference of 1

@@ -41,12 +41,17 @@ def official_names(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.n
     if "mask_token" in state_dict:
         del state_dict["mask_token"]
         left["mask_token"] = 1
-    state_dict = {name.replace(".attn.rpe_mlp.", ".attn.cpb_mlp."): value for name, value in state_dict.items()}
+    state_dict = rename_bias_mlp(state_dict)
     positions = state_dict.get("absolute_pos_embed")
     if positions is not None and positions.ndim > 3:  # (1, C, *grid) -> (1, L, C)
         flat = positions.reshape(*positions.shape[:2], -1)
         state_dict["absolute_pos_embed"] = np.ascontiguousarray(flat.transpose(0, 2, 1))
     return from_timm(state_dict), left
+
+
+def rename_bias_mlp(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Gives the MLP of the continuous bias the classifiers' name; SimMIM's files call it `rpe_mlp`."""
+    return {name.replace(".attn.rpe_mlp.", ".attn.cpb_mlp."): value for name, value in state_dict.items()}
 
 
 def take_backbone(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, int]]:

@@ -12,6 +12,7 @@ import numpy as np
 from swin_jax import geometry
 from swin_jax.convert import family, read, rules, swin
 from swin_jax.convert import infer as swin_infer
+from swin_jax.convert.layouts import rename_bias_mlp
 from swin_jax.errors import UserError
 
 _TOKEN, _DECODER = "encoder.mask_token", "decoder.0."
@@ -25,13 +26,10 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     """
     encoder = model.encoder
     axes = geometry.num_axes(encoder)
-    patch = geometry.per_axis(encoder.patch_size, axes)
-    merge = geometry.per_axis(encoder.merge_size, axes)
-    steps = len(encoder.depths) - 1
-    pixels = encoder.in_channels * math.prod(p * m**steps for p, m in zip(patch, merge))
+    pixels = encoder.in_channels * math.prod(geometry.total_stride(encoder, axes))
     shapes = {_TOKEN: (1, 1, encoder.embed_dim)}
     shapes |= {f"encoder.{name}": shape for name, shape in swin.official_shapes(encoder).items()}
-    shapes[_DECODER + "weight"] = (pixels, encoder.embed_dim * 2**steps, *(1,) * axes)
+    shapes[_DECODER + "weight"] = (pixels, encoder.embed_dim * 2 ** (len(encoder.depths) - 1), *(1,) * axes)
     return shapes | {_DECODER + "bias": (pixels,)}
 
 
@@ -49,10 +47,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     Raises:
         UserError: lists every missing, unexpected and mis-shaped key.
     """
-    found = {
-        name.replace(".attn.rpe_mlp.", ".attn.cpb_mlp."): value
-        for name, value in rules.drop_buffers(rules.strip_wrappers(state_dict)).items()
-    }
+    found = rename_bias_mlp(rules.drop_buffers(rules.strip_wrappers(state_dict)))
     if other := family.recognise(found, geometry.num_axes(model.encoder)):
         raise UserError(other)
     if _TOKEN not in found and "layers.0.blocks.0.norm1.weight" in found:

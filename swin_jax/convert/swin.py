@@ -31,8 +31,6 @@ __all__ = [
     "to_timm",
 ]
 
-# Hidden units of the MLP that computes a continuous bias, in every official model.
-
 
 def official_shapes(model) -> dict[str, tuple[int, ...]]:
     """{official name: official shape} of a Swin's parameters, in the official order.

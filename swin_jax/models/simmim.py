@@ -4,13 +4,12 @@ SimMIM (arXiv 2111.09886); the peer is `SimMIM` of `models/simmim.py` of microso
 """
 
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from swin_jax.geometry import per_axis, stage_geometry
+from swin_jax.geometry import stage_geometry, total_stride
 from swin_jax.models.layers import init_conv, init_linear
 
 
@@ -39,7 +38,7 @@ class SimMIM(nn.Module):
             ValueError: an image that is no multiple of the stride.
         """
         axes = image.ndim - 2
-        stride = encoder_stride(self.encoder, axes)
+        stride = total_stride(self.encoder, axes)
         if any(size % s for size, s in zip(image.shape[1:-1], stride)):
             raise ValueError(f"images of {image.shape[1:-1]} are no multiple of the encoder's stride {stride}")
         dtype, param_dtype = jnp.dtype(self.encoder.dtype), jnp.dtype(self.encoder.param_dtype)
@@ -60,15 +59,9 @@ class SimMIM(nn.Module):
     def flops(self) -> int:
         """Multiply-accumulates per image at the encoder's image size: the encoder's, and the decoder's."""
         grids, _ = stage_geometry(self.encoder)
-        stride = encoder_stride(self.encoder, len(grids[-1]))
+        stride = total_stride(self.encoder, len(grids[-1]))
         dim = self.encoder.embed_dim * 2 ** (len(self.encoder.depths) - 1)
         return self.encoder.flops() + math.prod((*grids[-1], *stride)) * self.encoder.in_channels * dim
-
-
-def encoder_stride(encoder: Any, axes: int) -> tuple[int, ...]:
-    """Pixels per token of the last stage, along each axis."""
-    patch, merge = per_axis(encoder.patch_size, axes), per_axis(encoder.merge_size, axes)
-    return tuple(p * m ** (len(encoder.depths) - 1) for p, m in zip(patch, merge))
 
 
 def pixel_shuffle(x: jax.Array, stride: tuple[int, ...]) -> jax.Array:

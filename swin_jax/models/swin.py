@@ -289,10 +289,8 @@ def _check_sizes(model: Swin) -> None:
 
 
 def _implementations(model: Swin) -> tuple[str, ...]:
-    given, stages = (
-        (model.attention,) if isinstance(model.attention, str) else tuple(model.attention),
-        len(model.depths),
-    )
+    stages = len(model.depths)
+    given = (model.attention,) if isinstance(model.attention, str) else tuple(model.attention)
     if len(given) not in (1, stages):
         raise ValueError(f"attention={model.attention} is neither one implementation nor one per stage")
     return given * stages if len(given) == 1 else given

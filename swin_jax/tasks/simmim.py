@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from swin_jax.geometry import stage_grids
 from swin_jax.ops import mixing, reconstruction
 from swin_jax.task import Batch, Metrics, TrainState, gradient_step, step_key
 
@@ -101,9 +102,7 @@ class MaskedImageModeling:
 
     def token_grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """The encoder's tokens along each axis."""
-        patch = self.model.encoder.patch_size
-        patch = (patch,) * len(size) if isinstance(patch, int) else patch
-        return tuple(-(-n // p) for n, p in zip(size, patch))
+        return stage_grids(self.model.encoder, tuple(size))[0]
 
     def frozen_shapes(self) -> dict:
         """Nothing is frozen."""

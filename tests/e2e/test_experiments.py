@@ -75,7 +75,10 @@ def test_an_evaluation_that_a_sigterm_skipped_is_made_up_for(tmp_path, launch):
 # Another network, other tasks and memory tools than a file's first arguments give.
 FURTHER = (
     "simmim_in1k.py:generation=v2,schedule=100ep,weight_decay=corrected,fake",
+    "simmim_finetune.py:generation=v2,fake",
+    "swinv2_giant.py:stage=in22k,fake",
     "swinv2_giant.py:stage=in1k,fake",
+    "swinv2_window_transfer.py:generation=v1,fake",
 )
 
 

@@ -14,7 +14,7 @@ ALLOWED = {
     "ops": {"geometry", "jax", "numpy"},
     "models": {"ops", "geometry", "stacking", "jax", "flax", "numpy"},
     "task": {"jax", "flax", "optax"},
-    "tasks": {"task", "models", "ops", "jax", "flax", "optax"},
+    "tasks": {"task", "models", "ops", "geometry", "jax", "flax", "optax"},
     "evals": {"task", "ops", "data", "jax", "numpy", "matplotlib", "optax"},
     "optim": {"stacking", "jax", "numpy", "optax"},
     "data": {
