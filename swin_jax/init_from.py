@@ -51,7 +51,7 @@ class InitFrom:
         if (pathlib.Path(self.path) / "checkpoints").is_dir():
             params, ema, _ = checkpoint.load_params(pathlib.Path(self.path))
             params = params if ema is None else ema
-            found = flatten(self.convert({"params": params}, task.model)["params"] if self.convert else params)
+            found = flatten(self._fit(params, task.model) if self.convert else params)
         elif pathlib.Path(self.path).is_file() and self.convert is None:
             raise UserError(f"init_from.path={self.path}: this experiment reads no files of weights; give a workdir", 2)
         elif not pathlib.Path(self.path).is_file():
@@ -78,3 +78,10 @@ class InitFrom:
             )
         kept = f", not taken: {', '.join(left)}" if left else ""
         return found, f"starts from {self.path}: {len(found)} of {len(wanted)} parameters{kept}"
+
+    def _fit(self, params: Any, model: Any) -> Any:
+        """Another run's parameters, converted for a model."""
+        try:
+            return self.convert({"params": params}, model)["params"]
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}", error.exit_status) from error

@@ -122,14 +122,22 @@ def test_fine_tuning_from_a_workdir_resizes_windows_and_heads(trained, folder, t
     assert status == 0 and f"starts from {trained}" in err
 
 
+def test_a_training_from_weights_of_another_window_asks_how_to_resize_them(trained, folder, tmp_path, launch):
+    flags = [flag.replace("window_size=4", "window_size=5") for flag in SMALL]
+    flags = [flag.replace("image_size=32", "image_size=40") for flag in flags]
+    status, _, err = launch("experiments/swin_in1k.py:folder", tmp_path, *flags, *DATA,
+                            f"--config.data_dir={folder}", f"--config.init_from.path={trained}")  # fmt: skip
+    assert status == 1 and "bicubic" in err and "geometric" in err
+
+
 def test_weights_that_do_not_fit_are_listed(trained, folder, tmp_path, launch):
     flags = [*SMALL, "--config.num_classes=2", "--config.num_train=16", f"--config.data_dir={folder}"]
     flags[3] = "--config.task.model.num_heads=(2,4)"
     status, _, err = launch("experiments/swin_in1k.py:folder", tmp_path, *flags, f"--config.init_from.path={trained}",
                             "--config.task.model.ape=true")  # fmt: skip
     assert status == 1
-    qkv, table = "layers_0/blocks_0/attn/qkv/kernel (file (16, 3, 1, 16)", "attn/relative_position_bias_table"
-    for part in ("missing: absolute_pos_embed", "unexpected: none", qkv, f"layers_1/blocks_0/{table}"):
+    table = "attn.relative_position_bias_table: (49, 2), expected (49, 4)"
+    for part in (str(trained), "missing     absolute_pos_embed", f"mis-shaped  layers.1.blocks.0.{table}"):
         assert part in err
 
 
