@@ -100,11 +100,39 @@ def gradient_step(
         grads = jax.tree.map(lambda g, p: (g / accumulate).astype(p.dtype), total, state.params)
         loss, metrics = jax.tree.map(lambda x: x.mean(axis=0), (loss, metrics))
 
+    return apply_gradients(state, grads, mutable, tx, {"loss": loss, **metrics}, ema_decay=ema_decay)
+
+
+def apply_gradients(
+    state: TrainState,
+    grads: Any,
+    mutable: Any,
+    tx: optax.GradientTransformation,
+    metrics: Metrics,
+    *,
+    ema_decay: float = 0.0,
+    project: Callable[[Any], Any] | None = None,
+) -> tuple[TrainState, Metrics]:
+    """The update that a gradient makes: the end of every step with one optimizer.
+
+    Args:
+        state: before the update.
+        grads: tree of the parameters.
+        mutable: what `state.mutable` becomes.
+        tx: the optimizer.
+        metrics: of the step.
+        ema_decay: as in `gradient_step`.
+        project: parameters -> parameters, brings them back to where they are allowed to be after the update.
+
+    Returns:
+        The state after the update, and the metrics with `grad_norm` and `learning_rate` if the optimizer keeps them.
+    """
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    params = params if project is None else project(params)
     ema = state.ema
     if ema is not None:
         ema = optax.incremental_update(params, ema, 1 - ema_decay)
     kept = {name: optax.tree_utils.tree_get(opt_state, name) for name in ("grad_norm", "learning_rate")}
-    metrics = {"loss": loss, **{name: value for name, value in kept.items() if value is not None}, **metrics}
+    metrics = {**{name: value for name, value in kept.items() if value is not None}, **metrics}
     return TrainState(state.step + 1, params, opt_state, mutable, ema), metrics

@@ -1,0 +1,210 @@
+"""Contrastive pretraining of an image and a text tower over the whole global batch: CLIP, SigLIP, LiT.
+
+CLIP (arXiv 2103.00020), SigLIP (arXiv 2303.15343), locked-image tuning (arXiv 2111.07991). The peer is
+mlfoundations/open_clip; unlike there, no form of the loss and no number of micro-batches changes value or gradient.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec
+
+from swin_jax.ops import contrastive, mixing
+from swin_jax.task import Batch, Metrics, TrainState, apply_gradients, step_key
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+FORMS = ("global", "local", "ring")
+TOWERS = ("visual", "text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrastive:
+    """Trains a two-tower `model` so that the features of a pair are near each other.
+
+    BatchNorm statistics of ResNets are of the global batch, over all devices; with `accumulate`, of each micro-batch.
+
+    Attributes:
+        model: a `models.clip.CLIP`.
+        tx: the optimizer.
+        image_size: (H, W) of the batch's `image`, or one int for both.
+        context_length: L of the batch's `text`.
+        channels: of the image.
+        seed: of dropout, drop path and patch dropout.
+        mean, std: of the pixels in 0..1, one number per channel.
+        sigmoid: SigLIP's loss instead of the softmax; the model has a `logit_bias` then.
+        form: 'global' (one matrix of logits; the compiler inserts the gather), 'local' (each device its rows) or 'ring'
+            (the matrix never exists), equal in value and gradient. 'local' is for the softmax.
+        chunk: texts that the ring looks at together.
+        positives: whether pairs with the same `label` are positives of each other.
+        locked: towers ('visual', 'text') that stay as they are: no gradient, no dropout, no new statistics. Give `tx` a
+            `freeze` for them too, so that weight decay leaves them alone.
+        max_scale: the logits' factor is clipped to 1 .. max_scale after every update.
+        accumulate: micro-batches per update. Their features are computed first and the loss is of the whole batch
+            (Gao et al., arXiv 2101.06983), so that the gradient is that of one large batch; costs a second forward.
+        ema_decay: 0 for no average.
+    """
+
+    model: nn.Module
+    tx: optax.GradientTransformation
+    image_size: int | tuple[int, int]
+    context_length: int = 77
+    channels: int = 3
+    seed: int = 0
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+    sigmoid: bool = False
+    form: str = "global"
+    chunk: int = 512
+    positives: bool = False
+    locked: tuple[str, ...] = ()
+    max_scale: float = 100.0
+    accumulate: int = 1
+    ema_decay: float = 0.0
+
+    def __post_init__(self):
+        if self.form not in FORMS or (self.sigmoid and self.form == "local"):
+            raise ValueError(f"form={self.form!r} is none of {FORMS}, or 'local' with the sigmoid loss")
+        if any(tower not in TOWERS for tower in self.locked):
+            raise ValueError(f"locked={self.locked} has others than {TOWERS}")
+
+    def init(self, key: jax.Array) -> TrainState:
+        """Parameters and statistics from the model's own initialisers; the average starts at the parameters."""
+        size = (self.image_size,) * 2 if isinstance(self.image_size, int) else tuple(self.image_size)
+        text = jnp.zeros((1, self.context_length), jnp.int32)
+        mutable = dict(self.model.init(key, jnp.zeros((1, *size, self.channels)), text))
+        params = mutable.pop("params")
+        ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
+        return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), mutable, ema)
+
+    def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+        """One update on `image` uint8 (B, H, W, C), `text` int32 (B, L) and, with `positives`, `label` int (B,).
+
+        Metrics are the loss, `logit_scale` (the factor itself), and the fractions of images and of texts whose best
+        partner in the batch is theirs.
+        """
+        key = step_key(self.seed, state.step, "train")
+        gradient = self._gradient if self.accumulate == 1 else self._cached_gradient
+        grads, mutable, metrics = gradient(state, batch, key)
+        if "truncated" in batch:
+            metrics["truncated"] = batch["truncated"].sum()
+        return apply_gradients(
+            state, grads, mutable, self.tx, metrics, ema_decay=self.ema_decay, project=self._clip_scale
+        )
+
+    def _gradient(self, state, batch, key):
+        def loss(params):
+            features, mutable = self._encode(params, state.mutable, batch, key)
+            value, metrics = self._loss(_heads(params), *features, batch)
+            return value, (metrics, mutable)
+
+        (value, (metrics, mutable)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        return grads, mutable, {"loss": value, **metrics}
+
+    def _cached_gradient(self, state, batch, key):
+        # Rows are dealt out in turn, so that every micro-batch is spread over the mesh as the batch is.
+        deal = lambda x: jnp.moveaxis(x.reshape(-1, self.accumulate, *x.shape[1:]), 1, 0)  # noqa: E731
+        collect = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])  # noqa: E731
+        micro = jax.tree.map(deal, {name: batch[name] for name in ("image", "text")})
+        keys = jax.random.split(key, self.accumulate)
+
+        def forward(mutable, inputs):
+            features, mutable = self._encode(state.params, mutable, *inputs)
+            return mutable, features
+
+        mutable, features = jax.lax.scan(forward, state.mutable, (micro, keys))
+        head = lambda heads, image, text: self._loss(heads, image, text, batch)  # noqa: E731
+        head = jax.value_and_grad(head, argnums=(0, 1, 2), has_aux=True)
+        (value, metrics), (of_heads, *of_features) = head(_heads(state.params), *map(collect, features))
+
+        def backward(total, inputs):
+            rows, key, cotangents = inputs
+            encode = lambda params: self._encode(params, state.mutable, rows, key)[0]  # noqa: E731
+            (grads,) = jax.vjp(encode, state.params)[1](cotangents)
+            return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, grads), None
+
+        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), state.params)
+        total, _ = jax.lax.scan(backward, zeros, (micro, keys, tuple(map(deal, of_features))))
+        grads = jax.tree.map(lambda t, p: t.astype(p.dtype), total, state.params)
+        return {**grads, **of_heads}, mutable, {"loss": value, **metrics}
+
+    def _encode(self, params, mutable, batch, key):
+        """((image features, text features), mutable): (B, E) float32 of length 1, in training."""
+        params = {name: jax.lax.stop_gradient(p) if name in self.locked else p for name, p in params.items()}
+        train = {tower: tower not in self.locked for tower in TOWERS}
+        image = mixing.normalize(batch["image"], self.mean, self.std)
+
+        def encode(model, image, text):
+            return (
+                model.encode_image(image, train=train["visual"], normalize=True),
+                model.encode_text(text, train=train["text"], normalize=True),
+            )
+
+        rngs = dict(zip(("dropout", "patch_dropout"), jax.random.split(key)))
+        variables = {"params": params, **mutable}
+        features, updated = self.model.apply(
+            variables, image, batch["text"], method=encode, rngs=rngs, mutable=list(mutable)
+        )
+        return features, {**mutable, **updated}
+
+    def _loss(self, heads, image, text, batch) -> tuple[jax.Array, Metrics]:
+        """The loss of all pairs, in the form that was asked for, and its metrics."""
+        scale = jnp.exp(heads["logit_scale"].astype(jnp.float32))
+        ids = batch["label"] if self.positives else jnp.arange(len(image))
+        mesh = jax.sharding.get_abstract_mesh()
+        # The axes that batches are split over: all but the one that splits matrices.
+        axes = tuple(name for name in mesh.axis_names if name != "tensor") if mesh.size > 1 else ()
+        form = self.form if axes or self.form == "ring" else "global"
+        arguments = [image, text, scale, *((heads["logit_bias"],) if self.sigmoid else ()), ids]
+        if form == "global":
+            value, metrics = (contrastive.sigmoid_loss if self.sigmoid else contrastive.softmax_loss)(*arguments)
+        else:
+            if form == "local":
+                per_device = lambda *x: contrastive.local_softmax_loss(*x, axes)  # noqa: E731
+            else:
+                ring = contrastive.ring_sigmoid_loss if self.sigmoid else contrastive.ring_softmax_loss
+                per_device = lambda *x: ring(*x, axes, self.chunk)  # noqa: E731
+            specs = tuple(PartitionSpec(axes) if x.ndim else PartitionSpec() for x in arguments)
+            if axes:
+                per_device = jax.shard_map(per_device, in_specs=specs, out_specs=PartitionSpec())
+            value, metrics = per_device(*arguments)
+        return value, {"logit_scale": scale, **jax.lax.stop_gradient(metrics)}
+
+    def _clip_scale(self, params):
+        clipped = jnp.clip(params["logit_scale"], 0.0, math.log(self.max_scale))
+        return {**params, "logit_scale": clipped}
+
+    def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
+        """Features of what is there: `image_features` and `text_features` (B, E) float32 of length 1, `logit_scale`."""
+        variables = {"params": state.params, **state.mutable}
+        found = {"logit_scale": jnp.exp(state.params["logit_scale"].astype(jnp.float32))}
+        if "image" in batch:
+            image = mixing.normalize(batch["image"], self.mean, self.std)
+            found["image_features"] = self.model.apply(variables, image, normalize=True, method="encode_image")
+        if "text" in batch:
+            found["text_features"] = self.model.apply(variables, batch["text"], normalize=True, method="encode_text")
+        return found
+
+    def frozen_shapes(self) -> dict:
+        """Nothing is frozen: a locked tower is part of the state, so that a checkpoint is a whole model."""
+        return {}
+
+    def load_frozen(self) -> dict:
+        """Nothing is frozen."""
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        """Number of parameters and, if the model counts them, multiply-accumulates per pair."""
+        shapes = jax.eval_shape(self.init, jax.random.key(0)).params
+        facts = {"parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))}
+        return facts | ({"gflops_per_image": self.model.flops() / 1e9} if hasattr(self.model, "flops") else {})
+
+
+def _heads(params) -> dict[str, jax.Array]:
+    """The parameters that belong to no tower: `logit_scale`, and `logit_bias` if there is one."""
+    return {name: value for name, value in params.items() if name not in TOWERS}
