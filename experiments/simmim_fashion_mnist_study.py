@@ -241,6 +241,8 @@ def main() -> None:
     parser.add_argument("--out", default="runs/simmim_study", help="folder of all workdirs, the table and the plot")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side")
     arguments = parser.parse_args()
+    if not (pathlib.Path(arguments.data_dir) / "fashion_mnist").is_dir():
+        raise SystemExit(f"error: no data set fashion_mnist in {arguments.data_dir}; prepare it as the README says")
     out = pathlib.Path(arguments.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
     found = study(Runner(out, str(pathlib.Path(arguments.data_dir).resolve()), arguments.jobs))

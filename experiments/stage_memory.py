@@ -9,6 +9,7 @@ TPU v5e, and the compiler tells what it would allocate. Nothing is executed.
 """
 
 import argparse
+import importlib.util
 import time
 
 import jax
@@ -51,6 +52,8 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=32)
     parser.add_argument("--dtype", default="bfloat16")
     flags = parser.parse_args()
+    if importlib.util.find_spec("libtpu") is None:
+        raise SystemExit("error: the TPU compiler is missing: pip install -e '.[tpu]'")
     topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:1x1", chips_per_host_bounds=[1, 1, 1])
     print(f"first stage of Swin V2 {flags.variant}, {flags.image_size} px, window {flags.window}, {flags.dtype}")
     print("| | temporary memory, MiB | less than plain | compiled in, s |\n| --- | --- | --- | --- |", flush=True)

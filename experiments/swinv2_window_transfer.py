@@ -38,6 +38,7 @@ from swin_jax import optim, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
 from swin_jax.data import fake, image, pipeline, sources
+from swin_jax.errors import UserError
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
@@ -48,6 +49,10 @@ DROP_PATH = dict(tiny=0.2, tiny_c24=0.2, small=0.3, base=0.5)
 
 def get_config(arg=None):
     arg = parse_arg(arg, variant=tuple(DROP_PATH), generation=("v2", "v1"), window=12, size=0, folder=False, fake=False)
+    if arg.window < 1 or arg.size < 0:
+        raise UserError(
+            f"window={arg.window},size={arg.size}: a window is at least 1, a size at least 0 (32 x window)", 2
+        )
     size = arg.size or 32 * arg.window
     c = ConfigDict(dict(seed=0, epochs=0, warmup_epochs=5, batch_size=1024, num_train=1_281_167, num_classes=1000))
     c.update(image_size=size, base_lr=2e-5, warmup_lr=2e-8, min_lr=2e-7, max_bad_records=1000)

@@ -22,7 +22,7 @@ class InitFrom:
         required: whether '' is an error instead.
         backbone: take everything but the head, which keeps its own initialisation.
         head: regex on parameter paths, what `backbone` leaves out.
-        convert: (path or {'params': ...}, model) -> variables, reads a file of weights and fits weights to a model.
+        convert: (path or {'params', 'config'} of a workdir, model) -> variables, reads a file of weights and fits weights to a model.
     """
 
     path: str = ""
@@ -49,9 +49,9 @@ class InitFrom:
                 raise UserError("this experiment starts from weights: give --config.init_from.path=FILE_OR_WORKDIR", 2)
             return {}, "starts from scratch"
         if (pathlib.Path(self.path) / "checkpoints").is_dir():
-            params, ema, _ = checkpoint.load_params(pathlib.Path(self.path))
+            params, ema, meta = checkpoint.load_params(pathlib.Path(self.path))
             params = params if ema is None else ema
-            found = flatten(self._fit(params, task.model) if self.convert else params)
+            found = flatten(self._fit(params, meta.get("config"), task.model) if self.convert else params)
         elif pathlib.Path(self.path).is_file() and self.convert is None:
             raise UserError(f"init_from.path={self.path}: this experiment reads no files of weights; give a workdir", 2)
         elif not pathlib.Path(self.path).is_file():
@@ -79,9 +79,9 @@ class InitFrom:
         kept = f", not taken: {', '.join(left)}" if left else ""
         return found, f"starts from {self.path}: {len(found)} of {len(wanted)} parameters{kept}"
 
-    def _fit(self, params: Any, model: Any) -> Any:
+    def _fit(self, params: Any, config: dict | None, model: Any) -> Any:
         """Another run's parameters, converted for a model."""
         try:
-            return self.convert({"params": params}, model)["params"]
+            return self.convert({"params": params, "config": config}, model)["params"]
         except UserError as error:
             raise UserError(f"{self.path}: {error}", error.exit_status) from error

@@ -31,7 +31,37 @@ _SIGNS = (
         "take SimMIM's Swin files",
     ),
     (r"(^|\.)(cls_token|class_token|pos_embed|embeddings\.position_embeddings)$", "ViT", "take a file of a Swin"),
+    (r"(^|[./])Transformer/encoderblock_\d+/", "ViT of Google's vision_transformer", "take a file of a Swin"),
+    (r"^vision_model\.", "the image tower of Hugging Face's CLIP", "no Swin can hold them"),
     (r"(^|\.)layer1\.0\.conv1\.weight$", "ResNet", "take a file of a Swin"),
+    (
+        r"(^|\.)(res2\.0\.conv1\.|resnet\.embedder\.|encoder\.stages\.0\.layers\.0\.layer\.0\.)",
+        "ResNet",
+        "take a file of a Swin",
+    ),
+    (r"\.(dwconv|conv_dw)\.weight$", "ConvNeXt or EfficientNet", "take a file of a Swin"),
+)
+
+_TOWERS = "take a CLIP with OpenAI's towers (ViT-* or RN* without a timm or Hugging Face part)"
+
+# The same for what is not a CLIP with OpenAI's towers; names as `convert.clip_layouts.normalise` leaves them.
+_NOT_CLIP = (
+    (
+        r"(^|\.)layers\.\d+\.blocks\.\d+\.attn\.(relative_position_bias_table|cpb_mlp|logit_scale|qkv)",
+        "a Swin",
+        "load it by its own name",
+    ),
+    (r"^visual\.trunk\.", "open_clip's CLIP with a timm image tower", _TOWERS),
+    (r"^text\.(transformer\.(embeddings|encoder)|proj)\.", "open_clip's CLIP with a Hugging Face text tower", _TOWERS),
+    (r"^text_decoder\.", "CoCa (it has a text decoder)", _TOWERS),
+    (r"^(vision|text)_model\.head\.", "SigLIP of Hugging Face's transformers", _TOWERS),
+    (
+        r"^(g_ema\.|synthesis\.|mapping\.fc\d|convs\.\d+\.conv\.modulation|conv1\.conv\.modulation)",
+        "StyleGAN",
+        "no CLIP can hold them",
+    ),
+    (r"^(cls_token|class_token|pos_embed|.*embeddings\.position_embeddings)$", "a ViT without a text tower", _TOWERS),
+    (r"^layer1\.0\.conv1\.weight$", "a ResNet without a text tower", _TOWERS),
 )
 
 
@@ -57,3 +87,26 @@ def recognise(state_dict: Mapping[str, np.ndarray], axes: int = 2) -> str | None
             "the model three axes (image_size, patch_size and window_size of three), or take a Swin for images"
         )
     return f"these weights are of {np.ndim(proj) - 2} spatial axes (patch_embed.proj), the model has {axes}"
+
+
+def recognise_not_clip(state_dict: Mapping[str, np.ndarray], swin_tower: bool = False) -> str | None:
+    """Tells which family a state dict looks like that is not of a CLIP with OpenAI's towers.
+
+    Args:
+        state_dict: {name: array}, as `convert.clip_layouts.normalise` gives it.
+        swin_tower: whether the model's image tower is a Swin.
+
+    Returns:
+        One line that names the family and what to do, or None for a CLIP or something unknown.
+    """
+    if any(re.match(r"visual\.layers\.\d+\.blocks\.", name) for name in state_dict):
+        if swin_tower:
+            return None
+        return (
+            "these weights are of a CLIP whose image tower is a Swin: make that model, CLIP(visual=Swin(...), "
+            "text=...), and load them with convert.clip.from_official"
+        )
+    for pattern, family, advice in _NOT_CLIP:
+        if any(re.search(pattern, name) for name in state_dict):
+            return f"these weights look like {family}, not like a CLIP of openai/CLIP or open_clip: {advice}"
+    return None

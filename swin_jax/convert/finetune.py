@@ -11,11 +11,12 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 
 import numpy as np
 
 from swin_jax import geometry
-from swin_jax.convert import buffers, imagenet22k, infer, layouts, read, swin
+from swin_jax.convert import buffers, family, imagenet22k, infer, layouts, read, swin
 from swin_jax.convert.resize import resize_rows
 from swin_jax.errors import UserError
 
@@ -53,17 +54,19 @@ def resize_tables(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
         model, resize: as in `remap`.
     """
     if resize not in (None, *RESIZES):
-        raise UserError(f"resize={resize!r} is none of {', '.join(map(repr, RESIZES))}")
+        raise UserError(f"resize={resize!r} is none of {', '.join(map(repr, RESIZES))}", 2)
+    if other := family.recognise(state_dict, geometry.num_axes(model)):
+        raise UserError(other)
     resized = {}
     for name, shape in swin.official_shapes(model).items():
         table = state_dict.get(name)
         if table is None or table.shape == shape:
             continue
         if name.endswith("relative_position_bias_table") and table.ndim == 2 and table.shape[1] == shape[1]:
-            _require_choice(resize, name, table, shape)
+            _require_choice(resize, name, table, shape, model)
             resized[name] = resize_rows(table, shape[0], resize)
         if name == "absolute_pos_embed" and table.ndim == 3 and table.shape[2] == shape[2]:
-            _require_choice(resize, name, table, shape)
+            _require_choice(resize, name, table, shape, model)
             resized[name] = resize_rows(table[0], shape[1], "bicubic")[None]
     if resized:
         warnings.warn(
@@ -73,17 +76,23 @@ def resize_tables(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
     return dict(state_dict) | resized
 
 
-def _require_choice(resize: str | None, name: str, table: np.ndarray, shape: tuple[int, ...]) -> None:
-    if resize is None:
-        of = "window" if table.ndim == 2 else "image size"
-        side = math.isqrt(len(table))
-        keep = (
-            f", or keep the weights' window of {(side + 1) // 2}" if table.ndim == 2 and side**2 == len(table) else ""
-        )
-        raise UserError(
-            f"{name} is {table.shape} in the weights and {shape} in the model, for another {of}; choose "
-            "resize='bicubic' (the official supervised fine-tuning) or resize='geometric' (SimMIM's fine-tuning)" + keep
-        )
+def _require_choice(resize: str | None, name: str, table: np.ndarray, shape: tuple[int, ...], model) -> None:
+    if resize is not None:
+        return
+    of, keep, side = "image size", "", math.isqrt(len(table))
+    if table.ndim == 2:
+        of, stage = "window", int(name.split(".")[1])
+        configured = geometry.per_stage(model.window_size, len(model.depths), geometry.num_axes(model))[stage]
+        if side**2 == len(table) and set(configured) == {(side + 1) // 2}:
+            of = f"window (at image_size={model.image_size} the map of this stage is smaller than {configured[0]})"
+            keep = ", or keep the weights' image size"
+        elif side**2 == len(table):
+            keep = f", or keep the weights' window of {(side + 1) // 2}"
+    raise UserError(
+        f"{name} is {table.shape} in the weights and {shape} in the model, for another {of}; choose "
+        "resize='bicubic' (the official supervised fine-tuning) or resize='geometric' (SimMIM's fine-tuning), in an "
+        f"experiment --config.init_from.convert.resize=bicubic{keep}"
+    )
 
 
 def adapt_head(state_dict: Mapping[str, np.ndarray], num_classes: int, rows: np.ndarray | None = None) -> dict:
@@ -180,7 +189,8 @@ def load_pretrained(source, model, resize: str | None = None, class_map=None) ->
     """Fits weights of any window, image size and head into a Swin for supervised fine-tuning.
 
     Args:
-        source: a file of `convert.read`, or {'params': ...} of another Swin or of a SimMIM.
+        source: a file of `convert.read`, or {'params': ...} of another Swin or of a SimMIM, and 'config', the flat
+            config of its run, if there is one.
         model: the `models.swin.Swin` to fill.
         resize: how position tables of another window or image size are resized, see `remap`.
         class_map: path of map22kto1k.txt, used where a head of 21,841 classes becomes one of 1,000; None derives it
@@ -227,10 +237,18 @@ def _read(source) -> dict[str, np.ndarray]:
 def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | None) -> dict:
     try:
         if not model.pretrained_window_sizes:
-            tell_scales(infer.trained_scales(found), model)
+            config = source.get("config") if isinstance(source, Mapping) else None
+            tell_scales(_scales_of(config) if config else infer.trained_scales(found), model)
         return swin.from_official(remap(found, model, resize, rows), model)
     except UserError as error:
         raise UserError(f"{source}: {error}" if not isinstance(source, Mapping) else str(error)) from error
+
+
+def _scales_of(config: Mapping) -> tuple | None:
+    """The windows that scale the coordinates of a run's continuous bias, one per stage, from its flat config."""
+    inside = "task.model.encoder." if "task.model.encoder.window_size" in config else "task.model."
+    fields = {key.removeprefix(inside): value for key, value in config.items() if key.startswith(inside)}
+    return tuple(buffers.coordinate_windows(SimpleNamespace(**fields))) if fields.get("continuous_bias") else None
 
 
 def pretrained(resize: str | None = None, class_map: str | None = None) -> Callable:

@@ -13,7 +13,7 @@ from swin_jax.errors import UserError
 # Tensors that official modules compute for themselves and store all the same; we rebuild them.
 BUFFERS = ("relative_position_index", "relative_coords_table", "attn_mask", "num_batches_tracked")
 # Put before every name by DistributedDataParallel and torch.compile.
-WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def is_buffer(name: str) -> bool:

@@ -4,13 +4,14 @@ Official names and shapes are those of `SimMIM` of models/simmim.py in microsoft
 `encoder.`, its mask token too, and `decoder.0`, a 1x1 convolution. Only the fields of a model are looked at.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from swin_jax import geometry
-from swin_jax.convert import family, read, rules, swin
+from swin_jax.convert import family, finetune, read, rules, swin
 from swin_jax.convert import infer as swin_infer
 from swin_jax.convert.layouts import rename_bias_mlp
 from swin_jax.errors import UserError
@@ -61,25 +62,37 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     return {"params": {"encoder": params, "mask_token": token, "decoder": {"kernel": kernel, "bias": bias}}}
 
 
-def load_pretrained(source, model) -> dict:
+def load_pretrained(source, model, resize: str | None = None) -> dict:
     """Reads a pretrained SimMIM.
 
     Args:
-        source: a file of `convert.read`, or {'params': ...} of a SimMIM, which stays as it is.
+        source: a file of `convert.read`, or {'params': ...} of a SimMIM.
         model: the `models.simmim.SimMIM` to fill.
+        resize: how position tables of another window or image size are resized, see `finetune.remap`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}.
 
     Raises:
-        UserError: an unreadable file or weights that do not fit.
+        UserError: an unreadable file, weights that do not fit, and no choice of resizing where one is needed.
     """
-    return dict(source) if isinstance(source, Mapping) else from_official(read(source), model)
+    if not isinstance(source, Mapping):
+        found = rename_bias_mlp(rules.drop_buffers(rules.strip_wrappers(read(source))))
+    elif "encoder" in source["params"]:
+        found = _names_of(source["params"])
+    else:
+        found = swin.to_state_dict(source)
+    encoder = {name.removeprefix("encoder."): value for name, value in found.items() if name.startswith("encoder.")}
+    if _TOKEN in found and not family.recognise(found, geometry.num_axes(model.encoder)):
+        del encoder["mask_token"]
+        resized = finetune.resize_tables(encoder, model.encoder, resize)
+        found = found | {f"encoder.{name}": value for name, value in resized.items()}
+    return from_official(found, model)
 
 
-def pretrained() -> Callable:
+def pretrained(resize: str | None = None) -> Callable:
     """`load_pretrained` for an experiment file."""
-    return load_pretrained
+    return functools.partial(load_pretrained, resize=resize)
 
 
 def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, np.ndarray]:
@@ -100,12 +113,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
     missing = {"encoder", "mask_token", "decoder"} - params.keys()
     if missing:
         raise UserError(f"these variables are not of {_describe(model)}: {', '.join(sorted(missing))} missing")
-    encoder = swin.to_official({"params": params["encoder"]}, model.encoder, buffers)
-    kernel = np.asarray(params["decoder"]["kernel"], np.float32)
-    state_dict = {_TOKEN: np.asarray(params["mask_token"], np.float32)}
-    state_dict |= {f"encoder.{name}": value for name, value in encoder.items()}
-    state_dict[_DECODER + "weight"] = np.ascontiguousarray(np.moveaxis(kernel, (-2, -1), (1, 0)))
-    state_dict[_DECODER + "bias"] = np.asarray(params["decoder"]["bias"], np.float32)
+    state_dict = _with_decoder(params, swin.to_official({"params": params["encoder"]}, model.encoder, buffers))
     rules.check(state_dict, official_shapes(model), _describe(model))
     return state_dict
 
@@ -120,6 +128,20 @@ def infer(state_dict: Mapping[str, np.ndarray], window_size: int | None = None, 
     if _TOKEN not in names or _DECODER + "weight" not in names:
         raise UserError(f"not a pretrained SimMIM: it has no {_TOKEN} or no {_DECODER}weight")
     return swin_infer.infer(state_dict, window_size, image_size)
+
+
+def _names_of(params: Mapping) -> dict[str, np.ndarray]:
+    """The parameters of any SimMIM in official names."""
+    return _with_decoder(params, swin.to_state_dict({"params": params["encoder"]}))
+
+
+def _with_decoder(params: Mapping, encoder: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """An official state dict, from the encoder's and our mask token and decoder."""
+    kernel = np.asarray(params["decoder"]["kernel"], np.float32)
+    state_dict = {_TOKEN: np.asarray(params["mask_token"], np.float32)}
+    state_dict |= {f"encoder.{name}": value for name, value in encoder.items()}
+    state_dict[_DECODER + "weight"] = np.ascontiguousarray(np.moveaxis(kernel, (-2, -1), (1, 0)))
+    return state_dict | {_DECODER + "bias": np.asarray(params["decoder"]["bias"], np.float32)}
 
 
 def _describe(model) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swin_jax.convert import family
+from swin_jax.convert import family, finetune
 from swin_jax.convert import swin as convert
 from swin_jax.errors import UserError
 from swin_jax.models.swin import Swin
@@ -30,7 +30,11 @@ FILES = {
     "SimMIM's or BEiT's ViT ": ["cls_token", "blocks.0.attn.relative_position_bias_table"],
     "ViT": ["cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight"],
     "ViT ": ["vit.embeddings.cls_token", "vit.encoder.layer.0.attention.attention.query.weight"],
+    "ViT of Google's": ["Transformer/encoderblock_0/LayerNorm_0/scale", "embedding/kernel", "cls"],
+    "the image tower of Hugging Face's CLIP": ["vision_model.pre_layrnorm.weight", "visual_projection.weight"],
     "ResNet": ["conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight", "fc.weight"],
+    "ResNet ": ["resnet.embedder.embedder.convolution.weight", "classifier.1.weight"],
+    "ConvNeXt": ["stages.0.blocks.0.conv_dw.weight", "stem.0.weight"],
 }
 
 
@@ -52,6 +56,11 @@ def test_video_swin_is_known_by_its_patches():
         for refuse in (convert.infer, lambda found: convert.from_official(found, MODEL)):
             with pytest.raises(UserError, match="look like Video Swin"):
                 refuse(file)
+        # Its tables are larger too; the family is what matters.
+        table = "layers.0.blocks.0.attn.relative_position_bias_table"
+        larger = file | {name: np.zeros((225, 1), np.float32) for name in file if name.endswith(table)}
+        with pytest.raises(UserError, match="look like Video Swin"):
+            finetune.remap(larger, MODEL, resize="bicubic")
     assert family.recognise(video, axes=3) is None
     assert "2 spatial axes" in family.recognise(state_dict, axes=3)
 

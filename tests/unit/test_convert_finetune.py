@@ -1,5 +1,6 @@
 """Fitting weights to another window, image size or head."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -68,6 +69,10 @@ def test_another_window_needs_a_choice_and_gets_the_choices():
         finetune.remap(state_dict, make(5, window_size=4, image_size=16))
     for part in ("(9, 1) in the weights and (49, 1) in the model", "'bicubic'", "'geometric'", "window of 2"):
         assert part in str(error.value)
+    with pytest.raises(
+        UserError, match=r"at image_size=4 the map of this stage is smaller than 2.* or keep the .* image"
+    ):
+        finetune.remap(state_dict, make(5, image_size=4))
     with pytest.raises(UserError, match="for another image size; choose resize='bicubic'"):
         finetune.remap(random_state(make(5, ape=True)), make(5, ape=True, image_size=16))
     with pytest.raises(UserError, match="resize='cubic' is none of 'bicubic', 'geometric'"):
@@ -104,6 +109,13 @@ def test_a_changed_scale_of_the_continuous_bias_is_told(tmp_path):
         warnings.simplefilter("error")
         finetune.load_pretrained(tmp_path / "w.npz", make(5, **larger, pretrained_window_sizes=(4, 4)))
         finetune.load_pretrained(tmp_path / "w.npz", make(5, **V2, window_size=4, image_size=32))
+    # A run's parameters have no buffers; its config tells.
+    params = convert.from_official(random_state(trained), trained)["params"]
+    for inside in ("task.model.", "task.model.encoder."):
+        fields = {field.name: getattr(trained, field.name) for field in dataclasses.fields(trained)}
+        config = {inside + name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        with pytest.warns(UserWarning, match=r"windows of \(4, 4\); .* pretrained_window_sizes=\(4, 4\) keeps"):
+            finetune.load_pretrained(dict(params=params, config=config), make(5, **larger))
 
 
 def test_a_classifier_becomes_a_dense_backbone_with_fresh_norms():

@@ -74,3 +74,25 @@ def test_what_is_no_pretrained_simmim_is_refused():
         convert.to_official({"params": {"encoder": variables["params"]["encoder"]}}, model)
     with pytest.raises(UserError, match=r"mis-shaped  decoder.0.bias: \(5,\), expected \(48,\)"):
         convert.from_official(state_dict | {"decoder.0.bias": np.zeros(5)}, model)
+
+
+def test_another_window_needs_a_choice_and_gets_it(tmp_path):
+    state_dict = random_state(make())
+    np.savez(tmp_path / "w.npz", **state_dict)
+    params = convert.from_official(state_dict, make())["params"]
+    larger = make(window_size=8, image_size=32)
+    for source in (tmp_path / "w.npz", dict(params=params)):
+        with pytest.raises(UserError, match="resize='bicubic' .* resize='geometric'"):
+            convert.load_pretrained(source, larger)
+        with pytest.warns(UserWarning, match="tables were resized"):
+            found = convert.pretrained("bicubic")(source, larger)["params"]
+        kept = convert.load_pretrained(source, make())["params"]
+        np.testing.assert_array_equal(found["mask_token"], kept["mask_token"])
+        table = found["encoder"]["layers_0"]["blocks_0"]["attn"]["relative_position_bias_table"]
+        assert table.shape[0] == 225
+
+
+def test_the_parameters_of_a_swin_are_no_simmim():
+    params = convert.from_official(random_state(make()), make())["params"]["encoder"]
+    with pytest.raises(UserError, match="not a pretrained SimMIM but a Swin without decoder"):
+        convert.load_pretrained(dict(params=params), make())

@@ -37,6 +37,8 @@ def test_every_cell_is_masked_equally_often():
         ((192, 32, 4, 0.99), ("0.99", "36")),
         ((192, 32, 4, 0.0), ("0.0", "36")),
         ((192, 32, 4, 1.5), ("1.5", "36")),
+        ((192, 32, 4, float("nan")), ("nan", "36")),
+        ((24, 24, 4, 0.6), ("24", "1")),
     ],
 )
 @pytest.mark.parametrize("make", [masking.mask_train_transform, masking.mask_eval_transform])
