@@ -2,11 +2,16 @@
 
 model, variables = swin_jax.load("swin_tiny_patch4_window7_224", weights="official")
 logits = model.apply(variables, swin_jax.preprocess("swin_tiny_patch4_window7_224")("cat.jpg"))
+
+model, variables = swin_jax.load("ViT-B/32", weights="official")
+features = model.apply(variables, swin_jax.preprocess("ViT-B/32")("cat.jpg"), method="encode_image")
 """
 
 import dataclasses
 import difflib
+import inspect
 import json
+import logging
 import re
 import warnings
 from collections.abc import Callable
@@ -15,51 +20,71 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from swin_jax.convert import buffers, finetune, imagenet22k, infer, official, read
+from swin_jax.convert import buffers, clip_official, finetune, imagenet22k, infer, official, read
+from swin_jax.convert import clip as convert_clip
 from swin_jax.convert import swin as convert_swin
 from swin_jax.errors import UserError
 from swin_jax.geometry import num_axes, per_axis
-from swin_jax.models import simmim, swin
+from swin_jax.models import clip, clip_presets, simmim, swin
 from swin_jax.ops.mixing import IMAGENET_MEAN, IMAGENET_STD
 
+# Of OpenAI's training images; open_clip's models that are presets here have them too.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+log = logging.getLogger(__name__)
+
 _FIELDS = {field.name for field in dataclasses.fields(swin.Swin)} - {"parent", "name"}
+_CLIP_FIELDS = set(inspect.signature(clip.make_clip).parameters)
 
 
 def load(
     name: str | None = None, weights: str | Path | None = None, resize: str | None = None, **overrides
-) -> tuple[swin.Swin, dict]:
+) -> tuple[swin.Swin | clip.CLIP, dict]:
     """Makes a model and its variables.
 
     Args:
-        name: an architecture of `models.swin.PRESETS` or any name in `convert.official.WEIGHTS`; None infers it from
-            the weights. SimMIM's pretrained names give the encoder, a backbone with num_classes=0 whose `features` are
-            maps (`convert.simmim` reads the decoder too); its fine-tuned names give classifiers.
+        name: an architecture of `models.swin.PRESETS` or `models.clip.PRESETS` ('-' may stand for '/'), or any name in
+            `convert.official.WEIGHTS`; None infers it from the weights. SimMIM's pretrained names give the encoder, a
+            backbone with num_classes=0 whose `features` are maps (`convert.simmim` reads the decoder too); its
+            fine-tuned names give classifiers.
         weights: 'official' (those called `name`), the name of other official weights or of their hub repository, a file
-            (.pth, .pt, .safetensors, .npz), the workdir of a run (its newest checkpoint; the averaged weights if it
-            keeps an average; of a SimMIM the encoder), or None for random ones.
-        resize: how bias tables and absolute positions are resized for another window or image size: 'bicubic' or
-            'geometric', see `convert.resize`. A continuous bias (Swin V2) is computed again instead.
-        **overrides: arguments of `models.swin.Swin` that replace the preset's. For another `num_classes` the head is
-            zero (or the 1,000 rows of a 22K head); with `out_norms` the norms of the maps are fresh; a warning says so,
-            and says where a continuous bias changes its scale (give `pretrained_window_sizes`).
+            (.pth, .pt, .safetensors, .npz), the folder of a CLIP of transformers, the workdir of a run (its newest
+            checkpoint; the averaged weights if it keeps an average; of a SimMIM the encoder), or None for random ones.
+        resize: how positions are resized. Swin, for bias tables and absolute positions of another window or image size:
+            'bicubic' or 'geometric', see `convert.resize`; a continuous bias (Swin V2) is computed again instead. CLIP,
+            for another image size or longer texts: 'bilinear' or 'bicubic', see `convert.clip_resize`.
+        **overrides: arguments of `models.swin.Swin` or `models.clip.make_clip` that replace the preset's. For another
+            `num_classes` the head is zero (or the 1,000 rows of a 22K head); with `out_norms` the norms of the maps are
+            fresh; a warning says so, and says where a continuous bias changes its scale (give
+            `pretrained_window_sizes`), and where the activation of a CLIP had to be assumed (give `act`).
 
     Returns:
-        (model, {'params': ...}): arrays of the model's `param_dtype` on the default device. `model.apply(variables,
-        images)` gives (B, num_classes) logits of (B, H, W, 3) normalised float images; wrap it in `jax.jit` to call it
-        more than once.
+        (model, {'params': ..., 'batch_stats': ... (CLIP's ResNets)}): arrays of the model's `param_dtype` on the
+        default device. A Swin's `model.apply(variables, images)` gives (B, num_classes) logits of (B, H, W, 3)
+        normalised float images; a CLIP's gives the logits of images and token ids, and its methods `encode_image` and
+        `encode_text` the features of either. Wrap it in `jax.jit` to call it more than once.
 
     Raises:
         UserError: unknown names or arguments, an unreadable file, weights that do not fit (every key is listed), a
             window or image size that needs `resize` or cannot be inferred.
     """
-    unknown = sorted(overrides.keys() - _FIELDS)
-    if unknown:
-        raise UserError(f"Swin has no argument {unknown[0]!r}; did you mean {_nearest(unknown[0], _FIELDS)!r}?")
+    clip_name = _clip_name(weights if name is None else name)
+    if clip_name:
+        _check_arguments("make_clip", overrides, _CLIP_FIELDS)
+        return _load_clip(clip_name, weights if name is None else name, weights, resize, overrides)
+    _check_arguments("Swin", overrides, _FIELDS if name else _FIELDS | _CLIP_FIELDS)
     if weights is None:
         return _load_random(name, overrides)
+    if name is None and (path := _transformers_file(weights)):
+        return _fit_clip(None, read(path), path, (), resize, overrides)
     if (Path(weights) / "config.json").is_file():
         return _load_workdir(Path(weights), name, resize, overrides)
     found = _read(name, weights)
+    if name is None and convert_clip.is_clip(found):
+        path = Path(weights) if Path(weights).is_file() else None
+        return _fit_clip(None, found, path, (str(weights),) if path is None else (), resize, overrides)
+    _check_arguments("Swin", overrides, _FIELDS)
     if name is None and not Path(weights).is_file():
         name = official.canonical_name(str(weights))
     if name is None:
@@ -69,6 +94,86 @@ def load(
         if name.startswith("simmim_"):  # whether the largest have the main-branch norm is not documented
             fields = fields | dict(main_norm_every=infer.main_norm_every(found))
     return _fit(found, swin.Swin(**fields), resize, overrides, infer.trained_scales(found))
+
+
+def _check_arguments(what: str, overrides: dict, known: set[str]) -> None:
+    unknown = sorted(overrides.keys() - known)
+    if unknown:
+        raise UserError(f"{what} has no argument {unknown[0]!r}; did you mean {_nearest(unknown[0], known)!r}?")
+
+
+def _clip_name(word: str | Path | None) -> str | None:
+    """The key of `models.clip.PRESETS` that a name, or the hub repository of OpenAI's weights, means."""
+    hub = {repository: name for name, repository in clip_official.HUB.items()}
+    return hub.get(str(word)) or clip_presets.canonical_name(str(word))
+
+
+def _load_clip(
+    name: str, spelling: str | Path, weights: str | Path | None, resize: str | None, overrides: dict
+) -> tuple[clip.CLIP, dict]:
+    """A CLIP by name; `spelling` is the name as it was given, which may say more."""
+    if weights is None:
+        warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=3)
+        fields = clip_presets.PRESETS[name]
+        act = "quick_gelu" if "quickgelu" in str(spelling).lower() else fields["act"]
+        model = clip.make_clip(**fields | {"act": act} | overrides)
+        image = np.zeros((1, model.visual.image_size, model.visual.image_size, 3), np.float32)
+        return model, _init(model, image, np.zeros((1, model.text.context_length), np.int32))
+    path, names = Path(weights), (str(spelling),)
+    if inside := _transformers_file(path):
+        path = inside
+    elif path.is_dir():
+        raise UserError(f"{path} is a directory without a transformers model (config.json and model.safetensors)")
+    elif not path.is_file() and "://" in str(weights):
+        path, names = official.fetch(str(weights)), (*names, str(weights))
+    elif not path.is_file():
+        other = name if str(weights) == "official" else _clip_name(weights)
+        if other is None:
+            raise UserError(f"{weights} is no file and no official weights; those are {', '.join(clip_official.URLS)}")
+        path, names = clip_official.fetch(str(weights) if "timm/" in str(weights) else other), ("openai",)
+    return _fit_clip(name, read(path), path, names, resize, overrides)
+
+
+def _transformers_file(folder: str | Path) -> Path | None:
+    """The weights in a folder that transformers wrote, if it is one of a CLIP."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file() or "model_type" not in _read_config(folder):
+        return None
+    files = [folder / file for file in ("model.safetensors", "pytorch_model.bin")]
+    if found := next((file for file in files if file.is_file()), None):
+        return found
+    raise UserError(f"{folder} holds neither model.safetensors nor pytorch_model.bin")
+
+
+def _fit_clip(
+    name: str | None, found: dict, path: Path | None, names: tuple[str, ...], resize: str | None, overrides: dict
+) -> tuple[clip.CLIP, dict]:
+    """A CLIP of a name, or as the weights tell, with these weights; says where its activation comes from."""
+    _check_arguments("make_clip", overrides, _CLIP_FIELDS)
+    heads = {key: overrides[key] for key in ("vision_heads", "text_heads") if key in overrides}
+    fields = clip_presets.PRESETS[name] if name else convert_clip.infer(found, **heads)
+    evidence = convert_clip.activation(found, names, path)
+    model = clip.make_clip(**fields | {"act": evidence.act} | overrides)
+    act = model.text.act
+    if "act" not in overrides and not evidence.known:
+        warnings.warn(
+            f"act={act!r} is assumed, since {evidence.source}; weights of the same shape exist with the other "
+            "activation and would silently lose accuracy: give act='quick_gelu' (OpenAI, DFN, MetaCLIP) or act='gelu' "
+            "(LAION, DataComp)",
+            stacklevel=3,
+        )
+    elif act != evidence.act and evidence.known:
+        warnings.warn(f"act={act!r}, but the weights are of {evidence.act!r}: {evidence.source}", stacklevel=3)
+    log.info("act=%r: %s", act, "as asked for" if "act" in overrides else evidence.source)
+    return model, _put_clip(convert_clip.from_official(found, model, resize), model)
+
+
+def _put_clip(variables: dict, model: clip.CLIP) -> dict:
+    """Towers in their `param_dtype`; the scale and running statistics stay float32."""
+    params = dict(variables["params"])
+    for name, tower in (("visual", model.visual), ("text", model.text)):
+        params[name] = jax.tree.map(lambda leaf, dtype=tower.param_dtype: leaf.astype(dtype), params[name])
+    return jax.device_put({**variables, "params": params})
 
 
 def _fit(
@@ -91,10 +196,15 @@ def _load_random(name: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
         raise UserError("give load() a name or weights")
     model = swin.Swin(**_preset(name) | overrides)
     warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=3)
-    image = np.zeros((1, *per_axis(model.image_size, num_axes(model)), model.in_channels), np.float32)
+    return model, _init(
+        model, np.zeros((1, *per_axis(model.image_size, num_axes(model)), model.in_channels), np.float32)
+    )
+
+
+def _init(model, *inputs: np.ndarray) -> dict:
     # jax 0.10 takes 0.4 s to optimise each draw for the CPU; level 0 compiles a whole model ten times faster.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return model, jax.jit(model.init, compiler_options=options)(jax.random.key(0), image)
+    return jax.jit(model.init, compiler_options=options)(jax.random.key(0), *inputs)
 
 
 def _load_workdir(workdir: Path, name: str | None, resize: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
@@ -169,7 +279,7 @@ def _preset(name: str) -> dict:
         return swin.PRESETS[name]
     if name in official.WEIGHTS:
         return _simmim_preset(name)
-    known = [*swin.PRESETS, *official.WEIGHTS]
+    known = [*swin.PRESETS, *official.WEIGHTS, *clip_presets.PRESETS]
     raise UserError(f"no model is called {name!r}; the nearest name is {_nearest(name, known)!r}")
 
 
@@ -194,8 +304,9 @@ def preprocess(name: str | Path) -> Callable[..., np.ndarray]:
     """What turns pictures into the input of a model.
 
     Args:
-        name: an architecture of `models.swin.PRESETS`, or the workdir of a run. Official models of 384 pixels take the
-            whole picture, resized to a square; the others its centre, after a resize of the short side.
+        name: an architecture of `models.swin.PRESETS` or `models.clip.PRESETS`, or the workdir of a run. Official Swins
+            of 384 pixels take the whole picture, resized to a square; all others its centre, after a resize of the
+            short side.
 
     Returns:
         A function of one picture or a list of them (a path, a PIL image, or a uint8 array (H, W) or (H, W, 3)), or of a
@@ -209,6 +320,11 @@ def preprocess(name: str | Path) -> Callable[..., np.ndarray]:
 
     if (Path(name) / "config.json").is_file():
         transform, mean, std = _workdir_transform(Path(name))
+    elif clip_name := _clip_name(name):
+        from swin_jax.data.image import clip_preprocess
+
+        transform = clip_preprocess(clip_presets.PRESETS[clip_name]["image_size"])
+        mean, std = CLIP_MEAN, CLIP_STD
     else:
         size = _preset(str(name))["image_size"]
         transform, mean, std = eval_transform(size, crop=size != 384), IMAGENET_MEAN, IMAGENET_STD

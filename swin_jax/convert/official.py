@@ -134,7 +134,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("SWIN_JAX_CACHE") or "~/.cache/swin_jax").expanduser()
 
 
-def fetch(name_or_url: str, offline: bool | None = None) -> Path:
+def fetch(name_or_url: str, offline: bool | None = None, licence: str = LICENCE) -> Path:
     """The path of a file of weights, downloaded into the cache unless it is there.
 
     The checksum of what was downloaded (or put there by hand) is recorded beside it and compared on every later use.
@@ -143,6 +143,7 @@ def fetch(name_or_url: str, offline: bool | None = None) -> Path:
         name_or_url: a name in `WEIGHTS`, an official file name, a hub repository such as
             'timm/swin_tiny_patch4_window7_224.ms_in1k', or any URL.
         offline: never download; None asks the environment variable SWIN_JAX_OFFLINE.
+        licence: what is recorded beside the file.
 
     Raises:
         UserError: an unknown name, no network, a broken download, a cached file that has changed, or one that must be
@@ -165,7 +166,7 @@ def fetch(name_or_url: str, offline: bool | None = None) -> Path:
             _download(url, path)
         except (OSError, ValueError, urllib.error.URLError) as error:
             raise UserError(f"{name_or_url} could not be downloaded ({error}): {by_hand}") from error
-    _check(path, url)
+    _check(path, url, licence)
     return path
 
 
@@ -213,12 +214,12 @@ def sha256(path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check(path: Path, url: str) -> None:
+def _check(path: Path, url: str, licence: str) -> None:
     """Records the checksum beside a file the first time, compares it every other time."""
     record = path.with_name(path.name + ".json")
     digest = sha256(path)
     if not record.exists():
-        text = json.dumps({"url": url, "sha256": digest, "bytes": path.stat().st_size, "licence": LICENCE}, indent=1)
+        text = json.dumps({"url": url, "sha256": digest, "bytes": path.stat().st_size, "licence": licence}, indent=1)
         part = record.with_name(f".{record.name}.{os.getpid()}.part")
         part.write_text(text, encoding="utf-8")
         os.replace(part, record)

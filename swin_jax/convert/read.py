@@ -1,6 +1,7 @@
 """Reads files of weights into numpy arrays, whatever wrote them, without PyTorch and without running foreign code.
 
-.pth, .pt and .pkl (see unpickle.py), .safetensors and .npz; told apart by their content, not by their name.
+.pth, .pt and .pkl (see unpickle.py; TorchScript archives too), .safetensors and .npz; told apart by their content, not
+by their name.
 """
 
 import json
@@ -66,6 +67,14 @@ def read(path, key: str | None = None) -> dict[str, np.ndarray]:
     if not arrays:
         raise UserError(f"{path}: holds no arrays{outline}")
     return rules.strip_wrappers(arrays)
+
+
+def is_torchscript(path) -> bool:
+    """Whether a file is an archive of `torch.jit.save`."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.split("/")[-1] == "constants.pkl" for name in archive.namelist())
 
 
 def _read_open(file, size: int, key: str | None) -> tuple[dict, str]:

@@ -1,7 +1,8 @@
 """PyTorch's files without PyTorch: a pickle reader that runs no foreign code, and the storages behind it.
 
 The formats are those of `torch.save`: a zip archive (data.pkl and data/<key>), the older stream of pickles, and plain
-pickles of numpy arrays. A pickle may name any function to be called; here a name is looked up in the tables below and
+pickles of numpy arrays; and those of `torch.jit.save`, whose data.pkl holds a tree of modules in place of a dict and
+whose code is left alone. A pickle may name any function to be called; here a name is looked up in the tables below and
 nothing is ever imported. Peer: `torch.load`, whose files stand in tests/golden/weights.
 """
 
@@ -166,6 +167,11 @@ _FUNCTIONS = {
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,
 }
+# What TorchScript wraps lists and containers in.
+_SCRIPT_FUNCTIONS = {
+    ("torch.jit._pickle", name): lambda value, *_: value
+    for name in ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
+}
 # Classes that are only named, as arguments of the functions above.
 _MARKERS = {("numpy", "ndarray"), ("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch", "strided")}
 
@@ -190,12 +196,48 @@ def stand_in(module: str, name: str) -> type:
     return Settings
 
 
-class Unpickler(pickle.Unpickler):
-    """Builds plain containers, `Tensor`, `Storage` and `NumpyArray`, stand-ins for settings, and nothing else."""
+class ScriptModule:
+    """What stands for a module of a TorchScript archive: the dict of its attributes, submodules among them."""
 
-    def __init__(self, file: BinaryIO):
+    attributes: dict = {}  # of a module without a state; never written to
+
+    def __setstate__(self, state):
+        if not isinstance(state, dict):
+            raise ValueError("a TorchScript module with a state of its own making")
+        self.attributes = state
+
+
+def state_dict(module: ScriptModule) -> dict[str, Tensor]:
+    """{name: tensor} of a tree of modules, names joined by dots as in `torch.nn.Module.state_dict`."""
+    found = {}
+    open_nodes = [("", module, 0)]
+    while open_nodes:
+        prefix, node, depth = open_nodes.pop()
+        children = []
+        for name, value in node.attributes.items():
+            if isinstance(value, Tensor):
+                found[f"{prefix}{name}"] = value
+            elif isinstance(value, ScriptModule):
+                children.append((f"{prefix}{name}.", value, depth + 1))
+        open_nodes += reversed(children)
+        # A module may hold itself, or the same two modules at every level.
+        if depth > 100 or len(found) + len(open_nodes) > 100_000:
+            raise ValueError("a TorchScript archive whose modules have no end")
+    return found
+
+
+class Unpickler(pickle.Unpickler):
+    """Builds plain containers, `Tensor`, `Storage` and `NumpyArray`, stand-ins for settings, and nothing else.
+
+    Args:
+        file: the pickle.
+        script: whether it is of a TorchScript archive, whose own classes then become `ScriptModule`.
+    """
+
+    def __init__(self, file: BinaryIO, script: bool = False):
         super().__init__(file, encoding="latin1")
         self.storages: dict[str, Storage] = {}
+        self.script = script
 
     def find_class(self, module: str, name: str):
         plain = (module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins"), name)
@@ -203,6 +245,10 @@ class Unpickler(pickle.Unpickler):
             return Sealed(_FUNCTIONS[plain])
         if plain in _SETTINGS:
             return stand_in(module, name)
+        if self.script and plain in _SCRIPT_FUNCTIONS:
+            return Sealed(_SCRIPT_FUNCTIONS[plain])
+        if self.script and module.split(".")[0] == "__torch__":
+            return ScriptModule  # as a class, which NEWOBJ asks for; a state for the class itself is a TypeError
         if plain in _MARKERS:
             return name
         if module in ("torch", "torch.storage") and name in _STORAGES:
@@ -227,12 +273,12 @@ def read_zip(archive: zipfile.ZipFile) -> tuple[object, callable]:
     """The object in a zip file of `torch.save`, and a function that reads a storage's bytes."""
     names = archive.namelist()
     root = next(name for name in names if name.endswith("data.pkl"))[: -len("data.pkl")]
-    if root + "constants.pkl" in names:
-        raise UserError("a TorchScript archive, which holds code; save its state_dict() with torch.save instead")
+    script = root + "constants.pkl" in names
     if root + "byteorder" in names and archive.read(root + "byteorder") != b"little":
         raise UserError("written on a big-endian machine; save it again on a little-endian one")
     with archive.open(root + "data.pkl") as file:
-        value = Unpickler(file).load()
+        value = Unpickler(file, script).load()
+    value = state_dict(value) if isinstance(value, ScriptModule) else value
     return value, lambda storage: archive.read(f"{root}data/{storage.key}")
 
 

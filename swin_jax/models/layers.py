@@ -63,17 +63,20 @@ class PatchProjection(nn.Module):
     patch: tuple[int, ...]
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         fan_in = math.prod(self.patch) * x.shape[-1]
         init = init_conv(fan_in)
         kernel = self.param("kernel", init, (*self.patch, x.shape[-1], self.features), self.param_dtype)
-        bias = self.param("bias", init, (self.features,), self.param_dtype)
         x = window.pad_to_multiple(x, self.patch).astype(self.dtype)
         grid = [size // p for size, p in zip(x.shape[1:-1], self.patch)]
         patches = window.partition(x, self.patch).reshape(x.shape[0], *grid, fan_in)
         out = patches @ kernel.reshape(fan_in, -1).astype(self.dtype)
+        if not self.use_bias:
+            return out
+        bias = self.param("bias", init, (self.features,), self.param_dtype)
         return out + bias.astype(self.dtype).reshape((1,) * (out.ndim - 1) + (-1,))
 
 
