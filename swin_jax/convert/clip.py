@@ -1,0 +1,299 @@
+"""CLIP: official state dicts <-> our parameters.
+
+Official names and shapes are those of openai/CLIP (and of open_clip's `CLIP`); `convert.clip_layouts` brings other
+layouts to them. Linear weights are transposed, convolutions go from (out, in, h, w) to (h, w, in, out); the packed
+in_proj becomes qkv (C, 3, h, d) with biases (3, h, d), out_proj becomes proj (h, d, C), and the attention pool's maps
+have heads as an axis too. Running statistics are in 'batch_stats'. Only the fields of a model are looked at, so that no
+model is imported here.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from swin_jax import names
+from swin_jax.convert import clip_resize, family, rules
+from swin_jax.convert import swin as convert_swin
+from swin_jax.convert.clip_infer import Activation, activation, infer
+from swin_jax.convert.clip_layouts import is_clip, normalise
+from swin_jax.errors import UserError
+
+__all__ = [
+    "Activation",
+    "activation",
+    "from_official",
+    "infer",
+    "is_clip",
+    "normalise",
+    "official_shapes",
+    "to_official",
+]
+
+# Official name of a module or leaf inside a block -> ours.
+_RENAMED = (
+    (r"\.attn\.in_proj_weight$", ".attn.qkv.weight"),
+    (r"\.attn\.in_proj_bias$", ".attn.qkv.bias"),
+    (r"\.attn\.out_proj\.", ".attn.proj."),
+    (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+    (r"\b(resblocks|layer[1-4]|downsample)\.(\d+)", r"\1_\2"),
+)
+
+
+def official_shapes(model) -> dict[str, tuple[int, ...]]:
+    """{official name: official shape} of a CLIP, running statistics among them, in the official order.
+
+    Args:
+        model: a `models.clip.CLIP` whose towers are a VisionTransformer, a ModifiedResNet or a Swin, and a
+            TextTransformer. A Swin's names are its own after 'visual.'.
+    """
+    text = model.text
+    shapes = {"positional_embedding": (text.context_length, text.width)}
+    shapes["text_projection"] = (text.width, text.embed_dim)
+    shapes["logit_scale"] = ()
+    if model.logit_bias is not None:
+        shapes["logit_bias"] = ()
+    if _is_swin(model.visual):
+        visual = {f"visual.{name}": shape for name, shape in convert_swin.official_shapes(model.visual).items()}
+    else:
+        visual = _resnet_shapes(model.visual) if _is_resnet(model.visual) else _vit_shapes(model.visual)
+    shapes |= visual | _blocks("transformer", text)
+    shapes["token_embedding.weight"] = (text.vocab_size, text.width)
+    return shapes | _norm("ln_final", text.width)
+
+
+def _is_swin(visual) -> bool:
+    return "window_size" in vars(visual)
+
+
+def _is_resnet(visual) -> bool:
+    return "freeze_batch_norm" in vars(visual)
+
+
+def _vit_shapes(visual) -> dict:
+    width, patch = visual.width, visual.patch_size
+    shapes = {
+        "visual.class_embedding": (width,),
+        "visual.positional_embedding": ((visual.image_size // patch) ** 2 + 1, width),
+        "visual.proj": (width, visual.embed_dim),
+        "visual.conv1.weight": (width, 3, patch, patch),
+    }
+    shapes |= _norm("visual.ln_pre", width) | _blocks("visual.transformer", visual)
+    return shapes | _norm("visual.ln_post", width)
+
+
+def _resnet_shapes(visual) -> dict:
+    width, shapes = visual.width, {}
+    stem = ((3, width // 2), (width // 2, width // 2), (width // 2, width))
+    for i, (before, after) in enumerate(stem, 1):
+        shapes |= {f"visual.conv{i}.weight": (after, before, 3, 3)} | _batch_norm(f"visual.bn{i}", after)
+    before = width
+    for s, depth in enumerate(visual.layers):
+        planes = width * 2**s
+        for b in range(depth):
+            block = f"visual.layer{s + 1}.{b}"
+            sizes = ((planes, before, 1), (planes, planes, 3), (4 * planes, planes, 1))
+            for i, (after, inside, kernel) in enumerate(sizes, 1):
+                shapes[f"{block}.conv{i}.weight"] = (after, inside, kernel, kernel)
+                shapes |= _batch_norm(f"{block}.bn{i}", after)
+            if b == 0:
+                shapes[f"{block}.downsample.0.weight"] = (4 * planes, before, 1, 1)
+                shapes |= _batch_norm(f"{block}.downsample.1", 4 * planes)
+            before = 4 * planes
+    shapes["visual.attnpool.positional_embedding"] = ((visual.image_size // 32) ** 2 + 1, before)
+    for part, after in (("k", before), ("q", before), ("v", before), ("c", visual.embed_dim)):
+        name = f"visual.attnpool.{part}_proj"
+        shapes |= {f"{name}.weight": (after, before), f"{name}.bias": (after,)}
+    return shapes
+
+
+def _norm(name: str, width: int) -> dict:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _batch_norm(name: str, width: int) -> dict:
+    return _norm(name, width) | {f"{name}.running_mean": (width,), f"{name}.running_var": (width,)}
+
+
+def _blocks(name: str, tower) -> dict:
+    width, hidden = tower.width, round(tower.width * tower.mlp_ratio)
+    shapes = {}
+    for i in range(tower.layers):
+        block = f"{name}.resblocks.{i}"
+        shapes |= {f"{block}.attn.in_proj_weight": (3 * width, width), f"{block}.attn.in_proj_bias": (3 * width,)}
+        shapes |= {f"{block}.attn.out_proj.weight": (width, width), f"{block}.attn.out_proj.bias": (width,)}
+        shapes |= _norm(f"{block}.ln_1", width)
+        shapes |= {f"{block}.mlp.c_fc.weight": (hidden, width), f"{block}.mlp.c_fc.bias": (hidden,)}
+        shapes |= {f"{block}.mlp.c_proj.weight": (width, hidden), f"{block}.mlp.c_proj.bias": (width,)}
+        shapes |= _norm(f"{block}.ln_2", width)
+    return shapes
+
+
+def from_official(state_dict: Mapping[str, np.ndarray], model, resize: str | None = None) -> dict:
+    """Converts a state dict to the variables of a CLIP; every key must fit.
+
+    Args:
+        state_dict: {name: array} as `convert.read` gives it, in any layout of `convert.clip_layouts` and any dtype.
+        model: a `models.clip.CLIP`, see `official_shapes`.
+        resize: how positions are stretched where the model is for images of another size or for longer texts, see
+            `convert.clip_resize`.
+
+    Returns:
+        {'params': ..., 'batch_stats': ... (ResNets)}, nested dicts of float32 numpy arrays, as `model.init` makes them.
+
+    Raises:
+        UserError: lists every missing, unexpected and mis-shaped key; or tells in which field weights and model differ,
+            or which other family the weights are of.
+    """
+    state_dict, shapes = normalise(state_dict), official_shapes(model)
+    if other := family.recognise_not_clip(state_dict, swin_tower=_is_swin(model.visual)):
+        raise UserError(other)
+    positions = [name for name in shapes if name.startswith("visual.") and name.endswith("positional_embedding")]
+    rows = (shapes[positions[0]][0] if positions else 0), model.text.context_length
+    resized = state_dict if _difference(state_dict, model) else clip_resize.resize_positions(state_dict, *rows, resize)
+    _check(resized, shapes, model)
+    variables: dict = {"params": {}, "batch_stats": {}}
+    for name in shapes:
+        if name.startswith("visual.") and _is_swin(model.visual):
+            continue
+        collection, path = _path(name, shapes[name])
+        value = _to_ours(name, np.asarray(resized[name], np.float32), _heads(name, model))
+        variables[collection][path] = value
+    variables = {collection: names.unflatten(flat) for collection, flat in variables.items() if flat}
+    if _is_swin(model.visual):
+        inside = {n.removeprefix("visual."): resized[n] for n in shapes if n.startswith("visual.")}
+        variables["params"]["visual"] = convert_swin.from_official(inside, model.visual)["params"]
+    return variables
+
+
+def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, np.ndarray]:
+    """Converts the variables of a CLIP to an official state dict; the inverse of `from_official`.
+
+    Gradients, or anything else of the same structure, convert the same way; without 'batch_stats' there are no running
+    statistics in the result.
+
+    Args:
+        variables: {'params': nested dict of arrays, 'batch_stats': the same (ResNets)}.
+        model: the `models.clip.CLIP` that they belong to.
+        buffers: whether to add `num_batches_tracked`, which `load_state_dict` wants when it is strict.
+
+    Returns:
+        {official name: float32 numpy array in PyTorch's layout}, in the official order: names of openai/CLIP, which
+        open_clip reads too.
+
+    Raises:
+        UserError: the variables are not this model's.
+    """
+    shapes = official_shapes(model)
+    flat = {collection: names.flatten(tree) for collection, tree in variables.items()}
+    if not flat.get("batch_stats"):
+        shapes = {name: shape for name, shape in shapes.items() if "running_" not in name}
+    swin = {}
+    if _is_swin(model.visual):
+        swin = convert_swin.to_official({"params": variables["params"]["visual"]}, model.visual)
+    state_dict = {}
+    for name, shape in shapes.items():
+        if name.startswith("visual.") and swin:
+            state_dict[name] = swin[name.removeprefix("visual.")]
+            continue
+        collection, path = _path(name, shape)
+        if path in flat.get(collection, {}):
+            state_dict[name] = _to_theirs(name, np.asarray(flat[collection][path], np.float32))
+    _check(state_dict, shapes, model)
+    if not swin and len(flat["params"]) != sum("running_" not in name for name in shapes):
+        raise UserError("these variables hold more than the parameters of this CLIP")
+    if buffers:
+        norms = [name for name in shapes if name.endswith("running_var")]
+        state_dict |= {name.replace("running_var", "num_batches_tracked"): np.zeros((), np.int64) for name in norms}
+    return state_dict
+
+
+def _check(state_dict: Mapping, shapes: Mapping, model) -> None:
+    report = rules.compare(state_dict, shapes)
+    if not report:
+        return
+    if difference := _difference(state_dict, model):
+        raise UserError(f"these weights are of another CLIP than the model: {difference}")
+    raise UserError(f"these weights are not for this CLIP: {report}")
+
+
+def _difference(state_dict: Mapping, model) -> str:
+    """In which fields weights and model differ, sizes that can be stretched left out; '' for none or where unknown."""
+    if _is_swin(model.visual):
+        return ""
+    try:
+        found = infer(state_dict, model.visual.num_heads, model.text.num_heads)
+    except UserError:
+        return ""
+    visual, text = model.visual, model.text
+    wanted = dict(
+        embed_dim=text.embed_dim,
+        vision_layers=visual.layers,
+        vision_width=visual.width,
+        patch_size=None if _is_resnet(visual) else visual.patch_size,
+        vocab_size=text.vocab_size,
+        text_width=text.width,
+        text_layers=text.layers,
+    )
+    pairs = [(name, found[name], value) for name, value in wanted.items() if found[name] != value]
+    if (found["logit_bias"] is None) != (model.logit_bias is None):
+        pairs.append(("logit_bias", found["logit_bias"], model.logit_bias))
+    return ", ".join(f"{name} is {theirs} in the weights and {ours} in the model" for name, theirs, ours in pairs)
+
+
+def _heads(name: str, model) -> int:
+    return model.visual.num_heads if name.startswith("visual.") else model.text.num_heads
+
+
+def _path(name: str, shape: tuple[int, ...]) -> tuple[str, str]:
+    """The collection and the path of an official name."""
+    path = name
+    for pattern, replacement in _RENAMED:
+        path = re.sub(pattern, replacement, path)
+    if not name.startswith(("visual.", "logit_")):
+        path = f"text.{path}"
+    *modules, leaf = path.split(".")
+    if leaf in ("running_mean", "running_var"):
+        return "batch_stats", "/".join([*modules, leaf.removeprefix("running_")])
+    if leaf == "weight":
+        leaf = "scale" if len(shape) == 1 else "kernel"
+    if name == "token_embedding.weight":
+        leaf = "embedding"
+    return "params", "/".join([*modules, leaf])
+
+
+def _to_ours(name: str, value: np.ndarray, heads: int) -> np.ndarray:
+    """One tensor from PyTorch's layout to ours."""
+    if value.ndim == 4:
+        return np.ascontiguousarray(value.transpose(2, 3, 1, 0))
+    if name.endswith("in_proj_bias"):
+        return value.reshape(3, heads, -1)
+    if re.search(r"attnpool\.[qkv]_proj\.bias$", name):
+        return value.reshape(heads, -1)
+    if name == "token_embedding.weight" or value.ndim != 2 or not name.endswith("weight"):
+        return value
+    value = np.ascontiguousarray(value.T)  # (in, out)
+    if name.endswith("in_proj_weight"):
+        return value.reshape(len(value), 3, heads, -1)
+    if re.search(r"attnpool\.[qkv]_proj\.weight$", name):
+        return value.reshape(len(value), heads, -1)
+    if name.endswith(("attn.out_proj.weight", "attnpool.c_proj.weight")):
+        return value.reshape(heads, -1, value.shape[1])
+    return value
+
+
+def _to_theirs(name: str, value: np.ndarray) -> np.ndarray:
+    """One tensor from our layout to PyTorch's."""
+    if re.search(r"(in_proj_bias|attnpool\.[qkv]_proj\.bias)$", name):
+        return value.reshape(-1)
+    if name.endswith("in_proj_weight") or re.search(r"attnpool\.[qkv]_proj\.weight$", name):
+        return np.ascontiguousarray(value.reshape(len(value), -1).T)
+    if name.endswith(("attn.out_proj.weight", "attnpool.c_proj.weight")):
+        return np.ascontiguousarray(value.reshape(-1, value.shape[-1]).T)
+    if value.ndim == 4:
+        return np.ascontiguousarray(value.transpose(3, 2, 0, 1))
+    if name == "token_embedding.weight" or value.ndim != 2 or not name.endswith("weight"):
+        return value
+    return np.ascontiguousarray(value.T)

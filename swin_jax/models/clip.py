@@ -1,0 +1,153 @@
+"""CLIP: an image tower and a text tower into one space, compared by a scaled cosine.
+
+CLIP (arXiv 2103.00020); the peer is `CLIP` of openai/CLIP, clip/model.py, and of mlfoundations/open_clip.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from swin_jax.models.clip_presets import PRESETS  # noqa: F401
+from swin_jax.models.resnet import ModifiedResNet
+from swin_jax.models.text import TextTransformer
+from swin_jax.models.vit import VisionTransformer
+
+INIT_LOGIT_SCALE = math.log(1 / 0.07)
+
+
+def normalize(features: jax.Array) -> jax.Array:
+    """Features of length 1 along the last axis, in float32; zeros stay zeros."""
+    features = features.astype(jnp.float32)
+    return features * jax.lax.rsqrt(jnp.maximum(jnp.sum(features * features, axis=-1, keepdims=True), 1e-24))
+
+
+class CLIP(nn.Module):
+    """Two towers.
+
+    The scale is not clipped here: in training that is done after each update, so that its gradient never stops.
+
+    Attributes:
+        visual: any module that is called as visual(image, train=...) and gives (B, embed_dim).
+        text: any module that is called as text(ids, train=...) and gives (B, embed_dim).
+        init_logit_scale: logarithm of the initial scale.
+        logit_bias: initial value of a bias on the logits (SigLIP: -10); None for none.
+    """
+
+    visual: nn.Module
+    text: nn.Module
+    init_logit_scale: float = INIT_LOGIT_SCALE
+    logit_bias: float | None = None
+
+    def setup(self):
+        constant = nn.initializers.constant
+        self.scale = self.param("logit_scale", constant(self.init_logit_scale), (), jnp.float32)
+        if self.logit_bias is not None:
+            self.bias = self.param("logit_bias", constant(self.logit_bias), (), jnp.float32)
+
+    def encode_image(self, image: jax.Array, train: bool = False, normalize: bool = False) -> jax.Array:
+        """Embeds (B, H, W, 3) normalised float images: (B, embed_dim) float32, of length 1 if `normalize`."""
+        return _finish(self.visual(image, train=train), normalize)
+
+    def encode_text(self, text: jax.Array, train: bool = False, normalize: bool = False) -> jax.Array:
+        """Embeds token ids (B, L): (B, embed_dim) float32, of length 1 if `normalize`."""
+        return _finish(self.text(text, train=train), normalize)
+
+    def __call__(self, image: jax.Array, text: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """Compares every image with every text.
+
+        Args:
+            image: (B, H, W, 3), floating point and normalised.
+            text: (B', L) token ids.
+            train: of both towers.
+
+        Returns:
+            (logits_per_image (B, B'), logits_per_text (B', B)), float32: exp(logit_scale) times the cosine, plus
+            logit_bias if there is one.
+        """
+        images = self.encode_image(image, train, normalize=True)
+        texts = self.encode_text(text, train, normalize=True)
+        # Times 100, a cosine that was rounded to bfloat16 is off by half a unit.
+        logits = jnp.exp(self.scale) * jnp.matmul(images, texts.T, precision=jax.lax.Precision.HIGHEST)
+        if self.logit_bias is not None:
+            logits = logits + self.bias
+        return logits, logits.T
+
+
+def _finish(features: jax.Array, normalized: bool) -> jax.Array:
+    return normalize(features) if normalized else features.astype(jnp.float32)
+
+
+def make_clip(
+    embed_dim: int,
+    image_size: int = 224,
+    vision_layers: int | tuple[int, ...] = 12,
+    vision_width: int = 768,
+    vision_heads: int | None = None,
+    vision_mlp_ratio: float = 4.0,
+    patch_size: int | None = 32,
+    context_length: int = 77,
+    vocab_size: int = 49408,
+    text_width: int = 512,
+    text_heads: int | None = None,
+    text_layers: int = 12,
+    act: str = "quick_gelu",
+    init_logit_scale: float = INIT_LOGIT_SCALE,
+    logit_bias: float | None = None,
+    patch_dropout: float = 0.0,
+    freeze_batch_norm: bool = False,
+    dtype: str = "float32",
+    param_dtype: str = "float32",
+    remat: str = "none",
+    attention: str = "xla",
+) -> CLIP:
+    """A CLIP with OpenAI's towers: `make_clip(**PRESETS["ViT-B/32"])`.
+
+    Args:
+        embed_dim: of the space that images and texts share.
+        image_size, vision_width: of the image tower.
+        vision_layers: blocks of a ViT, or a tuple of four numbers, those of each stage of a ResNet.
+        vision_heads: None for one per 64 channels (of the last map of a ResNet).
+        patch_size, vision_mlp_ratio, patch_dropout: of a ViT.
+        freeze_batch_norm: of a ResNet.
+        context_length, vocab_size, text_width, text_layers: of the text tower.
+        text_heads: None for one per 64 channels.
+        act: of the MLPs of both towers, 'quick_gelu' or 'gelu'.
+        init_logit_scale, logit_bias: see `CLIP`.
+        dtype, param_dtype, remat, attention: of both towers, see `models.transformer.Transformer`.
+    """
+    shared = dict(embed_dim=embed_dim, dtype=dtype, param_dtype=param_dtype, remat=remat)
+    if isinstance(vision_layers, int):
+        visual = VisionTransformer(
+            image_size=image_size,
+            patch_size=patch_size,
+            width=vision_width,
+            layers=vision_layers,
+            num_heads=vision_heads or vision_width // 64,
+            mlp_ratio=vision_mlp_ratio,
+            act=act,
+            patch_dropout=patch_dropout,
+            attention=attention,
+            **shared,
+        )
+    else:
+        visual = ModifiedResNet(
+            image_size=image_size,
+            layers=tuple(vision_layers),
+            width=vision_width,
+            num_heads=vision_heads or vision_width * 32 // 64,
+            freeze_batch_norm=freeze_batch_norm,
+            **shared,
+        )
+    text = TextTransformer(
+        context_length=context_length,
+        vocab_size=vocab_size,
+        width=text_width,
+        layers=text_layers,
+        num_heads=text_heads or text_width // 64,
+        act=act,
+        attention=attention,
+        **shared,
+    )
+    return CLIP(visual, text, init_logit_scale, logit_bias)

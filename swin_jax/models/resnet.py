@@ -1,0 +1,200 @@
+"""CLIP's ResNet: three stem convolutions, average pools in place of strides, attention in place of the last pool.
+
+CLIP (arXiv 2103.00020); the peer is `ModifiedResNet` of openai/CLIP, clip/model.py. Convolutions have no bias. The
+statistics of the norms are those of the whole batch: under `jit`, with a batch that is split over devices, of all of
+them.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from swin_jax.models.layers import init_conv
+from swin_jax.models.swin_blocks import REMAT
+from swin_jax.models.vit import check_image
+
+EXPANSION = 4
+
+
+def conv(in_channels: int, features: int, kernel: int, stride: int, types: dict) -> nn.Conv:
+    """A convolution that pads `kernel // 2` on every side, as PyTorch does ('SAME' shifts the grid under strides)."""
+    pad = kernel // 2
+    init = init_conv(kernel * kernel * in_channels)
+    return nn.Conv(
+        features, (kernel,) * 2, (stride,) * 2, padding=((pad, pad),) * 2, use_bias=False, kernel_init=init, **types
+    )
+
+
+def batch_norm(types: dict, zero: bool = False) -> nn.BatchNorm:
+    """Batch norm with PyTorch's epsilon and momentum; `zero` starts its gain at 0.
+
+    The running variance is the biased one, where PyTorch keeps the unbiased: the same but for a factor of (n - 1) / n.
+    """
+    init = nn.initializers.zeros if zero else nn.initializers.ones
+    return nn.BatchNorm(momentum=0.9, epsilon=1e-5, scale_init=init, **types)
+
+
+def average_pool(x: jax.Array, size: int) -> jax.Array:
+    """Means of squares of `size`; what is left over at the end is dropped."""
+    return nn.avg_pool(x, (size, size), (size, size)) if size > 1 else x
+
+
+class Bottleneck(nn.Module):
+    """1 x 1, 3 x 3, average pool, 1 x 1; the pool is what strides, in the shortcut too."""
+
+    in_channels: int
+    planes: int
+    stride: int
+    dtype: Any
+    param_dtype: Any
+
+    def setup(self):
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        out = EXPANSION * self.planes
+        self.conv1, self.bn1 = conv(self.in_channels, self.planes, 1, 1, types), batch_norm(types)
+        self.conv2, self.bn2 = conv(self.planes, self.planes, 3, 1, types), batch_norm(types)
+        self.conv3, self.bn3 = conv(self.planes, out, 1, 1, types), batch_norm(types, zero=True)
+        self.has_downsample = self.stride > 1 or self.in_channels != out
+        if self.has_downsample:
+            self.downsample = [conv(self.in_channels, out, 1, 1, types), batch_norm(types)]
+
+    def __call__(self, x: jax.Array, frozen: bool) -> jax.Array:
+        """(B, H, W, c) to (B, H / stride, W / stride, 4 planes); `frozen` uses the running statistics."""
+        out = nn.relu(self.bn1(self.conv1(x), use_running_average=frozen))
+        out = nn.relu(self.bn2(self.conv2(out), use_running_average=frozen))
+        out = self.bn3(self.conv3(average_pool(out, self.stride)), use_running_average=frozen)
+        if self.has_downsample:
+            project, norm = self.downsample
+            x = norm(project(average_pool(x, self.stride)), use_running_average=frozen)
+        return nn.relu(out + x)
+
+
+class AttentionPool(nn.Module):
+    """One attention whose query is the mean of the map: (B, H, W, C) to (B, embed_dim)."""
+
+    positions: int
+    width: int
+    num_heads: int
+    embed_dim: int
+    dtype: Any
+    param_dtype: Any
+
+    def setup(self):
+        normal, bias = nn.initializers.normal(self.width**-0.5), init_conv(self.width)
+        shared = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=normal, bias_init=bias)
+        heads = (self.num_heads, self.width // self.num_heads)
+        shape = (self.positions + 1, self.width)
+        self.positional_embedding = self.param("positional_embedding", normal, shape, self.param_dtype)
+        self.q_proj = nn.DenseGeneral(heads, **shared)
+        self.k_proj = nn.DenseGeneral(heads, **shared)
+        self.v_proj = nn.DenseGeneral(heads, **shared)
+        self.c_proj = nn.DenseGeneral(self.embed_dim, axis=(-2, -1), **shared)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.c_proj(self.attend(x))
+
+    def attend(self, x: jax.Array) -> jax.Array:
+        """The heads' outputs before the last projection: (B, h, d)."""
+        x = x.reshape(x.shape[0], -1, self.width)
+        x = jnp.concatenate([x.mean(axis=1, keepdims=True), x], axis=1)  # (B, 1 + H W, C)
+        x = x + self.positional_embedding.astype(x.dtype)[None]
+        out = jax.nn.dot_product_attention(self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x), implementation="xla")
+        return out[:, 0]
+
+
+class ModifiedResNet(nn.Module):
+    """Image tower: (B, image_size, image_size, 3) to (B, embed_dim).
+
+    Running statistics are in the collection 'batch_stats'; with train=True it must be mutable. With
+    `mutable=['intermediates']` the outputs of 'avgpool' (the stem), 'layer1', ..., 'layer4' are kept in
+    `intermediates['outputs']`, each (B, H, W, C).
+
+    Attributes:
+        embed_dim: of the space that images and texts share.
+        layers: blocks of each of the four stages.
+        width: of the stem; the last map has 32 times as many channels.
+        num_heads: of the attention pool.
+        freeze_batch_norm: train=True does not change the statistics and uses the running ones (for fine-tuning).
+        dtype, param_dtype: of the activations and of the parameters; statistics are float32.
+        remat: as in `models.swin.Swin`; convolutions are computed again under every choice but 'none'.
+    """
+
+    embed_dim: int
+    image_size: int = 224
+    layers: tuple[int, ...] = (3, 4, 6, 3)
+    width: int = 64
+    num_heads: int = 32
+    freeze_batch_norm: bool = False
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: str = "none"
+
+    def setup(self):
+        self._check()
+        types = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
+        half = self.width // 2
+        self.conv1, self.bn1 = conv(3, half, 3, 2, types), batch_norm(types)
+        self.conv2, self.bn2 = conv(half, half, 3, 1, types), batch_norm(types)
+        self.conv3, self.bn3 = conv(half, self.width, 3, 1, types), batch_norm(types)
+        block = Bottleneck
+        if self.remat != "none":
+            block = nn.remat(Bottleneck, policy=REMAT[self.remat], static_argnums=(2,))
+
+        def stage(s):
+            planes = self.width * 2**s
+            before = self.width if s == 0 else EXPANSION * planes // 2
+            first = block(before, planes, 1 if s == 0 else 2, **types)
+            return [first] + [block(EXPANSION * planes, planes, 1, **types) for _ in range(self.layers[s] - 1)]
+
+        self.layer1, self.layer2, self.layer3, self.layer4 = (stage(s) for s in range(4))
+        positions = (self.image_size // 32) ** 2
+        self.attnpool = AttentionPool(positions, 32 * self.width, self.num_heads, self.embed_dim, **types)
+
+    def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
+        """Embeds images.
+
+        Args:
+            image: (B, image_size, image_size, 3), floating point and normalised.
+            train: whether norms use the statistics of the batch, and move the running ones.
+
+        Returns:
+            (B, embed_dim) in `dtype`, not normalised.
+
+        Raises:
+            TypeError: integer images. UserError: images of another size.
+        """
+        return self.attnpool(self.features(image, train)[-1])
+
+    def pooled(self, image: jax.Array, train: bool = False) -> jax.Array:
+        """What the attention pool gathers, before its last projection: (B, 32 width)."""
+        x = self.attnpool.attend(self.features(image, train)[-1])
+        return x.reshape(x.shape[0], -1)
+
+    def features(self, image: jax.Array, train: bool = False) -> list[jax.Array]:
+        """Spatial features: the maps after the four stages, (B, H, W, C), of 1/4, 1/8, 1/16 and 1/32 the image."""
+        check_image(image, self.image_size)
+        frozen = self.freeze_batch_norm or not train
+        x = image.astype(jnp.dtype(self.dtype))
+        for convolve, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
+            x = nn.relu(norm(convolve(x), use_running_average=frozen))
+        x = average_pool(x, 2)
+        outputs = {"avgpool": x}
+        for s, blocks in enumerate((self.layer1, self.layer2, self.layer3, self.layer4)):
+            for block in blocks:
+                x = block(x, frozen)
+            outputs[f"layer{s + 1}"] = x
+        self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        return [outputs[f"layer{s + 1}"] for s in range(4)]
+
+    def _check(self) -> None:
+        """Raises ValueError where fields are none of the known ones or contradict each other."""
+        if len(self.layers) != 4 or min(self.layers) < 1:
+            raise ValueError(f"layers={self.layers} are not the blocks of four stages")
+        if self.image_size % 32:
+            raise ValueError(f"image_size={self.image_size} is no multiple of 32")
+        if self.width % 2 or 32 * self.width % self.num_heads:
+            raise ValueError(f"width={self.width} is odd, or {self.num_heads} heads do not divide {32 * self.width}")
+        if self.remat not in ("none", *REMAT):
+            raise ValueError(f"remat={self.remat!r} is none of {('none', *REMAT)}")

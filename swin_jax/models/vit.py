@@ -1,0 +1,136 @@
+"""CLIP's vision transformer: patches, a class token, learned positions, pre-norm blocks, a projection.
+
+ViT (arXiv 2010.11929) as in CLIP (arXiv 2103.00020); the peer is `VisionTransformer` of openai/CLIP, clip/model.py.
+Patch dropout is that of FLIP (arXiv 2212.00794).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from swin_jax.errors import UserError
+from swin_jax.models.layers import PatchProjection, layer_norm
+from swin_jax.models.transformer import Transformer
+
+
+def check_image(image: jax.Array, size: int) -> None:
+    """Raises TypeError for integer images, UserError for others than (B, size, size, 3)."""
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise TypeError(f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
+    if image.ndim != 4 or image.shape[1:] != (size, size, 3):
+        raise UserError(
+            f"images are of shape {image.shape}, but the positions of this tower are for (B, {size}, {size}, 3): "
+            "resize the images, or load the weights with another image_size and resize='bilinear' or 'bicubic'"
+        )
+
+
+class VisionTransformer(nn.Module):
+    """Image tower: (B, image_size, image_size, 3) to (B, embed_dim).
+
+    With `mutable=['intermediates']` the outputs of 'conv1', 'ln_pre', 'transformer.resblocks.0', ... and 'ln_post' are
+    kept in `intermediates['outputs']`, tokens as (B, N, width), class token first.
+
+    Attributes:
+        embed_dim: of the space that images and texts share.
+        width, layers, num_heads, mlp_ratio: of the transformer.
+        act: 'quick_gelu' (OpenAI's weights) or 'gelu'.
+        patch_dropout: fraction of patches that are left out in training, other ones for each image.
+        dtype, param_dtype, remat, attention: see `models.transformer.Transformer`.
+    """
+
+    embed_dim: int
+    image_size: int = 224
+    patch_size: int = 32
+    width: int = 768
+    layers: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    act: str = "quick_gelu"
+    patch_dropout: float = 0.0
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: str = "none"
+    attention: str = "xla"
+
+    def setup(self):
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size={self.image_size} is no multiple of patch_size={self.patch_size}")
+        if not 0 <= self.patch_dropout < 1:
+            raise ValueError(f"patch_dropout={self.patch_dropout} is not in [0, 1)")
+        dtype, param_dtype = jnp.dtype(self.dtype), jnp.dtype(self.param_dtype)
+        normal = nn.initializers.normal(self.width**-0.5)
+        tokens = (self.image_size // self.patch_size) ** 2 + 1
+        patch = (self.patch_size, self.patch_size)
+        self.conv1 = PatchProjection(self.width, patch, dtype, param_dtype, use_bias=False)
+        self.class_embedding = self.param("class_embedding", normal, (self.width,), param_dtype)
+        self.positional_embedding = self.param("positional_embedding", normal, (tokens, self.width), param_dtype)
+        self.ln_pre = layer_norm(dtype, param_dtype=param_dtype)
+        self.transformer = Transformer(
+            width=self.width,
+            layers=self.layers,
+            num_heads=self.num_heads,
+            mlp_ratio=self.mlp_ratio,
+            act=self.act,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            remat=self.remat,
+            attention=self.attention,
+        )
+        self.ln_post = layer_norm(dtype, param_dtype=param_dtype)
+        self.proj = self.param("proj", normal, (self.width, self.embed_dim), param_dtype)
+
+    def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
+        """Embeds images.
+
+        Args:
+            image: (B, image_size, image_size, 3), floating point and normalised.
+            train: whether to drop patches; needs `rngs={'patch_dropout': key}` then.
+
+        Returns:
+            (B, embed_dim) in `dtype`, not normalised.
+
+        Raises:
+            TypeError: integer images. UserError: images of another size.
+        """
+        x = self.pooled(image, train)
+        return x @ self.proj.astype(x.dtype)
+
+    def pooled(self, image: jax.Array, train: bool = False) -> jax.Array:
+        """The class token after the last norm, before the projection: (B, width)."""
+        x, outputs = self._tokens(image, train)
+        x = self.ln_post(x[:, 0])
+        outputs["ln_post"] = x
+        self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        return x
+
+    def features(self, image: jax.Array, train: bool = False) -> list[jax.Array]:
+        """Spatial features: a list of one map, the patch tokens after the last norm, (B, rows, columns, width)."""
+        if train and self.patch_dropout:
+            raise ValueError(
+                "with patches left out there is no map of them: features(train=True) needs patch_dropout=0"
+            )
+        x, _ = self._tokens(image, train)
+        side = self.image_size // self.patch_size
+        return [self.ln_post(x[:, 1:]).reshape(x.shape[0], side, side, self.width)]
+
+    def _tokens(self, image: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """All tokens after the last block, (B, N, width), and every output by its official name."""
+        check_image(image, self.image_size)
+        conv1 = self.conv1(image)
+        x = conv1.reshape(conv1.shape[0], -1, self.width)
+        token = jnp.broadcast_to(self.class_embedding.astype(x.dtype), (x.shape[0], 1, self.width))
+        x = jnp.concatenate([token, x], axis=1) + self.positional_embedding.astype(x.dtype)[None]
+        if train and self.patch_dropout:
+            x = self._drop_patches(x)
+        x = self.ln_pre(x)
+        outputs = {"conv1": conv1, "ln_pre": x}
+        x, blocks = self.transformer(x)
+        return x, outputs | {f"transformer.resblocks.{i}": block for i, block in enumerate(blocks)}
+
+    def _drop_patches(self, x: jax.Array) -> jax.Array:
+        """Keeps the class token and a random subset of the patches of each image, the same number for all."""
+        patches = x.shape[1] - 1
+        kept = max(1, int(patches * (1 - self.patch_dropout)))
+        draws = jax.random.uniform(self.make_rng("patch_dropout"), (x.shape[0], patches))
+        index = jax.lax.top_k(draws, kept)[1]
+        return jnp.concatenate([x[:, :1], jnp.take_along_axis(x[:, 1:], index[:, :, None], axis=1)], axis=1)
