@@ -40,6 +40,16 @@ SWIN_NO_DECAY = (
 # exempt by its whole name stays exempt. `SWIN_NO_DECAY` is the corrected form.
 SIMMIM_NO_DECAY = (*_ONE_DIMENSIONAL, r"(^|\.)(absolute_pos_embed|mask_token)$")
 
+# CLIP: weights that are gains, biases or single vectors are not decayed; embeddings of tokens and positions are (as
+# open_clip does; the paper says "all weights that are not gains or biases"). Names of towers that are Swins fit too.
+CLIP_NO_DECAY = (
+    *_ONE_DIMENSIONAL,
+    r"(^|\.)(ln_\w+|bn\d|downsample\.1)\.weight$",
+    r"(^|\.)(logit_scale|class_embedding)$",
+    r"relative_position_bias_table",
+    r"cpb_mlp",
+)
+
 
 # ---- schedules ----
 

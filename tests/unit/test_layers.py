@@ -15,7 +15,7 @@ ALLOWED = {
     "models": {"ops", "geometry", "stacking", "jax", "flax", "numpy"},
     "task": {"jax", "flax", "optax"},
     "tasks": {"task", "models", "ops", "geometry", "jax", "flax", "optax"},
-    "evals": {"task", "ops", "data", "jax", "numpy", "matplotlib", "optax"},
+    "evals": {"task", "ops", "data", "jax", "numpy", "scipy", "matplotlib", "optax", "tqdm", "threadpoolctl"},
     "optim": {"stacking", "jax", "numpy", "optax"},
     "data": {
         "numpy",
@@ -28,6 +28,9 @@ ALLOWED = {
         "scipy",
         "absl",
         "tqdm",
+        "resvg_py",
+        "instant_clip_tokenizer",
+        "ftfy",
     },
     "convert": {"geometry", "stacking", "numpy", "ml_dtypes", "safetensors", "tqdm"},
     "config": {"ml_collections"},

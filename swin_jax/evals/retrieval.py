@@ -1,0 +1,170 @@
+"""Image-text retrieval: the share of queries with a match among the first k, both ways.
+
+CLIP (arXiv 2103.00020, Table 13) on Flickr30k and COCO with five captions per image. The peer is CLIP_benchmark: a
+query counts if at least one of its matches is among the first k.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swin_jax.errors import UserError
+from swin_jax.evals import features
+from swin_jax.evals.features import Encode, Tokenize
+from swin_jax.task import Task, TrainState
+
+
+def caption_features(
+    encode: Encode, tokenize: Tokenize, captions: Sequence[Sequence[str]], prefix: str = "", batch_size: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features of the captions of N images.
+
+    Args:
+        encode: (batch_size, L) int32 tokens -> (batch_size, E).
+        tokenize: texts -> (n, L) int32.
+        captions: N entries, each the one or more captions of an image.
+        prefix: put before every caption; 'a photo of ' is worth 1 to 2 points of R@1 to CLIP.
+        batch_size: captions at a time.
+
+    Returns:
+        (features (M, E) float32 of unit length, number of the image (M,) int) of all M captions.
+
+    Raises:
+        UserError: an image without captions, or a caption instead of a list of them.
+    """
+    wrong = [number for number, own in enumerate(captions) if isinstance(own, str) or not own]
+    if wrong:
+        raise UserError(f"captions must be a list for every image; image {wrong[0]} has {captions[wrong[0]]!r}")
+    texts = [prefix + caption for own in captions for caption in own]
+    owner = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
+    return features.encode_texts(encode, tokenize, texts, batch_size), owner
+
+
+@jax.jit
+def _first_match(queries: jax.Array, query_ids: jax.Array, candidates: jax.Array, ids: jax.Array) -> jax.Array:
+    """Rank of the best match of each query; ties go to the lower candidate, NaN counts as larger than everything."""
+    scores = jnp.matmul(queries, candidates.T, precision=jax.lax.Precision.HIGHEST)  # (c, M)
+    match = query_ids[:, None] == ids[None, :]
+    best = jnp.where(match, scores, -jnp.inf).max(axis=-1, keepdims=True)
+    number = jnp.arange(scores.shape[-1])[None, :]
+    place = jnp.where(match & (scores == best), number, scores.shape[-1]).min(axis=-1, keepdims=True)
+    return (~(scores <= best) | ((scores == best) & (number < place))).sum(axis=-1)
+
+
+def ranks(
+    queries: np.ndarray, query_ids: np.ndarray, candidates: np.ndarray, candidate_ids: np.ndarray, chunk: int = 256
+) -> np.ndarray:
+    """How many candidates come before the best match of each query; only (chunk, M) similarities exist at a time.
+
+    Args:
+        queries: (N, E).
+        query_ids: (N,) int; a candidate with the same number is a match.
+        candidates: (M, E).
+        candidate_ids: (M,) int.
+        chunk: queries at a time.
+
+    Returns:
+        (N,) int; rank < k means found among the first k.
+
+    Raises:
+        UserError: widths that differ, or queries without any match.
+    """
+    if queries.shape[-1] != candidates.shape[-1]:
+        raise UserError(f"image and text features differ in width: {queries.shape[-1]} and {candidates.shape[-1]}")
+    _, query_numbers = np.unique(np.concatenate([query_ids, candidate_ids]), return_inverse=True)
+    query_numbers, numbers = np.split(query_numbers.astype(np.int32), [len(query_ids)])
+    alone = np.flatnonzero(~np.isin(query_numbers, numbers))
+    if len(alone) or not len(queries):
+        raise UserError(f"{len(alone)} of {len(queries)} queries have nothing to be found, the first is {alone[:1]}")
+    candidates, found = jnp.asarray(candidates), []
+    for start in range(0, len(queries), chunk):
+        index = np.minimum(np.arange(start, start + chunk), len(queries) - 1)  # one shape, so that one program does
+        rank = _first_match(queries[index], query_numbers[index], candidates, numbers)
+        found.append(np.asarray(rank)[: len(queries) - start])
+    return np.concatenate(found)
+
+
+def recall(
+    image_features: np.ndarray,
+    text_features: np.ndarray,
+    image_ids: np.ndarray | None = None,
+    text_ids: np.ndarray | None = None,
+    ks: Sequence[int] = (1, 5, 10),
+    chunk: int = 256,
+) -> dict[str, float]:
+    """R@k both ways, any number of captions per image and of images per caption.
+
+    Args:
+        image_features: (N, E) of unit length.
+        text_features: (M, E) of unit length.
+        image_ids: (N,) int; None numbers the images.
+        text_ids: (M,) int: the image that a text belongs to; None where text i belongs to image i.
+        ks: how many of the first count.
+        chunk: queries at a time.
+
+    Returns:
+        'image_to_text_r<k>' (papers call it text retrieval) and 'text_to_image_r<k>', in 0..1.
+    """
+    image_ids = np.arange(len(image_features)) if image_ids is None else np.asarray(image_ids)
+    text_ids = np.arange(len(text_features)) if text_ids is None else np.asarray(text_ids)
+    directions = {
+        "image_to_text": ranks(image_features, image_ids, text_features, text_ids, chunk),
+        "text_to_image": ranks(text_features, text_ids, image_features, image_ids, chunk),
+    }
+    return {f"{way}_r{k}": float((rank < k).mean()) for way, rank in directions.items() for k in ks}
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval:
+    """Evaluates an image-text task on pairs during training.
+
+    Attributes:
+        data: a `data.pipeline.EvalData` with `image`, and with `text` unless `captions` are given.
+        captions: of each record in order, one or more; None takes the tokens of the batch, one caption per image.
+        tokenize: texts -> (n, L) int32, for `captions`.
+        prefix: put before each of the `captions`.
+        ids: batch key of an integer that pairs with the same content share ('label' for several pictures of one
+            concept); '' makes every record its own.
+        ks: how many of the first count.
+        batch_size: captions at a time.
+    """
+
+    data: Any
+    captions: Sequence[Sequence[str]] | None = None
+    tokenize: Tokenize | None = None
+    prefix: str = ""
+    ids: str = ""
+    ks: Sequence[int] = (1, 5, 10)
+    batch_size: int = 256
+
+    def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
+        """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
+        kept = (self.ids,) if self.ids else ()
+        if self.captions is None:
+            if self.prefix:
+                raise UserError("a prefix needs captions: the data set's texts are tokens already", 2)
+            pairs = features.extractor(
+                task, placement, self.data, ("image_features", "text_features"), ("image", "text"), kept
+            )
+        else:
+            images = features.extractor(task, placement, self.data, kept=kept)
+            text_encoder = features.text_encoder(task, placement)
+            batch_size = placement.round_up(self.batch_size)
+
+        def run(state: TrainState, frozen: Any) -> dict[str, float]:
+            found = pairs(state, frozen) if self.captions is None else images(state, frozen)
+            image_features = found["image_features"]
+            ids = found[self.ids] if self.ids else np.arange(len(image_features))
+            if self.captions is None:
+                return recall(image_features, found["text_features"], ids, ids, self.ks)
+            if len(self.captions) != len(image_features):
+                raise UserError(f"there are captions of {len(self.captions)} images for {len(image_features)} images")
+            encode = text_encoder(state, frozen)
+            texts, owner = caption_features(encode, self.tokenize, self.captions, self.prefix, batch_size)
+            return recall(image_features, texts, ids, ids[owner], self.ks)
+
+        return run

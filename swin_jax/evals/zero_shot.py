@@ -1,0 +1,254 @@
+"""Zero-shot classification with prompt ensembles: the classifier, and an evaluation for the loop.
+
+CLIP (arXiv 2103.00020), section 3.1; the peer is the prompt notebook of openai/CLIP. Text features of all prompts of a
+class are normalised, averaged and normalised again, so a classifier is computed once and used for any number of images.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swin_jax.errors import UserError
+from swin_jax.evals import class_names as names_of
+from swin_jax.evals import features, prompts, scores
+from swin_jax.evals.class_names import Names
+from swin_jax.evals.features import Encode, Tokenize
+from swin_jax.task import Task, TrainState
+
+log = logging.getLogger(__name__)
+
+_CACHE_FORMAT = 1
+
+
+def classifier(
+    encode: Encode,
+    tokenize: Tokenize,
+    class_names: Sequence[Names],
+    templates: Sequence[str],
+    batch_size: int = 1024,
+    progress: bool = True,
+    cache: str | os.PathLike | None = None,
+    key: str = "",
+) -> np.ndarray:
+    """The weights of a zero-shot classifier. All names x templates are encoded in large batches of one fixed size.
+
+    Args:
+        encode: (batch_size, L) int32 tokens -> (batch_size, E), normalised or not.
+        tokenize: texts -> (n, L) int32.
+        class_names: C entries in label order, each a name or several that are averaged.
+        templates: with one {} each.
+        batch_size: prompts at a time.
+        progress: whether to show a bar.
+        cache: folder for the result, stored under a hash of key, names and templates; None stores nothing.
+        key: stands for weights and tokenizer in that hash, `features.weights_checksum(params)` for example.
+
+    Returns:
+        (E, C) float32, columns of unit length. 100 * normalised image features @ weights are CLIP's logits.
+
+    Raises:
+        UserError: no classes, no templates, a template without its {}, a cache without a key.
+    """
+    if not len(class_names) or not len(templates):
+        raise UserError(f"a classifier needs names and templates, got {len(class_names)} and {len(templates)}")
+    if cache is not None and not key:
+        raise UserError("to cache a classifier, say what weights it is of: give the checksum as key")
+    classes = [(names,) if isinstance(names, str) else tuple(names) for names in class_names]
+    path = None if cache is None else _cache_path(Path(cache), key, classes, templates)
+    stored = None if path is None else _load(path)
+    if stored is not None:
+        return stored
+    texts, owner = [], []
+    for number, names in enumerate(classes):
+        texts += [prompts.fill(template, name) for name in names for template in templates]
+        owner += [number] * (len(names) * len(templates))
+    owner = np.asarray(owner)
+    title = f"{len(classes)} classes x {len(templates)} prompts" if progress else ""
+    sums = None
+    for part, found in features.text_batches(encode, tokenize, texts, batch_size, title):
+        if sums is None:
+            sums = np.zeros((len(classes), found.shape[-1]))
+        np.add.at(sums, owner[part], found)
+    means = sums / np.bincount(owner)[:, None]
+    weights = np.ascontiguousarray(features.normalise(means).T)
+    if path is not None:
+        _store(path, weights)
+    return weights
+
+
+def _cache_path(folder: Path, key: str, classes: list[tuple[str, ...]], templates: Sequence[str]) -> Path:
+    content = json.dumps([_CACHE_FORMAT, key, classes, list(templates)])
+    return folder / f"zero_shot_{hashlib.sha256(content.encode()).hexdigest()[:32]}.npz"
+
+
+def _load(path: Path) -> np.ndarray | None:
+    try:
+        with np.load(path) as stored:
+            return stored["weights"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("%s cannot be read (%s) and is computed again", path, error)
+        return None
+
+
+def _store(path: Path, weights: np.ndarray) -> None:
+    """Writes beside and renames, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(f".{os.getpid()}.tmp")
+    with open(beside, "wb") as file:
+        np.savez(file, weights=weights)
+    os.replace(beside, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """Classes that are reported apart.
+
+    Attributes:
+        classes: label names whose examples count.
+        candidates: label names that are chosen among; () for all classes of the evaluation.
+    """
+
+    classes: Sequence[str]
+    candidates: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ZeroShot:
+    """Evaluates an image-text task on a labelled set during training.
+
+    Attributes:
+        data: a `data.pipeline.EvalData` with `image` and `label`.
+        tokenize: texts -> (n, L) int32.
+        templates: prompts with one {} each.
+        names: {label name: name or several names for prompts}, or names in any order; None takes the label names, with
+            spaces for underscores.
+        subsets: {name: Subset}, reported as '<name>/top1' beside the figures of the whole set. Unseen classes, or a
+            smaller choice, are such subsets.
+        groups: {label name: group}; adds 'group_top1', where the predicted class must be of the right group.
+        relabel: {label name: class}: classifies into these classes instead, the groups themselves for example. Then
+            `names`, `subsets` and `groups` speak of these classes.
+        batch_size: prompts at a time.
+        cache: folder for the classifier ('' for none): of use where the weights don't change.
+    """
+
+    data: Any
+    tokenize: Tokenize
+    templates: Sequence[str] = prompts.IMAGENET_80
+    names: Mapping[str, Names] | Sequence[Names] | None = None
+    subsets: Mapping[str, Subset] = dataclasses.field(default_factory=dict)
+    groups: Mapping[str, str] | None = None
+    relabel: Mapping[str, str] | None = None
+    batch_size: int = 256
+    cache: str = ""
+
+    def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
+        """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
+        labels, index = self._classes()
+        bound = names_of.bind(labels, self.names) if self.names is not None else [x.replace("_", " ") for x in labels]
+        extract = features.extractor(task, placement, self.data)
+        text_encoder = features.text_encoder(task, placement)
+        batch_size = placement.round_up(self.batch_size)
+        chosen = {"": (np.arange(len(labels)), np.arange(len(labels)))}
+        chosen |= {
+            f"{name}/": (_positions(labels, x.classes), _positions(labels, x.candidates or labels))
+            for name, x in self.subsets.items()
+        }
+        groups = None if self.groups is None else _group_numbers(labels, self.groups)
+
+        def run(state: TrainState, frozen: Any) -> dict[str, float]:
+            found = extract(state, frozen)
+            image_features, label = found["image_features"], index[found["label"]]
+            key = features.weights_checksum((state.params, state.mutable, frozen)) if self.cache else ""
+            encode = text_encoder(state, frozen)
+            weights = classifier(
+                encode, self.tokenize, bound, self.templates, batch_size, False, self.cache or None, key
+            )
+            results: dict[str, float] = {}
+            for prefix, (classes, candidates) in chosen.items():
+                results |= {
+                    prefix + name: value
+                    for name, value in subset_scores(
+                        image_features, label, weights, classes, candidates, groups
+                    ).items()
+                }
+            return results
+
+        return run
+
+    def _classes(self) -> tuple[list[str], np.ndarray]:
+        """The classes, and for each label of the data which of them it is."""
+        labels = list(self.data.class_names)
+        if self.relabel is None:
+            return labels, np.arange(len(labels))
+        missing = [name for name in labels if name not in self.relabel]
+        if missing:
+            raise UserError(f"relabel lacks {len(missing)} labels of the data set, {missing[0]!r} for example")
+        classes = sorted({self.relabel[name] for name in labels})
+        return classes, np.array([classes.index(self.relabel[name]) for name in labels])
+
+
+def subset_scores(
+    image_features: np.ndarray,
+    label: np.ndarray,
+    weights: np.ndarray,
+    classes: np.ndarray,
+    candidates: np.ndarray,
+    groups: np.ndarray | None = None,
+) -> dict[str, float]:
+    """`scores.top_scores` of the examples of some classes, chosen among some candidates.
+
+    Args:
+        image_features: (N, E).
+        label: (N,) int.
+        weights: (E, C).
+        classes: class numbers whose examples count.
+        candidates: class numbers that are chosen among; they contain `classes`.
+        groups: (C,) int, the group of each class, or None.
+
+    Returns:
+        As `scores.top_scores` without 'mean_top1_top5', and 'count', the number of examples; with groups also
+        'group_top1'.
+
+    Raises:
+        UserError: no examples, or classes that are no candidates.
+    """
+    if not np.isin(classes, candidates).all():
+        raise UserError("the candidates of a subset must contain its classes")
+    counted = np.isin(label, classes)
+    if not counted.any():
+        raise UserError(f"the data set has no examples of the {len(classes)} classes of a subset")
+    candidates = np.sort(candidates)
+    own = np.searchsorted(candidates, label[counted])
+    rank, prediction = scores.rank_labels(image_features[counted], own, weights[:, candidates])
+    if len(candidates) == weights.shape[1]:
+        names_of.warn_if_reordered(own, prediction, len(candidates))
+    results = scores.top_scores(rank, own, len(candidates)) | {"count": float(counted.sum())}
+    del results["mean_top1_top5"]
+    if groups is not None:
+        results["group_top1"] = float(np.mean(groups[candidates][prediction] == groups[label[counted]]))
+    return results
+
+
+def _positions(labels: list[str], names: Sequence[str]) -> np.ndarray:
+    place = {name: number for number, name in enumerate(labels)}
+    missing = [name for name in names if name not in place]
+    if missing:
+        raise UserError(f"{len(missing)} classes of a subset are no labels, {missing[0]!r} for example")
+    return np.array([place[name] for name in names], np.int64)
+
+
+def _group_numbers(labels: list[str], groups: Mapping[str, str]) -> np.ndarray:
+    missing = [name for name in labels if name not in groups]
+    if missing:
+        raise UserError(f"groups lack {len(missing)} classes, {missing[0]!r} for example")
+    kinds = sorted({groups[name] for name in labels})
+    return np.array([kinds.index(groups[name]) for name in labels])
