@@ -8,11 +8,13 @@ import numpy as np
 
 from swin_jax.logs import read_metrics
 
+CROWD = 8  # more curves than this are not read in one panel
+
 
 def draw(workdir: str | os.PathLike) -> Path | None:
     """Draws curves.png from metrics.jsonl: losses, evaluations, learning rate, one panel each.
 
-    Fractions share a panel; other evaluation metrics get one per kind (the last part of the name).
+    Fractions share a panel if they are few; other evaluation metrics get one per kind (the last part of the name).
 
     Returns:
         The picture's path, or None if there is nothing to draw.
@@ -66,6 +68,9 @@ def _panels(series):
         else:
             continue
         panels.setdefault(title, {})[name] = (steps, values)
+    if len(panels.get("evaluation", ())) > CROWD:
+        for name, curve in panels.pop("evaluation").items():
+            panels.setdefault(f"evaluation: {name.rsplit('/', 1)[-1]}", {})[name] = curve
     order = lambda title: (title != "loss", title == "learning rate", title)  # noqa: E731
     return {title: panels[title] for title in sorted(panels, key=order)}
 

@@ -22,7 +22,7 @@ class InitFrom:
         required: whether '' is an error instead.
         backbone: take everything but the head, which keeps its own initialisation.
         head: regex on parameter paths, what `backbone` leaves out.
-        convert: (path or {'params', 'config'} of a workdir, model) -> variables, reads a file of weights and fits weights to a model.
+        convert: (path, or {'params', 'config'} of a workdir, model) -> variables; reads a file and fits weights.
     """
 
     path: str = ""

@@ -23,6 +23,9 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 _CROP_TRIES = 10
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+RESIZE_MODES = ("shortest", "longest", "squash")
 
 
 def train_transform(
@@ -70,6 +73,58 @@ def eval_transform(
       unknown interpolation.
     """
     return functools.partial(_eval, size=size, crop=crop, resample=_filter(interpolation))
+
+
+def clip_preprocess(
+    size: int,
+    mean: tuple[float, float, float] = CLIP_MEAN,
+    std: tuple[float, float, float] = CLIP_STD,
+    mode: str = "shortest",
+    interpolation: str = "bicubic",
+    fill: int = 0,
+) -> Callable[[Image.Image | np.ndarray], np.ndarray]:
+    """Preprocesses single images for CLIP, as OpenAI's `preprocess` does.
+
+    Args:
+      size: height and width of the result in pixels.
+      mean: of each channel, in 0..1.
+      std: of each channel, in 0..1.
+      mode: 'shortest' resizes the short side and crops the centre, 'longest' resizes the long side and pads, 'squash'
+        resizes to the square without keeping the aspect (SigLIP).
+      interpolation: 'nearest', 'bilinear' or 'bicubic', with antialiasing.
+      fill: grey level 0 to 255 of the padding.
+
+    Returns:
+      preprocess(image): float32 (size, size, 3) of a PIL image or of uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+      Raises UserError for an unknown mode or interpolation; preprocess for an array that is not uint8.
+    """
+    fit = _fit_of(size, mode, interpolation, fill)
+    return functools.partial(_clip_preprocess, fit=fit, mean=np.float32(mean), std=np.float32(std))
+
+
+def clip_eval_transform(
+    size: int, mode: str = "shortest", interpolation: str = "bicubic", fill: int = 0
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What clip_preprocess does before it normalises, for loaders: the device normalises.
+
+    Args:
+      size, mode, interpolation, fill: as for clip_preprocess.
+
+    Returns:
+      transform(example): replaces `image` by uint8 (size, size, 3). Raises as clip_preprocess.
+    """
+    return functools.partial(_clip_eval, fit=_fit_of(size, mode, interpolation, fill))
+
+
+def clip_train_transform(
+    size: int,
+    scale: tuple[float, float] = (0.9, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    interpolation: str = "bicubic",
+    hflip: float = 0.0,
+) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
+    """CLIP's only augmentation, a random resized crop of most of the image; arguments as for train_transform."""
+    return train_transform(size, scale, ratio, interpolation, hflip, auto_augment="")
 
 
 def decode(file: bytes | str) -> Image.Image:
@@ -147,6 +202,39 @@ def _eval(example, *, size, crop, resample):
     else:
         image = image.resize((size, size), resample)
     return {**example, "image": np.asarray(image)}
+
+
+def _clip_eval(example, *, fit):
+    return {**example, "image": np.asarray(fit(example["image"]))}
+
+
+def _clip_preprocess(image, *, fit, mean, std):
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8:
+            raise UserError(f"an image array must be uint8, 0 to 255, not {image.dtype}")
+        image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
+    return (np.asarray(fit(image), np.float32) / 255 - mean) / std
+
+
+def _fit_of(size: int, mode: str, interpolation: str, fill: int) -> Callable[[Image.Image], Image.Image]:
+    if mode not in RESIZE_MODES:
+        raise UserError(f"resize mode {mode!r} is not known: use one of {', '.join(RESIZE_MODES)}", 2)
+    return functools.partial(_fit, size=size, mode=mode, resample=_filter(interpolation), fill=fill)
+
+
+def _fit(image, *, size, mode, resample, fill) -> Image.Image:
+    """Brings an image to size x size pixels RGB; the mode is converted last, as in the original."""
+    if isinstance(image, np.ndarray):
+        image = to_rgb(image)
+    if mode == "squash":
+        return to_rgb(image.resize((size, size), resample))
+    if mode == "shortest":
+        return to_rgb(_centre_crop(_resize_short_side(image, size, resample), size))
+    scale = size / max(image.size)
+    image = to_rgb(image.resize([max(1, round(side * scale)) for side in image.size], resample))
+    canvas = Image.new("RGB", (size, size), (fill,) * 3)
+    canvas.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return canvas
 
 
 def _resize_short_side(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:

@@ -179,6 +179,7 @@ class ZeroShot:
                     for name, value in subset_scores(
                         image_features, label, weights, classes, candidates, groups
                     ).items()
+                    if name != "count"
                 }
             return results
 

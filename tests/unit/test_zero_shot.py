@@ -231,12 +231,12 @@ def test_evaluation_in_the_loop_with_subsets_and_groups():
     }
     found, logits, label = run_zero_shot(subsets=subsets, groups=KINDS)
     right = logits[:, :5].argmax(-1) == label
-    assert found["top1"] == pytest.approx(right.mean()) and found["count"] == 43 and found["top5"] == 1
+    assert found["top1"] == pytest.approx(right.mean()) and found["top5"] == 1
     assert found["foxes/top1"] == pytest.approx(right[label < 2].mean())
     trees = (label == 2) | (label == 3)
     restricted = logits[trees, 2:5].argmax(-1) + 2
     assert found["unseen/top1"] == pytest.approx(np.mean(restricted == label[trees]))
-    assert found["unseen/count"] == trees.sum() and found["unseen/top3"] == 1
+    assert "count" not in found and found["unseen/top3"] == 1
     group = np.array([0, 0, 1, 1, 2])
     assert found["group_top1"] == pytest.approx(np.mean(group[logits[:, :5].argmax(-1)] == group[label]))
     assert 0.3 < found["top1"] < 0.97

@@ -1,0 +1,369 @@
+"""Prepares the emoji of seven vendors: 11,180 drawings of 1,914 concepts, with names, groups and keywords.
+
+    python -m swin_jax.data.builders.emoji [--data_dir DIR] [--source FOLDER] [--size 64]
+
+Ten tarballs (33 MB) are fetched from the npm registry into DIR/downloads/emoji, checked and kept; --source reads them
+from a folder where `npm pack` put them instead. Vectors are rendered with resvg (pip install resvg-py), pixels over
+white. The data set is called `emoji` at 64 pixels, else `emoji_SIZE`; each vendor is a split. It takes a minute.
+
+Licences differ by vendor; they are printed and written beside the data (LICENSES.md). openmoji is CC-BY-SA: pictures
+that are derived from it must be shared alike.
+"""
+
+import argparse
+import dataclasses
+import io
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from swin_jax.data.builders import npm, write
+from swin_jax.errors import UserError
+
+VERSION = "1.0.0"
+DEFAULT_SIZE = 64
+NAMES = npm.Package("unicode-emoji-json", "0.9.0", "ae7efacb55533385bf8767d613dbd36c71226669759d95919a6e9059f5e4c401")
+KEYWORDS = npm.Package("emojilib", "4.0.3", "7f9a6b43cff31d18985b7d65d11faba5bd971cbcc60020cf6d09322fbaaaf303")
+SUBGROUPS = npm.Package("emojibase-data", "17.0.0", "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a")
+
+
+@dataclasses.dataclass(frozen=True)
+class Vendor:
+    """One drawing style.
+
+    Attributes:
+      package: an Iconify set (icons.json), or a package of assets/<code points>.webp.
+      license: its SPDX name.
+      credit: whose work it is and where it comes from.
+      expected: how many concepts it draws.
+    """
+
+    package: npm.Package
+    license: str
+    credit: str
+    expected: int | None = None
+
+
+VENDORS = {
+    "noto": Vendor(
+        npm.Package("@iconify-json/noto", "1.2.9", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"),
+        "Apache-2.0",
+        "Noto Emoji, Google Inc, https://github.com/googlefonts/noto-emoji",
+        1653,
+    ),
+    "noto_v1": Vendor(
+        npm.Package(
+            "@iconify-json/noto-v1", "1.2.5", "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37"
+        ),
+        "Apache-2.0",
+        "Noto Emoji (v1), Google Inc, https://github.com/googlefonts/noto-emoji",
+        1194,
+    ),
+    "twemoji": Vendor(
+        npm.Package(
+            "@iconify-json/twemoji", "1.2.5", "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7"
+        ),
+        "CC-BY-4.0",
+        "Twemoji, Twitter Inc and other contributors, https://github.com/jdecked/twemoji",
+        1914,
+    ),
+    "emojione": Vendor(
+        npm.Package(
+            "@iconify-json/emojione", "1.2.3", "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e"
+        ),
+        "CC-BY-4.0",
+        "EmojiTwo (Emoji One 2.3), https://github.com/EmojiTwo/emojitwo",
+        1058,
+    ),
+    "fluent_flat": Vendor(
+        npm.Package(
+            "@iconify-json/fluent-emoji-flat",
+            "1.2.6",
+            "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175",
+        ),
+        "MIT",
+        "Fluent Emoji Flat, Microsoft Corporation, https://github.com/microsoft/fluentui-emoji",
+        1595,
+    ),
+    "openmoji": Vendor(
+        npm.Package(
+            "@iconify-json/openmoji", "1.2.29", "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5"
+        ),
+        "CC-BY-SA-4.0",
+        "OpenMoji, https://openmoji.org",
+        1914,
+    ),
+    "fluent_3d": Vendor(
+        npm.Package(
+            "@lobehub/fluent-emoji-3d", "1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58"
+        ),
+        "MIT",
+        "Fluent Emoji 3D, Microsoft Corporation, https://github.com/microsoft/fluentui-emoji",
+        1852,
+    ),
+}
+COMMON_TO = ("noto", "twemoji", "openmoji", "fluent_flat", "fluent_3d")  # the feature `common`: 1,571 concepts
+_TEXT_LICENSES = (
+    (NAMES, "MIT", "names and groups, https://github.com/muan/unicode-emoji-json"),
+    (KEYWORDS, "MIT", "keywords, https://github.com/muan/emojilib"),
+    (SUBGROUPS, "MIT", "sub-groups, https://emojibase.dev"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Concept:
+    """What an emoji means; `code` is its code points in lower-case hex, joined by '-', without fe0f."""
+
+    code: str
+    name: str
+    group: str
+    subgroup: str
+    keywords: tuple[str, ...]
+
+
+def build(
+    data_dir: str,
+    source: str | None = None,
+    size: int = DEFAULT_SIZE,
+    overwrite: bool = False,
+    vendors: Mapping[str, Vendor] = VENDORS,
+    texts: tuple[npm.Package, npm.Package, npm.Package] = (NAMES, KEYWORDS, SUBGROUPS),
+) -> Path:
+    """Writes the data set.
+
+    Args:
+      data_dir: where data sets lie.
+      source: folder of the tarballs; None fetches them into data_dir/downloads/emoji.
+      size: height and width in pixels.
+      overwrite: replaces what is there.
+      vendors: by split name.
+      texts: packages of names, keywords and sub-groups.
+
+    Returns:
+      Its path. Raises UserError where a tarball is missing, damaged or cannot be fetched, or resvg-py is not installed.
+    """
+    name = "emoji" if size == DEFAULT_SIZE else f"emoji_{size}"
+    write.refuse_existing(Path(data_dir).expanduser() / name / VERSION, overwrite)
+    _renderer()
+    if not 8 <= size <= 1024:
+        raise UserError(f"--size must be 8 to 1024 pixels, not {size}", 2)
+    packages = (*texts, *(vendor.package for vendor in vendors.values()))
+    folder = Path(source or Path(data_dir) / "downloads" / "emoji").expanduser()
+    if source is None:
+        npm.fetch(packages, folder)
+    tarballs = npm.find(packages, folder)
+    concepts = read_concepts(*(tarballs[package.name] for package in texts))
+    drawn = {vendor: Drawings(tarballs[vendors[vendor].package.name], concepts) for vendor in vendors}
+    common = set.intersection(*(set(drawn[vendor].codes) for vendor in COMMON_TO if vendor in drawn))
+    splits = {
+        vendor: write.Split(_examples(vendor, drawn[vendor], concepts, common, size), vendors[vendor].expected)
+        for vendor in vendors
+    }
+    licenses = license_text(vendors, size)
+    path = write.write(
+        data_dir,
+        name,
+        VERSION,
+        _features(concepts, tuple(vendors), size),
+        splits,
+        overwrite,
+        description=f"Emoji of {len(vendors)} vendors over white, with Unicode names, groups and keywords.",
+        license="differs by vendor, see LICENSES.md: " + ", ".join(f"{k} {v.license}" for k, v in vendors.items()),
+    )
+    (path / "LICENSES.md").write_text(licenses)
+    print(licenses)
+    print(f"{sum(len(d.codes) for d in drawn.values())} drawings of {len(concepts)} concepts; {len(common)} are common")
+    return path
+
+
+class Drawings:
+    """The drawings of one vendor: `codes` of the concepts that it has, in their order, and `render`."""
+
+    def __init__(self, tarball: Path, concepts: tuple[Concept, ...]):
+        """Reads a tarball: an Iconify set if it holds icons.json, else assets/<code points>.webp."""
+        files = npm.read_json(tarball, "icons.json", "chars.json")
+        self._set = files.get("icons.json")
+        if self._set is not None:
+            chars = {_code(points): slug for points, slug in files.get("chars.json", {}).items()}
+            self._drawings = _match(self._set, chars, concepts)
+        else:
+            webp = {_code(Path(name).stem): data for name, data in npm.read(tarball, (".webp",))}
+            self._drawings = {concept.code: webp[concept.code] for concept in concepts if concept.code in webp}
+        if not self._drawings:
+            raise UserError(f"{tarball} holds no emoji: neither icons.json nor assets/*.webp that name any")
+        self.codes = tuple(self._drawings)
+
+    def render(self, code: str, size: int) -> bytes:
+        """Draws an emoji over white, centred; returns a PNG of size x size pixels RGB. UserError if it is not valid."""
+        from PIL import Image
+
+        drawing = self._drawings[code]
+        encoded = drawing if self._set is None else _rasterise(svg(self._set, drawing), size, drawing)
+        with Image.open(io.BytesIO(encoded)) as image:
+            image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
+        if max(image.size) != size:
+            scale = size / max(image.size)
+            image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
+        canvas = Image.new("RGB", (size, size), "white")
+        canvas.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+        png = io.BytesIO()
+        canvas.save(png, "png")
+        return png.getvalue()
+
+
+def read_concepts(names: Path, keywords: Path, subgroups: Path) -> tuple[Concept, ...]:
+    """Reads the concepts, in Unicode's order, from the tarballs of the three text packages."""
+    by_emoji = npm.read_json(names, "data-by-emoji.json")["data-by-emoji.json"]
+    words = npm.read_json(keywords, "dist/emoji-en-US.json")["dist/emoji-en-US.json"]
+    words = {_code_of(emoji): found[1:] for emoji, found in words.items()}  # the first is the name again
+    files = npm.read_json(subgroups, "en/data.json", "meta/groups.json")
+    titles = files["meta/groups.json"]["subgroups"]
+    subgroup = {
+        _code(entry["hexcode"]): titles[str(entry["subgroup"])]
+        for entry in files["en/data.json"]
+        if "subgroup" in entry
+    }
+    return tuple(
+        Concept(code, entry["name"], entry["group"], subgroup.get(code, "other"), tuple(words.get(code, ())))
+        for code, entry in ((_code_of(emoji), entry) for emoji, entry in by_emoji.items())
+    )
+
+
+def svg(icons: dict[str, Any], drawing: tuple[str, Mapping[str, Any]]) -> str:
+    """The SVG file of (slug, flips) in an Iconify set."""
+    slug, change = drawing
+    icon = icons["icons"][slug]
+    left, top = (icon.get(key, icons.get(key, 0)) for key in ("left", "top"))
+    width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))  # 16 is Iconify's default
+    body = icon["body"]
+    flip_x, flip_y = bool(change.get("hFlip")), bool(change.get("vFlip"))
+    if flip_x or flip_y:
+        shift = f"{(2 * left + width) * flip_x} {(2 * top + height) * flip_y}"
+        body = f'<g transform="translate({shift}) scale({-1 if flip_x else 1} {-1 if flip_y else 1})">{body}</g>'
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{left} {top} {width} {height}">{body}</svg>'
+    )
+
+
+def license_text(vendors: Mapping[str, Vendor], size: int) -> str:
+    """What LICENSES.md says."""
+    lines = [f"# Licences\n\nPictures rendered at {size} x {size} pixels over white; otherwise unchanged.\n"]
+    for name, vendor in vendors.items():
+        package = vendor.package
+        lines.append(f"* {name}: {vendor.license}. {vendor.credit} (npm {package.name} {package.version})")
+    lines += [f"* texts: {spdx}. {credit} (npm {p.name} {p.version})" for p, spdx, credit in _TEXT_LICENSES]
+    return "\n".join(lines) + "\n"
+
+
+def _match(icons: dict[str, Any], chars: Mapping[str, str], concepts: tuple[Concept, ...]) -> dict[str, Any]:
+    """Finds the icon of each concept: by code points, else by name. Returns {code: (slug, flips)}."""
+    names = {_slug(concept.name) for concept in concepts}
+    drawings = {}
+    for concept in concepts:
+        by_code = _resolve(icons, chars.get(concept.code))
+        by_name = None if by_code else _resolve(icons, _slug(concept.name))
+        # Names are not unique over time: 'cricket' is an old name of the cricket game's icon, not the insect.
+        if by_name and by_name[0] != _slug(concept.name) and by_name[0] in names and not any(by_name[1].values()):
+            by_name = None
+        if by_code or by_name:
+            drawings[concept.code] = by_code or by_name
+    return drawings
+
+
+def _resolve(icons: dict[str, Any], slug: str | None) -> tuple[str, dict[str, Any]] | None:
+    """Follows aliases to an icon; returns its slug and the flips on the way, None where there is no such icon."""
+    change = {}
+    for _ in range(10):  # an alias of an alias; a longer chain is a circle
+        if slug in icons["icons"]:
+            return slug, change
+        alias = icons.get("aliases", {}).get(slug)
+        if alias is None or "rotate" in alias:  # which no emoji has
+            return None
+        change = {key: change.get(key, False) != alias.get(key, False) for key in ("hFlip", "vFlip")}
+        slug = alias["parent"]
+    return None
+
+
+def _examples(
+    vendor: str, drawings: Drawings, concepts: tuple[Concept, ...], common: set[str], size: int
+) -> Iterator[dict[str, Any]]:
+    by_code = {concept.code: concept for concept in concepts}
+    for code in drawings.codes:
+        concept = by_code[code]
+        yield {
+            "image": drawings.render(code, size),
+            "concept": concept.name,
+            "code": code,
+            "name": concept.name,
+            "group": concept.group,
+            "subgroup": concept.subgroup,
+            "keywords": list(concept.keywords),
+            "vendor": vendor,
+            "common": code in common,
+        }
+
+
+def _features(concepts: tuple[Concept, ...], vendors: tuple[str, ...], size: int) -> dict[str, Any]:
+    import numpy as np
+    import tensorflow_datasets as tfds
+
+    def labels(names) -> tfds.features.ClassLabel:
+        return tfds.features.ClassLabel(names=list(dict.fromkeys(names)))
+
+    return {
+        "image": tfds.features.Image(shape=(size, size, 3), encoding_format="png"),
+        "concept": labels(concept.name for concept in concepts),
+        "code": tfds.features.Text(),
+        "name": tfds.features.Text(),
+        "group": labels(concept.group for concept in concepts),
+        "subgroup": labels(concept.subgroup for concept in concepts),
+        "keywords": tfds.features.Sequence(tfds.features.Text()),
+        "vendor": labels(vendors),
+        "common": tfds.features.Scalar(np.bool_),
+    }
+
+
+def _renderer():
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise UserError("rendering emoji needs resvg: pip install resvg-py") from error
+    return resvg_py
+
+
+def _rasterise(text: str, size: int, drawing: Any) -> bytes:
+    try:  # without dpi, files sized in points fail; fonts would make the pictures depend on the machine
+        return bytes(_renderer().svg_to_bytes(svg_string=text, width=size, height=size, dpi=96, skip_system_fonts=True))
+    except ValueError as error:
+        raise UserError(f"the icon {drawing[0]!r} cannot be rendered ({error})") from error
+
+
+def _code(points: str) -> str:
+    """Code points in hex, joined by '-', to a concept's code."""
+    return "-".join(point for point in points.lower().split("-") if point != "fe0f")
+
+
+def _code_of(emoji: str) -> str:
+    return _code("-".join(f"{ord(character):04x}" for character in emoji))
+
+
+def _slug(name: str) -> str:
+    """An Iconify slug of a Unicode name; the two keycaps that only punctuation tells apart are spelt out."""
+    name = name.lower().replace("#", " pound").replace("*", " asterisk")
+    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", help="folder of the tarballs (default: fetch them from the npm registry)")
+    parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="height and width in pixels")
+    write.run(lambda flags: build(flags.data_dir, flags.source, flags.size, flags.overwrite), parser)
+
+
+if __name__ == "__main__":
+    main()

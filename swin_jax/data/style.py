@@ -1,0 +1,105 @@
+"""Augmentation of small drawings that changes how they are drawn, not what: place, colours, outlines."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+_LUMA = np.float32((0.299, 0.587, 0.114))  # ITU-R 601
+_GREY_AXIS = np.float32((1, 1, 1)) / math.sqrt(3)
+
+
+def style_train_transform(
+    size: int,
+    rotation: float = 15.0,
+    zoom: tuple[float, float] = (0.75, 1.15),
+    shift: float = 0.08,
+    outline: float = 0.2,
+    grey: float = 0.2,
+    hue: float = 0.35,
+    saturation: tuple[float, float] = (0.4, 1.6),
+    gamma: float = 0.25,
+) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
+    """Random turn, zoom, stretch and shift over white, then black outlines, then other colours.
+
+    Args:
+      size: height and width of the result in pixels.
+      rotation: largest turn in degrees.
+      zoom: range of the scale, relative to the picture filling the result.
+      shift: largest shift, as a share of the picture.
+      outline: probability that edges become dark lines, over the picture or over white.
+      grey: probability of a grey picture; the others get another hue and saturation with probability 0.8.
+      hue: standard deviation of the turn of all colours about grey, in radians.
+      saturation: range of the factor on the distance from grey.
+      gamma: standard deviation of the logarithm of the brightness exponent.
+
+    Returns:
+      transform(example, rng): replaces `image` (PIL, or uint8 (H, W, 3)) by uint8 (size, size, 3).
+    """
+    place = functools.partial(_place, size=size, rotation=rotation, zoom=zoom, shift=shift)
+    recolour = functools.partial(_recolour, grey=grey, hue=hue, saturation=saturation, gamma=gamma)
+    return functools.partial(_transform, place=place, recolour=recolour, outline=outline)
+
+
+def _transform(example, rng, *, place, recolour, outline):
+    pixels = place(example["image"], rng)
+    if rng.random() < outline:
+        pixels = _outline(pixels, rng)
+    pixels = recolour(pixels, rng)
+    return {**example, "image": np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)}
+
+
+def _place(image, rng, *, size, rotation, zoom, shift) -> np.ndarray:
+    """(size, size, 3) float32 in 0..1 of an affine map of the picture, sampled bilinearly."""
+    from PIL import Image
+
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image = image.convert("RGB")
+    # From a pixel of the result to the picture's: a turn, a zoom and a stretch about the centres.
+    extent = np.float64(image.size)
+    angle, factor, stretch = math.radians(rng.uniform(-rotation, rotation)), rng.uniform(*zoom), rng.uniform(0.9, 1.1)
+    cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
+    matrix = np.array([[cos * stretch, sin], [-sin, cos / stretch]]) * (extent / size)[:, None]
+    offset = extent / 2 + rng.uniform(-shift, shift, 2) * extent - matrix @ (size / 2, size / 2)
+    coefficients = (*matrix[0], offset[0], *matrix[1], offset[1])
+    moved = image.transform(
+        (size, size),
+        Image.Transform.AFFINE,
+        coefficients,
+        Image.Resampling.BILINEAR,
+        fillcolor=(255, 255, 255),
+    )
+    return np.asarray(moved, np.float32) / 255
+
+
+def _outline(pixels: np.ndarray, rng) -> np.ndarray:
+    """Draws dark lines where neighbouring pixels differ, over the picture or over white."""
+    edges = np.zeros(pixels.shape[:2], np.float32)
+    down = np.abs(np.diff(pixels, axis=0)).max(-1)
+    right = np.abs(np.diff(pixels, axis=1)).max(-1)
+    edges[1:] = down
+    edges[:-1] = np.maximum(edges[:-1], down)
+    edges[:, 1:] = np.maximum(edges[:, 1:], right)
+    edges[:, :-1] = np.maximum(edges[:, :-1], right)
+    lines = np.clip(edges * rng.uniform(2, 8), 0, 1)[..., None]
+    base = pixels if rng.random() < 0.6 else np.ones_like(pixels)
+    return base * (1 - lines)
+
+
+def _recolour(pixels: np.ndarray, rng, *, grey, hue, saturation, gamma) -> np.ndarray:
+    luma = (pixels @ _LUMA)[..., None]
+    if rng.random() < grey:
+        pixels = np.repeat(luma, 3, axis=-1)
+    elif rng.random() < 0.8:
+        pixels = luma + rng.uniform(*saturation) * ((pixels - luma) @ _turn_of_hue(rng.normal(0, hue)).T)
+    return np.clip(pixels, 0, 1) ** np.float32(math.exp(rng.normal(0, gamma)))
+
+
+def _turn_of_hue(angle: float) -> np.ndarray:
+    """The rotation of RGB about the grey axis, (3, 3) float32."""
+    x, y, z = _GREY_AXIS
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    turn = math.cos(angle) * np.eye(3) + math.sin(angle) * cross
+    return (turn + (1 - math.cos(angle)) * np.outer(_GREY_AXIS, _GREY_AXIS)).astype(np.float32)

@@ -1,0 +1,163 @@
+"""CLIP's tokenizer: byte-pair ids exactly as OpenAI's `clip.tokenize` gives them.
+
+The vocabulary (49,408 ids) comes with the package instant-clip-tokenizer; text is first repaired by ftfy, as in the
+original. Peer: openai/CLIP, clip/clip.py and clip/simple_tokenizer.py. Everything here runs in loader workers.
+"""
+
+import functools
+import html
+import re
+import string
+import unicodedata
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from swin_jax.errors import UserError
+
+CONTEXT_LENGTH = 77
+VOCAB_SIZE = 49408
+START, END, PAD = 49406, 49407, 0
+_SPECIAL = {"<|startoftext|>": [START], "<|endoftext|>": [END], "'ſ": [6, 129, 379]}
+# What the package does not treat as one piece: the literals of the two special ids, and 's with a long s.
+_SPECIAL_PATTERN = re.compile("|".join(re.escape(literal) for literal in _SPECIAL))
+_LITERALS = {START: "<|startoftext|>", END: "<|endoftext|>"}
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def tokenize(
+    texts: str | Sequence[str], context_length: int = CONTEXT_LENGTH, truncate: bool = False, clean: str = "openai"
+) -> np.ndarray:
+    """Turns texts into ids: start, the text's, end, then zeros.
+
+    Args:
+      texts: one text or several.
+      context_length: L, ids of a row.
+      truncate: cuts texts that are too long, keeping the end id last.
+      clean: 'openai' (ftfy, HTML entities, white space, lower case), 'canonicalize' (that without ASCII punctuation,
+        as SigLIP) or 'whitespace' (only white space; the ids are of lower-case text all the same).
+
+    Returns:
+      int32 (n, L), n = 1 for one text. Raises UserError for a text that is too long unless `truncate`, and for an
+      unknown cleaner.
+    """
+    ids, too_long = tokenize_and_flag(texts, context_length, clean)
+    if too_long.any() and not truncate:
+        text = texts if isinstance(texts, str) else texts[int(np.argmax(too_long))]
+        raise UserError(
+            f"the text {_start(text)!r} has {len(encode(text, clean)) + 2} tokens with start and end, more than "
+            f"{context_length}: shorten it, or give truncate=True"
+        )
+    return ids
+
+
+def tokenize_and_flag(
+    texts: str | Sequence[str], context_length: int = CONTEXT_LENGTH, clean: str = "openai"
+) -> tuple[np.ndarray, np.ndarray]:
+    """As tokenize with truncate=True; returns (ids int32 (n, L), whether each was cut, bool (n,))."""
+    if context_length < 3:
+        raise UserError(f"context_length must be at least 3, not {context_length}", 2)
+    texts = [texts] if isinstance(texts, str) else texts
+    ids = np.full((len(texts), context_length), PAD, np.int32)
+    too_long = np.zeros(len(texts), bool)
+    for row, text in enumerate(texts):
+        found = encode(text, clean)
+        too_long[row] = len(found) > context_length - 2
+        found = [START, *found[: context_length - 2], END]
+        ids[row, : len(found)] = found
+    return ids, too_long
+
+
+def encode(text: str, clean: str = "openai") -> list[int]:
+    """The ids of a text, cleaned, without start, end and padding; raises UserError if it is not a str."""
+    if not isinstance(text, str):
+        raise UserError(f"a text must be a str, not {type(text).__name__} ({_start(str(text))!r})")
+    return _encode(cleaner(clean)(text).lower())  # the vocabulary has no upper case
+
+
+def decode(ids: np.ndarray | Sequence[int]) -> str | list[str]:
+    """The text of ids, for reading: pieces are apart, letters are lower case, and bytes that are not UTF-8 are marked.
+
+    Args:
+      ids: one row (L,) or several (n, L); of rows that begin with the start id, what lies between start and end.
+
+    Returns:
+      A text, or a list of n. Raises UserError for ids outside of the vocabulary.
+    """
+    ids = np.asarray(ids)
+    if ids.ndim == 2:
+        return [decode(row) for row in ids]
+    if ids.size and not 0 <= ids.min() <= ids.max() < VOCAB_SIZE:
+        raise UserError(f"ids must be 0 to {VOCAB_SIZE - 1}, not {ids.min()} to {ids.max()}")
+    row = [int(number) for number in ids]
+    if row[:1] == [START]:
+        row = row[1 : row.index(END) if END in row else None]
+    text, done = "", 0
+    for at, number in enumerate(row):
+        if number in _LITERALS:
+            text, done = text + _package().decode(row[done:at]) + _LITERALS[number], at + 1
+    return text + _package().decode(row[done:])
+
+
+def cleaner(name: str) -> Callable[[str], str]:
+    """The text cleaner 'openai', 'canonicalize' or 'whitespace'; raises UserError for another name."""
+    if name not in _CLEANERS:
+        raise UserError(f"the cleaner {name!r} is not known: use one of {', '.join(_CLEANERS)}", 2)
+    return _CLEANERS[name]
+
+
+def _whitespace(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _openai(text: str) -> str:
+    """Repairs the encoding, resolves HTML entities twice, makes white space single spaces, and lowers the case."""
+    if not text.isascii() or "&" in text or not text.isprintable():  # the others pass through ftfy as they are
+        text = html.unescape(html.unescape(_ftfy().fix_text(text)))
+    return _whitespace(text).lower()
+
+
+def _canonicalize(text: str) -> str:
+    return " ".join(_openai(text).replace("_", " ").translate(_PUNCTUATION).split())
+
+
+_CLEANERS = {"openai": _openai, "canonicalize": _canonicalize, "whitespace": _whitespace}
+
+
+def _encode(text: str) -> list[int]:
+    package = _package()
+    for name in ("start_of_text>", "end_of_text>"):  # the package's own literals, plain text to the original
+        text = text.replace(f"<{name}", f"< {name}")  # punctuation and letters are apart anyway
+    if "<|" not in text and "ſ" not in text:
+        return package.encode(text)
+    ids, done = [], 0
+    for match in _SPECIAL_PATTERN.finditer(text):
+        start = match.start()
+        # Behind punctuation it is part of that run of punctuation.
+        if start > done and not (text[start - 1].isspace() or unicodedata.category(text[start - 1])[0] in "LN"):
+            continue
+        ids += [*package.encode(text[done:start]), *_SPECIAL[match[0]]]
+        done = match.end()
+    return ids + list(package.encode(text[done:]))
+
+
+@functools.cache
+def _package():
+    try:
+        import instant_clip_tokenizer
+    except ImportError as error:
+        raise UserError("CLIP's vocabulary is missing: pip install instant-clip-tokenizer") from error
+    return instant_clip_tokenizer.Tokenizer()
+
+
+@functools.cache
+def _ftfy():
+    try:
+        import ftfy
+    except ImportError as error:
+        raise UserError("CLIP's text cleaning needs ftfy: pip install ftfy") from error
+    return ftfy
+
+
+def _start(text: str, most: int = 40) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -1,0 +1,37 @@
+"""Zero-shot classification of emoji by their names: seen and unseen concepts, groups and sub-groups."""
+
+from typing import Any
+
+from swin_jax.data.emoji import TEMPLATES
+from swin_jax.data.text import tokenize
+from swin_jax.evals.zero_shot import Subset, ZeroShot
+
+
+def zero_shot(data: Any, context_length: int = 20, by: str = "group") -> ZeroShot:
+    """The evaluation of one drawing style.
+
+    Args:
+        data: a `data.pipeline.EvalData` of a `data.emoji.Emoji` of common concepts.
+        context_length: tokens.
+        by: 'group' or 'subgroup', what `group_top1` is of.
+
+    Returns:
+        A `ZeroShot` with the figures 'seen/...' (seen concepts among all common names), 'unseen/...' (unseen concepts
+        among all common names) and 'unseen_only/...' (unseen concepts among their own names).
+    """
+    source = data.source
+    names = source.class_names
+    common = [name for name, is_common in zip(names, source.common) if is_common]
+    unseen = [name for name, held_out, is_common in zip(names, source.unseen, source.common) if held_out and is_common]
+    seen = [name for name in common if name not in set(unseen)]
+    return ZeroShot(
+        data=data,
+        tokenize=lambda texts: tokenize(texts, context_length, truncate=True),
+        templates=TEMPLATES[:2],
+        subsets={
+            "seen": Subset(seen, common),
+            "unseen": Subset(unseen, common),
+            "unseen_only": Subset(unseen, unseen),
+        },
+        groups=dict(zip(names, source.groups if by == "group" else source.subgroups)),
+    )
