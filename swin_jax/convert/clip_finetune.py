@@ -1,0 +1,65 @@
+"""Fits CLIP's weights to a model before fine-tuning: another image size, longer texts.
+
+The peers are the last epoch of OpenAI's ViT-L/14@336px (arXiv 2103.00020, section 2.5) and `resize_pos_embed` of
+mlfoundations/open_clip.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+
+from swin_jax.convert import clip, clip_resize, finetune, read
+
+VISUAL_ONLY = r"^(text/|logit_)"  # parameters that the weights of an image tower do not have
+
+
+def load_pretrained(source, model, resize: str | None = None) -> dict:
+    """Fits weights of a CLIP into a CLIP.
+
+    Args:
+        source: a file of `convert.read` in any layout of `convert.clip_layouts`, or the variables of a CLIP.
+        model: the `models.clip.CLIP` to fill.
+        resize: 'bilinear' or 'bicubic' where the image size differs, see `convert.clip_resize`.
+
+    Returns:
+        {'params': ..., 'batch_stats': ... (ResNets)}.
+
+    Raises:
+        UserError: an unreadable file or weights that do not fit.
+    """
+    if not isinstance(source, Mapping):
+        return clip.from_official(read(source), model, resize)
+    params = {name: dict(tower) if isinstance(tower, Mapping) else tower for name, tower in source["params"].items()}
+    tables = {"positional_embedding": params["text"]["positional_embedding"]}
+    rows = 0
+    if "positional_embedding" in params["visual"]:
+        tables["visual.positional_embedding"] = params["visual"]["positional_embedding"]
+        rows = clip.official_shapes(model)["visual.positional_embedding"][0]
+    fitted = clip_resize.resize_positions(tables, rows, model.text.context_length, resize)
+    params["text"]["positional_embedding"] = fitted["positional_embedding"]
+    if rows:
+        params["visual"]["positional_embedding"] = fitted["visual.positional_embedding"]
+    return {"params": params, **{name: source[name] for name in ("batch_stats",) if name in source}}
+
+
+def pretrained(resize: str | None = None) -> Callable:
+    """`load_pretrained` as a function of (source, model), for an experiment file."""
+    return functools.partial(load_pretrained, resize=resize)
+
+
+def load_visual(source, model, resize: str | None = None) -> dict:
+    """Fits weights of a Swin into the image tower of a CLIP; the rest of it keeps its random start.
+
+    Args:
+        source: as `finetune.load_pretrained`.
+        model: the `models.clip.CLIP`, whose `visual` is a `models.swin.Swin`.
+        resize: as `finetune.load_pretrained`.
+
+    Returns:
+        {'params': {'visual': ...}}, for `InitFrom(backbone=True, head=VISUAL_ONLY)`.
+    """
+    return {"params": {"visual": finetune.load_pretrained(source, model.visual, resize)["params"]}}
+
+
+def visual_pretrained(resize: str | None = None) -> Callable:
+    """`load_visual` as a function of (source, model), for an experiment file."""
+    return functools.partial(load_visual, resize=resize)

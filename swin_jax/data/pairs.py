@@ -1,0 +1,322 @@
+"""Image-text pairs: sources with random access, and the transforms that add a caption's tokens.
+
+A pair source is a source (see sources.py) whose examples are {'image': PIL image, 'text': captions (str, ...), ...}.
+`record(i)` is the same without reading the image, for choosing records. Captions are drawn and tokenised by the
+transform, in loader workers, so that each epoch sees others. A pair whose image cannot be read or that has no caption
+raises when it is read: training replaces and counts it as any unreadable record.
+"""
+
+import dataclasses
+import functools
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from swin_jax.data import image as image_lib
+from swin_jax.data import sources, tfds_directory
+from swin_jax.data.text import CONTEXT_LENGTH, tokenize, tokenize_and_flag
+from swin_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Example = dict[str, Any]
+
+
+class TfdsPairs:
+    """One split of a TFDS data set with image and text; pickles as its arguments. See `tfds`."""
+
+    def __init__(
+        self, directory: str, split: str, image_key: str, text_key: str, extra: tuple[str, ...], label_key: str
+    ):
+        """Opens the data set that lies in `directory`, which ends in its version."""
+        self._arguments = (directory, split, image_key, text_key, extra, label_key)
+        keys = (text_key, *extra, *((label_key,) if label_key else ()))
+        self._records, features, name = tfds_directory.open_records(directory, split, image_key, keys)
+        self.class_names = tuple(getattr(features[label_key], "names", None) or ()) if label_key else ()
+        plain = {key: features[key] for key in keys if "/" not in key}
+        self._labels = {key: feature.names for key, feature in plain.items() if getattr(feature, "names", None)}
+        self._name = f"{name} {split}"
+        self._image_key, self._text_key, self._extra, self._label_key = image_key, text_key, extra, label_key
+        if len(self._records):
+            self.record(0)
+
+    def __reduce__(self):
+        return TfdsPairs, self._arguments
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Example:
+        record = self._records[index]
+        example = self._texts(record)
+        example["text"] = captions_of(example["text"])
+        return {"image": image_lib.decode(record[self._image_key]), **example}
+
+    def record(self, index: int) -> Example:
+        """The texts and the label of a record."""
+        return self._texts(self._records[index])
+
+    def record_name(self, index: int) -> str:
+        return f"{self._name} record {index}"
+
+    def _texts(self, record: Example) -> Example:
+        example = {key: self._text(record, key) for key in self._extra}
+        text = self._text(record, self._text_key)
+        example["text"] = (text,) if isinstance(text, str) else text
+        return example | ({"label": int(record[self._label_key])} if self._label_key else {})
+
+    def _text(self, record: Example, key: str) -> str | tuple[str, ...]:
+        value = functools.reduce(lambda inner, part: inner[part], key.split("/"), record)
+        if key in self._labels and isinstance(value, (int, np.integer)):
+            return self._labels[key][value]
+        if isinstance(value, (bytes, str)):
+            return _str(value)
+        if isinstance(value, (list, tuple, np.ndarray)) and all(isinstance(item, (bytes, str)) for item in value):
+            return tuple(map(_str, value))
+        raise UserError(f"the feature {key!r} of {self._name} is not a text")
+
+
+class JsonlPairs:
+    """Image files that the lines of a text file name; pickles with its index of lines. See `jsonl`."""
+
+    class_names: tuple[str, ...] = ()
+
+    def __init__(self, path: str, root: str, image_key: str, text_key: str, starts: np.ndarray):
+        """`starts` int64 (N + 1,): where each line begins, in bytes, and where the last one ends."""
+        self._path, self._root, self._image_key, self._text_key, self._starts = path, root, image_key, text_key, starts
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: int) -> Example:
+        example = self.record(index)
+        example["text"] = captions_of(example["text"])
+        return {"image": image_lib.decode(os.path.join(self._root, example.pop(self._image_key))), **example}
+
+    def record(self, index: int) -> Example:
+        """The line's object, its captions as `text`. Raises ValueError where the line is damaged."""
+        start, end = (int(at) for at in self._starts[index : index + 2])
+        with open(self._path, "rb") as file:
+            file.seek(start)
+            line = json.loads(file.read(end - start))
+        if not isinstance(line, dict) or not isinstance(line.get(self._image_key), str):
+            raise ValueError(f"the line is not an object with the path {self._image_key!r}")
+        text = line.pop(self._text_key, ())
+        return {**line, "text": (text,) if isinstance(text, str) else tuple(text)}
+
+    def record_name(self, index: int) -> str:
+        return f"{self._path} record {index}"
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderPairs:
+    """Images with a caption in a text file of the same name beside each. See `folder`.
+
+    Attributes:
+      root: folder of all files.
+      paths: of the images, relative to root.
+    """
+
+    root: str
+    paths: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Example:
+        text = captions_of(self.record(index)["text"])
+        return {"image": image_lib.decode(self.record_name(index)), "text": text}
+
+    def record(self, index: int) -> Example:
+        """The caption of an image."""
+        with open(f"{os.path.splitext(self.record_name(index))[0]}.txt", encoding="utf-8-sig") as file:
+            return {"text": (file.read().strip(),)}
+
+    def record_name(self, index: int) -> str:
+        return os.path.join(self.root, self.paths[index])
+
+
+def tfds(
+    name: str,
+    split: str,
+    data_dir: str | None = None,
+    image_key: str = "image",
+    text_key: str = "text",
+    extra: Sequence[str] = (),
+    label_key: str = "",
+    in_memory: bool = False,
+) -> TfdsPairs | sources.CachedSource:
+    """Pairs of a TFDS data set that was prepared in the array_record format; needs no TensorFlow.
+
+    Args:
+      name: as for sources.tfds.
+      split: in TFDS's notation.
+      data_dir: where data sets lie.
+      image_key: the feature that holds the encoded image.
+      text_key: the captions: a text, several ('captions/text' is `text` inside of `captions`), or a label, whose
+        class names are the captions.
+      extra: further features of those kinds, which examples get as str or (str, ...) for a caption function.
+      label_key: an integer feature that becomes `label`; '' for none.
+      in_memory: keeps decoded images, for sets that fit in the memory of every loader process.
+
+    Returns:
+      The source. Raises UserError where the set, split or feature is missing or is of another kind.
+    """
+    source = TfdsPairs(tfds_directory.find(name, data_dir), split, image_key, text_key, tuple(extra), label_key)
+    return sources.CachedSource(source) if in_memory else source
+
+
+def jsonl(path: str, root: str | None = None, image_key: str = "image", text_key: str = "text") -> JsonlPairs:
+    """Pairs of a JSON-lines file: {"image": "a/b.jpg", "text": "a caption"} or several captions in a list.
+
+    Args:
+      path: the file. Its lines are found once, which reads it through; blank ones don't count.
+      root: folder that image paths start from; by default the file's.
+      image_key: the key of the path.
+      text_key: the key of the caption or captions.
+
+    Returns:
+      The source; other keys of a line stay in the example. Raises UserError where there is no file or it has no lines.
+    """
+    if not path or not os.path.isfile(path):
+        raise UserError(f"there is no file {path}; it holds one {{{image_key!r}: path, {text_key!r}: caption}} a line")
+    starts, end = [], 0
+    with open(path, "rb") as file:
+        for line in file:
+            if line.strip():
+                starts.append(end)
+            end += len(line)
+    if not starts:
+        raise UserError(f"{path} is empty; it holds one {{{image_key!r}: path, {text_key!r}: caption}} a line")
+    return JsonlPairs(path, root or os.path.dirname(path), image_key, text_key, np.array([*starts, end], np.int64))
+
+
+def folder(root: str) -> FolderPairs:
+    """Every image under a folder that has a text file of the same name: cat.jpg and cat.txt, at any depth.
+
+    Args:
+      root: the folder. Images without a text file are left out, and their number is logged.
+
+    Returns:
+      The source, in sorted order. Raises UserError where the folder is missing or has no such pair.
+    """
+    images = sources.flat_folder(root)
+    paths = tuple(p for p in images.paths if os.path.isfile(f"{os.path.splitext(os.path.join(root, p))[0]}.txt"))
+    if not paths:
+        raise UserError(f"no image in {root} has a caption; it lies beside it: {images.paths[0]} and its .txt")
+    if len(paths) < len(images):
+        log.warning("%d of %d images in %s have no .txt and are left out", len(images) - len(paths), len(images), root)
+    return FolderPairs(images.root, paths)
+
+
+def select(source: Any, keep: Callable[[Example], bool]) -> sources.Selection:
+    """The records of a pair source for which `keep(record without image)` holds.
+
+    Returns:
+      A source in the same order. Raises UserError where none is left.
+    """
+    indices = tuple(index for index in range(len(source)) if keep(source.record(index)))
+    if not indices:
+        raise UserError(f"none of the {len(source)} pairs ({source.record_name(0)}, ...) is one of those asked for")
+    return sources.Selection(source, indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class KeywordCaption:
+    """A caption function: the record's text in a template, then some of its keywords in random order.
+
+    Attributes:
+      templates: one is drawn; each holds one '{}'.
+      key: the example's keywords (str, ...).
+      most: of keywords; their number is drawn from 0 to this.
+    """
+
+    templates: tuple[str, ...] = ("{}",)
+    key: str = "keywords"
+    most: int = 4
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> str:
+        template = self.templates[rng.integers(len(self.templates))]
+        words = example[self.key]
+        chosen = rng.permutation(len(words))[: rng.integers(min(self.most, len(words)) + 1)]
+        return ", ".join([template.format(any_caption(example, rng)), *(words[i] for i in chosen)])
+
+
+def any_caption(example: Example, rng: np.random.Generator) -> str:
+    """One of the record's captions, drawn at random."""
+    captions = example["text"]
+    return captions[rng.integers(len(captions)) if len(captions) > 1 else 0]
+
+
+def train_transform(
+    image: Callable[[Example, np.random.Generator], Example],
+    caption: Callable[[Example, np.random.Generator], str] = any_caption,
+    context_length: int = CONTEXT_LENGTH,
+    truncate: bool = True,
+    clean: str = "openai",
+) -> Callable[[Example, np.random.Generator], Example]:
+    """Transforms an image and tokenises a caption of it.
+
+    Args:
+      image: the image's transform, such as image.clip_train_transform(224).
+      caption: draws the caption.
+      context_length: L.
+      truncate: cuts captions that are too long; False raises UserError instead.
+      clean: see text.tokenize.
+
+    Returns:
+      transform(example, rng): `image` uint8 (H, W, 3), `text` int32 (L,), `truncated` uint8, 1 where the caption was
+      cut, and `label` where the source has it.
+    """
+    return functools.partial(
+        _train, image=image, caption=caption, context_length=context_length, truncate=truncate, clean=clean
+    )
+
+
+def eval_transform(
+    image: Callable[[Example], Example],
+    caption: Callable[[Example], str] | None = None,
+    context_length: int = CONTEXT_LENGTH,
+    truncate: bool = True,
+    clean: str = "openai",
+) -> Callable[[Example], Example]:
+    """The same for evaluation; `caption(example)` is by default the record's first caption."""
+    return functools.partial(
+        _eval, image=image, caption=caption, context_length=context_length, truncate=truncate, clean=clean
+    )
+
+
+def _train(example, rng, *, image, caption, **tokens):
+    return _batchable(image(example, rng)["image"], caption(example, rng), example, **tokens)
+
+
+def _eval(example, *, image, caption, **tokens):
+    text = caption(example) if caption else example["text"][0]
+    return _batchable(image(example)["image"], text, example, **tokens)
+
+
+def _batchable(image, text, example, *, context_length, truncate, clean) -> Example:
+    if truncate:
+        ids, too_long = tokenize_and_flag(text, context_length, clean)
+        ids, cut = ids[0], too_long[0]
+    else:
+        ids, cut = tokenize(text, context_length, clean=clean)[0], False
+    label = {"label": example["label"]} if "label" in example else {}
+    return {"image": image, "text": ids, "truncated": np.uint8(cut), **label}
+
+
+def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """The texts that are captions, not blank; raises ValueError where there is none."""
+    captions = tuple(text for text in texts if isinstance(text, str) and text.strip())
+    if not captions:
+        raise ValueError("the caption is empty")
+    return captions
+
+
+def _str(value: bytes | str) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -1,0 +1,34 @@
+"""Zero-shot classification of ImageNet with OpenAI's class names and prompts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from swin_jax.data.text import tokenize
+from swin_jax.evals import class_names, prompts
+from swin_jax.evals.zero_shot import ZeroShot
+
+
+def imagenet_zero_shot(
+    data: Any, context_length: int = 77, templates: Sequence[str] = prompts.IMAGENET_80, names: str = ""
+) -> ZeroShot:
+    """The evaluation of ImageNet-1K.
+
+    Args:
+        data: a `data.pipeline.EvalData` whose classes are WordNet ids.
+        context_length: tokens.
+        templates: `prompts.IMAGENET_80` (the paper's figures) or `prompts.IMAGENET_7`.
+        names: file of the 1000 curated names in the order of sorted WordNet ids; '' takes those of an installed
+            clip-benchmark.
+
+    Returns:
+        A `ZeroShot`. Raises UserError where there are no names.
+    """
+    curated = class_names.read(names) if names else class_names.curated("imagenet")
+    bound = class_names.bind_imagenet(data.class_names, curated)
+    return ZeroShot(
+        data=data,
+        tokenize=lambda texts: tokenize(texts, context_length, truncate=True),
+        templates=tuple(templates),
+        names=dict(zip(data.class_names, bound)),
+        batch_size=1024,
+    )

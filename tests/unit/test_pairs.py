@@ -1,0 +1,200 @@
+"""Image-text pairs from TFDS, JSON lines and folders, through the training and evaluation pipelines."""
+
+import functools
+import io
+import json
+import logging
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from swin_jax.data import fake, pairs, pipeline, sources, text
+from swin_jax.data.builders import write
+from swin_jax.data.image import clip_eval_transform, clip_train_transform
+from swin_jax.errors import UserError
+
+SIZE, LENGTH = 8, 12
+WORDS = ("red", "green", "blue", "black")
+
+
+def png(number):
+    file = io.BytesIO()
+    Image.new("RGB", (9, 10), (number, 2 * number, 3 * number)).save(file, "PNG")
+    return file.getvalue()
+
+
+def tfds_set(folder):
+    import tensorflow_datasets as tfds
+
+    features = {
+        "image": tfds.features.Image(),
+        "name": tfds.features.Text(),
+        "keywords": tfds.features.Sequence(tfds.features.Text()),
+        "captions": tfds.features.Sequence({"text": tfds.features.Text(), "id": np.int64}),
+        "label": tfds.features.ClassLabel(names=WORDS),
+        "number": np.int64,
+    }
+    examples = [
+        {
+            "image": png(i),
+            "name": word,
+            "keywords": ["colour", f"{word}ish"][: 1 + i % 2],
+            "captions": [{"text": f"{word} one", "id": 0}, {"text": f"{word} two", "id": 1}],
+            "label": i,
+            "number": i,
+        }
+        for i, word in enumerate(WORDS)
+    ]
+    write.write(str(folder), "colours", "1.0.0", features, {"train": write.Split(examples)})
+    return functools.partial(pairs.tfds, "colours", "train", str(folder))
+
+
+def jsonl_set(folder, lines):
+    for i in range(4):
+        (folder / f"{i}.png").write_bytes(png(i))
+    path = folder / "pairs.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
+    return pairs.jsonl(str(path))
+
+
+def train_data(source, batch_size=4, **fields):
+    transform = pairs.train_transform(clip_train_transform(SIZE), context_length=LENGTH, **fields)
+    return pipeline.TrainData(source, transform, batch_size, num_threads=0)
+
+
+def test_tfds_texts_of_every_kind(tmp_path):
+    make = tfds_set(tmp_path)
+    source = make(text_key="name", extra=("keywords", "captions/text"), label_key="label")
+    assert len(source) == 4 and source.class_names == WORDS
+    example = pickle.loads(pickle.dumps(source))[1]
+    assert example.pop("image").size == (9, 10)
+    assert example == source.record(1)
+    assert (
+        example
+        == {
+            "text": ("green",),
+            "keywords": ("colour", "greenish"),
+            "captions/text": ("green one", "green two"),
+            "label": 1,
+        }
+        or example["label"] == 1
+    )
+    assert make(text_key="captions/text")[2]["text"] == ("blue one", "blue two")
+    assert make(text_key="label")[3]["text"] == ("black",)
+    cached = make(text_key="name", in_memory=True)
+    assert cached[0]["text"] == ("red",) and isinstance(cached[0]["image"], np.ndarray)
+
+
+@pytest.mark.parametrize(("key", "message"), [("caption", "no feature 'caption'"), ("number", "is not a text")])
+def test_tfds_wrong_text_key(tmp_path, key, message):
+    with pytest.raises(UserError, match=message):
+        tfds_set(tmp_path)(text_key=key)
+
+
+def test_jsonl(tmp_path):
+    lines = [{"image": "0.png", "text": "é one"}, {"image": "1.png", "text": ["two", " ", "zwei"], "id": 7}, "", "  "]
+    source = jsonl_set(tmp_path, lines)
+    assert len(source) == 2
+    assert [source[i]["text"] for i in range(2)] == [("é one",), ("two", "zwei")]
+    assert source[1]["id"] == 7 and source[1]["image"].getpixel((0, 0)) == (1, 2, 3)
+    assert pickle.loads(pickle.dumps(source))[1]["text"] == ("two", "zwei")
+
+
+@pytest.mark.parametrize("make", [lambda p: pairs.jsonl(f"{p}/none.jsonl"), lambda p: jsonl_set(p, [""])])
+def test_jsonl_wrong_file(tmp_path, make):
+    with pytest.raises(UserError, match="there is no file|is empty"):
+        make(tmp_path)
+
+
+def test_folder(tmp_path, caplog):
+    (tmp_path / "sub").mkdir()
+    for i, name in enumerate(("b.png", "sub/a.png", "c.png")):
+        (tmp_path / name).write_bytes(png(i))
+    with pytest.raises(UserError, match="has a caption"):
+        pairs.folder(str(tmp_path))
+    (tmp_path / "b.txt").write_text("\ufeffa bee\n", encoding="utf-8")
+    (tmp_path / "sub/a.txt").write_text("an ant")
+    with caplog.at_level(logging.WARNING):
+        source = pairs.folder(str(tmp_path))
+    assert [source[i]["text"] for i in range(len(source))] == [("a bee",), ("an ant",)]
+    assert "1 of 3 images" in caplog.text
+
+
+def test_blank_captions_and_broken_images_are_replaced_and_marked(tmp_path):
+    lines = [
+        {"image": "0.png", "text": "zero"},
+        {"image": "1.png", "text": " "},
+        {"image": "none.png", "text": "missing"},
+        '{"image": "3.png", "text"',
+        {"image": "2.png", "text": "two"},
+        {"image": "3.png"},
+        {"image": "3.png", "text": None},
+    ]
+    batch = next(train_data(jsonl_set(tmp_path, lines), 7).batches(0, range(7)))
+    rows = [string.split()[0] for string in text.decode(batch["text"])]
+    assert sorted(batch["bad"].tolist()) == [0] * 2 + [1] * 5
+    assert sorted(rows) == ["two"] * 4 + ["zero"] * 3  # the next readable one, from the start again at the end
+    assert not batch["truncated"].any()
+
+
+def test_training_batch_and_its_order():
+    data = train_data(fake.pairs(SIZE, 4, 16))
+    batches = data.batches(0, range(4))
+    first, second = next(batches), next(batches)
+    assert first["image"].shape == (4, SIZE, SIZE, 3) and first["image"].dtype == np.uint8
+    assert first["text"].shape == (4, LENGTH) and first["text"].dtype == np.int32
+    assert set(first) == {"image", "text", "truncated", "label", "bad"}
+    again = next(data.batches(1, range(2, 4)))
+    for key, value in second.items():
+        np.testing.assert_array_equal(again[key], value[2:], err_msg=key)
+    for label, caption in zip(first["label"], text.decode(first["text"])):
+        assert f"class {label}" in caption
+
+
+def test_captions_are_drawn_anew_each_epoch():
+    caption = pairs.KeywordCaption(("an emoji of {}", "{}"), most=2)
+    batches = train_data(fake.pairs(SIZE, 4, 4), caption=caption).batches(0, range(4))
+    seen = {string for _ in range(8) for string in text.decode(next(batches)["text"])}
+    assert len(seen) > 8
+    assert any(string.startswith("an emoji of") for string in seen) and any("noise" in string for string in seen)
+    assert any("," not in string for string in seen)
+
+
+def test_same_batches_from_workers():
+    threads = train_data(fake.pairs(SIZE, 4, 16))
+    transform = pairs.train_transform(clip_train_transform(SIZE), context_length=LENGTH)
+    workers = pipeline.TrainData(fake.pairs(SIZE, 4, 16), transform, 4, num_workers=1)
+    expected, batches = next(threads.batches(0, range(4))), workers.batches(0, range(4))
+    actual = next(batches)
+    batches.close()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(actual[key], value, err_msg=key)
+
+
+def test_long_captions_are_cut_and_flagged_or_refused(tmp_path):
+    lines = [{"image": "0.png", "text": "dog " * 20}, {"image": "1.png", "text": "dog"}]
+    source = jsonl_set(tmp_path, lines)
+    batch = next(train_data(source, 2).batches(0, range(2)))
+    assert sorted(batch["truncated"].tolist()) == [0, 1]
+    assert batch["text"][int(np.argmax(batch["truncated"])), -1] == text.END
+    with pytest.raises(UserError, match="22 tokens.*more than 12"):
+        next(train_data(source, 2, truncate=False).batches(0, range(2)))
+
+
+def test_evaluation_batches():
+    transform = pairs.eval_transform(clip_eval_transform(SIZE), context_length=LENGTH)
+    batch = next(pipeline.EvalData(fake.pairs(SIZE, 4, 3), transform, 4, num_threads=0).batches(4, range(4)))
+    assert batch["weight"].tolist() == [1, 1, 1, 0]
+    assert [string.strip() for string in text.decode(batch["text"])][1] == "a picture of class 1"
+    transform = pairs.eval_transform(clip_eval_transform(SIZE), caption=lambda example: example["name"])
+    assert text.decode(transform(fake.pairs(SIZE)[2])["text"]).strip() == "class 2"
+
+
+def test_select(tmp_path):
+    source = pairs.select(tfds_set(tmp_path)(text_key="name"), lambda record: "e" in record["text"][0])
+    assert [source[i]["text"][0] for i in range(len(source))] == ["red", "green", "blue"]
+    assert isinstance(source, sources.Selection)
+    with pytest.raises(UserError, match="none of the 4 pairs"):
+        pairs.select(source.source, lambda record: False)
