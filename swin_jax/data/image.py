@@ -226,7 +226,7 @@ def _fit(image, *, size, mode, resample, fill) -> Image.Image:
     """Brings an image to size x size pixels RGB; the mode is converted last, as in the original."""
     if isinstance(image, np.ndarray):
         image = to_rgb(image)
-    if mode == "nope":
+    if mode == "squash":
         return to_rgb(image.resize((size, size), resample))
     if mode == "shortest":
         return to_rgb(_centre_crop(_resize_short_side(image, size, resample), size))

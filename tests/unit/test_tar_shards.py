@@ -135,7 +135,7 @@ def test_no_pairs(tmp_path):
 def test_truncated_shard_keeps_its_whole_records(tmp_path):
     files = {name: data for i in range(3) for name, data in ((f"{i}.txt", b"x"), (f"{i}.png", image(i) + bytes(5000)))}
     shard = write_tar(tmp_path / "x.tar", files)
-    shard.write_bytes(shard.read_bytes()[:14000])
+    shard.write_bytes(shard.read_bytes()[:16000])
     assert len(tar_shards.tar_shards(str(shard))) == 2
 
 
