@@ -21,16 +21,17 @@ table 11; theirs, not ours) and the rate and hours of table 19 and section 2.5:
     RN50x64         73.6    3.6e-4     1024
 
 ViT-L/14@336px is one more epoch of ViT-L/14 at 336 pixels, its positions stretched bilinearly: give
-`--config.init_from.path=` a workdir or a file of ViT-L/14. Batch 32,768, warm-up of 2,000 updates, cosine to 0, weight
-decay 0.2, one random square crop: here the crop of open_clip, 90 to 100 % of the area. Adam's constants are those of
-table 18 (ResNets 0.9, 0.999, 1e-8; ViTs 0.9, 0.98, 1e-6). Not published: whether position embeddings decay (here they
-do, as in open_clip's released models) and whether the statistics of batch norm are global (here they are).
+`--config.init_from.path=` a workdir or a file of ViT-L/14. Batch 32,768 (the rate follows it linearly), warm-up of
+2,000 updates, cosine to 0, weight decay 0.2, one random square crop: here the crop of open_clip, 90 to 100 % of the
+area. Adam's constants are those of table 18 (ResNets 0.9, 0.999, 1e-8; ViTs 0.9, 0.98, 1e-6). Not published: whether
+position embeddings decay (here they do, as in open_clip's released models) and whether the statistics of batch norm
+are global (here they are).
 
 Fine-tuning on a folder of your own images with captions, from OpenAI's weights:
 
     python -m swin_jax.launch --config=experiments/clip_openai.py:model=ViT-B/32,data=folder --workdir=runs/mine \
         --config.pairs=my_pictures --config.num_train=5000 --config.batch_size=256 --config.epochs=5 \
-        --config.base_lr=1e-5 --config.warmup_steps=20 --config.init_from.path=ViT-B-32.pt
+        --config.task.tx.schedule.base_lr=1e-5 --config.warmup_steps=20 --config.init_from.path=ViT-B-32.pt
 """
 
 from ml_collections import ConfigDict
@@ -78,7 +79,7 @@ def get_config(arg=None):
             optim.adamw,
             schedule=spec(
                 optim.warmup_cosine,
-                base_lr=ref("base_lr"),
+                base_lr=ref("base_lr") * ref("batch_size") / 32768,
                 total_steps=ref("total_steps"),
                 warmup_steps=ref("warmup_steps"),
             ),

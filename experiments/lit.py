@@ -70,7 +70,7 @@ def get_config(arg=None):
             optim.adamw,
             schedule=spec(
                 optim.warmup_cosine,
-                base_lr=ref("base_lr"),
+                base_lr=ref("base_lr") * ref("batch_size") / 16384,
                 total_steps=ref("total_steps"),
                 warmup_steps=ref("warmup_steps"),
             ),

@@ -20,6 +20,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from swin_jax import saved_model, stacking
 from swin_jax.convert import buffers, clip_official, finetune, imagenet22k, infer, official, read
 from swin_jax.convert import clip as convert_clip
 from swin_jax.convert import swin as convert_swin
@@ -27,10 +28,6 @@ from swin_jax.errors import UserError
 from swin_jax.geometry import num_axes, per_axis
 from swin_jax.models import clip, clip_presets, simmim, swin
 from swin_jax.ops.mixing import IMAGENET_MEAN, IMAGENET_STD
-
-# Of OpenAI's training images; open_clip's models that are presets here have them too.
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 log = logging.getLogger(__name__)
 
@@ -213,26 +210,34 @@ def _load_workdir(workdir: Path, name: str | None, resize: str | None, overrides
     if name is not None:
         raise UserError(f"{workdir} says itself what model it holds; leave out the name {name!r}")
     config = _read_config(workdir)
-    inside = "encoder." if config.get("task.model.fn") == _path_of(simmim.SimMIM) else ""
+    inside = "encoder." if config.get("task.model.fn") == saved_model.name_of(simmim.SimMIM) else ""
+    if saved_model.is_clip(config):
+        return _load_contrastive(workdir, config, resize, overrides)
+    _check_arguments("Swin", overrides, _FIELDS)
     prefix = f"task.model.{inside}"
-    fields = {key.removeprefix(prefix): _tuples(value) for key, value in config.items() if key.startswith(prefix)}
-    if fields.pop("fn", None) != _path_of(swin.Swin):
-        raise UserError(f"{workdir} holds neither a Swin classifier nor a SimMIM (task.model in its config.json)")
+    keys = [key for key in config if key.startswith(prefix)]
+    fields = {key.removeprefix(prefix): saved_model.tuples(config[key]) for key in keys}
+    if fields.pop("fn", None) != saved_model.name_of(swin.Swin):
+        raise UserError(f"{workdir}: its task.model is neither a Swin classifier nor a SimMIM nor a CLIP")
     params, average, _ = checkpoint.load_params(workdir)
     params = params if average is None else average
     variables = {"params": params["encoder"] if inside else params}
     model = swin.Swin(**fields)
     if not overrides:
-        return model, jax.device_put(variables)
+        return model, jax.device_put({"params": stacking.stack_as(variables["params"], model)})
     return _fit(convert_swin.to_state_dict(variables), model, resize, overrides)
 
 
-def _path_of(module: type) -> str:
-    return f"{module.__module__}.{module.__qualname__}"
+def _load_contrastive(workdir: Path, config: dict, resize: str | None, overrides: dict) -> tuple[clip.CLIP, dict]:
+    from swin_jax import checkpoint
 
-
-def _tuples(value):
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    if given := ", ".join([*overrides, *(["resize"] if resize else [])]):
+        raise UserError(f"{workdir} holds a CLIP, which is loaded as it was trained; leave out {given}")
+    model, variables = saved_model.clip_of(config), checkpoint.load_variables(workdir)
+    if isinstance(model.visual, swin.Swin):
+        visual = stacking.stack_as(variables["params"]["visual"], model.visual)
+        variables = {**variables, "params": {**variables["params"], "visual": visual}}
+    return model, jax.device_put(variables)
 
 
 def _read_config(workdir: Path) -> dict:
@@ -300,13 +305,13 @@ def _nearest(word: str, words) -> str:
     return difflib.get_close_matches(word, words, 1, 0)[0]
 
 
-def preprocess(name: str | Path) -> Callable[..., np.ndarray]:
+def preprocess(name: str | Path | clip.CLIP) -> Callable[..., np.ndarray]:
     """What turns pictures into the input of a model.
 
     Args:
-        name: an architecture of `models.swin.PRESETS` or `models.clip.PRESETS`, or the workdir of a run. Official Swins
-            of 384 pixels take the whole picture, resized to a square; all others its centre, after a resize of the
-            short side.
+        name: an architecture of `models.swin.PRESETS` or `models.clip.PRESETS`, or the workdir of a run, or a CLIP
+            itself, for pictures as OpenAI prepares them. Official Swins of 384 pixels take the whole picture, resized
+            to a square; all others its centre, after a resize of the short side.
 
     Returns:
         A function of one picture or a list of them (a path, a PIL image, or a uint8 array (H, W) or (H, W, 3)), or of a
@@ -316,14 +321,14 @@ def preprocess(name: str | Path) -> Callable[..., np.ndarray]:
         UserError: an unknown name; the function raises it for what is not a picture.
     """
     # PIL comes in with these; models do not need it.
-    from swin_jax.data.image import eval_transform
+    from swin_jax.data.image import CLIP_MEAN, CLIP_STD, clip_eval_transform, eval_transform
 
-    if (Path(name) / "config.json").is_file():
+    if isinstance(name, clip.CLIP):
+        transform, mean, std = clip_eval_transform(_square(name.visual)), CLIP_MEAN, CLIP_STD
+    elif (Path(name) / "config.json").is_file():
         transform, mean, std = _workdir_transform(Path(name))
     elif clip_name := _clip_name(name):
-        from swin_jax.data.image import clip_preprocess
-
-        transform = clip_preprocess(clip_presets.PRESETS[clip_name]["image_size"])
+        transform = clip_eval_transform(clip_presets.PRESETS[clip_name]["image_size"])
         mean, std = CLIP_MEAN, CLIP_STD
     else:
         size = _preset(str(name))["image_size"]
@@ -331,7 +336,8 @@ def preprocess(name: str | Path) -> Callable[..., np.ndarray]:
 
     def apply(images) -> np.ndarray:
         single = isinstance(images, (str, Path)) or hasattr(images, "convert") or getattr(images, "ndim", 0) in (2, 3)
-        pictures = [transform({"image": _open(image)})["image"] for image in ([images] if single else images)]
+        examples = ({"image": _open(image), "label": 0} for image in ([images] if single else images))
+        pictures = [transform(example)["image"] for example in examples]
         if not pictures:
             raise UserError("preprocess was given no pictures")
         return (np.stack(pictures).astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
@@ -339,21 +345,38 @@ def preprocess(name: str | Path) -> Callable[..., np.ndarray]:
     return apply
 
 
+def _square(tower) -> int:
+    """Height and width of the images that a tower is made for."""
+    sizes = per_axis(tower.image_size, 2) if hasattr(tower, "image_size") else ()
+    if len(set(sizes)) != 1:
+        raise UserError(f"a {type(tower).__name__} does not tell the one size of its images; give your own preprocess")
+    return sizes[0]
+
+
 def _workdir_transform(workdir: Path) -> tuple[Callable, tuple, tuple]:
     """(transform, mean, std) of a run's prediction data."""
-    from swin_jax.data.image import eval_transform, to_rgb
+    from swin_jax.data.emoji import image_eval_transform
+    from swin_jax.data.image import clip_eval_transform, eval_transform, to_rgb
     from swin_jax.data.small_image import small_eval_transform
 
+    transforms = (clip_eval_transform, eval_transform, image_eval_transform, small_eval_transform)
     config = _read_config(workdir)
     arguments = {key.split(".")[-1]: value for key, value in config.items() if key.startswith("predict.transform.")}
     fn = arguments.pop("fn", None)
-    known = {f"{f.__module__}.{f.__qualname__}": f for f in (eval_transform, small_eval_transform)}
+    known = {f"{f.__module__}.{f.__qualname__}": f for f in transforms}
     if fn not in known or "task.mean" not in config:
         raise UserError(f"{workdir}/config.json does not tell how pictures are prepared (predict.transform, task.mean)")
     transform = known[fn](**arguments)
     if arguments.get("channels") == 1:
         return lambda e: transform({"image": to_rgb(e["image"]).convert("L")}), config["task.mean"], config["task.std"]
     return transform, config["task.mean"], config["task.std"]
+
+
+def open_picture(image):
+    """A PIL image of mode 'RGB' of one picture, a path, a PIL image or an array; raises UserError where it is none."""
+    from swin_jax.data.image import to_rgb
+
+    return to_rgb(_open(image))
 
 
 def _open(image):

@@ -26,6 +26,10 @@ python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--conf
     ... --config.total_steps=0
   predict a folder of images with DIR's checkpoint: predictions.csv and predictions.png in DIR
     ... --predict=my_images
+  a model of images and texts: index a folder of images, then search it by a text or by a picture
+    ... --index=my_images
+    ... --search="a red boat"
+    ... --search=boat.png
   try an experiment without its data
     python -m swin_jax.launch --config=experiments/swin_in1k.py:fake --workdir=runs/try
 """
@@ -40,6 +44,9 @@ def define_flags() -> flags.FlagValues:
 
     define(flags.DEFINE_string, "workdir", None, "Where checkpoints, logs and pictures go.")
     define(flags.DEFINE_string, "predict", None, "A folder of images to predict instead of training.")
+    define(flags.DEFINE_string, "index", None, "A folder of images to index for --search instead of training.")
+    define(flags.DEFINE_string, "search", None, "A text, or a picture file, to look for in the index.")
+    define(flags.DEFINE_integer, "top", 10, "How many images --search finds.")
     define(flags.DEFINE_multi_string, "allow_change", [], "Dotted key that a resumed run may change; may be repeated.")
     define(flags.DEFINE_string, "profile", None, "a-b: write a profiler trace of steps a to b into the workdir.")
     define(flags.DEFINE_string, "compilation_cache", None, "A folder that keeps compiled programs between runs.")
@@ -133,10 +140,11 @@ def _describe(values: flags.FlagValues) -> str:
 
 
 def run(argv: Sequence[str]) -> int:
-    """The command: parses, starts JAX, trains or predicts. Returns the exit status."""
+    """The command: parses, starts JAX, trains, predicts or searches. Returns the exit status."""
     try:
         values, config = parse(argv)
         profile = _profile(values.profile)
+        _check_actions(values)
         import jax
 
         # After the flags, so that a wrong one costs no start of an accelerator.
@@ -146,10 +154,16 @@ def run(argv: Sequence[str]) -> int:
         jax.config.update("jax_debug_nans", values.debug_nans)
         if values.distributed or _cluster_detected():
             jax.distributed.initialize(**_processes())
-        if values.predict:
+        if values.predict is not None:
             from swin_jax import predict
 
             return predict.predict(config, values.workdir, values.predict)
+        if values.index is not None or values.search is not None:
+            from swin_jax import search
+
+            if values.index is not None:
+                return search.index_folder(config, values.workdir, values.index)
+            return search.search(config, values.workdir, values.search, values.top)
         from swin_jax import train
 
         return train.train(config, values.workdir, values.allow_change, profile)
@@ -182,6 +196,18 @@ def _cluster_detected() -> bool:
         and "SLURM_PROCID" in os.environ
         or (len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1)
     )
+
+
+def _check_actions(values: flags.FlagValues) -> None:
+    """Raises UserError for two things to do at once, or for one without its object."""
+    given = [name for name in ("predict", "index", "search") if values[name].value is not None]
+    if len(given) > 1:
+        raise UserError(f"--{given[0]} and --{given[1]} are two commands; run one after the other", 2)
+    if given and not values[given[0]].value.strip():
+        what = "a text or a picture file" if given == ["search"] else "a folder of images"
+        raise UserError(f"--{given[0]}= is empty; give it {what}", 2)
+    if values.top < 1:
+        raise UserError(f"--top={values.top} must be at least 1", 2)
 
 
 def _profile(text: str | None) -> tuple[int, int] | None:

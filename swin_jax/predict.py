@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import math
 import pathlib
 import sys
 from typing import Any
@@ -10,11 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from swin_jax import checkpoint, sharding
-from swin_jax import config as configs
+from swin_jax import sharding, sheet
 from swin_jax.data import sources
 from swin_jax.errors import UserError
-from swin_jax.start import first_state, make_workdir, setup
+from swin_jax.start import open_trained, outputs, pictures, setup, trained
 
 SHEET = 40  # pictures on the sheet
 
@@ -34,16 +32,16 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
         predictions.png into the workdir.
 
     Raises:
-        UserError: no weights, no images.
+        UserError: no weights, no images, a task that names no classes.
     """
-    folder = pathlib.Path(workdir)
-    if not config.init_from.path and not checkpoint.folder(folder).is_dir():
-        raise UserError(f"no checkpoint in {checkpoint.folder(folder)}: train first, or give --config.init_from.path=")
-    make_workdir(folder)
-    if "predict" not in config:
-        raise UserError("this experiment has no prediction; --predict is for classifiers", 2)
-    config.predict.source.root = images
-    at, data = setup(config), configs.build(config.predict)
+    folder = open_trained(config, workdir)
+    at, data = setup(config), pictures(config, images)
+    if "logits" not in outputs(at, data):
+        raise UserError(
+            "--predict names classes, and this experiment has none. A model of images and texts searches: "
+            '--index=FOLDER, then --search="some text"',
+            2,
+        )
     source, unreadable = sources.readable(data.source)
     for line in unreadable:
         print(f"left out, cannot be read: {line}", file=sys.stderr, flush=True)
@@ -52,9 +50,7 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
     data = dataclasses.replace(data, source=source)
     batch_size = at.placement.round_up(data.batch_size)
     with jax.set_mesh(at.placement.mesh):
-        state, meta = first_state(config, at, checkpoint.open(folder, write=False), write=False)
-        state = state if state.ema is None else state.replace(params=state.ema)
-        frozen = sharding.put_tree(at.task.load_frozen(), at.frozen)
+        state, frozen, meta = trained(config, at, folder)
         probabilities = _probabilities(at, state, frozen, data, batch_size)
     names = meta.get("class_names") or [str(i) for i in range(probabilities.shape[-1])]
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, : min(top, len(names))]
@@ -63,13 +59,13 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
         for i, ranks in enumerate(order)
     ]
     if jax.process_index() == 0:
-        with open(folder / "predictions.csv", "w", newline="") as file:
+        with open(folder / "predictions.csv", "w", newline="", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(
                 ["image", *(f"{what}_{k + 1}" for k in range(order.shape[1]) for what in ("class", "probability"))]
             )
             writer.writerows([name, *(v for c, p in ranks for v in (c, f"{p:.6f}"))] for name, ranks in rows)
-        _sheet(folder / "predictions.png", data, rows[:SHEET])
+        sheet.draw(folder / "predictions.png", [_picture(data, i, *row) for i, row in enumerate(rows[:SHEET])])
         shown = f" (the first {SHEET})" if len(rows) > SHEET else ""
         print(f"{len(rows)} images: {folder / 'predictions.csv'}, {folder / 'predictions.png'}{shown}", flush=True)
     return 0
@@ -88,22 +84,7 @@ def _probabilities(at: Any, state: Any, frozen: Any, data: Any, batch_size: int)
     return np.concatenate(found)[: data.num_examples]
 
 
-def _sheet(path: pathlib.Path, data: Any, rows: list) -> None:
-    """Draws the first pictures with their top classes."""
-    from matplotlib.figure import Figure
-
-    columns = min(len(rows), 8)
-    lines = math.ceil(len(rows) / columns)
-    figure = Figure(figsize=(1.8 * columns, 2.5 * lines), layout="constrained")
-    for i, (name, ranks) in enumerate(rows):
-        axes = figure.add_subplot(lines, columns, i + 1)
-        image = np.asarray(data.transform(data.source[i])["image"])
-        axes.imshow(image.squeeze(), cmap="gray" if image.shape[-1] == 1 else None, vmin=0, vmax=255)
-        axes.set_axis_off()
-        label = "\n".join(f"{_short(kind)} {probability:.0%}" for kind, probability in ranks[:3])
-        axes.set_title(f"{_short(pathlib.Path(name).name)}\n{label}", fontsize=7, loc="left")
-    figure.savefig(path, dpi=120)
-
-
-def _short(text: str, length: int = 22) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+def _picture(data: Any, i: int, name: str, ranks: list) -> tuple[np.ndarray, str]:
+    """An image as the model sees it, with its top classes."""
+    label = "\n".join(f"{sheet.short(kind)} {probability:.0%}" for kind, probability in ranks[:3])
+    return np.asarray(data.transform(data.source[i])["image"]), f"{sheet.short(pathlib.Path(name).name)}\n{label}"

@@ -66,13 +66,54 @@ def first_state(config, at: Setup, manager, write: bool) -> tuple[TrainState, di
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     init = jax.jit(at.task.init, out_shardings=sharding.of(at.abstract), compiler_options=options)
     state = init(jax.random.key(config.seed))
-    flat, report = configs.build(config.init_from).load(at.task, at.abstract.params)
+    flat, report = configs.build(config.init_from).load(at.task, at.abstract.params, at.abstract.mutable)
     say(report)
-    return state.replace(params=_replace(state.params, flat), ema=_replace(state.ema, flat)), {}
+    names = ("params", "ema", "mutable")
+    return state.replace(**{name: _replace(getattr(state, name), flat) for name in names}), {}
+
+
+def open_trained(config, workdir: str) -> pathlib.Path:
+    """The workdir of a run that only looks at weights; made where the weights are those of `init_from`.
+
+    Raises:
+        UserError: no checkpoint and no `init_from`, an unusable workdir.
+    """
+    folder = pathlib.Path(workdir)
+    if not config.init_from.path and not checkpoint.folder(folder).is_dir():
+        raise UserError(f"no checkpoint in {checkpoint.folder(folder)}: train first, or give --config.init_from.path=")
+    make_workdir(folder)
+    return folder
+
+
+def trained(config, at: Setup, folder: pathlib.Path) -> tuple[TrainState, Any, dict]:
+    """What to predict with: the newest state, its parameters the average if it keeps one; what is frozen; meta data."""
+    state, meta = first_state(config, at, checkpoint.open(folder, write=False), write=False)
+    state = state if state.ema is None else state.replace(params=state.ema)
+    return state, sharding.put_tree(at.task.load_frozen(), at.frozen), meta
+
+
+def pictures(config, images: str) -> Any:
+    """The `data.pipeline.EvalData` of a folder of images, or of one, read as the config's `predict` says.
+
+    Raises:
+        UserError: a config without `predict` (exit status 2), no images.
+    """
+    if "predict" not in config:
+        raise UserError("this experiment's config has no `predict`, which says how a folder of images is read", 2)
+    config.predict.source.root = images
+    return configs.build(config.predict)
+
+
+def outputs(at: Setup, data: Any) -> set[str]:
+    """What the task predicts of the images of `pictures`: 'logits' of a classifier, for example."""
+    image = data.transform({"image": np.zeros((64, 64, 3), np.uint8), "label": 0})["image"]
+    batch = {"image": jax.ShapeDtypeStruct((at.placement.batch_divisor, *image.shape), image.dtype)}
+    with jax.set_mesh(at.placement.mesh):
+        return set(jax.eval_shape(at.task.predict, at.abstract, batch, at.frozen))
 
 
 def _replace(params: Any, flat: dict[str, np.ndarray]) -> Any:
-    """Puts the arrays of {path: array} into a tree of parameters, laid out as what they replace."""
+    """Puts the arrays of {path: array} into a tree, laid out as what they replace."""
 
     def replace(path, old):
         new = flat.get(path_name(path))

@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+WRITTEN_OUT = 16  # devices in a ring that is not a loop in the program
+
 Axes = tuple[str, ...]
 Metrics = dict[str, jax.Array]
 
@@ -152,7 +154,11 @@ def over_ring(tile: Callable, rows: Any, columns: Any, axes: Axes, chunk: int) -
         rows, columns = jax.lax.scan(tile, rows, columns)
         return (rows, _pass_on(columns, axes)), None
 
-    (rows, columns), _ = jax.lax.scan(visit, (rows, jax.tree.map(split, columns)), length=_devices(axes))
+    # A short ring is written out: XLA on CPUs (jax 0.10) runs a loop with communication in it beside other
+    # communication, in another order on each device, and they wait for each other for ever.
+    devices = _devices(axes)
+    carry = (rows, jax.tree.map(split, columns))
+    (rows, columns), _ = jax.lax.scan(visit, carry, length=devices, unroll=devices <= WRITTEN_OUT or 1)
     return rows, jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), columns)
 
 

@@ -92,7 +92,7 @@ class Contrastive:
         gradient = self._gradient if self.accumulate == 1 else self._cached_gradient
         grads, mutable, metrics = gradient(state, batch, key)
         if "truncated" in batch:
-            metrics["truncated"] = batch["truncated"].sum()
+            metrics["truncated"] = batch["truncated"].sum(dtype=jnp.int32)
         return apply_gradients(
             state, grads, mutable, self.tx, metrics, ema_decay=self.ema_decay, project=self._clip_scale
         )

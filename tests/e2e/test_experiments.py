@@ -74,6 +74,8 @@ def test_an_evaluation_that_a_sigterm_skipped_is_made_up_for(tmp_path, launch):
 
 # Another network, other tasks and memory tools than a file's first arguments give.
 FURTHER = (
+    "clip_openai.py:model=RN50,fake",
+    "clip_swin.py:generation=v2,fake",
     "simmim_in1k.py:generation=v2,schedule=100ep,weight_decay=corrected,fake",
     "simmim_finetune.py:generation=v2,fake",
     "swinv2_giant.py:stage=in22k,fake",

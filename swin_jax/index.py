@@ -1,0 +1,350 @@
+"""An index of the pictures in a folder: their features, saved, loaded, and searched by a text or by a picture.
+
+    found = index.of_folder(model, variables, "photos", path="photos.npz")
+    index.find(found, model, variables, "a red boat")
+
+An index knows the checksum of the weights it was made with, and other weights don't search it.
+"""
+
+import dataclasses
+import logging
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from swin_jax import hub, similarity, stacking
+from swin_jax.data import sources
+from swin_jax.data.pipeline import EvalData
+from swin_jax.errors import UserError
+from swin_jax.evals import features
+from swin_jax.evals.features import Tokenize
+
+log = logging.getLogger(__name__)
+
+# Batches of a data set -> (label (b,), features (b, E)) of its records in order, without padding.
+Encode = Callable[[EvalData], Iterator[tuple[np.ndarray, np.ndarray]]]
+_FORMAT = 1
+_BLANK = np.zeros((64, 64, 3), np.uint8)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Index:
+    """Features of N pictures.
+
+    Attributes:
+        root: folder of the pictures.
+        names: paths relative to it.
+        features: (N, E) float32.
+        normalised: whether they are of unit length.
+        stamps: (N, 2) int64, size in bytes and time of change in ns of each file when it was read.
+        model: what made them, for people.
+        checksum: of the weights that made them.
+        preparation: how pictures were prepared, '' where that is not known.
+        complete: whether all pictures were read; not where that was interrupted.
+    """
+
+    root: str
+    names: tuple[str, ...]
+    features: np.ndarray
+    normalised: bool
+    stamps: np.ndarray
+    model: str
+    checksum: str
+    preparation: str = ""
+    complete: bool = True
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def weights_checksum(variables: dict) -> str:
+    """A checksum of a model's variables, the same whether equal blocks are stored stacked or one by one."""
+    return features.weights_checksum({**variables, "params": stacking.unstack(variables["params"])})
+
+
+def save(index: Index, path: str | os.PathLike) -> None:
+    """Writes an index, wholly or not at all; numpy reads the file too, an array for each attribute."""
+    path = pathlib.Path(path)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(Index)}
+    try:
+        with open(beside, "wb") as file:
+            np.savez(file, format=_FORMAT, **{**arrays, "names": np.array(index.names, str)})
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"the index cannot be written to {path}: {error.strerror}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike) -> Index:
+    """Reads an index; raises UserError where there is none."""
+    try:
+        with np.load(path) as stored:
+            if int(stored["format"]) != _FORMAT:
+                raise UserError(f"{path} is an index of another version; make it again")
+            return Index(
+                names=tuple(stored["names"].tolist()),
+                features=stored["features"],
+                stamps=stored["stamps"],
+                normalised=bool(stored["normalised"]),
+                complete=bool(stored["complete"]),
+                **{name: str(stored[name]) for name in ("root", "model", "checksum", "preparation")},
+            )
+    except FileNotFoundError:
+        raise UserError(f"there is no index {path}") from None
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not an index ({' '.join(str(error).split())})") from error
+
+
+def search(index: Index, query: np.ndarray, top: int = 10) -> list[tuple[str, float]]:
+    """The pictures nearest to features.
+
+    Args:
+        index: of `build`, `of_folder` or `load`.
+        query: (E,) floating point, of the same model; of any length.
+        top: at most so many.
+
+    Returns:
+        [(path of the picture, cosine), ...], the nearest first.
+
+    Raises:
+        UserError: features of another width, `top` below 1.
+    """
+    query = features.normalise(query)
+    if query.shape != index.features.shape[1:]:
+        raise UserError(f"the query has features {query.shape}, the index {index.features.shape[1:]}")
+    if top < 1:
+        raise UserError(f"top={top} must be at least 1")
+    cosines = index.features @ query
+    if not index.normalised:
+        lengths = np.sqrt(np.einsum("ne,ne->n", index.features, index.features))
+        cosines /= np.where(lengths > 0, lengths, 1)
+    order = np.argsort(-cosines, kind="stable")[:top]
+    return [(os.path.join(index.root, index.names[i]), float(cosines[i])) for i in order]
+
+
+def check(index: Index, checksum: str) -> None:
+    """Raises UserError if an index was made with other weights."""
+    if index.checksum != checksum:
+        raise UserError(
+            f"the index is of other weights ({index.model}, checksum {index.checksum[:12]}) than the model "
+            f"({checksum[:12]}): features of different weights can't be compared; make the index again"
+        )
+
+
+def build(
+    data: EvalData,
+    encode: Encode,
+    model: str,
+    checksum: str,
+    preparation: str = "",
+    normalised: bool = True,
+    previous: Index | None = None,
+    path: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> tuple[Index, list[str]]:
+    """Makes an index. A batch of pictures is in memory at a time; the index itself takes 4 E bytes for each of them.
+
+    Args:
+        data: of a `sources.FileSource`.
+        encode: see `Encode`; gets data sets whose labels are to be handed back.
+        model, checksum, preparation, normalised: of the index.
+        previous: features of unchanged files are taken from it if it was made in the same way.
+        path: where it is saved, also when it is interrupted: as `previous` it makes the next call go on.
+        progress: whether to show a bar.
+
+    Returns:
+        (index, [a line for each picture that cannot be read; these are left out]).
+
+    Raises:
+        UserError: none of the pictures can be read, or `path` cannot be written.
+    """
+    from tqdm import tqdm
+
+    names, stamps = data.source.paths, _stamps(data.source)
+    of = dict(root=os.path.abspath(data.source.root), model=model, checksum=checksum, preparation=preparation)
+    old = _reusable(previous, of, normalised, names, stamps)
+    todo, known = np.flatnonzero(old < 0), old >= 0
+    rows = np.zeros((len(names), previous.features.shape[1]), np.float32) if known.any() else None
+    if rows is not None:
+        rows[known] = previous.features[old[known]]
+    unreadable, done = [], 0
+    try:
+        with tqdm(total=len(names), initial=len(names) - len(todo), unit="image", disable=not progress) as bar:
+            for labels, found in encode(_marked(data, todo)) if len(todo) else ():
+                rows = np.zeros((len(names), found.shape[1]), np.float32) if rows is None else rows
+                where = todo[done : done + len(labels)]
+                rows[where], known[where] = found, labels >= 0
+                unreadable += [_problem(data, i) for i in where[labels < 0]]
+                done += len(labels)
+                bar.update(len(labels))
+    finally:
+        kept = np.flatnonzero(known)
+        index = None
+        if len(kept):
+            kept_names = tuple(names[i] for i in kept)
+            complete = done == len(todo)
+            rows = rows if len(kept) == len(rows) else rows[kept]
+            index = Index(**of, names=kept_names, features=rows, normalised=normalised, stamps=stamps[kept],
+                          complete=complete)  # fmt: skip
+        if index is not None and path is not None:
+            save(index, path)
+    if index is None:
+        raise UserError(f"none of the {len(names)} images in {data.source.root} can be read: {unreadable[0]}")
+    return index, unreadable
+
+
+def _stamps(source: sources.FileSource) -> np.ndarray:
+    """Size and time of change of each file: (N, 2) int64."""
+    stamps = np.full((len(source), 2), -1, np.int64)
+    for i in range(len(source)):
+        try:
+            found = os.stat(source.record_name(i))
+            stamps[i] = found.st_size, found.st_mtime_ns
+        except OSError:  # a dangling link; it will be told as unreadable
+            pass
+    return stamps
+
+
+def _reusable(
+    previous: Index | None, of: dict, normalised: bool, names: tuple[str, ...], stamps: np.ndarray
+) -> np.ndarray:
+    """The row of each picture in an earlier index, or -1: (N,) int."""
+    keys = ("root", "checksum", "preparation")
+    same = previous is not None and all(getattr(previous, key) == of[key] for key in keys)
+    if not same or previous.normalised != normalised or not of["preparation"]:
+        return np.full(len(names), -1)
+    row = {name: i for i, name in enumerate(previous.names)}
+    old = np.array([row.get(name, -1) for name in names])
+    return np.where((previous.stamps[old] == stamps).all(axis=-1), old, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Marked:
+    """Prepared pictures of a source, with the label 0, or -1 and a blank one for what cannot be read."""
+
+    source: Any
+    transform: Callable[[dict[str, Any]], dict[str, Any]]
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            return {"image": self.transform(self.source[index])["image"], "label": 0}
+        except Exception:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
+            return {"image": self.transform({"image": _BLANK, "label": 0})["image"], "label": -1}
+
+    def record_name(self, index: int) -> str:
+        return self.source.record_name(index)
+
+
+def _marked(data: EvalData, todo: np.ndarray) -> EvalData:
+    source = sources.Selection(data.source, tuple(todo.tolist()))
+    return dataclasses.replace(data, source=_Marked(source, data.transform), transform=_as_it_is)
+
+
+def _as_it_is(example: dict[str, Any]) -> dict[str, Any]:
+    return example
+
+
+def _problem(data: EvalData, i: int) -> str:
+    """The name of a picture that cannot be read, and why."""
+    try:
+        data.transform(data.source[i])
+        reason = "it could not be read before"
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{data.source.record_name(i)} ({reason})"
+
+
+def of_folder(
+    model: Any,
+    variables: dict,
+    folder: str | os.PathLike,
+    path: str | os.PathLike | None = None,
+    preprocess: similarity.Preprocess | None = None,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> Index:
+    """Makes an index of all pictures below a folder; those that cannot be read are named in a warning and left out.
+
+    Args:
+        model, variables: a CLIP of `swin_jax.load`.
+        folder: of pictures, or one picture.
+        path: a file .npz to save it to. If it holds an index of the same weights and folder, only what is new or has
+            changed is read; not with a `preprocess` of your own, which may have changed.
+        preprocess: prepares pictures; None as OpenAI does. For a run give `swin_jax.preprocess(WORKDIR)`.
+        batch_size: pictures at a time.
+        progress: whether to show a bar.
+
+    Returns:
+        The index.
+
+    Raises:
+        UserError: no folder, no pictures, none that can be read, a file at `path` that is no index.
+    """
+    similarity.check_model(model)
+    prepare = preprocess or hub.preprocess(model)
+    preparation = "" if preprocess else f"clip {model.visual.image_size}"
+    previous = load(path) if path is not None and os.path.exists(path) else None
+    data = EvalData(
+        sources.flat_folder(os.fspath(folder)),
+        lambda example: {"image": prepare(example["image"])[0], "label": example["label"]},
+        batch_size,
+    )
+
+    def encode(data: EvalData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for batch in data.batches(batch_size, range(batch_size)):
+            real = batch["weight"] > 0
+            found = similarity.image_features(model, variables, batch["image"], batch_size)
+            yield batch["label"][real], found[real]
+
+    checksum = weights_checksum(variables)
+    towers = f"CLIP of {type(model.visual).__name__} and {type(model.text).__name__}"
+    found, unreadable = build(
+        data, encode, towers, checksum, preparation, previous=previous, path=path, progress=progress
+    )
+    for line in unreadable:
+        log.warning("left out, cannot be read: %s", line)
+    return found
+
+
+def find(
+    index: Index,
+    model: Any,
+    variables: dict,
+    query: Any,
+    top: int = 10,
+    preprocess: similarity.Preprocess | None = None,
+    tokenize: Tokenize | None = None,
+) -> list[tuple[str, float]]:
+    """The pictures nearest to a text or to a picture.
+
+    Args:
+        index: made with the same weights.
+        model, variables: a CLIP of `swin_jax.load`.
+        query: a text (str), or a picture: a pathlib.Path, a PIL image or a uint8 array.
+        top: at most so many.
+        preprocess, tokenize: as of `similarity.probabilities`.
+
+    Returns:
+        [(path of the picture, cosine), ...], the nearest first. Every call computes the checksum of all weights; where
+        that is too slow, `search` takes features.
+
+    Raises:
+        UserError: an index of other weights, an empty text, what is not a picture.
+    """
+    check(index, weights_checksum(variables))
+    if isinstance(query, str):
+        return search(index, similarity.encode_texts(model, variables, query, tokenize)[0], top)
+    found = similarity.encode_images(model, variables, query, preprocess)
+    if len(found) != 1:
+        raise UserError(f"give one picture to look for, not {len(found)}")
+    return search(index, found[0], top)

@@ -1,0 +1,54 @@
+"""The two-tower model that the saved config of a run describes."""
+
+from typing import Any
+
+from swin_jax.errors import UserError
+from swin_jax.models.clip import CLIP, make_clip
+from swin_jax.models.resnet import ModifiedResNet
+from swin_jax.models.swin import Swin
+from swin_jax.models.text import TextTransformer
+from swin_jax.models.vit import VisionTransformer
+
+
+def name_of(fn: Any) -> str:
+    """How a saved config names a callable."""
+    return f"{fn.__module__}.{fn.__qualname__}"
+
+
+_MODELS = {name_of(fn): fn for fn in (CLIP, make_clip)}
+_TOWERS = {name_of(fn): fn for fn in (ModifiedResNet, Swin, TextTransformer, VisionTransformer)}
+
+
+def is_clip(config: dict) -> bool:
+    """Whether a saved config, a flat dict of dotted keys, is that of a model of images and texts."""
+    return config.get("task.model.fn") in _MODELS
+
+
+def clip_of(config: dict) -> CLIP:
+    """The model of a contrastive run.
+
+    Args:
+        config: what `is_clip` accepts.
+
+    Raises:
+        UserError: a tower that is none of this package's.
+    """
+    return _build(config, "task.model.", _MODELS)
+
+
+def tuples(value: Any) -> Any:
+    """A value that went through JSON, with tuples for its lists."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
+def _build(config: dict, prefix: str, known: dict) -> Any:
+    own = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+    fn = own.pop("fn", None)
+    if fn not in known:
+        raise UserError(
+            f"{prefix}fn is {fn}, which load() does not know; build the model yourself and take its parameters from "
+            "swin_jax.checkpoint.load_variables(WORKDIR)"
+        )
+    fields = {key: tuples(value) for key, value in own.items() if "." not in key}
+    inner = dict.fromkeys(key.partition(".")[0] for key in own if "." in key)
+    return known[fn](**fields, **{name: _build(config, f"{prefix}{name}.", _TOWERS) for name in inner})

@@ -1,0 +1,178 @@
+"""The launcher's --index and --search: a folder of pictures found by texts and pictures, with a run's checkpoint."""
+
+import functools
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from swin_jax import config as configs
+from swin_jax import index as indices
+from swin_jax import sharding, sheet, similarity
+from swin_jax.data import image, sources
+from swin_jax.errors import UserError
+from swin_jax.evals import features
+from swin_jax.start import Setup, open_trained, outputs, pictures, setup, trained
+from swin_jax.task import TrainState
+
+INDEX, SHEET = "index.npz", "search.png"
+
+
+def index_folder(config, workdir: str, images: str) -> int:
+    """Indexes every image below a folder; what cannot be read is told and left out.
+
+    Files that the workdir's index already has from the same weights, and that have not changed, are not read again.
+
+    Args:
+        config: of the experiment; its `predict` says how images are read.
+        workdir: of a run; its newest checkpoint is used, the average if it keeps one. Without a checkpoint the weights
+            of `init_from` are used.
+        images: a folder.
+
+    Returns:
+        The exit status, 0. Writes index.npz into the workdir.
+
+    Raises:
+        UserError: no weights, no images, a task without image features.
+    """
+    folder = open_trained(config, workdir)
+    at, data = setup(config), pictures(config, images)
+    _check_features(at, data)
+    path, lead = folder / INDEX, jax.process_index() == 0
+    with jax.set_mesh(at.placement.mesh):
+        state, frozen, meta = trained(config, at, folder)
+        found, unreadable = indices.build(
+            data,
+            _image_encoder(at, state, frozen),
+            f"{folder.resolve()} step {meta.get('step', 0)}",
+            _checksum(state),
+            _preparation(config),
+            previous=_previous(path),
+            path=path if lead else None,
+            progress=lead,
+        )
+    for line in unreadable if lead else ():
+        print(f"left out, cannot be read: {sheet.printable(line)}", file=sys.stderr, flush=True)
+    if lead:
+        print(f'{len(found)} images: {path}; look for some with --search="a text" or --search=PICTURE', flush=True)
+    return 0
+
+
+def search(config, workdir: str, query: str, top: int = 10) -> int:
+    """Finds the indexed images that are nearest to a text, or to an image file.
+
+    Args:
+        config: of the experiment, as for `index_folder`.
+        workdir: with an index.
+        query: a text, or the path of an image.
+        top: images to find.
+
+    Returns:
+        The exit status, 0. Prints cosines and paths, the nearest first, and draws search.png into the workdir.
+
+    Raises:
+        UserError: no weights, no index or one of other weights, no such image, a text for a task without texts.
+    """
+    folder = open_trained(config, workdir)
+    path, lead = folder / INDEX, jax.process_index() == 0
+    if not path.is_file():
+        raise UserError(f"there is no index {path}: make it with --index=FOLDER")
+    is_file = os.path.isfile(query)
+    if not is_file and query.lower().endswith(sources.IMAGE_SUFFIXES):
+        raise UserError(f"there is no picture {query}")
+    index, at = indices.load(path), setup(config)
+    with jax.set_mesh(at.placement.mesh):
+        state, frozen, _ = trained(config, at, folder)
+        indices.check(index, _checksum(state))
+        if _preparation(config) != index.preparation:
+            raise UserError(f"{path} was made of images that were read otherwise; make it again with --index=FOLDER")
+        encode = _image_query if is_file else _text_query
+        hits = indices.search(index, encode(config, at, state, frozen, query), top)
+    if lead:
+        if not index.complete:
+            print("the index was interrupted and lacks images; --index=FOLDER goes on", file=sys.stderr, flush=True)
+        for name, cosine in hits:
+            print(f"{cosine:+.4f}  {sheet.printable(name)}")
+        shown = [(_thumbnail(name), f"{cosine:.3f}\n{sheet.short(pathlib.Path(name).name)}") for name, cosine in hits]
+        shown = [(_thumbnail(query), "looked for"), *shown] if is_file else shown
+        sheet.draw(folder / SHEET, shown, title=sheet.short(query, 80))
+        print(f"{len(hits)} of {len(index)} images: {folder / SHEET}", flush=True)
+    return 0
+
+
+def _check_features(at: Setup, data: Any) -> None:
+    if "image_features" not in outputs(at, data):
+        raise UserError(
+            "--index and --search are for models of images and texts; this experiment's gives no image features. "
+            "A classifier names images with --predict=FOLDER",
+            2,
+        )
+
+
+def _preparation(config) -> str:
+    """How the config's `predict` prepares images."""
+    return json.dumps(configs.flatten(config.predict.transform)) if "predict" in config else ""
+
+
+def _previous(path: pathlib.Path) -> indices.Index | None:
+    """The index that is there, to go on from; None for a file that cannot be read, which will be replaced."""
+    try:
+        return indices.load(path) if path.is_file() else None
+    except UserError as error:
+        print(f"{error}; it is made again", file=sys.stderr, flush=True)
+        return None
+
+
+def _checksum(state: TrainState) -> str:
+    whole = lambda x: x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True)  # noqa: E731
+    return indices.weights_checksum(jax.tree.map(whole, {"params": state.params, **state.mutable}))
+
+
+def _image_encoder(at: Setup, state: TrainState, frozen: Any) -> indices.Encode:
+    @functools.partial(jax.jit, out_shardings=sharding.replicated(at.placement.mesh))
+    def predict(state, batch, frozen):
+        found = at.task.predict(state, {"image": batch["image"]}, frozen)["image_features"]
+        return batch["label"], batch["weight"], found.astype(jnp.float32)
+
+    def encode(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        batch_size = at.placement.round_up(data.batch_size)
+        for batch in data.batches(batch_size, at.placement.rows(batch_size)):
+            batch = at.placement.put({key: batch[key] for key in ("image", "label", "weight")}, batch_size)
+            label, weight, found = map(np.asarray, predict(state, batch, frozen))
+            yield label[weight > 0], found[weight > 0]
+
+    return encode
+
+
+def _image_query(config, at: Setup, state: TrainState, frozen: Any, query: str) -> np.ndarray:
+    """Features of an image file: (E,)."""
+    data = pictures(config, query)
+    _check_features(at, data)
+    found, _ = indices.build(data, _image_encoder(at, state, frozen), "", "", progress=False)
+    return found.features[0]
+
+
+def _text_query(config, at: Setup, state: TrainState, frozen: Any, query: str) -> np.ndarray:
+    """Features of a text: (E,)."""
+    if "context_length" not in config.task:
+        raise UserError("this experiment's model knows no texts; give --search=PICTURE", 2)
+    encode = features.text_encoder(at.task, at.placement)(state, frozen)
+    tokenize = similarity.tokenizer(config.task.context_length)
+    return features.encode_texts(encode, tokenize, [query], at.placement.round_up(1))[0]
+
+
+def _thumbnail(path: str) -> np.ndarray | None:
+    """A small version of an image, None where it cannot be read any more."""
+    try:
+        picture = image.decode(path)
+    except Exception:  # codecs raise what they like, and the picture is only shown
+        return None
+    picture.thumbnail((256, 256))
+    return np.asarray(picture)

@@ -1,0 +1,44 @@
+"""A sheet of pictures with lines of text above each."""
+
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+COLUMNS = 8
+
+
+def draw(path: str | os.PathLike, pictures: Sequence[tuple[np.ndarray | None, str]], title: str = "") -> None:
+    """Writes a sheet.
+
+    Args:
+        path: a picture file.
+        pictures: for each the picture, uint8 (H, W), (H, W, 1) or (H, W, 3), None for an empty place, and its text.
+        title: above all.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(len(pictures), COLUMNS)
+    lines = math.ceil(len(pictures) / columns)
+    figure = Figure(figsize=(1.8 * columns, 2.5 * lines + (0.4 if title else 0)), layout="constrained")
+    for i, (picture, text) in enumerate(pictures):
+        axes = figure.add_subplot(lines, columns, i + 1)
+        if picture is not None:
+            picture = picture[..., 0] if picture.ndim == 3 and picture.shape[-1] == 1 else picture
+            axes.imshow(picture, cmap="gray" if picture.ndim == 2 else None, vmin=0, vmax=255)
+        axes.set_axis_off()
+        axes.set_title(printable(text), fontsize=7, loc="left", parse_math=False)
+    if title:
+        figure.suptitle(printable(title), fontsize=10, parse_math=False)
+    figure.savefig(path, dpi=120)
+
+
+def short(text: str, length: int = 22) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """A text that can be written: bytes of file names that are not UTF-8 become question marks."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,241 @@
+"""Pictures against texts with a CLIP: probabilities, nearest captions, a matrix of similarities as a picture.
+
+    model, variables = swin_jax.load("ViT-B/32", weights="official")
+    similarity.probabilities(model, variables, "cat.jpg", ["a cat", "a dog"])
+    matrix = similarity.cosines(model, variables, pictures, captions)
+    similarity.draw(pictures, captions, matrix, path="similarities.png")
+
+CLIP (arXiv 2103.00020). Pictures are prepared as OpenAI does and texts are cut to the model's context; for a run of
+your own give `preprocess=swin_jax.preprocess(WORKDIR)`.
+"""
+
+import functools
+import os
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from swin_jax import hub
+from swin_jax.errors import UserError
+from swin_jax.evals import features
+from swin_jax.evals.features import Tokenize
+from swin_jax.models.clip import CLIP
+
+Preprocess = Callable[[Any], np.ndarray]  # pictures -> (B, H, W, 3) float32, normalised
+MOST_NUMBERS = 900  # cells of a drawn matrix that still have their numbers
+
+
+def probabilities(
+    model: CLIP,
+    variables: dict,
+    images: Any,
+    texts: str | Sequence[str],
+    preprocess: Preprocess | None = None,
+    tokenize: Tokenize | None = None,
+) -> np.ndarray:
+    """How probable each text is for each picture.
+
+    Args:
+        model, variables: of `swin_jax.load`.
+        images: N pictures, or one: what `swin_jax.preprocess` takes.
+        texts: M texts, or one.
+        preprocess: prepares pictures; None as OpenAI does for the model's image size.
+        tokenize: texts -> (n, L) int32; None for CLIP's tokenizer, cutting what is too long with a warning.
+
+    Returns:
+        (N, M) float32. Each row sums to 1, as one of the texts is meant; of a model with a bias on its logits (SigLIP)
+        every entry is a probability of its own.
+
+    Raises:
+        UserError: a model without text tower, no pictures or texts, an empty text, what is not a picture.
+    """
+    found = cosines(model, variables, images, texts, preprocess, tokenize)
+    logits = np.exp(np.float32(variables["params"]["logit_scale"])) * found
+    if model.logit_bias is not None:
+        return 1 / (1 + np.exp(-(logits + np.float32(variables["params"]["logit_bias"]))))
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def cosines(
+    model: CLIP,
+    variables: dict,
+    images: Any,
+    texts: str | Sequence[str],
+    preprocess: Preprocess | None = None,
+    tokenize: Tokenize | None = None,
+) -> np.ndarray:
+    """The similarity of every picture and every text, -1 to 1: (N, M) float32. Arguments as of `probabilities`."""
+    texts = _checked(texts)  # before the pictures, which take longer
+    found = encode_images(model, variables, images, preprocess)
+    return found @ encode_texts(model, variables, texts, tokenize).T
+
+
+def nearest_captions(
+    model: CLIP,
+    variables: dict,
+    images: Any,
+    captions: Sequence[str],
+    top: int = 5,
+    preprocess: Preprocess | None = None,
+    tokenize: Tokenize | None = None,
+) -> list[list[tuple[str, float]]]:
+    """The captions that fit each picture best.
+
+    Args:
+        captions: to choose among.
+        top: captions per picture; at most all.
+        model, variables, images, preprocess, tokenize: as of `probabilities`.
+
+    Returns:
+        For each picture [(caption, cosine), ...], the best first. Raises as `probabilities`.
+    """
+    if top < 1:
+        raise UserError(f"top={top} must be at least 1")
+    captions = _checked(captions)
+    found = cosines(model, variables, images, captions, preprocess, tokenize)
+    order = np.argsort(-found, axis=-1, kind="stable")[:, :top]
+    return [[(captions[k], float(row[k])) for k in ranks] for row, ranks in zip(found, order)]
+
+
+def encode_images(
+    model: CLIP, variables: dict, images: Any, preprocess: Preprocess | None = None, batch_size: int = 64
+) -> np.ndarray:
+    """Features of N pictures: (N, E) float32 of unit length; at most `batch_size` are in memory at a time."""
+    check_model(model)
+    preprocess = preprocess or hub.preprocess(model)
+    images = several(images)
+    found = []
+    for start in range(0, len(images), batch_size):
+        pictures = preprocess(images[start : start + batch_size])
+        found.append(image_features(model, variables, pictures, min(batch_size, _power(len(pictures)))))
+    if not found:
+        raise UserError("there are no pictures")
+    return np.concatenate(found)
+
+
+def encode_texts(
+    model: CLIP, variables: dict, texts: str | Sequence[str], tokenize: Tokenize | None = None, batch_size: int = 256
+) -> np.ndarray:
+    """Features of M texts: (M, E) float32 of unit length."""
+    check_model(model)
+    texts = _checked(texts)
+    tokenize = tokenize or tokenizer(model.text.context_length)
+    encode = functools.partial(_encode_text, model, variables)
+    return features.encode_texts(encode, tokenize, texts, min(batch_size, _power(len(texts))))
+
+
+def image_features(model: CLIP, variables: dict, pictures: np.ndarray, batch_size: int) -> np.ndarray:
+    """Features of prepared pictures (n, H, W, 3), n at most `batch_size`, which is what is compiled: (n, E) float32."""
+    filled = np.concatenate([pictures, np.repeat(pictures[-1:], batch_size - len(pictures), axis=0)])
+    return np.asarray(_encode_image(model, variables, filled))[: len(pictures)]
+
+
+def tokenizer(context_length: int) -> Tokenize:
+    """CLIP's tokenizer for texts of any length: what is too long is cut, and a warning names the first such text."""
+    from swin_jax.data.text import tokenize_and_flag
+
+    def tokenize(texts: Sequence[str]) -> np.ndarray:
+        ids, cut = tokenize_and_flag(texts, context_length)
+        if cut.any():
+            first = textwrap.shorten(texts[int(cut.argmax())], 60)
+            warnings.warn(f"{cut.sum()} texts are cut to {context_length} tokens, {first!r} first", stacklevel=2)
+        return ids
+
+    return tokenize
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _encode_image(model, variables, image):
+    return model.apply(variables, image, normalize=True, method="encode_image")
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _encode_text(model, variables, text):
+    return model.apply(variables, text, normalize=True, method="encode_text")
+
+
+def several(images: Any) -> Any:
+    """Pictures as a sequence, for one picture too."""
+    one = isinstance(images, (str, os.PathLike)) or hasattr(images, "convert") or getattr(images, "ndim", 0) in (2, 3)
+    return [images] if one else images
+
+
+def _power(count: int) -> int:
+    """The next power of two, so that few batch sizes are compiled."""
+    return 1 << (count - 1).bit_length() if count else 0
+
+
+def _checked(texts: str | Sequence[str]) -> list[str]:
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    if not texts:
+        raise UserError("there are no texts")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"text {number} is {text!r}; give texts that say something")
+    return texts
+
+
+def check_model(model: Any) -> None:
+    """Raises UserError for what is no model of pictures and texts."""
+    if not isinstance(model, CLIP):
+        raise UserError(f"a {type(model).__name__} knows no texts; load a CLIP, swin_jax.load('ViT-B/32', ...)")
+
+
+def draw(
+    images: Any,
+    texts: Sequence[str],
+    similarities: np.ndarray,
+    path: str | os.PathLike | None = None,
+    title: str = "",
+):
+    """Draws a matrix of similarities: a row for each text, a column below each picture, the values in the cells.
+
+    Args:
+        images: N pictures: paths, PIL images, or arrays (H, W) or (H, W, 3), uint8.
+        texts: M of them.
+        similarities: (N, M), of `cosines` or `probabilities`.
+        path: a picture file to write, or None.
+        title: above all.
+
+    Returns:
+        The matplotlib figure.
+
+    Raises:
+        UserError: a matrix of another shape, what is not a picture.
+    """
+    from matplotlib.figure import Figure
+
+    images, texts, values = several(images), list(texts), np.asarray(similarities, np.float32)
+    if values.shape != (len(images), len(texts)) or not values.size:
+        raise UserError(
+            f"{len(images)} pictures and {len(texts)} texts have a matrix ({len(images)}, {len(texts)}), "
+            f"not {values.shape}"
+        )
+    labels = [textwrap.fill(text, 40) for text in texts]
+    cell = 0.75  # inches
+    figure = Figure(figsize=(3.2 + cell * len(images), 0.8 + cell * (len(texts) + 1.1)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(values.T, cmap="viridis")
+    for i, image in enumerate(images):
+        width, height = (picture := hub.open_picture(image)).size
+        right, down = 0.46 * np.array([width, height]) / max(width, height)
+        axes.imshow(np.asarray(picture), extent=(i - right, i + right, -1.05 + down, -1.05 - down))
+    low, high = float(values.min()), float(values.max())
+    for i, k in np.ndindex(values.shape) if values.size <= MOST_NUMBERS else ():
+        dark = values[i, k] < (low + high) / 2
+        axes.text(i, k, f"{values[i, k]:.2f}", ha="center", va="center", fontsize=9, color="w" if dark else "k")
+    axes.set_yticks(range(len(texts)), labels, fontsize=9, parse_math=False)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.set(xlim=(-0.5, len(images) - 0.5), ylim=(len(texts) - 0.5, -1.6), aspect="equal")
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    if path is not None:
+        figure.savefig(path, dpi=120, bbox_inches="tight")
+    return figure

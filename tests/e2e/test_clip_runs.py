@@ -1,0 +1,155 @@
+"""A trained CLIP: a folder of pictures is indexed and searched from the launcher, and the notebook says the same."""
+
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import swin_jax
+from swin_jax import checkpoint, index, similarity
+from swin_jax import launch as launcher
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = "experiments/clip_emoji.py:fake"
+AVERAGE = "--config.task.ema_decay=0.9"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Five pictures, one of them grey and one in a sub-folder, a damaged one, and a text file."""
+    root = tmp_path_factory.mktemp("pictures")
+    (root / "more").mkdir()
+    rng = np.random.default_rng(0)
+    for name, shape in {"a.png": (40, 40, 3), "b.png": (30, 50, 3), "c.png": (8, 8), "d.jpg": (64, 64, 3)}.items():
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(root / name)
+    Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(root / "more" / "e.png")
+    (root / "damaged.jpg").write_bytes((root / "d.jpg").read_bytes()[:300])
+    (root / "notes.txt").write_text("no picture")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A workdir of three steps, with an average of the weights."""
+    workdir = tmp_path_factory.mktemp("trained")
+    assert launcher.run(["launch", f"--config={ROOT / CONFIG}", f"--workdir={workdir}", AVERAGE]) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def indexed(trained, folder):
+    """The same workdir with an index of the folder."""
+    arguments = [f"--config={ROOT / CONFIG}", f"--workdir={trained}", AVERAGE, f"--index={folder}"]
+    assert launcher.run(["launch", *arguments]) == 0
+    return trained
+
+
+def hits(out):
+    """[(cosine, path)] that the launcher printed."""
+    lines = [line.split(None, 1) for line in out.splitlines() if line[:1] in "+-"]
+    return [(float(cosine), path) for cosine, path in lines]
+
+
+def test_the_notebook_loads_a_run(trained):
+    model, variables = swin_jax.load(weights=trained)
+    assert model.visual.width == 8 and model.text.context_length == 20
+    assert set(variables) == {"params", "batch_stats"}
+    params, average, _ = checkpoint.load_params(trained)
+    for tower in ("visual", "text"):
+        np.testing.assert_equal(variables["params"][tower], average[tower])
+    assert (np.asarray(average["visual"]["conv1"]["kernel"]) != params["visual"]["conv1"]["kernel"]).any()
+    prepared = swin_jax.preprocess(trained)(np.zeros((50, 40, 3), np.uint8))
+    assert prepared.shape == (1, 32, 32, 3)
+
+
+def test_a_folder_is_indexed_as_the_notebook_does(indexed, folder, launch):
+    found = index.load(indexed / "index.npz")
+    assert found.names == ("a.png", "b.png", "c.png", "d.jpg", "more/e.png") and found.normalised and found.complete
+    assert "step 3" in found.model
+    model, variables = swin_jax.load(weights=indexed)
+    assert found.checksum == index.weights_checksum(variables)
+    preprocess = swin_jax.preprocess(indexed)
+    paths = [folder / name for name in found.names]
+    expected = similarity.encode_images(model, variables, paths, preprocess)
+    np.testing.assert_allclose(found.features, expected, atol=1e-5)
+    own = index.of_folder(model, variables, folder, preprocess=preprocess, batch_size=4, progress=False)
+    np.testing.assert_allclose(found.features, own.features, atol=1e-5)
+    # Nothing has changed, so nothing but the damaged one is read.
+    status, out, err = launch(CONFIG, indexed, AVERAGE, f"--index={folder}")
+    assert status == 0 and "5 images" in out, err
+    assert "left out, cannot be read" in err and "damaged.jpg" in err
+    np.testing.assert_array_equal(index.load(indexed / "index.npz").features, found.features)
+
+
+def test_search_by_text(indexed, folder, launch):
+    status, out, err = launch(CONFIG, indexed, AVERAGE, "--search=a red square", "--top=3")
+    assert status == 0, err
+    model, variables = swin_jax.load(weights=indexed)
+    expected = index.find(index.load(indexed / "index.npz"), model, variables, "a red square", 3)
+    assert [path for _, path in hits(out)] == [path for path, _ in expected]
+    np.testing.assert_allclose([cosine for cosine, _ in hits(out)], [cosine for _, cosine in expected], atol=2e-4)
+    assert f"3 of 5 images: {indexed / 'search.png'}" in out
+    assert Image.open(indexed / "search.png").size[0] > 300
+
+
+def test_search_by_picture(indexed, folder, launch):
+    status, out, err = launch(CONFIG, indexed, AVERAGE, f"--search={folder / 'b.png'}")
+    assert status == 0, err
+    assert len(hits(out)) == 5 and hits(out)[0] == (1.0, str(folder / "b.png"))
+
+
+def test_a_picture_that_is_gone_is_still_found(indexed, folder, tmp_path, launch):
+    workdir, pictures = tmp_path / "run", tmp_path / "pictures"
+    shutil.copytree(indexed, workdir)
+    shutil.copytree(folder, pictures)
+    assert launch(CONFIG, workdir, AVERAGE, f"--index={pictures}")[0] == 0
+    (pictures / "a.png").unlink()
+    status, out, err = launch(CONFIG, workdir, AVERAGE, "--search=cat")
+    assert status == 0 and len(hits(out)) == 5, err
+
+
+def test_an_index_of_other_weights_is_refused(indexed, folder, tmp_path, launch):
+    workdir = tmp_path / "run"
+    shutil.copytree(indexed, workdir)
+    arguments = (AVERAGE, "--config.total_steps=4")
+    assert launch(CONFIG, workdir, *arguments)[0] == 0
+    status, _, err = launch(CONFIG, workdir, *arguments, "--search=cat")
+    assert status == 1 and "the index is of other weights" in err and "make the index again" in err
+    assert launch(CONFIG, workdir, *arguments, f"--index={folder}")[0] == 0
+    assert launch(CONFIG, workdir, *arguments, "--search=cat")[0] == 0
+
+
+def test_bad_input_is_one_line(trained, folder, tmp_path, launch):
+    def message(config, workdir, *flags, status=1):
+        found, out, err = launch(config, workdir, *flags)
+        assert found == status and out == "", err
+        lines = [line for line in err.splitlines() if not line.startswith("starts from")]
+        assert len(lines) == 1 and lines[0].startswith("error: "), err
+        return lines[0]
+
+    (tmp_path / "empty").mkdir()
+    assert "no images in" in message(CONFIG, trained, AVERAGE, f"--index={tmp_path / 'empty'}")
+    assert "there is no folder" in message(CONFIG, trained, AVERAGE, "--index=nowhere")
+    assert "train first" in message(CONFIG, tmp_path / "new", f"--index={folder}")
+    assert "train first" in message(CONFIG, tmp_path / "new", "--search=cat")
+    assert "is empty; give it a text" in message(CONFIG, trained, AVERAGE, "--search= ", status=2)
+    assert "is empty; give it a folder" in message(CONFIG, trained, AVERAGE, "--index=", status=2)
+    both = message(CONFIG, trained, AVERAGE, "--search=cat", f"--index={folder}", status=2)
+    assert "--index and --search are two commands" in both
+    assert "--top=0" in message(CONFIG, trained, AVERAGE, "--search=cat", "--top=0", status=2)
+    predict = message(CONFIG, trained, AVERAGE, f"--predict={folder}", status=2)
+    assert "--index=FOLDER" in predict and "--search" in predict
+    (tmp_path / "run").mkdir()
+    shutil.copytree(checkpoint.folder(trained), checkpoint.folder(tmp_path / "run"))
+    assert "make it with --index=FOLDER" in message(CONFIG, tmp_path / "run", AVERAGE, "--search=cat")
+    (tmp_path / "run" / "index.npz").write_bytes(b"broken")
+    assert "is not an index" in message(CONFIG, tmp_path / "run", AVERAGE, "--search=cat")
+    assert "there is no picture nowhere.png" in message(CONFIG, tmp_path / "run", AVERAGE, "--search=nowhere.png")
+
+
+def test_a_classifier_has_no_index(folder, tmp_path, launch):
+    assert launch("experiments/quickstart.py:fake", tmp_path)[0] == 0
+    status, out, err = launch("experiments/quickstart.py:fake", tmp_path, f"--index={folder}")
+    assert status == 2 and "A classifier names images with --predict=FOLDER" in err

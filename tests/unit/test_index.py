@@ -1,0 +1,186 @@
+"""The index of a folder: what is saved is found again, only what changed is read, other weights are refused."""
+
+import dataclasses
+import os
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from swin_jax import index, similarity
+from swin_jax.data import sources
+from swin_jax.data.pipeline import EvalData
+from swin_jax.errors import UserError
+from swin_jax.models.clip import make_clip
+
+TINY = dict(embed_dim=6, image_size=16, context_length=8, text_width=8, text_heads=2, text_layers=1, vision_layers=1,
+            vision_width=8, vision_heads=2, patch_size=8)  # fmt: skip
+
+
+def write(path, value):
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.full((6, 6, 3), value, np.uint8)).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Seven pictures of one colour, 10, 20, ..., the last in a sub-folder, and one that is none."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for i in range(6):
+        write(root / f"{i}.png", 10 * (i + 1))
+    write(root / "sub" / "6.png", 70)
+    (root / "broken.png").write_bytes(b"no picture")
+    return root
+
+
+def transform(example):
+    return {"image": np.asarray(example["image"])[:1, :1], "label": example["label"]}
+
+
+def data_of(folder):
+    return EvalData(sources.flat_folder(str(folder)), transform, batch_size=3)
+
+
+@dataclasses.dataclass
+class Counting:
+    """An encoder of (value, 1), which counts the batches and records that it read."""
+
+    stop_after: int = 99
+    batches: int = 0
+    records: int = 0
+
+    def __call__(self, data):
+        for batch in data.batches(3, range(3)):
+            if self.batches == self.stop_after:
+                raise KeyboardInterrupt
+            real = batch["weight"] > 0
+            self.batches, self.records = self.batches + 1, self.records + int(real.sum())
+            value = batch["image"][real][:, 0, 0, 0].astype(np.float32)
+            yield batch["label"][real], np.stack([value, np.ones_like(value)], -1)
+
+
+def build(folder, encode=None, checksum="a", preparation="p", **arguments):
+    encode = encode or Counting()
+    return index.build(data_of(folder), encode, "m", checksum, preparation, False, progress=False, **arguments)
+
+
+def test_pictures_are_indexed_and_unreadable_ones_named(folder):
+    found, unreadable = build(folder)
+    assert found.names == ("0.png", "1.png", "2.png", "3.png", "4.png", "5.png", os.path.join("sub", "6.png"))
+    np.testing.assert_array_equal(found.features, [[10.0 * (i + 1), 1] for i in range(7)])
+    assert found.complete and found.root == str(folder)
+    assert len(unreadable) == 1 and "broken.png (UnidentifiedImageError" in unreadable[0]
+
+
+def test_an_index_is_saved_and_loaded(folder, tmp_path):
+    found, _ = build(folder, path=tmp_path / "i.npz")
+    again = index.load(tmp_path / "i.npz")
+    for field in dataclasses.fields(index.Index):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(found, field.name), err_msg=field.name)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["i.npz"]
+
+
+def test_names_may_be_of_any_characters(folder, tmp_path):
+    write(folder / "Ünï $x$ 水.png", 5)
+    build(folder, path=tmp_path / "i.npz")
+    assert "Ünï $x$ 水.png" in index.load(tmp_path / "i.npz").names
+
+
+def test_only_new_and_changed_files_are_read(folder):
+    before, _ = build(folder)
+    write(folder / "new.png", 200)
+    write(folder / "2.png", 250)
+    os.utime(folder / "2.png", ns=(1, 1))
+    (folder / "4.png").unlink()
+    encode = Counting()
+    found, unreadable = build(folder, encode, previous=before)
+    assert encode.records == 3 and len(unreadable) == 1  # the broken one is tried again
+    fresh, _ = build(folder)
+    assert found.names == fresh.names
+    np.testing.assert_array_equal(found.features, fresh.features)
+    np.testing.assert_array_equal(found.stamps, fresh.stamps)
+
+
+@pytest.mark.parametrize("change", [dict(checksum="b"), dict(preparation="q"), dict(preparation="")])
+def test_nothing_is_taken_from_an_index_made_otherwise(folder, change):
+    before, _ = build(folder, preparation=change.get("preparation", "p") and "p")
+    encode = Counting()
+    build(folder, encode, previous=before, **change)
+    assert encode.records == 8
+
+
+def test_an_interrupted_index_goes_on(folder, tmp_path):
+    path = tmp_path / "i.npz"
+    with pytest.raises(KeyboardInterrupt):
+        build(folder, Counting(stop_after=1), path=path)
+    part = index.load(path)
+    assert len(part) == 3 and not part.complete
+    encode = Counting()
+    found, _ = build(folder, encode, previous=part, path=path)
+    assert encode.records == 5 and found.complete
+    np.testing.assert_array_equal(index.load(path).features, build(folder)[0].features)
+
+
+def test_the_nearest_come_first_whether_normalised_or_not(folder):
+    rng = np.random.default_rng(0)
+    found, _ = build(folder)
+    rows = rng.normal(size=(7, 4)).astype(np.float32)
+    unit = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    raw, normalised = (dataclasses.replace(found, features=x, normalised=n) for x, n in ((rows, False), (unit, True)))
+    query = rng.normal(size=4)
+    cosines = unit @ query / np.linalg.norm(query)
+    for one in (raw, normalised):
+        hits = index.search(one, query, top=3)
+        assert [name for name, _ in hits] == [str(folder / found.names[i]) for i in np.argsort(-cosines)[:3]]
+        np.testing.assert_allclose([cosine for _, cosine in hits], np.sort(cosines)[::-1][:3], atol=1e-6)
+    assert len(index.search(raw, query, top=99)) == 7
+    with pytest.raises(UserError, match="features"):
+        index.search(raw, query[:3])
+    with pytest.raises(UserError, match="top=0"):
+        index.search(raw, query, top=0)
+
+
+def test_a_folder_without_readable_pictures_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no images"):
+        data_of(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="none of the 1 images in .* can be read: .*a.png"):
+        build(tmp_path)
+
+
+def test_what_is_no_index_is_refused(tmp_path):
+    with pytest.raises(UserError, match="there is no index"):
+        index.load(tmp_path / "i.npz")
+    (tmp_path / "i.npz").write_bytes(b"PK no index")
+    with pytest.raises(UserError, match="is not an index"):
+        index.load(tmp_path / "i.npz")
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with pytest.raises(UserError, match="is not an index"):
+        index.load(tmp_path / "other.npz")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(UserError, match="is not an index"):
+        index.load(tmp_path / "array.npy")
+
+
+def test_a_model_indexes_and_finds(folder, tmp_path, caplog):
+    model = make_clip(**TINY)
+    arguments = np.zeros((1, 16, 16, 3), np.float32), np.zeros((1, 8), np.int32)
+    variables = jax.jit(model.init)(jax.random.key(0), *arguments)
+    found = index.of_folder(model, variables, folder, tmp_path / "i.npz", batch_size=4, progress=False)
+    assert "broken.png" in caplog.text
+    paths = [folder / name for name in found.names]
+    np.testing.assert_allclose(found.features, similarity.encode_images(model, variables, paths), atol=1e-6)
+    assert found.normalised and "VisionTransformer" in found.model
+    hits = index.find(found, model, variables, folder / "3.png", top=2)
+    assert hits[0][0] == str(folder / "3.png") and abs(hits[0][1] - 1) < 1e-5
+    cosines = similarity.cosines(model, variables, paths, "a boat")[:, 0]
+    assert index.find(found, model, variables, "a boat")[0][0] == str(paths[cosines.argmax()])
+    with pytest.raises(UserError, match="text 0 is ''"):
+        index.find(found, model, variables, "")
+    other = jax.tree.map(lambda x: x + 1, variables)
+    with pytest.raises(UserError, match="the index is of other weights"):
+        index.find(found, model, other, "a boat")
+    again = index.of_folder(model, other, folder, tmp_path / "i.npz", batch_size=4, progress=False)
+    assert abs(again.features - found.features).max() > 1e-3

@@ -1,0 +1,123 @@
+"""Pictures against texts: the numbers are the model's own, and what is wrong is said."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from swin_jax import hub, similarity
+from swin_jax.data.text import tokenize
+from swin_jax.errors import UserError
+from swin_jax.models.clip import make_clip
+from swin_jax.models.swin import Swin
+
+TINY = dict(embed_dim=6, image_size=16, context_length=8, text_width=8, text_heads=2, text_layers=1, vision_layers=1,
+            vision_width=8, vision_heads=2, patch_size=8)  # fmt: skip
+TEXTS = ["a red boat", "two cats", "a tree in winter"]
+
+
+def initialise(model):
+    arguments = np.zeros((1, 16, 16, 3), np.float32), np.zeros((1, 8), np.int32)
+    return jax.jit(model.init)(jax.random.key(0), *arguments)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    model = make_clip(**TINY)
+    return model, initialise(model)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (20 + 9 * i, 30, 3), dtype=np.uint8) for i in range(5)]
+
+
+def test_probabilities_are_the_softmax_of_the_models_logits(clip, pictures):
+    model, variables = clip
+    logits, _ = model.apply(variables, hub.preprocess(model)(pictures), tokenize(TEXTS, 8))
+    found = similarity.probabilities(model, variables, pictures, TEXTS)
+    np.testing.assert_allclose(found, jax.nn.softmax(logits, axis=-1), atol=1e-6)
+    assert found.shape == (5, 3) and found.dtype == np.float32
+    np.testing.assert_allclose(similarity.probabilities(model, variables, pictures, TEXTS[0]), np.ones((5, 1)))
+
+
+def test_a_bias_on_the_logits_makes_every_entry_a_probability_of_its_own(pictures):
+    model = make_clip(**TINY, logit_bias=-2.0)
+    variables = initialise(model)
+    logits, _ = model.apply(variables, hub.preprocess(model)(pictures), tokenize(TEXTS, 8))
+    found = similarity.probabilities(model, variables, pictures, TEXTS)
+    np.testing.assert_allclose(found, jax.nn.sigmoid(logits), atol=1e-6)
+
+
+def test_batches_and_forms_of_pictures_change_nothing(clip, pictures, tmp_path):
+    model, variables = clip
+    whole = similarity.encode_images(model, variables, pictures)
+    np.testing.assert_allclose(similarity.encode_images(model, variables, pictures, batch_size=2), whole, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=-1), 1, atol=1e-6)
+    Image.fromarray(pictures[1]).save(tmp_path / "a.png")
+    for one in (pictures[1], Image.fromarray(pictures[1]), tmp_path / "a.png", str(tmp_path / "a.png")):
+        np.testing.assert_allclose(similarity.encode_images(model, variables, one), whole[1:2], atol=1e-6)
+    texts = similarity.encode_texts(model, variables, TEXTS)
+    np.testing.assert_allclose(similarity.encode_texts(model, variables, TEXTS, batch_size=2), texts, atol=1e-6)
+
+
+def test_own_preparation_and_tokenizer_are_used(clip, pictures):
+    model, variables = clip
+    dark = similarity.encode_images(model, variables, pictures, preprocess=lambda p: np.zeros((len(p), 16, 16, 3)))
+    np.testing.assert_allclose(dark, np.broadcast_to(dark[:1], dark.shape), atol=1e-6)
+    same = similarity.encode_texts(model, variables, TEXTS, tokenize=lambda texts: tokenize(["x"] * len(texts), 8))
+    np.testing.assert_allclose(same, np.broadcast_to(same[:1], same.shape), atol=1e-6)
+
+
+def test_nearest_captions_are_in_the_order_of_the_cosines(clip, pictures):
+    model, variables = clip
+    cosines = similarity.cosines(model, variables, pictures, TEXTS)
+    found = similarity.nearest_captions(model, variables, pictures, TEXTS, top=2)
+    for row, captions in zip(cosines, found, strict=True):
+        assert [TEXTS.index(text) for text, _ in captions] == np.argsort(-row)[:2].tolist()
+        np.testing.assert_allclose([cosine for _, cosine in captions], np.sort(row)[::-1][:2], atol=1e-6)
+    assert len(similarity.nearest_captions(model, variables, pictures[0], TEXTS, top=99)[0]) == 3
+
+
+def test_long_texts_are_cut_with_a_warning(clip):
+    with pytest.warns(UserWarning, match="1 texts are cut to 8 tokens, 'one two three"):
+        similarity.encode_texts(*clip, ["short", "one two three four five six seven eight nine"])
+
+
+def test_a_matrix_is_drawn_beside_pictures_and_captions(pictures, tmp_path):
+    values = np.linspace(-0.2, 0.4, 10).reshape(5, 2)
+    figure = similarity.draw(pictures, ["costs $5, not $6", "long " * 30], values, tmp_path / "m.png", title="$a$ b")
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == [f"{value:.2f}" for value in values.ravel()]
+    assert len(axes.images) == 1 + len(pictures)
+    assert axes.get_yticklabels()[0].get_text() == "costs $5, not $6"
+    for i, shown in enumerate(axes.images[1:]):  # each above its column, in its own proportions
+        left, right, bottom, top = shown.get_extent()
+        height, width = pictures[i].shape[:2]
+        assert i - 0.5 < left < right < i + 0.5 and top < bottom < -0.5
+        np.testing.assert_allclose((right - left) / (bottom - top), width / height)
+    assert Image.open(tmp_path / "m.png").size[0] > 300
+    with pytest.raises(UserError, match=r"\(5, 1\), not \(5, 2\)"):
+        similarity.draw(pictures, ["one"], values)
+
+
+@pytest.mark.parametrize(
+    "images, texts, message",
+    [
+        ([], ["a"], "no pictures"),
+        (["nowhere.png"], ["a"], "nowhere.png: not a picture"),
+        ([np.zeros((4, 4, 3))], ["a"], "a picture is a uint8 array"),
+        ([np.zeros((4, 4, 3), np.uint8)], [], "no texts"),
+        ([np.zeros((4, 4, 3), np.uint8)], ["a", " "], "text 1 is ' '"),
+        ([np.zeros((4, 4, 3), np.uint8)], ["a", 3], "text 1 is 3"),
+    ],
+)
+def test_bad_input_is_said_in_one_line(clip, images, texts, message):
+    with pytest.raises(UserError, match=message):
+        similarity.probabilities(*clip, images, texts)
+
+
+def test_a_model_without_texts_is_refused(pictures):
+    with pytest.raises(UserError, match="a Swin knows no texts"):
+        similarity.probabilities(Swin(), {}, pictures, TEXTS)
