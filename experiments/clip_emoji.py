@@ -31,7 +31,7 @@ STYLES = ("openmoji", "fluent_3d", "fluent_flat")
 
 def get_config(arg=None):
     arg = parse_arg(arg, fake=False)
-    c = ConfigDict(dict(seed=0, total_steps=2400, batch_size=256, image_size=32, context_length=20, embed_dim=128))
+    c = ConfigDict(dict(seed=0, total_steps=4000, batch_size=256, image_size=32, context_length=20, embed_dim=128))
     c.update(max_bad_records=0, data_dir=placeholder(str))
     ref = c.get_oneway_ref
     model = spec(
