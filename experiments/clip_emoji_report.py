@@ -31,7 +31,7 @@ from swin_jax.data import emoji, style
 from swin_jax.data.text import tokenize
 from swin_jax.evals import linear_probe, overlap, robustness, zero_shot
 from swin_jax.evals.features import normalise
-from swin_jax.tasks.contrastive import CLIP_MEAN, CLIP_STD
+from swin_jax.pixels import CLIP_MEAN, CLIP_STD
 
 STYLES = emoji.UNSEEN_VENDORS
 THRESHOLD = 0.95

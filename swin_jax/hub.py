@@ -28,6 +28,7 @@ from swin_jax.errors import UserError
 from swin_jax.geometry import num_axes, per_axis
 from swin_jax.models import clip, clip_presets, simmim, swin
 from swin_jax.ops.mixing import IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.pixels import CLIP_MEAN, CLIP_STD
 
 log = logging.getLogger(__name__)
 
@@ -321,7 +322,7 @@ def preprocess(name: str | Path | clip.CLIP) -> Callable[..., np.ndarray]:
         UserError: an unknown name; the function raises it for what is not a picture.
     """
     # PIL comes in with these; models do not need it.
-    from swin_jax.data.image import CLIP_MEAN, CLIP_STD, clip_eval_transform, eval_transform
+    from swin_jax.data.image import clip_eval_transform, eval_transform
 
     if isinstance(name, clip.CLIP):
         transform, mean, std = clip_eval_transform(_square(name.visual)), CLIP_MEAN, CLIP_STD

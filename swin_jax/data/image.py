@@ -16,6 +16,7 @@ from PIL import Image
 
 from swin_jax.data import randaugment
 from swin_jax.errors import UserError
+from swin_jax.pixels import CLIP_MEAN, CLIP_STD
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -23,8 +24,6 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 _CROP_TRIES = 10
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 RESIZE_MODES = ("shortest", "longest", "squash")
 
 

@@ -7,13 +7,12 @@ from swin_jax.data.text import tokenize
 from swin_jax.evals.zero_shot import Subset, ZeroShot
 
 
-def zero_shot(data: Any, context_length: int = 20, by: str = "group") -> ZeroShot:
+def zero_shot(data: Any, context_length: int = 20) -> ZeroShot:
     """The evaluation of one drawing style.
 
     Args:
         data: a `data.pipeline.EvalData` of a `data.emoji.Emoji` of common concepts.
         context_length: tokens.
-        by: 'group' or 'subgroup', what `group_top1` is of.
 
     Returns:
         A `ZeroShot` with the figures 'seen/...' (seen concepts among all common names), 'unseen/...' (unseen concepts
@@ -33,5 +32,5 @@ def zero_shot(data: Any, context_length: int = 20, by: str = "group") -> ZeroSho
             "unseen": Subset(unseen, common),
             "unseen_only": Subset(unseen, unseen),
         },
-        groups=dict(zip(names, source.groups if by == "group" else source.subgroups)),
+        groups=dict(zip(names, source.groups)),
     )

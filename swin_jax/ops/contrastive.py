@@ -1,8 +1,8 @@
 """Contrastive losses over a global batch of image-text pairs, in three exact forms.
 
 The symmetric softmax loss of CLIP (arXiv 2103.00020, figure 3) and the sigmoid loss of SigLIP (arXiv 2303.15343). The
-plain form is one matrix of logits, for which the compiler inserts what communication it needs; `local_rows` and `ring`
-are per-device code for `jax.shard_map`, where each device holds its rows of both sides. In `ring` the texts travel from
+plain form is one matrix of logits, for which the compiler inserts what communication it needs; `local_` and `ring_` are
+per-device code for `jax.shard_map`, where each device holds its rows of both sides. In a ring the texts travel from
 device to device and a device looks at a few columns at a time, so that no more than (B / devices, chunk) logits exist
 at once, in the backward pass too. All forms give the same value and gradient as one device with the whole batch.
 

@@ -15,10 +15,9 @@ import optax
 from jax.sharding import PartitionSpec
 
 from swin_jax.ops import contrastive, mixing
+from swin_jax.pixels import CLIP_MEAN, CLIP_STD
 from swin_jax.task import Batch, Metrics, TrainState, apply_gradients, step_key
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 FORMS = ("global", "local", "ring")
 TOWERS = ("visual", "text")
 

@@ -1,7 +1,5 @@
 """Emoji as image-text pairs: who is held out, what the captions say, which drawings a source has."""
 
-import zlib
-
 import numpy as np
 import pytest
 
@@ -16,7 +14,6 @@ def test_a_tenth_of_the_concepts_is_held_out_by_their_code():
     codes = [f"{number:04x}" for number in range(0x1F300, 0x1F700)]
     share = np.mean([emoji.is_unseen(code) for code in codes])
     assert 0.05 < share < 0.15
-    assert emoji.is_unseen("1f34e") == (zlib.crc32(b"1f34e") % 10 == 0)
     assert [code for code in codes if emoji.is_unseen(code)][:3] == ["1f30c", "1f31f", "1f32b"]
 
 
