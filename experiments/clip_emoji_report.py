@@ -6,19 +6,25 @@
 zero-shot: top-1 among the 1,571 common names, median of the runs; beside it the nearest training drawing by its pixels
 (20 x 20, mean removed, cosine). A group or sub-group is right where the name that is chosen belongs to it.
 
-robustness: in the domain are the training drawings, moved, zoomed and turned (fixed seed); under shift the seen
-concepts in styles without training. The line through models that see pixels only (nearest neighbours and nearest class
-means at several resolutions) says what to expect; effective robustness is what is above it. The probe is a logistic
-regression on the features of the first run, with a class for each seen concept; its base is zero-shot.
+robustness: in the domain are the training drawings of common concepts, moved, zoomed and turned (fixed seed); under
+shift the seen concepts in styles without training. The line through models that see pixels only (nearest neighbours and
+nearest class means at several resolutions) says what to expect; effective robustness is what is above it. The probe is
+a ridge regression on the features of the first run, with a class for each seen concept; its base is zero-shot.
 
 linear probe: logistic regressions on the features of the first run, trained on the training drawings, to tell 9 groups
-and their sub-groups in the new styles.
+and their sub-groups in the new styles. L-BFGS stops after --iterations, 1,000 in the paper.
+
+few-shot: logistic regressions on a few training drawings of each group, three draws; the stars are zero-shot.
+
+sub-groups: the FairFace protocol with emoji of people in place of portraits: accuracy of the name, and of who is shown,
+for drawings of a man, a woman or a person; how often a name of a man or a woman is given to each. Median run.
 
 overlap: a drawing in a new style counts as overlap where its pixels (32 x 32, mean removed) have a cosine of at least
 0.95 with some training drawing; overlap.png shows pairs about this threshold.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import statistics
 
@@ -29,12 +35,13 @@ from PIL import Image
 import swin_jax
 from swin_jax.data import emoji, style
 from swin_jax.data.text import tokenize
-from swin_jax.evals import linear_probe, overlap, robustness, zero_shot
+from swin_jax.evals import few_shot, linear_probe, overlap, robustness, subgroups, zero_shot
 from swin_jax.evals.features import normalise
 from swin_jax.pixels import CLIP_MEAN, CLIP_STD
 
 STYLES = emoji.UNSEEN_VENDORS
 THRESHOLD = 0.95
+WHO = {"man": "man", "men": "man", "woman": "woman", "women": "woman", "person": "person", "people": "person"}
 
 
 class Model:
@@ -89,12 +96,11 @@ class Sets:
         self.groups = {
             kind: numbers(values) for kind, values in (("group", source.groups), ("sub-group", source.subgroups))
         }
-        rng, move = (
-            np.random.default_rng(0),
-            style.style_train_transform(64, outline=0, grey=0, hue=0, saturation=(1, 1), gamma=0),
-        )
-        self.domain_labels = self.train.labels
-        self.domain = np.stack([move({"image": image}, rng)["image"] for image in self.train.images])
+        rng = np.random.default_rng(0)
+        move = style.style_train_transform(64, outline=0, grey=0, hue=0, saturation=(1, 1), gamma=0)
+        of = np.isin(self.train.labels, self.common)
+        self.domain_labels = self.train.labels[of]
+        self.domain = np.stack([move({"image": image}, rng)["image"] for image in self.train.images[of]])
 
 
 def numbers(values) -> np.ndarray:
@@ -103,19 +109,19 @@ def numbers(values) -> np.ndarray:
 
 
 def zero_shot_table(models: list[Model], sets: Sets) -> tuple[str, dict]:
-    """Markdown, and whether each drawing of each style is named rightly by each model."""
+    """Markdown, and the concept that each model chooses for each drawing of each style, models by top-1."""
     lines = [
         "| style | | top-1, every run | median | top-5, median | right group | right sub-group | nearest by pixels |"
     ]
     lines.append("|---|---|---|---|---|---|---|---|")
     classifiers = [model.classifier([sets.names[c] for c in sets.common]) for model in models]
-    train_pixels, correct = pixels(sets.train.images, 20), {}
+    train_pixels, answers = pixels(sets.train.images, 20), {}
     for vendor, source in sets.test.items():
         label = source.labels
         order = [np.argsort(-(m.features(source.images) @ w), axis=1)[:, :5] for m, w in zip(models, classifiers)]
         chosen = [sets.common[o] for o in order]
         nearest = sets.train.labels[(pixels(source.images, 20) @ train_pixels.T).argmax(1)]
-        correct[vendor] = np.array([c[:, 0] == label for c in chosen])
+        answers[vendor] = sorted((c[:, 0] for c in chosen), key=lambda c, label=label: (c == label).mean())
         for kind in ("seen", "unseen"):
             of = sets.unseen[label] == (kind == "unseen")
             top1 = [float((c[:, 0] == label)[of].mean()) for c in chosen]
@@ -137,44 +143,45 @@ def zero_shot_table(models: list[Model], sets: Sets) -> tuple[str, dict]:
             top1.append(float((best == label[of]).mean()))
         runs, median = " / ".join(f"{100 * x:.1f}" for x in top1), 100 * statistics.median(top1)
         lines.append(f"| {vendor} | unseen among their {len(own)} names | {runs} | **{median:.1f}** | | | | |")
-    return "\n".join(lines), correct
+    return "\n".join(lines), answers
 
 
 def robustness_report(models: list[Model], sets: Sets, path: pathlib.Path) -> str:
     """Markdown; draws the plot."""
     train, of = sets.train, {v: ~sets.unseen[s.labels] for v, s in sets.test.items()}
-    measure = lambda name, predict, base="": [  # noqa: E731
-        robustness.Measurement(
-            name,
-            vendor,
-            float((predict(sets.domain) == sets.domain_labels).mean()),
-            float((predict(s.images) == s.labels)[of[vendor]].mean()),
-            base,
-        )
-        for vendor, s in sets.test.items()
-    ]
+
+    def measure(name, predict, base=""):
+        inside = float((predict(sets.domain) == sets.domain_labels).mean())
+        return [
+            robustness.Measurement(
+                name, vendor, inside, float((predict(s.images) == s.labels)[of[vendor]].mean()), base
+            )
+            for vendor, s in sets.test.items()
+        ]
+
+    kinds, label = np.unique(train.labels, return_inverse=True)
     baselines, found = [], []
     for size in (4, 6, 8, 12, 20):
         rows = pixels(train.images, size)
-        means = normalise(np.stack([rows[train.labels == c].mean(0) for c in np.unique(train.labels)]))
+        means = normalise(np.stack([rows[label == k].mean(0) for k in range(len(kinds))]))
         nearest = lambda x, rows=rows, size=size: train.labels[(pixels(x, size) @ rows.T).argmax(1)]  # noqa: E731
-        centre = lambda x, m=means, size=size: np.unique(train.labels)[(pixels(x, size) @ m.T).argmax(1)]  # noqa: E731
+        centre = lambda x, m=means, size=size: kinds[(pixels(x, size) @ m.T).argmax(1)]  # noqa: E731
         baselines += measure(f"nearest drawing, {size} px", nearest) + measure(f"nearest mean, {size} px", centre)
     for model in models:
         weights = model.classifier([sets.names[c] for c in sets.common])
         chosen = lambda x, m=model, w=weights: sets.common[(m.features(x) @ w).argmax(1)]  # noqa: E731
         found += measure(f"zero-shot, {model.name}", chosen)
     first = models[0]
-    kinds, label = np.unique(train.labels, return_inverse=True)
-    probe = linear_probe.probe((first.features(train.images), label), (first.features(sets.domain), label), refit=False)
-    weights = probe.classifier.stacked()
-    predict = lambda x: kinds[(linear_probe.with_ones(first.features(x)) @ weights).argmax(1)]  # noqa: E731
+    inside = linear_probe.with_ones(first.features(sets.domain))
+    probes = few_shot.ridge((first.features(train.images), label), len(kinds))
+    best = max(probes, key=lambda w: float((kinds[(inside @ w).argmax(1)] == sets.domain_labels).mean()))
+    predict = lambda x: kinds[(linear_probe.with_ones(first.features(x)) @ best).argmax(1)]  # noqa: E731
     found += measure(f"probe, {first.name}", predict, f"zero-shot, {first.name}")
     robustness.plot(found, baselines, path)
     return robustness.table(robustness.report(found, baselines))
 
 
-def probe_table(model: Model, sets: Sets) -> str:
+def probe_table(model: Model, sets: Sets, iterations: int) -> str:
     """Markdown: groups and sub-groups from features, and from pixels."""
     lines = [
         "| labels | inputs | lambda | " + " | ".join(f"{v} {k}" for v in STYLES for k in ("seen", "unseen")) + " |"
@@ -182,7 +189,8 @@ def probe_table(model: Model, sets: Sets) -> str:
     lines.append("|---" * (3 + 2 * len(STYLES)) + "|")
     for kind, group in sets.groups.items():
         for what, encode in (("features", model.features), ("pixels, 12 x 12", lambda x: pixels(x, 12))):
-            probe = linear_probe.probe((encode(sets.train.images), group[sets.train.labels]))
+            rows = encode(sets.train.images), group[sets.train.labels]
+            probe = linear_probe.probe(rows, num_classes=int(group.max()) + 1, max_iterations=iterations)
             cells = []
             for source in sets.test.values():
                 for unseen in (False, True):
@@ -194,13 +202,59 @@ def probe_table(model: Model, sets: Sets) -> str:
     return "\n".join(lines)
 
 
-def overlap_table(sets: Sets, correct: dict, out: pathlib.Path) -> str:
-    """Markdown; draws pairs at the threshold, and the effect."""
+def few_shot_report(model: Model, sets: Sets, path: pathlib.Path) -> str:
+    """Markdown: the 9 groups in the new styles from a few training drawings of each; draws the plot."""
+    group, results, zero = sets.groups["group"], {}, {}
+    train = model.features(sets.train.images), group[sets.train.labels]
+    validation = model.features(sets.domain), group[sets.domain_labels]
+    weights = model.classifier([sets.names[c] for c in sets.common])
+    for vendor, source in sets.test.items():
+        found, label = model.features(source.images), group[source.labels]
+        results[vendor] = few_shot.few_shot(train, (found, label), validation, num_classes=int(group.max()) + 1)
+        zero[vendor] = float((group[sets.common[(found @ weights).argmax(1)]] == label).mean())
+    few_shot.plot(results, path, zero)
+    return few_shot.table(results, zero)
+
+
+def subgroup_report(sets: Sets, chosen: dict, out: pathlib.Path) -> str:
+    """Markdown: drawings of a man, a woman and a person; draws the plots."""
+    who = np.array([WHO.get(name.split(" ")[0].rstrip(":"), "") for name in sets.names])
+    parts = []
+    for vendor, source in sets.test.items():
+        of = who[source.labels] != ""
+        label, given = source.labels[of], chosen[vendor][len(chosen[vendor]) // 2][of]
+        columns = {
+            "name": np.array(sets.names)[label],
+            "given": np.array(sets.names)[given],
+            "who": who[label],
+            "given who": np.where(who[given] == "", "nobody", who[given]),
+        }
+        rates = [
+            rate
+            for attributes in ((), ("who",))
+            for rate in subgroups.accuracy(columns, "given", "name", attributes)
+            + [
+                dataclasses.replace(rate, figure="who")
+                for rate in subgroups.accuracy(columns, "given who", "who", attributes)
+            ]
+            + subgroups.assignment(
+                columns, "given who", {f"called a {name}": (name,) for name in ("man", "woman")}, attributes
+            )
+        ]
+        subgroups.plot(rates, out / f"subgroups_{vendor}.png")
+        gaps = ", ".join(f"{figure} {100 * value:.1f}" for figure, value in subgroups.gap(rates).items())
+        parts.append(f"{vendor}:\n\n{subgroups.table(rates)}\n\nLargest difference in points: {gaps}.")
+    return "\n\n".join(parts)
+
+
+def overlap_table(sets: Sets, answers: dict, out: pathlib.Path) -> str:
+    """Markdown, of the median run; draws pairs at the threshold, and the effect."""
     reference, rows = pixels(sets.train.images, 32), []
     for vendor, source in sets.test.items():
         seen = ~sets.unseen[source.labels]
         similarity, index = overlap.nearest(pixels(source.images[seen], 32), reference)
-        rows.append(overlap.analyse(vendor, correct[vendor][0][seen], similarity, THRESHOLD))
+        correct = answers[vendor][len(answers[vendor]) // 2] == source.labels
+        rows.append(overlap.analyse(vendor, correct[seen], similarity, THRESHOLD))
         overlap.sheet(
             source.images[seen], sets.train.images, similarity, index, out / f"overlap_{vendor}.png", THRESHOLD, 18
         )
@@ -213,16 +267,25 @@ def main() -> None:
     parser.add_argument("--workdirs", nargs="+", required=True, help="runs of clip_emoji.py")
     parser.add_argument("--data_dir", required=True, help="where the prepared emoji lie")
     parser.add_argument("--out", default="runs/clip_emoji_report", help="folder of the tables and plots")
+    parser.add_argument("--iterations", type=int, default=200, help="of L-BFGS, for each lambda")
     flags = parser.parse_args()
     out = pathlib.Path(flags.out)
     out.mkdir(parents=True, exist_ok=True)
     models, sets = [Model(workdir) for workdir in flags.workdirs], Sets(flags.data_dir)
-    zero, correct = zero_shot_table(models, sets)
-    parts = {"Zero-shot": zero, "Robustness": robustness_report(models, sets, out / "robustness.png")}
-    parts |= {"Linear probe": probe_table(models[0], sets), "Overlap": overlap_table(sets, correct, out)}
-    text = "\n\n".join(f"## {title}\n\n{body}" for title, body in parts.items())
-    (out / "report.md").write_text(text + "\n")
-    print(text)
+    zero, answers = zero_shot_table(models, sets)
+    reports = {
+        "Zero-shot": lambda: zero,
+        "Robustness": lambda: robustness_report(models, sets, out / "robustness.png"),
+        "Linear probe": lambda: probe_table(models[0], sets, flags.iterations),
+        "Few-shot": lambda: few_shot_report(models[0], sets, out / "few_shot.png"),
+        "Sub-groups": lambda: subgroup_report(sets, answers, out),
+        "Overlap": lambda: overlap_table(sets, answers, out),
+    }
+    with open(out / "report.md", "w", encoding="utf-8") as file:
+        for title, make in reports.items():
+            text = f"## {title}\n\n{make()}\n"
+            print(text, flush=True)
+            print(text, file=file, flush=True)
 
 
 if __name__ == "__main__":
