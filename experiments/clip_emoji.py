@@ -16,7 +16,7 @@ runs that left fluent-flat out of training; the two test styles were looked at b
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.data import emoji, pipeline, sources, style
 from swin_jax.evals import emoji as emoji_evals
@@ -58,7 +58,7 @@ def get_config(arg=None):
         model=model,
         tx=spec(
             optim.adamw,
-            schedule=spec(optim.warmup_cosine, base_lr=2e-3, total_steps=ref("total_steps"), warmup_steps=200),
+            schedule=spec(schedules.warmup_cosine, base_lr=2e-3, total_steps=ref("total_steps"), warmup_steps=200),
             b2=0.98,
             eps=1e-6,
             weight_decay=0.2,

@@ -13,7 +13,7 @@ file, or with `pretrained` the official weights of a Swin
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import clip_finetune
 from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
@@ -70,7 +70,7 @@ def get_config(arg=None):
         tx=spec(
             optim.adamw,
             schedule=spec(
-                optim.warmup_cosine,
+                schedules.warmup_cosine,
                 base_lr=ref("base_lr") * ref("batch_size") / 1024,
                 total_steps=ref("total_steps"),
                 warmup_steps=ref("warmup_steps"),

@@ -8,7 +8,7 @@ split seed 0. Expected: 98.6 % test accuracy at the last step (median of trainin
 
 from ml_collections import ConfigDict
 
-from swin_jax import optim, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.data import fake, pipeline, small_image, sources
 from swin_jax.evals.accuracy import Accuracy
@@ -37,7 +37,7 @@ def get_config(arg=None):
         tx=spec(
             optim.adamw,
             schedule=spec(
-                optim.warmup_cosine,
+                schedules.warmup_cosine,
                 base_lr=2e-3,
                 total_steps=c.get_oneway_ref("total_steps"),
                 warmup_steps=100,

@@ -14,7 +14,7 @@ of the mask; the last 5,000 are held out.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.data import fake, masking, pipeline, small_image, sources
 from swin_jax.evals.reconstruction import Reconstruction
@@ -48,7 +48,7 @@ def get_config(arg=None):
         tx=spec(
             optim.adamw,
             schedule=spec(
-                optim.warmup_cosine,
+                schedules.warmup_cosine,
                 base_lr=3e-3,
                 total_steps=ref("total_steps"),
                 warmup_steps=ref("total_steps") // 10,

@@ -12,7 +12,7 @@ The last 5,000 training images are held out, to choose settings by; the test set
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
 from swin_jax.data import fake, pipeline, small_image, sources
@@ -45,7 +45,7 @@ def get_config(arg=None):
         tx=spec(
             optim.adamw,
             schedule=spec(
-                optim.warmup_cosine,
+                schedules.warmup_cosine,
                 base_lr=1e-3,
                 total_steps=ref("total_steps"),
                 warmup_steps=ref("total_steps") // 10,

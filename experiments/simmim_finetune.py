@@ -34,7 +34,7 @@ warm-up starts from and the last one. Quirks of the published runs are the defau
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
 from swin_jax.data import fake, image, pipeline, sources
@@ -92,7 +92,7 @@ def get_config(arg=None):
         tx=spec(
             optim.adamw,
             schedule=spec(
-                optim.warmup_cosine,
+                schedules.warmup_cosine,
                 base_lr=ref("base_lr") * ref("batch_size") / 512,
                 total_steps=ref("total_steps"),
                 warmup_steps=ref("warmup_epochs") * ref("steps_per_epoch"),

@@ -37,7 +37,7 @@ out.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import simmim as convert_simmim
 from swin_jax.data import fake, image, masking, pipeline, sources
@@ -146,7 +146,7 @@ def cosine(c):
     ref = c.get_oneway_ref
     c.update(base_lr=2e-4, warmup_lr=1e-6, min_lr=1e-5)
     return spec(
-        optim.warmup_cosine,
+        schedules.warmup_cosine,
         base_lr=ref("base_lr") * ref("batch_size") / 512,
         total_steps=ref("total_steps"),
         warmup_steps=ref("warmup_epochs") * ref("steps_per_epoch"),
@@ -162,7 +162,7 @@ def multistep(c):
     ref = c.get_oneway_ref
     c.update(base_lr=1e-4, warmup_lr=5e-7)
     return spec(
-        optim.warmup_multistep,
+        schedules.warmup_multistep,
         base_lr=ref("base_lr") * ref("batch_size") / 512,
         milestones=ref("total_steps") * 7 // 8,
         gamma=0.1,

@@ -12,7 +12,7 @@ Data: 60,000 training and 10,000 test images, 28 x 28 grey, resized to 32 x 32 f
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.data import fake, pipeline, small_image, sources
 from swin_jax.evals.accuracy import Accuracy
@@ -43,7 +43,7 @@ def get_config(arg=None):
         tx=spec(
             optim.adamw,
             schedule=spec(
-                optim.warmup_cosine,
+                schedules.warmup_cosine,
                 base_lr=1.5e-3,
                 total_steps=c.get_oneway_ref("total_steps"),
                 warmup_steps=500,

@@ -26,7 +26,7 @@ At 384 pixels the evaluation resizes the whole picture, without a crop, as the o
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
 from swin_jax.data import fake, image, pipeline, sources
@@ -61,7 +61,7 @@ def get_config(arg=None):
         tx=spec(
             optim.adamw,
             schedule=spec(
-                optim.warmup_cosine,
+                schedules.warmup_cosine,
                 base_lr=ref("base_lr") * ref("batch_size") / 512,
                 total_steps=ref("total_steps"),
                 warmup_steps=ref("warmup_epochs") * ref("steps_per_epoch"),

@@ -36,7 +36,7 @@ splits large parameters as well.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
 from swin_jax.convert import simmim as convert_simmim
@@ -122,7 +122,7 @@ def optimizer(c, stage, **arguments):
     ref = c.get_oneway_ref
     peak = ref("peak_lr") * ref("batch_size") / STAGES[stage]["batch_size"]
     schedule = spec(
-        optim.warmup_cosine,
+        schedules.warmup_cosine,
         base_lr=peak,
         total_steps=ref("total_steps"),
         warmup_steps=ref("warmup_steps"),

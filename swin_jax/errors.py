@@ -1,4 +1,4 @@
-"""What a user did wrong, in one line."""
+"""What a user did wrong, in one line, and records that cannot be read."""
 
 
 class UserError(Exception):
@@ -10,3 +10,7 @@ class UserError(Exception):
     def __init__(self, message: str, exit_status: int = 1):
         super().__init__(message)
         self.exit_status = exit_status
+
+
+class UnreadableError(Exception):
+    """A record turned out to be unreadable while a transform read it; training replaces it by the next readable one."""

@@ -1,12 +1,8 @@
-"""Optimizers, learning-rate schedules, weight-decay masks, layer-wise learning rates and freezing.
+"""Optimizers, weight-decay masks, layer-wise learning rates and freezing.
 
-The peers are `torch.optim.AdamW` / `SGD`, `torch.nn.utils.clip_grad_norm_` and timm's schedulers as the official Swin
-and SimMIM training scripts use them. Every choice that depends on a parameter is a function of its official name
-(`layers.0.blocks.1.norm1.weight`, see `swin_jax.names`), given as regexes that `re.search` applies.
-
-A schedule is a function `schedule(step, scale=1.0) -> learning rate`, float32 scalar: `step` counts updates from 0 and
-`scale` multiplies the base rate only. With layer-wise decay the layers so share the warm-up and the final rate, as in
-the official fine-tuning of SimMIM.
+The peers are `torch.optim.AdamW` / `SGD` and `torch.nn.utils.clip_grad_norm_` as the official training scripts use
+them. Every choice that depends on a parameter is a function of its official name (`layers.0.blocks.1.norm1.weight`, see
+`swin_jax.names`), given as regexes that `re.search` applies. Learning rates over time are in `swin_jax.schedules`.
 """
 
 import math
@@ -50,114 +46,19 @@ CLIP_NO_DECAY = (
     r"cpb_mlp",
 )
 
-
-# ---- schedules ----
-
-
-def constant(base_lr: float) -> Callable:
-    """A learning rate that never changes; returns `schedule(step, scale=1.0)`."""
-
-    def schedule(step, scale=1.0):
-        del step
-        return jnp.float32(base_lr * scale)
-
-    return schedule
-
-
-def warmup_cosine(
-    base_lr: float,
-    total_steps: int,
-    warmup_steps: int = 0,
-    warmup_lr: float = 0.0,
-    min_lr: float = 0.0,
-    warmup_prefix: bool = True,
-    delay: int = 1,
-) -> Callable:
-    """Linear warm-up, then a half cosine down to `min_lr`.
-
-    Args:
-        base_lr: the peak, already scaled to the batch size (as are the two below).
-        total_steps: updates in the run, warm-up included; the rate is `min_lr` from there on.
-        warmup_steps: updates from `warmup_lr` up to `base_lr`; may be 0.
-        warmup_lr: where the warm-up starts.
-        min_lr: where the cosine ends.
-        warmup_prefix: True: the cosine spans the updates after the warm-up. False: it spans the whole run and the
-            warm-up hides its start, so that the rate drops at the join: the form before October 2022, which made the
-            released Swin v1 weights and SimMIM's.
-        delay: 1: the official scripts set the rate of index k after update k, so that update k uses f(max(k - 1, 0));
-            0: update k uses f(k).
-
-    Returns:
-        `schedule(step, scale=1.0)`.
-    """
-    start = warmup_steps if warmup_prefix else 0
-
-    def after(t, peak):
-        progress = jnp.clip((t - start) / max(total_steps - start, 1), 0.0, 1.0)
-        return min_lr + 0.5 * (peak - min_lr) * (1.0 + jnp.cos(math.pi * progress))
-
-    return _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay)
-
-
-def warmup_linear(
-    base_lr: float,
-    total_steps: int,
-    warmup_steps: int = 0,
-    warmup_lr: float = 0.0,
-    min_lr: float = 0.0,
-    delay: int = 1,
-) -> Callable:
-    """Linear warm-up, then a straight line down to `min_lr` at `total_steps`; arguments as in `warmup_cosine`."""
-
-    def after(t, peak):
-        progress = jnp.clip((t - warmup_steps) / max(total_steps - warmup_steps, 1), 0.0, 1.0)
-        return peak + (min_lr - peak) * progress
-
-    return _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay)
-
-
-def warmup_multistep(
-    base_lr: float,
-    milestones: int | tuple[int, ...],
-    gamma: float = 0.1,
-    warmup_steps: int = 0,
-    warmup_lr: float = 0.0,
-    delay: int = 1,
-) -> Callable:
-    """Linear warm-up, then `base_lr` times `gamma` for every milestone reached.
-
-    Args:
-        milestones: updates, counted from the start of the run, at which the rate falls; an int is the only one.
-        gamma: the factor at each of them.
-        base_lr, warmup_steps, warmup_lr, delay: as in `warmup_cosine`.
-
-    Returns:
-        `schedule(step, scale=1.0)`.
-    """
-
-    milestones = (milestones,) if isinstance(milestones, int) else milestones
-
-    def after(t, peak):
-        for milestone in milestones:
-            peak = peak * jnp.where(t >= milestone, gamma, 1.0)
-        return peak
-
-    return _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay)
-
-
-def _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay):
-    """The schedule that rises linearly for `warmup_steps` and is `after(t, peak)` from there on."""
-
-    def schedule(step, scale=1.0):
-        t = jnp.maximum(jnp.asarray(step) - delay, 0).astype(jnp.float32)
-        peak = base_lr * scale
-        rising = warmup_lr + (peak - warmup_lr) * t / max(warmup_steps, 1)
-        return jnp.where(t < warmup_steps, rising, after(t, peak)).astype(jnp.float32)
-
-    return schedule
-
-
-# ---- optimizers ----
+# Video Swin's groups as (no_decay, rules of `scale_by_name`). The released configs want position tables and norms
+# without decay and the backbone at a tenth of the rate, but mmcv applies only the longest keyword that matches: tables
+# train at the full rate, and norms and biases are decayed. What was meant is what mmaction2 1.x does.
+VIDEO_GROUPS = dict(
+    released=(
+        (r"relative_position_bias_table",),
+        ((r"relative_position_bias_table", 1.0), (r"^backbone\.", 0.1)),
+    ),
+    intended=(
+        (r"relative_position_bias_table", r"absolute_pos_embed", r"^backbone\..*norm"),
+        ((r"^backbone\.", 0.1),),
+    ),
+)
 
 
 def adamw(
@@ -243,6 +144,22 @@ def layer_decay(decay: float, depths: tuple[int, ...]) -> Callable:
         return sum(depths[: stage + 1]) if block is None else sum(depths[:stage]) + int(block) + 1
 
     return lambda name: decay ** (sum(depths) + 1 - layer_id(name))
+
+
+def scale_by_name(rules: tuple[tuple[str, float], ...]) -> Callable:
+    """Factors on the learning rate by regexes.
+
+    Args:
+        rules: (regex, factor); the first one that matches an official name counts, 1 where none does.
+
+    Returns:
+        A function of official names, for `layer_scale`.
+    """
+
+    def factor(name):
+        return next((value for pattern, value in rules if re.search(pattern, name)), 1.0)
+
+    return factor
 
 
 # ---- their parts ----

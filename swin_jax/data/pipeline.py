@@ -18,7 +18,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from swin_jax.errors import UserError
+from swin_jax.errors import UnreadableError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -204,37 +204,46 @@ class _EvalBatches:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(
-                f"{self.source.record_name(index)} cannot be read ({_describe(error)}); an evaluation needs every "
-                "record: repair or remove it"
-            ) from error
-        return self.transform(example)
+            raise self._unreadable(index, error) from error
+        try:
+            return self.transform(example)
+        except UnreadableError as error:
+            raise self._unreadable(index, error) from error
+
+    def _unreadable(self, index: int, error: Exception) -> UserError:
+        return UserError(
+            f"{self.source.record_name(index)} cannot be read ({_describe(error)}); an evaluation needs every "
+            "record: repair or remove it"
+        )
 
 
 def _read_and_transform(index: int, rng: np.random.Generator, source: Source, transform) -> dict[str, Any]:
-    example, replaced = _read(source, int(index))
-    return {**transform(example, rng), "bad": np.uint8(replaced)}
-
-
-def _read(source: Source, index: int) -> tuple[dict[str, Any], bool]:
-    """Reads a record, or the next readable one; returns it and whether it is a replacement."""
-    error = None
+    """The transformed record, or the next readable one, whose `bad` is 1."""
+    error, start = None, rng.bit_generator.state
     for skipped in range(MAX_UNREADABLE_RUN):
-        record = (index + skipped) % len(source)
+        record = (int(index) + skipped) % len(source)
         try:
-            return source[record], skipped > 0
+            example = source[record]
         except UserError:
             raise
         except Exception as exception:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
             error = exception
-            name = source.record_name(record)
-            if name not in _named:
-                _named.add(name)
-                log.warning("unreadable record %s (%s); the next one takes its place", name, _describe(error))
+        else:
+            try:
+                return {**transform(example, rng), "bad": np.uint8(skipped > 0)}
+            except UnreadableError as exception:  # of a clip only the frames that the transform chooses are decoded
+                error, rng.bit_generator.state = exception, start
+        _warn_once(source.record_name(record), error)
     raise UserError(
         f"{MAX_UNREADABLE_RUN} records in a row are unreadable, the last is {source.record_name(record)} "
         f"({_describe(error)}); check the data set"
     )
+
+
+def _warn_once(name: str, error: Exception) -> None:
+    if name not in _named:
+        _named.add(name)
+        log.warning("unreadable record %s (%s); the next one takes its place", name, _describe(error))
 
 
 def _describe(error: Exception) -> str:

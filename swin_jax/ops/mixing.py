@@ -3,7 +3,8 @@
 The peers are timm's `RandomErasing` (one region, on the normalised image) and `Mixup` in batch mode; Random Erasing
 (arXiv:1708.04896), mixup (arXiv:1710.09412), CutMix (arXiv:1905.04899). Two differences from timm, both so that nothing
 depends on the mesh and no image crosses devices: a "batch" is a group of consecutive images, and the partner of image i
-is its neighbour i xor 1 where timm reverses the batch. Images are NHWC; everything random is a function of `key`.
+is its neighbour i xor 1 where timm reverses the batch. Images are NHWC, or NTHWC: the frames of a clip share everything
+that is drawn. Everything random is a function of `key`.
 """
 
 import math
@@ -40,21 +41,21 @@ def random_erase(
 
     Args:
         key: a JAX key.
-        image: (B, H, W, C) float32, normalised.
-        probability: of erasing, per image.
+        image: (B, H, W, C) or (B, T, H, W, C) float32, normalised.
+        probability: of erasing, per image or clip.
         area: least and largest area of the rectangle before rounding, as fractions of the image.
         aspect: least and largest height / width; the logarithm is uniform.
         mode: 'pixel' fills with N(0, 1) per value, 'rand' with one N(0, 1) colour, 'const' with 0.
 
     Returns:
-        (B, H, W, C), the images.
+        The images, of the shape that they had.
 
     Raises:
         ValueError: `mode` is none of the three.
     """
     if mode not in ("pixel", "rand", "const"):
         raise ValueError(f"mode='{mode}' is not one of 'pixel', 'rand', 'const'")
-    batch, height, width, channels = image.shape
+    batch, (height, width, channels) = image.shape[0], image.shape[-3:]
     key, fill_key = jax.random.split(key)
     # One draw for everything: each one costs seconds of compilation.
     draws = jax.random.uniform(key, (batch, 2 * _TRIES + 3))
@@ -73,11 +74,11 @@ def random_erase(
     # Where nothing fits the corners may lie outside; they are not used then.
     top = jnp.floor(y * (height - h + 1)).astype(jnp.int32)
     left = jnp.floor(x * (width - w + 1)).astype(jnp.int32)
-    inside = _box(top, top + h, left, left + w, height, width) & erase[:, None, None, None]
+    inside = _every_frame(_box(top, top + h, left, left + w, height, width) & erase[:, None, None, None], image)
     if mode == "const":
-        fill = jnp.zeros((1, 1, 1, 1), image.dtype)
+        fill = jnp.zeros((1,) * image.ndim, image.dtype)
     else:
-        shape = image.shape if mode == "pixel" else (batch, 1, 1, channels)
+        shape = image.shape if mode == "pixel" else (batch, *(1,) * (image.ndim - 2), channels)
         fill = jax.random.normal(fill_key, shape, image.dtype)
     return jnp.where(inside, fill, image)
 
@@ -98,7 +99,7 @@ def mix(
 
     Args:
         key: a JAX key.
-        image: (B, H, W, C) float32, normalised.
+        image: (B, H, W, C) or (B, T, H, W, C) float32, normalised.
         target: (B, K) float32, already smoothed.
         mixup_alpha: lambda of mixup is Beta(alpha, alpha); 0: CutMix only.
         cutmix_alpha: the same for CutMix; 0: mixup only; both 0: nothing is mixed.
@@ -107,14 +108,14 @@ def mix(
         group: images per group, even, and a divisor of B; a smaller batch is one group.
 
     Returns:
-        (B, H, W, C) images and (B, K) targets. CutMix weights the targets by the area after clipping at the border.
+        Images of the same shape and (B, K) targets. CutMix weights targets by the area after clipping at the border.
 
     Raises:
         ValueError: B or `group` is odd, or `group` does not divide a larger B.
     """
     if not (mixup_alpha or cutmix_alpha):
         return image, target
-    batch, height, width, _ = image.shape
+    batch, (height, width, _) = image.shape[0], image.shape[-3:]
     if batch % 2:
         raise ValueError(f"mixing pairs neighbours and needs an even batch, got {batch} images")
     if batch > group and (batch % group or group % 2):
@@ -142,9 +143,15 @@ def mix(
     cut, weight, *box = (jnp.repeat(x, size) for x in (cut, weight, *rows, *columns))  # each (B,)
     inside = _box(*box, height, width)
     own = jnp.where(cut[:, None, None, None], 1.0 - inside, weight[:, None, None, None])  # (B, H, W, 1)
+    own = _every_frame(own, image)
     image = own * image + (1.0 - own) * _neighbour(image)
     weight = weight[:, None]
     return image, weight * target + (1.0 - weight) * _neighbour(target)
+
+
+def _every_frame(mask, image):
+    """(B, H, W, 1) with an axis for the frames of clips, if `image` is of them."""
+    return mask.reshape(mask.shape[0], *(1,) * (image.ndim - 4), *mask.shape[1:])
 
 
 def _neighbour(x):

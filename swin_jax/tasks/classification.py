@@ -1,4 +1,4 @@
-"""Image classification with the regularisation of the official Swin recipe, all of it on the device.
+"""Classification of images or clips with the regularisation of the official Swin recipe, all of it on the device.
 
 Peer: `main.py` of microsoft/Swin-Transformer with timm 0.4.12's Mixup and RandomErasing.
 """
@@ -18,27 +18,29 @@ from swin_jax.task import Batch, Metrics, TrainState, gradient_step, step_key
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """Trains `model` to name images.
+    """Trains `model` to name images, or clips: where `image` is said below, `input` is meant.
 
     Attributes:
-        model: a module that maps (B, H, W, C) to (B, K) logits, called with `train`.
+        model: a module that maps (B, H, W, C), or (B, T, H, W, C), to (B, K) logits, called with `train`.
         tx: the optimizer.
-        image_size: (H, W) of the batch's `image`, or one int for both.
+        image_size: (H, W) of the batch's `image`, or one int for both; (T, H, W) of clips.
         num_classes: K.
         channels: of the image.
         seed: of drop path, erasing and mixing.
         mean, std: of the pixels in 0..1, one number per channel.
         erase_probability: of random erasing, per image.
+        erase_mode: what it fills with, see `mixing.random_erase`.
         mixup, cutmix: alphas of their Beta distributions; 0 leaves one out.
         mix_probability, mix_switch: probability to mix at all, and of CutMix when both are on.
         mix_group: images that share one lambda and box (the official per-GPU batch).
         accumulate: micro-batches per update.
         ema_decay: 0 for no average.
+        input: key of the batch, 'image' or 'video'.
     """
 
     model: nn.Module
     tx: optax.GradientTransformation
-    image_size: int | tuple[int, int]
+    image_size: int | tuple[int, ...]
     num_classes: int
     channels: int = 3
     seed: int = 0
@@ -46,6 +48,7 @@ class Classification:
     std: tuple[float, ...] = mixing.IMAGENET_STD
     label_smoothing: float = 0.1
     erase_probability: float = 0.25
+    erase_mode: str = "pixel"
     mixup: float = 0.8
     cutmix: float = 1.0
     mix_probability: float = 1.0
@@ -53,6 +56,7 @@ class Classification:
     mix_group: int = 128
     accumulate: int = 1
     ema_decay: float = 0.0
+    input: str = "image"
 
     def init(self, key: jax.Array) -> TrainState:
         """Parameters from the model's own initialisers; the average starts at them."""
@@ -71,10 +75,10 @@ class Classification:
     def loss(self, params: Any, mutable: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         """Mean cross-entropy against the mixed targets: normalise, then erase, then mix."""
         erase_key, mix_key, model_key = jax.random.split(key, 3)
-        image = mixing.normalize(batch["image"], self.mean, self.std)
+        image = mixing.normalize(batch[self.input], self.mean, self.std)
         target = losses.smooth_one_hot(batch["label"], self.num_classes, self.label_smoothing)
         if self.erase_probability:
-            image = mixing.random_erase(erase_key, image, self.erase_probability)
+            image = mixing.random_erase(erase_key, image, self.erase_probability, mode=self.erase_mode)
         if self.mixup or self.cutmix:
             image, target = mixing.mix(
                 mix_key, image, target, self.mixup, self.cutmix, self.mix_probability, self.mix_switch, self.mix_group
@@ -84,7 +88,7 @@ class Classification:
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
         """`logits` (B, K) float32 of `image` uint8."""
-        image = mixing.normalize(batch["image"], self.mean, self.std)
+        image = mixing.normalize(batch[self.input], self.mean, self.std)
         return {"logits": self.model.apply({"params": state.params}, image)}
 
     def frozen_shapes(self) -> dict:

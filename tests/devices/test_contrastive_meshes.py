@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import optim, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.models.clip import make_clip
 from swin_jax.tasks.contrastive import Contrastive
 
@@ -20,7 +20,7 @@ def task(tower, **fields):
     model = make_clip(embed_dim=16, context_length=LENGTH, vocab_size=VOCABULARY, text_width=16, text_heads=2,
                       text_layers=1, vision_width=16, vision_heads=2, **TOWERS[tower],
                       logit_bias=-10.0 if fields.get("sigmoid") else None)  # fmt: skip
-    tx = optim.adamw(optim.constant(1e-3), no_decay=optim.CLIP_NO_DECAY)
+    tx = optim.adamw(schedules.constant(1e-3), no_decay=optim.CLIP_NO_DECAY)
     return Contrastive(model, tx, TOWERS[tower]["image_size"], LENGTH, chunk=2, **fields)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import optim, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.data import fake
 from swin_jax.models.swin import Swin
 from swin_jax.tasks.classification import Classification
@@ -20,7 +20,7 @@ PARTITION = sharding.Partition(rules=sharding.SWIN_RULES, min_size=64)
 def task():
     model = Swin(num_classes=10, image_size=32, embed_dim=16, depths=(2, 2), num_heads=(2, 4), window_size=4,
                  drop_path_rate=0.2)  # fmt: skip
-    tx = optim.adamw(schedule=optim.constant(1e-3))
+    tx = optim.adamw(schedule=schedules.constant(1e-3))
     return Classification(model, tx, 32, 10, mix_group=8, ema_decay=0.9)
 
 

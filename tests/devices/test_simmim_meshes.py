@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import optim, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import V2, Swin
 from swin_jax.tasks.simmim import MaskedImageModeling
@@ -17,7 +17,7 @@ def task():
     tools = dict(scan=True, remat="full", attention=("sequential", "xla"))
     encoder = Swin(num_classes=0, image_size=32, embed_dim=16, depths=(1, 4), num_heads=(2, 4), window_size=4,
                    drop_path_rate=0.1, **V2, **tools)  # fmt: skip
-    return MaskedImageModeling(SimMIM(encoder), optim.adamw(optim.constant(1e-2)), 32)
+    return MaskedImageModeling(SimMIM(encoder), optim.adamw(schedules.constant(1e-2)), 32)
 
 
 def losses(shape, state):

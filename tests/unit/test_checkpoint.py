@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import checkpoint, names, optim
+from swin_jax import checkpoint, names, optim, schedules
 from swin_jax.errors import UserError
 from swin_jax.sharding import Partition, make_mesh
 from swin_jax.task import TrainState
@@ -27,7 +27,7 @@ def state(scale=1.0, ema=True, freeze="", width=8, mutable=True):
         "backbone": {"blocks_0": {"kernel": kernel, "bias": rng.normal(size=width).astype(np.float32)}},
         "head": {"kernel": jnp.asarray(rng.normal(size=(width, 3)), jnp.bfloat16), "bias": np.zeros(3, np.float32)},
     }
-    tx = optim.adamw(optim.constant(1e-3), freeze=freeze)
+    tx = optim.adamw(schedules.constant(1e-3), freeze=freeze)
     opt_state = jax.tree.map(lambda x: x + jnp.asarray(rng.integers(1, 9), x.dtype), tx.init(params))
     extra = {"mean": jnp.arange(4.0), "seen": jnp.int32(7)} if mutable else {}
     average = jax.tree.map(lambda x: x * 0.5, params) if ema else None

@@ -8,7 +8,7 @@ import pytest
 
 from swin_jax.data import fake
 from swin_jax.data.pipeline import MAX_UNREADABLE_RUN, EvalData, TrainData
-from swin_jax.errors import UserError
+from swin_jax.errors import UnreadableError, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +135,32 @@ def test_unreadable_record_is_named_from_worker_processes_too(capfd):
     batches = take(train(source=Numbers(8, broken=(5,)), num_workers=1), 1)
     assert batches[0]["bad"].sum() == 1
     assert "numbers record 5" in capfd.readouterr().err
+
+
+def reading(example, rng):
+    """A transform that finds the records 3 and 4 damaged, after it has drawn."""
+    noise = rng.random()
+    if example["image"].flat[0] in (3, 4):
+        raise UnreadableError("no frame could be decoded")
+    return {**example, "noise": noise}
+
+
+def test_a_record_that_the_transform_cannot_read_is_replaced_and_draws_as_if_nothing_had_happened(caplog):
+    sound, damaged = (
+        take(TrainData(source=Numbers(50), transform=transform, batch_size=50, seed=3, num_threads=0), 1)[0]
+        for transform in (noisy, reading)
+    )
+    order = sound["image"][:, 0, 0, 0]
+    np.testing.assert_array_equal(damaged["bad"], np.isin(order, (3, 4)))
+    np.testing.assert_array_equal(damaged["image"][:, 0, 0, 0], np.where(np.isin(order, (3, 4)), 5, order))
+    np.testing.assert_array_equal(damaged["noise"], sound["noise"])
+    assert "numbers record 3" in caplog.text and "no frame could be decoded" in caplog.text
+
+
+def test_evaluation_refuses_a_record_that_the_transform_cannot_read():
+    data = EvalData(Numbers(5), lambda example: reading(example, np.random.default_rng(0)), 4, num_threads=0)
+    with pytest.raises(UserError, match="numbers record 3 cannot be read .*no frame"):
+        list(data.batches(4, range(4)))
 
 
 @pytest.mark.parametrize("kwargs", [{"num_threads": 0}, {"num_threads": 2}, {"num_workers": 1}])

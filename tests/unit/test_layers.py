@@ -17,6 +17,7 @@ ALLOWED = {
     "tasks": {"task", "models", "ops", "geometry", "jax", "flax", "optax"},
     "evals": {"task", "ops", "data", "jax", "numpy", "scipy", "matplotlib", "optax", "tqdm", "threadpoolctl"},
     "optim": {"stacking", "jax", "numpy", "optax"},
+    "schedules": {"jax"},
     "data": {
         "numpy",
         "grain",

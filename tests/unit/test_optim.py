@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from swin_jax import names, optim
+from swin_jax import names, optim, schedules
 from swin_jax.convert import swin as official
 from swin_jax.errors import UserError
 from swin_jax.models import swin
@@ -88,17 +88,17 @@ def clipped(grad, clip_norm):
 @pytest.mark.parametrize("prefix, golden", [(True, (1.0e-3, 5.604e-4)), (False, (9.8918e-4, 5.050e-4))])
 def test_cosine_golden_values(prefix, golden):
     """Base 1e-3, min 1e-5, 300 epochs, 20 of warm-up, at epochs 20 and 150: computed with the official schedulers."""
-    schedule = optim.warmup_cosine(1e-3, 300, 20, 5e-7, 1e-5, warmup_prefix=prefix, delay=0)
+    schedule = schedules.warmup_cosine(1e-3, 300, 20, 5e-7, 1e-5, warmup_prefix=prefix, delay=0)
     np.testing.assert_allclose(schedule(np.array([20, 150])), golden, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda **kw: optim.warmup_cosine(1e-3, 100, min_lr=1e-5, warmup_prefix=True, **kw),
-        lambda **kw: optim.warmup_cosine(1e-3, 100, min_lr=1e-5, warmup_prefix=False, **kw),
-        lambda **kw: optim.warmup_linear(1e-3, 100, min_lr=1e-5, **kw),
-        lambda **kw: optim.warmup_multistep(1e-3, (50, 80), 0.1, **kw),
+        lambda **kw: schedules.warmup_cosine(1e-3, 100, min_lr=1e-5, warmup_prefix=True, **kw),
+        lambda **kw: schedules.warmup_cosine(1e-3, 100, min_lr=1e-5, warmup_prefix=False, **kw),
+        lambda **kw: schedules.warmup_linear(1e-3, 100, min_lr=1e-5, **kw),
+        lambda **kw: schedules.warmup_multistep(1e-3, (50, 80), 0.1, **kw),
     ],
 )
 def test_every_schedule_rises_linearly_then_never_rises(make):
@@ -115,35 +115,35 @@ def test_every_schedule_rises_linearly_then_never_rises(make):
 
 
 def test_schedules_default_to_the_official_delay():
-    schedule = optim.warmup_cosine(1e-3, 100, 10)
+    schedule = schedules.warmup_cosine(1e-3, 100, 10)
     np.testing.assert_allclose(schedule(np.arange(4)), [0, 0, 1e-4, 2e-4], rtol=1e-6)
 
 
 def test_the_prefix_form_joins_smoothly_and_the_old_form_drops():
-    new, old = (optim.warmup_cosine(1e-3, 100, 20, warmup_prefix=prefix, delay=0) for prefix in (True, False))
+    new, old = (schedules.warmup_cosine(1e-3, 100, 20, warmup_prefix=prefix, delay=0) for prefix in (True, False))
     assert new(20) == np.float32(1e-3)
     assert old(20) < 0.92e-3
     assert old(19) == new(19)
 
 
 def test_milestones_and_line():
-    steps = optim.warmup_multistep(1.0, (3, 5), 0.5, delay=0)
+    steps = schedules.warmup_multistep(1.0, (3, 5), 0.5, delay=0)
     np.testing.assert_allclose(steps(np.arange(7)), [1, 1, 1, 0.5, 0.5, 0.25, 0.25])
-    line = optim.warmup_linear(1.0, 4, min_lr=0.2, delay=0)
+    line = schedules.warmup_linear(1.0, 4, min_lr=0.2, delay=0)
     np.testing.assert_allclose(line(np.arange(6)), [1, 0.8, 0.6, 0.4, 0.2, 0.2], rtol=1e-6)
-    assert optim.constant(0.5)(3) == 0.5
-    once = optim.warmup_multistep(1.0, 3, 0.5, delay=0)
+    assert schedules.constant(0.5)(3) == 0.5
+    once = schedules.warmup_multistep(1.0, 3, 0.5, delay=0)
     np.testing.assert_allclose(once(np.arange(5)), [1, 1, 1, 0.5, 0.5])
 
 
 @pytest.mark.parametrize("warmup", [0, 10])
 def test_no_steps_at_all_is_finite(warmup):
-    for schedule in (optim.warmup_cosine(1e-3, 0, warmup), optim.warmup_linear(1e-3, 0, warmup)):
+    for schedule in (schedules.warmup_cosine(1e-3, 0, warmup), schedules.warmup_linear(1e-3, 0, warmup)):
         assert np.isfinite(jax.jit(schedule)(jnp.int32(0)))
 
 
 def test_scale_keeps_the_warmup_and_final_rates():
-    schedule = optim.warmup_cosine(1e-3, 100, 10, warmup_lr=1e-6, min_lr=1e-6, delay=0)
+    schedule = schedules.warmup_cosine(1e-3, 100, 10, warmup_lr=1e-6, min_lr=1e-6, delay=0)
     np.testing.assert_allclose(schedule(np.array([0, 10, 100]), scale=0.1), [1e-6, 1e-4, 1e-6], rtol=1e-5)
 
 
@@ -152,7 +152,7 @@ def test_scale_keeps_the_warmup_and_final_rates():
 
 @pytest.mark.parametrize("clip_norm", [0.0, 5.0])
 def test_adamw_is_that_of_pytorch(clip_norm):
-    schedule = optim.warmup_cosine(1e-2, 10, 2, warmup_lr=1e-3)
+    schedule = schedules.warmup_cosine(1e-2, 10, 2, warmup_lr=1e-3)
     tx = optim.adamw(schedule, weight_decay=0.05, clip_norm=clip_norm)
     p = to_float64(swin_params())
     m, v = ({name: np.zeros_like(x) for name, x in p.items()} for _ in range(2))
@@ -185,7 +185,7 @@ def test_adam_corrects_the_bias_exactly():
 
 
 def test_adam_keeps_float32_moments_of_half_precision_parameters():
-    tx = optim.adamw(optim.constant(0.1))
+    tx = optim.adamw(schedules.constant(0.1))
     params = {"head": {"kernel": jnp.ones((2, 2), jnp.bfloat16)}}
     opt_state = tx.init(params)
     _, after = tx.update(params, opt_state, params)
@@ -196,7 +196,7 @@ def test_adam_keeps_float32_moments_of_half_precision_parameters():
 
 @pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
 def test_sgd_is_that_of_pytorch(momentum, nesterov):
-    tx = optim.sgd(optim.constant(0.1), momentum, nesterov, weight_decay=0.01, clip_norm=5.0)
+    tx = optim.sgd(schedules.constant(0.1), momentum, nesterov, weight_decay=0.01, clip_norm=5.0)
     p = to_float64(swin_params())
     buffer = {name: np.zeros_like(x) for name, x in p.items()}
     for (params, _), grad in zip(run(tx, swin_params(), gradients()), gradients()):
@@ -210,7 +210,7 @@ def test_sgd_is_that_of_pytorch(momentum, nesterov):
 
 def test_exactly_the_official_parameters_are_decayed():
     params = swin_params()
-    tx = optim.adamw(optim.constant(1.0), weight_decay=0.5)
+    tx = optim.adamw(schedules.constant(1.0), weight_decay=0.5)
     (after, _) = next(run(tx, params, [jax.tree.map(jnp.zeros_like, params)]))
     after, before = names.flatten(after), names.flatten(params)
     moved = {name for name in before if not np.array_equal(after[name], before[name])}
@@ -221,7 +221,7 @@ def test_exactly_the_official_parameters_are_decayed():
 
 def test_no_decay_is_a_choice():
     params = swin_params()
-    tx = optim.adamw(optim.constant(1.0), weight_decay=0.5, no_decay=("^layers", "^patch", "norm"))
+    tx = optim.adamw(schedules.constant(1.0), weight_decay=0.5, no_decay=("^layers", "^patch", "norm"))
     (after, _) = next(run(tx, params, [jax.tree.map(jnp.zeros_like, params)]))
     after, before = names.flatten(after), names.flatten(params)
     moved = {name for name in before if not np.array_equal(after[name], before[name])}
@@ -243,7 +243,7 @@ def test_simmim_decays_tables_bias_mlps_and_temperatures_and_the_corrected_form_
     params = jax.eval_shape(SimMIM(encoder).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, 8, 8)))
     params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), params["params"])
     for no_decay, expected in ((optim.SIMMIM_NO_DECAY, published), (optim.SWIN_NO_DECAY, corrected)):
-        tx = optim.adamw(optim.constant(1.0), weight_decay=0.5, no_decay=no_decay)
+        tx = optim.adamw(schedules.constant(1.0), weight_decay=0.5, no_decay=no_decay)
         updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
         moved = set()
         names.map_named(lambda name, u: moved.add(name) if np.any(u) else None, updates)  # noqa: B023
@@ -256,8 +256,8 @@ def test_simmim_decays_tables_bias_mlps_and_temperatures_and_the_corrected_form_
 @pytest.mark.parametrize("make", [optim.adamw, optim.sgd])
 def test_frozen_parameters_have_no_update_no_moments_and_no_part_in_the_norm(make):
     params, grads = swin_params(), gradients()
-    tx = make(optim.constant(0.1), clip_norm=1.0, freeze=r"^(?!head\.)")  # a linear probe
-    probe = make(optim.constant(0.1), clip_norm=1.0)
+    tx = make(schedules.constant(0.1), clip_norm=1.0, freeze=r"^(?!head\.)")  # a linear probe
+    probe = make(schedules.constant(0.1), clip_norm=1.0)
     head = [{"head": grad["head"]} for grad in grads]
     both = zip(run(tx, params, grads), run(probe, {"head": params["head"]}, head))
     for (after, opt_state), (alone, alone_state) in both:
@@ -271,7 +271,7 @@ def test_frozen_parameters_have_no_update_no_moments_and_no_part_in_the_norm(mak
 
 @pytest.mark.parametrize("freeze, what", [("heads", "no parameter"), (".", "every parameter")])
 def test_a_freeze_that_matches_nothing_or_all_names_some_parameters(freeze, what):
-    tx = optim.adamw(optim.constant(0.1), freeze=freeze)
+    tx = optim.adamw(schedules.constant(0.1), freeze=freeze)
     with pytest.raises(UserError, match=f"freeze='{freeze}' matches {what}.*absolute_pos_embed"):
         jax.eval_shape(tx.init, swin_params())
 
@@ -320,7 +320,7 @@ def test_every_parameter_of_version_2_has_the_layer_of_its_block():
 def test_layer_scale_multiplies_each_update_and_not_the_logged_rate():
     params, grads = swin_params(), gradients(1)
     scale = optim.layer_decay(0.5, (1,))
-    plain, scaled = (optim.adamw(optim.constant(0.1), layer_scale=choice) for choice in (None, scale))
+    plain, scaled = (optim.adamw(schedules.constant(0.1), layer_scale=choice) for choice in (None, scale))
     updates, _ = jax.jit(plain.update)(grads[0], plain.init(params), params)
     expected = names.map_named(lambda name, u: np.asarray(u) * np.float32(scale(name)), updates)
     updates, opt_state = jax.jit(scaled.update)(grads[0], scaled.init(params), params)

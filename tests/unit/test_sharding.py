@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from swin_jax import names, optim
+from swin_jax import names, optim, schedules
 from swin_jax.errors import UserError
 from swin_jax.models.swin import Swin
 from swin_jax.sharding import SWIN_RULES, Partition, Placement, make_mesh, replicated
@@ -19,7 +19,7 @@ def state_shapes(**fields):
     """A TrainState of shapes, with an average: 2 and 4 heads, 8 and 16 channels."""
     model = Swin(num_classes=5, image_size=8, patch_size=2, in_channels=1, embed_dim=8, depths=(1, 1), num_heads=(2, 4),
                  window_size=2, **fields)  # fmt: skip
-    task = Classification(model, optim.adamw(optim.constant(1e-3)), 8, 5, 1, ema_decay=0.9)
+    task = Classification(model, optim.adamw(schedules.constant(1e-3)), 8, 5, 1, ema_decay=0.9)
     return jax.eval_shape(task.init, jax.random.key(0))
 
 

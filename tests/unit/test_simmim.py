@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import optim
+from swin_jax import optim, schedules
 from swin_jax.models import simmim
 from swin_jax.models.swin import Swin
 from swin_jax.ops import mixing, reconstruction
@@ -154,7 +154,7 @@ def test_an_even_window_is_named(window):
 
 
 def task(**options):
-    tx = optim.adamw(optim.constant(5e-3), weight_decay=0.0)
+    tx = optim.adamw(schedules.constant(5e-3), weight_decay=0.0)
     options = dict(channels=1, mean=(0.4,), std=(0.3,)) | options
     return MaskedImageModeling(model(in_channels=options["channels"]), tx, SIZE, **options)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from swin_jax import checkpoint, optim, sharding, stacking
+from swin_jax import checkpoint, optim, schedules, sharding, stacking
 from swin_jax.errors import UserError
 from swin_jax.models import swin
 from swin_jax.names import flatten, unflatten
@@ -22,7 +22,7 @@ def model(scan, **fields):
 
 
 def task(scan, **kwargs):
-    schedule = optim.warmup_cosine(1e-2, 10, warmup_steps=2, warmup_lr=1e-4, min_lr=1e-5)
+    schedule = schedules.warmup_cosine(1e-2, 10, warmup_steps=2, warmup_lr=1e-4, min_lr=1e-5)
     tx = optim.adamw(schedule, layer_scale=DECAY, **kwargs)
     fields = swin.V2 | dict(pretrained_window_sizes=(2, 3))
     return Classification(model(scan, **fields), tx, 32, 3, mixup=0.0, cutmix=0.0, erase_probability=0.0)
@@ -197,7 +197,7 @@ def test_a_checkpoint_of_another_depth_is_still_refused(tmp_path):
     manager = checkpoint.open(tmp_path, keep=1)
     checkpoint.save(manager, state, 0, {})
     checkpoint.finish(manager)
-    other = Classification(model(True, **swin.V2, depths=(1, 6)), optim.adamw(optim.constant(1e-3)), 32, 3)
+    other = Classification(model(True, **swin.V2, depths=(1, 6)), optim.adamw(schedules.constant(1e-3)), 32, 3)
     shapes = jax.eval_shape(other.init, jax.random.key(0))
     places = sharding.Partition().shardings(shapes, sharding.make_mesh())
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places)

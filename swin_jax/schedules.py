@@ -1,0 +1,154 @@
+"""Learning rates as functions of the update.
+
+The peers are timm's schedulers as the official Swin and SimMIM training scripts use them, and mmcv's as those of Video
+Swin do. A schedule is a function `schedule(step, scale=1.0) -> learning rate`, float32 scalar: `step` counts updates
+from 0 and `scale` multiplies the base rate only. With layer-wise decay the layers so share the warm-up and the final
+rate, as in the official fine-tuning of SimMIM.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+
+def constant(base_lr: float) -> Callable:
+    """A learning rate that never changes; returns `schedule(step, scale=1.0)`."""
+
+    def schedule(step, scale=1.0):
+        del step
+        return jnp.float32(base_lr * scale)
+
+    return schedule
+
+
+def warmup_cosine(
+    base_lr: float,
+    total_steps: int,
+    warmup_steps: int = 0,
+    warmup_lr: float = 0.0,
+    min_lr: float = 0.0,
+    warmup_prefix: bool = True,
+    delay: int = 1,
+) -> Callable:
+    """Linear warm-up, then a half cosine down to `min_lr`.
+
+    Args:
+        base_lr: the peak, already scaled to the batch size (as are the two below).
+        total_steps: updates in the run, warm-up included; the rate is `min_lr` from there on.
+        warmup_steps: updates from `warmup_lr` up to `base_lr`; may be 0.
+        warmup_lr: where the warm-up starts.
+        min_lr: where the cosine ends.
+        warmup_prefix: True: the cosine spans the updates after the warm-up. False: it spans the whole run and the
+            warm-up hides its start, so that the rate drops at the join: the form before October 2022, which made the
+            released Swin v1 weights and SimMIM's.
+        delay: 1: the official scripts set the rate of index k after update k, so that update k uses f(max(k - 1, 0));
+            0: update k uses f(k).
+
+    Returns:
+        `schedule(step, scale=1.0)`.
+    """
+    start = warmup_steps if warmup_prefix else 0
+
+    def after(t, peak):
+        progress = jnp.clip((t - start) / max(total_steps - start, 1), 0.0, 1.0)
+        return min_lr + 0.5 * (peak - min_lr) * (1.0 + jnp.cos(math.pi * progress))
+
+    return _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay)
+
+
+def warmup_linear(
+    base_lr: float,
+    total_steps: int,
+    warmup_steps: int = 0,
+    warmup_lr: float = 0.0,
+    min_lr: float = 0.0,
+    delay: int = 1,
+) -> Callable:
+    """Linear warm-up, then a straight line down to `min_lr` at `total_steps`; arguments as in `warmup_cosine`."""
+
+    def after(t, peak):
+        progress = jnp.clip((t - warmup_steps) / max(total_steps - warmup_steps, 1), 0.0, 1.0)
+        return peak + (min_lr - peak) * progress
+
+    return _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay)
+
+
+def warmup_multistep(
+    base_lr: float,
+    milestones: int | tuple[int, ...],
+    gamma: float = 0.1,
+    warmup_steps: int = 0,
+    warmup_lr: float = 0.0,
+    delay: int = 1,
+) -> Callable:
+    """Linear warm-up, then `base_lr` times `gamma` for every milestone reached.
+
+    Args:
+        milestones: updates, counted from the start of the run, at which the rate falls; an int is the only one.
+        gamma: the factor at each of them.
+        base_lr, warmup_steps, warmup_lr, delay: as in `warmup_cosine`.
+
+    Returns:
+        `schedule(step, scale=1.0)`.
+    """
+
+    milestones = (milestones,) if isinstance(milestones, int) else milestones
+
+    def after(t, peak):
+        for milestone in milestones:
+            peak = peak * jnp.where(t >= milestone, gamma, 1.0)
+        return peak
+
+    return _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay)
+
+
+def _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay):
+    """The schedule that rises linearly for `warmup_steps` and is `after(t, peak)` from there on."""
+
+    def schedule(step, scale=1.0):
+        t = jnp.maximum(jnp.asarray(step) - delay, 0).astype(jnp.float32)
+        peak = base_lr * scale
+        rising = warmup_lr + (peak - warmup_lr) * t / max(warmup_steps, 1)
+        return jnp.where(t < warmup_steps, rising, after(t, peak)).astype(jnp.float32)
+
+    return schedule
+
+
+def epoch_cosine(
+    base_lr: float,
+    epochs: int,
+    steps_per_epoch: int,
+    warmup_epochs: float = 2.5,
+    warmup_ratio: float = 0.1,
+    accumulate: int = 1,
+) -> Callable:
+    """A half cosine that falls once an epoch and never reaches 0, under a linear warm-up (mmcv 1.3's CosineAnnealing).
+
+    The warm-up multiplies the epoch's rate by a factor that grows from `warmup_ratio` to 1, counted in micro-batches:
+    an update uses the rate of its last one. Where the warm-up ends inside a micro-batch, the rest of that epoch keeps
+    the rate of the last whole one.
+
+    Args:
+        base_lr: the peak; each `scale` multiplies everything.
+        epochs: the cosine would be 0 at this epoch.
+        steps_per_epoch: updates in an epoch.
+        warmup_epochs: of the warm-up; 0 for none.
+        warmup_ratio: where it starts.
+        accumulate: micro-batches per update.
+
+    Returns:
+        `schedule(step, scale=1.0)`.
+    """
+    length = steps_per_epoch * accumulate
+    end = warmup_epochs * length
+
+    def schedule(step, scale=1.0):
+        done = (jnp.asarray(step, jnp.int32) + 1) * accumulate - 1
+        epoch = done // length
+        rate = base_lr * scale * 0.5 * (1.0 + jnp.cos(math.pi * jnp.minimum(epoch, epochs) / epochs))
+        rising = warmup_ratio + (1.0 - warmup_ratio) * jnp.minimum(done, math.floor(end)) / max(end, 1.0)
+        # An epoch that begins where the warm-up ends is the first without it.
+        return (rate * jnp.where(epoch * length >= end, 1.0, rising)).astype(jnp.float32)
+
+    return schedule
