@@ -1,0 +1,200 @@
+"""Video Swin's test: several clips and crops of every video, all views at once, the mean of their probabilities.
+
+Video Swin (arXiv 2106.13230), section 4.1: 4 clips x 3 crops on Kinetics, 1 x 3 on Something-Something v2. The peer is
+mmaction2's test of `Recognizer3D` with `average_clips='prob'`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swin_jax.data.sources import Selection
+from swin_jax.errors import UserError
+from swin_jax.evals import scores
+from swin_jax.task import Task, TrainState
+
+FUSIONS = ("probability", "score")
+
+
+def fuse(
+    task: Task, state: TrainState, views: jax.Array, frozen: Any, views_at_once: int = 0, fusion: str = "probability"
+) -> jax.Array:
+    """The class probabilities of videos from several views of each.
+
+    Args:
+        task: its `predict` gives the `logits` of `video`.
+        state, frozen: as `predict` takes them.
+        views: (B, V, T, H, W, 3) uint8.
+        views_at_once: of each video, a divisor of V; 0 for all. Fewer need less memory.
+        fusion: 'probability' is the mean of the views' softmax, 'score' the softmax of their mean logits.
+
+    Returns:
+        (B, K) float32.
+    """
+    batch, count, *clip = views.shape
+    at_once = views_at_once or count
+
+    def some(part):  # (B, v, T, H, W, 3)
+        logits = task.predict(state, {"video": part.reshape(-1, *clip)}, frozen)["logits"].astype(jnp.float32)
+        logits = logits.reshape(batch, at_once, -1)
+        return (jax.nn.softmax(logits) if fusion == "probability" else logits).sum(1)
+
+    parts = jnp.moveaxis(views.reshape(batch, count // at_once, at_once, *clip), 1, 0)
+    mean = jax.lax.map(some, parts).sum(0) / count
+    return mean if fusion == "probability" else jax.nn.softmax(mean)
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiView:
+    """Evaluates a classifier of clips on several views of every video.
+
+    Attributes:
+        data: a `data.pipeline.EvalData` with `video` uint8 (B, V, T, H, W, 3) and `label`.
+        views_at_once: of each video; a divisor of V, 0 for all.
+        fusion: 'probability' or 'score', see `fuse`.
+        cache: folder where finished videos are kept, so that a test that was stopped goes on with the next one; '' for
+            none. What is kept belongs to one set of weights and one set of views.
+        save_every: batches between two writes to the cache.
+        progress: shows a bar.
+    """
+
+    data: Any
+    views_at_once: int = 0
+    fusion: str = "probability"
+    cache: str = ""
+    save_every: int = 20
+    progress: bool = True
+
+    def __post_init__(self):
+        if self.fusion not in FUSIONS:
+            raise UserError(f"fusion={self.fusion!r} is none of {FUSIONS}", 2)
+
+    def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
+        """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}.
+
+        The values are 'top1', 'top5' (or fewer classes), 'mean_class' (accuracy averaged over classes) and 'views'.
+        """
+        everywhere = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
+
+        @functools.partial(jax.jit, out_shardings=everywhere)
+        def count(state, batch, frozen):
+            probabilities = fuse(task, state, batch["video"], frozen, self.views_at_once, self.fusion)
+            return probabilities, batch["label"], batch["weight"]
+
+        def run(state: TrainState, frozen: Any) -> dict[str, float]:
+            batch_size = placement.round_up(self.data.batch_size)
+            cache = _Cache(self, _fingerprint(state)) if self.cache else None
+            parts = cache.parts() if cache else []
+            done = _agree(sum(len(label) for _, label in parts))
+            total, shown, rows = len(self.data.source), self.progress and jax.process_index() == 0, []
+            for found in self._progress(self._rest(count, state, frozen, placement, batch_size, done), done, shown):
+                rows.append(found)
+                if cache and len(rows) == self.save_every:
+                    parts.append(cache.add(rows))
+                    rows = []
+            if rows:
+                parts.append(cache.add(rows) if cache else _join(rows))
+            if sum(len(label) for _, label in parts) != total:  # process 0 has the cache and the figures
+                return {}
+            probabilities, label = _join(parts)
+            rank, _ = scores.rank_labels(probabilities, label, np.eye(probabilities.shape[1], dtype=np.float32))
+            found = scores.top_scores(rank, label, probabilities.shape[1])
+            del found["mean_top1_top5"]
+            return found | {"mean_class": found.pop("mean_per_class")}
+
+        return run
+
+    def _rest(self, count, state, frozen, placement, batch_size: int, done: int) -> Iterator[tuple]:
+        """(probabilities, labels) of the videos after the first `done`, a batch at a time."""
+        if done == len(self.data.source):
+            return
+        rest = Selection(self.data.source, tuple(range(done, len(self.data.source))))
+        data, pending = dataclasses.replace(self.data, source=rest), None
+        for batch in data.batches(batch_size, placement.rows(batch_size)):
+            views = batch["video"].shape[1]
+            if self.views_at_once and views % self.views_at_once:
+                raise UserError(f"views_at_once={self.views_at_once} does not divide the {views} views of a video", 2)
+            placed = placement.put({key: batch[key] for key in ("video", "label", "weight")}, batch_size)
+            pending, previous = count(state, placed, frozen), pending
+            if previous is not None:
+                yield _real(*previous)
+        yield _real(*pending)
+
+    def _progress(self, found: Iterator[tuple], done: int, shown: bool) -> Iterator[tuple]:
+        from tqdm import tqdm
+
+        with tqdm(total=len(self.data.source), initial=done, desc="test", unit="video", disable=not shown) as bar:
+            for part in found:
+                yield part
+                bar.update(len(part[1]))
+
+
+class _Cache:
+    """Finished videos in files of (probabilities, label), in order; those of other weights or views are left alone."""
+
+    def __init__(self, eval_: MultiView, weights: str):
+        facts = (weights, _text_of(eval_.data.transform), eval_.fusion, len(eval_.data.source))
+        facts += (eval_.data.source.record_name(0), eval_.data.source.record_name(len(eval_.data.source) - 1))
+        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+        self.folder = pathlib.Path(eval_.cache) / key
+        self.writes = jax.process_index() == 0
+        if self.writes:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        found = []
+        for path in sorted(self.folder.glob("part_*.npz")):
+            with np.load(path) as arrays:
+                found.append((arrays["probabilities"], arrays["label"]))
+        return found
+
+    def add(self, rows: list) -> tuple[np.ndarray, np.ndarray]:
+        probabilities, label = _join(rows)
+        if self.writes:
+            path = self.folder / f"part_{len(list(self.folder.glob('part_*.npz'))):05d}.npz"
+            unfinished = path.with_suffix(".tmp")
+            with open(unfinished, "wb") as file:
+                np.savez(file, probabilities=probabilities, label=label)
+            unfinished.rename(path)
+        return probabilities, label
+
+
+def _text_of(transform: Callable) -> str:
+    """A function and its bound arguments, without the address that `repr` shows."""
+    if isinstance(transform, functools.partial):
+        return f"{_text_of(transform.func)} {transform.args} {sorted(transform.keywords.items())}"
+    return f"{transform.__module__}.{transform.__qualname__}"
+
+
+def _real(probabilities, label, weight) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a batch that are videos and not padding."""
+    real = np.asarray(weight) > 0
+    return np.asarray(probabilities)[real], np.asarray(label)[real]
+
+
+def _join(rows: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
+    return tuple(np.concatenate(column) for column in zip(*rows))
+
+
+def _fingerprint(state: TrainState) -> str:
+    """A short text that differs for other weights."""
+    two = lambda x: jnp.stack([x.sum(), jnp.abs(x).sum()])  # noqa: E731
+    sums = jax.jit(lambda tree: jnp.stack([two(x.astype(jnp.float32)) for x in jax.tree.leaves(tree)]))
+    return hashlib.sha256(np.asarray(sums(state.params)).tobytes()).hexdigest()
+
+
+def _agree(count: int) -> int:
+    """What process 0 found, on every process."""
+    if jax.process_count() == 1:
+        return count
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(count)))
