@@ -22,7 +22,7 @@ from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
 from swin_jax.models.clip import CLIP
 from swin_jax.models.text import TextTransformer
-from swin_jax.ops.mixing import IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.pixels import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.tasks.contrastive import Contrastive
 
 

@@ -12,8 +12,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from swin_jax.pixels import IMAGENET_MEAN, IMAGENET_STD
+
 _TRIES = 10  # timm's number of attempts to find a region that fits
 
 

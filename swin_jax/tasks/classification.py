@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from swin_jax.ops import losses, mixing
+from swin_jax.pixels import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.task import Batch, Metrics, TrainState, gradient_step, step_key
 
 
@@ -44,8 +45,8 @@ class Classification:
     num_classes: int
     channels: int = 3
     seed: int = 0
-    mean: tuple[float, ...] = mixing.IMAGENET_MEAN
-    std: tuple[float, ...] = mixing.IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     label_smoothing: float = 0.1
     erase_probability: float = 0.25
     erase_mode: str = "pixel"

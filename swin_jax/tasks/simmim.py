@@ -15,6 +15,7 @@ import optax
 
 from swin_jax.geometry import stage_grids
 from swin_jax.ops import mixing, reconstruction
+from swin_jax.pixels import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.task import Batch, Metrics, TrainState, gradient_step, step_key
 
 
@@ -40,8 +41,8 @@ class MaskedImageModeling:
     image_size: int | tuple[int, int]
     channels: int = 3
     seed: int = 0
-    mean: tuple[float, ...] = mixing.IMAGENET_MEAN
-    std: tuple[float, ...] = mixing.IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     norm_target: int = 0
     accumulate: int = 1
     ema_decay: float = 0.0

@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from swin_jax.ops import mixing
+from swin_jax.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 # Compiling is what takes the time here, so shapes are few and what may be traced is.
 _random_erase = jax.jit(mixing.random_erase, static_argnames="mode")
@@ -46,7 +47,7 @@ def own_weight(target, mixed):
 @pytest.mark.parametrize("shape", [(2, 4, 5, 3), (2, 3, 4, 5, 3), (4, 5, 3)])
 def test_normalize_is_per_channel(shape):
     image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    expected = (image / 255 - np.array(mixing.IMAGENET_MEAN)) / np.array(mixing.IMAGENET_STD)
+    expected = (image / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
     out = mixing.normalize(jnp.asarray(image))
     np.testing.assert_allclose(out, expected, atol=1e-5)
     assert out.dtype == jnp.float32
