@@ -60,7 +60,7 @@ def main() -> None:
             platform="tpu", topology_name=topology_name, chips_per_host_bounds=bounds
         )
         mesh = sharding.make_mesh(devices=topology.devices)
-        for batch in (32_768, 65_536):
+        for batch in (8_192, 32_768, 65_536):
             cells = []
             for form in FORMS:
                 try:
