@@ -1,27 +1,32 @@
-"""Prediction of a folder of images with a run's checkpoint: predictions.csv and a sheet of pictures."""
+"""Prediction of a folder of images or videos with a run's checkpoint: predictions.csv and a sheet of pictures."""
 
 import csv
-import dataclasses
+import itertools
 import pathlib
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 
 from swin_jax import sharding, sheet
-from swin_jax.data import sources
 from swin_jax.errors import UserError
+from swin_jax.evals import multi_view
 from swin_jax.start import open_trained, outputs, pictures, setup, trained
 
 SHEET = 40  # pictures on the sheet
+STRIP = 6  # frames that stand for a video
+_THREADS = 4
 
 
 def predict(config, workdir: str, images: str, top: int = 5) -> int:
-    """Names every image below a folder, or one image. Images that cannot be read are told and left out.
+    """Names every image or video below a folder, or one file. What cannot be read is told and left out.
 
     Args:
-        config: of the experiment; its `predict` says how images are read.
+        config: of the experiment; its `predict` says how images or videos are read. Of a video it gives several views,
+            whose probabilities are averaged.
         workdir: of a run; its newest checkpoint is used, the average if it keeps one. Without a checkpoint the weights
             of `init_from` are used.
         images: a folder.
@@ -36,27 +41,14 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
     """
     folder = open_trained(config, workdir)
     at, data = setup(config), pictures(config, images)
-    if "logits" not in outputs(at, data):
-        raise UserError(
-            "--predict names classes, and this experiment has none. A model of images and texts searches: "
-            '--index=FOLDER, then --search="some text"',
-            2,
-        )
-    source, unreadable = sources.readable(data.source)
-    for line in unreadable:
-        print(f"left out, cannot be read: {line}", file=sys.stderr, flush=True)
-    if not len(source):
-        raise UserError(f"none of the {len(unreadable)} images in {images} can be read")
-    data = dataclasses.replace(data, source=source)
-    batch_size = at.placement.round_up(data.batch_size)
     with jax.set_mesh(at.placement.mesh):
         state, frozen, meta = trained(config, at, folder)
-        probabilities = _probabilities(at, state, frozen, data, batch_size)
-    names = meta.get("class_names") or [str(i) for i in range(probabilities.shape[-1])]
-    order = np.argsort(-probabilities, axis=-1, kind="stable")[:, : min(top, len(names))]
+        names, probabilities, shown = _predict(at, state, frozen, data)
+    classes = meta.get("class_names") or [str(i) for i in range(probabilities.shape[-1])]
+    order = np.argsort(-probabilities, axis=-1, kind="stable")[:, : min(top, len(classes))]
     rows = [
-        (data.source.record_name(i), [(names[k], float(probabilities[i, k])) for k in ranks])
-        for i, ranks in enumerate(order)
+        (name, [(classes[k], float(probabilities[i, k])) for k in ranks])
+        for i, (name, ranks) in enumerate(zip(names, order))
     ]
     if jax.process_index() == 0:
         with open(folder / "predictions.csv", "w", newline="", errors="surrogateescape") as file:
@@ -65,26 +57,73 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
                 ["image", *(f"{what}_{k + 1}" for k in range(order.shape[1]) for what in ("class", "probability"))]
             )
             writer.writerows([name, *(v for c, p in ranks for v in (c, f"{p:.6f}"))] for name, ranks in rows)
-        sheet.draw(folder / "predictions.png", [_picture(data, i, *row) for i, row in enumerate(rows[:SHEET])])
-        shown = f" (the first {SHEET})" if len(rows) > SHEET else ""
-        print(f"{len(rows)} images: {folder / 'predictions.csv'}, {folder / 'predictions.png'}{shown}", flush=True)
+        strips = dict(columns=2, width=1.2 * STRIP) if shown[0].shape[1] >= 3 * shown[0].shape[0] else {}
+        sheet.draw(folder / "predictions.png", [(x, _title(*row)) for x, row in zip(shown, rows)], **strips)
+        count = f"{len(rows)} {'videos' if strips else 'images'}"
+        limit = f" (the first {SHEET})" if len(rows) > SHEET else ""
+        print(f"{count}: {folder / 'predictions.csv'}, {folder / 'predictions.png'}{limit}", flush=True)
     return 0
 
 
-def _probabilities(at: Any, state: Any, frozen: Any, data: Any, batch_size: int) -> np.ndarray:
-    """Softmax of the logits of every image: (number of images, K) float32, on every process."""
-    everywhere = sharding.replicated(at.placement.mesh)
-    run = jax.jit(
-        lambda *arguments: jax.nn.softmax(at.task.predict(*arguments)["logits"], axis=-1), out_shardings=everywhere
-    )
-    found = []
-    for batch in data.batches(batch_size, at.placement.rows(batch_size)):
-        placed = at.placement.put({"image": batch["image"]}, batch_size)
-        found.append(np.asarray(run(state, placed, frozen)))
-    return np.concatenate(found)[: data.num_examples]
+def _predict(at: Any, state: Any, frozen: Any, data: Any) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
+    """Names of what could be read, their class probabilities (N, K) on every process, and pictures of the first."""
+    batch_size, names, found, shown = at.placement.round_up(data.batch_size), [], [], []
+
+    def probabilities(state, batch, frozen):
+        if "video" in batch:
+            return multi_view.fuse(at.task, state, batch["video"], frozen)
+        return jax.nn.softmax(at.task.predict(state, batch, frozen)["logits"], axis=-1)
+
+    run = jax.jit(probabilities, out_shardings=sharding.replicated(at.placement.mesh))
+    examples = _examples(data)
+    while part := list(itertools.islice(examples, batch_size)):
+        inputs = [{key: array for key, array in example.items() if key in ("image", "video")} for _, example in part]
+        if not names and "logits" not in outputs(at, inputs[0]):
+            raise UserError(
+                "--predict names classes, and this experiment has none. A model of images and texts searches: "
+                '--index=FOLDER, then --search="some text"',
+                2,
+            )
+        rows = [min(row, len(part) - 1) for row in at.placement.rows(batch_size)]
+        batch = {key: np.stack([inputs[row][key] for row in rows]) for key in inputs[0]}
+        found.append(run(state, at.placement.put(batch, batch_size), frozen)[: len(part)])
+        shown += [_picture(example) for example in inputs[: SHEET - len(shown)]]
+        names += [name for name, _ in part]
+    if not names:
+        raise UserError(f"none of the {data.num_examples} files can be read")
+    return names, np.concatenate([np.asarray(x) for x in found]), shown
 
 
-def _picture(data: Any, i: int, name: str, ranks: list) -> tuple[np.ndarray, str]:
-    """An image as the model sees it, with its top classes."""
+def _examples(data: Any) -> Iterator[tuple[str, dict]]:
+    """(name, transformed example) of every record that can be read; the others are told."""
+    from tqdm import tqdm
+
+    def read(index):
+        try:
+            return data.transform(data.source[index])
+        except Exception as error:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
+            return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+    with ThreadPoolExecutor(_THREADS) as pool, tqdm(total=data.num_examples, unit="file", disable=None) as bar:
+        for start in range(0, data.num_examples, data.batch_size):
+            indices = range(start, min(start + data.batch_size, data.num_examples))
+            for index, example in zip(indices, pool.map(read, indices)):
+                bar.update()
+                if isinstance(example, str):
+                    line = f"left out, cannot be read: {data.source.record_name(index)} ({example})"
+                    tqdm.write(line, file=sys.stderr)
+                else:
+                    yield data.source.record_name(index), example
+
+
+def _picture(example: dict) -> np.ndarray:
+    """An image as the model sees it, or a strip of frames of a video's first view."""
+    if "image" in example:
+        return np.asarray(example["image"])
+    clip = example["video"][0]
+    return np.concatenate(clip[np.linspace(0, len(clip) - 1, STRIP).astype(int)], axis=1)
+
+
+def _title(name: str, ranks: list) -> str:
     label = "\n".join(f"{sheet.short(kind)} {probability:.0%}" for kind, probability in ranks[:3])
-    return np.asarray(data.transform(data.source[i])["image"]), f"{sheet.short(pathlib.Path(name).name)}\n{label}"
+    return f"{sheet.short(pathlib.Path(name).name)}\n{label}"

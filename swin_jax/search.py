@@ -108,7 +108,12 @@ def search(config, workdir: str, query: str, top: int = 10) -> int:
 
 
 def _check_features(at: Setup, data: Any) -> None:
-    if "image_features" not in outputs(at, data):
+    try:
+        example = data.transform({"image": np.zeros((64, 64, 3), np.uint8), "label": 0})
+        found = outputs(at, {"image": example["image"]})
+    except KeyError:  # of videos
+        found = set()
+    if "image_features" not in found:
         raise UserError(
             "--index and --search are for models of images and texts; this experiment's gives no image features. "
             "A classifier names images with --predict=FOLDER",

@@ -9,19 +9,27 @@ import numpy as np
 COLUMNS = 8
 
 
-def draw(path: str | os.PathLike, pictures: Sequence[tuple[np.ndarray | None, str]], title: str = "") -> None:
+def draw(
+    path: str | os.PathLike,
+    pictures: Sequence[tuple[np.ndarray | None, str]],
+    title: str = "",
+    columns: int = COLUMNS,
+    width: float = 1.8,
+) -> None:
     """Writes a sheet.
 
     Args:
         path: a picture file.
         pictures: for each the picture, uint8 (H, W), (H, W, 1) or (H, W, 3), None for an empty place, and its text.
         title: above all.
+        columns: pictures beside each other.
+        width: of a picture, in inches.
     """
     from matplotlib.figure import Figure
 
-    columns = min(len(pictures), COLUMNS)
+    columns = min(len(pictures), columns)
     lines = math.ceil(len(pictures) / columns)
-    figure = Figure(figsize=(1.8 * columns, 2.5 * lines + (0.4 if title else 0)), layout="constrained")
+    figure = Figure(figsize=(width * columns, 2.5 * lines + (0.4 if title else 0)), layout="constrained")
     for i, (picture, text) in enumerate(pictures):
         axes = figure.add_subplot(lines, columns, i + 1)
         if picture is not None:

@@ -104,10 +104,12 @@ def pictures(config, images: str) -> Any:
     return configs.build(config.predict)
 
 
-def outputs(at: Setup, data: Any) -> set[str]:
-    """What the task predicts of the images of `pictures`: 'logits' of a classifier, for example."""
-    image = data.transform({"image": np.zeros((64, 64, 3), np.uint8), "label": 0})["image"]
-    batch = {"image": jax.ShapeDtypeStruct((at.placement.batch_divisor, *image.shape), image.dtype)}
+def outputs(at: Setup, example: dict[str, np.ndarray]) -> set[str]:
+    """What the task predicts of an image or of the views of a video: 'logits' of a classifier, for example."""
+    shape = lambda x: x.shape[1:] if x.ndim == 5 else x.shape  # noqa: E731
+    batch = {
+        key: jax.ShapeDtypeStruct((at.placement.batch_divisor, *shape(x)), x.dtype) for key, x in example.items()
+    }
     with jax.set_mesh(at.placement.mesh):
         return set(jax.eval_shape(at.task.predict, at.abstract, batch, at.frozen))
 

@@ -1,4 +1,4 @@
-"""Made-up images that a classifier can learn, with captions too: every experiment runs on them without data."""
+"""Made-up images and videos that a classifier can learn, with captions too: experiments run on them without data."""
 
 import dataclasses
 from typing import Any
@@ -97,3 +97,59 @@ def pairs(
     """
     found = images(image_size, num_classes, num_examples, seed, split)
     return _Pairs(found, found.class_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Video:
+    """Frames in memory, as `data.video` reads them."""
+
+    frames: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def get(self, indices) -> np.ndarray:
+        return self.frames[indices]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Videos:
+    images: _Images
+    num_frames: int
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.images.class_names
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        label, still = index % self.images.num_classes, self.images[index]["image"]
+        turn = 2 * np.pi * label / self.images.num_classes
+        steps = [np.round(2 * i * np.array([np.sin(turn), np.cos(turn)])).astype(int) for i in range(self.num_frames)]
+        frames = np.stack([np.roll(still, step, (0, 1)) for step in steps])
+        return {"video": _Video(frames), "label": label}
+
+    def record_name(self, index: int) -> str:
+        return f"{self.images.record_name(index)} (video)"
+
+
+def videos(
+    image_size: int,
+    num_frames: int = 40,
+    num_classes: int = 10,
+    num_examples: int = 64,
+    seed: int = 0,
+    split: str = "train",
+) -> _Videos:
+    """A source of the images of `images`, each moving in a direction of its class, two pixels a frame.
+
+    Args:
+      image_size, num_classes, num_examples, seed, split: as for images.
+      num_frames: length of every video.
+
+    Returns:
+      The source; `video` has len() and get(indices) -> uint8 (n, image_size, image_size, 3). Raises as images.
+    """
+    return _Videos(images(image_size, num_classes, num_examples, seed, split), num_frames)

@@ -278,17 +278,5 @@ def subset(source: Any, per_class: int, seed: int = 0) -> Selection:
     return Selection(source, tuple(int(index) for index in np.sort(np.concatenate(chosen))))
 
 
-def readable(source: Any) -> tuple[Any, list[str]]:
-    """The readable records of a source, and for each of the others its name and what is wrong; reads all of them."""
-    indices, unreadable = [], []
-    for index in range(len(source)):
-        try:
-            source[index]
-            indices.append(index)
-        except Exception as error:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
-            unreadable.append(f"{source.record_name(index)} ({type(error).__name__}: {' '.join(str(error).split())})")
-    return (Selection(source, tuple(indices)) if unreadable else source), unreadable
-
-
 def _suffixes() -> str:
     return " ".join(IMAGE_SUFFIXES)
