@@ -37,12 +37,13 @@ setuptools.setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "pytest-timeout>=2.3", "resvg-py>=0.5", "ruff>=0.6", "safetensors>=0.4"],
+        "test": ["av>=14", "opencv-python-headless>=4.8", "pytest>=8", "pytest-xdist>=3.5", "pytest-timeout>=2.3", "resvg-py>=0.5", "ruff>=0.6", "safetensors>=0.4"],
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda12]>=0.10"],
         "peers": ["torch>=2.2", "timm>=1.0"],
         "wandb": ["wandb>=0.18"],
         "emoji": ["resvg-py>=0.5"],
+        "video": ["av>=14", "opencv-python-headless>=4.8"],
     },
     entry_points={"console_scripts": ["swin_jax = swin_jax.launch:main"]},
 )

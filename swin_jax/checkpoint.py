@@ -48,6 +48,12 @@ def folder(workdir: pathlib.Path) -> pathlib.Path:
     return pathlib.Path(workdir).absolute() / "checkpoints"
 
 
+def exists(workdir: pathlib.Path) -> bool:
+    """Whether a workdir holds a checkpoint, whole or damaged; a run that died early leaves an empty folder."""
+    directory = folder(workdir)
+    return directory.is_dir() and any(entry.name.isdigit() for entry in directory.iterdir())
+
+
 def _write_checksums(directory: pathlib.Path) -> None:
     for path in directory.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
         (path / _CHECKSUMS).write_text(json.dumps(_checksums(path), indent=1) + "\n")

@@ -150,6 +150,13 @@ def flatten(config) -> dict:
     return leaves
 
 
+def model_changes(config, saved: dict) -> list[str]:
+    """One line for each key of the model that a saved flat config has with another value, FREE ones left out."""
+    new = flatten(config)
+    keys = (key for key in sorted(new) if key.startswith("task.model.") and not FREE.search(key))
+    return [f"{key}: {saved[key]} -> {new[key]}" for key in keys if key in saved and saved[key] != new[key]]
+
+
 def save(config, workdir: pathlib.Path) -> None:
     """Writes the resolved config, as a flat JSON object of dotted keys."""
     temporary = workdir / "config.json.tmp"

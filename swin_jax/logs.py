@@ -325,6 +325,7 @@ def summary(workdir: str | os.PathLike, steps: int, seconds: float, checkpoint: 
     last = {name: value for line in read_metrics(workdir) for name, value in line.items()}
     final = {name: value for name, value in last.items() if name == "train/loss" or name.startswith("eval/")}
     rows = [(name, "not finite" if value is None else f"{value:.4f}") for name, value in sorted(final.items())]
+    rows += [(name, f"{value}") for name, value in sorted(last.items()) if name.startswith("data/")]
     rows += [("metrics", str(metrics_path(workdir))), ("checkpoint", str(checkpoint or "none"))]
     width = max(len(name) for name, _ in rows)
     lines = [f"  {name:<{width}}  {value}" for name, value in rows]

@@ -79,7 +79,7 @@ def open_trained(config, workdir: str) -> pathlib.Path:
         UserError: no checkpoint and no `init_from`, an unusable workdir.
     """
     folder = pathlib.Path(workdir)
-    if not config.init_from.path and not checkpoint.folder(folder).is_dir():
+    if not config.init_from.path and not checkpoint.exists(folder):
         raise UserError(f"no checkpoint in {checkpoint.folder(folder)}: train first, or give --config.init_from.path=")
     make_workdir(folder)
     return folder
@@ -88,6 +88,8 @@ def open_trained(config, workdir: str) -> pathlib.Path:
 def trained(config, at: Setup, folder: pathlib.Path) -> tuple[TrainState, Any, dict]:
     """What to predict with: the newest state, its parameters the average if it keeps one; what is frozen; meta data."""
     state, meta = first_state(config, at, checkpoint.open(folder, write=False), write=False)
+    for line in configs.model_changes(config, meta.get("config", {})):
+        print(f"changed since this model was trained: {line}", file=sys.stderr, flush=True)
     state = state if state.ema is None else state.replace(params=state.ema)
     return state, sharding.put_tree(at.task.load_frozen(), at.frozen), meta
 

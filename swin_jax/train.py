@@ -17,6 +17,10 @@ from swin_jax.start import first_state, make_workdir, setup
 DONE, NON_FINITE, PREEMPTED = 0, 3, 143
 
 
+# Keys of batches that are summed over a run, and the names of the sums.
+COUNTED = {"bad": "bad_records", "truncated": "truncated_texts"}
+
+
 def _due(step: int, every: int) -> bool:
     """Whether something that happens every so many steps does now; 0 is never."""
     return every > 0 and step % every == 0
@@ -30,6 +34,8 @@ class Loop:
         self.at = setup(config)
         self.at.placement.check(config.batch_size)
         accumulate = config.task.get("accumulate", 1)
+        if accumulate < 1:
+            raise UserError(f"accumulate must be at least 1, not {accumulate}", 2)
         if config.batch_size % accumulate:
             raise UserError(f"batch_size {config.batch_size} is not a multiple of accumulate {accumulate}", 2)
         self.at.placement.check(config.batch_size // accumulate, "batch_size / accumulate")
@@ -42,7 +48,7 @@ class Loop:
             self.at.task.train_step, donate_argnums=0, out_shardings=(sharding.of(self.at.abstract), None)
         )
         self.clock = logs.Clock(config.batch_size)
-        self.bad = 0
+        self.counts = dict.fromkeys(COUNTED.values(), 0)
         self.tracing = False
 
     def run(self) -> int:
@@ -53,7 +59,7 @@ class Loop:
         self.state, meta = first_state(self.config, self.at, self.manager, write=total > 0)
         self.frozen = sharding.put_tree(self.at.task.load_frozen(), self.at.frozen)
         start = int(self.state.step)
-        self.bad = meta.get("bad_records", 0)
+        self.counts = {name: meta.get(name, 0) for name in COUNTED.values()}
         facts = header.facts(self.config, self.at.task.describe(), self.at.placement.mesh, self.frozen)
         if lead:
             header.check_frozen(self.workdir, facts)
@@ -98,7 +104,7 @@ class Loop:
                 self.state, metrics = self.train_step(self.state, batch, self.frozen)
                 if pending is not None:
                     self.write(*pending)
-                pending = step, metrics, self.bad
+                pending = step, metrics, dict(self.counts)
                 last, stop = step == total, preemption.reached(step)
                 saves = last or stop or _due(step, self.config.checkpoint.every)
                 if saves or any(_due(step, every) for every, _ in self.evals.values()):
@@ -130,24 +136,25 @@ class Loop:
         return DONE
 
     def next_batch(self, batches) -> dict[str, jax.Array]:
-        """The next batch on the mesh; counts records that could not be read."""
+        """The next batch on the mesh; counts records that could not be read, and texts that were cut."""
         with self.clock.waiting():
             batch = dict(next(batches))
-        self.bad += int(batch["bad"].sum()) if "bad" in batch else 0
-        if self.bad > self.config.max_bad_records:
+        for key in COUNTED.keys() & batch.keys():
+            self.counts[COUNTED[key]] += int(batch[key].sum())
+        if self.counts["bad_records"] > self.config.max_bad_records:
             raise UserError(
-                f"{self.bad} records could not be read and were replaced, more than max_bad_records="
+                f"{self.counts['bad_records']} records could not be read and were replaced, more than max_bad_records="
                 f"{self.config.max_bad_records}; the warnings above name them"
             )
         return self.at.placement.put(batch, self.config.batch_size)
 
-    def write(self, step: int, metrics: dict[str, jax.Array], bad: int) -> None:
-        """Fetches the metrics of a step, checks and logs them; `bad` counts the replaced records up to it."""
+    def write(self, step: int, metrics: dict[str, jax.Array], counts: dict[str, int]) -> None:
+        """Fetches the metrics of a step, checks and logs them; `counts` are the values of `COUNTED` up to it."""
         values = {f"train/{name}": float(value) for name, value in metrics.items()}
         wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
         due = _due(step, self.config.logs.every) or step == self.config.total_steps
         if due or wrong:
-            values |= {"data/bad_records": bad} if bad else {}
+            values |= {f"data/{name}": count for name, count in counts.items() if count}
             values |= self.clock.read(step)
             self.log.write(step, values)
         self.log.progress(step, values if due else None)
@@ -183,7 +190,7 @@ class Loop:
         meta = {
             "step": step,
             "examples_seen": examples_seen,
-            "bad_records": self.bad,
+            **self.counts,
             "class_names": list(getattr(self.data, "class_names", ())),
             "config": configs.flatten(self.config),
         }
@@ -224,7 +231,13 @@ def train(config, workdir: str, allow_change: Sequence[str] = (), profile: tuple
         UserError: whatever the user can mend.
     """
     folder = pathlib.Path(workdir)
-    if config.total_steps <= 0 and not config.init_from.path and not checkpoint.folder(folder).is_dir():
+    if config.get("steps_per_epoch") == 0:
+        raise UserError(
+            f"num_train {config.num_train} is less than batch_size {config.batch_size}, so that an epoch has no step: "
+            f"give --config.batch_size={config.num_train} or less",
+            2,
+        )
+    if config.total_steps <= 0 and not config.init_from.path and not checkpoint.exists(folder):
         raise UserError(f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path=")
     make_workdir(folder)
     for key in allow_change:

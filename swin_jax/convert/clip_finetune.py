@@ -6,8 +6,10 @@ mlfoundations/open_clip.
 
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from swin_jax.convert import clip, clip_resize, finetune, read
+from swin_jax.errors import UserError
 
 VISUAL_ONLY = r"^(text/|logit_)"  # parameters that the weights of an image tower do not have
 
@@ -24,10 +26,14 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
         {'params': ..., 'batch_stats': ... (ResNets)}.
 
     Raises:
-        UserError: an unreadable file or weights that do not fit.
+        UserError: an unreadable file, weights that do not fit, or that were trained with another activation.
     """
     if not isinstance(source, Mapping):
-        return clip.from_official(read(source), model, resize)
+        found = read(source)
+        trained = clip.activation(found, (Path(source).name,), Path(source))
+        _check_activation(model, trained.act if trained.known else model.text.act, f"{source} ({trained.source})")
+        return clip.from_official(found, model, resize)
+    _check_activation(model, (source.get("config") or {}).get("task.model.act", model.text.act), "the workdir's model")
     params = {name: dict(tower) if isinstance(tower, Mapping) else tower for name, tower in source["params"].items()}
     tables = {"positional_embedding": params["text"]["positional_embedding"]}
     rows = 0
@@ -39,6 +45,16 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
     if rows:
         params["visual"]["positional_embedding"] = fitted["visual.positional_embedding"]
     return {"params": params, **{name: source[name] for name in ("batch_stats",) if name in source}}
+
+
+def _check_activation(model, trained: str, what: str) -> None:
+    """The activation leaves no trace in the weights: the wrong one works, a few points worse."""
+    if trained != model.text.act:
+        raise UserError(
+            f"{what} was trained with the activation {trained}, the model has {model.text.act}: give "
+            f"--config.task.model.act={trained}",
+            2,
+        )
 
 
 def pretrained(resize: str | None = None) -> Callable:

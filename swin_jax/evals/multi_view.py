@@ -25,7 +25,13 @@ FUSIONS = ("probability", "score")
 
 
 def fuse(
-    task: Task, state: TrainState, views: jax.Array, frozen: Any, views_at_once: int = 0, fusion: str = "probability"
+    task: Task,
+    state: TrainState,
+    views: jax.Array,
+    frozen: Any,
+    views_at_once: int = 0,
+    fusion: str = "probability",
+    input: str = "video",
 ) -> jax.Array:
     """The class probabilities of videos from several views of each.
 
@@ -35,6 +41,7 @@ def fuse(
         views: (B, V, T, H, W, 3) uint8.
         views_at_once: of each video, a divisor of V; 0 for all. Fewer need less memory.
         fusion: 'probability' is the mean of the views' softmax, 'score' the softmax of their mean logits.
+        input: what `predict` calls a view; 'image' where views are single frames, (B, V, H, W, 3).
 
     Returns:
         (B, K) float32.
@@ -43,7 +50,7 @@ def fuse(
     at_once = views_at_once or count
 
     def some(part):  # (B, v, T, H, W, 3)
-        logits = task.predict(state, {"video": part.reshape(-1, *clip)}, frozen)["logits"].astype(jnp.float32)
+        logits = task.predict(state, {input: part.reshape(-1, *clip)}, frozen)["logits"].astype(jnp.float32)
         logits = logits.reshape(batch, at_once, -1)
         return (jax.nn.softmax(logits) if fusion == "probability" else logits).sum(1)
 
@@ -60,6 +67,7 @@ class MultiView:
         data: a `data.pipeline.EvalData` with `video` uint8 (B, V, T, H, W, 3) and `label`.
         views_at_once: of each video; a divisor of V, 0 for all.
         fusion: 'probability' or 'score', see `fuse`.
+        input: key of the views, 'video' or 'image', see `fuse`.
         cache: folder where finished videos are kept, so that a test that was stopped goes on with the next one; '' for
             none. What is kept belongs to one set of weights and one set of views.
         save_every: batches between two writes to the cache.
@@ -69,6 +77,7 @@ class MultiView:
     data: Any
     views_at_once: int = 0
     fusion: str = "probability"
+    input: str = "video"
     cache: str = ""
     save_every: int = 20
     progress: bool = True
@@ -86,7 +95,7 @@ class MultiView:
 
         @functools.partial(jax.jit, out_shardings=everywhere)
         def count(state, batch, frozen):
-            probabilities = fuse(task, state, batch["video"], frozen, self.views_at_once, self.fusion)
+            probabilities = fuse(task, state, batch[self.input], frozen, self.views_at_once, self.fusion, self.input)
             return probabilities, batch["label"], batch["weight"]
 
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
@@ -119,10 +128,10 @@ class MultiView:
         rest = Selection(self.data.source, tuple(range(done, len(self.data.source))))
         data, pending = dataclasses.replace(self.data, source=rest), None
         for batch in data.batches(batch_size, placement.rows(batch_size)):
-            views = batch["video"].shape[1]
+            views = batch[self.input].shape[1]
             if self.views_at_once and views % self.views_at_once:
                 raise UserError(f"views_at_once={self.views_at_once} does not divide the {views} views of a video", 2)
-            placed = placement.put({key: batch[key] for key in ("video", "label", "weight")}, batch_size)
+            placed = placement.put({key: batch[key] for key in (self.input, "label", "weight")}, batch_size)
             pending, previous = count(state, placed, frozen), pending
             if previous is not None:
                 yield _real(*previous)

@@ -210,11 +210,14 @@ def test_a_truncated_image_in_an_evaluation_is_named(damaged_folder, tmp_path, l
         ("quickstart.py:fake", ("--config.batch_size=12",), 2, "12, which is not a multiple of the 8 batch shards"),
         ("quickstart.py:fake", ("--config.mesh.tensor=3",), 2, "tensor=3 does not fit 8 devices"),
         ("quickstart.py:fake", ("--config.task.accumulate=3",), 2, "batch_size 8 is not a multiple of accumulate 3"),
+        ("quickstart.py:fake", ("--config.task.accumulate=0",), 2, "accumulate must be at least 1, not 0"),
         ("quickstart.py:fake", ("--predict=nowhere",), 1, "train first"),
         ("quickstart.py:fake", ("--config.init_from.path=nowhere",), 2, "neither a workdir"),
         ("quickstart.py:fake", ("--config.total_steps=0",), 1, "nothing to evaluate"),
         ("quickstart.py:fake", ("--config.task.model.embed_dim=17",), 2, "do not divide 17 channels"),
         ("quickstart.py:fake", ("--allow_change=seeed",), 2, "did you mean 'seed'"),
+        ("swin_in1k.py:fake", ("--config.batch_size=0",), 2, "--config.batch_size=0 must be at least 1"),
+        ("swin_in1k.py:fake", ("--config.num_train=4",), 2, "num_train 4 is less than batch_size 8"),
     ],
 )
 def test_one_line_says_what_to_do(config, flags, status, says, tmp_path, launch):
@@ -222,6 +225,13 @@ def test_one_line_says_what_to_do(config, flags, status, says, tmp_path, launch)
     errors = [line for line in err.splitlines() if line.startswith("error:")]
     assert found == status and len(errors) == 1 and says in errors[0], err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("flags", [("--predict=pictures",), ("--config.total_steps=0",)])
+def test_the_folder_of_a_run_that_died_before_its_first_checkpoint_is_no_model(flags, tmp_path, launch):
+    (tmp_path / "checkpoints").mkdir()
+    status, _, err = launch("experiments/quickstart.py:fake", tmp_path, *flags)
+    assert status == 1 and "no checkpoint in" in err
 
 
 def test_a_profile_is_written(tmp_path, launch):

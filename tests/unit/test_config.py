@@ -38,6 +38,14 @@ def scaled(base: float, total_steps: int = 10, note: str | None = None):
 # ---- spec and build ----
 
 
+def test_changes_of_the_model_are_told_but_not_those_of_memory():
+    model = dict(act="gelu", remat="none", dtype="float32")
+    config = ml_collections.ConfigDict(dict(seed=1, task=dict(model=model, x=1)))
+    saved = {**configs.flatten(config), "task.model.act": "quick_gelu", "task.model.remat": "full", "seed": 0}
+    assert configs.model_changes(config, saved) == ["task.model.act: quick_gelu -> gelu"]
+    assert configs.model_changes(config, {}) == []
+
+
 def test_spec_shows_every_default_and_build_makes_the_same_call():
     config = spec(Outer, inner=spec(Inner, width=7))
     assert set(config) == {"fn", "inner", "sizes", "rate"} and config.rate == 0.5

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from swin_jax.convert import clip as convert
-from swin_jax.convert import clip_layouts, clip_resize, read, unpickle
+from swin_jax.convert import clip_finetune, clip_layouts, clip_resize, read, unpickle
 from swin_jax.convert import swin as convert_swin
 from swin_jax.errors import UserError
 from swin_jax.models.clip import CLIP, PRESETS, make_clip
@@ -211,6 +211,21 @@ def test_a_checkpoint_of_another_size_says_in_which_fields():
         one_line(str(error.value))
     with pytest.raises(UserError, match=r"vision_layers is \(1, 2, 1, 1\)"):
         convert.from_official(random_weights(make_clip(**RESNET)), model)
+
+
+def test_starting_from_weights_of_another_activation_is_an_error(tmp_path):
+    model = make_clip(**VIT, act="quick_gelu")
+    weights = random_weights(model)
+    start = clip_finetune.pretrained()
+    np.savez(tmp_path / "laion_small.npz", **weights)
+    with pytest.raises(UserError, match="laion.*gelu, the model has quick_gelu: give --config.task.model.act=gelu"):
+        start(tmp_path / "laion_small.npz", model)
+    start(tmp_path / "laion_small.npz", model.clone(text=model.text.clone(act="gelu")))
+    np.savez(tmp_path / "mine.npz", **weights)  # says nothing of its activation
+    variables = start(tmp_path / "mine.npz", model)
+    with pytest.raises(UserError, match="was trained with the activation gelu"):
+        start({**variables, "config": {"task.model.act": "gelu"}}, model)
+    start({**variables, "config": {"task.model.act": "quick_gelu"}}, model)
 
 
 def test_missing_and_unexpected_keys_are_listed():
