@@ -1,0 +1,321 @@
+"""Clips for video models: which frames, at what size, which crops; uint8 out, normalisation happens on the device.
+
+Paper: Video Swin Transformer (arXiv 2106.13230). Peer: the official repository's pipelines (mmaction 0.15), index by
+index and pixel by pixel. An example comes in as `video`, a Video such as video_decode.Reader, and leaves as an array.
+
+Resizing is OpenCV's INTER_LINEAR on uint8, half-pixel centres and no antialiasing, as in the original. PIL's bilinear,
+which antialiases, differs by up to 21 grey levels. Frames are counted, never timed: there is no resampling to a common
+frame rate. A video that is shorter than the clip starts again (frame number modulo length).
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from swin_jax.data.video_augment import VideoRandAugment
+from swin_jax.data.video_decode import Reader
+from swin_jax.errors import UserError
+
+SAMPLINGS = ("dense", "uniform")
+_CROP_TRIES = 10
+
+
+class Video(Protocol):
+    """Frames that can be asked for by number."""
+
+    def __len__(self) -> int: ...
+
+    def get(self, indices: Sequence[int] | np.ndarray) -> np.ndarray: ...  # uint8 (n, H, W, 3)
+
+
+def video_train_transform(
+    size: int = 224,
+    length: int = 32,
+    stride: int = 2,
+    sampling: str = "dense",
+    short_side: int = 256,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    hflip: float = 0.5,
+    randaugment_ops: int = 0,
+    randaugment_magnitude: int = 7,
+    hidden_flip: bool = True,
+    hidden_crop: bool = True,
+) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
+    """One random clip: resize of the short side, random resized crop, flip, RandAugment, each the same for all frames.
+
+    Kinetics: the defaults. Something-Something V2: sampling='uniform', hflip=0, randaugment_ops=4.
+
+    Args:
+      size: height and width of the result in pixels.
+      length: frames of a clip.
+      stride: every how many frames, for 'dense'.
+      sampling: 'dense' takes `length` frames from a random start on; 'uniform' one of each of `length` equal segments.
+      short_side: what the short side is resized to first, in pixels.
+      scale: range of the crop's share of the area.
+      ratio: range of the crop's width / height.
+      hflip: probability of a flip, beside that of RandAugment.
+      randaugment_ops: operations of RandAugment; 0 for none, nor the hidden flip and crop.
+      randaugment_magnitude: their magnitude, 0 to 30.
+      hidden_flip: see VideoRandAugment.
+      hidden_crop: see VideoRandAugment.
+
+    Returns:
+      transform(example, rng): replaces `video` (a Video) by uint8 (length, size, size, 3). Raises UserError for an
+      unknown sampling; transform raises what the Video raises, UnreadableError where it cannot be decoded.
+    """
+    _check_sampling(sampling)
+    augment = None
+    if randaugment_ops:
+        augment = VideoRandAugment(randaugment_ops, randaugment_magnitude, hidden_flip, hidden_crop)
+    return functools.partial(
+        _train,
+        size=size,
+        indices=functools.partial(_train_indices, length=length, stride=stride, sampling=sampling),
+        short_side=short_side,
+        scale=tuple(scale),
+        ratio=tuple(ratio),
+        hflip=hflip,
+        augment=augment,
+    )
+
+
+def video_eval_transform(
+    size: int = 224, length: int = 32, stride: int = 2, sampling: str = "dense", short_side: int = 256
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """One view: the middle clip, the short side resized, the centre cropped.
+
+    Args:
+      size, length, stride, sampling, short_side: as for video_train_transform.
+
+    Returns:
+      transform(example): replaces `video` (a Video) by uint8 (length, size, size, 3). Raises as video_train_transform,
+      and UserError for a short side less than `size`.
+    """
+    _check_sampling(sampling)
+    _check_short_side(short_side, size)
+    indices = functools.partial(_eval_indices, length=length, stride=stride, sampling=sampling, clips=1)
+    return functools.partial(_eval, size=size, indices=indices, short_side=short_side)
+
+
+def video_views_transform(
+    clips: int = 4,
+    crops: int = 3,
+    size: int = 224,
+    length: int = 32,
+    stride: int = 2,
+    sampling: str = "dense",
+    short_side: int = 0,
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """All views of the test protocol: Kinetics 4 x 3, Something-Something V2 1 x 3 with sampling='uniform'.
+
+    Args:
+      clips: V_t, evenly spread over the video.
+      crops: V_s, along the long side; see crop_offsets.
+      size: height and width of a view in pixels.
+      length, stride, sampling: as for video_train_transform.
+      short_side: what the short side is resized to, in pixels; 0 for `size`, as in the protocol.
+
+    Returns:
+      transform(example): replaces `video` (a Video) by uint8 (crops * clips, length, size, size, 3), views of one crop
+      beside each other. Raises as video_train_transform, and UserError for a short side less than `size`.
+    """
+    _check_sampling(sampling)
+    if sampling == "uniform" and clips != 1:
+        raise UserError(f"uniform sampling covers the whole video with one clip: clips must be 1, not {clips}", 2)
+    if clips < 1 or crops < 1:
+        raise UserError(f"there must be at least one clip and one crop, not {clips} and {crops}", 2)
+    _check_short_side(short_side or size, size)
+    indices = functools.partial(_eval_indices, length=length, stride=stride, sampling=sampling, clips=clips)
+    return functools.partial(_views, size=size, indices=indices, short_side=short_side or size, crops=crops)
+
+
+def dense_train_indices(
+    num_frames: int, rng: np.random.Generator, length: int = 32, stride: int = 2, clips: int = 1
+) -> np.ndarray:
+    """Draws clips of evenly spaced frames.
+
+    Args:
+      num_frames: of the video.
+      rng: decides where the clips start.
+      length: frames of a clip.
+      stride: every how many frames.
+      clips: how many clips; each starts in its own part of the video where that is long enough.
+
+    Returns:
+      int64 (clips, length), modulo num_frames.
+    """
+    span = length * stride  # counts the last stride, too: the last frame taken is start + span - stride
+    starts = num_frames - span + 1
+    part = starts // clips
+    if part > 0:
+        first = part * np.arange(clips) + rng.integers(part, size=clips)
+    elif num_frames > max(clips, span):
+        first = np.sort(rng.integers(starts, size=clips))
+    elif part == 0:
+        first = np.round(np.arange(clips) * (starts / clips)).astype(np.int64)
+    else:
+        first = np.zeros(clips, np.int64)
+    return (first[:, None] + stride * np.arange(length)[None]) % num_frames
+
+
+def dense_test_indices(num_frames: int, length: int = 32, stride: int = 2, clips: int = 1) -> np.ndarray:
+    """Clips in the middle of equal parts of the video; arguments and result as for dense_train_indices."""
+    starts = num_frames - length * stride + 1
+    first = np.zeros(clips, np.int64)
+    if starts > 0:
+        part = starts / clips
+        first = np.floor(np.arange(clips) * part + part / 2).astype(np.int64)
+    return (first[:, None] + stride * np.arange(length)[None]) % num_frames
+
+
+def uniform_train_indices(num_frames: int, rng: np.random.Generator, length: int = 32) -> np.ndarray:
+    """Draws one frame of each of `length` segments, both ends included (SlowFast's rule); int64 (1, length)."""
+    low, high = _segments(num_frames, length)
+    return rng.integers(low, high, endpoint=True)[None]
+
+
+def uniform_test_indices(num_frames: int, length: int = 32) -> np.ndarray:
+    """The middle frame of each of `length` segments, rounded down; int64 (1, length)."""
+    low, high = _segments(num_frames, length)
+    return ((low + high) // 2)[None]
+
+
+def resize_short_side(frame: np.ndarray, short_side: int) -> np.ndarray:
+    """Resizes a frame uint8 (H, W, 3) bilinearly so that its short side is `short_side`; keeps the aspect."""
+    height, width = frame.shape[:2]
+    factor = short_side / min(height, width)
+    return resize(frame, int(height * factor + 0.5), int(width * factor + 0.5))
+
+
+def resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes a frame uint8 (H, W, 3) to (height, width, 3) as cv2.INTER_LINEAR does, without antialiasing."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    return _cv2().resize(frame, (width, height), interpolation=_cv2().INTER_LINEAR)
+
+
+def crop_offsets(long_side: int, size: int, crops: int) -> list[int]:
+    """Where crops begin along the long side.
+
+    Args:
+      long_side: in pixels.
+      size: of a crop in pixels.
+      crops: 1 for the centre; 3 for left, right and middle in the order of the protocol, where with odd slack the
+        right crop ends a pixel before the edge; others evenly from edge to edge (the paper's 5 are not published).
+
+    Returns:
+      `crops` offsets in pixels.
+    """
+    slack = long_side - size
+    if crops == 1:
+        return [slack // 2]
+    if crops == 3:
+        return [0, 2 * (slack // 2), slack // 2]
+    return [slack * crop // (crops - 1) for crop in range(crops)]
+
+
+def random_crop_box(
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Draws the box of a random resized crop; after ten misses the centred square of the short side.
+
+    Args:
+      height: of the frame in pixels.
+      width: of the frame in pixels.
+      scale: range of the box's share of the area.
+      ratio: range of the box's width / height, drawn log-uniformly.
+      rng: decides.
+
+    Returns:
+      (top, left, height, width) in pixels, inside the frame.
+    """
+    areas = height * width * rng.uniform(*scale, size=_CROP_TRIES)
+    aspects = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), size=_CROP_TRIES))
+    for w, h in zip(np.round(np.sqrt(areas * aspects)).astype(int), np.round(np.sqrt(areas / aspects)).astype(int)):
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), int(h), int(w)
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+def _train(example, rng, *, size, indices, short_side, scale, ratio, hflip, augment):
+    chosen = indices(len(example["video"]), rng)[0]
+    frames, rows = _read(example["video"], chosen, short_side)
+    top, left, height, width = random_crop_box(*frames.shape[1:3], scale, ratio, rng)
+    frames = frames[:, top : top + height, left : left + width]
+    clip = np.stack([resize(frame, size, size) for frame in frames])[rows]
+    if rng.random() < hflip:
+        clip = clip[:, :, ::-1]
+    if augment is not None:
+        clip = augment(clip, rng)
+    return {**example, "video": np.ascontiguousarray(clip)}
+
+
+def _eval(example, *, size, indices, short_side):
+    frames, rows = _read(example["video"], indices(len(example["video"]))[0], short_side)
+    top, left = ((side - size) // 2 for side in frames.shape[1:3])
+    return {**example, "video": frames[rows, top : top + size, left : left + size]}
+
+
+def _views(example, *, size, indices, short_side, crops):
+    chosen = indices(len(example["video"]))
+    frames, rows = _read(example["video"], chosen.reshape(-1), short_side)
+    height, width = frames.shape[1:3]
+    tops = crop_offsets(height, size, crops if height > width else 1)
+    lefts = crop_offsets(width, size, crops if height <= width else 1)
+    tops, lefts = np.broadcast_arrays(tops, lefts)
+    views = np.stack([frames[:, top : top + size, left : left + size] for top, left in zip(tops, lefts)])
+    return {**example, "video": views[:, rows].reshape(-1, chosen.shape[1], size, size, 3)}
+
+
+def _read(video: Video, indices: np.ndarray, short_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """The different frames among `indices`, resized, and for each index its row of them."""
+    fit = functools.partial(resize_short_side, short_side=short_side)
+    unique, rows = np.unique(indices, return_inverse=True)
+    if isinstance(video, Reader):
+        with video:
+            return video.get(unique, fit), rows
+    return np.stack([fit(frame) for frame in video.get(unique)]), rows
+
+
+def _train_indices(num_frames, rng, *, length, stride, sampling):
+    if sampling == "uniform":
+        return uniform_train_indices(num_frames, rng, length)
+    return dense_train_indices(num_frames, rng, length, stride)
+
+
+def _eval_indices(num_frames, *, length, stride, sampling, clips):
+    if sampling == "uniform":
+        return uniform_test_indices(num_frames, length)
+    return dense_test_indices(num_frames, length, stride, clips)
+
+
+def _segments(num_frames: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and last frame of equal segments; halves are rounded to even."""
+    bounds = np.round((num_frames - 1) / length * np.arange(length + 1)).astype(np.int64)
+    return bounds[:-1], bounds[1:]
+
+
+def _check_sampling(sampling: str) -> None:
+    if sampling not in SAMPLINGS:
+        raise UserError(f"sampling {sampling!r} is not known: use one of {', '.join(SAMPLINGS)}", 2)
+
+
+def _check_short_side(short_side: int, size: int) -> None:
+    if short_side < size:
+        raise UserError(f"short_side must be at least the size of a view, {size}, not {short_side}", 2)
+
+
+@functools.cache
+def _cv2():
+    """OpenCV, in one thread: loader processes and threads are the parallelism."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise UserError("frames are resized with OpenCV: pip install opencv-python-headless") from error
+    cv2.setNumThreads(0)
+    return cv2

@@ -1,0 +1,177 @@
+"""Opens video files and learns from packet headers alone which frames they hold and where decoding can start.
+
+Container headers are not believed: `nb_frames` and duration times rate are estimates in many formats. The number of
+frames is the number of video packets that a demuxer delivers and does not mark as outside of the edit list, which
+takes about 4 us a packet and decodes nothing. Where packets cannot tell (see read_index) frames must be decoded to be
+counted. Uses PyAV (`pip install av`), which brings FFmpeg.
+"""
+
+import contextlib
+import dataclasses
+import io
+import os
+
+import numpy as np
+
+from swin_jax.errors import UnreadableError, UserError
+
+# One packet gives exactly one frame. VP8 has hidden frames, MPEG-4 in AVI packs two frames into one packet.
+_ONE_FRAME_A_PACKET = ("av1", "h264", "hevc", "mjpeg", "vp9")
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_HEAD_BYTES = 4096
+_SAME_RATE = 0.05  # share by which the time between two frames may differ from the usual one
+
+
+@dataclasses.dataclass(frozen=True)
+class PacketIndex:
+    """Where the frames of a video lie.
+
+    Attributes:
+      pts: int64 (P,), time of display of every packet in decoding order, in the stream's time base; no two are equal.
+      seek: int64 (P,), the time by which a demuxer finds the packet.
+      keys: int64 (K,), packets at which decoding can start; their pts increase.
+      frames: int64 (N,), the packet of each frame in the order of display.
+    """
+
+    pts: np.ndarray
+    seek: np.ndarray
+    keys: np.ndarray
+    frames: np.ndarray
+
+    def starts(self, packets: np.ndarray) -> np.ndarray:
+        """The key packets from which packets (n,) must be decoded: the last that is not displayed later, (n,)."""
+        return self.keys[np.searchsorted(self.pts[self.keys], self.pts[packets], side="right") - 1]
+
+
+@contextlib.contextmanager
+def unreadable_errors():
+    """Turns what PyAV and the file system raise into UnreadableError."""
+    import av
+
+    try:
+        yield
+    except (av.error.FFmpegError, OSError) as error:
+        raise UnreadableError(f"cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
+
+
+def open_video(file: str | os.PathLike | bytes):
+    """Opens a file for decoding in one thread: loader processes and threads are the parallelism.
+
+    Args:
+      file: its path, or its encoded bytes.
+
+    Returns:
+      (container, video stream) of PyAV; close the container. Raises UnreadableError where the file is missing, is not
+      a video, has no video stream (a cover picture is none), or ends before its last frame; UserError where PyAV is not
+      installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise UserError("video files are read with PyAV: pip install av opencv-python-headless") from error
+    try:
+        container = av.open(io.BytesIO(file) if isinstance(file, bytes) else os.fspath(file))
+    except av.error.InvalidDataError as error:
+        raise UnreadableError("not a video file, or cut off before its index") from error
+    except av.error.EOFError as error:
+        raise UnreadableError("ends before its first frame") from error
+    except (av.error.FFmpegError, OSError) as error:
+        raise UnreadableError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        with unreadable_errors():
+            stream = _video_stream(container)
+            _check_whole(container, stream, file)
+        stream.codec_context.thread_count = 1
+        stream.codec_context.thread_type = "NONE"
+        return container, stream
+    except BaseException:
+        container.close()
+        raise
+
+
+def read_index(container, stream) -> PacketIndex | None:
+    """Reads the headers of all packets.
+
+    Args:
+      container: just opened.
+      stream: its video stream.
+
+    Returns:
+      The index, or None where packets do not tell the frames: a codec whose packets may hold no frame or two, packets
+      without or with equal times, damaged ones, or a start that cannot be decoded (cut without re-encoding).
+    """
+    found = []
+    for packet in container.demux(stream):
+        if packet.size or packet.pts is not None:  # the last one only flushes the decoder
+            found.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard, packet.is_corrupt))
+    if not found:
+        raise UnreadableError("the video has no frames")
+    if stream.codec_context.name not in _ONE_FRAME_A_PACKET or any(row[0] is None or row[4] for row in found):
+        return None
+    pts = np.array([row[0] for row in found], np.int64)
+    seek = np.array([row[0] if row[1] is None else row[1] for row in found], np.int64)
+    keys = np.flatnonzero([row[2] for row in found])
+    shown = np.flatnonzero([not row[3] for row in found])
+    if len(np.unique(pts)) < len(pts) or not len(keys) or (np.diff(pts[keys]) < 0).any():
+        return None
+    if (pts[shown] < pts[keys[0]]).any():
+        return None
+    return PacketIndex(pts, seek, keys, shown[np.argsort(pts[shown])])
+
+
+def is_variable(times: np.ndarray) -> bool:
+    """Whether times of display (n,), ascending and in ticks, are unevenly spaced by more than 5 % and a tick."""
+    if len(times) < 3:
+        return False
+    gaps = np.diff(times)
+    usual = np.median(gaps)
+    return bool((np.abs(gaps - usual) > max(_SAME_RATE * usual, 1)).any())
+
+
+def _video_stream(container):
+    import av
+
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not streams:
+        kinds = sorted({stream.type for stream in container.streams})
+        raise UnreadableError(f"has no video stream{', only ' if kinds else ''}{' and '.join(kinds)}")
+    if streams[0].codec_context is None:
+        raise UnreadableError("its video codec is not known to FFmpeg")
+    return streams[0]
+
+
+def _check_whole(container, stream, file) -> None:
+    """Raises UnreadableError where the container says that the file should be longer than it is."""
+    if "mp4" in container.format.name.split(","):
+        needed = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    else:
+        needed = _declared_size(file[:_HEAD_BYTES] if isinstance(file, bytes) else _head(file))
+    if container.size > 0 and needed > container.size:
+        raise UnreadableError(f"truncated: {container.size} bytes of at least {needed}")
+
+
+def _head(path: str | os.PathLike) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_HEAD_BYTES)
+
+
+def _declared_size(head: bytes) -> int:
+    """The size in bytes that the first bytes of a Matroska, WebM or AVI file tell; 0 for others and for streams."""
+    if head.startswith(b"RIFF"):
+        return int.from_bytes(head[4:8], "little") + 8
+    if not head.startswith(_EBML):
+        return 0
+    size, after = _ebml_size(head, len(_EBML))
+    start = after + (size or 0)
+    if head[start : start + len(_SEGMENT)] != _SEGMENT:
+        return 0
+    size, after = _ebml_size(head, start + len(_SEGMENT))
+    return 0 if size is None else after + size
+
+
+def _ebml_size(head: bytes, position: int) -> tuple[int | None, int]:
+    """Reads a size of variable length: (bytes or None for unknown, position behind it)."""
+    width = 9 - head[position].bit_length() if position < len(head) and head[position] else 8
+    value = int.from_bytes(head[position : position + width], "big") & ((1 << 7 * width) - 1)
+    return (None if value == (1 << 7 * width) - 1 else value), position + width

@@ -1,0 +1,215 @@
+"""Random access to the frames of a video file: seeks to the right key frame and decodes only what is needed.
+
+The frames equal those of decoding the whole file in order, also with a variable frame rate, B-frames, open groups of
+pictures and edit lists: a frame is found by its time of display, which the packets tell before anything is decoded.
+Three things save time. Decoding starts at the last key frame before a wanted frame and stops at the last wanted one;
+H.264 frames that are neither wanted nor referred to by others are not decoded; only wanted frames are converted to RGB.
+Peer: a full decode with PyAV, whose pixels equal those of decord and OpenCV.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from swin_jax.data import video_container
+from swin_jax.errors import UnreadableError
+
+_SEEK_PAYS = 8  # packets; fewer are decoded through
+# The standard forbids that any frame refers to these; the like of HEVC and VP9 may be referred to or adapt the coder.
+_SKIPS_UNREFERENCED = ("h264",)
+
+
+class Reader:
+    """The frames of one video; opens its file when first used, and pickles without it."""
+
+    def __init__(self, file: str | os.PathLike | bytes, rotate: bool = True):
+        """Makes a reader.
+
+        Args:
+          file: path of a video file, or its encoded bytes.
+          rotate: turns frames as the file's rotation metadata say (phones store upright films lying), as OpenCV does.
+        """
+        self._file, self._rotate = file, rotate
+        self._container = None
+        self._times = None  # of display of each frame
+
+    def __reduce__(self):
+        return Reader, (self._file, self._rotate)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; the next use opens it again."""
+        if self._container is not None:
+            self._container.close()
+        self._container = None
+
+    def __len__(self) -> int:
+        """Frames that a full decode gives. Raises UnreadableError where the file is no video, truncated or empty."""
+        self._open()
+        return len(self._times)
+
+    @property
+    def variable_frame_rate(self) -> bool:
+        """Whether frames are unevenly spaced in time; they are counted as they come."""
+        self._open()
+        return video_container.is_variable(self._times)
+
+    def get(
+        self, indices: Sequence[int] | np.ndarray, fit: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Decodes frames.
+
+        Args:
+          indices: n frame numbers from 0 to len - 1, in any order, possibly repeated; n is at least 1.
+          fit: applied to every frame (H, W, 3) as it is decoded, for example a resize; large frames then never lie in
+            memory together. It must give equal shapes and may not keep its argument.
+
+        Returns:
+          RGB uint8 (n, H, W, 3), or what `fit` made of it. Raises IndexError for an index outside, UnreadableError
+          where a frame cannot be decoded.
+        """
+        indices = np.asarray(indices, np.int64).reshape(-1)
+        count = len(self)
+        if not len(indices) or indices.min() < 0 or indices.max() >= count:
+            raise IndexError(f"frame numbers must be 0 to {count - 1}, got {indices.tolist()}")
+        wanted, rows = np.unique(indices, return_inverse=True)
+        names = wanted if self._index is None else self._times[wanted]
+        frames = _Frames(names, fit, self._rotate)
+        if self._index is not None:
+            self._decode_by_seeking(wanted, frames)
+        if frames.missing:
+            self._decode_in_order(frames)
+        if frames.missing:
+            raise UnreadableError(f"{frames.missing} of {len(wanted)} frames cannot be decoded: the file is damaged")
+        return frames.pixels if np.array_equal(wanted, indices) else frames.pixels[rows]
+
+    def count_by_decoding(self) -> int:
+        """Decodes the whole file and counts its frames; for checks. Raises UnreadableError where it is damaged."""
+        return len(self._decoded_times())
+
+    def _open(self) -> None:
+        if self._container is not None:
+            return
+        self._container, self._stream = video_container.open_video(self._file)
+        try:
+            if self._times is None:
+                self._find_frames()
+        except BaseException:
+            self.close()
+            raise
+
+    def _find_frames(self) -> None:
+        with video_container.unreadable_errors():
+            self._index = video_container.read_index(self._container, self._stream)
+        times = self._decoded_times() if self._index is None else self._index.pts[self._index.frames]
+        if not len(times):
+            raise UnreadableError("the video has no frames")
+        self._times = times
+
+    def _rewind(self) -> None:
+        """Opens the file anew: not every format can seek to its start."""
+        self.close()
+        self._container, self._stream = video_container.open_video(self._file)
+
+    def _decoded_times(self) -> np.ndarray:
+        self._rewind()
+        with video_container.unreadable_errors():
+            found = []
+            for frame in self._container.decode(self._stream):
+                if frame.is_corrupt:
+                    raise UnreadableError("a frame is damaged")
+                found.append((frame.pts or 0, frame.width, frame.height))
+        if len({(width, height) for _, width, height in found}) > 1:
+            raise UnreadableError("the size of frames changes")
+        return np.array([time for time, _, _ in found], np.int64)
+
+    def _decode_in_order(self, frames: "_Frames") -> None:
+        self._rewind()
+        with video_container.unreadable_errors():
+            for number, frame in enumerate(self._container.decode(self._stream)):
+                frames.put(number if self._index is None else frame.pts, frame)
+                if not frames.missing:
+                    break
+
+    def _decode_by_seeking(self, wanted: np.ndarray, frames: "_Frames") -> None:
+        """Decodes what it can; `frames` knows what is missing."""
+        import av
+
+        packets = self._index.frames[wanted]
+        starts = self._index.starts(packets).tolist()
+        needed = set(packets.tolist())
+        stretches = []  # [first, last] packet, inclusive; B-frames make `packets` go up and down
+        for start, packet in zip(starts, packets.tolist()):
+            if stretches and start <= stretches[-1][1] + _SEEK_PAYS:
+                stretches[-1][1] = max(stretches[-1][1], packet)
+            else:
+                stretches.append([start, packet])
+        try:
+            for first, last in stretches:
+                self._decode_stretch(first, last, needed, frames)
+        except (av.error.FFmpegError, UnreadableError):
+            return
+        finally:
+            self._stream.codec_context.skip_frame = "DEFAULT"
+
+    def _decode_stretch(self, first: int, last: int, needed: set[int], frames: "_Frames") -> None:
+        """Decodes packets `first` (a key packet) to `last`, sparing unneeded ones to which no other refers."""
+        context, pts = self._stream.codec_context, self._index.pts
+        spare = "NONREF" if context.name in _SKIPS_UNREFERENCED else "DEFAULT"
+        self._container.seek(int(self._index.seek[first]), stream=self._stream)  # flushes the decoder, too
+        packets = self._container.demux(self._stream)
+        packets = itertools.dropwhile(lambda packet: packet.pts != pts[first], packets)
+        for position, packet in zip(range(first, last + 1), packets):
+            if packet.pts != pts[position]:
+                return  # the demuxer went elsewhere
+            context.skip_frame = "DEFAULT" if position in needed else spare
+            for frame in packet.decode():
+                frames.put(frame.pts, frame)
+        for frame in context.decode(None):
+            frames.put(frame.pts, frame)
+
+
+class _Frames:
+    """The rows of the result, filled in any order; the array is made when the first frame tells its size."""
+
+    def __init__(self, names: np.ndarray, fit: Callable | None, rotate: bool):
+        """`names` (n,): by what put() knows the frame of each row."""
+        from av.video.reformatter import VideoReformatter
+
+        self._row = {name: row for row, name in enumerate(names.tolist())}
+        self._count, self._fit, self._rotate = len(names), fit, rotate
+        self._reformatter = VideoReformatter()  # keeps the conversion's tables, which cost as much as a conversion
+        self.pixels = None
+
+    @property
+    def missing(self) -> int:
+        """How many frames are still to come."""
+        return len(self._row)
+
+    def put(self, name: int, frame) -> None:
+        """Copies the frame to its row if it is wanted."""
+        if frame.is_corrupt:  # in part invented by the decoder; unwanted ones count, because later frames refer to them
+            raise UnreadableError("a frame is damaged")
+        row = self._row.pop(name, None)
+        if row is None:
+            return
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        plane = rgb.planes[0]
+        pixels = np.frombuffer(plane, np.uint8).reshape(rgb.height, plane.line_size)
+        pixels = pixels[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
+        if self._rotate and frame.rotation:
+            pixels = np.rot90(pixels, round(frame.rotation / 90))
+        if self._fit is not None:
+            pixels = self._fit(pixels)
+        if self.pixels is None:
+            self.pixels = np.empty((self._count, *pixels.shape), pixels.dtype)
+        if pixels.shape != self.pixels.shape[1:]:
+            raise UnreadableError(f"the size of frames changes from {self.pixels.shape[1:3]} to {pixels.shape[:2]}")
+        self.pixels[row] = pixels

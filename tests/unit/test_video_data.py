@@ -1,0 +1,377 @@
+"""Clips: the frame indices, sizes and crops of the published protocol, and batches that survive unreadable videos."""
+
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+
+from swin_jax.data import video
+from swin_jax.data.pipeline import EvalData, TrainData
+from swin_jax.data.video_decode import Reader
+from swin_jax.data.video_sources import video_folder
+from swin_jax.errors import UnreadableError, UserError
+from tests.unit import video_files
+
+# Published worked examples: mmaction's test sampling, 32 frames, stride 2.
+DENSE_STARTS = {
+    300: ([29, 88, 148, 207], 118),
+    250: ([23, 70, 116, 163], 93),
+    100: ([4, 13, 23, 32], 18),
+    64: ([0, 0, 0, 0], 0),
+    63: ([0, 0, 0, 0], 0),
+    40: ([0, 0, 0, 0], 0),
+}
+UNIFORM = {
+    32: [*range(16), *range(16, 31)],
+    48: [0, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18, 20, 21, 23, 24, 25, 27, 28, 30, 31, 33, 34, 36, 37, 39, 40, 42]
+    + [43, 45, 46],
+    20: [
+        0,
+        1,
+        1,
+        2,
+        2,
+        3,
+        4,
+        4,
+        5,
+        5,
+        6,
+        7,
+        7,
+        8,
+        8,
+        9,
+        10,
+        10,
+        11,
+        11,
+        12,
+        12,
+        13,
+        14,
+        14,
+        15,
+        15,
+        16,
+        17,
+        17,
+        18,
+        18,
+    ],
+}
+UNIFORM[32].insert(16, 16)  # 0, 1, ..., 15, 16, 16, 17, ..., 30
+
+
+class Frames:
+    """A video in memory."""
+
+    def __init__(self, frames):
+        self.frames = frames
+
+    def __len__(self):
+        return len(self.frames)
+
+    def get(self, indices):
+        return self.frames[indices]
+
+
+class Broken(Frames):
+    def get(self, indices):
+        raise UnreadableError("damaged")
+
+
+def numbered(count, height=20, width=30):
+    """A video whose every pixel is the number of its frame."""
+    return Frames(np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, height, width, 3)))
+
+
+def noise(count=12, height=48, width=70, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("num_frames", DENSE_STARTS)
+def test_dense_test_indices_are_the_published_ones(num_frames):
+    four, one = DENSE_STARTS[num_frames]
+    for starts, clips in ((four, 4), ([one], 1)):
+        expected = (np.array(starts)[:, None] + 2 * np.arange(32)) % num_frames
+        np.testing.assert_array_equal(video.dense_test_indices(num_frames, clips=clips), expected)
+
+
+def test_a_short_video_starts_again():
+    np.testing.assert_array_equal(video.dense_test_indices(40)[0], [*range(0, 40, 2), *range(0, 24, 2)])
+    np.testing.assert_array_equal(video.dense_test_indices(1), np.zeros((1, 32)))
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(video.dense_train_indices(40, rng)[0], [*range(0, 40, 2), *range(0, 24, 2)])
+
+
+@pytest.mark.parametrize("num_frames", UNIFORM)
+def test_uniform_test_indices_are_the_published_ones(num_frames):
+    np.testing.assert_array_equal(video.uniform_test_indices(num_frames), [UNIFORM[num_frames]])
+
+
+def test_uniform_indices_of_one_frame():
+    assert not video.uniform_test_indices(1).any()
+    assert not video.uniform_train_indices(1, np.random.default_rng(0)).any()
+
+
+def test_dense_training_draws_every_start_equally():
+    rng = np.random.default_rng(0)
+    clips = np.stack([video.dense_train_indices(70, rng)[0] for _ in range(2000)])
+    assert (np.diff(clips, axis=1) == 2).all()
+    starts, counts = np.unique(clips[:, 0], return_counts=True)
+    assert starts.tolist() == list(range(7))  # the span of 64 counts the last stride: 70 - 64 is the last start
+    assert counts.min() > 0.8 * 2000 / 7
+
+
+def test_dense_training_with_several_clips():
+    rng = np.random.default_rng(0)
+    starts = np.stack([video.dense_train_indices(300, rng, clips=3)[:, 0] for _ in range(500)])
+    part = (300 - 63) // 3
+    assert (starts // part == [0, 1, 2]).all() and starts.min() == 0 and starts.max() == 3 * part - 1
+    crowded = np.stack([video.dense_train_indices(66, rng, clips=8)[:, 0] for _ in range(100)])
+    assert (np.diff(crowded, axis=1) >= 0).all() and set(crowded.ravel()) == {0, 1, 2}
+    spread = video.dense_train_indices(7, rng, length=2, stride=1, clips=8)[:, 0]
+    np.testing.assert_array_equal(spread, np.round(np.arange(8) * 6 / 8))
+    assert not video.dense_train_indices(20, rng, clips=3)[:, 0].any()
+
+
+def test_uniform_training_stays_in_its_segments_and_reaches_both_ends():
+    rng = np.random.default_rng(0)
+    drawn = np.stack([video.uniform_train_indices(97, rng)[0] for _ in range(400)])
+    low, high = 3 * np.arange(32), 3 * np.arange(1, 33)
+    np.testing.assert_array_equal(drawn.min(0), low)
+    np.testing.assert_array_equal(drawn.max(0), high)
+
+
+@pytest.mark.parametrize(
+    "height, width, short_side, expected",
+    [
+        (240, 320, 256, (256, 341)),
+        (320, 240, 256, (341, 256)),
+        (256, 340, 224, (224, 298)),
+        (90, 91, 60, (60, 61)),
+        (91, 90, 60, (61, 60)),
+    ],
+)
+def test_the_short_side_is_resized_as_opencv_does(height, width, short_side, expected):
+    frame = noise(1, height, width)[0]
+    resized = video.resize_short_side(frame, short_side)
+    assert resized.shape == (*expected, 3)
+    np.testing.assert_array_equal(resized, cv2.resize(frame, expected[::-1], interpolation=cv2.INTER_LINEAR))
+
+
+def test_resizing_is_half_pixel_bilinear_without_antialiasing():
+    frame = cv2.GaussianBlur(noise(1, 40, 60)[0], (0, 0), 2)
+    resized = video.resize(frame, 17, 23)
+    rows, columns = (np.arange(17) + 0.5) * 40 / 17 - 0.5, (np.arange(23) + 0.5) * 60 / 23 - 0.5
+    top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
+    down, right = (rows - top)[:, None, None], (columns - left)[None, :, None]
+    at = lambda y, x: frame[np.ix_(top + y, left + x)].astype(float)  # noqa: E731
+    expected = (at(0, 0) * (1 - right) + at(0, 1) * right) * (1 - down)
+    expected += (at(1, 0) * (1 - right) + at(1, 1) * right) * down
+    assert np.abs(resized - np.round(expected)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "long_side, size, crops, expected",
+    [
+        (298, 224, 3, [0, 74, 37]),
+        (299, 224, 3, [0, 74, 37]),  # the right crop is a pixel short of the edge
+        (224, 224, 3, [0, 0, 0]),
+        (341, 224, 1, [58]),
+        (300, 224, 5, [0, 19, 38, 57, 76]),
+    ],
+)
+def test_crop_offsets(long_side, size, crops, expected):
+    assert video.crop_offsets(long_side, size, crops) == expected
+
+
+def test_random_crop_boxes_have_the_asked_area_and_aspect():
+    rng = np.random.default_rng(0)
+    boxes = np.array([video.random_crop_box(256, 340, (0.08, 1.0), (3 / 4, 4 / 3), rng) for _ in range(2000)])
+    top, left, height, width = boxes.T
+    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 256).all() and (left + width <= 340).all()
+    share, aspect = height * width / (256 * 340), width / height
+    assert share.min() > 0.078 and share.max() > 0.85 and 0.4 < share.mean() < 0.55
+    assert aspect.min() > 0.72 and aspect.max() < 1.36
+    assert abs(np.log(aspect[share < 0.3]).mean()) < 0.02  # not all of the larger ones fit
+    assert (top + height == 256).any() and (left + width == 340).any() and (top == 0).any()
+
+
+def test_a_box_that_never_fits_is_the_centred_square():
+    rng = np.random.default_rng(0)
+    assert video.random_crop_box(20, 100, (0.9, 1.0), (3 / 4, 4 / 3), rng) == (0, 40, 20, 20)
+
+
+def test_the_training_crop_and_flip_are_shared_by_all_frames():
+    """A video of equal frames stays one, whatever is drawn."""
+    frame = noise(1)[0]
+    still = Frames(np.stack([frame] * 12))
+    transform = video.video_train_transform(size=16, length=4, stride=2, short_side=32)
+    clips = [transform({"video": still, "label": 1}, np.random.default_rng(seed))["video"] for seed in range(20)]
+    for clip in clips:
+        assert clip.shape == (4, 16, 16, 3) and clip.dtype == np.uint8 and clip.flags.c_contiguous
+        assert (clip == clip[:1]).all()
+    assert len({clip.tobytes() for clip in clips}) == 20
+
+
+def test_training_without_chance_is_two_resizes():
+    frames = noise()
+    transform = video.video_train_transform(16, 3, 4, short_side=32, scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=1.0)
+    clip = transform({"video": Frames(frames)}, np.random.default_rng(0))["video"]
+    for frame, result in zip(frames[[0, 4, 8]], clip):  # 12 frames are the span: only start 0
+        resized = cv2.resize(frame, (47, 32))
+        square = np.ascontiguousarray(resized[:, 7:39])  # a square of the full area never fits: the centred one
+        np.testing.assert_array_equal(result, cv2.resize(square, (16, 16))[:, ::-1])
+
+
+def test_the_flip_has_its_probability():
+    ramp = Frames(np.broadcast_to(np.arange(48, dtype=np.uint8)[:, None], (4, 48, 48, 3)))
+
+    def flipped(hflip):
+        transform = video.video_train_transform(8, 2, 1, short_side=48, hflip=hflip)
+        clips = (transform({"video": ramp}, np.random.default_rng(seed))["video"] for seed in range(200))
+        return sum(clip[0, 0, 0, 0] > clip[0, 0, -1, 0] for clip in clips)
+
+    assert flipped(0.0) == 0 and flipped(1.0) == 200 and 70 < flipped(0.5) < 130
+
+
+def test_the_evaluation_view_is_the_middle_clip_and_the_centre():
+    frames = noise(20)
+    example = video.video_eval_transform(size=24, length=4, stride=2, short_side=32)({"video": Frames(frames)})
+    indices = video.dense_test_indices(20, 4, 2)[0]
+    expected = [cv2.resize(frames[index], (47, 32))[4:28, 11:35] for index in indices]
+    np.testing.assert_array_equal(example["video"], expected)
+
+
+def test_views_come_crop_by_crop_and_clip_by_clip():
+    clips = video.video_views_transform(clips=4, crops=3, size=20, length=8, stride=2)({"video": numbered(60)})["video"]
+    assert clips.shape == (12, 8, 20, 20, 3)
+    expected = video.dense_test_indices(60, 8, 2, 4)
+    np.testing.assert_array_equal(clips[:, :, 0, 0, 0], np.tile(expected, (3, 1)))
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_views_are_the_three_crops_along_the_long_side(tall):
+    frames = noise(8, 20, 33)
+    frames = np.ascontiguousarray(frames.transpose(0, 2, 1, 3)) if tall else frames
+    transform = video.video_views_transform(clips=1, crops=3, size=20, length=4, sampling="uniform")
+    views = transform({"video": Frames(frames)})["video"]
+    chosen = frames[video.uniform_test_indices(8, 4)[0]]
+    chosen = chosen.transpose(0, 2, 1, 3) if tall else chosen
+    for view, left in zip(views.transpose(0, 1, 3, 2, 4) if tall else views, (0, 12, 6)):
+        np.testing.assert_array_equal(view, chosen[:, :, left : left + 20])
+
+
+def test_views_of_a_larger_short_side_are_centred_across_it():
+    frames = noise(4, 24, 40)
+    transform = video.video_views_transform(clips=1, crops=3, size=20, length=2, stride=1, short_side=24)
+    views = transform({"video": Frames(frames)})["video"]
+    np.testing.assert_array_equal(views[:, 0], [frames[1, 2:22, left : left + 20] for left in (0, 20, 10)])
+
+
+def test_one_view_equals_the_evaluation_view():
+    example = {"video": Frames(noise(20)), "label": 3}
+    one = video.video_views_transform(1, 1, 24, 4, 2, short_side=32)(example)
+    alone = video.video_eval_transform(24, 4, 2, short_side=32)(example)
+    np.testing.assert_array_equal(one["video"][0], alone["video"])
+    assert one["label"] == 3
+
+
+def test_randaugment_changes_clips_and_is_the_same_for_all_frames():
+    still = {"video": Frames(np.stack([noise(1)[0]] * 6))}
+    plain = video.video_train_transform(16, 3, 2, short_side=32, hflip=0.0)
+    augmented = video.video_train_transform(16, 3, 2, short_side=32, hflip=0.0, randaugment_ops=4)
+    changed = 0
+    for seed in range(10):
+        clip = augmented(still, np.random.default_rng(seed))["video"]
+        assert (clip == clip[:1]).all()
+        changed += not np.array_equal(clip, plain(still, np.random.default_rng(seed))["video"])
+    assert changed >= 9
+
+
+def test_files_are_closed_and_frames_are_those_of_the_file(tmp_path):
+    path = video_files.make(tmp_path / "a.mp4", 20)
+    frames = video_files.decode(path)
+    reader = Reader(path)
+    transform = video.video_views_transform(2, 3, 32, 4, 2)
+    views = transform({"video": reader})["video"]
+    assert reader._container is None
+    np.testing.assert_array_equal(views, transform({"video": Frames(frames)})["video"])
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: video.video_train_transform(sampling="dens"), "dense, uniform"),
+        (lambda: video.video_views_transform(clips=4, sampling="uniform"), "clips must be 1"),
+        (lambda: video.video_views_transform(clips=0), "at least one clip"),
+        (lambda: video.video_views_transform(short_side=200), "at least the size of a view, 224"),
+        (lambda: video.video_eval_transform(size=384), "at least the size of a view, 384"),
+    ],
+)
+def test_wrong_arguments(make, message):
+    with pytest.raises(UserError, match=message) as error:
+        make()
+    assert error.value.exit_status == 2
+
+
+def test_transforms_pickle():
+    video_at_hand = {"video": Frames(noise())}
+    transform = video.video_train_transform(16, 3, 2, short_side=32, randaugment_ops=4)
+    copy = pickle.loads(pickle.dumps(transform))
+    first, second = (t(video_at_hand, np.random.default_rng(1))["video"] for t in (transform, copy))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Six good videos, and one of each kind that is broken."""
+    folder = tmp_path_factory.mktemp("mixed")
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        for index in range(3):
+            video_files.make(folder / name / f"good_{index}.mp4", 20 + index, seed=index)
+    video_files.make(folder / "a" / "short.mp4", 3)
+    video_files.cut(folder / "a" / "good_0.mp4", folder / "a" / "cut.mp4")
+    video_files.make_audio(folder / "b" / "audio.mp4")
+    video_files.make_without_frames(folder / "b" / "none.mp4")
+    video_files.damage(folder / "b" / "good_0.mp4", folder / "b" / "damaged.mp4", share=0.3)
+    return folder
+
+
+def test_broken_videos_are_replaced_counted_and_named(mixed, caplog):
+    source = video_folder(str(mixed))
+    transform = video.video_train_transform(16, 8, 2, short_side=32)
+    data = TrainData(source, transform, batch_size=len(source), num_threads=0)
+    batches = data.batches(0, range(len(source)))
+    batch = next(batches)
+    batches.close()
+    assert batch["video"].shape == (11, 8, 16, 16, 3) and batch["video"].dtype == np.uint8
+    assert batch["bad"].sum() == 4
+    for name in ("cut.mp4", "audio.mp4", "none.mp4", "damaged.mp4"):
+        assert f"{name} (UnreadableError: " in caplog.text
+    assert "good" not in caplog.text and "short.mp4" not in caplog.text
+
+
+def test_an_evaluation_names_the_broken_video(mixed):
+    data = EvalData(video_folder(str(mixed)), video.video_eval_transform(16, 8, 2, short_side=32), 4, num_threads=0)
+    with pytest.raises(UserError, match="cut.mp4 cannot be read"):
+        list(data.batches(4, range(4)))
+
+
+def test_workers_read_the_same_batches(mixed):
+    source = video_folder(str(mixed))
+    transform = video.video_train_transform(16, 4, 2, short_side=32)
+
+    def first_batch(num_workers):
+        batches = TrainData(source, transform, 4, seed=3, num_workers=num_workers, num_threads=0).batches(0, range(4))
+        batch = next(batches)
+        batches.close()
+        return batch
+
+    alone, workers = first_batch(0), first_batch(1)
+    np.testing.assert_array_equal(alone["video"], workers["video"])
+    np.testing.assert_array_equal(alone["label"], workers["label"])

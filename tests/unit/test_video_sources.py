@@ -1,0 +1,222 @@
+"""Sources of videos: annotation lists, class folders and TFDS sets of frames, and what a user gets wrong in them."""
+
+import io
+import json
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from swin_jax.data import video_sources
+from swin_jax.data.builders import write
+from swin_jax.data.video import video_eval_transform
+from swin_jax.data.video_decode import Reader
+from swin_jax.data.video_tfds import EncodedFrames
+from swin_jax.errors import UnreadableError, UserError
+from tests.unit import video_files
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for path in ("run/b.mp4", "run/a.MP4", "run/far away/c.mkv", "jump/x.mp4"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        video_files.make(folder / path.lower(), 6)
+    (folder / "run" / "a.mp4").rename(folder / "run" / "a.MP4")
+    (folder / "run" / "notes.txt").write_text("no video")
+    (folder / "run" / ".hidden.mp4").write_text("no video")
+    return folder
+
+
+def written(tmp_path, text, name="list.txt"):
+    (tmp_path / name).write_text(text)
+    return str(tmp_path / name)
+
+
+def test_a_list_has_paths_and_labels(folder, tmp_path):
+    source = video_sources.video_list(written(tmp_path, "run/b.mp4 2\n\njump/x.mp4\t0  \n"), str(folder))
+    assert len(source) == 2 and source.class_names == ("0", "1", "2")
+    assert [source[index]["label"] for index in range(2)] == [2, 0]
+    assert source.record_name(1) == str(folder / "jump" / "x.mp4")
+    expected = video_files.decode(folder / "jump" / "x.mp4")
+    np.testing.assert_array_equal(source[1]["video"].get(np.arange(6)), expected)
+
+
+@pytest.mark.parametrize("label", ["1", "[1]"])
+def test_a_json_list_may_have_spaces(folder, tmp_path, label):
+    text = f'[{{"filename": "run/far away/c.mkv", "label": {label}}}]'
+    source = video_sources.video_list(written(tmp_path, text, "list.json"), str(folder))
+    assert source[0]["label"] == 1 and len(source[0]["video"]) == 6
+
+
+def test_class_names_come_from_a_file(tmp_path):
+    annotation, names = written(tmp_path, "a.mp4 1\n"), written(tmp_path, "jump\nrun fast\nswim\n", "names.txt")
+    source = video_sources.video_list(annotation, class_names=names, num_classes=3)
+    assert source.class_names == ("jump", "run fast", "swim")
+    assert len(video_sources.video_list(annotation, num_classes=174).class_names) == 174
+
+
+@pytest.mark.parametrize(
+    "line", ["a.mp4", "a.mp4 x", "a.mp4 -1", "a.mp4 1.5", "my film.mp4 3", "a.mp4 1 2", "a.mp4,1", "a.mp4 ²"]
+)
+def test_a_malformed_line_is_named(tmp_path, line):
+    path = written(tmp_path, f"good.mp4 0\n\n{line}\nalso_good.mp4 1\n")
+    with pytest.raises(UserError, match=f"{path}:3: ") as error:
+        video_sources.video_list(path)
+    assert "\n" not in str(error.value)
+    assert ("spaces" in str(error.value)) == (len(line.split()) > 2)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('[{"filename": "a.mp4", "label": 1},\n{"filename" "b.mp4"}]', "list.json:2: not JSON"),
+        ('{"filename": "a.mp4"}', "must be a list"),
+        ('[{"filename": "a.mp4", "label": 0}, {"label": 1}]', "entry 1: needs"),
+        ('[{"filename": "a.mp4", "label": [1, 2]}]', "entry 0: needs"),
+        ('[{"filename": "a.mp4", "label": true}]', "entry 0: needs"),
+        ("[3]", "entry 0: needs"),
+        ("[]", "names no videos"),
+    ],
+)
+def test_a_malformed_json_list_is_named(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        video_sources.video_list(written(tmp_path, text, "list.json"))
+
+
+def test_lists_that_cannot_be_used(tmp_path):
+    with pytest.raises(UserError, match="annotation"):
+        video_sources.video_list(None)
+    with pytest.raises(UserError, match="cannot read .*missing.txt"):
+        video_sources.video_list(str(tmp_path / "missing.txt"))
+    with pytest.raises(UserError, match="names no videos"):
+        video_sources.video_list(written(tmp_path, "\n"))
+    annotation = written(tmp_path, "a.mp4 5\n")
+    with pytest.raises(UserError, match="no folder"):
+        video_sources.video_list(annotation, str(tmp_path / "missing"))
+    with pytest.raises(UserError, match="labels up to 5"):
+        video_sources.video_list(annotation, num_classes=3)
+    with pytest.raises(UserError, match="labels up to 5, and there are 2 class names"):
+        video_sources.video_list(annotation, class_names=written(tmp_path, "a\nb\n", "names.txt"))
+
+
+def test_a_folder_has_sorted_classes_and_files(folder):
+    source = video_sources.video_folder(str(folder))
+    assert source.class_names == ("jump", "run")
+    assert source.paths == ("jump/x.mp4", "run/a.MP4", "run/b.mp4", "run/far away/c.mkv")
+    assert source.labels == (0, 1, 1, 1)
+    assert video_sources.video_folder(str(folder.parent), folder.name).paths == source.paths
+
+
+def test_folders_that_cannot_be_used(folder, tmp_path):
+    for root, message in ((None, "needs its path"), (str(tmp_path / "no"), "no folder"), (str(tmp_path), "no class")):
+        with pytest.raises(UserError, match=message):
+            video_sources.video_folder(root)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no videos"):
+        video_sources.video_folder(str(tmp_path))
+    with pytest.raises(UserError, match="no videos in"):
+        video_sources.flat_video_folder(str(tmp_path))
+    with pytest.raises(UserError, match="no folder or file"):
+        video_sources.flat_video_folder(str(tmp_path / "no"))
+
+
+def test_a_flat_folder_and_one_file_for_prediction(folder):
+    source = video_sources.flat_video_folder(str(folder))
+    assert len(source) == 4 and source.class_names == ()
+    alone = video_sources.flat_video_folder(str(folder / "run" / "b.mp4"))
+    assert len(alone) == 1 and len(alone[0]["video"]) == 6
+
+
+def test_making_and_indexing_a_source_opens_no_file(tmp_path):
+    source = video_sources.video_list(written(tmp_path, "missing.mp4 0\n"), str(tmp_path))
+    reader = source[0]["video"]
+    with pytest.raises(UnreadableError, match="cannot be opened"):
+        len(reader)
+
+
+def test_sources_pickle(folder):
+    source = video_sources.video_folder(str(folder))
+    copy = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(copy[2]["video"].get([3]), source[2]["video"].get([3]))
+    assert isinstance(copy[0]["video"], Reader)
+
+
+def test_a_variable_frame_rate_is_refused_on_demand(tmp_path):
+    video_files.make(tmp_path / "even.mp4", 8)
+    video_files.make(tmp_path / "uneven.mp4", 8, times=[0, 20, 40, 100, 110, 150, 300, 310])
+    annotation = written(tmp_path, "even.mp4 0\nuneven.mp4 1\n")
+    source = video_sources.video_list(annotation, str(tmp_path), variable_frame_rate=False)
+    assert len(source[0]["video"]) == 8
+    with pytest.raises(UnreadableError, match="variable frame rate"):
+        source[1]
+    assert len(video_sources.video_list(annotation, str(tmp_path))[1]["video"]) == 8
+
+
+def frame(value, mode="RGB"):
+    file = io.BytesIO()
+    Image.new(mode, (24, 20), (value, 2 * value, 255 - value) if mode == "RGB" else value).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """A set 'actions' whose frames are a Sequence of Image, and 'films', the same described as a Video."""
+    import tensorflow_datasets as tfds
+
+    data_dir = tmp_path_factory.mktemp("tfds")
+    features = {
+        "video": tfds.features.Sequence(tfds.features.Image(shape=(20, 24, 3), encoding_format="png")),
+        "label": tfds.features.ClassLabel(names=["sit", "stand up"]),
+    }
+    for name in ("actions", "films"):
+        examples = ({"video": [frame(10 * k + i) for i in range(3 + k)], "label": k % 2} for k in range(5))
+        path = write.write(str(data_dir), name, "1.0.0", features, {"train": write.Split(examples, 5)}, shard_bytes=900)
+    content = json.loads((path / "features.json").read_text())
+    content["featuresDict"]["features"]["video"] = {
+        "pythonClassName": "tensorflow_datasets.core.features.video_feature.Video",
+        "video": {"shape": {"dimensions": ["-1", "20", "24", "3"]}, "dtype": "uint8", "encodingFormat": "png"},
+    }
+    (path / "features.json").write_text(json.dumps(content))
+    return str(data_dir)
+
+
+@pytest.mark.parametrize("name", ["actions", "films"])
+def test_a_tfds_set_of_frames_is_read_without_tensorflow(data_dir, name):
+    source = video_sources.tfds_video(name, "train", data_dir)
+    assert len(source) == 5 and source.class_names == ("sit", "stand up")
+    for index in range(5):
+        example = source[index]
+        assert example["label"] == index % 2 and len(example["video"]) == 3 + index
+        frames = example["video"].get([2, 0])
+        assert frames.shape == (2, 20, 24, 3) and frames.dtype == np.uint8
+        assert frames[0, 0, 0].tolist() == [10 * index + 2, 20 * index + 4, 253 - 10 * index]
+    assert pickle.loads(pickle.dumps(source))[4]["label"] == 0
+    assert len(video_sources.tfds_video(name, "train[1:3]", data_dir)) == 2
+    clip = video_eval_transform(16, 4, 2, short_side=16)(source[0])["video"]
+    assert clip.shape == (4, 16, 16, 3)
+
+
+def test_tfds_sets_that_cannot_be_used(data_dir):
+    def opened(name="actions", split="train", **kwargs):
+        return lambda: video_sources.tfds_video(name, split, data_dir, **kwargs)
+
+    for make, message in (
+        (opened("ucf101"), "tfds build ucf101"),
+        (opened(split="test"), "no split 'test'; it has train"),
+        (opened(video_key="film"), "no feature 'film'"),
+        (opened(video_key="label"), "'label' of actions is not a video"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make()
+
+
+def test_only_asked_frames_are_decoded_and_damaged_ones_are_named():
+    video = EncodedFrames([frame(1), b"damaged", frame(3), frame(7, "L")])
+    np.testing.assert_array_equal(video.get([0, 2, 0])[:, 0, 0, 0], [1, 3, 1])
+    assert video.get([3])[0, 0, 0].tolist() == [7, 7, 7]
+    with pytest.raises(UnreadableError, match="frame 1 is damaged"):
+        video.get([0, 1])
+    with pytest.raises(UnreadableError, match="no frames"):
+        len(EncodedFrames([]))
