@@ -133,10 +133,13 @@ def decode(file: bytes | str) -> Image.Image:
       file: the encoded bytes, or a path.
 
     Returns:
-      An image of mode 'L' where it is stored in grey, else 'RGB'. Raises what PIL raises for what is not an image.
+      An image of mode 'L' where it is stored in grey, else 'RGB'. Raises what PIL raises for what is not an image, and
+      ValueError for one of floating point, whose range is not known.
     """
     with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
         image.load()
+        if image.mode == "F":
+            raise ValueError("pictures of mode F (floating point) are not supported; save them with 8 or 16 bits")
         if image.mode.startswith("I"):  # 16 bits, which PIL would clip instead of scale
             return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
         if image.mode == "1":

@@ -6,12 +6,13 @@ transform, in loader workers, so that each epoch sees others. A pair whose image
 raises when it is read: training replaces and counts it as any unreadable record.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,8 @@ class TfdsPairs:
         self._name = f"{name} {split}"
         self._image_key, self._text_key, self._extra, self._label_key = image_key, text_key, extra, label_key
         if len(self._records):
-            self.record(0)
+            with contextlib.suppress(UnicodeDecodeError):  # of this record only
+                self.record(0)
 
     def __reduce__(self):
         return TfdsPairs, self._arguments
@@ -85,9 +87,22 @@ class JsonlPairs:
 
     class_names: tuple[str, ...] = ()
 
-    def __init__(self, path: str, root: str, image_key: str, text_key: str, starts: np.ndarray):
-        """`starts` int64 (N + 1,): where each line begins, in bytes, and where the last one ends."""
-        self._path, self._root, self._image_key, self._text_key, self._starts = path, root, image_key, text_key, starts
+    def __init__(
+        self,
+        path: str,
+        root: str,
+        image_key: str,
+        text_key: str,
+        label_key: str,
+        starts: np.ndarray,
+        blank: np.ndarray,
+    ):
+        """`starts` int64 (N + 1,): where each record's line begins, in bytes, and where the last one ends.
+
+        `blank` int64 (M,): for each blank line, the number of records before it.
+        """
+        self._path, self._root, self._image_key, self._text_key = path, root, image_key, text_key
+        self._label_key, self._starts, self._blank = label_key, starts, blank
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -102,14 +117,28 @@ class JsonlPairs:
         start, end = (int(at) for at in self._starts[index : index + 2])
         with open(self._path, "rb") as file:
             file.seek(start)
-            line = json.loads(file.read(end - start))
-        if not isinstance(line, dict) or not isinstance(line.get(self._image_key), str):
-            raise ValueError(f"the line is not an object with the path {self._image_key!r}")
-        text = line.pop(self._text_key, ())
-        return {**line, "text": (text,) if isinstance(text, str) else tuple(text)}
+            data = file.read(end - start)
+        try:
+            line = json.loads(data)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON: {error.msg}, at character {error.pos + 1} of the line") from error
+        if not isinstance(value_of(line, self._image_key, "image_key"), str):
+            raise ValueError(f"{self._image_key!r} is not a path")
+        texts = texts_of(line, self._text_key)
+        rest = {key: value for key, value in line.items() if key not in (self._text_key, "label")}
+        return {**rest, "text": texts} | self._label(line)
 
     def record_name(self, index: int) -> str:
-        return f"{self._path} record {index}"
+        line = index + 1 + int(np.searchsorted(self._blank, index, side="right"))
+        return f"{self._path} line {line}"
+
+    def _label(self, line: Example) -> Example:
+        if not self._label_key:
+            return {}
+        label = value_of(line, self._label_key, "label_key")
+        if type(label) is not int:  # True is an int too
+            raise ValueError(f"{self._label_key!r} is not an integer")
+        return {"label": label}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +200,13 @@ def tfds(
     return sources.CachedSource(source) if in_memory else source
 
 
-def jsonl(path: str, root: str | None = None, image_key: str = "image", text_key: str = "text") -> JsonlPairs:
+def jsonl(
+    path: str | None,
+    root: str | None = None,
+    image_key: str = "image",
+    text_key: str = "text",
+    label_key: str = "",
+) -> JsonlPairs:
     """Pairs of a JSON-lines file: {"image": "a/b.jpg", "text": "a caption"} or several captions in a list.
 
     Args:
@@ -179,24 +214,31 @@ def jsonl(path: str, root: str | None = None, image_key: str = "image", text_key
       root: folder that image paths start from; by default the file's.
       image_key: the key of the path.
       text_key: the key of the caption or captions.
+      label_key: the key of an integer that becomes `label`; '' for none, also where the lines have a 'label'.
 
     Returns:
       The source; other keys of a line stay in the example. Raises UserError where there is no file or it has no lines.
     """
-    if not path or not os.path.isfile(path):
+    if not path:
+        raise UserError(f"jsonl pairs need their file: {_give('FILE.jsonl')}", 2)
+    if not os.path.isfile(path):
         raise UserError(f"there is no file {path}; it holds one {{{image_key!r}: path, {text_key!r}: caption}} a line")
-    starts, end = [], 0
+    starts, blank, end = [], [], 0
     with open(path, "rb") as file:
         for line in file:
             if line.strip():
                 starts.append(end)
+            else:
+                blank.append(len(starts))
             end += len(line)
     if not starts:
         raise UserError(f"{path} is empty; it holds one {{{image_key!r}: path, {text_key!r}: caption}} a line")
-    return JsonlPairs(path, root or os.path.dirname(path), image_key, text_key, np.array([*starts, end], np.int64))
+    root = root or os.path.dirname(path)
+    places = np.array([*starts, end], np.int64), np.array(blank, np.int64)
+    return JsonlPairs(path, root, image_key, text_key, label_key, *places)
 
 
-def folder(root: str) -> FolderPairs:
+def folder(root: str | None) -> FolderPairs:
     """Every image under a folder that has a text file of the same name: cat.jpg and cat.txt, at any depth.
 
     Args:
@@ -205,6 +247,8 @@ def folder(root: str) -> FolderPairs:
     Returns:
       The source, in sorted order. Raises UserError where the folder is missing or has no such pair.
     """
+    if not root:
+        raise UserError(f"a folder of pairs needs its path: {_give('DIR')}", 2)
     images = sources.flat_folder(root)
     paths = tuple(p for p in images.paths if os.path.isfile(f"{os.path.splitext(os.path.join(root, p))[0]}.txt"))
     if not paths:
@@ -312,11 +356,35 @@ def _batchable(image, text, example, *, context_length, truncate, clean) -> Exam
 
 def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
     """The texts that are captions, not blank; raises ValueError where there is none."""
+    if not texts:
+        raise ValueError("no caption")
     captions = tuple(text for text in texts if isinstance(text, str) and text.strip())
     if not captions:
         raise ValueError("the caption is empty")
     return captions
 
 
+def texts_of(record: Any, key: str) -> tuple[Any, ...]:
+    """What a JSON record has under `key`, a caption, several or, for null, none; raises ValueError for others."""
+    text = value_of(record, key, "text_key")
+    if not isinstance(text, (str, list, type(None))):
+        raise ValueError(f"{key!r} is neither a caption nor a list of captions")
+    return (text,) if isinstance(text, str) else tuple(text or ())
+
+
+def value_of(record: Any, key: str, argument: str) -> Any:
+    """The value of a JSON record; raises ValueError, naming the source's argument, where the key is missing."""
+    if not isinstance(record, Mapping):
+        raise ValueError("not a JSON object")
+    if key not in record:
+        keys = ", ".join(map(repr, record)) or "none"
+        raise ValueError(f"no key {key!r}; it has {keys}: give --config.data.source.{argument}=")
+    return record[key]
+
+
+def _give(path: str) -> str:
+    return f"give --config.pairs={path} (for validation pairs --config.validation_pairs={path})"
+
+
 def _str(value: bytes | str) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return value.decode() if isinstance(value, bytes) else value

@@ -22,7 +22,7 @@ import numpy as np
 import tqdm
 
 from swin_jax.data import image as image_lib
-from swin_jax.data.pairs import captions_of
+from swin_jax.data.pairs import captions_of, texts_of
 from swin_jax.data.sources import IMAGE_SUFFIXES
 from swin_jax.errors import UserError
 
@@ -65,7 +65,7 @@ class TarPairs:
 
     def record_name(self, index: int) -> str:
         shard, place = self._find(index)
-        return f"{self._shards[shard]} image at byte {place[0]}"
+        return f"{self._shards[shard]}{_member_name(self._shards[shard], place)} (image at byte {place[0]})"
 
     def _find(self, index: int) -> tuple[int, np.ndarray]:
         """The number of the shard, and (image start, bytes, text start, bytes)."""
@@ -78,12 +78,11 @@ class TarPairs:
     def _texts(self, file, place: np.ndarray) -> dict[str, Any]:
         data = _read(file, place[2:])
         if not self._text_key:
-            return {"text": (data.decode("utf-8", "replace").strip(),)}
-        text = json.loads(data).get(self._text_key) or ()
-        return {"text": (text,) if isinstance(text, str) else tuple(text)}
+            return {"text": (data.decode("utf-8-sig").strip(),)}
+        return {"text": texts_of(json.loads(data), self._text_key)}
 
 
-def tar_shards(patterns: str | Sequence[str], text_key: str = "", index_dir: str | None = None) -> TarPairs:
+def tar_shards(patterns: str | Sequence[str] | None, text_key: str = "", index_dir: str | None = None) -> TarPairs:
     """Pairs in tar shards.
 
     Args:
@@ -125,8 +124,14 @@ def tar_shards(patterns: str | Sequence[str], text_key: str = "", index_dir: str
     return TarPairs(tuple(shards), tuple(indices), lengths, text_key)
 
 
-def expand(patterns: str | Sequence[str]) -> list[str]:
-    """Expands braces, then wildcards, in order; raises UserError for a pattern that fits no file."""
+def expand(patterns: str | Sequence[str] | None) -> list[str]:
+    """Expands braces, then wildcards, in order; raises UserError for a pattern that fits no file, or for none."""
+    if not patterns or not all(patterns):
+        raise UserError(
+            "tar shards need their paths: give --config.pairs='DIR/{000..127}.tar' "
+            "(for validation pairs --config.validation_pairs='DIR/{000..127}.tar')",
+            2,
+        )
     patterns = [patterns] if isinstance(patterns, str) else patterns
     paths = []
     for pattern in itertools.chain.from_iterable(map(_braces, patterns)):
@@ -135,9 +140,7 @@ def expand(patterns: str | Sequence[str]) -> list[str]:
             raise UserError(f"no tar shard fits {pattern!r}")
         paths += found
     if not paths:
-        raise UserError(
-            "give the paths of the tar shards, for example --config.data.source.patterns=DIR/{000..127}.tar"
-        )
+        raise UserError(f"no tar shard fits {' '.join(patterns)!r}")
     return list(dict.fromkeys(paths))
 
 
@@ -167,9 +170,20 @@ def _build(shard: str, index: str, kind: str) -> None:
         raise UserError(f"the index of {shard} cannot be written ({error}); give index_dir=FOLDER") from error
 
 
+def _member_name(shard: str, place: np.ndarray) -> str:
+    """' member NAME' of the image, from the header before it; '' where that cannot be read."""
+    try:
+        with open(shard, "rb") as file:
+            header = _read(file, np.array([place[0] - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE]))
+        return f" member {tarfile.TarInfo.frombuf(header, 'utf-8', 'replace').name}"
+    except (OSError, EOFError, tarfile.TarError):
+        return ""
+
+
 def _scan(shard: str, kind: str) -> tuple[list[tuple[int, int, int, int]], int]:
     """Reads a shard's headers; returns where the image and the text of each record lie, and the images without text."""
     records: dict[str, dict[str, tuple[int, int]]] = {}
+    cut = False
     end = os.path.getsize(shard)
     try:
         with tarfile.open(shard, "r:") as tar:
@@ -183,6 +197,8 @@ def _scan(shard: str, kind: str) -> tuple[list[tuple[int, int, int, int]], int]:
                         record = records.setdefault(os.path.join(folder, stem), {})
                         record.setdefault(part, (member.offset_data, member.size))
                     tar.members = []  # which tarfile keeps of every member
+                tar.fileobj.seek(tar.offset)  # tarfile takes the end of the file, or what is no header, for the end
+                cut = tar.fileobj.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE)
             except tarfile.ReadError as error:
                 log.warning("%s is damaged (%s); what comes before is used", shard, error)
     except (tarfile.ReadError, OSError) as error:
@@ -191,6 +207,9 @@ def _scan(shard: str, kind: str) -> tuple[list[tuple[int, int, int, int]], int]:
         ) from error
     images = [record for record in records.values() if "image" in record]
     rows = [(*record["image"], *record[kind]) for record in images if kind in record]
+    if cut:
+        message = "%s ends without its end mark, it is probably truncated; %d records of it are used"
+        log.warning(message, shard, len(rows))
     return rows, len(images) - len(rows)
 
 

@@ -206,3 +206,9 @@ def test_small_train_flips():
     image = ramp(6, 6)
     result = small_train_transform(6, padding=0, hflip=1.0)({"image": image}, rng())["image"]
     np.testing.assert_array_equal(result, image[:, ::-1])
+
+
+def test_decode_refuses_floating_point():
+    image = Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4))
+    with pytest.raises(ValueError, match="mode F .* are not supported; save them with 8 or 16 bits"):
+        decode(encoded(image, "TIFF"))

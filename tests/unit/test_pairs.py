@@ -108,6 +108,65 @@ def test_jsonl_wrong_file(tmp_path, make):
         make(tmp_path)
 
 
+@pytest.mark.parametrize("path", [None, ""])
+@pytest.mark.parametrize(("make", "kind"), [(pairs.jsonl, "FILE.jsonl"), (pairs.folder, "DIR")])
+def test_no_path(make, kind, path):
+    with pytest.raises(UserError, match=f"--config.pairs={kind} .*--config.validation_pairs={kind}") as error:
+        make(path)
+    assert error.value.exit_status == 2
+
+
+def test_jsonl_records_are_named_by_their_line(tmp_path):
+    good = {"image": "0.png", "text": "zero"}
+    source = jsonl_set(tmp_path, ["", good, "{damaged", "", "  ", good, good, ""])
+    lines = [int(source.record_name(i).rsplit("pairs.jsonl line ")[1]) for i in range(len(source))]
+    assert lines == [2, 3, 6, 7]
+    with pytest.raises(ValueError, match="not JSON: .* at character 2 of the line"):
+        source.record(1)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"image": "0.png", "text": None}, "no caption"),
+        ({"image": "0.png", "text": " "}, "the caption is empty"),
+        ({"image": "0.png", "text": 5}, "'text' is neither a caption nor a list"),
+        ({"image": "0.png", "caption": "a"}, "no key 'text'; it has 'image', 'caption': give .*source.text_key="),
+        ({"file": "0.png", "text": "a"}, "no key 'image'; it has 'file', 'text': give .*source.image_key="),
+        ({"image": 3, "text": "a"}, "'image' is not a path"),
+        (["0.png", "a"], "not a JSON object"),
+    ],
+)
+def test_jsonl_says_what_is_wrong_with_a_line(tmp_path, line, message):
+    with pytest.raises(ValueError, match=message):
+        jsonl_set(tmp_path, [line])[0]
+
+
+def test_jsonl_labels_only_where_they_are_asked_for(tmp_path):
+    lines = [{"image": f"{i}.png", "text": WORDS[i], "label": label} for i, label in enumerate(("cat", 7, None))]
+    source = jsonl_set(tmp_path, [*lines, {"image": "3.png", "text": "black"}])
+    batch = next(train_data(source).batches(0, range(4)))
+    assert "label" not in batch and not batch["bad"].any()
+    labelled = pairs.jsonl(str(tmp_path / "pairs.jsonl"), label_key="label")
+    assert labelled[1]["label"] == 7
+    for index, message in ((0, "not an integer"), (2, "not an integer"), (3, "no key 'label'.*label_key=")):
+        with pytest.raises(ValueError, match=message):
+            labelled[index]
+    batch = next(train_data(labelled).batches(0, range(4)))
+    assert batch["label"].tolist() == [7] * 4 and batch["bad"].sum() == 3
+
+
+def test_tfds_captions_that_are_not_utf8_are_unreadable(tmp_path):
+    import tensorflow_datasets as tfds
+
+    features = {"image": tfds.features.Image(), "text": tfds.features.Text()}
+    examples = [{"image": png(i), "text": word} for i, word in enumerate((b"caf\xe9", "café"))]
+    write.write(str(tmp_path), "cafes", "1.0.0", features, {"train": write.Split(examples)})
+    batch = next(train_data(pairs.tfds("cafes", "train", str(tmp_path)), 2).batches(0, range(2)))
+    assert sorted(batch["bad"].tolist()) == [0, 1]
+    assert [string.strip() for string in text.decode(batch["text"])] == ["café"] * 2
+
+
 def test_folder(tmp_path, caplog):
     (tmp_path / "sub").mkdir()
     for i, name in enumerate(("b.png", "sub/a.png", "c.png")):

@@ -139,6 +139,57 @@ def test_truncated_shard_keeps_its_whole_records(tmp_path):
     assert len(tar_shards.tar_shards(str(shard))) == 2
 
 
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_a_shard_cut_between_members_is_reported(tmp_path, caplog, blocks):
+    files = {name: data for i in range(3) for name, data in ((f"{i}.png", image(i)), (f"{i}.txt", b"x"))}
+    shard = write_tar(tmp_path / "x.tar", files)
+    assert len(tar_shards.tar_shards(str(shard))) == 3 and not caplog.text
+    with tarfile.open(shard) as tar:
+        third = tar.getmember("2.png").offset
+    shard.write_bytes(shard.read_bytes()[:third] + bytes(512 * blocks))
+    assert len(tar_shards.tar_shards(str(shard))) == 2
+    assert f"{shard} ends without its end mark, it is probably truncated; 2 records of it are used" in caplog.text
+
+
+def test_captions_that_are_not_utf8_are_unreadable(tmp_path):
+    files = {"0.png": image(0), "0.txt": "\ufeffcafé".encode(), "1.png": image(1), "1.txt": "café".encode("latin-1")}
+    source = tar_shards.tar_shards(str(write_tar(tmp_path / "x.tar", files)))
+    assert source[0]["text"] == ("café",)
+    with pytest.raises(UnicodeDecodeError):
+        source[1]
+
+
+@pytest.mark.parametrize("patterns", [None, "", [], [""]])
+def test_no_pattern(patterns):
+    with pytest.raises(UserError, match=r"--config.pairs='DIR.*\.tar'.*--config.validation_pairs=") as error:
+        tar_shards.tar_shards(patterns)
+    assert error.value.exit_status == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'{"caption": "a", "id": 1}', "no key 'text'; it has 'caption', 'id': give --config.data.source.text_key="),
+        (b"{}", "no key 'text'; it has none"),
+        (b"[]", "not a JSON object"),
+        (b'{"text": null}', "no caption"),
+    ],
+)
+def test_json_without_the_caption(tmp_path, text, message):
+    shard = write_tar(tmp_path / "x.tar", {"0.png": image(0), "0.json": text})
+    with pytest.raises(ValueError, match=message):
+        tar_shards.tar_shards(str(shard), text_key="text")[0]
+
+
+def test_records_are_named_by_their_member(tmp_path):
+    shard = write_tar(tmp_path / "x.tar", {"a/0.txt": b"0", "a/0.png": image(0), "a/1.png": b"?", "a/1.txt": b"1"})
+    source = tar_shards.tar_shards(str(shard))
+    assert source.record_name(0) == f"{shard} member a/0.png (image at byte 1536)"
+    assert "member a/1.png" in source.record_name(1)
+    os.remove(shard)
+    assert source.record_name(0) == f"{shard} (image at byte 1536)"
+
+
 def test_empty_and_damaged_records_are_replaced_in_training(tmp_path):
     files = {"0.png": image(7), "0.txt": b"zero", "1.png": image(1), "1.txt": b"\n", "2.png": b"x", "2.txt": b"two"}
     source = tar_shards.tar_shards(str(write_tar(tmp_path / "x.tar", files)))
