@@ -1,17 +1,19 @@
-"""Models with weights in one line: `load` and `preprocess`.
+"""Models with weights in one line: `load` and `preprocess`; the door, and what is behind it for image Swins.
+
+CLIP is in `hub_clip`, Video Swin in `hub_video`.
 
 model, variables = swin_jax.load("swin_tiny_patch4_window7_224", weights="official")
 logits = model.apply(variables, swin_jax.preprocess("swin_tiny_patch4_window7_224")("cat.jpg"))
 
 model, variables = swin_jax.load("ViT-B/32", weights="official")
 features = model.apply(variables, swin_jax.preprocess("ViT-B/32")("cat.jpg"), method="encode_image")
+
+name = "swin_tiny_patch244_window877_kinetics400_1k"
+model, variables = swin_jax.load(name, weights="official")
+logits = model.apply(variables, swin_jax.preprocess(name)("jump.mp4"))
 """
 
 import dataclasses
-import difflib
-import inspect
-import json
-import logging
 import re
 import warnings
 from collections.abc import Callable
@@ -20,69 +22,75 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from swin_jax import saved_model, stacking
-from swin_jax.convert import buffers, clip_official, finetune, imagenet22k, infer, official, read
+from swin_jax import hub_clip, hub_video, saved_model, stacking
+from swin_jax.convert import buffers, finetune, imagenet22k, infer, official, read
 from swin_jax.convert import clip as convert_clip
 from swin_jax.convert import swin as convert_swin
+from swin_jax.convert import video_swin as convert_video
 from swin_jax.errors import UserError
 from swin_jax.geometry import num_axes, per_axis
-from swin_jax.models import clip, clip_presets, simmim, swin
+from swin_jax.hub_arguments import check_arguments, nearest, random_variables, read_config
+from swin_jax.models import clip, clip_presets, simmim, swin, video_swin, video_swin_presets
 from swin_jax.ops.mixing import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.pixels import CLIP_MEAN, CLIP_STD
 
-log = logging.getLogger(__name__)
-
 _FIELDS = {field.name for field in dataclasses.fields(swin.Swin)} - {"parent", "name"}
-_CLIP_FIELDS = set(inspect.signature(clip.make_clip).parameters)
 
 
 def load(
     name: str | None = None, weights: str | Path | None = None, resize: str | None = None, **overrides
-) -> tuple[swin.Swin | clip.CLIP, dict]:
+) -> tuple[swin.Swin | clip.CLIP | video_swin.VideoSwin, dict]:
     """Makes a model and its variables.
 
     Args:
-        name: an architecture of `models.swin.PRESETS` or `models.clip.PRESETS` ('-' may stand for '/'), or any name in
-            `convert.official.WEIGHTS`; None infers it from the weights. SimMIM's pretrained names give the encoder, a
-            backbone with num_classes=0 whose `features` are maps (`convert.simmim` reads the decoder too); its
-            fine-tuned names give classifiers.
+        name: an architecture of `models.swin.PRESETS`, `models.clip.PRESETS` ('-' may stand for '/') or
+            `models.video_swin.PRESETS` (or torchvision's swin3d_*), or any name in `convert.official.WEIGHTS`; None
+            infers it from the weights. SimMIM's pretrained names give the encoder, a backbone with num_classes=0 whose
+            `features` are maps (`convert.simmim` reads the decoder too); its fine-tuned names give classifiers.
         weights: 'official' (those called `name`), the name of other official weights or of their hub repository, a file
             (.pth, .pt, .safetensors, .npz), the folder of a CLIP of transformers, the workdir of a run (its newest
             checkpoint; the averaged weights if it keeps an average; of a SimMIM the encoder), or None for random ones.
+            Those of an image Swin may be given for a Video Swin: they are inflated, which a warning says.
         resize: how positions are resized. Swin, for bias tables and absolute positions of another window or image size:
             'bicubic' or 'geometric', see `convert.resize`; a continuous bias (Swin V2) is computed again instead. CLIP,
-            for another image size or longer texts: 'bilinear' or 'bicubic', see `convert.clip_resize`.
-        **overrides: arguments of `models.swin.Swin` or `models.clip.make_clip` that replace the preset's. For another
-            `num_classes` the head is zero (or the 1,000 rows of a 22K head); with `out_norms` the norms of the maps are
-            fresh; a warning says so, and says where a continuous bias changes its scale (give
-            `pretrained_window_sizes`), and where the activation of a CLIP had to be assumed (give `act`).
+            for another image size or longer texts: 'bilinear' or 'bicubic', see `convert.clip_resize`. Video Swin, for
+            another window: 'bicubic', see `convert.video_swin_finetune`.
+        **overrides: arguments of `models.swin.Swin`, `models.clip.make_clip` or `models.video_swin.make_video_swin`
+            that replace the preset's. For another `num_classes` the head is zero (or the 1,000 rows of a 22K head);
+            with `out_norms` the norms of the maps are fresh; a warning says so, and says where a continuous bias
+            changes its scale (give `pretrained_window_sizes`), and where the activation of a CLIP had to be assumed
+            (give `act`).
 
     Returns:
         (model, {'params': ..., 'batch_stats': ... (CLIP's ResNets)}): arrays of the model's `param_dtype` on the
         default device. A Swin's `model.apply(variables, images)` gives (B, num_classes) logits of (B, H, W, 3)
-        normalised float images; a CLIP's gives the logits of images and token ids, and its methods `encode_image` and
-        `encode_text` the features of either. Wrap it in `jax.jit` to call it more than once.
+        normalised float images, a Video Swin's of (B, T, H, W, 3) clips; a CLIP's gives the logits of images and token
+        ids, and its methods `encode_image` and `encode_text` the features of either. Wrap it in `jax.jit` to call it
+        more than once.
 
     Raises:
         UserError: unknown names or arguments, an unreadable file, weights that do not fit (every key is listed), a
             window or image size that needs `resize` or cannot be inferred.
     """
-    clip_name = _clip_name(weights if name is None else name)
-    if clip_name:
-        _check_arguments("make_clip", overrides, _CLIP_FIELDS)
-        return _load_clip(clip_name, weights if name is None else name, weights, resize, overrides)
-    _check_arguments("Swin", overrides, _FIELDS if name else _FIELDS | _CLIP_FIELDS)
+    word = weights if name is None else name
+    if known := hub_clip.canonical_name(word):
+        return hub_clip.load(known, word, weights, resize, overrides)
+    if known := hub_video.canonical_name(word):
+        return hub_video.load(known, word, weights, resize, overrides)
+    check_arguments("Swin", overrides, _FIELDS if name else _FIELDS | hub_clip.FIELDS | hub_video.FIELDS)
     if weights is None:
         return _load_random(name, overrides)
-    if name is None and (path := _transformers_file(weights)):
-        return _fit_clip(None, read(path), path, (), resize, overrides)
+    if name is None and (path := hub_clip.transformers_file(weights)):
+        return hub_clip.fit(None, read(path), path, (), resize, overrides)
     if (Path(weights) / "config.json").is_file():
         return _load_workdir(Path(weights), name, resize, overrides)
     found = _read(name, weights)
     if name is None and convert_clip.is_clip(found):
         path = Path(weights) if Path(weights).is_file() else None
-        return _fit_clip(None, found, path, (str(weights),) if path is None else (), resize, overrides)
-    _check_arguments("Swin", overrides, _FIELDS)
+        return hub_clip.fit(None, found, path, (str(weights),) if path is None else (), resize, overrides)
+    if name is None and convert_video.is_video(found):
+        return hub_video.fit(found, None, resize, overrides)
+    check_arguments("Swin", overrides, _FIELDS)
     if name is None and not Path(weights).is_file():
         name = official.canonical_name(str(weights))
     if name is None:
@@ -92,86 +100,6 @@ def load(
         if name.startswith("simmim_"):  # whether the largest have the main-branch norm is not documented
             fields = fields | dict(main_norm_every=infer.main_norm_every(found))
     return _fit(found, swin.Swin(**fields), resize, overrides, infer.trained_scales(found))
-
-
-def _check_arguments(what: str, overrides: dict, known: set[str]) -> None:
-    unknown = sorted(overrides.keys() - known)
-    if unknown:
-        raise UserError(f"{what} has no argument {unknown[0]!r}; did you mean {_nearest(unknown[0], known)!r}?")
-
-
-def _clip_name(word: str | Path | None) -> str | None:
-    """The key of `models.clip.PRESETS` that a name, or the hub repository of OpenAI's weights, means."""
-    hub = {repository: name for name, repository in clip_official.HUB.items()}
-    return hub.get(str(word)) or clip_presets.canonical_name(str(word))
-
-
-def _load_clip(
-    name: str, spelling: str | Path, weights: str | Path | None, resize: str | None, overrides: dict
-) -> tuple[clip.CLIP, dict]:
-    """A CLIP by name; `spelling` is the name as it was given, which may say more."""
-    if weights is None:
-        warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=3)
-        fields = clip_presets.PRESETS[name]
-        act = "quick_gelu" if "quickgelu" in str(spelling).lower() else fields["act"]
-        model = clip.make_clip(**fields | {"act": act} | overrides)
-        image = np.zeros((1, model.visual.image_size, model.visual.image_size, 3), np.float32)
-        return model, _init(model, image, np.zeros((1, model.text.context_length), np.int32))
-    path, names = Path(weights), (str(spelling),)
-    if inside := _transformers_file(path):
-        path = inside
-    elif path.is_dir():
-        raise UserError(f"{path} is a directory without a transformers model (config.json and model.safetensors)")
-    elif not path.is_file() and "://" in str(weights):
-        path, names = official.fetch(str(weights)), (*names, str(weights))
-    elif not path.is_file():
-        other = name if str(weights) == "official" else _clip_name(weights)
-        if other is None:
-            raise UserError(f"{weights} is no file and no official weights; those are {', '.join(clip_official.URLS)}")
-        path, names = clip_official.fetch(str(weights) if "timm/" in str(weights) else other), ("openai",)
-    return _fit_clip(name, read(path), path, names, resize, overrides)
-
-
-def _transformers_file(folder: str | Path) -> Path | None:
-    """The weights in a folder that transformers wrote, if it is one of a CLIP."""
-    folder = Path(folder)
-    if not (folder / "config.json").is_file() or "model_type" not in _read_config(folder):
-        return None
-    files = [folder / file for file in ("model.safetensors", "pytorch_model.bin")]
-    if found := next((file for file in files if file.is_file()), None):
-        return found
-    raise UserError(f"{folder} holds neither model.safetensors nor pytorch_model.bin")
-
-
-def _fit_clip(
-    name: str | None, found: dict, path: Path | None, names: tuple[str, ...], resize: str | None, overrides: dict
-) -> tuple[clip.CLIP, dict]:
-    """A CLIP of a name, or as the weights tell, with these weights; says where its activation comes from."""
-    _check_arguments("make_clip", overrides, _CLIP_FIELDS)
-    heads = {key: overrides[key] for key in ("vision_heads", "text_heads") if key in overrides}
-    fields = clip_presets.PRESETS[name] if name else convert_clip.infer(found, **heads)
-    evidence = convert_clip.activation(found, names, path)
-    model = clip.make_clip(**fields | {"act": evidence.act} | overrides)
-    act = model.text.act
-    if "act" not in overrides and not evidence.known:
-        warnings.warn(
-            f"act={act!r} is assumed, since {evidence.source}; weights of the same shape exist with the other "
-            "activation and would silently lose accuracy: give act='quick_gelu' (OpenAI, DFN, MetaCLIP) or act='gelu' "
-            "(LAION, DataComp)",
-            stacklevel=3,
-        )
-    elif act != evidence.act and evidence.known:
-        warnings.warn(f"act={act!r}, but the weights are of {evidence.act!r}: {evidence.source}", stacklevel=3)
-    log.info("act=%r: %s", act, "as asked for" if "act" in overrides else evidence.source)
-    return model, _put_clip(convert_clip.from_official(found, model, resize), model)
-
-
-def _put_clip(variables: dict, model: clip.CLIP) -> dict:
-    """Towers in their `param_dtype`; the scale and running statistics stay float32."""
-    params = dict(variables["params"])
-    for name, tower in (("visual", model.visual), ("text", model.text)):
-        params[name] = jax.tree.map(lambda leaf, dtype=tower.param_dtype: leaf.astype(dtype), params[name])
-    return jax.device_put({**variables, "params": params})
 
 
 def _fit(
@@ -194,15 +122,8 @@ def _load_random(name: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
         raise UserError("give load() a name or weights")
     model = swin.Swin(**_preset(name) | overrides)
     warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=3)
-    return model, _init(
-        model, np.zeros((1, *per_axis(model.image_size, num_axes(model)), model.in_channels), np.float32)
-    )
-
-
-def _init(model, *inputs: np.ndarray) -> dict:
-    # jax 0.10 takes 0.4 s to optimise each draw for the CPU; level 0 compiles a whole model ten times faster.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(model.init, compiler_options=options)(jax.random.key(0), *inputs)
+    image = np.zeros((1, *per_axis(model.image_size, num_axes(model)), model.in_channels), np.float32)
+    return model, random_variables(model, image)
 
 
 def _load_workdir(workdir: Path, name: str | None, resize: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
@@ -210,16 +131,20 @@ def _load_workdir(workdir: Path, name: str | None, resize: str | None, overrides
 
     if name is not None:
         raise UserError(f"{workdir} says itself what model it holds; leave out the name {name!r}")
-    config = _read_config(workdir)
-    inside = "encoder." if config.get("task.model.fn") == saved_model.name_of(simmim.SimMIM) else ""
+    config = read_config(workdir)
     if saved_model.is_clip(config):
-        return _load_contrastive(workdir, config, resize, overrides)
-    _check_arguments("Swin", overrides, _FIELDS)
+        return hub_clip.load_workdir(workdir, config, resize, overrides)
+    if hub_video.is_video(config):
+        return hub_video.load_workdir(workdir, config, resize, overrides)
+    inside = "encoder." if config.get("task.model.fn") == saved_model.name_of(simmim.SimMIM) else ""
+    check_arguments("Swin", overrides, _FIELDS)
     prefix = f"task.model.{inside}"
     keys = [key for key in config if key.startswith(prefix)]
     fields = {key.removeprefix(prefix): saved_model.tuples(config[key]) for key in keys}
     if fields.pop("fn", None) != saved_model.name_of(swin.Swin):
-        raise UserError(f"{workdir}: its task.model is neither a Swin classifier nor a SimMIM nor a CLIP")
+        raise UserError(
+            f"{workdir}: its task.model is neither a Swin classifier nor a SimMIM nor a CLIP nor a Video Swin"
+        )
     params, average, _ = checkpoint.load_params(workdir)
     params = params if average is None else average
     variables = {"params": params["encoder"] if inside else params}
@@ -227,26 +152,6 @@ def _load_workdir(workdir: Path, name: str | None, resize: str | None, overrides
     if not overrides:
         return model, jax.device_put({"params": stacking.stack_as(variables["params"], model)})
     return _fit(convert_swin.to_state_dict(variables), model, resize, overrides)
-
-
-def _load_contrastive(workdir: Path, config: dict, resize: str | None, overrides: dict) -> tuple[clip.CLIP, dict]:
-    from swin_jax import checkpoint
-
-    if given := ", ".join([*overrides, *(["resize"] if resize else [])]):
-        raise UserError(f"{workdir} holds a CLIP, which is loaded as it was trained; leave out {given}")
-    model, variables = saved_model.clip_of(config), checkpoint.load_variables(workdir)
-    if isinstance(model.visual, swin.Swin):
-        visual = stacking.stack_as(variables["params"]["visual"], model.visual)
-        variables = {**variables, "params": {**variables["params"], "visual": visual}}
-    return model, jax.device_put(variables)
-
-
-def _read_config(workdir: Path) -> dict:
-    """The resolved config of a run: a flat dict of dotted keys."""
-    try:
-        return json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{workdir / 'config.json'} cannot be read: {error}") from error
 
 
 def _read(name: str | None, weights: str | Path) -> dict:
@@ -261,8 +166,8 @@ def _read(name: str | None, weights: str | Path) -> dict:
     if path.is_file():
         return read(path)
     if official.canonical_name(str(weights)) is None and "://" not in str(weights):
-        nearest = _nearest(str(weights), official.WEIGHTS)
-        raise UserError(f"{weights} is no file, no workdir and no official weights; the nearest name is {nearest!r}")
+        close = nearest(str(weights), [*official.WEIGHTS, *video_swin_presets.PRESETS])
+        raise UserError(f"{weights} is no file, no workdir and no official weights; the nearest name is {close!r}")
     return read(official.fetch(str(weights)))
 
 
@@ -285,8 +190,8 @@ def _preset(name: str) -> dict:
         return swin.PRESETS[name]
     if name in official.WEIGHTS:
         return _simmim_preset(name)
-    known = [*swin.PRESETS, *official.WEIGHTS, *clip_presets.PRESETS]
-    raise UserError(f"no model is called {name!r}; the nearest name is {_nearest(name, known)!r}")
+    known = [*swin.PRESETS, *official.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
+    raise UserError(f"no model is called {name!r}; the nearest name is {nearest(name, known)!r}")
 
 
 def _simmim_preset(name: str) -> dict:
@@ -302,25 +207,26 @@ def _simmim_preset(name: str) -> dict:
     return dict(arguments, window_size=12, image_size=192)
 
 
-def _nearest(word: str, words) -> str:
-    return difflib.get_close_matches(word, words, 1, 0)[0]
-
-
-def preprocess(name: str | Path | clip.CLIP) -> Callable[..., np.ndarray]:
-    """What turns pictures into the input of a model.
+def preprocess(name: str | Path | clip.CLIP | video_swin.VideoSwin) -> Callable[..., np.ndarray]:
+    """What turns pictures, or videos, into the input of a model.
 
     Args:
-        name: an architecture of `models.swin.PRESETS` or `models.clip.PRESETS`, or the workdir of a run, or a CLIP
-            itself, for pictures as OpenAI prepares them. Official Swins of 384 pixels take the whole picture, resized
-            to a square; all others its centre, after a resize of the short side.
+        name: an architecture of `models.swin.PRESETS`, `models.clip.PRESETS` or `models.video_swin.PRESETS`, or the
+            workdir of a run; or a CLIP itself, for pictures as OpenAI prepares them, or a VideoSwin. Official Swins of
+            384 pixels take the whole picture, resized to a square; all others its centre, after a resize of the short
+            side.
 
     Returns:
         A function of one picture or a list of them (a path, a PIL image, or a uint8 array (H, W) or (H, W, 3)), or of a
-        uint8 array (B, H, W, 3), that gives normalised float32 (B, size, size, 3).
+        uint8 array (B, H, W, 3), that gives normalised float32 (B, size, size, 3). For a Video Swin a function of one
+        video or a list of them (a path, encoded bytes, or a uint8 array (T, H, W, 3)), or of a uint8 array
+        (B, T, H, W, 3), that gives normalised float32 (B, T, size, size, 3): of each video one clip, its middle.
 
     Raises:
-        UserError: an unknown name; the function raises it for what is not a picture.
+        UserError: an unknown name; the function raises it for what is not a picture, or not a video.
     """
+    if hub_video.is_prepared_here(name):
+        return hub_video.preprocess(name)
     # PIL comes in with these; models do not need it.
     from swin_jax.data.image import clip_eval_transform, eval_transform
 
@@ -328,7 +234,7 @@ def preprocess(name: str | Path | clip.CLIP) -> Callable[..., np.ndarray]:
         transform, mean, std = clip_eval_transform(_square(name.visual)), CLIP_MEAN, CLIP_STD
     elif (Path(name) / "config.json").is_file():
         transform, mean, std = _workdir_transform(Path(name))
-    elif clip_name := _clip_name(name):
+    elif clip_name := hub_clip.canonical_name(name):
         transform = clip_eval_transform(clip_presets.PRESETS[clip_name]["image_size"])
         mean, std = CLIP_MEAN, CLIP_STD
     else:
@@ -361,7 +267,7 @@ def _workdir_transform(workdir: Path) -> tuple[Callable, tuple, tuple]:
     from swin_jax.data.small_image import small_eval_transform
 
     transforms = (clip_eval_transform, eval_transform, image_eval_transform, small_eval_transform)
-    config = _read_config(workdir)
+    config = read_config(workdir)
     arguments = {key.split(".")[-1]: value for key, value in config.items() if key.startswith("predict.transform.")}
     fn = arguments.pop("fn", None)
     known = {f"{f.__module__}.{f.__qualname__}": f for f in transforms}

@@ -129,7 +129,7 @@ class _Videos:
         turn = 2 * np.pi * label / self.images.num_classes
         steps = [np.round(2 * i * np.array([np.sin(turn), np.cos(turn)])).astype(int) for i in range(self.num_frames)]
         frames = np.stack([np.roll(still, step, (0, 1)) for step in steps])
-        return {"video": _Video(frames), "label": label, "record": index}
+        return {"video": _Video(frames), "label": label}
 
     def record_name(self, index: int) -> str:
         return f"{self.images.record_name(index)} (video)"
@@ -150,7 +150,6 @@ def videos(
       num_frames: length of every video.
 
     Returns:
-      The source of `label`, `record` (the index) and `video`, which has len() and get(indices) -> uint8
-      (n, image_size, image_size, 3). Raises as images.
+      The source; `video` has len() and get(indices) -> uint8 (n, image_size, image_size, 3). Raises as images.
     """
     return _Videos(images(image_size, num_classes, num_examples, seed, split), num_frames)

@@ -8,8 +8,8 @@ from typing import Any
 
 from swin_jax.errors import UserError
 
-OWN_BUILDERS = ("emoji", "fashion_mnist", "imagenet2012", "imagenet22k")
-DOWNLOADING_BUILDERS = ("emoji",)
+OWN_BUILDERS = ("emoji", "emoji_actions", "fashion_mnist", "imagenet2012", "imagenet22k")
+DOWNLOADING_BUILDERS = ("emoji", "emoji_actions")
 _NAME = r"(?P<name>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.\d+\.\d+))?"
 
 

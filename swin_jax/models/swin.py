@@ -42,6 +42,7 @@ class Swin(nn.Module):
         small: what happens on grids no larger than the window, see `geometry.fit`.
         drop_path_rate: of the last block; grows linearly from 0 at the first.
         merge_size: cell of patch merging, an int or one per axis (1 leaves an axis alone).
+        temporal_window: of gated attention along the first axis in every block ('factorised' Video Swin); 0 for none.
         out_norms: stages whose maps get a norm of their own; such a model is a backbone without final norm and head.
         dtype: of matrix products and the residual stream, 'float32' or 'bfloat16'.
         param_dtype: of the parameters.
@@ -72,6 +73,7 @@ class Swin(nn.Module):
     drop_path_rate: float = 0.1
     small: str = "shrink"
     merge_size: Size = 2
+    temporal_window: int = 0
     out_norms: tuple[int, ...] = ()
     dtype: str = "float32"
     param_dtype: str = "float32"
@@ -111,6 +113,7 @@ class Swin(nn.Module):
                 small=self.small,
                 mlp_ratio=self.mlp_ratio,
                 post_norm=self.post_norm,
+                temporal_window=self.temporal_window,
                 **types,
             )
             return Stage(
@@ -197,6 +200,8 @@ class Swin(nn.Module):
             tokens, n = math.prod(grid), math.prod(size)
             attend = (4 * n * d * d + 2 * n * n * d) * tokens / n
             total += self.depths[s] * int(2 * tokens * d + attend + 2 * tokens * d * d * self.mlp_ratio)
+            if self.temporal_window:
+                total += self.depths[s] * tokens * d * (1 + 4 * d + 2 * min(self.temporal_window, grid[0]))
             if s < len(dims) - 1:
                 merged = math.prod(per_axis(self.merge_size, len(grid)))
                 normed = tokens // merged * 2 * d if self.post_norm else tokens * d

@@ -138,6 +138,37 @@ class WindowAttention(nn.Module):
         return (qkv * jnp.where(is_value, 1.0, inverse * scale)).astype(self.dtype)
 
 
+class TemporalAttention(nn.Module):
+    """Attention along the first axis only, times a gate that starts at zero: (B, T, *spatial, C) to the same.
+
+    What the 'factorised' design of Video Swin (arXiv 2106.13230, table 4) adds to each block.
+
+    Attributes:
+        window: frames that attend to each other; odd blocks shift by half of it.
+        attn_fields: of the block's own `WindowAttention`.
+    """
+
+    window: int
+    attn_fields: dict
+    shifted: bool
+    post_norm: bool
+    dtype: Any
+    param_dtype: Any
+
+    def setup(self):
+        line = (self.window, *(1,) * (len(self.attn_fields["window"]) - 1))
+        fields = dict(self.attn_fields, window=line, pretrained_window=(0,) * len(line), implementation="xla")
+        self.norm = layer_norm(self.dtype, param_dtype=self.param_dtype)
+        self.attn = WindowAttention(**fields, dtype=self.dtype, param_dtype=self.param_dtype)
+        self.gate = self.param("gate", nn.initializers.zeros, (), self.param_dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        size, shift = window_and_shift(x.shape[1:-1], self.attn.window, "axis", self.shifted)
+        attend = lambda x: attend_in_windows(x, self.attn, size, shift)  # noqa: E731
+        x = self.norm(attend(x)) if self.post_norm else attend(self.norm(x))
+        return self.gate.astype(x.dtype) * x
+
+
 class Block(nn.Module):
     """One transformer block: windowed attention, then an MLP, each a residual branch with drop path.
 
@@ -145,6 +176,7 @@ class Block(nn.Module):
         attn: the fields of `WindowAttention`.
         post_norm: norms at the end of the branches, starting from zero; else at their beginning.
         main_norm: a further norm on the residual stream after the block ('enorm' of V2-H and V2-G).
+        temporal_window: of a `TemporalAttention` between the two branches, dropped together with the first; 0 for none.
     """
 
     dim: int
@@ -156,11 +188,17 @@ class Block(nn.Module):
     main_norm: bool
     dtype: Any
     param_dtype: Any
+    temporal_window: int = 0
 
     def setup(self):
         zeros = dict(scale_init=nn.initializers.zeros) if self.post_norm else {}
         self.norm1 = layer_norm(self.dtype, param_dtype=self.param_dtype, **zeros)
         self.attn = WindowAttention(**self.attn_fields, dtype=self.dtype, param_dtype=self.param_dtype)
+        if self.temporal_window:
+            types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+            self.temporal = TemporalAttention(
+                self.temporal_window, self.attn_fields, self.shifted, self.post_norm, **types
+            )
         self.norm2 = layer_norm(self.dtype, param_dtype=self.param_dtype, **zeros)
         self.mlp = Mlp(int(self.dim * self.mlp_ratio), self.dtype, self.param_dtype)
         if self.main_norm:
@@ -169,29 +207,18 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, draws: jax.Array | None, rate: float | jax.Array) -> jax.Array:
         """x is (B, *spatial, C); draws is None (evaluation) or (2, B), uniform; `rate` is that of drop path."""
         draws = (None, None) if draws is None else draws
+        x = x + drop_path(self.norm1(self.attend(x)) if self.post_norm else self.attend(self.norm1(x)), draws[0], rate)
+        if self.temporal_window:
+            x = x + drop_path(self.temporal(x), draws[0], rate)
         if self.post_norm:
-            x = x + drop_path(self.norm1(self.attend(x)), draws[0], rate)
             x = x + drop_path(self.norm2(self.feed_forward(x)), draws[1], rate)
         else:
-            x = x + drop_path(self.attend(self.norm1(x)), draws[0], rate)
             x = x + drop_path(self.feed_forward(self.norm2(x)), draws[1], rate)
         return self.enorm(x) if self.main_norm else x
 
     def attend(self, x: jax.Array) -> jax.Array:
-        """Pads, shifts, partitions, attends and puts everything back."""
-        spatial = x.shape[1:-1]
-        size, shift = self.geometry(spatial)
-        axes = tuple(range(1, 1 + len(spatial)))
-        x = window.pad_to_multiple(x, size)
-        padded = x.shape[1:-1]
-        regions = geometry.shift_regions(padded, size, shift) if any(shift) else None
-        if any(shift):
-            x = jnp.roll(x, [-s for s in shift], axes)
-        windows = math.prod(padded) // math.prod(size)
-        x = window.reverse(self.attn(window.partition(x, size), regions, windows), size, padded)
-        if any(shift):
-            x = jnp.roll(x, shift, axes)
-        return x[(slice(None), *(slice(n) for n in spatial))]
+        """(B, *spatial, C) to the same, every token from its window."""
+        return attend_in_windows(x, self.attn, *self.geometry(x.shape[1:-1]))
 
     def feed_forward(self, x: jax.Array) -> jax.Array:
         """The MLP; where windows come one at a time, it takes one row of windows at a time."""
@@ -207,6 +234,22 @@ class Block(nn.Module):
     def geometry(self, spatial: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Window and shift on a map of this size."""
         return window_and_shift(spatial, self.attn_fields["window"], self.small, self.shifted)
+
+
+def attend_in_windows(x: jax.Array, attn: WindowAttention, size: tuple[int, ...], shift: tuple[int, ...]) -> jax.Array:
+    """Pads, shifts, partitions, attends and puts everything back: (B, *spatial, C) to the same."""
+    spatial = x.shape[1:-1]
+    axes = tuple(range(1, 1 + len(spatial)))
+    x = window.pad_to_multiple(x, size)
+    padded = x.shape[1:-1]
+    regions = geometry.shift_regions(padded, size, shift) if any(shift) else None
+    if any(shift):
+        x = jnp.roll(x, [-s for s in shift], axes)
+    windows = math.prod(padded) // math.prod(size)
+    x = window.reverse(attn(window.partition(x, size), regions, windows), size, padded)
+    if any(shift):
+        x = jnp.roll(x, shift, axes)
+    return x[(slice(None), *(slice(n) for n in spatial))]
 
 
 def window_and_shift(

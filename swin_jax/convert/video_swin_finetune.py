@@ -1,0 +1,151 @@
+"""Makes any weights fit a Video Swin before training: an image Swin's are inflated, a Video Swin's adapted.
+
+The official code starts from image weights (`inflate_weights`) or from a Video Swin of the same window, whose head is
+left out where its classes differ (`load_from`, which is not strict). Another window in time is not supported there. The
+rule of this file: a frame offset that both windows have keeps its rows of the position table; offsets beyond the old
+window get the rows of the farthest one it had, and those beyond the new window are left out.
+"""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+
+import numpy as np
+
+from swin_jax import geometry
+from swin_jax.convert import buffers, finetune, read, rules, swin, video_swin
+from swin_jax.convert.video_swin_inflate import inflate, resize_table
+from swin_jax.errors import UserError
+
+_HEAD = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
+
+# Parameter paths that keep their initialisation when a backbone is taken: `InitFrom(backbone=True, head=FRESH)`.
+FRESH = r"^cls_head/|(^|/)temporal/"
+
+
+def remap(
+    state_dict: Mapping[str, np.ndarray], model, resize: str | None = None, window: tuple[int, ...] | None = None
+) -> dict[str, np.ndarray]:
+    """Resizes the position tables of a Video Swin and adapts its head to a model; everything else stays.
+
+    Args:
+        state_dict: {name: array} of a Video Swin of any window and number of classes, in any layout.
+        model: the `models.video_swin.VideoSwin` to fill, of the joint design.
+        resize: 'bicubic' fits tables of another window, bicubically in height and width and in time by the rule above;
+            None where everything should fit. A continuous bias is computed again for any window.
+        window: of the weights, looked at where they do not tell it.
+
+    Returns:
+        The state dict for `convert.video_swin.from_official`. A head of zeros and resized tables are told in warnings.
+
+    Raises:
+        UserError: tables of another window without `resize`; windows that the tables do not tell.
+    """
+    if resize not in (None, "bicubic"):
+        raise UserError(f"resize={resize!r} is not 'bicubic'", 2)
+    found = _adapt_head(rules.drop_buffers(video_swin.normalise(state_dict)), model.num_classes)
+    resized, old = {}, None
+    for name, shape in video_swin.official_shapes(model).items():
+        table = found.get(name)
+        if table is None or table.shape == shape or not name.endswith("relative_position_bias_table"):
+            continue
+        new = geometry.stage_geometry(model.backbone)[1][int(name.split(".")[2])]
+        if resize is None:
+            raise UserError(
+                f"{name} is {table.shape} in the weights and {shape} in the model, whose window is {new}; choose "
+                "resize='bicubic' (offsets in time beyond the old window get the farthest one's rows) or keep the "
+                "weights' window"
+            )
+        old = old or tuple(2 * w - 1 for w in video_swin.infer(state_dict, window)["window_size"])
+        resized[name] = _resize_box(table, old, [2 * w - 1 for w in new])
+    if resized:
+        warnings.warn(f"{len(resized)} position tables were resized to the window of the model", stacklevel=3)
+    return found | resized
+
+
+def _resize_box(table: np.ndarray, old: tuple[int, ...], new: list[int]) -> np.ndarray:
+    """(prod(old), heads) to (prod(new), heads), time by the rule of this file."""
+    boxes = np.asarray(table, np.float32).reshape(old[0], -1, table.shape[1])
+    boxes = np.stack([resize_table(box, new[1:]) for box in boxes])
+    offsets = np.arange(new[0]) - new[0] // 2
+    return boxes[np.clip(offsets + old[0] // 2, 0, old[0] - 1)].reshape(math.prod(new), -1)
+
+
+def _adapt_head(state_dict: dict[str, np.ndarray], num_classes: int) -> dict[str, np.ndarray]:
+    """A head of another number of classes becomes one of zeros, or none."""
+    weight = state_dict.get(_HEAD[0])
+    classes = 0 if weight is None else len(weight)
+    if classes == num_classes:
+        return state_dict
+    rest = {name: value for name, value in state_dict.items() if name not in _HEAD}
+    if num_classes == 0 or "backbone.norm.weight" not in rest:
+        return rest if num_classes == 0 else state_dict
+    warnings.warn(
+        f"the weights have a head of {classes} classes; the head of {num_classes} classes starts from zeros and must "
+        "be trained",
+        stacklevel=3,
+    )
+    zeros = np.zeros((num_classes, len(rest["backbone.norm.weight"])), np.float32)
+    return rest | {_HEAD[0]: zeros, _HEAD[1]: zeros[:, 0]}
+
+
+def load_pretrained(
+    source, model, patch: str = "inflate", bias: str = "duplicate", resize: str | None = None, head: bool = True
+) -> dict:
+    """Fits the weights of an image Swin or of a Video Swin into a Video Swin.
+
+    Args:
+        source: a file of `convert.read`; or {'params': ...} of a Swin, a SimMIM or a VideoSwin, and 'config', the flat
+            config of its run, if there is one.
+        model: the `models.video_swin.VideoSwin` to fill.
+        patch, bias: how an image Swin is inflated, see `convert.video_swin_inflate.inflate`.
+        resize: how a Video Swin's position tables of another window are resized, see `remap`.
+        head: whether to take a Video Swin's head (zeros for other classes, which a warning says); otherwise, and
+            always from an image Swin, only the backbone is there, for `InitFrom(backbone=True, head=FRESH)`.
+
+    Returns:
+        {'params': nested dict of float32 numpy arrays}.
+
+    Raises:
+        UserError: an unreadable file; missing, unexpected and mis-shaped keys, all listed; choices that don't fit.
+    """
+    try:
+        config = source.get("config") if isinstance(source, Mapping) else None
+        found = _state_dict(source)
+        if not video_swin.is_video(found):
+            return inflate(found, model, patch, bias, config)
+        fields = fields_of(config or {})
+        if fields.get("continuous_bias") and not model.backbone.pretrained_window_sizes:
+            made_for = SimpleNamespace(**fields, merge_size=(1, 2, 2), small="axis")
+            finetune.tell_scales(buffers.coordinate_windows(made_for), model.backbone)
+        filled = model if head else model.clone(num_classes=0)
+        return video_swin.from_official(remap(found, filled, resize, fields.get("window_size")), filled)
+    except UserError as error:
+        if isinstance(source, Mapping):
+            raise
+        raise UserError(f"{source}: {error}", error.exit_status) from error
+
+
+def fields_of(config: Mapping) -> dict:
+    """The arguments of `models.video_swin.make_video_swin` in the flat config of a run, tuples for JSON's lists."""
+    tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value  # noqa: E731
+    own = {key.removeprefix("task.model."): value for key, value in config.items() if key.startswith("task.model.")}
+    return {key: tuples(value) for key, value in own.items() if key != "fn"}
+
+
+def _state_dict(source) -> dict[str, np.ndarray]:
+    if not isinstance(source, Mapping):
+        return read(source)
+    params = source["params"]
+    if "backbone" in params:
+        return video_swin.to_state_dict({"params": params})
+    return swin.to_state_dict({"params": params.get("encoder", params)})
+
+
+def pretrained(
+    patch: str = "inflate", bias: str = "duplicate", resize: str | None = None, head: bool = True
+) -> Callable:
+    """`load_pretrained` as a function of (source, model), for an experiment file."""
+    return functools.partial(load_pretrained, patch=patch, bias=bias, resize=resize, head=head)

@@ -1,0 +1,129 @@
+"""Inflation: the weights of an image Swin, of either version, as a start for a Video Swin.
+
+Video Swin (arXiv 2106.13230, tables 8 and 9); the peer is `inflate_weights` of `SwinTransformer3D` in
+SwinTransformer/Video-Swin-Transformer. For version 2, whose bias is an MLP of coordinates, there is no peer: its input
+gets a column of zeros for the time axis, which is what duplicating a table does.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+import numpy as np
+
+from swin_jax import geometry
+from swin_jax.convert import buffers, finetune, infer, layouts, swin
+from swin_jax.convert.video_swin_layouts import is_video
+from swin_jax.errors import UserError
+
+PATCHES, BIASES = ("inflate", "centre"), ("duplicate", "centre")
+OUTSIDE = -4.6  # bias between frames where attention shall start inside of them (table 9)
+
+
+def inflate(
+    state_dict: Mapping[str, np.ndarray], model, patch: str = "inflate", bias: str = "duplicate", config=None
+) -> dict:
+    """The backbone of a Video Swin with the weights of an image Swin.
+
+    A video of equal frames then has the image's features, where no stage is padded or smaller than its window, with
+    patch='inflate' and bias='duplicate'. Tables of another height and width are resized bicubically, and it is told.
+
+    Args:
+        state_dict: {name: array} of an image Swin of either version, in any layout of `convert.layouts`; its head and
+            buffers are left out.
+        model: the `models.video_swin.VideoSwin` to fill, of any design.
+        patch: 'inflate' repeats the patch embedding in time, divided by the repeats; 'centre' puts it at the frame
+            patch // 2, among zeros.
+        bias: 'duplicate' gives every frame offset the image's table; 'centre' only offset 0, all others get `OUTSIDE`.
+        config: flat config of the run that the weights are of, if any: it tells the scale of a continuous bias.
+
+    Returns:
+        {'params': {'backbone': nested dict of float32 numpy arrays}}. The head and the attention along time of the
+        designs 'split' and 'factorised' are not there: they keep their initialisation.
+
+    Raises:
+        UserError: an unknown choice; weights of a video; tables that are not square; keys that do not fit, all listed.
+    """
+    if patch not in PATCHES:
+        raise UserError(f"patch={patch!r} is none of {', '.join(map(repr, PATCHES))}", 2)
+    if bias not in BIASES:
+        raise UserError(f"bias={bias!r} is none of {', '.join(map(repr, BIASES))}", 2)
+    if is_video(state_dict):
+        raise UserError("only an image Swin can be inflated; these patches have a time axis already")
+    backbone = model.backbone
+    found = layouts.normalise(state_dict)
+    if backbone.continuous_bias and bias == "centre" and geometry.stage_geometry(backbone)[1][0][0] > 1:
+        raise UserError("bias='centre' needs position tables, the bias of version 2 is continuous: take 'duplicate'", 2)
+    if not backbone.pretrained_window_sizes:
+        _tell_scales(state_dict, config, backbone)
+    inflated, resized = {}, 0
+    for name, value in found.items():
+        if name.startswith("head."):
+            continue
+        if name == "patch_embed.proj.weight":
+            value = _inflate_patch(value, backbone.patch_size[0], patch)
+        elif name.endswith("relative_position_bias_table"):
+            window = geometry.stage_geometry(backbone)[1][int(name.split(".")[1])]
+            resized += math.prod(2 * w - 1 for w in window[1:]) != len(value)
+            value = _inflate_table(value, window, bias)
+        elif name.endswith("cpb_mlp.0.weight"):
+            value = np.pad(np.asarray(value, np.float32), ((0, 0), (1, 0)))
+        inflated[name] = value
+    if resized:
+        warnings.warn(f"{resized} position tables were resized (bicubic) to another window", stacklevel=2)
+    return {"params": {"backbone": swin.from_official(inflated, backbone)["params"]}}
+
+
+def _inflate_patch(weight: np.ndarray, frames: int, patch: str) -> np.ndarray:
+    """(C, 3, h, w) to (C, 3, frames, h, w)."""
+    weight = np.asarray(weight, np.float32)[:, :, None]
+    if patch == "inflate":
+        return weight.repeat(frames, axis=2) / np.float32(frames)
+    return np.pad(weight, ((0, 0), (0, 0), (frames // 2, frames - 1 - frames // 2), (0, 0), (0, 0)))
+
+
+def _inflate_table(table: np.ndarray, window: tuple[int, ...], bias: str) -> np.ndarray:
+    """(side * side, heads) to (rows of a table of the window, heads); time is its slowest axis."""
+    frames, *sides = (2 * w - 1 for w in window)
+    table = resize_table(np.asarray(table, np.float32), sides)
+    if bias == "duplicate":
+        return np.tile(table, (frames, 1))
+    spread = np.full((frames, *table.shape), OUTSIDE, np.float32)
+    spread[frames // 2] = table
+    return spread.reshape(-1, table.shape[1])
+
+
+def resize_table(table: np.ndarray, sides: list[int]) -> np.ndarray:
+    """The table of one frame offset for another height and width, by PyTorch's bicubic interpolation.
+
+    Args:
+        table: (side * side, heads) float32.
+        sides: 2 * window - 1 for rows and columns.
+
+    Raises:
+        UserError: a table that is not square.
+    """
+    if math.prod(sides) == len(table):
+        return table
+    old = math.isqrt(len(table))
+    if old * old != len(table):
+        raise UserError(f"only square position tables can be resized, not one of {len(table)} rows")
+    rows, columns = (geometry.bicubic_matrix(old, side) for side in sides)
+    square = table.astype(np.float64).reshape(old, old, -1)
+    resized = np.einsum("ai,bj,ijc->abc", rows, columns, square, optimize=True)
+    return resized.reshape(-1, table.shape[1]).astype(np.float32)
+
+
+def _tell_scales(state_dict: Mapping, config: Mapping | None, backbone) -> None:
+    """Warns where a continuous bias will see rows and columns at another scale than the image model did."""
+    if not backbone.continuous_bias:
+        return
+    trained = infer.trained_scales(state_dict)
+    if trained is None and config:
+        inside = "task.model.encoder." if "task.model.encoder.window_size" in config else "task.model."
+        fields = {key.removeprefix(inside): value for key, value in config.items() if key.startswith(inside)}
+        trained = buffers.coordinate_windows(SimpleNamespace(**fields)) if fields.get("continuous_bias") else None
+    if trained is not None:
+        own = buffers.coordinate_windows(backbone)
+        finetune.tell_scales([(o[0], *geometry.per_axis(t, 2)) for o, t in zip(own, trained)], backbone)

@@ -1,0 +1,197 @@
+"""Clips of transparent animations: random start, speed, place and background, the same for all frames of a clip.
+
+Animations are played in a loop: what goes beyond the last frame goes on with the first.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from swin_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Frames:
+    """An animation in memory.
+
+    Attributes:
+      pixels: uint8 (N, H, W, 4), RGB not multiplied by alpha; or (N, H, W, 3) without transparency.
+    """
+
+    pixels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def get(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Frames by number: (n, H, W, C)."""
+        return self.pixels[np.asarray(indices)]
+
+    def reversed(self) -> "Frames":
+        """The same frames, the last one first."""
+        return Frames(self.pixels[::-1])
+
+
+def action_train_transform(
+    size: int = 64,
+    num_frames: int = 16,
+    frame_interval: float = 4.0,
+    speed: tuple[float, float] = (0.7, 1.5),
+    scale: tuple[float, float] = (0.7, 1.2),
+    stretch: float = 0.1,
+    overhang: float = 0.15,
+    hflip: float = 0.5,
+    single_frame: bool = False,
+) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
+    """Training clips of an animation.
+
+    Args:
+      size: height and width of the result in pixels.
+      num_frames: T.
+      frame_interval: frames from one to the next that is taken, at speed 1; the start is uniform over the animation.
+      speed: range of the factor on frame_interval.
+      scale: range of the side of the scaled animation, relative to `size`; uniform in the logarithm.
+      stretch: largest relative change of its width against its height, in both directions.
+      overhang: how much of its side may be outside of the result.
+      hflip: probability of a mirror image. It must not change the label.
+      single_frame: repeats the first frame T times, for the control that sees no motion.
+
+    Returns:
+      transform(example, rng): `video` (Frames, or anything with len and get) becomes uint8 (T, size, size, 3) over a
+      random background, `label` stays, other features are left out. Raises UserError for impossible arguments.
+    """
+    options = _Options(size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame)
+    return functools.partial(_train, options=options, hflip=hflip)
+
+
+def action_eval_transform(
+    size: int = 64,
+    num_frames: int = 16,
+    frame_interval: float = 4.0,
+    speed: tuple[float, float] = (0.7, 1.5),
+    scale: tuple[float, float] = (0.7, 1.2),
+    stretch: float = 0.1,
+    overhang: float = 0.15,
+    single_frame: bool = False,
+    views: int = 0,
+    seed: int = 0,
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Test clips with the draws of training except for mirror images, always the same for a record and a seed.
+
+    Args:
+      size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame: as for action_train_transform.
+      views: V, clips of a record that differ in their start only, evenly spread over the animation; 0 for one clip
+        without the axis of views.
+      seed: of the draws, beside the example's `record`.
+
+    Returns:
+      transform(example): `video` becomes uint8 (V, T, size, size, 3), or (T, size, size, 3); `label` stays.
+    """
+    options = _Options(size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame)
+    if views < 0:
+        raise UserError(f"views must not be negative, as {views} is", 2)
+    return functools.partial(_eval, options=options, views=views, seed=seed)
+
+
+def random_background(size: int, rng: np.random.Generator) -> np.ndarray:
+    """One colour, a gradient between two, or smooth noise: uint8 (size, size, 3)."""
+    colours = rng.integers(0, 256, (2, 3)).astype(np.float64)
+    kind = rng.integers(3)
+    if kind == 0:
+        return np.broadcast_to(colours[0], (size, size, 3)).astype(np.uint8)
+    if kind == 1:
+        angle = rng.uniform(0, 2 * math.pi)
+        y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
+        position = (x * math.cos(angle) + y * math.sin(angle)) / (abs(math.cos(angle)) + abs(math.sin(angle))) + 0.5
+        return np.round(colours[0] + position[..., None] * (colours[1] - colours[0])).astype(np.uint8)
+    from PIL import Image
+
+    cells = int(rng.integers(2, 9))
+    noise = colours[0] + rng.uniform(0.2, 1.0) * (rng.uniform(0, 256, (cells, cells, 3)) - colours[0])
+    picture = Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """What both sides draw; see action_train_transform."""
+
+    size: int
+    num_frames: int
+    frame_interval: float
+    speed: tuple[float, float]
+    scale: tuple[float, float]
+    stretch: float
+    overhang: float
+    single_frame: bool
+
+    def __post_init__(self):
+        if self.size < 1 or self.num_frames < 1:
+            raise UserError(f"size and num_frames must be at least 1, not {self.size} and {self.num_frames}", 2)
+        for name, (low, high) in (("speed", self.speed), ("scale", self.scale)):
+            if not 0 < low <= high:
+                raise UserError(f"{name}={(low, high)} must be two positive numbers, the smaller one first", 2)
+        if not 0 <= self.overhang < 1 or not 0 <= self.stretch < 1:
+            raise UserError(f"overhang={self.overhang} and stretch={self.stretch} must be in [0, 1)", 2)
+
+
+def _train(example, rng, *, options: _Options, hflip: float) -> dict[str, Any]:
+    video = _clips(example["video"], rng, options, views=1)[0]
+    if rng.random() < hflip:
+        video = video[:, :, ::-1]
+    return {"video": np.ascontiguousarray(video), "label": example["label"]}
+
+
+def _eval(example, *, options: _Options, views: int, seed: int) -> dict[str, Any]:
+    clips = _clips(example["video"], np.random.default_rng((seed, example["record"])), options, max(views, 1))
+    return {"video": clips if views else clips[0], "label": example["label"]}
+
+
+def _clips(video, rng: np.random.Generator, options: _Options, views: int) -> np.ndarray:
+    """(views, T, size, size, 3) uint8 of one set of draws."""
+    length = len(video)
+    start = rng.uniform(0, length)
+    interval = 0.0 if options.single_frame else options.frame_interval
+    steps = interval * rng.uniform(*options.speed) * np.arange(options.num_frames)
+    starts = start + np.arange(views) * (length / views)
+    indices = np.floor(starts[:, None] + steps).astype(int) % length  # (views, T)
+    chosen, inverse = np.unique(indices, return_inverse=True)  # a frame that comes up again is drawn once
+    frames = video.get(chosen)
+    if frames.shape[-1] == 3:
+        frames = np.pad(frames, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=255)
+    placed = _place(frames, rng, options)
+    background = random_background(options.size, rng)
+    return _composite(placed, background)[inverse.reshape(indices.shape)]
+
+
+def _place(frames: np.ndarray, rng: np.random.Generator, options: _Options) -> np.ndarray:
+    """Scales frames (n, H, W, 4) and puts them somewhere on transparent ones: (n, size, size, 4) uint8."""
+    from PIL import Image
+
+    size = options.size
+    side = size * math.exp(rng.uniform(*np.log(options.scale)))
+    aspect = math.exp(rng.uniform(-1, 1) * math.log1p(options.stretch) / 2)
+    extents = [max(1, round(side / aspect)), max(1, round(side * aspect))]  # height, width
+    out = np.zeros((len(frames), size, size, 4), np.uint8)
+    targets, parts = [], []
+    for extent in extents:
+        outside = options.overhang * extent
+        offset = round(rng.uniform(min(0, size - extent) - outside, max(0, size - extent) + outside))
+        begin, end = max(0, offset), min(size, offset + extent)
+        targets.append(slice(begin, end))
+        parts.append(slice(begin - offset, end - offset))
+    for index, frame in enumerate(frames):  # Pillow scales without aliasing and weighs colours with alpha
+        scaled = Image.fromarray(frame).resize(extents[::-1], Image.Resampling.BILINEAR)
+        out[index][tuple(targets)] = np.asarray(scaled)[tuple(parts)]
+    return out
+
+
+def _composite(frames: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Frames (n, H, W, 4) over a background (H, W, 3), rounded."""
+    alpha = frames[..., 3:].astype(np.uint16)
+    mixed = frames[..., :3] * alpha + background * (255 - alpha) + 127
+    return (mixed // 255).astype(np.uint8)

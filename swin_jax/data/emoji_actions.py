@@ -1,0 +1,298 @@
+"""Animated emoji of people as videos: 16 or 60 actions, split by person; and forward against reversed playback.
+
+Prepared by `python -m swin_jax.data.builders.emoji_actions`. Every action has one animation; persons differ in hair and
+clothes, skin tones in colour. A model that is trained on some persons is tested on another.
+"""
+
+import dataclasses
+import functools
+import io
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from swin_jax.data import tfds_directory
+from swin_jax.data.animation import Frames
+from swin_jax.errors import UnreadableError, UserError
+
+log = logging.getLogger(__name__)
+
+TRAIN_WHO = ("man", "person")
+TEST_WHO = ("woman",)
+
+
+class EmojiActions:
+    """Clips of some persons; each process decodes a clip when it is first read and keeps it. Pickles without them."""
+
+    def __init__(self, directory: str, who: tuple[str, ...]):
+        """Opens the data set that lies in `directory` (which ends in its version); see `emoji_actions`."""
+        import tensorflow_datasets as tfds
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        self._arguments = (directory, who)
+        info = tfds.builder_from_directory(directory).info
+        missing = [name for name in who if name not in info.splits]
+        if missing or not who:
+            known = ", ".join(info.splits)
+            raise UserError(f"the actions have no person {', '.join(missing) or 'at all'}; they have {known}", 2)
+        # Read below TFDS, which cannot leave the frames of a sequence encoded (tensorflow-datasets 4.9.10).
+        self._records = ArrayRecordDataSource([file for name in who for file in info.splits[name].file_instructions])
+        self._examples = [None] * len(self._records)
+        self.class_names = tuple(info.features["label"].names)
+        self._who, self._tones = info.features["who"].names, info.features["tone"].names
+
+    def __reduce__(self):
+        return EmojiActions, self._arguments
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if self._examples[index] is None:
+            feature = self._read(index)
+            video = Frames(_decode(feature["video"].bytes_list.value))
+            self._examples[index] = {"video": video, **self._describe(feature)}  # threads that meet here store equals
+        return {**self._examples[index], "record": index}
+
+    def labels(self) -> np.ndarray:
+        """int (N,), without decoding."""
+        return np.array([int(self._read(index)["label"].int64_list.value[0]) for index in range(len(self))])
+
+    def record_name(self, index: int) -> str:
+        found = self._describe(self._read(index))
+        return f"emoji {found['who']} {self.class_names[found['label']]}, skin tone {found['tone']}"
+
+    def _read(self, index: int):
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        return tf_example_pb2.Example.FromString(self._records[index]).features.feature
+
+    def _describe(self, feature) -> dict[str, Any]:
+        label, who, tone = (int(feature[key].int64_list.value[0]) for key in ("label", "who", "tone"))
+        return {"label": label, "who": self._who[who], "tone": self._tones[tone]}
+
+
+def emoji_actions(data_dir: str | None, who: Sequence[str] = TRAIN_WHO, config: str = "anim_3") -> EmojiActions:
+    """The clips of some persons.
+
+    Args:
+      data_dir: where data sets lie; None as `sources.tfds`.
+      who: of 'man', 'person' and 'woman'.
+      config: 'anim_3' (16 actions, 6 clips of each and a person), 'all' (60), 'anim_3_64px', ...
+
+    Returns:
+      A source of `video` (Frames, RGBA), `label`, `who`, `tone` and `record`, its number, which
+      `animation.action_eval_transform` draws from. Raises UserError where the set or a person is missing.
+    """
+    return EmojiActions(tfds_directory.find(f"emoji_actions/{config}", data_dir), tuple(who))
+
+
+def _decode(frames: Iterable[bytes]) -> np.ndarray:
+    """(N, H, W, 4) uint8 of PNG files."""
+    from PIL import Image
+
+    pixels = []
+    for number, data in enumerate(frames):
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                pixels.append(np.asarray(image.convert("RGBA")))
+        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for what is not a picture
+            raise UnreadableError(f"frame {number} is damaged ({error})") from error
+    return np.stack(pixels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reversal:
+    """How an action looks when it is played backwards; mean distances of pixels, 0 to 255.
+
+    Attributes:
+      action: its name.
+      motion: distance between two frames of a clip.
+      distance: between a clip and its reverse, from the start where they agree best.
+    """
+
+    action: str
+    motion: float
+    distance: float
+
+    @property
+    def ratio(self) -> float:
+        """0 for what looks the same both ways; 1 where the reverse agrees no better than any other frames."""
+        return self.distance / max(self.motion, 1e-9)
+
+    def is_visible(self, min_ratio: float, min_distance: float) -> bool:
+        """The rule of `emoji_playback`."""
+        return self.ratio >= min_ratio and self.distance >= min_distance
+
+
+def reversal(pixels: np.ndarray, size: int = 20) -> tuple[float, float]:
+    """Compares a clip with itself played backwards.
+
+    Args:
+      pixels: uint8 (N, H, W, 4).
+      size: height and width in pixels at which frames are compared, colours times alpha, and alpha.
+
+    Returns:
+      (mean distance of two frames; least mean distance to the reversed clip over its N circular shifts).
+    """
+    from PIL import Image
+    from scipy.spatial.distance import cdist
+
+    small = [np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BOX)) for frame in pixels]
+    small = np.stack(small).astype(np.float64)
+    small[..., :3] *= small[..., 3:] / 255
+    flat = small.reshape(len(small), -1)
+    distances = cdist(flat, flat, "cityblock") / flat.shape[1]
+    time = np.arange(len(flat))
+    shifts = (time[:, None] - time) % len(flat)  # row s: the frame of the reversed clip beside each frame
+    return float(distances.mean()), float(distances[time, shifts].mean(1).min())
+
+
+def measure_reversals(source: Any) -> list[Reversal]:
+    """Means over the clips of each class, in label order; decodes all of them."""
+    found: dict[int, list[tuple[float, float]]] = {}
+    for index in range(len(source)):
+        example = source[index]
+        found.setdefault(example["label"], []).append(reversal(example["video"].pixels))
+    return [Reversal(source.class_names[label], *np.mean(found[label], 0).tolist()) for label in sorted(found)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Playback:
+    """Every chosen clip twice, forward (label 0) and reversed (label 1); both with the draws of the same `record`.
+
+    Attributes:
+      source: an EmojiActions.
+      indices: the clips.
+    """
+
+    source: Any
+    indices: tuple[int, ...]
+    class_names: tuple[str, ...] = ("forward", "reversed")
+
+    def __len__(self) -> int:
+        return 2 * len(self.indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        clip, label = divmod(index, 2)
+        example = self.source[self.indices[clip]]
+        return {**example, "video": example["video"].reversed() if label else example["video"], "label": label}
+
+    def record_name(self, index: int) -> str:
+        return f"{self.source.record_name(self.indices[index // 2])}, {self.class_names[index % 2]}"
+
+
+def emoji_playback(
+    data_dir: str | None,
+    who: Sequence[str] = TRAIN_WHO,
+    config: str = "anim_3",
+    measured_on: Sequence[str] = TRAIN_WHO,
+    min_ratio: float = 0.45,
+    min_distance: float = 3.0,
+) -> Playback:
+    """Forward against reversed playback of the actions that can be told apart; logs which those are.
+
+    Args:
+      data_dir, who, config: as for `emoji_actions`.
+      measured_on: the persons whose clips decide about an action, so that training and test agree.
+      min_ratio: least distance from the reverse, relative to the clip's motion, of an action that is kept.
+      min_distance: least distance from the reverse, 0 to 255; a smaller one is hard to see.
+
+    Returns:
+      A source of `video`, `label` (0 forward, 1 reversed) and `record`. Raises UserError as `emoji_actions`, and where
+      no action is kept.
+    """
+    directory = tfds_directory.find(f"emoji_actions/{config}", data_dir)
+    measured = _measure(directory, tuple(measured_on))
+    log.info("%s", reversal_table(measured, min_ratio, min_distance))
+    kept = {found.action for found in measured if found.is_visible(min_ratio, min_distance)}
+    if not kept:
+        raise UserError(f"no action differs from its reverse by {min_ratio} of its motion and by {min_distance}", 2)
+    source = EmojiActions(directory, tuple(who))
+    return Playback(source, tuple(i for i, label in enumerate(source.labels()) if source.class_names[label] in kept))
+
+
+def measured_reversals(
+    data_dir: str | None, config: str = "anim_3", who: Sequence[str] = TRAIN_WHO
+) -> tuple[Reversal, ...]:
+    """`measure_reversals` of the clips of some persons; arguments as for `emoji_actions`."""
+    return _measure(tfds_directory.find(f"emoji_actions/{config}", data_dir), tuple(who))
+
+
+@functools.lru_cache(maxsize=4)
+def _measure(directory: str, who: tuple[str, ...]) -> tuple[Reversal, ...]:
+    """Decoding takes seconds, so it is done once for the sources of an experiment."""
+    return tuple(measure_reversals(EmojiActions(directory, who)))
+
+
+def reversal_table(measured: Iterable[Reversal], min_ratio: float = 0.45, min_distance: float = 3.0) -> str:
+    """Which actions are told apart from their reverse, one line each; the arguments are as for `emoji_playback`."""
+    lines = [
+        f"played backwards an action must differ from itself by {min_ratio} of its motion and by {min_distance:g} of "
+        "255 (mean over pixels, best circular shift):"
+    ]
+    for found in sorted(measured, key=lambda found: -found.ratio):
+        verdict = "kept" if found.is_visible(min_ratio, min_distance) else "excluded"
+        lines.append(
+            f"  {found.action:26} ratio {found.ratio:.2f} distance {found.distance:5.2f} "
+            f"motion {found.motion:5.2f} {verdict}"
+        )
+    return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _FakeActions:
+    num_examples: int
+    num_classes: int
+    num_frames: int
+    image_size: int
+    seed: int
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(f"action {label}" for label in range(self.num_classes))
+
+    def __len__(self) -> int:
+        return self.num_examples
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        label, size = index % self.num_classes, self.image_size
+        colour = np.random.default_rng([self.seed, index]).integers(0, 256, 3)
+        time = np.arange(self.num_frames)[:, None, None] / self.num_frames
+        y, x = (np.mgrid[:size, :size] + 0.5) / size
+        centre = 0.5 + 0.5j + 0.25 * np.exp(2j * np.pi * time)  # on its way round
+        distance = np.abs(x + 1j * y - centre) / (0.12 + 0.13 * time)  # in radii; it grows, then starts again
+        inside = (distance < 1) & (distance >= 0.9 * label / self.num_classes)
+        pixels = np.empty((self.num_frames, size, size, 4), np.uint8)
+        pixels[..., :3], pixels[..., 3] = colour, 255 * inside
+        return {"video": Frames(pixels), "label": label, "record": index}
+
+    def record_name(self, index: int) -> str:
+        return f"fake action {index}"
+
+
+def fake_emoji_actions(
+    num_examples: int = 24, num_classes: int = 4, num_frames: int = 20, image_size: int = 24, seed: int = 0
+) -> _FakeActions:
+    """Made-up animations of growing rings on their way round, a class for each width: for trying without data.
+
+    Args:
+      num_examples: length of the source; label i % num_classes belongs to record i.
+      num_classes: of them.
+      num_frames, image_size: of each animation.
+      seed: of the colours.
+
+    Returns:
+      A source as `emoji_actions` gives it.
+    """
+    return _FakeActions(num_examples, num_classes, num_frames, image_size, seed)
+
+
+def fake_emoji_playback(
+    num_examples: int = 24, num_classes: int = 4, num_frames: int = 20, image_size: int = 24, seed: int = 0
+) -> Playback:
+    """Made-up animations forward and reversed; arguments as for `fake_emoji_actions`."""
+    source = fake_emoji_actions(num_examples, num_classes, num_frames, image_size, seed)
+    return Playback(source, tuple(range(len(source))))

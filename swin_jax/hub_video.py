@@ -1,0 +1,216 @@
+"""Video Swin's part of `hub`: by name, from a file of video or image weights, from the workdir of a run."""
+
+import inspect
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from swin_jax import saved_model, stacking
+from swin_jax.convert import buffers, finetune, official, read, video_swin_finetune, video_swin_official
+from swin_jax.convert import video_swin as convert
+from swin_jax.errors import UnreadableError, UserError
+from swin_jax.hub_arguments import check_arguments, nearest, random_variables, read_config
+from swin_jax.models import video_swin, video_swin_presets
+from swin_jax.names import flatten, unflatten
+from swin_jax.ops.mixing import IMAGENET_MEAN, IMAGENET_STD
+
+FIELDS = set(inspect.signature(video_swin.make_video_swin).parameters)
+
+
+def canonical_name(word: str | Path | None) -> str | None:
+    """The key of `models.video_swin.PRESETS` that a name means; None for others and for files that are there."""
+    return None if word is None or Path(word).is_file() else video_swin_presets.canonical_name(str(word))
+
+
+def load(
+    name: str, spelling: str | Path, weights: str | Path | None, resize: str | None, overrides: dict
+) -> tuple[video_swin.VideoSwin, dict]:
+    """A Video Swin by name; `spelling` is the name as it was given, which may be torchvision's."""
+    fields = video_swin_presets.PRESETS[name]
+    if weights is None:
+        check_arguments("make_video_swin", overrides, FIELDS)
+        warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=3)
+        model = video_swin.make_video_swin(**fields | overrides)
+        return model, _random(model)
+    return fit(_read(str(spelling), weights), fields, resize, overrides)
+
+
+def _read(spelling: str, weights: str | Path) -> dict:
+    """The state dict that `weights` means: a file, published weights of a Video Swin or of an image Swin."""
+    path, word = Path(weights), str(weights)
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a directory: a run says itself what model it holds, leave out the name {spelling!r}"
+        )
+    if path.is_file():
+        return read(path)
+    if word == "official" or canonical_name(word):
+        return read(video_swin_official.fetch(spelling if word == "official" else word))
+    if "://" not in word and official.canonical_name(word) is None:
+        known = [*video_swin_official.URLS, *video_swin_official.TORCHVISION_URLS, *official.WEIGHTS]
+        raise UserError(f"{word} is no file and no published weights; the nearest name is {nearest(word, known)!r}")
+    return read(official.fetch(word))
+
+
+def fit(found: dict, fields: dict | None, resize: str | None, overrides: dict) -> tuple[video_swin.VideoSwin, dict]:
+    """A Video Swin with these weights.
+
+    Args:
+        found: state dict of a Video Swin, or of an image Swin, which is inflated.
+        fields: of the model that the weights were made for; None infers them.
+        resize: of position tables, see `convert.video_swin_finetune.remap`.
+        overrides: fields that replace those.
+    """
+    check_arguments("make_video_swin", overrides, FIELDS)
+    fields = fields or convert.infer(found, overrides.get("window_size"))
+    model = video_swin.make_video_swin(**fields | overrides)
+    if convert.is_video(found):
+        if "pretrained_window_sizes" not in overrides:
+            trained = buffers.coordinate_windows(video_swin.make_video_swin(**fields).backbone)
+            finetune.tell_scales(trained, model.backbone)
+        fitted = video_swin_finetune.remap(found, model, resize, fields.get("window_size"))
+        return model, _put(convert.from_official(fitted, model), model)
+    params = flatten(_random(model)["params"]) | flatten(convert.inflate(found, model)["params"])
+    fresh = "the head starts from zeros" if model.num_classes else "there is no head"
+    if model.temporal_layers or model.backbone.temporal_window:
+        fresh += ", attention along time from random weights"
+    warnings.warn(f"weights of an image Swin were inflated; {fresh}, and the model must be trained", stacklevel=3)
+    heads = {path: np.zeros_like(leaf) for path, leaf in params.items() if path.startswith("cls_head/")}
+    return model, _put({"params": unflatten(params | heads)}, model)
+
+
+def _random(model: video_swin.VideoSwin) -> dict:
+    swin = model.backbone
+    return random_variables(model, np.zeros((1, *swin.image_size, swin.in_channels), np.float32))
+
+
+def _put(variables: dict, model: video_swin.VideoSwin) -> dict:
+    return jax.device_put(jax.tree.map(lambda leaf: leaf.astype(model.backbone.param_dtype), variables))
+
+
+def is_video(config: dict) -> bool:
+    """Whether a run's config is that of a Video Swin."""
+    return config.get("task.model.fn") == saved_model.name_of(video_swin.make_video_swin)
+
+
+def load_workdir(workdir: Path, config: dict, resize: str | None, overrides: dict) -> tuple[video_swin.VideoSwin, dict]:
+    """The model that a run trained, its average if it kept one; `config` is the run's."""
+    from swin_jax import checkpoint
+
+    check_arguments("make_video_swin", overrides, FIELDS)
+    fields = video_swin_finetune.fields_of(config)
+    params, average, _ = checkpoint.load_params(workdir)
+    params = params if average is None else average
+    if overrides:
+        return fit(convert.to_state_dict({"params": params}), fields, resize, overrides)
+    model = video_swin.make_video_swin(**fields)
+    return model, jax.device_put({"params": stacking.stack_as(params, model.backbone)})
+
+
+def is_prepared_here(name) -> bool:
+    """Whether what `preprocess` was given is a Video Swin, its name, or the workdir of one."""
+    if not isinstance(name, (str, Path)):
+        return isinstance(name, video_swin.VideoSwin)
+    if (Path(name) / "config.json").is_file():
+        return is_video(read_config(Path(name)))
+    return canonical_name(name) is not None
+
+
+def preprocess(name: str | Path | video_swin.VideoSwin) -> Callable[..., np.ndarray]:
+    """What `hub.preprocess` gives for a Video Swin, its name, or the workdir of one."""
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if isinstance(name, video_swin.VideoSwin):
+        transform = _preparation(name.backbone.image_size)
+    elif (Path(name) / "config.json").is_file():
+        config = read_config(Path(name))
+        transform, mean, std = _transform_of(config, name), config["task.mean"], config["task.std"]
+    else:
+        preset = canonical_name(name)
+        transform = _preparation(video_swin.PRESETS[preset]["image_size"], preset.endswith("_sthv2"))
+
+    def apply(videos) -> np.ndarray:
+        return (_clips(transform, videos).astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
+
+    return apply
+
+
+def _preparation(image_size: tuple[int, int, int], uniform: bool = False) -> Callable[[dict], dict]:
+    """The clips of the published models: every second frame, or for Something-Something frames of the whole video."""
+    from swin_jax.data.video import video_eval_transform
+
+    frames, height, width = image_size
+    if height != width:
+        raise UserError(f"clips of {height} x {width} pixels are not square; give your own preprocess")
+    sampling = "uniform" if uniform else "dense"
+    return video_eval_transform(height, frames, sampling=sampling, short_side=round(height * 256 / 224))
+
+
+def _transform_of(config: dict, workdir: str | Path) -> Callable[[dict], dict]:
+    """How a run prepares the videos that it predicts."""
+    from swin_jax.data.video import video_eval_transform, video_views_transform
+
+    known = {saved_model.name_of(fn): fn for fn in (video_eval_transform, video_views_transform)}
+    arguments = {key.split(".")[-1]: value for key, value in config.items() if key.startswith("predict.transform.")}
+    fn = arguments.pop("fn", None)
+    if fn not in known or "task.mean" not in config:
+        raise UserError(f"{workdir}/config.json does not tell how videos are prepared (predict.transform, task.mean)")
+    return known[fn](**arguments)
+
+
+def _clips(transform: Callable[[dict], dict], videos) -> np.ndarray:
+    """The clips of one video or several.
+
+    Args:
+        transform: of {'video': what has `len` and `get`, 'label'}.
+        videos: a path, encoded bytes, a uint8 array (T, H, W, 3), or a list of them; or a uint8 array (B, T, H, W, 3).
+
+    Returns:
+        (B, T, H, W, 3) uint8.
+
+    Raises:
+        UserError: none, or one that is no video.
+    """
+    single = isinstance(videos, (str, os.PathLike, bytes)) or getattr(videos, "ndim", 0) in (3, 4)
+    found = []
+    for video in [videos] if single else videos:
+        try:
+            found.append(transform({"video": _reader(video), "label": 0})["video"])
+        except UnreadableError as error:
+            raise UserError(f"{'the video' if isinstance(video, bytes) else video}: {error}") from error
+    if not found:
+        raise UserError("preprocess was given no videos")
+    return np.concatenate([clip.reshape(-1, *clip.shape[-4:]) for clip in found])
+
+
+class _Frames:
+    """An array of frames (T, H, W, 3) as a reader."""
+
+    def __init__(self, frames: np.ndarray):
+        self.frames = frames
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def get(self, indices, fit: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
+        frames = self.frames[np.asarray(indices)]
+        return np.stack([fit(frame) for frame in frames]) if fit else frames
+
+
+def _reader(video):
+    from swin_jax.data.video_decode import Reader
+
+    if isinstance(video, (str, os.PathLike, bytes)):
+        return Reader(video)
+    video = np.asarray(video)
+    if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
+        raise UserError(
+            f"a video is a file or a uint8 array (T, H, W, 3), not {video.dtype} of shape {video.shape}"
+            + (": a single image? np.repeat(image[None], 32, axis=0) shows it 32 times" if video.ndim == 3 else "")
+        )
+    if 0 in video.shape:
+        raise UserError(f"a video of shape {video.shape} has no frames or no pixels")
+    return _Frames(video)

@@ -1,0 +1,264 @@
+"""`load` and `preprocess` for Video Swin: every source of weights, what is inferred, what is said."""
+
+import json
+import warnings
+
+import av
+import jax
+import numpy as np
+import pytest
+
+from swin_jax import checkpoint, hub, stacking
+from swin_jax.convert import official, video_swin_official
+from swin_jax.convert import swin as convert_swin
+from swin_jax.convert import video_swin as convert
+from swin_jax.errors import UserError
+from swin_jax.models import swin, video_swin, video_swin_presets
+from swin_jax.models.clip import make_clip
+from swin_jax.models.video_swin import make_video_swin, param_shapes
+from swin_jax.names import flatten
+
+NAME = "swin_tiny_patch244_window877_kinetics400_1k"
+TINY = dict(
+    num_classes=5,
+    image_size=(32, 16, 16),
+    patch_size=(2, 2, 2),
+    window_size=(3, 4, 4),
+    embed_dim=8,
+    depths=(2, 2),
+    num_heads=(1, 2),
+)
+FLAT = dict(num_classes=7, image_size=16, patch_size=2, window_size=4, embed_dim=8, depths=(2, 2), num_heads=(1, 2))
+
+
+def noise(shapes):
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def state_dict():
+    return noise(convert.official_shapes(make_video_swin(**TINY)))
+
+
+@pytest.fixture
+def presets(monkeypatch):
+    for module in (video_swin, video_swin_presets):
+        monkeypatch.setattr(module, "PRESETS", {NAME: TINY})
+
+
+def write(path, state_dict):
+    with open(path, "wb") as file:
+        np.savez(file, **state_dict)
+    return path
+
+
+def assert_holds(loaded, state_dict, **fields):
+    model, variables = loaded
+    assert model == make_video_swin(**TINY | fields)
+    found = convert.to_official(variables, model)
+    assert found.keys() == state_dict.keys()
+    for name, value in state_dict.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("name", [None, NAME, f"{NAME}.pth", "swin3d_t"])
+@pytest.mark.parametrize("layout", [dict, convert.to_torchvision])
+def test_a_file_is_loaded_with_and_without_a_name(name, layout, presets, state_dict, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        file = write(tmp_path / f"{NAME}.pth", layout(state_dict))
+        assert_holds(hub.load(name, weights=file), state_dict)
+        assert_holds(hub.load(name, weights=file, scan=True, remat="full"), state_dict, scan=True, remat="full")
+
+
+def test_a_file_in_the_way_of_a_name_is_taken(presets, state_dict, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / f"{NAME}.pth", state_dict)
+    assert_holds(hub.load(weights=f"{NAME}.pth"), state_dict)
+
+
+def test_published_weights_come_from_the_cache(presets, state_dict, tmp_path, monkeypatch):
+    monkeypatch.setenv("SWIN_JAX_CACHE", str(tmp_path))
+    monkeypatch.setenv("SWIN_JAX_OFFLINE", "1")
+    with pytest.raises(UserError, match="put it at"):
+        hub.load(NAME, weights="official")
+    write(official.locate(video_swin_official.URLS[NAME])[1], state_dict)
+    for arguments in (dict(name=NAME, weights="official"), dict(weights=NAME), dict(name="swin3d_t", weights=NAME)):
+        assert_holds(hub.load(**arguments), state_dict)
+    with pytest.raises(UserError, match="swin3d_t-7615ae03.pth"):
+        hub.load("swin3d_t", weights="official")
+
+
+def test_without_weights_they_are_random_and_it_is_said(presets):
+    with pytest.warns(UserWarning, match="random weights"):
+        model, variables = hub.load(NAME, num_classes=2, design="factorised")
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, param_shapes(model))
+    assert model.backbone.temporal_window == 3
+
+
+def test_overrides_change_the_model_and_fit_the_weights(state_dict, tmp_path):
+    file = write(tmp_path / "weights.npz", state_dict)
+    with pytest.warns(UserWarning, match="the head of 3 classes starts from zeros"):
+        model, variables = hub.load(weights=file, num_classes=3, param_dtype="bfloat16")
+    assert not np.any(variables["params"]["cls_head"]["fc_cls"]["kernel"])
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("bfloat16")}
+    with pytest.raises(UserError, match="choose resize='bicubic'"):
+        hub.load(weights=file, window_size=(4, 4, 4))
+    with pytest.warns(UserWarning, match="4 position tables were resized"):
+        model, variables = hub.load(weights=file, window_size=(4, 4, 4), resize="bicubic")
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, param_shapes(model))
+    with pytest.raises(UserError, match="only design='joint'"):
+        hub.load(weights=file, design="split")
+
+
+def test_a_continuous_bias_tells_its_window_and_scale(tmp_path):
+    fields = TINY | swin.V2
+    file = write(tmp_path / "weights.npz", noise(convert.official_shapes(make_video_swin(**fields))))
+    with pytest.raises(UserError, match="give it"):
+        hub.load(weights=file)
+    model, _ = hub.load(weights=file, window_size=(3, 4, 4))
+    assert model == make_video_swin(**fields)
+
+
+@pytest.mark.parametrize("design", ["joint", "factorised"])
+def test_image_weights_are_inflated_and_it_is_said(design, presets, tmp_path):
+    weights = noise(convert_swin.official_shapes(swin.Swin(**FLAT)))
+    file = write(tmp_path / "image.npz", weights)
+    with pytest.warns(UserWarning, match="image Swin were inflated; the head starts from zeros"):
+        model, variables = hub.load(NAME, weights=file, design=design)
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, param_shapes(model))
+    found = flatten(variables["params"])
+    for path, leaf in flatten(convert.inflate(weights, model)["params"]).items():
+        np.testing.assert_array_equal(found[path], leaf)
+    assert not np.any(found["cls_head/fc_cls/kernel"])
+    assert any(np.any(leaf) for path, leaf in found.items() if "temporal" in path) == (design == "factorised")
+
+
+def make_workdir(path, **config):
+    fields = {f"task.model.{key}": list(v) if isinstance(v, tuple) else v for key, v in TINY.items()}
+    fields["task.model.fn"] = "swin_jax.models.video_swin.make_video_swin"
+    (path / "config.json").write_text(json.dumps(fields | config))
+    return path
+
+
+def test_a_workdir_gives_its_newest_weights_and_prefers_the_average(state_dict, tmp_path, monkeypatch):
+    make_workdir(tmp_path)
+    average = convert.from_official(state_dict, make_video_swin(**TINY))["params"]
+    params = jax.tree.map(np.zeros_like, average)
+    monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (params, average, {}))
+    assert_holds(hub.load(weights=tmp_path), state_dict)
+    with pytest.warns(UserWarning, match="zeros"):
+        assert hub.load(weights=tmp_path, num_classes=2)[0].num_classes == 2
+    with pytest.raises(UserError, match="leave out the name"):
+        hub.load(NAME, weights=tmp_path)
+    with pytest.raises(UserError, match="did you mean 'design'"):
+        hub.load(weights=tmp_path, desing="split")
+
+
+def test_a_workdir_of_another_design_and_storage_is_loaded_as_it_is(tmp_path, monkeypatch):
+    make_workdir(tmp_path, **{"task.model.design": "factorised", "task.model.scan": True, "task.model.depths": [1, 4]})
+    model = make_video_swin(**TINY | dict(design="factorised", scan=True, depths=(1, 4)))
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), param_shapes(model)["params"])
+    monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (stacking.unstack(params), None, {}))
+    found, variables = hub.load(weights=tmp_path)
+    assert found == model
+    assert jax.tree.map(np.shape, variables["params"]) == jax.tree.map(np.shape, params)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(name="swin_tiny_patch244_window877_kinetics400"), f"nearest name is '{NAME}'"),
+        (dict(weights="swin_tiny_patch244_window877_kinetics400"), f"no file, no workdir.*'{NAME}'"),
+        (dict(name=NAME, weights="nothing_like_that"), "no file and no published weights"),
+        (dict(name=NAME, weights="."), "leave out the name"),
+        (dict(name=NAME, num_clases=3), "did you mean 'num_classes'"),
+    ],
+)
+def test_bad_arguments_are_said_in_one_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        hub.load(**arguments)
+
+
+def frames(count, height=300, width=260, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def test_every_form_of_a_video_gives_the_same(tmp_path):
+    path = tmp_path / "a.mkv"
+    shown = frames(70, 64, 80)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 80, 64, "bgr0"
+        for frame in shown:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")))
+        container.mux(stream.encode())
+    apply = hub.preprocess(make_video_swin(image_size=(32, 32, 32)))
+    wanted = apply(shown)
+    assert wanted.shape == (1, 32, 32, 32, 3) and wanted.dtype == np.float32
+    for form in (path, str(path), path.read_bytes(), [shown], shown[None], [path]):
+        np.testing.assert_array_equal(apply(form), wanted)
+    assert apply([path, frames(3, 40, 90)]).shape == (2, 32, 32, 32, 3)
+    # Every second frame of the middle 64, from 3 to 65, all the frames that there are.
+    changed = shown.copy()
+    changed[[0, 1, 2, 4, 64, 66, 69]] = 0
+    np.testing.assert_array_equal(apply(changed), wanted)
+    changed[3] = 0
+    assert (apply(changed) != wanted).any()
+
+
+def test_pixels_are_normalised_per_channel():
+    grey = np.full((40, 256, 256, 3), 128, np.uint8)
+    wanted = (128 / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    found = hub.preprocess(NAME)(grey)
+    assert found.shape == (1, 32, 224, 224, 3)
+    np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), rtol=1e-5)
+
+
+def test_something_something_sees_the_whole_video():
+    video = np.zeros((320, 16, 16, 3), np.uint8)
+    video[250:] = 255
+    uniform = hub.preprocess("swin_base_patch244_window1677_sthv2")(video)
+    assert uniform[0, -1].min() > 2 and hub.preprocess(NAME)(video).max() < 0
+
+
+def test_a_workdir_tells_its_own_preparation(tmp_path):
+    transform = {"fn": "swin_jax.data.video.video_views_transform", "size": 8, "length": 4, "clips": 2, "crops": 3}
+    config = {f"predict.transform.{key}": value for key, value in transform.items()}
+    make_workdir(tmp_path, **config, **{"task.mean": [0.5] * 3, "task.std": [0.25] * 3})
+    found = hub.preprocess(tmp_path)(np.full((9, 8, 12, 3), 255, np.uint8))
+    np.testing.assert_allclose(found, np.full((6, 4, 8, 8, 3), 2.0), rtol=1e-5)
+    make_workdir(tmp_path)
+    with pytest.raises(UserError, match="does not tell how videos are prepared"):
+        hub.preprocess(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (np.zeros((8, 8, 3), np.uint8), "a single image"),
+        (np.zeros((4, 8, 8, 3), np.float32), "not float32"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "no frames"),
+        ([], "no videos"),
+    ],
+)
+def test_what_is_not_a_video_is_refused(bad, message):
+    with pytest.raises(UserError, match=message):
+        hub.preprocess(NAME)(bad)
+
+
+def test_damaged_files_are_named(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"not a video")
+    with pytest.raises(UserError, match=r"a\.mp4: not a video"):
+        hub.preprocess(NAME)(tmp_path / "a.mp4")
+    with pytest.raises(UserError, match="not square"):
+        hub.preprocess(make_video_swin(image_size=(32, 16, 24)))
+
+
+def test_images_go_their_own_way():
+    clip = make_clip(embed_dim=8, vision_layers=1, vision_width=64, image_size=16, patch_size=8)
+    picture = frames(1)[0]
+    assert hub.preprocess(clip)(picture).shape == (1, 16, 16, 3)
+    assert hub.preprocess("swin_tiny_patch4_window7_224")(picture).shape == (1, 224, 224, 3)
