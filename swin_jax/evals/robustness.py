@@ -302,7 +302,8 @@ def plot(measurements: Sequence[Measurement], baselines: Sequence[Measurement], 
         low, high = (pick([x.in_domain for x in (*ordinary, *own)]) for pick in (min, max))
         across = np.linspace(max(low * 0.8, 1e-3), min(high * 1.1, 0.999), 100)
         axes.plot(across, across, color="gray", linewidth=0.8, linestyle=":", label="y = x")
-        axes.plot(across, line.expected(across), color="C0", linewidth=1, label="fit of baselines")
+        expected = np.clip(line.expected(across), 1e-3, 0.999)
+        axes.plot(across, expected, color="C0", linewidth=1, label="fit of baselines")
         axes.plot([x.in_domain for x in ordinary], [x.shifted for x in ordinary], "o", color="C0", markersize=4)
         for number, model in enumerate(dict.fromkeys(x.model for x in own)):
             points = [x for x in own if x.model == model]
@@ -310,7 +311,7 @@ def plot(measurements: Sequence[Measurement], baselines: Sequence[Measurement], 
             axes.plot([x.in_domain for x in points], [x.shifted for x in points], "*", **style)
         axes.set(xscale="logit", yscale="logit", xlabel="accuracy in the domain", ylabel=f"accuracy on {shift}")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+            axis.set_major_formatter(lambda value, _: f"{100 * value:.6g}%")
             axis.set_minor_formatter(lambda value, _: "")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8, frameon=False)
