@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax import hub, similarity, stacking
-from swin_jax.data import sources
+from swin_jax.data import image, sources
 from swin_jax.data.pipeline import EvalData
 from swin_jax.errors import UserError
 from swin_jax.evals import features
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 # Batches of a data set -> (label (b,), features (b, E)) of its records in order, without padding.
 Encode = Callable[[EvalData], Iterator[tuple[np.ndarray, np.ndarray]]]
 _FORMAT = 1
+_SUFFIXES = (*sources.IMAGE_SUFFIXES, ".gif", ".heic", ".avif")  # of pictures, also of those that a folder leaves out
 _BLANK = np.zeros((64, 64, 3), np.uint8)
 
 
@@ -113,13 +114,12 @@ def search(index: Index, query: np.ndarray, top: int = 10) -> list[tuple[str, fl
         [(path of the picture, cosine), ...], the nearest first.
 
     Raises:
-        UserError: features of another width, `top` below 1.
+        UserError: features of another width, `top` below 1 or no whole number.
     """
     query = features.normalise(query)
     if query.shape != index.features.shape[1:]:
         raise UserError(f"the query has features {query.shape}, the index {index.features.shape[1:]}")
-    if top < 1:
-        raise UserError(f"top={top} must be at least 1")
+    similarity.check_top(top)
     cosines = index.features @ query
     if not index.normalised:
         lengths = np.sqrt(np.einsum("ne,ne->n", index.features, index.features))
@@ -316,6 +316,33 @@ def of_folder(
     return found
 
 
+def picture_of(query: str) -> str | None:
+    """The picture that a query names.
+
+    Args:
+        query: a text, or the path of a picture; ~ is the home folder.
+
+    Returns:
+        The path, or None for a text.
+
+    Raises:
+        UserError: a folder, a path of no file, a file that is no picture.
+    """
+    path = os.path.expanduser(query)
+    as_word = "to search for the word, write it with a blank behind it"
+    if os.path.isdir(path):
+        raise UserError(f"{query} is a folder; give a text or one picture ({as_word})")
+    if not os.path.isfile(path):
+        if path.lower().endswith(_SUFFIXES) or query.startswith(("~/", "/", "./", "../")):
+            raise UserError(f"there is no picture {query}")
+        return None
+    try:
+        image.decode(path)
+    except Exception as error:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
+        raise UserError(f"{query} is a file but no picture that can be read; {as_word}") from error
+    return path
+
+
 def find(
     index: Index,
     model: Any,
@@ -330,7 +357,7 @@ def find(
     Args:
         index: made with the same weights.
         model, variables: a CLIP of `swin_jax.load`.
-        query: a text (str), or a picture: a pathlib.Path, a PIL image or a uint8 array.
+        query: a text, or a picture: a path (also as str, if there is such a file), a PIL image or a uint8 array.
         top: at most so many.
         preprocess, tokenize: as of `similarity.probabilities`.
 
@@ -339,12 +366,13 @@ def find(
         that is too slow, `search` takes features.
 
     Raises:
-        UserError: an index of other weights, an empty text, what is not a picture.
+        UserError: an index of other weights, an empty text, what is not a picture; see `picture_of`.
     """
+    picture = picture_of(query) if isinstance(query, str) else None
     check(index, weights_checksum(variables))
-    if isinstance(query, str):
+    if isinstance(query, str) and picture is None:
         return search(index, similarity.encode_texts(model, variables, query, tokenize)[0], top)
-    found = similarity.encode_images(model, variables, query, preprocess)
+    found = similarity.encode_images(model, variables, query if picture is None else picture, preprocess)
     if len(found) != 1:
         raise UserError(f"give one picture to look for, not {len(found)}")
     return search(index, found[0], top)

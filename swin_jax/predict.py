@@ -111,7 +111,7 @@ def _examples(data: Any) -> Iterator[tuple[str, dict]]:
                 bar.update()
                 if isinstance(example, str):
                     line = f"left out, cannot be read: {data.source.record_name(index)} ({example})"
-                    tqdm.write(line, file=sys.stderr)
+                    tqdm.write(sheet.one_line(line), file=sys.stderr)
                 else:
                     yield data.source.record_name(index), example
 

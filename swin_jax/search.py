@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -15,8 +14,8 @@ from jax.experimental import multihost_utils
 
 from swin_jax import config as configs
 from swin_jax import index as indices
-from swin_jax import sharding, sheet, similarity
-from swin_jax.data import image, sources
+from swin_jax import sharding, sheet
+from swin_jax.data import image, text
 from swin_jax.errors import UserError
 from swin_jax.evals import features
 from swin_jax.start import Setup, open_trained, outputs, pictures, setup, trained
@@ -59,7 +58,7 @@ def index_folder(config, workdir: str, images: str) -> int:
             progress=lead,
         )
     for line in unreadable if lead else ():
-        print(f"left out, cannot be read: {sheet.printable(line)}", file=sys.stderr, flush=True)
+        print(f"left out, cannot be read: {sheet.one_line(line)}", file=sys.stderr, flush=True)
     if lead:
         print(f'{len(found)} images: {path}; look for some with --search="a text" or --search=PICTURE', flush=True)
     return 0
@@ -78,31 +77,31 @@ def search(config, workdir: str, query: str, top: int = 10) -> int:
         The exit status, 0. Prints cosines and paths, the nearest first, and draws search.png into the workdir.
 
     Raises:
-        UserError: no weights, no index or one of other weights, no such image, a text for a task without texts.
+        UserError: no weights, no index or one of other weights, a folder, no such image or one that cannot be read, a
+            text for a task without texts.
     """
     folder = open_trained(config, workdir)
     path, lead = folder / INDEX, jax.process_index() == 0
     if not path.is_file():
         raise UserError(f"there is no index {path}: make it with --index=FOLDER")
-    is_file = os.path.isfile(query)
-    if not is_file and query.lower().endswith(sources.IMAGE_SUFFIXES):
-        raise UserError(f"there is no picture {query}")
+    picture = indices.picture_of(query)
     index, at = indices.load(path), setup(config)
     with jax.set_mesh(at.placement.mesh):
         state, frozen, _ = trained(config, at, folder)
         indices.check(index, _checksum(state))
         if _preparation(config) != index.preparation:
             raise UserError(f"{path} was made of images that were read otherwise; make it again with --index=FOLDER")
-        encode = _image_query if is_file else _text_query
-        hits = indices.search(index, encode(config, at, state, frozen, query), top)
+        encode = _image_query if picture else _text_query
+        hits = indices.search(index, encode(config, at, state, frozen, picture or query), top)
     if lead:
         if not index.complete:
             print("the index was interrupted and lacks images; --index=FOLDER goes on", file=sys.stderr, flush=True)
         for name, cosine in hits:
-            print(f"{cosine:+.4f}  {sheet.printable(name)}")
-        shown = [(_thumbnail(name), f"{cosine:.3f}\n{sheet.short(pathlib.Path(name).name)}") for name, cosine in hits]
-        shown = [(_thumbnail(query), "looked for"), *shown] if is_file else shown
-        sheet.draw(folder / SHEET, shown, title=sheet.short(query, 80))
+            print(f"{cosine:+.4f}  {sheet.one_line(name)}")
+        short = lambda name: sheet.short(sheet.one_line(pathlib.Path(name).name))  # noqa: E731
+        shown = [(_thumbnail(name), f"{cosine:.3f}\n{short(name)}") for name, cosine in hits]
+        shown = [(_thumbnail(picture), "looked for"), *shown] if picture else shown
+        sheet.draw(folder / SHEET, shown, title=sheet.short(sheet.one_line(query), 80))
         print(f"{len(hits)} of {len(index)} images: {folder / SHEET}", flush=True)
     return 0
 
@@ -169,8 +168,10 @@ def _text_query(config, at: Setup, state: TrainState, frozen: Any, query: str) -
     if "context_length" not in config.task:
         raise UserError("this experiment's model knows no texts; give --search=PICTURE", 2)
     encode = features.text_encoder(at.task, at.placement)(state, frozen)
-    tokenize = similarity.tokenizer(config.task.context_length)
-    return features.encode_texts(encode, tokenize, [query], at.placement.round_up(1))[0]
+    ids, cut = text.tokenize_and_flag(query, config.task.context_length)
+    if cut.any() and jax.process_index() == 0:
+        print(f"the text is cut to {config.task.context_length} tokens", file=sys.stderr, flush=True)
+    return features.encode_texts(encode, lambda texts: ids, [query], at.placement.round_up(1))[0]
 
 
 def _thumbnail(path: str) -> np.ndarray | None:

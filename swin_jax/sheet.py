@@ -2,6 +2,8 @@
 
 import math
 import os
+import unicodedata
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,7 +41,9 @@ def draw(
         axes.set_title(printable(text), fontsize=7, loc="left", parse_math=False)
     if title:
         figure.suptitle(printable(title), fontsize=10, parse_math=False)
-    figure.savefig(path, dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # emoji become boxes; the picture tells
+        figure.savefig(path, dpi=120)
 
 
 def short(text: str, length: int = 22) -> str:
@@ -50,3 +54,8 @@ def short(text: str, length: int = 22) -> str:
 def printable(text: str) -> str:
     """A text that can be written: bytes of file names that are not UTF-8 become question marks."""
     return text.encode("utf-8", "replace").decode()
+
+
+def one_line(text: str) -> str:
+    """A text on one line: line ends and other control characters, as file names have, become question marks."""
+    return "".join("?" if unicodedata.category(x) in ("Cc", "Zl", "Zp") else x for x in printable(text))

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from swin_jax import hub
+from swin_jax.data import text as text_lib
 from swin_jax.errors import UserError
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
@@ -94,8 +95,7 @@ def nearest_captions(
     Returns:
         For each picture [(caption, cosine), ...], the best first. Raises as `probabilities`.
     """
-    if top < 1:
-        raise UserError(f"top={top} must be at least 1")
+    check_top(top)
     captions = _checked(captions)
     found = cosines(model, variables, images, captions, preprocess, tokenize)
     order = np.argsort(-found, axis=-1, kind="stable")[:, :top]
@@ -137,10 +137,9 @@ def image_features(model: CLIP, variables: dict, pictures: np.ndarray, batch_siz
 
 def tokenizer(context_length: int) -> Tokenize:
     """CLIP's tokenizer for texts of any length: what is too long is cut, and a warning names the first such text."""
-    from swin_jax.data.text import tokenize_and_flag
 
     def tokenize(texts: Sequence[str]) -> np.ndarray:
-        ids, cut = tokenize_and_flag(texts, context_length)
+        ids, cut = text_lib.tokenize_and_flag(texts, context_length)
         if cut.any():
             first = textwrap.shorten(texts[int(cut.argmax())], 60)
             warnings.warn(f"{cut.sum()} texts are cut to {context_length} tokens, {first!r} first", stacklevel=2)
@@ -160,9 +159,20 @@ def _encode_text(model, variables, text):
 
 
 def several(images: Any) -> Any:
-    """Pictures as a sequence, for one picture too."""
-    one = isinstance(images, (str, os.PathLike)) or hasattr(images, "convert") or getattr(images, "ndim", 0) in (2, 3)
-    return [images] if one else images
+    """Pictures as a list or an array, for one picture too; raises UserError for what has no order or no pixels."""
+    axes = getattr(images, "ndim", 0)
+    if isinstance(images, (str, os.PathLike)) or hasattr(images, "convert") or axes in (2, 3):
+        images = [images]
+    elif axes == 1 or (isinstance(images, Sequence) and not isinstance(images, bytes)):
+        images = list(images)
+    elif axes != 4:
+        raise UserError(
+            f"pictures must be a path, a PIL image, an array, or a list of these, not a {type(images).__name__}"
+        )
+    for number, image in enumerate(images):
+        if 0 in (image.size if hasattr(image, "convert") else getattr(image, "shape", ())):
+            raise UserError(f"picture {number} has no pixels")
+    return images
 
 
 def _power(count: int) -> int:
@@ -171,7 +181,7 @@ def _power(count: int) -> int:
 
 
 def _checked(texts: str | Sequence[str]) -> list[str]:
-    texts = [texts] if isinstance(texts, str) else list(texts)
+    texts = text_lib.as_list(texts)
     if not texts:
         raise UserError("there are no texts")
     for number, text in enumerate(texts):
@@ -186,9 +196,15 @@ def check_model(model: Any) -> None:
         raise UserError(f"a {type(model).__name__} knows no texts; load a CLIP, swin_jax.load('ViT-B/32', ...)")
 
 
+def check_top(top: Any) -> None:
+    """Raises UserError for what is no number of things to find."""
+    if not isinstance(top, (int, np.integer)) or top < 1:
+        raise UserError(f"top={top!r} must be a whole number, at least 1")
+
+
 def draw(
     images: Any,
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     similarities: np.ndarray,
     path: str | os.PathLike | None = None,
     title: str = "",
@@ -197,20 +213,20 @@ def draw(
 
     Args:
         images: N pictures: paths, PIL images, or arrays (H, W) or (H, W, 3), uint8.
-        texts: M of them.
+        texts: M texts, or one.
         similarities: (N, M), of `cosines` or `probabilities`.
-        path: a picture file to write, or None.
+        path: a picture file to write, .png or another that matplotlib writes, or None.
         title: above all.
 
     Returns:
         The matplotlib figure.
 
     Raises:
-        UserError: a matrix of another shape, what is not a picture.
+        UserError: a matrix of another shape, what is not a picture, an empty text, a `path` that cannot be written.
     """
     from matplotlib.figure import Figure
 
-    images, texts, values = several(images), list(texts), np.asarray(similarities, np.float32)
+    images, texts, values = several(images), _checked(texts), np.asarray(similarities, np.float32)
     if values.shape != (len(images), len(texts)) or not values.size:
         raise UserError(
             f"{len(images)} pictures and {len(texts)} texts have a matrix ({len(images)}, {len(texts)}), "
@@ -219,6 +235,9 @@ def draw(
     labels = [textwrap.fill(text, 40) for text in texts]
     cell = 0.75  # inches
     figure = Figure(figsize=(3.2 + cell * len(images), 0.8 + cell * (len(texts) + 1.1)), layout="constrained")
+    kinds = figure.canvas.get_supported_filetypes()
+    if path is not None and (kind := os.path.splitext(path)[1][1:].lower()) and kind not in kinds:
+        raise UserError(f"path={path}: a matrix cannot be drawn as .{kind}, only as {', '.join(sorted(kinds))}")
     axes = figure.add_subplot()
     axes.imshow(values.T, cmap="viridis")
     for i, image in enumerate(images):
@@ -237,5 +256,8 @@ def draw(
     axes.set(xlim=(-0.5, len(images) - 0.5), ylim=(len(texts) - 0.5, -1.6), aspect="equal")
     figure.suptitle(title, fontsize=11, parse_math=False)
     if path is not None:
-        figure.savefig(path, dpi=120, bbox_inches="tight")
+        try:
+            figure.savefig(path, dpi=120, bbox_inches="tight")
+        except OSError as error:
+            raise UserError(f"path={path} cannot be written: {error.strerror}") from error
     return figure

@@ -9,7 +9,7 @@ import html
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -38,12 +38,13 @@ def tokenize(
         as SigLIP) or 'whitespace' (only white space; the ids are of lower-case text all the same).
 
     Returns:
-      int32 (n, L), n = 1 for one text. Raises UserError for a text that is too long unless `truncate`, and for an
-      unknown cleaner.
+      int32 (n, L), n = 1 for one text. Raises UserError for a text that is too long unless `truncate`, for what is no
+      text or list of texts, and for an unknown cleaner.
     """
+    texts = as_list(texts)
     ids, too_long = tokenize_and_flag(texts, context_length, clean)
     if too_long.any() and not truncate:
-        text = texts if isinstance(texts, str) else texts[int(np.argmax(too_long))]
+        text = texts[int(np.argmax(too_long))]
         raise UserError(
             f"the text {_start(text)!r} has {len(encode(text, clean)) + 2} tokens with start and end, more than "
             f"{context_length}: shorten it, or give truncate=True"
@@ -57,7 +58,7 @@ def tokenize_and_flag(
     """As tokenize with truncate=True; returns (ids int32 (n, L), whether each was cut, bool (n,))."""
     if context_length < 3:
         raise UserError(f"context_length must be at least 3, not {context_length}", 2)
-    texts = [texts] if isinstance(texts, str) else texts
+    texts = as_list(texts)
     ids = np.full((len(texts), context_length), PAD, np.int32)
     too_long = np.zeros(len(texts), bool)
     for row, text in enumerate(texts):
@@ -66,6 +67,15 @@ def tokenize_and_flag(
         found = [START, *found[: context_length - 2], END]
         ids[row, : len(found)] = found
     return ids, too_long
+
+
+def as_list(texts: str | Iterable[str]) -> list[str]:
+    """One text or several as a list; raises UserError for what is neither, or has no order."""
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, (bytes, Mapping, Set)) or not isinstance(texts, Iterable):
+        raise UserError(f"texts must be a text or a list of texts, not a {type(texts).__name__}")
+    return list(texts)
 
 
 def encode(text: str, clean: str = "openai") -> list[int]:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +71,21 @@ _BENCHMARK_CHECKSUMS = {
 }
 
 
+def as_classes(names: Sequence[Names]) -> list[Names]:
+    """Classes as a list; raises UserError for one text, whose letters would be classes, and for what is no list."""
+    if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+        raise UserError(f"class_names is {names!r}, one {type(names).__name__}; give a list of names")
+    return list(names)
+
+
+def several(names: Names, whose: str) -> tuple[str, ...]:
+    """The names of one class as a tuple; raises UserError where there is none, or one is empty or no text."""
+    found = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else ()
+    if not found or not all(isinstance(name, str) and name.strip() for name in found):
+        raise UserError(f"the names of {whose} are {names!r}; give a text or several, none of them empty")
+    return found
+
+
 def bind(label_names: Sequence[str], names: Sequence[Names] | Mapping[str, Names]) -> tuple[Names, ...]:
     """The names for prompts in the order of a data set's labels.
 
@@ -85,18 +100,23 @@ def bind(label_names: Sequence[str], names: Sequence[Names] | Mapping[str, Names
         One entry per label: a name, or a tuple of several.
 
     Raises:
-        UserError: labels without a name, names without a label, or two that are the same words; all are listed.
+        UserError: labels without a name, names without a label, or two that are the same words; all are listed. Also
+            for names that are empty or no texts.
     """
-    if not isinstance(names, Mapping):
-        pairs = [(name if isinstance(name, str) else name[0], name) for name in names]
-    else:
+    if isinstance(names, Mapping):
         pairs = list(names.items())
+    else:
+        pairs = [(several(value, f"class {number}")[0], value) for number, value in enumerate(as_classes(names))]
+    wrong = [name for name in (*label_names, *(key for key, _ in pairs)) if not isinstance(name, str)]
+    if wrong:
+        raise UserError(f"the label {wrong[0]!r} must be a text, not a {type(wrong[0]).__name__}")
     found: dict[str, tuple[str, Names]] = {}
     for key, value in pairs:
         words = _words(key)
         if words in found:
             raise UserError(f"the class names {found[words][0]!r} and {key!r} are the same words: tell them apart")
-        found[words] = key, value if isinstance(value, str) else tuple(value)
+        own = several(value, repr(key))
+        found[words] = key, value if isinstance(value, str) else own
     wanted = [_words(name) for name in label_names]
     double = [name for name, words in zip(label_names, wanted) if wanted.count(words) > 1]
     if double:

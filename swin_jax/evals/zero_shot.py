@@ -54,13 +54,15 @@ def classifier(
         (E, C) float32, columns of unit length. 100 * normalised image features @ weights are CLIP's logits.
 
     Raises:
-        UserError: no classes, no templates, a template without its {}, a cache without a key.
+        UserError: no classes or one without a name, no templates, a template without its {}, a cache without a key.
     """
-    if not len(class_names) or not len(templates):
-        raise UserError(f"a classifier needs names and templates, got {len(class_names)} and {len(templates)}")
+    classes = [names_of.several(names, f"class {i}") for i, names in enumerate(names_of.as_classes(class_names))]
+    if isinstance(templates, str):
+        raise UserError(f"templates is one text, {templates!r}; give a list")
+    if not classes or not len(templates):
+        raise UserError(f"a classifier needs names and templates, got {len(classes)} and {len(templates)}")
     if cache is not None and not key:
         raise UserError("to cache a classifier, say what weights it is of: give the checksum as key")
-    classes = [(names,) if isinstance(names, str) else tuple(names) for names in class_names]
     path = None if cache is None else _cache_path(Path(cache), key, classes, templates)
     stored = None if path is None else _load(path)
     if stored is not None:

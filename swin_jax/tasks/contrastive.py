@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
+from swin_jax.errors import UserError
 from swin_jax.ops import contrastive, mixing
 from swin_jax.pixels import CLIP_MEAN, CLIP_STD
 from swin_jax.task import Batch, Metrics, TrainState, apply_gradients, step_key
@@ -68,9 +69,16 @@ class Contrastive:
 
     def __post_init__(self):
         if self.form not in FORMS or (self.sigmoid and self.form == "local"):
-            raise ValueError(f"form={self.form!r} is none of {FORMS}, or 'local' with the sigmoid loss")
+            raise UserError(f"form={self.form!r} is none of {FORMS}, or 'local' with the sigmoid loss", 2)
         if any(tower not in TOWERS for tower in self.locked):
-            raise ValueError(f"locked={self.locked} has others than {TOWERS}")
+            raise UserError(f"locked={self.locked} has others than {TOWERS}", 2)
+        if not self.max_scale >= 1:
+            raise UserError(f"max_scale={self.max_scale} must be at least 1", 2)
+        for name, value in (("chunk", self.chunk), ("accumulate", self.accumulate)):
+            if value < 1:
+                raise UserError(f"{name}={value} must be at least 1", 2)
+        if self.sigmoid and self.model.logit_bias is None:
+            raise UserError("sigmoid=True needs a model with a logit_bias: give the model logit_bias=-10.0", 2)
 
     def init(self, key: jax.Array) -> TrainState:
         """Parameters and statistics from the model's own initialisers; the average starts at the parameters."""
@@ -90,8 +98,6 @@ class Contrastive:
         key = step_key(self.seed, state.step, "train")
         gradient = self._gradient if self.accumulate == 1 else self._cached_gradient
         grads, mutable, metrics = gradient(state, batch, key)
-        if "truncated" in batch:
-            metrics["truncated"] = batch["truncated"].sum(dtype=jnp.int32)
         return apply_gradients(
             state, grads, mutable, self.tx, metrics, ema_decay=self.ema_decay, project=self._clip_scale
         )

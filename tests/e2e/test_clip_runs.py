@@ -1,5 +1,6 @@
 """A trained CLIP: a folder of pictures is indexed and searched from the launcher, and the notebook says the same."""
 
+import json
 import pathlib
 import shutil
 
@@ -94,10 +95,24 @@ def test_search_by_text(indexed, folder, launch):
     assert Image.open(indexed / "search.png").size[0] > 300
 
 
-def test_search_by_picture(indexed, folder, launch):
+def test_search_says_no_more_than_it_must(indexed, folder, tmp_path, launch, recwarn):
+    workdir, pictures = tmp_path / "run", tmp_path / "pictures"
+    shutil.copytree(indexed, workdir)
+    pictures.mkdir()
+    shutil.copy(folder / "a.png", pictures / "two\nlines.png")
+    assert launch(CONFIG, workdir, AVERAGE, f"--index={pictures}")[0] == 0
+    status, out, err = launch(CONFIG, workdir, AVERAGE, "--search=" + "\N{SLICE OF PIZZA} dog " * 40)
+    assert status == 0 and hits(out)[0][1].endswith("two?lines.png"), err
+    assert "the text is cut to 20 tokens" in err.splitlines()
+    assert "Warning" not in err and not [x for x in recwarn if "Glyph" in str(x.message) or "cut" in str(x.message)]
+
+
+def test_search_by_picture(indexed, folder, launch, monkeypatch):
     status, out, err = launch(CONFIG, indexed, AVERAGE, f"--search={folder / 'b.png'}")
     assert status == 0, err
     assert len(hits(out)) == 5 and hits(out)[0] == (1.0, str(folder / "b.png"))
+    monkeypatch.setenv("HOME", str(folder))
+    assert hits(launch(CONFIG, indexed, AVERAGE, "--search=~/b.png")[1]) == hits(out)
 
 
 def test_a_picture_that_is_gone_is_still_found(indexed, folder, tmp_path, launch):
@@ -139,13 +154,18 @@ def test_bad_input_is_one_line(trained, folder, tmp_path, launch):
     both = message(CONFIG, trained, AVERAGE, "--search=cat", f"--index={folder}", status=2)
     assert "--index and --search are two commands" in both
     assert "--top=0" in message(CONFIG, trained, AVERAGE, "--search=cat", "--top=0", status=2)
-    predict = message(CONFIG, trained, AVERAGE, f"--predict={folder}", status=2)
+    predict = message(CONFIG, trained, AVERAGE, f"--predict={folder / 'a.png'}", status=2)
     assert "--index=FOLDER" in predict and "--search" in predict
     (tmp_path / "run").mkdir()
     shutil.copytree(checkpoint.folder(trained), checkpoint.folder(tmp_path / "run"))
     assert "make it with --index=FOLDER" in message(CONFIG, tmp_path / "run", AVERAGE, "--search=cat")
     (tmp_path / "run" / "index.npz").write_bytes(b"broken")
     assert "is not an index" in message(CONFIG, tmp_path / "run", AVERAGE, "--search=cat")
+    folder_said = message(CONFIG, tmp_path / "run", AVERAGE, f"--search={folder}")
+    assert f"{folder} is a folder; give a text or one picture" in folder_said
+    notes = message(CONFIG, tmp_path / "run", AVERAGE, f"--search={folder / 'notes.txt'}")
+    assert "is a file but no picture that can be read" in notes
+    assert "there is no picture nope.gif" in message(CONFIG, tmp_path / "run", AVERAGE, "--search=nope.gif")
     assert "there is no picture nowhere.png" in message(CONFIG, tmp_path / "run", AVERAGE, "--search=nowhere.png")
 
 
@@ -153,3 +173,15 @@ def test_a_classifier_has_no_index(folder, tmp_path, launch):
     assert launch("experiments/quickstart.py:fake", tmp_path)[0] == 0
     status, out, err = launch("experiments/quickstart.py:fake", tmp_path, f"--index={folder}")
     assert status == 2 and "A classifier names images with --predict=FOLDER" in err
+
+
+def test_captions_that_are_cut_are_counted_over_the_run(tmp_path):
+    """Every caption of the fakes is longer than five tokens: 8 a step are cut, and the last line has all of them."""
+    flags = ("--config.context_length=5", "--config.logs.every=1", AVERAGE)
+    assert (
+        launcher.run(["launch", f"--config={ROOT}/experiments/clip_openai.py:fake", f"--workdir={tmp_path}", *flags])
+        == 0
+    )
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    counts = [line["data/truncated_texts"] for line in lines if "train/loss" in line]
+    assert len(counts) == 3 and counts == sorted(counts) and 0 < counts[0] < counts[-1] <= 24

@@ -140,6 +140,8 @@ def test_the_nearest_come_first_whether_normalised_or_not(folder):
         index.search(raw, query[:3])
     with pytest.raises(UserError, match="top=0"):
         index.search(raw, query, top=0)
+    with pytest.raises(UserError, match="top=1.5"):
+        index.search(raw, query, top=1.5)
 
 
 def test_a_folder_without_readable_pictures_is_refused(tmp_path):
@@ -164,6 +166,25 @@ def test_what_is_no_index_is_refused(tmp_path):
         index.load(tmp_path / "array.npy")
 
 
+def test_a_query_is_a_picture_or_a_text(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "LICENSE").write_text("no picture")
+    assert index.picture_of("3.png") == "3.png"
+    assert index.picture_of("~/3.png") == str(folder / "3.png")
+    for text in ("a boat", "sub ", "LICENSE ", "~cat", "a" * 5000, "a\0b", ""):
+        assert index.picture_of(text) is None
+    for path, message in {
+        "sub": "sub is a folder; give a text or one picture",
+        "~": "~ is a folder",
+        "LICENSE": "LICENSE is a file but no picture that can be read; to search for the word",
+        "broken.png": "no picture that can be read",
+        **{path: f"there is no picture {path}" for path in ("nope.gif", "NOPE.JPEG", "a.heic", "~/x", "./x", "/x/y")},
+    }.items():
+        with pytest.raises(UserError, match=message):
+            index.picture_of(path)
+
+
 def test_a_model_indexes_and_finds(folder, tmp_path, caplog):
     model = make_clip(**TINY)
     arguments = np.zeros((1, 16, 16, 3), np.float32), np.zeros((1, 8), np.int32)
@@ -175,6 +196,9 @@ def test_a_model_indexes_and_finds(folder, tmp_path, caplog):
     assert found.normalised and "VisionTransformer" in found.model
     hits = index.find(found, model, variables, folder / "3.png", top=2)
     assert hits[0][0] == str(folder / "3.png") and abs(hits[0][1] - 1) < 1e-5
+    assert index.find(found, model, variables, str(folder / "3.png"), top=2) == hits  # a path, not a text
+    with pytest.raises(UserError, match="is a folder"):
+        index.find(found, model, variables, str(folder))
     cosines = similarity.cosines(model, variables, paths, "a boat")[:, 0]
     assert index.find(found, model, variables, "a boat")[0][0] == str(paths[cosines.argmax()])
     with pytest.raises(UserError, match="text 0 is ''"):

@@ -102,12 +102,28 @@ def test_a_matrix_is_drawn_beside_pictures_and_captions(pictures, tmp_path):
         similarity.draw(pictures, ["one"], values)
 
 
+def test_one_picture_and_one_text_are_drawn(clip, pictures, tmp_path):
+    figure = similarity.draw(pictures[0], "a cat", similarity.cosines(*clip, pictures[0], "a cat"))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a cat"]
+    with pytest.raises(UserError, match=r"matrix \(2, 1\), not \(2, 2\)"):
+        similarity.draw(pictures[:2], "ab", np.zeros((2, 2)))
+    for path, message in {"a.xyz": "as .xyz", "nowhere/a.png": "cannot be written: No such file"}.items():
+        with pytest.raises(UserError, match=message):
+            similarity.draw(pictures[0], "a cat", np.zeros((1, 1)), tmp_path / path)
+
+
 @pytest.mark.parametrize(
     "images, texts, message",
     [
         ([], ["a"], "no pictures"),
         (["nowhere.png"], ["a"], "nowhere.png: not a picture"),
         ([np.zeros((4, 4, 3))], ["a"], "a picture is a uint8 array"),
+        *((x, ["a"], f"pictures must be .* not a {type(x).__name__}") for x in (None, 5, set(), {}, iter(()), b"a")),
+        (np.zeros((0, 0, 3), np.uint8), ["a"], "picture 0 has no pixels"),
+        (np.zeros((2, 0, 4, 3), np.uint8), ["a"], "picture 0 has no pixels"),
+        ([Image.new("L", (3, 3)), Image.new("RGB", (0, 3))], ["a"], "picture 1 has no pixels"),
+        ("a.png", None, "texts must be .* not a NoneType"),
+        ("a.png", 5, "texts must be .* not a int"),
         ([np.zeros((4, 4, 3), np.uint8)], [], "no texts"),
         ([np.zeros((4, 4, 3), np.uint8)], ["a", " "], "text 1 is ' '"),
         ([np.zeros((4, 4, 3), np.uint8)], ["a", 3], "text 1 is 3"),
@@ -116,6 +132,12 @@ def test_a_matrix_is_drawn_beside_pictures_and_captions(pictures, tmp_path):
 def test_bad_input_is_said_in_one_line(clip, images, texts, message):
     with pytest.raises(UserError, match=message):
         similarity.probabilities(*clip, images, texts)
+
+
+@pytest.mark.parametrize("top", [0, 1.5, None, "2"])
+def test_top_is_a_whole_number(clip, pictures, top):
+    with pytest.raises(UserError, match="top=.* must be a whole number, at least 1"):
+        similarity.nearest_captions(*clip, pictures, TEXTS, top=top)
 
 
 def test_a_model_without_texts_is_refused(pictures):

@@ -113,6 +113,11 @@ def test_too_long_names_the_text_and_its_length():
         (lambda: text.tokenize("a", context_length=2), "context_length"),
         (lambda: text.tokenize("a", clean="lower"), "'openai'|openai, canonicalize, whitespace"),
         (lambda: text.tokenize([b"a dog"]), "must be a str, not bytes"),
+        (lambda: text.tokenize(None), "a text or a list of texts, not a NoneType"),
+        (lambda: text.tokenize(5), "not a int"),
+        (lambda: text.tokenize({"a", "b"}), "not a set"),
+        (lambda: text.tokenize({"a": "b"}), "not a dict"),
+        (lambda: text.tokenize_and_flag(b"a dog"), "not a bytes"),
         (lambda: text.decode([49408]), "0 to 49407"),
     ],
 )

@@ -10,7 +10,7 @@ from sklearn import metrics
 
 from swin_jax import sharding
 from swin_jax.errors import UserError
-from swin_jax.evals import features, scores, zero_shot
+from swin_jax.evals import class_names, features, scores, zero_shot
 from swin_jax.evals.zero_shot import Subset, ZeroShot
 from swin_jax.task import TrainState
 
@@ -97,6 +97,18 @@ def test_bad_arguments_are_told(tmp_path):
         zero_shot.classifier(tower.encode, tower.tokenize, NAMES, TEMPLATES, cache=tmp_path)
     with pytest.raises(UserError, match="needs names"):
         zero_shot.classifier(tower.encode, tower.tokenize, (), TEMPLATES)
+    for names, message in {
+        "cat": "class_names is 'cat', one str",
+        5: "class_names is 5, one int",
+        ("cat", ()): r"class 1 are \(\)",
+        ("cat", ""): "class 1 are ''",
+        (("a", " "), "b"): "class 0 are",
+        (3, "cat"): "class 0 are 3",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            zero_shot.classifier(tower.encode, tower.tokenize, names, TEMPLATES, progress=False)
+    with pytest.raises(UserError, match="templates is one text"):
+        zero_shot.classifier(tower.encode, tower.tokenize, NAMES, "a {}", progress=False)
     with pytest.raises(UserError, match="'a photo'"):
         zero_shot.classifier(tower.encode, tower.tokenize, NAMES, ("a photo",))
     with pytest.raises(UserError, match="different models"):
@@ -251,6 +263,25 @@ def test_classes_can_be_the_groups_themselves_and_names_are_bound_by_name(tmp_pa
     assert run_zero_shot(names=("rose", "elm", "red fox", "oak", "grey fox"), cache=str(tmp_path))[0] == plain
     swapped = run_zero_shot(names={"red_fox": "grey fox", "grey_fox": "red fox"} | {n: n for n in CLASSES[2:]})[0]
     assert swapped["top1"] < plain["top1"]
+
+
+@pytest.mark.parametrize(
+    "labels, names, message",
+    [
+        (["a"], [1], "class 0 are 1"),
+        (["a"], [()], r"class 0 are \(\)"),
+        (["a"], [""], "class 0 are ''"),
+        (["a"], "a", "class_names is 'a', one str"),
+        (["a"], 5, "class_names is 5, one int"),
+        (["a"], {"a": ()}, r"'a' are \(\)"),
+        (["a"], {"a": 1}, "'a' are 1"),
+        (["a"], {1: "a"}, "the label 1 must be a text"),
+        ([1], ["a"], "the label 1 must be a text"),
+    ],
+)
+def test_names_that_are_no_texts_are_told(labels, names, message):
+    with pytest.raises(UserError, match=message):
+        class_names.bind(labels, names)
 
 
 @pytest.mark.parametrize(
