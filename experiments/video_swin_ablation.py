@@ -103,21 +103,9 @@ def get_config(arg=None):
         accumulate=ref("accumulate"),
     )
     clip = dict(size=ref("size"), length=ref("frames"), stride=ref("stride"))
-    if arg.folder:
-        train, val = (spec(video_sources.video_folder, root=ref("data_dir"), split=split) for split in ("train", "val"))
-    else:
-        train, val = (
-            spec(
-                video_sources.video_list,
-                annotation=ref(f"{split}_list"),
-                data_prefix=ref(f"{split}_prefix"),
-                num_classes=ref("num_classes"),
-            )
-            for split in ("train", "val")
-        )
     c.data = spec(
         pipeline.TrainData,
-        source=train,
+        source=source(c, arg.folder, "train"),
         transform=spec(video.video_train_transform, **clip, short_side=ref("short_side"), hflip=0.5),
         batch_size=ref("batch_size"),
         seed=ref("seed"),
@@ -128,18 +116,23 @@ def get_config(arg=None):
     )
     shared = dict(num_workers=32, prefetch=2, expected_classes=ref("num_classes"))
     one = spec(video.video_eval_transform, **clip, short_side=ref("short_side"))
-    views = spec(video.video_views_transform, **clip, clips=4, crops=3)
+    views = lambda: spec(video.video_views_transform, **clip, clips=4, crops=3)  # noqa: E731
     c.evals = dict(
         val=dict(
             every=5 * ref("steps_per_epoch"),
-            run=spec(Accuracy, data=spec(pipeline.EvalData, source=val, transform=one, batch_size=64, **shared)),
+            run=spec(
+                Accuracy,
+                data=spec(
+                    pipeline.EvalData, source=source(c, arg.folder, "val"), transform=one, batch_size=64, **shared
+                ),
+            ),
         ),
         test=dict(
             every=0,
             run=spec(
                 MultiView,
                 data=spec(
-                    pipeline.EvalData, source=val.copy_and_resolve_references(), transform=views, batch_size=8, **shared
+                    pipeline.EvalData, source=source(c, arg.folder, "val"), transform=views(), batch_size=8, **shared
                 ),
                 views_at_once=0,
             ),
@@ -148,7 +141,7 @@ def get_config(arg=None):
     c.predict = spec(
         pipeline.EvalData,
         source=spec(video_sources.flat_video_folder, root=""),
-        transform=views.copy_and_resolve_references(),
+        transform=views(),
         batch_size=4,
     )
     c.init_from = spec(
@@ -163,6 +156,18 @@ def get_config(arg=None):
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")
     return use_fakes(c) if arg.fake else c
+
+
+def source(c, folder, split):
+    ref = c.get_oneway_ref
+    if folder:
+        return spec(video_sources.video_folder, root=ref("data_dir"), split=split)
+    return spec(
+        video_sources.video_list,
+        annotation=ref(f"{split}_list"),
+        data_prefix=ref(f"{split}_prefix"),
+        num_classes=ref("num_classes"),
+    )
 
 
 def use_fakes(c):

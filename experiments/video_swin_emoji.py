@@ -100,9 +100,9 @@ def get_config(arg=None):
         seed=ref("seed"),
         expected_classes=ref("num_classes"),
     )
-    test = source(c, arg.task, emoji_actions.TEST_WHO)
-    one = spec(pipeline.EvalData, source=test, transform=one, batch_size=32)
-    views = spec(pipeline.EvalData, source=test.copy_and_resolve_references(), transform=views, batch_size=16)
+    test = lambda: source(c, arg.task, emoji_actions.TEST_WHO)  # noqa: E731
+    one = spec(pipeline.EvalData, source=test(), transform=one, batch_size=32)
+    views = spec(pipeline.EvalData, source=test(), transform=views, batch_size=16)
     c.evals = dict(
         test_one=dict(every=500, run=spec(Accuracy, data=one)),
         test=dict(every=0, run=spec(MultiView, data=views, input="video" if clip else "image")),
