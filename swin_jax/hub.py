@@ -31,8 +31,7 @@ from swin_jax.errors import UserError
 from swin_jax.geometry import num_axes, per_axis
 from swin_jax.hub_arguments import check_arguments, nearest, random_variables, read_config
 from swin_jax.models import clip, clip_presets, simmim, swin, video_swin, video_swin_presets
-from swin_jax.ops.mixing import IMAGENET_MEAN, IMAGENET_STD
-from swin_jax.pixels import CLIP_MEAN, CLIP_STD
+from swin_jax.pixels import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 
 _FIELDS = {field.name for field in dataclasses.fields(swin.Swin)} - {"parent", "name"}
 
@@ -69,14 +68,39 @@ def load(
         more than once.
 
     Raises:
-        UserError: unknown names or arguments, an unreadable file, weights that do not fit (every key is listed), a
-            window or image size that needs `resize` or cannot be inferred.
+        UserError: unknown names or arguments, arguments that make no model, an unreadable file, weights that do not fit
+            (every key is listed), a window or image size that needs `resize` or cannot be inferred.
     """
+    if not overrides:
+        return _load(name, weights, resize, {})
+    try:
+        model, variables = _load(name, weights, resize, overrides)
+        shapes(model)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in overrides.items())
+        raise UserError(f"{given} makes no model: {' '.join(str(error).split())}") from error
+    return model, variables
+
+
+def shapes(model: swin.Swin | clip.CLIP | video_swin.VideoSwin) -> dict:
+    """The shapes of a model's variables, by tracing it: raises what the model raises where its fields don't fit."""
+    if isinstance(model, clip.CLIP):
+        image = jax.ShapeDtypeStruct((1, *per_axis(model.visual.image_size, 2), 3), np.float32)
+        text = jax.ShapeDtypeStruct((1, model.text.context_length), np.int32)
+        return jax.eval_shape(model.init, jax.random.key(0), image, text)
+    return (video_swin if isinstance(model, video_swin.VideoSwin) else swin).param_shapes(model)
+
+
+def _load(
+    name: str | None, weights: str | Path | None, resize: str | None, overrides: dict
+) -> tuple[swin.Swin | clip.CLIP | video_swin.VideoSwin, dict]:
     word = weights if name is None else name
     if known := hub_clip.canonical_name(word):
         return hub_clip.load(known, word, weights, resize, overrides)
     if known := hub_video.canonical_name(word):
         return hub_video.load(known, word, weights, resize, overrides)
+    if name is not None and not (Path(str(weights)) / "config.json").is_file():
+        _preset(name)  # a wrong name is told before a wrong argument
     check_arguments("Swin", overrides, _FIELDS if name else _FIELDS | hub_clip.FIELDS | hub_video.FIELDS)
     if weights is None:
         return _load_random(name, overrides)
@@ -121,7 +145,7 @@ def _load_random(name: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
     if name is None:
         raise UserError("give load() a name or weights")
     model = swin.Swin(**_preset(name) | overrides)
-    warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=3)
+    warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=4)
     image = np.zeros((1, *per_axis(model.image_size, num_axes(model)), model.in_channels), np.float32)
     return model, random_variables(model, image)
 
@@ -166,7 +190,7 @@ def _read(name: str | None, weights: str | Path) -> dict:
     if path.is_file():
         return read(path)
     if official.canonical_name(str(weights)) is None and "://" not in str(weights):
-        close = nearest(str(weights), [*official.WEIGHTS, *video_swin_presets.PRESETS])
+        close = nearest(str(weights), [*official.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS])
         raise UserError(f"{weights} is no file, no workdir and no official weights; the nearest name is {close!r}")
     return read(official.fetch(str(weights)))
 
@@ -179,7 +203,7 @@ def _rows(state_dict: dict, model: swin.Swin) -> np.ndarray | None:
     try:
         return imagenet22k.derive_map()
     except UserError as error:
-        warnings.warn(f"the 22K head cannot be cut to 1,000 classes: {error}", stacklevel=3)
+        warnings.warn(f"the 22K head cannot be cut to 1,000 classes: {error}", stacklevel=4)
         return None
 
 
@@ -288,15 +312,15 @@ def open_picture(image):
 
 def _open(image):
     """A PIL image, or a uint8 array, of one picture in any accepted form."""
-    from swin_jax.data.image import decode
+    from swin_jax.data.image import decode, to_8_bit
 
     if isinstance(image, (str, Path)):
         try:
             return decode(str(image))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{image}: not a picture that can be read ({error})") from error
     if hasattr(image, "convert"):
-        return image
+        return to_8_bit(image)
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)):
         raise UserError(

@@ -32,7 +32,7 @@ def load(
     """A CLIP by name; `spelling` is the name as it was given, which may say more."""
     check_arguments("make_clip", overrides, FIELDS)
     if weights is None:
-        warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=3)
+        warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=4)
         fields = clip_presets.PRESETS[name]
         act = "quick_gelu" if "quickgelu" in str(spelling).lower() else fields["act"]
         model = clip.make_clip(**fields | {"act": act} | overrides)
@@ -41,6 +41,8 @@ def load(
     path, names = Path(weights), (str(spelling),)
     if inside := transformers_file(path):
         path = inside
+    elif (path / "config.json").is_file():
+        raise UserError(f"{path} says itself what model it holds; leave out the name {str(spelling)!r}")
     elif path.is_dir():
         raise UserError(f"{path} is a directory without a transformers model (config.json and model.safetensors)")
     elif not path.is_file() and "://" in str(weights):
@@ -79,10 +81,10 @@ def fit(
             f"act={act!r} is assumed, since {evidence.source}; weights of the same shape exist with the other "
             "activation and would silently lose accuracy: give act='quick_gelu' (OpenAI, DFN, MetaCLIP) or act='gelu' "
             "(LAION, DataComp)",
-            stacklevel=3,
+            stacklevel=4,
         )
     elif act != evidence.act and evidence.known:
-        warnings.warn(f"act={act!r}, but the weights are of {evidence.act!r}: {evidence.source}", stacklevel=3)
+        warnings.warn(f"act={act!r}, but the weights are of {evidence.act!r}: {evidence.source}", stacklevel=4)
     log.info("act=%r: %s", act, "as asked for" if "act" in overrides else evidence.source)
     return model, _put(convert_clip.from_official(found, model, resize), model)
 

@@ -33,7 +33,7 @@ def load(
     fields = video_swin_presets.PRESETS[name]
     if weights is None:
         check_arguments("make_video_swin", overrides, FIELDS)
-        warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=3)
+        warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=4)
         model = video_swin.make_video_swin(**fields | overrides)
         return model, _random(model)
     return fit(_read(str(spelling), weights), fields, resize, overrides)
@@ -78,7 +78,7 @@ def fit(found: dict, fields: dict | None, resize: str | None, overrides: dict) -
     fresh = "the head starts from zeros" if model.num_classes else "there is no head"
     if model.temporal_layers or model.backbone.temporal_window:
         fresh += ", attention along time from random weights"
-    warnings.warn(f"weights of an image Swin were inflated; {fresh}, and the model must be trained", stacklevel=3)
+    warnings.warn(f"weights of an image Swin were inflated; {fresh}, and the model must be trained", stacklevel=4)
     heads = {path: np.zeros_like(leaf) for path, leaf in params.items() if path.startswith("cls_head/")}
     return model, _put({"params": unflatten(params | heads)}, model)
 

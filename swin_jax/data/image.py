@@ -138,13 +138,18 @@ def decode(file: bytes | str) -> Image.Image:
     """
     with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
         image.load()
-        if image.mode == "F":
-            raise ValueError("pictures of mode F (floating point) are not supported; save them with 8 or 16 bits")
-        if image.mode.startswith("I"):  # 16 bits, which PIL would clip instead of scale
-            return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
-        if image.mode == "1":
-            return image.convert("L")
-        return image if image.mode in ("L", "RGB") else image.convert("RGB")
+        return to_8_bit(image)
+
+
+def to_8_bit(image: Image.Image) -> Image.Image:
+    """An image of mode 'L' where it is grey, else 'RGB'; raises ValueError for one of floating point."""
+    if image.mode == "F":
+        raise ValueError("pictures of mode F (floating point) are not supported; save them with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16 bits, which PIL would clip instead of scale
+        return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def to_rgb(image: Image.Image | np.ndarray) -> Image.Image:

@@ -168,11 +168,18 @@ def test_parameters_have_the_models_dtype_but_for_scale_and_statistics():
         (dict(weights="weights.npz", window_size=3), "make_clip has no argument 'window_size'"),
         (dict(weights="weights.npz", name="ViT-B/32", embed_dim=8), "embed_dim is 6 in the weights and 8 in the model"),
         (dict(weights="weights.npz", name="swin_tiny_patch4_window7_224"), "look like CLIP"),
+        (dict(name="ViT-B/23", context_length=5), "nearest name is 'ViT-B/32'"),
+        (dict(name="ViT-B/32", act="gleu"), "act='gleu' makes no model: .*gelu"),
+        (dict(name="ViT-B/32", dtype="fp16"), "dtype='fp16' makes no model"),
+        (dict(name="ViT-B/32", weights="weights.npz", image_size=20, resize="bilinear"), "image_size=20 makes no model"),
+        (dict(name="ViT-B/32", weights="workdir"), "says itself what model it holds; leave out the name 'ViT-B/32'"),
     ],
 )
 def test_bad_arguments_are_said_in_one_line(arguments, message, presets, state_dict, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "weights.npz", state_dict)
+    (tmp_path / "workdir").mkdir()
+    (tmp_path / "workdir" / "config.json").write_text("{}")
     with warnings.catch_warnings(), pytest.raises(UserError, match=message) as error:
         warnings.simplefilter("ignore")
         hub.load(**arguments)
