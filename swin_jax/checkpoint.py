@@ -24,6 +24,7 @@ from swin_jax.errors import UserError
 from swin_jax.names import path_name, unflatten
 from swin_jax.task import TrainState
 
+_LISTED = 8  # arrays that a message names at most
 _CHECKSUMS = "checksums.json"
 
 
@@ -215,9 +216,11 @@ def _move_aside(manager: ocp.CheckpointManager, path: pathlib.Path, aside: pathl
 
 
 def _other_model(path: pathlib.Path, saved: dict, wanted: dict) -> UserError:
-    wrong = sorted(key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key))
-    listed = "; ".join(f"{key}: saved {saved.get(key)}, wanted {wanted.get(key)}" for key in wrong)
-    return UserError(f"the checkpoint {path} is of another model or optimizer: {listed}")
+    wrong = [key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key)]
+    wrong.sort(key=lambda key: (not key.startswith("params"), key))  # the optimizer's follow from the parameters'
+    listed = "; ".join(f"{key}: saved {saved.get(key)}, wanted {wanted.get(key)}" for key in wrong[:_LISTED])
+    more = f"; and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
+    return UserError(f"the checkpoint {path} is of another model or optimizer: {listed}{more}")
 
 
 def _saved_shapes(path: pathlib.Path) -> dict[str, tuple[int, ...]]:

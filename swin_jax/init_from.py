@@ -63,7 +63,7 @@ class InitFrom:
                 f"init_from.path={self.path} is neither a workdir with checkpoints nor a file of weights", 2
             )
         else:
-            variables = self.convert(self.path, task.model)
+            variables = self._fit(self.path, task.model)
         collections = {name: variables.get(name, {}) for name in mutable or ()}
         wanted = flatten(shapes) | flatten(mutable or {})
         found = flatten(stacking.stack(unflatten(flatten(variables["params"])), shapes)) | flatten(collections)
@@ -84,9 +84,11 @@ class InitFrom:
         kept = f", not taken: {', '.join(left)}" if left else ""
         return found, f"starts from {self.path}: {len(found)} of {len(wanted)} parameters{kept}"
 
-    def _fit(self, source: dict, model: Any) -> dict:
-        """Another run's variables, converted for a model."""
+    def _fit(self, source: Any, model: Any) -> dict:
+        """A file's or another run's variables, converted for a model."""
         try:
             return self.convert(source, model)
         except UserError as error:
-            raise UserError(f"{self.path}: {error}", error.exit_status) from error
+            text = str(error) if str(self.path) in str(error) else f"{self.path}: {error}"
+            hint = " (the flag is --config.init_from.convert.resize)" if "resize=" in text else ""
+            raise UserError(text + hint, error.exit_status) from error

@@ -302,7 +302,8 @@ def plot(measurements: Sequence[Measurement], baselines: Sequence[Measurement], 
         low, high = (pick([x.in_domain for x in (*ordinary, *own)]) for pick in (min, max))
         across = np.linspace(max(low * 0.8, 1e-3), min(high * 1.1, 0.999), 100)
         axes.plot(across, across, color="gray", linewidth=0.8, linestyle=":", label="y = x")
-        expected = np.clip(line.expected(across), 1e-3, 0.999)
+        expected = line.expected(across)
+        expected = np.where((expected > 1e-3) & (expected < 0.999), expected, np.nan)
         axes.plot(across, expected, color="C0", linewidth=1, label="fit of baselines")
         axes.plot([x.in_domain for x in ordinary], [x.shifted for x in ordinary], "o", color="C0", markersize=4)
         for number, model in enumerate(dict.fromkeys(x.model for x in own)):
