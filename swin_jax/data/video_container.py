@@ -105,7 +105,7 @@ def read_index(container, stream) -> PacketIndex | None:
         if packet.size or packet.pts is not None:  # the last one only flushes the decoder
             found.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard, packet.is_corrupt))
     if not found:
-        raise UnreadableError("the video has no frames")
+        raise UnreadableError("the video has no frames, or its index is cut off")
     if stream.codec_context.name not in _ONE_FRAME_A_PACKET or any(row[0] is None or row[4] for row in found):
         return None
     pts = np.array([row[0] for row in found], np.int64)

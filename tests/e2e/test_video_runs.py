@@ -1,0 +1,102 @@
+"""Video files in class folders: a run, what damaged files get, the test that goes on, and prediction."""
+
+import csv
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from swin_jax import launch as launcher
+from tests.unit import video_files
+
+CONFIG = "experiments/video_swin_k400.py:folder"
+TINY = ("--config.task.model.embed_dim=16", "--config.task.model.depths=(1,1)", "--config.task.model.num_heads=(1,2)",
+        "--config.task.model.window_size=(2,4,4)", "--config.task.model.image_size=(4,32,32)",
+        "--config.task.model.dtype=float32", "--config.task.image_size=(4,32,32)",
+        "--config.frames=4", "--config.size=32", "--config.short_side=36", "--config.accumulate=1",
+        "--config.batch_size=8", "--config.num_train=8", "--config.epochs=2", "--config.num_classes=2",
+        "--config.data.num_workers=0", "--config.evals.val.run.data.num_workers=0",
+        "--config.evals.test.run.data.num_workers=0", "--config.evals.val.run.data.batch_size=8",
+        "--config.init_from.required=false", "--config.logs.every=1")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of four videos each, one of them without pictures and one cut off; two videos each for the test."""
+    root = tmp_path_factory.mktemp("videos")
+    for split, count in (("train", 4), ("val", 2)):
+        for seed, kind in enumerate(("jump", "sit")):
+            (root / split / kind).mkdir(parents=True)
+            for i in range(count):
+                video_files.make(root / split / kind / f"{i}.mp4", count=6 if i == 0 else 20, seed=10 * seed + i)
+    video_files.make_audio(root / "train" / "sit" / "1.mp4")
+    path = root / "train" / "jump" / "2.mp4"
+    path.write_bytes(path.read_bytes()[:-400])
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trained")
+    flags = (f"--workdir={workdir}", f"--config.data_dir={folder}", *TINY)
+    assert launcher.run(["launch", f"--config={pathlib.Path(__file__).parents[2] / CONFIG}", *flags]) == 0
+    return workdir
+
+
+def test_damaged_videos_are_replaced_and_counted(trained):
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["data/bad_records"] for line in lines if "train/loss" in line] == [2, 4]
+    assert any("eval/test/top1" in line for line in lines) and any("eval/val/top1" in line for line in lines)
+
+
+def test_too_many_damaged_videos_end_the_run(folder, tmp_path, launch):
+    flags = (f"--config.data_dir={folder}", *TINY, "--config.max_bad_records=1")
+    status, _, err = launch(CONFIG, tmp_path, *flags)
+    assert status == 1 and "2 records could not be read and were replaced, more than max_bad_records=1" in err
+
+
+def test_a_damaged_video_in_a_test_is_named(folder, trained, launch):
+    path = folder / "val" / "sit" / "1.mp4"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-400])
+    status, _, err = launch(CONFIG, trained, f"--config.data_dir={folder}", *TINY, "--config.total_steps=0")
+    path.write_bytes(whole)
+    assert (
+        status == 1
+        and "val/sit/1.mp4 cannot be read (UnreadableError: the video has no frames, or its index is cut off" in err
+    ), err[-300:]
+
+
+def test_prediction_of_a_folder_and_of_one_file(folder, trained, launch):
+    status, out, err = launch(CONFIG, trained, *TINY, f"--predict={folder / 'train'}")
+    assert status == 0 and "6 videos" in out, err
+    assert "left out, cannot be read" in err and "sit/1.mp4" in err and "jump/2.mp4" in err
+    rows = {
+        pathlib.Path(row["image"]).relative_to(folder): row for row in csv.DictReader(open(trained / "predictions.csv"))
+    }
+    assert len(rows) == 6 and {row["class_1"] for row in rows.values()} <= {"jump", "sit"}
+    with Image.open(trained / "predictions.png") as sheet:
+        assert sheet.size[0] > 1000  # two strips beside each other
+    path = folder / "train" / "sit" / "3.mp4"
+    status, out, _ = launch(CONFIG, trained, *TINY, f"--predict={path}")
+    assert status == 0 and "1 videos" in out
+    (row,) = csv.DictReader(open(trained / "predictions.csv"))
+    expected = rows[pathlib.Path("train/sit/3.mp4")]
+    np.testing.assert_allclose(float(row["probability_1"]), float(expected["probability_1"]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "flags, status, says",
+    [
+        (("--config.num_train=9",), 2, "the data set has 8 examples, the config 9: give --config.num_train=8"),
+        (("--config.num_classes=5",), 2, "the data set has 2 classes, the config 5"),
+        (("--config.init_from.required=true",), 2, "starts from weights"),
+        (("--config.short_side=16",), 2, "short"),
+    ],
+)
+def test_one_line_says_what_to_do(flags, status, says, folder, tmp_path, launch):
+    found, _, err = launch(CONFIG, tmp_path, f"--config.data_dir={folder}", *TINY, *flags)
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
+    assert found == status and len(errors) == 1 and says in errors[0], err
