@@ -4,6 +4,11 @@
     maps = visualize.attention_map(model, variables, image, "layers.2.blocks.3", query=(5, 7))
     visualize.draw_attention(image, maps, query=(5, 7), path="attention.png")
 
+    clip = swin_jax.preprocess(name)("jump.mp4")  # of a Video Swin, whose backbone is a Swin of three axes
+    inside = {"params": variables["params"]["backbone"]}
+    maps = visualize.attention_map(model.backbone, inside, clip, "layers.2.blocks.3", query=(4, 5, 7))
+    visualize.draw_video_attention(clip, maps, query=(4, 5, 7), path="attention.png")
+
 Blocks go by their official names. Arrays are (heads, *grid) on the un-shifted grid of the block's stage, so that maps
 of plain and shifted blocks lie over the picture alike.
 """
@@ -134,7 +139,6 @@ def draw_attention(
     Raises:
         UserError: maps or a picture that are not of two axes.
     """
-    from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
     maps = np.asarray(maps, np.float32)
@@ -152,16 +156,66 @@ def draw_attention(
     panels[0].set_title("picture" if query is None else f"query {tuple(int(q) for q in query)}", fontsize=8)
     for axes, (name, values) in zip(panels[1:], shown.items()):
         top = float(values.max()) or 1.0
-        colours = colormaps["autumn"](values / top)  # from red, transparent at 0, to yellow
-        colours[..., 3] = 0.85 * np.sqrt(values / top)
         axes.imshow(0.7 * grey, extent=(0, width, height, 0))
-        axes.imshow(colours, extent=extent, interpolation="nearest")
+        axes.imshow(_glow(values / top), extent=extent, interpolation="nearest")
         axes.set_title(f"{name}, max {top:.2g}", fontsize=8)
     for axes in panels:
         axes.set(xlim=(0, width), ylim=(height, 0))
         if query is not None:
             corner = (query[1] * cell[1], query[0] * cell[0])
             axes.add_patch(Rectangle(corner, cell[1], cell[0], fill=False, edgecolor=MARK, linewidth=1.5))
+    return _written(figure, path)
+
+
+def draw_video_attention(
+    clip: np.ndarray,
+    maps: np.ndarray,
+    query: tuple[int, int, int] | None = None,
+    path: str | os.PathLike | None = None,
+    title: str = "",
+):
+    """Draws attention over a clip, averaged over heads: frames above, the same frames with their attention below.
+
+    Colours as in `draw_attention`, with one scale for all frames. One frame stands for each token in time, its first.
+
+    Args:
+        clip: what the model saw, (T, H, W, 3) or with a batch axis of 1 before it; uint8, or floats, which are
+            stretched to their range.
+        maps: (h, T', rows, columns) of `attention_map` for a model of three axes.
+        query: the token that `maps` are for, (time, row, column); it is framed.
+        path: a picture file to write, or None.
+        title: above the panels.
+
+    Returns:
+        The matplotlib figure.
+
+    Raises:
+        UserError: maps that are not of three axes, or a clip that is none.
+    """
+    from matplotlib.patches import Rectangle
+
+    maps, clip = np.asarray(maps, np.float32), np.asarray(clip)
+    clip = clip[0] if clip.ndim == 5 and len(clip) == 1 else clip
+    if maps.ndim != 4 or clip.ndim != 4:
+        raise UserError(
+            f"maps are (heads, time, rows, columns) and a clip is (T, H, W, 3), not {maps.shape}, {clip.shape}"
+        )
+    values = maps.mean(axis=0)
+    frames = _rgb(clip.reshape(-1, *clip.shape[2:])).reshape(*clip.shape[:3], 3)[:: -(-len(clip) // len(values))]
+    height, width = frames.shape[1:3]
+    cell, top = (height / values.shape[1], width / values.shape[2]), float(values.max()) or 1.0
+    figure, panels = _panels(2 * len(values), width / height, title, columns=len(values))
+    for time, (frame, value) in enumerate(zip(frames, values)):
+        above, below = panels[time], panels[len(values) + time]
+        above.imshow(frame, extent=(0, width, height, 0))
+        grey = np.repeat(frame.mean(axis=-1, keepdims=True), 3, axis=-1)
+        below.imshow(0.7 * grey, extent=(0, width, height, 0))
+        below.imshow(_glow(value / top), extent=(0, width, height, 0), interpolation="nearest")
+        below.set_title(f"{value.sum():.0%}", fontsize=8)
+        if query is not None and query[0] == time:
+            for axes in (above, below):
+                corner = (query[2] * cell[1], query[1] * cell[0])
+                axes.add_patch(Rectangle(corner, cell[1], cell[0], fill=False, edgecolor=MARK, linewidth=1.5))
     return _written(figure, path)
 
 
@@ -224,11 +278,20 @@ def _rgb(picture) -> np.ndarray:
     return np.broadcast_to(picture, (*picture.shape[:2], 3))
 
 
-def _panels(count: int, ratio: float, title: str):
+def _glow(values: np.ndarray) -> np.ndarray:
+    """Colours of attention in 0..1: from red, transparent at 0, to yellow; (rows, columns, 4)."""
+    from matplotlib import colormaps
+
+    colours = colormaps["autumn"](values)
+    colours[..., 3] = 0.85 * np.sqrt(values)
+    return colours
+
+
+def _panels(count: int, ratio: float, title: str, columns: int = COLUMNS):
     """A figure and `count` axes without frames, each of this width to height."""
     from matplotlib.figure import Figure
 
-    columns = min(count, COLUMNS)
+    columns = min(count, columns)
     lines = math.ceil(count / columns)
     # Height of a panel from its width, and room for its title.
     figure = Figure(figsize=(2 * columns, (2 / ratio + 0.3) * lines + (0.35 if title else 0)), layout="constrained")

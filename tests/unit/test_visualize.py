@@ -230,6 +230,23 @@ def test_pictures_of_all_kinds(tmp_path):
         assert shown.shape == (8, 8, 3) and shown.min() == 0 and shown.max() <= 1 and not figure.axes[0].patches
 
 
+def test_drawn_attention_in_a_clip(tmp_path):
+    rng = np.random.default_rng(0)
+    clip, maps = rng.random((1, 8, 12, 20, 3)), rng.random((2, 4, 3, 5))
+    figure = visualize.draw_video_attention(clip, maps, (2, 1, 4), tmp_path / "clip.png")
+    assert (tmp_path / "clip.png").stat().st_size > 1000 and len(figure.axes) == 8
+    frames = [axes.images[0].get_array() for axes in figure.axes[:4]]
+    stretched = (clip[0] - clip.min()) / (clip.max() - clip.min())
+    np.testing.assert_allclose(frames, stretched[::2], atol=1e-6)  # the first frame of each token in time
+    shares = [f"{share:.0%}" for share in maps.mean(0).sum((1, 2))]
+    assert [axes.get_title() for axes in figure.axes[4:]] == shares
+    assert [len(axes.patches) for axes in figure.axes] == [0, 0, 1, 0] * 2
+    assert figure.axes[2].patches[0].get_xy() == (16, 4)
+    for wrong in (maps[0], maps[None]):
+        with pytest.raises(UserError, match="maps are .heads, time, rows, columns."):
+            visualize.draw_video_attention(clip, wrong)
+
+
 def test_drawn_bias(tmp_path):
     maps = np.random.default_rng(0).normal(size=(8, 3, 5))
     figure = visualize.draw_bias(maps, tmp_path / "bias.png", "block")
