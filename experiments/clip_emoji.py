@@ -89,7 +89,7 @@ def get_config(arg=None):
         batch_size=256,
     )
     c.init_from = spec(InitFrom)
-    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
+    c.partition = spec(sharding.Partition, rules=sharding.CLIP_RULES)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=400, keep=1)
     c.logs = dict(every=50, wandb="")

@@ -64,11 +64,12 @@ def get_config(arg=None):
     fields, last_epoch = OPENAI[arg.model], arg.model == "ViT-L/14@336px"
     c = ConfigDict(dict(seed=0, epochs=1 if last_epoch else 32, batch_size=32768, num_train=400_000_000))
     c.update(base_lr=PEAK[arg.model], warmup_steps=2000, image_size=fields["image_size"], context_length=77)
-    c.update(form="local", max_bad_records=100_000, tfds_name="coco_captions", text_key="captions/text")
+    c.update(form="local", tfds_name="coco_captions", text_key="captions/text")
     c.update(pairs=placeholder(str), validation_pairs=placeholder(str), data_dir=placeholder(str))
     ref = c.get_oneway_ref
     c.steps_per_epoch = ref("num_train") // ref("batch_size")
     c.total_steps = ref("epochs") * ref("steps_per_epoch")
+    c.max_bad_records = ref("total_steps") * ref("batch_size") // 100
     resnet = arg.model.startswith("RN")
     model = spec(make_clip, **fields | dict(image_size=ref("image_size"), context_length=ref("context_length")))
     model.update(dtype="bfloat16", remat="full")
@@ -144,7 +145,7 @@ def get_config(arg=None):
         required=last_epoch,
         convert=spec(clip_finetune.pretrained, resize="bilinear" if last_epoch else None),
     )
-    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
+    c.partition = spec(sharding.Partition, rules=sharding.CLIP_RULES)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")

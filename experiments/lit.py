@@ -35,11 +35,12 @@ def get_config(arg=None):
         fake=False,
     )
     c = ConfigDict(dict(seed=0, epochs=10, batch_size=16384, num_train=12_400_000, base_lr=1e-3, warmup_steps=1000))
-    c.update(image_size=224, context_length=77, form="local", max_bad_records=10_000)
+    c.update(image_size=224, context_length=77, form="local")
     c.update(pairs=placeholder(str), validation_pairs=placeholder(str))
     ref = c.get_oneway_ref
     c.steps_per_epoch = ref("num_train") // ref("batch_size")
     c.total_steps = ref("epochs") * ref("steps_per_epoch")
+    c.max_bad_records = ref("total_steps") * ref("batch_size") // 100
     fields = swin.VARIANTS[arg.variant]
     c.embed_dim = fields["embed_dim"] * 2 ** (len(fields["depths"]) - 1)
     model = spec(
@@ -115,7 +116,7 @@ def get_config(arg=None):
     )
     convert = spec(clip_finetune.visual_pretrained)
     c.init_from = spec(InitFrom, required=True, backbone=True, head=clip_finetune.VISUAL_ONLY, convert=convert)
-    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
+    c.partition = spec(sharding.Partition, rules=sharding.CLIP_RULES)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")

@@ -33,11 +33,12 @@ def get_config(arg=None):
         fake=False,
     )
     c = ConfigDict(dict(seed=0, epochs=9, batch_size=32768, num_train=400_000_000, base_lr=1e-3, warmup_steps=10_000))
-    c.update(image_size=224, context_length=64, form="ring", max_bad_records=100_000)
+    c.update(image_size=224, context_length=64, form="ring")
     c.update(pairs=placeholder(str), validation_pairs=placeholder(str))
     ref = c.get_oneway_ref
     c.steps_per_epoch = ref("num_train") // ref("batch_size")
     c.total_steps = ref("epochs") * ref("steps_per_epoch")
+    c.max_bad_records = ref("total_steps") * ref("batch_size") // 100
     fields = PRESETS[arg.model] | dict(image_size=ref("image_size"), context_length=ref("context_length"), act="gelu")
     model = spec(make_clip, **fields)
     model.update(init_logit_scale=2.302585092994046, dtype="bfloat16", remat="full")  # ln 10
@@ -93,7 +94,7 @@ def get_config(arg=None):
         batch_size=64,
     )
     c.init_from = spec(InitFrom)
-    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
+    c.partition = spec(sharding.Partition, rules=sharding.CLIP_RULES)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")

@@ -61,6 +61,7 @@ def get_config(arg=None):
         seed=ref("seed"),
         mean=(0.286,),
         std=(0.353,),
+        mask_cell=c.mask.get_oneway_ref("cell"),
     )
     masks = dict(
         size=ref("image_size"),

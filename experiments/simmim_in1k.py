@@ -99,6 +99,7 @@ def get_config(arg=None):
         image_size=ref("image_size"),
         seed=ref("seed"),
         norm_target=47 if v2 else 0,
+        mask_cell=ref("mask_cell"),
     )
     if arg.folder:
         train = spec(sources.image_folder, root=ref("data_dir"), split="train")

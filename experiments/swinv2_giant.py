@@ -29,8 +29,8 @@ With `folder` the images lie in data/train/CLASS/ and data/val/CLASS/.
 What makes it fit: a norm on the residual stream every 6 blocks for stability, blocks stored as stacked units of 6
 (`scan`), so that the 42 blocks compile in the time of one unit; every block computed again in the backward pass
 (`remat`); in the third stage one window at a time in the first two resolutions (`attention`); and the optimizer's
-moments split over all devices while each holds all parameters (ZeRO-1, as in the paper). `--config.partition.rules=()`
-splits large parameters as well.
+moments split over all devices while each holds all parameters (ZeRO-1, as in the paper). `--config.mesh.fsdp=8` splits
+the parameters as well.
 """
 
 from ml_collections import ConfigDict
@@ -48,16 +48,6 @@ from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
 from swin_jax.tasks.classification import Classification
 from swin_jax.tasks.simmim import MaskedImageModeling
-
-# ZeRO-1: parameters whole on every device, the moments of the large ones in parts.
-WHOLE = tuple((r"", (None,) * dimensions) for dimensions in range(7))
-MOMENTS = (
-    (r"attn/qkv/kernel$", ("fsdp", None, None, None)),
-    (r"attn/proj/kernel$", (None, None, "fsdp")),
-    (r"mlp/fc[12]/kernel$", ("fsdp", None)),
-    (r"downsample/reduction/kernel$", ("fsdp", None)),
-    (r"head/kernel$", ("fsdp", None)),
-)
 
 PRETRAINING = dict(image_size=192, batch_size=9216, num_train=14_197_122, epoch_size=70_000_000, max_bad_records=10_000)
 STAGES = {
@@ -90,8 +80,8 @@ def get_config(arg=None):
     else:
         classification(c, arg.stage)
     read_data(c, arg)
-    c.partition = spec(sharding.Partition, rules=WHOLE, opt_rules=MOMENTS)
-    c.mesh = dict(data=1, fsdp=-1, tensor=1)
+    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES, opt_axis="data")
+    c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")
     return use_fakes(c) if arg.fake else c
@@ -136,6 +126,7 @@ def optimizer(c, stage, **arguments):
 def simmim(c, no_decay):
     """The first stage's task."""
     ref = c.get_oneway_ref
+    c.update(mask_cell=32, mask_ratio=0.6)
     c.task = spec(
         MaskedImageModeling,
         model=spec(SimMIM, encoder=network(c, "simmim", num_classes=0)),
@@ -143,8 +134,8 @@ def simmim(c, no_decay):
         image_size=ref("image_size"),
         seed=ref("seed"),
         norm_target=47,
+        mask_cell=ref("mask_cell"),
     )
-    c.update(mask_cell=32, mask_ratio=0.6)
     c.init_from = spec(InitFrom, convert=spec(convert_simmim.pretrained))
 
 

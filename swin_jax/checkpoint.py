@@ -60,10 +60,10 @@ def _write_checksums(directory: pathlib.Path) -> None:
         (path / _CHECKSUMS).write_text(json.dumps(_checksums(path), indent=1) + "\n")
 
 
-def _checksums(path: pathlib.Path) -> dict[str, int]:
-    """The CRC-32 of every file in the parts of a checkpoint."""
+def _checksums(path: pathlib.Path, part: int = 0, parts: int = 1) -> dict[str, int]:
+    """The CRC-32 of every file in the parts of a checkpoint, or of each `parts`-th from the `part`-th on."""
     sums = {}
-    for file in sorted(file for file in path.glob("*/**/*") if file.is_file()):
+    for file in _files(path)[part::parts]:
         value = 0
         with file.open("rb") as stream:
             while block := stream.read(2**22):
@@ -72,13 +72,33 @@ def _checksums(path: pathlib.Path) -> dict[str, int]:
     return sums
 
 
-def _check_whole(path: pathlib.Path) -> None:
-    """Raises ValueError if a file of a checkpoint is not what was saved."""
-    if (path / _CHECKSUMS).exists():
-        saved, found = json.loads((path / _CHECKSUMS).read_text()), _checksums(path)
-        wrong = sorted(file for file in saved.keys() | found.keys() if saved.get(file) != found.get(file))
-        if wrong:
-            raise ValueError(f"{wrong[0]} is not what was saved")
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(file for file in path.glob("*/**/*") if file.is_file())
+
+
+def _check_whole(path: pathlib.Path, part: int = 0, parts: int = 1) -> None:
+    """Raises ValueError if a file of a checkpoint, one of this part, is not what was saved."""
+    if not (path / _CHECKSUMS).exists():
+        return
+    saved, found = json.loads((path / _CHECKSUMS).read_text()), _checksums(path, part, parts)
+    missing = saved.keys() - {str(file.relative_to(path)) for file in _files(path)}
+    wrong = sorted(missing | {file for file in found if saved.get(file) != found[file]})
+    if wrong:
+        raise ValueError(f"{wrong[0]} is not what was saved")
+
+
+def _check_together(path: pathlib.Path) -> None:
+    """As `_check_whole`; each process reads its part, all of them raise if one does."""
+    error = None
+    try:
+        _check_whole(path, jax.process_index(), jax.process_count())
+    except Exception as found:  # whatever the storage raised
+        error = found
+    damaged = multihost_utils.process_allgather(np.int32(error is not None))
+    if error is not None:
+        raise error
+    if damaged.any():
+        raise ValueError(f"process {int(damaged.argmax())} found a file that is not what was saved")
 
 
 def latest(manager: ocp.CheckpointManager) -> int | None:
@@ -143,7 +163,7 @@ def restore(
     for step in steps:
         path = pathlib.Path(manager.directory) / str(step)
         try:
-            _check_whole(path)
+            _check_together(path)
             saved = _saved_shapes(path)
         except Exception as error:
             last = _set_aside(manager, path, error, warn, write)

@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 
 from absl import flags
@@ -30,6 +31,9 @@ python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--conf
     ... --index=my_images
     ... --search="a red boat"
     ... --search=boat.png
+  before a pod is rented: does the step fit, what bounds it; no TPU is needed (pip install -e '.[tpu]')
+    ... --plan=v5e:4x4
+    ... --plan=auto:v5e:4x4
   try an experiment without its data
     python -m swin_jax.launch --config=experiments/swin_in1k.py:fake --workdir=runs/try
 """
@@ -43,6 +47,7 @@ def define_flags() -> flags.FlagValues:
         kind(name, default, text, flag_values=values)
 
     define(flags.DEFINE_string, "workdir", None, "Where checkpoints, logs and pictures go.")
+    define(flags.DEFINE_string, "plan", None, "Compile for a TPU topology that is not there, v5e:4x4, instead of training.")
     define(flags.DEFINE_string, "predict", None, "A folder of images to predict instead of training.")
     define(flags.DEFINE_string, "index", None, "A folder of images to index for --search instead of training.")
     define(flags.DEFINE_string, "search", None, "A text, or a picture file, to look for in the index.")
@@ -52,6 +57,7 @@ def define_flags() -> flags.FlagValues:
     define(flags.DEFINE_string, "compilation_cache", None, "A folder that keeps compiled programs between runs.")
     define(flags.DEFINE_boolean, "debug_nans", False, "Stop at the first operation that makes a NaN (slow).")
     define(flags.DEFINE_boolean, "distributed", False, "Several hosts: call jax.distributed.initialize() first.")
+    define(flags.DEFINE_integer, "heartbeat_timeout", 60, "Seconds of silence after which another host counts as dead.")
     define(flags.DEFINE_boolean, "help", False, "Show this text.")
     return values
 
@@ -91,7 +97,7 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     _check_tuples(tuples, values.config)
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag; flags look like --config.key=value", 2)
-    if not values.workdir:
+    if not values.workdir and values.plan is None:
         raise UserError("give --workdir=DIR, where the run's files go", 2)
     return values, values.config
 
@@ -149,73 +155,86 @@ def _describe(values: flags.FlagValues) -> str:
 
 def run(argv: Sequence[str]) -> int:
     """The command: parses, starts JAX, trains, predicts or searches. Returns the exit status."""
+    watch = None
+    if any(re.match("--?plan=", argument) for argument in argv):
+        # Before JAX is imported, by an experiment file: it would ask the cloud which TPU this machine is.
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
         values, config = parse(argv)
         profile = _profile(values.profile)
         _check_actions(values)
+        if values.plan is not None:
+            from swin_jax import plan_search
+
+            return plan_search.run(config, values.plan, values.workdir)
         import jax
+
+        from swin_jax import processes
 
         # After the flags, so that a wrong one costs no start of an accelerator.
         if values.compilation_cache:
             jax.config.update("jax_compilation_cache_dir", os.path.abspath(values.compilation_cache))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         jax.config.update("jax_debug_nans", values.debug_nans)
-        if values.distributed or _cluster_detected():
-            jax.distributed.initialize(**_processes())
-        if values.predict is not None:
-            from swin_jax import predict
+        if values.distributed or processes.detected():
+            watch = processes.start(argv[1:], values.heartbeat_timeout)
+        status = _act(values, config, profile)
+        if watch:
+            watch.leave()
+        return status
+    except (Exception, KeyboardInterrupt) as error:
+        if not watch and not isinstance(error, (UserError, KeyboardInterrupt)):
+            raise
+        status = _tell(error)
+        if watch:
+            watch.fail(error, status)
+        return status
 
-            return predict.predict(config, values.workdir, values.predict)
-        if values.index is not None or values.search is not None:
-            from swin_jax import search
 
-            if values.index is not None:
-                return search.index_folder(config, values.workdir, values.index)
-            return search.search(config, values.workdir, values.search, values.top)
-        from swin_jax import train
-
-        return train.train(config, values.workdir, values.allow_change, profile)
-    except UserError as error:
-        if error.exit_status == 0:
-            print(error)
-        else:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_status
-    except KeyboardInterrupt:
+def _tell(error: BaseException) -> int:
+    """Prints what went wrong; returns the exit status."""
+    if isinstance(error, KeyboardInterrupt):
         print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr, flush=True)
         return 130
+    if not isinstance(error, UserError):
+        traceback.print_exception(error)
+        return 1
+    if error.exit_status == 0:
+        print(error)
+    else:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    return error.exit_status
 
 
-def _processes() -> dict:
-    """Arguments of `jax.distributed.initialize`: from JAX_NUM_PROCESSES and JAX_PROCESS_ID where they are set.
+def _act(values: flags.FlagValues, config, profile: tuple[int, int] | None) -> int:
+    """Trains, predicts or searches. Returns the exit status."""
+    if values.predict is not None:
+        from swin_jax import predict
 
-    JAX itself reads JAX_COORDINATOR_ADDRESS; what is not given it asks of the cluster (TPU pods, Slurm, ...).
-    """
-    given = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
-    return {name: int(value) for name, value in given.items() if value}
+        return predict.predict(config, values.workdir, values.predict)
+    if values.index is not None or values.search is not None:
+        from swin_jax import search
 
+        if values.index is not None:
+            return search.index_folder(config, values.workdir, values.index)
+        return search.search(config, values.workdir, values.search, values.top)
+    from swin_jax import train
 
-def _cluster_detected() -> bool:
-    """Whether the environment names other processes of this job (what `jax.distributed.initialize` reads)."""
-    if os.environ.get("JAX_COORDINATOR_ADDRESS"):
-        return True
-    return (
-        int(os.environ.get("SLURM_NTASKS", 1)) > 1
-        and "SLURM_PROCID" in os.environ
-        or (len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1)
-    )
+    return train.train(config, values.workdir, values.allow_change, profile)
 
 
 def _check_actions(values: flags.FlagValues) -> None:
     """Raises UserError for two things to do at once, or for one without its object."""
-    given = [name for name in ("predict", "index", "search") if values[name].value is not None]
+    given = [name for name in ("plan", "predict", "index", "search") if values[name].value is not None]
     if len(given) > 1:
         raise UserError(f"--{given[0]} and --{given[1]} are two commands; run one after the other", 2)
     if given and not values[given[0]].value.strip():
-        what = "a text or a picture file" if given == ["search"] else "a folder of images"
+        objects = {"search": "a text or a picture file", "plan": "a topology, v5e:4x4 for example"}
+        what = objects.get(given[0], "a folder of images")
         raise UserError(f"--{given[0]}= is empty; give it {what}", 2)
-    if values.top < 1:
-        raise UserError(f"--top={values.top} must be at least 1", 2)
+    for name in ("top", "heartbeat_timeout"):
+        if values[name].value < 1:
+            raise UserError(f"--{name}={values[name].value} must be at least 1", 2)
 
 
 def _profile(text: str | None) -> tuple[int, int] | None:

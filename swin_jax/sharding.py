@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from swin_jax.errors import UserError
@@ -21,7 +22,11 @@ from swin_jax.stacking import is_stacked
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
 
-# Heads and the hidden width of the MLP over 'tensor', the other side of each matrix over 'fsdp'.
+# Optimizer state smaller than this is not worth splitting over 'data': it is the large matrices that fill a chip.
+_OPT_MIN_SIZE = 2**14
+
+# Heads and the hidden width of the MLP over 'tensor', the other side of each matrix over 'fsdp'. The names are those of
+# Swin, Video Swin (its temporal layers too) and the transformers of CLIP.
 SWIN_RULES = (
     (r"attn/qkv/kernel$", ("fsdp", None, "tensor", None)),
     (r"attn/qkv/bias$", (None, "tensor", None)),
@@ -33,38 +38,68 @@ SWIN_RULES = (
     (r"mlp/fc1/bias$", ("tensor",)),
     (r"mlp/fc2/kernel$", ("tensor", "fsdp")),
 )
+# Both towers of CLIP: the attention pool of the ResNets, what only the text tower has, and the projections.
+CLIP_RULES = SWIN_RULES + (
+    (r"attnpool/[qkv]_proj/kernel$", ("fsdp", "tensor", None)),
+    (r"attnpool/[qkv]_proj/bias$", ("tensor", None)),
+    (r"attnpool/c_proj/kernel$", ("tensor", None, "fsdp")),
+    (r"token_embedding/embedding$", (None, "fsdp")),  # whole rows are looked up
+    (r"(text_projection|visual/proj)$", ("fsdp", None)),
+)
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh over all devices, or those given; one of the sizes may be -1 for what is left.
 
+    Devices of several slices, which only a data-centre network joins, are neighbours along 'data' alone: everything
+    that 'fsdp' and 'tensor' move stays within a slice.
+
     Raises:
-        UserError: sizes that do not multiply to the number of devices (exit status 2).
+        UserError: sizes that do not multiply to the number of devices, or a 'data' that the slices do not divide (exit
+            status 2).
     """
     devices = jax.devices() if devices is None else devices
     sizes, count = [data, fsdp, tensor], len(devices)
     given = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or min(sizes) < -1 or given < 1 or count % given or (-1 not in sizes and given != count):
-        raise UserError(f"a mesh of data={data}, fsdp={fsdp}, tensor={tensor} does not fit {count} devices", 2)
+        product = " x ".join(str(size) for size in sizes if size != -1)
+        raise UserError(
+            f"a mesh of data={data}, fsdp={fsdp}, tensor={tensor} does not fit {count} devices: {product} = {given}", 2
+        )
     sizes = [count // given if size == -1 else size for size in sizes]
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if sizes[0] % slices:
+        raise UserError(f"data={sizes[0]} is not a multiple of the {slices} slices, which only 'data' may span", 2)
     # Auto: under the default, Explicit, linen's Dropout and the window reshape raise.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    types = (AxisType.Auto,) * 3
+    if slices == 1:
+        return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
+    inner = (sizes[0] // slices, *sizes[1:])
+    grid = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=types)
 
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
     """How parameters and optimizer state are laid out.
 
+    Data parallelism is a mesh of `data` alone, with everything whole on every device. `opt_axis='data'` makes it
+    ZeRO-1; `fsdp` > 1 in the mesh is FSDP (ZeRO-3), `tensor` > 1 tensor parallelism; all of them go together.
+
     Attributes:
         rules: ((regex on the '/'-path, one axis name or None per dimension), ...); the first match decides.
-        opt_rules: the same for optimizer state only, looked at before `rules` (ZeRO-1 is such a table).
+        opt_axis: a mesh axis that optimizer state and averaged parameters, which no layer reads, are split over too.
         min_size: tensors with at least so many elements that no rule names are split over 'fsdp' along their largest
             divisible dimension.
     """
 
     rules: tuple = ()
-    opt_rules: tuple = ()
+    opt_axis: str = ""
     min_size: int = 2**20
+
+    def __post_init__(self):
+        if self.opt_axis not in ("", *AXES):
+            raise UserError(f"opt_axis={self.opt_axis!r} is none of the mesh's axes {', '.join(AXES)}", 2)
 
     def shardings(self, shapes: Any, mesh: Mesh) -> Any:
         """A NamedSharding for each leaf of a tree of shapes, a TrainState for example.
@@ -74,13 +109,16 @@ class Partition:
 
         def leaf_sharding(path, leaf):
             name = path_name(path)
-            tables = (*self.opt_rules, *self.rules) if name.startswith("opt_state/") else self.rules
             units = leaf.ndim > 0 and is_stacked(name)  # a loop runs over axis 0, which stays whole
             shape = leaf.shape[units:]
-            axes = next((axes for regex, axes in tables if re.search(regex, name) and len(axes) == len(shape)), None)
+            axes = next(
+                (axes for regex, axes in self.rules if re.search(regex, name) and len(axes) == len(shape)), None
+            )
             if axes is None:
                 axes = self.shape_rule(shape, mesh)
             fits = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)]
+            if name.startswith(("opt_state/", "ema/")) and math.prod(shape) >= _OPT_MIN_SIZE:
+                fits = self.split_further(fits, shape, mesh)
             return NamedSharding(mesh, PartitionSpec(*[None] * units, *fits))
 
         return jax.tree_util.tree_map_with_path(leaf_sharding, shapes)
@@ -92,6 +130,17 @@ class Partition:
         if math.prod(shape) >= self.min_size and divisible:
             axes[max(divisible, key=lambda i: shape[i])] = "fsdp"
         return axes
+
+    def split_further(self, axes: list, shape: tuple[int, ...], mesh: Mesh) -> list:
+        """`axes` with `opt_axis` on the dimension of which each device holds most, if there is one that it divides."""
+        if not self.opt_axis or self.opt_axis in axes or mesh.shape[self.opt_axis] == 1:
+            return axes
+        parts = [n // (mesh.shape[axis] if axis else 1) for axis, n in zip(axes, shape, strict=True)]
+        divisible = [i for i, n in enumerate(parts) if n % mesh.shape[self.opt_axis] == 0]
+        if not divisible:
+            return axes
+        chosen = max(divisible, key=lambda i: parts[i])
+        return [(self.opt_axis if not a else (a, self.opt_axis)) if i == chosen else a for i, a in enumerate(axes)]
 
 
 @dataclasses.dataclass(frozen=True)

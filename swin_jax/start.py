@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -33,9 +34,14 @@ class Setup:
     frozen: Any
 
 
-def setup(config) -> Setup:
-    """Builds mesh and task, and decides where everything goes, without allocating anything."""
-    mesh = sharding.make_mesh(**config.mesh)
+def setup(config, devices: Sequence[jax.Device] | None = None) -> Setup:
+    """Builds mesh and task, and decides where everything goes, without allocating anything.
+
+    Args:
+        config: from an experiment file.
+        devices: of the mesh; those of this machine by default.
+    """
+    mesh = sharding.make_mesh(**config.mesh, devices=devices)
     try:
         task = configs.build(config.task)
         shapes = jax.eval_shape(task.init, jax.random.key(0))
@@ -48,6 +54,22 @@ def setup(config) -> Setup:
         return jax.tree.map(with_sharding, shapes, partition.shardings(shapes, mesh))
 
     return Setup(sharding.Placement(mesh), task, place(shapes), place(task.frozen_shapes()))
+
+
+def check_batch(config, placement: sharding.Placement) -> None:
+    """Raises UserError for a batch that the mesh or the number of micro-batches does not divide (exit status 2)."""
+    placement.check(config.batch_size)
+    accumulate = config.task.get("accumulate", 1)
+    if accumulate < 1:
+        raise UserError(f"accumulate must be at least 1, not {accumulate}", 2)
+    if config.batch_size % accumulate:
+        raise UserError(f"batch_size {config.batch_size} is not a multiple of accumulate {accumulate}", 2)
+    placement.check(config.batch_size // accumulate, "batch_size / accumulate")
+
+
+def jitted_step(at: Setup) -> Callable:
+    """The training step, jitted: (state, batch, frozen) -> (state, metrics), the state's memory being used again."""
+    return jax.jit(at.task.train_step, donate_argnums=0, out_shardings=(sharding.of(at.abstract), None))
 
 
 def first_state(config, at: Setup, manager, write: bool) -> tuple[TrainState, dict]:
@@ -109,9 +131,7 @@ def pictures(config, images: str) -> Any:
 def outputs(at: Setup, example: dict[str, np.ndarray]) -> set[str]:
     """What the task predicts of an image or of the views of a video: 'logits' of a classifier, for example."""
     shape = lambda x: x.shape[1:] if x.ndim == 5 else x.shape  # noqa: E731
-    batch = {
-        key: jax.ShapeDtypeStruct((at.placement.batch_divisor, *shape(x)), x.dtype) for key, x in example.items()
-    }
+    batch = {key: jax.ShapeDtypeStruct((at.placement.batch_divisor, *shape(x)), x.dtype) for key, x in example.items()}
     with jax.set_mesh(at.placement.mesh):
         return set(jax.eval_shape(at.task.predict, at.abstract, batch, at.frozen))
 

@@ -47,6 +47,9 @@ class Task(Protocol):
     def load_frozen(self) -> Any:
         """The same tree as numpy arrays."""
 
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """What `train_step` reads of a batch, so that it can be compiled where there is no data."""
+
     def describe(self) -> dict[str, Any]:
         """Facts for the run header, `gflops_per_image` for example."""
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from swin_jax import checkpoint, curves, header, logs, sharding
 from swin_jax import config as configs
 from swin_jax.errors import UserError
 from swin_jax.preemption import Preemption
-from swin_jax.start import first_state, make_workdir, setup
+from swin_jax.start import check_batch, first_state, jitted_step, make_workdir, setup
 
 DONE, NON_FINITE, PREEMPTED = 0, 3, 143
 
@@ -32,23 +33,16 @@ class Loop:
     def __init__(self, config, workdir: pathlib.Path, profile: tuple[int, int] | None):
         self.config, self.workdir, self.profile = config, workdir, profile
         self.at = setup(config)
-        self.at.placement.check(config.batch_size)
-        accumulate = config.task.get("accumulate", 1)
-        if accumulate < 1:
-            raise UserError(f"accumulate must be at least 1, not {accumulate}", 2)
-        if config.batch_size % accumulate:
-            raise UserError(f"batch_size {config.batch_size} is not a multiple of accumulate {accumulate}", 2)
-        self.at.placement.check(config.batch_size // accumulate, "batch_size / accumulate")
+        check_batch(config, self.at.placement)
         self.data = configs.build(config.data)
         self.evals = {
             name: (item.every, configs.build(item.run).bind(self.at.task, self.at.placement))
             for name, item in config.evals.items()
         }
-        self.train_step = jax.jit(
-            self.at.task.train_step, donate_argnums=0, out_shardings=(sharding.of(self.at.abstract), None)
-        )
+        self.train_step = jitted_step(self.at)
         self.clock = logs.Clock(config.batch_size)
-        self.counts = dict.fromkeys(COUNTED.values(), 0)
+        self.counts = dict.fromkeys(COUNTED.values(), 0)  # of this process, since it started
+        self.rows = self.at.placement.rows(config.batch_size)
         self.tracing = False
 
     def run(self) -> int:
@@ -59,7 +53,7 @@ class Loop:
         self.state, meta = first_state(self.config, self.at, self.manager, write=total > 0)
         self.frozen = sharding.put_tree(self.at.task.load_frozen(), self.at.frozen)
         start = int(self.state.step)
-        self.counts = {name: meta.get(name, 0) for name in COUNTED.values()}
+        self.counted = {name: meta.get(name, 0) for name in COUNTED.values()}  # before
         facts = header.facts(self.config, self.at.task.describe(), self.at.placement.mesh, self.frozen)
         if lead:
             header.check_frozen(self.workdir, facts)
@@ -93,7 +87,7 @@ class Loop:
             return DONE
         preemption, batch_size = Preemption(), self.config.batch_size
         first = meta.get("examples_seen", 0) // batch_size
-        batches = self.data.batches(first, self.at.placement.rows(batch_size))
+        batches = self.data.batches(first, self.rows)
         pending = None  # what to log of the previous step: fetched while the device works on this one
         try:
             if meta and not self.evaluated(start):
@@ -141,12 +135,23 @@ class Loop:
             batch = dict(next(batches))
         for key in COUNTED.keys() & batch.keys():
             self.counts[COUNTED[key]] += int(batch[key].sum())
-        if self.counts["bad_records"] > self.config.max_bad_records:
+        self.check_bad(self.counted["bad_records"] + self.counts["bad_records"])
+        return self.at.placement.put(batch, self.config.batch_size)
+
+    def check_bad(self, bad_records: int) -> None:
+        """Raises UserError for too many of them."""
+        if bad_records > self.config.max_bad_records:
             raise UserError(
-                f"{self.counts['bad_records']} records could not be read and were replaced, more than max_bad_records="
+                f"{bad_records} records could not be read and were replaced, more than max_bad_records="
                 f"{self.config.max_bad_records}; the warnings above name them"
             )
-        return self.at.placement.put(batch, self.config.batch_size)
+
+    def totals(self, counts: dict[str, int]) -> dict[str, int]:
+        """What all processes have counted in the whole run; to be called on all of them."""
+        local = np.array([*counts.values(), len(self.rows)], np.int32)
+        *sums, rows = map(int, multihost_utils.process_allgather(local).sum(axis=0))
+        # A mesh may give several processes the same rows.
+        return {name: self.counted[name] + n * self.config.batch_size // rows for name, n in zip(counts, sums)}
 
     def write(self, step: int, metrics: dict[str, jax.Array], counts: dict[str, int]) -> None:
         """Fetches the metrics of a step, checks and logs them; `counts` are the values of `COUNTED` up to it."""
@@ -154,9 +159,11 @@ class Loop:
         wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
         due = _due(step, self.config.logs.every) or step == self.config.total_steps
         if due or wrong:
-            values |= {f"data/{name}": count for name, count in counts.items() if count}
+            totals = self.totals(counts)
+            values |= {f"data/{name}": count for name, count in totals.items() if count}
             values |= self.clock.read(step)
             self.log.write(step, values)
+            self.check_bad(totals["bad_records"])
         self.log.progress(step, values if due else None)
         if wrong:
             raise FloatingPointError(f"{', '.join(f'{n} is {v}' for n, v in wrong.items())} at step {step}")
@@ -164,7 +171,8 @@ class Loop:
     def evaluated(self, step: int) -> bool:
         """Whether the log has evaluations of a step."""
         lines = logs.read_metrics(self.workdir)
-        return any(line["step"] == step and any(name.startswith("eval/") for name in line) for line in lines)
+        found = any(line["step"] == step and any(name.startswith("eval/") for name in line) for line in lines)
+        return bool(multihost_utils.broadcast_one_to_all(np.int32(found)))  # process 0 writes them
 
     def evaluate(self, step: int, everything: bool, record: bool = True) -> None:
         """Runs the evaluations that are due, on the raw weights and beside them on their average."""
@@ -190,7 +198,7 @@ class Loop:
         meta = {
             "step": step,
             "examples_seen": examples_seen,
-            **self.counts,
+            **self.totals(self.counts),
             "class_names": list(getattr(self.data, "class_names", ())),
             "config": configs.flatten(self.config),
         }

@@ -41,10 +41,11 @@ def action_train_transform(
     num_frames: int = 16,
     frame_interval: float = 4.0,
     speed: tuple[float, float] = (0.7, 1.5),
-    scale: tuple[float, float] = (0.7, 1.2),
+    scale: tuple[float, float] = (0.8, 1.2),
     stretch: float = 0.1,
-    overhang: float = 0.15,
+    overhang: float = 0.1,
     hflip: float = 0.5,
+    recolour: float = 0.0,
     single_frame: bool = False,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
     """Training clips of an animation.
@@ -58,6 +59,7 @@ def action_train_transform(
       stretch: largest relative change of its width against its height, in both directions.
       overhang: how much of its side may be outside of the result.
       hflip: probability of a mirror image. It must not change the label.
+      recolour: probability that the figure's colours are replaced, by random powers of its channels, exchanged and mixed.
       single_frame: repeats the first frame T times, for the control that sees no motion.
 
     Returns:
@@ -65,7 +67,7 @@ def action_train_transform(
       random background, `label` stays, other features are left out. Raises UserError for impossible arguments.
     """
     options = _Options(size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame)
-    return functools.partial(_train, options=options, hflip=hflip)
+    return functools.partial(_train, options=options, hflip=hflip, recolour=recolour)
 
 
 def action_eval_transform(
@@ -73,9 +75,9 @@ def action_eval_transform(
     num_frames: int = 16,
     frame_interval: float = 4.0,
     speed: tuple[float, float] = (0.7, 1.5),
-    scale: tuple[float, float] = (0.7, 1.2),
+    scale: tuple[float, float] = (0.8, 1.2),
     stretch: float = 0.1,
-    overhang: float = 0.15,
+    overhang: float = 0.1,
     single_frame: bool = False,
     views: int = 0,
     seed: int = 0,
@@ -139,8 +141,9 @@ class _Options:
             raise UserError(f"overhang={self.overhang} and stretch={self.stretch} must be in [0, 1)", 2)
 
 
-def _train(example, rng, *, options: _Options, hflip: float) -> dict[str, Any]:
-    video = _clips(example["video"], rng, options, views=1)[0]
+def _train(example, rng, *, options: _Options, hflip: float, recolour: float) -> dict[str, Any]:
+    colours = _random_colours(rng) if recolour and rng.random() < recolour else None
+    video = _clips(example["video"], rng, options, views=1, colours=colours)[0]
     if rng.random() < hflip:
         video = video[:, :, ::-1]
     return {"video": np.ascontiguousarray(video), "label": example["label"]}
@@ -151,8 +154,21 @@ def _eval(example, *, options: _Options, views: int, seed: int) -> dict[str, Any
     return {"video": clips if views else clips[0], "label": example["label"]}
 
 
-def _clips(video, rng: np.random.Generator, options: _Options, views: int) -> np.ndarray:
-    """(views, T, size, size, 3) uint8 of one set of draws."""
+def _random_colours(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+    """A map of colours, uint8 (..., 3) -> uint8 (..., 3): edges stay where they are, what they are between does not."""
+    mixture = rng.permutation(np.eye(3)) * 0.7 + rng.dirichlet(np.ones(3), size=3) * 0.3  # rows: a new channel each
+    powers = 2.0 ** rng.uniform(-1, 1, (3, 1))
+    curves = np.round(255 * np.linspace(0, 1, 256) ** powers).astype(np.uint8)
+
+    def recolour(pixels: np.ndarray) -> np.ndarray:
+        mixed = (pixels @ mixture.T.astype(np.float32)).astype(np.uint8)
+        return np.stack([curve[mixed[..., channel]] for channel, curve in enumerate(curves)], axis=-1)
+
+    return recolour
+
+
+def _clips(video, rng: np.random.Generator, options: _Options, views: int, colours=None) -> np.ndarray:
+    """(views, T, size, size, 3) uint8 of one set of draws; `colours` maps those of the figure."""
     length = len(video)
     start = rng.uniform(0, length)
     interval = 0.0 if options.single_frame else options.frame_interval
@@ -164,6 +180,8 @@ def _clips(video, rng: np.random.Generator, options: _Options, views: int) -> np
     if frames.shape[-1] == 3:
         frames = np.pad(frames, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=255)
     placed = _place(frames, rng, options)
+    if colours is not None:
+        placed[..., :3] = colours(placed[..., :3])
     background = random_background(options.size, rng)
     return _composite(placed, background)[inverse.reshape(indices.shape)]
 

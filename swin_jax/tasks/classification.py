@@ -59,10 +59,13 @@ class Classification:
     ema_decay: float = 0.0
     input: str = "image"
 
+    def size(self) -> tuple[int, ...]:
+        """`image_size` with one entry per axis."""
+        return (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+
     def init(self, key: jax.Array) -> TrainState:
         """Parameters from the model's own initialisers; the average starts at them."""
-        size = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
-        params = self.model.init(key, jnp.zeros((1, *size, self.channels)))["params"]
+        params = self.model.init(key, jnp.zeros((1, *self.size(), self.channels)))["params"]
         ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
         return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), {}, ema)
 
@@ -99,6 +102,11 @@ class Classification:
     def load_frozen(self) -> dict:
         """Nothing is frozen."""
         return {}
+
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of `image`, or what `input` says, and `label`."""
+        pixels = jax.ShapeDtypeStruct((batch_size, *self.size(), self.channels), jnp.uint8)
+        return {self.input: pixels, "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
 
     def describe(self) -> dict[str, Any]:
         """Number of parameters and, if the model's family counts them, multiply-accumulates per image."""

@@ -203,6 +203,15 @@ class Contrastive:
         """Nothing is frozen."""
         return {}
 
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of `image` and `text`, and of `label` where pairs of one label are positives."""
+        size = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+        found = {
+            "image": jax.ShapeDtypeStruct((batch_size, *size, self.channels), jnp.uint8),
+            "text": jax.ShapeDtypeStruct((batch_size, self.context_length), jnp.int32),
+        }
+        return found | ({"label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)} if self.positives else {})
+
     def describe(self) -> dict[str, Any]:
         """Number of parameters and, if the model counts them, multiply-accumulates per pair."""
         shapes = jax.eval_shape(self.init, jax.random.key(0)).params

@@ -34,6 +34,7 @@ class MaskedImageModeling:
             odd; 0 predicts the image as the encoder sees it.
         accumulate: micro-batches per update.
         ema_decay: 0 for no average.
+        mask_cell: side in pixels of a cell of the batch's `mask`.
     """
 
     model: nn.Module
@@ -46,16 +47,20 @@ class MaskedImageModeling:
     norm_target: int = 0
     accumulate: int = 1
     ema_decay: float = 0.0
+    mask_cell: int = 32
 
     def __post_init__(self):
         if self.norm_target and (self.norm_target < 3 or self.norm_target % 2 == 0):
             raise ValueError(f"norm_target={self.norm_target} must be odd and at least 3, or 0")
 
+    def size(self) -> tuple[int, int]:
+        """`image_size` with one entry per axis."""
+        return (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+
     def init(self, key: jax.Array) -> TrainState:
         """Parameters from the model's own initialisers; the average starts at them."""
-        size = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
-        mask = jnp.zeros((1, *self.token_grid(size)))
-        params = self.model.init(key, jnp.zeros((1, *size, self.channels)), mask)["params"]
+        mask = jnp.zeros((1, *self.token_grid(self.size())))
+        params = self.model.init(key, jnp.zeros((1, *self.size(), self.channels)), mask)["params"]
         ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
         return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), {}, ema)
 
@@ -112,6 +117,12 @@ class MaskedImageModeling:
     def load_frozen(self) -> dict:
         """Nothing is frozen."""
         return {}
+
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of `image` and `mask`."""
+        cells = tuple(side // self.mask_cell for side in self.size())
+        shapes = {"image": (batch_size, *self.size(), self.channels), "mask": (batch_size, *cells)}
+        return {name: jax.ShapeDtypeStruct(shape, jnp.uint8) for name, shape in shapes.items()}
 
     def describe(self) -> dict[str, Any]:
         """Number of parameters and, if the model counts them, multiply-accumulates per image."""

@@ -122,6 +122,19 @@ def test_mirror_images_are_for_training_only():
         assert (plain != mirrored).any()
 
 
+def test_new_colours_are_for_the_figure_and_the_same_in_all_frames():
+    square = np.zeros((4, 16, 16, 4), np.uint8)
+    square[:, 4:12, 4:12] = 90, 160, 230, 255
+    colours = {0.0: set(), 1.0: set()}
+    for recolour, found in colours.items():
+        draw = animation.action_train_transform(32, 4, hflip=0.0, recolour=recolour, **STILL)
+        for seed in range(20):
+            video = draw({"video": animation.Frames(square), "label": 3}, np.random.default_rng(seed))["video"]
+            assert (video[:, 16, 16] == video[0, 16, 16]).all() and (video == video[:1]).all()
+            found.add(tuple(video[0, 16, 16]))
+    assert colours[0.0] == {(90, 160, 230)} and len(colours[1.0]) == 20
+
+
 def test_the_test_side_depends_on_the_record_and_the_seed_only():
     transform = animation.action_eval_transform(size=24, num_frames=4)
     first = transform(disc())

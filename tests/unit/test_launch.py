@@ -3,6 +3,7 @@
 import pytest
 
 from swin_jax import launch as launcher
+from swin_jax import processes
 from swin_jax.errors import UserError
 
 QUICKSTART = "experiments/quickstart.py"
@@ -137,7 +138,7 @@ def test_a_user_error_of_the_run_is_one_line_and_gives_its_status(launch, tmp_pa
 def test_a_cluster_is_detected_by_its_variables_only(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "SLURM_NTASKS", "SLURM_PROCID", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
-    assert not launcher._cluster_detected()
+    assert not processes.detected()
     for found, variables in [
         (True, {"JAX_COORDINATOR_ADDRESS": "host:1"}),
         (True, {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}),
@@ -149,4 +150,4 @@ def test_a_cluster_is_detected_by_its_variables_only(monkeypatch):
         with monkeypatch.context() as patch:
             for name, value in variables.items():
                 patch.setenv(name, value)
-            assert launcher._cluster_detected() is found, variables
+            assert processes.detected() is found, variables

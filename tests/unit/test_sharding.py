@@ -1,5 +1,6 @@
 """Meshes, partition rules on the state of a tiny Swin, and the placement of batches, on 8 devices."""
 
+import math
 import re
 
 import jax
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from swin_jax import names, optim, schedules
+from swin_jax import names, optim, schedules, sharding
 from swin_jax.errors import UserError
+from swin_jax.models import clip_presets, swin, video_swin
+from swin_jax.models.clip import make_clip
 from swin_jax.models.swin import Swin
-from swin_jax.sharding import SWIN_RULES, Partition, Placement, make_mesh, replicated
+from swin_jax.models.video_swin import VideoSwin, make_video_swin
+from swin_jax.sharding import CLIP_RULES, SWIN_RULES, Partition, Placement, make_mesh, replicated
 from swin_jax.tasks.classification import Classification
 
 
@@ -94,21 +98,79 @@ def test_optimizer_state_and_average_lie_as_the_parameters_do(shapes):
         assert found[copy[0]] == params[copy[1]], copy[0]
 
 
-def test_opt_rules_lay_out_optimizer_state_only(shapes):
-    zero1 = Partition(opt_rules=((r"fc1/kernel$", ("data", None)), (r"fc2/bias$", ("data",))))
-    found = specs(zero1.shardings(shapes, make_mesh(2, 2, 2)))
+def test_zero_1_splits_what_no_layer_reads_and_nothing_else(shapes, monkeypatch):
+    monkeypatch.setattr(sharding, "_OPT_MIN_SIZE", 128)
+    mesh = make_mesh(8, 1, 1)
+    found, leaves = specs(Partition(opt_axis="data").shardings(shapes, mesh)), names.flatten(shapes)
     for path, spec in found.items():
-        split = path.startswith("opt_state/") and path.endswith(("fc1/kernel", "fc2/bias"))
+        split = path.startswith(("opt_state/", "ema/")) and leaves[path].size >= 128
         assert ("data" in spec) == split, path
-    assert sum("data" in spec for spec in found.values()) == 2 * 2 * 2
+    assert found["ema/layers_1/blocks_0/mlp/fc1/kernel"] == P(None, "data")
 
 
-def test_opt_rules_come_before_rules_and_fall_back_to_them(shapes):
-    both = Partition(rules=SWIN_RULES, opt_rules=((r"fc1/kernel$", ("data", None)),))
-    found = specs(both.shardings(shapes, make_mesh(2, 2, 2)))
-    moments = {path: spec for path, spec in found.items() if path.startswith("opt_state/")}
-    assert {spec for path, spec in moments.items() if path.endswith("fc1/kernel")} == {P("data", None)}
-    assert {spec for path, spec in moments.items() if path.endswith("fc2/kernel")} == {P("tensor", "fsdp")}
+def test_zero_1_goes_with_fsdp_and_tensor(shapes, monkeypatch):
+    monkeypatch.setattr(sharding, "_OPT_MIN_SIZE", 128)
+    found = specs(Partition(rules=SWIN_RULES, opt_axis="data").shardings(shapes, make_mesh(2, 2, 2)))
+    assert found["params/layers_1/blocks_0/mlp/fc1/kernel"] == P("fsdp", "tensor")
+    assert found["ema/layers_1/blocks_0/mlp/fc1/kernel"] == P("fsdp", ("tensor", "data"))  # 16 x 64: 8 and 32 left
+    assert found["ema/layers_1/blocks_0/attn/qkv/kernel"] == P(("fsdp", "data"), None, "tensor", None)
+    with pytest.raises(UserError, match="opt_axis='dat' is none of the mesh's axes data, fsdp, tensor"):
+        Partition(opt_axis="dat")
+
+
+class SliceDevice:
+    """What a mesh asks of a TPU: its number, slice and place."""
+
+    def __init__(self, number, slice_index):
+        self.id, self.slice_index, self.process_index = number, slice_index, slice_index
+        self.device_kind, self.platform, self.coords, self.core_on_chip = "TPU v4", "tpu", (number % 4, 0, 0), 0
+
+
+def test_slices_are_neighbours_along_data_alone():
+    devices = [SliceDevice(number, number // 4) for number in range(8)]
+    mesh = make_mesh(-1, 2, 2, devices=devices)
+    assert mesh.devices.shape == (2, 2, 2)
+    for half in range(2):
+        assert {device.slice_index for device in mesh.devices[half].ravel()} == {half}
+    with pytest.raises(UserError, match="data=1 is not a multiple of the 2 slices"):
+        make_mesh(1, 8, 1, devices=devices)
+
+
+# ---- nothing large is whole by accident ----
+
+FAMILIES = {
+    "swin": (SWIN_RULES, lambda: Swin(**swin.VARIANTS["large"], num_classes=21841)),
+    "swin_v2": (
+        SWIN_RULES,
+        lambda: Swin(**swin.VARIANTS["giant"], **swin.V2, image_size=192, window_size=12, scan=True),
+    ),
+    "video": (SWIN_RULES, lambda: make_video_swin(**swin.VARIANTS["base"], num_classes=400)),
+    "video_factorised": (SWIN_RULES, lambda: make_video_swin(**swin.VARIANTS["base"], design="factorised")),
+    "clip_vit": (CLIP_RULES, lambda: make_clip(**clip_presets.OPENAI["ViT-L/14"])),
+    "clip_resnet": (CLIP_RULES, lambda: make_clip(**clip_presets.OPENAI["RN50x64"])),
+}
+
+
+def param_shapes(model):
+    if isinstance(model, Swin):
+        return swin.param_shapes(model)
+    if isinstance(model, VideoSwin):
+        return video_swin.param_shapes(model)
+    size = model.visual.image_size
+    inputs = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32), jax.ShapeDtypeStruct((1, 77), jnp.int32)
+    return jax.eval_shape(model.init, jax.random.key(0), *inputs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 2, 2)])
+def test_under_fsdp_no_large_tensor_is_whole_by_accident(family, sizes):
+    rules, make = FAMILIES[family]
+    params = {"params": param_shapes(make())["params"]}
+    leaves = names.flatten(params)
+    found = names.flatten(Partition(rules=rules).shardings(params, make_mesh(*sizes)))
+    for path, leaf in leaves.items():
+        if leaf.size >= 1_000_000:
+            assert leaf.size // math.prod(found[path].shard_shape(leaf.shape)) >= sizes[1], path
 
 
 def test_the_first_rule_of_the_right_rank_decides():

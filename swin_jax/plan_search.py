@@ -1,0 +1,223 @@
+"""The layout of a training step with the best estimated throughput: mesh, ZeRO-1, recomputation, micro-batches.
+
+Compiling takes minutes, so that not every combination can be compiled. One program per recomputation policy tells what
+activations cost; what fits is estimated from that and from the bytes of the state, which are exact; the most promising
+are compiled.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import math
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from swin_jax import chips, plan, plan_report, sharding, start
+from swin_jax import config as configs
+from swin_jax.errors import UserError
+
+REMAT = ("none", "dots_no_batch", "full")
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One way to lay out a step: flags of the launcher."""
+
+    fsdp: int
+    tensor: int
+    zero1: bool
+    remat: str
+    accumulate: int
+
+    def settings(self, config) -> dict[str, Any]:
+        """{dotted key: value} on a config."""
+        found = {
+            "mesh.data": -1,
+            "mesh.fsdp": self.fsdp,
+            "mesh.tensor": self.tensor,
+            "partition.opt_axis": "data" if self.zero1 else "",
+        }
+        if "accumulate" in config.task:
+            found["task.accumulate"] = self.accumulate
+        return found | dict.fromkeys(remat_keys(config), self.remat)
+
+    def cost(self) -> tuple:
+        """What makes a step slow, the worst first: computing again, moving parameters, small micro-batches."""
+        return (REMAT.index(self.remat), self.tensor, self.fsdp, self.accumulate, self.zero1)
+
+
+def remat_keys(config) -> list[str]:
+    """The dotted keys that say what models compute again."""
+    return [f"task.{key}" for key in configs.flatten(config.task) if key.rpartition(".")[2] == "remat"]
+
+
+def candidates(config, topology: chips.Topology) -> list[Candidate]:
+    """Every combination that divides the batch, the cheapest first."""
+    found = []
+    powers = [2**n for n in range(13)]
+    remats = REMAT if remat_keys(config) else REMAT[:1]
+    steps = powers[:7] if "accumulate" in config.task else powers[:1]
+    for fsdp, tensor, remat, accumulate in itertools.product(powers, (1, 2, 4, 8), remats, steps):
+        if topology.slice_size % (fsdp * tensor):
+            continue
+        data = topology.size // (fsdp * tensor)
+        if config.batch_size % (data * fsdp * accumulate):
+            continue
+        for zero1 in (False, True) if data > 1 else (False,):
+            found.append(Candidate(fsdp, tensor, zero1, remat, accumulate))
+    return sorted(found, key=Candidate.cost)
+
+
+def search(
+    config, topology: chips.Topology, cache: pathlib.Path | None, say: Callable[[str], None], compiles: int = 6
+) -> list[tuple[Candidate, dict[str, Any]]]:
+    """Compiles the most promising layouts of a step.
+
+    Args:
+        config: from an experiment file; its batch size stays.
+        topology: from `chips.topology`.
+        cache: as for `plan.plan`.
+        say: is told what is tried.
+        compiles: how many programs at most.
+
+    Returns:
+        What was compiled, (candidate, plan), the best first: those that fit by throughput, then the others.
+
+    Raises:
+        UserError: no layout divides the batch (exit status 2).
+    """
+    waiting = candidates(config, topology)
+    if not waiting:
+        raise UserError(f"no mesh of {topology.size} chips divides batch_size {config.batch_size}", 2)
+    states = _state_bytes(config, topology)
+    activations: dict[str, float] = {}  # bytes per example and chip, by recomputation policy
+    tried: list[tuple[Candidate, dict[str, Any]]] = []
+
+    def estimate(item: Candidate) -> float:
+        micro = config.batch_size / topology.size / item.accumulate
+        return states[item.fsdp, item.tensor, item.zero1] + activations.get(item.remat, 0.0) * micro
+
+    while waiting and len(tried) < compiles:
+        waiting = [item for item in waiting if estimate(item) <= topology.chip.hbm_bytes]
+        if not waiting or _settled(tried):
+            break
+        item = waiting.pop(0)
+        settings = item.settings(config)
+        say(f"plan {len(tried) + 1} of at most {compiles}: {flags(settings)}")
+        with applied(config, settings):
+            facts = plan.plan(config, topology, cache)
+        tried.append((item, facts))
+        state = sum(facts["state_bytes"].values())
+        micro = config.batch_size / topology.size / item.accumulate
+        used = facts["memory"]["peak"] or 2 * topology.chip.hbm_bytes
+        activations[item.remat] = max(activations.get(item.remat, 0.0), (used - state) / micro)
+        say(_verdict(facts))
+    return sorted(tried, key=lambda pair: -pair[1].get("roofline", {}).get("examples_per_second", 0.0))
+
+
+def _settled(tried) -> bool:
+    """Whether two layouts fit: what comes after them computes more again or has smaller micro-batches."""
+    return sum(facts["memory"]["fits"] for _, facts in tried) >= 2
+
+
+def _state_bytes(config, topology: chips.Topology) -> dict[tuple[int, int, bool], int]:
+    """Bytes per chip of the state, for every (fsdp, tensor, zero1)."""
+    found = {}
+    at = start.setup(config, plan.devices(topology))
+    for item in candidates(config, topology):
+        key = item.fsdp, item.tensor, item.zero1
+        if key not in found:
+            with applied(config, item.settings(config)):
+                mesh = sharding.make_mesh(**config.mesh, devices=plan.devices(topology))
+                partition = configs.build(config.partition)
+            layout = partition.shardings(at.abstract, mesh)
+            sizes = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, at.abstract, layout)
+            found[key] = sum(jax.tree.leaves(sizes))
+    return found
+
+
+def flags(settings: dict[str, Any]) -> str:
+    """Settings as flags of the launcher."""
+    return " ".join(f"--config.{key}={value}" for key, value in settings.items())
+
+
+def _verdict(facts: dict[str, Any]) -> str:
+    memory = facts["memory"]
+    peak = f"{memory['peak'] / 2**30:.2f} GiB" if memory["peak"] else "more than there is"
+    if not memory["fits"]:
+        return f"  needs {peak} of {memory['hbm'] / 2**30:.2f} GiB: does not fit"
+    rate = facts["roofline"]["examples_per_second"]
+    return f"  {peak} of {memory['hbm'] / 2**30:.2f} GiB, at most {rate:,.0f} examples/s"
+
+
+@contextlib.contextmanager
+def applied(config, settings: dict[str, Any]) -> Iterator[None]:
+    """A config with some keys set, and as it was afterwards."""
+    before = {}
+    for key, value in settings.items():
+        *path, last = key.split(".")
+        node = config
+        for part in path:
+            node = node[part]
+        before[key] = node, last, node[last]
+        node[last] = value
+    try:
+        yield
+    finally:
+        for node, last, value in before.values():
+            node[last] = value
+
+
+def run(config, text: str, workdir: str | None) -> int:
+    """The command: plans for a topology, or searches for the best layout on one.
+
+    Args:
+        config: from an experiment file.
+        text: 'v5e:4x4' or 'v5p:4x4x4,slices=2'; with 'auto:' before it to search; 'auto' alone, or 'config', takes the
+            topology that the config names.
+        workdir: where plan.json and plan.png go; None to print only.
+
+    Returns:
+        The exit status: 0 where the step fits, 1 where it does not.
+
+    Raises:
+        UserError: an unknown topology, a mesh that does not fit it, no TPU compiler, an unusable workdir.
+    """
+    auto = text == "auto" or text.startswith("auto:")
+    name = text.removeprefix("auto").removeprefix(":").removeprefix("config") or config.get("topology")
+    if not name:
+        raise UserError(f"--plan={text}: the config names no topology; give one, --plan=auto:v5e:4x4 for example", 2)
+    topology = chips.topology(name)
+    topology.compiler_options()  # refuses what cannot be compiled for
+    plan.prepare_backend()
+    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    if auto:
+        found = search(config, topology, cache_folder(), say)
+        if not found:
+            raise UserError(f"the state alone is larger than a chip of {name} on every mesh; take more chips")
+        best, facts = found[0]
+        facts["settings"] = best.settings(config)
+        facts["tried"] = [flags(item.settings(config)) + ":" + _verdict(tried) for item, tried in found]
+    else:
+        facts = plan.plan(config, topology, cache_folder())
+    print("\n".join(plan_report.lines(facts)), flush=True)
+    if auto:
+        print(f"flags       {flags(facts['settings'])}", flush=True)
+    if workdir:
+        folder = pathlib.Path(workdir)
+        start.make_workdir(folder)
+        (folder / "plan.json").write_text(json.dumps(facts, indent=1) + "\n")
+        plan_report.draw(facts, folder / "plan.png")
+        print(f"written     {folder / 'plan.json'}, {folder / 'plan.png'}", flush=True)
+    return 0 if facts["memory"]["fits"] else 1
+
+
+def cache_folder() -> pathlib.Path:
+    """Where the numbers of compiled programs are kept: $XDG_CACHE_HOME or ~/.cache, swin_jax/plans in it."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "swin_jax" / "plans"

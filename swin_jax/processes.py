@@ -1,0 +1,199 @@
+"""Several processes, one run: they start together, know of each other, and when one of them dies the others say who.
+
+JAX ends all processes of a job soon after it missed one of them: its runtime aborts, with a stack trace that names
+nobody's host, and at once if the missed one was process 0, which holds the connection of all. So each process leaves a
+beat in the key-value store that JAX keeps for them, remembers how old the others' beats were when it last looked, and
+has its last words in the handler of that abort. The beats only find the name; that a process is dead is JAX's verdict.
+"""
+
+import atexit
+import ctypes
+import os
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+import jax
+
+from swin_jax.errors import UserError
+
+HEARTBEAT_TIMEOUT = 60  # seconds without a sign of life that make JAX give a process up
+_BEATS = 12  # within that time
+_STALE = 3  # beats: a process that left none for longer is the one that JAX means
+
+
+def detected() -> bool:
+    """Whether the environment names other processes of this job (what `jax.distributed.initialize` reads)."""
+    if os.environ.get("JAX_COORDINATOR_ADDRESS"):
+        return True
+    return (
+        int(os.environ.get("SLURM_NTASKS", 1)) > 1
+        and "SLURM_PROCID" in os.environ
+        or (len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1)
+    )
+
+
+def start(arguments: Sequence[str], timeout: int = HEARTBEAT_TIMEOUT) -> "Watch":
+    """Joins this process to the others of the job and begins to watch over them; before any other call of JAX.
+
+    What the environment does not say in JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, JAX asks of the
+    cluster (TPU pods, Slurm, ...).
+
+    Args:
+        arguments: of the launcher, to name the command that goes on.
+        timeout: seconds without a sign of life after which a process counts as dead.
+
+    Raises:
+        UserError: there is no cluster, or the numbers make none (exit status 2).
+    """
+    try:
+        given = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
+        numbers = {name: int(value) for name, value in given.items() if value}
+        jax.distributed.initialize(**numbers, heartbeat_timeout_seconds=timeout)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"no cluster of processes: {' '.join(str(error).split())}; set JAX_COORDINATOR_ADDRESS=host:port of "
+            "process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
+            2,
+        ) from error
+    return Watch(arguments, timeout)
+
+
+class Watch:
+    """Over the other processes, from a thread; ends this one, saying why, when the run cannot go on."""
+
+    def __init__(self, arguments: Sequence[str], timeout: float):
+        # There is no public way to the key-value store.
+        from jax._src.distributed import global_state
+
+        self._client, self._address = global_state.client, global_state.coordinator_address
+        self._id, self._count, self._period = global_state.process_id, global_state.num_processes, timeout / _BEATS
+        self._command = shlex.join(["python", "-m", "swin_jax.launch", *arguments])
+        self._timeout = timeout
+        self._hosts: dict[int, str] = {}
+        self._beats: dict[int, tuple[str, float]] = {}  # the latest of each process, and when it was new here
+        self._looked = self._began = time.monotonic()
+        self._failed = self._over = False
+        self._client.key_value_set(f"swin_jax/host/{self._id}", f"{socket.gethostname()}, pid {os.getpid()}")
+        _on_abort(self._last_words)
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    def _run(self) -> None:
+        beat = 0
+        while True:
+            try:
+                self._client.key_value_set(f"swin_jax/beat/{self._id}", str(beat), allow_overwrite=True)
+                self._look()
+                told = {} if self._failed else self._read("failed")
+            except jax.errors.JaxRuntimeError:
+                told = {}  # the connection is lost, or was closed at the end of the run: JAX decides which
+            for process, reason in told.items():
+                time.sleep(2 * self._period)  # the same error may be on its way here
+                if not self._failed:
+                    self._end(f"{self._name(process)} failed: {reason}")
+            beat += 1
+            time.sleep(self._period)
+
+    def _look(self) -> None:
+        if len(self._hosts) < self._count:
+            self._hosts = self._read("host")
+        now = time.monotonic()
+        for process, beat in self._read("beat").items():
+            if self._beats.get(process, ("", 0.0))[0] != beat:
+                self._beats[process] = beat, now
+        self._looked = now
+
+    def _read(self, kind: str) -> dict[int, str]:
+        found = self._client.key_value_dir_get(f"swin_jax/{kind}/")
+        return {int(key.rpartition("/")[2]): value for key, value in found}
+
+    def _name(self, process: int) -> str:
+        return f"process {process} of {self._count} ({self._hosts.get(process, 'host not known')})"
+
+    def fail(self, error: BaseException, status: int) -> None:
+        """Ends this process with a status because of an error, and tells the others; returns if all of them failed.
+
+        Where a collective broke off, the reason is most likely another process, so that JAX's verdict is awaited.
+        """
+        if _broke_off(error):
+            print(f"process {self._id} was cut off; waiting for the others' signs of life", file=sys.stderr, flush=True)
+            time.sleep(1.5 * self._timeout)  # the last words end this process before
+        self._failed = True
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        try:
+            self._client.key_value_set(f"swin_jax/failed/{self._id}", reason[:300])
+            # Time for the others to read it: the store may be in this process.
+            self._client.wait_at_barrier("swin_jax/all_failed", int(1000 * (5 * self._period + 2)))
+        except jax.errors.JaxRuntimeError:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)  # not through JAX's shutdown, which waits for the others
+
+    def leave(self) -> None:
+        """Waits for the others at the end, so that the watch goes on until all have come so far."""
+        try:
+            self._client.wait_at_barrier("swin_jax/end", 300_000)
+        except jax.errors.JaxRuntimeError:
+            pass  # JAX's own shutdown waits too, and says so
+
+    def _last_words(self) -> None:
+        """Says which process died; called when JAX has decided that one did."""
+        limit = _STALE * self._period
+        seen = {process: self._beats.get(process, ("", self._began))[1] for process in range(self._count)}
+        missed = [p for p, last in seen.items() if p != self._id and self._looked - last > limit]
+        if missed:
+            self._end(", ".join(map(self._name, missed)) + " died or cannot be reached")
+        elif self._id != 0 and not _answers(self._address):
+            self._end(f"{self._name(0)} died or cannot be reached")
+        else:
+            self._end(f"{self._name(self._id)}, this one, was aborted; the reason is above")
+
+    def _end(self, what: str) -> None:
+        # Not through sys.stderr, whose lock the aborted thread may hold.
+        text = (
+            f"\nerror: {what}; process {self._id} ends, too. Started again on all hosts, this command goes on from the "
+            f"newest checkpoint:\n  {self._command}\n"
+        )
+        if not self._over:
+            self._over = True
+            os.write(2, text.encode())
+            os._exit(1)
+
+
+def _broke_off(error: BaseException | None) -> bool:
+    """Whether an error came out of the runtime, other than for want of memory."""
+    while error is not None:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            return "RESOURCE_EXHAUSTED" not in str(error)
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _on_abort(act) -> None:
+    """Calls `act()` when a C library aborts this process, whichever thread it does that from."""
+    if os.name != "posix":
+        return
+    # Python's own signal handlers run in the main thread only, after the aborting one returned: too late.
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: act())
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    libc.signal(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))
+
+    def undo():
+        libc.signal(signal.SIGABRT, None)
+
+    undo.handler = handler  # kept alive as long as it may be called
+    atexit.register(undo)

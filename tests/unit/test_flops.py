@@ -1,0 +1,67 @@
+"""FLOPs from a jaxpr against arithmetic and against the models' own counts."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from swin_jax import flops
+from swin_jax.models import swin
+from swin_jax.sharding import make_mesh
+
+
+def array(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def test_a_matrix_product_is_two_operations_per_multiply_accumulate():
+    assert flops.count(lambda a, b: a @ b, array(3, 5), array(5, 7)) == 2 * 3 * 5 * 7
+    batched = flops.count(lambda a, b: jnp.einsum("bij,bjk->bik", a, b), array(4, 3, 5), array(4, 5, 7))
+    assert batched == 4 * 2 * 3 * 5 * 7
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    body = lambda x, w: (jax.checkpoint(lambda x: jnp.tanh(x @ w))(x), None)  # noqa: E731
+    once = flops.count(lambda x, w: body(x, w)[0], array(8, 16), array(16, 16))
+    loop = lambda x, w: jax.lax.scan(body, x, w)[0].sum()  # noqa: E731
+    assert flops.count(loop, array(8, 16), array(7, 16, 16)) == 7 * once
+    # Forward, forward again, and two products of the gradient.
+    assert flops.count(jax.grad(loop, argnums=(0, 1)), array(8, 16), array(7, 16, 16)) == 4 * 7 * once
+    mapped = lambda x, w: jax.lax.map(lambda x: x @ w, x)  # noqa: E731
+    assert flops.count(mapped, array(5, 8, 16), array(16, 16)) == 5 * once
+
+
+def test_of_branches_the_dearest_counts():
+    both = lambda p, x: jax.lax.cond(p, lambda x: x @ x, lambda x: (x @ x) @ x, x)  # noqa: E731
+    assert flops.count(both, jax.ShapeDtypeStruct((), bool), array(4, 4)) == 2 * 2 * 4**3
+
+
+@pytest.mark.parametrize("stride, groups", [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_a_convolution_and_its_gradients(stride, groups):
+    def conv(x, k):
+        return jax.lax.conv_general_dilated(
+            x, k, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+        )
+
+    x, k = array(2, 8, 8, 4), array(2, 2, 4 // groups, 6)
+    forward = 2 * (2 * (8 // stride) ** 2 * 6) * (4 // groups * 2 * 2)
+    assert flops.count(conv, x, k) == forward
+    of_kernel = flops.count(jax.grad(lambda k, x: conv(x, k).sum()), k, x)
+    of_image = flops.count(jax.grad(lambda x, k: conv(x, k).sum()), x, k)
+    assert of_kernel == pytest.approx(2 * forward, rel=0.3)  # the borders' padding differs
+    assert of_image == pytest.approx(2 * forward, rel=0.3)
+
+
+def test_devices_of_a_shard_map_are_added_up():
+    mesh = make_mesh(8)
+    product = jax.shard_map(lambda x, w: x @ w, mesh=mesh, in_specs=(jax.P("data"), jax.P()), out_specs=jax.P("data"))
+    assert flops.count(product, array(16, 4), array(4, 4)) == 2 * 16 * 4 * 4
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_forward_pass_is_what_the_model_says(scan):
+    model = swin.Swin(
+        num_classes=10, image_size=32, embed_dim=16, depths=(4, 4), num_heads=(2, 4), window_size=4, scan=scan
+    )
+    found = flops.count(model.apply, swin.param_shapes(model), array(2, 32, 32, 3))
+    # The official count has norms and pooling in it, which are no products.
+    assert found == pytest.approx(2 * 2 * model.flops(), rel=0.03) and found < 4 * model.flops()

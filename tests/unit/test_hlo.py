@@ -1,0 +1,409 @@
+"""Collectives and memory traffic from the text of programs: of the CPU's compiler, and excerpts of the TPU's."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from swin_jax import hlo
+
+MIB = 2**20
+MESH = {"data": 2, "fsdp": 2, "tensor": 2}
+AXES = [axes for n in (1, 2, 3) for axes in itertools.combinations(MESH, n)]
+
+
+def entry(*lines, before=""):
+    """A module whose entry computation has the lines, all taken from programs for v5e:2x4."""
+    return before + "ENTRY %main (x: f32[8]) -> f32[8] {\n  " + "\n  ".join(lines) + "\n}\n"
+
+
+def reduced(groups, kind="all-reduce", shape="f32[1024,8]"):
+    return entry(
+        f"%p = {shape}{{1,0:T(8,128)}} parameter(0)",
+        f"ROOT %all-reduce.4 = {shape}{{1,0:T(8,128)}} {kind}(%p), channel_id=5, replica_groups={groups}, "
+        "use_global_device_ids=true, to_apply=%add.clone",
+    )
+
+
+# The loop of a scan over 7 stacked blocks with FSDP: one step gathers a block's matrix and keeps the block's input.
+LOOP = """
+%wide.region_1.2_spmd (wide.param.1: (s32[], bf16[7,128,4096], bf16[7,256,1024])) -> pred[] {
+  %constant.116.clone.1 = s32[]{:T(128)} constant(7)
+  %wide.param.1 = (s32[]{:T(128)}, bf16[7,128,4096]{2,1,0:T(8,128)(2,1)}, bf16[7,256,1024]{2,1,0:T(8,128)(2,1)}) parameter(0)
+  %get-tuple-element.232 = s32[]{:T(128)} get-tuple-element(%wide.param.1), index=0
+  ROOT %lt.10 = pred[]{:T(512)} compare(%get-tuple-element.232, %constant.116.clone.1), direction=LT
+}
+
+%fused_computation.13.clone.1 (param_0.164: bf16[7,128,4096], param_1.178: s32[]) -> bf16[1,128,4096] {
+  %param_0.164 = bf16[7,128,4096]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %param_1.178 = s32[]{:T(128)S(6)} parameter(1)
+  %constant.276 = s32[]{:T(128)} constant(0)
+  ROOT %dynamic-slice.32 = bf16[1,128,4096]{2,1,0:T(8,128)(2,1)S(1)} dynamic-slice(%param_0.164, %param_1.178, %constant.276, %constant.276), dynamic_slice_sizes={1,128,4096}
+}
+
+%fused_computation.19.clone.1 (param_0.163: bf16[7,256,1024], param_1.177: s32[], param_2.166: bf16[256,1024]) -> bf16[7,256,1024] {
+  %param_0.163 = bf16[7,256,1024]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %param_2.166 = bf16[256,1024]{1,0:T(8,128)(2,1)S(1)} parameter(2)
+  %bitcast.99 = bf16[1,256,1024]{2,1,0:T(8,128)(2,1)} bitcast(%param_2.166)
+  %param_1.177 = s32[]{:T(128)S(6)} parameter(1)
+  %constant.275 = s32[]{:T(128)} constant(0)
+  ROOT %dynamic-update-slice.9 = bf16[7,256,1024]{2,1,0:T(8,128)(2,1)} dynamic-update-slice(%param_0.163, %bitcast.99, %param_1.177, %constant.275, %constant.275)
+}
+
+%wide.region_0.1_spmd.sunk (wide.param.4: (s32[], bf16[7,128,4096], bf16[7,256,1024])) -> (s32[], bf16[7,128,4096], bf16[7,256,1024]) {
+  %constant.110.clone.1..sunk = s32[]{:T(128)S(6)} constant(1)
+  %wide.param.4 = (s32[]{:T(128)S(6)}, bf16[7,128,4096]{2,1,0:T(8,128)(2,1)}, bf16[7,256,1024]{2,1,0:T(8,128)(2,1)}) parameter(0)
+  %get-tuple-element.316 = s32[]{:T(128)S(6)} get-tuple-element(%wide.param.4), index=0
+  %copy.44 = s32[]{:T(128)S(6)} copy(%get-tuple-element.316)
+  %get-tuple-element.325 = bf16[7,128,4096]{2,1,0:T(8,128)(2,1)} get-tuple-element(%wide.param.4), index=1
+  %dynamic-slice_convert_fusion.5 = bf16[1,128,4096]{2,1,0:T(8,128)(2,1)S(1)} fusion(%get-tuple-element.325, %copy.44), kind=kLoop, calls=%fused_computation.13.clone.1
+  %all-gather.56 = bf16[1,1024,4096]{2,1,0:T(8,128)(2,1)S(1)} all-gather(%dynamic-slice_convert_fusion.5), channel_id=20, replica_groups=mesh['axis_0'=8,'axis_1'=1] {'axis_0'}, dimensions={1}, use_global_device_ids=true
+  %add.133 = s32[]{:T(128)S(6)} add(%copy.44, %constant.110.clone.1..sunk)
+  %copy.75 = bf16[256,1024]{1,0:T(8,128)(2,1)S(1)} copy(%all-gather.56)
+  %get-tuple-element.318 = bf16[7,256,1024]{2,1,0:T(8,128)(2,1)} get-tuple-element(%wide.param.4), index=2
+  %bitcast_dynamic-update-slice_fusion.6 = bf16[7,256,1024]{2,1,0:T(8,128)(2,1)} fusion(%get-tuple-element.318, %copy.44, %copy.75), kind=kLoop, calls=%fused_computation.19.clone.1
+  ROOT %tuple.63 = (s32[]{:T(128)S(6)}, bf16[7,128,4096]{2,1,0:T(8,128)(2,1)}, bf16[7,256,1024]{2,1,0:T(8,128)(2,1)}) tuple(%add.133, %get-tuple-element.325, %bitcast_dynamic-update-slice_fusion.6)
+}
+
+ENTRY %main.0_spmd (param: bf16[7,128,4096], param.1: bf16[7,256,1024]) -> bf16[7,256,1024] {
+  %constant.128.clone = s32[]{:T(128)} constant(0)
+  %copy.41 = s32[]{:T(128)S(6)} copy(%constant.128.clone)
+  %param = bf16[7,128,4096]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %param.1 = bf16[7,256,1024]{2,1,0:T(8,128)(2,1)} parameter(1)
+  %tuple.76 = (s32[]{:T(128)S(6)}, bf16[7,128,4096]{2,1,0:T(8,128)(2,1)}, /*index=2*/bf16[7,256,1024]{2,1,0:T(8,128)(2,1)}) tuple(%copy.41, %param, /*index=2*/%param.1)
+  %while.28 = (s32[]{:T(128)S(6)}, bf16[7,128,4096]{2,1,0:T(8,128)(2,1)}, bf16[7,256,1024]{2,1,0:T(8,128)(2,1)}) while(%tuple.76), condition=%wide.region_1.2_spmd, body=%wide.region_0.1_spmd.sunk, metadata={op_name="jit(sstep)/jvp()/while" stack_frame_id=14}
+  ROOT %get-tuple-element.332 = bf16[7,256,1024]{2,1,0:T(8,128)(2,1)} get-tuple-element(%while.28), index=2
+}
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize("axes", AXES, ids="-".join)
+def test_all_forms_of_groups_give_the_axes_along_which_they_lie(axes):
+    order = [name for name in MESH if name not in axes] + list(axes)
+    lists = np.arange(8).reshape(2, 2, 2).transpose([list(MESH).index(name) for name in order])
+    lists = lists.reshape(-1, 2 ** len(axes)).tolist()
+    transposed = ",".join(str(list(MESH).index(name)) for name in order)
+    named = ",".join(f"'{name}'" for name in axes)
+    parts = {"data": "'a':(1)2", "fsdp": "'a':(2)2", "tensor": "'a':(4)2"}  # of one axis of 8
+    forms = [
+        str(lists).replace(" ", "").replace("[", "{").replace("]", "}"),
+        f"[{len(lists)},{len(lists[0])}]<=[2,2,2]T({transposed})",
+        f"mesh['data'=2,'fsdp'=2,'tensor'=2] {{{named}}}",
+        f"mesh['a'=8] {{{','.join(parts[name] for name in axes)}}}",
+        # The same chips in another order of the mesh, which lists them in the order of ours.
+        f"mesh['tensor'=2,'fsdp'=2,'data'=2], device_ids=([2,2,2]T(2,1,0)) {{{named}}}",
+        f"mesh['tensor'=2,'fsdp'=2,'data'=2], device_ids=(0,4,2,6,1,5,3,7) {{{named}}}",
+    ]
+    for form in forms:
+        (found,) = hlo.collectives(reduced(form), MESH)
+        assert (found.kind, found.bytes, found.axes, found.group) == ("all-reduce", 32_768, axes, 2 ** len(axes)), form
+        assert (found.count, found.slices, found.overlaps) == (1, 1, False)
+
+
+def test_groups_of_the_short_forms():
+    (all_chips,) = hlo.collectives(reduced("{}"), MESH)
+    assert (all_chips.axes, all_chips.group) == (("data", "fsdp", "tensor"), 8)
+    (in_order,) = hlo.collectives(reduced("[4,2]<=[8]"), MESH)
+    assert (in_order.axes, in_order.group) == (("tensor",), 2)
+    (part,) = hlo.collectives(reduced("{{0,1},{2,3},{4,5},{6,7}}"), {"data": 8, "fsdp": 1})
+    assert (part.axes, part.group) == (("data",), 2)
+
+
+@pytest.mark.parametrize("axes", AXES, ids="-".join)
+def test_collectives_of_a_compiled_program(axes):
+    mesh = jax.make_mesh(tuple(MESH.values()), tuple(MESH), axis_types=(AxisType.Auto,) * 3)
+    group = 2 ** len(axes)
+
+    def body(x):
+        every = jax.lax.all_gather(x, axes, tiled=True)
+        return jax.lax.psum_scatter(every * 2, axes, tiled=True) + jax.lax.psum(x, axes)
+
+    spec = PartitionSpec(tuple(MESH))
+    fn = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=spec, out_specs=spec))
+    found = hlo.collectives(fn.lower(jnp.ones((8 * 128, 16))).compile().as_text(), mesh.shape)
+    expected = {("all-gather", 8192 * group), ("reduce-scatter", 8192 * group), ("all-reduce", 8192)}
+    assert {(item.kind, item.bytes) for item in found} == expected and len(found) == 3
+    assert {(item.axes, item.group) for item in found} == {(axes, group)}
+
+
+def test_a_compiled_loop_counts_what_it_does_as_often_as_it_runs():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    spec = PartitionSpec("data")
+
+    def text(length):
+        def body(x):
+            return jax.lax.scan(lambda x, _: (jax.lax.psum(jnp.sin(x), "data"), None), x, length=length)[0]
+
+        mapped = jax.shard_map(body, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+        return jax.jit(mapped).lower(jnp.ones((1024,))).compile().as_text()
+
+    (found,) = hlo.collectives(text(7), mesh.shape)
+    assert (found.bytes, found.count) == (512, 7) and list(hlo.trip_counts(text(7)).values()) == [7]
+    # Twice as many runs, twice the traffic of the body; what is outside of it stays.
+    traffic = [hlo.hbm_bytes(text(length)) for length in (5, 10, 15)]
+    assert traffic[2] - traffic[1] == traffic[1] - traffic[0] > 0
+
+
+def test_traffic_of_compiled_elementwise_code_is_its_operands_and_results():
+    x = jnp.ones((256, 1024))
+    text = jax.jit(lambda x, y: x * y + 1).lower(x, x).compile().as_text()
+    assert hlo.hbm_bytes(text) == 3 * x.nbytes and hlo.collectives(text, {"data": 1}) == []
+
+
+def test_a_tpu_loop_counts_as_often_as_its_condition_says():
+    (found,) = hlo.collectives(LOOP, {"data": 1, "fsdp": 8, "tensor": 1})
+    assert (found.kind, found.bytes, found.axes, found.count) == ("all-gather", 8 * MIB, ("fsdp",), 7)
+    assert hlo.trip_counts(LOOP) == {"while.28": 7}
+    once = LOOP.replace("s32[]{:T(128)} constant(7)", "s32[]{:T(128)} constant(1)")
+    assert hlo.hbm_bytes(LOOP) - hlo.hbm_bytes(once) == 6 * 1.5 * MIB  # 1 MiB of slice read, 0.5 MiB of slice written
+
+
+@pytest.mark.parametrize(
+    "start, bound, step, direction, count",
+    [
+        (0, 7, 1, "LT", 7),
+        (2, 7, 2, "LT", 3),
+        (0, 7, 1, "LE", 8),
+        (6, -1, -1, "GT", 7),
+        (6, 0, -1, "GE", 7),
+        (0, 7, 1, "NE", 7),
+        (9, 7, 1, "LT", 0),
+    ],
+)
+def test_counters_of_loops(start, bound, step, direction, count):
+    text = LOOP.replace("{:T(128)} constant(7)", f"{{:T(128)}} constant({bound})").replace("=LT", f"={direction}")
+    text = text.replace(
+        "%constant.128.clone = s32[]{:T(128)} constant(0)", f"%constant.128.clone = s32[] constant({start})"
+    )
+    text = text.replace("S(6)} constant(1)", f"S(6)}} constant({step})")
+    assert hlo.trip_counts(text) == {"while.28": count}
+
+
+def test_a_bound_in_the_state_of_a_loop():
+    text = LOOP.replace("%constant.116.clone.1 = s32[]{:T(128)} constant(7)", "")
+    text = text.replace("%constant.116.clone.1)", "%bound)").replace(
+        "  ROOT %lt.10", "  %bound = s32[]{:T(128)} get-tuple-element(%wide.param.1), index=3\n  ROOT %lt.10"
+    )
+    text = text.replace("%param.1)\n  %while", "%param.1, %constant.9)\n  %while").replace(
+        "  %tuple.76", "  %constant.9 = s32[]{:T(128)} constant(5)\n  %tuple.76"
+    )
+    assert hlo.trip_counts(text) == {"while.28": 5}
+
+
+def test_loops_that_say_how_often_or_do_not_say():
+    known = LOOP.replace("metadata={op_name", 'backend_config={"known_trip_count":{"n":"9"}}, metadata={op_name')
+    assert hlo.trip_counts(known) == {"while.28": 9}
+    unknown = LOOP.replace("ROOT %lt.10 = pred[]{:T(512)} compare", "ROOT %lt.10 = pred[]{:T(512)} xor")
+    assert hlo.trip_counts(unknown) == {"while.28": None}
+    assert hlo.collectives(unknown, {"fsdp": 8})[0].count == 1
+
+
+# ZeRO-1: the gradient's all-reduce of which every chip keeps its part.
+SCATTER = """
+%all-reduce-scatter (input: bf16[4096,1024]) -> bf16[512,1024] {
+  %input = bf16[4096,1024]{1,0:T(8,128)(2,1)S(1)} parameter(0)
+  %all-reduce.9 = bf16[4096,1024]{1,0:T(8,128)(2,1)} all-reduce(%input), channel_id=2, replica_groups={{0,1,2,3,4,5,6,7}}, use_global_device_ids=true, to_apply=%add.1.clone, frontend_attributes={from-cross-replica-sharding="true"}
+  %partition-id.2 = u32[]{:T(128)} partition-id()
+  %constant.71 = s32[]{:T(128)} constant(0)
+  ROOT %dynamic-slice.20 = bf16[512,1024]{1,0:T(8,128)(2,1)S(1)} dynamic-slice(%all-reduce.9, %multiply.11, %constant.71), dynamic_slice_sizes={512,1024}
+}
+
+"""  # noqa: E501
+
+
+def test_a_fused_all_reduce_of_which_a_part_is_kept_is_a_reduce_scatter():
+    text = entry(
+        "%g = bf16[4096,1024]{1,0:T(8,128)(2,1)S(1)} parameter(0)",
+        "ROOT %fusion = bf16[512,1024]{1,0:T(8,128)(2,1)S(1)} fusion(%g), kind=kCustom, calls=%all-reduce-scatter",
+        before=SCATTER,
+    )
+    (found,) = hlo.collectives(text, {"data": 8, "fsdp": 1, "tensor": 1})
+    assert (found.kind, found.bytes, found.axes, found.name) == ("reduce-scatter", 8 * MIB, ("data",), "fusion")
+
+
+# ZeRO-1: parameters gathered beside a product, in three fusions with one channel.
+START = """
+%fused_computation.112 (param_0.234: f32[512,1024]) -> (f32[512,1024], f32[4096,1024], u32[]) {
+  %param_0.234 = f32[512,1024]{1,0:T(8,128)S(1)} parameter(0)
+  %all-gather.27 = f32[4096,1024]{1,0:T(8,128)} all-gather(%param_0.234), channel_id=10, replica_groups=mesh['axis_0'=8,'axis_1'=1] {'axis_0'}, dimensions={0}, use_global_device_ids=true, backend_config={"async_collective_fusion_config":{"flag_start":"-1","flag_end":"-1"}}
+  ROOT %custom-call.5 = (f32[512,1024]{1,0:T(8,128)S(1)}, f32[4096,1024]{1,0:T(8,128)}, u32[]{:S(2)}) custom-call(%all-gather.27), custom_call_target="AsyncCollectiveStart"
+}
+
+%async_collective_fusion.137 (param_0.238: f32[512,1024], param_1.244: f32[4096,1024], param_9.29: bf16[256,1024], param_10.7: bf16[256,4096]) -> (bf16[4096,1024], f32[512,1024], f32[4096,1024]) {
+  %param_10.7 = bf16[256,4096]{1,0:T(8,128)(2,1)} parameter(3)
+  %param_9.29 = bf16[256,1024]{1,0:T(8,128)(2,1)} parameter(2)
+  %convolution.37 = bf16[4096,1024]{1,0:T(8,128)(2,1)} convolution(%param_10.7, %param_9.29), dim_labels=fb_io->bf
+  %param_0.238 = f32[512,1024]{1,0:T(8,128)S(1)} parameter(0)
+  %param_1.244 = f32[4096,1024]{1,0:T(8,128)} parameter(1)
+  %all-gather.29 = f32[4096,1024]{1,0:T(8,128)} all-gather(%param_0.238), channel_id=10, replica_groups=mesh['axis_0'=8,'axis_1'=1] {'axis_0'}, dimensions={0}, use_global_device_ids=true, backend_config={"async_collective_fusion_config":{"flag_start":"2","flag_end":"8"}}
+  ROOT %tuple.13 = (bf16[4096,1024]{1,0:T(8,128)(2,1)}, f32[512,1024]{1,0:T(8,128)S(1)}, f32[4096,1024]{1,0:T(8,128)}) tuple(%convolution.37, %param_0.238, %param_1.244)
+}
+
+%fused_computation.114 (param_0.240: f32[512,1024], param_1.245: f32[4096,1024], param_2.210: u32[]) -> f32[4096,1024] {
+  %param_0.240 = f32[512,1024]{1,0:T(8,128)S(1)} parameter(0)
+  %param_1.245 = f32[4096,1024]{1,0:T(8,128)} parameter(1)
+  %all-gather.31 = f32[4096,1024]{1,0:T(8,128)} all-gather(%param_0.240), channel_id=10, replica_groups=mesh['axis_0'=8,'axis_1'=1] {'axis_0'}, dimensions={0}, use_global_device_ids=true, backend_config={"async_collective_fusion_config":{"flag_start":"2","flag_end":"8"}}
+  %param_2.210 = u32[]{:S(2)} parameter(2)
+  ROOT %custom-call.7 = f32[4096,1024]{1,0:T(8,128)} custom-call(%param_0.240, %param_1.245, %all-gather.31, %param_2.210), custom_call_target="AsyncCollectiveDone"
+}
+
+"""  # noqa: E501
+
+
+def test_a_collective_fused_with_what_it_runs_beside_counts_once():
+    text = entry(
+        "%p = f32[512,1024]{1,0:T(8,128)S(1)} parameter(0)",
+        "%a = bf16[256,1024]{1,0:T(8,128)(2,1)} parameter(1)",
+        "%b = bf16[256,4096]{1,0:T(8,128)(2,1)} parameter(2)",
+        "%start = (f32[512,1024]{1,0:T(8,128)S(1)}, f32[4096,1024]{1,0:T(8,128)}, u32[]{:S(2)}) fusion(%p), "
+        "kind=kCustom, output_to_operand_aliasing={{0}: (0, {})}, calls=%fused_computation.112",
+        "%s0 = f32[512,1024]{1,0:T(8,128)S(1)} get-tuple-element(%start), index=0",
+        "%s1 = f32[4096,1024]{1,0:T(8,128)} get-tuple-element(%start), index=1",
+        "%s2 = u32[]{:S(2)} get-tuple-element(%start), index=2",
+        "%step = (bf16[4096,1024]{1,0:T(8,128)(2,1)}, f32[512,1024]{1,0:T(8,128)S(1)}, f32[4096,1024]{1,0:T(8,128)}) "
+        "fusion(%s0, %s1, %a, %b), kind=kOutput, calls=%async_collective_fusion.137",
+        "ROOT %done = f32[4096,1024]{1,0:T(8,128)} fusion(%s0, %s1, %s2), kind=kCustom, calls=%fused_computation.114",
+        before=START,
+    )
+    (found,) = hlo.collectives(text, {"data": 8})
+    assert (found.kind, found.bytes, found.group, found.overlaps) == ("all-gather", 16 * MIB, 8, True)
+    # What is gathered is written once; the product reads 0.5 and 2 MiB and writes 8.
+    assert hlo.hbm_bytes(text) == (16 + 0.5 + 2 + 8) * MIB
+
+
+def test_collectives_that_start_and_finish():
+    text = entry(
+        "%p = f32[512,1024]{1,0:T(8,128)} parameter(0)",
+        "%s = (f32[512,1024]{1,0:T(8,128)}, f32[4096,1024]{1,0:T(8,128)}) all-gather-start(%p), channel_id=1, "
+        "replica_groups=[1,8]<=[8], dimensions={0}, use_global_device_ids=true",
+        "%d = f32[4096,1024]{1,0:T(8,128)} all-gather-done(%s)",
+        "%r = (f32[4096,1024]{1,0:T(8,128)}, f32[512,1024]{1,0:T(8,128)}) async-start(%d), calls=%async_computation",
+        "%t = f32[512,1024]{1,0:T(8,128)} async-done(%r)",
+        "%c = (f32[512,1024]{1,0:T(8,128)}, f32[512,1024]{1,0:T(8,128)}, u32[]{:S(2)}, u32[]{:S(2)}) "
+        "collective-permute-start(%t), channel_id=3, source_target_pairs={{0,1},{1,2},{2,3},{3,0},{4,4}}",
+        "ROOT %e = f32[512,1024]{1,0:T(8,128)} collective-permute-done(%c)",
+        before="%async_computation (q: f32[4096,1024]) -> f32[512,1024] {\n"
+        "  %q = f32[4096,1024]{1,0:T(8,128)} parameter(0)\n"
+        "  ROOT %rs = f32[512,1024]{1,0:T(8,128)} reduce-scatter(%q), channel_id=2, replica_groups=[1,8]<=[8], "
+        "dimensions={0}, to_apply=%add\n}\n\n",
+    )
+    found = hlo.collectives(text, {"data": 2, "fsdp": 4})
+    assert [(item.kind, item.bytes / MIB, item.group) for item in found] == [
+        ("all-gather", 16, 8),
+        ("reduce-scatter", 16, 8),
+        ("collective-permute", 2, 2),
+    ]
+    assert all(item.overlaps for item in found) and found[2].axes == ("fsdp",)
+    assert hlo.hbm_bytes(text) == (2 + 16 + 16 + 2 + 2 + 2) * MIB
+
+
+def test_what_crosses_slices():
+    text = entry(
+        "%p = bf16[4096,1024]{1,0:T(8,128)(2,1)} parameter(0)",
+        "%after-all = token[] after-all()",
+        "%reduce-scatter.2 = bf16[512,1024]{1,0:T(8,128)(2,1)} reduce-scatter(%p), channel_id=2, "
+        "replica_groups={{0,1,2,3,4,5,6,7}}, use_global_device_ids=true, dimensions={0}, to_apply=%add.1.clone",
+        "%bitcast.1 = bf16[512,8,128]{2,1,0:T(8,128)(2,1)} bitcast(%reduce-scatter.2)",
+        "%send = (bf16[512,8,128]{2,1,0:T(8,128)(2,1)}, u32[], token[]) send(%bitcast.1, %after-all), channel_id=3, "
+        'is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",'
+        '_xla_host_transfer_rendezvous="all-reduce.5_0",_xla_megascale_reduce_operation="SUM",'
+        '_xla_megascale_target="{1,2}x{0:7}",_xla_megascale_transfer_type="ALL_REDUCE"}',
+        "%recv = (bf16[512,8,128]{2,1,0:T(8,128)(2,1)}, u32[], token[]) recv(%after-all), channel_id=2, "
+        'is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}',
+        "%send-done = token[] send-done(%send), channel_id=3, is_host_transfer=true",
+        "ROOT %recv-done = (bf16[512,8,128]{2,1,0:T(8,128)(2,1)}, token[]) recv-done(%recv), channel_id=2",
+    )
+    within, among = hlo.collectives(text, {"data": 16, "fsdp": 1, "tensor": 1}, slices=2)
+    assert (within.kind, within.bytes, within.axes, within.group, within.slices) == (
+        "reduce-scatter",
+        8 * MIB,
+        ("data",),
+        8,
+        1,
+    )
+    assert (among.kind, among.bytes, among.axes, among.group, among.slices) == ("all-reduce", MIB, ("data",), 2, 2)
+    assert hlo.hbm_bytes(text) == (8 + 1 + 1 + 1) * MIB
+    gathered = text.replace("ALL_REDUCE", "ALL_GATHER")
+    assert hlo.collectives(gathered, {"data": 4, "fsdp": 4}, 2)[1].bytes == 2 * MIB
+    to_the_host = text.replace('_xla_megascale_transfer_type="ALL_REDUCE"', "")
+    assert [item.kind for item in hlo.collectives(to_the_host, {"data": 16}, 2)] == ["reduce-scatter"]
+
+
+@pytest.mark.parametrize(
+    "lines, mib",
+    [
+        # What lies in on-chip memory is not counted: reading 1 MiB, writing 1.
+        (["%b = f32[256,1024]{1,0:T(8,128)} add(%a, %v)"], 2),
+        (["%b = f32[256,1024]{1,0:T(8,128)S(1)} add(%a, %v)"], 1),
+        # A copy to on-chip memory.
+        (
+            [
+                "%b = (f32[256,1024]{1,0:T(8,128)S(1)}, f32[256,1024]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%a)",
+                "%c = f32[256,1024]{1,0:T(8,128)S(1)} copy-done(%b)",
+            ],
+            1,
+        ),
+        # A part of it.
+        (
+            [
+                "%b = ((f32[256,1024]{1,0:T(8,128)}), f32[64,1024]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%a), "
+                "slice={[0:64], [0:1024]}",
+                "%c = f32[64,1024]{1,0:T(8,128)S(1)} slice-done(%b)",
+                '%d = f32[64,1024]{1,0:T(8,128)S(1)} custom-call(%c), custom_call_target="ConcatBitcast"',
+            ],
+            0.25,
+        ),
+        (["%b = f32[64,1024]{1,0:T(8,128)} dynamic-slice(%a, %i, %i), dynamic_slice_sizes={64,1024}"], 0.5),
+        (["%b = f32[256,1024]{1,0:T(8,128)} dynamic-update-slice(%a, %u, %i, %i)"], 0.5),
+        # What doesn't move anything.
+        (["%b = f32[1024,256]{1,0:T(8,128)} bitcast(%a)", "%c = (f32[256,1024]{1,0}) tuple(%a)"], 0),
+        (['%b = f32[512,1024]{1,0:T(8,128)} custom-call(%a, %a), custom_call_target="ConcatBitcast"'], 0),
+        # Rows of 96 numbers in tiles of 128, 49 rows in 56.
+        (["%b = bf16[128,49,96]{2,1,0:T(8,128)(2,1)} iota(), iota_dimension=0"], 128 * 56 * 128 * 2 / MIB),
+        (["%b = bf16[128,49,96]{0,2,1:T(8,128)(2,1)} iota(), iota_dimension=0"], 49 * 96 * 128 * 2 / MIB),
+    ],
+)
+def test_traffic_of_single_instructions(lines, mib):
+    text = entry(
+        "%a = f32[256,1024]{1,0:T(8,128)} parameter(0)",
+        "%v = f32[256,1024]{1,0:T(8,128)S(1)} parameter(1)",
+        "%u = f32[64,1024]{1,0:T(8,128)} parameter(2)",
+        "%i = s32[]{:T(128)S(6)} parameter(3)",
+        *lines,
+    )
+    assert hlo.hbm_bytes(text) == mib * MIB
+
+
+def test_of_a_conditional_one_branch_counts():
+    branch = "%branch_{} (p: f32[256,1024]) -> f32[256,1024] {{\n  %p = f32[256,1024]{{1,0}} parameter(0)\n  {}\n}}\n\n"
+    once = branch.format("0", "ROOT %n = f32[256,1024]{1,0} negate(%p)")
+    twice = branch.format(
+        "1",
+        "%n.1 = f32[256,1024]{1,0} negate(%p)\n  ROOT %e.1 = f32[256,1024]{1,0} exponential(%n.1)",
+    )
+    text = entry(
+        "%i = s32[]{:S(6)} parameter(0)",
+        "%a = f32[256,1024]{1,0} parameter(1)",
+        "ROOT %c = f32[256,1024]{1,0} conditional(%i, %a, %a), branch_computations={%branch_0, %branch_1}",
+        before=once + twice,
+    )
+    assert hlo.hbm_bytes(text) == 4 * MIB
+
+
+def test_instructions_that_cannot_be_read_are_left_out():
+    rng = np.random.default_rng(0)
+    lines = (LOOP + START + SCATTER).splitlines()
+    for _ in range(200):
+        broken = list(lines)
+        for row in rng.integers(len(lines), size=5):
+            if not lines[row].startswith("  "):
+                continue
+            at = rng.integers(len(lines[row]) + 1)
+            broken[row] = lines[row][:at] + rng.choice(["", "(", "}", "%", "=0", lines[row][at + 3 :]])
+        text = "\n".join(broken)
+        assert len(hlo.collectives(text, {"data": 8})) <= 4 and hlo.hbm_bytes(text) >= 0
+        hlo.trip_counts(text)
+    assert hlo.collectives("", {"data": 8}) == [] and hlo.hbm_bytes("") == 0

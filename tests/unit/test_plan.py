@@ -1,0 +1,143 @@
+"""Plans without a compiler: what is tried, what is said, and what is drawn."""
+
+import copy
+
+import pytest
+from ml_collections import ConfigDict
+
+from swin_jax import chips, plan_report, plan_search
+from swin_jax import config as configs
+from swin_jax.plan import advice, exhausted
+
+MESSAGE = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. \
+Used 21.50G of 15.75G hbm. Exceeded hbm capacity by 5.75G.
+
+Total hbm usage >= 21.75G:
+    reserved        258.00M
+    program           3.00G
+    arguments        18.50G
+
+  Largest program allocations in hbm:
+
+  1. Size: 3.00G
+     Operator: op_name="jit(train_step)/transpose(jvp(Swin))/layers_0/dot_general"
+     Shape: f32[144,16,1024,1024]{3,2,1,0:T(8,128)}
+     Unpadded size: 3.00G
+     Allocation type: HLO temp
+     ==========================
+
+  2. Size: 256.00M
+     Operator: op_name="jit(train_step)/mul"
+     Shape: bf16[128,1024,1024]{2,1,0:T(8,128)(2,1)}
+     Allocation type: HLO temp
+     ==========================
+"""
+
+
+def test_the_compilers_message_tells_size_and_largest_tensors():
+    found = exhausted(MESSAGE)
+    assert found["peak"] == round(21.5 * 2**30)
+    assert [item["bytes"] for item in found["largest"]] == [3 * 2**30, 2**28]
+    assert found["largest"][0]["shape"] == "f32[144,16,1024,1024]"
+    assert found["largest"][0]["of"].endswith("layers_0/dot_general")
+    assert exhausted("RESOURCE_EXHAUSTED: whatever") == {"peak": None, "largest": []}
+
+
+@pytest.fixture
+def config():
+    """The part of a config that plans look at, with the one-way references of a real one."""
+    c = ConfigDict({"batch_size": 64, "mesh": {"data": -1, "fsdp": 1, "tensor": 1}})
+    c.partition = {"rules": (), "opt_axis": "", "min_size": 2**20}
+    c.task = {"accumulate": 1, "model": {"remat": "none", "dtype": "float32", "attention": ("xla",), "depths": (2, 2)}}
+    return c
+
+
+def test_candidates_divide_batch_and_slice_and_come_cheapest_first(config):
+    topology = chips.topology("v5e:4x4,slices=2")
+    found = plan_search.candidates(config, topology)
+    assert len(set(found)) == len(found)
+    for item in found:
+        data = 32 // (item.fsdp * item.tensor)
+        assert 16 % (item.fsdp * item.tensor) == 0 and 64 % (data * item.fsdp * item.accumulate) == 0
+    first = found[0]
+    assert (first.fsdp, first.tensor, first.zero1, first.remat, first.accumulate) == (1, 1, False, "none", 1)
+    costs = [plan_search.REMAT.index(item.remat) for item in found]
+    assert costs == sorted(costs) and set(item.remat for item in found) == set(plan_search.REMAT)
+    config.batch_size = 31
+    assert plan_search.candidates(config, topology) == []
+
+
+def test_settings_are_applied_and_taken_back(config):
+    before = copy.deepcopy(config.to_dict())
+    item = plan_search.Candidate(fsdp=4, tensor=2, zero1=True, remat="full", accumulate=2)
+    with plan_search.applied(config, item.settings(config)):
+        assert config.mesh.fsdp == 4 and config.mesh.tensor == 2 and config.task.model.remat == "full"
+        assert config.partition.opt_axis == "data" and config.task.accumulate == 2
+    assert config.to_dict() == before
+
+
+def facts(fits=True):
+    found = {
+        "topology": "v5e:4x4", "slices": 1, "chip": "v5e", "chips": 16, "mesh": {"data": 16, "fsdp": 1, "tensor": 1},
+        "batch_size": 64, "accumulate": 1, "parameters": 28_288_354, "lower_seconds": 10.0, "compile_seconds": 100.0,
+        "state_bytes": {"params": 2**27, "opt_state": 2**28, "mutable": 0, "ema": 0, "frozen": 0, "batch": 2**20},
+        "flops": {"model": 4 * 10**13, "step": 5 * 10**13}, "from_cache": False,
+        "memory": {"peak": 20 * 2**30, "hbm": 16 * 2**30, "fits": False, "largest": exhausted(MESSAGE)["largest"]},
+    }  # fmt: skip
+    if fits:
+        found["memory"] = {
+            "arguments": 2**29,
+            "outputs": 0,
+            "temporaries": 2**32,
+            "peak": 2**32,
+            "hbm": 2**34,
+            "fits": True,
+        }
+        found["hbm_bytes"] = 2**35
+        found["collectives"] = [
+            {"kind": "all-reduce", "axes": ("data",), "count": 1, "bytes": 2**27},
+            {"kind": "all-reduce", "axes": ("data",), "count": 6, "bytes": 2**20},
+            {"kind": "all-gather", "axes": ("fsdp",), "count": 2, "bytes": 2**30},
+        ]
+        found["roofline"] = {"compute": 0.02, "memory": 0.04, "links": 0.001, "network": 0.0, "exposed": 0.001,
+                             "step": 0.04, "serial": 0.05, "limit": "memory", "mfu": 0.31, "examples_per_second": 1600.0}  # fmt: skip
+    return found
+
+
+def test_a_plan_that_fits_is_told_with_memory_collectives_and_rate():
+    text = "\n".join(plan_report.lines(facts()))
+    for part in ("16 chips, mesh data 16 x fsdp 1 x tensor 1", "4.00 GiB of 16.00 GiB per chip (25%): fits",
+                 "28,288,354", "all-reduce", "1,600 examples/s, MFU at most 31%", "25% computed again"):  # fmt: skip
+        assert part in text
+    rows = plan_report.collective_rows(facts()["collectives"])
+    assert [(row["kind"], row["count"], row["bytes"]) for row in rows] == [
+        ("all-gather", 2, 2**31),
+        ("all-reduce", 7, 2**27 + 6 * 2**20),
+    ]
+
+
+def test_a_plan_that_does_not_fit_names_tensors_and_flags(config):
+    found = facts(fits=False)
+    found["advice"] = advice(config, found)
+    text = "\n".join(plan_report.lines(found))
+    assert "needs 20.00 GiB, a chip has 16.00 GiB: DOES NOT FIT" in text and "f32[144,16,1024,1024]" in text
+    for flag in ("partition.opt_axis=data", "mesh.fsdp=8", "task.model.remat=full", "task.model.dtype=bfloat16",
+                 "task.accumulate=2", "task.model.attention="):  # fmt: skip
+        assert f"--config.{flag}" in text
+    with plan_search.applied(config, {"task.model.remat": "full", "partition.opt_axis": "data"}):
+        left = " ".join(advice(config, found))
+    assert "remat" not in left and "opt_axis" not in left and "mesh.fsdp" in left
+
+
+def test_every_flag_of_the_advice_is_one(config):
+    found = facts(fits=False)
+    for line in advice(config, found):
+        key, _, value = line.split("  ")[0].removeprefix("--config.").partition("=")
+        assert key in configs.flatten(config) or key in ("task.model.attention",), key
+        assert value
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_plan_is_drawn(fits, tmp_path):
+    plan_report.draw(facts(fits), tmp_path / "plan.png")
+    assert (tmp_path / "plan.png").stat().st_size > 5000
