@@ -23,7 +23,8 @@ import tqdm
 from swin_jax.data import animation, emoji_actions, tfds_directory
 
 NUM_FRAMES = 8  # of a clip that is compared as a whole
-INTERVALS = {"actions": 4.0, "playback": 3.0}  # frames from one to the next, of 16; twice as many of 8
+# What both sides draw, and how often training clips are mirrored.
+DRAWS = {"actions": (emoji_actions.ACTION_DRAWS, 0.5), "playback": (emoji_actions.PLAYBACK_DRAWS, 0.0)}
 
 
 def reduced(video: np.ndarray, pixels: int) -> np.ndarray:
@@ -47,10 +48,11 @@ def accuracies(found: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return float((found == labels[:, None]).mean()), float((votes == labels).mean())
 
 
-def compare(train, test, options: argparse.Namespace, num_frames: int, interval: float) -> tuple[float, float]:
+def compare(train, test, options: argparse.Namespace, num_frames: int, task: str) -> tuple[float, float]:
     """Nearest neighbours on augmented clips of two sources."""
-    choice = dict(size=options.size, num_frames=num_frames, frame_interval=interval, single_frame=num_frames == 1)
-    draw = animation.action_train_transform(**choice)
+    draws, hflip = DRAWS[task]
+    choice = dict(draws, size=options.size, num_frames=num_frames, single_frame=num_frames == 1)
+    draw = animation.action_train_transform(**choice, hflip=hflip)
     view = animation.action_eval_transform(**choice, views=options.views)
     rng = np.random.default_rng(options.seed)
     drawn = [draw(example, rng) for example in _progress(train, f"{num_frames} frames") for _ in range(options.draws)]
@@ -91,8 +93,8 @@ def run(options: argparse.Namespace, load: Callable, load_playback: Callable) ->
     results["actions, single frame, whole pictures"] = whole_pictures(train, test, options)
     playback = load_playback(emoji_actions.TRAIN_WHO), load_playback(emoji_actions.TEST_WHO)
     for task, pair in (("actions", (train, test)), ("playback", playback)):
-        results[f"{task}, single frame"] = compare(*pair, options, 1, INTERVALS[task])
-        results[f"{task}, clip of {NUM_FRAMES} frames"] = compare(*pair, options, NUM_FRAMES, 2 * INTERVALS[task])
+        results[f"{task}, single frame"] = compare(*pair, options, 1, task)
+        results[f"{task}, clip of {NUM_FRAMES} frames"] = compare(*pair, options, NUM_FRAMES, task)
     return results
 
 

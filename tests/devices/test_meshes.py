@@ -12,9 +12,27 @@ from swin_jax.data import fake
 from swin_jax.models.swin import Swin
 from swin_jax.tasks.classification import Classification
 
-MESHES = [(1, 1, 1), (8, 1, 1), (2, 4, 1), (2, 2, 2)]
+# (data, fsdp, tensor) and the axis that optimizer state is split over as well.
+MODES = {
+    "one device": ((1, 1, 1), ""),
+    "data": ((8, 1, 1), ""),
+    "zero-1": ((8, 1, 1), "data"),
+    "fsdp": ((1, 8, 1), ""),
+    "data x fsdp": ((2, 4, 1), ""),
+    "zero-1 x fsdp": ((2, 4, 1), "data"),
+    "data x tensor": ((4, 1, 2), ""),
+    "data x fsdp x tensor": ((2, 2, 2), ""),
+    "zero-1 x fsdp x tensor": ((2, 2, 2), "data"),
+}
 BATCH, STEPS = 16, 4
-PARTITION = sharding.Partition(rules=sharding.SWIN_RULES, min_size=64)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_counts():
+    """Tensors of this tiny model are worth splitting."""
+    before, sharding._OPT_MIN_SIZE = sharding._OPT_MIN_SIZE, 64
+    yield
+    sharding._OPT_MIN_SIZE = before
 
 
 def task():
@@ -36,10 +54,11 @@ def place(shape):
     return sharding.Placement(sharding.make_mesh(*shape, devices=jax.devices()[:count]))
 
 
-def prepare(shape):
+def prepare(shape, opt_axis=""):
     placement, t = place(shape), task()
     shapes = jax.eval_shape(t.init, jax.random.key(0))
-    shardings = PARTITION.shardings(shapes, placement.mesh)
+    partition = sharding.Partition(rules=sharding.SWIN_RULES, opt_axis=opt_axis, min_size=64)
+    shardings = partition.shardings(shapes, placement.mesh)
     step = jax.jit(t.train_step, donate_argnums=0, out_shardings=(shardings, None))
     return placement, t, shardings, step
 
@@ -51,26 +70,39 @@ def first_state():
 
 @pytest.fixture(scope="module")
 def runs(first_state):
-    """{mesh: (losses, final parameters)}."""
+    """{mode: (losses, final parameters)}."""
     found = {}
-    for shape in MESHES:
-        placement, _, shardings, step = prepare(shape)
+    for mode, layout in MODES.items():
+        placement, _, shardings, step = prepare(*layout)
         with jax.set_mesh(placement.mesh):
             state, losses = jax.device_put(first_state, shardings), []
             for batch in batches():
                 state, metrics = step(state, placement.put(batch, BATCH), {})
                 losses.append(float(metrics["loss"]))
-        found[shape] = losses, jax.device_get(state.params)
+        found[mode] = losses, jax.device_get(state.params)
     return found
 
 
-@pytest.mark.parametrize("shape", MESHES[1:])
-def test_losses_are_equal(runs, shape):
-    np.testing.assert_allclose(runs[shape][0], runs[MESHES[0]][0], rtol=1e-5)
+@pytest.mark.parametrize("mode", list(MODES)[1:])
+def test_losses_are_equal(runs, mode):
+    np.testing.assert_allclose(runs[mode][0], runs["one device"][0], rtol=1e-5)
 
 
 def test_training_changes_the_loss(runs):
-    assert len(set(runs[MESHES[0]][0])) == STEPS
+    assert len(set(runs["one device"][0])) == STEPS
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1)])
+def test_zero_1_leaves_each_device_its_share_of_the_moments(shape):
+    shapes = jax.eval_shape(task().init, jax.random.key(0))
+    held = {}
+    for opt_axis in ("", "data"):
+        _, _, shardings, _ = prepare(shape, opt_axis)
+        sizes = jax.tree.map(lambda x, s: int(np.prod(s.shard_shape(x.shape))), shapes, shardings)
+        held[opt_axis] = [sum(jax.tree.leaves(part)) for part in (sizes.params, sizes.opt_state, sizes.ema)]
+    assert held["data"][0] == held[""][0]
+    for split, whole in zip(held["data"][1:], held[""][1:]):
+        assert split < 1.5 * whole / shape[0]  # what is too small or odd stays whole
 
 
 def test_tensors_are_split_as_the_rules_say(first_state):
