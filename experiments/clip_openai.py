@@ -37,7 +37,7 @@ Fine-tuning on a folder of your own images with captions, from OpenAI's weights:
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, pods, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import clip_finetune
 from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
@@ -50,6 +50,18 @@ from swin_jax.tasks.contrastive import Contrastive
 
 PEAK = {name: 5e-4 for name in OPENAI} | {"RN50x16": 4e-4, "RN50x64": 3.6e-4, "ViT-L/14": 4e-4, "ViT-L/14@336px": 2e-5}
 SOURCES = ("tar", "jsonl", "folder", "tfds")
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "model=RN50": pods.Pod(256),
+    "model=RN101": pods.Pod(256),
+    "model=RN50x4": pods.Pod(256),
+    "model=RN50x16": pods.Pod(256),
+    "model=RN50x64": pods.Pod(256),
+    "model=ViT-B/32": pods.Pod(32),
+    "model=ViT-B/16": pods.Pod(64),
+    "model=ViT-L/14": pods.Pod(128),
+    "model=ViT-L/14@336px": pods.Pod(256),
+}
 
 
 def get_config(arg=None):
@@ -59,6 +71,7 @@ def get_config(arg=None):
         data=SOURCES,
         validation=False,
         imagenet=False,
+        pod=pods.NAMES,
         fake=False,
     )
     fields, last_epoch = OPENAI[arg.model], arg.model == "ViT-L/14@336px"
@@ -149,6 +162,7 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c, resnet) if arg.fake else c
 
 

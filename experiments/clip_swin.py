@@ -13,7 +13,7 @@ file, or with `pretrained` the official weights of a Swin
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, pods, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import clip_finetune
 from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
@@ -24,6 +24,13 @@ from swin_jax.models.clip import CLIP
 from swin_jax.models.text import TextTransformer
 from swin_jax.tasks.contrastive import Contrastive
 
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "variant=tiny": pods.Pod(16),
+    "variant=tiny,generation=v2": pods.Pod(16),
+    "variant=base": pods.Pod(32),
+}
+
 
 def get_config(arg=None):
     arg = parse_arg(
@@ -33,6 +40,7 @@ def get_config(arg=None):
         data=("tar", "jsonl", "folder"),
         pretrained=False,
         validation=False,
+        pod=pods.NAMES,
         fake=False,
     )
     v2 = arg.generation == "v2"
@@ -120,6 +128,7 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c) if arg.fake else c
 
 

@@ -13,7 +13,7 @@ ViTs on private pairs; its recipe for public ones is batch 16,384, a peak rate o
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, pods, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import clip_finetune
 from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
@@ -25,6 +25,12 @@ from swin_jax.models.text import TextTransformer
 from swin_jax.pixels import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.tasks.contrastive import Contrastive
 
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "variant=base": pods.Pod(16),
+    "variant=large": pods.Pod(32),
+}
+
 
 def get_config(arg=None):
     arg = parse_arg(
@@ -32,6 +38,7 @@ def get_config(arg=None):
         variant=("base", "tiny", "small", "large"),
         data=("tar", "jsonl", "folder"),
         validation=False,
+        pod=pods.NAMES,
         fake=False,
     )
     c = ConfigDict(dict(seed=0, epochs=10, batch_size=16384, num_train=12_400_000, base_lr=1e-3, warmup_steps=1000))
@@ -120,6 +127,7 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c) if arg.fake else c
 
 

@@ -14,7 +14,7 @@ is CLIP's: the paper's attention pool and its sentencepiece vocabulary are not h
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, pods, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
 from swin_jax.evals.retrieval import Retrieval
@@ -23,6 +23,13 @@ from swin_jax.models.clip import make_clip
 from swin_jax.models.clip_presets import PRESETS
 from swin_jax.tasks.contrastive import Contrastive
 
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "model=ViT-B/16": pods.Pod(64),
+    "model=ViT-B/32": pods.Pod(32),
+    "model=ViT-L/14": pods.Pod(128),
+}
+
 
 def get_config(arg=None):
     arg = parse_arg(
@@ -30,6 +37,7 @@ def get_config(arg=None):
         model=("ViT-B/16", "ViT-B/32", "ViT-L/14"),
         data=("tar", "jsonl", "folder"),
         validation=False,
+        pod=pods.NAMES,
         fake=False,
     )
     c = ConfigDict(dict(seed=0, epochs=9, batch_size=32768, num_train=400_000_000, base_lr=1e-3, warmup_steps=10_000))
@@ -98,6 +106,7 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c) if arg.fake else c
 
 

@@ -34,7 +34,7 @@ warm-up starts from and the last one. Quirks of the published runs are the defau
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, pods, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
 from swin_jax.data import fake, image, pipeline, sources
@@ -48,6 +48,16 @@ V1_WINDOW = dict(base={192: 6, 224: 7}, large={192: 12, 224: 14})
 V2_WINDOW = {192: 12, 224: 14}
 LAYER_DECAY = dict(v1=dict(base=0.8, large=0.7), v2=dict(small=0.75, base=0.75, large=0.7, huge=0.7, giant_1b=0.7))
 DROP_PATH = dict(small=0.1, base=0.1, large=0.2, huge=0.2, giant_1b=0.2)
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "variant=base": pods.Pod(64),
+    "variant=large": pods.Pod(128),
+    "generation=v2,variant=small": pods.Pod(64),
+    "generation=v2,variant=base": pods.Pod(64),
+    "generation=v2,variant=large": pods.Pod(128),
+    "generation=v2,variant=huge": pods.Pod(256, {"partition.opt_axis": "data"}),
+    "generation=v2,variant=giant_1b": pods.Pod(256, {"partition.opt_axis": "data"}),
+}
 
 
 def get_config(arg=None):
@@ -57,6 +67,7 @@ def get_config(arg=None):
         generation=("v1", "v2"),
         size=("224", "192"),
         start=("800ep", "100ep"),
+        pod=pods.NAMES,
         folder=False,
         fake=False,
     )
@@ -151,6 +162,7 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c) if arg.fake else c
 
 

@@ -37,7 +37,7 @@ out.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, pods, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import simmim as convert_simmim
 from swin_jax.data import fake, image, masking, pipeline, sources
@@ -50,6 +50,17 @@ from swin_jax.tasks.simmim import MaskedImageModeling
 
 V1_WINDOW = dict(base=6, large=12)
 UPDATES = {"125k": 125_000, "250k": 250_000, "500k": 500_000}
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "variant=base,schedule=800ep": pods.Pod(64),
+    "variant=base,schedule=100ep": pods.Pod(64),
+    "variant=large,schedule=800ep": pods.Pod(128),
+    "generation=v2,variant=small,schedule=125k": pods.Pod(64),
+    "generation=v2,variant=base,schedule=125k": pods.Pod(64),
+    "generation=v2,variant=large,schedule=125k": pods.Pod(128),
+    "generation=v2,variant=huge,schedule=125k": pods.Pod(256, {"partition.opt_axis": "data"}),
+    "generation=v2,variant=giant_1b,schedule=125k": pods.Pod(256, {"partition.opt_axis": "data"}),
+}
 
 
 def get_config(arg=None):
@@ -59,6 +70,7 @@ def get_config(arg=None):
         generation=("v1", "v2"),
         schedule=("800ep", "100ep", *UPDATES),
         weight_decay=("published", "corrected"),
+        pod=pods.NAMES,
         folder=False,
         fake=False,
     )
@@ -139,6 +151,7 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=5 * ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c) if arg.fake else c
 
 

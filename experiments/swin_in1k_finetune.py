@@ -26,7 +26,7 @@ At 384 pixels the evaluation resizes the whole picture, without a crop, as the o
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, pods, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
 from swin_jax.data import fake, image, pipeline, sources
@@ -36,10 +36,27 @@ from swin_jax.models import swin
 from swin_jax.tasks.classification import Classification
 
 DROP_PATH = dict(tiny=0.1, small=0.2, base=0.2, large=0.2)
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "variant=tiny": pods.Pod(16),
+    "variant=small": pods.Pod(16),
+    "variant=base": pods.Pod(32),
+    "variant=large": pods.Pod(32),
+    "variant=base,size=384": pods.Pod(64),
+    "variant=large,size=384": pods.Pod(128),
+}
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, variant=tuple(DROP_PATH), size=("224", "384"), start=("22k", "1k"), folder=False, fake=False)
+    arg = parse_arg(
+        arg,
+        variant=tuple(DROP_PATH),
+        size=("224", "384"),
+        start=("22k", "1k"),
+        pod=pods.NAMES,
+        folder=False,
+        fake=False,
+    )
     size, drop_path = int(arg.size), 0.5 if arg.start == "1k" else DROP_PATH[arg.variant]
     c = ConfigDict(dict(seed=0, epochs=30, warmup_epochs=5, batch_size=1024, num_train=1_281_167, num_classes=1000))
     c.update(image_size=size, base_lr=2e-5, warmup_lr=2e-8, min_lr=2e-7, max_bad_records=1000)
@@ -119,6 +136,7 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c) if arg.fake else c
 
 

@@ -12,7 +12,7 @@ the learning rate; the released code and this file have 0.05 and a cosine. Needs
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, pods, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
 from swin_jax.data import fake, image, pipeline, sources
@@ -22,10 +22,17 @@ from swin_jax.models import swin
 from swin_jax.tasks.classification import Classification
 
 DROP_PATH = dict(tiny=0.1, small=0.2, base=0.2, large=0.2)
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "variant=tiny": pods.Pod(64),
+    "variant=small": pods.Pod(64),
+    "variant=base": pods.Pod(128),
+    "variant=large": pods.Pod(128),
+}
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, variant=tuple(DROP_PATH), fake=False)
+    arg = parse_arg(arg, variant=tuple(DROP_PATH), pod=pods.NAMES, fake=False)
     c = ConfigDict(dict(seed=0, epochs=90, warmup_epochs=5, batch_size=4096, num_train=14_197_122, num_classes=21841))
     c.update(image_size=224, base_lr=1.25e-4, warmup_lr=1.25e-7, min_lr=1.25e-6, max_bad_records=10_000)
     c.data_dir = placeholder(str)
@@ -99,6 +106,7 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c) if arg.fake else c
 
 

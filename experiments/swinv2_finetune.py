@@ -25,7 +25,7 @@ At 384 pixels the evaluation resizes the whole picture, without a crop, as the o
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, pods, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
 from swin_jax.data import fake, image, pipeline, sources
@@ -34,9 +34,17 @@ from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
 from swin_jax.tasks.classification import Classification
 
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "variant=base,size=256": pods.Pod(64),
+    "variant=base,size=384": pods.Pod(128),
+    "variant=large,size=256": pods.Pod(128),
+    "variant=large,size=384": pods.Pod(256),
+}
+
 
 def get_config(arg=None):
-    arg = parse_arg(arg, variant=("base", "large"), size=("256", "384"), folder=False, fake=False)
+    arg = parse_arg(arg, variant=("base", "large"), size=("256", "384"), pod=pods.NAMES, folder=False, fake=False)
     size = int(arg.size)
     c = ConfigDict(dict(seed=0, epochs=30, warmup_epochs=5, batch_size=1024, num_train=1_281_167, num_classes=1000))
     c.update(image_size=size, base_lr=2e-5, warmup_lr=2e-8, min_lr=2e-7, max_bad_records=1000)
@@ -118,6 +126,7 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c) if arg.fake else c
 
 

@@ -36,7 +36,7 @@ the parameters as well.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, pods, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
 from swin_jax.convert import simmim as convert_simmim
@@ -65,10 +65,23 @@ STAGES = {
 }
 PEAK = dict(simmim=1.4e-3, in22k=1.4e-3, in1k=2.1e-5)
 DROP_PATH = dict(simmim=0.1, in22k=0.3, in1k=0.5)
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "stage=simmim": pods.Pod(256, {"mesh.fsdp": 8}),
+    "stage=in22k": pods.Pod(256, {"mesh.fsdp": 8}),
+    "stage=in1k": pods.Pod(64, {"mesh.fsdp": 8, "task.accumulate": 3}, h100={"task.accumulate": 9}),
+}
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, stage=tuple(STAGES), weight_decay=("published", "corrected"), folder=False, fake=False)
+    arg = parse_arg(
+        arg,
+        stage=tuple(STAGES),
+        weight_decay=("published", "corrected"),
+        pod=pods.NAMES,
+        folder=False,
+        fake=False,
+    )
     c = ConfigDict(dict(seed=0, peak_lr=PEAK[arg.stage], **STAGES[arg.stage]))
     c.data_dir = placeholder(str)
     ref = c.get_oneway_ref
@@ -84,6 +97,7 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c) if arg.fake else c
 
 

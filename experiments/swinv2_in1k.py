@@ -34,7 +34,7 @@ k - 1).
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, pods, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
 from swin_jax.data import fake, image, pipeline, sources
@@ -44,10 +44,19 @@ from swin_jax.models import swin
 from swin_jax.tasks.classification import Classification
 
 DROP_PATH = dict(tiny=0.2, small=0.3, base=0.5)
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "variant=tiny,window=8": pods.Pod(16),
+    "variant=tiny,window=16": pods.Pod(32),
+    "variant=small,window=8": pods.Pod(32),
+    "variant=small,window=16": pods.Pod(32),
+    "variant=base,window=8": pods.Pod(32),
+    "variant=base,window=16": pods.Pod(64),
+}
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, variant=tuple(DROP_PATH), window=("8", "16"), folder=False, fake=False)
+    arg = parse_arg(arg, variant=tuple(DROP_PATH), window=("8", "16"), pod=pods.NAMES, folder=False, fake=False)
     c = ConfigDict(dict(seed=0, epochs=300, warmup_epochs=20, batch_size=1024, num_train=1_281_167, num_classes=1000))
     c.update(image_size=256, base_lr=5e-4, warmup_lr=5e-7, min_lr=5e-6, max_bad_records=1000)
     c.data_dir = placeholder(str)
@@ -127,6 +136,7 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c) if arg.fake else c
 
 

@@ -34,7 +34,7 @@ crop. `--config.evals.val.run.data.transform.crop=true` crops.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, pods, schedules, sharding
 from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
 from swin_jax.data import fake, image, pipeline, sources
@@ -45,10 +45,24 @@ from swin_jax.models import swin
 from swin_jax.tasks.classification import Classification
 
 DROP_PATH = dict(tiny=0.2, tiny_c24=0.2, small=0.3, base=0.5)
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "variant=tiny,generation=v2,window=12": pods.Pod(32),
+    "variant=tiny,generation=v2,window=24": pods.Pod(128),
+}
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, variant=tuple(DROP_PATH), generation=("v2", "v1"), window=12, size=0, folder=False, fake=False)
+    arg = parse_arg(
+        arg,
+        variant=tuple(DROP_PATH),
+        generation=("v2", "v1"),
+        window=12,
+        size=0,
+        pod=pods.NAMES,
+        folder=False,
+        fake=False,
+    )
     if arg.window < 1 or arg.size < 0:
         raise UserError(
             f"window={arg.window},size={arg.size}: a window is at least 1, a size at least 0 (32 x window)", 2
@@ -135,6 +149,7 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c) if arg.fake else c
 
 

@@ -29,8 +29,8 @@ Published top-1 / top-5 with 4 x 3 views, theirs, not ours (those in brackets we
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
-from swin_jax.config import parse_arg, spec
+from swin_jax import optim, pods, schedules, sharding
+from swin_jax.config import derived, parse_arg, spec
 from swin_jax.convert import video_swin_finetune
 from swin_jax.data import fake, pipeline, video, video_sources
 from swin_jax.evals.accuracy import Accuracy
@@ -39,6 +39,13 @@ from swin_jax.init_from import InitFrom
 from swin_jax.models import video_swin
 from swin_jax.models.swin_presets import VARIANTS
 from swin_jax.tasks.classification import Classification
+
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "design=joint": pods.Pod(16, {"task.accumulate": 4}, h100={"task.accumulate": 2}),
+    "design=split": pods.Pod(16, {"task.accumulate": 4}, h100={"task.accumulate": 2}),
+    "design=factorised": pods.Pod(16, {"task.accumulate": 4}, h100={"task.accumulate": 2}),
+}
 
 
 def get_config(arg=None):
@@ -51,6 +58,7 @@ def get_config(arg=None):
         patch=("inflate", "centre"),
         bias=("duplicate", "centre"),
         groups=("released", "intended"),
+        pod=pods.NAMES,
         folder=False,
         fake=False,
     )
@@ -64,6 +72,7 @@ def get_config(arg=None):
     c.total_steps = ref("epochs") * ref("steps_per_epoch")
     no_decay, scales = optim.VIDEO_GROUPS[arg.groups]
     scales = tuple((names, arg.backbone_lr if factor == 0.1 else factor) for names, factor in scales)
+    clip_size = derived(lambda frames, size: (frames, size, size), ref("frames"), ref("size"))
     c.task = spec(
         Classification,
         model=spec(
@@ -71,7 +80,7 @@ def get_config(arg=None):
             design=arg.design,
             **VARIANTS["tiny"],
             num_classes=ref("num_classes"),
-            image_size=(frames, 224, 224),
+            image_size=clip_size,
             window_size=(int(arg.window), 7, 7),
             drop_path_rate=0.1,
             dropout_rate=0.5,
@@ -92,7 +101,7 @@ def get_config(arg=None):
             clip_norm=0.0,
             layer_scale=spec(optim.scale_by_name, rules=scales),
         ),
-        image_size=(frames, 224, 224),
+        image_size=clip_size,
         num_classes=ref("num_classes"),
         input="video",
         seed=ref("seed"),
@@ -155,27 +164,29 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c) if arg.fake else c
 
 
 def source(c, folder, split):
-    ref = c.get_oneway_ref
+    """Training replaces files of variable frame rate, whose motion changes speed; evaluation reads them exactly."""
+    ref, exact = c.get_oneway_ref, split != "train"
     if folder:
-        return spec(video_sources.video_folder, root=ref("data_dir"), split=split)
+        return spec(video_sources.video_folder, root=ref("data_dir"), split=split, variable_frame_rate=exact)
     return spec(
         video_sources.video_list,
         annotation=ref(f"{split}_list"),
         data_prefix=ref(f"{split}_prefix"),
         num_classes=ref("num_classes"),
+        variable_frame_rate=exact,
     )
 
 
 def use_fakes(c):
     """No data, no weights and no time: a tiny model on made-up videos."""
     c.update(epochs=1, batch_size=8, num_train=24, num_classes=10, frames=4, size=32, short_side=36, accumulate=1)
-    tiny = dict(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=(2, 4, 4), image_size=(4, 32, 32))
+    tiny = dict(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=(2, 4, 4))
     c.task.model.update(tiny)
-    c.task.image_size = (4, 32, 32)
     c.init_from.required = False
     for split, data in (("train", c.data), ("test", c.evals.val.run.data), ("test", c.evals.test.run.data)):
         data.source = spec(fake.videos, image_size=40, num_examples=24, split=split)

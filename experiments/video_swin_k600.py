@@ -17,8 +17,8 @@ Published top-1 / top-5 with 4 x 3 views (README of Video-Swin-Transformer and a
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, schedules, sharding
-from swin_jax.config import parse_arg, spec
+from swin_jax import optim, pods, schedules, sharding
+from swin_jax.config import derived, parse_arg, spec
 from swin_jax.convert import video_swin_finetune
 from swin_jax.data import fake, pipeline, video, video_sources
 from swin_jax.evals.accuracy import Accuracy
@@ -28,6 +28,13 @@ from swin_jax.models import video_swin
 from swin_jax.models.swin_presets import VARIANTS
 from swin_jax.tasks.classification import Classification
 
+# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+PODS = {
+    "variant=base": pods.Pod(16, {"task.accumulate": 4}, h100={"task.accumulate": 2}),
+    "variant=large": pods.Pod(16, {"task.accumulate": 4}, h100={"task.accumulate": 2}),
+    "variant=large,size=384": pods.Pod(16, {"task.accumulate": 4, "task.model.remat": "full"}),
+}
+
 
 def get_config(arg=None):
     arg = parse_arg(
@@ -35,6 +42,7 @@ def get_config(arg=None):
         variant=("base", "large"),
         size=("224", "384"),
         groups=("released", "intended"),
+        pod=pods.NAMES,
         folder=False,
         fake=False,
     )
@@ -47,13 +55,14 @@ def get_config(arg=None):
     c.steps_per_epoch = ref("num_train") // ref("batch_size")
     c.total_steps = ref("epochs") * ref("steps_per_epoch")
     no_decay, scales = optim.VIDEO_GROUPS[arg.groups]
+    clip_size = derived(lambda frames, size: (frames, size, size), ref("frames"), ref("size"))
     c.task = spec(
         Classification,
         model=spec(
             video_swin.make_video_swin,
             **VARIANTS[arg.variant],
             num_classes=ref("num_classes"),
-            image_size=(32, size, size),
+            image_size=clip_size,
             window_size=(8, size // 32, size // 32),
             drop_path_rate=0.2,
             dropout_rate=0.5,
@@ -74,7 +83,7 @@ def get_config(arg=None):
             clip_norm=0.0,
             layer_scale=spec(optim.scale_by_name, rules=scales),
         ),
-        image_size=(32, size, size),
+        image_size=clip_size,
         num_classes=ref("num_classes"),
         input="video",
         seed=ref("seed"),
@@ -137,27 +146,29 @@ def get_config(arg=None):
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")
+    pods.use(c, arg, PODS)
     return use_fakes(c) if arg.fake else c
 
 
 def source(c, folder, split):
-    ref = c.get_oneway_ref
+    """Training replaces files of variable frame rate, whose motion changes speed; evaluation reads them exactly."""
+    ref, exact = c.get_oneway_ref, split != "train"
     if folder:
-        return spec(video_sources.video_folder, root=ref("data_dir"), split=split)
+        return spec(video_sources.video_folder, root=ref("data_dir"), split=split, variable_frame_rate=exact)
     return spec(
         video_sources.video_list,
         annotation=ref(f"{split}_list"),
         data_prefix=ref(f"{split}_prefix"),
         num_classes=ref("num_classes"),
+        variable_frame_rate=exact,
     )
 
 
 def use_fakes(c):
     """No data, no weights and no time: a tiny model on made-up videos."""
     c.update(epochs=1, batch_size=8, num_train=24, num_classes=10, frames=4, size=32, short_side=36, accumulate=1)
-    tiny = dict(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=(2, 4, 4), image_size=(4, 32, 32))
+    tiny = dict(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=(2, 4, 4))
     c.task.model.update(tiny)
-    c.task.image_size = (4, 32, 32)
     c.init_from.required = False
     for split, data in (("train", c.data), ("test", c.evals.val.run.data), ("test", c.evals.test.run.data)):
         data.source = spec(fake.videos, image_size=40, num_examples=24, split=split)

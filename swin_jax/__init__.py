@@ -15,3 +15,10 @@ def preprocess(name):
     from swin_jax import hub
 
     return hub.preprocess(name)
+
+
+def export(model, variables, path, **options):
+    """Writes a model as one file that runs without this package; see `swin_jax.stablehlo.export`."""
+    from swin_jax import stablehlo
+
+    return stablehlo.export(model, variables, path, **options)

@@ -2,14 +2,15 @@
 
 A checkpoint is a folder `checkpoints/<step>` that is whole or absent: `params`, `ema` (if there is one), `rest` (step,
 optimizer state, mutable collections) and `meta` (JSON). `checksums.json` holds a CRC-32 of every file in them, because
-the arrays' files have none of their own: a flipped bit would be restored as it is.
+the arrays' files have none of their own: a flipped bit would be restored as it is. A bucket checks its objects itself;
+there a checkpoint is whole once it has a `commit_success.txt`.
 """
 
 import functools
 import json
 import logging
+import os
 import pathlib
-import shutil
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -17,50 +18,57 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 
-from swin_jax import stacking
+from swin_jax import stacking, store
 from swin_jax.errors import UserError
 from swin_jax.names import path_name, unflatten
 from swin_jax.task import TrainState
 
 _LISTED = 8  # arrays that a message names at most
 _CHECKSUMS = "checksums.json"
+_COMMITTED = "commit_success.txt"  # Orbax' mark in a bucket
 
 
-def open(workdir: pathlib.Path, keep: int = 2, write: bool = True) -> ocp.CheckpointManager:  # noqa: A001 (the four functions' names)
+def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.CheckpointManager:  # noqa: A001 (the four functions' names)
     """The checkpoints of a workdir; saving is asynchronous, the newest `keep` are kept.
 
     Debris of saves that were cut off is removed, unless `write` is False: another process may be saving there.
     """
     # Called when all files of a save are written and its folder has not got its final name yet.
-    seal = ocp.AsyncOptions(post_finalization_callback=functools.partial(_write_checksums, folder(workdir)))
+    seal = None if store.is_remote(workdir) else functools.partial(_write_checksums, folder(workdir))
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         cleanup_tmp_directories=write and jax.process_index() == 0,
         enable_async_checkpointing=True,
-        async_options=seal,
+        async_options=ocp.AsyncOptions(post_finalization_callback=seal),
     )
     return ocp.CheckpointManager(folder(workdir), options=options)
 
 
-def folder(workdir: pathlib.Path) -> pathlib.Path:
+def folder(workdir: os.PathLike) -> epath.Path:
     """Where the checkpoints of a workdir lie."""
-    return pathlib.Path(workdir).absolute() / "checkpoints"
+    return store.absolute(workdir) / "checkpoints"
 
 
-def exists(workdir: pathlib.Path) -> bool:
+def exists(workdir: os.PathLike) -> bool:
     """Whether a workdir holds a checkpoint, whole or damaged; a run that died early leaves an empty folder."""
-    directory = folder(workdir)
-    return directory.is_dir() and any(entry.name.isdigit() for entry in directory.iterdir())
+    return bool(_steps(folder(workdir)))
 
 
-def _write_checksums(directory: pathlib.Path) -> None:
+def _steps(directory: epath.Path) -> list[int]:
+    """The steps of the checkpoints in a folder, the newest first."""
+    found = [entry for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
+    return sorted((int(entry.name) for entry in found if ocp.utils.is_checkpoint_finalized(entry)), reverse=True)
+
+
+def _write_checksums(directory: epath.Path) -> None:
     for path in directory.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
-        (path / _CHECKSUMS).write_text(json.dumps(_checksums(path), indent=1) + "\n")
+        store.write(path / _CHECKSUMS, json.dumps(_checksums(path), indent=1) + "\n")
 
 
-def _checksums(path: pathlib.Path, part: int = 0, parts: int = 1) -> dict[str, int]:
+def _checksums(path: epath.Path, part: int = 0, parts: int = 1) -> dict[str, int]:
     """The CRC-32 of every file in the parts of a checkpoint, or of each `parts`-th from the `part`-th on."""
     sums = {}
     for file in _files(path)[part::parts]:
@@ -72,22 +80,22 @@ def _checksums(path: pathlib.Path, part: int = 0, parts: int = 1) -> dict[str, i
     return sums
 
 
-def _files(path: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(file for file in path.glob("*/**/*") if file.is_file())
+def _files(path: epath.Path) -> list[pathlib.Path]:
+    return sorted(file for file in pathlib.Path(path).glob("*/**/*") if file.is_file())
 
 
-def _check_whole(path: pathlib.Path, part: int = 0, parts: int = 1) -> None:
+def _check_whole(path: epath.Path, part: int = 0, parts: int = 1) -> None:
     """Raises ValueError if a file of a checkpoint, one of this part, is not what was saved."""
     if not (path / _CHECKSUMS).exists():
         return
-    saved, found = json.loads((path / _CHECKSUMS).read_text()), _checksums(path, part, parts)
+    saved, found = json.loads(store.read_text(path / _CHECKSUMS)), _checksums(path, part, parts)
     missing = saved.keys() - {str(file.relative_to(path)) for file in _files(path)}
     wrong = sorted(missing | {file for file in found if saved.get(file) != found[file]})
     if wrong:
         raise ValueError(f"{wrong[0]} is not what was saved")
 
 
-def _check_together(path: pathlib.Path) -> None:
+def _check_together(path: epath.Path) -> None:
     """As `_check_whole`; each process reads its part, all of them raise if one does."""
     error = None
     try:
@@ -161,7 +169,7 @@ def restore(
     steps = sorted(manager.all_steps(), reverse=True)
     wanted = _shapes(abstract)
     for step in steps:
-        path = pathlib.Path(manager.directory) / str(step)
+        path = store.path(manager.directory) / str(step)
         try:
             _check_together(path)
             saved = _saved_shapes(path)
@@ -189,11 +197,11 @@ def restore(
     return None
 
 
-def _damaged(manager: ocp.CheckpointManager) -> pathlib.Path:
-    return pathlib.Path(manager.directory).parent / "damaged_checkpoints"
+def _damaged(manager: ocp.CheckpointManager) -> epath.Path:
+    return store.path(manager.directory).parent / "damaged_checkpoints"
 
 
-def _set_aside(manager, path: pathlib.Path, error: Exception, warn: Callable[[str], None], write: bool) -> str:
+def _set_aside(manager, path: epath.Path, error: Exception, warn: Callable[[str], None], write: bool) -> str:
     """Tells of a damaged checkpoint, moves it away where `write`, and returns what is wrong with it."""
     aside, reason = _damaged(manager) / path.name, _first_line(error)
     warn(f"the checkpoint of step {path.name} is damaged ({reason})" + (f"; it is moved to {aside}" if write else ""))
@@ -226,16 +234,16 @@ def _map_dicts(fn: Callable[[dict], dict], tree: Any) -> Any:
     return jax.tree.map(apply, tree, is_leaf=lambda node: isinstance(node, dict))
 
 
-def _move_aside(manager: ocp.CheckpointManager, path: pathlib.Path, aside: pathlib.Path) -> None:
+def _move_aside(manager: ocp.CheckpointManager, path: epath.Path, aside: epath.Path) -> None:
     if jax.process_index() == 0:
-        aside.parent.mkdir(exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
+        # In a bucket this takes time, and a kill in between must not leave half of a checkpoint that looks whole.
+        (path / _COMMITTED).unlink(missing_ok=True)
+        store.move(path, aside)
     multihost_utils.sync_global_devices("damaged checkpoint moved aside")
     manager.reload()
 
 
-def _other_model(path: pathlib.Path, saved: dict, wanted: dict) -> UserError:
+def _other_model(path: epath.Path, saved: dict, wanted: dict) -> UserError:
     wrong = [key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key)]
     wrong.sort(key=lambda key: (not key.startswith("params"), key))  # the optimizer's follow from the parameters'
     listed = "; ".join(f"{key}: saved {saved.get(key)}, wanted {wanted.get(key)}" for key in wrong[:_LISTED])
@@ -243,7 +251,7 @@ def _other_model(path: pathlib.Path, saved: dict, wanted: dict) -> UserError:
     return UserError(f"the checkpoint {path} is of another model or optimizer: {listed}{more}")
 
 
-def _saved_shapes(path: pathlib.Path) -> dict[str, tuple[int, ...]]:
+def _saved_shapes(path: epath.Path) -> dict[str, tuple[int, ...]]:
     """Shapes of everything in a checkpoint, by part and path."""
     shapes: dict[str, tuple[int, ...]] = {}
     for part in ("params", "rest", *(["ema"] if (path / "ema").exists() else [])):
@@ -266,7 +274,7 @@ def _parts(state: TrainState) -> dict[str, Any]:
     return parts if state.ema is None else parts | {"ema": state.ema}
 
 
-def load_params(workdir: pathlib.Path) -> tuple[dict, dict | None, dict]:
+def load_params(workdir: os.PathLike) -> tuple[dict, dict | None, dict]:
     """The newest readable model of a workdir, on the host, whatever devices it was trained on.
 
     Returns:
@@ -278,7 +286,7 @@ def load_params(workdir: pathlib.Path) -> tuple[dict, dict | None, dict]:
     return _newest(workdir, _load_params)
 
 
-def load_variables(workdir: pathlib.Path) -> dict:
+def load_variables(workdir: os.PathLike) -> dict:
     """What the newest readable model of a workdir is applied with, on the host.
 
     Returns:
@@ -293,10 +301,10 @@ def load_variables(workdir: pathlib.Path) -> dict:
     return _newest(workdir, load)
 
 
-def _newest(workdir: pathlib.Path, load: Callable[[pathlib.Path], Any]) -> Any:
+def _newest(workdir: os.PathLike, load: Callable[[epath.Path], Any]) -> Any:
     """What `load` makes of the newest checkpoint that it can read."""
     directory = folder(workdir)
-    steps = sorted((int(p.name) for p in directory.glob("*") if p.name.isdigit()), reverse=True)
+    steps = _steps(directory)
     for step in steps:
         path = directory / str(step)
         try:
@@ -310,13 +318,13 @@ def _newest(workdir: pathlib.Path, load: Callable[[pathlib.Path], Any]) -> Any:
     raise UserError(f"no checkpoint in {directory}")
 
 
-def _load_params(path: pathlib.Path) -> tuple[dict, dict | None, dict]:
+def _load_params(path: epath.Path) -> tuple[dict, dict | None, dict]:
     ema = read_numpy(path / "ema") if (path / "ema").exists() else None
     meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path / "meta")
     return read_numpy(path / "params"), ema, meta
 
 
-def read_numpy(path: pathlib.Path, key: str = "") -> dict:
+def read_numpy(path: os.PathLike, key: str = "") -> dict:
     """One part of a checkpoint, `<step>/params` for example, as a tree of numpy arrays on any devices.
 
     Args:

@@ -14,6 +14,7 @@ Numbers are the makers' own, per chip. A link's and the network's are of one dir
 """
 
 import dataclasses
+import itertools
 import math
 import re
 
@@ -154,6 +155,24 @@ def topology(text: str) -> Topology:
     chip, shape = CHIPS[name], tuple(int(side) for side in sides.split("x"))
     _check(chip, shape)
     return Topology(chip, shape, int(slices or 1))
+
+
+def slice_of(name: str, size: int) -> str:
+    """The name of a topology of so many chips: the most compact slice, or several of the largest.
+
+    Raises:
+        UserError: there is none of that size (exit status 2).
+    """
+    chip = CHIPS[name]
+    most = min(size, chip.max_chips)
+    shapes = [shape for shape in chip.shapes if math.prod(shape) == most]
+    if chip.torus == 3:
+        sides = range(4, most // 16 + 1, 4)
+        shapes += [s for s in itertools.combinations_with_replacement(sides, 3) if math.prod(s) == most]
+    if not shapes or size % most:
+        raise UserError(f"there is no {name} slice of {size} chips", 2)
+    slices = f",slices={size // most}" if size > most else ""
+    return f"{name}:{_times(min(shapes, key=max))}{slices}"
 
 
 def _check(chip: Chip, shape: tuple[int, ...]) -> None:

@@ -14,13 +14,15 @@ import types
 import typing
 
 import ml_collections
+from etils import epath
 from ml_collections import config_dict
 
+from swin_jax import store
 from swin_jax.errors import UserError
 
 # Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that only looks at the run.
 FREE = re.compile(
-    r"^(mesh|partition|evals|predict|logs|init_from|checkpoint)\b|(^|\.)(total_steps|epochs|num_workers|num_threads"
+    r"^(topology|mesh|partition|evals|predict|logs|init_from|checkpoint)\b|(^|\.)(total_steps|epochs|num_workers|num_threads"
     r"|prefetch|data_dir|root|path|in_memory|max_bad_records|\w+_every)$|(^|\.)(model|encoder)\.(scan|remat|attention)$"
 )
 
@@ -59,6 +61,12 @@ def _type(hint) -> type:
     """The type in `T | None`."""
     options = [option for option in typing.get_args(hint) if option is not type(None)]
     return next((t for t in (bool, int, float, str, tuple) if options and options[0] is t), object)
+
+
+def derived(fn, *references: config_dict.FieldReference) -> config_dict.FieldReference:
+    """A reference to `fn(*values)` of other references, for a field that follows several; it can be overridden."""
+    operation = types.SimpleNamespace(fn=lambda _, *values: fn(*values), args=references)
+    return config_dict.FieldReference(fn(*(reference.get() for reference in references)), op=operation)
 
 
 def build(value):
@@ -117,16 +125,22 @@ def load(path: str) -> ml_collections.ConfigDict:
         UserError: no such file, no `get_config` in it, or an argument that it does not take (exit status 2).
     """
     file, _, arg = path.partition(":")
+    experiment = module(file)
+    if not hasattr(experiment, "get_config"):
+        raise UserError(f"{file!r} defines no get_config(arg)", 2)
+    return experiment.get_config(arg or None)
+
+
+def module(file: str) -> types.ModuleType:
+    """An experiment file, imported; raises UserError where there is no such file (exit status 2)."""
     if not pathlib.Path(file).is_file():
         parent = pathlib.Path(file).parent
         near = nearest(file, [str(p) for p in parent.glob("*.py")] if parent.is_dir() else [])
         raise UserError(f"no experiment file {file!r}{near}", 2)
     module_spec = importlib.util.spec_from_file_location("experiment_" + pathlib.Path(file).stem, file)
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{file!r} defines no get_config(arg)", 2)
-    return module.get_config(arg or None)
+    found = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(found)
+    return found
 
 
 def check_key(config, key: str) -> None:
@@ -157,14 +171,12 @@ def model_changes(config, saved: dict) -> list[str]:
     return [f"{key}: {saved[key]} -> {new[key]}" for key in keys if key in saved and saved[key] != new[key]]
 
 
-def save(config, workdir: pathlib.Path) -> None:
+def save(config, workdir: epath.Path) -> None:
     """Writes the resolved config, as a flat JSON object of dotted keys."""
-    temporary = workdir / "config.json.tmp"
-    temporary.write_text(json.dumps(flatten(config), indent=1) + "\n")
-    temporary.replace(workdir / "config.json")
+    store.write(workdir / "config.json", json.dumps(flatten(config), indent=1) + "\n")
 
 
-def check_resume(config, workdir: pathlib.Path, allow_change: typing.Sequence[str] = ()) -> list[str]:
+def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str] = ()) -> list[str]:
     """Compares a config with the one saved in a workdir.
 
     Args:

@@ -2,16 +2,17 @@
 
 import math
 import os
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 
+from swin_jax import store
 from swin_jax.logs import read_metrics
 
 CROWD = 8  # more curves than this are not read in one panel
 
 
-def draw(workdir: str | os.PathLike) -> Path | None:
+def draw(workdir: str | os.PathLike) -> epath.Path | None:
     """Draws curves.png from metrics.jsonl: losses, evaluations, learning rate, one panel each.
 
     Fractions share a panel if they are few; other evaluation metrics get one per kind (the last part of the name).
@@ -37,8 +38,8 @@ def draw(workdir: str | os.PathLike) -> Path | None:
             _draw(axes, f"{name}: {values[-1]:.4g}", steps, values, smooth=title == "loss")
         if len(lines) > 1 or title == "loss" or name.startswith("eval/"):
             axes.legend(fontsize=8, frameon=False)
-    path = Path(workdir) / "curves.png"
-    figure.savefig(path, dpi=120)
+    path = store.path(workdir) / "curves.png"
+    store.write_figure(path, figure, dpi=120)
     return path
 
 

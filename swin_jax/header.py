@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
-from swin_jax import logs
+from swin_jax import logs, store
 from swin_jax.errors import UserError
 from swin_jax.names import flatten
 
@@ -58,12 +59,12 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def write(workdir: pathlib.Path, found: dict[str, Any]) -> None:
+def write(workdir: epath.Path, found: dict[str, Any]) -> None:
     """Writes header.json."""
-    (workdir / "header.json").write_text(json.dumps(found, indent=1) + "\n")
+    store.write(workdir / "header.json", json.dumps(found, indent=1) + "\n")
 
 
-def check_frozen(workdir: pathlib.Path, found: dict[str, Any]) -> None:
+def check_frozen(workdir: epath.Path, found: dict[str, Any]) -> None:
     """Raises UserError if a run goes on with other frozen arrays than it was started with."""
     path = workdir / "header.json"
     before = json.loads(path.read_text()).get("frozen") if path.exists() else None

@@ -1,10 +1,11 @@
 """What a compiled program moves: its collectives and its memory traffic, read from the text of its optimized HLO.
 
-The text is what `jax.stages.Compiled.as_text` returns. Cost analyses of compilers count the body of a loop once; here
-what a loop does is multiplied by how often it runs. The forms are those that the TPU compiler of libtpu 0.0.42 writes
-and the general ones of XLA (openxla/xla, hlo/parser). What cannot be read is left out, never an error.
+The text is what `jax.stages.Compiled.as_text` returns. Cost analyses count the body of a loop once; here what a loop
+does is multiplied by how often it runs. The forms are those of the TPU compiler of libtpu 0.0.42 and the general ones
+of XLA (openxla/xla, hlo/parser). What cannot be read is left out, never an error.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -22,8 +23,7 @@ class Collective:
 
     Attributes:
         kind: of `KINDS`.
-        bytes: of the array that it is about, per chip and run, without padding: of an all-gather what comes out, of the
-            others what goes in.
+        bytes: of its arrays, per chip and run, without padding: of an all-gather what comes out, else what goes in.
         axes: of the mesh that it joins chips along; () where the text doesn't say.
         group: chips that exchange data with one another; 2 in a permutation.
         slices: that those chips are in; 1 where all are in the same.
@@ -45,8 +45,7 @@ class Collective:
 def collectives(text: str, mesh: Mapping[str, int], slices: int = 1) -> list[Collective]:
     """All collectives that a program runs, in order.
 
-    Those among slices appear as the compiler splits them: some within each slice, and one with the same place in the
-    other slices, which the hosts' network carries.
+    Those among slices appear as the compiler splits them: within each slice, and with the same place in the others.
 
     Args:
         text: of the optimized module.
@@ -59,25 +58,23 @@ def collectives(text: str, mesh: Mapping[str, int], slices: int = 1) -> list[Col
             kind = _kind(where, inner)
             if not kind or _is_step(where, inner):
                 continue
-            try:
+            groups = []
+            with contextlib.suppress(ValueError):  # of a form that is not known
                 groups = _groups(inner, math.prod(mesh.values()), slices)
-            except ValueError:  # a form that is not known
-                groups = []
             axes, group, spans = _extent(groups, mesh, slices)
             operands = inner.operands[:1] if inner.opcode == "send" else inner.operands
             size = sum(where.array(name).size for name in operands) * (group if kind == "all-gather" else 1)
-            overlaps = where.overlaps or inner.opcode == "send" or inner.opcode.endswith("-start")
-            found.append(Collective(kind, size, axes, group, spans, count, overlaps, instruction.name))
+            beside = where.overlaps or inner.opcode == "send" or inner.opcode.endswith("-start")
+            found.append(Collective(kind, size, axes, group, spans, count, beside, instruction.name))
     return found
 
 
 def hbm_bytes(text: str) -> int:
     """An estimate of the bytes that one chip reads from and writes to its main memory in one run.
 
-    Every instruction, a fusion is one, reads its operands and writes its results once, as padded by their layouts.
-    Arrays in on-chip memory are not counted, and of those that are sliced or updated in place the slice is. Of a
-    conditional the longest branch counts. A product whose operands don't fit on the chip reads them more than once,
-    which the text doesn't show.
+    Every instruction, a fusion is one, reads its operands and writes its results once, as padded by their layouts; of
+    what is sliced or updated in place the slice counts, of a conditional the longest branch, of arrays in on-chip
+    memory nothing. Products that read operands too large for the chip more than once are not seen.
     """
     module = _parse(text)
     return sum(count * _traffic(module, computation, i) for computation, i, count in _run(module, "", 1))
@@ -277,10 +274,16 @@ def _kind(computation: _Computation, instruction: _Instruction) -> str:
         kind = instruction.attribute("_xla_megascale_transfer_type").lower().replace("_", "-")
         return kind if kind in KINDS else "collective-permute" if kind else ""
     kind = instruction.opcode.removesuffix("-start").removeprefix("ragged-")
-    root = _source(computation, computation.root) if kind == "all-reduce" else None
-    if root and root.opcode == "dynamic-slice":
-        return "reduce-scatter"  # each chip keeps its part only: the fusion all-reduce-scatter
+    if kind == "all-reduce" and _keeps_parts(computation):
+        return "reduce-scatter"
     return kind if kind in KINDS else ""
+
+
+def _keeps_parts(computation: _Computation) -> bool:
+    """Whether each chip keeps its part only of all results: the fusion all-reduce-scatter, of one array or several."""
+    root = _source(computation, computation.root)
+    results = [_source(computation, name) for name in root.operands] if root and root.opcode == "tuple" else [root]
+    return all(result and result.opcode == "dynamic-slice" for result in results)
 
 
 def _is_step(computation: _Computation, instruction: _Instruction) -> bool:
@@ -354,8 +357,8 @@ def _traffic(module: _Module, computation: _Computation, instruction: _Instructi
         return sum(_reads(module, called, name) for name in called.parameters.values()) + _writes(module, called)
     read = [computation.array(name).hbm for name in operands]
     if opcode in _UPDATES and len(operands) > 1:
-        update = operands[_UPDATES[opcode]]
-        return computation.array(update).hbm + (computation.array(update).padded if any(read[:1]) else 0)
+        update = computation.array(operands[_UPDATES[opcode]])
+        return update.hbm + (update.padded if any(read[:1]) else 0)
     # Those that start something have their operands among their results.
     first, end = {"copy-start": (0, 1), "recv": (0, 1), "send": (0, 0), "slice-start": (1, 2)}.get(opcode, (0, None))
     if opcode in ("all-gather-start", "collective-permute-start"):
@@ -394,6 +397,5 @@ def _writes(module: _Module, computation: _Computation, name: str = "") -> int:
     if result.opcode == "fusion":
         return _writes(module, _called(module, result))
     hbm = sum(array.hbm for array in result.arrays[result.target.startswith("AsyncCollective") :])
-    if result.opcode in _UPDATES and len(result.operands) > 1:
-        return min(hbm, computation.array(result.operands[_UPDATES[result.opcode]]).padded)
-    return hbm
+    updates = result.opcode in _UPDATES and len(result.operands) > 1
+    return min(hbm, computation.array(result.operands[_UPDATES[result.opcode]]).padded) if updates else hbm

@@ -16,7 +16,7 @@ logits = model.apply(variables, swin_jax.preprocess(name)("jump.mp4"))
 import dataclasses
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import jax
@@ -29,7 +29,7 @@ from swin_jax.convert import swin as convert_swin
 from swin_jax.convert import video_swin as convert_video
 from swin_jax.errors import UserError
 from swin_jax.geometry import num_axes, per_axis
-from swin_jax.hub_arguments import check_arguments, nearest, random_variables, read_config
+from swin_jax.hub_arguments import check_arguments, has_config, nearest, random_variables, read_config
 from swin_jax.models import clip, clip_presets, simmim, swin, video_swin, video_swin_presets
 from swin_jax.pixels import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 
@@ -99,15 +99,15 @@ def _load(
         return hub_clip.load(known, word, weights, resize, overrides)
     if known := hub_video.canonical_name(word):
         return hub_video.load(known, word, weights, resize, overrides)
-    if name is not None and not (Path(str(weights)) / "config.json").is_file():
+    if name is not None and not has_config(str(weights)):
         _preset(name)  # a wrong name is told before a wrong argument
     check_arguments("Swin", overrides, _FIELDS if name else _FIELDS | hub_clip.FIELDS | hub_video.FIELDS)
     if weights is None:
         return _load_random(name, overrides)
     if name is None and (path := hub_clip.transformers_file(weights)):
         return hub_clip.fit(None, read(path), path, (), resize, overrides)
-    if (Path(weights) / "config.json").is_file():
-        return _load_workdir(Path(weights), name, resize, overrides)
+    if has_config(weights):
+        return _load_workdir(weights, name, resize, overrides)
     found = _read(name, weights)
     if name is None and convert_clip.is_clip(found):
         path = Path(weights) if Path(weights).is_file() else None
@@ -150,7 +150,7 @@ def _load_random(name: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
     return model, random_variables(model, image)
 
 
-def _load_workdir(workdir: Path, name: str | None, resize: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
+def _load_workdir(workdir: str | Path, name: str | None, resize: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
     from swin_jax import checkpoint
 
     if name is not None:
@@ -190,7 +190,8 @@ def _read(name: str | None, weights: str | Path) -> dict:
     if path.is_file():
         return read(path)
     if official.canonical_name(str(weights)) is None and "://" not in str(weights):
-        close = nearest(str(weights), [*official.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS])
+        known = [*official.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
+        close = hub_video.nearest_name(str(weights)) or nearest(str(weights), known)
         raise UserError(f"{weights} is no file, no workdir and no official weights; the nearest name is {close!r}")
     return read(official.fetch(str(weights)))
 
@@ -215,7 +216,8 @@ def _preset(name: str) -> dict:
     if name in official.WEIGHTS:
         return _simmim_preset(name)
     known = [*swin.PRESETS, *official.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
-    raise UserError(f"no model is called {name!r}; the nearest name is {nearest(name, known)!r}")
+    close = hub_video.nearest_name(name) or nearest(name, known)
+    raise UserError(f"no model is called {name!r}; the nearest name is {close!r}")
 
 
 def _simmim_preset(name: str) -> dict:
@@ -249,6 +251,10 @@ def preprocess(name: str | Path | clip.CLIP | video_swin.VideoSwin) -> Callable[
     Raises:
         UserError: an unknown name; the function raises it for what is not a picture, or not a video.
     """
+    if not isinstance(name, (str, Path, clip.CLIP, video_swin.VideoSwin)) or name == "":
+        raise UserError(
+            f"preprocess takes a model's name, the workdir of a run, a CLIP or a VideoSwin, not {_shown(name)}"
+        )
     if hub_video.is_prepared_here(name):
         return hub_video.preprocess(name)
     # PIL comes in with these; models do not need it.
@@ -256,8 +262,8 @@ def preprocess(name: str | Path | clip.CLIP | video_swin.VideoSwin) -> Callable[
 
     if isinstance(name, clip.CLIP):
         transform, mean, std = clip_eval_transform(_square(name.visual)), CLIP_MEAN, CLIP_STD
-    elif (Path(name) / "config.json").is_file():
-        transform, mean, std = _workdir_transform(Path(name))
+    elif has_config(name):
+        transform, mean, std = _workdir_transform(name)
     elif clip_name := hub_clip.canonical_name(name):
         transform = clip_eval_transform(clip_presets.PRESETS[clip_name]["image_size"])
         mean, std = CLIP_MEAN, CLIP_STD
@@ -266,8 +272,11 @@ def preprocess(name: str | Path | clip.CLIP | video_swin.VideoSwin) -> Callable[
         transform, mean, std = eval_transform(size, crop=size != 384), IMAGENET_MEAN, IMAGENET_STD
 
     def apply(images) -> np.ndarray:
-        single = isinstance(images, (str, Path)) or hasattr(images, "convert") or getattr(images, "ndim", 0) in (2, 3)
-        examples = ({"image": _open(image), "label": 0} for image in ([images] if single else images))
+        several = isinstance(images, Iterable) and not isinstance(images, (str, Path, bytes, Mapping))
+        if hasattr(images, "ndim"):
+            several = images.ndim > 3
+        several = several and not hasattr(images, "convert")
+        examples = ({"image": _open(image), "label": 0} for image in (images if several else [images]))
         pictures = [transform(example)["image"] for example in examples]
         if not pictures:
             raise UserError("preprocess was given no pictures")
@@ -284,7 +293,7 @@ def _square(tower) -> int:
     return sizes[0]
 
 
-def _workdir_transform(workdir: Path) -> tuple[Callable, tuple, tuple]:
+def _workdir_transform(workdir: str | Path) -> tuple[Callable, tuple, tuple]:
     """(transform, mean, std) of a run's prediction data."""
     from swin_jax.data.emoji import image_eval_transform
     from swin_jax.data.image import clip_eval_transform, eval_transform, to_rgb
@@ -310,17 +319,25 @@ def open_picture(image):
     return to_rgb(_open(image))
 
 
+def _shown(value) -> str:
+    """A value in a message; of what needs several lines only the type."""
+    text = repr(value)
+    return f"a {type(value).__name__}" if "\n" in text else text[:100]
+
+
 def _open(image):
     """A PIL image, or a uint8 array, of one picture in any accepted form."""
     from swin_jax.data.image import decode, to_8_bit
 
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (str, Path)) and image != "":
         try:
             return decode(str(image))
         except (OSError, ValueError) as error:
             raise UserError(f"{image}: not a picture that can be read ({error})") from error
     if hasattr(image, "convert"):
         return to_8_bit(image)
+    if not hasattr(image, "ndim"):
+        raise UserError(f"a picture is a file, a PIL image or a uint8 array (H, W, 3), not {_shown(image)}")
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)):
         raise UserError(

@@ -5,12 +5,13 @@ Shared by the families of `hub`.
 
 import difflib
 import json
+import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import jax
 import numpy as np
 
+from swin_jax import store
 from swin_jax.errors import UserError
 
 
@@ -26,12 +27,19 @@ def check_arguments(what: str, overrides: dict, known: set[str]) -> None:
         raise UserError(f"{what} has no argument {unknown[0]!r}; did you mean {nearest(unknown[0], known)!r}?")
 
 
-def read_config(workdir: Path) -> dict:
+def has_config(name: str | os.PathLike) -> bool:
+    """Whether a folder, in a bucket too, has a config.json; not so for other addresses and for what is no folder."""
+    known = store.is_remote(name) or "://" not in os.fspath(name)
+    return known and (store.path(name) / "config.json").is_file()
+
+
+def read_config(workdir: str | os.PathLike) -> dict:
     """The resolved config of a run: a flat dict of dotted keys."""
+    path = store.path(workdir) / "config.json"
     try:
-        return json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        return json.loads(store.read_text(path))
     except (OSError, ValueError) as error:
-        raise UserError(f"{workdir / 'config.json'} cannot be read: {error}") from error
+        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def random_variables(model, *inputs: np.ndarray) -> dict:

@@ -97,7 +97,7 @@ def _put(variables: dict, model: clip.CLIP) -> dict:
     return jax.device_put({**variables, "params": params})
 
 
-def load_workdir(workdir: Path, config: dict, resize: str | None, overrides: dict) -> tuple[clip.CLIP, dict]:
+def load_workdir(workdir: str | Path, config: dict, resize: str | None, overrides: dict) -> tuple[clip.CLIP, dict]:
     """The model of images and texts that a run trained; `config` is the run's."""
     from swin_jax import checkpoint
 

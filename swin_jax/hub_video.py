@@ -2,8 +2,9 @@
 
 import inspect
 import os
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ from swin_jax import saved_model, stacking
 from swin_jax.convert import buffers, finetune, official, read, video_swin_finetune, video_swin_official
 from swin_jax.convert import video_swin as convert
 from swin_jax.errors import UnreadableError, UserError
-from swin_jax.hub_arguments import check_arguments, nearest, random_variables, read_config
+from swin_jax.hub_arguments import check_arguments, has_config, nearest, random_variables, read_config
 from swin_jax.models import video_swin, video_swin_presets
 from swin_jax.names import flatten, unflatten
 from swin_jax.ops.mixing import IMAGENET_MEAN, IMAGENET_STD
@@ -24,6 +25,20 @@ FIELDS = set(inspect.signature(video_swin.make_video_swin).parameters)
 def canonical_name(word: str | Path | None) -> str | None:
     """The key of `models.video_swin.PRESETS` that a name means; None for others and for files that are there."""
     return None if word is None or Path(word).is_file() else video_swin_presets.canonical_name(str(word))
+
+
+def nearest_name(word: str) -> str | None:
+    """The nearest name of a Video Swin, or None for a word that does not sound like one."""
+    word = word.lower()
+    if not re.search(r"video|3d|kinetics|sthv2|patch2\d\d|k[467]00|ssv2", word):
+        return None
+    if "3d" in word:
+        return nearest(word, video_swin_presets.TORCHVISION)
+    word = word.replace("ssv2", "sthv2")
+    second = "v2" in word.replace("sthv2", "")
+    names = [name for name in video_swin_presets.PRESETS if name.startswith("video_swinv2") == second]
+    shared = [len(set(word.split("_")) & set(name.split("_"))) for name in names]
+    return nearest(word, [name for name, count in zip(names, shared) if count == max(shared)])
 
 
 def load(
@@ -97,7 +112,9 @@ def is_video(config: dict) -> bool:
     return config.get("task.model.fn") == saved_model.name_of(video_swin.make_video_swin)
 
 
-def load_workdir(workdir: Path, config: dict, resize: str | None, overrides: dict) -> tuple[video_swin.VideoSwin, dict]:
+def load_workdir(
+    workdir: str | Path, config: dict, resize: str | None, overrides: dict
+) -> tuple[video_swin.VideoSwin, dict]:
     """The model that a run trained, its average if it kept one; `config` is the run's."""
     from swin_jax import checkpoint
 
@@ -115,8 +132,8 @@ def is_prepared_here(name) -> bool:
     """Whether what `preprocess` was given is a Video Swin, its name, or the workdir of one."""
     if not isinstance(name, (str, Path)):
         return isinstance(name, video_swin.VideoSwin)
-    if (Path(name) / "config.json").is_file():
-        return is_video(read_config(Path(name)))
+    if has_config(name):
+        return is_video(read_config(name))
     return canonical_name(name) is not None
 
 
@@ -125,8 +142,8 @@ def preprocess(name: str | Path | video_swin.VideoSwin) -> Callable[..., np.ndar
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if isinstance(name, video_swin.VideoSwin):
         transform = _preparation(name.backbone.image_size)
-    elif (Path(name) / "config.json").is_file():
-        config = read_config(Path(name))
+    elif has_config(name):
+        config = read_config(name)
         transform, mean, std = _transform_of(config, name), config["task.mean"], config["task.std"]
     else:
         preset = canonical_name(name)
@@ -172,15 +189,20 @@ def _clips(transform: Callable[[dict], dict], videos) -> np.ndarray:
         (B, T, H, W, 3) uint8.
 
     Raises:
-        UserError: none, or one that is no video.
+        UserError: none, or one that is no video. A video of one frame, such as a picture, is told in a warning.
     """
-    single = isinstance(videos, (str, os.PathLike, bytes)) or getattr(videos, "ndim", 0) in (3, 4)
+    several = isinstance(videos, Iterable) and not isinstance(videos, (str, os.PathLike, bytes, Mapping))
+    if hasattr(videos, "ndim"):
+        several = videos.ndim > 4
     found = []
-    for video in [videos] if single else videos:
+    for video in videos if several else [videos]:
+        reader, name = _reader(video), video if isinstance(video, (str, os.PathLike)) else "the video"
         try:
-            found.append(transform({"video": _reader(video), "label": 0})["video"])
+            if len(reader) == 1:
+                warnings.warn(f"{name} has one frame only, which the whole clip repeats", stacklevel=4)
+            found.append(transform({"video": reader, "label": 0})["video"])
         except UnreadableError as error:
-            raise UserError(f"{'the video' if isinstance(video, bytes) else video}: {error}") from error
+            raise UserError(f"{name}: {error}") from error
     if not found:
         raise UserError("preprocess was given no videos")
     return np.concatenate([clip.reshape(-1, *clip.shape[-4:]) for clip in found])
@@ -203,13 +225,18 @@ class _Frames:
 def _reader(video):
     from swin_jax.data.video_decode import Reader
 
-    if isinstance(video, (str, os.PathLike, bytes)):
+    if isinstance(video, (str, os.PathLike, bytes)) and video:
         return Reader(video)
+    if not hasattr(video, "ndim"):
+        raise UserError(f"a video is a file or a uint8 array (T, H, W, 3), not {repr(video)[:100]}")
     video = np.asarray(video)
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
+        hint = ": a single image? np.repeat(image[None], 32, axis=0) shows it 32 times" if video.ndim == 3 else ""
+        axis = next((axis for axis in (0, 1) if video.ndim == 4 and video.shape[axis] == 3), None)
+        if axis is not None and video.shape[-1] != 3:
+            hint = f": channels first? np.moveaxis(video, {axis}, -1) puts them last"
         raise UserError(
-            f"a video is a file or a uint8 array (T, H, W, 3), not {video.dtype} of shape {video.shape}"
-            + (": a single image? np.repeat(image[None], 32, axis=0) shows it 32 times" if video.ndim == 3 else "")
+            f"a video is a file or a uint8 array (T, H, W, 3), not {video.dtype} of shape {video.shape}{hint}"
         )
     if 0 in video.shape:
         raise UserError(f"a video of shape {video.shape} has no frames or no pixels")

@@ -9,14 +9,13 @@ An index knows the checksum of the weights it was made with, and other weights d
 import dataclasses
 import logging
 import os
-import pathlib
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from swin_jax import hub, similarity, stacking
+from swin_jax import hub, similarity, stacking, store
 from swin_jax.data import image, sources
 from swin_jax.data.pipeline import EvalData
 from swin_jax.errors import UserError
@@ -69,23 +68,18 @@ def weights_checksum(variables: dict) -> str:
 
 def save(index: Index, path: str | os.PathLike) -> None:
     """Writes an index, wholly or not at all; numpy reads the file too, an array for each attribute."""
-    path = pathlib.Path(path)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(Index)}
     try:
-        with open(beside, "wb") as file:
+        with store.writing(path) as file:
             np.savez(file, format=_FORMAT, **{**arrays, "names": np.array(index.names, str)})
-        os.replace(beside, path)
     except OSError as error:
-        raise UserError(f"the index cannot be written to {path}: {error.strerror}") from error
-    finally:
-        beside.unlink(missing_ok=True)
+        raise UserError(f"the index cannot be written to {path}: {store.reason(error)}") from error
 
 
 def load(path: str | os.PathLike) -> Index:
     """Reads an index; raises UserError where there is none."""
     try:
-        with np.load(path) as stored:
+        with store.path(path).open("rb") as file, np.load(file) as stored:
             if int(stored["format"]) != _FORMAT:
                 raise UserError(f"{path} is an index of another version; make it again")
             return Index(
@@ -293,7 +287,7 @@ def of_folder(
     similarity.check_model(model)
     prepare = preprocess or hub.preprocess(model)
     preparation = "" if preprocess else f"clip {model.visual.image_size}"
-    previous = load(path) if path is not None and os.path.exists(path) else None
+    previous = load(path) if path is not None and store.path(path).exists() else None
     data = EvalData(
         sources.flat_folder(os.fspath(folder)),
         lambda example: {"image": prepare(example["image"])[0], "label": example["label"]},

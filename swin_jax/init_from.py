@@ -1,14 +1,13 @@
 """Weights to start a run from: another run's workdir or a file of converted weights, whole or the backbone only."""
 
 import dataclasses
-import pathlib
 import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from swin_jax import checkpoint, stacking
+from swin_jax import checkpoint, stacking, store
 from swin_jax.errors import UserError
 from swin_jax.names import flatten, unflatten
 
@@ -50,15 +49,18 @@ class InitFrom:
             if self.required:
                 raise UserError("this experiment starts from weights: give --config.init_from.path=FILE_OR_WORKDIR", 2)
             return {}, "starts from scratch"
-        if (pathlib.Path(self.path) / "checkpoints").is_dir():
-            params, ema, meta = checkpoint.load_params(pathlib.Path(self.path))
-            rest = checkpoint.load_variables(pathlib.Path(self.path)) if mutable else {}
+        path = store.path(self.path)
+        if (path / "checkpoints").is_dir():
+            params, ema, meta = checkpoint.load_params(path)
+            rest = checkpoint.load_variables(path) if mutable else {}
             variables = {**rest, "params": params if ema is None else ema}
             if self.convert:
                 variables = self._fit({**variables, "config": meta.get("config")}, task.model)
-        elif pathlib.Path(self.path).is_file() and self.convert is None:
+        elif path.is_file() and self.convert is None:
             raise UserError(f"init_from.path={self.path}: this experiment reads no files of weights; give a workdir", 2)
-        elif not pathlib.Path(self.path).is_file():
+        elif store.is_remote(path):
+            raise UserError(f"init_from.path={self.path}: only workdirs are read from a bucket; copy the file", 2)
+        elif not path.is_file():
             raise UserError(
                 f"init_from.path={self.path} is neither a workdir with checkpoints nor a file of weights", 2
             )

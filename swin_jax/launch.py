@@ -31,6 +31,8 @@ python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--conf
     ... --index=my_images
     ... --search="a red boat"
     ... --search=boat.png
+  the trained model as one file that runs without this package, on CPU, GPU and TPU
+    ... --export=model.stablehlo
   before a pod is rented: does the step fit, what bounds it; no TPU is needed (pip install -e '.[tpu]')
     ... --plan=v5e:4x4
     ... --plan=auto:v5e:4x4
@@ -47,11 +49,15 @@ def define_flags() -> flags.FlagValues:
         kind(name, default, text, flag_values=values)
 
     define(flags.DEFINE_string, "workdir", None, "Where checkpoints, logs and pictures go.")
-    define(flags.DEFINE_string, "plan", None, "Compile for a TPU topology that is not there, v5e:4x4, instead of training.")
+    define(
+        flags.DEFINE_string, "plan", None, "Compile for a TPU topology that is not there, v5e:4x4, instead of training."
+    )
+    flags.DEFINE_enum("plan_effort", "full", ["full", "quick"], "Of the compiler, for --plan.", flag_values=values)
     define(flags.DEFINE_string, "predict", None, "A folder of images to predict instead of training.")
     define(flags.DEFINE_string, "index", None, "A folder of images to index for --search instead of training.")
     define(flags.DEFINE_string, "search", None, "A text, or a picture file, to look for in the index.")
     define(flags.DEFINE_integer, "top", 10, "How many images --search finds.")
+    define(flags.DEFINE_string, "export", None, "A file to write the trained model to (StableHLO) instead of training.")
     define(flags.DEFINE_multi_string, "allow_change", [], "Dotted key that a resumed run may change; may be repeated.")
     define(flags.DEFINE_string, "profile", None, "a-b: write a profiler trace of steps a to b into the workdir.")
     define(flags.DEFINE_string, "compilation_cache", None, "A folder that keeps compiled programs between runs.")
@@ -154,7 +160,7 @@ def _describe(values: flags.FlagValues) -> str:
 
 
 def run(argv: Sequence[str]) -> int:
-    """The command: parses, starts JAX, trains, predicts or searches. Returns the exit status."""
+    """The command: parses, starts JAX, acts. Returns the exit status."""
     watch = None
     if any(re.match("--?plan=", argument) for argument in argv):
         # Before JAX is imported, by an experiment file: it would ask the cloud which TPU this machine is.
@@ -166,14 +172,14 @@ def run(argv: Sequence[str]) -> int:
         if values.plan is not None:
             from swin_jax import plan_search
 
-            return plan_search.run(config, values.plan, values.workdir)
+            return plan_search.run(config, values.plan, values.workdir, values.plan_effort)
         import jax
 
-        from swin_jax import processes
+        from swin_jax import processes, store
 
         # After the flags, so that a wrong one costs no start of an accelerator.
         if values.compilation_cache:
-            jax.config.update("jax_compilation_cache_dir", os.path.abspath(values.compilation_cache))
+            jax.config.update("jax_compilation_cache_dir", str(store.absolute(values.compilation_cache)))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         jax.config.update("jax_debug_nans", values.debug_nans)
         if values.distributed or processes.detected():
@@ -207,7 +213,7 @@ def _tell(error: BaseException) -> int:
 
 
 def _act(values: flags.FlagValues, config, profile: tuple[int, int] | None) -> int:
-    """Trains, predicts or searches. Returns the exit status."""
+    """Trains, predicts, searches or exports. Returns the exit status."""
     if values.predict is not None:
         from swin_jax import predict
 
@@ -218,6 +224,10 @@ def _act(values: flags.FlagValues, config, profile: tuple[int, int] | None) -> i
         if values.index is not None:
             return search.index_folder(config, values.workdir, values.index)
         return search.search(config, values.workdir, values.search, values.top)
+    if values.export is not None:
+        from swin_jax import stablehlo
+
+        return stablehlo.export_run(config, values.workdir, values.export)
     from swin_jax import train
 
     return train.train(config, values.workdir, values.allow_change, profile)
@@ -225,11 +235,11 @@ def _act(values: flags.FlagValues, config, profile: tuple[int, int] | None) -> i
 
 def _check_actions(values: flags.FlagValues) -> None:
     """Raises UserError for two things to do at once, or for one without its object."""
-    given = [name for name in ("plan", "predict", "index", "search") if values[name].value is not None]
+    given = [name for name in ("plan", "predict", "index", "search", "export") if values[name].value is not None]
     if len(given) > 1:
         raise UserError(f"--{given[0]} and --{given[1]} are two commands; run one after the other", 2)
     if given and not values[given[0]].value.strip():
-        objects = {"search": "a text or a picture file", "plan": "a topology, v5e:4x4 for example"}
+        objects = {"search": "a text or a picture file", "plan": "a topology, v5e:4x4 for example", "export": "a file"}
         what = objects.get(given[0], "a folder of images")
         raise UserError(f"--{given[0]}= is empty; give it {what}", 2)
     for name in ("top", "heartbeat_timeout"):

@@ -14,11 +14,12 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 from tqdm import tqdm
 
+from swin_jax import store
 from swin_jax.errors import UserError
 
 _HEARTBEAT_SECONDS = 10.0  # without a terminal, a sign of life at least this often
@@ -43,9 +44,9 @@ _PEAK_FLOPS = (
 # ---- metrics.jsonl ----
 
 
-def metrics_path(workdir: str | os.PathLike) -> Path:
+def metrics_path(workdir: str | os.PathLike) -> epath.Path:
     """Where a run's metrics lie."""
-    return Path(workdir) / "metrics.jsonl"
+    return store.path(workdir) / "metrics.jsonl"
 
 
 def format_line(step: int, metrics: Mapping[str, float]) -> str:
@@ -60,7 +61,7 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict]:
     path = metrics_path(workdir)
     if not path.exists():
         return []
-    lines = (_parse(line) for line in path.read_text(errors="replace").splitlines())
+    lines = (_parse(line) for line in store.read_text(path).splitlines())
     return [line for line in lines if line is not None]
 
 
@@ -70,13 +71,11 @@ def truncate(workdir: str | os.PathLike, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(errors="replace").splitlines():
+    for line in store.read_text(path).splitlines():
         parsed = _parse(line)
         if parsed is not None and parsed["step"] <= step:
             kept.append(line + "\n")
-    whole = path.with_suffix(".jsonl.tmp")
-    whole.write_text("".join(kept))
-    os.replace(whole, path)  # so that a kill in between leaves the old file or the new one
+    store.write(path, "".join(kept))  # whole, so that a kill in between leaves the old file or the new one
 
 
 def _parse(line):
@@ -122,22 +121,29 @@ class Logs:
         self._total_steps = total_steps
         self._shown = {}  # latest metrics on the console
         self._last_line = time.monotonic()
-        self._file = self._tensorboard = self._wandb = self._bar = None
+        self._file = self._tensorboard = self._wandb = self._bar = self._spool = None
         if not enabled:
             return
         start = -1 if restored_step is None else restored_step
-        self._workdir = workdir = Path(workdir)
+        self._workdir = workdir = store.path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
+        self._spool = store.Spool(workdir)  # what is appended to
         if wandb_project:
-            self._wandb = _start_wandb(workdir, wandb_project, config)
+            self._wandb = _start_wandb(workdir, self._spool.folder, wandb_project, config)
         truncate(workdir, start)
-        self._file = metrics_path(workdir).open("a")
-        self._tensorboard = _start_tensorboard(workdir, start)
+        own = self._spool.folder / "metrics.jsonl"
+        if store.is_remote(workdir) and metrics_path(workdir).exists():
+            own.write_bytes(metrics_path(workdir).read_bytes())
+        self._file = own.open("a")
+        self._tensorboard = _start_tensorboard(self._spool.folder, start)
         if sys.stderr.isatty():
             self._bar = tqdm(total=total_steps, initial=max(start, 0), unit="step", dynamic_ncols=True)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Records metrics of a step everywhere but on the console; on return the line is in metrics.jsonl."""
+        """Records metrics of a step everywhere but on the console; on return the line is in metrics.jsonl.
+
+        In a bucket it is after half a minute, and after `flush`.
+        """
         if not self._enabled:
             return
         self._file.write(format_line(step, metrics) + "\n")
@@ -147,6 +153,16 @@ class Logs:
             self._tensorboard.add_scalar(name, value, step)
         if self._wandb:
             self._wandb.log(finite, step=int(step))
+        self._spool.tick()
+
+    def flush(self) -> None:
+        """Returns when all that was written is in the workdir; to be called before a checkpoint of it.
+
+        Raises:
+            UserError: the bucket cannot be written to.
+        """
+        if self._enabled:
+            self._spool.sync()
 
     def picture(self, step: int, name: str, picture: np.ndarray) -> None:
         """Keeps an evaluation's picture, uint8 (H, W, 1 or 3), as pictures/<name>_<step>.png and in TensorBoard."""
@@ -157,7 +173,8 @@ class Logs:
         folder = self._workdir / "pictures"
         folder.mkdir(exist_ok=True)
         shown = np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture
-        Image.fromarray(shown).save(folder / f"{name.removeprefix('eval/').replace('/', '_')}_{step:07d}.png")
+        with store.writing(folder / f"{name.removeprefix('eval/').replace('/', '_')}_{step:07d}.png") as file:
+            Image.fromarray(shown).save(file, "PNG")
         self._tensorboard.add_image(name, shown, step, dataformats="HWC")
 
     def progress(self, step: int, metrics: Mapping[str, float] | None = None) -> None:
@@ -203,6 +220,7 @@ class Logs:
         self._tensorboard.close()
         if self._wandb:
             self._wandb.finish()
+        self._spool.close()
 
     def __enter__(self):
         return self
@@ -216,17 +234,17 @@ def _loss_and_speed(metrics):
     return [text.format(float(metrics[name])) for name, text in names if name in metrics]
 
 
-def _start_tensorboard(workdir, start):
+def _start_tensorboard(folder, start):
     """A TensorBoard writer that hides what an earlier process wrote after step `start`."""
     from tensorboardX import SummaryWriter
 
     # The suffix keeps a run that resumes within the same second from overwriting the file.
     return SummaryWriter(
-        str(workdir / "tensorboard"), purge_step=start + 1, flush_secs=30, filename_suffix=f".{time.time_ns()}"
+        str(folder / "tensorboard"), purge_step=start + 1, flush_secs=30, filename_suffix=f".{time.time_ns()}"
     )
 
 
-def _start_wandb(workdir, project, config):
+def _start_wandb(workdir, folder, project, config):
     """A W&B run whose id lies in the workdir, so that a resumed run goes on in the same one."""
     try:
         import wandb
@@ -234,8 +252,8 @@ def _start_wandb(workdir, project, config):
         raise UserError("logging to W&B needs the extra: pip install 'swin_jax[wandb]'") from error
     path = workdir / "wandb_id.txt"
     if not path.exists():
-        path.write_text(os.urandom(4).hex())
-    return wandb.init(project=project, dir=str(workdir), id=path.read_text(), resume="allow", config=dict(config or {}))
+        store.write(path, os.urandom(4).hex())
+    return wandb.init(project=project, dir=str(folder), id=path.read_text(), resume="allow", config=dict(config or {}))
 
 
 # ---- the clock ----

@@ -27,10 +27,22 @@ from jax.sharding import NamedSharding
 from swin_jax import chips, flops, hlo, roofline, sharding, start
 from swin_jax import config as configs
 from swin_jax.errors import UserError
+from swin_jax.names import path_name
 
 _PACKAGES = ("jax", "jaxlib", "libtpu")
 # What a plan was computed with, beside the program: to be counted up when the analysis changes.
-_FORMAT = 1
+_FORMAT = 2
+# Several plans at a time, no question to the cloud about this machine, and no complaints that it has no TPU.
+_ENVIRONMENT = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+}
+# How hard the compiler tries: 'full' as the launcher does, 'quick' in a quarter of the time. The README compares them.
+EFFORTS = {"full": {}, "quick": {"exec_time_optimization_effort": -1.0}}
 
 
 def prepare_backend() -> None:
@@ -41,8 +53,9 @@ def prepare_backend() -> None:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("--plan needs the TPU compiler, which is not installed: pip install -e '.[tpu]'")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no question to the cloud about the machine
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    for name, value in _ENVIRONMENT.items():
+        if os.environ.get(name, "WARNING").startswith("WARNING"):  # what JAX writes where it finds no TPU
+            os.environ[name] = value
     jax.config.update("jax_platforms", "cpu")
 
 
@@ -59,13 +72,14 @@ def devices(topology: chips.Topology) -> list[Any]:
         raise UserError(f"the TPU compiler makes no {topology.name}: {text[:200]}", 2) from error
 
 
-def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None) -> dict[str, Any]:
+def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None, effort: str = "full") -> dict[str, Any]:
     """Compiles the training step of a config for a topology and reads the program.
 
     Args:
         config: from an experiment file.
         topology: from `chips.topology`.
         cache: a folder that keeps the numbers of programs, because programs for an absent topology cannot be kept.
+        effort: one of EFFORTS.
 
     Returns:
         JSON values: see the README, section Planning.
@@ -78,6 +92,7 @@ def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None) ->
     batch = _batch(at, config.batch_size)
     facts = {
         "topology": topology.name,
+        "effort": effort,
         "slices": topology.slices,
         "chip": topology.chip.name,
         "chips": topology.size,
@@ -91,13 +106,13 @@ def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None) ->
     began = time.monotonic()
     with jax.set_mesh(at.placement.mesh), progress(f"{topology.name}: tracing"):
         lowered = start.jitted_step(at).lower(at.abstract, batch, at.frozen)
-        key = _key(lowered, topology)
+        key = _key(lowered, topology, effort)
     facts["lower_seconds"] = round(time.monotonic() - began, 1)
     kept = cache / f"{key}.json" if cache else None
     if kept and kept.exists():
         compiled = json.loads(kept.read_text()) | {"from_cache": True}
     else:
-        compiled = _compile(lowered, topology, at.placement.mesh) | {"from_cache": False}
+        compiled = _compile(lowered, topology, at.placement.mesh, effort) | {"from_cache": False}
         if kept:
             cache.mkdir(parents=True, exist_ok=True)
             partial = kept.with_suffix(f".{os.getpid()}")
@@ -107,8 +122,21 @@ def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None) ->
     if facts["memory"]["fits"]:
         facts["roofline"] = _roofline(facts, topology)
     else:
+        if "temporaries" in facts["memory"]:
+            facts["memory"]["peak"] = facts["memory"]["temporaries"] + sum(facts["state_bytes"].values())
+        facts["memory"]["largest"] = facts["memory"]["largest"] or _largest(at)
         facts["advice"] = advice(config, facts)
     return facts
+
+
+def _largest(at: start.Setup) -> list[dict[str, Any]]:
+    """The largest arrays of the state: what a chip holds of each."""
+    found = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(at.abstract)[0]:
+        shape = leaf.sharding.shard_shape(leaf.shape)
+        text = f"{leaf.dtype.name}[{','.join(map(str, shape))}]"
+        found.append({"bytes": math.prod(shape) * leaf.dtype.itemsize, "shape": text, "of": path_name(path)})
+    return sorted(found, key=lambda item: -item["bytes"])[:8]
 
 
 def _roofline(facts: dict[str, Any], topology: chips.Topology) -> dict[str, Any]:
@@ -150,10 +178,10 @@ def _flops(at: start.Setup, batch) -> dict[str, int]:
     return {"step": step, "model": min(3 * forward, step)}
 
 
-def _key(lowered, topology: chips.Topology) -> str:
-    """Of a program, the versions of the compiler and the topology."""
+def _key(lowered, topology: chips.Topology, effort: str) -> str:
+    """Of a program, the versions of the compiler, its options and the topology."""
     digest = hashlib.sha256(lowered.as_text().encode())
-    digest.update(json.dumps([_FORMAT, versions(), topology.name]).encode())
+    digest.update(json.dumps([_FORMAT, versions(), topology.name, EFFORTS[effort]]).encode())
     return digest.hexdigest()
 
 
@@ -162,13 +190,13 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
-def _compile(lowered, topology: chips.Topology, mesh) -> dict[str, Any]:
+def _compile(lowered, topology: chips.Topology, mesh, effort: str) -> dict[str, Any]:
     """What the compiler says: memory, collectives, traffic."""
     began = time.monotonic()
     facts = {"versions": versions()}
     try:
-        with progress(f"{topology.name}: compiling"):
-            program = lowered.compile()
+        with progress(f"{topology.name}: compiling"), _no_cache():
+            program = lowered.compile(compiler_options=EFFORTS[effort] or None)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -191,9 +219,12 @@ def _compile(lowered, topology: chips.Topology, mesh) -> dict[str, Any]:
 
 
 def exhausted(text: str) -> dict[str, Any]:
-    """What the compiler's message says of a program that does not fit: `peak` bytes and the `largest` allocations."""
+    """What the compiler says of a program that does not fit: bytes at the `peak` or of `temporaries`, the `largest`."""
     used = re.search(r"Used ([\d.]+)([KMGT]?) of", text)
+    temporaries = re.search(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\)", text)
     found: dict[str, Any] = {"peak": _bytes(*used.groups()) if used else None, "largest": []}
+    if temporaries:
+        found["temporaries"] = _bytes(*temporaries.groups())
     for item in re.split(r"\n\s*\d+\. Size: ", text)[1:]:
         size = re.match(r"([\d.]+)([KMGT]?)", item)
         shape, operator = re.search(r"Shape: (\S+?)[{\s]", item), re.search(r'op_name="([^"]*)"', item)
@@ -248,6 +279,17 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
     if per_chip > 1:
         add(half, f"--config.task.accumulate={2 * facts['accumulate']}", "halves the examples at a time")
     return [text for _, text in sorted(found, key=lambda item: -item[0])]
+
+
+@contextlib.contextmanager
+def _no_cache() -> Iterator[None]:
+    """Without JAX's own cache of programs, out of which one for an absent topology cannot be read."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,10 @@
 """A plan as text and as a picture."""
 
-import pathlib
 from typing import Any
+
+from etils import epath
+
+from swin_jax import store
 
 GIB = 2**30
 TIMES = ("compute", "memory", "links", "network")
@@ -73,7 +76,7 @@ def collective_rows(collectives: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(sums.values(), key=lambda row: -row["bytes"])
 
 
-def draw(facts: dict[str, Any], path: pathlib.Path) -> None:
+def draw(facts: dict[str, Any], path: epath.Path) -> None:
     """Memory against the chip's, and the times of the roofline, as a PNG."""
     from matplotlib.figure import Figure
 
@@ -83,7 +86,7 @@ def draw(facts: dict[str, Any], path: pathlib.Path) -> None:
     _draw_memory(axes[0], facts)
     if fits:
         _draw_times(axes[1], facts)
-    figure.savefig(path, dpi=110)
+    store.write_figure(path, figure, dpi=110)
 
 
 def _draw_memory(axis, facts: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from swin_jax import chips, plan, plan_report, sharding, start
+from swin_jax import chips, plan, plan_report, sharding, start, store
 from swin_jax import config as configs
 from swin_jax.errors import UserError
 
@@ -95,7 +95,7 @@ def search(
     waiting = candidates(config, topology)
     if not waiting:
         raise UserError(f"no mesh of {topology.size} chips divides batch_size {config.batch_size}", 2)
-    states = _state_bytes(config, topology)
+    states = _all_state_bytes(config, topology)
     activations: dict[str, float] = {}  # bytes per example and chip, by recomputation policy
     tried: list[tuple[Candidate, dict[str, Any]]] = []
 
@@ -111,7 +111,7 @@ def search(
         settings = item.settings(config)
         say(f"plan {len(tried) + 1} of at most {compiles}: {flags(settings)}")
         with applied(config, settings):
-            facts = plan.plan(config, topology, cache)
+            facts = plan.plan(config, topology, cache, "quick")
         tried.append((item, facts))
         state = sum(facts["state_bytes"].values())
         micro = config.batch_size / topology.size / item.accumulate
@@ -126,20 +126,30 @@ def _settled(tried) -> bool:
     return sum(facts["memory"]["fits"] for _, facts in tried) >= 2
 
 
-def _state_bytes(config, topology: chips.Topology) -> dict[tuple[int, int, bool], int]:
+def _all_state_bytes(config, topology: chips.Topology) -> dict[tuple[int, int, bool], int]:
     """Bytes per chip of the state, for every (fsdp, tensor, zero1)."""
-    found = {}
-    at = start.setup(config, plan.devices(topology))
+    found, devices = {}, plan.devices(topology)
+    at = start.setup(config, devices)
     for item in candidates(config, topology):
         key = item.fsdp, item.tensor, item.zero1
         if key not in found:
             with applied(config, item.settings(config)):
-                mesh = sharding.make_mesh(**config.mesh, devices=plan.devices(topology))
-                partition = configs.build(config.partition)
-            layout = partition.shardings(at.abstract, mesh)
-            sizes = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, at.abstract, layout)
-            found[key] = sum(jax.tree.leaves(sizes))
+                found[key] = _laid_out(config, at.abstract, devices)
     return found
+
+
+def state_bytes(config, topology: chips.Topology) -> int:
+    """Bytes per chip of the state of a config's training."""
+    devices = plan.devices(topology)
+    return _laid_out(config, start.setup(config, devices).abstract, devices)
+
+
+def _laid_out(config, shapes: Any, devices) -> int:
+    """Bytes per chip of a tree of shapes on the config's mesh."""
+    mesh = sharding.make_mesh(**config.mesh, devices=devices)
+    layout = configs.build(config.partition).shardings(shapes, mesh)
+    sizes = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, shapes, layout)
+    return sum(jax.tree.leaves(sizes))
 
 
 def flags(settings: dict[str, Any]) -> str:
@@ -174,7 +184,7 @@ def applied(config, settings: dict[str, Any]) -> Iterator[None]:
             node[last] = value
 
 
-def run(config, text: str, workdir: str | None) -> int:
+def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
     """The command: plans for a topology, or searches for the best layout on one.
 
     Args:
@@ -182,6 +192,7 @@ def run(config, text: str, workdir: str | None) -> int:
         text: 'v5e:4x4' or 'v5p:4x4x4,slices=2'; with 'auto:' before it to search; 'auto' alone, or 'config', takes the
             topology that the config names.
         workdir: where plan.json and plan.png go; None to print only.
+        effort: of the compiler; one of `plan.EFFORTS`.
 
     Returns:
         The exit status: 0 where the step fits, 1 where it does not.
@@ -202,17 +213,21 @@ def run(config, text: str, workdir: str | None) -> int:
         if not found:
             raise UserError(f"the state alone is larger than a chip of {name} on every mesh; take more chips")
         best, facts = found[0]
+        if effort == "full" and facts["memory"]["fits"]:
+            say("the best of them once more, with the compiler's full effort")
+            with applied(config, best.settings(config)):
+                facts = plan.plan(config, topology, cache_folder())
         facts["settings"] = best.settings(config)
         facts["tried"] = [flags(item.settings(config)) + ":" + _verdict(tried) for item, tried in found]
     else:
-        facts = plan.plan(config, topology, cache_folder())
+        facts = plan.plan(config, topology, cache_folder(), effort)
     print("\n".join(plan_report.lines(facts)), flush=True)
     if auto:
         print(f"flags       {flags(facts['settings'])}", flush=True)
     if workdir:
-        folder = pathlib.Path(workdir)
+        folder = store.path(workdir)
         start.make_workdir(folder)
-        (folder / "plan.json").write_text(json.dumps(facts, indent=1) + "\n")
+        store.write(folder / "plan.json", json.dumps(facts, indent=1) + "\n")
         plan_report.draw(facts, folder / "plan.png")
         print(f"written     {folder / 'plan.json'}, {folder / 'plan.png'}", flush=True)
     return 0 if facts["memory"]["fits"] else 1

@@ -1,6 +1,7 @@
 """Prediction of a folder of images or videos with a run's checkpoint: predictions.csv and a sheet of pictures."""
 
 import csv
+import io
 import itertools
 import pathlib
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from swin_jax import sharding, sheet
+from swin_jax import sharding, sheet, store
 from swin_jax.errors import UserError
 from swin_jax.evals import multi_view
 from swin_jax.start import open_trained, outputs, pictures, setup, trained
@@ -33,8 +34,8 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
         top: classes per image; at most the number of classes.
 
     Returns:
-        The exit status, 0. Writes predictions.csv (image, then class and probability for each of the top classes) and
-        predictions.png into the workdir.
+        The exit status, 0. Writes predictions.csv (`image`, or `file` of a video, then class and probability for each
+        of the top classes) and predictions.png into the workdir.
 
     Raises:
         UserError: no weights, no images, a task that names no classes.
@@ -43,7 +44,7 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
     at, data = setup(config), pictures(config, images)
     with jax.set_mesh(at.placement.mesh):
         state, frozen, meta = trained(config, at, folder)
-        names, probabilities, shown = _predict(at, state, frozen, data)
+        names, probabilities, shown, what = _predict(at, state, frozen, data)
     classes = meta.get("class_names") or [str(i) for i in range(probabilities.shape[-1])]
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, : min(top, len(classes))]
     rows = [
@@ -51,22 +52,25 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
         for i, (name, ranks) in enumerate(zip(names, order))
     ]
     if jax.process_index() == 0:
-        with open(folder / "predictions.csv", "w", newline="", errors="surrogateescape") as file:
-            writer = csv.writer(file)
-            writer.writerow(
-                ["image", *(f"{what}_{k + 1}" for k in range(order.shape[1]) for what in ("class", "probability"))]
-            )
-            writer.writerows([name, *(v for c, p in ranks for v in (c, f"{p:.6f}"))] for name, ranks in rows)
-        strips = dict(columns=2, width=1.2 * STRIP) if shown[0].shape[1] >= 3 * shown[0].shape[0] else {}
+        writer = csv.writer(text := io.StringIO(newline=""))
+        columns = [f"{kind}_{k + 1}" for k in range(order.shape[1]) for kind in ("class", "probability")]
+        writer.writerow(["file" if what == "video" else what, *columns])
+        writer.writerows([name, *(v for c, p in ranks for v in (c, f"{p:.6f}"))] for name, ranks in rows)
+        store.write(folder / "predictions.csv", text.getvalue().encode("utf-8", "surrogateescape"))
+        strips = dict(columns=2, width=1.2 * STRIP) if what == "video" else {}
         sheet.draw(folder / "predictions.png", [(x, _title(*row)) for x, row in zip(shown, rows)], **strips)
-        count = f"{len(rows)} {'videos' if strips else 'images'}"
         limit = f" (the first {SHEET})" if len(rows) > SHEET else ""
-        print(f"{count}: {folder / 'predictions.csv'}, {folder / 'predictions.png'}{limit}", flush=True)
+        print(f"{len(rows)} {what}s: {folder / 'predictions.csv'}, {folder / 'predictions.png'}{limit}", flush=True)
+        if left := data.num_examples - len(rows):
+            print(f"{left} of {data.num_examples} left out: they cannot be read", flush=True)
     return 0
 
 
-def _predict(at: Any, state: Any, frozen: Any, data: Any) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
-    """Names of what could be read, their class probabilities (N, K) on every process, and pictures of the first."""
+def _predict(at: Any, state: Any, frozen: Any, data: Any) -> tuple[list[str], np.ndarray, list[np.ndarray], str]:
+    """Names of what could be read, class probabilities (N, K) on every process, pictures of the first; what they are.
+
+    The last is 'image' or 'video'.
+    """
     batch_size, names, found, shown = at.placement.round_up(data.batch_size), [], [], []
 
     def probabilities(state, batch, frozen):
@@ -91,16 +95,22 @@ def _predict(at: Any, state: Any, frozen: Any, data: Any) -> tuple[list[str], np
         names += [name for name, _ in part]
     if not names:
         raise UserError(f"none of the {data.num_examples} files can be read")
-    return names, np.concatenate([np.asarray(x) for x in found]), shown
+    return names, np.concatenate([np.asarray(x) for x in found]), shown, next(iter(inputs[0]))
 
 
 def _examples(data: Any) -> Iterator[tuple[str, dict]]:
     """(name, transformed example) of every record that can be read; the others are told."""
     from tqdm import tqdm
 
+    def tell(what, index, why=""):
+        tqdm.write(sheet.one_line(f"{what}: {data.source.record_name(index)}{why}"), file=sys.stderr)
+
     def read(index):
         try:
-            return data.transform(data.source[index])
+            example = data.source[index]
+            if "video" in example and len(example["video"]) == 1:
+                tell("one frame only, which the whole clip repeats", index)
+            return data.transform(example)
         except Exception as error:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
             return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
@@ -110,8 +120,7 @@ def _examples(data: Any) -> Iterator[tuple[str, dict]]:
             for index, example in zip(indices, pool.map(read, indices)):
                 bar.update()
                 if isinstance(example, str):
-                    line = f"left out, cannot be read: {data.source.record_name(index)} ({example})"
-                    tqdm.write(sheet.one_line(line), file=sys.stderr)
+                    tell("left out, cannot be read", index, f" ({example})")
                 else:
                     yield data.source.record_name(index), example
 

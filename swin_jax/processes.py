@@ -37,7 +37,7 @@ def detected() -> bool:
     )
 
 
-def start(arguments: Sequence[str], timeout: int = HEARTBEAT_TIMEOUT) -> "Watch":
+def start(arguments: Sequence[str], timeout: int = HEARTBEAT_TIMEOUT, arrival: int = 300) -> "Watch":
     """Joins this process to the others of the job and begins to watch over them; before any other call of JAX.
 
     What the environment does not say in JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, JAX asks of the
@@ -46,21 +46,25 @@ def start(arguments: Sequence[str], timeout: int = HEARTBEAT_TIMEOUT) -> "Watch"
     Args:
         arguments: of the launcher, to name the command that goes on.
         timeout: seconds without a sign of life after which a process counts as dead.
+        arrival: seconds that the processes wait for each other; then JAX ends those that came.
 
     Raises:
         UserError: there is no cluster, or the numbers make none (exit status 2).
     """
+    watch = None
     try:
         given = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
         numbers = {name: int(value) for name, value in given.items() if value}
-        jax.distributed.initialize(**numbers, heartbeat_timeout_seconds=timeout)
+        _on_abort(lambda: watch.last_words() if watch else _alone(arrival))
+        jax.distributed.initialize(**numbers, heartbeat_timeout_seconds=timeout, initialization_timeout=arrival)
     except (ValueError, TypeError) as error:
         raise UserError(
             f"no cluster of processes: {' '.join(str(error).split())}; set JAX_COORDINATOR_ADDRESS=host:port of "
             "process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
             2,
         ) from error
-    return Watch(arguments, timeout)
+    watch = Watch(arguments, timeout)
+    return watch
 
 
 class Watch:
@@ -77,9 +81,9 @@ class Watch:
         self._hosts: dict[int, str] = {}
         self._beats: dict[int, tuple[str, float]] = {}  # the latest of each process, and when it was new here
         self._looked = self._began = time.monotonic()
-        self._failed = self._over = False
+        self._over = False
+        self._status = 0  # not 0 once this process has failed itself
         self._client.key_value_set(f"swin_jax/host/{self._id}", f"{socket.gethostname()}, pid {os.getpid()}")
-        _on_abort(self._last_words)
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     def _run(self) -> None:
@@ -88,12 +92,12 @@ class Watch:
             try:
                 self._client.key_value_set(f"swin_jax/beat/{self._id}", str(beat), allow_overwrite=True)
                 self._look()
-                told = {} if self._failed else self._read("failed")
+                told = {} if self._status else self._read("failed")
             except jax.errors.JaxRuntimeError:
                 told = {}  # the connection is lost, or was closed at the end of the run: JAX decides which
             for process, reason in told.items():
                 time.sleep(2 * self._period)  # the same error may be on its way here
-                if not self._failed:
+                if not self._status:
                     self._end(f"{self._name(process)} failed: {reason}")
             beat += 1
             time.sleep(self._period)
@@ -122,16 +126,14 @@ class Watch:
         if _broke_off(error):
             print(f"process {self._id} was cut off; waiting for the others' signs of life", file=sys.stderr, flush=True)
             time.sleep(1.5 * self._timeout)  # the last words end this process before
-        self._failed = True
+        self._status = status
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         try:
             self._client.key_value_set(f"swin_jax/failed/{self._id}", reason[:300])
             # Time for the others to read it: the store may be in this process.
             self._client.wait_at_barrier("swin_jax/all_failed", int(1000 * (5 * self._period + 2)))
         except jax.errors.JaxRuntimeError:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)  # not through JAX's shutdown, which waits for the others
+            self._exit(status)
 
     def leave(self) -> None:
         """Waits for the others at the end, so that the watch goes on until all have come so far."""
@@ -140,8 +142,10 @@ class Watch:
         except jax.errors.JaxRuntimeError:
             pass  # JAX's own shutdown waits too, and says so
 
-    def _last_words(self) -> None:
+    def last_words(self) -> None:
         """Says which process died; called when JAX has decided that one did."""
+        if self._status:
+            self._exit(self._status)  # the others left because of this one
         limit = _STALE * self._period
         seen = {process: self._beats.get(process, ("", self._began))[1] for process in range(self._count)}
         missed = [p for p, last in seen.items() if p != self._id and self._looked - last > limit]
@@ -151,6 +155,12 @@ class Watch:
             self._end(f"{self._name(0)} died or cannot be reached")
         else:
             self._end(f"{self._name(self._id)}, this one, was aborted; the reason is above")
+
+    def _exit(self, status: int) -> None:
+        """Ends the process, but not through JAX's shutdown, which waits for the others."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
     def _end(self, what: str) -> None:
         # Not through sys.stderr, whose lock the aborted thread may hold.
@@ -162,6 +172,17 @@ class Watch:
             self._over = True
             os.write(2, text.encode())
             os._exit(1)
+
+
+def _alone(arrival: int) -> None:
+    os.write(
+        2,
+        (
+            f"\nerror: not all processes came within {arrival} s; start the same command on every host, with the "
+            f"JAX_COORDINATOR_ADDRESS where process 0 can be reached\n"
+        ).encode(),
+    )
+    os._exit(1)
 
 
 def _broke_off(error: BaseException | None) -> bool:

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
 from swin_jax import config as configs
 from swin_jax import index as indices
-from swin_jax import sharding, sheet
+from swin_jax import sharding, sheet, store
 from swin_jax.data import image, text
 from swin_jax.errors import UserError
 from swin_jax.evals import features
@@ -50,7 +51,7 @@ def index_folder(config, workdir: str, images: str) -> int:
         found, unreadable = indices.build(
             data,
             _image_encoder(at, state, frozen),
-            f"{folder.resolve()} step {meta.get('step', 0)}",
+            f"{store.absolute(folder)} step {meta.get('step', 0)}",
             _checksum(state),
             _preparation(config),
             previous=_previous(path),
@@ -125,7 +126,7 @@ def _preparation(config) -> str:
     return json.dumps(configs.flatten(config.predict.transform)) if "predict" in config else ""
 
 
-def _previous(path: pathlib.Path) -> indices.Index | None:
+def _previous(path: epath.Path) -> indices.Index | None:
     """The index that is there, to go on from; None for a file that cannot be read, which will be replaced."""
     try:
         return indices.load(path) if path.is_file() else None

@@ -73,7 +73,11 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     # Auto: under the default, Explicit, linen's Dropout and the window reshape raise.
     types = (AxisType.Auto,) * 3
     if slices == 1:
-        return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
+        try:
+            return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
+        except NotImplementedError:  # no sides of the slice multiply to such sizes: sides are divided
+            grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+            return Mesh(grid, AXES, axis_types=types)
     inner = (sizes[0] // slices, *sizes[1:])
     grid = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=types)
@@ -89,6 +93,8 @@ class Partition:
     Attributes:
         rules: ((regex on the '/'-path, one axis name or None per dimension), ...); the first match decides.
         opt_axis: a mesh axis that optimizer state and averaged parameters, which no layer reads, are split over too.
+            'data' is ZeRO-1 over all devices. 'fsdp' is ZeRO-1 in groups: parameters stay whole over that axis. Large
+            pods want it, because few dimensions are multiples of thousands, and groups don't span slices.
         min_size: tensors with at least so many elements that no rule names are split over 'fsdp' along their largest
             divisible dimension.
     """
@@ -116,6 +122,8 @@ class Partition:
             )
             if axes is None:
                 axes = self.shape_rule(shape, mesh)
+            if self.opt_axis == "fsdp":
+                axes = [a if a != "fsdp" else None for a in axes]
             fits = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)]
             if name.startswith(("opt_state/", "ema/")) and math.prod(shape) >= _OPT_MIN_SIZE:
                 fits = self.split_further(fits, shape, mesh)

@@ -2,15 +2,16 @@
 
 import dataclasses
 import os
-import pathlib
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
-from swin_jax import checkpoint, sharding
+from swin_jax import checkpoint, sharding, store
 from swin_jax import config as configs
 from swin_jax.errors import UserError
 from swin_jax.names import path_name
@@ -84,30 +85,31 @@ def first_state(config, at: Setup, manager, write: bool) -> tuple[TrainState, di
     restored = checkpoint.restore(manager, at.abstract, say, write)
     if restored is not None:
         return restored
+    # First, because what is wrong with the weights should not have to wait for a program.
+    flat, report = configs.build(config.init_from).load(at.task, at.abstract.params, at.abstract.mutable)
+    say(report)
     # On a CPU the code of random numbers takes longer to optimise than to run.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     init = jax.jit(at.task.init, out_shardings=sharding.of(at.abstract), compiler_options=options)
     state = init(jax.random.key(config.seed))
-    flat, report = configs.build(config.init_from).load(at.task, at.abstract.params, at.abstract.mutable)
-    say(report)
     names = ("params", "ema", "mutable")
     return state.replace(**{name: _replace(getattr(state, name), flat) for name in names}), {}
 
 
-def open_trained(config, workdir: str) -> pathlib.Path:
+def open_trained(config, workdir: str) -> epath.Path:
     """The workdir of a run that only looks at weights; made where the weights are those of `init_from`.
 
     Raises:
         UserError: no checkpoint and no `init_from`, an unusable workdir.
     """
-    folder = pathlib.Path(workdir)
+    folder = store.path(workdir)
     if not config.init_from.path and not checkpoint.exists(folder):
         raise UserError(f"no checkpoint in {checkpoint.folder(folder)}: train first, or give --config.init_from.path=")
     make_workdir(folder)
     return folder
 
 
-def trained(config, at: Setup, folder: pathlib.Path) -> tuple[TrainState, Any, dict]:
+def trained(config, at: Setup, folder: epath.Path) -> tuple[TrainState, Any, dict]:
     """What to predict with: the newest state, its parameters the average if it keeps one; what is frozen; meta data."""
     state, meta = first_state(config, at, checkpoint.open(folder, write=False), write=False)
     for line in configs.model_changes(config, meta.get("config", {})):
@@ -146,11 +148,25 @@ def _replace(params: Any, flat: dict[str, np.ndarray]) -> Any:
     return jax.tree_util.tree_map_with_path(replace, params)
 
 
-def make_workdir(folder: pathlib.Path) -> None:
+def make_workdir(folder: epath.Path) -> None:
     """Makes a workdir where there is none; raises UserError where that cannot be."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(13, "not writable")
+        if store.is_remote(folder):
+            _check_bucket(folder)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(13, "not writable")
     except OSError as error:
-        raise UserError(f"--workdir={folder} cannot be used: {error.strerror}") from error
+        raise UserError(f"--workdir={folder} cannot be used: {store.reason(error)}") from error
+
+
+def _check_bucket(folder: epath.Path) -> None:
+    """Raises OSError where no object can be written, whatever the store raised; a folder cannot be made there."""
+    trial = folder / f"trial_{uuid.uuid4().hex}"
+    try:
+        store.write(trial, b"")
+        trial.unlink()
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise OSError(f"no object can be written there ({type(error).__name__}: {text})") from error

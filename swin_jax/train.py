@@ -1,15 +1,15 @@
 """The loop: build, shard, restore, step, log, evaluate, save. It knows no task, no model and no data set."""
 
 import math
-import pathlib
 import time
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
-from swin_jax import checkpoint, curves, header, logs, sharding
+from swin_jax import checkpoint, curves, header, logs, sharding, store
 from swin_jax import config as configs
 from swin_jax.errors import UserError
 from swin_jax.preemption import Preemption
@@ -30,7 +30,7 @@ def _due(step: int, every: int) -> bool:
 class Loop:
     """One run. The fields are what its steps share; `run` is the order of events."""
 
-    def __init__(self, config, workdir: pathlib.Path, profile: tuple[int, int] | None):
+    def __init__(self, config, workdir: epath.Path, profile: tuple[int, int] | None):
         self.config, self.workdir, self.profile = config, workdir, profile
         self.at = setup(config)
         check_batch(config, self.at.placement)
@@ -43,7 +43,7 @@ class Loop:
         self.clock = logs.Clock(config.batch_size)
         self.counts = dict.fromkeys(COUNTED.values(), 0)  # of this process, since it started
         self.rows = self.at.placement.rows(config.batch_size)
-        self.tracing = False
+        self.traces = None  # where the profiler writes to, while it does
 
     def run(self) -> int:
         """Trains to `total_steps` from wherever the workdir is, then evaluates. Returns an exit status."""
@@ -204,22 +204,24 @@ class Loop:
         }
         if jax.process_index() == 0:
             configs.save(self.config, self.workdir)  # says how the checkpoints beside it were trained
+        self.log.flush()  # a resumed run needs the lines up to its checkpoint
         checkpoint.save(self.manager, self.state, step, meta, wait)
 
     def trace(self, step: int) -> None:
         """Starts and stops the profiler around the steps that were asked for."""
         if self.profile and step == self.profile[0]:
-            jax.profiler.start_trace(str(self.workdir / "profile"))
-            self.tracing = True
-        if self.tracing and step > self.profile[1]:
+            self.traces = store.Spool(self.workdir / "profile")
+            jax.profiler.start_trace(str(self.traces.folder))
+        if self.traces and step > self.profile[1]:
             self.stop_trace()
 
     def stop_trace(self) -> None:
         """Writes the trace, if one is being taken."""
-        if self.tracing:
-            self.tracing = False
+        if self.traces:
+            traces, self.traces = self.traces, None
             jax.block_until_ready(self.state.step)
             jax.profiler.stop_trace()
+            traces.close()
             self.log.text(f"profile of steps {self.profile[0]}-{self.profile[1]} in {self.workdir / 'profile'}")
 
 
@@ -238,7 +240,7 @@ def train(config, workdir: str, allow_change: Sequence[str] = (), profile: tuple
     Raises:
         UserError: whatever the user can mend.
     """
-    folder = pathlib.Path(workdir)
+    folder = store.path(workdir)
     if config.get("steps_per_epoch") == 0:
         raise UserError(
             f"num_train {config.num_train} is less than batch_size {config.batch_size}, so that an epoch has no step: "

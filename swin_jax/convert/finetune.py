@@ -42,7 +42,9 @@ def remap(
     Raises:
         UserError: tables of another window or image size without `resize`: the choices.
     """
-    state_dict = adapt_head(layouts.normalise(state_dict), 0 if model.out_norms else model.num_classes, rows)
+    state_dict = layouts.normalise(state_dict)
+    _check_family(state_dict, model)  # before anything is said of heads and norms
+    state_dict = adapt_head(state_dict, 0 if model.out_norms else model.num_classes, rows)
     return resize_tables(adapt_norms(state_dict, model), model, resize)
 
 
@@ -55,8 +57,7 @@ def resize_tables(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
     """
     if resize not in (None, *RESIZES):
         raise UserError(f"resize={resize!r} is none of {', '.join(map(repr, RESIZES))}", 2)
-    if other := family.recognise(state_dict, geometry.num_axes(model)):
-        raise UserError(other)
+    _check_family(state_dict, model)
     resized = {}
     for name, shape in swin.official_shapes(model).items():
         table = state_dict.get(name)
@@ -74,6 +75,11 @@ def resize_tables(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
             stacklevel=3,
         )
     return dict(state_dict) | resized
+
+
+def _check_family(state_dict: Mapping[str, np.ndarray], model) -> None:
+    if other := family.recognise(state_dict, geometry.num_axes(model)):
+        raise UserError(other)
 
 
 def _require_choice(resize: str | None, name: str, table: np.ndarray, shape: tuple[int, ...], model) -> None:

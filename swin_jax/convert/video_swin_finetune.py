@@ -125,7 +125,8 @@ def load_pretrained(
     except UserError as error:
         if isinstance(source, Mapping):
             raise
-        raise UserError(f"{source}: {error}", error.exit_status) from error
+        text = str(error) if str(source) in str(error) else f"{source}: {error}"
+        raise UserError(text, error.exit_status) from error
 
 
 def fields_of(config: Mapping) -> dict:

@@ -59,7 +59,7 @@ def action_train_transform(
       stretch: largest relative change of its width against its height, in both directions.
       overhang: how much of its side may be outside of the result.
       hflip: probability of a mirror image. It must not change the label.
-      recolour: probability that the figure's colours are replaced, by random powers of its channels, exchanged and mixed.
+      recolour: probability that the figure's colours are replaced: powers of its channels, exchanged and mixed.
       single_frame: repeats the first frame T times, for the control that sees no motion.
 
     Returns:

@@ -10,6 +10,7 @@ frame rate. A video that is shorter than the clip starts again (frame number mod
 
 import functools
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -65,16 +66,20 @@ def video_train_transform(
 
     Returns:
       transform(example, rng): replaces `video` (a Video) by uint8 (length, size, size, 3). Raises UserError for an
-      unknown sampling; transform raises what the Video raises, UnreadableError where it cannot be decoded.
+      unknown sampling, sizes that are no whole numbers from 1 on, and ranges that are none; transform raises what the
+      Video raises, UnreadableError where it cannot be decoded.
     """
-    _check_sampling(sampling)
+    _check(sampling, size=size, length=length, stride=stride, short_side=short_side)
+    for name, (low, high) in (("scale", scale), ("ratio", ratio)):
+        if not 0 < low <= high:
+            raise UserError(f"{name} must be two numbers above 0, the smaller one first, not {low} and {high}", 2)
     augment = None
     if randaugment_ops:
         augment = VideoRandAugment(randaugment_ops, randaugment_magnitude, hidden_flip, hidden_crop)
     return functools.partial(
         _train,
         size=size,
-        indices=functools.partial(_train_indices, length=length, stride=stride, sampling=sampling),
+        clip=dict(length=length, stride=stride, sampling=sampling),
         short_side=short_side,
         scale=tuple(scale),
         ratio=tuple(ratio),
@@ -95,10 +100,10 @@ def video_eval_transform(
       transform(example): replaces `video` (a Video) by uint8 (length, size, size, 3). Raises as video_train_transform,
       and UserError for a short side less than `size`.
     """
-    _check_sampling(sampling)
+    _check(sampling, size=size, length=length, stride=stride, short_side=short_side)
     _check_short_side(short_side, size)
-    indices = functools.partial(_eval_indices, length=length, stride=stride, sampling=sampling, clips=1)
-    return functools.partial(_eval, size=size, indices=indices, short_side=short_side)
+    clip = dict(length=length, stride=stride, sampling=sampling, clips=1)
+    return functools.partial(_eval, size=size, clip=clip, short_side=short_side)
 
 
 def video_views_transform(
@@ -123,14 +128,14 @@ def video_views_transform(
       transform(example): replaces `video` (a Video) by uint8 (crops * clips, length, size, size, 3), views of one crop
       beside each other. Raises as video_train_transform, and UserError for a short side less than `size`.
     """
-    _check_sampling(sampling)
+    short_side = short_side or size
+    _check(sampling, clips=clips, crops=crops, size=size, length=length, stride=stride, short_side=short_side)
     if sampling == "uniform" and clips != 1:
         raise UserError(f"uniform sampling covers the whole video with one clip: clips must be 1, not {clips}", 2)
-    if clips < 1 or crops < 1:
-        raise UserError(f"there must be at least one clip and one crop, not {clips} and {crops}", 2)
-    _check_short_side(short_side or size, size)
-    indices = functools.partial(_eval_indices, length=length, stride=stride, sampling=sampling, clips=clips)
-    return functools.partial(_views, size=size, indices=indices, short_side=short_side or size, crops=crops)
+    _check_short_side(short_side, size)
+    # Plain values only: their text tells a test that was stopped, and goes on in another process, what its views are.
+    clip = dict(length=length, stride=stride, sampling=sampling, clips=clips)
+    return functools.partial(_views, size=size, clip=clip, short_side=short_side, crops=crops)
 
 
 def dense_train_indices(
@@ -242,27 +247,27 @@ def random_crop_box(
     return (height - side) // 2, (width - side) // 2, side, side
 
 
-def _train(example, rng, *, size, indices, short_side, scale, ratio, hflip, augment):
-    chosen = indices(len(example["video"]), rng)[0]
+def _train(example, rng, *, size, clip, short_side, scale, ratio, hflip, augment):
+    chosen = _train_indices(len(example["video"]), rng, **clip)[0]
     frames, rows = _read(example["video"], chosen, short_side)
     top, left, height, width = random_crop_box(*frames.shape[1:3], scale, ratio, rng)
     frames = frames[:, top : top + height, left : left + width]
-    clip = np.stack([resize(frame, size, size) for frame in frames])[rows]
+    pixels = np.stack([resize(frame, size, size) for frame in frames])[rows]
     if rng.random() < hflip:
-        clip = clip[:, :, ::-1]
+        pixels = pixels[:, :, ::-1]
     if augment is not None:
-        clip = augment(clip, rng)
-    return {**example, "video": np.ascontiguousarray(clip)}
+        pixels = augment(pixels, rng)
+    return {**example, "video": np.ascontiguousarray(pixels)}
 
 
-def _eval(example, *, size, indices, short_side):
-    frames, rows = _read(example["video"], indices(len(example["video"]))[0], short_side)
+def _eval(example, *, size, clip, short_side):
+    frames, rows = _read(example["video"], _eval_indices(len(example["video"]), **clip)[0], short_side)
     top, left = ((side - size) // 2 for side in frames.shape[1:3])
     return {**example, "video": frames[rows, top : top + size, left : left + size]}
 
 
-def _views(example, *, size, indices, short_side, crops):
-    chosen = indices(len(example["video"]))
+def _views(example, *, size, clip, short_side, crops):
+    chosen = _eval_indices(len(example["video"]), **clip)
     frames, rows = _read(example["video"], chosen.reshape(-1), short_side)
     height, width = frames.shape[1:3]
     tops = crop_offsets(height, size, crops if height > width else 1)
@@ -300,9 +305,13 @@ def _segments(num_frames: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     return bounds[:-1], bounds[1:]
 
 
-def _check_sampling(sampling: str) -> None:
+def _check(sampling: str, **counts: int) -> None:
     if sampling not in SAMPLINGS:
         raise UserError(f"sampling {sampling!r} is not known: use one of {', '.join(SAMPLINGS)}", 2)
+    for name, value in counts.items():
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+            what = "length (the frames of a clip)" if name == "length" else name
+            raise UserError(f"{what} must be a whole number of at least 1, not {value!r}", 2)
 
 
 def _check_short_side(short_side: int, size: int) -> None:

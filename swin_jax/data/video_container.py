@@ -146,7 +146,10 @@ def _check_whole(container, stream, file) -> None:
     if "mp4" in container.format.name.split(","):
         needed = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
     else:
-        needed = _declared_size(file[:_HEAD_BYTES] if isinstance(file, bytes) else _head(file))
+        head = file[:_HEAD_BYTES] if isinstance(file, bytes) else _head(file)
+        if head[8:16] == b"WEBPVP8X" and head[20] & 2:  # its flag of an animation
+            raise UnreadableError("an animated WebP, which FFmpeg does not decode: make it a GIF or a video")
+        needed = _declared_size(head)
     if container.size > 0 and needed > container.size:
         raise UnreadableError(f"truncated: {container.size} bytes of at least {needed}")
 

@@ -24,19 +24,21 @@ _SKIPS_UNREFERENCED = ("h264",)
 class Reader:
     """The frames of one video; opens its file when first used, and pickles without it."""
 
-    def __init__(self, file: str | os.PathLike | bytes, rotate: bool = True):
+    def __init__(self, file: str | os.PathLike | bytes, rotate: bool = True, variable_frame_rate: bool = True):
         """Makes a reader.
 
         Args:
           file: path of a video file, or its encoded bytes.
           rotate: turns frames as the file's rotation metadata say (phones store upright films lying), as OpenCV does.
+          variable_frame_rate: whether a file with one is read (exactly, by time stamps) or is an unreadable record:
+            clips count frames, so its motion changes speed.
         """
-        self._file, self._rotate = file, rotate
+        self._file, self._rotate, self._accepts_variable = file, rotate, variable_frame_rate
         self._container = None
         self._times = None  # of display of each frame
 
     def __reduce__(self):
-        return Reader, (self._file, self._rotate)
+        return Reader, (self._file, self._rotate, self._accepts_variable)
 
     def __enter__(self):
         return self
@@ -111,6 +113,10 @@ class Reader:
         times = self._decoded_times() if self._index is None else self._index.pts[self._index.frames]
         if not len(times):
             raise UnreadableError("the video has no frames")
+        if not self._accepts_variable and video_container.is_variable(times):
+            raise UnreadableError(
+                "has a variable frame rate; variable_frame_rate=True reads it exactly, by time stamps"
+            )
         self._times = times
 
     def _rewind(self) -> None:

@@ -4,9 +4,14 @@
     python -m swin_jax.data.video_scan --folder=data/hmdb51 --write_good=hmdb51_good.txt
 
 Every file is decoded from beginning to end: missing, cut off, empty, audio only, damaged, frames of changing size, a
-number of frames that differs from what the packets tell. A variable frame rate is named and counts as good, because
-frames are taken by number. Findings go line by line to a report beside the list (*.scan.jsonl); a second run takes from
-there what it already knows of unchanged files, so an interrupted scan goes on. Exit status 1 where any file will fail.
+number of frames that differs from what the packets tell. Files with a variable frame rate are named, too: training
+replaces them, because clips count frames and their motion changes speed; evaluation and prediction read them exactly,
+by time stamps, as training does with variable_frame_rate=true, and --variable_frame_rate takes them for good. Files of
+one frame only, such as pictures, are named and good.
+
+Findings go line by line to a report beside the list (*.scan.jsonl); a second run takes from there what it already knows
+of unchanged files, so an interrupted scan goes on. Exit status: 0 where all files are good, 1 where training would
+replace any or where the scan failed, 2 for a wrong flag, 130 after an interruption.
 """
 
 import argparse
@@ -21,10 +26,10 @@ from typing import Any
 import tqdm
 
 from swin_jax.data.video_decode import Reader
-from swin_jax.data.video_sources import VideoFileSource, video_folder, video_list
+from swin_jax.data.video_sources import VideoFileSource, flat_video_folder, video_folder, video_list
 from swin_jax.errors import UnreadableError, UserError
 
-_SHOWN = 20  # failing files that the summary names; the report has all
+_SHOWN = 20  # files of a kind that the summary names; the report has all
 _BATCH = 256  # files that are handed to the threads together
 
 
@@ -67,50 +72,75 @@ def scan(source: VideoFileSource, report: str, quick: bool = False, num_threads:
     try:
         known = {finding["path"]: finding for finding in _known(report, quick)}
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{report} is not the report of a scan: remove it, or give --report=FILE") from error
+        raise UserError(f"{report} is not the report of a scan: give another --report=FILE", 2) from error
     known = {path: known[path] for path in dict.fromkeys(paths) if path in known}
     todo = [path for path in dict.fromkeys(paths) if path not in known]
     try:
         with open(report, "a", encoding="utf-8") as file, ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
-            for finding in _with_bar(_check_all(pool, todo, quick), list(known.values()), len(todo)):
-                known[finding["path"]] = finding
-                file.write(json.dumps(finding) + "\n")
-                file.flush()
+            try:
+                for finding in _with_bar(_check_all(pool, todo, quick), list(known.values()), len(todo)):
+                    known[finding["path"]] = finding
+                    file.write(json.dumps(finding) + "\n")
+                    file.flush()
+            finally:
+                pool.shutdown(cancel_futures=True)  # an interruption waits for the files at hand only
     except OSError as error:
-        raise UserError(f"cannot write the report {report} ({error.strerror}): give --report=FILE") from error
+        raise UserError(f"cannot write the report {report} ({error.strerror}): give another --report=FILE") from error
     return [known[path] for path in paths]
 
 
-def summary(findings: list[dict[str, Any]], report: str) -> str:
-    """What was found, for people."""
+def will_be_replaced(finding: dict[str, Any], variable_frame_rate: bool = False) -> bool:
+    """Whether training replaces the file of a finding; `variable_frame_rate` as for `video_sources.video_list`."""
+    return bool(finding["problem"]) or (finding["variable_frame_rate"] and not variable_frame_rate)
+
+
+def summary(findings: list[dict[str, Any]], report: str, variable_frame_rate: bool = False) -> str:
+    """What was found, for people; see will_be_replaced."""
     failing = [finding for finding in findings if finding["problem"]]
-    variable = sum(finding["variable_frame_rate"] for finding in findings)
-    lines = [f"{finding['path']}: {finding['problem']}" for finding in failing[:_SHOWN]]
-    if len(failing) > _SHOWN:
-        lines.append(f"... and {len(failing) - _SHOWN} more, see {report}")
+    whole = [finding for finding in findings if not finding["problem"]]
+    variable = [finding for finding in whole if finding["variable_frame_rate"]]
+    single = [finding for finding in whole if finding["frames"] == 1]
+    uneven = f"variable frame rate, {'read by time stamps' if variable_frame_rate else 'which training replaces'}"
+    lines = []
+    for found, what in ((failing, ""), (variable, uneven), (single, "one frame only")):
+        lines += [f"{finding['path']}: {what or finding['problem']}" for finding in found[:_SHOWN]]
+        if len(found) > _SHOWN:
+            lines.append(f"... and {len(found) - _SHOWN} more, see {report}")
     kinds = collections.Counter(finding["problem"].split(":")[0] for finding in failing)
+    kinds += collections.Counter({uneven: len(variable), "one frame only": len(single)})
     lines += [f"{count:8} {kind}" for kind, count in kinds.most_common()]
-    lines.append(
-        f"{len(findings)} records: {len(findings) - len(failing)} good, {len(failing)} will fail, "
-        f"{variable} have a variable frame rate"
-    )
+    replaced = sum(will_be_replaced(finding, variable_frame_rate) for finding in findings)
+    lines.append(f"{len(findings)} records: {len(findings) - replaced} good, {replaced} to be replaced in training")
     return "\n".join(lines)
 
 
-def write_good(source: VideoFileSource, findings: list[dict[str, Any]], path: str) -> None:
-    """Writes an annotation list of the good files, as JSON where `path` ends in .json; UserError where it cannot."""
-    good = [index for index, finding in enumerate(findings) if not finding["problem"]]
+def write_good(source: VideoFileSource, findings: list[dict[str, Any]], path: str, variable_frame_rate: bool) -> None:
+    """Writes an annotation list of the files that are not replaced, as JSON where `path` ends in .json."""
+    good = [index for index, finding in enumerate(findings) if not will_be_replaced(finding, variable_frame_rate)]
     if path.endswith(".json"):
         entries = [{"filename": source.paths[index], "label": [source.labels[index]]} for index in good]
         text = json.dumps(entries, indent=0)
     else:
-        spaced = next((source.paths[index] for index in good if len(source.paths[index].split()) > 1), None)
-        if spaced:
-            raise UserError(f"{spaced!r} has spaces, which a text list cannot hold: give --write_good=FILE.json", 2)
         text = "".join(f"{source.paths[index]} {source.labels[index]}\n" for index in good)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _check_write_good(source: VideoFileSource, path: str, others: tuple[str, ...]) -> None:
+    """Raises UserError where no list of a source can be written to `path`, before hours have gone into a scan."""
+    if not source.class_names:
+        raise UserError("--write_good writes a list with labels; the folder has no class folders that tell them", 2)
+    if os.path.realpath(path) in map(os.path.realpath, others):
+        raise UserError(f"--write_good={path} is the list or the report itself: give another file", 2)
+    spaced = next((name for name in source.paths if len(name.split()) > 1), None)
+    if spaced and not path.endswith(".json"):
+        raise UserError(f"{spaced!r} has spaces, which a text list cannot hold: give --write_good=FILE.json", 2)
     try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+        existed = os.path.lexists(path)
+        with open(path, "a", encoding="utf-8"):
+            pass
+        if not existed:
+            os.remove(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
@@ -120,27 +150,49 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--annotations", help="annotation list, text or .json")
-    where.add_argument("--folder", help="folder with one sub-folder for each class")
+    where.add_argument("--folder", help="folder with one sub-folder for each class, or of videos without classes")
     parser.add_argument("--data_prefix", default="", help="folder in front of the paths of --annotations")
     parser.add_argument("--report", help="JSON lines of findings (default: beside the list or folder)")
-    parser.add_argument("--write_good", metavar="FILE", help="writes a list without the files that will fail")
+    parser.add_argument("--write_good", metavar="FILE", help="writes a list without the files that are replaced")
+    parser.add_argument("--variable_frame_rate", action="store_true", help="files with one are good")
     parser.add_argument("--quick", action="store_true", help="reads packets only; misses damaged pictures")
-    parser.add_argument("--num_threads", type=int, default=0, help="decoding threads (default: one a core)")
+    parser.add_argument("--num_threads", type=int, default=os.cpu_count(), help="for decoding (default: one a core)")
     flags = parser.parse_args(arguments)
+    variable = flags.variable_frame_rate
     try:
-        source = video_folder(flags.folder) if flags.folder else video_list(flags.annotations, flags.data_prefix)
-        report = flags.report or f"{(flags.folder or flags.annotations).rstrip('/')}.scan.jsonl"
-        findings = scan(source, report, flags.quick, flags.num_threads)
-        print(summary(findings, report))
+        source = _source(flags)
+        report = flags.report or f"{os.path.expanduser(flags.folder or flags.annotations).rstrip('/')}.scan.jsonl"
         if flags.write_good:
-            write_good(source, findings, flags.write_good)
+            _check_write_good(source, flags.write_good, (flags.annotations or report, report))
+        findings = scan(source, report, flags.quick, flags.num_threads)
+        print(summary(findings, report, variable))
+        if flags.write_good:
+            write_good(source, findings, flags.write_good, variable)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("\ninterrupted: run the command again to go on", file=sys.stderr)
         return 130
-    return int(any(finding["problem"] for finding in findings))
+    return int(any(will_be_replaced(finding, variable) for finding in findings))
+
+
+def _source(flags: argparse.Namespace) -> VideoFileSource:
+    """What the command line asks to be scanned."""
+    if flags.num_threads < 1:
+        raise UserError(f"--num_threads={flags.num_threads} must be at least 1", 2)
+    if not flags.annotations and not flags.folder:
+        raise UserError("--annotations= or --folder= is empty; give it a file or a folder", 2)
+    if flags.annotations:
+        return video_list(flags.annotations, flags.data_prefix)
+    if flags.data_prefix:
+        raise UserError("--data_prefix goes with --annotations; a --folder tells its own paths", 2)
+    folder = os.path.expanduser(flags.folder)
+    if os.path.isfile(folder):
+        raise UserError(f"--folder={flags.folder} is a file; a list is given as --annotations={flags.folder}", 2)
+    if os.path.isdir(folder) and not any(entry.is_dir() and entry.name[0] != "." for entry in os.scandir(folder)):
+        return flat_video_folder(folder)
+    return video_folder(folder)
 
 
 def _check_all(pool: ThreadPoolExecutor, paths: list[str], quick: bool) -> Iterator[dict[str, Any]]:

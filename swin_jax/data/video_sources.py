@@ -8,14 +8,16 @@ whether the files can be decoded shows when they are read (data/video_scan.py te
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from swin_jax.data.video_decode import Reader
 from swin_jax.data.video_tfds import tfds_video as tfds_video
-from swin_jax.errors import UnreadableError, UserError
+from swin_jax.errors import UserError
 
 _SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .flv .wmv .mpg .mpeg .ts .3gp .ogv .gif"
 VIDEO_SUFFIXES = tuple(_SUFFIXES.split())
+MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,22 +29,20 @@ class VideoFileSource:
       paths: relative to root, one for a record.
       labels: one for a record.
       class_names: in label order.
-      variable_frame_rate: if False, a file with one is an unreadable record.
+      variable_frame_rate: if False, a file with one is an unreadable record, see Reader.
     """
 
     root: str
     paths: tuple[str, ...]
     labels: tuple[int, ...]
     class_names: tuple[str, ...]
-    variable_frame_rate: bool = True
+    variable_frame_rate: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        reader = Reader(self.record_name(index))
-        if not self.variable_frame_rate and reader.variable_frame_rate:
-            raise UnreadableError("has a variable frame rate")
+        reader = Reader(self.record_name(index), variable_frame_rate=self.variable_frame_rate)
         return {"video": reader, "label": self.labels[index]}
 
     def record_name(self, index: int) -> str:
@@ -54,7 +54,7 @@ def video_list(
     data_prefix: str = "",
     class_names: str = "",
     num_classes: int = 0,
-    variable_frame_rate: bool = True,
+    variable_frame_rate: bool = False,
 ) -> VideoFileSource:
     """Videos of an annotation list.
 
@@ -64,32 +64,45 @@ def video_list(
       data_prefix: folder in front of every path.
       class_names: a text file with one name on each line, in label order; by default the names are the numbers.
       num_classes: how many there are, for a list in which the last ones do not occur; 0 counts them.
-      variable_frame_rate: whether files with a variable frame rate are read (by frame number) or count as unreadable.
+      variable_frame_rate: whether a file with one is read, exactly, by time stamps (as evaluation does), or is an
+        unreadable record, which training names, replaces and counts.
 
     Returns:
-      The source. Raises UserError, naming file and line, where the list is missing, empty or malformed.
+      The source. Raises UserError, naming file and line, where the list is missing, empty or malformed, or where a
+      label is not below `num_classes` or the number of names; without either one above MAX_LABEL is refused.
     """
     if not annotation:
-        raise UserError("a video list needs its path: give --config.annotation=FILE (lines of `path.mp4 label`)", 2)
+        raise UserError(
+            "a list of videos is missing: give --config.train_list=FILE and --config.val_list=FILE (lines of "
+            "`path.mp4 label`)",
+            2,
+        )
     text, data_prefix = _read(annotation), os.path.expanduser(data_prefix)
     if data_prefix and not os.path.isdir(data_prefix):
         raise UserError(f"there is no folder {data_prefix}, which should hold the videos of {annotation}")
+    names = tuple(line.strip() for line in _read(class_names).splitlines() if line.strip()) if class_names else ()
+    if num_classes and class_names and len(names) != num_classes:
+        raise UserError(f"{class_names} has {len(names)} names, num_classes is {num_classes}", 2)
+    limit, why = MAX_LABEL + 1, f"without num_classes the largest is {MAX_LABEL}"
+    if num_classes or class_names:
+        limit = num_classes or len(names)
+        why = f"num_classes is {num_classes}" if num_classes else f"{class_names} has {len(names)} names"
+    if limit > MAX_LABEL + 1:
+        raise UserError(f"{why}, more than {MAX_LABEL + 1}", 2)
     records = _read_json(annotation, text) if annotation.endswith(".json") else _read_lines(annotation, text)
-    if not records:
+    paths, labels = [], []
+    for place, path, label in records:
+        if label >= limit:
+            raise UserError(f"{place}: label {_short(label)} is out of range, {why}", 2)
+        paths.append(path)
+        labels.append(label)
+    if not paths:
         raise UserError(f"{annotation} names no videos")
-    needed = max(label for _, label in records) + 1
-    if class_names:
-        names = tuple(line.strip() for line in _read(class_names).splitlines() if line.strip())
-    else:
-        names = tuple(str(label) for label in range(max(needed, num_classes)))
-    if len(names) < needed or num_classes and len(names) != num_classes:
-        expected = f"num_classes is {num_classes}" if num_classes else f"there are {len(names)} class names"
-        raise UserError(f"{annotation} has labels up to {needed - 1}, and {expected}", 2)
-    paths, labels = zip(*records)
-    return VideoFileSource(data_prefix, paths, labels, names, variable_frame_rate)
+    names = names or tuple(map(str, range(num_classes or max(labels) + 1)))
+    return VideoFileSource(data_prefix, tuple(paths), tuple(labels), names, variable_frame_rate)
 
 
-def video_folder(root: str | None, split: str | None = None, variable_frame_rate: bool = True) -> VideoFileSource:
+def video_folder(root: str | None, split: str | None = None, variable_frame_rate: bool = False) -> VideoFileSource:
     """Videos in one sub-folder for each class, at any depth, classes and files in sorted order.
 
     Args:
@@ -102,9 +115,10 @@ def video_folder(root: str | None, split: str | None = None, variable_frame_rate
     """
     if not root:
         raise UserError("a video folder needs its path: give --config.data_dir=DIR", 2)
-    folder = os.path.join(root, split) if split else root
+    folder = os.path.join(os.path.expanduser(root), split or "").rstrip("/") or "/"
     if not os.path.isdir(folder):
-        raise UserError(f"there is no folder {folder}; videos lie in {folder}/CLASS/*.mp4")
+        what = "is a file" if os.path.isfile(folder) else "does not exist"
+        raise UserError(f"the folder {folder} {what}; videos lie in {folder}/CLASS/*.mp4")
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise UserError(f"{folder} has no class folders; it must hold one sub-folder of videos for each class")
@@ -130,44 +144,58 @@ def flat_video_folder(root: str) -> VideoFileSource:
     """
     root = os.path.expanduser(root)
     if os.path.isfile(root):
-        return VideoFileSource(os.path.dirname(root), (os.path.basename(root),), (0,), ())
+        return VideoFileSource(os.path.dirname(root), (os.path.basename(root),), (0,), (), variable_frame_rate=True)
     if not os.path.isdir(root):
         raise UserError(f"there is no folder or file {root}")
     paths = _video_paths(root)
     if not paths:
         raise UserError(f"no videos in {root} (looked for {_SUFFIXES})")
-    return VideoFileSource(root, tuple(paths), (0,) * len(paths), ())
+    return VideoFileSource(root, tuple(paths), (0,) * len(paths), (), variable_frame_rate=True)
 
 
 def _read(path: str) -> str:
     try:
-        with open(os.path.expanduser(path), encoding="utf-8") as file:
+        with open(os.path.expanduser(path), encoding="utf-8-sig") as file:  # some editors begin a file with a BOM
             return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: it is not UTF-8 text") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _read_lines(annotation: str, text: str) -> list[tuple[str, int]]:
-    records = []
-    for number, line in enumerate(text.splitlines(), 1):
+def _read_lines(annotation: str, text: str) -> Iterator[tuple[str, str, int]]:
+    """(file:line, path, label) of every line that is not empty."""
+    for number, line in enumerate(text.split("\n"), 1):
         fields = line.split()
         if not fields:
             continue
         if len(fields) != 2 or not fields[1].isdecimal():
             hint = "; paths with spaces need a .json list" if len(fields) > 2 else ""
-            raise UserError(f"{annotation}:{number}: write `path label`, label a number from 0, not {line!r}{hint}")
-        records.append((fields[0], int(fields[1])))
-    return records
+            shown = _short(repr(line))
+            raise UserError(f"{annotation}:{number}: write `path label`, label a number from 0, not {shown}{hint}")
+        yield f"{annotation}:{number}", fields[0], _number(fields[1])
 
 
-def _read_json(annotation: str, text: str) -> list[tuple[str, int]]:
+def _read_json(annotation: str, text: str) -> Iterator[tuple[str, str, int]]:
+    """(file: entry number, path, label) of every entry; entries count from 1."""
     try:
-        entries = json.loads(text)
+        entries = json.loads(text, parse_int=_number)
     except json.JSONDecodeError as error:
         raise UserError(f"{annotation}:{error.lineno}: not JSON: {error.msg}") from error
     if not isinstance(entries, list):
         raise UserError(f'{annotation}: must be a list of {{"filename": ..., "label": ...}}')
-    return [_json_record(annotation, number, entry) for number, entry in enumerate(entries)]
+    for number, entry in enumerate(entries, 1):
+        yield f"{annotation}: entry {number}", *_json_record(annotation, number, entry)
+
+
+def _number(digits: str) -> int:
+    """Python refuses to read more than 4300 digits; no label has so many that the first ones would not tell."""
+    return int(digits[:100])
+
+
+def _short(text: Any) -> str:
+    text = str(text)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _json_record(annotation: str, number: int, entry: Any) -> tuple[str, int]:

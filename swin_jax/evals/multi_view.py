@@ -7,6 +7,7 @@ mmaction2's test of `Recognizer3D` with `average_clips='prob'`.
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import pathlib
 from collections.abc import Callable, Iterator
@@ -176,11 +177,12 @@ class _Cache:
         return probabilities, label
 
 
-def _text_of(transform: Callable) -> str:
-    """A function and its bound arguments, without the address that `repr` shows."""
-    if isinstance(transform, functools.partial):
-        return f"{_text_of(transform.func)} {transform.args} {sorted(transform.keywords.items())}"
-    return f"{transform.__module__}.{transform.__qualname__}"
+def _text_of(value: Any) -> str:
+    """A function and its bound arguments, functions among them, without the addresses that `repr` shows."""
+    if isinstance(value, functools.partial):
+        bound = [_text_of(x) for x in value.args] + [f"{k}={_text_of(x)}" for k, x in sorted(value.keywords.items())]
+        return f"{_text_of(value.func)}({', '.join(bound)})"
+    return f"{value.__module__}.{value.__qualname__}" if inspect.isroutine(value) else repr(value)
 
 
 def _real(probabilities, label, weight) -> tuple[np.ndarray, np.ndarray]:

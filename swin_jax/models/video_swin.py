@@ -108,12 +108,12 @@ class VideoSwin(nn.Module):
 
     def features(self, video: jax.Array, train: bool = False) -> list[jax.Array]:
         """Per-stage maps of the backbone before merging, un-normed: (B, T', H', W', C * 2^i) for stage i."""
-        _check_video(video)
+        _check_video(video, self.backbone.in_channels)
         return self.backbone.features(video, train)
 
     def encode(self, video: jax.Array, train: bool = False) -> jax.Array:
         """The last map after the final norm, (B, T', H', W', C * 2^(stages - 1)); arguments as `__call__`."""
-        _check_video(video)
+        _check_video(video, self.backbone.in_channels)
         x = self.backbone.encode(video, train)
         return self.temporal(x) if self.temporal_layers else x
 
@@ -158,7 +158,7 @@ class VideoSwin(nn.Module):
         return total + self.temporal_layers * layer + dims[-1] * self.num_classes
 
 
-def _check_video(video: jax.Array) -> None:
+def _check_video(video: jax.Array, channels: int) -> None:
     if not jnp.issubdtype(video.dtype, jnp.floating):
         raise TypeError(f"videos are {video.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
     if video.ndim != 5:
@@ -166,6 +166,10 @@ def _check_video(video: jax.Array) -> None:
         raise ValueError(f"videos are (batch, frames, height, width, channels), not {video.shape}{hint}")
     if 0 in video.shape[1:]:
         raise ValueError(f"a video of shape {video.shape} has no frames or no pixels")
+    if video.shape[-1] != channels:
+        first = next((axis for axis in (1, 2) if video.shape[axis] == channels), None)
+        hint = "" if first is None else f": channels first? jnp.moveaxis(video, {first}, -1) puts them last"
+        raise ValueError(f"videos are (batch, frames, height, width, {channels}), not {video.shape}{hint}")
 
 
 def _attention_macs(grid: tuple[int, ...], window: tuple[int, ...], dim: int) -> int:

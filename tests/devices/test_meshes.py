@@ -23,6 +23,8 @@ MODES = {
     "data x tensor": ((4, 1, 2), ""),
     "data x fsdp x tensor": ((2, 2, 2), ""),
     "zero-1 x fsdp x tensor": ((2, 2, 2), "data"),
+    "zero-1 in groups": ((2, 4, 1), "fsdp"),
+    "zero-1 in groups x tensor": ((2, 2, 2), "fsdp"),
 }
 BATCH, STEPS = 16, 4
 

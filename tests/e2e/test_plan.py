@@ -1,10 +1,15 @@
 """What a plan compiles is what the launcher would run, and the plans themselves where the TPU compiler is installed."""
 
+import importlib.util
+import json
 import pathlib
+import time
 
 import pytest
+from PIL import Image
 
 from swin_jax import config as configs
+from swin_jax import plan_report, plan_search
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 EXPERIMENTS = [path for path in sorted(FOLDER.glob("*.py")) if "def get_config(" in path.read_text()]
@@ -19,3 +24,107 @@ def test_a_task_knows_the_shapes_of_its_batches(path):
     batches.close()
     assert {key: found[key] for key in promised} == {key: (x.shape, x.dtype) for key, x in promised.items()}
     assert not found.keys() - promised.keys() - {"bad", "truncated", "label", "weight"}
+
+
+@pytest.fixture
+def plan(launch, tmp_path, monkeypatch):
+    """Plans in this process: plan(config, topology, *flags) -> (exit status, stdout, stderr)."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return lambda config, text, *flags: launch(config, tmp_path / "plan", f"--plan={text}", *flags)
+
+
+FAKE = "experiments/swin_in1k.py:fake"
+
+
+def test_a_plan_says_what_the_compiler_found_and_is_kept(plan, tmp_path):
+    status, out, err = plan(FAKE, "v5e:2x4")
+    assert status == 0, err
+    told = {line[:12].strip(): line[12:] for line in out.splitlines() if line[:12].strip()}
+    assert told["topology"].startswith("v5e:2x4: 8 chips, mesh data 8 x fsdp 1 x tensor 1")
+    assert "of 15.75 GiB per chip" in told["memory"] and told["memory"].endswith(": fits")
+    assert "all-reduce" in told["collectives"] and "over data" in told["collectives"]
+    assert ", compiled in " in told["time"]
+    facts = json.loads((tmp_path / "plan/plan.json").read_text())
+    assert facts["memory"]["fits"] and 0 < facts["memory"]["peak"] < facts["memory"]["hbm"]
+    assert Image.open(tmp_path / "plan/plan.png").size[0] > 500
+
+    began = time.monotonic()
+    status, again, _ = plan(FAKE, "v5e:2x4")
+    assert status == 0 and time.monotonic() - began < 30 and "kept from an earlier plan" in again
+    assert [x for x in again.splitlines() if not x.startswith("time ")] == [
+        x for x in out.splitlines() if not x.startswith("time ")
+    ]
+
+
+def test_zero_1_scatters_gradients_and_splits_the_optimizer(plan, tmp_path):
+    model = ("--config.task.model.embed_dim=64", "--config.batch_size=8")
+    found = {}
+    for name, flags in {"data": (), "zero1": ("--config.partition.opt_axis=data",)}.items():
+        status, _, err = plan(FAKE, "v5e:2x4", *model, *flags)
+        assert status == 0, err
+        found[name] = json.loads((tmp_path / "plan/plan.json").read_text())
+    plain, split = (
+        {row["kind"]: row["bytes"] for row in plan_report.collective_rows(x["collectives"])} for x in found.values()
+    )
+    assert "reduce-scatter" in split and "all-gather" in split and not {"reduce-scatter", "all-gather"} & plain.keys()
+    assert split.get("all-reduce", 0) < plain["all-reduce"] / 4
+    before, after = (x["state_bytes"]["opt_state"] for x in found.values())
+    assert after < 0.3 * before  # all but what is too small to be split
+    assert found["zero1"]["state_bytes"]["params"] == found["data"]["state_bytes"]["params"]
+
+
+def test_slices_are_joined_along_data(plan):
+    status, out, err = plan(FAKE, "v5e:2x2,slices=2", "--config.mesh.fsdp=2", "--plan_effort=quick")
+    assert status == 0, err
+    assert "2 slices: 8 chips, mesh data 4 x fsdp 2 x tensor 1" in out
+
+
+def test_what_cannot_fit_names_the_largest_tensors_and_the_knobs(plan):
+    status, out, err = plan(FAKE, "v5e:2x2", "--config.task.model.embed_dim=4096", "--plan_effort=quick")
+    assert status == 1, err
+    assert "a chip has 15.75 GiB: DOES NOT FIT" in out
+    largest = out[out.index("largest") : out.index("try ")]
+    assert (
+        len(largest.splitlines()) >= 3 and "1.00 GiB  float32[8192,32768]  params/layers_1/blocks_0/mlp/fc" in largest
+    )
+    for knob in ("mesh.fsdp=4", "partition.opt_axis=data", "task.model.remat=full", "task.accumulate=2"):
+        assert f"--config.{knob}  " in out, out
+
+
+@pytest.mark.parametrize(
+    "text, flags, expected",
+    [
+        ("v9:2x2", (), "chip 'v9' is unknown; known are v4, v5e, v5p, v6e"),
+        ("v5e:3x3", (), "there is no v5e slice of 3x3; there are 1x1, 2x2, 2x4"),
+        ("v5e", (), "a topology is written like v5e:4x4 or v5p:4x4x4,slices=2, not 'v5e'"),
+        ("config", (), "the config names no topology; give one"),
+        ("v5e:2x4", ("--config.mesh.data=3",), "data=3, fsdp=1, tensor=1 does not fit 8 devices: 3 x 1 x 1 = 3"),
+        ("v5e:2x2,slices=2", ("--config.mesh.data=1", "--config.mesh.fsdp=8"), "data=1 is not a multiple of the 2"),
+        ("v5e:2x4", ("--config.batch_size=12",), "batch_size is 12, which is not a multiple of the 8 batch shards"),
+        ("h100:8", (), "h100:8 cannot be compiled for here"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_compiled(plan, text, flags, expected):
+    status, out, err = plan(FAKE, text, *flags)
+    assert status == 2 and expected in err and "compiling" not in err, err
+    assert len(err.strip().splitlines()) == 1 and not out
+
+
+def test_a_missing_compiler_names_the_line_that_installs_it(plan, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "libtpu" else find(name, *rest)
+    )
+    status, _, err = plan(FAKE, "v5e:2x4")
+    assert status == 1 and "pip install -e '.[tpu]'" in err
+
+
+def test_auto_finds_a_layout_that_fits_and_gives_its_flags(plan, monkeypatch):
+    search = plan_search.search
+    monkeypatch.setattr(plan_search, "search", lambda *arguments: search(*arguments, compiles=2))
+    status, out, err = plan(FAKE, "auto:v5e:2x4", "--plan_effort=quick")
+    assert status == 0, err
+    assert "plan 2 of at most 2: --config.mesh.data=-1" in err
+    (flags,) = [line.split()[1:] for line in out.splitlines() if line.startswith("flags ")]
+    status, again, _ = plan(FAKE, "v5e:2x4", "--plan_effort=quick", *flags)
+    assert status == 0 and "kept from an earlier plan" in again

@@ -6,7 +6,6 @@ import pathlib
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -110,32 +109,6 @@ def test_other_meshes_go_on_with_the_same_losses(tmp_path):
         ours, theirs = losses(moves), losses(stays)
         after = range(step + 1, step + 11)
         np.testing.assert_allclose([ours[s] for s in after], [theirs[s] for s in after], rtol=1e-5)
-
-
-def test_two_processes_train_and_evaluate_as_one(tmp_path):
-    flags = ("--config.total_steps=6", "--config.evals.test.every=3")
-    done = run(tmp_path / "one", *flags, devices=4)
-    assert done.returncode == 0, done.stderr
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    cluster = environment(2) | {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    processes = [
-        subprocess.Popen(
-            command(tmp_path / "two", *flags),
-            env=cluster | {"JAX_PROCESS_ID": str(i)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
-    ours, theirs = metrics(tmp_path / "two"), metrics(tmp_path / "one")
-    assert [line.keys() for line in ours] == [line.keys() for line in theirs]
-    for mine, other in zip(ours, theirs):
-        for key in mine:
-            np.testing.assert_allclose(mine[key], other[key], rtol=1e-5, err_msg=key)
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(uninterrupted, tmp_path):

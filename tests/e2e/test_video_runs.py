@@ -13,9 +13,8 @@ from tests.unit import video_files
 
 CONFIG = "experiments/video_swin_k400.py:folder"
 TINY = ("--config.task.model.embed_dim=16", "--config.task.model.depths=(1,1)", "--config.task.model.num_heads=(1,2)",
-        "--config.task.model.window_size=(2,4,4)", "--config.task.model.image_size=(4,32,32)",
-        "--config.task.model.dtype=float32", "--config.task.image_size=(4,32,32)",
-        "--config.frames=4", "--config.size=32", "--config.short_side=36", "--config.accumulate=1",
+        "--config.task.model.window_size=(2,4,4)", "--config.task.model.dtype=float32",
+        "--config.frames=5", "--config.size=32", "--config.short_side=36", "--config.accumulate=1",
         "--config.batch_size=8", "--config.num_train=8", "--config.epochs=2", "--config.num_classes=2",
         "--config.data.num_workers=0", "--config.evals.val.run.data.num_workers=0",
         "--config.evals.test.run.data.num_workers=0", "--config.evals.val.run.data.batch_size=8",
@@ -24,7 +23,8 @@ TINY = ("--config.task.model.embed_dim=16", "--config.task.model.depths=(1,1)", 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes of four videos each, one of them without pictures and one cut off; two videos each for the test."""
+    """Two classes of four videos each, one of them without pictures, one cut off, one of variable frame rate; two
+    videos each for the test, one of them of variable frame rate."""
     root = tmp_path_factory.mktemp("videos")
     for split, count in (("train", 4), ("val", 2)):
         for seed, kind in enumerate(("jump", "sit")):
@@ -32,6 +32,8 @@ def folder(tmp_path_factory):
             for i in range(count):
                 video_files.make(root / split / kind / f"{i}.mp4", count=6 if i == 0 else 20, seed=10 * seed + i)
     video_files.make_audio(root / "train" / "sit" / "1.mp4")
+    for path in (root / "train" / "jump" / "3.mp4", root / "val" / "jump" / "1.mp4"):
+        video_files.make(path, 4, times=[0, 20, 100, 110])
     path = root / "train" / "jump" / "2.mp4"
     path.write_bytes(path.read_bytes()[:-400])
     return root
@@ -47,14 +49,14 @@ def trained(folder, tmp_path_factory):
 
 def test_damaged_videos_are_replaced_and_counted(trained):
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    assert [line["data/bad_records"] for line in lines if "train/loss" in line] == [2, 4]
+    assert [line["data/bad_records"] for line in lines if "train/loss" in line] == [3, 6]
     assert any("eval/test/top1" in line for line in lines) and any("eval/val/top1" in line for line in lines)
 
 
 def test_too_many_damaged_videos_end_the_run(folder, tmp_path, launch):
     flags = (f"--config.data_dir={folder}", *TINY, "--config.max_bad_records=1")
     status, _, err = launch(CONFIG, tmp_path, *flags)
-    assert status == 1 and "2 records could not be read and were replaced, more than max_bad_records=1" in err
+    assert status == 1 and "3 records could not be read and were replaced, more than max_bad_records=1" in err
 
 
 def test_a_damaged_video_in_a_test_is_named(folder, trained, launch):
@@ -71,10 +73,10 @@ def test_a_damaged_video_in_a_test_is_named(folder, trained, launch):
 
 def test_prediction_of_a_folder_and_of_one_file(folder, trained, launch):
     status, out, err = launch(CONFIG, trained, *TINY, f"--predict={folder / 'train'}")
-    assert status == 0 and "6 videos" in out, err
+    assert status == 0 and "6 videos" in out and out.endswith("2 of 8 left out: they cannot be read\n"), err
     assert "left out, cannot be read" in err and "sit/1.mp4" in err and "jump/2.mp4" in err
     rows = {
-        pathlib.Path(row["image"]).relative_to(folder): row for row in csv.DictReader(open(trained / "predictions.csv"))
+        pathlib.Path(row["file"]).relative_to(folder): row for row in csv.DictReader(open(trained / "predictions.csv"))
     }
     assert len(rows) == 6 and {row["class_1"] for row in rows.values()} <= {"jump", "sit"}
     with Image.open(trained / "predictions.png") as sheet:
@@ -87,6 +89,14 @@ def test_prediction_of_a_folder_and_of_one_file(folder, trained, launch):
     np.testing.assert_allclose(float(row["probability_1"]), float(expected["probability_1"]), atol=1e-5)
 
 
+def test_a_picture_is_predicted_and_told(trained, tmp_path, launch):
+    Image.new("RGB", (64, 48)).save(tmp_path / "still.jpg")
+    status, out, err = launch(CONFIG, trained, *TINY, f"--predict={tmp_path / 'still.jpg'}")
+    assert status == 0 and "1 videos" in out and "one frame only, which the whole clip repeats" in err, err
+    (row,) = csv.DictReader(open(trained / "predictions.csv"))
+    assert row["file"].endswith("still.jpg")
+
+
 @pytest.mark.parametrize(
     "flags, status, says",
     [
@@ -94,9 +104,34 @@ def test_prediction_of_a_folder_and_of_one_file(folder, trained, launch):
         (("--config.num_classes=5",), 2, "the data set has 2 classes, the config 5"),
         (("--config.init_from.required=true",), 2, "starts from weights"),
         (("--config.short_side=16",), 2, "short"),
+        (("--config.frames=0",), 2, "makes no task: a video of shape (1, 0, 32, 32, 3) has no frames"),
+        (("--config.stride=0",), 2, "stride must be a whole number of at least 1, not 0"),
     ],
 )
 def test_one_line_says_what_to_do(flags, status, says, folder, tmp_path, launch):
     found, _, err = launch(CONFIG, tmp_path, f"--config.data_dir={folder}", *TINY, *flags)
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
+    assert found == status and len(errors) == 1 and says in errors[0], err
+
+
+@pytest.mark.parametrize(
+    "flags, lines, status, says",
+    [
+        ((), None, 2, "give --config.train_list=FILE and --config.val_list=FILE"),
+        (
+            ("train_list", "val_list"),
+            "jump/0.mp4 0\nsit/0.mp4 3000000000\n",
+            2,
+            "list.txt:2: label 3000000000 is out of",
+        ),
+        (("train_list", "val_list"), "jump/0.mp4 0\nsit 0.mp4 1\n", 1, "list.txt:2: write `path label`"),
+        (("train_list",), "jump/0.mp4 0\n" * 7 + "sit/0.mp4 1\n", 2, "--config.val_list=FILE"),
+    ],
+)
+def test_a_bad_list_is_named_in_one_line(flags, lines, status, says, folder, tmp_path, launch):
+    path = tmp_path / "list.txt"
+    path.write_text(lines or "")
+    flags = [f"--config.{flag}={path}" for flag in flags]
+    found, _, err = launch(CONFIG.removesuffix(":folder"), tmp_path / "run", *TINY, *flags)
     errors = [line for line in err.splitlines() if line.startswith("error:")]
     assert found == status and len(errors) == 1 and says in errors[0], err

@@ -224,6 +224,28 @@ def test_a_fused_all_reduce_of_which_a_part_is_kept_is_a_reduce_scatter():
     assert (found.kind, found.bytes, found.axes, found.name) == ("reduce-scatter", 8 * MIB, ("data",), "fusion")
 
 
+def test_several_arrays_of_which_parts_are_kept_are_one_reduce_scatter():
+    whole, part = "bf16[4096,1024]{1,0:T(8,128)(2,1)}", "bf16[512,1024]{1,0:T(8,128)(2,1)}"
+    rows = SCATTER.strip().splitlines()
+    last = rows[-2].replace("ROOT ", "").replace("%all-reduce.9", "%first")
+    second = last.replace("%dynamic-slice.20", "%dynamic-slice.21").replace("%first", "%second")
+    rows[2:3] = [
+        rows[2].replace(whole, f"({whole}, {whole})", 1).replace("(%input)", "(%input, %input)"),
+        f"  %first = {whole} get-tuple-element(%all-reduce.9), index=0",
+        f"  %second = {whole} get-tuple-element(%all-reduce.9), index=1",
+    ]
+    rows[-2:-1] = [last, second, f"  ROOT %tuple = ({part}, {part}) tuple(%dynamic-slice.20, %dynamic-slice.21)"]
+    lines = (
+        f"%g = {whole} parameter(0)",
+        f"ROOT %fusion = ({part}, {part}) fusion(%g), kind=kCustom, calls=%all-reduce-scatter",
+    )
+    (found,) = hlo.collectives(entry(*lines, before="\n".join(rows) + "\n\n"), {"data": 8})
+    assert (found.kind, found.bytes) == ("reduce-scatter", 16 * MIB)
+    rows[-2] = f"  ROOT %tuple = ({part}, {whole}) tuple(%dynamic-slice.20, %second)"
+    (found,) = hlo.collectives(entry(*lines, before="\n".join(rows) + "\n\n"), {"data": 8})
+    assert found.kind == "all-reduce"
+
+
 # ZeRO-1: parameters gathered beside a product, in three fusions with one channel.
 START = """
 %fused_computation.112 (param_0.234: f32[512,1024]) -> (f32[512,1024], f32[4096,1024], u32[]) {

@@ -7,6 +7,7 @@ import av
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from swin_jax import checkpoint, hub, stacking
 from swin_jax.convert import official, video_swin_official
@@ -171,6 +172,12 @@ def test_a_workdir_of_another_design_and_storage_is_loaded_as_it_is(tmp_path, mo
     [
         (dict(name="swin_tiny_patch244_window877_kinetics400"), f"nearest name is '{NAME}'"),
         (dict(weights="swin_tiny_patch244_window877_kinetics400"), f"no file, no workdir.*'{NAME}'"),
+        (dict(name="video_swin_tiny"), f"nearest name is '{NAME}'"),
+        (dict(weights="video_swin_tiny"), f"nearest name is '{NAME}'"),
+        (dict(name="swin3d_x"), "nearest name is 'swin3d_.'"),
+        (dict(name="video_swinv2_tiny"), "nearest name is 'video_swinv2_tiny_patch244_window888_kinetics400'"),
+        (dict(name="swin_base_ssv2"), "nearest name is 'swin_base_patch244_window1677_sthv2'"),
+        (dict(name="swin_tinny_patch4_window7_224"), "nearest name is 'swin_tiny_patch4_window7_224'"),
         (dict(name=NAME, weights="nothing_like_that"), "no file and no published weights"),
         (dict(name=NAME, weights="."), "leave out the name"),
         (dict(name=NAME, num_clases=3), "did you mean 'num_classes'"),
@@ -242,11 +249,50 @@ def test_a_workdir_tells_its_own_preparation(tmp_path):
         (np.zeros((4, 8, 8, 3), np.float32), "not float32"),
         (np.zeros((0, 8, 8, 3), np.uint8), "no frames"),
         ([], "no videos"),
+        (None, r"a video is a file or a uint8 array \(T, H, W, 3\), not None"),
+        (3, r"a video is a file or a uint8 array \(T, H, W, 3\), not 3"),
+        ("", r"a video is a file or a uint8 array \(T, H, W, 3\), not ''"),
+        (b"", r"a video is a file or a uint8 array \(T, H, W, 3\), not b''"),
+        ([np.zeros((4, 8, 8, 3), np.uint8), None], r"a video is a file or a uint8 array \(T, H, W, 3\), not None"),
+        (np.uint8(3), "not uint8 of shape"),
+        (np.zeros((3, 4, 8, 8), np.uint8), r"channels first\? np.moveaxis\(video, 0, -1\)"),
+        (np.zeros((1, 4, 3, 8, 8), np.uint8), r"channels first\? np.moveaxis\(video, 1, -1\)"),
     ],
 )
 def test_what_is_not_a_video_is_refused(bad, message):
     with pytest.raises(UserError, match=message):
         hub.preprocess(NAME)(bad)
+
+
+@pytest.mark.parametrize("bad, shown", [(None, "None"), (3, "3"), ("", "''"), (swin.Swin(num_classes=3), "a Swin")])
+def test_what_names_no_preparation_is_refused(bad, shown):
+    with pytest.raises(UserError, match=f"takes a model's name, the workdir of a run, .*, not {shown}$"):
+        hub.preprocess(bad)
+
+
+@pytest.mark.parametrize("bad, shown", [(None, "None"), (3, "3"), ("", "''"), ([frames(1, 8, 8)[0], None], "None")])
+def test_what_is_not_a_picture_is_refused(bad, shown):
+    with pytest.raises(UserError, match=f"a picture is a file, a PIL image or a uint8 array .*, not {shown}$"):
+        hub.preprocess("swin_tiny_patch4_window7_224")(bad)
+
+
+def test_one_frame_is_told(tmp_path):
+    apply = hub.preprocess(make_video_swin(image_size=(4, 8, 8)))
+    Image.new("RGB", (16, 12)).save(tmp_path / "a.jpg")
+    for still, name in ((frames(1, 12, 16), "the video"), (tmp_path / "a.jpg", "a.jpg")):
+        with pytest.warns(UserWarning, match=f"{name} has one frame only"):
+            assert apply(still).shape == (1, 4, 8, 8, 3)
+
+
+def test_animations_are_videos_but_not_webp(tmp_path):
+    apply = hub.preprocess(make_video_swin(image_size=(4, 8, 8)))
+    first, *more = (Image.fromarray(frame) for frame in frames(5, 12, 16))
+    for suffix in ("gif", "png", "webp"):
+        first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=more, duration=100)
+    assert apply([tmp_path / "a.gif", tmp_path / "a.png"]).shape == (2, 4, 8, 8, 3)
+    for form in (tmp_path / "a.webp", (tmp_path / "a.webp").read_bytes()):
+        with pytest.raises(UserError, match="an animated WebP, which FFmpeg does not decode"):
+            apply(form)
 
 
 def test_damaged_files_are_named(tmp_path):

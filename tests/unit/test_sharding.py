@@ -108,6 +108,16 @@ def test_zero_1_splits_what_no_layer_reads_and_nothing_else(shapes, monkeypatch)
     assert found["ema/layers_1/blocks_0/mlp/fc1/kernel"] == P(None, "data")
 
 
+def test_zero_1_in_groups_leaves_parameters_whole_over_fsdp(shapes, monkeypatch):
+    monkeypatch.setattr(sharding, "_OPT_MIN_SIZE", 128)
+    found = specs(Partition(rules=SWIN_RULES, opt_axis="fsdp", min_size=64).shardings(shapes, make_mesh(2, 2, 2)))
+    for path, spec in found.items():
+        split = path.startswith(("opt_state/", "ema/")) and names.flatten(shapes)[path].size >= 128
+        assert ("fsdp" in str(spec)) == split, path
+    assert found["params/layers_1/blocks_0/mlp/fc1/kernel"] == P(None, "tensor")
+    assert found["ema/layers_1/blocks_0/mlp/fc1/kernel"] == P(None, ("tensor", "fsdp"))
+
+
 def test_zero_1_goes_with_fsdp_and_tensor(shapes, monkeypatch):
     monkeypatch.setattr(sharding, "_OPT_MIN_SIZE", 128)
     found = specs(Partition(rules=SWIN_RULES, opt_axis="data").shardings(shapes, make_mesh(2, 2, 2)))

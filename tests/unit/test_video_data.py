@@ -13,6 +13,8 @@ from swin_jax.data.video_sources import video_folder
 from swin_jax.errors import UnreadableError, UserError
 from tests.unit import video_files
 
+TRANSFORMS = (video.video_train_transform, video.video_eval_transform, video.video_views_transform)
+
 # Published worked examples: mmaction's test sampling, 32 frames, stride 2.
 DENSE_STARTS = {
     300: ([29, 88, 148, 207], 118),
@@ -307,7 +309,11 @@ def test_files_are_closed_and_frames_are_those_of_the_file(tmp_path):
     [
         (lambda: video.video_train_transform(sampling="dens"), "dense, uniform"),
         (lambda: video.video_views_transform(clips=4, sampling="uniform"), "clips must be 1"),
-        (lambda: video.video_views_transform(clips=0), "at least one clip"),
+        (lambda: video.video_views_transform(clips=0), "clips must be a whole number of at least 1"),
+        (lambda: video.video_views_transform(crops=0), "crops must be a whole number of at least 1"),
+        (lambda: video.video_train_transform(scale=(0.5, 0.1)), "scale must be two numbers"),
+        (lambda: video.video_train_transform(ratio=(0.0, 1.0)), "ratio must be two numbers"),
+        (lambda: video.video_train_transform(short_side=0), "short_side must be a whole number of at least 1"),
         (lambda: video.video_views_transform(short_side=200), "at least the size of a view, 224"),
         (lambda: video.video_eval_transform(size=384), "at least the size of a view, 384"),
     ],
@@ -316,6 +322,21 @@ def test_wrong_arguments(make, message):
     with pytest.raises(UserError, match=message) as error:
         make()
     assert error.value.exit_status == 2
+
+
+@pytest.mark.parametrize("name", ["size", "length", "stride"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, "4", True])
+@pytest.mark.parametrize("make", TRANSFORMS)
+def test_sizes_are_whole_numbers_from_1_on(make, name, value):
+    with pytest.raises(UserError, match=f"{name}.* must be a whole number of at least 1, not {value!r}") as error:
+        make(**{name: value})
+    assert error.value.exit_status == 2
+    make(**{name: np.int64(2)})
+
+
+@pytest.mark.parametrize("make", TRANSFORMS[1:])
+def test_the_text_of_a_transform_is_the_same_in_another_process(make):
+    assert "0x" not in str(make().keywords) != str(make(stride=3).keywords)  # an address
 
 
 def test_transforms_pickle():
@@ -339,6 +360,7 @@ def mixed(tmp_path_factory):
     video_files.make_audio(folder / "b" / "audio.mp4")
     video_files.make_without_frames(folder / "b" / "none.mp4")
     video_files.damage(folder / "b" / "good_0.mp4", folder / "b" / "damaged.mp4", share=0.3)
+    video_files.make(folder / "b" / "uneven.mp4", 4, times=[0, 20, 100, 110])
     return folder
 
 
@@ -349,9 +371,9 @@ def test_broken_videos_are_replaced_counted_and_named(mixed, caplog):
     batches = data.batches(0, range(len(source)))
     batch = next(batches)
     batches.close()
-    assert batch["video"].shape == (11, 8, 16, 16, 3) and batch["video"].dtype == np.uint8
-    assert batch["bad"].sum() == 4
-    for name in ("cut.mp4", "audio.mp4", "none.mp4", "damaged.mp4"):
+    assert batch["video"].shape == (12, 8, 16, 16, 3) and batch["video"].dtype == np.uint8
+    assert batch["bad"].sum() == 5
+    for name in ("cut.mp4", "audio.mp4", "none.mp4", "damaged.mp4", "uneven.mp4"):
         assert f"{name} (UnreadableError: " in caplog.text
     assert "good" not in caplog.text and "short.mp4" not in caplog.text
 

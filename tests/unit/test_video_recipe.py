@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from swin_jax import optim, schedules
+from swin_jax import config, optim, schedules
 
 
 def mmcv_rates(epochs, length, accumulate, warmup_epochs, ratio=0.1):
@@ -62,3 +62,23 @@ def test_groups(kind, column):
     factor = optim.scale_by_name(rules)
     found = {name: (factor(name), int(not any(re.search(p, name) for p in no_decay))) for name in NAMES}
     assert found == {name: columns[column] for name, columns in NAMES.items()}
+
+
+@pytest.mark.parametrize("name", ["k400", "k600", "ssv2", "ablation"])
+@pytest.mark.parametrize("kind", ["", ":fake"])
+def test_model_and_task_follow_the_frames_and_the_size(root, name, kind):
+    c = config.load(f"{root}/experiments/video_swin_{name}.py{kind}")
+    assert c.task.model.image_size == c.task.image_size == (c.frames, c.size, c.size)
+    c.frames, c.size = 5, 64
+    assert c.task.model.image_size == c.task.image_size == (5, 64, 64)
+    assert c.data.transform.length == 5 and c.evals.test.run.data.transform.size == 64
+    c.task.model.image_size = (16, 96, 96)
+    assert c.task.model.image_size == (16, 96, 96) and c.frames == 5
+
+
+@pytest.mark.parametrize("name", ["k400", "k600", "ssv2", "ablation"])
+@pytest.mark.parametrize("kind", ["", ":folder"])
+def test_only_training_replaces_videos_of_variable_frame_rate(root, name, kind):
+    c = config.load(f"{root}/experiments/video_swin_{name}.py{kind}")
+    assert c.data.source.variable_frame_rate is False
+    assert all(c.evals[key].run.data.source.variable_frame_rate is True for key in ("val", "test"))

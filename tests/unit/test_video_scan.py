@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from swin_jax.data import video_scan
 from swin_jax.data.video_sources import video_list
@@ -51,13 +52,33 @@ def test_every_broken_file_is_named(data, capsys):
     assert found["good.mp4"]["problem"] == found["uneven.mp4"]["problem"] == ""
     assert found["good.mp4"]["frames"] == 30 and not found["good.mp4"]["variable_frame_rate"]
     assert found["uneven.mp4"]["variable_frame_rate"]
-    assert "8 records: 2 good, 6 will fail, 1 have a variable frame rate" in output
+    assert "uneven.mp4: variable frame rate, which training replaces\n" in output
+    assert "8 records: 1 good, 7 to be replaced in training" in output
+    assert scan(data, "--variable_frame_rate") == 1
+    assert "8 records: 2 good, 6 to be replaced in training" in capsys.readouterr().out
 
 
-def test_the_scan_agrees_with_what_reading_does(data):
+def test_a_variable_frame_rate_alone_is_replaced_in_training_only(tmp_path, capsys):
+    video_files.make(tmp_path / "uneven.mp4", 4, times=[0, 20, 100, 110])
+    assert video_scan.run([f"--folder={tmp_path}"]) == 1
+    assert video_scan.run([f"--folder={tmp_path}", "--variable_frame_rate"]) == 0
+    assert "uneven.mp4: variable frame rate, read by time stamps\n" in capsys.readouterr().out
+
+
+def test_a_picture_is_named_and_good(tmp_path, capsys):
+    Image.new("RGB", (32, 24)).save(tmp_path / "still.mp4", "JPEG")
+    video_files.make(tmp_path / "film.mp4", 3)
+    (tmp_path / ".cache").mkdir()
+    assert video_scan.run([f"--folder={tmp_path}"]) == 0  # a folder without classes
+    output = capsys.readouterr().out
+    assert "still.mp4: one frame only\n" in output and "film.mp4:" not in output and "2 good, 0 to be" in output
+
+
+@pytest.mark.parametrize("variable", [False, True])
+def test_the_scan_agrees_with_what_reading_does(data, variable):
     """A file is good exactly where all its frames can be read."""
     scan(data)
-    source, found = video_list(str(data), str(data.parent)), findings(data)
+    source, found = video_list(str(data), str(data.parent), variable_frame_rate=variable), findings(data)
     for index in range(len(source)):
         reader = source[index]["video"]
         try:
@@ -65,7 +86,7 @@ def test_the_scan_agrees_with_what_reading_does(data):
             readable = True
         except Exception:
             readable = False
-        assert readable == (found[source.paths[index]]["problem"] == ""), source.paths[index]
+        assert readable != video_scan.will_be_replaced(found[source.paths[index]], variable), source.paths[index]
 
 
 def test_a_frame_that_vanishes_is_a_problem(tmp_path, monkeypatch):
@@ -124,6 +145,8 @@ def test_quick_reads_packets_only_and_is_not_taken_for_a_full_scan(data):
 @pytest.mark.parametrize("name", ["good.txt", "good.json"])
 def test_the_list_of_good_files_can_be_read_again(data, name):
     scan(data, f"--write_good={data.parent / name}")
+    assert video_list(str(data.parent / name), str(data.parent)).paths == ("good.mp4",)
+    scan(data, f"--write_good={data.parent / name}", "--variable_frame_rate")
     source = video_list(str(data.parent / name), str(data.parent))
     before = video_list(str(data), str(data.parent))
     labels = dict(zip(before.paths, before.labels))
@@ -132,21 +155,32 @@ def test_the_list_of_good_files_can_be_read_again(data, name):
 
 
 def test_wrong_use_is_told_in_a_line(data, capsys, tmp_path):
-    assert video_scan.run([f"--annotations={tmp_path}/missing.txt"]) == 1
-    assert scan(data, f"--report={tmp_path}/no/report") == 1
-    assert scan(data, f"--write_good={tmp_path}/no/good.txt") == 1
-    for text in ("{}\n", "something else"):
-        (tmp_path / "other").write_text(text)
-        assert scan(data, f"--report={tmp_path}/other") == 1
-        assert (tmp_path / "other").read_text() == text
-    errors = capsys.readouterr().err
-    assert (
-        "is not the report" in errors
-        and "cannot read" in errors
-        and "give --report=FILE" in errors
-        and "cannot write" in errors
-    )
-    assert "Traceback" not in errors
+    """Before anything is scanned, and without harm to files that are there."""
+    text = data.read_text()
+    (tmp_path / "other").write_text("{}\n")
+    for flags, status, says in (
+        ([f"--annotations={tmp_path}/missing.txt"], 1, "cannot read"),
+        (["--annotations="], 2, "is empty"),
+        (["--folder="], 2, "is empty"),
+        ([f"--folder={data}"], 2, f"is a file; a list is given as --annotations={data}"),
+        ([f"--folder={tmp_path}/no"], 1, "no does not exist"),
+        ([f"--folder={tmp_path}", "--data_prefix=x"], 2, "--data_prefix goes with --annotations"),
+        ([f"--folder={tmp_path}", f"--write_good={tmp_path}/good.txt"], 2, "no class folders"),
+        ([f"--annotations={data}", "--num_threads=0"], 2, "--num_threads=0 must be at least 1"),
+        ([f"--annotations={data}", "--num_threads=-1"], 2, "--num_threads=-1 must be at least 1"),
+        ([f"--annotations={data}", f"--report={tmp_path}/no/report"], 1, "give another --report=FILE"),
+        ([f"--annotations={data}", f"--report={tmp_path}/other"], 2, "other is not the report of a scan: give another"),
+        ([f"--annotations={data}", f"--report={data}"], 2, "list.txt is not the report of a scan: give another"),
+        ([f"--annotations={data}", f"--write_good={tmp_path}/no/good.txt"], 1, "cannot write"),
+        ([f"--annotations={data}", f"--write_good={tmp_path}"], 1, "cannot write"),
+        ([f"--annotations={data}", f"--write_good={data}"], 2, "is the list or the report itself"),
+        ([f"--annotations={data}", f"--write_good={data}.scan.jsonl"], 2, "is the list or the report itself"),
+    ):
+        assert video_scan.run(flags) == status, flags
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and says in line
+    assert data.read_text() == text and (tmp_path / "other").read_text() == "{}\n"
+    assert not data.with_name("list.txt.scan.jsonl").exists() and not (tmp_path / "good.txt").exists()
 
 
 def test_a_text_list_cannot_hold_spaces(tmp_path, capsys):

@@ -73,10 +73,10 @@ def test_a_malformed_line_is_named(tmp_path, line):
     [
         ('[{"filename": "a.mp4", "label": 1},\n{"filename" "b.mp4"}]', "list.json:2: not JSON"),
         ('{"filename": "a.mp4"}', "must be a list"),
-        ('[{"filename": "a.mp4", "label": 0}, {"label": 1}]', "entry 1: needs"),
-        ('[{"filename": "a.mp4", "label": [1, 2]}]', "entry 0: needs"),
-        ('[{"filename": "a.mp4", "label": true}]', "entry 0: needs"),
-        ("[3]", "entry 0: needs"),
+        ('[{"filename": "a.mp4", "label": 0}, {"label": 1}]', "entry 2: needs"),
+        ('[{"filename": "a.mp4", "label": [1, 2]}]', "entry 1: needs"),
+        ('[{"filename": "a.mp4", "label": true}]', "entry 1: needs"),
+        ("[3]", "entry 1: needs"),
         ("[]", "names no videos"),
     ],
 )
@@ -86,8 +86,11 @@ def test_a_malformed_json_list_is_named(tmp_path, text, message):
 
 
 def test_lists_that_cannot_be_used(tmp_path):
-    with pytest.raises(UserError, match="annotation"):
+    with pytest.raises(UserError, match="--config.train_list=FILE and --config.val_list=FILE"):
         video_sources.video_list(None)
+    with pytest.raises(UserError, match="not UTF-8"):
+        (tmp_path / "wide.txt").write_text("a.mp4 1\n", "utf-16")
+        video_sources.video_list(str(tmp_path / "wide.txt"))
     with pytest.raises(UserError, match="cannot read .*missing.txt"):
         video_sources.video_list(str(tmp_path / "missing.txt"))
     with pytest.raises(UserError, match="names no videos"):
@@ -95,10 +98,44 @@ def test_lists_that_cannot_be_used(tmp_path):
     annotation = written(tmp_path, "a.mp4 5\n")
     with pytest.raises(UserError, match="no folder"):
         video_sources.video_list(annotation, str(tmp_path / "missing"))
-    with pytest.raises(UserError, match="labels up to 5"):
-        video_sources.video_list(annotation, num_classes=3)
-    with pytest.raises(UserError, match="labels up to 5, and there are 2 class names"):
-        video_sources.video_list(annotation, class_names=written(tmp_path, "a\nb\n", "names.txt"))
+    names = written(tmp_path, "a\nb\n", "names.txt")
+    with pytest.raises(UserError, match="list.txt:1: label 5 is out of range, .*names.txt has 2 names"):
+        video_sources.video_list(annotation, class_names=names)
+    with pytest.raises(UserError, match="names.txt has 2 names, num_classes is 3"):
+        video_sources.video_list(annotation, class_names=names, num_classes=3)
+    with pytest.raises(UserError, match="num_classes is 3000000000, more than"):
+        video_sources.video_list(annotation, num_classes=3_000_000_000)
+
+
+@pytest.mark.parametrize("label", ["3000000000", "9" * 5000])
+@pytest.mark.parametrize(
+    "num_classes, why", [(3, "num_classes is 3"), (0, "without num_classes the largest is 1000000")]
+)
+def test_a_label_out_of_range_is_named(tmp_path, label, num_classes, why):
+    """Quickly: a name for every label up to the largest would fill the memory."""
+    path = written(tmp_path, f"good.mp4 2\nbad.mp4 {label}\nworse.mp4 x\n")
+    with pytest.raises(UserError, match=f"list.txt:2: label {label[:9]}.* is out of range, {why}$") as error:
+        video_sources.video_list(path, num_classes=num_classes)
+    assert error.value.exit_status == 2 and len(str(error.value)) < len(path) + 200
+    path = written(tmp_path, f'[{{"filename": "a", "label": 2}}, {{"filename": "b", "label": {label}}}]', "list.json")
+    with pytest.raises(UserError, match=f"list.json: entry 2: label {label[:9]}.* is out of range, {why}$"):
+        video_sources.video_list(path, num_classes=num_classes)
+
+
+def test_the_largest_label_is_taken_and_the_next_is_not(tmp_path):
+    assert video_sources.video_list(written(tmp_path, "a.mp4 1000000\n")).labels == (1_000_000,)
+    assert video_sources.video_list(written(tmp_path, "a.mp4 2\n"), num_classes=3).labels == (2,)
+    for label, num_classes in ((1_000_001, 0), (3, 3)):
+        with pytest.raises(UserError, match=f"list.txt:1: label {label} is out of range"):
+            video_sources.video_list(written(tmp_path, f"a.mp4 {label}\n"), num_classes=num_classes)
+
+
+@pytest.mark.parametrize(
+    "name, text", [("list.txt", "a.mp4 1\n"), ("list.json", '[{"filename": "a.mp4", "label": 1}]')]
+)
+def test_a_byte_order_mark_is_no_part_of_a_list(tmp_path, name, text):
+    (tmp_path / name).write_text(text, "utf-8-sig")
+    assert video_sources.video_list(str(tmp_path / name)).paths == ("a.mp4",)
 
 
 def test_a_folder_has_sorted_classes_and_files(folder):
@@ -110,7 +147,13 @@ def test_a_folder_has_sorted_classes_and_files(folder):
 
 
 def test_folders_that_cannot_be_used(folder, tmp_path):
-    for root, message in ((None, "needs its path"), (str(tmp_path / "no"), "no folder"), (str(tmp_path), "no class")):
+    (tmp_path / "file").write_text("")
+    for root, message in (
+        (None, "needs its path"),
+        (str(tmp_path / "no"), "no does not exist"),
+        (str(tmp_path / "file"), "file is a file"),
+        (str(tmp_path), "no class"),
+    ):
         with pytest.raises(UserError, match=message):
             video_sources.video_folder(root)
     (tmp_path / "empty").mkdir()
@@ -143,15 +186,23 @@ def test_sources_pickle(folder):
     assert isinstance(copy[0]["video"], Reader)
 
 
-def test_a_variable_frame_rate_is_refused_on_demand(tmp_path):
-    video_files.make(tmp_path / "even.mp4", 8)
-    video_files.make(tmp_path / "uneven.mp4", 8, times=[0, 20, 40, 100, 110, 150, 300, 310])
-    annotation = written(tmp_path, "even.mp4 0\nuneven.mp4 1\n")
-    source = video_sources.video_list(annotation, str(tmp_path), variable_frame_rate=False)
-    assert len(source[0]["video"]) == 8
-    with pytest.raises(UnreadableError, match="variable frame rate"):
-        source[1]
-    assert len(video_sources.video_list(annotation, str(tmp_path))[1]["video"]) == 8
+def test_a_variable_frame_rate_is_an_unreadable_record_unless_it_is_asked_for(tmp_path):
+    (tmp_path / "run").mkdir()
+    video_files.make(tmp_path / "run" / "even.mp4", 8)
+    video_files.make(tmp_path / "run" / "uneven.mp4", 8, times=[0, 20, 40, 100, 110, 150, 300, 310])
+    annotation = written(tmp_path, "even.mp4 0\nuneven.mp4 0\n")
+    for make in (
+        lambda **rate: video_sources.video_list(annotation, str(tmp_path / "run"), **rate),
+        lambda **rate: video_sources.video_folder(str(tmp_path), **rate),
+    ):
+        assert len(make()[0]["video"]) == 8
+        video = pickle.loads(pickle.dumps(make()[1]["video"]))
+        for _ in range(2):  # opening it again changes nothing
+            with pytest.raises(UnreadableError, match="variable frame rate; variable_frame_rate=True reads it exactly"):
+                len(video)
+        video = make(variable_frame_rate=True)[1]["video"]
+        np.testing.assert_array_equal(video.get(np.arange(8)), video_files.decode(tmp_path / "run" / "uneven.mp4"))
+    assert len(video_sources.flat_video_folder(str(tmp_path))[1]["video"]) == 8
 
 
 def frame(value, mode="RGB"):

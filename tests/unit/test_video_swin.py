@@ -267,7 +267,13 @@ def test_features_are_maps_before_merging():
         (np.zeros((1, 8, 16, 16, 3), np.uint8), TypeError, r"videos are uint8.*swin_jax.preprocess"),
         (np.zeros((1, 16, 16, 3), np.float32), ValueError, r"an image, or a clip without its batch axis"),
         (np.zeros((1, 0, 16, 16, 3), np.float32), ValueError, "has no frames"),
-        (np.zeros((1, 8, 16, 16, 1), np.float32), ValueError, "3 channels"),
+        (
+            np.zeros((1, 8, 16, 16, 1), np.float32),
+            ValueError,
+            r"\(batch, frames, height, width, 3\), not \(1, 8, 16, 16, 1\)(\n|$)",
+        ),
+        (np.zeros((1, 3, 8, 16, 16), np.float32), ValueError, r"channels first\? jnp.moveaxis\(video, 1, -1\)"),
+        (np.zeros((1, 8, 3, 16, 16), np.float32), ValueError, r"channels first\? jnp.moveaxis\(video, 2, -1\)"),
     ],
 )
 def test_bad_clips_are_refused(clip, error, message):

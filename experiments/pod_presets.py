@@ -1,0 +1,141 @@
+"""What each row of the papers needs on a pod: every preset of the experiment files, compiled, as one table.
+
+    pip install -e '.[tpu]'
+    python experiments/pod_presets.py                                  # hours on two cores; then minutes
+    python experiments/pod_presets.py --only=swin_in1k --chips=v5e     # the rows and chips whose names contain these
+    python experiments/pod_presets.py --table                          # no compiling: what is known, for the README
+
+Each training step is compiled by the real TPU compiler for its slice, at quick effort, and what it says is kept in
+pod_presets.json beside this file, under experiment, row and chip. Eight H100, for which nothing can be compiled here,
+are arithmetic: state as the layout splits it, activations and memory traffic per example as in the program for v5p.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+from swin_jax import chips, plan, plan_search, roofline
+from swin_jax import config as configs
+
+FOLDER = pathlib.Path(__file__).parent
+RESULTS = FOLDER / "pod_presets.json"
+GIB = 2**30
+COLUMNS = ("v4", "v5e", "v5p", "v6e", "h100")
+
+
+def presets() -> list[tuple[str, str]]:
+    """(experiment, row) of all tables PODS."""
+    found = []
+    for path in sorted(FOLDER.glob("*.py")):
+        if "\nPODS = " in path.read_text():
+            found += [(path.stem, row) for row in configs.module(str(path)).PODS]
+    return found
+
+
+def load(experiment: str, row: str, chip: str):
+    """The config of a preset."""
+    return configs.load(f"{FOLDER / experiment}.py:{','.join(filter(None, (row, f'pod={chip}')))}")
+
+
+def compiled(experiment: str, row: str, chip: str) -> dict:
+    """What the compiler says of a preset."""
+    config = load(experiment, row, chip)
+    facts = plan.plan(config, chips.topology(config.topology), plan_search.cache_folder(), "quick")
+    return summary(facts, config) | {"compile_seconds": facts["compile_seconds"]}
+
+
+def summary(facts: dict, config) -> dict:
+    """The numbers of the table."""
+    found = {
+        "topology": facts["topology"],
+        "chips": facts["chips"],
+        "mesh": facts["mesh"],
+        "batch_size": facts["batch_size"],
+        "accumulate": facts["accumulate"],
+        "parameters": facts["parameters"],
+        "state_bytes": sum(facts["state_bytes"].values()),
+        "peak_bytes": facts["memory"]["peak"],
+        "hbm_bytes": facts["memory"]["hbm"],
+        "fits": facts["memory"]["fits"],
+        "flops": facts["flops"],
+        "steps": config.total_steps,
+    }
+    if found["fits"]:
+        found |= {"traffic_bytes": facts["hbm_bytes"], "step_seconds": facts["roofline"]["step"]}
+        found |= {"limit": facts["roofline"]["limit"], "mfu": facts["roofline"]["mfu"]}
+    return found
+
+
+def arithmetic(experiment: str, row: str, like: dict) -> dict:
+    """A preset on eight H100, from what the compiler says of the same row on v5p.
+
+    What is not state grows with the examples that a chip has at a time, memory traffic with all that it has.
+    """
+    config = load(experiment, row, "h100")
+    here, accumulate = chips.topology(config.topology), config.task.get("accumulate", 1)
+    state = plan_search.state_bytes(config, chips.topology("v5e:2x4"))  # another eight chips
+    more = like["chips"] / here.size  # examples of an H100 for each of a v5p
+    activations = (like["peak_bytes"] - like["state_bytes"]) * more * like["accumulate"] / accumulate
+    found = roofline.estimate(here, like["flops"]["step"] / here.size, like["traffic_bytes"] * more, [])
+    peak = round(state + activations)
+    return like | {
+        "topology": here.name,
+        "chips": here.size,
+        "accumulate": accumulate,
+        "state_bytes": state,
+        "peak_bytes": peak,
+        "hbm_bytes": here.chip.hbm_bytes,
+        "fits": peak <= here.chip.hbm_bytes,
+        "traffic_bytes": like["traffic_bytes"] * more,
+        "step_seconds": found.step,
+        "limit": found.limit,
+        "mfu": found.mfu(like["flops"]["model"] / here.size),
+    }
+
+
+def table(results: dict) -> list[str]:
+    """Markdown: a line per row, a column per chip."""
+    lines = ["| experiment | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
+    for experiment, row in presets():
+        cells = [_cell(results.get(f"{experiment}:{row}:{chip}")) for chip in COLUMNS]
+        name = f"{experiment}.py" + (f":{row}" if row else "")
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(found: dict | None) -> str:
+    if not found:
+        return ""
+    if not found["fits"]:
+        return f"{found['topology'].partition(':')[2]}: does not fit"
+    hours = found["steps"] * found["step_seconds"] * found["chips"] / 3600
+    seconds = found["step_seconds"]
+    step = f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.0f} ms"
+    return f"{found['topology'].partition(':')[2]}: {found['peak_bytes'] / GIB:.1f} GiB, {step}, {hours:,.0f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="rows whose EXPERIMENT:ROW contains this")
+    parser.add_argument("--chips", default=",".join(COLUMNS), help="of " + ",".join(COLUMNS))
+    parser.add_argument("--table", action="store_true", help="print what is known, compile nothing")
+    flags = parser.parse_args()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if not flags.table:
+        plan.prepare_backend()
+        todo = [(e, r, chip) for chip in flags.chips.split(",") for e, r in presets() if flags.only in f"{e}:{r}"]
+        for number, (experiment, row, chip) in enumerate(todo, 1):
+            key, like = f"{experiment}:{row}:{chip}", f"{experiment}:{row}:v5p"
+            if chip == "h100" and like not in results:
+                continue
+            found = arithmetic(experiment, row, results[like]) if chip == "h100" else compiled(experiment, row, chip)
+            results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+            RESULTS.write_text(json.dumps(dict(sorted((results | {key: found}).items())), indent=1) + "\n")
+            results[key] = found
+            print(f"{number}/{len(todo)} {key}: {_cell(found)}", file=sys.stderr, flush=True)
+    print("\n".join(table(results)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Presets for pods: on which slice a row of an experiment trains as published, and what makes it fit there.
+
+An experiment file keeps them in a table PODS, {row: Pod}, a row being arguments of that file, 'variant=tiny' for
+example. `--config=X.py:variant=tiny,pod=v5e --plan=config` plans for the slice of the preset.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from swin_jax import chips
+from swin_jax.errors import UserError
+
+# How many chips of v5e one has the memory of, rounded down to a power of two.
+_V5E = {"v4": 2, "v5e": 1, "v5p": 4, "v6e": 2}
+NAMES = ("", *_V5E, "h100")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pod:
+    """Where a row trains, at the published batch size.
+
+    Attributes:
+        size: chips of v5e; of the others as many as have at least the same memory together, and eight H100.
+        settings: {dotted key: value} on every chip.
+        h100: those on eight H100 besides.
+    """
+
+    size: int
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    h100: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def topology(self, chip: str) -> str:
+        """The name of the slice."""
+        return "h100:8" if chip == "h100" else chips.slice_of(chip, max(1, self.size // _V5E[chip]))
+
+
+def use(config, arg, pods: Mapping[str, Pod]) -> None:
+    """Sets the topology, and what makes a step fit it, as the argument `pod` of an experiment file asks.
+
+    Args:
+        config: of the file, complete; it stays as it is where `arg.pod` is '', and where `arg.fake`.
+        arg: the file's arguments.
+        pods: the file's table; of several rows that agree with `arg` the one that says most counts.
+
+    Raises:
+        UserError: no row for these arguments (exit status 2).
+    """
+    if not arg.pod or arg.fake:
+        return
+    said = {row: dict(item.split("=") for item in row.split(",") if item) for row in pods}
+    known = [row for row, values in said.items() if all(str(getattr(arg, k)) == v for k, v in values.items())]
+    if not known:
+        raise UserError(f"pod={arg.pod} has no preset for these arguments; there are {'; '.join(pods)}", 2)
+    pod = pods[max(known, key=lambda row: len(said[row]))]
+    config.topology = pod.topology(arg.pod)
+    for key, value in {**pod.settings, **(pod.h100 if arg.pod == "h100" else {})}.items():
+        *path, last = key.split(".")
+        node = config
+        for part in path:
+            node = node[part]
+        node[last] = value

@@ -1,0 +1,233 @@
+"""A model as one file of StableHLO, weights inside, that runs without this package, for any number of images.
+
+    import jax
+    model = jax.export.deserialize(open("model.stablehlo", "rb").read())
+    logits = model.call({"image": images})["logits"]
+
+The program is lowered for CPU, CUDA and TPU at once, by `jax.export`, which promises that JAX releases of the next six
+months (and of the last three weeks) run it.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from swin_jax import store
+from swin_jax.errors import UserError
+from swin_jax.geometry import num_axes, per_axis
+from swin_jax.models.clip import CLIP
+from swin_jax.models.swin import Swin
+from swin_jax.models.video_swin import VideoSwin
+from swin_jax.start import open_trained, setup, trained
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+_KNOWN = (*PLATFORMS, "rocm")  # jax writes any word into the file
+WEIGHTS = ("float32", "bfloat16", "float16")
+_LARGEST = 2**31 - 2**24  # bytes of weights: a flatbuffer ends at 2 GiB, and the program needs some of them
+
+Predict = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
+
+
+def export_run(config, workdir: str, path: str) -> int:
+    """Writes what a run's task predicts, with its newest checkpoint.
+
+    The mesh of the config does not matter: the file is for one device, whatever the run was trained on.
+
+    Args:
+        config: of the experiment.
+        workdir: of the run; the average of the weights is used if it keeps one, those of `init_from` if it has no
+            checkpoint.
+        path: of the file. PATH.json beside it says what goes in and comes out, the names of the classes and how
+            pictures were prepared.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        UserError: no weights, a path that cannot be written, a model that is too large, several processes.
+    """
+    if jax.process_count() > 1:
+        raise UserError("--export runs in one process; start it on one host, with JAX_PLATFORMS=cpu on that of a pod")
+    _check(path)
+    folder = open_trained(config, workdir)
+    config.mesh.update(data=1, fsdp=1, tensor=1)
+    at = setup(config, jax.devices()[:1])
+    with jax.set_mesh(at.placement.mesh):
+        state, frozen, meta = trained(config, at, folder)
+        state = state.replace(opt_state=None, ema=None)
+
+    def predict(held, batch):
+        state, frozen = held
+        return at.task.predict(state, batch, frozen)
+
+    transform = {k: v for k, v in meta.get("config", {}).items() if k.startswith("predict.transform.")}
+    known = {"step": int(state.step), "class_names": meta.get("class_names"), "transform": transform or None}
+    facts = _write(predict, (state, frozen), at.task.batch_shapes(1), path, facts=known)
+    rows = lambda arrays: ", ".join(f"{name} {what}" for name, what in arrays.items())  # noqa: E731
+    size = store.size(path) / 1e6
+    print(f"{path}: {size:.1f} MB, step {facts['step']}, for {', '.join(PLATFORMS)}; b is any number of rows")
+    print(f"  in:  {rows(facts['inputs'])}\n  out: {rows(facts['outputs'])}", flush=True)
+    return 0
+
+
+def export(
+    model: Swin | VideoSwin | CLIP,
+    variables: dict,
+    path: str | os.PathLike,
+    image_size: int | tuple[int, ...] | None = None,
+    weights: str | None = None,
+    platforms: Sequence[str] = PLATFORMS,
+) -> dict[str, Any]:
+    """Writes a model of `load`, to be called with what `preprocess` gives: normalised floats.
+
+    Args:
+        model, variables: as `load` gives them.
+        path: of the file. PATH.json beside it says what goes in and comes out.
+        image_size: of the images, or (T, H, W) of the clips, that the file takes; the model's own by default.
+        weights: 'bfloat16' or 'float16' halves the file: weights are rounded once, and computed with as before.
+        platforms: of 'cpu', 'cuda', 'tpu', 'rocm'.
+
+    Returns:
+        What PATH.json says: `inputs` and `outputs`, {name: 'float32 (b, 224, 224, 3)'}, b being any number of rows, and
+        more. A Swin takes `image`, one of three axes or a Video Swin `video`; they give `logits`, or pooled `features`
+        where there is no head, or the maps `features_0`, ... of `out_norms`. A CLIP takes `image` and `text`, as many
+        as you like of each, and gives `image_features` and `text_features` of length 1, and `logit_scale`.
+
+    Raises:
+        UserError: another kind of model, a path that cannot be written, a model that is too large, sizes that it does
+            not take.
+    """
+    if weights not in (None, *WEIGHTS):
+        raise UserError(f"weights={weights!r} is none of {WEIGHTS}")
+    if not platforms or not set(platforms) <= set(_KNOWN):
+        raise UserError(f"platforms={platforms!r} must be some of {_KNOWN}")
+    _check(path)
+    inputs, predict = _as_task(model, image_size)
+    return _write(predict, variables, inputs, path, weights, platforms)
+
+
+def _as_task(model: nn.Module, image_size) -> tuple[dict[str, jax.ShapeDtypeStruct], Predict]:
+    """What a model takes, one row of it, and (variables, batch) -> outputs by name."""
+    floats = lambda *shape: jax.ShapeDtypeStruct((1, *shape), jnp.float32)  # noqa: E731
+    if isinstance(model, CLIP):
+        size = image_size or getattr(model.visual, "image_size", None)
+        if size is None:
+            raise UserError(f"a {type(model.visual).__name__} does not tell the size of its images: give image_size=")
+        text = jax.ShapeDtypeStruct((1, model.text.context_length), jnp.int32)
+        inputs = {"image": floats(*per_axis(size, 2), 3), "text": text}
+        return inputs, lambda variables, batch: {
+            "image_features": model.apply(variables, batch["image"], normalize=True, method="encode_image"),
+            "text_features": model.apply(variables, batch["text"], normalize=True, method="encode_text"),
+            "logit_scale": jnp.exp(variables["params"]["logit_scale"].astype(jnp.float32)),
+        }
+    if not isinstance(model, (Swin, VideoSwin)):
+        raise UserError(f"export() takes a Swin, a VideoSwin or a CLIP, not a {type(model).__name__}")
+    swin = model.backbone if isinstance(model, VideoSwin) else model
+    axes = num_axes(swin)
+    name = "image" if axes == 2 else "video"
+
+    def predict(variables, batch):
+        out = model.apply(variables, batch[name])
+        if isinstance(out, list):
+            return {f"features_{stage}": x for stage, x in zip(model.out_norms, out)}
+        return {"logits" if model.num_classes else "features": out}
+
+    return {name: floats(*per_axis(image_size or swin.image_size, axes), swin.in_channels)}, predict
+
+
+def _write(
+    predict: Predict,
+    variables: Any,
+    inputs: dict[str, jax.ShapeDtypeStruct],
+    path: str | os.PathLike,
+    weights: str | None = None,
+    platforms: Sequence[str] = PLATFORMS,
+    facts: dict | None = None,
+) -> dict[str, Any]:
+    """Exports `predict(variables, batch)`, the variables inside, and writes it and what is known of it."""
+    variables = jax.tree.map(np.asarray, jax.device_get(variables))
+    kept = jax.tree.map(lambda x: x.astype(weights) if weights and x.dtype == np.float32 else x, variables)
+    size = sum(x.nbytes for x in jax.tree.leaves(kept))
+    if size > _LARGEST:
+        raise UserError(
+            f"{size / 2**30:.1f} GiB of weights are more than the 2 GiB of such a file; "
+            "swin_jax.export(..., weights='bfloat16') halves them"
+        )
+
+    def model(batch):
+        # As part of the program: the file holds the small type.
+        return predict(jax.tree.map(lambda x, old: jnp.asarray(x).astype(old.dtype), kept, variables), batch)
+
+    try:
+        batch = _symbolic(model, _read(model, inputs))
+        exported = jax.export.export(jax.jit(model), platforms=platforms)(batch)
+    except (ValueError, TypeError, ZeroDivisionError, jax.errors.InconclusiveDimensionOperation) as error:
+        raise UserError(f"the model cannot be exported: {' '.join(str(error).split())[:500]}") from error
+    shown = lambda tree: {name: f"{x.dtype} ({', '.join(map(str, x.shape))})" for name, x in tree.items()}  # noqa: E731
+    outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    facts = {
+        "inputs": shown(batch),
+        "outputs": shown(outputs),
+        "platforms": list(platforms),
+        "versions": {"jax": jax.__version__, "jaxlib": jax.lib.__version__},
+        **(facts or {}),
+    }
+    path = store.path(path)
+    _replace(path, exported.serialize())
+    _replace(path.with_name(path.name + ".json"), (json.dumps(facts, indent=1) + "\n").encode())
+    return facts
+
+
+def _read(predict: Callable, inputs: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Those of the inputs that a prediction depends on: a task's batch has labels, too."""
+    jaxpr = jax.make_jaxpr(predict)(inputs).jaxpr
+    used = {id(x) for equation in jaxpr.eqns for x in equation.invars} | {id(x) for x in jaxpr.outvars}
+    return {name: inputs[name] for name, x in zip(sorted(inputs), jaxpr.invars, strict=True) if id(x) in used}
+
+
+def _symbolic(predict: Callable, inputs: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.ShapeDtypeStruct]:
+    """The inputs with any number of rows: the same for all, or one each where `predict` does not join them (a CLIP)."""
+
+    def resized(rows):
+        return {name: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype) for n, (name, x) in zip(rows, inputs.items())}
+
+    joined = len(inputs) == 1
+    if not joined:
+        try:
+            jax.eval_shape(predict, resized(range(2, 2 + len(inputs))))
+        except (ValueError, TypeError):
+            joined = True
+    names = ["b"] * len(inputs) if joined else [f"b_{name}" for name in inputs]
+    distinct = list(dict.fromkeys(names))
+    symbols = dict(zip(distinct, jax.export.symbolic_shape(", ".join(distinct))))
+    return resized([symbols[name] for name in names])
+
+
+def _check(path: str | os.PathLike) -> None:
+    """Raises UserError where no file can be written, before the work."""
+    path = store.path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it, {path / 'model.stablehlo'}")
+    if not store.is_remote(path) and not path.parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
+    if not store.is_remote(path) and not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path} cannot be written: the folder is not writable")
+    try:
+        import flatbuffers  # noqa: F401
+    except ImportError as error:
+        raise UserError("jax.export needs one more package: pip install flatbuffers") from error
+
+
+def _replace(path: epath.Path, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    try:
+        store.write(path, data)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {store.reason(error)}") from error

@@ -1,0 +1,196 @@
+"""Files of a run, in a folder (pathlib) or in a bucket of Google Cloud Storage (gs://..., etils.epath).
+
+A bucket has no folders, no renaming and no appending; an object appears there when all of it was uploaded. So a file is
+written whole or not at all in both (`writing`), and what is appended to is kept in a local folder and copied (`Spool`).
+"""
+
+import concurrent.futures
+import contextlib
+import functools
+import os
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import IO
+
+from etils import epath
+
+from swin_jax.errors import UserError
+
+
+def is_remote(name: str | os.PathLike) -> bool:
+    """Whether a path is of a bucket."""
+    return os.fspath(name).startswith("gs://")
+
+
+def path(name: str | os.PathLike) -> epath.Path:
+    """The path of a file or folder of a run: for a bucket epath's, otherwise pathlib's, which has the same methods.
+
+    Raises:
+        UserError: another kind of store, a bucket without the package that reads it.
+    """
+    text = os.fspath(name)
+    if is_remote(text):
+        _check_installed()
+        return epath.Path(text)
+    if found := re.match(r"(gs|s3|az|hf|https?):/|[a-z0-9]+://", text):
+        raise UserError(
+            f"{text}: {found[0]} is no place for files of a run; give a folder, a mounted one too, or gs://"
+        )
+    return pathlib.Path(text)
+
+
+@functools.cache
+def _check_installed() -> None:
+    try:
+        import fsspec
+
+        # Orbax writes without gcsfs, so that a list of files that gcsfs remembers is soon wrong.
+        fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
+        fsspec.get_filesystem_class("gcs")
+    except ImportError as error:
+        raise UserError(f"gs:// needs the extra: pip install -e '.[gs]' ({error})") from error
+
+
+def absolute(name: str | os.PathLike) -> epath.Path:
+    """A path that does not depend on the current folder."""
+    found = path(name)
+    return found if is_remote(found) else found.absolute()
+
+
+def files(folder: epath.Path) -> Iterator[epath.Path]:
+    """All files below a folder, a bucket's too."""
+    for entry in folder.iterdir():
+        if entry != folder:  # as an object that stands for the folder
+            yield from files(entry) if entry.is_dir() else [entry]
+
+
+@contextlib.contextmanager
+def writing(name: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """A binary file to write to, which is at `name` when the block ends, whole; after an error nothing has changed."""
+    target = path(name)
+    if is_remote(target):
+        with tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            with target.open("wb") as out:
+                shutil.copyfileobj(file, out, 2**22)
+        return
+    part = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write(name: str | os.PathLike, data: bytes | str) -> None:
+    """Writes a file whole or not at all; text as UTF-8."""
+    with writing(name) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+def write_figure(name: str | os.PathLike, figure, dpi: int) -> None:
+    """Writes a figure of matplotlib in the format that the name ends in, PNG by default."""
+    with writing(name) as file:
+        figure.savefig(file, dpi=dpi, format=path(name).suffix[1:].lower() or "png")
+
+
+def read_text(name: str | os.PathLike) -> str:
+    """A file's text; bytes that are not UTF-8 become question marks."""
+    return path(name).read_bytes().decode(errors="replace")
+
+
+def size(name: str | os.PathLike) -> int:
+    """Bytes of a file."""
+    found = path(name).stat()
+    return found.length if is_remote(name) else found.st_size
+
+
+def move(folder: epath.Path, target: epath.Path) -> None:
+    """Moves a folder; in a bucket every object of it is copied and then deleted."""
+    if not is_remote(folder):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
+        return
+    if target.exists():
+        target.rmtree()
+    for file in files(folder):
+        file.copy(target / str(file.relative_to(folder)), overwrite=True)
+    folder.rmtree()
+
+
+def reason(error: OSError) -> str:
+    """What an error of a file system says, without the path."""
+    return error.strerror or " ".join(str(error).split()) or type(error).__name__
+
+
+class Spool:
+    """A local folder to append to, whose files are copied to a bucket.
+
+    Where the target is a local folder itself, it is that folder, and nothing is copied.
+
+    Args:
+        target: a folder, there or not.
+        seconds: between two copies of `tick`.
+
+    Attributes:
+        folder: where to write.
+    """
+
+    def __init__(self, target: epath.Path, seconds: float = 30.0):
+        self._target, self._seconds = target, seconds
+        self._remote = is_remote(target)
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="swin_jax_") if self._remote else target)
+        self._copied: dict[str, tuple[int, int]] = {}
+        self._pool = concurrent.futures.ThreadPoolExecutor(1) if self._remote else None
+        self._running, self._began = None, time.monotonic()
+
+    def tick(self) -> None:
+        """To be called often: copies in the background, every so many seconds. A failure is told, and tried again."""
+        if not self._remote or time.monotonic() - self._began < self._seconds:
+            return
+        if self._running is None or self._running.done():
+            self._began, self._running = time.monotonic(), self._pool.submit(self._try)
+
+    def sync(self) -> None:
+        """Returns when everything written so far is in the bucket.
+
+        Raises:
+            UserError: it cannot be written to.
+        """
+        if self._remote:
+            try:
+                self._pool.submit(self._copy).result()
+            except Exception as error:  # whatever the store raises
+                raise UserError(f"{self._target} cannot be written: {type(error).__name__}: {error}") from error
+
+    def close(self) -> None:
+        """The last `sync`, after which the local folder is gone."""
+        if self._remote:
+            try:
+                self.sync()
+            finally:
+                self._pool.shutdown()
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _try(self) -> None:
+        try:
+            self._copy()
+        except Exception as error:
+            print(f"{self._target} cannot be written now: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+    def _copy(self) -> None:
+        for file in sorted(self.folder.rglob("*")):
+            if file.is_file():
+                name, found = file.relative_to(self.folder).as_posix(), file.stat()
+                state = found.st_size, found.st_mtime_ns
+                if self._copied.get(name) != state:
+                    write(self._target / name, file.read_bytes())
+                    self._copied[name] = state

@@ -1,0 +1,36 @@
+"""Every preset for pods, compiled by the real TPU compiler for its slice: it fits.
+
+Three in the default tests; all, which takes hours: python -m pytest tests/e2e/test_pods.py -m "long or not long"
+"""
+
+import pathlib
+
+import pytest
+
+from swin_jax import chips, plan, plan_search
+from swin_jax import config as configs
+
+FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
+TABLES = {path.stem: configs.module(str(path)).PODS for path in FOLDER.glob("*.py") if "\nPODS = " in path.read_text()}
+PRESETS = [
+    (experiment, row, chip)
+    for experiment, table in sorted(TABLES.items())
+    for row in table
+    for chip in ("v4", "v5e", "v5p", "v6e")
+]
+QUICK = [
+    ("swin_in1k", "variant=tiny", "v5e"),
+    ("clip_openai", "model=ViT-B/32", "v6e"),
+    ("video_swin_k400", "variant=tiny,images=1k", "v4"),
+]
+ALL = QUICK + [pytest.param(*preset, marks=pytest.mark.long) for preset in PRESETS if preset not in QUICK]
+
+
+@pytest.mark.parametrize("experiment, row, chip", ALL)
+def test_a_preset_compiles_for_its_slice_and_fits(experiment, row, chip):
+    config = configs.load(f"{FOLDER / experiment}.py:{','.join(filter(None, (row, f'pod={chip}')))}")
+    facts = plan.plan(config, chips.topology(config.topology), plan_search.cache_folder(), "quick")
+    assert facts["memory"]["fits"], facts["memory"]
+    assert facts["memory"]["peak"] <= facts["memory"]["hbm"]
+    assert facts["batch_size"] == config.batch_size and facts["chips"] == chips.topology(config.topology).size
+    assert facts["roofline"]["step"] > 0
