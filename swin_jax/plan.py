@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding
 
 from swin_jax import chips, flops, hlo, roofline, sharding, start
@@ -285,11 +286,16 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
 def _no_cache() -> Iterator[None]:
     """Without JAX's own cache of programs, out of which one for an absent topology cannot be read."""
     before = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_enable_compilation_cache", False)
+
+    def enable(value: bool) -> None:
+        jax.config.update("jax_enable_compilation_cache", value)
+        compilation_cache.reset_cache()  # JAX looks at the setting once
+
+    enable(False)
     try:
         yield
     finally:
-        jax.config.update("jax_enable_compilation_cache", before)
+        enable(before)
 
 
 @contextlib.contextmanager

@@ -73,7 +73,7 @@ class Job:
 
         Job.running += self.processes
 
-    def wait(self, timeout=400):
+    def wait(self, timeout=900):
         """The exit statuses."""
         deadline = time.monotonic() + timeout
         try:
@@ -89,7 +89,7 @@ class Job:
         return self
 
     def wait_for_step(self, step):
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while not any(line["step"] >= step for line in logs.read_metrics(self.workdir)):
             assert all(process.poll() is None for process in self.processes), "\n".join(self.texts())
             assert time.monotonic() < deadline
@@ -271,7 +271,7 @@ def test_a_process_that_nobody_joins_says_so():
     program = "from swin_jax import processes; processes.start([], arrival=3)"
     cluster = {"JAX_COORDINATOR_ADDRESS": free_address(), "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
     environment = os.environ | cluster | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: not all processes came within 3 s; start the same command")
 
@@ -279,7 +279,7 @@ def test_a_process_that_nobody_joins_says_so():
 def test_training_goes_on_while_a_checkpoint_is_written(launch, tmp_path, monkeypatch):
     """The end of the save of step 3 is held up until step 5 is logged, which a waiting run never does."""
     trained, in_time = threading.Event(), []
-    monkeypatch.setattr(checkpoint, "_write_checksums", lambda _: in_time.append(trained.wait(20)))
+    monkeypatch.setattr(checkpoint, "_write_checksums", lambda _: in_time.append(trained.wait(90)))
     write = logs.Logs.write
 
     def watched(self, step, values):
