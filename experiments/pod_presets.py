@@ -17,6 +17,7 @@ import sys
 
 from swin_jax import chips, plan, plan_search, roofline
 from swin_jax import config as configs
+from swin_jax.errors import UserError
 
 FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "pod_presets.json"
@@ -138,4 +139,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error

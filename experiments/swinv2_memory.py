@@ -16,6 +16,7 @@ import sys
 
 from swin_jax import chips, plan, plan_search
 from swin_jax import config as configs
+from swin_jax.errors import UserError
 from swin_jax.models import swin_presets
 
 A100 = 40e9  # bytes
@@ -26,8 +27,10 @@ ROWS = (
     ("+ ZeRO-1", {}, "data"),
     ("+ one window at a time in two stages", {"attention": ("sequential", "sequential", "xla", "xla")}, "data"),
 )
+PAIRS = "+ parameters split over pairs of chips"
 FOLDER = pathlib.Path(__file__).parent
 CHIPS = "v5p:4x4x4"
+CLIPS = "Swin V2 giant, 8 x 320 px"
 
 
 def images(variant: str):
@@ -55,15 +58,16 @@ def main() -> None:
     cases = [(f"Swin V2 {v}, 1536 px", images(v)) for v in (flags.variant,) if v]
     if not cases:
         cases = [(f"Swin V2 {v}, 1536 px", images(v)) for v in ("base", "large", "giant")]
-        cases.append(("Swin V2 giant, 8 x 320 px", clips("giant")))
+        cases.append((CLIPS, clips("giant")))
     topology = chips.topology(CHIPS)
     plan.prepare_backend()
     print("| | | GiB per chip | of these state | on 40 GB | on 95 GiB |\n|---|---|---|---|---|---|", flush=True)
     for name, config in cases:
         config.batch_size = topology.size
-        for row, fields, opt_axis in ROWS:
+        for row, fields, opt_axis in (*ROWS, (PAIRS, {}, "data")) if name == CLIPS else ROWS:
             config.task.model.update(fields)
             config.partition.opt_axis = opt_axis
+            config.mesh.fsdp = 2 if row == PAIRS else 1
             facts = plan.plan(config, topology, plan_search.cache_folder(), "quick")
             print(line(name, row, facts), flush=True)
             print(f"{name} {row}: compiled in {facts['compile_seconds']} s", file=sys.stderr, flush=True)
@@ -79,4 +83,7 @@ def line(name: str, row: str, facts) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error

@@ -113,6 +113,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=25, help="clips of each file")
     parser.add_argument("--folder", help="where the files are kept (default: a temporary folder)")
     flags = parser.parse_args()
+    if flags.clips < 1:
+        parser.error("--clips must be at least 1")
     import cv2
 
     cv2.setNumThreads(1)

@@ -21,6 +21,7 @@ import numpy as np
 import tqdm
 
 from swin_jax.data import animation, emoji_actions, tfds_directory
+from swin_jax.errors import UserError
 
 NUM_FRAMES = 8  # of a clip that is compared as a whole
 # What both sides draw, and how often training clips are mirrored.
@@ -131,4 +132,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error

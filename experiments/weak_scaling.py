@@ -15,6 +15,7 @@ import sys
 
 from swin_jax import chips, plan, plan_report, plan_search
 from swin_jax import config as configs
+from swin_jax.errors import UserError
 
 SLICES = ("v5p:2x2x2", "v5p:4x4x4", "v5p:8x8x8", "v5p:16x16x16")
 PER_CHIP = 128
@@ -52,4 +53,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error

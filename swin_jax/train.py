@@ -72,7 +72,7 @@ class Loop:
             if status != DONE:
                 return status
             if start >= total:
-                self.evaluate(start, everything=True, record=not self.evaluated(start))
+                self.evaluate(start, everything=True, record=not self.evaluated(start, everything=True))
         checkpoint.finish(self.manager)
         if lead:
             curves.draw(self.workdir)
@@ -90,8 +90,8 @@ class Loop:
         batches = self.data.batches(first, self.rows)
         pending = None  # what to log of the previous step: fetched while the device works on this one
         try:
-            if meta and not self.evaluated(start):
-                self.evaluate(start, everything=False)  # SIGTERM came at a step that was to be evaluated
+            if meta and not self.evaluated(start, everything=False):
+                self.evaluate(start, everything=False)  # the run ended between saving and evaluating
             for step in range(start + 1, total + 1):
                 self.trace(step)
                 batch = self.next_batch(batches)
@@ -105,10 +105,10 @@ class Loop:
                     self.write(*pending)  # raises on a loss that is not finite, before anything is saved
                     pending = None
                     with self.clock.paused():
+                        if saves:  # first, because an evaluation may fail on its data
+                            self.save(step, (first - start + step) * batch_size, wait=last or stop)
                         if not stop or last:
                             self.evaluate(step, everything=last)
-                        if saves:
-                            self.save(step, (first - start + step) * batch_size, wait=last or stop)
                 if step == start + 1:
                     jax.block_until_ready(self.state.step)
                     self.clock.start(step)
@@ -168,11 +168,13 @@ class Loop:
         if wrong:
             raise FloatingPointError(f"{', '.join(f'{n} is {v}' for n, v in wrong.items())} at step {step}")
 
-    def evaluated(self, step: int) -> bool:
-        """Whether the log has evaluations of a step."""
-        lines = logs.read_metrics(self.workdir)
-        found = any(line["step"] == step and any(name.startswith("eval/") for name in line) for line in lines)
-        return bool(multihost_utils.broadcast_one_to_all(np.int32(found)))  # process 0 writes them
+    def evaluated(self, step: int, everything: bool) -> bool:
+        """Whether the log has all evaluations of a step, or all that are due at it."""
+        due = {name for name, (every, _) in self.evals.items() if everything or _due(step, every)}
+        lines = [line for line in logs.read_metrics(self.workdir) if line["step"] == step]
+        found = {key.split("/")[1] for line in lines for key in line if key.startswith("eval/")}
+        # Process 0 writes them.
+        return bool(multihost_utils.broadcast_one_to_all(np.int32(due <= found)))
 
     def evaluate(self, step: int, everything: bool, record: bool = True) -> None:
         """Runs the evaluations that are due, on the raw weights and beside them on their average."""

@@ -190,8 +190,13 @@ def _source(flags: argparse.Namespace) -> VideoFileSource:
     folder = os.path.expanduser(flags.folder)
     if os.path.isfile(folder):
         raise UserError(f"--folder={flags.folder} is a file; a list is given as --annotations={flags.folder}", 2)
-    if os.path.isdir(folder) and not any(entry.is_dir() and entry.name[0] != "." for entry in os.scandir(folder)):
-        return flat_video_folder(folder)
+    if os.path.isdir(folder):
+        inner = {entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."}
+        if inner and inner <= {"train", "val", "validation", "test"}:
+            one = os.path.join(flags.folder, min(inner))
+            raise UserError(f"--folder={flags.folder} holds splits, not classes; scan each: --folder={one}", 2)
+        if not inner:
+            return flat_video_folder(folder)
     return video_folder(folder)
 
 

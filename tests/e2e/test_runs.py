@@ -13,6 +13,8 @@ import time
 import numpy as np
 import pytest
 
+from swin_jax.errors import UserError
+from swin_jax.evals.accuracy import Accuracy
 from tests.e2e.test_experiments import assert_equal_runs, metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -144,6 +146,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     step = int(line.split("at step ")[1].split(";")[0])
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
     assert kept[-1] == step - 1 and f"the last good checkpoint is step {step - 1}" in line
+
+
+def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(launch, tmp_path, monkeypatch):
+    def broken(state, frozen):
+        raise UserError("a record cannot be read")
+
+    flags = (*TINY, "--config.total_steps=10", "--config.checkpoint.every=100")
+    with monkeypatch.context() as patched:
+        patched.setattr(Accuracy, "bind", lambda *_: broken)
+        status, _, err = launch("experiments/quickstart.py:fake", tmp_path / "run", *flags)
+    assert status == 1 and "a record cannot be read" in err
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["10"]
+    assert not any("eval/test/top1" in line for line in metrics(tmp_path / "run"))
+    status, _, err = launch("experiments/quickstart.py:fake", tmp_path / "run", *flags)
+    assert status == 0, err
+    launch("experiments/quickstart.py:fake", tmp_path / "whole", *flags)
+    assert_equal_runs(tmp_path / "run", tmp_path / "whole", 10)
 
 
 def test_a_run_that_failed_leaves_the_record_of_the_good_one(uninterrupted, tmp_path):

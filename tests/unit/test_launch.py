@@ -151,3 +151,11 @@ def test_a_cluster_is_detected_by_its_variables_only(monkeypatch):
             for name, value in variables.items():
                 patch.setenv(name, value)
             assert processes.detected() is found, variables
+
+
+def test_an_evaluation_can_be_left_out(no_run):
+    assert (
+        launcher.run(["launch", "--config=experiments/video_swin_emoji.py:fake", "--workdir=x", "--config.evals={}"])
+        == 0
+    )
+    assert not no_run[0][0].evals

@@ -158,12 +158,14 @@ def test_wrong_use_is_told_in_a_line(data, capsys, tmp_path):
     """Before anything is scanned, and without harm to files that are there."""
     text = data.read_text()
     (tmp_path / "other").write_text("{}\n")
+    (tmp_path / ".split/train").mkdir(parents=True)
     for flags, status, says in (
         ([f"--annotations={tmp_path}/missing.txt"], 1, "cannot read"),
         (["--annotations="], 2, "is empty"),
         (["--folder="], 2, "is empty"),
         ([f"--folder={data}"], 2, f"is a file; a list is given as --annotations={data}"),
         ([f"--folder={tmp_path}/no"], 1, "no does not exist"),
+        ([f"--folder={tmp_path}/.split"], 2, f"holds splits, not classes; scan each: --folder={tmp_path}/.split/train"),
         ([f"--folder={tmp_path}", "--data_prefix=x"], 2, "--data_prefix goes with --annotations"),
         ([f"--folder={tmp_path}", f"--write_good={tmp_path}/good.txt"], 2, "no class folders"),
         ([f"--annotations={data}", "--num_threads=0"], 2, "--num_threads=0 must be at least 1"),
