@@ -52,8 +52,8 @@ PEAK = {name: 5e-4 for name in OPENAI} | {"RN50x16": 4e-4, "RN50x64": 3.6e-4, "V
 SOURCES = ("tar", "jsonl", "folder", "tfds")
 # Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
 PODS = {
-    "model=RN50": pods.Pod(256),
-    "model=RN101": pods.Pod(256),
+    "model=RN50": pods.Pod(64),
+    "model=RN101": pods.Pod(64),
     "model=RN50x4": pods.Pod(256),
     "model=RN50x16": pods.Pod(256),
     "model=RN50x64": pods.Pod(256),
