@@ -50,7 +50,7 @@ from swin_jax.tasks.contrastive import Contrastive
 
 PEAK = {name: 5e-4 for name in OPENAI} | {"RN50x16": 4e-4, "RN50x64": 3.6e-4, "ViT-L/14": 4e-4, "ViT-L/14@336px": 2e-5}
 SOURCES = ("tar", "jsonl", "folder", "tfds")
-# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "model=RN50": pods.Pod(64),
     "model=RN101": pods.Pod(64),

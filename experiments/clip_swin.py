@@ -24,7 +24,7 @@ from swin_jax.models.clip import CLIP
 from swin_jax.models.text import TextTransformer
 from swin_jax.tasks.contrastive import Contrastive
 
-# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "variant=tiny": pods.Pod(16),
     "variant=tiny,generation=v2": pods.Pod(16),

@@ -25,7 +25,7 @@ from swin_jax.models.text import TextTransformer
 from swin_jax.pixels import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.tasks.contrastive import Contrastive
 
-# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "variant=base": pods.Pod(16),
     "variant=large": pods.Pod(32),

@@ -23,7 +23,7 @@ from swin_jax.models.clip import make_clip
 from swin_jax.models.clip_presets import PRESETS
 from swin_jax.tasks.contrastive import Contrastive
 
-# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "model=ViT-B/16": pods.Pod(64),
     "model=ViT-B/32": pods.Pod(32),

@@ -48,7 +48,7 @@ V1_WINDOW = dict(base={192: 6, 224: 7}, large={192: 12, 224: 14})
 V2_WINDOW = {192: 12, 224: 14}
 LAYER_DECAY = dict(v1=dict(base=0.8, large=0.7), v2=dict(small=0.75, base=0.75, large=0.7, huge=0.7, giant_1b=0.7))
 DROP_PATH = dict(small=0.1, base=0.1, large=0.2, huge=0.2, giant_1b=0.2)
-# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "variant=base": pods.Pod(64),
     "variant=large": pods.Pod(128),

@@ -50,7 +50,7 @@ from swin_jax.tasks.simmim import MaskedImageModeling
 
 V1_WINDOW = dict(base=6, large=12)
 UPDATES = {"125k": 125_000, "250k": 250_000, "500k": 500_000}
-# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "variant=base,schedule=800ep": pods.Pod(64),
     "variant=base,schedule=100ep": pods.Pod(64),

@@ -22,7 +22,7 @@ from swin_jax.models import swin
 from swin_jax.tasks.classification import Classification
 
 DROP_PATH = dict(tiny=0.1, small=0.2, base=0.2, large=0.2)
-# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "variant=tiny": pods.Pod(64),
     "variant=small": pods.Pod(64),

@@ -34,7 +34,7 @@ from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
 from swin_jax.tasks.classification import Classification
 
-# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "variant=base,size=256": pods.Pod(64),
     "variant=base,size=384": pods.Pod(128),

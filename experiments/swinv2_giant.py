@@ -65,7 +65,7 @@ STAGES = {
 }
 PEAK = dict(simmim=1.4e-3, in22k=1.4e-3, in1k=2.1e-5)
 DROP_PATH = dict(simmim=0.1, in22k=0.3, in1k=0.5)
-# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "stage=simmim": pods.Pod(256, {"mesh.fsdp": 8}),
     "stage=in22k": pods.Pod(256, {"mesh.fsdp": 8}),

@@ -45,7 +45,7 @@ from swin_jax.models import swin
 from swin_jax.tasks.classification import Classification
 
 DROP_PATH = dict(tiny=0.2, tiny_c24=0.2, small=0.3, base=0.5)
-# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "variant=tiny,generation=v2,window=12": pods.Pod(32),
     "variant=tiny,generation=v2,window=24": pods.Pod(128),

@@ -40,7 +40,7 @@ from swin_jax.models import video_swin
 from swin_jax.models.swin_presets import VARIANTS
 from swin_jax.tasks.classification import Classification
 
-# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "design=joint": pods.Pod(16, {"task.accumulate": 4}, h100={"task.accumulate": 2}),
     "design=split": pods.Pod(16, {"task.accumulate": 4}, h100={"task.accumulate": 2}),

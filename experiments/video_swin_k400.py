@@ -50,7 +50,7 @@ DROP_PATH = {
     ("base", "22k"): 0.2,
     ("large", "22k"): 0.2,
 }
-# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "variant=tiny,images=1k": pods.Pod(16, {"task.accumulate": 4}, h100={"task.accumulate": 2}),
     "variant=small,images=1k": pods.Pod(16, {"task.accumulate": 4}, h100={"task.accumulate": 2}),

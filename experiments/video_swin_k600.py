@@ -28,7 +28,7 @@ from swin_jax.models import video_swin
 from swin_jax.models.swin_presets import VARIANTS
 from swin_jax.tasks.classification import Classification
 
-# Sizes are chips of v5e, see `pods`; all were compiled: README, Pod presets.
+# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "variant=base": pods.Pod(16, {"task.accumulate": 4}, h100={"task.accumulate": 2}),
     "variant=large": pods.Pod(16, {"task.accumulate": 4}, h100={"task.accumulate": 2}),
