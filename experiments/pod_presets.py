@@ -1,21 +1,23 @@
 """What each row of the papers needs on a pod: every preset of the experiment files, compiled, as one table.
 
     pip install -e '.[tpu]'
-    python experiments/pod_presets.py                                  # hours on two cores; then minutes
+    python experiments/pod_presets.py --jobs=2                         # two hours on two cores
     python experiments/pod_presets.py --only=swin_in1k --chips=v5e     # the rows and chips whose names contain these
     python experiments/pod_presets.py --table                          # no compiling: what is known, for the README
 
-Each training step is compiled by the real TPU compiler for its slice, at quick effort, and what it says is kept in
-pod_presets.json beside this file, under experiment, row and chip. Eight H100, for which nothing can be compiled here,
-are arithmetic: state as the layout splits it, activations and memory traffic per example as in the program for v5p.
+Each training step is compiled by the real TPU compiler for its slice, until memory and traffic are known, and what it
+says is kept in pod_presets.json beside this file, under experiment, row and chip. Eight H100, for which nothing can be
+compiled here, are arithmetic: state as the layout splits it, activations and memory traffic per example as in the
+program for v5p.
 """
 
 import argparse
+import concurrent.futures
 import json
 import pathlib
 import sys
 
-from swin_jax import chips, plan, plan_search, roofline
+from swin_jax import chips, plan, plan_search, roofline, tpu_compiler
 from swin_jax import config as configs
 from swin_jax.errors import UserError
 
@@ -75,7 +77,7 @@ def arithmetic(experiment: str, row: str, like: dict) -> dict:
     """
     config = load(experiment, row, "h100")
     here, accumulate = chips.topology(config.topology), config.task.get("accumulate", 1)
-    state = plan_search.state_bytes(config, chips.topology("v5e:2x4"))  # another eight chips
+    state = sum(plan.state_bytes(config, chips.topology("v5e:2x4")).values())  # another eight chips
     more = like["chips"] / here.size  # examples of an H100 for each of a v5p
     activations = (like["peak_bytes"] - like["state_bytes"]) * more * like["accumulate"] / accumulate
     found = roofline.estimate(here, like["flops"]["step"] / here.size, like["traffic_bytes"] * more, [])
@@ -116,25 +118,39 @@ def _cell(found: dict | None) -> str:
     return f"{found['topology'].partition(':')[2]}: {found['peak_bytes'] / GIB:.1f} GiB, {step}, {hours:,.0f}"
 
 
+def compile_all(todo: list[tuple[str, str, str]], jobs: int, results: dict) -> None:
+    """Compiles presets, several at a time, and keeps what is known after each."""
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        waiting = {pool.submit(compiled, *preset): ":".join(preset) for preset in todo}
+        for number, done in enumerate(concurrent.futures.as_completed(waiting), 1):
+            found = keep(results, waiting[done], done.result())
+            print(f"{number}/{len(todo)} {waiting[done]}: {_cell(found)}", file=sys.stderr, flush=True)
+
+
+def keep(results: dict, key: str, found: dict) -> dict:
+    """Writes one more result."""
+    results[key] = found
+    RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="rows whose EXPERIMENT:ROW contains this")
     parser.add_argument("--chips", default=",".join(COLUMNS), help="of " + ",".join(COLUMNS))
     parser.add_argument("--table", action="store_true", help="print what is known, compile nothing")
+    parser.add_argument("--jobs", type=int, default=1, help="compilers at a time")
     flags = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     if not flags.table:
-        plan.prepare_backend()
-        todo = [(e, r, chip) for chip in flags.chips.split(",") for e, r in presets() if flags.only in f"{e}:{r}"]
-        for number, (experiment, row, chip) in enumerate(todo, 1):
-            key, like = f"{experiment}:{row}:{chip}", f"{experiment}:{row}:v5p"
-            if chip == "h100" and like not in results:
-                continue
-            found = arithmetic(experiment, row, results[like]) if chip == "h100" else compiled(experiment, row, chip)
-            results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-            RESULTS.write_text(json.dumps(dict(sorted((results | {key: found}).items())), indent=1) + "\n")
-            results[key] = found
-            print(f"{number}/{len(todo)} {key}: {_cell(found)}", file=sys.stderr, flush=True)
+        tpu_compiler.prepare_backend()
+        rows = [(e, r) for e, r in presets() if flags.only in f"{e}:{r}"]
+        todo = [(*row, chip) for chip in COLUMNS[:-1] if chip in flags.chips for row in rows]
+        compile_all(todo, flags.jobs, results)
+        for experiment, row in rows if "h100" in flags.chips else ():
+            if f"{experiment}:{row}:v5p" in results:
+                found = arithmetic(experiment, row, results[f"{experiment}:{row}:v5p"])
+                keep(results, f"{experiment}:{row}:h100", found)
     print("\n".join(table(results)))
 
 

@@ -14,7 +14,7 @@ import argparse
 import pathlib
 import sys
 
-from swin_jax import chips, plan, plan_search
+from swin_jax import chips, plan, plan_search, tpu_compiler
 from swin_jax import config as configs
 from swin_jax.errors import UserError
 from swin_jax.models import swin_presets
@@ -60,7 +60,7 @@ def main() -> None:
         cases = [(f"Swin V2 {v}, 1536 px", images(v)) for v in ("base", "large", "giant")]
         cases.append((CLIPS, clips("giant")))
     topology = chips.topology(CHIPS)
-    plan.prepare_backend()
+    tpu_compiler.prepare_backend()
     print("| | | GiB per chip | of these state | on 40 GB | on 95 GiB |\n|---|---|---|---|---|---|", flush=True)
     for name, config in cases:
         config.batch_size = topology.size

@@ -13,7 +13,7 @@ quick.
 import pathlib
 import sys
 
-from swin_jax import chips, plan, plan_report, plan_search
+from swin_jax import chips, plan, plan_report, plan_search, tpu_compiler
 from swin_jax import config as configs
 from swin_jax.errors import UserError
 
@@ -22,7 +22,7 @@ PER_CHIP = 128
 
 
 def main() -> None:
-    plan.prepare_backend()
+    tpu_compiler.prepare_backend()
     columns = "chips", "collectives", "bytes of arrays, MiB", "sent by a chip, MiB", "optimizer state per chip, MiB"
     print(f"| | {' | '.join((*columns, 'links, ms', 'compute, ms'))} |\n|{'---|' * 8}", flush=True)
     for name, opt_axis in (("ZeRO-1", "fsdp"), ("data parallel", "")):

@@ -134,7 +134,9 @@ def _check_positive(config) -> None:
 def _check_tuples(before: dict[str, tuple], config) -> None:
     """Raises UserError for an entry of another type in a tuple of numbers, which ml_collections lets pass."""
     left = set(_dotted(config))  # an override may have emptied what a key was in
-    for key, old in ((key, old) for key, old in before.items() if key in left):
+    for key, old in before.items():
+        if key not in left:
+            continue
         kinds = {type(entry) for entry in old}
         for entry in _leaf(config, key) if kinds and kinds <= {int, float} else ():
             if type(entry) not in kinds | ({int} if float in kinds else set()):

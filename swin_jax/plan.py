@@ -5,15 +5,12 @@ layout and jitted step are built by the same code from the same config.
 """
 
 import contextlib
-import dataclasses
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import math
 import os
 import pathlib
-import re
+import pickle
 import sys
 import threading
 import time
@@ -21,56 +18,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-from jax.experimental import topologies
-from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding
 
-from swin_jax import chips, flops, hlo, roofline, sharding, start
+from swin_jax import chips, flops, roofline, sharding, start, tpu_compiler, traffic
 from swin_jax import config as configs
-from swin_jax.errors import UserError
 from swin_jax.names import path_name
 
-_PACKAGES = ("jax", "jaxlib", "libtpu")
 # What a plan was computed with, beside the program: to be counted up when the analysis changes.
-_FORMAT = 2
-# Several plans at a time, no question to the cloud about this machine, and no complaints that it has no TPU.
-_ENVIRONMENT = {
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TPU_STDERR_LOG_LEVEL": "3",
-}
-# How hard the compiler tries: 'full' as the launcher does, 'quick' in a quarter of the time. The README compares them.
-EFFORTS = {"full": {}, "quick": {"exec_time_optimization_effort": -1.0}}
-
-
-def prepare_backend() -> None:
-    """Makes JAX start without an accelerator and the TPU compiler without a TPU. To be called before any computation.
-
-    Raises:
-        UserError: the TPU compiler is not installed.
-    """
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError("--plan needs the TPU compiler, which is not installed: pip install -e '.[tpu]'")
-    for name, value in _ENVIRONMENT.items():
-        if os.environ.get(name, "WARNING").startswith("WARNING"):  # what JAX writes where it finds no TPU
-            os.environ[name] = value
-    jax.config.update("jax_platforms", "cpu")
-
-
-def devices(topology: chips.Topology) -> list[Any]:
-    """The devices of a topology that is not there.
-
-    Raises:
-        UserError: the compiler does not know such a topology (exit status 2).
-    """
-    try:
-        return list(topologies.get_topology_desc(**topology.compiler_options()).devices)
-    except jax.errors.JaxRuntimeError as error:
-        text = " ".join(str(error).split())
-        raise UserError(f"the TPU compiler makes no {topology.name}: {text[:200]}", 2) from error
+_FORMAT = 3
+# How far the compiler goes: to the end, or until memory and traffic are known. The README compares them.
+EFFORTS = ("full", "quick")
 
 
 def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None, effort: str = "full") -> dict[str, Any]:
@@ -88,9 +45,8 @@ def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None, ef
     Raises:
         UserError: a mesh that does not fit the topology, and whatever the launcher would refuse.
     """
-    at = start.setup(config, devices(topology))
+    at, batch = _setup(config, topology)
     start.check_batch(config, at.placement)
-    batch = _batch(at, config.batch_size)
     facts = {
         "topology": topology.name,
         "effort": effort,
@@ -105,29 +61,71 @@ def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None, ef
         "flops": _flops(at, batch),
     }
     began = time.monotonic()
-    with jax.set_mesh(at.placement.mesh), progress(f"{topology.name}: tracing"):
-        lowered = start.jitted_step(at).lower(at.abstract, batch, at.frozen)
-        key = _key(lowered, topology, effort)
+    with progress(f"{topology.name}: tracing"):
+        lowered = _lower(at, batch)
     facts["lower_seconds"] = round(time.monotonic() - began, 1)
-    kept = cache / f"{key}.json" if cache else None
-    if kept and kept.exists():
-        compiled = json.loads(kept.read_text()) | {"from_cache": True}
-    else:
-        compiled = _compile(lowered, topology, at.placement.mesh, effort) | {"from_cache": False}
-        if kept:
-            cache.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(f".{os.getpid()}")
-            partial.write_text(json.dumps(compiled, indent=1) + "\n")
-            partial.replace(kept)
-    facts |= compiled
+    facts |= _kept(cache, lowered, topology, effort) or _compile(cache, lowered, config, topology, at, effort)
     if facts["memory"]["fits"]:
         facts["roofline"] = _roofline(facts, topology)
     else:
-        if "temporaries" in facts["memory"]:
-            facts["memory"]["peak"] = facts["memory"]["temporaries"] + sum(facts["state_bytes"].values())
         facts["memory"]["largest"] = facts["memory"]["largest"] or _largest(at)
         facts["advice"] = advice(config, facts)
     return facts
+
+
+def _setup(config, topology: chips.Topology) -> tuple[start.Setup, dict[str, jax.ShapeDtypeStruct]]:
+    """What the launcher builds from a config, and the batch it would read."""
+    at = start.setup(config, tpu_compiler.devices(topology))
+    rows = NamedSharding(at.placement.mesh, sharding.BATCH)
+    shapes = at.task.batch_shapes(config.batch_size)
+    return at, {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for key, x in shapes.items()}
+
+
+def _lower(at: start.Setup, batch):
+    with jax.set_mesh(at.placement.mesh):
+        return start.jitted_step(at).lower(at.abstract, batch, at.frozen)
+
+
+def _key(lowered, topology: chips.Topology, effort: str) -> str:
+    """Of a program, the versions of the compiler, how far it goes, and the topology."""
+    digest = hashlib.sha256(lowered.as_text().encode())
+    digest.update(json.dumps([_FORMAT, tpu_compiler.versions(), topology.name, effort]).encode())
+    return digest.hexdigest()
+
+
+def _kept(cache: pathlib.Path | None, lowered, topology: chips.Topology, effort: str) -> dict[str, Any] | None:
+    """What the compiler said of the same program before; what it said in the end it would say early too."""
+    if cache:
+        for tried in dict.fromkeys(("full", effort)):
+            file = cache / f"{_key(lowered, topology, tried)}.json"
+            if file.exists():
+                return json.loads(file.read_text()) | {"from_cache": True}
+    return None
+
+
+def _compile(cache: pathlib.Path | None, lowered, config, topology: chips.Topology, at: start.Setup, effort: str):
+    mesh = at.placement.mesh
+    with progress(f"{topology.name}: compiling"):
+        if effort == "full":
+            facts = tpu_compiler.compiled(lowered, topology, mesh)
+        else:
+            job = config.copy_and_resolve_references(), topology.name
+            facts = tpu_compiler.optimized("swin_jax.plan", job, topology, mesh)
+    facts["effort"] = effort
+    if cache:
+        cache.mkdir(parents=True, exist_ok=True)
+        file = cache / f"{_key(lowered, topology, effort)}.json"
+        partial = file.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(facts, indent=1) + "\n")
+        partial.replace(file)
+    return facts | {"from_cache": False}
+
+
+def main(folder: str) -> None:
+    """The compiler of a quick plan, in a process of its own: see `tpu_compiler.optimized`."""
+    config, name = pickle.load(sys.stdin.buffer)
+    tpu_compiler.prepare_backend()
+    _lower(*_setup(config, chips.topology(name))).compile(compiler_options=tpu_compiler.write_to(folder))
 
 
 def _largest(at: start.Setup) -> list[dict[str, Any]]:
@@ -142,7 +140,7 @@ def _largest(at: start.Setup) -> list[dict[str, Any]]:
 
 def _roofline(facts: dict[str, Any], topology: chips.Topology) -> dict[str, Any]:
     """Seconds of an update and what bounds them."""
-    moved = [hlo.Collective(**item | {"axes": tuple(item["axes"])}) for item in facts["collectives"]]
+    moved = [traffic.Collective(**item | {"axes": tuple(item["axes"])}) for item in facts["collectives"]]
     found = roofline.estimate(topology, facts["flops"]["step"] / topology.size, facts["hbm_bytes"], moved)
     times = {
         name: getattr(found, name) for name in ("compute", "memory", "links", "network", "exposed", "step", "serial")
@@ -155,10 +153,9 @@ def _roofline(facts: dict[str, Any], topology: chips.Topology) -> dict[str, Any]
     }
 
 
-def _batch(at: start.Setup, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    rows = NamedSharding(at.placement.mesh, sharding.BATCH)
-    shapes = at.task.batch_shapes(batch_size)
-    return {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for key, x in shapes.items()}
+def state_bytes(config, topology: chips.Topology) -> dict[str, int]:
+    """Bytes per chip of what a config's step is given, by part, without compiling anything."""
+    return _state_bytes(*_setup(config, topology))
 
 
 def _state_bytes(at: start.Setup, batch) -> dict[str, int]:
@@ -177,71 +174,6 @@ def _flops(at: start.Setup, batch) -> dict[str, int]:
         step = flops.count(at.task.train_step, at.abstract, batch, at.frozen)
         forward = flops.count(at.task.predict, at.abstract, batch, at.frozen)
     return {"step": step, "model": min(3 * forward, step)}
-
-
-def _key(lowered, topology: chips.Topology, effort: str) -> str:
-    """Of a program, the versions of the compiler, its options and the topology."""
-    digest = hashlib.sha256(lowered.as_text().encode())
-    digest.update(json.dumps([_FORMAT, versions(), topology.name, EFFORTS[effort]]).encode())
-    return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that the program depends on."""
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
-
-
-def _compile(lowered, topology: chips.Topology, mesh, effort: str) -> dict[str, Any]:
-    """What the compiler says: memory, collectives, traffic."""
-    began = time.monotonic()
-    facts = {"versions": versions()}
-    try:
-        with progress(f"{topology.name}: compiling"), _no_cache():
-            program = lowered.compile(compiler_options=EFFORTS[effort] or None)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        memory = exhausted(str(error)) | {"hbm": topology.chip.hbm_bytes, "fits": False}
-        return facts | {"memory": memory, "compile_seconds": round(time.monotonic() - began, 1)}
-    facts["compile_seconds"] = round(time.monotonic() - began, 1)
-    found, text = program.memory_analysis(), program.as_text()
-    facts["memory"] = {
-        "arguments": found.argument_size_in_bytes,
-        "outputs": found.output_size_in_bytes - found.alias_size_in_bytes,
-        "temporaries": found.temp_size_in_bytes,
-        "peak": found.peak_memory_in_bytes,
-        "hbm": topology.chip.hbm_bytes,
-        "fits": True,
-    }
-    facts["hbm_bytes"] = hlo.hbm_bytes(text)
-    found = hlo.collectives(text, mesh.shape, topology.slices)
-    facts["collectives"] = [dataclasses.asdict(item) for item in found]
-    return facts
-
-
-def exhausted(text: str) -> dict[str, Any]:
-    """What the compiler says of a program that does not fit: bytes at the `peak` or of `temporaries`, the `largest`."""
-    used = re.search(r"Used ([\d.]+)([KMGT]?) of", text)
-    temporaries = re.search(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\)", text)
-    found: dict[str, Any] = {"peak": _bytes(*used.groups()) if used else None, "largest": []}
-    if temporaries:
-        found["temporaries"] = _bytes(*temporaries.groups())
-    for item in re.split(r"\n\s*\d+\. Size: ", text)[1:]:
-        size = re.match(r"([\d.]+)([KMGT]?)", item)
-        shape, operator = re.search(r"Shape: (\S+?)[{\s]", item), re.search(r'op_name="([^"]*)"', item)
-        if size:
-            found["largest"].append(
-                {
-                    "bytes": _bytes(*size.groups()),
-                    "shape": shape[1] if shape else "",
-                    "of": operator[1] if operator else "",
-                }
-            )
-    return found
-
-
-def _bytes(number: str, unit: str) -> int:
-    return round(float(number) * 1024 ** " KMGT".index(unit or " "))
 
 
 def advice(config, facts: dict[str, Any]) -> list[str]:
@@ -283,22 +215,6 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _no_cache() -> Iterator[None]:
-    """Without JAX's own cache of programs, out of which one for an absent topology cannot be read."""
-    before = jax.config.jax_enable_compilation_cache
-
-    def enable(value: bool) -> None:
-        jax.config.update("jax_enable_compilation_cache", value)
-        compilation_cache.reset_cache()  # JAX looks at the setting once
-
-    enable(False)
-    try:
-        yield
-    finally:
-        enable(before)
-
-
-@contextlib.contextmanager
 def progress(what: str) -> Iterator[None]:
     """Says every ten seconds, on the standard error stream, that something still goes on."""
     done, began = threading.Event(), time.monotonic()
@@ -314,3 +230,7 @@ def progress(what: str) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

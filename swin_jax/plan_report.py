@@ -40,8 +40,11 @@ def lines(facts: dict[str, Any]) -> list[str]:
     rows.append(("FLOPs", f"{_si(facts['flops']['model'])} per update, and {again:.0%} computed again"))
     if memory["fits"]:
         rows += _speed(facts)
-    cached = "kept from an earlier plan, compiled then" if facts["from_cache"] else "compiled"
-    rows.append(("time", f"traced in {facts['lower_seconds']:.0f} s, {cached} in {facts['compile_seconds']:.0f} s"))
+    cached = "kept from an earlier plan, " if facts["from_cache"] else ""
+    done = "compiled" if facts["effort"] == "full" else "compiled but for machine code"
+    rows.append(
+        ("time", f"traced in {facts['lower_seconds']:.0f} s, {cached}{done} in {facts['compile_seconds']:.0f} s")
+    )
     return [f"{name:<12}{text}" for name, text in rows]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from swin_jax import chips, plan, plan_report, sharding, start, store
+from swin_jax import chips, plan, plan_report, sharding, start, store, tpu_compiler
 from swin_jax import config as configs
 from swin_jax.errors import UserError
 
@@ -95,7 +95,7 @@ def search(
     waiting = candidates(config, topology)
     if not waiting:
         raise UserError(f"no mesh of {topology.size} chips divides batch_size {config.batch_size}", 2)
-    states = _all_state_bytes(config, topology)
+    states = _state_bytes(config, topology)
     activations: dict[str, float] = {}  # bytes per example and chip, by recomputation policy
     tried: list[tuple[Candidate, dict[str, Any]]] = []
 
@@ -126,30 +126,20 @@ def _settled(tried) -> bool:
     return sum(facts["memory"]["fits"] for _, facts in tried) >= 2
 
 
-def _all_state_bytes(config, topology: chips.Topology) -> dict[tuple[int, int, bool], int]:
+def _state_bytes(config, topology: chips.Topology) -> dict[tuple[int, int, bool], int]:
     """Bytes per chip of the state, for every (fsdp, tensor, zero1)."""
-    found, devices = {}, plan.devices(topology)
+    found, devices = {}, tpu_compiler.devices(topology)
     at = start.setup(config, devices)
     for item in candidates(config, topology):
         key = item.fsdp, item.tensor, item.zero1
         if key not in found:
             with applied(config, item.settings(config)):
-                found[key] = _laid_out(config, at.abstract, devices)
+                mesh = sharding.make_mesh(**config.mesh, devices=devices)
+                partition = configs.build(config.partition)
+            layout = partition.shardings(at.abstract, mesh)
+            sizes = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, at.abstract, layout)
+            found[key] = sum(jax.tree.leaves(sizes))
     return found
-
-
-def state_bytes(config, topology: chips.Topology) -> int:
-    """Bytes per chip of the state of a config's training."""
-    devices = plan.devices(topology)
-    return _laid_out(config, start.setup(config, devices).abstract, devices)
-
-
-def _laid_out(config, shapes: Any, devices) -> int:
-    """Bytes per chip of a tree of shapes on the config's mesh."""
-    mesh = sharding.make_mesh(**config.mesh, devices=devices)
-    layout = configs.build(config.partition).shardings(shapes, mesh)
-    sizes = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, shapes, layout)
-    return sum(jax.tree.leaves(sizes))
 
 
 def flags(settings: dict[str, Any]) -> str:
@@ -206,7 +196,7 @@ def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
         raise UserError(f"--plan={text}: the config names no topology; give one, --plan=auto:v5e:4x4 for example", 2)
     topology = chips.topology(name)
     topology.compiler_options()  # refuses what cannot be compiled for
-    plan.prepare_backend()
+    tpu_compiler.prepare_backend()
     say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     if auto:
         found = search(config, topology, cache_folder(), say)

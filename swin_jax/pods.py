@@ -11,7 +11,7 @@ from typing import Any
 from swin_jax import chips
 from swin_jax.errors import UserError
 
-# How many chips of v5e one has the memory of, rounded down to a power of two.
+# How many chips of v5e one stands for: the power of two below its share of memory (a v4 has 2.4% less than two).
 _V5E = {"v4": 2, "v5e": 1, "v5p": 4, "v6e": 2}
 NAMES = ("", *_V5E, "h100")
 
@@ -21,7 +21,7 @@ class Pod:
     """Where a row trains, at the published batch size.
 
     Attributes:
-        size: chips of v5e; of the others as many as have at least the same memory together, and eight H100.
+        size: chips of v5e; of the others as many as have about the same memory together or more, and eight H100.
         settings: {dotted key: value} on every chip.
         h100: those on eight H100 besides.
     """

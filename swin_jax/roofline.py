@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 
 from swin_jax.chips import Chip, Topology
-from swin_jax.hlo import Collective
+from swin_jax.traffic import Collective
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from swin_jax import hlo
+from swin_jax import hlo, traffic
 
 MIB = 2**20
 MESH = {"data": 2, "fsdp": 2, "tensor": 2}
@@ -98,17 +98,17 @@ def test_all_forms_of_groups_give_the_axes_along_which_they_lie(axes):
         f"mesh['tensor'=2,'fsdp'=2,'data'=2], device_ids=(0,4,2,6,1,5,3,7) {{{named}}}",
     ]
     for form in forms:
-        (found,) = hlo.collectives(reduced(form), MESH)
+        (found,) = traffic.collectives(reduced(form), MESH)
         assert (found.kind, found.bytes, found.axes, found.group) == ("all-reduce", 32_768, axes, 2 ** len(axes)), form
         assert (found.count, found.slices, found.overlaps) == (1, 1, False)
 
 
 def test_groups_of_the_short_forms():
-    (all_chips,) = hlo.collectives(reduced("{}"), MESH)
+    (all_chips,) = traffic.collectives(reduced("{}"), MESH)
     assert (all_chips.axes, all_chips.group) == (("data", "fsdp", "tensor"), 8)
-    (in_order,) = hlo.collectives(reduced("[4,2]<=[8]"), MESH)
+    (in_order,) = traffic.collectives(reduced("[4,2]<=[8]"), MESH)
     assert (in_order.axes, in_order.group) == (("tensor",), 2)
-    (part,) = hlo.collectives(reduced("{{0,1},{2,3},{4,5},{6,7}}"), {"data": 8, "fsdp": 1})
+    (part,) = traffic.collectives(reduced("{{0,1},{2,3},{4,5},{6,7}}"), {"data": 8, "fsdp": 1})
     assert (part.axes, part.group) == (("data",), 2)
 
 
@@ -123,7 +123,7 @@ def test_collectives_of_a_compiled_program(axes):
 
     spec = PartitionSpec(tuple(MESH))
     fn = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=spec, out_specs=spec))
-    found = hlo.collectives(fn.lower(jnp.ones((8 * 128, 16))).compile().as_text(), mesh.shape)
+    found = traffic.collectives(fn.lower(jnp.ones((8 * 128, 16))).compile().as_text(), mesh.shape)
     expected = {("all-gather", 8192 * group), ("reduce-scatter", 8192 * group), ("all-reduce", 8192)}
     assert {(item.kind, item.bytes) for item in found} == expected and len(found) == 3
     assert {(item.axes, item.group) for item in found} == {(axes, group)}
@@ -140,25 +140,25 @@ def test_a_compiled_loop_counts_what_it_does_as_often_as_it_runs():
         mapped = jax.shard_map(body, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
         return jax.jit(mapped).lower(jnp.ones((1024,))).compile().as_text()
 
-    (found,) = hlo.collectives(text(7), mesh.shape)
+    (found,) = traffic.collectives(text(7), mesh.shape)
     assert (found.bytes, found.count) == (512, 7) and list(hlo.trip_counts(text(7)).values()) == [7]
     # Twice as many runs, twice the traffic of the body; what is outside of it stays.
-    traffic = [hlo.hbm_bytes(text(length)) for length in (5, 10, 15)]
-    assert traffic[2] - traffic[1] == traffic[1] - traffic[0] > 0
+    moved = [traffic.hbm_bytes(text(length)) for length in (5, 10, 15)]
+    assert moved[2] - moved[1] == moved[1] - moved[0] > 0
 
 
 def test_traffic_of_compiled_elementwise_code_is_its_operands_and_results():
     x = jnp.ones((256, 1024))
     text = jax.jit(lambda x, y: x * y + 1).lower(x, x).compile().as_text()
-    assert hlo.hbm_bytes(text) == 3 * x.nbytes and hlo.collectives(text, {"data": 1}) == []
+    assert traffic.hbm_bytes(text) == 3 * x.nbytes and traffic.collectives(text, {"data": 1}) == []
 
 
 def test_a_tpu_loop_counts_as_often_as_its_condition_says():
-    (found,) = hlo.collectives(LOOP, {"data": 1, "fsdp": 8, "tensor": 1})
+    (found,) = traffic.collectives(LOOP, {"data": 1, "fsdp": 8, "tensor": 1})
     assert (found.kind, found.bytes, found.axes, found.count) == ("all-gather", 8 * MIB, ("fsdp",), 7)
     assert hlo.trip_counts(LOOP) == {"while.28": 7}
     once = LOOP.replace("s32[]{:T(128)} constant(7)", "s32[]{:T(128)} constant(1)")
-    assert hlo.hbm_bytes(LOOP) - hlo.hbm_bytes(once) == 6 * 1.5 * MIB  # 1 MiB of slice read, 0.5 MiB of slice written
+    assert traffic.hbm_bytes(LOOP) - traffic.hbm_bytes(once) == 6 * 1.5 * MIB  # 1 MiB of slices read, 0.5 written
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_loops_that_say_how_often_or_do_not_say():
     assert hlo.trip_counts(known) == {"while.28": 9}
     unknown = LOOP.replace("ROOT %lt.10 = pred[]{:T(512)} compare", "ROOT %lt.10 = pred[]{:T(512)} xor")
     assert hlo.trip_counts(unknown) == {"while.28": None}
-    assert hlo.collectives(unknown, {"fsdp": 8})[0].count == 1
+    assert traffic.collectives(unknown, {"fsdp": 8})[0].count == 1
 
 
 # ZeRO-1: the gradient's all-reduce of which every chip keeps its part.
@@ -220,7 +220,7 @@ def test_a_fused_all_reduce_of_which_a_part_is_kept_is_a_reduce_scatter():
         "ROOT %fusion = bf16[512,1024]{1,0:T(8,128)(2,1)S(1)} fusion(%g), kind=kCustom, calls=%all-reduce-scatter",
         before=SCATTER,
     )
-    (found,) = hlo.collectives(text, {"data": 8, "fsdp": 1, "tensor": 1})
+    (found,) = traffic.collectives(text, {"data": 8, "fsdp": 1, "tensor": 1})
     assert (found.kind, found.bytes, found.axes, found.name) == ("reduce-scatter", 8 * MIB, ("data",), "fusion")
 
 
@@ -239,10 +239,10 @@ def test_several_arrays_of_which_parts_are_kept_are_one_reduce_scatter():
         f"%g = {whole} parameter(0)",
         f"ROOT %fusion = ({part}, {part}) fusion(%g), kind=kCustom, calls=%all-reduce-scatter",
     )
-    (found,) = hlo.collectives(entry(*lines, before="\n".join(rows) + "\n\n"), {"data": 8})
+    (found,) = traffic.collectives(entry(*lines, before="\n".join(rows) + "\n\n"), {"data": 8})
     assert (found.kind, found.bytes) == ("reduce-scatter", 16 * MIB)
     rows[-2] = f"  ROOT %tuple = ({part}, {whole}) tuple(%dynamic-slice.20, %second)"
-    (found,) = hlo.collectives(entry(*lines, before="\n".join(rows) + "\n\n"), {"data": 8})
+    (found,) = traffic.collectives(entry(*lines, before="\n".join(rows) + "\n\n"), {"data": 8})
     assert found.kind == "all-reduce"
 
 
@@ -290,10 +290,10 @@ def test_a_collective_fused_with_what_it_runs_beside_counts_once():
         "ROOT %done = f32[4096,1024]{1,0:T(8,128)} fusion(%s0, %s1, %s2), kind=kCustom, calls=%fused_computation.114",
         before=START,
     )
-    (found,) = hlo.collectives(text, {"data": 8})
+    (found,) = traffic.collectives(text, {"data": 8})
     assert (found.kind, found.bytes, found.group, found.overlaps) == ("all-gather", 16 * MIB, 8, True)
     # What is gathered is written once; the product reads 0.5 and 2 MiB and writes 8.
-    assert hlo.hbm_bytes(text) == (16 + 0.5 + 2 + 8) * MIB
+    assert traffic.hbm_bytes(text) == (16 + 0.5 + 2 + 8) * MIB
 
 
 def test_collectives_that_start_and_finish():
@@ -312,14 +312,14 @@ def test_collectives_that_start_and_finish():
         "  ROOT %rs = f32[512,1024]{1,0:T(8,128)} reduce-scatter(%q), channel_id=2, replica_groups=[1,8]<=[8], "
         "dimensions={0}, to_apply=%add\n}\n\n",
     )
-    found = hlo.collectives(text, {"data": 2, "fsdp": 4})
+    found = traffic.collectives(text, {"data": 2, "fsdp": 4})
     assert [(item.kind, item.bytes / MIB, item.group) for item in found] == [
         ("all-gather", 16, 8),
         ("reduce-scatter", 16, 8),
         ("collective-permute", 2, 2),
     ]
     assert all(item.overlaps for item in found) and found[2].axes == ("fsdp",)
-    assert hlo.hbm_bytes(text) == (2 + 16 + 16 + 2 + 2 + 2) * MIB
+    assert traffic.hbm_bytes(text) == (2 + 16 + 16 + 2 + 2 + 2) * MIB
 
 
 def test_what_crosses_slices():
@@ -338,7 +338,7 @@ def test_what_crosses_slices():
         "%send-done = token[] send-done(%send), channel_id=3, is_host_transfer=true",
         "ROOT %recv-done = (bf16[512,8,128]{2,1,0:T(8,128)(2,1)}, token[]) recv-done(%recv), channel_id=2",
     )
-    within, among = hlo.collectives(text, {"data": 16, "fsdp": 1, "tensor": 1}, slices=2)
+    within, among = traffic.collectives(text, {"data": 16, "fsdp": 1, "tensor": 1}, slices=2)
     assert (within.kind, within.bytes, within.axes, within.group, within.slices) == (
         "reduce-scatter",
         8 * MIB,
@@ -347,11 +347,11 @@ def test_what_crosses_slices():
         1,
     )
     assert (among.kind, among.bytes, among.axes, among.group, among.slices) == ("all-reduce", MIB, ("data",), 2, 2)
-    assert hlo.hbm_bytes(text) == (8 + 1 + 1 + 1) * MIB
+    assert traffic.hbm_bytes(text) == (8 + 1 + 1 + 1) * MIB
     gathered = text.replace("ALL_REDUCE", "ALL_GATHER")
-    assert hlo.collectives(gathered, {"data": 4, "fsdp": 4}, 2)[1].bytes == 2 * MIB
+    assert traffic.collectives(gathered, {"data": 4, "fsdp": 4}, 2)[1].bytes == 2 * MIB
     to_the_host = text.replace('_xla_megascale_transfer_type="ALL_REDUCE"', "")
-    assert [item.kind for item in hlo.collectives(to_the_host, {"data": 16}, 2)] == ["reduce-scatter"]
+    assert [item.kind for item in traffic.collectives(to_the_host, {"data": 16}, 2)] == ["reduce-scatter"]
 
 
 @pytest.mark.parametrize(
@@ -396,7 +396,7 @@ def test_traffic_of_single_instructions(lines, mib):
         "%i = s32[]{:T(128)S(6)} parameter(3)",
         *lines,
     )
-    assert hlo.hbm_bytes(text) == mib * MIB
+    assert traffic.hbm_bytes(text) == mib * MIB
 
 
 def test_of_a_conditional_one_branch_counts():
@@ -412,7 +412,7 @@ def test_of_a_conditional_one_branch_counts():
         "ROOT %c = f32[256,1024]{1,0} conditional(%i, %a, %a), branch_computations={%branch_0, %branch_1}",
         before=once + twice,
     )
-    assert hlo.hbm_bytes(text) == 4 * MIB
+    assert traffic.hbm_bytes(text) == 4 * MIB
 
 
 def test_instructions_that_cannot_be_read_are_left_out():
@@ -426,6 +426,6 @@ def test_instructions_that_cannot_be_read_are_left_out():
             at = rng.integers(len(lines[row]) + 1)
             broken[row] = lines[row][:at] + rng.choice(["", "(", "}", "%", "=0", lines[row][at + 3 :]])
         text = "\n".join(broken)
-        assert len(hlo.collectives(text, {"data": 8})) <= 4 and hlo.hbm_bytes(text) >= 0
+        assert len(traffic.collectives(text, {"data": 8})) <= 4 and traffic.hbm_bytes(text) >= 0
         hlo.trip_counts(text)
-    assert hlo.collectives("", {"data": 8}) == [] and hlo.hbm_bytes("") == 0
+    assert traffic.collectives("", {"data": 8}) == [] and traffic.hbm_bytes("") == 0

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from swin_jax import chips, roofline
-from swin_jax.hlo import KINDS, Collective
+from swin_jax.traffic import KINDS, Collective
 
 
 def collective(kind, size, group, slices=1, count=1, overlaps=False):
