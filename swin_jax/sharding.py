@@ -1,7 +1,8 @@
 """Meshes, partition rules and the placement of batches.
 
 The mesh has the axes ('data', 'fsdp', 'tensor'). Parameters and optimizer state are laid out by a table of
-(regex on the path -> axis names), with a rule on shapes as the default; models carry no annotation.
+(regex on the path -> axis names), with a rule on shapes as the default; all that models say is that examples stay where
+they are.
 """
 
 import dataclasses
@@ -187,6 +188,22 @@ class Placement:
             key: jax.make_array_from_process_local_data(sharding, value, (batch_size, *value.shape[1:]))
             for key, value in batch.items()
         }
+
+
+def examples_stay(x: jax.Array) -> jax.Array:
+    """Activations, whose examples (axis 0) stay on the devices that the batch has put them on; nothing without a mesh.
+
+    Layers that share parameters over 'fsdp' then gather those. Left to itself the partitioner may, in a loop over
+    blocks, gather the examples instead and add up partial products of activations.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(AXES) <= set(mesh.axis_names) or any(kind != AxisType.Auto for kind in mesh.axis_types):
+        return x
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if shards == 1 or x.shape[0] % shards:
+        return x
+    free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *free))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from swin_jax import geometry, stacking
 from swin_jax.models.layers import Mlp, drop_path, init_linear, layer_norm
 from swin_jax.ops import attention, window
+from swin_jax.sharding import examples_stay
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -206,6 +207,7 @@ class Block(nn.Module):
 
     def __call__(self, x: jax.Array, draws: jax.Array | None, rate: float | jax.Array) -> jax.Array:
         """x is (B, *spatial, C); draws is None (evaluation) or (2, B), uniform; `rate` is that of drop path."""
+        x = examples_stay(x)
         draws = (None, None) if draws is None else draws
         x = x + drop_path(self.norm1(self.attend(x)) if self.post_norm else self.attend(self.norm1(x)), draws[0], rate)
         if self.temporal_window:

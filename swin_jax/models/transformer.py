@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from swin_jax.models.layers import init_conv, layer_norm
 from swin_jax.models.swin_blocks import REMAT
 from swin_jax.ops.attention import attention_weights
+from swin_jax.sharding import examples_stay
 
 # PyTorch's default for linear layers, weights and biases alike, is that for convolutions.
 init_default = init_conv
@@ -106,6 +107,7 @@ class Block(nn.Module):
         self.mlp = Mlp(**self.mlp_fields)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        x = examples_stay(x)
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 

@@ -37,9 +37,9 @@ def small_counts():
     sharding._OPT_MIN_SIZE = before
 
 
-def task():
-    model = Swin(num_classes=10, image_size=32, embed_dim=16, depths=(2, 2), num_heads=(2, 4), window_size=4,
-                 drop_path_rate=0.2)  # fmt: skip
+def task(**fields):
+    fields = dict(depths=(2, 2), drop_path_rate=0.2) | fields
+    model = Swin(num_classes=10, image_size=32, embed_dim=16, num_heads=(2, 4), window_size=4, **fields)
     tx = optim.adamw(schedule=schedules.constant(1e-3))
     return Classification(model, tx, 32, 10, mix_group=8, ema_decay=0.9)
 
@@ -56,8 +56,8 @@ def place(shape):
     return sharding.Placement(sharding.make_mesh(*shape, devices=jax.devices()[:count]))
 
 
-def prepare(shape, opt_axis=""):
-    placement, t = place(shape), task()
+def prepare(shape, opt_axis="", **fields):
+    placement, t = place(shape), task(**fields)
     shapes = jax.eval_shape(t.init, jax.random.key(0))
     partition = sharding.Partition(rules=sharding.SWIN_RULES, opt_axis=opt_axis, min_size=64)
     shardings = partition.shardings(shapes, placement.mesh)
@@ -117,24 +117,39 @@ def test_tensors_are_split_as_the_rules_say(first_state):
     assert len(moments) == 8 and all(spec == jax.P("tensor", "fsdp") for spec in moments)
 
 
-def test_no_gather_of_the_qkv_activation():
-    """On (2, 2, 2) heads stay where they are: every all-gather in the compiled step is of parameters."""
-    placement, t, shardings, step = prepare((2, 2, 2))
+MOVES_WHOLE = "all-gather|all-to-all|collective-permute"
+COUNT = 64  # so that any activation is larger than any parameter
+
+
+def largest_moved(shape, kinds, **fields):
+    """Elements of the largest array that the compiled step moves by some collectives, and of the largest parameter."""
+    placement, t, shardings, step = prepare(shape, **fields)
     shapes = jax.eval_shape(t.init, jax.random.key(0))
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-    count = 64  # so that any activation is larger than any parameter
     rows = jax.NamedSharding(placement.mesh, sharding.BATCH)
-    batch = {"image": jax.ShapeDtypeStruct((count, 32, 32, 3), jnp.uint8, sharding=rows),
-             "label": jax.ShapeDtypeStruct((count,), jnp.int32, sharding=rows)}  # fmt: skip
+    batch = {"image": jax.ShapeDtypeStruct((COUNT, 32, 32, 3), jnp.uint8, sharding=rows),
+             "label": jax.ShapeDtypeStruct((COUNT,), jnp.int32, sharding=rows)}  # fmt: skip
     with jax.set_mesh(placement.mesh):
         text = step.lower(abstract, batch, {}).compile().as_text()
-    moves = re.findall(r"= ([^=]*?) (all-gather|all-to-all|collective-permute)(?:-start)?\(", text)
     sizes = [
         int(np.prod([int(n) for n in dims.split(",") if n]))
-        for shape, _ in moves
+        for shape, _ in re.findall(rf"= ([^=]*?) ({kinds})(?:-start)?\(", text)
         for dims in re.findall(r"f32\[([\d,]*)\]", shape)
     ]
-    largest_parameter = max(leaf.size for leaf in jax.tree.leaves(shapes.params))
-    smallest_qkv = count // 4 * 16 * 3 * 32 // 2  # of one device, last stage: rows x tokens x 3 x channels / tensor
     assert sizes, "under fsdp parameters are gathered"
-    assert max(sizes) <= largest_parameter < smallest_qkv
+    return max(sizes), max(leaf.size for leaf in jax.tree.leaves(shapes.params))
+
+
+def test_no_gather_of_the_qkv_activation():
+    """On (2, 2, 2) heads stay where they are: every all-gather in the compiled step is of parameters."""
+    moved, parameter = largest_moved((2, 2, 2), MOVES_WHOLE)
+    smallest_qkv = COUNT // 4 * 16 * 3 * 32 // 2  # of one device, last stage: rows x tokens x 3 x channels / tensor
+    assert moved <= parameter < smallest_qkv
+
+
+def test_a_loop_over_blocks_gathers_parameters_and_moves_no_examples():
+    fields = dict(depths=(2, 6), scan=True, remat="full", drop_path_rate=0.0)
+    moved, parameter = largest_moved((2, 4, 1), f"{MOVES_WHOLE}|all-reduce", **fields)
+    smallest = COUNT // 8 * 16 * 32 * 3  # of one device, last stage: rows x tokens x channels, three of them
+    assert moved <= parameter, (moved, parameter)
+    assert parameter / 3 < smallest  # three units are stacked

@@ -12,7 +12,7 @@ ALLOWED = {
     "geometry": {"numpy"},
     "stacking": {"jax", "numpy"},
     "ops": {"geometry", "jax", "numpy"},
-    "models": {"ops", "geometry", "stacking", "jax", "flax", "numpy"},
+    "models": {"ops", "geometry", "sharding", "stacking", "jax", "flax", "numpy"},
     "task": {"jax", "flax", "optax"},
     "tasks": {"task", "models", "ops", "geometry", "jax", "flax", "optax"},
     "evals": {"task", "ops", "data", "jax", "numpy", "scipy", "matplotlib", "optax", "tqdm", "threadpoolctl"},
