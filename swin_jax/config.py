@@ -22,8 +22,8 @@ from swin_jax.errors import UserError
 
 # Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that only looks at the run.
 FREE = re.compile(
-    r"^(topology|mesh|partition|evals|predict|logs|init_from|checkpoint)\b|(^|\.)(total_steps|epochs|num_workers|num_threads"
-    r"|prefetch|data_dir|root|path|in_memory|max_bad_records|\w+_every)$|(^|\.)(model|encoder)\.(scan|remat|attention)$"
+    r"^(topology|mesh|partition(?!\.gather)|evals|predict|logs|init_from|checkpoint)\b|(^|\.)(total_steps|epochs"
+    r"|num_workers|num_threads|prefetch|data_dir|root|path|in_memory|max_bad_records|\w+_every)$|(^|\.)(model|encoder)\.(scan|remat|attention)$"
 )
 
 

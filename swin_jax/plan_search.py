@@ -69,8 +69,11 @@ def candidates(config, topology: chips.Topology) -> list[Candidate]:
         data = topology.size // (fsdp * tensor)
         if config.batch_size % (data * fsdp * accumulate):
             continue
-        for zero1 in (False, True) if data > 1 else (False,):
-            found.append(Candidate(fsdp, tensor, zero1, remat, accumulate))
+        if config.partition.gather:  # from what ZeRO-1 splits
+            modes = (True,)
+        else:
+            modes = (False, True) if data > 1 else (False,)
+        found += [Candidate(fsdp, tensor, zero1, remat, accumulate) for zero1 in modes]
     return sorted(found, key=Candidate.cost)
 
 

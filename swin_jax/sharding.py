@@ -96,15 +96,23 @@ class Partition:
         opt_axis: a mesh axis that optimizer state and averaged parameters, which no layer reads, are split over too.
             'data' is ZeRO-1 over all devices. 'fsdp' is ZeRO-1 in groups: parameters stay whole over that axis. Large
             pods want it, because few dimensions are multiples of thousands, and groups don't span slices.
+        gather: 'bfloat16' or 'float32': parameters are kept split as their optimizer state is, and a step begins with
+            gathering a copy in this type, which the forward and the backward pass use. In bfloat16 that is half of what
+            ZeRO-1 gathers; it rounds the few parameters that a model in bfloat16 uses in float32, heads for example.
         min_size: tensors with at least so many elements that no rule names are split over 'fsdp' along their largest
             divisible dimension.
     """
 
     rules: tuple = ()
     opt_axis: str = ""
+    gather: str = ""
     min_size: int = 2**20
 
     def __post_init__(self):
+        if self.gather not in ("", "float32", "bfloat16"):
+            raise UserError(f"gather={self.gather!r} is none of '', 'float32', 'bfloat16'", 2)
+        if self.gather and not self.opt_axis:
+            raise UserError(f"gather={self.gather!r} needs an opt_axis to split parameters over", 2)
         if self.opt_axis not in ("", *AXES):
             raise UserError(f"opt_axis={self.opt_axis!r} is none of the mesh's axes {', '.join(AXES)}", 2)
 
@@ -126,7 +134,8 @@ class Partition:
             if self.opt_axis == "fsdp":
                 axes = [a if a != "fsdp" else None for a in axes]
             fits = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)]
-            if name.startswith(("opt_state/", "ema/")) and math.prod(shape) >= _OPT_MIN_SIZE:
+            split = ("opt_state/", "ema/", "params/") if self.gather else ("opt_state/", "ema/")
+            if name.startswith(split) and math.prod(shape) >= _OPT_MIN_SIZE:
                 fits = self.split_further(fits, shape, mesh)
             return NamedSharding(mesh, PartitionSpec(*[None] * units, *fits))
 

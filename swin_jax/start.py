@@ -15,7 +15,7 @@ from swin_jax import checkpoint, sharding, store
 from swin_jax import config as configs
 from swin_jax.errors import UserError
 from swin_jax.names import path_name
-from swin_jax.task import Task, TrainState
+from swin_jax.task import GatheredState, Task, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +24,14 @@ class Setup:
 
     Attributes:
         placement: of batches on the mesh.
+        partition: of the state.
         task: built.
         abstract: a TrainState of jax.ShapeDtypeStruct with shardings.
         frozen: the same for what a step only reads.
     """
 
     placement: sharding.Placement
+    partition: sharding.Partition
     task: Task
     abstract: TrainState
     frozen: Any
@@ -54,7 +56,7 @@ def setup(config, devices: Sequence[jax.Device] | None = None) -> Setup:
         with_sharding = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
         return jax.tree.map(with_sharding, shapes, partition.shardings(shapes, mesh))
 
-    return Setup(sharding.Placement(mesh), task, place(shapes), place(task.frozen_shapes()))
+    return Setup(sharding.Placement(mesh), partition, task, place(shapes), place(task.frozen_shapes()))
 
 
 def check_batch(config, placement: sharding.Placement) -> None:
@@ -70,7 +72,23 @@ def check_batch(config, placement: sharding.Placement) -> None:
 
 def jitted_step(at: Setup) -> Callable:
     """The training step, jitted: (state, batch, frozen) -> (state, metrics), the state's memory being used again."""
-    return jax.jit(at.task.train_step, donate_argnums=0, out_shardings=(sharding.of(at.abstract), None))
+
+    def train_step(state, batch, frozen):
+        return at.task.train_step(_gathered(state, at) if at.partition.gather else state, batch, frozen)
+
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(sharding.of(at.abstract), None))
+
+
+def _gathered(state: TrainState, at: Setup) -> GatheredState:
+    """What a step computes with: a copy of the parameters that only `opt_axis` splits, whole over it."""
+    whole = dataclasses.replace(at.partition, gather="").shardings({"params": at.abstract.params}, at.placement.mesh)
+
+    def copy(x, kept, whole):
+        return x if kept == whole else jax.lax.with_sharding_constraint(x.astype(at.partition.gather), whole)
+
+    params = jax.tree.map(copy, state.params, sharding.of(at.abstract.params), whole["params"])
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return GatheredState(**fields | {"params": params, "master": state.params})
 
 
 def first_state(config, at: Setup, manager, write: bool) -> tuple[TrainState, dict]:

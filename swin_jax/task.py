@@ -30,6 +30,20 @@ class TrainState(flax.struct.PyTreeNode):
     mutable: Any
     ema: Any = None
 
+    @property
+    def master(self) -> Any:
+        """The parameters that an update changes."""
+        return self.params
+
+
+class GatheredState(TrainState):
+    """A TrainState within a step: `params` are the copy that is computed with, `master` what is updated and kept.
+
+    Only `apply_gradients` knows the difference; a task with an update of its own reads `master`.
+    """
+
+    master: Any = None
+
 
 class Task(Protocol):
     """What is optimised. Implementations are frozen dataclasses; all methods but `load_frozen` are pure."""
@@ -100,7 +114,7 @@ def gradient_step(
 
         zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), state.params)
         (mutable, total), (loss, metrics) = jax.lax.scan(add, (state.mutable, zeros), (jnp.arange(accumulate), micro))
-        grads = jax.tree.map(lambda g, p: (g / accumulate).astype(p.dtype), total, state.params)
+        grads = jax.tree.map(lambda g, p: (g / accumulate).astype(p.dtype), total, state.master)
         loss, metrics = jax.tree.map(lambda x: x.mean(axis=0), (loss, metrics))
 
     return apply_gradients(state, grads, mutable, tx, {"loss": loss, **metrics}, ema_decay=ema_decay)
@@ -130,8 +144,9 @@ def apply_gradients(
     Returns:
         The state after the update, and the metrics with `grad_norm` and `learning_rate` if the optimizer keeps them.
     """
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.master)
+    updates, opt_state = tx.update(grads, state.opt_state, state.master)
+    params = optax.apply_updates(state.master, updates)
     params = params if project is None else project(params)
     ema = state.ema
     if ema is not None:

@@ -135,7 +135,7 @@ class Contrastive:
 
         zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), state.params)
         total, _ = jax.lax.scan(backward, zeros, (micro, keys, tuple(map(deal, of_features))))
-        grads = jax.tree.map(lambda t, p: t.astype(p.dtype), total, state.params)
+        grads = jax.tree.map(lambda t, p: t.astype(p.dtype), total, state.master)
         return {**grads, **of_heads}, mutable, {"loss": value, **metrics}
 
     def _encode(self, params, mutable, batch, key):

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, schedules, sharding, start
 from swin_jax.data import fake
+from swin_jax.errors import UserError
 from swin_jax.models.swin import Swin
 from swin_jax.tasks.classification import Classification
 
-# (data, fsdp, tensor) and the axis that optimizer state is split over as well.
+# (data, fsdp, tensor), the axis that optimizer state is split over as well, and the type that a step gathers.
 MODES = {
     "one device": ((1, 1, 1), ""),
     "data": ((8, 1, 1), ""),
@@ -25,6 +26,9 @@ MODES = {
     "zero-1 x fsdp x tensor": ((2, 2, 2), "data"),
     "zero-1 in groups": ((2, 4, 1), "fsdp"),
     "zero-1 in groups x tensor": ((2, 2, 2), "fsdp"),
+    "gathered": ((8, 1, 1), "data", "float32"),
+    "gathered x fsdp x tensor": ((2, 2, 2), "data", "float32"),
+    "gathered in groups": ((2, 4, 1), "fsdp", "float32"),
 }
 BATCH, STEPS = 16, 4
 
@@ -56,13 +60,15 @@ def place(shape):
     return sharding.Placement(sharding.make_mesh(*shape, devices=jax.devices()[:count]))
 
 
-def prepare(shape, opt_axis="", **fields):
+def prepare(shape, opt_axis="", gather="", **fields):
+    """Everything of a step, laid out, and the step."""
     placement, t = place(shape), task(**fields)
+    partition = sharding.Partition(rules=sharding.SWIN_RULES, opt_axis=opt_axis, gather=gather, min_size=64)
     shapes = jax.eval_shape(t.init, jax.random.key(0))
-    partition = sharding.Partition(rules=sharding.SWIN_RULES, opt_axis=opt_axis, min_size=64)
     shardings = partition.shardings(shapes, placement.mesh)
-    step = jax.jit(t.train_step, donate_argnums=0, out_shardings=(shardings, None))
-    return placement, t, shardings, step
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    at = start.Setup(placement, partition, t, abstract, {})
+    return at, start.jitted_step(at)
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +81,11 @@ def runs(first_state):
     """{mode: (losses, final parameters)}."""
     found = {}
     for mode, layout in MODES.items():
-        placement, _, shardings, step = prepare(*layout)
-        with jax.set_mesh(placement.mesh):
-            state, losses = jax.device_put(first_state, shardings), []
+        at, step = prepare(*layout)
+        with jax.set_mesh(at.placement.mesh):
+            state, losses = jax.device_put(first_state, sharding.of(at.abstract)), []
             for batch in batches():
-                state, metrics = step(state, placement.put(batch, BATCH), {})
+                state, metrics = step(state, at.placement.put(batch, BATCH), {})
                 losses.append(float(metrics["loss"]))
         found[mode] = losses, jax.device_get(state.params)
     return found
@@ -96,19 +102,20 @@ def test_training_changes_the_loss(runs):
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1)])
 def test_zero_1_leaves_each_device_its_share_of_the_moments(shape):
-    shapes = jax.eval_shape(task().init, jax.random.key(0))
     held = {}
-    for opt_axis in ("", "data"):
-        _, _, shardings, _ = prepare(shape, opt_axis)
-        sizes = jax.tree.map(lambda x, s: int(np.prod(s.shard_shape(x.shape))), shapes, shardings)
-        held[opt_axis] = [sum(jax.tree.leaves(part)) for part in (sizes.params, sizes.opt_state, sizes.ema)]
-    assert held["data"][0] == held[""][0]
-    for split, whole in zip(held["data"][1:], held[""][1:]):
-        assert split < 1.5 * whole / shape[0]  # what is too small or odd stays whole
+    for mode in (("",), ("data",), ("data", "bfloat16")):
+        state = prepare(shape, *mode)[0].abstract
+        sizes = jax.tree.map(lambda x: int(np.prod(x.sharding.shard_shape(x.shape))), state)
+        held[mode] = [sum(jax.tree.leaves(part)) for part in (sizes.params, sizes.opt_state, sizes.ema)]
+    whole, zero_1, gathered = held.values()
+    assert zero_1[0] == whole[0]
+    # What is too small or odd stays whole.
+    assert all(split < 1.5 * one / shape[0] for split, one in zip(zero_1[1:], whole[1:]))
+    assert all(split < 1.5 * one / shape[0] for split, one in zip(gathered, whole))
 
 
-def test_tensors_are_split_as_the_rules_say(first_state):
-    _, _, shardings, _ = prepare((2, 2, 2))
+def test_tensors_are_split_as_the_rules_say():
+    shardings = sharding.of(prepare((2, 2, 2))[0].abstract)
     block = shardings.params["layers_0"]["blocks_0"]
     assert block["attn"]["qkv"]["kernel"].spec == jax.P("fsdp", None, "tensor", None)
     assert block["mlp"]["fc1"]["kernel"].spec == jax.P("fsdp", "tensor")
@@ -123,21 +130,19 @@ COUNT = 64  # so that any activation is larger than any parameter
 
 def largest_moved(shape, kinds, **fields):
     """Elements of the largest array that the compiled step moves by some collectives, and of the largest parameter."""
-    placement, t, shardings, step = prepare(shape, **fields)
-    shapes = jax.eval_shape(t.init, jax.random.key(0))
-    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-    rows = jax.NamedSharding(placement.mesh, sharding.BATCH)
+    at, step = prepare(shape, **fields)
+    rows = jax.NamedSharding(at.placement.mesh, sharding.BATCH)
     batch = {"image": jax.ShapeDtypeStruct((COUNT, 32, 32, 3), jnp.uint8, sharding=rows),
              "label": jax.ShapeDtypeStruct((COUNT,), jnp.int32, sharding=rows)}  # fmt: skip
-    with jax.set_mesh(placement.mesh):
-        text = step.lower(abstract, batch, {}).compile().as_text()
+    with jax.set_mesh(at.placement.mesh):
+        text = step.lower(at.abstract, batch, {}).compile().as_text()
     sizes = [
         int(np.prod([int(n) for n in dims.split(",") if n]))
         for shape, _ in re.findall(rf"= ([^=]*?) ({kinds})(?:-start)?\(", text)
         for dims in re.findall(r"f32\[([\d,]*)\]", shape)
     ]
     assert sizes, "under fsdp parameters are gathered"
-    return max(sizes), max(leaf.size for leaf in jax.tree.leaves(shapes.params))
+    return max(sizes), max(leaf.size for leaf in jax.tree.leaves(at.abstract.params))
 
 
 def test_no_gather_of_the_qkv_activation():
@@ -153,3 +158,29 @@ def test_a_loop_over_blocks_gathers_parameters_and_moves_no_examples():
     smallest = COUNT // 8 * 16 * 32 * 3  # of one device, last stage: rows x tokens x channels, three of them
     assert moved <= parameter, (moved, parameter)
     assert parameter / 3 < smallest  # three units are stacked
+
+
+def test_a_copy_in_bfloat16_is_gathered_and_float32_is_updated(runs, first_state):
+    at, step = prepare((8, 1, 1), "data", "bfloat16")
+    with jax.set_mesh(at.placement.mesh):
+        state, metrics = jax.device_put(first_state, sharding.of(at.abstract)), {}
+        for batch in batches():
+            state, metrics = step(state, at.placement.put(batch, BATCH), {})
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+    assert {leaf.sharding for leaf in jax.tree.leaves(state)} == {
+        leaf.sharding for leaf in jax.tree.leaves(at.abstract)
+    }
+    exact = runs["one device"][0][-1]
+    assert 0 < abs(float(metrics["loss"]) - exact) < 1e-2 * exact
+
+
+@pytest.mark.parametrize(
+    "fields, expected",
+    [
+        (dict(gather="bf16", opt_axis="data"), "gather='bf16' is none of '', 'float32', 'bfloat16'"),
+        (dict(gather="bfloat16"), "needs an opt_axis"),
+    ],
+)
+def test_a_gather_that_cannot_be_is_refused(fields, expected):
+    with pytest.raises(UserError, match=expected):
+        sharding.Partition(**fields)

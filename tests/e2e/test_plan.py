@@ -83,18 +83,23 @@ def test_a_quick_plan_says_of_memory_and_traffic_what_a_full_one_says(plan, tmp_
 def test_zero_1_scatters_gradients_and_splits_the_optimizer(plan, tmp_path):
     model = ("--config.task.model.embed_dim=64", "--config.batch_size=8")
     found = {}
-    for name, flags in {"data": (), "zero1": ("--config.partition.opt_axis=data",)}.items():
+    zero1 = "--config.partition.opt_axis=data"
+    modes = {"data": (), "zero1": (zero1,), "gathered": (zero1, "--config.partition.gather=bfloat16")}
+    for name, flags in modes.items():
         status, _, err = plan(FAKE, "v5e:2x4", *model, *flags)
         assert status == 0, err
         found[name] = json.loads((tmp_path / "plan/plan.json").read_text())
-    plain, split = (
+    plain, split, gathered = (
         {row["kind"]: row["bytes"] for row in plan_report.collective_rows(x["collectives"])} for x in found.values()
     )
     assert "reduce-scatter" in split and "all-gather" in split and not {"reduce-scatter", "all-gather"} & plain.keys()
     assert split.get("all-reduce", 0) < plain["all-reduce"] / 4
-    before, after = (x["state_bytes"]["opt_state"] for x in found.values())
+    before, after = (found[name]["state_bytes"]["opt_state"] for name in ("data", "zero1"))
     assert after < 0.3 * before  # all but what is too small to be split
     assert found["zero1"]["state_bytes"]["params"] == found["data"]["state_bytes"]["params"]
+    # Parameters are gathered in half as many bytes, and kept split.
+    assert gathered["all-gather"] == pytest.approx(split["all-gather"] / 2, rel=0.1)
+    assert found["gathered"]["state_bytes"]["params"] < 0.3 * found["data"]["state_bytes"]["params"]
 
 
 def test_slices_are_joined_along_data(plan):

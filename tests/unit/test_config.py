@@ -169,7 +169,7 @@ def example():
     config.task = spec(Outer, inner=spec(Inner))
     config.schedule = spec(scaled, base=0.1, total_steps=config.get_oneway_ref("total_steps"))
     config.data = ml_collections.ConfigDict(dict(num_workers=0, size=32, root="a", source=dict(path="b")))
-    config.mesh = dict(data=-1, fsdp=1)
+    config.mesh, config.partition = dict(data=-1, fsdp=1), dict(opt_axis="", gather="")
     config.evals = dict(test=dict(every=5))
     config.checkpoint, config.logs, config.init_from = dict(every=4, keep=2), dict(every=1), dict(path="")
     return config
@@ -193,11 +193,11 @@ def test_the_saved_config_is_the_flat_one_and_an_equal_config_has_no_difference(
 FREE = {
     "total_steps": 20, "max_bad_records": 9, "data_dir": "elsewhere", "data.num_workers": 4, "data.root": "z",
     "data.source.path": "z", "mesh.fsdp": 2, "evals.test.every": 1, "checkpoint.every": 7, "checkpoint.keep": 9,
-    "logs.every": 3, "init_from.path": "weights.pth",
+    "logs.every": 3, "init_from.path": "weights.pth", "partition.opt_axis": "data",
 }  # fmt: skip
 REFUSED = {
     "seed": 1, "batch_size": 16, "data.size": 64, "task.rate": 0.25, "task.inner.width": 4, "task.sizes": (1, 3),
-    "task.inner.name": "x", "schedule.base": 0.2,
+    "task.inner.name": "x", "schedule.base": 0.2, "partition.gather": "bfloat16",
 }  # fmt: skip
 
 

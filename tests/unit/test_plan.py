@@ -14,7 +14,7 @@ from swin_jax.plan import advice
 def config():
     """The part of a config that plans look at, with the one-way references of a real one."""
     c = ConfigDict({"batch_size": 64, "mesh": {"data": -1, "fsdp": 1, "tensor": 1}})
-    c.partition = {"rules": (), "opt_axis": "", "min_size": 2**20}
+    c.partition = {"rules": (), "opt_axis": "", "gather": "", "min_size": 2**20}
     c.task = {"accumulate": 1, "model": {"remat": "none", "dtype": "float32", "attention": ("xla",), "depths": (2, 2)}}
     return c
 
@@ -30,6 +30,8 @@ def test_candidates_divide_batch_and_slice_and_come_cheapest_first(config):
     assert (first.fsdp, first.tensor, first.zero1, first.remat, first.accumulate) == (1, 1, False, "none", 1)
     costs = [plan_search.REMAT.index(item.remat) for item in found]
     assert costs == sorted(costs) and set(item.remat for item in found) == set(plan_search.REMAT)
+    config.partition.gather = "bfloat16"
+    assert {item.zero1 for item in plan_search.candidates(config, topology)} == {True}
     config.batch_size = 31
     assert plan_search.candidates(config, topology) == []
 
