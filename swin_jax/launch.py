@@ -52,7 +52,13 @@ def define_flags() -> flags.FlagValues:
     define(
         flags.DEFINE_string, "plan", None, "Compile for a TPU topology that is not there, v5e:4x4, instead of training."
     )
-    flags.DEFINE_enum("plan_effort", "full", ["full", "quick"], "Of the compiler, for --plan.", flag_values=values)
+    flags.DEFINE_enum(
+        "plan_effort",
+        "full",
+        ["full", "quick"],
+        "Of the compiler, for --plan: quick ends before there is machine code.",
+        flag_values=values,
+    )
     define(flags.DEFINE_string, "predict", None, "A folder of images to predict instead of training.")
     define(flags.DEFINE_string, "index", None, "A folder of images to index for --search instead of training.")
     define(flags.DEFINE_string, "search", None, "A text, or a picture file, to look for in the index.")
