@@ -58,11 +58,12 @@ def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None, ef
         "accumulate": config.task.get("accumulate", 1),
         "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(at.abstract.params)),
         "state_bytes": _state_bytes(at, batch),
-        "flops": _flops(at, batch),
     }
     began = time.monotonic()
     with progress(f"{topology.name}: tracing"):
-        lowered = _lower(at, batch)
+        traced = _trace(at, batch)
+        facts["flops"] = _flops(at, batch, traced)
+        lowered = traced.lower()
     facts["lower_seconds"] = round(time.monotonic() - began, 1)
     facts |= _kept(cache, lowered, topology, effort) or _compile(cache, lowered, config, topology, at, effort)
     if facts["memory"]["fits"]:
@@ -81,9 +82,9 @@ def _setup(config, topology: chips.Topology) -> tuple[start.Setup, dict[str, jax
     return at, {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for key, x in shapes.items()}
 
 
-def _lower(at: start.Setup, batch):
+def _trace(at: start.Setup, batch):
     with jax.set_mesh(at.placement.mesh):
-        return start.jitted_step(at).lower(at.abstract, batch, at.frozen)
+        return start.jitted_step(at).trace(at.abstract, batch, at.frozen)
 
 
 def _key(lowered, topology: chips.Topology, effort: str) -> str:
@@ -125,7 +126,7 @@ def main(folder: str) -> None:
     """The compiler of a quick plan, in a process of its own: see `tpu_compiler.optimized`."""
     config, name = pickle.load(sys.stdin.buffer)
     tpu_compiler.prepare_backend()
-    _lower(*_setup(config, chips.topology(name))).compile(compiler_options=tpu_compiler.write_to(folder))
+    _trace(*_setup(config, chips.topology(name))).lower().compile(compiler_options=tpu_compiler.write_to(folder))
 
 
 def _largest(at: start.Setup) -> list[dict[str, Any]]:
@@ -168,10 +169,10 @@ def _state_bytes(at: start.Setup, batch) -> dict[str, int]:
     return {name: of(tree) for name, tree in (parts | {"frozen": at.frozen, "batch": batch}).items()}
 
 
-def _flops(at: start.Setup, batch) -> dict[str, int]:
+def _flops(at: start.Setup, batch, traced) -> dict[str, int]:
     """Of one update over all chips: `step` with what is computed again, `model` without (three forward passes)."""
+    step = flops.of(traced.jaxpr)
     with jax.set_mesh(at.placement.mesh):
-        step = flops.count(at.task.train_step, at.abstract, batch, at.frozen)
         forward = flops.count(at.task.predict, at.abstract, batch, at.frozen)
     return {"step": step, "model": min(3 * forward, step)}
 
