@@ -4,7 +4,7 @@
     python experiments/weak_scaling.py
 
 Swin-T's training step with 128 images per chip of TPU v5p, data parallel and with ZeRO-1 in groups of the 4 chips of a
-host, is compiled at quick effort for slices of 8 to 4,096 chips. Ring and torus algorithms send 2 (n - 1) / n of an
+host, is compiled, until its traffic is known, for slices of 8 to 4,096 chips. Ring and torus algorithms send 2 (n - 1) / n of an
 array for an all-reduce, (n - 1) / n for a reduce-scatter or an all-gather: what a chip sends has a limit that does not
 depend on n. The time of the links is the roofline's. Nothing is executed. Numbers are kept, so that a second run is
 quick.
@@ -19,18 +19,19 @@ from swin_jax.errors import UserError
 
 SLICES = ("v5p:2x2x2", "v5p:4x4x4", "v5p:8x8x8", "v5p:16x16x16")
 PER_CHIP = 128
+MODES = (("ZeRO-1", "fsdp", ""), ("ZeRO-1, gathering bfloat16", "fsdp", "bfloat16"), ("data parallel", "", ""))
 
 
 def main() -> None:
     tpu_compiler.prepare_backend()
     columns = "chips", "collectives", "bytes of arrays, MiB", "sent by a chip, MiB", "optimizer state per chip, MiB"
     print(f"| | {' | '.join((*columns, 'links, ms', 'compute, ms'))} |\n|{'---|' * 8}", flush=True)
-    for name, opt_axis in (("ZeRO-1", "fsdp"), ("data parallel", "")):
+    for name, opt_axis, gather in MODES:
         for text in SLICES:
             config = configs.load(f"{pathlib.Path(__file__).parent / 'swin_in1k.py'}:variant=tiny")
             topology = chips.topology(text)
             config.batch_size = PER_CHIP * topology.size
-            config.partition.opt_axis = opt_axis
+            config.partition.opt_axis, config.partition.gather = opt_axis, gather
             config.mesh.fsdp = 4 if opt_axis else 1
             facts = plan.plan(config, topology, plan_search.cache_folder(), "quick")
             rows = plan_report.collective_rows(facts["collectives"])

@@ -114,12 +114,18 @@ def _compile(cache: pathlib.Path | None, lowered, config, topology: chips.Topolo
             facts = tpu_compiler.optimized("swin_jax.plan", job, topology, mesh)
     facts["effort"] = effort
     if cache:
-        cache.mkdir(parents=True, exist_ok=True)
-        file = cache / f"{_key(lowered, topology, effort)}.json"
-        partial = file.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(facts, indent=1) + "\n")
-        partial.replace(file)
+        try:
+            _keep(cache / f"{_key(lowered, topology, effort)}.json", facts)
+        except OSError as error:
+            print(f"the plan is not kept for the next time: {error}", file=sys.stderr, flush=True)
     return facts | {"from_cache": False}
+
+
+def _keep(file: pathlib.Path, facts: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(facts, indent=1) + "\n")
+    partial.replace(file)
 
 
 def main(folder: str) -> None:

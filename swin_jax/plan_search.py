@@ -199,6 +199,9 @@ def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
         raise UserError(f"--plan={text}: the config names no topology; give one, --plan=auto:v5e:4x4 for example", 2)
     topology = chips.topology(name)
     topology.compiler_options()  # refuses what cannot be compiled for
+    if workdir:  # before anything takes time
+        folder = store.path(workdir)
+        start.make_workdir(folder)
     tpu_compiler.prepare_backend()
     say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     if auto:
@@ -218,8 +221,6 @@ def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
     if auto:
         print(f"flags       {flags(facts['settings'])}", flush=True)
     if workdir:
-        folder = store.path(workdir)
-        start.make_workdir(folder)
         store.write(folder / "plan.json", json.dumps(facts, indent=1) + "\n")
         plan_report.draw(facts, folder / "plan.png")
         print(f"written     {folder / 'plan.json'}, {folder / 'plan.png'}", flush=True)

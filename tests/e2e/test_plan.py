@@ -146,6 +146,18 @@ def test_a_missing_compiler_names_the_line_that_installs_it(plan, monkeypatch):
     assert status == 1 and "pip install -e '.[tpu]'" in err
 
 
+def test_an_unusable_workdir_is_told_before_anything_is_compiled(plan, tmp_path):
+    (tmp_path / "plan").write_text("a file")
+    status, out, err = plan(FAKE, "v5e:2x4")
+    assert status == 1 and "cannot be used" in err and "compiling" not in err and not out
+
+
+def test_a_plan_that_cannot_be_kept_is_told_all_the_same(plan, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    status, out, err = plan(FAKE, "v5e:2x2", "--plan_effort=quick")
+    assert status == 0 and "memory " in out and "the plan is not kept for the next time: " in err
+
+
 def test_auto_finds_a_layout_that_fits_and_gives_its_flags(plan, monkeypatch):
     search = plan_search.search
     monkeypatch.setattr(plan_search, "search", lambda *arguments: search(*arguments, compiles=2))
