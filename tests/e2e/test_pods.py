@@ -1,6 +1,8 @@
 """Every preset for pods, compiled by the real TPU compiler for its slice: it fits.
 
-Three in the default tests; all, which takes hours: python -m pytest tests/e2e/test_pods.py -m "long or not long"
+Three in the default tests. All, which take hours, or one after `experiments/pod_presets.py` has kept their plans:
+
+    python -m pytest tests/e2e/test_pods.py -m "long or not long"
 """
 
 import pathlib
