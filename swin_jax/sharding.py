@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -205,12 +206,30 @@ def examples_stay(x: jax.Array) -> jax.Array:
     Layers that share parameters over 'fsdp' then gather those. Left to itself the partitioner may, in a loop over
     blocks, gather the examples instead and add up partial products of activations.
     """
+    return _split_rows(x) if _batch_shards(x.shape[0]) > 1 else x
+
+
+def copies(x: jax.Array, examples: int) -> jax.Array:
+    """A copy of `x` for each group of devices that shares examples, along a new first axis, each where it is used.
+
+    What is computed from a copy has its gradient added up over the devices where the copy was made, however much larger
+    it is than `x`. There is one copy without a mesh, or where the mesh doesn't divide the examples.
+    """
+    count = _batch_shards(examples)
+    spread = jnp.broadcast_to(x, (count, *x.shape))
+    return _split_rows(spread) if count > 1 else spread
+
+
+def _batch_shards(examples: int) -> int:
+    """Into how many parts the current mesh splits so many examples; 1 where it doesn't."""
     mesh = jax.sharding.get_abstract_mesh()
     if not set(AXES) <= set(mesh.axis_names) or any(kind != AxisType.Auto for kind in mesh.axis_types):
-        return x
+        return 1
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    if shards == 1 or x.shape[0] % shards:
-        return x
+    return shards if examples % shards == 0 else 1
+
+
+def _split_rows(x: jax.Array) -> jax.Array:
     free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *free))
 

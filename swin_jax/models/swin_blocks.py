@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from swin_jax import geometry, stacking
 from swin_jax.models.layers import Mlp, drop_path, init_linear, layer_norm
 from swin_jax.ops import attention, window
-from swin_jax.sharding import examples_stay
+from swin_jax.sharding import copies, examples_stay
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -92,7 +92,9 @@ class WindowAttention(nn.Module):
         """x is (B * nW, N, C), `windows` is nW; see `ops.attention.window_attention`."""
         tokens = x.shape[1]
         # The corner is what the official video code takes where the grid is smaller than the window.
-        bias = window.relative_bias(self.bias_table(), self.window)[:, :tokens, :tokens]  # (h, N, N)
+        tables = copies(self.bias_table(), x.shape[0] // windows)  # (S, rows, h): gradients travel as tables
+        spread = lambda table: window.relative_bias(table, self.window)[:, :tokens, :tokens]  # noqa: E731
+        bias = jax.vmap(spread)(tables)  # (S, h, N, N)
         if self.is_mutable_collection("attention") and not self.is_initializing():
             self.sow("attention", "weights", attention.attention_weights(self.heads(x), bias, regions))
         if self.implementation != "sequential" or self.is_initializing():

@@ -68,7 +68,7 @@ class Attention(nn.Module):
     def _weights(self, qkv: jax.Array) -> jax.Array:
         tokens, scale = qkv.shape[1], qkv.shape[-1] ** -0.5
         below = jnp.tril(jnp.ones((tokens, tokens), bool)) | (not self.causal)
-        mask = jnp.where(below, 0.0, jnp.finfo(jnp.float32).min)[None]
+        mask = jnp.where(below, 0.0, jnp.finfo(jnp.float32).min)[None, None]
         return attention_weights(qkv * jnp.asarray([scale, 1, 1], qkv.dtype).reshape(1, 1, 3, 1, 1), mask)
 
 

@@ -26,7 +26,7 @@ def window_attention(
     Args:
         qkv: (B * nW, N, 3, h, d); q already scaled. Matrix products run in its dtype. Windows of one image are
             contiguous.
-        bias: (h, N, N) float32, the relative position bias.
+        bias: (S, h, N, N) float32, the relative position bias: S equal parts of the rows have one each.
         regions: (nW, N) int, tokens of different regions get `MASKED` added to their logits; None for no mask.
         windows: nW.
         implementation: 'xla' computes all windows at once; 'sequential' one window of each image after the other and,
@@ -76,7 +76,7 @@ def sequential(
 def attention_weights(qkv: jax.Array, bias: jax.Array, regions: jax.Array | None = None) -> jax.Array:
     """The weights softmax(q k + bias + mask): (B * nW, h, N, N) float32; arguments as `window_attention`."""
     logits = jnp.einsum("bqhd,bkhd->bhqk", qkv[:, :, 0], qkv[:, :, 1], preferred_element_type=jnp.float32)
-    logits = logits + bias[None]
+    logits = (logits.reshape(len(bias), -1, *logits.shape[1:]) + bias[:, None]).reshape(logits.shape)
     if regions is not None:
         mask = jnp.where(regions[:, :, None] == regions[:, None, :], 0.0, MASKED)  # (nW, N, N)
         split = logits.reshape(-1, len(regions), *logits.shape[1:])  # (B, nW, h, N, N)
