@@ -97,7 +97,7 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
         default = defaults[key]
         if isinstance(default, tuple):
             if text not in default:
-                options = ", ".join(default)
+                options = ", ".join(filter(None, default))
                 raise UserError(f"config argument {key}={text!r} is none of {options}{nearest(text, default)}", 2)
             result[key] = text
         elif isinstance(default, bool):

@@ -185,38 +185,34 @@ def _flops(at: start.Setup, batch, traced) -> dict[str, int]:
 
 def advice(config, facts: dict[str, Any]) -> list[str]:
     """Flags that would make a program smaller and are not set yet, the largest part of its memory first."""
-    state, mesh = facts["state_bytes"], facts["mesh"]
+    state, mesh, memory = facts["state_bytes"], facts["mesh"], facts["memory"]
+    excess = memory["peak"] - memory["hbm"] if memory["peak"] else math.inf
+    activations = max(0, (memory["peak"] or 0) - sum(state.values()))  # what is left
     found = []
-    shards = mesh["data"] * mesh["fsdp"]
-    per_chip = facts["batch_size"] // facts["accumulate"] // shards
 
-    def add(size: float, flag: str, effect: str) -> None:
-        found.append((size, f"{flag}  {effect}"))
+    def add(saved: float, flag: str, effect: str, known: bool = True) -> None:
+        if known and saved:
+            effect += f": about -{saved / 2**30:.1f} GiB" + (", enough alone" if saved >= excess else "")
+        found.append((saved, f"{flag}  {effect}"))
 
-    gib = 2**30
     if config.partition.get("opt_axis") == "" and mesh["data"] > 1:
         saved = (state["opt_state"] + state["ema"]) * (1 - 1 / mesh["data"])
-        add(
-            saved,
-            "--config.partition.opt_axis=data",
-            f"splits optimizer state and averages (ZeRO-1): -{saved / gib:.1f} GiB",
-        )
+        add(saved, "--config.partition.opt_axis=data", "splits optimizer state and averages (ZeRO-1)")
     if mesh["fsdp"] == 1 and facts["chips"] > 1:
         size = min(facts["chips"], 8)
         saved = (state["params"] + state["opt_state"] + state["ema"]) * (1 - 1 / size)
-        add(saved, f"--config.mesh.fsdp={size}", f"splits parameters too (FSDP): about -{saved / gib:.1f} GiB")
-    # The activations are what is left.
-    activations = max(0, (facts["memory"]["peak"] or 0) - sum(state.values()))
+        add(saved, f"--config.mesh.fsdp={size}", "splits parameters too (FSDP)")
     half = activations / 2
     for key, now in configs.flatten(config.task).items():
         field = key.rpartition(".")[2]
         if field == "remat" and now == "none":
-            add(half, f"--config.task.{key}=full", "computes activations again in the backward pass")
+            add(half, f"--config.task.{key}=full", "computes activations again in the backward pass", known=False)
         if field == "dtype" and now == "float32":
             add(half, f"--config.task.{key}=bfloat16", "halves activations")
         if field == "attention" and isinstance(now, (tuple, list)) and "xla" in now:
-            add(half, f"""--config.task.{key}="('sequential',)\"""", "attends to one window at a time")
-    if per_chip > 1:
+            flag = f"""--config.task.{key}="('sequential',)\""""
+            add(half, flag, "attends to one window at a time, in all stages", known=False)
+    if facts["batch_size"] // facts["accumulate"] // (mesh["data"] * mesh["fsdp"]) > 1:
         add(half, f"--config.task.accumulate={2 * facts['accumulate']}", "halves the examples at a time")
     return [text for _, text in sorted(found, key=lambda item: -item[0])]
 

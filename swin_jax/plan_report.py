@@ -1,5 +1,6 @@
 """A plan as text and as a picture."""
 
+import re
 from typing import Any
 
 from etils import epath
@@ -7,6 +8,10 @@ from etils import epath
 from swin_jax import store
 
 GIB = 2**30
+# Names in a program that are those of no module and of no operation.
+_WRAPPER = re.compile(
+    r"^(jit|jvp|transpose|vmap|while|body|closed_call|checkpoint|rematted_computation)(\(|$)|^\w+\.\w+$"
+)
 TIMES = ("compute", "memory", "links", "network")
 
 
@@ -32,7 +37,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
         needs = f"needs {_bytes(memory['peak'])}" if memory["peak"] else "needs more than there is"
         rows.append(("memory", f"{needs}, a chip has {_bytes(memory['hbm'])}: DOES NOT FIT"))
         rows += [
-            ("largest" if index == 0 else "", f"{_bytes(item['bytes'])}  {item['shape']}  {item['of'][-90:]}")
+            ("largest" if index == 0 else "", f"{_bytes(item['bytes'])}  {item['shape']}  {_place(item['of'])}")
             for index, item in enumerate(memory["largest"][:8])
         ]
         rows += [("try" if index == 0 else "", text) for index, text in enumerate(facts["advice"])]
@@ -46,6 +51,13 @@ def lines(facts: dict[str, Any]) -> list[str]:
         ("time", f"traced in {facts['lower_seconds']:.0f} s, {cached}{done} in {facts['compile_seconds']:.0f} s")
     )
     return [f"{name:<12}{text}" for name, text in rows]
+
+
+def _place(of: str) -> str:
+    """The modules and the operation among the names of a program's instruction, and whether it is of the gradient."""
+    parts = [part for part in of.split("/") if not _WRAPPER.search(part)]
+    parts = [part for part, before in zip(parts, ["", *parts]) if part != before]
+    return "/".join(parts) + (" (backward pass)" if "transpose(" in of else "")
 
 
 def _speed(facts: dict[str, Any]) -> list[tuple[str, str]]:

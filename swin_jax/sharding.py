@@ -63,11 +63,14 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     devices = jax.devices() if devices is None else devices
     sizes, count = [data, fsdp, tensor], len(devices)
     given = math.prod(size for size in sizes if size != -1)
-    if sizes.count(-1) > 1 or min(sizes) < -1 or given < 1 or count % given or (-1 not in sizes and given != count):
-        product = " x ".join(str(size) for size in sizes if size != -1)
-        raise UserError(
-            f"a mesh of data={data}, fsdp={fsdp}, tensor={tensor} does not fit {count} devices: {product} = {given}", 2
-        )
+    problem = ""
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        problem = "sizes are at least 1, and one may be -1"
+    elif count % given or (-1 not in sizes and given != count):
+        problem = f"{' x '.join(str(size) for size in sizes if size != -1)} = {given}"
+    if problem:
+        asked = f"data={data}, fsdp={fsdp}, tensor={tensor}"
+        raise UserError(f"a mesh of {asked} does not fit {count} devices: {problem}", 2)
     sizes = [count // given if size == -1 else size for size in sizes]
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if sizes[0] % slices:

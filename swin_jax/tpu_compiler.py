@@ -112,6 +112,9 @@ def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str
         job: of that process.
         topology: of the program.
         mesh: of the program.
+
+    Raises:
+        UserError: the process ended before it knew.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name, open(pathlib.Path(name) / "stderr", "w+") as errors:
@@ -124,8 +127,9 @@ def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, search))},
         )
         try:
-            pickle.dump(job, child.stdin)
-            child.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it has ended already, and said why
+                pickle.dump(job, child.stdin)
+                child.stdin.close()
             while child.poll() is None and not _written(folder, _LAST):
                 time.sleep(0.1)
         finally:
@@ -137,7 +141,9 @@ def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str
             facts = _facts(began) | {"memory": _memory(topology, **_parts(folder), fits=True)}
             return facts | _moved(_written(folder, _OPTIMIZED).read_text(), topology, mesh)
         if "RESOURCE_EXHAUSTED" not in said:
-            raise RuntimeError(f"the compiler ended without a word on memory: {said[-2000:]}")
+            word = (said.strip().splitlines() or ["no word"])[-1][:500]
+            killed = " (killed: is this machine's own memory full?)" if child.returncode < 0 else ""
+            raise UserError(f"the compiler's process ended with status {child.returncode}: {word}{killed}")
         found = exhausted(said)
         if report:
             program = _written(folder, _OPTIMIZED).read_text()

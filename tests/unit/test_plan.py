@@ -102,6 +102,25 @@ def test_a_plan_that_does_not_fit_names_tensors_and_flags(config):
     assert "remat" not in left and "opt_axis" not in left and "mesh.fsdp" in left
 
 
+def test_the_advice_says_what_is_enough_alone(config):
+    found = facts(fits=False)  # 20 of 16 GiB: 4 too many, and 19.6 of them activations
+    found["memory"]["hbm"] = 16 * 2**30
+    lines = {line.split("=")[0].rpartition(".")[2]: line for line in advice(config, found)}
+    assert lines["accumulate"].endswith("about -9.8 GiB, enough alone") and "enough" not in lines["opt_axis"]
+    assert "GiB" not in lines["remat"] and lines["fsdp"].endswith("GiB")
+
+
+def test_a_place_is_told_by_its_modules():
+    of = (
+        "jit(train_step)/transpose(jvp(Swin))/Swin.encode/Swin._forward/layers_2/while/body/closed_call/units_6/units_6/"
+        "checkpoint/rematted_computation/blocks_0/blocks_0.attend/attn/attn.attend/bhqk,bkhd->bqhd/dot_general"
+    )
+    short = "layers_2/units_6/blocks_0/attn/bhqk,bkhd->bqhd/dot_general (backward pass)"
+    assert plan_report._place(of) == short
+    assert plan_report._place("params/layers_1/mlp/fc1/kernel") == "params/layers_1/mlp/fc1/kernel"
+    assert plan_report._place("") == ""
+
+
 def test_every_flag_of_the_advice_is_one(config):
     found = facts(fits=False)
     for line in advice(config, found):
