@@ -56,7 +56,7 @@ PODS = {
     "model=RN101": pods.Pod(64),
     "model=RN50x4": pods.Pod(256),
     "model=RN50x16": pods.Pod(256, {"task.accumulate": 2}, h100={"task.accumulate": 16}),
-    "model=RN50x64": pods.Pod(256, {"task.accumulate": 8}, h100={"task.accumulate": 32}),
+    "model=RN50x64": pods.Pod(256, {"task.accumulate": 8, "partition.opt_axis": "data"}, h100={"task.accumulate": 32}),
     "model=ViT-B/32": pods.Pod(32),
     "model=ViT-B/16": pods.Pod(128),
     "model=ViT-L/14": pods.Pod(128),

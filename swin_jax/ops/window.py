@@ -65,13 +65,25 @@ def relative_bias(table: jax.Array, window: tuple[int, ...]) -> jax.Array:
     Returns:
         (h, N, N), queries before keys.
     """
-    n = len(window)
     bias = table.T.reshape(-1, *(2 * w - 1 for w in window))  # (h, 2w - 1, 2w - 1)
-    for w in window:
-        bias = _toeplitz(jnp.moveaxis(bias, 1, -1), w)  # (h, ..., w, w): the next axis is the first one again
-    # (h, query row, key row, query column, key column)
-    bias = bias.transpose(0, *range(1, 2 * n, 2), *range(2, 2 * n + 1, 2))
-    return bias.reshape(bias.shape[0], math.prod(window), -1)
+    inner = window[-2:]
+    first = bias.ndim - len(inner)
+    for w in inner:
+        bias = _toeplitz(jnp.moveaxis(bias, first, -1), w)  # (..., w, w): the next axis takes the place of this one
+    bias = bias.transpose(*range(first), *range(first, bias.ndim, 2), *range(first + 1, bias.ndim, 2))
+    bias = bias.reshape(*bias.shape[:first], math.prod(inner), -1)  # (h, ..., queries, keys)
+    # Frames as blocks of these: in an array with six axes of their own, two per axis, nearly all is a TPU's padding.
+    for w in reversed(window[:-2]):
+        bias = _block_toeplitz(bias, w)
+    return bias
+
+
+def _block_toeplitz(x: jax.Array, w: int) -> jax.Array:
+    """(..., 2w - 1, q, k) to (..., w * q, w * k): block (i, j) is x[i - j + w - 1]."""
+    k = x.shape[-1]
+    strip = jnp.moveaxis(jnp.flip(x, -3), -3, -2)
+    strip = strip.reshape(*strip.shape[:-2], -1)  # all blocks side by side; row i is a piece of it
+    return jnp.concatenate([strip[..., (w - 1 - i) * k : (2 * w - 1 - i) * k] for i in range(w)], -2)
 
 
 def _toeplitz(x: jax.Array, w: int) -> jax.Array:
