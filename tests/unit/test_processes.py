@@ -1,0 +1,54 @@
+"""Who died, from the beats that a process has seen; the rest of `processes` is tested with real ones."""
+
+import threading
+import time
+
+import pytest
+
+from swin_jax import processes
+
+PERIOD = 0.2
+
+
+class Ended(Exception):
+    """Instead of the end of this process."""
+
+
+def watch(silent_since: dict[int, float]):
+    """Process 0 of 4, which goes on reading the others' beats; those named are silent since so many periods ago."""
+    found = object.__new__(processes.Watch)
+    found._id, found._count, found._period, found._status, found._hosts = 0, 4, PERIOD, 0, {}
+    now = found._began = found._looked = time.monotonic()
+    found._beats = {p: ("7", now - PERIOD * silent_since.get(p, 0)) for p in range(4)}
+
+    def end(what):
+        raise Ended(what)
+
+    def look():
+        while time.monotonic() < now + 20 * PERIOD:
+            looked = time.monotonic()
+            found._beats |= {p: ("8", looked) for p in range(4) if p not in silent_since}
+            found._looked = looked
+            time.sleep(PERIOD / 10)
+
+    found._end = end
+    threading.Thread(target=look, daemon=True).start()
+    return found
+
+
+@pytest.mark.parametrize(
+    "silent_since, named",
+    [
+        ({2: 12}, "process 2 of 4 (host not known) died"),
+        (
+            {2: 0},
+            "process 2 of 4 (host not known) died",
+        ),  # killed a moment ago: this process was aborted before JAX knew
+        ({2: 12, 3: 8}, "process 2 of 4 (host not known) died"),  # 3 ended because of 2
+        ({2: 12, 3: 11.5}, "process 2 of 4 (host not known), process 3 of 4 (host not known) died"),  # one host
+        ({}, "process 0 of 4 (host not known), this one, was aborted"),
+    ],
+)
+def test_the_last_words_name_who_died_first(silent_since, named):
+    with pytest.raises(Ended, match="^" + named.replace("(", r"\(").replace(")", r"\)")):
+        watch(silent_since).last_words()
