@@ -3,6 +3,7 @@
     pip install -e '.[tpu]'
     python experiments/pod_presets.py --jobs=2                         # two hours on two cores
     python experiments/pod_presets.py --only=swin_in1k --chips=v5e     # the rows and chips whose names contain these
+    python experiments/pod_presets.py --jobs=2 --missing               # goes on where one was stopped
     python experiments/pod_presets.py --table                          # no compiling: what is known, for the README
 
 Each training step is compiled by the real TPU compiler for its slice, until memory and traffic are known, and what it
@@ -45,7 +46,7 @@ def compiled(experiment: str, row: str, chip: str) -> dict:
     """What the compiler says of a preset."""
     config = load(experiment, row, chip)
     facts = plan.plan(config, chips.topology(config.topology), plan_search.cache_folder(), "quick")
-    return summary(facts, config) | {"compile_seconds": facts["compile_seconds"]}
+    return summary(facts, config)
 
 
 def summary(facts: dict, config) -> dict:
@@ -139,6 +140,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose EXPERIMENT:ROW contains this")
     parser.add_argument("--chips", default=",".join(COLUMNS), help="of " + ",".join(COLUMNS))
     parser.add_argument("--table", action="store_true", help="print what is known, compile nothing")
+    parser.add_argument("--missing", action="store_true", help="only those that are not in pod_presets.json")
     parser.add_argument("--jobs", type=int, default=1, help="compilers at a time")
     flags = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -146,6 +148,8 @@ def main() -> None:
         tpu_compiler.prepare_backend()
         rows = [(e, r) for e, r in presets() if flags.only in f"{e}:{r}"]
         todo = [(*row, chip) for chip in COLUMNS[:-1] if chip in flags.chips for row in rows]
+        if flags.missing:
+            todo = [preset for preset in todo if ":".join(preset) not in results]
         compile_all(todo, flags.jobs, results)
         for experiment, row in rows if "h100" in flags.chips else ():
             if f"{experiment}:{row}:v5p" in results:
