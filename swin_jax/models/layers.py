@@ -72,7 +72,13 @@ class PatchProjection(nn.Module):
         kernel = self.param("kernel", init, (*self.patch, x.shape[-1], self.features), self.param_dtype)
         x = window.pad_to_multiple(x, self.patch).astype(self.dtype)
         grid = [size // p for size, p in zip(x.shape[1:-1], self.patch)]
-        patches = window.partition(x, self.patch).reshape(x.shape[0], *grid, fan_in)
+        if frames := self.patch[:-2]:  # first the patches of each frame: whole pixels would be mostly a TPU's padding
+            images = window.partition(x.reshape(-1, *x.shape[-3:]), self.patch[-2:])
+            x = images.reshape(*x.shape[:-3], math.prod(grid[-2:]), -1)
+            patches = window.partition(x, (*frames, 1))
+        else:
+            patches = window.partition(x, self.patch)
+        patches = patches.reshape(x.shape[0], *grid, fan_in)
         out = patches @ kernel.reshape(fan_in, -1).astype(self.dtype)
         if not self.use_bias:
             return out
