@@ -52,14 +52,14 @@ PEAK = {name: 5e-4 for name in OPENAI} | {"RN50x16": 4e-4, "RN50x64": 3.6e-4, "V
 SOURCES = ("tar", "jsonl", "folder", "tfds")
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
-    "model=RN50": pods.Pod(64),
-    "model=RN101": pods.Pod(64),
-    "model=RN50x4": pods.Pod(256),
+    "model=RN50": pods.Pod(64, h100={"task.accumulate": 2}),
+    "model=RN101": pods.Pod(64, h100={"task.accumulate": 2}),
+    "model=RN50x4": pods.Pod(256, h100={"task.accumulate": 4}),
     "model=RN50x16": pods.Pod(256, {"task.accumulate": 2}, h100={"task.accumulate": 16}),
     "model=RN50x64": pods.Pod(256, {"task.accumulate": 8, "partition.opt_axis": "data"}, h100={"task.accumulate": 32}),
     "model=ViT-B/32": pods.Pod(32),
     "model=ViT-B/16": pods.Pod(128),
-    "model=ViT-L/14": pods.Pod(128),
+    "model=ViT-L/14": pods.Pod(128, h100={"task.accumulate": 2}),
     "model=ViT-L/14@336px": pods.Pod(256, {"task.accumulate": 2}, h100={"task.accumulate": 16}),
 }
 

@@ -27,8 +27,8 @@ from swin_jax.tasks.contrastive import Contrastive
 
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
-    "variant=base": pods.Pod(32),
-    "variant=large": pods.Pod(32),
+    "variant=base": pods.Pod(32, h100={"task.accumulate": 2}),
+    "variant=large": pods.Pod(32, h100={"task.accumulate": 2}),
 }
 
 

@@ -74,18 +74,22 @@ def summary(facts: dict, config) -> dict:
 def arithmetic(experiment: str, row: str, like: dict) -> dict:
     """A preset on eight H100, from what the compiler says of the same row on v5p.
 
-    What is not state grows with the examples that a chip has at a time, memory traffic with all that it has.
+    What is not state grows with the examples that a chip has at a time, memory traffic with all that it has. Sums of
+    gradients over micro-batches are as large as the parameters.
     """
     config = load(experiment, row, "h100")
     here, accumulate = chips.topology(config.topology), config.task.get("accumulate", 1)
-    state = sum(plan.state_bytes(config, chips.topology("v5e:2x4")).values())  # another eight chips
+    parts = plan.state_bytes(config, chips.topology("v5e:2x4"))  # another eight chips
+    state = sum(parts.values())
+    fsdp, tensor = config.mesh.fsdp, config.mesh.tensor
     more = like["chips"] / here.size  # examples of an H100 for each of a v5p
     activations = (like["peak_bytes"] - like["state_bytes"]) * more * like["accumulate"] / accumulate
     found = roofline.estimate(here, like["flops"]["step"] / here.size, like["traffic_bytes"] * more, [])
-    peak = round(state + activations)
+    peak = round(state + activations + (parts["params"] if accumulate > 1 else 0))
     return like | {
         "topology": here.name,
         "chips": here.size,
+        "mesh": {"data": here.size // (fsdp * tensor), "fsdp": fsdp, "tensor": tensor},
         "accumulate": accumulate,
         "state_bytes": state,
         "peak_bytes": peak,

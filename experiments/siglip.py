@@ -27,7 +27,7 @@ from swin_jax.tasks.contrastive import Contrastive
 PODS = {
     "model=ViT-B/16": pods.Pod(64),
     "model=ViT-B/32": pods.Pod(32),
-    "model=ViT-L/14": pods.Pod(128),
+    "model=ViT-L/14": pods.Pod(128, h100={"task.accumulate": 4}),
 }
 
 

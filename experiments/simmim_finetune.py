@@ -51,12 +51,12 @@ DROP_PATH = dict(small=0.1, base=0.1, large=0.2, huge=0.2, giant_1b=0.2)
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "variant=base": pods.Pod(64),
-    "variant=large": pods.Pod(128),
+    "variant=large": pods.Pod(128, h100={"task.accumulate": 2}),
     "generation=v2,variant=small": pods.Pod(64),
-    "generation=v2,variant=base": pods.Pod(64),
-    "generation=v2,variant=large": pods.Pod(128),
-    "generation=v2,variant=huge": pods.Pod(256, {"partition.opt_axis": "data"}),
-    "generation=v2,variant=giant_1b": pods.Pod(256, {"partition.opt_axis": "data"}),
+    "generation=v2,variant=base": pods.Pod(64, h100={"task.accumulate": 2}),
+    "generation=v2,variant=large": pods.Pod(128, h100={"task.accumulate": 2}),
+    "generation=v2,variant=huge": pods.Pod(256, {"partition.opt_axis": "data"}, h100={"task.accumulate": 4}),
+    "generation=v2,variant=giant_1b": pods.Pod(256, {"partition.opt_axis": "data"}, h100={"task.accumulate": 8}),
 }
 
 

@@ -54,12 +54,16 @@ UPDATES = {"125k": 125_000, "250k": 250_000, "500k": 500_000}
 PODS = {
     "variant=base,schedule=800ep": pods.Pod(64),
     "variant=base,schedule=100ep": pods.Pod(64),
-    "variant=large,schedule=800ep": pods.Pod(128),
+    "variant=large,schedule=800ep": pods.Pod(128, h100={"task.accumulate": 2}),
     "generation=v2,variant=small,schedule=125k": pods.Pod(64),
     "generation=v2,variant=base,schedule=125k": pods.Pod(64),
-    "generation=v2,variant=large,schedule=125k": pods.Pod(128),
-    "generation=v2,variant=huge,schedule=125k": pods.Pod(256, {"partition.opt_axis": "data"}),
-    "generation=v2,variant=giant_1b,schedule=125k": pods.Pod(256, {"partition.opt_axis": "data"}),
+    "generation=v2,variant=large,schedule=125k": pods.Pod(128, h100={"task.accumulate": 2}),
+    "generation=v2,variant=huge,schedule=125k": pods.Pod(
+        256, {"partition.opt_axis": "data"}, h100={"task.accumulate": 4}
+    ),
+    "generation=v2,variant=giant_1b,schedule=125k": pods.Pod(
+        256, {"partition.opt_axis": "data"}, h100={"task.accumulate": 4}
+    ),
 }
 
 

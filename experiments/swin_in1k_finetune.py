@@ -42,8 +42,8 @@ PODS = {
     "variant=small": pods.Pod(16),
     "variant=base": pods.Pod(32),
     "variant=large": pods.Pod(32),
-    "variant=base,size=384": pods.Pod(64),
-    "variant=large,size=384": pods.Pod(128),
+    "variant=base,size=384": pods.Pod(64, h100={"task.accumulate": 2}),
+    "variant=large,size=384": pods.Pod(128, h100={"task.accumulate": 4}),
 }
 
 

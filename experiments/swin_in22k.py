@@ -25,9 +25,9 @@ DROP_PATH = dict(tiny=0.1, small=0.2, base=0.2, large=0.2)
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "variant=tiny": pods.Pod(64),
-    "variant=small": pods.Pod(64),
-    "variant=base": pods.Pod(128),
-    "variant=large": pods.Pod(128),
+    "variant=small": pods.Pod(64, h100={"task.accumulate": 2}),
+    "variant=base": pods.Pod(128, h100={"task.accumulate": 2}),
+    "variant=large": pods.Pod(128, h100={"task.accumulate": 4}),
 }
 
 

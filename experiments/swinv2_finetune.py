@@ -37,9 +37,9 @@ from swin_jax.tasks.classification import Classification
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "variant=base,size=256": pods.Pod(64),
-    "variant=base,size=384": pods.Pod(128),
-    "variant=large,size=256": pods.Pod(128),
-    "variant=large,size=384": pods.Pod(256),
+    "variant=base,size=384": pods.Pod(128, h100={"task.accumulate": 4}),
+    "variant=large,size=256": pods.Pod(128, h100={"task.accumulate": 2}),
+    "variant=large,size=384": pods.Pod(256, h100={"task.accumulate": 8}),
 }
 
 

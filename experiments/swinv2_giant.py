@@ -67,8 +67,8 @@ PEAK = dict(simmim=1.4e-3, in22k=1.4e-3, in1k=2.1e-5)
 DROP_PATH = dict(simmim=0.1, in22k=0.3, in1k=0.5)
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
-    "stage=simmim": pods.Pod(256, {"mesh.fsdp": 8}),
-    "stage=in22k": pods.Pod(256, {"mesh.fsdp": 8}),
+    "stage=simmim": pods.Pod(256, {"mesh.fsdp": 8}, h100={"task.accumulate": 4}),
+    "stage=in22k": pods.Pod(256, {"mesh.fsdp": 8}, h100={"task.accumulate": 4}),
     "stage=in1k": pods.Pod(64, {"mesh.fsdp": 8, "task.accumulate": 3}, h100={"task.accumulate": 9}),
 }
 

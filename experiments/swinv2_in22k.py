@@ -24,8 +24,8 @@ from swin_jax.tasks.classification import Classification
 
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
-    "variant=base": pods.Pod(128),
-    "variant=large": pods.Pod(128),
+    "variant=base": pods.Pod(128, h100={"task.accumulate": 2}),
+    "variant=large": pods.Pod(128, h100={"task.accumulate": 4}),
 }
 
 

@@ -48,7 +48,7 @@ DROP_PATH = dict(tiny=0.2, tiny_c24=0.2, small=0.3, base=0.5)
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {
     "variant=tiny,generation=v2,window=12": pods.Pod(32),
-    "variant=tiny,generation=v2,window=24": pods.Pod(128),
+    "variant=tiny,generation=v2,window=24": pods.Pod(128, h100={"task.accumulate": 8}),
 }
 
 

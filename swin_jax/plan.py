@@ -88,8 +88,9 @@ def _trace(at: start.Setup, batch):
 
 
 def _key(lowered, topology: chips.Topology, effort: str) -> str:
-    """Of a program, the versions of the compiler, how far it goes, and the topology."""
+    """Of a program, the versions of the compiler, what it is told, how far it goes, and the topology."""
     digest = hashlib.sha256(lowered.as_text().encode())
+    digest.update("".join(os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")).encode())
     digest.update(json.dumps([_FORMAT, tpu_compiler.versions(), topology.name, effort]).encode())
     return digest.hexdigest()
 
@@ -198,8 +199,8 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
     if config.partition.get("opt_axis") == "" and mesh["data"] > 1:
         saved = (state["opt_state"] + state["ema"]) * (1 - 1 / mesh["data"])
         add(saved, "--config.partition.opt_axis=data", "splits optimizer state and averages (ZeRO-1)")
-    if mesh["fsdp"] == 1 and facts["chips"] > 1:
-        size = min(facts["chips"], 8)
+    size = math.gcd(mesh["data"] // facts["slices"], 8)  # of the chips of a slice that hold the same parameters
+    if mesh["fsdp"] == 1 and size > 1:
         saved = (state["params"] + state["opt_state"] + state["ema"]) * (1 - 1 / size)
         add(saved, f"--config.mesh.fsdp={size}", "splits parameters too (FSDP)")
     half = activations / 2
@@ -212,7 +213,7 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
         if field == "attention" and isinstance(now, (tuple, list)) and "xla" in now:
             flag = f"""--config.task.{key}="('sequential',)\""""
             add(half, flag, "attends to one window at a time, in all stages", known=False)
-    if facts["batch_size"] // facts["accumulate"] // (mesh["data"] * mesh["fsdp"]) > 1:
+    if facts["batch_size"] % (2 * facts["accumulate"] * mesh["data"] * mesh["fsdp"]) == 0:
         add(half, f"--config.task.accumulate={2 * facts['accumulate']}", "halves the examples at a time")
     return [text for _, text in sorted(found, key=lambda item: -item[0])]
 

@@ -131,9 +131,10 @@ def _settled(tried) -> bool:
 
 def _state_bytes(config, topology: chips.Topology) -> dict[tuple[int, int, bool], int]:
     """Bytes per chip of the state, for every (fsdp, tensor, zero1)."""
-    found, devices = {}, tpu_compiler.devices(topology)
-    at = start.setup(config, devices)
-    for item in candidates(config, topology):
+    found, devices, items = {}, tpu_compiler.devices(topology), candidates(config, topology)
+    with applied(config, items[0].settings(config)):  # the config's own mesh may be of another slice
+        at = start.setup(config, devices)
+    for item in items:
         key = item.fsdp, item.tensor, item.zero1
         if key not in found:
             with applied(config, item.settings(config)):

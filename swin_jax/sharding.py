@@ -73,7 +73,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
         raise UserError(f"a mesh of {asked} does not fit {count} devices: {problem}", 2)
     sizes = [count // given if size == -1 else size for size in sizes]
     slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if sizes[0] % slices:
+    on_tpu = devices[0].platform == "tpu"
+    if sizes[0] % slices and on_tpu:
         raise UserError(f"data={sizes[0]} is not a multiple of the {slices} slices, which only 'data' may span", 2)
     # Auto: under the default, Explicit, linen's Dropout and the window reshape raise.
     types = (AxisType.Auto,) * 3
@@ -83,6 +84,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
         except NotImplementedError:  # no sides of the slice multiply to such sizes: sides are divided
             grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
             return Mesh(grid, AXES, axis_types=types)
+    if not on_tpu:  # every host of GPUs is a slice to JAX; their network is one that fsdp and tensor may span
+        return Mesh(np.reshape(devices, sizes), AXES, axis_types=types)
     inner = (sizes[0] // slices, *sizes[1:])
     grid = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=types)

@@ -110,6 +110,16 @@ def test_the_advice_says_what_is_enough_alone(config):
     assert "GiB" not in lines["remat"] and lines["fsdp"].endswith("GiB")
 
 
+@pytest.mark.parametrize(
+    "size, slices, batch, expected", [(16, 1, 64, "8"), (4, 2, 64, "2"), (2, 2, 64, ""), (6, 1, 6, "2")]
+)
+def test_the_advice_fits_slices_and_batches(config, size, slices, batch, expected):
+    mesh = {"data": size, "fsdp": 1, "tensor": 1}
+    found = facts(fits=False) | {"chips": size, "slices": slices, "mesh": mesh, "batch_size": batch}
+    values = {line.split("=")[0].rpartition(".")[2]: line.split("=")[1].split()[0] for line in advice(config, found)}
+    assert values.get("fsdp", "") == expected and ("accumulate" in values) == (batch == 64)
+
+
 def test_a_place_is_told_by_its_modules():
     of = (
         "jit(train_step)/transpose(jvp(Swin))/Swin.encode/Swin._forward/layers_2/while/body/closed_call/units_6/units_6/"

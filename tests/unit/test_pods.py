@@ -1,5 +1,6 @@
 """Presets for pods: rows, slices, and that every preset makes a step whose batch its slice divides."""
 
+import json
 import pathlib
 import types
 
@@ -12,6 +13,7 @@ from swin_jax.errors import UserError
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 TABLES = {path.stem: configs.module(str(path)).PODS for path in FOLDER.glob("*.py") if "\nPODS = " in path.read_text()}
+RESULTS = json.loads((FOLDER / "pod_presets.json").read_text())
 PRESETS = [(experiment, row) for experiment, table in sorted(TABLES.items()) for row in table]
 
 
@@ -33,6 +35,17 @@ def test_a_preset_divides_its_batch_and_changes_nothing_of_the_recipe(experiment
 
 def remat(config):
     return [key for key in config if key.rpartition(".")[2] in ("remat", "attention")]
+
+
+@pytest.mark.parametrize("experiment, row", PRESETS)
+def test_what_the_compiler_said_of_a_preset_is_of_this_preset_and_it_fits(experiment, row):
+    for pod in pods.NAMES[1:]:
+        config, found = load(experiment, row, pod), RESULTS[f"{experiment}:{row}:{pod}"]
+        expected = config.topology, config.batch_size, config.task.get("accumulate", 1), config.total_steps
+        assert (found["topology"], found["batch_size"], found["accumulate"], found["steps"]) == expected
+        mesh = {"data": found["chips"] // config.mesh.fsdp, "fsdp": config.mesh.fsdp, "tensor": 1}
+        assert found["mesh"] == mesh
+        assert found["fits"] and found["state_bytes"] < found["peak_bytes"] <= found["hbm_bytes"]
 
 
 def test_slices_have_at_least_the_memory_of_the_v5e_slice():

@@ -131,9 +131,9 @@ def test_zero_1_goes_with_fsdp_and_tensor(shapes, monkeypatch):
 class SliceDevice:
     """What a mesh asks of a TPU: its number, slice and place."""
 
-    def __init__(self, number, slice_index):
+    def __init__(self, number, slice_index, platform="tpu"):
         self.id, self.slice_index, self.process_index = number, slice_index, slice_index
-        self.device_kind, self.platform, self.coords, self.core_on_chip = "TPU v4", "tpu", (number % 4, 0, 0), 0
+        self.device_kind, self.platform, self.coords, self.core_on_chip = "TPU v4", platform, (number % 4, 0, 0), 0
 
 
 def test_slices_are_neighbours_along_data_alone():
@@ -144,6 +144,12 @@ def test_slices_are_neighbours_along_data_alone():
         assert {device.slice_index for device in mesh.devices[half].ravel()} == {half}
     with pytest.raises(UserError, match="data=1 is not a multiple of the 2 slices"):
         make_mesh(1, 8, 1, devices=devices)
+
+
+def test_fsdp_may_span_hosts_of_gpus():
+    devices = [SliceDevice(number, number // 4, "gpu") for number in range(8)]
+    assert make_mesh(1, 8, 1, devices=devices).devices.ravel().tolist() == devices
+    assert {device.slice_index for device in make_mesh(-1, 4, 1, devices=devices).devices[0].ravel()} == {0}
 
 
 # ---- nothing large is whole by accident ----
