@@ -74,8 +74,8 @@ class Loop:
             if start >= total:
                 self.evaluate(start, everything=True, record=not self.evaluated(start, everything=True))
         checkpoint.finish(self.manager)
+        self.draw()
         if lead:
-            curves.draw(self.workdir)
             kept = checkpoint.latest(self.manager)
             path = checkpoint.folder(self.workdir) / str(kept) if kept is not None else None
             print(logs.summary(self.workdir, int(self.state.step), time.monotonic() - began, path), flush=True)
@@ -109,6 +109,8 @@ class Loop:
                             self.save(step, (first - start + step) * batch_size, wait=last or stop)
                         if not stop or last:
                             self.evaluate(step, everything=last)
+                        if not (stop or last):
+                            self.draw()
                 if step == start + 1:
                     jax.block_until_ready(self.state.step)
                     self.clock.start(step)
@@ -194,6 +196,12 @@ class Loop:
                     self.log.picture(step, picture, found[picture])
                 text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
                 self.log.text(f"step {step}  {text}  ({time.monotonic() - began:.1f} s)")
+
+    def draw(self) -> None:
+        """Draws the curves so far, on process 0."""
+        if jax.process_index() == 0:
+            self.log.flush()
+            curves.draw(self.workdir)
 
     def save(self, step: int, examples_seen: int, wait: bool) -> None:
         """Saves the state and what is needed to go on or to predict."""

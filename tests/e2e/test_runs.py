@@ -83,6 +83,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, tmp_path):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143 and "SIGTERM: saved at step" in err
+    assert (tmp_path / "curves.png").exists()  # drawn at step 10
     done = run(tmp_path, STEPS)
     assert done.returncode == 0 and "goes on from step" in done.stderr
     assert_equal_runs(uninterrupted, tmp_path, 60)
