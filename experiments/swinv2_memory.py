@@ -1,7 +1,7 @@
 """The memory of Swin V2 at high resolution, from the real TPU compiler on a machine without a TPU.
 
     pip install -e '.[tpu]'
-    python experiments/swinv2_memory.py                  # about an hour on two cores
+    python experiments/swinv2_memory.py                  # half an hour on two cores
     python experiments/swinv2_memory.py --variant=base
 
 Training steps with AdamW on 64 chips of TPU v5p, one example per chip: images of 1536 x 1536 pixels with windows of 32

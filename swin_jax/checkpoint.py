@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,12 @@ from swin_jax.task import TrainState
 _LISTED = 8  # arrays that a message names at most
 _CHECKSUMS = "checksums.json"
 _COMMITTED = "commit_success.txt"  # Orbax' mark in a bucket
+# What reading raises of files that are missing or not what was saved. Memory, rights and networks raise other types, or
+# a ValueError of TensorStore's with one of these words.
+_DAMAGE = ValueError, TypeError, LookupError, AttributeError, EOFError, FileNotFoundError, NotADirectoryError
+_PASSING = re.compile(
+    r"\b(UNAVAILABLE|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED|ABORTED|CANCELLED|INTERNAL)\b"
+)
 
 
 def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.CheckpointManager:  # noqa: A001 (the four functions' names)
@@ -95,18 +102,40 @@ def _check_whole(path: epath.Path, part: int = 0, parts: int = 1) -> None:
         raise ValueError(f"{wrong[0]} is not what was saved")
 
 
-def _check_together(path: epath.Path) -> None:
-    """As `_check_whole`; each process reads its part, all of them raise if one does."""
-    error = None
+def _is_damage(error: Exception) -> bool:
+    """Whether an error is of the files themselves, and no trouble in reading them, which may pass."""
+    return isinstance(error, _DAMAGE) and not _PASSING.search(str(error))
+
+
+def _unreadable(path: epath.Path, error: Exception) -> UserError:
+    return UserError(
+        f"cannot read the checkpoint {path}: {_first_line(error)}. It stays where it is: the same command tries again; "
+        "to go on from the one before, move it away"
+    )
+
+
+def _read_together(path: epath.Path) -> dict[str, tuple[int, ...]]:
+    """The shapes in a checkpoint that is whole.
+
+    Each process checks its part of the files. All of them raise if one does: what damage raises, or a UserError where
+    one had trouble in reading.
+    """
+    error, shapes = None, {}
     try:
         _check_whole(path, jax.process_index(), jax.process_count())
+        shapes = _saved_shapes(path)
     except Exception as found:  # whatever the storage raised
         error = found
-    damaged = multihost_utils.process_allgather(np.int32(error is not None))
-    if error is not None:
-        raise error
-    if damaged.any():
-        raise ValueError(f"process {int(damaged.argmax())} found a file that is not what was saved")
+    verdict = 0 if error is None else 1 if _is_damage(error) else 2
+    verdicts = multihost_utils.process_allgather(np.int32(verdict)).ravel()
+    worst = int(verdicts.argmax())
+    if not verdicts[worst]:
+        return shapes
+    if verdict < verdicts[worst]:
+        error = ValueError(f"process {worst} found a file that is not what was saved, or could not read one")
+    if verdicts[worst] == 2:
+        raise _unreadable(path, error) from error
+    raise error
 
 
 def latest(manager: ocp.CheckpointManager) -> int | None:
@@ -164,16 +193,16 @@ def restore(
         (state, meta), or None where there is no checkpoint.
 
     Raises:
-        UserError: no checkpoint can be read, or they hold a model of other shapes.
+        UserError: all are damaged, or hold a model of other shapes; or there is trouble in reading the newest (memory,
+            rights, network), which then stays where it is.
     """
     steps = sorted(manager.all_steps(), reverse=True)
     wanted = _shapes(abstract)
     for step in steps:
         path = store.path(manager.directory) / str(step)
         try:
-            _check_together(path)
-            saved = _saved_shapes(path)
-        except Exception as error:
+            saved = _read_together(path)
+        except _DAMAGE as error:
             last = _set_aside(manager, path, error, warn, write)
             continue
         layout = abstract if saved == wanted else _stacked_as(saved, abstract)
@@ -183,6 +212,8 @@ def restore(
         try:
             found = manager.restore(step, args=ocp.args.Composite(**parts, meta=ocp.args.JsonRestore()))
         except Exception as error:
+            if not _is_damage(error):
+                raise _unreadable(path, error) from error
             last = _set_aside(manager, path, error, warn, write)
             continue
         rest = found["rest"]
@@ -311,6 +342,8 @@ def _newest(workdir: os.PathLike, load: Callable[[epath.Path], Any]) -> Any:
             _check_whole(path)
             return load(path)
         except Exception as error:
+            if not _is_damage(error):
+                raise _unreadable(path, error) from error
             last = _first_line(error)
             logging.getLogger(__name__).warning("the checkpoint %s is damaged (%s)", path, last)
     if steps:

@@ -227,6 +227,49 @@ def test_where_all_are_damaged_it_is_an_error_and_nothing_is_lost(workdir):
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes"),
+        PermissionError(13, "Permission denied"),
+        OSError(5, "Input/output error"),
+        TimeoutError("timed out"),
+        ValueError('UNAVAILABLE: Error reading "gs://bucket/x": HTTP 503'),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("stage", ["check", "restore"])
+def test_trouble_in_reading_is_no_damage(workdir, monkeypatch, stage, error):
+    def fail(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        if stage == "check":
+            patch.setattr(checkpoint, "_checksums", fail)
+        else:
+            patch.setattr(checkpoint.ocp.CheckpointManager, "restore", fail)
+        with pytest.raises(UserError, match=r"cannot read the checkpoint .*/checkpoints/2: .*It stays where it is"):
+            restore(workdir, state())
+        if stage == "check":
+            with pytest.raises(UserError, match="cannot read the checkpoint"):
+                checkpoint.load_params(workdir)
+    found, _, lines = restore(workdir, state())
+    assert same(found, state(2)) and lines == [] and not (workdir / "damaged_checkpoints").exists()
+
+
+def test_processes_agree_on_what_is_wrong(workdir, monkeypatch):
+    for verdict, kind, text in ((0, None, ""), (1, ValueError, "process 1"), (2, UserError, "process 1 .*It stays")):
+        monkeypatch.setattr(
+            checkpoint.multihost_utils, "process_allgather", lambda own, verdict=verdict: np.array([own, verdict])
+        )
+        path = checkpoint.folder(workdir) / "2"
+        if kind is None:
+            assert checkpoint._read_together(path) == checkpoint._shapes(state(2))
+        else:
+            with pytest.raises(kind, match=text):
+                checkpoint._read_together(path)
+
+
+@pytest.mark.parametrize(
     "options, keys",
     [
         ({"width": 4}, ["params/backbone/blocks_0/kernel: saved (8, 8), wanted (8, 4)", "rest/opt_state"]),

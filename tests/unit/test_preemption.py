@@ -1,4 +1,4 @@
-"""On which step several processes stop; the signal itself: tests/e2e/test_runs.py and tests/devices/test_processes.py."""
+"""On which step several processes stop. The signal itself is sent in e2e/test_runs.py and devices/test_processes.py."""
 
 import jax
 import pytest
