@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint._src.path import gcs_utils
 
 from swin_jax import checkpoint, sharding, store
 from swin_jax import config as configs
@@ -179,8 +182,34 @@ def make_workdir(folder: epath.Path) -> None:
         raise UserError(f"--workdir={folder} cannot be used: {store.reason(error)}") from error
 
 
+def check_shared(folder: epath.Path, patience: float = 10) -> None:
+    """To be called on all processes: that what one writes to the workdir the others see, within some seconds.
+
+    Raises:
+        UserError: on all of them where one does not.
+    """
+    if jax.process_count() == 1:
+        return
+    # Process 0 says the name after it has written the file: file systems remember for a while what is not there.
+    number = np.int32(uuid.uuid4().int % 2**31)
+    if jax.process_index() == 0:
+        store.write(folder / f"seen_{number}", b"")
+    token = folder / f"seen_{int(multihost_utils.broadcast_one_to_all(number))}"
+    end = time.monotonic() + patience
+    while not (seen := token.exists()) and time.monotonic() < end:
+        time.sleep(0.2)
+    seen = multihost_utils.process_allgather(np.int32(seen)).ravel()
+    if jax.process_index() == 0:
+        token.unlink()
+    if not seen.all():
+        raise UserError(
+            f"--workdir={folder} is not one place for all hosts: process {int(seen.argmin())} does not see what "
+            "process 0 writes there; give a folder that they share, or gs://BUCKET/..."
+        )
+
+
 def _check_bucket(folder: epath.Path) -> None:
-    """Raises OSError where no object can be written, whatever the store raised; a folder cannot be made there."""
+    """Raises OSError where checkpoints cannot be kept, whatever the store raised; a folder cannot be made there."""
     trial = folder / f"trial_{uuid.uuid4().hex}"
     try:
         store.write(trial, b"")
@@ -188,3 +217,11 @@ def _check_bucket(folder: epath.Path) -> None:
     except Exception as error:
         text = " ".join(str(error).split())[:300]
         raise OSError(f"no object can be written there ({type(error).__name__}: {text})") from error
+    try:
+        gcs_utils.is_hierarchical_namespace_enabled(folder)  # Orbax asks it before it deletes an old checkpoint
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise OSError(
+            f"the bucket does not say of what kind it is ({type(error).__name__}: {text}); give the service account "
+            "the role Storage Legacy Bucket Reader as well"
+        ) from error

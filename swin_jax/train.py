@@ -13,7 +13,7 @@ from swin_jax import checkpoint, curves, header, logs, sharding, store
 from swin_jax import config as configs
 from swin_jax.errors import UserError
 from swin_jax.preemption import Preemption
-from swin_jax.start import check_batch, first_state, jitted_step, make_workdir, setup
+from swin_jax.start import check_batch, check_shared, first_state, jitted_step, make_workdir, setup
 
 DONE, NON_FINITE, PREEMPTED = 0, 3, 143
 
@@ -198,9 +198,8 @@ class Loop:
                 self.log.text(f"step {step}  {text}  ({time.monotonic() - began:.1f} s)")
 
     def draw(self) -> None:
-        """Draws the curves so far, on process 0."""
+        """Draws the curves of what is in the workdir so far, on process 0."""
         if jax.process_index() == 0:
-            self.log.flush()
             curves.draw(self.workdir)
 
     def save(self, step: int, examples_seen: int, wait: bool) -> None:
@@ -260,6 +259,7 @@ def train(config, workdir: str, allow_change: Sequence[str] = (), profile: tuple
     if config.total_steps <= 0 and not config.init_from.path and not checkpoint.exists(folder):
         raise UserError(f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path=")
     make_workdir(folder)
+    check_shared(folder)
     for key in allow_change:
         configs.check_key(config, key)
     # Evaluation only changes nothing, so it may look at a run with any config that its checkpoint fits.

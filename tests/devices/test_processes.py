@@ -260,6 +260,20 @@ def test_a_mistake_that_all_make_is_each_one_s_own(folder):
         assert "batch_size is 7, which is not a multiple of the 2 batch shards" in text and "failed" not in text
 
 
+def test_a_workdir_on_each_host_s_own_disk(folder):
+    program = (
+        "import os, runpy, sys; sys.argv = ['launch', f'--workdir={os.environ[\"OWN\"]}', "
+        f"'--config={ROOT / 'tests/devices/process_experiment.py'}']; "
+        "runpy.run_module('swin_jax.launch', run_name='__main__')"
+    )
+    own = [str(folder / "disk_0" / "run"), str(folder / "disk_1" / "run")]
+    job = Job(folder / "disks", 2, 1, command=["python", "-c", program], OWN=own)
+    assert job.wait() == [1, 1], job.texts()
+    for text, place in zip(job.texts(), own):
+        assert f"error: --workdir={place} is not one place for all hosts: process 1 does not see" in text
+        assert list(pathlib.Path(place).iterdir()) == []
+
+
 def test_a_number_of_processes_that_is_none(monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     with pytest.raises(UserError, match="no cluster of processes: .*'two'; set JAX_COORDINATOR_ADDRESS") as caught:

@@ -143,6 +143,18 @@ def test_a_bucket_that_cannot_be_written_to_is_one_line(remote, launch, monkeypa
     assert "--workdir=gs://bucket/run cannot be used: " in err and "403 forbidden" in err
 
 
+def test_a_bucket_whose_kind_is_not_told_is_refused_at_the_start(remote, launch, monkeypatch):
+    """With the role Storage Object Admin alone, training would stop where the first old checkpoint is deleted."""
+
+    def refuse(path):
+        raise PermissionError("403 Forbidden: storage.buckets.get")
+
+    monkeypatch.setattr(bucket.gcs_utils, "is_hierarchical_namespace_enabled", refuse)
+    status, _, err = launch(CONFIG, "gs://bucket/run", *FLAGS)
+    assert status == 1 and err.count("\n") == 1
+    assert "403 Forbidden: storage.buckets.get" in err and "role Storage Legacy Bucket Reader" in err
+
+
 def test_a_bucket_that_fails_later_stops_before_a_checkpoint(remote, tmp_path, monkeypatch):
     spool = store.Spool(store.path("gs://bucket/run"), seconds=0)
     (spool.folder / "metrics.jsonl").write_text("a\n")

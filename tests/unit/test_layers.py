@@ -43,7 +43,7 @@ ALLOWED = {
     "checkpoint": {"etils", "store", "task", "stacking", "jax", "numpy", "orbax"},
     "header": {"etils", "store", "logs", "jax", "numpy"},
     "init_from": {"store", "checkpoint", "stacking", "numpy"},
-    "start": {"etils", "store", "task", "config", "sharding", "checkpoint", "jax", "numpy"},
+    "start": {"etils", "store", "task", "config", "sharding", "checkpoint", "jax", "orbax", "numpy"},
     "train": {
         "etils",
         "store",
