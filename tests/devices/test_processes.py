@@ -95,6 +95,13 @@ class Job:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
+    def wait_for_text(self, text):
+        deadline = time.monotonic() + 900
+        while text not in self.texts()[0]:
+            assert all(process.poll() is None for process in self.processes), "\n".join(self.texts())
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
     def texts(self):
         return [path.read_text() for path in self.errors]
 
@@ -235,8 +242,15 @@ def test_the_command_that_the_survivor_names_goes_on(killed, two, folder):
     saved = max(int(path.name) for path in (job.workdir / "checkpoints").iterdir())
     assert f"SIGTERM: saved at step {saved};" in again.texts()[0] and 13 <= saved < STEPS
 
+    # A notice before the first step of a run that goes on stops it after that step.
+    early = Job(job.workdir, 2, 2, command=shlex.split(command), SECONDS_PER_RECORD="0.05")
+    early.wait_for_text(f"goes on from step {saved}")
+    early.processes[0].send_signal(signal.SIGTERM)
+    assert early.wait() == [143, 143], early.texts()
+    assert f"SIGTERM: saved at step {saved + 1};" in early.texts()[0]
+
     last = Job(job.workdir, 2, 2, command=shlex.split(command)).finish()
-    assert f"goes on from step {saved}" in last.texts()[0]
+    assert f"goes on from step {saved + 1}" in last.texts()[0]
     assert metrics(job.workdir) == metrics(two.workdir)  # bit for bit as if nothing had happened
     ours, theirs = (checkpoint.load_params(run)[0] for run in (job.workdir, two.workdir))
     for name, array in flatten(ours).items():
