@@ -31,10 +31,11 @@ _LISTED = 8  # arrays that a message names at most
 _CHECKSUMS = "checksums.json"
 _COMMITTED = "commit_success.txt"  # Orbax' mark in a bucket
 # What reading raises of files that are missing or not what was saved. Memory, rights and networks raise other types, or
-# a ValueError of TensorStore's with one of these words.
+# a ValueError of TensorStore's with one of these words or with the number of an error other than ENOENT.
 _DAMAGE = ValueError, TypeError, LookupError, AttributeError, EOFError, FileNotFoundError, NotADirectoryError
 _PASSING = re.compile(
-    r"\b(UNAVAILABLE|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED|ABORTED|CANCELLED|INTERNAL)\b"
+    r"\b(UNAVAILABLE|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED|ABORTED|CANCELLED|INTERNAL|"
+    r"UNKNOWN)\b|os_error_code='(?!2')"
 )
 
 
@@ -114,28 +115,45 @@ def _unreadable(path: epath.Path, error: Exception) -> UserError:
     )
 
 
-def _read_together(path: epath.Path) -> dict[str, tuple[int, ...]]:
-    """The shapes in a checkpoint that is whole.
+class _DamagedError(Exception):
+    """A checkpoint's files are not what was saved; on all processes."""
 
-    Each process checks its part of the files. All of them raise if one does: what damage raises, or a UserError where
-    one had trouble in reading.
+
+def _together(read: Callable[..., Any], path: epath.Path, *arguments: Any) -> Any:
+    """What `read(path, *arguments)` gives on this process, once it has given something on all of them.
+
+    Raises:
+        _DamagedError: on all processes, if one found damage and none had trouble in reading.
+        UserError: on all processes, if one had trouble in reading.
     """
-    error, shapes = None, {}
+    error, found = None, None
     try:
-        _check_whole(path, jax.process_index(), jax.process_count())
-        shapes = _saved_shapes(path)
-    except Exception as found:  # whatever the storage raised
-        error = found
+        found = read(path, *arguments)
+    except Exception as caught:  # whatever the storage raised
+        error = caught
     verdict = 0 if error is None else 1 if _is_damage(error) else 2
     verdicts = multihost_utils.process_allgather(np.int32(verdict)).ravel()
     worst = int(verdicts.argmax())
     if not verdicts[worst]:
-        return shapes
+        return found
     if verdict < verdicts[worst]:
         error = ValueError(f"process {worst} found a file that is not what was saved, or could not read one")
-    if verdicts[worst] == 2:
-        raise _unreadable(path, error) from error
-    raise error
+    raise (_unreadable(path, error) if verdicts[worst] == 2 else _DamagedError(_first_line(error))) from error
+
+
+def _checked_shapes(path: epath.Path) -> dict[str, tuple[int, ...]]:
+    """The shapes in a checkpoint, of whose files each process checks a part."""
+    _check_whole(path, jax.process_index(), jax.process_count())
+    return _saved_shapes(path)
+
+
+def _read(path: epath.Path, layout: TrainState) -> dict[str, Any]:
+    """The parts of a checkpoint. Not by the manager, whose collective at the end never ends where a process fails."""
+    path, handler = epath.Path(path), ocp.StandardCheckpointHandler()
+    parts = {
+        name: handler.restore(path / name, args=ocp.args.StandardRestore(tree)) for name, tree in _parts(layout).items()
+    }
+    return parts | {"meta": ocp.JsonCheckpointHandler().restore(path / "meta")}
 
 
 def latest(manager: ocp.CheckpointManager) -> int | None:
@@ -201,20 +219,14 @@ def restore(
     for step in steps:
         path = store.path(manager.directory) / str(step)
         try:
-            saved = _read_together(path)
-        except _DAMAGE as error:
-            last = _set_aside(manager, path, error, warn, write)
-            continue
-        layout = abstract if saved == wanted else _stacked_as(saved, abstract)
-        if layout is None:
-            raise _other_model(path, saved, wanted)
-        parts = {name: ocp.args.StandardRestore(tree) for name, tree in _parts(layout).items()}
-        try:
-            found = manager.restore(step, args=ocp.args.Composite(**parts, meta=ocp.args.JsonRestore()))
-        except Exception as error:
-            if not _is_damage(error):
-                raise _unreadable(path, error) from error
-            last = _set_aside(manager, path, error, warn, write)
+            saved = _together(_checked_shapes, path)
+            layout = abstract if saved == wanted else _stacked_as(saved, abstract)
+            if layout is None:
+                raise _other_model(path, saved, wanted)
+            found = _together(_read, path, layout)
+        except _DamagedError as error:
+            last = str(error)
+            _set_aside(manager, path, last, warn, write)
             continue
         rest = found["rest"]
         ema = found["ema"] if abstract.ema is not None else None
@@ -232,13 +244,12 @@ def _damaged(manager: ocp.CheckpointManager) -> epath.Path:
     return store.path(manager.directory).parent / "damaged_checkpoints"
 
 
-def _set_aside(manager, path: epath.Path, error: Exception, warn: Callable[[str], None], write: bool) -> str:
-    """Tells of a damaged checkpoint, moves it away where `write`, and returns what is wrong with it."""
-    aside, reason = _damaged(manager) / path.name, _first_line(error)
+def _set_aside(manager, path: epath.Path, reason: str, warn: Callable[[str], None], write: bool) -> None:
+    """Tells of a damaged checkpoint, and moves it away where `write`."""
+    aside = _damaged(manager) / path.name
     warn(f"the checkpoint of step {path.name} is damaged ({reason})" + (f"; it is moved to {aside}" if write else ""))
     if write:
         _move_aside(manager, path, aside)
-    return reason
 
 
 def _stacked_as(saved: dict[str, tuple[int, ...]], abstract: TrainState) -> TrainState | None:

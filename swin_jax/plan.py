@@ -213,7 +213,8 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
         if field == "attention" and isinstance(now, (tuple, list)) and "xla" in now:
             flag = f"""--config.task.{key}="('sequential',)\""""
             add(half, flag, "attends to one window at a time, in all stages", known=False)
-    if facts["batch_size"] % (2 * facts["accumulate"] * mesh["data"] * mesh["fsdp"]) == 0:
+    smaller, left = divmod(facts["batch_size"], 2 * facts["accumulate"])
+    if not left and smaller % (mesh["data"] * mesh["fsdp"]) == 0 and start.can_mix(config.task, smaller):
         add(half, f"--config.task.accumulate={2 * facts['accumulate']}", "halves the examples at a time")
     return [text for _, text in sorted(found, key=lambda item: -item[0])]
 

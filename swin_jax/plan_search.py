@@ -69,6 +69,8 @@ def candidates(config, topology: chips.Topology) -> list[Candidate]:
         data = topology.size // (fsdp * tensor)
         if config.batch_size % (data * fsdp * accumulate):
             continue
+        if not start.can_mix(config.task, config.batch_size // accumulate):
+            continue
         if config.partition.gather:  # from what ZeRO-1 splits
             modes = (True,)
         else:
@@ -90,7 +92,7 @@ def search(
         compiles: how many programs at most.
 
     Returns:
-        What was compiled, (candidate, plan), the best first: those that fit by throughput, then the others.
+        What was compiled, (candidate, plan), the best first: those that fit by throughput, the others by memory.
 
     Raises:
         UserError: no layout divides the batch (exit status 2).
@@ -121,7 +123,12 @@ def search(
         used = facts["memory"]["peak"] or 2 * topology.chip.hbm_bytes
         activations[item.remat] = max(activations.get(item.remat, 0.0), (used - state) / micro)
         say(_verdict(facts))
-    return sorted(tried, key=lambda pair: -pair[1].get("roofline", {}).get("examples_per_second", 0.0))
+    return sorted(tried, key=lambda pair: _order(pair[1]))
+
+
+def _order(facts: dict[str, Any]) -> tuple[float, float]:
+    """The fastest first; of those that don't fit the one that is nearest to it."""
+    return -facts.get("roofline", {}).get("examples_per_second", 0.0), facts["memory"]["peak"] or math.inf
 
 
 def _settled(tried) -> bool:

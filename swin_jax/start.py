@@ -63,7 +63,7 @@ def setup(config, devices: Sequence[jax.Device] | None = None) -> Setup:
 
 
 def check_batch(config, placement: sharding.Placement) -> None:
-    """Raises UserError for a batch that the mesh or the number of micro-batches does not divide (exit status 2)."""
+    """Raises UserError for a batch that mesh, number of micro-batches or mixing do not divide (exit status 2)."""
     placement.check(config.batch_size)
     accumulate = config.task.get("accumulate", 1)
     if accumulate < 1:
@@ -71,6 +71,19 @@ def check_batch(config, placement: sharding.Placement) -> None:
     if config.batch_size % accumulate:
         raise UserError(f"batch_size {config.batch_size} is not a multiple of accumulate {accumulate}", 2)
     placement.check(config.batch_size // accumulate, "batch_size / accumulate")
+    if config.get("total_steps", 1) and not can_mix(config.task, config.batch_size // accumulate):
+        raise UserError(
+            f"mixup and CutMix pair neighbours in groups of task.mix_group = {config.task.mix_group}: batch_size / "
+            f"accumulate is {config.batch_size // accumulate}, which is odd, or larger and no multiple of it",
+            2,
+        )
+
+
+def can_mix(task, examples: int) -> bool:
+    """Whether a task's config mixes nothing, or can mix so many examples: `ops.mixing.mix`."""
+    if not (task.get("mix_group") and (task.get("mixup") or task.get("cutmix"))):
+        return True
+    return examples % 2 == 0 and (examples <= task.mix_group or examples % task.mix_group == 0)
 
 
 def jitted_step(at: Setup) -> Callable:

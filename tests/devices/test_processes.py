@@ -288,6 +288,35 @@ def test_a_workdir_on_each_host_s_own_disk(folder):
         assert list(pathlib.Path(place).iterdir()) == []
 
 
+def test_what_one_process_meets_in_a_checkpoint_all_act_upon(two, folder):
+    program = f"""if True:
+        import os, runpy, sys
+        from swin_jax import checkpoint
+        read = checkpoint._read
+
+        def fail(path, layout):
+            if path.name == "{STEPS}" and os.environ["FAIL"]:
+                raise ValueError(os.environ["FAIL"])
+            return read(path, layout)
+
+        checkpoint._read = fail
+        sys.argv = ["launch", "--workdir={folder / "unread"}", "--config={ROOT}/tests/devices/process_experiment.py"]
+        runpy.run_module("swin_jax.launch", run_name="__main__")
+    """
+    workdir = cut(two.workdir, folder / "unread", STEPS)
+    job = Job(workdir, 2, 2, command=["python", "-c", program], FAIL=["", "RESOURCE_EXHAUSTED: out of memory"])
+    assert job.wait() == [1, 1], job.texts()
+    for text in job.texts():
+        assert f"error: cannot read the checkpoint {workdir / 'checkpoints' / str(STEPS)}: " in text
+    assert (workdir / "checkpoints" / str(STEPS)).exists() and not (workdir / "damaged_checkpoints").exists()
+
+    job = Job(workdir, 2, 2, command=["python", "-c", program], FAIL=["", "DATA_LOSS: checksum"]).finish()
+    assert "process 1 found a file that is not what was saved" in job.texts()[0] and "DATA_LOSS" in job.texts()[1]
+    assert f"goes on from step {STEPS - 4}" in job.texts()[0]
+    assert [path.name for path in (workdir / "damaged_checkpoints").iterdir()] == [str(STEPS)]
+    assert metrics(workdir) == metrics(two.workdir)
+
+
 def test_a_number_of_processes_that_is_none(monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     with pytest.raises(UserError, match="no cluster of processes: .*'two'; set JAX_COORDINATOR_ADDRESS") as caught:

@@ -234,8 +234,10 @@ def test_where_all_are_damaged_it_is_an_error_and_nothing_is_lost(workdir):
         OSError(5, "Input/output error"),
         TimeoutError("timed out"),
         ValueError('UNAVAILABLE: Error reading "gs://bucket/x": HTTP 503'),
+        ValueError("UNKNOWN: Error reading local file \"/nfs/x\" [os_error_code='5']"),
+        ValueError("FAILED_PRECONDITION: Error reading local file \"/nfs/x\" [os_error_code='107']"),
     ],
-    ids=lambda error: type(error).__name__,
+    ids=lambda error: f"{type(error).__name__} {str(error).partition(':')[0]}",
 )
 @pytest.mark.parametrize("stage", ["check", "restore"])
 def test_trouble_in_reading_is_no_damage(workdir, monkeypatch, stage, error):
@@ -246,7 +248,7 @@ def test_trouble_in_reading_is_no_damage(workdir, monkeypatch, stage, error):
         if stage == "check":
             patch.setattr(checkpoint, "_checksums", fail)
         else:
-            patch.setattr(checkpoint.ocp.CheckpointManager, "restore", fail)
+            patch.setattr(checkpoint.ocp.StandardCheckpointHandler, "restore", fail)
         with pytest.raises(UserError, match=r"cannot read the checkpoint .*/checkpoints/2: .*It stays where it is"):
             restore(workdir, state())
         if stage == "check":
@@ -256,17 +258,27 @@ def test_trouble_in_reading_is_no_damage(workdir, monkeypatch, stage, error):
     assert same(found, state(2)) and lines == [] and not (workdir / "damaged_checkpoints").exists()
 
 
+@pytest.mark.parametrize("file", ["params/d/*", "rest/_METADATA", "meta/metadata"])
+def test_without_checksums_a_file_that_is_gone_is_damage(workdir, file):
+    newest = checkpoint.folder(workdir) / "2"
+    (newest / "checksums.json").unlink()
+    max(newest.glob(file), key=lambda found: found.stat().st_size).unlink()
+    found, _, lines = restore(workdir, state())
+    assert same(found, state(1)) and len(lines) == 1 and (workdir / "damaged_checkpoints" / "2").exists()
+
+
 def test_processes_agree_on_what_is_wrong(workdir, monkeypatch):
-    for verdict, kind, text in ((0, None, ""), (1, ValueError, "process 1"), (2, UserError, "process 1 .*It stays")):
+    damaged = checkpoint._DamagedError
+    for verdict, kind, text in ((0, None, ""), (1, damaged, "process 1"), (2, UserError, "process 1 .*It stays")):
         monkeypatch.setattr(
             checkpoint.multihost_utils, "process_allgather", lambda own, verdict=verdict: np.array([own, verdict])
         )
         path = checkpoint.folder(workdir) / "2"
         if kind is None:
-            assert checkpoint._read_together(path) == checkpoint._shapes(state(2))
+            assert checkpoint._together(checkpoint._checked_shapes, path) == checkpoint._shapes(state(2))
         else:
             with pytest.raises(kind, match=text):
-                checkpoint._read_together(path)
+                checkpoint._together(checkpoint._checked_shapes, path)
 
 
 @pytest.mark.parametrize(

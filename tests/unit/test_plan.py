@@ -120,6 +120,19 @@ def test_the_advice_fits_slices_and_batches(config, size, slices, batch, expecte
     assert values.get("fsdp", "") == expected and ("accumulate" in values) == (batch == 64)
 
 
+def test_micro_batches_can_be_mixed(config):
+    config.batch_size, topology = 72, chips.topology("v5e:1x1")
+    assert {item.accumulate for item in plan_search.candidates(config, topology)} == {1, 2, 4, 8}
+    config.task.update(mixup=0.8, cutmix=0.0, mix_group=18)
+    assert {item.accumulate for item in plan_search.candidates(config, topology)} == {1, 2, 4}  # 72, 36, 18
+    config.task.mix_group = 32
+    assert {item.accumulate for item in plan_search.candidates(config, topology)} == {4}
+    one = dict(chips=1, slices=1, mesh={"data": 1, "fsdp": 1, "tensor": 1}, batch_size=72)
+    for accumulate, advised in ((2, True), (4, False)):
+        found = "".join(advice(config, facts(fits=False) | one | dict(accumulate=accumulate)))
+        assert ("task.accumulate" in found) == advised
+
+
 def test_a_place_is_told_by_its_modules():
     of = (
         "jit(train_step)/transpose(jvp(Swin))/Swin.encode/Swin._forward/layers_2/while/body/closed_call/units_6/units_6/"
