@@ -211,7 +211,7 @@ def test_a_truncated_image_in_an_evaluation_is_named(damaged_folder, tmp_path, l
         ("quickstart.py:fake", ("--config.mesh.tensor=3",), 2, "tensor=3 does not fit 8 devices"),
         ("quickstart.py:fake", ("--config.task.accumulate=3",), 2, "batch_size 8 is not a multiple of accumulate 3"),
         ("quickstart.py:fake", ("--config.task.accumulate=0",), 2, "accumulate must be at least 1, not 0"),
-        ("swin_in1k.py:fake", ("--config.batch_size=136", "--config.num_train=999"), 2, "in groups of task.mix_group = 128"),
+        ("swin_in1k.py:fake", ("--config.batch_size=136", "--config.num_train=999"), 2, "of task.mix_group = 128"),
         ("quickstart.py:fake", ("--predict=nowhere",), 1, "train first"),
         ("quickstart.py:fake", ("--config.init_from.path=nowhere",), 2, "neither a workdir"),
         ("quickstart.py:fake", ("--config.total_steps=0",), 1, "nothing to evaluate"),

@@ -133,6 +133,13 @@ def test_micro_batches_can_be_mixed(config):
         assert ("task.accumulate" in found) == advised
 
 
+def test_the_fastest_comes_first_and_then_what_nearly_fits():
+    fits, large, larger = facts(), facts(fits=False), facts(fits=False)
+    larger["memory"] = larger["memory"] | {"peak": 2**40}
+    unknown = facts(fits=False) | {"memory": {"peak": None, "fits": False}}
+    assert sorted([unknown, larger, large, fits], key=plan_search._order) == [fits, large, larger, unknown]
+
+
 def test_a_place_is_told_by_its_modules():
     of = (
         "jit(train_step)/transpose(jvp(Swin))/Swin.encode/Swin._forward/layers_2/while/body/closed_call/units_6/units_6/"
