@@ -147,19 +147,22 @@ class Watch:
         if self._status:
             self._exit(self._status)  # the others left because of this one
         # Where a library gave up before JAX did, a dead process may not have missed enough beats yet.
-        patience = time.monotonic() + (_STALE + 2) * self._period
+        # Process 0 stays two beats longer: the others read the beats from it.
+        stale = _STALE + 2 * (self._id == 0)
+        patience = time.monotonic() + (stale + 2) * self._period
         while time.monotonic() < patience:
-            if missed := self._missed():
+            if missed := self._missed(stale):
                 self._end(", ".join(map(self._name, missed)) + " died or cannot be reached")
             if self._id != 0 and not _answers(self._address):
-                self._end(f"{self._name(0)} died or cannot be reached")
+                missed = self._missed(_STALE - 1) or [0]  # it may have ended because of another
+                self._end(", ".join(map(self._name, missed)) + " died or cannot be reached")
             time.sleep(self._period / 4)
         self._end(f"{self._name(self._id)}, this one, was aborted; the reason is above")
 
-    def _missed(self) -> list[int]:
-        """The processes that left no beats of late; of those that fell silent one after the other, the first."""
+    def _missed(self, stale: int) -> list[int]:
+        """Those who left no beat for `stale` periods; of several that fell silent one after the other, the first."""
         seen = {process: self._beats.get(process, ("", self._began))[1] for process in range(self._count)}
-        missed = {p: last for p, last in seen.items() if p != self._id and self._looked - last > _STALE * self._period}
+        missed = {p: last for p, last in seen.items() if p != self._id and self._looked - last > stale * self._period}
         return [p for p, last in missed.items() if last - min(missed.values()) < 1.5 * self._period]
 
     def _exit(self, status: int) -> None:

@@ -198,9 +198,12 @@ class Loop:
                 self.log.text(f"step {step}  {text}  ({time.monotonic() - began:.1f} s)")
 
     def draw(self) -> None:
-        """Draws the curves of what is in the workdir so far, on process 0."""
+        """Draws the curves of what is in the workdir so far, on process 0; no run ends for want of a picture."""
         if jax.process_index() == 0:
-            curves.draw(self.workdir)
+            try:
+                curves.draw(self.workdir)
+            except OSError as error:
+                self.log.text(f"curves.png is not drawn: {store.reason(error)}")
 
     def save(self, step: int, examples_seen: int, wait: bool) -> None:
         """Saves the state and what is needed to go on or to predict."""

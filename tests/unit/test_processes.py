@@ -52,3 +52,19 @@ def watch(silent_since: dict[int, float]):
 def test_the_last_words_name_who_died_first(silent_since, named):
     with pytest.raises(Ended, match="^" + named.replace("(", r"\(").replace(")", r"\)")):
         watch(silent_since).last_words()
+
+
+@pytest.mark.parametrize("silent_since, named", [({2: 2.5}, 2), ({0: 0.5, 3: 0.9}, 0)])
+def test_where_process_0_is_gone_too_the_one_that_fell_silent_before_is_named(monkeypatch, silent_since, named):
+    monkeypatch.setattr(processes, "_answers", lambda _: False)
+    found = object.__new__(processes.Watch)
+    found._id, found._count, found._period, found._status, found._hosts, found._address = 1, 4, PERIOD, 0, {}, ""
+    found._began = found._looked = time.monotonic()  # nothing can be read any more
+    found._beats = {p: ("7", found._looked - PERIOD * silent_since.get(p, 0)) for p in range(4)}
+
+    def end(what):
+        raise Ended(what)
+
+    found._end = end
+    with pytest.raises(Ended, match=f"^process {named} of 4 "):
+        found.last_words()
