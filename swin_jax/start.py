@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
-from orbax.checkpoint._src.path import gcs_utils
 
 from swin_jax import checkpoint, sharding, store
 from swin_jax import config as configs
@@ -230,6 +229,8 @@ def _check_bucket(folder: epath.Path) -> None:
     except Exception as error:
         text = " ".join(str(error).split())[:300]
         raise OSError(f"no object can be written there ({type(error).__name__}: {text})") from error
+    from orbax.checkpoint._src.path import gcs_utils  # where Orbax changes it, local runs go on
+
     try:
         gcs_utils.is_hierarchical_namespace_enabled(folder)  # Orbax asks it before it deletes an old checkpoint
     except Exception as error:

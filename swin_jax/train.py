@@ -101,7 +101,8 @@ class Loop:
                 pending = step, metrics, dict(self.counts)
                 last, stop = step == total, preemption.reached(step)
                 saves = last or stop or _due(step, self.config.checkpoint.every)
-                if saves or any(_due(step, every) for every, _ in self.evals.values()):
+                evaluates = any(_due(step, every) for every, _ in self.evals.values())
+                if saves or evaluates:
                     self.write(*pending)  # raises on a loss that is not finite, before anything is saved
                     pending = None
                     with self.clock.paused():
@@ -109,7 +110,7 @@ class Loop:
                             self.save(step, (first - start + step) * batch_size, wait=last or stop)
                         if not stop or last:
                             self.evaluate(step, everything=last)
-                        if not (stop or last):
+                        if evaluates and not (stop or last):
                             self.draw()
                 if step == start + 1:
                     jax.block_until_ready(self.state.step)

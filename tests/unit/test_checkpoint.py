@@ -223,9 +223,6 @@ def test_where_all_are_damaged_it_is_an_error_and_nothing_is_lost(workdir):
     assert sorted(path.name for path in moved.iterdir()) == ["1", "2"]
 
 
-# ---- another model ----
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -279,6 +276,9 @@ def test_processes_agree_on_what_is_wrong(workdir, monkeypatch):
         else:
             with pytest.raises(kind, match=text):
                 checkpoint._together(checkpoint._checked_shapes, path)
+
+
+# ---- another model ----
 
 
 @pytest.mark.parametrize(
