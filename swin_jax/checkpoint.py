@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 from swin_jax import stacking, store
 from swin_jax.errors import UserError
 from swin_jax.names import path_name, unflatten
+from swin_jax.public_names import current_names
 from swin_jax.task import TrainState
 
 _LISTED = 8  # arrays that a message names at most
@@ -153,7 +154,7 @@ def _read(path: epath.Path, layout: TrainState) -> dict[str, Any]:
     parts = {
         name: handler.restore(path / name, args=ocp.args.StandardRestore(tree)) for name, tree in _parts(layout).items()
     }
-    return parts | {"meta": ocp.JsonCheckpointHandler().restore(path / "meta")}
+    return parts | {"meta": _current_meta(ocp.JsonCheckpointHandler().restore(path / "meta"))}
 
 
 def latest(manager: ocp.CheckpointManager) -> int | None:
@@ -365,7 +366,12 @@ def _newest(workdir: os.PathLike, load: Callable[[epath.Path], Any]) -> Any:
 def _load_params(path: epath.Path) -> tuple[dict, dict | None, dict]:
     ema = read_numpy(path / "ema") if (path / "ema").exists() else None
     meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path / "meta")
-    return read_numpy(path / "params"), ema, meta
+    return read_numpy(path / "params"), ema, _current_meta(meta)
+
+
+def _current_meta(meta: dict) -> dict:
+    """The meta data of a checkpoint, with the names of today in the config that it may hold."""
+    return meta | {"config": current_names(meta["config"])} if "config" in meta else meta
 
 
 def read_numpy(path: os.PathLike, key: str = "") -> dict:

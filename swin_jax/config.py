@@ -4,7 +4,6 @@ Besides the experiment files this is the only place that knows ml_collections. A
 under `fn` and its keyword arguments beside it, so that a config is plain Python whose every knob has a dotted key.
 """
 
-import difflib
 import importlib.util
 import inspect
 import json
@@ -18,7 +17,8 @@ from etils import epath
 from ml_collections import config_dict
 
 from swin_jax import store
-from swin_jax.errors import UserError
+from swin_jax.errors import UserError, did_you_mean
+from swin_jax.public_names import current_names, is_unknown, name_of, nearest_name
 
 # Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that only looks at the run.
 FREE = re.compile(
@@ -93,12 +93,12 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
     for item in filter(None, (arg or "").split(",")):
         key, given, text = item.partition("=")
         if key not in defaults:
-            raise UserError(f"unknown config argument {key!r}{nearest(key, defaults)}", exit_status=2)
+            raise UserError(f"unknown config argument {key!r}{did_you_mean(key, defaults)}", exit_status=2)
         default = defaults[key]
         if isinstance(default, tuple):
             if text not in default:
                 options = ", ".join(filter(None, default))
-                raise UserError(f"config argument {key}={text!r} is none of {options}{nearest(text, default)}", 2)
+                raise UserError(f"config argument {key}={text!r} is none of {options}{did_you_mean(text, default)}", 2)
             result[key] = text
         elif isinstance(default, bool):
             if given and text not in ("true", "false", "True", "False", "0", "1"):
@@ -110,12 +110,6 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
             except ValueError:
                 raise UserError(f"config argument {key}={text!r} is not of type {type(default).__name__}", 2) from None
     return types.SimpleNamespace(**result)
-
-
-def nearest(word: str, words) -> str:
-    """`; did you mean 'x'?`, or nothing where no word is near."""
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.4)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def load(path: str) -> ml_collections.ConfigDict:
@@ -135,7 +129,7 @@ def module(file: str) -> types.ModuleType:
     """An experiment file, imported; raises UserError where there is no such file (exit status 2)."""
     if not pathlib.Path(file).is_file():
         parent = pathlib.Path(file).parent
-        near = nearest(file, [str(p) for p in parent.glob("*.py")] if parent.is_dir() else [])
+        near = did_you_mean(file, [str(p) for p in parent.glob("*.py")] if parent.is_dir() else [])
         raise UserError(f"no experiment file {file!r}{near}", 2)
     module_spec = importlib.util.spec_from_file_location("experiment_" + pathlib.Path(file).stem, file)
     found = importlib.util.module_from_spec(module_spec)
@@ -147,18 +141,18 @@ def check_key(config, key: str) -> None:
     """Raises UserError, with the nearest one, for what is neither a dotted key nor the beginning of one."""
     known = flatten(config)
     if not any(leaf == key or leaf.startswith(key + ".") for leaf in known):
-        raise UserError(f"--allow_change={key} names no key of the config{nearest(key, known)}", 2)
+        raise UserError(f"--allow_change={key} names no key of the config{did_you_mean(key, known)}", 2)
 
 
 def flatten(config) -> dict:
-    """{dotted key: value} of all leaves; callables by their names, tuples as lists, so that it survives JSON."""
+    """{dotted key: value} of all leaves; callables by their public names, tuples as lists, so that it survives JSON."""
     leaves = {}
     for key in sorted(config):
         value = config[key]
         if isinstance(value, (ml_collections.ConfigDict, dict)):
             leaves |= {f"{key}.{inner}": leaf for inner, leaf in flatten(value).items()}
         elif callable(value):
-            leaves[key] = f"{value.__module__}.{value.__qualname__}"
+            leaves[key] = name_of(value)
         else:
             leaves[key] = json.loads(json.dumps(value))
     return leaves
@@ -193,11 +187,13 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
     path = workdir / "config.json"
     if not path.exists():
         return []
-    old, new = json.loads(path.read_text()), flatten(config)
+    old, new = current_names(json.loads(path.read_text())), flatten(config)
     lines, refused = [], []
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             lines.append(f"{key}: {old.get(key)} -> {new.get(key)}")
+            if is_unknown(old.get(key)):
+                lines[-1] += f" (the saved name is unknown{nearest_name(old[key])})"
             if not FREE.search(key) and not any(key == k or key.startswith(k + ".") for k in allow_change):
                 refused.append(lines[-1])
     if len(refused) > 5:

@@ -1,5 +1,8 @@
 """What a user did wrong, in one line, and records that cannot be read."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """An error whose message says what was wrong and what to do; the launcher prints it without a traceback.
@@ -14,3 +17,9 @@ class UserError(Exception):
 
 class UnreadableError(Exception):
     """A record turned out to be unreadable while a transform read it; training replaces it by the next readable one."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or '' where no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -32,6 +32,7 @@ from swin_jax.geometry import num_axes, per_axis
 from swin_jax.hub_arguments import check_arguments, has_config, nearest, random_variables, read_config
 from swin_jax.models import clip, clip_presets, simmim, swin, video_swin, video_swin_presets
 from swin_jax.pixels import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.public_names import check_names, name_of
 
 _FIELDS = {field.name for field in dataclasses.fields(swin.Swin)} - {"parent", "name"}
 
@@ -156,16 +157,17 @@ def _load_workdir(workdir: str | Path, name: str | None, resize: str | None, ove
     if name is not None:
         raise UserError(f"{workdir} says itself what model it holds; leave out the name {name!r}")
     config = read_config(workdir)
+    check_names(config, "task.model.", f"{workdir}/config.json")
     if saved_model.is_clip(config):
         return hub_clip.load_workdir(workdir, config, resize, overrides)
     if hub_video.is_video(config):
         return hub_video.load_workdir(workdir, config, resize, overrides)
-    inside = "encoder." if config.get("task.model.fn") == saved_model.name_of(simmim.SimMIM) else ""
+    inside = "encoder." if config.get("task.model.fn") == name_of(simmim.SimMIM) else ""
     check_arguments("Swin", overrides, _FIELDS)
     prefix = f"task.model.{inside}"
     keys = [key for key in config if key.startswith(prefix)]
     fields = {key.removeprefix(prefix): saved_model.tuples(config[key]) for key in keys}
-    if fields.pop("fn", None) != saved_model.name_of(swin.Swin):
+    if fields.pop("fn", None) != name_of(swin.Swin):
         raise UserError(
             f"{workdir}: its task.model is neither a Swin classifier nor a SimMIM nor a CLIP nor a Video Swin"
         )
@@ -301,9 +303,10 @@ def _workdir_transform(workdir: str | Path) -> tuple[Callable, tuple, tuple]:
 
     transforms = (clip_eval_transform, eval_transform, image_eval_transform, small_eval_transform)
     config = read_config(workdir)
+    check_names(config, "predict.transform.", f"{workdir}/config.json")
     arguments = {key.split(".")[-1]: value for key, value in config.items() if key.startswith("predict.transform.")}
     fn = arguments.pop("fn", None)
-    known = {f"{f.__module__}.{f.__qualname__}": f for f in transforms}
+    known = {name_of(transform): transform for transform in transforms}
     if fn not in known or "task.mean" not in config:
         raise UserError(f"{workdir}/config.json does not tell how pictures are prepared (predict.transform, task.mean)")
     transform = known[fn](**arguments)

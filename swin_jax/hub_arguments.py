@@ -13,6 +13,7 @@ import numpy as np
 
 from swin_jax import store
 from swin_jax.errors import UserError
+from swin_jax.public_names import current_names
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -37,7 +38,7 @@ def read_config(workdir: str | os.PathLike) -> dict:
     """The resolved config of a run: a flat dict of dotted keys."""
     path = store.path(workdir) / "config.json"
     try:
-        return json.loads(store.read_text(path))
+        return current_names(json.loads(store.read_text(path)))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from swin_jax import saved_model, stacking
+from swin_jax import stacking
 from swin_jax.convert import buffers, finetune, official, read, video_swin_finetune, video_swin_official
 from swin_jax.convert import video_swin as convert
 from swin_jax.errors import UnreadableError, UserError
@@ -18,6 +18,7 @@ from swin_jax.hub_arguments import check_arguments, has_config, nearest, random_
 from swin_jax.models import video_swin, video_swin_presets
 from swin_jax.names import flatten, unflatten
 from swin_jax.ops.mixing import IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.public_names import check_names, name_of
 
 FIELDS = set(inspect.signature(video_swin.make_video_swin).parameters)
 
@@ -109,7 +110,7 @@ def _put(variables: dict, model: video_swin.VideoSwin) -> dict:
 
 def is_video(config: dict) -> bool:
     """Whether a run's config is that of a Video Swin."""
-    return config.get("task.model.fn") == saved_model.name_of(video_swin.make_video_swin)
+    return config.get("task.model.fn") == name_of(video_swin.make_video_swin)
 
 
 def load_workdir(
@@ -170,7 +171,8 @@ def _transform_of(config: dict, workdir: str | Path) -> Callable[[dict], dict]:
     """How a run prepares the videos that it predicts."""
     from swin_jax.data.video import video_eval_transform, video_views_transform
 
-    known = {saved_model.name_of(fn): fn for fn in (video_eval_transform, video_views_transform)}
+    check_names(config, "predict.transform.", f"{workdir}/config.json")
+    known = {name_of(fn): fn for fn in (video_eval_transform, video_views_transform)}
     arguments = {key.split(".")[-1]: value for key, value in config.items() if key.startswith("predict.transform.")}
     fn = arguments.pop("fn", None)
     if fn not in known or "task.mean" not in config:

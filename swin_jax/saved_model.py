@@ -8,12 +8,7 @@ from swin_jax.models.resnet import ModifiedResNet
 from swin_jax.models.swin import Swin
 from swin_jax.models.text import TextTransformer
 from swin_jax.models.vit import VisionTransformer
-
-
-def name_of(fn: Any) -> str:
-    """How a saved config names a callable."""
-    return f"{fn.__module__}.{fn.__qualname__}"
-
+from swin_jax.public_names import name_of
 
 _MODELS = {name_of(fn): fn for fn in (CLIP, make_clip)}
 _TOWERS = {name_of(fn): fn for fn in (ModifiedResNet, Swin, TextTransformer, VisionTransformer)}

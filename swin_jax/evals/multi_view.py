@@ -20,6 +20,7 @@ import numpy as np
 from swin_jax.data.sources import Selection
 from swin_jax.errors import UserError
 from swin_jax.evals import scores
+from swin_jax.public_names import name_of
 from swin_jax.task import Task, TrainState
 
 FUSIONS = ("probability", "score")
@@ -182,7 +183,7 @@ def _text_of(value: Any) -> str:
     if isinstance(value, functools.partial):
         bound = [_text_of(x) for x in value.args] + [f"{k}={_text_of(x)}" for k, x in sorted(value.keywords.items())]
         return f"{_text_of(value.func)}({', '.join(bound)})"
-    return f"{value.__module__}.{value.__qualname__}" if inspect.isroutine(value) else repr(value)
+    return name_of(value) if inspect.isroutine(value) else repr(value)
 
 
 def _real(probabilities, label, weight) -> tuple[np.ndarray, np.ndarray]:

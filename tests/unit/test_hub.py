@@ -246,7 +246,7 @@ def test_a_workdir_of_simmim_gives_its_encoder(state_dict, tmp_path, monkeypatch
 
 
 def test_a_workdir_of_another_task_is_refused(tmp_path):
-    make_workdir(tmp_path, **{"task.model.fn": "swin_jax.models.other.Other"})
+    make_workdir(tmp_path, **{"task.model.fn": "swin_jax.tasks.classification.Classification"})
     with pytest.raises(UserError, match="neither a Swin classifier nor a SimMIM"):
         hub.load(weights=tmp_path)
     with pytest.raises(UserError, match="leave out the name"):

@@ -1,0 +1,83 @@
+"""Public names of callables: what a saved config stores instead of the callables themselves.
+
+A run's config.json outlives the files of this package. So it names a callable by the package that offers it (its face,
+`swin_jax.models.swin.Swin`), not by the file in which it happens to lie. Whatever was renamed all the same has a line
+in RENAMED, so that older runs resume, load and predict.
+"""
+
+import importlib
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+from swin_jax.errors import UserError, did_you_mean
+
+# The name on commit 9c335b1 and before -> the name today.
+RENAMED: dict[str, str] = {}
+
+
+def name_of(fn: Callable) -> str:
+    """The public name of a function or class.
+
+    Returns:
+        'PACKAGE.NAME' if the package around the callable's module lists NAME in its `__all__`, else 'MODULE.NAME'.
+    """
+    package = fn.__module__.rpartition(".")[0]
+    if fn.__qualname__ in getattr(sys.modules.get(package), "__all__", ()):
+        return f"{package}.{fn.__qualname__}"
+    return f"{fn.__module__}.{fn.__qualname__}"
+
+
+def find(name: str) -> Any:
+    """The object, or else the module, that a dotted name means; None if there is neither."""
+    parts = name.split(".")
+    for length in range(1, len(parts) + 1):
+        found = _module(".".join(parts[:length]))
+        for part in parts[length:]:
+            found = getattr(found, part, None)
+        if found is not None:
+            return found
+    return None
+
+
+def _module(name: str) -> types.ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return None
+
+
+def current_names(config: dict) -> dict:
+    """A saved flat config, {dotted key: value}, whose callables have the names of today."""
+    return {key: RENAMED.get(value, value) if isinstance(value, str) else value for key, value in config.items()}
+
+
+def check_names(config: dict, prefix: str, source: Any) -> None:
+    """Checks that this version has the callables of this package that a saved config names.
+
+    Args:
+        config: Flat config with the names of today.
+        prefix: Beginning of the dotted keys that are checked.
+        source: File or folder that the config is from, for the message.
+
+    Raises:
+        UserError: A name that does not exist, with its key and the nearest name.
+    """
+    for key, value in config.items():
+        if key.startswith(prefix) and is_unknown(value):
+            raise UserError(f"{source}: {key} is {value}, which this version does not have{nearest_name(value)}")
+
+
+def is_unknown(value: Any) -> bool:
+    """True if a value of a saved config looks like a name of this package but means nothing."""
+    return isinstance(value, str) and value.startswith("swin_jax.") and find(value) is None
+
+
+def nearest_name(name: str) -> str:
+    """`; did you mean 'x'?` for a name of a callable that does not exist, or '' where none is near."""
+    module = name.rpartition(".")[0]
+    beside = find(module)
+    names = [f"{module}.{other}" for other in dir(beside)] if inspect.ismodule(beside) else []
+    return did_you_mean(name, [*names, *RENAMED.values()])
