@@ -14,7 +14,7 @@ from typing import Any
 
 from swin_jax.errors import UserError, did_you_mean
 
-# The name on commit 9c335b1 and before -> the name today.
+# The name of a callable, or of a module with all that is in it, on commit 9c335b1 and before -> the name today.
 RENAMED: dict[str, str] = {}
 
 
@@ -49,9 +49,16 @@ def _module(name: str) -> types.ModuleType | None:
         return None
 
 
+def current_name(name: str) -> str:
+    """The name that a callable has today, given one that it may have had before."""
+    module, _, last = name.rpartition(".")
+    moved = f"{RENAMED[module]}.{last}" if module in RENAMED else name
+    return RENAMED.get(name, moved)
+
+
 def current_names(config: dict) -> dict:
     """A saved flat config, {dotted key: value}, whose callables have the names of today."""
-    return {key: RENAMED.get(value, value) if isinstance(value, str) else value for key, value in config.items()}
+    return {key: current_name(value) if isinstance(value, str) else value for key, value in config.items()}
 
 
 def check_names(config: dict, prefix: str, source: Any) -> None:

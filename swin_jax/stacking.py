@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from swin_jax import names
+from swin_jax.names import flatten, official_name, path_name, unflatten
 
 _STACKED = re.compile(r"^((?:.*/)?layers_\d+)/units_(\d+)/blocks_(\d+)/(.*)$")
 _BLOCK = re.compile(r"^((?:.*/)?layers_(\d+))/blocks_(\d+)/(.*)$")
@@ -41,7 +41,7 @@ def is_stacked(path: str) -> bool:
 
 def official_names(path: str, leaf: Any) -> list[str]:
     """The official names of a parameter: one for each element of a stacked leaf, one for any other."""
-    return [names.official_name(element) for element in _element_paths(path, leaf)]
+    return [official_name(element) for element in _element_paths(path, leaf)]
 
 
 def multipliers(fn: Callable[[str], float], params: Any) -> Any:
@@ -52,7 +52,7 @@ def multipliers(fn: Callable[[str], float], params: Any) -> Any:
     """
 
     def of_leaf(path, leaf):
-        values = [fn(name) for name in official_names(names.path_name(path), leaf)]
+        values = [fn(name) for name in official_names(path_name(path), leaf)]
         if all(value == values[0] for value in values):
             return values[0]
         return np.asarray(values, np.float32).reshape(-1, *(1,) * (leaf.ndim - 1))
@@ -63,10 +63,10 @@ def multipliers(fn: Callable[[str], float], params: Any) -> Any:
 def unstack(params: Any) -> Any:
     """A nested dict of parameters with one leaf for every block; leaves may be arrays or shapes with shardings."""
     flat = {}
-    for path, leaf in names.flatten(params).items():
+    for path, leaf in flatten(params).items():
         paths = _element_paths(path, leaf)
         flat |= {element: _element(leaf, k) for k, element in enumerate(paths)} if is_stacked(path) else {path: leaf}
-    return names.unflatten(flat)
+    return unflatten(flat)
 
 
 def stack(params: Any, like: Any) -> Any:
@@ -76,7 +76,7 @@ def stack(params: Any, like: Any) -> Any:
         params: stacked or not.
         like: a nested dict of parameters or shapes.
     """
-    matches = [found for path in names.flatten(like) if (found := _STACKED.match(path))]
+    matches = [found for path in flatten(like) if (found := _STACKED.match(path))]
     sizes = {found[1]: int(found[2]) for found in matches}
     return _stack(unstack(params), lambda stage, number: sizes.get(stage, 0))
 
@@ -90,7 +90,7 @@ def stack_as(params: Any, model: Any) -> Any:
 
 def _stack(params: Any, size_of: Callable[[str, int], int]) -> Any:
     flat, units = {}, {}
-    for path, leaf in names.flatten(params).items():
+    for path, leaf in flatten(params).items():
         found = _BLOCK.match(path)
         size = size_of(found[1], int(found[2])) if found else 0
         if not size:
@@ -101,7 +101,7 @@ def _stack(params: Any, size_of: Callable[[str, int], int]) -> Any:
         units.setdefault(stacked, {})[unit] = leaf
     for path, elements in units.items():
         flat[path] = _join([elements[k] for k in sorted(elements)])
-    return names.unflatten(flat)
+    return unflatten(flat)
 
 
 def _element_paths(path: str, leaf: Any) -> list[str]:

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax import names
 from swin_jax.convert import clip_resize, family, rules
 from swin_jax.convert import swin as convert_swin
 from swin_jax.convert.clip_infer import Activation, activation, infer
 from swin_jax.convert.clip_layouts import is_clip, normalise
 from swin_jax.errors import UserError
+from swin_jax.names import flatten, unflatten
 
 __all__ = [
     "Activation",
@@ -161,7 +161,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
         collection, path = _path(name, shapes[name])
         value = _to_ours(name, np.asarray(resized[name], np.float32), _heads(name, model))
         variables[collection][path] = value
-    variables = {collection: names.unflatten(flat) for collection, flat in variables.items() if flat}
+    variables = {collection: unflatten(flat) for collection, flat in variables.items() if flat}
     if _is_swin(model.visual):
         inside = {n.removeprefix("visual."): resized[n] for n in shapes if n.startswith("visual.")}
         variables["params"]["visual"] = convert_swin.from_official(inside, model.visual)["params"]
@@ -187,7 +187,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
         UserError: the variables are not this model's.
     """
     shapes = official_shapes(model)
-    flat = {collection: names.flatten(tree) for collection, tree in variables.items()}
+    flat = {collection: flatten(tree) for collection, tree in variables.items()}
     if not flat.get("batch_stats"):
         shapes = {name: shape for name, shape in shapes.items() if "running_" not in name}
     swin = {}

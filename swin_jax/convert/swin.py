@@ -12,12 +12,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax import geometry, names, stacking
+from swin_jax import geometry, stacking
 from swin_jax.convert import family, rules
 from swin_jax.convert.buffers import official_buffers
 from swin_jax.convert.infer import choices, infer
 from swin_jax.convert.layouts import from_timm, normalise, to_timm
 from swin_jax.errors import UserError
+from swin_jax.names import flatten, official_name, unflatten
 
 __all__ = [
     "from_official",
@@ -113,7 +114,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     _check(state_dict, model)
     shapes = official_shapes(model)
     flat = {_path(name, shapes[name]): _to_ours(name, state_dict[name], model.num_heads) for name in shapes}
-    return {"params": stacking.stack_as(names.unflatten(flat), model)}
+    return {"params": stacking.stack_as(unflatten(flat), model)}
 
 
 def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, np.ndarray]:
@@ -146,7 +147,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
 def to_state_dict(variables: Mapping) -> dict[str, np.ndarray]:
     """Official names and layouts of the variables of any Swin, whatever its shapes; nothing is checked."""
     params = stacking.unstack(variables["params"])
-    flat = {names.official_name(path): value for path, value in names.flatten(params).items()}
+    flat = {official_name(path): value for path, value in flatten(params).items()}
     return {name: _to_theirs(name, np.asarray(value, np.float32)) for name, value in flat.items()}
 
 
@@ -179,7 +180,7 @@ def _describe(model) -> str:
 
 
 def _path(name: str, shape: tuple[int, ...]) -> str:
-    """The path of an official name: the inverse of `names.official_name`."""
+    """The path of an official name: the inverse of `official_name`."""
     *modules, leaf = re.sub(r"\b(layers|blocks|cpb_mlp)\.(\d+)", r"\1_\2", name).split(".")
     if leaf == "weight":
         leaf = "scale" if len(shape) == 1 else "kernel"

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax import geometry, names, stacking
+from swin_jax import geometry, stacking
 from swin_jax.convert import family, rules, swin
 from swin_jax.convert.infer import choices
 from swin_jax.convert.video_swin_inflate import inflate
 from swin_jax.convert.video_swin_layouts import is_video, normalise, to_torchvision
 from swin_jax.errors import UserError
+from swin_jax.names import flatten, official_name
 
 __all__ = [
     "from_official",
@@ -111,9 +112,9 @@ def to_state_dict(variables: Mapping) -> dict[str, np.ndarray]:
     params = dict(variables["params"])
     found = swin.to_state_dict({"params": params.pop("backbone")})
     found = {f"backbone.{name}": value for name, value in found.items()}
-    for path, value in names.flatten(stacking.unstack(params)).items():
+    for path, value in flatten(stacking.unstack(params)).items():
         value = np.asarray(value, np.float32)
-        found[names.official_name(path)] = np.ascontiguousarray(value.T) if value.ndim == 2 else value
+        found[official_name(path)] = np.ascontiguousarray(value.T) if value.ndim == 2 else value
     return found
 
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import checkpoint, names, optim, schedules
+from swin_jax import checkpoint, optim, schedules
 from swin_jax.errors import UserError
+from swin_jax.names import flatten
 from swin_jax.sharding import Partition, make_mesh
 from swin_jax.task import TrainState
 
@@ -297,7 +298,7 @@ def test_another_model_or_optimizer_is_an_error_that_lists_the_keys_and_touches_
     for key in keys:
         assert key in str(caught.value)
     if "width" in options:
-        wrong = {key for key, leaf in names.flatten(state()).items() if 8 in leaf.shape and key[:6] == "params"}
+        wrong = {key for key, leaf in flatten(state()).items() if 8 in leaf.shape and key[:6] == "params"}
         assert wrong == set(re.findall(r"(params/\S+):", str(caught.value)))
     assert {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()} == before
 

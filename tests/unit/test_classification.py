@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import names, optim, schedules
+from swin_jax import optim, schedules
 from swin_jax.models.swin import Swin
+from swin_jax.names import flatten
 from swin_jax.ops import losses, mixing
 from swin_jax.tasks.classification import Classification
 
@@ -160,7 +161,7 @@ def test_a_linear_probe_leaves_the_backbone_as_it_was(batch):
     assert equal(first.params["backbone"], last.params["backbone"])
     assert not np.array_equal(first.params["head"]["kernel"], last.params["head"]["kernel"])
     assert values[-1] < 0.7 * values[0]
-    moments = [path for path in names.flatten(last.opt_state) if "backbone" in path]
+    moments = [path for path in flatten(last.opt_state) if "backbone" in path]
     assert moments == []
 
 

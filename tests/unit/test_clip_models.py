@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from swin_jax import names
 from swin_jax.convert import clip as convert
 from swin_jax.errors import UserError
 from swin_jax.models import clip
 from swin_jax.models.clip import CLIP, PRESETS, make_clip
 from swin_jax.models.clip_presets import OPENAI, canonical_name
 from swin_jax.models.swin import Swin
+from swin_jax.names import flatten
 
 SMALL = dict(embed_dim=8, image_size=32, context_length=12, vocab_size=40, text_width=64, text_layers=2)
 VIT = dict(SMALL, vision_layers=2, vision_width=64, patch_size=8)
@@ -119,7 +119,7 @@ def test_names_have_several_spellings():
 def test_initial_values_have_the_deviations_of_the_official_code():
     """Normal ones by their deviation, uniform ones by their bound too: bound = sqrt(3) deviations."""
     model = make_clip(64, 32, 2, 192, None, 4.0, 4, 77, 500, 128, None, 3)
-    flat = names.flatten(initialise_for(model, 32)["params"])
+    flat = flatten(initialise_for(model, 32)["params"])
     w, t = 192, 128
     normal = {
         "text/token_embedding/embedding": 0.02,
@@ -154,7 +154,7 @@ def test_initial_values_have_the_deviations_of_the_official_code():
 
 def test_initial_values_of_the_resnet_have_the_deviations_of_the_official_code():
     model = make_clip(**RESNET | dict(vision_width=8))
-    flat = names.flatten(initialise_for(model, 32)["params"]["visual"])
+    flat = flatten(initialise_for(model, 32)["params"]["visual"])
     normal = {f"attnpool/{part}_proj/kernel": 256**-0.5 for part in "qkvc"}
     normal["attnpool/positional_embedding"] = 256**-0.5
     bounds = {
@@ -283,8 +283,8 @@ def test_rematerialisation_changes_no_gradient(tower, remat, request):
         return jax.jit(jax.grad(loss))(variables["params"])
 
     plain, again = gradient(model), gradient(make_clip(**fields, remat=remat))
-    for path, leaf in names.flatten(plain).items():
-        other = names.flatten(again)[path]
+    for path, leaf in flatten(plain).items():
+        other = flatten(again)[path]
         np.testing.assert_allclose(other, leaf, atol=1e-5 * np.abs(leaf).max() + 1e-6, err_msg=path)
 
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import names, optim, schedules
+from swin_jax import optim, schedules
 from swin_jax.errors import UserError
 from swin_jax.models.clip import CLIP, make_clip
 from swin_jax.models.swin import Swin
 from swin_jax.models.text import TextTransformer
+from swin_jax.names import flatten
 from swin_jax.tasks.contrastive import Contrastive
 
 B, SIZE, LENGTH, VOCABULARY = 12, 16, 6, 40
@@ -47,7 +48,7 @@ def gradient(task):
     state = jax.jit(task.init)(jax.random.key(0))
     run = task._gradient if task.accumulate == 1 else task._cached_gradient
     grads, _, metrics = jax.jit(run)(state, batch(), jax.random.key(1))
-    return names.flatten(grads), metrics
+    return flatten(grads), metrics
 
 
 def assert_close(ours, theirs, tolerance):
@@ -104,8 +105,8 @@ def test_a_locked_tower_stays_and_the_other_learns():
     state = jax.jit(locked.init)(jax.random.key(0))
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (B, 32, 32, 3)), jnp.uint8)
     after, _ = jax.jit(locked.train_step)(state, batch() | {"image": images}, {})
-    before = names.flatten((state.params, state.mutable))
-    moved = {n for n, x in names.flatten((after.params, after.mutable)).items() if not np.array_equal(x, before[n])}
+    before = flatten((state.params, state.mutable))
+    moved = {n for n, x in flatten((after.params, after.mutable)).items() if not np.array_equal(x, before[n])}
     assert moved and all("visual" not in name for name in moved)
     assert any("batch_stats" in name for name in before)
 
@@ -125,14 +126,14 @@ def test_statistics_of_the_resnet_move_in_training_and_are_used_in_prediction():
     images = {"image": jnp.asarray(np.random.default_rng(0).integers(0, 256, (B, 32, 32, 3)), jnp.uint8)}
     state = jax.jit(learner.init)(jax.random.key(0))
     after, _ = jax.jit(learner.train_step)(state, batch() | images, {})
-    mean = names.flatten(after.mutable)
+    mean = flatten(after.mutable)
     assert any(float(jnp.abs(x).max()) > 0 for name, x in mean.items() if name.endswith("mean"))
     one = learner.predict(after.replace(mutable=state.mutable), images, {})["image_features"]
     other = learner.predict(after, images, {})["image_features"]
     assert float(jnp.abs(one - other).max()) > 1e-3
     parts = dataclasses.replace(learner, accumulate=3)
     again, _ = jax.jit(parts.train_step)(state, batch() | images, {})
-    assert names.flatten(again.mutable).keys() == mean.keys()
+    assert flatten(again.mutable).keys() == mean.keys()
 
 
 def test_prediction_takes_what_is_there():

@@ -6,13 +6,13 @@ import warnings
 import numpy as np
 import pytest
 
-from swin_jax import names
 from swin_jax.convert import finetune, simmim
 from swin_jax.convert import swin as convert
 from swin_jax.errors import UserError
 from swin_jax.init_from import InitFrom
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import V2, Swin, param_shapes
+from swin_jax.names import flatten
 
 
 def make(num_classes, **overrides):
@@ -176,7 +176,7 @@ def test_simmims_encoder_starts_a_classifier_that_keeps_its_own_head(pretrained,
         from_run = finetune.load_simmim(variables, classifier, "geometric")["params"]
     assert "not taken: head/bias, head/kernel" in report
     assert "head" not in from_run and "mask_token" not in from_run
-    assert_equal(from_file, names.flatten(from_run))
+    assert_equal(from_file, flatten(from_run))
     np.testing.assert_array_equal(from_run["norm"]["scale"], state_dict["encoder.norm.weight"])
 
 

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import geometry, names, stacking
+from swin_jax import geometry, stacking
 from swin_jax.convert import buffers
 from swin_jax.convert import swin as convert
 from swin_jax.errors import UserError
 from swin_jax.models import swin
+from swin_jax.names import flatten, official_name
 
 SMALL = dict(
     num_classes=5, image_size=32, patch_size=2, embed_dim=8, depths=(2, 2), num_heads=(2, 4), window_size=4, ape=True
@@ -54,11 +55,11 @@ def assert_equal(found, wanted):
 @pytest.mark.parametrize("arguments", [*SHORT_PRESETS, *(SMALL | v for v in VARIATIONS)], ids=str)
 def test_names_and_sizes_are_those_of_the_model(arguments):
     model = swin.Swin(**arguments)
-    ours = names.flatten(swin.param_shapes(model)["params"])
+    ours = flatten(swin.param_shapes(model)["params"])
     official = convert.official_shapes(model)
-    assert {names.official_name(path) for path in ours} == official.keys()
+    assert {official_name(path) for path in ours} == official.keys()
     for path, leaf in ours.items():
-        assert np.prod(leaf.shape) == np.prod(official[names.official_name(path)]), path
+        assert np.prod(leaf.shape) == np.prod(official[official_name(path)]), path
 
 
 @pytest.mark.parametrize("variation", VARIATIONS, ids=str)
@@ -108,10 +109,10 @@ def test_a_scanned_model_gets_stacked_parameters_and_gives_them_back():
     state_dict = random_state(model)
     variables = convert.from_official(state_dict, model)
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, swin.param_shapes(model))
-    assert any(stacking.is_stacked(path) for path in names.flatten(variables["params"]))
+    assert any(stacking.is_stacked(path) for path in flatten(variables["params"]))
     assert_equal(convert.to_official(variables, model), state_dict)
     plain = convert.from_official(state_dict, model.clone(scan=False))
-    assert_equal(names.flatten(stacking.unstack(variables["params"])), names.flatten(plain["params"]))
+    assert_equal(flatten(stacking.unstack(variables["params"])), flatten(plain["params"]))
 
 
 def test_half_precision_and_buffers_and_wrappers_are_taken():

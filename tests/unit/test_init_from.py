@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import checkpoint, names
+from swin_jax import checkpoint
 from swin_jax.errors import UserError
 from swin_jax.init_from import InitFrom
+from swin_jax.names import flatten, unflatten
 from swin_jax.task import TrainState
 
 
@@ -19,7 +20,7 @@ class Task:
 
 def params(classes=3, value=1.0):
     shapes = {"head/kernel": (4, classes), "head/bias": (classes,), "body/kernel": (2, 4), "body/bias": (4,)}
-    return names.unflatten({path: np.full(shape, value, np.float32) for path, shape in shapes.items()})
+    return unflatten({path: np.full(shape, value, np.float32) for path, shape in shapes.items()})
 
 
 def shapes(tree):
@@ -34,7 +35,7 @@ def save(workdir, tree, ema=None):
 
 
 def same(flat, tree):
-    expected = names.flatten(tree)
+    expected = flatten(tree)
     return flat.keys() == expected.keys() and all(np.array_equal(flat[path], expected[path]) for path in expected)
 
 

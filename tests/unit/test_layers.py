@@ -73,7 +73,14 @@ FUTURE = {
     "tpu_compiler": "plan", "flops": "plan", "plan": "plan", "plan_report": "plan", "plan_search": "plan",
 }  # fmt: skip
 # Imports that end when files are split.
-ENDS = {("models", "sharding"), ("pretrained", "names"), ("train", "task"), ("evals", "task"), ("inference", "task"), ("pretrained", "checkpoint")}  # fmt: skip
+ENDS = {
+    ("models", "sharding"),
+    ("pretrained", "names"),
+    ("pretrained", "checkpoint"),
+    ("train", "task"),
+    ("evals", "task"),
+    ("inference", "task"),
+}
 
 
 def imports(path: pathlib.Path) -> set[str]:

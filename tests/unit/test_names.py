@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import names
+from swin_jax.names import flatten, map_named, official_name, unflatten
 
 TREE = {
     "absolute_pos_embed": np.zeros((1, 4, 2)),
@@ -14,11 +14,11 @@ TREE = {
 
 
 def test_unflatten_inverts_flatten():
-    assert jax.tree.all(jax.tree.map(np.array_equal, names.unflatten(names.flatten(TREE)), TREE))
+    assert jax.tree.all(jax.tree.map(np.array_equal, unflatten(flatten(TREE)), TREE))
 
 
 def test_flatten_keeps_the_order_of_the_tree():
-    assert [id(leaf) for leaf in names.flatten(TREE).values()] == [id(leaf) for leaf in jax.tree.leaves(TREE)]
+    assert [id(leaf) for leaf in flatten(TREE).values()] == [id(leaf) for leaf in jax.tree.leaves(TREE)]
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ def test_flatten_keeps_the_order_of_the_tree():
     ],
 )
 def test_official_name(path, official):
-    assert names.official_name(path) == official
+    assert official_name(path) == official
 
 
 def test_map_named_keeps_the_structure_and_sees_every_leaf_once():
-    mapped = names.map_named(lambda name, leaf: (name, leaf.shape), TREE)
+    mapped = map_named(lambda name, leaf: (name, leaf.shape), TREE)
     found = jax.tree.leaves(mapped, is_leaf=lambda x: isinstance(x, tuple))
-    assert dict(found) == {names.official_name(path): leaf.shape for path, leaf in names.flatten(TREE).items()}
+    assert dict(found) == {official_name(path): leaf.shape for path, leaf in flatten(TREE).items()}
     assert mapped["head"]["kernel"] == ("head.weight", (2, 3))

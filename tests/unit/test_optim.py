@@ -6,11 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from swin_jax import names, optim, schedules
+from swin_jax import optim, schedules
 from swin_jax.convert import swin as official
 from swin_jax.errors import UserError
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
+from swin_jax.names import flatten, map_named, unflatten
 
 tree_get = optax.tree_utils.tree_get
 TINY = dict(image_size=32, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4)
@@ -42,7 +43,7 @@ def swin_params(seed=0):
         "patch_embed/proj/bias": (8,),
         "patch_embed/proj/kernel": (4, 4, 3, 8),
     }
-    return names.unflatten({name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in shapes.items()})
+    return unflatten({name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in shapes.items()})
 
 
 DECAYED = {
@@ -72,7 +73,7 @@ def run(tx, params, grads):
 
 
 def to_float64(tree):
-    return {name: np.asarray(leaf, np.float64) for name, leaf in names.flatten(tree).items()}
+    return {name: np.asarray(leaf, np.float64) for name, leaf in flatten(tree).items()}
 
 
 def clipped(grad, clip_norm):
@@ -212,7 +213,7 @@ def test_exactly_the_official_parameters_are_decayed():
     params = swin_params()
     tx = optim.adamw(schedules.constant(1.0), weight_decay=0.5)
     (after, _) = next(run(tx, params, [jax.tree.map(jnp.zeros_like, params)]))
-    after, before = names.flatten(after), names.flatten(params)
+    after, before = flatten(after), flatten(params)
     moved = {name for name in before if not np.array_equal(after[name], before[name])}
     assert moved == DECAYED
     for name in DECAYED:
@@ -223,7 +224,7 @@ def test_no_decay_is_a_choice():
     params = swin_params()
     tx = optim.adamw(schedules.constant(1.0), weight_decay=0.5, no_decay=("^layers", "^patch", "norm"))
     (after, _) = next(run(tx, params, [jax.tree.map(jnp.zeros_like, params)]))
-    after, before = names.flatten(after), names.flatten(params)
+    after, before = flatten(after), flatten(params)
     moved = {name for name in before if not np.array_equal(after[name], before[name])}
     assert moved == {"absolute_pos_embed", "head/bias", "head/kernel"}
 
@@ -246,7 +247,7 @@ def test_simmim_decays_tables_bias_mlps_and_temperatures_and_the_corrected_form_
         tx = optim.adamw(schedules.constant(1.0), weight_decay=0.5, no_decay=no_decay)
         updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
         moved = set()
-        names.map_named(lambda name, u: moved.add(name) if np.any(u) else None, updates)  # noqa: B023
+        map_named(lambda name, u: moved.add(name) if np.any(u) else None, updates)  # noqa: B023
         assert {name.replace("decoder.0.", "decoder.") for name in moved} == expected
 
 
@@ -261,8 +262,8 @@ def test_frozen_parameters_have_no_update_no_moments_and_no_part_in_the_norm(mak
     head = [{"head": grad["head"]} for grad in grads]
     both = zip(run(tx, params, grads), run(probe, {"head": params["head"]}, head))
     for (after, opt_state), (alone, alone_state) in both:
-        for name, x in names.flatten(after).items():
-            expected = names.flatten(alone).get(name, names.flatten(params)[name])
+        for name, x in flatten(after).items():
+            expected = flatten(alone).get(name, flatten(params)[name])
             np.testing.assert_array_equal(x, expected, err_msg=name)
         assert tree_get(opt_state, "grad_norm") == tree_get(alone_state, "grad_norm")
         assert tree_get(opt_state, "learning_rate") == np.float32(0.1)
@@ -322,7 +323,7 @@ def test_layer_scale_multiplies_each_update_and_not_the_logged_rate():
     scale = optim.layer_decay(0.5, (1,))
     plain, scaled = (optim.adamw(schedules.constant(0.1), layer_scale=choice) for choice in (None, scale))
     updates, _ = jax.jit(plain.update)(grads[0], plain.init(params), params)
-    expected = names.map_named(lambda name, u: np.asarray(u) * np.float32(scale(name)), updates)
+    expected = map_named(lambda name, u: np.asarray(u) * np.float32(scale(name)), updates)
     updates, opt_state = jax.jit(scaled.update)(grads[0], scaled.init(params), params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates, expected)
     assert tree_get(opt_state, "learning_rate") == np.float32(0.1)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from swin_jax import names, optim, schedules, sharding
+from swin_jax import optim, schedules, sharding
 from swin_jax.errors import UserError
 from swin_jax.models import clip_presets, swin, video_swin
 from swin_jax.models.clip import make_clip
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import VideoSwin, make_video_swin
+from swin_jax.names import flatten
 from swin_jax.sharding import CLIP_RULES, SWIN_RULES, Partition, Placement, make_mesh, replicated
 from swin_jax.tasks.classification import Classification
 
@@ -33,7 +34,7 @@ def shapes():
 
 
 def specs(shardings):
-    return {path: sharding.spec for path, sharding in names.flatten(shardings).items()}
+    return {path: sharding.spec for path, sharding in flatten(shardings).items()}
 
 
 def padded(spec, ndim):
@@ -81,7 +82,7 @@ def test_swin_rules_split_heads_and_hidden_width_over_tensor(shapes):
 
 def test_every_rule_names_a_parameter_of_both_stages(shapes):
     v2 = state_shapes(cosine_attention=True, post_norm=True, continuous_bias=True)
-    paths = {version: names.flatten(state.params) for version, state in (("v1", shapes), ("v2", v2))}
+    paths = {version: flatten(state.params) for version, state in (("v1", shapes), ("v2", v2))}
     for regex, axes in SWIN_RULES:
         hit = {(v, path): x for v in paths for path, x in paths[v].items() if re.search(regex, path)}
         assert {path.split("/")[0] for _, path in hit} == {"layers_0", "layers_1"}, regex
@@ -101,7 +102,7 @@ def test_optimizer_state_and_average_lie_as_the_parameters_do(shapes):
 def test_zero_1_splits_what_no_layer_reads_and_nothing_else(shapes, monkeypatch):
     monkeypatch.setattr(sharding, "_OPT_MIN_SIZE", 128)
     mesh = make_mesh(8, 1, 1)
-    found, leaves = specs(Partition(opt_axis="data").shardings(shapes, mesh)), names.flatten(shapes)
+    found, leaves = specs(Partition(opt_axis="data").shardings(shapes, mesh)), flatten(shapes)
     for path, spec in found.items():
         split = path.startswith(("opt_state/", "ema/")) and leaves[path].size >= 128
         assert ("data" in spec) == split, path
@@ -112,7 +113,7 @@ def test_zero_1_in_groups_leaves_parameters_whole_over_fsdp(shapes, monkeypatch)
     monkeypatch.setattr(sharding, "_OPT_MIN_SIZE", 128)
     found = specs(Partition(rules=SWIN_RULES, opt_axis="fsdp", min_size=64).shardings(shapes, make_mesh(2, 2, 2)))
     for path, spec in found.items():
-        split = path.startswith(("opt_state/", "ema/")) and names.flatten(shapes)[path].size >= 128
+        split = path.startswith(("opt_state/", "ema/")) and flatten(shapes)[path].size >= 128
         assert ("fsdp" in str(spec)) == split, path
     assert found["params/layers_1/blocks_0/mlp/fc1/kernel"] == P(None, "tensor")
     assert found["ema/layers_1/blocks_0/mlp/fc1/kernel"] == P(None, ("tensor", "fsdp"))
@@ -182,8 +183,8 @@ def param_shapes(model):
 def test_under_fsdp_no_large_tensor_is_whole_by_accident(family, sizes):
     rules, make = FAMILIES[family]
     params = {"params": param_shapes(make())["params"]}
-    leaves = names.flatten(params)
-    found = names.flatten(Partition(rules=rules).shardings(params, make_mesh(*sizes)))
+    leaves = flatten(params)
+    found = flatten(Partition(rules=rules).shardings(params, make_mesh(*sizes)))
     for path, leaf in leaves.items():
         if leaf.size >= 1_000_000:
             assert leaf.size // math.prod(found[path].shard_shape(leaf.shape)) >= sizes[1], path
