@@ -19,8 +19,8 @@ import jax
 
 from experiments import quickstart
 from swin_jax import checkpoint
-from swin_jax import config as configs
-from swin_jax.config import spec
+from swin_jax.core import config as configs
+from swin_jax.core.config import spec
 from swin_jax.data import fake
 from swin_jax.start import first_state, jitted_step, setup
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, schedules, sharding
-from swin_jax.config import parse_arg, spec
+from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import emoji, pipeline, sources, style
 from swin_jax.evals import emoji as emoji_evals
 from swin_jax.init_from import InitFrom

@@ -34,11 +34,11 @@ import numpy as np
 from PIL import Image
 
 import swin_jax
+from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.data import emoji, style
 from swin_jax.data.text import tokenize
 from swin_jax.evals import few_shot, linear_probe, overlap, robustness, subgroups, zero_shot
 from swin_jax.evals.features import normalise
-from swin_jax.pixels import CLIP_MEAN, CLIP_STD
 
 STYLES = emoji.UNSEEN_VENDORS
 THRESHOLD = 0.95

@@ -38,8 +38,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, pods, schedules, sharding
-from swin_jax.config import parse_arg, spec
 from swin_jax.convert import clip_finetune
+from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
 from swin_jax.evals.imagenet import imagenet_zero_shot
 from swin_jax.evals.retrieval import Retrieval

@@ -14,15 +14,15 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, pods, schedules, sharding
-from swin_jax.config import parse_arg, spec
 from swin_jax.convert import clip_finetune
+from swin_jax.core.config import parse_arg, spec
+from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
 from swin_jax.models.clip import CLIP
 from swin_jax.models.text import TextTransformer
-from swin_jax.pixels import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.tasks.contrastive import Contrastive
 
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.

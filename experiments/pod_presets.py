@@ -19,8 +19,8 @@ import pathlib
 import sys
 
 from swin_jax import chips, plan, plan_search, roofline, tpu_compiler
-from swin_jax import config as configs
-from swin_jax.errors import UserError
+from swin_jax.core import config as configs
+from swin_jax.core.errors import UserError
 
 FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "pod_presets.json"

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, pods, schedules, sharding
-from swin_jax.config import parse_arg, spec
+from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.init_from import InitFrom

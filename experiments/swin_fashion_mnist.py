@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, schedules, sharding
-from swin_jax.config import parse_arg, spec
+from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, pipeline, small_image, sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.init_from import InitFrom

@@ -26,8 +26,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, pods, schedules, sharding
-from swin_jax.config import parse_arg, spec
 from swin_jax.convert import finetune
+from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, image, pipeline, sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.init_from import InitFrom

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tqdm
 
+from swin_jax.core.errors import UserError
 from swin_jax.data import animation, emoji_actions, tfds_directory
-from swin_jax.errors import UserError
 
 NUM_FRAMES = 8  # of a clip that is compared as a whole
 # What both sides draw, and how often training clips are mirrored.

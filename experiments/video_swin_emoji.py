@@ -25,8 +25,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, schedules, sharding
-from swin_jax.config import parse_arg, spec
 from swin_jax.convert import video_swin_finetune
+from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import animation, emoji_actions, pipeline
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView

@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, pods, schedules, sharding
-from swin_jax.config import derived, parse_arg, spec
 from swin_jax.convert import video_swin_finetune
+from swin_jax.core.config import derived, parse_arg, spec
 from swin_jax.data import fake, pipeline, video, video_sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView

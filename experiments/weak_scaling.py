@@ -14,8 +14,8 @@ import pathlib
 import sys
 
 from swin_jax import chips, plan, plan_report, plan_search, tpu_compiler
-from swin_jax import config as configs
-from swin_jax.errors import UserError
+from swin_jax.core import config as configs
+from swin_jax.core.errors import UserError
 
 SLICES = ("v5p:2x2x2", "v5p:4x4x4", "v5p:8x8x8", "v5p:16x16x16")
 PER_CHIP = 128

@@ -22,10 +22,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from swin_jax import stacking, store
-from swin_jax.errors import UserError
-from swin_jax.names import path_name, unflatten
-from swin_jax.public_names import current_names
+from swin_jax.core import stacking, storage
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import path_name, unflatten
+from swin_jax.core.public_names import current_names
 from swin_jax.task import TrainState
 
 _LISTED = 8  # arrays that a message names at most
@@ -46,7 +46,7 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
     Debris of saves that were cut off is removed, unless `write` is False: another process may be saving there.
     """
     # Called when all files of a save are written and its folder has not got its final name yet.
-    seal = None if store.is_remote(workdir) else functools.partial(_write_checksums, folder(workdir))
+    seal = None if storage.is_remote(workdir) else functools.partial(_write_checksums, folder(workdir))
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         cleanup_tmp_directories=write and jax.process_index() == 0,
@@ -58,7 +58,7 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
 
 def folder(workdir: os.PathLike) -> epath.Path:
     """Where the checkpoints of a workdir lie."""
-    return store.absolute(workdir) / "checkpoints"
+    return storage.absolute(workdir) / "checkpoints"
 
 
 def exists(workdir: os.PathLike) -> bool:
@@ -74,7 +74,7 @@ def _steps(directory: epath.Path) -> list[int]:
 
 def _write_checksums(directory: epath.Path) -> None:
     for path in directory.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
-        store.write(path / _CHECKSUMS, json.dumps(_checksums(path), indent=1) + "\n")
+        storage.write(path / _CHECKSUMS, json.dumps(_checksums(path), indent=1) + "\n")
 
 
 def _checksums(path: epath.Path, part: int = 0, parts: int = 1) -> dict[str, int]:
@@ -97,7 +97,7 @@ def _check_whole(path: epath.Path, part: int = 0, parts: int = 1) -> None:
     """Raises ValueError if a file of a checkpoint, one of this part, is not what was saved."""
     if not (path / _CHECKSUMS).exists():
         return
-    saved, found = json.loads(store.read_text(path / _CHECKSUMS)), _checksums(path, part, parts)
+    saved, found = json.loads(storage.read_text(path / _CHECKSUMS)), _checksums(path, part, parts)
     missing = saved.keys() - {str(file.relative_to(path)) for file in _files(path)}
     wrong = sorted(missing | {file for file in found if saved.get(file) != found[file]})
     if wrong:
@@ -218,7 +218,7 @@ def restore(
     steps = sorted(manager.all_steps(), reverse=True)
     wanted = _shapes(abstract)
     for step in steps:
-        path = store.path(manager.directory) / str(step)
+        path = storage.path(manager.directory) / str(step)
         try:
             saved = _together(_checked_shapes, path)
             layout = abstract if saved == wanted else _stacked_as(saved, abstract)
@@ -242,7 +242,7 @@ def restore(
 
 
 def _damaged(manager: ocp.CheckpointManager) -> epath.Path:
-    return store.path(manager.directory).parent / "damaged_checkpoints"
+    return storage.path(manager.directory).parent / "damaged_checkpoints"
 
 
 def _set_aside(manager, path: epath.Path, reason: str, warn: Callable[[str], None], write: bool) -> None:
@@ -281,7 +281,7 @@ def _move_aside(manager: ocp.CheckpointManager, path: epath.Path, aside: epath.P
     if jax.process_index() == 0:
         # In a bucket this takes time, and a kill in between must not leave half of a checkpoint that looks whole.
         (path / _COMMITTED).unlink(missing_ok=True)
-        store.move(path, aside)
+        storage.move(path, aside)
     multihost_utils.sync_global_devices("damaged checkpoint moved aside")
     manager.reload()
 

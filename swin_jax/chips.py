@@ -18,7 +18,7 @@ import itertools
 import math
 import re
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import numpy as np
 from etils import epath
 
-from swin_jax import store
+from swin_jax.core import storage
 from swin_jax.logs import read_metrics
 
 CROWD = 8  # more curves than this are not read in one panel
@@ -38,8 +38,8 @@ def draw(workdir: str | os.PathLike) -> epath.Path | None:
             _draw(axes, f"{name}: {values[-1]:.4g}", steps, values, smooth=title == "loss")
         if len(lines) > 1 or title == "loss" or name.startswith("eval/"):
             axes.legend(fontsize=8, frameon=False)
-    path = store.path(workdir) / "curves.png"
-    store.write_figure(path, figure, dpi=120)
+    path = storage.path(workdir) / "curves.png"
+    storage.write_figure(path, figure, dpi=120)
     return path
 
 

@@ -12,9 +12,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from swin_jax import logs, store
-from swin_jax.errors import UserError
-from swin_jax.names import flatten
+from swin_jax import logs
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten
 
 _PACKAGES = ("swin_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
@@ -61,7 +62,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def write(workdir: epath.Path, found: dict[str, Any]) -> None:
     """Writes header.json."""
-    store.write(workdir / "header.json", json.dumps(found, indent=1) + "\n")
+    storage.write(workdir / "header.json", json.dumps(found, indent=1) + "\n")
 
 
 def check_frozen(workdir: epath.Path, found: dict[str, Any]) -> None:

@@ -22,17 +22,18 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from swin_jax import hub_clip, hub_video, saved_model, stacking
+from swin_jax import hub_clip, hub_video, saved_model
 from swin_jax.convert import buffers, finetune, imagenet22k, infer, official, read
 from swin_jax.convert import clip as convert_clip
 from swin_jax.convert import swin as convert_swin
 from swin_jax.convert import video_swin as convert_video
-from swin_jax.errors import UserError
+from swin_jax.core import stacking
+from swin_jax.core.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.core.errors import UserError
+from swin_jax.core.public_names import check_names, name_of
 from swin_jax.geometry import num_axes, per_axis
 from swin_jax.hub_arguments import check_arguments, has_config, nearest, random_variables, read_config
 from swin_jax.models import clip, clip_presets, simmim, swin, video_swin, video_swin_presets
-from swin_jax.pixels import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
-from swin_jax.public_names import check_names, name_of
 
 _FIELDS = {field.name for field in dataclasses.fields(swin.Swin)} - {"parent", "name"}
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import jax
 import numpy as np
 
-from swin_jax import store
-from swin_jax.errors import UserError
-from swin_jax.public_names import current_names
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
+from swin_jax.core.public_names import current_names
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -30,15 +30,15 @@ def check_arguments(what: str, overrides: dict, known: set[str]) -> None:
 
 def has_config(name: str | os.PathLike) -> bool:
     """Whether a folder, in a bucket too, has a config.json; not so for other addresses and for what is no folder."""
-    known = store.is_remote(name) or "://" not in os.fspath(name)
-    return known and (store.path(name) / "config.json").is_file()
+    known = storage.is_remote(name) or "://" not in os.fspath(name)
+    return known and (storage.path(name) / "config.json").is_file()
 
 
 def read_config(workdir: str | os.PathLike) -> dict:
     """The resolved config of a run: a flat dict of dotted keys."""
-    path = store.path(workdir) / "config.json"
+    path = storage.path(workdir) / "config.json"
     try:
-        return current_names(json.loads(store.read_text(path)))
+        return current_names(json.loads(storage.read_text(path)))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from swin_jax import saved_model, stacking
+from swin_jax import saved_model
 from swin_jax.convert import clip as convert_clip
 from swin_jax.convert import clip_official, official, read
-from swin_jax.errors import UserError
+from swin_jax.core import stacking
+from swin_jax.core.errors import UserError
 from swin_jax.hub_arguments import check_arguments, random_variables, read_config
 from swin_jax.models import clip, clip_presets, swin
 

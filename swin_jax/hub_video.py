@@ -10,15 +10,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from swin_jax import stacking
 from swin_jax.convert import buffers, finetune, official, read, video_swin_finetune, video_swin_official
 from swin_jax.convert import video_swin as convert
-from swin_jax.errors import UnreadableError, UserError
+from swin_jax.core import stacking
+from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.params import flatten, unflatten
+from swin_jax.core.public_names import check_names, name_of
 from swin_jax.hub_arguments import check_arguments, has_config, nearest, random_variables, read_config
 from swin_jax.models import video_swin, video_swin_presets
-from swin_jax.names import flatten, unflatten
 from swin_jax.ops.mixing import IMAGENET_MEAN, IMAGENET_STD
-from swin_jax.public_names import check_names, name_of
 
 FIELDS = set(inspect.signature(video_swin.make_video_swin).parameters)
 

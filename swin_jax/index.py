@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax import hub, similarity, stacking, store
+from swin_jax import hub, similarity
+from swin_jax.core import stacking, storage
+from swin_jax.core.errors import UserError
 from swin_jax.data import image, sources
 from swin_jax.data.pipeline import EvalData
-from swin_jax.errors import UserError
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
 
@@ -70,16 +71,16 @@ def save(index: Index, path: str | os.PathLike) -> None:
     """Writes an index, wholly or not at all; numpy reads the file too, an array for each attribute."""
     arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(Index)}
     try:
-        with store.writing(path) as file:
+        with storage.writing(path) as file:
             np.savez(file, format=_FORMAT, **{**arrays, "names": np.array(index.names, str)})
     except OSError as error:
-        raise UserError(f"the index cannot be written to {path}: {store.reason(error)}") from error
+        raise UserError(f"the index cannot be written to {path}: {storage.reason(error)}") from error
 
 
 def load(path: str | os.PathLike) -> Index:
     """Reads an index; raises UserError where there is none."""
     try:
-        with store.path(path).open("rb") as file, np.load(file) as stored:
+        with storage.path(path).open("rb") as file, np.load(file) as stored:
             if int(stored["format"]) != _FORMAT:
                 raise UserError(f"{path} is an index of another version; make it again")
             return Index(
@@ -287,7 +288,7 @@ def of_folder(
     similarity.check_model(model)
     prepare = preprocess or hub.preprocess(model)
     preparation = "" if preprocess else f"clip {model.visual.image_size}"
-    previous = load(path) if path is not None and store.path(path).exists() else None
+    previous = load(path) if path is not None and storage.path(path).exists() else None
     data = EvalData(
         sources.flat_folder(os.fspath(folder)),
         lambda example: {"image": prepare(example["image"])[0], "label": example["label"]},

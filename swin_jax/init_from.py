@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax import checkpoint, stacking, store
-from swin_jax.errors import UserError
-from swin_jax.names import flatten, unflatten
+from swin_jax import checkpoint
+from swin_jax.core import stacking, storage
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten, unflatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class InitFrom:
             if self.required:
                 raise UserError("this experiment starts from weights: give --config.init_from.path=FILE_OR_WORKDIR", 2)
             return {}, "starts from scratch"
-        path = store.path(self.path)
+        path = storage.path(self.path)
         if (path / "checkpoints").is_dir():
             params, ema, meta = checkpoint.load_params(path)
             rest = checkpoint.load_variables(path) if mutable else {}
@@ -58,7 +59,7 @@ class InitFrom:
                 variables = self._fit({**variables, "config": meta.get("config")}, task.model)
         elif path.is_file() and self.convert is None:
             raise UserError(f"init_from.path={self.path}: this experiment reads no files of weights; give a workdir", 2)
-        elif store.is_remote(path):
+        elif storage.is_remote(path):
             raise UserError(f"init_from.path={self.path}: only workdirs are read from a bucket; copy the file", 2)
         elif not path.is_file():
             raise UserError(

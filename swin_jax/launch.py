@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from swin_jax import config as configs
-from swin_jax.errors import UserError
+from swin_jax.core import config as configs
+from swin_jax.core.errors import UserError
 
 EXAMPLES = """\
 python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
@@ -184,11 +184,12 @@ def run(argv: Sequence[str]) -> int:
             return plan_search.run(config, values.plan, values.workdir, values.plan_effort)
         import jax
 
-        from swin_jax import processes, store
+        from swin_jax import processes
+        from swin_jax.core import storage
 
         # After the flags, so that a wrong one costs no start of an accelerator.
         if values.compilation_cache:
-            jax.config.update("jax_compilation_cache_dir", str(store.absolute(values.compilation_cache)))
+            jax.config.update("jax_compilation_cache_dir", str(storage.absolute(values.compilation_cache)))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         jax.config.update("jax_debug_nans", values.debug_nans)
         if values.distributed or processes.detected():

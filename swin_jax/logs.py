@@ -19,8 +19,8 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from swin_jax import store
-from swin_jax.errors import UserError
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
 
 _HEARTBEAT_SECONDS = 10.0  # without a terminal, a sign of life at least this often
 
@@ -46,7 +46,7 @@ _PEAK_FLOPS = (
 
 def metrics_path(workdir: str | os.PathLike) -> epath.Path:
     """Where a run's metrics lie."""
-    return store.path(workdir) / "metrics.jsonl"
+    return storage.path(workdir) / "metrics.jsonl"
 
 
 def format_line(step: int, metrics: Mapping[str, float]) -> str:
@@ -61,7 +61,7 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict]:
     path = metrics_path(workdir)
     if not path.exists():
         return []
-    lines = (_parse(line) for line in store.read_text(path).splitlines())
+    lines = (_parse(line) for line in storage.read_text(path).splitlines())
     return [line for line in lines if line is not None]
 
 
@@ -71,11 +71,11 @@ def truncate(workdir: str | os.PathLike, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in store.read_text(path).splitlines():
+    for line in storage.read_text(path).splitlines():
         parsed = _parse(line)
         if parsed is not None and parsed["step"] <= step:
             kept.append(line + "\n")
-    store.write(path, "".join(kept))  # whole, so that a kill in between leaves the old file or the new one
+    storage.write(path, "".join(kept))  # whole, so that a kill in between leaves the old file or the new one
 
 
 def _parse(line):
@@ -125,14 +125,14 @@ class Logs:
         if not enabled:
             return
         start = -1 if restored_step is None else restored_step
-        self._workdir = workdir = store.path(workdir)
+        self._workdir = workdir = storage.path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
-        self._spool = store.Spool(workdir)  # what is appended to
+        self._spool = storage.Spool(workdir)  # what is appended to
         if wandb_project:
             self._wandb = _start_wandb(workdir, self._spool.folder, wandb_project, config)
         truncate(workdir, start)
         own = self._spool.folder / "metrics.jsonl"
-        if store.is_remote(workdir) and metrics_path(workdir).exists():
+        if storage.is_remote(workdir) and metrics_path(workdir).exists():
             own.write_bytes(metrics_path(workdir).read_bytes())
         self._file = own.open("a")
         self._tensorboard = _start_tensorboard(self._spool.folder, start)
@@ -173,7 +173,7 @@ class Logs:
         folder = self._workdir / "pictures"
         folder.mkdir(exist_ok=True)
         shown = np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture
-        with store.writing(folder / f"{name.removeprefix('eval/').replace('/', '_')}_{step:07d}.png") as file:
+        with storage.writing(folder / f"{name.removeprefix('eval/').replace('/', '_')}_{step:07d}.png") as file:
             Image.fromarray(shown).save(file, "PNG")
         self._tensorboard.add_image(name, shown, step, dataformats="HWC")
 
@@ -252,7 +252,7 @@ def _start_wandb(workdir, folder, project, config):
         raise UserError("logging to W&B needs the extra: pip install 'swin_jax[wandb]'") from error
     path = workdir / "wandb_id.txt"
     if not path.exists():
-        store.write(path, os.urandom(4).hex())
+        storage.write(path, os.urandom(4).hex())
     return wandb.init(project=project, dir=str(folder), id=path.read_text(), resume="allow", config=dict(config or {}))
 
 

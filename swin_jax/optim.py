@@ -2,7 +2,8 @@
 
 The peers are `torch.optim.AdamW` / `SGD` and `torch.nn.utils.clip_grad_norm_` as the official training scripts use
 them. Every choice that depends on a parameter is a function of its official name (`layers.0.blocks.1.norm1.weight`, see
-`swin_jax.names`), given as regexes that `re.search` applies. Learning rates over time are in `swin_jax.schedules`.
+`swin_jax.core.params`), given as regexes that `re.search` applies. Learning rates over time are in
+`swin_jax.schedules`.
 """
 
 import math
@@ -15,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from swin_jax.errors import UserError
-from swin_jax.names import flatten
-from swin_jax.stacking import multipliers, official_names
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten
+from swin_jax.core.stacking import multipliers, official_names
 
 # What is 1-D in the official layout: norm weights, biases. Judged by name: an attention bias is (3, heads, d) here.
 _ONE_DIMENSIONAL = (r"(^|[._])bias$", r"(^|\.)e?norm\d*\.weight$")

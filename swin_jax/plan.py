@@ -21,8 +21,8 @@ import jax
 from jax.sharding import NamedSharding
 
 from swin_jax import chips, flops, roofline, sharding, start, tpu_compiler, traffic
-from swin_jax import config as configs
-from swin_jax.names import path_name
+from swin_jax.core import config as configs
+from swin_jax.core.params import path_name
 
 # What a plan was computed with, beside the program: to be counted up when the analysis changes.
 _FORMAT = 3

@@ -5,7 +5,7 @@ from typing import Any
 
 from etils import epath
 
-from swin_jax import store
+from swin_jax.core import storage
 
 GIB = 2**30
 # Names in a program that are those of no module and of no operation.
@@ -101,7 +101,7 @@ def draw(facts: dict[str, Any], path: epath.Path) -> None:
     _draw_memory(axes[0], facts)
     if fits:
         _draw_times(axes[1], facts)
-    store.write_figure(path, figure, dpi=110)
+    storage.write_figure(path, figure, dpi=110)
 
 
 def _draw_memory(axis, facts: dict[str, Any]) -> None:

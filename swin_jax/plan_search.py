@@ -18,9 +18,10 @@ from typing import Any
 
 import jax
 
-from swin_jax import chips, plan, plan_report, sharding, start, store, tpu_compiler
-from swin_jax import config as configs
-from swin_jax.errors import UserError
+from swin_jax import chips, plan, plan_report, sharding, start, tpu_compiler
+from swin_jax.core import config as configs
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
 
 REMAT = ("none", "dots_no_batch", "full")
 
@@ -208,7 +209,7 @@ def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
     topology = chips.topology(name)
     topology.compiler_options()  # refuses what cannot be compiled for
     if workdir:  # before anything takes time
-        folder = store.path(workdir)
+        folder = storage.path(workdir)
         start.make_workdir(folder)
     tpu_compiler.prepare_backend()
     say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
@@ -229,7 +230,7 @@ def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
     if auto:
         print(f"flags       {flags(facts['settings'])}", flush=True)
     if workdir:
-        store.write(folder / "plan.json", json.dumps(facts, indent=1) + "\n")
+        storage.write(folder / "plan.json", json.dumps(facts, indent=1) + "\n")
         plan_report.draw(facts, folder / "plan.png")
         print(f"written     {folder / 'plan.json'}, {folder / 'plan.png'}", flush=True)
     return 0 if facts["memory"]["fits"] else 1

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from swin_jax import sharding, sheet, store
-from swin_jax.errors import UserError
+from swin_jax import sharding, sheet
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
 from swin_jax.evals import multi_view
 from swin_jax.start import open_trained, outputs, pictures, setup, trained
 
@@ -56,7 +57,7 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
         columns = [f"{kind}_{k + 1}" for k in range(order.shape[1]) for kind in ("class", "probability")]
         writer.writerow(["file" if what == "video" else what, *columns])
         writer.writerows([name, *(v for c, p in ranks for v in (c, f"{p:.6f}"))] for name, ranks in rows)
-        store.write(folder / "predictions.csv", text.getvalue().encode("utf-8", "surrogateescape"))
+        storage.write(folder / "predictions.csv", text.getvalue().encode("utf-8", "surrogateescape"))
         strips = dict(columns=2, width=1.2 * STRIP) if what == "video" else {}
         sheet.draw(folder / "predictions.png", [(x, _title(*row)) for x, row in zip(shown, rows)], **strips)
         limit = f" (the first {SHEET})" if len(rows) > SHEET else ""

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import jax
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 HEARTBEAT_TIMEOUT = 60  # seconds without a sign of life that make JAX give a process up
 _BEATS = 12  # within that time

@@ -13,11 +13,12 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from swin_jax import config as configs
 from swin_jax import index as indices
-from swin_jax import sharding, sheet, store
+from swin_jax import sharding, sheet
+from swin_jax.core import config as configs
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
 from swin_jax.data import image, text
-from swin_jax.errors import UserError
 from swin_jax.evals import features
 from swin_jax.start import Setup, open_trained, outputs, pictures, setup, trained
 from swin_jax.task import TrainState
@@ -51,7 +52,7 @@ def index_folder(config, workdir: str, images: str) -> int:
         found, unreadable = indices.build(
             data,
             _image_encoder(at, state, frozen),
-            f"{store.absolute(folder)} step {meta.get('step', 0)}",
+            f"{storage.absolute(folder)} step {meta.get('step', 0)}",
             _checksum(state),
             _preparation(config),
             previous=_previous(path),

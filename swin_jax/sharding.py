@@ -17,9 +17,9 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from swin_jax.errors import UserError
-from swin_jax.names import path_name
-from swin_jax.stacking import is_stacked
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import path_name
+from swin_jax.core.stacking import is_stacked
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))

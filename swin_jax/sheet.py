@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from swin_jax import store
+from swin_jax.core import storage
 
 COLUMNS = 8
 
@@ -45,7 +45,7 @@ def draw(
         figure.suptitle(printable(title), fontsize=10, parse_math=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # emoji become boxes; the picture tells
-        store.write_figure(path, figure, dpi=120)
+        storage.write_figure(path, figure, dpi=120)
 
 
 def short(text: str, length: int = 22) -> str:

@@ -20,8 +20,8 @@ import jax
 import numpy as np
 
 from swin_jax import hub
+from swin_jax.core.errors import UserError
 from swin_jax.data import text as text_lib
-from swin_jax.errors import UserError
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
 from swin_jax.models.clip import CLIP

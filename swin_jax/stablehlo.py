@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from swin_jax import store
-from swin_jax.errors import UserError
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
 from swin_jax.geometry import num_axes, per_axis
 from swin_jax.models.clip import CLIP
 from swin_jax.models.swin import Swin
@@ -71,7 +71,7 @@ def export_run(config, workdir: str, path: str) -> int:
     known = {"step": int(state.step), "class_names": meta.get("class_names"), "transform": transform or None}
     facts = _write(predict, (state, frozen), at.task.batch_shapes(1), path, facts=known)
     rows = lambda arrays: ", ".join(f"{name} {what}" for name, what in arrays.items())  # noqa: E731
-    size = store.size(path) / 1e6
+    size = storage.size(path) / 1e6
     print(f"{path}: {size:.1f} MB, step {facts['step']}, for {', '.join(PLATFORMS)}; b is any number of rows")
     print(f"  in:  {rows(facts['inputs'])}\n  out: {rows(facts['outputs'])}", flush=True)
     return 0
@@ -179,7 +179,7 @@ def _write(
         "versions": {"jax": jax.__version__, "jaxlib": jax.lib.__version__},
         **(facts or {}),
     }
-    path = store.path(path)
+    path = storage.path(path)
     _replace(path, exported.serialize())
     _replace(path.with_name(path.name + ".json"), (json.dumps(facts, indent=1) + "\n").encode())
     return facts
@@ -212,12 +212,12 @@ def _symbolic(predict: Callable, inputs: dict[str, jax.ShapeDtypeStruct]) -> dic
 
 def _check(path: str | os.PathLike) -> None:
     """Raises UserError where no file can be written, before the work."""
-    path = store.path(path)
+    path = storage.path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file in it, {path / 'model.stablehlo'}")
-    if not store.is_remote(path) and not path.parent.is_dir():
+    if not storage.is_remote(path) and not path.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
-    if not store.is_remote(path) and not os.access(path.parent, os.W_OK):
+    if not storage.is_remote(path) and not os.access(path.parent, os.W_OK):
         raise UserError(f"{path} cannot be written: the folder is not writable")
     try:
         import flatbuffers  # noqa: F401
@@ -228,6 +228,6 @@ def _check(path: str | os.PathLike) -> None:
 def _replace(path: epath.Path, data: bytes) -> None:
     """Writes a file whole or not at all."""
     try:
-        store.write(path, data)
+        storage.write(path, data)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {store.reason(error)}") from error
+        raise UserError(f"{path} cannot be written: {storage.reason(error)}") from error

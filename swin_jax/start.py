@@ -13,10 +13,11 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from swin_jax import checkpoint, sharding, store
-from swin_jax import config as configs
-from swin_jax.errors import UserError
-from swin_jax.names import path_name
+from swin_jax import checkpoint, sharding
+from swin_jax.core import config as configs
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import path_name
 from swin_jax.task import GatheredState, Task, TrainState
 
 
@@ -135,7 +136,7 @@ def open_trained(config, workdir: str) -> epath.Path:
     Raises:
         UserError: no checkpoint and no `init_from`, an unusable workdir.
     """
-    folder = store.path(workdir)
+    folder = storage.path(workdir)
     if not config.init_from.path and not checkpoint.exists(folder):
         raise UserError(f"no checkpoint in {checkpoint.folder(folder)}: train first, or give --config.init_from.path=")
     make_workdir(folder)
@@ -184,14 +185,14 @@ def _replace(params: Any, flat: dict[str, np.ndarray]) -> Any:
 def make_workdir(folder: epath.Path) -> None:
     """Makes a workdir where there is none; raises UserError where that cannot be."""
     try:
-        if store.is_remote(folder):
+        if storage.is_remote(folder):
             _check_bucket(folder)
         else:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK):
                 raise PermissionError(13, "not writable")
     except OSError as error:
-        raise UserError(f"--workdir={folder} cannot be used: {store.reason(error)}") from error
+        raise UserError(f"--workdir={folder} cannot be used: {storage.reason(error)}") from error
 
 
 def check_shared(folder: epath.Path, patience: float = 10) -> None:
@@ -205,7 +206,7 @@ def check_shared(folder: epath.Path, patience: float = 10) -> None:
     # Process 0 says the name after it has written the file: file systems remember for a while what is not there.
     number = np.int32(uuid.uuid4().int % 2**31)
     if jax.process_index() == 0:
-        store.write(folder / f"seen_{number}", b"")
+        storage.write(folder / f"seen_{number}", b"")
     token = folder / f"seen_{int(multihost_utils.broadcast_one_to_all(number))}"
     end = time.monotonic() + patience
     while not (seen := token.exists()) and time.monotonic() < end:
@@ -224,7 +225,7 @@ def _check_bucket(folder: epath.Path) -> None:
     """Raises OSError where checkpoints cannot be kept, whatever the store raised; a folder cannot be made there."""
     trial = folder / f"trial_{uuid.uuid4().hex}"
     try:
-        store.write(trial, b"")
+        storage.write(trial, b"")
         trial.unlink()
     except Exception as error:
         text = " ".join(str(error).split())[:300]

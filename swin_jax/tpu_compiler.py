@@ -21,7 +21,7 @@ from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 
 from swin_jax import chips, traffic
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 _PACKAGES = ("jax", "jaxlib", "libtpu")
 # Several plans at a time, no question to the cloud about this machine, and no complaints that it has no TPU.

@@ -9,9 +9,10 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from swin_jax import checkpoint, curves, header, logs, sharding, store
-from swin_jax import config as configs
-from swin_jax.errors import UserError
+from swin_jax import checkpoint, curves, header, logs, sharding
+from swin_jax.core import config as configs
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
 from swin_jax.preemption import Preemption
 from swin_jax.start import check_batch, check_shared, first_state, jitted_step, make_workdir, setup
 
@@ -204,7 +205,7 @@ class Loop:
             try:
                 curves.draw(self.workdir)
             except OSError as error:
-                self.log.text(f"curves.png is not drawn: {store.reason(error)}")
+                self.log.text(f"curves.png is not drawn: {storage.reason(error)}")
 
     def save(self, step: int, examples_seen: int, wait: bool) -> None:
         """Saves the state and what is needed to go on or to predict."""
@@ -223,7 +224,7 @@ class Loop:
     def trace(self, step: int) -> None:
         """Starts and stops the profiler around the steps that were asked for."""
         if self.profile and step == self.profile[0]:
-            self.traces = store.Spool(self.workdir / "profile")
+            self.traces = storage.Spool(self.workdir / "profile")
             jax.profiler.start_trace(str(self.traces.folder))
         if self.traces and step > self.profile[1]:
             self.stop_trace()
@@ -253,7 +254,7 @@ def train(config, workdir: str, allow_change: Sequence[str] = (), profile: tuple
     Raises:
         UserError: whatever the user can mend.
     """
-    folder = store.path(workdir)
+    folder = storage.path(workdir)
     if config.get("steps_per_epoch") == 0:
         raise UserError(
             f"num_train {config.num_train} is less than batch_size {config.batch_size}, so that an epoch has no step: "

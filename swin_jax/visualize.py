@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax import geometry, stacking
-from swin_jax.errors import UserError
+from swin_jax import geometry
+from swin_jax.core import stacking
+from swin_jax.core.errors import UserError
 from swin_jax.models import swin
 from swin_jax.ops import window
 

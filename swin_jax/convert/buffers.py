@@ -6,7 +6,7 @@
 import numpy as np
 
 from swin_jax import geometry
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 def official_buffers(model) -> dict[str, np.ndarray]:

@@ -16,8 +16,8 @@ from swin_jax.convert import clip_resize, family, rules
 from swin_jax.convert import swin as convert_swin
 from swin_jax.convert.clip_infer import Activation, activation, infer
 from swin_jax.convert.clip_layouts import is_clip, normalise
-from swin_jax.errors import UserError
-from swin_jax.names import flatten, unflatten
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten, unflatten
 
 __all__ = [
     "Activation",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from swin_jax.convert import clip, clip_resize, finetune, read
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 VISUAL_ONLY = r"^(text/|logit_)"  # parameters that the weights of an image tower do not have
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from swin_jax.convert import clip_layouts, family
 from swin_jax.convert.read import is_torchscript
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 # Widths of open_clip's large image towers, whose heads are wider than 64: all have 16.
 _SIXTEEN_HEADS = (1280, 1408, 1664)

@@ -6,7 +6,7 @@ The address of an archive holds its checksum (SHA-256), which `fetch` compares.
 from pathlib import Path
 
 from swin_jax.convert import official
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 LICENCE = "MIT, OpenAI"
 _BASE = "https://openaipublic.azureedge.net/clip/models"

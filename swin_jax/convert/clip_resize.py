@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 METHODS = ("bilinear", "bicubic")
 

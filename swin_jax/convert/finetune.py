@@ -18,7 +18,7 @@ import numpy as np
 from swin_jax import geometry
 from swin_jax.convert import buffers, family, imagenet22k, infer, layouts, read, swin
 from swin_jax.convert.resize import resize_rows
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 RESIZES = ("bicubic", "geometric")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 # sha256 of the 1000 numbers joined by newlines, as the official file has them.
 OFFICIAL_SHA256 = "4fff66d6f337db6dd0b41d1b6c863e617f9400d37892df630eecfcfa50131aab"

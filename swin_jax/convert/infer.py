@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from swin_jax.convert import buffers, family, layouts
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 def infer(state_dict: Mapping[str, np.ndarray], window_size: int | None = None, image_size: int | None = None) -> dict:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 RELEASES = "https://github.com/SwinTransformer/storage/releases/download"
 HUB = "https://huggingface.co"

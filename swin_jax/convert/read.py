@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from swin_jax.convert import rules, unpickle
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 # Where checkpoints keep the weights, in the order of preference.
 WRAPPERS = ("model", "state_dict", "module", "model_state", "model_state_dict")

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from swin_jax import geometry
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 def resize_rows(table: np.ndarray, length: int, method: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 # Tensors that official modules compute for themselves and store all the same; we rebuild them.
 BUFFERS = ("relative_position_index", "relative_coords_table", "attn_mask", "num_batches_tracked")

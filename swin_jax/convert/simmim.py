@@ -14,7 +14,7 @@ from swin_jax import geometry
 from swin_jax.convert import family, finetune, read, rules, swin
 from swin_jax.convert import infer as swin_infer
 from swin_jax.convert.layouts import rename_bias_mlp
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 _TOKEN, _DECODER = "encoder.mask_token", "decoder.0."
 

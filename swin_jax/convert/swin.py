@@ -12,13 +12,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax import geometry, stacking
+from swin_jax import geometry
 from swin_jax.convert import family, rules
 from swin_jax.convert.buffers import official_buffers
 from swin_jax.convert.infer import choices, infer
 from swin_jax.convert.layouts import from_timm, normalise, to_timm
-from swin_jax.errors import UserError
-from swin_jax.names import flatten, official_name, unflatten
+from swin_jax.core import stacking
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten, official_name, unflatten
 
 __all__ = [
     "from_official",

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import ml_dtypes
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of torch's older format
 

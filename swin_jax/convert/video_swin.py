@@ -12,13 +12,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax import geometry, stacking
+from swin_jax import geometry
 from swin_jax.convert import family, rules, swin
 from swin_jax.convert.infer import choices
 from swin_jax.convert.video_swin_inflate import inflate
 from swin_jax.convert.video_swin_layouts import is_video, normalise, to_torchvision
-from swin_jax.errors import UserError
-from swin_jax.names import flatten, official_name
+from swin_jax.core import stacking
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten, official_name
 
 __all__ = [
     "from_official",

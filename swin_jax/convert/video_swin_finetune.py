@@ -17,7 +17,7 @@ import numpy as np
 from swin_jax import geometry
 from swin_jax.convert import buffers, finetune, read, rules, swin, video_swin
 from swin_jax.convert.video_swin_inflate import inflate, resize_table
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 _HEAD = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
 

@@ -15,7 +15,7 @@ import numpy as np
 from swin_jax import geometry
 from swin_jax.convert import buffers, finetune, infer, layouts, swin
 from swin_jax.convert.video_swin_layouts import is_video
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 PATCHES, BIASES = ("inflate", "centre"), ("duplicate", "centre")
 OUTSIDE = -4.6  # bias between frames where attention shall start inside of them (table 9)

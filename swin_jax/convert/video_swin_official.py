@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from swin_jax.convert import official
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 _RELEASE = f"{official.RELEASES}/v1.0.4"
 _TORCHVISION = "https://download.pytorch.org/models"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 _CELLS = 4  # a class is a pattern of 4 x 4 coloured cells
 _SPLITS = ("train", "test")

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
+from swin_jax.core.errors import UserError
 from swin_jax.data import randaugment
-from swin_jax.errors import UserError
-from swin_jax.pixels import CLIP_MEAN, CLIP_STD
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,

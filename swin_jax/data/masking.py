@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 def random_mask(grid: tuple[int, ...], count: int, rng: np.random.Generator) -> np.ndarray:

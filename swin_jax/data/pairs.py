@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from swin_jax.core.errors import UserError
 from swin_jax.data import image as image_lib
 from swin_jax.data import sources, tfds_directory
 from swin_jax.data.text import CONTEXT_LENGTH, tokenize, tokenize_and_flag
-from swin_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 

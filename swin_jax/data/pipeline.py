@@ -18,7 +18,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from swin_jax.errors import UnreadableError, UserError
+from swin_jax.core.errors import UnreadableError, UserError
 
 log = logging.getLogger(__name__)
 

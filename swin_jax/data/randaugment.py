@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 IMAGENET_FILL = (124, 116, 104)  # round(255 * ImageNet mean)
 MAX_LEVEL = 10.0

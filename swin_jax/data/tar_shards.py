@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from swin_jax.core.errors import UserError
 from swin_jax.data import image as image_lib
 from swin_jax.data.pairs import captions_of, texts_of
 from swin_jax.data.sources import IMAGE_SUFFIXES
-from swin_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 

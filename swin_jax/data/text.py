@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 CONTEXT_LENGTH = 77
 VOCAB_SIZE = 49408

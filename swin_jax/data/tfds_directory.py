@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 OWN_BUILDERS = ("emoji", "emoji_actions", "fashion_mnist", "imagenet2012", "imagenet22k")
 DOWNLOADING_BUILDERS = ("emoji", "emoji_actions")

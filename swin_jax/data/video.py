@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from swin_jax.core.errors import UserError
 from swin_jax.data.video_augment import VideoRandAugment
 from swin_jax.data.video_decode import Reader
-from swin_jax.errors import UserError
 
 SAMPLINGS = ("dense", "uniform")
 _CROP_TRIES = 10

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 MAX_MAGNITUDE = 30
 _CROP_REFERENCE = 224  # a magnitude of m crops up to m pixels of a picture of this size

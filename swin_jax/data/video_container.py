@@ -13,7 +13,7 @@ import os
 
 import numpy as np
 
-from swin_jax.errors import UnreadableError, UserError
+from swin_jax.core.errors import UnreadableError, UserError
 
 # One packet gives exactly one frame. VP8 has hidden frames, MPEG-4 in AVI packs two frames into one packet.
 _ONE_FRAME_A_PACKET = ("av1", "h264", "hevc", "mjpeg", "vp9")

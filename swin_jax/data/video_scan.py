@@ -25,9 +25,9 @@ from typing import Any
 
 import tqdm
 
+from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.video_decode import Reader
 from swin_jax.data.video_sources import VideoFileSource, flat_video_folder, video_folder, video_list
-from swin_jax.errors import UnreadableError, UserError
 
 _SHOWN = 20  # files of a kind that the summary names; the report has all
 _BATCH = 256  # files that are handed to the threads together

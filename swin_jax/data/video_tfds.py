@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data import image as image_lib
 from swin_jax.data import tfds_directory
-from swin_jax.errors import UnreadableError, UserError
 
 
 class EncodedFrames:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.evals import features, linear_probe, scores
 from swin_jax.task import Task, TrainState
 

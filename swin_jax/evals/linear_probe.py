@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.evals import features, scores
 from swin_jax.task import Task, TrainState
 

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.core.errors import UserError
+from swin_jax.core.public_names import name_of
 from swin_jax.data.sources import Selection
-from swin_jax.errors import UserError
 from swin_jax.evals import scores
-from swin_jax.public_names import name_of
 from swin_jax.task import Task, TrainState
 
 FUSIONS = ("probability", "score")

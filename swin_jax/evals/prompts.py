@@ -7,7 +7,7 @@ for the class name.
 import itertools
 from collections.abc import Iterator, Sequence
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 def _expand(pattern: str, *choices: Sequence[str]) -> Iterator[str]:

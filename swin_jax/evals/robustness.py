@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 def _ranges(text: str) -> tuple[int, ...]:

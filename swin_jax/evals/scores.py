@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.evals import features
 
 # What CLIP's Table 9 reports where it is not accuracy; 'top1' and 'mean_..' are keys of `top_scores`.

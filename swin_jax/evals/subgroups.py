@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.evals.overlap import clopper_pearson
 
 RACES = ("Black", "White", "Indian", "Latino", "Middle Eastern", "Southeast Asian", "East Asian")

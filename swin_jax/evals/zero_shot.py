@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.evals import class_names as names_of
 from swin_jax.evals import features, prompts, scores
 from swin_jax.evals.class_names import Names

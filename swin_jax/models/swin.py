@@ -2,7 +2,7 @@
 
 Swin (arXiv 2103.14030) and Swin V2 (arXiv 2111.09883); the peers are `SwinTransformer` and `SwinTransformerV2` of
 microsoft/Swin-Transformer, and for dense prediction the backbone of Swin-Transformer-Semantic-Segmentation. Submodules
-carry the official names, so that a path becomes an official name by `swin_jax.names`.
+carry the official names, so that a path becomes an official name by `swin_jax.core.params`.
 """
 
 import math
@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax import geometry, stacking
+from swin_jax import geometry
+from swin_jax.core import stacking
+from swin_jax.core.params import flatten, unflatten
 from swin_jax.geometry import Size, num_axes, per_axis, stage_geometry
 from swin_jax.models.layers import PatchEmbed, init_linear, layer_norm
 from swin_jax.models.swin_blocks import REMAT, Stage, window_and_shift
 from swin_jax.models.swin_presets import PRESETS, V2, VARIANTS  # noqa: F401
-from swin_jax.names import flatten, unflatten
 from swin_jax.ops import attention
 
 
@@ -50,7 +51,7 @@ class Swin(nn.Module):
             projections are part of the loop over windows, and the MLP runs over one row of windows at a time.
         remat: what of a block is computed again in the backward pass: 'none', 'full', or all but matrix products
             ('dots') or all but those without batch dimensions ('dots_no_batch', which recomputes q k).
-        scan: equal blocks are a loop over stacked parameters: compiled once, see `swin_jax.stacking`.
+        scan: equal blocks are a loop over stacked parameters: compiled once, see `swin_jax.core.stacking`.
     """
 
     num_classes: int = 1000

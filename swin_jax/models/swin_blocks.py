@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from swin_jax import geometry, stacking
+from swin_jax import geometry
+from swin_jax.core import stacking
 from swin_jax.models.layers import Mlp, drop_path, init_linear, layer_norm
 from swin_jax.ops import attention, window
 from swin_jax.sharding import copies, examples_stay
@@ -315,7 +316,7 @@ class Unit(nn.Module):
 class Stage(nn.Module):
     """Blocks of one resolution, plain and shifted in turn, then merging unless it is the last stage.
 
-    Where `scan`, equal units of blocks are one loop over stacked parameters (see `swin_jax.stacking`).
+    Where `scan`, equal units of blocks are one loop over stacked parameters (see `swin_jax.core.stacking`).
     """
 
     depth: int

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.models.layers import layer_norm
 from swin_jax.models.transformer import Transformer
 

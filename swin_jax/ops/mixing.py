@@ -12,7 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from swin_jax.pixels import IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
 
 _TRIES = 10  # timm's number of attempts to find a region that fits
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.ops import losses, mixing
-from swin_jax.pixels import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.task import Batch, Metrics, TrainState, gradient_step, step_key
 
 

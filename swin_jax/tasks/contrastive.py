@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from swin_jax.errors import UserError
+from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
+from swin_jax.core.errors import UserError
 from swin_jax.ops import contrastive, mixing
-from swin_jax.pixels import CLIP_MEAN, CLIP_STD
 from swin_jax.task import Batch, Metrics, TrainState, apply_gradients, step_key
 
 FORMS = ("global", "local", "ring")

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.geometry import stage_grids
 from swin_jax.ops import mixing, reconstruction
-from swin_jax.pixels import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.task import Batch, Metrics, TrainState, gradient_step, step_key
 
 

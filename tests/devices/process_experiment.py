@@ -13,9 +13,9 @@ import numpy as np
 
 from experiments import quickstart
 from swin_jax import checkpoint, train
-from swin_jax.config import spec
+from swin_jax.core.config import spec
+from swin_jax.core.params import path_name
 from swin_jax.data import fake
-from swin_jax.names import path_name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from swin_jax import optim, schedules, sharding, start
+from swin_jax.core.errors import UserError
 from swin_jax.data import fake
-from swin_jax.errors import UserError
 from swin_jax.models.swin import Swin
 from swin_jax.tasks.classification import Classification
 

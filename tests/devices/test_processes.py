@@ -17,8 +17,8 @@ import pytest
 
 from swin_jax import checkpoint, logs, processes
 from swin_jax import launch as launcher
-from swin_jax.errors import UserError
-from swin_jax.names import flatten
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS, BATCH = 24, 8

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import swin_jax
-from swin_jax import checkpoint, index, logs, store
-from swin_jax.errors import UserError
+from swin_jax import checkpoint, index, logs
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
 from tests.e2e import bucket
 from tests.e2e.test_experiments import assert_equal_runs
 
@@ -46,11 +47,11 @@ def remote(tmp_path, monkeypatch):
     """A new bucket, and that nobody took its name for one of a local folder."""
     monkeypatch.setattr(bucket.gcs_utils, "get_kvstore_for_gcs", None)
     monkeypatch.setattr(bucket.gcs_utils, "is_hierarchical_namespace_enabled", None)
-    store._check_installed.cache_clear()
-    store.epath.backend.fsspec_backend._get_filesystem.cache_clear()
+    storage._check_installed.cache_clear()
+    storage.epath.backend.fsspec_backend._get_filesystem.cache_clear()
     here = set(os.listdir(ROOT))
     yield bucket.install(tmp_path / "bucket")
-    store.epath.backend.fsspec_backend._get_filesystem.cache_clear()
+    storage.epath.backend.fsspec_backend._get_filesystem.cache_clear()
     assert set(os.listdir(ROOT)) == here, "a file of the bucket became a local one"
     assert not (tmp_path / "gs:").exists() and not pathlib.Path("/gs").exists()
 
@@ -156,7 +157,7 @@ def test_a_bucket_whose_kind_is_not_told_is_refused_at_the_start(remote, launch,
 
 
 def test_a_bucket_that_fails_later_stops_before_a_checkpoint(remote, tmp_path, monkeypatch):
-    spool = store.Spool(store.path("gs://bucket/run"), seconds=0)
+    spool = storage.Spool(storage.path("gs://bucket/run"), seconds=0)
     (spool.folder / "metrics.jsonl").write_text("a\n")
     spool.tick()
     spool.sync()
@@ -185,7 +186,7 @@ def test_a_missing_package_is_named(launch, monkeypatch):
     def missing(name):
         raise ImportError("Please install gcsfs to access Google Storage")
 
-    store._check_installed.cache_clear()
+    storage._check_installed.cache_clear()
     monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
     status, _, err = launch(CONFIG, "gs://bucket/run", *FLAGS)
     assert status == 1 and err.count("\n") == 1 and "pip install -e '.[gs]'" in err

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import config as configs
 from swin_jax import launch as launcher
 from swin_jax import start
+from swin_jax.core import config as configs
 
 ROOT = pathlib.Path(__file__).parents[2]
 AVERAGE = "--config.task.ema_decay=0.5"

@@ -10,7 +10,7 @@ from PIL import Image
 
 import swin_jax
 from swin_jax import checkpoint
-from swin_jax.names import flatten
+from swin_jax.core.params import flatten
 
 SMALL = ("--config.image_size=32", "--config.task.model.embed_dim=16",
          "--config.task.model.depths=(1,1)", "--config.task.model.num_heads=(1,2)", "--config.task.model.window_size=4",

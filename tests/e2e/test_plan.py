@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from swin_jax import chips, plan_report, plan_search, sharding, tpu_compiler
-from swin_jax import config as configs
+from swin_jax.core import config as configs
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 EXPERIMENTS = [path for path in sorted(FOLDER.glob("*.py")) if "def get_config(" in path.read_text()]

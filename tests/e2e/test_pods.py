@@ -10,7 +10,7 @@ import pathlib
 import pytest
 
 from swin_jax import chips, plan, plan_search
-from swin_jax import config as configs
+from swin_jax.core import config as configs
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 TABLES = {path.stem: configs.module(str(path)).PODS for path in FOLDER.glob("*.py") if "\nPODS = " in path.read_text()}

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.evals.accuracy import Accuracy
 from tests.e2e.test_experiments import assert_equal_runs, metrics
 

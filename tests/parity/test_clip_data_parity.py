@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swin_jax.core.errors import UserError
 from swin_jax.data import image as image_lib
 from swin_jax.data import text
-from swin_jax.errors import UserError
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 spec = importlib.util.spec_from_file_location("golden", GOLDEN / "golden.py")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from swin_jax import checkpoint, optim, schedules
-from swin_jax.errors import UserError
-from swin_jax.names import flatten
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten
 from swin_jax.sharding import Partition, make_mesh
 from swin_jax.task import TrainState
 

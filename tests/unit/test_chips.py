@@ -5,7 +5,7 @@ import math
 import pytest
 
 from swin_jax import chips
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 @pytest.mark.parametrize(

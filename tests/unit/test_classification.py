@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from swin_jax import optim, schedules
+from swin_jax.core.params import flatten
 from swin_jax.models.swin import Swin
-from swin_jax.names import flatten
 from swin_jax.ops import losses, mixing
 from swin_jax.tasks.classification import Classification
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swin_jax.core.errors import UserError
 from swin_jax.data import image as image_lib
-from swin_jax.errors import UserError
 
 
 def picture(height, width, channels=3):

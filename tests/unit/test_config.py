@@ -8,9 +8,9 @@ import ml_collections
 import pytest
 from ml_collections.config_dict import placeholder
 
-from swin_jax import config as configs
-from swin_jax.config import build, check_resume, flatten, parse_arg, spec
-from swin_jax.errors import UserError
+from swin_jax.core import config as configs
+from swin_jax.core.config import build, check_resume, flatten, parse_arg, spec
+from swin_jax.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ def test_parse_arg_refuses(arg, message):
 
 FILE = """
 from ml_collections import ConfigDict
-from swin_jax.config import parse_arg
+from swin_jax.core.config import parse_arg
 def get_config(arg=None):
     return ConfigDict({"size": parse_arg(arg, size=8).size})
 """

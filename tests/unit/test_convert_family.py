@@ -7,7 +7,7 @@ import pytest
 
 from swin_jax.convert import family, finetune
 from swin_jax.convert import swin as convert
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.models.swin import Swin
 
 MODEL = Swin(num_classes=5, image_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from swin_jax.convert import imagenet22k
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 def test_a_map_keeps_the_order_of_its_file(tmp_path):

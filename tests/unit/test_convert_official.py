@@ -5,7 +5,7 @@ import json
 import pytest
 
 from swin_jax.convert import official
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.models import swin
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from swin_jax.convert import read
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "golden" / "weights"
 DTYPES = {

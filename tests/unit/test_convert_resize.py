@@ -5,7 +5,7 @@ import pytest
 from scipy.interpolate import RectBivariateSpline
 
 from swin_jax.convert import resize
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 @pytest.mark.parametrize("method", ["bicubic", "geometric"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from swin_jax.convert import rules
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 def test_a_perfect_match_is_a_falsy_report_and_raises_nothing():

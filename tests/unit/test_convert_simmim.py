@@ -7,7 +7,7 @@ import pytest
 
 from swin_jax.convert import simmim as convert
 from swin_jax.convert import swin as convert_swin
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import V2, Swin
 

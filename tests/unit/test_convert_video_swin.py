@@ -10,11 +10,11 @@ import pytest
 from swin_jax.convert import official, video_swin_finetune, video_swin_official
 from swin_jax.convert import swin as convert_swin
 from swin_jax.convert import video_swin as convert
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten
 from swin_jax.models.swin import V2, Swin
 from swin_jax.models.video_swin import PRESETS, make_video_swin, param_shapes
 from swin_jax.models.video_swin_presets import TORCHVISION, canonical_name
-from swin_jax.names import flatten
 
 TINY = dict(
     num_classes=5,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swin_jax.core.errors import UserError
 from swin_jax.data import sources
 from swin_jax.data.builders import fashion_mnist, imagenet22k, imagenet2012, synsets, write
-from swin_jax.errors import UserError
 
 SYNSETS = ("n00000003", "n00000001", "n00000002")  # not sorted, as in the official tars
 PER_CLASS = 3

@@ -6,9 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
+from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data import fake
 from swin_jax.data.pipeline import MAX_UNREADABLE_RUN, EvalData, TrainData
-from swin_jax.errors import UnreadableError, UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swin_jax.core.errors import UserError
 from swin_jax.data.randaugment import IMAGENET_FILL, OPS, RandAugment, parse
-from swin_jax.errors import UserError
 
 OFFICIAL = "rand-m9-mstd0.5-inc1"
 RNG = np.random.default_rng(0)

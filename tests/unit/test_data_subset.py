@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from swin_jax.core.errors import UserError
 from swin_jax.data import fake, sources
-from swin_jax.errors import UserError
 
 
 def labels(source):

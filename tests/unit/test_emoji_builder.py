@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swin_jax.core.errors import UserError
 from swin_jax.data import sources
 from swin_jax.data.builders import emoji, npm
-from swin_jax.errors import UserError
 
 SIZE = 16
 EMOJI = {  # the names and groups

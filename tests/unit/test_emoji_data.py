@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from swin_jax.core.errors import UserError
 from swin_jax.data import emoji
 from swin_jax.data.style import style_train_transform
 from swin_jax.data.text import END, tokenize
-from swin_jax.errors import UserError
 from swin_jax.evals.emoji import zero_shot
 
 

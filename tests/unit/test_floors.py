@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 
-from swin_jax import config
+from swin_jax.core import config
 
 ROOT = pathlib.Path(__file__).parents[2]
 FLOORS = {

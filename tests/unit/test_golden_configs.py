@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from swin_jax.public_names import current_names
+from swin_jax.core.public_names import current_names
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "configs"
 spec = importlib.util.spec_from_file_location("golden_configs", GOLDEN / "make.py")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from swin_jax import header, sharding
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 CONFIG = ml_collections.ConfigDict(dict(batch_size=16, total_steps=5))
 

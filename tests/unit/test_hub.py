@@ -11,7 +11,7 @@ from PIL import Image
 from swin_jax import checkpoint, hub
 from swin_jax.convert import official, simmim
 from swin_jax.convert import swin as convert
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
 

@@ -12,7 +12,7 @@ import pytest
 from swin_jax import hub
 from swin_jax.convert import clip as convert
 from swin_jax.convert import clip_official, official
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.models import clip_presets
 from swin_jax.models.clip import make_clip
 

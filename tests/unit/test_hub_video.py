@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swin_jax import checkpoint, hub, stacking
+from swin_jax import checkpoint, hub
 from swin_jax.convert import official, video_swin_official
 from swin_jax.convert import swin as convert_swin
 from swin_jax.convert import video_swin as convert
-from swin_jax.errors import UserError
+from swin_jax.core import stacking
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten
 from swin_jax.models import swin, video_swin, video_swin_presets
 from swin_jax.models.clip import make_clip
 from swin_jax.models.video_swin import make_video_swin, param_shapes
-from swin_jax.names import flatten
 
 NAME = "swin_tiny_patch244_window877_kinetics400_1k"
 TINY = dict(

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from swin_jax import index, similarity
+from swin_jax.core.errors import UserError
 from swin_jax.data import sources
 from swin_jax.data.pipeline import EvalData
-from swin_jax.errors import UserError
 from swin_jax.models.clip import make_clip
 
 TINY = dict(embed_dim=6, image_size=16, context_length=8, text_width=8, text_heads=2, text_layers=1, vision_layers=1,

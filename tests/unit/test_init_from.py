@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from swin_jax import checkpoint
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten, unflatten
 from swin_jax.init_from import InitFrom
-from swin_jax.names import flatten, unflatten
 from swin_jax.task import TrainState
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from swin_jax import launch as launcher
 from swin_jax import processes
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 QUICKSTART = "experiments/quickstart.py"
 
@@ -52,7 +52,7 @@ def no_run(monkeypatch):
         ("experiments/swin_in1k.py:variant=tinny", [], "did you mean 'tiny'?"),
         ("experiments/quikstart.py", [], "did you mean 'experiments/quickstart.py'?"),
         ("nowhere/at_all.py", [], "no experiment file 'nowhere/at_all.py'"),
-        ("swin_jax/errors.py", [], "defines no get_config"),
+        ("swin_jax/core/errors.py", [], "defines no get_config"),
         ("", [], "no experiment file"),
     ],
 )

@@ -62,8 +62,7 @@ MAKERS = {"load", "preprocess", "arguments", "run_config", "loader"}
 
 # Files that still lie outside of their rooms.
 FUTURE = {
-    "errors": "core", "pixels": "core", "names": "core", "stacking": "core", "store": "core", "config": "core",
-    "public_names": "core", "geometry": "ops", "optim": "optim", "schedules": "optim", "task": "tasks",
+    "geometry": "ops", "optim": "optim", "schedules": "optim", "task": "tasks",
     "convert": "pretrained", "hub": "pretrained", "hub_arguments": "pretrained", "hub_clip": "pretrained",
     "hub_video": "pretrained", "saved_model": "pretrained", "sharding": "train", "logs": "train", "curves": "train",
     "checkpoint": "train", "header": "train", "init_from": "train", "start": "train", "train": "train",
@@ -75,7 +74,6 @@ FUTURE = {
 # Imports that end when files are split.
 ENDS = {
     ("models", "sharding"),
-    ("pretrained", "names"),
     ("pretrained", "checkpoint"),
     ("train", "task"),
     ("evals", "task"),

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from swin_jax import sharding
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.evals import linear_probe
 from swin_jax.evals.linear_probe import LinearProbe
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from swin_jax import curves, logs
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 def raw(workdir):

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 
+from swin_jax.core.errors import UserError
 from swin_jax.data import fake, masking, pipeline, small_image
-from swin_jax.errors import UserError
 
 
 @pytest.mark.parametrize(

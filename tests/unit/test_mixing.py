@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.ops import mixing
-from swin_jax.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 # Compiling is what takes the time here, so shapes are few and what may be traced is.
 _random_erase = jax.jit(mixing.random_erase, static_argnames="mode")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from swin_jax import sharding
+from swin_jax.core.errors import UserError
 from swin_jax.data.pipeline import EvalData
-from swin_jax.errors import UserError
 from swin_jax.evals.multi_view import MultiView, fuse
 from swin_jax.task import TrainState
 

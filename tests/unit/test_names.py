@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax.names import flatten, map_named, official_name, unflatten
+from swin_jax.core.params import flatten, map_named, official_name, unflatten
 
 TREE = {
     "absolute_pos_embed": np.zeros((1, 4, 2)),

@@ -8,10 +8,10 @@ import pytest
 
 from swin_jax import optim, schedules
 from swin_jax.convert import swin as official
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten, map_named, unflatten
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
-from swin_jax.names import flatten, map_named, unflatten
 
 tree_get = optax.tree_utils.tree_get
 TINY = dict(image_size=32, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4)

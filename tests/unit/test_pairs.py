@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swin_jax.core.errors import UserError
 from swin_jax.data import fake, pairs, pipeline, sources, text
 from swin_jax.data.builders import write
 from swin_jax.data.image import clip_eval_transform, clip_train_transform
-from swin_jax.errors import UserError
 
 SIZE, LENGTH = 8, 12
 WORDS = ("red", "green", "blue", "black")

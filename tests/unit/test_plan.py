@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from swin_jax import chips, plan_report, plan_search
-from swin_jax import config as configs
+from swin_jax.core import config as configs
 from swin_jax.plan import advice
 
 

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.evals import class_names, prompts
 
 # Counts of openai/CLIP's prompts file.

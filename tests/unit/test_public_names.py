@@ -11,10 +11,11 @@ import types
 import pytest
 
 import swin_jax
-from swin_jax import config, hub
-from swin_jax.errors import UserError
+from swin_jax import hub
+from swin_jax.core import config
+from swin_jax.core.errors import UserError
+from swin_jax.core.public_names import RENAMED, check_names, current_name, current_names, find, name_of
 from swin_jax.models.swin import Swin
-from swin_jax.public_names import RENAMED, check_names, current_name, current_names, find, name_of
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "configs"
 RECORDED = {name for path in GOLDEN.glob("*.txt") for name in re.findall(r'"(swin_jax\.[\w.]+)"', path.read_text())}

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import config, optim
-from swin_jax.errors import UserError
+from swin_jax import optim
+from swin_jax.core import config
+from swin_jax.core.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = [p for p in sorted((ROOT / "experiments").glob("*.py")) if "def get_config(" in p.read_text()]
@@ -132,7 +133,7 @@ def test_a_window_transfer_evaluates_only_at_the_window_that_is_asked_for(genera
     assert load(f"swinv2_window_transfer.py:window=20,size=320,generation={generation}").image_size == 320
     c.epochs = 30
     assert c.total_steps == c.task.tx.schedule.total_steps == 37_530
-    from swin_jax.names import flatten
+    from swin_jax.core.params import flatten
 
     shapes = flatten(jax.eval_shape(config.build(c.task).init, jax.random.key(0)).params)
     assert shapes[f"layers_0/blocks_0/attn/{bias}"].shape == ((39**2, 3) if generation == "v1" else (2, 512))
@@ -246,7 +247,7 @@ def test_giant_recipe(stage):
 def test_giant_keeps_parameters_whole_and_splits_the_moments():
     """ZeRO-1, the stacked blocks included."""
     from swin_jax import sharding
-    from swin_jax.names import flatten
+    from swin_jax.core.params import flatten
 
     c = load("swinv2_giant.py")
     state = jax.eval_shape(config.build(c.task).init, jax.random.key(0))

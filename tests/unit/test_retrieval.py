@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from swin_jax import sharding
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.evals import retrieval
 from swin_jax.evals.retrieval import Retrieval
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.evals import robustness
 from swin_jax.evals.robustness import Measurement
 

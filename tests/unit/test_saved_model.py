@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import checkpoint, config, hub, saved_model, stacking
-from swin_jax.config import spec
-from swin_jax.errors import UserError
+from swin_jax import checkpoint, hub, saved_model
+from swin_jax.core import config, stacking
+from swin_jax.core.config import spec
+from swin_jax.core.errors import UserError
 from swin_jax.models.clip import CLIP, make_clip
 from swin_jax.models.swin import Swin
 from swin_jax.models.text import TextTransformer

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from swin_jax import config
+from swin_jax.core import config
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 import swin_jax
 from swin_jax import stablehlo
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.hub_arguments import random_variables
 from swin_jax.models.clip import make_clip
 from swin_jax.models.swin import Swin

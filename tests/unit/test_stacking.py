@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from swin_jax import checkpoint, optim, schedules, sharding, stacking
-from swin_jax.errors import UserError
+from swin_jax import checkpoint, optim, schedules, sharding
+from swin_jax.core import stacking
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten, unflatten
 from swin_jax.models import swin
-from swin_jax.names import flatten, unflatten
 from swin_jax.tasks.classification import Classification
 
 SMALL = dict(num_classes=3, image_size=32, embed_dim=8, depths=(1, 4), num_heads=(1, 2), window_size=2)

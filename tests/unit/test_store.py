@@ -5,24 +5,24 @@ import pathlib
 import pytest
 from matplotlib.figure import Figure
 
-from swin_jax import store
+from swin_jax.core import storage
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    store.write(tmp_path / "file", "old, höher")
+    storage.write(tmp_path / "file", "old, höher")
     assert (tmp_path / "file").read_bytes() == "old, höher".encode()
-    with pytest.raises(ZeroDivisionError), store.writing(tmp_path / "file") as file:
+    with pytest.raises(ZeroDivisionError), storage.writing(tmp_path / "file") as file:
         file.write(b"half")
         file.flush()
         assert (tmp_path / "file").read_text(encoding="utf-8") == "old, höher"
         raise ZeroDivisionError
-    assert store.read_text(tmp_path / "file") == "old, höher" and store.size(tmp_path / "file") == 11
+    assert storage.read_text(tmp_path / "file") == "old, höher" and storage.size(tmp_path / "file") == 11
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("name, start", [("a.png", b"\x89PNG"), ("a.PDF", b"%PDF"), ("a", b"\x89PNG")])
 def test_a_figure_is_of_the_kind_that_its_name_says(tmp_path, name, start):
-    store.write_figure(tmp_path / name, Figure(figsize=(2, 2)), dpi=20)
+    storage.write_figure(tmp_path / name, Figure(figsize=(2, 2)), dpi=20)
     assert (tmp_path / name).read_bytes().startswith(start)
 
 
@@ -30,20 +30,20 @@ def test_moving_replaces_a_folder(tmp_path):
     for name in ("old", "new"):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "deep" / name).touch()
-    store.move(tmp_path / "new", tmp_path / "old")
-    assert [path.relative_to(tmp_path).as_posix() for path in store.files(tmp_path)] == ["old/deep/new"]
+    storage.move(tmp_path / "new", tmp_path / "old")
+    assert [path.relative_to(tmp_path).as_posix() for path in storage.files(tmp_path)] == ["old/deep/new"]
 
 
 def test_a_local_folder_is_appended_to_where_it_is(tmp_path):
-    spool = store.Spool(tmp_path / "run", seconds=0)
+    spool = storage.Spool(tmp_path / "run", seconds=0)
     assert spool.folder == tmp_path / "run" and not spool.folder.exists()
     spool.tick(), spool.sync(), spool.close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_paths_of_buckets_stay_addresses(monkeypatch):
-    monkeypatch.setattr(store, "_check_installed", lambda: None)
-    path = store.path("gs://bucket/run") / "file"
-    assert str(path) == str(store.path(path)) == str(store.absolute(path)) == "gs://bucket/run/file"
-    assert store.is_remote(path) and not store.is_remote("run") and not store.is_remote("/gs/run")
-    assert store.absolute("run") == pathlib.Path.cwd() / "run"
+    monkeypatch.setattr(storage, "_check_installed", lambda: None)
+    path = storage.path("gs://bucket/run") / "file"
+    assert str(path) == str(storage.path(path)) == str(storage.absolute(path)) == "gs://bucket/run/file"
+    assert storage.is_remote(path) and not storage.is_remote("run") and not storage.is_remote("/gs/run")
+    assert storage.absolute("run") == pathlib.Path.cwd() / "run"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.evals import subgroups
 
 

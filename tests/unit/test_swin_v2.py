@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from swin_jax.core.params import flatten
 from swin_jax.models import swin
-from swin_jax.names import flatten
 
 SMALL = dict(num_classes=5, image_size=32, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4)
 CHOICES = list(itertools.product([False, True], repeat=3))

@@ -10,9 +10,9 @@ import tarfile
 import pytest
 from PIL import Image
 
+from swin_jax.core.errors import UserError
 from swin_jax.data import pairs, pipeline, tar_shards
 from swin_jax.data.image import clip_train_transform
-from swin_jax.errors import UserError
 
 
 def image(number, format="PNG"):

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from swin_jax.core.errors import UserError
 from swin_jax.data import text
-from swin_jax.errors import UserError
 
 VECTORS = {
     "": "",

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from swin_jax.core.errors import UserError
 from swin_jax.data.video_augment import OPS, VideoRandAugment, crop_sides
-from swin_jax.errors import UserError
 
 TWO_SIDED = {"Rotate", "Color", "Contrast", "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY"}
 

@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from swin_jax import config, optim, schedules
+from swin_jax import optim, schedules
+from swin_jax.core import config
 
 
 def mmcv_rates(epochs, length, accumulate, warmup_epochs, ratio=0.1):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data import video_sources
 from swin_jax.data.builders import write
 from swin_jax.data.video import video_eval_transform
 from swin_jax.data.video_decode import Reader
 from swin_jax.data.video_tfds import EncodedFrames
-from swin_jax.errors import UnreadableError, UserError
 from tests.unit import video_files
 
 

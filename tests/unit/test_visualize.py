@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import stacking, visualize
-from swin_jax.errors import UserError
+from swin_jax import visualize
+from swin_jax.core import stacking
+from swin_jax.core.errors import UserError
 from swin_jax.models import swin
 
 WINDOW = 4

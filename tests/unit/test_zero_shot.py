@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics
 
 from swin_jax import sharding
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 from swin_jax.evals import class_names, features, scores, zero_shot
 from swin_jax.evals.zero_shot import Subset, ZeroShot
 from swin_jax.task import TrainState

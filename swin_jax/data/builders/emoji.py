@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from swin_jax.core.errors import UserError
 from swin_jax.data.builders import npm, write
-from swin_jax.errors import UserError
 
 VERSION = "1.0.0"
 DEFAULT_SIZE = 64

@@ -28,9 +28,9 @@ from typing import Any
 
 import tqdm
 
+from swin_jax.core.errors import UserError
 from swin_jax.data.builders import npm, write
 from swin_jax.data.builders.emoji import KEYWORDS, NAMES, SUBGROUPS, read_concepts
-from swin_jax.errors import UserError
 
 VERSION = "1.0.0"
 DEFAULT_SIZE = 80

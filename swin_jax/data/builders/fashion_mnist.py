@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from swin_jax.core.errors import UserError
 from swin_jax.data.builders import write
-from swin_jax.errors import UserError
 
 VERSION = "1.0.0"
 DEBIAN_FOLDER = "/usr/share/datasets/fashion-mnist"

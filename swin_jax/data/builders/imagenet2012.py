@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from swin_jax.core.errors import UserError
 from swin_jax.data.builders import synsets, write
-from swin_jax.errors import UserError
 
 VERSION = "1.0.0"
 NUM_CLASSES = 1000

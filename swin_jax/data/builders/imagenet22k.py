@@ -13,9 +13,9 @@ Licence: the ImageNet terms of access: non-commercial research and education onl
 import argparse
 from pathlib import Path
 
+from swin_jax.core.errors import UserError
 from swin_jax.data.builders import synsets, write
 from swin_jax.data.builders.imagenet2012 import LICENSE, labelled
-from swin_jax.errors import UserError
 
 VERSION = "1.0.0"
 NUM_CLASSES = 21841

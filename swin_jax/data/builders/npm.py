@@ -14,7 +14,7 @@ from typing import Any
 
 import tqdm
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 REGISTRY = "https://registry.npmjs.org"
 _CHUNK = 1 << 16

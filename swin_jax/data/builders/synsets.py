@@ -5,7 +5,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 Files = Callable[[], Iterator[tuple[str, bytes]]]  # yields (file name, encoded image)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import tqdm
 
+from swin_jax.core.errors import UserError
 from swin_jax.data.tfds_directory import default_data_dir
-from swin_jax.errors import UserError
 
 SHARD_BYTES = 512 << 20
 

@@ -5,17 +5,17 @@
 One file per experiment. Its first section is the whole config without arguments, `key: JSON value` a line; each further
 section names the arguments it is for and lists what they change (`-`: the key is gone; `refused`: the error message).
 The sections are, in this order: every value of every argument by itself, every pair of them, every published row (the
-table PODS), and each row on each kind of chip. Callables have the names of that commit; `swin_jax.public_names` knows
-those of today.
+table PODS), and each row on each kind of chip. Callables have the names of that commit;
+`swin_jax.core.public_names` knows those of today.
 """
 
 import itertools
 import json
 import pathlib
 
-from swin_jax import config as configs
 from swin_jax import pods
-from swin_jax.errors import UserError
+from swin_jax.core import config as configs
+from swin_jax.core.errors import UserError
 
 FOLDER = pathlib.Path(__file__).parent
 EXPERIMENTS = FOLDER.parents[2] / "experiments"

@@ -16,9 +16,9 @@ import ml_collections
 from etils import epath
 from ml_collections import config_dict
 
-from swin_jax import store
-from swin_jax.errors import UserError, did_you_mean
-from swin_jax.public_names import current_names, is_unknown, name_of, nearest_name
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.core.public_names import current_names, is_unknown, name_of, nearest_name
 
 # Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that only looks at the run.
 FREE = re.compile(
@@ -167,7 +167,7 @@ def model_changes(config, saved: dict) -> list[str]:
 
 def save(config, workdir: epath.Path) -> None:
     """Writes the resolved config, as a flat JSON object of dotted keys."""
-    store.write(workdir / "config.json", json.dumps(flatten(config), indent=1) + "\n")
+    storage.write(workdir / "config.json", json.dumps(flatten(config), indent=1) + "\n")
 
 
 def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str] = ()) -> list[str]:

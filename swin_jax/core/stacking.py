@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from swin_jax.names import flatten, official_name, path_name, unflatten
+from swin_jax.core.params import flatten, official_name, path_name, unflatten
 
 _STACKED = re.compile(r"^((?:.*/)?layers_\d+)/units_(\d+)/blocks_(\d+)/(.*)$")
 _BLOCK = re.compile(r"^((?:.*/)?layers_(\d+))/blocks_(\d+)/(.*)$")

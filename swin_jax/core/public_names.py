@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from swin_jax.errors import UserError, did_you_mean
+from swin_jax.core.errors import UserError, did_you_mean
 
 # The name of a callable, or of a module with all that is in it, on commit 9c335b1 and before -> the name today.
 RENAMED: dict[str, str] = {}

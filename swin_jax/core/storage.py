@@ -19,7 +19,7 @@ from typing import IO
 
 from etils import epath
 
-from swin_jax.errors import UserError
+from swin_jax.core.errors import UserError
 
 
 def is_remote(name: str | os.PathLike) -> bool:
