@@ -20,9 +20,10 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
-from swin_jax import chips, flops, roofline, sharding, start, tpu_compiler, traffic
+from swin_jax import chips, flops, roofline, start, tpu_compiler, traffic
 from swin_jax.core import config as configs
 from swin_jax.core.params import path_name
+from swin_jax.ops import batch_sharding
 
 # What a plan was computed with, beside the program: to be counted up when the analysis changes.
 _FORMAT = 3
@@ -77,7 +78,7 @@ def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None, ef
 def _setup(config, topology: chips.Topology) -> tuple[start.Setup, dict[str, jax.ShapeDtypeStruct]]:
     """What the launcher builds from a config, and the batch it would read."""
     at = start.setup(config, tpu_compiler.devices(topology))
-    rows = NamedSharding(at.placement.mesh, sharding.BATCH)
+    rows = NamedSharding(at.placement.mesh, batch_sharding.BATCH)
     shapes = at.task.batch_shapes(config.batch_size)
     return at, {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for key, x in shapes.items()}
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -20,9 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import path_name
 from swin_jax.core.stacking import is_stacked
-
-AXES = ("data", "fsdp", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"))
+from swin_jax.ops.batch_sharding import AXES, BATCH
 
 # Optimizer state smaller than this is not worth splitting over 'data': it is the large matrices that fill a chip.
 _OPT_MIN_SIZE = 2**14
@@ -204,40 +201,6 @@ class Placement:
             key: jax.make_array_from_process_local_data(sharding, value, (batch_size, *value.shape[1:]))
             for key, value in batch.items()
         }
-
-
-def examples_stay(x: jax.Array) -> jax.Array:
-    """Activations, whose examples (axis 0) stay on the devices that the batch has put them on; nothing without a mesh.
-
-    Layers that share parameters over 'fsdp' then gather those. Left to itself the partitioner may, in a loop over
-    blocks, gather the examples instead and add up partial products of activations.
-    """
-    return _split_rows(x) if _batch_shards(x.shape[0]) > 1 else x
-
-
-def copies(x: jax.Array, examples: int) -> jax.Array:
-    """A copy of `x` for each group of devices that shares examples, along a new first axis, each where it is used.
-
-    What is computed from a copy has its gradient added up over the devices where the copy was made, however much larger
-    it is than `x`. There is one copy without a mesh, or where the mesh doesn't divide the examples.
-    """
-    count = _batch_shards(examples)
-    spread = jnp.broadcast_to(x, (count, *x.shape))
-    return _split_rows(spread) if count > 1 else spread
-
-
-def _batch_shards(examples: int) -> int:
-    """Into how many parts the current mesh splits so many examples; 1 where it doesn't."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if not set(AXES) <= set(mesh.axis_names) or any(kind != AxisType.Auto for kind in mesh.axis_types):
-        return 1
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    return shards if examples % shards == 0 else 1
-
-
-def _split_rows(x: jax.Array) -> jax.Array:
-    free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *free))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

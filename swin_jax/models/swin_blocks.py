@@ -16,7 +16,7 @@ from swin_jax import geometry
 from swin_jax.core import stacking
 from swin_jax.models.layers import Mlp, drop_path, init_linear, layer_norm
 from swin_jax.ops import attention, window
-from swin_jax.sharding import copies, examples_stay
+from swin_jax.ops.batch_sharding import copies, examples_stay
 
 MAX_LOGIT_SCALE = math.log(100)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from swin_jax.models.layers import init_conv, layer_norm
 from swin_jax.models.swin_blocks import REMAT
 from swin_jax.ops.attention import attention_weights
-from swin_jax.sharding import examples_stay
+from swin_jax.ops.batch_sharding import examples_stay
 
 # PyTorch's default for linear layers, weights and biases alike, is that for convolutions.
 init_default = init_conv

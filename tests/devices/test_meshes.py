@@ -11,6 +11,7 @@ from swin_jax import optim, schedules, sharding, start
 from swin_jax.core.errors import UserError
 from swin_jax.data import fake
 from swin_jax.models.swin import Swin
+from swin_jax.ops import batch_sharding
 from swin_jax.tasks.classification import Classification
 
 # (data, fsdp, tensor), the axis that optimizer state is split over as well, and the type that a step gathers.
@@ -131,7 +132,7 @@ COUNT = 64  # so that any activation is larger than any parameter
 def largest_moved(shape, kinds, **fields):
     """Elements of the largest array that the compiled step moves by some collectives, and of the largest parameter."""
     at, step = prepare(shape, **fields)
-    rows = jax.NamedSharding(at.placement.mesh, sharding.BATCH)
+    rows = jax.NamedSharding(at.placement.mesh, batch_sharding.BATCH)
     batch = {"image": jax.ShapeDtypeStruct((COUNT, 32, 32, 3), jnp.uint8, sharding=rows),
              "label": jax.ShapeDtypeStruct((COUNT,), jnp.int32, sharding=rows)}  # fmt: skip
     with jax.set_mesh(at.placement.mesh):

@@ -73,7 +73,6 @@ FUTURE = {
 }  # fmt: skip
 # Imports that end when files are split.
 ENDS = {
-    ("models", "sharding"),
     ("pretrained", "checkpoint"),
     ("train", "task"),
     ("evals", "task"),

@@ -1,0 +1,45 @@
+"""Activations on a mesh: where the partitioner needs to be told that examples stay on their devices.
+
+The mesh has the axes ('data', 'fsdp', 'tensor'); a batch is split over the first two.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = PartitionSpec(("data", "fsdp"))
+
+
+def examples_stay(x: jax.Array) -> jax.Array:
+    """Activations, whose examples (axis 0) stay on the devices that the batch has put them on; nothing without a mesh.
+
+    Layers that share parameters over 'fsdp' then gather those. Left to itself the partitioner may, in a loop over
+    blocks, gather the examples instead and add up partial products of activations.
+    """
+    return _split_rows(x) if _batch_shards(x.shape[0]) > 1 else x
+
+
+def copies(x: jax.Array, examples: int) -> jax.Array:
+    """A copy of `x` for each group of devices that shares examples, along a new first axis, each where it is used.
+
+    What is computed from a copy has its gradient added up over the devices where the copy was made, however much larger
+    it is than `x`. There is one copy without a mesh, or where the mesh doesn't divide the examples.
+    """
+    count = _batch_shards(examples)
+    spread = jnp.broadcast_to(x, (count, *x.shape))
+    return _split_rows(spread) if count > 1 else spread
+
+
+def _batch_shards(examples: int) -> int:
+    """Into how many parts the current mesh splits so many examples; 1 where it doesn't."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(AXES) <= set(mesh.axis_names) or any(kind != AxisType.Auto for kind in mesh.axis_types):
+        return 1
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    return shards if examples % shards == 0 else 1
+
+
+def _split_rows(x: jax.Array) -> jax.Array:
+    free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *free))
