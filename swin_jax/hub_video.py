@@ -18,7 +18,7 @@ from swin_jax.core.params import flatten, unflatten
 from swin_jax.core.public_names import check_names, name_of
 from swin_jax.hub_arguments import check_arguments, has_config, nearest, random_variables, read_config
 from swin_jax.models import video_swin, video_swin_presets
-from swin_jax.ops.mixing import IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.ops.augmentation import IMAGENET_MEAN, IMAGENET_STD
 
 FIELDS = set(inspect.signature(video_swin.make_video_swin).parameters)
 

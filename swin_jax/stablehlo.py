@@ -21,10 +21,10 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.geometry import num_axes, per_axis
 from swin_jax.models.clip import CLIP
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import VideoSwin
+from swin_jax.ops.window_geometry import num_axes, per_axis
 from swin_jax.start import open_trained, setup, trained
 
 PLATFORMS = ("cpu", "cuda", "tpu")

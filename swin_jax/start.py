@@ -80,7 +80,7 @@ def check_batch(config, placement: sharding.Placement) -> None:
 
 
 def can_mix(task, examples: int) -> bool:
-    """Whether a task's config mixes nothing, or can mix so many examples: `ops.mixing.mix`."""
+    """Whether a task's config mixes nothing, or can mix so many examples: `ops.augmentation.mix`."""
     if not (task.get("mix_group") and (task.get("mixup") or task.get("cutmix"))):
         return True
     return examples % 2 == 0 and (examples <= task.mix_group or examples % task.mix_group == 0)

@@ -22,11 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax import geometry
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
 from swin_jax.models import swin
-from swin_jax.ops import window
+from swin_jax.ops import window, window_geometry
 
 COLUMNS = 6  # panels in a line of a figure
 MARK = "#00e5ff"  # of the query: no colour of the maps
@@ -59,7 +58,7 @@ def attention_map(
         UserError: a block or a query that the model does not have, an image that is not one image.
     """
     stage, number = _stage_and_block(model, block)
-    axes = geometry.num_axes(model)
+    axes = window_geometry.num_axes(model)
     image = jnp.asarray(image)
     image = image[None] if image.ndim == axes + 1 else image
     if image.ndim != axes + 2 or len(image) != 1:
@@ -106,7 +105,7 @@ def bias_maps(model: swin.Swin, variables: dict, block: str) -> np.ndarray:
     """
     stage, _ = _stage_and_block(model, block)
     rows = np.asarray(swin.position_bias(model, variables, block))  # (rows, h)
-    size = geometry.stage_geometry(model)[1][stage]
+    size = window_geometry.stage_geometry(model)[1][stage]
     maps = np.moveaxis(rows.reshape(*(2 * w - 1 for w in size), -1), -1, 0)
     return np.flip(maps, axis=tuple(range(1, maps.ndim)))
 

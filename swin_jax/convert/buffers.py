@@ -5,8 +5,8 @@
 
 import numpy as np
 
-from swin_jax import geometry
 from swin_jax.core.errors import UserError
+from swin_jax.ops import window_geometry
 
 
 def official_buffers(model) -> dict[str, np.ndarray]:
@@ -25,28 +25,30 @@ def official_buffers(model) -> dict[str, np.ndarray]:
     """
     buffers = {}
     scales = coordinate_windows(model)
-    for s, (grid, window) in enumerate(zip(*geometry.stage_geometry(model))):
-        shifted = model.small != "keep" and any(geometry.fit(grid, window, model.small)[1])
+    for s, (grid, window) in enumerate(zip(*window_geometry.stage_geometry(model))):
+        shifted = model.small != "keep" and any(window_geometry.fit(grid, window, model.small)[1])
         for i in range(model.depths[s]):
             block = f"layers.{s}.blocks.{i}"
             if model.continuous_bias:
-                table = geometry.log_coordinates(window, scales[s])
+                table = window_geometry.log_coordinates(window, scales[s])
                 shape = (1, *(2 * w - 1 for w in window), len(window))
                 buffers[f"{block}.attn.relative_coords_table"] = table.reshape(shape)
-            index = geometry.relative_position_index(window)
+            index = window_geometry.relative_position_index(window)
             buffers[f"{block}.attn.relative_position_index"] = index.astype(np.int64)
             if i % 2 and shifted:
                 if any(n % w for n, w in zip(grid, window)):
                     raise UserError(f"no official buffers: a window of {window} does not divide a grid of {grid}")
-                shift = geometry.fit(grid, window, model.small)[1]
-                buffers[f"{block}.attn_mask"] = geometry.shift_mask(grid, window, shift)
+                shift = window_geometry.fit(grid, window, model.small)[1]
+                buffers[f"{block}.attn_mask"] = window_geometry.shift_mask(grid, window, shift)
     return buffers
 
 
 def coordinate_windows(model) -> list[tuple[int, ...]]:
     """The window that scales the coordinates of each stage's continuous bias: the pretraining's or the stage's own."""
-    windows = geometry.stage_geometry(model)[1]
-    given = geometry.per_stage(model.pretrained_window_sizes or (0,), len(windows), len(windows[0]), one_each=True)
+    windows = window_geometry.stage_geometry(model)[1]
+    given = window_geometry.per_stage(
+        model.pretrained_window_sizes or (0,), len(windows), len(windows[0]), one_each=True
+    )
     return [tuple(p or w for p, w in zip(*pair)) for pair in zip(given, windows, strict=True)]
 
 
@@ -76,4 +78,4 @@ def read_coordinates(table: np.ndarray) -> tuple[int, int]:
 
 def _coordinates(window: int, scale: int) -> np.ndarray:
     side = 2 * window - 1
-    return geometry.log_coordinates((window, window), (scale, scale)).reshape(side, side, 2)
+    return window_geometry.log_coordinates((window, window), (scale, scale)).reshape(side, side, 2)

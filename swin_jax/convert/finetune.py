@@ -15,10 +15,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from swin_jax import geometry
 from swin_jax.convert import buffers, family, imagenet22k, infer, layouts, read, swin
 from swin_jax.convert.resize import resize_rows
 from swin_jax.core.errors import UserError
+from swin_jax.ops import window_geometry
 
 RESIZES = ("bicubic", "geometric")
 
@@ -78,7 +78,7 @@ def resize_tables(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
 
 
 def _check_family(state_dict: Mapping[str, np.ndarray], model) -> None:
-    if other := family.recognise(state_dict, geometry.num_axes(model)):
+    if other := family.recognise(state_dict, window_geometry.num_axes(model)):
         raise UserError(other)
 
 
@@ -88,7 +88,9 @@ def _require_choice(resize: str | None, name: str, table: np.ndarray, shape: tup
     of, keep, side = "image size", "", math.isqrt(len(table))
     if table.ndim == 2:
         of, stage = "window", int(name.split(".")[1])
-        configured = geometry.per_stage(model.window_size, len(model.depths), geometry.num_axes(model))[stage]
+        configured = window_geometry.per_stage(model.window_size, len(model.depths), window_geometry.num_axes(model))[
+            stage
+        ]
         if side**2 == len(table) and set(configured) == {(side + 1) // 2}:
             of = f"window (at image_size={model.image_size} the map of this stage is smaller than {configured[0]})"
             keep = ", or keep the weights' image size"
@@ -180,7 +182,7 @@ def tell_scales(trained: tuple | None, model) -> None:
         return
     scales = buffers.coordinate_windows(model)
     axes = len(scales[0])
-    trained = [geometry.per_axis(scale, axes) for scale in trained]
+    trained = [window_geometry.per_axis(scale, axes) for scale in trained]
     if scales != trained:
         plain = tuple(scale[0] if len(set(scale)) == 1 else scale for scale in trained)
         warnings.warn(

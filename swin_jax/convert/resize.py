@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from swin_jax import geometry
 from swin_jax.core.errors import UserError
+from swin_jax.ops import window_geometry
 
 
 def resize_rows(table: np.ndarray, length: int, method: str) -> np.ndarray:
@@ -31,7 +31,7 @@ def resize_rows(table: np.ndarray, length: int, method: str) -> np.ndarray:
     old, new = math.isqrt(len(table)), math.isqrt(length)
     if old * old != len(table) or new * new != length:
         raise UserError(f"only square position tables can be resized, not one of {len(table)} rows to {length}")
-    matrix = geometry.bicubic_matrix(old, new) if method == "bicubic" else geometric_matrix(old, new)
+    matrix = window_geometry.bicubic_matrix(old, new) if method == "bicubic" else geometric_matrix(old, new)
     square = table.astype(np.float64).reshape(old, old, -1)
     return np.einsum("ai,bj,ijc->abc", matrix, matrix, square, optimize=True).reshape(length, -1).astype(np.float32)
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from swin_jax import geometry
 from swin_jax.convert import family, finetune, read, rules, swin
 from swin_jax.convert import infer as swin_infer
 from swin_jax.convert.layouts import rename_bias_mlp
 from swin_jax.core.errors import UserError
+from swin_jax.ops import window_geometry
 
 _TOKEN, _DECODER = "encoder.mask_token", "decoder.0."
 
@@ -26,8 +26,8 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
         model: a `models.simmim.SimMIM`.
     """
     encoder = model.encoder
-    axes = geometry.num_axes(encoder)
-    pixels = encoder.in_channels * math.prod(geometry.total_stride(encoder, axes))
+    axes = window_geometry.num_axes(encoder)
+    pixels = encoder.in_channels * math.prod(window_geometry.total_stride(encoder, axes))
     shapes = {_TOKEN: (1, 1, encoder.embed_dim)}
     shapes |= {f"encoder.{name}": shape for name, shape in swin.official_shapes(encoder).items()}
     shapes[_DECODER + "weight"] = (pixels, encoder.embed_dim * 2 ** (len(encoder.depths) - 1), *(1,) * axes)
@@ -49,7 +49,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
         UserError: lists every missing, unexpected and mis-shaped key.
     """
     found = rename_bias_mlp(rules.drop_buffers(rules.strip_wrappers(state_dict)))
-    if other := family.recognise(found, geometry.num_axes(model.encoder)):
+    if other := family.recognise(found, window_geometry.num_axes(model.encoder)):
         raise UserError(other)
     if _TOKEN not in found and "layers.0.blocks.0.norm1.weight" in found:
         raise UserError(f"not a pretrained SimMIM but a Swin without decoder and {_TOKEN}: fill a Swin with it")
@@ -83,7 +83,7 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
     else:
         found = swin.to_state_dict(source)
     encoder = {name.removeprefix("encoder."): value for name, value in found.items() if name.startswith("encoder.")}
-    if _TOKEN in found and not family.recognise(found, geometry.num_axes(model.encoder)):
+    if _TOKEN in found and not family.recognise(found, window_geometry.num_axes(model.encoder)):
         del encoder["mask_token"]
         resized = finetune.resize_tables(encoder, model.encoder, resize)
         found = found | {f"encoder.{name}": value for name, value in resized.items()}

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax import geometry
 from swin_jax.convert import family, rules
 from swin_jax.convert.buffers import official_buffers
 from swin_jax.convert.infer import choices, infer
@@ -20,6 +19,7 @@ from swin_jax.convert.layouts import from_timm, normalise, to_timm
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, official_name, unflatten
+from swin_jax.ops import window_geometry
 
 __all__ = [
     "from_official",
@@ -41,11 +41,11 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
         model: anything with the fields of `models.swin.Swin`. Absolute positions are (1, L, C) as in the classifier,
             for a dense backbone too.
     """
-    grids, windows = geometry.stage_geometry(model)
+    grids, windows = window_geometry.stage_geometry(model)
     axes = len(grids[0])
-    merge = math.prod(geometry.per_axis(model.merge_size, axes))
+    merge = math.prod(window_geometry.per_axis(model.merge_size, axes))
     shapes = {"absolute_pos_embed": (1, math.prod(grids[0]), model.embed_dim)} if model.ape else {}
-    patch = geometry.per_axis(model.patch_size, axes)
+    patch = window_geometry.per_axis(model.patch_size, axes)
     shapes["patch_embed.proj.weight"] = (model.embed_dim, model.in_channels, *patch)
     shapes["patch_embed.proj.bias"] = (model.embed_dim,)
     if model.patch_norm:
@@ -82,9 +82,9 @@ def _block_shapes(name: str, dim: int, heads: int, window: tuple[int, ...], mode
         if model.qkv_bias:
             shapes |= {f"{name}.attn.q_bias": (dim,), f"{name}.attn.v_bias": (dim,)}
     if model.continuous_bias:
-        shapes[f"{name}.attn.cpb_mlp.0.weight"] = (geometry.CPB_HIDDEN, len(window))
-        shapes[f"{name}.attn.cpb_mlp.0.bias"] = (geometry.CPB_HIDDEN,)
-        shapes[f"{name}.attn.cpb_mlp.2.weight"] = (heads, geometry.CPB_HIDDEN)
+        shapes[f"{name}.attn.cpb_mlp.0.weight"] = (window_geometry.CPB_HIDDEN, len(window))
+        shapes[f"{name}.attn.cpb_mlp.0.bias"] = (window_geometry.CPB_HIDDEN,)
+        shapes[f"{name}.attn.cpb_mlp.2.weight"] = (heads, window_geometry.CPB_HIDDEN)
     else:
         shapes[f"{name}.attn.relative_position_bias_table"] = (math.prod(2 * w - 1 for w in window), heads)
     shapes[f"{name}.attn.qkv.weight"] = (3 * dim, dim)
@@ -139,7 +139,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
     _check(state_dict, model)
     state_dict = {name: state_dict[name] for name in official_shapes(model)}
     if model.ape and model.out_norms:
-        grid = geometry.stage_geometry(model)[0][0]
+        grid = window_geometry.stage_geometry(model)[0][0]
         positions = state_dict["absolute_pos_embed"][0].T.reshape(1, model.embed_dim, *grid)
         state_dict["absolute_pos_embed"] = np.ascontiguousarray(positions)
     return state_dict | official_buffers(model) if buffers else state_dict
@@ -157,7 +157,7 @@ def _check(state_dict: Mapping, model) -> None:
     report = rules.compare(state_dict, official_shapes(model))
     if not report:
         return
-    axes = geometry.num_axes(model)
+    axes = window_geometry.num_axes(model)
     if other := family.recognise(state_dict, axes):
         raise UserError(other)
     advice = ""

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax import geometry
 from swin_jax.convert import family, rules, swin
 from swin_jax.convert.infer import choices
 from swin_jax.convert.video_swin_inflate import inflate
@@ -20,6 +19,7 @@ from swin_jax.convert.video_swin_layouts import is_video, normalise, to_torchvis
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, official_name
+from swin_jax.ops import window_geometry
 
 __all__ = [
     "from_official",
@@ -101,9 +101,9 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
     _check(found, model)
     official = {name: found[name] for name in official_shapes(model)}
     if buffers:
-        windows = geometry.stage_geometry(model.backbone)[1]
+        windows = window_geometry.stage_geometry(model.backbone)[1]
         for s, i in ((s, i) for s, depth in enumerate(model.backbone.depths) for i in range(depth)):
-            index = geometry.relative_position_index(windows[s]).astype(np.int64)
+            index = window_geometry.relative_position_index(windows[s]).astype(np.int64)
             official[f"backbone.layers.{s}.blocks.{i}.attn.relative_position_index"] = index
     return official
 
@@ -227,6 +227,6 @@ def _boxes(tokens: int) -> list[tuple[int, int, int]]:
 
 
 def _first_row(window: tuple[int, ...]) -> np.ndarray:
-    """The first row of `geometry.relative_position_index`."""
+    """The first row of `window_geometry.relative_position_index`."""
     back = [w - 1 - c for w, c in zip(window, np.indices(window).reshape(len(window), -1))]
     return np.ravel_multi_index(tuple(back), [2 * w - 1 for w in window])

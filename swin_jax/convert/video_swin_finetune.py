@@ -14,10 +14,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from swin_jax import geometry
 from swin_jax.convert import buffers, finetune, read, rules, swin, video_swin
 from swin_jax.convert.video_swin_inflate import inflate, resize_table
 from swin_jax.core.errors import UserError
+from swin_jax.ops import window_geometry
 
 _HEAD = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
 
@@ -51,7 +51,7 @@ def remap(
         table = found.get(name)
         if table is None or table.shape == shape or not name.endswith("relative_position_bias_table"):
             continue
-        new = geometry.stage_geometry(model.backbone)[1][int(name.split(".")[2])]
+        new = window_geometry.stage_geometry(model.backbone)[1][int(name.split(".")[2])]
         if resize is None:
             raise UserError(
                 f"{name} is {table.shape} in the weights and {shape} in the model, whose window is {new}; choose "

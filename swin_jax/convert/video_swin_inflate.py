@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from swin_jax import geometry
 from swin_jax.convert import buffers, finetune, infer, layouts, swin
 from swin_jax.convert.video_swin_layouts import is_video
 from swin_jax.core.errors import UserError
+from swin_jax.ops import window_geometry
 
 PATCHES, BIASES = ("inflate", "centre"), ("duplicate", "centre")
 OUTSIDE = -4.6  # bias between frames where attention shall start inside of them (table 9)
@@ -53,7 +53,7 @@ def inflate(
         raise UserError("only an image Swin can be inflated; these patches have a time axis already")
     backbone = model.backbone
     found = layouts.normalise(state_dict)
-    if backbone.continuous_bias and bias == "centre" and geometry.stage_geometry(backbone)[1][0][0] > 1:
+    if backbone.continuous_bias and bias == "centre" and window_geometry.stage_geometry(backbone)[1][0][0] > 1:
         raise UserError("bias='centre' needs position tables, the bias of version 2 is continuous: take 'duplicate'", 2)
     if not backbone.pretrained_window_sizes:
         _tell_scales(state_dict, config, backbone)
@@ -64,7 +64,7 @@ def inflate(
         if name == "patch_embed.proj.weight":
             value = _inflate_patch(value, backbone.patch_size[0], patch)
         elif name.endswith("relative_position_bias_table"):
-            window = geometry.stage_geometry(backbone)[1][int(name.split(".")[1])]
+            window = window_geometry.stage_geometry(backbone)[1][int(name.split(".")[1])]
             resized += math.prod(2 * w - 1 for w in window[1:]) != len(value)
             value = _inflate_table(value, window, bias)
         elif name.endswith("cpb_mlp.0.weight"):
@@ -109,7 +109,7 @@ def resize_table(table: np.ndarray, sides: list[int]) -> np.ndarray:
     old = math.isqrt(len(table))
     if old * old != len(table):
         raise UserError(f"only square position tables can be resized, not one of {len(table)} rows")
-    rows, columns = (geometry.bicubic_matrix(old, side) for side in sides)
+    rows, columns = (window_geometry.bicubic_matrix(old, side) for side in sides)
     square = table.astype(np.float64).reshape(old, old, -1)
     resized = np.einsum("ai,bj,ijc->abc", rows, columns, square, optimize=True)
     return resized.reshape(-1, table.shape[1]).astype(np.float32)
@@ -126,4 +126,4 @@ def _tell_scales(state_dict: Mapping, config: Mapping | None, backbone) -> None:
         trained = buffers.coordinate_windows(SimpleNamespace(**fields)) if fields.get("continuous_bias") else None
     if trained is not None:
         own = buffers.coordinate_windows(backbone)
-        finetune.tell_scales([(o[0], *geometry.per_axis(t, 2)) for o, t in zip(own, trained)], backbone)
+        finetune.tell_scales([(o[0], *window_geometry.per_axis(t, 2)) for o, t in zip(own, trained)], backbone)

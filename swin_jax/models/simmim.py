@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from swin_jax.geometry import stage_geometry, total_stride
 from swin_jax.models.layers import init_conv, init_linear
+from swin_jax.ops.window_geometry import stage_geometry, total_stride
 
 
 class SimMIM(nn.Module):

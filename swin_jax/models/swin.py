@@ -13,14 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax import geometry
 from swin_jax.core import stacking
 from swin_jax.core.params import flatten, unflatten
-from swin_jax.geometry import Size, num_axes, per_axis, stage_geometry
 from swin_jax.models.layers import PatchEmbed, init_linear, layer_norm
 from swin_jax.models.swin_blocks import REMAT, Stage, window_and_shift
 from swin_jax.models.swin_presets import PRESETS, V2, VARIANTS  # noqa: F401
-from swin_jax.ops import attention
+from swin_jax.ops import attention, window_geometry
+from swin_jax.ops.window_geometry import Size, num_axes, per_axis, stage_geometry
 
 
 class Swin(nn.Module):
@@ -40,7 +39,7 @@ class Swin(nn.Module):
         pretrained_window_sizes: one size per stage, the windows of the pretraining, by which the coordinates of the
             continuous bias are scaled; 0 for the stage's own window, and () for that everywhere.
         main_norm_every: in each stage every so many blocks a norm follows on the residual stream (V2-H, V2-G: 6).
-        small: what happens on grids no larger than the window, see `geometry.fit`.
+        small: what happens on grids no larger than the window, see `window_geometry.fit`.
         drop_path_rate: of the last block; grows linearly from 0 at the first.
         merge_size: cell of patch merging, an int or one per axis (1 leaves an axis alone).
         temporal_window: of gated attention along the first axis in every block ('factorised' Video Swin); 0 for none.
@@ -93,7 +92,7 @@ class Swin(nn.Module):
             self.absolute_pos_embed = self.param("absolute_pos_embed", init_linear, shape, types["param_dtype"])
         depth = sum(self.depths)
         rates = [self.drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
-        pretrained = geometry.per_stage(self.pretrained_window_sizes or (0,), stages, axes, one_each=True)
+        pretrained = window_geometry.per_stage(self.pretrained_window_sizes or (0,), stages, axes, one_each=True)
         implementations = _implementations(self)
         starts = np.cumsum((0, *self.depths))
 
@@ -253,7 +252,7 @@ class Swin(nn.Module):
                     f"the absolute position embedding is for image_size={self.image_size}, not for images of {image}"
                 )
             for axis, (old, new) in enumerate(zip(made_for, grid)):
-                matrix = jnp.asarray(geometry.bicubic_matrix(old, new), table.dtype)
+                matrix = jnp.asarray(window_geometry.bicubic_matrix(old, new), table.dtype)
                 table = jnp.moveaxis(jnp.tensordot(matrix, table, (1, axis)), 0, axis)
         return table[None]
 
@@ -270,8 +269,8 @@ def _check(model: Swin) -> None:
         raise ValueError(f"remat={model.remat!r} is none of {('none', *REMAT)}")
     if any(name not in attention.IMPLEMENTATIONS for name in _implementations(model)):
         raise ValueError(f"attention={model.attention} has others than {attention.IMPLEMENTATIONS}")
-    if model.small not in geometry.SMALL:
-        raise ValueError(f"small={model.small!r} is none of {geometry.SMALL}")
+    if model.small not in window_geometry.SMALL:
+        raise ValueError(f"small={model.small!r} is none of {window_geometry.SMALL}")
     if model.main_norm_every < 0:
         raise ValueError(f"main_norm_every={model.main_norm_every} is negative")
     _check_sizes(model)
@@ -315,7 +314,7 @@ def param_shapes(model: Swin) -> dict:
 
 def block_geometry(model: Swin, image_size: Size, stage: int, block: int) -> tuple[tuple[int, ...], ...]:
     """(grid, window, shift) of one block for images of a size, one int per axis each."""
-    grid = geometry.stage_grids(model, per_axis(image_size, num_axes(model)))[stage]
+    grid = window_geometry.stage_grids(model, per_axis(image_size, num_axes(model)))[stage]
     made_for = stage_geometry(model)[1][stage]
     return grid, *window_and_shift(grid, made_for, model.small, block % 2 == 1)
 

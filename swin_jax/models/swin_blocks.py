@@ -12,10 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from swin_jax import geometry
 from swin_jax.core import stacking
 from swin_jax.models.layers import Mlp, drop_path, init_linear, layer_norm
-from swin_jax.ops import attention, window
+from swin_jax.ops import attention, window, window_geometry
 from swin_jax.ops.batch_sharding import copies, examples_stay
 
 MAX_LOGIT_SCALE = math.log(100)
@@ -80,7 +79,7 @@ class WindowAttention(nn.Module):
                 self.v_bias = self.param("v_bias", nn.initializers.zeros, (h, self.dim // h), dtype)
             self.logit_scale = self.param("logit_scale", nn.initializers.constant(math.log(10)), (h, 1, 1), dtype)
         if self.continuous_bias:
-            self.cpb_mlp_0 = nn.Dense(geometry.CPB_HIDDEN, **shared)
+            self.cpb_mlp_0 = nn.Dense(window_geometry.CPB_HIDDEN, **shared)
             self.cpb_mlp_2 = nn.Dense(h, use_bias=False, **shared)
         else:
             rows = math.prod(2 * w - 1 for w in self.window)
@@ -117,7 +116,7 @@ class WindowAttention(nn.Module):
         """The bias for every difference of positions: (prod(2 * window - 1), h) float32."""
         if not self.continuous_bias:
             return self.relative_position_bias_table.astype(jnp.float32)
-        coordinates = geometry.log_coordinates(self.window, self.pretrained_window)
+        coordinates = window_geometry.log_coordinates(self.window, self.pretrained_window)
         hidden = nn.relu(self.cpb_mlp_0(jnp.asarray(coordinates)).astype(jnp.float32))
         return 16 * nn.sigmoid(self.cpb_mlp_2(hidden).astype(jnp.float32))
 
@@ -247,7 +246,7 @@ def attend_in_windows(x: jax.Array, attn: WindowAttention, size: tuple[int, ...]
     axes = tuple(range(1, 1 + len(spatial)))
     x = window.pad_to_multiple(x, size)
     padded = x.shape[1:-1]
-    regions = geometry.shift_regions(padded, size, shift) if any(shift) else None
+    regions = window_geometry.shift_regions(padded, size, shift) if any(shift) else None
     if any(shift):
         x = jnp.roll(x, [-s for s in shift], axes)
     windows = math.prod(padded) // math.prod(size)
@@ -264,7 +263,7 @@ def window_and_shift(
 
     Under 'shrink' the parameters have fixed the window, whatever the input's size: `made_for` stays, the map is padded.
     """
-    size, shift = geometry.fit(spatial, made_for, small)
+    size, shift = window_geometry.fit(spatial, made_for, small)
     return made_for if small == "shrink" else size, shift if shifted else (0,) * len(spatial)
 
 

@@ -12,12 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from swin_jax import geometry
-from swin_jax.geometry import per_axis, stage_geometry
 from swin_jax.models.layers import layer_norm
 from swin_jax.models.swin import Swin, stage_dims
 from swin_jax.models.swin_blocks import REMAT, Block
 from swin_jax.models.video_swin_presets import PRESETS, V2  # noqa: F401
+from swin_jax.ops import window_geometry
+from swin_jax.ops.window_geometry import per_axis, stage_geometry
 
 DESIGNS = ("joint", "split", "factorised")
 
@@ -99,8 +99,10 @@ class VideoSwin(nn.Module):
 
     def setup(self):
         swin = self.backbone
-        if geometry.num_axes(swin) != 3:
-            raise ValueError(f"the backbone has {geometry.num_axes(swin)} axes (image_size={swin.image_size}), not 3")
+        if window_geometry.num_axes(swin) != 3:
+            raise ValueError(
+                f"the backbone has {window_geometry.num_axes(swin)} axes (image_size={swin.image_size}), not 3"
+            )
         if self.temporal_layers:
             self.temporal = TemporalLayers(swin.clone(parent=None), self.temporal_layers)
         if self.num_classes:
@@ -174,7 +176,7 @@ def _check_video(video: jax.Array, channels: int) -> None:
 
 def _attention_macs(grid: tuple[int, ...], window: tuple[int, ...], dim: int) -> int:
     """Of q, k, v, their two products and the projection, in windows that are clamped axis by axis."""
-    size = geometry.fit(grid, window, "axis")[0]
+    size = window_geometry.fit(grid, window, "axis")[0]
     tokens = math.prod(-(-g // w) * w for g, w in zip(grid, size))
     return tokens * (4 * dim * dim + 2 * math.prod(size) * dim)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from swin_jax.geometry import MASKED
+from swin_jax.ops.window_geometry import MASKED
 
 IMPLEMENTATIONS = ("xla", "sequential")
 

@@ -1,6 +1,6 @@
 """Windows of feature maps over any number of spatial axes: partition, reverse, padding.
 
-Swin Transformer (arXiv 2103.14030, section 3.2). What depends on shapes only is in `swin_jax.geometry`.
+Swin Transformer (arXiv 2103.14030, section 3.2). What depends on shapes only is in `swin_jax.ops.window_geometry`.
 """
 
 import itertools
@@ -55,7 +55,7 @@ def pad_to_multiple(x: jax.Array, window: tuple[int, ...]) -> jax.Array:
 def relative_bias(table: jax.Array, window: tuple[int, ...]) -> jax.Array:
     """Spreads a table of relative positions over all pairs of a window's tokens.
 
-    The same as `table[geometry.relative_position_index(window)]`, axis by axis, by reshapes: the gradient of an index
+    The same as `table[window_geometry.relative_position_index(window)]`, axis by axis, by reshapes: the gradient of an index
     is a scatter, which is slow, not deterministic on a GPU, and pads N * N rows of h numbers to 128 lanes on a TPU.
 
     Args:

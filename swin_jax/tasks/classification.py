@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
-from swin_jax.ops import losses, mixing
+from swin_jax.ops import augmentation, losses
 from swin_jax.task import Batch, Metrics, TrainState, gradient_step, step_key
 
 
@@ -79,12 +79,12 @@ class Classification:
     def loss(self, params: Any, mutable: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         """Mean cross-entropy against the mixed targets: normalise, then erase, then mix."""
         erase_key, mix_key, model_key = jax.random.split(key, 3)
-        image = mixing.normalize(batch[self.input], self.mean, self.std)
+        image = augmentation.normalize(batch[self.input], self.mean, self.std)
         target = losses.smooth_one_hot(batch["label"], self.num_classes, self.label_smoothing)
         if self.erase_probability:
-            image = mixing.random_erase(erase_key, image, self.erase_probability, mode=self.erase_mode)
+            image = augmentation.random_erase(erase_key, image, self.erase_probability, mode=self.erase_mode)
         if self.mixup or self.cutmix:
-            image, target = mixing.mix(
+            image, target = augmentation.mix(
                 mix_key, image, target, self.mixup, self.cutmix, self.mix_probability, self.mix_switch, self.mix_group
             )
         logits = self.model.apply({"params": params}, image, train=True, rngs={"dropout": model_key})
@@ -92,7 +92,7 @@ class Classification:
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
         """`logits` (B, K) float32 of `image` uint8."""
-        image = mixing.normalize(batch[self.input], self.mean, self.std)
+        image = augmentation.normalize(batch[self.input], self.mean, self.std)
         return {"logits": self.model.apply({"params": state.params}, image)}
 
     def frozen_shapes(self) -> dict:

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.core.errors import UserError
-from swin_jax.ops import contrastive, mixing
+from swin_jax.ops import augmentation, contrastive
 from swin_jax.task import Batch, Metrics, TrainState, apply_gradients, step_key
 
 FORMS = ("global", "local", "ring")
@@ -142,7 +142,7 @@ class Contrastive:
         """((image features, text features), mutable): (B, E) float32 of length 1, in training."""
         params = {name: jax.lax.stop_gradient(p) if name in self.locked else p for name, p in params.items()}
         train = {tower: tower not in self.locked for tower in TOWERS}
-        image = mixing.normalize(batch["image"], self.mean, self.std)
+        image = augmentation.normalize(batch["image"], self.mean, self.std)
 
         def encode(model, image, text):
             return (
@@ -189,7 +189,7 @@ class Contrastive:
         variables = {"params": state.params, **state.mutable}
         found = {"logit_scale": jnp.exp(state.params["logit_scale"].astype(jnp.float32))}
         if "image" in batch:
-            image = mixing.normalize(batch["image"], self.mean, self.std)
+            image = augmentation.normalize(batch["image"], self.mean, self.std)
             found["image_features"] = self.model.apply(variables, image, normalize=True, method="encode_image")
         if "text" in batch:
             found["text_features"] = self.model.apply(variables, batch["text"], normalize=True, method="encode_text")

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
-from swin_jax.geometry import stage_grids
-from swin_jax.ops import mixing, reconstruction
+from swin_jax.ops import augmentation, masked_image
+from swin_jax.ops.window_geometry import stage_grids
 from swin_jax.task import Batch, Metrics, TrainState, gradient_step, step_key
 
 
@@ -74,11 +74,11 @@ class MaskedImageModeling:
 
     def loss(self, params: Any, mutable: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         """Mean absolute difference over the masked pixels of the batch."""
-        image = mixing.normalize(batch["image"], self.mean, self.std)
+        image = augmentation.normalize(batch["image"], self.mean, self.std)
         predicted = self.reconstruct(params, image, batch["mask"], train=True, rngs={"dropout": key})
-        target = reconstruction.normalize_locally(image, self.norm_target) if self.norm_target else image
-        pixels = reconstruction.upsample(batch["mask"], image.shape[1:-1])
-        return reconstruction.masked_mean(*reconstruction.masked_error(predicted, target, pixels)), ({}, mutable)
+        target = masked_image.normalize_locally(image, self.norm_target) if self.norm_target else image
+        pixels = masked_image.upsample(batch["mask"], image.shape[1:-1])
+        return masked_image.masked_mean(*masked_image.masked_error(predicted, target, pixels)), ({}, mutable)
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
         """Reconstructions of `image` uint8 under `mask`, and how far off they are.
@@ -88,22 +88,22 @@ class MaskedImageModeling:
             own statistics); `pixel_mask` (B, H, W) uint8; `error` and `masked` (B,) float32, as
             `reconstruction.masked_error` gives them, in the units of the target.
         """
-        image = mixing.normalize(batch["image"], self.mean, self.std)
+        image = augmentation.normalize(batch["image"], self.mean, self.std)
         predicted = self.reconstruct(state.params, image, batch["mask"])
-        pixels = reconstruction.upsample(batch["mask"], image.shape[1:-1])
+        pixels = masked_image.upsample(batch["mask"], image.shape[1:-1])
         if self.norm_target:
-            mean, variance = reconstruction.local_statistics(image, self.norm_target)
-            deviation = jnp.sqrt(variance + reconstruction.NORM_EPSILON)
-            error, masked = reconstruction.masked_error(predicted, (image - mean) / deviation, pixels)
+            mean, variance = masked_image.local_statistics(image, self.norm_target)
+            deviation = jnp.sqrt(variance + masked_image.NORM_EPSILON)
+            error, masked = masked_image.masked_error(predicted, (image - mean) / deviation, pixels)
             predicted = predicted * deviation + mean
         else:
-            error, masked = reconstruction.masked_error(predicted, image, pixels)
+            error, masked = masked_image.masked_error(predicted, image, pixels)
         std, mean = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1) for values in (self.std, self.mean))
         return {"reconstruction": predicted * std + mean, "pixel_mask": pixels, "error": error, "masked": masked}
 
     def reconstruct(self, params: Any, image: jax.Array, mask: jax.Array, **kwargs) -> jax.Array:
         """The model's prediction for normalised images under a mask of cells."""
-        tokens = reconstruction.upsample(mask, self.token_grid(image.shape[1:-1]))
+        tokens = masked_image.upsample(mask, self.token_grid(image.shape[1:-1]))
         return self.model.apply({"params": params}, image, tokens, **kwargs)
 
     def token_grid(self, size: tuple[int, ...]) -> tuple[int, ...]:

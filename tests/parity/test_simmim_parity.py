@@ -10,7 +10,7 @@ import pytest
 from swin_jax.convert import simmim as convert
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import V2, Swin
-from swin_jax.ops import reconstruction
+from swin_jax.ops import masked_image
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 spec = importlib.util.spec_from_file_location("golden", GOLDEN / "golden.py")
@@ -37,12 +37,12 @@ def actual_outputs(case):
     variables = jax.tree.map(jnp.asarray, convert.from_official(case.state_dict(), model))
     image, mask = jnp.asarray(case.input("image").transpose(0, 2, 3, 1)), jnp.asarray(case.input("mask"))
     window = case.config["norm_target"]  # None or the side in pixels
-    target = reconstruction.normalize_locally(image, window) if window else image
+    target = masked_image.normalize_locally(image, window) if window else image
 
     def loss(variables):
         predicted, kept = model.apply(variables, image, mask, mutable=["intermediates"])
-        pixels = reconstruction.upsample(mask, image.shape[1:-1])
-        value = reconstruction.masked_mean(*reconstruction.masked_error(predicted, target, pixels))
+        pixels = masked_image.upsample(mask, image.shape[1:-1])
+        value = masked_image.masked_mean(*masked_image.masked_error(predicted, target, pixels))
         return value, (predicted, kept["intermediates"]["encoder"]["outputs"])
 
     (value, (predicted, kept)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables)

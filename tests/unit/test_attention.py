@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax.geometry import MASKED
 from swin_jax.ops import attention
+from swin_jax.ops.window_geometry import MASKED
 
 
 @pytest.mark.parametrize("implementation", attention.IMPLEMENTATIONS)

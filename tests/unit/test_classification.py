@@ -12,7 +12,7 @@ import pytest
 from swin_jax import optim, schedules
 from swin_jax.core.params import flatten
 from swin_jax.models.swin import Swin
-from swin_jax.ops import losses, mixing
+from swin_jax.ops import augmentation, losses
 from swin_jax.tasks.classification import Classification
 
 SHAPE, CLASSES = (4, 4, 1), 3
@@ -115,9 +115,9 @@ def test_mixing_comes_after_erasing_and_normalising_and_mixes_smoothed_targets(b
     item = task(erase_probability=1.0, mix_group=4)
     state, key = start(item), jax.random.key(3)
     erase_key, mix_key, _ = jax.random.split(key, 3)
-    image = mixing.random_erase(erase_key, (batch["image"].astype(jnp.float32) / 255 - 0.4) / 0.3, 1.0)
+    image = augmentation.random_erase(erase_key, (batch["image"].astype(jnp.float32) / 255 - 0.4) / 0.3, 1.0)
     target = losses.smooth_one_hot(batch["label"], CLASSES, 0.1)
-    image, target = mixing.mix(mix_key, image, target, 0.8, 1.0, 1.0, 0.5, 4)
+    image, target = augmentation.mix(mix_key, image, target, 0.8, 1.0, 1.0, 0.5, 4)
     expected = losses.soft_cross_entropy(item.model.apply({"params": state.params}, image), target).mean()
     np.testing.assert_allclose(item.loss(state.params, {}, batch, key)[0], expected, rtol=1e-6)
 

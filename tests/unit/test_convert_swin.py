@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import geometry
 from swin_jax.convert import buffers
 from swin_jax.convert import swin as convert
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, official_name
 from swin_jax.models import swin
+from swin_jax.ops import window_geometry
 
 SMALL = dict(
     num_classes=5, image_size=32, patch_size=2, embed_dim=8, depths=(2, 2), num_heads=(2, 4), window_size=4, ape=True
@@ -201,15 +201,17 @@ def test_the_choice_that_the_weights_were_made_with_is_named(file, model, messag
 
 def test_buffers_are_those_of_our_own_attention():
     model = make(image_size=48, window_size=6, depths=(2, 4), patch_size=4)
-    windows = geometry.stage_geometry(model)[1]
+    windows = window_geometry.stage_geometry(model)[1]
     buffers = convert.official_buffers(model)
     assert sum(name.endswith("index") for name in buffers) == 6
     # 12 x 12 tokens are shifted; 6 x 6 are one window, which is not.
     assert [name for name in buffers if name.endswith("mask")] == ["layers.0.blocks.1.attn_mask"]
-    np.testing.assert_array_equal(buffers["layers.0.blocks.1.attn_mask"], geometry.shift_mask((12, 12), (6, 6), (3, 3)))
+    np.testing.assert_array_equal(
+        buffers["layers.0.blocks.1.attn_mask"], window_geometry.shift_mask((12, 12), (6, 6), (3, 3))
+    )
     index = buffers["layers.1.blocks.0.attn.relative_position_index"]
     assert index.dtype == np.int64
-    np.testing.assert_array_equal(index, geometry.relative_position_index(windows[1]))
+    np.testing.assert_array_equal(index, window_geometry.relative_position_index(windows[1]))
 
 
 def test_coordinates_are_stored_with_a_continuous_bias():
@@ -218,8 +220,8 @@ def test_coordinates_are_stored_with_a_continuous_bias():
     assert len(buffers) == 4 * 2 + 1
     first, last = (buffers[f"layers.{s}.blocks.1.attn.relative_coords_table"] for s in (0, 1))
     assert first.shape == (1, 11, 11, 2) and first.dtype == np.float32
-    np.testing.assert_array_equal(first[0].reshape(-1, 2), geometry.log_coordinates((6, 6), (3, 3)))
-    np.testing.assert_array_equal(last[0].reshape(-1, 2), geometry.log_coordinates((6, 6), (6, 6)))
+    np.testing.assert_array_equal(first[0].reshape(-1, 2), window_geometry.log_coordinates((6, 6), (3, 3)))
+    np.testing.assert_array_equal(last[0].reshape(-1, 2), window_geometry.log_coordinates((6, 6), (6, 6)))
     np.testing.assert_allclose(last[0, 5:, 0, 0].max(), 1.056642, rtol=1e-6)
 
 
@@ -283,7 +285,9 @@ def test_version_2_without_buffers_names_what_it_needs():
 
 @pytest.mark.parametrize("window, scale", [(8, 8), (24, 12), (12, 6), (7, 2), (5, 5), (2, 16), (1, 1)])
 def test_coordinates_tell_what_they_were_made_with(window, scale):
-    table = geometry.log_coordinates((window, window), (scale, scale)).reshape(1, 2 * window - 1, 2 * window - 1, 2)
+    table = window_geometry.log_coordinates((window, window), (scale, scale)).reshape(
+        1, 2 * window - 1, 2 * window - 1, 2
+    )
     assert buffers.read_coordinates(table) == (window, scale)
 
 

@@ -1,18 +1,18 @@
 import numpy as np
 import pytest
 
-from swin_jax import geometry
 from swin_jax.models.swin import Swin
+from swin_jax.ops import window_geometry
 
 
 def test_relative_position_index_golden():
     np.testing.assert_array_equal(
-        geometry.relative_position_index((2, 2)), [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
+        window_geometry.relative_position_index((2, 2)), [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
     )
-    index = geometry.relative_position_index((2, 3))
+    index = window_geometry.relative_position_index((2, 3))
     np.testing.assert_array_equal(index[0], [7, 6, 5, 2, 1, 0])
     np.testing.assert_array_equal(index[-1], [14, 13, 12, 9, 8, 7])
-    index = geometry.relative_position_index((7, 7))
+    index = window_geometry.relative_position_index((7, 7))
     assert (np.diag(index) == 84).all() and index[0, 48] == 0 and index[48, 0] == 168 and index.sum() == 201_684
     np.testing.assert_array_equal(index[0, :9], [84, 83, 82, 81, 80, 79, 78, 71, 70])
 
@@ -22,17 +22,17 @@ def test_relative_position_index_golden():
     [((4, 4), (2, 2), (1, 1), [0, 8, 8, 12]), ((14, 14), (7, 7), (3, 3), [0, 1176, 1176, 1776])],
 )
 def test_shift_mask_golden(spatial, size, shift, masked):
-    mask = geometry.shift_mask(spatial, size, shift)
+    mask = window_geometry.shift_mask(spatial, size, shift)
     np.testing.assert_array_equal((mask == -100).sum(axis=(1, 2)), masked)
 
 
 def test_shift_mask_golden_sum():
-    assert geometry.shift_mask((56, 56), (7, 7), (3, 3)).sum() == -1_824_000
+    assert window_geometry.shift_mask((56, 56), (7, 7), (3, 3)).sum() == -1_824_000
 
 
 def test_shift_mask_of_an_axis_without_shift_does_not_cut_it():
-    mask = geometry.shift_mask((4, 8), (4, 4), (0, 2))
-    per_axis = geometry.shift_mask((8,), (4,), (2,))  # (2, 4, 4)
+    mask = window_geometry.shift_mask((4, 8), (4, 4), (0, 2))
+    per_axis = window_geometry.shift_mask((8,), (4,), (2,))  # (2, 4, 4)
     np.testing.assert_array_equal(mask.reshape(2, 4, 4, 4, 4)[:, 1, :, 3, :], per_axis)
 
 
@@ -47,7 +47,7 @@ def test_shift_mask_of_an_axis_without_shift_does_not_cut_it():
     ],
 )
 def test_fit(grid, size, small, expected):
-    assert geometry.fit(grid, size, small) == expected
+    assert window_geometry.fit(grid, size, small) == expected
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_fit(grid, size, small, expected):
     ],
 )
 def test_log_coordinates_are_the_official_ones(window, pretrained, expected):
-    rows = geometry.log_coordinates((window, window), (pretrained, pretrained)).reshape(2 * window - 1, -1, 2)
+    rows = window_geometry.log_coordinates((window, window), (pretrained, pretrained)).reshape(2 * window - 1, -1, 2)
     middle = window - 1
     np.testing.assert_allclose(rows[middle : middle + len(expected), 0, 0], expected, atol=1e-6)
     np.testing.assert_array_equal(rows[..., 0], rows[..., 1].T)  # the first axis of the table is the first coordinate
@@ -68,19 +68,19 @@ def test_log_coordinates_are_the_official_ones(window, pretrained, expected):
 
 @pytest.mark.parametrize("window, pretrained, largest", [(16, 12, 1.191330), (24, 12, 1.382633), (8, 6, 1.202936)])
 def test_largest_log_coordinate(window, pretrained, largest):
-    assert geometry.log_coordinates((window,), (pretrained,)).max() == pytest.approx(largest, abs=1e-6)
+    assert window_geometry.log_coordinates((window,), (pretrained,)).max() == pytest.approx(largest, abs=1e-6)
 
 
 def test_log_coordinates_of_a_window_of_one_token_are_zero():
-    np.testing.assert_array_equal(geometry.log_coordinates((1, 1), (0, 0)), [[0, 0]])
-    assert np.isfinite(geometry.log_coordinates((1, 3), (1, 0))).all()
+    np.testing.assert_array_equal(window_geometry.log_coordinates((1, 1), (0, 0)), [[0, 0]])
+    assert np.isfinite(window_geometry.log_coordinates((1, 3), (1, 0))).all()
 
 
 def test_coordinates_belong_to_the_rows_that_the_index_means():
     window = (2, 3)
-    rows = geometry.log_coordinates(window, (0, 0))
+    rows = window_geometry.log_coordinates(window, (0, 0))
     places = np.indices(window).reshape(2, -1).T
-    index = geometry.relative_position_index(window)
+    index = window_geometry.relative_position_index(window)
     for a, b in np.ndindex(6, 6):
         np.testing.assert_array_equal(np.sign(rows[index[a, b]]), np.sign(places[a] - places[b]))
 
@@ -97,11 +97,11 @@ def test_coordinates_belong_to_the_rows_that_the_index_means():
     ],
 )
 def test_windows_of_the_published_models(fields, windows):
-    assert geometry.stage_geometry(Swin(**fields))[1] == [(w, w) for w in windows]
+    assert window_geometry.stage_geometry(Swin(**fields))[1] == [(w, w) for w in windows]
 
 
 def test_bicubic_matrix_is_pytorchs():
-    matrix = geometry.bicubic_matrix(13, 23)
+    matrix = window_geometry.bicubic_matrix(13, 23)
     np.testing.assert_allclose(matrix[0, :3], [1.09986, -0.09986, 0], atol=1e-5)
     np.testing.assert_allclose(matrix[1, :3], [0.669434, 0.389743, -0.059176], atol=1e-5)
     squares = matrix @ np.arange(13) ** 2

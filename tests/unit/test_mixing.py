@@ -10,11 +10,11 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
-from swin_jax.ops import mixing
+from swin_jax.ops import augmentation
 
 # Compiling is what takes the time here, so shapes are few and what may be traced is.
-_random_erase = jax.jit(mixing.random_erase, static_argnames="mode")
-_mix = jax.jit(mixing.mix, static_argnames=("mixup_alpha", "cutmix_alpha", "group"))
+_random_erase = jax.jit(augmentation.random_erase, static_argnames="mode")
+_mix = jax.jit(augmentation.mix, static_argnames=("mixup_alpha", "cutmix_alpha", "group"))
 
 
 def random_erase(seed, image, probability=1.0, mode="pixel"):
@@ -48,13 +48,13 @@ def own_weight(target, mixed):
 def test_normalize_is_per_channel(shape):
     image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     expected = (image / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
-    out = mixing.normalize(jnp.asarray(image))
+    out = augmentation.normalize(jnp.asarray(image))
     np.testing.assert_allclose(out, expected, atol=1e-5)
     assert out.dtype == jnp.float32
 
 
 def test_normalize_grey():
-    np.testing.assert_allclose(mixing.normalize(jnp.full((1, 2, 2, 1), 255, jnp.uint8), (0.5,), (0.5,)), 1.0)
+    np.testing.assert_allclose(augmentation.normalize(jnp.full((1, 2, 2, 1), 255, jnp.uint8), (0.5,), (0.5,)), 1.0)
 
 
 # ---- random_erase ----
@@ -100,7 +100,7 @@ def test_erase_with_one_colour_per_image():
 
 def test_erase_leaves_an_image_that_no_rectangle_fits():
     image, _ = batch()
-    erase = functools.partial(mixing.random_erase, probability=1.0, area=(0.999, 1.0), aspect=(0.999, 1.001))
+    erase = functools.partial(augmentation.random_erase, probability=1.0, area=(0.999, 1.0), aspect=(0.999, 1.001))
     np.testing.assert_array_equal(jax.jit(erase)(jax.random.key(0), image), image)
 
 
@@ -152,7 +152,9 @@ def test_box_follows_the_rule_of_timm(length):
     centre, side = (x.ravel() for x in np.meshgrid(np.arange(length), np.linspace(0.01, 0.99, 37)))
     cut = (length * side).astype(int)
     expected = np.clip([centre - cut // 2, centre + cut // 2], 0, length)
-    np.testing.assert_array_equal(mixing._span(jnp.asarray(centre), jnp.asarray(side, jnp.float32), length), expected)
+    np.testing.assert_array_equal(
+        augmentation._span(jnp.asarray(centre), jnp.asarray(side, jnp.float32), length), expected
+    )
 
 
 def test_lambda_is_beta_and_the_switch_and_the_probability_are_shares_of_groups():
@@ -204,8 +206,8 @@ def test_results_do_not_depend_on_the_mesh_and_no_image_crosses_devices():
     image, target = batch(4 * devices)
 
     def augment(image, target):
-        image = mixing.random_erase(jax.random.key(0), image, probability=1.0)
-        return mixing.mix(jax.random.key(1), image, target, group=2 * devices)
+        image = augmentation.random_erase(jax.random.key(0), image, probability=1.0)
+        return augmentation.mix(jax.random.key(1), image, target, group=2 * devices)
 
     mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))

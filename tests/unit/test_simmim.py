@@ -8,7 +8,7 @@ import pytest
 from swin_jax import optim, schedules
 from swin_jax.models import simmim
 from swin_jax.models.swin import Swin
-from swin_jax.ops import mixing, reconstruction
+from swin_jax.ops import augmentation, masked_image
 from swin_jax.tasks.simmim import MaskedImageModeling
 
 SIZE, GRID = 16, (4, 4)
@@ -56,7 +56,7 @@ def test_parameters_have_the_official_shapes_and_initial_ranges(variables):
 
 def test_masked_pixels_are_not_seen(variables):
     image, mask = images(), masks()
-    pixels = reconstruction.upsample(mask, (SIZE, SIZE))[..., None]
+    pixels = masked_image.upsample(mask, (SIZE, SIZE))[..., None]
     seen = apply(variables, image, mask)
     assert seen.shape == image.shape and seen.dtype == jnp.float32
     np.testing.assert_array_equal(apply(variables, image + 5 * pixels, mask), seen)
@@ -105,11 +105,11 @@ def test_flops_are_the_encoder_and_the_decoder():
 
 def test_upsample_repeats_cells_and_names_what_does_not_divide():
     mask = jnp.asarray([[[1, 0], [0, 1]]], jnp.uint8)
-    np.testing.assert_array_equal(reconstruction.upsample(mask, (4, 6))[0], np.kron(mask[0], np.ones((2, 3), int)))
-    np.testing.assert_array_equal(reconstruction.upsample(mask, (2, 2)), mask)
+    np.testing.assert_array_equal(masked_image.upsample(mask, (4, 6))[0], np.kron(mask[0], np.ones((2, 3), int)))
+    np.testing.assert_array_equal(masked_image.upsample(mask, (2, 2)), mask)
     for grid in ((5, 4), (1, 2)):
         with pytest.raises(ValueError, match=r"\(2, 2\) cells"):
-            reconstruction.upsample(mask, grid)
+            masked_image.upsample(mask, grid)
 
 
 def test_the_loss_is_the_mean_over_all_masked_pixels_of_the_batch():
@@ -118,36 +118,36 @@ def test_the_loss_is_the_mean_over_all_masked_pixels_of_the_batch():
     predicted, target = rng.normal(size=(2, 3, 6, 6, 3)).astype(np.float32)
     mask = np.zeros((3, 6, 6), np.uint8)
     mask[0, :1], mask[1, :5] = 1, 1
-    error, count = reconstruction.masked_error(jnp.asarray(predicted), jnp.asarray(target), jnp.asarray(mask))
+    error, count = masked_image.masked_error(jnp.asarray(predicted), jnp.asarray(target), jnp.asarray(mask))
     expected = np.abs(predicted - target)[mask > 0].mean()
-    np.testing.assert_allclose(reconstruction.masked_mean(error, count), expected, rtol=1e-6)
+    np.testing.assert_allclose(masked_image.masked_mean(error, count), expected, rtol=1e-6)
     np.testing.assert_array_equal(count, [6, 30, 0])
     assert abs(expected - (error[:2] / count[:2]).mean()) > 1e-4
-    assert reconstruction.masked_mean(error[2:], count[2:]) == 0.0
+    assert masked_image.masked_mean(error[2:], count[2:]) == 0.0
 
 
 @pytest.mark.parametrize("window", [3, 7, 47])
 def test_local_statistics_use_the_valid_pixels_and_the_unbiased_variance(window):
     image = np.random.default_rng(0).normal(1, 2, size=(2, 9, 12, 2)).astype(np.float32)
-    mean, variance = reconstruction.local_statistics(jnp.asarray(image), window)
+    mean, variance = masked_image.local_statistics(jnp.asarray(image), window)
     half = window // 2
     for b, row, column, c in [(0, 0, 0, 0), (1, 4, 5, 1), (0, 8, 11, 1), (1, 0, 7, 0)]:
         part = image[b, max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1, c]
         np.testing.assert_allclose(mean[b, row, column, c], part.mean(), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(variance[b, row, column, c], part.var(ddof=1), rtol=1e-5)
-    normalised = reconstruction.normalize_locally(jnp.asarray(image), window)
+    normalised = masked_image.normalize_locally(jnp.asarray(image), window)
     np.testing.assert_allclose(normalised, (image - mean) / np.sqrt(variance + 1e-6), rtol=1e-6, atol=1e-6)
 
 
 def test_a_flat_image_is_normalised_to_zero():
     flat = jnp.full((1, 8, 8, 1), 0.7)
-    assert jnp.abs(reconstruction.normalize_locally(flat, 5)).max() < 1e-2
+    assert jnp.abs(masked_image.normalize_locally(flat, 5)).max() < 1e-2
 
 
 @pytest.mark.parametrize("window", [1, 46])
 def test_an_even_window_is_named(window):
     with pytest.raises(ValueError, match=f"odd and at least 3, not {window}"):
-        reconstruction.normalize_locally(jnp.zeros((1, 8, 8, 1)), window)
+        masked_image.normalize_locally(jnp.zeros((1, 8, 8, 1)), window)
 
 
 # ---- task ----
@@ -186,7 +186,7 @@ def test_the_loss_of_the_step_is_that_of_predict(batch, norm_target):
     _, metrics = jax.jit(item.train_step)(state, batch, {})
     found = jax.jit(item.predict)(state, batch, {})
     assert found["reconstruction"].shape == (8, SIZE, SIZE, 1) and found["pixel_mask"].shape == (8, SIZE, SIZE)
-    mean = reconstruction.masked_mean(found["error"], found["masked"])
+    mean = masked_image.masked_mean(found["error"], found["masked"])
     np.testing.assert_allclose(mean, metrics["loss"], rtol=1e-5)
 
 
@@ -204,7 +204,7 @@ def test_a_normalised_target_is_undone_with_the_images_own_statistics(batch):
     state = jax.jit(item.init)(jax.random.key(0))
     state = state.replace(params=state.params | {"decoder": jax.tree.map(jnp.zeros_like, state.params["decoder"])})
     found = jax.jit(item.predict)(state, batch, {})
-    mean, _ = reconstruction.local_statistics(mixing.normalize(batch["image"], (0.0,), (1.0,)), 7)
+    mean, _ = masked_image.local_statistics(augmentation.normalize(batch["image"], (0.0,), (1.0,)), 7)
     np.testing.assert_allclose(found["reconstruction"], mean, atol=1e-5)
 
 
@@ -215,7 +215,7 @@ def test_masks_of_cells_and_of_tokens_agree(batch):
     cells = jnp.asarray(np.random.default_rng(1).integers(0, 2, (8, 2, 2)), jnp.uint8)
     predict = jax.jit(item.predict)
     coarse = predict(state, batch | {"mask": cells}, {})
-    fine = predict(state, batch | {"mask": reconstruction.upsample(cells, GRID)}, {})
+    fine = predict(state, batch | {"mask": masked_image.upsample(cells, GRID)}, {})
     for name in coarse:
         np.testing.assert_array_equal(coarse[name], fine[name])
 

@@ -2,8 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import geometry
-from swin_jax.ops import window
+from swin_jax.ops import window, window_geometry
 
 
 @pytest.mark.parametrize("spatial, size", [((8, 12), (4, 4)), ((4, 6), (2, 3)), ((4, 6, 8), (2, 3, 4)), ((9,), (3,))])
@@ -22,7 +21,7 @@ def test_partition_is_batch_major_then_raster():
 
 @pytest.mark.parametrize("size", [(1,), (5,), (2, 3), (4, 4), (2, 3, 4), (1, 3)])
 def test_relative_bias_is_the_indexed_table(size):
-    index = geometry.relative_position_index(size)
+    index = window_geometry.relative_position_index(size)
     rng = np.random.default_rng(0)
     table = rng.normal(size=(np.prod(2 * np.array(size) - 1), 2)).astype(np.float32)
     cotangent = rng.normal(size=(2, *index.shape)).astype(np.float32)
