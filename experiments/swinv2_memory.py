@@ -17,7 +17,7 @@ import sys
 from swin_jax import chips, plan, plan_search, tpu_compiler
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
-from swin_jax.models import swin_presets
+from swin_jax.models.swin import presets as swin_presets
 
 A100 = 40e9  # bytes
 ROWS = (

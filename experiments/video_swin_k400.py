@@ -39,7 +39,7 @@ from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView
 from swin_jax.init_from import InitFrom
 from swin_jax.models import video_swin
-from swin_jax.models.swin_presets import VARIANTS
+from swin_jax.models.swin.presets import VARIANTS
 from swin_jax.tasks.classification import Classification
 
 WEIGHT_DECAY = dict(tiny=0.02, small=0.02, base=0.05, large=0.05)

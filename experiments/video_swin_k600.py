@@ -25,7 +25,7 @@ from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView
 from swin_jax.init_from import InitFrom
 from swin_jax.models import video_swin
-from swin_jax.models.swin_presets import VARIANTS
+from swin_jax.models.swin.presets import VARIANTS
 from swin_jax.tasks.classification import Classification
 
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.

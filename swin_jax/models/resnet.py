@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.models.layers import init_conv
-from swin_jax.models.swin_blocks import REMAT
+from swin_jax.models.swin.blocks import REMAT
 from swin_jax.models.vit import check_image
 
 EXPANSION = 4

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.models.layers import init_conv, layer_norm
-from swin_jax.models.swin_blocks import REMAT
+from swin_jax.models.swin.blocks import REMAT
 from swin_jax.ops.attention import attention_weights
 from swin_jax.ops.batch_sharding import examples_stay
 

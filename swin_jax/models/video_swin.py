@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from swin_jax.models.layers import layer_norm
 from swin_jax.models.swin import Swin, stage_dims
-from swin_jax.models.swin_blocks import REMAT, Block
+from swin_jax.models.swin.blocks import REMAT, Block
 from swin_jax.models.video_swin_presets import PRESETS, V2  # noqa: F401
 from swin_jax.ops import window_geometry
 from swin_jax.ops.window_geometry import per_axis, stage_geometry

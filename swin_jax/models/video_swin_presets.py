@@ -1,7 +1,7 @@
 """Arguments of `models.video_swin.make_video_swin` for the published models: README.md of Video-Swin-Transformer, the
 Video Swin paper (arXiv 2106.13230) and the Swin V2 paper (arXiv 2111.09883, table 5)."""
 
-from swin_jax.models.swin_presets import V2, VARIANTS
+from swin_jax.models.swin.presets import V2, VARIANTS
 
 CLASSES = {"kinetics400": 400, "kinetics600": 600, "kinetics700": 700, "sthv2": 174}
 

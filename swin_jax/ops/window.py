@@ -55,8 +55,9 @@ def pad_to_multiple(x: jax.Array, window: tuple[int, ...]) -> jax.Array:
 def relative_bias(table: jax.Array, window: tuple[int, ...]) -> jax.Array:
     """Spreads a table of relative positions over all pairs of a window's tokens.
 
-    The same as `table[window_geometry.relative_position_index(window)]`, axis by axis, by reshapes: the gradient of an index
-    is a scatter, which is slow, not deterministic on a GPU, and pads N * N rows of h numbers to 128 lanes on a TPU.
+    The same as `table[window_geometry.relative_position_index(window)]`, axis by axis, by reshapes: the gradient of an
+    index is a scatter, which is slow, not deterministic on a GPU, and pads N * N rows of h numbers to 128 lanes on a
+    TPU.
 
     Args:
         table: (prod(2 * window - 1), h).

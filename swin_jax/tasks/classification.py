@@ -30,7 +30,7 @@ class Classification:
         seed: of drop path, erasing and mixing.
         mean, std: of the pixels in 0..1, one number per channel.
         erase_probability: of random erasing, per image.
-        erase_mode: what it fills with, see `mixing.random_erase`.
+        erase_mode: what it fills with, see `augmentation.random_erase`.
         mixup, cutmix: alphas of their Beta distributions; 0 leaves one out.
         mix_probability, mix_switch: probability to mix at all, and of CutMix when both are on.
         mix_group: images that share one lambda and box (the official per-GPU batch).

@@ -86,7 +86,7 @@ class MaskedImageModeling:
         Returns:
             `reconstruction` (B, H, W, C) float32, pixels in 0..1 units (a normalised target is undone with the image's
             own statistics); `pixel_mask` (B, H, W) uint8; `error` and `masked` (B,) float32, as
-            `reconstruction.masked_error` gives them, in the units of the target.
+            `masked_image.masked_error` gives them, in the units of the target.
         """
         image = augmentation.normalize(batch["image"], self.mean, self.std)
         predicted = self.reconstruct(state.params, image, batch["mask"])

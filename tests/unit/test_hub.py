@@ -14,6 +14,7 @@ from swin_jax.convert import swin as convert
 from swin_jax.core.errors import UserError
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
+from swin_jax.ops.window_geometry import stage_geometry
 
 TINY = dict(num_classes=5, image_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
 
@@ -125,7 +126,7 @@ def test_parameters_have_the_models_dtype_and_storage(file, state_dict):
 @pytest.mark.parametrize("name", [name for name in official.WEIGHTS if name.startswith("simmim")])
 def test_every_name_of_simmim_is_a_model(name):
     model = swin.Swin(**hub._preset(name))
-    windows = [window[0] for window in swin.stage_geometry(model)[1]]
+    windows = [window[0] for window in stage_geometry(model)[1]]
     finetuned = "finetune" in name
     assert model.num_classes == 1000 * finetuned and model.continuous_bias == ("swinv2" in name)
     if "swinv2" in name:

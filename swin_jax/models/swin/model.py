@@ -16,8 +16,7 @@ import numpy as np
 from swin_jax.core import stacking
 from swin_jax.core.params import flatten, unflatten
 from swin_jax.models.layers import PatchEmbed, init_linear, layer_norm
-from swin_jax.models.swin_blocks import REMAT, Stage, window_and_shift
-from swin_jax.models.swin_presets import PRESETS, V2, VARIANTS  # noqa: F401
+from swin_jax.models.swin.blocks import REMAT, Stage, window_and_shift
 from swin_jax.ops import attention, window_geometry
 from swin_jax.ops.window_geometry import Size, num_axes, per_axis, stage_geometry
 
@@ -35,7 +34,7 @@ class Swin(nn.Module):
     Attributes:
         num_classes: outputs of the head; 0 for the pooled features.
         window_size: of all stages, or a tuple with one size per stage where one of them is itself a tuple.
-        cosine_attention, post_norm, continuous_bias: the choices of version 2 (`V2` is all of them), see `swin_blocks`.
+        cosine_attention, post_norm, continuous_bias: the choices of version 2 (`V2` is all of them), see `blocks`.
         pretrained_window_sizes: one size per stage, the windows of the pretraining, by which the coordinates of the
             continuous bias are scaled; 0 for the stage's own window, and () for that everywhere.
         main_norm_every: in each stage every so many blocks a norm follows on the residual stream (V2-H, V2-G: 6).

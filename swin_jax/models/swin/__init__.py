@@ -1,0 +1,16 @@
+"""Swin Transformer and Swin Transformer V2, as classifiers and backbones over any number of spatial axes."""
+
+from swin_jax.models.swin.model import Swin, block_geometry, fold_bias, param_shapes, position_bias, stage_dims
+from swin_jax.models.swin.presets import PRESETS, V2, VARIANTS
+
+__all__ = [
+    "PRESETS",
+    "Swin",
+    "V2",
+    "VARIANTS",
+    "block_geometry",
+    "fold_bias",
+    "param_shapes",
+    "position_bias",
+    "stage_dims",
+]
