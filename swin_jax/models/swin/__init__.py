@@ -1,6 +1,7 @@
 """Swin Transformer and Swin Transformer V2, as classifiers and backbones over any number of spatial axes."""
 
-from swin_jax.models.swin.model import Swin, block_geometry, fold_bias, param_shapes, position_bias, stage_dims
+from swin_jax.models.swin.bias import block_geometry, fold_bias, position_bias
+from swin_jax.models.swin.model import Swin, param_shapes, stage_dims
 from swin_jax.models.swin.presets import PRESETS, V2, VARIANTS
 
 __all__ = [

@@ -13,10 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax.core import stacking
-from swin_jax.core.params import flatten, unflatten
 from swin_jax.models.layers import PatchEmbed, init_linear, layer_norm
-from swin_jax.models.swin.blocks import REMAT, Stage, window_and_shift
+from swin_jax.models.swin.blocks import REMAT, Stage
 from swin_jax.ops import attention, window_geometry
 from swin_jax.ops.window_geometry import Size, num_axes, per_axis, stage_geometry
 
@@ -309,38 +307,3 @@ def param_shapes(model: Swin) -> dict:
     """{'params': tree of jax.ShapeDtypeStruct}, without computing anything."""
     image = jax.ShapeDtypeStruct((1, *per_axis(model.image_size, num_axes(model)), model.in_channels), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), image)
-
-
-def block_geometry(model: Swin, image_size: Size, stage: int, block: int) -> tuple[tuple[int, ...], ...]:
-    """(grid, window, shift) of one block for images of a size, one int per axis each."""
-    grid = window_geometry.stage_grids(model, per_axis(image_size, num_axes(model)))[stage]
-    made_for = stage_geometry(model)[1][stage]
-    return grid, *window_and_shift(grid, made_for, model.small, block % 2 == 1)
-
-
-def position_bias(model: Swin, variables: dict, block: str) -> jax.Array:
-    """The relative position bias of a block, 'layers.2.blocks.3', for every difference of positions.
-
-    Returns:
-        (prod(2 * window - 1), h) float32.
-    """
-    variables = {"params": stacking.unstack(variables["params"])}
-    _, stage, _, number = block.split(".")
-    table = lambda m: m.layers[int(stage)].blocks[int(number)].attn.bias_table()  # noqa: E731
-    return model.clone(scan=False).apply(variables, method=table)
-
-
-def fold_bias(model: Swin, variables: dict) -> tuple[Swin, dict]:
-    """Replaces the continuous bias by the table that it evaluates to: the same function, for inference.
-
-    Returns:
-        (model with `continuous_bias=False`, its variables).
-    """
-    params = flatten(stacking.unstack(variables["params"]))
-    for s, depth in enumerate(model.depths):
-        for i in range(depth):
-            attn = f"layers_{s}/blocks_{i}/attn"
-            params[f"{attn}/relative_position_bias_table"] = position_bias(model, variables, f"layers.{s}.blocks.{i}")
-    params = unflatten({path: leaf for path, leaf in params.items() if "/cpb_mlp_" not in path})
-    folded = model.clone(continuous_bias=False, pretrained_window_sizes=())
-    return folded, {"params": stacking.stack_as(params, folded)}
