@@ -17,7 +17,8 @@ from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.params import flatten, unflatten
 from swin_jax.core.public_names import check_names, name_of
 from swin_jax.hub_arguments import check_arguments, has_config, nearest, random_variables, read_config
-from swin_jax.models import video_swin, video_swin_presets
+from swin_jax.models import video_swin
+from swin_jax.models.video_swin import presets as video_swin_presets
 from swin_jax.ops.augmentation import IMAGENET_MEAN, IMAGENET_STD
 
 FIELDS = set(inspect.signature(video_swin.make_video_swin).parameters)

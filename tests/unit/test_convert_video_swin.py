@@ -14,7 +14,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
 from swin_jax.models.swin import V2, Swin
 from swin_jax.models.video_swin import PRESETS, make_video_swin, param_shapes
-from swin_jax.models.video_swin_presets import TORCHVISION, canonical_name
+from swin_jax.models.video_swin.presets import TORCHVISION, canonical_name
 
 TINY = dict(
     num_classes=5,

@@ -16,9 +16,10 @@ from swin_jax.convert import video_swin as convert
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
-from swin_jax.models import swin, video_swin, video_swin_presets
+from swin_jax.models import swin, video_swin
 from swin_jax.models.clip import make_clip
 from swin_jax.models.video_swin import make_video_swin, param_shapes
+from swin_jax.models.video_swin import presets as video_swin_presets
 
 NAME = "swin_tiny_patch244_window877_kinetics400_1k"
 TINY = dict(

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from swin_jax.models.layers import layer_norm
 from swin_jax.models.swin import Swin, stage_dims
 from swin_jax.models.swin.blocks import REMAT, Block
-from swin_jax.models.video_swin_presets import PRESETS, V2  # noqa: F401
 from swin_jax.ops import window_geometry
 from swin_jax.ops.window_geometry import per_axis, stage_geometry
 
@@ -211,7 +210,7 @@ def make_video_swin(
     remat: str = "none",
     scan: bool = False,
 ) -> VideoSwin:
-    """A Video Swin of one of the paper's designs (table 4): `make_video_swin(**PRESETS[name])`.
+    """A Video Swin of one of the paper's designs (table 4): `make_video_swin(**presets.PRESETS[name])`.
 
     The code of 'split' and 'factorised' was never released. What is done here, with the parameters of Swin-T for 400
     classes and 32 frames, beside those that the paper gives in millions:
