@@ -21,9 +21,7 @@ from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import emoji, pipeline, sources, style
 from swin_jax.evals import emoji as emoji_evals
 from swin_jax.init_from import InitFrom
-from swin_jax.models.clip import CLIP
-from swin_jax.models.resnet import ModifiedResNet
-from swin_jax.models.text import TextTransformer
+from swin_jax.models.clip import CLIP, ModifiedResNet, TextTransformer
 from swin_jax.tasks.contrastive import Contrastive
 
 STYLES = ("openmoji", "fluent_3d", "fluent_flat")

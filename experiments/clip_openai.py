@@ -44,8 +44,7 @@ from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
 from swin_jax.evals.imagenet import imagenet_zero_shot
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.init_from import InitFrom
-from swin_jax.models.clip import make_clip
-from swin_jax.models.clip_presets import OPENAI
+from swin_jax.models.clip import OPENAI, make_clip
 from swin_jax.tasks.contrastive import Contrastive
 
 PEAK = {name: 5e-4 for name in OPENAI} | {"RN50x16": 4e-4, "RN50x64": 3.6e-4, "ViT-L/14": 4e-4, "ViT-L/14@336px": 2e-5}

@@ -20,8 +20,7 @@ from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
-from swin_jax.models.clip import CLIP
-from swin_jax.models.text import TextTransformer
+from swin_jax.models.clip import CLIP, TextTransformer
 from swin_jax.tasks.contrastive import Contrastive
 
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.

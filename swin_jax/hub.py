@@ -32,7 +32,8 @@ from swin_jax.core.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import check_names, name_of
 from swin_jax.hub_arguments import check_arguments, has_config, nearest, random_variables, read_config
-from swin_jax.models import clip, clip_presets, simmim, swin, video_swin
+from swin_jax.models import clip, simmim, swin, video_swin
+from swin_jax.models.clip import presets as clip_presets
 from swin_jax.models.video_swin import presets as video_swin_presets
 from swin_jax.ops.window_geometry import num_axes, per_axis
 

@@ -14,7 +14,8 @@ from swin_jax.convert import clip_official, official, read
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
 from swin_jax.hub_arguments import check_arguments, random_variables, read_config
-from swin_jax.models import clip, clip_presets, swin
+from swin_jax.models import clip, swin
+from swin_jax.models.clip import presets as clip_presets
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,8 @@ from typing import Any
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import name_of
-from swin_jax.models.clip import CLIP, make_clip
-from swin_jax.models.resnet import ModifiedResNet
+from swin_jax.models.clip import CLIP, ModifiedResNet, TextTransformer, VisionTransformer, make_clip
 from swin_jax.models.swin import Swin
-from swin_jax.models.text import TextTransformer
-from swin_jax.models.vit import VisionTransformer
 
 _MODELS = {name_of(fn): fn for fn in (CLIP, make_clip)}
 _TOWERS = {name_of(fn): fn for fn in (ModifiedResNet, Swin, TextTransformer, VisionTransformer)}

@@ -15,7 +15,11 @@ from typing import Any
 from swin_jax.core.errors import UserError, did_you_mean
 
 # The name of a callable, or of a module with all that is in it, on commit 9c335b1 and before -> the name today.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "swin_jax.models.resnet": "swin_jax.models.clip",
+    "swin_jax.models.text": "swin_jax.models.clip",
+    "swin_jax.models.vit": "swin_jax.models.clip",
+}
 
 
 def name_of(fn: Callable) -> str:

@@ -13,7 +13,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
 from swin_jax.models import clip
 from swin_jax.models.clip import CLIP, PRESETS, make_clip
-from swin_jax.models.clip_presets import OPENAI, canonical_name
+from swin_jax.models.clip.presets import OPENAI, canonical_name
 from swin_jax.models.swin import Swin
 
 SMALL = dict(embed_dim=8, image_size=32, context_length=12, vocab_size=40, text_width=64, text_layers=2)

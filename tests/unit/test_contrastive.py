@@ -10,9 +10,8 @@ import pytest
 from swin_jax import optim, schedules
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
-from swin_jax.models.clip import CLIP, make_clip
+from swin_jax.models.clip import CLIP, TextTransformer, make_clip
 from swin_jax.models.swin import Swin
-from swin_jax.models.text import TextTransformer
 from swin_jax.tasks.contrastive import Contrastive
 
 B, SIZE, LENGTH, VOCABULARY = 12, 16, 6, 40

@@ -14,8 +14,7 @@ from swin_jax.convert import clip as convert
 from swin_jax.convert import clip_finetune, clip_layouts, clip_resize, read, unpickle
 from swin_jax.convert import swin as convert_swin
 from swin_jax.core.errors import UserError
-from swin_jax.models.clip import CLIP, PRESETS, make_clip
-from swin_jax.models.clip_presets import OPENAI
+from swin_jax.models.clip import CLIP, OPENAI, PRESETS, make_clip
 from swin_jax.models.swin import Swin
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "clip"

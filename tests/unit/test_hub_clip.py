@@ -13,8 +13,8 @@ from swin_jax import hub
 from swin_jax.convert import clip as convert
 from swin_jax.convert import clip_official, official
 from swin_jax.core.errors import UserError
-from swin_jax.models import clip_presets
 from swin_jax.models.clip import make_clip
+from swin_jax.models.clip import presets as clip_presets
 
 ARCHIVE = Path(__file__).resolve().parent.parent / "golden" / "clip" / "tiny_archive.pt"
 TINY = dict(

@@ -12,8 +12,9 @@ from jax.sharding import PartitionSpec as P
 from swin_jax import optim, schedules, sharding
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
-from swin_jax.models import clip_presets, swin, video_swin
+from swin_jax.models import swin, video_swin
 from swin_jax.models.clip import make_clip
+from swin_jax.models.clip import presets as clip_presets
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import VideoSwin, make_video_swin
 from swin_jax.sharding import CLIP_RULES, SWIN_RULES, Partition, Placement, make_mesh, replicated

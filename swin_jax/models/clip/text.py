@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
+from swin_jax.models.clip.transformer import Transformer
 from swin_jax.models.layers import layer_norm
-from swin_jax.models.transformer import Transformer
 
 
 class TextTransformer(nn.Module):
@@ -26,7 +26,7 @@ class TextTransformer(nn.Module):
         context_length: the longest input.
         width, layers, num_heads, mlp_ratio: of the transformer.
         act: 'quick_gelu' (OpenAI's weights) or 'gelu'.
-        dtype, param_dtype, remat, attention: see `models.transformer.Transformer`.
+        dtype, param_dtype, remat, attention: see `models.clip.transformer.Transformer`.
     """
 
     embed_dim: int

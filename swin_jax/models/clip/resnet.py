@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from swin_jax.models.clip.vit import check_image
 from swin_jax.models.layers import init_conv
 from swin_jax.models.swin.blocks import REMAT
-from swin_jax.models.vit import check_image
 
 EXPANSION = 4
 

@@ -9,10 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from swin_jax.models.clip_presets import PRESETS  # noqa: F401
-from swin_jax.models.resnet import ModifiedResNet
-from swin_jax.models.text import TextTransformer
-from swin_jax.models.vit import VisionTransformer
+from swin_jax.models.clip.resnet import ModifiedResNet
+from swin_jax.models.clip.text import TextTransformer
+from swin_jax.models.clip.vit import VisionTransformer
 
 INIT_LOGIT_SCALE = math.log(1 / 0.07)
 
@@ -102,7 +101,7 @@ def make_clip(
     remat: str = "none",
     attention: str = "xla",
 ) -> CLIP:
-    """A CLIP with OpenAI's towers: `make_clip(**PRESETS["ViT-B/32"])`.
+    """A CLIP with OpenAI's towers: `make_clip(**presets.PRESETS["ViT-B/32"])`.
 
     Args:
         embed_dim: of the space that images and texts share.
@@ -115,7 +114,7 @@ def make_clip(
         text_heads: None for one per 64 channels.
         act: of the MLPs of both towers, 'quick_gelu' or 'gelu'.
         init_logit_scale, logit_bias: see `CLIP`.
-        dtype, param_dtype, remat, attention: of both towers, see `models.transformer.Transformer`.
+        dtype, param_dtype, remat, attention: of both towers, see `models.clip.transformer.Transformer`.
     """
     shared = dict(embed_dim=embed_dim, dtype=dtype, param_dtype=param_dtype, remat=remat)
     if isinstance(vision_layers, int):

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
+from swin_jax.models.clip.transformer import Transformer
 from swin_jax.models.layers import PatchProjection, layer_norm
-from swin_jax.models.transformer import Transformer
 
 
 def check_image(image: jax.Array, size: int) -> None:
@@ -35,7 +35,7 @@ class VisionTransformer(nn.Module):
         width, layers, num_heads, mlp_ratio: of the transformer.
         act: 'quick_gelu' (OpenAI's weights) or 'gelu'.
         patch_dropout: fraction of patches that are left out in training, other ones for each image.
-        dtype, param_dtype, remat, attention: see `models.transformer.Transformer`.
+        dtype, param_dtype, remat, attention: see `models.clip.transformer.Transformer`.
     """
 
     embed_dim: int

@@ -1,0 +1,18 @@
+"""CLIP: one tower for images, one for texts, joined by their features; the towers of OpenAI and others."""
+
+from swin_jax.models.clip.model import CLIP, make_clip, normalize
+from swin_jax.models.clip.presets import OPENAI, PRESETS
+from swin_jax.models.clip.resnet import ModifiedResNet
+from swin_jax.models.clip.text import TextTransformer
+from swin_jax.models.clip.vit import VisionTransformer
+
+__all__ = [
+    "CLIP",
+    "ModifiedResNet",
+    "OPENAI",
+    "PRESETS",
+    "TextTransformer",
+    "VisionTransformer",
+    "make_clip",
+    "normalize",
+]
