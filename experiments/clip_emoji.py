@@ -21,7 +21,7 @@ from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import emoji, pipeline, sources, style
 from swin_jax.evals import emoji as emoji_evals
 from swin_jax.init_from import InitFrom
-from swin_jax.models.clip import CLIP, ModifiedResNet, TextTransformer
+from swin_jax.models.clip import CLIP, ModifiedResNet, TextTransformer, rules
 from swin_jax.tasks.contrastive import Contrastive
 
 STYLES = ("openmoji", "fluent_3d", "fluent_flat")
@@ -61,7 +61,7 @@ def get_config(arg=None):
             eps=1e-6,
             weight_decay=0.2,
             clip_norm=1.0,
-            no_decay=optim.CLIP_NO_DECAY,
+            no_decay=rules.NO_DECAY,
         ),
         image_size=ref("image_size"),
         context_length=ref("context_length"),
@@ -87,7 +87,7 @@ def get_config(arg=None):
         batch_size=256,
     )
     c.init_from = spec(InitFrom)
-    c.partition = spec(sharding.Partition, rules=sharding.CLIP_RULES)
+    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=400, keep=1)
     c.logs = dict(every=50, wandb="")

@@ -44,7 +44,7 @@ from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
 from swin_jax.evals.imagenet import imagenet_zero_shot
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.init_from import InitFrom
-from swin_jax.models.clip import OPENAI, make_clip
+from swin_jax.models.clip import OPENAI, make_clip, rules
 from swin_jax.tasks.contrastive import Contrastive
 
 PEAK = {name: 5e-4 for name in OPENAI} | {"RN50x16": 4e-4, "RN50x64": 3.6e-4, "ViT-L/14": 4e-4, "ViT-L/14@336px": 2e-5}
@@ -100,7 +100,7 @@ def get_config(arg=None):
             eps=1e-8 if resnet else 1e-6,
             weight_decay=0.2,
             clip_norm=0.0,
-            no_decay=optim.CLIP_NO_DECAY,
+            no_decay=rules.NO_DECAY,
         ),
         image_size=ref("image_size"),
         context_length=ref("context_length"),
@@ -157,7 +157,7 @@ def get_config(arg=None):
         required=last_epoch,
         convert=spec(clip_finetune.pretrained, resize="bilinear" if last_epoch else None),
     )
-    c.partition = spec(sharding.Partition, rules=sharding.CLIP_RULES)
+    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")

@@ -21,7 +21,7 @@ from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
-from swin_jax.models.clip import CLIP, TextTransformer
+from swin_jax.models.clip import CLIP, TextTransformer, rules
 from swin_jax.tasks.contrastive import Contrastive
 
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
@@ -85,7 +85,7 @@ def get_config(arg=None):
             eps=1e-6,
             weight_decay=1e-4,
             clip_norm=1.0,
-            no_decay=optim.CLIP_NO_DECAY,
+            no_decay=rules.NO_DECAY,
             freeze=r"^visual\.",
         ),
         image_size=ref("image_size"),
@@ -122,7 +122,7 @@ def get_config(arg=None):
     )
     convert = spec(clip_finetune.visual_pretrained)
     c.init_from = spec(InitFrom, required=True, backbone=True, head=clip_finetune.VISUAL_ONLY, convert=convert)
-    c.partition = spec(sharding.Partition, rules=sharding.CLIP_RULES)
+    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")

@@ -13,7 +13,7 @@ from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, pipeline, small_image, sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.init_from import InitFrom
-from swin_jax.models.swin import Swin
+from swin_jax.models.swin import Swin, rules
 from swin_jax.tasks.classification import Classification
 
 
@@ -44,6 +44,7 @@ def get_config(arg=None):
                 min_lr=1e-5,
                 warmup_prefix=True,
             ),
+            no_decay=rules.NO_DECAY,
         ),
         image_size=c.get_oneway_ref("image_size"),
         channels=1,
@@ -77,7 +78,7 @@ def get_config(arg=None):
         batch_size=64,
     )
     c.init_from = spec(InitFrom)
-    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
+    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=400, keep=2)
     c.logs = dict(every=20, wandb="")

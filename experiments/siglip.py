@@ -19,7 +19,7 @@ from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.init_from import InitFrom
-from swin_jax.models.clip import make_clip
+from swin_jax.models.clip import make_clip, rules
 from swin_jax.models.clip.presets import PRESETS
 from swin_jax.tasks.contrastive import Contrastive
 
@@ -66,7 +66,7 @@ def get_config(arg=None):
             eps=1e-6,
             weight_decay=1e-4,
             clip_norm=1.0,
-            no_decay=optim.CLIP_NO_DECAY,
+            no_decay=rules.NO_DECAY,
         ),
         image_size=ref("image_size"),
         context_length=ref("context_length"),
@@ -102,7 +102,7 @@ def get_config(arg=None):
         batch_size=64,
     )
     c.init_from = spec(InitFrom)
-    c.partition = spec(sharding.Partition, rules=sharding.CLIP_RULES)
+    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")

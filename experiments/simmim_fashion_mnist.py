@@ -20,7 +20,7 @@ from swin_jax.data import fake, masking, pipeline, small_image, sources
 from swin_jax.evals.reconstruction import Reconstruction
 from swin_jax.init_from import InitFrom
 from swin_jax.models.simmim import SimMIM
-from swin_jax.models.swin import Swin
+from swin_jax.models.swin import Swin, rules
 from swin_jax.tasks.simmim import MaskedImageModeling
 
 
@@ -55,6 +55,7 @@ def get_config(arg=None):
                 min_lr=1e-5,
                 warmup_prefix=True,
             ),
+            no_decay=rules.NO_DECAY,
         ),
         image_size=ref("image_size"),
         channels=1,
@@ -96,7 +97,7 @@ def get_config(arg=None):
     )
     c.evals = dict(heldout=dict(every=ref("total_steps") // 4, run=spec(Reconstruction, data=heldout)))
     c.init_from = spec(InitFrom)
-    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
+    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=2000, keep=1)
     c.logs = dict(every=50, wandb="")

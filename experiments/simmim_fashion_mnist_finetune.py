@@ -18,7 +18,7 @@ from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, pipeline, small_image, sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.init_from import InitFrom
-from swin_jax.models.swin import Swin
+from swin_jax.models.swin import Swin, rules
 from swin_jax.tasks.classification import Classification
 
 
@@ -52,7 +52,8 @@ def get_config(arg=None):
                 min_lr=1e-5,
                 warmup_prefix=True,
             ),
-            layer_scale=spec(optim.layer_decay, decay=1.0, depths=depths),
+            no_decay=rules.NO_DECAY,
+            layer_scale=spec(rules.layer_decay, decay=1.0, depths=depths),
         ),
         image_size=ref("image_size"),
         channels=1,
@@ -92,7 +93,7 @@ def get_config(arg=None):
         batch_size=64,
     )
     c.init_from = spec(InitFrom, backbone=True, convert=spec(finetune.simmim_pretrained))
-    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
+    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=2000, keep=1)
     c.logs = dict(every=50, wandb="")

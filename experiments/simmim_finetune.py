@@ -42,6 +42,7 @@ from swin_jax.data import fake, image, pipeline, sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
+from swin_jax.models.swin import rules
 from swin_jax.tasks.classification import Classification
 
 V1_WINDOW = dict(base={192: 6, 224: 7}, large={192: 12, 224: 14})
@@ -113,8 +114,9 @@ def get_config(arg=None):
                 delay=1,
             ),
             weight_decay=0.05,
+            no_decay=rules.NO_DECAY,
             clip_norm=5.0,
-            layer_scale=spec(optim.layer_decay, decay=layer_decay, depths=model.get_oneway_ref("depths")),
+            layer_scale=spec(rules.layer_decay, decay=layer_decay, depths=model.get_oneway_ref("depths")),
         ),
         image_size=ref("image_size"),
         num_classes=ref("num_classes"),
@@ -158,7 +160,7 @@ def get_config(arg=None):
         batch_size=64,
     )
     c.init_from = spec(InitFrom, required=True, backbone=True, convert=spec(finetune.simmim_pretrained))
-    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
+    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")

@@ -46,6 +46,7 @@ from swin_jax.evals.reconstruction import Reconstruction
 from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
+from swin_jax.models.swin import rules
 from swin_jax.tasks.simmim import MaskedImageModeling
 
 V1_WINDOW = dict(base=6, large=12)
@@ -109,7 +110,7 @@ def get_config(arg=None):
             optim.adamw,
             schedule=cosine(c) if arg.schedule == "100ep" else multistep(c),
             weight_decay=0.05,
-            no_decay=optim.SIMMIM_NO_DECAY if arg.weight_decay == "published" else optim.SWIN_NO_DECAY,
+            no_decay=rules.SIMMIM_NO_DECAY if arg.weight_decay == "published" else rules.NO_DECAY,
             clip_norm=5.0,
         ),
         image_size=ref("image_size"),
@@ -151,7 +152,7 @@ def get_config(arg=None):
     )
     c.evals = dict(val=dict(every=5 * ref("steps_per_epoch"), run=spec(Reconstruction, data=val)))
     c.init_from = spec(InitFrom, convert=spec(convert_simmim.pretrained))
-    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
+    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=5 * ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")

@@ -46,6 +46,7 @@ from swin_jax.evals.reconstruction import Reconstruction
 from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
+from swin_jax.models.swin import rules
 from swin_jax.tasks.classification import Classification
 from swin_jax.tasks.simmim import MaskedImageModeling
 
@@ -89,11 +90,11 @@ def get_config(arg=None):
     c.total_steps = ref("epochs") * ref("steps_per_epoch")
     c.warmup_steps = ref("total_steps") // 6 if arg.stage == "in1k" else 30_000
     if arg.stage == "simmim":
-        simmim(c, optim.SIMMIM_NO_DECAY if arg.weight_decay == "published" else optim.SWIN_NO_DECAY)
+        simmim(c, rules.SIMMIM_NO_DECAY if arg.weight_decay == "published" else rules.NO_DECAY)
     else:
         classification(c, arg.stage)
     read_data(c, arg)
-    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES, opt_axis="data")
+    c.partition = spec(sharding.Partition, rules=rules.PARTITION, opt_axis="data")
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=1000, keep=2)
     c.logs = dict(every=50, wandb="")
@@ -160,7 +161,12 @@ def classification(c, stage):
     c.task = spec(
         Classification,
         model=model,
-        tx=optimizer(c, stage, layer_scale=spec(optim.layer_decay, decay=0.87, depths=model.get_oneway_ref("depths"))),
+        tx=optimizer(
+            c,
+            stage,
+            no_decay=rules.NO_DECAY,
+            layer_scale=spec(rules.layer_decay, decay=0.87, depths=model.get_oneway_ref("depths")),
+        ),
         image_size=ref("image_size"),
         num_classes=ref("num_classes"),
         seed=ref("seed"),

@@ -20,6 +20,7 @@ from swin_jax.data import fake, image, pipeline, sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
+from swin_jax.models.swin import rules
 from swin_jax.tasks.classification import Classification
 
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
@@ -62,6 +63,7 @@ def get_config(arg=None):
                 delay=1,
             ),
             weight_decay=0.1,
+            no_decay=rules.NO_DECAY,
             clip_norm=5.0,
         ),
         image_size=ref("image_size"),
@@ -101,7 +103,7 @@ def get_config(arg=None):
         batch_size=64,
     )
     c.init_from = spec(InitFrom, convert=spec(finetune.pretrained))
-    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
+    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")

@@ -32,6 +32,7 @@ from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView
 from swin_jax.init_from import InitFrom
 from swin_jax.models import swin, video_swin
+from swin_jax.models.swin import rules
 from swin_jax.tasks.classification import Classification
 
 STEPS = dict(actions=dict(frame=7000, clip=6000), direction=dict(frame=2000, clip=3000))
@@ -72,6 +73,7 @@ def get_config(arg=None):
                 warmup_prefix=True,
             ),
             weight_decay=0.05,
+            no_decay=rules.NO_DECAY,
         ),
         image_size=(8, 64, 64) if clip else 64,
         num_classes=ref("num_classes"),
@@ -115,7 +117,7 @@ def get_config(arg=None):
         c.init_from = spec(InitFrom, backbone=True, head=video_swin_finetune.FRESH, convert=convert)
     else:
         c.init_from = spec(InitFrom, backbone=True)
-    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
+    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=500, keep=2)
     c.logs = dict(every=20, wandb="")

@@ -25,6 +25,7 @@ from swin_jax.evals.multi_view import MultiView
 from swin_jax.init_from import InitFrom
 from swin_jax.models import video_swin
 from swin_jax.models.swin.presets import VARIANTS
+from swin_jax.models.video_swin import rules
 from swin_jax.tasks.classification import Classification
 
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
@@ -47,7 +48,7 @@ def get_config(arg=None):
     ref = c.get_oneway_ref
     c.steps_per_epoch = ref("num_train") // ref("batch_size")
     c.total_steps = ref("epochs") * ref("steps_per_epoch")
-    no_decay, scales = optim.VIDEO_GROUPS[arg.groups]
+    no_decay, scales = rules.GROUPS[arg.groups]
     clip_size = derived(lambda frames, size: (frames, size, size), ref("frames"), ref("size"))
     c.task = spec(
         Classification,
@@ -145,7 +146,7 @@ def get_config(arg=None):
         head=video_swin_finetune.FRESH,
         convert=spec(video_swin_finetune.pretrained, patch="inflate", bias="duplicate", resize="bicubic", head=False),
     )
-    c.partition = spec(sharding.Partition, rules=sharding.SWIN_RULES)
+    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
     c.logs = dict(every=50, wandb="")

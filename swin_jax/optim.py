@@ -20,55 +20,14 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
 from swin_jax.core.stacking import multipliers, official_names
 
-# What is 1-D in the official layout: norm weights, biases. Judged by name: an attention bias is (3, heads, d) here.
-_ONE_DIMENSIONAL = (r"(^|[._])bias$", r"(^|\.)e?norm\d*\.weight$")
-
-# That, the absolute positions, the position tables, and version 2's bias MLP and temperature; SimMIM's mask token.
-SWIN_NO_DECAY = (
-    *_ONE_DIMENSIONAL,
-    r"(^|\.)(absolute_pos_embed|mask_token)$",
-    r"relative_position_bias_table",
-    r"cpb_mlp",
-    r"logit_scale",
-)
-
-# The published SimMIM pretraining: the keywords of what is not decayed got the prefix `encoder.` and were then looked
-# for inside names where they don't occur, so that position tables, bias MLPs and temperatures are decayed. What is
-# exempt by its whole name stays exempt. `SWIN_NO_DECAY` is the corrected form.
-SIMMIM_NO_DECAY = (*_ONE_DIMENSIONAL, r"(^|\.)(absolute_pos_embed|mask_token)$")
-
-# CLIP: weights that are gains, biases or single vectors are not decayed; embeddings of tokens and positions are (as
-# open_clip does; the paper says "all weights that are not gains or biases"). Names of towers that are Swins fit too.
-CLIP_NO_DECAY = (
-    *_ONE_DIMENSIONAL,
-    r"(^|\.)(ln_\w+|bn\d|downsample\.1)\.weight$",
-    r"(^|\.)(logit_scale|class_embedding)$",
-    r"relative_position_bias_table",
-    r"cpb_mlp",
-)
-
-# Video Swin's groups as (no_decay, rules of `scale_by_name`). The released configs want position tables and norms
-# without decay and the backbone at a tenth of the rate, but mmcv applies only the longest keyword that matches: tables
-# train at the full rate, and norms and biases are decayed. What was meant is what mmaction2 1.x does.
-VIDEO_GROUPS = dict(
-    released=(
-        (r"relative_position_bias_table",),
-        ((r"relative_position_bias_table", 1.0), (r"^backbone\.", 0.1)),
-    ),
-    intended=(
-        (r"relative_position_bias_table", r"absolute_pos_embed", r"^backbone\..*norm"),
-        ((r"^backbone\.", 0.1),),
-    ),
-)
-
 
 def adamw(
     schedule: Callable,
+    no_decay: tuple[str, ...],
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.05,
-    no_decay: tuple[str, ...] = SWIN_NO_DECAY,
     clip_norm: float = 5.0,
     freeze: str = "",
     layer_scale: Callable | None = None,
@@ -80,12 +39,12 @@ def adamw(
 
     Args:
         schedule: step -> learning rate; called as `schedule(step, scale=...)` where `layer_scale` is given.
+        no_decay: regexes on official names of parameters that are not decayed, such as `models.swin.rules.NO_DECAY`.
         b1, b2, eps: Adam's; both moments are float32.
         weight_decay: decoupled, multiplied by the learning rate.
-        no_decay: regexes on official names of parameters that are not decayed.
         clip_norm: largest global gradient norm; 0 doesn't clip.
         freeze: regex on official names of parameters that are not trained: no update, no moments, no part in the norm.
-        layer_scale: official name -> factor on the base learning rate, such as `layer_decay` gives.
+        layer_scale: official name -> factor on the base learning rate, such as `models.swin.layer_decay` gives.
 
     Returns:
         The transformation; `update` needs `params`. Its `init` raises UserError if `freeze` matches no parameter or
@@ -97,10 +56,10 @@ def adamw(
 
 def sgd(
     schedule: Callable,
+    no_decay: tuple[str, ...],
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 0.0,
-    no_decay: tuple[str, ...] = SWIN_NO_DECAY,
     clip_norm: float = 0.0,
     freeze: str = "",
     layer_scale: Callable | None = None,
@@ -110,7 +69,7 @@ def sgd(
     Args:
         momentum: 0 keeps no buffer.
         nesterov: Nesterov's form; without effect where `momentum` is 0.
-        schedule, weight_decay, no_decay, clip_norm, freeze, layer_scale: as in `adamw`, as is the state.
+        schedule, no_decay, weight_decay, clip_norm, freeze, layer_scale: as in `adamw`, as is the state.
 
     Returns:
         The transformation, as `adamw`.
@@ -118,33 +77,6 @@ def sgd(
     velocity = optax.trace(momentum, nesterov) if momentum else optax.identity()
     rule = optax.chain(_decay(weight_decay, no_decay), velocity)
     return _optimizer(rule, schedule, clip_norm, freeze, layer_scale)
-
-
-def layer_decay(decay: float, depths: tuple[int, ...]) -> Callable:
-    """Layer-wise learning rates of the SimMIM fine-tuning: the factor is decay^(last id - id of the layer).
-
-    The patch embedding has id 0, blocks count from 1 (the main-branch norm `enorm` belongs to its block), a stage's
-    `downsample` shares the id of its last block, and the final norm, the head and the absolute position embedding have
-    the last id, sum(depths) + 1.
-
-    Args:
-        decay: factor from one layer to the one before it.
-        depths: blocks per stage.
-
-    Returns:
-        A function of a Swin parameter's official name.
-    """
-
-    def layer_id(name):
-        if name.startswith("patch_embed.") or name == "mask_token":
-            return 0
-        inside = re.match(r"layers\.(\d+)\.(?:blocks\.(\d+)|downsample)\.", name)
-        if not inside:
-            return sum(depths) + 1
-        stage, block = int(inside[1]), inside[2]
-        return sum(depths[: stage + 1]) if block is None else sum(depths[:stage]) + int(block) + 1
-
-    return lambda name: decay ** (sum(depths) + 1 - layer_id(name))
 
 
 def scale_by_name(rules: tuple[tuple[str, float], ...]) -> Callable:

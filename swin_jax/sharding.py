@@ -24,28 +24,6 @@ from swin_jax.ops.batch_sharding import AXES, BATCH
 # Optimizer state smaller than this is not worth splitting over 'data': it is the large matrices that fill a chip.
 _OPT_MIN_SIZE = 2**14
 
-# Heads and the hidden width of the MLP over 'tensor', the other side of each matrix over 'fsdp'. The names are those of
-# Swin, Video Swin (its temporal layers too) and the transformers of CLIP.
-SWIN_RULES = (
-    (r"attn/qkv/kernel$", ("fsdp", None, "tensor", None)),
-    (r"attn/qkv/bias$", (None, "tensor", None)),
-    (r"attn/(q|v)_bias$", ("tensor", None)),
-    (r"attn/logit_scale$", ("tensor", None, None)),
-    (r"attn/(relative_position_bias_table|cpb_mlp_2/kernel)$", (None, "tensor")),
-    (r"attn/proj/kernel$", ("tensor", None, "fsdp")),
-    (r"mlp/fc1/kernel$", ("fsdp", "tensor")),
-    (r"mlp/fc1/bias$", ("tensor",)),
-    (r"mlp/fc2/kernel$", ("tensor", "fsdp")),
-)
-# Both towers of CLIP: the attention pool of the ResNets, what only the text tower has, and the projections.
-CLIP_RULES = SWIN_RULES + (
-    (r"attnpool/[qkv]_proj/kernel$", ("fsdp", "tensor", None)),
-    (r"attnpool/[qkv]_proj/bias$", ("tensor", None)),
-    (r"attnpool/c_proj/kernel$", ("tensor", None, "fsdp")),
-    (r"token_embedding/embedding$", (None, "fsdp")),  # whole rows are looked up
-    (r"(text_projection|visual/proj)$", ("fsdp", None)),
-)
-
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh over all devices, or those given; one of the sizes may be -1 for what is left.

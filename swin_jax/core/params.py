@@ -8,6 +8,9 @@ import re
 
 import jax
 
+# What is 1-D in the official layout: norm weights, biases. Judged by name: an attention bias is (3, heads, d) here.
+ONE_DIMENSIONAL = (r"(^|[._])bias$", r"(^|\.)e?norm\d*\.weight$")
+
 # The last part of a path -> the last part of the official name.
 _LEAVES = {"kernel": "weight", "scale": "weight"}
 

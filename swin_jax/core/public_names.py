@@ -19,6 +19,7 @@ RENAMED: dict[str, str] = {
     "swin_jax.models.resnet": "swin_jax.models.clip",
     "swin_jax.models.text": "swin_jax.models.clip",
     "swin_jax.models.vit": "swin_jax.models.clip",
+    "swin_jax.optim.layer_decay": "swin_jax.models.swin.layer_decay",
 }
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from swin_jax import optim, schedules, sharding
-from swin_jax.models.clip import make_clip
+from swin_jax.models.clip import make_clip, rules
 from swin_jax.tasks.contrastive import Contrastive
 
 MESHES = [(1, 1, 1), (8, 1, 1), (2, 2, 2)]
@@ -20,7 +20,7 @@ def task(tower, **fields):
     model = make_clip(embed_dim=16, context_length=LENGTH, vocab_size=VOCABULARY, text_width=16, text_heads=2,
                       text_layers=1, vision_width=16, vision_heads=2, **TOWERS[tower],
                       logit_bias=-10.0 if fields.get("sigmoid") else None)  # fmt: skip
-    tx = optim.adamw(schedules.constant(1e-3), no_decay=optim.CLIP_NO_DECAY)
+    tx = optim.adamw(schedules.constant(1e-3), no_decay=rules.NO_DECAY)
     return Contrastive(model, tx, TOWERS[tower]["image_size"], LENGTH, chunk=2, **fields)
 
 
@@ -28,7 +28,7 @@ def losses(of, shape, state):
     """Of three updates on one mesh."""
     devices = jax.devices()[: int(np.prod(shape))]
     placement = sharding.Placement(sharding.make_mesh(*shape, devices=devices))
-    partition = sharding.Partition(rules=sharding.SWIN_RULES, min_size=64)
+    partition = sharding.Partition(rules=rules.PARTITION, min_size=64)
     shardings = partition.shardings(jax.eval_shape(of.init, jax.random.key(0)), placement.mesh)
     step = jax.jit(of.train_step, donate_argnums=0, out_shardings=(shardings, None))
     rng, found = np.random.default_rng(0), []

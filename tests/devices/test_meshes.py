@@ -10,7 +10,7 @@ import pytest
 from swin_jax import optim, schedules, sharding, start
 from swin_jax.core.errors import UserError
 from swin_jax.data import fake
-from swin_jax.models.swin import Swin
+from swin_jax.models.swin import Swin, rules
 from swin_jax.ops import batch_sharding
 from swin_jax.tasks.classification import Classification
 
@@ -45,7 +45,7 @@ def small_counts():
 def task(**fields):
     fields = dict(depths=(2, 2), num_heads=(2, 4), window_size=4, drop_path_rate=0.2) | fields
     model = Swin(num_classes=10, image_size=32, embed_dim=16, **fields)
-    tx = optim.adamw(schedule=schedules.constant(1e-3))
+    tx = optim.adamw(schedule=schedules.constant(1e-3), no_decay=rules.NO_DECAY)
     return Classification(model, tx, 32, 10, mix_group=8, ema_decay=0.9)
 
 
@@ -64,7 +64,7 @@ def place(shape):
 def prepare(shape, opt_axis="", gather="", **fields):
     """Everything of a step, laid out, and the step."""
     placement, t = place(shape), task(**fields)
-    partition = sharding.Partition(rules=sharding.SWIN_RULES, opt_axis=opt_axis, gather=gather, min_size=64)
+    partition = sharding.Partition(rules=rules.PARTITION, opt_axis=opt_axis, gather=gather, min_size=64)
     shapes = jax.eval_shape(t.init, jax.random.key(0))
     shardings = partition.shardings(shapes, placement.mesh)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)

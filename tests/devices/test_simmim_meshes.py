@@ -6,7 +6,7 @@ import pytest
 
 from swin_jax import optim, schedules, sharding
 from swin_jax.models.simmim import SimMIM
-from swin_jax.models.swin import V2, Swin
+from swin_jax.models.swin import V2, Swin, rules
 from swin_jax.tasks.simmim import MaskedImageModeling
 
 MESHES = [(1, 1, 1), (8, 1, 1), (2, 2, 2)]
@@ -17,14 +17,14 @@ def task():
     tools = dict(scan=True, remat="full", attention=("sequential", "xla"))
     encoder = Swin(num_classes=0, image_size=32, embed_dim=16, depths=(1, 4), num_heads=(2, 4), window_size=4,
                    drop_path_rate=0.1, **V2, **tools)  # fmt: skip
-    return MaskedImageModeling(SimMIM(encoder), optim.adamw(schedules.constant(1e-2)), 32)
+    return MaskedImageModeling(SimMIM(encoder), optim.adamw(schedules.constant(1e-2), no_decay=rules.NO_DECAY), 32)
 
 
 def losses(shape, state):
     """Of three updates on one mesh, whole masks on some rows and nearly none on others."""
     devices = jax.devices()[: int(np.prod(shape))]
     placement, of = sharding.Placement(sharding.make_mesh(*shape, devices=devices)), task()
-    partition = sharding.Partition(rules=sharding.SWIN_RULES, min_size=64)
+    partition = sharding.Partition(rules=rules.PARTITION, min_size=64)
     shardings = partition.shardings(jax.eval_shape(of.init, jax.random.key(0)), placement.mesh)
     step = jax.jit(of.train_step, donate_argnums=0, out_shardings=(shardings, None))
     rng, found = np.random.default_rng(0), []

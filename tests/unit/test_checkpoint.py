@@ -13,6 +13,7 @@ import pytest
 from swin_jax import checkpoint, optim, schedules
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
+from swin_jax.models.swin import rules
 from swin_jax.sharding import Partition, make_mesh
 from swin_jax.task import TrainState
 
@@ -28,7 +29,7 @@ def state(scale=1.0, ema=True, freeze="", width=8, mutable=True):
         "backbone": {"blocks_0": {"kernel": kernel, "bias": rng.normal(size=width).astype(np.float32)}},
         "head": {"kernel": jnp.asarray(rng.normal(size=(width, 3)), jnp.bfloat16), "bias": np.zeros(3, np.float32)},
     }
-    tx = optim.adamw(schedules.constant(1e-3), freeze=freeze)
+    tx = optim.adamw(schedules.constant(1e-3), no_decay=rules.NO_DECAY, freeze=freeze)
     opt_state = jax.tree.map(lambda x: x + jnp.asarray(rng.integers(1, 9), x.dtype), tx.init(params))
     extra = {"mean": jnp.arange(4.0), "seen": jnp.int32(7)} if mutable else {}
     average = jax.tree.map(lambda x: x * 0.5, params) if ema else None

@@ -11,7 +11,7 @@ import pytest
 
 from swin_jax import optim, schedules
 from swin_jax.core.params import flatten
-from swin_jax.models.swin import Swin
+from swin_jax.models.swin import Swin, rules
 from swin_jax.ops import augmentation, losses
 from swin_jax.tasks.classification import Classification
 
@@ -30,7 +30,7 @@ class Net(nn.Module):
 
 
 def task(tx=None, model=None, **options):
-    tx = tx or optim.adamw(schedules.constant(2e-2), weight_decay=0.05)
+    tx = tx or optim.adamw(schedules.constant(2e-2), no_decay=rules.NO_DECAY, weight_decay=0.05)
     return Classification(model or Net(), tx, SHAPE[0], CLASSES, SHAPE[2], mean=(0.4,), std=(0.3,), **options)
 
 
@@ -156,7 +156,9 @@ def test_accumulation_is_the_same_training_where_nothing_is_random(batch):
 
 
 def test_a_linear_probe_leaves_the_backbone_as_it_was(batch):
-    item = task(optim.adamw(schedules.constant(2e-2), weight_decay=0.5, freeze=r"^(?!head\.)"), **PLAIN)
+    item = task(
+        optim.adamw(schedules.constant(2e-2), no_decay=rules.NO_DECAY, weight_decay=0.5, freeze=r"^(?!head\.)"), **PLAIN
+    )
     first, last, values = train(item, batch, 20)
     assert equal(first.params["backbone"], last.params["backbone"])
     assert not np.array_equal(first.params["head"]["kernel"], last.params["head"]["kernel"])

@@ -11,7 +11,7 @@ from swin_jax import optim, schedules
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
 from swin_jax.models.clip import CLIP, TextTransformer, make_clip
-from swin_jax.models.swin import Swin
+from swin_jax.models.swin import Swin, rules
 from swin_jax.tasks.contrastive import Contrastive
 
 B, SIZE, LENGTH, VOCABULARY = 12, 16, 6, 40
@@ -25,7 +25,7 @@ SWIN = CLIP(
 
 
 def task(model=VIT, **fields):
-    tx = fields.pop("tx", optim.adamw(schedules.constant(1e-3), clip_norm=0.0))
+    tx = fields.pop("tx", optim.adamw(schedules.constant(1e-3), no_decay=rules.NO_DECAY, clip_norm=0.0))
     return Contrastive(model, tx, SIZE, LENGTH, **fields)
 
 
@@ -77,7 +77,7 @@ def test_without_a_mesh_the_ring_is_the_matrix(sigmoid):
 
 
 def test_a_swin_is_an_image_tower_and_learns_a_batch_by_heart():
-    learner = task(SWIN, tx=optim.adamw(schedules.constant(3e-3), weight_decay=0.0))
+    learner = task(SWIN, tx=optim.adamw(schedules.constant(3e-3), no_decay=rules.NO_DECAY, weight_decay=0.0))
     state, step = jax.jit(learner.init)(jax.random.key(0)), jax.jit(learner.train_step)
     losses = []
     for _ in range(60):
@@ -98,7 +98,7 @@ def test_positives_share_the_target():
 
 
 def test_a_locked_tower_stays_and_the_other_learns():
-    tx = optim.adamw(schedules.constant(1e-2), weight_decay=0.1, freeze=r"^visual\.")
+    tx = optim.adamw(schedules.constant(1e-2), no_decay=rules.NO_DECAY, weight_decay=0.1, freeze=r"^visual\.")
     locked = task(make_clip(vision_layers=(1, 1, 1, 1), **(TINY | dict(image_size=32))), locked=("visual",), tx=tx)
     locked = dataclasses.replace(locked, image_size=32)
     state = jax.jit(locked.init)(jax.random.key(0))

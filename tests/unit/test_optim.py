@@ -12,6 +12,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, map_named, unflatten
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
+from swin_jax.models.swin import rules
 
 tree_get = optax.tree_utils.tree_get
 TINY = dict(image_size=32, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4)
@@ -154,7 +155,7 @@ def test_scale_keeps_the_warmup_and_final_rates():
 @pytest.mark.parametrize("clip_norm", [0.0, 5.0])
 def test_adamw_is_that_of_pytorch(clip_norm):
     schedule = schedules.warmup_cosine(1e-2, 10, 2, warmup_lr=1e-3)
-    tx = optim.adamw(schedule, weight_decay=0.05, clip_norm=clip_norm)
+    tx = optim.adamw(schedule, no_decay=rules.NO_DECAY, weight_decay=0.05, clip_norm=clip_norm)
     p = to_float64(swin_params())
     m, v = ({name: np.zeros_like(x) for name, x in p.items()} for _ in range(2))
     norms = []
@@ -186,7 +187,7 @@ def test_adam_corrects_the_bias_exactly():
 
 
 def test_adam_keeps_float32_moments_of_half_precision_parameters():
-    tx = optim.adamw(schedules.constant(0.1))
+    tx = optim.adamw(schedules.constant(0.1), no_decay=rules.NO_DECAY)
     params = {"head": {"kernel": jnp.ones((2, 2), jnp.bfloat16)}}
     opt_state = tx.init(params)
     _, after = tx.update(params, opt_state, params)
@@ -197,7 +198,7 @@ def test_adam_keeps_float32_moments_of_half_precision_parameters():
 
 @pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
 def test_sgd_is_that_of_pytorch(momentum, nesterov):
-    tx = optim.sgd(schedules.constant(0.1), momentum, nesterov, weight_decay=0.01, clip_norm=5.0)
+    tx = optim.sgd(schedules.constant(0.1), rules.NO_DECAY, momentum, nesterov, weight_decay=0.01, clip_norm=5.0)
     p = to_float64(swin_params())
     buffer = {name: np.zeros_like(x) for name, x in p.items()}
     for (params, _), grad in zip(run(tx, swin_params(), gradients()), gradients()):
@@ -211,7 +212,7 @@ def test_sgd_is_that_of_pytorch(momentum, nesterov):
 
 def test_exactly_the_official_parameters_are_decayed():
     params = swin_params()
-    tx = optim.adamw(schedules.constant(1.0), weight_decay=0.5)
+    tx = optim.adamw(schedules.constant(1.0), no_decay=rules.NO_DECAY, weight_decay=0.5)
     (after, _) = next(run(tx, params, [jax.tree.map(jnp.zeros_like, params)]))
     after, before = flatten(after), flatten(params)
     moved = {name for name in before if not np.array_equal(after[name], before[name])}
@@ -243,7 +244,7 @@ def test_simmim_decays_tables_bias_mlps_and_temperatures_and_the_corrected_form_
 
     params = jax.eval_shape(SimMIM(encoder).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, 8, 8)))
     params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), params["params"])
-    for no_decay, expected in ((optim.SIMMIM_NO_DECAY, published), (optim.SWIN_NO_DECAY, corrected)):
+    for no_decay, expected in ((rules.SIMMIM_NO_DECAY, published), (rules.NO_DECAY, corrected)):
         tx = optim.adamw(schedules.constant(1.0), weight_decay=0.5, no_decay=no_decay)
         updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
         moved = set()
@@ -257,8 +258,8 @@ def test_simmim_decays_tables_bias_mlps_and_temperatures_and_the_corrected_form_
 @pytest.mark.parametrize("make", [optim.adamw, optim.sgd])
 def test_frozen_parameters_have_no_update_no_moments_and_no_part_in_the_norm(make):
     params, grads = swin_params(), gradients()
-    tx = make(schedules.constant(0.1), clip_norm=1.0, freeze=r"^(?!head\.)")  # a linear probe
-    probe = make(schedules.constant(0.1), clip_norm=1.0)
+    tx = make(schedules.constant(0.1), no_decay=rules.NO_DECAY, clip_norm=1.0, freeze=r"^(?!head\.)")  # a linear probe
+    probe = make(schedules.constant(0.1), no_decay=rules.NO_DECAY, clip_norm=1.0)
     head = [{"head": grad["head"]} for grad in grads]
     both = zip(run(tx, params, grads), run(probe, {"head": params["head"]}, head))
     for (after, opt_state), (alone, alone_state) in both:
@@ -272,7 +273,7 @@ def test_frozen_parameters_have_no_update_no_moments_and_no_part_in_the_norm(mak
 
 @pytest.mark.parametrize("freeze, what", [("heads", "no parameter"), (".", "every parameter")])
 def test_a_freeze_that_matches_nothing_or_all_names_some_parameters(freeze, what):
-    tx = optim.adamw(schedules.constant(0.1), freeze=freeze)
+    tx = optim.adamw(schedules.constant(0.1), no_decay=rules.NO_DECAY, freeze=freeze)
     with pytest.raises(UserError, match=f"freeze='{freeze}' matches {what}.*absolute_pos_embed"):
         jax.eval_shape(tx.init, swin_params())
 
@@ -283,7 +284,7 @@ def test_a_freeze_that_matches_nothing_or_all_names_some_parameters(freeze, what
 @pytest.mark.parametrize("decay, smallest", [(0.9, 0.0718), (0.8, 0.00378), (0.75, 0.000753), (0.7, 0.000134)])
 def test_layer_decay_golden_values(decay, smallest):
     """Swin-B: 26 ids."""
-    scale = optim.layer_decay(decay, (2, 2, 18, 2))
+    scale = rules.layer_decay(decay, (2, 2, 18, 2))
     np.testing.assert_allclose(scale("patch_embed.proj.weight"), smallest, rtol=2e-3)
     ids = {
         "layers.0.blocks.0.norm1.weight": 1,
@@ -313,15 +314,17 @@ def test_every_parameter_of_version_2_has_the_layer_of_its_block():
             layer = last if part == "downsample" else last - TINY["depths"][int(stage)] + int(block) + 1
         else:
             layer = depth + 1
-        np.testing.assert_allclose(optim.layer_decay(0.5, TINY["depths"])(name), 0.5 ** (depth + 1 - layer))
+        np.testing.assert_allclose(rules.layer_decay(0.5, TINY["depths"])(name), 0.5 ** (depth + 1 - layer))
         seen.add((layer, name.split(".")[4] if ".blocks." in name else name))
     assert {(2, "enorm"), (4, "enorm")} < seen and not {(1, "enorm"), (3, "enorm")} & seen
 
 
 def test_layer_scale_multiplies_each_update_and_not_the_logged_rate():
     params, grads = swin_params(), gradients(1)
-    scale = optim.layer_decay(0.5, (1,))
-    plain, scaled = (optim.adamw(schedules.constant(0.1), layer_scale=choice) for choice in (None, scale))
+    scale = rules.layer_decay(0.5, (1,))
+    plain, scaled = (
+        optim.adamw(schedules.constant(0.1), no_decay=rules.NO_DECAY, layer_scale=choice) for choice in (None, scale)
+    )
     updates, _ = jax.jit(plain.update)(grads[0], plain.init(params), params)
     expected = map_named(lambda name, u: np.asarray(u) * np.float32(scale(name)), updates)
     updates, opt_state = jax.jit(scaled.update)(grads[0], scaled.init(params), params)

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import optim
 from swin_jax.core import config
 from swin_jax.core.errors import UserError
+from swin_jax.models.swin import rules
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = [p for p in sorted((ROOT / "experiments").glob("*.py")) if "def get_config(" in p.read_text()]
@@ -86,7 +86,7 @@ def test_supervised_recipe(name):
     assert model.image_size == c.data.transform.size == c.evals[next(iter(c.evals))].run.data.transform.size == rest[4]
     assert c.task.tx.clip_norm == 5.0 and c.task.mixup == 0.8 and c.task.cutmix == 1.0 and c.task.mix_group == 128
     assert not schedule.warmup_prefix and schedule.delay == 1 and c.task.label_smoothing == 0.1
-    assert c.task.tx.no_decay == optim.SWIN_NO_DECAY and c.data.transform.auto_augment == "rand-m9-mstd0.5-inc1"
+    assert c.task.tx.no_decay == rules.NO_DECAY and c.data.transform.auto_augment == "rand-m9-mstd0.5-inc1"
     # The official configs give the warm-up's start a thousandth of the peak, and the end a hundredth or two.
     assert schedule.warmup_lr <= rate / 1000 < schedule.min_lr or name.startswith("simmim")
 
@@ -168,7 +168,7 @@ def test_simmim_recipe(name):
     assert found == (SIMMIM[name][1], *SIMMIM[name][3:])
     assert (c.batch_size, c.image_size, c.task.image_size, encoder.image_size) == (2048, 192, 192, 192)
     assert schedule.warmup_steps == 6250 and c.task.tx.weight_decay == 0.05 and c.task.tx.clip_norm == 5.0
-    assert c.task.tx.no_decay == optim.SIMMIM_NO_DECAY
+    assert c.task.tx.no_decay == rules.SIMMIM_NO_DECAY
     mask, crop = c.data.transform, c.data.transform.transform
     assert (mask.cell, mask.ratio, mask.patch) == (32, 0.6, 4)
     assert (crop.scale, crop.interpolation, crop.auto_augment) == ((0.67, 1.0), "bilinear", "")
@@ -190,10 +190,10 @@ def test_the_schedule_of_100_epochs_is_the_old_cosine():
 
 
 def test_weight_decay_as_published_or_corrected():
-    assert load("simmim_in1k.py:weight_decay=corrected").task.tx.no_decay == optim.SWIN_NO_DECAY
-    assert load("swinv2_giant.py").task.tx.no_decay == optim.SIMMIM_NO_DECAY
-    assert load("swinv2_giant.py:weight_decay=corrected").task.tx.no_decay == optim.SWIN_NO_DECAY
-    assert load("swinv2_giant.py:stage=in22k").task.tx.no_decay == optim.SWIN_NO_DECAY
+    assert load("simmim_in1k.py:weight_decay=corrected").task.tx.no_decay == rules.NO_DECAY
+    assert load("swinv2_giant.py").task.tx.no_decay == rules.SIMMIM_NO_DECAY
+    assert load("swinv2_giant.py:weight_decay=corrected").task.tx.no_decay == rules.NO_DECAY
+    assert load("swinv2_giant.py:stage=in22k").task.tx.no_decay == rules.NO_DECAY
 
 
 LAYER_DECAY = {

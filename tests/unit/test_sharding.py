@@ -15,9 +15,11 @@ from swin_jax.core.params import flatten
 from swin_jax.models import swin, video_swin
 from swin_jax.models.clip import make_clip
 from swin_jax.models.clip import presets as clip_presets
+from swin_jax.models.clip import rules as clip_rules
 from swin_jax.models.swin import Swin
+from swin_jax.models.swin import rules as swin_rules
 from swin_jax.models.video_swin import VideoSwin, make_video_swin
-from swin_jax.sharding import CLIP_RULES, SWIN_RULES, Partition, Placement, make_mesh, replicated
+from swin_jax.sharding import Partition, Placement, make_mesh, replicated
 from swin_jax.tasks.classification import Classification
 
 
@@ -25,7 +27,9 @@ def state_shapes(**fields):
     """A TrainState of shapes, with an average: 2 and 4 heads, 8 and 16 channels."""
     model = Swin(num_classes=5, image_size=8, patch_size=2, in_channels=1, embed_dim=8, depths=(1, 1), num_heads=(2, 4),
                  window_size=2, **fields)  # fmt: skip
-    task = Classification(model, optim.adamw(schedules.constant(1e-3)), 8, 5, 1, ema_decay=0.9)
+    task = Classification(
+        model, optim.adamw(schedules.constant(1e-3), no_decay=swin_rules.NO_DECAY), 8, 5, 1, ema_decay=0.9
+    )
     return jax.eval_shape(task.init, jax.random.key(0))
 
 
@@ -69,7 +73,7 @@ def test_sizes_that_do_not_fit_are_refused_with_all_numbers(asked):
 
 
 def test_swin_rules_split_heads_and_hidden_width_over_tensor(shapes):
-    found = specs(Partition(rules=SWIN_RULES).shardings(shapes, make_mesh(2, 2, 2)))
+    found = specs(Partition(rules=swin_rules.PARTITION).shardings(shapes, make_mesh(2, 2, 2)))
     block = "params/layers_1/blocks_0/"
     assert found[block + "attn/qkv/kernel"] == P("fsdp", None, "tensor", None)
     assert found[block + "attn/qkv/bias"] == P(None, "tensor", None)
@@ -84,14 +88,14 @@ def test_swin_rules_split_heads_and_hidden_width_over_tensor(shapes):
 def test_every_rule_names_a_parameter_of_both_stages(shapes):
     v2 = state_shapes(cosine_attention=True, post_norm=True, continuous_bias=True)
     paths = {version: flatten(state.params) for version, state in (("v1", shapes), ("v2", v2))}
-    for regex, axes in SWIN_RULES:
+    for regex, axes in swin_rules.PARTITION:
         hit = {(v, path): x for v in paths for path, x in paths[v].items() if re.search(regex, path)}
         assert {path.split("/")[0] for _, path in hit} == {"layers_0", "layers_1"}, regex
         assert all(len(x.shape) == len(axes) for x in hit.values()), regex
 
 
 def test_optimizer_state_and_average_lie_as_the_parameters_do(shapes):
-    found = specs(Partition(rules=SWIN_RULES, min_size=64).shardings(shapes, make_mesh(2, 2, 2)))
+    found = specs(Partition(rules=swin_rules.PARTITION, min_size=64).shardings(shapes, make_mesh(2, 2, 2)))
     params = {path.removeprefix("params/"): spec for path, spec in found.items() if path.startswith("params/")}
     copies = [re.fullmatch(r"(?:ema|opt_state/.*?/(?:mu|nu))/(.*)", path) for path in found]
     copies = [copy for copy in copies if copy]
@@ -112,7 +116,9 @@ def test_zero_1_splits_what_no_layer_reads_and_nothing_else(shapes, monkeypatch)
 
 def test_zero_1_in_groups_leaves_parameters_whole_over_fsdp(shapes, monkeypatch):
     monkeypatch.setattr(sharding, "_OPT_MIN_SIZE", 128)
-    found = specs(Partition(rules=SWIN_RULES, opt_axis="fsdp", min_size=64).shardings(shapes, make_mesh(2, 2, 2)))
+    found = specs(
+        Partition(rules=swin_rules.PARTITION, opt_axis="fsdp", min_size=64).shardings(shapes, make_mesh(2, 2, 2))
+    )
     for path, spec in found.items():
         split = path.startswith(("opt_state/", "ema/")) and flatten(shapes)[path].size >= 128
         assert ("fsdp" in str(spec)) == split, path
@@ -122,7 +128,7 @@ def test_zero_1_in_groups_leaves_parameters_whole_over_fsdp(shapes, monkeypatch)
 
 def test_zero_1_goes_with_fsdp_and_tensor(shapes, monkeypatch):
     monkeypatch.setattr(sharding, "_OPT_MIN_SIZE", 128)
-    found = specs(Partition(rules=SWIN_RULES, opt_axis="data").shardings(shapes, make_mesh(2, 2, 2)))
+    found = specs(Partition(rules=swin_rules.PARTITION, opt_axis="data").shardings(shapes, make_mesh(2, 2, 2)))
     assert found["params/layers_1/blocks_0/mlp/fc1/kernel"] == P("fsdp", "tensor")
     assert found["ema/layers_1/blocks_0/mlp/fc1/kernel"] == P("fsdp", ("tensor", "data"))  # 16 x 64: 8 and 32 left
     assert found["ema/layers_1/blocks_0/attn/qkv/kernel"] == P(("fsdp", "data"), None, "tensor", None)
@@ -157,15 +163,15 @@ def test_fsdp_may_span_hosts_of_gpus():
 # ---- nothing large is whole by accident ----
 
 FAMILIES = {
-    "swin": (SWIN_RULES, lambda: Swin(**swin.VARIANTS["large"], num_classes=21841)),
+    "swin": (swin_rules.PARTITION, lambda: Swin(**swin.VARIANTS["large"], num_classes=21841)),
     "swin_v2": (
-        SWIN_RULES,
+        swin_rules.PARTITION,
         lambda: Swin(**swin.VARIANTS["giant"], **swin.V2, image_size=192, window_size=12, scan=True),
     ),
-    "video": (SWIN_RULES, lambda: make_video_swin(**swin.VARIANTS["base"], num_classes=400)),
-    "video_factorised": (SWIN_RULES, lambda: make_video_swin(**swin.VARIANTS["base"], design="factorised")),
-    "clip_vit": (CLIP_RULES, lambda: make_clip(**clip_presets.OPENAI["ViT-L/14"])),
-    "clip_resnet": (CLIP_RULES, lambda: make_clip(**clip_presets.OPENAI["RN50x64"])),
+    "video": (swin_rules.PARTITION, lambda: make_video_swin(**swin.VARIANTS["base"], num_classes=400)),
+    "video_factorised": (swin_rules.PARTITION, lambda: make_video_swin(**swin.VARIANTS["base"], design="factorised")),
+    "clip_vit": (clip_rules.PARTITION, lambda: make_clip(**clip_presets.OPENAI["ViT-L/14"])),
+    "clip_resnet": (clip_rules.PARTITION, lambda: make_clip(**clip_presets.OPENAI["RN50x64"])),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from swin_jax import optim, schedules
 from swin_jax.models import simmim
-from swin_jax.models.swin import Swin
+from swin_jax.models.swin import Swin, rules
 from swin_jax.ops import augmentation, masked_image
 from swin_jax.tasks.simmim import MaskedImageModeling
 
@@ -154,7 +154,7 @@ def test_an_even_window_is_named(window):
 
 
 def task(**options):
-    tx = optim.adamw(schedules.constant(5e-3), weight_decay=0.0)
+    tx = optim.adamw(schedules.constant(5e-3), no_decay=rules.NO_DECAY, weight_decay=0.0)
     options = dict(channels=1, mean=(0.4,), std=(0.3,)) | options
     return MaskedImageModeling(model(in_channels=options["channels"]), tx, SIZE, **options)
 

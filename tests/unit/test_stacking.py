@@ -11,11 +11,12 @@ from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, unflatten
 from swin_jax.models import swin
+from swin_jax.models.swin import rules
 from swin_jax.tasks.classification import Classification
 
 SMALL = dict(num_classes=3, image_size=32, embed_dim=8, depths=(1, 4), num_heads=(1, 2), window_size=2)
 NORMS = dict(main_norm_every=3, depths=(2, 12))
-DECAY = optim.layer_decay(0.7, (1, 4))
+DECAY = rules.layer_decay(0.7, (1, 4))
 
 
 def model(scan, **fields):
@@ -24,7 +25,7 @@ def model(scan, **fields):
 
 def task(scan, **kwargs):
     schedule = schedules.warmup_cosine(1e-2, 10, warmup_steps=2, warmup_lr=1e-4, min_lr=1e-5)
-    tx = optim.adamw(schedule, layer_scale=DECAY, **kwargs)
+    tx = optim.adamw(schedule, no_decay=rules.NO_DECAY, layer_scale=DECAY, **kwargs)
     fields = swin.V2 | dict(pretrained_window_sizes=(2, 3))
     return Classification(model(scan, **fields), tx, 32, 3, mixup=0.0, cutmix=0.0, erase_probability=0.0)
 
@@ -169,7 +170,7 @@ def test_a_frozen_block_inside_a_stacked_leaf_stays():
 def test_no_rule_shards_the_axis_of_units():
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
     shapes = swin.param_shapes(model(True))["params"]
-    placed = flatten(sharding.Partition(sharding.SWIN_RULES, min_size=1).shardings(shapes, mesh))
+    placed = flatten(sharding.Partition(rules.PARTITION, min_size=1).shardings(shapes, mesh))
     stacked = {path: place.spec for path, place in placed.items() if stacking.is_stacked(path)}
     assert stacked and all(spec[0] is None for spec in stacked.values())
     kernel = next(spec for path, spec in stacked.items() if path.endswith("attn/qkv/kernel"))
@@ -184,7 +185,7 @@ def test_a_checkpoint_is_restored_whichever_way_blocks_are_stored(tmp_path, save
     checkpoint.save(manager, state, 0, {})
     checkpoint.finish(manager)
     shapes = jax.eval_shape(task(not saved).init, jax.random.key(0))
-    places = sharding.Partition(sharding.SWIN_RULES).shardings(shapes, mesh)
+    places = sharding.Partition(rules.PARTITION).shardings(shapes, mesh)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places)
     restored, _ = checkpoint.restore(checkpoint.open(tmp_path, keep=1), abstract, print)
     assert jax.tree.structure(restored) == jax.tree.structure(abstract)
@@ -198,7 +199,9 @@ def test_a_checkpoint_of_another_depth_is_still_refused(tmp_path):
     manager = checkpoint.open(tmp_path, keep=1)
     checkpoint.save(manager, state, 0, {})
     checkpoint.finish(manager)
-    other = Classification(model(True, **swin.V2, depths=(1, 6)), optim.adamw(schedules.constant(1e-3)), 32, 3)
+    other = Classification(
+        model(True, **swin.V2, depths=(1, 6)), optim.adamw(schedules.constant(1e-3), no_decay=rules.NO_DECAY), 32, 3
+    )
     shapes = jax.eval_shape(other.init, jax.random.key(0))
     places = sharding.Partition().shardings(shapes, sharding.make_mesh())
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places)

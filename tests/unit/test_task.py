@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from swin_jax import optim, schedules
+from swin_jax.models.swin import rules
 from swin_jax.task import TrainState, gradient_step, step_key
 
 
@@ -58,7 +59,7 @@ def test_one_sgd_update_by_the_mean_gradient_however_it_is_accumulated(accumulat
 
 
 def test_accumulation_makes_one_optimizer_update_and_agrees_over_many_steps():
-    tx = optim.adamw(schedules.warmup_cosine(1e-2, 5, warmup_steps=2))
+    tx = optim.adamw(schedules.warmup_cosine(1e-2, 5, warmup_steps=2), no_decay=rules.NO_DECAY)
     once = spread = first_state(tx, ema=True)
     for i in range(5):
         once, one = step(tx, once, problem(seed=i), ema_decay=0.9)
@@ -108,7 +109,7 @@ def test_the_average_follows_the_updated_parameters(decay):
 
 def test_without_an_average_none_appears_and_metrics_are_what_the_optimizer_keeps():
     batch = problem()
-    tx = optim.adamw(schedules.constant(0.25), clip_norm=0.01)
+    tx = optim.adamw(schedules.constant(0.25), no_decay=rules.NO_DECAY, clip_norm=0.01)
     before = first_state(tx)
     after, metrics = step(tx, before, batch)
     assert after.ema is None

@@ -8,6 +8,7 @@ import pytest
 
 from swin_jax import optim, schedules
 from swin_jax.core import config
+from swin_jax.models.video_swin import rules
 
 
 def mmcv_rates(epochs, length, accumulate, warmup_epochs, ratio=0.1):
@@ -59,8 +60,8 @@ NAMES = {
 @pytest.mark.parametrize(("kind", "column"), [("released", 0), ("intended", 1)])
 def test_groups(kind, column):
     """The table of factors on the rate and on the decay that the released configs have, and the intended one."""
-    no_decay, rules = optim.VIDEO_GROUPS[kind]
-    factor = optim.scale_by_name(rules)
+    no_decay, scales = rules.GROUPS[kind]
+    factor = optim.scale_by_name(scales)
     found = {name: (factor(name), int(not any(re.search(p, name) for p in no_decay))) for name in NAMES}
     assert found == {name: columns[column] for name, columns in NAMES.items()}
 

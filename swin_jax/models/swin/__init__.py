@@ -3,6 +3,7 @@
 from swin_jax.models.swin.bias import block_geometry, fold_bias, position_bias
 from swin_jax.models.swin.model import Swin, param_shapes, stage_dims
 from swin_jax.models.swin.presets import PRESETS, V2, VARIANTS
+from swin_jax.models.swin.rules import layer_decay
 
 __all__ = [
     "PRESETS",
@@ -11,6 +12,7 @@ __all__ = [
     "VARIANTS",
     "block_geometry",
     "fold_bias",
+    "layer_decay",
     "param_shapes",
     "position_bias",
     "stage_dims",
