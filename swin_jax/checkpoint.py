@@ -26,7 +26,7 @@ from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import path_name, unflatten
 from swin_jax.core.public_names import current_names
-from swin_jax.task import TrainState
+from swin_jax.tasks.base import TrainState
 
 _LISTED = 8  # arrays that a message names at most
 _CHECKSUMS = "checksums.json"

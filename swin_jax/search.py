@@ -21,7 +21,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.data import image, text
 from swin_jax.evals import features
 from swin_jax.start import Setup, open_trained, outputs, pictures, setup, trained
-from swin_jax.task import TrainState
+from swin_jax.tasks.base import TrainState
 
 INDEX, SHEET = "index.npz", "search.png"
 

@@ -18,7 +18,7 @@ from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import path_name
-from swin_jax.task import GatheredState, Task, TrainState
+from swin_jax.tasks.base import GatheredState, Task, TrainState
 
 
 @dataclasses.dataclass(frozen=True)

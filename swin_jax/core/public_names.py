@@ -20,6 +20,9 @@ RENAMED: dict[str, str] = {
     "swin_jax.models.text": "swin_jax.models.clip",
     "swin_jax.models.vit": "swin_jax.models.clip",
     "swin_jax.optim.layer_decay": "swin_jax.models.swin.layer_decay",
+    "swin_jax.schedules": "swin_jax.optim.schedules",
+    "swin_jax.task": "swin_jax.tasks.base",
+    "swin_jax.tasks.simmim": "swin_jax.tasks.masked_image",
 }
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.ops import losses
-from swin_jax.task import Task, TrainState
+from swin_jax.tasks.base import Task, TrainState
 
 
 @dataclasses.dataclass(frozen=True)

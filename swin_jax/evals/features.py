@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax.task import Task, TrainState
+from swin_jax.tasks.base import Task, TrainState
 
 Encode = Callable[[np.ndarray], jax.Array]  # (B, L) int32 tokens -> (B, E) floating point
 Tokenize = Callable[[Sequence[str]], np.ndarray]  # texts -> (n, L) int32

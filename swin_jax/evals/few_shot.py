@@ -16,7 +16,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.evals import features, linear_probe, scores
-from swin_jax.task import Task, TrainState
+from swin_jax.tasks.base import Task, TrainState
 
 SHOTS = (1, 2, 4, 8, 16)
 RIDGE_STRENGTHS = tuple(2.0**i for i in range(-10, 20))

@@ -17,7 +17,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.evals import features, scores
-from swin_jax.task import Task, TrainState
+from swin_jax.tasks.base import Task, TrainState
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import name_of
 from swin_jax.data.sources import Selection
 from swin_jax.evals import scores
-from swin_jax.task import Task, TrainState
+from swin_jax.tasks.base import Task, TrainState
 
 FUSIONS = ("probability", "score")
 

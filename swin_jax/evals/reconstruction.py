@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from swin_jax.task import Task, TrainState
+from swin_jax.tasks.base import Task, TrainState
 
 _GAP = 2  # white pixels between pictures
 _SHOWN = 96  # pixels that smaller images are enlarged to, in whole steps

@@ -15,7 +15,7 @@ import numpy as np
 from swin_jax.core.errors import UserError
 from swin_jax.evals import features
 from swin_jax.evals.features import Encode, Tokenize
-from swin_jax.task import Task, TrainState
+from swin_jax.tasks.base import Task, TrainState
 
 
 def caption_features(

@@ -21,7 +21,7 @@ from swin_jax.evals import class_names as names_of
 from swin_jax.evals import features, prompts, scores
 from swin_jax.evals.class_names import Names
 from swin_jax.evals.features import Encode, Tokenize
-from swin_jax.task import Task, TrainState
+from swin_jax.tasks.base import Task, TrainState
 
 log = logging.getLogger(__name__)
 

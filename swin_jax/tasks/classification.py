@@ -14,7 +14,7 @@ import optax
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.ops import augmentation, losses
-from swin_jax.task import Batch, Metrics, TrainState, gradient_step, step_key
+from swin_jax.tasks.base import Batch, Metrics, TrainState, gradient_step, step_key
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.core.errors import UserError
 from swin_jax.ops import augmentation, contrastive
-from swin_jax.task import Batch, Metrics, TrainState, apply_gradients, step_key
+from swin_jax.tasks.base import Batch, Metrics, TrainState, apply_gradients, step_key
 
 FORMS = ("global", "local", "ring")
 TOWERS = ("visual", "text")

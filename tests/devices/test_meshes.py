@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import optim, schedules, sharding, start
+from swin_jax import optim, sharding, start
 from swin_jax.core.errors import UserError
 from swin_jax.data import fake
 from swin_jax.models.swin import Swin, rules
 from swin_jax.ops import batch_sharding
+from swin_jax.optim import schedules
 from swin_jax.tasks.classification import Classification
 
 # (data, fsdp, tensor), the axis that optimizer state is split over as well, and the type that a step gathers.

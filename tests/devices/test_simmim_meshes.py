@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import optim, schedules, sharding
+from swin_jax import optim, sharding
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import V2, Swin, rules
-from swin_jax.tasks.simmim import MaskedImageModeling
+from swin_jax.optim import schedules
+from swin_jax.tasks.masked_image import MaskedImageModeling
 
 MESHES = [(1, 1, 1), (8, 1, 1), (2, 2, 2)]
 BATCH = 8

@@ -15,7 +15,7 @@ from swin_jax import sharding, train
 from swin_jax.core.config import spec
 from swin_jax.core.errors import UserError
 from swin_jax.init_from import InitFrom
-from swin_jax.task import TrainState, step_key
+from swin_jax.tasks.base import TrainState, step_key
 from tests.e2e.test_experiments import assert_equal_runs
 
 

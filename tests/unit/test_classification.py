@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import optim, schedules
+from swin_jax import optim
 from swin_jax.core.params import flatten
 from swin_jax.models.swin import Swin, rules
 from swin_jax.ops import augmentation, losses
+from swin_jax.optim import schedules
 from swin_jax.tasks.classification import Classification
 
 SHAPE, CLASSES = (4, 4, 1), 3

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import optim, schedules
+from swin_jax import optim
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
 from swin_jax.models.clip import CLIP, TextTransformer, make_clip
 from swin_jax.models.swin import Swin, rules
+from swin_jax.optim import schedules
 from swin_jax.tasks.contrastive import Contrastive
 
 B, SIZE, LENGTH, VOCABULARY = 12, 16, 6, 40

@@ -9,7 +9,7 @@ from swin_jax import checkpoint
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, unflatten
 from swin_jax.init_from import InitFrom
-from swin_jax.task import TrainState
+from swin_jax.tasks.base import TrainState
 
 
 class Task:

@@ -62,7 +62,6 @@ MAKERS = {"load", "preprocess", "arguments", "run_config", "loader"}
 
 # Files that still lie outside of their rooms.
 FUTURE = {
-    "optim": "optim", "schedules": "optim", "task": "tasks",
     "convert": "pretrained", "hub": "pretrained", "hub_arguments": "pretrained", "hub_clip": "pretrained",
     "hub_video": "pretrained", "saved_model": "pretrained", "sharding": "train", "logs": "train", "curves": "train",
     "checkpoint": "train", "header": "train", "init_from": "train", "start": "train", "train": "train",
@@ -74,9 +73,6 @@ FUTURE = {
 # Imports that end when files are split.
 ENDS = {
     ("pretrained", "checkpoint"),
-    ("train", "task"),
-    ("evals", "task"),
-    ("inference", "task"),
 }
 
 

@@ -12,7 +12,7 @@ from swin_jax import sharding
 from swin_jax.core.errors import UserError
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals.multi_view import MultiView, fuse
-from swin_jax.task import TrainState
+from swin_jax.tasks.base import TrainState
 
 CLASSES, VIEWS, VIDEOS = 3, 4, 7
 

@@ -6,13 +6,14 @@ import numpy as np
 import optax
 import pytest
 
-from swin_jax import optim, schedules
+from swin_jax import optim
 from swin_jax.convert import swin as official
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, map_named, unflatten
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import rules
+from swin_jax.optim import optimizers, schedules
 
 tree_get = optax.tree_utils.tree_get
 TINY = dict(image_size=32, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4)
@@ -180,7 +181,7 @@ def test_adamw_is_that_of_pytorch(clip_norm):
 
 def test_adam_corrects_the_bias_exactly():
     """Whatever the gradients' size, the first update is their sign."""
-    tx = optim.scale_by_adam(0.9, 0.999, 0.0)
+    tx = optimizers.scale_by_adam(0.9, 0.999, 0.0)
     grad = {"a": jnp.array([1e-8, -3.0, 7e4], jnp.float32)}
     updates, _ = tx.update(grad, tx.init(grad))
     np.testing.assert_allclose(updates["a"], [1, -1, 1], rtol=5e-7)

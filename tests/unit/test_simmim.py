@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import optim, schedules
+from swin_jax import optim
 from swin_jax.models import simmim
 from swin_jax.models.swin import Swin, rules
 from swin_jax.ops import augmentation, masked_image
-from swin_jax.tasks.simmim import MaskedImageModeling
+from swin_jax.optim import schedules
+from swin_jax.tasks.masked_image import MaskedImageModeling
 
 SIZE, GRID = 16, (4, 4)
 FIELDS = dict(

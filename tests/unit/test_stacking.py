@@ -3,15 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from swin_jax import checkpoint, optim, schedules, sharding
+from swin_jax import checkpoint, optim, sharding
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, unflatten
 from swin_jax.models import swin
 from swin_jax.models.swin import rules
+from swin_jax.optim import schedules
 from swin_jax.tasks.classification import Classification
 
 SMALL = dict(num_classes=3, image_size=32, embed_dim=8, depths=(1, 4), num_heads=(1, 2), window_size=2)
@@ -77,7 +79,7 @@ def test_updates_with_drop_path_and_layer_decay_are_the_same(steps):
 
 def test_the_optimizer_keeps_the_same_moments(steps):
     for moment in ("mu", "nu"):
-        assert_close(*(optim.optax.tree_utils.tree_get(steps[scan][0].opt_state, moment) for scan in (False, True)))
+        assert_close(*(optax.tree_utils.tree_get(steps[scan][0].opt_state, moment) for scan in (False, True)))
 
 
 @pytest.mark.parametrize("fields", [dict(main_norm_every=2), swin.V2 | dict(remat="full")])

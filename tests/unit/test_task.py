@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from swin_jax import optim, schedules
+from swin_jax import optim
 from swin_jax.models.swin import rules
-from swin_jax.task import TrainState, gradient_step, step_key
+from swin_jax.optim import schedules
+from swin_jax.tasks.base import TrainState, gradient_step, step_key
 
 
 def loss_fn(params, mutable, batch, key):

@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from swin_jax import optim, schedules
+from swin_jax import optim
 from swin_jax.core import config
 from swin_jax.models.video_swin import rules
+from swin_jax.optim import schedules
 
 
 def mmcv_rates(epochs, length, accumulate, warmup_epochs, ratio=0.1):

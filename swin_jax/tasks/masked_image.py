@@ -16,7 +16,7 @@ import optax
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.ops import augmentation, masked_image
 from swin_jax.ops.window_geometry import stage_grids
-from swin_jax.task import Batch, Metrics, TrainState, gradient_step, step_key
+from swin_jax.tasks.base import Batch, Metrics, TrainState, gradient_step, step_key
 
 
 @dataclasses.dataclass(frozen=True)
