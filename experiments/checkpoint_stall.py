@@ -18,11 +18,11 @@ from collections.abc import Iterator
 import jax
 
 from experiments import quickstart
-from swin_jax import checkpoint
 from swin_jax.core import config as configs
 from swin_jax.core.config import spec
 from swin_jax.data import fake
-from swin_jax.start import first_state, jitted_step, setup
+from swin_jax.train import checkpoint
+from swin_jax.train.setup import first_state, jitted_step, setup
 
 
 def recipe(embed_dim: int = 160, batch_size: int = 8):

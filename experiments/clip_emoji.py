@@ -16,14 +16,15 @@ runs that left fluent-flat out of training; the two test styles were looked at b
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, sharding
+from swin_jax import optim
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import emoji, pipeline, sources, style
 from swin_jax.evals import emoji as emoji_evals
-from swin_jax.init_from import InitFrom
 from swin_jax.models.clip import CLIP, ModifiedResNet, TextTransformer, rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.contrastive import Contrastive
+from swin_jax.train import sharding
+from swin_jax.train.init_from import InitFrom
 
 STYLES = ("openmoji", "fluent_3d", "fluent_flat")
 

@@ -37,16 +37,17 @@ Fine-tuning on a folder of your own images with captions, from OpenAI's weights:
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, pods, sharding
+from swin_jax import optim, pods
 from swin_jax.convert import clip_finetune
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
 from swin_jax.evals.imagenet import imagenet_zero_shot
 from swin_jax.evals.retrieval import Retrieval
-from swin_jax.init_from import InitFrom
 from swin_jax.models.clip import OPENAI, make_clip, rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.contrastive import Contrastive
+from swin_jax.train import sharding
+from swin_jax.train.init_from import InitFrom
 
 PEAK = {name: 5e-4 for name in OPENAI} | {"RN50x16": 4e-4, "RN50x64": 3.6e-4, "ViT-L/14": 4e-4, "ViT-L/14@336px": 2e-5}
 SOURCES = ("tar", "jsonl", "folder", "tfds")

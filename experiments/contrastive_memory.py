@@ -18,8 +18,8 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from swin_jax import sharding
 from swin_jax.ops import contrastive
+from swin_jax.train import sharding
 
 AXES = ("data", "fsdp")
 FORMS = {

@@ -14,15 +14,16 @@ of the mask; the last 5,000 are held out.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, sharding
+from swin_jax import optim
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, masking, pipeline, small_image, sources
 from swin_jax.evals.reconstruction import Reconstruction
-from swin_jax.init_from import InitFrom
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import Swin, rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.masked_image import MaskedImageModeling
+from swin_jax.train import sharding
+from swin_jax.train.init_from import InitFrom
 
 
 def get_config(arg=None):

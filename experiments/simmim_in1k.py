@@ -37,18 +37,19 @@ out.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, pods, sharding
+from swin_jax import optim, pods
 from swin_jax.convert import simmim as convert_simmim
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.core.errors import UserError
 from swin_jax.data import fake, image, masking, pipeline, sources
 from swin_jax.evals.reconstruction import Reconstruction
-from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.masked_image import MaskedImageModeling
+from swin_jax.train import sharding
+from swin_jax.train.init_from import InitFrom
 
 V1_WINDOW = dict(base=6, large=12)
 UPDATES = {"125k": 125_000, "250k": 250_000, "500k": 500_000}

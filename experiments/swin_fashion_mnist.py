@@ -12,14 +12,15 @@ Data: 60,000 training and 10,000 test images, 28 x 28 grey, resized to 32 x 32 f
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, sharding
+from swin_jax import optim
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, pipeline, small_image, sources
 from swin_jax.evals.accuracy import Accuracy
-from swin_jax.init_from import InitFrom
 from swin_jax.models.swin import Swin, rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.classification import Classification
+from swin_jax.train import sharding
+from swin_jax.train.init_from import InitFrom
 
 
 def get_config(arg=None):

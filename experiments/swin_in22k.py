@@ -12,16 +12,17 @@ the learning rate; the released code and this file have 0.05 and a cosine. Needs
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, pods, sharding
+from swin_jax import optim, pods
 from swin_jax.convert import finetune
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, image, pipeline, sources
 from swin_jax.evals.accuracy import Accuracy
-from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
 from swin_jax.models.swin import rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.classification import Classification
+from swin_jax.train import sharding
+from swin_jax.train.init_from import InitFrom
 
 DROP_PATH = dict(tiny=0.1, small=0.2, base=0.2, large=0.2)
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.

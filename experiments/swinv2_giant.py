@@ -36,20 +36,21 @@ the parameters as well.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, pods, sharding
+from swin_jax import optim, pods
 from swin_jax.convert import finetune
 from swin_jax.convert import simmim as convert_simmim
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, image, masking, pipeline, sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.reconstruction import Reconstruction
-from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.classification import Classification
 from swin_jax.tasks.masked_image import MaskedImageModeling
+from swin_jax.train import sharding
+from swin_jax.train.init_from import InitFrom
 
 PRETRAINING = dict(image_size=192, batch_size=9216, num_train=14_197_122, epoch_size=70_000_000, max_bad_records=10_000)
 STAGES = {

@@ -34,17 +34,18 @@ crop. `--config.evals.val.run.data.transform.crop=true` crops.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, pods, sharding
+from swin_jax import optim, pods
 from swin_jax.convert import finetune
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.core.errors import UserError
 from swin_jax.data import fake, image, pipeline, sources
 from swin_jax.evals.accuracy import Accuracy
-from swin_jax.init_from import InitFrom
 from swin_jax.models import swin
 from swin_jax.models.swin import rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.classification import Classification
+from swin_jax.train import sharding
+from swin_jax.train.init_from import InitFrom
 
 DROP_PATH = dict(tiny=0.2, tiny_c24=0.2, small=0.3, base=0.5)
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.

@@ -29,18 +29,19 @@ Published top-1 / top-5 with 4 x 3 views, theirs, not ours (those in brackets we
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, pods, sharding
+from swin_jax import optim, pods
 from swin_jax.convert import video_swin_finetune
 from swin_jax.core.config import derived, parse_arg, spec
 from swin_jax.data import fake, pipeline, video, video_sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView
-from swin_jax.init_from import InitFrom
 from swin_jax.models import video_swin
 from swin_jax.models.swin.presets import VARIANTS
 from swin_jax.models.video_swin import rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.classification import Classification
+from swin_jax.train import sharding
+from swin_jax.train.init_from import InitFrom
 
 # Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
 PODS = {

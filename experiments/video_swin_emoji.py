@@ -24,17 +24,18 @@ import functools
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, sharding
+from swin_jax import optim
 from swin_jax.convert import video_swin_finetune
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import animation, emoji_actions, pipeline
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView
-from swin_jax.init_from import InitFrom
 from swin_jax.models import swin, video_swin
 from swin_jax.models.swin import rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.classification import Classification
+from swin_jax.train import sharding
+from swin_jax.train.init_from import InitFrom
 
 STEPS = dict(actions=dict(frame=7000, clip=6000), direction=dict(frame=2000, clip=3000))
 

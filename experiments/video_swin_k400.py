@@ -30,19 +30,20 @@ The released runs are mixed float16; here matrix products and the residual strea
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, pods, sharding
+from swin_jax import optim, pods
 from swin_jax.convert import video_swin_finetune
 from swin_jax.core.config import derived, parse_arg, spec
 from swin_jax.core.errors import UserError
 from swin_jax.data import fake, pipeline, video, video_sources
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView
-from swin_jax.init_from import InitFrom
 from swin_jax.models import video_swin
 from swin_jax.models.swin.presets import VARIANTS
 from swin_jax.models.video_swin import rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.classification import Classification
+from swin_jax.train import sharding
+from swin_jax.train.init_from import InitFrom
 
 WEIGHT_DECAY = dict(tiny=0.02, small=0.02, base=0.05, large=0.05)
 DROP_PATH = {

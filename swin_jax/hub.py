@@ -155,7 +155,7 @@ def _load_random(name: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
 
 
 def _load_workdir(workdir: str | Path, name: str | None, resize: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
-    from swin_jax import checkpoint
+    from swin_jax.train import checkpoint
 
     if name is not None:
         raise UserError(f"{workdir} says itself what model it holds; leave out the name {name!r}")

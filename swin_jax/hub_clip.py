@@ -101,7 +101,7 @@ def _put(variables: dict, model: clip.CLIP) -> dict:
 
 def load_workdir(workdir: str | Path, config: dict, resize: str | None, overrides: dict) -> tuple[clip.CLIP, dict]:
     """The model of images and texts that a run trained; `config` is the run's."""
-    from swin_jax import checkpoint
+    from swin_jax.train import checkpoint
 
     if given := ", ".join([*overrides, *(["resize"] if resize else [])]):
         raise UserError(f"{workdir} holds a CLIP, which is loaded as it was trained; leave out {given}")

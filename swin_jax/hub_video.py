@@ -118,7 +118,7 @@ def load_workdir(
     workdir: str | Path, config: dict, resize: str | None, overrides: dict
 ) -> tuple[video_swin.VideoSwin, dict]:
     """The model that a run trained, its average if it kept one; `config` is the run's."""
-    from swin_jax import checkpoint
+    from swin_jax.train import checkpoint
 
     check_arguments("make_video_swin", overrides, FIELDS)
     fields = video_swin_finetune.fields_of(config)

@@ -184,16 +184,16 @@ def run(argv: Sequence[str]) -> int:
             return plan_search.run(config, values.plan, values.workdir, values.plan_effort)
         import jax
 
-        from swin_jax import processes
         from swin_jax.core import storage
+        from swin_jax.train import multihost
 
         # After the flags, so that a wrong one costs no start of an accelerator.
         if values.compilation_cache:
             jax.config.update("jax_compilation_cache_dir", str(storage.absolute(values.compilation_cache)))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         jax.config.update("jax_debug_nans", values.debug_nans)
-        if values.distributed or processes.detected():
-            watch = processes.start(argv[1:], values.heartbeat_timeout)
+        if values.distributed or multihost.detected():
+            watch = multihost.start(argv[1:], values.heartbeat_timeout)
         status = _act(values, config, profile)
         if watch:
             watch.leave()
@@ -238,9 +238,9 @@ def _act(values: flags.FlagValues, config, profile: tuple[int, int] | None) -> i
         from swin_jax import stablehlo
 
         return stablehlo.export_run(config, values.workdir, values.export)
-    from swin_jax import train
+    from swin_jax.train import loop
 
-    return train.train(config, values.workdir, values.allow_change, profile)
+    return loop.train(config, values.workdir, values.allow_change, profile)
 
 
 def _check_actions(values: flags.FlagValues) -> None:

@@ -20,10 +20,11 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
-from swin_jax import chips, flops, roofline, start, tpu_compiler, traffic
+from swin_jax import chips, flops, roofline, tpu_compiler, traffic
 from swin_jax.core import config as configs
 from swin_jax.core.params import path_name
 from swin_jax.ops import batch_sharding
+from swin_jax.train import setup
 
 # What a plan was computed with, beside the program: to be counted up when the analysis changes.
 _FORMAT = 3
@@ -47,7 +48,7 @@ def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None, ef
         UserError: a mesh that does not fit the topology, and whatever the launcher would refuse.
     """
     at, batch = _setup(config, topology)
-    start.check_batch(config, at.placement)
+    setup.check_batch(config, at.placement)
     facts = {
         "topology": topology.name,
         "effort": effort,
@@ -75,17 +76,17 @@ def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None, ef
     return facts
 
 
-def _setup(config, topology: chips.Topology) -> tuple[start.Setup, dict[str, jax.ShapeDtypeStruct]]:
+def _setup(config, topology: chips.Topology) -> tuple[setup.Setup, dict[str, jax.ShapeDtypeStruct]]:
     """What the launcher builds from a config, and the batch it would read."""
-    at = start.setup(config, tpu_compiler.devices(topology))
+    at = setup.setup(config, tpu_compiler.devices(topology))
     rows = NamedSharding(at.placement.mesh, batch_sharding.BATCH)
     shapes = at.task.batch_shapes(config.batch_size)
     return at, {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for key, x in shapes.items()}
 
 
-def _trace(at: start.Setup, batch):
+def _trace(at: setup.Setup, batch):
     with jax.set_mesh(at.placement.mesh):
-        return start.jitted_step(at).trace(at.abstract, batch, at.frozen)
+        return setup.jitted_step(at).trace(at.abstract, batch, at.frozen)
 
 
 def _key(lowered, topology: chips.Topology, effort: str) -> str:
@@ -106,7 +107,7 @@ def _kept(cache: pathlib.Path | None, lowered, topology: chips.Topology, effort:
     return None
 
 
-def _compile(cache: pathlib.Path | None, lowered, config, topology: chips.Topology, at: start.Setup, effort: str):
+def _compile(cache: pathlib.Path | None, lowered, config, topology: chips.Topology, at: setup.Setup, effort: str):
     mesh = at.placement.mesh
     with progress(f"{topology.name}: compiling"):
         if effort == "full":
@@ -137,7 +138,7 @@ def main(folder: str) -> None:
     _trace(*_setup(config, chips.topology(name))).lower().compile(compiler_options=tpu_compiler.write_to(folder))
 
 
-def _largest(at: start.Setup) -> list[dict[str, Any]]:
+def _largest(at: setup.Setup) -> list[dict[str, Any]]:
     """The largest arrays of the state: what a chip holds of each."""
     found = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(at.abstract)[0]:
@@ -167,7 +168,7 @@ def state_bytes(config, topology: chips.Topology) -> dict[str, int]:
     return _state_bytes(*_setup(config, topology))
 
 
-def _state_bytes(at: start.Setup, batch) -> dict[str, int]:
+def _state_bytes(at: setup.Setup, batch) -> dict[str, int]:
     """Bytes per chip of what a step is given, by part: arithmetic on shapes and layouts."""
 
     def of(tree) -> int:
@@ -177,7 +178,7 @@ def _state_bytes(at: start.Setup, batch) -> dict[str, int]:
     return {name: of(tree) for name, tree in (parts | {"frozen": at.frozen, "batch": batch}).items()}
 
 
-def _flops(at: start.Setup, batch, traced) -> dict[str, int]:
+def _flops(at: setup.Setup, batch, traced) -> dict[str, int]:
     """Of one update over all chips: `step` with what is computed again, `model` without (three forward passes)."""
     step = flops.of(traced.jaxpr)
     with jax.set_mesh(at.placement.mesh):
@@ -215,7 +216,7 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
             flag = f"""--config.task.{key}="('sequential',)\""""
             add(half, flag, "attends to one window at a time, in all stages", known=False)
     smaller, left = divmod(facts["batch_size"], 2 * facts["accumulate"])
-    if not left and smaller % (mesh["data"] * mesh["fsdp"]) == 0 and start.can_mix(config.task, smaller):
+    if not left and smaller % (mesh["data"] * mesh["fsdp"]) == 0 and setup.can_mix(config.task, smaller):
         add(half, f"--config.task.accumulate={2 * facts['accumulate']}", "halves the examples at a time")
     return [text for _, text in sorted(found, key=lambda item: -item[0])]
 

@@ -18,10 +18,11 @@ from typing import Any
 
 import jax
 
-from swin_jax import chips, plan, plan_report, sharding, start, tpu_compiler
+from swin_jax import chips, plan, plan_report, tpu_compiler
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.train import setup, sharding
 
 REMAT = ("none", "dots_no_batch", "full")
 
@@ -70,7 +71,7 @@ def candidates(config, topology: chips.Topology) -> list[Candidate]:
         data = topology.size // (fsdp * tensor)
         if config.batch_size % (data * fsdp * accumulate):
             continue
-        if not start.can_mix(config.task, config.batch_size // accumulate):
+        if not setup.can_mix(config.task, config.batch_size // accumulate):
             continue
         if config.partition.gather:  # from what ZeRO-1 splits
             modes = (True,)
@@ -141,7 +142,7 @@ def _state_bytes(config, topology: chips.Topology) -> dict[tuple[int, int, bool]
     """Bytes per chip of the state, for every (fsdp, tensor, zero1)."""
     found, devices, items = {}, tpu_compiler.devices(topology), candidates(config, topology)
     with applied(config, items[0].settings(config)):  # the config's own mesh may be of another slice
-        at = start.setup(config, devices)
+        at = setup.setup(config, devices)
     for item in items:
         key = item.fsdp, item.tensor, item.zero1
         if key not in found:
@@ -210,7 +211,7 @@ def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
     topology.compiler_options()  # refuses what cannot be compiled for
     if workdir:  # before anything takes time
         folder = storage.path(workdir)
-        start.make_workdir(folder)
+        setup.make_workdir(folder)
     tpu_compiler.prepare_backend()
     say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     if auto:

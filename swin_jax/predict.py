@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from swin_jax import sharding, sheet
+from swin_jax import sheet
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.evals import multi_view
-from swin_jax.start import open_trained, outputs, pictures, setup, trained
+from swin_jax.train import sharding
+from swin_jax.train.setup import open_trained, outputs, pictures, setup, trained
 
 SHEET = 40  # pictures on the sheet
 STRIP = 6  # frames that stand for a video

@@ -14,14 +14,15 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from swin_jax import index as indices
-from swin_jax import sharding, sheet
+from swin_jax import sheet
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.data import image, text
 from swin_jax.evals import features
-from swin_jax.start import Setup, open_trained, outputs, pictures, setup, trained
 from swin_jax.tasks.base import TrainState
+from swin_jax.train import sharding
+from swin_jax.train.setup import Setup, open_trained, outputs, pictures, setup, trained
 
 INDEX, SHEET = "index.npz", "search.png"
 

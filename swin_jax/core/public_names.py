@@ -16,11 +16,13 @@ from swin_jax.core.errors import UserError, did_you_mean
 
 # The name of a callable, or of a module with all that is in it, on commit 9c335b1 and before -> the name today.
 RENAMED: dict[str, str] = {
+    "swin_jax.init_from": "swin_jax.train.init_from",
     "swin_jax.models.resnet": "swin_jax.models.clip",
     "swin_jax.models.text": "swin_jax.models.clip",
     "swin_jax.models.vit": "swin_jax.models.clip",
     "swin_jax.optim.layer_decay": "swin_jax.models.swin.layer_decay",
     "swin_jax.schedules": "swin_jax.optim.schedules",
+    "swin_jax.sharding": "swin_jax.train.sharding",
     "swin_jax.task": "swin_jax.tasks.base",
     "swin_jax.tasks.simmim": "swin_jax.tasks.masked_image",
 }

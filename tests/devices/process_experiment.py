@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from experiments import quickstart
-from swin_jax import checkpoint, train
 from swin_jax.core.config import spec
 from swin_jax.core.params import path_name
 from swin_jax.data import fake
+from swin_jax.train import checkpoint, loop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def get_config(arg=None):
 
 
 def _first_state(*arguments, **keywords):
-    """As `start.first_state`; writes each array's parts in this process to STARTED_<process>.npz."""
+    """As `setup.first_state`; writes each array's parts in this process to STARTED_<process>.npz."""
     state, meta = first_state(*arguments, **keywords)
     parts = {}
     for part, tree in checkpoint._parts(state).items():
@@ -71,4 +71,4 @@ def _first_state(*arguments, **keywords):
     return state, meta
 
 
-first_state, train.first_state = train.first_state, _first_state
+first_state, loop.first_state = loop.first_state, _first_state

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from swin_jax import sharding
 from swin_jax.ops import contrastive
+from swin_jax.train import sharding
 
 B, E = 64, 24
 AXES = ("data", "fsdp")

@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import optim, sharding
+from swin_jax import optim
 from swin_jax.models.clip import make_clip, rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.contrastive import Contrastive
+from swin_jax.train import sharding
 
 MESHES = [(1, 1, 1), (8, 1, 1), (2, 2, 2)]
 BATCH, LENGTH, VOCABULARY = 16, 6, 64

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import optim, sharding, start
+from swin_jax import optim
 from swin_jax.core.errors import UserError
 from swin_jax.data import fake
 from swin_jax.models.swin import Swin, rules
 from swin_jax.ops import batch_sharding
 from swin_jax.optim import schedules
 from swin_jax.tasks.classification import Classification
+from swin_jax.train import setup, sharding
 
 # (data, fsdp, tensor), the axis that optimizer state is split over as well, and the type that a step gathers.
 MODES = {
@@ -69,8 +70,8 @@ def prepare(shape, opt_axis="", gather="", **fields):
     shapes = jax.eval_shape(t.init, jax.random.key(0))
     shardings = partition.shardings(shapes, placement.mesh)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-    at = start.Setup(placement, partition, t, abstract, {})
-    return at, start.jitted_step(at)
+    at = setup.Setup(placement, partition, t, abstract, {})
+    return at, setup.jitted_step(at)
 
 
 @pytest.fixture(scope="module")

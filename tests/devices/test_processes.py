@@ -15,10 +15,10 @@ import grain
 import numpy as np
 import pytest
 
-from swin_jax import checkpoint, logs, processes
 from swin_jax import launch as launcher
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
+from swin_jax.train import checkpoint, logs, multihost
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS, BATCH = 24, 8
@@ -320,7 +320,7 @@ def test_what_one_process_meets_in_a_checkpoint_all_act_upon(two, folder):
 def test_a_number_of_processes_that_is_none(monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     with pytest.raises(UserError, match="no cluster of processes: .*'two'; set JAX_COORDINATOR_ADDRESS") as caught:
-        processes.start([])
+        multihost.start([])
     assert caught.value.exit_status == 2
 
 

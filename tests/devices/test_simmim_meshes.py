@@ -4,11 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import optim, sharding
+from swin_jax import optim
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import V2, Swin, rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.masked_image import MaskedImageModeling
+from swin_jax.train import sharding
 
 MESHES = [(1, 1, 1), (8, 1, 1), (2, 2, 2)]
 BATCH = 8

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import swin_jax
-from swin_jax import checkpoint, index, logs
+from swin_jax import index
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.train import checkpoint, logs
 from tests.e2e import bucket
 from tests.e2e.test_experiments import assert_equal_runs
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 import swin_jax
-from swin_jax import checkpoint, index, similarity
+from swin_jax import index, similarity
 from swin_jax import launch as launcher
+from swin_jax.train import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = "experiments/clip_emoji.py:fake"

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import checkpoint
+from swin_jax.train import checkpoint
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 EXPERIMENTS = [path for path in sorted(FOLDER.glob("*.py")) if "def get_config(" in path.read_text()]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from swin_jax import launch as launcher
-from swin_jax import start
 from swin_jax.core import config as configs
+from swin_jax.train import setup
 
 ROOT = pathlib.Path(__file__).parents[2]
 AVERAGE = "--config.task.ema_decay=0.5"
@@ -37,9 +37,9 @@ except ImportError:
 
 def predicted(config, workdir, batch):
     """What the task predicts in this process, with the state that `--predict` uses."""
-    at = start.setup(config)
+    at = setup.setup(config)
     with jax.set_mesh(at.placement.mesh):
-        state, frozen, _ = start.trained(config, at, workdir)
+        state, frozen, _ = setup.trained(config, at, workdir)
         return jax.device_get(jax.jit(at.task.predict)(state, batch, frozen))
 
 

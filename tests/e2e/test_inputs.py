@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import swin_jax
-from swin_jax import checkpoint
 from swin_jax.core.params import flatten
+from swin_jax.train import checkpoint
 
 SMALL = ("--config.image_size=32", "--config.task.model.embed_dim=16",
          "--config.task.model.depths=(1,1)", "--config.task.model.num_heads=(1,2)", "--config.task.model.window_size=4",

@@ -8,8 +8,9 @@ import time
 import pytest
 from PIL import Image
 
-from swin_jax import chips, plan_report, plan_search, sharding, tpu_compiler
+from swin_jax import chips, plan_report, plan_search, tpu_compiler
 from swin_jax.core import config as configs
+from swin_jax.train import sharding
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 EXPERIMENTS = [path for path in sorted(FOLDER.glob("*.py")) if "def get_config(" in path.read_text()]

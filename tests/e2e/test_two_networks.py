@@ -11,11 +11,11 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from swin_jax import sharding, train
 from swin_jax.core.config import spec
 from swin_jax.core.errors import UserError
-from swin_jax.init_from import InitFrom
 from swin_jax.tasks.base import TrainState, step_key
+from swin_jax.train import loop, sharding
+from swin_jax.train.init_from import InitFrom
 from tests.e2e.test_experiments import assert_equal_runs
 
 
@@ -149,14 +149,14 @@ def get_config(steps, shift=3.0):
 
 @pytest.fixture
 def whole(tmp_path):
-    assert train.train(get_config(12), str(tmp_path / "whole")) == 0
+    assert loop.train(get_config(12), str(tmp_path / "whole")) == 0
     return tmp_path / "whole"
 
 
 def test_it_trains_resumes_bitwise_and_evaluates(whole, tmp_path):
     cut = tmp_path / "cut"
-    assert train.train(get_config(8), str(cut)) == 0
-    assert train.train(get_config(12), str(cut)) == 0
+    assert loop.train(get_config(8), str(cut)) == 0
+    assert loop.train(get_config(12), str(cut)) == 0
     # The first part also evaluated at its own end; the lines are the same because step 8 is an evaluation of both.
     assert_equal_runs(whole, cut, 12)
 
@@ -164,4 +164,4 @@ def test_it_trains_resumes_bitwise_and_evaluates(whole, tmp_path):
 def test_other_frozen_weights_are_refused(whole):
     config = get_config(16, shift=4.0)
     with pytest.raises(UserError, match="frozen weights"):
-        train.train(config, str(whole), allow_change=["task.shift"])
+        loop.train(config, str(whole), allow_change=["task.shift"])

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import sharding
 from swin_jax.evals.accuracy import Accuracy
+from swin_jax.train import sharding
 
 
 @dataclasses.dataclass(frozen=True)

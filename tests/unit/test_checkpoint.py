@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import checkpoint, optim
+from swin_jax import optim
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
 from swin_jax.models.swin import rules
 from swin_jax.optim import schedules
-from swin_jax.sharding import Partition, make_mesh
 from swin_jax.tasks.base import TrainState
+from swin_jax.train import checkpoint
+from swin_jax.train.sharding import Partition, make_mesh
 
 META = {"step": 2, "class_names": ["cat", "Bär"], "config": {"seed": 0, "task.tx.b1": 0.9, "data_dir": None}}
 

@@ -10,9 +10,9 @@ from swin_jax.convert import finetune, simmim
 from swin_jax.convert import swin as convert
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
-from swin_jax.init_from import InitFrom
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import V2, Swin, param_shapes
+from swin_jax.train.init_from import InitFrom
 
 
 def make(num_classes, **overrides):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from swin_jax import sharding
 from swin_jax.core.errors import UserError
 from swin_jax.evals import few_shot, linear_probe
+from swin_jax.train import sharding
 
 
 def problem(count=200, width=5, classes=3, seed=0, noise=0.9):

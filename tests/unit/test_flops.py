@@ -6,7 +6,7 @@ import pytest
 
 from swin_jax import flops
 from swin_jax.models import swin
-from swin_jax.sharding import make_mesh
+from swin_jax.train.sharding import make_mesh
 
 
 def array(*shape):

@@ -7,8 +7,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from swin_jax import header, sharding
 from swin_jax.core.errors import UserError
+from swin_jax.train import run_info, sharding
 
 CONFIG = ml_collections.ConfigDict(dict(batch_size=16, total_steps=5))
 
@@ -18,36 +18,36 @@ def frozen(value=1.0):
 
 
 def facts(arrays=None, described=None):
-    return header.facts(CONFIG, described or {}, sharding.make_mesh(2, 2, 2), arrays or {})
+    return run_info.facts(CONFIG, described or {}, sharding.make_mesh(2, 2, 2), arrays or {})
 
 
 def test_the_lines_name_devices_model_versions_and_source():
     found = facts(described={"parameters": 28_288_354, "gflops_per_image": 4.4942})
-    text = "\n".join(header.lines(found))
+    text = "\n".join(run_info.lines(found))
     for part in ("8 x cpu", "data 2 x fsdp 2 x tensor 2", "28,288,354 parameters", "4.494 GFLOPs", "batch size 16",
                  f"jax {jax.__version__}", found["python"], found["revision"]):  # fmt: skip
         assert part in text
-    assert all("\n" not in line for line in header.lines(found))
+    assert all("\n" not in line for line in run_info.lines(found))
 
 
 def test_a_task_may_describe_nothing():
-    text = "\n".join(header.lines(facts()))
+    text = "\n".join(run_info.lines(facts()))
     assert "see the config" in text and "parameters" not in text
     assert "frozen" not in facts()
 
 
 def test_what_is_written_is_json_of_the_facts(tmp_path):
     found = facts(frozen(), {"parameters": 3})
-    header.write(tmp_path, found)
+    run_info.write(tmp_path, found)
     assert json.loads((tmp_path / "header.json").read_text()) == found
     assert found["batch_size"] == 16 and found["total_steps"] == 5
     assert found["mesh"] == {"data": 2, "fsdp": 2, "tensor": 2}
 
 
 def test_equal_frozen_arrays_pass_wherever_they_lie(tmp_path):
-    header.write(tmp_path, facts(frozen()))
-    header.check_frozen(tmp_path, facts(frozen()))
-    header.check_frozen(tmp_path, facts(jax.device_put(frozen(), sharding.replicated(sharding.make_mesh()))))
+    run_info.write(tmp_path, facts(frozen()))
+    run_info.check_frozen(tmp_path, facts(frozen()))
+    run_info.check_frozen(tmp_path, facts(jax.device_put(frozen(), sharding.replicated(sharding.make_mesh()))))
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_equal_frozen_arrays_pass_wherever_they_lie(tmp_path):
     ],
 )
 def test_other_frozen_arrays_are_refused(tmp_path, other):
-    header.write(tmp_path, facts(frozen()))
+    run_info.write(tmp_path, facts(frozen()))
     with pytest.raises(UserError, match="the frozen weights are not those") as caught:
-        header.check_frozen(tmp_path, facts(other))
+        run_info.check_frozen(tmp_path, facts(other))
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_first_run_and_a_run_without_frozen_arrays_have_nothing_to_compare(tmp_path):
-    header.check_frozen(tmp_path, facts(frozen()))
-    header.write(tmp_path, facts())
-    header.check_frozen(tmp_path, facts())
+    run_info.check_frozen(tmp_path, facts(frozen()))
+    run_info.write(tmp_path, facts())
+    run_info.check_frozen(tmp_path, facts())

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swin_jax import checkpoint, hub
+from swin_jax import hub
 from swin_jax.convert import official, simmim
 from swin_jax.convert import swin as convert
 from swin_jax.core.errors import UserError
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
 from swin_jax.ops.window_geometry import stage_geometry
+from swin_jax.train import checkpoint
 
 TINY = dict(num_classes=5, image_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
 

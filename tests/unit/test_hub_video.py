@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swin_jax import checkpoint, hub
+from swin_jax import hub
 from swin_jax.convert import official, video_swin_official
 from swin_jax.convert import swin as convert_swin
 from swin_jax.convert import video_swin as convert
@@ -20,6 +20,7 @@ from swin_jax.models import swin, video_swin
 from swin_jax.models.clip import make_clip
 from swin_jax.models.video_swin import make_video_swin, param_shapes
 from swin_jax.models.video_swin import presets as video_swin_presets
+from swin_jax.train import checkpoint
 
 NAME = "swin_tiny_patch244_window877_kinetics400_1k"
 TINY = dict(

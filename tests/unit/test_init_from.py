@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import checkpoint
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, unflatten
-from swin_jax.init_from import InitFrom
 from swin_jax.tasks.base import TrainState
+from swin_jax.train import checkpoint
+from swin_jax.train.init_from import InitFrom
 
 
 class Task:

@@ -3,8 +3,8 @@
 import pytest
 
 from swin_jax import launch as launcher
-from swin_jax import processes
 from swin_jax.core.errors import UserError
+from swin_jax.train import multihost
 
 QUICKSTART = "experiments/quickstart.py"
 
@@ -13,7 +13,7 @@ QUICKSTART = "experiments/quickstart.py"
 def no_run(monkeypatch):
     """A command line that is good ends here; returns what it would have started."""
     started = []
-    monkeypatch.setattr("swin_jax.train.train", lambda config, *rest: started.append((config, *rest)) or 0)
+    monkeypatch.setattr("swin_jax.train.loop.train", lambda config, *rest: started.append((config, *rest)) or 0)
     monkeypatch.setattr("swin_jax.predict.predict", lambda config, *rest: started.append((config, *rest)) or 0)
     return started
 
@@ -131,14 +131,14 @@ def test_a_user_error_of_the_run_is_one_line_and_gives_its_status(launch, tmp_pa
     def fail(*arguments):
         raise UserError("no data", 1)
 
-    monkeypatch.setattr("swin_jax.train.train", fail)
+    monkeypatch.setattr("swin_jax.train.loop.train", fail)
     assert launch(QUICKSTART, tmp_path) == (1, "", "error: no data\n")
 
 
 def test_a_cluster_is_detected_by_its_variables_only(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "SLURM_NTASKS", "SLURM_PROCID", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
-    assert not processes.detected()
+    assert not multihost.detected()
     for found, variables in [
         (True, {"JAX_COORDINATOR_ADDRESS": "host:1"}),
         (True, {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}),
@@ -150,7 +150,7 @@ def test_a_cluster_is_detected_by_its_variables_only(monkeypatch):
         with monkeypatch.context() as patch:
             for name, value in variables.items():
                 patch.setenv(name, value)
-            assert processes.detected() is found, variables
+            assert multihost.detected() is found, variables
 
 
 def test_an_evaluation_can_be_left_out(no_run):

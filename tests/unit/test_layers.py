@@ -63,17 +63,11 @@ MAKERS = {"load", "preprocess", "arguments", "run_config", "loader"}
 # Files that still lie outside of their rooms.
 FUTURE = {
     "convert": "pretrained", "hub": "pretrained", "hub_arguments": "pretrained", "hub_clip": "pretrained",
-    "hub_video": "pretrained", "saved_model": "pretrained", "sharding": "train", "logs": "train", "curves": "train",
-    "checkpoint": "train", "header": "train", "init_from": "train", "start": "train", "train": "train",
-    "preemption": "train", "processes": "train", "predict": "inference", "sheet": "inference",
+    "hub_video": "pretrained", "saved_model": "pretrained", "predict": "inference", "sheet": "inference",
     "stablehlo": "inference", "similarity": "inference", "index": "inference", "search": "inference",
     "visualize": "inference", "chips": "plan", "pods": "plan", "hlo": "plan", "traffic": "plan", "roofline": "plan",
     "tpu_compiler": "plan", "flops": "plan", "plan": "plan", "plan_report": "plan", "plan_search": "plan",
 }  # fmt: skip
-# Imports that end when files are split.
-ENDS = {
-    ("pretrained", "checkpoint"),
-}
 
 
 def imports(path: pathlib.Path) -> set[str]:
@@ -99,7 +93,7 @@ def is_allowed(room: str, name: str) -> bool:
         return top in PACKAGES[room]
     other = room_of(inside)
     module = "/".join([other, *inside[1:2]])
-    return other == room or not ROOMS[room].isdisjoint({other, module}) or (room, inside[0]) in ENDS
+    return other == room or not ROOMS[room].isdisjoint({other, module})
 
 
 def test_imports_point_downward():

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from swin_jax import sharding
 from swin_jax.core.errors import UserError
 from swin_jax.evals import linear_probe
 from swin_jax.evals.linear_probe import LinearProbe
+from swin_jax.train import sharding
 
 
 def problem(count=150, width=6, classes=4, seed=0, noise=1.5):

@@ -10,8 +10,8 @@ import types
 import numpy as np
 import pytest
 
-from swin_jax import curves, logs
 from swin_jax.core.errors import UserError
+from swin_jax.train import curves, logs
 
 
 def raw(workdir):

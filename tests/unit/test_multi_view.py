@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import sharding
 from swin_jax.core.errors import UserError
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals.multi_view import MultiView, fuse
 from swin_jax.tasks.base import TrainState
+from swin_jax.train import sharding
 
 CLASSES, VIEWS, VIDEOS = 3, 4, 7
 

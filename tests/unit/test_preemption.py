@@ -4,7 +4,7 @@ import jax
 import pytest
 from jax.experimental import multihost_utils
 
-from swin_jax.preemption import Preemption
+from swin_jax.train.preemption import Preemption
 
 
 class Runtime:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from swin_jax import processes
+from swin_jax.train import multihost
 
 PERIOD = 0.2
 
@@ -16,7 +16,7 @@ class Ended(Exception):
 
 def watch(silent_since: dict[int, float]):
     """Process 0 of 4, which goes on reading the others' beats; those named are silent since so many periods ago."""
-    found = object.__new__(processes.Watch)
+    found = object.__new__(multihost.Watch)
     found._id, found._count, found._period, found._status, found._hosts = 0, 4, PERIOD, 0, {}
     now = found._began = found._looked = time.monotonic()
     found._beats = {p: ("7", now - PERIOD * silent_since.get(p, 0)) for p in range(4)}
@@ -56,8 +56,8 @@ def test_the_last_words_name_who_died_first(silent_since, named):
 
 @pytest.mark.parametrize("silent_since, named", [({2: 2.5}, 2), ({0: 0.5, 3: 0.9}, 0)])
 def test_where_process_0_is_gone_too_the_one_that_fell_silent_before_is_named(monkeypatch, silent_since, named):
-    monkeypatch.setattr(processes, "_answers", lambda _: False)
-    found = object.__new__(processes.Watch)
+    monkeypatch.setattr(multihost, "_answers", lambda _: False)
+    found = object.__new__(multihost.Watch)
     found._id, found._count, found._period, found._status, found._hosts, found._address = 1, 4, PERIOD, 0, {}, ""
     found._began = found._looked = time.monotonic()  # nothing can be read any more
     found._beats = {p: ("7", found._looked - PERIOD * silent_since.get(p, 0)) for p in range(4)}

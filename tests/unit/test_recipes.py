@@ -246,8 +246,8 @@ def test_giant_recipe(stage):
 
 def test_giant_keeps_parameters_whole_and_splits_the_moments():
     """ZeRO-1, the stacked blocks included."""
-    from swin_jax import sharding
     from swin_jax.core.params import flatten
+    from swin_jax.train import sharding
 
     c = load("swinv2_giant.py")
     state = jax.eval_shape(config.build(c.task).init, jax.random.key(0))

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import sharding
 from swin_jax.evals import reconstruction
 from swin_jax.evals.reconstruction import Reconstruction
+from swin_jax.train import sharding
 
 H, W = 4, 6
 

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import sharding
 from swin_jax.core.errors import UserError
 from swin_jax.evals import retrieval
 from swin_jax.evals.retrieval import Retrieval
+from swin_jax.train import sharding
 
 
 def unit(x):

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import checkpoint, hub, saved_model
+from swin_jax import hub, saved_model
 from swin_jax.core import config, stacking
 from swin_jax.core.config import spec
 from swin_jax.core.errors import UserError
 from swin_jax.models.clip import CLIP, TextTransformer, make_clip
 from swin_jax.models.swin import Swin
+from swin_jax.train import checkpoint
 
 TEXT = dict(embed_dim=6, context_length=5, vocab_size=20, width=8, layers=1, num_heads=2)
 SWIN = dict(image_size=16, patch_size=2, window_size=2, embed_dim=4, depths=(4, 1), num_heads=(1, 2), num_classes=6)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from swin_jax import optim, sharding
+from swin_jax import optim
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
 from swin_jax.models import swin, video_swin
@@ -20,8 +20,9 @@ from swin_jax.models.swin import Swin
 from swin_jax.models.swin import rules as swin_rules
 from swin_jax.models.video_swin import VideoSwin, make_video_swin
 from swin_jax.optim import schedules
-from swin_jax.sharding import Partition, Placement, make_mesh, replicated
 from swin_jax.tasks.classification import Classification
+from swin_jax.train import sharding
+from swin_jax.train.sharding import Partition, Placement, make_mesh, replicated
 
 
 def state_shapes(**fields):

@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from swin_jax import checkpoint, optim, sharding
+from swin_jax import optim
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, unflatten
@@ -15,6 +15,7 @@ from swin_jax.models import swin
 from swin_jax.models.swin import rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.classification import Classification
+from swin_jax.train import checkpoint, sharding
 
 SMALL = dict(num_classes=3, image_size=32, embed_dim=8, depths=(1, 4), num_heads=(1, 2), window_size=2)
 NORMS = dict(main_norm_every=3, depths=(2, 12))

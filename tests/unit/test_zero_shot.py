@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from swin_jax import sharding
 from swin_jax.core.errors import UserError
 from swin_jax.evals import class_names, features, scores, zero_shot
 from swin_jax.evals.zero_shot import Subset, ZeroShot
 from swin_jax.tasks.base import TrainState
+from swin_jax.train import sharding
 
 WIDTH = 16
 TEMPLATES = ("a photo of a {}.", "the {}.", "{}")

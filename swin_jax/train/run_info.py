@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from swin_jax import logs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
+from swin_jax.train import logs
 
 _PACKAGES = ("swin_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 

@@ -13,12 +13,12 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from swin_jax import checkpoint, sharding
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import path_name
 from swin_jax.tasks.base import GatheredState, Task, TrainState
+from swin_jax.train import checkpoint, sharding
 
 
 @dataclasses.dataclass(frozen=True)

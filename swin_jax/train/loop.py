@@ -9,12 +9,12 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from swin_jax import checkpoint, curves, header, logs, sharding
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.preemption import Preemption
-from swin_jax.start import check_batch, check_shared, first_state, jitted_step, make_workdir, setup
+from swin_jax.train import checkpoint, curves, logs, run_info, sharding
+from swin_jax.train.preemption import Preemption
+from swin_jax.train.setup import check_batch, check_shared, first_state, jitted_step, make_workdir, setup
 
 DONE, NON_FINITE, PREEMPTED = 0, 3, 143
 
@@ -55,17 +55,17 @@ class Loop:
         self.frozen = sharding.put_tree(self.at.task.load_frozen(), self.at.frozen)
         start = int(self.state.step)
         self.counted = {name: meta.get(name, 0) for name in COUNTED.values()}  # before
-        facts = header.facts(self.config, self.at.task.describe(), self.at.placement.mesh, self.frozen)
+        facts = run_info.facts(self.config, self.at.task.describe(), self.at.placement.mesh, self.frozen)
         if lead:
-            header.check_frozen(self.workdir, facts)
+            run_info.check_frozen(self.workdir, facts)
         if lead and total:
-            header.write(self.workdir, facts)
-        self.clock = header.clock(self.config.batch_size, facts)
+            run_info.write(self.workdir, facts)
+        self.clock = run_info.clock(self.config.batch_size, facts)
         restored = start if meta else None
         with logs.Logs(
             self.workdir, max(total, start), restored, lead, self.config.logs.wandb, configs.flatten(self.config)
         ) as self.log:
-            for line in header.lines(facts):
+            for line in run_info.lines(facts):
                 self.log.text(line)
             if meta:
                 self.log.text(f"goes on from step {start} of {total}" if start < total else f"evaluates step {start}")

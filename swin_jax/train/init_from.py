@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax import checkpoint
 from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, unflatten
+from swin_jax.train import checkpoint
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from swin_jax.core import storage
-from swin_jax.logs import read_metrics
+from swin_jax.train.logs import read_metrics
 
 CROWD = 8  # more curves than this are not read in one panel
 

@@ -1,0 +1,1 @@
+"""Running an experiment: setup, the loop, layout on a mesh, checkpoints, logs. It knows no task, model or data set."""
