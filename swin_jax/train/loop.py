@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.train import checkpoint, curves, logs, run_info, sharding
+from swin_jax.train import checkpoint, curves, logs, resume, run_info, sharding
 from swin_jax.train.preemption import Preemption
 from swin_jax.train.setup import check_batch, check_shared, first_state, jitted_step, make_workdir, setup
 
@@ -217,7 +217,7 @@ class Loop:
             "config": configs.flatten(self.config),
         }
         if jax.process_index() == 0:
-            configs.save(self.config, self.workdir)  # says how the checkpoints beside it were trained
+            resume.save(self.config, self.workdir)  # says how the checkpoints beside it were trained
         self.log.flush()  # a resumed run needs the lines up to its checkpoint
         checkpoint.save(self.manager, self.state, step, meta, wait)
 
@@ -266,9 +266,9 @@ def train(config, workdir: str, allow_change: Sequence[str] = (), profile: tuple
     make_workdir(folder)
     check_shared(folder)
     for key in allow_change:
-        configs.check_key(config, key)
+        resume.check_key(config, key)
     # Evaluation only changes nothing, so it may look at a run with any config that its checkpoint fits.
-    changes = configs.check_resume(config, folder, allow_change) if config.total_steps else []
+    changes = resume.check_resume(config, folder, allow_change) if config.total_steps else []
     for line in changes if jax.process_index() == 0 else []:
         print(f"changed since this run was started: {line}", flush=True)
     loop = Loop(config, folder, profile)

@@ -18,7 +18,7 @@ from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import path_name
 from swin_jax.tasks.base import GatheredState, Task, TrainState
-from swin_jax.train import checkpoint, sharding
+from swin_jax.train import checkpoint, resume, sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,7 @@ def open_trained(config, workdir: str) -> epath.Path:
 def trained(config, at: Setup, folder: epath.Path) -> tuple[TrainState, Any, dict]:
     """What to predict with: the newest state, its parameters the average if it keeps one; what is frozen; meta data."""
     state, meta = first_state(config, at, checkpoint.open(folder, write=False), write=False)
-    for line in configs.model_changes(config, meta.get("config", {})):
+    for line in resume.model_changes(config, meta.get("config", {})):
         print(f"changed since this model was trained: {line}", file=sys.stderr, flush=True)
     state = state if state.ema is None else state.replace(params=state.ema)
     return state, sharding.put_tree(at.task.load_frozen(), at.frozen), meta

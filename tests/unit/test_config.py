@@ -9,8 +9,10 @@ import pytest
 from ml_collections.config_dict import placeholder
 
 from swin_jax.core import config as configs
-from swin_jax.core.config import build, check_resume, flatten, parse_arg, spec
+from swin_jax.core.config import build, flatten, parse_arg, spec
 from swin_jax.core.errors import UserError
+from swin_jax.train import resume
+from swin_jax.train.resume import check_resume
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +44,8 @@ def test_changes_of_the_model_are_told_but_not_those_of_memory():
     model = dict(act="gelu", remat="none", dtype="float32")
     config = ml_collections.ConfigDict(dict(seed=1, task=dict(model=model, x=1)))
     saved = {**configs.flatten(config), "task.model.act": "quick_gelu", "task.model.remat": "full", "seed": 0}
-    assert configs.model_changes(config, saved) == ["task.model.act: quick_gelu -> gelu"]
-    assert configs.model_changes(config, {}) == []
+    assert resume.model_changes(config, saved) == ["task.model.act: quick_gelu -> gelu"]
+    assert resume.model_changes(config, {}) == []
 
 
 def test_spec_shows_every_default_and_build_makes_the_same_call():
@@ -184,7 +186,7 @@ def test_flatten_gives_plain_json_under_dotted_keys():
 
 def test_the_saved_config_is_the_flat_one_and_an_equal_config_has_no_difference(tmp_path):
     assert check_resume(example(), tmp_path) == []
-    configs.save(example(), tmp_path)
+    resume.save(example(), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text()) == flatten(example())
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     assert check_resume(example(), tmp_path) == []
@@ -203,7 +205,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("key, value", FREE.items())
 def test_a_resume_may_change(tmp_path, key, value):
-    configs.save(example(), tmp_path)
+    resume.save(example(), tmp_path)
     changed = example()
     changed.update_from_flattened_dict({key: value})
     lines = check_resume(changed, tmp_path)
@@ -212,7 +214,7 @@ def test_a_resume_may_change(tmp_path, key, value):
 
 @pytest.mark.parametrize("key, value", REFUSED.items())
 def test_a_resume_must_not_change_without_being_allowed(tmp_path, key, value):
-    configs.save(example(), tmp_path)
+    resume.save(example(), tmp_path)
     changed = example()
     changed.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=f"--allow_change={key}") as caught:
@@ -223,7 +225,7 @@ def test_a_resume_must_not_change_without_being_allowed(tmp_path, key, value):
 
 
 def test_every_refused_key_is_listed_and_keys_that_came_or_went_count(tmp_path):
-    configs.save(example(), tmp_path)
+    resume.save(example(), tmp_path)
     changed = example()
     changed.update_from_flattened_dict({"seed": 1, "batch_size": 16})
     del changed.task.rate

@@ -16,6 +16,7 @@ from swin_jax.core import config
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import RENAMED, check_names, current_name, current_names, find, name_of
 from swin_jax.models.swin import Swin
+from swin_jax.train import resume
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "configs"
 RECORDED = {name for path in GOLDEN.glob("*.txt") for name in re.findall(r'"(swin_jax\.[\w.]+)"', path.read_text())}
@@ -74,7 +75,7 @@ def test_older_names_are_read_as_those_of_today(monkeypatch):
 def test_a_run_with_an_older_name_resumes_and_loads(tmp_path, monkeypatch):
     monkeypatch.setitem(RENAMED, "swin_jax.old.Swin", "swin_jax.models.swin.Swin")
     workdir = saved(tmp_path, **{"task.model.fn": "swin_jax.old.Swin"})
-    assert config.check_resume({"task": {"model": config.spec(Swin)}}, workdir) == []
+    assert resume.check_resume({"task": {"model": config.spec(Swin)}}, workdir) == []
     with pytest.raises(UserError, match="no checkpoint in"):  # past its name
         hub.load(weights=workdir)
 
@@ -85,7 +86,7 @@ def test_an_unknown_name_is_one_line_with_key_name_and_the_nearest(tmp_path):
     with pytest.raises(UserError, match=expected):
         hub.load(weights=workdir)
     with pytest.raises(UserError, match=expected) as caught:
-        config.check_resume({"task": {"model": config.spec(Swin)}}, workdir)
+        resume.check_resume({"task": {"model": config.spec(Swin)}}, workdir)
     assert "\n" not in str(caught.value) and caught.value.exit_status == 2
     with pytest.raises(UserError, match="predict.transform.fn is swin_jax.data.nowhere.f, which this version does not"):
         check_names({"predict.transform.fn": "swin_jax.data.nowhere.f"}, "predict.transform.", "config.json")

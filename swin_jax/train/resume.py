@@ -1,0 +1,72 @@
+"""What a resumed run may change: its resolved config is saved, and compared when the run goes on."""
+
+import json
+import re
+import typing
+
+from etils import epath
+
+from swin_jax.core import storage
+from swin_jax.core.config import flatten
+from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.core.public_names import current_names, is_unknown, nearest_name
+
+# Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that only looks at the run.
+FREE = re.compile(
+    r"^(topology|mesh|partition(?!\.gather)|evals|predict|logs|init_from|checkpoint)\b|(^|\.)(total_steps|epochs"
+    r"|num_workers|num_threads|prefetch|data_dir|root|path|in_memory|max_bad_records|\w+_every)$|(^|\.)(model|encoder)\.(scan|remat|attention)$"
+)
+
+
+def check_key(config, key: str) -> None:
+    """Raises UserError, with the nearest one, for what is neither a dotted key nor the beginning of one."""
+    known = flatten(config)
+    if not any(leaf == key or leaf.startswith(key + ".") for leaf in known):
+        raise UserError(f"--allow_change={key} names no key of the config{did_you_mean(key, known)}", 2)
+
+
+def model_changes(config, saved: dict) -> list[str]:
+    """One line for each key of the model that a saved flat config has with another value, FREE ones left out."""
+    new = flatten(config)
+    keys = (key for key in sorted(new) if key.startswith("task.model.") and not FREE.search(key))
+    return [f"{key}: {saved[key]} -> {new[key]}" for key in keys if key in saved and saved[key] != new[key]]
+
+
+def save(config, workdir: epath.Path) -> None:
+    """Writes the resolved config, as a flat JSON object of dotted keys."""
+    storage.write(workdir / "config.json", json.dumps(flatten(config), indent=1) + "\n")
+
+
+def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str] = ()) -> list[str]:
+    """Compares a config with the one saved in a workdir.
+
+    Args:
+        config: of this run.
+        workdir: may hold `config.json` of the run that is resumed.
+        allow_change: dotted keys, or their beginnings, that may change although the result depends on them.
+
+    Returns:
+        One line per difference.
+
+    Raises:
+        UserError: a difference that is not allowed (exit status 2).
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return []
+    old, new = current_names(json.loads(path.read_text())), flatten(config)
+    lines, refused = [], []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            lines.append(f"{key}: {old.get(key)} -> {new.get(key)}")
+            if is_unknown(old.get(key)):
+                lines[-1] += f" (the saved name is unknown{nearest_name(old[key])})"
+            if not FREE.search(key) and not any(key == k or key.startswith(k + ".") for k in allow_change):
+                refused.append(lines[-1])
+    if len(refused) > 5:
+        more = f"{'; '.join(refused[:5])}; and {len(refused) - 5} more"
+        raise UserError(f"{workdir} was trained with another config: {more}. Give another --workdir", 2)
+    if refused:
+        keys = " ".join(f"--allow_change={line.partition(':')[0]}" for line in refused)
+        raise UserError(f"{workdir} was trained with another config: {'; '.join(refused)}. To go on anyway: {keys}", 2)
+    return lines
