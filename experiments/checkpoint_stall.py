@@ -22,7 +22,8 @@ from swin_jax.core import config as configs
 from swin_jax.core.config import spec
 from swin_jax.data import fake
 from swin_jax.train import checkpoint
-from swin_jax.train.setup import first_state, jitted_step, setup
+from swin_jax.train.setup import jitted_step, setup
+from swin_jax.train.state import first_state
 
 
 def recipe(embed_dim: int = 160, batch_size: int = 8):

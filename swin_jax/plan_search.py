@@ -211,7 +211,7 @@ def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
     topology.compiler_options()  # refuses what cannot be compiled for
     if workdir:  # before anything takes time
         folder = storage.path(workdir)
-        setup.make_workdir(folder)
+        workdir.make_workdir(folder)
     tpu_compiler.prepare_backend()
     say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     if auto:

@@ -16,8 +16,9 @@ from swin_jax import sheet
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.evals import multi_view
+from swin_jax.inference.trained_run import open_trained, outputs, pictures, trained
 from swin_jax.train import sharding
-from swin_jax.train.setup import open_trained, outputs, pictures, setup, trained
+from swin_jax.train.setup import setup
 
 SHEET = 40  # pictures on the sheet
 STRIP = 6  # frames that stand for a video

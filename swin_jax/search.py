@@ -20,9 +20,10 @@ from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.data import image, text
 from swin_jax.evals import features
+from swin_jax.inference.trained_run import open_trained, outputs, pictures, trained
 from swin_jax.tasks.base import TrainState
 from swin_jax.train import sharding
-from swin_jax.train.setup import Setup, open_trained, outputs, pictures, setup, trained
+from swin_jax.train.setup import Setup, setup
 
 INDEX, SHEET = "index.npz", "search.png"
 

@@ -21,11 +21,12 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.inference.trained_run import open_trained, trained
 from swin_jax.models.clip import CLIP
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import VideoSwin
 from swin_jax.ops.window_geometry import num_axes, per_axis
-from swin_jax.train.setup import open_trained, setup, trained
+from swin_jax.train.setup import setup
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _KNOWN = (*PLATFORMS, "rocm")  # jax writes any word into the file

@@ -14,7 +14,9 @@ from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.train import checkpoint, curves, logs, resume, run_info, sharding
 from swin_jax.train.preemption import Preemption
-from swin_jax.train.setup import check_batch, check_shared, first_state, jitted_step, make_workdir, setup
+from swin_jax.train.setup import check_batch, jitted_step, setup
+from swin_jax.train.state import first_state
+from swin_jax.train.workdir import check_shared, make_workdir
 
 DONE, NON_FINITE, PREEMPTED = 0, 3, 143
 

@@ -12,6 +12,7 @@ import pytest
 
 from swin_jax import launch as launcher
 from swin_jax.core import config as configs
+from swin_jax.inference import trained_run
 from swin_jax.train import setup
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def predicted(config, workdir, batch):
     """What the task predicts in this process, with the state that `--predict` uses."""
     at = setup.setup(config)
     with jax.set_mesh(at.placement.mesh):
-        state, frozen, _ = setup.trained(config, at, workdir)
+        state, frozen, _ = trained_run.trained(config, at, workdir)
         return jax.device_get(jax.jit(at.task.predict)(state, batch, frozen))
 
 

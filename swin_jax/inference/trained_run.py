@@ -1,0 +1,59 @@
+"""A trained run to look at: its newest weights, and the pictures it is asked about. Nothing is written over."""
+
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from swin_jax.core import config as configs
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
+from swin_jax.tasks.base import TrainState
+from swin_jax.train import checkpoint, resume, sharding
+from swin_jax.train.setup import Setup
+from swin_jax.train.state import first_state
+from swin_jax.train.workdir import make_workdir
+
+
+def open_trained(config, workdir: str) -> epath.Path:
+    """The workdir of a run that only looks at weights; made where the weights are those of `init_from`.
+
+    Raises:
+        UserError: no checkpoint and no `init_from`, an unusable workdir.
+    """
+    folder = storage.path(workdir)
+    if not config.init_from.path and not checkpoint.exists(folder):
+        raise UserError(f"no checkpoint in {checkpoint.folder(folder)}: train first, or give --config.init_from.path=")
+    make_workdir(folder)
+    return folder
+
+
+def trained(config, at: Setup, folder: epath.Path) -> tuple[TrainState, Any, dict]:
+    """What to predict with: the newest state, its parameters the average if it keeps one; what is frozen; meta data."""
+    state, meta = first_state(config, at, checkpoint.open(folder, write=False), write=False)
+    for line in resume.model_changes(config, meta.get("config", {})):
+        print(f"changed since this model was trained: {line}", file=sys.stderr, flush=True)
+    state = state if state.ema is None else state.replace(params=state.ema)
+    return state, sharding.put_tree(at.task.load_frozen(), at.frozen), meta
+
+
+def pictures(config, images: str) -> Any:
+    """The `data.pipeline.EvalData` of a folder of images, or of one, read as the config's `predict` says.
+
+    Raises:
+        UserError: a config without `predict` (exit status 2), no images.
+    """
+    if "predict" not in config:
+        raise UserError("this experiment's config has no `predict`, which says how a folder of images is read", 2)
+    config.predict.source.root = images
+    return configs.build(config.predict)
+
+
+def outputs(at: Setup, example: dict[str, np.ndarray]) -> set[str]:
+    """What the task predicts of an image or of the views of a video: 'logits' of a classifier, for example."""
+    shape = lambda x: x.shape[1:] if x.ndim == 5 else x.shape  # noqa: E731
+    batch = {key: jax.ShapeDtypeStruct((at.placement.batch_divisor, *shape(x)), x.dtype) for key, x in example.items()}
+    with jax.set_mesh(at.placement.mesh):
+        return set(jax.eval_shape(at.task.predict, at.abstract, batch, at.frozen))

@@ -1,0 +1,73 @@
+"""The folder of a run: made and tried before anything is computed, in a bucket too, and one place for all hosts."""
+
+import os
+import time
+import uuid
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
+
+
+def make_workdir(folder: epath.Path) -> None:
+    """Makes a workdir where there is none; raises UserError where that cannot be."""
+    try:
+        if storage.is_remote(folder):
+            _check_bucket(folder)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(13, "not writable")
+    except OSError as error:
+        raise UserError(f"--workdir={folder} cannot be used: {storage.reason(error)}") from error
+
+
+def check_shared(folder: epath.Path, patience: float = 10) -> None:
+    """To be called on all processes: that what one writes to the workdir the others see, within some seconds.
+
+    Raises:
+        UserError: on all of them where one does not.
+    """
+    if jax.process_count() == 1:
+        return
+    # Process 0 says the name after it has written the file: file systems remember for a while what is not there.
+    number = np.int32(uuid.uuid4().int % 2**31)
+    if jax.process_index() == 0:
+        storage.write(folder / f"seen_{number}", b"")
+    token = folder / f"seen_{int(multihost_utils.broadcast_one_to_all(number))}"
+    end = time.monotonic() + patience
+    while not (seen := token.exists()) and time.monotonic() < end:
+        time.sleep(0.2)
+    seen = multihost_utils.process_allgather(np.int32(seen)).ravel()
+    if jax.process_index() == 0:
+        token.unlink()
+    if not seen.all():
+        raise UserError(
+            f"--workdir={folder} is not one place for all hosts: process {int(seen.argmin())} does not see what "
+            "process 0 writes there; give a folder that they share, or gs://BUCKET/..."
+        )
+
+
+def _check_bucket(folder: epath.Path) -> None:
+    """Raises OSError where checkpoints cannot be kept, whatever the store raised; a folder cannot be made there."""
+    trial = folder / f"trial_{uuid.uuid4().hex}"
+    try:
+        storage.write(trial, b"")
+        trial.unlink()
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise OSError(f"no object can be written there ({type(error).__name__}: {text})") from error
+    from orbax.checkpoint._src.path import gcs_utils  # where Orbax changes it, local runs go on
+
+    try:
+        gcs_utils.is_hierarchical_namespace_enabled(folder)  # Orbax asks it before it deletes an old checkpoint
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise OSError(
+            f"the bucket does not say of what kind it is ({type(error).__name__}: {text}); give the service account "
+            "the role Storage Legacy Bucket Reader as well"
+        ) from error
