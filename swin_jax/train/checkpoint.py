@@ -7,12 +7,8 @@ there a checkpoint is whole once it has a `commit_success.txt`.
 """
 
 import functools
-import json
 import logging
 import os
-import pathlib
-import re
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -27,17 +23,18 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.params import path_name, unflatten
 from swin_jax.core.public_names import current_names
 from swin_jax.tasks.base import TrainState
+from swin_jax.train.checkpoint_integrity import (
+    DamagedError,
+    check_whole,
+    first_line,
+    is_damage,
+    read_together,
+    unreadable,
+    write_checksums,
+)
 
 _LISTED = 8  # arrays that a message names at most
-_CHECKSUMS = "checksums.json"
 _COMMITTED = "commit_success.txt"  # Orbax' mark in a bucket
-# What reading raises of files that are missing or not what was saved. Memory, rights and networks raise other types, or
-# a ValueError of TensorStore's with one of these words or with the number of an error other than ENOENT.
-_DAMAGE = ValueError, TypeError, LookupError, AttributeError, EOFError, FileNotFoundError, NotADirectoryError
-_PASSING = re.compile(
-    r"\b(UNAVAILABLE|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED|ABORTED|CANCELLED|INTERNAL|"
-    r"UNKNOWN)\b|os_error_code='(?!2')"
-)
 
 
 def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.CheckpointManager:  # noqa: A001 (the four functions' names)
@@ -46,7 +43,7 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
     Debris of saves that were cut off is removed, unless `write` is False: another process may be saving there.
     """
     # Called when all files of a save are written and its folder has not got its final name yet.
-    seal = None if storage.is_remote(workdir) else functools.partial(_write_checksums, folder(workdir))
+    seal = None if storage.is_remote(workdir) else functools.partial(write_checksums, folder(workdir))
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         cleanup_tmp_directories=write and jax.process_index() == 0,
@@ -72,79 +69,9 @@ def _steps(directory: epath.Path) -> list[int]:
     return sorted((int(entry.name) for entry in found if ocp.utils.is_checkpoint_finalized(entry)), reverse=True)
 
 
-def _write_checksums(directory: epath.Path) -> None:
-    for path in directory.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
-        storage.write(path / _CHECKSUMS, json.dumps(_checksums(path), indent=1) + "\n")
-
-
-def _checksums(path: epath.Path, part: int = 0, parts: int = 1) -> dict[str, int]:
-    """The CRC-32 of every file in the parts of a checkpoint, or of each `parts`-th from the `part`-th on."""
-    sums = {}
-    for file in _files(path)[part::parts]:
-        value = 0
-        with file.open("rb") as stream:
-            while block := stream.read(2**22):
-                value = zlib.crc32(block, value)
-        sums[str(file.relative_to(path))] = value
-    return sums
-
-
-def _files(path: epath.Path) -> list[pathlib.Path]:
-    return sorted(file for file in pathlib.Path(path).glob("*/**/*") if file.is_file())
-
-
-def _check_whole(path: epath.Path, part: int = 0, parts: int = 1) -> None:
-    """Raises ValueError if a file of a checkpoint, one of this part, is not what was saved."""
-    if not (path / _CHECKSUMS).exists():
-        return
-    saved, found = json.loads(storage.read_text(path / _CHECKSUMS)), _checksums(path, part, parts)
-    missing = saved.keys() - {str(file.relative_to(path)) for file in _files(path)}
-    wrong = sorted(missing | {file for file in found if saved.get(file) != found[file]})
-    if wrong:
-        raise ValueError(f"{wrong[0]} is not what was saved")
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether an error is of the files themselves, and no trouble in reading them, which may pass."""
-    return isinstance(error, _DAMAGE) and not _PASSING.search(str(error))
-
-
-def _unreadable(path: epath.Path, error: Exception) -> UserError:
-    return UserError(
-        f"cannot read the checkpoint {path}: {_first_line(error)}. It stays where it is: the same command tries again; "
-        "to go on from the one before, move it away"
-    )
-
-
-class _DamagedError(Exception):
-    """A checkpoint's files are not what was saved; on all processes."""
-
-
-def _together(read: Callable[..., Any], path: epath.Path, *arguments: Any) -> Any:
-    """What `read(path, *arguments)` gives on this process, once it has given something on all of them.
-
-    Raises:
-        _DamagedError: on all processes, if one found damage and none had trouble in reading.
-        UserError: on all processes, if one had trouble in reading.
-    """
-    error, found = None, None
-    try:
-        found = read(path, *arguments)
-    except Exception as caught:  # whatever the storage raised
-        error = caught
-    verdict = 0 if error is None else 1 if _is_damage(error) else 2
-    verdicts = multihost_utils.process_allgather(np.int32(verdict)).ravel()
-    worst = int(verdicts.argmax())
-    if not verdicts[worst]:
-        return found
-    if verdict < verdicts[worst]:
-        error = ValueError(f"process {worst} found a file that is not what was saved, or could not read one")
-    raise (_unreadable(path, error) if verdicts[worst] == 2 else _DamagedError(_first_line(error))) from error
-
-
 def _checked_shapes(path: epath.Path) -> dict[str, tuple[int, ...]]:
     """The shapes in a checkpoint, of whose files each process checks a part."""
-    _check_whole(path, jax.process_index(), jax.process_count())
+    check_whole(path, jax.process_index(), jax.process_count())
     return _saved_shapes(path)
 
 
@@ -190,11 +117,7 @@ def _failed(manager: ocp.CheckpointManager, error: Exception) -> UserError:
     manager.reload()
     kept = manager.latest_step()
     intact = f"the checkpoint of step {kept} is intact" if kept is not None else "no checkpoint was written before"
-    return UserError(f"could not save a checkpoint in {manager.directory}: {_first_line(error)}; {intact}")
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+    return UserError(f"could not save a checkpoint in {manager.directory}: {first_line(error)}; {intact}")
 
 
 def restore(
@@ -220,12 +143,12 @@ def restore(
     for step in steps:
         path = storage.path(manager.directory) / str(step)
         try:
-            saved = _together(_checked_shapes, path)
+            saved = read_together(_checked_shapes, path)
             layout = abstract if saved == wanted else _stacked_as(saved, abstract)
             if layout is None:
                 raise _other_model(path, saved, wanted)
-            found = _together(_read, path, layout)
-        except _DamagedError as error:
+            found = read_together(_read, path, layout)
+        except DamagedError as error:
             last = str(error)
             _set_aside(manager, path, last, warn, write)
             continue
@@ -351,12 +274,12 @@ def _newest(workdir: os.PathLike, load: Callable[[epath.Path], Any]) -> Any:
     for step in steps:
         path = directory / str(step)
         try:
-            _check_whole(path)
+            check_whole(path)
             return load(path)
         except Exception as error:
-            if not _is_damage(error):
-                raise _unreadable(path, error) from error
-            last = _first_line(error)
+            if not is_damage(error):
+                raise unreadable(path, error) from error
+            last = first_line(error)
             logging.getLogger(__name__).warning("the checkpoint %s is damaged (%s)", path, last)
     if steps:
         raise UserError(f"none of the checkpoints in {directory} (steps {sorted(steps)}) can be read: {last}")

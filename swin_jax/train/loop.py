@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.train import checkpoint, curves, logs, resume, run_info, sharding
+from swin_jax.train import checkpoint, clock, curves, logs, resume, run_info, sharding
 from swin_jax.train.preemption import Preemption
 from swin_jax.train.setup import check_batch, jitted_step, setup
 from swin_jax.train.state import first_state
@@ -43,7 +43,7 @@ class Loop:
             for name, item in config.evals.items()
         }
         self.train_step = jitted_step(self.at)
-        self.clock = logs.Clock(config.batch_size)
+        self.clock = clock.Clock(config.batch_size)
         self.counts = dict.fromkeys(COUNTED.values(), 0)  # of this process, since it started
         self.rows = self.at.placement.rows(config.batch_size)
         self.traces = None  # where the profiler writes to, while it does

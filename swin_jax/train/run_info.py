@@ -15,7 +15,7 @@ from etils import epath
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
-from swin_jax.train import logs
+from swin_jax.train.clock import Clock, peak_flops
 
 _PACKAGES = ("swin_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
@@ -73,11 +73,11 @@ def check_frozen(workdir: epath.Path, found: dict[str, Any]) -> None:
         raise UserError(f"the frozen weights are not those that {workdir} was started with (sha256 {before[:12]}...)")
 
 
-def clock(batch_size: int, found: dict[str, Any]) -> logs.Clock:
+def clock(batch_size: int, found: dict[str, Any]) -> Clock:
     """A clock that knows the FLOPs of a step, if the task does, and the peak of the devices, if it is known."""
     # Two operations per multiply-accumulate; backward costs twice forward.
     flops = 6e9 * found.get("gflops_per_image", 0) * batch_size
-    return logs.Clock(batch_size, flops, logs.peak_flops(found["device_kind"]) * jax.device_count())
+    return Clock(batch_size, flops, peak_flops(found["device_kind"]) * jax.device_count())
 
 
 def _version(package: str) -> str | None:

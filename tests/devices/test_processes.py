@@ -336,7 +336,7 @@ def test_a_process_that_nobody_joins_says_so():
 def test_training_goes_on_while_a_checkpoint_is_written(launch, tmp_path, monkeypatch):
     """The end of the save of step 3 is held up until step 5 is logged, which a waiting run never does."""
     trained, in_time = threading.Event(), []
-    monkeypatch.setattr(checkpoint, "_write_checksums", lambda _: in_time.append(trained.wait(90)))
+    monkeypatch.setattr(checkpoint, "write_checksums", lambda _: in_time.append(trained.wait(90)))
     write = logs.Logs.write
 
     def watched(self, step, values):

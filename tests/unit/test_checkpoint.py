@@ -16,7 +16,7 @@ from swin_jax.core.params import flatten
 from swin_jax.models.swin import rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.base import TrainState
-from swin_jax.train import checkpoint
+from swin_jax.train import checkpoint, checkpoint_integrity
 from swin_jax.train.sharding import Partition, make_mesh
 
 META = {"step": 2, "class_names": ["cat", "Bär"], "config": {"seed": 0, "task.tx.b1": 0.9, "data_dir": None}}
@@ -269,17 +269,17 @@ def test_without_checksums_a_file_that_is_gone_is_damage(workdir, file):
 
 
 def test_processes_agree_on_what_is_wrong(workdir, monkeypatch):
-    damaged = checkpoint._DamagedError
+    damaged = checkpoint_integrity.DamagedError
     for verdict, kind, text in ((0, None, ""), (1, damaged, "process 1"), (2, UserError, "process 1 .*It stays")):
         monkeypatch.setattr(
             checkpoint.multihost_utils, "process_allgather", lambda own, verdict=verdict: np.array([own, verdict])
         )
         path = checkpoint.folder(workdir) / "2"
         if kind is None:
-            assert checkpoint._together(checkpoint._checked_shapes, path) == checkpoint._shapes(state(2))
+            assert checkpoint_integrity.read_together(checkpoint._checked_shapes, path) == checkpoint._shapes(state(2))
         else:
             with pytest.raises(kind, match=text):
-                checkpoint._together(checkpoint._checked_shapes, path)
+                checkpoint_integrity.read_together(checkpoint._checked_shapes, path)
 
 
 # ---- another model ----

@@ -12,6 +12,7 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.train import curves, logs
+from swin_jax.train.clock import Clock, peak_flops
 
 
 def raw(workdir):
@@ -195,7 +196,7 @@ def now(monkeypatch):
 
 
 def test_clock(now):
-    clock = logs.Clock(images_per_step=32, flops_per_step=1e12, peak_flops=1e13)
+    clock = Clock(images_per_step=32, flops_per_step=1e12, peak_flops=1e13)
     now[0] = 50.0  # compiling
     clock.start(1)
     with clock.waiting():
@@ -211,7 +212,7 @@ def test_clock(now):
 
 
 def test_clock_leaves_out_an_mfu_that_it_cannot_know(now):
-    clock = logs.Clock(images_per_step=32, flops_per_step=1e12)
+    clock = Clock(images_per_step=32, flops_per_step=1e12)
     now[0] += 1.0
     speed = clock.read(1)
     assert "time/mfu" not in speed and all(name.startswith("time/") for name in speed)
@@ -234,7 +235,7 @@ def test_clock_leaves_out_an_mfu_that_it_cannot_know(now):
     ],
 )
 def test_peak_flops(kind, flops):
-    assert logs.peak_flops(kind) == flops
+    assert peak_flops(kind) == flops
 
 
 # ---- at the end ----

@@ -1,0 +1,100 @@
+"""Whether the files of a checkpoint are what was saved: checksums, and which errors are damage and which may pass."""
+
+import json
+import pathlib
+import re
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
+
+CHECKSUMS = "checksums.json"
+
+# What reading raises of files that are missing or not what was saved. Memory, rights and networks raise other types, or
+# a ValueError of TensorStore's with one of these words or with the number of an error other than ENOENT.
+_DAMAGE = ValueError, TypeError, LookupError, AttributeError, EOFError, FileNotFoundError, NotADirectoryError
+_PASSING = re.compile(
+    r"\b(UNAVAILABLE|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED|ABORTED|CANCELLED|INTERNAL|"
+    r"UNKNOWN)\b|os_error_code='(?!2')"
+)
+
+
+def write_checksums(directory: epath.Path) -> None:
+    for path in directory.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
+        storage.write(path / CHECKSUMS, json.dumps(_checksums(path), indent=1) + "\n")
+
+
+def _checksums(path: epath.Path, part: int = 0, parts: int = 1) -> dict[str, int]:
+    """The CRC-32 of every file in the parts of a checkpoint, or of each `parts`-th from the `part`-th on."""
+    sums = {}
+    for file in _files(path)[part::parts]:
+        value = 0
+        with file.open("rb") as stream:
+            while block := stream.read(2**22):
+                value = zlib.crc32(block, value)
+        sums[str(file.relative_to(path))] = value
+    return sums
+
+
+def _files(path: epath.Path) -> list[pathlib.Path]:
+    return sorted(file for file in pathlib.Path(path).glob("*/**/*") if file.is_file())
+
+
+def check_whole(path: epath.Path, part: int = 0, parts: int = 1) -> None:
+    """Raises ValueError if a file of a checkpoint, one of this part, is not what was saved."""
+    if not (path / CHECKSUMS).exists():
+        return
+    saved, found = json.loads(storage.read_text(path / CHECKSUMS)), _checksums(path, part, parts)
+    missing = saved.keys() - {str(file.relative_to(path)) for file in _files(path)}
+    wrong = sorted(missing | {file for file in found if saved.get(file) != found[file]})
+    if wrong:
+        raise ValueError(f"{wrong[0]} is not what was saved")
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error is of the files themselves, and no trouble in reading them, which may pass."""
+    return isinstance(error, _DAMAGE) and not _PASSING.search(str(error))
+
+
+def unreadable(path: epath.Path, error: Exception) -> UserError:
+    return UserError(
+        f"cannot read the checkpoint {path}: {first_line(error)}. It stays where it is: the same command tries again; "
+        "to go on from the one before, move it away"
+    )
+
+
+class DamagedError(Exception):
+    """A checkpoint's files are not what was saved; on all processes."""
+
+
+def read_together(read: Callable[..., Any], path: epath.Path, *arguments: Any) -> Any:
+    """What `read(path, *arguments)` gives on this process, once it has given something on all of them.
+
+    Raises:
+        DamagedError: on all processes, if one found damage and none had trouble in reading.
+        UserError: on all processes, if one had trouble in reading.
+    """
+    error, found = None, None
+    try:
+        found = read(path, *arguments)
+    except Exception as caught:  # whatever the storage raised
+        error = caught
+    verdict = 0 if error is None else 1 if is_damage(error) else 2
+    verdicts = multihost_utils.process_allgather(np.int32(verdict)).ravel()
+    worst = int(verdicts.argmax())
+    if not verdicts[worst]:
+        return found
+    if verdict < verdicts[worst]:
+        error = ValueError(f"process {worst} found a file that is not what was saved, or could not read one")
+    raise (unreadable(path, error) if verdicts[worst] == 2 else DamagedError(first_line(error))) from error
+
+
+def first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
