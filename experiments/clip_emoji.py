@@ -4,13 +4,14 @@
     python -m swin_jax.launch --config=experiments/clip_emoji.py --workdir=runs/clip_emoji --config.data_dir=data
 
 A small ResNet and a one-layer text transformer learn from the drawings of noto, noto-v1, twemoji, emojione and
-fluent-flat at 32 x 32 pixels. Every tenth concept is held out (`swin_jax.data.emoji.is_unseen`). What is measured, each
+fluent-flat at 32 x 32 pixels. Every tenth concept is held out (`data.emoji.images.is_unseen`). What is measured, each
 among all 1,571 names that the five vendors of the comparison share: the seen concepts in the styles openmoji (flat with
 black outlines) and fluent-3d (rendered), the unseen concepts, and these among their own names only.
 
 Drawings of one concept by several vendors are positives of each other (`positives`). The augmentation changes how
-things are drawn: place, colours, outlines (`swin_jax.data.style`). Towers, rate and augmentation are from four short
-runs that left fluent-flat out of training; the two test styles were looked at beside it. The README has the numbers.
+things are drawn: place, colours, outlines (`swin_jax.data.emoji.style`). Towers, rate and augmentation are from four
+short runs that left fluent-flat out of training; the two test styles were looked at beside it. The README has the
+numbers.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +19,9 @@ from ml_collections.config_dict import placeholder
 
 from swin_jax import optim
 from swin_jax.core.config import parse_arg, spec
-from swin_jax.data import emoji, pipeline, sources, style
+from swin_jax.data import pipeline, sources
+from swin_jax.data.emoji import images as emoji
+from swin_jax.data.emoji import style
 from swin_jax.evals import emoji as emoji_evals
 from swin_jax.models.clip import CLIP, ModifiedResNet, TextTransformer, rules
 from swin_jax.optim import schedules

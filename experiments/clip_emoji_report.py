@@ -35,8 +35,9 @@ from PIL import Image
 
 import swin_jax
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
-from swin_jax.data import emoji, style
-from swin_jax.data.text import tokenize
+from swin_jax.data.emoji import images as emoji
+from swin_jax.data.emoji import style
+from swin_jax.data.image_text.tokenizer import tokenize
 from swin_jax.evals import few_shot, linear_probe, overlap, robustness, subgroups, zero_shot
 from swin_jax.evals.features import normalise
 

@@ -17,7 +17,9 @@ from swin_jax import optim, pods
 from swin_jax.convert import clip_finetune
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
-from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
+from swin_jax.data import fake, pipeline, sources
+from swin_jax.data.image import transforms as image
+from swin_jax.data.image_text import pairs, tar_shards
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.models import swin
 from swin_jax.models.clip import CLIP, TextTransformer, rules

@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 from swin_jax import optim
 from swin_jax.core.config import parse_arg, spec
-from swin_jax.data import fake, pipeline, small_image, sources
+from swin_jax.data import fake, pipeline, sources
+from swin_jax.data.image import small as small_image
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.models.swin import Swin, rules
 from swin_jax.optim import schedules

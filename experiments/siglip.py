@@ -16,7 +16,9 @@ from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, pods
 from swin_jax.core.config import parse_arg, spec
-from swin_jax.data import fake, image, pairs, pipeline, sources, tar_shards
+from swin_jax.data import fake, pipeline, sources
+from swin_jax.data.image import transforms as image
+from swin_jax.data.image_text import pairs, tar_shards
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.models.clip import make_clip, rules
 from swin_jax.models.clip.presets import PRESETS

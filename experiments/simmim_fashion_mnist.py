@@ -16,7 +16,9 @@ from ml_collections.config_dict import placeholder
 
 from swin_jax import optim
 from swin_jax.core.config import parse_arg, spec
-from swin_jax.data import fake, masking, pipeline, small_image, sources
+from swin_jax.data import fake, pipeline, sources
+from swin_jax.data.image import masking
+from swin_jax.data.image import small as small_image
 from swin_jax.evals.reconstruction import Reconstruction
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import Swin, rules

@@ -41,7 +41,9 @@ from swin_jax import optim, pods
 from swin_jax.convert import simmim as convert_simmim
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.core.errors import UserError
-from swin_jax.data import fake, image, masking, pipeline, sources
+from swin_jax.data import fake, pipeline, sources
+from swin_jax.data.image import masking
+from swin_jax.data.image import transforms as image
 from swin_jax.evals.reconstruction import Reconstruction
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM

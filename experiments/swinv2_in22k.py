@@ -16,7 +16,8 @@ from ml_collections.config_dict import placeholder
 from swin_jax import optim, pods
 from swin_jax.convert import finetune
 from swin_jax.core.config import parse_arg, spec
-from swin_jax.data import fake, image, pipeline, sources
+from swin_jax.data import fake, pipeline, sources
+from swin_jax.data.image import transforms as image
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.models import swin
 from swin_jax.models.swin import rules

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
-from swin_jax.data.video import dense_train_indices
-from swin_jax.data.video_decode import Reader
+from swin_jax.data.video.decode import Reader
+from swin_jax.data.video.transforms import dense_train_indices
 
 WIDTH, HEIGHT, RATE = 340, 256, 30
 FILES = {"10 s, key frame every 12": (300, 12), "10 s, every 250": (300, 250), "60 s, every 250": (1800, 250)}

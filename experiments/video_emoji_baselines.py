@@ -21,7 +21,9 @@ import numpy as np
 import tqdm
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import animation, emoji_actions, tfds_directory
+from swin_jax.data import tfds as tfds_directory
+from swin_jax.data.emoji import actions as emoji_actions
+from swin_jax.data.emoji import animation
 
 NUM_FRAMES = 8  # of a clip that is compared as a whole
 # What both sides draw, and how often training clips are mirrored.

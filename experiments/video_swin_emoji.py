@@ -27,7 +27,9 @@ from ml_collections.config_dict import placeholder
 from swin_jax import optim
 from swin_jax.convert import video_swin_finetune
 from swin_jax.core.config import parse_arg, spec
-from swin_jax.data import animation, emoji_actions, pipeline
+from swin_jax.data import pipeline
+from swin_jax.data.emoji import actions as emoji_actions
+from swin_jax.data.emoji import animation
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView
 from swin_jax.models import swin, video_swin

@@ -1,6 +1,6 @@
 """Trains Video Swin on Kinetics-400 from image weights, as arXiv 2106.13230 and its released configs do.
 
-    python -m swin_jax.data.video_scan --annotations=lists/kinetics400_train_list.txt --data_prefix=videos/train
+    python -m swin_jax.data.video.scan --annotations=lists/kinetics400_train_list.txt --data_prefix=videos/train
     python -m swin_jax.launch --config=experiments/video_swin_k400.py:variant=tiny --workdir=runs/video_tiny \
         --config.train_list=lists/kinetics400_train_list.txt --config.train_prefix=videos/train \
         --config.val_list=lists/kinetics400_val_list.txt --config.val_prefix=videos/val \
@@ -34,7 +34,9 @@ from swin_jax import optim, pods
 from swin_jax.convert import video_swin_finetune
 from swin_jax.core.config import derived, parse_arg, spec
 from swin_jax.core.errors import UserError
-from swin_jax.data import fake, pipeline, video, video_sources
+from swin_jax.data import fake, pipeline
+from swin_jax.data.video import sources as video_sources
+from swin_jax.data.video import transforms as video
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView
 from swin_jax.models import video_swin

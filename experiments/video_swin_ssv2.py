@@ -19,7 +19,9 @@ from ml_collections.config_dict import placeholder
 from swin_jax import optim, pods
 from swin_jax.convert import video_swin_finetune
 from swin_jax.core.config import derived, parse_arg, spec
-from swin_jax.data import fake, pipeline, video, video_sources
+from swin_jax.data import fake, pipeline
+from swin_jax.data.video import sources as video_sources
+from swin_jax.data.video import transforms as video
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView
 from swin_jax.models import video_swin

@@ -263,7 +263,7 @@ def preprocess(name: str | Path | clip.CLIP | video_swin.VideoSwin) -> Callable[
     if hub_video.is_prepared_here(name):
         return hub_video.preprocess(name)
     # PIL comes in with these; models do not need it.
-    from swin_jax.data.image import clip_eval_transform, eval_transform
+    from swin_jax.data.image.transforms import clip_eval_transform, eval_transform
 
     if isinstance(name, clip.CLIP):
         transform, mean, std = clip_eval_transform(_square(name.visual)), CLIP_MEAN, CLIP_STD
@@ -300,9 +300,9 @@ def _square(tower) -> int:
 
 def _workdir_transform(workdir: str | Path) -> tuple[Callable, tuple, tuple]:
     """(transform, mean, std) of a run's prediction data."""
-    from swin_jax.data.emoji import image_eval_transform
-    from swin_jax.data.image import clip_eval_transform, eval_transform, to_rgb
-    from swin_jax.data.small_image import small_eval_transform
+    from swin_jax.data.emoji.images import image_eval_transform
+    from swin_jax.data.image.small import small_eval_transform
+    from swin_jax.data.image.transforms import clip_eval_transform, eval_transform, to_rgb
 
     transforms = (clip_eval_transform, eval_transform, image_eval_transform, small_eval_transform)
     config = read_config(workdir)
@@ -320,7 +320,7 @@ def _workdir_transform(workdir: str | Path) -> tuple[Callable, tuple, tuple]:
 
 def open_picture(image):
     """A PIL image of mode 'RGB' of one picture, a path, a PIL image or an array; raises UserError where it is none."""
-    from swin_jax.data.image import to_rgb
+    from swin_jax.data.image.transforms import to_rgb
 
     return to_rgb(_open(image))
 
@@ -333,7 +333,7 @@ def _shown(value) -> str:
 
 def _open(image):
     """A PIL image, or a uint8 array, of one picture in any accepted form."""
-    from swin_jax.data.image import decode, to_8_bit
+    from swin_jax.data.image.transforms import decode, to_8_bit
 
     if isinstance(image, (str, Path)) and image != "":
         try:

@@ -159,7 +159,7 @@ def preprocess(name: str | Path | video_swin.VideoSwin) -> Callable[..., np.ndar
 
 def _preparation(image_size: tuple[int, int, int], uniform: bool = False) -> Callable[[dict], dict]:
     """The clips of the published models: every second frame, or for Something-Something frames of the whole video."""
-    from swin_jax.data.video import video_eval_transform
+    from swin_jax.data.video.transforms import video_eval_transform
 
     frames, height, width = image_size
     if height != width:
@@ -170,7 +170,7 @@ def _preparation(image_size: tuple[int, int, int], uniform: bool = False) -> Cal
 
 def _transform_of(config: dict, workdir: str | Path) -> Callable[[dict], dict]:
     """How a run prepares the videos that it predicts."""
-    from swin_jax.data.video import video_eval_transform, video_views_transform
+    from swin_jax.data.video.transforms import video_eval_transform, video_views_transform
 
     check_names(config, "predict.transform.", f"{workdir}/config.json")
     known = {name_of(fn): fn for fn in (video_eval_transform, video_views_transform)}
@@ -226,7 +226,7 @@ class _Frames:
 
 
 def _reader(video):
-    from swin_jax.data.video_decode import Reader
+    from swin_jax.data.video.decode import Reader
 
     if isinstance(video, (str, os.PathLike, bytes)) and video:
         return Reader(video)

@@ -18,7 +18,8 @@ import numpy as np
 from swin_jax import hub, similarity
 from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError
-from swin_jax.data import image, sources
+from swin_jax.data import sources
+from swin_jax.data.image import transforms as image
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize

@@ -18,7 +18,8 @@ from swin_jax import sheet
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.data import image, text
+from swin_jax.data.image import transforms as image
+from swin_jax.data.image_text import tokenizer
 from swin_jax.evals import features
 from swin_jax.inference.trained_run import open_trained, outputs, pictures, trained
 from swin_jax.tasks.base import TrainState
@@ -172,7 +173,7 @@ def _text_query(config, at: Setup, state: TrainState, frozen: Any, query: str) -
     if "context_length" not in config.task:
         raise UserError("this experiment's model knows no texts; give --search=PICTURE", 2)
     encode = features.text_encoder(at.task, at.placement)(state, frozen)
-    ids, cut = text.tokenize_and_flag(query, config.task.context_length)
+    ids, cut = tokenizer.tokenize_and_flag(query, config.task.context_length)
     if cut.any() and jax.process_index() == 0:
         print(f"the text is cut to {config.task.context_length} tokens", file=sys.stderr, flush=True)
     return features.encode_texts(encode, lambda texts: ids, [query], at.placement.round_up(1))[0]

@@ -21,7 +21,7 @@ import numpy as np
 
 from swin_jax import hub
 from swin_jax.core.errors import UserError
-from swin_jax.data import text as text_lib
+from swin_jax.data.image_text import tokenizer as text_lib
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
 from swin_jax.models.clip import CLIP

@@ -101,7 +101,7 @@ def pairs(
 
 @dataclasses.dataclass(frozen=True)
 class _Video:
-    """Frames in memory, as `data.video` reads them."""
+    """Frames in memory, as `data.video.decode` reads them."""
 
     frames: np.ndarray
 

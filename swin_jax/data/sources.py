@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import image as image_lib
-from swin_jax.data import tfds_directory
+from swin_jax.data import tfds as tfds_directory
+from swin_jax.data.image import transforms as image_lib
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _DIGITS_TEST_SHARE = 0.2

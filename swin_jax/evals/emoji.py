@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from swin_jax.data.emoji import TEMPLATES
-from swin_jax.data.text import tokenize
+from swin_jax.data.emoji.images import TEMPLATES
+from swin_jax.data.image_text.tokenizer import tokenize
 from swin_jax.evals.zero_shot import Subset, ZeroShot
 
 
@@ -11,7 +11,7 @@ def zero_shot(data: Any, context_length: int = 20) -> ZeroShot:
     """The evaluation of one drawing style.
 
     Args:
-        data: a `data.pipeline.EvalData` of a `data.emoji.Emoji` of common concepts.
+        data: a `data.pipeline.EvalData` of a `data.emoji.images.Emoji` of common concepts.
         context_length: tokens.
 
     Returns:

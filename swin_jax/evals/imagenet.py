@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from swin_jax.data.text import tokenize
+from swin_jax.data.image_text.tokenizer import tokenize
 from swin_jax.evals import class_names, prompts
 from swin_jax.evals.zero_shot import ZeroShot
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import image as image_lib
-from swin_jax.data import text
+from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.image_text import tokenizer
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 spec = importlib.util.spec_from_file_location("golden", GOLDEN / "golden.py")
@@ -30,16 +30,18 @@ def test_there_are_cases():
 
 def test_tokens(tokenizer_case):
     expected = tokenizer_case.expected("tokens")
-    actual = text.tokenize(tokenizer_case.manifest["texts"], tokenizer_case.config["context_length"], truncate=True)
+    actual = tokenizer.tokenize(
+        tokenizer_case.manifest["texts"], tokenizer_case.config["context_length"], truncate=True
+    )
     np.testing.assert_array_equal(actual, expected)
 
 
 def test_encodings_and_back(tokenizer_case):
     manifest = tokenizer_case.manifest
     for string, ids, decoded in zip(manifest["texts"], manifest["encodings"], manifest["decoded"], strict=True):
-        assert text.encode(string) == ids
-        if ids[:1] != [text.START]:  # such ids look like a row
-            assert text.decode(ids) == decoded
+        assert tokenizer.encode(string) == ids
+        if ids[:1] != [tokenizer.START]:  # such ids look like a row
+            assert tokenizer.decode(ids) == decoded
 
 
 def test_too_long_texts_raise(tokenizer_case):
@@ -48,9 +50,9 @@ def test_too_long_texts_raise(tokenizer_case):
     for index, string in enumerate(tokenizer_case.manifest["texts"]):
         if index in too_long:
             with pytest.raises(UserError, match="truncate=True"):
-                text.tokenize(string)
+                tokenizer.tokenize(string)
         else:
-            text.tokenize(string)
+            tokenizer.tokenize(string)
 
 
 @pytest.mark.parametrize("path", PREPROCESS, ids=lambda path: path.stem)

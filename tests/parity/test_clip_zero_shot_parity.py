@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from swin_jax.convert import clip as convert
-from swin_jax.data.text import tokenize
+from swin_jax.data.image_text.tokenizer import tokenize
 from swin_jax.evals import features, zero_shot
 from swin_jax.models.clip import make_clip
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import image as image_lib
+from swin_jax.data.image import transforms as image_lib
 
 
 def picture(height, width, channels=3):

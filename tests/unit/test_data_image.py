@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UserError
-from swin_jax.data.image import decode, eval_transform, random_crop_box, train_transform
-from swin_jax.data.small_image import small_eval_transform, small_train_transform
+from swin_jax.data.image.small import small_eval_transform, small_train_transform
+from swin_jax.data.image.transforms import decode, eval_transform, random_crop_box, train_transform
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UserError
-from swin_jax.data.randaugment import IMAGENET_FILL, OPS, RandAugment, parse
+from swin_jax.data.image.randaugment import IMAGENET_FILL, OPS, RandAugment, parse
 
 OFFICIAL = "rand-m9-mstd0.5-inc1"
 RNG = np.random.default_rng(0)

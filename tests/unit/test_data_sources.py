@@ -12,7 +12,7 @@ from PIL import Image
 from swin_jax.core.errors import UserError
 from swin_jax.data import sources
 from swin_jax.data.builders import write
-from swin_jax.data.image import eval_transform, train_transform
+from swin_jax.data.image.transforms import eval_transform, train_transform
 from swin_jax.data.pipeline import EvalData, TrainData
 
 LENGTH = 12

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import animation, emoji_actions
+from swin_jax.data.emoji import actions as emoji_actions
+from swin_jax.data.emoji import animation
 from swin_jax.data.pipeline import EvalData, TrainData
 
 STILL = dict(speed=(1, 1), scale=(1, 1), stretch=0.0, overhang=0.0)  # the place is then fixed

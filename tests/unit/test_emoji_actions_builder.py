@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import emoji_actions as data
 from swin_jax.data.builders import emoji_actions, npm
+from swin_jax.data.emoji import actions as data
 
 SIZE = 8
 TONES = ("", "-1f3fb", "-1f3fc", "-1f3fd", "-1f3fe", "-1f3ff")

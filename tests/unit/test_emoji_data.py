@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import emoji
-from swin_jax.data.style import style_train_transform
-from swin_jax.data.text import END, tokenize
+from swin_jax.data.emoji import images as emoji
+from swin_jax.data.emoji.style import style_train_transform
+from swin_jax.data.image_text.tokenizer import END, tokenize
 from swin_jax.evals.emoji import zero_shot
 
 

@@ -289,7 +289,7 @@ def test_models_of_384_pixels_see_the_whole_picture():
 
 
 def test_a_workdir_tells_its_own_preparation(tmp_path):
-    transform = {"fn": "swin_jax.data.small_image.small_eval_transform", "size": 8, "channels": 1}
+    transform = {"fn": "swin_jax.data.image.small.small_eval_transform", "size": 8, "channels": 1}
     config = {f"predict.transform.{key}": value for key, value in transform.items()}
     make_workdir(tmp_path, **config, **{"task.mean": [0.5], "task.std": [0.25]})
     found = hub.preprocess(tmp_path)(np.full((8, 8, 3), 255, np.uint8))

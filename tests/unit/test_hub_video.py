@@ -235,7 +235,13 @@ def test_something_something_sees_the_whole_video():
 
 
 def test_a_workdir_tells_its_own_preparation(tmp_path):
-    transform = {"fn": "swin_jax.data.video.video_views_transform", "size": 8, "length": 4, "clips": 2, "crops": 3}
+    transform = {
+        "fn": "swin_jax.data.video.transforms.video_views_transform",
+        "size": 8,
+        "length": 4,
+        "clips": 2,
+        "crops": 3,
+    }
     config = {f"predict.transform.{key}": value for key, value in transform.items()}
     make_workdir(tmp_path, **config, **{"task.mean": [0.5] * 3, "task.std": [0.25] * 3})
     found = hub.preprocess(tmp_path)(np.full((9, 8, 12, 3), 255, np.uint8))

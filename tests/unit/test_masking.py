@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import fake, masking, pipeline, small_image
+from swin_jax.data import fake, pipeline
+from swin_jax.data.image import masking
+from swin_jax.data.image import small as small_image
 
 
 @pytest.mark.parametrize(

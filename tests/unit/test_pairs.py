@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import fake, pairs, pipeline, sources, text
+from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.builders import write
-from swin_jax.data.image import clip_eval_transform, clip_train_transform
+from swin_jax.data.image.transforms import clip_eval_transform, clip_train_transform
+from swin_jax.data.image_text import pairs, tokenizer
 
 SIZE, LENGTH = 8, 12
 WORDS = ("red", "green", "blue", "black")
@@ -164,7 +165,7 @@ def test_tfds_captions_that_are_not_utf8_are_unreadable(tmp_path):
     write.write(str(tmp_path), "cafes", "1.0.0", features, {"train": write.Split(examples)})
     batch = next(train_data(pairs.tfds("cafes", "train", str(tmp_path)), 2).batches(0, range(2)))
     assert sorted(batch["bad"].tolist()) == [0, 1]
-    assert [string.strip() for string in text.decode(batch["text"])] == ["café"] * 2
+    assert [string.strip() for string in tokenizer.decode(batch["text"])] == ["café"] * 2
 
 
 def test_folder(tmp_path, caplog):
@@ -192,7 +193,7 @@ def test_blank_captions_and_broken_images_are_replaced_and_marked(tmp_path):
         {"image": "3.png", "text": None},
     ]
     batch = next(train_data(jsonl_set(tmp_path, lines), 7).batches(0, range(7)))
-    rows = [string.split()[0] for string in text.decode(batch["text"])]
+    rows = [string.split()[0] for string in tokenizer.decode(batch["text"])]
     assert sorted(batch["bad"].tolist()) == [0] * 2 + [1] * 5
     assert sorted(rows) == ["two"] * 4 + ["zero"] * 3  # the next readable one, from the start again at the end
     assert not batch["truncated"].any()
@@ -208,14 +209,14 @@ def test_training_batch_and_its_order():
     again = next(data.batches(1, range(2, 4)))
     for key, value in second.items():
         np.testing.assert_array_equal(again[key], value[2:], err_msg=key)
-    for label, caption in zip(first["label"], text.decode(first["text"])):
+    for label, caption in zip(first["label"], tokenizer.decode(first["text"])):
         assert f"class {label}" in caption
 
 
 def test_captions_are_drawn_anew_each_epoch():
     caption = pairs.KeywordCaption(("an emoji of {}", "{}"), most=2)
     batches = train_data(fake.pairs(SIZE, 4, 4), caption=caption).batches(0, range(4))
-    seen = {string for _ in range(8) for string in text.decode(next(batches)["text"])}
+    seen = {string for _ in range(8) for string in tokenizer.decode(next(batches)["text"])}
     assert len(seen) > 8
     assert any(string.startswith("an emoji of") for string in seen) and any("noise" in string for string in seen)
     assert any("," not in string for string in seen)
@@ -237,7 +238,7 @@ def test_long_captions_are_cut_and_flagged_or_refused(tmp_path):
     source = jsonl_set(tmp_path, lines)
     batch = next(train_data(source, 2).batches(0, range(2)))
     assert sorted(batch["truncated"].tolist()) == [0, 1]
-    assert batch["text"][int(np.argmax(batch["truncated"])), -1] == text.END
+    assert batch["text"][int(np.argmax(batch["truncated"])), -1] == tokenizer.END
     with pytest.raises(UserError, match="22 tokens.*more than 12"):
         next(train_data(source, 2, truncate=False).batches(0, range(2)))
 
@@ -246,9 +247,9 @@ def test_evaluation_batches():
     transform = pairs.eval_transform(clip_eval_transform(SIZE), context_length=LENGTH)
     batch = next(pipeline.EvalData(fake.pairs(SIZE, 4, 3), transform, 4, num_threads=0).batches(4, range(4)))
     assert batch["weight"].tolist() == [1, 1, 1, 0]
-    assert [string.strip() for string in text.decode(batch["text"])][1] == "a picture of class 1"
+    assert [string.strip() for string in tokenizer.decode(batch["text"])][1] == "a picture of class 1"
     transform = pairs.eval_transform(clip_eval_transform(SIZE), caption=lambda example: example["name"])
-    assert text.decode(transform(fake.pairs(SIZE)[2])["text"]).strip() == "class 2"
+    assert tokenizer.decode(transform(fake.pairs(SIZE)[2])["text"]).strip() == "class 2"
 
 
 def test_select(tmp_path):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from swin_jax import hub, similarity
 from swin_jax.core.errors import UserError
-from swin_jax.data.text import tokenize
+from swin_jax.data.image_text.tokenizer import tokenize
 from swin_jax.models.clip import make_clip
 from swin_jax.models.swin import Swin
 

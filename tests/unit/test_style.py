@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swin_jax.data.style import style_train_transform
+from swin_jax.data.emoji.style import style_train_transform
 
 STILL = dict(rotation=0, zoom=(1, 1), shift=0, outline=0, grey=0, hue=0, saturation=(1, 1), gamma=0)
 

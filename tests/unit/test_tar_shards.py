@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import pairs, pipeline, tar_shards
-from swin_jax.data.image import clip_train_transform
+from swin_jax.data import pipeline
+from swin_jax.data.image.transforms import clip_train_transform
+from swin_jax.data.image_text import pairs, tar_shards
 
 
 def image(number, format="PNG"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import text
+from swin_jax.data.image_text import tokenizer
 
 VECTORS = {
     "": "",
@@ -74,51 +74,51 @@ VECTORS = {
 @pytest.mark.parametrize("string", VECTORS, ids=ascii)
 def test_vectors(string):
     expected = [int(number) for number in VECTORS[string].split()]
-    row = text.tokenize(string)[0]
-    assert row.tolist() == [text.START, *expected, text.END] + [0] * (75 - len(expected))
+    row = tokenizer.tokenize(string)[0]
+    assert row.tolist() == [tokenizer.START, *expected, tokenizer.END] + [0] * (75 - len(expected))
 
 
 def test_special_literals_inside_punctuation_are_punctuation():
     # As the original's pattern reads them: a run of punctuation starts before the literal.
-    assert text.END not in text.encode("!<|endoftext|>")
-    assert text.encode("<|startoftext|><|endoftext|>") == [text.START, text.END]
-    assert text.END in text.encode("a<|endoftext|>!")
+    assert tokenizer.END not in tokenizer.encode("!<|endoftext|>")
+    assert tokenizer.encode("<|startoftext|><|endoftext|>") == [tokenizer.START, tokenizer.END]
+    assert tokenizer.END in tokenizer.encode("a<|endoftext|>!")
 
 
 def test_one_text_and_several():
-    one = text.tokenize("a dog")
+    one = tokenizer.tokenize("a dog")
     assert one.shape == (1, 77) and one.dtype == np.int32
-    several = text.tokenize(["a cat", "a dog"], context_length=8)
+    several = tokenizer.tokenize(["a cat", "a dog"], context_length=8)
     assert several.shape == (2, 8)
     np.testing.assert_array_equal(several[1], one[0, :8])
-    assert text.tokenize([]).shape == (0, 77)
+    assert tokenizer.tokenize([]).shape == (0, 77)
 
 
 def test_truncation_keeps_the_end_and_is_flagged():
-    ids, too_long = text.tokenize_and_flag(["dog " * 75, "dog " * 76, "dog"])
+    ids, too_long = tokenizer.tokenize_and_flag(["dog " * 75, "dog " * 76, "dog"])
     assert too_long.tolist() == [False, True, False]
-    assert ids[1].tolist() == [text.START] + [1929] * 75 + [text.END]
+    assert ids[1].tolist() == [tokenizer.START] + [1929] * 75 + [tokenizer.END]
     np.testing.assert_array_equal(ids[0], ids[1])
-    np.testing.assert_array_equal(text.tokenize("dog " * 76, truncate=True)[0], ids[1])
+    np.testing.assert_array_equal(tokenizer.tokenize("dog " * 76, truncate=True)[0], ids[1])
 
 
 def test_too_long_names_the_text_and_its_length():
     with pytest.raises(UserError, match=r"'dog dog .*\.\.\.' has 102 tokens .* 77.*truncate=True"):
-        text.tokenize(["short", "dog " * 100])
+        tokenizer.tokenize(["short", "dog " * 100])
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: text.tokenize("a", context_length=2), "context_length"),
-        (lambda: text.tokenize("a", clean="lower"), "'openai'|openai, canonicalize, whitespace"),
-        (lambda: text.tokenize([b"a dog"]), "must be a str, not bytes"),
-        (lambda: text.tokenize(None), "a text or a list of texts, not a NoneType"),
-        (lambda: text.tokenize(5), "not a int"),
-        (lambda: text.tokenize({"a", "b"}), "not a set"),
-        (lambda: text.tokenize({"a": "b"}), "not a dict"),
-        (lambda: text.tokenize_and_flag(b"a dog"), "not a bytes"),
-        (lambda: text.decode([49408]), "0 to 49407"),
+        (lambda: tokenizer.tokenize("a", context_length=2), "context_length"),
+        (lambda: tokenizer.tokenize("a", clean="lower"), "'openai'|openai, canonicalize, whitespace"),
+        (lambda: tokenizer.tokenize([b"a dog"]), "must be a str, not bytes"),
+        (lambda: tokenizer.tokenize(None), "a text or a list of texts, not a NoneType"),
+        (lambda: tokenizer.tokenize(5), "not a int"),
+        (lambda: tokenizer.tokenize({"a", "b"}), "not a set"),
+        (lambda: tokenizer.tokenize({"a": "b"}), "not a dict"),
+        (lambda: tokenizer.tokenize_and_flag(b"a dog"), "not a bytes"),
+        (lambda: tokenizer.decode([49408]), "0 to 49407"),
     ],
 )
 def test_wrong_input(call, message):
@@ -128,10 +128,10 @@ def test_wrong_input(call, message):
 
 def test_cleaners():
     string = "A  photo_of: “it's” &amp; B"
-    assert text.cleaner("openai")(string) == 'a photo_of: "it\'s" & b'
-    assert text.cleaner("canonicalize")(string) == "a photo of its b"
-    assert text.cleaner("whitespace")(string) == "A photo_of: “it's” &amp; B"
-    assert text.encode("It's.", "canonicalize") == text.encode("its")
+    assert tokenizer.cleaner("openai")(string) == 'a photo_of: "it\'s" & b'
+    assert tokenizer.cleaner("canonicalize")(string) == "a photo of its b"
+    assert tokenizer.cleaner("whitespace")(string) == "A photo_of: “it's” &amp; B"
+    assert tokenizer.encode("It's.", "canonicalize") == tokenizer.encode("its")
 
 
 def test_plain_ascii_passes_through_ftfy_unchanged():
@@ -142,13 +142,13 @@ def test_plain_ascii_passes_through_ftfy_unchanged():
 
 
 def test_decode_inverts_up_to_space_and_case():
-    assert text.decode(text.tokenize("Hello   World!")[0]).split() == ["hello", "world", "!"]
-    assert [row.strip() for row in text.decode(text.tokenize(["a dog", "Москва"]))] == ["a dog", "москва"]
-    assert text.decode([320, text.END, 1929]) == "a <|endoftext|>dog "
+    assert tokenizer.decode(tokenizer.tokenize("Hello   World!")[0]).split() == ["hello", "world", "!"]
+    assert [row.strip() for row in tokenizer.decode(tokenizer.tokenize(["a dog", "Москва"]))] == ["a dog", "москва"]
+    assert tokenizer.decode([320, tokenizer.END, 1929]) == "a <|endoftext|>dog "
 
 
 def test_travels_to_workers_and_starts_light():
-    assert pickle.loads(pickle.dumps(text.tokenize))("a").tolist() == text.tokenize("a").tolist()
-    code = "import sys, swin_jax.data.text; print(*{m.split('.')[0] for m in sys.modules})"
+    assert pickle.loads(pickle.dumps(tokenizer.tokenize))("a").tolist() == tokenizer.tokenize("a").tolist()
+    code = "import sys, swin_jax.data.image_text.tokenizer; print(*{m.split('.')[0] for m in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"instant_clip_tokenizer", "ftfy", "PIL", "grain", "tensorflow_datasets"} & set(loaded)

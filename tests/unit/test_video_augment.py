@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.data.video_augment import OPS, VideoRandAugment, crop_sides
+from swin_jax.data.video.randaugment import OPS, VideoRandAugment, crop_sides
 
 TWO_SIDED = {"Rotate", "Color", "Contrast", "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY"}
 
@@ -109,7 +109,9 @@ def test_the_hidden_crop_has_its_switch_and_takes_at_most_its_share_of_each_side
 
 def test_the_crop_is_at_most_magnitude_pixels_of_224(monkeypatch):
     shares = []
-    monkeypatch.setattr("swin_jax.data.video_augment.crop_sides", lambda frames, drawn: shares.append(drawn) or frames)
+    monkeypatch.setattr(
+        "swin_jax.data.video.randaugment.crop_sides", lambda frames, drawn: shares.append(drawn) or frames
+    )
     augment, rng = VideoRandAugment(num_ops=0), np.random.default_rng(0)
     for _ in range(300):
         augment(clip(1, 8, 8), rng)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UnreadableError, UserError
-from swin_jax.data import video
 from swin_jax.data.pipeline import EvalData, TrainData
-from swin_jax.data.video_decode import Reader
-from swin_jax.data.video_sources import video_folder
+from swin_jax.data.video import transforms as video
+from swin_jax.data.video.decode import Reader
+from swin_jax.data.video.sources import video_folder
 from tests.unit import video_files
 
 TRANSFORMS = (video.video_train_transform, video.video_eval_transform, video.video_views_transform)

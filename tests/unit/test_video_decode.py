@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UnreadableError
-from swin_jax.data import video_container
-from swin_jax.data.video_decode import Reader
+from swin_jax.data.video import container as video_container
+from swin_jax.data.video.decode import Reader
 from tests.unit import video_files
 
 COUNT = 50

@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from swin_jax.data import video_scan
-from swin_jax.data.video_sources import video_list
+from swin_jax.data.video import scan as video_scan
+from swin_jax.data.video.sources import video_list
 from tests.unit import video_files
 
 PROBLEMS = {

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UnreadableError, UserError
-from swin_jax.data import video_sources
 from swin_jax.data.builders import write
-from swin_jax.data.video import video_eval_transform
-from swin_jax.data.video_decode import Reader
-from swin_jax.data.video_tfds import EncodedFrames
+from swin_jax.data.video import sources as video_sources
+from swin_jax.data.video.decode import Reader
+from swin_jax.data.video.tfds import EncodedFrames
+from swin_jax.data.video.transforms import video_eval_transform
 from tests.unit import video_files
 
 

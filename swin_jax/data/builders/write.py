@@ -16,7 +16,7 @@ from typing import Any
 import tqdm
 
 from swin_jax.core.errors import UserError
-from swin_jax.data.tfds_directory import default_data_dir
+from swin_jax.data.tfds import default_data_dir
 
 SHARD_BYTES = 512 << 20
 

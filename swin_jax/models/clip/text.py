@@ -70,7 +70,7 @@ class TextTransformer(nn.Module):
         """Embeds texts.
 
         Args:
-            ids: (B, L) integers, L at most `context_length`, as `swin_jax.data.text.tokenize` gives them.
+            ids: (B, L) integers, L at most `context_length`, as `data.image_text.tokenizer.tokenize` gives them.
             train: without effect; towers are called alike.
 
         Returns:
@@ -86,7 +86,9 @@ class TextTransformer(nn.Module):
     def features(self, ids: jax.Array) -> jax.Array:
         """Every token after the last norm: (B, L, width)."""
         if not jnp.issubdtype(ids.dtype, jnp.integer):
-            raise TypeError(f"texts are {ids.dtype}; tokenize them first with swin_jax.data.text.tokenize(texts)")
+            raise TypeError(
+                f"texts are {ids.dtype}; tokenize them first with swin_jax.data.image_text.tokenizer.tokenize(texts)"
+            )
         if ids.ndim != 2 or ids.shape[1] > self.context_length:
             raise UserError(
                 f"token ids are of shape {ids.shape}, expected (B, L) with L at most context_length="

@@ -1,7 +1,7 @@
 """Finds the files of a video data set that training would have to replace, before it starts.
 
-    python -m swin_jax.data.video_scan --annotations=kinetics400_train_list.txt --data_prefix=data/kinetics400/train
-    python -m swin_jax.data.video_scan --folder=data/hmdb51 --write_good=hmdb51_good.txt
+    python -m swin_jax.data.video.scan --annotations=kinetics400_train_list.txt --data_prefix=data/kinetics400/train
+    python -m swin_jax.data.video.scan --folder=data/hmdb51 --write_good=hmdb51_good.txt
 
 Every file is decoded from beginning to end: missing, cut off, empty, audio only, damaged, frames of changing size, a
 number of frames that differs from what the packets tell. Files with a variable frame rate are named, too: training
@@ -26,8 +26,8 @@ from typing import Any
 import tqdm
 
 from swin_jax.core.errors import UnreadableError, UserError
-from swin_jax.data.video_decode import Reader
-from swin_jax.data.video_sources import VideoFileSource, flat_video_folder, video_folder, video_list
+from swin_jax.data.video.decode import Reader
+from swin_jax.data.video.sources import VideoFileSource, flat_video_folder, video_folder, video_list
 
 _SHOWN = 20  # files of a kind that the summary names; the report has all
 _BATCH = 256  # files that are handed to the threads together

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import image as image_lib
-from swin_jax.data import sources, tfds_directory
-from swin_jax.data.text import CONTEXT_LENGTH, tokenize, tokenize_and_flag
+from swin_jax.data import sources
+from swin_jax.data import tfds as tfds_directory
+from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.image_text.tokenizer import CONTEXT_LENGTH, tokenize, tokenize_and_flag
 
 log = logging.getLogger(__name__)
 

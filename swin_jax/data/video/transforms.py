@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.data.video_augment import VideoRandAugment
-from swin_jax.data.video_decode import Reader
+from swin_jax.data.video.decode import Reader
+from swin_jax.data.video.randaugment import VideoRandAugment
 
 SAMPLINGS = ("dense", "uniform")
 _CROP_TRIES = 10

@@ -22,8 +22,8 @@ import numpy as np
 import tqdm
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import image as image_lib
-from swin_jax.data.pairs import captions_of, texts_of
+from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.image_text.pairs import captions_of, texts_of
 from swin_jax.data.sources import IMAGE_SUFFIXES
 
 log = logging.getLogger(__name__)

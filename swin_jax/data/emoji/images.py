@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import tfds_directory
-from swin_jax.data.text import tokenize
+from swin_jax.data import tfds as tfds_directory
+from swin_jax.data.image_text.tokenizer import tokenize
 
 TRAIN_VENDORS = ("noto", "noto_v1", "twemoji", "emojione", "fluent_flat")
 UNSEEN_VENDORS = ("openmoji", "fluent_3d")

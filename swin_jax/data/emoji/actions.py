@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError
-from swin_jax.data import tfds_directory
-from swin_jax.data.animation import Frames
+from swin_jax.data import tfds as tfds_directory
+from swin_jax.data.emoji.animation import Frames
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from swin_jax.core.errors import UserError
-from swin_jax.data.video_decode import Reader
-from swin_jax.data.video_tfds import tfds_video as tfds_video
+from swin_jax.data.video.decode import Reader
+from swin_jax.data.video.tfds import tfds_video as tfds_video
 
 _SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .flv .wmv .mpg .mpeg .ts .3gp .ogv .gif"
 VIDEO_SUFFIXES = tuple(_SUFFIXES.split())

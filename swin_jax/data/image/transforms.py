@@ -16,7 +16,7 @@ from PIL import Image
 
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.core.errors import UserError
-from swin_jax.data import randaugment
+from swin_jax.data.image import randaugment
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,

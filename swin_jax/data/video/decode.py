@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError
-from swin_jax.data import video_container
+from swin_jax.data.video import container as video_container
 
 _SEEK_PAYS = 8  # packets; fewer are decoded through
 # The standard forbids that any frame refers to these; the like of HEVC and VP9 may be referred to or adapt the coder.

@@ -1,0 +1,1 @@
+"""Pictures and animations drawn as emoji, in the styles of several vendors."""

@@ -1,0 +1,1 @@
+"""Pairs of pictures and texts: where they come from, and CLIP's tokenizer."""

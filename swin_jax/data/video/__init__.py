@@ -1,0 +1,1 @@
+"""Videos: containers, decoding, sampling clips, augmenting them."""
