@@ -22,7 +22,7 @@ from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import pipeline, sources
 from swin_jax.data.emoji import images as emoji
 from swin_jax.data.emoji import style
-from swin_jax.evals import emoji as emoji_evals
+from swin_jax.evals.prompts import emoji as emoji_evals
 from swin_jax.models.clip import CLIP, ModifiedResNet, TextTransformer, rules
 from swin_jax.optim import schedules
 from swin_jax.tasks.contrastive import Contrastive

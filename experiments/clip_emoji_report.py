@@ -38,7 +38,8 @@ from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.data.emoji import images as emoji
 from swin_jax.data.emoji import style
 from swin_jax.data.image_text.tokenizer import tokenize
-from swin_jax.evals import few_shot, linear_probe, overlap, robustness, subgroups, zero_shot
+from swin_jax.evals import few_shot, linear_probe, zero_shot
+from swin_jax.evals.analysis import overlap, robustness, subgroups
 from swin_jax.evals.features import normalise
 
 STYLES = emoji.UNSEEN_VENDORS

@@ -43,7 +43,7 @@ from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image import transforms as image
 from swin_jax.data.image_text import pairs, tar_shards
-from swin_jax.evals.imagenet import imagenet_zero_shot
+from swin_jax.evals.prompts.imagenet import imagenet_zero_shot
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.models.clip import OPENAI, make_clip, rules
 from swin_jax.optim import schedules

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.evals import features, linear_probe, scores
+from swin_jax.evals import features, linear_probe, metrics
 from swin_jax.tasks.base import Task, TrainState
 
 SHOTS = (1, 2, 4, 8, 16)
@@ -113,7 +113,7 @@ def _fit(train: Examples, validation: Examples, num_classes: int, method: Method
 
 def _accuracy(weights: np.ndarray, examples: Examples) -> float:
     x, label = examples
-    rank, _ = scores.rank_labels(linear_probe.with_ones(np.asarray(x, np.float32)), label, weights)
+    rank, _ = metrics.rank_labels(linear_probe.with_ones(np.asarray(x, np.float32)), label, weights)
     return float(np.mean(rank == 0))
 
 

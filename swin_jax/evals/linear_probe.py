@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.evals import features, scores
+from swin_jax.evals import features, metrics
 from swin_jax.tasks.base import Task, TrainState
 
 log = logging.getLogger(__name__)
@@ -233,10 +233,10 @@ class Probe:
     search: Search
 
     def evaluate(self, x: np.ndarray, label: np.ndarray) -> dict[str, float]:
-        """`scores.top_scores` of features (N, E) with labels (N,)."""
+        """`metrics.top_scores` of features (N, E) with labels (N,)."""
         weights = self.classifier.stacked()
-        rank, _ = scores.rank_labels(with_ones(np.asarray(x, np.float32)), label, weights)
-        return scores.top_scores(rank, label, weights.shape[-1])
+        rank, _ = metrics.rank_labels(with_ones(np.asarray(x, np.float32)), label, weights)
+        return metrics.top_scores(rank, label, weights.shape[-1])
 
 
 def probe(
@@ -256,7 +256,7 @@ def probe(
         train: (features (N, E), labels (N,) int).
         validation: the same; None carves a fifth of `train` out.
         num_classes: K; None for the largest label + 1.
-        metric: a key of `scores.top_scores` that chooses lambda.
+        metric: a key of `metrics.top_scores` that chooses lambda.
         refit: whether the last fit is to training and validation data, as in the paper.
         seed: of the carving.
         max_iterations: of L-BFGS.
@@ -279,8 +279,8 @@ def probe(
         near = min(fitted, key=lambda known: abs(np.log(known / strength)), default=None)
         # Each fit starts from the nearest one before it: the optimum is the same, and sooner reached.
         fitted[strength] = _fit(rows, strength, fitted.get(near), max_iterations, tolerance)
-        rank, _ = scores.rank_labels(ones, other_label, fitted[strength].stacked())
-        return scores.top_scores(rank, other_label, num_classes)[metric]
+        rank, _ = metrics.rank_labels(ones, other_label, fitted[strength].stacked())
+        return metrics.top_scores(rank, other_label, num_classes)[metric]
 
     found = search(score)
     classifier = fitted[found.best]
@@ -300,7 +300,7 @@ class LinearProbe:
         validation: chooses lambda; None carves a fifth of `train` out.
         output: key of what `task.predict` returns that is probed; the paper takes ViT's class token before the
             projection, 'image_features' are after it and of unit length.
-        metric: key of `scores.top_scores` that chooses lambda.
+        metric: key of `metrics.top_scores` that chooses lambda.
         max_iterations: of L-BFGS.
     """
 

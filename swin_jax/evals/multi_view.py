@@ -20,7 +20,7 @@ import numpy as np
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import name_of
 from swin_jax.data.sources import Selection
-from swin_jax.evals import scores
+from swin_jax.evals import metrics
 from swin_jax.tasks.base import Task, TrainState
 
 FUSIONS = ("probability", "score")
@@ -116,8 +116,8 @@ class MultiView:
             if sum(len(label) for _, label in parts) != total:  # process 0 has the cache and the figures
                 return {}
             probabilities, label = _join(parts)
-            rank, _ = scores.rank_labels(probabilities, label, np.eye(probabilities.shape[1], dtype=np.float32))
-            found = scores.top_scores(rank, label, probabilities.shape[1])
+            rank, _ = metrics.rank_labels(probabilities, label, np.eye(probabilities.shape[1], dtype=np.float32))
+            found = metrics.top_scores(rank, label, probabilities.shape[1])
             del found["mean_top1_top5"]
             return found | {"mean_class": found.pop("mean_per_class")}
 

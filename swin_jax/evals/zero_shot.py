@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.evals import class_names as names_of
-from swin_jax.evals import features, prompts, scores
-from swin_jax.evals.class_names import Names
+from swin_jax.evals import features, metrics
 from swin_jax.evals.features import Encode, Tokenize
+from swin_jax.evals.prompts import class_names as names_of
+from swin_jax.evals.prompts import templates as prompts
+from swin_jax.evals.prompts.class_names import Names
 from swin_jax.tasks.base import Task, TrainState
 
 log = logging.getLogger(__name__)
@@ -207,7 +208,7 @@ def subset_scores(
     candidates: np.ndarray,
     groups: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """`scores.top_scores` of the examples of some classes, chosen among some candidates.
+    """`metrics.top_scores` of the examples of some classes, chosen among some candidates.
 
     Args:
         image_features: (N, E).
@@ -218,7 +219,7 @@ def subset_scores(
         groups: (C,) int, the group of each class, or None.
 
     Returns:
-        As `scores.top_scores` without 'mean_top1_top5', and 'count', the number of examples; with groups also
+        As `metrics.top_scores` without 'mean_top1_top5', and 'count', the number of examples; with groups also
         'group_top1'.
 
     Raises:
@@ -231,10 +232,10 @@ def subset_scores(
         raise UserError(f"the data set has no examples of the {len(classes)} classes of a subset")
     candidates = np.sort(candidates)
     own = np.searchsorted(candidates, label[counted])
-    rank, prediction = scores.rank_labels(image_features[counted], own, weights[:, candidates])
+    rank, prediction = metrics.rank_labels(image_features[counted], own, weights[:, candidates])
     if len(candidates) == weights.shape[1]:
         names_of.warn_if_reordered(own, prediction, len(candidates))
-    results = scores.top_scores(rank, own, len(candidates)) | {"count": float(counted.sum())}
+    results = metrics.top_scores(rank, own, len(candidates)) | {"count": float(counted.sum())}
     del results["mean_top1_top5"]
     if groups is not None:
         results["group_top1"] = float(np.mean(groups[candidates][prediction] == groups[label[counted]]))

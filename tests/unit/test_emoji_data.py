@@ -7,7 +7,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.data.emoji import images as emoji
 from swin_jax.data.emoji.style import style_train_transform
 from swin_jax.data.image_text.tokenizer import END, tokenize
-from swin_jax.evals.emoji import zero_shot
+from swin_jax.evals.prompts.emoji import zero_shot
 
 
 def test_a_tenth_of_the_concepts_is_held_out_by_their_code():

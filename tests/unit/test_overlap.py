@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from swin_jax.core.errors import UserError
-from swin_jax.evals import overlap
+from swin_jax.evals.analysis import overlap
 
 
 def unit(x):

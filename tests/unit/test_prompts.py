@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.evals import class_names, prompts
+from swin_jax.evals.prompts import class_names
+from swin_jax.evals.prompts import templates as prompts
 
 # Counts of openai/CLIP's prompts file.
 COUNTS = {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.evals import robustness
-from swin_jax.evals.robustness import Measurement
+from swin_jax.evals.analysis import robustness
+from swin_jax.evals.analysis.robustness import Measurement
 
 
 @pytest.mark.parametrize("subset, ends", [(robustness.IMAGENET_A, (6, 988)), (robustness.IMAGENET_R, (1, 988))])

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from swin_jax.core.errors import UserError
-from swin_jax.evals import subgroups
+from swin_jax.evals.analysis import subgroups
 
 
 def people(count=400, seed=0):

@@ -6,10 +6,11 @@ import zlib
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn import metrics
+from sklearn import metrics as sklearn_metrics
 
 from swin_jax.core.errors import UserError
-from swin_jax.evals import class_names, features, scores, zero_shot
+from swin_jax.evals import features, metrics, zero_shot
+from swin_jax.evals.prompts import class_names
 from swin_jax.evals.zero_shot import Subset, ZeroShot
 from swin_jax.tasks.base import TrainState
 from swin_jax.train import sharding
@@ -112,7 +113,7 @@ def test_bad_arguments_are_told(tmp_path):
     with pytest.raises(UserError, match="'a photo'"):
         zero_shot.classifier(tower.encode, tower.tokenize, NAMES, ("a photo",))
     with pytest.raises(UserError, match="different models"):
-        scores.rank_labels(np.ones((3, 4)), np.zeros(3, int), np.ones((5, 2)))
+        metrics.rank_labels(np.ones((3, 4)), np.zeros(3, int), np.ones((5, 2)))
 
 
 def problem(count=57, classes=7, seed=0):
@@ -126,11 +127,11 @@ def problem(count=57, classes=7, seed=0):
 @pytest.mark.parametrize("chunk", [1, 10, 57, 100])
 def test_figures_are_those_of_scikit_learn(chunk):
     image, label, weights = problem()
-    rank, prediction = scores.rank_labels(image, label, weights, chunk)
-    found, logits = scores.top_scores(rank, label, 7), image @ weights
-    assert found["top1"] == pytest.approx(metrics.accuracy_score(label, logits.argmax(-1)))
-    assert found["top5"] == pytest.approx(metrics.top_k_accuracy_score(label, logits, k=5))
-    assert found["mean_per_class"] == pytest.approx(metrics.balanced_accuracy_score(label, logits.argmax(-1)))
+    rank, prediction = metrics.rank_labels(image, label, weights, chunk)
+    found, logits = metrics.top_scores(rank, label, 7), image @ weights
+    assert found["top1"] == pytest.approx(sklearn_metrics.accuracy_score(label, logits.argmax(-1)))
+    assert found["top5"] == pytest.approx(sklearn_metrics.top_k_accuracy_score(label, logits, k=5))
+    assert found["mean_per_class"] == pytest.approx(sklearn_metrics.balanced_accuracy_score(label, logits.argmax(-1)))
     assert found["mean_top1_top5"] == pytest.approx((found["top1"] + found["top5"]) / 2)
     assert 0.3 < found["top1"] < found["top5"] < 1
     np.testing.assert_array_equal(prediction, logits.argmax(-1))
@@ -138,9 +139,9 @@ def test_figures_are_those_of_scikit_learn(chunk):
 
 def test_equal_columns_share_no_credit():
     weights = np.ones((WIDTH, 4), np.float32)
-    rank, prediction = scores.rank_labels(np.ones((4, WIDTH), np.float32), np.arange(4), weights)
+    rank, prediction = metrics.rank_labels(np.ones((4, WIDTH), np.float32), np.arange(4), weights)
     assert rank.tolist() == [0, 1, 2, 3] and prediction.tolist() == [0, 0, 0, 0]
-    rank, _ = scores.rank_labels(np.full((4, WIDTH), np.nan, np.float32), np.arange(4), weights)
+    rank, _ = metrics.rank_labels(np.full((4, WIDTH), np.nan, np.float32), np.arange(4), weights)
     assert (rank > 0).all()
 
 
@@ -148,13 +149,13 @@ def test_roc_auc_is_that_of_scikit_learn():
     rng = np.random.default_rng(0)
     positive = rng.random(200) < 0.3
     score = np.round(positive + rng.normal(size=200), 1)  # with ties
-    assert scores.roc_auc(score, positive) == pytest.approx(metrics.roc_auc_score(positive, score))
+    assert metrics.roc_auc(score, positive) == pytest.approx(sklearn_metrics.roc_auc_score(positive, score))
     with pytest.raises(UserError):
-        scores.roc_auc(score, np.ones(200))
+        metrics.roc_auc(score, np.ones(200))
     image, label, weights = problem(classes=2)
     logits = unit(image) @ weights
-    found = scores.evaluate(image, label, weights, "hateful_memes")[scores.metric("hateful_memes")]
-    assert found == pytest.approx(metrics.roc_auc_score(label, logits[:, 1] - logits[:, 0]))
+    found = metrics.evaluate(image, label, weights, "hateful_memes")[metrics.metric("hateful_memes")]
+    assert found == pytest.approx(sklearn_metrics.roc_auc_score(label, logits[:, 1] - logits[:, 0]))
 
 
 def test_average_precision_of_11_points():
@@ -162,11 +163,11 @@ def test_average_precision_of_11_points():
     positive = np.array([1, 0, 1, 0, 0, 1, 0], bool)
     expected = (4 * 1 + 3 * 2 / 3 + 4 * 1 / 2) / 11
     score = -np.arange(7.0)
-    assert scores.average_precision_11_points(score, positive) == pytest.approx(expected)
+    assert metrics.average_precision_11_points(score, positive) == pytest.approx(expected)
     order = np.random.default_rng(0).permutation(7)
-    assert scores.average_precision_11_points(score[order], positive[order]) == pytest.approx(expected)
-    assert scores.average_precision_11_points(np.zeros(7), positive) == pytest.approx(3 / 7)
-    assert scores.average_precision_11_points(positive * (1 + np.arange(7.0)), positive) == 1
+    assert metrics.average_precision_11_points(score[order], positive[order]) == pytest.approx(expected)
+    assert metrics.average_precision_11_points(np.zeros(7), positive) == pytest.approx(3 / 7)
+    assert metrics.average_precision_11_points(positive * (1 + np.arange(7.0)), positive) == 1
 
 
 def test_multi_label_scores_are_softmaxed_and_leave_out_what_does_not_count():
@@ -177,9 +178,11 @@ def test_multi_label_scores_are_softmaxed_and_leave_out_what_does_not_count():
     probability = np.exp(logits - logits.max(-1, keepdims=True))
     probability /= probability.sum(-1, keepdims=True)
     kept = multi[:, 0] >= 0
-    expected = np.mean([scores.average_precision_11_points(probability[kept, c], multi[kept, c] > 0) for c in range(3)])
-    assert scores.evaluate(image, multi, weights, "voc2007") == {"map_11_points": pytest.approx(expected)}
-    assert scores.metric("voc2007") == "map_11_points" and scores.metric("imagenet") == "top1"
+    expected = np.mean(
+        [metrics.average_precision_11_points(probability[kept, c], multi[kept, c] > 0) for c in range(3)]
+    )
+    assert metrics.evaluate(image, multi, weights, "voc2007") == {"map_11_points": pytest.approx(expected)}
+    assert metrics.metric("voc2007") == "map_11_points" and metrics.metric("imagenet") == "top1"
 
 
 @dataclasses.dataclass(frozen=True)

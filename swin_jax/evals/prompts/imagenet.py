@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from swin_jax.data.image_text.tokenizer import tokenize
-from swin_jax.evals import class_names, prompts
+from swin_jax.evals.prompts import class_names
+from swin_jax.evals.prompts import templates as prompts
 from swin_jax.evals.zero_shot import ZeroShot
 
 

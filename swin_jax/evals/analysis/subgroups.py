@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.evals.overlap import clopper_pearson
+from swin_jax.evals.analysis.overlap import clopper_pearson
 
 RACES = ("Black", "White", "Indian", "Latino", "Middle Eastern", "Southeast Asian", "East Asian")
 GENDERS = ("Male", "Female")

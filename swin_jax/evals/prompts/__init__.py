@@ -1,0 +1,1 @@
+"""Names of classes, and the sentences they are put into."""
