@@ -29,7 +29,7 @@ setuptools.setup(
         "numpy>=2.0",
         "absl-py",
         "ftfy>=6.1",
-        "instant-clip-tokenizer>=0.1.1",
+        "instant-clip-tokenizer>=0.1.1; python_version < '3.13'",  # carries CLIP's vocabulary; no later wheels
         "matplotlib>=3.8",
         "pillow>=10",
         "scikit-learn>=1.4",

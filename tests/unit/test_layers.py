@@ -44,7 +44,6 @@ PACKAGES = {
         "absl",
         "tqdm",
         "resvg_py",
-        "instant_clip_tokenizer",
         "ftfy",
     },
     "tasks": {"jax", "flax", "optax"},

@@ -1,14 +1,17 @@
-"""The tokenizer: published id vectors, lengths, cleaners, errors."""
+"""The tokenizer: published id vectors, lengths, cleaners, errors, and where the vocabulary comes from."""
 
+import gzip
 import pickle
+import random
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.data.image_text import tokenizer
+from swin_jax.data.image_text import tokenizer, vocabulary
 
 VECTORS = {
     "": "",
@@ -152,3 +155,125 @@ def test_travels_to_workers_and_starts_light():
     code = "import sys, swin_jax.data.image_text.tokenizer; print(*{m.split('.')[0] for m in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"instant_clip_tokenizer", "ftfy", "PIL", "grain", "tensorflow_datasets"} & set(loaded)
+
+
+def naive_join(ids, joined):
+    """Byte-pair encoding as the original does it: all of the pair of lowest id from left to right, again and again."""
+    while pairs := [pair for pair in zip(ids, ids[1:]) if pair in joined]:
+        best, rest, ids = min(pairs, key=joined.get), ids, []
+        while rest:
+            size = 2 if tuple(rest[:2]) == best else 1
+            ids.append(joined[best] if size == 2 else rest[0])
+            rest = rest[size:]
+    return ids
+
+
+@pytest.mark.parametrize(
+    "letters", ["ab", "aehilnorst", "".join(map(chr, range(33, 1200)))], ids=["two", "ten", "many"]
+)
+def test_joining_equals_the_original_algorithm(letters):
+    rng = random.Random(0)
+    table = vocabulary.vocabulary()
+    for _ in range(500):
+        piece = "".join(rng.choices(letters, k=rng.randint(1, 40)))
+        ids = list(piece.encode().translate(table.byte_ids))
+        ids[-1] += 256
+        assert tokenizer._join(ids, table.joined) == naive_join(ids, table.joined), piece
+
+
+def test_a_long_text_without_spaces():
+    assert tokenizer.encode("ab" * 20_000)[:3] == tokenizer.encode("ab" * 500)[:3]
+
+
+def test_equals_the_package_on_all_characters():
+    """instant-clip-tokenizer is an independent implementation; it has no wheel for Python 3.13 and later."""
+    package = pytest.importorskip("instant_clip_tokenizer").Tokenizer()
+    # Of the unassigned the two may know different things. The last four are known to differ from the original there.
+    characters = [sign for sign in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(sign)[0] not in "CZ"]
+    characters = [sign for sign in characters if sign not in "<|ſ\u0345"]
+    rng = random.Random(0)
+    rng.shuffle(characters)
+    between = [f"a{sign}1{sign}{sign}!" for sign in characters]
+    texts = [" ".join(between[at : at + 64]) for at in range(0, len(between), 64)]
+    texts += ["".join(rng.sample(characters, 4) + rng.choices("etaoins' 2.", k=8)) for _ in range(2000)]
+    for string in texts:
+        assert tokenizer.encode(string, "whitespace") == package.encode(string.lower()), ascii(string)
+
+
+def test_numerals_stand_alone():
+    # All are letters or numerals to `re`: a fraction, a Roman numeral, a numeral of India, a letter that means one.
+    assert tokenizer.encode("x½y", "whitespace") == tokenizer.encode("x ½ y", "whitespace")
+    assert tokenizer.encode("ⅷⅷa", "whitespace") == tokenizer.encode("ⅷ ⅷ a", "whitespace")
+    assert tokenizer.encode("१२", "whitespace") == tokenizer.encode("१ २", "whitespace")
+    assert tokenizer.encode("一一", "whitespace") != tokenizer.encode("一 一", "whitespace")
+
+
+def test_the_published_layout_of_ids():
+    pieces = vocabulary.vocabulary().pieces
+    assert len(pieces) == tokenizer.VOCAB_SIZE
+    published = {0: b"!", 15: b"0", 64: b"a", 93: b"~", 94: b"\xa1", 187: b"\xff", 188: b"\x00", 255: b"\xad"}
+    published |= {256: b"!</w>", 512: b"in", 513: b"th", 516: b"ar", 49151: b"aaaah</w>", 49405: b"jekyll</w>"}
+    assert {number: pieces[number] for number in published} == published
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No package, an empty cache, and an address where nothing is; gives what the file holds, and the cache's path."""
+    merges = vocabulary._merges()
+    monkeypatch.setenv("SWIN_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SWIN_JAX_OFFLINE", raising=False)
+    monkeypatch.setattr(vocabulary, "URL", (tmp_path / "web.gz").as_uri())
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *(entry for entry in sys.path if "-packages" not in entry)])
+    data = gzip.compress(b'"bpe_simple_vocab_16e6.txt#version: 0.2\n' + merges + b"\nha bib</w>\n")
+    return merges, data, tmp_path / "cache" / vocabulary.FILE
+
+
+def test_vocabulary_from_a_package(nowhere, tmp_path):
+    merges, data, _ = nowhere
+    for name, content in (("open_clip", data[:-9] + bytes(9)), ("clip", data)):  # the first is damaged
+        (tmp_path / name).mkdir()
+        (tmp_path / name / vocabulary.FILE).write_bytes(content)
+    assert vocabulary._merges() == merges
+
+
+def test_vocabulary_from_a_library_that_holds_the_text(nowhere, tmp_path):
+    merges, data, _ = nowhere
+    (tmp_path / "instant_clip_tokenizer").mkdir()
+    (tmp_path / "instant_clip_tokenizer" / "x.so").write_bytes(b"\x7fELF" + gzip.decompress(data) + bytes(100))
+    assert vocabulary._merges() == merges
+
+
+def test_vocabulary_is_downloaded_once(nowhere, tmp_path):
+    merges, data, cached = nowhere
+    (tmp_path / "web.gz").write_bytes(data)
+    assert vocabulary._merges() == merges
+    (tmp_path / "web.gz").unlink()
+    assert vocabulary._merges() == merges and [path.name for path in cached.parent.iterdir()] == [cached.name]
+    cached.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="download failed"):
+        vocabulary._merges()
+
+
+def test_vocabulary_without_a_cache_that_can_be_written(nowhere, tmp_path):
+    merges, data, cached = nowhere
+    (tmp_path / "web.gz").write_bytes(data)
+    cached.parent.write_text("a file in the place of the folder")
+    assert vocabulary._merges() == merges
+
+
+def test_vocabulary_with_another_checksum_is_refused(nowhere, tmp_path):
+    _, data, cached = nowhere
+    (tmp_path / "web.gz").write_bytes(gzip.compress(gzip.decompress(data).replace(b"t h\n", b"h t\n", 1)))
+    with pytest.raises(UserError, match="another checksum"):
+        vocabulary._merges()
+    assert not cached.exists()
+
+
+def test_missing_vocabulary_says_how_to_get_it(nowhere, tmp_path, monkeypatch):
+    _, data, cached = nowhere
+    (tmp_path / "web.gz").write_bytes(data)
+    monkeypatch.setenv("SWIN_JAX_OFFLINE", "1")
+    with pytest.raises(UserError) as raised:
+        vocabulary._merges()
+    message = str(raised.value)
+    assert "pip install --no-deps open_clip_torch" in message and str(cached) in message and "\n" not in message

@@ -1,27 +1,28 @@
 """CLIP's tokenizer: byte-pair ids exactly as OpenAI's `clip.tokenize` gives them.
 
-The vocabulary (49,408 ids) comes with the package instant-clip-tokenizer; text is first repaired by ftfy, as in the
+Byte-pair encoding with the vocabulary that vocabulary.py finds; text is first repaired by ftfy, as in the
 original. Peer: openai/CLIP, clip/clip.py and clip/simple_tokenizer.py. Everything here runs in loader workers.
 """
 
 import functools
+import heapq
 import html
 import re
 import string
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.data.image_text.vocabulary import vocabulary
 
 CONTEXT_LENGTH = 77
 VOCAB_SIZE = 49408
 START, END, PAD = 49406, 49407, 0
-_SPECIAL = {"<|startoftext|>": [START], "<|endoftext|>": [END], "'ſ": [6, 129, 379]}
-# What the package does not treat as one piece: the literals of the two special ids, and 's with a long s.
-_SPECIAL_PATTERN = re.compile("|".join(re.escape(literal) for literal in _SPECIAL))
-_LITERALS = {START: "<|startoftext|>", END: "<|endoftext|>"}
+_SPECIAL = {"<|startoftext|>": START, "<|endoftext|>": END}
+# Letters, one numeral, a special literal, a contraction, or other signs. `re` has no classes of Unicode, so that here
+# letters come with some numerals. U+0345, a mark whose capital is a letter, is nothing of these to the original either.
+_RUNS = re.compile(r"[^\W\d_]+|\d|(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)|(?:[^\w\s\u0345]|_)+")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -102,11 +103,8 @@ def decode(ids: np.ndarray | Sequence[int]) -> str | list[str]:
     row = [int(number) for number in ids]
     if row[:1] == [START]:
         row = row[1 : row.index(END) if END in row else None]
-    text, done = "", 0
-    for at, number in enumerate(row):
-        if number in _LITERALS:
-            text, done = text + _package().decode(row[done:at]) + _LITERALS[number], at + 1
-    return text + _package().decode(row[done:])
+    text = b"".join(vocabulary().pieces[number] for number in row)
+    return text.decode("utf-8", errors="replace").replace("</w>", " ")
 
 
 def cleaner(name: str) -> Callable[[str], str]:
@@ -135,29 +133,52 @@ _CLEANERS = {"openai": _openai, "canonicalize": _canonicalize, "whitespace": _wh
 
 
 def _encode(text: str) -> list[int]:
-    package = _package()
-    for name in ("start_of_text>", "end_of_text>"):  # the package's own literals, plain text to the original
-        text = text.replace(f"<{name}", f"< {name}")  # punctuation and letters are apart anyway
-    if "<|" not in text and "ſ" not in text:
-        return package.encode(text)
-    ids, done = [], 0
-    for match in _SPECIAL_PATTERN.finditer(text):
-        start = match.start()
-        # Behind punctuation it is part of that run of punctuation.
-        if start > done and not (text[start - 1].isspace() or unicodedata.category(text[start - 1])[0] in "LN"):
-            continue
-        ids += [*package.encode(text[done:start]), *_SPECIAL[match[0]]]
-        done = match.end()
-    return ids + list(package.encode(text[done:]))
+    ids = []
+    for run in _RUNS.findall(text):
+        ids += _encode_run(run)
+    return ids
 
 
-@functools.cache
-def _package():
-    try:
-        import instant_clip_tokenizer
-    except ImportError as error:
-        raise UserError("CLIP's vocabulary is missing: pip install instant-clip-tokenizer") from error
-    return instant_clip_tokenizer.Tokenizer()
+@functools.lru_cache(1 << 15)
+def _encode_run(run: str) -> tuple[int, ...]:
+    if run in _SPECIAL:
+        return (_SPECIAL[run],)
+    if len(run) > 1 and run.isalnum() and not run.isalpha():  # with numerals such as ½, each of which stands alone
+        pieces = "".join(sign if sign.isalpha() else f" {sign} " for sign in run).split()
+        return tuple(number for piece in pieces for number in _encode_run(piece))
+    ids = list(run.encode().translate(vocabulary().byte_ids))
+    ids[-1] += 256
+    return tuple(_join(ids, vocabulary().joined))
+
+
+def _join(ids: list[int], joined: Mapping[tuple[int, int], int]) -> list[int]:
+    """Byte-pair encoding: joins the neighbors that become the lowest id, the leftmost first, until none can be joined.
+
+    A heap and a linked list, since languages without spaces make long pieces.
+    """
+    end = len(ids)
+    ids = [*ids, None]  # None is joined with nothing: the end, which is before the first too, and what has been joined
+    before, after = [*range(-1, end)], [*range(1, end + 1), end]
+    heap = []
+
+    def consider(left):
+        pair = ids[left], ids[after[left]]
+        if pair in joined:
+            heapq.heappush(heap, (joined[pair], left))
+
+    for left in range(end):
+        consider(left)
+    while heap:
+        new, left = heapq.heappop(heap)
+        right = after[left]
+        if joined.get((ids[left], ids[right])) != new:
+            continue  # one of them was joined with another since
+        ids[left], ids[right] = new, None
+        after[left] = after[right]
+        before[after[right]] = left
+        consider(before[left])
+        consider(left)
+    return [number for number in ids if number is not None]
 
 
 @functools.cache
