@@ -14,6 +14,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["swin_jax", "swin_jax.*"]),
+    package_data={"swin_jax": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10",
@@ -49,6 +50,7 @@ setuptools.setup(
             "resvg-py>=0.5",
             "ruff>=0.6",
             "safetensors>=0.4",
+            "setuptools>=70.1",  # builds the wheel that test_packaging looks into
         ],
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda12]>=0.10"],
