@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim, pods
-from swin_jax.convert import clip_finetune
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.data import fake, pipeline, sources
@@ -24,6 +23,7 @@ from swin_jax.evals.retrieval import Retrieval
 from swin_jax.models import swin
 from swin_jax.models.clip import CLIP, TextTransformer, rules
 from swin_jax.optim import schedules
+from swin_jax.pretrained.clip import finetune as clip_finetune
 from swin_jax.tasks.contrastive import Contrastive
 from swin_jax.train import sharding
 from swin_jax.train.init_from import InitFrom

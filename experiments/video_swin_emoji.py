@@ -25,7 +25,6 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim
-from swin_jax.convert import video_swin_finetune
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import pipeline
 from swin_jax.data.emoji import actions as emoji_actions
@@ -35,6 +34,7 @@ from swin_jax.evals.multi_view import MultiView
 from swin_jax.models import swin, video_swin
 from swin_jax.models.swin import rules
 from swin_jax.optim import schedules
+from swin_jax.pretrained.video_swin import finetune as video_swin_finetune
 from swin_jax.tasks.classification import Classification
 from swin_jax.train import sharding
 from swin_jax.train.init_from import InitFrom

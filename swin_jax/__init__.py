@@ -4,15 +4,15 @@ __version__ = "0.1.0"
 
 
 def load(name=None, weights=None, **overrides):
-    """A model and its variables; see `swin_jax.hub.load`."""
-    from swin_jax import hub
+    """A model and its variables; see `swin_jax.pretrained.load.load`."""
+    from swin_jax.pretrained import load as hub
 
     return hub.load(name, weights, **overrides)
 
 
 def preprocess(name):
-    """What turns pictures into the input of a model; see `swin_jax.hub.preprocess`."""
-    from swin_jax import hub
+    """What turns pictures into the input of a model; see `swin_jax.pretrained.load.preprocess`."""
+    from swin_jax.pretrained import load as hub
 
     return hub.preprocess(name)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax import hub, similarity
+from swin_jax import similarity
 from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError
 from swin_jax.data import sources
@@ -23,6 +23,7 @@ from swin_jax.data.image import transforms as image
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
+from swin_jax.pretrained import load as hub
 
 log = logging.getLogger(__name__)
 

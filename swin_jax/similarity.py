@@ -19,12 +19,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from swin_jax import hub
 from swin_jax.core.errors import UserError
 from swin_jax.data.image_text import tokenizer as text_lib
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
 from swin_jax.models.clip import CLIP
+from swin_jax.pretrained import load as hub
 
 Preprocess = Callable[[Any], np.ndarray]  # pictures -> (B, H, W, 3) float32, normalised
 MOST_NUMBERS = 900  # cells of a drawn matrix that still have their numbers

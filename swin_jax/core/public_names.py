@@ -16,6 +16,10 @@ from swin_jax.core.errors import UserError, did_you_mean
 
 # The name of a callable, or of a module with all that is in it, on commit 9c335b1 and before -> the name today.
 RENAMED: dict[str, str] = {
+    "swin_jax.convert.clip_finetune": "swin_jax.pretrained.clip.finetune",
+    "swin_jax.convert.finetune": "swin_jax.pretrained.swin.finetune",
+    "swin_jax.convert.simmim": "swin_jax.pretrained.swin.simmim",
+    "swin_jax.convert.video_swin_finetune": "swin_jax.pretrained.video_swin.finetune",
     "swin_jax.data.animation": "swin_jax.data.emoji.animation",
     "swin_jax.data.emoji": "swin_jax.data.emoji.images",
     "swin_jax.data.emoji_actions": "swin_jax.data.emoji.actions",

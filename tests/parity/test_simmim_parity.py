@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from swin_jax.convert import simmim as convert
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import V2, Swin
 from swin_jax.ops import masked_image
+from swin_jax.pretrained.swin import simmim as convert
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 spec = importlib.util.spec_from_file_location("golden", GOLDEN / "golden.py")

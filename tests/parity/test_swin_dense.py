@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax.convert import swin as convert
 from swin_jax.models.swin import Swin
+from swin_jax.pretrained.swin import convert
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 spec = importlib.util.spec_from_file_location("golden", GOLDEN / "golden.py")

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from swin_jax.convert import swin as convert
 from swin_jax.models.swin import V2, Swin
+from swin_jax.pretrained.swin import convert
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 spec = importlib.util.spec_from_file_location("golden", GOLDEN / "golden.py")

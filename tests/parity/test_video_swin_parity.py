@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax.convert import video_swin as convert
 from swin_jax.models.video_swin import make_video_swin
+from swin_jax.pretrained.video_swin import convert
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 spec = importlib.util.spec_from_file_location("golden", GOLDEN / "golden.py")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from swin_jax.convert import clip as convert
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
 from swin_jax.models import clip
 from swin_jax.models.clip import CLIP, PRESETS, make_clip
 from swin_jax.models.clip.presets import OPENAI, canonical_name
 from swin_jax.models.swin import Swin
+from swin_jax.pretrained.clip import convert
 
 SMALL = dict(embed_dim=8, image_size=32, context_length=12, vocab_size=40, text_width=64, text_layers=2)
 VIT = dict(SMALL, vision_layers=2, vision_width=64, patch_size=8)

@@ -10,12 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax.convert import clip as convert
-from swin_jax.convert import clip_finetune, clip_layouts, clip_resize, read, unpickle
-from swin_jax.convert import swin as convert_swin
 from swin_jax.core.errors import UserError
 from swin_jax.models.clip import CLIP, OPENAI, PRESETS, make_clip
 from swin_jax.models.swin import Swin
+from swin_jax.pretrained.clip import convert
+from swin_jax.pretrained.clip import finetune as clip_finetune
+from swin_jax.pretrained.clip import layouts as clip_layouts
+from swin_jax.pretrained.clip import resize as clip_resize
+from swin_jax.pretrained.files import unpickle
+from swin_jax.pretrained.files.read import read
+from swin_jax.pretrained.swin import convert as convert_swin
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "clip"
 SMALL = dict(embed_dim=6, image_size=32, context_length=5, vocab_size=20, text_width=8, text_heads=2, text_layers=2)

@@ -5,10 +5,10 @@ import warnings
 import numpy as np
 import pytest
 
-from swin_jax.convert import family, finetune
-from swin_jax.convert import swin as convert
 from swin_jax.core.errors import UserError
 from swin_jax.models.swin import Swin
+from swin_jax.pretrained import recognize
+from swin_jax.pretrained.swin import convert, finetune
 
 MODEL = Swin(num_classes=5, image_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
 FILES = {
@@ -64,12 +64,12 @@ def test_video_swin_is_known_by_its_patches():
         with pytest.raises(UserError, match="look like Video Swin"), warnings.catch_warnings():
             warnings.simplefilter("error")  # of a head of other classes, for example
             finetune.remap(larger, MODEL.clone(num_classes=7), resize="bicubic")
-    assert family.recognise(video, axes=3) is None
-    assert "2 spatial axes" in family.recognise(state_dict, axes=3)
+    assert recognize.recognise(video, axes=3) is None
+    assert "2 spatial axes" in recognize.recognise(state_dict, axes=3)
 
 
 @pytest.mark.parametrize("prefix", ["", "encoder.", "backbone."])
 def test_a_swin_is_none_of_them(prefix):
     shapes = convert.official_shapes(MODEL.clone(ape=True)) | {"mask_token": (1, 1, 8), "neck.conv1.weight": (1,)}
-    assert family.recognise({prefix + name: np.zeros(shape) for name, shape in shapes.items()}) is None
-    assert family.recognise({"weight": np.zeros(3)}) is None
+    assert recognize.recognise({prefix + name: np.zeros(shape) for name, shape in shapes.items()}) is None
+    assert recognize.recognise({"weight": np.zeros(3)}) is None

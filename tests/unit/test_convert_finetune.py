@@ -6,12 +6,11 @@ import warnings
 import numpy as np
 import pytest
 
-from swin_jax.convert import finetune, simmim
-from swin_jax.convert import swin as convert
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import V2, Swin, param_shapes
+from swin_jax.pretrained.swin import convert, finetune, simmim
 from swin_jax.train.init_from import InitFrom
 
 

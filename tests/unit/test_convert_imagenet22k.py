@@ -5,8 +5,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from swin_jax.convert import imagenet22k
 from swin_jax.core.errors import UserError
+from swin_jax.pretrained.swin import imagenet22k
 
 
 def test_a_map_keeps_the_order_of_its_file(tmp_path):

@@ -12,8 +12,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from swin_jax.convert import read
 from swin_jax.core.errors import UserError
+from swin_jax.pretrained.files.read import read
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "golden" / "weights"
 DTYPES = {

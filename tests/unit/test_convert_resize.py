@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.interpolate import RectBivariateSpline
 
-from swin_jax.convert import resize
 from swin_jax.core.errors import UserError
+from swin_jax.pretrained.swin import resize
 
 
 @pytest.mark.parametrize("method", ["bicubic", "geometric"])

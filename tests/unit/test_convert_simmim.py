@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax.convert import simmim as convert
-from swin_jax.convert import swin as convert_swin
 from swin_jax.core.errors import UserError
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import V2, Swin
+from swin_jax.pretrained.swin import convert as convert_swin
+from swin_jax.pretrained.swin import simmim as convert
 
 TINY = dict(num_classes=0, image_size=16, patch_size=2, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4)
 

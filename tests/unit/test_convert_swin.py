@@ -7,13 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax.convert import buffers
-from swin_jax.convert import swin as convert
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, official_name
 from swin_jax.models import swin
 from swin_jax.ops import window_geometry
+from swin_jax.pretrained.swin import buffers, convert
 
 SMALL = dict(
     num_classes=5, image_size=32, patch_size=2, embed_dim=8, depths=(2, 2), num_heads=(2, 4), window_size=4, ape=True

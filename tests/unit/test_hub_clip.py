@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import hub
-from swin_jax.convert import clip as convert
-from swin_jax.convert import clip_official, official
 from swin_jax.core.errors import UserError
 from swin_jax.models.clip import make_clip
 from swin_jax.models.clip import presets as clip_presets
+from swin_jax.pretrained import load as hub
+from swin_jax.pretrained.clip import convert
+from swin_jax.pretrained.clip import urls as clip_official
+from swin_jax.pretrained.files import download
 
 ARCHIVE = Path(__file__).resolve().parent.parent / "golden" / "clip" / "tiny_archive.pt"
 TINY = dict(
@@ -114,16 +115,16 @@ def test_official_weights_are_checked_and_come_from_the_cache(presets, state_dic
     url = clip_official.URLS["ViT-B/32"]
     with pytest.raises(UserError, match="put it at"):
         hub.load("ViT-B/32", weights="official")
-    path = write(official.locate(url)[1], state_dict)
+    path = write(download.locate(url)[1], state_dict)
     with pytest.raises(UserError, match="is not OpenAI's file"):
         hub.load("ViT-B/32", weights="official")
-    monkeypatch.setattr(official, "sha256", lambda _: url.split("/")[-2])
+    monkeypatch.setattr(download, "sha256", lambda _: url.split("/")[-2])
     path.with_name(path.name + ".json").unlink()
     for arguments in (dict(name="ViT-B/32", weights="official"), dict(weights="ViT-B-32")):
         assert_holds(hub.load(**arguments), state_dict)
     assert "OpenAI" in path.with_name(path.name + ".json").read_text()
     hub_url = f"https://huggingface.co/{clip_official.HUB['ViT-B/32']}/resolve/main/open_clip_model.safetensors"
-    write(official.locate(hub_url)[1], state_dict)
+    write(download.locate(hub_url)[1], state_dict)
     assert_holds(hub.load(weights=clip_official.HUB["ViT-B/32"]), state_dict)
 
 

@@ -61,8 +61,7 @@ MAKERS = {"load", "preprocess", "arguments", "run_config", "loader"}
 
 # Files that still lie outside of their rooms.
 FUTURE = {
-    "convert": "pretrained", "hub": "pretrained", "hub_arguments": "pretrained", "hub_clip": "pretrained",
-    "hub_video": "pretrained", "saved_model": "pretrained", "predict": "inference", "sheet": "inference",
+    "predict": "inference", "sheet": "inference",
     "stablehlo": "inference", "similarity": "inference", "index": "inference", "search": "inference",
     "visualize": "inference", "chips": "plan", "pods": "plan", "hlo": "plan", "traffic": "plan", "roofline": "plan",
     "tpu_compiler": "plan", "flops": "plan", "plan": "plan", "plan_report": "plan", "plan_search": "plan",
@@ -106,7 +105,7 @@ def test_imports_point_downward():
 
 
 def test_converters_import_numpy_only():
-    for path in sorted([*PACKAGE.glob("pretrained/**/*.py"), *PACKAGE.glob("convert/*.py")]):
+    for path in sorted(PACKAGE.glob("pretrained/**/*.py")):
         tops = {name.partition(".")[0] for name in imports(path)}
         assert path.stem in MAKERS or tops <= {"swin_jax", "numpy", "ml_dtypes", "safetensors", "tqdm"}, path
 

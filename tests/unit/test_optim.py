@@ -7,13 +7,13 @@ import optax
 import pytest
 
 from swin_jax import optim
-from swin_jax.convert import swin as official
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, map_named, unflatten
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import rules
 from swin_jax.optim import optimizers, schedules
+from swin_jax.pretrained.swin import convert as official
 
 tree_get = optax.tree_utils.tree_get
 TINY = dict(image_size=32, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4)

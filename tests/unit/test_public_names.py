@@ -11,11 +11,11 @@ import types
 import pytest
 
 import swin_jax
-from swin_jax import hub
 from swin_jax.core import config
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import RENAMED, check_names, current_name, current_names, find, name_of
 from swin_jax.models.swin import Swin
+from swin_jax.pretrained import load as hub
 from swin_jax.train import resume
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "configs"

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from swin_jax import hub, saved_model
 from swin_jax.core import config, stacking
 from swin_jax.core.config import spec
 from swin_jax.core.errors import UserError
 from swin_jax.models.clip import CLIP, TextTransformer, make_clip
 from swin_jax.models.swin import Swin
+from swin_jax.pretrained import load as hub
+from swin_jax.pretrained import run_config
 from swin_jax.train import checkpoint
 
 TEXT = dict(embed_dim=6, context_length=5, vocab_size=20, width=8, layers=1, num_heads=2)
@@ -33,15 +34,15 @@ def saved(model):
     ],
 )
 def test_a_saved_config_gives_its_model(model):
-    assert saved_model.is_clip(saved(model))
-    assert saved_model.clip_of(saved(model)) == config.build(model)
+    assert run_config.is_clip(saved(model))
+    assert run_config.clip_of(saved(model)) == config.build(model)
 
 
 def test_an_unknown_tower_is_named():
     model = spec(CLIP, visual=spec(nn.Dense, features=6), text=spec(TextTransformer, **TEXT))
     with pytest.raises(UserError, match=r"task.model.visual.fn is flax.linen.linear.Dense"):
-        saved_model.clip_of(saved(model))
-    assert not saved_model.is_clip(saved(spec(Swin)))
+        run_config.clip_of(saved(model))
+    assert not run_config.is_clip(saved(spec(Swin)))
 
 
 @pytest.mark.parametrize("scan", [False, True])

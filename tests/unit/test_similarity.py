@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swin_jax import hub, similarity
+from swin_jax import similarity
 from swin_jax.core.errors import UserError
 from swin_jax.data.image_text.tokenizer import tokenize
 from swin_jax.models.clip import make_clip
 from swin_jax.models.swin import Swin
+from swin_jax.pretrained import load as hub
 
 TINY = dict(embed_dim=6, image_size=16, context_length=8, text_width=8, text_heads=2, text_layers=1, vision_layers=1,
             vision_width=8, vision_heads=2, patch_size=8)  # fmt: skip

@@ -10,10 +10,10 @@ import pytest
 import swin_jax
 from swin_jax import stablehlo
 from swin_jax.core.errors import UserError
-from swin_jax.hub_arguments import random_variables
 from swin_jax.models.clip import VisionTransformer, make_clip
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import make_video_swin
+from swin_jax.pretrained.arguments import random_variables
 
 TINY = dict(embed_dim=8, depths=(1, 1), num_heads=(1, 2), num_classes=3)
 SWIN = Swin(image_size=16, patch_size=2, window_size=4, **TINY)

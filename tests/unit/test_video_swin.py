@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax.convert import swin as convert_swin
-from swin_jax.convert import video_swin as convert
 from swin_jax.core import stacking
 from swin_jax.core.params import flatten, unflatten
 from swin_jax.models.swin import V2, Swin
 from swin_jax.models.video_swin import PRESETS, make_video_swin, param_shapes
+from swin_jax.pretrained.swin import convert as convert_swin
+from swin_jax.pretrained.video_swin import convert
 
 # Parameters and multiply-accumulates in G: README and paper (tables 1 to 5), recomputed to more digits.
 SIZES = {

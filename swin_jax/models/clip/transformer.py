@@ -2,7 +2,7 @@
 
 CLIP (arXiv 2103.00020); the peer is `Transformer` of openai/CLIP, clip/model.py, and of mlfoundations/open_clip.
 Inside a block the names are those of our other transformers (norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2), so
-that one table of partition rules serves all; `swin_jax.convert.clip` knows the official ones.
+that one table of partition rules serves all; `swin_jax.pretrained.clip.convert` knows the official ones.
 """
 
 from collections.abc import Callable

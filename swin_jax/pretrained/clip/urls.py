@@ -5,8 +5,8 @@ The address of an archive holds its checksum (SHA-256), which `fetch` compares.
 
 from pathlib import Path
 
-from swin_jax.convert import official
 from swin_jax.core.errors import UserError
+from swin_jax.pretrained.files import download
 
 LICENCE = "MIT, OpenAI"
 _BASE = "https://openaipublic.azureedge.net/clip/models"
@@ -37,7 +37,7 @@ HUB = {
 
 
 def fetch(name: str) -> Path:
-    """The path of OpenAI's weights, downloaded into the cache of `convert.official` unless they are there.
+    """The path of OpenAI's weights, downloaded into the cache of `pretrained.files.download` unless they are there.
 
     Args:
         name: a key of `URLS`, or a repository of `HUB`.
@@ -46,11 +46,11 @@ def fetch(name: str) -> Path:
         UserError: an unknown name, no network, a broken download, a file with another checksum.
     """
     if name in HUB.values():
-        return official.fetch(f"{official.HUB}/{name}/resolve/main/open_clip_model.safetensors", licence=LICENCE)
+        return download.fetch(f"{download.HUB}/{name}/resolve/main/open_clip_model.safetensors", licence=LICENCE)
     if name not in URLS:
         raise UserError(f"there are no official weights of {name}; those of OpenAI are {', '.join(URLS)}")
-    path = official.fetch(URLS[name], licence=LICENCE)
+    path = download.fetch(URLS[name], licence=LICENCE)
     wanted = URLS[name].split("/")[-2]
-    if official.sha256(path) != wanted:
+    if download.sha256(path) != wanted:
         raise UserError(f"{path} is not OpenAI's file: its SHA-256 is not {wanted}; delete it to download it again")
     return path

@@ -8,14 +8,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from swin_jax import saved_model
-from swin_jax.convert import clip as convert_clip
-from swin_jax.convert import clip_official, official, read
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
-from swin_jax.hub_arguments import check_arguments, random_variables, read_config
 from swin_jax.models import clip, swin
 from swin_jax.models.clip import presets as clip_presets
+from swin_jax.pretrained import run_config
+from swin_jax.pretrained.arguments import check_arguments, random_variables, read_config
+from swin_jax.pretrained.clip import convert as convert_clip
+from swin_jax.pretrained.clip import urls as clip_official
+from swin_jax.pretrained.files import download
+from swin_jax.pretrained.files.read import read
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ def load(
     elif path.is_dir():
         raise UserError(f"{path} is a directory without a transformers model (config.json and model.safetensors)")
     elif not path.is_file() and "://" in str(weights):
-        path, names = official.fetch(str(weights)), (*names, str(weights))
+        path, names = download.fetch(str(weights)), (*names, str(weights))
     elif not path.is_file():
         other = name if str(weights) == "official" else canonical_name(weights)
         if other is None:
@@ -105,7 +107,7 @@ def load_workdir(workdir: str | Path, config: dict, resize: str | None, override
 
     if given := ", ".join([*overrides, *(["resize"] if resize else [])]):
         raise UserError(f"{workdir} holds a CLIP, which is loaded as it was trained; leave out {given}")
-    model, variables = saved_model.clip_of(config), checkpoint.load_variables(workdir)
+    model, variables = run_config.clip_of(config), checkpoint.load_variables(workdir)
     if isinstance(model.visual, swin.Swin):
         visual = stacking.stack_as(variables["params"]["visual"], model.visual)
         variables = {**variables, "params": {**variables["params"], "visual": visual}}

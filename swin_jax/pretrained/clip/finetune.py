@@ -8,8 +8,11 @@ import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from swin_jax.convert import clip, clip_resize, finetune, read
 from swin_jax.core.errors import UserError
+from swin_jax.pretrained.clip import convert as clip
+from swin_jax.pretrained.clip import resize as clip_resize
+from swin_jax.pretrained.files.read import read
+from swin_jax.pretrained.swin import finetune
 
 VISUAL_ONLY = r"^(text/|logit_)"  # parameters that the weights of an image tower do not have
 
@@ -18,9 +21,10 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
     """Fits weights of a CLIP into a CLIP.
 
     Args:
-        source: a file of `convert.read` in any layout of `convert.clip_layouts`, or the variables of a CLIP.
+        source: a file of `pretrained.files.read` in any layout of `pretrained.clip.layouts`, or the variables of a
+            CLIP.
         model: the `models.clip.CLIP` to fill.
-        resize: 'bilinear' or 'bicubic' where the image size differs, see `convert.clip_resize`.
+        resize: 'bilinear' or 'bicubic' where the image size differs, see `pretrained.clip.resize`.
 
     Returns:
         {'params': ..., 'batch_stats': ... (ResNets)}.

@@ -1,6 +1,6 @@
 """CLIP: official state dicts <-> our parameters.
 
-Official names and shapes are those of openai/CLIP (and of open_clip's `CLIP`); `convert.clip_layouts` brings other
+Official names and shapes are those of openai/CLIP (and of open_clip's `CLIP`); `pretrained.clip.layouts` brings other
 layouts to them. Linear weights are transposed, convolutions go from (out, in, h, w) to (h, w, in, out); the packed
 in_proj becomes qkv (C, 3, h, d) with biases (3, h, d), out_proj becomes proj (h, d, C), and the attention pool's maps
 have heads as an axis too. Running statistics are in 'batch_stats'. Only the fields of a model are looked at, so that no
@@ -12,12 +12,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax.convert import clip_resize, family, rules
-from swin_jax.convert import swin as convert_swin
-from swin_jax.convert.clip_infer import Activation, activation, infer
-from swin_jax.convert.clip_layouts import is_clip, normalise
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, unflatten
+from swin_jax.pretrained import compare, recognize
+from swin_jax.pretrained.clip import resize as clip_resize
+from swin_jax.pretrained.clip.infer import Activation, activation, infer
+from swin_jax.pretrained.clip.layouts import is_clip, normalise
+from swin_jax.pretrained.swin import convert as convert_swin
 
 __all__ = [
     "Activation",
@@ -135,10 +136,11 @@ def from_official(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
     """Converts a state dict to the variables of a CLIP; every key must fit.
 
     Args:
-        state_dict: {name: array} as `convert.read` gives it, in any layout of `convert.clip_layouts` and any dtype.
+        state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of `pretrained.clip.layouts` and
+            any dtype.
         model: a `models.clip.CLIP`, see `official_shapes`.
         resize: how positions are stretched where the model is for images of another size or for longer texts, see
-            `convert.clip_resize`.
+            `pretrained.clip.resize`.
 
     Returns:
         {'params': ..., 'batch_stats': ... (ResNets)}, nested dicts of float32 numpy arrays, as `model.init` makes them.
@@ -148,7 +150,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
             or which other family the weights are of.
     """
     state_dict, shapes = normalise(state_dict), official_shapes(model)
-    if other := family.recognise_not_clip(state_dict, swin_tower=_is_swin(model.visual)):
+    if other := recognize.recognise_not_clip(state_dict, swin_tower=_is_swin(model.visual)):
         raise UserError(other)
     positions = [name for name in shapes if name.startswith("visual.") and name.endswith("positional_embedding")]
     rows = (shapes[positions[0]][0] if positions else 0), model.text.context_length
@@ -211,7 +213,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
 
 
 def _check(state_dict: Mapping, shapes: Mapping, model) -> None:
-    report = rules.compare(state_dict, shapes)
+    report = compare.compare(state_dict, shapes)
     if not report:
         return
     if difference := _difference(state_dict, model):

@@ -10,16 +10,20 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from swin_jax.convert import buffers, finetune, official, read, video_swin_finetune, video_swin_official
-from swin_jax.convert import video_swin as convert
 from swin_jax.core import stacking
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.params import flatten, unflatten
 from swin_jax.core.public_names import check_names, name_of
-from swin_jax.hub_arguments import check_arguments, has_config, nearest, random_variables, read_config
 from swin_jax.models import video_swin
 from swin_jax.models.video_swin import presets as video_swin_presets
 from swin_jax.ops.augmentation import IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.pretrained.arguments import check_arguments, has_config, nearest, random_variables, read_config
+from swin_jax.pretrained.files import download
+from swin_jax.pretrained.files.read import read
+from swin_jax.pretrained.swin import buffers, finetune
+from swin_jax.pretrained.video_swin import convert
+from swin_jax.pretrained.video_swin import finetune as video_swin_finetune
+from swin_jax.pretrained.video_swin import urls as video_swin_official
 
 FIELDS = set(inspect.signature(video_swin.make_video_swin).parameters)
 
@@ -67,10 +71,10 @@ def _read(spelling: str, weights: str | Path) -> dict:
         return read(path)
     if word == "official" or canonical_name(word):
         return read(video_swin_official.fetch(spelling if word == "official" else word))
-    if "://" not in word and official.canonical_name(word) is None:
-        known = [*video_swin_official.URLS, *video_swin_official.TORCHVISION_URLS, *official.WEIGHTS]
+    if "://" not in word and download.canonical_name(word) is None:
+        known = [*video_swin_official.URLS, *video_swin_official.TORCHVISION_URLS, *download.WEIGHTS]
         raise UserError(f"{word} is no file and no published weights; the nearest name is {nearest(word, known)!r}")
-    return read(official.fetch(word))
+    return read(download.fetch(word))
 
 
 def fit(found: dict, fields: dict | None, resize: str | None, overrides: dict) -> tuple[video_swin.VideoSwin, dict]:
@@ -79,7 +83,7 @@ def fit(found: dict, fields: dict | None, resize: str | None, overrides: dict) -
     Args:
         found: state dict of a Video Swin, or of an image Swin, which is inflated.
         fields: of the model that the weights were made for; None infers them.
-        resize: of position tables, see `convert.video_swin_finetune.remap`.
+        resize: of position tables, see `pretrained.video_swin.finetune.remap`.
         overrides: fields that replace those.
     """
     check_arguments("make_video_swin", overrides, FIELDS)

@@ -9,10 +9,10 @@ import difflib
 import re
 from pathlib import Path
 
-from swin_jax.convert import official
 from swin_jax.core.errors import UserError
+from swin_jax.pretrained.files import download
 
-_RELEASE = f"{official.RELEASES}/v1.0.4"
+_RELEASE = f"{download.RELEASES}/v1.0.4"
 _TORCHVISION = "https://download.pytorch.org/models"
 _MMACTION = "https://download.openmmlab.com/mmaction/v1.0/recognition/swin"
 
@@ -56,7 +56,7 @@ _LICENCES = {
 
 
 def fetch(name: str) -> Path:
-    """The path of published weights, downloaded into the cache of `convert.official` unless they are there.
+    """The path of published weights, downloaded into the cache of `pretrained.files.download` unless they are there.
 
     Args:
         name: a key of `URLS` or `TORCHVISION_URLS`, or the name of one of Microsoft's files.
@@ -70,8 +70,8 @@ def fetch(name: str) -> Path:
         nearest = difflib.get_close_matches(name, known, 1, 0)[0]
         raise UserError(f"there are no published weights of {name}; the nearest name is {nearest!r}")
     licence = next(licence for base, licence in _LICENCES.items() if url.startswith(base))
-    path = official.fetch(url, licence=licence)
+    path = download.fetch(url, licence=licence)
     digest = re.search(r"-([0-9a-f]{8})\.pth$", url)
-    if digest and not official.sha256(path).startswith(digest[1]):
+    if digest and not download.sha256(path).startswith(digest[1]):
         raise UserError(f"{path} is not the published file: its SHA-256 does not begin with {digest[1]}; delete it")
     return path

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax.convert import buffers, family, layouts
 from swin_jax.core.errors import UserError
+from swin_jax.pretrained import recognize
+from swin_jax.pretrained.swin import buffers, layouts
 
 
 def infer(state_dict: Mapping[str, np.ndarray], window_size: int | None = None, image_size: int | None = None) -> dict:
@@ -18,7 +19,7 @@ def infer(state_dict: Mapping[str, np.ndarray], window_size: int | None = None, 
     file: 224 for window 7, 256 for 8, 384 for 12. (It only fixes shapes; other images may be given.)
 
     Args:
-        state_dict: in any layout of `convert.layouts`, with or without buffers.
+        state_dict: in any layout of `pretrained.swin.layouts`, with or without buffers.
         window_size, image_size: used only where the state dict does not tell: a continuous bias without buffers.
 
     Returns:
@@ -30,7 +31,7 @@ def infer(state_dict: Mapping[str, np.ndarray], window_size: int | None = None, 
     """
     found = layouts.official_names(state_dict)[0]
     proj, depths = found.get("patch_embed.proj.weight"), _depths(found)
-    other = family.recognise(found)
+    other = recognize.recognise(found)
     if proj is None or not depths or other:
         raise UserError(other or "not a Swin state dict: it has no patch_embed.proj.weight or no layers.0.blocks.0")
     fields = choices(found)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax.convert import rules
+from swin_jax.pretrained import compare
 
 # What OpenAI's archives and transformers' older files hold beside the weights.
 _NUMBERS = ("input_resolution", "context_length", "vocab_size")
@@ -41,7 +41,7 @@ def is_transformers(state_dict: Mapping[str, np.ndarray]) -> bool:
 
 def is_clip(state_dict: Mapping[str, np.ndarray]) -> bool:
     """Whether a state dict holds a CLIP of any layout that `normalise` knows, or part of one."""
-    names = rules.strip_wrappers(state_dict)
+    names = compare.strip_wrappers(state_dict)
     return is_transformers(names) or any(re.match(r"(text\.)?token_embedding\.|visual\.", name) for name in names)
 
 
@@ -54,9 +54,9 @@ def normalise(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict in OpenAI's names without buffers, whatever layout it came in; values keep their dtype.
 
     Args:
-        state_dict: {name: array}, as `convert.read` gives it.
+        state_dict: {name: array}, as `pretrained.files.read` gives it.
     """
-    state_dict = rules.strip_wrappers(state_dict)
+    state_dict = compare.strip_wrappers(state_dict)
     state_dict = {name: value for name, value in state_dict.items() if name not in _NUMBERS}
     if is_transformers(state_dict):
         state_dict = _from_transformers(state_dict)
@@ -65,7 +65,7 @@ def normalise(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for scalar in ("logit_scale", "logit_bias"):
         if np.size(state_dict.get(scalar, ())) == 1:  # open_clip stores either as (1,) by choice
             state_dict[scalar] = np.reshape(state_dict[scalar], ())
-    return rules.drop_buffers(state_dict)
+    return compare.drop_buffers(state_dict)
 
 
 def _from_custom_text(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

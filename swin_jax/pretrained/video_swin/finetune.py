@@ -14,10 +14,14 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from swin_jax.convert import buffers, finetune, read, rules, swin, video_swin
-from swin_jax.convert.video_swin_inflate import inflate, resize_table
 from swin_jax.core.errors import UserError
 from swin_jax.ops import window_geometry
+from swin_jax.pretrained import compare
+from swin_jax.pretrained.files.read import read
+from swin_jax.pretrained.swin import buffers, finetune
+from swin_jax.pretrained.swin import convert as swin
+from swin_jax.pretrained.video_swin import convert as video_swin
+from swin_jax.pretrained.video_swin.inflate import inflate, resize_table
 
 _HEAD = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
 
@@ -38,14 +42,15 @@ def remap(
         window: of the weights, looked at where they do not tell it.
 
     Returns:
-        The state dict for `convert.video_swin.from_official`. A head of zeros and resized tables are told in warnings.
+        The state dict for `pretrained.video_swin.convert.from_official`. A head of zeros and resized tables are told in
+        warnings.
 
     Raises:
         UserError: tables of another window without `resize`; windows that the tables do not tell.
     """
     if resize not in (None, "bicubic"):
         raise UserError(f"resize={resize!r} is not 'bicubic'", 2)
-    found = _adapt_head(rules.drop_buffers(video_swin.normalise(state_dict)), model.num_classes)
+    found = _adapt_head(compare.drop_buffers(video_swin.normalise(state_dict)), model.num_classes)
     resized, old = {}, None
     for name, shape in video_swin.official_shapes(model).items():
         table = found.get(name)
@@ -97,10 +102,10 @@ def load_pretrained(
     """Fits the weights of an image Swin or of a Video Swin into a Video Swin.
 
     Args:
-        source: a file of `convert.read`; or {'params': ...} of a Swin, a SimMIM or a VideoSwin, and 'config', the flat
-            config of its run, if there is one.
+        source: a file of `pretrained.files.read`; or {'params': ...} of a Swin, a SimMIM or a VideoSwin, and 'config',
+            the flat config of its run, if there is one.
         model: the `models.video_swin.VideoSwin` to fill.
-        patch, bias: how an image Swin is inflated, see `convert.video_swin_inflate.inflate`.
+        patch, bias: how an image Swin is inflated, see `pretrained.video_swin.inflate.inflate`.
         resize: how a Video Swin's position tables of another window are resized, see `remap`.
         head: whether to take a Video Swin's head (zeros for other classes, which a warning says); otherwise, and
             always from an image Swin, only the backbone is there, for `InitFrom(backbone=True, head=FRESH)`.

@@ -15,10 +15,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from swin_jax.convert import buffers, family, imagenet22k, infer, layouts, read, swin
-from swin_jax.convert.resize import resize_rows
 from swin_jax.core.errors import UserError
 from swin_jax.ops import window_geometry
+from swin_jax.pretrained import recognize
+from swin_jax.pretrained.files.read import read
+from swin_jax.pretrained.swin import buffers, imagenet22k, infer, layouts
+from swin_jax.pretrained.swin import convert as swin
+from swin_jax.pretrained.swin.resize import resize_rows
 
 RESIZES = ("bicubic", "geometric")
 
@@ -31,13 +34,13 @@ def remap(
     Args:
         state_dict: {name: array} of a Swin of any window, image size and number of classes, in any layout.
         model: the `models.swin.Swin` to fill.
-        resize: 'bicubic' or 'geometric', see `convert.resize`; absolute positions are resized bicubically with either.
-            None where everything should fit.
-        rows: (1000,) rows of a 22K head that are the 1K classes, see `convert.imagenet22k`; None: a zero head.
+        resize: 'bicubic' or 'geometric', see `pretrained.swin.resize`; absolute positions are resized bicubically with
+            either. None where everything should fit.
+        rows: (1000,) rows of a 22K head that are the 1K classes, see `pretrained.swin.imagenet22k`; None: a zero head.
 
     Returns:
-        The state dict for `convert.swin.from_official`. A head of zeros, fresh norms of a dense backbone's output maps
-        and resized tables are told in warnings.
+        The state dict for `pretrained.swin.convert.from_official`. A head of zeros, fresh norms of a dense backbone's
+        output maps and resized tables are told in warnings.
 
     Raises:
         UserError: tables of another window or image size without `resize`: the choices.
@@ -78,7 +81,7 @@ def resize_tables(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
 
 
 def _check_family(state_dict: Mapping[str, np.ndarray], model) -> None:
-    if other := family.recognise(state_dict, window_geometry.num_axes(model)):
+    if other := recognize.recognise(state_dict, window_geometry.num_axes(model)):
         raise UserError(other)
 
 
@@ -197,8 +200,8 @@ def load_pretrained(source, model, resize: str | None = None, class_map=None) ->
     """Fits weights of any window, image size and head into a Swin for supervised fine-tuning.
 
     Args:
-        source: a file of `convert.read`, or {'params': ...} of another Swin or of a SimMIM, and 'config', the flat
-            config of its run, if there is one.
+        source: a file of `pretrained.files.read`, or {'params': ...} of another Swin or of a SimMIM, and 'config', the
+            flat config of its run, if there is one.
         model: the `models.swin.Swin` to fill.
         resize: how position tables of another window or image size are resized, see `remap`.
         class_map: path of map22kto1k.txt, used where a head of 21,841 classes becomes one of 1,000; None derives it
@@ -221,7 +224,7 @@ def load_simmim(source, model, resize: str | None = None) -> dict:
     """Fits the encoder of a pretrained SimMIM into a Swin that keeps the random start of its head.
 
     Args:
-        source: a file of `convert.read`, or {'params': ...} of a SimMIM or of another Swin.
+        source: a file of `pretrained.files.read`, or {'params': ...} of a SimMIM or of another Swin.
         model: the `models.swin.Swin` to fill.
         resize: as in `remap`; the official code does 'geometric'.
 

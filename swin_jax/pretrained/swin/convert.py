@@ -1,9 +1,9 @@
 """Swin, Swin V2 and their dense backbones: official state dicts <-> our parameters.
 
 Official names and shapes are those of `SwinTransformer` and `SwinTransformerV2` of microsoft/Swin-Transformer and of
-the backbone of Swin-Transformer-Semantic-Segmentation; `convert.layouts` brings other layouts to them. Linear weights
-are transposed, convolutions go from (out, in, *patch) to (*patch, in, out), qkv becomes (C, 3, h, d), its biases (h, d)
-and attn.proj (h, d, C). Only the fields of a model are looked at, so that no model is imported here.
+the backbone of Swin-Transformer-Semantic-Segmentation; `pretrained.swin.layouts` brings other layouts to them. Linear
+weights are transposed, convolutions go from (out, in, *patch) to (*patch, in, out), qkv becomes (C, 3, h, d), its
+biases (h, d) and attn.proj (h, d, C). Only the fields of a model are looked at, so that no model is imported here.
 """
 
 import math
@@ -12,14 +12,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax.convert import family, rules
-from swin_jax.convert.buffers import official_buffers
-from swin_jax.convert.infer import choices, infer
-from swin_jax.convert.layouts import from_timm, normalise, to_timm
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, official_name, unflatten
 from swin_jax.ops import window_geometry
+from swin_jax.pretrained import compare, recognize
+from swin_jax.pretrained.swin.buffers import official_buffers
+from swin_jax.pretrained.swin.infer import choices, infer
+from swin_jax.pretrained.swin.layouts import from_timm, normalise, to_timm
 
 __all__ = [
     "from_official",
@@ -100,9 +100,9 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """Converts a state dict to the variables of a Swin; every key must fit.
 
     Args:
-        state_dict: {name: array} as `convert.read` gives it, in any layout of `convert.layouts`. Buffers
-            (`relative_position_index`, `relative_coords_table`, `attn_mask`) may be there and are dropped; so is, with
-            a warning, what is no part of a Swin (SimMIM's decoder, a detector's neck and heads).
+        state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of `pretrained.swin.layouts`.
+            Buffers (`relative_position_index`, `relative_coords_table`, `attn_mask`) may be there and are dropped; so
+            is, with a warning, what is no part of a Swin (SimMIM's decoder, a detector's neck and heads).
         model: a `models.swin.Swin`.
 
     Returns:
@@ -154,11 +154,11 @@ def to_state_dict(variables: Mapping) -> dict[str, np.ndarray]:
 
 def _check(state_dict: Mapping, model) -> None:
     """Raises what `from_official` raises for a state dict in official names."""
-    report = rules.compare(state_dict, official_shapes(model))
+    report = compare.compare(state_dict, official_shapes(model))
     if not report:
         return
     axes = window_geometry.num_axes(model)
-    if other := family.recognise(state_dict, axes):
+    if other := recognize.recognise(state_dict, axes):
         raise UserError(other)
     advice = ""
     if "layers.0.blocks.0.norm1.weight" in state_dict:

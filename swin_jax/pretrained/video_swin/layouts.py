@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax.convert import rules
+from swin_jax.pretrained import compare
 
 # torchvision numbers stages and the merging between them in one list, and GELU and dropout with the MLP's layers.
 _MLP = {"0": "fc1", "3": "fc2"}
@@ -26,9 +26,10 @@ def normalise(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict in official names, `backbone.` and `cls_head.`, with its buffers.
 
     Args:
-        state_dict: {name: array} of any layout, as `convert.read` gives it; names of other layouts stay as they are.
+        state_dict: {name: array} of any layout, as `pretrained.files.read` gives it; names of other layouts stay as
+            they are.
     """
-    found = rules.strip_wrappers(state_dict)
+    found = compare.strip_wrappers(state_dict)
     renamed = {}
     for name, value in found.items():
         if not name.startswith(("backbone.", "cls_head.", "data_preprocessor.")):

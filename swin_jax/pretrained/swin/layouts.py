@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax.convert import rules
+from swin_jax.pretrained import compare
 
 # What stands before the names of a backbone that is part of something larger.
 BACKBONE_PREFIXES = ("encoder.", "backbone.")
@@ -22,13 +22,13 @@ def normalise(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict in official names without buffers, whatever layout it came in; a warning tells what was left out.
 
     Args:
-        state_dict: {name: array}, as `convert.read` gives it.
+        state_dict: {name: array}, as `pretrained.files.read` gives it.
     """
     renamed, left = official_names(state_dict)
     if left:
         parts = ", ".join(f"{part} ({count})" for part, count in left.items())
         warnings.warn(f"left out of the weights, which are of more than a Swin: {parts}", stacklevel=3)
-    return rules.drop_buffers(renamed)
+    return compare.drop_buffers(renamed)
 
 
 def official_names(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
@@ -37,7 +37,7 @@ def official_names(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.n
     Returns:
         ({official name: array}, {what is no part of a Swin and was left out: number of its arrays}).
     """
-    state_dict, left = take_backbone(rules.strip_wrappers(state_dict))
+    state_dict, left = take_backbone(compare.strip_wrappers(state_dict))
     if "mask_token" in state_dict:
         del state_dict["mask_token"]
         left["mask_token"] = 1
@@ -82,7 +82,7 @@ def from_timm(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def to_timm(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Renames an official state dict to timm's layout, which has no buffers; the inverse of `from_timm`."""
     renamed = {}
-    for name, value in rules.drop_buffers(state_dict).items():
+    for name, value in compare.drop_buffers(state_dict).items():
         name = re.sub(r"^layers\.(\d+)(?=\.downsample\.)", lambda m: f"layers.{int(m[1]) + 1}", name)
         renamed[re.sub(r"^head\.", "head.fc.", name)] = value
     return renamed

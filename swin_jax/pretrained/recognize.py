@@ -44,7 +44,7 @@ _SIGNS = (
 
 _TOWERS = "take a CLIP with OpenAI's towers (ViT-* or RN* without a timm or Hugging Face part)"
 
-# The same for what is not a CLIP with OpenAI's towers; names as `convert.clip_layouts.normalise` leaves them.
+# The same for what is not a CLIP with OpenAI's towers; names as `pretrained.clip.layouts.normalise` leaves them.
 _NOT_CLIP = (
     (
         r"(^|\.)layers\.\d+\.blocks\.\d+\.attn\.(relative_position_bias_table|cpb_mlp|logit_scale|qkv)",
@@ -93,7 +93,7 @@ def recognise_not_clip(state_dict: Mapping[str, np.ndarray], swin_tower: bool = 
     """Tells which family a state dict looks like that is not of a CLIP with OpenAI's towers.
 
     Args:
-        state_dict: {name: array}, as `convert.clip_layouts.normalise` gives it.
+        state_dict: {name: array}, as `pretrained.clip.layouts.normalise` gives it.
         swin_tower: whether the model's image tower is a Swin.
 
     Returns:

@@ -11,8 +11,9 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from swin_jax.convert import rules, unpickle
 from swin_jax.core.errors import UserError
+from swin_jax.pretrained import compare
+from swin_jax.pretrained.files import unpickle
 
 # Where checkpoints keep the weights, in the order of preference.
 WRAPPERS = ("model", "state_dict", "module", "model_state", "model_state_dict")
@@ -66,7 +67,7 @@ def read(path, key: str | None = None) -> dict[str, np.ndarray]:
         ) from error
     if not arrays:
         raise UserError(f"{path}: holds no arrays{outline}")
-    return rules.strip_wrappers(arrays)
+    return compare.strip_wrappers(arrays)
 
 
 def is_torchscript(path) -> bool:

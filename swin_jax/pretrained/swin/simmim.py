@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from swin_jax.convert import family, finetune, read, rules, swin
-from swin_jax.convert import infer as swin_infer
-from swin_jax.convert.layouts import rename_bias_mlp
 from swin_jax.core.errors import UserError
 from swin_jax.ops import window_geometry
+from swin_jax.pretrained import compare, recognize
+from swin_jax.pretrained.files.read import read
+from swin_jax.pretrained.swin import convert as swin
+from swin_jax.pretrained.swin import finetune
+from swin_jax.pretrained.swin import infer as swin_infer
+from swin_jax.pretrained.swin.layouts import rename_bias_mlp
 
 _TOKEN, _DECODER = "encoder.mask_token", "decoder.0."
 
@@ -38,8 +41,8 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """Converts a pretrained SimMIM, decoder and mask token included; every key must fit.
 
     Args:
-        state_dict: {name: array} as `convert.read` gives it; buffers may be there and are dropped, and the MLP of the
-            continuous bias may be called `rpe_mlp`, as in the published files.
+        state_dict: {name: array} as `pretrained.files.read` gives it; buffers may be there and are dropped, and the MLP
+            of the continuous bias may be called `rpe_mlp`, as in the published files.
         model: a `models.simmim.SimMIM`.
 
     Returns:
@@ -48,12 +51,12 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     Raises:
         UserError: lists every missing, unexpected and mis-shaped key.
     """
-    found = rename_bias_mlp(rules.drop_buffers(rules.strip_wrappers(state_dict)))
-    if other := family.recognise(found, window_geometry.num_axes(model.encoder)):
+    found = rename_bias_mlp(compare.drop_buffers(compare.strip_wrappers(state_dict)))
+    if other := recognize.recognise(found, window_geometry.num_axes(model.encoder)):
         raise UserError(other)
     if _TOKEN not in found and "layers.0.blocks.0.norm1.weight" in found:
         raise UserError(f"not a pretrained SimMIM but a Swin without decoder and {_TOKEN}: fill a Swin with it")
-    rules.check(found, official_shapes(model), _describe(model))
+    compare.check(found, official_shapes(model), _describe(model))
     own = (_TOKEN, _DECODER + "weight", _DECODER + "bias")
     encoder = {name.removeprefix("encoder."): value for name, value in found.items() if name not in own}
     token, kernel, bias = (np.asarray(found[name], np.float32) for name in own)
@@ -66,7 +69,7 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
     """Reads a pretrained SimMIM.
 
     Args:
-        source: a file of `convert.read`, or {'params': ...} of a SimMIM.
+        source: a file of `pretrained.files.read`, or {'params': ...} of a SimMIM.
         model: the `models.simmim.SimMIM` to fill.
         resize: how position tables of another window or image size are resized, see `finetune.remap`.
 
@@ -77,13 +80,13 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
         UserError: an unreadable file, weights that do not fit, and no choice of resizing where one is needed.
     """
     if not isinstance(source, Mapping):
-        found = rename_bias_mlp(rules.drop_buffers(rules.strip_wrappers(read(source))))
+        found = rename_bias_mlp(compare.drop_buffers(compare.strip_wrappers(read(source))))
     elif "encoder" in source["params"]:
         found = _names_of(source["params"])
     else:
         found = swin.to_state_dict(source)
     encoder = {name.removeprefix("encoder."): value for name, value in found.items() if name.startswith("encoder.")}
-    if _TOKEN in found and not family.recognise(found, window_geometry.num_axes(model.encoder)):
+    if _TOKEN in found and not recognize.recognise(found, window_geometry.num_axes(model.encoder)):
         del encoder["mask_token"]
         resized = finetune.resize_tables(encoder, model.encoder, resize)
         found = found | {f"encoder.{name}": value for name, value in resized.items()}
@@ -114,17 +117,18 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
     if missing:
         raise UserError(f"these variables are not of {_describe(model)}: {', '.join(sorted(missing))} missing")
     state_dict = _with_decoder(params, swin.to_official({"params": params["encoder"]}, model.encoder, buffers))
-    rules.check(state_dict, official_shapes(model), _describe(model))
+    compare.check(state_dict, official_shapes(model), _describe(model))
     return state_dict
 
 
 def infer(state_dict: Mapping[str, np.ndarray], window_size: int | None = None, image_size: int | None = None) -> dict:
-    """The arguments of the encoder, a `models.swin.Swin`, of a pretrained SimMIM; `convert.swin.infer` explains them.
+    """The arguments of the encoder, a `models.swin.Swin`, of a pretrained SimMIM; `pretrained.swin.convert.infer`
+    explains them.
 
     Raises:
         UserError: no mask token or decoder: not a pretrained SimMIM.
     """
-    names = rules.strip_wrappers(state_dict)
+    names = compare.strip_wrappers(state_dict)
     if _TOKEN not in names or _DECODER + "weight" not in names:
         raise UserError(f"not a pretrained SimMIM: it has no {_TOKEN} or no {_DECODER}weight")
     return swin_infer.infer(state_dict, window_size, image_size)

@@ -22,20 +22,24 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from swin_jax import hub_clip, hub_video, saved_model
-from swin_jax.convert import buffers, finetune, imagenet22k, infer, official, read
-from swin_jax.convert import clip as convert_clip
-from swin_jax.convert import swin as convert_swin
-from swin_jax.convert import video_swin as convert_video
 from swin_jax.core import stacking
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import check_names, name_of
-from swin_jax.hub_arguments import check_arguments, has_config, nearest, random_variables, read_config
 from swin_jax.models import clip, simmim, swin, video_swin
 from swin_jax.models.clip import presets as clip_presets
 from swin_jax.models.video_swin import presets as video_swin_presets
 from swin_jax.ops.window_geometry import num_axes, per_axis
+from swin_jax.pretrained import run_config
+from swin_jax.pretrained.arguments import check_arguments, has_config, nearest, random_variables, read_config
+from swin_jax.pretrained.clip import convert as convert_clip
+from swin_jax.pretrained.clip import loader as hub_clip
+from swin_jax.pretrained.files import download
+from swin_jax.pretrained.files.read import read
+from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, infer
+from swin_jax.pretrained.swin import convert as convert_swin
+from swin_jax.pretrained.video_swin import convert as convert_video
+from swin_jax.pretrained.video_swin import loader as hub_video
 
 _FIELDS = {field.name for field in dataclasses.fields(swin.Swin)} - {"parent", "name"}
 
@@ -47,17 +51,18 @@ def load(
 
     Args:
         name: an architecture of `models.swin.PRESETS`, `models.clip.PRESETS` ('-' may stand for '/') or
-            `models.video_swin.PRESETS` (or torchvision's swin3d_*), or any name in `convert.official.WEIGHTS`; None
-            infers it from the weights. SimMIM's pretrained names give the encoder, a backbone with num_classes=0 whose
-            `features` are maps (`convert.simmim` reads the decoder too); its fine-tuned names give classifiers.
+            `models.video_swin.PRESETS` (or torchvision's swin3d_*), or any name in `pretrained.files.download.WEIGHTS`;
+            None infers it from the weights. SimMIM's pretrained names give the encoder, a backbone with num_classes=0
+            whose `features` are maps (`pretrained.swin.simmim` reads the decoder too); its fine-tuned names give
+            classifiers.
         weights: 'official' (those called `name`), the name of other official weights or of their hub repository, a file
             (.pth, .pt, .safetensors, .npz), the folder of a CLIP of transformers, the workdir of a run (its newest
             checkpoint; the averaged weights if it keeps an average; of a SimMIM the encoder), or None for random ones.
             Those of an image Swin may be given for a Video Swin: they are inflated, which a warning says.
         resize: how positions are resized. Swin, for bias tables and absolute positions of another window or image size:
-            'bicubic' or 'geometric', see `convert.resize`; a continuous bias (Swin V2) is computed again instead. CLIP,
-            for another image size or longer texts: 'bilinear' or 'bicubic', see `convert.clip_resize`. Video Swin, for
-            another window: 'bicubic', see `convert.video_swin_finetune`.
+            'bicubic' or 'geometric', see `pretrained.swin.resize`; a continuous bias (Swin V2) is computed again
+            instead. CLIP, for another image size or longer texts: 'bilinear' or 'bicubic', see
+            `pretrained.clip.resize`. Video Swin, for another window: 'bicubic', see `pretrained.video_swin.finetune`.
         **overrides: arguments of `models.swin.Swin`, `models.clip.make_clip` or `models.video_swin.make_video_swin`
             that replace the preset's. For another `num_classes` the head is zero (or the 1,000 rows of a 22K head);
             with `out_norms` the norms of the maps are fresh; a warning says so, and says where a continuous bias
@@ -120,7 +125,7 @@ def _load(
         return hub_video.fit(found, None, resize, overrides)
     check_arguments("Swin", overrides, _FIELDS)
     if name is None and not Path(weights).is_file():
-        name = official.canonical_name(str(weights))
+        name = download.canonical_name(str(weights))
     if name is None:
         fields = convert_swin.infer(found, overrides.get("window_size"), overrides.get("image_size"))
     else:
@@ -161,7 +166,7 @@ def _load_workdir(workdir: str | Path, name: str | None, resize: str | None, ove
         raise UserError(f"{workdir} says itself what model it holds; leave out the name {name!r}")
     config = read_config(workdir)
     check_names(config, "task.model.", f"{workdir}/config.json")
-    if saved_model.is_clip(config):
+    if run_config.is_clip(config):
         return hub_clip.load_workdir(workdir, config, resize, overrides)
     if hub_video.is_video(config):
         return hub_video.load_workdir(workdir, config, resize, overrides)
@@ -169,7 +174,7 @@ def _load_workdir(workdir: str | Path, name: str | None, resize: str | None, ove
     check_arguments("Swin", overrides, _FIELDS)
     prefix = f"task.model.{inside}"
     keys = [key for key in config if key.startswith(prefix)]
-    fields = {key.removeprefix(prefix): saved_model.tuples(config[key]) for key in keys}
+    fields = {key.removeprefix(prefix): run_config.tuples(config[key]) for key in keys}
     if fields.pop("fn", None) != name_of(swin.Swin):
         raise UserError(
             f"{workdir}: its task.model is neither a Swin classifier nor a SimMIM nor a CLIP nor a Video Swin"
@@ -188,17 +193,17 @@ def _read(name: str | None, weights: str | Path) -> dict:
     if weights == "official":
         if name is None:
             raise UserError("weights='official' needs a name")
-        return read(official.fetch(name))
+        return read(download.fetch(name))
     path = Path(weights)
     if path.is_dir():
         raise UserError(f"{path} is a directory without a config.json, so not the workdir of a run")
     if path.is_file():
         return read(path)
-    if official.canonical_name(str(weights)) is None and "://" not in str(weights):
-        known = [*official.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
+    if download.canonical_name(str(weights)) is None and "://" not in str(weights):
+        known = [*download.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
         close = hub_video.nearest_name(str(weights)) or nearest(str(weights), known)
         raise UserError(f"{weights} is no file, no workdir and no official weights; the nearest name is {close!r}")
-    return read(official.fetch(str(weights)))
+    return read(download.fetch(str(weights)))
 
 
 def _rows(state_dict: dict, model: swin.Swin) -> np.ndarray | None:
@@ -215,12 +220,12 @@ def _rows(state_dict: dict, model: swin.Swin) -> np.ndarray | None:
 
 def _preset(name: str) -> dict:
     """Arguments of the Swin that a name means."""
-    name = official.canonical_name(name) or name
+    name = download.canonical_name(name) or name
     if name in swin.PRESETS:
         return swin.PRESETS[name]
-    if name in official.WEIGHTS:
+    if name in download.WEIGHTS:
         return _simmim_preset(name)
-    known = [*swin.PRESETS, *official.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
+    known = [*swin.PRESETS, *download.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
     close = hub_video.nearest_name(name) or nearest(name, known)
     raise UserError(f"no model is called {name!r}; the nearest name is {close!r}")
 

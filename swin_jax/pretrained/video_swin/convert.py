@@ -1,8 +1,8 @@
 """Video Swin: official state dicts <-> our parameters, and what a state dict tells about its architecture.
 
 Official names and shapes are those of `SwinTransformer3D` and `I3DHead` of SwinTransformer/Video-Swin-Transformer;
-`convert.video_swin_layouts` brings torchvision's and mmaction2's to them. Only the fields of a model are looked at. The
-designs 'split' and 'factorised' were never released: they have no official form.
+`pretrained.video_swin.layouts` brings torchvision's and mmaction2's to them. Only the fields of a model are looked at.
+The designs 'split' and 'factorised' were never released: they have no official form.
 """
 
 import itertools
@@ -12,14 +12,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax.convert import family, rules, swin
-from swin_jax.convert.infer import choices
-from swin_jax.convert.video_swin_inflate import inflate
-from swin_jax.convert.video_swin_layouts import is_video, normalise, to_torchvision
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, official_name
 from swin_jax.ops import window_geometry
+from swin_jax.pretrained import compare, recognize
+from swin_jax.pretrained.swin import convert as swin
+from swin_jax.pretrained.swin.infer import choices
+from swin_jax.pretrained.video_swin.inflate import inflate
+from swin_jax.pretrained.video_swin.layouts import is_video, normalise, to_torchvision
 
 __all__ = [
     "from_official",
@@ -61,8 +62,8 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """Converts a state dict to the variables of a VideoSwin; every key must fit.
 
     Args:
-        state_dict: {name: array} as `convert.read` gives it, in any layout of `convert.video_swin_layouts`; buffers
-            may be there and are dropped.
+        state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of `pretrained.video_swin.layouts`;
+            buffers may be there and are dropped.
         model: a `models.video_swin.VideoSwin` of the joint design.
 
     Returns:
@@ -71,7 +72,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     Raises:
         UserError: lists every missing, unexpected and mis-shaped key; or tells which other family the weights are of.
     """
-    found = rules.drop_buffers(normalise(state_dict))
+    found = compare.drop_buffers(normalise(state_dict))
     _check(found, model)
     inside = {name.removeprefix("backbone."): value for name, value in found.items() if name.startswith("backbone.")}
     params = {"backbone": swin.from_official(inside, model.backbone)["params"]}
@@ -121,11 +122,11 @@ def to_state_dict(variables: Mapping) -> dict[str, np.ndarray]:
 
 def _check(found: Mapping, model) -> None:
     """Raises what `from_official` raises for a state dict in official names."""
-    report = rules.compare(found, official_shapes(model))
+    report = compare.compare(found, official_shapes(model))
     if not report:
         return
     inside = {name.removeprefix("backbone."): value for name, value in found.items()}
-    if other := family.recognise(inside, 3):
+    if other := recognize.recognise(inside, 3):
         if "2 spatial axes" in other:
             other += "; an image Swin becomes a Video Swin by convert.video_swin.inflate"
         raise UserError(other)
@@ -143,7 +144,7 @@ def infer(state_dict: Mapping[str, np.ndarray], window_size: tuple[int, int, int
     the smallest square image whose every stage holds a window, which is 224 for window 7 and 384 for window 12.
 
     Args:
-        state_dict: in any layout of `convert.video_swin_layouts`, with or without buffers.
+        state_dict: in any layout of `pretrained.video_swin.layouts`, with or without buffers.
         window_size: used only where the state dict does not tell: a continuous bias without buffers, and a number of
             rows that several windows have.
 
@@ -160,7 +161,7 @@ def infer(state_dict: Mapping[str, np.ndarray], window_size: tuple[int, int, int
         (int(m[1]), int(m[2])) for name in inside if (m := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.norm1\.", name))
     }
     if proj is None or proj.ndim != 5 or (0, 0) not in blocks:
-        other = family.recognise(inside or found, 3)
+        other = recognize.recognise(inside or found, 3)
         raise UserError(other or "not a Video Swin state dict: no patches with a time axis, or no layers.0.blocks.0")
     fields = choices(inside)
     del fields["out_norms"]  # mmaction2's norm3 is the final norm

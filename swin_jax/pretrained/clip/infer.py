@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_jax.convert import clip_layouts, family
-from swin_jax.convert.read import is_torchscript
 from swin_jax.core.errors import UserError
+from swin_jax.pretrained import recognize
+from swin_jax.pretrained.clip import layouts as clip_layouts
+from swin_jax.pretrained.files.read import is_torchscript
 
 # Widths of open_clip's large image towers, whose heads are wider than 64: all have 16.
 _SIXTEEN_HEADS = (1280, 1408, 1664)
@@ -37,7 +38,7 @@ def infer(state_dict: Mapping[str, np.ndarray], vision_heads: int | None = None,
     """The arguments of `models.clip.make_clip` that a state dict was made with, all but `act`.
 
     Args:
-        state_dict: in any layout of `convert.clip_layouts`.
+        state_dict: in any layout of `pretrained.clip.layouts`.
         vision_heads, text_heads: for towers that don't have one head per 64 channels, nor 16 as the large ones.
 
     Returns:
@@ -47,7 +48,7 @@ def infer(state_dict: Mapping[str, np.ndarray], vision_heads: int | None = None,
         UserError: not a CLIP with OpenAI's towers; a width that does not tell the number of heads.
     """
     found = clip_layouts.normalise(state_dict)
-    if other := family.recognise_not_clip(found):
+    if other := recognize.recognise_not_clip(found):
         raise UserError(other)
     needed = ("token_embedding.weight", "positional_embedding", "text_projection", "visual.conv1.weight")
     missing = [name for name in needed if name not in found]
@@ -122,7 +123,7 @@ def activation(state_dict: Mapping[str, np.ndarray], names: Iterable[str] = (), 
     and DataComp's gelu). Else quick_gelu is assumed for the shapes of OpenAI's nine models, and gelu for others.
 
     Args:
-        state_dict: in any layout of `convert.clip_layouts`.
+        state_dict: in any layout of `pretrained.clip.layouts`.
         names: what the weights are called.
         path: of the file.
 

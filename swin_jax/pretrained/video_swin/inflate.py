@@ -12,10 +12,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from swin_jax.convert import buffers, finetune, infer, layouts, swin
-from swin_jax.convert.video_swin_layouts import is_video
 from swin_jax.core.errors import UserError
 from swin_jax.ops import window_geometry
+from swin_jax.pretrained.swin import buffers, finetune, infer, layouts
+from swin_jax.pretrained.swin import convert as swin
+from swin_jax.pretrained.video_swin.layouts import is_video
 
 PATCHES, BIASES = ("inflate", "centre"), ("duplicate", "centre")
 OUTSIDE = -4.6  # bias between frames where attention shall start inside of them (table 9)
@@ -30,8 +31,8 @@ def inflate(
     patch='inflate' and bias='duplicate'. Tables of another height and width are resized bicubically, and it is told.
 
     Args:
-        state_dict: {name: array} of an image Swin of either version, in any layout of `convert.layouts`; its head and
-            buffers are left out.
+        state_dict: {name: array} of an image Swin of either version, in any layout of `pretrained.swin.layouts`; its
+            head and buffers are left out.
         model: the `models.video_swin.VideoSwin` to fill, of any design.
         patch: 'inflate' repeats the patch embedding in time, divided by the repeats; 'centre' puts it at the frame
             patch // 2, among zeros.

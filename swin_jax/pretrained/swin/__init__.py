@@ -1,0 +1,1 @@
+"""Weights of Swin, Swin V2 and SimMIM in every published layout."""

@@ -1,0 +1,1 @@
+"""Weights of Video Swin, and of image Swins inflated to it."""
