@@ -194,3 +194,13 @@ class Spool:
                 if self._copied.get(name) != state:
                     write(self._target / name, file.read_bytes())
                     self._copied[name] = state
+
+
+def cache_folder() -> pathlib.Path:
+    """The folder of this user that downloads are kept in: $SWIN_JAX_CACHE, by default ~/.cache/swin_jax."""
+    return pathlib.Path(os.environ.get("SWIN_JAX_CACHE") or "~/.cache/swin_jax").expanduser()
+
+
+def downloads_are_off() -> bool:
+    """True if the environment variable SWIN_JAX_OFFLINE forbids downloads."""
+    return os.environ.get("SWIN_JAX_OFFLINE", "0").lower() not in ("", "0", "false")

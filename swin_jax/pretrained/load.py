@@ -34,9 +34,8 @@ from swin_jax.pretrained import run_config
 from swin_jax.pretrained.arguments import check_arguments, has_config, nearest, random_variables, read_config
 from swin_jax.pretrained.clip import convert as convert_clip
 from swin_jax.pretrained.clip import loader as hub_clip
-from swin_jax.pretrained.files import download
 from swin_jax.pretrained.files.read import read
-from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, infer
+from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, infer, urls
 from swin_jax.pretrained.swin import convert as convert_swin
 from swin_jax.pretrained.video_swin import convert as convert_video
 from swin_jax.pretrained.video_swin import loader as hub_video
@@ -51,7 +50,7 @@ def load(
 
     Args:
         name: an architecture of `models.swin.PRESETS`, `models.clip.PRESETS` ('-' may stand for '/') or
-            `models.video_swin.PRESETS` (or torchvision's swin3d_*), or any name in `pretrained.files.download.WEIGHTS`;
+            `models.video_swin.PRESETS` (or torchvision's swin3d_*), or any name in `pretrained.swin.urls.WEIGHTS`;
             None infers it from the weights. SimMIM's pretrained names give the encoder, a backbone with num_classes=0
             whose `features` are maps (`pretrained.swin.simmim` reads the decoder too); its fine-tuned names give
             classifiers.
@@ -125,7 +124,7 @@ def _load(
         return hub_video.fit(found, None, resize, overrides)
     check_arguments("Swin", overrides, _FIELDS)
     if name is None and not Path(weights).is_file():
-        name = download.canonical_name(str(weights))
+        name = urls.canonical_name(str(weights))
     if name is None:
         fields = convert_swin.infer(found, overrides.get("window_size"), overrides.get("image_size"))
     else:
@@ -193,17 +192,17 @@ def _read(name: str | None, weights: str | Path) -> dict:
     if weights == "official":
         if name is None:
             raise UserError("weights='official' needs a name")
-        return read(download.fetch(name))
+        return read(urls.fetch(name))
     path = Path(weights)
     if path.is_dir():
         raise UserError(f"{path} is a directory without a config.json, so not the workdir of a run")
     if path.is_file():
         return read(path)
-    if download.canonical_name(str(weights)) is None and "://" not in str(weights):
-        known = [*download.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
+    if urls.canonical_name(str(weights)) is None and "://" not in str(weights):
+        known = [*urls.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
         close = hub_video.nearest_name(str(weights)) or nearest(str(weights), known)
         raise UserError(f"{weights} is no file, no workdir and no official weights; the nearest name is {close!r}")
-    return read(download.fetch(str(weights)))
+    return read(urls.fetch(str(weights)))
 
 
 def _rows(state_dict: dict, model: swin.Swin) -> np.ndarray | None:
@@ -220,12 +219,12 @@ def _rows(state_dict: dict, model: swin.Swin) -> np.ndarray | None:
 
 def _preset(name: str) -> dict:
     """Arguments of the Swin that a name means."""
-    name = download.canonical_name(name) or name
+    name = urls.canonical_name(name) or name
     if name in swin.PRESETS:
         return swin.PRESETS[name]
-    if name in download.WEIGHTS:
+    if name in urls.WEIGHTS:
         return _simmim_preset(name)
-    known = [*swin.PRESETS, *download.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
+    known = [*swin.PRESETS, *urls.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
     close = hub_video.nearest_name(name) or nearest(name, known)
     raise UserError(f"no model is called {name!r}; the nearest name is {close!r}")
 

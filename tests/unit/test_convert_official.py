@@ -7,6 +7,7 @@ import pytest
 from swin_jax.core.errors import UserError
 from swin_jax.models import swin
 from swin_jax.pretrained.files import download
+from swin_jax.pretrained.swin import urls
 
 
 @pytest.fixture
@@ -18,13 +19,13 @@ def cache(tmp_path, monkeypatch):
 
 def test_every_preset_has_weights_and_every_file_a_preset():
     unreleased = {"swinv2_huge", "swinv2_giant_1b", "swinv2_giant"}
-    classifiers = {name for name in download.WEIGHTS if not name.startswith("simmim_")}
+    classifiers = {name for name in urls.WEIGHTS if not name.startswith("simmim_")}
     assert classifiers == swin.PRESETS.keys() - unreleased
 
 
 def test_urls_are_the_published_ones():
     base = "https://github.com/SwinTransformer/storage/releases/download/"
-    urls = {name: w.url.removeprefix(base) for name, w in download.WEIGHTS.items() if w.url.startswith(base)}
+    files = {name: w.url.removeprefix(base) for name, w in urls.WEIGHTS.items() if w.url.startswith(base)}
     for name, file in {
         "swin_tiny_patch4_window7_224": "v1.0.0/swin_tiny_patch4_window7_224.pth",
         "swin_tiny_patch4_window7_224_22k": "v1.0.8/swin_tiny_patch4_window7_224_22k.pth",
@@ -38,20 +39,20 @@ def test_urls_are_the_published_ones():
             "v2.0.0/swinv2_base_patch4_window12to24_192to384_22kto1k_ft.pth"
         ),
     }.items():
-        assert urls[name] == file
-    assert len(set(urls.values())) == len(urls) == 17 + 12
+        assert files[name] == file
+    assert len(set(files.values())) == len(files) == 17 + 12
 
 
 def test_simmims_files_are_the_published_ones():
     base = "https://huggingface.co/zdaxie/SimMIM/resolve/main/simmim_swinv2_"
-    urls = {name: w.url.removeprefix(base) for name, w in download.WEIGHTS.items() if w.url.startswith(base)}
-    assert urls["simmim_pretrain_swinv2_base_1kper10_125k"] == "pretrain_models/swinv2_base_1kper10_125k.pth"
-    assert urls["simmim_finetune_swinv2_giant_22k_500k"] == "finetune_models/finetune_swinv2_giant_22k_500k.pth"
+    files = {name: w.url.removeprefix(base) for name, w in urls.WEIGHTS.items() if w.url.startswith(base)}
+    assert files["simmim_pretrain_swinv2_base_1kper10_125k"] == "pretrain_models/swinv2_base_1kper10_125k.pth"
+    assert files["simmim_finetune_swinv2_giant_22k_500k"] == "finetune_models/finetune_swinv2_giant_22k_500k.pth"
     # Table of arXiv 2206.04664: small without 22K, huge without a tenth, giant without a tenth and a fifth.
-    assert len(set(urls.values())) == len(urls) == 2 * 3 * (4 + 5 + 5 + 4 + 3)
+    assert len(set(files.values())) == len(files) == 2 * 3 * (4 + 5 + 5 + 4 + 3)
     for absent in ("small_22k", "huge_1kper10", "giant_1kper20"):
-        assert not any(absent in name for name in urls)
-    by_hand = [name for name, weights in download.WEIGHTS.items() if weights.page]
+        assert not any(absent in name for name in files)
+    by_hand = [name for name, weights in urls.WEIGHTS.items() if weights.page]
     assert len(by_hand) == 7 and all("__swin_" in name for name in by_hand)
 
 
@@ -59,29 +60,29 @@ def test_a_file_that_no_program_can_fetch_is_explained(cache):
     name = "simmim_pretrain__swin_base__img192_window6__800ep"
     for offline in (False, True):
         with pytest.raises(UserError) as error:
-            download.fetch(name, offline)
+            urls.fetch(name, offline)
         for part in ("Google Drive only", "https://github.com/microsoft/SimMIM", str(cache / f"{name}.pth")):
             assert part in str(error.value)
     cache.mkdir()
     (cache / f"{name}.pth").write_bytes(b"put there by hand")
-    assert download.fetch(name) == download.fetch(f"{name}.pth") == cache / f"{name}.pth"
+    assert urls.fetch(name) == urls.fetch(f"{name}.pth") == cache / f"{name}.pth"
 
 
-@pytest.mark.parametrize("name", download.WEIGHTS)
+@pytest.mark.parametrize("name", urls.WEIGHTS)
 def test_every_spelling_of_a_name_leads_to_it(name):
-    weights = download.WEIGHTS[name]
+    weights = urls.WEIGHTS[name]
     spellings = {name, weights.file, weights.file.removesuffix(".pth")} | (
         {weights.hub, weights.hub[5:]} if weights.hub else set()
     )
-    assert {download.canonical_name(spelling) for spelling in spellings} == {name}
-    assert download.canonical_name(name + "x") is None and download.canonical_name("") is None
+    assert {urls.canonical_name(spelling) for spelling in spellings} == {name}
+    assert urls.canonical_name(name + "x") is None and urls.canonical_name("") is None
 
 
 def test_hub_names_lead_to_the_hub(cache):
-    url, path = download.locate("timm/swin_tiny_patch4_window7_224.ms_in1k")
+    url, path = urls.locate("timm/swin_tiny_patch4_window7_224.ms_in1k")
     assert url == "https://huggingface.co/timm/swin_tiny_patch4_window7_224.ms_in1k/resolve/main/model.safetensors"
     assert path == cache / "swin_tiny_patch4_window7_224.ms_in1k.safetensors"
-    url, _ = download.locate("swinv2_large_window12to16_192to256.ms_in22k_ft_in1k")
+    url, _ = urls.locate("swinv2_large_window12to16_192to256.ms_in22k_ft_in1k")
     assert url.startswith("https://huggingface.co/timm/swinv2_large_window12to16_192to256.ms_in22k_ft_in1k/resolve/")
 
 
@@ -89,37 +90,37 @@ def test_a_download_is_whole_recorded_and_reused(cache, tmp_path):
     source = tmp_path / "weights.pth"
     source.write_bytes(bytes(range(256)) * 9000)
     url = source.as_uri()
-    path = download.fetch(url)
+    path = urls.fetch(url)
     assert path.parent == cache and path.read_bytes() == source.read_bytes()
     record = json.loads(path.with_name(path.name + ".json").read_text())
     assert record["url"] == url and record["sha256"] == download.sha256(source) and "MIT" in record["licence"]
     assert sorted(p.name for p in cache.iterdir()) == sorted([path.name, path.name + ".json"])
     source.unlink()
-    assert download.fetch(url) == path == download.fetch(url, offline=True)
+    assert urls.fetch(url) == path == urls.fetch(url, offline=True)
 
 
 def test_a_file_that_changed_is_refused(cache, tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"right")
-    path = download.fetch((tmp_path / "weights.pth").as_uri())
+    path = urls.fetch((tmp_path / "weights.pth").as_uri())
     path.write_bytes(b"wrong")
     with pytest.raises(UserError, match="is not the file that was downloaded"):
-        download.fetch((tmp_path / "weights.pth").as_uri())
+        urls.fetch((tmp_path / "weights.pth").as_uri())
 
 
 def test_offline_says_where_to_put_the_file(cache, monkeypatch):
     monkeypatch.setenv("SWIN_JAX_OFFLINE", "1")
     name = "swin_tiny_patch4_window7_224"
     with pytest.raises(UserError) as error:
-        download.fetch(name)
-    assert download.WEIGHTS[name].url in str(error.value) and str(cache / f"{name}.pth") in str(error.value)
+        urls.fetch(name)
+    assert urls.WEIGHTS[name].url in str(error.value) and str(cache / f"{name}.pth") in str(error.value)
     cache.mkdir()
     (cache / f"{name}.pth").write_bytes(b"put there by hand")
-    assert download.fetch(name) == cache / f"{name}.pth"
+    assert urls.fetch(name) == cache / f"{name}.pth"
 
 
 def test_a_failed_download_leaves_nothing_behind(cache, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="could not be downloaded"):
-        download.fetch((tmp_path / "absent.pth").as_uri())
+        urls.fetch((tmp_path / "absent.pth").as_uri())
     assert list(cache.iterdir()) == []
 
     class Response:
@@ -137,10 +138,10 @@ def test_a_failed_download_leaves_nothing_behind(cache, tmp_path, monkeypatch):
 
     monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_, **__: Response())
     with pytest.raises(UserError, match="only 5 of 10 bytes"):
-        download.fetch("swin_tiny_patch4_window7_224")
+        urls.fetch("swin_tiny_patch4_window7_224")
     assert list(cache.iterdir()) == []
 
 
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(UserError, match="nearest name is 'swin_tiny_patch4_window7_224'"):
-        download.fetch("swin_tiny_patch4_windw7_224")
+        urls.fetch("swin_tiny_patch4_windw7_224")

@@ -12,8 +12,8 @@ from swin_jax.core.params import flatten
 from swin_jax.models.swin import V2, Swin
 from swin_jax.models.video_swin import PRESETS, make_video_swin, param_shapes
 from swin_jax.models.video_swin.presets import TORCHVISION, canonical_name
-from swin_jax.pretrained.files import download
 from swin_jax.pretrained.swin import convert as convert_swin
+from swin_jax.pretrained.swin import urls
 from swin_jax.pretrained.video_swin import convert
 from swin_jax.pretrained.video_swin import finetune as video_swin_finetune
 from swin_jax.pretrained.video_swin import urls as video_swin_official
@@ -323,7 +323,7 @@ def test_published_files():
     assert canonical_name("swin_base_patch244_window1677_sthv2.pth") == "swin_base_patch244_window1677_sthv2"
     assert canonical_name("swin3d") is None
     # No name of an image Swin is taken.
-    assert not any(download.canonical_name(name) for name in PRESETS)
+    assert not any(urls.canonical_name(name) for name in PRESETS)
 
 
 def test_files_are_kept_in_the_cache_and_checked(tmp_path, monkeypatch):
@@ -334,10 +334,10 @@ def test_files_are_kept_in_the_cache_and_checked(tmp_path, monkeypatch):
     name = "swin_tiny_patch244_window877_kinetics400_1k"
     with pytest.raises(UserError, match="put it at"):
         video_swin_official.fetch(name)
-    path = download.locate(video_swin_official.URLS[name])[1]
+    path = urls.locate(video_swin_official.URLS[name])[1]
     path.write_bytes(b"by hand")
     assert video_swin_official.fetch(name) == video_swin_official.fetch(f"{name}.pth") == path
     assert "Apache-2.0" in path.with_name(path.name + ".json").read_text()
-    download.locate(video_swin_official.TORCHVISION_URLS["swin3d_t"])[1].write_bytes(b"something else")
+    urls.locate(video_swin_official.TORCHVISION_URLS["swin3d_t"])[1].write_bytes(b"something else")
     with pytest.raises(UserError, match="does not begin with 7615ae03"):
         video_swin_official.fetch("swin3d_t")

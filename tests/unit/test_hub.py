@@ -13,8 +13,7 @@ from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
 from swin_jax.ops.window_geometry import stage_geometry
 from swin_jax.pretrained import load as hub
-from swin_jax.pretrained.files import download
-from swin_jax.pretrained.swin import convert, simmim
+from swin_jax.pretrained.swin import convert, simmim, urls
 from swin_jax.train import checkpoint
 
 TINY = dict(num_classes=5, image_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
@@ -124,7 +123,7 @@ def test_parameters_have_the_models_dtype_and_storage(file, state_dict):
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, swin.param_shapes(model))
 
 
-@pytest.mark.parametrize("name", [name for name in download.WEIGHTS if name.startswith("simmim")])
+@pytest.mark.parametrize("name", [name for name in urls.WEIGHTS if name.startswith("simmim")])
 def test_every_name_of_simmim_is_a_model(name):
     model = swin.Swin(**hub._preset(name))
     windows = [window[0] for window in stage_geometry(model)[1]]
@@ -148,7 +147,7 @@ def test_simmims_pretrained_names_give_the_encoder(tmp_path, monkeypatch):
     masked = SimMIM(swin.Swin(**tiny, **swin.V2, num_classes=0, image_size=192, window_size=12, main_norm_every=2))
     state_dict = {name: np.ones(shape, np.float32) for name, shape in simmim.official_shapes(masked).items()}
     file = {name.replace("cpb_mlp", "rpe_mlp"): value for name, value in state_dict.items()}
-    path = write(tmp_path / "file.npz", file).rename(download.locate(name)[1])
+    path = write(tmp_path / "file.npz", file).rename(urls.locate(name)[1])
     for arguments in (dict(name=name, weights="official"), dict(weights=name), dict(weights=path.stem)):
         with pytest.warns(UserWarning, match=r"decoder \(2\), mask_token"):
             model, variables = hub.load(**arguments)
@@ -163,7 +162,7 @@ def test_official_weights_come_from_the_cache(file, state_dict, presets, tmp_pat
     monkeypatch.setenv("SWIN_JAX_OFFLINE", "1")
     with pytest.raises(UserError, match="put it at"):
         hub.load(name, weights="official")
-    file.rename(download.locate(name)[1])
+    file.rename(urls.locate(name)[1])
     for arguments in (dict(name=name, weights="official"), dict(weights=name), dict(name=name, weights=name)):
         assert_holds(hub.load(**arguments)[1], swin.Swin(**TINY), state_dict)
 

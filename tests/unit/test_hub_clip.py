@@ -16,6 +16,7 @@ from swin_jax.pretrained import load as hub
 from swin_jax.pretrained.clip import convert
 from swin_jax.pretrained.clip import urls as clip_official
 from swin_jax.pretrained.files import download
+from swin_jax.pretrained.swin import urls
 
 ARCHIVE = Path(__file__).resolve().parent.parent / "golden" / "clip" / "tiny_archive.pt"
 TINY = dict(
@@ -115,7 +116,7 @@ def test_official_weights_are_checked_and_come_from_the_cache(presets, state_dic
     url = clip_official.URLS["ViT-B/32"]
     with pytest.raises(UserError, match="put it at"):
         hub.load("ViT-B/32", weights="official")
-    path = write(download.locate(url)[1], state_dict)
+    path = write(urls.locate(url)[1], state_dict)
     with pytest.raises(UserError, match="is not OpenAI's file"):
         hub.load("ViT-B/32", weights="official")
     monkeypatch.setattr(download, "sha256", lambda _: url.split("/")[-2])
@@ -124,7 +125,7 @@ def test_official_weights_are_checked_and_come_from_the_cache(presets, state_dic
         assert_holds(hub.load(**arguments), state_dict)
     assert "OpenAI" in path.with_name(path.name + ".json").read_text()
     hub_url = f"https://huggingface.co/{clip_official.HUB['ViT-B/32']}/resolve/main/open_clip_model.safetensors"
-    write(download.locate(hub_url)[1], state_dict)
+    write(urls.locate(hub_url)[1], state_dict)
     assert_holds(hub.load(weights=clip_official.HUB["ViT-B/32"]), state_dict)
 
 

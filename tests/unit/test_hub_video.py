@@ -17,8 +17,8 @@ from swin_jax.models.clip import make_clip
 from swin_jax.models.video_swin import make_video_swin, param_shapes
 from swin_jax.models.video_swin import presets as video_swin_presets
 from swin_jax.pretrained import load as hub
-from swin_jax.pretrained.files import download
 from swin_jax.pretrained.swin import convert as convert_swin
+from swin_jax.pretrained.swin import urls
 from swin_jax.pretrained.video_swin import convert
 from swin_jax.pretrained.video_swin import urls as video_swin_official
 from swin_jax.train import checkpoint
@@ -88,7 +88,7 @@ def test_published_weights_come_from_the_cache(presets, state_dict, tmp_path, mo
     monkeypatch.setenv("SWIN_JAX_OFFLINE", "1")
     with pytest.raises(UserError, match="put it at"):
         hub.load(NAME, weights="official")
-    write(download.locate(video_swin_official.URLS[NAME])[1], state_dict)
+    write(urls.locate(video_swin_official.URLS[NAME])[1], state_dict)
     for arguments in (dict(name=NAME, weights="official"), dict(weights=NAME), dict(name="swin3d_t", weights=NAME)):
         assert_holds(hub.load(**arguments), state_dict)
     with pytest.raises(UserError, match="swin3d_t-7615ae03.pth"):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.storage import cache_folder, downloads_are_off
 
 FILE = "bpe_simple_vocab_16e6.txt.gz"
 URL = f"https://github.com/openai/CLIP/raw/main/clip/{FILE}"
@@ -83,7 +84,7 @@ def _merges() -> bytes:
 
 def cache_path() -> Path:
     """Where the downloaded file is kept."""
-    return Path(os.environ.get("SWIN_JAX_CACHE") or "~/.cache/swin_jax").expanduser() / FILE
+    return cache_folder() / FILE
 
 
 def _installed() -> Iterator[Path]:
@@ -106,7 +107,7 @@ def _checked(data: bytes) -> bytes | None:
 
 def _download() -> tuple[bytes, str]:
     """What came, and what was wrong if it is not the file."""
-    if os.environ.get("SWIN_JAX_OFFLINE", "0").lower() not in ("", "0", "false"):
+    if downloads_are_off():
         return b"", "downloads are off, SWIN_JAX_OFFLINE"
     try:
         with urllib.request.urlopen(URL, timeout=30) as response:

@@ -18,9 +18,8 @@ from swin_jax.models import video_swin
 from swin_jax.models.video_swin import presets as video_swin_presets
 from swin_jax.ops.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.pretrained.arguments import check_arguments, has_config, nearest, random_variables, read_config
-from swin_jax.pretrained.files import download
 from swin_jax.pretrained.files.read import read
-from swin_jax.pretrained.swin import buffers, finetune
+from swin_jax.pretrained.swin import buffers, finetune, urls
 from swin_jax.pretrained.video_swin import convert
 from swin_jax.pretrained.video_swin import finetune as video_swin_finetune
 from swin_jax.pretrained.video_swin import urls as video_swin_official
@@ -71,10 +70,10 @@ def _read(spelling: str, weights: str | Path) -> dict:
         return read(path)
     if word == "official" or canonical_name(word):
         return read(video_swin_official.fetch(spelling if word == "official" else word))
-    if "://" not in word and download.canonical_name(word) is None:
-        known = [*video_swin_official.URLS, *video_swin_official.TORCHVISION_URLS, *download.WEIGHTS]
+    if "://" not in word and urls.canonical_name(word) is None:
+        known = [*video_swin_official.URLS, *video_swin_official.TORCHVISION_URLS, *urls.WEIGHTS]
         raise UserError(f"{word} is no file and no published weights; the nearest name is {nearest(word, known)!r}")
-    return read(download.fetch(word))
+    return read(urls.fetch(word))
 
 
 def fit(found: dict, fields: dict | None, resize: str | None, overrides: dict) -> tuple[video_swin.VideoSwin, dict]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained.files import download
+from swin_jax.pretrained.swin.urls import RELEASES
 
-_RELEASE = f"{download.RELEASES}/v1.0.4"
+_RELEASE = f"{RELEASES}/v1.0.4"
 _TORCHVISION = "https://download.pytorch.org/models"
 _MMACTION = "https://download.openmmlab.com/mmaction/v1.0/recognition/swin"
 
