@@ -5,16 +5,16 @@ __version__ = "0.1.0"
 
 def load(name=None, weights=None, **overrides):
     """A model and its variables; see `swin_jax.pretrained.load.load`."""
-    from swin_jax.pretrained import load as hub
+    from swin_jax.pretrained.load import load
 
-    return hub.load(name, weights, **overrides)
+    return load(name, weights, **overrides)
 
 
 def preprocess(name):
-    """What turns pictures into the input of a model; see `swin_jax.pretrained.load.preprocess`."""
-    from swin_jax.pretrained import load as hub
+    """What turns pictures into the input of a model; see `swin_jax.pretrained.preprocess.preprocess`."""
+    from swin_jax.pretrained.preprocess import preprocess
 
-    return hub.preprocess(name)
+    return preprocess(name)
 
 
 def export(model, variables, path, **options):

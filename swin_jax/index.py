@@ -23,7 +23,6 @@ from swin_jax.data.image import transforms as image
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
-from swin_jax.pretrained import load as hub
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +287,7 @@ def of_folder(
         UserError: no folder, no pictures, none that can be read, a file at `path` that is no index.
     """
     similarity.check_model(model)
-    prepare = preprocess or hub.preprocess(model)
+    prepare = preprocess or preprocess.preprocess(model)
     preparation = "" if preprocess else f"clip {model.visual.image_size}"
     previous = load(path) if path is not None and storage.path(path).exists() else None
     data = EvalData(

@@ -1,6 +1,4 @@
-"""Models with weights in one line: `load` and `preprocess`; the door, and what is behind it for image Swins.
-
-CLIP is in `hub_clip`, Video Swin in `hub_video`.
+"""Models with weights in one line: `load` asks the loader of each family, `swin.loader`, `clip.loader` and the others.
 
 model, variables = swin_jax.load("swin_tiny_patch4_window7_224", weights="official")
 logits = model.apply(variables, swin_jax.preprocess("swin_tiny_patch4_window7_224")("cat.jpg"))
@@ -13,34 +11,28 @@ model, variables = swin_jax.load(name, weights="official")
 logits = model.apply(variables, swin_jax.preprocess(name)("jump.mp4"))
 """
 
-import dataclasses
-import re
-import warnings
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from swin_jax.core import stacking
-from swin_jax.core.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import check_names, name_of
 from swin_jax.models import clip, simmim, swin, video_swin
 from swin_jax.models.clip import presets as clip_presets
 from swin_jax.models.video_swin import presets as video_swin_presets
-from swin_jax.ops.window_geometry import num_axes, per_axis
+from swin_jax.ops.window_geometry import per_axis
 from swin_jax.pretrained import run_config
-from swin_jax.pretrained.arguments import check_arguments, has_config, nearest, random_variables, read_config
+from swin_jax.pretrained.arguments import check_arguments, has_config, nearest, read_config
 from swin_jax.pretrained.clip import convert as convert_clip
-from swin_jax.pretrained.clip import loader as hub_clip
+from swin_jax.pretrained.clip import loader as clip_loader
 from swin_jax.pretrained.files.read import read
-from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, infer, urls
 from swin_jax.pretrained.swin import convert as convert_swin
+from swin_jax.pretrained.swin import infer, urls
+from swin_jax.pretrained.swin import loader as swin_loader
 from swin_jax.pretrained.video_swin import convert as convert_video
-from swin_jax.pretrained.video_swin import loader as hub_video
-
-_FIELDS = {field.name for field in dataclasses.fields(swin.Swin)} - {"parent", "name"}
+from swin_jax.pretrained.video_swin import loader as video_loader
 
 
 def load(
@@ -103,59 +95,39 @@ def _load(
     name: str | None, weights: str | Path | None, resize: str | None, overrides: dict
 ) -> tuple[swin.Swin | clip.CLIP | video_swin.VideoSwin, dict]:
     word = weights if name is None else name
-    if known := hub_clip.canonical_name(word):
-        return hub_clip.load(known, word, weights, resize, overrides)
-    if known := hub_video.canonical_name(word):
-        return hub_video.load(known, word, weights, resize, overrides)
+    if known := clip_loader.canonical_name(word):
+        return clip_loader.load(known, word, weights, resize, overrides)
+    if known := video_loader.canonical_name(word):
+        return video_loader.load(known, word, weights, resize, overrides)
     if name is not None and not has_config(str(weights)):
-        _preset(name)  # a wrong name is told before a wrong argument
-    check_arguments("Swin", overrides, _FIELDS if name else _FIELDS | hub_clip.FIELDS | hub_video.FIELDS)
+        known_preset(name)  # a wrong name is told before a wrong argument
+    check_arguments(
+        "Swin", overrides, swin_loader.FIELDS if name else swin_loader.FIELDS | clip_loader.FIELDS | video_loader.FIELDS
+    )
     if weights is None:
-        return _load_random(name, overrides)
-    if name is None and (path := hub_clip.transformers_file(weights)):
-        return hub_clip.fit(None, read(path), path, (), resize, overrides)
+        if name is None:
+            raise UserError("give load() a name or weights")
+        return swin_loader.load_random(name, known_preset(name) | overrides)
+    if name is None and (path := clip_loader.transformers_file(weights)):
+        return clip_loader.fit(None, read(path), path, (), resize, overrides)
     if has_config(weights):
         return _load_workdir(weights, name, resize, overrides)
     found = _read(name, weights)
     if name is None and convert_clip.is_clip(found):
         path = Path(weights) if Path(weights).is_file() else None
-        return hub_clip.fit(None, found, path, (str(weights),) if path is None else (), resize, overrides)
+        return clip_loader.fit(None, found, path, (str(weights),) if path is None else (), resize, overrides)
     if name is None and convert_video.is_video(found):
-        return hub_video.fit(found, None, resize, overrides)
-    check_arguments("Swin", overrides, _FIELDS)
+        return video_loader.fit(found, None, resize, overrides)
+    check_arguments("Swin", overrides, swin_loader.FIELDS)
     if name is None and not Path(weights).is_file():
         name = urls.canonical_name(str(weights))
     if name is None:
         fields = convert_swin.infer(found, overrides.get("window_size"), overrides.get("image_size"))
     else:
-        fields = _preset(name)
+        fields = known_preset(name)
         if name.startswith("simmim_"):  # whether the largest have the main-branch norm is not documented
             fields = fields | dict(main_norm_every=infer.main_norm_every(found))
-    return _fit(found, swin.Swin(**fields), resize, overrides, infer.trained_scales(found))
-
-
-def _fit(
-    found: dict, made_for: swin.Swin, resize: str | None, overrides: dict, trained: tuple | None = None
-) -> tuple[swin.Swin, dict]:
-    """A model like `made_for` but for the overrides, and the weights made to fit it."""
-    model = made_for.clone(**overrides)
-    if "pretrained_window_sizes" not in overrides:
-        finetune.tell_scales(trained or buffers.coordinate_windows(made_for), model)
-    rows = _rows(found, model)
-    return model, _put(convert_swin.from_official(finetune.remap(found, model, resize, rows), model), model)
-
-
-def _put(variables: dict, model: swin.Swin) -> dict:
-    return jax.device_put(jax.tree.map(lambda leaf: leaf.astype(model.param_dtype), variables))
-
-
-def _load_random(name: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
-    if name is None:
-        raise UserError("give load() a name or weights")
-    model = swin.Swin(**_preset(name) | overrides)
-    warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=4)
-    image = np.zeros((1, *per_axis(model.image_size, num_axes(model)), model.in_channels), np.float32)
-    return model, random_variables(model, image)
+    return swin_loader.fit(found, swin.Swin(**fields), resize, overrides, infer.trained_scales(found))
 
 
 def _load_workdir(workdir: str | Path, name: str | None, resize: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
@@ -166,11 +138,11 @@ def _load_workdir(workdir: str | Path, name: str | None, resize: str | None, ove
     config = read_config(workdir)
     check_names(config, "task.model.", f"{workdir}/config.json")
     if run_config.is_clip(config):
-        return hub_clip.load_workdir(workdir, config, resize, overrides)
-    if hub_video.is_video(config):
-        return hub_video.load_workdir(workdir, config, resize, overrides)
+        return clip_loader.load_workdir(workdir, config, resize, overrides)
+    if video_loader.is_video(config):
+        return video_loader.load_workdir(workdir, config, resize, overrides)
     inside = "encoder." if config.get("task.model.fn") == name_of(simmim.SimMIM) else ""
-    check_arguments("Swin", overrides, _FIELDS)
+    check_arguments("Swin", overrides, swin_loader.FIELDS)
     prefix = f"task.model.{inside}"
     keys = [key for key in config if key.startswith(prefix)]
     fields = {key.removeprefix(prefix): run_config.tuples(config[key]) for key in keys}
@@ -184,7 +156,7 @@ def _load_workdir(workdir: str | Path, name: str | None, resize: str | None, ove
     model = swin.Swin(**fields)
     if not overrides:
         return model, jax.device_put({"params": stacking.stack_as(variables["params"], model)})
-    return _fit(convert_swin.to_state_dict(variables), model, resize, overrides)
+    return swin_loader.fit(convert_swin.to_state_dict(variables), model, resize, overrides)
 
 
 def _read(name: str | None, weights: str | Path) -> dict:
@@ -200,157 +172,16 @@ def _read(name: str | None, weights: str | Path) -> dict:
         return read(path)
     if urls.canonical_name(str(weights)) is None and "://" not in str(weights):
         known = [*urls.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
-        close = hub_video.nearest_name(str(weights)) or nearest(str(weights), known)
+        close = video_loader.nearest_name(str(weights)) or nearest(str(weights), known)
         raise UserError(f"{weights} is no file, no workdir and no official weights; the nearest name is {close!r}")
     return read(urls.fetch(str(weights)))
 
 
-def _rows(state_dict: dict, model: swin.Swin) -> np.ndarray | None:
-    """The 1K rows of a 22K head where the model wants them and an installed package tells which they are."""
-    head = state_dict.get("head.weight", state_dict.get("head.fc.weight", ()))
-    if model.num_classes != 1000 or model.out_norms or len(head) != 21841:
-        return None
-    try:
-        return imagenet22k.derive_map()
-    except UserError as error:
-        warnings.warn(f"the 22K head cannot be cut to 1,000 classes: {error}", stacklevel=4)
-        return None
-
-
-def _preset(name: str) -> dict:
-    """Arguments of the Swin that a name means."""
-    name = urls.canonical_name(name) or name
-    if name in swin.PRESETS:
-        return swin.PRESETS[name]
-    if name in urls.WEIGHTS:
-        return _simmim_preset(name)
+def known_preset(name: str) -> dict:
+    """Arguments of the Swin that a name means; raises UserError, with the nearest name of all families, for others."""
+    found = swin_loader.preset(name)
+    if found is not None:
+        return found
     known = [*swin.PRESETS, *urls.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
-    close = hub_video.nearest_name(name) or nearest(name, known)
+    close = video_loader.nearest_name(name) or nearest(name, known)
     raise UserError(f"no model is called {name!r}; the nearest name is {close!r}")
-
-
-def _simmim_preset(name: str) -> dict:
-    """Arguments of the encoder (pretrained) or classifier (fine-tuned) that a file of SimMIM holds."""
-    classes = 1000 if name.startswith("simmim_finetune") else 0
-    if found := re.match(r"simmim_[a-z]+__swin_([a-z]+)__img(\d+)_window(\d+)__", name):
-        variant, size, window = found[1], int(found[2]), int(found[3])
-        return dict(swin.VARIANTS[variant], window_size=window, image_size=size, num_classes=classes)
-    variant = re.match(r"simmim_[a-z]+_swinv2_([a-z]+)_", name)[1]
-    arguments = dict(swin.VARIANTS["giant_1b" if variant == "giant" else variant], **swin.V2, num_classes=classes)
-    if classes:
-        return dict(arguments, window_size=14, image_size=224, pretrained_window_sizes=(12, 12, 12, 6))
-    return dict(arguments, window_size=12, image_size=192)
-
-
-def preprocess(name: str | Path | clip.CLIP | video_swin.VideoSwin) -> Callable[..., np.ndarray]:
-    """What turns pictures, or videos, into the input of a model.
-
-    Args:
-        name: an architecture of `models.swin.PRESETS`, `models.clip.PRESETS` or `models.video_swin.PRESETS`, or the
-            workdir of a run; or a CLIP itself, for pictures as OpenAI prepares them, or a VideoSwin. Official Swins of
-            384 pixels take the whole picture, resized to a square; all others its centre, after a resize of the short
-            side.
-
-    Returns:
-        A function of one picture or a list of them (a path, a PIL image, or a uint8 array (H, W) or (H, W, 3)), or of a
-        uint8 array (B, H, W, 3), that gives normalised float32 (B, size, size, 3). For a Video Swin a function of one
-        video or a list of them (a path, encoded bytes, or a uint8 array (T, H, W, 3)), or of a uint8 array
-        (B, T, H, W, 3), that gives normalised float32 (B, T, size, size, 3): of each video one clip, its middle.
-
-    Raises:
-        UserError: an unknown name; the function raises it for what is not a picture, or not a video.
-    """
-    if not isinstance(name, (str, Path, clip.CLIP, video_swin.VideoSwin)) or name == "":
-        raise UserError(
-            f"preprocess takes a model's name, the workdir of a run, a CLIP or a VideoSwin, not {_shown(name)}"
-        )
-    if hub_video.is_prepared_here(name):
-        return hub_video.preprocess(name)
-    # PIL comes in with these; models do not need it.
-    from swin_jax.data.image.transforms import clip_eval_transform, eval_transform
-
-    if isinstance(name, clip.CLIP):
-        transform, mean, std = clip_eval_transform(_square(name.visual)), CLIP_MEAN, CLIP_STD
-    elif has_config(name):
-        transform, mean, std = _workdir_transform(name)
-    elif clip_name := hub_clip.canonical_name(name):
-        transform = clip_eval_transform(clip_presets.PRESETS[clip_name]["image_size"])
-        mean, std = CLIP_MEAN, CLIP_STD
-    else:
-        size = _preset(str(name))["image_size"]
-        transform, mean, std = eval_transform(size, crop=size != 384), IMAGENET_MEAN, IMAGENET_STD
-
-    def apply(images) -> np.ndarray:
-        several = isinstance(images, Iterable) and not isinstance(images, (str, Path, bytes, Mapping))
-        if hasattr(images, "ndim"):
-            several = images.ndim > 3
-        several = several and not hasattr(images, "convert")
-        examples = ({"image": _open(image), "label": 0} for image in (images if several else [images]))
-        pictures = [transform(example)["image"] for example in examples]
-        if not pictures:
-            raise UserError("preprocess was given no pictures")
-        return (np.stack(pictures).astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
-
-    return apply
-
-
-def _square(tower) -> int:
-    """Height and width of the images that a tower is made for."""
-    sizes = per_axis(tower.image_size, 2) if hasattr(tower, "image_size") else ()
-    if len(set(sizes)) != 1:
-        raise UserError(f"a {type(tower).__name__} does not tell the one size of its images; give your own preprocess")
-    return sizes[0]
-
-
-def _workdir_transform(workdir: str | Path) -> tuple[Callable, tuple, tuple]:
-    """(transform, mean, std) of a run's prediction data."""
-    from swin_jax.data.emoji.images import image_eval_transform
-    from swin_jax.data.image.small import small_eval_transform
-    from swin_jax.data.image.transforms import clip_eval_transform, eval_transform, to_rgb
-
-    transforms = (clip_eval_transform, eval_transform, image_eval_transform, small_eval_transform)
-    config = read_config(workdir)
-    check_names(config, "predict.transform.", f"{workdir}/config.json")
-    arguments = {key.split(".")[-1]: value for key, value in config.items() if key.startswith("predict.transform.")}
-    fn = arguments.pop("fn", None)
-    known = {name_of(transform): transform for transform in transforms}
-    if fn not in known or "task.mean" not in config:
-        raise UserError(f"{workdir}/config.json does not tell how pictures are prepared (predict.transform, task.mean)")
-    transform = known[fn](**arguments)
-    if arguments.get("channels") == 1:
-        return lambda e: transform({"image": to_rgb(e["image"]).convert("L")}), config["task.mean"], config["task.std"]
-    return transform, config["task.mean"], config["task.std"]
-
-
-def open_picture(image):
-    """A PIL image of mode 'RGB' of one picture, a path, a PIL image or an array; raises UserError where it is none."""
-    from swin_jax.data.image.transforms import to_rgb
-
-    return to_rgb(_open(image))
-
-
-def _shown(value) -> str:
-    """A value in a message; of what needs several lines only the type."""
-    text = repr(value)
-    return f"a {type(value).__name__}" if "\n" in text else text[:100]
-
-
-def _open(image):
-    """A PIL image, or a uint8 array, of one picture in any accepted form."""
-    from swin_jax.data.image.transforms import decode, to_8_bit
-
-    if isinstance(image, (str, Path)) and image != "":
-        try:
-            return decode(str(image))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{image}: not a picture that can be read ({error})") from error
-    if hasattr(image, "convert"):
-        return to_8_bit(image)
-    if not hasattr(image, "ndim"):
-        raise UserError(f"a picture is a file, a PIL image or a uint8 array (H, W, 3), not {_shown(image)}")
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)):
-        raise UserError(
-            f"a picture is a uint8 array (H, W), (H, W, 1) or (H, W, 3), not {image.dtype} of shape {image.shape}"
-        )
-    return image

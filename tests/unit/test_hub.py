@@ -12,8 +12,9 @@ from swin_jax.core.errors import UserError
 from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
 from swin_jax.ops.window_geometry import stage_geometry
-from swin_jax.pretrained import load as hub
-from swin_jax.pretrained.swin import convert, simmim, urls
+from swin_jax.pretrained import preprocess
+from swin_jax.pretrained.load import known_preset, load
+from swin_jax.pretrained.swin import convert, imagenet22k, simmim, urls
 from swin_jax.train import checkpoint
 
 TINY = dict(num_classes=5, image_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
@@ -47,7 +48,7 @@ def assert_holds(variables, model, state_dict):
 def test_a_file_alone_tells_the_architecture(file, state_dict):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model, variables = hub.load(weights=file)
+        model, variables = load(weights=file)
     assert model == swin.Swin(**TINY)
     assert_holds(variables, model, state_dict)
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, swin.param_shapes(model))
@@ -57,18 +58,18 @@ def test_buffers_tell_the_image_size_of_a_file(tmp_path):
     model = swin.Swin(**TINY | dict(depths=(2, 2), image_size=32))
     state_dict = {name: np.zeros(shape, np.float32) for name, shape in convert.official_shapes(model).items()}
     np.savez(tmp_path / "weights.npz", **state_dict | convert.official_buffers(model))
-    assert hub.load(weights=str(tmp_path / "weights.npz"))[0] == model
+    assert load(weights=str(tmp_path / "weights.npz"))[0] == model
 
 
 def test_overrides_change_the_model_and_fit_the_weights(file, state_dict):
     with pytest.warns(UserWarning, match="starts from zeros"):
-        model, variables = hub.load(weights=file, num_classes=3, drop_path_rate=0.3)
+        model, variables = load(weights=file, num_classes=3, drop_path_rate=0.3)
     assert (model.num_classes, model.drop_path_rate) == (3, 0.3)
     assert not np.any(variables["params"]["head"]["kernel"])
     with pytest.raises(UserError, match="choose resize='bicubic'"):
-        hub.load(weights=file, window_size=8, image_size=32)
+        load(weights=file, window_size=8, image_size=32)
     with pytest.warns(UserWarning, match="2 position tables were resized"):
-        model, variables = hub.load(weights=file, resize="bicubic", window_size=8, image_size=32)
+        model, variables = load(weights=file, resize="bicubic", window_size=8, image_size=32)
     assert variables["params"]["layers_0"]["blocks_0"]["attn"]["relative_position_bias_table"].shape == (225, 1)
 
 
@@ -84,11 +85,11 @@ def zeros(model):
 def test_version_2_is_loaded_from_its_buffers_or_with_what_they_would_tell(tmp_path):
     model = swin.Swin(**TINY, **swin.V2)
     whole = write(tmp_path / "whole.npz", zeros(model) | convert.official_buffers(model))
-    assert hub.load(weights=whole)[0] == model
+    assert load(weights=whole)[0] == model
     timm = write(tmp_path / "timm.npz", convert.to_timm(zeros(model)))
     with pytest.raises(UserError, match="does not tell window_size and image_size"):
-        hub.load(weights=timm)
-    assert hub.load(weights=timm, window_size=4, image_size=16)[0] == model
+        load(weights=timm)
+    assert load(weights=timm, window_size=4, image_size=16)[0] == model
 
 
 def test_another_scale_of_the_continuous_bias_is_told_once_and_not_where_it_is_given(tmp_path, monkeypatch):
@@ -101,31 +102,31 @@ def test_another_scale_of_the_continuous_bias_is_told_once_and_not_where_it_is_g
     for file in files:
         arguments = dict(name="swinv2_tiny_patch4_window8_256", weights=file, window_size=8, image_size=32)
         with pytest.warns(UserWarning, match=r"pretrained_window_sizes=\(4, 4\) keeps the trained scale"):
-            hub.load(**arguments)
+            load(**arguments)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = hub.load(**arguments, pretrained_window_sizes=(4, 4))[0]
-            hub.load(**arguments | dict(window_size=4, image_size=32))
+            found = load(**arguments, pretrained_window_sizes=(4, 4))[0]
+            load(**arguments | dict(window_size=4, image_size=32))
         assert found == model.clone(window_size=8, image_size=32, pretrained_window_sizes=(4, 4))
 
 
 def test_a_classifier_becomes_a_dense_backbone(file, state_dict):
     with pytest.warns(UserWarning, match="start as ones and zeros"):
-        model, variables = hub.load(weights=file, small="keep", out_norms=(0, 1))
+        model, variables = load(weights=file, small="keep", out_norms=(0, 1))
     maps = jax.eval_shape(model.apply, variables, np.zeros((1, 18, 21, 3), np.float32))
     assert [x.shape for x in maps] == [(1, 9, 11, 8), (1, 5, 6, 16)]
 
 
 def test_parameters_have_the_models_dtype_and_storage(file, state_dict):
     overrides = dict(param_dtype="bfloat16", depths=(1, 1), scan=True)
-    model, variables = hub.load(weights=file, **overrides)
+    model, variables = load(weights=file, **overrides)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("bfloat16")}
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, swin.param_shapes(model))
 
 
 @pytest.mark.parametrize("name", [name for name in urls.WEIGHTS if name.startswith("simmim")])
 def test_every_name_of_simmim_is_a_model(name):
-    model = swin.Swin(**hub._preset(name))
+    model = swin.Swin(**known_preset(name))
     windows = [window[0] for window in stage_geometry(model)[1]]
     finetuned = "finetune" in name
     assert model.num_classes == 1000 * finetuned and model.continuous_bias == ("swinv2" in name)
@@ -150,10 +151,10 @@ def test_simmims_pretrained_names_give_the_encoder(tmp_path, monkeypatch):
     path = write(tmp_path / "file.npz", file).rename(urls.locate(name)[1])
     for arguments in (dict(name=name, weights="official"), dict(weights=name), dict(weights=path.stem)):
         with pytest.warns(UserWarning, match=r"decoder \(2\), mask_token"):
-            model, variables = hub.load(**arguments)
+            model, variables = load(**arguments)
         assert model == masked.encoder  # with the main-branch norm that only the file tells of
         assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, swin.param_shapes(model))
-    assert hub.preprocess(name)(picture(200, 200)).shape == (1, 192, 192, 3)
+    assert preprocess.preprocess(name)(picture(200, 200)).shape == (1, 192, 192, 3)
 
 
 def test_official_weights_come_from_the_cache(file, state_dict, presets, tmp_path, monkeypatch):
@@ -161,15 +162,15 @@ def test_official_weights_come_from_the_cache(file, state_dict, presets, tmp_pat
     monkeypatch.setenv("SWIN_JAX_CACHE", str(tmp_path))
     monkeypatch.setenv("SWIN_JAX_OFFLINE", "1")
     with pytest.raises(UserError, match="put it at"):
-        hub.load(name, weights="official")
+        load(name, weights="official")
     file.rename(urls.locate(name)[1])
     for arguments in (dict(name=name, weights="official"), dict(weights=name), dict(name=name, weights=name)):
-        assert_holds(hub.load(**arguments)[1], swin.Swin(**TINY), state_dict)
+        assert_holds(load(**arguments)[1], swin.Swin(**TINY), state_dict)
 
 
 def test_without_weights_they_are_random_and_it_is_said(presets):
     with pytest.warns(UserWarning, match="random weights"):
-        model, variables = hub.load("swin_tiny_patch4_window7_224", num_classes=2)
+        model, variables = load("swin_tiny_patch4_window7_224", num_classes=2)
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, swin.param_shapes(model))
     assert 0.015 < np.std(variables["params"]["layers_1"]["blocks_0"]["mlp"]["fc1"]["kernel"]) < 0.025
     assert jax.eval_shape(model.apply, variables, np.zeros((1, 16, 16, 3), np.float32)).shape == (1, 2)
@@ -181,16 +182,16 @@ def test_the_22k_head_is_cut_by_the_map(tmp_path, monkeypatch):
     state_dict["head.bias"] = np.arange(21841, dtype=np.float32)
     np.savez(tmp_path / "weights.npz", **state_dict)
     rows = np.random.default_rng(0).permutation(21841)[:1000]
-    monkeypatch.setattr(hub.imagenet22k, "derive_map", lambda: rows)
-    variables = hub.load(weights=tmp_path / "weights.npz", num_classes=1000)[1]
+    monkeypatch.setattr(imagenet22k, "derive_map", lambda: rows)
+    variables = load(weights=tmp_path / "weights.npz", num_classes=1000)[1]
     np.testing.assert_array_equal(variables["params"]["head"]["bias"], rows)
 
     def absent():
         raise UserError("pip install timm")
 
-    monkeypatch.setattr(hub.imagenet22k, "derive_map", absent)
+    monkeypatch.setattr(imagenet22k, "derive_map", absent)
     with pytest.warns(UserWarning, match="zeros"), pytest.warns(UserWarning, match="1,000 classes: pip install timm"):
-        variables = hub.load(weights=tmp_path / "weights.npz", num_classes=1000)[1]
+        variables = load(weights=tmp_path / "weights.npz", num_classes=1000)[1]
     assert not np.any(variables["params"]["head"]["bias"])
 
 
@@ -206,13 +207,13 @@ def test_a_workdir_gives_its_newest_weights_and_prefers_the_average(state_dict, 
     average = convert.from_official(state_dict, swin.Swin(**TINY))["params"]
     params = jax.tree.map(np.zeros_like, average)
     monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (params, average, {}))
-    model, variables = hub.load(weights=tmp_path)
+    model, variables = load(weights=tmp_path)
     assert model == swin.Swin(**TINY)
     assert_holds(variables, model, state_dict)
     with pytest.warns(UserWarning, match="zeros"):
-        assert hub.load(weights=tmp_path, num_classes=2)[0].num_classes == 2
+        assert load(weights=tmp_path, num_classes=2)[0].num_classes == 2
     monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (params, None, {}))
-    assert not np.any(hub.load(weights=tmp_path)[1]["params"]["head"]["kernel"])
+    assert not np.any(load(weights=tmp_path)[1]["params"]["head"]["kernel"])
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_a_workdir_gives_its_newest_weights_and_prefers_the_average(state_dict, 
 def test_bad_arguments_are_said_in_one_line(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
-        hub.load(**arguments)
+        load(**arguments)
 
 
 def test_a_workdir_of_simmim_gives_its_encoder(state_dict, tmp_path, monkeypatch):
@@ -239,19 +240,19 @@ def test_a_workdir_of_simmim_gives_its_encoder(state_dict, tmp_path, monkeypatch
     encoder = convert.from_official(state_dict, swin.Swin(**TINY))["params"]
     params = {"encoder": encoder, "mask_token": np.zeros((1, 1, 8)), "decoder": {"bias": np.zeros(3)}}
     monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (params, None, {}))
-    model, variables = hub.load(weights=tmp_path)
+    model, variables = load(weights=tmp_path)
     assert model == swin.Swin(**TINY)
     assert_holds(variables, model, state_dict)
     with pytest.warns(UserWarning, match="resized"):
-        hub.load(weights=tmp_path, resize="geometric", window_size=8, image_size=32)
+        load(weights=tmp_path, resize="geometric", window_size=8, image_size=32)
 
 
 def test_a_workdir_of_another_task_is_refused(tmp_path):
     make_workdir(tmp_path, **{"task.model.fn": "swin_jax.tasks.classification.Classification"})
     with pytest.raises(UserError, match="neither a Swin classifier nor a SimMIM"):
-        hub.load(weights=tmp_path)
+        load(weights=tmp_path)
     with pytest.raises(UserError, match="leave out the name"):
-        hub.load("swin_tiny_patch4_window7_224", weights=tmp_path)
+        load("swin_tiny_patch4_window7_224", weights=tmp_path)
 
 
 def picture(height, width, seed=0):
@@ -259,7 +260,7 @@ def picture(height, width, seed=0):
 
 
 def test_every_form_of_a_picture_gives_the_same(tmp_path):
-    apply = hub.preprocess("swin_tiny_patch4_window7_224")
+    apply = preprocess.preprocess("swin_tiny_patch4_window7_224")
     pixels = picture(300, 260)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     wanted = apply(pixels)
@@ -274,16 +275,16 @@ def test_every_form_of_a_picture_gives_the_same(tmp_path):
 def test_pixels_are_normalised_per_channel():
     grey = np.full((256, 256, 3), 128, np.uint8)
     wanted = (128 / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    found = hub.preprocess("swin_base_patch4_window7_224_22k")(grey)
+    found = preprocess.preprocess("swin_base_patch4_window7_224_22k")(grey)
     np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), rtol=1e-5)
 
 
 def test_models_of_384_pixels_see_the_whole_picture():
     pixels = np.zeros((256, 512, 3), np.uint8)
     pixels[:, :100] = 255
-    whole = hub.preprocess("swin_base_patch4_window12_384")(pixels)
+    whole = preprocess.preprocess("swin_base_patch4_window12_384")(pixels)
     assert whole.shape == (1, 384, 384, 3) and whole[0, 192, 10, 0] > 2
-    centre = hub.preprocess("swin_base_patch4_window7_224")(pixels)
+    centre = preprocess.preprocess("swin_base_patch4_window7_224")(pixels)
     assert centre.max() < 0
 
 
@@ -291,22 +292,22 @@ def test_a_workdir_tells_its_own_preparation(tmp_path):
     transform = {"fn": "swin_jax.data.image.small.small_eval_transform", "size": 8, "channels": 1}
     config = {f"predict.transform.{key}": value for key, value in transform.items()}
     make_workdir(tmp_path, **config, **{"task.mean": [0.5], "task.std": [0.25]})
-    found = hub.preprocess(tmp_path)(np.full((8, 8, 3), 255, np.uint8))
+    found = preprocess.preprocess(tmp_path)(np.full((8, 8, 3), 255, np.uint8))
     np.testing.assert_allclose(found, np.full((1, 8, 8, 1), 2.0), rtol=1e-5)
     make_workdir(tmp_path)
     with pytest.raises(UserError, match="does not tell how pictures are prepared"):
-        hub.preprocess(tmp_path)
+        preprocess.preprocess(tmp_path)
 
 
 @pytest.mark.parametrize("bad", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), [], np.zeros(3, np.uint8)])
 def test_what_is_not_a_picture_is_refused(bad):
     with pytest.raises(UserError, match="picture"):
-        hub.preprocess("swin_tiny_patch4_window7_224")(bad)
+        preprocess.preprocess("swin_tiny_patch4_window7_224")(bad)
 
 
 def test_a_damaged_picture_is_named(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"not a picture")
     with pytest.raises(UserError, match=r"a\.jpg: not a picture"):
-        hub.preprocess("swin_tiny_patch4_window7_224")(tmp_path / "a.jpg")
+        preprocess.preprocess("swin_tiny_patch4_window7_224")(tmp_path / "a.jpg")
     with pytest.raises(UserError, match="nearest name"):
-        hub.preprocess("swin_tiny")
+        preprocess.preprocess("swin_tiny")

@@ -12,10 +12,11 @@ import pytest
 from swin_jax.core.errors import UserError
 from swin_jax.models.clip import make_clip
 from swin_jax.models.clip import presets as clip_presets
-from swin_jax.pretrained import load as hub
+from swin_jax.pretrained import preprocess
 from swin_jax.pretrained.clip import convert
 from swin_jax.pretrained.clip import urls as clip_official
 from swin_jax.pretrained.files import download
+from swin_jax.pretrained.load import load
 from swin_jax.pretrained.swin import urls
 
 ARCHIVE = Path(__file__).resolve().parent.parent / "golden" / "clip" / "tiny_archive.pt"
@@ -66,30 +67,30 @@ def test_a_file_is_loaded_with_and_without_a_name_and_an_assumed_activation_is_s
 ):
     file = write(tmp_path / "weights.npz", state_dict)
     with pytest.warns(UserWarning, match="act='gelu' is assumed.*give act="):
-        loaded = hub.load(name, weights=file)
+        loaded = load(name, weights=file)
     assert_holds(loaded, state_dict, act="gelu")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert_holds(hub.load(name, weights=file, act="quick_gelu", remat="full"), state_dict, remat="full")
+        assert_holds(load(name, weights=file, act="quick_gelu", remat="full"), state_dict, remat="full")
 
 
 def test_where_the_activation_is_known_from_is_logged(presets, state_dict, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        quick = hub.load(weights=write(tmp_path / "a-quickgelu.npz", state_dict))
-        exact = hub.load("ViT-B/32", weights=write(tmp_path / "laion2b.npz", state_dict))
-        named = hub.load("ViT-B-32-quickgelu", weights=write(tmp_path / "b.npz", state_dict))
+        quick = load(weights=write(tmp_path / "a-quickgelu.npz", state_dict))
+        exact = load("ViT-B/32", weights=write(tmp_path / "laion2b.npz", state_dict))
+        named = load("ViT-B-32-quickgelu", weights=write(tmp_path / "b.npz", state_dict))
     assert [model.text.act for model, _ in (quick, exact, named)] == ["quick_gelu", "gelu", "quick_gelu"]
     assert "act='gelu': the name says laion" in caplog.text
     with pytest.warns(UserWarning, match="act='gelu', but the weights are of 'quick_gelu': the name says quickgelu"):
-        hub.load(weights=tmp_path / "a-quickgelu.npz", act="gelu")
+        load(weights=tmp_path / "a-quickgelu.npz", act="gelu")
 
 
 def test_an_archive_of_openai_is_loaded_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model, variables = hub.load(weights=ARCHIVE, vision_heads=4, text_heads=2, dtype="bfloat16")
+        model, variables = load(weights=ARCHIVE, vision_heads=4, text_heads=2, dtype="bfloat16")
     assert model.text.act == "quick_gelu" and model.visual.dtype == "bfloat16"
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
     image, ids = np.zeros((2, 32, 32, 3), np.float32), np.ones((3, 5), np.int32)
@@ -104,10 +105,10 @@ def test_a_folder_of_transformers_is_loaded_with_its_activation(presets, state_d
     for name in (None, "ViT-B/32"):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert_holds(hub.load(name, weights=folder), state_dict, act="gelu")
+            assert_holds(load(name, weights=folder), state_dict, act="gelu")
     (folder / "pytorch_model.bin").unlink()
     with pytest.raises(UserError, match="neither model.safetensors nor pytorch_model.bin"):
-        hub.load(weights=folder)
+        load(weights=folder)
 
 
 def test_official_weights_are_checked_and_come_from_the_cache(presets, state_dict, tmp_path, monkeypatch):
@@ -115,18 +116,18 @@ def test_official_weights_are_checked_and_come_from_the_cache(presets, state_dic
     monkeypatch.setenv("SWIN_JAX_OFFLINE", "1")
     url = clip_official.URLS["ViT-B/32"]
     with pytest.raises(UserError, match="put it at"):
-        hub.load("ViT-B/32", weights="official")
+        load("ViT-B/32", weights="official")
     path = write(urls.locate(url)[1], state_dict)
     with pytest.raises(UserError, match="is not OpenAI's file"):
-        hub.load("ViT-B/32", weights="official")
+        load("ViT-B/32", weights="official")
     monkeypatch.setattr(download, "sha256", lambda _: url.split("/")[-2])
     path.with_name(path.name + ".json").unlink()
     for arguments in (dict(name="ViT-B/32", weights="official"), dict(weights="ViT-B-32")):
-        assert_holds(hub.load(**arguments), state_dict)
+        assert_holds(load(**arguments), state_dict)
     assert "OpenAI" in path.with_name(path.name + ".json").read_text()
     hub_url = f"https://huggingface.co/{clip_official.HUB['ViT-B/32']}/resolve/main/open_clip_model.safetensors"
     write(urls.locate(hub_url)[1], state_dict)
-    assert_holds(hub.load(weights=clip_official.HUB["ViT-B/32"]), state_dict)
+    assert_holds(load(weights=clip_official.HUB["ViT-B/32"]), state_dict)
 
 
 def test_every_openai_model_has_an_address_with_its_checksum():
@@ -138,7 +139,7 @@ def test_every_openai_model_has_an_address_with_its_checksum():
 
 def test_without_weights_they_are_random_and_it_is_said(presets):
     with pytest.warns(UserWarning, match="random weights"):
-        model, variables = hub.load("ViT-B/32", embed_dim=10)
+        model, variables = load("ViT-B/32", embed_dim=10)
     assert model == make_clip(**TINY | dict(embed_dim=10))
     assert 0.015 < np.std(variables["params"]["text"]["token_embedding"]["embedding"]) < 0.025
 
@@ -147,14 +148,14 @@ def test_another_image_size_is_a_choice(presets, state_dict, tmp_path):
     file = write(tmp_path / "openai.npz", state_dict)
     for arguments in (dict(name="ViT-B/32", image_size=32), dict(name="ViT-L/14@336px"), dict(image_size=32)):
         with pytest.raises(UserError, match="choose resize="):
-            hub.load(weights=file, **arguments)
-        model, variables = hub.load(weights=file, resize="bilinear", **arguments)
+            load(weights=file, **arguments)
+        model, variables = load(weights=file, resize="bilinear", **arguments)
         assert variables["params"]["visual"]["positional_embedding"].shape == (17, 64)
         assert model.visual.image_size == 32
 
 
 def test_parameters_have_the_models_dtype_but_for_scale_and_statistics():
-    _, variables = hub.load(weights=ARCHIVE, vision_heads=4, text_heads=2, param_dtype="bfloat16")
+    _, variables = load(weights=ARCHIVE, vision_heads=4, text_heads=2, param_dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(variables["params"]["visual"])} == {np.dtype("bfloat16")}
     assert variables["params"]["logit_scale"].dtype == np.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(variables["batch_stats"])} == {np.dtype("float32")}
@@ -184,15 +185,15 @@ def test_bad_arguments_are_said_in_one_line(arguments, message, presets, state_d
     (tmp_path / "workdir" / "config.json").write_text("{}")
     with warnings.catch_warnings(), pytest.raises(UserError, match=message) as error:
         warnings.simplefilter("ignore")
-        hub.load(**arguments)
+        load(**arguments)
     assert "\n" not in str(error.value)
 
 
 def test_preprocess_makes_what_a_clip_wants():
-    apply = hub.preprocess("ViT-B-32")
+    apply = preprocess.preprocess("ViT-B-32")
     grey = np.full((250, 300, 3), 128, np.uint8)
     found = apply([grey, grey])
     assert found.shape == (2, 224, 224, 3) and found.dtype == np.float32
     wanted = (128 / 255 - np.array([0.48145466, 0.4578275, 0.40821073])) / [0.26862954, 0.26130258, 0.27577711]
     np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), rtol=1e-5)
-    assert hub.preprocess("ViT-L/14@336px")(grey).shape == (1, 336, 336, 3)
+    assert preprocess.preprocess("ViT-L/14@336px")(grey).shape == (1, 336, 336, 3)

@@ -16,7 +16,8 @@ from swin_jax.models import swin, video_swin
 from swin_jax.models.clip import make_clip
 from swin_jax.models.video_swin import make_video_swin, param_shapes
 from swin_jax.models.video_swin import presets as video_swin_presets
-from swin_jax.pretrained import load as hub
+from swin_jax.pretrained import preprocess
+from swin_jax.pretrained.load import load
 from swin_jax.pretrained.swin import convert as convert_swin
 from swin_jax.pretrained.swin import urls
 from swin_jax.pretrained.video_swin import convert
@@ -73,31 +74,31 @@ def test_a_file_is_loaded_with_and_without_a_name(name, layout, presets, state_d
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         file = write(tmp_path / f"{NAME}.pth", layout(state_dict))
-        assert_holds(hub.load(name, weights=file), state_dict)
-        assert_holds(hub.load(name, weights=file, scan=True, remat="full"), state_dict, scan=True, remat="full")
+        assert_holds(load(name, weights=file), state_dict)
+        assert_holds(load(name, weights=file, scan=True, remat="full"), state_dict, scan=True, remat="full")
 
 
 def test_a_file_in_the_way_of_a_name_is_taken(presets, state_dict, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / f"{NAME}.pth", state_dict)
-    assert_holds(hub.load(weights=f"{NAME}.pth"), state_dict)
+    assert_holds(load(weights=f"{NAME}.pth"), state_dict)
 
 
 def test_published_weights_come_from_the_cache(presets, state_dict, tmp_path, monkeypatch):
     monkeypatch.setenv("SWIN_JAX_CACHE", str(tmp_path))
     monkeypatch.setenv("SWIN_JAX_OFFLINE", "1")
     with pytest.raises(UserError, match="put it at"):
-        hub.load(NAME, weights="official")
+        load(NAME, weights="official")
     write(urls.locate(video_swin_official.URLS[NAME])[1], state_dict)
     for arguments in (dict(name=NAME, weights="official"), dict(weights=NAME), dict(name="swin3d_t", weights=NAME)):
-        assert_holds(hub.load(**arguments), state_dict)
+        assert_holds(load(**arguments), state_dict)
     with pytest.raises(UserError, match="swin3d_t-7615ae03.pth"):
-        hub.load("swin3d_t", weights="official")
+        load("swin3d_t", weights="official")
 
 
 def test_without_weights_they_are_random_and_it_is_said(presets):
     with pytest.warns(UserWarning, match="random weights"):
-        model, variables = hub.load(NAME, num_classes=2, design="factorised")
+        model, variables = load(NAME, num_classes=2, design="factorised")
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, param_shapes(model))
     assert model.backbone.temporal_window == 3
 
@@ -105,24 +106,24 @@ def test_without_weights_they_are_random_and_it_is_said(presets):
 def test_overrides_change_the_model_and_fit_the_weights(state_dict, tmp_path):
     file = write(tmp_path / "weights.npz", state_dict)
     with pytest.warns(UserWarning, match="the head of 3 classes starts from zeros"):
-        model, variables = hub.load(weights=file, num_classes=3, param_dtype="bfloat16")
+        model, variables = load(weights=file, num_classes=3, param_dtype="bfloat16")
     assert not np.any(variables["params"]["cls_head"]["fc_cls"]["kernel"])
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("bfloat16")}
     with pytest.raises(UserError, match="choose resize='bicubic'"):
-        hub.load(weights=file, window_size=(4, 4, 4))
+        load(weights=file, window_size=(4, 4, 4))
     with pytest.warns(UserWarning, match="4 position tables were resized"):
-        model, variables = hub.load(weights=file, window_size=(4, 4, 4), resize="bicubic")
+        model, variables = load(weights=file, window_size=(4, 4, 4), resize="bicubic")
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, param_shapes(model))
     with pytest.raises(UserError, match="only design='joint'"):
-        hub.load(weights=file, design="split")
+        load(weights=file, design="split")
 
 
 def test_a_continuous_bias_tells_its_window_and_scale(tmp_path):
     fields = TINY | swin.V2
     file = write(tmp_path / "weights.npz", noise(convert.official_shapes(make_video_swin(**fields))))
     with pytest.raises(UserError, match="give it"):
-        hub.load(weights=file)
-    model, _ = hub.load(weights=file, window_size=(3, 4, 4))
+        load(weights=file)
+    model, _ = load(weights=file, window_size=(3, 4, 4))
     assert model == make_video_swin(**fields)
 
 
@@ -131,7 +132,7 @@ def test_image_weights_are_inflated_and_it_is_said(design, presets, tmp_path):
     weights = noise(convert_swin.official_shapes(swin.Swin(**FLAT)))
     file = write(tmp_path / "image.npz", weights)
     with pytest.warns(UserWarning, match="image Swin were inflated; the head starts from zeros"):
-        model, variables = hub.load(NAME, weights=file, design=design)
+        model, variables = load(NAME, weights=file, design=design)
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, param_shapes(model))
     found = flatten(variables["params"])
     for path, leaf in flatten(convert.inflate(weights, model)["params"]).items():
@@ -152,13 +153,13 @@ def test_a_workdir_gives_its_newest_weights_and_prefers_the_average(state_dict, 
     average = convert.from_official(state_dict, make_video_swin(**TINY))["params"]
     params = jax.tree.map(np.zeros_like, average)
     monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (params, average, {}))
-    assert_holds(hub.load(weights=tmp_path), state_dict)
+    assert_holds(load(weights=tmp_path), state_dict)
     with pytest.warns(UserWarning, match="zeros"):
-        assert hub.load(weights=tmp_path, num_classes=2)[0].num_classes == 2
+        assert load(weights=tmp_path, num_classes=2)[0].num_classes == 2
     with pytest.raises(UserError, match="leave out the name"):
-        hub.load(NAME, weights=tmp_path)
+        load(NAME, weights=tmp_path)
     with pytest.raises(UserError, match="did you mean 'design'"):
-        hub.load(weights=tmp_path, desing="split")
+        load(weights=tmp_path, desing="split")
 
 
 def test_a_workdir_of_another_design_and_storage_is_loaded_as_it_is(tmp_path, monkeypatch):
@@ -166,7 +167,7 @@ def test_a_workdir_of_another_design_and_storage_is_loaded_as_it_is(tmp_path, mo
     model = make_video_swin(**TINY | dict(design="factorised", scan=True, depths=(1, 4)))
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), param_shapes(model)["params"])
     monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (stacking.unstack(params), None, {}))
-    found, variables = hub.load(weights=tmp_path)
+    found, variables = load(weights=tmp_path)
     assert found == model
     assert jax.tree.map(np.shape, variables["params"]) == jax.tree.map(np.shape, params)
 
@@ -190,7 +191,7 @@ def test_a_workdir_of_another_design_and_storage_is_loaded_as_it_is(tmp_path, mo
 def test_bad_arguments_are_said_in_one_line(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
-        hub.load(**arguments)
+        load(**arguments)
 
 
 def frames(count, height=300, width=260, seed=0):
@@ -206,7 +207,7 @@ def test_every_form_of_a_video_gives_the_same(tmp_path):
         for frame in shown:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")))
         container.mux(stream.encode())
-    apply = hub.preprocess(make_video_swin(image_size=(32, 32, 32)))
+    apply = preprocess.preprocess(make_video_swin(image_size=(32, 32, 32)))
     wanted = apply(shown)
     assert wanted.shape == (1, 32, 32, 32, 3) and wanted.dtype == np.float32
     for form in (path, str(path), path.read_bytes(), [shown], shown[None], [path]):
@@ -223,7 +224,7 @@ def test_every_form_of_a_video_gives_the_same(tmp_path):
 def test_pixels_are_normalised_per_channel():
     grey = np.full((40, 256, 256, 3), 128, np.uint8)
     wanted = (128 / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    found = hub.preprocess(NAME)(grey)
+    found = preprocess.preprocess(NAME)(grey)
     assert found.shape == (1, 32, 224, 224, 3)
     np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), rtol=1e-5)
 
@@ -231,8 +232,8 @@ def test_pixels_are_normalised_per_channel():
 def test_something_something_sees_the_whole_video():
     video = np.zeros((320, 16, 16, 3), np.uint8)
     video[250:] = 255
-    uniform = hub.preprocess("swin_base_patch244_window1677_sthv2")(video)
-    assert uniform[0, -1].min() > 2 and hub.preprocess(NAME)(video).max() < 0
+    uniform = preprocess.preprocess("swin_base_patch244_window1677_sthv2")(video)
+    assert uniform[0, -1].min() > 2 and preprocess.preprocess(NAME)(video).max() < 0
 
 
 def test_a_workdir_tells_its_own_preparation(tmp_path):
@@ -245,11 +246,11 @@ def test_a_workdir_tells_its_own_preparation(tmp_path):
     }
     config = {f"predict.transform.{key}": value for key, value in transform.items()}
     make_workdir(tmp_path, **config, **{"task.mean": [0.5] * 3, "task.std": [0.25] * 3})
-    found = hub.preprocess(tmp_path)(np.full((9, 8, 12, 3), 255, np.uint8))
+    found = preprocess.preprocess(tmp_path)(np.full((9, 8, 12, 3), 255, np.uint8))
     np.testing.assert_allclose(found, np.full((6, 4, 8, 8, 3), 2.0), rtol=1e-5)
     make_workdir(tmp_path)
     with pytest.raises(UserError, match="does not tell how videos are prepared"):
-        hub.preprocess(tmp_path)
+        preprocess.preprocess(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -271,23 +272,23 @@ def test_a_workdir_tells_its_own_preparation(tmp_path):
 )
 def test_what_is_not_a_video_is_refused(bad, message):
     with pytest.raises(UserError, match=message):
-        hub.preprocess(NAME)(bad)
+        preprocess.preprocess(NAME)(bad)
 
 
 @pytest.mark.parametrize("bad, shown", [(None, "None"), (3, "3"), ("", "''"), (swin.Swin(num_classes=3), "a Swin")])
 def test_what_names_no_preparation_is_refused(bad, shown):
     with pytest.raises(UserError, match=f"takes a model's name, the workdir of a run, .*, not {shown}$"):
-        hub.preprocess(bad)
+        preprocess.preprocess(bad)
 
 
 @pytest.mark.parametrize("bad, shown", [(None, "None"), (3, "3"), ("", "''"), ([frames(1, 8, 8)[0], None], "None")])
 def test_what_is_not_a_picture_is_refused(bad, shown):
     with pytest.raises(UserError, match=f"a picture is a file, a PIL image or a uint8 array .*, not {shown}$"):
-        hub.preprocess("swin_tiny_patch4_window7_224")(bad)
+        preprocess.preprocess("swin_tiny_patch4_window7_224")(bad)
 
 
 def test_one_frame_is_told(tmp_path):
-    apply = hub.preprocess(make_video_swin(image_size=(4, 8, 8)))
+    apply = preprocess.preprocess(make_video_swin(image_size=(4, 8, 8)))
     Image.new("RGB", (16, 12)).save(tmp_path / "a.jpg")
     for still, name in ((frames(1, 12, 16), "the video"), (tmp_path / "a.jpg", "a.jpg")):
         with pytest.warns(UserWarning, match=f"{name} has one frame only"):
@@ -295,7 +296,7 @@ def test_one_frame_is_told(tmp_path):
 
 
 def test_animations_are_videos_but_not_webp(tmp_path):
-    apply = hub.preprocess(make_video_swin(image_size=(4, 8, 8)))
+    apply = preprocess.preprocess(make_video_swin(image_size=(4, 8, 8)))
     first, *more = (Image.fromarray(frame) for frame in frames(5, 12, 16))
     for suffix in ("gif", "png", "webp"):
         first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=more, duration=100)
@@ -308,13 +309,13 @@ def test_animations_are_videos_but_not_webp(tmp_path):
 def test_damaged_files_are_named(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"not a video")
     with pytest.raises(UserError, match=r"a\.mp4: not a video"):
-        hub.preprocess(NAME)(tmp_path / "a.mp4")
+        preprocess.preprocess(NAME)(tmp_path / "a.mp4")
     with pytest.raises(UserError, match="not square"):
-        hub.preprocess(make_video_swin(image_size=(32, 16, 24)))
+        preprocess.preprocess(make_video_swin(image_size=(32, 16, 24)))
 
 
 def test_images_go_their_own_way():
     clip = make_clip(embed_dim=8, vision_layers=1, vision_width=64, image_size=16, patch_size=8)
     picture = frames(1)[0]
-    assert hub.preprocess(clip)(picture).shape == (1, 16, 16, 3)
-    assert hub.preprocess("swin_tiny_patch4_window7_224")(picture).shape == (1, 224, 224, 3)
+    assert preprocess.preprocess(clip)(picture).shape == (1, 16, 16, 3)
+    assert preprocess.preprocess("swin_tiny_patch4_window7_224")(picture).shape == (1, 224, 224, 3)

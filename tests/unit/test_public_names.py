@@ -15,7 +15,7 @@ from swin_jax.core import config
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import RENAMED, check_names, current_name, current_names, find, name_of
 from swin_jax.models.swin import Swin
-from swin_jax.pretrained import load as hub
+from swin_jax.pretrained.load import load
 from swin_jax.train import resume
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "configs"
@@ -78,14 +78,14 @@ def test_a_run_with_an_older_name_resumes_and_loads(tmp_path, monkeypatch):
     workdir = saved(tmp_path, **{"task.model.fn": "swin_jax.old.Swin"})
     assert resume.check_resume({"task": {"model": config.spec(Swin)}}, workdir) == []
     with pytest.raises(UserError, match="no checkpoint in"):  # past its name
-        hub.load(weights=workdir)
+        load(weights=workdir)
 
 
 def test_an_unknown_name_is_one_line_with_key_name_and_the_nearest(tmp_path):
     workdir = saved(tmp_path, **{"task.model.fn": "swin_jax.models.swin.Swinn"})
     expected = "task.model.fn.*swin_jax.models.swin.Swinn.*did you mean 'swin_jax.models.swin.Swin'"
     with pytest.raises(UserError, match=expected):
-        hub.load(weights=workdir)
+        load(weights=workdir)
     with pytest.raises(UserError, match=expected) as caught:
         resume.check_resume({"task": {"model": config.spec(Swin)}}, workdir)
     assert "\n" not in str(caught.value) and caught.value.exit_status == 2

@@ -12,8 +12,8 @@ from swin_jax.core.config import spec
 from swin_jax.core.errors import UserError
 from swin_jax.models.clip import CLIP, TextTransformer, make_clip
 from swin_jax.models.swin import Swin
-from swin_jax.pretrained import load as hub
 from swin_jax.pretrained import run_config
+from swin_jax.pretrained.load import load
 from swin_jax.train import checkpoint
 
 TEXT = dict(embed_dim=6, context_length=5, vocab_size=20, width=8, layers=1, num_heads=2)
@@ -57,8 +57,8 @@ def test_weights_come_in_the_layout_of_the_model(scan, tmp_path, monkeypatch):
     other = other if scan else stacking.stack_as(other, built.visual.clone(scan=True))
     stored = {"params": {**wanted, "visual": other}}
     monkeypatch.setattr(checkpoint, "load_variables", lambda workdir: stored)
-    found, variables = hub.load(weights=tmp_path)
+    found, variables = load(weights=tmp_path)
     assert found == built
     jax.tree.map(np.testing.assert_array_equal, variables["params"], dict(wanted))
     with pytest.raises(UserError, match="leave out act, resize"):
-        hub.load(weights=tmp_path, act="gelu", resize="bicubic")
+        load(weights=tmp_path, act="gelu", resize="bicubic")

@@ -10,7 +10,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.data.image_text.tokenizer import tokenize
 from swin_jax.models.clip import make_clip
 from swin_jax.models.swin import Swin
-from swin_jax.pretrained import load as hub
+from swin_jax.pretrained import preprocess
 
 TINY = dict(embed_dim=6, image_size=16, context_length=8, text_width=8, text_heads=2, text_layers=1, vision_layers=1,
             vision_width=8, vision_heads=2, patch_size=8)  # fmt: skip
@@ -36,7 +36,7 @@ def pictures():
 
 def test_probabilities_are_the_softmax_of_the_models_logits(clip, pictures):
     model, variables = clip
-    logits, _ = model.apply(variables, hub.preprocess(model)(pictures), tokenize(TEXTS, 8))
+    logits, _ = model.apply(variables, preprocess.preprocess(model)(pictures), tokenize(TEXTS, 8))
     found = similarity.probabilities(model, variables, pictures, TEXTS)
     np.testing.assert_allclose(found, jax.nn.softmax(logits, axis=-1), atol=1e-6)
     assert found.shape == (5, 3) and found.dtype == np.float32
@@ -46,7 +46,7 @@ def test_probabilities_are_the_softmax_of_the_models_logits(clip, pictures):
 def test_a_bias_on_the_logits_makes_every_entry_a_probability_of_its_own(pictures):
     model = make_clip(**TINY, logit_bias=-2.0)
     variables = initialise(model)
-    logits, _ = model.apply(variables, hub.preprocess(model)(pictures), tokenize(TEXTS, 8))
+    logits, _ = model.apply(variables, preprocess.preprocess(model)(pictures), tokenize(TEXTS, 8))
     found = similarity.probabilities(model, variables, pictures, TEXTS)
     np.testing.assert_allclose(found, jax.nn.sigmoid(logits), atol=1e-6)
 
