@@ -18,7 +18,7 @@ def preprocess(name):
 
 
 def export(model, variables, path, **options):
-    """Writes a model as one file that runs without this package; see `swin_jax.stablehlo.export`."""
-    from swin_jax import stablehlo
+    """Writes a model as one file that runs without this package; see `swin_jax.inference.export.export`."""
+    from swin_jax.inference.export import export
 
-    return stablehlo.export(model, variables, path, **options)
+    return export(model, variables, path, **options)

@@ -225,19 +225,19 @@ def _tell(error: BaseException) -> int:
 def _act(values: flags.FlagValues, config, profile: tuple[int, int] | None) -> int:
     """Trains, predicts, searches or exports. Returns the exit status."""
     if values.predict is not None:
-        from swin_jax import predict
+        from swin_jax.inference import predict
 
         return predict.predict(config, values.workdir, values.predict)
     if values.index is not None or values.search is not None:
-        from swin_jax import search
+        from swin_jax.inference import search
 
         if values.index is not None:
             return search.index_folder(config, values.workdir, values.index)
         return search.search(config, values.workdir, values.search, values.top)
     if values.export is not None:
-        from swin_jax import stablehlo
+        from swin_jax.inference import export
 
-        return stablehlo.export_run(config, values.workdir, values.export)
+        return export.export_run(config, values.workdir, values.export)
     from swin_jax.train import loop
 
     return loop.train(config, values.workdir, values.allow_change, profile)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import swin_jax
-from swin_jax import index
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.inference import image_index
 from swin_jax.train import checkpoint, logs
 from tests.e2e import bucket
 from tests.e2e.test_experiments import assert_equal_runs
@@ -130,9 +130,9 @@ def test_a_checkpoint_that_was_cut_off_or_damaged_is_passed_over(remote, launch)
 
 def test_an_index_lies_in_a_bucket(remote):
     fields = dict(root="/pictures", model="m", checksum="c", preparation="p", normalised=True, complete=True)
-    found = index.Index(names=("a",), features=np.eye(1, 3, dtype=np.float32), stamps=np.zeros((1, 2)), **fields)
-    index.save(found, "gs://bucket/index.npz")
-    assert index.load("gs://bucket/index.npz").names == ("a",)
+    found = image_index.Index(names=("a",), features=np.eye(1, 3, dtype=np.float32), stamps=np.zeros((1, 2)), **fields)
+    image_index.save(found, "gs://bucket/index.npz")
+    assert image_index.load("gs://bucket/index.npz").names == ("a",)
 
 
 def test_a_bucket_that_cannot_be_written_to_is_one_line(remote, launch, monkeypatch):

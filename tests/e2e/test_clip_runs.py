@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import swin_jax
-from swin_jax import index, similarity
 from swin_jax import launch as launcher
+from swin_jax.inference import image_index, similarity
 from swin_jax.train import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -67,29 +67,29 @@ def test_the_notebook_loads_a_run(trained):
 
 
 def test_a_folder_is_indexed_as_the_notebook_does(indexed, folder, launch):
-    found = index.load(indexed / "index.npz")
+    found = image_index.load(indexed / "index.npz")
     assert found.names == ("a.png", "b.png", "c.png", "d.jpg", "more/e.png") and found.normalised and found.complete
     assert "step 3" in found.model
     model, variables = swin_jax.load(weights=indexed)
-    assert found.checksum == index.weights_checksum(variables)
+    assert found.checksum == image_index.weights_checksum(variables)
     preprocess = swin_jax.preprocess(indexed)
     paths = [folder / name for name in found.names]
     expected = similarity.encode_images(model, variables, paths, preprocess)
     np.testing.assert_allclose(found.features, expected, atol=1e-5)
-    own = index.of_folder(model, variables, folder, preprocess=preprocess, batch_size=4, progress=False)
+    own = image_index.of_folder(model, variables, folder, preprocess=preprocess, batch_size=4, progress=False)
     np.testing.assert_allclose(found.features, own.features, atol=1e-5)
     # Nothing has changed, so nothing but the damaged one is read.
     status, out, err = launch(CONFIG, indexed, AVERAGE, f"--index={folder}")
     assert status == 0 and "5 images" in out, err
     assert "left out, cannot be read" in err and "damaged.jpg" in err
-    np.testing.assert_array_equal(index.load(indexed / "index.npz").features, found.features)
+    np.testing.assert_array_equal(image_index.load(indexed / "index.npz").features, found.features)
 
 
 def test_search_by_text(indexed, folder, launch):
     status, out, err = launch(CONFIG, indexed, AVERAGE, "--search=a red square", "--top=3")
     assert status == 0, err
     model, variables = swin_jax.load(weights=indexed)
-    expected = index.find(index.load(indexed / "index.npz"), model, variables, "a red square", 3)
+    expected = image_index.find(image_index.load(indexed / "index.npz"), model, variables, "a red square", 3)
     assert [path for _, path in hits(out)] == [path for path, _ in expected]
     np.testing.assert_allclose([cosine for cosine, _ in hits(out)], [cosine for _, cosine in expected], atol=2e-4)
     assert f"3 of 5 images: {indexed / 'search.png'}" in out

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swin_jax import index, similarity
 from swin_jax.core.errors import UserError
 from swin_jax.data import sources
 from swin_jax.data.pipeline import EvalData
+from swin_jax.inference import image_index, similarity
 from swin_jax.models.clip import make_clip
 
 TINY = dict(embed_dim=6, image_size=16, context_length=8, text_width=8, text_heads=2, text_layers=1, vision_layers=1,
@@ -63,7 +63,7 @@ class Counting:
 
 def build(folder, encode=None, checksum="a", preparation="p", **arguments):
     encode = encode or Counting()
-    return index.build(data_of(folder), encode, "m", checksum, preparation, False, progress=False, **arguments)
+    return image_index.build(data_of(folder), encode, "m", checksum, preparation, False, progress=False, **arguments)
 
 
 def test_pictures_are_indexed_and_unreadable_ones_named(folder):
@@ -76,8 +76,8 @@ def test_pictures_are_indexed_and_unreadable_ones_named(folder):
 
 def test_an_index_is_saved_and_loaded(folder, tmp_path):
     found, _ = build(folder, path=tmp_path / "i.npz")
-    again = index.load(tmp_path / "i.npz")
-    for field in dataclasses.fields(index.Index):
+    again = image_index.load(tmp_path / "i.npz")
+    for field in dataclasses.fields(image_index.Index):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(found, field.name), err_msg=field.name)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["i.npz"]
 
@@ -85,7 +85,7 @@ def test_an_index_is_saved_and_loaded(folder, tmp_path):
 def test_names_may_be_of_any_characters(folder, tmp_path):
     write(folder / "Ünï $x$ 水.png", 5)
     build(folder, path=tmp_path / "i.npz")
-    assert "Ünï $x$ 水.png" in index.load(tmp_path / "i.npz").names
+    assert "Ünï $x$ 水.png" in image_index.load(tmp_path / "i.npz").names
 
 
 def test_only_new_and_changed_files_are_read(folder):
@@ -115,12 +115,12 @@ def test_an_interrupted_index_goes_on(folder, tmp_path):
     path = tmp_path / "i.npz"
     with pytest.raises(KeyboardInterrupt):
         build(folder, Counting(stop_after=1), path=path)
-    part = index.load(path)
+    part = image_index.load(path)
     assert len(part) == 3 and not part.complete
     encode = Counting()
     found, _ = build(folder, encode, previous=part, path=path)
     assert encode.records == 5 and found.complete
-    np.testing.assert_array_equal(index.load(path).features, build(folder)[0].features)
+    np.testing.assert_array_equal(image_index.load(path).features, build(folder)[0].features)
 
 
 def test_the_nearest_come_first_whether_normalised_or_not(folder):
@@ -132,16 +132,16 @@ def test_the_nearest_come_first_whether_normalised_or_not(folder):
     query = rng.normal(size=4)
     cosines = unit @ query / np.linalg.norm(query)
     for one in (raw, normalised):
-        hits = index.search(one, query, top=3)
+        hits = image_index.search(one, query, top=3)
         assert [name for name, _ in hits] == [str(folder / found.names[i]) for i in np.argsort(-cosines)[:3]]
         np.testing.assert_allclose([cosine for _, cosine in hits], np.sort(cosines)[::-1][:3], atol=1e-6)
-    assert len(index.search(raw, query, top=99)) == 7
+    assert len(image_index.search(raw, query, top=99)) == 7
     with pytest.raises(UserError, match="features"):
-        index.search(raw, query[:3])
+        image_index.search(raw, query[:3])
     with pytest.raises(UserError, match="top=0"):
-        index.search(raw, query, top=0)
+        image_index.search(raw, query, top=0)
     with pytest.raises(UserError, match="top=1.5"):
-        index.search(raw, query, top=1.5)
+        image_index.search(raw, query, top=1.5)
 
 
 def test_a_folder_without_readable_pictures_is_refused(tmp_path):
@@ -154,26 +154,26 @@ def test_a_folder_without_readable_pictures_is_refused(tmp_path):
 
 def test_what_is_no_index_is_refused(tmp_path):
     with pytest.raises(UserError, match="there is no index"):
-        index.load(tmp_path / "i.npz")
+        image_index.load(tmp_path / "i.npz")
     (tmp_path / "i.npz").write_bytes(b"PK no index")
     with pytest.raises(UserError, match="is not an index"):
-        index.load(tmp_path / "i.npz")
+        image_index.load(tmp_path / "i.npz")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(UserError, match="is not an index"):
-        index.load(tmp_path / "other.npz")
+        image_index.load(tmp_path / "other.npz")
     np.save(tmp_path / "array.npy", np.zeros(3))
     with pytest.raises(UserError, match="is not an index"):
-        index.load(tmp_path / "array.npy")
+        image_index.load(tmp_path / "array.npy")
 
 
 def test_a_query_is_a_picture_or_a_text(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(folder))
     (folder / "LICENSE").write_text("no picture")
-    assert index.picture_of("3.png") == "3.png"
-    assert index.picture_of("~/3.png") == str(folder / "3.png")
+    assert image_index.picture_of("3.png") == "3.png"
+    assert image_index.picture_of("~/3.png") == str(folder / "3.png")
     for text in ("a boat", "sub ", "LICENSE ", "~cat", "a" * 5000, "a\0b", ""):
-        assert index.picture_of(text) is None
+        assert image_index.picture_of(text) is None
     for path, message in {
         "sub": "sub is a folder; give a text or one picture",
         "~": "~ is a folder",
@@ -182,29 +182,29 @@ def test_a_query_is_a_picture_or_a_text(folder, monkeypatch):
         **{path: f"there is no picture {path}" for path in ("nope.gif", "NOPE.JPEG", "a.heic", "~/x", "./x", "/x/y")},
     }.items():
         with pytest.raises(UserError, match=message):
-            index.picture_of(path)
+            image_index.picture_of(path)
 
 
 def test_a_model_indexes_and_finds(folder, tmp_path, caplog):
     model = make_clip(**TINY)
     arguments = np.zeros((1, 16, 16, 3), np.float32), np.zeros((1, 8), np.int32)
     variables = jax.jit(model.init)(jax.random.key(0), *arguments)
-    found = index.of_folder(model, variables, folder, tmp_path / "i.npz", batch_size=4, progress=False)
+    found = image_index.of_folder(model, variables, folder, tmp_path / "i.npz", batch_size=4, progress=False)
     assert "broken.png" in caplog.text
     paths = [folder / name for name in found.names]
     np.testing.assert_allclose(found.features, similarity.encode_images(model, variables, paths), atol=1e-6)
     assert found.normalised and "VisionTransformer" in found.model
-    hits = index.find(found, model, variables, folder / "3.png", top=2)
+    hits = image_index.find(found, model, variables, folder / "3.png", top=2)
     assert hits[0][0] == str(folder / "3.png") and abs(hits[0][1] - 1) < 1e-5
-    assert index.find(found, model, variables, str(folder / "3.png"), top=2) == hits  # a path, not a text
+    assert image_index.find(found, model, variables, str(folder / "3.png"), top=2) == hits  # a path, not a text
     with pytest.raises(UserError, match="is a folder"):
-        index.find(found, model, variables, str(folder))
+        image_index.find(found, model, variables, str(folder))
     cosines = similarity.cosines(model, variables, paths, "a boat")[:, 0]
-    assert index.find(found, model, variables, "a boat")[0][0] == str(paths[cosines.argmax()])
+    assert image_index.find(found, model, variables, "a boat")[0][0] == str(paths[cosines.argmax()])
     with pytest.raises(UserError, match="text 0 is ''"):
-        index.find(found, model, variables, "")
+        image_index.find(found, model, variables, "")
     other = jax.tree.map(lambda x: x + 1, variables)
     with pytest.raises(UserError, match="the index is of other weights"):
-        index.find(found, model, other, "a boat")
-    again = index.of_folder(model, other, folder, tmp_path / "i.npz", batch_size=4, progress=False)
+        image_index.find(found, model, other, "a boat")
+    again = image_index.of_folder(model, other, folder, tmp_path / "i.npz", batch_size=4, progress=False)
     assert abs(again.features - found.features).max() > 1e-3

@@ -14,7 +14,9 @@ def no_run(monkeypatch):
     """A command line that is good ends here; returns what it would have started."""
     started = []
     monkeypatch.setattr("swin_jax.train.loop.train", lambda config, *rest: started.append((config, *rest)) or 0)
-    monkeypatch.setattr("swin_jax.predict.predict", lambda config, *rest: started.append((config, *rest)) or 0)
+    monkeypatch.setattr(
+        "swin_jax.inference.predict.predict", lambda config, *rest: started.append((config, *rest)) or 0
+    )
     return started
 
 

@@ -61,9 +61,7 @@ MAKERS = {"load", "preprocess", "arguments", "run_config", "loader"}
 
 # Files that still lie outside of their rooms.
 FUTURE = {
-    "predict": "inference", "sheet": "inference",
-    "stablehlo": "inference", "similarity": "inference", "index": "inference", "search": "inference",
-    "visualize": "inference", "chips": "plan", "pods": "plan", "hlo": "plan", "traffic": "plan", "roofline": "plan",
+    "chips": "plan", "pods": "plan", "hlo": "plan", "traffic": "plan", "roofline": "plan",
     "tpu_compiler": "plan", "flops": "plan", "plan": "plan", "plan_report": "plan", "plan_search": "plan",
 }  # fmt: skip
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swin_jax import similarity
 from swin_jax.core.errors import UserError
 from swin_jax.data.image_text.tokenizer import tokenize
+from swin_jax.inference import similarity
 from swin_jax.models.clip import make_clip
 from swin_jax.models.swin import Swin
 from swin_jax.pretrained import preprocess

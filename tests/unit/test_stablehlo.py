@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import swin_jax
-from swin_jax import stablehlo
 from swin_jax.core.errors import UserError
+from swin_jax.inference import export
 from swin_jax.models.clip import VisionTransformer, make_clip
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import make_video_swin
@@ -129,7 +129,7 @@ def test_what_cannot_be_exported_is_one_line(swin, tmp_path, monkeypatch):
     refused("must be some of .*'rocm'", platforms=["abacus"])
     refused("must be some of", platforms=[])
     refused("the model cannot be exported: ", image_size=(20, 0))
-    monkeypatch.setattr(stablehlo, "_LARGEST", 3999)
+    monkeypatch.setattr(export, "_LARGEST", 3999)
     refused(r"GiB of weights are more than the 2 GiB of such a file; .*weights='bfloat16'")
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax import visualize
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
+from swin_jax.inference import attention_maps
 from swin_jax.models import swin
 
 WINDOW = 4
@@ -70,7 +70,7 @@ def written_out(model, variables, image, stage, queries, shift, padded):
 
 def check_written_out(model, variables, image, stage, queries, shift, padded):
     for query, weights in zip(queries, written_out(model, variables, image, stage, queries, shift, padded)):
-        found = visualize.attention_map(model, variables, image, f"layers.{stage}.blocks.1", query)
+        found = attention_maps.attention_map(model, variables, image, f"layers.{stage}.blocks.1", query)
         expected = np.zeros_like(found)
         for key in itertools.product(*map(range, found.shape[1:])):
             expected[(slice(None), *key)] = weights.get(key, 0)
@@ -95,17 +95,17 @@ def test_second_stage_with_small_grids(small, shift, padded):
 
 def test_shrunk_windows_are_not_shifted():
     model, variables, image = make((16, 16), small="shrink", depths=(1, 2), num_heads=(2, 2))
-    maps = visualize.attention_map(model, variables, image, "layers.1.blocks.1", (0, 0))
+    maps = attention_maps.attention_map(model, variables, image, "layers.1.blocks.1", (0, 0))
     assert maps.shape == (2, 4, 4) and (maps > 0).all()
 
 
 def test_masked_regions_get_nothing():
     model, variables, image = make()
-    corner = visualize.attention_map(model, variables, image, "layers.0.blocks.1", (0, 0))
+    corner = attention_maps.attention_map(model, variables, image, "layers.0.blocks.1", (0, 0))
     inside = np.zeros((8, 8), bool)
     inside[:2, :2] = True  # what shifting by 2 leaves of the first window
     assert corner[:, ~inside].max() < 1e-20 and (corner[:, inside] > 1e-6).all()
-    plain = visualize.attention_map(model, variables, image, "layers.0.blocks.0", (0, 0))
+    plain = attention_maps.attention_map(model, variables, image, "layers.0.blocks.0", (0, 0))
     inside[:4, :4] = True
     assert (plain[:, ~inside] == 0).all() and (plain[:, inside] > 1e-6).all()
 
@@ -114,11 +114,12 @@ def test_masked_regions_get_nothing():
 def test_every_query_spreads_one(block):
     model, variables, image = make()
     maps = {
-        q: visualize.attention_map(model, variables, image, block, q) for q in itertools.product(range(8), repeat=2)
+        q: attention_maps.attention_map(model, variables, image, block, q)
+        for q in itertools.product(range(8), repeat=2)
     }
     for found in maps.values():
         np.testing.assert_allclose(found.sum(axis=(1, 2)), 1, atol=1e-5)
-    received = visualize.attention_map(model, variables, image[None], block)
+    received = attention_maps.attention_map(model, variables, image[None], block)
     np.testing.assert_allclose(received, np.mean(list(maps.values()), axis=0), atol=1e-6)
     np.testing.assert_allclose(received.sum(axis=(1, 2)), 1, atol=1e-5)
 
@@ -127,21 +128,21 @@ def test_padding_neither_asks_nor_shows():
     model, variables, image = make((13, 18))
     block = "layers.0.blocks.1"
     queries = itertools.product(range(7), range(9))
-    mean = np.mean([visualize.attention_map(model, variables, image, block, q) for q in queries], axis=0)
-    received = visualize.attention_map(model, variables, image, block)
+    mean = np.mean([attention_maps.attention_map(model, variables, image, block, q) for q in queries], axis=0)
+    received = attention_maps.attention_map(model, variables, image, block)
     np.testing.assert_allclose(received, mean, atol=1e-6)
     assert (received.sum(axis=(1, 2)) < 0.99).all()
 
 
 def test_scanned_stages_and_other_implementations():
     model, variables, image = make(depths=(4,))
-    expected = visualize.attention_map(model, variables, image, "layers.0.blocks.3", (1, 7))
+    expected = attention_maps.attention_map(model, variables, image, "layers.0.blocks.3", (1, 7))
     scanned = model.clone(scan=True, remat="full", attention="sequential")
     stacked = {"params": stacking.stack(variables["params"], swin.param_shapes(scanned)["params"])}
     assert "blocks_3" not in stacked["params"]["layers_0"]
-    found = visualize.attention_map(scanned, stacked, image, "layers.0.blocks.3", (1, 7))
+    found = attention_maps.attention_map(scanned, stacked, image, "layers.0.blocks.3", (1, 7))
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    other = visualize.attention_map(scanned, stacked, image, "layers.0.blocks.1", (1, 7))
+    other = attention_maps.attention_map(scanned, stacked, image, "layers.0.blocks.1", (1, 7))
     assert np.abs(other - expected).max() > 1e-3
 
 
@@ -149,13 +150,13 @@ def test_three_axes():
     model, variables, image = make(
         (4, 8, 12), image_size=(4, 8, 12), patch_size=(1, 2, 2), window_size=(2, 2, 3), small="axis"
     )
-    maps = visualize.attention_map(model, variables, image, "layers.0.blocks.1", (3, 0, 2))
+    maps = attention_maps.attention_map(model, variables, image, "layers.0.blocks.1", (3, 0, 2))
     assert maps.shape == (2, 4, 4, 6)
     np.testing.assert_allclose(maps.sum(axis=(1, 2, 3)), 1, atol=1e-5)
     # The last frame is beyond the seam of time, the first row beyond that of rows.
     assert set(zip(*np.nonzero(maps[0] > 1e-20))) == {(3, 0, column) for column in (1, 2, 3)}
     with pytest.raises(UserError, match="frame"):
-        visualize.draw_attention(image[0], maps)
+        attention_maps.draw_attention(image[0], maps)
 
 
 @pytest.mark.parametrize("version_2", [False, True])
@@ -166,11 +167,11 @@ def test_bias_maps_are_what_is_left_without_content(version_2):
     for leaf in ("q_bias", "v_bias") if version_2 else ():
         attn[leaf] = jnp.zeros_like(attn[leaf])
     attn["qkv"] = jax.tree.map(jnp.zeros_like, attn["qkv"])
-    bias = visualize.bias_maps(model, variables, "layers.0.blocks.0")
+    bias = attention_maps.bias_maps(model, variables, "layers.0.blocks.0")
     assert bias.shape == (2, 7, 7) and bias.std() > 0.01
     for row, column in [(0, 0), (1, 3), (3, 2)]:
         cut = bias[:, 3 - row : 7 - row, 3 - column : 7 - column]
-        found = visualize.attention_map(model, variables, image, "layers.0.blocks.0", (4 + row, column))
+        found = attention_maps.attention_map(model, variables, image, "layers.0.blocks.0", (4 + row, column))
         expected = jax.nn.softmax(cut.reshape(2, -1), axis=-1).reshape(2, 4, 4)
         np.testing.assert_allclose(found[:, 4:, :4], expected, rtol=1e-4)
 
@@ -178,7 +179,7 @@ def test_bias_maps_are_what_is_left_without_content(version_2):
 def test_bias_map_of_a_table():
     model, variables, _ = make(window_size=(2, 3))
     table = variables["params"]["layers_0"]["blocks_1"]["attn"]["relative_position_bias_table"]
-    bias = visualize.bias_maps(model, variables, "layers.0.blocks.1")
+    bias = attention_maps.bias_maps(model, variables, "layers.0.blocks.1")
     assert bias.shape == (2, 3, 5)
     # One row below and two columns to the left: query minus key is (-1, 2), the last row of the table's first line.
     np.testing.assert_array_equal(bias[:, 1 + 1, 2 - 2], table[4])
@@ -189,17 +190,17 @@ def test_errors_say_what_to_do():
     model, variables, image = make(depths=(2, 2), num_heads=(2, 2))
     for wrong in ("layers.1.block.1", "layers_1/blocks_1", "layers.1.blocks.1.attn"):
         for look in (
-            lambda b: visualize.attention_map(model, variables, image, b),
-            lambda b: visualize.bias_maps(model, variables, b),
+            lambda b: attention_maps.attention_map(model, variables, image, b),
+            lambda b: attention_maps.bias_maps(model, variables, b),
         ):
             with pytest.raises(UserError, match=r"nearest name is 'layers\.1\.blocks\.1'"):
                 look(wrong)
     with pytest.raises(UserError, match=r"\(8, 0\) is no token of layers\.0\.blocks\.1, whose grid is \(8, 8\)"):
-        visualize.attention_map(model, variables, image, "layers.0.blocks.1", (8, 0))
+        attention_maps.attention_map(model, variables, image, "layers.0.blocks.1", (8, 0))
     with pytest.raises(UserError, match=r"one image.*\(2, 16, 16, 3\)"):
-        visualize.attention_map(model, variables, np.stack([image, image]), "layers.0.blocks.1")
+        attention_maps.attention_map(model, variables, np.stack([image, image]), "layers.0.blocks.1")
     with pytest.raises(UserError, match=r"\(H, W, 3\), not \(5, 5, 2\)"):
-        visualize.draw_attention(np.zeros((5, 5, 2)), np.ones((1, 4, 4)))
+        attention_maps.draw_attention(np.zeros((5, 5, 2)), np.ones((1, 4, 4)))
 
 
 @pytest.mark.parametrize("heads, panels", [(1, 2), (3, 5), (12, 14)])
@@ -208,7 +209,7 @@ def test_drawn_attention(heads, panels, tmp_path):
     maps = np.zeros((heads, 16, 21), np.float32)
     maps[:, 4, 5] = 1
     path = tmp_path / "attention.png"
-    figure = visualize.draw_attention(picture, maps, (2, 20), path, stride=4, title="block")
+    figure = attention_maps.draw_attention(picture, maps, (2, 20), path, stride=4, title="block")
     assert len(figure.axes) == panels and path.stat().st_size > 5000
     for axes in figure.axes:
         (mark,) = axes.patches
@@ -226,7 +227,7 @@ def test_pictures_of_all_kinds(tmp_path):
         np.zeros((8, 8)),
         np.zeros((8, 8, 1), np.uint8),
     ):
-        figure = visualize.draw_attention(picture, np.zeros((2, 4, 4)), path=tmp_path / "attention.png")
+        figure = attention_maps.draw_attention(picture, np.zeros((2, 4, 4)), path=tmp_path / "attention.png")
         shown = np.asarray(figure.axes[0].images[0].get_array())
         assert shown.shape == (8, 8, 3) and shown.min() == 0 and shown.max() <= 1 and not figure.axes[0].patches
 
@@ -234,7 +235,7 @@ def test_pictures_of_all_kinds(tmp_path):
 def test_drawn_attention_in_a_clip(tmp_path):
     rng = np.random.default_rng(0)
     clip, maps = rng.random((1, 8, 12, 20, 3)), rng.random((2, 4, 3, 5))
-    figure = visualize.draw_video_attention(clip, maps, (2, 1, 4), tmp_path / "clip.png")
+    figure = attention_maps.draw_video_attention(clip, maps, (2, 1, 4), tmp_path / "clip.png")
     assert (tmp_path / "clip.png").stat().st_size > 1000 and len(figure.axes) == 8
     frames = [axes.images[0].get_array() for axes in figure.axes[:4]]
     stretched = (clip[0] - clip.min()) / (clip.max() - clip.min())
@@ -245,17 +246,17 @@ def test_drawn_attention_in_a_clip(tmp_path):
     assert figure.axes[2].patches[0].get_xy() == (16, 4)
     for wrong in (maps[0], maps[None]):
         with pytest.raises(UserError, match="maps are .heads, time, rows, columns."):
-            visualize.draw_video_attention(clip, wrong)
+            attention_maps.draw_video_attention(clip, wrong)
 
 
 def test_drawn_bias(tmp_path):
     maps = np.random.default_rng(0).normal(size=(8, 3, 5))
-    figure = visualize.draw_bias(maps, tmp_path / "bias.png", "block")
+    figure = attention_maps.draw_bias(maps, tmp_path / "bias.png", "block")
     panels = [axes for axes in figure.axes if axes.get_title().startswith("head")]
     assert len(panels) == 8 and len(figure.axes) == 16  # a colour bar each
     (image,) = panels[3].images
     np.testing.assert_array_equal(np.asarray(image.get_array(), np.float32), maps[3].astype(np.float32))
     assert tuple(image.get_extent()) == (-2.5, 2.5, 1.5, -1.5)
     assert panels[3].lines[0].get_xydata().tolist() == [[0, 0]]
-    visualize.draw_bias(np.zeros((1, 3, 3)), tmp_path / "constant.png")
+    attention_maps.draw_bias(np.zeros((1, 3, 3)), tmp_path / "constant.png")
     assert (tmp_path / "constant.png").stat().st_size > 1000

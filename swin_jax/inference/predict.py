@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from swin_jax import sheet
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.evals import multi_view
+from swin_jax.inference import contact_sheet
 from swin_jax.inference.trained_run import open_trained, outputs, pictures, trained
 from swin_jax.train import sharding
 from swin_jax.train.setup import setup
@@ -61,7 +61,7 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
         writer.writerows([name, *(v for c, p in ranks for v in (c, f"{p:.6f}"))] for name, ranks in rows)
         storage.write(folder / "predictions.csv", text.getvalue().encode("utf-8", "surrogateescape"))
         strips = dict(columns=2, width=1.2 * STRIP) if what == "video" else {}
-        sheet.draw(folder / "predictions.png", [(x, _title(*row)) for x, row in zip(shown, rows)], **strips)
+        contact_sheet.draw(folder / "predictions.png", [(x, _title(*row)) for x, row in zip(shown, rows)], **strips)
         limit = f" (the first {SHEET})" if len(rows) > SHEET else ""
         print(f"{len(rows)} {what}s: {folder / 'predictions.csv'}, {folder / 'predictions.png'}{limit}", flush=True)
         if left := data.num_examples - len(rows):
@@ -106,7 +106,7 @@ def _examples(data: Any) -> Iterator[tuple[str, dict]]:
     from tqdm import tqdm
 
     def tell(what, index, why=""):
-        tqdm.write(sheet.one_line(f"{what}: {data.source.record_name(index)}{why}"), file=sys.stderr)
+        tqdm.write(contact_sheet.one_line(f"{what}: {data.source.record_name(index)}{why}"), file=sys.stderr)
 
     def read(index):
         try:
@@ -137,5 +137,5 @@ def _picture(example: dict) -> np.ndarray:
 
 
 def _title(name: str, ranks: list) -> str:
-    label = "\n".join(f"{sheet.short(kind)} {probability:.0%}" for kind, probability in ranks[:3])
-    return f"{sheet.short(pathlib.Path(name).name)}\n{label}"
+    label = "\n".join(f"{contact_sheet.short(kind)} {probability:.0%}" for kind, probability in ranks[:3])
+    return f"{contact_sheet.short(pathlib.Path(name).name)}\n{label}"

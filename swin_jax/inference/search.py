@@ -13,14 +13,14 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from swin_jax import index as indices
-from swin_jax import sheet
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.data.image import transforms as image
 from swin_jax.data.image_text import tokenizer
 from swin_jax.evals import features
+from swin_jax.inference import contact_sheet
+from swin_jax.inference import image_index as indices
 from swin_jax.inference.trained_run import open_trained, outputs, pictures, trained
 from swin_jax.tasks.base import TrainState
 from swin_jax.train import sharding
@@ -63,7 +63,7 @@ def index_folder(config, workdir: str, images: str) -> int:
             progress=lead,
         )
     for line in unreadable if lead else ():
-        print(f"left out, cannot be read: {sheet.one_line(line)}", file=sys.stderr, flush=True)
+        print(f"left out, cannot be read: {contact_sheet.one_line(line)}", file=sys.stderr, flush=True)
     if lead:
         print(f'{len(found)} images: {path}; look for some with --search="a text" or --search=PICTURE', flush=True)
     return 0
@@ -102,11 +102,11 @@ def search(config, workdir: str, query: str, top: int = 10) -> int:
         if not index.complete:
             print("the index was interrupted and lacks images; --index=FOLDER goes on", file=sys.stderr, flush=True)
         for name, cosine in hits:
-            print(f"{cosine:+.4f}  {sheet.one_line(name)}")
-        short = lambda name: sheet.short(sheet.one_line(pathlib.Path(name).name))  # noqa: E731
+            print(f"{cosine:+.4f}  {contact_sheet.one_line(name)}")
+        short = lambda name: contact_sheet.short(contact_sheet.one_line(pathlib.Path(name).name))  # noqa: E731
         shown = [(_thumbnail(name), f"{cosine:.3f}\n{short(name)}") for name, cosine in hits]
         shown = [(_thumbnail(picture), "looked for"), *shown] if picture else shown
-        sheet.draw(folder / SHEET, shown, title=sheet.short(sheet.one_line(query), 80))
+        contact_sheet.draw(folder / SHEET, shown, title=contact_sheet.short(contact_sheet.one_line(query), 80))
         print(f"{len(hits)} of {len(index)} images: {folder / SHEET}", flush=True)
     return 0
 

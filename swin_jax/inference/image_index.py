@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax import similarity
 from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError
 from swin_jax.data import sources
@@ -23,6 +22,7 @@ from swin_jax.data.image import transforms as image
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
+from swin_jax.inference import similarity
 
 log = logging.getLogger(__name__)
 
