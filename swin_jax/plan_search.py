@@ -23,6 +23,7 @@ from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.train import setup, sharding
+from swin_jax.train.workdir import make_workdir
 
 REMAT = ("none", "dots_no_batch", "full")
 
@@ -211,7 +212,7 @@ def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
     topology.compiler_options()  # refuses what cannot be compiled for
     if workdir:  # before anything takes time
         folder = storage.path(workdir)
-        workdir.make_workdir(folder)
+        make_workdir(folder)
     tpu_compiler.prepare_backend()
     say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     if auto:

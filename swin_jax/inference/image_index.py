@@ -23,6 +23,7 @@ from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
 from swin_jax.inference import similarity
+from swin_jax.pretrained.preprocess import preprocess as make_preprocess
 
 log = logging.getLogger(__name__)
 
@@ -287,7 +288,7 @@ def of_folder(
         UserError: no folder, no pictures, none that can be read, a file at `path` that is no index.
     """
     similarity.check_model(model)
-    prepare = preprocess or preprocess.preprocess(model)
+    prepare = preprocess or make_preprocess(model)
     preparation = "" if preprocess else f"clip {model.visual.image_size}"
     previous = load(path) if path is not None and storage.path(path).exists() else None
     data = EvalData(

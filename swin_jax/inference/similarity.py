@@ -24,7 +24,8 @@ from swin_jax.data.image_text import tokenizer as text_lib
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
 from swin_jax.models.clip import CLIP
-from swin_jax.pretrained import preprocess
+from swin_jax.pretrained.preprocess import open_picture
+from swin_jax.pretrained.preprocess import preprocess as make_preprocess
 
 Preprocess = Callable[[Any], np.ndarray]  # pictures -> (B, H, W, 3) float32, normalised
 MOST_NUMBERS = 900  # cells of a drawn matrix that still have their numbers
@@ -107,7 +108,7 @@ def encode_images(
 ) -> np.ndarray:
     """Features of N pictures: (N, E) float32 of unit length; at most `batch_size` are in memory at a time."""
     check_model(model)
-    preprocess = preprocess or preprocess.preprocess(model)
+    preprocess = preprocess or make_preprocess(model)
     images = several(images)
     found = []
     for start in range(0, len(images), batch_size):
@@ -241,7 +242,7 @@ def draw(
     axes = figure.add_subplot()
     axes.imshow(values.T, cmap="viridis")
     for i, image in enumerate(images):
-        width, height = (picture := preprocess.open_picture(image)).size
+        width, height = (picture := open_picture(image)).size
         right, down = 0.46 * np.array([width, height]) / max(width, height)
         axes.imshow(np.asarray(picture), extent=(i - right, i + right, -1.05 + down, -1.05 - down))
     low, high = float(values.min()), float(values.max())

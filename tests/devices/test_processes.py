@@ -291,7 +291,7 @@ def test_a_workdir_on_each_host_s_own_disk(folder):
 def test_what_one_process_meets_in_a_checkpoint_all_act_upon(two, folder):
     program = f"""if True:
         import os, runpy, sys
-        from swin_jax import checkpoint
+        from swin_jax.train import checkpoint
         read = checkpoint._read
 
         def fail(path, layout):
@@ -325,7 +325,7 @@ def test_a_number_of_processes_that_is_none(monkeypatch):
 
 
 def test_a_process_that_nobody_joins_says_so():
-    program = "from swin_jax import processes; processes.start([], arrival=3)"
+    program = "from swin_jax.train import multihost; multihost.start([], arrival=3)"
     cluster = {"JAX_COORDINATOR_ADDRESS": free_address(), "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
     environment = os.environ | cluster | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=600)
