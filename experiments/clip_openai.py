@@ -37,7 +37,7 @@ Fine-tuning on a folder of your own images with captions, from OpenAI's weights:
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, pods
+from swin_jax import optim
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image import transforms as image
@@ -46,6 +46,7 @@ from swin_jax.evals.prompts.imagenet import imagenet_zero_shot
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.models.clip import OPENAI, make_clip, rules
 from swin_jax.optim import schedules
+from swin_jax.plan import presets as pods
 from swin_jax.pretrained.clip import finetune as clip_finetune
 from swin_jax.tasks.contrastive import Contrastive
 from swin_jax.train import sharding

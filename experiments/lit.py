@@ -13,7 +13,7 @@ ViTs on private pairs; its recipe for public ones is batch 16,384, a peak rate o
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, pods
+from swin_jax import optim
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.data import fake, pipeline, sources
@@ -23,6 +23,7 @@ from swin_jax.evals.retrieval import Retrieval
 from swin_jax.models import swin
 from swin_jax.models.clip import CLIP, TextTransformer, rules
 from swin_jax.optim import schedules
+from swin_jax.plan import presets as pods
 from swin_jax.pretrained.clip import finetune as clip_finetune
 from swin_jax.tasks.contrastive import Contrastive
 from swin_jax.train import sharding

@@ -18,9 +18,10 @@ import json
 import pathlib
 import sys
 
-from swin_jax import chips, plan, plan_search, roofline, tpu_compiler
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
+from swin_jax.plan import chips, compiled_step, roofline, tpu_compiler
+from swin_jax.plan import search as plan_search
 
 FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "pod_presets.json"
@@ -45,7 +46,7 @@ def load(experiment: str, row: str, chip: str):
 def compiled(experiment: str, row: str, chip: str) -> dict:
     """What the compiler says of a preset."""
     config = load(experiment, row, chip)
-    facts = plan.plan(config, chips.topology(config.topology), plan_search.cache_folder(), "quick")
+    facts = compiled_step.plan(config, chips.topology(config.topology), plan_search.cache_folder(), "quick")
     return summary(facts, config)
 
 
@@ -79,7 +80,7 @@ def arithmetic(experiment: str, row: str, like: dict) -> dict:
     """
     config = load(experiment, row, "h100")
     here, accumulate = chips.topology(config.topology), config.task.get("accumulate", 1)
-    parts = plan.state_bytes(config, chips.topology("v5e:2x4"))  # another eight chips
+    parts = compiled_step.state_bytes(config, chips.topology("v5e:2x4"))  # another eight chips
     state = sum(parts.values())
     fsdp, tensor = config.mesh.fsdp, config.mesh.tensor
     more = like["chips"] / here.size  # examples of an H100 for each of a v5p

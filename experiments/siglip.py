@@ -14,7 +14,7 @@ is CLIP's: the paper's attention pool and its sentencepiece vocabulary are not h
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, pods
+from swin_jax import optim
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image import transforms as image
@@ -23,6 +23,7 @@ from swin_jax.evals.retrieval import Retrieval
 from swin_jax.models.clip import make_clip, rules
 from swin_jax.models.clip.presets import PRESETS
 from swin_jax.optim import schedules
+from swin_jax.plan import presets as pods
 from swin_jax.tasks.contrastive import Contrastive
 from swin_jax.train import sharding
 from swin_jax.train.init_from import InitFrom

@@ -36,7 +36,7 @@ the parameters as well.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, pods
+from swin_jax import optim
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image import masking
@@ -47,6 +47,7 @@ from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import rules
 from swin_jax.optim import schedules
+from swin_jax.plan import presets as pods
 from swin_jax.pretrained.swin import finetune
 from swin_jax.pretrained.swin import simmim as convert_simmim
 from swin_jax.tasks.classification import Classification

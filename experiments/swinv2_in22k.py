@@ -13,7 +13,7 @@ is 0.1, twice that of version 1. Needs a pod.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, pods
+from swin_jax import optim
 from swin_jax.core.config import parse_arg, spec
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image import transforms as image
@@ -21,6 +21,7 @@ from swin_jax.evals.accuracy import Accuracy
 from swin_jax.models import swin
 from swin_jax.models.swin import rules
 from swin_jax.optim import schedules
+from swin_jax.plan import presets as pods
 from swin_jax.pretrained.swin import finetune
 from swin_jax.tasks.classification import Classification
 from swin_jax.train import sharding

@@ -29,7 +29,7 @@ Published top-1 / top-5 with 4 x 3 views, theirs, not ours (those in brackets we
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim, pods
+from swin_jax import optim
 from swin_jax.core.config import derived, parse_arg, spec
 from swin_jax.data import fake, pipeline
 from swin_jax.data.video import sources as video_sources
@@ -40,6 +40,7 @@ from swin_jax.models import video_swin
 from swin_jax.models.swin.presets import VARIANTS
 from swin_jax.models.video_swin import rules
 from swin_jax.optim import schedules
+from swin_jax.plan import presets as pods
 from swin_jax.pretrained.video_swin import finetune as video_swin_finetune
 from swin_jax.tasks.classification import Classification
 from swin_jax.train import sharding

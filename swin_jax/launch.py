@@ -179,7 +179,7 @@ def run(argv: Sequence[str]) -> int:
         profile = _profile(values.profile)
         _check_actions(values)
         if values.plan is not None:
-            from swin_jax import plan_search
+            from swin_jax.plan import search as plan_search
 
             return plan_search.run(config, values.plan, values.workdir, values.plan_effort)
         import jax

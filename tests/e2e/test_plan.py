@@ -8,8 +8,10 @@ import time
 import pytest
 from PIL import Image
 
-from swin_jax import chips, plan_report, plan_search, tpu_compiler
 from swin_jax.core import config as configs
+from swin_jax.plan import chips, tpu_compiler
+from swin_jax.plan import report as plan_report
+from swin_jax.plan import search as plan_search
 from swin_jax.train import sharding
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"

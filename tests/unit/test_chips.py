@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from swin_jax import chips
 from swin_jax.core.errors import UserError
+from swin_jax.plan import chips
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from swin_jax import flops
 from swin_jax.models import swin
+from swin_jax.plan import flops
 from swin_jax.train.sharding import make_mesh
 
 

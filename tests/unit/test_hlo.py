@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from swin_jax import hlo, traffic
+from swin_jax.plan import collectives, hlo
 
 MIB = 2**20
 
@@ -71,19 +71,21 @@ def test_a_compiled_loop_counts_what_it_does_as_often_as_it_runs():
         mapped = jax.shard_map(body, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
         return jax.jit(mapped).lower(jnp.ones((1024,))).compile().as_text()
 
-    (found,) = traffic.collectives(text(7), mesh.shape)
+    (found,) = collectives.collectives(text(7), mesh.shape)
     assert (found.bytes, found.count) == (512, 7) and list(hlo.trip_counts(text(7)).values()) == [7]
     # Twice as many runs, twice the traffic of the body; what is outside of it stays.
-    moved = [traffic.hbm_bytes(text(length)) for length in (5, 10, 15)]
+    moved = [collectives.hbm_bytes(text(length)) for length in (5, 10, 15)]
     assert moved[2] - moved[1] == moved[1] - moved[0] > 0
 
 
 def test_a_tpu_loop_counts_as_often_as_its_condition_says():
-    (found,) = traffic.collectives(LOOP, {"data": 1, "fsdp": 8, "tensor": 1})
+    (found,) = collectives.collectives(LOOP, {"data": 1, "fsdp": 8, "tensor": 1})
     assert (found.kind, found.bytes, found.axes, found.count) == ("all-gather", 8 * MIB, ("fsdp",), 7)
     assert hlo.trip_counts(LOOP) == {"while.28": 7}
     once = LOOP.replace("s32[]{:T(128)} constant(7)", "s32[]{:T(128)} constant(1)")
-    assert traffic.hbm_bytes(LOOP) - traffic.hbm_bytes(once) == 6 * 1.5 * MIB  # 1 MiB of slices read, 0.5 written
+    assert (
+        collectives.hbm_bytes(LOOP) - collectives.hbm_bytes(once) == 6 * 1.5 * MIB
+    )  # 1 MiB of slices read, 0.5 written
 
 
 @pytest.mark.parametrize(
@@ -123,4 +125,4 @@ def test_loops_that_say_how_often_or_do_not_say():
     assert hlo.trip_counts(known) == {"while.28": 9}
     unknown = LOOP.replace("ROOT %lt.10 = pred[]{:T(512)} compare", "ROOT %lt.10 = pred[]{:T(512)} xor")
     assert hlo.trip_counts(unknown) == {"while.28": None}
-    assert traffic.collectives(unknown, {"fsdp": 8})[0].count == 1
+    assert collectives.collectives(unknown, {"fsdp": 8})[0].count == 1

@@ -59,11 +59,6 @@ PACKAGES = {
 # Modules of pretrained/ that need JAX: they make models and variables. All others are converters, on numpy alone.
 MAKERS = {"load", "preprocess", "arguments", "run_config", "loader"}
 
-# Files that still lie outside of their rooms.
-FUTURE = {
-    "chips": "plan", "pods": "plan", "hlo": "plan", "traffic": "plan", "roofline": "plan",
-    "tpu_compiler": "plan", "flops": "plan", "plan": "plan", "plan_report": "plan", "plan_search": "plan",
-}  # fmt: skip
 
 
 def imports(path: pathlib.Path) -> set[str]:
@@ -78,16 +73,12 @@ def imports(path: pathlib.Path) -> set[str]:
     return {name for name in found if name.partition(".")[0] not in sys.stdlib_module_names}
 
 
-def room_of(parts: tuple[str, ...]) -> str:
-    return FUTURE.get(parts[0], parts[0])
-
-
 def is_allowed(room: str, name: str) -> bool:
     """True if a file of a room may import a dotted name."""
     top, *inside = name.split(".")
     if top != "swin_jax":
         return top in PACKAGES[room]
-    other = room_of(inside)
+    other = inside[0]
     module = "/".join([other, *inside[1:2]])
     return other == room or not ROOMS[room].isdisjoint({other, module})
 
@@ -97,7 +88,7 @@ def test_imports_point_downward():
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         for name in sorted(imports(path)):
-            if not is_allowed(room_of(parts), name):
+            if not is_allowed(parts[0], name):
                 forbidden.append(f"{path.relative_to(PACKAGE)} imports {name}")
     assert not forbidden, "\n".join(forbidden)
 

@@ -5,9 +5,11 @@ import copy
 import pytest
 from ml_collections import ConfigDict
 
-from swin_jax import chips, plan_report, plan_search
 from swin_jax.core import config as configs
-from swin_jax.plan import advice
+from swin_jax.plan import chips
+from swin_jax.plan import report as plan_report
+from swin_jax.plan import search as plan_search
+from swin_jax.plan.compiled_step import advice
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import types
 import pytest
 from ml_collections import ConfigDict
 
-from swin_jax import chips, pods
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
+from swin_jax.plan import chips
+from swin_jax.plan import presets as pods
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 TABLES = {path.stem: configs.module(str(path)).PODS for path in FOLDER.glob("*.py") if "\nPODS = " in path.read_text()}

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from swin_jax import chips, roofline
-from swin_jax.traffic import KINDS, Collective
+from swin_jax.plan import chips, roofline
+from swin_jax.plan.collectives import KINDS, Collective
 
 
 def collective(kind, size, group, slices=1, count=1, overlaps=False):

@@ -1,6 +1,6 @@
 """What the TPU compiler says, read from its own words: no compiler is needed."""
 
-from swin_jax import tpu_compiler
+from swin_jax.plan import tpu_compiler
 
 MESSAGE = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. \
 Used 21.50G of 15.75G hbm. Exceeded hbm capacity by 5.75G.

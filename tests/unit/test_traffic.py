@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from swin_jax import hlo, traffic
+from swin_jax.plan import collectives, hlo
 from tests.unit.test_hlo import LOOP
 
 MIB = 2**20
@@ -47,17 +47,17 @@ def test_all_forms_of_groups_give_the_axes_along_which_they_lie(axes):
         f"mesh['tensor'=2,'fsdp'=2,'data'=2], device_ids=(0,4,2,6,1,5,3,7) {{{named}}}",
     ]
     for form in forms:
-        (found,) = traffic.collectives(reduced(form), MESH)
+        (found,) = collectives.collectives(reduced(form), MESH)
         assert (found.kind, found.bytes, found.axes, found.group) == ("all-reduce", 32_768, axes, 2 ** len(axes)), form
         assert (found.count, found.slices, found.overlaps) == (1, 1, False)
 
 
 def test_groups_of_the_short_forms():
-    (all_chips,) = traffic.collectives(reduced("{}"), MESH)
+    (all_chips,) = collectives.collectives(reduced("{}"), MESH)
     assert (all_chips.axes, all_chips.group) == (("data", "fsdp", "tensor"), 8)
-    (in_order,) = traffic.collectives(reduced("[4,2]<=[8]"), MESH)
+    (in_order,) = collectives.collectives(reduced("[4,2]<=[8]"), MESH)
     assert (in_order.axes, in_order.group) == (("tensor",), 2)
-    (part,) = traffic.collectives(reduced("{{0,1},{2,3},{4,5},{6,7}}"), {"data": 8, "fsdp": 1})
+    (part,) = collectives.collectives(reduced("{{0,1},{2,3},{4,5},{6,7}}"), {"data": 8, "fsdp": 1})
     assert (part.axes, part.group) == (("data",), 2)
 
 
@@ -72,7 +72,7 @@ def test_collectives_of_a_compiled_program(axes):
 
     spec = PartitionSpec(tuple(MESH))
     fn = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=spec, out_specs=spec))
-    found = traffic.collectives(fn.lower(jnp.ones((8 * 128, 16))).compile().as_text(), mesh.shape)
+    found = collectives.collectives(fn.lower(jnp.ones((8 * 128, 16))).compile().as_text(), mesh.shape)
     expected = {("all-gather", 8192 * group), ("reduce-scatter", 8192 * group), ("all-reduce", 8192)}
     assert {(item.kind, item.bytes) for item in found} == expected and len(found) == 3
     assert {(item.axes, item.group) for item in found} == {(axes, group)}
@@ -81,7 +81,7 @@ def test_collectives_of_a_compiled_program(axes):
 def test_traffic_of_compiled_elementwise_code_is_its_operands_and_results():
     x = jnp.ones((256, 1024))
     text = jax.jit(lambda x, y: x * y + 1).lower(x, x).compile().as_text()
-    assert traffic.hbm_bytes(text) == 3 * x.nbytes and traffic.collectives(text, {"data": 1}) == []
+    assert collectives.hbm_bytes(text) == 3 * x.nbytes and collectives.collectives(text, {"data": 1}) == []
 
 
 SCATTER = """
@@ -102,7 +102,7 @@ def test_a_fused_all_reduce_of_which_a_part_is_kept_is_a_reduce_scatter():
         "ROOT %fusion = bf16[512,1024]{1,0:T(8,128)(2,1)S(1)} fusion(%g), kind=kCustom, calls=%all-reduce-scatter",
         before=SCATTER,
     )
-    (found,) = traffic.collectives(text, {"data": 8, "fsdp": 1, "tensor": 1})
+    (found,) = collectives.collectives(text, {"data": 8, "fsdp": 1, "tensor": 1})
     assert (found.kind, found.bytes, found.axes, found.name) == ("reduce-scatter", 8 * MIB, ("data",), "fusion")
 
 
@@ -121,10 +121,10 @@ def test_several_arrays_of_which_parts_are_kept_are_one_reduce_scatter():
         f"%g = {whole} parameter(0)",
         f"ROOT %fusion = ({part}, {part}) fusion(%g), kind=kCustom, calls=%all-reduce-scatter",
     )
-    (found,) = traffic.collectives(entry(*lines, before="\n".join(rows) + "\n\n"), {"data": 8})
+    (found,) = collectives.collectives(entry(*lines, before="\n".join(rows) + "\n\n"), {"data": 8})
     assert (found.kind, found.bytes) == ("reduce-scatter", 16 * MIB)
     rows[-2] = f"  ROOT %tuple = ({part}, {whole}) tuple(%dynamic-slice.20, %second)"
-    (found,) = traffic.collectives(entry(*lines, before="\n".join(rows) + "\n\n"), {"data": 8})
+    (found,) = collectives.collectives(entry(*lines, before="\n".join(rows) + "\n\n"), {"data": 8})
     assert found.kind == "all-reduce"
 
 
@@ -172,10 +172,10 @@ def test_a_collective_fused_with_what_it_runs_beside_counts_once():
         "ROOT %done = f32[4096,1024]{1,0:T(8,128)} fusion(%s0, %s1, %s2), kind=kCustom, calls=%fused_computation.114",
         before=START,
     )
-    (found,) = traffic.collectives(text, {"data": 8})
+    (found,) = collectives.collectives(text, {"data": 8})
     assert (found.kind, found.bytes, found.group, found.overlaps) == ("all-gather", 16 * MIB, 8, True)
     # What is gathered is written once; the product reads 0.5 and 2 MiB and writes 8.
-    assert traffic.hbm_bytes(text) == (16 + 0.5 + 2 + 8) * MIB
+    assert collectives.hbm_bytes(text) == (16 + 0.5 + 2 + 8) * MIB
 
 
 def test_collectives_that_start_and_finish():
@@ -194,14 +194,14 @@ def test_collectives_that_start_and_finish():
         "  ROOT %rs = f32[512,1024]{1,0:T(8,128)} reduce-scatter(%q), channel_id=2, replica_groups=[1,8]<=[8], "
         "dimensions={0}, to_apply=%add\n}\n\n",
     )
-    found = traffic.collectives(text, {"data": 2, "fsdp": 4})
+    found = collectives.collectives(text, {"data": 2, "fsdp": 4})
     assert [(item.kind, item.bytes / MIB, item.group) for item in found] == [
         ("all-gather", 16, 8),
         ("reduce-scatter", 16, 8),
         ("collective-permute", 2, 2),
     ]
     assert all(item.overlaps for item in found) and found[2].axes == ("fsdp",)
-    assert traffic.hbm_bytes(text) == (2 + 16 + 16 + 2 + 2 + 2) * MIB
+    assert collectives.hbm_bytes(text) == (2 + 16 + 16 + 2 + 2 + 2) * MIB
 
 
 def test_what_crosses_slices():
@@ -220,7 +220,7 @@ def test_what_crosses_slices():
         "%send-done = token[] send-done(%send), channel_id=3, is_host_transfer=true",
         "ROOT %recv-done = (bf16[512,8,128]{2,1,0:T(8,128)(2,1)}, token[]) recv-done(%recv), channel_id=2",
     )
-    within, among = traffic.collectives(text, {"data": 16, "fsdp": 1, "tensor": 1}, slices=2)
+    within, among = collectives.collectives(text, {"data": 16, "fsdp": 1, "tensor": 1}, slices=2)
     assert (within.kind, within.bytes, within.axes, within.group, within.slices) == (
         "reduce-scatter",
         8 * MIB,
@@ -229,11 +229,11 @@ def test_what_crosses_slices():
         1,
     )
     assert (among.kind, among.bytes, among.axes, among.group, among.slices) == ("all-reduce", MIB, ("data",), 2, 2)
-    assert traffic.hbm_bytes(text) == (8 + 1 + 1 + 1) * MIB
+    assert collectives.hbm_bytes(text) == (8 + 1 + 1 + 1) * MIB
     gathered = text.replace("ALL_REDUCE", "ALL_GATHER")
-    assert traffic.collectives(gathered, {"data": 4, "fsdp": 4}, 2)[1].bytes == 2 * MIB
+    assert collectives.collectives(gathered, {"data": 4, "fsdp": 4}, 2)[1].bytes == 2 * MIB
     to_the_host = text.replace('_xla_megascale_transfer_type="ALL_REDUCE"', "")
-    assert [item.kind for item in traffic.collectives(to_the_host, {"data": 16}, 2)] == ["reduce-scatter"]
+    assert [item.kind for item in collectives.collectives(to_the_host, {"data": 16}, 2)] == ["reduce-scatter"]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_traffic_of_single_instructions(lines, mib):
         "%i = s32[]{:T(128)S(6)} parameter(3)",
         *lines,
     )
-    assert traffic.hbm_bytes(text) == mib * MIB
+    assert collectives.hbm_bytes(text) == mib * MIB
 
 
 def test_of_a_conditional_one_branch_counts():
@@ -294,7 +294,7 @@ def test_of_a_conditional_one_branch_counts():
         "ROOT %c = f32[256,1024]{1,0} conditional(%i, %a, %a), branch_computations={%branch_0, %branch_1}",
         before=once + twice,
     )
-    assert traffic.hbm_bytes(text) == 4 * MIB
+    assert collectives.hbm_bytes(text) == 4 * MIB
 
 
 def test_instructions_that_cannot_be_read_are_left_out():
@@ -308,6 +308,6 @@ def test_instructions_that_cannot_be_read_are_left_out():
             at = rng.integers(len(lines[row]) + 1)
             broken[row] = lines[row][:at] + rng.choice(["", "(", "}", "%", "=0", lines[row][at + 3 :]])
         text = "\n".join(broken)
-        assert len(traffic.collectives(text, {"data": 8})) <= 4 and traffic.hbm_bytes(text) >= 0
+        assert len(collectives.collectives(text, {"data": 8})) <= 4 and collectives.hbm_bytes(text) >= 0
         hlo.trip_counts(text)
-    assert traffic.collectives("", {"data": 8}) == [] and traffic.hbm_bytes("") == 0
+    assert collectives.collectives("", {"data": 8}) == [] and collectives.hbm_bytes("") == 0

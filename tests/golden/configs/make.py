@@ -13,9 +13,9 @@ import itertools
 import json
 import pathlib
 
-from swin_jax import pods
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
+from swin_jax.plan import presets as pods
 
 FOLDER = pathlib.Path(__file__).parent
 EXPERIMENTS = FOLDER.parents[2] / "experiments"

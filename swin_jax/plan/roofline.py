@@ -11,8 +11,8 @@ import itertools
 import math
 from collections.abc import Iterable
 
-from swin_jax.chips import Chip, Topology
-from swin_jax.traffic import Collective
+from swin_jax.plan.chips import Chip, Topology
+from swin_jax.plan.collectives import Collective
 
 
 @dataclasses.dataclass(frozen=True)

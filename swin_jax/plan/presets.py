@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from swin_jax import chips
 from swin_jax.core.errors import UserError
+from swin_jax.plan import chips
 
 # How many chips of v5e one stands for: the power of two below its share of memory (a v4 has 2.4% less than two).
 _V5E = {"v4": 2, "v5e": 1, "v5p": 4, "v6e": 2}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax import hlo
+from swin_jax.plan import hlo
 
 KINDS = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute")
 

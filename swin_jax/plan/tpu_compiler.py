@@ -20,8 +20,8 @@ import jax
 from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 
-from swin_jax import chips, traffic
 from swin_jax.core.errors import UserError
+from swin_jax.plan import chips, collectives
 
 _PACKAGES = ("jax", "jaxlib", "libtpu")
 # Several plans at a time, no question to the cloud about this machine, and no complaints that it has no TPU.
@@ -119,7 +119,7 @@ def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name, open(pathlib.Path(name) / "stderr", "w+") as errors:
         folder = pathlib.Path(name)
-        search = [str(pathlib.Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        search = [str(pathlib.Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         child = subprocess.Popen(
             [sys.executable, "-m", module, name],
             stdin=subprocess.PIPE,
@@ -173,8 +173,8 @@ def _memory(topology: chips.Topology, **parts) -> dict[str, Any]:
 
 def _moved(text: str, topology: chips.Topology, mesh) -> dict[str, Any]:
     """What a program moves through memory and between chips."""
-    found = traffic.collectives(text, mesh.shape, topology.slices)
-    return {"hbm_bytes": traffic.hbm_bytes(text), "collectives": [dataclasses.asdict(item) for item in found]}
+    found = collectives.collectives(text, mesh.shape, topology.slices)
+    return {"hbm_bytes": collectives.hbm_bytes(text), "collectives": [dataclasses.asdict(item) for item in found]}
 
 
 def _parts(folder: pathlib.Path) -> dict[str, int]:

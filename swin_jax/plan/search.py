@@ -18,10 +18,11 @@ from typing import Any
 
 import jax
 
-from swin_jax import chips, plan, plan_report, tpu_compiler
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.plan import chips, compiled_step, tpu_compiler
+from swin_jax.plan import report as plan_report
 from swin_jax.train import setup, sharding
 from swin_jax.train.workdir import make_workdir
 
@@ -119,7 +120,7 @@ def search(
         settings = item.settings(config)
         say(f"plan {len(tried) + 1} of at most {compiles}: {flags(settings)}")
         with applied(config, settings):
-            facts = plan.plan(config, topology, cache, "quick")
+            facts = compiled_step.plan(config, topology, cache, "quick")
         tried.append((item, facts))
         state = sum(facts["state_bytes"].values())
         micro = config.batch_size / topology.size / item.accumulate
@@ -223,11 +224,11 @@ def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
         if effort == "full" and facts["memory"]["fits"]:
             say("the best of them once more, with the compiler's full effort")
             with applied(config, best.settings(config)):
-                facts = plan.plan(config, topology, cache_folder())
+                facts = compiled_step.plan(config, topology, cache_folder())
         facts["settings"] = best.settings(config)
         facts["tried"] = [flags(item.settings(config)) + ":" + _verdict(tried) for item, tried in found]
     else:
-        facts = plan.plan(config, topology, cache_folder(), effort)
+        facts = compiled_step.plan(config, topology, cache_folder(), effort)
     print("\n".join(plan_report.lines(facts)), flush=True)
     if auto:
         print(f"flags       {flags(facts['settings'])}", flush=True)

@@ -20,10 +20,10 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
-from swin_jax import chips, flops, roofline, tpu_compiler, traffic
 from swin_jax.core import config as configs
 from swin_jax.core.params import path_name
 from swin_jax.ops import batch_sharding
+from swin_jax.plan import chips, collectives, flops, roofline, tpu_compiler
 from swin_jax.train import setup
 
 # What a plan was computed with, beside the program: to be counted up when the analysis changes.
@@ -114,7 +114,7 @@ def _compile(cache: pathlib.Path | None, lowered, config, topology: chips.Topolo
             facts = tpu_compiler.compiled(lowered, topology, mesh)
         else:
             job = config.copy_and_resolve_references(), topology.name
-            facts = tpu_compiler.optimized("swin_jax.plan", job, topology, mesh)
+            facts = tpu_compiler.optimized("swin_jax.plan.compiled_step", job, topology, mesh)
     facts["effort"] = effort
     if cache:
         try:
@@ -150,7 +150,7 @@ def _largest(at: setup.Setup) -> list[dict[str, Any]]:
 
 def _roofline(facts: dict[str, Any], topology: chips.Topology) -> dict[str, Any]:
     """Seconds of an update and what bounds them."""
-    moved = [traffic.Collective(**item | {"axes": tuple(item["axes"])}) for item in facts["collectives"]]
+    moved = [collectives.Collective(**item | {"axes": tuple(item["axes"])}) for item in facts["collectives"]]
     found = roofline.estimate(topology, facts["flops"]["step"] / topology.size, facts["hbm_bytes"], moved)
     times = {
         name: getattr(found, name) for name in ("compute", "memory", "links", "network", "exposed", "step", "serial")
