@@ -20,8 +20,7 @@ import sys
 
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
-from swin_jax.plan import chips, compiled_step, roofline, tpu_compiler
-from swin_jax.plan import search as plan_search
+from swin_jax.plan import chips, command, compiled_step, roofline, tpu_compiler
 
 FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "pod_presets.json"
@@ -46,7 +45,7 @@ def load(experiment: str, row: str, chip: str):
 def compiled(experiment: str, row: str, chip: str) -> dict:
     """What the compiler says of a preset."""
     config = load(experiment, row, chip)
-    facts = compiled_step.plan(config, chips.topology(config.topology), plan_search.cache_folder(), "quick")
+    facts = compiled_step.plan(config, chips.topology(config.topology), command.cache_folder(), "quick")
     return summary(facts, config)
 
 

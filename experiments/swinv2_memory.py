@@ -17,8 +17,7 @@ import sys
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from swin_jax.models.swin import presets as swin_presets
-from swin_jax.plan import chips, compiled_step, tpu_compiler
-from swin_jax.plan import search as plan_search
+from swin_jax.plan import chips, command, compiled_step, tpu_compiler
 
 A100 = 40e9  # bytes
 ROWS = (
@@ -69,7 +68,7 @@ def main() -> None:
             config.task.model.update(fields)
             config.partition.opt_axis = opt_axis
             config.mesh.fsdp = 2 if row == PAIRS else 1
-            facts = compiled_step.plan(config, topology, plan_search.cache_folder(), "quick")
+            facts = compiled_step.plan(config, topology, command.cache_folder(), "quick")
             print(line(name, row, facts), flush=True)
             print(f"{name} {row}: compiled in {facts['compile_seconds']} s", file=sys.stderr, flush=True)
 

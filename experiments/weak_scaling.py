@@ -15,9 +15,8 @@ import sys
 
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
-from swin_jax.plan import chips, compiled_step, tpu_compiler
+from swin_jax.plan import chips, command, compiled_step, tpu_compiler
 from swin_jax.plan import report as plan_report
-from swin_jax.plan import search as plan_search
 
 SLICES = ("v5p:2x2x2", "v5p:4x4x4", "v5p:8x8x8", "v5p:16x16x16")
 PER_CHIP = 128
@@ -35,7 +34,7 @@ def main() -> None:
             config.batch_size = PER_CHIP * topology.size
             config.partition.opt_axis, config.partition.gather = opt_axis, gather
             config.mesh.fsdp = 4 if opt_axis else 1
-            facts = compiled_step.plan(config, topology, plan_search.cache_folder(), "quick")
+            facts = compiled_step.plan(config, topology, command.cache_folder(), "quick")
             rows = plan_report.collective_rows(facts["collectives"])
             kinds = ", ".join(f"{row['kind']} {row['bytes'] / 2**20:.1f}" for row in rows if row["bytes"] > 2**16)
             arrays = sum(row["bytes"] for row in rows) / 2**20

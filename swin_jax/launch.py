@@ -15,6 +15,7 @@ from ml_collections import config_flags
 
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
+from swin_jax.plan import command
 
 EXAMPLES = """\
 python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
@@ -179,9 +180,7 @@ def run(argv: Sequence[str]) -> int:
         profile = _profile(values.profile)
         _check_actions(values)
         if values.plan is not None:
-            from swin_jax.plan import search as plan_search
-
-            return plan_search.run(config, values.plan, values.workdir, values.plan_effort)
+            return command.run(config, values.plan, values.workdir, values.plan_effort)
         import jax
 
         from swin_jax.core import storage

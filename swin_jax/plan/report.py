@@ -16,7 +16,7 @@ TIMES = ("compute", "memory", "links", "network")
 
 
 def lines(facts: dict[str, Any]) -> list[str]:
-    """A plan, see `plan.plan`, as lines of text."""
+    """A plan, see `compiled_step.plan`, as lines of text."""
     memory, state = facts["memory"], facts["state_bytes"]
     mesh = " x ".join(f"{axis} {size}" for axis, size in facts["mesh"].items())
     slices = f", {facts['slices']} slices" if facts["slices"] > 1 else ""

@@ -8,23 +8,17 @@ are compiled.
 import contextlib
 import dataclasses
 import itertools
-import json
 import math
-import os
 import pathlib
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
 from swin_jax.core import config as configs
-from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.plan import chips, compiled_step, tpu_compiler
-from swin_jax.plan import report as plan_report
 from swin_jax.train import setup, sharding
-from swin_jax.train.workdir import make_workdir
 
 REMAT = ("none", "dots_no_batch", "full")
 
@@ -91,7 +85,7 @@ def search(
     Args:
         config: from an experiment file; its batch size stays.
         topology: from `chips.topology`.
-        cache: as for `plan.plan`.
+        cache: as for `compiled_step.plan`.
         say: is told what is tried.
         compiles: how many programs at most.
 
@@ -126,7 +120,7 @@ def search(
         micro = config.batch_size / topology.size / item.accumulate
         used = facts["memory"]["peak"] or 2 * topology.chip.hbm_bytes
         activations[item.remat] = max(activations.get(item.remat, 0.0), (used - state) / micro)
-        say(_verdict(facts))
+        say(verdict(facts))
     return sorted(tried, key=lambda pair: _order(pair[1]))
 
 
@@ -162,7 +156,8 @@ def flags(settings: dict[str, Any]) -> str:
     return " ".join(f"--config.{key}={value}" for key, value in settings.items())
 
 
-def _verdict(facts: dict[str, Any]) -> str:
+def verdict(facts: dict[str, Any]) -> str:
+    """One line: memory, and the bound on the speed where it fits."""
     memory = facts["memory"]
     peak = f"{memory['peak'] / 2**30:.2f} GiB" if memory["peak"] else "more than there is"
     if not memory["fits"]:
@@ -187,58 +182,3 @@ def applied(config, settings: dict[str, Any]) -> Iterator[None]:
     finally:
         for node, last, value in before.values():
             node[last] = value
-
-
-def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
-    """The command: plans for a topology, or searches for the best layout on one.
-
-    Args:
-        config: from an experiment file.
-        text: 'v5e:4x4' or 'v5p:4x4x4,slices=2'; with 'auto:' before it to search; 'auto' alone, or 'config', takes the
-            topology that the config names.
-        workdir: where plan.json and plan.png go; None to print only.
-        effort: of the compiler; one of `plan.EFFORTS`.
-
-    Returns:
-        The exit status: 0 where the step fits, 1 where it does not.
-
-    Raises:
-        UserError: an unknown topology, a mesh that does not fit it, no TPU compiler, an unusable workdir.
-    """
-    auto = text == "auto" or text.startswith("auto:")
-    name = text.removeprefix("auto").removeprefix(":").removeprefix("config") or config.get("topology")
-    if not name:
-        raise UserError(f"--plan={text}: the config names no topology; give one, --plan=auto:v5e:4x4 for example", 2)
-    topology = chips.topology(name)
-    topology.compiler_options()  # refuses what cannot be compiled for
-    if workdir:  # before anything takes time
-        folder = storage.path(workdir)
-        make_workdir(folder)
-    tpu_compiler.prepare_backend()
-    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    if auto:
-        found = search(config, topology, cache_folder(), say)
-        if not found:
-            raise UserError(f"the state alone is larger than a chip of {name} on every mesh; take more chips")
-        best, facts = found[0]
-        if effort == "full" and facts["memory"]["fits"]:
-            say("the best of them once more, with the compiler's full effort")
-            with applied(config, best.settings(config)):
-                facts = compiled_step.plan(config, topology, cache_folder())
-        facts["settings"] = best.settings(config)
-        facts["tried"] = [flags(item.settings(config)) + ":" + _verdict(tried) for item, tried in found]
-    else:
-        facts = compiled_step.plan(config, topology, cache_folder(), effort)
-    print("\n".join(plan_report.lines(facts)), flush=True)
-    if auto:
-        print(f"flags       {flags(facts['settings'])}", flush=True)
-    if workdir:
-        storage.write(folder / "plan.json", json.dumps(facts, indent=1) + "\n")
-        plan_report.draw(facts, folder / "plan.png")
-        print(f"written     {folder / 'plan.json'}, {folder / 'plan.png'}", flush=True)
-    return 0 if facts["memory"]["fits"] else 1
-
-
-def cache_folder() -> pathlib.Path:
-    """Where the numbers of compiled programs are kept: $XDG_CACHE_HOME or ~/.cache, swin_jax/plans in it."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "swin_jax" / "plans"

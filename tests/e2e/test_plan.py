@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from swin_jax.core import config as configs
-from swin_jax.plan import chips, tpu_compiler
+from swin_jax.plan import chips, command, tpu_compiler
 from swin_jax.plan import report as plan_report
-from swin_jax.plan import search as plan_search
 from swin_jax.train import sharding
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
@@ -171,8 +170,8 @@ def test_a_compiler_that_is_killed_is_told_in_a_line(plan, monkeypatch):
 
 
 def test_auto_finds_a_layout_that_fits_and_gives_its_flags(plan, monkeypatch):
-    search = plan_search.search
-    monkeypatch.setattr(plan_search, "search", lambda *arguments: search(*arguments, compiles=2))
+    search = command.search
+    monkeypatch.setattr(command, "search", lambda *arguments: search(*arguments, compiles=2))
     status, out, err = plan(FAKE, "auto:v5e:2x4", "--plan_effort=quick")
     assert status == 0, err
     assert "plan 2 of at most 2: --config.mesh.data=-1" in err

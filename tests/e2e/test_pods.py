@@ -10,8 +10,7 @@ import pathlib
 import pytest
 
 from swin_jax.core import config as configs
-from swin_jax.plan import chips, compiled_step
-from swin_jax.plan import search as plan_search
+from swin_jax.plan import chips, command, compiled_step
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 TABLES = {path.stem: configs.module(str(path)).PODS for path in FOLDER.glob("*.py") if "\nPODS = " in path.read_text()}
@@ -32,7 +31,7 @@ ALL = QUICK + [pytest.param(*preset, marks=pytest.mark.long) for preset in PRESE
 @pytest.mark.parametrize("experiment, row, chip", ALL)
 def test_a_preset_compiles_for_its_slice_and_fits(experiment, row, chip):
     config = configs.load(f"{FOLDER / experiment}.py:{','.join(filter(None, (row, f'pod={chip}')))}")
-    facts = compiled_step.plan(config, chips.topology(config.topology), plan_search.cache_folder(), "quick")
+    facts = compiled_step.plan(config, chips.topology(config.topology), command.cache_folder(), "quick")
     assert facts["memory"]["fits"], facts["memory"]
     assert facts["memory"]["peak"] <= facts["memory"]["hbm"]
     assert facts["batch_size"] == config.batch_size and facts["chips"] == chips.topology(config.topology).size

@@ -60,7 +60,6 @@ PACKAGES = {
 MAKERS = {"load", "preprocess", "arguments", "run_config", "loader"}
 
 
-
 def imports(path: pathlib.Path) -> set[str]:
     """Dotted names of what a file imports, without the standard library."""
     found = set()

@@ -1,0 +1,68 @@
+"""The action `--plan`: plans for a topology, or searches for the best layout on one."""
+
+import json
+import os
+import pathlib
+import sys
+
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
+from swin_jax.plan import chips, compiled_step, tpu_compiler
+from swin_jax.plan import report as plan_report
+from swin_jax.plan.search import applied, flags, search, verdict
+from swin_jax.train.workdir import make_workdir
+
+
+def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
+    """The command: plans for a topology, or searches for the best layout on one.
+
+    Args:
+        config: from an experiment file.
+        text: 'v5e:4x4' or 'v5p:4x4x4,slices=2'; with 'auto:' before it to search; 'auto' alone, or 'config', takes the
+            topology that the config names.
+        workdir: where plan.json and plan.png go; None to print only.
+        effort: of the compiler; one of `compiled_step.EFFORTS`.
+
+    Returns:
+        The exit status: 0 where the step fits, 1 where it does not.
+
+    Raises:
+        UserError: an unknown topology, a mesh that does not fit it, no TPU compiler, an unusable workdir.
+    """
+    auto = text == "auto" or text.startswith("auto:")
+    name = text.removeprefix("auto").removeprefix(":").removeprefix("config") or config.get("topology")
+    if not name:
+        raise UserError(f"--plan={text}: the config names no topology; give one, --plan=auto:v5e:4x4 for example", 2)
+    topology = chips.topology(name)
+    topology.compiler_options()  # refuses what cannot be compiled for
+    if workdir:  # before anything takes time
+        folder = storage.path(workdir)
+        make_workdir(folder)
+    tpu_compiler.prepare_backend()
+    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    if auto:
+        found = search(config, topology, cache_folder(), say)
+        if not found:
+            raise UserError(f"the state alone is larger than a chip of {name} on every mesh; take more chips")
+        best, facts = found[0]
+        if effort == "full" and facts["memory"]["fits"]:
+            say("the best of them once more, with the compiler's full effort")
+            with applied(config, best.settings(config)):
+                facts = compiled_step.plan(config, topology, cache_folder())
+        facts["settings"] = best.settings(config)
+        facts["tried"] = [flags(item.settings(config)) + ":" + verdict(tried) for item, tried in found]
+    else:
+        facts = compiled_step.plan(config, topology, cache_folder(), effort)
+    print("\n".join(plan_report.lines(facts)), flush=True)
+    if auto:
+        print(f"flags       {flags(facts['settings'])}", flush=True)
+    if workdir:
+        storage.write(folder / "plan.json", json.dumps(facts, indent=1) + "\n")
+        plan_report.draw(facts, folder / "plan.png")
+        print(f"written     {folder / 'plan.json'}, {folder / 'plan.png'}", flush=True)
+    return 0 if facts["memory"]["fits"] else 1
+
+
+def cache_folder() -> pathlib.Path:
+    """Where the numbers of compiled programs are kept: $XDG_CACHE_HOME or ~/.cache, swin_jax/plans in it."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "swin_jax" / "plans"
