@@ -38,7 +38,7 @@ python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--conf
     ... --plan=v5e:4x4
     ... --plan=auto:v5e:4x4
   try an experiment without its data
-    python -m swin_jax.launch --config=experiments/swin_in1k.py:fake --workdir=runs/try
+    python -m swin_jax.launch --config=experiments/swin/swin_in1k.py:fake --workdir=runs/try
 """
 
 

@@ -12,9 +12,10 @@ import swin_jax
 from swin_jax import launch as launcher
 from swin_jax.inference import image_index, similarity
 from swin_jax.train import checkpoint
+from tests.experiments import config_path
 
 ROOT = pathlib.Path(__file__).parents[2]
-CONFIG = "experiments/clip_emoji.py:fake"
+CONFIG = "experiments/clip/clip_emoji.py:fake"
 AVERAGE = "--config.task.ema_decay=0.9"
 
 
@@ -179,10 +180,7 @@ def test_a_classifier_has_no_index(folder, tmp_path, launch):
 def test_captions_that_are_cut_are_counted_over_the_run(tmp_path):
     """Every caption of the fakes is longer than five tokens: 8 a step are cut, and the last line has all of them."""
     flags = ("--config.context_length=5", "--config.logs.every=1", AVERAGE)
-    assert (
-        launcher.run(["launch", f"--config={ROOT}/experiments/clip_openai.py:fake", f"--workdir={tmp_path}", *flags])
-        == 0
-    )
+    assert launcher.run(["launch", f"--config={config_path('clip_openai:fake')}", f"--workdir={tmp_path}", *flags]) == 0
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     counts = [line["data/truncated_texts"] for line in lines if "train/loss" in line]
     assert len(counts) == 3 and counts == sorted(counts) and 0 < counts[0] < counts[-1] <= 24

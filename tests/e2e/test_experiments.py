@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from swin_jax.train import checkpoint
+from tests.experiments import FILES, config_path
 
-FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
-EXPERIMENTS = [path for path in sorted(FOLDER.glob("*.py")) if "def get_config(" in path.read_text()]
 EVERY_STEP = ("--config.checkpoint.every=1", "--config.checkpoint.keep=5", "--config.logs.every=1")
 
 
@@ -40,7 +39,7 @@ def assert_equal_runs(one: pathlib.Path, other: pathlib.Path, step: int) -> None
     assert metrics(one) == metrics(other)
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_fake(path, tmp_path, launch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     status, out, err = launch(f"{path}:fake", whole, *EVERY_STEP, "--config.task.ema_decay=0.9")
@@ -74,19 +73,19 @@ def test_an_evaluation_that_a_sigterm_skipped_is_made_up_for(tmp_path, launch):
 
 # Another network, other tasks and memory tools than a file's first arguments give.
 FURTHER = (
-    "clip_openai.py:model=RN50,fake",
-    "clip_swin.py:generation=v2,fake",
-    "simmim_in1k.py:generation=v2,schedule=100ep,weight_decay=corrected,fake",
-    "simmim_finetune.py:generation=v2,fake",
-    "swinv2_giant.py:stage=in22k,fake",
-    "swinv2_giant.py:stage=in1k,fake",
-    "swinv2_window_transfer.py:generation=v1,fake",
+    "clip_openai:model=RN50,fake",
+    "clip_swin:generation=v2,fake",
+    "simmim_in1k:generation=v2,schedule=100ep,weight_decay=corrected,fake",
+    "simmim_finetune:generation=v2,fake",
+    "swinv2_giant:stage=in22k,fake",
+    "swinv2_giant:stage=in1k,fake",
+    "swinv2_window_transfer:generation=v1,fake",
 )
 
 
 @pytest.mark.parametrize("name", FURTHER)
 def test_fake_with_other_arguments(name, tmp_path, launch):
-    status, out, err = launch(f"experiments/{name}", tmp_path, "--config.logs.every=1")
+    status, out, err = launch(config_path(name), tmp_path, "--config.logs.every=1")
     assert status == 0, err
     assert "Done: 3 steps" in out
     assert all(np.isfinite(line["train/loss"]) for line in metrics(tmp_path) if "train/loss" in line)

@@ -14,6 +14,7 @@ from swin_jax import launch as launcher
 from swin_jax.core import config as configs
 from swin_jax.inference import trained_run
 from swin_jax.train import setup
+from tests.experiments import config_path
 
 ROOT = pathlib.Path(__file__).parents[2]
 AVERAGE = "--config.task.ema_decay=0.5"
@@ -47,7 +48,7 @@ def predicted(config, workdir, batch):
 @pytest.mark.parametrize("name", SMALL)
 def test_a_run_leaves_the_package_behind(name, tmp_path, launch):
     workdir, path = tmp_path / "run", tmp_path / "model.stablehlo"
-    config = f"experiments/{name}.py:fake"
+    config = config_path(f"{name}:fake")
     assert launch(config, workdir, *SMALL[name])[0] == 0
     status, out, err = launch(config, workdir, *SMALL[name], f"--export={path}")
     assert status == 0, err

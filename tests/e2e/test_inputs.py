@@ -11,6 +11,7 @@ from PIL import Image
 import swin_jax
 from swin_jax.core.params import flatten
 from swin_jax.train import checkpoint
+from tests.experiments import config_path
 
 SMALL = ("--config.image_size=32", "--config.task.model.embed_dim=16",
          "--config.task.model.depths=(1,1)", "--config.task.model.num_heads=(1,2)", "--config.task.model.window_size=4",
@@ -41,16 +42,15 @@ def trained(folder, tmp_path_factory):
     from swin_jax import launch
 
     workdir = tmp_path_factory.mktemp("trained")
-    config = pathlib.Path(__file__).parents[2] / "experiments" / "swin_in1k.py"
-    status = launch.run(["launch", f"--config={config}:folder", f"--workdir={workdir}", f"--config.data_dir={folder}",
-                         *SMALL, *DATA, "--config.task.ema_decay=0.9"])  # fmt: skip
+    status = launch.run(["launch", f"--config={config_path('swin_in1k:folder')}", f"--workdir={workdir}",
+                         f"--config.data_dir={folder}", *SMALL, *DATA, "--config.task.ema_decay=0.9"])  # fmt: skip
     assert status == 0
     return workdir
 
 
 def test_prediction_writes_names_and_pictures(trained, folder, launch):
     flags = (*SMALL, *DATA, "--config.task.ema_decay=0.9")
-    status, out, err = launch("experiments/swin_in1k.py:folder", trained, *flags, f"--predict={folder / 'val'}")
+    status, out, err = launch("experiments/swin/swin_in1k.py:folder", trained, *flags, f"--predict={folder / 'val'}")
     assert status == 0, err
     rows = list(csv.DictReader(open(trained / "predictions.csv")))
     assert len(rows) == 6 and list(rows[0]) == ["image", "class_1", "probability_1", "class_2", "probability_2"]
@@ -80,7 +80,7 @@ def test_prediction_of_any_kind_of_picture(trained, folder, tmp_path, launch):
         picture.save(tmp_path / name)
     (tmp_path / "damaged.jpg").write_bytes((folder / "val" / "dark" / "0.jpg").read_bytes()[:300])
     flags = (*SMALL, *DATA, "--config.task.ema_decay=0.9", f"--predict={tmp_path}")
-    status, out, err = launch("experiments/swin_in1k.py:folder", trained, *flags)
+    status, out, err = launch("experiments/swin/swin_in1k.py:folder", trained, *flags)
     assert status == 0 and "6 images" in out, err
     assert "left out, cannot be read" in err and "damaged.jpg" in err
     rows = {pathlib.Path(r["image"]).name: r for r in csv.DictReader(open(trained / "predictions.csv"))}
@@ -99,7 +99,7 @@ def test_an_unusable_workdir_is_one_line(tmp_path, launch):
 
 def test_linear_probing_is_an_override(trained, folder, tmp_path, launch):
     status, _, err = launch(
-        "experiments/swin_in1k.py:folder", tmp_path, *SMALL, *DATA, f"--config.data_dir={folder}",
+        "experiments/swin/swin_in1k.py:folder", tmp_path, *SMALL, *DATA, f"--config.data_dir={folder}",
         f"--config.init_from.path={trained}", "--config.init_from.backbone=true", "--config.task.tx.freeze=^(?!head)",
     )  # fmt: skip
     assert status == 0, err
@@ -117,7 +117,7 @@ def test_fine_tuning_from_a_workdir_resizes_windows_and_heads(trained, folder, t
     flags = [flag.replace("window_size=4", "window_size=5") for flag in SMALL]
     flags = [flag.replace("image_size=32", "image_size=40") for flag in flags]
     with pytest.warns(UserWarning, match="resized"):
-        status, _, err = launch("experiments/swin_in1k_finetune.py:folder", tmp_path, *flags, *DATA,
+        status, _, err = launch("experiments/swin/swin_in1k_finetune.py:folder", tmp_path, *flags, *DATA,
                                 f"--config.data_dir={folder}", f"--config.init_from.path={trained}")  # fmt: skip
     assert status == 0 and f"starts from {trained}" in err
 
@@ -125,7 +125,7 @@ def test_fine_tuning_from_a_workdir_resizes_windows_and_heads(trained, folder, t
 def test_a_training_from_weights_of_another_window_asks_how_to_resize_them(trained, folder, tmp_path, launch):
     flags = [flag.replace("window_size=4", "window_size=5") for flag in SMALL]
     flags = [flag.replace("image_size=32", "image_size=40") for flag in flags]
-    status, _, err = launch("experiments/swin_in1k.py:folder", tmp_path, *flags, *DATA,
+    status, _, err = launch("experiments/swin/swin_in1k.py:folder", tmp_path, *flags, *DATA,
                             f"--config.data_dir={folder}", f"--config.init_from.path={trained}")  # fmt: skip
     assert status == 1 and "bicubic" in err and "geometric" in err
 
@@ -133,8 +133,8 @@ def test_a_training_from_weights_of_another_window_asks_how_to_resize_them(train
 def test_weights_that_do_not_fit_are_listed(trained, folder, tmp_path, launch):
     flags = [*SMALL, "--config.num_classes=2", "--config.num_train=16", f"--config.data_dir={folder}"]
     flags[3] = "--config.task.model.num_heads=(2,4)"
-    status, _, err = launch("experiments/swin_in1k.py:folder", tmp_path, *flags, f"--config.init_from.path={trained}",
-                            "--config.task.model.ape=true")  # fmt: skip
+    status, _, err = launch("experiments/swin/swin_in1k.py:folder", tmp_path, *flags,
+                          f"--config.init_from.path={trained}", "--config.task.model.ape=true")  # fmt: skip
     assert status == 1
     table = "attn.relative_position_bias_table: (49, 2), expected (49, 4)"
     for part in (str(trained), "missing     absolute_pos_embed", f"mis-shaped  layers.1.blocks.0.{table}"):
@@ -142,15 +142,17 @@ def test_weights_that_do_not_fit_are_listed(trained, folder, tmp_path, launch):
 
 
 def test_a_fine_tuning_without_weights_says_what_it_needs(folder, tmp_path, launch):
-    status, _, err = launch("experiments/swin_in1k_finetune.py:folder", tmp_path, *SMALL, *DATA,
+    status, _, err = launch("experiments/swin/swin_in1k_finetune.py:folder", tmp_path, *SMALL, *DATA,
                             f"--config.data_dir={folder}")  # fmt: skip
     assert status == 2 and "--config.init_from.path=" in err
 
 
 def test_other_numbers_of_classes_and_images_are_named(folder, tmp_path, launch):
-    status, _, err = launch("experiments/swin_in1k.py:folder", tmp_path, *SMALL, f"--config.data_dir={folder}")
+    status, _, err = launch("experiments/swin/swin_in1k.py:folder", tmp_path, *SMALL, f"--config.data_dir={folder}")
     assert status == 2 and "--config.num_classes=2" in err
-    status, _, err = launch("experiments/swin_in1k.py:folder", tmp_path, *SMALL, f"--config.data_dir={folder}", DATA[0])
+    status, _, err = launch(
+        "experiments/swin/swin_in1k.py:folder", tmp_path, *SMALL, f"--config.data_dir={folder}", DATA[0]
+    )
     assert status == 2 and "--config.num_train=16" in err
 
 
@@ -168,7 +170,7 @@ def damaged_folder(folder, tmp_path):
 
 def test_truncated_images_are_named_replaced_and_counted(damaged_folder, tmp_path, launch, caplog):
     arguments = (
-        "experiments/swin_in1k.py:folder",
+        "experiments/swin/swin_in1k.py:folder",
         tmp_path / "run",
         *SMALL,
         *DATA,
@@ -183,7 +185,7 @@ def test_truncated_images_are_named_replaced_and_counted(damaged_folder, tmp_pat
 
 def test_too_many_truncated_images_stop_the_run(damaged_folder, tmp_path, launch):
     arguments = (
-        "experiments/swin_in1k.py:folder",
+        "experiments/swin/swin_in1k.py:folder",
         tmp_path / "run",
         *SMALL,
         *DATA,
@@ -196,7 +198,7 @@ def test_too_many_truncated_images_stop_the_run(damaged_folder, tmp_path, launch
 def test_a_truncated_image_in_an_evaluation_is_named(damaged_folder, tmp_path, launch):
     path = damaged_folder / "val" / "dark" / "1.jpg"
     path.write_bytes(path.read_bytes()[:400])
-    status, _, err = launch("experiments/swin_in1k.py:folder", tmp_path / "run", *SMALL, *DATA,
+    status, _, err = launch("experiments/swin/swin_in1k.py:folder", tmp_path / "run", *SMALL, *DATA,
                             f"--config.data_dir={damaged_folder}", "--config.max_bad_records=100")  # fmt: skip
     assert status == 1 and "dark/1.jpg" in err
 
@@ -204,25 +206,25 @@ def test_a_truncated_image_in_an_evaluation_is_named(damaged_folder, tmp_path, l
 @pytest.mark.parametrize(
     "config, flags, status, says",
     [
-        ("swin_fashion_mnist.py", ("--config.data_dir=nowhere",), 1, "swin_jax.data.builders.fashion_mnist"),
-        ("swin_in1k.py", ("--config.data_dir=nowhere",), 1, "swin_jax.data.builders.imagenet2012"),
-        ("swin_in1k.py:folder", (), 1, "--config.data_dir="),
-        ("quickstart.py:fake", ("--config.batch_size=12",), 2, "12, which is not a multiple of the 8 batch shards"),
-        ("quickstart.py:fake", ("--config.mesh.tensor=3",), 2, "tensor=3 does not fit 8 devices"),
-        ("quickstart.py:fake", ("--config.task.accumulate=3",), 2, "batch_size 8 is not a multiple of accumulate 3"),
-        ("quickstart.py:fake", ("--config.task.accumulate=0",), 2, "accumulate must be at least 1, not 0"),
-        ("swin_in1k.py:fake", ("--config.batch_size=136", "--config.num_train=999"), 2, "of task.mix_group = 128"),
-        ("quickstart.py:fake", ("--predict=nowhere",), 1, "train first"),
-        ("quickstart.py:fake", ("--config.init_from.path=nowhere",), 2, "neither a workdir"),
-        ("quickstart.py:fake", ("--config.total_steps=0",), 1, "nothing to evaluate"),
-        ("quickstart.py:fake", ("--config.task.model.embed_dim=17",), 2, "do not divide 17 channels"),
-        ("quickstart.py:fake", ("--allow_change=seeed",), 2, "did you mean 'seed'"),
-        ("swin_in1k.py:fake", ("--config.batch_size=0",), 2, "--config.batch_size=0 must be at least 1"),
-        ("swin_in1k.py:fake", ("--config.num_train=4",), 2, "num_train 4 is less than batch_size 8"),
+        ("swin_fashion_mnist", ("--config.data_dir=nowhere",), 1, "swin_jax.data.builders.fashion_mnist"),
+        ("swin_in1k", ("--config.data_dir=nowhere",), 1, "swin_jax.data.builders.imagenet2012"),
+        ("swin_in1k:folder", (), 1, "--config.data_dir="),
+        ("quickstart:fake", ("--config.batch_size=12",), 2, "12, which is not a multiple of the 8 batch shards"),
+        ("quickstart:fake", ("--config.mesh.tensor=3",), 2, "tensor=3 does not fit 8 devices"),
+        ("quickstart:fake", ("--config.task.accumulate=3",), 2, "batch_size 8 is not a multiple of accumulate 3"),
+        ("quickstart:fake", ("--config.task.accumulate=0",), 2, "accumulate must be at least 1, not 0"),
+        ("swin_in1k:fake", ("--config.batch_size=136", "--config.num_train=999"), 2, "of task.mix_group = 128"),
+        ("quickstart:fake", ("--predict=nowhere",), 1, "train first"),
+        ("quickstart:fake", ("--config.init_from.path=nowhere",), 2, "neither a workdir"),
+        ("quickstart:fake", ("--config.total_steps=0",), 1, "nothing to evaluate"),
+        ("quickstart:fake", ("--config.task.model.embed_dim=17",), 2, "do not divide 17 channels"),
+        ("quickstart:fake", ("--allow_change=seeed",), 2, "did you mean 'seed'"),
+        ("swin_in1k:fake", ("--config.batch_size=0",), 2, "--config.batch_size=0 must be at least 1"),
+        ("swin_in1k:fake", ("--config.num_train=4",), 2, "num_train 4 is less than batch_size 8"),
     ],
 )
 def test_one_line_says_what_to_do(config, flags, status, says, tmp_path, launch):
-    found, _, err = launch(f"experiments/{config}", tmp_path, *flags)
+    found, _, err = launch(config_path(config), tmp_path, *flags)
     errors = [line for line in err.splitlines() if line.startswith("error:")]
     assert found == status and len(errors) == 1 and says in errors[0], err
     assert "Traceback" not in err

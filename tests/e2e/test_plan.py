@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import pathlib
 import time
 
 import pytest
@@ -12,12 +11,10 @@ from swin_jax.core import config as configs
 from swin_jax.plan import chips, command, tpu_compiler
 from swin_jax.plan import report as plan_report
 from swin_jax.train import sharding
-
-FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
-EXPERIMENTS = [path for path in sorted(FOLDER.glob("*.py")) if "def get_config(" in path.read_text()]
+from tests.experiments import FILES
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_task_knows_the_shapes_of_its_batches(path):
     config = configs.load(f"{path}:fake")
     promised = configs.build(config.task).batch_shapes(config.batch_size)
@@ -35,7 +32,7 @@ def plan(launch, tmp_path, monkeypatch):
     return lambda config, text, *flags: launch(config, tmp_path / "plan", f"--plan={text}", *flags)
 
 
-FAKE = "experiments/swin_in1k.py:fake"
+FAKE = "experiments/swin/swin_in1k.py:fake"
 
 
 def test_sides_of_a_slice_are_divided_where_a_mesh_asks_for_it():

@@ -1,19 +1,18 @@
 """Every preset for pods, compiled by the real TPU compiler for its slice: it fits.
 
-Three in the default tests. All, which take hours, or one after `experiments/pod_presets.py` has kept their plans:
+Three in the default tests. All, which take hours, or one after `experiments/benchmarks/pod_presets.py` has kept their
+plans:
 
     python -m pytest tests/e2e/test_pods.py -m "long or not long"
 """
-
-import pathlib
 
 import pytest
 
 from swin_jax.core import config as configs
 from swin_jax.plan import chips, command, compiled_step
+from tests.experiments import WITH_PODS, config_path
 
-FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
-TABLES = {path.stem: configs.module(str(path)).PODS for path in FOLDER.glob("*.py") if "\nPODS = " in path.read_text()}
+TABLES = {path.stem: configs.module(str(path)).PODS for path in WITH_PODS}
 PRESETS = [
     (experiment, row, chip)
     for experiment, table in sorted(TABLES.items())
@@ -30,7 +29,7 @@ ALL = QUICK + [pytest.param(*preset, marks=pytest.mark.long) for preset in PRESE
 
 @pytest.mark.parametrize("experiment, row, chip", ALL)
 def test_a_preset_compiles_for_its_slice_and_fits(experiment, row, chip):
-    config = configs.load(f"{FOLDER / experiment}.py:{','.join(filter(None, (row, f'pod={chip}')))}")
+    config = configs.load(config_path(experiment) + f":{','.join(filter(None, (row, f'pod={chip}')))}")
     facts = compiled_step.plan(config, chips.topology(config.topology), command.cache_folder(), "quick")
     assert facts["memory"]["fits"], facts["memory"]
     assert facts["memory"]["peak"] <= facts["memory"]["hbm"]

@@ -11,7 +11,7 @@ from PIL import Image
 from swin_jax import launch as launcher
 from tests.unit import video_files
 
-CONFIG = "experiments/video_swin_k400.py:folder"
+CONFIG = "experiments/video_swin/video_swin_k400.py:folder"
 TINY = ("--config.task.model.embed_dim=16", "--config.task.model.depths=(1,1)", "--config.task.model.num_heads=(1,2)",
         "--config.task.model.window_size=(2,4,4)", "--config.task.model.dtype=float32",
         "--config.frames=5", "--config.size=32", "--config.short_side=36", "--config.accumulate=1",

@@ -51,7 +51,7 @@ def no_run(monkeypatch):
         (QUICKSTART, [f"--config={QUICKSTART}"], "give one --config"),
         (QUICKSTART + ":fak", [], "unknown config argument 'fak'; did you mean 'fake'?"),
         (QUICKSTART + ":fake=maybe", [], "neither true nor false"),
-        ("experiments/swin_in1k.py:variant=tinny", [], "did you mean 'tiny'?"),
+        ("experiments/swin/swin_in1k.py:variant=tinny", [], "did you mean 'tiny'?"),
         ("experiments/quikstart.py", [], "did you mean 'experiments/quickstart.py'?"),
         ("nowhere/at_all.py", [], "no experiment file 'nowhere/at_all.py'"),
         ("swin_jax/core/errors.py", [], "defines no get_config"),
@@ -157,7 +157,9 @@ def test_a_cluster_is_detected_by_its_variables_only(monkeypatch):
 
 def test_an_evaluation_can_be_left_out(no_run):
     assert (
-        launcher.run(["launch", "--config=experiments/video_swin_emoji.py:fake", "--workdir=x", "--config.evals={}"])
+        launcher.run(
+            ["launch", "--config=experiments/video_swin/video_swin_emoji.py:fake", "--workdir=x", "--config.evals={}"]
+        )
         == 0
     )
     assert not no_run[0][0].evals

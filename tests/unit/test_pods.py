@@ -1,7 +1,6 @@
 """Presets for pods: rows, slices, and that every preset makes a step whose batch its slice divides."""
 
 import json
-import pathlib
 import types
 
 import pytest
@@ -11,20 +10,20 @@ from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from swin_jax.plan import chips
 from swin_jax.plan import presets as pods
+from tests.experiments import FOLDER, WITH_PODS, config_path
 
-FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
-TABLES = {path.stem: configs.module(str(path)).PODS for path in FOLDER.glob("*.py") if "\nPODS = " in path.read_text()}
-RESULTS = json.loads((FOLDER / "pod_presets.json").read_text())
+TABLES = {path.stem: configs.module(str(path)).PODS for path in WITH_PODS}
+RESULTS = json.loads((FOLDER / "benchmarks" / "pod_presets.json").read_text())
 PRESETS = [(experiment, row) for experiment, table in sorted(TABLES.items()) for row in table]
 
 
 def load(experiment, row, pod):
-    return configs.load(f"{FOLDER / experiment}.py:{','.join(filter(None, (row, f'pod={pod}')))}")
+    return configs.load(config_path(experiment) + f":{','.join(filter(None, (row, f'pod={pod}')))}")
 
 
 @pytest.mark.parametrize("experiment, row", PRESETS)
 def test_a_preset_divides_its_batch_and_changes_nothing_of_the_recipe(experiment, row):
-    plain = configs.flatten(configs.load(f"{FOLDER / experiment}.py:{row}"))
+    plain = configs.flatten(configs.load(config_path(experiment) + f":{row}"))
     for pod in pods.NAMES[1:]:
         config = load(experiment, row, pod)
         size = chips.topology(config.topology).size

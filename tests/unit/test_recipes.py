@@ -1,7 +1,6 @@
 """The experiment files: each row of a published table gives the published recipe and the published size of model."""
 
 import math
-import pathlib
 import time
 
 import jax
@@ -11,14 +10,12 @@ import pytest
 from swin_jax.core import config
 from swin_jax.core.errors import UserError
 from swin_jax.models.swin import rules
-
-ROOT = pathlib.Path(__file__).parents[2]
-FILES = [p for p in sorted((ROOT / "experiments").glob("*.py")) if "def get_config(" in p.read_text()]
+from tests.experiments import FILES, config_path
 
 
 def load(name):
-    """The config that `--config=experiments/NAME` gives, as the launcher has it."""
-    c = config.load(str(ROOT / "experiments" / name))
+    """The config that the launcher has for the name of an experiment."""
+    c = config.load(config_path(name))
     c.lock()
     return c
 
@@ -31,7 +28,7 @@ def parameters(c) -> int:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_steps_and_rates_follow_epochs_and_batch_size(path):
-    resolved, other = config.flatten(load(path.name)), load(path.name)
+    resolved, other = config.flatten(load(path.stem)), load(path.stem)
     assert resolved["task.fn"].startswith("swin_jax.tasks.")
     assert resolved["total_steps"] > 100 or path.stem == "swinv2_window_transfer"
     if "epochs" in resolved:
@@ -43,35 +40,35 @@ def test_steps_and_rates_follow_epochs_and_batch_size(path):
 
 def test_every_file_takes_fake_and_refuses_what_it_does_not_know():
     for path in FILES:
-        assert config.flatten(load(path.name + ":fake"))["batch_size"] <= 16
+        assert config.flatten(load(path.stem + ":fake"))["batch_size"] <= 16
         with pytest.raises(UserError, match="unknown config argument"):
-            load(path.name + ":nothing")
+            load(path.stem + ":nothing")
 
 
 # ---- supervised ----
 
 SUPERVISED = {  # arguments -> peak rate, steps, warm-up, weight decay, drop path, pixels, window, crop in evaluation
-    "swin_in1k.py": (1e-3, 375_300, 25_020, 0.05, 0.2, 224, 7, True),
-    "swin_in1k.py:variant=small": (1e-3, 375_300, 25_020, 0.05, 0.3, 224, 7, True),
-    "swin_in1k.py:variant=base": (1e-3, 375_300, 25_020, 0.05, 0.5, 224, 7, True),
-    "swin_in22k.py:variant=base": (1e-3, 311_940, 17_330, 0.05, 0.2, 224, 7, True),
-    "swin_in22k.py:variant=tiny": (1e-3, 311_940, 17_330, 0.05, 0.1, 224, 7, True),
-    "swin_in1k_finetune.py:variant=large,size=384": (4e-5, 37_530, 6_255, 1e-8, 0.2, 384, 12, False),
-    "swin_in1k_finetune.py:variant=base,size=384,start=1k": (4e-5, 37_530, 6_255, 1e-8, 0.5, 384, 12, False),
-    "swin_in1k_finetune.py:variant=tiny": (4e-5, 37_530, 6_255, 1e-8, 0.1, 224, 7, True),
-    "swinv2_in1k.py": (1e-3, 375_300, 25_020, 0.05, 0.2, 256, 8, True),
-    "swinv2_in1k.py:variant=small": (1e-3, 375_300, 25_020, 0.05, 0.3, 256, 8, True),
-    "swinv2_in1k.py:variant=base,window=16": (1e-3, 375_300, 25_020, 0.05, 0.5, 256, 16, True),
-    "swinv2_in22k.py": (1e-3, 311_940, 17_330, 0.1, 0.2, 192, 12, True),
-    "swinv2_in22k.py:variant=large": (1e-3, 311_940, 17_330, 0.1, 0.2, 192, 12, True),
-    "swinv2_finetune.py": (4e-5, 37_530, 6_255, 1e-8, 0.2, 256, 16, True),
-    "swinv2_finetune.py:variant=large,size=384": (4e-5, 37_530, 6_255, 1e-8, 0.2, 384, 24, False),
-    "swinv2_window_transfer.py": (4e-5, 0, 6_255, 1e-8, 0.2, 384, 12, False),
-    "swinv2_window_transfer.py:variant=base,window=24": (4e-5, 0, 6_255, 1e-8, 0.5, 768, 24, False),
-    "simmim_finetune.py": (5e-3, 62_500, 12_500, 0.05, 0.1, 224, 7, True),
-    "simmim_finetune.py:variant=large": (5e-3, 62_500, 12_500, 0.05, 0.2, 224, 14, True),
-    "simmim_finetune.py:start=100ep,size=192": (5e-3, 62_500, 12_500, 0.05, 0.1, 192, 6, True),
-    "simmim_finetune.py:generation=v2": (5e-3, 62_500, 12_500, 0.05, 0.1, 224, 14, True),
+    "swin_in1k": (1e-3, 375_300, 25_020, 0.05, 0.2, 224, 7, True),
+    "swin_in1k:variant=small": (1e-3, 375_300, 25_020, 0.05, 0.3, 224, 7, True),
+    "swin_in1k:variant=base": (1e-3, 375_300, 25_020, 0.05, 0.5, 224, 7, True),
+    "swin_in22k:variant=base": (1e-3, 311_940, 17_330, 0.05, 0.2, 224, 7, True),
+    "swin_in22k:variant=tiny": (1e-3, 311_940, 17_330, 0.05, 0.1, 224, 7, True),
+    "swin_in1k_finetune:variant=large,size=384": (4e-5, 37_530, 6_255, 1e-8, 0.2, 384, 12, False),
+    "swin_in1k_finetune:variant=base,size=384,start=1k": (4e-5, 37_530, 6_255, 1e-8, 0.5, 384, 12, False),
+    "swin_in1k_finetune:variant=tiny": (4e-5, 37_530, 6_255, 1e-8, 0.1, 224, 7, True),
+    "swinv2_in1k": (1e-3, 375_300, 25_020, 0.05, 0.2, 256, 8, True),
+    "swinv2_in1k:variant=small": (1e-3, 375_300, 25_020, 0.05, 0.3, 256, 8, True),
+    "swinv2_in1k:variant=base,window=16": (1e-3, 375_300, 25_020, 0.05, 0.5, 256, 16, True),
+    "swinv2_in22k": (1e-3, 311_940, 17_330, 0.1, 0.2, 192, 12, True),
+    "swinv2_in22k:variant=large": (1e-3, 311_940, 17_330, 0.1, 0.2, 192, 12, True),
+    "swinv2_finetune": (4e-5, 37_530, 6_255, 1e-8, 0.2, 256, 16, True),
+    "swinv2_finetune:variant=large,size=384": (4e-5, 37_530, 6_255, 1e-8, 0.2, 384, 24, False),
+    "swinv2_window_transfer": (4e-5, 0, 6_255, 1e-8, 0.2, 384, 12, False),
+    "swinv2_window_transfer:variant=base,window=24": (4e-5, 0, 6_255, 1e-8, 0.5, 768, 24, False),
+    "simmim_finetune": (5e-3, 62_500, 12_500, 0.05, 0.1, 224, 7, True),
+    "simmim_finetune:variant=large": (5e-3, 62_500, 12_500, 0.05, 0.2, 224, 14, True),
+    "simmim_finetune:start=100ep,size=192": (5e-3, 62_500, 12_500, 0.05, 0.1, 192, 6, True),
+    "simmim_finetune:generation=v2": (5e-3, 62_500, 12_500, 0.05, 0.1, 224, 14, True),
 }
 
 
@@ -94,15 +91,15 @@ def test_supervised_recipe(name):
 @pytest.mark.parametrize(
     "name, pretrained",
     [
-        ("swinv2_in1k.py:window=16", ()),
-        ("swinv2_in22k.py", ()),
-        ("swinv2_finetune.py", (12, 12, 12, 6)),
-        ("swinv2_finetune.py:size=384", (12, 12, 12, 6)),
-        ("swinv2_window_transfer.py:window=16", (8, 8, 8, 8)),
-        ("swinv2_window_transfer.py:window=16,generation=v1", ()),
-        ("simmim_finetune.py", ()),
-        ("simmim_finetune.py:generation=v2", (12, 12, 12, 6)),
-        ("swinv2_giant.py:stage=in1k", (12, 12, 12, 6)),
+        ("swinv2_in1k:window=16", ()),
+        ("swinv2_in22k", ()),
+        ("swinv2_finetune", (12, 12, 12, 6)),
+        ("swinv2_finetune:size=384", (12, 12, 12, 6)),
+        ("swinv2_window_transfer:window=16", (8, 8, 8, 8)),
+        ("swinv2_window_transfer:window=16,generation=v1", ()),
+        ("simmim_finetune", ()),
+        ("simmim_finetune:generation=v2", (12, 12, 12, 6)),
+        ("swinv2_giant:stage=in1k", (12, 12, 12, 6)),
     ],
 )
 def test_coordinates_are_those_of_the_pretraining(name, pretrained):
@@ -110,13 +107,13 @@ def test_coordinates_are_those_of_the_pretraining(name, pretrained):
 
 
 SIZES = {  # with the head of 1,000 or 21,841 classes, as published or derived from the published architecture
-    "swinv2_in1k.py": 28_347_154,
-    "swinv2_in1k.py:variant=small,window=16": 49_728_418,
-    "swinv2_in22k.py": 109_280_841,
-    "swinv2_finetune.py:variant=large,size=384": 196_739_932,
-    "swinv2_window_transfer.py:window=24": 28_347_154,
-    "simmim_finetune.py": 87_768_224,
-    "swinv2_giant.py:stage=in1k": 2_997_843_680 + 4096 * 1000 + 1000,
+    "swinv2_in1k": 28_347_154,
+    "swinv2_in1k:variant=small,window=16": 49_728_418,
+    "swinv2_in22k": 109_280_841,
+    "swinv2_finetune:variant=large,size=384": 196_739_932,
+    "swinv2_window_transfer:window=24": 28_347_154,
+    "simmim_finetune": 87_768_224,
+    "swinv2_giant:stage=in1k": 2_997_843_680 + 4096 * 1000 + 1000,
 }
 
 
@@ -127,10 +124,10 @@ def test_size_of_the_model(name):
 
 @pytest.mark.parametrize("generation, bias", [("v1", "relative_position_bias_table"), ("v2", "cpb_mlp_0/kernel")])
 def test_a_window_transfer_evaluates_only_at_the_window_that_is_asked_for(generation, bias):
-    c = load(f"swinv2_window_transfer.py:window=20,generation={generation}")
+    c = load(f"swinv2_window_transfer:window=20,generation={generation}")
     assert c.total_steps == 0 and c.init_from.required and c.init_from.convert.resize == "bicubic"
     assert (c.image_size, c.task.model.window_size) == (640, 20)
-    assert load(f"swinv2_window_transfer.py:window=20,size=320,generation={generation}").image_size == 320
+    assert load(f"swinv2_window_transfer:window=20,size=320,generation={generation}").image_size == 320
     c.epochs = 30
     assert c.total_steps == c.task.tx.schedule.total_steps == 37_530
     from swin_jax.core.params import flatten
@@ -143,7 +140,7 @@ def test_a_window_transfer_evaluates_only_at_the_window_that_is_asked_for(genera
 @pytest.mark.parametrize("cosine_attention", [False, True])
 @pytest.mark.parametrize("continuous_bias", [False, True])
 def test_every_row_of_the_ablation_is_an_override(post_norm, cosine_attention, continuous_bias):
-    c = load("swinv2_in1k.py:fake")
+    c = load("swinv2_in1k:fake")
     c.task.model.update(post_norm=post_norm, cosine_attention=cosine_attention, continuous_bias=continuous_bias)
     assert parameters(c) > 1000
 
@@ -151,11 +148,11 @@ def test_every_row_of_the_ablation_is_an_override(post_norm, cosine_attention, c
 # ---- SimMIM ----
 
 SIMMIM = {  # arguments -> peak rate, steps, warm-up start, drop path, window, side of the normalised target's window
-    "simmim_in1k.py:schedule=100ep": (8e-4, 62_500, 4e-6, 0.0, 6, 0),
-    "simmim_in1k.py": (4e-4, 500_000, 2e-6, 0.0, 6, 0),
-    "simmim_in1k.py:variant=large": (4e-4, 500_000, 2e-6, 0.0, 12, 0),
-    "simmim_in1k.py:generation=v2": (4e-4, 500_000, 2e-6, 0.1, 12, 47),
-    "simmim_in1k.py:generation=v2,variant=giant_1b,schedule=125k": (4e-4, 125_000, 2e-6, 0.1, 12, 47),
+    "simmim_in1k:schedule=100ep": (8e-4, 62_500, 4e-6, 0.0, 6, 0),
+    "simmim_in1k": (4e-4, 500_000, 2e-6, 0.0, 6, 0),
+    "simmim_in1k:variant=large": (4e-4, 500_000, 2e-6, 0.0, 12, 0),
+    "simmim_in1k:generation=v2": (4e-4, 500_000, 2e-6, 0.1, 12, 47),
+    "simmim_in1k:generation=v2,variant=giant_1b,schedule=125k": (4e-4, 125_000, 2e-6, 0.1, 12, 47),
 }
 
 
@@ -176,32 +173,32 @@ def test_simmim_recipe(name):
 
 @pytest.mark.parametrize("schedule, fall", [("800ep", 437_500), ("250k", 218_750)])
 def test_the_long_schedules_fall_to_a_tenth_once(schedule, fall):
-    c = load(f"simmim_in1k.py:schedule={schedule}")
+    c = load(f"simmim_in1k:schedule={schedule}")
     rate = config.build(c.task.tx.schedule)
     np.testing.assert_allclose(rate(np.array([6251, fall, fall + 1, c.total_steps])), [4e-4, 4e-4, 4e-5, 4e-5])
     assert 437_500 == 700 * c.steps_per_epoch
 
 
 def test_the_schedule_of_100_epochs_is_the_old_cosine():
-    rate = config.build(load("simmim_in1k.py:schedule=100ep").task.tx.schedule)
+    rate = config.build(load("simmim_in1k:schedule=100ep").task.tx.schedule)
     middle = 4e-5 + (8e-4 - 4e-5) / 2
     np.testing.assert_allclose(rate(np.array([0, 31_251, 62_501])), [4e-6, middle, 4e-5], rtol=1e-5)
     assert rate(6251) < 0.98 * 8e-4
 
 
 def test_weight_decay_as_published_or_corrected():
-    assert load("simmim_in1k.py:weight_decay=corrected").task.tx.no_decay == rules.NO_DECAY
-    assert load("swinv2_giant.py").task.tx.no_decay == rules.SIMMIM_NO_DECAY
-    assert load("swinv2_giant.py:weight_decay=corrected").task.tx.no_decay == rules.NO_DECAY
-    assert load("swinv2_giant.py:stage=in22k").task.tx.no_decay == rules.NO_DECAY
+    assert load("simmim_in1k:weight_decay=corrected").task.tx.no_decay == rules.NO_DECAY
+    assert load("swinv2_giant").task.tx.no_decay == rules.SIMMIM_NO_DECAY
+    assert load("swinv2_giant:weight_decay=corrected").task.tx.no_decay == rules.NO_DECAY
+    assert load("swinv2_giant:stage=in22k").task.tx.no_decay == rules.NO_DECAY
 
 
 LAYER_DECAY = {
-    "simmim_finetune.py:start=100ep": 0.9,
-    "simmim_finetune.py": 0.8,
-    "simmim_finetune.py:variant=large": 0.7,
-    "simmim_finetune.py:generation=v2": 0.75,
-    "swinv2_giant.py:stage=in22k": 0.87,
+    "simmim_finetune:start=100ep": 0.9,
+    "simmim_finetune": 0.8,
+    "simmim_finetune:variant=large": 0.7,
+    "simmim_finetune:generation=v2": 0.75,
+    "swinv2_giant:stage=in22k": 0.87,
 }
 
 
@@ -215,7 +212,7 @@ def test_layer_decay(name):
     np.testing.assert_allclose(config.build(c.task.tx.layer_scale)("patch_embed.proj.weight"), LAYER_DECAY[name] ** 3)
 
 
-@pytest.mark.parametrize("file", ["simmim_in1k.py", "simmim_finetune.py"])
+@pytest.mark.parametrize("file", ["simmim_in1k", "simmim_finetune"])
 def test_a_size_that_only_version_2_has_says_so(file):
     with pytest.raises(UserError, match="add generation=v2") as caught:
         load(f"{file}:variant=huge")
@@ -233,7 +230,7 @@ GIANT = {  # peak rate, steps, warm-up, batch, drop path, pixels, window, attent
 
 @pytest.mark.parametrize("stage", GIANT)
 def test_giant_recipe(stage):
-    c = load(f"swinv2_giant.py:stage={stage}")
+    c = load(f"swinv2_giant:stage={stage}")
     model = c.task.model.encoder if stage == "simmim" else c.task.model
     schedule = c.task.tx.schedule
     found = (schedule.base_lr, c.total_steps, schedule.warmup_steps, c.batch_size, model.drop_path_rate)
@@ -249,7 +246,7 @@ def test_giant_keeps_parameters_whole_and_splits_the_moments():
     from swin_jax.core.params import flatten
     from swin_jax.train import sharding
 
-    c = load("swinv2_giant.py")
+    c = load("swinv2_giant")
     state = jax.eval_shape(config.build(c.task).init, jax.random.key(0))
     mesh = sharding.make_mesh(**c.mesh)
     assert mesh.shape["data"] == 8
@@ -265,7 +262,7 @@ def test_giant_keeps_parameters_whole_and_splits_the_moments():
 
 @pytest.mark.parametrize("stage", ["simmim", "in22k"])
 def test_the_training_step_of_the_giant_is_lowered_within_a_minute(stage):
-    c = load(f"swinv2_giant.py:stage={stage}")
+    c = load(f"swinv2_giant:stage={stage}")
     task, size = config.build(c.task), c.image_size
     batch = {
         "image": jax.ShapeDtypeStruct((c.batch_size, size, size, 3), np.uint8),

@@ -12,7 +12,7 @@ from swin_jax.core import config
 
 @pytest.fixture
 def study(root):
-    spec = importlib.util.spec_from_file_location("study", root / "experiments" / "simmim_fashion_mnist_study.py")
+    spec = importlib.util.spec_from_file_location("study", root / "experiments" / "studies" / "simmim_fashion_mnist.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -66,7 +66,7 @@ def test_both_sides_share_network_data_and_batch_size(study, root):
 def test_command_lines(study, tmp_path):
     tuned, plain = study.finetuning(10, 2), study.scratch(10, 2, 3e-3, 500)
     command = tuned.command(tmp_path, "data")[3:]
-    assert command[0] == "--config=experiments/simmim_fashion_mnist_finetune.py:labels=10"
+    assert command[0] == "--config=experiments/simmim/simmim_fashion_mnist_finetune.py:labels=10"
     assert f"--config.init_from.path={tmp_path / study.pretraining(2).name}" in command
     assert "--config.seed=2" in command and not any("base_lr" in flag for flag in command)
     command = plain.command(tmp_path, "data")[3:]

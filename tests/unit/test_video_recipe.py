@@ -10,6 +10,7 @@ from swin_jax import optim
 from swin_jax.core import config
 from swin_jax.models.video_swin import rules
 from swin_jax.optim import schedules
+from tests.experiments import config_path
 
 
 def mmcv_rates(epochs, length, accumulate, warmup_epochs, ratio=0.1):
@@ -69,8 +70,8 @@ def test_groups(kind, column):
 
 @pytest.mark.parametrize("name", ["k400", "k600", "ssv2", "ablation"])
 @pytest.mark.parametrize("kind", ["", ":fake"])
-def test_model_and_task_follow_the_frames_and_the_size(root, name, kind):
-    c = config.load(f"{root}/experiments/video_swin_{name}.py{kind}")
+def test_model_and_task_follow_the_frames_and_the_size(name, kind):
+    c = config.load(config_path(f"video_swin_{name}{kind}"))
     assert c.task.model.image_size == c.task.image_size == (c.frames, c.size, c.size)
     c.frames, c.size = 5, 64
     assert c.task.model.image_size == c.task.image_size == (5, 64, 64)
@@ -81,7 +82,7 @@ def test_model_and_task_follow_the_frames_and_the_size(root, name, kind):
 
 @pytest.mark.parametrize("name", ["k400", "k600", "ssv2", "ablation"])
 @pytest.mark.parametrize("kind", ["", ":folder"])
-def test_only_training_replaces_videos_of_variable_frame_rate(root, name, kind):
-    c = config.load(f"{root}/experiments/video_swin_{name}.py{kind}")
+def test_only_training_replaces_videos_of_variable_frame_rate(name, kind):
+    c = config.load(config_path(f"video_swin_{name}{kind}"))
     assert c.data.source.variable_frame_rate is False
     assert all(c.evals[key].run.data.source.variable_frame_rate is True for key in ("val", "test"))

@@ -1,0 +1,167 @@
+"""What each row of the papers needs on a pod: every preset of the experiment files, compiled, as one table.
+
+    pip install -e '.[tpu]'
+    python experiments/benchmarks/pod_presets.py --jobs=2                         # two hours on two cores
+    python experiments/benchmarks/pod_presets.py --only=swin_in1k --chips=v5e     # the rows and chips whose names
+    contain these python experiments/benchmarks/pod_presets.py --jobs=2 --missing               # goes on where one was
+    stopped python experiments/benchmarks/pod_presets.py --table                          # no compiling: what is known,
+    for the README
+
+Each training step is compiled by the real TPU compiler for its slice, until memory and traffic are known, and what it
+says is kept in pod_presets.json beside this file, under experiment, row and chip. Eight H100, for which nothing can be
+compiled here, are arithmetic: state as the layout splits it, activations and memory traffic per example as in the
+program for v5p.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import pathlib
+import sys
+
+from swin_jax.core import config as configs
+from swin_jax.core.errors import UserError
+from swin_jax.plan import chips, command, compiled_step, roofline, tpu_compiler
+
+RESULTS = pathlib.Path(__file__).with_name("pod_presets.json")
+# Experiments with presets, by name.
+FILES = {path.stem: path for path in sorted(RESULTS.parents[1].glob("*/*.py")) if "\nPODS = " in path.read_text()}
+GIB = 2**30
+COLUMNS = ("v4", "v5e", "v5p", "v6e", "h100")
+
+
+def presets() -> list[tuple[str, str]]:
+    """(experiment, row) of all tables PODS."""
+    return [(name, row) for name, path in FILES.items() for row in configs.module(str(path)).PODS]
+
+
+def load(experiment: str, row: str, chip: str):
+    """The config of a preset."""
+    return configs.load(f"{FILES[experiment]}:{','.join(filter(None, (row, f'pod={chip}')))}")
+
+
+def compiled(experiment: str, row: str, chip: str) -> dict:
+    """What the compiler says of a preset."""
+    config = load(experiment, row, chip)
+    facts = compiled_step.plan(config, chips.topology(config.topology), command.cache_folder(), "quick")
+    return summary(facts, config)
+
+
+def summary(facts: dict, config) -> dict:
+    """The numbers of the table."""
+    found = {
+        "topology": facts["topology"],
+        "chips": facts["chips"],
+        "mesh": facts["mesh"],
+        "batch_size": facts["batch_size"],
+        "accumulate": facts["accumulate"],
+        "parameters": facts["parameters"],
+        "state_bytes": sum(facts["state_bytes"].values()),
+        "peak_bytes": facts["memory"]["peak"],
+        "hbm_bytes": facts["memory"]["hbm"],
+        "fits": facts["memory"]["fits"],
+        "flops": facts["flops"],
+        "steps": config.total_steps,
+    }
+    if found["fits"]:
+        found |= {"traffic_bytes": facts["hbm_bytes"], "step_seconds": facts["roofline"]["step"]}
+        found |= {"limit": facts["roofline"]["limit"], "mfu": facts["roofline"]["mfu"]}
+    return found
+
+
+def arithmetic(experiment: str, row: str, like: dict) -> dict:
+    """A preset on eight H100, from what the compiler says of the same row on v5p.
+
+    What is not state grows with the examples that a chip has at a time, memory traffic with all that it has. Sums of
+    gradients over micro-batches are as large as the parameters.
+    """
+    config = load(experiment, row, "h100")
+    here, accumulate = chips.topology(config.topology), config.task.get("accumulate", 1)
+    parts = compiled_step.state_bytes(config, chips.topology("v5e:2x4"))  # another eight chips
+    state = sum(parts.values())
+    fsdp, tensor = config.mesh.fsdp, config.mesh.tensor
+    more = like["chips"] / here.size  # examples of an H100 for each of a v5p
+    activations = (like["peak_bytes"] - like["state_bytes"]) * more * like["accumulate"] / accumulate
+    found = roofline.estimate(here, like["flops"]["step"] / here.size, like["traffic_bytes"] * more, [])
+    peak = round(state + activations + (parts["params"] if accumulate > 1 else 0))
+    return like | {
+        "topology": here.name,
+        "chips": here.size,
+        "mesh": {"data": here.size // (fsdp * tensor), "fsdp": fsdp, "tensor": tensor},
+        "accumulate": accumulate,
+        "state_bytes": state,
+        "peak_bytes": peak,
+        "hbm_bytes": here.chip.hbm_bytes,
+        "fits": peak <= here.chip.hbm_bytes,
+        "traffic_bytes": like["traffic_bytes"] * more,
+        "step_seconds": found.step,
+        "limit": found.limit,
+        "mfu": found.mfu(like["flops"]["model"] / here.size),
+    }
+
+
+def table(results: dict) -> list[str]:
+    """Markdown: a line per row, a column per chip."""
+    lines = ["| experiment | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
+    for experiment, row in presets():
+        cells = [_cell(results.get(f"{experiment}:{row}:{chip}")) for chip in COLUMNS]
+        name = f"{experiment}.py" + (f":{row}" if row else "")
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(found: dict | None) -> str:
+    if not found:
+        return ""
+    if not found["fits"]:
+        return f"{found['topology'].partition(':')[2]}: does not fit, {found['peak_bytes'] / GIB:.1f} GiB"
+    hours = found["steps"] * found["step_seconds"] * found["chips"] / 3600
+    seconds = found["step_seconds"]
+    step = f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.0f} ms"
+    return f"{found['topology'].partition(':')[2]}: {found['peak_bytes'] / GIB:.1f} GiB, {step}, {hours:,.0f}"
+
+
+def compile_all(todo: list[tuple[str, str, str]], jobs: int, results: dict) -> None:
+    """Compiles presets, several at a time, and keeps what is known after each."""
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        waiting = {pool.submit(compiled, *preset): ":".join(preset) for preset in todo}
+        for number, done in enumerate(concurrent.futures.as_completed(waiting), 1):
+            found = keep(results, waiting[done], done.result())
+            print(f"{number}/{len(todo)} {waiting[done]}: {_cell(found)}", file=sys.stderr, flush=True)
+
+
+def keep(results: dict, key: str, found: dict) -> dict:
+    """Writes one more result."""
+    results[key] = found
+    RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="rows whose EXPERIMENT:ROW contains this")
+    parser.add_argument("--chips", default=",".join(COLUMNS), help="of " + ",".join(COLUMNS))
+    parser.add_argument("--table", action="store_true", help="print what is known, compile nothing")
+    parser.add_argument("--missing", action="store_true", help="only those that are not in pod_presets.json")
+    parser.add_argument("--jobs", type=int, default=1, help="compilers at a time")
+    flags = parser.parse_args()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if not flags.table:
+        tpu_compiler.prepare_backend()
+        rows = [(e, r) for e, r in presets() if flags.only in f"{e}:{r}"]
+        todo = [(*row, chip) for chip in COLUMNS[:-1] if chip in flags.chips for row in rows]
+        if flags.missing:
+            todo = [preset for preset in todo if ":".join(preset) not in results]
+        compile_all(todo, flags.jobs, results)
+        for experiment, row in rows if "h100" in flags.chips else ():
+            if f"{experiment}:{row}:v5p" in results:
+                found = arithmetic(experiment, row, results[f"{experiment}:{row}:v5p"])
+                keep(results, f"{experiment}:{row}:h100", found)
+    print("\n".join(table(results)))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
