@@ -1,0 +1,119 @@
+"""Runs that an earlier commit saved (tests/golden/runs) are resumed, loaded, predicted with, searched and exported."""
+
+import csv
+import json
+import pathlib
+import shutil
+import tarfile
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import swin_jax
+from swin_jax import checkpoint, similarity, start
+from swin_jax import launch as launcher
+from tests.golden.runs import make
+
+ROOT = pathlib.Path(__file__).parents[2]
+CLIPS = tuple(kind for kind in make.KINDS if kind.startswith("clip_"))
+
+
+@pytest.fixture(scope="module")
+def saved(request, tmp_path_factory):
+    """The workdir of a kind of run; it is not written to."""
+    workdir = tmp_path_factory.mktemp(request.param)
+    with tarfile.open(ROOT / "tests" / "golden" / "runs" / f"{request.param}.tar.xz") as archive:
+        archive.extractall(workdir, filter="data")
+    return workdir, make.command(request.param, ROOT / "experiments", workdir)
+
+
+@pytest.fixture
+def run(saved, tmp_path, launch):
+    """Runs the launcher in a copy of the workdir: run(*flags) -> stdout and stderr."""
+    workdir, (config, _, *flags) = saved
+    shutil.copytree(workdir, tmp_path / "run")
+
+    def run(*more):
+        status, out, err = launch(config.removeprefix("--config="), tmp_path / "run", *flags, *more)
+        assert status == 0, err
+        assert "changed since" not in out + err
+        return out + err
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of two pictures."""
+    folder, rng = tmp_path / "pictures", np.random.default_rng(0)
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+def kinds(*names):
+    return pytest.mark.parametrize("saved", names, indirect=True)
+
+
+def expected(workdir):
+    return json.loads((workdir / "expected.json").read_text())
+
+
+@kinds(*make.KINDS)
+def test_restored_state_is_what_was_saved(saved):
+    workdir, flags = saved
+    _, config = launcher.parse(["launch", *flags])
+    at = start.setup(config)
+    with jax.set_mesh(at.placement.mesh):
+        state, _ = start.first_state(config, at, checkpoint.open(workdir, write=False), write=False)
+    rest = {"step": state.step, "opt_state": state.opt_state, "mutable": state.mutable}
+    parts = {"params": state.params, "rest": rest} | ({"ema": state.ema} if state.ema is not None else {})
+    assert make.checksums(jax.device_get(parts)) == expected(workdir)["arrays"]
+
+
+@kinds(*make.KINDS)
+def test_resumed_run_goes_on_as_if_uninterrupted(saved, run, tmp_path):
+    said = run()
+    assert f"goes on from step {make.STOP} of {make.TOTAL}" in said
+    found, before = make.losses(tmp_path / "run"), expected(saved[0])["losses"]
+    assert found.keys() == before.keys() and len(found) == make.TOTAL - make.STOP
+    np.testing.assert_allclose(list(found.values()), list(before.values()), rtol=1e-5)
+
+
+@kinds(*make.KINDS)
+def test_load_gives_the_model_that_was_saved(saved):
+    model, variables = swin_jax.load(weights=saved[0])
+    np.testing.assert_allclose(make.call(model, variables), expected(saved[0])["outputs"], rtol=1e-4, atol=1e-5)
+
+
+@kinds("swin", "swin_scanned")
+def test_predict_names_what_the_loaded_model_does(saved, run, pictures, tmp_path):
+    run(f"--predict={pictures}")
+    model, variables = swin_jax.load(weights=saved[0])
+    images = swin_jax.preprocess(saved[0])(sorted(pictures.iterdir()))
+    logits = jax.jit(model.apply)(variables, images)
+    for row, probabilities in zip(csv.DictReader(open(tmp_path / "run" / "predictions.csv")), jax.nn.softmax(logits)):
+        found = [float(row[f"probability_{i}"]) for i in range(1, 6)]
+        np.testing.assert_allclose(found, np.sort(probabilities)[:-6:-1], atol=1e-5)
+
+
+@kinds(*CLIPS)
+def test_search_reads_the_old_index_and_a_new_one(saved, run, pictures):
+    assert "1 of 1 images" in run("--search=a picture of class 3")
+    run(f"--index={pictures}")
+    said = run(f"--search={pictures / 'b.png'}")
+    assert "+1.0000" in said and said.index("b.png") < said.index("a.png")
+    model, variables = swin_jax.load(weights=saved[0])
+    paths = [pictures / name for name in ("a.png", "b.png")]
+    one, other = similarity.encode_images(model, variables, paths, swin_jax.preprocess(saved[0]))
+    assert f"{one @ other:+.3f}" in said
+
+
+@kinds(*make.EXPORTED)
+def test_exported_run_computes_what_it_did(saved, run, tmp_path):
+    assert f"step {make.STOP}, for cpu, cuda, tpu" in run(f"--export={tmp_path / 'model.stablehlo'}")
+    found = make.call_exported(tmp_path / "model.stablehlo")
+    np.testing.assert_allclose(found, expected(saved[0])["exported"], rtol=1e-4, atol=1e-5)
