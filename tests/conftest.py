@@ -10,6 +10,9 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 CACHE = pathlib.Path(tempfile.gettempdir()) / f"swin_jax_test_cache_{os.getuid()}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# Programs of tests run for milliseconds: machine code that is quickly made serves them better than quick machine code.
+QUICKLY_MADE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{QUICKLY_MADE} {os.environ.get('XLA_FLAGS', '')}"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -54,7 +54,6 @@ class Job:
             "STARTED": str(self.started),
             "NUM_EXAMPLES": str(NUM_EXAMPLES),
             "BAD_RECORDS": ",".join(map(str, BAD)),
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiling is what takes the time
         }
         if processes > 1:
             shared["JAX_COORDINATOR_ADDRESS"] = free_address()
@@ -89,15 +88,19 @@ class Job:
         return self
 
     def wait_for_step(self, step):
-        deadline = time.monotonic() + 900
-        while not any(line["step"] >= step for line in logs.read_metrics(self.workdir)):
-            assert all(process.poll() is None for process in self.processes), "\n".join(self.texts())
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        self.wait_until(lambda: any(line["step"] >= step for line in logs.read_metrics(self.workdir)))
+
+    def wait_for_checkpoint(self):
+        """Until one is whole: it is written while training goes on."""
+        folder = self.workdir / "checkpoints"
+        self.wait_until(lambda: folder.exists() and any(path.name.isdigit() for path in folder.iterdir()))
 
     def wait_for_text(self, text):
+        self.wait_until(lambda: text in self.texts()[0])
+
+    def wait_until(self, there):
         deadline = time.monotonic() + 900
-        while text not in self.texts()[0]:
+        while not there():
             assert all(process.poll() is None for process in self.processes), "\n".join(self.texts())
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -175,6 +178,7 @@ def killed(folder):
     """The first of two processes killed while they trained, and the seconds until the other was gone."""
     job = Job(folder / "killed", 2, 2, QUICK, SECONDS_PER_RECORD="0.05")
     job.wait_for_step(6)
+    job.wait_for_checkpoint()
     job.processes[0].send_signal(signal.SIGKILL)
     began = time.monotonic()
     return job, job.wait(), time.monotonic() - began

@@ -1,6 +1,5 @@
 """Video Swin: sizes, the static video, the three designs, and what is said about bad input."""
 
-import functools
 import math
 
 import jax
@@ -57,10 +56,6 @@ SMALL = dict(
     num_heads=(1, 2),
 )
 FLAT = dict(num_classes=0, image_size=16, patch_size=2, window_size=2, embed_dim=8, depths=(2, 2), num_heads=(1, 2))
-
-
-# Half of the time of these tests is compiling.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def count(model):
@@ -124,7 +119,7 @@ def video(*shape):
 
 
 def apply(model, variables, x, **kwargs):
-    return jit(lambda v, x: model.apply(v, x, **kwargs))(variables, x)
+    return jax.jit(lambda v, x: model.apply(v, x, **kwargs))(variables, x)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +158,7 @@ def test_factorised_starts_as_the_spatial_model(fields):
     fields = SMALL | fields | dict(depths=(2,), num_heads=(1,))
     factorised = make_video_swin(**fields | dict(design="factorised"))
     spatial = make_video_swin(**fields | dict(window_size=(1, 2, 2)))
-    fresh = jit(factorised.init)(jax.random.key(0), video(1, 8, 16, 16))
+    fresh = jax.jit(factorised.init)(jax.random.key(0), video(1, 8, 16, 16))
     flat = flatten(fresh["params"])
     gates = [path for path in flat if path.endswith("temporal/gate")]
     assert len(gates) == 2 and not any(flat[path].any() for path in gates)
@@ -174,7 +169,7 @@ def test_factorised_starts_as_the_spatial_model(fields):
     np.testing.assert_array_equal(
         apply(factorised, {"params": unflatten(flat)}, x), apply(spatial, {"params": unflatten(without)}, x)
     )
-    loss = jit(jax.grad(lambda p: factorised.apply({"params": p}, x).var()))
+    loss = jax.jit(jax.grad(lambda p: factorised.apply({"params": p}, x).var()))
     gradient = flatten(loss(unflatten(flat)))
     assert all(abs(float(gradient[path])) > 1e-9 for path in gates)
 
@@ -190,7 +185,7 @@ def test_which_frames_see_each_other(design, reached):
     def first_frame(x):
         return model.apply(variables, x, method="encode")[0, 0].var()
 
-    seen = np.abs(jit(jax.grad(first_frame))(video(1, 8, 16, 16))).sum(axis=(0, 2, 3, 4)) > 0
+    seen = np.abs(jax.jit(jax.grad(first_frame))(video(1, 8, 16, 16))).sum(axis=(0, 2, 3, 4)) > 0
     assert seen.tolist() == [True] * 4 + [reached == "all frames"] * 4
 
 
@@ -201,7 +196,7 @@ def test_the_temporal_shift_lets_windows_meet():
     def second_token(x):
         return model.apply(variables, x, method="encode")[0, 1].var()
 
-    seen = np.abs(jit(jax.grad(second_token))(video(1, 8, 16, 16))).sum(axis=(0, 2, 3, 4)) > 0
+    seen = np.abs(jax.jit(jax.grad(second_token))(video(1, 8, 16, 16))).sum(axis=(0, 2, 3, 4)) > 0
     assert seen.all()  # windows (0, 1)(2, 3), then (1, 2)
 
 
@@ -214,7 +209,7 @@ def test_storage_and_recomputation_do_not_change_the_function(design, other):
 
     def loss(model):
         value = lambda v: model.apply(v, x, train=True, rngs={"dropout": jax.random.key(3)}).var()  # noqa: E731
-        value, gradient = jit(jax.value_and_grad(value))(random_params(model))
+        value, gradient = jax.jit(jax.value_and_grad(value))(random_params(model))
         return value, stacking.unstack(gradient["params"])
 
     plain, model = make_video_swin(**fields), make_video_swin(**fields | other)
@@ -246,10 +241,10 @@ def test_head_is_pooling_dropout_and_one_layer():
         apply(model, variables, x), np.asarray(pooled) @ head["kernel"] + head["bias"], atol=1e-5
     )
     train = lambda key: model.apply(variables, x, train=True, rngs={"dropout": key})  # noqa: E731
-    draws = np.asarray(jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 400)))
+    draws = np.asarray(jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 400)))
     assert draws.std(axis=0).min() > 0.01
     np.testing.assert_allclose(draws.mean(axis=0), apply(model, variables, x), atol=5 * draws.std() / 20)
-    kernel = jit(make_video_swin(**fields | dict(num_classes=1000)).init)(jax.random.key(0), x)
+    kernel = jax.jit(make_video_swin(**fields | dict(num_classes=1000)).init)(jax.random.key(0), x)
     kernel = kernel["params"]["cls_head"]["fc_cls"]["kernel"]
     assert kernel.shape == (8, 1000) and 0.0095 < kernel.std() < 0.0105
 
