@@ -1,5 +1,6 @@
 """Every test runs on 8 virtual CPU devices, in full float32, with rank promotion and our own deprecations as errors."""
 
+import importlib.metadata
 import os
 import pathlib
 import tempfile
@@ -11,7 +12,9 @@ CACHE = pathlib.Path(tempfile.gettempdir()) / f"swin_jax_test_cache_{os.getuid()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Programs of tests run for milliseconds: machine code that is quickly made serves them better than quick machine code.
-QUICKLY_MADE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+QUICKLY_MADE = "--xla_backend_optimization_level=0"
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones refuse to start with this flag
+    QUICKLY_MADE += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{QUICKLY_MADE} {os.environ.get('XLA_FLAGS', '')}"
 
 import jax  # noqa: E402
