@@ -7,6 +7,7 @@ An index knows the checksum of the weights it was made with, and other weights d
 """
 
 import dataclasses
+import json
 import logging
 import os
 import zipfile
@@ -17,6 +18,7 @@ import numpy as np
 
 from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.public_names import current_names
 from swin_jax.data import sources
 from swin_jax.data.image import transforms as image
 from swin_jax.data.pipeline import EvalData
@@ -91,12 +93,18 @@ def load(path: str | os.PathLike) -> Index:
                 stamps=stored["stamps"],
                 normalised=bool(stored["normalised"]),
                 complete=bool(stored["complete"]),
-                **{name: str(stored[name]) for name in ("root", "model", "checksum", "preparation")},
+                **{name: str(stored[name]) for name in ("root", "model", "checksum")},
+                preparation=_current(str(stored["preparation"])),
             )
     except FileNotFoundError:
         raise UserError(f"there is no index {path}") from None
     except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not an index ({' '.join(str(error).split())})") from error
+
+
+def _current(preparation: str) -> str:
+    """How pictures were prepared, with the names that callables have today."""
+    return json.dumps(current_names(json.loads(preparation))) if preparation.startswith("{") else preparation
 
 
 def search(index: Index, query: np.ndarray, top: int = 10) -> list[tuple[str, float]]:

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 import swin_jax
-from swin_jax import checkpoint, similarity, start
 from swin_jax import launch as launcher
+from swin_jax.inference import similarity
+from swin_jax.train import checkpoint, setup, state
 from tests.golden.runs import make
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -66,11 +67,11 @@ def expected(workdir):
 def test_restored_state_is_what_was_saved(saved):
     workdir, flags = saved
     _, config = launcher.parse(["launch", *flags])
-    at = start.setup(config)
+    at = setup.setup(config)
     with jax.set_mesh(at.placement.mesh):
-        state, _ = start.first_state(config, at, checkpoint.open(workdir, write=False), write=False)
-    rest = {"step": state.step, "opt_state": state.opt_state, "mutable": state.mutable}
-    parts = {"params": state.params, "rest": rest} | ({"ema": state.ema} if state.ema is not None else {})
+        restored, _ = state.first_state(config, at, checkpoint.open(workdir, write=False), write=False)
+    rest = {"step": restored.step, "opt_state": restored.opt_state, "mutable": restored.mutable}
+    parts = {"params": restored.params, "rest": rest} | ({"ema": restored.ema} if restored.ema is not None else {})
     assert make.checksums(jax.device_get(parts)) == expected(workdir)["arrays"]
 
 

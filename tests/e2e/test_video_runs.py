@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from swin_jax import launch as launcher
-from tests.unit import video_files
+from tests.unit.data.video import video_files
 
 CONFIG = "experiments/video_swin/video_swin_k400.py:folder"
 TINY = ("--config.task.model.embed_dim=16", "--config.task.model.depths=(1,1)", "--config.task.model.num_heads=(1,2)",

@@ -18,7 +18,7 @@ from swin_jax.models.swin import Swin
 from swin_jax.pretrained.load import load
 from swin_jax.train import resume
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "configs"
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "configs"
 RECORDED = {name for path in GOLDEN.glob("*.txt") for name in re.findall(r'"(swin_jax\.[\w.]+)"', path.read_text())}
 
 

@@ -14,7 +14,7 @@ from swin_jax.data.video import sources as video_sources
 from swin_jax.data.video.decode import Reader
 from swin_jax.data.video.tfds import EncodedFrames
 from swin_jax.data.video.transforms import video_eval_transform
-from tests.unit import video_files
+from tests.unit.data.video import video_files
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from swin_jax.plan import collectives, hlo
-from tests.unit.test_hlo import LOOP
+from tests.unit.plan.test_hlo import LOOP
 
 MIB = 2**20
 MESH = {"data": 2, "fsdp": 2, "tensor": 2}

@@ -19,7 +19,7 @@ from swin_jax.pretrained.files import download
 from swin_jax.pretrained.load import load
 from swin_jax.pretrained.swin import urls
 
-ARCHIVE = Path(__file__).resolve().parent.parent / "golden" / "clip" / "tiny_archive.pt"
+ARCHIVE = Path(__file__).resolve().parents[3] / "golden" / "clip" / "tiny_archive.pt"
 TINY = dict(
     embed_dim=6,
     image_size=16,

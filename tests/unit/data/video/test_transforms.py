@@ -11,7 +11,7 @@ from swin_jax.data.pipeline import EvalData, TrainData
 from swin_jax.data.video import transforms as video
 from swin_jax.data.video.decode import Reader
 from swin_jax.data.video.sources import video_folder
-from tests.unit import video_files
+from tests.unit.data.video import video_files
 
 TRANSFORMS = (video.video_train_transform, video.video_eval_transform, video.video_views_transform)
 

@@ -15,7 +15,7 @@ import pytest
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained.files.read import read
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "golden" / "weights"
+WEIGHTS = Path(__file__).resolve().parents[3] / "golden" / "weights"
 DTYPES = {
     "half": np.float16,
     "bfloat": ml_dtypes.bfloat16,

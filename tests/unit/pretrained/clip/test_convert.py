@@ -21,7 +21,7 @@ from swin_jax.pretrained.files import unpickle
 from swin_jax.pretrained.files.read import read
 from swin_jax.pretrained.swin import convert as convert_swin
 
-GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "clip"
+GOLDEN = Path(__file__).resolve().parents[3] / "golden" / "clip"
 SMALL = dict(embed_dim=6, image_size=32, context_length=5, vocab_size=20, text_width=8, text_heads=2, text_layers=2)
 VIT = dict(SMALL, vision_layers=2, vision_width=12, vision_heads=3, patch_size=8)
 RESNET = dict(SMALL, vision_layers=(1, 2, 1, 1), vision_width=2, vision_heads=4, patch_size=None)

@@ -12,7 +12,7 @@ import pytest
 from swin_jax.core.errors import UnreadableError
 from swin_jax.data.video import container as video_container
 from swin_jax.data.video.decode import Reader
-from tests.unit import video_files
+from tests.unit.data.video import video_files
 
 COUNT = 50
 UNEVEN = np.cumsum([0, *np.random.default_rng(0).choice([10, 20, 35, 60], COUNT - 1)]).tolist()

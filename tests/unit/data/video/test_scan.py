@@ -7,7 +7,7 @@ from PIL import Image
 
 from swin_jax.data.video import scan as video_scan
 from swin_jax.data.video.sources import video_list
-from tests.unit import video_files
+from tests.unit.data.video import video_files
 
 PROBLEMS = {
     "audio.mp4": "no video stream",

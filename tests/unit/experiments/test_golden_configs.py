@@ -8,7 +8,7 @@ import pytest
 
 from swin_jax.core.public_names import current_names
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "configs"
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "configs"
 spec = importlib.util.spec_from_file_location("golden_configs", GOLDEN / "make.py")
 make = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make)
