@@ -57,7 +57,7 @@ def command(kind: str, experiments: pathlib.Path, workdir: os.PathLike) -> tuple
     """The flags of a kind of run, --config and --workdir first; the experiment may lie anywhere in its folder."""
     config, *flags = KINDS[kind]
     file, _, arguments = config.partition(":")
-    (path,) = experiments.rglob(file)
+    (path,) = (path for path in experiments.rglob(file) if "def get_config(" in path.read_text())
     return f"--config={path}:{arguments}", f"--workdir={workdir}", *LENGTH, *flags
 
 
