@@ -24,6 +24,7 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.9",
         "grain>=0.2.16",
         "ml_collections>=1.1.0",
+        "cloudpickle>=3.0",
         "chex>=0.1.90",
         "etils[epath]>=1.12",
         "flatbuffers>=23.5",

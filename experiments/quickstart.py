@@ -9,7 +9,7 @@ split seed 0. Expected: 98.6 % test accuracy at the last step (median of trainin
 from ml_collections import ConfigDict
 
 from swin_jax import optim
-from swin_jax.core.config import parse_arg, spec
+from swin_jax.core.config import parse_arg, refuse_as_script, spec
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image import small as small_image
 from swin_jax.evals.accuracy import Accuracy
@@ -95,3 +95,7 @@ def use_fakes(c):
     for split, data in (("train", c.data), ("test", c.evals.test.run.data)):
         data.source = spec(fake.images, image_size=8, num_examples=40, split=split, channels=1)
     return c
+
+
+if __name__ == "__main__":
+    refuse_as_script()

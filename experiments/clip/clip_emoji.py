@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim
-from swin_jax.core.config import parse_arg, spec
+from swin_jax.core.config import parse_arg, refuse_as_script, spec
 from swin_jax.data import pipeline, sources
 from swin_jax.data.emoji import images as emoji
 from swin_jax.data.emoji import style
@@ -123,3 +123,7 @@ def use_fakes(c):
         item.run.data.batch_size = 16
     c.predict.batch_size = 16
     return c
+
+
+if __name__ == "__main__":
+    refuse_as_script()

@@ -38,7 +38,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim
-from swin_jax.core.config import parse_arg, spec
+from swin_jax.core.config import parse_arg, refuse_as_script, spec
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image import transforms as image
 from swin_jax.data.image_text import pairs, tar_shards
@@ -202,3 +202,7 @@ def use_fakes(c, resnet):
     c.evals = dict(validation=dict(every=c.get_oneway_ref("steps_per_epoch"), run=spec(Retrieval, data=val, ks=(1, 5))))
     c.init_from.required = False
     return c
+
+
+if __name__ == "__main__":
+    refuse_as_script()

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim
-from swin_jax.core.config import parse_arg, spec
+from swin_jax.core.config import parse_arg, refuse_as_script, spec
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image import transforms as image
 from swin_jax.data.image_text import pairs, tar_shards
@@ -167,3 +167,7 @@ def use_fakes(c):
     data.update(num_workers=0, batch_size=8)
     c.evals = dict(validation=dict(every=3, run=spec(Retrieval, data=data, ks=(1, 5))))
     return c
+
+
+if __name__ == "__main__":
+    refuse_as_script()

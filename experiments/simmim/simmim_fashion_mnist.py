@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim
-from swin_jax.core.config import parse_arg, spec
+from swin_jax.core.config import parse_arg, refuse_as_script, spec
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image import masking
 from swin_jax.data.image import small as small_image
@@ -115,3 +115,7 @@ def use_fakes(c):
     for split, data in (("train", c.data), ("test", c.evals.heldout.run.data)):
         data.source = spec(fake.images, image_size=28, num_examples=40, split=split, channels=1)
     return c
+
+
+if __name__ == "__main__":
+    refuse_as_script()

@@ -36,7 +36,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim
-from swin_jax.core.config import parse_arg, spec
+from swin_jax.core.config import parse_arg, refuse_as_script, spec
 from swin_jax.core.errors import UserError
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image import transforms as image
@@ -183,3 +183,7 @@ def use_fakes(c):
         data.source = spec(fake.images, image_size=40, num_examples=24, split=split)
         data.update(num_workers=0, batch_size=8)
     return c
+
+
+if __name__ == "__main__":
+    refuse_as_script()

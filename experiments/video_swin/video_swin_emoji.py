@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim
-from swin_jax.core.config import parse_arg, spec
+from swin_jax.core.config import parse_arg, refuse_as_script, spec
 from swin_jax.data import pipeline
 from swin_jax.data.emoji import actions as emoji_actions
 from swin_jax.data.emoji import animation
@@ -155,3 +155,7 @@ def use_fakes(c, clip, task):
         data.source = spec(make, num_examples=16, seed=min(seed, 1))
         data.batch_size = 8
     return c
+
+
+if __name__ == "__main__":
+    refuse_as_script()

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from swin_jax import optim
-from swin_jax.core.config import derived, parse_arg, spec
+from swin_jax.core.config import derived, parse_arg, refuse_as_script, spec
 from swin_jax.data import fake, pipeline
 from swin_jax.data.video import sources as video_sources
 from swin_jax.data.video import transforms as video
@@ -181,3 +181,7 @@ def use_fakes(c):
         data.source = spec(fake.videos, image_size=40, num_examples=24, split=split)
         data.update(num_workers=0, batch_size=8)
     return c
+
+
+if __name__ == "__main__":
+    refuse_as_script()

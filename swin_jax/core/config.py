@@ -4,18 +4,23 @@ Besides the experiment files this is the only place that knows ml_collections. A
 under `fn` and its keyword arguments beside it, so that a config is plain Python whose every knob has a dotted key.
 """
 
+import importlib.machinery
 import importlib.util
 import inspect
 import json
 import pathlib
+import sys
 import types
 import typing
 
+import cloudpickle
 import ml_collections
 from ml_collections import config_dict
 
 from swin_jax.core.errors import UserError, did_you_mean
 from swin_jax.core.public_names import name_of
+
+LAUNCH = "python -m swin_jax.launch --config=FILE.py[:args] --workdir=DIR"
 
 
 def spec(fn, **kwargs) -> ml_collections.ConfigDict:
@@ -112,20 +117,57 @@ def load(path: str) -> ml_collections.ConfigDict:
     file, _, arg = path.partition(":")
     experiment = module(file)
     if not hasattr(experiment, "get_config"):
-        raise UserError(f"{file!r} defines no get_config(arg)", 2)
+        raise UserError(f"{file!r} is no experiment, it defines no get_config(arg); {LAUNCH}", 2)
     return experiment.get_config(arg or None)
 
 
 def module(file: str) -> types.ModuleType:
-    """An experiment file, imported; raises UserError where there is no such file (exit status 2)."""
-    if not pathlib.Path(file).is_file():
-        parent = pathlib.Path(file).parent
-        near = did_you_mean(file, [str(p) for p in parent.glob("*.py")] if parent.is_dir() else [])
-        raise UserError(f"no experiment file {file!r}{near}", 2)
-    module_spec = importlib.util.spec_from_file_location("experiment_" + pathlib.Path(file).stem, file)
-    found = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(found)
-    return found
+    """An experiment file, imported.
+
+    Raises:
+        UserError: no such file, or no Python file (exit status 2).
+    """
+    path = pathlib.Path(file)
+    if not path.is_file():
+        raise UserError(f"no experiment file {file!r}{_nearest_file(path)}; {LAUNCH}", 2)
+    if path.suffix != ".py":
+        raise UserError(f"{file!r} is no experiment, which is a Python file; {LAUNCH}", 2)
+    _import_folder(path.resolve())
+    module_spec = importlib.util.spec_from_file_location("experiment_" + path.stem, file)
+    experiment = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(experiment)
+    return experiment
+
+
+def refuse_as_script() -> typing.NoReturn:
+    """Ends `python experiments/X.py` with the command that runs X (exit status 2)."""
+    file = sys.argv[0]
+    print(f"error: {file} is no script: python -m swin_jax.launch --config={file} --workdir=DIR", file=sys.stderr)
+    sys.exit(2)
+
+
+def _nearest_file(path: pathlib.Path) -> str:
+    """The file of the same name in a folder below, or else the one with the nearest name, as a question."""
+    files = sorted(path.parent.rglob("*.py")) if path.parent.is_dir() else []
+    same = [str(other) for other in files if other.name == path.name]
+    return did_you_mean(str(path), same or map(str, files))
+
+
+def _import_folder(path: pathlib.Path) -> None:
+    """Makes the folder `experiments` around a file the package of that name, for the imports in the file.
+
+    That holds in any working directory, and wins over an installed package. Worker processes, which start without it,
+    get the functions of the package by value.
+    """
+    folder = next((str(parent) for parent in path.parents if parent.name == "experiments"), None)
+    if folder is None or list(getattr(sys.modules.get("experiments"), "__path__", ())) == [folder]:
+        return
+    for name in [name for name in sys.modules if name.partition(".")[0] == "experiments"]:
+        del sys.modules[name]
+    package_spec = importlib.machinery.ModuleSpec("experiments", None, is_package=True)
+    package_spec.submodule_search_locations = [folder]
+    sys.modules["experiments"] = importlib.util.module_from_spec(package_spec)
+    cloudpickle.register_pickle_by_value(sys.modules["experiments"])
 
 
 def flatten(config) -> dict:

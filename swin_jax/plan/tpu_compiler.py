@@ -7,7 +7,6 @@ import importlib.metadata
 import importlib.util
 import os
 import pathlib
-import pickle
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import cloudpickle
 import jax
 from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
@@ -128,7 +128,7 @@ def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str
         )
         try:
             with contextlib.suppress(BrokenPipeError):  # it has ended already, and said why
-                pickle.dump(job, child.stdin)
+                cloudpickle.dump(job, child.stdin)
                 child.stdin.close()
             while child.poll() is None and not _written(folder, _LAST):
                 time.sleep(0.1)

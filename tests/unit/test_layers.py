@@ -26,7 +26,7 @@ ROOMS = {
 
 # What a room may import of other packages.
 PACKAGES = {
-    "core": {"jax", "numpy", "etils", "fsspec", "ml_collections"},
+    "core": {"jax", "numpy", "etils", "fsspec", "ml_collections", "cloudpickle"},
     "ops": {"jax", "numpy"},
     "optim": {"jax", "numpy", "optax"},
     "models": {"jax", "flax", "numpy"},
@@ -51,7 +51,7 @@ PACKAGES = {
     "train": {"jax", "numpy", "etils", "orbax", "matplotlib", "PIL", "tensorboardX", "tqdm", "wandb"},
     "pretrained": {"jax", "numpy", "ml_dtypes", "safetensors", "tqdm"},
     "inference": {"jax", "flax", "flatbuffers", "numpy", "etils", "matplotlib", "tqdm"},
-    "plan": {"jax", "numpy", "etils", "matplotlib"},
+    "plan": {"jax", "numpy", "etils", "matplotlib", "cloudpickle"},
     "launch": {"jax", "absl", "ml_collections"},
     "__init__": set(),
 }
