@@ -32,18 +32,17 @@ STOP, TOTAL = 3, 6
 LENGTH = (f"--config.total_steps={TOTAL}", f"--config.checkpoint.every={STOP}", "--config.checkpoint.keep=5",
           "--config.logs.every=1")  # fmt: skip
 MODEL, TEXT, VISUAL = (f"--config.task.model{part}" for part in ("", ".text", ".visual"))
+ONCE = [f"--config.evals.{style}.every=0" for style in ("openmoji", "fluent_3d", "fluent_flat")]
 # Float32, small, and at rates with which six updates change a loss: experiments lower theirs for tiny batches.
 KINDS = {
-    "swin": ("quickstart.py:fake", "--config.task.tx.schedule.warmup_steps=1", f"{MODEL}.embed_dim=8"),
-    "swin_scanned": ("swin_in1k.py:fake", "--config.base_lr=0.064", "--config.task.ema_decay=0.9",
-                     f"{MODEL}.dtype=float32", f"{MODEL}.embed_dim=8", f"{MODEL}.depths=(4,)",
-                     f"{MODEL}.num_heads=(2,)", f"{MODEL}.scan=true"),
-    "simmim_v2": ("swinv2_giant.py:fake", "--config.peak_lr=0.5", f"{MODEL}.encoder.dtype=float32",
-                  f"{MODEL}.encoder.embed_dim=8"),
+    "swin": ("swin_in1k.py:fake", "--config.base_lr=0.064", "--config.task.ema_decay=0.9", f"{MODEL}.dtype=float32",
+             f"{MODEL}.embed_dim=8"),
+    "simmim_v2_scanned": ("swinv2_giant.py:fake", "--config.peak_lr=0.5", f"{MODEL}.encoder.dtype=float32",
+                          f"{MODEL}.encoder.embed_dim=8"),
     "clip_vit": ("clip_openai.py:fake", "--config.base_lr=4.0", f"{MODEL}.dtype=float32", f"{MODEL}.text_width=8",
                  f"{MODEL}.patch_size=8"),
     "clip_resnet": ("clip_emoji.py:fake", "--config.task.tx.schedule.warmup_steps=1", "--config.embed_dim=16",
-                    f"{VISUAL}.width=2", f"{TEXT}.width=8"),
+                    f"{VISUAL}.width=2", f"{TEXT}.width=8", *ONCE),
     "clip_swin": ("clip_swin.py:fake", "--config.base_lr=0.125", "--config.embed_dim=16", f"{VISUAL}.embed_dim=8",
                   f"{VISUAL}.dtype=float32", f"{TEXT}.width=8", f"{TEXT}.dtype=float32"),
     "video_swin": ("video_swin_k400.py:fake", "--config.base_lr=0.008", f"{MODEL}.dtype=float32",
