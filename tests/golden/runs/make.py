@@ -1,7 +1,7 @@
 """Writes the archives beside it: a run of each kind of model, stopped at step 3, and what became of it afterwards.
 
-    git worktree add ../before 9c335b1 && cp make.py ../before/tests/golden/runs
-    cd ../before && PYTHONPATH=$PWD python tests/golden/runs/make.py      (wrote the committed files)
+    git worktree add ../before 9c335b1 && mkdir ../before/tests/golden/runs && cp make.py ../before/tests/golden/runs
+    cd ../before && PYTHONPATH=$PWD python tests/golden/runs/make.py      (wrote the committed files, beside that copy)
 
 `KINDS` has the commands. An archive holds a workdir as a kill leaves it after step 3, with an index of one picture if
 the model is one of images and texts, and `expected.json`:
@@ -64,8 +64,10 @@ def checksums(tree) -> dict[str, int]:
     """The CRC-32 of every array, by its path."""
     import jax
 
+    def name(path):
+        return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    name = lambda path: "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)  # noqa: E731
     return {name(path): zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for path, leaf in leaves}
 
 
@@ -80,7 +82,10 @@ def call(model, variables: dict) -> list[float]:
     import jax
 
     rng = np.random.default_rng(0)
-    noise = lambda *shape: rng.normal(size=(2, *shape)).astype(np.float32)  # noqa: E731
+
+    def noise(*shape):
+        return rng.normal(size=(2, *shape)).astype(np.float32)
+
     if hasattr(model, "text"):
         ids = rng.integers(1, VOCABULARY, (3, model.text.context_length)).astype(np.int32)
         inputs = noise(model.visual.image_size, model.visual.image_size, 3), ids
