@@ -22,7 +22,7 @@ from swin_jax.core import config as configs
 from swin_jax.core.config import spec
 from swin_jax.data import fake
 from swin_jax.train import checkpoint
-from swin_jax.train.setup import jitted_step, setup
+from swin_jax.train.setup import build_run, jitted_step
 from swin_jax.train.state import first_state
 
 
@@ -82,12 +82,14 @@ def measure(config, workdir: pathlib.Path, saves: int, every: int) -> dict[str, 
         {kind: {"step": of a step without saves, "lost": of training per save, "call": until `save` returns, "whole":
         from the call until the checkpoint is whole, "overlap": share of that time in which training went on}}.
     """
-    at = setup(config)
-    rows = at.placement.rows(config.batch_size)
-    batches = (at.placement.put(batch, config.batch_size) for batch in configs.build(config.data).batches(0, rows))
-    step, steps = jitted_step(at), (saves + 1) * every
-    state, _ = first_state(config, at, checkpoint.open(workdir / "none"), write=False)
-    with jax.set_mesh(at.placement.mesh):
+    run = build_run(config)
+    rows = run.placement.rows(config.batch_size)
+    batches = (
+        run.placement.to_global(batch, config.batch_size) for batch in configs.build(config.data).batches(0, rows)
+    )
+    step, steps = jitted_step(run), (saves + 1) * every
+    state, _ = first_state(config, run, checkpoint.open(workdir / "none"), write=False)
+    with jax.set_mesh(run.placement.mesh):
         state, *_ = timed(step, batches, state, 2, 3, None)  # compiles
         state, plain, _ = timed(step, batches, state, steps, steps + 1, None)
         found = {"none": dict(step=plain / steps, lost=0.0)}

@@ -40,7 +40,7 @@ from swin_jax.data.emoji import style
 from swin_jax.data.image_text.tokenizer import tokenize
 from swin_jax.evals import few_shot, linear_probe, zero_shot
 from swin_jax.evals.analysis import overlap, robustness, subgroups
-from swin_jax.evals.features import normalise
+from swin_jax.evals.features import normalize
 
 STYLES = emoji.UNSEEN_VENDORS
 THRESHOLD = 0.95
@@ -84,7 +84,7 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
 def pixels(images: np.ndarray, size: int) -> np.ndarray:
     """Pixels with their mean removed, of unit length: (N, size * size * 3)."""
     flat = resized(images, size).reshape(len(images), -1).astype(np.float32)
-    return normalise(flat - flat.mean(axis=1, keepdims=True))
+    return normalize(flat - flat.mean(axis=1, keepdims=True))
 
 
 class Sets:
@@ -166,7 +166,7 @@ def robustness_report(models: list[Model], sets: Sets, path: pathlib.Path) -> st
     baselines, found = [], []
     for size in (4, 6, 8, 12, 20):
         rows = pixels(train.images, size)
-        means = normalise(np.stack([rows[label == k].mean(0) for k in range(len(kinds))]))
+        means = normalize(np.stack([rows[label == k].mean(0) for k in range(len(kinds))]))
         nearest = lambda x, rows=rows, size=size: train.labels[(pixels(x, size) @ rows.T).argmax(1)]  # noqa: E731
         centre = lambda x, m=means, size=size: kinds[(pixels(x, size) @ m.T).argmax(1)]  # noqa: E731
         baselines += measure(f"nearest drawing, {size} px", nearest) + measure(f"nearest mean, {size} px", centre)

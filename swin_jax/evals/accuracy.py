@@ -49,7 +49,7 @@ class Accuracy:
             sums: dict[str, float] = {}
             pending = None
             for batch in self.data.batches(batch_size, placement.rows(batch_size)):
-                batch = placement.put({key: array for key, array in batch.items() if key != "bad"}, batch_size)
+                batch = placement.to_global({key: array for key, array in batch.items() if key != "bad"}, batch_size)
                 pending, previous = count(state, batch, frozen), pending
                 _add(sums, previous)
             _add(sums, pending)

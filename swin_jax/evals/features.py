@@ -14,7 +14,7 @@ Encode = Callable[[np.ndarray], jax.Array]  # (B, L) int32 tokens -> (B, E) floa
 Tokenize = Callable[[Sequence[str]], np.ndarray]  # texts -> (n, L) int32
 
 
-def normalise(features: np.ndarray) -> np.ndarray:
+def normalize(features: np.ndarray) -> np.ndarray:
     """Features of unit length: (..., E) -> (..., E) float32; a zero vector stays zero."""
     features = np.asarray(features, np.float32)
     length = np.linalg.norm(features, axis=-1, keepdims=True)
@@ -56,7 +56,7 @@ def extractor(
         rows: list[dict[str, np.ndarray]] = []
         pending = None
         for batch in data.batches(batch_size, placement.rows(batch_size)):
-            batch = placement.put({key: batch[key] for key in (*inputs, *kept, "weight")}, batch_size)
+            batch = placement.to_global({key: batch[key] for key in (*inputs, *kept, "weight")}, batch_size)
             pending, previous = predict(state, batch, frozen), pending
             _append(rows, previous)
         _append(rows, pending)
@@ -87,7 +87,7 @@ def text_encoder(task: Task, placement: Any) -> Callable[[TrainState, Any], Enco
     def bind(state: TrainState, frozen: Any) -> Encode:
         def encode(text: np.ndarray) -> jax.Array:
             own = {"text": text[placement.rows(len(text))]}
-            return predict(state, placement.put(own, len(text))["text"], frozen)
+            return predict(state, placement.to_global(own, len(text))["text"], frozen)
 
         return encode
 
@@ -128,7 +128,7 @@ def _finish(found: tuple[slice, jax.Array], bar) -> tuple[slice, np.ndarray]:
     part, encoded = found
     count = part.stop - part.start
     bar.update(count)
-    return part, normalise(np.asarray(encoded, np.float32)[:count])
+    return part, normalize(np.asarray(encoded, np.float32)[:count])
 
 
 def encode_texts(

@@ -43,7 +43,7 @@ def evaluate(
     rank, _ = rank_labels(image_features, label, weights)
     results = top_scores(rank, label, weights.shape[1])
     if metric(dataset) == "roc_auc":
-        logits = scale * features.normalise(image_features) @ weights
+        logits = scale * features.normalize(image_features) @ weights
         results["roc_auc"] = roc_auc(logits[:, 1] - logits[:, 0], label == 1)
     return results
 
@@ -162,7 +162,7 @@ def mean_average_precision(
         weights: (E, C).
         scale: of the logits.
     """
-    logits = scale * features.normalise(image_features) @ weights
+    logits = scale * features.normalize(image_features) @ weights
     probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))
     counts = label >= 0
     each = [average_precision_11_points(p[c], y[c] > 0) for p, y, c in zip(probabilities.T, label.T, counts.T)]

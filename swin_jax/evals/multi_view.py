@@ -133,7 +133,7 @@ class MultiView:
             views = batch[self.input].shape[1]
             if self.views_at_once and views % self.views_at_once:
                 raise UserError(f"views_at_once={self.views_at_once} does not divide the {views} views of a video", 2)
-            placed = placement.put({key: batch[key] for key in (self.input, "label", "weight")}, batch_size)
+            placed = placement.to_global({key: batch[key] for key in (self.input, "label", "weight")}, batch_size)
             pending, previous = count(state, placed, frozen), pending
             if previous is not None:
                 yield _real(*previous)

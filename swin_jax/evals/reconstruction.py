@@ -52,7 +52,7 @@ class Reconstruction:
             batch_size = placement.round_up(self.data.batch_size)
             sums, drawn, pending = {"error": 0.0, "masked": 0.0}, {}, None
             for number, batch in enumerate(self.data.batches(batch_size, placement.rows(batch_size))):
-                batch = placement.put({key: batch[key] for key in ("image", "mask", "weight")}, batch_size)
+                batch = placement.to_global({key: batch[key] for key in ("image", "mask", "weight")}, batch_size)
                 if number == 0 and self.pictures:
                     kept = min(self.pictures, self.data.num_examples)
                     picture = grid(*(np.asarray(x)[:kept] for x in draw(state, batch, frozen)))

@@ -80,7 +80,7 @@ def classifier(
             sums = np.zeros((len(classes), found.shape[-1]))
         np.add.at(sums, owner[part], found)
     means = sums / np.bincount(owner)[:, None]
-    weights = np.ascontiguousarray(features.normalise(means).T)
+    weights = np.ascontiguousarray(features.normalize(means).T)
     if path is not None:
         _store(path, weights)
     return weights

@@ -26,7 +26,7 @@ from swin_jax.models.clip import CLIP
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import VideoSwin
 from swin_jax.ops.window_geometry import num_axes, per_axis
-from swin_jax.train.setup import setup
+from swin_jax.train.setup import build_run
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _KNOWN = (*PLATFORMS, "rocm")  # jax writes any word into the file
@@ -59,18 +59,18 @@ def export_run(config, workdir: str, path: str) -> int:
     _check(path)
     folder = open_trained(config, workdir)
     config.mesh.update(data=1, fsdp=1, tensor=1)
-    at = setup(config, jax.devices()[:1])
-    with jax.set_mesh(at.placement.mesh):
-        state, frozen, meta = trained(config, at, folder)
+    run = build_run(config, jax.devices()[:1])
+    with jax.set_mesh(run.placement.mesh):
+        state, frozen, meta = trained(config, run, folder)
         state = state.replace(opt_state=None, ema=None)
 
     def predict(held, batch):
         state, frozen = held
-        return at.task.predict(state, batch, frozen)
+        return run.task.predict(state, batch, frozen)
 
     transform = {k: v for k, v in meta.get("config", {}).items() if k.startswith("predict.transform.")}
     known = {"step": int(state.step), "class_names": meta.get("class_names"), "transform": transform or None}
-    facts = _write(predict, (state, frozen), at.task.batch_shapes(1), path, facts=known)
+    facts = _write(predict, (state, frozen), run.task.batch_shapes(1), path, facts=known)
     rows = lambda arrays: ", ".join(f"{name} {what}" for name, what in arrays.items())  # noqa: E731
     size = storage.size(path) / 1e6
     print(f"{path}: {size:.1f} MB, step {facts['step']}, for {', '.join(PLATFORMS)}; b is any number of rows")

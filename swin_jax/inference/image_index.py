@@ -121,7 +121,7 @@ def search(index: Index, query: np.ndarray, top: int = 10) -> list[tuple[str, fl
     Raises:
         UserError: features of another width, `top` below 1 or no whole number.
     """
-    query = features.normalise(query)
+    query = features.normalize(query)
     if query.shape != index.features.shape[1:]:
         raise UserError(f"the query has features {query.shape}, the index {index.features.shape[1:]}")
     similarity.check_top(top)

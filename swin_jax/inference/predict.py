@@ -18,7 +18,7 @@ from swin_jax.evals import multi_view
 from swin_jax.inference import contact_sheet
 from swin_jax.inference.trained_run import open_trained, outputs, pictures, trained
 from swin_jax.train import sharding
-from swin_jax.train.setup import setup
+from swin_jax.train.setup import build_run
 
 SHEET = 40  # pictures on the sheet
 STRIP = 6  # frames that stand for a video
@@ -44,10 +44,10 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
         UserError: no weights, no images, a task that names no classes.
     """
     folder = open_trained(config, workdir)
-    at, data = setup(config), pictures(config, images)
-    with jax.set_mesh(at.placement.mesh):
-        state, frozen, meta = trained(config, at, folder)
-        names, probabilities, shown, what = _predict(at, state, frozen, data)
+    run, data = build_run(config), pictures(config, images)
+    with jax.set_mesh(run.placement.mesh):
+        state, frozen, meta = trained(config, run, folder)
+        names, probabilities, shown, what = _predict(run, state, frozen, data)
     classes = meta.get("class_names") or [str(i) for i in range(probabilities.shape[-1])]
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, : min(top, len(classes))]
     rows = [
@@ -69,31 +69,31 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
     return 0
 
 
-def _predict(at: Any, state: Any, frozen: Any, data: Any) -> tuple[list[str], np.ndarray, list[np.ndarray], str]:
+def _predict(run: Any, state: Any, frozen: Any, data: Any) -> tuple[list[str], np.ndarray, list[np.ndarray], str]:
     """Names of what could be read, class probabilities (N, K) on every process, pictures of the first; what they are.
 
     The last is 'image' or 'video'.
     """
-    batch_size, names, found, shown = at.placement.round_up(data.batch_size), [], [], []
+    batch_size, names, found, shown = run.placement.round_up(data.batch_size), [], [], []
 
     def probabilities(state, batch, frozen):
         if "video" in batch:
-            return multi_view.fuse(at.task, state, batch["video"], frozen)
-        return jax.nn.softmax(at.task.predict(state, batch, frozen)["logits"], axis=-1)
+            return multi_view.fuse(run.task, state, batch["video"], frozen)
+        return jax.nn.softmax(run.task.predict(state, batch, frozen)["logits"], axis=-1)
 
-    run = jax.jit(probabilities, out_shardings=sharding.replicated(at.placement.mesh))
+    predict_batch = jax.jit(probabilities, out_shardings=sharding.replicated(run.placement.mesh))
     examples = _examples(data)
     while part := list(itertools.islice(examples, batch_size)):
         inputs = [{key: array for key, array in example.items() if key in ("image", "video")} for _, example in part]
-        if not names and "logits" not in outputs(at, inputs[0]):
+        if not names and "logits" not in outputs(run, inputs[0]):
             raise UserError(
                 "--predict names classes, and this experiment has none. A model of images and texts searches: "
                 '--index=FOLDER, then --search="some text"',
                 2,
             )
-        rows = [min(row, len(part) - 1) for row in at.placement.rows(batch_size)]
+        rows = [min(row, len(part) - 1) for row in run.placement.rows(batch_size)]
         batch = {key: np.stack([inputs[row][key] for row in rows]) for key in inputs[0]}
-        found.append(run(state, at.placement.put(batch, batch_size), frozen)[: len(part)])
+        found.append(predict_batch(state, run.placement.to_global(batch, batch_size), frozen)[: len(part)])
         shown += [_picture(example) for example in inputs[: SHEET - len(shown)]]
         names += [name for name, _ in part]
     if not names:

@@ -24,7 +24,7 @@ from swin_jax.inference import image_index as indices
 from swin_jax.inference.trained_run import open_trained, outputs, pictures, trained
 from swin_jax.tasks.base import TrainState
 from swin_jax.train import sharding
-from swin_jax.train.setup import Setup, setup
+from swin_jax.train.setup import Run, build_run
 
 INDEX, SHEET = "index.npz", "search.png"
 
@@ -47,14 +47,14 @@ def index_folder(config, workdir: str, images: str) -> int:
         UserError: no weights, no images, a task without image features.
     """
     folder = open_trained(config, workdir)
-    at, data = setup(config), pictures(config, images)
-    _check_features(at, data)
+    run, data = build_run(config), pictures(config, images)
+    _check_features(run, data)
     path, lead = folder / INDEX, jax.process_index() == 0
-    with jax.set_mesh(at.placement.mesh):
-        state, frozen, meta = trained(config, at, folder)
+    with jax.set_mesh(run.placement.mesh):
+        state, frozen, meta = trained(config, run, folder)
         found, unreadable = indices.build(
             data,
-            _image_encoder(at, state, frozen),
+            _image_encoder(run, state, frozen),
             f"{storage.absolute(folder)} step {meta.get('step', 0)}",
             _checksum(state),
             _preparation(config),
@@ -90,14 +90,14 @@ def search(config, workdir: str, query: str, top: int = 10) -> int:
     if not path.is_file():
         raise UserError(f"there is no index {path}: make it with --index=FOLDER")
     picture = indices.picture_of(query)
-    index, at = indices.load(path), setup(config)
-    with jax.set_mesh(at.placement.mesh):
-        state, frozen, _ = trained(config, at, folder)
+    index, run = indices.load(path), build_run(config)
+    with jax.set_mesh(run.placement.mesh):
+        state, frozen, _ = trained(config, run, folder)
         indices.check(index, _checksum(state))
         if _preparation(config) != index.preparation:
             raise UserError(f"{path} was made of images that were read otherwise; make it again with --index=FOLDER")
         encode = _image_query if picture else _text_query
-        hits = indices.search(index, encode(config, at, state, frozen, picture or query), top)
+        hits = indices.search(index, encode(config, run, state, frozen, picture or query), top)
     if lead:
         if not index.complete:
             print("the index was interrupted and lacks images; --index=FOLDER goes on", file=sys.stderr, flush=True)
@@ -111,10 +111,10 @@ def search(config, workdir: str, query: str, top: int = 10) -> int:
     return 0
 
 
-def _check_features(at: Setup, data: Any) -> None:
+def _check_features(run: Run, data: Any) -> None:
     try:
         example = data.transform({"image": np.zeros((64, 64, 3), np.uint8), "label": 0})
-        found = outputs(at, {"image": example["image"]})
+        found = outputs(run, {"image": example["image"]})
     except KeyError:  # of videos
         found = set()
     if "image_features" not in found:
@@ -144,39 +144,39 @@ def _checksum(state: TrainState) -> str:
     return indices.weights_checksum(jax.tree.map(whole, {"params": state.params, **state.mutable}))
 
 
-def _image_encoder(at: Setup, state: TrainState, frozen: Any) -> indices.Encode:
-    @functools.partial(jax.jit, out_shardings=sharding.replicated(at.placement.mesh))
+def _image_encoder(run: Run, state: TrainState, frozen: Any) -> indices.Encode:
+    @functools.partial(jax.jit, out_shardings=sharding.replicated(run.placement.mesh))
     def predict(state, batch, frozen):
-        found = at.task.predict(state, {"image": batch["image"]}, frozen)["image_features"]
+        found = run.task.predict(state, {"image": batch["image"]}, frozen)["image_features"]
         return batch["label"], batch["weight"], found.astype(jnp.float32)
 
     def encode(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        batch_size = at.placement.round_up(data.batch_size)
-        for batch in data.batches(batch_size, at.placement.rows(batch_size)):
-            batch = at.placement.put({key: batch[key] for key in ("image", "label", "weight")}, batch_size)
+        batch_size = run.placement.round_up(data.batch_size)
+        for batch in data.batches(batch_size, run.placement.rows(batch_size)):
+            batch = run.placement.to_global({key: batch[key] for key in ("image", "label", "weight")}, batch_size)
             label, weight, found = map(np.asarray, predict(state, batch, frozen))
             yield label[weight > 0], found[weight > 0]
 
     return encode
 
 
-def _image_query(config, at: Setup, state: TrainState, frozen: Any, query: str) -> np.ndarray:
+def _image_query(config, run: Run, state: TrainState, frozen: Any, query: str) -> np.ndarray:
     """Features of an image file: (E,)."""
     data = pictures(config, query)
-    _check_features(at, data)
-    found, _ = indices.build(data, _image_encoder(at, state, frozen), "", "", progress=False)
+    _check_features(run, data)
+    found, _ = indices.build(data, _image_encoder(run, state, frozen), "", "", progress=False)
     return found.features[0]
 
 
-def _text_query(config, at: Setup, state: TrainState, frozen: Any, query: str) -> np.ndarray:
+def _text_query(config, run: Run, state: TrainState, frozen: Any, query: str) -> np.ndarray:
     """Features of a text: (E,)."""
     if "context_length" not in config.task:
         raise UserError("this experiment's model knows no texts; give --search=PICTURE", 2)
-    encode = features.text_encoder(at.task, at.placement)(state, frozen)
+    encode = features.text_encoder(run.task, run.placement)(state, frozen)
     ids, cut = tokenizer.tokenize_and_flag(query, config.task.context_length)
     if cut.any() and jax.process_index() == 0:
         print(f"the text is cut to {config.task.context_length} tokens", file=sys.stderr, flush=True)
-    return features.encode_texts(encode, lambda texts: ids, [query], at.placement.round_up(1))[0]
+    return features.encode_texts(encode, lambda texts: ids, [query], run.placement.round_up(1))[0]
 
 
 def _thumbnail(path: str) -> np.ndarray | None:

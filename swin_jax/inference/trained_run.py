@@ -12,7 +12,7 @@ from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.tasks.base import TrainState
 from swin_jax.train import checkpoint, resume, sharding
-from swin_jax.train.setup import Setup
+from swin_jax.train.setup import Run
 from swin_jax.train.state import first_state
 from swin_jax.train.workdir import make_workdir
 
@@ -30,13 +30,13 @@ def open_trained(config, workdir: str) -> epath.Path:
     return folder
 
 
-def trained(config, at: Setup, folder: epath.Path) -> tuple[TrainState, Any, dict]:
+def trained(config, run: Run, folder: epath.Path) -> tuple[TrainState, Any, dict]:
     """What to predict with: the newest state, its parameters the average if it keeps one; what is frozen; meta data."""
-    state, meta = first_state(config, at, checkpoint.open(folder, write=False), write=False)
+    state, meta = first_state(config, run, checkpoint.open(folder, write=False), write=False)
     for line in resume.model_changes(config, meta.get("config", {})):
         print(f"changed since this model was trained: {line}", file=sys.stderr, flush=True)
     state = state if state.ema is None else state.replace(params=state.ema)
-    return state, sharding.put_tree(at.task.load_frozen(), at.frozen), meta
+    return state, sharding.device_put_tree(run.task.load_frozen(), run.frozen), meta
 
 
 def pictures(config, images: str) -> Any:
@@ -51,9 +51,9 @@ def pictures(config, images: str) -> Any:
     return configs.build(config.predict)
 
 
-def outputs(at: Setup, example: dict[str, np.ndarray]) -> set[str]:
+def outputs(run: Run, example: dict[str, np.ndarray]) -> set[str]:
     """What the task predicts of an image or of the views of a video: 'logits' of a classifier, for example."""
     shape = lambda x: x.shape[1:] if x.ndim == 5 else x.shape  # noqa: E731
-    batch = {key: jax.ShapeDtypeStruct((at.placement.batch_divisor, *shape(x)), x.dtype) for key, x in example.items()}
-    with jax.set_mesh(at.placement.mesh):
-        return set(jax.eval_shape(at.task.predict, at.abstract, batch, at.frozen))
+    batch = {key: jax.ShapeDtypeStruct((run.placement.batch_divisor, *shape(x)), x.dtype) for key, x in example.items()}
+    with jax.set_mesh(run.placement.mesh):
+        return set(jax.eval_shape(run.task.predict, run.abstract, batch, run.frozen))

@@ -11,7 +11,7 @@ AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
 
 
-def examples_stay(x: jax.Array) -> jax.Array:
+def constrain_batch(x: jax.Array) -> jax.Array:
     """Activations, whose examples (axis 0) stay on the devices that the batch has put them on; nothing without a mesh.
 
     Layers that share parameters over 'fsdp' then gather those. Left to itself the partitioner may, in a loop over
@@ -20,7 +20,7 @@ def examples_stay(x: jax.Array) -> jax.Array:
     return _split_rows(x) if _batch_shards(x.shape[0]) > 1 else x
 
 
-def copies(x: jax.Array, examples: int) -> jax.Array:
+def per_shard_copies(x: jax.Array, examples: int) -> jax.Array:
     """A copy of `x` for each group of devices that shares examples, along a new first axis, each where it is used.
 
     What is computed from a copy has its gradient added up over the devices where the copy was made, however much larger

@@ -157,7 +157,7 @@ def topology(text: str) -> Topology:
     return Topology(chip, shape, int(slices or 1))
 
 
-def slice_of(name: str, size: int) -> str:
+def smallest_slice(name: str, size: int) -> str:
     """The name of a topology of so many chips: the most compact slice, or several of the largest.
 
     Raises:

@@ -47,46 +47,46 @@ def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None, ef
     Raises:
         UserError: a mesh that does not fit the topology, and whatever the launcher would refuse.
     """
-    at, batch = _setup(config, topology)
-    setup.check_batch(config, at.placement)
+    run, batch = _setup(config, topology)
+    setup.check_batch(config, run.placement)
     facts = {
         "topology": topology.name,
         "effort": effort,
         "slices": topology.slices,
         "chip": topology.chip.name,
         "chips": topology.size,
-        "mesh": dict(at.placement.mesh.shape),
+        "mesh": dict(run.placement.mesh.shape),
         "batch_size": config.batch_size,
         "accumulate": config.task.get("accumulate", 1),
-        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(at.abstract.params)),
-        "state_bytes": _state_bytes(at, batch),
+        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(run.abstract.params)),
+        "state_bytes": _state_bytes(run, batch),
     }
     began = time.monotonic()
     with progress(f"{topology.name}: tracing"):
-        traced = _trace(at, batch)
-        facts["flops"] = _flops(at, batch, traced)
+        traced = _trace(run, batch)
+        facts["flops"] = _flops(run, batch, traced)
         lowered = traced.lower()
     facts["lower_seconds"] = round(time.monotonic() - began, 1)
-    facts |= _kept(cache, lowered, topology, effort) or _compile(cache, lowered, config, topology, at, effort)
+    facts |= _kept(cache, lowered, topology, effort) or _compile(cache, lowered, config, topology, run, effort)
     if facts["memory"]["fits"]:
         facts["roofline"] = _roofline(facts, topology)
     else:
-        facts["memory"]["largest"] = facts["memory"]["largest"] or _largest(at)
+        facts["memory"]["largest"] = facts["memory"]["largest"] or _largest(run)
         facts["advice"] = advice(config, facts)
     return facts
 
 
-def _setup(config, topology: chips.Topology) -> tuple[setup.Setup, dict[str, jax.ShapeDtypeStruct]]:
+def _setup(config, topology: chips.Topology) -> tuple[setup.Run, dict[str, jax.ShapeDtypeStruct]]:
     """What the launcher builds from a config, and the batch it would read."""
-    at = setup.setup(config, tpu_compiler.devices(topology))
-    rows = NamedSharding(at.placement.mesh, batch_sharding.BATCH)
-    shapes = at.task.batch_shapes(config.batch_size)
-    return at, {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for key, x in shapes.items()}
+    run = setup.build_run(config, tpu_compiler.devices(topology))
+    rows = NamedSharding(run.placement.mesh, batch_sharding.BATCH)
+    shapes = run.task.batch_shapes(config.batch_size)
+    return run, {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for key, x in shapes.items()}
 
 
-def _trace(at: setup.Setup, batch):
-    with jax.set_mesh(at.placement.mesh):
-        return setup.jitted_step(at).trace(at.abstract, batch, at.frozen)
+def _trace(run: setup.Run, batch):
+    with jax.set_mesh(run.placement.mesh):
+        return setup.jitted_step(run).trace(run.abstract, batch, run.frozen)
 
 
 def _key(lowered, topology: chips.Topology, effort: str) -> str:
@@ -107,8 +107,8 @@ def _kept(cache: pathlib.Path | None, lowered, topology: chips.Topology, effort:
     return None
 
 
-def _compile(cache: pathlib.Path | None, lowered, config, topology: chips.Topology, at: setup.Setup, effort: str):
-    mesh = at.placement.mesh
+def _compile(cache: pathlib.Path | None, lowered, config, topology: chips.Topology, run: setup.Run, effort: str):
+    mesh = run.placement.mesh
     with progress(f"{topology.name}: compiling"):
         if effort == "full":
             facts = tpu_compiler.compiled(lowered, topology, mesh)
@@ -138,10 +138,10 @@ def main(folder: str) -> None:
     _trace(*_setup(config, chips.topology(name))).lower().compile(compiler_options=tpu_compiler.write_to(folder))
 
 
-def _largest(at: setup.Setup) -> list[dict[str, Any]]:
+def _largest(run: setup.Run) -> list[dict[str, Any]]:
     """The largest arrays of the state: what a chip holds of each."""
     found = []
-    for path, leaf in jax.tree_util.tree_flatten_with_path(at.abstract)[0]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(run.abstract)[0]:
         shape = leaf.sharding.shard_shape(leaf.shape)
         text = f"{leaf.dtype.name}[{','.join(map(str, shape))}]"
         found.append({"bytes": math.prod(shape) * leaf.dtype.itemsize, "shape": text, "of": path_name(path)})
@@ -168,21 +168,21 @@ def state_bytes(config, topology: chips.Topology) -> dict[str, int]:
     return _state_bytes(*_setup(config, topology))
 
 
-def _state_bytes(at: setup.Setup, batch) -> dict[str, int]:
+def _state_bytes(run: setup.Run, batch) -> dict[str, int]:
     """Bytes per chip of what a step is given, by part: arithmetic on shapes and layouts."""
 
     def of(tree) -> int:
         return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
-    parts = {name: getattr(at.abstract, name) for name in ("params", "opt_state", "mutable", "ema")}
-    return {name: of(tree) for name, tree in (parts | {"frozen": at.frozen, "batch": batch}).items()}
+    parts = {name: getattr(run.abstract, name) for name in ("params", "opt_state", "mutable", "ema")}
+    return {name: of(tree) for name, tree in (parts | {"frozen": run.frozen, "batch": batch}).items()}
 
 
-def _flops(at: setup.Setup, batch, traced) -> dict[str, int]:
+def _flops(run: setup.Run, batch, traced) -> dict[str, int]:
     """Of one update over all chips: `step` with what is computed again, `model` without (three forward passes)."""
-    step = flops.of(traced.jaxpr)
-    with jax.set_mesh(at.placement.mesh):
-        forward = flops.count(at.task.predict, at.abstract, batch, at.frozen)
+    step = flops.count_jaxpr(traced.jaxpr)
+    with jax.set_mesh(run.placement.mesh):
+        forward = flops.count(run.task.predict, run.abstract, batch, run.frozen)
     return {"step": step, "model": min(3 * forward, step)}
 
 

@@ -24,10 +24,10 @@ def count(fn: Callable, *args: Any, **kwargs: Any) -> int:
         The operations of its matrix products and convolutions, of recomputed ones too. A loop that says how often it
         runs counts so often (`scan`), others once (`while`); of branches the most expensive one.
     """
-    return of(jax.make_jaxpr(fn)(*args, **kwargs))
+    return count_jaxpr(jax.make_jaxpr(fn)(*args, **kwargs))
 
 
-def of(traced: core.ClosedJaxpr) -> int:
+def count_jaxpr(traced: core.ClosedJaxpr) -> int:
     """`count` of what is traced already."""
     return _of_jaxpr(traced.jaxpr)
 

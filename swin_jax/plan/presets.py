@@ -32,7 +32,7 @@ class Pod:
 
     def topology(self, chip: str) -> str:
         """The name of the slice."""
-        return "h100:8" if chip == "h100" else chips.slice_of(chip, max(1, self.size // _V5E[chip]))
+        return "h100:8" if chip == "h100" else chips.smallest_slice(chip, max(1, self.size // _V5E[chip]))
 
 
 def use(config, arg, pods: Mapping[str, Pod]) -> None:

@@ -138,15 +138,17 @@ def _state_bytes(config, topology: chips.Topology) -> dict[tuple[int, int, bool]
     """Bytes per chip of the state, for every (fsdp, tensor, zero1)."""
     found, devices, items = {}, tpu_compiler.devices(topology), candidates(config, topology)
     with applied(config, items[0].settings(config)):  # the config's own mesh may be of another slice
-        at = setup.setup(config, devices)
+        run = setup.build_run(config, devices)
     for item in items:
         key = item.fsdp, item.tensor, item.zero1
         if key not in found:
             with applied(config, item.settings(config)):
                 mesh = sharding.make_mesh(**config.mesh, devices=devices)
                 partition = configs.build(config.partition)
-            layout = partition.shardings(at.abstract, mesh)
-            sizes = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, at.abstract, layout)
+            layout = partition.shardings(run.abstract, mesh)
+            sizes = jax.tree.map(
+                lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, run.abstract, layout
+            )
             found[key] = sum(jax.tree.leaves(sizes))
     return found
 

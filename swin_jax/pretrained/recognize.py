@@ -44,7 +44,8 @@ _SIGNS = (
 
 _TOWERS = "take a CLIP with OpenAI's towers (ViT-* or RN* without a timm or Hugging Face part)"
 
-# The same for what is not a CLIP with OpenAI's towers; names as `pretrained.clip.layouts.normalise` leaves them.
+# The same for what is not a CLIP with OpenAI's towers; names as `pretrained.clip.layouts.to_official_names` leaves
+# them.
 _NOT_CLIP = (
     (
         r"(^|\.)layers\.\d+\.blocks\.\d+\.attn\.(relative_position_bias_table|cpb_mlp|logit_scale|qkv)",
@@ -65,7 +66,7 @@ _NOT_CLIP = (
 )
 
 
-def recognise(state_dict: Mapping[str, np.ndarray], axes: int = 2) -> str | None:
+def recognize(state_dict: Mapping[str, np.ndarray], axes: int = 2) -> str | None:
     """Tells which family a state dict looks like that is not of an image Swin.
 
     Args:
@@ -89,11 +90,11 @@ def recognise(state_dict: Mapping[str, np.ndarray], axes: int = 2) -> str | None
     return f"these weights are of {np.ndim(proj) - 2} spatial axes (patch_embed.proj), the model has {axes}"
 
 
-def recognise_not_clip(state_dict: Mapping[str, np.ndarray], swin_tower: bool = False) -> str | None:
+def recognize_not_clip(state_dict: Mapping[str, np.ndarray], swin_tower: bool = False) -> str | None:
     """Tells which family a state dict looks like that is not of a CLIP with OpenAI's towers.
 
     Args:
-        state_dict: {name: array}, as `pretrained.clip.layouts.normalise` gives it.
+        state_dict: {name: array}, as `pretrained.clip.layouts.to_official_names` gives it.
         swin_tower: whether the model's image tower is a Swin.
 
     Returns:

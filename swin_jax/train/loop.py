@@ -14,7 +14,7 @@ from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.train import checkpoint, clock, curves, logs, resume, run_info, sharding
 from swin_jax.train.preemption import Preemption
-from swin_jax.train.setup import check_batch, jitted_step, setup
+from swin_jax.train.setup import build_run, check_batch, jitted_step
 from swin_jax.train.state import first_state
 from swin_jax.train.workdir import check_shared, make_workdir
 
@@ -31,33 +31,33 @@ def _due(step: int, every: int) -> bool:
 
 
 class Loop:
-    """One run. The fields are what its steps share; `run` is the order of events."""
+    """One run. The fields are what its steps share; `execute` is the order of events."""
 
     def __init__(self, config, workdir: epath.Path, profile: tuple[int, int] | None):
         self.config, self.workdir, self.profile = config, workdir, profile
-        self.at = setup(config)
-        check_batch(config, self.at.placement)
+        self.run = build_run(config)
+        check_batch(config, self.run.placement)
         self.data = configs.build(config.data)
         self.evals = {
-            name: (item.every, configs.build(item.run).bind(self.at.task, self.at.placement))
+            name: (item.every, configs.build(item.run).bind(self.run.task, self.run.placement))
             for name, item in config.evals.items()
         }
-        self.train_step = jitted_step(self.at)
+        self.train_step = jitted_step(self.run)
         self.clock = clock.Clock(config.batch_size)
         self.counts = dict.fromkeys(COUNTED.values(), 0)  # of this process, since it started
-        self.rows = self.at.placement.rows(config.batch_size)
+        self.rows = self.run.placement.rows(config.batch_size)
         self.traces = None  # where the profiler writes to, while it does
 
-    def run(self) -> int:
+    def execute(self) -> int:
         """Trains to `total_steps` from wherever the workdir is, then evaluates. Returns an exit status."""
         began, lead = time.monotonic(), jax.process_index() == 0
         total = self.config.total_steps
         self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep, write=total > 0)
-        self.state, meta = first_state(self.config, self.at, self.manager, write=total > 0)
-        self.frozen = sharding.put_tree(self.at.task.load_frozen(), self.at.frozen)
+        self.state, meta = first_state(self.config, self.run, self.manager, write=total > 0)
+        self.frozen = sharding.device_put_tree(self.run.task.load_frozen(), self.run.frozen)
         start = int(self.state.step)
         self.counted = {name: meta.get(name, 0) for name in COUNTED.values()}  # before
-        facts = run_info.facts(self.config, self.at.task.describe(), self.at.placement.mesh, self.frozen)
+        facts = run_info.facts(self.config, self.run.task.describe(), self.run.placement.mesh, self.frozen)
         if lead:
             run_info.check_frozen(self.workdir, facts)
         if lead and total:
@@ -142,7 +142,7 @@ class Loop:
         for key in COUNTED.keys() & batch.keys():
             self.counts[COUNTED[key]] += int(batch[key].sum())
         self.check_bad(self.counted["bad_records"] + self.counts["bad_records"])
-        return self.at.placement.put(batch, self.config.batch_size)
+        return self.run.placement.to_global(batch, self.config.batch_size)
 
     def check_bad(self, bad_records: int) -> None:
         """Raises UserError for too many of them."""
@@ -275,4 +275,4 @@ def train(config, workdir: str, allow_change: Sequence[str] = (), profile: tuple
         print(f"changed since this run was started: {line}", flush=True)
     loop = Loop(config, folder, profile)
     with jax.set_mesh(loop.at.placement.mesh):
-        return loop.run()
+        return loop.execute()

@@ -13,7 +13,7 @@ from swin_jax.train import sharding
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
+class Run:
     """What follows from a config before any array exists.
 
     Attributes:
@@ -31,7 +31,7 @@ class Setup:
     frozen: Any
 
 
-def setup(config, devices: Sequence[jax.Device] | None = None) -> Setup:
+def build_run(config, devices: Sequence[jax.Device] | None = None) -> Run:
     """Builds mesh and task, and decides where everything goes, without allocating anything.
 
     Args:
@@ -50,7 +50,7 @@ def setup(config, devices: Sequence[jax.Device] | None = None) -> Setup:
         with_sharding = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
         return jax.tree.map(with_sharding, shapes, partition.shardings(shapes, mesh))
 
-    return Setup(sharding.Placement(mesh), partition, task, place(shapes), place(task.frozen_shapes()))
+    return Run(sharding.Placement(mesh), partition, task, place(shapes), place(task.frozen_shapes()))
 
 
 def check_batch(config, placement: sharding.Placement) -> None:
@@ -77,22 +77,22 @@ def can_mix(task, examples: int) -> bool:
     return examples % 2 == 0 and (examples <= task.mix_group or examples % task.mix_group == 0)
 
 
-def jitted_step(at: Setup) -> Callable:
+def jitted_step(run: Run) -> Callable:
     """The training step, jitted: (state, batch, frozen) -> (state, metrics), the state's memory being used again."""
 
     def train_step(state, batch, frozen):
-        return at.task.train_step(_gathered(state, at) if at.partition.gather else state, batch, frozen)
+        return run.task.train_step(_gathered(state, run) if run.partition.gather else state, batch, frozen)
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(sharding.of(at.abstract), None))
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(sharding.tree_shardings(run.abstract), None))
 
 
-def _gathered(state: TrainState, at: Setup) -> GatheredState:
+def _gathered(state: TrainState, run: Run) -> GatheredState:
     """What a step computes with: a copy of the parameters that only `opt_axis` splits, whole over it."""
-    whole = dataclasses.replace(at.partition, gather="").shardings({"params": at.abstract.params}, at.placement.mesh)
+    whole = dataclasses.replace(run.partition, gather="").shardings({"params": run.abstract.params}, run.placement.mesh)
 
     def copy(x, kept, whole):
-        return x if kept == whole else jax.lax.with_sharding_constraint(x.astype(at.partition.gather), whole)
+        return x if kept == whole else jax.lax.with_sharding_constraint(x.astype(run.partition.gather), whole)
 
-    params = jax.tree.map(copy, state.params, sharding.of(at.abstract.params), whole["params"])
+    params = jax.tree.map(copy, state.params, sharding.tree_shardings(run.abstract.params), whole["params"])
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return GatheredState(**fields | {"params": params, "master": state.params})

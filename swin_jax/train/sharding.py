@@ -172,7 +172,7 @@ class Placement:
         indices = NamedSharding(self.mesh, BATCH).addressable_devices_indices_map((batch_size,))
         return sorted({row for (index,) in indices.values() for row in range(batch_size)[index]})
 
-    def put(self, batch: dict[str, np.ndarray], batch_size: int) -> dict[str, jax.Array]:
+    def to_global(self, batch: dict[str, np.ndarray], batch_size: int) -> dict[str, jax.Array]:
         """Makes global arrays from this process's rows of each array."""
         sharding = NamedSharding(self.mesh, BATCH)
         return {
@@ -186,12 +186,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def of(abstract: Any) -> Any:
+def tree_shardings(abstract: Any) -> Any:
     """The shardings of a tree of jax.ShapeDtypeStruct."""
     return jax.tree.map(lambda x: x.sharding, abstract)
 
 
-def put_tree(tree: Any, abstract: Any) -> Any:
+def device_put_tree(tree: Any, abstract: Any) -> Any:
     """Makes global arrays, laid out as `abstract` says, from host arrays that every process holds whole."""
 
     def put(array, like):

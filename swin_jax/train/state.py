@@ -10,10 +10,10 @@ from swin_jax.core import config as configs
 from swin_jax.core.params import path_name
 from swin_jax.tasks.base import TrainState
 from swin_jax.train import checkpoint, sharding
-from swin_jax.train.setup import Setup
+from swin_jax.train.setup import Run
 
 
-def first_state(config, at: Setup, manager, write: bool) -> tuple[TrainState, dict]:
+def first_state(config, run: Run, manager, write: bool) -> tuple[TrainState, dict]:
     """The state to start from and the meta data of its checkpoint, {} where there is none.
 
     The order matters: the run's own checkpoints come before `init_from`, so that a run that is started again goes on.
@@ -22,15 +22,15 @@ def first_state(config, at: Setup, manager, write: bool) -> tuple[TrainState, di
     def say(line):
         print(line, file=sys.stderr, flush=True)
 
-    restored = checkpoint.restore(manager, at.abstract, say, write)
+    restored = checkpoint.restore(manager, run.abstract, say, write)
     if restored is not None:
         return restored
     # First, because what is wrong with the weights should not have to wait for a program.
-    flat, report = configs.build(config.init_from).load(at.task, at.abstract.params, at.abstract.mutable)
+    flat, report = configs.build(config.init_from).load(run.task, run.abstract.params, run.abstract.mutable)
     say(report)
     # On a CPU the code of random numbers takes longer to optimise than to run.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    init = jax.jit(at.task.init, out_shardings=sharding.of(at.abstract), compiler_options=options)
+    init = jax.jit(run.task.init, out_shardings=sharding.tree_shardings(run.abstract), compiler_options=options)
     state = init(jax.random.key(config.seed))
     names = ("params", "ema", "mutable")
     return state.replace(**{name: _replace(getattr(state, name), flat) for name in names}), {}
@@ -41,6 +41,6 @@ def _replace(params: Any, flat: dict[str, np.ndarray]) -> Any:
 
     def replace(path, old):
         new = flat.get(path_name(path))
-        return old if new is None else sharding.put_tree(new, old)
+        return old if new is None else sharding.device_put_tree(new, old)
 
     return jax.tree_util.tree_map_with_path(replace, params)

@@ -42,7 +42,7 @@ def losses(of, shape, state):
             size = of.image_size
             batch = {"image": rng.integers(0, 256, (BATCH, size, size, 3), np.uint8), "text": text,
                      "label": np.arange(BATCH, dtype=np.int32) // 2}  # fmt: skip
-            state, metrics = step(state, placement.put(batch, BATCH), {})
+            state, metrics = step(state, placement.to_global(batch, BATCH), {})
             found.append([float(metrics[name]) for name in ("loss", "grad_norm")])
     return np.array(found)
 

@@ -70,8 +70,8 @@ def prepare(shape, opt_axis="", gather="", **fields):
     shapes = jax.eval_shape(t.init, jax.random.key(0))
     shardings = partition.shardings(shapes, placement.mesh)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-    at = setup.Setup(placement, partition, t, abstract, {})
-    return at, setup.jitted_step(at)
+    run = setup.Run(placement, partition, t, abstract, {})
+    return run, setup.jitted_step(run)
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +84,11 @@ def runs(first_state):
     """{mode: (losses, final parameters)}."""
     found = {}
     for mode, layout in MODES.items():
-        at, step = prepare(*layout)
-        with jax.set_mesh(at.placement.mesh):
-            state, losses = jax.device_put(first_state, sharding.of(at.abstract)), []
+        run, step = prepare(*layout)
+        with jax.set_mesh(run.placement.mesh):
+            state, losses = jax.device_put(first_state, sharding.tree_shardings(run.abstract)), []
             for batch in batches():
-                state, metrics = step(state, at.placement.put(batch, BATCH), {})
+                state, metrics = step(state, run.placement.to_global(batch, BATCH), {})
                 losses.append(float(metrics["loss"]))
         found[mode] = losses, jax.device_get(state.params)
     return found
@@ -118,7 +118,7 @@ def test_zero_1_leaves_each_device_its_share_of_the_moments(shape):
 
 
 def test_tensors_are_split_as_the_rules_say():
-    shardings = sharding.of(prepare((2, 2, 2))[0].abstract)
+    shardings = sharding.tree_shardings(prepare((2, 2, 2))[0].abstract)
     block = shardings.params["layers_0"]["blocks_0"]
     assert block["attn"]["qkv"]["kernel"].spec == jax.P("fsdp", None, "tensor", None)
     assert block["mlp"]["fc1"]["kernel"].spec == jax.P("fsdp", "tensor")
@@ -133,19 +133,19 @@ COUNT = 64  # so that any activation is larger than any parameter
 
 def largest_moved(shape, kinds, **fields):
     """Elements of the largest array that the compiled step moves by some collectives, and of the largest parameter."""
-    at, step = prepare(shape, **fields)
-    rows = jax.NamedSharding(at.placement.mesh, batch_sharding.BATCH)
+    run, step = prepare(shape, **fields)
+    rows = jax.NamedSharding(run.placement.mesh, batch_sharding.BATCH)
     batch = {"image": jax.ShapeDtypeStruct((COUNT, 32, 32, 3), jnp.uint8, sharding=rows),
              "label": jax.ShapeDtypeStruct((COUNT,), jnp.int32, sharding=rows)}  # fmt: skip
-    with jax.set_mesh(at.placement.mesh):
-        text = re.sub(r"/\*.*?\*/", "", step.lower(at.abstract, batch, {}).compile().as_text())
+    with jax.set_mesh(run.placement.mesh):
+        text = re.sub(r"/\*.*?\*/", "", step.lower(run.abstract, batch, {}).compile().as_text())
     sizes = [
         int(np.prod([int(n) for n in dims.split(",") if n]))
         for shape, _ in re.findall(rf"= ([^=]*?) ({kinds})(?:-start)?\(", text)
         for dims in re.findall(r"f32\[([\d,]*)\]", shape)
     ]
     assert sizes, "something is moved in any case"
-    return max(sizes), max(leaf.size for leaf in jax.tree.leaves(at.abstract.params))
+    return max(sizes), max(leaf.size for leaf in jax.tree.leaves(run.abstract.params))
 
 
 def test_no_gather_of_the_qkv_activation():
@@ -171,14 +171,14 @@ def test_gradients_of_position_biases_are_added_up_as_tables(attention):
 
 
 def test_a_copy_in_bfloat16_is_gathered_and_float32_is_updated(runs, first_state):
-    at, step = prepare((8, 1, 1), "data", "bfloat16")
-    with jax.set_mesh(at.placement.mesh):
-        state, metrics = jax.device_put(first_state, sharding.of(at.abstract)), {}
+    run, step = prepare((8, 1, 1), "data", "bfloat16")
+    with jax.set_mesh(run.placement.mesh):
+        state, metrics = jax.device_put(first_state, sharding.tree_shardings(run.abstract)), {}
         for batch in batches():
-            state, metrics = step(state, at.placement.put(batch, BATCH), {})
+            state, metrics = step(state, run.placement.to_global(batch, BATCH), {})
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
     assert {leaf.sharding for leaf in jax.tree.leaves(state)} == {
-        leaf.sharding for leaf in jax.tree.leaves(at.abstract)
+        leaf.sharding for leaf in jax.tree.leaves(run.abstract)
     }
     exact = runs["one device"][0][-1]
     assert 0 < abs(float(metrics["loss"]) - exact) < 1e-2 * exact

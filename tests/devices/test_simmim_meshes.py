@@ -35,7 +35,7 @@ def losses(shape, state):
         for _ in range(3):
             mask = (rng.random((BATCH, 4, 4)) < np.linspace(0.1, 0.9, BATCH)[:, None, None]).astype(np.uint8)
             batch = {"image": rng.integers(0, 256, (BATCH, 32, 32, 3), np.uint8), "mask": mask}
-            state, metrics = step(state, placement.put(batch, BATCH), {})
+            state, metrics = step(state, placement.to_global(batch, BATCH), {})
             found.append(float(metrics["loss"]))
     return found
 

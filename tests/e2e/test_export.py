@@ -39,10 +39,10 @@ except ImportError:
 
 def predicted(config, workdir, batch):
     """What the task predicts in this process, with the state that `--predict` uses."""
-    at = setup.setup(config)
-    with jax.set_mesh(at.placement.mesh):
-        state, frozen, _ = trained_run.trained(config, at, workdir)
-        return jax.device_get(jax.jit(at.task.predict)(state, batch, frozen))
+    run = setup.build_run(config)
+    with jax.set_mesh(run.placement.mesh):
+        state, frozen, _ = trained_run.trained(config, run, workdir)
+        return jax.device_get(jax.jit(run.task.predict)(state, batch, frozen))
 
 
 @pytest.mark.parametrize("name", SMALL)

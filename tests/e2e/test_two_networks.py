@@ -123,7 +123,7 @@ class MeanPoint:
 
         def run(state, frozen):
             noise = np.random.default_rng(0).normal(size=(self.batch_size, 4)).astype(np.float32)
-            batch = placement.put({"noise": noise[placement.rows(self.batch_size)]}, self.batch_size)
+            batch = placement.to_global({"noise": noise[placement.rows(self.batch_size)]}, self.batch_size)
             return {"mean": float(predict(state, batch, frozen)["points"].mean())}
 
         return run

@@ -49,5 +49,5 @@ def test_classifier_and_logits_are_the_official_ones(path):
         weights = zero_shot.classifier(encode, tokenize, c["classes"], c["templates"], batch_size=6, progress=False)
         image_features = jax.jit(lambda image: model.apply(variables, image, method=model.encode_image))(image)
     assert case.error("zeroshot_weights", weights) < case.tolerance("zeroshot_weights")
-    logits = 100 * features.normalise(np.asarray(image_features)) @ weights
+    logits = 100 * features.normalize(np.asarray(image_features)) @ weights
     assert case.error("logits", logits) < case.tolerance("logits")

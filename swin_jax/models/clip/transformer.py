@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from swin_jax.models.layers import init_conv, layer_norm
 from swin_jax.models.swin.blocks import REMAT
 from swin_jax.ops.attention import attention_weights
-from swin_jax.ops.batch_sharding import examples_stay
+from swin_jax.ops.batch_sharding import constrain_batch
 
 # PyTorch's default for linear layers, weights and biases alike, is that for convolutions.
 init_default = init_conv
@@ -107,7 +107,7 @@ class Block(nn.Module):
         self.mlp = Mlp(**self.mlp_fields)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = examples_stay(x)
+        x = constrain_batch(x)
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from swin_jax.models.layers import init_linear, layer_norm
 from swin_jax.ops import attention, window, window_geometry
-from swin_jax.ops.batch_sharding import copies
+from swin_jax.ops.batch_sharding import per_shard_copies
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -83,7 +83,7 @@ class WindowAttention(nn.Module):
         """x is (B * nW, N, C), `windows` is nW; see `ops.attention.window_attention`."""
         tokens = x.shape[1]
         # The corner is what the official video code takes where the grid is smaller than the window.
-        tables = copies(self.bias_table(), x.shape[0] // windows)  # (S, rows, h): gradients travel as tables
+        tables = per_shard_copies(self.bias_table(), x.shape[0] // windows)  # (S, rows, h): gradients travel as tables
         spread = lambda table: window.relative_bias(table, self.window)[:, :tokens, :tokens]  # noqa: E731
         bias = jax.vmap(spread)(tables)  # (S, h, N, N)
         if self.is_mutable_collection("attention") and not self.is_initializing():

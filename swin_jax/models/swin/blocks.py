@@ -16,7 +16,7 @@ from swin_jax.core import stacking
 from swin_jax.models.layers import Mlp, drop_path, init_linear, layer_norm
 from swin_jax.models.swin.attention import TemporalAttention, WindowAttention, attend_in_windows, window_and_shift
 from swin_jax.ops import attention, window
-from swin_jax.ops.batch_sharding import examples_stay
+from swin_jax.ops.batch_sharding import constrain_batch
 
 # What the backward pass recomputes, by name; 'none' keeps everything.
 REMAT = {
@@ -63,7 +63,7 @@ class Block(nn.Module):
 
     def __call__(self, x: jax.Array, draws: jax.Array | None, rate: float | jax.Array) -> jax.Array:
         """x is (B, *spatial, C); draws is None (evaluation) or (2, B), uniform; `rate` is that of drop path."""
-        x = examples_stay(x)
+        x = constrain_batch(x)
         draws = (None, None) if draws is None else draws
         x = x + drop_path(self.norm1(self.attend(x)) if self.post_norm else self.attend(self.norm1(x)), draws[0], rate)
         if self.temporal_window:
@@ -119,7 +119,7 @@ class PatchMerging(nn.Module):
         return norm(reduction(x)) if self.post_norm else reduction(norm(x))
 
 
-class Unit(nn.Module):
+class ScannedBlocks(nn.Module):
     """The blocks that one iteration of a scanned stage runs."""
 
     blocks_fields: tuple[dict, ...]
@@ -159,7 +159,7 @@ class Stage(nn.Module):
         if self.unit:
             block = self.checkpointed(prevent_cse=False)
             lifted = nn.scan(
-                Unit,
+                ScannedBlocks,
                 variable_axes={"params": 0, "attention": 0},
                 split_rngs={"params": True},
                 length=self.depth // self.unit,

@@ -17,7 +17,7 @@ from swin_jax.core.params import flatten, unflatten
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.clip import resize as clip_resize
 from swin_jax.pretrained.clip.infer import Activation, activation, infer
-from swin_jax.pretrained.clip.layouts import is_clip, normalise
+from swin_jax.pretrained.clip.layouts import is_clip, to_official_names
 from swin_jax.pretrained.swin import convert as convert_swin
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "from_official",
     "infer",
     "is_clip",
-    "normalise",
+    "to_official_names",
     "official_shapes",
     "to_official",
 ]
@@ -149,8 +149,8 @@ def from_official(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
         UserError: lists every missing, unexpected and mis-shaped key; or tells in which field weights and model differ,
             or which other family the weights are of.
     """
-    state_dict, shapes = normalise(state_dict), official_shapes(model)
-    if other := recognize.recognise_not_clip(state_dict, swin_tower=_is_swin(model.visual)):
+    state_dict, shapes = to_official_names(state_dict), official_shapes(model)
+    if other := recognize.recognize_not_clip(state_dict, swin_tower=_is_swin(model.visual)):
         raise UserError(other)
     positions = [name for name in shapes if name.startswith("visual.") and name.endswith("positional_embedding")]
     rows = (shapes[positions[0]][0] if positions else 0), model.text.context_length

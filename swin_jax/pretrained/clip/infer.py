@@ -47,8 +47,8 @@ def infer(state_dict: Mapping[str, np.ndarray], vision_heads: int | None = None,
     Raises:
         UserError: not a CLIP with OpenAI's towers; a width that does not tell the number of heads.
     """
-    found = clip_layouts.normalise(state_dict)
-    if other := recognize.recognise_not_clip(found):
+    found = clip_layouts.to_official_names(state_dict)
+    if other := recognize.recognize_not_clip(found):
         raise UserError(other)
     needed = ("token_embedding.weight", "positional_embedding", "text_projection", "visual.conv1.weight")
     missing = [name for name in needed if name not in found]

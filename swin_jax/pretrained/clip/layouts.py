@@ -40,7 +40,7 @@ def is_transformers(state_dict: Mapping[str, np.ndarray]) -> bool:
 
 
 def is_clip(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """Whether a state dict holds a CLIP of any layout that `normalise` knows, or part of one."""
+    """Whether a state dict holds a CLIP of any layout that `to_official_names` knows, or part of one."""
     names = compare.strip_wrappers(state_dict)
     return is_transformers(names) or any(re.match(r"(text\.)?token_embedding\.|visual\.", name) for name in names)
 
@@ -50,7 +50,7 @@ def is_from_archive(state_dict: Mapping[str, np.ndarray]) -> bool:
     return all(name in state_dict for name in _NUMBERS)
 
 
-def normalise(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict in OpenAI's names without buffers, whatever layout it came in; values keep their dtype.
 
     Args:

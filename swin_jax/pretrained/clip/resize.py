@@ -22,7 +22,7 @@ def resize_positions(
     Fewer text positions are the first ones, which changes nothing for shorter texts.
 
     Args:
-        state_dict: in OpenAI's names, as `pretrained.clip.layouts.normalise` gives it.
+        state_dict: in OpenAI's names, as `pretrained.clip.layouts.to_official_names` gives it.
         image_rows: positions of the image tower, 1 + side * side.
         text_rows: the longest text.
         method: 'bilinear' or 'bicubic', for the image; text positions are stretched linearly under either.

@@ -19,13 +19,13 @@ from swin_jax.ops import window_geometry
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.swin.buffers import official_buffers
 from swin_jax.pretrained.swin.infer import choices, infer
-from swin_jax.pretrained.swin.layouts import from_timm, normalise, to_timm
+from swin_jax.pretrained.swin.layouts import from_timm, to_official_names, to_timm
 
 __all__ = [
     "from_official",
     "from_timm",
     "infer",
-    "normalise",
+    "to_official_names",
     "official_buffers",
     "official_shapes",
     "to_official",
@@ -111,7 +111,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     Raises:
         UserError: lists every missing, unexpected and mis-shaped key; or tells which other family the weights are of.
     """
-    state_dict = normalise(state_dict)
+    state_dict = to_official_names(state_dict)
     _check(state_dict, model)
     shapes = official_shapes(model)
     flat = {_path(name, shapes[name]): _to_ours(name, state_dict[name], model.num_heads) for name in shapes}
@@ -158,7 +158,7 @@ def _check(state_dict: Mapping, model) -> None:
     if not report:
         return
     axes = window_geometry.num_axes(model)
-    if other := recognize.recognise(state_dict, axes):
+    if other := recognize.recognize(state_dict, axes):
         raise UserError(other)
     advice = ""
     if "layers.0.blocks.0.norm1.weight" in state_dict:

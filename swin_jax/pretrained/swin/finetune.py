@@ -45,7 +45,7 @@ def remap(
     Raises:
         UserError: tables of another window or image size without `resize`: the choices.
     """
-    state_dict = layouts.normalise(state_dict)
+    state_dict = layouts.to_official_names(state_dict)
     _check_family(state_dict, model)  # before anything is said of heads and norms
     state_dict = adapt_head(state_dict, 0 if model.out_norms else model.num_classes, rows)
     return resize_tables(adapt_norms(state_dict, model), model, resize)
@@ -81,7 +81,7 @@ def resize_tables(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
 
 
 def _check_family(state_dict: Mapping[str, np.ndarray], model) -> None:
-    if other := recognize.recognise(state_dict, window_geometry.num_axes(model)):
+    if other := recognize.recognize(state_dict, window_geometry.num_axes(model)):
         raise UserError(other)
 
 

@@ -31,7 +31,7 @@ def infer(state_dict: Mapping[str, np.ndarray], window_size: int | None = None, 
     """
     found = layouts.official_names(state_dict)[0]
     proj, depths = found.get("patch_embed.proj.weight"), _depths(found)
-    other = recognize.recognise(found)
+    other = recognize.recognize(found)
     if proj is None or not depths or other:
         raise UserError(other or "not a Swin state dict: it has no patch_embed.proj.weight or no layers.0.blocks.0")
     fields = choices(found)

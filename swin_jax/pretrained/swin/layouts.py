@@ -18,7 +18,7 @@ from swin_jax.pretrained import compare
 BACKBONE_PREFIXES = ("encoder.", "backbone.")
 
 
-def normalise(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict in official names without buffers, whatever layout it came in; a warning tells what was left out.
 
     Args:

@@ -52,7 +52,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
         UserError: lists every missing, unexpected and mis-shaped key.
     """
     found = rename_bias_mlp(compare.drop_buffers(compare.strip_wrappers(state_dict)))
-    if other := recognize.recognise(found, window_geometry.num_axes(model.encoder)):
+    if other := recognize.recognize(found, window_geometry.num_axes(model.encoder)):
         raise UserError(other)
     if _TOKEN not in found and "layers.0.blocks.0.norm1.weight" in found:
         raise UserError(f"not a pretrained SimMIM but a Swin without decoder and {_TOKEN}: fill a Swin with it")
@@ -86,7 +86,7 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
     else:
         found = swin.to_state_dict(source)
     encoder = {name.removeprefix("encoder."): value for name, value in found.items() if name.startswith("encoder.")}
-    if _TOKEN in found and not recognize.recognise(found, window_geometry.num_axes(model.encoder)):
+    if _TOKEN in found and not recognize.recognize(found, window_geometry.num_axes(model.encoder)):
         del encoder["mask_token"]
         resized = finetune.resize_tables(encoder, model.encoder, resize)
         found = found | {f"encoder.{name}": value for name, value in resized.items()}

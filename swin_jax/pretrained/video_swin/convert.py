@@ -20,14 +20,14 @@ from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.swin import convert as swin
 from swin_jax.pretrained.swin.infer import choices
 from swin_jax.pretrained.video_swin.inflate import inflate
-from swin_jax.pretrained.video_swin.layouts import is_video, normalise, to_torchvision
+from swin_jax.pretrained.video_swin.layouts import is_video, to_official_names, to_torchvision
 
 __all__ = [
     "from_official",
     "infer",
     "inflate",
     "is_video",
-    "normalise",
+    "to_official_names",
     "official_shapes",
     "to_official",
     "to_state_dict",
@@ -72,7 +72,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     Raises:
         UserError: lists every missing, unexpected and mis-shaped key; or tells which other family the weights are of.
     """
-    found = compare.drop_buffers(normalise(state_dict))
+    found = compare.drop_buffers(to_official_names(state_dict))
     _check(found, model)
     inside = {name.removeprefix("backbone."): value for name, value in found.items() if name.startswith("backbone.")}
     params = {"backbone": swin.from_official(inside, model.backbone)["params"]}
@@ -126,7 +126,7 @@ def _check(found: Mapping, model) -> None:
     if not report:
         return
     inside = {name.removeprefix("backbone."): value for name, value in found.items()}
-    if other := recognize.recognise(inside, 3):
+    if other := recognize.recognize(inside, 3):
         if "2 spatial axes" in other:
             other += "; an image Swin becomes a Video Swin by convert.video_swin.inflate"
         raise UserError(other)
@@ -154,14 +154,14 @@ def infer(state_dict: Mapping[str, np.ndarray], window_size: tuple[int, int, int
     Raises:
         UserError: not a Video Swin, or a window that is not told.
     """
-    found = normalise(state_dict)
+    found = to_official_names(state_dict)
     inside = {name.removeprefix("backbone."): value for name, value in found.items() if name.startswith("backbone.")}
     proj = inside.get("patch_embed.proj.weight")
     blocks = {
         (int(m[1]), int(m[2])) for name in inside if (m := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.norm1\.", name))
     }
     if proj is None or proj.ndim != 5 or (0, 0) not in blocks:
-        other = recognize.recognise(inside or found, 3)
+        other = recognize.recognize(inside or found, 3)
         raise UserError(other or "not a Video Swin state dict: no patches with a time axis, or no layers.0.blocks.0")
     fields = choices(inside)
     del fields["out_norms"]  # mmaction2's norm3 is the final norm

@@ -50,7 +50,7 @@ def remap(
     """
     if resize not in (None, "bicubic"):
         raise UserError(f"resize={resize!r} is not 'bicubic'", 2)
-    found = _adapt_head(compare.drop_buffers(video_swin.normalise(state_dict)), model.num_classes)
+    found = _adapt_head(compare.drop_buffers(video_swin.to_official_names(state_dict)), model.num_classes)
     resized, old = {}, None
     for name, shape in video_swin.official_shapes(model).items():
         table = found.get(name)

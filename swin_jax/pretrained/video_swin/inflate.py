@@ -53,7 +53,7 @@ def inflate(
     if is_video(state_dict):
         raise UserError("only an image Swin can be inflated; these patches have a time axis already")
     backbone = model.backbone
-    found = layouts.normalise(state_dict)
+    found = layouts.to_official_names(state_dict)
     if backbone.continuous_bias and bias == "centre" and window_geometry.stage_geometry(backbone)[1][0][0] > 1:
         raise UserError("bias='centre' needs position tables, the bias of version 2 is continuous: take 'duplicate'", 2)
     if not backbone.pretrained_window_sizes:

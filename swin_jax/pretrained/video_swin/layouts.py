@@ -22,7 +22,7 @@ def is_video(state_dict: Mapping[str, np.ndarray]) -> bool:
     return len(patches) == 1 and np.ndim(patches[0]) == 5
 
 
-def normalise(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict in official names, `backbone.` and `cls_head.`, with its buffers.
 
     Args:

@@ -85,10 +85,10 @@ def test_arguments_without_a_preset_are_told():
 @pytest.mark.parametrize("name, size", [("v5e", 3), ("v5e", 300), ("v4", 24), ("v6e", 0)])
 def test_sizes_that_no_slice_has(name, size):
     with pytest.raises(UserError, match=f"there is no {name} slice of {size} chips"):
-        chips.slice_of(name, size)
+        chips.smallest_slice(name, size)
 
 
 @pytest.mark.parametrize("name", ["v4", "v5e", "v5p", "v6e"])
 def test_slices_of_every_power_of_two_can_be_had(name):
     for size in (1, 4, 8, 16, 32, 64, 128, 256, 512, 1024):
-        assert chips.topology(chips.slice_of(name, size)).size == size
+        assert chips.topology(chips.smallest_slice(name, size)).size == size

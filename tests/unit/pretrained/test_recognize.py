@@ -64,12 +64,12 @@ def test_video_swin_is_known_by_its_patches():
         with pytest.raises(UserError, match="look like Video Swin"), warnings.catch_warnings():
             warnings.simplefilter("error")  # of a head of other classes, for example
             finetune.remap(larger, MODEL.clone(num_classes=7), resize="bicubic")
-    assert recognize.recognise(video, axes=3) is None
-    assert "2 spatial axes" in recognize.recognise(state_dict, axes=3)
+    assert recognize.recognize(video, axes=3) is None
+    assert "2 spatial axes" in recognize.recognize(state_dict, axes=3)
 
 
 @pytest.mark.parametrize("prefix", ["", "encoder.", "backbone."])
 def test_a_swin_is_none_of_them(prefix):
     shapes = convert.official_shapes(MODEL.clone(ape=True)) | {"mask_token": (1, 1, 8), "neck.conv1.weight": (1,)}
-    assert recognize.recognise({prefix + name: np.zeros(shape) for name, shape in shapes.items()}) is None
-    assert recognize.recognise({"weight": np.zeros(3)}) is None
+    assert recognize.recognize({prefix + name: np.zeros(shape) for name, shape in shapes.items()}) is None
+    assert recognize.recognize({"weight": np.zeros(3)}) is None

@@ -244,7 +244,7 @@ def test_put_keeps_every_value_and_splits_rows_over_data_and_fsdp(sizes):
     batch = {"image": np.arange(size * 6, dtype=np.uint8).reshape(size, 2, 3), "label": np.arange(size, dtype=np.int32)}
     rows = placement.rows(size)
     assert rows == list(range(size))  # one process holds all of them
-    placed = placement.put({key: value[rows] for key, value in batch.items()}, size)
+    placed = placement.to_global({key: value[rows] for key, value in batch.items()}, size)
     for key, value in batch.items():
         np.testing.assert_array_equal(placed[key], value)
         assert placed[key].dtype == value.dtype

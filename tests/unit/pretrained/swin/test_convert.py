@@ -73,7 +73,7 @@ def test_to_official_is_the_inverse_of_from_official(variation):
     if model.out_norms and model.ape:  # the dense backbone stores a map
         assert back["absolute_pos_embed"].shape == (1, 8, 16, 16)
         np.testing.assert_array_equal(back["absolute_pos_embed"][0, :, 2, 5], state_dict["absolute_pos_embed"][0, 37])
-        assert_equal(convert.normalise(back), state_dict)
+        assert_equal(convert.to_official_names(back), state_dict)
     else:
         assert_equal(back, state_dict)
     assert list(back) == list(state_dict)
@@ -143,7 +143,7 @@ def test_a_detectors_backbone_is_taken_and_the_rest_told():
     file |= {"neck.convs.0.weight": np.zeros(1), "neck.convs.1.weight": np.zeros(1), "roi_head.fc.bias": np.zeros(1)}
     with pytest.warns(UserWarning, match=r"left out .*: neck \(2\), roi_head \(1\)"):
         variables = convert.from_official(file, model)
-    assert_equal(convert.normalise(convert.to_official(variables, model)), state_dict)
+    assert_equal(convert.to_official_names(convert.to_official(variables, model)), state_dict)
     assert swin.Swin(**convert.infer(file)) == model
 
 
