@@ -1,6 +1,6 @@
 """What `load` was given: names of arguments, the config of a run; and random weights where it was given none.
 
-Shared by the families of `hub`.
+Shared by the loaders of all families.
 """
 
 import difflib

@@ -90,7 +90,7 @@ def scan(source: VideoFileSource, report: str, quick: bool = False, num_threads:
 
 
 def will_be_replaced(finding: dict[str, Any], variable_frame_rate: bool = False) -> bool:
-    """Whether training replaces the file of a finding; `variable_frame_rate` as for `video_sources.video_list`."""
+    """Whether training replaces the file of a finding; `variable_frame_rate` as for `sources.video_list`."""
     return bool(finding["problem"]) or (finding["variable_frame_rate"] and not variable_frame_rate)
 
 

@@ -2,7 +2,7 @@
 
 A source has a length, `source[i] -> {'video', 'label'}` (a video_decode.Reader, which has not opened its file yet, and
 an int), `record_name(i)` for messages, and `class_names`. Lists and folders are checked when the source is made;
-whether the files can be decoded shows when they are read (data/video_scan.py tells before).
+whether the files can be decoded shows when they are read (data/video/scan.py tells before).
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""CLIP's part of `hub`: by name, from a file, from a folder of transformers, from the workdir of a run."""
+"""CLIP's part of `load`: by name, from a file, from a folder of transformers, from the workdir of a run."""
 
 import inspect
 import logging

@@ -1,4 +1,4 @@
-"""Video Swin's part of `hub`: by name, from a file of video or image weights, from the workdir of a run."""
+"""Video Swin's part of `load`: by name, from a file of video or image weights, from the workdir of a run."""
 
 import inspect
 import os
@@ -143,7 +143,7 @@ def is_prepared_here(name) -> bool:
 
 
 def preprocess(name: str | Path | video_swin.VideoSwin) -> Callable[..., np.ndarray]:
-    """What `hub.preprocess` gives for a Video Swin, its name, or the workdir of one."""
+    """What `preprocess` gives for a Video Swin, its name, or the workdir of one."""
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if isinstance(name, video_swin.VideoSwin):
         transform = _preparation(name.backbone.image_size)
