@@ -1,4 +1,4 @@
-"""The changelog leads from every module that moved, and from every callable that saved runs knew, to what exists today."""
+"""The changelog leads from every module that moved, and every callable that saved runs knew, to what exists today."""
 
 import re
 

@@ -1,6 +1,6 @@
 """Random-access sources of video files: annotation lists as Kinetics and Something-Something have, and class folders.
 
-A source has a length, `source[i] -> {'video', 'label'}` (a video_decode.Reader, which has not opened its file yet, and
+A source has a length, `source[i] -> {'video', 'label'}` (a decode.Reader, which has not opened its file yet, and
 an int), `record_name(i)` for messages, and `class_names`. Lists and folders are checked when the source is made;
 whether the files can be decoded shows when they are read (data/video/scan.py tells before).
 """

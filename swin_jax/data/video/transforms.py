@@ -1,7 +1,7 @@
 """Clips for video models: which frames, at what size, which crops; uint8 out, normalisation happens on the device.
 
 Paper: Video Swin Transformer (arXiv 2106.13230). Peer: the official repository's pipelines (mmaction 0.15), index by
-index and pixel by pixel. An example comes in as `video`, a Video such as video_decode.Reader, and leaves as an array.
+index and pixel by pixel. An example comes in as `video`, a Video such as decode.Reader, and leaves as an array.
 
 Resizing is OpenCV's INTER_LINEAR on uint8, half-pixel centres and no antialiasing, as in the original. PIL's bilinear,
 which antialiases, differs by up to 21 grey levels. Frames are counted, never timed: there is no resampling to a common
