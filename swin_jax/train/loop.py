@@ -274,5 +274,5 @@ def train(config, workdir: str, allow_change: Sequence[str] = (), profile: tuple
     for line in changes if jax.process_index() == 0 else []:
         print(f"changed since this run was started: {line}", flush=True)
     loop = Loop(config, folder, profile)
-    with jax.set_mesh(loop.at.placement.mesh):
+    with jax.set_mesh(loop.run.placement.mesh):
         return loop.execute()

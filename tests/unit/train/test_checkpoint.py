@@ -247,7 +247,7 @@ def test_trouble_in_reading_is_no_damage(workdir, monkeypatch, stage, error):
 
     with monkeypatch.context() as patch:
         if stage == "check":
-            patch.setattr(checkpoint, "_checksums", fail)
+            patch.setattr(checkpoint_integrity, "_checksums", fail)
         else:
             patch.setattr(checkpoint.ocp.StandardCheckpointHandler, "restore", fail)
         with pytest.raises(UserError, match=r"cannot read the checkpoint .*/checkpoints/2: .*It stays where it is"):
