@@ -1,4 +1,4 @@
-"""Stacked storage of equal blocks: the one place that knows it.
+"""Stacked storage of equal blocks: the only module that depends on it.
 
 A scanned stage keeps its blocks as units of u blocks under one path, `layers_2/units_2/blocks_1/attn/proj/kernel`, with
 the units along axis 0: element k belongs to block k * u + 1. A unit is a plain and a shifted block, or as many as it

@@ -31,7 +31,7 @@ def open_trained(config, workdir: str) -> epath.Path:
 
 
 def trained(config, run: Run, folder: epath.Path) -> tuple[TrainState, Any, dict]:
-    """What to predict with: the newest state, its parameters the average if it keeps one; what is frozen; meta data."""
+    """Restores the state, frozen arrays and metadata for inference (EMA weights if kept)."""
     state, meta = first_state(config, run, checkpoint.open(folder, write=False), write=False)
     for line in resume.model_changes(config, meta.get("config", {})):
         print(f"changed since this model was trained: {line}", file=sys.stderr, flush=True)

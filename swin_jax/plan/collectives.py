@@ -80,7 +80,7 @@ def hbm_bytes(text: str) -> int:
 
 
 def _kind(computation: hlo.Computation, instruction: hlo.Instruction) -> str:
-    """Of `KINDS`, or ''."""
+    """The kind of collective, or '' if it is none."""
     if instruction.opcode == "send":  # through the host to the other slices, or just to the host
         kind = instruction.attribute("_xla_megascale_transfer_type").lower().replace("_", "-")
         return kind if kind in KINDS else "collective-permute" if kind else ""

@@ -55,7 +55,7 @@ class Computation:
     wrapped: bool = False  # called by an async-start
 
     def array(self, name: str) -> Array:
-        """That an operand is; the sum of them if it is a tuple."""
+        """The array that an operand names; for a tuple, the total over its elements."""
         arrays = self.instructions[name].arrays if name in self.instructions else ()
         return Array(sum(a.size for a in arrays), sum(a.padded for a in arrays), sum(a.hbm for a in arrays))
 

@@ -40,7 +40,7 @@ _COMMITTED = "commit_success.txt"  # Orbax' mark in a bucket
 def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.CheckpointManager:  # noqa: A001 (the four functions' names)
     """The checkpoints of a workdir; saving is asynchronous, the newest `keep` are kept.
 
-    Debris of saves that were cut off is removed, unless `write` is False: another process may be saving there.
+    Temporary files of interrupted saves are removed, unless `write` is False: another process may be saving there.
     """
     # Called when all files of a save are written and its folder has not got its final name yet.
     seal = None if storage.is_remote(workdir) else functools.partial(write_checksums, folder(workdir))

@@ -75,7 +75,7 @@ class DamagedError(Exception):
 
 
 def read_together(read: Callable[..., Any], path: epath.Path, *arguments: Any) -> Any:
-    """What `read(path, *arguments)` gives on this process, once it has given something on all of them.
+    """Runs `read(path, *arguments)` on every process and fails on all if it fails on one.
 
     Raises:
         DamagedError: on all processes, if one found damage and none had trouble in reading.

@@ -18,7 +18,7 @@ class Preemption:
             self._previous = signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
 
     def reached(self, step: int) -> bool:
-        """To be called once per step, on all processes."""
+        """Call once per step on every process."""
         if jax.process_count() > 1:
             # Those who agree stop one step after the last that any of them has reported. Before the first report that
             # is step 1, which a run that resumes would never come by, and no later signal would count.
@@ -28,6 +28,6 @@ class Preemption:
         return self._asked.is_set()
 
     def close(self) -> None:
-        """Gives the signal back."""
+        """Restores the previous handler."""
         if hasattr(self, "_previous"):
             signal.signal(signal.SIGTERM, self._previous)

@@ -14,7 +14,7 @@ from swin_jax.train import sharding
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What follows from a config before any array exists.
+    """Everything a run needs that can be built without allocating arrays.
 
     Attributes:
         placement: of batches on the mesh.
@@ -87,7 +87,7 @@ def jitted_step(run: Run) -> Callable:
 
 
 def _gathered(state: TrainState, run: Run) -> GatheredState:
-    """What a step computes with: a copy of the parameters that only `opt_axis` splits, whole over it."""
+    """Casts the parameters sharded over `opt_axis` and gathers them for this step."""
     whole = dataclasses.replace(run.partition, gather="").shardings({"params": run.abstract.params}, run.placement.mesh)
 
     def copy(x, kept, whole):
