@@ -18,12 +18,18 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones refus
 os.environ["XLA_FLAGS"] = f"{QUICKLY_MADE} {os.environ.get('XLA_FLAGS', '')}"
 
 import jax  # noqa: E402
+import orbax.checkpoint as ocp  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+# Orbax divides an array among the devices that have a copy, by a program per slice: too dear for the arrays of tests.
+# Processes that tests start save as users do.
+ocp.type_handlers.register_type_handler(
+    jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20), override=True
+)
 if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain's workers look at absl flags
 

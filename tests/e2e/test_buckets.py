@@ -29,16 +29,17 @@ FLAGS = (
 KILLED = """
 import os, sys
 from tests.e2e import bucket
-from swin_jax import checkpoint, launch, train
+from swin_jax import launch
+from swin_jax.train import checkpoint, loop
 bucket.install(sys.argv[1])
-next_batch, calls = train.Loop.next_batch, []
+next_batch, calls = loop.Loop.next_batch, []
 def dies(self, batches):
     calls.append(0)
     if len(calls) == 7:
         checkpoint.finish(self.manager)
         os._exit(9)
     return next_batch(self, batches)
-train.Loop.next_batch = dies
+loop.Loop.next_batch = dies
 sys.exit(launch.run(["launch", *sys.argv[2:]]))
 """
 
