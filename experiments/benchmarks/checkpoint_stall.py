@@ -17,7 +17,6 @@ from collections.abc import Iterator
 
 import jax
 
-from experiments import quickstart
 from swin_jax.core import config as configs
 from swin_jax.core.config import spec
 from swin_jax.data import fake
@@ -28,7 +27,7 @@ from swin_jax.train.state import first_state
 
 def recipe(embed_dim: int = 160, batch_size: int = 8):
     """quickstart's config with a Swin of four blocks, on made-up pictures of 32 x 32 pixels."""
-    c = quickstart.get_config("fake")
+    c = configs.load(f"{pathlib.Path(__file__).parents[1] / 'quickstart.py'}:fake")
     c.update(image_size=32, batch_size=batch_size)
     heads = embed_dim // 32
     c.task.model.update(embed_dim=embed_dim, window_size=4, depths=(1,) * 4)

@@ -3,10 +3,10 @@
     python experiments/studies/video_emoji_baselines.py --data_dir=data [--out=runs/video_emoji_baselines.json]
 
 Training clips are those of a man and a person, test clips those of a woman; both over random backgrounds, with random
-start, speed, scale and place, the test ones from a fixed seed (data/animation.py). Pictures are reduced to 16 x 16
-pixels, their mean is removed, and the training clip with the largest cosine gives its label. There are several draws of
-every training clip. A test clip has several views: `one view` is the share of views that are right, `all views` counts
-the label of the most views.
+start, speed, scale and place, the test ones from a fixed seed (data/emoji/animation.py). Pictures are reduced to 16 x
+16 pixels, their mean is removed, and the training clip with the largest cosine gives its label. There are several draws
+of every training clip. A test clip has several views: `one view` is the share of views that are right, `all views`
+counts the label of the most views.
 
 actions: which of 16. playback: forward or reversed, of the actions that look different (printed). `whole pictures` has
 no augmentation: all frames over white on both sides, to say how much of the difficulty is augmentation.

@@ -4,11 +4,13 @@ Besides the experiment files this is the only place that knows ml_collections. A
 under `fn` and its keyword arguments beside it, so that a config is plain Python whose every knob has a dotted key.
 """
 
+import difflib
 import importlib.machinery
 import importlib.util
 import inspect
 import json
 import pathlib
+import shlex
 import sys
 import types
 import typing
@@ -112,45 +114,62 @@ def load(path: str) -> ml_collections.ConfigDict:
     """The config of an experiment file, given as `file.py` or `file.py:argument`.
 
     Raises:
-        UserError: no such file, no `get_config` in it, or an argument that it does not take (exit status 2).
+        UserError: no such file, none that defines get_config(arg), or an argument that it does not take (exit status
+            2).
     """
     file, _, arg = path.partition(":")
-    experiment = module(file)
-    if not hasattr(experiment, "get_config"):
+    get_config = getattr(module(file), "get_config", None)
+    if not callable(get_config) or not inspect.signature(get_config).parameters:
         raise UserError(f"{file!r} is no experiment, it defines no get_config(arg); {LAUNCH}", 2)
-    return experiment.get_config(arg or None)
+    config = get_config(arg or None)
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(f"{file!r} is no experiment, its get_config gives a {type(config).__name__}; {LAUNCH}", 2)
+    return config
 
 
 def module(file: str) -> types.ModuleType:
     """An experiment file, imported.
 
     Raises:
-        UserError: no such file, or no Python file (exit status 2).
+        UserError: no such file, or none of Python (exit status 2).
     """
     path = pathlib.Path(file)
+    if path.is_dir():
+        raise UserError(f"{file!r} is a folder, no experiment file; {LAUNCH}", 2)
     if not path.is_file():
         raise UserError(f"no experiment file {file!r}{_nearest_file(path)}; {LAUNCH}", 2)
     if path.suffix != ".py":
         raise UserError(f"{file!r} is no experiment, which is a Python file; {LAUNCH}", 2)
     _import_folder(path.resolve())
-    module_spec = importlib.util.spec_from_file_location("experiment_" + path.stem, file)
+    module_spec = importlib.util.spec_from_file_location("experiment_" + path.stem, path)
     experiment = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(experiment)
+    try:
+        module_spec.loader.exec_module(experiment)
+    except SyntaxError as error:
+        if error.filename not in (None, module_spec.origin):  # of what it imports
+            raise
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise UserError(f"{file!r}{line} is no Python: {error.msg}; {LAUNCH}", 2) from error
     return experiment
 
 
 def refuse_as_script() -> typing.NoReturn:
     """Ends `python experiments/X.py` with the command that runs X (exit status 2)."""
-    file = sys.argv[0]
+    file = shlex.quote(sys.argv[0])
     print(f"error: {file} is no script: python -m swin_jax.launch --config={file} --workdir=DIR", file=sys.stderr)
     sys.exit(2)
 
 
 def _nearest_file(path: pathlib.Path) -> str:
-    """The file of the same name in a folder below, or else the one with the nearest name, as a question."""
-    files = sorted(path.parent.rglob("*.py")) if path.parent.is_dir() else []
-    same = [str(other) for other in files if other.name == path.name]
-    return did_you_mean(str(path), same or map(str, files))
+    """The experiment of the nearest name in the folder of a path or one level below, as a question."""
+    files = [*path.parent.glob("*.py"), *path.parent.glob("*/*.py")]
+    known = {
+        file.name: str(file)
+        for file in files
+        if file.is_file() and "def get_config(" in file.read_text("utf-8", "ignore")
+    }
+    near = difflib.get_close_matches(path.name, known, n=1, cutoff=0.6)
+    return f"; did you mean {known[near[0]]!r}?" if near else ""
 
 
 def _import_folder(path: pathlib.Path) -> None:

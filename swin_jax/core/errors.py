@@ -19,7 +19,7 @@ class UnreadableError(Exception):
     """A record turned out to be unreadable while a transform read it; training replaces it by the next readable one."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or '' where no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.4) -> str:
+    """`; did you mean 'x'?`, or '' where no known word is as similar as `cutoff`, of 0 to 1."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]!r}?" if near else ""

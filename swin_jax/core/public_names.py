@@ -128,4 +128,4 @@ def nearest_name(name: str) -> str:
     module = name.rpartition(".")[0]
     beside = find(module)
     names = [f"{module}.{other}" for other in dir(beside)] if inspect.ismodule(beside) else []
-    return did_you_mean(name, [*names, *RENAMED.values()])
+    return did_you_mean(name, [*names, *RENAMED.values()], cutoff=0.8)

@@ -87,7 +87,7 @@ class _Pairs:
 def pairs(
     image_size: int, num_classes: int = 10, num_examples: int = 512, seed: int = 0, split: str = "train"
 ) -> _Pairs:
-    """A pair source (see data/pairs.py) of the same images, two captions each, which name the pattern.
+    """A pair source (see data/image_text/pairs.py) of the same images, two captions each, which name the pattern.
 
     Args:
       image_size, num_classes, num_examples, seed, split: as for images.

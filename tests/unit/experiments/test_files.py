@@ -1,14 +1,21 @@
 """Each experiment explains itself when it is run as a script; what is no experiment is refused with the command."""
 
+import pathlib
 import runpy
+import sys
 
 import pytest
 
 from swin_jax import launch as launcher
 from swin_jax.core import config
 from swin_jax.core.errors import UserError
-from tests.experiments import FILES
+from tests.experiments import FILES, FOLDER
 
+SCRIPTS = [
+    path
+    for path in sorted([*FOLDER.glob("benchmarks/*.py"), *FOLDER.glob("studies/*.py")])
+    if "ArgumentParser(" in path.read_text()
+]
 COMMAND = "python -m swin_jax.launch --config="
 
 
@@ -22,7 +29,7 @@ def test_an_experiment_run_as_a_script_says_how_to_launch_it(path, capsys, monke
     assert line.startswith(f"error: {path} is no script") and f"{COMMAND}{path} --workdir=" in line
 
 
-@pytest.mark.parametrize("name", ["README.md", "pyproject.toml", "nothing.py", "experiments", "swin_jax/ops/window.py"])
+@pytest.mark.parametrize("name", ["README.md", "nothing.py", "experiments", "swin_jax/ops/window.py"])
 def test_a_config_that_is_none_is_one_line_with_the_command(name, root, capsys, monkeypatch):
     monkeypatch.chdir(root)
     assert launcher.run(["launch", f"--config={name}", "--workdir=x"]) == 2
@@ -30,7 +37,40 @@ def test_a_config_that_is_none_is_one_line_with_the_command(name, root, capsys, 
     assert line.startswith("error: ") and repr(name) in line and COMMAND in line
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "get_config = 3",
+        "def get_config():\n    return 1",
+        "def get_config(arg):\n    return {}",
+        "def get_config(arg:\n",
+        "\0",
+        "",
+    ],
+)
+def test_a_python_file_that_is_no_experiment_is_one_line_with_the_command(text, tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    assert launcher.run(["launch", f"--config={file}", "--workdir=x"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and repr(str(file)) in line and COMMAND in line
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_benchmark_or_study_starts_without_the_folder_that_it_lies_in(path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", [str(path), "--help"])
+    monkeypatch.setattr(
+        "sys.path", [entry for entry in sys.path if pathlib.Path(entry or ".").resolve() != FOLDER.parent]
+    )
+    monkeypatch.delitem(sys.modules, "experiments", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(path), run_name="__main__")
+    assert caught.value.code == 0 and "usage: " in capsys.readouterr().out
+
+
 def test_a_file_that_lies_in_a_folder_below_is_suggested(root, monkeypatch):
     monkeypatch.chdir(root)
     with pytest.raises(UserError, match="did you mean 'experiments/swin/swin_in1k.py'"):
         config.module("experiments/swin_in1k.py")
+    with pytest.raises(UserError, match="no experiment file 'experiments/nothing.py'; python -m"):
+        config.module("experiments/nothing.py")
