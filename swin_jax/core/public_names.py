@@ -97,6 +97,17 @@ def current_name(name: str) -> str:
     return RENAMED.get(name, moved)
 
 
+def first_name(name: str) -> str:
+    """The oldest name that the table knows for a name of today: the same after every renaming, as keys of caches are."""
+    module, _, last = name.rpartition(".")
+    for old in sorted(RENAMED):
+        if RENAMED[old] == name:
+            return old
+        if RENAMED[old] == module:
+            return f"{old}.{last}"
+    return name
+
+
 def current_names(config: dict) -> dict:
     """A saved flat config, {dotted key: value}, whose callables have the names of today."""
     return {key: current_name(value) if isinstance(value, str) else value for key, value in config.items()}

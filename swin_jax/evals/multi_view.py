@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.core.public_names import name_of
+from swin_jax.core.public_names import first_name, name_of
 from swin_jax.data.sources import Selection
 from swin_jax.evals import metrics
 from swin_jax.tasks.base import Task, TrainState
@@ -183,7 +183,7 @@ def _text_of(value: Any) -> str:
     if isinstance(value, functools.partial):
         bound = [_text_of(x) for x in value.args] + [f"{k}={_text_of(x)}" for k, x in sorted(value.keywords.items())]
         return f"{_text_of(value.func)}({', '.join(bound)})"
-    return name_of(value) if inspect.isroutine(value) else repr(value)
+    return first_name(name_of(value)) if inspect.isroutine(value) else repr(value)
 
 
 def _real(probabilities, label, weight) -> tuple[np.ndarray, np.ndarray]:

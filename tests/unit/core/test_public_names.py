@@ -13,7 +13,7 @@ import pytest
 import swin_jax
 from swin_jax.core import config
 from swin_jax.core.errors import UserError
-from swin_jax.core.public_names import RENAMED, check_names, current_name, current_names, find, name_of
+from swin_jax.core.public_names import RENAMED, check_names, current_name, current_names, find, first_name, name_of
 from swin_jax.models.swin import Swin
 from swin_jax.pretrained.load import load
 from swin_jax.train import resume
@@ -71,6 +71,12 @@ def test_older_names_are_read_as_those_of_today(monkeypatch):
     monkeypatch.setitem(RENAMED, "swin_jax.old", "swin_jax.models.swin")
     flat = {"task.model.fn": "swin_jax.old.Swin", "seed": 1, "depths": [2, 2]}
     assert current_names(flat) == {**flat, "task.model.fn": "swin_jax.models.swin.Swin"}
+
+
+def test_the_first_name_stays_the_same_when_a_callable_moves_again(monkeypatch):
+    monkeypatch.setattr("swin_jax.core.public_names.RENAMED", {"a.old": "a.new", "b": "c.d"})
+    assert (first_name("a.new"), first_name("c.d.f"), first_name("e.f")) == ("a.old", "b.f", "e.f")
+    assert first_name(current_name("b.f")) == "b.f"
 
 
 def test_a_run_with_an_older_name_resumes_and_loads(tmp_path, monkeypatch):
