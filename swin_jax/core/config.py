@@ -4,6 +4,7 @@ Besides the experiment files this is the only place that knows ml_collections. A
 under `fn` and its keyword arguments beside it, so that a config is plain Python whose every knob has a dotted key.
 """
 
+import contextlib
 import difflib
 import importlib.machinery
 import importlib.util
@@ -162,12 +163,11 @@ def refuse_as_script() -> typing.NoReturn:
 
 def _nearest_file(path: pathlib.Path) -> str:
     """The experiment of the nearest name in the folder of a path or one level below, as a question."""
-    files = [*path.parent.glob("*.py"), *path.parent.glob("*/*.py")]
-    known = {
-        file.name: str(file)
-        for file in files
-        if file.is_file() and "def get_config(" in file.read_text("utf-8", "ignore")
-    }
+    known = {}
+    for file in [*path.parent.glob("*.py"), *path.parent.glob("*/*.py")]:
+        with contextlib.suppress(OSError):  # a dangling link, another user's file
+            if "def get_config(" in file.read_text("utf-8", "ignore"):
+                known[file.name] = str(file)
     near = difflib.get_close_matches(path.name, known, n=1, cutoff=0.6)
     return f"; did you mean {known[near[0]]!r}?" if near else ""
 

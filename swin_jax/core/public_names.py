@@ -98,7 +98,7 @@ def current_name(name: str) -> str:
 
 
 def first_name(name: str) -> str:
-    """The oldest name that the table knows for a name of today: the same after every renaming, as keys of caches are."""
+    """The oldest name in the table for a name of today; keys of caches are made of it, as it outlives renaming."""
     module, _, last = name.rpartition(".")
     for old in sorted(RENAMED):
         if RENAMED[old] == name:
