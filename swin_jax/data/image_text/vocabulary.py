@@ -11,7 +11,6 @@ import functools
 import gzip
 import hashlib
 import http.client
-import os
 import sys
 import urllib.request
 import zlib
@@ -19,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.core.storage import cache_folder, downloads_are_off
 
 FILE = "bpe_simple_vocab_16e6.txt.gz"
 URL = f"https://github.com/openai/CLIP/raw/main/clip/{FILE}"
@@ -75,7 +74,8 @@ def _merges() -> bytes:
     data, problem = _download()
     if merges := _checked(data):
         with contextlib.suppress(OSError):  # a cache that cannot be written
-            _write(cached, data)
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            storage.write(cached, data)
         return merges
     raise UserError(
         f"CLIP's vocabulary is missing ({problem}): pip install --no-deps open_clip_torch, or put {URL} at {cached}"
@@ -84,7 +84,7 @@ def _merges() -> bytes:
 
 def cache_path() -> Path:
     """Where the downloaded file is kept."""
-    return cache_folder() / FILE
+    return storage.cache_folder() / FILE
 
 
 def _installed() -> Iterator[Path]:
@@ -107,17 +107,10 @@ def _checked(data: bytes) -> bytes | None:
 
 def _download() -> tuple[bytes, str]:
     """What came, and what was wrong if it is not the file."""
-    if downloads_are_off():
+    if storage.downloads_are_off():
         return b"", "downloads are off, SWIN_JAX_OFFLINE"
     try:
         with urllib.request.urlopen(URL, timeout=30) as response:
             return response.read(), "the download has another checksum"
     except (OSError, http.client.HTTPException) as error:
         return b"", f"its download failed: {error}"
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
