@@ -1,6 +1,6 @@
 """What the suite finds by patterns never silently becomes less: tests, experiments, published rows, parity cases.
 
-A pattern that is no longer right collects nothing and passes. The numbers are those of commit 9c335b1 or later; raise
+A pattern that is no longer right collects nothing and passes. The numbers are at least those of commit 9c335b1; raise
 them when much is added.
 """
 
@@ -13,8 +13,8 @@ from tests.experiments import FILES, WITH_PODS
 
 ROOT = pathlib.Path(__file__).parents[2]
 FLOORS = {
-    "unit": 2880,
-    "e2e": 161,
+    "unit": 2960,
+    "e2e": 181,
     "e2e/test_experiments.py": 32,  # each experiment is run
     "e2e/test_plan.py": 45,  # and planned
     "devices": 99,
