@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.ops import losses
-from swin_jax.tasks.base import Task, TrainState
+from swin_jax.tasks.base import Task, TrainState, check_predicts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Accuracy:
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
         """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
+        check_predicts(task, "logits", type(self).__name__)
 
         @jax.jit
         def count(state, batch, frozen):

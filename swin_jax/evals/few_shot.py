@@ -16,7 +16,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.evals import features, linear_probe, metrics
-from swin_jax.tasks.base import Task, TrainState
+from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
 
 SHOTS = (1, 2, 4, 8, 16)
 RIDGE_STRENGTHS = tuple(2.0**i for i in range(-10, 20))
@@ -258,6 +258,8 @@ class FewShot:
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
         """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {'<n>shot_top1': mean}."""
+        if self.output in PREDICTIONS["features"]:
+            check_predicts(task, "features", type(self).__name__)
         extractors = [
             features.extractor(task, placement, data, (self.output,))
             for data in (self.train, self.test, self.validation)

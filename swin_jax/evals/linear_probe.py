@@ -17,7 +17,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.evals import features, metrics
-from swin_jax.tasks.base import Task, TrainState
+from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
 
 log = logging.getLogger(__name__)
 
@@ -316,6 +316,8 @@ class LinearProbe:
 
         Among the values are 'lambda' and 'validation', the score that chose it.
         """
+        if self.output in PREDICTIONS["features"]:
+            check_predicts(task, "features", type(self).__name__)
         sets: Sequence[Any] = [x for x in (self.train, self.test, self.validation) if x is not None]
         extractors = [features.extractor(task, placement, data, (self.output,)) for data in sets]
         num_classes = len(self.train.class_names)

@@ -21,7 +21,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import first_name, name_of
 from swin_jax.data.sources import Selection
 from swin_jax.evals import metrics
-from swin_jax.tasks.base import Task, TrainState
+from swin_jax.tasks.base import Task, TrainState, check_predicts
 
 FUSIONS = ("probability", "score")
 
@@ -93,6 +93,7 @@ class MultiView:
 
         The values are 'top1', 'top5' (or fewer classes), 'mean_class' (accuracy averaged over classes) and 'views'.
         """
+        check_predicts(task, "logits", type(self).__name__)
         everywhere = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
 
         @functools.partial(jax.jit, out_shardings=everywhere)

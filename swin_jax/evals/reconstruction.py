@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from swin_jax.tasks.base import Task, TrainState
+from swin_jax.tasks.base import Task, TrainState, check_predicts
 
 _GAP = 2  # white pixels between pictures
 _SHOWN = 96  # pixels that smaller images are enlarged to, in whole steps
@@ -35,6 +35,7 @@ class Reconstruction:
             run(state, frozen) -> {'loss': float, 'reconstruction': uint8 (height, width, C) picture}. The picture has a
             row for each image: input, input with grey cells where it is masked, and what the model makes of that.
         """
+        check_predicts(task, "reconstruction", type(self).__name__)
         everywhere = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
 
         @jax.jit

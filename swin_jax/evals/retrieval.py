@@ -15,7 +15,7 @@ import numpy as np
 from swin_jax.core.errors import UserError
 from swin_jax.evals import features
 from swin_jax.evals.features import Encode, Tokenize
-from swin_jax.tasks.base import Task, TrainState
+from swin_jax.tasks.base import Task, TrainState, check_predicts
 
 
 def caption_features(
@@ -143,6 +143,7 @@ class Retrieval:
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
         """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
+        check_predicts(task, "features", type(self).__name__)
         kept = (self.ids,) if self.ids else ()
         if self.captions is None:
             if self.prefix:

@@ -22,7 +22,7 @@ from swin_jax.evals.features import Encode, Tokenize
 from swin_jax.evals.prompts import class_names as names_of
 from swin_jax.evals.prompts import templates as prompts
 from swin_jax.evals.prompts.class_names import Names
-from swin_jax.tasks.base import Task, TrainState
+from swin_jax.tasks.base import Task, TrainState, check_predicts
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +155,7 @@ class ZeroShot:
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
         """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
+        check_predicts(task, "features", type(self).__name__)
         labels, index = self._classes()
         bound = names_of.bind(labels, self.names) if self.names is not None else [x.replace("_", " ") for x in labels]
         extract = features.extractor(task, placement, self.data)

@@ -1,13 +1,21 @@
-"""What a task is: the state that is trained and saved, the protocol that the loop calls, the usual gradient step."""
+"""What a task is: the state that is trained and saved, the protocol that the loop calls, the usual gradient step.
 
+A task also declares what it predicts, by one of the names in `PREDICTIONS`. That is all that prediction, export, search
+and evaluation know of it.
+"""
+
+import dataclasses
+import math
 import zlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+
+from swin_jax.core.errors import UserError
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -45,27 +53,138 @@ class GatheredState(TrainState):
     master: Any = None
 
 
+# What a task can predict -> the keys of `predict`'s dict. B examples, K classes, features of width E.
+#   logits: `logits` (B, K) floating point, before the softmax.
+#   features: `image_features` (B, E) of a batch with `image`, `text_features` (B, E) of one with `text`, float32 of
+#       length 1; `logit_scale` float32 scalar, the factor of their products.
+#   reconstruction: `reconstruction` (B, H, W, C) float32, pixels in 0..1; `pixel_mask` (B, H, W) uint8, 1 where the
+#       model did not see them; `error` and `masked` (B,) float32, the summed error of each and what to divide it by.
+#   maps: `maps` (B, H, W, K) floating point, the logits of every pixel.
+PREDICTIONS: dict[str, tuple[str, ...]] = {
+    "logits": ("logits",),
+    "features": ("image_features", "text_features", "logit_scale"),
+    "reconstruction": ("reconstruction", "pixel_mask", "error", "masked"),
+    "maps": ("maps",),
+}
+
+
 class Task(Protocol):
-    """What is optimised. Implementations are frozen dataclasses; all methods but `load_frozen` are pure."""
+    """What is optimized. Implementations are frozen dataclasses; all methods but `load_frozen` are pure.
+
+    Three more methods are optional, and called by the functions of the same names in this module, which have an answer
+    where a task has none:
+
+        frozen_shapes() -> tree: abstract arrays that a step reads and never changes; reads no file.
+        load_frozen() -> tree: the same as numpy arrays.
+        describe() -> dict: facts for the run header, `gflops_per_image` for example.
+
+    Attributes:
+        predicts: a key of `PREDICTIONS`, or a name of the task's own where nothing but its own evaluations reads it.
+    """
+
+    predicts: ClassVar[str]
 
     def init(self, key: jax.Array) -> TrainState: ...
 
     def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
         """One update. `metrics` are scalars, among them `loss` and `grad_norm`."""
 
-    def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]: ...
-
-    def frozen_shapes(self) -> Any:
-        """Abstract tree of the arrays that a step reads and never changes; reads no file."""
-
-    def load_frozen(self) -> Any:
-        """The same tree as numpy arrays."""
+    def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
+        """What `predicts` says; pure, so that it can be compiled and exported."""
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """What `train_step` reads of a batch, so that it can be compiled where there is no data."""
 
-    def describe(self) -> dict[str, Any]:
-        """Facts for the run header, `gflops_per_image` for example."""
+
+@runtime_checkable
+class FrozenModel(Protocol):
+    """A model that a task reads and never changes, as a field of the task: `train.init_from.Frozen` is one.
+
+    A step finds its variables in `frozen[NAME OF THE FIELD]`.
+
+    Attributes:
+        model: a linen module.
+        path: where its weights come from.
+    """
+
+    model: Any
+    path: str
+
+    def shapes(self, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
+        """Abstract variables of the model applied to such a batch; reads no file."""
+
+    def load(self, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
+        """The same tree as numpy arrays."""
+
+    def check(self, key: str) -> None:
+        """Raises UserError where there are no weights to load; `key` is the flag that says where they are."""
+
+
+def frozen_models(task: Task) -> dict[str, FrozenModel]:
+    """The fields of a task that are frozen models, by name."""
+    fields = dataclasses.fields(task) if dataclasses.is_dataclass(task) else ()
+    values = {field.name: getattr(task, field.name) for field in fields}
+    return {name: value for name, value in values.items() if isinstance(value, FrozenModel)}
+
+
+def frozen_shapes(task: Task) -> Any:
+    """Abstract tree of the arrays that a step reads and never changes: `task.frozen_shapes()`, or its frozen models."""
+    if hasattr(task, "frozen_shapes"):
+        return task.frozen_shapes()
+    return {name: item.shapes(task.batch_shapes(1)) for name, item in frozen_models(task).items()}
+
+
+def load_frozen(task: Task) -> Any:
+    """The tree of `frozen_shapes` as numpy arrays: `task.load_frozen()`, or the weights of its frozen models.
+
+    Raises:
+        UserError: weights that are missing, cannot be read or do not fit.
+    """
+    if hasattr(task, "load_frozen"):
+        return task.load_frozen()
+    check_frozen(task)
+    return {name: item.load(task.batch_shapes(1)) for name, item in frozen_models(task).items()}
+
+
+def check_frozen(task: Task) -> None:
+    """Raises UserError, naming the flag, if a frozen model of a task has no weights to load."""
+    for name, item in frozen_models(task).items():
+        item.check(f"--config.task.{name}.path")
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """Facts for the run header: `task.describe()`, or else counts of what is trained.
+
+    Returns:
+        `parameters`, their number, and `gflops_per_image`, multiply-accumulates in 1e9, if the task has a `model` that
+        counts them in `flops()`.
+    """
+    if hasattr(task, "describe"):
+        return task.describe()
+    shapes = jax.eval_shape(task.init, jax.random.key(0)).params
+    facts = {"parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))}
+    model = getattr(task, "model", None)
+    if hasattr(model, "flops"):
+        facts["gflops_per_image"] = model.flops() / 1e9
+    return facts
+
+
+def check_predicts(task: Task, needed: str, user: str) -> None:
+    """Checks that a task predicts what an evaluation or an action needs.
+
+    Args:
+        task: built.
+        needed: a key of `PREDICTIONS`.
+        user: name of what needs it, for the message.
+
+    Raises:
+        UserError: the task predicts something else, or does not say.
+    """
+    predicts = getattr(task, "predicts", None)
+    if predicts is None:
+        raise UserError(f"{user} needs {needed}; {type(task).__name__} does not say what it `predicts`")
+    if predicts != needed:
+        raise UserError(f"{user} needs {needed}; {type(task).__name__} predicts {predicts}")
 
 
 def step_key(seed: int, step: jax.Array | int, name: str) -> jax.Array:

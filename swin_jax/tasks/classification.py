@@ -4,8 +4,7 @@ Peer: `main.py` of microsoft/Swin-Transformer with timm 0.4.12's Mixup and Rando
 """
 
 import dataclasses
-import math
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -38,6 +37,8 @@ class Classification:
         ema_decay: 0 for no average.
         input: key of the batch, 'image' or 'video'.
     """
+
+    predicts: ClassVar[str] = "logits"
 
     model: nn.Module
     tx: optax.GradientTransformation
@@ -95,21 +96,7 @@ class Classification:
         image = augmentation.normalize(batch[self.input], self.mean, self.std)
         return {"logits": self.model.apply({"params": state.params}, image)}
 
-    def frozen_shapes(self) -> dict:
-        """Nothing is frozen."""
-        return {}
-
-    def load_frozen(self) -> dict:
-        """Nothing is frozen."""
-        return {}
-
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Of `image`, or what `input` says, and `label`."""
+        """Shapes and dtypes of `image`, or of the key in `input`, and `label`."""
         pixels = jax.ShapeDtypeStruct((batch_size, *self.size(), self.channels), jnp.uint8)
         return {self.input: pixels, "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
-
-    def describe(self) -> dict[str, Any]:
-        """Number of parameters and, if the model's family counts them, multiply-accumulates per image."""
-        shapes = jax.eval_shape(self.init, jax.random.key(0)).params
-        facts = {"parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))}
-        return facts | ({"gflops_per_image": self.model.flops() / 1e9} if hasattr(self.model, "flops") else {})

@@ -6,7 +6,7 @@ mlfoundations/open_clip; unlike there, no form of the loss and no number of micr
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -49,6 +49,8 @@ class Contrastive:
             (Gao et al., arXiv 2101.06983), so that the gradient is that of one large batch; costs a second forward.
         ema_decay: 0 for no average.
     """
+
+    predicts: ClassVar[str] = "features"
 
     model: nn.Module
     tx: optax.GradientTransformation
@@ -195,28 +197,14 @@ class Contrastive:
             found["text_features"] = self.model.apply(variables, batch["text"], normalize=True, method="encode_text")
         return found
 
-    def frozen_shapes(self) -> dict:
-        """Nothing is frozen: a locked tower is part of the state, so that a checkpoint is a whole model."""
-        return {}
-
-    def load_frozen(self) -> dict:
-        """Nothing is frozen."""
-        return {}
-
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Of `image` and `text`, and of `label` where pairs of one label are positives."""
+        """Shapes and dtypes of `image` and `text`, and `label` if pairs of one label are positives."""
         size = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
         found = {
             "image": jax.ShapeDtypeStruct((batch_size, *size, self.channels), jnp.uint8),
             "text": jax.ShapeDtypeStruct((batch_size, self.context_length), jnp.int32),
         }
         return found | ({"label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)} if self.positives else {})
-
-    def describe(self) -> dict[str, Any]:
-        """Number of parameters and, if the model counts them, multiply-accumulates per pair."""
-        shapes = jax.eval_shape(self.init, jax.random.key(0)).params
-        facts = {"parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))}
-        return facts | ({"gflops_per_image": self.model.flops() / 1e9} if hasattr(self.model, "flops") else {})
 
 
 def _heads(params) -> dict[str, jax.Array]:

@@ -5,8 +5,7 @@ process's batch instead.
 """
 
 import dataclasses
-import math
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -36,6 +35,8 @@ class MaskedImageModeling:
         ema_decay: 0 for no average.
         mask_cell: side in pixels of a cell of the batch's `mask`.
     """
+
+    predicts: ClassVar[str] = "reconstruction"
 
     model: nn.Module
     tx: optax.GradientTransformation
@@ -110,22 +111,8 @@ class MaskedImageModeling:
         """The encoder's tokens along each axis."""
         return stage_grids(self.model.encoder, tuple(size))[0]
 
-    def frozen_shapes(self) -> dict:
-        """Nothing is frozen."""
-        return {}
-
-    def load_frozen(self) -> dict:
-        """Nothing is frozen."""
-        return {}
-
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Of `image` and `mask`."""
+        """Shapes and dtypes of `image` and `mask`."""
         cells = tuple(side // self.mask_cell for side in self.size())
         shapes = {"image": (batch_size, *self.size(), self.channels), "mask": (batch_size, *cells)}
         return {name: jax.ShapeDtypeStruct(shape, jnp.uint8) for name, shape in shapes.items()}
-
-    def describe(self) -> dict[str, Any]:
-        """Number of parameters and, if the model counts them, multiply-accumulates per image."""
-        shapes = jax.eval_shape(self.init, jax.random.key(0)).params
-        facts = {"parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))}
-        return facts | ({"gflops_per_image": self.model.flops() / 1e9} if hasattr(self.model, "flops") else {})

@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.tasks.base import describe, load_frozen
 from swin_jax.train import checkpoint, clock, curves, logs, resume, run_info, sharding
 from swin_jax.train.preemption import Preemption
 from swin_jax.train.setup import build_run, check_batch, jitted_step
@@ -54,10 +55,10 @@ class Loop:
         total = self.config.total_steps
         self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep, write=total > 0)
         self.state, meta = first_state(self.config, self.run, self.manager, write=total > 0)
-        self.frozen = sharding.device_put_tree(self.run.task.load_frozen(), self.run.frozen)
+        self.frozen = sharding.device_put_tree(load_frozen(self.run.task), self.run.frozen)
         start = int(self.state.step)
         self.counted = {name: meta.get(name, 0) for name in COUNTED.values()}  # before
-        facts = run_info.facts(self.config, self.run.task.describe(), self.run.placement.mesh, self.frozen)
+        facts = run_info.facts(self.config, describe(self.run.task), self.run.placement.mesh, self.frozen)
         if lead:
             run_info.check_frozen(self.workdir, facts)
         if lead and total:

@@ -8,7 +8,7 @@ import jax
 
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
-from swin_jax.tasks.base import GatheredState, Task, TrainState
+from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_shapes
 from swin_jax.train import sharding
 
 
@@ -50,7 +50,7 @@ def build_run(config, devices: Sequence[jax.Device] | None = None) -> Run:
         with_sharding = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
         return jax.tree.map(with_sharding, shapes, partition.shardings(shapes, mesh))
 
-    return Run(sharding.Placement(mesh), partition, task, place(shapes), place(task.frozen_shapes()))
+    return Run(sharding.Placement(mesh), partition, task, place(shapes), place(frozen_shapes(task)))
 
 
 def check_batch(config, placement: sharding.Placement) -> None:

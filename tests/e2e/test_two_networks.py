@@ -1,7 +1,7 @@
 """The loop knows no task: two networks with two optimizers, alternating, a running scalar and frozen weights."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -38,6 +38,7 @@ class Adversarial:
     tx_discriminator: Any
     shift: float
     seed: int = 0
+    predicts: ClassVar[str] = "points"
 
     def init(self, key):
         params = {
@@ -97,9 +98,6 @@ class Adversarial:
 
     def load_frozen(self):
         return {"shift": np.full(2, self.shift, np.float32)}
-
-    def describe(self):
-        return {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,6 +30,8 @@ class Rows:
 class Linear:
     """A task whose logits are its images."""
 
+    predicts = "logits"
+
     def predict(self, state, batch, frozen):
         return {"logits": batch["image"] + state}
 
@@ -106,6 +108,8 @@ def test_a_nan_is_never_a_hit_and_shows_in_the_loss():
 
 def test_state_and_frozen_reach_the_task_and_running_twice_gives_the_same():
     class Shifted:
+        predicts = "logits"
+
         def predict(self, state, batch, frozen):
             return {"logits": (batch["image"] * state["sign"] + frozen["shift"]).astype(jnp.bfloat16)}
 

@@ -119,6 +119,8 @@ class Rows:
 class Same:
     """A task whose image features are its images."""
 
+    predicts = "features"
+
     def predict(self, state, batch, frozen):
         return {"image_features": batch["image"] + state}
 

@@ -158,6 +158,8 @@ class Rows:
 class Scaled:
     """A task whose image features are its images times its state."""
 
+    predicts = "features"
+
     def predict(self, state, batch, frozen):
         return {"hidden": batch["image"] * state}
 

@@ -37,6 +37,8 @@ class Rows:
 class Shifted:
     """A task that is off by the state, everywhere, and more in brighter images."""
 
+    predicts = "reconstruction"
+
     def predict(self, state, batch, frozen):
         image = batch["image"].astype(jnp.float32) / 255
         masked = batch["mask"].astype(jnp.float32).sum((1, 2))

@@ -90,6 +90,8 @@ class Rows:
 class Pairs:
     """A task whose image features are its images, and whose text features are looked up in a table."""
 
+    predicts = "features"
+
     def predict(self, state, batch, frozen):
         found = {"image_features": batch["image"]} if "image" in batch else {}
         return found | ({"text_features": frozen[batch["text"][:, 0]]} if "text" in batch else {})

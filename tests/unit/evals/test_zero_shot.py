@@ -206,6 +206,8 @@ class Rows:
 class Pairs:
     """A task whose image features are its images, and whose text features are rows of a table in the state."""
 
+    predicts = "features"
+
     def predict(self, state, batch, frozen):
         found = {"logit_scale": jnp.zeros(())}
         if "image" in batch:

@@ -10,6 +10,7 @@ from swin_jax.models import simmim
 from swin_jax.models.swin import Swin, rules
 from swin_jax.ops import augmentation, masked_image
 from swin_jax.optim import schedules
+from swin_jax.tasks import base
 from swin_jax.tasks.masked_image import MaskedImageModeling
 
 SIZE, GRID = 16, (4, 4)
@@ -194,6 +195,7 @@ def test_the_loss_of_the_step_is_that_of_predict(batch, norm_target):
 def test_the_loss_is_in_normalised_units_and_the_reconstruction_in_pixels(batch):
     item = task()
     found = jax.jit(item.predict)(jax.jit(item.init)(jax.random.key(0)), batch, {})
+    assert set(found) == set(base.PREDICTIONS[item.predicts])
     image = batch["image"].astype(jnp.float32) / 255
     difference = jnp.abs(found["reconstruction"] - image)[..., 0] / 0.3
     np.testing.assert_allclose(found["error"], (difference * found["pixel_mask"]).sum((1, 2)), rtol=1e-4)
@@ -234,6 +236,5 @@ def test_accumulation_and_the_average(batch):
 
 
 def test_facts_for_the_header():
-    facts = task().describe()
+    facts = base.describe(task())
     assert facts["parameters"] > 1000 and facts["gflops_per_image"] > 0
-    assert task().frozen_shapes() == {} == task().load_frozen()

@@ -1,6 +1,8 @@
-"""The gradient step on a linear problem whose gradients are known, and the keys of a step."""
+"""The gradient step on a problem whose gradients are known, the keys of a step, and what a task may leave out."""
 
+import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,10 @@ import optax
 import pytest
 
 from swin_jax import optim
+from swin_jax.core.errors import UserError
 from swin_jax.models.swin import rules
 from swin_jax.optim import schedules
+from swin_jax.tasks import base
 from swin_jax.tasks.base import TrainState, gradient_step, step_key
 
 
@@ -130,3 +134,92 @@ def test_a_step_key_is_a_function_of_seed_step_and_name():
     assert len({data(*name) for name in names}) == len(names)
     traced = jax.jit(lambda step: jax.random.key_data(step_key(3, step, "train")))
     assert tuple(traced(jnp.int32(7)).tolist()) == data(3, 7, "train") == data(3, 7, "train")
+
+
+# ---- what a task may leave out ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """A frozen model of one array, as long as the batch's `x` is wide."""
+
+    value: float
+    model: Any = None
+    path: str = "some/where"
+
+    def shapes(self, batch):
+        return {"params": jax.ShapeDtypeStruct(batch["x"].shape[1:], jnp.float32)}
+
+    def load(self, batch):
+        return {"params": np.full(batch["x"].shape[1:], self.value, np.float32)}
+
+    def check(self, key):
+        if not self.path:
+            raise UserError(f"give {key}=")
+
+
+@dataclasses.dataclass(frozen=True)
+class Bare:
+    """A task with nothing but what it must have."""
+
+    teacher: Any = None
+    other: Any = None
+
+    def init(self, key):
+        return TrainState(jnp.zeros((), jnp.int32), {"w": jnp.zeros((3, 2)), "b": jnp.zeros(2)}, {}, {})
+
+    def batch_shapes(self, batch_size):
+        return {"x": jax.ShapeDtypeStruct((batch_size, 5), jnp.float32)}
+
+
+class Full(Bare):
+    """A task that answers for itself."""
+
+    def frozen_shapes(self):
+        return {"own": jax.ShapeDtypeStruct((1,), jnp.float32)}
+
+    def load_frozen(self):
+        return {"own": np.ones(1, np.float32)}
+
+    def describe(self):
+        return {"parameters": 1}
+
+
+def test_a_task_without_frozen_arrays_has_none():
+    assert base.frozen_shapes(Bare()) == base.load_frozen(Bare()) == base.frozen_models(Bare()) == {}
+
+
+def test_frozen_models_are_found_among_the_fields():
+    task = Bare(teacher=Constant(2.0), other="Constant")
+    assert base.frozen_models(task) == {"teacher": Constant(2.0)}
+    assert base.frozen_shapes(task) == {"teacher": {"params": jax.ShapeDtypeStruct((5,), jnp.float32)}}
+    np.testing.assert_array_equal(base.load_frozen(task)["teacher"]["params"], np.full(5, 2.0))
+
+
+def test_a_frozen_model_without_weights_is_named_by_its_flag():
+    task = Bare(teacher=Constant(2.0), other=Constant(1.0, path=""))
+    for fn in (base.check_frozen, base.load_frozen):
+        with pytest.raises(UserError, match="give --config.task.other.path="):
+            fn(task)
+    base.frozen_shapes(task)
+
+
+def test_a_task_that_answers_itself_is_asked():
+    task = Full(teacher=Constant(2.0))
+    assert set(base.frozen_shapes(task)) == set(base.load_frozen(task)) == {"own"}
+    assert base.describe(task) == {"parameters": 1}
+
+
+def test_a_task_that_says_nothing_is_counted():
+    assert base.describe(Bare()) == {"parameters": 8}
+
+
+def test_what_a_task_predicts_is_checked_by_name():
+    class Logits:
+        predicts = "logits"
+
+    base.check_predicts(Logits(), "logits", "Accuracy")
+    with pytest.raises(UserError, match="^Retrieval needs features; Logits predicts logits$"):
+        base.check_predicts(Logits(), "features", "Retrieval")
+    with pytest.raises(UserError, match="^Accuracy needs logits; Bare does not say what it `predicts`$"):
+        base.check_predicts(Bare(), "logits", "Accuracy")

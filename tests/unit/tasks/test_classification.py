@@ -14,6 +14,7 @@ from swin_jax.core.params import flatten
 from swin_jax.models.swin import Swin, rules
 from swin_jax.ops import augmentation, losses
 from swin_jax.optim import schedules
+from swin_jax.tasks import base
 from swin_jax.tasks.classification import Classification
 
 SHAPE, CLASSES = (4, 4, 1), 3
@@ -139,7 +140,9 @@ def test_the_loss_falls_and_predictions_become_right(batch):
     item = task(**PLAIN)
     first, last, values = train(item, batch, 25)
     assert values[-1] < 0.3 * values[0] and last.step == 25
-    found = jax.jit(item.predict)(last, batch, {})["logits"]
+    found = jax.jit(item.predict)(last, batch, {})
+    assert set(found) == set(base.PREDICTIONS[item.predicts])
+    found = found["logits"]
     assert (found.argmax(-1) == batch["label"]).mean() > 0.9
     np.testing.assert_allclose(found, logits(item, last, batch), atol=1e-5)
     assert set(item.train_step(first, batch, {})[1]) == {"loss", "grad_norm", "learning_rate"}
@@ -179,9 +182,8 @@ def swin(**options):
 def test_describe_counts_without_computing():
     item = task(model=swin())
     expected = sum(x.size for x in jax.tree.leaves(jax.eval_shape(item.init, jax.random.key(0)).params))
-    assert item.describe() == {"parameters": expected, "gflops_per_image": swin().flops() / 1e9}
-    assert task().describe() == {"parameters": 17 * 8 + 9 * CLASSES}
-    assert item.frozen_shapes() == item.load_frozen() == {}
+    assert base.describe(item) == {"parameters": expected, "gflops_per_image": swin().flops() / 1e9}
+    assert base.describe(task()) == {"parameters": 17 * 8 + 9 * CLASSES}
 
 
 def test_drop_path_is_drawn_per_step_in_training_and_never_in_prediction(batch):

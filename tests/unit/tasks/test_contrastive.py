@@ -13,6 +13,7 @@ from swin_jax.core.params import flatten
 from swin_jax.models.clip import CLIP, TextTransformer, make_clip
 from swin_jax.models.swin import Swin, rules
 from swin_jax.optim import schedules
+from swin_jax.tasks.base import PREDICTIONS
 from swin_jax.tasks.contrastive import Contrastive
 
 B, SIZE, LENGTH, VOCABULARY = 12, 16, 6, 40
@@ -140,6 +141,7 @@ def test_prediction_takes_what_is_there():
     state = jax.jit(task().init)(jax.random.key(0))
     data = batch()
     both = task().predict(state, data, {})
+    assert set(both) == set(PREDICTIONS[task().predicts])
     assert set(both) == {"image_features", "text_features", "logit_scale"}
     assert set(task().predict(state, {"text": data["text"]}, {})) == {"text_features", "logit_scale"}
     np.testing.assert_allclose(jnp.linalg.norm(both["image_features"], axis=1), 1, rtol=1e-5)
