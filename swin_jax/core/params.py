@@ -1,12 +1,15 @@
-"""Names of parameters: the path in a tree, and the name that the official PyTorch code uses.
+"""Parameters: the path in a tree, the name that the official PyTorch code uses, and a checksum of all of them.
 
 Weight decay, learning-rate scales, freezing, partition rules and conversion are all functions of
 these names, so they are defined once, here.
 """
 
+import hashlib
 import re
+from typing import Any
 
 import jax
+import numpy as np
 
 # What is 1-D in the official layout: norm weights, biases. Judged by name: an attention bias is (3, heads, d) here.
 ONE_DIMENSIONAL = (r"(^|[._])bias$", r"(^|\.)e?norm\d*\.weight$")
@@ -47,3 +50,16 @@ def unflatten(flat: dict) -> dict:
             node = node.setdefault(parent, {})
         node[last] = leaf
     return tree
+
+
+def weights_checksum(tree: Any) -> str:
+    """SHA-256, in hex, of all arrays of a tree with their paths, shapes and dtypes.
+
+    Saved with what was computed from a model: run headers, indexes and caches compare it.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,6 +1,5 @@
 """Image and text features of whole sets: what zero-shot classification, retrieval and the probes start from."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -136,13 +135,3 @@ def encode_texts(
 ) -> np.ndarray:
     """Features of N texts: (N, E) float32 of unit length. The arguments are those of `text_batches`."""
     return np.concatenate([found for _, found in text_batches(encode, tokenize, texts, batch_size, progress)])
-
-
-def weights_checksum(tree: Any) -> str:
-    """SHA-256 of all arrays of a tree with their paths, shapes and dtypes: a key for what is cached of a model."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

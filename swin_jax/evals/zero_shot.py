@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.params import weights_checksum
 from swin_jax.evals import features, metrics
 from swin_jax.evals.features import Encode, Tokenize
 from swin_jax.evals.prompts import class_names as names_of
@@ -49,7 +50,7 @@ def classifier(
         batch_size: prompts at a time.
         progress: whether to show a bar.
         cache: folder for the result, stored under a hash of key, names and templates; None stores nothing.
-        key: stands for weights and tokenizer in that hash, `features.weights_checksum(params)` for example.
+        key: stands for weights and tokenizer in that hash, `weights_checksum(params)` for example.
 
     Returns:
         (E, C) float32, columns of unit length. 100 * normalised image features @ weights are CLIP's logits.
@@ -171,7 +172,7 @@ class ZeroShot:
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             found = extract(state, frozen)
             image_features, label = found["image_features"], index[found["label"]]
-            key = features.weights_checksum((state.params, state.mutable, frozen)) if self.cache else ""
+            key = weights_checksum((state.params, state.mutable, frozen)) if self.cache else ""
             encode = text_encoder(state, frozen)
             weights = classifier(
                 encode, self.tokenize, bound, self.templates, batch_size, False, self.cache or None, key

@@ -18,6 +18,7 @@ import numpy as np
 
 from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.params import weights_checksum
 from swin_jax.core.public_names import current_names
 from swin_jax.data import sources
 from swin_jax.data.image import transforms as image
@@ -66,9 +67,9 @@ class Index:
         return len(self.names)
 
 
-def weights_checksum(variables: dict) -> str:
-    """A checksum of a model's variables, the same whether equal blocks are stored stacked or one by one."""
-    return features.weights_checksum({**variables, "params": stacking.unstack(variables["params"])})
+def model_checksum(variables: dict) -> str:
+    """The checksum of a model's variables, the same whether equal blocks are stored stacked or one by one."""
+    return weights_checksum({**variables, "params": stacking.unstack(variables["params"])})
 
 
 def save(index: Index, path: str | os.PathLike) -> None:
@@ -311,7 +312,7 @@ def of_folder(
             found = similarity.image_features(model, variables, batch["image"], batch_size)
             yield batch["label"][real], found[real]
 
-    checksum = weights_checksum(variables)
+    checksum = model_checksum(variables)
     towers = f"CLIP of {type(model.visual).__name__} and {type(model.text).__name__}"
     found, unreadable = build(
         data, encode, towers, checksum, preparation, previous=previous, path=path, progress=progress
@@ -374,7 +375,7 @@ def find(
         UserError: an index of other weights, an empty text, what is not a picture; see `picture_of`.
     """
     picture = picture_of(query) if isinstance(query, str) else None
-    check(index, weights_checksum(variables))
+    check(index, model_checksum(variables))
     if isinstance(query, str) and picture is None:
         return search(index, similarity.encode_texts(model, variables, query, tokenize)[0], top)
     found = similarity.encode_images(model, variables, query if picture is None else picture, preprocess)

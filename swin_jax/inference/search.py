@@ -141,7 +141,7 @@ def _previous(path: epath.Path) -> indices.Index | None:
 
 def _checksum(state: TrainState) -> str:
     whole = lambda x: x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True)  # noqa: E731
-    return indices.weights_checksum(jax.tree.map(whole, {"params": state.params, **state.mutable}))
+    return indices.model_checksum(jax.tree.map(whole, {"params": state.params, **state.mutable}))
 
 
 def _image_encoder(run: Run, state: TrainState, frozen: Any) -> indices.Encode:

@@ -10,9 +10,9 @@ from etils import epath
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.tasks.base import TrainState, load_frozen
+from swin_jax.tasks.base import TrainState
 from swin_jax.train import checkpoint, resume, sharding
-from swin_jax.train.setup import Run
+from swin_jax.train.setup import Run, read_frozen
 from swin_jax.train.state import first_state
 from swin_jax.train.workdir import make_workdir
 
@@ -36,7 +36,7 @@ def trained(config, run: Run, folder: epath.Path) -> tuple[TrainState, Any, dict
     for line in resume.model_changes(config, meta.get("config", {})):
         print(f"changed since this model was trained: {line}", file=sys.stderr, flush=True)
     state = state if state.ema is None else state.replace(params=state.ema)
-    return state, sharding.device_put_tree(load_frozen(run.task), run.frozen), meta
+    return state, sharding.device_put_tree(read_frozen(run), run.frozen), meta
 
 
 def pictures(config, images: str) -> Any:

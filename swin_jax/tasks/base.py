@@ -113,11 +113,11 @@ class FrozenModel(Protocol):
     def shapes(self, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
         """Abstract variables of the model applied to such a batch; reads no file."""
 
-    def load(self, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
-        """The same tree as numpy arrays."""
+    def load(self, batch: dict[str, jax.ShapeDtypeStruct], key: str) -> Any:
+        """The same tree as numpy arrays; `key` is the dotted key of this value in the config, for messages."""
 
     def check(self, key: str) -> None:
-        """Raises UserError where there are no weights to load; `key` is the flag that says where they are."""
+        """Raises UserError, naming the flag under `key`, if there are no weights to load."""
 
 
 def frozen_models(task: Task) -> dict[str, FrozenModel]:
@@ -142,14 +142,14 @@ def load_frozen(task: Task) -> Any:
     """
     if hasattr(task, "load_frozen"):
         return task.load_frozen()
-    check_frozen(task)
-    return {name: item.load(task.batch_shapes(1)) for name, item in frozen_models(task).items()}
+    items = frozen_models(task).items()
+    return {name: item.load(task.batch_shapes(1), f"task.{name}") for name, item in items}
 
 
 def check_frozen(task: Task) -> None:
     """Raises UserError, naming the flag, if a frozen model of a task has no weights to load."""
     for name, item in frozen_models(task).items():
-        item.check(f"--config.task.{name}.path")
+        item.check(f"task.{name}")
 
 
 def describe(task: Task) -> dict[str, Any]:

@@ -1,15 +1,16 @@
-"""Weights to start a run from: another run's workdir or a file of converted weights, whole or the backbone only."""
+"""Weights from another run's workdir or a file of converted weights: to start from, or to read and never change."""
 
 import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError
-from swin_jax.core.params import flatten, unflatten
+from swin_jax.core.params import flatten, path_name, unflatten
 from swin_jax.train import checkpoint
 
 
@@ -50,48 +51,149 @@ class InitFrom:
             if self.required:
                 raise UserError("this experiment starts from weights: give --config.init_from.path=FILE_OR_WORKDIR", 2)
             return {}, "starts from scratch"
-        path = storage.path(self.path)
-        if (path / "checkpoints").is_dir():
-            params, ema, meta = checkpoint.load_params(path)
-            rest = checkpoint.load_variables(path) if mutable else {}
-            variables = {**rest, "params": params if ema is None else ema}
-            if self.convert:
-                variables = self._fit({**variables, "config": meta.get("config")}, task.model)
-        elif path.is_file() and self.convert is None:
-            raise UserError(f"init_from.path={self.path}: this experiment reads no files of weights; give a workdir", 2)
-        elif storage.is_remote(path):
-            raise UserError(f"init_from.path={self.path}: only workdirs are read from a bucket; copy the file", 2)
-        elif not path.is_file():
-            raise UserError(
-                f"init_from.path={self.path} is neither a workdir with checkpoints nor a file of weights", 2
-            )
-        else:
-            variables = self._fit(self.path, task.model)
-        collections = {name: variables.get(name, {}) for name in mutable or ()}
+        _check_path(self.path, self.convert, "init_from")
         wanted = flatten(shapes) | flatten(mutable or {})
-        found = flatten(stacking.stack(unflatten(flatten(variables["params"])), shapes)) | flatten(collections)
+        found = _read(self.path, self.convert, task.model, shapes, mutable or {}, "init_from")
         left = sorted(path for path in found.keys() | wanted.keys() if self.backbone and re.search(self.head, path))
         found = {path: array for path, array in found.items() if path not in left}
-        missing = sorted(wanted.keys() - found.keys() - set(left))
-        unexpected = sorted(found.keys() - wanted.keys())
-        shaped = [
-            f"{path} (file {found[path].shape}, model {wanted[path].shape})"
-            for path in sorted(found.keys() & wanted.keys())
-            if tuple(found[path].shape) != tuple(wanted[path].shape)
-        ]
-        if missing or unexpected or shaped:
-            raise UserError(
-                f"{self.path} does not fit the model. missing: {', '.join(missing) or 'none'}; unexpected: "
-                f"{', '.join(unexpected) or 'none'}; other shape: {', '.join(shaped) or 'none'}"
-            )
+        _check_fit(self.path, found, {path: leaf for path, leaf in wanted.items() if path not in left})
         kept = f", not taken: {', '.join(left)}" if left else ""
         return found, f"starts from {self.path}: {len(found)} of {len(wanted)} parameters{kept}"
 
-    def _fit(self, source: Any, model: Any) -> dict:
-        """A file's or another run's variables, converted for a model."""
-        try:
-            return self.convert(source, model)
-        except UserError as error:
-            text = str(error) if str(self.path) in str(error) else f"{self.path}: {error}"
-            hint = " (the flag is --config.init_from.convert.resize)" if "resize=" in text else ""
-            raise UserError(text + hint, error.exit_status) from error
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """A model that a task reads and never changes, a teacher for example, as a field of the task.
+
+    The step finds the model's variables in `frozen[NAME OF THE FIELD]`. They are laid out by the run's partition, are
+    not part of its checkpoints, and a resumed run is refused if they changed.
+
+    Attributes:
+        model: a linen module.
+        path: a workdir, whose average of the weights is taken if it keeps one, or a file of weights.
+        convert: as in `InitFrom`; None takes the weights of a workdir as they are.
+        inputs: keys of the batch that the model is called with, in this order. Shapes follow from them; bytes are
+            float32 to the model.
+        required: whether '' as the path is an error; otherwise it gives random weights, to try an experiment out.
+    """
+
+    model: Any
+    path: str = ""
+    convert: Callable | None = None
+    inputs: tuple[str, ...] = ("image",)
+    required: bool = True
+
+    def shapes(self, batch: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
+        """Abstract variables of the model for the arrays of such a batch; reads no file.
+
+        Raises:
+            UserError: the batch lacks an input.
+        """
+        return jax.eval_shape(self.model.init, jax.random.key(0), *self._inputs(batch))
+
+    def load(self, batch: dict[str, jax.ShapeDtypeStruct], key: str) -> dict[str, Any]:
+        """The variables as numpy arrays.
+
+        Args:
+            batch: as in `shapes`.
+            key: the dotted key of this value in the config, for messages.
+
+        Raises:
+            UserError: no weights, or some that don't fit: missing, unexpected and mis-shaped keys, all of them listed.
+        """
+        self.check(key)
+        shapes = self.shapes(batch)
+        if not self.path:
+            zeros = (np.zeros(x.shape, x.dtype) for x in self._inputs(batch))
+            return jax.device_get(jax.jit(self.model.init)(jax.random.key(0), *zeros))
+        params = shapes["params"]
+        others = {name: tree for name, tree in shapes.items() if name != "params"}
+        found = _read(self.path, self.convert, self.model, params, others, key)
+        _check_fit(self.path, found, flatten(params) | flatten(others))
+
+        def take(path, leaf):
+            return np.asarray(found[path_name(path).removeprefix("params/")], leaf.dtype)
+
+        return jax.tree_util.tree_map_with_path(take, shapes)
+
+    def check(self, key: str) -> None:
+        """Raises UserError, naming the flag under a dotted key of the config, if there are no weights to load."""
+        if self.path:
+            _check_path(self.path, self.convert, key)
+        elif self.required:
+            raise UserError(f"this experiment reads the weights of a model: give --config.{key}.path=FILE_OR_WORKDIR")
+
+    def _inputs(self, batch: dict[str, jax.ShapeDtypeStruct]) -> list[jax.ShapeDtypeStruct]:
+        missing = [name for name in self.inputs if name not in batch]
+        if missing:
+            raise UserError(f"inputs={self.inputs}: the batch has {', '.join(batch)} and no {missing[0]!r}")
+        given = (batch[name] for name in self.inputs)
+        return [jax.ShapeDtypeStruct(x.shape, np.float32 if x.dtype == np.uint8 else x.dtype) for x in given]
+
+
+def _check_path(name: str, convert: Callable | None, key: str) -> None:
+    """Raises UserError for a path that weights cannot be read from; `key.path` is its dotted key in the config."""
+    path = storage.path(name)
+    if (path / "checkpoints").is_dir():
+        return
+    if path.is_file() and convert is None:
+        raise UserError(f"{key}.path={name}: this experiment reads no files of weights; give a workdir", 2)
+    if storage.is_remote(path):
+        raise UserError(f"{key}.path={name}: only workdirs are read from a bucket; copy the file", 2)
+    if not path.is_file():
+        raise UserError(f"{key}.path={name} is neither a workdir with checkpoints nor a file of weights", 2)
+
+
+def _read(
+    name: str, convert: Callable | None, model: Any, shapes: Any, others: dict[str, Any], key: str
+) -> dict[str, np.ndarray]:
+    """Reads a workdir, its average if it keeps one, or a file.
+
+    Args:
+        name: the path, which `_check_path` has accepted.
+        convert: as in `InitFrom`.
+        model: what `convert` fits the weights to.
+        shapes: tree of the parameters' shapes; their blocks are stacked as here.
+        others: collections to read as well, of batch statistics for example, by name.
+        key: dotted key of the source in the config, for messages.
+
+    Returns:
+        {path: array} of parameters and, under the names of their collections, others.
+    """
+    path = storage.path(name)
+    if (path / "checkpoints").is_dir():
+        params, ema, meta = checkpoint.load_params(path)
+        rest = checkpoint.load_variables(path) if others else {}
+        variables = {**rest, "params": params if ema is None else ema}
+        if convert:
+            variables = _convert(convert, {**variables, "config": meta.get("config")}, model, name, key)
+    else:
+        variables = _convert(convert, name, model, name, key)
+    params = flatten(stacking.stack(unflatten(flatten(variables["params"])), shapes))
+    return params | flatten({collection: variables.get(collection, {}) for collection in others})
+
+
+def _convert(convert: Callable, source: Any, model: Any, name: str, key: str) -> dict:
+    """A file's or another run's variables, converted for a model."""
+    try:
+        return convert(source, model)
+    except UserError as error:
+        text = str(error) if str(name) in str(error) else f"{name}: {error}"
+        hint = f" (the flag is --config.{key}.convert.resize)" if "resize=" in text else ""
+        raise UserError(text + hint, error.exit_status) from error
+
+
+def _check_fit(name: str, found: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:
+    """Raises UserError for missing, unexpected and mis-shaped keys, all of them listed."""
+    missing = sorted(wanted.keys() - found.keys())
+    unexpected = sorted(found.keys() - wanted.keys())
+    shaped = [
+        f"{path} (file {found[path].shape}, model {wanted[path].shape})"
+        for path in sorted(found.keys() & wanted.keys())
+        if tuple(found[path].shape) != tuple(wanted[path].shape)
+    ]
+    if missing or unexpected or shaped:
+        raise UserError(
+            f"{name} does not fit the model. missing: {', '.join(missing) or 'none'}; unexpected: "
+            f"{', '.join(unexpected) or 'none'}; other shape: {', '.join(shaped) or 'none'}"
+        )

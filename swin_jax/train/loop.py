@@ -12,10 +12,10 @@ from jax.experimental import multihost_utils
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.tasks.base import describe, load_frozen
+from swin_jax.tasks.base import check_frozen, describe, frozen_models
 from swin_jax.train import checkpoint, clock, curves, logs, resume, run_info, sharding
 from swin_jax.train.preemption import Preemption
-from swin_jax.train.setup import build_run, check_batch, jitted_step
+from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen
 from swin_jax.train.state import first_state
 from swin_jax.train.workdir import check_shared, make_workdir
 
@@ -38,6 +38,7 @@ class Loop:
         self.config, self.workdir, self.profile = config, workdir, profile
         self.run = build_run(config)
         check_batch(config, self.run.placement)
+        check_frozen(self.run.task)
         self.data = configs.build(config.data)
         self.evals = {
             name: (item.every, configs.build(item.run).bind(self.run.task, self.run.placement))
@@ -55,12 +56,13 @@ class Loop:
         total = self.config.total_steps
         self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep, write=total > 0)
         self.state, meta = first_state(self.config, self.run, self.manager, write=total > 0)
-        self.frozen = sharding.device_put_tree(load_frozen(self.run.task), self.run.frozen)
+        frozen = read_frozen(self.run)
+        self.frozen = sharding.device_put_tree(frozen, self.run.frozen)
         start = int(self.state.step)
         self.counted = {name: meta.get(name, 0) for name in COUNTED.values()}  # before
-        facts = run_info.facts(self.config, describe(self.run.task), self.run.placement.mesh, self.frozen)
+        facts = self.facts(frozen)
         if lead:
-            run_info.check_frozen(self.workdir, facts)
+            run_info.check_frozen(self.workdir, facts, frozen)
         if lead and total:
             run_info.write(self.workdir, facts)
         self.clock = run_info.clock(self.config.batch_size, facts)
@@ -84,6 +86,12 @@ class Loop:
             path = checkpoint.folder(self.workdir) / str(kept) if kept is not None else None
             print(logs.summary(self.workdir, int(self.state.step), time.monotonic() - began, path), flush=True)
         return DONE
+
+    def facts(self, frozen) -> dict:
+        """What the header says."""
+        task, mesh = self.run.task, self.run.placement.mesh
+        sources = {name: item.path for name, item in frozen_models(task).items()}
+        return run_info.facts(self.config, describe(task), mesh, frozen, sources)
 
     def train(self, start: int, total: int, meta: dict) -> int:
         """The updates from `start` to `total`."""

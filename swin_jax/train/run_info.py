@@ -14,20 +14,23 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.core.params import flatten
+from swin_jax.core.params import flatten, weights_checksum
 from swin_jax.train.clock import Clock, peak_flops
 
 _PACKAGES = ("swin_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
-def facts(config, described: dict[str, Any], mesh, frozen: Any) -> dict[str, Any]:
+def facts(
+    config, described: dict[str, Any], mesh, frozen: Any, sources: dict[str, str] | None = None
+) -> dict[str, Any]:
     """Everything the header says, as JSON values.
 
     Args:
         config: the resolved config.
         described: the task's own facts.
         mesh: the device mesh.
-        frozen: arrays that steps only read; their checksum is compared on resume.
+        frozen: arrays that steps only read, whole on this process; their checksum is compared on resume.
+        sources: names of frozen models and the paths of their weights.
     """
     device = jax.devices()[0]
     found = {
@@ -42,7 +45,7 @@ def facts(config, described: dict[str, Any], mesh, frozen: Any) -> dict[str, Any
         "revision": _revision(),
     }
     if jax.tree.leaves(frozen):
-        found["frozen"] = _checksum(frozen)
+        found["frozen"] = {"sha256": weights_checksum(frozen), "sources": sources or {}}
     return found
 
 
@@ -52,9 +55,11 @@ def lines(found: dict[str, Any]) -> list[str]:
     model += [f"{found['gflops_per_image']:.3f} GFLOPs per image"] if "gflops_per_image" in found else []
     packages = "  ".join(f"{name} {version}" for name, version in found["packages"].items())
     mesh = " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
+    frozen = [f"frozen    {_describe_frozen(found['frozen'])}"] if "frozen" in found else []
     return [
         f"devices   {found['devices']}, mesh {mesh}",
         f"model     {', '.join(model) or 'see the config'}; batch size {found['batch_size']}",
+        *frozen,
         f"versions  python {found['python']}  {packages}",
         f"source    {found['revision']}",
     ]
@@ -65,12 +70,35 @@ def write(workdir: epath.Path, found: dict[str, Any]) -> None:
     storage.write(workdir / "header.json", json.dumps(found, indent=1) + "\n")
 
 
-def check_frozen(workdir: epath.Path, found: dict[str, Any]) -> None:
-    """Raises UserError if a run goes on with other frozen arrays than it was started with."""
+def check_frozen(workdir: epath.Path, found: dict[str, Any], frozen: Any) -> None:
+    """Raises UserError if the frozen arrays changed since the run was started.
+
+    Args:
+        workdir: may hold the header of the run that is resumed.
+        found: the facts of this run.
+        frozen: its frozen arrays.
+    """
     path = workdir / "header.json"
     before = json.loads(path.read_text()).get("frozen") if path.exists() else None
-    if before is not None and before != found.get("frozen"):
-        raise UserError(f"the frozen weights are not those that {workdir} was started with (sha256 {before[:12]}...)")
+    if before is None:
+        return
+    now = found.get("frozen")
+    if isinstance(before, str):  # the header is older than sources, and its checksum than shapes and dtypes
+        before = {"sha256": before, "sources": {}}
+        if before["sha256"] == _checksum_of_bytes(frozen):
+            return
+    if now is None or now["sha256"] != before["sha256"]:
+        given = _describe_frozen(now) if now else "none"
+        raise UserError(
+            f"the frozen weights are not those that {workdir} was started with: {_describe_frozen(before)}; given are "
+            f"{given}"
+        )
+
+
+def _describe_frozen(frozen: dict[str, Any]) -> str:
+    """Where frozen weights come from and the beginning of their checksum."""
+    sources = [f"{name} from {path or 'random numbers'}" for name, path in frozen["sources"].items()]
+    return ", ".join([*sources, f"sha256 {frozen['sha256'][:12]}..."])
 
 
 def clock(batch_size: int, found: dict[str, Any]) -> Clock:
@@ -97,8 +125,9 @@ def _revision() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def _checksum(tree: Any) -> str:
+def _checksum_of_bytes(tree: Any) -> str:
+    """The checksum in headers that were written before `weights_checksum`."""
     digest = hashlib.sha256()
     for path, leaf in flatten(tree).items():
-        digest.update(path.encode() + np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+        digest.update(path.encode() + np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()

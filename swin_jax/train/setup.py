@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
-from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_shapes
+from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_shapes, load_frozen
 from swin_jax.train import sharding
 
 
@@ -51,6 +52,16 @@ def build_run(config, devices: Sequence[jax.Device] | None = None) -> Run:
         return jax.tree.map(with_sharding, shapes, partition.shardings(shapes, mesh))
 
     return Run(sharding.Placement(mesh), partition, task, place(shapes), place(frozen_shapes(task)))
+
+
+def read_frozen(run: Run) -> Any:
+    """The arrays that a step only reads, on the host and whole, in the dtypes that it expects.
+
+    Raises:
+        UserError: weights that are missing, cannot be read or do not fit.
+    """
+    arrays = load_frozen(run.task)
+    return jax.tree.map(lambda array, like: np.asarray(array, like.dtype), arrays, run.frozen)
 
 
 def check_batch(config, placement: sharding.Placement) -> None:

@@ -1,10 +1,11 @@
 """Paths, official names, and flat dicts of parameters."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax.core.params import flatten, map_named, official_name, unflatten
+from swin_jax.core.params import flatten, map_named, official_name, unflatten, weights_checksum
 
 TREE = {
     "absolute_pos_embed": np.zeros((1, 4, 2)),
@@ -42,3 +43,17 @@ def test_map_named_keeps_the_structure_and_sees_every_leaf_once():
     found = jax.tree.leaves(mapped, is_leaf=lambda x: isinstance(x, tuple))
     assert dict(found) == {official_name(path): leaf.shape for path, leaf in flatten(TREE).items()}
     assert mapped["head"]["kernel"] == ("head.weight", (2, 3))
+
+
+def test_checksum_of_weights_depends_on_every_bit():
+    tree = {"a": np.zeros((2, 3), np.float32), "b": jnp.ones(4)}
+    same = weights_checksum({"a": jnp.zeros((2, 3)), "b": np.ones(4, np.float32)})
+    assert weights_checksum(tree) == same
+    others = [tree | {"b": np.ones(5)}, tree | {"a": np.zeros((3, 2), np.float32)}, tree | {"b": -jnp.ones(4)}]
+    others += [{"a": tree["a"], "c": tree["b"]}, tree | {"b": jnp.ones(4, jnp.bfloat16)}]
+    assert len({weights_checksum(other) for other in others} | {same}) == 6
+
+
+def test_the_checksum_that_is_saved_stays_what_it_was():
+    tree = {"params": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "step": np.int32(7)}
+    assert weights_checksum(tree) == "fdc7d724aeb24ba4d136f68ae6c5255f2c159a6222b6ed8ce1887535ad284331"

@@ -150,12 +150,13 @@ class Constant:
     def shapes(self, batch):
         return {"params": jax.ShapeDtypeStruct(batch["x"].shape[1:], jnp.float32)}
 
-    def load(self, batch):
+    def load(self, batch, key):
+        self.check(key)
         return {"params": np.full(batch["x"].shape[1:], self.value, np.float32)}
 
     def check(self, key):
         if not self.path:
-            raise UserError(f"give {key}=")
+            raise UserError(f"give {key}.path=")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +200,7 @@ def test_frozen_models_are_found_among_the_fields():
 def test_a_frozen_model_without_weights_is_named_by_its_flag():
     task = Bare(teacher=Constant(2.0), other=Constant(1.0, path=""))
     for fn in (base.check_frozen, base.load_frozen):
-        with pytest.raises(UserError, match="give --config.task.other.path="):
+        with pytest.raises(UserError, match="give task.other.path="):
             fn(task)
     base.frozen_shapes(task)
 

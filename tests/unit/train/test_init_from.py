@@ -1,5 +1,6 @@
 """First weights from a workdir or a file: whole or the backbone only; everything that does not fit is listed."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, unflatten
-from swin_jax.tasks.base import TrainState
+from swin_jax.tasks.base import FrozenModel, TrainState
 from swin_jax.train import checkpoint
-from swin_jax.train.init_from import InitFrom
+from swin_jax.train.init_from import Frozen, InitFrom
 
 
 class Task:
@@ -142,3 +143,89 @@ def test_a_path_that_holds_no_weights_is_an_error(tmp_path, weights):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="no checkpoint in"):
         InitFrom(path=str(tmp_path)).load(Task, shapes(params()))
+
+
+# ---- a model that is read and never changed ----
+
+
+class Net(nn.Module):
+    """The parameters of `params()`, and a running mean; takes floating-point images of 2 pixels."""
+
+    @nn.compact
+    def __call__(self, image):
+        self.variable("batch_stats", "mean", jnp.zeros, (2,))
+        return nn.Dense(3, name="head")(nn.Dense(4, name="body")(image))
+
+
+BATCH = {"image": jax.ShapeDtypeStruct((1, 2), jnp.uint8), "text": jax.ShapeDtypeStruct((1, 7), jnp.int32)}
+KEY = "task.teacher"
+
+
+def save_net(workdir, value, ema=None):
+    mutable = {"batch_stats": {"mean": jnp.full(2, value)}}
+    tree, ema = jax.tree.map(jnp.asarray, (params(value=value), ema))
+    manager = checkpoint.open(workdir)
+    checkpoint.save(manager, TrainState(jnp.int32(1), tree, {}, mutable, ema), 1, {}, wait=True)
+    manager.close()
+
+
+def test_the_shapes_of_a_frozen_model_need_no_file():
+    found = Frozen(Net(), path="nowhere").shapes(BATCH)
+    assert isinstance(Frozen(Net()), FrozenModel)
+    assert jax.tree.map(lambda x: x.shape, found) == {
+        "params": jax.tree.map(lambda x: x.shape, params()),
+        "batch_stats": {"mean": (2,)},
+    }
+    with pytest.raises(UserError, match="the batch has image, text and no 'video'"):
+        Frozen(Net(), inputs=("video",)).shapes(BATCH)
+
+
+def test_a_frozen_model_has_all_variables_of_a_workdir_and_the_average_if_there_is_one(tmp_path):
+    save_net(tmp_path / "plain", 2.0)
+    save_net(tmp_path / "averaged", 2.0, ema=params(value=5.0))
+    for name, value in (("plain", 2.0), ("averaged", 5.0)):
+        found = Frozen(Net(), path=str(tmp_path / name)).load(BATCH, KEY)
+        assert same(flatten(found["params"]), params(value=value))
+        np.testing.assert_array_equal(found["batch_stats"]["mean"], np.full(2, 2.0))
+        assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+
+
+def test_a_frozen_model_is_read_from_a_file_by_convert(weights):
+    calls = []
+
+    def convert(source, model):
+        calls.append((source, model))
+        return {"params": params(value=7.0), "batch_stats": {"mean": np.ones(2)}}
+
+    found = Frozen(Net(), path=str(weights), convert=convert).load(BATCH, KEY)
+    assert same(flatten(found["params"]), params(value=7.0)) and found["batch_stats"]["mean"].dtype == np.float32
+    assert calls == [(str(weights), Net())]
+
+
+def test_all_that_does_not_fit_a_frozen_model_is_listed(weights):
+    broken = {"body": {"kernel": np.zeros((2, 4)), "scale": np.zeros(4)}, "head": params(5)["head"]}
+    with pytest.raises(UserError) as caught:
+        Frozen(Net(), path=str(weights), convert=lambda *_: {"params": broken}).load(BATCH, KEY)
+    assert str(caught.value) == (
+        f"{weights} does not fit the model. missing: batch_stats/mean, body/bias; unexpected: body/scale; other shape: "
+        "head/bias (file (5,), model (3,)), head/kernel (file (4, 5), model (4, 3))"
+    )
+
+
+def test_a_frozen_model_without_weights_names_the_flag(tmp_path, weights):
+    cases = {
+        "": "give --config.task.teacher.path=FILE_OR_WORKDIR",
+        str(tmp_path / "nothing"): f"task.teacher.path={tmp_path / 'nothing'} is neither a workdir",
+        str(weights): "task.teacher.path=.* reads no files of weights",
+    }
+    for path, message in cases.items():
+        for fn in (Frozen(Net(), path).check, lambda key, path=path: Frozen(Net(), path).load(BATCH, key)):
+            with pytest.raises(UserError, match=message):
+                fn(KEY)
+
+
+def test_a_frozen_model_that_is_not_required_is_random_and_always_the_same():
+    one, other = (Frozen(Net(), required=False).load(BATCH, KEY) for _ in range(2))
+    assert np.ptp(one["params"]["body"]["kernel"]) > 0
+    assert jax.tree.all(jax.tree.map(np.array_equal, one, other))
+    assert jax.tree.structure(one) == jax.tree.structure(Frozen(Net()).shapes(BATCH))

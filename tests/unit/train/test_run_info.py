@@ -17,8 +17,12 @@ def frozen(value=1.0):
     return {"net": {"kernel": np.full((2, 3), value, np.float32), "bias": np.arange(3, dtype=np.float32)}}
 
 
-def facts(arrays=None, described=None):
-    return run_info.facts(CONFIG, described or {}, sharding.make_mesh(2, 2, 2), arrays or {})
+def facts(arrays=None, described=None, sources=None):
+    return run_info.facts(CONFIG, described or {}, sharding.make_mesh(2, 2, 2), arrays or {}, sources)
+
+
+def check(workdir, arrays=None, sources=None):
+    run_info.check_frozen(workdir, facts(arrays, sources=sources), arrays or {})
 
 
 def test_the_lines_name_devices_model_versions_and_source():
@@ -46,8 +50,8 @@ def test_what_is_written_is_json_of_the_facts(tmp_path):
 
 def test_equal_frozen_arrays_pass_wherever_they_lie(tmp_path):
     run_info.write(tmp_path, facts(frozen()))
-    run_info.check_frozen(tmp_path, facts(frozen()))
-    run_info.check_frozen(tmp_path, facts(jax.device_put(frozen(), sharding.replicated(sharding.make_mesh()))))
+    check(tmp_path, frozen())
+    check(tmp_path, jax.device_put(frozen(), sharding.replicated(sharding.make_mesh())))
 
 
 @pytest.mark.parametrize(
@@ -64,11 +68,30 @@ def test_equal_frozen_arrays_pass_wherever_they_lie(tmp_path):
 def test_other_frozen_arrays_are_refused(tmp_path, other):
     run_info.write(tmp_path, facts(frozen()))
     with pytest.raises(UserError, match="the frozen weights are not those") as caught:
-        run_info.check_frozen(tmp_path, facts(other))
+        check(tmp_path, other)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_first_run_and_a_run_without_frozen_arrays_have_nothing_to_compare(tmp_path):
-    run_info.check_frozen(tmp_path, facts(frozen()))
+    check(tmp_path, frozen())
     run_info.write(tmp_path, facts())
-    run_info.check_frozen(tmp_path, facts())
+    check(tmp_path)
+
+
+def test_the_header_and_a_refusal_name_the_sources(tmp_path):
+    found = facts(frozen(), sources={"net": "runs/a"})
+    assert any(line.startswith("frozen    net from runs/a, sha256 ") for line in run_info.lines(found))
+    run_info.write(tmp_path, found)
+    check(tmp_path, frozen(), {"net": "runs/b"})  # the same weights in another place
+    with pytest.raises(UserError, match="net from runs/a, sha256 .* given are net from runs/b, sha256 "):
+        check(tmp_path, frozen(2.0), {"net": "runs/b"})
+    with pytest.raises(UserError, match="given are none"):
+        check(tmp_path)
+
+
+def test_a_header_of_before_the_sources_is_compared(tmp_path):
+    before = "1551b06472b6470a7b13a432f1fba97cf6f54b8a96f9c76fa286505ced815698"
+    run_info.write(tmp_path, facts() | {"frozen": before})
+    check(tmp_path, frozen())
+    with pytest.raises(UserError, match=f"sha256 {before[:12]}"):
+        check(tmp_path, frozen(2.0))
