@@ -1,6 +1,7 @@
 """Runs an experiment: python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
 
-Exit status: 0 done, 1 error, 2 bad flag or config, 3 a loss that is not finite, 143 saved on SIGTERM.
+Exit status: 0 done, 1 error, 2 error while the run is set up (bad flag or config, unusable workdir), 3 a loss that is
+not finite, 130 interrupted, 143 saved on SIGTERM.
 """
 
 import difflib
@@ -8,7 +9,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -16,6 +18,8 @@ from ml_collections import config_flags
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from swin_jax.plan import command
+
+SETUP, ACTION = 2, 1  # exit statuses of a UserError: until everything is set up, and later
 
 EXAMPLES = """\
 python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
@@ -75,6 +79,11 @@ def define_flags() -> flags.FlagValues:
     return values
 
 
+def asks_help(argv: Sequence[str]) -> bool:
+    """True if the command line asks for the list of flags."""
+    return any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:])
+
+
 def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     """Reads the command line.
 
@@ -82,17 +91,14 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
         (flags, config with the overrides applied).
 
     Raises:
-        UserError: anything that is wrong with it, in one line (exit status 2).
+        UserError: anything that is wrong with it, in one line.
     """
     arguments, paths = [], []
     for argument in argv[1:]:
         given = re.fullmatch(r"--?config=(.*)", argument)
         (paths.append(given[1]) if given else arguments.append(argument))
-    asks_help = any(argument in ("--help", "-help", "-h", "--helpfull") for argument in arguments)
-    if asks_help:
-        raise UserError(EXAMPLES + "\nFlags:\n" + _describe(define_flags()), 0)
     if len(paths) != 1:
-        raise UserError("give one --config=FILE.py[:args]; --help shows examples", 2)
+        raise UserError("give one --config=FILE.py[:args]; --help shows examples")
     config = configs.load(paths[0])
     values = define_flags()
     known = [f"--config.{key}" for key in _dotted(config)] + [f"--{name}" for name in values]
@@ -102,16 +108,18 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=command)
         rest = values(command)
+    except UserError:
+        raise
     except (flags.Error, TypeError, ValueError, KeyError, AttributeError) as error:
         # The argument, because the text of a KeyError is in quotes.
         text = str(error.args[0] if error.args else "").strip() or type(error).__name__
-        raise UserError(text.splitlines()[0], 2) from None
+        raise UserError(text.splitlines()[0]) from None
     _check_positive(values.config)
     _check_tuples(tuples, values.config)
     if len(rest) > 1:
-        raise UserError(f"{rest[1]!r} is not a flag; flags look like --config.key=value", 2)
+        raise UserError(f"{rest[1]!r} is not a flag; flags look like --config.key=value")
     if not values.workdir and values.plan is None:
-        raise UserError("give --workdir=DIR, where the run's files go", 2)
+        raise UserError("give --workdir=DIR, where the run's files go")
     return values, values.config
 
 
@@ -135,7 +143,7 @@ def _check_positive(config) -> None:
     """Raises UserError for a size below 1; other keys are computed from these, by division too."""
     for key in ("batch_size", "num_train", "num_classes", "image_size", "size"):
         if isinstance(value := config.get(key), int) and value < 1:
-            raise UserError(f"--config.{key}={value} must be at least 1", 2)
+            raise UserError(f"--config.{key}={value} must be at least 1")
 
 
 def _check_tuples(before: dict[str, tuple], config) -> None:
@@ -147,7 +155,7 @@ def _check_tuples(before: dict[str, tuple], config) -> None:
         kinds = {type(entry) for entry in old}
         for entry in _leaf(config, key) if kinds and kinds <= {int, float} else ():
             if type(entry) not in kinds | ({int} if float in kinds else set()):
-                raise UserError(f"--config.{key} takes {'floats' if float in kinds else 'ints'}, not {entry!r}", 2)
+                raise UserError(f"--config.{key} takes {'floats' if float in kinds else 'ints'}, not {entry!r}")
 
 
 def _check_names(arguments: Sequence[str], known: Sequence[str]) -> None:
@@ -160,7 +168,7 @@ def _check_names(arguments: Sequence[str], known: Sequence[str]) -> None:
         # A right last part under a wrong path is the likeliest slip of all.
         same_end = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]]
         hint = (same_end or near)[:1]
-        raise UserError(f"unknown flag {name}" + (f"; did you mean {hint[0]}?" if hint else ""), 2)
+        raise UserError(f"unknown flag {name}" + (f"; did you mean {hint[0]}?" if hint else ""))
 
 
 def _describe(values: flags.FlagValues) -> str:
@@ -170,90 +178,99 @@ def _describe(values: flags.FlagValues) -> str:
 
 
 def run(argv: Sequence[str]) -> int:
-    """The command: parses, starts JAX, acts. Returns the exit status."""
-    watch = None
+    """The command: parses, sets up one action, and runs it. Returns the exit status."""
+    watch, wrong = None, SETUP
     if any(re.match("--?plan=", argument) for argument in argv):
         # Before JAX is imported, by an experiment file: it would ask the cloud which TPU this machine is.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
+        if asks_help(argv):
+            print(EXAMPLES + "\nFlags:\n" + _describe(define_flags()))
+            return 0
         values, config = parse(argv)
         profile = _profile(values.profile)
         _check_actions(values)
-        if values.plan is not None:
-            return command.run(config, values.plan, values.workdir, values.plan_effort)
-        import jax
-
-        from swin_jax.core import storage
-        from swin_jax.train import multihost
-
-        # After the flags, so that a wrong one costs no start of an accelerator.
-        if values.compilation_cache:
-            jax.config.update("jax_compilation_cache_dir", str(storage.absolute(values.compilation_cache)))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-        jax.config.update("jax_debug_nans", values.debug_nans)
-        if values.distributed or multihost.detected():
-            watch = multihost.start(argv[1:], values.heartbeat_timeout)
-        status = _act(values, config, profile)
+        if values.plan is None:
+            # After the flags, so that a wrong one costs no start of an accelerator.
+            watch = _start_jax(values, argv)
+        act = _prepare(values, config, profile)
+        wrong = ACTION
+        status = act()
         if watch:
             watch.leave()
         return status
     except (Exception, KeyboardInterrupt) as error:
         if not watch and not isinstance(error, (UserError, KeyboardInterrupt)):
             raise
-        status = _tell(error)
+        status = _report(error, wrong)
         if watch:
             watch.fail(error, status)
         return status
 
 
-def _tell(error: BaseException) -> int:
-    """Prints what went wrong; returns the exit status."""
+def _report(error: BaseException, wrong: int) -> int:
+    """Prints what went wrong; returns the exit status, which is `wrong` for a UserError."""
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr, flush=True)
+        print("interrupted; rerun the same command to resume", file=sys.stderr, flush=True)
         return 130
-    if not isinstance(error, UserError):
-        traceback.print_exception(error)
-        return 1
-    if error.exit_status == 0:
-        print(error)
-    else:
+    if isinstance(error, UserError):
         print(f"error: {error}", file=sys.stderr, flush=True)
-    return error.exit_status
+        return wrong
+    traceback.print_exception(error)
+    return 1
 
 
-def _act(values: flags.FlagValues, config, profile: tuple[int, int] | None) -> int:
-    """Trains, predicts, searches or exports. Returns the exit status."""
+def _start_jax(values: flags.FlagValues, argv: Sequence[str]) -> Any:
+    """Sets JAX's options, and joins the other processes of the job; returns the watch over them, None for one."""
+    import jax
+
+    from swin_jax.core import storage
+    from swin_jax.train import multihost
+
+    if values.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", str(storage.absolute(values.compilation_cache)))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_debug_nans", values.debug_nans)
+    if values.distributed or multihost.detected():
+        return multihost.start(argv[1:], values.heartbeat_timeout)
+    return None
+
+
+def _prepare(values: flags.FlagValues, config, profile: tuple[int, int] | None) -> Callable[[], int]:
+    """Sets up training, or what a flag asks for instead; returns the function that does it and gives the status."""
+    if values.plan is not None:
+        return command.prepare(config, values.plan, values.workdir, values.plan_effort)
     if values.predict is not None:
         from swin_jax.inference import predict
 
-        return predict.predict(config, values.workdir, values.predict)
+        return predict.prepare(config, values.workdir, values.predict)
     if values.index is not None or values.search is not None:
         from swin_jax.inference import search
 
         if values.index is not None:
-            return search.index_folder(config, values.workdir, values.index)
-        return search.search(config, values.workdir, values.search, values.top)
+            return search.prepare_index(config, values.workdir, values.index)
+        return search.prepare_search(config, values.workdir, values.search, values.top)
     if values.export is not None:
         from swin_jax.inference import export
 
-        return export.export_run(config, values.workdir, values.export)
+        return export.prepare_run(config, values.workdir, values.export)
     from swin_jax.train import loop
 
-    return loop.train(config, values.workdir, values.allow_change, profile)
+    return loop.prepare(config, values.workdir, values.allow_change, profile)
 
 
 def _check_actions(values: flags.FlagValues) -> None:
     """Raises UserError for two things to do at once, or for one without its object."""
     given = [name for name in ("plan", "predict", "index", "search", "export") if values[name].value is not None]
     if len(given) > 1:
-        raise UserError(f"--{given[0]} and --{given[1]} are two commands; run one after the other", 2)
+        raise UserError(f"--{given[0]} and --{given[1]} are two commands; run one after the other")
     if given and not values[given[0]].value.strip():
         objects = {"search": "a text or a picture file", "plan": "a topology, v5e:4x4 for example", "export": "a file"}
         what = objects.get(given[0], "a folder of images")
-        raise UserError(f"--{given[0]}= is empty; give it {what}", 2)
+        raise UserError(f"--{given[0]}= is empty; give it {what}")
     for name in ("top", "heartbeat_timeout"):
         if values[name].value < 1:
-            raise UserError(f"--{name}={values[name].value} must be at least 1", 2)
+            raise UserError(f"--{name}={values[name].value} must be at least 1")
 
 
 def _profile(text: str | None) -> tuple[int, int] | None:
@@ -261,7 +278,7 @@ def _profile(text: str | None) -> tuple[int, int] | None:
         return None
     found = re.fullmatch(r"(\d+)-(\d+)", text)
     if not found or int(found[1]) > int(found[2]) or int(found[1]) < 1:
-        raise UserError(f"--profile={text} is not of the form a-b with 1 <= a <= b, such as 10-12", 2)
+        raise UserError(f"--profile={text} is not of the form a-b with 1 <= a <= b, such as 10-12")
     return int(found[1]), int(found[2])
 
 

@@ -79,11 +79,11 @@ def get_config(arg=None):
     )
     v2, size = arg.generation == "v2", int(arg.size)
     if arg.variant not in LAYER_DECAY[arg.generation]:
-        raise UserError(f"variant={arg.variant} is one of version 2: add generation=v2", 2)
+        raise UserError(f"variant={arg.variant} is one of version 2: add generation=v2")
     layer_decay = LAYER_DECAY[arg.generation][arg.variant]
     if arg.start == "100ep":
         if v2 or arg.variant != "base":
-            raise UserError("start=100ep is published for generation=v1,variant=base only", 2)
+            raise UserError("start=100ep is published for generation=v1,variant=base only")
         layer_decay = 0.9
     c = ConfigDict(dict(seed=0, epochs=100, warmup_epochs=20, batch_size=2048, num_train=1_281_167, num_classes=1000))
     c.update(image_size=size, base_lr=1.25e-3, warmup_lr=2.5e-7, min_lr=2.5e-7, max_bad_records=1000)

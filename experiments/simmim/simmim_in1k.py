@@ -87,7 +87,7 @@ def get_config(arg=None):
     )
     v2 = arg.generation == "v2"
     if not v2 and arg.variant not in V1_WINDOW:
-        raise UserError(f"variant={arg.variant} is one of version 2: add generation=v2", 2)
+        raise UserError(f"variant={arg.variant} is one of version 2: add generation=v2")
     c = ConfigDict(dict(seed=0, warmup_epochs=10, batch_size=2048, num_train=1_281_167, image_size=192))
     c.update(mask_cell=32, mask_ratio=0.6, max_bad_records=1000)
     c.data_dir = placeholder(str)

@@ -69,9 +69,7 @@ def get_config(arg=None):
         fake=False,
     )
     if arg.window < 1 or arg.size < 0:
-        raise UserError(
-            f"window={arg.window},size={arg.size}: a window is at least 1, a size at least 0 (32 x window)", 2
-        )
+        raise UserError(f"window={arg.window},size={arg.size}: a window is at least 1, a size at least 0 (32 x window)")
     size = arg.size or 32 * arg.window
     c = ConfigDict(dict(seed=0, epochs=0, warmup_epochs=5, batch_size=1024, num_train=1_281_167, num_classes=1000))
     c.update(image_size=size, base_lr=2e-5, warmup_lr=2e-8, min_lr=2e-7, max_bad_records=1000)

@@ -81,7 +81,7 @@ def get_config(arg=None):
     )
     if (arg.variant, arg.images) not in DROP_PATH:
         known = ", ".join(f"variant={variant},images={images}" for variant, images in DROP_PATH)
-        raise UserError(f"variant={arg.variant},images={arg.images} was not published; those are {known}", 2)
+        raise UserError(f"variant={arg.variant},images={arg.images} was not published; those are {known}")
     size = int(arg.size)
     c = ConfigDict(dict(seed=0, epochs=30, batch_size=64, num_train=240_436, num_classes=400, max_bad_records=1000))
     c.update(base_lr=1e-3 if arg.images == "1k" else 3e-4, accumulate=4 if arg.variant == "tiny" else 8)

@@ -86,28 +86,28 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
             type of the default decides how a value is read.
 
     Raises:
-        UserError: an unknown key or value, with the nearest one (exit status 2).
+        UserError: an unknown key or value, with the nearest one.
     """
     result = {key: value[0] if isinstance(value, tuple) else value for key, value in defaults.items()}
     for item in filter(None, (arg or "").split(",")):
         key, given, text = item.partition("=")
         if key not in defaults:
-            raise UserError(f"unknown config argument {key!r}{did_you_mean(key, defaults)}", exit_status=2)
+            raise UserError(f"unknown config argument {key!r}{did_you_mean(key, defaults)}")
         default = defaults[key]
         if isinstance(default, tuple):
             if text not in default:
                 options = ", ".join(filter(None, default))
-                raise UserError(f"config argument {key}={text!r} is none of {options}{did_you_mean(text, default)}", 2)
+                raise UserError(f"config argument {key}={text!r} is none of {options}{did_you_mean(text, default)}")
             result[key] = text
         elif isinstance(default, bool):
             if given and text not in ("true", "false", "True", "False", "0", "1"):
-                raise UserError(f"config argument {key}={text!r} is neither true nor false", 2)
+                raise UserError(f"config argument {key}={text!r} is neither true nor false")
             result[key] = not given or text in ("true", "True", "1")
         else:
             try:
                 result[key] = type(default)(text)
             except ValueError:
-                raise UserError(f"config argument {key}={text!r} is not of type {type(default).__name__}", 2) from None
+                raise UserError(f"config argument {key}={text!r} is not of type {type(default).__name__}") from None
     return types.SimpleNamespace(**result)
 
 
@@ -115,16 +115,15 @@ def load(path: str) -> ml_collections.ConfigDict:
     """The config of an experiment file, given as `file.py` or `file.py:argument`.
 
     Raises:
-        UserError: no such file, none that defines get_config(arg), or an argument that it does not take (exit status
-            2).
+        UserError: no such file, none that defines get_config(arg), or an argument that it does not take.
     """
     file, _, arg = path.partition(":")
     get_config = getattr(module(file), "get_config", None)
     if not callable(get_config) or not inspect.signature(get_config).parameters:
-        raise UserError(f"{file!r} is no experiment, it defines no get_config(arg); {LAUNCH}", 2)
+        raise UserError(f"{file!r} is no experiment, it defines no get_config(arg); {LAUNCH}")
     config = get_config(arg or None)
     if not isinstance(config, ml_collections.ConfigDict):
-        raise UserError(f"{file!r} is no experiment, its get_config gives a {type(config).__name__}; {LAUNCH}", 2)
+        raise UserError(f"{file!r} is no experiment, its get_config gives a {type(config).__name__}; {LAUNCH}")
     return config
 
 
@@ -132,15 +131,15 @@ def module(file: str) -> types.ModuleType:
     """An experiment file, imported.
 
     Raises:
-        UserError: no such file, or none of Python (exit status 2).
+        UserError: no such file, or none of Python.
     """
     path = pathlib.Path(file)
     if path.is_dir():
-        raise UserError(f"{file!r} is a folder, no experiment file; {LAUNCH}", 2)
+        raise UserError(f"{file!r} is a folder, no experiment file; {LAUNCH}")
     if not path.is_file():
-        raise UserError(f"no experiment file {file!r}{_nearest_file(path)}; {LAUNCH}", 2)
+        raise UserError(f"no experiment file {file!r}{_nearest_file(path)}; {LAUNCH}")
     if path.suffix != ".py":
-        raise UserError(f"{file!r} is no experiment, which is a Python file; {LAUNCH}", 2)
+        raise UserError(f"{file!r} is no experiment, which is a Python file; {LAUNCH}")
     _import_folder(path.resolve())
     module_spec = importlib.util.spec_from_file_location("experiment_" + path.stem, path)
     experiment = importlib.util.module_from_spec(module_spec)
@@ -150,12 +149,12 @@ def module(file: str) -> types.ModuleType:
         if error.filename not in (None, module_spec.origin):  # of what it imports
             raise
         line = f", line {error.lineno}" if error.lineno else ""
-        raise UserError(f"{file!r}{line} is no Python: {error.msg}; {LAUNCH}", 2) from error
+        raise UserError(f"{file!r}{line} is no Python: {error.msg}; {LAUNCH}") from error
     return experiment
 
 
 def refuse_as_script() -> typing.NoReturn:
-    """Ends `python experiments/X.py` with the command that runs X (exit status 2)."""
+    """Ends `python experiments/X.py` with the command that runs X, and status 2."""
     file = shlex.quote(sys.argv[0])
     print(f"error: {file} is no script: python -m swin_jax.launch --config={file} --workdir=DIR", file=sys.stderr)
     sys.exit(2)

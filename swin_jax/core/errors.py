@@ -4,15 +4,12 @@ import difflib
 from collections.abc import Iterable
 
 
-class UserError(Exception):
-    """An error whose message says what was wrong and what to do; the launcher prints it without a traceback.
+class UserError(ValueError):
+    """A mistake that the user can mend; the message says what was wrong and what to do.
 
-    `exit_status` is what the launcher exits with: 1 for an error, 2 for a bad flag or config.
+    It is the only exception that this package raises on purpose for wrong input. The launcher prints the message
+    without a traceback. Whoever catches ValueError around code of this package lets a UserError pass first.
     """
-
-    def __init__(self, message: str, exit_status: int = 1):
-        super().__init__(message)
-        self.exit_status = exit_status
 
 
 class UnreadableError(Exception):

@@ -289,13 +289,13 @@ def _check(source: Source, batch_size: int, classes: int, examples: int = 0) -> 
     if len(source) == 0:
         raise UserError("the data set has no examples")
     if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, not {batch_size}", 2)
+        raise UserError(f"batch_size must be at least 1, not {batch_size}")
     found = len(source.class_names)
     if classes and found != classes:
-        raise UserError(f"the data set has {found} classes, the config {classes}: give --config.num_classes={found}", 2)
+        raise UserError(f"the data set has {found} classes, the config {classes}: give --config.num_classes={found}")
     if examples and len(source) != examples:
         found = len(source)
-        raise UserError(f"the data set has {found} examples, the config {examples}: give --config.num_train={found}", 2)
+        raise UserError(f"the data set has {found} examples, the config {examples}: give --config.num_train={found}")
 
 
 def _check_rows(rows: Sequence[int], batch_size: int) -> tuple[int, ...]:

@@ -273,7 +273,7 @@ def subset(source: Any, per_class: int, seed: int = 0) -> Selection:
     for label, name in enumerate(source.class_names):
         found = rng.permutation(np.flatnonzero(labels == label))
         if not 0 < per_class <= len(found):
-            raise UserError(f"{per_class} records of each class were asked for; the class {name!r} has {len(found)}", 2)
+            raise UserError(f"{per_class} records of each class were asked for; the class {name!r} has {len(found)}")
         chosen.append(found[:per_class])
     return Selection(source, tuple(int(index) for index in np.sort(np.concatenate(chosen))))
 

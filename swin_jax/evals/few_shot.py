@@ -160,7 +160,7 @@ def few_shot(
         UserError: another method, or a class with too few examples.
     """
     if method not in ("logistic", "ridge"):
-        raise UserError(f"the method of few-shot probes is 'logistic' or 'ridge', not {method!r}", 2)
+        raise UserError(f"the method of few-shot probes is 'logistic' or 'ridge', not {method!r}")
     x, label = np.asarray(train[0], np.float32), np.asarray(train[1])
     if num_classes is None:
         num_classes = int(max(own.max() for own in (label, test[1], validation[1]))) + 1

@@ -86,7 +86,7 @@ class MultiView:
 
     def __post_init__(self):
         if self.fusion not in FUSIONS:
-            raise UserError(f"fusion={self.fusion!r} is none of {FUSIONS}", 2)
+            raise UserError(f"fusion={self.fusion!r} is none of {FUSIONS}")
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
         """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}.
@@ -133,7 +133,7 @@ class MultiView:
         for batch in data.batches(batch_size, placement.rows(batch_size)):
             views = batch[self.input].shape[1]
             if self.views_at_once and views % self.views_at_once:
-                raise UserError(f"views_at_once={self.views_at_once} does not divide the {views} views of a video", 2)
+                raise UserError(f"views_at_once={self.views_at_once} does not divide the {views} views of a video")
             placed = placement.to_global({key: batch[key] for key in (self.input, "label", "weight")}, batch_size)
             pending, previous = count(state, placed, frozen), pending
             if previous is not None:

@@ -147,7 +147,7 @@ class Retrieval:
         kept = (self.ids,) if self.ids else ()
         if self.captions is None:
             if self.prefix:
-                raise UserError("a prefix needs captions: the data set's texts are tokens already", 2)
+                raise UserError("a prefix needs captions: the data set's texts are tokens already")
             pairs = features.extractor(
                 task, placement, self.data, ("image_features", "text_features"), ("image", "text"), kept
             )

@@ -8,6 +8,7 @@ The program is lowered for CPU, CUDA and TPU at once, by `jax.export`, which pro
 months (and of the last three weeks) run it.
 """
 
+import functools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from swin_jax.models.clip import CLIP
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import VideoSwin
 from swin_jax.ops.window_geometry import num_axes, per_axis
-from swin_jax.train.setup import build_run
+from swin_jax.train.setup import Run, build_run
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _KNOWN = (*PLATFORMS, "rocm")  # jax writes any word into the file
@@ -36,8 +37,8 @@ _LARGEST = 2**31 - 2**24  # bytes of weights: a flatbuffer ends at 2 GiB, and th
 Predict = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
 
 
-def export_run(config, workdir: str, path: str) -> int:
-    """Writes what a run's task predicts, with its newest checkpoint.
+def prepare_run(config, workdir: str, path: str) -> Callable[[], int]:
+    """Sets up the export of what a run's task predicts, with its newest checkpoint.
 
     The mesh of the config does not matter: the file is for one device, whatever the run was trained on.
 
@@ -49,10 +50,11 @@ def export_run(config, workdir: str, path: str) -> int:
             pictures were prepared.
 
     Returns:
-        The exit status, 0.
+        The function that writes the file and returns the exit status, 0. It raises UserError for a model that is too
+        large.
 
     Raises:
-        UserError: no weights, a path that cannot be written, a model that is too large, several processes.
+        UserError: no weights, a path that cannot be written, several processes.
     """
     if jax.process_count() > 1:
         raise UserError("--export runs in one process; start it on one host, with JAX_PLATFORMS=cpu on that of a pod")
@@ -60,6 +62,10 @@ def export_run(config, workdir: str, path: str) -> int:
     folder = open_trained(config, workdir)
     config.mesh.update(data=1, fsdp=1, tensor=1)
     run = build_run(config, jax.devices()[:1])
+    return functools.partial(_export_run, config, run, folder, path)
+
+
+def _export_run(config, run: Run, folder: epath.Path, path: str) -> int:
     with jax.set_mesh(run.placement.mesh):
         state, frozen, meta = trained(config, run, folder)
         state = state.replace(opt_state=None, ema=None)
@@ -169,6 +175,8 @@ def _write(
     try:
         batch = _symbolic(model, _read(model, inputs))
         exported = jax.export.export(jax.jit(model), platforms=platforms)(batch)
+    except UserError:
+        raise
     except (ValueError, TypeError, ZeroDivisionError, jax.errors.InconclusiveDimensionOperation) as error:
         raise UserError(f"the model cannot be exported: {' '.join(str(error).split())[:500]}") from error
     shown = lambda tree: {name: f"{x.dtype} ({', '.join(map(str, x.shape))})" for name, x in tree.items()}  # noqa: E731

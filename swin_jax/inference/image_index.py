@@ -99,6 +99,8 @@ def load(path: str | os.PathLike) -> Index:
             )
     except FileNotFoundError:
         raise UserError(f"there is no index {path}") from None
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not an index ({' '.join(str(error).split())})") from error
 

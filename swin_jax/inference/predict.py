@@ -1,16 +1,18 @@
 """Prediction of a folder of images or videos with a run's checkpoint: predictions.csv and a sheet of pictures."""
 
 import csv
+import functools
 import io
 import itertools
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
@@ -18,15 +20,15 @@ from swin_jax.evals import multi_view
 from swin_jax.inference import contact_sheet
 from swin_jax.inference.trained_run import open_trained, outputs, pictures, trained
 from swin_jax.train import sharding
-from swin_jax.train.setup import build_run
+from swin_jax.train.setup import Run, build_run
 
 SHEET = 40  # pictures on the sheet
 STRIP = 6  # frames that stand for a video
 _THREADS = 4
 
 
-def predict(config, workdir: str, images: str, top: int = 5) -> int:
-    """Names every image or video below a folder, or one file. What cannot be read is told and left out.
+def prepare(config, workdir: str, images: str, top: int = 5) -> Callable[[], int]:
+    """Sets up the prediction of every image or video below a folder, or of one file.
 
     Args:
         config: of the experiment; its `predict` says how images or videos are read. Of a video it gives several views,
@@ -37,14 +39,19 @@ def predict(config, workdir: str, images: str, top: int = 5) -> int:
         top: classes per image; at most the number of classes.
 
     Returns:
-        The exit status, 0. Writes predictions.csv (`image`, or `file` of a video, then class and probability for each
-        of the top classes) and predictions.png into the workdir.
+        The function that predicts; what cannot be read is told and left out. It writes predictions.csv (`image`, or
+        `file` of a video, then class and probability for each of the top classes) and predictions.png into the workdir,
+        and returns the exit status, 0. It raises UserError for a task that names no classes.
 
     Raises:
-        UserError: no weights, no images, a task that names no classes.
+        UserError: no weights, no images.
     """
     folder = open_trained(config, workdir)
     run, data = build_run(config), pictures(config, images)
+    return functools.partial(_predict_all, config, run, data, folder, top)
+
+
+def _predict_all(config, run: Run, data: Any, folder: epath.Path, top: int) -> int:
     with jax.set_mesh(run.placement.mesh):
         state, frozen, meta = trained(config, run, folder)
         names, probabilities, shown, what = _predict(run, state, frozen, data)
@@ -88,8 +95,7 @@ def _predict(run: Any, state: Any, frozen: Any, data: Any) -> tuple[list[str], n
         if not names and "logits" not in outputs(run, inputs[0]):
             raise UserError(
                 "--predict names classes, and this experiment has none. A model of images and texts searches: "
-                '--index=FOLDER, then --search="some text"',
-                2,
+                '--index=FOLDER, then --search="some text"'
             )
         rows = [min(row, len(part) - 1) for row in run.placement.rows(batch_size)]
         batch = {key: np.stack([inputs[row][key] for row in rows]) for key in inputs[0]}

@@ -4,7 +4,7 @@ import functools
 import json
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -29,8 +29,8 @@ from swin_jax.train.setup import Run, build_run
 INDEX, SHEET = "index.npz", "search.png"
 
 
-def index_folder(config, workdir: str, images: str) -> int:
-    """Indexes every image below a folder; what cannot be read is told and left out.
+def prepare_index(config, workdir: str, images: str) -> Callable[[], int]:
+    """Sets up the index of every image below a folder; what cannot be read is told and left out.
 
     Files that the workdir's index already has from the same weights, and that have not changed, are not read again.
 
@@ -41,7 +41,7 @@ def index_folder(config, workdir: str, images: str) -> int:
         images: a folder.
 
     Returns:
-        The exit status, 0. Writes index.npz into the workdir.
+        The function that indexes: it writes index.npz into the workdir and returns the exit status, 0.
 
     Raises:
         UserError: no weights, no images, a task without image features.
@@ -49,6 +49,10 @@ def index_folder(config, workdir: str, images: str) -> int:
     folder = open_trained(config, workdir)
     run, data = build_run(config), pictures(config, images)
     _check_features(run, data)
+    return functools.partial(_index, config, run, data, folder)
+
+
+def _index(config, run: Run, data: Any, folder: epath.Path) -> int:
     path, lead = folder / INDEX, jax.process_index() == 0
     with jax.set_mesh(run.placement.mesh):
         state, frozen, meta = trained(config, run, folder)
@@ -69,28 +73,36 @@ def index_folder(config, workdir: str, images: str) -> int:
     return 0
 
 
-def search(config, workdir: str, query: str, top: int = 10) -> int:
-    """Finds the indexed images that are nearest to a text, or to an image file.
+def prepare_search(config, workdir: str, query: str, top: int = 10) -> Callable[[], int]:
+    """Sets up the search for the indexed images that are nearest to a text, or to an image file.
 
     Args:
-        config: of the experiment, as for `index_folder`.
+        config: of the experiment, as for `prepare_index`.
         workdir: with an index.
         query: a text, or the path of an image.
         top: images to find.
 
     Returns:
-        The exit status, 0. Prints cosines and paths, the nearest first, and draws search.png into the workdir.
+        The function that searches: it prints cosines and paths, the nearest first, draws search.png into the workdir
+        and returns the exit status, 0. It raises UserError for an index of other weights, and for a text where the task
+        has none.
 
     Raises:
-        UserError: no weights, no index or one of other weights, a folder, no such image or one that cannot be read, a
-            text for a task without texts.
+        UserError: no weights, no index, a folder, no such image or one that cannot be read.
     """
     folder = open_trained(config, workdir)
-    path, lead = folder / INDEX, jax.process_index() == 0
+    path = folder / INDEX
     if not path.is_file():
         raise UserError(f"there is no index {path}: make it with --index=FOLDER")
     picture = indices.picture_of(query)
     index, run = indices.load(path), build_run(config)
+    return functools.partial(_search, config, run, folder, index, picture, query, top)
+
+
+def _search(
+    config, run: Run, folder: epath.Path, index: indices.Index, picture: str | None, query: str, top: int
+) -> int:
+    path, lead = folder / INDEX, jax.process_index() == 0
     with jax.set_mesh(run.placement.mesh):
         state, frozen, _ = trained(config, run, folder)
         indices.check(index, _checksum(state))
@@ -120,8 +132,7 @@ def _check_features(run: Run, data: Any) -> None:
     if "image_features" not in found:
         raise UserError(
             "--index and --search are for models of images and texts; this experiment's gives no image features. "
-            "A classifier names images with --predict=FOLDER",
-            2,
+            "A classifier names images with --predict=FOLDER"
         )
 
 
@@ -171,7 +182,7 @@ def _image_query(config, run: Run, state: TrainState, frozen: Any, query: str) -
 def _text_query(config, run: Run, state: TrainState, frozen: Any, query: str) -> np.ndarray:
     """Features of a text: (E,)."""
     if "context_length" not in config.task:
-        raise UserError("this experiment's model knows no texts; give --search=PICTURE", 2)
+        raise UserError("this experiment's model knows no texts; give --search=PICTURE")
     encode = features.text_encoder(run.task, run.placement)(state, frozen)
     ids, cut = tokenizer.tokenize_and_flag(query, config.task.context_length)
     if cut.any() and jax.process_index() == 0:

@@ -24,8 +24,11 @@ def open_trained(config, workdir: str) -> epath.Path:
         UserError: no checkpoint and no `init_from`, an unusable workdir.
     """
     folder = storage.path(workdir)
-    if not config.init_from.path and not checkpoint.exists(folder):
-        raise UserError(f"no checkpoint in {checkpoint.folder(folder)}: train first, or give --config.init_from.path=")
+    if not checkpoint.exists(folder):
+        if not config.init_from.path:
+            where = checkpoint.folder(folder)
+            raise UserError(f"no checkpoint in {where}: train first, or give --config.init_from.path=")
+        configs.build(config.init_from).check()
     make_workdir(folder)
     return folder
 
@@ -43,10 +46,10 @@ def pictures(config, images: str) -> Any:
     """The `data.pipeline.EvalData` of a folder of images, or of one, read as the config's `predict` says.
 
     Raises:
-        UserError: a config without `predict` (exit status 2), no images.
+        UserError: a config without `predict`, no images.
     """
     if "predict" not in config:
-        raise UserError("this experiment's config has no `predict`, which says how a folder of images is read", 2)
+        raise UserError("this experiment's config has no `predict`, which says how a folder of images is read")
     config.predict.source.root = images
     return configs.build(config.predict)
 

@@ -199,7 +199,7 @@ def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
     try:
         re.compile(freeze)
     except re.error as error:
-        raise UserError(f"freeze={freeze!r} is not a regular expression: {error}", 2) from error
+        raise UserError(f"freeze={freeze!r} is not a regular expression: {error}") from error
 
     def trained(name):
         return 0.0 if re.search(freeze, name) else 1.0

@@ -125,10 +125,10 @@ class Topology:
         assumes hosts of 2x2x1 chips and refuses a single one.
 
         Raises:
-            UserError: there is no compiler for a chip that is not there (exit status 2).
+            UserError: there is no compiler for a chip that is not there.
         """
         if not self.chip.torus:
-            raise UserError(f"{self.name} cannot be compiled for here: only TPUs can be, the rest is arithmetic", 2)
+            raise UserError(f"{self.name} cannot be compiled for here: only TPUs can be, the rest is arithmetic")
         return {
             "platform": "tpu",
             "topology_name": f"{self.chip.name}:{_times(self.shape)}",
@@ -144,14 +144,14 @@ def topology(text: str) -> Topology:
     The compiler takes more than what can be had, a mesh of 3-D v5e chips for example; such shapes are refused too.
 
     Raises:
-        UserError: an unknown chip or a slice that does not exist, with those that do (exit status 2).
+        UserError: an unknown chip or a slice that does not exist, with those that do.
     """
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)(?:,slices=([1-9]\d*))?", text.strip())
     if not match:
-        raise UserError(f"a topology is written like v5e:4x4 or v5p:4x4x4,slices=2, not {text!r}; chips: {_known()}", 2)
+        raise UserError(f"a topology is written like v5e:4x4 or v5p:4x4x4,slices=2, not {text!r}; chips: {_known()}")
     name, sides, slices = match.groups()
     if name not in CHIPS:
-        raise UserError(f"chip {name!r} is unknown; known are {_known()}", 2)
+        raise UserError(f"chip {name!r} is unknown; known are {_known()}")
     chip, shape = CHIPS[name], tuple(int(side) for side in sides.split("x"))
     _check(chip, shape)
     return Topology(chip, shape, int(slices or 1))
@@ -161,7 +161,7 @@ def smallest_slice(name: str, size: int) -> str:
     """The name of a topology of so many chips: the most compact slice, or several of the largest.
 
     Raises:
-        UserError: there is none of that size (exit status 2).
+        UserError: there is none of that size.
     """
     chip = CHIPS[name]
     most = min(size, chip.max_chips)
@@ -170,7 +170,7 @@ def smallest_slice(name: str, size: int) -> str:
         sides = range(4, most // 16 + 1, 4)
         shapes += [s for s in itertools.combinations_with_replacement(sides, 3) if math.prod(s) == most]
     if not shapes or size % most:
-        raise UserError(f"there is no {name} slice of {size} chips", 2)
+        raise UserError(f"there is no {name} slice of {size} chips")
     slices = f",slices={size // most}" if size > most else ""
     return f"{name}:{_times(min(shapes, key=max))}{slices}"
 
@@ -187,7 +187,7 @@ def _check(chip: Chip, shape: tuple[int, ...]) -> None:
         known += f", or three multiples of 4 in ascending order, {chip.max_chips:,} chips at most"
     chips = math.prod(shape)
     more = f" ({chips:,} chips; larger ones are several slices: ,slices=2)" if chips > chip.max_chips else ""
-    raise UserError(f"there is no {chip.name} slice of {_times(shape)}{more}; there are {known}", 2)
+    raise UserError(f"there is no {chip.name} slice of {_times(shape)}{more}; there are {known}")
 
 
 def _times(shape: tuple[int, ...]) -> str:

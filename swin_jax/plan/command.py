@@ -1,20 +1,25 @@
 """The action `--plan`: plans for a topology, or searches for the best layout on one."""
 
+import functools
 import json
 import os
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.plan import chips, compiled_step, tpu_compiler
 from swin_jax.plan import report as plan_report
-from swin_jax.plan.search import applied, flags, search, verdict
+from swin_jax.plan.search import StateBytes, applied, flags, search, state_bytes, verdict
 from swin_jax.train.workdir import make_workdir
 
 
-def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
-    """The command: plans for a topology, or searches for the best layout on one.
+def prepare(config, text: str, workdir: str | None, effort: str = "full") -> Callable[[], int]:
+    """Checks what to plan, and builds the step of the config for it.
 
     Args:
         config: from an experiment file.
@@ -24,7 +29,8 @@ def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
         effort: of the compiler; one of `compiled_step.EFFORTS`.
 
     Returns:
-        The exit status: 0 where the step fits, 1 where it does not.
+        The function that compiles: it prints the plan, or the best of several, writes it into the workdir, and returns
+        the exit status, 0 where the step fits and 1 where it does not.
 
     Raises:
         UserError: an unknown topology, a mesh that does not fit it, no TPU compiler, an unusable workdir.
@@ -32,31 +38,47 @@ def run(config, text: str, workdir: str | None, effort: str = "full") -> int:
     auto = text == "auto" or text.startswith("auto:")
     name = text.removeprefix("auto").removeprefix(":").removeprefix("config") or config.get("topology")
     if not name:
-        raise UserError(f"--plan={text}: the config names no topology; give one, --plan=auto:v5e:4x4 for example", 2)
+        raise UserError(f"--plan={text}: the config names no topology; give one, --plan=auto:v5e:4x4 for example")
     topology = chips.topology(name)
     topology.compiler_options()  # refuses what cannot be compiled for
-    if workdir:  # before anything takes time
-        folder = storage.path(workdir)
+    folder = storage.path(workdir) if workdir else None
+    if folder:
         make_workdir(folder)
     tpu_compiler.prepare_backend()
-    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     if auto:
-        found = search(config, topology, cache_folder(), say)
-        if not found:
-            raise UserError(f"the state alone is larger than a chip of {name} on every mesh; take more chips")
-        best, facts = found[0]
-        if effort == "full" and facts["memory"]["fits"]:
-            say("the best of them once more, with the compiler's full effort")
-            with applied(config, best.settings(config)):
-                facts = compiled_step.plan(config, topology, cache_folder())
-        facts["settings"] = best.settings(config)
-        facts["tried"] = [flags(item.settings(config)) + ":" + verdict(tried) for item, tried in found]
+        states = state_bytes(config, topology)
+        find = functools.partial(_best, config, topology, states, effort)
     else:
-        facts = compiled_step.plan(config, topology, cache_folder(), effort)
+        find = compiled_step.prepare(config, topology, cache_folder(), effort)
+    return functools.partial(_report, find, folder)
+
+
+def _best(config, topology: chips.Topology, states: StateBytes, effort: str) -> dict[str, Any]:
+    """The plan of the best layout, with its `settings` and all that was `tried`."""
+
+    def say(line):
+        print(line, file=sys.stderr, flush=True)
+
+    found = search(config, topology, states, cache_folder(), say)
+    if not found:
+        raise UserError(f"the state alone is larger than a chip of {topology.name} on every mesh; take more chips")
+    best, facts = found[0]
+    if effort == "full" and facts["memory"]["fits"]:
+        say("the best of them once more, with the compiler's full effort")
+        with applied(config, best.settings(config)):
+            facts = compiled_step.plan(config, topology, cache_folder())
+    facts["settings"] = best.settings(config)
+    facts["tried"] = [flags(item.settings(config)) + ":" + verdict(tried) for item, tried in found]
+    return facts
+
+
+def _report(find: Callable[[], dict[str, Any]], folder: epath.Path | None) -> int:
+    """Prints the plan that `find` makes, and writes it into a workdir; returns the exit status."""
+    facts = find()
     print("\n".join(plan_report.lines(facts)), flush=True)
-    if auto:
+    if "settings" in facts:
         print(f"flags       {flags(facts['settings'])}", flush=True)
-    if workdir:
+    if folder:
         storage.write(folder / "plan.json", json.dumps(facts, indent=1) + "\n")
         plan_report.draw(facts, folder / "plan.png")
         print(f"written     {folder / 'plan.json'}, {folder / 'plan.png'}", flush=True)

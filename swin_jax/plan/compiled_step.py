@@ -5,6 +5,7 @@ layout and jitted step are built by the same code from the same config.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -14,7 +15,7 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -32,6 +33,25 @@ _FORMAT = 3
 EFFORTS = ("full", "quick")
 
 
+def prepare(
+    config, topology: chips.Topology, cache: pathlib.Path | None = None, effort: str = "full"
+) -> Callable[[], dict[str, Any]]:
+    """Builds the training step of a config for a topology, without compiling it.
+
+    Args:
+        config, topology, cache, effort: As `plan` takes them.
+
+    Returns:
+        The function that compiles it, and returns what `plan` does.
+
+    Raises:
+        UserError: A mesh that does not fit the topology, and whatever the launcher would refuse.
+    """
+    run, batch = _setup(config, topology)
+    setup.check_batch(config, run.placement)
+    return functools.partial(_plan, config, topology, run, batch, cache, effort)
+
+
 def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None, effort: str = "full") -> dict[str, Any]:
     """Compiles the training step of a config for a topology and reads the program.
 
@@ -47,8 +67,10 @@ def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None, ef
     Raises:
         UserError: a mesh that does not fit the topology, and whatever the launcher would refuse.
     """
-    run, batch = _setup(config, topology)
-    setup.check_batch(config, run.placement)
+    return prepare(config, topology, cache, effort)()
+
+
+def _plan(config, topology: chips.Topology, run: setup.Run, batch, cache, effort: str) -> dict[str, Any]:
     facts = {
         "topology": topology.name,
         "effort": effort,

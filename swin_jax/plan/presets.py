@@ -44,14 +44,14 @@ def use(config, arg, pods: Mapping[str, Pod]) -> None:
         pods: the file's table; of several rows that agree with `arg` the one that says most counts.
 
     Raises:
-        UserError: no row for these arguments (exit status 2).
+        UserError: no row for these arguments.
     """
     if not arg.pod or arg.fake:
         return
     said = {row: dict(item.split("=") for item in row.split(",") if item) for row in pods}
     known = [row for row, values in said.items() if all(str(getattr(arg, k)) == v for k, v in values.items())]
     if not known:
-        raise UserError(f"pod={arg.pod} has no preset for these arguments; there are {'; '.join(pods)}", 2)
+        raise UserError(f"pod={arg.pod} has no preset for these arguments; there are {'; '.join(pods)}")
     pod = pods[max(known, key=lambda row: len(said[row]))]
     config.topology = pod.topology(arg.pod)
     for key, value in {**pod.settings, **(pod.h100 if arg.pod == "h100" else {})}.items():

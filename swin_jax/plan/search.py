@@ -21,6 +21,7 @@ from swin_jax.plan import chips, compiled_step, tpu_compiler
 from swin_jax.train import setup, sharding
 
 REMAT = ("none", "dots_no_batch", "full")
+StateBytes = dict[tuple[int, int, bool], int]  # of (fsdp, tensor, zero1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,27 +79,27 @@ def candidates(config, topology: chips.Topology) -> list[Candidate]:
 
 
 def search(
-    config, topology: chips.Topology, cache: pathlib.Path | None, say: Callable[[str], None], compiles: int = 6
+    config,
+    topology: chips.Topology,
+    states: StateBytes,
+    cache: pathlib.Path | None,
+    say: Callable[[str], None],
+    compiles: int = 6,
 ) -> list[tuple[Candidate, dict[str, Any]]]:
     """Compiles the most promising layouts of a step.
 
     Args:
         config: from an experiment file; its batch size stays.
         topology: from `chips.topology`.
+        states: from `state_bytes`.
         cache: as for `compiled_step.plan`.
         say: is told what is tried.
         compiles: how many programs at most.
 
     Returns:
         What was compiled, (candidate, plan), the best first: those that fit by throughput, the others by memory.
-
-    Raises:
-        UserError: no layout divides the batch (exit status 2).
     """
     waiting = candidates(config, topology)
-    if not waiting:
-        raise UserError(f"no mesh of {topology.size} chips divides batch_size {config.batch_size}", 2)
-    states = _state_bytes(config, topology)
     activations: dict[str, float] = {}  # bytes per example and chip, by recomputation policy
     tried: list[tuple[Candidate, dict[str, Any]]] = []
 
@@ -134,9 +135,16 @@ def _settled(tried) -> bool:
     return sum(facts["memory"]["fits"] for _, facts in tried) >= 2
 
 
-def _state_bytes(config, topology: chips.Topology) -> dict[tuple[int, int, bool], int]:
-    """Bytes per chip of the state, for every (fsdp, tensor, zero1)."""
-    found, devices, items = {}, tpu_compiler.devices(topology), candidates(config, topology)
+def state_bytes(config, topology: chips.Topology) -> StateBytes:
+    """Bytes per chip of the state, for every layout that could be tried.
+
+    Raises:
+        UserError: no layout divides the batch, or the config makes no task.
+    """
+    items = candidates(config, topology)
+    if not items:
+        raise UserError(f"no mesh of {topology.size} chips divides batch_size {config.batch_size}")
+    found, devices = {}, tpu_compiler.devices(topology)
     with applied(config, items[0].settings(config)):  # the config's own mesh may be of another slice
         run = setup.build_run(config, devices)
     for item in items:

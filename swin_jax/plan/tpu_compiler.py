@@ -60,13 +60,13 @@ def devices(topology: chips.Topology) -> list[Any]:
     """The devices of a topology that is not there.
 
     Raises:
-        UserError: the compiler does not know such a topology (exit status 2).
+        UserError: the compiler does not know such a topology.
     """
     try:
         return list(topologies.get_topology_desc(**topology.compiler_options()).devices)
     except jax.errors.JaxRuntimeError as error:
         text = " ".join(str(error).split())
-        raise UserError(f"the TPU compiler makes no {topology.name}: {text[:200]}", 2) from error
+        raise UserError(f"the TPU compiler makes no {topology.name}: {text[:200]}") from error
 
 
 def versions() -> dict[str, str]:

@@ -76,6 +76,8 @@ def load(
     try:
         model, variables = _load(name, weights, resize, overrides)
         shapes(model)
+    except UserError:
+        raise
     except (ValueError, TypeError, ArithmeticError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in overrides.items())
         raise UserError(f"{given} makes no model: {' '.join(str(error).split())}") from error

@@ -71,16 +71,16 @@ class Contrastive:
 
     def __post_init__(self):
         if self.form not in FORMS or (self.sigmoid and self.form == "local"):
-            raise UserError(f"form={self.form!r} is none of {FORMS}, or 'local' with the sigmoid loss", 2)
+            raise UserError(f"form={self.form!r} is none of {FORMS}, or 'local' with the sigmoid loss")
         if any(tower not in TOWERS for tower in self.locked):
-            raise UserError(f"locked={self.locked} has others than {TOWERS}", 2)
+            raise UserError(f"locked={self.locked} has others than {TOWERS}")
         if not self.max_scale >= 1:
-            raise UserError(f"max_scale={self.max_scale} must be at least 1", 2)
+            raise UserError(f"max_scale={self.max_scale} must be at least 1")
         for name, value in (("chunk", self.chunk), ("accumulate", self.accumulate)):
             if value < 1:
-                raise UserError(f"{name}={value} must be at least 1", 2)
+                raise UserError(f"{name}={value} must be at least 1")
         if self.sigmoid and self.model.logit_bias is None:
-            raise UserError("sigmoid=True needs a model with a logit_bias: give the model logit_bias=-10.0", 2)
+            raise UserError("sigmoid=True needs a model with a logit_bias: give the model logit_bias=-10.0")
 
     def init(self, key: jax.Array) -> TrainState:
         """Parameters and statistics from the model's own initialisers; the average starts at the parameters."""

@@ -32,6 +32,13 @@ class InitFrom:
     head: str = r"^head/"
     convert: Callable | None = None
 
+    def check(self) -> None:
+        """Raises UserError where `path` names nothing that a run can start from; reads no weights."""
+        if self.path:
+            _check_path(self.path, self.convert, "init_from")
+        elif self.required:
+            raise UserError("this experiment starts from weights: give --config.init_from.path=FILE_OR_WORKDIR")
+
     def load(self, task: Any, shapes: Any, mutable: Any = None) -> tuple[dict[str, np.ndarray], str]:
         """Reads the weights for a task.
 
@@ -45,13 +52,11 @@ class InitFrom:
             values; a line that reports it).
 
         Raises:
-            UserError: missing, unexpected and mis-shaped keys, all of them listed.
+            UserError: missing, unexpected and mis-shaped keys, all of them listed; what `check` refuses.
         """
+        self.check()
         if not self.path:
-            if self.required:
-                raise UserError("this experiment starts from weights: give --config.init_from.path=FILE_OR_WORKDIR", 2)
             return {}, "starts from scratch"
-        _check_path(self.path, self.convert, "init_from")
         wanted = flatten(shapes) | flatten(mutable or {})
         found = _read(self.path, self.convert, task.model, shapes, mutable or {}, "init_from")
         left = sorted(path for path in found.keys() | wanted.keys() if self.backbone and re.search(self.head, path))
@@ -137,11 +142,11 @@ def _check_path(name: str, convert: Callable | None, key: str) -> None:
     if (path / "checkpoints").is_dir():
         return
     if path.is_file() and convert is None:
-        raise UserError(f"{key}.path={name}: this experiment reads no files of weights; give a workdir", 2)
+        raise UserError(f"{key}.path={name}: this experiment reads no files of weights; give a workdir")
     if storage.is_remote(path):
-        raise UserError(f"{key}.path={name}: only workdirs are read from a bucket; copy the file", 2)
+        raise UserError(f"{key}.path={name}: only workdirs are read from a bucket; copy the file")
     if not path.is_file():
-        raise UserError(f"{key}.path={name} is neither a workdir with checkpoints nor a file of weights", 2)
+        raise UserError(f"{key}.path={name} is neither a workdir with checkpoints nor a file of weights")
 
 
 def _read(
@@ -180,7 +185,7 @@ def _convert(convert: Callable, source: Any, model: Any, name: str, key: str) ->
     except UserError as error:
         text = str(error) if str(name) in str(error) else f"{name}: {error}"
         hint = f" (the flag is --config.{key}.convert.resize)" if "resize=" in text else ""
-        raise UserError(text + hint, error.exit_status) from error
+        raise UserError(text + hint) from error
 
 
 def _check_fit(name: str, found: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -52,40 +52,43 @@ class Loop:
 
     def execute(self) -> int:
         """Trains to `total_steps` from wherever the workdir is, then evaluates. Returns an exit status."""
-        began, lead = time.monotonic(), jax.process_index() == 0
-        total = self.config.total_steps
-        self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep, write=total > 0)
-        self.state, meta = first_state(self.config, self.run, self.manager, write=total > 0)
-        frozen = read_frozen(self.run)
-        self.frozen = sharding.device_put_tree(frozen, self.run.frozen)
-        start = int(self.state.step)
-        self.counted = {name: meta.get(name, 0) for name in COUNTED.values()}  # before
-        facts = self.facts(frozen)
-        if lead:
-            run_info.check_frozen(self.workdir, facts, frozen)
-        if lead and total:
-            run_info.write(self.workdir, facts)
-        self.clock = run_info.clock(self.config.batch_size, facts)
-        restored = start if meta else None
-        with logs.Logs(
-            self.workdir, max(total, start), restored, lead, self.config.logs.wandb, configs.flatten(self.config)
-        ) as self.log:
-            for line in run_info.lines(facts):
-                self.log.text(line)
-            if meta:
-                self.log.text(f"goes on from step {start} of {total}" if start < total else f"evaluates step {start}")
-            status = self.train(start, total, meta)
-            if status != DONE:
-                return status
-            if start >= total:
-                self.evaluate(start, everything=True, record=not self.evaluated(start, everything=True))
-        checkpoint.finish(self.manager)
-        self.draw()
-        if lead:
-            kept = checkpoint.latest(self.manager)
-            path = checkpoint.folder(self.workdir) / str(kept) if kept is not None else None
-            print(logs.summary(self.workdir, int(self.state.step), time.monotonic() - began, path), flush=True)
-        return DONE
+        with jax.set_mesh(self.run.placement.mesh):
+            began, lead = time.monotonic(), jax.process_index() == 0
+            total = self.config.total_steps
+            self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep, write=total > 0)
+            self.state, meta = first_state(self.config, self.run, self.manager, write=total > 0)
+            frozen = read_frozen(self.run)
+            self.frozen = sharding.device_put_tree(frozen, self.run.frozen)
+            start = int(self.state.step)
+            self.counted = {name: meta.get(name, 0) for name in COUNTED.values()}  # before
+            facts = self.facts(frozen)
+            if lead:
+                run_info.check_frozen(self.workdir, facts, frozen)
+            if lead and total:
+                run_info.write(self.workdir, facts)
+            self.clock = run_info.clock(self.config.batch_size, facts)
+            restored = start if meta else None
+            with logs.Logs(
+                self.workdir, max(total, start), restored, lead, self.config.logs.wandb, configs.flatten(self.config)
+            ) as self.log:
+                for line in run_info.lines(facts):
+                    self.log.text(line)
+                if meta:
+                    self.log.text(
+                        f"goes on from step {start} of {total}" if start < total else f"evaluates step {start}"
+                    )
+                status = self.train(start, total, meta)
+                if status != DONE:
+                    return status
+                if start >= total:
+                    self.evaluate(start, everything=True, record=not self.evaluated(start, everything=True))
+            checkpoint.finish(self.manager)
+            self.draw()
+            if lead:
+                kept = checkpoint.latest(self.manager)
+                path = checkpoint.folder(self.workdir) / str(kept) if kept is not None else None
+                print(logs.summary(self.workdir, int(self.state.step), time.monotonic() - began, path), flush=True)
+            return DONE
 
     def facts(self, frozen) -> dict:
         """What the header says."""
@@ -250,8 +253,10 @@ class Loop:
             self.log.text(f"profile of steps {self.profile[0]}-{self.profile[1]} in {self.workdir / 'profile'}")
 
 
-def train(config, workdir: str, allow_change: Sequence[str] = (), profile: tuple[int, int] | None = None) -> int:
-    """Runs an experiment in a workdir, from its newest checkpoint if it has one.
+def prepare(
+    config, workdir: str, allow_change: Sequence[str] = (), profile: tuple[int, int] | None = None
+) -> Callable[[], int]:
+    """Sets up the run of an experiment in a workdir: all that can fail before arrays exist.
 
     Args:
         config: from an experiment file.
@@ -260,7 +265,8 @@ def train(config, workdir: str, allow_change: Sequence[str] = (), profile: tuple
         profile: (first, last) step of a profiler trace.
 
     Returns:
-        The exit status: 0 done, 3 a loss that is not finite, 143 saved on SIGTERM.
+        The function that runs it, from the workdir's newest checkpoint if it has one. It returns the exit status: 0
+        done, 3 a loss that is not finite, 143 saved on SIGTERM.
 
     Raises:
         UserError: whatever the user can mend.
@@ -269,11 +275,12 @@ def train(config, workdir: str, allow_change: Sequence[str] = (), profile: tuple
     if config.get("steps_per_epoch") == 0:
         raise UserError(
             f"num_train {config.num_train} is less than batch_size {config.batch_size}, so that an epoch has no step: "
-            f"give --config.batch_size={config.num_train} or less",
-            2,
+            f"give --config.batch_size={config.num_train} or less"
         )
-    if config.total_steps <= 0 and not config.init_from.path and not checkpoint.exists(folder):
-        raise UserError(f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path=")
+    if not checkpoint.exists(folder):
+        if config.total_steps <= 0 and not config.init_from.path:
+            raise UserError(f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path=")
+        configs.build(config.init_from).check()
     make_workdir(folder)
     check_shared(folder)
     for key in allow_change:
@@ -282,6 +289,4 @@ def train(config, workdir: str, allow_change: Sequence[str] = (), profile: tuple
     changes = resume.check_resume(config, folder, allow_change) if config.total_steps else []
     for line in changes if jax.process_index() == 0 else []:
         print(f"changed since this run was started: {line}", flush=True)
-    loop = Loop(config, folder, profile)
-    with jax.set_mesh(loop.run.placement.mesh):
-        return loop.execute()
+    return Loop(config, folder, profile).execute

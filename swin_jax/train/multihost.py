@@ -49,7 +49,7 @@ def start(arguments: Sequence[str], timeout: int = HEARTBEAT_TIMEOUT, arrival: i
         arrival: seconds that the processes wait for each other; then JAX ends those that came.
 
     Raises:
-        UserError: there is no cluster, or the numbers make none (exit status 2).
+        UserError: there is no cluster, or the numbers make none.
     """
     watch = None
     try:
@@ -60,8 +60,7 @@ def start(arguments: Sequence[str], timeout: int = HEARTBEAT_TIMEOUT, arrival: i
     except (ValueError, TypeError) as error:
         raise UserError(
             f"no cluster of processes: {' '.join(str(error).split())}; set JAX_COORDINATOR_ADDRESS=host:port of "
-            "process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
-            2,
+            "process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
     watch = Watch(arguments, timeout)
     return watch

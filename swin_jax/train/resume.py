@@ -22,7 +22,7 @@ def check_key(config, key: str) -> None:
     """Raises UserError, with the nearest one, for what is neither a dotted key nor the beginning of one."""
     known = flatten(config)
     if not any(leaf == key or leaf.startswith(key + ".") for leaf in known):
-        raise UserError(f"--allow_change={key} names no key of the config{did_you_mean(key, known)}", 2)
+        raise UserError(f"--allow_change={key} names no key of the config{did_you_mean(key, known)}")
 
 
 def model_changes(config, saved: dict) -> list[str]:
@@ -49,7 +49,7 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
         One line per difference.
 
     Raises:
-        UserError: a difference that is not allowed (exit status 2).
+        UserError: a difference that is not allowed.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -65,8 +65,8 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
                 refused.append(lines[-1])
     if len(refused) > 5:
         more = f"{'; '.join(refused[:5])}; and {len(refused) - 5} more"
-        raise UserError(f"{workdir} was trained with another config: {more}. Give another --workdir", 2)
+        raise UserError(f"{workdir} was trained with another config: {more}. Give another --workdir")
     if refused:
         keys = " ".join(f"--allow_change={line.partition(':')[0]}" for line in refused)
-        raise UserError(f"{workdir} was trained with another config: {'; '.join(refused)}. To go on anyway: {keys}", 2)
+        raise UserError(f"{workdir} was trained with another config: {'; '.join(refused)}. To go on anyway: {keys}")
     return lines

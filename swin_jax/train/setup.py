@@ -43,8 +43,10 @@ def build_run(config, devices: Sequence[jax.Device] | None = None) -> Run:
     try:
         task = configs.build(config.task)
         shapes = jax.eval_shape(task.init, jax.random.key(0))
+    except UserError:
+        raise
     except (ValueError, TypeError) as error:
-        raise UserError(f"the config makes no task: {' '.join(str(error).split())}", 2) from error
+        raise UserError(f"the config makes no task: {' '.join(str(error).split())}") from error
     partition = configs.build(config.partition)
 
     def place(shapes):
@@ -65,19 +67,18 @@ def read_frozen(run: Run) -> Any:
 
 
 def check_batch(config, placement: sharding.Placement) -> None:
-    """Raises UserError for a batch that mesh, number of micro-batches or mixing do not divide (exit status 2)."""
+    """Raises UserError for a batch that mesh, number of micro-batches or mixing do not divide."""
     placement.check(config.batch_size)
     accumulate = config.task.get("accumulate", 1)
     if accumulate < 1:
-        raise UserError(f"accumulate must be at least 1, not {accumulate}", 2)
+        raise UserError(f"accumulate must be at least 1, not {accumulate}")
     if config.batch_size % accumulate:
-        raise UserError(f"batch_size {config.batch_size} is not a multiple of accumulate {accumulate}", 2)
+        raise UserError(f"batch_size {config.batch_size} is not a multiple of accumulate {accumulate}")
     placement.check(config.batch_size // accumulate, "batch_size / accumulate")
     if config.get("total_steps", 1) and not can_mix(config.task, config.batch_size // accumulate):
         raise UserError(
             f"mixup and CutMix pair neighbours in groups of task.mix_group = {config.task.mix_group}: batch_size / "
-            f"accumulate is {config.batch_size // accumulate}, which is odd, or larger and no multiple of it",
-            2,
+            f"accumulate is {config.batch_size // accumulate}, which is odd, or larger and no multiple of it"
         )
 
 

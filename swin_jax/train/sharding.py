@@ -32,8 +32,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     that 'fsdp' and 'tensor' move stays within a slice.
 
     Raises:
-        UserError: sizes that do not multiply to the number of devices, or a 'data' that the slices do not divide (exit
-            status 2).
+        UserError: sizes that do not multiply to the number of devices, or a 'data' that the slices do not divide.
     """
     devices = jax.devices() if devices is None else devices
     sizes, count = [data, fsdp, tensor], len(devices)
@@ -45,12 +44,12 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
         problem = f"{' x '.join(str(size) for size in sizes if size != -1)} = {given}"
     if problem:
         asked = f"data={data}, fsdp={fsdp}, tensor={tensor}"
-        raise UserError(f"a mesh of {asked} does not fit {count} devices: {problem}", 2)
+        raise UserError(f"a mesh of {asked} does not fit {count} devices: {problem}")
     sizes = [count // given if size == -1 else size for size in sizes]
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     on_tpu = devices[0].platform == "tpu"
     if sizes[0] % slices and on_tpu:
-        raise UserError(f"data={sizes[0]} is not a multiple of the {slices} slices, which only 'data' may span", 2)
+        raise UserError(f"data={sizes[0]} is not a multiple of the {slices} slices, which only 'data' may span")
     # Auto: under the default, Explicit, linen's Dropout and the window reshape raise.
     types = (AxisType.Auto,) * 3
     if slices == 1:
@@ -92,11 +91,11 @@ class Partition:
 
     def __post_init__(self):
         if self.gather not in ("", "float32", "bfloat16"):
-            raise UserError(f"gather={self.gather!r} is none of '', 'float32', 'bfloat16'", 2)
+            raise UserError(f"gather={self.gather!r} is none of '', 'float32', 'bfloat16'")
         if self.gather and not self.opt_axis:
-            raise UserError(f"gather={self.gather!r} needs an opt_axis to split parameters over", 2)
+            raise UserError(f"gather={self.gather!r} needs an opt_axis to split parameters over")
         if self.opt_axis not in ("", *AXES):
-            raise UserError(f"opt_axis={self.opt_axis!r} is none of the mesh's axes {', '.join(AXES)}", 2)
+            raise UserError(f"opt_axis={self.opt_axis!r} is none of the mesh's axes {', '.join(AXES)}")
 
     def shardings(self, shapes: Any, mesh: Mesh) -> Any:
         """A NamedSharding for each leaf of a tree of shapes, a TrainState for example.
@@ -159,8 +158,7 @@ class Placement:
         if batch_size % self.batch_divisor:
             raise UserError(
                 f"{what} is {batch_size}, which is not a multiple of the {self.batch_divisor} batch shards of the mesh "
-                f"(data={self.mesh.shape['data']} x fsdp={self.mesh.shape['fsdp']})",
-                2,
+                f"(data={self.mesh.shape['data']} x fsdp={self.mesh.shape['fsdp']})"
             )
 
     def round_up(self, batch_size: int) -> int:

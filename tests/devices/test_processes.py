@@ -323,9 +323,8 @@ def test_what_one_process_meets_in_a_checkpoint_all_act_upon(two, folder):
 
 def test_a_number_of_processes_that_is_none(monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
-    with pytest.raises(UserError, match="no cluster of processes: .*'two'; set JAX_COORDINATOR_ADDRESS") as caught:
+    with pytest.raises(UserError, match="no cluster of processes: .*'two'; set JAX_COORDINATOR_ADDRESS"):
         multihost.start([])
-    assert caught.value.exit_status == 2
 
 
 def test_a_process_that_nobody_joins_says_so():

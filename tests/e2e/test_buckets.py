@@ -142,7 +142,7 @@ def test_a_bucket_that_cannot_be_written_to_is_one_line(remote, launch, monkeypa
 
     monkeypatch.setattr(bucket.Bucket, "_open", refuse)
     status, _, err = launch(CONFIG, "gs://bucket/run", *FLAGS)
-    assert status == 1 and err.count("\n") == 1
+    assert status == 2 and err.count("\n") == 1
     assert "--workdir=gs://bucket/run cannot be used: " in err and "403 forbidden" in err
 
 
@@ -154,7 +154,7 @@ def test_a_bucket_whose_kind_is_not_told_is_refused_at_the_start(remote, launch,
 
     monkeypatch.setattr(bucket.gcs_utils, "is_hierarchical_namespace_enabled", refuse)
     status, _, err = launch(CONFIG, "gs://bucket/run", *FLAGS)
-    assert status == 1 and err.count("\n") == 1
+    assert status == 2 and err.count("\n") == 1
     assert "403 Forbidden: storage.buckets.get" in err and "role Storage Legacy Bucket Reader" in err
 
 
@@ -179,7 +179,7 @@ def test_a_bucket_that_fails_later_stops_before_a_checkpoint(remote, tmp_path, m
 @pytest.mark.parametrize("name", ["s3://bucket/run", "gs:/bucket/run", "hdfs://run"])
 def test_other_stores_are_refused(launch, name):
     status, _, err = launch(CONFIG, name, *FLAGS)
-    assert status == 1 and err.count("\n") == 1 and "is no place for files of a run" in err
+    assert status == 2 and err.count("\n") == 1 and "is no place for files of a run" in err
 
 
 def test_a_missing_package_is_named(launch, monkeypatch):
@@ -191,4 +191,4 @@ def test_a_missing_package_is_named(launch, monkeypatch):
     storage._check_installed.cache_clear()
     monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
     status, _, err = launch(CONFIG, "gs://bucket/run", *FLAGS)
-    assert status == 1 and err.count("\n") == 1 and "pip install -e '.[gs]'" in err
+    assert status == 2 and err.count("\n") == 1 and "pip install -e '.[gs]'" in err

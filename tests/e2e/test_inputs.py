@@ -94,7 +94,7 @@ def test_prediction_of_any_kind_of_picture(trained, folder, tmp_path, launch):
 def test_an_unusable_workdir_is_one_line(tmp_path, launch):
     (tmp_path / "file").write_text("")
     status, _, err = launch("experiments/quickstart.py:fake", tmp_path / "file")
-    assert status == 1 and err == f"error: --workdir={tmp_path / 'file'} cannot be used: File exists\n"
+    assert status == 2 and err == f"error: --workdir={tmp_path / 'file'} cannot be used: File exists\n"
 
 
 def test_linear_probing_is_an_override(trained, folder, tmp_path, launch):
@@ -204,29 +204,29 @@ def test_a_truncated_image_in_an_evaluation_is_named(damaged_folder, tmp_path, l
 
 
 @pytest.mark.parametrize(
-    "config, flags, status, says",
+    "config, flags, says",
     [
-        ("swin_fashion_mnist", ("--config.data_dir=nowhere",), 1, "swin_jax.data.builders.fashion_mnist"),
-        ("swin_in1k", ("--config.data_dir=nowhere",), 1, "swin_jax.data.builders.imagenet2012"),
-        ("swin_in1k:folder", (), 1, "--config.data_dir="),
-        ("quickstart:fake", ("--config.batch_size=12",), 2, "12, which is not a multiple of the 8 batch shards"),
-        ("quickstart:fake", ("--config.mesh.tensor=3",), 2, "tensor=3 does not fit 8 devices"),
-        ("quickstart:fake", ("--config.task.accumulate=3",), 2, "batch_size 8 is not a multiple of accumulate 3"),
-        ("quickstart:fake", ("--config.task.accumulate=0",), 2, "accumulate must be at least 1, not 0"),
-        ("swin_in1k:fake", ("--config.batch_size=136", "--config.num_train=999"), 2, "of task.mix_group = 128"),
-        ("quickstart:fake", ("--predict=nowhere",), 1, "train first"),
-        ("quickstart:fake", ("--config.init_from.path=nowhere",), 2, "neither a workdir"),
-        ("quickstart:fake", ("--config.total_steps=0",), 1, "nothing to evaluate"),
-        ("quickstart:fake", ("--config.task.model.embed_dim=17",), 2, "do not divide 17 channels"),
-        ("quickstart:fake", ("--allow_change=seeed",), 2, "did you mean 'seed'"),
-        ("swin_in1k:fake", ("--config.batch_size=0",), 2, "--config.batch_size=0 must be at least 1"),
-        ("swin_in1k:fake", ("--config.num_train=4",), 2, "num_train 4 is less than batch_size 8"),
+        ("swin_fashion_mnist", ("--config.data_dir=nowhere",), "swin_jax.data.builders.fashion_mnist"),
+        ("swin_in1k", ("--config.data_dir=nowhere",), "swin_jax.data.builders.imagenet2012"),
+        ("swin_in1k:folder", (), "--config.data_dir="),
+        ("quickstart:fake", ("--config.batch_size=12",), "12, which is not a multiple of the 8 batch shards"),
+        ("quickstart:fake", ("--config.mesh.tensor=3",), "tensor=3 does not fit 8 devices"),
+        ("quickstart:fake", ("--config.task.accumulate=3",), "batch_size 8 is not a multiple of accumulate 3"),
+        ("quickstart:fake", ("--config.task.accumulate=0",), "accumulate must be at least 1, not 0"),
+        ("swin_in1k:fake", ("--config.batch_size=136", "--config.num_train=999"), "of task.mix_group = 128"),
+        ("quickstart:fake", ("--predict=nowhere",), "train first"),
+        ("quickstart:fake", ("--config.init_from.path=nowhere",), "neither a workdir"),
+        ("quickstart:fake", ("--config.total_steps=0",), "nothing to evaluate"),
+        ("quickstart:fake", ("--config.task.model.embed_dim=17",), "do not divide 17 channels"),
+        ("quickstart:fake", ("--allow_change=seeed",), "did you mean 'seed'"),
+        ("swin_in1k:fake", ("--config.batch_size=0",), "--config.batch_size=0 must be at least 1"),
+        ("swin_in1k:fake", ("--config.num_train=4",), "num_train 4 is less than batch_size 8"),
     ],
 )
-def test_one_line_says_what_to_do(config, flags, status, says, tmp_path, launch):
-    found, _, err = launch(config_path(config), tmp_path, *flags)
+def test_one_line_says_what_to_do(config, flags, says, tmp_path, launch):
+    status, _, err = launch(config_path(config), tmp_path, *flags)
     errors = [line for line in err.splitlines() if line.startswith("error:")]
-    assert found == status and len(errors) == 1 and says in errors[0], err
+    assert status == 2 and len(errors) == 1 and says in errors[0], err
     assert "Traceback" not in err
 
 
@@ -234,7 +234,7 @@ def test_one_line_says_what_to_do(config, flags, status, says, tmp_path, launch)
 def test_the_folder_of_a_run_that_died_before_its_first_checkpoint_is_no_model(flags, tmp_path, launch):
     (tmp_path / "checkpoints").mkdir()
     status, _, err = launch("experiments/quickstart.py:fake", tmp_path, *flags)
-    assert status == 1 and "no checkpoint in" in err
+    assert status == 2 and "no checkpoint in" in err
 
 
 def test_a_profile_is_written(tmp_path, launch):

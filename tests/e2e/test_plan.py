@@ -145,13 +145,13 @@ def test_a_missing_compiler_names_the_line_that_installs_it(plan, monkeypatch):
         importlib.util, "find_spec", lambda name, *rest: None if name == "libtpu" else find(name, *rest)
     )
     status, _, err = plan(FAKE, "v5e:2x4")
-    assert status == 1 and "pip install -e '.[tpu]'" in err
+    assert status == 2 and "pip install -e '.[tpu]'" in err
 
 
 def test_an_unusable_workdir_is_told_before_anything_is_compiled(plan, tmp_path):
     (tmp_path / "plan").write_text("a file")
     status, out, err = plan(FAKE, "v5e:2x4")
-    assert status == 1 and "cannot be used" in err and "compiling" not in err and not out
+    assert status == 2 and "cannot be used" in err and "compiling" not in err and not out
 
 
 def test_a_plan_that_cannot_be_kept_is_told_all_the_same(plan, tmp_path):

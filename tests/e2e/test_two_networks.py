@@ -147,14 +147,14 @@ def get_config(steps, shift=3.0):
 
 @pytest.fixture
 def whole(tmp_path):
-    assert loop.train(get_config(12), str(tmp_path / "whole")) == 0
+    assert loop.prepare(get_config(12), str(tmp_path / "whole"))() == 0
     return tmp_path / "whole"
 
 
 def test_it_trains_resumes_bitwise_and_evaluates(whole, tmp_path):
     cut = tmp_path / "cut"
-    assert loop.train(get_config(8), str(cut)) == 0
-    assert loop.train(get_config(12), str(cut)) == 0
+    assert loop.prepare(get_config(8), str(cut))() == 0
+    assert loop.prepare(get_config(12), str(cut))() == 0
     # The first part also evaluated at its own end; the lines are the same because step 8 is an evaluation of both.
     assert_equal_runs(whole, cut, 12)
 
@@ -162,4 +162,4 @@ def test_it_trains_resumes_bitwise_and_evaluates(whole, tmp_path):
 def test_other_frozen_weights_are_refused(whole):
     config = get_config(16, shift=4.0)
     with pytest.raises(UserError, match="frozen weights"):
-        loop.train(config, str(whole), allow_change=["task.shift"])
+        loop.prepare(config, str(whole), allow_change=["task.shift"])()

@@ -1,5 +1,6 @@
 """The command line: what is wrong with it is said in one line, before anything is started or written."""
 
+import numpy as np
 import pytest
 
 from swin_jax import launch as launcher
@@ -13,10 +14,12 @@ QUICKSTART = "experiments/quickstart.py"
 def no_run(monkeypatch):
     """A command line that is good ends here; returns what it would have started."""
     started = []
-    monkeypatch.setattr("swin_jax.train.loop.train", lambda config, *rest: started.append((config, *rest)) or 0)
-    monkeypatch.setattr(
-        "swin_jax.inference.predict.predict", lambda config, *rest: started.append((config, *rest)) or 0
-    )
+
+    def prepare(*arguments):
+        return lambda: started.append(arguments) or 0
+
+    monkeypatch.setattr("swin_jax.train.loop.prepare", prepare)
+    monkeypatch.setattr("swin_jax.inference.predict.prepare", prepare)
     return started
 
 
@@ -129,12 +132,33 @@ def test_predict_goes_to_prediction(launch, tmp_path, no_run):
     assert (workdir, images) == (str(tmp_path), "pictures")
 
 
-def test_a_user_error_of_the_run_is_one_line_and_gives_its_status(launch, tmp_path, monkeypatch):
+def test_a_user_error_is_one_line_and_its_status_tells_when_it_came(launch, tmp_path, monkeypatch):
     def fail(*arguments):
-        raise UserError("no data", 1)
+        raise UserError("no data")
 
-    monkeypatch.setattr("swin_jax.train.loop.train", fail)
+    monkeypatch.setattr("swin_jax.train.loop.prepare", lambda *arguments: fail)
     assert launch(QUICKSTART, tmp_path) == (1, "", "error: no data\n")
+    monkeypatch.setattr("swin_jax.train.loop.prepare", fail)
+    assert launch(QUICKSTART, tmp_path) == (2, "", "error: no data\n")
+
+
+def test_another_value_error_keeps_its_traceback(launch, tmp_path, monkeypatch, capsys):
+    def fail(*arguments):
+        np.zeros(2) + np.zeros(3)
+
+    for prepare in (fail, lambda *arguments: fail):
+        monkeypatch.setattr("swin_jax.train.loop.prepare", prepare)
+        with pytest.raises(ValueError, match="operands could not be broadcast") as caught:
+            launch(QUICKSTART, tmp_path)
+        assert caught.traceback[-1].name == "fail" and "error:" not in capsys.readouterr().err
+
+
+def test_an_interrupted_run_says_how_to_resume(launch, tmp_path, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("swin_jax.train.loop.prepare", lambda *arguments: interrupt)
+    assert launch(QUICKSTART, tmp_path) == (130, "", "interrupted; rerun the same command to resume\n")
 
 
 def test_a_cluster_is_detected_by_its_variables_only(monkeypatch):

@@ -147,7 +147,7 @@ def build(
     write.refuse_existing(Path(data_dir).expanduser() / name / VERSION, overwrite)
     _renderer()
     if not 8 <= size <= 1024:
-        raise UserError(f"--size must be 8 to 1024 pixels, not {size}", 2)
+        raise UserError(f"--size must be 8 to 1024 pixels, not {size}")
     packages = (*texts, *(vendor.package for vendor in vendors.values()))
     folder = Path(source or Path(data_dir) / "downloads" / "emoji").expanduser()
     if source is None:
@@ -336,8 +336,9 @@ def _renderer():
 
 
 def _rasterise(text: str, size: int, drawing: Any) -> bytes:
+    renderer = _renderer()
     try:  # without dpi, files sized in points fail; fonts would make the pictures depend on the machine
-        return bytes(_renderer().svg_to_bytes(svg_string=text, width=size, height=size, dpi=96, skip_system_fonts=True))
+        return bytes(renderer.svg_to_bytes(svg_string=text, width=size, height=size, dpi=96, skip_system_fonts=True))
     except ValueError as error:
         raise UserError(f"the icon {drawing[0]!r} cannot be rendered ({error})") from error
 

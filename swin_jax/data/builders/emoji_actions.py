@@ -291,9 +291,9 @@ def _check(packages: Sequence[str], available: Mapping[str, Animations], size: i
     names = tuple(available) if tuple(packages) == ("all",) else packages
     unknown = [name for name in names if name not in available]
     if unknown or not names:
-        raise UserError(f"--packages: {', '.join(unknown) or 'none'} is none of {', '.join(available)} or all", 2)
+        raise UserError(f"--packages: {', '.join(unknown) or 'none'} is none of {', '.join(available)} or all")
     if not 8 <= size <= 256:
-        raise UserError(f"--size must be 8 to 256 pixels, not {size}", 2)
+        raise UserError(f"--size must be 8 to 256 pixels, not {size}")
     return tuple(name for name in available if name in names)
 
 

@@ -96,7 +96,7 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
       build: makes the data set from the parsed flags and returns its path.
       parser: holds the builder's own flags; --data_dir and --overwrite are added.
 
-    A user error ends the process with its message and exit status.
+    A user error ends the process with its message and status 1.
     """
     parser.add_argument("--data_dir", default=default_data_dir(), help="where data sets lie (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
@@ -105,7 +105,7 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
         path = build(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_status) from None
+        raise SystemExit(1) from None
     print(f"wrote {path}")
 
 

@@ -40,7 +40,7 @@ class EmojiActions:
         missing = [name for name in who if name not in info.splits]
         if missing or not who:
             known = ", ".join(info.splits)
-            raise UserError(f"the actions have no person {', '.join(missing) or 'at all'}; they have {known}", 2)
+            raise UserError(f"the actions have no person {', '.join(missing) or 'at all'}; they have {known}")
         # Read below TFDS, which cannot leave the frames of a sequence encoded (tensorflow-datasets 4.9.10).
         self._records = ArrayRecordDataSource([file for name in who for file in info.splits[name].file_instructions])
         self._examples = [None] * len(self._records)
@@ -213,7 +213,7 @@ def emoji_playback(
     log.info("%s", reversal_table(measured, min_ratio, min_distance))
     kept = {found.action for found in measured if found.is_visible(min_ratio, min_distance)}
     if not kept:
-        raise UserError(f"no action differs from its reverse by {min_ratio} of its motion and by {min_distance}", 2)
+        raise UserError(f"no action differs from its reverse by {min_ratio} of its motion and by {min_distance}")
     source = EmojiActions(directory, tuple(who))
     return Playback(source, tuple(i for i, label in enumerate(source.labels()) if source.class_names[label] in kept))
 

@@ -95,7 +95,7 @@ def action_eval_transform(
     """
     options = _Options(size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame)
     if views < 0:
-        raise UserError(f"views must not be negative, as {views} is", 2)
+        raise UserError(f"views must not be negative, as {views} is")
     return functools.partial(_eval, options=options, views=views, seed=seed)
 
 
@@ -133,12 +133,12 @@ class _Options:
 
     def __post_init__(self):
         if self.size < 1 or self.num_frames < 1:
-            raise UserError(f"size and num_frames must be at least 1, not {self.size} and {self.num_frames}", 2)
+            raise UserError(f"size and num_frames must be at least 1, not {self.size} and {self.num_frames}")
         for name, (low, high) in (("speed", self.speed), ("scale", self.scale)):
             if not 0 < low <= high:
-                raise UserError(f"{name}={(low, high)} must be two positive numbers, the smaller one first", 2)
+                raise UserError(f"{name}={(low, high)} must be two positive numbers, the smaller one first")
         if not 0 <= self.overhang < 1 or not 0 <= self.stretch < 1:
-            raise UserError(f"overhang={self.overhang} and stretch={self.stretch} must be in [0, 1)", 2)
+            raise UserError(f"overhang={self.overhang} and stretch={self.stretch} must be in [0, 1)")
 
 
 def _train(example, rng, *, options: _Options, hflip: float, recolour: float) -> dict[str, Any]:

@@ -36,16 +36,15 @@ def masked_cells(size: int, cell: int, patch: int, ratio: float) -> tuple[int, i
             none or all of the cells.
     """
     if cell < 1 or size % cell:
-        raise UserError(f"a mask cell of {cell} pixels does not divide an image of {size} pixels", 2)
+        raise UserError(f"a mask cell of {cell} pixels does not divide an image of {size} pixels")
     if patch < 1 or cell % patch:
-        raise UserError(f"the model's patch of {patch} pixels does not divide a mask cell of {cell} pixels", 2)
+        raise UserError(f"the model's patch of {patch} pixels does not divide a mask cell of {cell} pixels")
     side = size // cell
     count = math.ceil(side**2 * ratio) if math.isfinite(ratio) else 0
     if not 0 < count < side**2:
         raise UserError(
             f"a mask ratio of {ratio} masks {count} of {side**2} cells of {cell} pixels in an image of {size} pixels; "
-            "some must be masked, not all",
-            2,
+            "some must be masked, not all"
         )
     return side, count
 

@@ -225,7 +225,7 @@ def _clip_preprocess(image, *, fit, mean, std):
 
 def _fit_of(size: int, mode: str, interpolation: str, fill: int) -> Callable[[Image.Image], Image.Image]:
     if mode not in RESIZE_MODES:
-        raise UserError(f"resize mode {mode!r} is not known: use one of {', '.join(RESIZE_MODES)}", 2)
+        raise UserError(f"resize mode {mode!r} is not known: use one of {', '.join(RESIZE_MODES)}")
     return functools.partial(_fit, size=size, mode=mode, resample=_filter(interpolation), fill=fill)
 
 

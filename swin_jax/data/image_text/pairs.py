@@ -221,7 +221,7 @@ def jsonl(
       The source; other keys of a line stay in the example. Raises UserError where there is no file or it has no lines.
     """
     if not path:
-        raise UserError(f"jsonl pairs need their file: {_give('FILE.jsonl')}", 2)
+        raise UserError(f"jsonl pairs need their file: {_give('FILE.jsonl')}")
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path}; it holds one {{{image_key!r}: path, {text_key!r}: caption}} a line")
     starts, blank, end = [], [], 0
@@ -249,7 +249,7 @@ def folder(root: str | None) -> FolderPairs:
       The source, in sorted order. Raises UserError where the folder is missing or has no such pair.
     """
     if not root:
-        raise UserError(f"a folder of pairs needs its path: {_give('DIR')}", 2)
+        raise UserError(f"a folder of pairs needs its path: {_give('DIR')}")
     images = sources.flat_folder(root)
     paths = tuple(p for p in images.paths if os.path.isfile(f"{os.path.splitext(os.path.join(root, p))[0]}.txt"))
     if not paths:

@@ -101,7 +101,7 @@ def tar_shards(patterns: str | Sequence[str] | None, text_key: str = "", index_d
     if index_dir:
         os.makedirs(index_dir, exist_ok=True)
         if len({os.path.basename(shard) for shard in shards}) < len(shards):
-            raise UserError(f"shards of equal names cannot share index_dir={index_dir}; leave it out", 2)
+            raise UserError(f"shards of equal names cannot share index_dir={index_dir}; leave it out")
     indices = [
         os.path.join(folder, f"{os.path.basename(shard)}{kind}.index.npy") for folder, shard in zip(folders, shards)
     ]
@@ -129,8 +129,7 @@ def expand(patterns: str | Sequence[str] | None) -> list[str]:
     if not patterns or not all(patterns):
         raise UserError(
             "tar shards need their paths: give --config.pairs='DIR/{000..127}.tar' "
-            "(for validation pairs --config.validation_pairs='DIR/{000..127}.tar')",
-            2,
+            "(for validation pairs --config.validation_pairs='DIR/{000..127}.tar')"
         )
     patterns = [patterns] if isinstance(patterns, str) else patterns
     paths = []

@@ -59,7 +59,7 @@ def tokenize_and_flag(
 ) -> tuple[np.ndarray, np.ndarray]:
     """As tokenize with truncate=True; returns (ids int32 (n, L), whether each was cut, bool (n,))."""
     if context_length < 3:
-        raise UserError(f"context_length must be at least 3, not {context_length}", 2)
+        raise UserError(f"context_length must be at least 3, not {context_length}")
     texts = as_list(texts)
     ids = np.full((len(texts), context_length), PAD, np.int32)
     too_long = np.zeros(len(texts), bool)
@@ -111,7 +111,7 @@ def decode(ids: np.ndarray | Sequence[int]) -> str | list[str]:
 def cleaner(name: str) -> Callable[[str], str]:
     """The text cleaner 'openai', 'canonicalize' or 'whitespace'; raises UserError for another name."""
     if name not in _CLEANERS:
-        raise UserError(f"the cleaner {name!r} is not known: use one of {', '.join(_CLEANERS)}", 2)
+        raise UserError(f"the cleaner {name!r} is not known: use one of {', '.join(_CLEANERS)}")
     return _CLEANERS[name]
 
 

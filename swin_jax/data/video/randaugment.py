@@ -44,9 +44,9 @@ class VideoRandAugment:
 
     def __post_init__(self):
         if not 0 <= self.num_ops <= len(OPS):
-            raise UserError(f"RandAugment of clips has {len(OPS)} operations: num_ops cannot be {self.num_ops}", 2)
+            raise UserError(f"RandAugment of clips has {len(OPS)} operations: num_ops cannot be {self.num_ops}")
         if not 0 <= self.magnitude <= MAX_MAGNITUDE:
-            raise UserError(f"the magnitude must be between 0 and {MAX_MAGNITUDE}, not {self.magnitude}", 2)
+            raise UserError(f"the magnitude must be between 0 and {MAX_MAGNITUDE}, not {self.magnitude}")
 
     def __call__(self, clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns an augmented clip uint8 (T, H, W, 3) of the same shape; `rng` decides everything."""

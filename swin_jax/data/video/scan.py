@@ -72,7 +72,7 @@ def scan(source: VideoFileSource, report: str, quick: bool = False, num_threads:
     try:
         known = {finding["path"]: finding for finding in _known(report, quick)}
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{report} is not the report of a scan: give another --report=FILE", 2) from error
+        raise UserError(f"{report} is not the report of a scan: give another --report=FILE") from error
     known = {path: known[path] for path in dict.fromkeys(paths) if path in known}
     todo = [path for path in dict.fromkeys(paths) if path not in known]
     try:
@@ -129,12 +129,12 @@ def write_good(source: VideoFileSource, findings: list[dict[str, Any]], path: st
 def _check_write_good(source: VideoFileSource, path: str, others: tuple[str, ...]) -> None:
     """Raises UserError where no list of a source can be written to `path`, before hours have gone into a scan."""
     if not source.class_names:
-        raise UserError("--write_good writes a list with labels; the folder has no class folders that tell them", 2)
+        raise UserError("--write_good writes a list with labels; the folder has no class folders that tell them")
     if os.path.realpath(path) in map(os.path.realpath, others):
-        raise UserError(f"--write_good={path} is the list or the report itself: give another file", 2)
+        raise UserError(f"--write_good={path} is the list or the report itself: give another file")
     spaced = next((name for name in source.paths if len(name.split()) > 1), None)
     if spaced and not path.endswith(".json"):
-        raise UserError(f"{spaced!r} has spaces, which a text list cannot hold: give --write_good=FILE.json", 2)
+        raise UserError(f"{spaced!r} has spaces, which a text list cannot hold: give --write_good=FILE.json")
     try:
         existed = os.path.lexists(path)
         with open(path, "a", encoding="utf-8"):
@@ -146,7 +146,11 @@ def _check_write_good(source: VideoFileSource, path: str, others: tuple[str, ...
 
 
 def run(arguments: list[str]) -> int:
-    """The command line: prints the summary and returns the exit status."""
+    """The command line: prints the summary.
+
+    Returns:
+      The exit status: 0 where all files are good, 1 where some will be replaced, 2 for a mistake of the user.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--annotations", help="annotation list, text or .json")
@@ -170,7 +174,7 @@ def run(arguments: list[str]) -> int:
             write_good(source, findings, flags.write_good, variable)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted: run the command again to go on", file=sys.stderr)
         return 130
@@ -180,21 +184,21 @@ def run(arguments: list[str]) -> int:
 def _source(flags: argparse.Namespace) -> VideoFileSource:
     """What the command line asks to be scanned."""
     if flags.num_threads < 1:
-        raise UserError(f"--num_threads={flags.num_threads} must be at least 1", 2)
+        raise UserError(f"--num_threads={flags.num_threads} must be at least 1")
     if not flags.annotations and not flags.folder:
-        raise UserError("--annotations= or --folder= is empty; give it a file or a folder", 2)
+        raise UserError("--annotations= or --folder= is empty; give it a file or a folder")
     if flags.annotations:
         return video_list(flags.annotations, flags.data_prefix)
     if flags.data_prefix:
-        raise UserError("--data_prefix goes with --annotations; a --folder tells its own paths", 2)
+        raise UserError("--data_prefix goes with --annotations; a --folder tells its own paths")
     folder = os.path.expanduser(flags.folder)
     if os.path.isfile(folder):
-        raise UserError(f"--folder={flags.folder} is a file; a list is given as --annotations={flags.folder}", 2)
+        raise UserError(f"--folder={flags.folder} is a file; a list is given as --annotations={flags.folder}")
     if os.path.isdir(folder):
         inner = {entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."}
         if inner and inner <= {"train", "val", "validation", "test"}:
             one = os.path.join(flags.folder, min(inner))
-            raise UserError(f"--folder={flags.folder} holds splits, not classes; scan each: --folder={one}", 2)
+            raise UserError(f"--folder={flags.folder} holds splits, not classes; scan each: --folder={one}")
         if not inner:
             return flat_video_folder(folder)
     return video_folder(folder)

@@ -74,26 +74,25 @@ def video_list(
     if not annotation:
         raise UserError(
             "a list of videos is missing: give --config.train_list=FILE and --config.val_list=FILE (lines of "
-            "`path.mp4 label`)",
-            2,
+            "`path.mp4 label`)"
         )
     text, data_prefix = _read(annotation), os.path.expanduser(data_prefix)
     if data_prefix and not os.path.isdir(data_prefix):
         raise UserError(f"there is no folder {data_prefix}, which should hold the videos of {annotation}")
     names = tuple(line.strip() for line in _read(class_names).splitlines() if line.strip()) if class_names else ()
     if num_classes and class_names and len(names) != num_classes:
-        raise UserError(f"{class_names} has {len(names)} names, num_classes is {num_classes}", 2)
+        raise UserError(f"{class_names} has {len(names)} names, num_classes is {num_classes}")
     limit, why = MAX_LABEL + 1, f"without num_classes the largest is {MAX_LABEL}"
     if num_classes or class_names:
         limit = num_classes or len(names)
         why = f"num_classes is {num_classes}" if num_classes else f"{class_names} has {len(names)} names"
     if limit > MAX_LABEL + 1:
-        raise UserError(f"{why}, more than {MAX_LABEL + 1}", 2)
+        raise UserError(f"{why}, more than {MAX_LABEL + 1}")
     records = _read_json(annotation, text) if annotation.endswith(".json") else _read_lines(annotation, text)
     paths, labels = [], []
     for place, path, label in records:
         if label >= limit:
-            raise UserError(f"{place}: label {_short(label)} is out of range, {why}", 2)
+            raise UserError(f"{place}: label {_short(label)} is out of range, {why}")
         paths.append(path)
         labels.append(label)
     if not paths:
@@ -114,7 +113,7 @@ def video_folder(root: str | None, split: str | None = None, variable_frame_rate
       The source. Raises UserError where the folder is missing, has no class folder, or a class has no video.
     """
     if not root:
-        raise UserError("a video folder needs its path: give --config.data_dir=DIR", 2)
+        raise UserError("a video folder needs its path: give --config.data_dir=DIR")
     folder = os.path.join(os.path.expanduser(root), split or "").rstrip("/") or "/"
     if not os.path.isdir(folder):
         what = "is a file" if os.path.isfile(folder) else "does not exist"

@@ -72,7 +72,7 @@ def video_train_transform(
     _check(sampling, size=size, length=length, stride=stride, short_side=short_side)
     for name, (low, high) in (("scale", scale), ("ratio", ratio)):
         if not 0 < low <= high:
-            raise UserError(f"{name} must be two numbers above 0, the smaller one first, not {low} and {high}", 2)
+            raise UserError(f"{name} must be two numbers above 0, the smaller one first, not {low} and {high}")
     augment = None
     if randaugment_ops:
         augment = VideoRandAugment(randaugment_ops, randaugment_magnitude, hidden_flip, hidden_crop)
@@ -131,7 +131,7 @@ def video_views_transform(
     short_side = short_side or size
     _check(sampling, clips=clips, crops=crops, size=size, length=length, stride=stride, short_side=short_side)
     if sampling == "uniform" and clips != 1:
-        raise UserError(f"uniform sampling covers the whole video with one clip: clips must be 1, not {clips}", 2)
+        raise UserError(f"uniform sampling covers the whole video with one clip: clips must be 1, not {clips}")
     _check_short_side(short_side, size)
     # Plain values only: their text tells a test that was stopped, and goes on in another process, what its views are.
     clip = dict(length=length, stride=stride, sampling=sampling, clips=clips)
@@ -307,16 +307,16 @@ def _segments(num_frames: int, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _check(sampling: str, **counts: int) -> None:
     if sampling not in SAMPLINGS:
-        raise UserError(f"sampling {sampling!r} is not known: use one of {', '.join(SAMPLINGS)}", 2)
+        raise UserError(f"sampling {sampling!r} is not known: use one of {', '.join(SAMPLINGS)}")
     for name, value in counts.items():
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
             what = "length (the frames of a clip)" if name == "length" else name
-            raise UserError(f"{what} must be a whole number of at least 1, not {value!r}", 2)
+            raise UserError(f"{what} must be a whole number of at least 1, not {value!r}")
 
 
 def _check_short_side(short_side: int, size: int) -> None:
     if short_side < size:
-        raise UserError(f"short_side must be at least the size of a view, {size}, not {short_side}", 2)
+        raise UserError(f"short_side must be at least the size of a view, {size}, not {short_side}")
 
 
 @functools.cache

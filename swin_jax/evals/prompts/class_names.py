@@ -258,7 +258,7 @@ def check(dataset: str, names: Sequence[Names]) -> None:
 
 def _known(dataset: str) -> tuple[int, str]:
     if dataset not in CHECKSUMS:
-        raise UserError(f"no class names are known of {dataset!r}, only of {', '.join(sorted(CHECKSUMS))}", 2)
+        raise UserError(f"no class names are known of {dataset!r}, only of {', '.join(sorted(CHECKSUMS))}")
     return CHECKSUMS[dataset]
 
 

@@ -157,8 +157,7 @@ def templates(dataset: str) -> tuple[str, ...]:
     if dataset not in TEMPLATES:
         raise UserError(
             f"no prompt templates for {dataset!r}; there are some for {', '.join(sorted(TEMPLATES))}: name one of "
-            "these, or give templates of your own",
-            2,
+            "these, or give templates of your own"
         )
     return TEMPLATES[dataset]
 
@@ -170,5 +169,5 @@ def fill(template: str, name: str) -> str:
         UserError: a template without {}, or with several.
     """
     if template.count("{}") != 1:
-        raise UserError(f"the template {template!r} must have exactly one {{}} for the class name", 2)
+        raise UserError(f"the template {template!r} must have exactly one {{}} for the class name")
     return template.replace("{}", name)

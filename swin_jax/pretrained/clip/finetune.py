@@ -56,8 +56,7 @@ def _check_activation(model, trained: str, what: str) -> None:
     if trained != model.text.act:
         raise UserError(
             f"{what} was trained with the activation {trained}, the model has {model.text.act}: give "
-            f"--config.task.model.act={trained}",
-            2,
+            f"--config.task.model.act={trained}"
         )
 
 

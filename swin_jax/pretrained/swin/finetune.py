@@ -59,7 +59,7 @@ def resize_tables(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
         model, resize: as in `remap`.
     """
     if resize not in (None, *RESIZES):
-        raise UserError(f"resize={resize!r} is none of {', '.join(map(repr, RESIZES))}", 2)
+        raise UserError(f"resize={resize!r} is none of {', '.join(map(repr, RESIZES))}")
     _check_family(state_dict, model)
     resized = {}
     for name, shape in swin.official_shapes(model).items():

@@ -49,7 +49,7 @@ def remap(
         UserError: tables of another window without `resize`; windows that the tables do not tell.
     """
     if resize not in (None, "bicubic"):
-        raise UserError(f"resize={resize!r} is not 'bicubic'", 2)
+        raise UserError(f"resize={resize!r} is not 'bicubic'")
     found = _adapt_head(compare.drop_buffers(video_swin.to_official_names(state_dict)), model.num_classes)
     resized, old = {}, None
     for name, shape in video_swin.official_shapes(model).items():
@@ -131,7 +131,7 @@ def load_pretrained(
         if isinstance(source, Mapping):
             raise
         text = str(error) if str(source) in str(error) else f"{source}: {error}"
-        raise UserError(text, error.exit_status) from error
+        raise UserError(text) from error
 
 
 def fields_of(config: Mapping) -> dict:

@@ -47,15 +47,15 @@ def inflate(
         UserError: an unknown choice; weights of a video; tables that are not square; keys that do not fit, all listed.
     """
     if patch not in PATCHES:
-        raise UserError(f"patch={patch!r} is none of {', '.join(map(repr, PATCHES))}", 2)
+        raise UserError(f"patch={patch!r} is none of {', '.join(map(repr, PATCHES))}")
     if bias not in BIASES:
-        raise UserError(f"bias={bias!r} is none of {', '.join(map(repr, BIASES))}", 2)
+        raise UserError(f"bias={bias!r} is none of {', '.join(map(repr, BIASES))}")
     if is_video(state_dict):
         raise UserError("only an image Swin can be inflated; these patches have a time axis already")
     backbone = model.backbone
     found = layouts.to_official_names(state_dict)
     if backbone.continuous_bias and bias == "centre" and window_geometry.stage_geometry(backbone)[1][0][0] > 1:
-        raise UserError("bias='centre' needs position tables, the bias of version 2 is continuous: take 'duplicate'", 2)
+        raise UserError("bias='centre' needs position tables, the bias of version 2 is continuous: take 'duplicate'")
     if not backbone.pretrained_window_sizes:
         _tell_scales(state_dict, config, backbone)
     inflated, resized = {}, 0

@@ -125,7 +125,7 @@ def test_parse_arg_reads_choices_booleans_and_types():
 def test_parse_arg_refuses(arg, message):
     with pytest.raises(UserError, match=message) as caught:
         parse_arg(arg, variant=("tiny", "small"), fake=False, depth=2)
-    assert caught.value.exit_status == 2 and "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 # ---- files ----
@@ -157,9 +157,8 @@ def test_load_hands_the_argument_on(tmp_path):
 def test_load_refuses(tmp_path, path, message):
     (tmp_path / "first.py").write_text(FILE)
     (tmp_path / "empty.py").write_text("x = 1\n")
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message):
         configs.load(f"{tmp_path}/{path}")
-    assert caught.value.exit_status == 2
 
 
 # ---- saved configs ----
@@ -219,7 +218,7 @@ def test_a_resume_must_not_change_without_being_allowed(tmp_path, key, value):
     changed.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=f"--allow_change={key}") as caught:
         check_resume(changed, tmp_path, ["other", key[:-1]])
-    assert caught.value.exit_status == 2 and key in str(caught.value)
+    assert key in str(caught.value)
     for allowed in (key, key.partition(".")[0]):
         assert [line.partition(":")[0] for line in check_resume(changed, tmp_path, [allowed])] == [key]
 

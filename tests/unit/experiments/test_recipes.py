@@ -214,9 +214,8 @@ def test_layer_decay(name):
 
 @pytest.mark.parametrize("file", ["simmim_in1k", "simmim_finetune"])
 def test_a_size_that_only_version_2_has_says_so(file):
-    with pytest.raises(UserError, match="add generation=v2") as caught:
+    with pytest.raises(UserError, match="add generation=v2"):
         load(f"{file}:variant=huge")
-    assert caught.value.exit_status == 2
 
 
 # ---- SwinV2-G ----

@@ -59,9 +59,8 @@ def test_nothing_is_read_where_no_path_is_given():
 
 
 def test_an_experiment_may_require_weights():
-    with pytest.raises(UserError, match="--config.init_from.path=") as caught:
+    with pytest.raises(UserError, match="--config.init_from.path="):
         InitFrom(required=True).load(Task, shapes(params()))
-    assert caught.value.exit_status == 2
 
 
 def test_a_workdir_gives_its_parameters(workdir):

@@ -112,9 +112,8 @@ def test_jsonl_wrong_file(tmp_path, make):
 @pytest.mark.parametrize("path", [None, ""])
 @pytest.mark.parametrize(("make", "kind"), [(pairs.jsonl, "FILE.jsonl"), (pairs.folder, "DIR")])
 def test_no_path(make, kind, path):
-    with pytest.raises(UserError, match=f"--config.pairs={kind} .*--config.validation_pairs={kind}") as error:
+    with pytest.raises(UserError, match=f"--config.pairs={kind} .*--config.validation_pairs={kind}"):
         make(path)
-    assert error.value.exit_status == 2
 
 
 def test_jsonl_records_are_named_by_their_line(tmp_path):

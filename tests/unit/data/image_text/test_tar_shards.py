@@ -162,9 +162,8 @@ def test_captions_that_are_not_utf8_are_unreadable(tmp_path):
 
 @pytest.mark.parametrize("patterns", [None, "", [], [""]])
 def test_no_pattern(patterns):
-    with pytest.raises(UserError, match=r"--config.pairs='DIR.*\.tar'.*--config.validation_pairs=") as error:
+    with pytest.raises(UserError, match=r"--config.pairs='DIR.*\.tar'.*--config.validation_pairs="):
         tar_shards.tar_shards(patterns)
-    assert error.value.exit_status == 2
 
 
 @pytest.mark.parametrize(

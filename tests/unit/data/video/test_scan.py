@@ -160,21 +160,21 @@ def test_wrong_use_is_told_in_a_line(data, capsys, tmp_path):
     (tmp_path / "other").write_text("{}\n")
     (tmp_path / ".split/train").mkdir(parents=True)
     for flags, status, says in (
-        ([f"--annotations={tmp_path}/missing.txt"], 1, "cannot read"),
+        ([f"--annotations={tmp_path}/missing.txt"], 2, "cannot read"),
         (["--annotations="], 2, "is empty"),
         (["--folder="], 2, "is empty"),
         ([f"--folder={data}"], 2, f"is a file; a list is given as --annotations={data}"),
-        ([f"--folder={tmp_path}/no"], 1, "no does not exist"),
+        ([f"--folder={tmp_path}/no"], 2, "no does not exist"),
         ([f"--folder={tmp_path}/.split"], 2, f"holds splits, not classes; scan each: --folder={tmp_path}/.split/train"),
         ([f"--folder={tmp_path}", "--data_prefix=x"], 2, "--data_prefix goes with --annotations"),
         ([f"--folder={tmp_path}", f"--write_good={tmp_path}/good.txt"], 2, "no class folders"),
         ([f"--annotations={data}", "--num_threads=0"], 2, "--num_threads=0 must be at least 1"),
         ([f"--annotations={data}", "--num_threads=-1"], 2, "--num_threads=-1 must be at least 1"),
-        ([f"--annotations={data}", f"--report={tmp_path}/no/report"], 1, "give another --report=FILE"),
+        ([f"--annotations={data}", f"--report={tmp_path}/no/report"], 2, "give another --report=FILE"),
         ([f"--annotations={data}", f"--report={tmp_path}/other"], 2, "other is not the report of a scan: give another"),
         ([f"--annotations={data}", f"--report={data}"], 2, "list.txt is not the report of a scan: give another"),
-        ([f"--annotations={data}", f"--write_good={tmp_path}/no/good.txt"], 1, "cannot write"),
-        ([f"--annotations={data}", f"--write_good={tmp_path}"], 1, "cannot write"),
+        ([f"--annotations={data}", f"--write_good={tmp_path}/no/good.txt"], 2, "cannot write"),
+        ([f"--annotations={data}", f"--write_good={tmp_path}"], 2, "cannot write"),
         ([f"--annotations={data}", f"--write_good={data}"], 2, "is the list or the report itself"),
         ([f"--annotations={data}", f"--write_good={data}.scan.jsonl"], 2, "is the list or the report itself"),
     ):

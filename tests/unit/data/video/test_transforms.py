@@ -319,18 +319,16 @@ def test_files_are_closed_and_frames_are_those_of_the_file(tmp_path):
     ],
 )
 def test_wrong_arguments(make, message):
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(UserError, match=message):
         make()
-    assert error.value.exit_status == 2
 
 
 @pytest.mark.parametrize("name", ["size", "length", "stride"])
 @pytest.mark.parametrize("value", [0, -1, 2.5, "4", True])
 @pytest.mark.parametrize("make", TRANSFORMS)
 def test_sizes_are_whole_numbers_from_1_on(make, name, value):
-    with pytest.raises(UserError, match=f"{name}.* must be a whole number of at least 1, not {value!r}") as error:
+    with pytest.raises(UserError, match=f"{name}.* must be a whole number of at least 1, not {value!r}"):
         make(**{name: value})
-    assert error.value.exit_status == 2
     make(**{name: np.int64(2)})
 
 
