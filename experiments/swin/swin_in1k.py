@@ -21,128 +21,63 @@ at the end of the warm-up; the official default since October 2022 is True) and 
 k - 1).
 """
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
-
-from swin_jax import optim
 from swin_jax.core.config import parse_arg, refuse_as_script, spec
-from swin_jax.data import fake, pipeline, sources
-from swin_jax.data.image import transforms as image
-from swin_jax.evals.accuracy import Accuracy
-from swin_jax.models import swin
-from swin_jax.models.swin import rules
-from swin_jax.optim import schedules
-from swin_jax.plan import presets as pods
-from swin_jax.pretrained.swin import finetune
-from swin_jax.tasks.classification import Classification
-from swin_jax.train import sharding
-from swin_jax.train.init_from import InitFrom
-
-DROP_PATH = dict(tiny=0.2, tiny_c24=0.2, small=0.3, base=0.5)
-# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
-PODS = {
-    "variant=tiny": pods.Pod(16),
-    "variant=tiny_c24": pods.Pod(16),
-    "variant=small": pods.Pod(16),
-    "variant=base": pods.Pod(32),
-}
-
-
-def get_config(arg=None):
-    arg = parse_arg(arg, variant=tuple(DROP_PATH), pod=pods.NAMES, folder=False, fake=False)
-    c24 = arg.variant == "tiny_c24"
-    c = ConfigDict(dict(seed=0, epochs=300, warmup_epochs=20, batch_size=1024, num_train=1_281_167, num_classes=1000))
-    c.update(image_size=256 if c24 else 224, base_lr=5e-4, warmup_lr=5e-7, min_lr=5e-6, max_bad_records=1000)
-    c.data_dir = placeholder(str)
-    ref = c.get_oneway_ref
-    c.steps_per_epoch = ref("num_train") // ref("batch_size")
-    c.total_steps = ref("epochs") * ref("steps_per_epoch")
-    c.task = spec(
-        Classification,
-        model=spec(
-            swin.Swin,
-            **swin.VARIANTS[arg.variant],
-            num_classes=ref("num_classes"),
-            image_size=ref("image_size"),
-            window_size=8 if c24 else 7,
-            drop_path_rate=DROP_PATH[arg.variant],
-            dtype="bfloat16",
-        ),
-        tx=spec(
-            optim.adamw,
-            schedule=spec(
-                schedules.warmup_cosine,
-                base_lr=ref("base_lr") * ref("batch_size") / 512,
-                total_steps=ref("total_steps"),
-                warmup_steps=ref("warmup_epochs") * ref("steps_per_epoch"),
-                warmup_lr=ref("warmup_lr") * ref("batch_size") / 512,
-                min_lr=ref("min_lr") * ref("batch_size") / 512,
-                warmup_prefix=False,
-                delay=1,
-            ),
-            weight_decay=0.05,
-            no_decay=rules.NO_DECAY,
-            clip_norm=5.0,
-        ),
-        image_size=ref("image_size"),
-        num_classes=ref("num_classes"),
-        seed=ref("seed"),
-        label_smoothing=0.1,
-        mixup=0.8,
-        cutmix=1.0,
-        mix_group=128,
-        erase_probability=0.25,
-    )
-    if arg.folder:
-        train = spec(sources.image_folder, root=ref("data_dir"), split="train")
-        validation = spec(sources.image_folder, root=ref("data_dir"), split="val")
-    else:
-        train = spec(sources.tfds, name="imagenet2012", split="train", data_dir=ref("data_dir"))
-        validation = spec(sources.tfds, name="imagenet2012", split="validation", data_dir=ref("data_dir"))
-    c.data = spec(
-        pipeline.TrainData,
-        source=train,
-        transform=spec(image.train_transform, size=ref("image_size"), auto_augment="rand-m9-mstd0.5-inc1"),
-        batch_size=ref("batch_size"),
-        seed=ref("seed"),
-        num_workers=16,
-        expected_classes=ref("num_classes"),
-        expected_examples=ref("num_train"),
-    )
-    transform = dict(size=ref("image_size"), crop=True)
-    val = spec(
-        pipeline.EvalData,
-        source=validation,
-        transform=spec(image.eval_transform, **transform),
-        batch_size=1024,
-        num_workers=16,
-        expected_classes=ref("num_classes"),
-    )
-    c.evals = dict(val=dict(every=ref("steps_per_epoch"), run=spec(Accuracy, data=val)))
-    c.predict = spec(
-        pipeline.EvalData,
-        source=spec(sources.flat_folder, root=""),
-        transform=spec(image.eval_transform, **transform),
-        batch_size=64,
-    )
-    c.init_from = spec(InitFrom, convert=spec(finetune.pretrained))
-    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
-    c.mesh = dict(data=-1, fsdp=1, tensor=1)
-    c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
-    c.logs = dict(every=50, wandb="")
-    pods.use(c, arg, PODS)
-    return use_fakes(c) if arg.fake else c
-
-
-def use_fakes(c):
-    """No data and no time: a tiny model on made-up images."""
-    c.update(epochs=1, warmup_epochs=0, batch_size=8, num_train=24, num_classes=10, image_size=32)
-    c.task.model.update(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4)
-    for split, data in (("train", c.data), ("test", c.evals.val.run.data)):
-        data.source = spec(fake.images, image_size=40, num_examples=24, split=split)
-        data.update(num_workers=0, batch_size=8)
-    return c
-
 
 if __name__ == "__main__":
     refuse_as_script()
+
+from experiments.common import imagenet, run
+from swin_jax.data.image import transforms as image
+from swin_jax.models.swin import VARIANTS, Swin, rules
+from swin_jax.optim import adamw
+from swin_jax.pretrained.swin import finetune
+from swin_jax.tasks.classification import Classification
+from swin_jax.train.init_from import InitFrom
+
+DROP_PATH = dict(tiny=0.2, tiny_c24=0.2, small=0.3, base=0.5)
+PODS = run.read_pods("swin_in1k")
+
+
+def get_config(arg=None):
+    arg = parse_arg(arg, variant=tuple(DROP_PATH), pod=run.CHIPS, folder=False, fake=False)
+    c24 = arg.variant == "tiny_c24"
+
+    # Sizes
+    size = 256 if c24 else 224
+    c = imagenet.sizes(epochs=300, batch_size=1024, image_size=size, **imagenet.IN1K)
+    ref = c.get_oneway_ref
+
+    # Model
+    model = spec(
+        Swin,
+        **VARIANTS[arg.variant],
+        **run.refs(c, "image_size", "num_classes"),
+        window_size=8 if c24 else 7,
+        drop_path_rate=DROP_PATH[arg.variant],
+        dtype="bfloat16",
+    )
+
+    # Optimizer
+    c.update(warmup_epochs=20, base_lr=5e-4, warmup_lr=5e-7, min_lr=5e-6)
+    schedule = run.warmup_cosine(c, 512, warmup_prefix=False, delay=1)
+    tx = spec(adamw, schedule=schedule, weight_decay=0.05, no_decay=rules.NO_DECAY, clip_norm=5.0)
+
+    # Task
+    mixing = dict(mixup=0.8, cutmix=1.0, mix_group=128, label_smoothing=0.1, erase_probability=0.25)
+    same = run.refs(c, "image_size", "num_classes", "seed")
+    c.task = spec(Classification, model=model, tx=tx, **same, **mixing)
+
+    # Data
+    train, val = imagenet.read_1k(c, arg.folder)
+    augment = dict(size=ref("image_size"), auto_augment="rand-m9-mstd0.5-inc1")
+    c.data = imagenet.train_data(c, train, spec(image.train_transform, **augment))
+
+    # Evals
+    crop = dict(size=ref("image_size"), crop=True)
+    c.evals = dict(val=imagenet.validation(c, val, crop))
+    c.predict = imagenet.predict(crop)
+
+    # Run
+    c.init_from = spec(InitFrom, convert=spec(finetune.pretrained))
+    run.set_up(c, rules.PARTITION, every=ref("steps_per_epoch"))
+    return imagenet.use_fakes(c) if arg.fake else run.use_pod(c, arg, PODS)

@@ -22,130 +22,71 @@ Published top-1 / top-5 (the README of microsoft/Swin-Transformer; theirs, not o
 At 384 pixels the evaluation resizes the whole picture, without a crop, as the official configs do.
 """
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
-
-from swin_jax import optim
 from swin_jax.core.config import parse_arg, refuse_as_script, spec
-from swin_jax.data import fake, pipeline, sources
-from swin_jax.data.image import transforms as image
-from swin_jax.evals.accuracy import Accuracy
-from swin_jax.models import swin
-from swin_jax.models.swin import rules
-from swin_jax.optim import schedules
-from swin_jax.plan import presets as pods
-from swin_jax.pretrained.swin import finetune
-from swin_jax.tasks.classification import Classification
-from swin_jax.train import sharding
-from swin_jax.train.init_from import InitFrom
-
-# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
-PODS = {
-    "variant=base,size=256": pods.Pod(64),
-    "variant=base,size=384": pods.Pod(128, h100={"task.accumulate": 4}),
-    "variant=large,size=256": pods.Pod(128, h100={"task.accumulate": 2}),
-    "variant=large,size=384": pods.Pod(256, h100={"task.accumulate": 8}),
-}
-
-
-def get_config(arg=None):
-    arg = parse_arg(arg, variant=("base", "large"), size=("256", "384"), pod=pods.NAMES, folder=False, fake=False)
-    size = int(arg.size)
-    c = ConfigDict(dict(seed=0, epochs=30, warmup_epochs=5, batch_size=1024, num_train=1_281_167, num_classes=1000))
-    c.update(image_size=size, base_lr=2e-5, warmup_lr=2e-8, min_lr=2e-7, max_bad_records=1000)
-    c.data_dir = placeholder(str)
-    ref = c.get_oneway_ref
-    c.steps_per_epoch = ref("num_train") // ref("batch_size")
-    c.total_steps = ref("epochs") * ref("steps_per_epoch")
-    c.task = spec(
-        Classification,
-        model=spec(
-            swin.Swin,
-            **swin.VARIANTS[arg.variant],
-            **swin.V2,
-            num_classes=ref("num_classes"),
-            image_size=ref("image_size"),
-            window_size=24 if size == 384 else 16,
-            pretrained_window_sizes=(12, 12, 12, 6),
-            drop_path_rate=0.2,
-            dtype="bfloat16",
-        ),
-        tx=spec(
-            optim.adamw,
-            schedule=spec(
-                schedules.warmup_cosine,
-                base_lr=ref("base_lr") * ref("batch_size") / 512,
-                total_steps=ref("total_steps"),
-                warmup_steps=ref("warmup_epochs") * ref("steps_per_epoch"),
-                warmup_lr=ref("warmup_lr") * ref("batch_size") / 512,
-                min_lr=ref("min_lr") * ref("batch_size") / 512,
-                warmup_prefix=False,
-                delay=1,
-            ),
-            weight_decay=1e-8,
-            no_decay=rules.NO_DECAY,
-            clip_norm=5.0,
-        ),
-        image_size=ref("image_size"),
-        num_classes=ref("num_classes"),
-        seed=ref("seed"),
-        label_smoothing=0.1,
-        mixup=0.8,
-        cutmix=1.0,
-        mix_group=128,
-        erase_probability=0.25,
-    )
-    if arg.folder:
-        train = spec(sources.image_folder, root=ref("data_dir"), split="train")
-        validation = spec(sources.image_folder, root=ref("data_dir"), split="val")
-    else:
-        train = spec(sources.tfds, name="imagenet2012", split="train", data_dir=ref("data_dir"))
-        validation = spec(sources.tfds, name="imagenet2012", split="validation", data_dir=ref("data_dir"))
-    c.data = spec(
-        pipeline.TrainData,
-        source=train,
-        transform=spec(image.train_transform, size=ref("image_size"), auto_augment="rand-m9-mstd0.5-inc1"),
-        batch_size=ref("batch_size"),
-        seed=ref("seed"),
-        num_workers=16,
-        expected_classes=ref("num_classes"),
-        expected_examples=ref("num_train"),
-    )
-    transform = dict(size=ref("image_size"), crop=size == 256)
-    val = spec(
-        pipeline.EvalData,
-        source=validation,
-        transform=spec(image.eval_transform, **transform),
-        batch_size=1024,
-        num_workers=16,
-        expected_classes=ref("num_classes"),
-    )
-    c.evals = dict(val=dict(every=ref("steps_per_epoch"), run=spec(Accuracy, data=val)))
-    c.predict = spec(
-        pipeline.EvalData,
-        source=spec(sources.flat_folder, root=""),
-        transform=spec(image.eval_transform, **transform),
-        batch_size=64,
-    )
-    c.init_from = spec(InitFrom, required=True, convert=spec(finetune.pretrained))
-    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
-    c.mesh = dict(data=-1, fsdp=1, tensor=1)
-    c.checkpoint = dict(every=ref("steps_per_epoch"), keep=2)
-    c.logs = dict(every=50, wandb="")
-    pods.use(c, arg, PODS)
-    return use_fakes(c) if arg.fake else c
-
-
-def use_fakes(c):
-    """No data and no time: a tiny model on made-up images."""
-    c.update(epochs=1, warmup_epochs=0, batch_size=8, num_train=24, num_classes=10, image_size=32)
-    c.task.model.update(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4, pretrained_window_sizes=(3, 3))
-    c.init_from.required = False
-    for split, data in (("train", c.data), ("test", c.evals.val.run.data)):
-        data.source = spec(fake.images, image_size=40, num_examples=24, split=split)
-        data.update(num_workers=0, batch_size=8)
-    return c
-
 
 if __name__ == "__main__":
     refuse_as_script()
+
+from experiments.common import imagenet, run
+from swin_jax.data.image import transforms as image
+from swin_jax.models.swin import V2, VARIANTS, Swin, rules
+from swin_jax.optim import adamw
+from swin_jax.pretrained.swin import finetune
+from swin_jax.tasks.classification import Classification
+from swin_jax.train.init_from import InitFrom
+
+WINDOW = {256: 16, 384: 24}
+PODS = run.read_pods("swinv2_finetune")
+
+
+def get_config(arg=None):
+    arg = parse_arg(
+        arg,
+        variant=("base", "large"),
+        size=("256", "384"),
+        pod=run.CHIPS,
+        folder=False,
+        fake=False,
+    )
+
+    # Sizes
+    size = int(arg.size)
+    c = imagenet.sizes(epochs=30, batch_size=1024, image_size=size, **imagenet.IN1K)
+    ref = c.get_oneway_ref
+
+    # Model
+    model = spec(
+        Swin,
+        **VARIANTS[arg.variant],
+        **V2,
+        **run.refs(c, "image_size", "num_classes"),
+        window_size=WINDOW[size],
+        pretrained_window_sizes=(12, 12, 12, 6),
+        drop_path_rate=0.2,
+        dtype="bfloat16",
+    )
+
+    # Optimizer
+    c.update(warmup_epochs=5, base_lr=2e-5, warmup_lr=2e-8, min_lr=2e-7)
+    schedule = run.warmup_cosine(c, 512, warmup_prefix=False, delay=1)
+    tx = spec(adamw, schedule=schedule, weight_decay=1e-8, no_decay=rules.NO_DECAY, clip_norm=5.0)
+
+    # Task
+    mixing = dict(mixup=0.8, cutmix=1.0, mix_group=128, label_smoothing=0.1, erase_probability=0.25)
+    same = run.refs(c, "image_size", "num_classes", "seed")
+    c.task = spec(Classification, model=model, tx=tx, **same, **mixing)
+
+    # Data
+    train, val = imagenet.read_1k(c, arg.folder)
+    augment = dict(size=ref("image_size"), auto_augment="rand-m9-mstd0.5-inc1")
+    c.data = imagenet.train_data(c, train, spec(image.train_transform, **augment))
+
+    # Evals
+    crop = dict(size=ref("image_size"), crop=size == 256)
+    c.evals = dict(val=imagenet.validation(c, val, crop))
+    c.predict = imagenet.predict(crop)
+
+    # Run
+    c.init_from = spec(InitFrom, required=True, convert=spec(finetune.pretrained))
+    run.set_up(c, rules.PARTITION, every=ref("steps_per_epoch"))
+    return imagenet.use_fakes(c) if arg.fake else run.use_pod(c, arg, PODS)

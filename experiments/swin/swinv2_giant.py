@@ -33,220 +33,169 @@ moments split over all devices while each holds all parameters (ZeRO-1, as in th
 the parameters as well.
 """
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
-
-from swin_jax import optim
 from swin_jax.core.config import parse_arg, refuse_as_script, spec
-from swin_jax.data import fake, pipeline, sources
-from swin_jax.data.image import masking
+
+if __name__ == "__main__":
+    refuse_as_script()
+
+from experiments.common import imagenet, run
+from swin_jax.data import pipeline
 from swin_jax.data.image import transforms as image
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.reconstruction import Reconstruction
-from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
-from swin_jax.models.swin import rules
-from swin_jax.optim import schedules
-from swin_jax.plan import presets as pods
+from swin_jax.models.swin import V2, VARIANTS, Swin, rules
+from swin_jax.optim import adamw, schedules
 from swin_jax.pretrained.swin import finetune
 from swin_jax.pretrained.swin import simmim as convert_simmim
 from swin_jax.tasks.classification import Classification
 from swin_jax.tasks.masked_image import MaskedImageModeling
-from swin_jax.train import sharding
 from swin_jax.train.init_from import InitFrom
 
-PRETRAINING = dict(image_size=192, batch_size=9216, num_train=14_197_122, epoch_size=70_000_000, max_bad_records=10_000)
-STAGES = {
-    "simmim": dict(PRETRAINING, epochs=20),
-    "in22k": dict(PRETRAINING, epochs=30, num_classes=21841),
-    "in1k": dict(
-        image_size=640,
+PRETRAINING = dict(batch_size=9216, peak_lr=1.4e-3, image_size=192, epoch_size=70_000_000)
+STAGES = dict(
+    simmim=dict(PRETRAINING, epochs=20, num_train=14_197_122, max_bad_records=10_000),
+    in22k=dict(PRETRAINING, epochs=30, **imagenet.IN22K),
+    in1k=dict(
         batch_size=576,
-        num_train=1_281_167,
+        peak_lr=2.1e-5,
+        image_size=640,
         epoch_size=1_281_167,
-        max_bad_records=1000,
         epochs=10,
-        num_classes=1000,
+        **imagenet.IN1K,
     ),
-}
-PEAK = dict(simmim=1.4e-3, in22k=1.4e-3, in1k=2.1e-5)
+)
 DROP_PATH = dict(simmim=0.1, in22k=0.3, in1k=0.5)
-# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
-PODS = {
-    "stage=simmim": pods.Pod(256, {"mesh.fsdp": 8}, h100={"task.accumulate": 4}),
-    "stage=in22k": pods.Pod(256, {"mesh.fsdp": 8}, h100={"task.accumulate": 4}),
-    "stage=in1k": pods.Pod(64, {"mesh.fsdp": 8, "task.accumulate": 3}, h100={"task.accumulate": 9}),
-}
+NO_DECAY = dict(published=rules.SIMMIM_NO_DECAY, corrected=rules.NO_DECAY)
+PODS = run.read_pods("swinv2_giant")
 
 
 def get_config(arg=None):
     arg = parse_arg(
         arg,
         stage=tuple(STAGES),
-        weight_decay=("published", "corrected"),
-        pod=pods.NAMES,
+        weight_decay=tuple(NO_DECAY),
+        pod=run.CHIPS,
         folder=False,
         fake=False,
     )
-    c = ConfigDict(dict(seed=0, peak_lr=PEAK[arg.stage], **STAGES[arg.stage]))
-    c.data_dir = placeholder(str)
+    masked, large = arg.stage == "simmim", arg.stage == "in1k"
+
+    # Sizes
+    c = imagenet.sizes(examples="epoch_size", **STAGES[arg.stage])
+    if masked:
+        c.update(mask_cell=32, mask_ratio=0.6)
     ref = c.get_oneway_ref
-    c.steps_per_epoch = ref("epoch_size") // ref("batch_size")
-    c.total_steps = ref("epochs") * ref("steps_per_epoch")
-    c.warmup_steps = ref("total_steps") // 6 if arg.stage == "in1k" else 30_000
-    if arg.stage == "simmim":
-        simmim(c, rules.SIMMIM_NO_DECAY if arg.weight_decay == "published" else rules.NO_DECAY)
-    else:
-        classification(c, arg.stage)
-    read_data(c, arg)
-    c.partition = spec(sharding.Partition, rules=rules.PARTITION, opt_axis="data")
-    c.mesh = dict(data=-1, fsdp=1, tensor=1)
-    c.checkpoint = dict(every=1000, keep=2)
-    c.logs = dict(every=50, wandb="")
-    pods.use(c, arg, PODS)
-    return use_fakes(c) if arg.fake else c
 
-
-def network(c, stage, **fields):
-    """SwinV2-G with the memory tools."""
-    large = stage == "in1k"
-    return spec(
-        swin.Swin,
-        **swin.VARIANTS["giant"],
-        **swin.V2,
+    # Model
+    model = spec(
+        Swin,
+        **VARIANTS["giant"],
+        **V2,
         main_norm_every=6,
-        image_size=c.get_oneway_ref("image_size"),
+        num_classes=0 if masked else ref("num_classes"),
+        image_size=ref("image_size"),
         window_size=40 if large else 12,
         pretrained_window_sizes=(12, 12, 12, 6),
-        drop_path_rate=DROP_PATH[stage],
+        drop_path_rate=DROP_PATH[arg.stage],
         attention=("sequential", "sequential", "xla", "xla") if large else "xla",
         remat="full",
         scan=True,
         dtype="bfloat16",
-        **fields,
     )
 
+    # Optimizer
+    c.warmup_steps = ref("total_steps") // 6 if large else 30_000
+    schedule = cosine(c, c.batch_size)
+    tx = spec(adamw, schedule=schedule, weight_decay=0.1, no_decay=rules.NO_DECAY, clip_norm=100.0)
+    if masked:
+        tx.no_decay = NO_DECAY[arg.weight_decay]
+    else:
+        depths = model.get_oneway_ref("depths")
+        tx.layer_scale = spec(rules.layer_decay, decay=0.87, depths=depths)
 
-def optimizer(c, stage, **arguments):
-    """AdamW; the peak rate is that of the published batch size."""
-    ref = c.get_oneway_ref
-    peak = ref("peak_lr") * ref("batch_size") / STAGES[stage]["batch_size"]
-    schedule = spec(
+    # Task
+    c.task = masked_image(c, model, tx) if masked else classification(c, model, tx)
+
+    # Data
+    train, val = imagenet.read_1k(c, arg.folder) if large or arg.folder else imagenet.read_22k(c)
+    augment = spec(image.train_transform, size=ref("image_size"))
+    crop = spec(image.eval_transform, size=ref("image_size"), crop=not large)
+    if masked:
+        augment.update(scale=(0.67, 1.0), interpolation="bilinear", auto_augment="")
+        augment, crop = imagenet.mask(c, augment, crop)
+    else:
+        augment.auto_augment = "rand-m9-mstd0.5-inc1"
+    c.data = imagenet.train_data(c, train, augment)
+
+    # Evals
+    data = spec(pipeline.EvalData, source=val, transform=crop, batch_size=512, num_workers=16)
+    measure = spec(Reconstruction if masked else Accuracy, data=data)
+    c.evals = dict(val=dict(every=ref("steps_per_epoch"), run=measure))
+    if not masked:
+        c.predict = imagenet.predict(dict(size=ref("image_size"), crop=not large))
+
+    # Run
+    c.init_from = init_from(arg.stage)
+    run.set_up(c, rules.PARTITION, every=1000)
+    c.partition.opt_axis = "data"
+    return use_fakes(c, masked) if arg.fake else run.use_pod(c, arg, PODS)
+
+
+def cosine(c, per):
+    """Warm-up and cosine; the peak rate is that of the published batch size, `per`."""
+    peak = c.get_oneway_ref("peak_lr") * c.get_oneway_ref("batch_size") / per
+    return spec(
         schedules.warmup_cosine,
         base_lr=peak,
-        total_steps=ref("total_steps"),
-        warmup_steps=ref("warmup_steps"),
+        **run.refs(c, "total_steps", "warmup_steps"),
         min_lr=peak / 100,
         warmup_prefix=False,
         delay=1,
     )
-    return spec(optim.adamw, schedule=schedule, weight_decay=0.1, clip_norm=100.0, **arguments)
 
 
-def simmim(c, no_decay):
+def masked_image(c, model, tx):
     """The first stage's task."""
-    ref = c.get_oneway_ref
-    c.update(mask_cell=32, mask_ratio=0.6)
-    c.task = spec(
-        MaskedImageModeling,
-        model=spec(SimMIM, encoder=network(c, "simmim", num_classes=0)),
-        tx=optimizer(c, "simmim", no_decay=no_decay),
-        image_size=ref("image_size"),
-        seed=ref("seed"),
-        norm_target=47,
-        mask_cell=ref("mask_cell"),
-    )
-    c.init_from = spec(InitFrom, convert=spec(convert_simmim.pretrained))
+    same = run.refs(c, "image_size", "mask_cell", "seed")
+    model = spec(SimMIM, encoder=model)
+    return spec(MaskedImageModeling, model=model, tx=tx, **same, norm_target=47)
 
 
-def classification(c, stage):
+def classification(c, model, tx):
     """The task of the stages with labels."""
-    ref = c.get_oneway_ref
-    model = network(c, stage, num_classes=ref("num_classes"))
-    c.task = spec(
+    return spec(
         Classification,
         model=model,
-        tx=optimizer(
-            c,
-            stage,
-            no_decay=rules.NO_DECAY,
-            layer_scale=spec(rules.layer_decay, decay=0.87, depths=model.get_oneway_ref("depths")),
-        ),
-        image_size=ref("image_size"),
-        num_classes=ref("num_classes"),
-        seed=ref("seed"),
+        tx=tx,
+        **run.refs(c, "image_size", "num_classes", "seed"),
         label_smoothing=0.1,
         mixup=0.8,
         cutmix=1.0,
         mix_group=64,  # divides both batch sizes
         erase_probability=0.25,
     )
+
+
+def init_from(stage):
+    """Each stage starts from the one before."""
+    if stage == "simmim":
+        return spec(InitFrom, convert=spec(convert_simmim.pretrained))
     if stage == "in22k":
-        c.init_from = spec(InitFrom, required=True, backbone=True, convert=spec(finetune.simmim_pretrained))
-    else:
-        c.init_from = spec(InitFrom, required=True, convert=spec(finetune.pretrained))
+        convert = spec(finetune.simmim_pretrained)
+        return spec(InitFrom, required=True, backbone=True, convert=convert)
+    return spec(InitFrom, required=True, convert=spec(finetune.pretrained))
 
 
-def read_data(c, arg):
-    """Training data, what is evaluated and how a folder is predicted."""
-    ref = c.get_oneway_ref
-    if arg.folder:
-        train = spec(sources.image_folder, root=ref("data_dir"), split="train")
-        watched = spec(sources.image_folder, root=ref("data_dir"), split="val")
-    else:
-        # ImageNet-22K has no validation set: a part of the training images is watched.
-        name, split = ("imagenet2012", "validation") if arg.stage == "in1k" else ("imagenet22k", "train[:50000]")
-        train = spec(sources.tfds, name=name, split="train", data_dir=ref("data_dir"))
-        watched = spec(sources.tfds, name=name, split=split, data_dir=ref("data_dir"))
-    augment = spec(image.train_transform, size=ref("image_size"), auto_augment="rand-m9-mstd0.5-inc1")
-    resize = dict(size=ref("image_size"), crop=arg.stage != "in1k")
-    plain = spec(image.eval_transform, **resize)
-    if arg.stage == "simmim":
-        augment.update(scale=(0.67, 1.0), interpolation="bilinear", auto_augment="")
-        mask = dict(size=ref("image_size"), cell=ref("mask_cell"), ratio=ref("mask_ratio"))
-        mask["patch"] = c.task.model.encoder.get_oneway_ref("patch_size")
-        augment = spec(masking.mask_train_transform, transform=augment, **mask)
-        plain = spec(masking.mask_eval_transform, transform=plain, **mask)
-    c.data = spec(
-        pipeline.TrainData,
-        source=train,
-        transform=augment,
-        batch_size=ref("batch_size"),
-        seed=ref("seed"),
-        num_workers=16,
-        expected_classes=c.get("num_classes", 0),
-        expected_examples=ref("num_train"),
-    )
-    data = spec(pipeline.EvalData, source=watched, transform=plain, batch_size=512, num_workers=16)
-    measure = Reconstruction if arg.stage == "simmim" else Accuracy
-    c.evals = dict(val=dict(every=ref("steps_per_epoch"), run=spec(measure, data=data)))
-    if arg.stage != "simmim":
-        c.predict = spec(
-            pipeline.EvalData,
-            source=spec(sources.flat_folder, root=""),
-            transform=spec(image.eval_transform, **resize),
-            batch_size=64,
-        )
-
-
-def use_fakes(c):
+def use_fakes(c, masked):
     """No data, no weights and no time: a tiny model of two stacked units on made-up images."""
     c.update(epochs=1, warmup_steps=0, batch_size=8, num_train=24, epoch_size=24, image_size=32)
-    model = c.task.model if "num_classes" in c else c.task.model.encoder
-    model.update(embed_dim=16, depths=(4,), num_heads=(1,), window_size=4, pretrained_window_sizes=(3,))
-    model.main_norm_every = 2
-    if "num_classes" in c:
-        c.num_classes = c.data.expected_classes = 10
-        if isinstance(model.attention, tuple):
-            model.attention = ("sequential",)
-    else:
-        c.mask_cell = 8
+    c.update(mask_cell=8) if masked else c.update(num_classes=10)
+    model = c.task.model.encoder if masked else c.task.model
+    model.update(embed_dim=16, depths=(4,), num_heads=(1,), window_size=4, main_norm_every=2)
+    model.pretrained_window_sizes = (3,)
+    if isinstance(model.attention, tuple):
+        model.attention = ("sequential",)
     c.init_from.required = False
-    for split, data in (("train", c.data), ("test", c.evals.val.run.data)):
-        data.source = spec(fake.images, image_size=40, num_examples=24, split=split)
-        data.update(num_workers=0, batch_size=8)
+    imagenet.use_fake_images(c)
     return c
-
-
-if __name__ == "__main__":
-    refuse_as_script()

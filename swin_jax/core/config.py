@@ -131,7 +131,7 @@ def module(file: str) -> types.ModuleType:
     """An experiment file, imported.
 
     Raises:
-        UserError: no such file, or none of Python.
+        UserError: no such file, none of Python, or an import from a folder experiments/ that is not there.
     """
     path = pathlib.Path(file)
     if path.is_dir():
@@ -145,6 +145,13 @@ def module(file: str) -> types.ModuleType:
     experiment = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(experiment)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "experiments":
+            raise
+        raise UserError(
+            f"{file!r} imports {error.name}, which is not there: keep the file inside the folder experiments/ of "
+            "the repository, or set PYTHONPATH to the repository (and keep it in no other folder experiments/)"
+        ) from error
     except SyntaxError as error:
         if error.filename not in (None, module_spec.origin):  # of what it imports
             raise
