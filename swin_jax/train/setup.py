@@ -91,9 +91,11 @@ def can_mix(task, examples: int) -> bool:
 
 def jitted_step(run: Run) -> Callable:
     """The training step, jitted: (state, batch, frozen) -> (state, metrics), the state's memory being used again."""
+    train_step = run.task.train_step
+    if run.partition.gather:
 
-    def train_step(state, batch, frozen):
-        return run.task.train_step(_gathered(state, run) if run.partition.gather else state, batch, frozen)
+        def train_step(state, batch, frozen):
+            return run.task.train_step(_gathered(state, run), batch, frozen)
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(sharding.tree_shardings(run.abstract), None))
 
