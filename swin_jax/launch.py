@@ -4,7 +4,6 @@ Exit status: 0 done, 1 error, 2 error while the run is set up (bad flag or confi
 not finite, 130 interrupted, 143 saved on SIGTERM.
 """
 
-import difflib
 import os
 import re
 import sys
@@ -16,7 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from swin_jax.core import config as configs
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, nearest
 from swin_jax.plan import command
 
 SETUP, ACTION = 2, 1  # exit statuses of a UserError: until everything is set up, and later
@@ -164,11 +163,10 @@ def _check_names(arguments: Sequence[str], known: Sequence[str]) -> None:
         name = "--" + argument.partition("=")[0].lstrip("-")
         if not argument.startswith("-") or name in known or "--" + name[2:].removeprefix("no") in known:
             continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         # A right last part under a wrong path is the likeliest slip of all.
         same_end = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]]
-        hint = (same_end or near)[:1]
-        raise UserError(f"unknown flag {name}" + (f"; did you mean {hint[0]}?" if hint else ""))
+        hint = same_end[0] if same_end else nearest(name, known, cutoff=0.5)
+        raise UserError(f"unknown flag {name}" + (f"; did you mean {hint}?" if hint else ""))
 
 
 def _describe(values: flags.FlagValues) -> str:

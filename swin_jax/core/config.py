@@ -5,7 +5,6 @@ under `fn` and its keyword arguments beside it, so that a config is plain Python
 """
 
 import contextlib
-import difflib
 import importlib.machinery
 import importlib.util
 import inspect
@@ -20,7 +19,7 @@ import cloudpickle
 import ml_collections
 from ml_collections import config_dict
 
-from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.core.errors import UserError, did_you_mean, nearest
 from swin_jax.core.public_names import name_of
 
 LAUNCH = "python -m swin_jax.launch --config=FILE.py[:args] --workdir=DIR"
@@ -174,8 +173,8 @@ def _nearest_file(path: pathlib.Path) -> str:
         with contextlib.suppress(OSError):  # a dangling link, another user's file
             if "def get_config(" in file.read_text("utf-8", "ignore"):
                 known[file.name] = str(file)
-    near = difflib.get_close_matches(path.name, known, n=1, cutoff=0.6)
-    return f"; did you mean {known[near[0]]!r}?" if near else ""
+    near = nearest(path.name, known, cutoff=0.6)
+    return f"; did you mean {known[near]!r}?" if near else ""
 
 
 def _import_folder(path: pathlib.Path) -> None:

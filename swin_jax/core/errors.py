@@ -1,7 +1,13 @@
-"""What a user did wrong, in one line, and records that cannot be read."""
+"""What a user did wrong, in one line; records that cannot be read; warnings."""
 
 import difflib
+import os
+import pathlib
+import sys
+import warnings
 from collections.abc import Iterable
+
+_PACKAGE = str(pathlib.Path(__file__).parents[1]) + os.sep
 
 
 class UserError(ValueError):
@@ -16,7 +22,31 @@ class UnreadableError(Exception):
     """A record turned out to be unreadable while a transform read it; training replaces it by the next readable one."""
 
 
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.0) -> str | None:
+    """The most similar of some known words; None where none is as similar as `cutoff`, of 0 to 1."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), None)
+
+
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.4) -> str:
     """`; did you mean 'x'?`, or '' where no known word is as similar as `cutoff`, of 0 to 1."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(word, known, cutoff)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def warn(message: str) -> None:
+    """Warns the user (UserWarning) at the line outside of this package that led here.
+
+    So Python's default filter shows the warning once for each such line.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    names = frame.f_globals
+    warnings.warn_explicit(
+        message,
+        UserWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=names.get("__name__"),
+        registry=names.setdefault("__warningregistry__", {}),
+    )

@@ -13,7 +13,6 @@ Blocks go by their official names. Arrays are (heads, *grid) on the un-shifted g
 of plain and shifted blocks lie over the picture alike.
 """
 
-import difflib
 import functools
 import math
 import os
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core import stacking
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, nearest
 from swin_jax.models import swin
 from swin_jax.ops import window, window_geometry
 
@@ -257,8 +256,7 @@ def _stage_and_block(model: swin.Swin, name: str) -> tuple[int, int]:
     """The numbers in the official name of a block."""
     names = {f"layers.{s}.blocks.{i}": (s, i) for s, depth in enumerate(model.depths) for i in range(depth)}
     if name not in names:
-        nearest = difflib.get_close_matches(name, names, 1, 0)[0]
-        raise UserError(f"the model has no block {name!r}; the nearest name is {nearest!r}")
+        raise UserError(f"the model has no block {name!r}; the nearest name is {nearest(name, names)!r}")
     return names[name]
 
 

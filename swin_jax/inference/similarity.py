@@ -12,14 +12,13 @@ your own give `preprocess=swin_jax.preprocess(WORKDIR)`.
 import functools
 import os
 import textwrap
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.data.image_text import tokenizer as text_lib
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
@@ -143,7 +142,7 @@ def tokenizer(context_length: int) -> Tokenize:
         ids, cut = text_lib.tokenize_and_flag(texts, context_length)
         if cut.any():
             first = textwrap.shorten(texts[int(cut.argmax())], 60)
-            warnings.warn(f"{cut.sum()} texts are cut to {context_length} tokens, {first!r} first", stacklevel=2)
+            warn(f"{cut.sum()} texts are cut to {context_length} tokens, {first!r} first")
         return ids
 
     return tokenize

@@ -3,22 +3,15 @@
 Shared by the loaders of all families.
 """
 
-import difflib
 import json
 import os
-from collections.abc import Iterable
 
 import jax
 import numpy as np
 
 from swin_jax.core import storage
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, nearest
 from swin_jax.core.public_names import current_names
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """The most similar of some words."""
-    return difflib.get_close_matches(word, words, 1, 0)[0]
 
 
 def check_arguments(what: str, overrides: dict, known: set[str]) -> None:

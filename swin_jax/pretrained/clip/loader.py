@@ -2,14 +2,13 @@
 
 import inspect
 import logging
-import warnings
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from swin_jax.core import stacking
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.models import clip, swin
 from swin_jax.models.clip import presets as clip_presets
 from swin_jax.pretrained import run_config
@@ -36,7 +35,7 @@ def load(
     """A CLIP by name; `spelling` is the name as it was given, which may say more."""
     check_arguments("make_clip", overrides, FIELDS)
     if weights is None:
-        warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=4)
+        warn(f"{name} has random weights; weights='official' downloads the published ones")
         fields = clip_presets.PRESETS[name]
         act = "quick_gelu" if "quickgelu" in str(spelling).lower() else fields["act"]
         model = clip.make_clip(**fields | {"act": act} | overrides)
@@ -81,14 +80,13 @@ def fit(
     model = clip.make_clip(**fields | {"act": evidence.act} | overrides)
     act = model.text.act
     if "act" not in overrides and not evidence.known:
-        warnings.warn(
+        warn(
             f"act={act!r} is assumed, since {evidence.source}; weights of the same shape exist with the other "
             "activation and would silently lose accuracy: give act='quick_gelu' (OpenAI, DFN, MetaCLIP) or act='gelu' "
-            "(LAION, DataComp)",
-            stacklevel=4,
+            "(LAION, DataComp)"
         )
     elif act != evidence.act and evidence.known:
-        warnings.warn(f"act={act!r}, but the weights are of {evidence.act!r}: {evidence.source}", stacklevel=4)
+        warn(f"act={act!r}, but the weights are of {evidence.act!r}: {evidence.source}")
     log.info("act=%r: %s", act, "as asked for" if "act" in overrides else evidence.source)
     return model, _put(convert_clip.from_official(found, model, resize), model)
 

@@ -9,13 +9,12 @@ V2) needs no resizing, it is computed again for the new window.
 
 import functools
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import recognize
 from swin_jax.pretrained.files.read import read
@@ -73,10 +72,7 @@ def resize_tables(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
             _require_choice(resize, name, table, shape, model)
             resized[name] = resize_rows(table[0], shape[1], "bicubic")[None]
     if resized:
-        warnings.warn(
-            f"{len(resized)} position tables were resized ({resize}) to another window or image size",
-            stacklevel=3,
-        )
+        warn(f"{len(resized)} position tables were resized ({resize}) to another window or image size")
     return dict(state_dict) | resized
 
 
@@ -129,10 +125,9 @@ def adapt_head(state_dict: Mapping[str, np.ndarray], num_classes: int, rows: np.
         return rest
     if "norm.weight" not in rest:  # not a Swin: `from_official` lists what is missing
         return dict(state_dict)
-    warnings.warn(
+    warn(
         f"the weights have a head of {classes} classes; the head of {num_classes} classes starts from zeros and must "
-        "be trained",
-        stacklevel=2,
+        "be trained"
     )
     zeros = np.zeros((num_classes, len(rest["norm.weight"])), np.float32)
     return rest | {"head.weight": zeros, "head.bias": zeros[:, 0]}
@@ -162,10 +157,7 @@ def adapt_norms(state_dict: Mapping[str, np.ndarray], model) -> dict[str, np.nda
     fresh = [s for s in model.out_norms if f"norm{s}.weight" not in state_dict]
     if not fresh or "norm.weight" not in state_dict:
         return dict(state_dict)
-    warnings.warn(
-        f"the norms of the output maps of stages {fresh} start as ones and zeros and must be trained",
-        stacklevel=3,
-    )
+    warn(f"the norms of the output maps of stages {fresh} start as ones and zeros and must be trained")
     norms = {}
     for s in fresh:
         norms[f"norm{s}.weight"] = np.ones(model.embed_dim * 2**s, np.float32)
@@ -188,11 +180,10 @@ def tell_scales(trained: tuple | None, model) -> None:
     trained = [window_geometry.per_axis(scale, axes) for scale in trained]
     if scales != trained:
         plain = tuple(scale[0] if len(set(scale)) == 1 else scale for scale in trained)
-        warnings.warn(
+        warn(
             f"the continuous position bias was trained with coordinates scaled by windows of {plain}; for the new "
             f"window it is computed again at another scale. pretrained_window_sizes={plain} keeps the trained scale, "
-            "as the published models do",
-            stacklevel=3,
+            "as the published models do"
         )
 
 

@@ -6,12 +6,12 @@ heads beside it, absolute positions as a map), and timm (merging at the start of
 """
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
+from swin_jax.core.errors import warn
 from swin_jax.pretrained import compare
 
 # What stands before the names of a backbone that is part of something larger.
@@ -27,7 +27,7 @@ def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     renamed, left = official_names(state_dict)
     if left:
         parts = ", ".join(f"{part} ({count})" for part, count in left.items())
-        warnings.warn(f"left out of the weights, which are of more than a Swin: {parts}", stacklevel=3)
+        warn(f"left out of the weights, which are of more than a Swin: {parts}")
     return compare.drop_buffers(renamed)
 
 

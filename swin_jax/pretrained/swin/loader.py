@@ -2,12 +2,11 @@
 
 import dataclasses
 import re
-import warnings
 
 import jax
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.models import swin
 from swin_jax.ops.window_geometry import num_axes, per_axis
 from swin_jax.pretrained.arguments import random_variables
@@ -35,7 +34,7 @@ def _put(variables: dict, model: swin.Swin) -> dict:
 def load_random(name: str, fields: dict) -> tuple[swin.Swin, dict]:
     """A Swin with random weights."""
     model = swin.Swin(**fields)
-    warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=4)
+    warn(f"{name} has random weights; weights='official' downloads the published ones")
     image = np.zeros((1, *per_axis(model.image_size, num_axes(model)), model.in_channels), np.float32)
     return model, random_variables(model, image)
 
@@ -48,7 +47,7 @@ def _rows(state_dict: dict, model: swin.Swin) -> np.ndarray | None:
     try:
         return imagenet22k.derive_map()
     except UserError as error:
-        warnings.warn(f"the 22K head cannot be cut to 1,000 classes: {error}", stacklevel=4)
+        warn(f"the 22K head cannot be cut to 1,000 classes: {error}")
         return None
 
 

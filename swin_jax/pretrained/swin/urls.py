@@ -4,12 +4,11 @@ Files of microsoft/Swin-Transformer and of the SimMIM papers (all MIT licence, M
 keeps them on the Hugging Face hub.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, nearest
 from swin_jax.core.storage import cache_folder
 from swin_jax.pretrained.files import download
 from swin_jax.pretrained.files.download import HUB
@@ -156,8 +155,8 @@ def locate(name_or_url: str) -> tuple[str, Path]:
         return name_or_url, download.cached_path(name_or_url)
     name = canonical_name(name_or_url)
     if name is None:
-        nearest = difflib.get_close_matches(name_or_url, WEIGHTS, 1, 0)[0]
-        raise UserError(f"no official weights are called {name_or_url!r}; the nearest name is {nearest!r}")
+        close = nearest(name_or_url, WEIGHTS)
+        raise UserError(f"no official weights are called {name_or_url!r}; the nearest name is {close!r}")
     weights = WEIGHTS[name]
     if weights.hub and name_or_url.removeprefix("timm/") == weights.hub.removeprefix("timm/"):
         return weights.hub_url, cache_folder() / f"{weights.hub.removeprefix('timm/')}.safetensors"

@@ -8,13 +8,12 @@ window get the rows of the farthest one it had, and those beyond the new window 
 
 import functools
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import compare
 from swin_jax.pretrained.files.read import read
@@ -66,7 +65,7 @@ def remap(
         old = old or tuple(2 * w - 1 for w in video_swin.infer(state_dict, window)["window_size"])
         resized[name] = _resize_box(table, old, [2 * w - 1 for w in new])
     if resized:
-        warnings.warn(f"{len(resized)} position tables were resized to the window of the model", stacklevel=3)
+        warn(f"{len(resized)} position tables were resized to the window of the model")
     return found | resized
 
 
@@ -87,10 +86,9 @@ def _adapt_head(state_dict: dict[str, np.ndarray], num_classes: int) -> dict[str
     rest = {name: value for name, value in state_dict.items() if name not in _HEAD}
     if num_classes == 0 or "backbone.norm.weight" not in rest:
         return rest if num_classes == 0 else state_dict
-    warnings.warn(
+    warn(
         f"the weights have a head of {classes} classes; the head of {num_classes} classes starts from zeros and must "
-        "be trained",
-        stacklevel=3,
+        "be trained"
     )
     zeros = np.zeros((num_classes, len(rest["backbone.norm.weight"])), np.float32)
     return rest | {_HEAD[0]: zeros, _HEAD[1]: zeros[:, 0]}

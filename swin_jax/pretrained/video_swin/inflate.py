@@ -6,13 +6,12 @@ gets a column of zeros for the time axis, which is what duplicating a table does
 """
 
 import math
-import warnings
 from collections.abc import Mapping
 from types import SimpleNamespace
 
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained.swin import buffers, finetune, infer, layouts
 from swin_jax.pretrained.swin import convert as swin
@@ -72,7 +71,7 @@ def inflate(
             value = np.pad(np.asarray(value, np.float32), ((0, 0), (1, 0)))
         inflated[name] = value
     if resized:
-        warnings.warn(f"{resized} position tables were resized (bicubic) to another window", stacklevel=2)
+        warn(f"{resized} position tables were resized (bicubic) to another window")
     return {"params": {"backbone": swin.from_official(inflated, backbone)["params"]}}
 
 

@@ -3,7 +3,6 @@
 import inspect
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 
 from swin_jax.core import stacking
-from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.core.params import flatten, unflatten
 from swin_jax.core.public_names import check_names, name_of
 from swin_jax.models import video_swin
@@ -53,7 +52,7 @@ def load(
     fields = video_swin_presets.PRESETS[name]
     if weights is None:
         check_arguments("make_video_swin", overrides, FIELDS)
-        warnings.warn(f"{name} has random weights; weights='official' downloads the published ones", stacklevel=4)
+        warn(f"{name} has random weights; weights='official' downloads the published ones")
         model = video_swin.make_video_swin(**fields | overrides)
         return model, _random(model)
     return fit(_read(str(spelling), weights), fields, resize, overrides)
@@ -98,7 +97,7 @@ def fit(found: dict, fields: dict | None, resize: str | None, overrides: dict) -
     fresh = "the head starts from zeros" if model.num_classes else "there is no head"
     if model.temporal_layers or model.backbone.temporal_window:
         fresh += ", attention along time from random weights"
-    warnings.warn(f"weights of an image Swin were inflated; {fresh}, and the model must be trained", stacklevel=4)
+    warn(f"weights of an image Swin were inflated; {fresh}, and the model must be trained")
     heads = {path: np.zeros_like(leaf) for path, leaf in params.items() if path.startswith("cls_head/")}
     return model, _put({"params": unflatten(params | heads)}, model)
 
@@ -205,7 +204,7 @@ def _clips(transform: Callable[[dict], dict], videos) -> np.ndarray:
         reader, name = _reader(video), video if isinstance(video, (str, os.PathLike)) else "the video"
         try:
             if len(reader) == 1:
-                warnings.warn(f"{name} has one frame only, which the whole clip repeats", stacklevel=4)
+                warn(f"{name} has one frame only, which the whole clip repeats")
             found.append(transform({"video": reader, "label": 0})["video"])
         except UnreadableError as error:
             raise UserError(f"{name}: {error}") from error

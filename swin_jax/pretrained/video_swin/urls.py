@@ -5,11 +5,10 @@ published), and torchvision's copies of the first four. The last parts of mmacti
 the SHA-256 of the files, which `fetch` compares.
 """
 
-import difflib
 import re
 from pathlib import Path
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, nearest
 from swin_jax.pretrained.files import download
 from swin_jax.pretrained.swin.urls import RELEASES
 
@@ -68,8 +67,7 @@ def fetch(name: str) -> Path:
     known = URLS | TORCHVISION_URLS
     url = known.get(name.removesuffix(".pth"))
     if url is None:
-        nearest = difflib.get_close_matches(name, known, 1, 0)[0]
-        raise UserError(f"there are no published weights of {name}; the nearest name is {nearest!r}")
+        raise UserError(f"there are no published weights of {name}; the nearest name is {nearest(name, known)!r}")
     licence = next(licence for base, licence in _LICENCES.items() if url.startswith(base))
     path = download.fetch(url, licence=licence)
     digest = re.search(r"-([0-9a-f]{8})\.pth$", url)
