@@ -1,7 +1,7 @@
 """CLIP with a Swin Transformer as its image tower, version 1 or 2, on any image-text pairs.
 
-    python -m swin_jax.launch --config=experiments/clip/clip_swin.py:variant=tiny,generation=v2 --workdir=runs/clip_swin
-    \
+    python -m swin_jax.launch --config=experiments/clip/clip_swin.py:variant=tiny,generation=v2 \
+        --workdir=runs/clip_swin \
         --config.pairs='data/pairs/{00000..00331}.tar' --config.num_train=3300000
 
 The recipe is that of clip_openai.py at a batch that fits a set like CC3M; nothing of this kind is published. The head
@@ -11,30 +11,21 @@ file, or with `pretrained` the official weights of a Swin
 `validation` the pairs of `--config.validation_pairs` are searched.
 """
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
-
-from swin_jax import optim
 from swin_jax.core.config import parse_arg, refuse_as_script, spec
-from swin_jax.data import fake, pipeline, sources
-from swin_jax.data.image import transforms as image
-from swin_jax.data.image_text import pairs, tar_shards
-from swin_jax.evals.retrieval import Retrieval
-from swin_jax.models import swin
-from swin_jax.models.clip import CLIP, TextTransformer, rules
-from swin_jax.optim import schedules
-from swin_jax.plan import presets as pods
-from swin_jax.pretrained.clip import finetune as clip_finetune
-from swin_jax.tasks.contrastive import Contrastive
-from swin_jax.train import sharding
-from swin_jax.train.init_from import InitFrom
 
-# Sizes are chips of v5e, see `pods`; what the compiler says of them: README, Pod presets.
-PODS = {
-    "variant=tiny": pods.Pod(16),
-    "variant=tiny,generation=v2": pods.Pod(16),
-    "variant=base": pods.Pod(32),
-}
+if __name__ == "__main__":
+    refuse_as_script()
+
+from experiments.common import image_text, run
+from swin_jax.data.image import transforms as image
+from swin_jax.models.clip import CLIP, TextTransformer, rules
+from swin_jax.models.swin import V2, VARIANTS, Swin
+from swin_jax.optim import adamw
+from swin_jax.optim.schedules import warmup_cosine
+from swin_jax.pretrained.clip import finetune
+from swin_jax.tasks.contrastive import Contrastive
+
+PODS = run.read_pods("clip_swin")
 
 
 def get_config(arg=None):
@@ -42,132 +33,67 @@ def get_config(arg=None):
         arg,
         variant=("tiny", "small", "base", "large"),
         generation=("v1", "v2"),
-        data=("tar", "jsonl", "folder"),
+        data=image_text.FORMS,
         pretrained=False,
         validation=False,
-        pod=pods.NAMES,
+        pod=run.CHIPS,
         fake=False,
     )
     v2 = arg.generation == "v2"
-    c = ConfigDict(dict(seed=0, epochs=32, batch_size=1024, num_train=3_300_000, base_lr=1e-3, warmup_steps=2000))
-    c.update(image_size=256 if v2 else 224, context_length=77, embed_dim=512, form="local")
-    c.update(pairs=placeholder(str), validation_pairs=placeholder(str))
+
+    # Sizes
+    c = image_text.sizes(epochs=32, batch_size=1024, num_train=3_300_000, embed_dim=512)
+    c.update(image_size=256 if v2 else 224, context_length=77, form="local")
     ref = c.get_oneway_ref
-    c.steps_per_epoch = ref("num_train") // ref("batch_size")
-    c.total_steps = ref("epochs") * ref("steps_per_epoch")
-    c.max_bad_records = ref("total_steps") * ref("batch_size") // 100
-    model = spec(
-        CLIP,
-        visual=spec(
-            swin.Swin,
-            **swin.VARIANTS[arg.variant],
-            **(swin.V2 if v2 else {}),
-            num_classes=ref("embed_dim"),
-            image_size=ref("image_size"),
-            window_size=8 if v2 else 7,
-            drop_path_rate=0.1,
-            dtype="bfloat16",
-        ),
-        text=spec(
-            TextTransformer,
-            embed_dim=ref("embed_dim"),
-            context_length=ref("context_length"),
-            width=512,
-            num_heads=8,
-            act="gelu",
-            dtype="bfloat16",
-        ),
-    )
-    c.task = spec(
-        Contrastive,
-        model=model,
-        tx=spec(
-            optim.adamw,
-            schedule=spec(
-                schedules.warmup_cosine,
-                base_lr=ref("base_lr") * ref("batch_size") / 1024,
-                total_steps=ref("total_steps"),
-                warmup_steps=ref("warmup_steps"),
-            ),
-            b2=0.98,
-            eps=1e-6,
-            weight_decay=0.1,
-            clip_norm=1.0,
-            no_decay=rules.NO_DECAY,
-        ),
+
+    # Model
+    visual = spec(
+        Swin,
+        **VARIANTS[arg.variant],
+        **(V2 if v2 else {}),
+        num_classes=ref("embed_dim"),
         image_size=ref("image_size"),
-        context_length=ref("context_length"),
-        seed=ref("seed"),
-        form=ref("form"),
+        window_size=8 if v2 else 7,
+        drop_path_rate=0.1,
+        dtype="bfloat16",
     )
-    c.data = spec(
-        pipeline.TrainData,
-        source=source(arg.data, ref("pairs")),
-        transform=spec(
-            pairs.train_transform,
-            image=spec(image.clip_train_transform, size=ref("image_size")),
-            context_length=ref("context_length"),
-        ),
-        batch_size=ref("batch_size"),
-        seed=ref("seed"),
-        num_workers=16,
-        expected_examples=ref("num_train"),
-    )
+    text = dict(width=512, num_heads=8, act="gelu", dtype="bfloat16")
+    text = spec(TextTransformer, **run.refs(c, "embed_dim", "context_length"), **text)
+    model = spec(CLIP, visual=visual, text=text)
+
+    # Optimizer
+    c.update(base_lr=1e-3, warmup_steps=2000)
+    peak = ref("base_lr") * ref("batch_size") / 1024
+    schedule = spec(warmup_cosine, base_lr=peak, **run.refs(c, "total_steps", "warmup_steps"))
+    adam, decay = dict(b2=0.98, eps=1e-6), dict(weight_decay=0.1, no_decay=rules.NO_DECAY)
+    tx = spec(adamw, schedule=schedule, **adam, **decay, clip_norm=1.0)
+
+    # Task
+    same = run.refs(c, "image_size", "context_length", "seed", "form")
+    c.task = spec(Contrastive, model=model, tx=tx, **same)
+
+    # Data
+    augment = spec(image.clip_train_transform, size=ref("image_size"))
+    c.data = image_text.train_data(c, image_text.read(c, arg.data, "train"), augment)
+
+    # Evals
     c.evals = {}
     if arg.validation:
-        c.evals.validation = dict(
-            every=1000, run=spec(Retrieval, data=validation(c, source(arg.data, ref("validation_pairs"))))
-        )
-    c.predict = spec(
-        pipeline.EvalData,
-        source=spec(sources.flat_folder, root=""),
-        transform=spec(image.clip_eval_transform, size=ref("image_size")),
-        batch_size=64,
-    )
+        val = image_text.read(c, arg.data, "validation")
+        c.evals.validation = image_text.retrieval(c, val, every=1000)
+    c.predict = run.predict_images(image_text.crop(c))
+
+    # Run
+    c.init_from = run.init_from()
     if arg.pretrained:
-        convert = spec(clip_finetune.visual_pretrained)
-        c.init_from = spec(InitFrom, required=True, backbone=True, head=clip_finetune.VISUAL_ONLY, convert=convert)
-    else:
-        c.init_from = spec(InitFrom)
-    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
-    c.mesh = dict(data=-1, fsdp=1, tensor=1)
-    c.checkpoint = dict(every=1000, keep=2)
-    c.logs = dict(every=50, wandb="")
-    pods.use(c, arg, PODS)
-    return use_fakes(c) if arg.fake else c
-
-
-def source(kind, path):
-    """The pairs of one split."""
-    if kind == "tar":
-        return spec(tar_shards.tar_shards, patterns=path)
-    return spec(pairs.jsonl, path=path) if kind == "jsonl" else spec(pairs.folder, root=path)
-
-
-def validation(c, pair_source):
-    """Pairs that are searched, both ways."""
-    ref = c.get_oneway_ref
-    transform = spec(
-        pairs.eval_transform,
-        image=spec(image.clip_eval_transform, size=ref("image_size")),
-        context_length=ref("context_length"),
-    )
-    return spec(pipeline.EvalData, source=pair_source, transform=transform, batch_size=1024, num_workers=16)
+        convert = spec(finetune.visual_pretrained)
+        c.init_from.update(required=True, backbone=True, head=finetune.VISUAL_ONLY, convert=convert)
+    run.set_up(c, rules.PARTITION, every=1000)
+    return use_fakes(c) if arg.fake else run.use_pod(c, arg, PODS)
 
 
 def use_fakes(c):
     """No data, no weights and no time: tiny towers on made-up pairs."""
-    c.update(epochs=1, batch_size=8, num_train=24, image_size=32, context_length=16, warmup_steps=1)
     c.task.model.visual.update(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4)
     c.task.model.text.update(width=16, layers=1, num_heads=2)
-    c.init_from.required = False
-    c.data.source = spec(fake.pairs, image_size=40, num_examples=24)
-    c.data.num_workers = 0
-    data = validation(c, spec(fake.pairs, image_size=40, num_examples=24, split="test"))
-    data.update(num_workers=0, batch_size=8)
-    c.evals = dict(validation=dict(every=3, run=spec(Retrieval, data=data, ks=(1, 5))))
-    return c
-
-
-if __name__ == "__main__":
-    refuse_as_script()
+    return image_text.use_fakes(c)

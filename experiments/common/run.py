@@ -11,9 +11,12 @@ from swin_jax.data import pipeline, sources
 from swin_jax.optim import schedules
 from swin_jax.plan import presets
 from swin_jax.train import sharding
+from swin_jax.train.init_from import InitFrom
 
 # The choices of an experiment's argument `pod`.
 CHIPS = presets.NAMES
+# Arguments that experiments have in common: preset for a pod, images or videos in folders of classes, made-up data.
+ARGUMENTS = dict(pod=CHIPS, folder=False, fake=False)
 
 
 def count_steps(c: ConfigDict, examples: str = "num_train") -> None:
@@ -56,10 +59,36 @@ def warmup_cosine(c: ConfigDict, per: int, **fields) -> ConfigDict:
     )
 
 
+def epoch_cosine(c: ConfigDict, per: int, warmup_epochs: float) -> ConfigDict:
+    """A spec of the schedule of the official Video Swin code: a cosine that falls once an epoch.
+
+    Args:
+        c: Config with `base_lr`, the rate for a batch of `per` examples, which follows `batch_size` linearly, and with
+            `epochs`, `steps_per_epoch` and `accumulate`.
+        per: Number of examples that the rate is given for.
+        warmup_epochs: Length of the linear warm-up, in epochs.
+    """
+    return spec(
+        schedules.epoch_cosine,
+        base_lr=c.get_oneway_ref("base_lr") * c.get_oneway_ref("batch_size") / per,
+        **refs(c, "epochs", "steps_per_epoch", "accumulate"),
+        warmup_epochs=warmup_epochs,
+    )
+
+
 def predict_images(transform: ConfigDict, batch_size: int = 64) -> ConfigDict:
     """A spec of the data that --predict reads: the images of a folder, prepared by `transform` (a spec)."""
     source = spec(sources.flat_folder, root="")
     return spec(pipeline.EvalData, source=source, transform=transform, batch_size=batch_size)
+
+
+def init_from(**fields) -> ConfigDict:
+    """A spec of the weights that a run starts from: `init_from.path`, to be given, or else random ones.
+
+    Args:
+        **fields: Arguments of `InitFrom`, such as `convert`, the spec of what fits weights to the model.
+    """
+    return spec(InitFrom, **fields)
 
 
 def set_up(c: ConfigDict, partition, every, keep: int = 2, logs: int = 50) -> None:

@@ -44,7 +44,6 @@ from swin_jax.models.swin import V2, VARIANTS, Swin, rules
 from swin_jax.optim import adamw
 from swin_jax.pretrained.swin import finetune
 from swin_jax.tasks.classification import Classification
-from swin_jax.train.init_from import InitFrom
 
 V1_WINDOW = dict(base={192: 6, 224: 7}, large={192: 12, 224: 14})
 V2_WINDOW = {192: 12, 224: 14}
@@ -63,9 +62,7 @@ def get_config(arg=None):
         generation=("v1", "v2"),
         size=("224", "192"),
         start=("800ep", "100ep"),
-        pod=run.CHIPS,
-        folder=False,
-        fake=False,
+        **run.ARGUMENTS,
     )
     v2 = arg.generation == "v2"
     if arg.variant not in LAYER_DECAY[arg.generation]:
@@ -126,6 +123,6 @@ def get_config(arg=None):
 
     # Run
     convert = spec(finetune.simmim_pretrained)
-    c.init_from = spec(InitFrom, required=True, backbone=True, convert=convert)
+    c.init_from = run.init_from(required=True, backbone=True, convert=convert)
     run.set_up(c, rules.PARTITION, every=ref("steps_per_epoch"))
     return imagenet.use_fakes(c) if arg.fake else run.use_pod(c, arg, PODS)

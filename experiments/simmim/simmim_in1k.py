@@ -49,7 +49,6 @@ from swin_jax.models.swin import V2, VARIANTS, Swin, rules
 from swin_jax.optim import adamw, schedules
 from swin_jax.pretrained.swin import simmim as convert_simmim
 from swin_jax.tasks.masked_image import MaskedImageModeling
-from swin_jax.train.init_from import InitFrom
 
 V1_WINDOW = dict(base=6, large=12)
 SCHEDULES = {
@@ -70,9 +69,7 @@ def get_config(arg=None):
         generation=("v1", "v2"),
         schedule=tuple(SCHEDULES),
         weight_decay=tuple(NO_DECAY),
-        pod=run.CHIPS,
-        folder=False,
-        fake=False,
+        **run.ARGUMENTS,
     )
     v2 = arg.generation == "v2"
     if not v2 and arg.variant not in V1_WINDOW:
@@ -130,7 +127,7 @@ def get_config(arg=None):
     c.evals = dict(val=dict(every=every, run=spec(Reconstruction, data=data)))
 
     # Run
-    c.init_from = spec(InitFrom, convert=spec(convert_simmim.pretrained))
+    c.init_from = run.init_from(convert=spec(convert_simmim.pretrained))
     run.set_up(c, rules.PARTITION, every=5 * ref("steps_per_epoch"))
     return use_fakes(c) if arg.fake else run.use_pod(c, arg, PODS)
 

@@ -32,14 +32,13 @@ from swin_jax.models.swin import VARIANTS, Swin, rules
 from swin_jax.optim import adamw
 from swin_jax.pretrained.swin import finetune
 from swin_jax.tasks.classification import Classification
-from swin_jax.train.init_from import InitFrom
 
 DROP_PATH = dict(tiny=0.2, tiny_c24=0.2, small=0.3, base=0.5)
 PODS = run.read_pods("swin_in1k")
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, variant=tuple(DROP_PATH), pod=run.CHIPS, folder=False, fake=False)
+    arg = parse_arg(arg, variant=tuple(DROP_PATH), **run.ARGUMENTS)
     c24 = arg.variant == "tiny_c24"
 
     # Sizes
@@ -78,6 +77,6 @@ def get_config(arg=None):
     c.predict = imagenet.predict(crop)
 
     # Run
-    c.init_from = spec(InitFrom, convert=spec(finetune.pretrained))
+    c.init_from = run.init_from(convert=spec(finetune.pretrained))
     run.set_up(c, rules.PARTITION, every=ref("steps_per_epoch"))
     return imagenet.use_fakes(c) if arg.fake else run.use_pod(c, arg, PODS)

@@ -34,7 +34,6 @@ from swin_jax.models.swin import VARIANTS, Swin, rules
 from swin_jax.optim import adamw
 from swin_jax.pretrained.swin import finetune
 from swin_jax.tasks.classification import Classification
-from swin_jax.train.init_from import InitFrom
 
 DROP_PATH = dict(tiny=0.1, small=0.2, base=0.2, large=0.2)
 WINDOW = {224: 7, 384: 12}
@@ -47,9 +46,7 @@ def get_config(arg=None):
         variant=tuple(DROP_PATH),
         size=("224", "384"),
         start=("22k", "1k"),
-        pod=run.CHIPS,
-        folder=False,
-        fake=False,
+        **run.ARGUMENTS,
     )
 
     # Sizes
@@ -89,6 +86,6 @@ def get_config(arg=None):
 
     # Run
     convert = spec(finetune.pretrained, resize="bicubic")
-    c.init_from = spec(InitFrom, required=True, convert=convert)
+    c.init_from = run.init_from(required=True, convert=convert)
     run.set_up(c, rules.PARTITION, every=ref("steps_per_epoch"))
     return imagenet.use_fakes(c) if arg.fake else run.use_pod(c, arg, PODS)

@@ -20,7 +20,6 @@ from swin_jax.models.swin import VARIANTS, Swin, rules
 from swin_jax.optim import adamw
 from swin_jax.pretrained.swin import finetune
 from swin_jax.tasks.classification import Classification
-from swin_jax.train.init_from import InitFrom
 
 DROP_PATH = dict(tiny=0.1, small=0.2, base=0.2, large=0.2)
 PODS = run.read_pods("swin_in22k")
@@ -64,6 +63,6 @@ def get_config(arg=None):
     c.predict = imagenet.predict(crop)
 
     # Run
-    c.init_from = spec(InitFrom, convert=spec(finetune.pretrained))
+    c.init_from = run.init_from(convert=spec(finetune.pretrained))
     run.set_up(c, rules.PARTITION, every=ref("steps_per_epoch"))
     return imagenet.use_fakes(c) if arg.fake else run.use_pod(c, arg, PODS)

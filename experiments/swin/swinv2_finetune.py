@@ -33,7 +33,6 @@ from swin_jax.models.swin import V2, VARIANTS, Swin, rules
 from swin_jax.optim import adamw
 from swin_jax.pretrained.swin import finetune
 from swin_jax.tasks.classification import Classification
-from swin_jax.train.init_from import InitFrom
 
 WINDOW = {256: 16, 384: 24}
 PODS = run.read_pods("swinv2_finetune")
@@ -44,9 +43,7 @@ def get_config(arg=None):
         arg,
         variant=("base", "large"),
         size=("256", "384"),
-        pod=run.CHIPS,
-        folder=False,
-        fake=False,
+        **run.ARGUMENTS,
     )
 
     # Sizes
@@ -87,6 +84,6 @@ def get_config(arg=None):
     c.predict = imagenet.predict(crop)
 
     # Run
-    c.init_from = spec(InitFrom, required=True, convert=spec(finetune.pretrained))
+    c.init_from = run.init_from(required=True, convert=spec(finetune.pretrained))
     run.set_up(c, rules.PARTITION, every=ref("steps_per_epoch"))
     return imagenet.use_fakes(c) if arg.fake else run.use_pod(c, arg, PODS)

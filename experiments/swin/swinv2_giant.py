@@ -50,7 +50,6 @@ from swin_jax.pretrained.swin import finetune
 from swin_jax.pretrained.swin import simmim as convert_simmim
 from swin_jax.tasks.classification import Classification
 from swin_jax.tasks.masked_image import MaskedImageModeling
-from swin_jax.train.init_from import InitFrom
 
 PRETRAINING = dict(batch_size=9216, peak_lr=1.4e-3, image_size=192, epoch_size=70_000_000)
 STAGES = dict(
@@ -75,9 +74,7 @@ def get_config(arg=None):
         arg,
         stage=tuple(STAGES),
         weight_decay=tuple(NO_DECAY),
-        pod=run.CHIPS,
-        folder=False,
-        fake=False,
+        **run.ARGUMENTS,
     )
     masked, large = arg.stage == "simmim", arg.stage == "in1k"
 
@@ -180,11 +177,11 @@ def classification(c, model, tx):
 def init_from(stage):
     """Each stage starts from the one before."""
     if stage == "simmim":
-        return spec(InitFrom, convert=spec(convert_simmim.pretrained))
+        return run.init_from(convert=spec(convert_simmim.pretrained))
     if stage == "in22k":
         convert = spec(finetune.simmim_pretrained)
-        return spec(InitFrom, required=True, backbone=True, convert=convert)
-    return spec(InitFrom, required=True, convert=spec(finetune.pretrained))
+        return run.init_from(required=True, backbone=True, convert=convert)
+    return run.init_from(required=True, convert=spec(finetune.pretrained))
 
 
 def use_fakes(c, masked):

@@ -21,7 +21,6 @@ from swin_jax.models.swin import V2, VARIANTS, Swin, rules
 from swin_jax.optim import adamw
 from swin_jax.pretrained.swin import finetune
 from swin_jax.tasks.classification import Classification
-from swin_jax.train.init_from import InitFrom
 
 PODS = run.read_pods("swinv2_in22k")
 
@@ -65,6 +64,6 @@ def get_config(arg=None):
     c.predict = imagenet.predict(crop)
 
     # Run
-    c.init_from = spec(InitFrom, convert=spec(finetune.pretrained))
+    c.init_from = run.init_from(convert=spec(finetune.pretrained))
     run.set_up(c, rules.PARTITION, every=ref("steps_per_epoch"))
     return imagenet.use_fakes(c) if arg.fake else run.use_pod(c, arg, PODS)

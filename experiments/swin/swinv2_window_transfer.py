@@ -43,7 +43,6 @@ from swin_jax.models.swin import V2, VARIANTS, Swin, rules
 from swin_jax.optim import adamw
 from swin_jax.pretrained.swin import finetune
 from swin_jax.tasks.classification import Classification
-from swin_jax.train.init_from import InitFrom
 
 DROP_PATH = dict(tiny=0.2, tiny_c24=0.2, small=0.3, base=0.5)
 PODS = run.read_pods("swinv2_window_transfer")
@@ -56,9 +55,7 @@ def get_config(arg=None):
         generation=("v2", "v1"),
         window=12,
         size=0,
-        pod=run.CHIPS,
-        folder=False,
-        fake=False,
+        **run.ARGUMENTS,
     )
     if arg.window < 1 or arg.size < 0:
         given = f"window={arg.window},size={arg.size}"
@@ -104,6 +101,6 @@ def get_config(arg=None):
 
     # Run
     convert = spec(finetune.pretrained, resize="bicubic")
-    c.init_from = spec(InitFrom, required=True, convert=convert)
+    c.init_from = run.init_from(required=True, convert=convert)
     run.set_up(c, rules.PARTITION, every=ref("steps_per_epoch"))
     return imagenet.use_fakes(c) if arg.fake else run.use_pod(c, arg, PODS)

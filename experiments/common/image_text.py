@@ -1,0 +1,104 @@
+"""Pairs of images and texts: sources, loaders, retrieval as validation, and made-up pairs in their place."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from experiments.common import run
+from swin_jax.core.config import spec
+from swin_jax.data import fake, pipeline
+from swin_jax.data.image import transforms as image
+from swin_jax.data.image_text import pairs, tar_shards
+from swin_jax.evals.retrieval import Retrieval
+
+# What `pairs` may be: shards, a file of lines, a folder; where there are captions in TFDS, those too.
+FORMS = ("tar", "jsonl", "folder")
+
+
+def sizes(**fields) -> ConfigDict:
+    """A config with these fields, seed 0, its steps (`run.count_steps`), and where the pairs are, to be given.
+
+    Those are `pairs` and `validation_pairs`. One unreadable record in 100 is borne.
+    """
+    paths = dict(pairs=placeholder(str), validation_pairs=placeholder(str))
+    c = ConfigDict(dict(seed=0, **paths, **fields))
+    run.count_steps(c)
+    c.max_bad_records = c.get_oneway_ref("total_steps") * c.get_oneway_ref("batch_size") // 100
+    return c
+
+
+def read(c: ConfigDict, form: str, split: str) -> ConfigDict:
+    """A spec of the pairs of a split, 'train' or 'validation'.
+
+    Args:
+        c: Config with `pairs` and `validation_pairs`; for 'tfds' with `tfds_name`, `data_dir` and `text_key`.
+        form: One of FORMS, or 'tfds'.
+        split: Which of the two.
+    """
+    path = c.get_oneway_ref("pairs" if split == "train" else "validation_pairs")
+    if form == "tar":
+        return spec(tar_shards.tar_shards, patterns=path)
+    if form == "jsonl":
+        return spec(pairs.jsonl, path=path)
+    if form == "folder":
+        return spec(pairs.folder, root=path)
+    name = c.get_oneway_ref("tfds_name")
+    return spec(pairs.tfds, name=name, split=split, **run.refs(c, "data_dir", "text_key"))
+
+
+def train_data(c: ConfigDict, source: ConfigDict, augment: ConfigDict, **text) -> ConfigDict:
+    """A spec of the training pairs, with 16 loader processes.
+
+    Args:
+        c: Config whose batch size, seed, context length and number of pairs hold.
+        source: Spec of the pairs.
+        augment: Spec of the transform of the images.
+        **text: Arguments of `pairs.train_transform` on the texts.
+    """
+    context = run.refs(c, "context_length")
+    return spec(
+        pipeline.TrainData,
+        source=source,
+        transform=spec(pairs.train_transform, image=augment, **context, **text),
+        **run.refs(c, "batch_size", "seed"),
+        num_workers=16,
+        expected_examples=c.get_oneway_ref("num_train"),
+    )
+
+
+def crop(c: ConfigDict) -> ConfigDict:
+    """A spec of CLIP's evaluation transform: the central square, scaled to `image_size` pixels."""
+    return spec(image.clip_eval_transform, size=c.get_oneway_ref("image_size"))
+
+
+def retrieval(c: ConfigDict, source: ConfigDict, every, ks=(1, 5, 10), **text) -> ConfigDict:
+    """A search of images by texts and of texts by images, every so many updates.
+
+    Args:
+        c: Config whose image size and context length hold.
+        source: Spec of the pairs.
+        every: Updates between two searches, a number or a reference.
+        ks: Numbers of results among which the partner is looked for.
+        **text: Arguments of `pairs.eval_transform` on the texts.
+    """
+    context = run.refs(c, "context_length")
+    transform = spec(pairs.eval_transform, image=crop(c), **context, **text)
+    data = spec(pipeline.EvalData, source=source, transform=transform, batch_size=1024, num_workers=16)
+    return dict(every=every, run=spec(Retrieval, data=data, ks=ks))
+
+
+def use_fakes(c: ConfigDict, every=3, **text) -> ConfigDict:
+    """The config without data, weights or time: 24 made-up pairs, which are searched; the towers are the caller's.
+
+    Args:
+        c: Config to change.
+        every: Updates between two searches, a number or a reference.
+        **text: As for `retrieval`.
+    """
+    c.update(epochs=1, batch_size=8, num_train=24, image_size=32, context_length=16, warmup_steps=1)
+    c.init_from.required = False
+    c.data.source = spec(fake.pairs, image_size=40, num_examples=24)
+    c.data.num_workers = 0
+    source = spec(fake.pairs, image_size=40, num_examples=24, split="test")
+    c.evals = dict(validation=retrieval(c, source, every, ks=(1, 5), **text))
+    c.evals.validation.run.data.update(num_workers=0, batch_size=8)
+    return c

@@ -1,0 +1,62 @@
+"""Fashion-MNIST: source, loaders, evaluation, and made-up images in its place."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from experiments.common import run
+from swin_jax.core.config import spec
+from swin_jax.data import fake, pipeline, sources
+from swin_jax.data.image.small import small_eval_transform
+
+# Mean and deviation of the training images, of values in 0..1.
+PIXELS = dict(channels=1, mean=(0.286,), std=(0.353,))
+
+
+def sizes(**fields) -> ConfigDict:
+    """A config with these fields, seed 0, a `data_dir` to be given and no unreadable record allowed."""
+    return ConfigDict(dict(seed=0, max_bad_records=0, data_dir=placeholder(str), **fields))
+
+
+def read(c: ConfigDict, split: str) -> ConfigDict:
+    """A spec of the 28 x 28 grey images of a split of TFDS's syntax, which are read into memory."""
+    root = c.get_oneway_ref("data_dir")
+    return spec(sources.tfds, name="fashion_mnist", split=split, data_dir=root, in_memory=True)
+
+
+def train_data(c: ConfigDict, source: ConfigDict, augment: ConfigDict) -> ConfigDict:
+    """A spec of the training data.
+
+    Args:
+        c: Config whose batch size, seed and, if it has one, number of classes hold.
+        source: Spec of the images.
+        augment: Spec of the transform from a record and a generator to what a batch stacks.
+    """
+    classes = c.get_oneway_ref("num_classes") if "num_classes" in c else 0
+    order = run.refs(c, "batch_size", "seed")
+    return spec(pipeline.TrainData, source=source, transform=augment, **order, expected_classes=classes)
+
+
+def crop(c: ConfigDict) -> ConfigDict:
+    """A spec of the evaluation transform: the whole image, scaled to `image_size` pixels."""
+    return spec(small_eval_transform, size=c.get_oneway_ref("image_size"), channels=1)
+
+
+def evaluation(source: ConfigDict, crop: ConfigDict, measure, every) -> dict:
+    """An evaluation of the images of `source`, prepared by `crop` (specs), in batches of 500.
+
+    Args:
+        source: Spec of the images.
+        crop: Spec of the transform.
+        measure: Evaluation whose argument `data` they are.
+        every: Updates between two evaluations, a number or a reference; 0 for the last update only.
+    """
+    data = spec(pipeline.EvalData, source=source, transform=crop, batch_size=500)
+    return dict(every=every, run=spec(measure, data=data))
+
+
+def use_fakes(c: ConfigDict) -> None:
+    """Replaces the images by 40 made-up ones and trains 3 updates of 8; the model is the caller's."""
+    c.update(total_steps=3, batch_size=8)
+    tests = [item.run.data for item in c.evals.values()]
+    for split, data in [("train", c.data), *(("test", data) for data in tests)]:
+        data.source = spec(fake.images, image_size=28, num_examples=40, split=split, channels=1)

@@ -1,0 +1,113 @@
+"""Kinetics and Something-Something: lists of videos, loaders, evaluations, and made-up videos in their place."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import FieldReference, placeholder
+
+from experiments.common import run
+from swin_jax.core.config import derived, spec
+from swin_jax.data import fake, pipeline
+from swin_jax.data.video import sources
+from swin_jax.data.video import transforms as video
+from swin_jax.evals.accuracy import Accuracy
+from swin_jax.evals.multi_view import MultiView
+
+WORKERS = dict(num_workers=32, prefetch=2)
+
+
+def sizes(**fields) -> ConfigDict:
+    """A config with these fields, seed 0, its steps (`run.count_steps`), and where the videos are, to be given.
+
+    Those are `train_list` and `val_list` (files of lines `path.mp4 label`) with `train_prefix` and `val_prefix`
+    before the paths, or `data_dir`.
+    """
+    lists = dict(train_list="", train_prefix="", val_list="", val_prefix="")
+    c = ConfigDict(dict(seed=0, max_bad_records=1000, data_dir=placeholder(str), **lists, **fields))
+    run.count_steps(c)
+    return c
+
+
+def clip_size(c: ConfigDict) -> FieldReference:
+    """A reference to (frames, size, size), in frames and pixels, that follows `frames` and `size` of a config."""
+    frames, size = c.get_oneway_ref("frames"), c.get_oneway_ref("size")
+    return derived(lambda frames, size: (frames, size, size), frames, size)
+
+
+def read(c: ConfigDict, folder: bool, split: str) -> ConfigDict:
+    """A spec of the videos of a split, 'train' or 'val', from its list or with `folder` from data_dir/SPLIT/CLASS/.
+
+    Training replaces files of variable frame rate, whose motion changes speed; evaluation reads them exactly.
+    """
+    ref, exact = c.get_oneway_ref, split != "train"
+    if folder:
+        root = ref("data_dir")
+        return spec(sources.video_folder, root=root, split=split, variable_frame_rate=exact)
+    return spec(
+        sources.video_list,
+        annotation=ref(f"{split}_list"),
+        data_prefix=ref(f"{split}_prefix"),
+        num_classes=ref("num_classes"),
+        variable_frame_rate=exact,
+    )
+
+
+def train_data(c: ConfigDict, folder: bool, augment: ConfigDict) -> ConfigDict:
+    """A spec of the training videos, prepared by `augment` (a spec) in 32 loader processes."""
+    return spec(
+        pipeline.TrainData,
+        source=read(c, folder, "train"),
+        transform=augment,
+        **run.refs(c, "batch_size", "seed"),
+        **WORKERS,
+        expected_classes=c.get_oneway_ref("num_classes"),
+        expected_examples=c.get_oneway_ref("num_train"),
+    )
+
+
+def evaluations(c: ConfigDict, folder: bool, clip: dict, clips: int) -> dict[str, dict]:
+    """Accuracy of one centre view every five epochs (`val`), and of `clips` x 3 views at the end (`test`).
+
+    Args:
+        c: Config with `short_side`, to which frames are scaled for one view, in pixels.
+        folder: As for `read`.
+        clip: Arguments of the transforms: size, length and sampling of a clip.
+        clips: Clips of a video, each with three crops.
+    """
+    shared = dict(WORKERS, expected_classes=c.get_oneway_ref("num_classes"))
+
+    def data(transform, batch_size):
+        source = read(c, folder, "val")
+        return spec(
+            pipeline.EvalData,
+            source=source,
+            transform=transform,
+            batch_size=batch_size,
+            **shared,
+        )
+
+    one = spec(video.video_eval_transform, **clip, short_side=c.get_oneway_ref("short_side"))
+    val = spec(Accuracy, data=data(one, 64))
+    views = spec(video.video_views_transform, **clip, clips=clips, crops=3)
+    test = spec(MultiView, data=data(views, 8), views_at_once=0)
+    every = 5 * c.get_oneway_ref("steps_per_epoch")
+    return dict(val=dict(every=every, run=val), test=dict(every=0, run=test))
+
+
+def predict(clip: dict, clips: int) -> ConfigDict:
+    """A spec of the videos of a folder for --predict, in the views of the test."""
+    views = spec(video.video_views_transform, **clip, clips=clips, crops=3)
+    source = spec(sources.flat_video_folder, root="")
+    return spec(pipeline.EvalData, source=source, transform=views, batch_size=4)
+
+
+def use_fakes(c: ConfigDict) -> ConfigDict:
+    """The config without data, weights or time: three updates of a tiny model on made-up videos."""
+    c.update(epochs=1, batch_size=8, num_train=24, num_classes=10, accumulate=1)
+    c.update(frames=4, size=32, short_side=36)
+    tiny = dict(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=(2, 4, 4))
+    c.task.model.update(tiny)
+    c.init_from.required = False
+    tests = [item.run.data for item in c.evals.values()]
+    for split, data in [("train", c.data), *(("test", data) for data in tests)]:
+        data.source = spec(fake.videos, image_size=40, num_examples=24, split=split)
+        data.update(num_workers=0, batch_size=8)
+    return c
