@@ -8,7 +8,7 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 import flax.struct
 import jax
@@ -96,7 +96,6 @@ class Task(Protocol):
         """What `train_step` reads of a batch, so that it can be compiled where there is no data."""
 
 
-@runtime_checkable
 class FrozenModel(Protocol):
     """A model that a task reads and never changes, as a field of the task: `train.init_from.Frozen` is one.
 
@@ -124,7 +123,9 @@ def frozen_models(task: Task) -> dict[str, FrozenModel]:
     """The fields of a task that are frozen models, by name."""
     fields = dataclasses.fields(task) if dataclasses.is_dataclass(task) else ()
     values = {field.name: getattr(task, field.name) for field in fields}
-    return {name: value for name, value in values.items() if isinstance(value, FrozenModel)}
+    # Not isinstance, which asks in any order for attributes too: an unbound linen module raises ValueError for `path`.
+    methods = ("shapes", "load", "check")
+    return {name: value for name, value in values.items() if all(hasattr(value, method) for method in methods)}
 
 
 def frozen_shapes(task: Task) -> Any:

@@ -1,5 +1,7 @@
 """First weights from a workdir or a file: whole or the backbone only; everything that does not fit is listed."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, unflatten
-from swin_jax.tasks.base import FrozenModel, TrainState
+from swin_jax.tasks.base import TrainState, frozen_models
 from swin_jax.train import checkpoint
 from swin_jax.train.init_from import Frozen, InitFrom
 
@@ -168,9 +170,19 @@ def save_net(workdir, value, ema=None):
     manager.close()
 
 
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    model: nn.Module
+    teacher: Frozen
+
+
+def test_a_task_finds_its_frozen_models_and_not_its_own_model():
+    task = Distillation(Net(), Frozen(Net()))
+    assert frozen_models(task) == {"teacher": task.teacher}
+
+
 def test_the_shapes_of_a_frozen_model_need_no_file():
     found = Frozen(Net(), path="nowhere").shapes(BATCH)
-    assert isinstance(Frozen(Net()), FrozenModel)
     assert jax.tree.map(lambda x: x.shape, found) == {
         "params": jax.tree.map(lambda x: x.shape, params()),
         "batch_stats": {"mean": (2,)},
