@@ -58,7 +58,6 @@ class Loop:
             self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep, write=total > 0)
             self.state, meta = first_state(self.config, self.run, self.manager, write=total > 0)
             frozen = read_frozen(self.run)
-            self.frozen = sharding.device_put_tree(frozen, self.run.frozen)
             start = int(self.state.step)
             self.counted = {name: meta.get(name, 0) for name in COUNTED.values()}  # before
             facts = self.facts(frozen)
@@ -66,6 +65,8 @@ class Loop:
                 run_info.check_frozen(self.workdir, facts, frozen)
             if lead and total:
                 run_info.write(self.workdir, facts)
+            self.frozen = sharding.device_put_tree(frozen, self.run.frozen)
+            del frozen  # the host's copy
             self.clock = run_info.clock(self.config.batch_size, facts)
             restored = start if meta else None
             with logs.Logs(

@@ -42,7 +42,7 @@ def build_run(config, devices: Sequence[jax.Device] | None = None) -> Run:
     mesh = sharding.make_mesh(**config.mesh, devices=devices)
     try:
         task = configs.build(config.task)
-        shapes = jax.eval_shape(task.init, jax.random.key(0))
+        shapes, frozen = jax.eval_shape(task.init, jax.random.key(0)), frozen_shapes(task)
     except UserError:
         raise
     except (ValueError, TypeError) as error:
@@ -53,7 +53,7 @@ def build_run(config, devices: Sequence[jax.Device] | None = None) -> Run:
         with_sharding = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
         return jax.tree.map(with_sharding, shapes, partition.shardings(shapes, mesh))
 
-    return Run(sharding.Placement(mesh), partition, task, place(shapes), place(frozen_shapes(task)))
+    return Run(sharding.Placement(mesh), partition, task, place(shapes), place(frozen))
 
 
 def read_frozen(run: Run) -> Any:
