@@ -23,10 +23,14 @@ SETUP, ACTION = 2, 1  # exit statuses of a UserError: until everything is set up
 EXAMPLES = """\
 python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
 
-  train, or go on from DIR's newest checkpoint
+  train, or resume from DIR's newest checkpoint
     python -m swin_jax.launch --config=experiments/quickstart.py --workdir=runs/quickstart
+  list the arguments of an experiment file
+    python -m swin_jax.launch --config=experiments/swin/swin_in1k.py:help
   change anything that the experiment file shows
     ... --config.batch_size=512 --config.task.model.drop_path_rate=0.3 --config.mesh.fsdp=4
+  show every key and value that a run would have, and end
+    ... --print_config
   evaluate only
     ... --config.total_steps=0
   predict a folder of images with DIR's checkpoint: predictions.csv and predictions.png in DIR
@@ -54,13 +58,16 @@ def define_flags() -> flags.FlagValues:
 
     define(flags.DEFINE_string, "workdir", None, "Where checkpoints, logs and pictures go.")
     define(
-        flags.DEFINE_string, "plan", None, "Compile for a TPU topology that is not there, v5e:4x4, instead of training."
+        flags.DEFINE_string,
+        "plan",
+        None,
+        "Compile for a TPU topology such as v5e:4x4 (no TPU needed) instead of training.",
     )
     flags.DEFINE_enum(
         "plan_effort",
         "full",
         ["full", "quick"],
-        "Of the compiler, for --plan: quick ends before there is machine code.",
+        "Compiler effort for --plan; 'quick' stops before code generation.",
         flag_values=values,
     )
     define(flags.DEFINE_string, "predict", None, "A folder of images to predict instead of training.")
@@ -74,13 +81,26 @@ def define_flags() -> flags.FlagValues:
     define(flags.DEFINE_boolean, "debug_nans", False, "Stop at the first operation that makes a NaN (slow).")
     define(flags.DEFINE_boolean, "distributed", False, "Several hosts: call jax.distributed.initialize() first.")
     define(flags.DEFINE_integer, "heartbeat_timeout", 60, "Seconds of silence after which another host counts as dead.")
+    define(flags.DEFINE_boolean, "print_config", False, "Print the resolved config as `key = value` lines, and end.")
     define(flags.DEFINE_boolean, "help", False, "Show this text.")
     return values
 
 
-def asks_help(argv: Sequence[str]) -> bool:
-    """True if the command line asks for the list of flags."""
-    return any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:])
+def answer(argv: Sequence[str]) -> str | None:
+    """The help that a command line asks for: on flags, or on the arguments of an experiment file; else None."""
+    arguments, paths = _split(argv)
+    if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in arguments):
+        return EXAMPLES + "\nFlags:\n" + _describe(define_flags())
+    return configs.describe_arguments(paths[0]) if len(paths) == 1 else None
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(the other arguments, the values of --config) of a command line."""
+    arguments, paths = [], []
+    for argument in argv[1:]:
+        given = re.fullmatch(r"--?config=(.*)", argument)
+        (paths.append(given[1]) if given else arguments.append(argument))
+    return arguments, paths
 
 
 def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
@@ -92,12 +112,9 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     Raises:
         UserError: anything that is wrong with it, in one line.
     """
-    arguments, paths = [], []
-    for argument in argv[1:]:
-        given = re.fullmatch(r"--?config=(.*)", argument)
-        (paths.append(given[1]) if given else arguments.append(argument))
+    arguments, paths = _split(argv)
     if len(paths) != 1:
-        raise UserError("give one --config=FILE.py[:args]; --help shows examples")
+        raise UserError("give one --config=FILE.py[:args]; --help shows examples, --config=FILE.py:help the args")
     config = configs.load(paths[0])
     values = define_flags()
     known = [f"--config.{key}" for key in _dotted(config)] + [f"--{name}" for name in values]
@@ -117,7 +134,7 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     _check_tuples(tuples, values.config)
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag; flags look like --config.key=value")
-    if not values.workdir and values.plan is None:
+    if not values.workdir and values.plan is None and not values.print_config:
         raise UserError("give --workdir=DIR, where the run's files go")
     return values, values.config
 
@@ -170,7 +187,10 @@ def _check_names(arguments: Sequence[str], known: Sequence[str]) -> None:
 
 
 def _describe(values: flags.FlagValues) -> str:
-    rows = [("config", "The experiment: FILE.py or FILE.py:args. --config.key=value overrides what it shows.")]
+    rows = [
+        ("config", "The experiment: FILE.py or FILE.py:args; FILE.py:help lists them."),
+        ("config.KEY", "Overrides a key of the experiment; --print_config lists them."),
+    ]
     rows += [(name, values[name].help) for name in values]
     return "\n".join(f"  --{name:<18} {text}" for name, text in rows)
 
@@ -178,14 +198,17 @@ def _describe(values: flags.FlagValues) -> str:
 def run(argv: Sequence[str]) -> int:
     """The command: parses, sets up one action, and runs it. Returns the exit status."""
     watch, wrong = None, SETUP
-    if any(re.match("--?plan=", argument) for argument in argv):
+    if any(re.match("--?(plan=|print_config)", argument) for argument in argv):
         # Before JAX is imported, by an experiment file: it would ask the cloud which TPU this machine is.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
-        if asks_help(argv):
-            print(EXAMPLES + "\nFlags:\n" + _describe(define_flags()))
+        if text := answer(argv):
+            print(text)
             return 0
         values, config = parse(argv)
+        if values.print_config:
+            print("\n".join(configs.key_values(config)))
+            return 0
         profile = _profile(values.profile)
         _check_actions(values)
         if values.plan is None:

@@ -14,6 +14,7 @@ import shlex
 import sys
 import types
 import typing
+from collections.abc import Callable
 
 import cloudpickle
 import ml_collections
@@ -87,6 +88,8 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
     Raises:
         UserError: an unknown key or value, with the nearest one.
     """
+    if isinstance(arg, _Question):
+        raise _Answer(defaults)
     result = {key: value[0] if isinstance(value, tuple) else value for key, value in defaults.items()}
     for item in filter(None, (arg or "").split(",")):
         key, given, text = item.partition("=")
@@ -117,13 +120,73 @@ def load(path: str) -> ml_collections.ConfigDict:
         UserError: no such file, none that defines get_config(arg), or an argument that it does not take.
     """
     file, _, arg = path.partition(":")
-    get_config = getattr(module(file), "get_config", None)
-    if not callable(get_config) or not inspect.signature(get_config).parameters:
-        raise UserError(f"{file!r} is no experiment, it defines no get_config(arg); {LAUNCH}")
-    config = get_config(arg or None)
+    config = _get_config(module(file), file)(arg or None)
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(f"{file!r} is no experiment, its get_config gives a {type(config).__name__}; {LAUNCH}")
     return config
+
+
+def describe_arguments(path: str) -> str | None:
+    """What an experiment file is and which arguments it takes, asked for as `file.py:help`.
+
+    The file says so once, in its docstring and in its call of `parse_arg`.
+
+    Returns:
+        Several lines of text; None for a path that does not ask, or if the file has an argument of its own called help.
+
+    Raises:
+        UserError: no such file, or none that defines get_config(arg).
+    """
+    file, _, arg = path.partition(":")
+    if "help" not in arg.split(","):
+        return None
+    experiment = module(file)
+    lines = [inspect.cleandoc(experiment.__doc__ or file).partition("\n\n")[0], ""]
+    try:
+        _get_config(experiment, file)(_Question("help"))
+    except _Answer as answer:
+        if "help" in answer.defaults:
+            return None
+        lines += [f"Arguments, joined by commas: --config={file}:KEY=VALUE,KEY=VALUE"]
+        lines += _rows(answer.defaults)
+    else:
+        lines += [f"{file} takes no arguments."]
+    return "\n".join(lines)
+
+
+class _Question(str):
+    """The argument of a file that is asked which arguments it takes."""
+
+
+class _Answer(Exception):
+    """Ends the get_config of such a file with what it gave to `parse_arg`."""
+
+    def __init__(self, defaults: dict):
+        super().__init__()
+        self.defaults = defaults
+
+
+def _rows(defaults: dict) -> list[str]:
+    """A line for each argument: its key, the values that it takes, its default."""
+    rows = []
+    for key, default in defaults.items():
+        if isinstance(default, tuple):
+            values, default = " | ".join(filter(None, default)), default[0]
+        elif isinstance(default, bool):
+            values, default = "true | false", str(default).lower()
+        else:
+            values = type(default).__name__
+        shown = "none" if default == "" else default
+        rows.append((key, f"{values}  (default: {shown})"))
+    width = max((len(key) for key, _ in rows), default=0)
+    return [f"  {key:<{width}}  {text}" for key, text in rows]
+
+
+def _get_config(experiment: types.ModuleType, file: str) -> Callable:
+    get_config = getattr(experiment, "get_config", None)
+    if not callable(get_config) or not inspect.signature(get_config).parameters:
+        raise UserError(f"{file!r} is no experiment, it defines no get_config(arg); {LAUNCH}")
+    return get_config
 
 
 def module(file: str) -> types.ModuleType:
@@ -192,6 +255,23 @@ def _import_folder(path: pathlib.Path) -> None:
     package_spec.submodule_search_locations = [folder]
     sys.modules["experiments"] = importlib.util.module_from_spec(package_spec)
     cloudpickle.register_pickle_by_value(sys.modules["experiments"])
+
+
+def key_values(config) -> list[str]:
+    """The resolved config as sorted lines `key = value`, each as the launcher takes it in --config.key=value.
+
+    Callables, which it does not take, are shown by their public names.
+    """
+    lines = []
+    for key in sorted(config):
+        value = config[key]
+        if isinstance(value, (ml_collections.ConfigDict, dict)) and value:
+            lines += [f"{key}.{line}" for line in key_values(value)]
+        elif callable(value):
+            lines.append(f"{key} = {name_of(value)}")
+        else:
+            lines.append(f"{key} = {value}")
+    return sorted(lines)
 
 
 def flatten(config) -> dict:

@@ -1,9 +1,14 @@
 """The command line: what is wrong with it is said in one line, before anything is started or written."""
 
+import functools
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from swin_jax import launch as launcher
+from swin_jax.core.config import flatten
 from swin_jax.core.errors import UserError
 from swin_jax.train import multihost
 
@@ -93,6 +98,86 @@ def test_help_shows_examples_and_every_flag_and_exits_with_0(capsys, no_run, fla
     for name in ("config", "workdir", "predict", "allow_change", "profile", "compilation_cache", "debug_nans"):
         assert f"--{name}" in out
     assert not no_run
+
+
+ARGUMENTS = """\
+Digits.
+
+Arguments, joined by commas: --config={file}:KEY=VALUE,KEY=VALUE
+  variant  tiny | small  (default: tiny)
+  pod      v5e | h100  (default: none)
+  fake     true | false  (default: false)
+  window   int  (default: 8)
+"""
+
+
+def experiment(folder, call):
+    """An experiment file with a docstring of two paragraphs."""
+    file = folder / "mine.py"
+    imports = "from swin_jax.core.config import parse_arg\nfrom experiments import quickstart\n"
+    file.write_text(f'"""Digits.\n\nAt length."""\n{imports}\ndef get_config(arg):\n    {call}\n    return quickstart.'
+                    'get_config(None)\n')  # fmt: skip
+    return file
+
+
+@pytest.mark.parametrize("asked", ["help", "fake,help"])
+def test_a_file_lists_its_arguments_from_its_call_of_parse_arg(tmp_path, capsys, no_run, asked):
+    call = 'parse_arg(arg, variant=("tiny", "small"), pod=("", "v5e", "h100"), fake=False, window=8)'
+    file = experiment(tmp_path, call)
+    assert launcher.run(["launch", f"--config={file}:{asked}"]) == 0
+    assert capsys.readouterr() == (ARGUMENTS.format(file=file), "") and not no_run
+
+
+def test_a_file_without_arguments_says_so(tmp_path, capsys, no_run):
+    file = experiment(tmp_path, "pass")
+    assert launcher.run(["launch", f"--config={file}:help"]) == 0
+    assert capsys.readouterr() == (f"Digits.\n\n{file} takes no arguments.\n", "") and not no_run
+
+
+def test_an_argument_of_its_own_that_is_called_help_is_only_that(tmp_path, capsys, no_run):
+    file = experiment(tmp_path, "assert parse_arg(arg, help=False).help")
+    assert launcher.run(["launch", f"--config={file}:help", f"--workdir={tmp_path}"]) == 0
+    assert capsys.readouterr() == ("", "") and len(no_run) == 1
+
+
+@pytest.mark.parametrize("file", ["nowhere/at_all.py", "swin_jax/core/errors.py"])
+def test_help_on_what_is_no_experiment(capsys, monkeypatch, root, file):
+    monkeypatch.chdir(root)
+    assert launcher.run(["launch", f"--config={file}:help"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "config", [QUICKSTART, "experiments/clip/clip_emoji.py", "experiments/video_swin/video_swin_k400.py"]
+)
+def test_the_printed_config_is_sorted_and_taken_back(capsys, monkeypatch, root, no_run, config):
+    monkeypatch.chdir(root)
+    argv = ["launch", f"--config={config}", "--config.batch_size=24"]
+    assert launcher.run([*argv, "--print_config"]) == 0
+    out, err = capsys.readouterr()
+    pairs = [line.split(" = ", 1) for line in out.splitlines()]
+    assert err == "" and not no_run
+    assert ["batch_size", "24"] in pairs and ["data.batch_size", "24"] in pairs and pairs == sorted(pairs)
+    wanted = launcher.parse([*argv, "--workdir=x"])[1]
+    assert dict(pairs).keys() == flatten(wanted).keys()
+    plain = [pair for pair in pairs if pair[1] != "None" and not callable(_at(wanted, pair[0]))]
+    assert len(plain) > len(pairs) / 2
+    again = launcher.parse([*argv, "--workdir=x", *(f"--config.{key}={value}" for key, value in plain)])[1]
+    assert flatten(again) == flatten(wanted)
+
+
+def _at(config, key):
+    return functools.reduce(lambda node, part: node[part], key.split("."), config)
+
+
+def test_the_printed_config_starts_no_accelerator(root):
+    program = (
+        "from swin_jax import launch; from jax._src import xla_bridge; "
+        f"assert launch.run(['launch', '--config={QUICKSTART}', '--print_config']) == 0; "
+        "assert not xla_bridge.backends_are_initialized()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "\nbatch_size = 64\n" in "\n" + done.stdout, done.stderr
 
 
 def test_no_arguments_at_all_say_what_is_missing(capsys):
