@@ -29,6 +29,12 @@ def test_an_experiment_run_as_a_script_says_how_to_launch_it(path, capsys, monke
     assert line.startswith(f"error: {path} is no script") and f"{COMMAND}{path} --workdir=" in line
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_experiment_lists_its_arguments(path):
+    text = config.describe_arguments(f"{path}:help")
+    assert text.splitlines()[0] in path.read_text() and "\n  fake" in text
+
+
 @pytest.mark.parametrize("name", ["README.md", "nothing.py", "experiments", "swin_jax/ops/window.py"])
 def test_a_config_that_is_none_is_one_line_with_the_command(name, root, capsys, monkeypatch):
     monkeypatch.chdir(root)
