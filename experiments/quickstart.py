@@ -8,80 +8,80 @@ split seed 0. Expected: 98.6 % test accuracy at the last step (median of trainin
 
 from ml_collections import ConfigDict
 
-from swin_jax import optim
 from swin_jax.core.config import parse_arg, refuse_as_script, spec
 from swin_jax.data import fake, pipeline, sources
-from swin_jax.data.image import small as small_image
+from swin_jax.data.image.small import small_eval_transform, small_train_transform
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.models.swin import Swin, rules
-from swin_jax.optim import schedules
+from swin_jax.optim import adamw
+from swin_jax.optim.schedules import warmup_cosine
 from swin_jax.tasks.classification import Classification
-from swin_jax.train import sharding
 from swin_jax.train.init_from import InitFrom
+from swin_jax.train.sharding import Partition
 
 
 def get_config(arg=None):
     arg = parse_arg(arg, fake=False)
-    c = ConfigDict(dict(seed=0, total_steps=1500, batch_size=64, image_size=8, num_classes=10, max_bad_records=0))
-    c.task = spec(
-        Classification,
-        model=spec(
-            Swin,
-            num_classes=c.get_oneway_ref("num_classes"),
-            image_size=c.get_oneway_ref("image_size"),
-            patch_size=2,
-            in_channels=1,
-            embed_dim=64,
-            depths=(2, 2),
-            num_heads=(2, 4),
-            window_size=2,
-            drop_path_rate=0.0,
-        ),
-        tx=spec(
-            optim.adamw,
-            schedule=spec(
-                schedules.warmup_cosine,
-                base_lr=2e-3,
-                total_steps=c.get_oneway_ref("total_steps"),
-                warmup_steps=100,
-                min_lr=1e-5,
-                warmup_prefix=True,
-            ),
-            no_decay=rules.NO_DECAY,
-        ),
-        image_size=c.get_oneway_ref("image_size"),
-        channels=1,
-        num_classes=c.get_oneway_ref("num_classes"),
-        seed=c.get_oneway_ref("seed"),
-        mean=(0.3,),
-        std=(0.38,),
-        erase_probability=0.0,
-        mixup=0.0,
-        cutmix=0.0,
+
+    # Sizes: what is ref("seed") below follows the seed here, also when the command line sets it.
+    c = ConfigDict(dict(seed=0, total_steps=1500, batch_size=64, image_size=8, num_classes=10))
+    c.max_bad_records = 0
+    ref = c.get_oneway_ref
+
+    # Model
+    model = spec(
+        Swin,
+        num_classes=ref("num_classes"),
+        image_size=ref("image_size"),
+        patch_size=2,
+        in_channels=1,
+        embed_dim=64,
+        depths=(2, 2),
+        num_heads=(2, 4),
+        window_size=2,
+        drop_path_rate=0.0,
     )
+
+    # Optimizer
+    schedule = spec(
+        warmup_cosine,
+        base_lr=2e-3,
+        total_steps=ref("total_steps"),
+        warmup_steps=100,
+        min_lr=1e-5,
+        warmup_prefix=True,
+    )
+    tx = spec(adamw, schedule=schedule, no_decay=rules.NO_DECAY)
+
+    # Task
+    grey = dict(channels=1, mean=(0.3,), std=(0.38,))
+    same = dict(image_size=ref("image_size"), num_classes=ref("num_classes"), seed=ref("seed"))
+    plain = dict(erase_probability=0.0, mixup=0.0, cutmix=0.0)
+    c.task = spec(Classification, model=model, tx=tx, **grey, **same, **plain)
+
+    # Data
+    augment = spec(small_train_transform, size=ref("image_size"), padding=1, channels=1)
     c.data = spec(
         pipeline.TrainData,
         source=spec(sources.digits, split="train"),
-        transform=spec(small_image.small_train_transform, size=c.get_oneway_ref("image_size"), padding=1, channels=1),
-        batch_size=c.get_oneway_ref("batch_size"),
-        seed=c.get_oneway_ref("seed"),
-        expected_classes=c.get_oneway_ref("num_classes"),
+        transform=augment,
+        batch_size=ref("batch_size"),
+        seed=ref("seed"),
+        expected_classes=ref("num_classes"),
     )
-    test = spec(
-        pipeline.EvalData,
-        source=spec(sources.digits, split="test"),
-        transform=spec(small_image.small_eval_transform, size=c.get_oneway_ref("image_size"), channels=1),
-        batch_size=180,
-    )
+
+    # Evals
+    crop = spec(small_eval_transform, size=ref("image_size"), channels=1)
+    digits = spec(sources.digits, split="test")
+    test = spec(pipeline.EvalData, source=digits, transform=crop, batch_size=180)
     c.evals = dict(test=dict(every=200, run=spec(Accuracy, data=test)))
-    c.predict = spec(
-        pipeline.EvalData,
-        source=spec(sources.flat_folder, root=""),
-        transform=spec(small_image.small_eval_transform, size=c.get_oneway_ref("image_size"), channels=1),
-        batch_size=64,
-    )
+    crop = spec(small_eval_transform, size=ref("image_size"), channels=1)
+    folder = spec(sources.flat_folder, root="")
+    c.predict = spec(pipeline.EvalData, source=folder, transform=crop, batch_size=64)
+
+    # Run
     c.init_from = spec(InitFrom)
-    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
+    c.partition = spec(Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=400, keep=2)
     c.logs = dict(every=20, wandb="")

@@ -14,107 +14,86 @@ short runs that left fluent-flat out of training; the two test styles were looke
 numbers.
 """
 
+from swin_jax.core.config import parse_arg, refuse_as_script, spec
+
+if __name__ == "__main__":
+    refuse_as_script()
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from swin_jax import optim
-from swin_jax.core.config import parse_arg, refuse_as_script, spec
-from swin_jax.data import pipeline, sources
+from experiments.common import run
+from swin_jax.data import pipeline
 from swin_jax.data.emoji import images as emoji
-from swin_jax.data.emoji import style
-from swin_jax.evals.prompts import emoji as emoji_evals
+from swin_jax.data.emoji.style import style_train_transform
+from swin_jax.evals.prompts.emoji import zero_shot
 from swin_jax.models.clip import CLIP, ModifiedResNet, TextTransformer, rules
-from swin_jax.optim import schedules
+from swin_jax.optim import adamw
+from swin_jax.optim.schedules import warmup_cosine
 from swin_jax.tasks.contrastive import Contrastive
-from swin_jax.train import sharding
-from swin_jax.train.init_from import InitFrom
 
 STYLES = ("openmoji", "fluent_3d", "fluent_flat")
 
 
 def get_config(arg=None):
     arg = parse_arg(arg, fake=False)
-    c = ConfigDict(dict(seed=0, total_steps=4000, batch_size=256, image_size=32, context_length=20, embed_dim=128))
-    c.update(max_bad_records=0, data_dir=placeholder(str))
+
+    # Sizes
+    c = ConfigDict(dict(seed=0, total_steps=4000, batch_size=256, image_size=32))
+    c.update(context_length=20, embed_dim=128, max_bad_records=0, data_dir=placeholder(str))
     ref = c.get_oneway_ref
-    model = spec(
-        CLIP,
-        visual=spec(
-            ModifiedResNet,
-            embed_dim=ref("embed_dim"),
-            image_size=ref("image_size"),
-            layers=(1, 1, 1, 1),
-            width=24,
-            num_heads=12,
-        ),
-        text=spec(
-            TextTransformer,
-            embed_dim=ref("embed_dim"),
-            context_length=ref("context_length"),
-            width=128,
-            layers=1,
-            num_heads=2,
-        ),
-    )
-    c.task = spec(
-        Contrastive,
-        model=model,
-        tx=spec(
-            optim.adamw,
-            schedule=spec(schedules.warmup_cosine, base_lr=2e-3, total_steps=ref("total_steps"), warmup_steps=200),
-            b2=0.98,
-            eps=1e-6,
-            weight_decay=0.2,
-            clip_norm=1.0,
-            no_decay=rules.NO_DECAY,
-        ),
-        image_size=ref("image_size"),
-        context_length=ref("context_length"),
-        seed=ref("seed"),
-        positives=True,
-    )
+
+    # Model
+    visual = dict(layers=(1, 1, 1, 1), width=24, num_heads=12)
+    visual = spec(ModifiedResNet, **run.refs(c, "embed_dim", "image_size"), **visual)
+    text = dict(width=128, layers=1, num_heads=2)
+    text = spec(TextTransformer, **run.refs(c, "embed_dim", "context_length"), **text)
+    model = spec(CLIP, visual=visual, text=text)
+
+    # Optimizer
+    steps = dict(total_steps=ref("total_steps"), warmup_steps=200)
+    schedule = spec(warmup_cosine, base_lr=2e-3, **steps)
+    adam, decay = dict(b2=0.98, eps=1e-6), dict(weight_decay=0.2, no_decay=rules.NO_DECAY)
+    tx = spec(adamw, schedule=schedule, **adam, **decay, clip_norm=1.0)
+
+    # Task
+    same = run.refs(c, "image_size", "context_length", "seed")
+    c.task = spec(Contrastive, model=model, tx=tx, **same, positives=True)
+
+    # Data
+    augment = spec(style_train_transform, size=ref("image_size"))
+    context = run.refs(c, "context_length")
     c.data = spec(
         pipeline.TrainData,
         source=spec(emoji.emoji, data_dir=ref("data_dir"), concepts="seen"),
-        transform=spec(
-            emoji.pair_train_transform,
-            transform=spec(style.style_train_transform, size=ref("image_size")),
-            context_length=ref("context_length"),
-        ),
-        batch_size=ref("batch_size"),
-        seed=ref("seed"),
+        transform=spec(emoji.pair_train_transform, transform=augment, **context),
+        **run.refs(c, "batch_size", "seed"),
     )
-    c.evals = {name: evaluation(c, name) for name in STYLES}
-    c.predict = spec(
-        pipeline.EvalData,
-        source=spec(sources.flat_folder, root=""),
-        transform=spec(emoji.image_eval_transform, size=ref("image_size")),
-        batch_size=256,
-    )
-    c.init_from = spec(InitFrom)
-    c.partition = spec(sharding.Partition, rules=rules.PARTITION)
-    c.mesh = dict(data=-1, fsdp=1, tensor=1)
-    c.checkpoint = dict(every=400, keep=1)
-    c.logs = dict(every=50, wandb="")
+
+    # Evals
+    c.evals = {vendor: evaluation(c, vendor) for vendor in STYLES}
+    crop = spec(emoji.image_eval_transform, size=ref("image_size"))
+    c.predict = run.predict_images(crop, batch_size=256)
+
+    # Run
+    c.init_from = run.init_from()
+    run.set_up(c, rules.PARTITION, every=400, keep=1)
     return use_fakes(c) if arg.fake else c
 
 
 def evaluation(c, vendor):
     """Zero-shot classification of one vendor's drawings."""
     ref = c.get_oneway_ref
-    data = spec(
-        pipeline.EvalData,
-        source=spec(emoji.emoji, data_dir=ref("data_dir"), vendors=(vendor,), common=True),
-        transform=spec(emoji.image_eval_transform, size=ref("image_size")),
-        batch_size=256,
-    )
-    run = spec(emoji_evals.zero_shot, data=data, context_length=ref("context_length"))
-    return dict(every=ref("total_steps") // 4, run=run)
+    source = spec(emoji.emoji, data_dir=ref("data_dir"), vendors=(vendor,), common=True)
+    crop = spec(emoji.image_eval_transform, size=ref("image_size"))
+    data = spec(pipeline.EvalData, source=source, transform=crop, batch_size=256)
+    measure = spec(zero_shot, data=data, context_length=ref("context_length"))
+    return dict(every=ref("total_steps") // 4, run=measure)
 
 
 def use_fakes(c):
     """No data and no time: tiny towers on made-up drawings."""
-    c.total_steps, c.batch_size = 3, 8
+    c.update(total_steps=3, batch_size=8)
     c.task.model.visual.update(width=8, num_heads=4)
     c.task.model.text.update(width=16, num_heads=2, vocab_size=49408)
     c.data.source = spec(emoji.fake_emoji)
@@ -123,7 +102,3 @@ def use_fakes(c):
         item.run.data.batch_size = 16
     c.predict.batch_size = 16
     return c
-
-
-if __name__ == "__main__":
-    refuse_as_script()

@@ -74,13 +74,10 @@ def get_config(arg=None):
 
     # Data
     augment = spec(image.clip_train_transform, size=ref("image_size"))
-    c.data = image_text.train_data(c, image_text.read(c, arg.data, "train"), augment)
+    c.data = image_text.train_data(c, arg.data, augment)
 
     # Evals
-    c.evals = {}
-    if arg.validation:
-        val = image_text.read(c, arg.data, "validation")
-        c.evals.validation = image_text.retrieval(c, val, every=1000)
+    c.evals = image_text.validation(c, arg, every=1000)
     c.predict = run.predict_images(image_text.crop(c))
 
     # Run

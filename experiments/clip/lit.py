@@ -29,14 +29,8 @@ PODS = run.read_pods("lit")
 
 
 def get_config(arg=None):
-    arg = parse_arg(
-        arg,
-        variant=("base", "tiny", "small", "large"),
-        data=image_text.FORMS,
-        validation=False,
-        pod=run.CHIPS,
-        fake=False,
-    )
+    variants = ("base", "tiny", "small", "large")
+    arg = parse_arg(arg, variant=variants, **image_text.ARGUMENTS)
     fields = VARIANTS[arg.variant]
     width = fields["embed_dim"] * 2 ** (len(fields["depths"]) - 1)
 
@@ -73,19 +67,15 @@ def get_config(arg=None):
 
     # Data
     augment = spec(image.clip_train_transform, size=ref("image_size"))
-    c.data = image_text.train_data(c, image_text.read(c, arg.data, "train"), augment)
+    c.data = image_text.train_data(c, arg.data, augment)
 
     # Evals
-    c.evals = {}
-    if arg.validation:
-        val = image_text.read(c, arg.data, "validation")
-        c.evals.validation = image_text.retrieval(c, val, every=1000)
+    c.evals = image_text.validation(c, arg, every=1000)
     c.predict = run.predict_images(image_text.crop(c))
 
     # Run
-    convert = spec(finetune.visual_pretrained)
-    c.init_from = run.init_from(required=True, backbone=True, convert=convert)
-    c.init_from.head = finetune.VISUAL_ONLY
+    locked = dict(head=finetune.VISUAL_ONLY, convert=spec(finetune.visual_pretrained))
+    c.init_from = run.init_from(required=True, backbone=True, **locked)
     run.set_up(c, rules.PARTITION, every=1000)
     return use_fakes(c) if arg.fake else run.use_pod(c, arg, PODS)
 

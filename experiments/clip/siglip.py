@@ -28,14 +28,8 @@ PODS = run.read_pods("siglip")
 
 
 def get_config(arg=None):
-    arg = parse_arg(
-        arg,
-        model=("ViT-B/16", "ViT-B/32", "ViT-L/14"),
-        data=image_text.FORMS,
-        validation=False,
-        pod=run.CHIPS,
-        fake=False,
-    )
+    models = ("ViT-B/16", "ViT-B/32", "ViT-L/14")
+    arg = parse_arg(arg, model=models, **image_text.ARGUMENTS)
 
     # Sizes
     c = image_text.sizes(epochs=9, batch_size=32768, num_train=400_000_000)
@@ -63,14 +57,10 @@ def get_config(arg=None):
     # Data
     square = dict(scale=(1.0, 1.0), ratio=(1.0, 1.0))
     augment = spec(image.clip_train_transform, size=ref("image_size"), **square)
-    train = image_text.read(c, arg.data, "train")
-    c.data = image_text.train_data(c, train, augment, clean=CLEAN)
+    c.data = image_text.train_data(c, arg.data, augment, clean=CLEAN)
 
     # Evals
-    c.evals = {}
-    if arg.validation:
-        val = image_text.read(c, arg.data, "validation")
-        c.evals.validation = image_text.retrieval(c, val, every=1000, clean=CLEAN)
+    c.evals = image_text.validation(c, arg, every=1000, clean=CLEAN)
     c.predict = run.predict_images(image_text.crop(c))
 
     # Run

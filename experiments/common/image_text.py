@@ -10,8 +10,10 @@ from swin_jax.data.image import transforms as image
 from swin_jax.data.image_text import pairs, tar_shards
 from swin_jax.evals.retrieval import Retrieval
 
-# What `pairs` may be: shards, a file of lines, a folder; where there are captions in TFDS, those too.
+# What `pairs` may be: shards, a file of lines, a folder. An experiment that names captions in TFDS takes those too.
 FORMS = ("tar", "jsonl", "folder")
+# Arguments that experiments have in common: kind of pairs, whether some are searched, preset for a pod, made-up data.
+ARGUMENTS = dict(data=FORMS, validation=False, pod=run.CHIPS, fake=False)
 
 
 def sizes(**fields) -> ConfigDict:
@@ -45,19 +47,19 @@ def read(c: ConfigDict, form: str, split: str) -> ConfigDict:
     return spec(pairs.tfds, name=name, split=split, **run.refs(c, "data_dir", "text_key"))
 
 
-def train_data(c: ConfigDict, source: ConfigDict, augment: ConfigDict, **text) -> ConfigDict:
+def train_data(c: ConfigDict, form: str, augment: ConfigDict, **text) -> ConfigDict:
     """A spec of the training pairs, with 16 loader processes.
 
     Args:
         c: Config whose batch size, seed, context length and number of pairs hold.
-        source: Spec of the pairs.
+        form: As for `read`.
         augment: Spec of the transform of the images.
         **text: Arguments of `pairs.train_transform` on the texts.
     """
     context = run.refs(c, "context_length")
     return spec(
         pipeline.TrainData,
-        source=source,
+        source=read(c, form, "train"),
         transform=spec(pairs.train_transform, image=augment, **context, **text),
         **run.refs(c, "batch_size", "seed"),
         num_workers=16,
@@ -84,6 +86,21 @@ def retrieval(c: ConfigDict, source: ConfigDict, every, ks=(1, 5, 10), **text) -
     transform = spec(pairs.eval_transform, image=crop(c), **context, **text)
     data = spec(pipeline.EvalData, source=source, transform=transform, batch_size=1024, num_workers=16)
     return dict(every=every, run=spec(Retrieval, data=data, ks=ks))
+
+
+def validation(c: ConfigDict, arg, every, **text) -> ConfigDict:
+    """The evaluations of a run: none, or the search of `validation_pairs` if the argument `validation` asks for it.
+
+    Args:
+        c: As for `retrieval`.
+        arg: Arguments of the experiment, `data` and `validation` among them.
+        every: As for `retrieval`.
+        **text: As for `retrieval`.
+    """
+    evals = ConfigDict()
+    if arg.validation:
+        evals.validation = retrieval(c, read(c, arg.data, "validation"), every, **text)
+    return evals
 
 
 def use_fakes(c: ConfigDict, every=3, **text) -> ConfigDict:

@@ -33,12 +33,12 @@ def read_1k(c: ConfigDict, folder: bool) -> tuple[ConfigDict, ConfigDict]:
         c: Config with `data_dir`, where the builder `imagenet2012` wrote.
         folder: True if the images lie in data_dir/train/CLASS/ and data_dir/val/CLASS/ instead.
     """
-    root = c.get_oneway_ref("data_dir")
+    ref = c.get_oneway_ref
     if folder:
-        return tuple(spec(sources.image_folder, root=root, split=split) for split in ("train", "val"))
-    return tuple(
-        spec(sources.tfds, name="imagenet2012", split=split, data_dir=root) for split in ("train", "validation")
-    )
+        splits = [dict(root=ref("data_dir"), split=split) for split in ("train", "val")]
+        return tuple(spec(sources.image_folder, **split) for split in splits)
+    splits = [dict(split=split, data_dir=ref("data_dir")) for split in ("train", "validation")]
+    return tuple(spec(sources.tfds, name="imagenet2012", **split) for split in splits)
 
 
 def read_22k(c: ConfigDict) -> tuple[ConfigDict, ConfigDict]:
@@ -46,10 +46,9 @@ def read_22k(c: ConfigDict) -> tuple[ConfigDict, ConfigDict]:
 
     The release has no validation set; those are to watch the fit with. `c.data_dir` is where the builder wrote.
     """
-    root = c.get_oneway_ref("data_dir")
-    return tuple(
-        spec(sources.tfds, name="imagenet22k", split=split, data_dir=root) for split in ("train", "train[:50000]")
-    )
+    ref = c.get_oneway_ref
+    splits = [dict(split=split, data_dir=ref("data_dir")) for split in ("train", "train[:50000]")]
+    return tuple(spec(sources.tfds, name="imagenet22k", **split) for split in splits)
 
 
 def train_data(c: ConfigDict, source: ConfigDict, augment: ConfigDict) -> ConfigDict:
@@ -73,15 +72,10 @@ def train_data(c: ConfigDict, source: ConfigDict, augment: ConfigDict) -> Config
 
 def validation(c: ConfigDict, source: ConfigDict, crop: dict, batch_size: int = 1024) -> ConfigDict:
     """Top-1 and top-5 accuracy after every epoch, `crop` being arguments of `image.eval_transform`."""
-    data = spec(
-        pipeline.EvalData,
-        source=source,
-        transform=spec(image.eval_transform, **crop),
-        batch_size=batch_size,
-        num_workers=16,
-        expected_classes=c.get_oneway_ref("num_classes"),
-    )
-    return dict(every=c.get_oneway_ref("steps_per_epoch"), run=spec(Accuracy, data=data))
+    ref, crop = c.get_oneway_ref, spec(image.eval_transform, **crop)
+    loader = dict(batch_size=batch_size, num_workers=16, expected_classes=ref("num_classes"))
+    data = spec(pipeline.EvalData, source=source, transform=crop, **loader)
+    return dict(every=ref("steps_per_epoch"), run=spec(Accuracy, data=data))
 
 
 def predict(crop: dict) -> ConfigDict:

@@ -72,24 +72,15 @@ def evaluations(c: ConfigDict, folder: bool, clip: dict, clips: int) -> dict[str
         clip: Arguments of the transforms: size, length and sampling of a clip.
         clips: Clips of a video, each with three crops.
     """
-    shared = dict(WORKERS, expected_classes=c.get_oneway_ref("num_classes"))
-
-    def data(transform, batch_size):
-        source = read(c, folder, "val")
-        return spec(
-            pipeline.EvalData,
-            source=source,
-            transform=transform,
-            batch_size=batch_size,
-            **shared,
-        )
-
-    one = spec(video.video_eval_transform, **clip, short_side=c.get_oneway_ref("short_side"))
-    val = spec(Accuracy, data=data(one, 64))
+    ref, source = c.get_oneway_ref, read(c, folder, "val")
+    shared = dict(WORKERS, expected_classes=ref("num_classes"))
+    one = spec(video.video_eval_transform, **clip, short_side=ref("short_side"))
+    one = spec(pipeline.EvalData, source=source, transform=one, batch_size=64, **shared)
+    val, source = spec(Accuracy, data=one), read(c, folder, "val")
     views = spec(video.video_views_transform, **clip, clips=clips, crops=3)
-    test = spec(MultiView, data=data(views, 8), views_at_once=0)
-    every = 5 * c.get_oneway_ref("steps_per_epoch")
-    return dict(val=dict(every=every, run=val), test=dict(every=0, run=test))
+    views = spec(pipeline.EvalData, source=source, transform=views, batch_size=8, **shared)
+    test = spec(MultiView, data=views, views_at_once=0)
+    return dict(val=dict(every=5 * ref("steps_per_epoch"), run=val), test=dict(every=0, run=test))
 
 
 def predict(clip: dict, clips: int) -> ConfigDict:

@@ -93,18 +93,10 @@ def get_config(arg=None):
 
     # Optimizer
     c.update(warmup_epochs=20, base_lr=1.25e-3, warmup_lr=2.5e-7, min_lr=2.5e-7)
-    tx = spec(
-        adamw,
-        schedule=run.warmup_cosine(c, 512, warmup_prefix=False, delay=1),
-        weight_decay=0.05,
-        no_decay=rules.NO_DECAY,
-        clip_norm=5.0,
-        layer_scale=spec(
-            rules.layer_decay,
-            decay=layer_decay,
-            depths=model.get_oneway_ref("depths"),
-        ),
-    )
+    schedule = run.warmup_cosine(c, 512, warmup_prefix=False, delay=1)
+    tx = spec(adamw, schedule=schedule, weight_decay=0.05, no_decay=rules.NO_DECAY, clip_norm=5.0)
+    depths = model.get_oneway_ref("depths")
+    tx.layer_scale = spec(rules.layer_decay, decay=layer_decay, depths=depths)
 
     # Task
     mixing = dict(mixup=0.8, cutmix=1.0, mix_group=128, label_smoothing=0.1, erase_probability=0.25)

@@ -51,13 +51,8 @@ from swin_jax.pretrained.swin import simmim as convert_simmim
 from swin_jax.tasks.masked_image import MaskedImageModeling
 
 V1_WINDOW = dict(base=6, large=12)
-SCHEDULES = {
-    "800ep": dict(epochs=800),
-    "100ep": dict(epochs=100),
-    "125k": dict(total_steps=125_000),
-    "250k": dict(total_steps=250_000),
-    "500k": dict(total_steps=500_000),
-}
+SCHEDULES = {f"{number}ep": dict(epochs=number) for number in (800, 100)}
+SCHEDULES |= {f"{number}k": dict(total_steps=1000 * number) for number in (125, 250, 500)}
 NO_DECAY = dict(published=rules.SIMMIM_NO_DECAY, corrected=rules.NO_DECAY)
 PODS = run.read_pods("simmim_in1k")
 
@@ -93,31 +88,30 @@ def get_config(arg=None):
         drop_path_rate=0.1 if v2 else 0.0,
         dtype="bfloat16",
     )
+    model = spec(SimMIM, encoder=encoder)
 
     # Optimizer
+    c.warmup_epochs = 10
     if arg.schedule == "100ep":
-        c.update(warmup_epochs=10, base_lr=2e-4, warmup_lr=1e-6, min_lr=1e-5)
+        c.update(base_lr=2e-4, warmup_lr=1e-6, min_lr=1e-5)
         schedule = run.warmup_cosine(c, 512, warmup_prefix=False, delay=1)
     else:
-        c.update(warmup_epochs=10, base_lr=1e-4, warmup_lr=5e-7)
+        c.update(base_lr=1e-4, warmup_lr=5e-7)
         schedule = multistep(c)
     no_decay = NO_DECAY[arg.weight_decay]
     tx = spec(adamw, schedule=schedule, weight_decay=0.05, no_decay=no_decay, clip_norm=5.0)
 
     # Task
-    c.task = spec(
-        MaskedImageModeling,
-        model=spec(SimMIM, encoder=encoder),
-        tx=tx,
-        **run.refs(c, "image_size", "mask_cell", "seed"),
-        norm_target=47 if v2 else 0,
-    )
+    target = dict(norm_target=47 if v2 else 0)
+    same = run.refs(c, "image_size", "mask_cell", "seed")
+    c.task = spec(MaskedImageModeling, model=model, tx=tx, **same, **target)
 
     # Data
     train, val = imagenet.read_1k(c, arg.folder)
-    pixels = dict(size=ref("image_size"), interpolation="bilinear")
-    augment = spec(image.train_transform, **pixels, scale=(0.67, 1.0), auto_augment="")
-    crop = spec(image.eval_transform, **pixels, crop=True)
+    augment = dict(scale=(0.67, 1.0), interpolation="bilinear", auto_augment="")
+    augment = spec(image.train_transform, size=ref("image_size"), **augment)
+    crop = dict(crop=True, interpolation="bilinear")
+    crop = spec(image.eval_transform, size=ref("image_size"), **crop)
     augment, crop = imagenet.mask(c, augment, crop)
     c.data = imagenet.train_data(c, train, augment)
 

@@ -41,13 +41,8 @@ PODS = run.read_pods("swin_in1k_finetune")
 
 
 def get_config(arg=None):
-    arg = parse_arg(
-        arg,
-        variant=tuple(DROP_PATH),
-        size=("224", "384"),
-        start=("22k", "1k"),
-        **run.ARGUMENTS,
-    )
+    sizes, starts = ("224", "384"), ("22k", "1k")
+    arg = parse_arg(arg, variant=tuple(DROP_PATH), size=sizes, start=starts, **run.ARGUMENTS)
 
     # Sizes
     size = int(arg.size)

@@ -39,12 +39,7 @@ PODS = run.read_pods("swinv2_finetune")
 
 
 def get_config(arg=None):
-    arg = parse_arg(
-        arg,
-        variant=("base", "large"),
-        size=("256", "384"),
-        **run.ARGUMENTS,
-    )
+    arg = parse_arg(arg, variant=("base", "large"), size=("256", "384"), **run.ARGUMENTS)
 
     # Sizes
     size = int(arg.size)

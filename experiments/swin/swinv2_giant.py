@@ -52,17 +52,11 @@ from swin_jax.tasks.classification import Classification
 from swin_jax.tasks.masked_image import MaskedImageModeling
 
 PRETRAINING = dict(batch_size=9216, peak_lr=1.4e-3, image_size=192, epoch_size=70_000_000)
+FINE_TUNING = dict(batch_size=576, peak_lr=2.1e-5, image_size=640, epoch_size=1_281_167)
 STAGES = dict(
     simmim=dict(PRETRAINING, epochs=20, num_train=14_197_122, max_bad_records=10_000),
     in22k=dict(PRETRAINING, epochs=30, **imagenet.IN22K),
-    in1k=dict(
-        batch_size=576,
-        peak_lr=2.1e-5,
-        image_size=640,
-        epoch_size=1_281_167,
-        epochs=10,
-        **imagenet.IN1K,
-    ),
+    in1k=dict(FINE_TUNING, epochs=10, **imagenet.IN1K),
 )
 DROP_PATH = dict(simmim=0.1, in22k=0.3, in1k=0.5)
 NO_DECAY = dict(published=rules.SIMMIM_NO_DECAY, corrected=rules.NO_DECAY)
@@ -70,12 +64,7 @@ PODS = run.read_pods("swinv2_giant")
 
 
 def get_config(arg=None):
-    arg = parse_arg(
-        arg,
-        stage=tuple(STAGES),
-        weight_decay=tuple(NO_DECAY),
-        **run.ARGUMENTS,
-    )
+    arg = parse_arg(arg, stage=tuple(STAGES), weight_decay=tuple(NO_DECAY), **run.ARGUMENTS)
     masked, large = arg.stage == "simmim", arg.stage == "in1k"
 
     # Sizes
@@ -161,17 +150,10 @@ def masked_image(c, model, tx):
 
 def classification(c, model, tx):
     """The task of the stages with labels."""
-    return spec(
-        Classification,
-        model=model,
-        tx=tx,
-        **run.refs(c, "image_size", "num_classes", "seed"),
-        label_smoothing=0.1,
-        mixup=0.8,
-        cutmix=1.0,
-        mix_group=64,  # divides both batch sizes
-        erase_probability=0.25,
-    )
+    mixing = dict(mixup=0.8, cutmix=1.0, label_smoothing=0.1, erase_probability=0.25)
+    mixing["mix_group"] = 64  # divides both batch sizes
+    same = run.refs(c, "image_size", "num_classes", "seed")
+    return spec(Classification, model=model, tx=tx, **same, **mixing)
 
 
 def init_from(stage):
@@ -187,8 +169,10 @@ def init_from(stage):
 def use_fakes(c, masked):
     """No data, no weights and no time: a tiny model of two stacked units on made-up images."""
     c.update(epochs=1, warmup_steps=0, batch_size=8, num_train=24, epoch_size=24, image_size=32)
-    c.update(mask_cell=8) if masked else c.update(num_classes=10)
-    model = c.task.model.encoder if masked else c.task.model
+    if masked:
+        c.mask_cell, model = 8, c.task.model.encoder
+    else:
+        c.num_classes, model = 10, c.task.model
     model.update(embed_dim=16, depths=(4,), num_heads=(1,), window_size=4, main_norm_every=2)
     model.pretrained_window_sizes = (3,)
     if isinstance(model.attention, tuple):

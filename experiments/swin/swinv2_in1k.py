@@ -48,12 +48,7 @@ PODS = run.read_pods("swinv2_in1k")
 
 
 def get_config(arg=None):
-    arg = parse_arg(
-        arg,
-        variant=tuple(DROP_PATH),
-        window=("8", "16"),
-        **run.ARGUMENTS,
-    )
+    arg = parse_arg(arg, variant=tuple(DROP_PATH), window=("8", "16"), **run.ARGUMENTS)
 
     # Sizes
     c = imagenet.sizes(epochs=300, batch_size=1024, image_size=256, **imagenet.IN1K)

@@ -49,14 +49,8 @@ PODS = run.read_pods("swinv2_window_transfer")
 
 
 def get_config(arg=None):
-    arg = parse_arg(
-        arg,
-        variant=tuple(DROP_PATH),
-        generation=("v2", "v1"),
-        window=12,
-        size=0,
-        **run.ARGUMENTS,
-    )
+    own = dict(variant=tuple(DROP_PATH), generation=("v2", "v1"), window=12, size=0)
+    arg = parse_arg(arg, **own, **run.ARGUMENTS)
     if arg.window < 1 or arg.size < 0:
         given = f"window={arg.window},size={arg.size}"
         raise UserError(f"{given}: a window is at least 1, a size at least 0 (32 x window)")

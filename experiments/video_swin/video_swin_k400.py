@@ -96,18 +96,9 @@ def get_config(arg=None):
     tx = spec(adamw, schedule=schedule, weight_decay=weight_decay, clip_norm=0.0, **groups)
 
     # Task
-    c.task = spec(
-        Classification,
-        model=model,
-        tx=tx,
-        image_size=clip_size,
-        **run.refs(c, "num_classes", "seed", "accumulate"),
-        input="video",
-        label_smoothing=0.0,
-        mixup=0.0,
-        cutmix=0.0,
-        erase_probability=0.0,
-    )
+    same = dict(image_size=clip_size, **run.refs(c, "num_classes", "seed", "accumulate"))
+    mixing = dict(label_smoothing=0.0, mixup=0.0, cutmix=0.0, erase_probability=0.0)
+    c.task = spec(Classification, model=model, tx=tx, input="video", **same, **mixing)
 
     # Data
     clip = dict(size=ref("size"), length=ref("frames"), stride=ref("stride"))

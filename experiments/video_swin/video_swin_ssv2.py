@@ -62,19 +62,10 @@ def get_config(arg=None):
     tx = spec(adamw, schedule=schedule, weight_decay=0.05, clip_norm=0.0, **groups)
 
     # Task
-    c.task = spec(
-        Classification,
-        model=model,
-        tx=tx,
-        image_size=clip_size,
-        **run.refs(c, "num_classes", "seed", "accumulate"),
-        input="video",
-        label_smoothing=0.1,
-        mixup=0.0,
-        cutmix=0.0,
-        erase_probability=0.25,
-        erase_mode="const",
-    )
+    same = dict(image_size=clip_size, **run.refs(c, "num_classes", "seed", "accumulate"))
+    mixing = dict(label_smoothing=0.1, mixup=0.0, cutmix=0.0, erase_probability=0.25)
+    c.task = spec(Classification, model=model, tx=tx, input="video", **same, **mixing)
+    c.task.erase_mode = "const"
 
     # Data
     clip = dict(size=ref("size"), length=ref("frames"), sampling="uniform")
