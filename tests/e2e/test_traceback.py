@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from swin_jax import launch
+from swin_jax.core.errors import UserError
 from swin_jax.ops import losses
 
 
@@ -45,11 +46,17 @@ def test_a_value_error_that_is_not_the_users_keeps_its_traceback(root, tmp_path)
     assert not any(line.startswith("error:") for line in done.stderr.splitlines())
 
 
-def test_a_value_error_of_a_task_that_is_built_is_one_line(launch, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (ValueError("fields that\n do not fit"), "error: the config makes no task: fields that do not fit\n"),
+        (UserError("depths and heads do not fit"), "error: depths and heads do not fit\n"),
+    ],
+)
+def test_a_value_error_of_a_task_that_is_built_is_one_line(launch, tmp_path, monkeypatch, error, line):
     def fail(*_):
-        raise ValueError("fields that\n do not fit")
+        raise error
 
     monkeypatch.setattr("swin_jax.tasks.classification.Classification.init", fail)
-    status, out, err = launch("experiments/quickstart.py:fake", tmp_path)
-    assert (status, out, err) == (2, "", "error: the config makes no task: fields that do not fit\n")
+    assert launch("experiments/quickstart.py:fake", tmp_path) == (2, "", line)
     assert not (tmp_path / "checkpoints").exists()

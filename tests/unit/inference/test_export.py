@@ -96,6 +96,12 @@ def test_a_clip_takes_as_many_images_and_texts_as_it_is_given(tmp_path):
     np.testing.assert_allclose(logits, jax.jit(CLIP.apply)(variables, image, text)[0], atol=1e-4)
 
 
+def test_what_the_model_refuses_is_told_in_its_own_words(tmp_path):
+    variables = random_variables(CLIP, floats(1, 16, 16, 3), np.zeros((1, 5), np.int32))
+    with pytest.raises(UserError, match=r"^images are of shape \(1, 32, 32, 3\)"):
+        swin_jax.export(CLIP, variables, tmp_path / "clip", image_size=32)
+
+
 def test_video_and_pooled_features(tmp_path):
     model = VIDEO.clone(num_classes=0)
     video = floats(2, 4, 16, 16, 3)

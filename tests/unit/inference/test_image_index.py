@@ -164,6 +164,9 @@ def test_what_is_no_index_is_refused(tmp_path):
     np.save(tmp_path / "array.npy", np.zeros(3))
     with pytest.raises(UserError, match="is not an index"):
         image_index.load(tmp_path / "array.npy")
+    np.savez(tmp_path / "old.npz", format=0)
+    with pytest.raises(UserError, match=r"^\S+old.npz is an index of another version; make it again$"):
+        image_index.load(tmp_path / "old.npz")
 
 
 def test_a_query_is_a_picture_or_a_text(folder, monkeypatch):
