@@ -5,20 +5,21 @@ Shared by the loaders of all families.
 
 import json
 import os
+from collections.abc import Iterable
 
 import jax
 import numpy as np
 
 from swin_jax.core import storage
-from swin_jax.core.errors import UserError, nearest
+from swin_jax.core.errors import UserError, did_you_mean
 from swin_jax.core.public_names import current_names
 
 
-def check_arguments(what: str, overrides: dict, known: set[str]) -> None:
+def check_arguments(what: str, overrides: dict, known: Iterable[str]) -> None:
     """Raises UserError where an argument is none of those that `what` has."""
-    unknown = sorted(overrides.keys() - known)
+    unknown = sorted(overrides.keys() - set(known))
     if unknown:
-        raise UserError(f"{what} has no argument {unknown[0]!r}; did you mean {nearest(unknown[0], known)!r}?")
+        raise UserError(f"{what} has no argument {unknown[0]!r}{did_you_mean(unknown[0], known)}")
 
 
 def has_config(name: str | os.PathLike) -> bool:
@@ -36,8 +37,9 @@ def read_config(workdir: str | os.PathLike) -> dict:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
-def random_variables(model, *inputs: np.ndarray) -> dict:
+def random_variables(model, *inputs: np.ndarray | jax.ShapeDtypeStruct) -> dict:
     """The variables that `model.init` makes for inputs of these shapes."""
     # jax 0.10 takes 0.4 s to optimise each draw for the CPU; level 0 compiles a whole model ten times faster.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(model.init, compiler_options=options)(jax.random.key(0), *inputs)
+    zeros = (np.zeros(x.shape, x.dtype) for x in inputs)
+    return jax.jit(model.init, compiler_options=options)(jax.random.key(0), *zeros)

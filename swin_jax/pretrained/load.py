@@ -1,189 +1,242 @@
-"""Models with weights in one line: `load` asks the loader of each family, `swin.loader`, `clip.loader` and the others.
+"""Models with weights in one line.
 
 model, variables = swin_jax.load("swin_tiny_patch4_window7_224", weights="official")
-logits = model.apply(variables, swin_jax.preprocess("swin_tiny_patch4_window7_224")("cat.jpg"))
+logits = model.apply(variables, swin_jax.preprocess(model)("cat.jpg"))
 
 model, variables = swin_jax.load("ViT-B/32", weights="official")
-features = model.apply(variables, swin_jax.preprocess("ViT-B/32")("cat.jpg"), method="encode_image")
+features = model.apply(variables, swin_jax.preprocess(model)("cat.jpg"), method="encode_image")
 
-name = "swin_tiny_patch244_window877_kinetics400_1k"
-model, variables = swin_jax.load(name, weights="official")
-logits = model.apply(variables, swin_jax.preprocess(name)("jump.mp4"))
+model, variables = swin_jax.load("swin_tiny_patch244_window877_kinetics400_1k", weights="official")
+logits = model.apply(variables, swin_jax.preprocess(model)("jump.mp4"))
 """
 
+import fnmatch
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 
-from swin_jax.core import stacking
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.core.public_names import check_names, name_of
-from swin_jax.models import clip, simmim, swin, video_swin
-from swin_jax.models.clip import presets as clip_presets
-from swin_jax.models.video_swin import presets as video_swin_presets
-from swin_jax.ops.window_geometry import per_axis
-from swin_jax.pretrained import run_config
-from swin_jax.pretrained.arguments import check_arguments, has_config, nearest, read_config
-from swin_jax.pretrained.clip import convert as convert_clip
-from swin_jax.pretrained.clip import loader as clip_loader
+from swin_jax.pretrained import beside, names, preparation, recognize
+from swin_jax.pretrained.arguments import check_arguments, has_config, random_variables, read_config
+from swin_jax.pretrained.clip import loader as clip
+from swin_jax.pretrained.family import Family, Weights
+from swin_jax.pretrained.files import download
 from swin_jax.pretrained.files.read import read
-from swin_jax.pretrained.swin import convert as convert_swin
-from swin_jax.pretrained.swin import infer, urls
-from swin_jax.pretrained.swin import loader as swin_loader
-from swin_jax.pretrained.video_swin import convert as convert_video
-from swin_jax.pretrained.video_swin import loader as video_loader
+from swin_jax.pretrained.preparation import Preparation
+from swin_jax.pretrained.swin import loader as swin
+from swin_jax.pretrained.video_swin import loader as video_swin
+
+FAMILIES: tuple[Family, ...] = (swin.FAMILY, clip.FAMILY, video_swin.FAMILY)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that `load` takes, see `swin_jax.list_models`."""
+    found = {name for family in FAMILIES for name in family.names()}
+    return sorted(name for name in found if fnmatch.fnmatch(name.lower(), pattern.lower()))
 
 
 def load(
     name: str | None = None, weights: str | Path | None = None, resize: str | None = None, **overrides
-) -> tuple[swin.Swin | clip.CLIP | video_swin.VideoSwin, dict]:
-    """Makes a model and its variables.
-
-    Args:
-        name: an architecture of `models.swin.PRESETS`, `models.clip.PRESETS` ('-' may stand for '/') or
-            `models.video_swin.PRESETS` (or torchvision's swin3d_*), or any name in `pretrained.swin.urls.WEIGHTS`;
-            None infers it from the weights. SimMIM's pretrained names give the encoder, a backbone with num_classes=0
-            whose `features` are maps (`pretrained.swin.simmim` reads the decoder too); its fine-tuned names give
-            classifiers.
-        weights: 'official' (those called `name`), the name of other official weights or of their hub repository, a file
-            (.pth, .pt, .safetensors, .npz), the folder of a CLIP of transformers, the workdir of a run (its newest
-            checkpoint; the averaged weights if it keeps an average; of a SimMIM the encoder), or None for random ones.
-            Those of an image Swin may be given for a Video Swin: they are inflated, which a warning says.
-        resize: how positions are resized. Swin, for bias tables and absolute positions of another window or image size:
-            'bicubic' or 'geometric', see `pretrained.swin.resize`; a continuous bias (Swin V2) is computed again
-            instead. CLIP, for another image size or longer texts: 'bilinear' or 'bicubic', see
-            `pretrained.clip.resize`. Video Swin, for another window: 'bicubic', see `pretrained.video_swin.finetune`.
-        **overrides: arguments of `models.swin.Swin`, `models.clip.make_clip` or `models.video_swin.make_video_swin`
-            that replace the preset's. For another `num_classes` the head is zero (or the 1,000 rows of a 22K head);
-            with `out_norms` the norms of the maps are fresh; a warning says so, and says where a continuous bias
-            changes its scale (give `pretrained_window_sizes`), and where the activation of a CLIP had to be assumed
-            (give `act`).
-
-    Returns:
-        (model, {'params': ..., 'batch_stats': ... (CLIP's ResNets)}): arrays of the model's `param_dtype` on the
-        default device. A Swin's `model.apply(variables, images)` gives (B, num_classes) logits of (B, H, W, 3)
-        normalised float images, a Video Swin's of (B, T, H, W, 3) clips; a CLIP's gives the logits of images and token
-        ids, and its methods `encode_image` and `encode_text` the features of either. Wrap it in `jax.jit` to call it
-        more than once.
-
-    Raises:
-        UserError: unknown names or arguments, arguments that make no model, an unreadable file, weights that do not fit
-            (every key is listed), a window or image size that needs `resize` or cannot be inferred.
-    """
-    if not overrides:
-        return _load(name, weights, resize, {})
+) -> tuple[nn.Module, dict]:
+    """A model, which carries its preparation, and its variables; see `swin_jax.load`."""
     try:
-        model, variables = _load(name, weights, resize, overrides)
-        shapes(model)
+        model, variables, prepared = _load(name, weights, resize, overrides)
+        if overrides:
+            shapes(model)
     except UserError:
         raise
     except (ValueError, TypeError, ArithmeticError) as error:
+        if not overrides:
+            raise
         given = ", ".join(f"{key}={value!r}" for key, value in overrides.items())
         raise UserError(f"{given} makes no model: {' '.join(str(error).split())}") from error
-    return model, variables
+    return preparation.attach(model, prepared), variables
 
 
-def shapes(model: swin.Swin | clip.CLIP | video_swin.VideoSwin) -> dict:
+def shapes(model: nn.Module) -> dict:
     """The shapes of a model's variables, by tracing it: raises what the model raises where its fields don't fit."""
-    if isinstance(model, clip.CLIP):
-        image = jax.ShapeDtypeStruct((1, *per_axis(model.visual.image_size, 2), 3), np.float32)
-        text = jax.ShapeDtypeStruct((1, model.text.context_length), np.int32)
-        return jax.eval_shape(model.init, jax.random.key(0), image, text)
-    return (video_swin if isinstance(model, video_swin.VideoSwin) else swin).param_shapes(model)
+    return jax.eval_shape(model.init, jax.random.key(0), *family_of(model).inputs(model).values())
+
+
+def family_of(model: nn.Module) -> Family:
+    """The family of a model; raises UserError for one of none."""
+    for family in FAMILIES:
+        if isinstance(model, family.models):
+            return family
+    known = ", ".join(kind.__name__ for family in FAMILIES for kind in family.models)
+    raise UserError(f"a {type(model).__name__} is of no family that is known here; those are {known}")
 
 
 def _load(
     name: str | None, weights: str | Path | None, resize: str | None, overrides: dict
-) -> tuple[swin.Swin | clip.CLIP | video_swin.VideoSwin, dict]:
-    word = weights if name is None else name
-    if known := clip_loader.canonical_name(word):
-        return clip_loader.load(known, word, weights, resize, overrides)
-    if known := video_loader.canonical_name(word):
-        return video_loader.load(known, word, weights, resize, overrides)
-    if name is not None and not has_config(str(weights)):
-        known_preset(name)  # a wrong name is told before a wrong argument
-    check_arguments(
-        "Swin", overrides, swin_loader.FIELDS if name else swin_loader.FIELDS | clip_loader.FIELDS | video_loader.FIELDS
-    )
+) -> tuple[nn.Module, dict, Preparation | None]:
+    if name is None and weights is None:
+        raise UserError("give load() a name or weights; swin_jax.list_models() gives all names")
+    known = None if name is None else names.find(name, FAMILIES)
+    if weights is not None and is_workdir(weights):
+        if name is not None:
+            raise UserError(f"{weights} says itself what model it holds; leave out the name {name!r}")
+        return _load_workdir(weights, resize, overrides)
+    if name is not None and known is None:
+        raise names.unknown(name, FAMILIES)
+    if name is None and not Path(weights).exists():
+        known = names.find(str(weights), FAMILIES)
+    _check_arguments(known[0] if known else None, overrides)
     if weights is None:
-        if name is None:
-            raise UserError("give load() a name or weights")
-        return swin_loader.load_random(name, known_preset(name) | overrides)
-    if name is None and (path := clip_loader.transformers_file(weights)):
-        return clip_loader.fit(None, read(path), path, (), resize, overrides)
-    if has_config(weights):
-        return _load_workdir(weights, name, resize, overrides)
-    found = _read(name, weights)
-    if name is None and convert_clip.is_clip(found):
-        path = Path(weights) if Path(weights).is_file() else None
-        return clip_loader.fit(None, found, path, (str(weights),) if path is None else (), resize, overrides)
-    if name is None and convert_video.is_video(found):
-        return video_loader.fit(found, None, resize, overrides)
-    check_arguments("Swin", overrides, swin_loader.FIELDS)
-    if name is None and not Path(weights).is_file():
-        name = urls.canonical_name(str(weights))
-    if name is None:
-        fields = convert_swin.infer(found, overrides.get("window_size"), overrides.get("image_size"))
+        return _load_random(*known, overrides)
+    found = _read(known[1] if known else None, weights, *(known[:1] if known else ()))
+    family = known[0] if known else recognize_family(found.arrays)
+    _check_arguments(family, overrides)
+    if known:
+        fields = family.preset(known[1])
+        _check_sizes(family, fields, overrides, found)
     else:
-        fields = known_preset(name)
-        if name.startswith("simmim_"):  # whether the largest have the main-branch norm is not documented
-            fields = fields | dict(main_norm_every=infer.main_norm_every(found))
-    return swin_loader.fit(found, swin.Swin(**fields), resize, overrides, infer.trained_scales(found))
+        fields = family.infer(found.arrays, overrides)
+    model, variables = family.load(found, fields, resize, overrides)
+    return model, variables, prepare(family, model, known[1] if known else None, found)
 
 
-def _load_workdir(workdir: str | Path, name: str | None, resize: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
-    from swin_jax.train import checkpoint
+def _check_arguments(family: Family | None, overrides: dict) -> None:
+    families = FAMILIES if family is None else (family,)
+    known = set().union(*(family.fields for family in families))
+    check_arguments("a model" if family is None else family.make.__name__, overrides, known)
 
-    if name is not None:
-        raise UserError(f"{workdir} says itself what model it holds; leave out the name {name!r}")
+
+def is_workdir(folder: str | Path) -> bool:
+    """Whether a folder, in a bucket too, is that of a run: it has a config.json that no hub wrote."""
+    return has_config(folder) and ("://" in str(folder) or beside.weights_in(folder) is None)
+
+
+def _load_random(family: Family, word: str, overrides: dict) -> tuple[nn.Module, dict, Preparation | None]:
+    warn(f"{word} has random weights; weights='official' downloads the published ones")
+    model = family.make(**family.preset(word) | overrides)
+    variables = random_variables(model, *family.inputs(model).values())
+    return model, variables, prepare(family, model, word)
+
+
+def _load_workdir(
+    workdir: str | Path, resize: str | None, overrides: dict
+) -> tuple[nn.Module, dict, Preparation | None]:
     config = read_config(workdir)
     check_names(config, "task.model.", f"{workdir}/config.json")
-    if run_config.is_clip(config):
-        return clip_loader.load_workdir(workdir, config, resize, overrides)
-    if video_loader.is_video(config):
-        return video_loader.load_workdir(workdir, config, resize, overrides)
-    inside = "encoder." if config.get("task.model.fn") == name_of(simmim.SimMIM) else ""
-    check_arguments("Swin", overrides, swin_loader.FIELDS)
-    prefix = f"task.model.{inside}"
-    keys = [key for key in config if key.startswith(prefix)]
-    fields = {key.removeprefix(prefix): run_config.tuples(config[key]) for key in keys}
-    if fields.pop("fn", None) != name_of(swin.Swin):
-        raise UserError(
-            f"{workdir}: its task.model is neither a Swin classifier nor a SimMIM nor a CLIP nor a Video Swin"
-        )
-    params, average, _ = checkpoint.load_params(workdir)
-    params = params if average is None else average
-    variables = {"params": params["encoder"] if inside else params}
-    model = swin.Swin(**fields)
-    if not overrides:
-        return model, jax.device_put({"params": stacking.stack_as(variables["params"], model)})
-    return swin_loader.fit(convert_swin.to_state_dict(variables), model, resize, overrides)
+    maker = config.get("task.model.fn")
+    families = [family for family in FAMILIES if maker in map(name_of, family.makers)]
+    if not families:
+        known = ", ".join(fn.__name__ for family in FAMILIES for fn in family.makers)
+        raise UserError(f"{workdir}: task.model.fn of its config.json is {maker}, which load() does not know ({known})")
+    _check_arguments(families[0], overrides)
+    model, variables = families[0].load_workdir(workdir, config, resize, overrides)
+    try:
+        prepared = preparation.of_run(config, workdir)
+    except UserError:  # `preprocess` tells it whoever asks
+        return model, variables, None
+    if "image_size" in overrides:
+        prepared = prepared.replace(image_size=overrides["image_size"])
+    return model, variables, prepared
 
 
-def _read(name: str | None, weights: str | Path) -> dict:
-    """The state dict that `weights` means: a file, or official weights."""
+def _read(word: str | None, weights: str | Path, family: Family | None = None) -> Weights:
+    """The arrays that `weights` means.
+
+    Args:
+        word: The name of the model, or None.
+        weights: 'official', a file, a folder of a hub, a name of published weights, or an address.
+        family: Of the name.
+    """
+    words = tuple(dict.fromkeys(str(text) for text in (word, weights) if text is not None))
     if weights == "official":
-        if name is None:
+        if word is None:
             raise UserError("weights='official' needs a name")
-        return read(urls.fetch(name))
+        path = family.fetch(word)
+        return Weights(read(path), path, words, word, published=True)
     path = Path(weights)
     if path.is_dir():
-        raise UserError(f"{path} is a directory without a config.json, so not the workdir of a run")
+        path = beside.weights_in(path)
+        if path is None:
+            raise no_model(weights)
     if path.is_file():
-        return read(path)
-    if urls.canonical_name(str(weights)) is None and "://" not in str(weights):
-        known = [*urls.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
-        close = video_loader.nearest_name(str(weights)) or nearest(str(weights), known)
-        raise UserError(f"{weights} is no file, no workdir and no official weights; the nearest name is {close!r}")
-    return read(urls.fetch(str(weights)))
+        return Weights(read(path), path, (word,) if word else (), word)
+    if "://" in str(weights):
+        path = download.fetch(str(weights))
+        return Weights(read(path), path, words, word)
+    publisher = names.find(str(weights), FAMILIES)
+    if publisher is None:
+        raise UserError(
+            f"{weights} is no file, no workdir and no official weights{names.suggest(str(weights), FAMILIES)}"
+        )
+    path = publisher[0].fetch(publisher[1])
+    return Weights(read(path), path, words, word, published=True)
 
 
-def known_preset(name: str) -> dict:
-    """Arguments of the Swin that a name means; raises UserError, with the nearest name of all families, for others."""
-    found = swin_loader.preset(name)
-    if found is not None:
+def no_model(folder: str | Path) -> UserError:
+    """The error for a folder that is neither of a run nor of a hub."""
+    return UserError(
+        f"{folder} is a directory without a config.json: not the workdir of a run, nor a folder as the hub keeps it "
+        "(config.json and model.safetensors)"
+    )
+
+
+def recognize_family(arrays: Mapping[str, np.ndarray]) -> Family:
+    """The one family that a file is of; raises UserError for none, which says what it looks like, and for several."""
+    found = [family for family in FAMILIES if family.recognizes(arrays)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        titles = " or ".join(f"a {family.title}" for family in found)
+        usual = " or ".join(repr(family.usual) for family in found)
+        raise UserError(f"these weights could be {titles}: give load() the name of the model, {usual} for example")
+    looks = recognize.foreign(arrays)
+    titles = ", ".join(family.title for family in FAMILIES)
+    raise UserError(looks or f"these weights are of no family that load() knows ({titles}): {_first(list(arrays))}")
+
+
+def _first(keys: Sequence[str]) -> str:
+    return f"their {len(keys)} names begin with {', '.join(keys[:3])}" if keys else "there are none"
+
+
+def _check_sizes(family: Family, fields: dict, overrides: dict, weights: Weights) -> None:
+    """Raises UserError for weights of a model of another size than their name says."""
+    if not family.recognizes(weights.arrays):
+        return
+    try:
+        found = family.infer(weights.arrays, fields | overrides)
+    except UserError:  # told with more words by whoever fits them
+        return
+    wrong = [key for key in family.sizes if key in fields and found.get(key) != fields[key]]
+    if wrong and not set(wrong) & overrides.keys():
+        sizes = ", ".join(f"{key}={found.get(key)}" for key in wrong)
+        source = weights.path or weights.words[-1]
+        what = _closest(family, found) or f"{family.title} of {sizes}"
+        raise UserError(
+            f"{source}: this file is a {what}, not a {weights.name} ({sizes}); give that name, or leave out the name"
+        )
+
+
+def _closest(family: Family, found: dict) -> str | None:
+    """The name whose model has the sizes that weights have, and most of their other fields."""
+    scores = {}
+    for name in family.names():
+        fields = family.preset(name)
+        if all(fields.get(key) == found.get(key) for key in family.sizes if key in fields):
+            scores[name] = sum(found.get(key) == value for key, value in fields.items()) / len(fields)
+    return max(scores, key=scores.get) if scores else None
+
+
+def prepare(family: Family, model: nn.Module, word: str | None, weights: Weights | None = None) -> Preparation | None:
+    """The preparation of a model that was made by a word, or of weights, with what lies beside them."""
+    try:
+        found = family.preprocess(model, word)
+    except UserError:  # `preprocess` tells it whoever asks
+        return None
+    told = None
+    if weights is not None and weights.path is not None and not weights.published:
+        told = beside.preparation_beside(weights.path)
+    if told is None:
         return found
-    known = [*swin.PRESETS, *urls.WEIGHTS, *clip_presets.PRESETS, *video_swin_presets.PRESETS]
-    close = video_loader.nearest_name(name) or nearest(name, known)
-    raise UserError(f"no model is called {name!r}; the nearest name is {close!r}")
+    size = found.image_size[0]
+    found = found.replace(assumed=(), **told)
+    return found if found.image_size[0] == size else found.replace(image_size=size)

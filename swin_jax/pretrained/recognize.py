@@ -76,9 +76,8 @@ def recognize(state_dict: Mapping[str, np.ndarray], axes: int = 2) -> str | None
     Returns:
         One line that names the family and what to do, or None for a Swin or something unknown.
     """
-    for pattern, family, advice in _SIGNS:
-        if any(re.search(pattern, name) for name in state_dict):
-            return f"these weights look like {family}, not like a Swin of microsoft/Swin-Transformer: {advice}"
+    if found := _sign(state_dict):
+        return f"these weights look like {found[0]}, not like a Swin of microsoft/Swin-Transformer: {found[1]}"
     proj = next((value for name, value in state_dict.items() if name.endswith("patch_embed.proj.weight")), None)
     if proj is None or np.ndim(proj) == axes + 2:
         return None
@@ -88,6 +87,25 @@ def recognize(state_dict: Mapping[str, np.ndarray], axes: int = 2) -> str | None
             "the model three axes (image_size, patch_size and window_size of three), or take a Swin for images"
         )
     return f"these weights are of {np.ndim(proj) - 2} spatial axes (patch_embed.proj), the model has {axes}"
+
+
+def _sign(state_dict: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
+    """The family whose names a state dict has, and what to do, if it is one of `_SIGNS`."""
+    for pattern, family, advice in _SIGNS:
+        if any(re.search(pattern, name) for name in state_dict):
+            return family, advice
+    return None
+
+
+def foreign(state_dict: Mapping[str, np.ndarray]) -> str | None:
+    """Tells what a state dict that no family here recognizes looks like; None for something unknown.
+
+    Returns:
+        One line that names the family and what to do.
+    """
+    if found := _sign(state_dict):
+        return f"these weights look like {found[0]}, which load() does not read: {found[1]}"
+    return None
 
 
 def recognize_not_clip(state_dict: Mapping[str, np.ndarray], swin_tower: bool = False) -> str | None:

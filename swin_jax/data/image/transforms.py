@@ -22,6 +22,7 @@ _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
 }
 _CROP_TRIES = 10
 RESIZE_MODES = ("shortest", "longest", "squash")
@@ -72,6 +73,30 @@ def eval_transform(
       unknown interpolation.
     """
     return functools.partial(_eval, size=size, crop=crop, resample=_filter(interpolation))
+
+
+def crop_transform(
+    size: int, short_side: int = 0, interpolation: str = "bicubic", rounding: str = "even"
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Resize of the short side and centre crop, with every number given, as configs of timm and transformers do.
+
+    Args:
+      size: height and width of the result in pixels.
+      short_side: what the short side is resized to, in pixels; 0 resizes to the square without keeping the aspect.
+      interpolation: 'nearest', 'bilinear', 'bicubic' or 'lanczos'.
+      rounding: where the crop of an odd margin begins: 'even' as torchvision, 'floor' as transformers.
+
+    Returns:
+      transform(example): replaces `image` (as for train_transform) by uint8 (size, size, 3). Raises UserError for an
+      unknown interpolation or rounding, and for a short side less than `size`.
+    """
+    if rounding not in ("even", "floor"):
+        raise UserError(f"rounding {rounding!r} is not known: use 'even' or 'floor'")
+    if short_side and short_side < size:
+        raise UserError(f"short_side={short_side} is less than size={size}: the crop would leave the image")
+    return functools.partial(
+        _crop, size=size, short_side=short_side, resample=_filter(interpolation), rounding=rounding
+    )
 
 
 def clip_preprocess(
@@ -209,6 +234,17 @@ def _eval(example, *, size, crop, resample):
     else:
         image = image.resize((size, size), resample)
     return {**example, "image": np.asarray(image)}
+
+
+def _crop(example, *, size, short_side, resample, rounding):
+    image = to_rgb(example["image"])
+    if not short_side:
+        return {**example, "image": np.asarray(image.resize((size, size), resample))}
+    image = _resize_short_side(image, short_side, resample)
+    if rounding == "even":
+        return {**example, "image": np.asarray(_centre_crop(image, size))}
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return {**example, "image": np.asarray(image.crop((left, top, left + size, top + size)))}
 
 
 def _clip_eval(example, *, fit):

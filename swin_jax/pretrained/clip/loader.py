@@ -1,94 +1,76 @@
-"""CLIP's part of `load`: by name, from a file, from a folder of transformers, from the workdir of a run."""
+"""What `load` asks of CLIP."""
 
 import inspect
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError, warn
 from swin_jax.models import clip, swin
 from swin_jax.models.clip import presets as clip_presets
+from swin_jax.ops.window_geometry import per_axis
 from swin_jax.pretrained import run_config
-from swin_jax.pretrained.arguments import check_arguments, random_variables, read_config
 from swin_jax.pretrained.clip import convert as convert_clip
 from swin_jax.pretrained.clip import urls as clip_official
-from swin_jax.pretrained.files import download
-from swin_jax.pretrained.files.read import read
+from swin_jax.pretrained.family import Family, Outputs, Weights
+from swin_jax.pretrained.preparation import Preparation, of_pairs
 
 log = logging.getLogger(__name__)
 
-FIELDS = set(inspect.signature(clip.make_clip).parameters)
+FIELDS = frozenset(inspect.signature(clip.make_clip).parameters)
+# Of another of these, positions and heads apart, no weights fit.
+SIZES = ("embed_dim", "vision_layers", "vision_width", "patch_size", "text_width", "text_layers", "vocab_size")
 
 
-def canonical_name(word: str | Path | None) -> str | None:
-    """The key of `models.clip.PRESETS` that a name, or the hub repository of OpenAI's weights, means."""
-    hub = {repository: name for name, repository in clip_official.HUB.items()}
-    return hub.get(str(word)) or clip_presets.canonical_name(str(word))
+def names() -> list[str]:
+    """The models of `models.clip.PRESETS`."""
+    return list(clip_presets.PRESETS)
 
 
-def load(
-    name: str, spelling: str | Path, weights: str | Path | None, resize: str | None, overrides: dict
-) -> tuple[clip.CLIP, dict]:
-    """A CLIP by name; `spelling` is the name as it was given, which may say more."""
-    check_arguments("make_clip", overrides, FIELDS)
-    if weights is None:
-        warn(f"{name} has random weights; weights='official' downloads the published ones")
-        fields = clip_presets.PRESETS[name]
-        act = "quick_gelu" if "quickgelu" in str(spelling).lower() else fields["act"]
-        model = clip.make_clip(**fields | {"act": act} | overrides)
-        image = np.zeros((1, model.visual.image_size, model.visual.image_size, 3), np.float32)
-        return model, random_variables(model, image, np.zeros((1, model.text.context_length), np.int32))
-    path, names = Path(weights), (str(spelling),)
-    if inside := transformers_file(path):
-        path = inside
-    elif (path / "config.json").is_file():
-        raise UserError(f"{path} says itself what model it holds; leave out the name {str(spelling)!r}")
-    elif path.is_dir():
-        raise UserError(f"{path} is a directory without a transformers model (config.json and model.safetensors)")
-    elif not path.is_file() and "://" in str(weights):
-        path, names = download.fetch(str(weights)), (*names, str(weights))
-    elif not path.is_file():
-        other = name if str(weights) == "official" else canonical_name(weights)
-        if other is None:
-            raise UserError(f"{weights} is no file and no official weights; those are {', '.join(clip_official.URLS)}")
-        path, names = clip_official.fetch(str(weights) if "timm/" in str(weights) else other), ("openai",)
-    return fit(name, read(path), path, names, resize, overrides)
+def find(word: str) -> str | None:
+    """The name that a word means: in another spelling, or a repository of OpenAI's weights on the hub."""
+    repositories = {known: name for name, known in clip_official.HUB.items()} | clip_official.TRANSFORMERS
+    return repositories.get(word) or clip_presets.canonical_name(word)
 
 
-def transformers_file(folder: str | Path) -> Path | None:
-    """The weights in a folder that transformers wrote, if it is one of a CLIP."""
-    folder = Path(folder)
-    if not (folder / "config.json").is_file() or "model_type" not in read_config(folder):
-        return None
-    files = [folder / file for file in ("model.safetensors", "pytorch_model.bin")]
-    if found := next((file for file in files if file.is_file()), None):
-        return found
-    raise UserError(f"{folder} holds neither model.safetensors nor pytorch_model.bin")
+def fetch(word: str) -> Path:
+    """OpenAI's weights of the model that a word means."""
+    return clip_official.fetch(word if word in clip_official.HUB.values() else find(word))
 
 
-def fit(
-    name: str | None, found: dict, path: Path | None, names: tuple[str, ...], resize: str | None, overrides: dict
-) -> tuple[clip.CLIP, dict]:
-    """A CLIP of a name, or as the weights tell, with these weights; says where its activation comes from."""
-    check_arguments("make_clip", overrides, FIELDS)
-    heads = {key: overrides[key] for key in ("vision_heads", "text_heads") if key in overrides}
-    fields = clip_presets.PRESETS[name] if name else convert_clip.infer(found, **heads)
-    evidence = convert_clip.activation(found, names, path)
+def preset(word: str) -> dict:
+    """Arguments of the CLIP that a word means; a word may say that the activation is another."""
+    fields = clip_presets.PRESETS[find(word)]
+    return fields | {"act": "quick_gelu"} if "quickgelu" in word.lower() else fields
+
+
+def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dict:
+    """`infer.infer`, with the numbers of heads where they are known."""
+    return convert_clip.infer(arrays, known.get("vision_heads"), known.get("text_heads"))
+
+
+def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[clip.CLIP, dict]:
+    """A CLIP with these weights, made for a model of `fields`; says where its activation comes from."""
+    words = ("openai",) if weights.published else weights.words
+    evidence = convert_clip.activation(weights.arrays, words, weights.path)
     model = clip.make_clip(**fields | {"act": evidence.act} | overrides)
     act = model.text.act
     if "act" not in overrides and not evidence.known:
         warn(
             f"act={act!r} is assumed, since {evidence.source}; weights of the same shape exist with the other "
             "activation and would silently lose accuracy: give act='quick_gelu' (OpenAI, DFN, MetaCLIP) or act='gelu' "
-            "(LAION, DataComp)"
+            "(LAION, DataComp)",
         )
     elif act != evidence.act and evidence.known:
         warn(f"act={act!r}, but the weights are of {evidence.act!r}: {evidence.source}")
     log.info("act=%r: %s", act, "as asked for" if "act" in overrides else evidence.source)
-    return model, _put(convert_clip.from_official(found, model, resize), model)
+    return model, _put(convert_clip.from_official(weights.arrays, model, resize), model)
 
 
 def _put(variables: dict, model: clip.CLIP) -> dict:
@@ -110,3 +92,59 @@ def load_workdir(workdir: str | Path, config: dict, resize: str | None, override
         visual = stacking.stack_as(variables["params"]["visual"], model.visual)
         variables = {**variables, "params": {**variables["params"], "visual": visual}}
     return model, jax.device_put(variables)
+
+
+def preprocess(model: clip.CLIP, word: str | None) -> Preparation:
+    """OpenAI's preparation, of the size and the context that the towers have."""
+    (size, *others) = set(_sizes(model))
+    if others:
+        raise UserError(f"image_size={model.visual.image_size} is not square; give your own function")
+    return of_pairs(size, model.text.context_length, assumed=word is None)
+
+
+def _sizes(model: clip.CLIP, image_size: int | tuple[int, int] | None = None) -> tuple[int, ...]:
+    """Height and width of the images that a model takes."""
+    size = image_size or getattr(model.visual, "image_size", None)
+    if size is None:
+        raise UserError(f"a {type(model.visual).__name__} does not tell the size of its images: give image_size=")
+    return per_axis(size, 2)
+
+
+def inputs(model: clip.CLIP, image_size: int | tuple[int, int] | None = None) -> dict[str, jax.ShapeDtypeStruct]:
+    """One row of `image`, normalised floats, and of `text`, token ids."""
+    return {
+        "image": jax.ShapeDtypeStruct((1, *_sizes(model, image_size), 3), jnp.float32),
+        "text": jax.ShapeDtypeStruct((1, model.text.context_length), jnp.int32),
+    }
+
+
+def predict(model: clip.CLIP, variables: dict, batch: Mapping[str, jax.Array]) -> Outputs:
+    """`image_features` and `text_features` of length 1 of what is there, and `logit_scale`, the factor itself."""
+    found = {"logit_scale": jnp.exp(variables["params"]["logit_scale"].astype(jnp.float32))}
+    if "image" in batch:
+        found["image_features"] = model.apply(variables, batch["image"], normalize=True, method="encode_image")
+    if "text" in batch:
+        found["text_features"] = model.apply(variables, batch["text"], normalize=True, method="encode_text")
+    return found
+
+
+FAMILY = Family(
+    title="CLIP",
+    usual="ViT-B/32",
+    names=names,
+    fields=FIELDS,
+    sizes=SIZES,
+    models=(clip.CLIP,),
+    makers=(clip.CLIP, clip.make_clip),
+    find=find,
+    fetch=fetch,
+    preset=preset,
+    recognizes=convert_clip.is_clip,
+    infer=infer_fields,
+    make=clip.make_clip,
+    load=load,
+    load_workdir=load_workdir,
+    preprocess=preprocess,
+    inputs=inputs,
+    predict=predict,
+)

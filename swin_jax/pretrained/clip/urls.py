@@ -34,6 +34,13 @@ HUB = {
     "ViT-L/14": "timm/vit_large_patch14_clip_224.openai",
     "ViT-L/14@336px": "timm/vit_large_patch14_clip_336.openai",
 }
+# The same weights as transformers writes them; `fetch` takes OpenAI's files instead.
+TRANSFORMERS = {
+    "openai/clip-vit-base-patch32": "ViT-B/32",
+    "openai/clip-vit-base-patch16": "ViT-B/16",
+    "openai/clip-vit-large-patch14": "ViT-L/14",
+    "openai/clip-vit-large-patch14-336": "ViT-L/14@336px",
+}
 
 
 def fetch(name: str) -> Path:

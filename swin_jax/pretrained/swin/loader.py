@@ -1,62 +1,49 @@
-"""A Swin or Swin V2 by name, from a file of weights, or with random ones."""
+"""What `load` asks of Swin, Swin V2 and the encoders of SimMIM."""
 
 import dataclasses
 import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.core import stacking
 from swin_jax.core.errors import UserError, warn
-from swin_jax.models import swin
+from swin_jax.core.public_names import name_of
+from swin_jax.models import simmim, swin
 from swin_jax.ops.window_geometry import num_axes, per_axis
-from swin_jax.pretrained.arguments import random_variables
-from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, urls
+from swin_jax.pretrained import run_config
+from swin_jax.pretrained.family import Family, Outputs, Weights
+from swin_jax.pretrained.preparation import Preparation, of_pictures, of_videos
+from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, infer, layouts, urls
 from swin_jax.pretrained.swin import convert as convert_swin
 
-FIELDS = {field.name for field in dataclasses.fields(swin.Swin)} - {"parent", "name"}
+FIELDS = frozenset(field.name for field in dataclasses.fields(swin.Swin)) - {"parent", "name"}
 
 
-def fit(
-    found: dict, made_for: swin.Swin, resize: str | None, overrides: dict, trained: tuple | None = None
-) -> tuple[swin.Swin, dict]:
-    """A model like `made_for` but for the overrides, and the weights made to fit it."""
-    model = made_for.clone(**overrides)
-    if "pretrained_window_sizes" not in overrides:
-        finetune.tell_scales(trained or buffers.coordinate_windows(made_for), model)
-    rows = _rows(found, model)
-    return model, _put(convert_swin.from_official(finetune.remap(found, model, resize, rows), model), model)
+def names() -> list[str]:
+    """The models of `models.swin.PRESETS`, and the published files."""
+    return list(dict.fromkeys([*swin.PRESETS, *urls.WEIGHTS]))
 
 
-def _put(variables: dict, model: swin.Swin) -> dict:
-    return jax.device_put(jax.tree.map(lambda leaf: leaf.astype(model.param_dtype), variables))
+def find(word: str) -> str | None:
+    """The name that a word means: itself, an official file name, a timm name or a repository of the hub."""
+    name = urls.canonical_name(word) or word
+    if name in swin.PRESETS or name in urls.WEIGHTS:
+        return name
+    # transformers' repositories have the official names with dashes.
+    plain = word.removeprefix("microsoft/").replace("-", "_").replace("_in22k", "_22k")
+    return plain if plain in swin.PRESETS else None
 
 
-def load_random(name: str, fields: dict) -> tuple[swin.Swin, dict]:
-    """A Swin with random weights."""
-    model = swin.Swin(**fields)
-    warn(f"{name} has random weights; weights='official' downloads the published ones")
-    image = np.zeros((1, *per_axis(model.image_size, num_axes(model)), model.in_channels), np.float32)
-    return model, random_variables(model, image)
-
-
-def _rows(state_dict: dict, model: swin.Swin) -> np.ndarray | None:
-    """The 1K rows of a 22K head where the model wants them and an installed package tells which they are."""
-    head = state_dict.get("head.weight", state_dict.get("head.fc.weight", ()))
-    if model.num_classes != 1000 or model.out_norms or len(head) != 21841:
-        return None
-    try:
-        return imagenet22k.derive_map()
-    except UserError as error:
-        warn(f"the 22K head cannot be cut to 1,000 classes: {error}")
-        return None
-
-
-def preset(name: str) -> dict | None:
-    """Arguments of the Swin that a name means; None if it means none."""
-    name = urls.canonical_name(name) or name
-    if name in swin.PRESETS:
-        return swin.PRESETS[name]
-    return _simmim_preset(name) if name in urls.WEIGHTS else None
+def preset(word: str) -> dict:
+    """Arguments of the Swin that a word means."""
+    name = find(word)
+    return swin.PRESETS[name] if name in swin.PRESETS else _simmim_preset(name)
 
 
 def _simmim_preset(name: str) -> dict:
@@ -70,3 +57,117 @@ def _simmim_preset(name: str) -> dict:
     if classes:
         return dict(arguments, window_size=14, image_size=224, pretrained_window_sizes=(12, 12, 12, 6))
     return dict(arguments, window_size=12, image_size=192)
+
+
+def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether a file's arrays are of a Swin over two axes, in any layout."""
+    found = layouts.official_names(arrays)[0]
+    proj = found.get("patch_embed.proj.weight")
+    blocks = any(name.startswith("layers.0.blocks.0.") for name in found)
+    return blocks and np.ndim(proj) == 4
+
+
+def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dict:
+    """`infer.infer`, with the arguments that are known where the arrays don't tell them."""
+    return infer.infer(arrays, known.get("window_size"), known.get("image_size"))
+
+
+def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
+    """A Swin with these weights, made for a model of `fields`."""
+    if weights.name and (find(weights.name) or "").startswith("simmim_"):
+        # Whether the largest have the main-branch norm is not documented.
+        fields = fields | dict(main_norm_every=infer.main_norm_every(weights.arrays))
+    return _fit(weights.arrays, swin.Swin(**fields), resize, overrides, infer.trained_scales(weights.arrays))
+
+
+def _fit(
+    found: Mapping, made_for: swin.Swin, resize: str | None, overrides: dict, trained: tuple | None = None
+) -> tuple[swin.Swin, dict]:
+    """A model like `made_for` but for the overrides, and the weights made to fit it."""
+    model = made_for.clone(**overrides)
+    if "pretrained_window_sizes" not in overrides:
+        finetune.tell_scales(trained or buffers.coordinate_windows(made_for), model)
+    rows = _rows(found, model)
+    variables = convert_swin.from_official(finetune.remap(found, model, resize, rows), model)
+    return model, jax.device_put(jax.tree.map(lambda leaf: leaf.astype(model.param_dtype), variables))
+
+
+def _rows(state_dict: Mapping, model: swin.Swin) -> np.ndarray | None:
+    """The 1K rows of a 22K head where the model wants them and an installed package tells which they are."""
+    head = state_dict.get("head.weight", state_dict.get("head.fc.weight", ()))
+    if model.num_classes != 1000 or model.out_norms or len(head) != 21841:
+        return None
+    try:
+        return imagenet22k.derive_map()
+    except UserError as error:
+        warn(f"the 22K head cannot be cut to 1,000 classes: {error}")
+        return None
+
+
+def load_workdir(workdir: str | Path, config: dict, resize: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
+    """The Swin that a run trained, its average if it kept one; of a SimMIM the encoder."""
+    from swin_jax.train import checkpoint
+
+    inside = "encoder." if config["task.model.fn"] == name_of(simmim.SimMIM) else ""
+    prefix = f"task.model.{inside}"
+    keys = [key for key in config if key.startswith(prefix)]
+    fields = {key.removeprefix(prefix): run_config.tuples(config[key]) for key in keys}
+    if fields.pop("fn", None) != name_of(swin.Swin):
+        raise UserError(f"{workdir}: its {prefix}fn is {config.get(prefix + 'fn')}, not a Swin")
+    params, average, _ = checkpoint.load_params(workdir)
+    params = params if average is None else average
+    variables = {"params": params["encoder"] if inside else params}
+    model = swin.Swin(**fields)
+    if not overrides:
+        return model, jax.device_put({"params": stacking.stack_as(variables["params"], model)})
+    return _fit(convert_swin.to_state_dict(variables), model, resize, overrides)
+
+
+def preprocess(model: swin.Swin, word: str | None) -> Preparation:
+    """The preparation of the official Swins; of one over three axes that of the Video Swins."""
+    axes = num_axes(model)
+    sizes = per_axis(model.image_size, axes)
+    if axes == 3:
+        return of_videos(sizes, uniform=False, assumed=word is None)
+    if axes != 2 or len(set(sizes)) != 1:
+        raise UserError(f"image_size={model.image_size} is not one side of a square; give your own function")
+    return of_pictures(sizes[0], model.in_channels, assumed=word is None)
+
+
+def inputs(model: swin.Swin, image_size: int | tuple[int, ...] | None = None) -> dict[str, jax.ShapeDtypeStruct]:
+    """One row of `image`, or over three axes of `video`: normalised floats."""
+    axes = num_axes(model)
+    sizes = per_axis(image_size or model.image_size, axes)
+    shape = (1, *sizes, model.in_channels)
+    return {"image" if axes == 2 else "video": jax.ShapeDtypeStruct(shape, jnp.float32)}
+
+
+def predict(model: nn.Module, variables: dict, batch: Mapping[str, jax.Array]) -> Outputs:
+    """`logits`, or pooled `features` where there is no head, or the maps `features_0`, ... of `out_norms`."""
+    (rows,) = batch.values()
+    found = model.apply(variables, rows)
+    if isinstance(found, list):
+        return {f"features_{stage}": x for stage, x in zip(model.out_norms, found)}
+    return {"logits" if model.num_classes else "features": found}
+
+
+FAMILY = Family(
+    title="Swin",
+    usual="swin_tiny_patch4_window7_224",
+    names=names,
+    fields=FIELDS,
+    sizes=("embed_dim", "depths", "num_heads"),
+    models=(swin.Swin,),
+    makers=(swin.Swin, simmim.SimMIM),
+    find=find,
+    fetch=urls.fetch,
+    preset=preset,
+    recognizes=recognizes,
+    infer=infer_fields,
+    make=swin.Swin,
+    load=load,
+    load_workdir=load_workdir,
+    preprocess=preprocess,
+    inputs=inputs,
+    predict=predict,
+)

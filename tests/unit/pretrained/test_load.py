@@ -13,8 +13,8 @@ from swin_jax.models import swin
 from swin_jax.models.simmim import SimMIM
 from swin_jax.ops.window_geometry import stage_geometry
 from swin_jax.pretrained import preprocess
-from swin_jax.pretrained.load import known_preset, load
-from swin_jax.pretrained.swin import convert, imagenet22k, simmim, urls
+from swin_jax.pretrained.load import load
+from swin_jax.pretrained.swin import convert, imagenet22k, loader, simmim, urls
 from swin_jax.train import checkpoint
 
 TINY = dict(num_classes=5, image_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
@@ -126,7 +126,7 @@ def test_parameters_have_the_models_dtype_and_storage(file, state_dict):
 
 @pytest.mark.parametrize("name", [name for name in urls.WEIGHTS if name.startswith("simmim")])
 def test_every_name_of_simmim_is_a_model(name):
-    model = swin.Swin(**known_preset(name))
+    model = swin.Swin(**loader.preset(name))
     windows = [window[0] for window in stage_geometry(model)[1]]
     finetuned = "finetune" in name
     assert model.num_classes == 1000 * finetuned and model.continuous_bias == ("swinv2" in name)
@@ -249,7 +249,7 @@ def test_a_workdir_of_simmim_gives_its_encoder(state_dict, tmp_path, monkeypatch
 
 def test_a_workdir_of_another_task_is_refused(tmp_path):
     make_workdir(tmp_path, **{"task.model.fn": "swin_jax.tasks.classification.Classification"})
-    with pytest.raises(UserError, match="neither a Swin classifier nor a SimMIM"):
+    with pytest.raises(UserError, match="Classification, which load.. does not know"):
         load(weights=tmp_path)
     with pytest.raises(UserError, match="leave out the name"):
         load("swin_tiny_patch4_window7_224", weights=tmp_path)

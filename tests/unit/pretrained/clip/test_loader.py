@@ -165,8 +165,8 @@ def test_parameters_have_the_models_dtype_but_for_scale_and_statistics():
     "arguments, message",
     [
         (dict(name="ViT-B/32", window_size=3), "^make_clip has no argument 'window_size'"),
-        (dict(name="ViT-B/32", vision_width=8, weights="absent.pt"), "no file and no official weights"),
-        (dict(name="ViT-B/32", weights="."), "directory without a transformers model"),
+        (dict(name="ViT-B/32", vision_width=8, weights="absent.pt"), "no file, no workdir and no official weights"),
+        (dict(name="ViT-B/32", weights="."), "nor a folder as the hub keeps it"),
         (dict(name="ViT-B/23"), "nearest name is 'ViT-B/32'"),
         (dict(weights="weights.npz", window_size=3), "^make_clip has no argument 'window_size'"),
         (dict(weights="weights.npz", name="ViT-B/32", embed_dim=8), "embed_dim is 6 in the weights and 8 in the model"),

@@ -183,8 +183,8 @@ def test_a_workdir_of_another_design_and_storage_is_loaded_as_it_is(tmp_path, mo
         (dict(name="video_swinv2_tiny"), "nearest name is 'video_swinv2_tiny_patch244_window888_kinetics400'"),
         (dict(name="swin_base_ssv2"), "nearest name is 'swin_base_patch244_window1677_sthv2'"),
         (dict(name="swin_tinny_patch4_window7_224"), "nearest name is 'swin_tiny_patch4_window7_224'"),
-        (dict(name=NAME, weights="nothing_like_that"), "no file and no published weights"),
-        (dict(name=NAME, weights="."), "leave out the name"),
+        (dict(name=NAME, weights="nothing_like_that"), "no file, no workdir and no official weights"),
+        (dict(name=NAME, weights="."), "not the workdir of a run"),
         (dict(name=NAME, num_clases=3), "did you mean 'num_classes'"),
     ],
 )
@@ -275,9 +275,9 @@ def test_what_is_not_a_video_is_refused(bad, message):
         preprocess.preprocess(NAME)(bad)
 
 
-@pytest.mark.parametrize("bad, shown", [(None, "None"), (3, "3"), ("", "''"), (swin.Swin(num_classes=3), "a Swin")])
+@pytest.mark.parametrize("bad, shown", [(None, "None"), (3, "3"), ("", "''"), (b"swin", "b'swin'")])
 def test_what_names_no_preparation_is_refused(bad, shown):
-    with pytest.raises(UserError, match=f"takes a model's name, the workdir of a run, .*, not {shown}$"):
+    with pytest.raises(UserError, match=f"takes a model, its name, the workdir of a run or .*, not {shown}$"):
         preprocess.preprocess(bad)
 
 

@@ -1,0 +1,187 @@
+"""Folders as hubs keep them: which file holds the weights, and what the config beside it says of the preparation.
+
+Of transformers, open_clip and timm. Every field that changes a number is obeyed, or refused by its name.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from swin_jax.core.errors import UserError
+
+CROP = "swin_jax.data.image.transforms.crop_transform"
+_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of PIL
+# Fields of an image processor of transformers that change no number here.
+_IDLE = {
+    "_processor_class",
+    "_valid_processor_keys",
+    "auto_map",
+    "data_format",
+    "device",
+    "disable_grouping",
+    "do_convert_rgb",
+    "feature_extractor_type",
+    "image_processor_type",
+    "input_data_format",
+    "processor_class",
+    "return_tensors",
+}
+_PROCESSOR = {
+    "crop_size",
+    "do_center_crop",
+    "do_normalize",
+    "do_rescale",
+    "do_resize",
+    "image_mean",
+    "image_std",
+    "resample",
+    "rescale_factor",
+    "size",
+}
+_CONFIGS = ("config.json", "open_clip_config.json")
+_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+_CLEAN = {"lower": "openai", "whitespace": "whitespace", "canonicalize": "canonicalize"}  # open_clip's names
+
+
+def weights_in(folder: str | os.PathLike) -> Path | None:
+    """The file of weights in a folder of a hub; None for what is no such folder, a run's workdir for example.
+
+    Raises:
+        UserError: A folder of a hub without a file of weights.
+    """
+    folder = Path(folder)
+    configs = [config for name in _CONFIGS if (config := _read(folder / name))]
+    if not any({"model_type", "architecture", "model_cfg"} & config.keys() for config in configs):
+        return None
+    for name in _FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder} holds neither {_FILES[0]} nor {_FILES[1]}")
+
+
+def preparation_beside(path: Path) -> dict[str, Any] | None:
+    """Fields of a `preparation.Preparation` that a config beside a file gives.
+
+    Args:
+        path: Of the file of weights.
+
+    Returns:
+        {'transform': ..., 'arguments': ..., 'mean': ..., 'std': ...} and 'clean' where it is told; None where nothing
+        lies there.
+
+    Raises:
+        UserError: A config that cannot be read, or a field that cannot be obeyed, by name.
+    """
+    if config := _read(path.with_name("preprocessor_config.json")):
+        return _of_transformers(config, path.with_name("preprocessor_config.json"))
+    if config := _read(path.with_name("open_clip_config.json")):
+        return _of_open_clip(config, path.with_name("open_clip_config.json"))
+    config = _read(path.with_name("config.json")) or {}
+    found = config.get("pretrained_cfg", config)
+    if "architecture" in config and "mean" in found:
+        return _of_timm(found, path.with_name("config.json"))
+    return None
+
+
+def _read(path: Path) -> dict | None:
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds a {type(found).__name__}, not a config")
+    return found
+
+
+def _of_transformers(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    for name in config.keys() - _IDLE - _PROCESSOR:
+        raise UserError(f"{path}: {name}={config[name]!r} is not understood; give your own preparation")
+    for name in ("do_resize", "do_rescale", "do_normalize"):
+        if not config.get(name, True):
+            raise UserError(f"{path}: {name} is off, which is not supported; give your own preparation")
+    if not math.isclose(config.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-6):
+        raise UserError(f"{path}: rescale_factor={config['rescale_factor']} is not 1/255")
+    resample = config.get("resample", 3)
+    if resample not in _RESAMPLE:
+        raise UserError(f"{path}: resample={resample} is none of {sorted(_RESAMPLE)}")
+    missing = [name for name in ("size", "image_mean", "image_std") if name not in config]
+    if missing:
+        raise UserError(f"{path} does not tell {', '.join(missing)}")
+    size, crop = config["size"], config.get("crop_size")
+    cropped = config.get("do_center_crop", crop is not None)
+    short_side = size if isinstance(size, int) else size.get("shortest_edge")
+    if cropped and short_side is not None:
+        arguments = dict(size=_side(short_side if crop is None else crop, path), short_side=short_side)
+    elif not cropped and not (isinstance(size, dict) and "shortest_edge" in size):
+        arguments = dict(size=_side(size, path), short_side=0)
+    else:
+        raise UserError(f"{path}: size={size} with do_center_crop={cropped} does not make squares")
+    arguments |= dict(interpolation=_RESAMPLE[resample], rounding="floor")
+    return _fields(CROP, arguments, config["image_mean"], config["image_std"])
+
+
+def _side(size: int | Mapping[str, int], path: Path) -> int:
+    sides = {size} if isinstance(size, int) else {size.get("height"), size.get("width")}
+    if len(sides) != 1 or None in sides:
+        raise UserError(f"{path}: size {size} is not square")
+    return sides.pop()
+
+
+def _of_open_clip(config: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    found = config.get("preprocess_cfg")
+    if found is None:
+        return None
+    model = config.get("model_cfg", {})
+    size = found.get("size", model.get("vision_cfg", {}).get("image_size"))
+    side = size[0] if isinstance(size, list) and len(set(size)) == 1 else size
+    missing = [
+        name for name, value in (("size", side), ("mean", found.get("mean")), ("std", found.get("std"))) if not value
+    ]
+    if missing or not isinstance(side, int):
+        raise UserError(f"{path} does not tell a square {', '.join(missing) or 'size'}")
+    fill = found.get("fill_color", 0)
+    arguments = dict(
+        size=side,
+        mode=found.get("resize_mode", "shortest"),
+        interpolation=found.get("interpolation", "bicubic"),
+        fill=fill,
+    )
+    fields = _fields("swin_jax.data.image.transforms.clip_eval_transform", arguments, found["mean"], found["std"])
+    text = model.get("text_cfg", {})
+    if text.get("hf_tokenizer_name"):
+        raise UserError(f"{path}: hf_tokenizer_name={text['hf_tokenizer_name']!r} is not CLIP's vocabulary")
+    clean = text.get("tokenizer_kwargs", {}).get("clean", "lower")
+    if clean not in _CLEAN:
+        raise UserError(f"{path}: clean={clean!r} is none of {', '.join(_CLEAN)}")
+    return fields | {"clean": _CLEAN[clean]}
+
+
+def _of_timm(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    channels, *sides = config.get("input_size", (3, 224, 224))
+    if channels != 3 or len(set(sides)) != 1:
+        raise UserError(f"{path}: input_size={config['input_size']} is not square with three channels")
+    mode = config.get("crop_mode") or "center"
+    if mode not in ("center", "squash"):
+        raise UserError(f"{path}: crop_mode={mode!r} is neither 'center' nor 'squash'")
+    short_side = 0 if mode == "squash" else math.floor(sides[0] / config.get("crop_pct", 0.875))
+    arguments = dict(
+        size=sides[0],
+        short_side=short_side,
+        interpolation=config.get("interpolation", "bicubic"),
+        rounding="even",
+    )
+    return _fields(CROP, arguments, config["mean"], config["std"])
+
+
+def _fields(transform: str, arguments: dict, mean: list[float], std: list[float]) -> dict[str, Any]:
+    return dict(transform=transform, arguments=arguments, mean=tuple(mean), std=tuple(std))

@@ -1,0 +1,82 @@
+"""What `load`, `preprocess` and `export` ask a family of models: one value, made by the family's loader.
+
+A family is its folders in `models/` and `pretrained/`, its experiments, and its `FAMILY` in the tuple of
+`pretrained/load.py`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from swin_jax.pretrained.preparation import Preparation
+
+Outputs = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Arrays that were read, and what is known of where they are from.
+
+    Attributes:
+        arrays: {name: array}, names as in the file.
+        path: Of the file.
+        words: What they are called: a name as it was given, a repository, an address.
+        name: The name of the model that they are for, as it was given; None where the arrays alone must tell.
+        published: Whether they were fetched by a name of their family.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    path: Path | None = None
+    words: tuple[str, ...] = ()
+    name: str | None = None
+    published: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One family of models.
+
+    Attributes:
+        title: What messages call it, 'Swin' for example.
+        usual: The name that is suggested to whoever types the family's.
+        names: () -> all names that can be loaded.
+        fields: Names of the arguments that make a model.
+        sizes: Those of them that weights of another value cannot be made to fit.
+        models: Classes of its models.
+        makers: Classes and functions that `task.model` of a run may name.
+        find: A word -> the name that it means (it may be spelled in other ways, or be that of a repository), or None.
+        fetch: A word that `find` knows -> the path of its published weights, downloaded unless it is in the cache.
+        preset: A word that `find` knows -> arguments that make the model.
+        recognizes: {name: array} of a file -> whether it is of this family.
+        infer: ({name: array}, known arguments) -> arguments of the model that the arrays were made with.
+        make: (**arguments) -> a model.
+        load: (weights, arguments of the model that they were made for, resize, overrides) -> (model, variables).
+        load_workdir: (workdir, its flat config, resize, overrides) -> (model, variables).
+        preprocess: (model, the word that it was loaded by or None) -> its Preparation.
+        inputs: (model, image_size or None for its own) -> {name: the shape and dtype of one row}.
+        predict: (model, variables, rows of its inputs) -> outputs by name.
+    """
+
+    title: str
+    usual: str
+    names: Callable[[], Collection[str]]
+    fields: frozenset[str]
+    sizes: tuple[str, ...]
+    models: tuple[type, ...]
+    makers: tuple[Callable, ...]
+    find: Callable[[str], str | None]
+    fetch: Callable[[str], Path]
+    preset: Callable[[str], dict]
+    recognizes: Callable[[Mapping[str, np.ndarray]], bool]
+    infer: Callable[[Mapping[str, np.ndarray], Mapping[str, Any]], dict]
+    make: Callable[..., nn.Module]
+    load: Callable[[Weights, dict, str | None, dict], tuple[nn.Module, dict]]
+    load_workdir: Callable[[str | Path, dict, str | None, dict], tuple[nn.Module, dict]]
+    preprocess: Callable[[nn.Module, str | None], Preparation]
+    inputs: Callable[[nn.Module, Any], dict[str, jax.ShapeDtypeStruct]]
+    predict: Callable[[nn.Module, dict, Mapping[str, jax.Array]], Outputs]

@@ -1,0 +1,137 @@
+"""Pictures and videos as people hold them -> what transforms read; what is neither is refused in one line."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swin_jax.core.errors import UnreadableError, UserError, warn
+
+
+def open_picture(image: Any):
+    """A PIL image of mode 'RGB' of one picture, a path, a PIL image or an array; raises UserError where it is none."""
+    from swin_jax.data.image.transforms import to_rgb
+
+    return to_rgb(_open(image))
+
+
+def pictures(images: Any, transform: Callable[[dict], dict], channels: int) -> np.ndarray:
+    """Transforms one picture or several.
+
+    Args:
+        images: A path, a PIL image or a uint8 array (H, W), (H, W, 1) or (H, W, 3); a list of them; or a uint8 array
+            (B, H, W, 3).
+        transform: {'image': PIL image or array, 'label': int} -> {'image': uint8 (H, W, C)}.
+        channels: C; 1 hands grey pictures to the transform.
+
+    Returns:
+        (B, H, W, C) uint8.
+
+    Raises:
+        UserError: No pictures, or what is none.
+    """
+    several = isinstance(images, Iterable) and not isinstance(images, (str, Path, bytes, Mapping))
+    if hasattr(images, "ndim"):
+        several = images.ndim > 3
+    several = several and not hasattr(images, "convert")
+    found = []
+    for image in images if several else [images]:
+        opened = open_picture(image).convert("L") if channels == 1 else _open(image)
+        found.append(transform({"image": opened, "label": 0})["image"])
+    if not found:
+        raise UserError("preprocess was given no pictures")
+    return np.stack(found)
+
+
+def _open(image: Any):
+    """A PIL image, or a uint8 array, of one picture in any accepted form."""
+    from swin_jax.data.image.transforms import decode, to_8_bit
+
+    if isinstance(image, (str, Path)) and image != "":
+        try:
+            return decode(str(image))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{image}: not a picture that can be read ({error})") from error
+    if hasattr(image, "convert"):
+        return to_8_bit(image)
+    if not hasattr(image, "ndim"):
+        raise UserError(f"a picture is a file, a PIL image or a uint8 array (H, W, 3), not {shown(image)}")
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)):
+        raise UserError(
+            f"a picture is a uint8 array (H, W), (H, W, 1) or (H, W, 3), not {image.dtype} of shape {image.shape}"
+        )
+    return image
+
+
+def shown(value: Any) -> str:
+    """A value in a message; of what needs several lines only the type."""
+    text = repr(value)
+    return f"a {type(value).__name__}" if "\n" in text else text[:100]
+
+
+def clips(videos: Any, transform: Callable[[dict], dict]) -> np.ndarray:
+    """Transforms one video or several.
+
+    Args:
+        videos: A path, encoded bytes or a uint8 array (T, H, W, 3); a list of them; or a uint8 array (B, T, H, W, 3).
+        transform: {'video': what has `len` and `get`, 'label': int} -> {'video': uint8 (..., T, H, W, 3)}.
+
+    Returns:
+        (B, T, H, W, 3) uint8, all views of a video one after the other.
+
+    Raises:
+        UserError: No videos, or one that is none. A video of one frame, such as a picture, is told in a warning.
+    """
+    several = isinstance(videos, Iterable) and not isinstance(videos, (str, os.PathLike, bytes, Mapping))
+    if hasattr(videos, "ndim"):
+        several = videos.ndim > 4
+    found = []
+    for video in videos if several else [videos]:
+        reader, name = _reader(video), video if isinstance(video, (str, os.PathLike)) else "the video"
+        try:
+            if len(reader) == 1:
+                warn(f"{name} has one frame only, which the whole clip repeats")
+            found.append(transform({"video": reader, "label": 0})["video"])
+        except UnreadableError as error:
+            raise UserError(f"{name}: {error}") from error
+    if not found:
+        raise UserError("preprocess was given no videos")
+    return np.concatenate([clip.reshape(-1, *clip.shape[-4:]) for clip in found])
+
+
+class _Frames:
+    """An array of frames (T, H, W, 3) as a reader."""
+
+    def __init__(self, frames: np.ndarray):
+        self.frames = frames
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def get(self, indices, fit: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
+        frames = self.frames[np.asarray(indices)]
+        return np.stack([fit(frame) for frame in frames]) if fit else frames
+
+
+def _reader(video):
+    from swin_jax.data.video.decode import Reader
+
+    if isinstance(video, (str, os.PathLike, bytes)) and video:
+        return Reader(video)
+    if not hasattr(video, "ndim"):
+        raise UserError(f"a video is a file or a uint8 array (T, H, W, 3), not {repr(video)[:100]}")
+    video = np.asarray(video)
+    if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
+        hint = ": a single image? np.repeat(image[None], 32, axis=0) shows it 32 times" if video.ndim == 3 else ""
+        axis = next((axis for axis in (0, 1) if video.ndim == 4 and video.shape[axis] == 3), None)
+        if axis is not None and video.shape[-1] != 3:
+            hint = f": channels first? np.moveaxis(video, {axis}, -1) puts them last"
+        raise UserError(
+            f"a video is a file or a uint8 array (T, H, W, 3), not {video.dtype} of shape {video.shape}{hint}"
+        )
+    if 0 in video.shape:
+        raise UserError(f"a video of shape {video.shape} has no frames or no pixels")
+    return _Frames(video)

@@ -1,0 +1,303 @@
+"""How what people hold becomes what a model takes: pixels, and token ids where a model reads texts.
+
+A model has one preparation. Whoever feeds the model (`preprocess`, similarity, search, indices, predictions, exports)
+asks it, so that no two of them can differ.
+"""
+
+import dataclasses
+import functools
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swin_jax.core import public_names
+from swin_jax.core.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.pretrained import media
+
+# What a preparation may call, by public names: a file that lies about does not choose what code runs.
+_IMAGES = "swin_jax.data.image.transforms."
+_VIDEOS = "swin_jax.data.video.transforms."
+RESIZED = _IMAGES + "eval_transform"  # the short side to 256 / 224 of the size, the centre; or the whole picture
+CLIP = _IMAGES + "clip_eval_transform"
+CLIPS = _VIDEOS + "video_eval_transform"
+TRANSFORMS = {
+    "image": (
+        RESIZED,
+        CLIP,
+        _IMAGES + "crop_transform",
+        "swin_jax.data.image.small.small_eval_transform",
+        "swin_jax.data.emoji.images.image_eval_transform",
+    ),
+    "video": (CLIPS, _VIDEOS + "video_views_transform"),
+}
+VOCABULARY = "openai/CLIP, bpe_simple_vocab_16e6"
+_CARRIED = "_preparation"
+WHOLE = 384  # pixels; official Swins of this size take the whole picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """Turns pictures or videos into a model's input, and texts into its tokens.
+
+    Called with one picture or several (a path, a PIL image, a uint8 array (H, W) or (H, W, 3), a list of them, or a
+    uint8 array (B, H, W, 3)) it gives normalised float32 (B, H, W, C); for a model of videos, called with one or
+    several (a path, encoded bytes, a uint8 array (T, H, W, 3), a list, or a uint8 array (B, T, H, W, 3)), it gives
+    (B, T, H, W, 3). It raises UserError for what is neither.
+
+    Attributes:
+        input: 'image' or 'video': the key of a batch, and what `pixels` is given.
+        transform: Public name of the function of `data` that resizes, one of `TRANSFORMS`.
+        arguments: Its arguments: 'size' in pixels, 'interpolation', 'crop' and so on.
+        mean: Of each channel, of pixels in 0..1.
+        std: Of each channel, of pixels in 0..1.
+        channels: C, 3 for RGB or 1 for grey.
+        context_length: L, tokens of a text; None for a model that reads none.
+        clean: How texts are cleaned, see `data.image_text.tokenizer.tokenize`.
+        assumed: What no source says and was assumed, a phrase for each.
+        function: The transform itself, where it comes with an experiment file; None makes it from its name.
+    """
+
+    input: str
+    transform: str
+    arguments: Mapping[str, Any]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: int = 3
+    context_length: int | None = None
+    clean: str = "openai"
+    assumed: tuple[str, ...] = ()
+    function: Callable[[dict], dict] | None = None
+
+    def __post_init__(self):
+        if self.function is None and self.transform not in TRANSFORMS[self.input]:
+            raise UserError(f"{self.transform} does not prepare a model's {self.input}")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise UserError(
+                f"mean={self.mean} and std={self.std} must have an entry for each of {self.channels} channels"
+            )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels of what the model sees."""
+        return (self.arguments["size"],) * 2
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of a clip; None for pictures."""
+        return self.arguments.get("length")
+
+    @property
+    def vocabulary(self) -> str | None:
+        """Where the tokens of texts come from; None for a model that reads none."""
+        return None if self.context_length is None else VOCABULARY
+
+    def transform_example(self, example: dict[str, Any]) -> dict[str, Any]:
+        """Replaces `image`, or `video`, of a record by uint8 (H, W, C), or (..., T, H, W, 3)."""
+        transform = self.function or _made(self.transform, json.dumps(self.arguments))
+        return transform(example)
+
+    def pixels(self, media_: Any) -> np.ndarray:
+        """Resized and cropped: uint8 (B, H, W, C), or (B, T, H, W, 3). Takes what a call takes."""
+        if self.input == "video":
+            return media.clips(media_, self.transform_example)
+        return media.pictures(media_, self.transform_example, self.channels)
+
+    def normalize(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (..., C) -> float32 (pixels / 255 - mean) / std."""
+        return (pixels.astype(np.float32) / 255 - np.float32(self.mean)) / np.float32(self.std)
+
+    def __call__(self, media_: Any) -> np.ndarray:
+        return self.normalize(self.pixels(media_))
+
+    def tokenize_and_flag(self, texts: str | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids of texts, and which of them were cut.
+
+        Returns:
+            (int32 (n, L), bool (n,)).
+
+        Raises:
+            UserError: The model reads no texts, or what is no text.
+        """
+        from swin_jax.data.image_text.tokenizer import tokenize_and_flag
+
+        if self.context_length is None:
+            raise UserError("this model reads no texts")
+        return tokenize_and_flag(texts, self.context_length, self.clean)
+
+    def fingerprint(self) -> str:
+        """All that changes pixels, as JSON: what an index of features keeps to be compared with."""
+        arguments = {"fn": self.transform, **self.arguments, "mean": list(self.mean), "std": list(self.std)}
+        return json.dumps(dict(sorted(arguments.items())))
+
+    def matches(self, fingerprint: str) -> bool:
+        """True if features of a fingerprint were made of the same pixels; older ones leave out mean and std."""
+        if not fingerprint.startswith("{"):
+            return False
+        own = json.loads(self.fingerprint())
+        return json.loads(fingerprint).items() <= own.items()
+
+    def replace(self, **changes: Any) -> "Preparation":
+        """A preparation that differs in some fields, or in some arguments of its transform.
+
+        Args:
+            **changes: Fields; arguments of the transform, such as 'crop' or 'interpolation'; or `image_size`, an int
+                or (H, W), of videos also (T, H, W). Official Swins of 384 pixels take the whole picture: a change from
+                or to that size changes `crop`, unless that is given too.
+
+        Raises:
+            UserError: Names that it does not have, sizes that are not square.
+        """
+        arguments = dict(self.arguments)
+        if "image_size" in changes:
+            arguments |= self._resized(changes.pop("image_size"))
+        fields = {field.name for field in dataclasses.fields(self)}
+        for name in list(changes):
+            if name not in fields and name in self.known_arguments():
+                arguments[name] = changes.pop(name)
+        unknown = [name for name in changes if name not in fields]
+        if unknown:
+            known = [*fields, *self.known_arguments(), "image_size"]
+            raise UserError(f"a preparation has no {unknown[0]!r}{did_you_mean(unknown[0], known)}")
+        kept = tuple(text for text in self.assumed if text.split("=")[0] not in changes)
+        return dataclasses.replace(self, **{"arguments": arguments, "assumed": kept} | changes)
+
+    def known_arguments(self) -> tuple[str, ...]:
+        """Names of the arguments of the transform."""
+        return tuple(inspect.signature(public_names.find(self.transform)).parameters)
+
+    def _resized(self, size: int | Sequence[int]) -> dict[str, Any]:
+        """The arguments of the transform that follow a new size."""
+        sizes = (size,) if isinstance(size, int) else tuple(size)
+        frames, sides = (sizes[:1], sizes[1:]) if len(sizes) == 3 else ((), sizes)
+        if len(set(sides)) != 1 or (frames and self.input == "image"):
+            raise UserError(f"image_size={size} is not square; give your own function instead of a preparation")
+        changed = {"size": sides[0]} | ({"length": frames[0]} if frames else {})
+        if self.transform == RESIZED and WHOLE in (sides[0], self.arguments["size"]):
+            changed["crop"] = sides[0] != WHOLE
+        if self.transform == CLIPS:
+            changed["short_side"] = round(sides[0] * 256 / 224)
+        return changed
+
+
+@functools.lru_cache(maxsize=16)
+def _made(name: str, arguments: str) -> Callable[[dict], dict]:
+    """The transform of a public name and of arguments in JSON; imported late, as loading a model needs no codecs."""
+    return public_names.find(name)(**json.loads(arguments))
+
+
+def attach(model: Any, prepared: Preparation | None) -> Any:
+    """Lets a model carry its preparation. It is no field: models that differ in it only are equal, and compile once."""
+    object.__setattr__(model, _CARRIED, prepared)
+    return model
+
+
+def carried(model: Any) -> Preparation | None:
+    """The preparation that a model carries; None for a model that was made by hand, or cloned."""
+    return vars(model).get(_CARRIED)
+
+
+def of_pictures(image_size: int, channels: int, assumed: bool) -> Preparation:
+    """The preparation of the official Swins, ImageNet's.
+
+    Args:
+        image_size: In pixels; 384 takes the whole picture.
+        channels: Of the model.
+        assumed: Whether that is a guess, for weights that come alone.
+
+    Raises:
+        UserError: Channels that no published model has: mean and standard deviation are missing.
+    """
+    if channels != 3:
+        raise UserError(
+            f"a model of {channels} channels has no preparation: mean and std are missing, and how pictures become "
+            f"{channels} channels; give your own function"
+        )
+    arguments = dict(size=image_size, crop=image_size != WHOLE, interpolation="bicubic")
+    whole = "the whole picture" if image_size == WHOLE else "the centre after resizing the short side"
+    phrases = (f"size={image_size}, {whole}, bicubic", f"mean={IMAGENET_MEAN}", f"std={IMAGENET_STD}")
+    return Preparation("image", RESIZED, arguments, IMAGENET_MEAN, IMAGENET_STD, assumed=phrases if assumed else ())
+
+
+def of_pairs(image_size: int, context_length: int, assumed: bool) -> Preparation:
+    """The preparation of OpenAI's CLIPs; arguments as of `of_pictures`, and the tokens of a text."""
+    arguments = dict(size=image_size, mode="shortest", interpolation="bicubic", fill=0)
+    phrases = (f"size={image_size}, bicubic", f"mean={CLIP_MEAN}", f"std={CLIP_STD}", "clean='openai'")
+    return Preparation(
+        "image",
+        CLIP,
+        arguments,
+        CLIP_MEAN,
+        CLIP_STD,
+        context_length=context_length,
+        assumed=phrases if assumed else (),
+    )
+
+
+def of_videos(image_size: tuple[int, int, int], uniform: bool, assumed: bool) -> Preparation:
+    """The preparation of the published Video Swins: one clip, the middle one.
+
+    Args:
+        image_size: (T, H, W) of a clip.
+        uniform: Frames of the whole video, for Something-Something; else every second frame.
+        assumed: Whether that is a guess.
+    """
+    frames, height, width = image_size
+    if height != width:
+        raise UserError(f"clips of {height} x {width} pixels are not square; give your own preprocess")
+    sampling = "uniform" if uniform else "dense"
+    short_side = round(height * 256 / 224)
+    arguments = dict(size=height, length=frames, stride=2, sampling=sampling, short_side=short_side)
+    phrases = (
+        f"size={height}",
+        f"sampling={sampling!r}, stride=2",
+        f"mean={IMAGENET_MEAN}",
+        f"std={IMAGENET_STD}",
+    )
+    return Preparation("video", CLIPS, arguments, IMAGENET_MEAN, IMAGENET_STD, assumed=phrases if assumed else ())
+
+
+def of_run(config: Mapping[str, Any], source: str | Path, transform: Callable | None = None) -> Preparation:
+    """The preparation that a run's predictions use.
+
+    Args:
+        config: Of the run, flat, {dotted key: value}.
+        source: The run's workdir, for messages.
+        transform: What `predict.transform` of a live config builds; it may be of the user's own, and its task may
+            normalize in a way of its own. None makes it from its name.
+
+    Raises:
+        UserError: A config that does not tell; the missing keys are named.
+    """
+    public_names.check_names(dict(config), "predict.transform.", f"{source}/config.json")
+    prefix = "predict.transform."
+    arguments = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+    name = arguments.pop("fn", None)
+    missing = ([] if name else ["predict.transform"]) + [key for key in ("task.mean", "task.std") if key not in config]
+    inputs = [key for key, names in TRANSFORMS.items() if name in names]
+    if transform is not None:
+        inputs = ["video" if config.get("task.input") == "video" else "image"]
+    elif missing or not inputs:
+        is_video = "video" in f"{config.get('task.input')} {config.get('task.model.fn')}"
+        reason = (
+            f"{', '.join(missing)} missing" if missing else f"predict.transform is {name}, which is not one of ours"
+        )
+        raise UserError(
+            f"{source}/config.json does not tell how {'videos' if is_video else 'pictures'} are prepared: {reason}"
+        )
+    mean, std = (tuple(config.get(key, ())) for key in ("task.mean", "task.std"))
+    return Preparation(
+        inputs[0],
+        name,
+        arguments,
+        mean,
+        std,
+        channels=len(mean),
+        context_length=config.get("task.context_length"),
+        clean=config.get("data.transform.clean", "openai"),
+        function=transform,
+    )
