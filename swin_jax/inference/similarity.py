@@ -23,7 +23,7 @@ from swin_jax.data.image_text import tokenizer as text_lib
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
 from swin_jax.models.clip import CLIP
-from swin_jax.pretrained.preprocess import open_picture
+from swin_jax.pretrained.media import open_picture
 from swin_jax.pretrained.preprocess import preprocess as make_preprocess
 
 Preprocess = Callable[[Any], np.ndarray]  # pictures -> (B, H, W, 3) float32, normalised

@@ -49,15 +49,15 @@ PACKAGES = {
     "tasks": {"jax", "flax", "optax"},
     "evals": {"jax", "numpy", "scipy", "matplotlib", "optax", "tqdm", "threadpoolctl"},
     "train": {"jax", "numpy", "etils", "orbax", "matplotlib", "PIL", "tensorboardX", "tqdm", "wandb"},
-    "pretrained": {"jax", "numpy", "ml_dtypes", "safetensors", "tqdm"},
+    "pretrained": {"jax", "flax", "numpy", "ml_dtypes", "safetensors", "tqdm"},
     "inference": {"jax", "flax", "flatbuffers", "numpy", "etils", "matplotlib", "tqdm"},
     "plan": {"jax", "numpy", "etils", "matplotlib", "cloudpickle"},
     "launch": {"jax", "absl", "ml_collections"},
-    "__init__": set(),
+    "__init__": {"flax"},  # for type checkers only
 }
 
 # Modules of pretrained/ that need JAX: they make models and variables. All others are converters, on numpy alone.
-MAKERS = {"load", "preprocess", "arguments", "run_config", "loader"}
+MAKERS = {"family", "load", "preprocess", "arguments", "run_config", "loader"}
 
 
 def imports(path: pathlib.Path) -> set[str]:
