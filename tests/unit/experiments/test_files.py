@@ -2,6 +2,7 @@
 
 import pathlib
 import runpy
+import shutil
 import sys
 
 import pytest
@@ -80,3 +81,34 @@ def test_a_file_that_lies_in_a_folder_below_is_suggested(root, monkeypatch):
         config.module("experiments/swin_in1k.py")
     with pytest.raises(UserError, match="no experiment file 'experiments/nothing.py'; python -m"):
         config.module("experiments/nothing.py")
+
+
+@pytest.fixture
+def without_repository(monkeypatch):
+    """Python as it is where the folder of the repository is not on its path."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "experiments"]:
+        monkeypatch.delitem(sys.modules, name)
+    path = [entry for entry in sys.path if pathlib.Path(entry or ".").resolve() != FOLDER.parent]
+    monkeypatch.setattr("sys.path", path)
+
+
+@pytest.mark.parametrize("folder, missing", [("mine", "experiments"), ("experiments", "experiments.common")])
+def test_a_copy_that_does_not_find_the_plumbing_says_where_to_keep_it(folder, missing, tmp_path, without_repository):
+    copy = tmp_path / folder / "mine.py"
+    copy.parent.mkdir()
+    shutil.copy(FOLDER / "swin" / "swin_in1k.py", copy)
+    with pytest.raises(UserError, match=f"imports {missing}, which is not there: keep the file inside") as caught:
+        config.load(str(copy))
+    assert "\n" not in str(caught.value) and "PYTHONPATH" in str(caught.value)
+
+
+def test_a_copy_finds_the_plumbing_with_the_repository_on_the_path(tmp_path, without_repository, monkeypatch):
+    shutil.copy(FOLDER / "swin" / "swin_in1k.py", tmp_path / "mine.py")
+    monkeypatch.syspath_prepend(str(FOLDER.parent))
+    assert config.load(str(tmp_path / "mine.py")).total_steps == 375_300
+
+
+def test_another_module_that_is_missing_keeps_its_traceback(tmp_path):
+    (tmp_path / "mine.py").write_text("import no_such_package\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        config.load(str(tmp_path / "mine.py"))
