@@ -18,7 +18,7 @@ from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.evals import multi_view
 from swin_jax.inference import contact_sheet
-from swin_jax.inference.trained_run import open_trained, outputs, pictures, trained
+from swin_jax.inference.trained_run import open_trained, pictures, trained
 from swin_jax.train import sharding
 from swin_jax.train.setup import Run, build_run
 
@@ -41,13 +41,19 @@ def prepare(config, workdir: str, images: str, top: int = 5) -> Callable[[], int
     Returns:
         The function that predicts; what cannot be read is told and left out. It writes predictions.csv (`image`, or
         `file` of a video, then class and probability for each of the top classes) and predictions.png into the workdir,
-        and returns the exit status, 0. It raises UserError for a task that names no classes.
+        and returns the exit status, 0.
 
     Raises:
-        UserError: no weights, no images.
+        UserError: no weights, no images, a task that names no classes.
     """
     folder = open_trained(config, workdir)
-    run, data = build_run(config), pictures(config, images)
+    run = build_run(config)
+    if getattr(run.task, "predicts", None) != "logits":
+        raise UserError(
+            "--predict names classes, and this experiment has none. A model of images and texts searches: "
+            '--index=FOLDER, then --search="some text"'
+        )
+    data = pictures(config, images)
     return functools.partial(_predict_all, config, run, data, folder, top)
 
 
@@ -92,11 +98,6 @@ def _predict(run: Any, state: Any, frozen: Any, data: Any) -> tuple[list[str], n
     examples = _examples(data)
     while part := list(itertools.islice(examples, batch_size)):
         inputs = [{key: array for key, array in example.items() if key in ("image", "video")} for _, example in part]
-        if not names and "logits" not in outputs(run, inputs[0]):
-            raise UserError(
-                "--predict names classes, and this experiment has none. A model of images and texts searches: "
-                '--index=FOLDER, then --search="some text"'
-            )
         rows = [min(row, len(part) - 1) for row in run.placement.rows(batch_size)]
         batch = {key: np.stack([inputs[row][key] for row in rows]) for key in inputs[0]}
         found.append(predict_batch(state, run.placement.to_global(batch, batch_size), frozen)[: len(part)])
