@@ -1,4 +1,6 @@
-"""Pairs of images and texts: sources, loaders, retrieval as validation, and made-up pairs in their place."""
+"""Pairs of images and texts: sources, loaders, retrieval as validation, and made-up pairs."""
+
+from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -10,16 +12,18 @@ from swin_jax.data.image import transforms as image
 from swin_jax.data.image_text import pairs, tar_shards
 from swin_jax.evals.retrieval import Retrieval
 
-# What `pairs` may be: shards, a file of lines, a folder. An experiment that names captions in TFDS takes those too.
+# What `pairs` may be: shards, a file of lines, a folder. An experiment that names captions in TFDS
+# takes those too.
 FORMS = ("tar", "jsonl", "folder")
-# Arguments that experiments have in common: kind of pairs, whether some are searched, preset for a pod, made-up data.
+# Arguments that experiments have in common: kind of pairs, whether some are searched, preset for a
+# pod, made-up data.
 ARGUMENTS = dict(data=FORMS, validation=False, pod=run.CHIPS, fake=False)
 
 
 def sizes(**fields) -> ConfigDict:
-    """A config with these fields, seed 0, its steps (`run.count_steps`), and where the pairs are, to be given.
+    """A config with these fields, seed 0, its steps (`run.count_steps`), and the paths of pairs.
 
-    Those are `pairs` and `validation_pairs`. One unreadable record in 100 is borne.
+    The paths, `pairs` and `validation_pairs`, are to be given. One unreadable record in 100 is borne.
     """
     paths = dict(pairs=placeholder(str), validation_pairs=placeholder(str))
     c = ConfigDict(dict(seed=0, **paths, **fields))
@@ -32,9 +36,10 @@ def read(c: ConfigDict, form: str, split: str) -> ConfigDict:
     """A spec of the pairs of a split, 'train' or 'validation'.
 
     Args:
-        c: Config with `pairs` and `validation_pairs`; for 'tfds' with `tfds_name`, `data_dir` and `text_key`.
+        c: Config with `pairs` and `validation_pairs`; for 'tfds' with `tfds_name`, `data_dir` and
+            `text_key`.
         form: One of FORMS, or 'tfds'.
-        split: Which of the two.
+        split: 'train' reads `pairs`, 'validation' reads `validation_pairs`.
     """
     path = c.get_oneway_ref("pairs" if split == "train" else "validation_pairs")
     if form == "tar":
@@ -52,7 +57,7 @@ def train_data(c: ConfigDict, form: str, augment: ConfigDict, **text) -> ConfigD
 
     Args:
         c: Config whose batch size, seed, context length and number of pairs hold.
-        form: As for `read`.
+        form: One of FORMS, or 'tfds'.
         augment: Spec of the transform of the images.
         **text: Arguments of `pairs.train_transform` on the texts.
     """
@@ -72,7 +77,7 @@ def crop(c: ConfigDict) -> ConfigDict:
     return spec(image.clip_eval_transform, size=c.get_oneway_ref("image_size"))
 
 
-def retrieval(c: ConfigDict, source: ConfigDict, every, ks=(1, 5, 10), **text) -> ConfigDict:
+def retrieval(c: ConfigDict, source: ConfigDict, every: run.Updates, ks=(1, 5, 10), **text):
     """A search of images by texts and of texts by images, every so many updates.
 
     Args:
@@ -84,18 +89,19 @@ def retrieval(c: ConfigDict, source: ConfigDict, every, ks=(1, 5, 10), **text) -
     """
     context = run.refs(c, "context_length")
     transform = spec(pairs.eval_transform, image=crop(c), **context, **text)
-    data = spec(pipeline.EvalData, source=source, transform=transform, batch_size=1024, num_workers=16)
+    loader = dict(batch_size=1024, num_workers=16)
+    data = spec(pipeline.EvalData, source=source, transform=transform, **loader)
     return dict(every=every, run=spec(Retrieval, data=data, ks=ks))
 
 
-def validation(c: ConfigDict, arg, every, **text) -> ConfigDict:
-    """The evaluations of a run: none, or the search of `validation_pairs` if the argument `validation` asks for it.
+def validation(c: ConfigDict, arg: SimpleNamespace, every: run.Updates, **text) -> ConfigDict:
+    """The evaluations of a run: none, or with the argument `validation` a search of those pairs.
 
     Args:
-        c: As for `retrieval`.
+        c: Config whose image size and context length hold.
         arg: Arguments of the experiment, `data` and `validation` among them.
-        every: As for `retrieval`.
-        **text: As for `retrieval`.
+        every: Updates between two searches, a number or a reference.
+        **text: Arguments of `pairs.eval_transform` on the texts.
     """
     evals = ConfigDict()
     if arg.validation:
@@ -103,13 +109,15 @@ def validation(c: ConfigDict, arg, every, **text) -> ConfigDict:
     return evals
 
 
-def use_fakes(c: ConfigDict, every=3, **text) -> ConfigDict:
-    """The config without data, weights or time: 24 made-up pairs, which are searched; the towers are the caller's.
+def use_fakes(c: ConfigDict, every: run.Updates = 3, **text) -> ConfigDict:
+    """The config without data, weights or time: 24 made-up pairs, which are searched.
+
+    It leaves the towers to the caller.
 
     Args:
         c: Config to change.
         every: Updates between two searches, a number or a reference.
-        **text: As for `retrieval`.
+        **text: Arguments of `pairs.eval_transform` on the texts.
     """
     c.update(epochs=1, batch_size=8, num_train=24, image_size=32, context_length=16, warmup_steps=1)
     c.init_from.required = False

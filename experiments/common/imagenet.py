@@ -1,4 +1,4 @@
-"""ImageNet-1K and ImageNet-22K: sizes, sources, loaders, validation, and made-up images in their place."""
+"""ImageNet-1K and ImageNet-22K: sizes, sources, loaders, validation, and made-up images."""
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -15,7 +15,7 @@ IN22K = dict(num_train=14_197_122, num_classes=21841, max_bad_records=10_000)
 
 
 def sizes(examples: str = "num_train", **fields) -> ConfigDict:
-    """A config with these fields, seed 0, a `data_dir` to be given, and its steps (`run.count_steps`).
+    """A config with these fields, seed 0, its steps (`run.count_steps`), and `data_dir`, to be given.
 
     Args:
         examples: Key of the number of images in an epoch.
@@ -44,7 +44,8 @@ def read_1k(c: ConfigDict, folder: bool) -> tuple[ConfigDict, ConfigDict]:
 def read_22k(c: ConfigDict) -> tuple[ConfigDict, ConfigDict]:
     """Specs of the images of ImageNet-22K and of 50,000 of them.
 
-    The release has no validation set; those are to watch the fit with. `c.data_dir` is where the builder wrote.
+    The release has no validation set; those are to watch the fit with. `c.data_dir` is where the
+    builder `imagenet22k` wrote.
     """
     ref = c.get_oneway_ref
     splits = [dict(split=split, data_dir=ref("data_dir")) for split in ("train", "train[:50000]")]
@@ -55,7 +56,8 @@ def train_data(c: ConfigDict, source: ConfigDict, augment: ConfigDict) -> Config
     """A spec of the training data, with 16 loader processes.
 
     Args:
-        c: Config whose batch size, seed, number of images and, if it has one, number of classes hold.
+        c: Config whose batch size, seed, number of images and, if it has one, number of classes
+            hold.
         source: Spec of the images.
         augment: Spec of the transform from a record and a generator to what a batch stacks.
     """
@@ -70,8 +72,15 @@ def train_data(c: ConfigDict, source: ConfigDict, augment: ConfigDict) -> Config
     )
 
 
-def validation(c: ConfigDict, source: ConfigDict, crop: dict, batch_size: int = 1024) -> ConfigDict:
-    """Top-1 and top-5 accuracy after every epoch, `crop` being arguments of `image.eval_transform`."""
+def validation(c: ConfigDict, source: ConfigDict, crop: dict, batch_size: int = 1024) -> dict:
+    """Top-1 and top-5 accuracy after every epoch.
+
+    Args:
+        c: Config whose number of classes and steps in an epoch hold.
+        source: Spec of the images.
+        crop: Arguments of `image.eval_transform`.
+        batch_size: Images at a time on all devices together.
+    """
     ref, crop = c.get_oneway_ref, spec(image.eval_transform, **crop)
     loader = dict(batch_size=batch_size, num_workers=16, expected_classes=ref("num_classes"))
     data = spec(pipeline.EvalData, source=source, transform=crop, **loader)
@@ -79,7 +88,11 @@ def validation(c: ConfigDict, source: ConfigDict, crop: dict, batch_size: int = 
 
 
 def predict(crop: dict) -> ConfigDict:
-    """A spec of the images of a folder for --predict, `crop` being arguments of `image.eval_transform`."""
+    """A spec of the images of a folder for --predict.
+
+    Args:
+        crop: Arguments of `image.eval_transform`.
+    """
     return run.predict_images(spec(image.eval_transform, **crop))
 
 
@@ -87,7 +100,8 @@ def mask(c: ConfigDict, augment: ConfigDict, crop: ConfigDict) -> tuple[ConfigDi
     """The two transforms with masks for SimMIM: random ones in training, fixed ones in evaluation.
 
     Args:
-        c: Config with `image_size` and `mask_cell` (pixels), `mask_ratio` and a task with an encoder.
+        c: Config with `image_size` and `mask_cell` (pixels), `mask_ratio` and a task with an
+            encoder.
         augment: Spec of the transform in training.
         crop: Spec of the transform in evaluation.
     """
@@ -99,7 +113,7 @@ def mask(c: ConfigDict, augment: ConfigDict, crop: ConfigDict) -> tuple[ConfigDi
 
 
 def use_fake_images(c: ConfigDict) -> None:
-    """Replaces the images of a config by 24 made-up ones of 10 classes, 40 x 40 pixels, in batches of 8."""
+    """Replaces the images by 24 made-up ones of 10 classes, 40 x 40 pixels, in batches of 8."""
     tests = [item.run.data for item in c.evals.values()]
     for split, data in [("train", c.data), *(("test", data) for data in tests)]:
         data.source = spec(fake.images, image_size=40, num_examples=24, split=split)
@@ -107,7 +121,7 @@ def use_fake_images(c: ConfigDict) -> None:
 
 
 def use_fakes(c: ConfigDict) -> ConfigDict:
-    """The config of a classifier without data, weights or time: three updates of a tiny model on made-up images."""
+    """The config of a classifier without data, weights or time: a tiny model on made-up images."""
     c.update(epochs=1, warmup_epochs=0, batch_size=8, num_train=24, num_classes=10, image_size=32)
     model = c.task.model
     model.update(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4)

@@ -1,7 +1,8 @@
-"""What every run has, whatever it learns from: steps, rates, prediction, layout over devices, checkpoints, pods."""
+"""What every run has, whatever it learns from: steps, rates, layout over devices, checkpoints, pods."""
 
 import json
 import pathlib
+import types
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference
@@ -13,14 +14,19 @@ from swin_jax.plan import presets
 from swin_jax.train import sharding
 from swin_jax.train.init_from import InitFrom
 
+# A number of updates, or a reference to one.
+Updates = int | FieldReference
 # The choices of an experiment's argument `pod`.
 CHIPS = presets.NAMES
-# Arguments that experiments have in common: preset for a pod, images or videos in folders of classes, made-up data.
+# Arguments that experiments have in common: preset for a pod, images or videos in folders of
+# classes, made-up data.
 ARGUMENTS = dict(pod=CHIPS, folder=False, fake=False)
 
 
 def count_steps(c: ConfigDict, examples: str = "num_train") -> None:
-    """Sets `steps_per_epoch` of a config and, if it has `epochs`, `total_steps`; both follow `batch_size`.
+    """Sets `steps_per_epoch` of a config and, if it has `epochs`, `total_steps`.
+
+    Both follow `batch_size`.
 
     Args:
         c: Config with `batch_size` and the number of examples in an epoch.
@@ -41,9 +47,9 @@ def warmup_cosine(c: ConfigDict, per: int, **fields) -> ConfigDict:
     """A spec of the schedule of the official Swin and SimMIM code: linear warm-up, then a cosine.
 
     Args:
-        c: Config with `base_lr`, `warmup_lr` and `min_lr`: the rates for a batch of `per` examples, at the end of the
-            warm-up, at its beginning and at the last update. All three follow `batch_size` linearly. The warm-up
-            takes `warmup_epochs` of the `total_steps` updates.
+        c: Config with `base_lr`, `warmup_lr` and `min_lr`: the rates for a batch of `per` examples,
+            at the end of the warm-up, at its beginning and at the last update. All three follow
+            `batch_size` linearly. The warm-up takes `warmup_epochs` of the `total_steps` updates.
         per: Number of examples that the rates are given for.
         **fields: Further arguments of `schedules.warmup_cosine`.
     """
@@ -63,8 +69,8 @@ def epoch_cosine(c: ConfigDict, per: int, warmup_epochs: float) -> ConfigDict:
     """A spec of the schedule of the official Video Swin code: a cosine that falls once an epoch.
 
     Args:
-        c: Config with `base_lr`, the rate for a batch of `per` examples, which follows `batch_size` linearly, and with
-            `epochs`, `steps_per_epoch` and `accumulate`.
+        c: Config with `base_lr`, the rate for a batch of `per` examples, which follows `batch_size`
+            linearly, and with `epochs`, `steps_per_epoch` and `accumulate`.
         per: Number of examples that the rate is given for.
         warmup_epochs: Length of the linear warm-up, in epochs.
     """
@@ -77,22 +83,23 @@ def epoch_cosine(c: ConfigDict, per: int, warmup_epochs: float) -> ConfigDict:
 
 
 def predict_images(transform: ConfigDict, batch_size: int = 64) -> ConfigDict:
-    """A spec of the data that --predict reads: the images of a folder, prepared by `transform` (a spec)."""
+    """A spec of the images of a folder for --predict, prepared by `transform` (a spec)."""
     source = spec(sources.flat_folder, root="")
     return spec(pipeline.EvalData, source=source, transform=transform, batch_size=batch_size)
 
 
 def init_from(**fields) -> ConfigDict:
-    """A spec of the weights that a run starts from: `init_from.path`, to be given, or else random ones.
+    """A spec of the weights that a run starts from: those of `init_from.path`, or random ones.
 
     Args:
-        **fields: Arguments of `InitFrom`, such as `convert`, the spec of what fits weights to the model.
+        **fields: Arguments of `InitFrom`, such as `convert`, the spec of what fits weights to the
+            model.
     """
     return spec(InitFrom, **fields)
 
 
-def set_up(c: ConfigDict, partition, every, keep: int = 2, logs: int = 50) -> None:
-    """Sets `partition`, `mesh` (data parallel over all devices), `checkpoint` and `logs` of a config.
+def set_up(c: ConfigDict, partition: tuple, every: Updates, keep=2, logs=50) -> None:
+    """Sets `partition`, `mesh` (data parallel on all devices), `checkpoint` and `logs` of a config.
 
     Args:
         c: Config to complete.
@@ -108,16 +115,16 @@ def set_up(c: ConfigDict, partition, every, keep: int = 2, logs: int = 50) -> No
 
 
 def read_pods(experiment: str) -> dict[str, presets.Pod]:
-    """The presets for pods of an experiment, {row of arguments: Pod}, from pods.json beside this file.
+    """The presets for pods of an experiment, {row of arguments: Pod}, from pods.json.
 
-    `size` is a number of chips of v5e; `settings` are set on all chips, `h100` on eight H100 besides. README, Pod
-    presets, has what the compiler reports for each row.
+    There `size` is a number of chips of v5e; `settings` are set on all chips, `h100` on eight H100
+    besides. README, Pod presets, has what the compiler reports for each row.
     """
     table = json.loads(pathlib.Path(__file__).with_name("pods.json").read_text())[experiment]
     return {row: presets.Pod(**fields) for row, fields in table.items()}
 
 
-def use_pod(c: ConfigDict, arg, pods: dict[str, presets.Pod]) -> ConfigDict:
+def use_pod(c: ConfigDict, arg: types.SimpleNamespace, pods: dict[str, presets.Pod]) -> ConfigDict:
     """The complete config `c` with the preset that the argument `pod` asks for, if it does.
 
     Raises:

@@ -13,7 +13,7 @@ PIXELS = dict(channels=1, mean=(0.286,), std=(0.353,))
 
 
 def sizes(**fields) -> ConfigDict:
-    """A config with these fields, seed 0, a `data_dir` to be given and no unreadable record allowed."""
+    """A config with these fields, seed 0, `data_dir`, to be given, and no unreadable record allowed."""
     return ConfigDict(dict(seed=0, max_bad_records=0, data_dir=placeholder(str), **fields))
 
 
@@ -31,9 +31,9 @@ def train_data(c: ConfigDict, source: ConfigDict, augment: ConfigDict) -> Config
         source: Spec of the images.
         augment: Spec of the transform from a record and a generator to what a batch stacks.
     """
-    classes = c.get_oneway_ref("num_classes") if "num_classes" in c else 0
-    order = run.refs(c, "batch_size", "seed")
-    return spec(pipeline.TrainData, source=source, transform=augment, **order, expected_classes=classes)
+    loader = run.refs(c, "batch_size", "seed")
+    loader["expected_classes"] = c.get_oneway_ref("num_classes") if "num_classes" in c else 0
+    return spec(pipeline.TrainData, source=source, transform=augment, **loader)
 
 
 def crop(c: ConfigDict) -> ConfigDict:
@@ -41,7 +41,7 @@ def crop(c: ConfigDict) -> ConfigDict:
     return spec(small_eval_transform, size=c.get_oneway_ref("image_size"), channels=1)
 
 
-def evaluation(source: ConfigDict, crop: ConfigDict, measure, every) -> dict:
+def evaluation(source: ConfigDict, crop: ConfigDict, measure: type, every: run.Updates) -> dict:
     """An evaluation of the images of `source`, prepared by `crop` (specs), in batches of 500.
 
     Args:
@@ -55,7 +55,10 @@ def evaluation(source: ConfigDict, crop: ConfigDict, measure, every) -> dict:
 
 
 def use_fakes(c: ConfigDict) -> ConfigDict:
-    """The config without data or time: three updates on 40 made-up images; the model is the caller's."""
+    """The config without data or time: three updates on 40 made-up images.
+
+    It leaves the model to the caller.
+    """
     c.update(total_steps=3, batch_size=8)
     tests = [item.run.data for item in c.evals.values()]
     for split, data in [("train", c.data), *(("test", data) for data in tests)]:

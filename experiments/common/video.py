@@ -1,4 +1,4 @@
-"""Kinetics and Something-Something: lists of videos, loaders, evaluations, and made-up videos in their place."""
+"""Kinetics and Something-Something: lists of videos, loaders, evaluations, and made-up videos."""
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
@@ -15,10 +15,10 @@ WORKERS = dict(num_workers=32, prefetch=2)
 
 
 def sizes(**fields) -> ConfigDict:
-    """A config with these fields, seed 0, its steps (`run.count_steps`), and where the videos are, to be given.
+    """A config with these fields, seed 0, its steps (`run.count_steps`), and the paths of videos.
 
-    Those are `train_list` and `val_list` (files of lines `path.mp4 label`) with `train_prefix` and `val_prefix`
-    before the paths, or `data_dir`.
+    The paths are to be given: `train_list` and `val_list` (files of lines `path.mp4 label`) with
+    `train_prefix` and `val_prefix` before the paths in them, or `data_dir`.
     """
     lists = dict(train_list="", train_prefix="", val_list="", val_prefix="")
     c = ConfigDict(dict(seed=0, max_bad_records=1000, data_dir=placeholder(str), **lists, **fields))
@@ -27,15 +27,16 @@ def sizes(**fields) -> ConfigDict:
 
 
 def clip_size(c: ConfigDict) -> FieldReference:
-    """A reference to (frames, size, size), in frames and pixels, that follows `frames` and `size` of a config."""
+    """A reference to (frames, size, size) of a config, in frames and pixels, which follows both."""
     frames, size = c.get_oneway_ref("frames"), c.get_oneway_ref("size")
     return derived(lambda frames, size: (frames, size, size), frames, size)
 
 
 def read(c: ConfigDict, folder: bool, split: str) -> ConfigDict:
-    """A spec of the videos of a split, 'train' or 'val', from its list or with `folder` from data_dir/SPLIT/CLASS/.
+    """A spec of the videos of a split, 'train' or 'val'.
 
-    Training replaces files of variable frame rate, whose motion changes speed; evaluation reads them exactly.
+    They are those of its list, or with `folder` those in data_dir/SPLIT/CLASS/. Training replaces
+    files of variable frame rate, whose motion changes speed; evaluation reads them exactly.
     """
     ref, exact = c.get_oneway_ref, split != "train"
     if folder:
@@ -64,11 +65,11 @@ def train_data(c: ConfigDict, folder: bool, augment: ConfigDict) -> ConfigDict:
 
 
 def evaluations(c: ConfigDict, folder: bool, clip: dict, clips: int) -> dict[str, dict]:
-    """Accuracy of one centre view every five epochs (`val`), and of `clips` x 3 views at the end (`test`).
+    """Accuracy of one centre view every five epochs (`val`), of `clips` x 3 at the end (`test`).
 
     Args:
         c: Config with `short_side`, to which frames are scaled for one view, in pixels.
-        folder: As for `read`.
+        folder: True if the videos lie in data_dir/val/CLASS/, False if in a list.
         clip: Arguments of the transforms: size, length and sampling of a clip.
         clips: Clips of a video, each with three crops.
     """
@@ -76,7 +77,8 @@ def evaluations(c: ConfigDict, folder: bool, clip: dict, clips: int) -> dict[str
     shared = dict(WORKERS, expected_classes=ref("num_classes"))
     one = spec(video.video_eval_transform, **clip, short_side=ref("short_side"))
     one = spec(pipeline.EvalData, source=source, transform=one, batch_size=64, **shared)
-    val, source = spec(Accuracy, data=one), read(c, folder, "val")
+    val = spec(Accuracy, data=one)
+    source = read(c, folder, "val")
     views = spec(video.video_views_transform, **clip, clips=clips, crops=3)
     views = spec(pipeline.EvalData, source=source, transform=views, batch_size=8, **shared)
     test = spec(MultiView, data=views, views_at_once=0)

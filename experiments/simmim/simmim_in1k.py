@@ -102,9 +102,9 @@ def get_config(arg=None):
     tx = spec(adamw, schedule=schedule, weight_decay=0.05, no_decay=no_decay, clip_norm=5.0)
 
     # Task
-    target = dict(norm_target=47 if v2 else 0)
+    norm_target = 47 if v2 else 0
     same = run.refs(c, "image_size", "mask_cell", "seed")
-    c.task = spec(MaskedImageModeling, model=model, tx=tx, **same, **target)
+    c.task = spec(MaskedImageModeling, model=model, tx=tx, **same, norm_target=norm_target)
 
     # Data
     train, val = imagenet.read_1k(c, arg.folder)
