@@ -127,9 +127,9 @@ def load(path: str) -> ml_collections.ConfigDict:
 
 
 def describe_arguments(path: str) -> str | None:
-    """What an experiment file is and which arguments it takes, asked for as `file.py:help`.
+    """Describes an experiment file and its arguments, asked for as `file.py:help`.
 
-    The file says so once, in its docstring and in its call of `parse_arg`.
+    The text is that of the file's docstring and of its call of `parse_arg`.
 
     Returns:
         Several lines of text; None for a path that does not ask, or if the file has an argument of its own called help.

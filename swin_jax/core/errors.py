@@ -1,4 +1,4 @@
-"""What a user did wrong, in one line; records that cannot be read; warnings."""
+"""Errors that the user can mend, records that cannot be read, suggestions, and warnings."""
 
 import difflib
 import os

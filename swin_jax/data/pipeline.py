@@ -243,7 +243,7 @@ def _read_and_transform(index: int, rng: np.random.Generator, source: Source, tr
 def _warn_once(name: str, error: Exception) -> None:
     if name not in _named:
         _named.add(name)
-        log.warning("unreadable record %s (%s); the next one takes its place", name, _describe(error))
+        log.warning("unreadable record %s (%s); using the next record instead", name, _describe(error))
 
 
 def _describe(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The training step of an experiment, compiled by the real TPU compiler for a topology that is not there.
+"""The training step of an experiment, compiled ahead of time by the TPU compiler for a topology.
 
 Nothing is executed and no TPU is needed, only the package `libtpu`. The program is the launcher's own: task, mesh,
 layout and jitted step are built by the same code from the same config.
@@ -99,7 +99,7 @@ def _plan(config, topology: chips.Topology, run: setup.Run, batch, cache, effort
 
 
 def _setup(config, topology: chips.Topology) -> tuple[setup.Run, dict[str, jax.ShapeDtypeStruct]]:
-    """What the launcher builds from a config, and the batch it would read."""
+    """Builds what the launcher would build from a config, and the shapes of a batch."""
     run = setup.build_run(config, tpu_compiler.devices(topology))
     rows = NamedSharding(run.placement.mesh, batch_sharding.BATCH)
     shapes = run.task.batch_shapes(config.batch_size)
@@ -112,7 +112,7 @@ def _trace(run: setup.Run, batch):
 
 
 def _key(lowered, topology: chips.Topology, effort: str) -> str:
-    """Of a program, the versions of the compiler, what it is told, how far it goes, and the topology."""
+    """Cache key: the program, compiler versions, flags, effort and topology."""
     digest = hashlib.sha256(lowered.as_text().encode())
     digest.update("".join(os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")).encode())
     digest.update(json.dumps([_FORMAT, tpu_compiler.versions(), topology.name, effort]).encode())
@@ -120,7 +120,7 @@ def _key(lowered, topology: chips.Topology, effort: str) -> str:
 
 
 def _kept(cache: pathlib.Path | None, lowered, topology: chips.Topology, effort: str) -> dict[str, Any] | None:
-    """What the compiler said of the same program before; what it said in the end it would say early too."""
+    """The cached result, if any; a full result also serves a quick plan."""
     if cache:
         for tried in dict.fromkeys(("full", effort)):
             file = cache / f"{_key(lowered, topology, tried)}.json"
@@ -201,7 +201,7 @@ def _state_bytes(run: setup.Run, batch) -> dict[str, int]:
 
 
 def _flops(run: setup.Run, batch, traced) -> dict[str, int]:
-    """Of one update over all chips: `step` with what is computed again, `model` without (three forward passes)."""
+    """FLOPs of one update over all chips; `step` includes rematerialization, `model` does not."""
     step = flops.count_jaxpr(traced.jaxpr)
     with jax.set_mesh(run.placement.mesh):
         forward = flops.count(run.task.predict, run.abstract, batch, run.frozen)

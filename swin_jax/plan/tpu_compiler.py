@@ -70,7 +70,7 @@ def devices(topology: chips.Topology) -> list[Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that a program depends on."""
+    """Versions of the packages that affect the program."""
     return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
