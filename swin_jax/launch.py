@@ -1,7 +1,7 @@
 """Runs an experiment: python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
 
-Exit status: 0 done, 1 error, 2 error while the run is set up (bad flag or config, unusable workdir), 3 a loss that is
-not finite, 130 interrupted, 143 saved on SIGTERM.
+Exit status: 0 done, 1 error, 2 error while the run is set up (bad flag or config, unusable workdir),
+3 a loss that is not finite, 130 interrupted, 143 saved on SIGTERM.
 """
 
 import os
@@ -87,7 +87,7 @@ def define_flags() -> flags.FlagValues:
 
 
 def answer(argv: Sequence[str]) -> str | None:
-    """The help that a command line asks for: on flags, or on the arguments of an experiment file; else None."""
+    """The help that a command line asks for, on flags or on an experiment file; None if on none."""
     arguments, paths = _split(argv)
     if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in arguments):
         return EXAMPLES + "\nFlags:\n" + _describe(define_flags())
@@ -242,7 +242,7 @@ def _report(error: BaseException, wrong: int) -> int:
 
 
 def _start_jax(values: flags.FlagValues, argv: Sequence[str]) -> Any:
-    """Sets JAX's options, and joins the other processes of the job; returns the watch over them, None for one."""
+    """Sets JAX's options and joins the other processes; returns the watch over them, if any."""
     import jax
 
     from swin_jax.core import storage
@@ -258,7 +258,14 @@ def _start_jax(values: flags.FlagValues, argv: Sequence[str]) -> Any:
 
 
 def _prepare(values: flags.FlagValues, config, profile: tuple[int, int] | None) -> Callable[[], int]:
-    """Sets up training, or what a flag asks for instead; returns the function that does it and gives the status."""
+    """Sets up training, or what a flag asks for instead.
+
+    Returns:
+        The function that does it and returns the exit status.
+
+    Raises:
+        UserError: anything that is wrong before the work begins.
+    """
     if values.plan is not None:
         return command.prepare(config, values.plan, values.workdir, values.plan_effort)
     if values.predict is not None:

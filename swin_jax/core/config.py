@@ -132,7 +132,8 @@ def describe_arguments(path: str) -> str | None:
     The text is that of the file's docstring and of its call of `parse_arg`.
 
     Returns:
-        Several lines of text; None for a path that does not ask, or if the file has an argument of its own called help.
+        Several lines of text; None for a path that does not ask, or if the file has an argument of
+        its own called help.
 
     Raises:
         UserError: no such file, or none that defines get_config(arg).
@@ -258,7 +259,7 @@ def _import_folder(path: pathlib.Path) -> None:
 
 
 def key_values(config) -> list[str]:
-    """The resolved config as sorted lines `key = value`, each as the launcher takes it in --config.key=value.
+    """The resolved config as sorted lines `key = value`, as the launcher takes --config.key=value.
 
     Callables, which it does not take, are shown by their public names.
     """

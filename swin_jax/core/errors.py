@@ -13,8 +13,9 @@ _PACKAGE = str(pathlib.Path(__file__).parents[1]) + os.sep
 class UserError(ValueError):
     """A mistake that the user can mend; the message says what was wrong and what to do.
 
-    It is the only exception that this package raises on purpose for wrong input. The launcher prints the message
-    without a traceback. Whoever catches ValueError around code of this package lets a UserError pass first.
+    It is the only exception that this package raises on purpose for wrong input. The launcher
+    prints the message without a traceback. Whoever catches ValueError around code of this package
+    lets a UserError pass first.
     """
 
 
@@ -23,7 +24,7 @@ class UnreadableError(Exception):
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.0) -> str | None:
-    """The most similar of some known words; None where none is as similar as `cutoff`, of 0 to 1."""
+    """The most similar of some known words; None if none is as similar as `cutoff`, of 0 to 1."""
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), None)
 
 

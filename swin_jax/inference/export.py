@@ -50,8 +50,8 @@ def prepare_run(config, workdir: str, path: str) -> Callable[[], int]:
             pictures were prepared.
 
     Returns:
-        The function that writes the file and returns the exit status, 0. It raises UserError for a model that is too
-        large.
+        The function that writes the file and returns the exit status, 0. It raises UserError for a
+        model that is too large.
 
     Raises:
         UserError: no weights, a path that cannot be written, several processes.

@@ -39,9 +39,9 @@ def prepare(config, workdir: str, images: str, top: int = 5) -> Callable[[], int
         top: classes per image; at most the number of classes.
 
     Returns:
-        The function that predicts; what cannot be read is told and left out. It writes predictions.csv (`image`, or
-        `file` of a video, then class and probability for each of the top classes) and predictions.png into the workdir,
-        and returns the exit status, 0.
+        The function that predicts; what cannot be read is told and left out. It writes
+        predictions.csv (`image`, or `file` of a video, then class and probability for each of the
+        top classes) and predictions.png into the workdir, and returns the exit status, 0.
 
     Raises:
         UserError: no weights, no images, a task that names no classes.

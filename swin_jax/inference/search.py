@@ -41,7 +41,8 @@ def prepare_index(config, workdir: str, images: str) -> Callable[[], int]:
         images: a folder.
 
     Returns:
-        The function that indexes: it writes index.npz into the workdir and returns the exit status, 0.
+        The function that indexes: it writes index.npz into the workdir and returns the exit
+        status, 0.
 
     Raises:
         UserError: no weights, no images, a task without image features.
@@ -83,9 +84,9 @@ def prepare_search(config, workdir: str, query: str, top: int = 10) -> Callable[
         top: images to find.
 
     Returns:
-        The function that searches: it prints cosines and paths, the nearest first, draws search.png into the workdir
-        and returns the exit status, 0. It raises UserError for an index of other weights, and for a text where the task
-        has none.
+        The function that searches: it prints cosines and paths, the nearest first, draws
+        search.png into the workdir and returns the exit status, 0. It raises UserError for an
+        index of other weights, and for a text where the task has none.
 
     Raises:
         UserError: no weights, no index, a folder, no such image or one that cannot be read.

@@ -29,8 +29,8 @@ def prepare(config, text: str, workdir: str | None, effort: str = "full") -> Cal
         effort: of the compiler; one of `compiled_step.EFFORTS`.
 
     Returns:
-        The function that compiles: it prints the plan, or the best of several, writes it into the workdir, and returns
-        the exit status, 0 where the step fits and 1 where it does not.
+        The function that compiles: it prints the plan, or the best of several, writes it into the
+        workdir, and returns the exit status, 0 if the step fits and 1 if it does not.
 
     Raises:
         UserError: an unknown topology, a mesh that does not fit it, no TPU compiler, an unusable workdir.
