@@ -286,7 +286,7 @@ def test_a_workdir_on_each_host_s_own_disk(folder):
     )
     own = [str(folder / "disk_0" / "run"), str(folder / "disk_1" / "run")]
     job = Job(folder / "disks", 2, 1, command=["python", "-c", program], OWN=own)
-    assert job.wait() == [1, 1], job.texts()
+    assert job.wait() == [2, 2], job.texts()
     for text, place in zip(job.texts(), own):
         assert f"error: --workdir={place} is not one place for all hosts: process 1 does not see" in text
         assert list(pathlib.Path(place).iterdir()) == []
