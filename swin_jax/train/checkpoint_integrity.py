@@ -60,6 +60,8 @@ def check_whole(path: epath.Path, part: int = 0, parts: int = 1) -> None:
 
 def is_damage(error: Exception) -> bool:
     """Whether an error is of the files themselves, and no trouble in reading them, which may pass."""
+    if isinstance(error, UserError):  # a ValueError too, of a package that is missing for example
+        return False
     return isinstance(error, _DAMAGE) and not _PASSING.search(str(error))
 
 

@@ -268,6 +268,16 @@ def test_without_checksums_a_file_that_is_gone_is_damage(workdir, file):
     assert same(found, state(1)) and len(lines) == 1 and (workdir / "damaged_checkpoints" / "2").exists()
 
 
+def test_a_mistake_of_the_user_is_no_damage(workdir, monkeypatch):
+    def fail(*_):
+        raise UserError("gs:// needs a package")
+
+    monkeypatch.setattr(checkpoint, "_read", fail)
+    with pytest.raises(UserError, match="gs:// needs a package.* It stays where it is"):
+        restore(workdir, state())
+    assert not (workdir / "damaged_checkpoints").exists()
+
+
 def test_processes_agree_on_what_is_wrong(workdir, monkeypatch):
     damaged = checkpoint_integrity.DamagedError
     for verdict, kind, text in ((0, None, ""), (1, damaged, "process 1"), (2, UserError, "process 1 .*It stays")):
