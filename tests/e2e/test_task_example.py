@@ -1,11 +1,8 @@
 """The task and the experiment in docs/architecture.md, as a reader copies them: trained, resumed and predicted with."""
 
-import ast
-import io
 import json
 import re
 import shutil
-import tokenize
 
 import numpy as np
 import pytest
@@ -14,23 +11,13 @@ from PIL import Image
 from swin_jax.train import checkpoint
 from tests.e2e.test_experiments import EVERY_STEP, assert_equal_runs
 from tests.experiments import config_path
+from tests.unit.experiments.test_lengths import code_lines
 
 
 def code_in_docs(root) -> dict[str, str]:
     """The Python files that the page shows, by the path it gives them."""
     text = (root / "docs" / "architecture.md").read_text()
     return dict(re.findall(r"`(experiments/\S+\.py)`:\n\n```python\n(.*?)```", text, re.DOTALL))
-
-
-def count_lines(source: str) -> int:
-    """Lines of code, without docstrings, comments and blank lines."""
-    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    lines = {n for t in tokens if t.type not in skipped for n in range(t.start[0], t.end[0] + 1)}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            lines -= set(range(node.lineno, node.end_lineno + 1))
-    return len(lines)
 
 
 @pytest.fixture
@@ -46,7 +33,7 @@ def experiment(root, tmp_path):
 
 def test_the_example_is_short(root):
     sources = code_in_docs(root).values()
-    assert len(sources) == 2 and sum(map(count_lines, sources)) <= 60
+    assert len(sources) == 2 and sum(len(code_lines(source)) for source in sources) <= 60
 
 
 def test_it_learns_from_a_trained_teacher_resumes_and_predicts(experiment, tmp_path, launch):
