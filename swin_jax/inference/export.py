@@ -27,6 +27,7 @@ from swin_jax.models.clip import CLIP
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import VideoSwin
 from swin_jax.ops.window_geometry import num_axes, per_axis
+from swin_jax.tasks.base import check_frozen
 from swin_jax.train.setup import Run, build_run
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -62,6 +63,7 @@ def prepare_run(config, workdir: str, path: str) -> Callable[[], int]:
     folder = open_trained(config, workdir)
     config.mesh.update(data=1, fsdp=1, tensor=1)
     run = build_run(config, jax.devices()[:1])
+    check_frozen(run.task)
     return functools.partial(_export_run, config, run, folder, path)
 
 

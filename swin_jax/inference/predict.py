@@ -19,6 +19,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.evals import multi_view
 from swin_jax.inference import contact_sheet
 from swin_jax.inference.trained_run import open_trained, pictures, trained
+from swin_jax.tasks.base import check_frozen
 from swin_jax.train import sharding
 from swin_jax.train.setup import Run, build_run
 
@@ -48,6 +49,7 @@ def prepare(config, workdir: str, images: str, top: int = 5) -> Callable[[], int
     """
     folder = open_trained(config, workdir)
     run = build_run(config)
+    check_frozen(run.task)
     if getattr(run.task, "predicts", None) != "logits":
         raise UserError(
             "--predict names classes, and this experiment has none. A model of images and texts searches: "

@@ -22,7 +22,7 @@ from swin_jax.evals import features
 from swin_jax.inference import contact_sheet
 from swin_jax.inference import image_index as indices
 from swin_jax.inference.trained_run import open_trained, outputs, pictures, trained
-from swin_jax.tasks.base import TrainState
+from swin_jax.tasks.base import TrainState, check_frozen
 from swin_jax.train import sharding
 from swin_jax.train.setup import Run, build_run
 
@@ -49,6 +49,7 @@ def prepare_index(config, workdir: str, images: str) -> Callable[[], int]:
     """
     folder = open_trained(config, workdir)
     run, data = build_run(config), pictures(config, images)
+    check_frozen(run.task)
     _check_features(run, data)
     return functools.partial(_index, config, run, data, folder)
 
@@ -97,6 +98,7 @@ def prepare_search(config, workdir: str, query: str, top: int = 10) -> Callable[
         raise UserError(f"there is no index {path}: make it with --index=FOLDER")
     picture = indices.picture_of(query)
     index, run = indices.load(path), build_run(config)
+    check_frozen(run.task)
     return functools.partial(_search, config, run, folder, index, picture, query, top)
 
 

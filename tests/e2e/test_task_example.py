@@ -59,6 +59,10 @@ def test_it_learns_from_a_trained_teacher_resumes_and_predicts(experiment, tmp_p
     status, _, err = launch(f"{experiment}:fake", whole, *flags, f"--predict={tmp_path / 'images'}")
     assert status == 0 and len((whole / "predictions.csv").read_text().splitlines()) == 3, err
 
+    for action in (f"--predict={tmp_path / 'images'}", f"--export={tmp_path / 'student'}"):
+        status, _, err = launch(f"{experiment}:fake", whole, "--config.task.teacher.path=nowhere", action)
+        assert status == 2 and "task.teacher.path=nowhere is neither a workdir" in err
+
     status, _, err = launch(f"{experiment}:fake", whole, *EVERY_STEP, "--config.epochs=2")
     assert status == 1 and f"teacher from {teacher}" in err and "given are teacher from random numbers" in err
 
