@@ -1,5 +1,6 @@
 """Image and text features of whole sets: what zero-shot classification, retrieval and the probes start from."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,12 +13,67 @@ from swin_jax.tasks.base import Task, TrainState
 Encode = Callable[[np.ndarray], jax.Array]  # (B, L) int32 tokens -> (B, E) floating point
 Tokenize = Callable[[Sequence[str]], np.ndarray]  # texts -> (n, L) int32
 
+_ROUNDING = 1e-6  # of the length of a vector that a model has normalized
+
 
 def normalize(features: np.ndarray) -> np.ndarray:
-    """Features of unit length: (..., E) -> (..., E) float32; a zero vector stays zero."""
+    """Features of unit length: (..., E) -> (..., E) float32; zeros, and what has that length, keep their bits."""
     features = np.asarray(features, np.float32)
     length = np.linalg.norm(features, axis=-1, keepdims=True)
-    return features / np.where(length > 0, length, 1)
+    return features / np.where((length > 0) & (np.abs(length - 1) > _ROUNDING), length, 1)
+
+
+def feature_batches(
+    task: Task,
+    placement: Any,
+    outputs: Sequence[str] = ("image_features",),
+    inputs: Sequence[str] = ("image",),
+    kept: Sequence[str] = ("label",),
+) -> Callable[[TrainState, Any, Any], Iterator[dict[str, np.ndarray]]]:
+    """Compiles the features of pictures: evaluations, predictions, indices and searches all take them from here.
+
+    Args:
+        task: Its `predict` gets the `inputs` and returns the `outputs`, (B, E) each.
+        placement: A `sharding.Placement`.
+        outputs: Keys of what `predict` returns.
+        inputs: Keys of the batch that `predict` gets.
+        kept: Keys of the batch that are returned as they are.
+
+    Returns:
+        batches(state, frozen, data), which yields {key of outputs and kept: (n, ...)} for the records of a
+        `data.pipeline.EvalData` in order, without padding, on every process; outputs are float32.
+    """
+
+    @functools.partial(jax.jit, **_everywhere(placement))
+    def predict(state, batch, frozen):
+        found = task.predict(state, {key: batch[key] for key in inputs}, frozen)
+        features = {key: found[key].astype(jnp.float32) for key in outputs}
+        return features | {key: batch[key] for key in (*kept, "weight")}
+
+    def batches(state: TrainState, frozen: Any, data: Any) -> Iterator[dict[str, np.ndarray]]:
+        batch_size = placement.round_up(data.batch_size)
+        pending = None
+        for batch in data.batches(batch_size, placement.rows(batch_size)):
+            batch = placement.to_global({key: batch[key] for key in (*inputs, *kept, "weight")}, batch_size)
+            pending, previous = predict(state, batch, frozen), pending
+            if previous is not None:
+                yield _real_rows(previous)
+        yield _real_rows(pending)
+
+    return batches
+
+
+def _everywhere(placement: Any) -> dict[str, Any]:
+    """The argument of `jax.jit` that gives every process the whole result."""
+    if placement.mesh is None:
+        return {}
+    return {"out_shardings": jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())}
+
+
+def _real_rows(found: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+    arrays = {key: np.asarray(value) for key, value in found.items()}
+    real = arrays.pop("weight") > 0
+    return {key: value[real] for key, value in arrays.items()}
 
 
 def extractor(
@@ -28,46 +84,18 @@ def extractor(
     inputs: Sequence[str] = ("image",),
     kept: Sequence[str] = ("label",),
 ) -> Callable[[TrainState, Any], dict[str, np.ndarray]]:
-    """Compiles the features of a data set.
-
-    Args:
-        task: its `predict` gets the `inputs` and returns the `outputs`, (B, E) each.
-        placement: a `sharding.Placement`.
-        data: a `data.pipeline.EvalData`.
-        outputs: keys of what `predict` returns.
-        inputs: keys of the batch that `predict` gets.
-        kept: keys of the batch that are returned as they are.
+    """Compiles the features of a whole data set: a `data.pipeline.EvalData`. Other arguments as of `feature_batches`.
 
     Returns:
-        run(state, frozen) -> {key of outputs and kept: (N, ...)} for the N records in order, without padding, on every
-        process; outputs are float32.
+        run(state, frozen) -> {key of outputs and kept: (N, ...)} for the N records in order.
     """
-
-    def predict(state, batch, frozen):
-        found = task.predict(state, {key: batch[key] for key in inputs}, frozen)
-        features = {key: found[key].astype(jnp.float32) for key in outputs}
-        return features | {key: batch[key] for key in (*kept, "weight")}
-
-    predict = jax.jit(predict, out_shardings=jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec()))
+    batches = feature_batches(task, placement, outputs, inputs, kept)
 
     def run(state: TrainState, frozen: Any) -> dict[str, np.ndarray]:
-        batch_size = placement.round_up(data.batch_size)
-        rows: list[dict[str, np.ndarray]] = []
-        pending = None
-        for batch in data.batches(batch_size, placement.rows(batch_size)):
-            batch = placement.to_global({key: batch[key] for key in (*inputs, *kept, "weight")}, batch_size)
-            pending, previous = predict(state, batch, frozen), pending
-            _append(rows, previous)
-        _append(rows, pending)
-        return {key: np.concatenate([row[key] for row in rows]) for key in (*outputs, *kept)}
+        rows = list(batches(state, frozen, data))
+        return {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
 
     return run
-
-
-def _append(rows: list[dict[str, np.ndarray]], found: dict[str, jax.Array] | None) -> None:
-    if found is not None:
-        arrays = {key: np.asarray(value) for key, value in found.items()}
-        rows.append({key: value[arrays["weight"] > 0] for key, value in arrays.items()})
 
 
 def text_encoder(task: Task, placement: Any) -> Callable[[TrainState, Any], Encode]:
@@ -77,9 +105,8 @@ def text_encoder(task: Task, placement: Any) -> Callable[[TrainState, Any], Enco
         bind(state, frozen) -> encode, which takes (B, L) int32 tokens that every process holds whole, B a multiple of
         the mesh's batch shards, and returns (B, E) on every process.
     """
-    everywhere = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
 
-    @jax.jit(out_shardings=everywhere)
+    @functools.partial(jax.jit, **_everywhere(placement))
     def predict(state, text, frozen):
         return task.predict(state, {"text": text}, frozen)["text_features"].astype(jnp.float32)
 

@@ -22,11 +22,9 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.inference.trained_run import open_trained, trained
-from swin_jax.models.clip import CLIP
-from swin_jax.models.swin import Swin
-from swin_jax.models.video_swin import VideoSwin
-from swin_jax.ops.window_geometry import num_axes, per_axis
+from swin_jax.inference.trained_run import open_trained, preparation, trained
+from swin_jax.pretrained.load import family_of
+from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.tasks.base import check_frozen
 from swin_jax.train.setup import Run, build_run
 
@@ -77,7 +75,13 @@ def _export_run(config, run: Run, folder: epath.Path, path: str) -> int:
         return run.task.predict(state, batch, frozen)
 
     transform = {k: v for k, v in meta.get("config", {}).items() if k.startswith("predict.transform.")}
-    known = {"step": int(state.step), "class_names": meta.get("class_names"), "transform": transform or None}
+    prepared = json.loads(preparation(config).fingerprint()) if "predict" in config else None
+    known = {
+        "step": int(state.step),
+        "class_names": meta.get("class_names"),
+        "transform": transform or None,
+        "preparation": prepared,
+    }
     facts = _write(predict, (state, frozen), run.task.batch_shapes(1), path, facts=known)
     rows = lambda arrays: ", ".join(f"{name} {what}" for name, what in arrays.items())  # noqa: E731
     size = storage.size(path) / 1e6
@@ -87,68 +91,35 @@ def _export_run(config, run: Run, folder: epath.Path, path: str) -> int:
 
 
 def export(
-    model: Swin | VideoSwin | CLIP,
+    model: nn.Module,
     variables: dict,
     path: str | os.PathLike,
     image_size: int | tuple[int, ...] | None = None,
     weights: str | None = None,
     platforms: Sequence[str] = PLATFORMS,
 ) -> dict[str, Any]:
-    """Writes a model of `load`, to be called with what `preprocess` gives: normalised floats.
-
-    Args:
-        model, variables: as `load` gives them.
-        path: of the file. PATH.json beside it says what goes in and comes out.
-        image_size: of the images, or (T, H, W) of the clips, that the file takes; the model's own by default.
-        weights: 'bfloat16' or 'float16' halves the file: weights are rounded once, and computed with as before.
-        platforms: of 'cpu', 'cuda', 'tpu', 'rocm'.
-
-    Returns:
-        What PATH.json says: `inputs` and `outputs`, {name: 'float32 (b, 224, 224, 3)'}, b being any number of rows, and
-        more. A Swin takes `image`, one of three axes or a Video Swin `video`; they give `logits`, or pooled `features`
-        where there is no head, or the maps `features_0`, ... of `out_norms`. A CLIP takes `image` and `text`, as many
-        as you like of each, and gives `image_features` and `text_features` of length 1, and `logit_scale`.
-
-    Raises:
-        UserError: another kind of model, a path that cannot be written, a model that is too large, sizes that it does
-            not take.
-    """
+    """Writes a model of `load`, to be called with what `preprocess` gives; see `swin_jax.export`."""
     if weights not in (None, *WEIGHTS):
         raise UserError(f"weights={weights!r} is none of {WEIGHTS}")
     if not platforms or not set(platforms) <= set(_KNOWN):
         raise UserError(f"platforms={platforms!r} must be some of {_KNOWN}")
     _check(path)
-    inputs, predict = _as_task(model, image_size)
-    return _write(predict, variables, inputs, path, weights, platforms)
-
-
-def _as_task(model: nn.Module, image_size) -> tuple[dict[str, jax.ShapeDtypeStruct], Predict]:
-    """What a model takes, one row of it, and (variables, batch) -> outputs by name."""
-    floats = lambda *shape: jax.ShapeDtypeStruct((1, *shape), jnp.float32)  # noqa: E731
-    if isinstance(model, CLIP):
-        size = image_size or getattr(model.visual, "image_size", None)
-        if size is None:
-            raise UserError(f"a {type(model.visual).__name__} does not tell the size of its images: give image_size=")
-        text = jax.ShapeDtypeStruct((1, model.text.context_length), jnp.int32)
-        inputs = {"image": floats(*per_axis(size, 2), 3), "text": text}
-        return inputs, lambda variables, batch: {
-            "image_features": model.apply(variables, batch["image"], normalize=True, method="encode_image"),
-            "text_features": model.apply(variables, batch["text"], normalize=True, method="encode_text"),
-            "logit_scale": jnp.exp(variables["params"]["logit_scale"].astype(jnp.float32)),
-        }
-    if not isinstance(model, (Swin, VideoSwin)):
-        raise UserError(f"export() takes a Swin, a VideoSwin or a CLIP, not a {type(model).__name__}")
-    swin = model.backbone if isinstance(model, VideoSwin) else model
-    axes = num_axes(swin)
-    name = "image" if axes == 2 else "video"
+    family = family_of(model)
+    inputs = family.inputs(model, image_size)
 
     def predict(variables, batch):
-        out = model.apply(variables, batch[name])
-        if isinstance(out, list):
-            return {f"features_{stage}": x for stage, x in zip(model.out_norms, out)}
-        return {"logits" if model.num_classes else "features": out}
+        return family.predict(model, variables, batch, lambda pixels: pixels)
 
-    return {name: floats(*per_axis(image_size or swin.image_size, axes), swin.in_channels)}, predict
+    return _write(predict, variables, inputs, path, weights, platforms, {"preparation": _prepared(model, image_size)})
+
+
+def _prepared(model: nn.Module, image_size: int | tuple[int, ...] | None) -> dict | None:
+    """How pictures become what the file takes, for PATH.json; None where the model does not tell."""
+    try:
+        found = preprocess(model, **({} if image_size is None else {"image_size": image_size}))
+    except UserError:
+        return None
+    return json.loads(found.fingerprint())
 
 
 def _write(
@@ -171,8 +142,10 @@ def _write(
         )
 
     def model(batch):
+        # A compiler that knows the weights computes with them by itself, and gets other bits than with arguments.
+        held = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, kept))
         # As part of the program: the file holds the small type.
-        return predict(jax.tree.map(lambda x, old: jnp.asarray(x).astype(old.dtype), kept, variables), batch)
+        return predict(jax.tree.map(lambda x, old: x.astype(old.dtype), held, variables), batch)
 
     try:
         batch = _symbolic(model, _read(model, inputs))

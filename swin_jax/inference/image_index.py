@@ -7,6 +7,7 @@ An index knows the checksum of the weights it was made with, and other weights d
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -25,8 +26,9 @@ from swin_jax.data.image import transforms as image
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
-from swin_jax.inference import similarity
-from swin_jax.pretrained.preprocess import preprocess as make_preprocess
+from swin_jax.inference import loaded_model, similarity
+from swin_jax.pretrained import preparation as preparing
+from swin_jax.pretrained.preparation import Preparation
 
 log = logging.getLogger(__name__)
 
@@ -223,9 +225,9 @@ def _reusable(
     previous: Index | None, of: dict, normalised: bool, names: tuple[str, ...], stamps: np.ndarray
 ) -> np.ndarray:
     """The row of each picture in an earlier index, or -1: (N,) int."""
-    keys = ("root", "checksum", "preparation")
-    same = previous is not None and all(getattr(previous, key) == of[key] for key in keys)
-    if not same or previous.normalised != normalised or not of["preparation"]:
+    same = previous is not None and all(getattr(previous, key) == of[key] for key in ("root", "checksum"))
+    same = same and preparing.same_pixels(previous.preparation, of["preparation"])
+    if not same or previous.normalised != normalised:
         return np.full(len(names), -1)
     row = {name: i for i, name in enumerate(previous.names)}
     old = np.array([row.get(name, -1) for name in names])
@@ -277,7 +279,7 @@ def of_folder(
     variables: dict,
     folder: str | os.PathLike,
     path: str | os.PathLike | None = None,
-    preprocess: similarity.Preprocess | None = None,
+    preprocess: Preparation | loaded_model.Preprocess | None = None,
     batch_size: int = 64,
     progress: bool = True,
 ) -> Index:
@@ -288,7 +290,7 @@ def of_folder(
         folder: of pictures, or one picture.
         path: a file .npz to save it to. If it holds an index of the same weights and folder, only what is new or has
             changed is read; not with a `preprocess` of your own, which may have changed.
-        preprocess: prepares pictures; None as OpenAI does. For a run give `swin_jax.preprocess(WORKDIR)`.
+        preprocess: prepares pictures; None for the preparation that the model carries.
         batch_size: pictures at a time.
         progress: whether to show a bar.
 
@@ -298,22 +300,12 @@ def of_folder(
     Raises:
         UserError: no folder, no pictures, none that can be read, a file at `path` that is no index.
     """
-    similarity.check_model(model)
-    prepare = preprocess or make_preprocess(model)
-    preparation = "" if preprocess else f"clip {model.visual.image_size}"
+    loaded_model.check_features(model)
+    prepare = loaded_model.preparation_of(model, preprocess)
+    preparation = prepare.fingerprint() if isinstance(prepare, Preparation) else ""
     previous = load(path) if path is not None and storage.path(path).exists() else None
-    data = EvalData(
-        sources.flat_folder(os.fspath(folder)),
-        lambda example: {"image": prepare(example["image"])[0], "label": example["label"]},
-        batch_size,
-    )
-
-    def encode(data: EvalData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for batch in data.batches(batch_size, range(batch_size)):
-            real = batch["weight"] > 0
-            found = similarity.image_features(model, variables, batch["image"], batch_size)
-            yield batch["label"][real], found[real]
-
+    data = EvalData(sources.flat_folder(os.fspath(folder)), loaded_model.example_transform(prepare), batch_size)
+    encode = functools.partial(loaded_model.image_batches, model, variables, prepare)
     checksum = model_checksum(variables)
     towers = f"CLIP of {type(model.visual).__name__} and {type(model.text).__name__}"
     found, unreadable = build(
@@ -357,7 +349,7 @@ def find(
     variables: dict,
     query: Any,
     top: int = 10,
-    preprocess: similarity.Preprocess | None = None,
+    preprocess: Preparation | loaded_model.Preprocess | None = None,
     tokenize: Tokenize | None = None,
 ) -> list[tuple[str, float]]:
     """The pictures nearest to a text or to a picture.

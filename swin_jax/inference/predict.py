@@ -1,4 +1,4 @@
-"""Prediction of a folder of images or videos with a run's checkpoint: predictions.csv and a sheet of pictures."""
+"""Prediction of a folder of images or videos with a run's checkpoint: classes and a sheet of pictures, or features."""
 
 import csv
 import functools
@@ -40,63 +40,80 @@ def prepare(config, workdir: str, images: str, top: int = 5) -> Callable[[], int
         top: classes per image; at most the number of classes.
 
     Returns:
-        The function that predicts; what cannot be read is told and left out. It writes
-        predictions.csv (`image`, or `file` of a video, then class and probability for each of the
-        top classes) and predictions.png into the workdir, and returns the exit status, 0.
+        The function that predicts and returns the exit status, 0; what cannot be read is told and left out. Where the
+        task predicts logits it writes predictions.csv (`image`, or `file` of a video, then class and probability for
+        each of the top classes) and predictions.png into the workdir; where it predicts features, features.npz (`names`
+        and `image_features` (N, E) float32 of length 1).
 
     Raises:
-        UserError: no weights, no images, a task that names no classes.
+        UserError: no weights, no images, a task that predicts something else.
     """
     folder = open_trained(config, workdir)
     run = build_run(config)
     check_frozen(run.task)
-    if getattr(run.task, "predicts", None) != "logits":
-        raise UserError(
-            "--predict names classes, and this experiment has none. A model of images and texts searches: "
-            '--index=FOLDER, then --search="some text"'
-        )
-    data = pictures(config, images)
-    return functools.partial(_predict_all, config, run, data, folder, top)
+    predicts = getattr(run.task, "predicts", None)
+    if predicts not in _WRITERS:
+        raise UserError(f"--predict writes {' or '.join(_WRITERS)}; this experiment's task predicts {predicts}")
+    return functools.partial(_predict_all, config, run, pictures(config, images), folder, top)
 
 
 def _predict_all(config, run: Run, data: Any, folder: epath.Path, top: int) -> int:
     with jax.set_mesh(run.placement.mesh):
         state, frozen, meta = trained(config, run, folder)
-        names, probabilities, shown, what = _predict(run, state, frozen, data)
+        names, rows, shown, what = _predict(run, state, frozen, data)
+    if jax.process_index() == 0:
+        files = _WRITERS[run.task.predicts](folder, names, rows, shown, what, meta, top)
+        print(f"{len(names)} {what}s: {files}", flush=True)
+        if left := data.num_examples - len(names):
+            print(f"{left} of {data.num_examples} left out: they cannot be read", flush=True)
+    return 0
+
+
+def _write_classes(folder, names, probabilities, shown, what, meta, top) -> str:
+    """Writes the most probable classes as text and as pictures; returns what was written."""
     classes = meta.get("class_names") or [str(i) for i in range(probabilities.shape[-1])]
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, : min(top, len(classes))]
     rows = [
         (name, [(classes[k], float(probabilities[i, k])) for k in ranks])
         for i, (name, ranks) in enumerate(zip(names, order))
     ]
-    if jax.process_index() == 0:
-        writer = csv.writer(text := io.StringIO(newline=""))
-        columns = [f"{kind}_{k + 1}" for k in range(order.shape[1]) for kind in ("class", "probability")]
-        writer.writerow(["file" if what == "video" else what, *columns])
-        writer.writerows([name, *(v for c, p in ranks for v in (c, f"{p:.6f}"))] for name, ranks in rows)
-        storage.write(folder / "predictions.csv", text.getvalue().encode("utf-8", "surrogateescape"))
-        strips = dict(columns=2, width=1.2 * STRIP) if what == "video" else {}
-        contact_sheet.draw(folder / "predictions.png", [(x, _title(*row)) for x, row in zip(shown, rows)], **strips)
-        limit = f" (the first {SHEET})" if len(rows) > SHEET else ""
-        print(f"{len(rows)} {what}s: {folder / 'predictions.csv'}, {folder / 'predictions.png'}{limit}", flush=True)
-        if left := data.num_examples - len(rows):
-            print(f"{left} of {data.num_examples} left out: they cannot be read", flush=True)
-    return 0
+    writer = csv.writer(text := io.StringIO(newline=""))
+    columns = [f"{kind}_{k + 1}" for k in range(order.shape[1]) for kind in ("class", "probability")]
+    writer.writerow(["file" if what == "video" else what, *columns])
+    writer.writerows([name, *(v for c, p in ranks for v in (c, f"{p:.6f}"))] for name, ranks in rows)
+    storage.write(folder / "predictions.csv", text.getvalue().encode("utf-8", "surrogateescape"))
+    strips = dict(columns=2, width=1.2 * STRIP) if what == "video" else {}
+    contact_sheet.draw(folder / "predictions.png", [(x, _title(*row)) for x, row in zip(shown, rows)], **strips)
+    limit = f" (the first {SHEET})" if len(rows) > SHEET else ""
+    return f"{folder / 'predictions.csv'}, {folder / 'predictions.png'}{limit}"
 
 
-def _predict(run: Any, state: Any, frozen: Any, data: Any) -> tuple[list[str], np.ndarray, list[np.ndarray], str]:
-    """Names of what could be read, class probabilities (N, K) on every process, pictures of the first; what they are.
+def _write_features(folder, names, features, shown, what, meta, top) -> str:
+    """Writes features for programs; returns what was written, and what people do instead."""
+    with storage.writing(folder / "features.npz") as file:
+        np.savez(file, names=np.array(names, str), image_features=features)
+    return f'{folder / "features.npz"}; to find images, --index=FOLDER, then --search="some text"'
 
-    The last is 'image' or 'video'.
+
+_WRITERS = {"logits": _write_classes, "features": _write_features}
+
+
+def _predict(run: Run, state: Any, frozen: Any, data: Any) -> tuple[list[str], np.ndarray, list[np.ndarray], str]:
+    """Names of what could be read, its class probabilities or features on every process, and what it is.
+
+    Returns:
+        (N names, (N, K) or (N, E), the first pictures, 'image' or 'video').
     """
     batch_size, names, found, shown = run.placement.round_up(data.batch_size), [], [], []
 
-    def probabilities(state, batch, frozen):
+    def rows_of(state, batch, frozen):
+        if run.task.predicts == "features":
+            return run.task.predict(state, batch, frozen)["image_features"].astype(np.float32)
         if "video" in batch:
             return multi_view.fuse(run.task, state, batch["video"], frozen)
         return jax.nn.softmax(run.task.predict(state, batch, frozen)["logits"], axis=-1)
 
-    predict_batch = jax.jit(probabilities, out_shardings=sharding.replicated(run.placement.mesh))
+    predict_batch = jax.jit(rows_of, out_shardings=sharding.replicated(run.placement.mesh))
     examples = _examples(data)
     while part := list(itertools.islice(examples, batch_size)):
         inputs = [{key: array for key, array in example.items() if key in ("image", "video")} for _, example in part]

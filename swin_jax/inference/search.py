@@ -1,29 +1,25 @@
 """The launcher's --index and --search: a folder of pictures found by texts and pictures, with a run's checkpoint."""
 
 import functools
-import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.data.image import transforms as image
-from swin_jax.data.image_text import tokenizer
 from swin_jax.evals import features
 from swin_jax.inference import contact_sheet
 from swin_jax.inference import image_index as indices
-from swin_jax.inference.trained_run import open_trained, outputs, pictures, trained
+from swin_jax.inference.trained_run import open_trained, pictures, preparation, trained
+from swin_jax.pretrained.preparation import same_pixels
 from swin_jax.tasks.base import TrainState, check_frozen
-from swin_jax.train import sharding
 from swin_jax.train.setup import Run, build_run
 
 INDEX, SHEET = "index.npz", "search.png"
@@ -48,9 +44,10 @@ def prepare_index(config, workdir: str, images: str) -> Callable[[], int]:
         UserError: no weights, no images, a task without image features.
     """
     folder = open_trained(config, workdir)
-    run, data = build_run(config), pictures(config, images)
+    run = build_run(config)
     check_frozen(run.task)
-    _check_features(run, data)
+    _check_features(run)
+    data = pictures(config, images)
     return functools.partial(_index, config, run, data, folder)
 
 
@@ -63,7 +60,7 @@ def _index(config, run: Run, data: Any, folder: epath.Path) -> int:
             _image_encoder(run, state, frozen),
             f"{storage.absolute(folder)} step {meta.get('step', 0)}",
             _checksum(state),
-            _preparation(config),
+            preparation(config).fingerprint(),
             previous=_previous(path),
             path=path if lead else None,
             progress=lead,
@@ -99,6 +96,7 @@ def prepare_search(config, workdir: str, query: str, top: int = 10) -> Callable[
     picture = indices.picture_of(query)
     index, run = indices.load(path), build_run(config)
     check_frozen(run.task)
+    _check_features(run)
     return functools.partial(_search, config, run, folder, index, picture, query, top)
 
 
@@ -109,7 +107,7 @@ def _search(
     with jax.set_mesh(run.placement.mesh):
         state, frozen, _ = trained(config, run, folder)
         indices.check(index, _checksum(state))
-        if _preparation(config) != index.preparation:
+        if not same_pixels(index.preparation, preparation(config).fingerprint()):
             raise UserError(f"{path} was made of images that were read otherwise; make it again with --index=FOLDER")
         encode = _image_query if picture else _text_query
         hits = indices.search(index, encode(config, run, state, frozen, picture or query), top)
@@ -126,22 +124,13 @@ def _search(
     return 0
 
 
-def _check_features(run: Run, data: Any) -> None:
-    try:
-        example = data.transform({"image": np.zeros((64, 64, 3), np.uint8), "label": 0})
-        found = outputs(run, {"image": example["image"]})
-    except KeyError:  # of videos
-        found = set()
-    if "image_features" not in found:
+def _check_features(run: Run) -> None:
+    predicts = getattr(run.task, "predicts", None)
+    if predicts != "features":
         raise UserError(
-            "--index and --search are for models of images and texts; this experiment's gives no image features. "
+            f"--index and --search need features of images and texts; this experiment's task predicts {predicts}. "
             "A classifier names images with --predict=FOLDER"
         )
-
-
-def _preparation(config) -> str:
-    """How the config's `predict` prepares images."""
-    return json.dumps(configs.flatten(config.predict.transform)) if "predict" in config else ""
 
 
 def _previous(path: epath.Path) -> indices.Index | None:
@@ -159,37 +148,30 @@ def _checksum(state: TrainState) -> str:
 
 
 def _image_encoder(run: Run, state: TrainState, frozen: Any) -> indices.Encode:
-    @functools.partial(jax.jit, out_shardings=sharding.replicated(run.placement.mesh))
-    def predict(state, batch, frozen):
-        found = run.task.predict(state, {"image": batch["image"]}, frozen)["image_features"]
-        return batch["label"], batch["weight"], found.astype(jnp.float32)
+    batches = features.feature_batches(run.task, run.placement)
 
     def encode(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        batch_size = run.placement.round_up(data.batch_size)
-        for batch in data.batches(batch_size, run.placement.rows(batch_size)):
-            batch = run.placement.to_global({key: batch[key] for key in ("image", "label", "weight")}, batch_size)
-            label, weight, found = map(np.asarray, predict(state, batch, frozen))
-            yield label[weight > 0], found[weight > 0]
+        for found in batches(state, frozen, data):
+            yield found["label"], found["image_features"]
 
     return encode
 
 
 def _image_query(config, run: Run, state: TrainState, frozen: Any, query: str) -> np.ndarray:
     """Features of an image file: (E,)."""
-    data = pictures(config, query)
-    _check_features(run, data)
-    found, _ = indices.build(data, _image_encoder(run, state, frozen), "", "", progress=False)
+    found, _ = indices.build(pictures(config, query), _image_encoder(run, state, frozen), "", "", progress=False)
     return found.features[0]
 
 
 def _text_query(config, run: Run, state: TrainState, frozen: Any, query: str) -> np.ndarray:
     """Features of a text: (E,)."""
-    if "context_length" not in config.task:
+    prepared = preparation(config)
+    if prepared.context_length is None:
         raise UserError("this experiment's model knows no texts; give --search=PICTURE")
     encode = features.text_encoder(run.task, run.placement)(state, frozen)
-    ids, cut = tokenizer.tokenize_and_flag(query, config.task.context_length)
+    ids, cut = prepared.tokenize_and_flag(query)
     if cut.any() and jax.process_index() == 0:
-        print(f"the text is cut to {config.task.context_length} tokens", file=sys.stderr, flush=True)
+        print(f"the text is cut to {prepared.context_length} tokens", file=sys.stderr, flush=True)
     return features.encode_texts(encode, lambda texts: ids, [query], run.placement.round_up(1))[0]
 
 

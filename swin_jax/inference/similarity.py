@@ -5,28 +5,30 @@
     matrix = similarity.cosines(model, variables, pictures, captions)
     similarity.draw(pictures, captions, matrix, path="similarities.png")
 
-CLIP (arXiv 2103.00020). Pictures are prepared as OpenAI does and texts are cut to the model's context; for a run of
-your own give `preprocess=swin_jax.preprocess(WORKDIR)`.
+CLIP (arXiv 2103.00020). Pictures and texts are prepared as the model's own preparation says: that of its name, of what
+lies beside its weights, or of its run.
 """
 
-import functools
+import dataclasses
 import os
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
 from swin_jax.data.image_text import tokenizer as text_lib
+from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
+from swin_jax.inference import loaded_model
+from swin_jax.inference.loaded_model import Preprocess
 from swin_jax.models.clip import CLIP
+from swin_jax.pretrained import preprocess as preparing
 from swin_jax.pretrained.media import open_picture
-from swin_jax.pretrained.preprocess import preprocess as make_preprocess
+from swin_jax.pretrained.preparation import Preparation
 
-Preprocess = Callable[[Any], np.ndarray]  # pictures -> (B, H, W, 3) float32, normalised
 MOST_NUMBERS = 900  # cells of a drawn matrix that still have their numbers
 
 
@@ -35,7 +37,7 @@ def probabilities(
     variables: dict,
     images: Any,
     texts: str | Sequence[str],
-    preprocess: Preprocess | None = None,
+    preprocess: Preparation | Preprocess | None = None,
     tokenize: Tokenize | None = None,
 ) -> np.ndarray:
     """How probable each text is for each picture.
@@ -44,8 +46,8 @@ def probabilities(
         model, variables: of `swin_jax.load`.
         images: N pictures, or one: what `swin_jax.preprocess` takes.
         texts: M texts, or one.
-        preprocess: prepares pictures; None as OpenAI does for the model's image size.
-        tokenize: texts -> (n, L) int32; None for CLIP's tokenizer, cutting what is too long with a warning.
+        preprocess: prepares pictures; None for the preparation that the model carries.
+        tokenize: texts -> (n, L) int32; None for the model's own, cutting what is too long with a warning.
 
     Returns:
         (N, M) float32. Each row sums to 1, as one of the texts is meant; of a model with a bias on its logits (SigLIP)
@@ -67,12 +69,14 @@ def cosines(
     variables: dict,
     images: Any,
     texts: str | Sequence[str],
-    preprocess: Preprocess | None = None,
+    preprocess: Preparation | Preprocess | None = None,
     tokenize: Tokenize | None = None,
 ) -> np.ndarray:
     """The similarity of every picture and every text, -1 to 1: (N, M) float32. Arguments as of `probabilities`."""
     texts = _checked(texts)  # before the pictures, which take longer
     found = encode_images(model, variables, images, preprocess)
+    if tokenize is None and isinstance(preprocess, Preparation) and preprocess.context_length:
+        tokenize = _tokenizer(preprocess)
     return found @ encode_texts(model, variables, texts, tokenize).T
 
 
@@ -82,7 +86,7 @@ def nearest_captions(
     images: Any,
     captions: Sequence[str],
     top: int = 5,
-    preprocess: Preprocess | None = None,
+    preprocess: Preparation | Preprocess | None = None,
     tokenize: Tokenize | None = None,
 ) -> list[list[tuple[str, float]]]:
     """The captions that fit each picture best.
@@ -103,59 +107,58 @@ def nearest_captions(
 
 
 def encode_images(
-    model: CLIP, variables: dict, images: Any, preprocess: Preprocess | None = None, batch_size: int = 64
+    model: CLIP, variables: dict, images: Any, preprocess: Preparation | Preprocess | None = None, batch_size: int = 64
 ) -> np.ndarray:
     """Features of N pictures: (N, E) float32 of unit length; at most `batch_size` are in memory at a time."""
-    check_model(model)
-    preprocess = preprocess or make_preprocess(model)
+    loaded_model.check_features(model)
+    prepare = loaded_model.preparation_of(model, preprocess)
     images = several(images)
-    found = []
-    for start in range(0, len(images), batch_size):
-        pictures = preprocess(images[start : start + batch_size])
-        found.append(image_features(model, variables, pictures, min(batch_size, _power(len(pictures)))))
-    if not found:
+    if not len(images):
         raise UserError("there are no pictures")
-    return np.concatenate(found)
+    rows = min(batch_size, _power(len(images)))
+    data = EvalData(_Pictures(images), loaded_model.example_transform(prepare), rows, num_threads=0)
+    return np.concatenate([found for _, found in loaded_model.image_batches(model, variables, prepare, data)])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pictures:
+    """Pictures in memory, or their paths, as a source."""
+
+    images: Any
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self.images[index], "label": 0}
+
+    def record_name(self, index: int) -> str:
+        return f"picture {index}"
 
 
 def encode_texts(
     model: CLIP, variables: dict, texts: str | Sequence[str], tokenize: Tokenize | None = None, batch_size: int = 256
 ) -> np.ndarray:
     """Features of M texts: (M, E) float32 of unit length."""
-    check_model(model)
+    loaded_model.check_features(model)
     texts = _checked(texts)
-    tokenize = tokenize or tokenizer(model.text.context_length)
-    encode = functools.partial(_encode_text, model, variables)
+    tokenize = tokenize or _tokenizer(preparing.preprocess(model))
+    encode = loaded_model.text_encoder(model, variables)
     return features.encode_texts(encode, tokenize, texts, min(batch_size, _power(len(texts))))
 
 
-def image_features(model: CLIP, variables: dict, pictures: np.ndarray, batch_size: int) -> np.ndarray:
-    """Features of prepared pictures (n, H, W, 3), n at most `batch_size`, which is what is compiled: (n, E) float32."""
-    filled = np.concatenate([pictures, np.repeat(pictures[-1:], batch_size - len(pictures), axis=0)])
-    return np.asarray(_encode_image(model, variables, filled))[: len(pictures)]
-
-
-def tokenizer(context_length: int) -> Tokenize:
-    """CLIP's tokenizer for texts of any length: what is too long is cut, and a warning names the first such text."""
+def _tokenizer(preparation: Preparation) -> Tokenize:
+    """The tokens of texts of any length: what is too long is cut, and a warning names the first such text."""
 
     def tokenize(texts: Sequence[str]) -> np.ndarray:
-        ids, cut = text_lib.tokenize_and_flag(texts, context_length)
+        ids, cut = preparation.tokenize_and_flag(texts)
         if cut.any():
             first = textwrap.shorten(texts[int(cut.argmax())], 60)
-            warn(f"{cut.sum()} texts are cut to {context_length} tokens, {first!r} first")
+            warn(f"{cut.sum()} texts are cut to {preparation.context_length} tokens, {first!r} first")
         return ids
 
     return tokenize
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _encode_image(model, variables, image):
-    return model.apply(variables, image, normalize=True, method="encode_image")
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _encode_text(model, variables, text):
-    return model.apply(variables, text, normalize=True, method="encode_text")
 
 
 def several(images: Any) -> Any:
@@ -188,12 +191,6 @@ def _checked(texts: str | Sequence[str]) -> list[str]:
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"text {number} is {text!r}; give texts that say something")
     return texts
-
-
-def check_model(model: Any) -> None:
-    """Raises UserError for what is no model of pictures and texts."""
-    if not isinstance(model, CLIP):
-        raise UserError(f"a {type(model).__name__} knows no texts; load a CLIP, swin_jax.load('ViT-B/32', ...)")
 
 
 def check_top(top: Any) -> None:

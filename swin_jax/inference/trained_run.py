@@ -1,15 +1,15 @@
 """A trained run to look at: its newest weights, and the pictures it is asked about. Nothing is written over."""
 
+import dataclasses
 import sys
 from typing import Any
 
-import jax
-import numpy as np
 from etils import epath
 
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.pretrained.preparation import Preparation, of_run
 from swin_jax.tasks.base import TrainState
 from swin_jax.train import checkpoint, resume, sharding
 from swin_jax.train.setup import Run, read_frozen
@@ -48,15 +48,17 @@ def pictures(config, images: str) -> Any:
     Raises:
         UserError: a config without `predict`, no images.
     """
+    prepared = preparation(config)
+    config.predict.source.root = images
+    return dataclasses.replace(configs.build(config.predict), transform=prepared.transform_example)
+
+
+def preparation(config) -> Preparation:
+    """How a run's pictures and texts are prepared, as its `predict` says.
+
+    Raises:
+        UserError: a config without `predict`.
+    """
     if "predict" not in config:
         raise UserError("this experiment's config has no `predict`, which says how a folder of images is read")
-    config.predict.source.root = images
-    return configs.build(config.predict)
-
-
-def outputs(run: Run, example: dict[str, np.ndarray]) -> set[str]:
-    """What the task predicts of an image or of the views of a video: 'logits' of a classifier, for example."""
-    shape = lambda x: x.shape[1:] if x.ndim == 5 else x.shape  # noqa: E731
-    batch = {key: jax.ShapeDtypeStruct((run.placement.batch_divisor, *shape(x)), x.dtype) for key, x in example.items()}
-    with jax.set_mesh(run.placement.mesh):
-        return set(jax.eval_shape(run.task.predict, run.abstract, batch, run.frozen))
+    return of_run(configs.flatten(config), "the experiment", configs.build(config.predict.transform))

@@ -3,6 +3,8 @@
 The mesh has the axes ('data', 'fsdp', 'tensor'); a batch is split over the first two.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
@@ -29,6 +31,29 @@ def per_shard_copies(x: jax.Array, examples: int) -> jax.Array:
     count = _batch_shards(examples)
     spread = jnp.broadcast_to(x, (count, *x.shape))
     return _split_rows(spread) if count > 1 else spread
+
+
+def one_by_one(fn: Callable[[jax.Array], jax.Array], rows: jax.Array) -> jax.Array:
+    """`fn(rows)`, on a CPU by itself for each row, so that a row's result does not depend on how many there are.
+
+    Products of matrices of other sizes add up in another order, and differ in their last bits. An accelerator gets all
+    rows at once, and so do several devices.
+
+    Args:
+        fn: (B, ...) -> (B, ...), row by row.
+        rows: (B, ...).
+    """
+    if jax.sharding.get_abstract_mesh().size > 1:
+        return fn(rows)
+    count = rows.shape[0]
+
+    def loop(rows):
+        if not isinstance(count, int):
+            # Exported for any number of rows: a loop of one turn would be taken apart, with other bits.
+            rows = jnp.concatenate([rows, rows[-1:]])
+        return jax.lax.map(lambda row: fn(row[None])[0], rows)[:count]
+
+    return jax.lax.platform_dependent(rows, cpu=loop, default=fn)
 
 
 def _batch_shards(examples: int) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from swin_jax.pretrained.preparation import Preparation
 
 Outputs = dict[str, jax.Array]
+Prepare = Callable[[jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Family:
         load_workdir: (workdir, its flat config, resize, overrides) -> (model, variables).
         preprocess: (model, the word that it was loaded by or None) -> its Preparation.
         inputs: (model, image_size or None for its own) -> {name: the shape and dtype of one row}.
-        predict: (model, variables, rows of its inputs) -> outputs by name.
+        predict: (model, variables, rows of its inputs, what is done to the pictures first) -> outputs by name.
     """
 
     title: str
@@ -79,4 +80,4 @@ class Family:
     load_workdir: Callable[[str | Path, dict, str | None, dict], tuple[nn.Module, dict]]
     preprocess: Callable[[nn.Module, str | None], Preparation]
     inputs: Callable[[nn.Module, Any], dict[str, jax.ShapeDtypeStruct]]
-    predict: Callable[[nn.Module, dict, Mapping[str, jax.Array]], Outputs]
+    predict: Callable[[nn.Module, dict, Mapping[str, jax.Array], Prepare], Outputs]

@@ -67,8 +67,8 @@ def family_of(model: nn.Module) -> Family:
     for family in FAMILIES:
         if isinstance(model, family.models):
             return family
-    known = ", ".join(kind.__name__ for family in FAMILIES for kind in family.models)
-    raise UserError(f"a {type(model).__name__} is of no family that is known here; those are {known}")
+    known = " or ".join(f"a {kind.__name__}" for family in FAMILIES for kind in family.models)
+    raise UserError(f"a model of load() is {known}, not a {type(model).__name__}")
 
 
 def _load(

@@ -134,13 +134,6 @@ class Preparation:
         arguments = {"fn": self.transform, **self.arguments, "mean": list(self.mean), "std": list(self.std)}
         return json.dumps(dict(sorted(arguments.items())))
 
-    def matches(self, fingerprint: str) -> bool:
-        """True if features of a fingerprint were made of the same pixels; older ones leave out mean and std."""
-        if not fingerprint.startswith("{"):
-            return False
-        own = json.loads(self.fingerprint())
-        return json.loads(fingerprint).items() <= own.items()
-
     def replace(self, **changes: Any) -> "Preparation":
         """A preparation that differs in some fields, or in some arguments of its transform.
 
@@ -188,6 +181,14 @@ class Preparation:
 def _made(name: str, arguments: str) -> Callable[[dict], dict]:
     """The transform of a public name and of arguments in JSON; imported late, as loading a model needs no codecs."""
     return public_names.find(name)(**json.loads(arguments))
+
+
+def same_pixels(one: str, other: str) -> bool:
+    """True if two fingerprints are of the same pixels, as far as both tell: older ones leave out mean and std."""
+    if not (one.startswith("{") and other.startswith("{")):
+        return one == other != ""
+    first, second = json.loads(one), json.loads(other)
+    return all(first[key] == second[key] for key in first.keys() & second.keys())
 
 
 def attach(model: Any, prepared: Preparation | None) -> Any:

@@ -5,6 +5,7 @@ mlfoundations/open_clip; unlike there, no form of the loss and no number of micr
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from jax.sharding import PartitionSpec
 
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.core.errors import UserError
+from swin_jax.models import clip
 from swin_jax.ops import augmentation, contrastive
 from swin_jax.tasks.base import Batch, Metrics, TrainState, apply_gradients, step_key
 
@@ -188,14 +190,8 @@ class Contrastive:
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
         """Features of what is there: `image_features` and `text_features` (B, E) float32 of length 1, `logit_scale`."""
-        variables = {"params": state.params, **state.mutable}
-        found = {"logit_scale": jnp.exp(state.params["logit_scale"].astype(jnp.float32))}
-        if "image" in batch:
-            image = augmentation.normalize(batch["image"], self.mean, self.std)
-            found["image_features"] = self.model.apply(variables, image, normalize=True, method="encode_image")
-        if "text" in batch:
-            found["text_features"] = self.model.apply(variables, batch["text"], normalize=True, method="encode_text")
-        return found
+        normalize = functools.partial(augmentation.normalize, mean=self.mean, std=self.std)
+        return clip.encode(self.model, {"params": state.params, **state.mutable}, batch, normalize)
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of `image` and `text`, and `label` if pairs of one label are positives."""

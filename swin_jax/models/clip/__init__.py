@@ -1,6 +1,6 @@
 """CLIP: one tower for images, one for texts, joined by their features; the towers of OpenAI and others."""
 
-from swin_jax.models.clip.model import CLIP, make_clip, normalize
+from swin_jax.models.clip.model import CLIP, encode, make_clip, normalize
 from swin_jax.models.clip.presets import OPENAI, PRESETS
 from swin_jax.models.clip.resnet import ModifiedResNet
 from swin_jax.models.clip.text import TextTransformer
@@ -13,6 +13,7 @@ __all__ = [
     "PRESETS",
     "TextTransformer",
     "VisionTransformer",
+    "encode",
     "make_clip",
     "normalize",
 ]

@@ -4,6 +4,7 @@ CLIP (arXiv 2103.00020); the peer is `CLIP` of openai/CLIP, clip/model.py, and o
 """
 
 import math
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from swin_jax.models.clip.resnet import ModifiedResNet
 from swin_jax.models.clip.text import TextTransformer
 from swin_jax.models.clip.vit import VisionTransformer
+from swin_jax.ops.batch_sharding import one_by_one
 
 INIT_LOGIT_SCALE = math.log(1 / 0.07)
 
@@ -76,6 +78,36 @@ class CLIP(nn.Module):
 
 def _finish(features: jax.Array, normalized: bool) -> jax.Array:
     return normalize(features) if normalized else features.astype(jnp.float32)
+
+
+def encode(
+    model: CLIP, variables: dict, batch: Mapping[str, jax.Array], prepare: Callable[[jax.Array], jax.Array]
+) -> dict[str, jax.Array]:
+    """Features of the pictures and texts that are there; on a CPU the same to the last bit in any batch.
+
+    Args:
+        model: Two towers.
+        variables: Of the model.
+        batch: `image` (B, H, W, 3), `text` (B', L) token ids, or one of them.
+        prepare: What is done to `image` first, normalization for example.
+
+    Returns:
+        `image_features` (B, E) and `text_features` (B', E), float32 of length 1, of what is there; and `logit_scale`,
+        the factor itself.
+    """
+    found = {"logit_scale": jnp.exp(variables["params"]["logit_scale"].astype(jnp.float32))}
+
+    def encode_image(image):
+        return model.apply(variables, prepare(image), normalize=True, method="encode_image")
+
+    def encode_text(text):
+        return model.apply(variables, text, normalize=True, method="encode_text")
+
+    if "image" in batch:
+        found["image_features"] = one_by_one(encode_image, batch["image"])
+    if "text" in batch:
+        found["text_features"] = one_by_one(encode_text, batch["text"])
+    return found
 
 
 def make_clip(

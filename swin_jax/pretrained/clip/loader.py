@@ -18,7 +18,7 @@ from swin_jax.ops.window_geometry import per_axis
 from swin_jax.pretrained import run_config
 from swin_jax.pretrained.clip import convert as convert_clip
 from swin_jax.pretrained.clip import urls as clip_official
-from swin_jax.pretrained.family import Family, Outputs, Weights
+from swin_jax.pretrained.family import Family, Weights
 from swin_jax.pretrained.preparation import Preparation, of_pairs
 
 log = logging.getLogger(__name__)
@@ -118,16 +118,6 @@ def inputs(model: clip.CLIP, image_size: int | tuple[int, int] | None = None) ->
     }
 
 
-def predict(model: clip.CLIP, variables: dict, batch: Mapping[str, jax.Array]) -> Outputs:
-    """`image_features` and `text_features` of length 1 of what is there, and `logit_scale`, the factor itself."""
-    found = {"logit_scale": jnp.exp(variables["params"]["logit_scale"].astype(jnp.float32))}
-    if "image" in batch:
-        found["image_features"] = model.apply(variables, batch["image"], normalize=True, method="encode_image")
-    if "text" in batch:
-        found["text_features"] = model.apply(variables, batch["text"], normalize=True, method="encode_text")
-    return found
-
-
 FAMILY = Family(
     title="CLIP",
     usual="ViT-B/32",
@@ -146,5 +136,5 @@ FAMILY = Family(
     load_workdir=load_workdir,
     preprocess=preprocess,
     inputs=inputs,
-    predict=predict,
+    predict=clip.encode,
 )

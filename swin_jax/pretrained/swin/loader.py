@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +16,7 @@ from swin_jax.core.public_names import name_of
 from swin_jax.models import simmim, swin
 from swin_jax.ops.window_geometry import num_axes, per_axis
 from swin_jax.pretrained import run_config
-from swin_jax.pretrained.family import Family, Outputs, Weights
+from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import Preparation, of_pictures, of_videos
 from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, infer, layouts, urls
 from swin_jax.pretrained.swin import convert as convert_swin
@@ -142,10 +141,9 @@ def inputs(model: swin.Swin, image_size: int | tuple[int, ...] | None = None) ->
     return {"image" if axes == 2 else "video": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
 
-def predict(model: nn.Module, variables: dict, batch: Mapping[str, jax.Array]) -> Outputs:
+def predict(model: swin.Swin, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare) -> Outputs:
     """`logits`, or pooled `features` where there is no head, or the maps `features_0`, ... of `out_norms`."""
-    (rows,) = batch.values()
-    found = model.apply(variables, rows)
+    found = model.apply(variables, prepare(batch["image" if num_axes(model) == 2 else "video"]))
     if isinstance(found, list):
         return {f"features_{stage}": x for stage, x in zip(model.out_norms, found)}
     return {"logits" if model.num_classes else "features": found}

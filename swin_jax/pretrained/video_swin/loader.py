@@ -16,7 +16,7 @@ from swin_jax.models import video_swin
 from swin_jax.models.video_swin import presets as video_swin_presets
 from swin_jax.ops.window_geometry import per_axis
 from swin_jax.pretrained.arguments import random_variables
-from swin_jax.pretrained.family import Family, Outputs, Weights
+from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import Preparation, of_videos
 from swin_jax.pretrained.swin import buffers, finetune
 from swin_jax.pretrained.video_swin import convert
@@ -98,9 +98,9 @@ def inputs(
     return {"video": jax.ShapeDtypeStruct((1, *sizes, model.backbone.in_channels), jnp.float32)}
 
 
-def predict(model: video_swin.VideoSwin, variables: dict, batch: Mapping[str, jax.Array]) -> Outputs:
+def predict(model: video_swin.VideoSwin, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare) -> Outputs:
     """`logits`, or pooled `features` where there is no head."""
-    return {"logits" if model.num_classes else "features": model.apply(variables, batch["video"])}
+    return {"logits" if model.num_classes else "features": model.apply(variables, prepare(batch["video"]))}
 
 
 FAMILY = Family(

@@ -1,0 +1,133 @@
+"""A model of `load` as a task that only predicts: it is looked at in the way that a run is, with the same bits."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swin_jax.core.errors import UserError
+from swin_jax.data.pipeline import EvalData
+from swin_jax.evals import features
+from swin_jax.evals.features import Encode
+from swin_jax.ops import augmentation
+from swin_jax.pretrained.load import family_of
+from swin_jax.pretrained.preparation import Preparation
+from swin_jax.pretrained.preprocess import preprocess
+from swin_jax.tasks.base import TrainState
+
+Preprocess = Callable[[Any], np.ndarray]  # pictures -> (B, H, W, 3) float32, normalized
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A task without training.
+
+    Attributes:
+        model: Of `load`.
+        mean, std: Of pixels in 0..1, for pictures in uint8; what is floating point is taken as normalized.
+    """
+
+    model: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def predict(self, state: TrainState, batch: Mapping[str, jax.Array], frozen: Any) -> dict[str, jax.Array]:
+        """What the model's family predicts of `image`, `video` or `text`."""
+
+        def prepare(pixels):
+            return augmentation.normalize(pixels, self.mean, self.std) if pixels.dtype == jnp.uint8 else pixels
+
+        variables = {"params": state.params, **state.mutable}
+        return family_of(self.model).predict(self.model, variables, batch, prepare)
+
+
+@dataclasses.dataclass(frozen=True)
+class _WhereTheyAre:
+    """In place of a `sharding.Placement`: arrays stay on the devices that hold the variables."""
+
+    mesh: None = None
+
+    def round_up(self, batch_size: int) -> int:
+        return batch_size
+
+    def rows(self, batch_size: int) -> Sequence[int]:
+        return range(batch_size)
+
+    def to_global(self, batch: dict[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:
+        return batch
+
+
+def preparation_of(model: nn.Module, given: Preparation | Preprocess | None) -> Preparation | Preprocess:
+    """What prepares pictures for a model: its own preparation, unless one, or a function, is given."""
+    return preprocess(model) if given is None else given
+
+
+def example_transform(prepare: Preparation | Preprocess) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A transform of records with `image` in any form that `preprocess` takes.
+
+    Returns:
+        {'image': picture, 'label': int} -> the same with `image` uint8, or floating point where a function prepares it.
+    """
+    pixels = prepare.pixels if isinstance(prepare, Preparation) else prepare
+    return lambda example: {"image": pixels(example["image"])[0], "label": example["label"]}
+
+
+def image_batches(
+    model: nn.Module, variables: dict, prepare: Preparation | Preprocess, data: EvalData
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Features of pictures.
+
+    Args:
+        model: Of pictures and texts.
+        variables: Of the model.
+        prepare: As for `example_transform`, which prepared the pictures.
+        data: Prepared pictures.
+
+    Yields:
+        (label (n,), features (n, E) float32 of length 1) of its records in order.
+    """
+    batches = _image_features(_task(model, prepare))
+    for found in batches(_state(variables), {}, data):
+        yield found["label"], found["image_features"]
+
+
+def text_encoder(model: nn.Module, variables: dict) -> Encode:
+    """(B, L) int32 tokens -> (B, E) float32 of length 1."""
+    return _text_features(LoadedModel(model, (), ()))(_state(variables), {})
+
+
+def check_features(model: Any) -> None:
+    """Raises UserError for what is no model of pictures and texts."""
+    try:
+        inputs = family_of(model).inputs(model, 32)
+    except UserError:
+        inputs = {}
+    if "text" not in inputs:
+        raise UserError(f"a {type(model).__name__} knows no texts; load a CLIP, swin_jax.load('ViT-B/32', ...)")
+
+
+def _task(model: nn.Module, prepare: Preparation | Preprocess) -> LoadedModel:
+    if isinstance(prepare, Preparation):
+        return LoadedModel(model, tuple(prepare.mean), tuple(prepare.std))
+    return LoadedModel(model, (), ())
+
+
+def _state(variables: dict) -> TrainState:
+    mutable = {name: tree for name, tree in variables.items() if name != "params"}
+    return TrainState(np.zeros((), np.int32), variables["params"], (), mutable)
+
+
+# Compiled once for a model, however often it is asked.
+@functools.lru_cache(maxsize=16)
+def _image_features(task: LoadedModel) -> Callable:
+    return features.feature_batches(task, _WhereTheyAre())
+
+
+@functools.lru_cache(maxsize=16)
+def _text_features(task: LoadedModel) -> Callable:
+    return features.text_encoder(task, _WhereTheyAre())
