@@ -34,26 +34,30 @@ def per_shard_copies(x: jax.Array, examples: int) -> jax.Array:
 
 
 def one_by_one(fn: Callable[[jax.Array], jax.Array], rows: jax.Array) -> jax.Array:
-    """`fn(rows)`, on a CPU by itself for each row, so that a row's result does not depend on how many there are.
+    """`fn(rows)`, on CPUs by itself for each row, so that a row's result does not depend on how many there are.
 
-    Products of matrices of other sizes add up in another order, and differ in their last bits. An accelerator gets all
-    rows at once, and so do several devices.
+    Products of matrices of other sizes add up in another order, and differ in their last bits. Accelerators get all
+    rows at once.
 
     Args:
         fn: (B, ...) -> (B, ...), row by row.
         rows: (B, ...).
     """
-    if jax.sharding.get_abstract_mesh().size > 1:
-        return fn(rows)
-    count = rows.shape[0]
 
     def loop(rows):
-        if not isinstance(count, int):
-            # Exported for any number of rows: a loop of one turn would be taken apart, with other bits.
+        count = rows.shape[0]
+        if count == 1 or not isinstance(count, int):  # one row, or exported for any number
+            # The compiler takes a loop of one turn apart, and what it fuses then has other bits.
             rows = jnp.concatenate([rows, rows[-1:]])
         return jax.lax.map(lambda row: fn(row[None])[0], rows)[:count]
 
-    return jax.lax.platform_dependent(rows, cpu=loop, default=fn)
+    if jax.sharding.get_abstract_mesh().size <= 1:
+        return jax.lax.platform_dependent(rows, cpu=loop, default=fn)
+    if not isinstance(rows.shape[0], int) or _batch_shards(rows.shape[0]) == 1:
+        return fn(rows)
+    # Each device loops over its own rows.
+    loops = jax.shard_map(loop, in_specs=BATCH, out_specs=BATCH, check_vma=False)
+    return jax.lax.platform_dependent(rows, cpu=loops, default=fn)
 
 
 def _batch_shards(examples: int) -> int:

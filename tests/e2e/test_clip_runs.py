@@ -1,17 +1,27 @@
 """A trained CLIP: a folder of pictures is indexed and searched from the launcher, and the notebook says the same."""
 
 import json
+import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import swin_jax
 from swin_jax import launch as launcher
-from swin_jax.inference import image_index, similarity
+from swin_jax.core import config as configs
+from swin_jax.data import sources
+from swin_jax.data.pipeline import EvalData
+from swin_jax.evals import features
+from swin_jax.inference import image_index, search, similarity, trained_run
+from swin_jax.inference.trained_run import open_trained
 from swin_jax.train import checkpoint
+from swin_jax.train.setup import build_run
 from tests.experiments import config_path
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -76,14 +86,72 @@ def test_a_folder_is_indexed_as_the_notebook_does(indexed, folder, launch):
     preprocess = swin_jax.preprocess(indexed)
     paths = [folder / name for name in found.names]
     expected = similarity.encode_images(model, variables, paths, preprocess)
-    np.testing.assert_allclose(found.features, expected, atol=1e-5)
-    own = image_index.of_folder(model, variables, folder, preprocess=preprocess, batch_size=4, progress=False)
-    np.testing.assert_allclose(found.features, own.features, atol=1e-5)
+    np.testing.assert_array_equal(found.features, expected)
+    own = image_index.of_folder(model, variables, folder, batch_size=4, progress=False)
+    np.testing.assert_array_equal(found.features, own.features)
+    assert own.preparation == found.preparation == preprocess.fingerprint()
     # Nothing has changed, so nothing but the damaged one is read.
     status, out, err = launch(CONFIG, indexed, AVERAGE, f"--index={folder}")
     assert status == 0 and "5 images" in out, err
     assert "left out, cannot be read" in err and "damaged.jpg" in err
     np.testing.assert_array_equal(image_index.load(indexed / "index.npz").features, found.features)
+
+
+def test_every_way_gives_the_same_features_to_the_last_bit(indexed, folder, launch):
+    index = image_index.load(indexed / "index.npz")
+    paths, query = [folder / name for name in index.names], "a red square"
+    status, out, err = launch(CONFIG, indexed, AVERAGE, f"--predict={folder}")
+    assert status == 0 and "--index=FOLDER" in out and "1 of 6 left out" in out, err
+    with np.load(indexed / "features.npz") as predicted:
+        assert [str(name) for name in predicted["names"]] == [str(path) for path in paths]
+        np.testing.assert_array_equal(predicted["image_features"], index.features)
+
+    config = configs.load(str(ROOT / CONFIG))
+    config.task.ema_decay = 0.9
+    run, workdir = build_run(config), open_trained(config, str(indexed))
+    with jax.set_mesh(run.placement.mesh):
+        state, frozen, _ = trained_run.trained(config, run, workdir)
+        one = search._image_query(config, run, state, frozen, str(paths[1]))
+        text = search._text_query(config, run, state, frozen, query)
+        data = EvalData(sources.flat_folder(str(folder / "more")), trained_run.preparation(config).transform_example, 7)
+        evaluated = features.extractor(run.task, run.placement, data)(state, frozen)
+    np.testing.assert_array_equal(one, index.features[1])
+    np.testing.assert_array_equal(evaluated["image_features"], index.features[4:])
+
+    model, variables = swin_jax.load(weights=indexed)
+    np.testing.assert_array_equal(similarity.encode_texts(model, variables, [query, "two"])[0], text)
+
+
+EXPORTED = """
+import sys
+import jax, numpy as np, swin_jax
+from swin_jax.core import config as configs
+from swin_jax.inference import export, similarity
+workdir, path, config = sys.argv[1:]
+config = configs.load(config)
+config.task.ema_decay = 0.9
+assert export.prepare_run(config, workdir, path)() == 0
+model, variables = swin_jax.load(weights=workdir)
+exported = jax.export.deserialize(open(path, "rb").read())
+pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+texts = ["a red square", "three"]
+ids, _ = swin_jax.preprocess(model).tokenize_and_flag(texts)
+wanted = similarity.encode_images(model, variables, pixels)
+for rows in (slice(None), slice(1, 2), slice(2, 4)):
+    found = exported.call({"image": pixels[rows], "text": ids})
+    np.testing.assert_array_equal(found["image_features"], wanted[rows])
+    np.testing.assert_array_equal(found["text_features"], similarity.encode_texts(model, variables, texts))
+"""
+
+
+def test_an_exported_run_gives_the_same_features_to_the_last_bit(trained, tmp_path):
+    """In a process of its own: the flags by which tests compile quickly make each program round in its own way."""
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", EXPORTED, str(trained), str(tmp_path / "model.stablehlo"), str(ROOT / CONFIG)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "model.stablehlo.json").read_text())
+    assert facts["preparation"] == json.loads(swin_jax.preprocess(trained).fingerprint())
 
 
 def test_search_by_text(indexed, folder, launch):
@@ -156,8 +224,6 @@ def test_bad_input_is_one_line(trained, folder, tmp_path, launch):
     both = message(CONFIG, trained, AVERAGE, "--search=cat", f"--index={folder}")
     assert "--index and --search are two commands" in both
     assert "--top=0" in message(CONFIG, trained, AVERAGE, "--search=cat", "--top=0")
-    predict = message(CONFIG, trained, AVERAGE, f"--predict={folder / 'a.png'}")
-    assert "--index=FOLDER" in predict and "--search" in predict
     (tmp_path / "run").mkdir()
     shutil.copytree(checkpoint.folder(trained), checkpoint.folder(tmp_path / "run"))
     assert "make it with --index=FOLDER" in message(CONFIG, tmp_path / "run", AVERAGE, "--search=cat")
