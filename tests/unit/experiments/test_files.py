@@ -10,6 +10,7 @@ import pytest
 from swin_jax import launch as launcher
 from swin_jax.core import config
 from swin_jax.core.errors import UserError
+from swin_jax.pretrained.preparation import of_run
 from tests.experiments import FILES, FOLDER
 
 SCRIPTS = [
@@ -112,3 +113,25 @@ def test_another_module_that_is_missing_keeps_its_traceback(tmp_path):
     (tmp_path / "mine.py").write_text("import no_such_package\n")
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         config.load(str(tmp_path / "mine.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("argument", ["", ":fake"])
+def test_pictures_and_texts_are_prepared_alike_wherever_a_run_needs_them(path, argument):
+    """In evaluations as for predictions; texts in evaluations and searches as in training."""
+    resolved = config.flatten(config.load(f"{path}{argument}"))
+
+    def below(prefix):
+        return {key.removeprefix(prefix): value for key, value in resolved.items() if key.startswith(prefix)}
+
+    predicted, trained = below("predict.transform."), below("data.transform.")
+    for name in {key.split(".")[1] for key in resolved if key.startswith("evals.")}:
+        transform = below(f"evals.{name}.run.data.transform.")
+        # A validation of videos between epochs looks at one view, as the published code does.
+        if predicted and not transform["fn"].endswith("video_eval_transform"):
+            assert predicted in (transform, below(f"evals.{name}.run.data.transform.image."))
+        for key in ("clean", "context_length"):
+            assert transform.get(key, trained.get(key)) == trained.get(key)
+    if "context_length" in trained:
+        assert of_run(resolved, path, lambda example: example).clean == trained.get("clean", "openai")
+        assert resolved["task.context_length"] == trained["context_length"]
