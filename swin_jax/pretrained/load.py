@@ -11,6 +11,7 @@ logits = model.apply(variables, swin_jax.preprocess(model)("jump.mp4"))
 """
 
 import fnmatch
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from swin_jax.pretrained.clip import loader as clip
 from swin_jax.pretrained.family import Family, Weights
 from swin_jax.pretrained.files import download
 from swin_jax.pretrained.files.read import read
+from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
 from swin_jax.pretrained.swin import loader as swin
 from swin_jax.pretrained.video_swin import loader as video_swin
@@ -35,6 +37,8 @@ FAMILIES: tuple[Family, ...] = (swin.FAMILY, clip.FAMILY, video_swin.FAMILY)
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names that `load` takes, see `swin_jax.list_models`."""
+    if not isinstance(pattern, str):
+        raise UserError(f"pattern={shown(pattern)} must be a str, such as 'swinv2_*'")
     found = {name for family in FAMILIES for name in family.names()}
     return sorted(name for name in found if fnmatch.fnmatch(name.lower(), pattern.lower()))
 
@@ -76,6 +80,10 @@ def _load(
 ) -> tuple[nn.Module, dict, Preparation | None]:
     if name is None and weights is None:
         raise UserError("give load() a name or weights; swin_jax.list_models() gives all names")
+    if not isinstance(name, (str, type(None))) or name == "":
+        raise UserError(f"name={shown(name)} is no name of a model; swin_jax.list_models() gives all names")
+    if not isinstance(weights, (str, os.PathLike, type(None))) or weights == "":
+        raise UserError(f"weights={shown(weights)} is neither 'official' nor a file, a folder or a name")
     known = None if name is None else names.find(name, FAMILIES)
     if weights is not None and is_workdir(weights):
         if name is not None:
