@@ -78,34 +78,47 @@ def family_of(model: nn.Module) -> Family:
 def _load(
     name: str | None, weights: str | Path | None, resize: str | None, overrides: dict
 ) -> tuple[nn.Module, dict, Preparation | None]:
+    """The walk of a name: the six sentences of docs/architecture.md, in their order."""
+    _check_given(name, weights)
+    if weights is not None and is_workdir(weights):
+        if name is not None:
+            raise UserError(f"{weights} says itself what model it holds; leave out the name {name!r}")
+        return _load_workdir(weights, resize, overrides)
+    family, word = _find(name, weights)
+    _check_arguments(family, overrides)
+    if weights is None:
+        return _load_random(family, word, overrides)
+    found = _read(family, word, weights)
+    if family is None:
+        family = recognize_family(found.arrays)
+        _check_arguments(family, overrides)
+        fields = family.infer(found.arrays, overrides)
+    else:
+        fields = family.preset(word)
+        _check_sizes(family, fields, overrides, found)
+    model, variables = family.load(found, fields, resize, overrides)
+    return model, variables, prepare(family, model, word, found)
+
+
+def _check_given(name: str | None, weights: str | Path | None) -> None:
     if name is None and weights is None:
         raise UserError("give load() a name or weights; swin_jax.list_models() gives all names")
     if not isinstance(name, (str, type(None))) or name == "":
         raise UserError(f"name={shown(name)} is no name of a model; swin_jax.list_models() gives all names")
     if not isinstance(weights, (str, os.PathLike, type(None))) or weights == "":
         raise UserError(f"weights={shown(weights)} is neither 'official' nor a file, a folder or a name")
-    known = None if name is None else names.find(name, FAMILIES)
-    if weights is not None and is_workdir(weights):
-        if name is not None:
-            raise UserError(f"{weights} says itself what model it holds; leave out the name {name!r}")
-        return _load_workdir(weights, resize, overrides)
-    if name is not None and known is None:
-        raise names.unknown(name, FAMILIES)
-    if name is None and not Path(weights).exists():
-        known = names.find(str(weights), FAMILIES)
-    _check_arguments(known[0] if known else None, overrides)
-    if weights is None:
-        return _load_random(*known, overrides)
-    found = _read(known[1] if known else None, weights, *(known[:1] if known else ()))
-    family = known[0] if known else recognize_family(found.arrays)
-    _check_arguments(family, overrides)
-    if known:
-        fields = family.preset(known[1])
-        _check_sizes(family, fields, overrides, found)
-    else:
-        fields = family.infer(found.arrays, overrides)
-    model, variables = family.load(found, fields, resize, overrides)
-    return model, variables, prepare(family, model, known[1] if known else None, found)
+
+
+def _find(name: str | None, weights: str | Path | None) -> tuple[Family | None, str | None]:
+    """The family of a name, and the name as it knows it; (None, None) where the weights alone must tell."""
+    if name is not None:
+        found = names.find(name, FAMILIES)
+        if found is None:
+            raise names.unknown(name, FAMILIES)
+        return found
+    if Path(weights).exists():
+        return None, None
+    return names.find(str(weights), FAMILIES) or (None, None)
 
 
 def _check_arguments(family: Family | None, overrides: dict) -> None:
@@ -147,13 +160,13 @@ def _load_workdir(
     return model, variables, prepared
 
 
-def _read(word: str | None, weights: str | Path, family: Family | None = None) -> Weights:
+def _read(family: Family | None, word: str | None, weights: str | Path) -> Weights:
     """The arrays that `weights` means.
 
     Args:
+        family: Of the name, or None.
         word: The name of the model, or None.
         weights: 'official', a file, a folder of a hub, a name of published weights, or an address.
-        family: Of the name.
     """
     words = tuple(dict.fromkeys(str(text) for text in (word, weights) if text is not None))
     if weights == "official":
