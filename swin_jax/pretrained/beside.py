@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from swin_jax.core import public_names
 from swin_jax.core.errors import UserError
 
 CROP = "swin_jax.data.image.transforms.crop_transform"
+CLIP = "swin_jax.data.image.transforms.clip_eval_transform"
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of PIL
 # Fields of an image processor of transformers that change no number here.
 _IDLE = {
@@ -41,6 +43,42 @@ _PROCESSOR = {
     "rescale_factor",
     "size",
 }
+# The same of timm and open_clip.
+_IDLE_TIMM = {
+    "architecture",
+    "classifier",
+    "custom_load",
+    "description",
+    "file",
+    "first_conv",
+    "fixed_input_size",
+    "global_pool",
+    "hf_hub_filename",
+    "hf_hub_id",
+    "label_descriptions",
+    "label_names",
+    "label_offset",
+    "labels",
+    "license",
+    "min_input_size",
+    "model_args",
+    "notes",
+    "num_classes",
+    "num_features",
+    "origin_url",
+    "paper_ids",
+    "paper_name",
+    "pool_size",
+    "source",
+    "state_dict",
+    "tag",
+    "test_crop_pct",
+    "test_input_size",
+    "test_pool_size",
+    "url",
+}
+_TIMM = {"crop_mode", "crop_pct", "input_size", "interpolation", "mean", "std"}
+_OPEN_CLIP = {"fill_color", "interpolation", "mean", "mode", "resize_mode", "size", "std"}
 _CONFIGS = ("config.json", "open_clip_config.json")
 _FILES = (
     "model.safetensors",
@@ -104,8 +142,7 @@ def _read(path: Path) -> dict | None:
 
 
 def _of_transformers(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    for name in config.keys() - _IDLE - _PROCESSOR:
-        raise UserError(f"{path}: {name}={config[name]!r} is not understood; give your own preparation")
+    _refuse_unknown(config, _IDLE | _PROCESSOR, path)
     for name in ("do_resize", "do_rescale", "do_normalize"):
         if not config.get(name, True):
             raise UserError(f"{path}: {name} is off, which is not supported; give your own preparation")
@@ -113,11 +150,13 @@ def _of_transformers(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: rescale_factor={config['rescale_factor']} is not 1/255")
     resample = config.get("resample", 3)
     if resample not in _RESAMPLE:
-        raise UserError(f"{path}: resample={resample} is none of {sorted(_RESAMPLE)}")
+        raise UserError(f"{path}: resample={resample!r} is none of {sorted(_RESAMPLE)}")
     missing = [name for name in ("size", "image_mean", "image_std") if name not in config]
     if missing:
         raise UserError(f"{path} does not tell {', '.join(missing)}")
     size, crop = config["size"], config.get("crop_size")
+    if isinstance(size, dict) and set(size) not in ({"shortest_edge"}, {"height", "width"}):
+        raise UserError(f"{path}: size={size} is neither a shortest_edge nor a height and a width")
     cropped = config.get("do_center_crop", crop is not None)
     short_side = size if isinstance(size, int) else size.get("shortest_edge")
     if cropped and short_side is not None:
@@ -127,7 +166,12 @@ def _of_transformers(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     else:
         raise UserError(f"{path}: size={size} with do_center_crop={cropped} does not make squares")
     arguments |= dict(interpolation=_RESAMPLE[resample], rounding="floor")
-    return _fields(CROP, arguments, config["image_mean"], config["image_std"])
+    return _fields(path, CROP, arguments, config["image_mean"], config["image_std"])
+
+
+def _refuse_unknown(config: Mapping[str, Any], known: set[str], path: Path) -> None:
+    for name in sorted(config.keys() - known):
+        raise UserError(f"{path}: {name}={config[name]!r} is not understood; give your own preparation")
 
 
 def _side(size: int | Mapping[str, int], path: Path) -> int:
@@ -141,6 +185,9 @@ def _of_open_clip(config: Mapping[str, Any], path: Path) -> dict[str, Any] | Non
     found = config.get("preprocess_cfg")
     if found is None:
         return None
+    _refuse_unknown(found, _OPEN_CLIP, path)
+    if found.get("mode", "RGB") != "RGB":
+        raise UserError(f"{path}: mode={found['mode']!r} is not RGB")
     model = config.get("model_cfg", {})
     size = found.get("size", model.get("vision_cfg", {}).get("image_size"))
     side = size[0] if isinstance(size, list) and len(set(size)) == 1 else size
@@ -156,32 +203,48 @@ def _of_open_clip(config: Mapping[str, Any], path: Path) -> dict[str, Any] | Non
         interpolation=found.get("interpolation", "bicubic"),
         fill=fill,
     )
-    fields = _fields("swin_jax.data.image.transforms.clip_eval_transform", arguments, found["mean"], found["std"])
+    fields = _fields(path, CLIP, arguments, found["mean"], found["std"])
     text = model.get("text_cfg", {})
     if text.get("hf_tokenizer_name"):
         raise UserError(f"{path}: hf_tokenizer_name={text['hf_tokenizer_name']!r} is not CLIP's vocabulary")
-    clean = text.get("tokenizer_kwargs", {}).get("clean", "lower")
+    kwargs = text.get("tokenizer_kwargs", {})
+    _refuse_unknown(kwargs, {"clean"}, path)
+    clean = kwargs.get("clean", "lower")
     if clean not in _CLEAN:
         raise UserError(f"{path}: clean={clean!r} is none of {', '.join(_CLEAN)}")
     return fields | {"clean": _CLEAN[clean]}
 
 
 def _of_timm(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    channels, *sides = config.get("input_size", (3, 224, 224))
+    _refuse_unknown(config, _IDLE_TIMM | _TIMM, path)
+    missing = [name for name in ("input_size", "std") if name not in config]
+    if missing:
+        raise UserError(f"{path} does not tell {', '.join(missing)}")
+    channels, *sides = config["input_size"]
     if channels != 3 or len(set(sides)) != 1:
         raise UserError(f"{path}: input_size={config['input_size']} is not square with three channels")
     mode = config.get("crop_mode") or "center"
     if mode not in ("center", "squash"):
         raise UserError(f"{path}: crop_mode={mode!r} is neither 'center' nor 'squash'")
-    short_side = 0 if mode == "squash" else math.floor(sides[0] / config.get("crop_pct", 0.875))
+    short_side = math.floor(sides[0] / config.get("crop_pct", 0.875))
+    if mode == "squash" and short_side != sides[0]:
+        raise UserError(f"{path}: crop_pct={config.get('crop_pct', 0.875)} with crop_mode='squash' is not supported")
     arguments = dict(
         size=sides[0],
-        short_side=short_side,
+        short_side=0 if mode == "squash" else short_side,
         interpolation=config.get("interpolation", "bicubic"),
         rounding="even",
     )
-    return _fields(CROP, arguments, config["mean"], config["std"])
+    return _fields(path, CROP, arguments, config["mean"], config["std"])
 
 
-def _fields(transform: str, arguments: dict, mean: list[float], std: list[float]) -> dict[str, Any]:
+def _fields(path: Path, transform: str, arguments: dict, mean: Any, std: Any) -> dict[str, Any]:
+    """Fields of a preparation; raises UserError, with the path, where the transform takes no such arguments."""
+    for name, values in (("mean", mean), ("std", std)):
+        if not isinstance(values, list) or len(values) != 3:
+            raise UserError(f"{path}: {name}={values!r} is not a number for each of three channels")
+    try:
+        public_names.find(transform)(**arguments)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return dict(transform=transform, arguments=arguments, mean=tuple(mean), std=tuple(std))

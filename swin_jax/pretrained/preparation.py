@@ -172,6 +172,8 @@ class Preparation:
         changed = {"size": sides[0]} | ({"length": frames[0]} if frames else {})
         if self.transform == RESIZED and WHOLE in (sides[0], self.arguments["size"]):
             changed["crop"] = sides[0] != WHOLE
+        if self.arguments.get("short_side") and self.input == "image":
+            changed["short_side"] = self.arguments["short_side"] * sides[0] // self.arguments["size"]
         if self.transform == CLIPS:
             changed["short_side"] = round(sides[0] * 256 / 224)
         return changed

@@ -10,7 +10,7 @@ from PIL import Image
 
 from swin_jax.core.errors import UserError
 from swin_jax.data.image.small import small_eval_transform, small_train_transform
-from swin_jax.data.image.transforms import decode, eval_transform, random_crop_box, train_transform
+from swin_jax.data.image.transforms import crop_transform, decode, eval_transform, random_crop_box, train_transform
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -212,3 +212,37 @@ def test_decode_refuses_floating_point():
     image = Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4))
     with pytest.raises(ValueError, match="mode F .* are not supported; save them with 8 or 16 bits"):
         decode(encoded(image, "TIFF"))
+
+
+def test_crop_transform_takes_every_number_as_given():
+    image = noise(40, 47)
+    resized = Image.fromarray(image).resize((23, 20), Image.Resampling.BILINEAR)  # int(20 * 47 / 40)
+    for rounding, left in (("even", 4), ("floor", 3)):  # of a margin of 7 pixels
+        transform = crop_transform(16, 20, "bilinear", rounding)
+        found = pickle.loads(pickle.dumps(transform))({"image": image, "label": 3})
+        np.testing.assert_array_equal(found["image"], np.asarray(resized.crop((left, 2, left + 16, 18))))
+        assert found["label"] == 3
+    tall = crop_transform(16, 20, "bilinear", "floor")({"image": image.swapaxes(0, 1)})["image"]
+    wanted = Image.fromarray(image.swapaxes(0, 1)).resize((20, 23), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(tall, np.asarray(wanted.crop((2, 3, 18, 19))))
+
+
+@pytest.mark.parametrize("rounding", ["even", "floor"])
+def test_crop_transform_without_a_short_side_shows_the_whole_image(rounding):
+    image = noise(40, 47)
+    found = crop_transform(16, rounding=rounding)({"image": image})["image"]
+    wanted = Image.fromarray(image).resize((16, 16), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(found, np.asarray(wanted))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(short_side=15), "short_side=15 is less than size=16"),
+        (dict(interpolation="cubic"), "interpolation 'cubic' is not known"),
+        (dict(rounding="up"), "rounding 'up' is not known"),
+    ],
+)
+def test_crop_transform_refuses_what_it_cannot_do(arguments, message):
+    with pytest.raises(UserError, match=message):
+        crop_transform(16, **arguments)
