@@ -1,4 +1,4 @@
-"""Hierarchical vision transformers in JAX. `load` gives a model with weights, `preprocess` what it wants to see."""
+"""Hierarchical vision transformers in JAX: `load` makes a model, `preprocess` its input."""
 
 from __future__ import annotations
 
@@ -25,33 +25,40 @@ def load(
     """Makes a model and its variables.
 
     Args:
-        name: A name of `list_models()`; spellings of it, timm's name and repositories of the hub mean the same. None
-            takes the model from the weights. SimMIM's pretrained names give the encoder, a backbone with num_classes=0
-            whose `features` are maps; its fine-tuned names give classifiers.
-        weights: 'official' (those called `name`), the name of other published weights, a file (.pth, .pt, .safetensors,
-            .npz), a folder as the hub keeps it, the workdir of a run (its newest checkpoint; the averaged weights if it
-            keeps an average; of a SimMIM the encoder), an address, or None for random ones. Those of an image Swin may
-            be given for a Video Swin: they are inflated, which a warning says.
-        resize: How positions are resized. Swin, for bias tables and absolute positions of another window or image size:
-            'bicubic' or 'geometric', see `swin_jax.pretrained.swin.resize`; a continuous bias (Swin V2) is computed
-            again instead. CLIP, for another image size or longer texts: 'bilinear' or 'bicubic', see
-            `swin_jax.pretrained.clip.resize`. Video Swin, for another window: 'bicubic'.
-        **overrides: Arguments of `models.swin.Swin`, `models.clip.make_clip` or `models.video_swin.make_video_swin`
-            that replace the model's. For another `num_classes` the head is zero (or the 1,000 rows of a 22K head); with
-            `out_norms` the norms of the maps are fresh; a warning says so, and says where a continuous bias changes its
-            scale (give `pretrained_window_sizes`), and where the activation of a CLIP had to be assumed (give `act`).
+        name: A name of `list_models()`; other spellings, timm's names and repositories of the hub
+            are understood. None infers the model from the weights. SimMIM's pretrained names give
+            the encoder, a backbone with num_classes=0 whose `features` are maps; its fine-tuned
+            names give classifiers.
+        weights: 'official' (those called `name`), the name of other published weights, a file
+            (.pth, .pt, .safetensors, .npz), a folder downloaded from the hub, the workdir of a run
+            (its newest checkpoint; the averaged weights if it keeps an average; of a SimMIM the
+            encoder), a URL, or None for random ones. Those of an image Swin may be given for a
+            Video Swin: they are inflated, which a warning says.
+        resize: How positions are resized. Swin, for bias tables and absolute positions of another
+            window or image size: 'bicubic' or 'geometric', see `swin_jax.pretrained.swin.resize`; a
+            continuous bias (Swin V2) is computed again instead. CLIP, for another image size or
+            longer texts: 'bilinear' or 'bicubic', see `swin_jax.pretrained.clip.resize`. Video
+            Swin, for another window: 'bicubic'.
+        **overrides: Arguments of `models.swin.Swin`, `models.clip.make_clip` or
+            `models.video_swin.make_video_swin` that replace the model's. For another `num_classes`
+            the head is zero (or the 1,000 rows of a 22K head); with `out_norms` the norms of the
+            maps are fresh; a warning says so, and says where a continuous bias changes its scale
+            (give `pretrained_window_sizes`), and where the activation of a CLIP had to be assumed
+            (give `act`).
 
     Returns:
-        (model, {'params': ..., 'batch_stats': ... (CLIP's ResNets)}): arrays of the model's `param_dtype` on the
-        default device. A Swin's `model.apply(variables, images)` gives (B, num_classes) logits of (B, H, W, 3)
-        normalized float images, a Video Swin's of (B, T, H, W, 3) clips; a CLIP's gives the logits of images and token
-        ids, and its methods `encode_image` and `encode_text` the features of either. The model carries its
-        preparation: `preprocess(model)`. Wrap `model.apply` in `jax.jit` to call it more than once.
+        (model, {'params': ..., 'batch_stats': ... (CLIP's ResNets)}): arrays of the model's
+        `param_dtype` on the default device. A Swin's `model.apply(variables, images)` gives logits
+        (B, num_classes) of normalized float images (B, H, W, 3), a Video Swin's of clips
+        (B, T, H, W, 3); a CLIP's gives the logits of images and token ids, and its methods
+        `encode_image` and `encode_text` the features of either. The model carries its preparation:
+        `preprocess(model)`. Wrap `model.apply` in `jax.jit` to call it more than once.
 
     Raises:
-        UserError: Unknown names or arguments, arguments that make no model, an unreadable file, weights of another
-            model or of none (what they look like), weights that do not fit (every key is listed), a window or image
-            size that needs `resize` or cannot be inferred.
+        UserError: Unknown names or arguments, arguments that make no model, an unreadable file,
+            weights of another model or of none (the error says what they look like), weights that
+            do not fit (every key is listed), a window or image size that needs `resize` or cannot
+            be inferred.
     """
     from swin_jax.pretrained.load import load
 
@@ -59,23 +66,26 @@ def load(
 
 
 def preprocess(model: nn.Module | str | os.PathLike[str], **overrides: typing.Any) -> Preparation:
-    """Gives what turns pictures, or videos, and texts into the input of a model.
+    """Returns the preparation of a model: how pictures or videos, and texts, become its input.
 
     Args:
-        model: A model of `load`, a name of `list_models()`, a file of weights or a folder as the hub keeps it (what
-            lies beside the weights is obeyed), or the workdir of a run. Official Swins of 384 pixels take the whole
-            picture, resized to a square; all others its centre, after a resize of the short side.
-        **overrides: What differs: `image_size`, `mean`, `std`, `interpolation`, `crop` and other fields and arguments
-            of `swin_jax.pretrained.preparation.Preparation`.
+        model: A model of `load`, a name of `list_models()`, a file of weights or a folder
+            downloaded from the hub (a config beside the weights is obeyed), or the workdir of a
+            run. Official Swins of 384 pixels take the whole picture, resized to a square; all
+            others its centre, after a resize of the short side.
+        **overrides: Fields and arguments of `swin_jax.pretrained.preparation.Preparation` to
+            change: `image_size`, `mean`, `std`, `interpolation`, `crop` and others. Where `model`
+            is a name or a file, arguments of the model too.
 
     Returns:
-        The `Preparation`. Called with one picture or several it gives normalized float32 (B, size, size, 3); for a
-        Video Swin, called with one video or several, (B, T, size, size, 3), of each video one clip, its middle. Where
-        no source tells how a model's pictures were prepared, a warning says, once per load, what was assumed.
+        The `Preparation`. Called with one picture or several, it gives normalized float32
+        (B, size, size, 3); for a Video Swin, called with one video or several,
+        (B, T, size, size, 3): one clip of each video, its middle. Where no source tells how a
+        model's pictures were prepared, a warning says, once per load, what was assumed.
 
     Raises:
-        UserError: An unknown name, or a model that has no preparation: which fields are missing. What it returns raises
-            it for what is not a picture, or not a video.
+        UserError: An unknown name, or a model that has no preparation (the error names the missing
+            fields). The preparation raises it for what is not a picture, or not a video.
     """
     from swin_jax.pretrained.preprocess import preprocess
 
@@ -95,23 +105,25 @@ def export(
     The file is called with what `preprocess` gives: normalized floats.
 
     Args:
-        model: As `load` gives it.
-        variables: As `load` gives them.
-        path: Of the file. PATH.json beside it says what goes in and comes out.
-        image_size: Of the images, or (T, H, W) of the clips, that the file takes; the model's own by default.
-        weights: 'bfloat16' or 'float16' halves the file: weights are rounded once, and computed with as before.
-        platforms: Of 'cpu', 'cuda', 'tpu', 'rocm'.
+        model: A model of `load`.
+        variables: Its variables, as `load` gives them.
+        path: The file to write. PATH.json beside it describes inputs and outputs.
+        image_size: Size of the images, or (T, H, W) of the clips, that the file takes; the model's
+            own by default.
+        weights: 'bfloat16' or 'float16' halves the file: weights are rounded once, and the
+            computation stays as it is.
+        platforms: Where the file can run, of 'cpu', 'cuda', 'tpu' and 'rocm'.
 
     Returns:
-        What PATH.json says: `inputs` and `outputs`, {name: 'float32 (b, 224, 224, 3)'}, b being any number of rows,
-        `preparation`, and more. A Swin takes `image`, one of three axes or a Video Swin `video`; they give `logits`, or
-        pooled `features` where there is no head, or the maps `features_0`, ... of `out_norms`. A CLIP takes `image` and
-        `text`, as many as you like of each, and gives `image_features` and `text_features` of length 1, and
-        `logit_scale`.
+        The content of PATH.json: `inputs` and `outputs`, {name: 'float32 (b, 224, 224, 3)'}, b
+        being any number of rows, `preparation`, and more. A Swin takes `image`, one of three axes
+        or a Video Swin `video`; they give `logits`, or pooled `features` where there is no head, or
+        the maps `features_0`, ... of `out_norms`. A CLIP takes `image` and `text`, as many as you
+        like of each, and gives `image_features` and `text_features` of length 1, and `logit_scale`.
 
     Raises:
-        UserError: Another kind of model, a path that cannot be written, a model that is too large, sizes that it does
-            not take.
+        UserError: Another kind of model, a path that cannot be written, a model that is too large,
+            sizes that it does not take.
     """
     from swin_jax.inference.export import export
 
@@ -122,7 +134,8 @@ def list_models(pattern: str = "*") -> list[str]:
     """Lists the names that `load` takes.
 
     Args:
-        pattern: Only names that match it, as file names do: 'swinv2_*', '*kinetics*'. Capitals do not matter.
+        pattern: Only names that match it, as file names do: 'swinv2_*', '*kinetics*'. Capitals do
+            not matter.
 
     Returns:
         Every name once, sorted.

@@ -1,6 +1,6 @@
-"""Folders as hubs keep them: which file holds the weights, and what the config beside it says of the preparation.
+"""Folders of a hub: which file holds the weights, and what the config beside it says of the preparation.
 
-Of transformers, open_clip and timm. Every field that changes a number is obeyed, or refused by its name.
+Configs of transformers, open_clip and timm are read. Every field that changes a number is obeyed, or refused by name.
 """
 
 import json
@@ -109,11 +109,11 @@ def preparation_beside(path: Path) -> dict[str, Any] | None:
     """Fields of a `preparation.Preparation` that a config beside a file gives.
 
     Args:
-        path: Of the file of weights.
+        path: The file of weights.
 
     Returns:
-        {'transform': ..., 'arguments': ..., 'mean': ..., 'std': ...} and 'clean' where it is told; None where nothing
-        lies there.
+        {'transform': ..., 'arguments': ..., 'mean': ..., 'std': ...} and 'clean' if it is given; None if no
+        such config lies there.
 
     Raises:
         UserError: A config that cannot be read, or a field that cannot be obeyed, by name.

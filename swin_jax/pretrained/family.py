@@ -21,14 +21,14 @@ Prepare = Callable[[jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Arrays that were read, and what is known of where they are from.
+    """Arrays that were read, and what is known of their origin.
 
     Attributes:
         arrays: {name: array}, names as in the file.
-        path: Of the file.
-        words: What they are called: a name as it was given, a repository, an address.
+        path: The file that they were read from.
+        words: What they were called: a name as it was given, a repository, a URL.
         name: The name of the model that they are for, as it was given; None where the arrays alone must tell.
-        published: Whether they were fetched by a name of their family.
+        published: True if they are published weights, fetched by name.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -43,24 +43,24 @@ class Family:
     """One family of models.
 
     Attributes:
-        title: What messages call it, 'Swin' for example.
-        usual: The name that is suggested to whoever types the family's.
+        title: Its name in messages, 'Swin' for example.
+        usual: Name of the model that is suggested to whoever types the title only.
         names: () -> all names that can be loaded.
         fields: Names of the arguments that make a model.
-        sizes: Those of them that weights of another value cannot be made to fit.
+        sizes: Those of `fields` in which weights of another value cannot be made to fit.
         models: Classes of its models.
         makers: Classes and functions that `task.model` of a run may name.
         find: A word -> the name that it means (it may be spelled in other ways, or be that of a repository), or None.
         fetch: A word that `find` knows -> the path of its published weights, downloaded unless it is in the cache.
         preset: A word that `find` knows -> arguments that make the model.
-        recognizes: {name: array} of a file -> whether it is of this family.
+        recognizes: {name: array} of a file -> True if it is of this family.
         infer: ({name: array}, known arguments) -> arguments of the model that the arrays were made with.
         make: (**arguments) -> a model.
         load: (weights, arguments of the model that they were made for, resize, overrides) -> (model, variables).
         load_workdir: (workdir, its flat config, resize, overrides) -> (model, variables).
         preprocess: (model, the word that it was loaded by or None) -> its Preparation.
         inputs: (model, image_size or None for its own) -> {name: the shape and dtype of one row}.
-        predict: (model, variables, rows of its inputs, what is done to the pictures first) -> outputs by name.
+        predict: (model, variables, rows of its inputs, function to apply to pixels first) -> outputs by name.
     """
 
     title: str

@@ -36,7 +36,7 @@ FAMILIES: tuple[Family, ...] = (swin.FAMILY, clip.FAMILY, video_swin.FAMILY)
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that `load` takes, see `swin_jax.list_models`."""
+    """Lists the names that `load` takes; see `swin_jax.list_models`."""
     if not isinstance(pattern, str):
         raise UserError(f"pattern={shown(pattern)} must be a str, such as 'swinv2_*'")
     found = {name for family in FAMILIES for name in family.names()}
@@ -62,7 +62,7 @@ def load(
 
 
 def shapes(model: nn.Module) -> dict:
-    """The shapes of a model's variables, by tracing it: raises what the model raises where its fields don't fit."""
+    """The shapes of a model's variables, by tracing it, which raises the model's own error if its fields don't fit."""
     return jax.eval_shape(model.init, jax.random.key(0), *family_of(model).inputs(model).values())
 
 
@@ -128,7 +128,7 @@ def _check_arguments(family: Family | None, overrides: dict) -> None:
 
 
 def is_workdir(folder: str | Path) -> bool:
-    """Whether a folder, in a bucket too, is that of a run: it has a config.json that no hub wrote."""
+    """True if a folder, in a bucket too, is that of a run: it has a config.json that no hub wrote."""
     return has_config(folder) and ("://" in str(folder) or beside.weights_in(folder) is None)
 
 
@@ -161,12 +161,12 @@ def _load_workdir(
 
 
 def _read(family: Family | None, word: str | None, weights: str | Path) -> Weights:
-    """The arrays that `weights` means.
+    """Reads the arrays that `weights` stands for.
 
     Args:
-        family: Of the name, or None.
+        family: The family of the name, or None.
         word: The name of the model, or None.
-        weights: 'official', a file, a folder of a hub, a name of published weights, or an address.
+        weights: 'official', a file, a folder of a hub, a name of published weights, or a URL.
     """
     words = tuple(dict.fromkeys(str(text) for text in (word, weights) if text is not None))
     if weights == "official":
@@ -202,7 +202,7 @@ def no_model(folder: str | Path) -> UserError:
 
 
 def recognize_family(arrays: Mapping[str, np.ndarray]) -> Family:
-    """The one family that a file is of; raises UserError for none, which says what it looks like, and for several."""
+    """The one family that recognizes these arrays; raises UserError if none does, or several do."""
     found = [family for family in FAMILIES if family.recognizes(arrays)]
     if len(found) == 1:
         return found[0]
@@ -238,7 +238,7 @@ def _check_sizes(family: Family, fields: dict, overrides: dict, weights: Weights
 
 
 def _closest(family: Family, found: dict) -> str | None:
-    """The name whose model has the sizes that weights have, and most of their other fields."""
+    """The name of the model that has these sizes, and most of these other fields; None if no model has."""
     scores = {}
     for name in family.names():
         fields = family.preset(name)
@@ -248,7 +248,10 @@ def _closest(family: Family, found: dict) -> str | None:
 
 
 def prepare(family: Family, model: nn.Module, word: str | None, weights: Weights | None = None) -> Preparation | None:
-    """The preparation of a model that was made by a word, or of weights, with what lies beside them."""
+    """The preparation of a model that was loaded by a name or a file; a config beside the file goes first.
+
+    None if the model has none.
+    """
     try:
         found = family.preprocess(model, word)
     except UserError:  # `preprocess` tells it whoever asks

@@ -1,4 +1,4 @@
-"""Pictures and videos as people hold them -> what transforms read; what is neither is refused in one line."""
+"""Reads pictures and videos in any form that people have them in; refuses what is neither in one line."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +30,7 @@ def pictures(images: Any, transform: Callable[[dict], dict], channels: int) -> n
         (B, H, W, C) uint8.
 
     Raises:
-        UserError: No pictures, or what is none.
+        UserError: No pictures, or something that is none.
     """
     several = isinstance(images, Iterable) and not isinstance(images, (str, Path, bytes, Mapping))
     if hasattr(images, "ndim"):
@@ -67,7 +67,7 @@ def _open(image: Any):
 
 
 def shown(value: Any) -> str:
-    """A value in a message; of what needs several lines only the type."""
+    """A value as a message shows it; its type only, if it takes several lines."""
     text = repr(value)
     return f"a {type(value).__name__}" if "\n" in text else text[:100]
 

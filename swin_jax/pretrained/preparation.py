@@ -1,4 +1,4 @@
-"""How what people hold becomes what a model takes: pixels, and token ids where a model reads texts.
+"""How pictures, videos and texts become the input of a model: pixels and token ids.
 
 A model has one preparation. Whoever feeds the model (`preprocess`, similarity, search, indices, predictions, exports)
 asks it, so that no two of them can differ.
@@ -19,7 +19,7 @@ from swin_jax.core.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET
 from swin_jax.core.errors import UserError, did_you_mean
 from swin_jax.pretrained import media
 
-# What a preparation may call, by public names: a file that lies about does not choose what code runs.
+# The functions that a preparation may call, by public name: no file chooses what code runs.
 _IMAGES = "swin_jax.data.image.transforms."
 _VIDEOS = "swin_jax.data.video.transforms."
 RESIZED = _IMAGES + "eval_transform"  # the short side to 256 / 224 of the size, the centre; or the whole picture
@@ -53,12 +53,12 @@ class Preparation:
         input: 'image' or 'video': the key of a batch, and what `pixels` is given.
         transform: Public name of the function of `data` that resizes, one of `TRANSFORMS`.
         arguments: Its arguments: 'size' in pixels, 'interpolation', 'crop' and so on.
-        mean: Of each channel, of pixels in 0..1.
-        std: Of each channel, of pixels in 0..1.
+        mean: Mean of each channel, of pixels in 0..1.
+        std: Standard deviation of each channel, of pixels in 0..1.
         channels: C, 3 for RGB or 1 for grey.
-        context_length: L, tokens of a text; None for a model that reads none.
+        context_length: L, number of tokens of a text; None for a model that reads no texts.
         clean: How texts are cleaned, see `data.image_text.tokenizer.tokenize`.
-        assumed: What no source says and was assumed, a phrase for each.
+        assumed: A phrase for each thing that no source says and that was assumed.
         function: The transform itself, where it comes with an experiment file; None makes it from its name.
     """
 
@@ -93,7 +93,7 @@ class Preparation:
 
     @property
     def vocabulary(self) -> str | None:
-        """Where the tokens of texts come from; None for a model that reads none."""
+        """The vocabulary of the tokens; None for a model that reads no texts."""
         return None if self.context_length is None else VOCABULARY
 
     def transform_example(self, example: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Preparation:
             (int32 (n, L), bool (n,)).
 
         Raises:
-            UserError: The model reads no texts, or what is no text.
+            UserError: The model reads no texts, or one of `texts` is no text.
         """
         from swin_jax.data.image_text.tokenizer import tokenize_and_flag
 
@@ -130,7 +130,7 @@ class Preparation:
         return tokenize_and_flag(texts, self.context_length, self.clean)
 
     def fingerprint(self) -> str:
-        """All that changes pixels, as JSON: what an index of features keeps to be compared with."""
+        """Everything that changes pixels, as JSON; an index of features stores it to compare with."""
         arguments = {"fn": self.transform, **self.arguments, "mean": list(self.mean), "std": list(self.std)}
         return json.dumps(dict(sorted(arguments.items())))
 
@@ -194,7 +194,10 @@ def same_pixels(one: str, other: str) -> bool:
 
 
 def attach(model: Any, prepared: Preparation | None) -> Any:
-    """Lets a model carry its preparation. It is no field: models that differ in it only are equal, and compile once."""
+    """Makes a model carry its preparation.
+
+    It is no field: models that differ in it only are equal, and compile once.
+    """
     object.__setattr__(model, _CARRIED, prepared)
     return model
 
@@ -208,9 +211,9 @@ def of_pictures(image_size: int, channels: int, assumed: bool) -> Preparation:
     """The preparation of the official Swins, ImageNet's.
 
     Args:
-        image_size: In pixels; 384 takes the whole picture.
-        channels: Of the model.
-        assumed: Whether that is a guess, for weights that come alone.
+        image_size: Side of the model's pictures in pixels; 384 takes the whole picture.
+        channels: Number of channels that the model takes.
+        assumed: True if that is a guess, for weights that come alone.
 
     Raises:
         UserError: Channels that no published model has: mean and standard deviation are missing.
@@ -227,7 +230,7 @@ def of_pictures(image_size: int, channels: int, assumed: bool) -> Preparation:
 
 
 def of_pairs(image_size: int, context_length: int, assumed: bool) -> Preparation:
-    """The preparation of OpenAI's CLIPs; arguments as of `of_pictures`, and the tokens of a text."""
+    """The preparation of OpenAI's CLIPs; arguments as for `of_pictures`, and the number of tokens of a text."""
     arguments = dict(size=image_size, mode="shortest", interpolation="bicubic", fill=0)
     phrases = (f"size={image_size}, bicubic", f"mean={CLIP_MEAN}", f"std={CLIP_STD}", "clean='openai'")
     return Preparation(
@@ -246,8 +249,8 @@ def of_videos(image_size: tuple[int, int, int], uniform: bool, assumed: bool) ->
 
     Args:
         image_size: (T, H, W) of a clip.
-        uniform: Frames of the whole video, for Something-Something; else every second frame.
-        assumed: Whether that is a guess.
+        uniform: True takes frames of the whole video, for Something-Something; else every second frame.
+        assumed: True if that is a guess.
     """
     frames, height, width = image_size
     if height != width:
@@ -268,13 +271,13 @@ def of_run(config: Mapping[str, Any], source: str | Path, transform: Callable | 
     """The preparation that a run's predictions use.
 
     Args:
-        config: Of the run, flat, {dotted key: value}.
+        config: The run's config, flat: {dotted key: value}.
         source: The run's workdir, for messages.
-        transform: What `predict.transform` of a live config builds; it may be of the user's own, and its task may
-            normalize in a way of its own. None makes it from its name.
+        transform: The function that `predict.transform` of a live config builds, which may be the user's own; its task
+            may normalize in its own way. None makes it from its name.
 
     Raises:
-        UserError: A config that does not tell; the missing keys are named.
+        UserError: A config that does not say it; the error names the missing keys.
     """
     public_names.check_names(dict(config), "predict.transform.", f"{source}/config.json")
     prefix = "predict.transform."

@@ -36,7 +36,7 @@ def preprocess(model: nn.Module | str | Path, **overrides: Any) -> Preparation:
 
 
 def _of_model(model: nn.Module) -> tuple[Preparation, tuple[str, ...]]:
-    """The preparation that a model carries, or that of its family; and what is to be said of it, once per load."""
+    """The preparation that a model carries, or its family's; and what was assumed and has not been said yet."""
     carried = preparation.carried(model)
     if carried is None:
         carried = loading.family_of(model).preprocess(model, None)

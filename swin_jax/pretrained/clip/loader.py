@@ -1,4 +1,4 @@
-"""What `load` asks of CLIP."""
+"""CLIP as a family of `load`."""
 
 import inspect
 import logging
@@ -24,7 +24,7 @@ from swin_jax.pretrained.preparation import Preparation, of_pairs
 log = logging.getLogger(__name__)
 
 FIELDS = frozenset(inspect.signature(clip.make_clip).parameters)
-# Of another of these, positions and heads apart, no weights fit.
+# Weights of another value in one of these fit no model; positions and heads can be fitted.
 SIZES = ("embed_dim", "vision_layers", "vision_width", "patch_size", "text_width", "text_layers", "vocab_size")
 
 
@@ -34,7 +34,7 @@ def names() -> list[str]:
 
 
 def find(word: str) -> str | None:
-    """The name that a word means: in another spelling, or a repository of OpenAI's weights on the hub."""
+    """The name that a word means: another spelling of it, or a repository of OpenAI's weights on the hub."""
     repositories = {known: name for name, known in clip_official.HUB.items()} | clip_official.TRANSFORMERS
     return repositories.get(word) or clip_presets.canonical_name(word)
 

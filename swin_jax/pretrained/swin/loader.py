@@ -1,4 +1,4 @@
-"""What `load` asks of Swin, Swin V2 and the encoders of SimMIM."""
+"""Swin, Swin V2 and the encoders of SimMIM as a family of `load`."""
 
 import dataclasses
 import re
@@ -61,7 +61,7 @@ def _simmim_preset(name: str) -> dict:
 
 
 def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether a file's arrays are of a Swin over two axes, in any layout."""
+    """True if a file's arrays are of a Swin over two axes, in any layout."""
     found = layouts.official_names(arrays)[0]
     proj = found.get("patch_embed.proj.weight")
     blocks = any(name.startswith("layers.0.blocks.0.") for name in found)
@@ -69,7 +69,7 @@ def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dict:
-    """`infer.infer`, with the arguments that are known where the arrays don't tell them."""
+    """`infer.infer`, with the known arguments in place of what the arrays don't tell."""
     return infer.infer(arrays, known.get("window_size"), known.get("image_size"))
 
 
@@ -125,7 +125,7 @@ def load_workdir(workdir: str | Path, config: dict, resize: str | None, override
 
 
 def preprocess(model: swin.Swin, word: str | None) -> Preparation:
-    """The preparation of the official Swins; of one over three axes that of the Video Swins."""
+    """The preparation of the official Swins; for a Swin over three axes, that of the Video Swins."""
     axes = num_axes(model)
     sizes = per_axis(model.image_size, axes)
     if axes == 3:

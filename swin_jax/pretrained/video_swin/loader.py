@@ -1,4 +1,4 @@
-"""What `load` asks of Video Swin: weights of videos, and of images, which are inflated."""
+"""Video Swin as a family of `load`: weights of videos, and of images, which are inflated."""
 
 import inspect
 from collections.abc import Mapping
