@@ -42,18 +42,18 @@ def prepare_run(config, workdir: str, path: str) -> Callable[[], int]:
     The mesh of the config does not matter: the file is for one device, whatever the run was trained on.
 
     Args:
-        config: of the experiment.
-        workdir: of the run; the average of the weights is used if it keeps one, those of `init_from` if it has no
-            checkpoint.
-        path: of the file. PATH.json beside it says what goes in and comes out, the names of the classes and how
+        config: The experiment's config.
+        workdir: The workdir of the run; the average of the weights is used if it keeps one, the weights of `init_from`
+            if it has no checkpoint.
+        path: The file to write. PATH.json beside it describes inputs and outputs, the names of the classes and how
             pictures were prepared.
 
     Returns:
-        The function that writes the file and returns the exit status, 0. It raises UserError for a
-        model that is too large.
+        The function that writes the file and returns the exit status, 0. It raises UserError for a model that is too
+        large.
 
     Raises:
-        UserError: no weights, a path that cannot be written, several processes.
+        UserError: No weights, a path that cannot be written, several processes.
     """
     if jax.process_count() > 1:
         raise UserError("--export runs in one process; start it on one host, with JAX_PLATFORMS=cpu on that of a pod")
@@ -114,7 +114,7 @@ def export(
 
 
 def _prepared(model: nn.Module, image_size: int | tuple[int, ...] | None) -> dict | None:
-    """How pictures become what the file takes, for PATH.json; None where the model does not tell."""
+    """How pictures become what the file takes, for PATH.json; None for a model without a preparation."""
     try:
         found = preprocess(model, **({} if image_size is None else {"image_size": image_size}))
     except UserError:
@@ -131,7 +131,7 @@ def _write(
     platforms: Sequence[str] = PLATFORMS,
     facts: dict | None = None,
 ) -> dict[str, Any]:
-    """Exports `predict(variables, batch)`, the variables inside, and writes it and what is known of it."""
+    """Exports `predict(variables, batch)` with the variables inside, and writes it and PATH.json, which it returns."""
     variables = jax.tree.map(np.asarray, jax.device_get(variables))
     kept = jax.tree.map(lambda x: x.astype(weights) if weights and x.dtype == np.float32 else x, variables)
     size = sum(x.nbytes for x in jax.tree.leaves(kept))
@@ -170,7 +170,7 @@ def _write(
 
 
 def _read(predict: Callable, inputs: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Those of the inputs that a prediction depends on: a task's batch has labels, too."""
+    """The inputs that a prediction depends on: a task's batch has labels, too."""
     jaxpr = jax.make_jaxpr(predict)(inputs).jaxpr
     used = {id(x) for equation in jaxpr.eqns for x in equation.invars} | {id(x) for x in jaxpr.outvars}
     return {name: inputs[name] for name, x in zip(sorted(inputs), jaxpr.invars, strict=True) if id(x) in used}

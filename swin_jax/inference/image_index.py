@@ -1,9 +1,9 @@
 """An index of the pictures in a folder: their features, saved, loaded, and searched by a text or by a picture.
 
-    found = index.of_folder(model, variables, "photos", path="photos.npz")
-    index.find(found, model, variables, "a red boat")
+    index = image_index.of_folder(model, variables, "photos", path="photos.npz")
+    image_index.find(index, model, variables, "a red boat")
 
-An index knows the checksum of the weights it was made with, and other weights don't search it.
+An index holds the checksum of the weights that made it, and refuses to be searched with others.
 """
 
 import dataclasses
@@ -44,15 +44,15 @@ class Index:
     """Features of N pictures.
 
     Attributes:
-        root: folder of the pictures.
-        names: paths relative to it.
+        root: Folder of the pictures.
+        names: Paths relative to it.
         features: (N, E) float32.
-        normalised: whether they are of unit length.
+        normalised: True if they are of unit length.
         stamps: (N, 2) int64, size in bytes and time of change in ns of each file when it was read.
-        model: what made them, for people.
-        checksum: of the weights that made them.
-        preparation: how pictures were prepared, '' where that is not known.
-        complete: whether all pictures were read; not where that was interrupted.
+        model: The model that made them, in words.
+        checksum: Checksum of the weights that made them.
+        preparation: Fingerprint of how pictures were prepared, '' if that is not known.
+        complete: True if all pictures were read, False if that was interrupted.
     """
 
     root: str
@@ -116,15 +116,15 @@ def search(index: Index, query: np.ndarray, top: int = 10) -> list[tuple[str, fl
     """The pictures nearest to features.
 
     Args:
-        index: of `build`, `of_folder` or `load`.
-        query: (E,) floating point, of the same model; of any length.
-        top: at most so many.
+        index: An index of `build`, `of_folder` or `load`.
+        query: Features of the same model, (E,) floating point, of any length.
+        top: Number of pictures to find; at most all.
 
     Returns:
         [(path of the picture, cosine), ...], the nearest first.
 
     Raises:
-        UserError: features of another width, `top` below 1 or no whole number.
+        UserError: Features of another width, `top` below 1 or no whole number.
     """
     query = features.normalize(query)
     if query.shape != index.features.shape[1:]:
@@ -161,18 +161,18 @@ def build(
     """Makes an index. A batch of pictures is in memory at a time; the index itself takes 4 E bytes for each of them.
 
     Args:
-        data: of a `sources.FileSource`.
-        encode: see `Encode`; gets data sets whose labels are to be handed back.
-        model, checksum, preparation, normalised: of the index.
-        previous: features of unchanged files are taken from it if it was made in the same way.
-        path: where it is saved, also when it is interrupted: as `previous` it makes the next call go on.
-        progress: whether to show a bar.
+        data: Pictures of a `sources.FileSource`.
+        encode: See `Encode`; it gets data sets whose labels are to be handed back.
+        model, checksum, preparation, normalised: Attributes of the index.
+        previous: An earlier index; features of unchanged files are taken from it if it was made in the same way.
+        path: File to save it to, when it is interrupted too: given as `previous`, it lets the next call resume.
+        progress: True shows a bar.
 
     Returns:
         (index, [a line for each picture that cannot be read; these are left out]).
 
     Raises:
-        UserError: none of the pictures can be read, or `path` cannot be written.
+        UserError: None of the pictures can be read, or `path` cannot be written.
     """
     from tqdm import tqdm
 
@@ -216,7 +216,7 @@ def _stamps(source: sources.FileSource) -> np.ndarray:
         try:
             found = os.stat(source.record_name(i))
             stamps[i] = found.st_size, found.st_mtime_ns
-        except OSError:  # a dangling link; it will be told as unreadable
+        except OSError:  # a dangling link; it will be named as unreadable
             pass
     return stamps
 
@@ -286,19 +286,19 @@ def of_folder(
     """Makes an index of all pictures below a folder; those that cannot be read are named in a warning and left out.
 
     Args:
-        model, variables: a CLIP of `swin_jax.load`.
-        folder: of pictures, or one picture.
-        path: a file .npz to save it to. If it holds an index of the same weights and folder, only what is new or has
-            changed is read; not with a `preprocess` of your own, which may have changed.
-        preprocess: prepares pictures; None for the preparation that the model carries.
-        batch_size: pictures at a time.
-        progress: whether to show a bar.
+        model, variables: A CLIP of `swin_jax.load`.
+        folder: Folder of pictures, or one picture.
+        path: File (.npz) to save it to. If it holds an index of the same weights, folder and preparation, only what is
+            new or has changed is read; not so with a function as `preprocess`, which may have changed.
+        preprocess: Preparation or function for the pictures; None takes the preparation that the model carries.
+        batch_size: Number of pictures at a time.
+        progress: True shows a bar.
 
     Returns:
         The index.
 
     Raises:
-        UserError: no folder, no pictures, none that can be read, a file at `path` that is no index.
+        UserError: No folder, no pictures, none that can be read, a file at `path` that is no index.
     """
     loaded_model.check_features(model)
     prepare = loaded_model.preparation_of(model, preprocess)
@@ -320,13 +320,13 @@ def picture_of(query: str) -> str | None:
     """The picture that a query names.
 
     Args:
-        query: a text, or the path of a picture; ~ is the home folder.
+        query: A text, or the path of a picture; ~ is the home folder.
 
     Returns:
         The path, or None for a text.
 
     Raises:
-        UserError: a folder, a path of no file, a file that is no picture.
+        UserError: A folder, a path of no file, a file that is no picture.
     """
     path = os.path.expanduser(query)
     as_word = "to search for the word, write it with a blank behind it"
@@ -355,18 +355,18 @@ def find(
     """The pictures nearest to a text or to a picture.
 
     Args:
-        index: made with the same weights.
-        model, variables: a CLIP of `swin_jax.load`.
-        query: a text, or a picture: a path (also as str, if there is such a file), a PIL image or a uint8 array.
-        top: at most so many.
-        preprocess, tokenize: as of `similarity.probabilities`.
+        index: An index that was made with the same weights.
+        model, variables: A CLIP of `swin_jax.load`.
+        query: A text, or a picture: a path (also as str, if there is such a file), a PIL image or a uint8 array.
+        top: Number of pictures to find; at most all.
+        preprocess, tokenize: As for `similarity.probabilities`.
 
     Returns:
         [(path of the picture, cosine), ...], the nearest first. Every call computes the checksum of all weights; where
         that is too slow, `search` takes features.
 
     Raises:
-        UserError: an index of other weights, an empty text, what is not a picture; see `picture_of`.
+        UserError: An index of other weights, an empty text, what is not a picture; see `picture_of`.
     """
     picture = picture_of(query) if isinstance(query, str) else None
     check(index, model_checksum(variables))

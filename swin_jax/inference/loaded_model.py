@@ -1,4 +1,4 @@
-"""A model of `load` as a task that only predicts: it is looked at in the way that a run is, with the same bits."""
+"""A model of `load` as a task that only predicts: its features are those of a run, to the last bit."""
 
 import dataclasses
 import functools
@@ -28,8 +28,8 @@ class LoadedModel:
     """A task without training.
 
     Attributes:
-        model: Of `load`.
-        mean, std: Of pixels in 0..1, for pictures in uint8; what is floating point is taken as normalized.
+        model: A model of `load`.
+        mean, std: Mean and deviation of each channel, for uint8 pixels; floating point is taken as normalized.
     """
 
     model: nn.Module
@@ -37,7 +37,7 @@ class LoadedModel:
     std: tuple[float, ...]
 
     def predict(self, state: TrainState, batch: Mapping[str, jax.Array], frozen: Any) -> dict[str, jax.Array]:
-        """What the model's family predicts of `image`, `video` or `text`."""
+        """The outputs of the model's family for `image`, `video` or `text`."""
 
         def prepare(pixels):
             return augmentation.normalize(pixels, self.mean, self.std) if pixels.dtype == jnp.uint8 else pixels
@@ -63,12 +63,12 @@ class _WhereTheyAre:
 
 
 def preparation_of(model: nn.Module, given: Preparation | Preprocess | None) -> Preparation | Preprocess:
-    """What prepares pictures for a model: its own preparation, unless one, or a function, is given."""
+    """The preparation, or function, that is given; if none is, the model's own."""
     return preprocess(model) if given is None else given
 
 
 def example_transform(prepare: Preparation | Preprocess) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A transform of records with `image` in any form that `preprocess` takes.
+    """Makes a transform of records whose `image` has any form that `preprocess` takes.
 
     Returns:
         {'image': picture, 'label': int} -> the same with `image` uint8, or floating point where a function prepares it.
@@ -83,13 +83,13 @@ def image_batches(
     """Features of pictures.
 
     Args:
-        model: Of pictures and texts.
-        variables: Of the model.
-        prepare: As for `example_transform`, which prepared the pictures.
-        data: Prepared pictures.
+        model: A model of pictures and texts.
+        variables: Its variables.
+        prepare: The argument of the `example_transform` that prepares `data`.
+        data: Pictures, prepared by it.
 
     Yields:
-        (label (n,), features (n, E) float32 of length 1) of its records in order.
+        (label (n,), features (n, E) float32 of length 1) of the records in order.
     """
     batches = _image_features(_task(model, prepare))
     for found in batches(_state(variables), {}, data):
@@ -97,12 +97,12 @@ def image_batches(
 
 
 def text_encoder(model: nn.Module, variables: dict) -> Encode:
-    """(B, L) int32 tokens -> (B, E) float32 of length 1."""
+    """A function of (B, L) int32 tokens that gives their features, (B, E) float32 of length 1."""
     return _text_features(LoadedModel(model, (), ()))(_state(variables), {})
 
 
 def check_features(model: Any) -> None:
-    """Raises UserError for what is no model of pictures and texts."""
+    """Raises UserError unless `model` is one of pictures and texts."""
     try:
         inputs = family_of(model).inputs(model, 32)
     except UserError:

@@ -32,21 +32,21 @@ def prepare(config, workdir: str, images: str, top: int = 5) -> Callable[[], int
     """Sets up the prediction of every image or video below a folder, or of one file.
 
     Args:
-        config: of the experiment; its `predict` says how images or videos are read. Of a video it gives several views,
-            whose probabilities are averaged.
-        workdir: of a run; its newest checkpoint is used, the average if it keeps one. Without a checkpoint the weights
-            of `init_from` are used.
-        images: a folder.
-        top: classes per image; at most the number of classes.
+        config: The experiment's config; its `predict` says how images or videos are read. Several views of a video are
+            predicted, and their probabilities averaged.
+        workdir: The workdir of a run; its newest checkpoint is used, the average if it keeps one. Without a checkpoint
+            the weights of `init_from` are used.
+        images: A folder, or one file.
+        top: Number of classes per image; at most all.
 
     Returns:
-        The function that predicts and returns the exit status, 0; what cannot be read is told and left out. Where the
-        task predicts logits it writes predictions.csv (`image`, or `file` of a video, then class and probability for
-        each of the top classes) and predictions.png into the workdir; where it predicts features, features.npz (`names`
-        and `image_features` (N, E) float32 of length 1).
+        The function that predicts and returns the exit status, 0; it names files that cannot be read and leaves them
+        out. If the task predicts logits, it writes predictions.csv (`image`, or `file` of a video, then class and
+        probability for each of the top classes) and predictions.png into the workdir; if it predicts features,
+        features.npz (`names`, and `image_features` (N, E) float32 of length 1).
 
     Raises:
-        UserError: no weights, no images, a task that predicts something else.
+        UserError: No weights, no images, a task that predicts something else.
     """
     folder = open_trained(config, workdir)
     run = build_run(config)
@@ -89,7 +89,7 @@ def _write_classes(folder, names, probabilities, shown, what, meta, top) -> str:
 
 
 def _write_features(folder, names, features, shown, what, meta, top) -> str:
-    """Writes features for programs; returns what was written, and what people do instead."""
+    """Writes features for other programs; returns what was written, and how to search instead."""
     with storage.writing(folder / "features.npz") as file:
         np.savez(file, names=np.array(names, str), image_features=features)
     return f'{folder / "features.npz"}; to find images, --index=FOLDER, then --search="some text"'
@@ -128,7 +128,7 @@ def _predict(run: Run, state: Any, frozen: Any, data: Any) -> tuple[list[str], n
 
 
 def _examples(data: Any) -> Iterator[tuple[str, dict]]:
-    """(name, transformed example) of every record that can be read; the others are told."""
+    """(name, transformed example) of every record that can be read; names the others."""
     from tqdm import tqdm
 
     def tell(what, index, why=""):

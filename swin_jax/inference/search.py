@@ -26,22 +26,21 @@ INDEX, SHEET = "index.npz", "search.png"
 
 
 def prepare_index(config, workdir: str, images: str) -> Callable[[], int]:
-    """Sets up the index of every image below a folder; what cannot be read is told and left out.
+    """Sets up the index of every image below a folder; files that cannot be read are named and left out.
 
     Files that the workdir's index already has from the same weights, and that have not changed, are not read again.
 
     Args:
-        config: of the experiment; its `predict` says how images are read.
-        workdir: of a run; its newest checkpoint is used, the average if it keeps one. Without a checkpoint the weights
-            of `init_from` are used.
-        images: a folder.
+        config: The experiment's config; its `predict` says how images are read.
+        workdir: The workdir of a run; its newest checkpoint is used, the average if it keeps one. Without a checkpoint
+            the weights of `init_from` are used.
+        images: A folder, or one image.
 
     Returns:
-        The function that indexes: it writes index.npz into the workdir and returns the exit
-        status, 0.
+        The function that writes index.npz into the workdir and returns the exit status, 0.
 
     Raises:
-        UserError: no weights, no images, a task without image features.
+        UserError: No weights, no images, a task without image features.
     """
     folder = open_trained(config, workdir)
     run = build_run(config)
@@ -76,18 +75,18 @@ def prepare_search(config, workdir: str, query: str, top: int = 10) -> Callable[
     """Sets up the search for the indexed images that are nearest to a text, or to an image file.
 
     Args:
-        config: of the experiment, as for `prepare_index`.
-        workdir: with an index.
-        query: a text, or the path of an image.
-        top: images to find.
+        config: The experiment's config, as for `prepare_index`.
+        workdir: A workdir with an index.
+        query: A text, or the path of an image.
+        top: Number of images to find.
 
     Returns:
-        The function that searches: it prints cosines and paths, the nearest first, draws
-        search.png into the workdir and returns the exit status, 0. It raises UserError for an
-        index of other weights, and for a text where the task has none.
+        The function that prints cosines and paths, the nearest first, draws search.png into the workdir and returns the
+        exit status, 0. It raises UserError for an index of other weights or of pictures that were prepared otherwise,
+        and for a text if the model reads none.
 
     Raises:
-        UserError: no weights, no index, a folder, no such image or one that cannot be read.
+        UserError: No weights, no index, a folder, no such image or one that cannot be read.
     """
     folder = open_trained(config, workdir)
     path = folder / INDEX
@@ -138,7 +137,7 @@ def _previous(path: epath.Path) -> indices.Index | None:
     try:
         return indices.load(path) if path.is_file() else None
     except UserError as error:
-        print(f"{error}; it is made again", file=sys.stderr, flush=True)
+        print(f"{error}; rebuilding it", file=sys.stderr, flush=True)
         return None
 
 

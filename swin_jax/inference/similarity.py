@@ -43,18 +43,19 @@ def probabilities(
     """How probable each text is for each picture.
 
     Args:
-        model, variables: of `swin_jax.load`.
-        images: N pictures, or one: what `swin_jax.preprocess` takes.
+        model, variables: A CLIP of `swin_jax.load`.
+        images: N pictures, or one, in any form that the model's preparation takes.
         texts: M texts, or one.
-        preprocess: prepares pictures; None for the preparation that the model carries.
-        tokenize: texts -> (n, L) int32; None for the model's own, cutting what is too long with a warning.
+        preprocess: Preparation or function for the pictures; None takes the preparation that the model carries.
+        tokenize: Function of texts that gives (n, L) int32; None takes the model's own tokens, and cuts texts that are
+            too long, with a warning.
 
     Returns:
         (N, M) float32. Each row sums to 1, as one of the texts is meant; of a model with a bias on its logits (SigLIP)
         every entry is a probability of its own.
 
     Raises:
-        UserError: a model without text tower, no pictures or texts, an empty text, what is not a picture.
+        UserError: A model that reads no texts, no pictures or texts, an empty text, what is not a picture.
     """
     found = cosines(model, variables, images, texts, preprocess, tokenize)
     logits = np.exp(np.float32(variables["params"]["logit_scale"])) * found
@@ -72,7 +73,7 @@ def cosines(
     preprocess: Preparation | Preprocess | None = None,
     tokenize: Tokenize | None = None,
 ) -> np.ndarray:
-    """The similarity of every picture and every text, -1 to 1: (N, M) float32. Arguments as of `probabilities`."""
+    """The similarity of every picture and every text, -1 to 1: (N, M) float32. Arguments as for `probabilities`."""
     texts = _checked(texts)  # before the pictures, which take longer
     found = encode_images(model, variables, images, preprocess)
     if tokenize is None and isinstance(preprocess, Preparation) and preprocess.context_length:
@@ -92,12 +93,12 @@ def nearest_captions(
     """The captions that fit each picture best.
 
     Args:
-        captions: to choose among.
-        top: captions per picture; at most all.
-        model, variables, images, preprocess, tokenize: as of `probabilities`.
+        captions: Texts to choose among.
+        top: Number of captions per picture; at most all.
+        model, variables, images, preprocess, tokenize: As for `probabilities`.
 
     Returns:
-        For each picture [(caption, cosine), ...], the best first. Raises as `probabilities`.
+        For each picture [(caption, cosine), ...], the best first. Raises what `probabilities` raises.
     """
     check_top(top)
     captions = _checked(captions)
@@ -149,7 +150,7 @@ def encode_texts(
 
 
 def _tokenizer(preparation: Preparation) -> Tokenize:
-    """The tokens of texts of any length: what is too long is cut, and a warning names the first such text."""
+    """A function of texts of any length: what is too long is cut, and a warning names the first such text."""
 
     def tokenize(texts: Sequence[str]) -> np.ndarray:
         ids, cut = preparation.tokenize_and_flag(texts)
@@ -209,17 +210,17 @@ def draw(
     """Draws a matrix of similarities: a row for each text, a column below each picture, the values in the cells.
 
     Args:
-        images: N pictures: paths, PIL images, or arrays (H, W) or (H, W, 3), uint8.
+        images: N pictures: paths, PIL images, or uint8 arrays (H, W) or (H, W, 3).
         texts: M texts, or one.
-        similarities: (N, M), of `cosines` or `probabilities`.
-        path: a picture file to write, .png or another that matplotlib writes, or None.
-        title: above all.
+        similarities: (N, M), from `cosines` or `probabilities`.
+        path: Picture file to write, .png or another kind that matplotlib writes, or None.
+        title: Text above the matrix.
 
     Returns:
         The matplotlib figure.
 
     Raises:
-        UserError: a matrix of another shape, what is not a picture, an empty text, a `path` that cannot be written.
+        UserError: A matrix of another shape, what is not a picture, an empty text, a `path` that cannot be written.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""A trained run to look at: its newest weights, and the pictures it is asked about. Nothing is written over."""
+"""A trained run for inference: its newest weights, and pictures prepared for it. Nothing is overwritten."""
 
 import dataclasses
 import sys
@@ -18,10 +18,10 @@ from swin_jax.train.workdir import make_workdir
 
 
 def open_trained(config, workdir: str) -> epath.Path:
-    """The workdir of a run that only looks at weights; made where the weights are those of `init_from`.
+    """Opens the workdir of a run to read its weights; makes it if the weights are those of `init_from`.
 
     Raises:
-        UserError: no checkpoint and no `init_from`, an unusable workdir.
+        UserError: No checkpoint and no `init_from`, an unusable workdir.
     """
     folder = storage.path(workdir)
     if not checkpoint.exists(folder):
@@ -46,7 +46,7 @@ def pictures(config, images: str) -> Any:
     """The `data.pipeline.EvalData` of a folder of images, or of one, read as the config's `predict` says.
 
     Raises:
-        UserError: a config without `predict`, no images.
+        UserError: A config without `predict`, no images.
     """
     prepared = preparation(config)
     config.predict.source.root = images
@@ -57,7 +57,7 @@ def preparation(config) -> Preparation:
     """How a run's pictures and texts are prepared, as its `predict` says.
 
     Raises:
-        UserError: a config without `predict`.
+        UserError: A config without `predict`.
     """
     if "predict" not in config:
         raise UserError("this experiment's config has no `predict`, which says how a folder of images is read")
