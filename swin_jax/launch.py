@@ -33,7 +33,8 @@ python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--conf
     ... --print_config
   evaluate only
     ... --config.total_steps=0
-  predict a folder of images with DIR's checkpoint: predictions.csv and predictions.png in DIR
+  predict a folder of images with DIR's checkpoint: predictions.csv and predictions.png in DIR;
+  a model of images and texts writes features.npz
     ... --predict=my_images
   a model of images and texts: index a folder of images, then search it by a text or by a picture
     ... --index=my_images
