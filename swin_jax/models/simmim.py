@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from swin_jax.core.errors import UserError
 from swin_jax.models.layers import init_conv, init_linear
 from swin_jax.ops.window_geometry import stage_geometry, total_stride
 
@@ -35,12 +36,12 @@ class SimMIM(nn.Module):
             (B, *size, C) float32, in the units of the target.
 
         Raises:
-            ValueError: an image that is no multiple of the stride.
+            UserError: an image that is no multiple of the stride.
         """
         axes = image.ndim - 2
         stride = total_stride(self.encoder, axes)
         if any(size % s for size, s in zip(image.shape[1:-1], stride)):
-            raise ValueError(f"images of {image.shape[1:-1]} are no multiple of the encoder's stride {stride}")
+            raise UserError(f"images of {image.shape[1:-1]} are no multiple of the encoder's stride {stride}")
         dtype, param_dtype = jnp.dtype(self.encoder.dtype), jnp.dtype(self.encoder.param_dtype)
         token = self.param("mask_token", init_linear, (1, 1, self.encoder.embed_dim), param_dtype)
         encoded = self.encoder.encode(image, train=train, mask=mask, mask_token=token)

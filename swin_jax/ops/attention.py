@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from swin_jax.core.errors import UserError
 from swin_jax.ops.window_geometry import MASKED
 
 IMPLEMENTATIONS = ("xla", "sequential")
@@ -37,10 +38,10 @@ def window_attention(
         (B * nW, N, h, d) in the dtype of qkv. The softmax is in float32.
 
     Raises:
-        ValueError: an unknown implementation.
+        UserError: an unknown implementation.
     """
     if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"attention implementation {implementation!r} is none of {IMPLEMENTATIONS}")
+        raise UserError(f"attention implementation {implementation!r} is none of {IMPLEMENTATIONS}")
     if implementation == "xla":
         return _attend(qkv, bias, regions)
     return sequential(lambda x, region: _attend(x, bias, region), qkv, regions, windows)

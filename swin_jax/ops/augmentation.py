@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.core.errors import UserError
 
 _TRIES = 10  # timm's number of attempts to find a region that fits
 
@@ -51,10 +52,10 @@ def random_erase(
         The images, of the shape that they had.
 
     Raises:
-        ValueError: `mode` is none of the three.
+        UserError: `mode` is none of the three.
     """
     if mode not in ("pixel", "rand", "const"):
-        raise ValueError(f"mode='{mode}' is not one of 'pixel', 'rand', 'const'")
+        raise UserError(f"mode='{mode}' is not one of 'pixel', 'rand', 'const'")
     batch, (height, width, channels) = image.shape[0], image.shape[-3:]
     key, fill_key = jax.random.split(key)
     # One draw for everything: each one costs seconds of compilation.
@@ -111,15 +112,15 @@ def mix(
         Images of the same shape and (B, K) targets. CutMix weights targets by the area after clipping at the border.
 
     Raises:
-        ValueError: B or `group` is odd, or `group` does not divide a larger B.
+        UserError: B or `group` is odd, or `group` does not divide a larger B.
     """
     if not (mixup_alpha or cutmix_alpha):
         return image, target
     batch, (height, width, _) = image.shape[0], image.shape[-3:]
     if batch % 2:
-        raise ValueError(f"mixing pairs neighbours and needs an even batch, got {batch} images")
+        raise UserError(f"mixing pairs neighbours and needs an even batch, got {batch} images")
     if batch > group and (batch % group or group % 2):
-        raise ValueError(f"mixing needs even groups that divide the batch: {batch} images, groups of {group}")
+        raise UserError(f"mixing needs even groups that divide the batch: {batch} images, groups of {group}")
     size = min(batch, group)
     groups = (batch // size,)
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.core.errors import UserError
+
 NORM_EPSILON = 1e-6  # added to the variance
 _SUM_EPSILON = 1e-5  # added to the number of masked pixels
 
@@ -23,12 +25,12 @@ def upsample(mask: jax.Array, grid: tuple[int, ...]) -> jax.Array:
         (B, *grid), of the same dtype.
 
     Raises:
-        ValueError: the grid is no multiple of the mask's.
+        UserError: the grid is no multiple of the mask's.
     """
     for axis, size in enumerate(grid, start=1):
         times, rest = divmod(size, mask.shape[axis])
         if rest or not times:
-            raise ValueError(f"a mask of {mask.shape[1:]} cells does not divide a grid of {tuple(grid)}")
+            raise UserError(f"a mask of {mask.shape[1:]} cells does not divide a grid of {tuple(grid)}")
         mask = jnp.repeat(mask, times, axis=axis)
     return mask
 
@@ -66,10 +68,10 @@ def local_statistics(image: jax.Array, window: int) -> tuple[jax.Array, jax.Arra
         (mean, variance), each (B, *size, C) float32; the variance is not negative.
 
     Raises:
-        ValueError: an even window, or one of a single pixel.
+        UserError: an even window, or one of a single pixel.
     """
     if window % 2 == 0 or window < 3:
-        raise ValueError(f"the window of the normalised target must be odd and at least 3, not {window}")
+        raise UserError(f"the window of the normalised target must be odd and at least 3, not {window}")
     image = image.astype(jnp.float32)
     count = _valid_pixels(image.shape[1:-1], window)
     mean = _window_sum(image, window) / count

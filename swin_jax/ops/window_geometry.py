@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+from swin_jax.core.errors import UserError
+
 Size = int | tuple[int, ...]
 SMALL = ("shrink", "axis", "keep")
 CPB_HIDDEN = 512  # of the MLP of the continuous position bias
@@ -22,7 +24,7 @@ def per_axis(value: Size, axes: int) -> tuple[int, ...]:
     """One int per axis: an int or a 1-tuple is repeated."""
     value = (value,) if isinstance(value, int) else tuple(value)
     if len(value) not in (1, axes):
-        raise ValueError(f"{value} has {len(value)} entries for {axes} axes")
+        raise UserError(f"{value} has {len(value)} entries for {axes} axes")
     return value * axes if len(value) == 1 else value
 
 
@@ -37,7 +39,7 @@ def per_stage(value, stages: int, axes: int, one_each: bool = False) -> list[tup
     if not nested and not one_each:
         return [per_axis(value, axes)] * stages
     if len(value) not in (1, stages):
-        raise ValueError(f"{value} has {len(value)} entries for {stages} stages")
+        raise UserError(f"{value} has {len(value)} entries for {stages} stages")
     return [per_axis(entry, axes) for entry in (value * stages if len(value) == 1 else value)]
 
 
@@ -71,7 +73,7 @@ def fit(grid: tuple[int, ...], window: tuple[int, ...], small: str) -> tuple[tup
         if any(g <= w for g, w in zip(grid, window, strict=True)):
             return (min(grid),) * len(grid), (0,) * len(grid)
         return window, half
-    raise ValueError(f"small={small!r} is none of {SMALL}")
+    raise UserError(f"small={small!r} is none of {SMALL}")
 
 
 def stage_geometry(model) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:

@@ -49,16 +49,31 @@ def load(
     """A model, which carries its preparation, and its variables; see `swin_jax.load`."""
     try:
         model, variables, prepared = _load(name, weights, resize, overrides)
-        if overrides:
-            shapes(model)
     except UserError:
         raise
     except (ValueError, TypeError, ArithmeticError) as error:
         if not overrides:
             raise
-        given = ", ".join(f"{key}={value!r}" for key, value in overrides.items())
-        raise UserError(f"{given} makes no model: {' '.join(str(error).split())}") from error
+        raise _no_model(overrides, error) from error
     return preparation.attach(model, prepared), variables
+
+
+def _no_model(overrides: dict, error: Exception) -> UserError:
+    given = ", ".join(f"{key}={value!r}" for key, value in overrides.items())
+    return UserError(f"{given} makes no model: {' '.join(str(error).split())}")
+
+
+def _make(family: Family, fields: dict, overrides: dict) -> nn.Module:
+    """A model without variables; raises UserError where the overrides make none."""
+    try:
+        model = family.make(**fields | overrides)
+        if overrides:
+            shapes(model)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        if not overrides:
+            raise
+        raise _no_model(overrides, error) from error
+    return model
 
 
 def shapes(model: nn.Module) -> dict:
@@ -96,6 +111,8 @@ def _load(
     else:
         fields = family.preset(word)
         _check_sizes(family, fields, overrides, found)
+    if overrides:
+        _make(family, fields, overrides)  # before a file is made to fit what is none
     model, variables = family.load(found, fields, resize, overrides)
     return model, variables, prepare(family, model, word, found)
 
@@ -134,7 +151,7 @@ def is_workdir(folder: str | Path) -> bool:
 
 def _load_random(family: Family, word: str, overrides: dict) -> tuple[nn.Module, dict, Preparation | None]:
     warn(f"{word} has random weights; weights='official' downloads the published ones")
-    model = family.make(**family.preset(word) | overrides)
+    model = _make(family, family.preset(word), overrides)
     variables = random_variables(model, *family.inputs(model).values())
     return model, variables, prepare(family, model, word)
 

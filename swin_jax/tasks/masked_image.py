@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.core.errors import UserError
 from swin_jax.ops import augmentation, masked_image
 from swin_jax.ops.window_geometry import stage_grids
 from swin_jax.tasks.base import Batch, Metrics, TrainState, gradient_step, step_key
@@ -52,7 +53,7 @@ class MaskedImageModeling:
 
     def __post_init__(self):
         if self.norm_target and (self.norm_target < 3 or self.norm_target % 2 == 0):
-            raise ValueError(f"norm_target={self.norm_target} must be odd and at least 3, or 0")
+            raise UserError(f"norm_target={self.norm_target} must be odd and at least 3, or 0")
 
     def size(self) -> tuple[int, int]:
         """`image_size` with one entry per axis."""

@@ -104,7 +104,7 @@ def test_a_picture_is_predicted_and_told(trained, tmp_path, launch):
         (("--config.num_classes=5",), "the data set has 2 classes, the config 5"),
         (("--config.init_from.required=true",), "starts from weights"),
         (("--config.short_side=16",), "short"),
-        (("--config.frames=0",), "makes no task: a video of shape (1, 0, 32, 32, 3) has no frames"),
+        (("--config.frames=0",), "a video of shape (1, 0, 32, 32, 3) has no frames"),
         (("--config.stride=0",), "stride must be a whole number of at least 1, not 0"),
     ],
 )

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from swin_jax.core.errors import UserError
 from swin_jax.models.clip.vit import check_image
 from swin_jax.models.layers import init_conv
 from swin_jax.models.swin.blocks import REMAT
@@ -163,7 +164,7 @@ class ModifiedResNet(nn.Module):
             (B, embed_dim) in `dtype`, not normalised.
 
         Raises:
-            TypeError: integer images. UserError: images of another size.
+            UserError: integer images, or images of another size.
         """
         return self.attnpool(self.features(image, train)[-1])
 
@@ -189,12 +190,12 @@ class ModifiedResNet(nn.Module):
         return [outputs[f"layer{s + 1}"] for s in range(4)]
 
     def _check(self) -> None:
-        """Raises ValueError where fields are none of the known ones or contradict each other."""
+        """Raises UserError where fields are none of the known ones or contradict each other."""
         if len(self.layers) != 4 or min(self.layers) < 1:
-            raise ValueError(f"layers={self.layers} are not the blocks of four stages")
+            raise UserError(f"layers={self.layers} are not the blocks of four stages")
         if self.image_size % 32:
-            raise ValueError(f"image_size={self.image_size} is no multiple of 32")
+            raise UserError(f"image_size={self.image_size} is no multiple of 32")
         if self.width % 2 or 32 * self.width % self.num_heads:
-            raise ValueError(f"width={self.width} is odd, or {self.num_heads} heads do not divide {32 * self.width}")
+            raise UserError(f"width={self.width} is odd, or {self.num_heads} heads do not divide {32 * self.width}")
         if self.remat not in ("none", *REMAT):
-            raise ValueError(f"remat={self.remat!r} is none of {('none', *REMAT)}")
+            raise UserError(f"remat={self.remat!r} is none of {('none', *REMAT)}")

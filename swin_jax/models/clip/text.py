@@ -77,7 +77,7 @@ class TextTransformer(nn.Module):
             (B, embed_dim) in `dtype`, not normalised.
 
         Raises:
-            TypeError: ids that are not integers. UserError: texts longer than `context_length`.
+            UserError: ids that are not integers, or texts longer than `context_length`.
         """
         x = self.features(ids)
         x = jnp.take_along_axis(x, ids.argmax(axis=-1)[:, None, None], axis=1)[:, 0]  # (B, width)
@@ -86,7 +86,7 @@ class TextTransformer(nn.Module):
     def features(self, ids: jax.Array) -> jax.Array:
         """Every token after the last norm: (B, L, width)."""
         if not jnp.issubdtype(ids.dtype, jnp.integer):
-            raise TypeError(
+            raise UserError(
                 f"texts are {ids.dtype}; tokenize them first with swin_jax.data.image_text.tokenizer.tokenize(texts)"
             )
         if ids.ndim != 2 or ids.shape[1] > self.context_length:

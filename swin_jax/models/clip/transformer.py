@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from swin_jax.core.errors import UserError
 from swin_jax.models.layers import init_conv, layer_norm
 from swin_jax.models.swin.blocks import REMAT
 from swin_jax.ops.attention import attention_weights
@@ -173,7 +174,7 @@ class Transformer(nn.Module):
         return normal(self.width**-0.5), branch_end, normal((2 * self.width) ** -0.5), branch_end
 
     def _check(self) -> None:
-        """Raises ValueError where fields are none of the known ones or contradict each other."""
+        """Raises UserError where fields are none of the known ones or contradict each other."""
         for name, value, known in (
             ("act", self.act, ACTIVATIONS),
             ("init", self.init, ("default", "scaled")),
@@ -183,6 +184,6 @@ class Transformer(nn.Module):
             ("param_dtype", self.param_dtype, ("float32", "bfloat16", "float16")),
         ):
             if value not in known:
-                raise ValueError(f"{name}={value!r} is none of {tuple(known)}")
+                raise UserError(f"{name}={value!r} is none of {tuple(known)}")
         if self.width % self.num_heads:
-            raise ValueError(f"{self.num_heads} heads do not divide a width of {self.width}")
+            raise UserError(f"{self.num_heads} heads do not divide a width of {self.width}")

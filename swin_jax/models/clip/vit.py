@@ -14,9 +14,9 @@ from swin_jax.models.layers import PatchProjection, layer_norm
 
 
 def check_image(image: jax.Array, size: int) -> None:
-    """Raises TypeError for integer images, UserError for others than (B, size, size, 3)."""
+    """Raises UserError for integer images, and for others than (B, size, size, 3)."""
     if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise TypeError(f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
+        raise UserError(f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
     if image.ndim != 4 or image.shape[1:] != (size, size, 3):
         raise UserError(
             f"images are of shape {image.shape}, but the positions of this tower are for (B, {size}, {size}, 3): "
@@ -54,9 +54,9 @@ class VisionTransformer(nn.Module):
 
     def setup(self):
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size={self.image_size} is no multiple of patch_size={self.patch_size}")
+            raise UserError(f"image_size={self.image_size} is no multiple of patch_size={self.patch_size}")
         if not 0 <= self.patch_dropout < 1:
-            raise ValueError(f"patch_dropout={self.patch_dropout} is not in [0, 1)")
+            raise UserError(f"patch_dropout={self.patch_dropout} is not in [0, 1)")
         dtype, param_dtype = jnp.dtype(self.dtype), jnp.dtype(self.param_dtype)
         normal = nn.initializers.normal(self.width**-0.5)
         tokens = (self.image_size // self.patch_size) ** 2 + 1
@@ -90,7 +90,7 @@ class VisionTransformer(nn.Module):
             (B, embed_dim) in `dtype`, not normalised.
 
         Raises:
-            TypeError: integer images. UserError: images of another size.
+            UserError: integer images, or images of another size.
         """
         x = self.pooled(image, train)
         return x @ self.proj.astype(x.dtype)
@@ -106,9 +106,7 @@ class VisionTransformer(nn.Module):
     def features(self, image: jax.Array, train: bool = False) -> list[jax.Array]:
         """Spatial features: a list of one map, the patch tokens after the last norm, (B, rows, columns, width)."""
         if train and self.patch_dropout:
-            raise ValueError(
-                "with patches left out there is no map of them: features(train=True) needs patch_dropout=0"
-            )
+            raise UserError("with patches left out there is no map of them: features(train=True) needs patch_dropout=0")
         x, _ = self._tokens(image, train)
         side = self.image_size // self.patch_size
         return [self.ln_post(x[:, 1:]).reshape(x.shape[0], side, side, self.width)]

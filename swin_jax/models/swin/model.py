@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.core.errors import UserError
 from swin_jax.models.layers import PatchEmbed, init_linear, layer_norm
 from swin_jax.models.swin.blocks import REMAT, Stage
 from swin_jax.ops import attention, window_geometry
@@ -178,7 +179,7 @@ class Swin(nn.Module):
             where there are `out_norms`.
 
         Raises:
-            TypeError: integer images.
+            UserError: integer images.
         """
         if self.out_norms:
             return self.features(image, train)
@@ -214,10 +215,10 @@ class Swin(nn.Module):
     ) -> tuple[list[jax.Array], jax.Array, dict[str, jax.Array]]:
         """Per-stage maps before merging, the last map, and every output by its official name."""
         if not jnp.issubdtype(image.dtype, jnp.floating):
-            raise TypeError(f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
+            raise UserError(f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
         axes = num_axes(self)
         if image.ndim != axes + 2 or image.shape[-1] != self.in_channels:
-            raise ValueError(
+            raise UserError(
                 f"images are of shape {image.shape}, expected (batch, {axes} sizes, {self.in_channels} channels)"
             )
         x = self.patch_embed(image)
@@ -245,7 +246,7 @@ class Swin(nn.Module):
         table = self.absolute_pos_embed.reshape(*made_for, self.embed_dim)
         if grid != made_for:
             if self.small != "keep":
-                raise ValueError(
+                raise UserError(
                     f"the absolute position embedding is for image_size={self.image_size}, not for images of {image}"
                 )
             for axis, (old, new) in enumerate(zip(made_for, grid)):
@@ -255,27 +256,27 @@ class Swin(nn.Module):
 
 
 def _check(model: Swin) -> None:
-    """Raises ValueError where fields contradict each other."""
+    """Raises UserError where fields contradict each other."""
     for name in ("dtype", "param_dtype"):
         if getattr(model, name) not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"{name}={getattr(model, name)!r} is none of 'float32', 'bfloat16', 'float16'")
+            raise UserError(f"{name}={getattr(model, name)!r} is none of 'float32', 'bfloat16', 'float16'")
     stages = len(model.depths)
     if stages != len(model.num_heads):
-        raise ValueError(f"depths={model.depths} and num_heads={model.num_heads} are of different lengths")
+        raise UserError(f"depths={model.depths} and num_heads={model.num_heads} are of different lengths")
     if model.remat not in ("none", *REMAT):
-        raise ValueError(f"remat={model.remat!r} is none of {('none', *REMAT)}")
+        raise UserError(f"remat={model.remat!r} is none of {('none', *REMAT)}")
     if any(name not in attention.IMPLEMENTATIONS for name in _implementations(model)):
-        raise ValueError(f"attention={model.attention} has others than {attention.IMPLEMENTATIONS}")
+        raise UserError(f"attention={model.attention} has others than {attention.IMPLEMENTATIONS}")
     if model.small not in window_geometry.SMALL:
-        raise ValueError(f"small={model.small!r} is none of {window_geometry.SMALL}")
+        raise UserError(f"small={model.small!r} is none of {window_geometry.SMALL}")
     if model.main_norm_every < 0:
-        raise ValueError(f"main_norm_every={model.main_norm_every} is negative")
+        raise UserError(f"main_norm_every={model.main_norm_every} is negative")
     _check_sizes(model)
     if any(not 0 <= s < stages for s in model.out_norms):
-        raise ValueError(f"out_norms={model.out_norms} names stages that are not there; they are 0 to {stages - 1}")
+        raise UserError(f"out_norms={model.out_norms} names stages that are not there; they are 0 to {stages - 1}")
     for dim, heads in zip(stage_dims(model), model.num_heads, strict=True):
         if dim % heads:
-            raise ValueError(f"{heads} heads do not divide {dim} channels")
+            raise UserError(f"{heads} heads do not divide {dim} channels")
 
 
 def _check_sizes(model: Swin) -> None:
@@ -283,9 +284,9 @@ def _check_sizes(model: Swin) -> None:
         value = getattr(model, name)
         sizes = np.concatenate([np.atleast_1d(entry) for entry in np.atleast_1d(np.asarray(value, object))])
         if any(size < 1 for size in sizes):
-            raise ValueError(f"{name}={value} must be at least 1")
+            raise UserError(f"{name}={value} must be at least 1")
         if not isinstance(value, int) and len(value) > 3 and all(isinstance(entry, int) for entry in value):
-            raise ValueError(
+            raise UserError(
                 f"{name}={value} has one entry per axis; one per stage is written ((12, 12), (12, 12), ...)"
             )
 
@@ -294,7 +295,7 @@ def _implementations(model: Swin) -> tuple[str, ...]:
     stages = len(model.depths)
     given = (model.attention,) if isinstance(model.attention, str) else tuple(model.attention)
     if len(given) not in (1, stages):
-        raise ValueError(f"attention={model.attention} is neither one implementation nor one per stage")
+        raise UserError(f"attention={model.attention} is neither one implementation nor one per stage")
     return given * stages if len(given) == 1 else given
 
 

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from swin_jax.core.errors import UserError
 from swin_jax.models.layers import layer_norm
 from swin_jax.models.swin import Swin, stage_dims
 from swin_jax.models.swin.blocks import REMAT, Block
@@ -99,7 +100,7 @@ class VideoSwin(nn.Module):
     def setup(self):
         swin = self.backbone
         if window_geometry.num_axes(swin) != 3:
-            raise ValueError(
+            raise UserError(
                 f"the backbone has {window_geometry.num_axes(swin)} axes (image_size={swin.image_size}), not 3"
             )
         if self.temporal_layers:
@@ -129,8 +130,7 @@ class VideoSwin(nn.Module):
             (B, num_classes) float32 logits, or (B, C) pooled features where num_classes is 0.
 
         Raises:
-            TypeError: integer videos.
-            ValueError: not five axes, no frames, another number of channels.
+            UserError: integer videos, not five axes, no frames, another number of channels.
         """
         x = self.encode(video, train)
         return self.cls_head(x, train) if self.num_classes else pool(x)
@@ -161,16 +161,16 @@ class VideoSwin(nn.Module):
 
 def _check_video(video: jax.Array, channels: int) -> None:
     if not jnp.issubdtype(video.dtype, jnp.floating):
-        raise TypeError(f"videos are {video.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
+        raise UserError(f"videos are {video.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
     if video.ndim != 5:
         hint = ": an image, or a clip without its batch axis? Add the axis that is missing" if video.ndim == 4 else ""
-        raise ValueError(f"videos are (batch, frames, height, width, channels), not {video.shape}{hint}")
+        raise UserError(f"videos are (batch, frames, height, width, channels), not {video.shape}{hint}")
     if 0 in video.shape[1:]:
-        raise ValueError(f"a video of shape {video.shape} has no frames or no pixels")
+        raise UserError(f"a video of shape {video.shape} has no frames or no pixels")
     if video.shape[-1] != channels:
         first = next((axis for axis in (1, 2) if video.shape[axis] == channels), None)
         hint = "" if first is None else f": channels first? jnp.moveaxis(video, {first}, -1) puts them last"
-        raise ValueError(f"videos are (batch, frames, height, width, {channels}), not {video.shape}{hint}")
+        raise UserError(f"videos are (batch, frames, height, width, {channels}), not {video.shape}{hint}")
 
 
 def _attention_macs(grid: tuple[int, ...], window: tuple[int, ...], dim: int) -> int:
@@ -232,13 +232,13 @@ def make_video_swin(
             see `models.swin.Swin`.
 
     Raises:
-        ValueError: an unknown design, a size that is not of three axes.
+        UserError: an unknown design, a size that is not of three axes.
     """
     if design not in DESIGNS:
-        raise ValueError(f"design={design!r} is none of {DESIGNS}")
+        raise UserError(f"design={design!r} is none of {DESIGNS}")
     for name, size in (("image_size", image_size), ("patch_size", patch_size), ("window_size", window_size)):
         if isinstance(size, int) or len(size) != 3:
-            raise ValueError(f"{name}={size} must be (time, height, width)")
+            raise UserError(f"{name}={size} must be (time, height, width)")
     frames, *spatial = window_size
     backbone = Swin(
         num_classes=0,

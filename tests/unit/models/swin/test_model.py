@@ -167,7 +167,7 @@ def test_bfloat16_keeps_float32_parameters_and_logits():
 
 def test_integer_images_are_refused():
     model = swin.Swin(**SMALL)
-    with pytest.raises(TypeError, match="swin_jax.preprocess"):
+    with pytest.raises(ValueError, match="swin_jax.preprocess"):
         model.apply(init(model), jnp.zeros((1, 32, 32, 3), jnp.uint8))
 
 

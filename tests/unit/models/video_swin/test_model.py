@@ -259,7 +259,7 @@ def test_features_are_maps_before_merging():
 @pytest.mark.parametrize(
     "clip, error, message",
     [
-        (np.zeros((1, 8, 16, 16, 3), np.uint8), TypeError, r"videos are uint8.*swin_jax.preprocess"),
+        (np.zeros((1, 8, 16, 16, 3), np.uint8), ValueError, r"videos are uint8.*swin_jax.preprocess"),
         (np.zeros((1, 16, 16, 3), np.float32), ValueError, r"an image, or a clip without its batch axis"),
         (np.zeros((1, 0, 16, 16, 3), np.float32), ValueError, "has no frames"),
         (
