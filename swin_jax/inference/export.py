@@ -195,7 +195,7 @@ def _symbolic(predict: Callable, inputs: dict[str, jax.ShapeDtypeStruct]) -> dic
 
 
 def _check(path: str | os.PathLike) -> None:
-    """Raises UserError where no file can be written, before the work."""
+    """Raises UserError if no file can be written, before the work."""
     path = storage.path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file in it, {path / 'model.stablehlo'}")

@@ -85,7 +85,7 @@ def save(index: Index, path: str | os.PathLike) -> None:
 
 
 def load(path: str | os.PathLike) -> Index:
-    """Reads an index; raises UserError where there is none."""
+    """Reads an index; raises UserError if there is none."""
     try:
         with storage.path(path).open("rb") as file, np.load(file) as stored:
             if int(stored["format"]) != _FORMAT:
@@ -108,7 +108,7 @@ def load(path: str | os.PathLike) -> Index:
 
 
 def _current(preparation: str) -> str:
-    """How pictures were prepared, with the names that callables have today."""
+    """The fingerprint of a preparation, with the names that callables have today."""
     return json.dumps(current_names(json.loads(preparation))) if preparation.startswith("{") else preparation
 
 

@@ -133,7 +133,7 @@ def _check_features(run: Run) -> None:
 
 
 def _previous(path: epath.Path) -> indices.Index | None:
-    """The index that is there, to go on from; None for a file that cannot be read, which will be replaced."""
+    """The existing index, to resume from; None if there is none or it cannot be read and will be replaced."""
     try:
         return indices.load(path) if path.is_file() else None
     except UserError as error:

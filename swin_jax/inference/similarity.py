@@ -195,7 +195,7 @@ def _checked(texts: str | Sequence[str]) -> list[str]:
 
 
 def check_top(top: Any) -> None:
-    """Raises UserError for what is no number of things to find."""
+    """Raises UserError unless `top` is a whole number, at least 1."""
     if not isinstance(top, (int, np.integer)) or top < 1:
         raise UserError(f"top={top!r} must be a whole number, at least 1")
 

@@ -1,1 +1,1 @@
-"""Weights of files and names <-> our parameters: `load` makes a model of either, `preprocess` what it wants to see."""
+"""Weights of files and names <-> our parameters: `load` makes a model of either, `preprocess` its input."""

@@ -1,4 +1,4 @@
-"""What `load` was given: names of arguments, the config of a run; and random weights where it was given none.
+"""The arguments of `load`: their names, the config of a run, and random weights if it is given none.
 
 Shared by the loaders of all families.
 """
@@ -16,14 +16,14 @@ from swin_jax.core.public_names import current_names
 
 
 def check_arguments(what: str, overrides: dict, known: Iterable[str]) -> None:
-    """Raises UserError where an argument is none of those that `what` has."""
+    """Raises UserError for an argument that `what` does not have."""
     unknown = sorted(overrides.keys() - set(known))
     if unknown:
         raise UserError(f"{what} has no argument {unknown[0]!r}{did_you_mean(unknown[0], known)}")
 
 
 def has_config(name: str | os.PathLike) -> bool:
-    """Whether a folder, in a bucket too, has a config.json; not so for other addresses and for what is no folder."""
+    """True if a folder, in a bucket too, has a config.json; False for URLs and for what is no folder."""
     known = storage.is_remote(name) or "://" not in os.fspath(name)
     return known and (storage.path(name) / "config.json").is_file()
 

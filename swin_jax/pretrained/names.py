@@ -68,7 +68,7 @@ def _names(families: Sequence[Family]) -> list[tuple[Family, str]]:
 
 
 def _name_parts(name: str, family: Family, families: Sequence[Family]) -> frozenset[str]:
-    """The parts of a name, and of its family's title what no other has: 'video' is in no name."""
+    """The parts of a name, and those of its family's title that no other has: 'video' is in no name."""
     others = [_parts(other.title) for other in families if other is not family]
     return _parts(name) | _parts(family.title).difference(*others)
 

@@ -88,7 +88,7 @@ class Preparation:
 
     @property
     def frames(self) -> int | None:
-        """Frames of a clip; None for pictures."""
+        """Number of frames of a clip; None for pictures."""
         return self.arguments.get("length")
 
     @property
@@ -102,7 +102,7 @@ class Preparation:
         return transform(example)
 
     def pixels(self, media_: Any) -> np.ndarray:
-        """Resized and cropped: uint8 (B, H, W, C), or (B, T, H, W, 3). Takes what a call takes."""
+        """Resizes and crops what a call takes: uint8 (B, H, W, C), or (B, T, H, W, 3)."""
         if self.input == "video":
             return media.clips(media_, self.transform_example)
         return media.pictures(media_, self.transform_example, self.channels)
@@ -115,7 +115,7 @@ class Preparation:
         return self.normalize(self.pixels(media_))
 
     def tokenize_and_flag(self, texts: str | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of texts, and which of them were cut.
+        """Token ids of texts, and a mask of those that were cut.
 
         Returns:
             (int32 (n, L), bool (n,)).

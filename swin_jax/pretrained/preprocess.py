@@ -1,4 +1,4 @@
-"""The preparation of a model, whatever it is given as: `preprocess`."""
+"""`preprocess`: the preparation of a model, a name, a file, a folder or a workdir."""
 
 from pathlib import Path
 from typing import Any

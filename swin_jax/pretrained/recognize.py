@@ -1,4 +1,4 @@
-"""Which family a foreign state dict is of: for the message of what does not load."""
+"""The family that a foreign state dict is of, for the message about what does not load."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ import numpy as np
 
 _OFFICIAL = "take Microsoft's own file or timm's, both of which load: swin_jax.load(name, weights='official')"
 
-# (a name that only this family has, what it is, what to do). The first that fits is told.
+# (a name that only this family has, what it is, what to do). The first that fits is taken.
 _SIGNS = (
     (r"(^|\.)(token_embedding\.weight|text_model\.|visual\.(conv1|class_embedding))", "CLIP", "no Swin can hold them"),
     (
