@@ -30,7 +30,7 @@ def feature_batches(
     inputs: Sequence[str] = ("image",),
     kept: Sequence[str] = ("label",),
 ) -> Callable[[TrainState, Any, Any], Iterator[dict[str, np.ndarray]]]:
-    """Compiles the features of pictures: evaluations, predictions, indices and searches all take them from here.
+    """Compiles the features of pictures, for evaluations, indices, searches and `similarity`.
 
     Args:
         task: Its `predict` gets the `inputs` and returns the `outputs`, (B, E) each.
