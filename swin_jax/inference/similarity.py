@@ -76,9 +76,7 @@ def cosines(
     """The similarity of every picture and every text, -1 to 1: (N, M) float32. Arguments as for `probabilities`."""
     texts = _checked(texts)  # before the pictures, which take longer
     found = encode_images(model, variables, images, preprocess)
-    if tokenize is None and isinstance(preprocess, Preparation) and preprocess.context_length:
-        tokenize = _tokenizer(preprocess)
-    return found @ encode_texts(model, variables, texts, tokenize).T
+    return found @ encode_texts(model, variables, texts, tokenizer_of(preprocess, tokenize)).T
 
 
 def nearest_captions(
@@ -147,6 +145,13 @@ def encode_texts(
     tokenize = tokenize or _tokenizer(preparing.preprocess(model))
     encode = loaded_model.text_encoder(model, variables)
     return features.encode_texts(encode, tokenize, texts, min(batch_size, _power(len(texts))))
+
+
+def tokenizer_of(preprocess: Preparation | Preprocess | None, tokenize: Tokenize | None) -> Tokenize | None:
+    """The tokenizer that is given, or else that of a preparation that is given; None for the model's own."""
+    if tokenize is None and isinstance(preprocess, Preparation) and preprocess.context_length:
+        return _tokenizer(preprocess)
+    return tokenize
 
 
 def _tokenizer(preparation: Preparation) -> Tokenize:

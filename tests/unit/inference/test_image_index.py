@@ -13,6 +13,7 @@ from swin_jax.data import sources
 from swin_jax.data.pipeline import EvalData
 from swin_jax.inference import image_index, similarity
 from swin_jax.models.clip import make_clip
+from swin_jax.pretrained.preprocess import preprocess
 
 TINY = dict(embed_dim=6, image_size=16, context_length=8, text_width=8, text_heads=2, text_layers=1, vision_layers=1,
             vision_width=8, vision_heads=2, patch_size=8)  # fmt: skip
@@ -206,6 +207,11 @@ def test_a_model_indexes_and_finds(folder, tmp_path, caplog):
     assert image_index.find(found, model, variables, "a boat")[0][0] == str(paths[cosines.argmax()])
     with pytest.raises(UserError, match="text 0 is ''"):
         image_index.find(found, model, variables, "")
+    squashed = preprocess(model, mode="squash", context_length=4)
+    with pytest.raises(UserError, match="pictures that were prepared otherwise"):
+        image_index.find(found, model, variables, folder / "3.png", preprocess=squashed)
+    with pytest.warns(UserWarning, match="cut to 4 tokens"):
+        image_index.find(found, model, variables, "a boat on a lake", preprocess=squashed)
     other = jax.tree.map(lambda x: x + 1, variables)
     with pytest.raises(UserError, match="the index is of other weights"):
         image_index.find(found, model, other, "a boat")

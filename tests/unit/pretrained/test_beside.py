@@ -114,7 +114,7 @@ OBEYED = {
         ((23, 20), (4, 2)),
     ),
     "timm's whole short side": ("config.json", timm(crop_pct=1.0), ((18, 16), (1, 0))),
-    "timm's default": ("config.json", timm(crop_pct=0.875), ((21, 18), (2, 1))),
+    "timm cuts a part of a pixel off": ("config.json", timm(crop_pct=0.85), ((21, 18), (2, 1))),
     "timm's squash": (
         "config.json",
         timm(crop_pct=1.0, crop_mode="squash", interpolation="bilinear"),
