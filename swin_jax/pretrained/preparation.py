@@ -58,7 +58,7 @@ class Preparation:
         channels: C, 3 for RGB or 1 for grey.
         context_length: L, number of tokens of a text; None for a model that reads no texts.
         clean: How texts are cleaned, see `data.image_text.tokenizer.tokenize`.
-        assumed: A phrase for each thing that no source says and that was assumed.
+        assumed: Names of the fields and arguments that no source tells and that were assumed.
         function: The transform itself, where it comes with an experiment file; None makes it from its name.
     """
 
@@ -146,6 +146,8 @@ class Preparation:
             UserError: Names that it does not have, sizes that are not square.
         """
         arguments = dict(self.arguments)
+        told = {*changes, *(("size", "length") if "image_size" in changes else ())}
+        kept = tuple(name for name in self.assumed if name not in told)
         if "image_size" in changes:
             arguments |= self._resized(changes.pop("image_size"))
         fields = {field.name for field in dataclasses.fields(self)}
@@ -156,8 +158,12 @@ class Preparation:
         if unknown:
             known = [*fields, *self.known_arguments(), "image_size"]
             raise UserError(f"a preparation has no {unknown[0]!r}{did_you_mean(unknown[0], known)}")
-        kept = tuple(text for text in self.assumed if text.split("=")[0] not in changes)
         return dataclasses.replace(self, **{"arguments": arguments, "assumed": kept} | changes)
+
+    def assumptions(self) -> str:
+        """What was assumed, for people: 'crop=True, interpolation='bicubic', ...'."""
+        values = {name: self.arguments.get(name, getattr(self, name, None)) for name in self.assumed}
+        return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
     def known_arguments(self) -> tuple[str, ...]:
         """Names of the arguments of the transform."""
@@ -224,24 +230,15 @@ def of_pictures(image_size: int, channels: int, assumed: bool) -> Preparation:
             f"{channels} channels; give your own function"
         )
     arguments = dict(size=image_size, crop=image_size != WHOLE, interpolation="bicubic")
-    whole = "the whole picture" if image_size == WHOLE else "the centre after resizing the short side"
-    phrases = (f"size={image_size}, {whole}, bicubic", f"mean={IMAGENET_MEAN}", f"std={IMAGENET_STD}")
-    return Preparation("image", RESIZED, arguments, IMAGENET_MEAN, IMAGENET_STD, assumed=phrases if assumed else ())
+    names = ("size", "crop", "interpolation", "mean", "std") if assumed else ()
+    return Preparation("image", RESIZED, arguments, IMAGENET_MEAN, IMAGENET_STD, assumed=names)
 
 
 def of_pairs(image_size: int, context_length: int, assumed: bool) -> Preparation:
     """The preparation of OpenAI's CLIPs; arguments as for `of_pictures`, and the number of tokens of a text."""
     arguments = dict(size=image_size, mode="shortest", interpolation="bicubic", fill=0)
-    phrases = (f"size={image_size}, bicubic", f"mean={CLIP_MEAN}", f"std={CLIP_STD}", "clean='openai'")
-    return Preparation(
-        "image",
-        CLIP,
-        arguments,
-        CLIP_MEAN,
-        CLIP_STD,
-        context_length=context_length,
-        assumed=phrases if assumed else (),
-    )
+    names = ("mode", "interpolation", "mean", "std", "clean") if assumed else ()
+    return Preparation("image", CLIP, arguments, CLIP_MEAN, CLIP_STD, context_length=context_length, assumed=names)
 
 
 def of_videos(image_size: tuple[int, int, int], uniform: bool, assumed: bool) -> Preparation:
@@ -258,13 +255,8 @@ def of_videos(image_size: tuple[int, int, int], uniform: bool, assumed: bool) ->
     sampling = "uniform" if uniform else "dense"
     short_side = round(height * 256 / 224)
     arguments = dict(size=height, length=frames, stride=2, sampling=sampling, short_side=short_side)
-    phrases = (
-        f"size={height}",
-        f"sampling={sampling!r}, stride=2",
-        f"mean={IMAGENET_MEAN}",
-        f"std={IMAGENET_STD}",
-    )
-    return Preparation("video", CLIPS, arguments, IMAGENET_MEAN, IMAGENET_STD, assumed=phrases if assumed else ())
+    names = ("size", "length", "sampling", "stride", "short_side", "mean", "std") if assumed else ()
+    return Preparation("video", CLIPS, arguments, IMAGENET_MEAN, IMAGENET_STD, assumed=names)
 
 
 def of_run(config: Mapping[str, Any], source: str | Path, transform: Callable | None = None) -> Preparation:

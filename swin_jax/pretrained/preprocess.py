@@ -17,33 +17,30 @@ from swin_jax.pretrained.preparation import Preparation
 def preprocess(model: nn.Module | str | Path, **overrides: Any) -> Preparation:
     """The preparation of a model, see `swin_jax.preprocess`; a warning says what was assumed."""
     if isinstance(model, nn.Module):
-        found, assumed = _of_model(model)
+        found = _of_model(model)
     elif isinstance(model, (str, Path)) and str(model) != "":
         found, overrides = _of_source(model, overrides)
-        assumed = found.assumed
     else:
         raise UserError(
             f"preprocess takes a model, its name, the workdir of a run or a file of weights, not {shown(model)}"
         )
     if overrides:
         found = found.replace(**overrides)
-    if assumed := [text for text in assumed if text in found.assumed]:
+    if found.assumed:
         warn(
-            f"nothing tells how this model's {found.input}s were prepared; assumed: {'; '.join(assumed)}. Give what "
+            f"nothing tells how this model's {found.input}s were prepared; assumed: {found.assumptions()}. Give what "
             "differs to preprocess()",
         )
     return found
 
 
-def _of_model(model: nn.Module) -> tuple[Preparation, tuple[str, ...]]:
-    """The preparation that a model carries, or its family's; and what was assumed and has not been said yet."""
+def _of_model(model: nn.Module) -> Preparation:
+    """The preparation that a model carries, or its family's; what is assumed is in it the first time only."""
     carried = preparation.carried(model)
     if carried is None:
         carried = loading.family_of(model).preprocess(model, None)
-    assumed = carried.assumed
-    # Said now; the model keeps the numbers.
     preparation.attach(model, carried.replace(assumed=()))
-    return carried, assumed
+    return carried
 
 
 def _of_source(source: str | Path, overrides: dict[str, Any]) -> tuple[Preparation, dict[str, Any]]:
@@ -63,7 +60,8 @@ def _of_source(source: str | Path, overrides: dict[str, Any]) -> tuple[Preparati
     else:
         known = names.find(str(source), loading.FAMILIES)
         if known is None:
-            raise names.unknown(str(source), loading.FAMILIES)
+            near = names.suggest(str(source), loading.FAMILIES)
+            raise UserError(f"{source} is no file, no workdir and no name of a model{near}")
         (family, word), weights = known, None
         fields = family.preset(word)
     own = {key: value for key, value in overrides.items() if key in family.fields}
