@@ -4,6 +4,7 @@ import csv
 import functools
 import io
 import itertools
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -16,9 +17,10 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import multi_view
-from swin_jax.inference import contact_sheet
-from swin_jax.inference.trained_run import open_trained, pictures, trained
+from swin_jax.inference import contact_sheet, image_index
+from swin_jax.inference.trained_run import image_encoder, open_trained, pictures, trained
 from swin_jax.tasks.base import check_frozen
 from swin_jax.train import sharding
 from swin_jax.train.setup import Run, build_run
@@ -52,21 +54,44 @@ def prepare(config, workdir: str, images: str, top: int = 5) -> Callable[[], int
     run = build_run(config)
     check_frozen(run.task)
     predicts = getattr(run.task, "predicts", None)
-    if predicts not in _WRITERS:
-        raise UserError(f"--predict writes {' or '.join(_WRITERS)}; this experiment's task predicts {predicts}")
-    return functools.partial(_predict_all, config, run, pictures(config, images), folder, top)
+    act = {"logits": _predict_classes, "features": _predict_features}.get(predicts)
+    if act is None:
+        raise UserError(f"--predict writes logits or features; this experiment's task predicts {predicts}")
+    return functools.partial(act, config, run, pictures(config, images), folder, top)
 
 
-def _predict_all(config, run: Run, data: Any, folder: epath.Path, top: int) -> int:
+def _predict_features(config, run: Run, data: EvalData, folder: epath.Path, top: int) -> int:
+    """Writes features for other programs."""
+    lead = jax.process_index() == 0
+    with jax.set_mesh(run.placement.mesh):
+        state, frozen, _ = trained(config, run, folder)
+        found, unreadable = image_index.build(data, image_encoder(run, state, frozen), "", "", progress=lead)
+    if lead:
+        for line in unreadable:
+            print(f"left out, cannot be read: {contact_sheet.one_line(line)}", file=sys.stderr, flush=True)
+        names = [os.path.join(found.root, name) for name in found.names]
+        with storage.writing(folder / "features.npz") as file:
+            np.savez(file, names=np.array(names, str), image_features=found.features)
+        advice = 'to find images, --index=FOLDER, then --search="some text"'
+        print(f"{len(names)} images: {folder / 'features.npz'}; {advice}", flush=True)
+        _print_left(data, len(names))
+    return 0
+
+
+def _predict_classes(config, run: Run, data: EvalData, folder: epath.Path, top: int) -> int:
     with jax.set_mesh(run.placement.mesh):
         state, frozen, meta = trained(config, run, folder)
         names, rows, shown, what = _predict(run, state, frozen, data)
     if jax.process_index() == 0:
-        files = _WRITERS[run.task.predicts](folder, names, rows, shown, what, meta, top)
+        files = _write_classes(folder, names, rows, shown, what, meta, top)
         print(f"{len(names)} {what}s: {files}", flush=True)
-        if left := data.num_examples - len(names):
-            print(f"{left} of {data.num_examples} left out: they cannot be read", flush=True)
+        _print_left(data, len(names))
     return 0
+
+
+def _print_left(data: EvalData, count: int) -> None:
+    if left := data.num_examples - count:
+        print(f"{left} of {data.num_examples} left out: they cannot be read", flush=True)
 
 
 def _write_classes(folder, names, probabilities, shown, what, meta, top) -> str:
@@ -88,32 +113,20 @@ def _write_classes(folder, names, probabilities, shown, what, meta, top) -> str:
     return f"{folder / 'predictions.csv'}, {folder / 'predictions.png'}{limit}"
 
 
-def _write_features(folder, names, features, shown, what, meta, top) -> str:
-    """Writes features for other programs; returns what was written, and how to search instead."""
-    with storage.writing(folder / "features.npz") as file:
-        np.savez(file, names=np.array(names, str), image_features=features)
-    return f'{folder / "features.npz"}; to find images, --index=FOLDER, then --search="some text"'
-
-
-_WRITERS = {"logits": _write_classes, "features": _write_features}
-
-
 def _predict(run: Run, state: Any, frozen: Any, data: Any) -> tuple[list[str], np.ndarray, list[np.ndarray], str]:
-    """Names of what could be read, its class probabilities or features on every process, and what it is.
+    """Names of what could be read, its class probabilities on every process, and what it is.
 
     Returns:
-        (N names, (N, K) or (N, E), the first pictures, 'image' or 'video').
+        (N names, (N, K), the first pictures, 'image' or 'video').
     """
     batch_size, names, found, shown = run.placement.round_up(data.batch_size), [], [], []
 
-    def rows_of(state, batch, frozen):
-        if run.task.predicts == "features":
-            return run.task.predict(state, batch, frozen)["image_features"].astype(np.float32)
+    def probabilities(state, batch, frozen):
         if "video" in batch:
             return multi_view.fuse(run.task, state, batch["video"], frozen)
         return jax.nn.softmax(run.task.predict(state, batch, frozen)["logits"], axis=-1)
 
-    predict_batch = jax.jit(rows_of, out_shardings=sharding.replicated(run.placement.mesh))
+    predict_batch = jax.jit(probabilities, out_shardings=sharding.replicated(run.placement.mesh))
     examples = _examples(data)
     while part := list(itertools.islice(examples, batch_size)):
         inputs = [{key: array for key, array in example.items() if key in ("image", "video")} for _, example in part]

@@ -3,7 +3,7 @@
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from swin_jax.data.image import transforms as image
 from swin_jax.evals import features
 from swin_jax.inference import contact_sheet
 from swin_jax.inference import image_index as indices
-from swin_jax.inference.trained_run import open_trained, pictures, preparation, trained
+from swin_jax.inference.trained_run import image_encoder, open_trained, pictures, preparation, trained
 from swin_jax.pretrained.preparation import same_pixels
 from swin_jax.tasks.base import TrainState, check_frozen
 from swin_jax.train.setup import Run, build_run
@@ -56,7 +56,7 @@ def _index(config, run: Run, data: Any, folder: epath.Path) -> int:
         state, frozen, meta = trained(config, run, folder)
         found, unreadable = indices.build(
             data,
-            _image_encoder(run, state, frozen),
+            image_encoder(run, state, frozen),
             f"{storage.absolute(folder)} step {meta.get('step', 0)}",
             _checksum(state),
             preparation(config).fingerprint(),
@@ -146,19 +146,9 @@ def _checksum(state: TrainState) -> str:
     return indices.model_checksum(jax.tree.map(whole, {"params": state.params, **state.mutable}))
 
 
-def _image_encoder(run: Run, state: TrainState, frozen: Any) -> indices.Encode:
-    batches = features.feature_batches(run.task, run.placement)
-
-    def encode(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for found in batches(state, frozen, data):
-            yield found["label"], found["image_features"]
-
-    return encode
-
-
 def _image_query(config, run: Run, state: TrainState, frozen: Any, query: str) -> np.ndarray:
     """Features of an image file: (E,)."""
-    found, _ = indices.build(pictures(config, query), _image_encoder(run, state, frozen), "", "", progress=False)
+    found, _ = indices.build(pictures(config, query), image_encoder(run, state, frozen), "", "", progress=False)
     return found.features[0]
 
 

@@ -2,13 +2,17 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.data.pipeline import EvalData
+from swin_jax.evals import features
 from swin_jax.pretrained.preparation import Preparation, of_run
 from swin_jax.tasks.base import TrainState
 from swin_jax.train import checkpoint, resume, sharding
@@ -62,3 +66,14 @@ def preparation(config) -> Preparation:
     if "predict" not in config:
         raise UserError("this experiment's config has no `predict`, which says how a folder of images is read")
     return of_run(configs.flatten(config), "the experiment", configs.build(config.predict.transform))
+
+
+def image_encoder(run: Run, state: TrainState, frozen: Any) -> Callable[[EvalData], Iterator]:
+    """The encoder for `image_index.build` of a run whose task predicts features."""
+    batches = features.feature_batches(run.task, run.placement)
+
+    def encode(data: EvalData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for found in batches(state, frozen, data):
+            yield found["label"], found["image_features"]
+
+    return encode

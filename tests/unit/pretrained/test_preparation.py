@@ -102,7 +102,7 @@ def test_what_is_assumed_of_a_file_alone_is_said_once_per_load(file):
         assert said == []
         first, said = warned(preprocess, model)
         assert len(said) == 1 and "how this model's images were prepared" in said[0]
-        for word in ("size=16", "the centre after resizing the short side", "bicubic", "mean=(0.485,", "std=(0.229,"):
+        for word in ("size=16", "crop=True", "interpolation='bicubic'", "mean=(0.485,", "std=(0.229,"):
             assert word in said[0]
         second, said = warned(preprocess, model)
         assert said == [] and second == first.replace(assumed=())
@@ -113,6 +113,8 @@ def test_what_is_given_is_not_assumed(file):
     model = load(weights=file)[0]
     (said,) = warned(preprocess, model, mean=(0.5,) * 3, std=(0.5,) * 3)[1]
     assert "bicubic" in said and "mean" not in said and "std" not in said
+    (said,) = warned(preprocess, load(weights=file)[0], crop=False, interpolation="bilinear", image_size=20)[1]
+    assert "mean=" in said and not any(word in said for word in ("size", "crop", "bicubic", "bilinear"))
     (said,) = warned(preprocess, CLIP.clone(), mean=(0.5,) * 3)[1]
     assert "std=" in said and "clean='openai'" in said and "mean" not in said
 
