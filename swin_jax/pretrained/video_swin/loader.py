@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core import stacking
-from swin_jax.core.errors import warn
+from swin_jax.core.errors import UserError, warn
 from swin_jax.core.params import flatten, unflatten
 from swin_jax.models import video_swin
 from swin_jax.models.video_swin import presets as video_swin_presets
 from swin_jax.ops.window_geometry import per_axis
+from swin_jax.pretrained import recognize
 from swin_jax.pretrained.arguments import random_variables
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import Preparation, of_videos
@@ -54,6 +55,8 @@ def _fit(found: Mapping, fields: dict, resize: str | None, overrides: dict) -> t
             finetune.tell_scales(trained, model.backbone)
         fitted = video_swin_finetune.remap(found, model, resize, fields.get("window_size"))
         return model, _put(convert.from_official(fitted, model), model)
+    if looks := recognize.recognize(found):
+        raise UserError(looks)
     fresh = random_variables(model, *inputs(model).values())["params"]
     params = flatten(fresh) | flatten(convert.inflate(found, model)["params"])
     said = "the head starts from zeros" if model.num_classes else "there is no head"

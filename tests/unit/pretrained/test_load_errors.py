@@ -1,0 +1,165 @@
+"""What `load` says of weights that it cannot take: always one line, with what they are and what to do."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from swin_jax.core.errors import UserError
+from swin_jax.models.clip import PRESETS as CLIPS
+from swin_jax.models.clip import make_clip
+from swin_jax.models.swin import PRESETS as SWINS
+from swin_jax.models.swin import Swin
+from swin_jax.models.video_swin import make_video_swin
+from swin_jax.models.video_swin.presets import PRESETS as VIDEOS
+from swin_jax.pretrained import load as loading
+from swin_jax.pretrained import preprocess as preparing
+from swin_jax.pretrained.clip import convert as convert_clip
+from swin_jax.pretrained.load import load
+from swin_jax.pretrained.preprocess import preprocess
+from swin_jax.pretrained.swin import convert as convert_swin
+from swin_jax.pretrained.video_swin import convert as convert_video
+from tests.unit.pretrained.test_recognize import FILES
+
+TINY = dict(num_classes=5, image_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
+K400 = "_patch244_window877_kinetics400"
+# Of these a part is enough to be taken for a family that loads, which refuses them in its own words.
+RECOGNIZED = {
+    "CLIP": "not a whole CLIP",
+    "CLIP ": "not a whole CLIP",
+    "the image tower of Hugging Face's CLIP": "not a whole CLIP",
+    "Swin-MLP": "these weights look like Swin-MLP",
+}
+
+
+def refusal(call, *arguments, **keywords):
+    """The message of the UserError that a call raises, which is one line."""
+    with pytest.raises(UserError) as error:
+        call(*arguments, **keywords)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """Makes a file of weights of these shapes, however large: file(shapes)."""
+
+    def make(shapes):
+        arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+        for module in (loading, preparing):
+            monkeypatch.setattr(module, "read", lambda path: arrays)
+        (tmp_path / "weights.pth").touch()
+        return tmp_path / "weights.pth"
+
+    return make
+
+
+def shapes_of(name, **overrides):
+    """The shapes in the file of a model."""
+    if name in SWINS:
+        return convert_swin.official_shapes(Swin(**SWINS[name] | overrides))
+    if name in CLIPS:
+        return convert_clip.official_shapes(make_clip(**CLIPS[name] | overrides))
+    return convert_video.official_shapes(make_video_swin(**VIDEOS[name] | overrides))
+
+
+@pytest.mark.parametrize("looks", FILES)
+def test_a_file_of_a_known_foreign_family_is_named_with_what_to_do(looks, tmp_path):
+    np.savez(tmp_path / "weights.npz", **{key: np.zeros((8, 3, 2, 2), np.float32) for key in FILES[looks]})
+    for call in (lambda: load(weights=tmp_path / "weights.npz"), lambda: preprocess(tmp_path / "weights.npz")):
+        message = refusal(call)
+        if looks in RECOGNIZED:
+            assert message.startswith(RECOGNIZED[looks])
+        else:
+            assert message.startswith(f"these weights look like {looks.strip()}")
+            assert message.split("which load() does not read: ")[1]
+
+
+@pytest.mark.parametrize("looks", FILES)
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "ViT-B/32", f"swin_tiny{K400}_1k"])
+def test_a_foreign_file_under_a_name_is_refused(looks, name, tmp_path):
+    np.savez(tmp_path / "weights.npz", **{key: np.zeros((8, 3, 2, 2), np.float32) for key in FILES[looks]})
+    message = refusal(load, name, weights=tmp_path / "weights.npz")
+    assert message.startswith("not a whole CLIP" if name == "ViT-B/32" and "look like" not in message else "these")
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        ([], r"no family that load() knows (Swin, CLIP, Video Swin): there are none"),
+        (["a", "b.c", "d", "e"], "(Swin, CLIP, Video Swin): their 4 names begin with a, b.c, d"),
+    ],
+)
+def test_a_file_of_no_known_family_says_what_it_holds(names, message, file):
+    path = file(dict.fromkeys(names, (2,)))
+    for call in (load, lambda weights: preprocess(weights)):
+        assert message in refusal(call, weights=path)
+
+
+def test_of_a_file_that_two_families_could_be_both_are_named(file, monkeypatch):
+    swin, *others = loading.FAMILIES
+    twin = dataclasses.replace(swin, title="Twin", usual="twin_tiny", find=lambda word: None, names=list)
+    monkeypatch.setattr(loading, "FAMILIES", (swin, *others, twin))
+    path = file(convert_swin.official_shapes(Swin(**TINY)))
+    for call in (load, lambda weights: preprocess(weights)):
+        message = refusal(call, weights=path)
+        assert "could be a Swin or a Twin" in message
+        assert "give load() the name of the model, 'swin_tiny_patch4_window7_224' or 'twin_tiny'" in message
+
+
+def test_nothing_and_folders_that_are_none_say_what_is_missing(tmp_path):
+    assert "give load() a name or weights; swin_jax.list_models()" in refusal(load)
+    wanted = "without a config.json: not the workdir of a run, nor a folder as the hub keeps it"
+    for arguments in (dict(), dict(name="ViT-B/32")):
+        assert f"{tmp_path} is a directory {wanted}" in refusal(load, weights=tmp_path, **arguments)
+    assert wanted in refusal(preprocess, tmp_path)
+    missing = tmp_path / "swin_tiny.pth"
+    assert f"{missing} is no file, no workdir and no official weights" in refusal(load, weights=missing)
+    (tmp_path / "config.json").write_text("{")
+    assert f"{tmp_path}/config.json cannot be read" in refusal(load, weights=tmp_path)
+
+
+SIBLINGS = [
+    ("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", "(depths=(2, 2, 18, 2))"),
+    ("swin_small_patch4_window7_224", "swin_tiny_patch4_window7_224", "depths=(2, 2, 6, 2)"),
+    ("swin_base_patch4_window7_224", "swin_tiny_patch4_window7_224", "embed_dim=96"),
+    ("swin_base_patch4_window12_384", "swin_large_patch4_window12_384_22k", "num_heads=(6, 12, 24, 48)"),
+    ("swinv2_tiny_patch4_window8_256", "swinv2_small_patch4_window8_256", "depths=(2, 2, 18, 2)"),
+    ("ViT-B/32", "ViT-B/16", "patch_size=16"),
+    ("ViT-B/32", "ViT-L/14", "vision_width=1024"),
+    ("ViT-H-14", "ViT-L/14", "vision_layers=24"),
+    ("RN50", "RN101", "vision_layers=(3, 4, 23, 3)"),
+    ("ViT-B/32", "RN50", "vision_layers=(3, 4, 6, 3)"),
+    (f"swin_tiny{K400}_1k", f"swin_small{K400}_1k", "depths=(2, 2, 18, 2)"),
+    (f"swin_small{K400}_1k", f"swin_base{K400}_1k", "embed_dim=128"),
+]
+
+
+@pytest.mark.parametrize("name, true, sizes", SIBLINGS)
+def test_weights_of_a_sibling_size_are_told_by_their_name(name, true, sizes, file):
+    path = file(shapes_of(true))
+    for overrides in (dict(), dict(num_classes=3) if name not in CLIPS else dict(act="gelu")):
+        message = refusal(load, name, weights=path, **overrides)
+        assert f"{path}: this file is a {true}, not a {name} (" in message
+        assert sizes in message and message.endswith("give that name, or leave out the name")
+
+
+@pytest.mark.parametrize("head", [5, 21841])
+def test_a_sibling_with_another_head_is_told_too(head, file):
+    path = file(shapes_of("swin_small_patch4_window7_224", num_classes=head))
+    message = refusal(load, "swin_tiny_patch4_window7_224", weights=path)
+    true = "swin_small_patch4_window7_224" + ("_22k" if head == 21841 else "")
+    assert f"this file is a {true}, not a swin_tiny_patch4_window7_224" in message
+
+
+def test_weights_of_a_size_that_no_name_has_are_told_by_their_sizes(file):
+    path = file(convert_swin.official_shapes(Swin(**TINY)))
+    message = refusal(load, "swin_tiny_patch4_window7_224", weights=path)
+    assert "this file is a Swin of embed_dim=8, depths=(1, 1), num_heads=(1, 2), not a swin_tiny" in message
+
+
+def test_of_a_size_that_is_given_the_keys_that_do_not_fit_are_listed(file):
+    path = file(shapes_of("swin_small_patch4_window7_224"))
+    with pytest.raises(UserError, match=r"unexpected  layers\.2\.blocks\.4\.") as error:
+        load("swin_tiny_patch4_window7_224", weights=path, depths=(2, 2, 4, 2))
+    assert "this file is a" not in str(error.value)
