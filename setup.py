@@ -44,6 +44,7 @@ setuptools.setup(
         "test": [
             "av>=14",
             "jax[tpu]>=0.10; sys_platform == 'linux'",  # the compiler of the plans
+            "mypy>=2.0,<3",  # what it finds, and how it says so, is compared
             "opencv-python-headless>=4.8",
             "pytest>=8",
             "pytest-xdist>=3.5",

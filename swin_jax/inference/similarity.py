@@ -15,6 +15,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
@@ -24,7 +25,6 @@ from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
 from swin_jax.inference import loaded_model
 from swin_jax.inference.loaded_model import Preprocess
-from swin_jax.models.clip import CLIP
 from swin_jax.pretrained import preprocess as preparing
 from swin_jax.pretrained.media import open_picture
 from swin_jax.pretrained.preparation import Preparation
@@ -33,7 +33,7 @@ MOST_NUMBERS = 900  # cells of a drawn matrix that still have their numbers
 
 
 def probabilities(
-    model: CLIP,
+    model: nn.Module,
     variables: dict,
     images: Any,
     texts: str | Sequence[str],
@@ -66,7 +66,7 @@ def probabilities(
 
 
 def cosines(
-    model: CLIP,
+    model: nn.Module,
     variables: dict,
     images: Any,
     texts: str | Sequence[str],
@@ -80,7 +80,7 @@ def cosines(
 
 
 def nearest_captions(
-    model: CLIP,
+    model: nn.Module,
     variables: dict,
     images: Any,
     captions: Sequence[str],
@@ -106,7 +106,11 @@ def nearest_captions(
 
 
 def encode_images(
-    model: CLIP, variables: dict, images: Any, preprocess: Preparation | Preprocess | None = None, batch_size: int = 64
+    model: nn.Module,
+    variables: dict,
+    images: Any,
+    preprocess: Preparation | Preprocess | None = None,
+    batch_size: int = 64,
 ) -> np.ndarray:
     """Features of N pictures: (N, E) float32 of unit length; at most `batch_size` are in memory at a time."""
     loaded_model.check_features(model)
@@ -137,7 +141,11 @@ class _Pictures:
 
 
 def encode_texts(
-    model: CLIP, variables: dict, texts: str | Sequence[str], tokenize: Tokenize | None = None, batch_size: int = 256
+    model: nn.Module,
+    variables: dict,
+    texts: str | Sequence[str],
+    tokenize: Tokenize | None = None,
+    batch_size: int = 256,
 ) -> np.ndarray:
     """Features of M texts: (M, E) float32 of unit length."""
     loaded_model.check_features(model)
