@@ -30,7 +30,7 @@ def feature_batches(
     inputs: Sequence[str] = ("image",),
     kept: Sequence[str] = ("label",),
 ) -> Callable[[TrainState, Any, Any], Iterator[dict[str, np.ndarray]]]:
-    """Compiles the features of pictures, for evaluations, indices, searches and `similarity`.
+    """Compiles the features of pictures: whoever needs some takes them from here.
 
     Args:
         task: Its `predict` gets the `inputs` and returns the `outputs`, (B, E) each.
