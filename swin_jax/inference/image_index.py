@@ -366,8 +366,8 @@ def find(
         that is too slow, `search` takes features.
 
     Raises:
-        UserError: An index of other weights or of another preparation, an empty text, what is not a picture; see
-            `picture_of`.
+        UserError: An index of other weights or of another preparation, an empty text, what is not
+            a picture; see `picture_of`.
     """
     picture = picture_of(query) if isinstance(query, str) else None
     check(index, model_checksum(variables))
@@ -378,7 +378,8 @@ def find(
     told = index.preparation and isinstance(prepare, Preparation)
     if told and not preparing.same_pixels(index.preparation, prepare.fingerprint()):
         raise UserError("the index is of pictures that were prepared otherwise; make it again, or give its preparation")
-    found = similarity.encode_images(model, variables, query if picture is None else picture, prepare)
+    picture = query if picture is None else picture
+    found = similarity.encode_images(model, variables, picture, prepare)
     if len(found) != 1:
         raise UserError(f"give one picture to look for, not {len(found)}")
     return search(index, found[0], top)

@@ -156,7 +156,7 @@ def encode_texts(
 
 
 def tokenizer_of(preprocess: Preparation | Preprocess | None, tokenize: Tokenize | None) -> Tokenize | None:
-    """The tokenizer that is given, or else that of a preparation that is given; None for the model's own."""
+    """The tokenizer that is given, or that of a given preparation; None for the model's own."""
     if tokenize is None and isinstance(preprocess, Preparation) and preprocess.context_length:
         return _tokenizer(preprocess)
     return tokenize

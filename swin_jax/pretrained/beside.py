@@ -226,9 +226,10 @@ def _of_timm(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     mode = config.get("crop_mode") or "center"
     if mode not in ("center", "squash"):
         raise UserError(f"{path}: crop_mode={mode!r} is neither 'center' nor 'squash'")
-    short_side = math.floor(sides[0] / config.get("crop_pct", 0.875))
+    share = config.get("crop_pct", 0.875)
+    short_side = math.floor(sides[0] / share)
     if mode == "squash" and short_side != sides[0]:
-        raise UserError(f"{path}: crop_pct={config.get('crop_pct', 0.875)} with crop_mode='squash' is not supported")
+        raise UserError(f"{path}: crop_pct={share} with crop_mode='squash' is not supported")
     arguments = dict(
         size=sides[0],
         short_side=0 if mode == "squash" else short_side,
@@ -239,7 +240,7 @@ def _of_timm(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _fields(path: Path, transform: str, arguments: dict, mean: Any, std: Any) -> dict[str, Any]:
-    """Fields of a preparation; raises UserError, with the path, where the transform takes no such arguments."""
+    """Fields of a preparation; raises UserError for arguments that the transform does not take."""
     for name, values in (("mean", mean), ("std", std)):
         if not isinstance(values, list) or len(values) != 3:
             raise UserError(f"{path}: {name}={values!r} is not a number for each of three channels")

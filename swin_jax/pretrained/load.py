@@ -114,7 +114,7 @@ def _load(
     if overrides:
         _make(family, fields, overrides)  # before a file is made to fit what is none
     model, variables = family.load(found, fields, resize, overrides)
-    return model, variables, prepare(family, model, word, found)
+    return model, variables, prepare(family, model, word, found, "image_size" in overrides)
 
 
 def _check_given(name: str | None, weights: str | Path | None) -> None:
@@ -264,10 +264,27 @@ def _closest(family: Family, found: dict) -> str | None:
     return max(scores, key=scores.get) if scores else None
 
 
-def prepare(family: Family, model: nn.Module, word: str | None, weights: Weights | None = None) -> Preparation | None:
+def prepare(
+    family: Family,
+    model: nn.Module,
+    word: str | None,
+    weights: Weights | None = None,
+    is_sized: bool = False,
+) -> Preparation | None:
     """The preparation of a model that was loaded by a name or a file; a config beside the file goes first.
 
-    None if the model has none.
+    Args:
+        family: The model's.
+        model: The model.
+        word: The name that it was loaded by, or None.
+        weights: What it was loaded from, or None.
+        is_sized: True if the user gave the model's image size, which then replaces the config's.
+
+    Returns:
+        None if the model has none.
+
+    Raises:
+        UserError: A config that cannot be obeyed, or that is of pictures of another size.
     """
     try:
         found = family.preprocess(model, word)
@@ -280,4 +297,11 @@ def prepare(family: Family, model: nn.Module, word: str | None, weights: Weights
         return found
     size = found.image_size[0]
     found = found.replace(assumed=(), **told)
-    return found if found.image_size[0] == size else found.replace(image_size=size)
+    if found.image_size[0] == size:
+        return found
+    if not is_sized:
+        raise UserError(
+            f"the config beside {weights.path} is for pictures of {found.image_size[0]} pixels, "
+            f"the model for {size}: give image_size="
+        )
+    return found.replace(image_size=size)

@@ -179,7 +179,8 @@ class Preparation:
         if self.transform == RESIZED and WHOLE in (sides[0], self.arguments["size"]):
             changed["crop"] = sides[0] != WHOLE
         if self.arguments.get("short_side") and self.input == "image":
-            changed["short_side"] = self.arguments["short_side"] * sides[0] // self.arguments["size"]
+            before = self.arguments
+            changed["short_side"] = before["short_side"] * sides[0] // before["size"]
         if self.transform == CLIPS:
             changed["short_side"] = round(sides[0] * 256 / 224)
         return changed

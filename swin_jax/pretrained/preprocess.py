@@ -66,7 +66,7 @@ def _of_source(source: str | Path, overrides: dict[str, Any]) -> tuple[Preparati
         fields = family.preset(word)
     own = {key: value for key, value in overrides.items() if key in family.fields}
     model = family.make(**fields | own)
-    found = loading.prepare(family, model, word, weights)
+    found = loading.prepare(family, model, word, weights, "image_size" in overrides)
     if found is None:
         found = family.preprocess(model, word)  # which raises
     return found, {key: value for key, value in overrides.items() if key not in own}

@@ -34,8 +34,8 @@ def find(word: str) -> str | None:
     name = urls.canonical_name(word) or word
     if name in swin.PRESETS or name in urls.WEIGHTS:
         return name
-    # transformers' repositories have the official names with dashes; of the large ones, which were never trained on
-    # ImageNet-1K alone, without '_22kto1k'.
+    # transformers' repositories have the official names with dashes; of the large ones, which were
+    # never trained on ImageNet-1K alone, without '_22kto1k'.
     plain = word.removeprefix("microsoft/").replace("-", "_").replace("_in22k", "_22k")
     meant = (plain, f"{plain}_22kto1k") if word.startswith("microsoft/swin-large-") else (plain,)
     return next((name for name in meant if name in swin.PRESETS), None)

@@ -254,3 +254,18 @@ def test_another_size_scales_the_short_side_too(tmp_path):
     assert preprocess(tmp_path, image_size=32, short_side=36).arguments["short_side"] == 36
     in_folder(tmp_path, "preprocessor_config.json", VIT)
     assert preprocess(tmp_path, image_size=32).arguments["short_side"] == 0
+
+
+def test_a_config_for_another_size_is_refused_unless_the_size_is_given(tmp_path):
+    file = in_folder(tmp_path, "config.json", timm(input_size=[3, 32, 32]))
+    for call in (
+        lambda **size: preprocess(load(weights=tmp_path, **size)[0]),
+        lambda **size: preprocess(tmp_path, **size),
+    ):
+        with pytest.raises(
+            UserError, match=f"beside {file} is for pictures of 32 pixels, the model for 16: give"
+        ) as error:
+            call()
+        assert "\n" not in str(error.value)
+        assert call(image_size=32).arguments == dict(size=32, short_side=40, interpolation="bicubic", rounding="even")
+        assert call(image_size=16).arguments["short_side"] == 20
