@@ -13,6 +13,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Programs of tests run for milliseconds: machine code that is quickly made serves them better than quick machine code.
 QUICKLY_MADE = "--xla_backend_optimization_level=0"
+# Two collectives at a time may wait for each other on two cores (jaxlib 0.10.2): one after the other they cannot.
+QUICKLY_MADE += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones refuse to start with this flag
     QUICKLY_MADE += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{QUICKLY_MADE} {os.environ.get('XLA_FLAGS', '')}"

@@ -17,6 +17,7 @@ import functools
 import math
 import os
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +32,7 @@ MARK = "#00e5ff"  # of the query: no colour of the maps
 
 
 def attention_map(
-    model: swin.Swin,
+    model: nn.Module,
     variables: dict,
     image: np.ndarray,
     block: str,
@@ -87,7 +88,7 @@ def _attended(model, variables, image, asked, at, size, shift):
     return jnp.moveaxis(found[tuple(slice(n) for n in asked.shape)], -1, 0)
 
 
-def bias_maps(model: swin.Swin, variables: dict, block: str) -> np.ndarray:
+def bias_maps(model: nn.Module, variables: dict, block: str) -> np.ndarray:
     """The relative position bias of one block as a map around the query, from its table or its continuous form.
 
     Args:
@@ -252,7 +253,7 @@ def draw_bias(maps: np.ndarray, path: str | os.PathLike | None = None, title: st
     return _written(figure, path)
 
 
-def _stage_and_block(model: swin.Swin, name: str) -> tuple[int, int]:
+def _stage_and_block(model: nn.Module, name: str) -> tuple[int, int]:
     """The numbers in the official name of a block."""
     names = {f"layers.{s}.blocks.{i}": (s, i) for s, depth in enumerate(model.depths) for i in range(depth)}
     if name not in names:

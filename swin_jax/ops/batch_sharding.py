@@ -4,6 +4,7 @@ The mesh has the axes ('data', 'fsdp', 'tensor'); a batch is split over the firs
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,31 +34,32 @@ def per_shard_copies(x: jax.Array, examples: int) -> jax.Array:
     return _split_rows(spread) if count > 1 else spread
 
 
-def one_by_one(fn: Callable[[jax.Array], jax.Array], rows: jax.Array) -> jax.Array:
-    """`fn(rows)`, on CPUs by itself for each row, so that a row's result does not depend on how many there are.
+def one_by_one(fn: Callable[[Any, jax.Array], jax.Array], held: Any, rows: jax.Array) -> jax.Array:
+    """`fn(held, rows)`, on CPUs by itself for each row, so that a row's result does not depend on how many there are.
 
     Products of matrices of other sizes add up in another order, and differ in their last bits. Accelerators get all
     rows at once.
 
     Args:
-        fn: (B, ...) -> (B, ...), row by row.
+        fn: (held, (B, ...)) -> (B, ...), row by row.
+        held: A tree of arrays that are the same for all rows.
         rows: (B, ...).
     """
 
-    def loop(rows):
+    def loop(held, rows):
         count = rows.shape[0]
         if count == 1 or not isinstance(count, int):  # one row, or exported for any number
             # The compiler takes a loop of one turn apart, and what it fuses then has other bits.
             rows = jnp.concatenate([rows, rows[-1:]])
-        return jax.lax.map(lambda row: fn(row[None])[0], rows)[:count]
+        return jax.lax.map(lambda row: fn(held, row[None])[0], rows)[:count]
 
     if jax.sharding.get_abstract_mesh().size <= 1:
-        return jax.lax.platform_dependent(rows, cpu=loop, default=fn)
+        return jax.lax.platform_dependent(held, rows, cpu=loop, default=fn)
     if not isinstance(rows.shape[0], int) or _batch_shards(rows.shape[0]) == 1:
-        return fn(rows)
+        return fn(held, rows)
     # Each device loops over its own rows.
-    loops = jax.shard_map(loop, in_specs=BATCH, out_specs=BATCH, check_vma=False)
-    return jax.lax.platform_dependent(rows, cpu=loops, default=fn)
+    loops = jax.shard_map(loop, in_specs=(PartitionSpec(), BATCH), out_specs=BATCH, check_vma=False)
+    return jax.lax.platform_dependent(held, rows, cpu=loops, default=fn)
 
 
 def _batch_shards(examples: int) -> int:

@@ -92,7 +92,7 @@ def family_of(model: nn.Module) -> Family:
 
 def _load(
     name: str | None, weights: str | Path | None, resize: str | None, overrides: dict
-) -> tuple[nn.Module, dict, Preparation | None]:
+) -> tuple[nn.Module, dict, Preparation | UserError | None]:
     """The walk of a name: the six sentences of docs/architecture.md, in their order."""
     _check_given(name, weights)
     if weights is not None and is_workdir(weights):
@@ -158,7 +158,7 @@ def _load_random(family: Family, word: str, overrides: dict) -> tuple[nn.Module,
 
 def _load_workdir(
     workdir: str | Path, resize: str | None, overrides: dict
-) -> tuple[nn.Module, dict, Preparation | None]:
+) -> tuple[nn.Module, dict, Preparation | UserError]:
     config = read_config(workdir)
     check_names(config, "task.model.", f"{workdir}/config.json")
     maker = config.get("task.model.fn")
@@ -170,8 +170,8 @@ def _load_workdir(
     model, variables = families[0].load_workdir(workdir, config, resize, overrides)
     try:
         prepared = preparation.of_run(config, workdir)
-    except UserError:  # `preprocess` tells it whoever asks
-        return model, variables, None
+    except UserError as error:  # told to whoever asks for it
+        return model, variables, error
     if "image_size" in overrides:
         prepared = prepared.replace(image_size=overrides["image_size"])
     return model, variables, prepared

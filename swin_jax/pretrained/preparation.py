@@ -200,8 +200,8 @@ def same_pixels(one: str, other: str) -> bool:
     return all(first[key] == second[key] for key in first.keys() & second.keys())
 
 
-def attach(model: Any, prepared: Preparation | None) -> Any:
-    """Makes a model carry its preparation.
+def attach(model: Any, prepared: Preparation | UserError | None) -> Any:
+    """Makes a model carry its preparation, or the reason why it has none.
 
     It is no field: models that differ in it only are equal, and compile once.
     """
@@ -210,8 +210,15 @@ def attach(model: Any, prepared: Preparation | None) -> Any:
 
 
 def carried(model: Any) -> Preparation | None:
-    """The preparation that a model carries; None for a model that was made by hand, or cloned."""
-    return vars(model).get(_CARRIED)
+    """The preparation that a model carries; None for a model that was made by hand, or cloned.
+
+    Raises:
+        UserError: The run that the model is from does not tell how it prepares pictures.
+    """
+    found = vars(model).get(_CARRIED)
+    if isinstance(found, UserError):
+        raise UserError(str(found))
+    return found
 
 
 def of_pictures(image_size: int, channels: int, assumed: bool) -> Preparation:

@@ -97,16 +97,16 @@ def encode(
     """
     found = {"logit_scale": jnp.exp(variables["params"]["logit_scale"].astype(jnp.float32))}
 
-    def encode_image(image):
+    def encode_image(variables, image):
         return model.apply(variables, prepare(image), normalize=True, method="encode_image")
 
-    def encode_text(text):
+    def encode_text(variables, text):
         return model.apply(variables, text, normalize=True, method="encode_text")
 
     if "image" in batch:
-        found["image_features"] = one_by_one(encode_image, batch["image"])
+        found["image_features"] = one_by_one(encode_image, variables, batch["image"])
     if "text" in batch:
-        found["text_features"] = one_by_one(encode_text, batch["text"])
+        found["text_features"] = one_by_one(encode_text, variables, batch["text"])
     return found
 
 
