@@ -63,8 +63,8 @@ def _no_model(overrides: dict, error: Exception) -> UserError:
     return UserError(f"{given} makes no model: {' '.join(str(error).split())}")
 
 
-def _make(family: Family, fields: dict, overrides: dict) -> nn.Module:
-    """A model without variables; raises UserError where the overrides make none."""
+def make(family: Family, fields: dict, overrides: dict) -> nn.Module:
+    """A model of a family, without variables; raises UserError where the overrides make none."""
     try:
         model = family.make(**fields | overrides)
         if overrides:
@@ -112,7 +112,7 @@ def _load(
         fields = family.preset(word)
         _check_sizes(family, fields, overrides, found)
     if overrides:
-        _make(family, fields, overrides)  # before a file is made to fit what is none
+        make(family, fields, overrides)  # before a file is made to fit what is none
     model, variables = family.load(found, fields, resize, overrides)
     return model, variables, prepare(family, model, word, found, "image_size" in overrides)
 
@@ -151,7 +151,7 @@ def is_workdir(folder: str | Path) -> bool:
 
 def _load_random(family: Family, word: str, overrides: dict) -> tuple[nn.Module, dict, Preparation | None]:
     warn(f"{word} has random weights; weights='official' downloads the published ones")
-    model = _make(family, family.preset(word), overrides)
+    model = make(family, family.preset(word), overrides)
     variables = random_variables(model, *family.inputs(model).values())
     return model, variables, prepare(family, model, word)
 

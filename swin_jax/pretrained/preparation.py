@@ -76,10 +76,10 @@ class Preparation:
     def __post_init__(self):
         if self.function is None and self.transform not in TRANSFORMS[self.input]:
             raise UserError(f"{self.transform} does not prepare a model's {self.input}")
-        if len(self.mean) != self.channels or len(self.std) != self.channels:
-            raise UserError(
-                f"mean={self.mean} and std={self.std} must have an entry for each of {self.channels} channels"
-            )
+        for name in ("mean", "std"):
+            _check_statistics(name, getattr(self, name), self.channels)
+        if any(value <= 0 for value in self.std):
+            raise UserError(f"std={self.std} must be above 0")
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -145,6 +145,10 @@ class Preparation:
         Raises:
             UserError: Names that it does not have, sizes that are not square.
         """
+        transform = changes.get("transform", self.transform)
+        if transform != self.transform:
+            arguments = {name: value for name, value in self.arguments.items() if name in _parameters(transform)}
+            self = dataclasses.replace(self, transform=transform, arguments=arguments, function=None)
         arguments = dict(self.arguments)
         told = {*changes, *(("size", "length") if "image_size" in changes else ())}
         kept = tuple(name for name in self.assumed if name not in told)
@@ -154,11 +158,31 @@ class Preparation:
         for name in list(changes):
             if name not in fields and name in self.known_arguments():
                 arguments[name] = changes.pop(name)
+        if "frames" in changes and "length" in self.known_arguments():
+            arguments["length"] = changes.pop("frames")
         unknown = [name for name in changes if name not in fields]
         if unknown:
-            known = [*fields, *self.known_arguments(), "image_size"]
+            known = [*fields, *self.known_arguments(), "image_size", *(("frames",) if self.frames else ())]
             raise UserError(f"a preparation has no {unknown[0]!r}{did_you_mean(unknown[0], known)}")
-        return dataclasses.replace(self, **{"arguments": arguments, "assumed": kept} | changes)
+        if self.context_length is None and changes.get("context_length") is not None:
+            raise UserError("this model reads no texts: it has no context_length")
+        found = dataclasses.replace(self, **{"arguments": arguments, "assumed": kept} | changes)
+        found.check()
+        return found
+
+    def check(self) -> None:
+        """Raises UserError for arguments and texts that the transform and the tokenizer would not take."""
+        from swin_jax.data.image_text.tokenizer import cleaner
+
+        if self.function is None:
+            parameters = inspect.signature(public_names.find(self.transform)).parameters
+            for name, value in self.arguments.items():
+                _check_argument(name, value, parameters[name].annotation)
+            _made(self.transform, json.dumps(self.arguments))
+        if self.context_length is not None:
+            if not isinstance(self.context_length, int) or self.context_length < 3:
+                raise UserError(f"context_length={self.context_length!r} must be a whole number, at least 3")
+            cleaner(self.clean)
 
     def assumptions(self) -> str:
         """What was assumed, for people: 'crop=True, interpolation='bicubic', ...'."""
@@ -171,7 +195,9 @@ class Preparation:
 
     def _resized(self, size: int | Sequence[int]) -> dict[str, Any]:
         """The arguments of the transform that follow a new size."""
-        sizes = (size,) if isinstance(size, int) else tuple(size)
+        sizes = (size,) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+        if not 1 <= len(sizes) <= 3 or not all(isinstance(side, int) for side in sizes):
+            raise UserError(f"image_size={size!r} must be a whole number, (H, W), or of videos (T, H, W)")
         frames, sides = (sizes[:1], sizes[1:]) if len(sizes) == 3 else ((), sizes)
         if len(set(sides)) != 1 or (frames and self.input == "image"):
             raise UserError(f"image_size={size} is not square; give your own function instead of a preparation")
@@ -184,6 +210,22 @@ class Preparation:
         if self.transform == CLIPS:
             changed["short_side"] = round(sides[0] * 256 / 224)
         return changed
+
+
+def _check_argument(name: str, value: Any, kind: type) -> None:
+    """Raises UserError for an argument of a transform that is of another type than it takes."""
+    least = 0 if name in ("fill", "short_side") else 1
+    if kind is bool and not isinstance(value, bool):
+        raise UserError(f"{name}={value!r} must be True or False")
+    if kind is int and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise UserError(f"{name}={value!r} must be a whole number, at least {least}")
+
+
+def _check_statistics(name: str, values: Any, channels: int) -> None:
+    """Raises UserError where a mean or a deviation is not a number for each channel."""
+    numbers = not isinstance(values, str) and isinstance(values, Sequence)
+    if not numbers or not all(isinstance(value, (int, float)) for value in values) or len(values) != channels:
+        raise UserError(f"{name}={values!r} must have a number for each of {channels} channels")
 
 
 @functools.lru_cache(maxsize=16)
@@ -267,7 +309,12 @@ def of_videos(image_size: tuple[int, int, int], uniform: bool, assumed: bool) ->
     return Preparation("video", CLIPS, arguments, IMAGENET_MEAN, IMAGENET_STD, assumed=names)
 
 
-def of_run(config: Mapping[str, Any], source: str | Path, transform: Callable | None = None) -> Preparation:
+def of_run(
+    config: Mapping[str, Any],
+    source: str | Path,
+    transform: Callable | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Preparation:
     """The preparation that a run's predictions use.
 
     Args:
@@ -275,26 +322,34 @@ def of_run(config: Mapping[str, Any], source: str | Path, transform: Callable | 
         source: The run's workdir, for messages.
         transform: The function that `predict.transform` of a live config builds, which may be the user's own; its task
             may normalize in its own way. None makes it from its name.
+        given: What the user tells: `mean`, `std`, `transform` and its arguments, for keys that the config lacks.
 
     Raises:
         UserError: A config that does not say it; the error names the missing keys.
     """
+    given = given or {}
+    told = {f"task.{name}": given[name] for name in ("mean", "std") if name in given}
+    config = told | {"predict.transform.fn": given.get("transform")} | dict(config)
     public_names.check_names(dict(config), "predict.transform.", f"{source}/config.json")
     prefix = "predict.transform."
     arguments = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
-    name = arguments.pop("fn", None)
+    name = arguments.pop("fn")
+    if name == given.get("transform"):
+        arguments |= {key: value for key, value in given.items() if key in _parameters(name)}
     missing = ([] if name else ["predict.transform"]) + [key for key in ("task.mean", "task.std") if key not in config]
     inputs = [key for key, names in TRANSFORMS.items() if name in names]
     if transform is not None:
         inputs = ["video" if config.get("task.input") == "video" else "image"]
     elif missing or not inputs:
         is_video = "video" in f"{config.get('task.input')} {config.get('task.model.fn')}"
-        reason = (
-            f"{', '.join(missing)} missing" if missing else f"predict.transform is {name}, which is not one of ours"
-        )
-        raise UserError(
-            f"{source}/config.json does not tell how {'videos' if is_video else 'pictures'} are prepared: {reason}"
-        )
+        what = "videos" if is_video else "pictures"
+        reason, advice = f"predict.transform is {name}, which is not one of ours", "call your own function instead"
+        if missing:
+            reason, advice = (
+                f"{', '.join(missing)} missing",
+                f"give {_advice(missing)} to swin_jax.preprocess({str(source)!r})",
+            )
+        raise UserError(f"{source}/config.json does not tell how {what} are prepared: {reason}; {advice}")
     mean, std = (tuple(config.get(key, ())) for key in ("task.mean", "task.std"))
     return Preparation(
         inputs[0],
@@ -307,3 +362,18 @@ def of_run(config: Mapping[str, Any], source: str | Path, transform: Callable | 
         clean=config.get("data.transform.clean", "openai"),
         function=transform,
     )
+
+
+def _parameters(transform: str | None) -> tuple[str, ...]:
+    """Names of the arguments of a transform; of none for a name that is none of `TRANSFORMS`."""
+    if not any(transform in names for names in TRANSFORMS.values()):
+        return ()
+    return tuple(inspect.signature(public_names.find(transform)).parameters)
+
+
+def _advice(missing: Sequence[str]) -> str:
+    """The arguments of `preprocess` that stand for missing keys of a config."""
+    names = [key.removeprefix("task.") for key in missing if key.startswith("task.")]
+    if "predict.transform" in missing:
+        names.insert(0, f"transform={RESIZED!r} (or another of preparation.TRANSFORMS), size")
+    return ", ".join(name if "=" in name else f"{name}=" for name in names)

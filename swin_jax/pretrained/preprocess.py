@@ -46,7 +46,7 @@ def _of_model(model: nn.Module) -> Preparation:
 def _of_source(source: str | Path, overrides: dict[str, Any]) -> tuple[Preparation, dict[str, Any]]:
     """The preparation of a workdir, a file, a folder or a name; and the overrides that are left."""
     if loading.is_workdir(source):
-        return preparation.of_run(read_config(source), source), overrides
+        return preparation.of_run(read_config(source), source, given=overrides), overrides
     path = Path(source)
     if path.is_dir():
         path = beside.weights_in(path)
@@ -65,7 +65,7 @@ def _of_source(source: str | Path, overrides: dict[str, Any]) -> tuple[Preparati
         (family, word), weights = known, None
         fields = family.preset(word)
     own = {key: value for key, value in overrides.items() if key in family.fields}
-    model = family.make(**fields | own)
+    model = loading.make(family, fields, own)
     found = loading.prepare(family, model, word, weights, "image_size" in overrides)
     if found is None:
         found = family.preprocess(model, word)  # which raises

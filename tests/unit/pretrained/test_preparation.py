@@ -186,8 +186,17 @@ def test_a_size_changes_what_follows_it_unless_that_is_given_too(presets):
         (dict(interpolate="nearest"), "has no 'interpolate'; did you mean 'interpolation'?"),
         (dict(imagesize=32), "has no 'imagesize'; did you mean 'image_size'?"),
         (dict(image_size=(16, 18)), r"image_size=\(16, 18\) is not (one side of a )?square"),
-        (dict(mean=(0.5,)), r"mean=\(0.5,\) and .* an entry for each of 3 channels"),
+        (dict(mean=(0.5,)), r"mean=\(0.5,\) must have a number for each of 3 channels"),
         (dict(transform="os.system"), "os.system does not prepare a model's image"),
+        (dict(size="100"), "size='100' must be a whole number, at least 1"),
+        (dict(image_size="100"), "image_size='100' (must be a whole number|makes no model)"),
+        (dict(size=0), "size=0 must be a whole number, at least 1"),
+        (dict(mean="0.5"), "mean='0.5' must have a number for each of 3 channels"),
+        (dict(mean=0.5), "mean=0.5 must have a number for each of 3 channels"),
+        (dict(std=(0, 1, 1)), r"std=\(0, 1, 1\) must be above 0"),
+        (dict(interpolation="foo"), "interpolation 'foo' is not known"),
+        (dict(crop=3), "crop=3 must be True or False"),
+        (dict(context_length=5), "this model reads no texts"),
     ],
 )
 def test_overrides_that_it_does_not_have_are_refused(overrides, message):
@@ -195,6 +204,26 @@ def test_overrides_that_it_does_not_have_are_refused(overrides, message):
         preprocess(NAME, **overrides)
     with pytest.raises(UserError, match=message):
         preprocess(prepared_model(), **overrides)
+
+
+def test_what_a_clip_cannot_be_given_is_refused():
+    with pytest.raises(UserError, match="the cleaner 'foo' is not known"):
+        preprocess("ViT-B/32", clean="foo")
+    with pytest.raises(UserError, match="context_length='a' makes no model"):
+        preprocess("ViT-B/32", context_length="a")
+    assert preprocess("swin3d_t", frames=3).frames == 3
+
+
+def test_what_a_run_does_not_tell_can_be_given(workdir):
+    folder = workdir(**{"task.mean": None, "task.std": None})
+    with pytest.raises(UserError, match="task.mean, task.std missing; give mean=, std= to swin_jax.preprocess"):
+        preprocess(folder)
+    assert preprocess(folder, mean=(0.1, 0.2, 0.3), std=(0.5,) * 3).mean == (0.1, 0.2, 0.3)
+    folder = workdir(**{f"predict.transform.{key}": None for key in ("fn", "size", "crop", "interpolation")})
+    with pytest.raises(UserError, match="predict.transform missing; give transform="):
+        preprocess(folder)
+    found = preprocess(folder, transform=preparation.RESIZED, size=24, crop=False)
+    assert found.image_size == (24, 24) and found(PICTURE).shape == (1, 24, 24, 3)
 
 
 def test_a_picture_has_no_frames():
