@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from swin_jax.core import config as configs
-from swin_jax.core.errors import UserError, nearest
+from swin_jax.core.errors import UserError, is_ours, nearest
 from swin_jax.plan import command
 
 SETUP, ACTION = 2, 1  # exit statuses of a UserError: until everything is set up, and later
@@ -128,6 +128,8 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     except UserError:
         raise
     except (flags.Error, TypeError, ValueError, KeyError, AttributeError) as error:
+        if not is_ours(error):  # a reference of the experiment file computes with what was given
+            raise
         # The argument, because the text of a KeyError is in quotes.
         text = str(error.args[0] if error.args else "").strip() or type(error).__name__
         raise UserError(text.splitlines()[0]) from None

@@ -91,10 +91,14 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
     if isinstance(arg, _Question):
         raise _Answer(defaults)
     result = {key: value[0] if isinstance(value, tuple) else value for key, value in defaults.items()}
+    seen = set()
     for item in filter(None, (arg or "").split(",")):
         key, given, text = item.partition("=")
         if key not in defaults:
-            raise UserError(f"unknown config argument {key!r}{did_you_mean(key, defaults)}")
+            raise UserError(f"unknown config argument {key!r}{_meant(key, defaults)}; --config=FILE:help lists them")
+        if key in seen:
+            raise UserError(f"config argument {key!r} is given twice")
+        seen.add(key)
         default = defaults[key]
         if isinstance(default, tuple):
             if text not in default:
@@ -111,6 +115,14 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
             except ValueError:
                 raise UserError(f"config argument {key}={text!r} is not of type {type(default).__name__}") from None
     return types.SimpleNamespace(**result)
+
+
+def _meant(key: str, defaults: dict) -> str:
+    """A suggestion for an unknown key, which may be the choice of a known one."""
+    for name, default in defaults.items():
+        if key and isinstance(default, tuple) and key in default:
+            return f"; did you mean {name}={key}?"
+    return did_you_mean(key, defaults)
 
 
 def load(path: str) -> ml_collections.ConfigDict:
@@ -148,8 +160,10 @@ def describe_arguments(path: str) -> str | None:
     except _Answer as answer:
         if "help" in answer.defaults:
             return None
-        lines += [f"Arguments, joined by commas: --config={file}:KEY=VALUE,KEY=VALUE"]
-        lines += _rows(answer.defaults)
+        if answer.defaults:
+            lines += [f"Arguments, joined by commas: --config={file}:KEY=VALUE,KEY=VALUE", *_rows(answer.defaults)]
+        else:
+            lines += [f"{file} takes no arguments."]
     else:
         lines += [f"{file} takes no arguments."]
     return "\n".join(lines)

@@ -4,10 +4,12 @@ import difflib
 import os
 import pathlib
 import sys
+import traceback
 import warnings
 from collections.abc import Iterable
 
 _PACKAGE = str(pathlib.Path(__file__).parents[1]) + os.sep
+_PYTHON = os.path.dirname(os.__file__) + os.sep
 
 
 class UserError(ValueError):
@@ -21,6 +23,24 @@ class UserError(ValueError):
 
 class UnreadableError(Exception):
     """A record turned out to be unreadable while a transform read it; training replaces it by the next readable one."""
+
+
+def is_ours(error: BaseException) -> bool:
+    """True if code of this package, or a library that it called, raised an error.
+
+    False if that was a file of the user: the deepest frame outside of libraries is theirs, and its
+    traceback is what they need.
+    """
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = [file for file in files if file.startswith(_PACKAGE) or not _is_library(file)]
+    return bool(own) and own[-1].startswith(_PACKAGE)
+
+
+def _is_library(file: str) -> bool:
+    """True for a file of Python or of an installed package, and for code without a file."""
+    return file.startswith(("<", _PYTHON)) or not {"site-packages", "dist-packages"}.isdisjoint(
+        pathlib.Path(file).parts
+    )
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.0) -> str | None:

@@ -21,7 +21,7 @@ import numpy as np
 from etils import epath
 
 from swin_jax.core import storage
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, is_ours
 from swin_jax.inference.trained_run import open_trained, preparation, trained
 from swin_jax.pretrained.load import family_of
 from swin_jax.pretrained.preprocess import preprocess
@@ -153,6 +153,8 @@ def _write(
     except UserError:
         raise
     except (ValueError, TypeError, ZeroDivisionError, jax.errors.InconclusiveDimensionOperation) as error:
+        if not is_ours(error):
+            raise
         raise UserError(f"the model cannot be exported: {' '.join(str(error).split())[:500]}") from error
     shown = lambda tree: {name: f"{x.dtype} ({', '.join(map(str, x.shape))})" for name, x in tree.items()}  # noqa: E731
     outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)

@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from swin_jax.core.errors import UserError, warn
+from swin_jax.core.errors import UserError, is_ours, warn
 from swin_jax.core.public_names import check_names, name_of
 from swin_jax.pretrained import beside, names, preparation, recognize
 from swin_jax.pretrained.arguments import check_arguments, has_config, random_variables, read_config
@@ -52,7 +52,7 @@ def load(
     except UserError:
         raise
     except (ValueError, TypeError, ArithmeticError) as error:
-        if not overrides:
+        if not overrides or not is_ours(error):
             raise
         raise _no_model(overrides, error) from error
     return preparation.attach(model, prepared), variables
@@ -70,7 +70,7 @@ def make(family: Family, fields: dict, overrides: dict) -> nn.Module:
         if overrides:
             shapes(model)
     except (ValueError, TypeError, ArithmeticError) as error:
-        if not overrides:
+        if not overrides or not is_ours(error):
             raise
         raise _no_model(overrides, error) from error
     return model

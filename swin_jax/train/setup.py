@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from swin_jax.core import config as configs
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, is_ours
 from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_shapes, load_frozen
 from swin_jax.train import sharding
 
@@ -46,6 +46,8 @@ def build_run(config, devices: Sequence[jax.Device] | None = None) -> Run:
     except UserError:
         raise
     except (ValueError, TypeError) as error:
+        if not is_ours(error):
+            raise
         raise UserError(f"the config makes no task: {' '.join(str(error).split())}") from error
     partition = configs.build(config.partition)
 

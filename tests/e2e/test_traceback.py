@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from swin_jax import launch
@@ -46,17 +47,27 @@ def test_a_value_error_that_is_not_the_users_keeps_its_traceback(root, tmp_path)
     assert not any(line.startswith("error:") for line in done.stderr.splitlines())
 
 
-@pytest.mark.parametrize(
-    "error, line",
-    [
-        (ValueError("fields that\n do not fit"), "error: the config makes no task: fields that do not fit\n"),
-        (UserError("depths and heads do not fit"), "error: depths and heads do not fit\n"),
-    ],
-)
-def test_a_value_error_of_a_task_that_is_built_is_one_line(launch, tmp_path, monkeypatch, error, line):
+def test_an_error_that_is_told_while_a_task_is_built_is_one_line(launch, tmp_path, monkeypatch):
     def fail(*_):
-        raise error
+        raise UserError("depths and heads do not fit")
 
     monkeypatch.setattr("swin_jax.tasks.classification.Classification.init", fail)
+    line = "error: depths and heads do not fit\n"
     assert launch("experiments/quickstart.py:fake", tmp_path) == (2, "", line)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_value_error_of_a_users_task_that_is_built_keeps_its_traceback(launch, tmp_path, monkeypatch):
+    def fail(*_):
+        return np.zeros(2) + np.zeros(3)
+
+    monkeypatch.setattr("swin_jax.tasks.classification.Classification.init", fail)
+    with pytest.raises(ValueError, match="^operands could not be broadcast") as caught:
+        launch("experiments/quickstart.py:fake", tmp_path)
+    assert not isinstance(caught.value, UserError) and caught.traceback[-1].name == "fail"
+
+
+def test_fields_of_our_models_that_a_library_refuses_are_one_line(launch, tmp_path):
+    refused = launch("experiments/quickstart.py:fake", tmp_path, "--config.task.model.embed_dim=-8")
+    assert refused[0] == 2 and refused[2].startswith("error: the config makes no task: "), refused
+    assert len(refused[2].splitlines()) == 1

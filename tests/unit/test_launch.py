@@ -128,8 +128,9 @@ def test_a_file_lists_its_arguments_from_its_call_of_parse_arg(tmp_path, capsys,
     assert capsys.readouterr() == (ARGUMENTS.format(file=file), "") and not no_run
 
 
-def test_a_file_without_arguments_says_so(tmp_path, capsys, no_run):
-    file = experiment(tmp_path, "pass")
+@pytest.mark.parametrize("call", ["pass", "parse_arg(arg)"])
+def test_a_file_without_arguments_says_so(tmp_path, capsys, no_run, call):
+    file = experiment(tmp_path, call)
     assert launcher.run(["launch", f"--config={file}:help"]) == 0
     assert capsys.readouterr() == (f"Digits.\n\n{file} takes no arguments.\n", "") and not no_run
 

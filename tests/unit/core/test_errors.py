@@ -4,10 +4,12 @@ import ast
 import pathlib
 import warnings
 
+import numpy as np
 import pytest
 
 import swin_jax
 from swin_jax.core import errors
+from swin_jax.core.config import build, spec
 
 # A file of a detector, of which a warning says what is left out.
 SCRIPT = """\
@@ -54,3 +56,20 @@ def test_the_nearest_word(word, cutoff, near):
 
 def test_no_word_is_the_nearest_of_none():
     assert errors.nearest("tiny", []) is None and errors.did_you_mean("tiny", []) == ""
+
+
+def _raised(function) -> Exception:
+    with pytest.raises(Exception) as caught:
+        function()
+    # As whoever catches it in the package sees it: without the callers.
+    return caught.value.with_traceback(caught.value.__traceback__.tb_next.tb_next)
+
+
+def test_an_error_is_ours_if_the_package_called_the_library_that_raised_it():
+    def in_a_users_file():
+        return np.zeros(2) + np.zeros(3)
+
+    call = spec(in_a_users_file)
+    assert not errors.is_ours(_raised(lambda: build(call)))
+    assert errors.is_ours(_raised(lambda: build(spec(np.reshape, a=(1, 2), shape=3))))
+    assert not errors.is_ours(ValueError("never raised"))
