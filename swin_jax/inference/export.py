@@ -22,8 +22,10 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError, is_ours
+from swin_jax.inference.loaded_model import check_variables
 from swin_jax.inference.trained_run import open_trained, preparation, trained
-from swin_jax.pretrained.load import family_of
+from swin_jax.pretrained.load import family_of, shapes
+from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.tasks.base import check_frozen
 from swin_jax.train.setup import Run, build_run
@@ -101,10 +103,13 @@ def export(
     """Writes a model of `load`, to be called with what `preprocess` gives; see `swin_jax.export`."""
     if weights not in (None, *WEIGHTS):
         raise UserError(f"weights={weights!r} is none of {WEIGHTS}")
-    if not platforms or not set(platforms) <= set(_KNOWN):
+    if not isinstance(platforms, Sequence) or not platforms or not set(platforms) <= set(_KNOWN):
         raise UserError(f"platforms={platforms!r} must be some of {_KNOWN}")
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise UserError(f"path={shown(path)} is no path of a file")
     _check(path)
     family = family_of(model)
+    check_variables(variables, shapes(model))
     inputs = family.inputs(model, image_size)
 
     def predict(variables, batch):

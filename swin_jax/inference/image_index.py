@@ -300,7 +300,7 @@ def of_folder(
     Raises:
         UserError: No folder, no pictures, none that can be read, a file at `path` that is no index.
     """
-    loaded_model.check_features(model)
+    loaded_model.check_features(model, variables)
     prepare = loaded_model.preparation_of(model, preprocess)
     preparation = prepare.fingerprint() if isinstance(prepare, Preparation) else ""
     previous = load(path) if path is not None and storage.path(path).exists() else None
@@ -369,6 +369,7 @@ def find(
         UserError: An index of other weights or of another preparation, an empty text, what is not
             a picture; see `picture_of`.
     """
+    loaded_model.check_features(model, variables)
     picture = picture_of(query) if isinstance(query, str) else None
     check(index, model_checksum(variables))
     if isinstance(query, str) and picture is None:

@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.core import params
 from swin_jax.core.errors import UserError
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.evals.features import Encode
 from swin_jax.ops import augmentation
-from swin_jax.pretrained.load import family_of
+from swin_jax.pretrained.load import family_of, shapes
+from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.tasks.base import TrainState
@@ -63,8 +65,14 @@ class _WhereTheyAre:
 
 
 def preparation_of(model: nn.Module, given: Preparation | Preprocess | None) -> Preparation | Preprocess:
-    """The preparation, or function, that is given; if none is, the model's own."""
-    return preprocess(model) if given is None else given
+    """The preparation, or function, that is given; if none is, the model's own; raises UserError for anything else."""
+    if given is None:
+        return preprocess(model)
+    if not callable(given):
+        raise UserError(
+            f"preprocess={shown(given)} is neither a preparation, which swin_jax.preprocess() gives, nor a function"
+        )
+    return given
 
 
 def example_transform(prepare: Preparation | Preprocess) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -101,14 +109,44 @@ def text_encoder(model: nn.Module, variables: dict) -> Encode:
     return _text_features(LoadedModel(model, (), ()))(_state(variables), {})
 
 
-def check_features(model: Any) -> None:
-    """Raises UserError unless `model` is one of pictures and texts."""
+def check_features(model: Any, variables: Any) -> None:
+    """Raises UserError unless `model` is one of pictures and texts, and `variables` are of it."""
     try:
         inputs = family_of(model).inputs(model, 32)
     except UserError:
         inputs = {}
     if "text" not in inputs:
         raise UserError(f"a {type(model).__name__} knows no texts; load a CLIP, swin_jax.load('ViT-B/32', ...)")
+    check_variables(variables, _shapes(model))
+
+
+def check_variables(variables: Any, expected: Mapping[str, Any]) -> None:
+    """Compares variables with those of a model.
+
+    Args:
+        variables: {collection: tree of arrays}, as `swin_jax.load` gives them.
+        expected: The shapes of the model's variables, from `pretrained.load.shapes`.
+
+    Raises:
+        UserError: What is no such dict; arrays that are missing, of another shape or not the
+            model's. The first of them is named.
+    """
+    if not isinstance(variables, Mapping):
+        raise UserError(f"variables must be those of the model, {{'params': ...}}, not {_kind(variables)}")
+    if absent := sorted(expected.keys() - variables.keys()):
+        found = ", ".join(map(str, variables)) or "nothing"
+        raise UserError(f"variables must be those of the model, {{'params': ...}}: {absent[0]!r} is not among {found}")
+    wanted = params.flatten(dict(expected))
+    found = params.flatten({name: variables[name] for name in expected})
+    for path in [*wanted, *found]:
+        ours, theirs = (np.shape(tree[path]) if path in tree else None for tree in (found, wanted))
+        if ours != theirs:
+            here, there = ("absent" if shape is None else f"of shape {shape}" for shape in (ours, theirs))
+            raise UserError(f"these variables are of another model: {path} is {here}, in this model {there}")
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _task(model: nn.Module, prepare: Preparation | Preprocess) -> LoadedModel:
@@ -122,7 +160,10 @@ def _state(variables: dict) -> TrainState:
     return TrainState(np.zeros((), np.int32), variables["params"], (), mutable)
 
 
-# Compiled once for a model, however often it is asked.
+# Traced and compiled once for a model, however often it is asked.
+_shapes = functools.lru_cache(maxsize=16)(shapes)
+
+
 @functools.lru_cache(maxsize=16)
 def _image_features(task: LoadedModel) -> Callable:
     return features.feature_batches(task, _WhereTheyAre())

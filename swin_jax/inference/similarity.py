@@ -26,7 +26,7 @@ from swin_jax.evals.features import Tokenize
 from swin_jax.inference import loaded_model
 from swin_jax.inference.loaded_model import Preprocess
 from swin_jax.pretrained import preprocess as preparing
-from swin_jax.pretrained.media import open_picture
+from swin_jax.pretrained.media import open_picture, shown
 from swin_jax.pretrained.preparation import Preparation
 
 MOST_NUMBERS = 900  # cells of a drawn matrix that still have their numbers
@@ -113,7 +113,7 @@ def encode_images(
     batch_size: int = 64,
 ) -> np.ndarray:
     """Features of N pictures: (N, E) float32 of unit length; at most `batch_size` are in memory at a time."""
-    loaded_model.check_features(model)
+    loaded_model.check_features(model, variables)
     prepare = loaded_model.preparation_of(model, preprocess)
     images = several(images)
     if not len(images):
@@ -148,9 +148,12 @@ def encode_texts(
     batch_size: int = 256,
 ) -> np.ndarray:
     """Features of M texts: (M, E) float32 of unit length."""
-    loaded_model.check_features(model)
+    loaded_model.check_features(model, variables)
     texts = _checked(texts)
-    tokenize = tokenize or _tokenizer(preparing.preprocess(model))
+    if tokenize is None:
+        tokenize = _tokenizer(preparing.preprocess(model))
+    if not callable(tokenize):
+        raise UserError(f"tokenize={shown(tokenize)} must be a function of texts that gives tokens (n, L) int32")
     encode = loaded_model.text_encoder(model, variables)
     return features.encode_texts(encode, tokenize, texts, min(batch_size, _power(len(texts))))
 

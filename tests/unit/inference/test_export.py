@@ -122,6 +122,24 @@ def test_maps_of_a_backbone_at_another_size(tmp_path):
         np.testing.assert_allclose(ours, want, atol=1e-5)
 
 
+def test_variables_that_are_not_the_models_are_told_before_anything_is_compiled(swin, tmp_path):
+    def refused(message, variables, model=SWIN):
+        with pytest.raises(UserError, match=message) as caught:
+            swin_jax.export(model, variables, tmp_path / "x")
+        assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+    refused("'params': ...}, not None$", None)
+    refused("'params': ...}, not a list$", [1])
+    refused("'params' is not among nothing", {})
+    refused("'params' is not among .*head", swin[0]["params"])
+    wider = Swin(image_size=16, patch_size=2, window_size=4, **TINY | {"num_classes": 5})
+    refused(r"params/head/bias is of shape \(3,\), in this model of shape \(5,\)", swin[0], wider)
+    headless = Swin(image_size=16, patch_size=2, window_size=4, **TINY | {"num_classes": 0})
+    refused(r"params/head/\w+ is of shape .*, in this model absent", swin[0], headless)
+    without = {"params": {name: tree for name, tree in swin[0]["params"].items() if name != "head"}}
+    refused("params/head/bias is absent, in this model of shape", without)
+
+
 def test_what_cannot_be_exported_is_one_line(swin, tmp_path, monkeypatch):
     def refused(message, model=SWIN, path=tmp_path / "x", **options):
         with pytest.raises(UserError, match=message) as caught:
@@ -134,6 +152,9 @@ def test_what_cannot_be_exported_is_one_line(swin, tmp_path, monkeypatch):
     refused("is a Swin or a CLIP or a VideoSwin, not a VisionTransformer", model=VisionTransformer(embed_dim=8))
     refused("must be some of .*'rocm'", platforms=["abacus"])
     refused("must be some of", platforms=[])
+    refused("must be some of", platforms=5)
+    for wrong in (None, "", 5):
+        refused(f"path={wrong!r} is no path of a file", path=wrong)
     refused("the model cannot be exported: ", image_size=(20, 0))
     monkeypatch.setattr(export, "_LARGEST", 3999)
     refused(r"GiB of weights are more than the 2 GiB of such a file; .*weights='bfloat16'")

@@ -144,3 +144,18 @@ def test_top_is_a_whole_number(clip, pictures, top):
 def test_a_model_without_texts_is_refused(pictures):
     with pytest.raises(UserError, match="a Swin knows no texts"):
         similarity.probabilities(Swin(), {}, pictures, TEXTS)
+
+
+def test_variables_and_functions_that_are_none_are_told(clip, pictures):
+    model, variables = clip
+    for wrong, message in ((None, "not None"), ({}, "'params' is not among"), (variables["params"], "not among")):
+        for encode, what in ((similarity.encode_images, pictures), (similarity.encode_texts, TEXTS)):
+            with pytest.raises(UserError, match=message):
+                encode(model, wrong, what)
+    larger = make_clip(**TINY | {"vision_width": 12})
+    with pytest.raises(UserError, match="of another model: params/.* is of shape"):
+        similarity.probabilities(larger, variables, pictures, TEXTS)
+    with pytest.raises(UserError, match="preprocess='foo' is neither a preparation"):
+        similarity.encode_images(model, variables, pictures, "foo")
+    with pytest.raises(UserError, match="tokenize='foo' must be a function"):
+        similarity.encode_texts(model, variables, TEXTS, "foo")
