@@ -65,7 +65,11 @@ class _WhereTheyAre:
 
 
 def preparation_of(model: nn.Module, given: Preparation | Preprocess | None) -> Preparation | Preprocess:
-    """The preparation, or function, that is given; if none is, the model's own; raises UserError for anything else."""
+    """The preparation, or function, that is given; if none is, the model's own.
+
+    Raises:
+        UserError: Anything else.
+    """
     if given is None:
         return preprocess(model)
     if not callable(given):
@@ -131,18 +135,23 @@ def check_variables(variables: Any, expected: Mapping[str, Any]) -> None:
         UserError: What is no such dict; arrays that are missing, of another shape or not the
             model's. The first of them is named.
     """
+    what = "variables must be those of the model, {'params': ...}"
     if not isinstance(variables, Mapping):
-        raise UserError(f"variables must be those of the model, {{'params': ...}}, not {_kind(variables)}")
+        raise UserError(f"{what}, not {_kind(variables)}")
     if absent := sorted(expected.keys() - variables.keys()):
         found = ", ".join(map(str, variables)) or "nothing"
-        raise UserError(f"variables must be those of the model, {{'params': ...}}: {absent[0]!r} is not among {found}")
+        raise UserError(f"{what}: {absent[0]!r} is not among {found}")
     wanted = params.flatten(dict(expected))
     found = params.flatten({name: variables[name] for name in expected})
     for path in [*wanted, *found]:
         ours, theirs = (np.shape(tree[path]) if path in tree else None for tree in (found, wanted))
         if ours != theirs:
-            here, there = ("absent" if shape is None else f"of shape {shape}" for shape in (ours, theirs))
+            here, there = _size(ours), _size(theirs)
             raise UserError(f"these variables are of another model: {path} is {here}, in this model {there}")
+
+
+def _size(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else f"of shape {shape}"
 
 
 def _kind(value: Any) -> str:
