@@ -48,6 +48,8 @@ class Family:
         names: () -> all names that can be loaded.
         fields: Names of the arguments that make a model.
         sizes: Those of `fields` in which weights of another value cannot be made to fit.
+        takes: Other families whose weights `load` makes fit where the sizes are the same.
+        resizes: What `resize` may be.
         models: Classes of its models.
         makers: Classes and functions that `task.model` of a run may name.
         find: A word -> the name that it means (it may be spelled in other ways, or be that of a repository), or None.
@@ -81,3 +83,5 @@ class Family:
     preprocess: Callable[[nn.Module, str | None], Preparation]
     inputs: Callable[[nn.Module, Any], dict[str, jax.ShapeDtypeStruct]]
     predict: Callable[[nn.Module, dict, Mapping[str, jax.Array], Prepare], Outputs]
+    takes: tuple["Family", ...] = ()
+    resizes: tuple[str, ...] = ()

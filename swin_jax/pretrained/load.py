@@ -238,20 +238,33 @@ def _first(keys: Sequence[str]) -> str:
 
 def _check_sizes(family: Family, fields: dict, overrides: dict, weights: Weights) -> None:
     """Raises UserError for weights of a model of another size than their name says."""
-    if not family.recognizes(weights.arrays):
+    kind = next((kind for kind in (family, *family.takes) if kind.recognizes(weights.arrays)), None)
+    if kind is None:
         return
     try:
-        found = family.infer(weights.arrays, fields | overrides)
+        found = kind.infer(weights.arrays, fields | overrides)
     except UserError:  # told with more words by whoever fits them
         return
     wrong = [key for key in family.sizes if key in fields and found.get(key) != fields[key]]
-    if wrong and not set(wrong) & overrides.keys():
-        sizes = ", ".join(f"{key}={found.get(key)}" for key in wrong)
-        source = weights.path or weights.words[-1]
-        what = _closest(family, found) or f"{family.title} of {sizes}"
-        raise UserError(
-            f"{source}: this file is a {what}, not a {weights.name} ({sizes}); give that name, or leave out the name"
-        )
+    if not wrong or set(wrong) & overrides.keys():
+        return
+    sizes = _shown_sizes(wrong, found)
+    name = _closest(kind, found)
+    if kind is not family:  # a name of the file's own family would make another kind of model
+        same = _closest(family, fields | {key: found.get(key) for key in family.sizes})
+        advice = f"give the name {same!r}" if same else f"give {sizes}"
+    elif name:
+        advice = "give that name, or leave out the name"
+    else:
+        advice = f"leave out the name, or give {sizes}"
+    raise UserError(
+        f"{weights.path or weights.words[-1]}: this file is a {name or kind.title} ({sizes}), not a {weights.name} "
+        f"({_shown_sizes(wrong, fields)}); {advice}"
+    )
+
+
+def _shown_sizes(keys: Sequence[str], fields: dict) -> str:
+    return ", ".join(f"{key}={fields.get(key)}" for key in keys)
 
 
 def _closest(family: Family, found: dict) -> str | None:

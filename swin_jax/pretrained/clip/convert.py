@@ -218,6 +218,9 @@ def _check(state_dict: Mapping, shapes: Mapping, model) -> None:
         return
     if difference := _difference(state_dict, model):
         raise UserError(f"these weights are of another CLIP than the model: {difference}")
+    if _is_swin(model.visual):
+        inside = {n.removeprefix("visual."): v for n, v in state_dict.items() if n.startswith("visual.")}
+        convert_swin.check_sizes(inside, model.visual)
     raise UserError(f"these weights are not for this CLIP: {report}")
 
 

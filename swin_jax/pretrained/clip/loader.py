@@ -17,6 +17,7 @@ from swin_jax.models.clip import presets as clip_presets
 from swin_jax.ops.window_geometry import per_axis
 from swin_jax.pretrained import run_config
 from swin_jax.pretrained.clip import convert as convert_clip
+from swin_jax.pretrained.clip import resize as clip_resize
 from swin_jax.pretrained.clip import urls as clip_official
 from swin_jax.pretrained.family import Family, Weights
 from swin_jax.pretrained.preparation import Preparation, of_pairs
@@ -137,4 +138,5 @@ FAMILY = Family(
     preprocess=preprocess,
     inputs=inputs,
     predict=clip.encode,
+    resizes=clip_resize.METHODS,
 )

@@ -18,10 +18,11 @@ from swin_jax.core.params import flatten, official_name, unflatten
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.swin.buffers import official_buffers
-from swin_jax.pretrained.swin.infer import choices, infer
+from swin_jax.pretrained.swin.infer import choices, infer, sizes
 from swin_jax.pretrained.swin.layouts import from_timm, to_official_names, to_timm
 
 __all__ = [
+    "check_sizes",
     "from_official",
     "from_timm",
     "infer",
@@ -109,7 +110,8 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
         {'params': nested dict of float32 numpy arrays}, as `model.init` makes it.
 
     Raises:
-        UserError: lists every missing, unexpected and mis-shaped key; or tells which other family the weights are of.
+        UserError: lists every missing, unexpected and mis-shaped key; or tells which other size or family the weights
+            are of.
     """
     state_dict = to_official_names(state_dict)
     _check(state_dict, model)
@@ -160,12 +162,28 @@ def _check(state_dict: Mapping, model) -> None:
     axes = window_geometry.num_axes(model)
     if other := recognize.recognize(state_dict, axes):
         raise UserError(other)
+    check_sizes(state_dict, model)
     advice = ""
     if "layers.0.blocks.0.norm1.weight" in state_dict:
         fields = {name: value for name, value in choices(state_dict).items() if value != _plain(model, name)}
         arguments = ", ".join(f"{name}={value!r}" for name, value in fields.items())
         advice = f"; make the model with {arguments}" if fields else ""
     raise UserError(f"these weights are not for {_describe(model)}{advice}: {report}")
+
+
+def check_sizes(state_dict: Mapping[str, np.ndarray], model) -> None:
+    """Raises UserError, in one line, where weights are of a Swin of another size than the model.
+
+    Args:
+        state_dict: in official names, of a Swin over any axes; one that does not tell its size passes.
+        model: the `models.swin.Swin` to fill.
+    """
+    found = sizes(state_dict)
+    wrong = {name: _plain(model, name) for name, size in found.items() if size != _plain(model, name)}
+    if wrong:
+        theirs = ", ".join(f"{name}={found[name]}" for name in wrong)
+        ours = ", ".join(f"{name}={size}" for name, size in wrong.items())
+        raise UserError(f"these weights are of a Swin of {theirs}, the model is one of {ours}")
 
 
 def _plain(model, name: str):

@@ -79,6 +79,7 @@ def resize_tables(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
 def _check_family(state_dict: Mapping[str, np.ndarray], model) -> None:
     if other := recognize.recognize(state_dict, window_geometry.num_axes(model)):
         raise UserError(other)
+    swin.check_sizes(state_dict, model)
 
 
 def _require_choice(resize: str | None, name: str, table: np.ndarray, shape: tuple[int, ...], model) -> None:

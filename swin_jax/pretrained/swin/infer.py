@@ -87,6 +87,25 @@ def choices(state_dict: Mapping[str, np.ndarray]) -> dict:
     )
 
 
+def sizes(state_dict: Mapping[str, np.ndarray]) -> dict:
+    """The sizes that no conversion changes: embed_dim, depths and num_heads.
+
+    Args:
+        state_dict: in official names, of a Swin over any axes.
+
+    Returns:
+        {} where the names do not tell them.
+    """
+    proj, depths = state_dict.get("patch_embed.proj.weight"), _depths(state_dict)
+    if proj is None or not depths:
+        return {}
+    try:
+        heads = tuple(_heads(state_dict, s) for s in range(len(depths)))
+    except UserError:
+        return {}
+    return dict(embed_dim=len(proj), depths=depths, num_heads=heads)
+
+
 def trained_scales(state_dict: Mapping[str, np.ndarray]) -> tuple[int, ...] | None:
     """The windows that scale the coordinates of a file's continuous bias, one per stage; None without buffers."""
     found = layouts.official_names(state_dict)[0]

@@ -22,6 +22,9 @@ from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, infer, layo
 from swin_jax.pretrained.swin import convert as convert_swin
 
 FIELDS = frozenset(field.name for field in dataclasses.fields(swin.Swin)) - {"parent", "name"}
+SIZES = ("embed_dim", "depths", "num_heads", "cosine_attention", "continuous_bias")
+# What presets of the first version leave out; a file of version 2 differs in it.
+V1 = dict(cosine_attention=False, continuous_bias=False)
 
 
 def names() -> list[str]:
@@ -44,7 +47,7 @@ def find(word: str) -> str | None:
 def preset(word: str) -> dict:
     """Arguments of the Swin that a word means."""
     name = find(word)
-    return swin.PRESETS[name] if name in swin.PRESETS else _simmim_preset(name)
+    return V1 | (swin.PRESETS[name] if name in swin.PRESETS else _simmim_preset(name))
 
 
 def _simmim_preset(name: str) -> dict:
@@ -156,7 +159,7 @@ FAMILY = Family(
     usual="swin_tiny_patch4_window7_224",
     names=names,
     fields=FIELDS,
-    sizes=("embed_dim", "depths", "num_heads"),
+    sizes=SIZES,
     models=(swin.Swin,),
     makers=(swin.Swin, simmim.SimMIM),
     find=find,
@@ -170,4 +173,5 @@ FAMILY = Family(
     preprocess=preprocess,
     inputs=inputs,
     predict=predict,
+    resizes=finetune.RESIZES,
 )

@@ -56,6 +56,8 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
         raise UserError(other)
     if _TOKEN not in found and "layers.0.blocks.0.norm1.weight" in found:
         raise UserError(f"not a pretrained SimMIM but a Swin without decoder and {_TOKEN}: fill a Swin with it")
+    inside = {name.removeprefix("encoder."): value for name, value in found.items()}
+    swin.check_sizes(inside, model.encoder)
     compare.check(found, official_shapes(model), _describe(model))
     own = (_TOKEN, _DECODER + "weight", _DECODER + "bias")
     encoder = {name.removeprefix("encoder."): value for name, value in found.items() if name not in own}

@@ -130,6 +130,7 @@ def _check(found: Mapping, model) -> None:
         if "2 spatial axes" in other:
             other += "; an image Swin becomes a Video Swin by convert.video_swin.inflate"
         raise UserError(other)
+    swin.check_sizes(inside, model.backbone)
     swin_ = model.backbone
     raise UserError(
         f"these weights are not for VideoSwin(embed_dim={swin_.embed_dim}, depths={tuple(swin_.depths)}, num_heads="

@@ -22,6 +22,7 @@ from swin_jax.pretrained.swin import convert as swin
 from swin_jax.pretrained.video_swin import convert as video_swin
 from swin_jax.pretrained.video_swin.inflate import inflate, resize_table
 
+RESIZES = ("bicubic",)
 _HEAD = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
 
 # Parameter paths that keep their initialisation when a backbone is taken: `InitFrom(backbone=True, head=FRESH)`.
@@ -47,9 +48,11 @@ def remap(
     Raises:
         UserError: tables of another window without `resize`; windows that the tables do not tell.
     """
-    if resize not in (None, "bicubic"):
+    if resize not in (None, *RESIZES):
         raise UserError(f"resize={resize!r} is not 'bicubic'")
-    found = _adapt_head(compare.drop_buffers(video_swin.to_official_names(state_dict)), model.num_classes)
+    found = compare.drop_buffers(video_swin.to_official_names(state_dict))
+    swin.check_sizes({name.removeprefix("backbone."): value for name, value in found.items()}, model.backbone)
+    found = _adapt_head(found, model.num_classes)
     resized, old = {}, None
     for name, shape in video_swin.official_shapes(model).items():
         table = found.get(name)

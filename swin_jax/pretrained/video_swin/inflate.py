@@ -53,6 +53,7 @@ def inflate(
         raise UserError("only an image Swin can be inflated; these patches have a time axis already")
     backbone = model.backbone
     found = layouts.to_official_names(state_dict)
+    swin.check_sizes(found, backbone)
     if backbone.continuous_bias and bias == "centre" and window_geometry.stage_geometry(backbone)[1][0][0] > 1:
         raise UserError("bias='centre' needs position tables, the bias of version 2 is continuous: take 'duplicate'")
     if not backbone.pretrained_window_sizes:

@@ -20,6 +20,7 @@ from swin_jax.pretrained.arguments import random_variables
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import Preparation, of_videos
 from swin_jax.pretrained.swin import buffers, finetune
+from swin_jax.pretrained.swin import loader as swin
 from swin_jax.pretrained.video_swin import convert
 from swin_jax.pretrained.video_swin import finetune as video_swin_finetune
 from swin_jax.pretrained.video_swin import urls as video_swin_official
@@ -34,7 +35,7 @@ def names() -> list[str]:
 
 def preset(word: str) -> dict:
     """Arguments of the Video Swin that a word means."""
-    return video_swin_presets.PRESETS[video_swin_presets.canonical_name(word)]
+    return swin.V1 | video_swin_presets.PRESETS[video_swin_presets.canonical_name(word)]
 
 
 def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dict:
@@ -111,7 +112,7 @@ FAMILY = Family(
     usual="swin_tiny_patch244_window877_kinetics400_1k",
     names=names,
     fields=FIELDS,
-    sizes=("embed_dim", "depths", "num_heads"),
+    sizes=swin.SIZES,
     models=(video_swin.VideoSwin,),
     makers=(video_swin.make_video_swin,),
     find=video_swin_presets.canonical_name,
@@ -125,4 +126,6 @@ FAMILY = Family(
     preprocess=preprocess,
     inputs=inputs,
     predict=predict,
+    takes=(swin.FAMILY,),
+    resizes=video_swin_finetune.RESIZES,
 )

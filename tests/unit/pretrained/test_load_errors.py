@@ -140,8 +140,42 @@ def test_weights_of_a_sibling_size_are_told_by_their_name(name, true, sizes, fil
     path = file(shapes_of(true))
     for overrides in (dict(), dict(num_classes=3) if name not in CLIPS else dict(act="gelu")):
         message = refusal(load, name, weights=path, **overrides)
-        assert f"{path}: this file is a {true}, not a {name} (" in message
-        assert sizes in message and message.endswith("give that name, or leave out the name")
+        theirs, ours = message.split(f", not a {name} (")
+        assert theirs.startswith(f"{path}: this file is a {true} (") and sizes.strip("()") in theirs
+        assert sizes.strip("()") not in ours and ours.endswith("); give that name, or leave out the name")
+
+
+def test_the_sizes_of_a_sibling_stand_with_its_own_name(file):
+    path = file(shapes_of("swin_tiny_patch4_window7_224"))
+    assert refusal(load, "swin_small_patch4_window7_224", weights=path) == (
+        f"{path}: this file is a swin_tiny_patch4_window7_224 (depths=(2, 2, 6, 2)), not a "
+        "swin_small_patch4_window7_224 (depths=(2, 2, 18, 2)); give that name, or leave out the name"
+    )
+
+
+V1, V2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_patch4_window8_256"
+VIDEO_V1, VIDEO_V2 = f"swin_tiny{K400}_1k", "video_swinv2_tiny_patch244_window888_kinetics400"
+
+
+@pytest.mark.parametrize("one, other", [(V1, V2), (VIDEO_V1, VIDEO_V2)])
+def test_weights_of_the_other_version_are_told_by_their_name(one, other, file):
+    for true, name, found in ((one, other, False), (other, one, True)):
+        message = refusal(load, name, weights=file(shapes_of(true)))
+        assert f"this file is a {true} (cosine_attention={found}, continuous_bias={found}), not a {name}" in message
+
+
+@pytest.mark.parametrize(
+    "name, true, sizes, advice",
+    [
+        (f"swin_small{K400}_1k", V1, "depths=(2, 2, 6, 2)", f"give the name '{VIDEO_V1}'"),
+        (VIDEO_V1, "swin_base_patch4_window7_224", "embed_dim=128", f"give the name 'swin_base{K400}_1k'"),
+        (VIDEO_V1, V2, "cosine_attention=True, continuous_bias=True", f"give the name '{VIDEO_V2}'"),
+    ],
+)
+def test_an_image_swin_of_another_size_is_not_inflated(name, true, sizes, advice, file):
+    message = refusal(load, name, weights=file(shapes_of(true)))
+    assert f"this file is a {true}" in message and sizes in message and f", not a {name} (" in message
+    assert message.endswith(advice)
 
 
 @pytest.mark.parametrize("head", [5, 21841])
@@ -149,17 +183,18 @@ def test_a_sibling_with_another_head_is_told_too(head, file):
     path = file(shapes_of("swin_small_patch4_window7_224", num_classes=head))
     message = refusal(load, "swin_tiny_patch4_window7_224", weights=path)
     true = "swin_small_patch4_window7_224" + ("_22k" if head == 21841 else "")
-    assert f"this file is a {true}, not a swin_tiny_patch4_window7_224" in message
+    assert f"this file is a {true} (depths=(2, 2, 18, 2)), not a swin_tiny" in message
 
 
 def test_weights_of_a_size_that_no_name_has_are_told_by_their_sizes(file):
     path = file(convert_swin.official_shapes(Swin(**TINY)))
     message = refusal(load, "swin_tiny_patch4_window7_224", weights=path)
-    assert "this file is a Swin of embed_dim=8, depths=(1, 1), num_heads=(1, 2), not a swin_tiny" in message
+    sizes = "embed_dim=8, depths=(1, 1), num_heads=(1, 2)"
+    assert f"this file is a Swin ({sizes}), not a swin_tiny" in message
+    assert message.endswith(f"leave out the name, or give {sizes}")
 
 
-def test_of_a_size_that_is_given_the_keys_that_do_not_fit_are_listed(file):
+def test_of_a_size_that_is_given_the_sizes_of_both_are_told(file):
     path = file(shapes_of("swin_small_patch4_window7_224"))
-    with pytest.raises(UserError, match=r"unexpected  layers\.2\.blocks\.4\.") as error:
-        load("swin_tiny_patch4_window7_224", weights=path, depths=(2, 2, 4, 2))
-    assert "this file is a" not in str(error.value)
+    message = refusal(load, "swin_tiny_patch4_window7_224", weights=path, depths=(2, 2, 4, 2))
+    assert message == "these weights are of a Swin of depths=(2, 2, 18, 2), the model is one of depths=(2, 2, 4, 2)"

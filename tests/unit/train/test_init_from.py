@@ -1,6 +1,8 @@
 """First weights from a workdir or a file: whole or the backbone only; everything that does not fit is listed."""
 
 import dataclasses
+import re
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -10,6 +12,11 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, unflatten
+from swin_jax.models.simmim import SimMIM
+from swin_jax.models.swin import Swin
+from swin_jax.models.video_swin import make_video_swin
+from swin_jax.pretrained.swin import convert, finetune, simmim
+from swin_jax.pretrained.video_swin import finetune as video_finetune
 from swin_jax.tasks.base import TrainState, frozen_models
 from swin_jax.train import checkpoint
 from swin_jax.train.init_from import Frozen, InitFrom
@@ -240,3 +247,37 @@ def test_a_frozen_model_that_is_not_required_is_random_and_always_the_same():
     assert np.ptp(one["params"]["body"]["kernel"]) > 0
     assert jax.tree.all(jax.tree.map(np.array_equal, one, other))
     assert jax.tree.structure(one) == jax.tree.structure(Frozen(Net()).shapes(BATCH))
+
+
+SWIN_BATCH = {"image": jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.uint8)}
+SWIN_BATCH |= {"video": jax.ShapeDtypeStruct((1, 2, 16, 16, 3), jnp.uint8)}
+SWIN = dict(num_classes=3, image_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
+
+
+def swin_file(path, model, prefix=""):
+    arrays = {prefix + name: np.zeros(shape, np.float32) for name, shape in convert.official_shapes(model).items()}
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize("change", [dict(depths=(1, 2)), dict(embed_dim=16), dict(num_heads=(2, 4), window_size=2)])
+def test_a_file_of_another_size_says_its_size_in_one_line(change, weights):
+    small, large = Swin(**SWIN), Swin(**SWIN | change)
+    video = make_video_swin(**SWIN | dict(image_size=(2, 16, 16), patch_size=(1, 2, 2), window_size=(2, 4, 4)))
+    key, size = next(iter(change.items()))
+    told = rf"{weights}: these weights are of a Swin of .*{key}={re.escape(str(size))}.*, the model is one of .*{key}="
+    swin_file(weights, large)
+    cases = ((small, finetune.pretrained(), ("image",)), (video, video_finetune.pretrained(), ("video",)))
+    for model, fit, inputs in cases:
+        for load in (
+            lambda: InitFrom(path=str(weights), convert=fit).load(SimpleNamespace(model=model), {}),  # noqa: B023
+            lambda: Frozen(model, str(weights), fit, inputs).load(SWIN_BATCH, KEY),  # noqa: B023
+        ):
+            with pytest.raises(UserError, match=told) as error:
+                load()
+            assert "\n" not in str(error.value)
+    swin_file(weights, large.clone(num_classes=0), "encoder.")
+    with np.load(weights) as arrays:
+        np.savez(weights, **arrays, **{"encoder.mask_token": np.zeros((1, 1, large.embed_dim), np.float32)})
+    masked = SimpleNamespace(model=SimMIM(small.clone(num_classes=0)))
+    with pytest.raises(UserError, match=told):
+        InitFrom(path=str(weights), convert=simmim.pretrained()).load(masked, {})
