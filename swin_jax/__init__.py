@@ -38,7 +38,8 @@ def load(
             window or image size: 'bicubic' or 'geometric', see `swin_jax.pretrained.swin.resize`; a
             continuous bias (Swin V2) is computed again instead. CLIP, for another image size or
             longer texts: 'bilinear' or 'bicubic', see `swin_jax.pretrained.clip.resize`. Video
-            Swin, for another window: 'bicubic'.
+            Swin, for another window: 'bicubic'. Another word is refused; one of these is without
+            effect where everything fits.
         **overrides: Arguments of `models.swin.Swin`, `models.clip.make_clip` or
             `models.video_swin.make_video_swin` that replace the model's. For another `num_classes`
             the head is zero (or the 1,000 rows of a 22K head); with `out_norms` the norms of the

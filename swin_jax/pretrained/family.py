@@ -48,6 +48,7 @@ class Family:
         names: () -> all names that can be loaded.
         fields: Names of the arguments that make a model.
         sizes: Those of `fields` in which weights of another value cannot be made to fit.
+        counts: Those of `fields` that are whole numbers, with their least values.
         takes: Other families whose weights `load` makes fit where the sizes are the same.
         resizes: What `resize` may be.
         models: Classes of its models.
@@ -83,5 +84,6 @@ class Family:
     preprocess: Callable[[nn.Module, str | None], Preparation]
     inputs: Callable[[nn.Module, Any], dict[str, jax.ShapeDtypeStruct]]
     predict: Callable[[nn.Module, dict, Mapping[str, jax.Array], Prepare], Outputs]
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     takes: tuple["Family", ...] = ()
     resizes: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ logits = model.apply(variables, swin_jax.preprocess(model)("jump.mp4"))
 
 import fnmatch
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +23,14 @@ import numpy as np
 from swin_jax.core.errors import UserError, is_ours, warn
 from swin_jax.core.public_names import check_names, name_of
 from swin_jax.pretrained import beside, names, preparation, recognize
-from swin_jax.pretrained.arguments import check_arguments, has_config, random_variables, read_config
+from swin_jax.pretrained.arguments import (
+    check_arguments,
+    check_resize,
+    check_values,
+    has_config,
+    random_variables,
+    read_config,
+)
 from swin_jax.pretrained.clip import loader as clip
 from swin_jax.pretrained.family import Family, Weights
 from swin_jax.pretrained.files import download
@@ -59,12 +67,15 @@ def load(
 
 
 def _no_model(overrides: dict, error: Exception) -> UserError:
-    given = ", ".join(f"{key}={value!r}" for key, value in overrides.items())
-    return UserError(f"{given} makes no model: {' '.join(str(error).split())}")
+    given = ", ".join(f"{key}={shown(value)}" for key, value in overrides.items())
+    # Flax puts a model of many lines into some messages.
+    text = re.split(r"\.? *\w+\(\s*# attributes|(?<=\.)\s", " ".join(str(error).split()))[0]
+    return UserError(f"{given} makes no model: {text[:200]}")
 
 
 def make(family: Family, fields: dict, overrides: dict) -> nn.Module:
     """A model of a family, without variables; raises UserError where the overrides make none."""
+    check_values(overrides, family.counts)
     try:
         model = family.make(**fields | overrides)
         if overrides:
@@ -100,13 +111,13 @@ def _load(
             raise UserError(f"{weights} says itself what model it holds; leave out the name {name!r}")
         return _load_workdir(weights, resize, overrides)
     family, word = _find(name, weights)
-    _check_arguments(family, overrides)
+    _check_arguments(family, resize, overrides)
     if weights is None:
         return _load_random(family, word, overrides)
     found = _read(family, word, weights)
     if family is None:
         family = recognize_family(found.arrays)
-        _check_arguments(family, overrides)
+        _check_arguments(family, resize, overrides)
         fields = family.infer(found.arrays, overrides)
     else:
         fields = family.preset(word)
@@ -130,6 +141,8 @@ def _find(name: str | None, weights: str | Path | None) -> tuple[Family | None, 
     """The family of a name, and the name as it knows it; (None, None) where the weights alone must tell."""
     if name is not None:
         found = names.find(name, FAMILIES)
+        if found is None and weights is None and ("://" in name or Path(name).exists()):
+            raise UserError(f"{name!r} is no name of a model but where weights are: load(weights={name!r})")
         if found is None:
             raise names.unknown(name, FAMILIES)
         return found
@@ -138,10 +151,14 @@ def _find(name: str | None, weights: str | Path | None) -> tuple[Family | None, 
     return names.find(str(weights), FAMILIES) or (None, None)
 
 
-def _check_arguments(family: Family | None, overrides: dict) -> None:
+def _check_arguments(family: Family | None, resize: str | None, overrides: dict) -> None:
     families = FAMILIES if family is None else (family,)
     known = set().union(*(family.fields for family in families))
     check_arguments("a model" if family is None else family.make.__name__, overrides, known)
+    if family is not None:
+        check_values(overrides, family.counts)
+    choices = dict.fromkeys(choice for family in families for choice in family.resizes)
+    check_resize(" or ".join(f"a {family.title}" for family in families), resize, tuple(choices))
 
 
 def is_workdir(folder: str | Path) -> bool:
@@ -150,8 +167,8 @@ def is_workdir(folder: str | Path) -> bool:
 
 
 def _load_random(family: Family, word: str, overrides: dict) -> tuple[nn.Module, dict, Preparation | None]:
-    warn(f"{word} has random weights; weights='official' downloads the published ones")
     model = make(family, family.preset(word), overrides)
+    warn(f"{word} has random weights; weights='official' downloads the published ones")
     variables = random_variables(model, *family.inputs(model).values())
     return model, variables, prepare(family, model, word)
 
@@ -166,7 +183,7 @@ def _load_workdir(
     if not families:
         known = ", ".join(fn.__name__ for family in FAMILIES for fn in family.makers)
         raise UserError(f"{workdir}: task.model.fn of its config.json is {maker}, which load() does not know ({known})")
-    _check_arguments(families[0], overrides)
+    _check_arguments(families[0], resize, overrides)
     model, variables = families[0].load_workdir(workdir, config, resize, overrides)
     try:
         prepared = preparation.of_run(config, workdir)
@@ -212,6 +229,9 @@ def _read(family: Family | None, word: str | None, weights: str | Path) -> Weigh
 
 def no_model(folder: str | Path) -> UserError:
     """The error for a folder that is neither of a run nor of a hub."""
+    for parent in Path(folder).absolute().parents[:2]:
+        if (parent / "checkpoints").is_dir() and is_workdir(parent):
+            return UserError(f"{folder} is a folder inside the workdir of a run: give the workdir, {parent}")
     return UserError(
         f"{folder} is a directory without a config.json: not the workdir of a run, nor a folder as the hub keeps it "
         "(config.json and model.safetensors)"

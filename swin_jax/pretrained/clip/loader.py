@@ -16,6 +16,7 @@ from swin_jax.models import clip, swin
 from swin_jax.models.clip import presets as clip_presets
 from swin_jax.ops.window_geometry import per_axis
 from swin_jax.pretrained import run_config
+from swin_jax.pretrained.arguments import COUNTS
 from swin_jax.pretrained.clip import convert as convert_clip
 from swin_jax.pretrained.clip import resize as clip_resize
 from swin_jax.pretrained.clip import urls as clip_official
@@ -138,5 +139,6 @@ FAMILY = Family(
     preprocess=preprocess,
     inputs=inputs,
     predict=clip.encode,
+    counts=COUNTS,
     resizes=clip_resize.METHODS,
 )

@@ -16,6 +16,7 @@ from swin_jax.core.public_names import name_of
 from swin_jax.models import simmim, swin
 from swin_jax.ops.window_geometry import num_axes, per_axis
 from swin_jax.pretrained import run_config
+from swin_jax.pretrained.arguments import COUNTS
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import Preparation, of_pictures, of_videos
 from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, infer, layouts, urls
@@ -173,5 +174,6 @@ FAMILY = Family(
     preprocess=preprocess,
     inputs=inputs,
     predict=predict,
+    counts=COUNTS,
     resizes=finetune.RESIZES,
 )

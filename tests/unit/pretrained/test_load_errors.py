@@ -1,6 +1,7 @@
 """What `load` says of weights that it cannot take: always one line, with what they are and what to do."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -198,3 +199,70 @@ def test_of_a_size_that_is_given_the_sizes_of_both_are_told(file):
     path = file(shapes_of("swin_small_patch4_window7_224"))
     message = refusal(load, "swin_tiny_patch4_window7_224", weights=path, depths=(2, 2, 4, 2))
     assert message == "these weights are of a Swin of depths=(2, 2, 18, 2), the model is one of depths=(2, 2, 4, 2)"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        dict(image_size="384"),
+        dict(image_size=224.5),
+        dict(image_size=0),
+        dict(image_size=()),
+        dict(window_size=(7, "7")),
+        dict(num_classes="7"),
+        dict(num_classes=-1),
+        dict(num_classes=True),
+        dict(embed_dim=96.0),
+        dict(depths=(2, 2, None, 2)),
+    ],
+)
+def test_a_value_of_another_type_is_named_before_anything_else(overrides, file):
+    ((key, value),) = overrides.items()
+    path = file(convert_swin.official_shapes(Swin(**TINY)))
+    sources = (dict(name="swin_tiny_patch4_window7_224"), dict(weights=path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of random weights
+        for source in sources:
+            message = refusal(load, **source, **overrides)
+            assert message.startswith(f"{key}={value!r} makes no model: it must be a whole number of at least")
+        assert message == refusal(preprocess, path, **overrides)
+
+
+def test_a_message_of_flax_is_cut_before_the_model_that_it_prints():
+    long = ValueError("Shapes differ in Swin(\n    # attributes\n    num_classes = 5\n). More of it.")
+    assert str(loading._no_model(dict(ape=1), long)) == "ape=1 makes no model: Shapes differ in"
+    assert len(str(loading._no_model({"x": "y" * 300}, ValueError("z" * 999)))) < 330
+
+
+def test_resize_is_one_of_the_familys_choices_wherever_it_is_given(file, tmp_path, monkeypatch):
+    path = file(convert_swin.official_shapes(Swin(**TINY)))
+    names = {"swin_tiny_patch4_window7_224": "'bicubic', 'geometric'", "ViT-B/32": "'bilinear', 'bicubic'"}
+    for name, choices in names.items():
+        assert refusal(load, name, resize="linear") == f"resize='linear' is none of {choices}"
+    assert refusal(load, VIDEO_V1, resize="geometric") == "resize='geometric' is not 'bicubic'"
+    for resize in ("linear", 3, "", ["bicubic"]):
+        assert f"resize={resize!r} is none of 'bicubic'" in refusal(load, weights=path, resize=resize)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"task.model.fn": "swin_jax.models.swin.Swin"}')
+    assert refusal(load, weights=tmp_path / "run", resize="bilinear").endswith("none of 'bicubic', 'geometric'")
+    swin, *others = loading.FAMILIES
+    monkeypatch.setattr(loading, "FAMILIES", (dataclasses.replace(swin, resizes=()), *others))
+    message = refusal(load, "swin_tiny_patch4_window7_224", resize="bicubic")
+    assert message == "resize='bicubic': a Swin resizes nothing; leave it out"
+
+
+def test_a_path_that_is_given_as_a_name_says_where_it_belongs(file, tmp_path):
+    path = str(file({}))
+    for given in (path, str(tmp_path), "gs://bucket/run"):
+        assert refusal(load, given).endswith(f"load(weights={given!r})")
+
+
+def test_a_folder_inside_a_workdir_names_the_workdir(tmp_path, monkeypatch):
+    inside = tmp_path / "checkpoints" / "3"
+    inside.mkdir(parents=True)
+    (tmp_path / "config.json").write_text("{}")
+    for folder in (inside, inside.parent):
+        for call in (lambda weights: load(weights=weights), preprocess):
+            assert refusal(call, folder).endswith(f"inside the workdir of a run: give the workdir, {tmp_path}")
+    monkeypatch.chdir(inside)
+    assert str(tmp_path) in refusal(load, weights=".")
