@@ -7,8 +7,13 @@ import numpy as np
 
 _OFFICIAL = "take Microsoft's own file or timm's, both of which load: swin_jax.load(name, weights='official')"
 
+_SWIN = "take a file of a Swin"
+_BLIP = r"(^text_decoder\.bert\.|^text_(encoder|model)\..*\.crossattention\.|^vision_model\..*\.self_attn\.qkv\.)"
+
 # (a name that only this family has, what it is, what to do). The first that fits is taken.
 _SIGNS = (
+    (_BLIP, "BLIP", _SWIN),
+    (r"^visual\.blocks\.\d+\.attn\.", "EVA-CLIP", "take a CLIP with OpenAI's towers"),
     (r"(^|\.)(token_embedding\.weight|text_model\.|visual\.(conv1|class_embedding))", "CLIP", "no Swin can hold them"),
     (
         r"^(g_ema\.|synthesis\.|mapping\.fc\d|convs\.\d+\.conv\.modulation|conv1\.conv\.modulation)",
@@ -17,7 +22,14 @@ _SIGNS = (
     ),
     (r"\.spatial_mlp\.weight$", "Swin-MLP (no attention)", "take the Swin of the same size"),
     (r"\._moe_layer\.", "Swin-MoE (experts in place of MLPs)", "take the dense Swin of the same size"),
-    (r"\.attention\.self\.query\.", "Swin of Hugging Face's transformers", _OFFICIAL),
+    (r"(^|\.)encoder\.layers\.\d+\.blocks\.\d+\.attention\.self\.", "Swin of Hugging Face's transformers", _OFFICIAL),
+    (r"(^|\.)swin2sr\.|(^|\.)encoder\.stages\.\d+\.layers\.\d+\.attention\.self\.", "Swin2SR", _SWIN),
+    (r"(^|\.)swinViT\.layers\d\.", "Swin-UNETR of MONAI", _SWIN),
+    (r"(^|\.)(encoder\.block\.\d+\.\d+\.attention\.self\.|block1\.0\.attn\.(q|kv)\.)", "SegFormer or PVT", _SWIN),
+    (r"(^|\.)embeddings\.word_embeddings\.weight$", "BERT or another transformer of texts", _SWIN),
+    (r"^(videomae\.|encoder_to_decoder\.weight)", "VideoMAE", _SWIN),
+    (r"\.attn\.pool_[qkv]\.", "MViT", _SWIN),
+    (r"\.modulation\.(f|h|projection_(in|context)|focal_layers\.\d+\.\d+)\.weight$", "FocalNet", _SWIN),
     (r"^(.*\.)?features\.\d+\.\d+\.attn\.qkv\.", "torchvision's Swin (another training, other names)", _OFFICIAL),
     (
         r"\.attn\.w_msa\.",
@@ -30,16 +42,16 @@ _SIGNS = (
         "SimMIM's or BEiT's ViT",
         "take SimMIM's Swin files",
     ),
-    (r"(^|\.)(cls_token|class_token|pos_embed|embeddings\.position_embeddings)$", "ViT", "take a file of a Swin"),
-    (r"(^|[./])Transformer/encoderblock_\d+/", "ViT of Google's vision_transformer", "take a file of a Swin"),
+    (r"(^|\.)(cls_token|class_token|pos_embed|embeddings\.position_embeddings)$", "ViT", _SWIN),
+    (r"(^|[./])Transformer/encoderblock_\d+/", "ViT of Google's vision_transformer", _SWIN),
     (r"^vision_model\.", "the image tower of Hugging Face's CLIP", "no Swin can hold them"),
-    (r"(^|\.)layer1\.0\.conv1\.weight$", "ResNet", "take a file of a Swin"),
+    (r"(^|\.)layer1\.0\.conv1\.weight$", "ResNet", _SWIN),
     (
         r"(^|\.)(res2\.0\.conv1\.|resnet\.embedder\.|encoder\.stages\.0\.layers\.0\.layer\.0\.)",
         "ResNet",
-        "take a file of a Swin",
+        _SWIN,
     ),
-    (r"\.(dwconv|conv_dw)\.weight$", "ConvNeXt or EfficientNet", "take a file of a Swin"),
+    (r"\.(dwconv|conv_dw)\.weight$", "ConvNeXt or EfficientNet", _SWIN),
 )
 
 _TOWERS = "take a CLIP with OpenAI's towers (ViT-* or RN* without a timm or Hugging Face part)"
@@ -54,6 +66,8 @@ _NOT_CLIP = (
     ),
     (r"^visual\.trunk\.", "open_clip's CLIP with a timm image tower", _TOWERS),
     (r"^text\.(transformer\.(embeddings|encoder)|proj)\.", "open_clip's CLIP with a Hugging Face text tower", _TOWERS),
+    (_BLIP, "BLIP", _TOWERS),
+    (r"^visual\.blocks\.\d+\.attn\.", "EVA-CLIP", _TOWERS),
     (r"^text_decoder\.", "CoCa (it has a text decoder)", _TOWERS),
     (r"^(vision|text)_model\.head\.", "SigLIP of Hugging Face's transformers", _TOWERS),
     (

@@ -22,6 +22,45 @@ FILES = {
         "swinv2.embeddings.patch_embeddings.projection.weight",
         "swinv2.encoder.layers.0.blocks.0.attention.self.query.weight",
     ],
+    "Swin of Hugging Face's transformers ": [
+        "embeddings.patch_embeddings.projection.weight",
+        "encoder.layers.0.blocks.0.attention.self.relative_position_bias_table",
+    ],
+    "Swin2SR": [
+        "swin2sr.embeddings.patch_embeddings.projection.weight",
+        "swin2sr.encoder.stages.0.layers.0.attention.self.query.weight",
+    ],
+    "Swin-UNETR": ["swinViT.patch_embed.proj.weight", "swinViT.layers1.0.blocks.0.attn.relative_position_bias_table"],
+    "SegFormer or PVT": [
+        "segformer.encoder.patch_embeddings.0.proj.weight",
+        "segformer.encoder.block.0.0.attention.self.query.weight",
+        "segformer.encoder.block.0.0.mlp.dwconv.dwconv.weight",
+    ],
+    "SegFormer or PVT ": [
+        "pvt.encoder.patch_embeddings.3.cls_token",
+        "pvt.encoder.block.0.0.attention.self.key.weight",
+    ],
+    "SegFormer or PVT  ": ["patch_embed1.proj.weight", "block1.0.attn.kv.weight", "block1.0.mlp.dwconv.dwconv.weight"],
+    "BERT or another transformer of texts": [
+        "bert.embeddings.word_embeddings.weight",
+        "bert.embeddings.position_embeddings.weight",
+        "bert.encoder.layer.0.attention.self.query.weight",
+    ],
+    "BERT or another transformer of texts ": [
+        "layoutlm.embeddings.word_embeddings.weight",
+        "layoutlm.embeddings.x_position_embeddings.weight",
+        "layoutlm.encoder.layer.0.attention.self.query.weight",
+    ],
+    "BLIP": [
+        "vision_model.embeddings.class_embedding",
+        "vision_model.encoder.layers.0.self_attn.qkv.weight",
+        "text_decoder.bert.embeddings.word_embeddings.weight",
+        "text_decoder.bert.encoder.layer.0.attention.self.query.weight",
+    ],
+    "VideoMAE": ["videomae.embeddings.patch_embeddings.projection.weight", "encoder_to_decoder.weight"],
+    "MViT": ["cls_token", "patch_embed.proj.weight", "blocks.0.attn.pool_q.weight", "blocks.0.attn.qkv.weight"],
+    "EVA-CLIP": ["visual.cls_token", "visual.blocks.0.attn.q_proj.weight", "text.token_embedding.weight"],
+    "FocalNet": ["patch_embed.proj.weight", "layers.0.blocks.0.modulation.f.weight", "layers.0.blocks.0.norm1.weight"],
     "torchvision's Swin": ["features.0.0.weight", "features.1.0.attn.qkv.weight", "head.weight"],
     "OpenMMLab's Swin": [
         "backbone.patch_embed.projection.weight",
@@ -73,3 +112,8 @@ def test_a_swin_is_none_of_them(prefix):
     shapes = convert.official_shapes(MODEL.clone(ape=True)) | {"mask_token": (1, 1, 8), "neck.conv1.weight": (1,)}
     assert recognize.recognize({prefix + name: np.zeros(shape) for name, shape in shapes.items()}) is None
     assert recognize.recognize({"weight": np.zeros(3)}) is None
+
+
+def test_what_has_the_attention_of_many_families_is_none_of_them():
+    names = ["encoder.layer.0.attention.self.query.weight", "encoder.layer.0.attention.output.dense.weight"]
+    assert recognize.foreign(dict.fromkeys(names, np.zeros(1))) is None
