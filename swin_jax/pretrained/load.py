@@ -249,10 +249,8 @@ def recognize_family(arrays: Mapping[str, np.ndarray]) -> Family:
         raise UserError(f"these weights could be {titles}: give load() the name of the model, {usual} for example")
     looks = recognize.foreign(arrays)
     titles = ", ".join(family.title for family in FAMILIES)
-    raise UserError(
-        looks
-        or f"these weights are of no family that load() knows ({titles}): {_first(list(arrays))}; take a file of one of these"
-    )
+    unknown = f"these weights are of no family that load() knows ({titles}): {_first(list(arrays))}"
+    raise UserError(looks or f"{unknown}; take a file of one of these")
 
 
 def _first(keys: Sequence[str]) -> str:

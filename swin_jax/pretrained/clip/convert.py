@@ -12,12 +12,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.core.params import flatten, unflatten
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.clip import resize as clip_resize
 from swin_jax.pretrained.clip.infer import Activation, activation, infer
-from swin_jax.pretrained.clip.layouts import is_clip, to_official_names
+from swin_jax.pretrained.clip.layouts import is_clip, names_of_swin, to_official_names
 from swin_jax.pretrained.swin import convert as convert_swin
 
 __all__ = [
@@ -149,6 +149,8 @@ def from_official(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
         UserError: lists every missing, unexpected and mis-shaped key; or tells in which field weights and model differ,
             or which other family the weights are of.
     """
+    if beside := names_of_swin(state_dict):
+        warn(f"left out of the weights, which are of more than a CLIP: {len(beside)} arrays of a Swin")
     state_dict, shapes = to_official_names(state_dict), official_shapes(model)
     if other := recognize.recognize_not_clip(state_dict, swin_tower=_is_swin(model.visual)):
         raise UserError(other)

@@ -14,6 +14,7 @@ from swin_jax.pretrained import compare
 
 # What OpenAI's archives and transformers' older files hold beside the weights.
 _NUMBERS = ("input_resolution", "context_length", "vocab_size")
+_SWIN = r"(encoder\.|backbone\.)?(patch_embed|layers|norm\d?|head|absolute_pos_embed|mask_token)(\.|$)"
 _TRANSFORMERS = ("text_model.", "vision_model.")
 
 _TRANSFORMERS_NAMES = (
@@ -50,14 +51,24 @@ def is_from_archive(state_dict: Mapping[str, np.ndarray]) -> bool:
     return all(name in state_dict for name in _NUMBERS)
 
 
+def names_of_swin(state_dict: Mapping[str, np.ndarray]) -> list[str]:
+    """The names of a whole Swin that lies beside a CLIP in one file; [] for none."""
+    names = compare.strip_wrappers(state_dict)
+    found = [name for name in names if re.match(_SWIN, name)]
+    return found if is_clip(names) and any(name.endswith("layers.0.blocks.0.norm1.weight") for name in found) else []
+
+
 def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict in OpenAI's names without buffers, whatever layout it came in; values keep their dtype.
+
+    A Swin beside the CLIP is left out.
 
     Args:
         state_dict: {name: array}, as `pretrained.files.read` gives it.
     """
     state_dict = compare.strip_wrappers(state_dict)
-    state_dict = {name: value for name, value in state_dict.items() if name not in _NUMBERS}
+    left = {*_NUMBERS, *names_of_swin(state_dict)}
+    state_dict = {name: value for name, value in state_dict.items() if name not in left}
     if is_transformers(state_dict):
         state_dict = _from_transformers(state_dict)
     elif "text.token_embedding.weight" in state_dict:

@@ -16,6 +16,9 @@ from swin_jax.pretrained import compare
 
 # What stands before the names of a backbone that is part of something larger.
 BACKBONE_PREFIXES = ("encoder.", "backbone.")
+# The parts of a CLIP, in any of its layouts, that may lie beside a Swin in one file.
+_CLIP = r"(visual|transformer|token_embedding|ln_final|text|text_model|vision_model|visual_projection)\.|"
+_CLIP += r"(text_projection|positional_embedding|logit_scale|logit_bias)\b"
 
 
 def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -55,7 +58,7 @@ def rename_bias_mlp(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
 
 
 def take_backbone(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """The Swin inside a pretrained SimMIM, a detector or a segmenter; anything else stays whole.
+    """The Swin inside a pretrained SimMIM, a detector or a segmenter, or beside a CLIP; anything else stays whole.
 
     Returns:
         (the backbone's arrays without their prefix, {first part of the other names: how many they are}).
@@ -64,6 +67,9 @@ def take_backbone(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.nd
         if prefix + "patch_embed.proj.weight" in state_dict and prefix + "layers.0.blocks.0.norm1.weight" in state_dict:
             inside = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
             return inside, dict(Counter(name.split(".")[0] for name in state_dict if not name.startswith(prefix)))
+    if "patch_embed.proj.weight" in state_dict and "layers.0.blocks.0.norm1.weight" in state_dict:
+        inside = {name: value for name, value in state_dict.items() if not re.match(_CLIP, name)}
+        return inside, dict(Counter(name.split(".")[0] for name in state_dict if name not in inside))
     return dict(state_dict), {}
 
 

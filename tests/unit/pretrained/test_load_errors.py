@@ -269,3 +269,23 @@ def test_a_folder_inside_a_workdir_names_the_workdir(tmp_path, monkeypatch):
             assert refusal(call, folder).endswith(f"inside the workdir of a run: give the workdir, {tmp_path}")
     monkeypatch.chdir(inside)
     assert str(tmp_path) in refusal(load, weights=".")
+
+
+CLIP = dict(embed_dim=6, image_size=8, patch_size=4, vision_layers=1, vision_width=64, vision_heads=1)
+CLIP |= dict(context_length=4, vocab_size=9, text_width=64, text_heads=1, text_layers=1)
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_of_a_file_that_holds_two_families_the_name_takes_one(prefix, tmp_path, monkeypatch):
+    monkeypatch.setitem(SWINS, "swin_tiny_patch4_window7_224", TINY)
+    monkeypatch.setitem(CLIPS, "ViT-B/32", CLIP)
+    swin_shapes = convert_swin.official_shapes(Swin(**TINY)).items()
+    shapes = {prefix + name: shape for name, shape in swin_shapes}
+    shapes |= convert_clip.official_shapes(make_clip(**CLIP))
+    path = tmp_path / "weights.npz"
+    np.savez(path, **{name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+    assert "could be a Swin or a CLIP: give load() the name" in refusal(load, weights=path)
+    with pytest.warns(UserWarning, match=r"of more than a Swin: .*visual \(\d+\)"):
+        assert load("swin_tiny_patch4_window7_224", weights=path)[0] == Swin(**TINY)
+    with pytest.warns(UserWarning, match=rf"of more than a CLIP: {len(swin_shapes)} arrays of a Swin"):
+        assert load("ViT-B/32", weights=path, act="gelu")[0] == make_clip(**CLIP, act="gelu")
