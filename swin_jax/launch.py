@@ -1,13 +1,14 @@
 """Runs an experiment: python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
 
 Exit status: 0 done, 1 error, 2 error while the run is set up (bad flag or config, unusable workdir),
-3 a loss that is not finite, 130 interrupted, 143 saved on SIGTERM.
+3 a loss that is not finite, 130 interrupted, 141 output not read to its end, 143 saved on SIGTERM.
 """
 
 import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,10 +16,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from swin_jax.core import config as configs
-from swin_jax.core.errors import UserError, is_ours, nearest
+from swin_jax.core.errors import UserError, frame_outside, is_ours, nearest
 from swin_jax.plan import command
 
 SETUP, ACTION = 2, 1  # exit statuses of a UserError: until everything is set up, and later
+CLOSED = 141  # where nobody reads on: the shell's status for SIGPIPE
 
 EXAMPLES = """\
 python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
@@ -206,12 +208,10 @@ def run(argv: Sequence[str]) -> int:
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
         if text := answer(argv):
-            print(text)
-            return 0
+            return _print(text)
         values, config = parse(argv)
         if values.print_config:
-            print("\n".join(configs.key_values(config)))
-            return 0
+            return _print("\n".join(configs.key_values(config)))
         profile = _profile(values.profile)
         _check_actions(values)
         if values.plan is None:
@@ -230,6 +230,17 @@ def run(argv: Sequence[str]) -> int:
         if watch:
             watch.fail(error, status)
         return status
+
+
+def _print(text: str) -> int:
+    """Prints a text that may go to `head`; returns the exit status, of SIGPIPE if that had enough."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
+    return 0
 
 
 def _report(error: BaseException, wrong: int) -> int:
@@ -315,7 +326,30 @@ def _profile(text: str | None) -> tuple[int, int] | None:
 
 def main() -> None:
     """Entry point of `python -m swin_jax.launch` and of the `swin_jax` command."""
-    sys.exit(run(sys.argv))
+    with warnings.catch_warnings():
+        entry = frame_outside().f_code.co_filename
+        warnings.showwarning = _show_warnings(entry, warnings.showwarning)
+        sys.exit(run(sys.argv))
+
+
+def _show_warnings(entry: str, show: Callable[..., None]) -> Callable[..., None]:
+    """Makes a `warnings.showwarning` for the command line.
+
+    Args:
+        entry: The file that called `main`: Python's own, or the installed command. A warning at a
+            line of it has no line of the user, and is shown as `warning: TEXT`, once.
+        show: Shows all others.
+    """
+    told = set()
+
+    def show_warning(message, category, filename, *where):
+        if category is not UserWarning or filename != entry:
+            show(message, category, filename, *where)
+        elif str(message) not in told:
+            told.add(str(message))
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+
+    return show_warning
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 import traceback
+import types
 import warnings
 from collections.abc import Iterable
 
@@ -54,20 +55,26 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.4) -> str:
     return f"; did you mean {near!r}?" if near else ""
 
 
+def frame_outside() -> types.FrameType:
+    """The innermost calling frame outside of this package; the outermost of all if none is."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return frame
+
+
 def warn(message: str) -> None:
     """Warns the user (UserWarning) at the line outside of this package that led here.
 
     So Python's default filter shows the warning once for each such line.
     """
-    frame = sys._getframe(1)
-    while frame.f_back and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
+    frame = frame_outside()
     names = frame.f_globals
     warnings.warn_explicit(
         message,
         UserWarning,
         frame.f_code.co_filename,
         frame.f_lineno,
-        module=names.get("__name__"),
+        module=names.get("__name__") or "<unknown>",  # of None, Python drops the warning
         registry=names.setdefault("__warningregistry__", {}),
     )
