@@ -95,7 +95,8 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
     for item in filter(None, (arg or "").split(",")):
         key, given, text = item.partition("=")
         if key not in defaults:
-            raise UserError(f"unknown config argument {key!r}{_meant(key, defaults)}; --config=FILE:help lists them")
+            hint = _meant(key, defaults) or ";"
+            raise UserError(f"unknown config argument {key!r}{hint} --config=FILE:help lists them")
         if key in seen:
             raise UserError(f"config argument {key!r} is given twice")
         seen.add(key)
@@ -225,9 +226,10 @@ def module(file: str) -> types.ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "experiments":
             raise
+        enough = ", or set PYTHONPATH to the repository if it imports nothing but experiments.common"
         raise UserError(
-            f"{file!r} imports {error.name}, which is not there: keep the file inside the folder experiments/ of "
-            "the repository, or set PYTHONPATH to the repository (and keep it in no other folder experiments/)"
+            f"{file!r} imports {error.name}, which is not there: keep the file inside the folder "
+            f"experiments/ of the repository{enough if error.name == 'experiments' else ''}"
         ) from error
     except SyntaxError as error:
         if error.filename not in (None, module_spec.origin):  # of what it imports

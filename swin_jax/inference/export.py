@@ -76,12 +76,10 @@ def _export_run(config, run: Run, folder: epath.Path, path: str) -> int:
         state, frozen = held
         return run.task.predict(state, batch, frozen)
 
-    transform = {k: v for k, v in meta.get("config", {}).items() if k.startswith("predict.transform.")}
     prepared = json.loads(preparation(config).fingerprint()) if "predict" in config else None
     known = {
         "step": int(state.step),
         "class_names": meta.get("class_names"),
-        "transform": transform or None,
         "preparation": prepared,
     }
     facts = _write(predict, (state, frozen), run.task.batch_shapes(1), path, facts=known)

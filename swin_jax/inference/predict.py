@@ -4,7 +4,6 @@ import csv
 import functools
 import io
 import itertools
-import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -45,7 +44,8 @@ def prepare(config, workdir: str, images: str, top: int = 5) -> Callable[[], int
         The function that predicts and returns the exit status, 0; it names files that cannot be read and leaves them
         out. If the task predicts logits, it writes predictions.csv (`image`, or `file` of a video, then class and
         probability for each of the top classes) and predictions.png into the workdir; if it predicts features,
-        features.npz (`names`, and `image_features` (N, E) float32 of length 1).
+        features.npz (`root`, the folder; `names`, paths below it; `image_features` (N, E) float32
+        of length 1).
 
     Raises:
         UserError: No weights, no images, a task that predicts something else.
@@ -69,12 +69,11 @@ def _predict_features(config, run: Run, data: EvalData, folder: epath.Path, top:
     if lead:
         for line in unreadable:
             print(f"left out, cannot be read: {contact_sheet.one_line(line)}", file=sys.stderr, flush=True)
-        names = [os.path.join(found.root, name) for name in found.names]
         with storage.writing(folder / "features.npz") as file:
-            np.savez(file, names=np.array(names, str), image_features=found.features)
+            np.savez(file, root=found.root, names=np.array(found.names, str), image_features=found.features)
         advice = 'to find images, --index=FOLDER, then --search="some text"'
-        print(f"{len(names)} images: {folder / 'features.npz'}; {advice}", flush=True)
-        _print_left(data, len(names))
+        print(f"{len(found)} images: {folder / 'features.npz'}; {advice}", flush=True)
+        _print_left(data, len(found))
     return 0
 
 

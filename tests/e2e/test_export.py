@@ -55,7 +55,8 @@ def test_a_run_leaves_the_package_behind(name, tmp_path, launch):
     assert "step 3, for cpu, cuda, tpu" in out
     facts = json.loads((tmp_path / "model.stablehlo.json").read_text())
     assert facts["step"] == 3 and "label" not in facts["inputs"]
-    assert bool(facts["transform"]) == (name == "quickstart")  # SimMIM has no predictions of folders
+    assert bool(facts["preparation"]) == (name == "quickstart")  # SimMIM has no predictions of folders
+    assert "transform" not in facts
 
     _, parsed = launcher.parse(["launch", f"--config={ROOT / config}", f"--workdir={workdir}", *SMALL[name]])
     shapes = configs.build(parsed.task).batch_shapes

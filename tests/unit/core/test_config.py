@@ -115,7 +115,7 @@ def test_parse_arg_reads_choices_booleans_and_types():
     "arg, message",
     [
         ("varient=small", "unknown config argument 'varient'; did you mean 'variant'"),
-        ("small", "'small'; did you mean variant=small.; --config=FILE:help lists them"),
+        ("small", "'small'; did you mean variant=small. --config=FILE:help lists them"),
         ("zzz", "unknown config argument 'zzz'; --config=FILE:help lists them"),
         ("depth=3,depth=4", "config argument 'depth' is given twice"),
         ("fake,fake", "config argument 'fake' is given twice"),

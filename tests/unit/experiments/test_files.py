@@ -100,7 +100,15 @@ def test_a_copy_that_does_not_find_the_plumbing_says_where_to_keep_it(folder, mi
     shutil.copy(FOLDER / "swin" / "swin_in1k.py", copy)
     with pytest.raises(UserError, match=f"imports {missing}, which is not there: keep the file inside") as caught:
         config.load(str(copy))
-    assert "\n" not in str(caught.value) and "PYTHONPATH" in str(caught.value)
+    text = str(caught.value)
+    assert "\n" not in text and ("PYTHONPATH" in text) == (folder == "mine")  # else it is not enough
+
+
+def test_a_copy_that_imports_its_own_folder_stays_in_the_repository(tmp_path):
+    (tmp_path / "mine.py").write_text("from experiments.distillation.task import Distillation\n")
+    message = "imports experiments.distillation, which is not there: keep .* of the repository$"
+    with pytest.raises(UserError, match=message):
+        config.load(str(tmp_path / "mine.py"))
 
 
 def test_a_copy_finds_the_plumbing_with_the_repository_on_the_path(tmp_path, without_repository, monkeypatch):
