@@ -131,6 +131,10 @@ def reason(error: OSError) -> str:
     return error.strerror or " ".join(str(error).split()) or type(error).__name__
 
 
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 class Spool:
     """A local folder to append to, whose files are copied to a bucket.
 
@@ -169,7 +173,7 @@ class Spool:
             try:
                 self._pool.submit(self._copy).result()
             except Exception as error:  # whatever the store raises
-                raise UserError(f"{self._target} cannot be written: {type(error).__name__}: {error}") from error
+                raise UserError(f"{self._target} cannot be written: {_in_one_line(error)}") from error
 
     def close(self) -> None:
         """The last `sync`, after which the local folder is gone."""
@@ -184,7 +188,8 @@ class Spool:
         try:
             self._copy()
         except Exception as error:
-            print(f"{self._target} cannot be written now: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            text = f"{self._target} cannot be written now: {_in_one_line(error)}"
+            print(text, file=sys.stderr, flush=True)
 
     def _copy(self) -> None:
         for file in sorted(self.folder.rglob("*")):
