@@ -19,7 +19,7 @@ from swin_jax.models.clip import make_clip
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import make_video_swin
 from swin_jax.pretrained import preparation
-from swin_jax.pretrained.load import load
+from swin_jax.pretrained.load import load, shapes
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.pretrained.swin import convert
 from swin_jax.train import checkpoint
@@ -321,9 +321,10 @@ def test_similarity_reads_texts_as_the_models_preparation_says(monkeypatch):
 
     monkeypatch.setattr(loaded_model, "text_encoder", lambda model, variables: encode)
     prepared = preparation.of_pairs(16, 8, assumed=False).replace(clean="canonicalize")
-    similarity.encode_texts(preparation.attach(CLIP.clone(), prepared), {}, ["A boat!"])
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes(CLIP))
+    similarity.encode_texts(preparation.attach(CLIP.clone(), prepared), variables, ["A boat!"])
     np.testing.assert_array_equal(seen[-1], tokenize(["a boat"], 8))
-    similarity.encode_texts(preparation.attach(CLIP.clone(), prepared.replace(clean="openai")), {}, ["A boat!"])
+    similarity.encode_texts(preparation.attach(CLIP.clone(), prepared.replace(clean="openai")), variables, ["A boat!"])
     np.testing.assert_array_equal(seen[-1], tokenize(["a boat!"], 8))
     shorter = similarity.tokenizer_of(prepared.replace(context_length=5), None)
     assert shorter(["a boat"]).shape == (1, 5)
