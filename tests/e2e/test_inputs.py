@@ -130,15 +130,19 @@ def test_a_training_from_weights_of_another_window_asks_how_to_resize_them(train
     assert status == 1 and "bicubic" in err and "geometric" in err
 
 
-def test_weights_that_do_not_fit_are_listed(trained, folder, tmp_path, launch):
+def test_weights_that_do_not_fit_are_listed_and_those_of_another_size_are_one_line(trained, folder, tmp_path, launch):
     flags = [*SMALL, "--config.num_classes=2", "--config.num_train=16", f"--config.data_dir={folder}"]
-    flags[3] = "--config.task.model.num_heads=(2,4)"
-    status, _, err = launch("experiments/swin/swin_in1k.py:folder", tmp_path, *flags,
-                          f"--config.init_from.path={trained}", "--config.task.model.ape=true")  # fmt: skip
+    flags += [f"--config.init_from.path={trained}", "--config.task.model.ape=true"]
+    fields = "--config.task.model.mlp_ratio=2.0"
+    status, _, err = launch("experiments/swin/swin_in1k.py:folder", tmp_path, *flags, fields)
     assert status == 1
-    table = "attn.relative_position_bias_table: (49, 2), expected (49, 4)"
+    table = "mlp.fc1.bias: (128,), expected (64,)"
     for part in (str(trained), "missing     absolute_pos_embed", f"mis-shaped  layers.1.blocks.0.{table}"):
         assert part in err
+    flags[3] = "--config.task.model.num_heads=(2,4)"
+    status, _, err = launch("experiments/swin/swin_in1k.py:folder", tmp_path, *flags)
+    last = err.splitlines()[-1]
+    assert status == 1 and str(trained) in last and "num_heads=(1, 2), the model is one of num_heads=(2, 4)" in last
 
 
 def test_a_fine_tuning_without_weights_says_what_it_needs(folder, tmp_path, launch):
