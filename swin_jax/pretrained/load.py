@@ -114,7 +114,7 @@ def _load(
     _check_arguments(family, resize, overrides)
     if weights is None:
         return _load_random(family, word, overrides)
-    found = _read(family, word, weights)
+    found = read_weights(family, word, weights)
     if family is None:
         family = recognize_family(found.arrays)
         _check_arguments(family, resize, overrides)
@@ -194,7 +194,7 @@ def _load_workdir(
     return model, variables, prepared
 
 
-def _read(family: Family | None, word: str | None, weights: str | Path) -> Weights:
+def read_weights(family: Family | None, word: str | None, weights: str | Path) -> Weights:
     """Reads the arrays that `weights` stands for.
 
     Args:
@@ -212,7 +212,7 @@ def _read(family: Family | None, word: str | None, weights: str | Path) -> Weigh
     if path.is_dir():
         path = beside.weights_in(path)
         if path is None:
-            raise no_model(weights)
+            raise _no_weights(weights)
     if path.is_file():
         return Weights(read(path), path, (word,) if word else (), word)
     if "://" in str(weights):
@@ -227,7 +227,7 @@ def _read(family: Family | None, word: str | None, weights: str | Path) -> Weigh
     return Weights(read(path), path, words, word, published=True)
 
 
-def no_model(folder: str | Path) -> UserError:
+def _no_weights(folder: str | Path) -> UserError:
     """The error for a folder that is neither of a run nor of a hub."""
     for parent in Path(folder).absolute().parents[:2]:
         if (parent / "checkpoints").is_dir() and is_workdir(parent):

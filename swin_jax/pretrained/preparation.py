@@ -145,28 +145,24 @@ class Preparation:
         Raises:
             UserError: Names that it does not have, sizes that are not square.
         """
-        transform = changes.get("transform", self.transform)
-        if transform != self.transform:
-            arguments = {name: value for name, value in self.arguments.items() if name in _parameters(transform)}
-            self = dataclasses.replace(self, transform=transform, arguments=arguments, function=None)
-        arguments = dict(self.arguments)
-        told = {*changes, *(("size", "length") if "image_size" in changes else ())}
-        kept = tuple(name for name in self.assumed if name not in told)
-        if "image_size" in changes:
-            arguments |= self._resized(changes.pop("image_size"))
+        known = _parameters(changes.get("transform", self.transform))
         fields = {field.name for field in dataclasses.fields(self)}
-        for name in list(changes):
-            if name not in fields and name in self.known_arguments():
-                arguments[name] = changes.pop(name)
-        if "frames" in changes and "length" in self.known_arguments():
-            arguments["length"] = changes.pop("frames")
-        unknown = [name for name in changes if name not in fields]
-        if unknown:
-            known = [*fields, *self.known_arguments(), "image_size", *(("frames",) if self.frames else ())]
-            raise UserError(f"a preparation has no {unknown[0]!r}{did_you_mean(unknown[0], known)}")
-        if self.context_length is None and changes.get("context_length") is not None:
+        given = dict(changes)
+        told = {*changes, *(("size", "length") if "image_size" in changes else ())}
+        arguments = {name: value for name, value in self.arguments.items() if name in known}
+        if "image_size" in given:
+            arguments |= self._resized(given.pop("image_size"))
+        if "frames" in given and "length" in known:
+            arguments["length"] = given.pop("frames")
+        arguments |= {name: given.pop(name) for name in list(given) if name in known and name not in fields}
+        if unknown := [name for name in given if name not in fields]:
+            names = [*fields, *known, "image_size", *(("frames",) if self.frames else ())]
+            raise UserError(f"a preparation has no {unknown[0]!r}{did_you_mean(unknown[0], names)}")
+        if self.context_length is None and given.get("context_length") is not None:
             raise UserError("this model reads no texts: it has no context_length")
-        found = dataclasses.replace(self, **{"arguments": arguments, "assumed": kept} | changes)
+        kept = tuple(name for name in self.assumed if name not in told)
+        function = self.function if given.get("transform", self.transform) == self.transform else None
+        found = dataclasses.replace(self, **{"arguments": arguments, "assumed": kept, "function": function} | given)
         found.check()
         return found
 
@@ -188,10 +184,6 @@ class Preparation:
         """What was assumed, for people: 'crop=True, interpolation='bicubic', ...'."""
         values = {name: self.arguments.get(name, getattr(self, name, None)) for name in self.assumed}
         return ", ".join(f"{name}={value!r}" for name, value in values.items())
-
-    def known_arguments(self) -> tuple[str, ...]:
-        """Names of the arguments of the transform."""
-        return tuple(inspect.signature(public_names.find(self.transform)).parameters)
 
     def _resized(self, size: int | Sequence[int]) -> dict[str, Any]:
         """The arguments of the transform that follow a new size."""
@@ -343,12 +335,11 @@ def of_run(
     elif missing or not inputs:
         is_video = "video" in f"{config.get('task.input')} {config.get('task.model.fn')}"
         what = "videos" if is_video else "pictures"
-        reason, advice = f"predict.transform is {name}, which is not one of ours", "call your own function instead"
         if missing:
-            reason, advice = (
-                f"{', '.join(missing)} missing",
-                f"give {_advice(missing)} to swin_jax.preprocess({str(source)!r})",
-            )
+            reason = f"{', '.join(missing)} missing"
+            advice = f"give {_advice(missing)} to swin_jax.preprocess({str(source)!r})"
+        else:
+            reason, advice = f"predict.transform is {name}, which is not one of ours", "call your own function instead"
         raise UserError(f"{source}/config.json does not tell how {what} are prepared: {reason}; {advice}")
     mean, std = (tuple(config.get(key, ())) for key in ("task.mean", "task.std"))
     return Preparation(

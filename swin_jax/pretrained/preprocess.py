@@ -1,24 +1,25 @@
 """`preprocess`: the preparation of a model, a name, a file, a folder or a workdir."""
 
+import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 
 from swin_jax.core.errors import UserError, warn
-from swin_jax.pretrained import beside, names, preparation
 from swin_jax.pretrained import load as loading
+from swin_jax.pretrained import names, preparation
 from swin_jax.pretrained.arguments import read_config
-from swin_jax.pretrained.files.read import read
 from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
 
 
-def preprocess(model: nn.Module | str | Path, **overrides: Any) -> Preparation:
+def preprocess(model: nn.Module | str | os.PathLike, **overrides: Any) -> Preparation:
     """The preparation of a model, see `swin_jax.preprocess`; a warning says what was assumed."""
     if isinstance(model, nn.Module):
         found = _of_model(model)
-    elif isinstance(model, (str, Path)) and str(model) != "":
+    elif isinstance(model, (str, os.PathLike)) and str(model) != "":
         found, overrides = _of_source(model, overrides)
     else:
         raise UserError(
@@ -39,24 +40,18 @@ def _of_model(model: nn.Module) -> Preparation:
     carried = preparation.carried(model)
     if carried is None:
         carried = loading.family_of(model).preprocess(model, None)
-    preparation.attach(model, carried.replace(assumed=()))
+    preparation.attach(model, dataclasses.replace(carried, assumed=()))
     return carried
 
 
-def _of_source(source: str | Path, overrides: dict[str, Any]) -> tuple[Preparation, dict[str, Any]]:
+def _of_source(source: str | os.PathLike, overrides: dict[str, Any]) -> tuple[Preparation, dict[str, Any]]:
     """The preparation of a workdir, a file, a folder or a name; and the overrides that are left."""
     if loading.is_workdir(source):
         return preparation.of_run(read_config(source), source, given=overrides), overrides
-    path = Path(source)
-    if path.is_dir():
-        path = beside.weights_in(path)
-        if path is None:
-            raise loading.no_model(source)
-    if path.is_file():
-        arrays = read(path)
-        weights = loading.Weights(arrays, path)
-        family = loading.recognize_family(arrays)
-        fields, word = family.infer(arrays, overrides), None
+    if Path(source).exists():
+        weights, word = loading.read_weights(None, None, source), None
+        family = loading.recognize_family(weights.arrays)
+        fields = family.infer(weights.arrays, overrides)
     else:
         known = names.find(str(source), loading.FAMILIES)
         if known is None:

@@ -14,7 +14,6 @@ from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import make_video_swin
 from swin_jax.models.video_swin.presets import PRESETS as VIDEOS
 from swin_jax.pretrained import load as loading
-from swin_jax.pretrained import preprocess as preparing
 from swin_jax.pretrained.clip import convert as convert_clip
 from swin_jax.pretrained.load import load
 from swin_jax.pretrained.preprocess import preprocess
@@ -50,8 +49,7 @@ def file(tmp_path, monkeypatch):
 
     def make(shapes):
         arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-        for module in (loading, preparing):
-            monkeypatch.setattr(module, "read", lambda path: arrays)
+        monkeypatch.setattr(loading, "read", lambda path: arrays)
         (tmp_path / "weights.pth").touch()
         return tmp_path / "weights.pth"
 
