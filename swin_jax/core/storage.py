@@ -6,6 +6,7 @@ written whole or not at all in both (`writing`), and what is appended to is kept
 
 import concurrent.futures
 import contextlib
+import fnmatch
 import functools
 import os
 import pathlib
@@ -30,6 +31,8 @@ def is_remote(name: str | os.PathLike) -> bool:
 def path(name: str | os.PathLike) -> epath.Path:
     """The path of a file or folder of a run: for a bucket epath's, otherwise pathlib's, which has the same methods.
 
+    A leading `~/` is the home folder: shells leave it as it is in `--workdir=~/runs`.
+
     Raises:
         UserError: another kind of store, a bucket without the package that reads it.
     """
@@ -41,7 +44,8 @@ def path(name: str | os.PathLike) -> epath.Path:
         raise UserError(
             f"{text}: {found[0]} is no place for files of a run; give a folder, a mounted one too, or gs://"
         )
-    return pathlib.Path(text)
+    found = pathlib.Path(text)
+    return found.expanduser() if found.parts[:1] == ("~",) else found
 
 
 @functools.cache
@@ -60,6 +64,30 @@ def absolute(name: str | os.PathLike) -> epath.Path:
     """A path that does not depend on the current folder."""
     found = path(name)
     return found if is_remote(found) else found.absolute()
+
+
+@epath.register_path_cls
+class LiteralPath(type(epath.Path("/"))):
+    """A path of epath whose `glob` takes the folder's own name as it is.
+
+    That of epath joins name and pattern, so that libraries which look for files below a folder such
+    as `runs/lr[3]` find none, or those of another folder. Their code gets this class instead; paths
+    that they derive from it are of the same class.
+    """
+
+    def glob(self, pattern: str) -> Iterator[epath.Path]:
+        """Paths below this folder that match a pattern; `**` is not supported, as in epath."""
+        if "**" in pattern:
+            raise NotImplementedError(f"no recursive pattern: {pattern!r}")
+        first, _, rest = pattern.strip("/").partition("/")
+        if not self.is_dir():
+            return
+        for entry in sorted(self.iterdir()):
+            if not fnmatch.fnmatchcase(entry.name, first):
+                continue
+            if entry.name.startswith(".") and not first.startswith("."):
+                continue
+            yield from entry.glob(rest) if rest else [entry]
 
 
 def files(folder: epath.Path) -> Iterator[epath.Path]:

@@ -54,8 +54,8 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
 
 
 def folder(workdir: os.PathLike) -> epath.Path:
-    """Where the checkpoints of a workdir lie."""
-    return storage.absolute(workdir) / "checkpoints"
+    """Where the checkpoints of a workdir lie, as a path that Orbax takes by its literal name."""
+    return storage.LiteralPath(storage.absolute(workdir)) / "checkpoints"
 
 
 def exists(workdir: os.PathLike) -> bool:

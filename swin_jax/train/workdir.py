@@ -15,6 +15,7 @@ from swin_jax.core.errors import UserError
 
 def make_workdir(folder: epath.Path) -> None:
     """Makes a workdir where there is none; raises UserError where that cannot be."""
+    _check_name(folder)
     try:
         if storage.is_remote(folder):
             _check_bucket(folder)
@@ -24,6 +25,19 @@ def make_workdir(folder: epath.Path) -> None:
                 raise PermissionError(13, "not writable")
     except OSError as error:
         raise UserError(f"--workdir={folder} cannot be used: {storage.reason(error)}") from error
+
+
+def _check_name(folder: epath.Path) -> None:
+    """Raises UserError for a name that libraries below would take for another one."""
+    # TensorStore writes a\\b to a/b. fsspec takes what it is to delete in a bucket for a pattern,
+    # and gcsfs what follows a # for a version.
+    wrong = [c for c in ("*?[]#\\" if storage.is_remote(folder) else "\\") if c in str(folder)]
+    if wrong:
+        kind = "a bucket" if storage.is_remote(folder) else "a workdir"
+        raise UserError(
+            f"--workdir={folder} cannot be used: {wrong[0]} in the name of {kind} is taken for a "
+            "pattern or a separator; give a folder without it"
+        )
 
 
 def check_shared(folder: epath.Path, patience: float = 10) -> None:

@@ -47,3 +47,23 @@ def test_paths_of_buckets_stay_addresses(monkeypatch):
     assert str(path) == str(storage.path(path)) == str(storage.absolute(path)) == "gs://bucket/run/file"
     assert storage.is_remote(path) and not storage.is_remote("run") and not storage.is_remote("/gs/run")
     assert storage.absolute("run") == pathlib.Path.cwd() / "run"
+
+
+@pytest.mark.parametrize("name", ["lr[3]", "a*", "a?", "[!a]", "a{b,c}", "]"])
+def test_a_literal_path_is_no_pattern(tmp_path, name):
+    for folder in (name, "lr3", "ab", "b"):
+        (tmp_path / folder / "in").mkdir(parents=True)
+        for file in ("x_1", "x_2", "y", ".x_3"):
+            (tmp_path / folder / "in" / file).touch()
+    found = storage.LiteralPath(tmp_path) / name
+    wanted = [f"{tmp_path}/{name}/in/x_{number}" for number in (1, 2)]
+    assert [str(path) for path in (found / "in").glob("x_*")] == wanted
+    assert [str(path) for path in found.glob("i?/x_*")] == wanted
+    assert list((found / "none").glob("*")) == []
+    assert isinstance(storage.epath.Path(found) / "in", storage.LiteralPath)
+
+
+def test_the_home_folder_is_not_a_folder_of_that_name():
+    home = pathlib.Path.home()
+    assert storage.path("~/runs") == home / "runs" and storage.absolute("~") == home
+    assert storage.path("~x/runs") == pathlib.Path("~x/runs") and storage.path("a/~") == pathlib.Path("a/~")

@@ -94,6 +94,16 @@ def test_every_bit_comes_back_in_the_same_structure(tmp_path, options):
     assert meta == META and lines == []
 
 
+@pytest.mark.parametrize("name", ["a[b]c", "[!a]", "a*", "a?c", "{a,b}", "a b", "a%41#", "ü", "-a", "~"])
+def test_a_name_of_a_workdir_is_no_pattern(tmp_path, name):
+    save(tmp_path / "abc", state(5))
+    save(tmp_path / name, state(1), state(2))
+    found, _, lines = restore(tmp_path / name, state())
+    assert same(found, state(2)) and lines == []
+    assert same(restore(tmp_path / "abc", state())[0], state(5))
+    assert same(checkpoint.load_params(tmp_path / name)[0], jax.device_get(state(2).params))
+
+
 def test_an_empty_workdir_has_nothing_to_restore(tmp_path):
     assert restore(tmp_path, state()) == (None, None, [])
 
