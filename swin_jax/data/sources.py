@@ -5,13 +5,16 @@ for messages, and `class_names`. It pickles to loader workers without open files
 UserError when the source is made; a damaged record raises when it is read.
 """
 
+import collections
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
+from swin_jax.data import folders
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import transforms as image_lib
 
@@ -186,24 +189,28 @@ def image_folder(root: str | None, split: str | None = None) -> FileSource:
     folder = os.path.join(root, split) if split else root
     if not os.path.isdir(folder):
         raise UserError(f"there is no folder {folder}; images lie in {folder}/CLASS/*.jpg")
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    names, left_out = folders.class_folders(folder)
     if not names:
         raise UserError(f"{folder} has no class folders; it must hold one sub-folder of images for each class")
-    paths, labels = [], []
+    paths, labels, left_out = [], [], collections.Counter(left_out)
     for label, name in enumerate(names):
-        found = [os.path.join(name, path) for path in _image_paths(os.path.join(folder, name))]
-        if not found:
-            raise UserError(f"{os.path.join(folder, name)} holds no images ({_suffixes()}); every class needs one")
-        paths += found
-        labels += [label] * len(found)
-    return FileSource(folder, tuple(paths), tuple(labels), tuple(names))
+        found = folders.files_under(os.path.join(folder, name), IMAGE_SUFFIXES, root=folder)
+        if not found.paths:
+            others = folders.describe(found.left_out) or "it is empty"
+            raise UserError(f"{os.path.join(folder, name)} holds no images ({others}); every class needs one")
+        paths += [os.path.join(name, path) for path in found.paths]
+        labels += [label] * len(found.paths)
+        left_out.update(found.left_out)
+    tell_left_out(folder, left_out)
+    return FileSource(folder, tuple(paths), tuple(labels), names)
 
 
-def flat_folder(root: str) -> FileSource:
+def flat_folder(root: str, beside: Sequence[str] = ()) -> FileSource:
     """Images without labels, for prediction: every image under a folder, in sorted order.
 
     Args:
       root: the folder, or one image.
+      beside: suffixes of files that belong to the images, which are not told as left out.
 
     Returns:
       A source with label 0 and no class names; `paths` are relative to root. Raises UserError where the folder is
@@ -212,10 +219,17 @@ def flat_folder(root: str) -> FileSource:
     if os.path.isfile(root):
         return FileSource(os.path.dirname(root), (os.path.basename(root),), (0,), ())
     folder = _existing_folder(root)
-    paths = _image_paths(folder)
-    if not paths:
-        raise UserError(f"no images in {folder} (looked for {_suffixes()})")
-    return FileSource(folder, tuple(paths), (0,) * len(paths), ())
+    found = folders.files_under(folder, IMAGE_SUFFIXES)
+    if not found.paths:
+        raise UserError(f"no images in {folder} ({folders.describe(found.left_out) or 'it is empty'})")
+    tell_left_out(folder, {kind: count for kind, count in found.left_out.items() if kind not in beside})
+    return FileSource(folder, found.paths, (0,) * len(found.paths), ())
+
+
+def tell_left_out(folder: str, left_out: Mapping[str, int]) -> None:
+    """Warns of what a walk of a folder left out, in one line."""
+    if left_out:
+        warn(f"{folder}: {folders.describe(left_out)}")
 
 
 def _existing_folder(path: str) -> str:
@@ -223,17 +237,6 @@ def _existing_folder(path: str) -> str:
     if not os.path.isdir(path):
         raise UserError(f"there is no folder {path}")
     return path
-
-
-def _image_paths(folder: str) -> list[str]:
-    """Paths of all images under `folder`, relative to it."""
-    paths = []
-    for directory, subfolders, files in os.walk(folder, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        relative = os.path.relpath(directory, folder)
-        images = (name for name in sorted(files) if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
-        paths += [os.path.normpath(os.path.join(relative, name)) for name in images]
-    return paths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,7 +279,3 @@ def subset(source: Any, per_class: int, seed: int = 0) -> Selection:
             raise UserError(f"{per_class} records of each class were asked for; the class {name!r} has {len(found)}")
         chosen.append(found[:per_class])
     return Selection(source, tuple(int(index) for index in np.sort(np.concatenate(chosen))))
-
-
-def _suffixes() -> str:
-    return " ".join(IMAGE_SUFFIXES)

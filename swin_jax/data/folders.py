@@ -1,0 +1,176 @@
+"""The files of a folder: each once, in an order that depends on names only, and what was left out."""
+
+import collections
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from swin_jax.core.errors import UserError
+
+LINKS = "links to folders that are read anyway"
+COPIES = "links to files that are read anyway"
+NO_FILES = "pipes, sockets or devices"
+CLOSED = "folders that cannot be opened"
+_SHOWN = 8  # kinds that a message names
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files below a folder.
+
+    Attributes:
+      paths: relative to the folder; files of a folder come before those of its subfolders, both sorted.
+      left_out: {suffix in small letters, or what it is: how many}.
+    """
+
+    paths: tuple[str, ...]
+    left_out: Mapping[str, int]
+
+
+@dataclass
+class _Walk:
+    """What a walk has come to so far; `files` and `links` are (path, real path of its folder)."""
+
+    suffixes: tuple[str, ...]
+    real: set[str] = field(default_factory=set)
+    left_out: collections.Counter = field(default_factory=collections.Counter)
+    paths: list[str] = field(default_factory=list)
+    file_links: list[str] = field(default_factory=list)
+    folder_links: collections.deque = field(default_factory=collections.deque)
+
+
+def files_under(folder: str, suffixes: Sequence[str], root: str = "") -> Files:
+    """Finds the files at any depth of a folder, those that links lead to among them.
+
+    A file is found once: a link that leads back into what is read anyway, as a link to the parent does, is left out.
+    So are pipes, sockets and devices. Names that begin with a dot are passed over. A link that leads nowhere is found
+    as a file, so that whoever reads it says that it is missing.
+
+    Args:
+      folder: the folder.
+      suffixes: endings of names, in small letters, such as '.jpg'.
+      root: a folder around it all of whose subfolders are read, so that links between them are left out too.
+
+    Returns:
+      The files, and what was left out. Raises UserError where the folder cannot be opened.
+    """
+    top = os.path.realpath(root or folder)
+    walk = _Walk(tuple(suffixes))
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be opened: {error.strerror}") from error
+    _read(walk, folder, "")
+    while walk.folder_links:
+        path = walk.folder_links.popleft()
+        target = os.path.realpath(os.path.join(folder, path))
+        if target in walk.real or _is_read(target, top):
+            walk.left_out[LINKS] += 1
+        else:
+            _read(walk, folder, path)
+    seen = set()
+    for path in sorted(walk.file_links, key=_order):
+        target = os.path.realpath(os.path.join(folder, path))
+        if target in seen or _is_listed(target, walk):
+            walk.left_out[COPIES] += 1
+        else:
+            seen.add(target)
+            walk.paths.append(path)
+    return Files(tuple(sorted(walk.paths, key=_order)), dict(walk.left_out))
+
+
+def class_folders(root: str) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The subfolders of a folder that stand for classes, sorted, and what was left out.
+
+    Names that begin with a dot are passed over. A link to the folder itself, to one around it or to another of the
+    subfolders is no class of its own and left out. Raises UserError where the folder cannot be opened.
+    """
+    top, names, left_out = os.path.realpath(root), [], collections.Counter()
+    try:
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"the folder {root} cannot be opened: {error.strerror}") from error
+    seen = set()
+    for entry in entries:
+        if entry.name.startswith(".") or not _is(entry.is_dir):
+            continue
+        target = os.path.realpath(entry.path)
+        if entry.is_symlink() and (_is_read(target, top) or target in seen):
+            left_out[LINKS] += 1
+        else:
+            seen.add(target)
+            names.append(entry.name)
+    return tuple(names), dict(left_out)
+
+
+def describe(left_out: Mapping[str, int]) -> str:
+    """One line for people, 'left out 3: .heic (2), .txt (1)'; '' if nothing was left out."""
+    if not left_out:
+        return ""
+    kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    text = ", ".join(f"{_shown(kind)} ({count})" for kind, count in kinds[:_SHOWN])
+    others = sum(count for _, count in kinds[_SHOWN:])
+    return f"left out {sum(left_out.values())}: {text}{f', others ({others})' if others else ''}"
+
+
+def _read(walk: _Walk, folder: str, start: str) -> None:
+    """Reads the folder `start` and its subfolders, but follows no links; those are noted."""
+    todo = [start]
+    while todo:
+        path = todo.pop()
+        real = os.path.realpath(os.path.join(folder, path))
+        if real in walk.real:
+            continue
+        walk.real.add(real)
+        for entry in _entries(walk, os.path.join(folder, path)):
+            inner = os.path.join(path, entry.name)
+            if _is(entry.is_dir):
+                (walk.folder_links if entry.is_symlink() else todo).append(inner)
+            elif not entry.name.lower().endswith(walk.suffixes):
+                walk.left_out[os.path.splitext(entry.name)[1].lower() or "no suffix"] += 1
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                walk.paths.append(inner)
+            elif not _is(entry.is_file):
+                walk.left_out[NO_FILES] += 1
+            else:
+                (walk.file_links if entry.is_symlink() else walk.paths).append(inner)
+
+
+def _entries(walk: _Walk, folder: str) -> Iterator[os.DirEntry]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        walk.left_out[CLOSED] += 1
+        return
+    yield from (entry for entry in entries if not entry.name.startswith("."))
+
+
+def _is(kind) -> bool:
+    """The answer of `DirEntry.is_dir` or `is_file`; False for a link that leads to itself."""
+    try:
+        return kind()
+    except OSError:
+        return False
+
+
+def _is_read(target: str, top: str) -> bool:
+    """True if a walk of `top` comes to the real folder `target` without links, or if `target` is around it."""
+    if os.path.commonpath([target, top]) == target:
+        return True
+    inside = os.path.relpath(target, top).split(os.sep)
+    return not any(part.startswith(".") for part in inside)  # '..' is outside
+
+
+def _is_listed(target: str, walk: _Walk) -> bool:
+    """True if the real path of a file is among those that were found without a link."""
+    folder, name = os.path.split(target)
+    return folder in walk.real and not name.startswith(".") and name.lower().endswith(walk.suffixes)
+
+
+def _order(path: str) -> tuple:
+    *folders, name = path.split(os.sep)
+    return folders, name
+
+
+def _shown(kind: str) -> str:
+    return kind if kind.isprintable() and len(kind) <= 40 else repr(kind[:20])

@@ -1,0 +1,113 @@
+"""The files of folders with links, loops and what is no file."""
+
+import os
+
+import pytest
+
+from swin_jax.core.errors import UserError
+from swin_jax.data import folders
+
+SUFFIXES = (".jpg", ".png")
+
+
+def make(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+
+
+def test_files_come_before_those_of_subfolders_and_hidden_ones_are_passed_over(tmp_path):
+    make(tmp_path, "b.JPG", "a/c.jpg", "a/b/z.png", "a-b/x.jpg", "c.png", ".hidden.jpg", ".git/x.jpg")
+    found = folders.files_under(str(tmp_path), SUFFIXES)
+    assert found.paths == ("b.JPG", "c.png", "a/c.jpg", "a/b/z.png", "a-b/x.jpg")
+    assert found.left_out == {}
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "a", "a/b", "/"])
+@pytest.mark.parametrize("place", ["loop", "a/loop", "a/b/0"])
+def test_a_link_back_gives_no_file_twice(tmp_path, place, target):
+    root = tmp_path / "around" / "set"
+    make(root, "1.jpg", "a/2.jpg", "a/b/3.jpg")
+    make(tmp_path, "around/4.jpg")
+    link = root / place
+    where = target if target.startswith(("/", "..")) else os.path.relpath(root / target, link.parent)
+    if target.startswith(".."):
+        where = os.path.relpath(root / target, link.parent)
+    link.symlink_to(where)
+    found = folders.files_under(str(root), SUFFIXES)
+    assert found.paths == ("1.jpg", "a/2.jpg", "a/b/3.jpg")
+    assert found.left_out == {folders.LINKS: 1}
+    # From a folder that is itself reached by a link.
+    (tmp_path / "alias").symlink_to(root)
+    assert folders.files_under(str(tmp_path / "alias"), SUFFIXES) == found
+
+
+def test_links_to_other_folders_are_followed_each_once(tmp_path):
+    root = tmp_path / "set"
+    make(root, "1.jpg", ".store/x/5.jpg")
+    make(tmp_path, "pool/2.jpg", "pool/deep/3.jpg", "other/4.png")
+    (root / "a").symlink_to(tmp_path / "pool" / "deep")
+    (root / "b").symlink_to(tmp_path / "pool")
+    (root / "c").symlink_to(tmp_path / "pool")
+    (root / "d").symlink_to(root / ".store" / "x")
+    (tmp_path / "pool" / "back").symlink_to(root)
+    (tmp_path / "pool" / "on").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "round").symlink_to(tmp_path / "pool")
+    found = folders.files_under(str(root), SUFFIXES)
+    assert found.paths == ("1.jpg", "a/3.jpg", "b/2.jpg", "b/on/4.png", "d/5.jpg")
+    assert found.left_out == {folders.LINKS: 3}
+
+
+def test_links_to_files_give_each_once_and_those_that_lead_nowhere_are_named(tmp_path):
+    root = tmp_path / "set"
+    make(root, "1.jpg", "a/2.jpg", "note.txt")
+    make(tmp_path, "pool/9", "pool/8.jpg")
+    for link, target in {
+        "0.jpg": "1.jpg", "a/again.jpg": "../1.jpg", "nine.jpg": "../pool/9", "nine2.jpg": "../pool/9",
+        "away.jpg": "missing", "self.jpg": "self.jpg", "of_text.jpg": "note.txt", "8.jpg": "../pool/8.jpg",
+    }.items():  # fmt: skip
+        (root / link).symlink_to(target)
+    found = folders.files_under(str(root), SUFFIXES)
+    expected = ("1.jpg", "8.jpg", "away.jpg", "nine.jpg", "of_text.jpg", "self.jpg", "a/2.jpg")
+    assert found.paths == expected
+    assert found.left_out == {folders.COPIES: 3, ".txt": 1}
+
+
+def test_what_is_no_file_is_left_out_and_told(tmp_path):
+    make(tmp_path, "1.jpg", "2.heic", "3.HEIC", "4.txt", "LICENSE")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "folder.jpg").mkdir()
+    found = folders.files_under(str(tmp_path), SUFFIXES)
+    assert found.paths == ("1.jpg",)
+    text = folders.describe(found.left_out)
+    assert text == "left out 6: .heic (2), pipes, sockets or devices (2), .txt (1), no suffix (1)"
+    assert folders.describe({}) == ""
+    many = folders.describe({f".s{i}": 1 for i in range(30)} | {".a\nb": 50})
+    assert many.startswith("left out 80: '.a\\nb' (50)") and many.endswith("others (23)")
+
+
+def test_class_folders_are_no_links_to_each_other_or_around(tmp_path):
+    root = tmp_path / "set"
+    make(root, "cat/1.jpg", "dog/2.jpg", ".git/3.jpg", "readme.txt", ".store/cow/4.jpg")
+    make(tmp_path, "pool/5.jpg")
+    for link, target in {
+        "self": ".", "up": "..", "kitty": "cat", "cow": ".store/cow", "far": "../pool", "far2": "../pool",
+        "round": "round", "nowhere": "missing",
+    }.items():  # fmt: skip
+        (root / link).symlink_to(target)
+    (root / "cat" / "more").symlink_to("../dog")
+    names, left_out = folders.class_folders(str(root))
+    assert names == ("cat", "cow", "dog", "far")
+    assert left_out == {folders.LINKS: 4}
+    found = folders.files_under(str(root / "cat"), SUFFIXES, root=str(root))
+    assert found.paths == ("1.jpg",) and found.left_out == {folders.LINKS: 1}
+
+
+def test_a_folder_that_cannot_be_opened_is_refused(tmp_path):
+    make(tmp_path, "file")
+    for path in (tmp_path / "missing", tmp_path / "file"):
+        with pytest.raises(UserError, match="cannot be opened"):
+            folders.files_under(str(path), SUFFIXES)
+        with pytest.raises(UserError, match="cannot be opened"):
+            folders.class_folders(str(path))
