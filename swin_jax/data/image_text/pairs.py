@@ -250,7 +250,7 @@ def folder(root: str | None) -> FolderPairs:
     """
     if not root:
         raise UserError(f"a folder of pairs needs its path: {_give('DIR')}")
-    images = sources.flat_folder(root)
+    images = sources.flat_folder(root, beside=(".txt",))
     paths = tuple(p for p in images.paths if os.path.isfile(f"{os.path.splitext(os.path.join(root, p))[0]}.txt"))
     if not paths:
         raise UserError(f"no image in {root} has a caption; it lies beside it: {images.paths[0]} and its .txt")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -184,13 +185,29 @@ def test_image_folder_sorts_classes_and_files(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         picture(0).save(path, "JPEG" if path.suffix == ".JPG" else None)
     (tmp_path / "val" / "a" / "readme.txt").write_text("not an image")
-    source = sources.image_folder(str(tmp_path), split="val")
+    with pytest.warns(UserWarning, match=r"val: left out 1: .txt \(1\)$"):
+        source = sources.image_folder(str(tmp_path), split="val")
     assert source.class_names == ("a", "b") and source.paths == ("a/z.bmp", "b/2.png", "b/deep/1.JPG")
     assert [source[index]["label"] for index in range(3)] == [0, 1, 1]
     assert source.record_name(0) == str(tmp_path / "val" / "a" / "z.bmp")
     np.testing.assert_array_equal(np.asarray(source[0]["image"]), np.asarray(picture(0)))
-    flat = sources.flat_folder(str(tmp_path / "val"))
+    flat = sources.flat_folder(str(tmp_path / "val"), beside=(".txt",))
     assert flat.paths == source.paths and flat.class_names == () and flat[2]["label"] == 0
+
+
+def test_a_folder_with_loops_gives_each_picture_once_and_its_own_classes(tmp_path):
+    for name in ("cat/1.png", "dog/2.png", "dog/deep/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(0).save(tmp_path / name)
+    for link, target in (("all", "."), ("cat/up", ".."), ("cat/friend", "../dog"), ("dog/deep/top", "../..")):
+        (tmp_path / link).symlink_to(target)
+    os.mkfifo(tmp_path / "dog" / "pipe.jpg")
+    with pytest.warns(UserWarning, match="left out 5: links to folders that are read anyway .4., pipes"):
+        source = sources.image_folder(str(tmp_path))
+    assert source.class_names == ("cat", "dog")
+    assert source.paths == ("cat/1.png", "dog/2.png", "dog/deep/3.png") and source.labels == (0, 1, 1)
+    with pytest.warns(UserWarning, match="left out 5"):
+        assert sources.flat_folder(str(tmp_path)).paths == source.paths
 
 
 def test_truncated_file_is_replaced_and_named(tmp_path, caplog):
