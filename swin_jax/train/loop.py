@@ -17,7 +17,7 @@ from swin_jax.train import checkpoint, clock, curves, logs, resume, run_info, sh
 from swin_jax.train.preemption import Preemption
 from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen
 from swin_jax.train.state import first_state
-from swin_jax.train.workdir import check_shared, make_workdir
+from swin_jax.train.workdir import Ownership, check_shared, make_workdir, own
 
 DONE, NON_FINITE, PREEMPTED = 0, 3, 143
 
@@ -34,8 +34,8 @@ def _due(step: int, every: int) -> bool:
 class Loop:
     """One run. The fields are what its steps share; `execute` is the order of events."""
 
-    def __init__(self, config, workdir: epath.Path, profile: tuple[int, int] | None):
-        self.config, self.workdir, self.profile = config, workdir, profile
+    def __init__(self, config, workdir: epath.Path, owner: Ownership, profile: tuple[int, int] | None):
+        self.config, self.workdir, self.owner, self.profile = config, workdir, owner, profile
         self.run = build_run(config)
         check_batch(config, self.run.placement)
         check_frozen(self.run.task)
@@ -52,7 +52,7 @@ class Loop:
 
     def execute(self) -> int:
         """Trains to `total_steps` from wherever the workdir is, then evaluates. Returns an exit status."""
-        with jax.set_mesh(self.run.placement.mesh):
+        with self.owner, jax.set_mesh(self.run.placement.mesh):
             began, lead = time.monotonic(), jax.process_index() == 0
             total = self.config.total_steps
             self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep, write=total > 0)
@@ -109,6 +109,7 @@ class Loop:
             if meta and not self.evaluated(start, everything=False):
                 self.evaluate(start, everything=False)  # the run ended between saving and evaluating
             for step in range(start + 1, total + 1):
+                self.owner.check()
                 self.trace(step)
                 batch = self.next_batch(batches)
                 self.state, metrics = self.train_step(self.state, batch, self.frozen)
@@ -231,6 +232,7 @@ class Loop:
             "class_names": list(getattr(self.data, "class_names", ())),
             "config": configs.flatten(self.config),
         }
+        self.owner.confirm()
         if jax.process_index() == 0:
             resume.save(self.config, self.workdir)  # says how the checkpoints beside it were trained
         self.log.flush()  # a resumed run needs the lines up to its checkpoint
@@ -286,8 +288,13 @@ def prepare(
     check_shared(folder)
     for key in allow_change:
         resume.check_key(config, key)
-    # Evaluation only changes nothing, so it may look at a run with any config that its checkpoint fits.
-    changes = resume.check_resume(config, folder, allow_change) if config.total_steps else []
-    for line in changes if jax.process_index() == 0 else []:
-        print(f"changed since this run was started: {line}", flush=True)
-    return Loop(config, folder, profile).execute
+    owner = own(folder)
+    try:
+        # Evaluation only changes nothing, so it may look at a run with any config that its checkpoint fits.
+        changes = resume.check_resume(config, folder, allow_change) if config.total_steps else []
+        for line in changes if jax.process_index() == 0 else []:
+            print(f"changed since this run was started: {line}", flush=True)
+        return Loop(config, folder, owner, profile).execute
+    except BaseException:
+        owner.release()
+        raise

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 
@@ -23,6 +23,7 @@ from swin_jax.core.errors import UserError
 
 HEARTBEAT_TIMEOUT = 60  # seconds without a sign of life that make JAX give a process up
 _BEATS = 12  # within that time
+_DECISION = 600  # seconds that the others wait for process 0 to decide
 _STALE = 3  # beats: a process that left none for longer is the one that JAX means
 
 
@@ -64,6 +65,27 @@ def start(arguments: Sequence[str], timeout: int = HEARTBEAT_TIMEOUT, arrival: i
         ) from error
     watch = Watch(arguments, timeout)
     return watch
+
+
+def from_first(key: str, decide: Callable[[], str]) -> str:
+    """The text that process 0 decides on, on every process.
+
+    No device is asked: collectives give up after half a minute, and a decision may take longer.
+
+    Args:
+        key: Names the question; each is asked once in a job.
+        decide: Is called on process 0 only.
+    """
+    if jax.process_count() == 1:
+        return decide()
+    from jax._src.distributed import global_state
+
+    name = f"swin_jax/first/{key}"
+    if jax.process_index() == 0:
+        text = decide()
+        global_state.client.key_value_set(name, f"={text}")
+        return text
+    return global_state.client.blocking_key_value_get(name, 1000 * _DECISION).removeprefix("=")
 
 
 class Watch:

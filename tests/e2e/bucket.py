@@ -7,6 +7,7 @@ nothing can be appended to, and renaming does not exist.
 import io
 import os
 import pathlib
+import uuid
 
 import fsspec
 from orbax.checkpoint._src.path import gcs_utils
@@ -36,7 +37,9 @@ class _Upload(io.BytesIO):
     def close(self):
         if not self.closed:
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            self._target.write_bytes(self.getvalue())
+            part = Bucket.root.with_name(f"upload_{uuid.uuid4().hex}")
+            part.write_bytes(self.getvalue())
+            part.replace(self._target)
         super().close()
 
 
