@@ -18,7 +18,6 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 from etils import epath
 
 from swin_jax.core import storage
