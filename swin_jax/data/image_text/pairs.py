@@ -9,21 +9,19 @@ raises when it is read: training replaces and counts it as any unreadable record
 import contextlib
 import dataclasses
 import functools
-import json
-import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from swin_jax.core.errors import UserError
-from swin_jax.data import sources
+from swin_jax.core.errors import UnreadableError, UserError, warn
+from swin_jax.data import folders, sources
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.image_text import grouping
+from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, decode_text, parse_json, texts_of, value_of
 from swin_jax.data.image_text.tokenizer import CONTEXT_LENGTH, tokenize, tokenize_and_flag
-
-log = logging.getLogger(__name__)
 
 Example = dict[str, Any]
 
@@ -44,7 +42,7 @@ class TfdsPairs:
         self._name = f"{name} {split}"
         self._image_key, self._text_key, self._extra, self._label_key = image_key, text_key, extra, label_key
         if len(self._records):
-            with contextlib.suppress(UnicodeDecodeError):  # of this record only
+            with contextlib.suppress(UnreadableError):  # of this record only
                 self.record(0)
 
     def __reduce__(self):
@@ -114,17 +112,14 @@ class JsonlPairs:
         return {"image": image_lib.decode(os.path.join(self._root, example.pop(self._image_key))), **example}
 
     def record(self, index: int) -> Example:
-        """The line's object, its captions as `text`. Raises ValueError where the line is damaged."""
+        """The line's object, its captions as `text`. Raises UnreadableError where the line is damaged."""
         start, end = (int(at) for at in self._starts[index : index + 2])
         with open(self._path, "rb") as file:
             file.seek(start)
             data = file.read(end - start)
-        try:
-            line = json.loads(data)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"not JSON: {error.msg}, at character {error.pos + 1} of the line") from error
+        line = parse_json(data)
         if not isinstance(value_of(line, self._image_key, "image_key"), str):
-            raise ValueError(f"{self._image_key!r} is not a path")
+            raise UnreadableError(f"{self._image_key!r} is not a path")
         texts = texts_of(line, self._text_key)
         rest = {key: value for key, value in line.items() if key not in (self._text_key, "label")}
         return {**rest, "text": texts} | self._label(line)
@@ -138,7 +133,7 @@ class JsonlPairs:
             return {}
         label = value_of(line, self._label_key, "label_key")
         if type(label) is not int:  # True is an int too
-            raise ValueError(f"{self._label_key!r} is not an integer")
+            raise UnreadableError(f"{self._label_key!r} is not an integer")
         return {"label": label}
 
 
@@ -149,10 +144,12 @@ class FolderPairs:
     Attributes:
       root: folder of all files.
       paths: of the images, relative to root.
+      texts: of the files of their captions.
     """
 
     root: str
     paths: tuple[str, ...]
+    texts: tuple[str, ...]
     class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -164,8 +161,8 @@ class FolderPairs:
 
     def record(self, index: int) -> Example:
         """The caption of an image."""
-        with open(f"{os.path.splitext(self.record_name(index))[0]}.txt", encoding="utf-8-sig") as file:
-            return {"text": (file.read().strip(),)}
+        with open(os.path.join(self.root, self.texts[index]), "rb") as file:
+            return {"text": (decode_text(file.read(MAX_BYTES + 1)),)}
 
     def record_name(self, index: int) -> str:
         return os.path.join(self.root, self.paths[index])
@@ -243,20 +240,28 @@ def folder(root: str | None) -> FolderPairs:
     """Every image under a folder that has a text file of the same name: cat.jpg and cat.txt, at any depth.
 
     Args:
-      root: the folder. Images without a text file are left out, and their number is logged.
+      root: the folder. Files without a partner are left out, and so are those of which several share a name; a warning
+        counts them. See grouping.py.
 
     Returns:
       The source, in sorted order. Raises UserError where the folder is missing or has no such pair.
     """
     if not root:
         raise UserError(f"a folder of pairs needs its path: {_give('DIR')}")
-    images = sources.flat_folder(root, beside=(".txt",))
-    paths = tuple(p for p in images.paths if os.path.isfile(f"{os.path.splitext(os.path.join(root, p))[0]}.txt"))
-    if not paths:
-        raise UserError(f"no image in {root} has a caption; it lies beside it: {images.paths[0]} and its .txt")
-    if len(paths) < len(images):
-        log.warning("%d of %d images in %s have no .txt and are left out", len(images) - len(paths), len(images), root)
-    return FolderPairs(images.root, paths)
+    root = os.path.expanduser(root)
+    files = folders.files_under(root, (*sources.IMAGE_SUFFIXES, ".txt"))
+    found = grouping.pair_up(files.paths, ".txt")
+    left_out = {why: (0, "") for why in range(len(grouping.KINDS))}
+    for why, position in reversed(found.left_out):
+        left_out[why] = left_out[why][0] + 1, files.paths[position]
+    lines = grouping.describe(left_out, ".txt"), folders.describe(files.left_out)
+    message = "; ".join(filter(None, lines))
+    if not found.pairs:
+        raise UserError(f"no image in {root} has a caption beside it, a.jpg and a.txt ({message or 'it is empty'})")
+    if message:
+        warn(f"{root}: {len(found.pairs)} pairs; {message}")
+    names = [(files.paths[image], files.paths[text]) for image, text in found.pairs]
+    return FolderPairs(root, *map(tuple, zip(*names)))
 
 
 def select(source: Any, keep: Callable[[Example], bool]) -> sources.Selection:
@@ -355,37 +360,12 @@ def _batchable(image, text, example, *, context_length, truncate, clean) -> Exam
     return {"image": image, "text": ids, "truncated": np.uint8(cut), **label}
 
 
-def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
-    """The texts that are captions, not blank; raises ValueError where there is none."""
-    if not texts:
-        raise ValueError("no caption")
-    captions = tuple(text for text in texts if isinstance(text, str) and text.strip())
-    if not captions:
-        raise ValueError("the caption is empty")
-    return captions
-
-
-def texts_of(record: Any, key: str) -> tuple[Any, ...]:
-    """What a JSON record has under `key`, a caption, several or, for null, none; raises ValueError for others."""
-    text = value_of(record, key, "text_key")
-    if not isinstance(text, (str, list, type(None))):
-        raise ValueError(f"{key!r} is neither a caption nor a list of captions")
-    return (text,) if isinstance(text, str) else tuple(text or ())
-
-
-def value_of(record: Any, key: str, argument: str) -> Any:
-    """The value of a JSON record; raises ValueError, naming the source's argument, where the key is missing."""
-    if not isinstance(record, Mapping):
-        raise ValueError("not a JSON object")
-    if key not in record:
-        keys = ", ".join(map(repr, record)) or "none"
-        raise ValueError(f"no key {key!r}; it has {keys}: give --config.data.source.{argument}=")
-    return record[key]
-
-
 def _give(path: str) -> str:
     return f"give --config.pairs={path} (for validation pairs --config.validation_pairs={path})"
 
 
 def _str(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError as error:
+        raise UnreadableError(f"a text is not UTF-8, at byte {error.start + 1}") from error

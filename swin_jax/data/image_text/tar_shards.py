@@ -1,34 +1,34 @@
 """Image-text pairs in webdataset-style tar shards, with random access.
 
-A record is the members of one shard that share their name up to the first dot: 000123.jpg with 000123.txt or
-000123.json. Where members lie is found once and kept in a small file for each shard, which is mapped, not read, so that
-any number of shards costs no memory. Peer: webdataset's grouping by key (its shards can be read as they are).
+A record is an image and a text of one shard whose names differ only in the suffix (grouping.py): 000123.jpg with
+000123.txt or 000123.json. Where members lie is found once and kept in a small file for each shard, which is mapped, not
+read, so that any number of shards costs no memory. Peer: webdataset, whose shards can be read as they are.
 """
 
 import concurrent.futures
+import contextlib
 import functools
-import glob
-import itertools
-import json
-import logging
 import os
-import re
 import tarfile
 import uuid
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tqdm
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.data.image import transforms as image_lib
-from swin_jax.data.image_text.pairs import captions_of, texts_of
-from swin_jax.data.sources import IMAGE_SUFFIXES
+from swin_jax.data.image_text import grouping, tar_headers
+from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, decode_text, parse_json, texts_of
+from swin_jax.data.image_text.patterns import expand
 
-log = logging.getLogger(__name__)
-
-_FORMAT = 1  # of the index files; row 0 is (format, bytes and modification time of the shard, records left out)
+# An index is an int64 table (rows, 4). Row 0 is (format, bytes and modification time of the shard, checksum of the
+# other rows); then for each of grouping.KINDS (how many are left out, where the header of the first one begins, 0, 0);
+# then each pair (where the image begins, its bytes, where the text begins, its bytes).
+_FORMAT = 2
+_HEAD = 1 + len(grouping.KINDS)
 _OPEN_INDICES = 4096  # mapped at a time; Linux allows 65,530 maps in a process
 _BUILDERS = 8  # threads that read shards' headers
 
@@ -73,100 +73,98 @@ class TarPairs:
             raise IndexError(f"record {index} of {len(self)}")
         shard = int(np.searchsorted(self._ends, index, side="right"))
         first = int(self._ends[shard - 1]) if shard else 0
-        return shard, _index(self._indices[shard])[1 + index - first]
+        return shard, _index(self._indices[shard])[_HEAD + index - first]
 
     def _texts(self, file, place: np.ndarray) -> dict[str, Any]:
+        if place[3] > MAX_BYTES:
+            raise UnreadableError(f"a text of {place[3]:,} bytes, more than {MAX_BYTES:,}")
         data = _read(file, place[2:])
         if not self._text_key:
-            return {"text": (data.decode("utf-8-sig").strip(),)}
-        return {"text": texts_of(json.loads(data), self._text_key)}
+            return {"text": (decode_text(data),)}
+        return {"text": texts_of(parse_json(data), self._text_key)}
 
 
 def tar_shards(patterns: str | Sequence[str] | None, text_key: str = "", index_dir: str | None = None) -> TarPairs:
     """Pairs in tar shards.
 
     Args:
-      patterns: paths of shards; '{000..127}' and '{a,b}' are expanded as in a shell, then '*', '?' and '[]'.
+      patterns: paths of shards; '{000..127}' and '{a,b}' are expanded as in a shell, then '*', '?' and '[]'. A file
+        or folder whose name has such signs is taken as it is called.
       text_key: '' takes captions from .txt members, a name from that key of .json members (a caption or a list).
-      index_dir: where index files go; by default beside each shard. They are made where they are missing or older than
-        the shard; every process of a run may do so at once.
+      index_dir: where index files go; by default beside each shard. They are made where they are missing, damaged or
+        older than the shard; every process of a run may do so at once.
 
     Returns:
-      The source, shards in the order of the patterns. Raises UserError where a pattern fits no file, a shard is
-      compressed or not a tar, an index cannot be written, or there are no pairs.
+      The source, shards in the order of the patterns. Members that are in no pair are counted in a warning. Raises
+      UserError where a pattern fits no file, a shard is compressed or not a tar, an index cannot be written, or there
+      are no pairs.
     """
     shards = expand(patterns)
-    kind = ".json" if text_key else ".txt"
+    suffix = ".json" if text_key else ".txt"
     folders = [index_dir or os.path.dirname(shard) or "." for shard in shards]
     if index_dir:
         os.makedirs(index_dir, exist_ok=True)
         if len({os.path.basename(shard) for shard in shards}) < len(shards):
             raise UserError(f"shards of equal names cannot share index_dir={index_dir}; leave it out")
     indices = [
-        os.path.join(folder, f"{os.path.basename(shard)}{kind}.index.npy") for folder, shard in zip(folders, shards)
+        os.path.join(folder, f"{os.path.basename(shard)}{suffix}.index.npy") for folder, shard in zip(folders, shards)
     ]
     stale = [(shard, index) for shard, index in zip(shards, indices) if not _is_fresh(shard, index)]
     if stale:
         with concurrent.futures.ThreadPoolExecutor(_BUILDERS) as pool:
-            built = pool.map(lambda pair: _build(*pair, kind), stale)
-            for _ in tqdm.tqdm(built, "indexing tar shards", total=len(stale), unit=" shards"):
-                pass
+            built = pool.map(lambda pair: _build(*pair, suffix), stale)
+            bar = tqdm.tqdm(built, "indexing tar shards", total=len(stale), unit=" shards")
+            for damage in filter(None, bar):
+                warn(damage)
         _index.cache_clear()
-    heads = [np.load(index, mmap_mode="r") for index in indices]
-    lengths, left_out = [len(head) - 1 for head in heads], sum(int(head[0, 3]) for head in heads)
-    if left_out:
-        log.warning("%d images in %d shards have no %s member and are left out", left_out, len(shards), kind)
+    tables = [np.load(index, mmap_mode="r") for index in indices]
+    lengths = [len(table) - _HEAD for table in tables]
+    left_out = grouping.describe(_left_out(shards, tables), suffix)
     if not sum(lengths):
-        raise UserError(
-            f"{shards[0]} and the other shards hold no image with a {kind} member"
-            + ("" if text_key else "; for captions in .json members give text_key")
-        )
+        advice = "" if text_key else "; for captions in .json members give text_key"
+        found = f" ({left_out})" if left_out else ""
+        wanted = f"no image with a {suffix} member of its name"
+        raise UserError(f"{shards[0]} and the other shards hold {wanted}{advice}{found}")
+    if left_out:
+        warn(f"{shards[0]}{' and the other shards' if shards[1:] else ''}: {sum(lengths):,} pairs; {left_out}")
     return TarPairs(tuple(shards), tuple(indices), lengths, text_key)
 
 
-def expand(patterns: str | Sequence[str] | None) -> list[str]:
-    """Expands braces, then wildcards, in order; raises UserError for a pattern that fits no file, or for none."""
-    if not patterns or not all(patterns):
-        raise UserError(
-            "tar shards need their paths: give --config.pairs='DIR/{000..127}.tar' "
-            "(for validation pairs --config.validation_pairs='DIR/{000..127}.tar')"
-        )
-    patterns = [patterns] if isinstance(patterns, str) else patterns
-    paths = []
-    for pattern in itertools.chain.from_iterable(map(_braces, patterns)):
-        found = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern] * os.path.isfile(pattern)
-        if not found:
-            raise UserError(f"no tar shard fits {pattern!r}")
-        paths += found
-    if not paths:
-        raise UserError(f"no tar shard fits {' '.join(patterns)!r}")
-    return list(dict.fromkeys(paths))
+def _left_out(shards: Sequence[str], tables: Sequence[np.ndarray]) -> dict[int, tuple[int, str]]:
+    """For `grouping.describe`: the sums over all shards, and the first member of each kind."""
+    counts = np.sum([table[1:_HEAD, 0] for table in tables], axis=0)
+    found = {}
+    for why in np.flatnonzero(counts):
+        shard, table = next((shard, table) for shard, table in zip(shards, tables) if table[1 + why, 0])
+        found[int(why)] = int(counts[why]), f"{_name_at(shard, int(table[1 + why, 1]))} in {shard}"
+    return found
 
 
-def _braces(pattern: str) -> list[str]:
-    match = re.search(r"\{([^{}]*)\}", pattern)
-    if not match:
-        return [pattern]
-    bounds = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
-    parts = match[1].split(",")
-    if bounds:
-        width = max(len(bound) for bound in bounds.groups()) if "0" in (bounds[1][0], bounds[2][0]) else 0
-        parts = [f"{number:0{width}d}" for number in range(int(bounds[1]), int(bounds[2]) + 1)]
-    return [whole for part in parts for whole in _braces(f"{pattern[: match.start()]}{part}{pattern[match.end() :]}")]
+def _name_at(shard: str, offset: int) -> str:
+    """The name of the member whose first header begins at `offset`; 'a member' where that cannot be read any more."""
+    with contextlib.suppress(OSError, tar_headers.DamagedTarError), open(shard, "rb") as file:
+        if member := tar_headers.read_member(file, offset, os.path.getsize(shard)):
+            return tar_headers.printable(member.name)
+    return "a member"
 
 
-def _build(shard: str, index: str, kind: str) -> None:
-    """Writes the index of a shard, whole or not at all."""
+def _build(shard: str, index: str, suffix: str) -> str:
+    """Writes the index of a shard, whole or not at all; returns in one line how the shard is damaged, or ''."""
     status = os.stat(shard)
-    rows, left_out = _scan(shard, kind)
-    table = np.array([(_FORMAT, status.st_size, status.st_mtime_ns, left_out), *rows], np.int64)
+    table, damage = _scan(shard, suffix)
+    rows = np.array(table, np.int64)
+    head = (_FORMAT, status.st_size, status.st_mtime_ns, zlib.crc32(rows.tobytes()))
+    part = f"{index}.{uuid.uuid4().hex}"
     try:
-        part = f"{index}.{uuid.uuid4().hex}"
         with open(part, "wb") as file:
-            np.save(file, table)
+            np.save(file, np.concatenate([np.array([head], np.int64), rows]))
         os.replace(part, index)
     except OSError as error:
         raise UserError(f"the index of {shard} cannot be written ({error}); give index_dir=FOLDER") from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+    return f"{shard} {damage}; {len(rows) + 1 - _HEAD} pairs of it are used" if damage else ""
 
 
 def _member_name(shard: str, place: np.ndarray) -> str:
@@ -175,50 +173,49 @@ def _member_name(shard: str, place: np.ndarray) -> str:
         with open(shard, "rb") as file:
             header = _read(file, np.array([place[0] - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE]))
         return f" member {tarfile.TarInfo.frombuf(header, 'utf-8', 'replace').name}"
-    except (OSError, EOFError, tarfile.TarError):
+    except (OSError, UnreadableError, tarfile.TarError):
         return ""
 
 
-def _scan(shard: str, kind: str) -> tuple[list[tuple[int, int, int, int]], int]:
-    """Reads a shard's headers; returns where the image and the text of each record lie, and the images without text."""
-    records: dict[str, dict[str, tuple[int, int]]] = {}
-    cut = False
-    end = os.path.getsize(shard)
+def _scan(shard: str, suffix: str) -> tuple[list[tuple[int, int, int, int]], str]:
+    """Reads a shard's headers; returns the rows of its index below the first, and what is wrong with it or ''."""
+    files, special, damage = [], [], ""
+    size = os.path.getsize(shard)
     try:
-        with tarfile.open(shard, "r:") as tar:
-            try:
-                for member in tar:
-                    folder, name = os.path.split(member.name)
-                    stem, _, suffix = name.partition(".")
-                    suffix = os.path.splitext(f".{suffix}")[1].lower() or f".{suffix.lower()}"
-                    part = "image" if suffix in IMAGE_SUFFIXES else suffix
-                    if member.isfile() and stem and member.offset_data + member.size <= end:
-                        record = records.setdefault(os.path.join(folder, stem), {})
-                        record.setdefault(part, (member.offset_data, member.size))
-                    tar.members = []  # which tarfile keeps of every member
-                tar.fileobj.seek(tar.offset)  # tarfile takes the end of the file, or what is no header, for the end
-                cut = tar.fileobj.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE)
-            except tarfile.ReadError as error:
-                log.warning("%s is damaged (%s); what comes before is used", shard, error)
-    except (tarfile.ReadError, OSError) as error:
-        raise UserError(
-            f"{shard} is not an uncompressed tar ({error}); compressed ones have no random access"
-        ) from error
-    images = [record for record in records.values() if "image" in record]
-    rows = [(*record["image"], *record[kind]) for record in images if kind in record]
-    if cut:
-        message = "%s ends without its end mark, it is probably truncated; %d records of it are used"
-        log.warning(message, shard, len(rows))
-    return rows, len(images) - len(rows)
+        with open(shard, "rb", buffering=0) as file:
+            for member in tar_headers.members(file, size):
+                if member.kind != "folder":
+                    (files if member.kind == "file" else special).append(member)
+    except tar_headers.DamagedTarError as error:
+        damage = str(error)
+    except OSError as error:
+        raise UserError(f"{shard} cannot be read ({error.strerror})") from error
+    if damage and not (files or special):
+        raise UserError(f"{shard} is not an uncompressed tar ({damage}); compressed ones have no random access")
+    found = grouping.pair_up([member.name for member in files], suffix)
+    left_out = [(why, files[position].offset) for why, position in found.left_out]
+    left_out += [(grouping.SPECIAL, member.offset) for member in special]
+    rows = []
+    for kind in range(len(grouping.KINDS)):
+        offsets = [offset for why, offset in left_out if why == kind]
+        rows.append((len(offsets), offsets[0] if offsets else 0, 0, 0))
+    for image, text in ((files[image], files[text]) for image, text in found.pairs):
+        rows.append((image.start, image.size, text.start, text.size))
+    return rows, damage
 
 
 def _is_fresh(shard: str, index: str) -> bool:
     status = os.stat(shard)
-    try:
-        head = np.load(index, mmap_mode="r")[0].tolist()
-    except (OSError, ValueError, IndexError, EOFError):
+    if not os.path.isfile(index):
         return False
-    return head[:3] == [_FORMAT, status.st_size, status.st_mtime_ns]
+    try:
+        table = np.load(index, mmap_mode="r")
+    except Exception:  # whatever numpy says of a torn or foreign file: the index is made again
+        return False
+    if table.dtype != np.int64 or table.ndim != 2 or table.shape[1] != 4 or len(table) < _HEAD:
+        return False
+    checksum = zlib.crc32(np.ascontiguousarray(table[1:]))
+    return table[0].tolist() == [_FORMAT, status.st_size, status.st_mtime_ns, checksum]
 
 
 @functools.lru_cache(maxsize=_OPEN_INDICES)
@@ -230,5 +227,5 @@ def _read(file, place: np.ndarray) -> bytes:
     file.seek(int(place[0]))
     data = file.read(int(place[1]))
     if len(data) < place[1]:
-        raise EOFError("the shard ends inside of the record")
+        raise UnreadableError("the shard ends inside of the record")
     return data

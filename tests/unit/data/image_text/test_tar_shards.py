@@ -1,16 +1,19 @@
 """Tar shards: grouping, patterns, the index files, damage."""
 
+import functools
 import io
 import json
-import logging
 import os
 import pickle
+import re
 import tarfile
+import warnings
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data import pipeline
 from swin_jax.data.image.transforms import clip_train_transform
 from swin_jax.data.image_text import pairs, tar_shards
@@ -29,6 +32,12 @@ def write_tar(path, files, mode="w"):
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return path
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def write_shards(folder, shards=2, records=3):
@@ -63,20 +72,78 @@ def test_captions_of_json_members(tmp_path):
     assert texts(tar_shards.tar_shards(pattern, text_key="all"))[5] == ("a", "b5")
 
 
-def test_grouping_by_name_up_to_the_first_dot(tmp_path, caplog):
-    files = {
-        "a/1.0.jpg": image(1, "JPEG"),
-        "b/1.TXT": b"of b",
-        "a/1.txt": b"of a",
-        "b/1.WEBP": image(2, "WEBP"),
-        "c.png": image(3),
-        "d.txt": b"without image",
-        ".hidden": b"",
+# What a shard or a folder holds -> {number of an image: its caption}, and what is left out.
+GROUPS = {
+    "numbers behind a dot": (
+        {"photo.1.jpg": 1, "photo.2.jpg": 2, "photo.2.txt": "2"},
+        {2: "2"},
+        "1 images without .txt \\(photo.1.jpg",
+    ),
+    "another field first": ({"s.mask.png": 9, "s.png": 1, "s.txt": "1"}, {1: "1"}, "1 images without .txt"),
+    "another field last": ({"s.png": 1, "s.mask.png": 9, "s.txt": "1"}, {1: "1"}, "\\(s.mask.png"),
+    "a caption of a field": ({"s.png": 1, "s.mask.txt": "9"}, {}, "s.mask.txt"),
+    "versions": ({"v1.2.jpg": 1, "v1.3.jpg": 2, "v1.3.txt": "2", "v1.2.txt": "1"}, {1: "1", 2: "2"}, None),
+    "upper case": ({"a.JPG": 1, "a.TXT": "1", "b.Png": 2, "b.txt": "2"}, {1: "1", 2: "2"}, None),
+    "two images": ({"a.png": 1, "a.jpg": 2, "a.txt": "1", "b.png": 3, "b.txt": "3"}, {3: "3"}, "3 of several images"),
+    "two suffixes in two cases": ({"a.png": 1, "a.PNG": 2, "a.txt": "1"}, {}, "3 of several images"),
+    "two texts": ({"a.png": 1, "a.txt": "1", "a.TXT": "2"}, {}, "3 of several images or .txt of one name"),
+    "folders": ({"a.1/x.png": 1, "a.2/x.png": 2, "a.2/x.txt": "2", "a.1/x.txt": "1"}, {1: "1", 2: "2"}, None),
+    "other folders": ({"a/x.png": 1, "b/x.txt": "2"}, {}, "1 .txt without an image \\(b/x.txt"),
+    "other files": ({"a.png": 1, "a.txt": "1", "a.cls": "7", "b.1": "8"}, {1: "1"}, "2 other files|.1 \\(1\\), .cls"),
+    "a caption alone": ({"a.png": 1, "a.txt": "1", "b.txt": "2"}, {1: "1"}, "1 .txt without an image \\(b.txt"),
+    "hidden": ({"a.png": 1, "a.txt": "1", "._a.png": 8, "._a.txt": "8"}, {1: "1"}, None),
+}
+
+
+@pytest.mark.parametrize("store", ["tar", "folder"])
+@pytest.mark.parametrize(("files", "expected", "left_out"), GROUPS.values(), ids=GROUPS)
+def test_names_that_differ_in_the_suffix_are_pairs(tmp_path, files, expected, left_out, store):
+    files = {name: image(data) if isinstance(data, int) else data.encode() for name, data in files.items()}
+    if store == "tar":
+        make = functools.partial(tar_shards.tar_shards, str(write_tar(tmp_path / "x.tar", files)))
+    else:
+        for name, data in files.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(data)
+        make = functools.partial(pairs.folder, str(tmp_path))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if not expected:
+            with pytest.raises(UserError, match=left_out):
+                make()
+            return
+        source = make()
+    assert {source[i]["image"].getpixel((0, 0))[0]: source[i]["text"] for i in range(len(source))} == {
+        number: (text,) for number, text in expected.items()
     }
-    with caplog.at_level(logging.WARNING):
-        source = tar_shards.tar_shards(str(write_tar(tmp_path / "x.tar", files)))
-    assert texts(source) == [("of a",), ("of b",)]
-    assert "1 images in 1 shards have no .txt member" in caplog.text
+    text = "".join(str(warning.message) for warning in caught)
+    if left_out:
+        assert re.search(left_out, text) and "\n" not in text
+    elif store == "folder" or "._a.png" not in files:
+        assert not text
+
+
+def test_members_that_occur_twice_or_are_links_are_in_no_pair(tmp_path):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, data in (
+            ("a.png", image(1)),
+            ("a.txt", b"1"),
+            ("./a.png", image(2)),
+            ("b.png", image(3)),
+            ("b.txt", b"3"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for name, kind in (("c.png", tarfile.SYMTYPE), ("c.txt", tarfile.LNKTYPE), ("d", tarfile.DIRTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "b.png"
+            tar.addfile(member)
+    for _ in range(2):  # the second time from the index
+        with pytest.warns(UserWarning, match="3 of several images .* 2 links or other special members \\(c.png in"):
+            source = tar_shards.tar_shards(str(path))
+        assert texts(source) == [("3",)]
 
 
 def test_index_is_made_once_and_again_when_the_shard_changes(tmp_path, capsys):
@@ -103,20 +170,25 @@ def test_index_in_another_folder(tmp_path):
     assert len(os.listdir(tmp_path / "index")) == 2
 
 
-def test_patterns(tmp_path):
-    for name in ("a0.tar", "a1.tar", "b9.tar", "b10.tar"):
-        (tmp_path / name).touch()
-
-    def names(patterns):
-        return [os.path.basename(path) for path in tar_shards.expand(patterns)]
-
-    assert names(f"{tmp_path}/{{b,a}}*.tar") == ["b10.tar", "b9.tar", "a0.tar", "a1.tar"]
-    assert names(f"{tmp_path}/b{{9..10}}.tar") == ["b9.tar", "b10.tar"]
-    assert names([f"{tmp_path}/a1.tar", f"{tmp_path}/a?.tar"]) == ["a1.tar", "a0.tar"]
-    assert tar_shards._braces("{008..010}") == ["008", "009", "010"]
-    for pattern in ("c*.tar", "a{0..2}.tar"):
-        with pytest.raises(UserError, match="no tar shard fits"):
-            tar_shards.expand(f"{tmp_path}/{pattern}")
+def test_torn_index_files_are_made_again(tmp_path):
+    shard = write_tar(tmp_path / "x.tar", {f"{i}.{kind}": image(i) for i in range(9) for kind in ("png", "txt")})
+    tar_shards.tar_shards(str(shard))
+    index = tmp_path / "x.tar.txt.index.npy"
+    whole = index.read_bytes()
+    changed = np.load(index)
+    changed[-1, 0] += 512
+    torn = [whole[:length] for length in (0, 5, 60, 130, 200, len(whole) - 32, len(whole) - 1)]
+    torn += [whole[:-64] + bytes(64), whole[:10] + b"(" * 118 + whole[128:], whole.replace(b"<i8", b"|O8")]
+    torn += [whole.replace(b"(15, 4)", b"(99, 4)"), whole + bytes(32)]
+    for data in (*torn, npy(changed), npy(changed[:1]), npy(changed.ravel()), npy(np.zeros((0, 4), np.int64))):
+        index.write_bytes(data)
+        assert tar_shards._is_fresh(str(shard), str(index)) is (data == whole + bytes(32)), data[:200]
+        assert len(tar_shards.tar_shards(str(shard))) == 9
+    os.remove(index)
+    index.mkdir()
+    with pytest.raises(UserError, match="index of .* cannot be written .*; give index_dir="):
+        tar_shards.tar_shards(str(shard))
+    assert sorted(os.listdir(tmp_path)) == ["x.tar", "x.tar.txt.index.npy"]
 
 
 def test_not_a_plain_tar(tmp_path):
@@ -141,22 +213,23 @@ def test_truncated_shard_keeps_its_whole_records(tmp_path):
 
 
 @pytest.mark.parametrize("blocks", [0, 1])
-def test_a_shard_cut_between_members_is_reported(tmp_path, caplog, blocks):
+def test_a_shard_cut_between_members_is_reported(tmp_path, recwarn, blocks):
     files = {name: data for i in range(3) for name, data in ((f"{i}.png", image(i)), (f"{i}.txt", b"x"))}
     shard = write_tar(tmp_path / "x.tar", files)
-    assert len(tar_shards.tar_shards(str(shard))) == 3 and not caplog.text
+    assert len(tar_shards.tar_shards(str(shard))) == 3 and not recwarn.list
     with tarfile.open(shard) as tar:
         third = tar.getmember("2.png").offset
     shard.write_bytes(shard.read_bytes()[:third] + bytes(512 * blocks))
     assert len(tar_shards.tar_shards(str(shard))) == 2
-    assert f"{shard} ends without its end mark, it is probably truncated; 2 records of it are used" in caplog.text
+    message = str(recwarn.pop(UserWarning).message)
+    assert message == f"{shard} ends without its end mark, it is probably truncated; 2 pairs of it are used"
 
 
 def test_captions_that_are_not_utf8_are_unreadable(tmp_path):
     files = {"0.png": image(0), "0.txt": "\ufeffcafé".encode(), "1.png": image(1), "1.txt": "café".encode("latin-1")}
     source = tar_shards.tar_shards(str(write_tar(tmp_path / "x.tar", files)))
     assert source[0]["text"] == ("café",)
-    with pytest.raises(UnicodeDecodeError):
+    with pytest.raises(UnreadableError, match="not UTF-8, at byte 4"):
         source[1]
 
 
@@ -177,7 +250,7 @@ def test_no_pattern(patterns):
 )
 def test_json_without_the_caption(tmp_path, text, message):
     shard = write_tar(tmp_path / "x.tar", {"0.png": image(0), "0.json": text})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UnreadableError, match=message):
         tar_shards.tar_shards(str(shard), text_key="text")[0]
 
 
