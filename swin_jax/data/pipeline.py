@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags
 
 from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.data import labels
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class TrainData:
     expected_examples: int = 0
 
     def __post_init__(self):
-        _check(self.source, self.batch_size, self.expected_classes, self.expected_examples)
+        _check(self.source, self.batch_size)
         if not 0 <= self.seed < 2**32:
             raise UserError(f"the data seed must be between 0 and 2**32 - 1, not {self.seed}")
 
@@ -81,6 +82,19 @@ class TrainData:
         """The source's class names, in label order."""
         return self.source.class_names
 
+    @property
+    def multi_label(self) -> bool:
+        """True if `label` is int8 (B, K), a mark for each class, instead of int32 (B,)."""
+        return labels.has_several(self.source)
+
+    def with_classes(self, index: Sequence[int], class_names: Sequence[str]) -> "TrainData":
+        """The same records with the labels of another set: `index` has the new number of each class."""
+        return dataclasses.replace(self, source=labels.Relabeled(self.source, tuple(index), tuple(class_names)))
+
+    def check_counts(self) -> None:
+        """Raises UserError where the source is not of the expected numbers, as `batches` does."""
+        _check_counts(self.source, self.expected_classes, self.expected_examples)
+
     def batches(self, start_step: int, rows: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
         """Yields this process's rows of the batches of updates start_step, start_step + 1, ... without end.
 
@@ -93,8 +107,9 @@ class TrainData:
           uint8 (R,), 1 where a record was unreadable and the next readable one took its place. Call its `close()` to
           stop the workers. It raises UserError after MAX_UNREADABLE_RUN unreadable records in a row.
         """
+        self.check_counts()
         batches = _TrainBatches(self.elements(), self.batch_size, start_step, _check_rows(rows, self.batch_size))
-        return _iterate(batches, self.num_workers, self.num_threads, self.prefetch)
+        return _iterate(batches, self.num_workers, self.num_threads, self.prefetch, self.expected_classes)
 
     def elements(self) -> grain.MapDataset:
         """The endless random-access sequence of examples of which row i of update s is number s * batch_size + i."""
@@ -125,7 +140,7 @@ class EvalData:
     expected_classes: int = 0
 
     def __post_init__(self):
-        _check(self.source, self.batch_size, self.expected_classes)
+        _check(self.source, self.batch_size)
 
     @property
     def num_examples(self) -> int:
@@ -136,6 +151,19 @@ class EvalData:
     def class_names(self) -> tuple[str, ...]:
         """The source's class names, in label order."""
         return self.source.class_names
+
+    @property
+    def multi_label(self) -> bool:
+        """True if `label` is int8 (B, K), a mark for each class, instead of int32 (B,)."""
+        return labels.has_several(self.source)
+
+    def with_classes(self, index: Sequence[int], class_names: Sequence[str]) -> "EvalData":
+        """The same records with the labels of another set: `index` has the new number of each class."""
+        return dataclasses.replace(self, source=labels.Relabeled(self.source, tuple(index), tuple(class_names)))
+
+    def check_counts(self) -> None:
+        """Raises UserError where the source is not of the expected number of classes, as `batches` does."""
+        _check_counts(self.source, self.expected_classes)
 
     def num_batches(self, batch_size: int) -> int:
         """Global batches that hold every record; the same on every process."""
@@ -152,11 +180,12 @@ class EvalData:
           An iterator of batches as TrainData's, and `weight` float32 (R,): 1 for a record, 0 where the last record is
           repeated to fill the batch. An unreadable record raises UserError, since a number without it would be wrong.
         """
+        self.check_counts()
         rows = _check_rows(rows, batch_size)
         batches = _EvalBatches(self.source, self.transform, batch_size, rows, self.num_batches(batch_size))
         # Starting workers takes seconds, which a single batch is not worth.
         workers = 0 if len(batches) == 1 else min(self.num_workers, len(batches))
-        return _iterate(batches, workers, self.num_threads, self.prefetch)
+        return _iterate(batches, workers, self.num_threads, self.prefetch, self.expected_classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,7 +285,9 @@ def _stack(examples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     return {key: value.astype(_NARROW.get(value.dtype, value.dtype), copy=False) for key, value in batch.items()}
 
 
-def _iterate(batches, num_workers: int, num_threads: int, prefetch: int) -> Iterator[dict[str, np.ndarray]]:
+def _iterate(
+    batches, num_workers: int, num_threads: int, prefetch: int, classes: int
+) -> Iterator[dict[str, np.ndarray]]:
     """Starts reading ahead and returns a generator that stops the readers when it is closed."""
     dataset = grain.MapDataset.source(batches)
     num_workers = min(num_workers, os.cpu_count() or 1)  # more only compete
@@ -273,29 +304,44 @@ def _iterate(batches, num_workers: int, num_threads: int, prefetch: int) -> Iter
     iterator = iter(dataset)
     if num_workers > 0 or num_threads > 0:
         iterator.start_prefetch()
-    return _closing(iterator)
+    return _closing(iterator, classes)
 
 
-def _closing(iterator) -> Iterator[dict[str, np.ndarray]]:
+def _closing(iterator, classes: int) -> Iterator[dict[str, np.ndarray]]:
     try:
         for batch in iterator:
             # Workers send a subclass that pickles by reference to its shared memory; a plain view keeps that alive.
-            yield {key: np.asarray(value) for key, value in batch.items()}
+            batch = {key: np.asarray(value) for key, value in batch.items()}
+            if "label" in batch:
+                labels.check(batch["label"], classes)
+            yield batch
     finally:
         iterator.close()
 
 
-def _check(source: Source, batch_size: int, classes: int, examples: int = 0) -> None:
+def _check(source: Source, batch_size: int) -> None:
     if len(source) == 0:
         raise UserError("the data set has no examples")
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, not {batch_size}")
-    found = len(source.class_names)
-    if classes and found != classes:
-        raise UserError(f"the data set has {found} classes, the config {classes}: give --config.num_classes={found}")
+
+
+def _check_counts(source: Source, classes: int, examples: int = 0) -> None:
+    """Raises UserError where a source has other numbers of classes or examples than a config; 0 does not check."""
+    found, wanted, keys, names = [], [], [], source.class_names
+    if classes and names and len(names) != classes:
+        shown = ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
+        found.append(f"{len(names)} classes ({shown})")
+        wanted.append(f"{classes} classes")
+        keys.append(f"--config.num_classes={len(names)}")
     if examples and len(source) != examples:
-        found = len(source)
-        raise UserError(f"the data set has {found} examples, the config {examples}: give --config.num_train={found}")
+        found.append(f"{len(source)} examples")
+        wanted.append(f"{examples} examples")
+        keys.append(f"--config.num_train={len(source)}")
+    if keys:
+        raise UserError(
+            f"the data set has {' and '.join(found)}, the config {' and '.join(wanted)}: give {' '.join(keys)}"
+        )
 
 
 def _check_rows(rows: Sequence[int], batch_size: int) -> tuple[int, ...]:

@@ -10,10 +10,11 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from swin_jax.core import labels
 from swin_jax.core.errors import UserError
 from swin_jax.evals import features, linear_probe, metrics
 from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
@@ -240,13 +241,15 @@ class FewShot:
 
     Attributes:
         train: a `data.pipeline.EvalData` with `image` and `label`, as are the others.
-        test: what is reported.
+        test: what is reported; its classes, by name, are some of those of `train`, as are those of `validation`.
         validation: chooses the regularisation.
         shots: examples per class.
         seeds: one draw each.
         method: 'ridge', which takes no time, or 'logistic'.
         output: key of what `task.predict` returns that is probed.
     """
+
+    own_classes: ClassVar[bool] = True  # those of `train`
 
     train: Any
     test: Any
@@ -260,10 +263,10 @@ class FewShot:
         """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {'<n>shot_top1': mean}."""
         if self.output in PREDICTIONS["features"]:
             check_predicts(task, "features", type(self).__name__)
-        extractors = [
-            features.extractor(task, placement, data, (self.output,))
-            for data in (self.train, self.test, self.validation)
-        ]
+        sets = labels.share(
+            {"train": self.train, "test": self.test, "validation": self.validation}, "the few-shot probe's"
+        )
+        extractors = [features.extractor(task, placement, data, (self.output,)) for data in sets.values()]
         num_classes = len(self.train.class_names)
 
         def run(state: TrainState, frozen: Any) -> dict[str, float]:

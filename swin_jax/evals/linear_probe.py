@@ -8,13 +8,14 @@ L-BFGS, the one scikit-learn uses, runs on the host.
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.core import labels
 from swin_jax.core.errors import UserError
 from swin_jax.evals import features, metrics
 from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
@@ -296,13 +297,15 @@ class LinearProbe:
 
     Attributes:
         train: a `data.pipeline.EvalData` with `image` and `label`, as are the others.
-        test: what is reported.
+        test: what is reported; its classes, by name, are some of those of `train`, as are those of `validation`.
         validation: chooses lambda; None carves a fifth of `train` out.
         output: key of what `task.predict` returns that is probed; the paper takes ViT's class token before the
             projection, 'image_features' are after it and of unit length.
         metric: key of `metrics.top_scores` that chooses lambda.
         max_iterations: of L-BFGS.
     """
+
+    own_classes: ClassVar[bool] = True  # those of `train`
 
     train: Any
     test: Any
@@ -318,8 +321,10 @@ class LinearProbe:
         """
         if self.output in PREDICTIONS["features"]:
             check_predicts(task, "features", type(self).__name__)
-        sets: Sequence[Any] = [x for x in (self.train, self.test, self.validation) if x is not None]
-        extractors = [features.extractor(task, placement, data, (self.output,)) for data in sets]
+        sets = labels.share(
+            {"train": self.train, "test": self.test, "validation": self.validation}, "the linear probe's"
+        )
+        extractors = [features.extractor(task, placement, data, (self.output,)) for data in sets.values()]
         num_classes = len(self.train.class_names)
 
         def run(state: TrainState, frozen: Any) -> dict[str, float]:

@@ -22,7 +22,7 @@ from swin_jax.inference import contact_sheet, image_index
 from swin_jax.inference.trained_run import image_encoder, open_trained, pictures, trained
 from swin_jax.tasks.base import check_frozen
 from swin_jax.train import sharding
-from swin_jax.train.setup import Run, build_run
+from swin_jax.train.setup import Run, build_run, weights_classes
 
 SHEET = 40  # pictures on the sheet
 STRIP = 6  # frames that stand for a video
@@ -79,10 +79,11 @@ def _predict_features(config, run: Run, data: EvalData, folder: epath.Path, top:
 
 def _predict_classes(config, run: Run, data: EvalData, folder: epath.Path, top: int) -> int:
     with jax.set_mesh(run.placement.mesh):
-        state, frozen, meta = trained(config, run, folder)
+        state, frozen, _ = trained(config, run, folder)
         names, rows, shown, what = _predict(run, state, frozen, data)
     if jax.process_index() == 0:
-        files = _write_classes(folder, names, rows, shown, what, meta, top)
+        classes = weights_classes(config, folder, rows.shape[-1]).names
+        files = _write_classes(folder, names, rows, shown, what, classes, top)
         print(f"{len(names)} {what}s: {files}", flush=True)
         _print_left(data, len(names))
     return 0
@@ -93,9 +94,10 @@ def _print_left(data: EvalData, count: int) -> None:
         print(f"{left} of {data.num_examples} left out: they cannot be read", flush=True)
 
 
-def _write_classes(folder, names, probabilities, shown, what, meta, top) -> str:
+def _write_classes(folder, names, probabilities, shown, what, classes, top) -> str:
     """Writes the most probable classes as text and as pictures; returns what was written."""
-    classes = meta.get("class_names") or [str(i) for i in range(probabilities.shape[-1])]
+    if len(classes) != probabilities.shape[-1]:  # numbers, where names are not known
+        classes = [str(i) for i in range(probabilities.shape[-1])]
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, : min(top, len(classes))]
     rows = [
         (name, [(classes[k], float(probabilities[i, k])) for k in ranks])

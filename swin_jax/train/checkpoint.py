@@ -84,6 +84,17 @@ def _read(path: epath.Path, layout: TrainState) -> dict[str, Any]:
     return parts | {"meta": _current_meta(ocp.JsonCheckpointHandler().restore(path / "meta"))}
 
 
+def class_names(workdir: os.PathLike) -> tuple[str, ...]:
+    """The class names that the newest checkpoint of a workdir was saved with, in label order; () where it has none."""
+    for step in _steps(folder(workdir)):
+        try:
+            meta = ocp.JsonCheckpointHandler().restore(folder(workdir) / str(step) / "meta")
+        except Exception:  # noqa: S112 (a damaged one, which `restore` tells of)
+            continue
+        return tuple(meta.get("class_names") or ())
+    return ()
+
+
 def latest(manager: ocp.CheckpointManager) -> int | None:
     """The newest step that was saved whole, or None."""
     return manager.latest_step()

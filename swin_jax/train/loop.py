@@ -1,6 +1,7 @@
 """The loop: build, shard, restore, step, log, evaluate, save. It knows no task, no model and no data set."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,7 +16,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.tasks.base import check_frozen, describe, frozen_models
 from swin_jax.train import checkpoint, clock, curves, logs, resume, run_info, sharding
 from swin_jax.train.preemption import Preemption
-from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen
+from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen, share_labels
 from swin_jax.train.state import first_state
 from swin_jax.train.workdir import Ownership, check_shared, make_workdir, own
 
@@ -39,10 +40,13 @@ class Loop:
         self.run = build_run(config)
         check_batch(config, self.run.placement)
         check_frozen(self.run.task)
-        self.data = configs.build(config.data)
+        evals = {name: configs.build(item.run) for name, item in config.evals.items()}
+        self.data, evals, lines = share_labels(config, workdir, self.run.task, configs.build(config.data), evals)
+        for line in lines if jax.process_index() == 0 else []:
+            print(line, file=sys.stderr, flush=True)
         self.evals = {
-            name: (item.every, configs.build(item.run).bind(self.run.task, self.run.placement))
-            for name, item in config.evals.items()
+            name: (config.evals[name].every, value.bind(self.run.task, self.run.placement))
+            for name, value in evals.items()
         }
         self.train_step = jitted_step(self.run)
         self.clock = clock.Clock(config.batch_size)

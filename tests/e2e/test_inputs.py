@@ -2,6 +2,8 @@
 
 import csv
 import pathlib
+import re
+import shutil
 
 import jax
 import numpy as np
@@ -153,17 +155,38 @@ def test_a_fine_tuning_without_weights_says_what_it_needs(folder, tmp_path, laun
 
 def test_other_numbers_of_classes_and_images_are_named(folder, tmp_path, launch):
     status, _, err = launch("experiments/swin/swin_in1k.py:folder", tmp_path, *SMALL, f"--config.data_dir={folder}")
-    assert status == 2 and "--config.num_classes=2" in err
+    assert status == 2 and "--config.num_classes=2 --config.num_train=16" in err
     status, _, err = launch(
         "experiments/swin/swin_in1k.py:folder", tmp_path, *SMALL, f"--config.data_dir={folder}", DATA[0]
     )
     assert status == 2 and "--config.num_train=16" in err
 
 
+def test_classes_are_compared_by_name_with_the_training_data_and_the_checkpoint(trained, folder, tmp_path, launch):
+    for split, kinds in (("train", ("bright", "dark")), ("val", ("Dark", "bright"))):
+        for kind in kinds:
+            shutil.copytree(folder / split / kind.lower(), tmp_path / "images" / split / kind)
+    recipe = "experiments/swin/swin_in1k.py:folder"
+    given = f"--config.data_dir={tmp_path / 'images'}"
+    status, _, err = launch(recipe, tmp_path / "run", *SMALL, *DATA, given)
+    assert status == 2 and "'val' and the training data" in err and "'Dark'" in err and "'dark'" in err
+    # Nothing is trained here, so that the training data does not count.
+    only = (*SMALL, *DATA, "--config.task.ema_decay=0.9", given, "--config.total_steps=0")
+    status, _, err = launch(recipe, trained, *only)
+    assert status == 2 and "'val' and the checkpoint in" in err and "'Dark'" in err
+    scores = []
+    for name in ("bright", "dark"):
+        shutil.rmtree(tmp_path / "images" / "val")
+        shutil.copytree(folder / "val" / name, tmp_path / "images" / "val" / name)
+        status, _, err = launch(recipe, trained, *only)
+        assert status == 0 and "1 of the 2 classes" in err, err
+        scores.append(float(re.search(r"val/top1 (\S+)", err)[1]))
+    status, _, err = launch(recipe, trained, *only[:-2], f"--config.data_dir={folder}", only[-1])
+    assert np.mean(scores) == pytest.approx(float(re.search(r"val/top1 (\S+)", err)[1]), abs=1e-4)
+
+
 @pytest.fixture
 def damaged_folder(folder, tmp_path):
-    import shutil
-
     copy = tmp_path / "damaged"
     shutil.copytree(folder, copy)
     for name in ("bright/3.jpg", "dark/5.jpg"):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.labels import same_spelling
 from swin_jax.evals.analysis.overlap import clopper_pearson
 
 RACES = ("Black", "White", "Indian", "Latino", "Middle Eastern", "Southeast Asian", "East Asian")
@@ -111,10 +112,12 @@ def accuracy(
 
     Returns:
         One Rate per group.
+
+    Raises:
+        UserError: predictions that differ from true classes in case or outer blanks only.
     """
     groups(columns, (prediction, label))  # so that an absent column is told
-    correct = columns[prediction] == columns[label]
-    return _rates("accuracy", correct, groups(columns, attributes), confidence)
+    return _rates("accuracy", _correct(columns, prediction, label), groups(columns, attributes), confidence)
 
 
 def assignment(
@@ -135,14 +138,26 @@ def assignment(
 
     Returns:
         One Rate per category and group.
+
+    Raises:
+        UserError: predictions that differ from class names in case or outer blanks only.
     """
     groups(columns, (prediction,))
+    known = (name for names in categories.values() for name in names)
+    same_spelling(columns[prediction].tolist(), known, f"predictions {prediction!r}", "the categories")
     members = groups(columns, attributes)
     return [
         rate
         for category, names in categories.items()
         for rate in _rates(category, np.isin(columns[prediction], names), members, confidence)
     ]
+
+
+def _correct(columns: Columns, prediction: str, label: str) -> np.ndarray:
+    """(N,) bool; raises UserError for the same classes spelled in two ways."""
+    both = (columns[name].tolist() for name in (prediction, label))
+    same_spelling(*both, f"predictions {prediction!r}", f"labels {label!r}")
+    return columns[prediction] == columns[label]
 
 
 def _rates(figure: str, hit: np.ndarray, members: dict[str, np.ndarray], confidence: float) -> list[Rate]:
@@ -175,7 +190,7 @@ def fairface(
     inside = columns[attribute] == reference
     if inside.all() or not inside.any():
         raise UserError(f"{int(inside.sum())} of {len(inside)} rows have {attribute} {reference!r}: nothing to compare")
-    correct = {task: columns[prediction] == columns[label] for task, (prediction, label) in tasks.items()}
+    correct = {task: _correct(columns, prediction, label) for task, (prediction, label) in tasks.items()}
     return {
         name: {task: float(right[chosen].mean()) for task, right in correct.items()}
         for name, chosen in ((reference, inside), (f"not {reference}", ~inside))

@@ -132,3 +132,13 @@ def test_evaluation_in_the_loop():
     found = evaluation.bind(Same(), placement)(jnp.zeros((1, 1)), {})
     expected = few_shot.few_shot(train, test, validation, (1, 4), (0, 5), "ridge").mean()
     assert found == {"1shot_top1": pytest.approx(expected[1]), "4shot_top1": pytest.approx(expected[4])}
+
+
+def test_sets_of_other_classes_are_refused():
+    sets = [Rows(*problem(12, seed=seed)) for seed in range(3)]
+    placement = sharding.Placement(sharding.make_mesh(4, 2, 1))
+    for place, name in ((1, "test"), (2, "validation")):
+        given = [*sets]
+        given[place] = dataclasses.replace(sets[place], class_names=("a", "b", "d"))
+        with pytest.raises(UserError, match=f"{name} set.*'d'"):
+            few_shot.FewShot(*given).bind(Same(), placement)

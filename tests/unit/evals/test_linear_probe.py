@@ -173,3 +173,13 @@ def test_evaluation_in_the_loop():
     assert found["lambda"] == expected.search.best
     assert found["top1"] == pytest.approx(expected.evaluate(*test)["top1"]) and 0.4 < found["top1"] < found["top5"]
     assert found["validation"] == max(score for _, score in expected.search.visited)
+
+
+def test_sets_of_other_classes_are_refused():
+    sets = [Rows(*problem(12, seed=seed)) for seed in range(3)]
+    placement = sharding.Placement(sharding.make_mesh(8, 1, 1))
+    other = dataclasses.replace(sets[1], class_names=("A", "b", "c", "d", "e", "f"))
+    for name in ("test", "validation"):
+        given = dict(zip(("train", "test", "validation"), sets)) | {name: other}
+        with pytest.raises(UserError, match=f"{name} set.*'A'.*'a'"):
+            LinearProbe(**given, output="hidden").bind(Scaled(), placement)

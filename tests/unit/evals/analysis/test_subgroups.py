@@ -110,3 +110,17 @@ def test_table_and_picture(tmp_path):
     assert len(lines) == 9 and {line.count("|") for line in lines} == {6}
     subgroups.plot(rates, tmp_path / "groups.png")
     assert (tmp_path / "groups.png").stat().st_size > 1000
+
+
+def test_one_class_in_two_spellings_is_refused():
+    columns = {
+        "guess": np.array(["Thief", "woman"]),
+        "sex": np.array(["thief", "woman"]),
+        "race": np.array(["White", "x"]),
+    }
+    with pytest.raises(UserError, match="'Thief'.*'thief'"):
+        subgroups.accuracy(columns, "guess", "sex")
+    with pytest.raises(UserError, match="'Thief'.*'thief'"):
+        subgroups.assignment(columns, "guess")
+    with pytest.raises(UserError, match="'Thief'.*'thief'"):
+        subgroups.fairface(columns, {"sex": ("guess", "sex")})

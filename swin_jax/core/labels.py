@@ -1,0 +1,184 @@
+"""Class names of two sets that share a label space: compared and mapped by name, never by place."""
+
+import dataclasses
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from swin_jax.core.errors import UserError, nearest, warn
+
+_LISTED = 5  # classes that a message names
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """How the labels of a set become those of another.
+
+    Attributes:
+        index: for each class of the set, its number in the other; None where labels stay as they are.
+        said: a line for the user; '' where there is nothing to tell.
+    """
+
+    index: tuple[int, ...] | None
+    said: str = ""
+
+
+def match(names: Sequence[str], reference: Sequence[str], whose: str, of: str, subset: bool = False) -> Match:
+    """Finds the classes of one set among those of another.
+
+    Names are equal if they are the same characters (composed or not). Names that are all numbers
+    stand for places in the order of `reference`, unless its names are numbers too. Sets without
+    names, or with the names '0', '1', ... in this order, are compared by count.
+
+    Args:
+        names: In label order.
+        reference: The same of the other set.
+        whose: What `names` belong to, for messages.
+        of: What `reference` belongs to.
+        subset: True if some of the classes of `reference` may be absent from `names`.
+
+    Raises:
+        UserError: Classes that `reference` lacks or, unless `subset`, that `names` lack; two classes of one name in
+            sets of another order.
+    """
+    names, reference = _composed(names), _composed(reference)
+    if names == reference:
+        return Match(None)
+    if not names or not reference:
+        unnamed = of if names else whose
+        return Match(None, f"the class names of {unnamed} are not known: labels of {whose} are taken by number")
+    both = f"{whose} and {of}"
+    for some, owner in ((names, whose), (reference, of)):
+        if len(set(some)) < len(some):
+            double = next(name for name in some if some.count(name) > 1)
+            raise UserError(f"{both} have different classes, and {owner} has {double!r} twice: tell them apart")
+    if not set(names) <= set(reference) and (_are_numbers(names) != _are_numbers(reference)):
+        return _by_number(names, reference, whose, of, subset)
+    _refuse_unknown(names, reference, whose, of, subset)
+    place = {name: number for number, name in enumerate(reference)}
+    index = tuple(place[name] for name in names)
+    if len(names) < len(reference):
+        return Match(index, f"{whose} has {len(names)} of the {len(reference)} classes of {of}, mapped by name")
+    return Match(index, f"{whose} has the classes of {of} in another order: its labels are mapped by name")
+
+
+def map_data(data: Any, reference: Sequence[str], whose: str, of: str, subset: bool = True) -> tuple[Any, str]:
+    """A data set with the labels of another.
+
+    Args:
+        data: Has `class_names` and `with_classes(index, class_names)`, as those of `data.pipeline`
+            do. Without names it stays as it is; without that method its names must be equal.
+        reference, whose, of, subset: As in `match`.
+
+    Returns:
+        (the data set, a line for the user or ''). Raises UserError as `match`.
+    """
+    if not hasattr(data, "class_names"):
+        return data, ""
+    found = match(data.class_names, reference, whose, of, subset)
+    if found.index is None:
+        return data, found.said
+    if not hasattr(data, "with_classes"):
+        raise UserError(f"{whose} has the classes of {of} in another order, and its data no method `with_classes`")
+    return data.with_classes(found.index, tuple(reference)), found.said
+
+
+def share(sets: dict[str, Any], whose: str) -> dict[str, Any]:
+    """Gives data sets the labels of the first one.
+
+    Args:
+        sets: By the words that messages call them; None is left out.
+        whose: Comes before these words.
+
+    Returns:
+        The sets. Raises UserError, as `match`, for classes that the first one lacks; warns where labels
+        change.
+    """
+    (first, reference), *others = ((name, data) for name, data in sets.items() if data is not None)
+    found = {first: reference}
+    for name, data in others:
+        names = getattr(reference, "class_names", ())
+        found[name], said = map_data(data, names, f"{whose} {name} set", f"its {first} set")
+        if said:
+            warn(said)
+    return found
+
+
+def count_up(names: Sequence[str]) -> bool:
+    """True for no names and for '0', '1', ... in this order, which say no more than their number."""
+    return list(names) == [str(number) for number in range(len(names))]
+
+
+def same_spelling(names: Iterable[str], others: Iterable[str], whose: str, of: str) -> None:
+    """Raises UserError for a name that differs from one of the others in case or outer blanks only."""
+    known = set(others)
+    spelled = {_plain(name): name for name in known}
+    for name in sorted(set(names) - known, key=str):
+        if _plain(name) in spelled:
+            raise UserError(f"{whose} have {name!r} where {of} have {spelled[_plain(name)]!r}: spell classes alike")
+
+
+def _composed(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(unicodedata.normalize("NFC", str(name)) for name in names)
+
+
+def _plain(name: Any) -> str:
+    return str(name).strip().casefold()
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    return all(name.isascii() and name.isdecimal() and len(name) < 10 for name in names)
+
+
+def _by_number(names, reference, whose: str, of: str, subset: bool) -> Match:
+    """Where the names of one side only are numbers."""
+    said = f"{whose} and {of} are compared by number, because only one of them has names that are no numbers"
+    counts = f"{whose} has {len(names)} classes, {of} {len(reference)}"
+    if not _are_numbers(names):
+        # Places of named classes among numbers are known only where there are as many and they count up.
+        if len(names) != len(reference) or sorted(map(int, reference)) != list(map(int, reference)):
+            raise UserError(f"{counts}, whose names are numbers: give both the same names")
+        return Match(None, said)
+    index = tuple(map(int, names))
+    if max(index) >= len(reference):
+        wrong = names[index.index(max(index))]
+        raise UserError(
+            f"{counts}; the number {wrong!r} is no label of {of}, which end at {len(reference) - 1}: "
+            "give both the same names"
+        )
+    if len(set(index)) < len(index) or (len(index) < len(reference) and not subset):
+        raise UserError(f"{counts}, named by number in {whose}: give both the same names")
+    return Match(None if index == tuple(range(len(index))) else index, said)
+
+
+def _refuse_unknown(names, reference, whose: str, of: str, subset: bool) -> None:
+    known, own = set(reference), set(names)
+    unknown = [name for name in names if name not in known]
+    absent = [] if subset else [name for name in reference if name not in own]
+    if not unknown and not absent:
+        return
+    if not own & known:
+        raise UserError(
+            f"{whose} and {of} have no class in common: {_listed([*map(repr, names)])} against "
+            f"{_listed([*map(repr, reference)])}"
+        )
+    parts = []
+    if unknown:
+        free = [name for name in reference if name not in own] or list(reference)
+        parts.append(f"{of} lacks {_listed([_with_hint(name, free) for name in unknown])}")
+    if absent:
+        parts.append(f"{whose} lacks {_listed([*map(repr, absent)])}")
+    raise UserError(f"{whose} and {of} have different classes: {'; '.join(parts)}; give both the same names")
+
+
+def _with_hint(name: str, free: Sequence[str]) -> str:
+    same = next((other for other in free if _plain(other) == _plain(name)), None)
+    if same:
+        return f"{name!r} (only case or blanks differ from {same!r})"
+    near = nearest(name, free, 0.6)
+    return f"{name!r} (did you mean {near!r}?)" if near else repr(name)
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+    return ", ".join(items[:_LISTED]) + more

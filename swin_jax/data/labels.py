@@ -1,0 +1,75 @@
+"""A source whose labels are those of another set: numbers, or one mark for each class."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from swin_jax.core.errors import UserError
+
+UNKNOWN = -1  # the mark of a class that a record says nothing of
+
+
+@dataclasses.dataclass(frozen=True)
+class Relabeled:
+    """The records of a source with labels of other numbers.
+
+    Attributes:
+      source: What is read.
+      index: For each class of `source`, its new number.
+      class_names: In the order of the new numbers. Of several marks a record has UNKNOWN where
+        `source` lacks the class.
+    """
+
+    source: Any
+    index: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+    @property
+    def multi_label(self) -> bool:
+        """True if a record has a mark for each class."""
+        return has_several(self.source)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self.source[index]
+        return {**example, "label": self._map(example["label"], index)}
+
+    def record_name(self, index: int) -> str:
+        return self.source.record_name(index)
+
+    def _map(self, label: Any, record: int) -> Any:
+        if np.ndim(label) == 1:
+            marks = np.full(len(self.class_names), UNKNOWN, np.int8)
+            marks[list(self.index)] = label
+            return marks
+        if not 0 <= label < len(self.index):
+            raise UserError(f"{self.record_name(record)} has the label {label}, and its set {len(self.index)} classes")
+        return self.index[label]
+
+
+def has_several(source: Any) -> bool:
+    """True if the records of a source have a mark for each class, int8 (K,), instead of one number."""
+    return bool(getattr(source, "multi_label", False))
+
+
+def check(label: np.ndarray, classes: int) -> None:
+    """Checks a batch of labels.
+
+    Args:
+      label: (B,) int, or (B, K) marks.
+      classes: K; 0 does not check.
+
+    Raises:
+      UserError: A number that is no class, or another number of marks.
+    """
+    if not classes or label.ndim == 0:
+        return
+    if label.ndim == 2:
+        if label.shape[1] != classes:
+            raise UserError(f"records have {label.shape[1]} marks, the model {classes} classes")
+    elif label.size and not (0 <= label.min() and label.max() < classes):
+        wrong = label.max() if label.min() >= 0 else label.min()
+        raise UserError(f"a record has the label {wrong}; the model has {classes} classes, 0 to {classes - 1}")

@@ -1,0 +1,118 @@
+"""Class names of two sets that must mean the same numbers: mapped by name, or refused with the names."""
+
+import pytest
+
+from swin_jax.core.errors import UserError
+from swin_jax.core.labels import match, same_spelling, share
+
+ANIMALS = ("ant", "cow", "dog")
+WNIDS = ("n01440764", "n01443537", "n01484850")
+TWELVE = tuple(map(str, range(12)))
+
+
+def found(names, reference, subset=False):
+    return match(names, reference, "the evaluation 'val'", "the training data", subset)
+
+
+@pytest.mark.parametrize("names", [(), ANIMALS, TWELVE, ("crane", "crane"), ("crane", "maillot", "crane")])
+def test_equal_names_stay_without_a_word(names):
+    assert found(names, names) == found(list(names), names) == match(names, names, "a", "b", True)
+    assert found(names, names).index is None and found(names, names).said == ""
+
+
+@pytest.mark.parametrize(
+    "names, reference, index",
+    [
+        (("dog", "ant", "cow"), ANIMALS, (2, 0, 1)),
+        (tuple(sorted(TWELVE)), TWELVE, (0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9)),
+        (TWELVE, tuple(sorted(TWELVE)), (0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 2, 3)),
+        (("café", "bar"), ("bar", "cafe\u0301"), (1, 0)),  # as Linux and as macOS write it
+    ],
+)
+def test_names_in_another_order_are_mapped_and_said(names, reference, index):
+    assert found(names, reference).index == index
+    assert "another order" in found(names, reference).said and "'val'" in found(names, reference).said
+
+
+@pytest.mark.parametrize(
+    "names, parts",
+    [
+        (("Cow", "ant", "dog"), ["'Cow'", "'cow'", "case"]),
+        (("ant", "cows", "dog"), ["'cows'", "did you mean 'cow'?"]),
+        (("ant", "cow", "dog "), ["'dog '", "'dog'"]),
+        (("ant", "cow", "zebra"), ["'zebra'", "lacks"]),
+        (("ant", "bee", "cow", "dog"), ["'bee'"]),
+        (("ant", "cow"), ["'dog'"]),
+        (WNIDS, ["n01440764", "no class in common"]),
+        (tuple("abcdefghij"), ["'a'", "and 5 more"]),
+        (("0", "1", "2", "3"), ["4 classes", "3"]),
+        (("0", "1"), ["2 classes", "3"]),
+        (("1", "2", "3"), ["'3'", "2"]),
+        (("ant", "ant", "cow"), ["'ant'", "twice"]),
+    ],
+)
+def test_other_names_are_refused_with_both_sets_and_the_classes(names, parts):
+    with pytest.raises(UserError) as error:
+        found(names, ANIMALS)
+    for part in [*parts, "the evaluation 'val'", "the training data"]:
+        assert part in str(error.value), str(error.value)
+    assert "\n" not in str(error.value) and "num_classes" not in str(error.value)
+
+
+def test_a_subset_is_mapped_and_said_where_it_may_be_one():
+    assert found(("dog", "cow"), ANIMALS, subset=True).index == (2, 1)
+    assert "2 of the 3 classes" in found(("dog", "cow"), ANIMALS, subset=True).said
+    with pytest.raises(UserError, match="'Dog'"):
+        found(("Dog", "cow"), ANIMALS, subset=True)
+
+
+def test_folders_named_by_numbers_count_in_the_order_of_the_names():
+    """ImageNetV2 has the folders 0 ... 999, which sort as 0, 1, 10, 100."""
+    reference = tuple(f"n{i:08d}" for i in range(12))
+    numbered = found(tuple(sorted(TWELVE)), reference)
+    assert numbered.index == (0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9) and "number" in numbered.said
+    padded = found(("00", "01", "02"), WNIDS)
+    assert padded.index in (None, (0, 1, 2)) and "number" in padded.said
+
+
+@pytest.mark.parametrize("subset", [False, True])
+def test_sets_without_names_are_compared_by_count_and_that_is_said(subset):
+    assert found((), ANIMALS, subset).index is None and "not known" in found((), ANIMALS, subset).said
+    assert found(ANIMALS, (), subset).index is None and "not known" in found(ANIMALS, (), subset).said
+    for names, reference in ((("0", "1", "2"), ANIMALS), (ANIMALS, ("0", "1", "2"))):
+        assert found(names, reference, subset).index is None and "number" in found(names, reference, subset).said
+    with pytest.raises(UserError, match="3 classes"):
+        found(ANIMALS, ("0", "1"), subset)
+    with pytest.raises(UserError, match="3 classes"):
+        found(ANIMALS, TWELVE, subset)  # which three of the twelve?
+
+
+def test_a_list_without_its_last_classes_is_a_subset_by_number():
+    assert found(("0", "1"), ANIMALS, subset=True).index is None
+    assert found(("0", "1"), ("0", "1", "2"), subset=True).index == (0, 1)
+
+
+def test_columns_of_a_table_must_spell_classes_alike():
+    same_spelling(["cow", "ant"], ["ant", "dog"], "predictions", "labels")
+    for word in ("Cow", " cow", "COW"):
+        with pytest.raises(UserError, match=f"{word!r}.*'cow'"):
+            same_spelling([word, "ant"], ["ant", "cow"], "predictions", "labels")
+
+
+class Named:
+    """A data set that remembers how it was mapped."""
+
+    def __init__(self, *names, index=None):
+        self.class_names, self.index = names, index
+
+    def with_classes(self, index, class_names):
+        return Named(*class_names, index=index)
+
+
+def test_sets_of_a_probe_have_the_labels_of_the_first():
+    train, test = Named(*ANIMALS), Named("dog", "ant")
+    with pytest.warns(UserWarning, match="the probe's test set has 2 of the 3 classes"):
+        found = share({"train": train, "test": test, "validation": None}, "the probe's")
+    assert found["train"] is train and found["test"].index == (2, 0) and list(found) == ["train", "test"]
+    with pytest.raises(UserError, match="the probe's validation set and its train set.*'Ant'"):
+        share({"train": train, "test": train, "validation": Named("Ant", "cow")}, "the probe's")

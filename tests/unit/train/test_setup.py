@@ -1,0 +1,190 @@
+"""One label space for a run: training data, evaluations, checkpoint and first weights, by name."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from swin_jax.core.config import spec
+from swin_jax.core.errors import UserError
+from swin_jax.data.labels import Relabeled
+from swin_jax.data.pipeline import EvalData, TrainData
+from swin_jax.evals.accuracy import Accuracy
+from swin_jax.evals.multi_view import MultiView
+from swin_jax.train import checkpoint
+from swin_jax.train.init_from import InitFrom
+from swin_jax.train.setup import share_labels
+
+ANIMALS = ("ant", "cow", "dog")
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """Records of one label each, in the order of the classes."""
+
+    class_names: tuple[str, ...]
+    key: str = "image"
+
+    def __len__(self):
+        return len(self.class_names)
+
+    def __getitem__(self, index):
+        return {self.key: np.zeros((2, 2, 3), np.uint8), "label": index}
+
+    def record_name(self, index):
+        return f"record {index}"
+
+
+class Logits:
+    predicts = "logits"
+
+
+class Features:
+    predicts = "features"
+
+
+def same(example, rng=None):
+    return {**example, "label": np.int32(example["label"])}
+
+
+def train(names, classes=0):
+    return TrainData(Named(names), same, 2, num_threads=0, expected_classes=classes)
+
+
+def evaluated(names, classes=0):
+    return EvalData(Named(names), same, 2, num_threads=0, expected_classes=classes)
+
+
+def config(total_steps=1, **init_from):
+    return ConfigDict(dict(total_steps=total_steps, init_from=spec(InitFrom, **init_from)))
+
+
+def saved(folder, monkeypatch, names):
+    """A workdir whose checkpoint says these names."""
+    monkeypatch.setattr(checkpoint, "exists", lambda workdir: str(workdir) == str(folder))
+    monkeypatch.setattr(checkpoint, "class_names", lambda workdir: names)
+    return folder
+
+
+def labels(data):
+    """The label of each record, as the batches of an evaluation have it."""
+    batches = data.batches(len(data.source), range(len(data.source)))
+    return next(batches)["label"].tolist()
+
+
+@pytest.mark.parametrize("evaluation", [Accuracy, MultiView], ids=lambda x: x.__name__)
+def test_an_evaluation_in_another_order_is_mapped(tmp_path, evaluation):
+    evals = {"val": evaluation(evaluated(("dog", "ant", "cow")))}
+    _, found, lines = share_labels(config(), tmp_path, Logits(), train(ANIMALS), evals)
+    assert labels(found["val"].data) == [2, 0, 1] and found["val"].data.class_names == ANIMALS
+    assert len(lines) == 1 and "'val'" in lines[0]
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_classes_of_an_evaluation_that_differ_are_refused(tmp_path, steps):
+    for names, word in ((("Cow", "ant", "dog"), "'Cow'"), ((*ANIMALS, "elk"), "'elk'"), (("elk",), "'elk'")):
+        evals = {"val": Accuracy(evaluated(names, 3))}
+        with pytest.raises(UserError, match=f"'val'.*training data.*{word}") as error:
+            share_labels(config(steps), tmp_path, Logits(), train(ANIMALS, 3), evals)
+        assert "num_classes" not in str(error.value)  # what leads in a circle
+
+
+def test_an_evaluation_may_have_some_of_the_classes(tmp_path):
+    evals = {"val": Accuracy(evaluated(("dog", "cow"), 3))}
+    _, found, lines = share_labels(config(), tmp_path, Logits(), train(ANIMALS, 3), evals)
+    assert labels(found["val"].data) == [2, 1] and "2 of the 3 classes" in lines[0]
+
+
+def test_the_number_of_training_classes_names_the_one_key_to_set(tmp_path):
+    with pytest.raises(UserError, match="3 classes .ant, cow, dog.*give --config.num_classes=3"):
+        share_labels(config(), tmp_path, Logits(), train(ANIMALS, 1000), {})
+    with pytest.raises(UserError, match="--config.num_classes=3"):
+        next(train(ANIMALS, 2).batches(0, [0]))
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_checkpoint_decides_over_the_data(tmp_path, monkeypatch, steps):
+    workdir = saved(tmp_path / "run", monkeypatch, ANIMALS)
+    evals = {"val": Accuracy(evaluated(("cow", "dog")))}
+    data, found, lines = share_labels(config(steps), workdir, Logits(), train(("cow", "dog", "ant"), 3), evals)
+    assert labels(found["val"].data) == [1, 2]
+    if steps:
+        assert data.class_names == ANIMALS and [data.source[i]["label"] for i in range(3)] == [1, 2, 0]
+        assert len(lines) == 2
+        for names in (("cow", "dog"), ("Ant", "cow", "dog"), (*ANIMALS, "elk")):
+            with pytest.raises(UserError, match="training data.*the checkpoint in"):
+                share_labels(config(steps), workdir, Logits(), train(names), evals)
+    with pytest.raises(UserError, match="'val'.*checkpoint in.*'elk'"):
+        share_labels(config(steps), workdir, Logits(), train(ANIMALS), {"val": Accuracy(evaluated(("elk", "ant")))})
+
+
+@pytest.mark.parametrize("names", [(), ("0", "1", "2")])
+def test_an_older_workdir_is_compared_by_count_and_evaluations_with_the_data(tmp_path, monkeypatch, names):
+    workdir = saved(tmp_path / "run", monkeypatch, names)
+    evals = {"val": Accuracy(evaluated(("dog", "ant")))}
+    data, found, lines = share_labels(config(3), workdir, Logits(), train(ANIMALS, 3), evals)
+    assert "number" in lines[0] and labels(found["val"].data) == [2, 0] and data.class_names == ANIMALS
+    if names:
+        with pytest.raises(UserError, match="4 classes"):
+            share_labels(config(3), workdir, Logits(), train((*ANIMALS, "elk")), {})
+
+
+def test_first_weights_decide_where_their_classifier_is_kept(tmp_path, monkeypatch):
+    path = str(saved(tmp_path / "other", monkeypatch, ANIMALS))
+    mixed = ("dog", "ant", "cow")
+    for steps in (0, 3):
+        data, _, lines = share_labels(config(steps, path=path), tmp_path, Logits(), train(mixed, 3), {})
+        assert bool(lines) == (steps > 0) and (not steps or data.class_names == ANIMALS)
+    with pytest.raises(UserError, match="the weights .*other.*'elk'.*init_from.backbone=True"):
+        share_labels(config(path=path), tmp_path, Logits(), train(("ant", "cow", "elk"), 3), {})
+    for kept in (config(path=path, backbone=True), config()):
+        assert share_labels(kept, tmp_path, Logits(), train(mixed, 3), {})[0].class_names == mixed
+    # A classifier of another number of classes is replaced.
+    assert share_labels(config(path=path), tmp_path, Logits(), train(("a", "b"), 2), {})[0].class_names == ("a", "b")
+
+
+def test_weights_of_unknown_classes_are_said_where_nothing_is_trained(tmp_path):
+    file = tmp_path / "weights.pth"
+    file.touch()
+    *_, lines = share_labels(config(0, path=str(file)), tmp_path, Logits(), train(ANIMALS, 3), {})
+    assert "not known" in lines[0] and "weights.pth" in lines[0]
+    assert not share_labels(config(3, path=str(file)), tmp_path, Logits(), train(ANIMALS, 3), {})[2]
+
+
+def test_own_classes_and_other_tasks_are_left_alone(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Own:
+        data: object
+        own_classes = True
+
+    evals = {"own": Own(evaluated(("x",))), "plain": object()}
+    assert share_labels(config(), tmp_path, Logits(), train(ANIMALS), evals)[1] == evals
+    evals = {"val": Accuracy(evaluated(("x",)))}
+    assert share_labels(config(), tmp_path, Features(), train(ANIMALS), evals)[1] == evals
+
+
+def test_data_of_ones_own_without_the_method_must_have_equal_names(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Mine:
+        class_names: tuple
+
+    evals = {"val": Accuracy(Mine(ANIMALS))}
+    assert share_labels(config(), tmp_path, Logits(), train(ANIMALS), evals)[1] == evals
+    with pytest.raises(UserError, match="with_classes"):
+        share_labels(config(), tmp_path, Logits(), train(ANIMALS), {"val": Accuracy(Mine(("dog", "ant", "cow")))})
+
+
+def test_labels_beyond_the_classes_are_refused_whoever_gives_them():
+    @dataclasses.dataclass(frozen=True)
+    class Unnamed(Named):
+        class_names: tuple = ()
+
+        def __len__(self):
+            return 4
+
+    for wrong in (EvalData(Unnamed(), same, 4, num_threads=0, expected_classes=3), train(ANIMALS)):
+        if isinstance(wrong, TrainData):
+            wrong = EvalData(Relabeled(Unnamed(), (1, 0, 2), ANIMALS), same, 4, num_threads=0)
+        with pytest.raises(UserError, match="label 3"):
+            labels(wrong)
