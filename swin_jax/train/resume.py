@@ -1,5 +1,6 @@
 """What a resumed run may change: its resolved config is saved, and compared when the run goes on."""
 
+import inspect
 import json
 import re
 import typing
@@ -9,7 +10,7 @@ from etils import epath
 from swin_jax.core import storage
 from swin_jax.core.config import flatten
 from swin_jax.core.errors import UserError, did_you_mean
-from swin_jax.core.public_names import current_names, is_unknown, nearest_name
+from swin_jax.core.public_names import current_names, find, is_unknown, nearest_name
 
 # Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that only looks at the run.
 FREE = re.compile(
@@ -37,8 +38,26 @@ def save(config, workdir: epath.Path) -> None:
     storage.write(workdir / "config.json", json.dumps(flatten(config), indent=1) + "\n")
 
 
+def _with_new_arguments(old: dict, new: dict) -> dict:
+    """A saved flat config and the arguments that its callables have got since, with their defaults."""
+    defaults = {}
+    for key in new.keys() - old.keys():
+        inside, _, argument = key.rpartition(".")
+        fn = old.get(f"{inside}.fn" if inside else "fn")
+        if fn is None or fn != new.get(f"{inside}.fn" if inside else "fn") or not callable(find(fn)):
+            continue
+        parameter = inspect.signature(find(fn)).parameters.get(argument)
+        if parameter is not None and parameter.default is not inspect.Parameter.empty:
+            defaults |= flatten({key: parameter.default}) if _is_plain(parameter.default) else {}
+    return old | defaults
+
+
+def _is_plain(value: typing.Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str, tuple, list))
+
+
 def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str] = ()) -> list[str]:
-    """Compares a config with the one saved in a workdir.
+    """Compares a config with the one saved in a workdir; an argument that is new since has been its default.
 
     Args:
         config: of this run.
@@ -54,7 +73,8 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
     path = workdir / "config.json"
     if not path.exists():
         return []
-    old, new = current_names(json.loads(path.read_text())), flatten(config)
+    new = flatten(config)
+    old = _with_new_arguments(current_names(json.loads(path.read_text())), new)
     lines, refused = [], []
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):

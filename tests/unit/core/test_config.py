@@ -238,3 +238,18 @@ def test_every_refused_key_is_listed_and_keys_that_came_or_went_count(tmp_path):
     text = str(caught.value)
     assert "\n" not in text and "--allow_change=seed" not in text
     assert all(f"--allow_change={key}" in text for key in ("batch_size", "task.rate", "data.crop"))
+
+
+@pytest.mark.parametrize("value, refused", [((1, 2), False), ((1, 3), True)])
+def test_an_argument_that_is_new_since_had_its_default(tmp_path, value, refused):
+    config = ml_collections.ConfigDict(dict(part=spec(Outer, inner=spec(Inner), sizes=value)))
+    before = {key: leaf for key, leaf in configs.flatten(config).items() if not key.endswith("sizes")}
+    (tmp_path / "config.json").write_text(json.dumps(before))
+    if refused:
+        with pytest.raises(UserError, match="part.sizes"):
+            check_resume(config, tmp_path)
+    else:
+        assert check_resume(config, tmp_path) == []
+    (tmp_path / "config.json").write_text(json.dumps(before | {"part.fn": "of.another.function"}))
+    with pytest.raises(UserError, match="part.fn"):
+        check_resume(config, tmp_path)
