@@ -1,251 +1,169 @@
-"""Folders of a hub: which file holds the weights, and what the config beside it says of the preparation.
+"""Folders of a hub: which files hold the weights, and the config that lies beside them.
 
-Configs of transformers, open_clip and timm are read. Every field that changes a number is obeyed, or refused by name.
+`clip.config` and its like say what such a config means for a model, `processors` what it means for pictures and texts.
 """
 
+import dataclasses
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from swin_jax.core import public_names
-from swin_jax.core.errors import UserError
+import numpy as np
 
-CROP = "swin_jax.data.image.transforms.crop_transform"
-CLIP = "swin_jax.data.image.transforms.clip_eval_transform"
-_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of PIL
-# Fields of an image processor of transformers that change no number here.
-_IDLE = {
-    "_processor_class",
-    "_valid_processor_keys",
-    "auto_map",
-    "data_format",
-    "device",
-    "disable_grouping",
-    "do_convert_rgb",
-    "feature_extractor_type",
-    "image_processor_type",
-    "input_data_format",
-    "processor_class",
-    "return_tensors",
-}
-_PROCESSOR = {
-    "crop_size",
-    "do_center_crop",
-    "do_normalize",
-    "do_rescale",
-    "do_resize",
-    "image_mean",
-    "image_std",
-    "resample",
-    "rescale_factor",
-    "size",
-}
-# The same of timm and open_clip.
-_IDLE_TIMM = {
-    "architecture",
-    "classifier",
-    "custom_load",
-    "description",
-    "file",
-    "first_conv",
-    "fixed_input_size",
-    "global_pool",
-    "hf_hub_filename",
-    "hf_hub_id",
-    "label_descriptions",
-    "label_names",
-    "label_offset",
-    "labels",
-    "license",
-    "min_input_size",
-    "model_args",
-    "notes",
-    "num_classes",
-    "num_features",
-    "origin_url",
-    "paper_ids",
-    "paper_name",
-    "pool_size",
-    "source",
-    "state_dict",
-    "tag",
-    "test_crop_pct",
-    "test_input_size",
-    "test_pool_size",
-    "url",
-}
-_TIMM = {"crop_mode", "crop_pct", "input_size", "interpolation", "mean", "std"}
-_OPEN_CLIP = {"fill_color", "interpolation", "mean", "mode", "resize_mode", "size", "std"}
-_CONFIGS = ("config.json", "open_clip_config.json")
-_FILES = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
+from swin_jax.core.errors import UserError
+from swin_jax.pretrained import compare
+from swin_jax.pretrained.files import read as files
+
+OPEN_CLIP, TRANSFORMERS, TIMM = "open_clip", "transformers", "timm"
+_INDEX = ".index.json"
+_PLAIN = ("model.safetensors", "pytorch_model.bin")
+_OF_OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+# Fields that transformers gives every config and that change no number of a model.
+IDLE = frozenset(
+    """_attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures attn_implementation
+    auto_map bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size
+    decoder_start_token_id diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size
+    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id id2label
+    is_encoder_decoder label2id length_penalty max_length min_length model_type no_repeat_ngram_size
+    num_beam_groups num_beams num_return_sequences output_attentions output_hidden_states output_scores pad_token_id
+    prefix problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
+    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings
+    tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p use_bfloat16
+    use_cache gradient_checkpointing num_labels""".split()
 )
-_CLEAN = {"lower": "openai", "whitespace": "whitespace", "canonicalize": "canonicalize"}  # open_clip's names
+# The same, where they have the value that turns them off.
+IDLE_IF = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A config that lies beside weights.
+
+    Attributes:
+        kind: The library that wrote it: `OPEN_CLIP`, `TRANSFORMERS` or `TIMM`.
+        path: Its file.
+        fields: What it holds.
+    """
+
+    kind: str
+    path: Path
+    fields: Mapping[str, Any]
+
+    def refuse(self, name: str, value: Any, reason: str = "is not supported here") -> UserError:
+        """The error for a field that cannot be obeyed."""
+        return UserError(f"{self.path}: {name}={value!r} {reason}")
 
 
 def weights_in(folder: str | os.PathLike) -> Path | None:
-    """The file of weights in a folder of a hub; None for what is no such folder, a run's workdir for example.
+    """The file of weights in a folder of a hub, or the index of several; None for another folder.
 
     Raises:
         UserError: A folder of a hub without a file of weights.
     """
     folder = Path(folder)
-    configs = [config for name in _CONFIGS if (config := _read(folder / name))]
-    if not any({"model_type", "architecture", "model_cfg"} & config.keys() for config in configs):
+    config, clip = read_json(folder / "config.json") or {}, read_json(folder / "open_clip_config.json")
+    if not (clip and _is_open_clip(clip)) and not {"model_type", "architecture"} & config.keys():
         return None
-    for name in _FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f"{folder} holds neither {_FILES[0]} nor {_FILES[1]}")
+    # Beside a CLIP of open_clip, timm keeps its image tower alone.
+    names = (*_PLAIN, *_OF_OPEN_CLIP) if "model_type" in config else (*_OF_OPEN_CLIP, *_PLAIN)
+    for name in names:
+        for file in (folder / name, folder / f"{name}{_INDEX}"):
+            if file.is_file():
+                return file
+    raise UserError(f"{folder} holds neither {_PLAIN[0]} nor {_PLAIN[1]}")
 
 
-def preparation_beside(path: Path) -> dict[str, Any] | None:
-    """Fields of a `preparation.Preparation` that a config beside a file gives.
+def locate(source: str | os.PathLike) -> Path:
+    """The file of weights that a path means: itself, or that of a folder of a hub; raises UserError for another one."""
+    path = Path(source)
+    if not path.is_dir():
+        return path
+    found = weights_in(path)
+    if found is None:
+        raise UserError(f"{path} is no folder as the hub keeps it (config.json and model.safetensors)")
+    return found
 
-    Args:
-        path: The file of weights.
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Reads a file of weights, or all files that an index (`model.safetensors.index.json`) lists.
 
     Returns:
-        {'transform': ..., 'arguments': ..., 'mean': ..., 'std': ...} and 'clean' if it is given; None if no
-        such config lies there.
+        {name: array}, see `files.read.read`.
 
     Raises:
-        UserError: A config that cannot be read, or a field that cannot be obeyed, by name.
+        UserError: What `files.read.read` refuses; an index that is none; a file or an array that it lists and that is
+            missing, or the other way round.
     """
-    if config := _read(path.with_name("preprocessor_config.json")):
-        return _of_transformers(config, path.with_name("preprocessor_config.json"))
-    if config := _read(path.with_name("open_clip_config.json")):
-        return _of_open_clip(config, path.with_name("open_clip_config.json"))
-    config = _read(path.with_name("config.json")) or {}
-    found = config.get("pretrained_cfg", config)
-    if "architecture" in config and "mean" in found:
-        return _of_timm(found, path.with_name("config.json"))
-    return None
+    if not path.name.endswith(_INDEX):
+        return files.read(path)
+    found: dict[str, np.ndarray] = {}
+    for shard, names in _shards(path).items():
+        found |= _as_listed(files.read(shard), names, shard, path)
+    return compare.strip_wrappers(found)
 
 
-def _read(path: Path) -> dict | None:
+def _shards(index: Path) -> dict[Path, set[str]]:
+    """{file: names of its arrays}, in the order of the index."""
+    listed = (read_json(index) or {}).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise UserError(f"{index} lists no weights: it has no weight_map")
+    files: dict[Path, set[str]] = {}
+    for name, file in listed.items():
+        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", ".."):
+            raise UserError(f"{index}: {name} lies in {file!r}, which is no file beside it")
+        files.setdefault(index.with_name(file), set()).add(name)
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{index} lists {file.name}, which is missing: {len(files)} files belong together")
+    return files
+
+
+def _as_listed(arrays: Mapping[str, np.ndarray], names: set[str], shard: Path, index: Path) -> dict[str, np.ndarray]:
+    """The arrays of one file under the names of the index; `read` may have taken a prefix off that all of them have."""
+    short = compare.strip_wrappers(dict.fromkeys(names)).keys()
+    full = dict(zip(short, names, strict=True))
+    if full.keys() != arrays.keys():
+        listed, there = sorted(full.keys() - arrays.keys()), sorted(arrays.keys() - full.keys())
+        what = f"{listed[0]}, which is not in it" if listed else f"no {there[0]}, which is in it"
+        raise UserError(f"{index} lists for {shard.name} {what}")
+    return {full[name]: value for name, value in arrays.items()}
+
+
+def config_beside(path: Path) -> Config | None:
+    """The config of the model in a file of weights; None where none lies beside it.
+
+    open_clip's goes before a config.json, but for files with the names of transformers.
+
+    Raises:
+        UserError: A config that cannot be read.
+    """
+    found = []
+    clip_path, plain_path = path.with_name("open_clip_config.json"), path.with_name("config.json")
+    clip, plain = read_json(clip_path), read_json(plain_path) or {}
+    if clip and _is_open_clip(clip):
+        found.append(Config(OPEN_CLIP, clip_path, clip))
+    if "model_type" in plain:
+        is_first = path.name.startswith(("model", "pytorch_model"))
+        found.insert(0 if is_first else len(found), Config(TRANSFORMERS, plain_path, plain))
+    elif "architecture" in plain:
+        found.append(Config(TIMM, plain_path, plain))
+    return found[0] if found else None
+
+
+def _is_open_clip(config: Mapping[str, Any]) -> bool:
+    return bool({"model_cfg", "vision_cfg"} & config.keys())
+
+
+def read_json(path: Path) -> dict | None:
+    """A JSON object of a file; None where there is no such file. Raises UserError for anything else."""
     if not path.is_file():
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, not a config")
     return found
-
-
-def _of_transformers(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    _refuse_unknown(config, _IDLE | _PROCESSOR, path)
-    for name in ("do_resize", "do_rescale", "do_normalize"):
-        if not config.get(name, True):
-            raise UserError(f"{path}: {name} is off, which is not supported; give your own preparation")
-    if not math.isclose(config.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-6):
-        raise UserError(f"{path}: rescale_factor={config['rescale_factor']} is not 1/255")
-    resample = config.get("resample", 3)
-    if resample not in _RESAMPLE:
-        raise UserError(f"{path}: resample={resample!r} is none of {sorted(_RESAMPLE)}")
-    missing = [name for name in ("size", "image_mean", "image_std") if name not in config]
-    if missing:
-        raise UserError(f"{path} does not tell {', '.join(missing)}")
-    size, crop = config["size"], config.get("crop_size")
-    if isinstance(size, dict) and set(size) not in ({"shortest_edge"}, {"height", "width"}):
-        raise UserError(f"{path}: size={size} is neither a shortest_edge nor a height and a width")
-    cropped = config.get("do_center_crop", crop is not None)
-    short_side = size if isinstance(size, int) else size.get("shortest_edge")
-    if cropped and short_side is not None:
-        arguments = dict(size=_side(short_side if crop is None else crop, path), short_side=short_side)
-    elif not cropped and not (isinstance(size, dict) and "shortest_edge" in size):
-        arguments = dict(size=_side(size, path), short_side=0)
-    else:
-        raise UserError(f"{path}: size={size} with do_center_crop={cropped} does not make squares")
-    arguments |= dict(interpolation=_RESAMPLE[resample], rounding="floor")
-    return _fields(path, CROP, arguments, config["image_mean"], config["image_std"])
-
-
-def _refuse_unknown(config: Mapping[str, Any], known: set[str], path: Path) -> None:
-    for name in sorted(config.keys() - known):
-        raise UserError(f"{path}: {name}={config[name]!r} is not understood; give your own preparation")
-
-
-def _side(size: int | Mapping[str, int], path: Path) -> int:
-    sides = {size} if isinstance(size, int) else {size.get("height"), size.get("width")}
-    if len(sides) != 1 or None in sides:
-        raise UserError(f"{path}: size {size} is not square")
-    return sides.pop()
-
-
-def _of_open_clip(config: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
-    found = config.get("preprocess_cfg")
-    if found is None:
-        return None
-    _refuse_unknown(found, _OPEN_CLIP, path)
-    if found.get("mode", "RGB") != "RGB":
-        raise UserError(f"{path}: mode={found['mode']!r} is not RGB")
-    model = config.get("model_cfg", {})
-    size = found.get("size", model.get("vision_cfg", {}).get("image_size"))
-    side = size[0] if isinstance(size, list) and len(set(size)) == 1 else size
-    missing = [
-        name for name, value in (("size", side), ("mean", found.get("mean")), ("std", found.get("std"))) if not value
-    ]
-    if missing or not isinstance(side, int):
-        raise UserError(f"{path} does not tell a square {', '.join(missing) or 'size'}")
-    fill = found.get("fill_color", 0)
-    arguments = dict(
-        size=side,
-        mode=found.get("resize_mode", "shortest"),
-        interpolation=found.get("interpolation", "bicubic"),
-        fill=fill,
-    )
-    fields = _fields(path, CLIP, arguments, found["mean"], found["std"])
-    text = model.get("text_cfg", {})
-    if text.get("hf_tokenizer_name"):
-        raise UserError(f"{path}: hf_tokenizer_name={text['hf_tokenizer_name']!r} is not CLIP's vocabulary")
-    kwargs = text.get("tokenizer_kwargs", {})
-    _refuse_unknown(kwargs, {"clean"}, path)
-    clean = kwargs.get("clean", "lower")
-    if clean not in _CLEAN:
-        raise UserError(f"{path}: clean={clean!r} is none of {', '.join(_CLEAN)}")
-    return fields | {"clean": _CLEAN[clean]}
-
-
-def _of_timm(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    _refuse_unknown(config, _IDLE_TIMM | _TIMM, path)
-    missing = [name for name in ("input_size", "std") if name not in config]
-    if missing:
-        raise UserError(f"{path} does not tell {', '.join(missing)}")
-    channels, *sides = config["input_size"]
-    if channels != 3 or len(set(sides)) != 1:
-        raise UserError(f"{path}: input_size={config['input_size']} is not square with three channels")
-    mode = config.get("crop_mode") or "center"
-    if mode not in ("center", "squash"):
-        raise UserError(f"{path}: crop_mode={mode!r} is neither 'center' nor 'squash'")
-    share = config.get("crop_pct", 0.875)
-    short_side = math.floor(sides[0] / share)
-    if mode == "squash" and short_side != sides[0]:
-        raise UserError(f"{path}: crop_pct={share} with crop_mode='squash' is not supported")
-    arguments = dict(
-        size=sides[0],
-        short_side=0 if mode == "squash" else short_side,
-        interpolation=config.get("interpolation", "bicubic"),
-        rounding="even",
-    )
-    return _fields(path, CROP, arguments, config["mean"], config["std"])
-
-
-def _fields(path: Path, transform: str, arguments: dict, mean: Any, std: Any) -> dict[str, Any]:
-    """Fields of a preparation; raises UserError for arguments that the transform does not take."""
-    for name, values in (("mean", mean), ("std", std)):
-        if not isinstance(values, list) or len(values) != 3:
-            raise UserError(f"{path}: {name}={values!r} is not a number for each of three channels")
-    try:
-        public_names.find(transform)(**arguments)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    return dict(transform=transform, arguments=arguments, mean=tuple(mean), std=tuple(std))

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from swin_jax.pretrained.beside import Config
 from swin_jax.pretrained.preparation import Preparation
 
 Outputs = dict[str, jax.Array]
@@ -29,6 +30,7 @@ class Weights:
         words: What they were called: a name as it was given, a repository, a URL.
         name: The name of the model that they are for, as it was given; None where the arrays alone must tell.
         published: True if they are published weights, fetched by name.
+        config: The config of their model that lies beside them, or None.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -36,6 +38,7 @@ class Weights:
     words: tuple[str, ...] = ()
     name: str | None = None
     published: bool = False
+    config: Config | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Family:
         preset: A word that `find` knows -> arguments that make the model.
         recognizes: {name: array} of a file -> True if it is of this family.
         infer: ({name: array}, known arguments) -> arguments of the model that the arrays were made with.
+        configured: Weights -> arguments of the model that a config beside them tells and their arrays don't; it raises
+            UserError for a field that cannot be obeyed, or that the arrays contradict.
         make: (**arguments) -> a model.
         load: (weights, arguments of the model that they were made for, resize, overrides) -> (model, variables).
         load_workdir: (workdir, its flat config, resize, overrides) -> (model, variables).
@@ -87,3 +92,4 @@ class Family:
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     takes: tuple["Family", ...] = ()
     resizes: tuple[str, ...] = ()
+    configured: Callable[[Weights], dict] = lambda weights: {}

@@ -22,7 +22,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError, is_ours, warn
 from swin_jax.core.public_names import check_names, name_of
-from swin_jax.pretrained import beside, names, preparation, recognize
+from swin_jax.pretrained import beside, names, preparation, processors, recognize
 from swin_jax.pretrained.arguments import (
     check_arguments,
     check_resize,
@@ -31,10 +31,10 @@ from swin_jax.pretrained.arguments import (
     random_variables,
     read_config,
 )
+from swin_jax.pretrained.beside import read
 from swin_jax.pretrained.clip import loader as clip
 from swin_jax.pretrained.family import Family, Weights
 from swin_jax.pretrained.files import download
-from swin_jax.pretrained.files.read import read
 from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
 from swin_jax.pretrained.swin import loader as swin
@@ -118,14 +118,20 @@ def _load(
     if family is None:
         family = recognize_family(found.arrays)
         _check_arguments(family, resize, overrides)
-        fields = family.infer(found.arrays, overrides)
+        fields = fields_of(family, found, overrides)
     else:
-        fields = family.preset(word)
+        fields = family.preset(word) | family.configured(found)
         _check_sizes(family, fields, overrides, found)
     if overrides:
         make(family, fields, overrides)  # before a file is made to fit what is none
     model, variables = family.load(found, fields, resize, overrides)
     return model, variables, prepare(family, model, word, found, "image_size" in overrides)
+
+
+def fields_of(family: Family, weights: Weights, overrides: dict) -> dict:
+    """The arguments of the model that weights without a name were made with."""
+    told = family.configured(weights)
+    return family.infer(weights.arrays, told | overrides) | told
 
 
 def _check_given(name: str | None, weights: str | Path | None) -> None:
@@ -214,10 +220,11 @@ def read_weights(family: Family | None, word: str | None, weights: str | Path) -
         if path is None:
             raise _no_weights(weights)
     if path.is_file():
-        return Weights(read(path), path, (word,) if word else (), word)
+        config = beside.config_beside(path)
+        return Weights(read(path), path, (word,) if word else (), word, config=config)
     if "://" in str(weights):
         path = download.fetch(str(weights))
-        return Weights(read(path), path, words, word)
+        return Weights(read(path), path, words, word, config=beside.config_beside(path))
     publisher = names.find(str(weights), FAMILIES)
     if publisher is None:
         raise UserError(
@@ -326,7 +333,7 @@ def prepare(
         return None
     told = None
     if weights is not None and weights.path is not None and not weights.published:
-        told = beside.preparation_beside(weights.path)
+        told = processors.preparation_beside(weights.path)
     if told is None:
         return found
     size = found.image_size[0]

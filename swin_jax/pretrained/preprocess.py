@@ -51,7 +51,7 @@ def _of_source(source: str | os.PathLike, overrides: dict[str, Any]) -> tuple[Pr
     if Path(source).exists():
         weights, word = loading.read_weights(None, None, source), None
         family = loading.recognize_family(weights.arrays)
-        fields = family.infer(weights.arrays, overrides)
+        fields = loading.fields_of(family, weights, overrides)
     else:
         known = names.find(str(source), loading.FAMILIES)
         if known is None:

@@ -19,7 +19,7 @@ class InitFrom:
     """Where first weights come from.
 
     Attributes:
-        path: a workdir or a file of weights; '' starts from scratch.
+        path: a workdir, a file of weights or a folder of a hub; '' starts from scratch.
         required: whether '' is an error instead.
         backbone: take everything but the head, which keeps its own initialisation.
         head: regex on parameter paths, what `backbone` leaves out.
@@ -145,8 +145,16 @@ def _check_path(name: str, convert: Callable | None, key: str) -> None:
         raise UserError(f"{key}.path={name}: this experiment reads no files of weights; give a workdir")
     if storage.is_remote(path):
         raise UserError(f"{key}.path={name}: only workdirs are read from a bucket; copy the file")
-    if not path.is_file():
+    if not path.is_file() and (convert is None or not _is_of_hub(path)):
         raise UserError(f"{key}.path={name} is neither a workdir with checkpoints nor a file of weights")
+
+
+def _is_of_hub(path: Any) -> bool:
+    """True for a folder with weights and a config, as the hub keeps them; the files are looked at by `convert`."""
+    names = [file.name for file in path.iterdir()] if path.is_dir() else []
+    return any(name.endswith("config.json") for name in names) and any(
+        name.endswith((".safetensors", ".bin", ".index.json")) for name in names
+    )
 
 
 def _read(

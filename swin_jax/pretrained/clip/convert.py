@@ -16,13 +16,11 @@ from swin_jax.core.errors import UserError, warn
 from swin_jax.core.params import flatten, unflatten
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.clip import resize as clip_resize
-from swin_jax.pretrained.clip.infer import Activation, activation, infer
-from swin_jax.pretrained.clip.layouts import is_clip, names_of_swin, to_official_names
+from swin_jax.pretrained.clip.infer import infer
+from swin_jax.pretrained.clip.layouts import is_clip, names_of_swin, own_part, to_official_names
 from swin_jax.pretrained.swin import convert as convert_swin
 
 __all__ = [
-    "Activation",
-    "activation",
     "from_official",
     "infer",
     "is_clip",
@@ -56,7 +54,7 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     shapes["logit_scale"] = ()
     if model.logit_bias is not None:
         shapes["logit_bias"] = ()
-    if _is_swin(model.visual):
+    if is_swin(model.visual):
         visual = {f"visual.{name}": shape for name, shape in convert_swin.official_shapes(model.visual).items()}
     else:
         visual = _resnet_shapes(model.visual) if _is_resnet(model.visual) else _vit_shapes(model.visual)
@@ -65,7 +63,8 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     return shapes | _norm("ln_final", text.width)
 
 
-def _is_swin(visual) -> bool:
+def is_swin(visual) -> bool:
+    """Whether an image tower is a Swin."""
     return "window_size" in vars(visual)
 
 
@@ -149,10 +148,9 @@ def from_official(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
         UserError: lists every missing, unexpected and mis-shaped key; or tells in which field weights and model differ,
             or which other family the weights are of.
     """
-    if beside := names_of_swin(state_dict):
-        warn(f"left out of the weights, which are of more than a CLIP: {len(beside)} arrays of a Swin")
+    _tell_what_is_left(state_dict)
     state_dict, shapes = to_official_names(state_dict), official_shapes(model)
-    if other := recognize.recognize_not_clip(state_dict, swin_tower=_is_swin(model.visual)):
+    if other := recognize.recognize_not_clip(state_dict, swin_tower=is_swin(model.visual)):
         raise UserError(other)
     positions = [name for name in shapes if name.startswith("visual.") and name.endswith("positional_embedding")]
     rows = (shapes[positions[0]][0] if positions else 0), model.text.context_length
@@ -160,16 +158,26 @@ def from_official(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
     _check(resized, shapes, model)
     variables: dict = {"params": {}, "batch_stats": {}}
     for name in shapes:
-        if name.startswith("visual.") and _is_swin(model.visual):
+        if name.startswith("visual.") and is_swin(model.visual):
             continue
         collection, path = _path(name, shapes[name])
         value = _to_ours(name, np.asarray(resized[name], np.float32), _heads(name, model))
         variables[collection][path] = value
     variables = {collection: unflatten(flat) for collection, flat in variables.items() if flat}
-    if _is_swin(model.visual):
-        inside = {n.removeprefix("visual."): resized[n] for n in shapes if n.startswith("visual.")}
-        variables["params"]["visual"] = convert_swin.from_official(inside, model.visual)["params"]
+    if is_swin(model.visual):
+        visual = {n.removeprefix("visual."): resized[n] for n in shapes if n.startswith("visual.")}
+        variables["params"]["visual"] = convert_swin.from_official(visual, model.visual)["params"]
     return variables
+
+
+def _tell_what_is_left(state_dict: Mapping[str, np.ndarray]) -> None:
+    """Warns of the arrays that `to_official_names` leaves out."""
+    swin = names_of_swin(state_dict)
+    left = [name for name in own_part(compare.strip_wrappers(state_dict))[1] if name not in swin]
+    parts = [f"{len(swin)} arrays of a Swin"] if swin else []
+    parts += [f"{len(left)} others, {left[0]} first"] if left else []
+    if parts:
+        warn(f"left out of the weights, which are of more than a CLIP: {', and '.join(parts)}")
 
 
 def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, np.ndarray]:
@@ -195,7 +203,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
     if not flat.get("batch_stats"):
         shapes = {name: shape for name, shape in shapes.items() if "running_" not in name}
     swin = {}
-    if _is_swin(model.visual):
+    if is_swin(model.visual):
         swin = convert_swin.to_official({"params": variables["params"]["visual"]}, model.visual)
     state_dict = {}
     for name, shape in shapes.items():
@@ -220,15 +228,15 @@ def _check(state_dict: Mapping, shapes: Mapping, model) -> None:
         return
     if difference := _difference(state_dict, model):
         raise UserError(f"these weights are of another CLIP than the model: {difference}")
-    if _is_swin(model.visual):
-        inside = {n.removeprefix("visual."): v for n, v in state_dict.items() if n.startswith("visual.")}
-        convert_swin.check_sizes(inside, model.visual)
+    if is_swin(model.visual):
+        visual = {n.removeprefix("visual."): v for n, v in state_dict.items() if n.startswith("visual.")}
+        convert_swin.check_sizes(visual, model.visual)
     raise UserError(f"these weights are not for this CLIP: {report}")
 
 
 def _difference(state_dict: Mapping, model) -> str:
     """In which fields weights and model differ, sizes that can be stretched left out; '' for none or where unknown."""
-    if _is_swin(model.visual):
+    if is_swin(model.visual):
         return ""
     try:
         found = infer(state_dict, model.visual.num_heads, model.text.num_heads)

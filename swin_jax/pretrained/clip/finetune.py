@@ -8,10 +8,12 @@ import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
+from swin_jax.pretrained import beside
 from swin_jax.pretrained.clip import convert as clip
 from swin_jax.pretrained.clip import resize as clip_resize
-from swin_jax.pretrained.files.read import read
+from swin_jax.pretrained.clip.activation import activation
+from swin_jax.pretrained.clip.config import arguments_of
 from swin_jax.pretrained.swin import finetune
 
 VISUAL_ONLY = r"^(text/|logit_)"  # parameters that the weights of an image tower do not have
@@ -21,8 +23,8 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
     """Fits weights of a CLIP into a CLIP.
 
     Args:
-        source: a file of `pretrained.files.read` in any layout of `pretrained.clip.layouts`, or the variables of a
-            CLIP.
+        source: a file of `pretrained.files.read` in any layout of `pretrained.clip.layouts`, a folder of a hub, or the
+            variables of a CLIP.
         model: the `models.clip.CLIP` to fill.
         resize: 'bilinear' or 'bicubic' where the image size differs, see `pretrained.clip.resize`.
 
@@ -30,12 +32,14 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
         {'params': ..., 'batch_stats': ... (ResNets)}.
 
     Raises:
-        UserError: an unreadable file, weights that do not fit, or that were trained with another activation.
+        UserError: an unreadable file, weights that do not fit, or that were trained with another activation or other
+            heads.
     """
     if not isinstance(source, Mapping):
-        found = read(source)
-        trained = clip.activation(found, (Path(source).name,), Path(source))
-        _check_activation(model, trained.act if trained.known else model.text.act, f"{source} ({trained.source})")
+        path = beside.locate(source)
+        found = beside.read(path)
+        if not clip.is_swin(model.visual):
+            _check_told(model, found, path)
         return clip.from_official(found, model, resize)
     _check_activation(model, (source.get("config") or {}).get("task.model.act", model.text.act), "the workdir's model")
     params = {name: dict(tower) if isinstance(tower, Mapping) else tower for name, tower in source["params"].items()}
@@ -49,6 +53,23 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
     if rows:
         params["visual"]["positional_embedding"] = fitted["visual.positional_embedding"]
     return {"params": params, **{name: source[name] for name in ("batch_stats",) if name in source}}
+
+
+def _check_told(model, found: Mapping, path: Path) -> None:
+    """Raises UserError where a model computes in another way than what is known of a file's; warns of what is not."""
+    if config := beside.config_beside(path):
+        told = arguments_of(config, clip.infer(found, 1, 1))
+        for key, tower in (("vision_heads", model.visual), ("text_heads", model.text)):
+            if told.get(key, tower.num_heads) != tower.num_heads:
+                raise UserError(
+                    f"{config.path}: these weights have {key}={told[key]}, the model has {tower.num_heads}: give "
+                    f"--config.task.model.{key}={told[key]}"
+                )
+    trained = activation(found, (), path)
+    if trained.known:
+        _check_activation(model, trained.act, f"{path} ({trained.source})")
+    else:
+        warn(f"nothing tells which activation {path} was trained with; the model's, {model.text.act}, is taken")
 
 
 def _check_activation(model, trained: str, what: str) -> None:

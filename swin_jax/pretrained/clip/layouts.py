@@ -1,5 +1,6 @@
 """The layouts that CLIP's state dicts come in -> the names of openai/CLIP.
 
+Before all names a prefix may stand, that of the part of a larger model that is the CLIP (`clip.`, `clip_model.`).
 OpenAI's own, as a TorchScript archive (three numbers beside the weights) or as a plain state dict; open_clip (the same
 names; `text.` before those of the text tower in its CustomTextCLIP; masks of older versions); `CLIPModel` of Hugging
 Face's transformers (other names, q, k and v apart).
@@ -7,14 +8,18 @@ Face's transformers (other names, q, k and v apart).
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from swin_jax.core.errors import UserError
 from swin_jax.pretrained import compare
 
 # What OpenAI's archives and transformers' older files hold beside the weights.
 _NUMBERS = ("input_resolution", "context_length", "vocab_size")
 _SWIN = r"(encoder\.|backbone\.)?(patch_embed|layers|norm\d?|head|absolute_pos_embed|mask_token)(\.|$)"
+_TOKENS = r"(.*?)(?:text\.)?(?:text_model\.embeddings\.)?token_embedding\.weight$"
+_HEADS = r"([a-z]+_)?(head|classifier)\."  # of classifiers that stand on a CLIP
 _TRANSFORMERS = ("text_model.", "vision_model.")
 
 _TRANSFORMERS_NAMES = (
@@ -43,12 +48,48 @@ def is_transformers(state_dict: Mapping[str, np.ndarray]) -> bool:
 def is_clip(state_dict: Mapping[str, np.ndarray]) -> bool:
     """Whether a state dict holds a CLIP of any layout that `to_official_names` knows, or part of one."""
     names = compare.strip_wrappers(state_dict)
+    if prefixes(names):
+        return True
     return is_transformers(names) or any(re.match(r"(text\.)?token_embedding\.|visual\.", name) for name in names)
 
 
-def is_from_archive(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """Whether the numbers are there that only OpenAI's archives hold."""
-    return all(name in state_dict for name in _NUMBERS)
+def is_from_archive(state_dict: Mapping[str, np.ndarray], sizes: Mapping[str, Any]) -> bool:
+    """Whether the numbers are there that only OpenAI's archives hold, and are those of the model.
+
+    Args:
+        state_dict: {name: array}, names as in the file.
+        sizes: As `pretrained.clip.infer.infer` gives them.
+    """
+    wanted = (sizes["image_size"], sizes["context_length"], sizes["vocab_size"])
+    found = [state_dict.get(name) for name in _NUMBERS]
+    return all(
+        one is not None and np.size(one) == 1 and int(np.reshape(one, ())) == other for one, other in zip(found, wanted)
+    )
+
+
+def prefixes(state_dict: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """What stands before the names of each whole CLIP in a state dict; ('',) for one at its top, () for none."""
+    names = state_dict.keys()
+    found = dict.fromkeys(match[1] for name in names if (match := re.match(_TOKENS, name)))
+    images = ("visual.conv1.weight", "vision_model.embeddings.class_embedding")
+    return tuple(prefix for prefix in found if any(prefix + name in names for name in images))
+
+
+def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The arrays of the CLIP in a state dict without the prefix that it has in a larger model, and the other names.
+
+    Raises:
+        UserError: Several CLIPs.
+    """
+    found = prefixes(state_dict)
+    if len(found) > 1:
+        raise UserError(f"these weights hold several CLIPs, under {', '.join(map(repr, found))}: keep the names of one")
+    if found in ((), ("",)):
+        heads = tuple(name for name in state_dict if re.match(_HEADS, name))
+        return {name: value for name, value in state_dict.items() if name not in heads}, heads
+    (prefix,) = found
+    own = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+    return own, tuple(name for name in state_dict if not name.startswith(prefix))
 
 
 def names_of_swin(state_dict: Mapping[str, np.ndarray]) -> list[str]:
@@ -61,12 +102,12 @@ def names_of_swin(state_dict: Mapping[str, np.ndarray]) -> list[str]:
 def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict in OpenAI's names without buffers, whatever layout it came in; values keep their dtype.
 
-    A Swin beside the CLIP is left out.
+    A Swin beside the CLIP is left out, so is the rest of a larger model and a classifier's head.
 
     Args:
         state_dict: {name: array}, as `pretrained.files.read` gives it.
     """
-    state_dict = compare.strip_wrappers(state_dict)
+    state_dict, _ = own_part(compare.strip_wrappers(state_dict))
     left = {*_NUMBERS, *names_of_swin(state_dict)}
     state_dict = {name: value for name, value in state_dict.items() if name not in left}
     if is_transformers(state_dict):

@@ -17,15 +17,18 @@ from swin_jax.models.clip import presets as clip_presets
 from swin_jax.ops.window_geometry import per_axis
 from swin_jax.pretrained import run_config
 from swin_jax.pretrained.arguments import COUNTS
+from swin_jax.pretrained.clip import config as clip_config
 from swin_jax.pretrained.clip import convert as convert_clip
 from swin_jax.pretrained.clip import resize as clip_resize
 from swin_jax.pretrained.clip import urls as clip_official
+from swin_jax.pretrained.clip.activation import Activation, activation
 from swin_jax.pretrained.family import Family, Weights
 from swin_jax.pretrained.preparation import Preparation, of_pairs
 
 log = logging.getLogger(__name__)
 
 FIELDS = frozenset(inspect.signature(clip.make_clip).parameters)
+VOCAB_SIZE = 49408  # of CLIP's vocabulary
 # Weights of another value in one of these fit no model; positions and heads can be fitted.
 SIZES = ("embed_dim", "vision_layers", "vision_width", "patch_size", "text_width", "text_layers", "vocab_size")
 
@@ -57,22 +60,44 @@ def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> 
     return convert_clip.infer(arrays, known.get("vision_heads"), known.get("text_heads"))
 
 
+def configured(weights: Weights) -> dict:
+    """`config.arguments_of` what lies beside a file."""
+    if weights.config is None:
+        return {}
+    return clip_config.arguments_of(weights.config, convert_clip.infer(weights.arrays, 1, 1))
+
+
 def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[clip.CLIP, dict]:
     """A CLIP with these weights, made for a model of `fields`; says where its activation comes from."""
-    words = ("openai",) if weights.published else weights.words
-    evidence = convert_clip.activation(weights.arrays, words, weights.path)
+    evidence = _evidence(weights, overrides.get("act"))
     model = clip.make_clip(**fields | {"act": evidence.act} | overrides)
     act = model.text.act
     if "act" not in overrides and not evidence.known:
         warn(
             f"act={act!r} is assumed, since {evidence.source}; weights of the same shape exist with the other "
-            "activation and would silently lose accuracy: give act='quick_gelu' (OpenAI, DFN, MetaCLIP) or act='gelu' "
-            "(LAION, DataComp)",
+            "activation and would silently lose accuracy: give act='quick_gelu' or act='gelu', as the weights' "
+            "publisher says",
         )
     elif act != evidence.act and evidence.known:
         warn(f"act={act!r}, but the weights are of {evidence.act!r}: {evidence.source}")
+    if model.text.vocab_size > VOCAB_SIZE and weights.config is None:
+        warn(
+            f"the text tower has {model.text.vocab_size} tokens, not the {VOCAB_SIZE} of CLIP's vocabulary: give it "
+            "tokens of its own tokenizer, and check where that takes the features of a text (here at the highest id)"
+        )
     log.info("act=%r: %s", act, "as asked for" if "act" in overrides else evidence.source)
     return model, _put(convert_clip.from_official(weights.arrays, model, resize), model)
+
+
+def _evidence(weights: Weights, given: str | None) -> Activation:
+    if weights.published:
+        return Activation("quick_gelu", "they are OpenAI's own")
+    try:
+        return activation(weights.arrays, weights.words, weights.path)
+    except UserError as error:
+        if given is None:
+            raise
+        return Activation(given, str(error), known=False)
 
 
 def _put(variables: dict, model: clip.CLIP) -> dict:
@@ -133,6 +158,7 @@ FAMILY = Family(
     preset=preset,
     recognizes=convert_clip.is_clip,
     infer=infer_fields,
+    configured=configured,
     make=clip.make_clip,
     load=load,
     load_workdir=load_workdir,

@@ -16,8 +16,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError, warn
 from swin_jax.ops import window_geometry
-from swin_jax.pretrained import recognize
-from swin_jax.pretrained.files.read import read
+from swin_jax.pretrained import beside, recognize
 from swin_jax.pretrained.swin import buffers, imagenet22k, infer, layouts
 from swin_jax.pretrained.swin import convert as swin
 from swin_jax.pretrained.swin.resize import resize_rows
@@ -192,8 +191,8 @@ def load_pretrained(source, model, resize: str | None = None, class_map=None) ->
     """Fits weights of any window, image size and head into a Swin for supervised fine-tuning.
 
     Args:
-        source: a file of `pretrained.files.read`, or {'params': ...} of another Swin or of a SimMIM, and 'config', the
-            flat config of its run, if there is one.
+        source: a file of `pretrained.files.read`, a folder of a hub, or {'params': ...} of another Swin or of a SimMIM,
+            and 'config', the flat config of its run, if there is one.
         model: the `models.swin.Swin` to fill.
         resize: how position tables of another window or image size are resized, see `remap`.
         class_map: path of map22kto1k.txt, used where a head of 21,841 classes becomes one of 1,000; None derives it
@@ -234,7 +233,7 @@ def _read(source) -> dict[str, np.ndarray]:
     if isinstance(source, Mapping):
         params = source["params"]
         return swin.to_state_dict({"params": params.get("encoder", params)})
-    return read(source)
+    return beside.read(beside.locate(source))
 
 
 def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | None) -> dict:

@@ -12,8 +12,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.ops import window_geometry
-from swin_jax.pretrained import compare, recognize
-from swin_jax.pretrained.files.read import read
+from swin_jax.pretrained import beside, compare, recognize
 from swin_jax.pretrained.swin import convert as swin
 from swin_jax.pretrained.swin import finetune
 from swin_jax.pretrained.swin import infer as swin_infer
@@ -82,7 +81,7 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
         UserError: an unreadable file, weights that do not fit, and no choice of resizing where one is needed.
     """
     if not isinstance(source, Mapping):
-        found = rename_bias_mlp(compare.drop_buffers(compare.strip_wrappers(read(source))))
+        found = rename_bias_mlp(compare.drop_buffers(compare.strip_wrappers(beside.read(beside.locate(source)))))
     elif "encoder" in source["params"]:
         found = _names_of(source["params"])
     else:

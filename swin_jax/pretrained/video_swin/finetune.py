@@ -15,8 +15,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError, warn
 from swin_jax.ops import window_geometry
-from swin_jax.pretrained import compare
-from swin_jax.pretrained.files.read import read
+from swin_jax.pretrained import beside, compare
 from swin_jax.pretrained.swin import buffers, finetune
 from swin_jax.pretrained.swin import convert as swin
 from swin_jax.pretrained.video_swin import convert as video_swin
@@ -144,7 +143,7 @@ def fields_of(config: Mapping) -> dict:
 
 def _state_dict(source) -> dict[str, np.ndarray]:
     if not isinstance(source, Mapping):
-        return read(source)
+        return beside.read(beside.locate(source))
     params = source["params"]
     if "backbone" in params:
         return video_swin.to_state_dict({"params": params})

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from swin_jax.core.errors import UserError
 from swin_jax.models import swin
-from swin_jax.pretrained import beside
+from swin_jax.pretrained import beside, processors
 from swin_jax.pretrained.load import load
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.pretrained.swin import convert
@@ -192,7 +192,7 @@ def test_a_field_that_cannot_be_obeyed_is_refused_by_its_name(message, tmp_path)
     name, config = REFUSED[message]
     (tmp_path / name).write_text(json.dumps(config))
     with pytest.raises(UserError, match=message.strip()) as error:
-        beside.preparation_beside(tmp_path / "model.safetensors")
+        processors.preparation_beside(tmp_path / "model.safetensors")
     assert str(error.value).startswith(str(tmp_path / name)) and "\n" not in str(error.value)
 
 
@@ -211,13 +211,13 @@ def test_a_broken_config_is_named(name, text, message, tmp_path):
 def test_open_clips_cleaning_of_texts_is_obeyed(clean, ours, tmp_path):
     config = open_clip({"tokenizer_kwargs": {"clean": clean}} if clean else {})
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    assert beside.preparation_beside(tmp_path / "open_clip_model.safetensors")["clean"] == ours
+    assert processors.preparation_beside(tmp_path / "open_clip_model.safetensors")["clean"] == ours
 
 
 def test_where_nothing_lies_beside_a_file_nothing_is_told(tmp_path):
-    assert beside.preparation_beside(tmp_path / "model.safetensors") is None
+    assert processors.preparation_beside(tmp_path / "model.safetensors") is None
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "swin", "image_size": 224}))
-    assert beside.preparation_beside(tmp_path / "model.safetensors") is None
+    assert processors.preparation_beside(tmp_path / "model.safetensors") is None
 
 
 def test_a_folder_is_known_by_its_config_and_by_its_weights(tmp_path):
@@ -228,9 +228,12 @@ def test_a_folder_is_known_by_its_config_and_by_its_weights(tmp_path):
         (tmp_path / name).write_text(json.dumps(config))
         with pytest.raises(UserError, match=f"{tmp_path} holds neither model.safetensors nor"):
             beside.weights_in(tmp_path)
-    for file in ("open_clip_pytorch_model.bin", "pytorch_model.bin", "model.safetensors"):
+    # timm's repositories of CLIPs hold the image tower alone as model.safetensors.
+    for file in ("pytorch_model.bin", "model.safetensors", "open_clip_pytorch_model.bin"):
         (tmp_path / file).touch()
         assert beside.weights_in(tmp_path) == tmp_path / file
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    assert beside.weights_in(tmp_path) == tmp_path / "model.safetensors"
 
 
 @pytest.mark.parametrize("name", FILES)

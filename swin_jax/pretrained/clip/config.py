@@ -1,0 +1,272 @@
+"""What a config of open_clip or transformers beside the weights of a CLIP says of the model.
+
+Every field that changes a number is obeyed, compared with the arrays, or refused by its name. The peers are
+`CLIPVisionCfg` and `CLIPTextCfg` of open_clip 3.3 and `CLIPConfig` of transformers 5.24, whose defaults stand for
+what a config leaves out.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from swin_jax.core.errors import UserError
+from swin_jax.pretrained import beside
+from swin_jax.pretrained.beside import Config
+
+ACTIVATIONS = ("quick_gelu", "gelu")
+EPSILON = 1e-5
+END = 49407  # where the features of a text are taken: CLIP's end token
+
+# The only value that the models here compute with, of fields of open_clip's towers.
+_PLAIN = dict(
+    ls_init_value=None,
+    qk_norm=False,
+    scaled_cosine_attn=False,
+    scale_heads=False,
+    scale_attn_inner=False,
+    scale_attn=False,
+    scale_fc=False,
+)
+_VISION = _PLAIN | dict(attentional_pool=False, no_ln_pre=False, pool_type="tok", timm_model_name=None)
+_TEXT = _PLAIN | dict(
+    embed_cls=False,
+    hf_model_name=None,
+    hf_tokenizer_name=None,
+    no_causal_mask=False,
+    pool_type="argmax",
+    proj_bias=False,
+    proj_type="linear",
+    tokenizer_mode=None,
+)
+# Fields that change nothing in such towers: the last norm is of each token, whether before the pooling or after it.
+_IDLE_VISION = {
+    "attn_pooler_heads",
+    "attn_pooler_queries",
+    "final_ln_after_pool",
+    "output_tokens",
+    "timm_drop",
+    "timm_drop_path",
+    "timm_model_pretrained",
+    "timm_pool",
+    "timm_proj",
+    "timm_proj_bias",
+}
+_IDLE_TEXT = {
+    "eos_id",
+    "final_ln_after_pool",
+    "hf_model_pretrained",
+    "hf_pooler_type",
+    "hf_proj_type",
+    "output_tokens",
+    "pad_id",
+    "tokenizer_kwargs",  # of the preparation, see `processors`
+}
+_IDLE_CLIP = {"cast_dtype", "custom_text", "init_logit_scale", "nonscalar_logit_scale", "output_dict"}
+# open_clip's name of a size, and that of `make_clip`.
+_SIZES_VISION = dict(layers="vision_layers", width="vision_width", patch_size="patch_size", image_size="image_size")
+_SIZES_TEXT = dict(context_length="context_length", vocab_size="vocab_size", width="text_width", layers="text_layers")
+_TRANSFORMERS_VISION = dict(
+    hidden_size="vision_width",
+    num_hidden_layers="vision_layers",
+    patch_size="patch_size",
+    image_size="image_size",
+)
+_TRANSFORMERS_TEXT = dict(
+    hidden_size="text_width",
+    num_hidden_layers="text_layers",
+    max_position_embeddings="context_length",
+    vocab_size="vocab_size",
+)
+_IDLE_TRANSFORMERS = beside.IDLE | {
+    "attention_dropout",
+    "dropout",
+    "initializer_factor",
+    "initializer_range",
+    "projection_dim",  # of a tower that is used alone
+}
+
+
+def arguments_of(config: Config | None, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `models.clip.make_clip` that only a config tells.
+
+    Args:
+        config: What lies beside the weights, or None.
+        sizes: What the arrays tell, as `clip.infer.infer` gives it.
+
+    Returns:
+        'act', 'vision_heads', 'text_heads' and 'patch_dropout', as far as the config tells them.
+
+    Raises:
+        UserError: A field that cannot be obeyed, or that says something else than the arrays; the field is named.
+    """
+    if config is None or config.kind == beside.TIMM:
+        return {}
+    return (_of_open_clip if config.kind == beside.OPEN_CLIP else _of_transformers)(config, sizes)
+
+
+def _of_open_clip(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    model = _part(config, config.fields, "model_cfg") if "model_cfg" in config.fields else config.fields
+    vision, text = _part(config, model, "vision_cfg"), _part(config, model, "text_cfg")
+    known = {"embed_dim", "init_logit_bias", "quick_gelu", "text_cfg", "vision_cfg", *_IDLE_CLIP}
+    _refuse_unknown(config, model, known, "")
+    _refuse_unknown(
+        config, vision, {*_SIZES_VISION, *_VISION, *_IDLE_VISION, *_TOWER, "head_width", "patch_dropout"}, "vision_cfg."
+    )
+    _refuse_unknown(config, text, {*_SIZES_TEXT, *_TEXT, *_IDLE_TEXT, *_TOWER, "heads"}, "text_cfg.")
+    quick = model.get("quick_gelu") or False
+    for tower, only, prefix in ((vision, _VISION, "vision_cfg."), (text, _TEXT, "text_cfg.")):
+        for name, value in only.items():
+            if tower.get(name, value) not in (value, None):
+                raise config.refuse(prefix + name, tower[name])
+        _check_tower(config, tower, prefix, quick)
+    is_resnet = not isinstance(sizes["vision_layers"], int)
+    if is_resnet:
+        vision = {name: value for name, value in vision.items() if name not in ("patch_size", "mlp_ratio")}
+    _compare(config, model, {"embed_dim": "embed_dim"}, sizes, "")
+    _compare(config, vision, _SIZES_VISION, sizes, "vision_cfg.")
+    _compare(config, text, _SIZES_TEXT, sizes, "text_cfg.")
+    _compare_hidden(config, vision, "vision_cfg.mlp_ratio", sizes["vision_width"], sizes.get("vision_mlp_ratio"))
+    _compare_hidden(config, text, "text_cfg.mlp_ratio", sizes["text_width"], 4.0)
+    if model.get("init_logit_bias") is not None and sizes["logit_bias"] is None:
+        raise config.refuse("init_logit_bias", model["init_logit_bias"], "but the weights have no logit_bias")
+    found = {"act": "quick_gelu" if quick else "gelu"}
+    if _is_whole(vision, "width", 768, sizes["vision_width"]):
+        channels = sizes["vision_width"] * (32 if is_resnet else 1)
+        head = _count(config, "vision_cfg.head_width", vision.get("head_width", 64))
+        found["vision_heads"] = _divided(config, "vision_cfg.head_width", channels, head)
+    if _is_whole(text, "width", 512, sizes["text_width"]):
+        heads = _count(config, "text_cfg.heads", text.get("heads", 8))
+        _divided(config, "text_cfg.heads", sizes["text_width"], heads)
+        found["text_heads"] = heads
+    if vision.get("patch_dropout") and not is_resnet:
+        found["patch_dropout"] = vision["patch_dropout"]
+    return found
+
+
+# Fields of a tower that are looked at one by one.
+_TOWER = {"act_kwargs", "block_type", "mlp_ratio", "norm_kwargs", "pos_embed_type"}
+
+
+def _check_tower(config: Config, tower: Mapping[str, Any], prefix: str, quick: bool) -> None:
+    """Raises UserError for what a tower of open_clip computes in another way."""
+    norm = tower.get("norm_kwargs") or {}
+    if norm.keys() - {"eps"} or norm.get("eps", EPSILON) != EPSILON:
+        raise config.refuse(f"{prefix}norm_kwargs", norm)
+    act = tower.get("act_kwargs") or {}
+    if act and (quick or act != {"approximate": "none"}):
+        raise config.refuse(f"{prefix}act_kwargs", act)
+    if tower.get("block_type") not in (None, "default"):
+        raise config.refuse(f"{prefix}block_type", tower["block_type"])
+    # The arrays hold positions of either type; one that is not learned is computed with sines.
+    if tower.get("pos_embed_type", "learnable") not in ("learnable", "sin_cos_2d"):
+        raise config.refuse(f"{prefix}pos_embed_type", tower["pos_embed_type"])
+
+
+def _of_transformers(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    fields = config.fields
+    if fields["model_type"] != "clip":
+        raise config.refuse("model_type", fields["model_type"], "is not 'clip', which these weights are")
+    known = {"logit_scale_init_value", "projection_dim"}
+    towers = {f"{name}{end}" for name in ("text", "vision") for end in ("_config", "_config_dict")}
+    _refuse_unknown(config, fields, known | towers | _IDLE_TRANSFORMERS, "")
+    vision, text = (_tower(config, name) for name in ("vision", "text"))
+    own = {"intermediate_size", "num_attention_heads", "hidden_act", "layer_norm_eps", *beside.IDLE_IF}
+    own |= _IDLE_TRANSFORMERS
+    _refuse_unknown(config, vision, own | {*_TRANSFORMERS_VISION, "num_channels"}, "vision_config.")
+    _refuse_unknown(config, text, own | {*_TRANSFORMERS_TEXT, "eos_token_id"}, "text_config.")
+    _compare(config, vision, _TRANSFORMERS_VISION, sizes, "vision_config.")
+    _compare(config, text, _TRANSFORMERS_TEXT, sizes, "text_config.")
+    _compare(config, fields, {"projection_dim": "embed_dim"}, sizes, "")
+    if vision.get("num_channels", 3) != 3:
+        raise config.refuse("vision_config.num_channels", vision["num_channels"])
+    end = text.get("eos_token_id", END)
+    if end not in (2, END, sizes["vocab_size"] - 1) or isinstance(end, bool):  # 2 means the highest id
+        raise config.refuse("text_config.eos_token_id", end, "is not where the features of a text are taken here")
+    found: dict[str, Any] = {}
+    for name, tower, width, heads in (("vision", vision, 768, 12), ("text", text, 512, 8)):
+        prefix, channels = f"{name}_config.", sizes[f"{name}_width"]
+        for key, off in {"layer_norm_eps": EPSILON, **beside.IDLE_IF}.items():
+            if tower.get(key, off) not in (off, None):
+                raise config.refuse(prefix + key, tower[key])
+        hidden = tower.get("intermediate_size")
+        ratio = sizes["vision_mlp_ratio"] if name == "vision" else 4.0
+        if hidden is not None and hidden != round(channels * ratio):
+            raise config.refuse(f"{prefix}intermediate_size", hidden, _but(round(channels * ratio)))
+        if _is_whole(tower, "hidden_size", width, channels):
+            count = _count(config, f"{prefix}num_attention_heads", tower.get("num_attention_heads", heads))
+            _divided(config, f"{prefix}num_attention_heads", channels, count)
+            found[f"{name}_heads"] = count
+    return found | {"act": _activation(config, vision, text)}
+
+
+def _activation(config: Config, vision: Mapping[str, Any], text: Mapping[str, Any]) -> str:
+    acts = {tower.get("hidden_act", "quick_gelu") for tower in (vision, text)}
+    if len(acts) > 1 or not acts <= {*ACTIVATIONS}:
+        raise UserError(
+            f"{config.path} names the activations (hidden_act) {', '.join(sorted(map(str, acts)))}; a CLIP here has "
+            "one, quick_gelu or gelu"
+        )
+    return acts.pop()
+
+
+def _tower(config: Config, name: str) -> Mapping[str, Any]:
+    """The config of a tower; older files hold a second one, which wins, with its defaults."""
+    first, second = (_part(config, config.fields, f"{name}_config{end}") for end in ("", "_dict"))
+    if config.fields.get(f"{name}_config_dict") is None:
+        return first
+    named = {"hidden_act", "layer_norm_eps", "num_attention_heads", "eos_token_id"}
+    return {key: value for key, value in first.items() if key not in named} | second
+
+
+def _part(config: Config, fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = fields.get(name)
+    if not isinstance(found, Mapping | None):
+        raise config.refuse(name, found, "is no config")
+    return found or {}
+
+
+def _refuse_unknown(config: Config, fields: Mapping[str, Any], known: set[str], prefix: str) -> None:
+    for name in sorted(fields.keys() - known):
+        raise config.refuse(prefix + name, fields[name], "is not understood")
+
+
+def _compare(
+    config: Config, fields: Mapping[str, Any], names: Mapping[str, str], sizes: Mapping[str, Any], prefix: str
+) -> None:
+    """Raises UserError for a size that is another one in the arrays; both may be pairs of equal numbers."""
+    for name, ours in names.items():
+        value = fields.get(name)
+        if value is not None and _plain(value) != _plain(sizes[ours]):
+            raise config.refuse(prefix + name, value, _but(sizes[ours]))
+
+
+def _plain(size: Any) -> Any:
+    if not isinstance(size, (list, tuple)):
+        return size
+    return size[0] if len(size) == 2 and size[0] == size[1] else tuple(size)
+
+
+def _compare_hidden(config: Config, tower: Mapping[str, Any], name: str, width: int, ratio: float | None) -> None:
+    told = tower.get("mlp_ratio")
+    if told is not None and ratio is not None and int(width * told) != round(width * ratio):
+        raise config.refuse(name, told, _but(ratio))
+
+
+def _but(value: Any) -> str:
+    return f"but the weights have {value}"
+
+
+def _is_whole(tower: Mapping[str, Any], name: str, default: int, width: int) -> bool:
+    """True if a config tells the width, were it by its default; the defaults of a fragment tell nothing."""
+    return tower.get(name, default) == width
+
+
+def _count(config: Config, name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise config.refuse(name, value, "is no whole number above 0")
+    return value
+
+
+def _divided(config: Config, name: str, width: int, parts: int) -> int:
+    if width % parts:
+        raise config.refuse(name, parts, f"does not divide the {width} channels of the weights")
+    return width // parts
