@@ -1,15 +1,19 @@
 """Runs an experiment: python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
 
 Exit status: 0 done, 1 error, 2 error while the run is set up (bad flag or config, unusable workdir),
-3 a loss that is not finite, 130 interrupted, 141 output not read to its end, 143 saved on SIGTERM.
+3 a loss that is not finite, 130 interrupted, 141 output not read to its end, 143 stopped by SIGTERM. A run that is
+training saves first, on SIGTERM and on Ctrl-C; a second Ctrl-C ends it at once.
 """
 
+import contextlib
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
@@ -17,10 +21,10 @@ from ml_collections import config_flags
 
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError, frame_outside, is_ours, nearest
-from swin_jax.plan import command
 
 SETUP, ACTION = 2, 1  # exit statuses of a UserError: until everything is set up, and later
 CLOSED = 141  # where nobody reads on: the shell's status for SIGPIPE
+INTERRUPTED, TERMINATED = 130, 143  # the shell's for SIGINT and SIGTERM
 
 EXAMPLES = """\
 python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
@@ -200,8 +204,40 @@ def _describe(values: flags.FlagValues) -> str:
     return "\n".join(f"  --{name:<18} {text}" for name, text in rows)
 
 
+class Terminated(BaseException):
+    """A SIGTERM came where there is nothing to save."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes a SIGTERM an exception, as Python makes Ctrl-C one; training takes both over from its first step on."""
+
+    def terminate(*_):
+        raise Terminated
+
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN
+    previous = signal.signal(signal.SIGTERM, terminate) if ours else None
+    try:
+        yield
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
 def run(argv: Sequence[str]) -> int:
     """The command: parses, sets up one action, and runs it. Returns the exit status."""
+    try:
+        with _terminable():
+            return _run(argv)
+    except Terminated:
+        acts = any(re.match("--?(predict|index|search|export|plan)=", argument) for argument in argv)
+        where = "stopped" if acts else "stopped during start-up, before anything was trained"
+        print(f"SIGTERM: {where}; rerun the same command", file=sys.stderr, flush=True)
+        return TERMINATED
+
+
+def _run(argv: Sequence[str]) -> int:
     watch, wrong = None, SETUP
     if any(re.match("--?(plan=|print_config)", argument) for argument in argv):
         # Before JAX is imported, by an experiment file: it would ask the cloud which TPU this machine is.
@@ -247,7 +283,7 @@ def _report(error: BaseException, wrong: int) -> int:
     """Prints what went wrong; returns the exit status, which is `wrong` for a UserError."""
     if isinstance(error, KeyboardInterrupt):
         print("interrupted; rerun the same command to resume", file=sys.stderr, flush=True)
-        return 130
+        return INTERRUPTED
     if isinstance(error, UserError):
         print(f"error: {error}", file=sys.stderr, flush=True)
         return wrong
@@ -281,6 +317,8 @@ def _prepare(values: flags.FlagValues, config, profile: tuple[int, int] | None) 
         UserError: anything that is wrong before the work begins.
     """
     if values.plan is not None:
+        from swin_jax.plan import command
+
         return command.prepare(config, values.plan, values.workdir, values.plan_effort)
     if values.predict is not None:
         from swin_jax.inference import predict

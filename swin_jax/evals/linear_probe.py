@@ -250,6 +250,7 @@ def probe(
     max_iterations: int = 1000,
     tolerance: float = 1e-4,
     chunk: int = _CHUNK,
+    pause: Callable[[], None] = lambda: None,
 ) -> Probe:
     """The whole protocol: lambda is chosen on validation data, then the classifier is fitted to both parts.
 
@@ -263,6 +264,7 @@ def probe(
         max_iterations: of L-BFGS.
         tolerance: of L-BFGS.
         chunk: rows at a time.
+        pause: is called before every fit; it may raise to end the search.
 
     Raises:
         UserError: as `fit` and `split`.
@@ -277,6 +279,7 @@ def probe(
     rows, ones, fitted = _Rows.put(x, label, num_classes, chunk), with_ones(other), {}
 
     def score(strength):
+        pause()
         near = min(fitted, key=lambda known: abs(np.log(known / strength)), default=None)
         # Each fit starts from the nearest one before it: the optimum is the same, and sooner reached.
         fitted[strength] = _fit(rows, strength, fitted.get(near), max_iterations, tolerance)
@@ -330,7 +333,8 @@ class LinearProbe:
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             found = [extract(state, frozen) for extract in extractors]
             train, test, *validation = [(x[self.output], x["label"]) for x in found]
-            fitted = probe(train, *(validation or [None]), num_classes, self.metric, max_iterations=self.max_iterations)
+            limits = dict(max_iterations=self.max_iterations, pause=placement.pause)
+            fitted = probe(train, *(validation or [None]), num_classes, self.metric, **limits)
             results = fitted.evaluate(*test)
             del results["mean_top1_top5"]
             best = max(value for _, value in fitted.search.visited)

@@ -1,5 +1,6 @@
 """The loop: build, shard, restore, step, log, evaluate, save. It knows no task, no model and no data set."""
 
+import dataclasses
 import math
 import sys
 import time
@@ -15,12 +16,12 @@ from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.tasks.base import check_frozen, describe, frozen_models
 from swin_jax.train import checkpoint, clock, curves, logs, resume, run_info, sharding
-from swin_jax.train.preemption import Preemption
+from swin_jax.train.preemption import Interrupted, Preemption
 from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen, share_labels
 from swin_jax.train.state import first_state
 from swin_jax.train.workdir import Ownership, check_shared, make_workdir, own
 
-DONE, NON_FINITE, PREEMPTED = 0, 3, 143
+DONE, NON_FINITE = 0, 3
 
 
 # Keys of batches that are summed over a run, and the names of the sums.
@@ -44,9 +45,10 @@ class Loop:
         self.data, evals, lines = share_labels(config, workdir, self.run.task, configs.build(config.data), evals)
         for line in lines if jax.process_index() == 0 else []:
             print(line, file=sys.stderr, flush=True)
+        self.preemption = Preemption()
+        placement = dataclasses.replace(self.run.placement, pause=self.preemption.pause)
         self.evals = {
-            name: (config.evals[name].every, value.bind(self.run.task, self.run.placement))
-            for name, value in evals.items()
+            name: (config.evals[name].every, value.bind(self.run.task, placement)) for name, value in evals.items()
         }
         self.train_step = jitted_step(self.run)
         self.clock = clock.Clock(config.batch_size)
@@ -57,43 +59,46 @@ class Loop:
     def execute(self) -> int:
         """Trains to `total_steps` from wherever the workdir is, then evaluates. Returns an exit status."""
         with self.owner, jax.set_mesh(self.run.placement.mesh):
-            began, lead = time.monotonic(), jax.process_index() == 0
-            total = self.config.total_steps
-            self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep, write=total > 0)
-            self.state, meta = first_state(self.config, self.run, self.manager, write=total > 0)
-            frozen = read_frozen(self.run)
-            start = int(self.state.step)
-            self.counted = {name: meta.get(name, 0) for name in COUNTED.values()}  # before
-            facts = self.facts(frozen)
-            if lead:
-                run_info.check_frozen(self.workdir, facts, frozen)
-            if lead and total:
-                run_info.write(self.workdir, facts)
-            self.frozen = sharding.device_put_tree(frozen, self.run.frozen)
-            del frozen  # the host's copy
-            self.clock = run_info.clock(self.config.batch_size, facts)
-            restored = start if meta else None
-            with logs.Logs(
-                self.workdir, max(total, start), restored, lead, self.config.logs.wandb, configs.flatten(self.config)
-            ) as self.log:
-                for line in run_info.lines(facts):
-                    self.log.text(line)
-                if meta:
-                    self.log.text(
-                        f"goes on from step {start} of {total}" if start < total else f"evaluates step {start}"
-                    )
-                status = self.train(start, total, meta)
-                if status != DONE:
-                    return status
-                if start >= total:
-                    self.evaluate(start, everything=True, record=not self.evaluated(start, everything=True))
-            checkpoint.finish(self.manager)
-            self.draw()
-            if lead:
-                kept = checkpoint.latest(self.manager)
-                path = checkpoint.folder(self.workdir) / str(kept) if kept is not None else None
-                print(logs.summary(self.workdir, int(self.state.step), time.monotonic() - began, path), flush=True)
+            began, lead, total = time.monotonic(), jax.process_index() == 0, self.config.total_steps
+            start, meta, header = self.start_up()
+            restored, values = start if meta else None, configs.flatten(self.config)
+            # From here on a request to stop is saved for.
+            with self.preemption:
+                with logs.Logs(
+                    self.workdir, max(total, start), restored, lead, self.config.logs.wandb, values
+                ) as self.log:
+                    for line in header:
+                        self.log.text(line)
+                    if meta:
+                        self.log.text(
+                            f"goes on from step {start} of {total}" if start < total else f"evaluates step {start}"
+                        )
+                    status = self.train(start, total, meta) if start < total else self.evaluate_only(start)
+                    if status != DONE:
+                        return status
+                checkpoint.finish(self.manager)
+                self.draw()
+                if lead:
+                    kept = checkpoint.latest(self.manager)
+                    path = checkpoint.folder(self.workdir) / str(kept) if kept is not None else None
+                    print(logs.summary(self.workdir, int(self.state.step), time.monotonic() - began, path), flush=True)
             return DONE
+
+    def start_up(self) -> tuple[int, dict, list[str]]:
+        """Makes all arrays; gives the step to start from, the meta data of its checkpoint, and the header."""
+        total, lead = self.config.total_steps, jax.process_index() == 0
+        self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep, write=total > 0)
+        self.state, meta = first_state(self.config, self.run, self.manager, write=total > 0)
+        frozen = read_frozen(self.run)
+        self.counted = {name: meta.get(name, 0) for name in COUNTED.values()}  # before
+        facts = self.facts(frozen)
+        if lead:
+            run_info.check_frozen(self.workdir, facts, frozen)
+        if lead and total:
+            run_info.write(self.workdir, facts)
+        self.frozen = sharding.device_put_tree(frozen, self.run.frozen)
+        self.clock = run_info.clock(self.config.batch_size, facts)
+        return int(self.state.step), meta, run_info.lines(facts)
 
     def facts(self, frozen) -> dict:
         """What the header says."""
@@ -102,16 +107,15 @@ class Loop:
         return run_info.facts(self.config, describe(task), mesh, frozen, sources)
 
     def train(self, start: int, total: int, meta: dict) -> int:
-        """The updates from `start` to `total`."""
-        if start >= total:
-            return DONE
-        preemption, batch_size = Preemption(), self.config.batch_size
+        """The updates from `start` to `total`, and their evaluations. Returns an exit status."""
+        batch_size = self.config.batch_size
         first = meta.get("examples_seen", 0) // batch_size
         batches = self.data.batches(first, self.rows)
         pending = None  # what to log of the previous step: fetched while the device works on this one
         try:
-            if meta and not self.evaluated(start, everything=False):
-                self.evaluate(start, everything=False)  # the run ended between saving and evaluating
+            # The run ended between saving and evaluating, or while it evaluated.
+            if meta and not self.evaluate(start, everything=False, done=self.recorded(start)):
+                return self.stopped(start)
             for step in range(start + 1, total + 1):
                 self.owner.check()
                 self.trace(step)
@@ -120,25 +124,27 @@ class Loop:
                 if pending is not None:
                     self.write(*pending)
                 pending = step, metrics, dict(self.counts)
-                last, stop = step == total, preemption.reached(step)
+                last, stop = step == total, self.preemption.reached()
                 saves = last or stop or _due(step, self.config.checkpoint.every)
                 evaluates = any(_due(step, every) for every, _ in self.evals.values())
                 if saves or evaluates:
                     self.write(*pending)  # raises on a loss that is not finite, before anything is saved
                     pending = None
+                    seen = (first - start + step) * batch_size
                     with self.clock.paused():
                         if saves:  # first, because an evaluation may fail on its data
-                            self.save(step, (first - start + step) * batch_size, wait=last or stop)
-                        if not stop or last:
-                            self.evaluate(step, everything=last)
+                            self.save(step, seen, wait=last or stop)
+                        if not stop and not self.evaluate(step, everything=last):
+                            stop = True
+                            if not saves:
+                                self.save(step, seen, wait=True)
                         if evaluates and not (stop or last):
                             self.draw()
                 if step == start + 1:
                     jax.block_until_ready(self.state.step)
                     self.clock.start(step)
-                if stop and not last:
-                    self.log.text(f"SIGTERM: saved at step {step}; the same command goes on from there")
-                    return PREEMPTED
+                if stop:
+                    return self.stopped(step)
         except FloatingPointError as error:
             # What is still being saved is the last good checkpoint.
             checkpoint.finish(self.manager)
@@ -149,9 +155,14 @@ class Loop:
             return NON_FINITE
         finally:
             self.stop_trace()
-            preemption.close()
             batches.close()
         return DONE
+
+    def stopped(self, step: int) -> int:
+        """Says what a request to stop has led to; returns the exit status."""
+        checkpoint.finish(self.manager)
+        self.log.text(f"{self.preemption.name}: saved at step {step}; the same command goes on from there")
+        return self.preemption.status
 
     def next_batch(self, batches) -> dict[str, jax.Array]:
         """The next batch on the mesh; counts records that could not be read, and texts that were cut."""
@@ -192,32 +203,64 @@ class Loop:
         if wrong:
             raise FloatingPointError(f"{', '.join(f'{n} is {v}' for n, v in wrong.items())} at step {step}")
 
-    def evaluated(self, step: int, everything: bool) -> bool:
-        """Whether the log has all evaluations of a step, or all that are due at it."""
-        due = {name for name, (every, _) in self.evals.items() if everything or _due(step, every)}
+    def views(self, step: int, everything: bool) -> list[tuple[str, str, bool]]:
+        """(evaluation, its name in the log, whether it is of the average) of all that is due, or of everything."""
+        due = [name for name, (every, _) in self.evals.items() if everything or _due(step, every)]
+        kinds = [("", False)] if self.state.ema is None else [("", False), ("_ema", True)]
+        return [(name, name + suffix, of_ema) for name in due for suffix, of_ema in kinds]
+
+    def recorded(self, step: int) -> set[str]:
+        """The names of the evaluations of a step that the log has; the same on all processes."""
         lines = [line for line in logs.read_metrics(self.workdir) if line["step"] == step]
         found = {key.split("/")[1] for line in lines for key in line if key.startswith("eval/")}
+        names = [name for _, name, _ in self.views(step, everything=True)]
+        if not names:
+            return set()
         # Process 0 writes them.
-        return bool(multihost_utils.broadcast_one_to_all(np.int32(due <= found)))
+        there = multihost_utils.broadcast_one_to_all(np.array([name in found for name in names], np.int32))
+        return {name for name, is_there in zip(names, there) if is_there}
 
-    def evaluate(self, step: int, everything: bool, record: bool = True) -> None:
-        """Runs the evaluations that are due, on the raw weights and beside them on their average."""
-        for name, (every, run) in self.evals.items():
-            if not everything and not _due(step, every):
-                continue
-            views = {name: self.state}
-            if self.state.ema is not None:
-                views[f"{name}_ema"] = self.state.replace(params=self.state.ema)
-            for view, state in views.items():
-                began = time.monotonic()
-                found = {f"eval/{view}/{key}": value for key, value in run(state, self.frozen).items()}
-                values = {name: value for name, value in found.items() if np.ndim(value) == 0}
-                if record:
-                    self.log.write(step, values)
-                for picture in found.keys() - values.keys():
-                    self.log.picture(step, picture, found[picture])
-                text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
-                self.log.text(f"step {step}  {text}  ({time.monotonic() - began:.1f} s)")
+    def evaluate(self, step: int, everything: bool, done: set[str] = frozenset()) -> bool:
+        """Runs the evaluations that are due, on the raw weights and beside them on their average.
+
+        Args:
+            step: of the state.
+            everything: those that are not due as well.
+            done: names of those to leave out.
+
+        Returns:
+            False if the run was asked to stop meanwhile; numbers up to there are in the log.
+        """
+        for name, view, of_ema in self.views(step, everything):
+            if view not in done and not self.evaluate_one(step, name, view, of_ema, record=True):
+                return False
+        return True
+
+    def evaluate_only(self, step: int) -> int:
+        """Runs every evaluation, and logs those that the log does not have. Returns an exit status."""
+        done = self.recorded(step)
+        for name, view, of_ema in self.views(step, everything=True):
+            if not self.evaluate_one(step, name, view, of_ema, record=view not in done):
+                self.log.text(f"{self.preemption.name}: not everything is evaluated; the same command does it")
+                return self.preemption.status
+        return DONE
+
+    def evaluate_one(self, step: int, name: str, view: str, of_ema: bool, record: bool) -> bool:
+        """Runs one evaluation and logs it under the name `view`; False if the run was asked to stop meanwhile."""
+        began, (_, run) = time.monotonic(), self.evals[name]
+        state = self.state.replace(params=self.state.ema) if of_ema else self.state
+        try:
+            found = {f"eval/{view}/{key}": value for key, value in run(state, self.frozen).items()}
+        except Interrupted:
+            return False
+        values = {key: value for key, value in found.items() if np.ndim(value) == 0}
+        if record:
+            self.log.write(step, values)
+        for picture in found.keys() - values.keys():
+            self.log.picture(step, picture, found[picture])
+        text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
+        self.log.text(f"step {step}  {text}  ({time.monotonic() - began:.1f} s)")
+        return True
 
     def draw(self) -> None:
         """Draws the curves of what is in the workdir so far, on process 0; no run ends for want of a picture."""
@@ -273,7 +316,7 @@ def prepare(
 
     Returns:
         The function that runs it, from the workdir's newest checkpoint if it has one. It returns the exit status: 0
-        done, 3 a loss that is not finite, 143 saved on SIGTERM.
+        done, 3 a loss that is not finite, 143 saved on SIGTERM, 130 saved on Ctrl-C.
 
     Raises:
         UserError: whatever the user can mend.

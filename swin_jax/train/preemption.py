@@ -1,33 +1,73 @@
-"""The notice that a run is to stop: SIGTERM, which schedulers send before they take a machine away."""
+"""The request that a run stops: SIGTERM, which schedulers send before they take a machine away, or Ctrl-C."""
 
+import os
 import signal
 import threading
 
 import jax
 from jax.experimental import multihost_utils
 
+_AGAIN = b"\nCtrl-C: the run saves and stops; press it again to end at once\n"
+
+
+class Interrupted(BaseException):
+    """A run was asked to stop in the middle of an evaluation; no Exception, so that no evaluation takes it for one."""
+
 
 class Preemption:
-    """Whether this run has been asked to stop: a SIGTERM, at the same step on every host."""
+    """Whether this run has been asked to stop, at the same place on every host; a context manager, for the signals.
+
+    Attributes:
+        name: What asked, for messages.
+        status: The exit status of a run that stops for it: 143 for SIGTERM, 130 for Ctrl-C.
+    """
 
     def __init__(self):
         self._asked = threading.Event()
-        self._started = False
-        # With several processes the JAX runtime owns the signal and agrees on a step.
-        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
+        self._places = 0
+        self._previous = {}
+        self.name, self.status = "SIGTERM", 143
 
-    def reached(self, step: int) -> bool:
-        """Call once per step on every process."""
-        if jax.process_count() > 1:
-            # Those who agree stop one step after the last that any of them has reported. Before the first report that
-            # is step 1, which a run that resumes would never come by, and no later signal would count.
-            first, self._started = not self._started, True
-            asked_before = first and step > 1 and multihost_utils.reached_preemption_sync_point(1)
-            return multihost_utils.reached_preemption_sync_point(step) or asked_before
+    def reached(self) -> bool:
+        """True from the place on at which all processes stop; to be called at the same places on every process."""
+        if jax.process_count() > 1 and not self._asked.is_set():
+            # Those who agree stop one place after the last that any of them has reported.
+            self._places += 1
+            if multihost_utils.reached_preemption_sync_point(self._places):
+                self._asked.set()
         return self._asked.is_set()
 
-    def close(self) -> None:
-        """Restores the previous handler."""
-        if hasattr(self, "_previous"):
-            signal.signal(signal.SIGTERM, self._previous)
+    def pause(self) -> None:
+        """Raises Interrupted where `reached` is True; for evaluations, between their batches."""
+        if self.reached():
+            raise Interrupted
+
+    def __enter__(self):
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        handlers = {signal.SIGINT: self._on_ctrl_c}
+        # With several processes the JAX runtime owns SIGTERM and agrees on a place.
+        if jax.process_count() == 1:
+            handlers[signal.SIGTERM] = self._on_sigterm
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+                self._previous[number] = signal.signal(number, handler)
+        return self
+
+    def __exit__(self, *exception):
+        """Restores the previous handlers."""
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def _on_sigterm(self, *_) -> None:
+        self._asked.set()
+
+    def _on_ctrl_c(self, *_) -> None:
+        if self.status == 130:
+            raise KeyboardInterrupt
+        self.name, self.status = "Ctrl-C", 130
+        os.write(2, _AGAIN)  # sys.stderr may be in the middle of a line
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self._asked.set()

@@ -8,7 +8,7 @@ they are.
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -144,9 +144,16 @@ class Partition:
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Which rows of a batch this process reads, and how they become one global array."""
+    """Which rows of a batch this process reads, and how they become one global array.
+
+    Attributes:
+        mesh: What batches are laid out on.
+        pause: Is called before every batch of `to_global`, and by evaluations that compute for long without one. It
+            raises where a run is to stop.
+    """
 
     mesh: Mesh
+    pause: Callable[[], None] = dataclasses.field(default=lambda: None, compare=False)
 
     @property
     def batch_divisor(self) -> int:
@@ -172,6 +179,7 @@ class Placement:
 
     def to_global(self, batch: dict[str, np.ndarray], batch_size: int) -> dict[str, jax.Array]:
         """Makes global arrays from this process's rows of each array."""
+        self.pause()
         sharding = NamedSharding(self.mesh, BATCH)
         return {
             key: jax.make_array_from_process_local_data(sharding, value, (batch_size, *value.shape[1:]))

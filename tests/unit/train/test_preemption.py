@@ -1,14 +1,19 @@
-"""On which step several processes stop. The signal itself is sent in e2e/test_runs.py and devices/test_processes.py."""
+"""At which place a run stops that is asked to. The signals are sent to whole runs in e2e/test_stops.py as well."""
+
+import os
+import signal
 
 import jax
 import pytest
 from jax.experimental import multihost_utils
 
-from swin_jax.train.preemption import Preemption
+from swin_jax.train.preemption import Interrupted, Preemption
+
+SIGNALS = signal.SIGTERM, signal.SIGINT
 
 
 class Runtime:
-    """What JAX's runtime does with a notice: the sync point is one after the last step that was reported."""
+    """What JAX's runtime does with a notice: the sync point is one after the last place that was reported."""
 
     def __init__(self, notice_after):
         self.last, self.notice_after, self.point = 0, notice_after, None
@@ -18,19 +23,63 @@ class Runtime:
         if reports == self.notice_after:
             self.point = self.last + 1
 
-    def reached(self, step):
-        self.last = step
-        return step == self.point
+    def reached(self, place):
+        assert place == self.last + 1, "places are counted without holes, whatever the step is"
+        self.last = place
+        return place == self.point
 
 
-@pytest.mark.parametrize("start", [0, 1, 5000])
-@pytest.mark.parametrize("steps_before_notice", [0, 1, 3])
-def test_a_notice_stops_the_next_step_also_before_the_first_of_a_resumed_run(monkeypatch, start, steps_before_notice):
-    runtime = Runtime(steps_before_notice)
+@pytest.mark.parametrize("places_before_notice", [0, 1, 3])
+def test_a_notice_stops_all_at_the_next_place_and_from_then_on(monkeypatch, places_before_notice):
+    runtime = Runtime(places_before_notice)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", runtime.reached)
     preemption, stopped = Preemption(), []
-    for number, step in enumerate(range(start + 1, start + 8), 1):
-        stopped += [step] if preemption.reached(step) else []
-        runtime.notice(number)
-    assert stopped == [start + steps_before_notice + 1]
+    for place in range(1, 8):
+        stopped += [place] if preemption.reached() else []
+        runtime.notice(place)
+    assert stopped == list(range(places_before_notice + 1, 8))
+
+
+@pytest.mark.parametrize("number, name, status", [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130)])
+def test_a_signal_asks_to_stop_and_the_handlers_come_back(number, name, status):
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with Preemption() as preemption:
+        assert not preemption.reached()
+        preemption.pause()
+        os.kill(os.getpid(), number)
+        assert preemption.reached() and (preemption.name, preemption.status) == (name, status)
+        with pytest.raises(Interrupted):
+            preemption.pause()
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_a_second_ctrl_c_ends_at_once(capfd):
+    with Preemption() as preemption:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert preemption.reached() and "press it again to end at once" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_is_ignored_stays_so(number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Preemption() as preemption:
+            os.kill(os.getpid(), number)
+            assert not preemption.reached()
+    finally:
+        signal.signal(number, before)
+
+
+def test_of_several_processes_ctrl_c_becomes_the_signal_that_the_runtime_knows(monkeypatch):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    try:
+        with Preemption():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert heard == [True]
+    finally:
+        signal.signal(signal.SIGTERM, before)
