@@ -10,13 +10,15 @@ import contextlib
 import dataclasses
 import io
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.data.video import picture_order
 
-# One packet gives exactly one frame. VP8 has hidden frames, MPEG-4 in AVI packs two frames into one packet.
-_ONE_FRAME_A_PACKET = ("av1", "h264", "hevc", "mjpeg", "vp9")
+# Of parameter sets that are cut off or missing, too.
+_NOT_TOLD = (picture_order.UnknownOrder, IndexError, KeyError)
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _HEAD_BYTES = 4096
 _SAME_RATE = 0.05  # share by which the time between two frames may differ from the usual one
@@ -98,25 +100,61 @@ def read_index(container, stream) -> PacketIndex | None:
 
     Returns:
       The index, or None where packets do not tell the frames: a codec whose packets may hold no frame or two, packets
-      without or with equal times, damaged ones, or a start that cannot be decoded (cut without re-encoding).
+      without times, with equal ones or with times in another order than that of their pictures, damaged ones, or a
+      start that cannot be decoded (cut without re-encoding).
     """
-    found = []
+    place = _reader(stream)
+    found, places = [], []
     for packet in container.demux(stream):
-        if packet.size or packet.pts is not None:  # the last one only flushes the decoder
-            found.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard, packet.is_corrupt))
+        if not packet.size and packet.pts is None:  # the last one only flushes the decoder
+            continue
+        found.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
+        if packet.pts is None or packet.is_corrupt or not packet.size:
+            place = None
+        if place is not None:
+            try:
+                places.append(place(memoryview(packet)))
+            except _NOT_TOLD:
+                place = None
     if not found:
         raise UnreadableError("the video has no frames, or its index is cut off")
-    if stream.codec_context.name not in _ONE_FRAME_A_PACKET or any(row[0] is None or row[4] for row in found):
+    if place is None:
         return None
     pts = np.array([row[0] for row in found], np.int64)
     seek = np.array([row[0] if row[1] is None else row[1] for row in found], np.int64)
     keys = np.flatnonzero([row[2] for row in found])
     shown = np.flatnonzero([not row[3] for row in found])
-    if len(np.unique(pts)) < len(pts) or not len(keys) or (np.diff(pts[keys]) < 0).any():
+    if not picture_order.agree(places, pts) or not len(keys) or (np.diff(pts[keys]) < 0).any():
         return None
     if (pts[shown] < pts[keys[0]]).any():
         return None
     return PacketIndex(pts, seek, keys, shown[np.argsort(pts[shown])])
+
+
+def _reader(stream):
+    """Tells the places of a stream's pictures, see picture_order; None where that cannot be done."""
+    context = stream.codec_context
+    try:
+        return picture_order.reader(context.name, context.extradata)
+    except _NOT_TOLD:
+        return None
+
+
+def display_times(pts: Sequence[int | None]) -> np.ndarray:
+    """Times of display, float64 (n,) and ascending, of frames in the order in which they were decoded.
+
+    Args:
+      pts: The decoder's times, n of them. Some containers store few or none, others those of
+        decoding, which come in the wrong order; frames without are spaced evenly.
+    """
+    numbers = np.arange(len(pts), dtype=np.float64)
+    told = np.flatnonzero([time is not None for time in pts])
+    if len(told) < 2:
+        return numbers
+    times = np.sort(np.array([pts[number] for number in told], np.float64))
+    step = np.median(np.diff(times) / np.diff(told))
+    before, after = np.minimum(numbers - told[0], 0), np.maximum(numbers - told[-1], 0)
+    return np.interp(numbers, told, times) + step * (before + after)
 
 
 def is_variable(times: np.ndarray) -> bool:

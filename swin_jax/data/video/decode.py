@@ -1,7 +1,8 @@
 """Random access to the frames of a video file: seeks to the right key frame and decodes only what is needed.
 
 The frames equal those of decoding the whole file in order, also with a variable frame rate, B-frames, open groups of
-pictures and edit lists: a frame is found by its time of display, which the packets tell before anything is decoded.
+pictures and edit lists: a frame is found by its time of display, which the packets tell before anything is decoded and
+which is believed only where the order of the pictures agrees (picture_order.py); other files are decoded in full.
 Three things save time. Decoding starts at the last key frame before a wanted frame and stops at the last wanted one;
 H.264 frames that are neither wanted nor referred to by others are not decoded; only wanted frames are converted to RGB.
 Peer: a full decode with PyAV, whose pixels equal those of decord and OpenCV.
@@ -86,8 +87,9 @@ class Reader:
         frames = _Frames(names, fit, self._rotate)
         if self._index is not None:
             self._decode_by_seeking(wanted, frames)
-        if frames.missing:
-            self._decode_in_order(frames)
+        if frames.missing and not self._decode_in_order(frames):
+            self._distrust_packets(count)
+            return self.get(indices, fit)
         if frames.missing:
             raise UnreadableError(f"{frames.missing} of {len(wanted)} frames cannot be decoded: the file is damaged")
         return frames.pixels if np.array_equal(wanted, indices) else frames.pixels[rows]
@@ -131,18 +133,32 @@ class Reader:
             for frame in self._container.decode(self._stream):
                 if frame.is_corrupt:
                     raise UnreadableError("a frame is damaged")
-                found.append((frame.pts or 0, frame.width, frame.height))
+                found.append((frame.pts, frame.width, frame.height))
         if len({(width, height) for _, width, height in found}) > 1:
             raise UnreadableError("the size of frames changes")
-        return np.array([time for time, _, _ in found], np.int64)
+        return video_container.display_times([time for time, _, _ in found])
 
-    def _decode_in_order(self, frames: "_Frames") -> None:
+    def _decode_in_order(self, frames: "_Frames") -> bool:
+        """Decodes from the start on; False where a frame comes at another time than its packet said."""
         self._rewind()
         with video_container.unreadable_errors():
             for number, frame in enumerate(self._container.decode(self._stream)):
-                frames.put(number if self._index is None else frame.pts, frame)
+                if self._index is None:
+                    frames.put(number, frame)
+                elif number < len(self._times) and frame.pts == self._times[number]:
+                    frames.put(frame.pts, frame)
+                else:
+                    return False
                 if not frames.missing:
                     break
+        return True
+
+    def _distrust_packets(self, count: int) -> None:
+        """Takes frames in order from now on, as a full decode gives them."""
+        times = self._decoded_times()
+        if len(times) != count:
+            raise UnreadableError(f"damaged: of {count} frames {len(times)} can be decoded")
+        self._index, self._times = None, times
 
     def _decode_by_seeking(self, wanted: np.ndarray, frames: "_Frames") -> None:
         """Decodes what it can; `frames` knows what is missing."""

@@ -26,7 +26,7 @@ def data(tmp_path):
     video_files.make(tmp_path / "uneven.mp4", 4, times=[0, 20, 100, 110])
     video_files.make_audio(tmp_path / "audio.mp4")
     video_files.cut(good, tmp_path / "cut.mp4")
-    video_files.damage(good, tmp_path / "damaged.mp4")
+    video_files.damage_picture(good, tmp_path / "damaged.mp4")
     video_files.make_without_frames(tmp_path / "none.mp4")
     (tmp_path / "empty.mp4").write_bytes(b"")
     names = sorted([*PROBLEMS, "good.mp4", "uneven.mp4"])

@@ -77,6 +77,18 @@ def remux(source, target, skip=0, **options) -> str:
     return str(target)
 
 
+def retime(source, target, times) -> str:
+    """Copies a video whose packets are displayed at `times(packets)`, one for each in decoding order."""
+    with av.open(str(source)) as original, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(original.streams.video[0])
+        packets = [packet for packet in original.demux(video=0) if packet.size]
+        early = 40 * packets[0].duration  # muxers want no packet to be displayed before it is decoded
+        for packet, time in zip(packets, times(packets)):
+            packet.pts, packet.dts, packet.stream = time, packet.dts - early, stream
+            container.mux(packet)
+    return str(target)
+
+
 def cut(source, target, share=0.6) -> str:
     """Copies the first bytes only."""
     data = pathlib.Path(source).read_bytes()
@@ -89,6 +101,17 @@ def damage(source, target, share=0.5, count=200) -> str:
     data = bytearray(pathlib.Path(source).read_bytes())
     for position in range(int(share * len(data)), int(share * len(data)) + count):
         data[position] ^= 0x5A
+    pathlib.Path(target).write_bytes(data)
+    return str(target)
+
+
+def damage_picture(source, target) -> str:
+    """Copies a file with the last third of its largest packet changed, which is no header."""
+    with av.open(str(source)) as container:
+        packet = max(container.demux(video=0), key=lambda packet: packet.size)
+        start, third = packet.pos + 2 * packet.size // 3, packet.size // 3
+    data = bytearray(pathlib.Path(source).read_bytes())
+    data[start : start + third] = bytes(byte ^ 0x5A for byte in data[start : start + third])
     pathlib.Path(target).write_bytes(data)
     return str(target)
 
