@@ -1,7 +1,7 @@
 """A source whose labels are those of another set: numbers, or one mark for each class."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -48,6 +48,34 @@ class Relabeled:
         if not 0 <= label < len(self.index):
             raise UserError(f"{self.record_name(record)} has the label {label}, and its set {len(self.index)} classes")
         return self.index[label]
+
+
+@dataclasses.dataclass(frozen=True)
+class Marked:
+    """The records of a source, each with a mark for every class as its label.
+
+    Attributes:
+      source: What is read; its labels are not used.
+      marks: int8 (N, K): 1 where the class is there, 0 where not, UNKNOWN where nothing is known.
+    """
+
+    source: Any
+    marks: np.ndarray
+    multi_label: ClassVar[bool] = True
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K names."""
+        return self.source.class_names
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.source[index], "label": self.marks[index]}
+
+    def record_name(self, index: int) -> str:
+        return self.source.record_name(index)
 
 
 def has_several(source: Any) -> bool:

@@ -17,6 +17,7 @@ from swin_jax.core.errors import UserError, warn
 from swin_jax.data import folders
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.labels import has_several
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _DIGITS_TEST_SHARE = 0.2
@@ -104,7 +105,7 @@ class CachedSource:
     def __init__(self, source):
         self._source = source
         self._examples = [None] * len(source)
-        self.class_names = source.class_names
+        self.class_names, self.multi_label = source.class_names, has_several(source)
 
     def __reduce__(self):
         return CachedSource, (self._source,)
@@ -249,6 +250,10 @@ class Selection:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.source.class_names
+
+    @property
+    def multi_label(self) -> bool:
+        return has_several(self.source)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -1,4 +1,4 @@
-"""Exact top-1 and top-5 accuracy and cross-entropy over a whole set, on any mesh and at any batch size."""
+"""Exact top-1 and top-5 accuracy, or mean average precision, and cross-entropy over a whole set, on any mesh."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from swin_jax.evals import features, metrics
 from swin_jax.ops import losses
 from swin_jax.tasks.base import Task, TrainState, check_predicts
 
@@ -16,7 +18,8 @@ class Accuracy:
     """Evaluates a classifier on a data set.
 
     The number of batches comes from the global length, the batch is rounded up to the mesh, padding has weight 0, and
-    sums are divided once.
+    sums are divided once. Of records with several labels each it gives `metrics.multi_label_scores` and the binary
+    cross-entropy.
 
     Attributes:
         data: a `data.pipeline.EvalData`.
@@ -29,6 +32,8 @@ class Accuracy:
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
         """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
         check_predicts(task, "logits", type(self).__name__)
+        if getattr(self.data, "multi_label", False):
+            return self._bind_multi_label(task, placement)
 
         @jax.jit
         def count(state, batch, frozen):
@@ -56,6 +61,17 @@ class Accuracy:
             _add(sums, pending)
             total = sums.pop("count")
             return {name: value / total for name, value in sums.items()}
+
+        return run
+
+    def _bind_multi_label(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
+        extract = features.extractor(task, placement, self.data, ("logits",), (getattr(task, "input", "image"),))
+
+        def run(state: TrainState, frozen: Any) -> dict[str, float]:
+            found = extract(state, frozen)
+            logits, label = found["logits"], found["label"]
+            each = np.asarray(losses.sigmoid_cross_entropy(logits, np.maximum(label, 0)))
+            return metrics.multi_label_scores(logits, label) | {"loss": float(each[label >= 0].mean())}
 
         return run
 

@@ -142,13 +142,18 @@ def average_precision_11_points(score: np.ndarray, positive: np.ndarray) -> floa
         score: (N,) floating point; equal scores are counted together.
         positive: (N,) bool.
     """
+    precision, recall = _curve(score, positive)
+    return float(np.mean([precision[recall >= level - 1e-9].max() for level in np.linspace(0, 1, 11)]))
+
+
+def _curve(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(precision, recall) at each different score, the highest first."""
     order = np.argsort(-np.asarray(score), kind="stable")
     hits = np.cumsum(np.asarray(positive, bool)[order])
     if not len(hits) or not hits[-1]:
         raise UserError("average precision needs positive examples")
     last = np.append(np.diff(np.asarray(score)[order]) != 0, True)
-    recall, precision = hits[last] / hits[-1], hits[last] / (np.flatnonzero(last) + 1)
-    return float(np.mean([precision[recall >= level - 1e-9].max() for level in np.linspace(0, 1, 11)]))
+    return hits[last] / (np.flatnonzero(last) + 1), hits[last] / hits[-1]
 
 
 def mean_average_precision(
@@ -167,3 +172,35 @@ def mean_average_precision(
     counts = label >= 0
     each = [average_precision_11_points(p[c], y[c] > 0) for p, y, c in zip(probabilities.T, label.T, counts.T)]
     return float(np.mean(each))
+
+
+def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
+    """The area under the curve of precision over recall, summed in steps (scikit-learn's `average_precision_score`).
+
+    Args:
+        score: (N,) floating point; equal scores are counted together.
+        positive: (N,) bool.
+    """
+    precision, recall = _curve(score, positive)
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def multi_label_scores(scores: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """The figure of records with several labels each.
+
+    Args:
+        scores: (N, C) floating point, the higher the likelier; only their order within a class counts.
+        label: (N, C): 1 where the class is there, 0 where not, -1 where that is not known.
+
+    Returns:
+        {'map': the mean of `average_precision` over the classes that occur}.
+
+    Raises:
+        UserError: no class occurs.
+    """
+    occurring = np.flatnonzero((label > 0).any(axis=0))
+    if not len(occurring):
+        raise UserError("mean average precision needs records with a label; none of these has one")
+    known = label >= 0
+    each = [average_precision(scores[known[:, c], c], label[known[:, c], c] > 0) for c in occurring]
+    return {"map": float(np.mean(each))}

@@ -21,7 +21,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import first_name, name_of
 from swin_jax.data.sources import Selection
 from swin_jax.evals import metrics
-from swin_jax.tasks.base import Task, TrainState, check_predicts
+from swin_jax.tasks.base import Task, TrainState, check_predicts, probabilities
 
 FUSIONS = ("probability", "score")
 
@@ -42,7 +42,7 @@ def fuse(
         state, frozen: as `predict` takes them.
         views: (B, V, T, H, W, 3) uint8.
         views_at_once: of each video, a divisor of V; 0 for all. Fewer need less memory.
-        fusion: 'probability' is the mean of the views' softmax, 'score' the softmax of their mean logits.
+        fusion: 'probability' is the mean of the views' probabilities, 'score' the probabilities of their mean logits.
         input: what `predict` calls a view; 'image' where views are single frames, (B, V, H, W, 3).
 
     Returns:
@@ -54,11 +54,11 @@ def fuse(
     def some(part):  # (B, v, T, H, W, 3)
         logits = task.predict(state, {input: part.reshape(-1, *clip)}, frozen)["logits"].astype(jnp.float32)
         logits = logits.reshape(batch, at_once, -1)
-        return (jax.nn.softmax(logits) if fusion == "probability" else logits).sum(1)
+        return (probabilities(task, logits) if fusion == "probability" else logits).sum(1)
 
     parts = jnp.moveaxis(views.reshape(batch, count // at_once, at_once, *clip), 1, 0)
     mean = jax.lax.map(some, parts).sum(0) / count
-    return mean if fusion == "probability" else jax.nn.softmax(mean)
+    return mean if fusion == "probability" else probabilities(task, mean)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,8 @@ class MultiView:
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
         """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}.
 
-        The values are 'top1', 'top5' (or fewer classes), 'mean_class' (accuracy averaged over classes) and 'views'.
+        The values are 'top1', 'top5' (or fewer classes) and 'mean_class' (accuracy averaged over classes); of videos
+        with several labels each they are those of `metrics.multi_label_scores`.
         """
         check_predicts(task, "logits", type(self).__name__)
         everywhere = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
@@ -117,6 +118,8 @@ class MultiView:
             if sum(len(label) for _, label in parts) != total:  # process 0 has the cache and the figures
                 return {}
             probabilities, label = _join(parts)
+            if label.ndim == 2:
+                return metrics.multi_label_scores(probabilities, label)
             rank, _ = metrics.rank_labels(probabilities, label, np.eye(probabilities.shape[1], dtype=np.float32))
             found = metrics.top_scores(rank, label, probabilities.shape[1])
             del found["mean_top1_top5"]

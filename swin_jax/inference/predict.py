@@ -20,6 +20,7 @@ from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import multi_view
 from swin_jax.inference import contact_sheet, image_index
 from swin_jax.inference.trained_run import image_encoder, open_trained, pictures, trained
+from swin_jax.tasks import base
 from swin_jax.tasks.base import check_frozen
 from swin_jax.train import sharding
 from swin_jax.train.setup import Run, build_run, weights_classes
@@ -125,7 +126,7 @@ def _predict(run: Run, state: Any, frozen: Any, data: Any) -> tuple[list[str], n
     def probabilities(state, batch, frozen):
         if "video" in batch:
             return multi_view.fuse(run.task, state, batch["video"], frozen)
-        return jax.nn.softmax(run.task.predict(state, batch, frozen)["logits"], axis=-1)
+        return base.probabilities(run.task, run.task.predict(state, batch, frozen)["logits"])
 
     predict_batch = jax.jit(probabilities, out_shardings=sharding.replicated(run.placement.mesh))
     examples = _examples(data)

@@ -1,6 +1,7 @@
-"""Losses and counts for classification. The peers are timm's `SoftTargetCrossEntropy` and its smoothed one-hot targets.
+"""Losses and counts for classification. The peers are timm's `SoftTargetCrossEntropy` and its smoothed one-hot targets,
+and torch's `cross_entropy` and `binary_cross_entropy_with_logits` with weights of classes.
 
-All of them return one value per example in float32, so that the caller can weight padding with 0.
+All but the means return one value per example in float32, so that the caller can weight padding with 0.
 """
 
 import jax
@@ -25,6 +26,47 @@ def smooth_one_hot(label: jax.Array, num_classes: int, smoothing: float = 0.0) -
 def soft_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     """Cross entropy of each row with a target distribution: logits (B, K), target (B, K) -> (B,) float32."""
     return -jnp.sum(target.astype(jnp.float32) * jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1), axis=-1)
+
+
+def weighted_cross_entropy(
+    logits: jax.Array, target: jax.Array, class_weights: jax.Array, label: jax.Array | None = None
+) -> jax.Array:
+    """The mean cross entropy where each class has a weight, as torch's `cross_entropy(weight=...)`.
+
+    Args:
+        logits: (B, K).
+        target: (B, K), smoothed or mixed.
+        class_weights: (K,); a term of class c counts class_weights[c] times.
+        label: (B,) int, the class of each row. The sum is divided by the weights of these classes, as torch's is where
+            targets are class numbers. None divides by B, as torch's is where targets are probabilities.
+
+    Returns:
+        () float32.
+    """
+    weights = jnp.asarray(class_weights, jnp.float32)
+    rows = soft_cross_entropy(logits, target * weights[None])
+    return rows.mean() if label is None else rows.sum() / weights[label].sum()
+
+
+def sigmoid_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """Binary cross entropy of each class by itself: logits (B, K), target (B, K) in 0..1 -> (B, K) float32."""
+    logits, target = logits.astype(jnp.float32), target.astype(jnp.float32)
+    return jax.nn.softplus(logits) - logits * target
+
+
+def known_mean(values: jax.Array, known: jax.Array, class_weights: jax.Array | None = None) -> jax.Array:
+    """The mean over the classes that are known, as torch's `binary_cross_entropy_with_logits(weight=...)`.
+
+    Args:
+        values: (B, K).
+        known: (B, K) bool; the others don't count.
+        class_weights: (K,), what each class is multiplied by; the mean is not divided by them.
+
+    Returns:
+        () float32; 0 where nothing is known.
+    """
+    weights = jnp.ones(values.shape[-1]) if class_weights is None else jnp.asarray(class_weights, jnp.float32)
+    return jnp.where(known, values * weights[None], 0.0).sum() / jnp.maximum(known.sum(), 1)
 
 
 def top_k_correct(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:

@@ -71,12 +71,13 @@ PREDICTIONS: dict[str, tuple[str, ...]] = {
 class Task(Protocol):
     """What is optimized. Implementations are frozen dataclasses; all methods but `load_frozen` are pure.
 
-    Three more methods are optional, and called by the functions of the same names in this module, which have an answer
+    Four more methods are optional, and called by the functions of the same names in this module, which have an answer
     where a task has none:
 
         frozen_shapes() -> tree: abstract arrays that a step reads and never changes; reads no file.
         load_frozen() -> tree: the same as numpy arrays.
         describe() -> dict: facts for the run header, `gflops_per_image` for example.
+        probabilities(logits) -> (..., K): of classes, where they are no softmax.
 
     Attributes:
         predicts: a key of `PREDICTIONS`, or a name of the task's own where nothing but its own evaluations reads it.
@@ -168,6 +169,13 @@ def describe(task: Task) -> dict[str, Any]:
     if hasattr(model, "flops"):
         facts["gflops_per_image"] = model.flops() / 1e9
     return facts
+
+
+def probabilities(task: Task, logits: jax.Array) -> jax.Array:
+    """Class probabilities (..., K) of logits (..., K): `task.probabilities(logits)`, or else their softmax."""
+    if hasattr(task, "probabilities"):
+        return task.probabilities(logits)
+    return jax.nn.softmax(logits, axis=-1)
 
 
 def check_predicts(task: Task, needed: str, user: str) -> None:

@@ -4,6 +4,7 @@ Peer: `main.py` of microsoft/Swin-Transformer with timm 0.4.12's Mixup and Rando
 """
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.core.errors import UserError
 from swin_jax.ops import augmentation, losses
 from swin_jax.tasks.base import Batch, Metrics, TrainState, gradient_step, step_key
 
@@ -36,6 +38,14 @@ class Classification:
         accumulate: micro-batches per update.
         ema_decay: 0 for no average.
         input: key of the batch, 'image' or 'video'.
+        multi_label: whether an image may have several classes. The loss is then the binary cross-entropy of each class
+            by itself, averaged over classes too; label smoothing takes marks of 0 and 1 towards a half.
+        class_weights: K positive numbers, or () for none. Terms of the loss are multiplied by those of their classes,
+            and the sum is divided as torch's is: by the weights of the rows' classes, but by the number of rows
+            where targets are mixed, and by that of the marks with `multi_label`.
+
+    Raises:
+        UserError: Weights that are not K positive finite numbers.
     """
 
     predicts: ClassVar[str] = "logits"
@@ -59,6 +69,16 @@ class Classification:
     accumulate: int = 1
     ema_decay: float = 0.0
     input: str = "image"
+    multi_label: bool = False
+    class_weights: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        weights = self.class_weights
+        if weights and (len(weights) != self.num_classes or not all(0 < x < math.inf for x in weights)):
+            raise UserError(
+                f"class_weights must be {self.num_classes} positive numbers, one for each class, not {len(weights)}: "
+                f"{weights}"
+            )
 
     def size(self) -> tuple[int, ...]:
         """`image_size` with one entry per axis."""
@@ -71,17 +91,21 @@ class Classification:
         return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), {}, ema)
 
     def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
-        """One update on `image` uint8 (B, H, W, C) and `label` int32 (B,)."""
+        """One update on `image` uint8 (B, H, W, C) and `label`, see `loss`."""
         key = step_key(self.seed, state.step, "train")
         return gradient_step(
             state, batch, self.loss, self.tx, key, accumulate=self.accumulate, ema_decay=self.ema_decay
         )
 
     def loss(self, params: Any, mutable: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        """Mean cross-entropy against the mixed targets: normalise, then erase, then mix."""
+        """Mean cross-entropy against the mixed targets: normalise, then erase, then mix.
+
+        `label` is int32 (B,), or with `multi_label` int8 (B, K): 1 where the class is there, 0 where not, -1 where
+        nothing is known, which does not count.
+        """
         erase_key, mix_key, model_key = jax.random.split(key, 3)
         image = augmentation.normalize(batch[self.input], self.mean, self.std)
-        target = losses.smooth_one_hot(batch["label"], self.num_classes, self.label_smoothing)
+        target = self._target(batch["label"])
         if self.erase_probability:
             image = augmentation.random_erase(erase_key, image, self.erase_probability, mode=self.erase_mode)
         if self.mixup or self.cutmix:
@@ -89,7 +113,30 @@ class Classification:
                 mix_key, image, target, self.mixup, self.cutmix, self.mix_probability, self.mix_switch, self.mix_group
             )
         logits = self.model.apply({"params": params}, image, train=True, rngs={"dropout": model_key})
-        return losses.soft_cross_entropy(logits, target).mean(), ({}, mutable)
+        return self._mean(logits, target, batch["label"]), ({}, mutable)
+
+    def _target(self, label: jax.Array) -> jax.Array:
+        """(B, K) float32; with several labels (B, 2 K), behind the targets 1 where they are known and 0 where not."""
+        if not self.multi_label:
+            return losses.smooth_one_hot(label, self.num_classes, self.label_smoothing)
+        marks = jax.nn.one_hot(label, self.num_classes) if label.ndim == 1 else label.astype(jnp.float32)
+        target = jnp.maximum(marks, 0.0) * (1 - self.label_smoothing) + self.label_smoothing / 2
+        return jnp.concatenate([target, (marks >= 0).astype(jnp.float32)], axis=-1)
+
+    def _mean(self, logits: jax.Array, target: jax.Array, label: jax.Array) -> jax.Array:
+        weights = jnp.array(self.class_weights) if self.class_weights else None
+        if self.multi_label:
+            target, known = jnp.split(target, 2, axis=-1)
+            # A mixture is known where both of its images are; 1 is a rounded sum there.
+            return losses.known_mean(losses.sigmoid_cross_entropy(logits, target), known > 1 - 1e-5, weights)
+        if weights is None:
+            return losses.soft_cross_entropy(logits, target).mean()
+        mixed = self.mixup or self.cutmix
+        return losses.weighted_cross_entropy(logits, target, weights, None if mixed else label)
+
+    def probabilities(self, logits: jax.Array) -> jax.Array:
+        """(..., K) -> (..., K): of all classes together, or with `multi_label` of each by itself."""
+        return jax.nn.sigmoid(logits) if self.multi_label else jax.nn.softmax(logits, axis=-1)
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
         """`logits` (B, K) float32 of `image` uint8."""
@@ -99,4 +146,7 @@ class Classification:
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of `image`, or of the key in `input`, and `label`."""
         pixels = jax.ShapeDtypeStruct((batch_size, *self.size(), self.channels), jnp.uint8)
-        return {self.input: pixels, "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
+        label = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+        if self.multi_label:
+            label = jax.ShapeDtypeStruct((batch_size, self.num_classes), jnp.int8)
+        return {self.input: pixels, "label": label}

@@ -182,6 +182,8 @@ def share_labels(
     reference = weights_classes(config, folder, getattr(data, "expected_classes", 0)) if classifies else Reference()
     lines, found = [], {}
     if config.total_steps > 0 or not reference.names:
+        if classifies and getattr(data, "multi_label", False) and _wants_numbers(task):
+            raise UserError("records of the training data have several labels: give --config.task.multi_label=True")
         data, lines = _map(data, reference, "the training data", subset=False)
         if labels.count_up(reference.names):  # names are worth more than numbers
             reference = Reference(tuple(getattr(data, "class_names", ())), "the training data")
@@ -205,6 +207,11 @@ def _map(data: Any, reference: Reference, whose: str, subset: bool = True) -> tu
     if hasattr(data, "check_counts"):
         data.check_counts()
     return data, [said] if said else []
+
+
+def _wants_numbers(task: Task) -> bool:
+    """True if a batch has one number for each record as its label."""
+    return hasattr(task, "batch_shapes") and len(task.batch_shapes(1)["label"].shape) == 1
 
 
 def _data_sets(evaluation: Any) -> dict[str, Any]:

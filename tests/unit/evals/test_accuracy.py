@@ -135,3 +135,17 @@ def test_with_the_real_pipeline():
     data = Rows(np.stack([e["image"] for e in examples]), np.stack([e["label"] for e in examples]), 27)
     order = np.argsort(-data.image, axis=-1, kind="stable")
     assert found["top1"] == (order[:, 0] == data.label).mean() and found["top3"] == 1.0
+
+
+def test_of_several_labels_it_is_the_mean_average_precision():
+    from sklearn.metrics import average_precision_score
+
+    data = rows(19, 3, 8)
+    label = np.random.default_rng(1).choice(np.array([-1, 0, 1], np.int8), (19, 3))
+    several = dataclasses.replace(data, label=label)
+    object.__setattr__(several, "multi_label", True)
+    found, x, known = evaluate(several), data.image.astype(np.float64), label >= 0
+    each = [average_precision_score(label[k, c] > 0, x[k, c]) for c, k in enumerate(known.T)]
+    assert found["map"] == pytest.approx(np.mean(each)) and set(found) == {"map", "loss"}
+    losses = np.logaddexp(0, x) - x * np.maximum(label, 0)
+    assert found["loss"] == pytest.approx(losses[known].mean(), abs=1e-6)

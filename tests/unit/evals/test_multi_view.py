@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
+from swin_jax.data import labels
 from swin_jax.data.pipeline import EvalData
+from swin_jax.evals import metrics
 from swin_jax.evals.multi_view import MultiView, fuse
 from swin_jax.tasks.base import TrainState
 from swin_jax.train import sharding
@@ -119,3 +121,11 @@ def test_bad_arguments():
         evaluation(fusion="mean")
     with pytest.raises(UserError, match="views_at_once=3 does not divide the 4 views"):
         run(evaluation(views_at_once=3))
+
+
+def test_of_several_labels_it_is_the_mean_average_precision():
+    marks = np.random.default_rng(5).choice(np.array([0, 1], np.int8), (VIDEOS, CLASSES))
+    found = run(evaluation(labels.Marked(Videos(), marks)))
+    views = np.stack([Videos()[i]["video"] for i in range(VIDEOS)]).mean((2, 3, 4)) / 20
+    scores = np.asarray(jax.nn.softmax(views).mean(1))  # the task says nothing of probabilities
+    assert found == {"map": pytest.approx(metrics.multi_label_scores(scores, marks)["map"])}

@@ -161,6 +161,22 @@ def test_average_precision_of_11_points():
     assert metrics.average_precision_11_points(positive * (1 + np.arange(7.0)), positive) == 1
 
 
+def test_average_precision_is_that_of_scikit_learn_for_equal_scores_and_what_is_not_known_too():
+    from sklearn.metrics import average_precision_score
+
+    rng = np.random.default_rng(0)
+    scores, label = np.round(rng.normal(size=(40, 4)), 1), rng.choice([-1, 0, 0, 1], (40, 4))
+    label[:, 2] = np.minimum(label[:, 2], 0)  # a class that does not occur
+    expected = []
+    for c in (0, 1, 3):
+        known = label[:, c] >= 0
+        expected.append(average_precision_score(label[known, c] > 0, scores[known, c]))
+        assert metrics.average_precision(scores[known, c], label[known, c] > 0) == pytest.approx(expected[-1])
+    assert metrics.multi_label_scores(scores, label) == {"map": pytest.approx(np.mean(expected))}
+    with pytest.raises(UserError, match="none of these has one"):
+        metrics.multi_label_scores(scores, np.minimum(label, 0))
+
+
 def test_multi_label_scores_are_softmaxed_and_leave_out_what_does_not_count():
     image, label, weights = problem(60, 3)
     multi = np.eye(3, dtype=int)[label]

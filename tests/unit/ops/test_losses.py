@@ -63,3 +63,67 @@ def test_nan_logits_are_wrong():
     label = jnp.array([0, 0, 0])
     np.testing.assert_array_equal(losses.top_k_correct(logits, label, 1), [0, 0, 0])
     np.testing.assert_array_equal(losses.top_k_correct(logits, label, 5), [0, 0, 1])
+
+
+# Of torch 2.13: F.cross_entropy(logits, label or mixed, weight=WEIGHTS, label_smoothing=s) and
+# F.binary_cross_entropy_with_logits(logits, marks, weight=WEIGHTS), in float64.
+LOGITS = np.array(
+    [
+        [0.25, -0.26, 1.28, 0.21],
+        [-1.07, 0.72, 2.61, 1.89],
+        [-1.41, -2.53, -1.25, 0.08],
+        [-4.65, -0.44, -2.49, -1.46],
+        [-1.09, -0.63, 0.82, 2.09],
+    ]
+)
+LABEL, WEIGHTS = np.array([0, 3, 1, 1, 2]), (0.5, 2.0, 1.0, 3.0)
+MARKS = np.array([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0], [0, 0, 1, 1]])
+PARTNER = np.array([1, 0, 3, 2, 4])  # row i is mixed with row PARTNER[i], 0.7 to 0.3
+
+
+def mixed(target):
+    return 0.7 * target + 0.3 * target[PARTNER]
+
+
+@pytest.mark.parametrize(
+    "smoothing, numbers, mixtures", [(0.0, 1.5357560808, 2.7743979851), (0.1, 1.5369245101, 2.7600230501)]
+)
+def test_weights_of_classes_are_torchs(smoothing, numbers, mixtures):
+    target = losses.smooth_one_hot(jnp.asarray(LABEL), 4, smoothing)
+    logits = jnp.asarray(LOGITS, jnp.float32)
+    found = losses.weighted_cross_entropy(logits, target, WEIGHTS, jnp.asarray(LABEL))
+    np.testing.assert_allclose(found, numbers, rtol=1e-6)
+    np.testing.assert_allclose(losses.weighted_cross_entropy(logits, mixed(target), WEIGHTS), mixtures, rtol=1e-6)
+    plain = losses.weighted_cross_entropy(logits, target, np.ones(4), jnp.asarray(LABEL))
+    np.testing.assert_allclose(plain, losses.soft_cross_entropy(logits, target).mean(), rtol=1e-6)
+
+
+def test_the_gradient_with_weights_and_smoothing_is_torchs():
+    target = losses.smooth_one_hot(jnp.asarray(LABEL), 4, 0.1)
+    found = jax.grad(losses.weighted_cross_entropy)(jnp.asarray(LOGITS, jnp.float32), target, WEIGHTS, LABEL)
+    expected = [
+        [-0.0409738481, 0.0021870566, 0.0346993126, 0.0040874789],
+        [0.003637029, 0.0247094776, 0.1995574287, -0.2279039353],
+    ]
+    np.testing.assert_allclose(found[:2], expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "marks, weights, expected",
+    [(MARKS, None, 0.9107063266), (MARKS, WEIGHTS, 1.4840598811), (mixed(MARKS), WEIGHTS, 1.5305598811)],
+)
+def test_binary_cross_entropy_is_torchs(marks, weights, expected):
+    values = losses.sigmoid_cross_entropy(jnp.asarray(LOGITS, jnp.float32), jnp.asarray(marks, jnp.float32))
+    known = jnp.ones(values.shape, bool)
+    np.testing.assert_allclose(losses.known_mean(values, known, weights), expected, rtol=1e-6)
+
+
+def test_what_is_not_known_counts_neither_in_the_sum_nor_in_the_number():
+    values = jnp.array([[1.0, jnp.inf], [2.0, 6.0]])
+    assert losses.known_mean(values, jnp.array([[True, False], [True, True]])) == 3.0
+    assert losses.known_mean(values, jnp.zeros((2, 2), bool)) == 0.0
+
+
+def test_binary_cross_entropy_is_finite_for_large_half_precision_logits():
+    values = losses.sigmoid_cross_entropy(jnp.array([[3e4, -3e4]], jnp.float16), jnp.array([[0, 1]], jnp.int8))
+    np.testing.assert_allclose(values, [[3e4, 3e4]], rtol=1e-3)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from swin_jax import optim
+from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
 from swin_jax.models.swin import Swin, rules
 from swin_jax.ops import augmentation, losses
@@ -196,3 +197,65 @@ def test_drop_path_is_drawn_per_step_in_training_and_never_in_prediction(batch):
     still = dataclasses.replace(item, model=swin(drop_path_rate=0.0))
     found, expected = (jax.jit(each.predict)(state, batch, {})["logits"] for each in (item, still))
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+# ---- weights of classes, several labels ----
+
+
+def test_weights_of_classes_reach_the_loss(batch):
+    state, weights = start(task(**PLAIN)), (0.5, 2.0, 3.0)
+    rows = jax.nn.log_softmax(logits(task(), state, batch))[jnp.arange(16), batch["label"]]
+    own = np.array(weights)[batch["label"]]
+    loss, _ = task(**PLAIN, class_weights=weights).loss(state.params, {}, batch, jax.random.key(0))
+    np.testing.assert_allclose(loss, -(own * rows).sum() / own.sum(), rtol=1e-5)
+    item = task(**PLAIN | dict(mixup=0.8, mix_probability=0.0), class_weights=weights)  # mixes, although nothing here
+    np.testing.assert_allclose(
+        item.loss(state.params, {}, batch, jax.random.key(0))[0], -(own * rows).sum() / 16, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "weights", [(1.0,), (1.0, 0.0, 1.0), (1.0, -1.0, 1.0), (1.0, math.inf, 1.0), (1.0, math.nan, 1)]
+)
+def test_weights_that_are_not_one_positive_number_per_class_are_refused(weights):
+    with pytest.raises(UserError, match="class_weights must be 3 positive numbers"):
+        task(class_weights=weights)
+
+
+def marks(batch):
+    """Each image has its class and the next; nothing is known of the last one's third class."""
+    found = np.eye(3, dtype=np.int8)[batch["label"]] | np.eye(3, dtype=np.int8)[(batch["label"] + 1) % 3]
+    found[-1, 2] = -1
+    return jnp.asarray(found)
+
+
+def test_several_labels_are_binary_problems_each(batch):
+    state, several = start(task(**PLAIN)), {**batch, "label": marks(batch)}
+    item = task(**PLAIN, multi_label=True, class_weights=(1.0, 2.0, 3.0))
+    found, (_, mutable) = item.loss(state.params, {}, several, jax.random.key(0))
+    x, y = np.asarray(logits(task(), state, batch), np.float64), np.asarray(several["label"])
+    each = (np.log1p(np.exp(x)) - x * y) * [1, 2, 3]
+    np.testing.assert_allclose(found, each[y >= 0].sum() / 47, rtol=1e-5)
+    assert mutable == {} and item.batch_shapes(2)["label"] == jax.ShapeDtypeStruct((2, 3), jnp.int8)
+    smooth = dataclasses.replace(item, label_smoothing=0.1).loss(state.params, {}, several, jax.random.key(0))[0]
+    each = (np.log1p(np.exp(x)) - x * (0.9 * y + 0.05)) * [1, 2, 3]
+    np.testing.assert_allclose(smooth, each[y >= 0].sum() / 47, rtol=1e-5)
+    values = item.probabilities(jnp.array([0.0, 2.0, -2.0]))
+    np.testing.assert_allclose(values, 1 / (1 + np.exp([0.0, -2.0, 2.0])), rtol=1e-6)
+    assert equal(base.probabilities(item, jnp.ones(3)), item.probabilities(jnp.ones(3)))
+
+
+def test_mixing_keeps_what_is_not_known_of_either_image(batch):
+    several = {**batch, "label": marks(batch)}
+    item, state = task(**PLAIN | dict(mixup=0.8), multi_label=True), start(task(**PLAIN))
+    loss = lambda label: item.loss(state.params, {}, {**several, "label": label}, jax.random.key(3))[0]  # noqa: E731
+    other = several["label"].at[-2, 2].set(0), several["label"].at[-2, 2].set(1)  # the neighbour's is lost too
+    assert loss(other[0]) == loss(other[1])
+    assert loss(other[0].at[-1, 2].set(0)) != loss(other[1].at[-1, 2].set(0))
+
+
+def test_a_numbered_label_is_one_mark(batch):
+    item, state = task(**PLAIN, multi_label=True), start(task(**PLAIN))
+    by_number = item.loss(state.params, {}, batch, jax.random.key(0))[0]
+    one = {**batch, "label": jnp.asarray(np.eye(3, dtype=np.int8)[batch["label"]])}
+    assert by_number == item.loss(state.params, {}, one, jax.random.key(0))[0]
