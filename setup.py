@@ -60,6 +60,7 @@ setuptools.setup(
         "gs": ["gcsfs>=2025.5", "google-cloud-storage>=2.14"],
         "wandb": ["wandb>=0.18"],
         "emoji": ["resvg-py>=0.5"],
+        "parquet": ["pyarrow>=14"],
         "video": ["av>=14", "opencv-python-headless>=4.8"],
     },
     entry_points={"console_scripts": ["swin_jax = swin_jax.launch:main"]},

@@ -14,7 +14,7 @@ from typing import Any
 
 from swin_jax.core.errors import UserError, did_you_mean
 
-# The name of a callable, or of a module with all that is in it, on commit 9c335b1 and before -> the name today.
+# The name of a callable, or of a module with all that is in it, in an earlier version -> the name today.
 RENAMED: dict[str, str] = {
     "swin_jax.convert.clip_finetune": "swin_jax.pretrained.clip.finetune",
     "swin_jax.convert.finetune": "swin_jax.pretrained.swin.finetune",
@@ -25,7 +25,9 @@ RENAMED: dict[str, str] = {
     "swin_jax.data.emoji_actions": "swin_jax.data.emoji.actions",
     "swin_jax.data.image": "swin_jax.data.image.transforms",
     "swin_jax.data.masking": "swin_jax.data.image.masking",
+    "swin_jax.data.image_text.pairs.jsonl": "swin_jax.data.image_text.lists.jsonl",
     "swin_jax.data.pairs": "swin_jax.data.image_text.pairs",
+    "swin_jax.data.pairs.jsonl": "swin_jax.data.image_text.lists.jsonl",
     "swin_jax.data.randaugment": "swin_jax.data.image.randaugment",
     "swin_jax.data.small_image": "swin_jax.data.image.small",
     "swin_jax.data.style": "swin_jax.data.emoji.style",

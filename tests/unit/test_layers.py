@@ -45,6 +45,7 @@ PACKAGES = {
         "tqdm",
         "resvg_py",
         "ftfy",
+        "pyarrow",
     },
     "tasks": {"jax", "flax", "optax"},
     "evals": {"jax", "numpy", "scipy", "matplotlib", "optax", "tqdm", "threadpoolctl"},

@@ -20,7 +20,7 @@ from swin_jax.data import folders, sources
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import transforms as image_lib
 from swin_jax.data.image_text import grouping
-from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, decode_text, parse_json, texts_of, value_of
+from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, decode_text
 from swin_jax.data.image_text.tokenizer import CONTEXT_LENGTH, tokenize, tokenize_and_flag
 
 Example = dict[str, Any]
@@ -79,62 +79,6 @@ class TfdsPairs:
         if isinstance(value, (list, tuple, np.ndarray)) and all(isinstance(item, (bytes, str)) for item in value):
             return tuple(map(_str, value))
         raise UserError(f"the feature {key!r} of {self._name} is not a text")
-
-
-class JsonlPairs:
-    """Image files that the lines of a text file name; pickles with its index of lines. See `jsonl`."""
-
-    class_names: tuple[str, ...] = ()
-
-    def __init__(
-        self,
-        path: str,
-        root: str,
-        image_key: str,
-        text_key: str,
-        label_key: str,
-        starts: np.ndarray,
-        blank: np.ndarray,
-    ):
-        """`starts` int64 (N + 1,): where each record's line begins, in bytes, and where the last one ends.
-
-        `blank` int64 (M,): for each blank line, the number of records before it.
-        """
-        self._path, self._root, self._image_key, self._text_key = path, root, image_key, text_key
-        self._label_key, self._starts, self._blank = label_key, starts, blank
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __getitem__(self, index: int) -> Example:
-        example = self.record(index)
-        example["text"] = captions_of(example["text"])
-        return {"image": image_lib.decode(os.path.join(self._root, example.pop(self._image_key))), **example}
-
-    def record(self, index: int) -> Example:
-        """The line's object, its captions as `text`. Raises UnreadableError where the line is damaged."""
-        start, end = (int(at) for at in self._starts[index : index + 2])
-        with open(self._path, "rb") as file:
-            file.seek(start)
-            data = file.read(end - start)
-        line = parse_json(data)
-        if not isinstance(value_of(line, self._image_key, "image_key"), str):
-            raise UnreadableError(f"{self._image_key!r} is not a path")
-        texts = texts_of(line, self._text_key)
-        rest = {key: value for key, value in line.items() if key not in (self._text_key, "label")}
-        return {**rest, "text": texts} | self._label(line)
-
-    def record_name(self, index: int) -> str:
-        line = index + 1 + int(np.searchsorted(self._blank, index, side="right"))
-        return f"{self._path} line {line}"
-
-    def _label(self, line: Example) -> Example:
-        if not self._label_key:
-            return {}
-        label = value_of(line, self._label_key, "label_key")
-        if type(label) is not int:  # True is an int too
-            raise UnreadableError(f"{self._label_key!r} is not an integer")
-        return {"label": label}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,44 +142,6 @@ def tfds(
     return sources.CachedSource(source) if in_memory else source
 
 
-def jsonl(
-    path: str | None,
-    root: str | None = None,
-    image_key: str = "image",
-    text_key: str = "text",
-    label_key: str = "",
-) -> JsonlPairs:
-    """Pairs of a JSON-lines file: {"image": "a/b.jpg", "text": "a caption"} or several captions in a list.
-
-    Args:
-      path: the file. Its lines are found once, which reads it through; blank ones don't count.
-      root: folder that image paths start from; by default the file's.
-      image_key: the key of the path.
-      text_key: the key of the caption or captions.
-      label_key: the key of an integer that becomes `label`; '' for none, also where the lines have a 'label'.
-
-    Returns:
-      The source; other keys of a line stay in the example. Raises UserError where there is no file or it has no lines.
-    """
-    if not path:
-        raise UserError(f"jsonl pairs need their file: {_give('FILE.jsonl')}")
-    if not os.path.isfile(path):
-        raise UserError(f"there is no file {path}; it holds one {{{image_key!r}: path, {text_key!r}: caption}} a line")
-    starts, blank, end = [], [], 0
-    with open(path, "rb") as file:
-        for line in file:
-            if line.strip():
-                starts.append(end)
-            else:
-                blank.append(len(starts))
-            end += len(line)
-    if not starts:
-        raise UserError(f"{path} is empty; it holds one {{{image_key!r}: path, {text_key!r}: caption}} a line")
-    root = root or os.path.dirname(path)
-    places = np.array([*starts, end], np.int64), np.array(blank, np.int64)
-    return JsonlPairs(path, root, image_key, text_key, label_key, *places)
-
-
 def folder(root: str | None) -> FolderPairs:
     """Every image under a folder that has a text file of the same name: cat.jpg and cat.txt, at any depth.
 
@@ -247,7 +153,10 @@ def folder(root: str | None) -> FolderPairs:
       The source, in sorted order. Raises UserError where the folder is missing or has no such pair.
     """
     if not root:
-        raise UserError(f"a folder of pairs needs its path: {_give('DIR')}")
+        raise UserError(
+            "a folder of pairs needs its path: give --config.pairs=DIR "
+            "(for validation pairs --config.validation_pairs=DIR)"
+        )
     root = os.path.expanduser(root)
     files = folders.files_under(root, (*sources.IMAGE_SUFFIXES, ".txt"))
     found = grouping.pair_up(files.paths, ".txt")
@@ -358,10 +267,6 @@ def _batchable(image, text, example, *, context_length, truncate, clean) -> Exam
         ids, cut = tokenize(text, context_length, clean=clean)[0], False
     label = {"label": example["label"]} if "label" in example else {}
     return {"image": image, "text": ids, "truncated": np.uint8(cut), **label}
-
-
-def _give(path: str) -> str:
-    return f"give --config.pairs={path} (for validation pairs --config.validation_pairs={path})"
 
 
 def _str(value: bytes | str) -> str:

@@ -13,7 +13,7 @@ from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.builders import write
 from swin_jax.data.image.transforms import clip_eval_transform, clip_train_transform
-from swin_jax.data.image_text import pairs, tokenizer
+from swin_jax.data.image_text import lists, pairs, tokenizer
 
 SIZE, LENGTH = 8, 12
 WORDS = ("red", "green", "blue", "black")
@@ -55,8 +55,9 @@ def jsonl_set(folder, lines):
     for i in range(4):
         (folder / f"{i}.png").write_bytes(png(i))
     path = folder / "pairs.jsonl"
-    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
-    return pairs.jsonl(str(path))
+    lines = [line if isinstance(line, (bytes, str)) else json.dumps(line) for line in lines]
+    path.write_bytes(b"\n".join(line.encode() if isinstance(line, str) else line for line in lines))
+    return lists.jsonl(str(path))
 
 
 def train_data(source, batch_size=4, **fields):
@@ -102,14 +103,14 @@ def test_jsonl(tmp_path):
     assert pickle.loads(pickle.dumps(source))[1]["text"] == ("two", "zwei")
 
 
-@pytest.mark.parametrize("make", [lambda p: pairs.jsonl(f"{p}/none.jsonl"), lambda p: jsonl_set(p, [""])])
+@pytest.mark.parametrize("make", [lambda p: lists.jsonl(f"{p}/none.jsonl"), lambda p: jsonl_set(p, [""])])
 def test_jsonl_wrong_file(tmp_path, make):
     with pytest.raises(UserError, match="there is no file|is empty"):
         make(tmp_path)
 
 
 @pytest.mark.parametrize("path", [None, ""])
-@pytest.mark.parametrize(("make", "kind"), [(pairs.jsonl, "FILE.jsonl"), (pairs.folder, "DIR")])
+@pytest.mark.parametrize(("make", "kind"), [(lists.jsonl, "FILE.jsonl"), (pairs.folder, "DIR")])
 def test_no_path(make, kind, path):
     with pytest.raises(UserError, match=f"--config.pairs={kind} .*--config.validation_pairs={kind}"):
         make(path)
@@ -130,15 +131,56 @@ def test_jsonl_records_are_named_by_their_line(tmp_path):
         ({"image": "0.png", "text": None}, "no caption"),
         ({"image": "0.png", "text": " "}, "the caption is empty"),
         ({"image": "0.png", "text": 5}, "'text' is neither a caption nor a list"),
+        ({"image": "0.png", "text": ["a", 5]}, "caption 2 of 'text' is no text but 5"),
+        ({"image": "0.png", "text": [["a"]]}, "caption 1 of 'text' is no text but .'a'."),
+        ({"image": "0.png", "text": {"a": 1}}, "'text' is neither a caption nor a list"),
+        ({"image": "0.png", "text": "a\0b"}, "NUL"),
+        ({"image": "0.png", "text": "\ud83d"}, "half a surrogate pair"),
+        ({"image": "0.png", "text": "a " * 60_000}, "a caption of 120,000 characters"),
         ({"image": "0.png", "caption": "a"}, "no key 'text'; it has 'image', 'caption': give .*source.text_key="),
         ({"file": "0.png", "text": "a"}, "no key 'image'; it has 'file', 'text': give .*source.image_key="),
         ({"image": 3, "text": "a"}, "'image' is not a path"),
+        ({"image": "", "text": "a"}, "'image' is not a path"),
+        ({"image": "0\0.png", "text": "a"}, "'image' is not a path"),
         (["0.png", "a"], "not a JSON object"),
+        ("7", "not a JSON object"),
+        ("[" * 100_000, "not JSON that can be read"),
+        ('{"image": "0.png", "text": ' + "[" * 100_000, "not JSON that can be read"),
+        ('{"image": "0.png", "text": "a", "id": ' + "9" * 5000 + "}", "not JSON that can be read"),
+        (b'{"image": "0.png", "text": "caf\xe9"}', "not UTF-8, at byte 32"),
+        (b"\0" * 40, "not JSON"),
     ],
 )
 def test_jsonl_says_what_is_wrong_with_a_line(tmp_path, line, message):
-    with pytest.raises(UnreadableError, match=message):
-        jsonl_set(tmp_path, [line])[0]
+    source = jsonl_set(tmp_path, [{"image": "0.png", "text": "zero"}, line])
+    with pytest.raises(UnreadableError, match=message) as error:
+        source[1]
+    assert "\n" not in str(error.value)
+    batch = next(train_data(source, 2).batches(0, range(2)))  # replaced and counted
+    assert sorted(batch["bad"].tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"picture": "0.png", "text": "a"}, "no column 'image' of images among 'picture', 'text': .*source.image_key="),
+        ({"image": "0.png", "words": "a"}, "no column 'text' of captions among 'image', 'words': .*source.text_key="),
+        ({"image": "0.png", "caption": "a", "title": "b"}, "captions in 'caption' or 'title': give"),
+        ([{"image": "0.png", "text": "a"}], "line 1: not a JSON object; .*data=json"),
+        ("{", "line 1: not JSON"),
+        ("[" * 100_000, "line 1: not JSON"),
+    ],
+)
+def test_jsonl_without_known_keys(tmp_path, line, message):
+    with pytest.raises(UserError, match=message):
+        jsonl_set(tmp_path, [line])
+
+
+@pytest.mark.parametrize("image_key", ["image", "file_name", "filepath"])
+@pytest.mark.parametrize("text_key", ["text", "caption", "captions", "title"])
+def test_jsonl_finds_the_usual_keys(tmp_path, image_key, text_key):
+    source = jsonl_set(tmp_path, [{image_key: "2.png", text_key: ["one", "two"], "id": 3}])
+    assert source[0]["text"] == ("one", "two") and source[0]["image"].getpixel((0, 0)) == (2, 4, 6)
 
 
 def test_jsonl_labels_only_where_they_are_asked_for(tmp_path):
@@ -146,7 +188,7 @@ def test_jsonl_labels_only_where_they_are_asked_for(tmp_path):
     source = jsonl_set(tmp_path, [*lines, {"image": "3.png", "text": "black"}])
     batch = next(train_data(source).batches(0, range(4)))
     assert "label" not in batch and not batch["bad"].any()
-    labelled = pairs.jsonl(str(tmp_path / "pairs.jsonl"), label_key="label")
+    labelled = lists.jsonl(str(tmp_path / "pairs.jsonl"), label_key="label")
     assert labelled[1]["label"] == 7
     for index, message in ((0, "not an integer"), (2, "not an integer"), (3, "no key 'label'.*label_key=")):
         with pytest.raises(UnreadableError, match=message):

@@ -1,0 +1,156 @@
+"""Pairs in one JSON file: Karpathy's splits, COCO's annotations of captions, or a list of records.
+
+Karpathy's dataset_coco.json and dataset_flickr30k.json (Karpathy & Fei-Fei, arXiv 1412.2306) are what retrieval is
+reported on: five captions an image, COCO's test split of 5,000 images and Flickr30k's of 1,000.
+"""
+
+import collections
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from swin_jax.core.errors import UserError, did_you_mean, warn
+from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.image_text import columns
+from swin_jax.data.image_text.captions import captions_of, texts_of
+
+# COCO's training set has the images of its split 'restval' too: 113,287 images.
+_WITH = {"train": ("train", "restval")}
+
+
+@dataclass(frozen=True)
+class AnnotatedPairs:
+    """Image files with their captions; see `annotations`.
+
+    Attributes:
+      path: of the file.
+      root: folder that image paths start from.
+      rows: objects with a path under `image_key` and captions under `text_key`.
+      image_key: the key of the path.
+      text_key: the key of the captions.
+    """
+
+    path: str
+    root: str
+    rows: tuple[Any, ...]
+    image_key: str
+    text_key: str
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self.record(index)
+        example["text"] = captions_of(example["text"])
+        return {**example, "image": image_lib.decode(example["image_path"])}
+
+    def record(self, index: int) -> dict[str, Any]:
+        """The captions of an image as `text`, and its whole path as `image_path`."""
+        path = os.path.join(self.root, columns.path_of(self.rows[index], self.image_key))
+        return {"text": texts_of(self.rows[index], self.text_key), "image_path": path}
+
+    def record_name(self, index: int) -> str:
+        row = self.rows[index]
+        name = row.get(self.image_key) if isinstance(row, Mapping) else None
+        return f"{self.path} image {name if isinstance(name, str) else index + 1}"
+
+
+def annotations(
+    path: str | None, root: str | None = None, split: str = "", image_key: str = "image", text_key: str = "text"
+) -> AnnotatedPairs:
+    """Pairs of a JSON file with any number of captions an image.
+
+    Args:
+      path: the file: {"images": [{"filename", "split", "sentences": [{"raw"}]}]} (Karpathy), {"images": [{"id",
+        "file_name"}], "annotations": [{"image_id", "caption"}]} (COCO), or a list of {"image", "caption"}.
+      root: folder that image paths start from; by default the file's.
+      split: the images whose 'split' is this; 'train' means 'restval' too. Without effect where there are none.
+      image_key: the key of the path in a list of records; 'image' takes the one of columns.IMAGE_KEYS that there is.
+      text_key: the key of the caption or captions there; 'text' takes the one of columns.TEXT_KEYS.
+
+    Returns:
+      The source. Raises UserError where there is no such file, it is damaged or of another form, a split is missing, or
+      the file has several and none is named.
+    """
+    path = columns.check_file(path, "json")
+    value = _read(path)
+    if isinstance(value, list):
+        rows, is_made = value, False
+    elif isinstance(value, Mapping) and isinstance(value.get("images"), list):
+        rows, is_made = value["images"], True
+    else:
+        raise UserError(f'{path} has neither "images" nor a list of records; a file of one record a line is data=jsonl')
+    rows = _of_split(path, rows, split)
+    if is_made and "annotations" in value:
+        rows = _coco(path, rows, value["annotations"])
+    elif is_made:
+        rows = [_karpathy(row) for row in rows]
+    if not rows:
+        raise UserError(f"{path} has no images")
+    keys = dict.fromkeys(key for row in rows[:100] if isinstance(row, Mapping) for key in row)
+    if is_made:
+        image_key, text_key = "image", "text"
+    image_key = columns.choose(image_key, "image_key", keys, path)
+    text_key = columns.choose(text_key, "text_key", keys, path)
+    return AnnotatedPairs(path, root or os.path.dirname(path), tuple(rows), image_key, text_key)
+
+
+def _read(path: str) -> Any:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({error}); a file of one record a line is data=jsonl") from error
+
+
+def _of_split(path: str, rows: Iterable[Any], split: str) -> list[Any]:
+    """The rows of a split; all of them where no row has one."""
+    rows = list(rows)
+    counts = collections.Counter(str(row["split"]) for row in rows if isinstance(row, Mapping) and "split" in row)
+    wanted = [name for name in _WITH.get(split, (split,)) if name in counts]
+    if not counts or (not split and len(counts) == 1):
+        return rows
+    if not wanted:
+        known = ", ".join(f"{name} ({count})" for name, count in counts.items())
+        wrong = f"no split {split!r}{did_you_mean(split, counts)}" if split else "several splits"
+        advice = "--config.data.source.split= or --config.evals.validation.run.data.source.split="
+        raise UserError(f"{path} has {wrong}; it has {known}: give {advice}")
+    return [row for row in rows if isinstance(row, Mapping) and row.get("split") in wanted]
+
+
+def _karpathy(row: Any) -> Any:
+    """A row of Karpathy's files with the keys 'image' and 'text'."""
+    if not isinstance(row, Mapping):
+        return row
+    names = [row.get("filepath", ""), row.get("filename")]
+    sentences = row.get("sentences")
+    if isinstance(sentences, list):
+        sentences = [item.get("raw") if isinstance(item, Mapping) else item for item in sentences]
+    path = os.path.join(*names) if all(isinstance(name, str) for name in names) else None
+    return {"image": path, "text": sentences}
+
+
+def _coco(path: str, rows: Iterable[Any], captions: Any) -> list[dict[str, Any]]:
+    """Rows of COCO's annotations with the keys 'image' and 'text', without the images that have no caption."""
+    found, unknown = {}, 0
+    for row in rows:
+        if not isinstance(row, Mapping) or not isinstance(row.get("id"), (int, str)) or row["id"] in found:
+            raise UserError(f'{path} has an image without an "id" of its own: {str(row)[:80]}')
+        found[row["id"]] = {"image": row.get("file_name"), "text": []}
+    for item in captions if isinstance(captions, list) else [captions]:
+        number = item.get("image_id") if isinstance(item, Mapping) else None
+        if not isinstance(number, (int, str)) or "caption" not in item:
+            raise UserError(f'{path} has an annotation without "image_id" and "caption": {str(item)[:80]}')
+        if number in found:
+            found[number]["text"].append(item["caption"])
+        else:
+            unknown += 1
+    with_captions = [row for row in found.values() if row["text"]]
+    without = len(found) - len(with_captions)
+    if without or unknown:
+        left_out = f"{without} without a caption, {unknown} captions of other images"
+        warn(f"{path}: {len(with_captions)} images; left out: {left_out}")
+    return with_captions

@@ -1,0 +1,77 @@
+"""Which column of a list holds the image and which the caption, and what a row must have there."""
+
+import os
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.data.image_text.captions import value_of
+
+# What lists call their columns; the first is meant wherever it is there, and is the default.
+IMAGE_KEYS = ("image", "filepath", "file_name", "filename", "image_path", "image_name", "path", "file", "img")
+TEXT_KEYS = ("text", "caption", "captions", "title", "texts", "sentence", "sentences", "description", "comment")
+KNOWN = (IMAGE_KEYS, TEXT_KEYS)
+_MAX_LABEL = 2**31
+
+
+def choose(name: str, argument: str, columns: Collection[str], place: str) -> str:
+    """The column of the images or of the captions.
+
+    Args:
+      name: what the user says. Where there is no such column and it is the first of IMAGE_KEYS or TEXT_KEYS, the other
+        known ones stand for it.
+      argument: 'image_key' or 'text_key'.
+      columns: those that there are.
+      place: for messages: the file.
+
+    Returns:
+      A column. Raises UserError where there is none, or several known ones could be meant.
+    """
+    known = IMAGE_KEYS if argument == "image_key" else TEXT_KEYS
+    if name in columns:
+        return name
+    found = [key for key in known if key in columns and name == known[0]]
+    if len(found) == 1:
+        return found[0]
+    subject = "images" if argument == "image_key" else "captions"
+    have = ", ".join(map(repr, list(columns)[:20])) or "none"
+    wrong = f"has no column {name!r} of {subject} among {have}"
+    if found:
+        wrong = f"could have its {subject} in {' or '.join(map(repr, found))}"
+    raise UserError(
+        f"{place} {wrong}: give --config.data.source.{argument}= "
+        f"(for validation pairs --config.evals.validation.run.data.source.{argument}=)"
+    )
+
+
+def path_of(record: Any, key: str) -> str:
+    """The path of an image in a row; raises UnreadableError where there is none."""
+    path = value_of(record, key, "image_key")
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise UnreadableError(f"{key!r} is not a path")
+    return path
+
+
+def label_of(record: Mapping[str, Any], key: str) -> dict[str, int]:
+    """{'label': the integer that a row has under `key`}, or {} for key ''; raises UnreadableError for no integer."""
+    if not key:
+        return {}
+    label = value_of(record, key, "label_key")
+    if isinstance(label, str) and label.strip().isdecimal() and len(label) < 20:
+        label = int(label)
+    if type(label) is not int or not -_MAX_LABEL <= label < _MAX_LABEL:  # True is an int too
+        raise UnreadableError(f"{key!r} is not an integer")
+    return {"label": label}
+
+
+def check_file(path: str | None, kind: str) -> str:
+    """The path of a list as it is; raises UserError where none is given or there is no such file."""
+    if not path:
+        raise UserError(
+            f"{kind} pairs need their file: give --config.pairs=FILE.{kind} "
+            f"(for validation pairs --config.validation_pairs=FILE.{kind})"
+        )
+    path = os.path.expanduser(os.fspath(path))
+    if not os.path.isfile(path):
+        raise UserError(f"there is no file {path}; it holds an image's path and its caption in each row")
+    return path

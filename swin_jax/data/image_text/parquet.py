@@ -1,0 +1,117 @@
+"""Pairs in a parquet file: paths or encoded images in one column, captions in another. It needs pyarrow."""
+
+import functools
+import os
+from typing import Any
+
+import numpy as np
+
+from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.image_text import columns
+from swin_jax.data.image_text.captions import captions_of, texts_of
+
+_OPEN_GROUPS = 2  # groups of rows whose encoded images are kept, in each process
+
+
+class ParquetPairs:
+    """The rows of a parquet file; paths and captions are in memory, encoded images are not. See `read`."""
+
+    class_names: tuple[str, ...] = ()
+
+    def __init__(self, path: str, root: str, image_key: str, text_key: str, label_key: str):
+        """Opens the file; `read` chose and checked the columns."""
+        self._arguments = (path, root, image_key, text_key, label_key)
+        self._path, self._root = path, root
+        self._image_key, self._text_key, self._label_key = image_key, text_key, label_key
+        file = _open(path)
+        # Only paths of an image that is {bytes, path} are read here.
+        self._is_encoded = not _is_text(file.schema_arrow.field(image_key).type)
+        wanted = [text_key, *filter(None, [label_key]), *([] if self._is_encoded else [image_key])]
+        self._table = _call(path, file.read, columns=list(dict.fromkeys(wanted)))
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        self._ends = np.cumsum(sizes, dtype=np.int64)
+
+    def __reduce__(self):
+        return ParquetPairs, self._arguments
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self.record(index)
+        example["text"] = captions_of(example["text"])
+        source = self._encoded(index) if self._is_encoded else example["image_path"]
+        return {**example, "image": image_lib.decode(source)}
+
+    def record(self, index: int) -> dict[str, Any]:
+        """The captions of a row, and the path of its image as `image_path` where the file has paths."""
+        row = {key: self._table.column(key)[index].as_py() for key in self._table.column_names}
+        example = {"text": texts_of(row, self._text_key), **columns.label_of(row, self._label_key)}
+        if not self._is_encoded:
+            example["image_path"] = os.path.join(self._root, columns.path_of(row, self._image_key))
+        return example
+
+    def record_name(self, index: int) -> str:
+        return f"{self._path} row {index + 1}"
+
+    def _encoded(self, index: int) -> bytes:
+        group = int(np.searchsorted(self._ends, index, side="right"))
+        first = int(self._ends[group - 1]) if group else 0
+        value = _read_group(self._path, group, self._image_key)[index - first].as_py()
+        value = value.get("bytes") if isinstance(value, dict) else value
+        if not value:
+            raise UnreadableError(f"{self._image_key!r} holds no image")
+        return value
+
+
+def read(path: str, root: str, image_key: str, text_key: str, label_key: str) -> ParquetPairs:
+    """Pairs of a parquet file; the arguments are those of `lists.table`.
+
+    The column of the images holds paths, or encoded images: bytes, or {bytes, path} as the datasets library writes it.
+    Captions are texts or lists of texts. Raises UserError where pyarrow is missing, the file is damaged, or a column is
+    missing or of another kind.
+    """
+    schema = _open(path).schema_arrow
+    image_key = columns.choose(image_key, "image_key", schema.names, path)
+    text_key = columns.choose(text_key, "text_key", schema.names, path)
+    for key in filter(None, [image_key, text_key, label_key]):
+        if schema.names.count(key) != 1:
+            raise UserError(f"{path} has {schema.names.count(key)} columns {key!r}; name one that is there once")
+    kind = str(schema.field(image_key).type)
+    if not _is_text(kind) and "binary" not in kind:
+        raise UserError(f"the column {image_key!r} of {path} holds neither paths nor encoded images but {kind[:80]}")
+    found = ParquetPairs(path, root, image_key, text_key, label_key)
+    if not len(found):
+        raise UserError(f"{path} has no rows")
+    return found
+
+
+def _is_text(kind: Any) -> bool:
+    return str(kind) in ("string", "large_string", "string_view") or str(kind).startswith("dictionary<values=string")
+
+
+def _open(path: str):
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise UserError(f"parquet files need the extra: pip install 'swin_jax[parquet]' ({error})") from error
+    return _call(path, parquet.ParquetFile, path)
+
+
+def _call(path: str, function, *args, **kwargs):
+    import pyarrow
+
+    try:
+        return function(*args, **kwargs)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} is no parquet file that can be read ({' '.join(str(error).split())[:200]})") from error
+
+
+@functools.lru_cache(_OPEN_GROUPS)
+def _read_group(path: str, group: int, key: str):
+    """The encoded images of one group of rows; raises UnreadableError where they are damaged."""
+    try:
+        return _call(path, _open(path).read_row_group, group, columns=[key]).column(key)
+    except UserError as error:
+        raise UnreadableError(str(error)) from error

@@ -1,0 +1,145 @@
+"""Tables of pairs, .csv and .tsv: columns by name, quoting as Python's csv, damage."""
+
+import csv
+import pickle
+import warnings
+
+import pytest
+from PIL import Image
+
+from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.data.image_text import lists
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "sub dir").mkdir()
+    for number, name in enumerate(("a.png", "b.png", "sub dir/c, d.png")):
+        Image.new("RGB", (3, 2), (number, 0, 0)).save(tmp_path / name)
+    return tmp_path
+
+
+def write(folder, text, name="pairs.csv"):
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(folder / name)
+
+
+def read(source):
+    return [(source[i]["image"].getpixel((0, 0))[0], source[i]["text"]) for i in range(len(source))]
+
+
+TWO = [(0, ("one",)), (1, ("two, three",))]
+TABLES = {
+    "comma": ("pairs.csv", 'image,text\na.png,one\nb.png,"two, three"\n'),
+    "tab": ("pairs.tsv", "image\ttext\na.png\tone\nb.png\ttwo, three\n"),
+    "open_clip": ("pairs.csv", "filepath\ttitle\na.png\tone\nb.png\ttwo, three\n"),
+    "open_clip with a comma in the header": (
+        "pairs.csv",
+        "filepath\ttitle\tx, y\na.png\tone\t1\nb.png\ttwo, three\t2\n",
+    ),
+    "a .tsv of commas": ("pairs.tsv", 'image,text\na.png,one\nb.png,"two, three"'),
+    "other columns and order": ("x.CSV", 'id,caption,size,file_name\n7,one,3,a.png\n8,"two, three",3,b.png'),
+    "mark, Windows lines": ("pairs.csv", '\ufeffimage,text\r\na.png,one\r\nb.png,"two, three"\r\n'),
+    "blank lines": ("pairs.csv", '\ufeffimage,text\n\na.png,one\n\n\nb.png,"two, three"\n\n'),
+    "spaces in the header": ("pairs.csv", ' image , text\na.png,one\nb.png,"two, three"'),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), TABLES.values(), ids=TABLES)
+def test_columns_by_name(folder, name, text):
+    source = lists.table(write(folder, text, name))
+    assert read(source) == TWO and read(pickle.loads(pickle.dumps(source))) == TWO
+
+
+def test_equal_to_the_csv_module(folder):
+    rows = [["a.png", "plain"], ["sub dir/c, d.png", 'quotes "in" it, and a comma'], ["b.png", "two\nlines, ä"]]
+    rows += [["a.png", '"'], ["a.png", " spaces "], ["b.png", "a\r\nb"], ["b.png", "tab\there"]]
+    for name, dialect in (("x.csv", "excel"), ("x.tsv", "excel-tab"), ("y.csv", "unix")):
+        with open(folder / name, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file, dialect).writerows([["image", "text"], *rows])
+        with pytest.warns(UserWarning, match="2 of 7 rows have line breaks in a field, the first is line 4"):
+            source = lists.table(str(folder / name))
+        assert [source.record(i)["text"] for i in range(len(source))] == [(text,) for _, text in rows]
+        assert [source[i]["image"].getpixel((0, 0))[0] for i in range(4)] == [0, 2, 1, 0]
+
+
+def test_named_columns_and_separator(folder):
+    path = write(folder, "x|what|image|n\na.png|one|wrong|5\nb.png|two, three|wrong|-6\n", "pairs.txt")
+    source = lists.table(path, image_key="x", text_key="what", separator="|")
+    assert read(source) == TWO
+    with pytest.raises(UserError, match="neither .csv nor .tsv: give --config.data.source.separator="):
+        lists.table(path)
+    path = write(folder, "image,text,n\na.png,one,5\na.png,one,5.0\na.png,one," + "9" * 5000 + "\na.png,one,\n")
+    source = lists.table(path, label_key="n", root=str(folder))
+    assert source[0]["label"] == 5
+    for index in (1, 2, 3):
+        with pytest.raises(UnreadableError, match="'n' is not an integer"):
+            source[index]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("\nimage,text\na.png,one\n", "begins with an empty line"),
+        ("image,text\n", "has no rows of 2 fields"),
+        ("a.png,one\nb.png,two\n", "no column 'image' of images among 'a.png', 'one': give .*source.image_key="),
+        ("image,words\na.png,one\n", "no column 'text' of captions among 'image', 'words'"),
+        ("image,image,text\na,a.png,one\n", "has 2 columns 'image'"),
+        ("image,caption,title\na.png,one,two\n", "captions in 'caption' or 'title'"),
+        ("path,file,text\na.png,one,two\n", "images in 'path' or 'file'"),
+        ('image,text\na.png,"one\nb.png,two\n', r"from line 2 on \(its last field does not end\)"),
+        ('image,text\na.png,one\nb.png,"two', r"from line 3 on \(its last field does not end\)"),
+        ('image,text\na.png,"one\n' + "b.png,two\n" * 200 + 'c.png,"x"\n', r"from line 2 on \(one row of 20. lines"),
+        ('image,text\na.png,"' + "x" * 200_000 + '"\n', r"from line 2 on \(field larger than field limit"),
+        ("image,text\ra.png,one\rb.png,two\r", "line"),
+        ("image,text\na.png,one,two\n", "no rows of 2 fields, as its first line has, only 1 others"),
+        ("image,text\na.png,one\n".encode("utf-16"), "is not UTF-8, at byte 1"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_one_line(folder, text, message):
+    with pytest.raises(UserError, match=message) as error:
+        lists.table(write(folder, text))
+    assert "\n" not in str(error.value)
+
+
+def test_rows_that_cannot_be_read(folder):
+    rows = [
+        b"a.png,one",
+        b"b.png,two, three",
+        b"b.png",
+        b"a.png,caf\xe9",
+        b"a.png,",
+        b"a.png,x\0y",
+        b",one",
+        b"a\0,one",
+    ]
+    path = write(folder, b"image,text\n" + b"\n".join(rows))
+    with pytest.warns(UserWarning, match="2 of 8 rows have not 2 fields and are unreadable, the first is line 3"):
+        source = lists.table(path)
+    assert source[0]["text"] == ("one",) and len(source) == 8
+    for index, message in enumerate(
+        ("3 fields, the first line 2", "1 fields", "not UTF-8", "caption is empty", "NUL", "not a path", "not a path"),
+        1,
+    ):
+        with pytest.raises(UnreadableError, match=message):
+            source[index]
+    assert [source.record_name(i).rpartition(" ")[2] for i in range(8)] == [str(line) for line in range(2, 10)]
+
+
+def test_rows_are_named_by_their_first_line(folder):
+    path = write(folder, "\nimage,text\n".lstrip() + '\na.png,"one\n\nline"\n\nb.png,two\n')
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = lists.table(path)
+    assert [source.record_name(i).rpartition(" ")[2] for i in range(2)] == ["3", "7"]
+
+
+@pytest.mark.parametrize("make", [lists.table, lists.jsonl])
+def test_no_file(tmp_path, make):
+    with pytest.raises(UserError, match="there is no file"):
+        make(str(tmp_path / "none.csv"))
+    with pytest.raises(UserError, match="there is no file"):
+        make(str(tmp_path))
+    with pytest.raises(UserError, match="--config.validation_pairs=FILE"):
+        make(None)

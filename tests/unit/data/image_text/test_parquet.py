@@ -1,0 +1,89 @@
+"""Parquet files of pairs: paths, encoded images, lists of captions, damage, no pyarrow."""
+
+import io
+import pickle
+import sys
+
+import pyarrow  # comes with tensorflow-datasets
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.data.image_text import lists
+
+
+def png(number):
+    file = io.BytesIO()
+    Image.new("RGB", (3, 2), (number, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write(folder, rows=2, **columns):
+    parquet.write_table(pyarrow.table(columns), folder / "x.parquet", row_group_size=rows)
+    return str(folder / "x.parquet")
+
+
+def read(source):
+    return [(source[i]["image"].getpixel((0, 0))[0], source[i]["text"]) for i in range(len(source))]
+
+
+FIVE = [(i, (f"caption {i}",)) for i in range(5)]
+
+
+@pytest.mark.parametrize("form", ["paths", "bytes", "datasets"])
+def test_images_in_every_form(tmp_path, form):
+    images = [png(i) for i in range(5)]
+    for i, data in enumerate(images):
+        (tmp_path / f"{i}.png").write_bytes(data)
+    column = {
+        "paths": [f"{i}.png" for i in range(5)],
+        "bytes": images,
+        "datasets": [{"bytes": data, "path": "elsewhere.png"} for data in images],
+    }
+    path = write(tmp_path, image=column[form], caption=[f"caption {i}" for i in range(5)], n=range(5))
+    source = lists.table(path, label_key="n")
+    assert read(source) == FIVE and read(pickle.loads(pickle.dumps(source))) == FIVE
+    assert source.record(3)["text"] == ("caption 3",) and source[3]["label"] == 3
+    assert ("image_path" in source.record(3)) is (form == "paths") and source.record_name(3) == f"{path} row 4"
+
+
+def test_several_captions_and_rows_that_cannot_be_read(tmp_path):
+    captions = [["one", "two"], [], None, ["four"]]
+    source = lists.table(write(tmp_path, image=[png(0), png(1), png(2), None], captions=captions))
+    assert source[0]["text"] == ("one", "two")
+    for index, message in ((1, "no caption"), (2, "no caption"), (3, "holds no image")):
+        with pytest.raises(UnreadableError, match=message):
+            source[index]
+
+
+def test_a_damaged_group_of_rows_is_unreadable(tmp_path):
+    path = write(tmp_path, text=["a", "b", "c", "d"], image=[png(0), png(0), b"x" * 99, png(1)])
+    data = bytearray((tmp_path / "x.parquet").read_bytes())
+    place = data.index(b"xxx")
+    data[place - 60 : place + 60] = bytes(120)
+    source = lists.table(path)
+    (tmp_path / "x.parquet").write_bytes(data)
+    assert source[0]["text"] == ("a",)
+    with pytest.raises(UnreadableError, match="no parquet file that can be read"):
+        source[2]
+
+
+def test_what_is_wrong_is_one_line(tmp_path, monkeypatch):
+    path = write(tmp_path, image=[1, 2], text=["a", "b"])
+    with pytest.raises(UserError, match="neither paths nor encoded images but int64"):
+        lists.table(path)
+    with pytest.raises(UserError, match="no column 'image' of images among 'x'"):
+        lists.table(write(tmp_path, x=["a"]))
+    with pytest.raises(UserError, match="has no rows"):
+        lists.table(
+            write(tmp_path, image=pyarrow.array([], pyarrow.string()), text=pyarrow.array([], pyarrow.string()))
+        )
+    data = (tmp_path / "x.parquet").read_bytes()
+    for torn in (b"", data[:20], data[:-9], b"PAR1" + bytes(40) + b"PAR1"):
+        (tmp_path / "x.parquet").write_bytes(torn)
+        with pytest.raises(UserError, match="no parquet file that can be read [^\n]*$"):
+            lists.table(path)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UserError, match=r"pip install 'swin_jax\[parquet\]'"):
+        lists.table(path)
