@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.data.image_text.by_image import Numbered, by_image
+from swin_jax.data.image_text.pairs import EvalTransform
 from swin_jax.evals import features
 from swin_jax.evals.features import Encode, Tokenize
 from swin_jax.tasks.base import Task, TrainState, check_predicts
@@ -122,13 +124,17 @@ def recall(
 class Retrieval:
     """Evaluates an image-text task on pairs during training.
 
+    The protocol is that of several captions per image: every image once, though several records may name its file,
+    and every caption of it. An image finds its text with any of its captions, each caption has to find its image.
+
     Attributes:
-        data: a `data.pipeline.EvalData` with `image`, and with `text` unless `captions` are given.
-        captions: of each record in order, one or more; None takes the tokens of the batch, one caption per image.
-        tokenize: texts -> (n, L) int32, for `captions`.
-        prefix: put before each of the `captions`.
+        data: a `data.pipeline.EvalData` of a pair source with `pairs.eval_transform`. With another transform it has
+            `image`, and unless `captions` are given `text`, the tokens of one caption.
+        captions: of each record in order, one or more; None takes those of the source.
+        tokenize: texts -> (n, L) int32, for `captions`; None takes that of `pairs.eval_transform`.
+        prefix: put before each of the captions.
         ids: batch key of an integer that pairs with the same content share ('label' for several pictures of one
-            concept); '' makes every record its own.
+            concept); '' makes every image its own.
         ks: how many of the first count.
         batch_size: captions at a time.
     """
@@ -145,27 +151,46 @@ class Retrieval:
         """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
         check_predicts(task, "features", type(self).__name__)
         kept = (self.ids,) if self.ids else ()
-        if self.captions is None:
-            if self.prefix:
-                raise UserError("a prefix needs captions: the data set's texts are tokens already")
-            pairs = features.extractor(
-                task, placement, self.data, ("image_features", "text_features"), ("image", "text"), kept
-            )
-        else:
-            images = features.extractor(task, placement, self.data, kept=kept)
-            text_encoder = features.text_encoder(task, placement)
-            batch_size = placement.round_up(self.batch_size)
+        transform = getattr(self.data, "transform", None)
+        if self.captions is None and not isinstance(transform, EvalTransform):
+            return self._bind_tokens(task, placement, kept)
+        data, captions = self.data, self.captions
+        if captions is None:
+            images = by_image(data.source)
+            data = dataclasses.replace(data, source=images, transform=Numbered(transform))
+            kept = (*kept, "number")
+        tokenize = self.tokenize or getattr(transform, "tokenize", None)
+        if tokenize is None:
+            raise UserError("captions need tokenize, texts -> (n, L) int32, as their model reads them")
+        extract = features.extractor(task, placement, data, kept=kept)
+        text_encoder = features.text_encoder(task, placement)
+        batch_size = placement.round_up(self.batch_size)
 
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
-            found = pairs(state, frozen) if self.captions is None else images(state, frozen)
+            found = extract(state, frozen)
             image_features = found["image_features"]
+            own = captions
+            if own is None:
+                own = [transform.captions(images.record(int(number))) for number in found["number"]]
+            if len(own) != len(image_features):
+                raise UserError(f"there are captions of {len(own)} images for {len(image_features)} images")
             ids = found[self.ids] if self.ids else np.arange(len(image_features))
-            if self.captions is None:
-                return recall(image_features, found["text_features"], ids, ids, self.ks)
-            if len(self.captions) != len(image_features):
-                raise UserError(f"there are captions of {len(self.captions)} images for {len(image_features)} images")
             encode = text_encoder(state, frozen)
-            texts, owner = caption_features(encode, self.tokenize, self.captions, self.prefix, batch_size)
+            texts, owner = caption_features(encode, tokenize, own, self.prefix, batch_size)
             return recall(image_features, texts, ids, ids[owner], self.ks)
+
+        return run
+
+    def _bind_tokens(self, task: Task, placement: Any, kept: tuple[str, ...]):
+        """As `bind`, of the tokens in the batches, one caption per image."""
+        if self.prefix:
+            raise UserError("a prefix needs captions: the data set's texts are tokens already")
+        outputs = ("image_features", "text_features")
+        extract = features.extractor(task, placement, self.data, outputs, ("image", "text"), kept)
+
+        def run(state: TrainState, frozen: Any) -> dict[str, float]:
+            found = extract(state, frozen)
+            ids = found[self.ids] if self.ids else np.arange(len(found["image_features"]))
+            return recall(found["image_features"], found["text_features"], ids, ids, self.ks)
 
         return run

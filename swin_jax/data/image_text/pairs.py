@@ -207,7 +207,7 @@ class KeywordCaption:
 
 
 def any_caption(example: Example, rng: np.random.Generator) -> str:
-    """One of the record's captions, drawn at random."""
+    """One of the record's captions, drawn by the seed of the data and the number of the example in the run."""
     captions = example["text"]
     return captions[rng.integers(len(captions)) if len(captions) > 1 else 0]
 
@@ -243,20 +243,39 @@ def eval_transform(
     context_length: int = CONTEXT_LENGTH,
     truncate: bool = True,
     clean: str = "openai",
-) -> Callable[[Example], Example]:
-    """The same for evaluation; `caption(example)` is by default the record's first caption."""
-    return functools.partial(
-        _eval, image=image, caption=caption, context_length=context_length, truncate=truncate, clean=clean
-    )
+) -> "EvalTransform":
+    """The same for evaluation; `caption(example)` is by default the record's first caption.
+
+    Retrieval takes the images from here and searches all captions of the record, or the one of `caption`.
+    """
+    return EvalTransform(image, caption, context_length, truncate, clean)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalTransform:
+    """Transforms an image and tokenises a caption of it; see `eval_transform`."""
+
+    image: Callable[[Example], Example]
+    caption: Callable[[Example], str] | None
+    context_length: int
+    truncate: bool
+    clean: str
+
+    def __call__(self, example: Example) -> Example:
+        tokens = {field: getattr(self, field) for field in ("context_length", "truncate", "clean")}
+        return _batchable(self.image(example)["image"], self.captions(example)[0], example, **tokens)
+
+    def captions(self, record: Example) -> tuple[str, ...]:
+        """The captions that a record is searched by."""
+        return (self.caption(record),) if self.caption else captions_of(record["text"])
+
+    def tokenize(self, texts: Sequence[str]) -> np.ndarray:
+        """Tokens (n, L) int32 of n captions; raises UserError for one that is too long unless `truncate`."""
+        return tokenize(texts, self.context_length, self.truncate, self.clean)
 
 
 def _train(example, rng, *, image, caption, **tokens):
     return _batchable(image(example, rng)["image"], caption(example, rng), example, **tokens)
-
-
-def _eval(example, *, image, caption, **tokens):
-    text = caption(example) if caption else example["text"][0]
-    return _batchable(image(example)["image"], text, example, **tokens)
 
 
 def _batchable(image, text, example, *, context_length, truncate, clean) -> Example:

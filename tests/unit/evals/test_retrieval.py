@@ -1,12 +1,18 @@
-"""Retrieval against plain sorting: several captions per image, ties, any chunk."""
+"""Retrieval against plain sorting: several captions per image, ties, any chunk, the forms that pairs come in."""
 
+import csv
 import dataclasses
+import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from swin_jax.core.errors import UserError
+from swin_jax.data import pipeline, sources
+from swin_jax.data.image_text import annotations, lists, pairs
+from swin_jax.data.image_text.tokenizer import VOCAB_SIZE, encode
 from swin_jax.evals import retrieval
 from swin_jax.evals.retrieval import Retrieval
 from swin_jax.train import sharding
@@ -126,3 +132,125 @@ def test_evaluation_in_the_loop_of_captions_with_a_prefix():
     assert found == retrieval.recall(image, text, text_ids=owner)
     with pytest.raises(UserError, match="22 images for 23"):
         run(text, data=Rows({"image": image}), **(options | {"captions": captions[:-1]}))
+
+
+# 30 captions of 6 images, each one token; image 3 has three of them, image 4 has seven, the others five.
+WORDS = [
+    word
+    for word in sorted(
+        """dog cat man woman red green blue black white boy girl car bus tree house road street
+    water snow grass beach city park field table chair food plate pizza cake""".split()
+    )
+    if len(encode(word)) == 1
+]
+OWNERS = np.repeat(np.arange(6), (5, 5, 5, 3, 7, 5))
+
+
+class Colors:
+    """A task that looks features up: of an image by its color, of a text by its first token, in frozen tables."""
+
+    predicts = "features"
+
+    def predict(self, state, batch, frozen):
+        found = {"image_features": frozen["images"][batch["image"][:, 0, 0, 0]]} if "image" in batch else {}
+        return found | ({"text_features": frozen["texts"][batch["text"][:, 1]]} if "text" in batch else {})
+
+
+@pytest.fixture
+def colors(tmp_path):
+    """The folder of the six images, the tables of a task, and what its retrieval has to be."""
+    assert len(WORDS) == len(OWNERS) == 30
+    rng = np.random.default_rng(5)
+    images = unit(rng.normal(size=(6, 4)))
+    texts = unit(images[OWNERS] + 0.7 * rng.normal(size=(30, 4)))
+    table = np.zeros((VOCAB_SIZE, 4), np.float32)
+    table[[encode(word)[0] for word in WORDS]] = texts
+    for number in range(6):
+        Image.new("RGB", (2, 2), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    expected = {}
+    for k in (1, 2):
+        expected[f"image_to_text_r{k}"] = by_sorting(images, np.arange(6), texts, OWNERS, k)
+        expected[f"text_to_image_r{k}"] = by_sorting(texts, OWNERS, images, np.arange(6), k)
+    assert len(set(expected.values())) == 4 and 0 < min(expected.values()) < 1
+    return tmp_path, {"images": jnp.asarray(images), "texts": jnp.asarray(table)}, expected
+
+
+def own(number):
+    return [WORDS[i] for i in np.flatnonzero(OWNERS == number)]
+
+
+def write_list(folder):
+    rows = [{"image": f"{number}.png", "captions": own(number)} for number in range(6)]
+    (folder / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return lists.jsonl(str(folder / "x.jsonl"))
+
+
+def write_lines(folder):
+    """A line for each caption, those of an image apart from each other, and its path in several spellings."""
+    order = np.random.default_rng(0).permutation(30)
+    rows = [{"image": "./" * (i % 2) + f"{OWNERS[i]}.png", "text": WORDS[i], "number": "x"} for i in order]
+    (folder / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return lists.jsonl(str(folder / "x.jsonl"))
+
+
+def write_csv(folder):
+    with open(folder / "x.csv", "w", newline="") as file:
+        rows = [(f"{folder}/{OWNERS[i]}.png", WORDS[i]) for i in range(30)]
+        csv.writer(file).writerows([("filepath", "title"), *rows])
+    return lists.table(str(folder / "x.csv"))
+
+
+def write_karpathy(folder):
+    images = [
+        {"filename": f"{number}.png", "split": "test", "sentences": [{"raw": text} for text in own(number)]}
+        for number in range(6)
+    ]
+    (folder / "x.json").write_text(json.dumps({"images": images}))
+    return annotations.annotations(str(folder / "x.json"), split="test")
+
+
+def write_selection(folder):
+    return sources.Selection(write_lines(folder), tuple(range(30)))
+
+
+FORMS = (write_list, write_lines, write_csv, write_karpathy, write_selection)
+
+
+def eval_data(source, **options):
+    transform = pairs.eval_transform(
+        lambda example: {"image": np.asarray(example["image"])}, context_length=5, **options
+    )
+    return pipeline.EvalData(source, transform, 8, num_threads=0)
+
+
+def search(data, tables, **options):
+    placement = sharding.Placement(sharding.make_mesh(2, 4, 1))
+    return Retrieval(data, ks=(1, 2), batch_size=8, **options).bind(Colors(), placement)({}, tables)
+
+
+@pytest.mark.parametrize("write", FORMS)
+def test_all_captions_of_every_image_in_every_form(colors, write):
+    folder, tables, expected = colors
+    assert search(eval_data(write(folder)), tables) == pytest.approx(expected)
+
+
+def test_a_caption_function_gives_one_caption_per_image(colors):
+    folder, tables, _ = colors
+    first = [int(np.flatnonzero(OWNERS == number)[0]) for number in range(6)]
+    texts = np.asarray(tables["texts"])[[encode(WORDS[i])[0] for i in first]]
+    data = eval_data(write_list(folder), caption=lambda example: example["text"][0])
+    assert search(data, tables) == retrieval.recall(np.asarray(tables["images"]), texts, ks=(1, 2))
+
+
+def test_a_record_that_cannot_be_read_stops_the_search(colors):
+    folder, tables, _ = colors
+    source = write_lines(folder)
+    with open(folder / "x.jsonl", "a") as file:
+        file.write('\n{"image": "0.png", "text": 5}')
+    with pytest.raises(UserError, match="x.jsonl line 31 cannot be read"):
+        search(eval_data(lists.jsonl(str(folder / "x.jsonl"))), tables)
+    (folder / "3.png").unlink()
+    with pytest.raises(UserError, match="cannot be read .*3.png"):
+        search(eval_data(source), tables)
+    with pytest.raises(UserError, match="captions need tokenize"):
+        run(np.ones((3, 2)), data=Rows({"image": np.ones((3, 2))}), captions=[["a"]] * 3)

@@ -1,0 +1,83 @@
+"""The images of a pair source, each once with all of its captions: what retrieval is measured on.
+
+Lists may name an image in several lines, with a caption in each. To train on they are pairs of their own; in a search
+such an image would stand in its own way, and each of its captions would count as wrong for its other lines.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from swin_jax.core.errors import UnreadableError
+
+
+@dataclass(frozen=True)
+class Images:
+    """A pair source of images that differ; see `by_image`.
+
+    Attributes:
+      source: a pair source.
+      records: for each image, the numbers of its records in `source`.
+    """
+
+    source: Any
+    records: tuple[tuple[int, ...], ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """The first record of an image with the captions of all, and as `number` the image's own."""
+        first, *others = self.records[number]
+        example = self.source[first]
+        texts = [text for other in others for text in _record(self.source, other)["text"]]
+        return {**example, "text": (*example["text"], *texts), "number": number}
+
+    def record(self, number: int) -> dict[str, Any]:
+        """The same without the image."""
+        found = [_record(self.source, index) for index in self.records[number]]
+        return {**found[0], "text": tuple(text for record in found for text in record["text"]), "number": number}
+
+    def record_name(self, number: int) -> str:
+        return self.source.record_name(self.records[number][0])
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A transform for evaluation of `Images` that keeps their numbers: `number` int32 ()."""
+
+    transform: Callable[[dict[str, Any]], dict[str, Any]]
+
+    def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
+        return {**self.transform(example), "number": np.int32(example["number"])}
+
+
+def by_image(source: Any) -> Images:
+    """Joins the records of a pair source that name the same image file; reads the texts of all.
+
+    Args:
+      source: a pair source. Its records say in `image_path` which file their image is; others are images of their own.
+
+    Returns:
+      The images, in the order in which they first occur.
+    """
+    groups: dict[Any, list[int]] = {}
+    for index in range(len(source)):
+        try:
+            path = _record(source, index).get("image_path")
+        except (UnreadableError, OSError):  # whoever reads the image says so
+            path = None
+        groups.setdefault(index if path is None else os.path.normpath(path), []).append(index)
+    return Images(source, tuple(map(tuple, groups.values())))
+
+
+def _record(source: Any, index: int) -> dict[str, Any]:
+    """A record without its image, if the source can give that."""
+    return source.record(index) if hasattr(source, "record") else source[index]
