@@ -4,9 +4,12 @@
         --config.pairs='data/pairs/{00000..41455}.tar' --config.form=ring
 
 `data` says what `pairs` is: `tar` (shards of .jpg and .txt members of equal names; other image formats too), `jsonl` (a
-file of {"image": path, "text": caption} lines), `folder` (images with a .txt of the same name beside them), or `tfds`
-(`--config.tfds_name=coco_captions --config.data_dir=data`, captions in `--config.text_key=captions/text`). With
-`validation` the pairs of `--config.validation_pairs` are searched every epoch (R@1, 5, 10 both ways), with `imagenet`
+file of {"image": path, "text": caption, or several in a list} lines), `folder` (images with a .txt of the same name
+beside them), `table` (.csv, .tsv or .parquet with columns such as image and text, filepath and title), `json` (one
+file: Karpathy's dataset_coco.json, COCO's captions_val2017.json, a list of records; `--config.data.source.root=` is the
+folder of the images), or `tfds` (`--config.tfds_name=coco_captions --config.data_dir=data`, captions in
+`--config.text_key=captions/text`). Of several captions of an image each epoch draws one. With `validation` the pairs of
+`--config.validation_pairs` are searched every epoch (R@1, 5, 10 both ways, on all captions), with `imagenet`
 ImageNet's validation set in `--config.data_dir` is classified zero-shot with 80 prompts; the curated class names come
 with `pip install --no-deps clip-benchmark==1.6.2`.
 

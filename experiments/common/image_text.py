@@ -9,12 +9,13 @@ from experiments.common import run
 from swin_jax.core.config import spec
 from swin_jax.data import fake, pipeline
 from swin_jax.data.image import transforms as image
-from swin_jax.data.image_text import pairs, tar_shards
+from swin_jax.data.image_text import annotations, lists, pairs, tar_shards
 from swin_jax.evals.retrieval import Retrieval
 
-# What `pairs` may be: shards, a file of lines, a folder. An experiment that names captions in TFDS
+# What `pairs` may be: shards, a file of JSON lines, a folder, a table (.csv, .tsv, .parquet), one
+# JSON file (Karpathy's splits, COCO's captions, a list). An experiment that names captions in TFDS
 # takes those too.
-FORMS = ("tar", "jsonl", "folder")
+FORMS = ("tar", "jsonl", "folder", "table", "json")
 # Arguments that experiments have in common: kind of pairs, whether some are searched, preset for a
 # pod, made-up data.
 ARGUMENTS = dict(data=FORMS, validation=False, pod=run.CHIPS, fake=False)
@@ -39,13 +40,19 @@ def read(c: ConfigDict, form: str, split: str) -> ConfigDict:
         c: Config with `pairs` and `validation_pairs`; for 'tfds' with `tfds_name`, `data_dir` and
             `text_key`.
         form: One of FORMS, or 'tfds'.
-        split: 'train' reads `pairs`, 'validation' reads `validation_pairs`.
+        split: 'train' reads `pairs`, 'validation' reads `validation_pairs`. Of a JSON file with
+            splits, which both may name, that is 'train' (with 'restval') and 'val'.
     """
     path = c.get_oneway_ref("pairs" if split == "train" else "validation_pairs")
     if form == "tar":
         return spec(tar_shards.tar_shards, patterns=path)
     if form == "jsonl":
-        return spec(pairs.jsonl, path=path)
+        return spec(lists.jsonl, path=path)
+    if form == "table":
+        return spec(lists.table, path=path)
+    if form == "json":
+        own = "train" if split == "train" else "val"
+        return spec(annotations.annotations, path=path, split=own)
     if form == "folder":
         return spec(pairs.folder, root=path)
     name = c.get_oneway_ref("tfds_name")
