@@ -3,6 +3,7 @@
 A state dict is {official name: numpy array in PyTorch's layout}.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,8 +13,10 @@ from swin_jax.core.errors import UserError
 
 # Tensors that official modules compute for themselves and store all the same; we rebuild them.
 BUFFERS = ("relative_position_index", "relative_coords_table", "attn_mask", "num_batches_tracked")
-# Put before every name by DistributedDataParallel and torch.compile.
-WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
+# Put before every name by DistributedDataParallel and training scripts.
+WRAPPER_PREFIXES = ("module.", "model.")
+# Put into names by torch.compile, FSDP (fairscale's too) and activation checkpointing, at every module they wrap.
+_WRAPPER_PARTS = r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_fpw_module|_ddp_module)\."
 
 
 def is_buffer(name: str) -> bool:
@@ -34,11 +37,26 @@ def strip_prefix(state_dict: Mapping[str, np.ndarray], prefix: str) -> dict[str,
 
 
 def strip_wrappers(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Takes off what training wrappers put before every name, in whatever order."""
+    """Takes off what training wrappers put into names and before every name, in whatever order.
+
+    Raises:
+        UserError: Two names that become the same.
+    """
+    state_dict = _strip_parts(state_dict)
     for _ in WRAPPER_PREFIXES:
         for prefix in WRAPPER_PREFIXES:
             state_dict = strip_prefix(state_dict, prefix)
     return dict(state_dict)
+
+
+def _strip_parts(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    plain = {}
+    for name, value in state_dict.items():
+        stripped = re.sub(_WRAPPER_PARTS, "", name)
+        if stripped in plain:
+            raise UserError(f"two arrays are called {stripped} but for what training wrappers put into their names")
+        plain[stripped] = value
+    return plain
 
 
 @dataclass(frozen=True)

@@ -4,70 +4,91 @@
 by their name.
 """
 
-import json
+import dataclasses
+import os
+import re
+import stat
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any, BinaryIO
 
-import ml_dtypes
 import numpy as np
 
-from swin_jax.core.errors import UserError
-from swin_jax.pretrained import compare
-from swin_jax.pretrained.files import unpickle
+from swin_jax.core.errors import UserError, warn
+from swin_jax.pretrained import wrappers
+from swin_jax.pretrained.files import choose, unpickle
+from swin_jax.pretrained.files.archive import Archive, read_npz
+from swin_jax.pretrained.files.limits import DEFAULT, Budget, Limits, exceeded
+from swin_jax.pretrained.files.safetensors import is_safetensors, read_safetensors
 
-# Where checkpoints keep the weights, in the order of preference.
-WRAPPERS = ("model", "state_dict", "module", "model_state", "model_state_dict")
-
-_SAFETENSORS_DTYPES = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "I16": np.dtype("<i2"),
-    "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"),
-    "U32": np.dtype("<u4"),
-    "U16": np.dtype("<u2"),
-    "U8": np.dtype("u1"),
-    "BOOL": np.dtype("?"),
+_KINDS = ".pth .pt .pkl .safetensors .npz"
+# Files that people take for weights, by how they begin.
+_OTHERS = (
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes it"),
+    (b"GGUF", "a GGUF file"),
+    (b"\x93NUMPY", "one array of NumPy; write the arrays by their names with numpy.savez"),
+    (b"\x1f\x8b", "compressed with gzip; unpack it"),
+    (b"BZh", "compressed with bzip2; unpack it"),
+    (b"\xfd7zXZ", "compressed with xz; unpack it"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstandard; unpack it"),
+    (b"version https://git-lfs", "a pointer of Git LFS in place of the file; run 'git lfs pull'"),
+    (b"<", "a web page, or a text"),
+)
+_SUFFIXES = {
+    ".h5": "HDF5 (Keras)",
+    ".keras": "Keras",
+    ".pb": "TensorFlow",
+    ".index": "TensorFlow",
+    ".onnx": "ONNX",
+    ".tflite": "TensorFlow Lite",
+    ".msgpack": "Flax",
 }
 
 
-def read(path, key: str | None = None) -> dict[str, np.ndarray]:
+def read(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np.ndarray]:
     """Reads the weights of a .pth, .pt, .pkl, .safetensors or .npz file.
 
     Of a checkpoint that holds more than weights, the entry `model`, `state_dict`, `module` or `model_state` is taken
-    and the rest (optimizer, configuration) is dropped. Prefixes that wrappers put before every name are taken off.
+    and the rest (optimizer, configuration) is dropped. Prefixes that wrappers put before every name are taken off, and
+    a Swin is taken out of what lies around it (`pretrained.wrappers`). A warning says which of several weights were
+    taken, by the rule of `files.choose`, and what was left out.
 
     Args:
         path: the file.
-        key: another entry to take, such as 'model_ema'.
+        key: the weights to take instead: an entry such as 'model_ema', or a first part of names such as 'teacher' or
+            'student.backbone'; also one inside the other, 'state_dict.student'.
+        limits: what the file may ask for.
 
     Returns:
         {name: array}; names and layout are the file's, arrays are read-only and may share memory, dtypes are kept
         (bfloat16 is `ml_dtypes.bfloat16`, which numpy converts with `astype`).
 
     Raises:
-        UserError: no such file, a truncated or foreign one, one without arrays, or a pickle that wants to run code.
+        UserError: no such file, a truncated or foreign one, one without arrays, a pickle that wants to run code, a
+            file that asks for more than the limits; no weights under `key`, or several of which none goes first.
     """
     path = Path(path)
+    if key is not None and not (isinstance(key, str) and key.strip(".")):
+        raise UserError(f"key={str(key)[:60]!r} must be a text, such as 'model_ema' or 'teacher'")
     try:
-        with open(path, "rb") as file:
-            arrays, outline = _read_open(file, path.stat().st_size, key)
+        with open(path, "rb", opener=_open) as file:
+            found = _read_open(file, path.suffix.lower(), key and key.strip("."), limits)
+        _check_names(found.arrays, limits)
+        arrays, said = wrappers.unwrap(found.arrays)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # whatever a damaged file provokes in the readers
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"{path}: not a file of weights (.pth .pt .pkl .safetensors .npz), or a damaged one: {reason}"
-        ) from error
+        reason = " ".join(str(error)[:2000].split())[:300] or type(error).__name__
+        raise UserError(f"{path}: not a file of weights ({_KINDS}), or a damaged one: {reason}") from error
     if not arrays:
-        raise UserError(f"{path}: holds no arrays{outline}")
-    return compare.strip_wrappers(arrays)
+        raise UserError(f"{path}: holds no arrays{found.outline}")
+    for line in (*found.said, *said):
+        warn(f"{path}: {line}")
+    return arrays
 
 
 def is_torchscript(path) -> bool:
@@ -78,65 +99,87 @@ def is_torchscript(path) -> bool:
         return any(name.split("/")[-1] == "constants.pkl" for name in archive.namelist())
 
 
-def _read_open(file, size: int, key: str | None) -> tuple[dict, str]:
-    """(arrays, what the file holds at its top, for an error message)."""
-    head = file.read(9)
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """Arrays, what the file holds at its top for an error message, and what a user should know of the choice."""
+
+    arrays: dict[str, Any]
+    outline: str = ""
+    said: tuple[str, ...] = ()
+
+
+def _open(path: str, flags: int) -> int:
+    """Opens a file, and nothing that would wait for a writer or never end."""
+    found = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(found).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(found)
+        raise UserError(f"cannot be read: it is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}")
+    return found
+
+
+def _read_open(file: BinaryIO, suffix: str, key: str | None, limits: Limits) -> _Found:
+    size = os.fstat(file.fileno()).st_size
+    budget = Budget(limits, size)
+    head = file.read(64)
     file.seek(0)
     if head[:4] == b"PK\x03\x04":
-        with zipfile.ZipFile(file) as archive:
-            if any(name.endswith("data.pkl") for name in archive.namelist()):
-                return _arrays(*unpickle.read_zip(archive), key)
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}, ""
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
-        return _read_safetensors(file), ""
-    return _arrays(*unpickle.read_stream(file), key)
+        archive = Archive(file, limits, budget)
+        if archive.find("data.pkl"):
+            return _choose(*unpickle.read_zip(archive, limits, budget), key, limits, budget)
+        return _part(read_npz(archive, limits), key)
+    if suffix == ".safetensors" or is_safetensors(head, size):
+        return _part(read_safetensors(file, size, limits), key)
+    for start, text in _OTHERS:
+        if head.lstrip().startswith(start):
+            raise UserError(f"not a file of weights ({_KINDS}) but {text}")
+    if suffix in _SUFFIXES:
+        raise UserError(
+            f"files of {_SUFFIXES[suffix]} are not read; save a state dict of PyTorch, .safetensors or .npz"
+        )
+    return _choose(*unpickle.read_stream(file, limits, budget), key, limits, budget)
 
 
-def _read_safetensors(file) -> dict[str, np.ndarray]:
-    header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    data = file.read()
-    arrays = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        if entry["dtype"] not in _SAFETENSORS_DTYPES:
-            raise UserError(f"{name} is {entry['dtype']}, which numpy does not have")
-        begin, end = entry["data_offsets"]
-        if not 0 <= begin <= end <= len(data):
-            raise ValueError(f"{name} lies outside the file")
-        arrays[name] = np.frombuffer(data[begin:end], _SAFETENSORS_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    return arrays
+def _part(arrays: dict, key: str | None, places: Collection[str] = ()) -> _Found:
+    return _Found(choose.part(arrays, key, places) if key else arrays)
 
 
-def _arrays(value, read_storage, key: str | None) -> tuple[dict, str]:
+def _choose(value: Any, read_storage: unpickle.Read | None, key: str | None, limits: Limits, budget: Budget) -> _Found:
     """The arrays of an unpickled object: finds the dict of weights, then reads the storages that it needs."""
     if not isinstance(value, dict):
-        return {}, f": it is a {type(value).__name__}, not a dict of arrays"
-    outline = f"; its entries are {', '.join(map(str, list(value)[:8]))}"
-    if key is not None:
-        if not isinstance(value.get(key), dict):
-            raise UserError(f"no dict under {key!r}{outline}")
-        value = value[key]
-    while wrapper := next((name for name in WRAPPERS if _holds_arrays(value.get(name))), None):
-        value = value[wrapper]
+        return _Found({}, f": it is a {type(value).__name__}, not a dict of arrays")
+    entries = [name[:60] for name in value if isinstance(name, str)]
+    outline = f"; its entries are {choose.listed(entries)}" if entries else ""
+    checkpoint = choose.Checkpoint(value, _is_array, limits)
+    path, rest = checkpoint.split(key) if key else ("", "")
+    leaves, said = checkpoint.weights(path)
+    leaves = {str(name): leaf for name, leaf in leaves.items() if _is_array(leaf)}
+    if rest:
+        leaves = choose.part(leaves, rest, checkpoint.names())
+    limits.check("names", len(leaves), "a file of more arrays")
     arrays = {}
-    for name, leaf in value.items():
-        if isinstance(leaf, unpickle.Tensor):
-            if leaf.storage.data is None:
-                leaf.storage.data = read_storage(leaf.storage)
-            arrays[str(name)] = leaf.array()
-        elif isinstance(leaf, unpickle.NumpyArray) and isinstance(leaf.value, np.ndarray):
-            arrays[str(name)] = leaf.value
-    return arrays, outline
+    for name, leaf in leaves.items():
+        if isinstance(leaf, unpickle.NumpyArray):
+            arrays[name] = leaf.value
+            continue
+        if leaf.storage.data is None:
+            leaf.storage.data = read_storage(leaf.storage)
+        arrays[name] = leaf.array(budget, limits)
+    return _Found(arrays, outline, said)
 
 
-def _holds_arrays(value) -> bool:
-    """Whether a dict holds arrays, or holds one that does under one of the known names."""
-    if not isinstance(value, dict):
-        return False
-    leaves = (unpickle.Tensor, unpickle.NumpyArray)
-    return any(isinstance(leaf, leaves) for leaf in value.values()) or any(
-        _holds_arrays(value.get(name)) for name in WRAPPERS
-    )
+def _is_array(leaf: Any) -> bool:
+    if isinstance(leaf, unpickle.NumpyArray):
+        return isinstance(leaf.value, np.ndarray)
+    return isinstance(leaf, unpickle.Tensor)
+
+
+def _check_names(arrays: dict[str, Any], limits: Limits) -> None:
+    """Raises UserError for names that no model has: too long, not printable, or with numbers that nothing counts to."""
+    for name in arrays:
+        limits.check("name_length", len(name), "an array with a longer name")
+        if not name.isprintable():
+            raise UserError(f"{name[:60]!r} is no name of an array")
+        for number in re.findall(r"\d+", name):
+            if len(number) > 18 or int(number) > limits.number:
+                raise exceeded(f"{name[:200]} counts to {number[:20]}", "number", limits.number)

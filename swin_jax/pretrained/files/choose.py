@@ -1,0 +1,161 @@
+"""Which of the dicts of a checkpoint, or of the parts of one, are the weights.
+
+The rule: a name that training scripts give to the weights goes first (`WRAPPERS`, in this order); of a teacher and its
+student the teacher, which is what such methods evaluate; weights before their average. Where that leaves several, they
+are listed and the caller says which.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.pretrained.files.limits import Limits
+
+WRAPPERS = ("model", "state_dict", "module", "model_state", "model_state_dict")
+# What holds arrays beside the weights.
+_NO_WEIGHTS = r"opt$|amp$|rng|callbacks|loops|.*(optim|sched|scaler)"
+_AVERAGES = {"ema", "average", "averaged", "avg", "swa", "momentum", "target", "k", "key", "shadow"}
+
+
+def preferred(names: Collection[str]) -> str | None:
+    """The one of several places of weights that the rule of this file takes; None where it does not tell."""
+    for name in WRAPPERS:
+        if name in names:
+            return name
+    words = {name: set(re.split(r"[._/]", name.lower())) for name in names}
+    if any("teacher" in found for found in words.values()):
+        words = {name: found for name, found in words.items() if "student" not in found}
+    plain = [name for name, found in words.items() if not found & _AVERAGES]
+    left = plain or list(words)
+    return left[0] if len(left) == 1 else None
+
+
+def several(names: Collection[str]) -> UserError:
+    """The error where the rule does not tell which weights are meant."""
+    return UserError(f"weights lie under {listed(names)}: say which by key=, such as key={min(names)!r}")
+
+
+def chosen(name: str, others: Collection[str]) -> str:
+    """The line that says which of several weights were taken."""
+    return f"took the weights under {name[:200]}; key= takes those under {listed(others)}"
+
+
+def listed(names: Collection[str]) -> str:
+    """The first of some names, in one line."""
+    shown = [name[:60] for name in list(names)[:8]]
+    return ", ".join(shown) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _may_hold_weights(name: Any) -> bool:
+    return isinstance(name, str) and not re.match(_NO_WEIGHTS, name[:100].lower())
+
+
+class Checkpoint:
+    """The dicts inside a checkpoint that hold arrays, themselves or further inside.
+
+    Args:
+        top: The checkpoint; it may hold itself, and the same dict many times.
+        is_array: True for a value that is an array.
+        limits: Bounds on dicts and their depth.
+    """
+
+    def __init__(self, top: dict, is_array: Callable[[Any], bool], limits: Limits):
+        self._top, self._is_array = top, is_array
+        parents: dict[int, list[int]] = {id(top): []}
+        self.places: dict[str, dict] = {"": top}
+        queue, holding = deque([("", top, 0)]), []
+        while queue:
+            path, node, depth = queue.popleft()
+            limits.check("depth", depth, "a checkpoint with more dicts inside each other")
+            limits.check("names", len(parents), "a checkpoint of more dicts")
+            holding += [id(node)] * any(map(is_array, node.values()))
+            for name, value in node.items():
+                if not isinstance(value, dict) or not _may_hold_weights(name):
+                    continue
+                if id(value) not in parents:
+                    parents[id(value)] = []
+                    inside = f"{path}.{name}" if path else name
+                    limits.check("name_length", len(inside), "a longer name of an entry")
+                    self.places[inside] = value
+                    queue.append((inside, value, depth + 1))
+                parents[id(value)].append(id(node))
+        self._holds = set()
+        while holding:
+            if (node := holding.pop()) not in self._holds:
+                self._holds.add(node)
+                holding += parents[node]
+
+    def weights(self, path: str = "") -> tuple[dict, tuple[str, ...]]:
+        """Goes from the dict at `path` to the weights inside it.
+
+        Returns:
+            (the dict that holds the arrays, a line for each choice on the way).
+
+        Raises:
+            UserError: Several dicts hold weights, and the rule does not tell which are meant.
+        """
+        node, seen, said = self.places[path], set(), []
+        while id(node) not in seen:
+            seen.add(id(node))
+            inside = {
+                name: value
+                for name, value in node.items()
+                if id(value) in self._holds and id(value) not in seen and _may_hold_weights(name)
+            }
+            known = [name for name in inside if name in WRAPPERS]
+            if not known and any(map(self._is_array, node.values())) or not inside:
+                break
+            name = preferred(inside)
+            if name is None:
+                raise several(inside)
+            path = f"{path}.{name}" if path else name
+            if len(inside) > 1:
+                said.append(chosen(path, [other for other in inside if other != name]))
+            node = inside[name]
+        return node, tuple(said)
+
+    def split(self, key: str) -> tuple[str, str]:
+        """(the longest path of a dict that `key` begins with, what is left of it: a part of its names)."""
+        words = key.split(".")
+        for count in range(len(words), 0, -1):
+            path = ".".join(words[:count])
+            if path in self.places and id(self.places[path]) in self._holds:
+                return path, ".".join(words[count:])
+        return "", key
+
+    def names(self) -> list[str]:
+        """The paths of all dicts that hold arrays."""
+        return [path for path, node in self.places.items() if path and id(node) in self._holds]
+
+
+def part(arrays: Mapping[str, Any], key: str, others: Collection[str]) -> dict[str, Any]:
+    """The arrays whose names go on from `key`, anywhere in them, without what stands before.
+
+    Args:
+        arrays: By their names.
+        key: Whole parts of names, `student.backbone` for example.
+        others: What else could have been meant, for the message.
+
+    Raises:
+        UserError: No such names, or in several places.
+    """
+    roots, starts = set(), {}
+    for name in arrays:
+        starts[name.split(".")[0]] = None
+        place = f".{name}".find(f".{key}.")
+        if place >= 0:
+            roots.add(name[: place + len(key) + 1])
+    outer = []
+    for root in sorted(roots):
+        if not outer or not root.startswith(outer[-1]):
+            outer.append(root)
+    if len(outer) > 1:
+        raise several([root.rstrip(".") for root in outer])
+    if not outer:
+        what, known = ("dict", others) if others else ("name", list(starts))
+        near = did_you_mean(key, [*others, *starts])
+        raise UserError(f"no {what} under {key[:60]!r}; its entries are {listed(known)}{near}")
+    (root,) = outer
+    return {name[len(root) :]: value for name, value in arrays.items() if name.startswith(root)}

@@ -1,0 +1,120 @@
+"""The format of .safetensors files, as strict as the library of that name, whose rules these are.
+
+A file is 8 bytes of length, a header of JSON and the numbers; every byte of the numbers belongs to one tensor.
+"""
+
+import json
+import math
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+from swin_jax.core.errors import UserError
+from swin_jax.pretrained.files.limits import Limits
+
+_DTYPES = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "C64": np.dtype("<c8"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+
+
+def is_safetensors(head: bytes, size: int) -> bool:
+    """True if a file of `size` bytes that begins with these nine is of this format."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
+
+
+def read_safetensors(file: BinaryIO, size: int, limits: Limits) -> dict[str, np.ndarray]:
+    """The arrays of a file, by their names, read-only.
+
+    Args:
+        file: The open file, at its beginning.
+        size: Its bytes.
+        limits: Bounds on the header.
+
+    Raises:
+        UserError: A header that is torn, of another form or too large; tensors that overlap, leave holes, reach past
+            the end or have other sizes than their places; names that come twice; dtypes that numpy does not have.
+    """
+    length = int.from_bytes(file.read(8), "little")
+    limits.check("header", length, f"a header of {length} bytes")
+    if length > size - 8:
+        raise UserError(f"the header should have {length} bytes, the file has {size}: its end is missing")
+    entries = _header(file.read(length))
+    limits.check("names", len(entries), "a file of more arrays")
+    data = file.read()
+    places = {name: _place(name, entry, limits) for name, entry in entries.items()}
+    end = 0
+    for name, (_, _, begin, stop) in sorted(places.items(), key=lambda item: item[1][2:]):
+        if begin != end:
+            raise UserError(f"{name[:200]} begins at byte {begin}, where {end} was expected: a hole or an overlap")
+        end = stop
+    if end > len(data):
+        raise UserError(f"its arrays reach outside the file: they take {end} bytes, and {len(data)} follow the header")
+    if end < len(data):
+        raise UserError(f"{len(data) - end} bytes at its end belong to no array")
+    return {name: _array(data, *place) for name, place in places.items()}
+
+
+def _header(text: bytes) -> dict[str, Any]:
+    """The entries of a header without its metadata."""
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=_without_doubles)
+    except (ValueError, RecursionError) as error:
+        reason = "its names come twice" if isinstance(error, UserError) else "it is no JSON"
+        raise UserError(f"the header of the .safetensors file is damaged: {reason}") from error
+    if not isinstance(header, dict):
+        raise UserError(f"the header of the .safetensors file is a {type(header).__name__}")
+    metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise UserError("the metadata of the .safetensors file is not {text: text}")
+    return header
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise UserError("a name comes twice")
+    return found
+
+
+def _place(name: str, entry: Any, limits: Limits) -> tuple[np.dtype, list[int], int, int]:
+    """(dtype, shape, first byte, the byte after the last) of an entry."""
+    shown = name[:200]
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        raise UserError(f"{shown} has no dtype, shape and data_offsets")
+    kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(kind, str) or kind not in _DTYPES:
+        raise UserError(f"{shown} is {str(kind)[:20]}, which numpy does not have")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise UserError(f"{shown} has a shape or data_offsets that are no whole numbers from 0")
+    limits.check("axes", len(shape), f"{shown} of more axes")
+    begin, end = offsets
+    wanted = math.prod(shape) * _DTYPES[kind].itemsize
+    if end - begin != wanted:
+        raise UserError(f"{shown} is {kind} {shape} and needs {wanted} bytes, its place has {end - begin}"[:400])
+    return _DTYPES[kind], shape, begin, end
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
+
+
+def _array(data: bytes, dtype: np.dtype, shape: list[int], begin: int, end: int) -> np.ndarray:
+    if begin == end:
+        return np.zeros(shape, dtype)
+    return np.frombuffer(data, dtype, (end - begin) // dtype.itemsize, begin).reshape(shape)
