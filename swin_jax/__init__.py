@@ -20,6 +20,7 @@ def load(
     name: str | None = None,
     weights: str | os.PathLike[str] | None = None,
     resize: str | None = None,
+    key: str | None = None,
     **overrides: typing.Any,
 ) -> tuple[nn.Module, dict[str, typing.Any]]:
     """Makes a model and its variables.
@@ -40,6 +41,10 @@ def load(
             longer texts: 'bilinear' or 'bicubic', see `swin_jax.pretrained.clip.resize`. Video
             Swin, for another window: 'bicubic'. Another word is refused; one of these is without
             effect where everything fits.
+        key: Which weights to take where a file holds several: an entry of a checkpoint such as
+            'model_ema', or a first part of names such as 'teacher' or 'student.backbone'. By
+            default trained weights go before their average and a teacher before its student, which
+            a warning says; where that does not decide, the error lists what there is.
         **overrides: Arguments of `models.swin.Swin`, `models.clip.make_clip` or
             `models.video_swin.make_video_swin` that replace the model's. For another `num_classes`
             the head is zero (or the 1,000 rows of a 22K head); with `out_norms` the norms of the
@@ -63,10 +68,12 @@ def load(
     """
     from swin_jax.pretrained.load import load
 
-    return load(name, weights, resize, **overrides)
+    return load(name, weights, resize, key, **overrides)
 
 
-def preprocess(model: nn.Module | str | os.PathLike[str], **overrides: typing.Any) -> Preparation:
+def preprocess(
+    model: nn.Module | str | os.PathLike[str], key: str | None = None, **overrides: typing.Any
+) -> Preparation:
     """Returns the preparation of a model: how pictures or videos, and texts, become its input.
 
     Args:
@@ -74,6 +81,7 @@ def preprocess(model: nn.Module | str | os.PathLike[str], **overrides: typing.An
             downloaded from the hub (a config beside the weights is obeyed), or the workdir of a
             run. Official Swins of 384 pixels take the whole picture, resized to a square; all
             others its centre, after a resize of the short side.
+        key: Where `model` is a file that holds several weights, those that are meant, as for `load`.
         **overrides: Fields and arguments of `swin_jax.pretrained.preparation.Preparation` to
             change: `image_size`, `mean`, `std`, `interpolation`, `crop` and others. Where `model`
             is a name or a file, arguments of the model too.
@@ -90,7 +98,7 @@ def preprocess(model: nn.Module | str | os.PathLike[str], **overrides: typing.An
     """
     from swin_jax.pretrained.preprocess import preprocess
 
-    return preprocess(model, **overrides)
+    return preprocess(model, key, **overrides)
 
 
 def export(

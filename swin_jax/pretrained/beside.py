@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.pretrained import compare
+from swin_jax.pretrained.files import choose
 from swin_jax.pretrained.files import read as files
 
 OPEN_CLIP, TRANSFORMERS, TIMM = "open_clip", "transformers", "timm"
@@ -86,8 +86,12 @@ def locate(source: str | os.PathLike) -> Path:
     return found
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path, key: str | None = None) -> dict[str, np.ndarray]:
     """Reads a file of weights, or all files that an index (`model.safetensors.index.json`) lists.
+
+    Args:
+        path: The file, or the index.
+        key: Which of several weights to take, see `files.read.read`.
 
     Returns:
         {name: array}, see `files.read.read`.
@@ -97,11 +101,11 @@ def read(path: Path) -> dict[str, np.ndarray]:
             missing, or the other way round.
     """
     if not path.name.endswith(_INDEX):
-        return files.read(path)
+        return files.read(path, key)
     found: dict[str, np.ndarray] = {}
     for shard, names in _shards(path).items():
-        found |= _as_listed(files.read(shard), names, shard, path)
-    return compare.strip_wrappers(found)
+        found |= _as_listed(files.read_whole(shard), names, shard, path)
+    return files.unwrapped(choose.part(found, key, ()) if key else found, path)
 
 
 def _shards(index: Path) -> dict[Path, set[str]]:
@@ -121,14 +125,12 @@ def _shards(index: Path) -> dict[Path, set[str]]:
 
 
 def _as_listed(arrays: Mapping[str, np.ndarray], names: set[str], shard: Path, index: Path) -> dict[str, np.ndarray]:
-    """The arrays of one file under the names of the index; `read` may have taken a prefix off that all of them have."""
-    short = compare.strip_wrappers(dict.fromkeys(names)).keys()
-    full = dict(zip(short, names, strict=True))
-    if full.keys() != arrays.keys():
-        listed, there = sorted(full.keys() - arrays.keys()), sorted(arrays.keys() - full.keys())
+    """The arrays of one file, which has those that the index lists for it."""
+    if names != arrays.keys():
+        listed, there = sorted(names - arrays.keys()), sorted(arrays.keys() - names)
         what = f"{listed[0]}, which is not in it" if listed else f"no {there[0]}, which is in it"
         raise UserError(f"{index} lists for {shard.name} {what}")
-    return {full[name]: value for name, value in arrays.items()}
+    return dict(arrays)
 
 
 def config_beside(path: Path) -> Config | None:

@@ -52,11 +52,15 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def load(
-    name: str | None = None, weights: str | Path | None = None, resize: str | None = None, **overrides
+    name: str | None = None,
+    weights: str | Path | None = None,
+    resize: str | None = None,
+    key: str | None = None,
+    **overrides,
 ) -> tuple[nn.Module, dict]:
     """A model, which carries its preparation, and its variables; see `swin_jax.load`."""
     try:
-        model, variables, prepared = _load(name, weights, resize, overrides)
+        model, variables, prepared = _load(name, weights, resize, key, overrides)
     except UserError:
         raise
     except (ValueError, TypeError, ArithmeticError) as error:
@@ -102,19 +106,23 @@ def family_of(model: nn.Module) -> Family:
 
 
 def _load(
-    name: str | None, weights: str | Path | None, resize: str | None, overrides: dict
+    name: str | None, weights: str | Path | None, resize: str | None, key: str | None, overrides: dict
 ) -> tuple[nn.Module, dict, Preparation | UserError | None]:
     """The walk of a name: the six sentences of docs/architecture.md, in their order."""
     _check_given(name, weights)
     if weights is not None and is_workdir(weights):
+        if key is not None:
+            raise UserError(f"{weights} is the workdir of a run, whose weights are taken without key={shown(key)}")
         if name is not None:
             raise UserError(f"{weights} says itself what model it holds; leave out the name {name!r}")
         return _load_workdir(weights, resize, overrides)
     family, word = _find(name, weights)
     _check_arguments(family, resize, overrides)
+    if weights is None and key is not None:
+        raise UserError(f"key={shown(key)} says which weights of a file to take: give weights= as well")
     if weights is None:
         return _load_random(family, word, overrides)
-    found = read_weights(family, word, weights)
+    found = read_weights(family, word, weights, key)
     if family is None:
         family = recognize_family(found.arrays)
         _check_arguments(family, resize, overrides)
@@ -200,38 +208,39 @@ def _load_workdir(
     return model, variables, prepared
 
 
-def read_weights(family: Family | None, word: str | None, weights: str | Path) -> Weights:
+def read_weights(family: Family | None, word: str | None, weights: str | Path, key: str | None = None) -> Weights:
     """Reads the arrays that `weights` stands for.
 
     Args:
         family: The family of the name, or None.
         word: The name of the model, or None.
         weights: 'official', a file, a folder of a hub, a name of published weights, or a URL.
+        key: Which of several weights in it to take, see `files.read.read`.
     """
     words = tuple(dict.fromkeys(str(text) for text in (word, weights) if text is not None))
     if weights == "official":
         if word is None:
             raise UserError("weights='official' needs a name")
         path = family.fetch(word)
-        return Weights(read(path), path, words, word, published=True)
+        return Weights(read(path, key), path, words, word, published=True)
     path = Path(weights)
     if path.is_dir():
         path = beside.weights_in(path)
         if path is None:
             raise _no_weights(weights)
-    if path.is_file():
+    if path.exists() or path.is_symlink():
         config = beside.config_beside(path)
-        return Weights(read(path), path, (word,) if word else (), word, config=config)
+        return Weights(read(path, key), path, (word,) if word else (), word, config=config)
     if "://" in str(weights):
         path = download.fetch(str(weights))
-        return Weights(read(path), path, words, word, config=beside.config_beside(path))
+        return Weights(read(path, key), path, words, word, config=beside.config_beside(path))
     publisher = names.find(str(weights), FAMILIES)
     if publisher is None:
         raise UserError(
             f"{weights} is no file, no workdir and no official weights{names.suggest(str(weights), FAMILIES)}"
         )
     path = publisher[0].fetch(publisher[1])
-    return Weights(read(path), path, words, word, published=True)
+    return Weights(read(path, key), path, words, word, published=True)
 
 
 def _no_weights(folder: str | Path) -> UserError:

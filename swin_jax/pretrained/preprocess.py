@@ -15,12 +15,14 @@ from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
 
 
-def preprocess(model: nn.Module | str | os.PathLike, **overrides: Any) -> Preparation:
+def preprocess(model: nn.Module | str | os.PathLike, key: str | None = None, **overrides: Any) -> Preparation:
     """The preparation of a model, see `swin_jax.preprocess`; a warning says what was assumed."""
+    if key is not None and (isinstance(model, nn.Module) or not _is_file(model)):
+        raise UserError(f"key={shown(key)} says which weights of a file are meant, and {shown(model)} is no file")
     if isinstance(model, nn.Module):
         found = _of_model(model)
     elif isinstance(model, (str, os.PathLike)) and str(model) != "":
-        found, overrides = _of_source(model, overrides)
+        found, overrides = _of_source(model, overrides, key)
     else:
         raise UserError(
             f"preprocess takes a model, its name, the workdir of a run or a file of weights, not {shown(model)}"
@@ -44,12 +46,18 @@ def _of_model(model: nn.Module) -> Preparation:
     return carried
 
 
-def _of_source(source: str | os.PathLike, overrides: dict[str, Any]) -> tuple[Preparation, dict[str, Any]]:
+def _is_file(source: Any) -> bool:
+    return isinstance(source, (str, os.PathLike)) and Path(source).exists() and not loading.is_workdir(source)
+
+
+def _of_source(
+    source: str | os.PathLike, overrides: dict[str, Any], key: str | None
+) -> tuple[Preparation, dict[str, Any]]:
     """The preparation of a workdir, a file, a folder or a name; and the overrides that are left."""
     if loading.is_workdir(source):
         return preparation.of_run(read_config(source), source, given=overrides), overrides
     if Path(source).exists():
-        weights, word = loading.read_weights(None, None, source), None
+        weights, word = loading.read_weights(None, None, source, key), None
         family = loading.recognize_family(weights.arrays)
         fields = loading.fields_of(family, weights, overrides)
     else:

@@ -1,6 +1,8 @@
 """Weights from another run's workdir or a file of converted weights: to start from, or to read and never change."""
 
 import dataclasses
+import functools
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +26,8 @@ class InitFrom:
         backbone: take everything but the head, which keeps its own initialisation.
         head: regex on parameter paths, what `backbone` leaves out.
         convert: (path, or {'params', 'config'} of a workdir, model) -> variables; reads a file and fits weights.
+        key: which of several weights in a file to take, 'model_ema' or 'teacher' for example; handed to `convert`.
+            '' leaves it to the rule of `pretrained.files.choose`.
     """
 
     path: str = ""
@@ -31,11 +35,13 @@ class InitFrom:
     backbone: bool = False
     head: str = r"^head/"
     convert: Callable | None = None
+    key: str = ""
 
     def check(self) -> None:
         """Raises UserError where `path` names nothing that a run can start from; reads no weights."""
         if self.path:
             _check_path(self.path, self.convert, "init_from")
+            _check_key(self.path, self.convert, self.key, "init_from")
         elif self.required:
             raise UserError("this experiment starts from weights: give --config.init_from.path=FILE_OR_WORKDIR")
 
@@ -58,7 +64,7 @@ class InitFrom:
         if not self.path:
             return {}, "starts from scratch"
         wanted = flatten(shapes) | flatten(mutable or {})
-        found = _read(self.path, self.convert, task.model, shapes, mutable or {}, "init_from")
+        found = _read(self.path, self.convert, task.model, shapes, mutable or {}, "init_from", self.key)
         left = sorted(path for path in found.keys() | wanted.keys() if self.backbone and re.search(self.head, path))
         found = {path: array for path, array in found.items() if path not in left}
         _check_fit(self.path, found, {path: leaf for path, leaf in wanted.items() if path not in left})
@@ -80,6 +86,7 @@ class Frozen:
         inputs: keys of the batch that the model is called with, in this order. Shapes follow from them; bytes are
             float32 to the model.
         required: whether '' as the path is an error; otherwise it gives random weights, to try an experiment out.
+        key: as in `InitFrom`.
     """
 
     model: Any
@@ -87,6 +94,7 @@ class Frozen:
     convert: Callable | None = None
     inputs: tuple[str, ...] = ("image",)
     required: bool = True
+    key: str = ""
 
     def shapes(self, batch: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
         """Abstract variables of the model for the arrays of such a batch; reads no file.
@@ -113,7 +121,7 @@ class Frozen:
             return jax.device_get(jax.jit(self.model.init)(jax.random.key(0), *zeros))
         params = shapes["params"]
         others = {name: tree for name, tree in shapes.items() if name != "params"}
-        found = _read(self.path, self.convert, self.model, params, others, key)
+        found = _read(self.path, self.convert, self.model, params, others, key, self.key)
         _check_fit(self.path, found, flatten(params) | flatten(others))
 
         def take(path, leaf):
@@ -125,6 +133,7 @@ class Frozen:
         """Raises UserError, naming the flag under a dotted key of the config, if there are no weights to load."""
         if self.path:
             _check_path(self.path, self.convert, key)
+            _check_key(self.path, self.convert, self.key, key)
         elif self.required:
             raise UserError(f"this experiment reads the weights of a model: give --config.{key}.path=FILE_OR_WORKDIR")
 
@@ -149,6 +158,17 @@ def _check_path(name: str, convert: Callable | None, key: str) -> None:
         raise UserError(f"{key}.path={name} is neither a workdir with checkpoints nor a file of weights")
 
 
+def _check_key(name: str, convert: Callable | None, entry: str, key: str) -> None:
+    """Raises UserError for the name of weights in a file where there is no file, or nothing that takes the name."""
+    if not entry:
+        return
+    if (storage.path(name) / "checkpoints").is_dir():
+        raise UserError(f"{key}.key={entry}: {name} is a workdir, whose weights are taken without it")
+    taken = inspect.signature(convert).parameters.values()
+    if not any(argument.name == "key" or argument.kind is argument.VAR_KEYWORD for argument in taken):
+        raise UserError(f"{key}.key={entry}: what reads the file ({key}.convert) takes no key")
+
+
 def _is_of_hub(path: Any) -> bool:
     """True for a folder with weights and a config, as the hub keeps them; the files are looked at by `convert`."""
     names = [file.name for file in path.iterdir()] if path.is_dir() else []
@@ -158,7 +178,7 @@ def _is_of_hub(path: Any) -> bool:
 
 
 def _read(
-    name: str, convert: Callable | None, model: Any, shapes: Any, others: dict[str, Any], key: str
+    name: str, convert: Callable | None, model: Any, shapes: Any, others: dict[str, Any], key: str, entry: str
 ) -> dict[str, np.ndarray]:
     """Reads a workdir, its average if it keeps one, or a file.
 
@@ -169,6 +189,7 @@ def _read(
         shapes: tree of the parameters' shapes; their blocks are stacked as here.
         others: collections to read as well, of batch statistics for example, by name.
         key: dotted key of the source in the config, for messages.
+        entry: which of several weights in a file to take; '' for those that go first.
 
     Returns:
         {path: array} of parameters and, under the names of their collections, others.
@@ -181,7 +202,8 @@ def _read(
         if convert:
             variables = _convert(convert, {**variables, "config": meta.get("config")}, model, name, key)
     else:
-        variables = _convert(convert, name, model, name, key)
+        reader = functools.partial(convert, key=entry) if entry else convert
+        variables = _convert(reader, name, model, name, key)
     params = flatten(stacking.stack(unflatten(flatten(variables["params"])), shapes))
     return params | flatten({collection: variables.get(collection, {}) for collection in others})
 

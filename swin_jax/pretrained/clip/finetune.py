@@ -19,7 +19,7 @@ from swin_jax.pretrained.swin import finetune
 VISUAL_ONLY = r"^(text/|logit_)"  # parameters that the weights of an image tower do not have
 
 
-def load_pretrained(source, model, resize: str | None = None) -> dict:
+def load_pretrained(source, model, resize: str | None = None, key: str | None = None) -> dict:
     """Fits weights of a CLIP into a CLIP.
 
     Args:
@@ -27,6 +27,7 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
             variables of a CLIP.
         model: the `models.clip.CLIP` to fill.
         resize: 'bilinear' or 'bicubic' where the image size differs, see `pretrained.clip.resize`.
+        key: which of several weights in a file to take, see `pretrained.files.read`.
 
     Returns:
         {'params': ..., 'batch_stats': ... (ResNets)}.
@@ -37,7 +38,7 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
     """
     if not isinstance(source, Mapping):
         path = beside.locate(source)
-        found = beside.read(path)
+        found = beside.read(path, key)
         if not clip.is_swin(model.visual):
             _check_told(model, found, path)
         return clip.from_official(found, model, resize)
@@ -86,18 +87,18 @@ def pretrained(resize: str | None = None) -> Callable:
     return functools.partial(load_pretrained, resize=resize)
 
 
-def load_visual(source, model, resize: str | None = None) -> dict:
+def load_visual(source, model, resize: str | None = None, key: str | None = None) -> dict:
     """Fits weights of a Swin into the image tower of a CLIP; the rest of it keeps its random start.
 
     Args:
         source: as `finetune.load_pretrained`.
         model: the `models.clip.CLIP`, whose `visual` is a `models.swin.Swin`.
-        resize: as `finetune.load_pretrained`.
+        resize, key: as `finetune.load_pretrained`.
 
     Returns:
         {'params': {'visual': ...}}, for `InitFrom(backbone=True, head=VISUAL_ONLY)`.
     """
-    return {"params": {"visual": finetune.load_pretrained(source, model.visual, resize)["params"]}}
+    return {"params": {"visual": finetune.load_pretrained(source, model.visual, resize, key=key)["params"]}}
 
 
 def visual_pretrained(resize: str | None = None) -> Callable:

@@ -62,13 +62,37 @@ def read(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np
         limits: what the file may ask for.
 
     Returns:
-        {name: array}; names and layout are the file's, arrays are read-only and may share memory, dtypes are kept
+        {name: array}; layouts are the file's, arrays are read-only and may share memory, dtypes are kept
         (bfloat16 is `ml_dtypes.bfloat16`, which numpy converts with `astype`).
 
     Raises:
         UserError: no such file, a truncated or foreign one, one without arrays, a pickle that wants to run code, a
             file that asks for more than the limits; no weights under `key`, or several of which none goes first.
     """
+    return unwrapped(read_whole(path, key, limits), path)
+
+
+def unwrapped(arrays: dict[str, np.ndarray], path) -> dict[str, np.ndarray]:
+    """The weights of a model without what training put around them, `pretrained.wrappers.unwrap`, with its warnings.
+
+    Args:
+        arrays: {name: array} of a file, or of several that belong together.
+        path: the file, for messages.
+
+    Raises:
+        UserError: several models, of which none goes first.
+    """
+    try:
+        found, said = wrappers.unwrap(arrays)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    for line in said:
+        warn(f"{path}: {line}")
+    return found
+
+
+def read_whole(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np.ndarray]:
+    """As `read`, with the names of the file, wrappers' prefixes included; of a file that is one of several too."""
     path = Path(path)
     if key is not None and not (isinstance(key, str) and key.strip(".")):
         raise UserError(f"key={str(key)[:60]!r} must be a text, such as 'model_ema' or 'teacher'")
@@ -76,7 +100,6 @@ def read(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np
         with open(path, "rb", opener=_open) as file:
             found = _read_open(file, path.suffix.lower(), key and key.strip("."), limits)
         _check_names(found.arrays, limits)
-        arrays, said = wrappers.unwrap(found.arrays)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except OSError as error:
@@ -84,11 +107,11 @@ def read(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np
     except Exception as error:  # whatever a damaged file provokes in the readers
         reason = " ".join(str(error)[:2000].split())[:300] or type(error).__name__
         raise UserError(f"{path}: not a file of weights ({_KINDS}), or a damaged one: {reason}") from error
-    if not arrays:
+    if not found.arrays:
         raise UserError(f"{path}: holds no arrays{found.outline}")
-    for line in (*found.said, *said):
+    for line in found.said:
         warn(f"{path}: {line}")
-    return arrays
+    return found.arrays
 
 
 def is_torchscript(path) -> bool:

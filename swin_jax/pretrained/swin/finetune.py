@@ -187,7 +187,7 @@ def tell_scales(trained: tuple | None, model) -> None:
         )
 
 
-def load_pretrained(source, model, resize: str | None = None, class_map=None) -> dict:
+def load_pretrained(source, model, resize: str | None = None, class_map=None, key: str | None = None) -> dict:
     """Fits weights of any window, image size and head into a Swin for supervised fine-tuning.
 
     Args:
@@ -197,6 +197,7 @@ def load_pretrained(source, model, resize: str | None = None, class_map=None) ->
         resize: how position tables of another window or image size are resized, see `remap`.
         class_map: path of map22kto1k.txt, used where a head of 21,841 classes becomes one of 1,000; None derives it
             from an installed timm.
+        key: which of several weights in a file to take, see `pretrained.files.read`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}.
@@ -205,19 +206,20 @@ def load_pretrained(source, model, resize: str | None = None, class_map=None) ->
         UserError: an unreadable file; missing, unexpected and mis-shaped keys, all listed; no map, and no choice of
             resizing, where one is needed.
     """
-    found = _read(source)
+    found = _read(source, key)
     needs_map = model.num_classes == 1000 and len(found.get("head.weight", found.get("head.fc.weight", ()))) == 21841
     rows = imagenet22k.find_map(class_map) if needs_map else None
     return _fit(found, source, model, resize, rows)
 
 
-def load_simmim(source, model, resize: str | None = None) -> dict:
+def load_simmim(source, model, resize: str | None = None, key: str | None = None) -> dict:
     """Fits the encoder of a pretrained SimMIM into a Swin that keeps the random start of its head.
 
     Args:
         source: a file of `pretrained.files.read`, or {'params': ...} of a SimMIM or of another Swin.
         model: the `models.swin.Swin` to fill.
         resize: as in `remap`; the official code does 'geometric'.
+        key: which of several weights in a file to take, see `pretrained.files.read`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays} without a head, for `InitFrom(backbone=True)`.
@@ -225,15 +227,15 @@ def load_simmim(source, model, resize: str | None = None) -> dict:
     Raises:
         UserError: as `load_pretrained`.
     """
-    return _fit(_read(source), source, model.clone(num_classes=0), resize, None)
+    return _fit(_read(source, key), source, model.clone(num_classes=0), resize, None)
 
 
-def _read(source) -> dict[str, np.ndarray]:
+def _read(source, key: str | None) -> dict[str, np.ndarray]:
     """The state dict of a file, or of variables; of a SimMIM's variables the encoder's."""
     if isinstance(source, Mapping):
         params = source["params"]
         return swin.to_state_dict({"params": params.get("encoder", params)})
-    return beside.read(beside.locate(source))
+    return beside.read(beside.locate(source), key)
 
 
 def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | None) -> dict:

@@ -66,13 +66,14 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     return {"params": {"encoder": params, "mask_token": token, "decoder": {"kernel": kernel, "bias": bias}}}
 
 
-def load_pretrained(source, model, resize: str | None = None) -> dict:
+def load_pretrained(source, model, resize: str | None = None, key: str | None = None) -> dict:
     """Reads a pretrained SimMIM.
 
     Args:
         source: a file of `pretrained.files.read`, or {'params': ...} of a SimMIM.
         model: the `models.simmim.SimMIM` to fill.
         resize: how position tables of another window or image size are resized, see `finetune.remap`.
+        key: which of several weights in a file to take, see `pretrained.files.read`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}.
@@ -81,7 +82,8 @@ def load_pretrained(source, model, resize: str | None = None) -> dict:
         UserError: an unreadable file, weights that do not fit, and no choice of resizing where one is needed.
     """
     if not isinstance(source, Mapping):
-        found = rename_bias_mlp(compare.drop_buffers(compare.strip_wrappers(beside.read(beside.locate(source)))))
+        found = beside.read(beside.locate(source), key)
+        found = rename_bias_mlp(compare.drop_buffers(compare.strip_wrappers(found)))
     elif "encoder" in source["params"]:
         found = _names_of(source["params"])
     else:

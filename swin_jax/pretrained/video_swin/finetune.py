@@ -97,7 +97,13 @@ def _adapt_head(state_dict: dict[str, np.ndarray], num_classes: int) -> dict[str
 
 
 def load_pretrained(
-    source, model, patch: str = "inflate", bias: str = "duplicate", resize: str | None = None, head: bool = True
+    source,
+    model,
+    patch: str = "inflate",
+    bias: str = "duplicate",
+    resize: str | None = None,
+    head: bool = True,
+    key: str | None = None,
 ) -> dict:
     """Fits the weights of an image Swin or of a Video Swin into a Video Swin.
 
@@ -109,6 +115,7 @@ def load_pretrained(
         resize: how a Video Swin's position tables of another window are resized, see `remap`.
         head: whether to take a Video Swin's head (zeros for other classes, which a warning says); otherwise, and
             always from an image Swin, only the backbone is there, for `InitFrom(backbone=True, head=FRESH)`.
+        key: which of several weights in a file to take, see `pretrained.files.read`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}.
@@ -118,7 +125,7 @@ def load_pretrained(
     """
     try:
         config = source.get("config") if isinstance(source, Mapping) else None
-        found = _state_dict(source)
+        found = _state_dict(source, key)
         if not video_swin.is_video(found):
             return inflate(found, model, patch, bias, config)
         fields = fields_of(config or {})
@@ -141,9 +148,9 @@ def fields_of(config: Mapping) -> dict:
     return {key: tuples(value) for key, value in own.items() if key != "fn"}
 
 
-def _state_dict(source) -> dict[str, np.ndarray]:
+def _state_dict(source, key: str | None) -> dict[str, np.ndarray]:
     if not isinstance(source, Mapping):
-        return beside.read(beside.locate(source))
+        return beside.read(beside.locate(source), key)
     params = source["params"]
     if "backbone" in params:
         return video_swin.to_state_dict({"params": params})
