@@ -11,6 +11,7 @@ logits = model.apply(variables, swin_jax.preprocess(model)("jump.mp4"))
 """
 
 import fnmatch
+import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -217,12 +218,13 @@ def read_weights(family: Family | None, word: str | None, weights: str | Path, k
         weights: 'official', a file, a folder of a hub, a name of published weights, or a URL.
         key: Which of several weights in it to take, see `files.read.read`.
     """
+    take = functools.partial(read, key=key) if key is not None else read
     words = tuple(dict.fromkeys(str(text) for text in (word, weights) if text is not None))
     if weights == "official":
         if word is None:
             raise UserError("weights='official' needs a name")
         path = family.fetch(word)
-        return Weights(read(path, key), path, words, word, published=True)
+        return Weights(take(path), path, words, word, published=True)
     path = Path(weights)
     if path.is_dir():
         path = beside.weights_in(path)
@@ -230,17 +232,17 @@ def read_weights(family: Family | None, word: str | None, weights: str | Path, k
             raise _no_weights(weights)
     if path.exists() or path.is_symlink():
         config = beside.config_beside(path)
-        return Weights(read(path, key), path, (word,) if word else (), word, config=config)
+        return Weights(take(path), path, (word,) if word else (), word, config=config)
     if "://" in str(weights):
         path = download.fetch(str(weights))
-        return Weights(read(path, key), path, words, word, config=beside.config_beside(path))
+        return Weights(take(path), path, words, word, config=beside.config_beside(path))
     publisher = names.find(str(weights), FAMILIES)
     if publisher is None:
         raise UserError(
             f"{weights} is no file, no workdir and no official weights{names.suggest(str(weights), FAMILIES)}"
         )
     path = publisher[0].fetch(publisher[1])
-    return Weights(read(path, key), path, words, word, published=True)
+    return Weights(take(path), path, words, word, published=True)
 
 
 def _no_weights(folder: str | Path) -> UserError:
