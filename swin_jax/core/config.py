@@ -22,6 +22,7 @@ from ml_collections import config_dict
 
 from swin_jax.core.errors import UserError, did_you_mean, nearest
 from swin_jax.core.public_names import name_of
+from swin_jax.core.ranges import RangeError
 
 LAUNCH = "python -m swin_jax.launch --config=FILE.py[:args] --workdir=DIR"
 
@@ -68,13 +69,27 @@ def derived(fn, *references: config_dict.FieldReference) -> config_dict.FieldRef
     return config_dict.FieldReference(fn(*(reference.get() for reference in references)), op=operation)
 
 
-def build(value):
-    """Turns a config into what it describes: inner specs first, then the call of `fn`."""
+def build(value, key: str = ""):
+    """Turns a config into what it describes: inner specs first, then the call of `fn`.
+
+    Args:
+        value: a spec, a dict of them, or any other value, which is given back.
+        key: of the value in the config, for messages.
+
+    Raises:
+        UserError: a number out of its range, named by its key.
+    """
     if not isinstance(value, (ml_collections.ConfigDict, ml_collections.FrozenConfigDict)):
         return value
-    built = {key: build(value[key]) for key in value}
+    at = f"{key}." if key else ""
+    built = {name: build(value[name], at + name) for name in value}
     fn = built.pop("fn", None)
-    return fn(**built) if fn else built
+    try:
+        return fn(**built) if fn else built
+    except RangeError as error:
+        if error.argument not in built:  # of something that `fn` calls
+            raise
+        raise UserError(f"--config.{at}{error.argument}{error.reason}") from error
 
 
 def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:

@@ -32,7 +32,7 @@ def open_trained(config, workdir: str) -> epath.Path:
         if not config.init_from.path:
             where = checkpoint.folder(folder)
             raise UserError(f"no checkpoint in {where}: train first, or give --config.init_from.path=")
-        configs.build(config.init_from).check()
+        configs.build(config.init_from, "init_from").check()
     make_workdir(folder)
     return folder
 
@@ -54,7 +54,7 @@ def pictures(config, images: str) -> Any:
     """
     prepared = preparation(config)
     config.predict.source.root = images
-    return dataclasses.replace(configs.build(config.predict), transform=prepared.transform_example)
+    return dataclasses.replace(configs.build(config.predict, "predict"), transform=prepared.transform_example)
 
 
 def preparation(config) -> Preparation:
@@ -65,7 +65,9 @@ def preparation(config) -> Preparation:
     """
     if "predict" not in config:
         raise UserError("this experiment's config has no `predict`, which says how a folder of images is read")
-    return of_run(configs.flatten(config), "the experiment", configs.build(config.predict.transform))
+    return of_run(
+        configs.flatten(config), "the experiment", configs.build(config.predict.transform, "predict.transform")
+    )
 
 
 def image_encoder(run: Run, state: TrainState, frozen: Any) -> Callable[[EvalData], Iterator]:

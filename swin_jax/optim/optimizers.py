@@ -18,17 +18,19 @@ import optax
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
+from swin_jax.core.ranges import NonNegativeFloat, PositiveFloat, Rate, checked
 from swin_jax.core.stacking import multipliers, official_names
 
 
+@checked
 def adamw(
     schedule: Callable,
     no_decay: tuple[str, ...],
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.05,
-    clip_norm: float = 5.0,
+    b1: Rate = 0.9,
+    b2: Rate = 0.999,
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.05,
+    clip_norm: NonNegativeFloat = 5.0,
     freeze: str = "",
     layer_scale: Callable | None = None,
 ) -> optax.GradientTransformation:
@@ -54,13 +56,14 @@ def adamw(
     return _optimizer(rule, schedule, clip_norm, freeze, layer_scale)
 
 
+@checked
 def sgd(
     schedule: Callable,
     no_decay: tuple[str, ...],
-    momentum: float = 0.9,
+    momentum: Rate = 0.9,
     nesterov: bool = False,
-    weight_decay: float = 0.0,
-    clip_norm: float = 0.0,
+    weight_decay: NonNegativeFloat = 0.0,
+    clip_norm: NonNegativeFloat = 0.0,
     freeze: str = "",
     layer_scale: Callable | None = None,
 ) -> optax.GradientTransformation:
@@ -79,7 +82,8 @@ def sgd(
     return _optimizer(rule, schedule, clip_norm, freeze, layer_scale)
 
 
-def scale_by_name(rules: tuple[tuple[str, float], ...]) -> Callable:
+@checked
+def scale_by_name(rules: tuple[tuple[str, NonNegativeFloat], ...]) -> Callable:
     """Factors on the learning rate by regexes.
 
     Args:

@@ -11,8 +11,11 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from swin_jax.core.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, checked
 
-def constant(base_lr: float) -> Callable:
+
+@checked
+def constant(base_lr: NonNegativeFloat) -> Callable:
     """A learning rate that never changes; returns `schedule(step, scale=1.0)`."""
 
     def schedule(step, scale=1.0):
@@ -22,14 +25,15 @@ def constant(base_lr: float) -> Callable:
     return schedule
 
 
+@checked
 def warmup_cosine(
-    base_lr: float,
-    total_steps: int,
-    warmup_steps: int = 0,
-    warmup_lr: float = 0.0,
-    min_lr: float = 0.0,
+    base_lr: NonNegativeFloat,
+    total_steps: NonNegativeInt,
+    warmup_steps: NonNegativeInt = 0,
+    warmup_lr: NonNegativeFloat = 0.0,
+    min_lr: NonNegativeFloat = 0.0,
     warmup_prefix: bool = True,
-    delay: int = 1,
+    delay: NonNegativeInt = 1,
 ) -> Callable:
     """Linear warm-up, then a half cosine down to `min_lr`.
 
@@ -57,13 +61,14 @@ def warmup_cosine(
     return _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay)
 
 
+@checked
 def warmup_linear(
-    base_lr: float,
-    total_steps: int,
-    warmup_steps: int = 0,
-    warmup_lr: float = 0.0,
-    min_lr: float = 0.0,
-    delay: int = 1,
+    base_lr: NonNegativeFloat,
+    total_steps: NonNegativeInt,
+    warmup_steps: NonNegativeInt = 0,
+    warmup_lr: NonNegativeFloat = 0.0,
+    min_lr: NonNegativeFloat = 0.0,
+    delay: NonNegativeInt = 1,
 ) -> Callable:
     """Linear warm-up, then a straight line down to `min_lr` at `total_steps`; arguments as in `warmup_cosine`."""
 
@@ -74,13 +79,14 @@ def warmup_linear(
     return _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay)
 
 
+@checked
 def warmup_multistep(
-    base_lr: float,
-    milestones: int | tuple[int, ...],
-    gamma: float = 0.1,
-    warmup_steps: int = 0,
-    warmup_lr: float = 0.0,
-    delay: int = 1,
+    base_lr: NonNegativeFloat,
+    milestones: NonNegativeInt | tuple[NonNegativeInt, ...],
+    gamma: Fraction = 0.1,
+    warmup_steps: NonNegativeInt = 0,
+    warmup_lr: NonNegativeFloat = 0.0,
+    delay: NonNegativeInt = 1,
 ) -> Callable:
     """Linear warm-up, then `base_lr` times `gamma` for every milestone reached.
 
@@ -115,13 +121,14 @@ def _with_warmup(after, base_lr, warmup_steps, warmup_lr, delay):
     return schedule
 
 
+@checked
 def epoch_cosine(
-    base_lr: float,
-    epochs: int,
-    steps_per_epoch: int,
-    warmup_epochs: float = 2.5,
-    warmup_ratio: float = 0.1,
-    accumulate: int = 1,
+    base_lr: NonNegativeFloat,
+    epochs: PositiveInt,
+    steps_per_epoch: PositiveInt,
+    warmup_epochs: NonNegativeFloat = 2.5,
+    warmup_ratio: Fraction = 0.1,
+    accumulate: PositiveInt = 1,
 ) -> Callable:
     """A half cosine that falls once an epoch and never reaches 0, under a linear warm-up (mmcv 1.3's CosineAnnealing).
 

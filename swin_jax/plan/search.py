@@ -152,7 +152,7 @@ def state_bytes(config, topology: chips.Topology) -> StateBytes:
         if key not in found:
             with applied(config, item.settings(config)):
                 mesh = sharding.make_mesh(**config.mesh, devices=devices)
-                partition = configs.build(config.partition)
+                partition = configs.build(config.partition, "partition")
             layout = partition.shardings(run.abstract, mesh)
             sizes = jax.tree.map(
                 lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, run.abstract, layout

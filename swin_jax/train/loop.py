@@ -41,8 +41,10 @@ class Loop:
         self.run = build_run(config)
         check_batch(config, self.run.placement)
         check_frozen(self.run.task)
-        evals = {name: configs.build(item.run) for name, item in config.evals.items()}
-        self.data, evals, lines = share_labels(config, workdir, self.run.task, configs.build(config.data), evals)
+        evals = {name: configs.build(item.run, f"evals.{name}.run") for name, item in config.evals.items()}
+        self.data, evals, lines = share_labels(
+            config, workdir, self.run.task, configs.build(config.data, "data"), evals
+        )
         for line in lines if jax.process_index() == 0 else []:
             print(line, file=sys.stderr, flush=True)
         self.preemption = Preemption()
@@ -330,7 +332,7 @@ def prepare(
     if not checkpoint.exists(folder):
         if config.total_steps <= 0 and not config.init_from.path:
             raise UserError(f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path=")
-        configs.build(config.init_from).check()
+        configs.build(config.init_from, "init_from").check()
     make_workdir(folder)
     check_shared(folder)
     for key in allow_change:

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -12,10 +12,26 @@ from etils import epath
 from swin_jax.core import config as configs
 from swin_jax.core import labels, storage
 from swin_jax.core.errors import UserError, is_ours
+from swin_jax.core.ranges import NonNegativeInt, PositiveInt, Range, Seed, check_settings
 from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_shapes, load_frozen
 from swin_jax.train import checkpoint, sharding
 
 _HEAD = "head/kernel"  # a path that `InitFrom.head` matches where it leaves the classifier out
+
+# What a run's own settings may be; those of a spec are in the signature of what it calls.
+SETTINGS = {
+    "seed": Seed,
+    "batch_size": PositiveInt,
+    "total_steps": NonNegativeInt,
+    "epochs": NonNegativeInt,
+    "accumulate": PositiveInt,
+    "max_bad_records": NonNegativeInt,
+    "mesh.*": Annotated[int, Range(low=1, also=(-1,))],
+    "checkpoint.every": NonNegativeInt,
+    "checkpoint.keep": PositiveInt,
+    "logs.every": NonNegativeInt,
+    "evals.*.every": NonNegativeInt,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +60,10 @@ def build_run(config, devices: Sequence[jax.Device] | None = None) -> Run:
         config: from an experiment file.
         devices: of the mesh; those of this machine by default.
     """
+    check_settings(configs.flatten(config), SETTINGS)
     mesh = sharding.make_mesh(**config.mesh, devices=devices)
     try:
-        task = configs.build(config.task)
+        task = configs.build(config.task, "task")
         shapes, frozen = jax.eval_shape(task.init, jax.random.key(0)), frozen_shapes(task)
     except UserError:
         raise
@@ -54,7 +71,7 @@ def build_run(config, devices: Sequence[jax.Device] | None = None) -> Run:
         if not is_ours(error):
             raise
         raise UserError(f"the config makes no task: {' '.join(str(error).split())}") from error
-    partition = configs.build(config.partition)
+    partition = configs.build(config.partition, "partition")
 
     def place(shapes):
         with_sharding = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731

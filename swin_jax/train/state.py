@@ -26,7 +26,9 @@ def first_state(config, run: Run, manager, write: bool) -> tuple[TrainState, dic
     if restored is not None:
         return restored
     # First, because what is wrong with the weights should not have to wait for a program.
-    flat, report = configs.build(config.init_from).load(run.task, run.abstract.params, run.abstract.mutable)
+    flat, report = configs.build(config.init_from, "init_from").load(
+        run.task, run.abstract.params, run.abstract.mutable
+    )
     say(report)
     # On a CPU the code of random numbers takes longer to optimise than to run.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None

@@ -1,0 +1,204 @@
+"""Ranges of numbers: what an argument may be, written in the signature and checked when it is called.
+
+    @checked
+    def sgd(schedule: Callable, momentum: Rate = 0.9, clip_norm: NonNegativeFloat = 0.0): ...
+
+A number that is out of its range trains on without a word (a negative clipping norm ascends the gradient), so it is
+refused before anything is built. The names are those of pydantic where it has one.
+"""
+
+import dataclasses
+import fnmatch
+import functools
+import inspect
+import math
+import numbers
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from swin_jax.core.errors import UserError
+
+T = TypeVar("T", bound=Callable)
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Finite numbers between two bounds.
+
+    Attributes:
+        low, high: The bounds, which belong to the range.
+        above, below: Bounds that don't.
+        also: Single values outside of the bounds that have a meaning of their own.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    also: tuple[float, ...] = ()
+
+    def __contains__(self, value: float) -> bool:
+        if value in self.also:
+            return True
+        return (
+            math.isfinite(value)
+            and (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        bounds = [
+            f"{words} {bound:g}"
+            for words, bound in (
+                ("at least", self.low),
+                ("above", self.above),
+                ("at most", self.high),
+                ("below", self.below),
+            )
+            if bound is not None
+        ]
+        also = "".join(f", or {value:g}" for value in self.also)
+        return (" and ".join(bounds) or "finite") + also
+
+
+PositiveInt = Annotated[int, Range(low=1)]
+NonNegativeInt = Annotated[int, Range(low=0)]
+PositiveFloat = Annotated[float, Range(above=0)]
+NonNegativeFloat = Annotated[float, Range(low=0)]
+FiniteFloat = Annotated[float, Range()]
+Fraction = Annotated[float, Range(low=0, high=1)]  # a share, a probability
+Rate = Annotated[float, Range(low=0, below=1)]  # of dropout, momentum, a moving average
+Seed = Annotated[int, Range(low=0, below=2**32)]  # what NumPy's generators take
+Sides = PositiveInt | tuple[PositiveInt, ...]  # one for all axes, or one for each
+
+
+class RangeError(UserError):
+    """An argument out of its range.
+
+    Attributes:
+        argument: Its name.
+        reason: What it is and what it may be.
+    """
+
+    def __init__(self, argument: str, reason: str):
+        super().__init__(f"{argument}{reason}")
+        self.argument, self.reason = argument, reason
+
+
+def checked(fn: T) -> T:
+    """Makes a function or a class check its numbers against the ranges in its signature.
+
+    For a dataclass, a flax module among them, that are the annotations of its fields.
+
+    Returns:
+        The same class, or a function of the same name and signature; a call raises RangeError.
+    """
+    call = fn.__init__ if inspect.isclass(fn) else fn
+    signature = inspect.signature(call)
+
+    @functools.wraps(call)
+    def checked_call(*args, **kwargs):
+        try:
+            arguments = signature.bind(*args, **kwargs).arguments
+        except TypeError:  # the call says it better
+            return call(*args, **kwargs)
+        check(fn, arguments)
+        return call(*args, **kwargs)
+
+    if not inspect.isclass(fn):
+        return checked_call
+    fn.__init__ = checked_call
+    return fn
+
+
+def check(fn: Callable, arguments: dict[str, Any]) -> None:
+    """Raises RangeError for the first of some arguments of a callable that is out of its range."""
+    hints = ranges(fn)
+    for name, value in arguments.items():
+        if name in hints and (wanted := _refusal(hints[name], value)):
+            raise RangeError(name, f"={shown(value)}: it must be {wanted}")
+
+
+def check_settings(settings: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """Raises UserError for the first setting of a run that is out of its range.
+
+    Args:
+        settings: {dotted key: value}.
+        hints: {dotted key: annotation}; `*` stands for any part of a key.
+    """
+    for name, value in settings.items():
+        for pattern, hint in hints.items():
+            if fnmatch.fnmatchcase(name, pattern) and (wanted := _refusal(hint, value)):
+                raise UserError(f"--config.{name}={shown(value)}: it must be {wanted}")
+
+
+@functools.cache
+def ranges(fn: Callable) -> dict[str, Any]:
+    """{argument: annotation} of the arguments of a callable that have a range."""
+    try:
+        hints = typing.get_type_hints(fn if not inspect.isclass(fn) else _fields(fn), include_extras=True)
+    except NameError:  # a library's annotations may name types that exist only for type checkers
+        return {}
+    return {name: hint for name, hint in hints.items() if name != "return" and _has_range(hint)}
+
+
+def _fields(cls: type) -> Callable:
+    """What carries the annotations of the arguments of a class."""
+    return cls if dataclasses.is_dataclass(cls) else inspect.unwrap(cls.__init__)
+
+
+def _has_range(hint: Any) -> bool:
+    return _range(hint) is not None or any(map(_has_range, typing.get_args(hint)))
+
+
+def _range(hint: Any) -> Range | None:
+    return next((part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Range)), None)
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: a line of at most 100 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _refusal(hint: Any, value: Any) -> str:
+    """What a value would have to be instead; '' if it is right, or the annotation says nothing of numbers."""
+    if (found := _range(hint)) is not None:
+        return _refused_number(typing.get_args(hint)[0], found, value)
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        refusals = [_refusal(part, value) for part in parts]
+        return "" if "" in refusals else ", or ".join(dict.fromkeys(refusals))
+    if origin is tuple and parts:
+        return _refused_tuple(parts, value)
+    if hint is type(None):
+        return "" if value is None else "None"
+    if isinstance(hint, type) and origin is None:
+        return "" if isinstance(value, hint) else f"a {hint.__name__}"
+    return ""
+
+
+def _refused_number(kind: type, found: Range, value: Any) -> str:
+    abstract = numbers.Integral if kind is int else numbers.Real
+    if isinstance(value, abstract) and not isinstance(value, bool) and value in found:
+        return ""
+    return f"{'a whole number' if kind is int else 'a number'}, {found}"
+
+
+def _refused_tuple(parts: tuple, value: Any) -> str:
+    """As `_refusal`, of 'tuple[part, ...]' or 'tuple[part, part]'; a list, as JSON has it, is as good."""
+    several = parts[-1] is Ellipsis
+    wanted = " and ".join(dict.fromkeys(_refusal(part, _Nothing) for part in parts if part is not Ellipsis))
+    wanted = f"a tuple of {wanted}" if several else f"a tuple of {len(parts)}: {wanted}"
+    if not isinstance(value, (tuple, list)) or not (several or len(value) == len(parts)):
+        return wanted
+    hints = parts[:1] * len(value) if several else parts
+    return wanted if any(map(_refusal, hints, value)) else ""
+
+
+class _Nothing:
+    """A value that no annotation allows."""

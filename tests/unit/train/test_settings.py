@@ -1,0 +1,29 @@
+"""A run's own settings have ranges; messages name the key."""
+
+import pytest
+
+from swin_jax.core import config as configs
+from swin_jax.core.errors import UserError
+from swin_jax.train.setup import build_run
+
+WRONG = {
+    "seed": (-1, 2**32),
+    "batch_size": (0, -8),
+    "total_steps": (-1,),
+    "max_bad_records": (-1,),
+    "mesh.data": (0, -2),
+    "checkpoint.every": (-1,),
+    "checkpoint.keep": (0, -1),
+    "logs.every": (-1,),
+    "evals.test.every": (-1,),
+    "task.tx.clip_norm": (-1.0, float("nan")),
+    "task.tx.schedule.base_lr": (-1e-3,),
+}
+
+
+@pytest.mark.parametrize("key, value", [(key, value) for key, values in WRONG.items() for value in values])
+def test_out_of_range(key, value):
+    config = configs.load("experiments/swin/swin_fashion_mnist.py:fake")
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=rf"^--config\.{key}={value}: it must be "):
+        build_run(config)
