@@ -11,21 +11,14 @@ import math
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.sizes import per_axis
 
-Size = int | tuple[int, ...]
-SMALL = ("shrink", "axis", "keep")
+SMALL = ("shrink", "axis", "keep", "shrink_axis")
+SHRINKING = ("shrink", "shrink_axis")  # rules by which parameters are of the smaller window
 CPB_HIDDEN = 512  # of the MLP of the continuous position bias
 
 # What the official code adds to the logits of pairs that shifting brought into one window without being neighbours.
 MASKED = -100.0
-
-
-def per_axis(value: Size, axes: int) -> tuple[int, ...]:
-    """One int per axis: an int or a 1-tuple is repeated."""
-    value = (value,) if isinstance(value, int) else tuple(value)
-    if len(value) not in (1, axes):
-        raise UserError(f"{value} has {len(value)} entries for {axes} axes")
-    return value * axes if len(value) == 1 else value
 
 
 def per_stage(value, stages: int, axes: int, one_each: bool = False) -> list[tuple[int, ...]]:
@@ -57,23 +50,40 @@ def fit(grid: tuple[int, ...], window: tuple[int, ...], small: str) -> tuple[tup
     Args:
         grid: size of the feature map, one int per spatial axis.
         window: the wanted window.
-        small: 'shrink' (classification: any axis <= window makes the window the smaller side and the shift 0 on all
-            axes), 'axis' (video: the same, axis by axis) or 'keep' (dense prediction: never shrinks, pads).
+        small: 'shrink' (the official classifiers: any axis <= window makes a square window the smaller side and the
+            shift 0 on all axes; a window that is not square is treated as by 'shrink_axis'), 'shrink_axis' (timm: an
+            axis <= window makes the window the grid and the shift 0 on this axis), 'axis' (video: the same, but
+            parameters are those of the whole window) or 'keep' (dense prediction: never shrinks, pads).
 
     Returns:
         (window, shift), one int per axis each.
     """
     half = tuple(w // 2 for w in window)
+    small = rule(window, small)
     if small == "keep":
         return window, half
-    if small == "axis":
-        pairs = [(g, 0) if g <= w else (w, s) for g, w, s in zip(grid, window, half, strict=True)]
-        return tuple(w for w, _ in pairs), tuple(s for _, s in pairs)
     if small == "shrink":
         if any(g <= w for g, w in zip(grid, window, strict=True)):
             return (min(grid),) * len(grid), (0,) * len(grid)
         return window, half
-    raise UserError(f"small={small!r} is none of {SMALL}")
+    pairs = [(g, 0) if g <= w else (w, s) for g, w, s in zip(grid, window, half, strict=True)]
+    return tuple(w for w, _ in pairs), tuple(s for _, s in pairs)
+
+
+def rule(window: tuple[int, ...], small: str) -> str:
+    """The rule of `fit` for a configured window: 'shrink_axis' in place of 'shrink' unless it is square.
+
+    Blocks are given this one, for a window that was made smaller may have become square.
+    """
+    if small not in SMALL:
+        raise UserError(f"small={small!r} is none of {SMALL}")
+    return "shrink_axis" if small == "shrink" and len(set(window)) > 1 else small
+
+
+def stage_rules(model) -> list[str]:
+    """`rule` of each stage; `model` as for `stage_geometry`."""
+    windows = per_stage(model.window_size, len(model.depths), num_axes(model))
+    return [rule(window, model.small) for window in windows]
 
 
 def stage_geometry(model) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
@@ -85,8 +95,9 @@ def stage_geometry(model) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]
     axes = num_axes(model)
     windows = per_stage(model.window_size, len(model.depths), axes)
     grids = stage_grids(model, per_axis(model.image_size, axes))
-    shrink = model.small == "shrink"
-    return grids, [fit(g, w, "shrink")[0] if shrink else w for g, w in zip(grids, windows)]
+    if model.small not in SHRINKING:
+        return grids, windows
+    return grids, [fit(g, w, model.small)[0] for g, w in zip(grids, windows)]
 
 
 def stage_grids(model, image: tuple[int, ...]) -> list[tuple[int, ...]]:

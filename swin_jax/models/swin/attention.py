@@ -184,7 +184,12 @@ def window_and_shift(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Window and shift of a block on a map, one int per axis each.
 
-    Under 'shrink' the parameters have fixed the window, whatever the input's size: `made_for` stays, the map is padded.
+    Args:
+        spatial: size of the map.
+        made_for: the window that the parameters are of. Where it shrank with the map of `image_size` it stays, whatever
+            the input's size, and the map is padded.
+        small: the stage's of `window_geometry.stage_rules`.
+        shifted: True for odd blocks.
     """
     size, shift = window_geometry.fit(spatial, made_for, small)
-    return made_for if small == "shrink" else size, shift if shifted else (0,) * len(spatial)
+    return made_for if small in window_geometry.SHRINKING else size, shift if shifted else (0,) * len(spatial)

@@ -4,17 +4,19 @@ import jax
 
 from swin_jax.core import stacking
 from swin_jax.core.params import flatten, unflatten
+from swin_jax.core.sizes import Size, per_axis
 from swin_jax.models.swin.attention import window_and_shift
 from swin_jax.models.swin.model import Swin
 from swin_jax.ops import window_geometry
-from swin_jax.ops.window_geometry import Size, num_axes, per_axis, stage_geometry
+from swin_jax.ops.window_geometry import num_axes, stage_geometry
 
 
 def block_geometry(model: Swin, image_size: Size, stage: int, block: int) -> tuple[tuple[int, ...], ...]:
     """(grid, window, shift) of one block for images of a size, one int per axis each."""
     grid = window_geometry.stage_grids(model, per_axis(image_size, num_axes(model)))[stage]
     made_for = stage_geometry(model)[1][stage]
-    return grid, *window_and_shift(grid, made_for, model.small, block % 2 == 1)
+    small = window_geometry.stage_rules(model)[stage]
+    return grid, *window_and_shift(grid, made_for, small, block % 2 == 1)
 
 
 def position_bias(model: Swin, variables: dict, block: str) -> jax.Array:

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.sizes import Size, per_axis
 from swin_jax.models.layers import PatchEmbed, init_linear, layer_norm
 from swin_jax.models.swin.blocks import REMAT, Stage
 from swin_jax.ops import attention, window_geometry
-from swin_jax.ops.window_geometry import Size, num_axes, per_axis, stage_geometry
+from swin_jax.ops.window_geometry import num_axes, stage_geometry
 
 
 class Swin(nn.Module):
@@ -91,7 +92,7 @@ class Swin(nn.Module):
         depth = sum(self.depths)
         rates = [self.drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
         pretrained = window_geometry.per_stage(self.pretrained_window_sizes or (0,), stages, axes, one_each=True)
-        implementations = _implementations(self)
+        implementations, rules = _implementations(self), window_geometry.stage_rules(self)
         starts = np.cumsum((0, *self.depths))
 
         def stage(s):
@@ -108,7 +109,7 @@ class Swin(nn.Module):
             block_fields = dict(
                 dim=dims[s],
                 attn_fields=attn_fields,
-                small=self.small,
+                small=rules[s],
                 mlp_ratio=self.mlp_ratio,
                 post_norm=self.post_norm,
                 temporal_window=self.temporal_window,

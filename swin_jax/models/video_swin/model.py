@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.sizes import per_axis
 from swin_jax.models.layers import layer_norm
 from swin_jax.models.swin import Swin, stage_dims
 from swin_jax.models.swin.blocks import REMAT, Block
 from swin_jax.ops import window_geometry
-from swin_jax.ops.window_geometry import per_axis, stage_geometry
+from swin_jax.ops.window_geometry import stage_geometry
 
 DESIGNS = ("joint", "split", "factorised")
 

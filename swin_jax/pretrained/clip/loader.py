@@ -12,9 +12,9 @@ import numpy as np
 
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError, warn
+from swin_jax.core.sizes import per_axis
 from swin_jax.models import clip, swin
 from swin_jax.models.clip import presets as clip_presets
-from swin_jax.ops.window_geometry import per_axis
 from swin_jax.pretrained import run_config
 from swin_jax.pretrained.arguments import COUNTS
 from swin_jax.pretrained.clip import config as clip_config

@@ -15,6 +15,7 @@ import numpy as np
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, official_name, unflatten
+from swin_jax.core.sizes import per_axis
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.swin.buffers import official_buffers
@@ -44,9 +45,9 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     """
     grids, windows = window_geometry.stage_geometry(model)
     axes = len(grids[0])
-    merge = math.prod(window_geometry.per_axis(model.merge_size, axes))
+    merge = math.prod(per_axis(model.merge_size, axes))
     shapes = {"absolute_pos_embed": (1, math.prod(grids[0]), model.embed_dim)} if model.ape else {}
-    patch = window_geometry.per_axis(model.patch_size, axes)
+    patch = per_axis(model.patch_size, axes)
     shapes["patch_embed.proj.weight"] = (model.embed_dim, model.in_channels, *patch)
     shapes["patch_embed.proj.bias"] = (model.embed_dim,)
     if model.patch_norm:

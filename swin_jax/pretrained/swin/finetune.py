@@ -8,16 +8,16 @@ V2) needs no resizing, it is computed again for the new window.
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
+from swin_jax.core.sizes import per_axis, simplest
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import beside, recognize
-from swin_jax.pretrained.swin import buffers, imagenet22k, infer, layouts
+from swin_jax.pretrained.swin import buffers, imagenet22k, infer, layouts, windows
 from swin_jax.pretrained.swin import convert as swin
 from swin_jax.pretrained.swin.resize import resize_rows
 
@@ -25,7 +25,11 @@ RESIZES = ("bicubic", "geometric")
 
 
 def remap(
-    state_dict: Mapping[str, np.ndarray], model, resize: str | None = None, rows: np.ndarray | None = None
+    state_dict: Mapping[str, np.ndarray],
+    model,
+    resize: str | None = None,
+    rows: np.ndarray | None = None,
+    made_for=None,
 ) -> dict[str, np.ndarray]:
     """Resizes position tables and adapts the head to a Swin; everything else stays, and is checked by `from_official`.
 
@@ -35,44 +39,84 @@ def remap(
         resize: 'bicubic' or 'geometric', see `pretrained.swin.resize`; absolute positions are resized bicubically with
             either. None where everything should fit.
         rows: (1000,) rows of a 22K head that are the 1K classes, see `pretrained.swin.imagenet22k`; None: a zero head.
+        made_for: anything with the fields of the Swin that the weights are of, where that is known; see
+            `windows.read_tables`.
 
     Returns:
         The state dict for `pretrained.swin.convert.from_official`. A head of zeros, fresh norms of a dense backbone's
-        output maps and resized tables are told in warnings.
+        output maps and resized tables are told in warnings, and timm's weights in a model whose maps are not whole
+        windows.
 
     Raises:
         UserError: tables of another window or image size without `resize`: the choices.
     """
+    tables = windows.read_tables(layouts.official_names(state_dict)[0], len(model.depths), made_for)
+    from_timm = layouts.is_timm(state_dict)
     state_dict = layouts.to_official_names(state_dict)
     _check_family(state_dict, model)  # before anything is said of heads and norms
+    if from_timm:
+        tell_timm(model)
     state_dict = adapt_head(state_dict, 0 if model.out_norms else model.num_classes, rows)
-    return resize_tables(adapt_norms(state_dict, model), model, resize)
+    return resize_tables(adapt_norms(state_dict, model), model, resize, tables)
 
 
-def resize_tables(state_dict: Mapping[str, np.ndarray], model, resize: str | None) -> dict[str, np.ndarray]:
+def resize_tables(
+    state_dict: Mapping[str, np.ndarray], model, resize: str | None, tables: windows.Tables
+) -> dict[str, np.ndarray]:
     """Resizes bias tables and absolute positions, as `remap` says.
 
     Args:
         state_dict: in official names.
         model, resize: as in `remap`.
+        tables: what the tables are of.
     """
     if resize not in (None, *RESIZES):
         raise UserError(f"resize={resize!r} is none of {', '.join(map(repr, RESIZES))}")
     _check_family(state_dict, model)
+    grids, sizes = window_geometry.stage_geometry(model)
     resized = {}
     for name, shape in swin.official_shapes(model).items():
         table = state_dict.get(name)
-        if table is None or table.shape == shape:
+        if table is None or table.ndim != len(shape) or table.shape[-1] != shape[-1]:
             continue
-        if name.endswith("relative_position_bias_table") and table.ndim == 2 and table.shape[1] == shape[1]:
-            _require_choice(resize, name, table, shape, model)
-            resized[name] = resize_rows(table, shape[0], resize)
-        if name == "absolute_pos_embed" and table.ndim == 3 and table.shape[2] == shape[2]:
-            _require_choice(resize, name, table, shape, model)
-            resized[name] = resize_rows(table[0], shape[1], "bicubic")[None]
+        if name.endswith("relative_position_bias_table"):
+            stage = int(name.split(".")[1])
+            old = _shape_of(name, windows.windows_of_rows(len(table)), tables.windows[stage], sizes[stage])
+            if old != sizes[stage]:
+                _require_choice(resize, name, table, shape, old, model)
+                resized[name] = resize_rows(table, _table(old), _table(sizes[stage]), resize)
+        if name == "absolute_pos_embed":
+            old = _shape_of(name, windows.shapes_of_rows(table.shape[1]), tables.grid, grids[0])
+            if old != grids[0]:
+                _require_choice(resize, name, table, shape, old, model)
+                resized[name] = resize_rows(table[0], old, grids[0], "bicubic")[None]
     if resized:
         warn(f"{len(resized)} position tables were resized ({resize}) to another window or image size")
     return dict(state_dict) | resized
+
+
+def _table(window: tuple[int, ...]) -> tuple[int, ...]:
+    """Height and width of the bias table of a window."""
+    return tuple(2 * size - 1 for size in window)
+
+
+def _shape_of(
+    name: str, candidates: list[tuple[int, ...]], told: tuple[int, ...] | None, wanted: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The shape of a table of the weights, by the rule of timm where nothing tells it: a square, or else the model's.
+
+    Raises:
+        UserError: Rows that are those of a square and of the model, which is not square; or of neither.
+    """
+    if told is not None or wanted not in candidates:
+        return windows.choose(name, candidates, [told])
+    if len(set(wanted)) > 1 and len(set(candidates[0])) == 1:
+        square, other = (" x ".join(map(str, shape)) for shape in (candidates[0], wanted))
+        raise UserError(
+            f"nothing tells whether {name} is of {square} or of {other}, which the model has: give the weights with "
+            "their buffers (relative_position_index), or as a workdir"
+        )
+    return wanted
 
 
 def _check_family(state_dict: Mapping[str, np.ndarray], model) -> None:
@@ -81,25 +125,70 @@ def _check_family(state_dict: Mapping[str, np.ndarray], model) -> None:
     swin.check_sizes(state_dict, model)
 
 
-def _require_choice(resize: str | None, name: str, table: np.ndarray, shape: tuple[int, ...], model) -> None:
+def _require_choice(
+    resize: str | None,
+    name: str,
+    table: np.ndarray,
+    shape: tuple[int, ...],
+    old: tuple[int, ...],
+    model,
+) -> None:
+    """Raises UserError if a table of the shape `old` must be resized, and nobody said how."""
     if resize is not None:
         return
-    of, keep, side = "image size", "", math.isqrt(len(table))
+    of, keep = "image size", ""
     if table.ndim == 2:
         of, stage = "window", int(name.split(".")[1])
-        configured = window_geometry.per_stage(model.window_size, len(model.depths), window_geometry.num_axes(model))[
-            stage
-        ]
-        if side**2 == len(table) and set(configured) == {(side + 1) // 2}:
-            of = f"window (at image_size={model.image_size} the map of this stage is smaller than {configured[0]})"
+        axes = window_geometry.num_axes(model)
+        configured = window_geometry.per_stage(model.window_size, len(model.depths), axes)[stage]
+        if configured == old:
+            map_ = f"the map of this stage is smaller than {simplest(configured)}"
+            of = f"window (at image_size={model.image_size} {map_})"
             keep = ", or keep the weights' image size"
-        elif side**2 == len(table):
-            keep = f", or keep the weights' window of {(side + 1) // 2}"
+        else:
+            keep = f", or keep the weights' window of {simplest(old)}"
     raise UserError(
         f"{name} is {table.shape} in the weights and {shape} in the model, for another {of}; choose "
         "resize='bicubic' (the official supervised fine-tuning) or resize='geometric' (SimMIM's fine-tuning), in an "
         f"experiment --config.init_from.convert.resize=bicubic{keep}"
     )
+
+
+def tell_timm(model) -> None:
+    """Warns where a model's numbers differ from those that timm has with the same weights.
+
+    timm pads a map after it was shifted, the official code before. And timm's windows shrink axis by axis, the
+    official ones as squares.
+    """
+    grids, sizes = window_geometry.stage_geometry(model)
+    timm = SimpleNamespace(
+        **{name: getattr(model, name) for name in ("image_size", "patch_size", "merge_size", "depths", "window_size")},
+        small="shrink_axis",
+    )
+    theirs = window_geometry.stage_geometry(timm)[1]
+    padded, unlike = [], []
+    for stage, rule in enumerate(window_geometry.stage_rules(model)):
+        if model.depths[stage] < 2:  # no block is shifted
+            continue
+        grid = grids[stage]
+        ours = window_geometry.fit(grid, sizes[stage], rule)
+        if ours != window_geometry.fit(grid, theirs[stage], "shrink_axis"):
+            unlike.append(stage)
+        elif any(ours[1]) and any(side % size for side, size in zip(grid, ours[0])):
+            padded.append(stage)
+    if padded:
+        maps = ", ".join(f"{grids[s]} in windows of {sizes[s]}" for s in padded)
+        warn(
+            f"timm's weights at image_size={model.image_size}: maps are not whole windows ({maps}); timm pads them "
+            "after the shift and this model before, as the official code does, so that numbers differ from timm's by "
+            "that. An image size of whole windows has none of it"
+        )
+    if unlike:
+        stages = ", ".join(f"layers.{s}" for s in unlike)
+        warn(
+            f"timm's weights at image_size={model.image_size}: in {stages} windows no smaller than the map are treated "
+            f"as small={model.small!r} says, so that numbers differ from timm's; small='shrink_axis' is timm's rule"
+        )
 
 
 def adapt_head(state_dict: Mapping[str, np.ndarray], num_classes: int, rows: np.ndarray | None = None) -> dict:
@@ -177,9 +266,9 @@ def tell_scales(trained: tuple | None, model) -> None:
         return
     scales = buffers.coordinate_windows(model)
     axes = len(scales[0])
-    trained = [window_geometry.per_axis(scale, axes) for scale in trained]
+    trained = [per_axis(scale, axes) for scale in trained]
     if scales != trained:
-        plain = tuple(scale[0] if len(set(scale)) == 1 else scale for scale in trained)
+        plain = tuple(map(simplest, trained))
         warn(
             f"the continuous position bias was trained with coordinates scaled by windows of {plain}; for the new "
             f"window it is computed again at another scale. pretrained_window_sizes={plain} keeps the trained scale, "
@@ -239,20 +328,30 @@ def _read(source, key: str | None) -> dict[str, np.ndarray]:
 
 
 def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | None) -> dict:
+    made_for = fields_of_run(source)
     try:
         if not model.pretrained_window_sizes:
-            config = source.get("config") if isinstance(source, Mapping) else None
-            tell_scales(_scales_of(config) if config else infer.trained_scales(found), model)
-        return swin.from_official(remap(found, model, resize, rows), model)
+            trained = infer.trained_scales(found)
+            if made_for is not None:
+                trained = tuple(buffers.coordinate_windows(made_for)) if made_for.continuous_bias else None
+            tell_scales(trained, model)
+        return swin.from_official(remap(found, model, resize, rows, made_for), model)
     except UserError as error:
         raise UserError(f"{source}: {error}" if not isinstance(source, Mapping) else str(error)) from error
 
 
-def _scales_of(config: Mapping) -> tuple | None:
-    """The windows that scale the coordinates of a run's continuous bias, one per stage, from its flat config."""
+def fields_of_run(source) -> SimpleNamespace | None:
+    """The fields of the Swin, or of a SimMIM's encoder, whose variables a run's are; None for a file.
+
+    Args:
+        source: As for `load_pretrained`.
+    """
+    config = source.get("config") if isinstance(source, Mapping) else None
+    if not config:
+        return None
     inside = "task.model.encoder." if "task.model.encoder.window_size" in config else "task.model."
     fields = {key.removeprefix(inside): value for key, value in config.items() if key.startswith(inside)}
-    return tuple(buffers.coordinate_windows(SimpleNamespace(**fields))) if fields.get("continuous_bias") else None
+    return SimpleNamespace(**fields) if "window_size" in fields else None
 
 
 def pretrained(resize: str | None = None, class_map: str | None = None) -> Callable:

@@ -73,10 +73,15 @@ def take_backbone(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.nd
     return dict(state_dict), {}
 
 
+def is_timm(state_dict: Mapping[str, np.ndarray]) -> bool:
+    """True for timm's layout, in which the merging of a stage lies at its start, after any prefix."""
+    stages = {int(m[1]) for name in state_dict if (m := re.search(r"(?:^|\.)layers\.(\d+)\.downsample\.", name))}
+    return bool(stages) and 0 not in stages and any("layers.0." in name for name in state_dict)
+
+
 def from_timm(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Renames timm's layout (merging at the start of the next stage, `head.fc`) to the official one; others pass."""
-    stages = [int(name.split(".")[1]) for name in state_dict if re.match(r"layers\.\d+\.downsample\.", name)]
-    shift = bool(stages) and 0 not in stages and any(name.startswith("layers.0.") for name in state_dict)
+    shift = is_timm(state_dict)
     renamed = {}
     for name, value in state_dict.items():
         if shift:

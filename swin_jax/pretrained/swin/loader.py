@@ -13,8 +13,9 @@ import numpy as np
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.public_names import name_of
+from swin_jax.core.sizes import per_axis
 from swin_jax.models import simmim, swin
-from swin_jax.ops.window_geometry import num_axes, per_axis
+from swin_jax.ops.window_geometry import num_axes
 from swin_jax.pretrained import run_config
 from swin_jax.pretrained.arguments import COUNTS
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
@@ -90,10 +91,12 @@ def _fit(
 ) -> tuple[swin.Swin, dict]:
     """A model like `made_for` but for the overrides, and the weights made to fit it."""
     model = made_for.clone(**overrides)
+    if layouts.is_timm(found) and "small" not in overrides and len(set(per_axis(model.image_size, 2))) > 1:
+        model = model.clone(small="shrink_axis")
     if "pretrained_window_sizes" not in overrides:
         finetune.tell_scales(trained or buffers.coordinate_windows(made_for), model)
     rows = _rows(found, model)
-    variables = convert_swin.from_official(finetune.remap(found, model, resize, rows), model)
+    variables = convert_swin.from_official(finetune.remap(found, model, resize, rows, made_for), model)
     return model, jax.device_put(jax.tree.map(lambda leaf: leaf.astype(model.param_dtype), variables))
 
 

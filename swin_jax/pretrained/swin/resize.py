@@ -14,26 +14,32 @@ from swin_jax.core.errors import UserError
 from swin_jax.ops import window_geometry
 
 
-def resize_rows(table: np.ndarray, length: int, method: str) -> np.ndarray:
-    """Resizes a square map that is stored as rows.
+def resize_rows(table: np.ndarray, old: tuple[int, ...], new: tuple[int, ...], method: str) -> np.ndarray:
+    """Resizes a map of two axes that is stored as rows.
 
     Args:
-        table: (S1 * S1, C).
-        length: S2 * S2.
+        table: (prod(old), C).
+        old, new: (height, width) of the map; an axis that keeps its size keeps its numbers.
         method: 'bicubic' or 'geometric'.
 
     Returns:
-        (S2 * S2, C) float32.
+        (prod(new), C) float32.
 
     Raises:
-        UserError: maps that are not square; 'geometric' for a map too small for a cubic spline.
+        UserError: a table of other rows than `old`; 'geometric' for a map too small for a cubic spline.
     """
-    old, new = math.isqrt(len(table)), math.isqrt(length)
-    if old * old != len(table) or new * new != length:
-        raise UserError(f"only square position tables can be resized, not one of {len(table)} rows to {length}")
-    matrix = window_geometry.bicubic_matrix(old, new) if method == "bicubic" else geometric_matrix(old, new)
-    square = table.astype(np.float64).reshape(old, old, -1)
-    return np.einsum("ai,bj,ijc->abc", matrix, matrix, square, optimize=True).reshape(length, -1).astype(np.float32)
+    if math.prod(old) != len(table):
+        raise UserError(f"a position table of {len(table)} rows is not of {' x '.join(map(str, old))} positions")
+    matrices = [_matrix(before, after, method) for before, after in zip(old, new, strict=True)]
+    box = table.astype(np.float64).reshape(*old, -1)
+    resized = np.einsum("ai,bj,ijc->abc", *matrices, box, optimize=True)
+    return resized.reshape(math.prod(new), -1).astype(np.float32)
+
+
+def _matrix(old: int, new: int, method: str) -> np.ndarray:
+    if old == new:
+        return np.eye(old)
+    return window_geometry.bicubic_matrix(old, new) if method == "bicubic" else geometric_matrix(old, new)
 
 
 def geometric_matrix(old: int, new: int) -> np.ndarray:

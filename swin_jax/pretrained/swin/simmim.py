@@ -14,7 +14,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import beside, compare, recognize
 from swin_jax.pretrained.swin import convert as swin
-from swin_jax.pretrained.swin import finetune
+from swin_jax.pretrained.swin import finetune, windows
 from swin_jax.pretrained.swin import infer as swin_infer
 from swin_jax.pretrained.swin.layouts import rename_bias_mlp
 
@@ -81,9 +81,10 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
     Raises:
         UserError: an unreadable file, weights that do not fit, and no choice of resizing where one is needed.
     """
+    whole: Mapping = {}
     if not isinstance(source, Mapping):
-        found = beside.read(beside.locate(source), key)
-        found = rename_bias_mlp(compare.drop_buffers(compare.strip_wrappers(found)))
+        whole = rename_bias_mlp(compare.strip_wrappers(beside.read(beside.locate(source), key)))
+        found = compare.drop_buffers(whole)
     elif "encoder" in source["params"]:
         found = _names_of(source["params"])
     else:
@@ -91,7 +92,10 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
     encoder = {name.removeprefix("encoder."): value for name, value in found.items() if name.startswith("encoder.")}
     if _TOKEN in found and not recognize.recognize(found, window_geometry.num_axes(model.encoder)):
         del encoder["mask_token"]
-        resized = finetune.resize_tables(encoder, model.encoder, resize)
+        inside = encoder | {n.removeprefix("encoder."): v for n, v in whole.items() if n.startswith("encoder.")}
+        stages = len(model.encoder.depths)
+        tables = windows.read_tables(inside, stages, finetune.fields_of_run(source))
+        resized = finetune.resize_tables(encoder, model.encoder, resize, tables)
         found = found | {f"encoder.{name}": value for name, value in resized.items()}
     return from_official(found, model)
 

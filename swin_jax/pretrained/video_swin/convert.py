@@ -169,11 +169,11 @@ def infer(state_dict: Mapping[str, np.ndarray], window_size: tuple[int, int, int
     stages = 1 + max(s for s, _ in blocks)
     window = _window(inside, window_size)
     fc1, head = inside["layers.0.blocks.0.mlp.fc1.weight"], found.get(_HEAD + "weight")
-    side = max(window[1:]) * 2 ** (stages - 1)
+    sides = [size * patch * 2 ** (stages - 1) for size, patch in zip(window[1:], proj.shape[3:])]
     attn = "layers.0.blocks.0.attn."
     return fields | dict(
         num_classes=0 if head is None else len(head),
-        image_size=(32, proj.shape[3] * side, proj.shape[4] * side),
+        image_size=(32, *sides),
         patch_size=tuple(proj.shape[2:]),
         window_size=window,
         in_channels=proj.shape[1],
@@ -203,10 +203,10 @@ def _window(state_dict: Mapping, given: tuple[int, ...] | None) -> tuple[int, in
             return candidates[0]
     rows = 0 if table is None else len(table)
     candidates = windows_of_rows(rows)
-    if len(candidates) == 1:
-        return candidates[0]
     if given is not None and (not rows or math.prod(2 * w - 1 for w in given) == rows):
         return tuple(given)
+    if len(candidates) == 1:
+        return candidates[0]
     if not rows:
         raise UserError(
             "a state dict of a continuous position bias without buffers does not tell window_size: give it (and "

@@ -18,8 +18,9 @@ from swin_jax.ops import window_geometry
 from swin_jax.pretrained import beside, compare
 from swin_jax.pretrained.swin import buffers, finetune
 from swin_jax.pretrained.swin import convert as swin
+from swin_jax.pretrained.swin.resize import resize_rows
 from swin_jax.pretrained.video_swin import convert as video_swin
-from swin_jax.pretrained.video_swin.inflate import inflate, resize_table
+from swin_jax.pretrained.video_swin.inflate import inflate
 
 RESIZES = ("bicubic",)
 _HEAD = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
@@ -53,28 +54,32 @@ def remap(
     swin.check_sizes({name.removeprefix("backbone."): value for name, value in found.items()}, model.backbone)
     found = _adapt_head(found, model.num_classes)
     resized, old = {}, None
+    sizes = window_geometry.stage_geometry(model.backbone)[1]
     for name, shape in video_swin.official_shapes(model).items():
         table = found.get(name)
-        if table is None or table.shape == shape or not name.endswith("relative_position_bias_table"):
+        if table is None or table.ndim != 2 or not name.endswith("relative_position_bias_table"):
             continue
-        new = window_geometry.stage_geometry(model.backbone)[1][int(name.split(".")[2])]
+        new = sizes[int(name.split(".")[2])]
+        told = window if table.shape != shape else window or new
+        old = old or video_swin.infer(state_dict, told)["window_size"]
+        if old == new:
+            continue
         if resize is None:
             raise UserError(
                 f"{name} is {table.shape} in the weights and {shape} in the model, whose window is {new}; choose "
                 "resize='bicubic' (offsets in time beyond the old window get the farthest one's rows) or keep the "
-                "weights' window"
+                f"weights' window of {old}"
             )
-        old = old or tuple(2 * w - 1 for w in video_swin.infer(state_dict, window)["window_size"])
-        resized[name] = _resize_box(table, old, [2 * w - 1 for w in new])
+        resized[name] = _resize_box(table, [2 * w - 1 for w in old], [2 * w - 1 for w in new])
     if resized:
         warn(f"{len(resized)} position tables were resized to the window of the model")
     return found | resized
 
 
-def _resize_box(table: np.ndarray, old: tuple[int, ...], new: list[int]) -> np.ndarray:
+def _resize_box(table: np.ndarray, old: list[int], new: list[int]) -> np.ndarray:
     """(prod(old), heads) to (prod(new), heads), time by the rule of this file."""
     boxes = np.asarray(table, np.float32).reshape(old[0], -1, table.shape[1])
-    boxes = np.stack([resize_table(box, new[1:]) for box in boxes])
+    boxes = np.stack([resize_rows(box, tuple(old[1:]), tuple(new[1:]), "bicubic") for box in boxes])
     offsets = np.arange(new[0]) - new[0] // 2
     return boxes[np.clip(offsets + old[0] // 2, 0, old[0] - 1)].reshape(math.prod(new), -1)
 

@@ -5,16 +5,16 @@ SwinTransformer/Video-Swin-Transformer. For version 2, whose bias is an MLP of c
 gets a column of zeros for the time axis, which is what duplicating a table does.
 """
 
-import math
 from collections.abc import Mapping
-from types import SimpleNamespace
 
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
+from swin_jax.core.sizes import per_axis
 from swin_jax.ops import window_geometry
-from swin_jax.pretrained.swin import buffers, finetune, infer, layouts
+from swin_jax.pretrained.swin import buffers, finetune, infer, layouts, windows
 from swin_jax.pretrained.swin import convert as swin
+from swin_jax.pretrained.swin.resize import resize_rows
 from swin_jax.pretrained.video_swin.layouts import is_video
 
 PATCHES, BIASES = ("inflate", "centre"), ("duplicate", "centre")
@@ -43,7 +43,7 @@ def inflate(
         designs 'split' and 'factorised' are not there: they keep their initialisation.
 
     Raises:
-        UserError: an unknown choice; weights of a video; tables that are not square; keys that do not fit, all listed.
+        UserError: an unknown choice; weights of a video; tables of an unknown window; keys that do not fit, all listed.
     """
     if patch not in PATCHES:
         raise UserError(f"patch={patch!r} is none of {', '.join(map(repr, PATCHES))}")
@@ -52,6 +52,8 @@ def inflate(
     if is_video(state_dict):
         raise UserError("only an image Swin can be inflated; these patches have a time axis already")
     backbone = model.backbone
+    made_for = finetune.fields_of_run({"config": config})
+    tables = windows.read_tables(layouts.official_names(state_dict)[0], len(backbone.depths), made_for)
     found = layouts.to_official_names(state_dict)
     swin.check_sizes(found, backbone)
     if backbone.continuous_bias and bias == "centre" and window_geometry.stage_geometry(backbone)[1][0][0] > 1:
@@ -65,9 +67,11 @@ def inflate(
         if name == "patch_embed.proj.weight":
             value = _inflate_patch(value, backbone.patch_size[0], patch)
         elif name.endswith("relative_position_bias_table"):
-            window = window_geometry.stage_geometry(backbone)[1][int(name.split(".")[1])]
-            resized += math.prod(2 * w - 1 for w in window[1:]) != len(value)
-            value = _inflate_table(value, window, bias)
+            stage = int(name.split(".")[1])
+            window = window_geometry.stage_geometry(backbone)[1][stage]
+            old = windows.choose(name, windows.windows_of_rows(len(value)), [tables.windows[stage]])
+            resized += old != window[1:]
+            value = _inflate_table(value, old, window, bias)
         elif name.endswith("cpb_mlp.0.weight"):
             value = np.pad(np.asarray(value, np.float32), ((0, 0), (1, 0)))
         inflated[name] = value
@@ -84,10 +88,10 @@ def _inflate_patch(weight: np.ndarray, frames: int, patch: str) -> np.ndarray:
     return np.pad(weight, ((0, 0), (0, 0), (frames // 2, frames - 1 - frames // 2), (0, 0), (0, 0)))
 
 
-def _inflate_table(table: np.ndarray, window: tuple[int, ...], bias: str) -> np.ndarray:
-    """(side * side, heads) to (rows of a table of the window, heads); time is its slowest axis."""
+def _inflate_table(table: np.ndarray, old: tuple[int, ...], window: tuple[int, ...], bias: str) -> np.ndarray:
+    """(rows of a table of `old`, heads) to (rows of a table of the window, heads); time is its slowest axis."""
     frames, *sides = (2 * w - 1 for w in window)
-    table = resize_table(np.asarray(table, np.float32), sides)
+    table = resize_rows(np.asarray(table, np.float32), tuple(2 * w - 1 for w in old), tuple(sides), "bicubic")
     if bias == "duplicate":
         return np.tile(table, (frames, 1))
     spread = np.full((frames, *table.shape), OUTSIDE, np.float32)
@@ -95,36 +99,14 @@ def _inflate_table(table: np.ndarray, window: tuple[int, ...], bias: str) -> np.
     return spread.reshape(-1, table.shape[1])
 
 
-def resize_table(table: np.ndarray, sides: list[int]) -> np.ndarray:
-    """The table of one frame offset for another height and width, by PyTorch's bicubic interpolation.
-
-    Args:
-        table: (side * side, heads) float32.
-        sides: 2 * window - 1 for rows and columns.
-
-    Raises:
-        UserError: a table that is not square.
-    """
-    if math.prod(sides) == len(table):
-        return table
-    old = math.isqrt(len(table))
-    if old * old != len(table):
-        raise UserError(f"only square position tables can be resized, not one of {len(table)} rows")
-    rows, columns = (window_geometry.bicubic_matrix(old, side) for side in sides)
-    square = table.astype(np.float64).reshape(old, old, -1)
-    resized = np.einsum("ai,bj,ijc->abc", rows, columns, square, optimize=True)
-    return resized.reshape(-1, table.shape[1]).astype(np.float32)
-
-
 def _tell_scales(state_dict: Mapping, config: Mapping | None, backbone) -> None:
     """Warns where a continuous bias will see rows and columns at another scale than the image model did."""
     if not backbone.continuous_bias:
         return
     trained = infer.trained_scales(state_dict)
-    if trained is None and config:
-        inside = "task.model.encoder." if "task.model.encoder.window_size" in config else "task.model."
-        fields = {key.removeprefix(inside): value for key, value in config.items() if key.startswith(inside)}
-        trained = buffers.coordinate_windows(SimpleNamespace(**fields)) if fields.get("continuous_bias") else None
+    made_for = finetune.fields_of_run({"config": config})
+    if trained is None and made_for is not None and made_for.continuous_bias:
+        trained = buffers.coordinate_windows(made_for)
     if trained is not None:
         own = buffers.coordinate_windows(backbone)
-        finetune.tell_scales([(o[0], *window_geometry.per_axis(t, 2)) for o, t in zip(own, trained)], backbone)
+        finetune.tell_scales([(o[0], *per_axis(t, 2)) for o, t in zip(own, trained)], backbone)

@@ -12,9 +12,9 @@ import numpy as np
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.params import flatten, unflatten
+from swin_jax.core.sizes import per_axis
 from swin_jax.models import video_swin
 from swin_jax.models.video_swin import presets as video_swin_presets
-from swin_jax.ops.window_geometry import per_axis
 from swin_jax.pretrained import recognize
 from swin_jax.pretrained.arguments import COUNTS, random_variables
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights

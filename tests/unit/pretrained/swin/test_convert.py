@@ -337,7 +337,7 @@ def test_buffers_of_a_model_that_the_official_code_cannot_build_are_an_error():
         (lambda s: s.pop("patch_embed.proj.weight"), "not a Swin"),
         (lambda s: s.pop("layers.1.blocks.0.attn.relative_position_bias_table"), "window_size and num_heads"),
         (lambda s: s.update({"layers.1.blocks.0.attn.relative_position_bias_table": np.zeros((15, 4))}), "window_size"),
-        (lambda s: s.update({"patch_embed.proj.weight": np.zeros((8, 3, 2, 4))}), "give image_size"),
+        (lambda s: s.update({"layers.0.blocks.0.attn.relative_position_index": np.zeros((4, 4))}), "window_size"),
     ],
 )
 def test_what_cannot_be_inferred_is_named(change, message):

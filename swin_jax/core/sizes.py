@@ -1,0 +1,22 @@
+"""Sizes of images, windows, patches and cells: one int for all axes, or one int per axis."""
+
+from swin_jax.core.errors import UserError
+
+Size = int | tuple[int, ...]
+
+
+def per_axis(value: Size, axes: int) -> tuple[int, ...]:
+    """One int per axis: an int or a 1-tuple is repeated.
+
+    Raises:
+        UserError: Another number of entries than axes.
+    """
+    value = (value,) if isinstance(value, int) else tuple(value)
+    if len(value) not in (1, axes):
+        raise UserError(f"{value} has {len(value)} entries for {axes} axes")
+    return value * axes if len(value) == 1 else value
+
+
+def simplest(sizes: tuple[int, ...]) -> Size:
+    """One int if all axes have the same size, or else the tuple: how sizes are written and shown."""
+    return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
