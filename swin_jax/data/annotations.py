@@ -1,0 +1,294 @@
+"""Lists of files and their labels: csv and tsv, lines of `path label`, JSON lines, a JSON list.
+
+A list is read wholly when a source is made, so that everything wrong in it is told then, with file and line.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.data.labels import UNKNOWN
+
+PATH_KEYS = ("path", "image", "video", "filename", "file_name", "filepath", "image_path", "video_path", "file", "name")
+LABEL_KEYS = ("label", "labels", "class", "classes", "target", "targets")
+MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
+MAX_BYTES = 2**30  # of a list
+_TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+_MARKS = {"0": 0, "1": 1, "-1": UNKNOWN, "": UNKNOWN}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file and its labels, as texts.
+
+    Attributes:
+      place: For messages, 'train.csv:7'.
+      path: As it stands in the list.
+      labels: One or several; none only where others have several.
+    """
+
+    place: str
+    path: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """A list with numbers as labels.
+
+    Attributes:
+      paths: N paths as they stand in the list.
+      labels: N numbers, of each file's first class; 0 where `marks` are used.
+      marks: int8 (N, K) of `data.labels.Marked` where files have several labels, else None.
+      class_names: K names in label order; '0', '1', ... where the list has numbers only.
+    """
+
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+    marks: np.ndarray | None
+    class_names: tuple[str, ...]
+
+
+def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
+    """Reads a list.
+
+    Forms, by the ending of the name:
+
+    - .csv, .tsv: columns in any order where the first line names them (`PATH_KEYS`, `LABEL_KEYS`), else path and label.
+      Columns of 0, 1 and -1 (not known) for each class are several labels.
+    - .jsonl: an object a line, {"path": ..., "label": number, name or list}; .json: a list of such objects.
+    - others: a line is `path label`, separated by a tab or by the last blank, as the official train_map.txt.
+
+    Several labels of a file are separated by `;` or `|`, numbers by a comma too.
+
+    Args:
+      file: The list, UTF-8.
+      class_names: A text file of one name a line, in label order; '' takes the names in the list, sorted, or numbers.
+      num_classes: How many classes there are, where labels are numbers and the last ones do not occur; 0 counts them.
+
+    Returns:
+      The list. Raises UserError, naming file and line, for what is missing, malformed or twice there with different
+      labels, and for labels that are no class.
+    """
+    entries = _entries(file)
+    if isinstance(entries, Annotations):
+        return entries
+    if not entries:
+        raise UserError(f"{file} names no files")
+    _refuse_double(entries)
+    several = any(len(entry.labels) > 1 for entry in entries)
+    bare = next((entry for entry in entries if not entry.labels), None)
+    if bare and not several:
+        raise UserError(f"{bare.place}: {_short(bare.path)} has no label")
+    known = read_names(class_names) if class_names else ()
+    numbers, names = _numbers(file, entries, known, num_classes)
+    marks = None
+    if several:
+        marks = np.zeros((len(entries), len(names)), np.int8)
+        for row, found in zip(marks, numbers):
+            row[list(found)] = 1
+    labels = tuple(0 if several else found[0] for found in numbers)
+    return Annotations(tuple(entry.path for entry in entries), labels, marks, names)
+
+
+def read_names(file: str) -> tuple[str, ...]:
+    """The class names in a file, one a line, in label order; raises UserError where it cannot be read."""
+    names = tuple(line.strip() for line in _text(file).splitlines() if line.strip())
+    if not names:
+        raise UserError(f"{file} has no class names; it holds one a line, in label order")
+    return names
+
+
+def _entries(file: str) -> list[Entry] | Annotations:
+    suffix = os.path.splitext(file)[1].lower()
+    text = _text(file)
+    if suffix in _TABLES:
+        return _table(file, text, _TABLES[suffix])
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        return [_from_object(place, found) for place, found in _objects(file, text, suffix == ".json")]
+    return [_from_line(f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _text(file: str) -> str:
+    try:
+        if not os.path.isfile(file):
+            raise UserError(f"there is no file {file}")
+        if os.path.getsize(file) > MAX_BYTES:
+            raise UserError(f"{file} has more than {MAX_BYTES} bytes; it should be a list")
+        with open(file, encoding="utf-8-sig", newline="") as opened:  # some editors begin a file with a mark
+            text = opened.read()
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {file}: it is not UTF-8 text") from error
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    if "\0" in text:
+        raise UserError(f"cannot read {file}: it is no text")
+    return text.replace("\r\n", "\n")
+
+
+def _from_line(place: str, line: str) -> Entry:
+    """A line of `path<tab>label`, `path label` or `path,label`."""
+    line = line.strip("\r\n")
+    parts = line.split("\t") if "\t" in line else line.strip().rsplit(None, 1)
+    if len(parts) == 1:
+        parts = line.strip().rsplit(",", 1)
+    if len(parts) != 2 or not parts[0].strip():
+        raise UserError(f"{place}: write `path label`, not {_short(repr(line))}")
+    return Entry(place, parts[0].strip(), _split(parts[1]))
+
+
+def _split(text: str) -> tuple[str, ...]:
+    """The labels in one field."""
+    parts = re.split("[;|]", text)
+    if len(parts) == 1 and re.fullmatch(r"\s*\d+(\s*,\s*\d+)+\s*", text):
+        parts = text.split(",")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _table(file: str, text: str, separator: str) -> list[Entry] | Annotations:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows = []
+    try:
+        for row in reader:
+            if any(field.strip() for field in row):
+                rows.append((f"{file}:{reader.line_num}", [field.strip() for field in row]))
+    except csv.Error as error:
+        raise UserError(f"{file}:{reader.line_num}: {error}; is a quotation mark not closed?") from error
+    if not rows:
+        return []
+    header = [name.lower() for name in rows[0][1]]
+    path = _column(file, header, PATH_KEYS)
+    if path is None:
+        path, label, width = 0, 1, 2
+    else:
+        label, width, (_, names), rows = _column(file, header, LABEL_KEYS), len(header), rows[0], rows[1:]
+    for place, row in rows:
+        if len(row) != width:
+            raise UserError(
+                f"{place}: {len(row)} fields, not {width}"
+                + ("; without a first line of names a row is path and label" if width == 2 else "")
+            )
+    if label is None:
+        return _marked(file, rows, path, [name for column, name in enumerate(names) if column != path])
+    return [Entry(place, _path(place, row[path]), _split(row[label])) for place, row in rows]
+
+
+def _column(file: str, header: Sequence[str], known: Sequence[str]) -> int | None:
+    """The first of the known names that is among the columns."""
+    name = next((name for name in known if name in header), None)
+    if name is not None and header.count(name) > 1:
+        raise UserError(f"{file}: the column {name!r} is there {header.count(name)} times")
+    return None if name is None else header.index(name)
+
+
+def _marked(file: str, rows: Sequence[tuple[str, list[str]]], path: int, names: Sequence[str]) -> Annotations:
+    """A table with a column of marks for each class."""
+    marks = np.zeros((len(rows), len(names)), np.int8)
+    if len(names) < 2 or not rows:
+        raise UserError(f"{file} has no column of labels ({', '.join(LABEL_KEYS)}), nor one of marks for each class")
+    if len(set(names)) < len(names):
+        raise UserError(f"{file}: two columns have the same name")
+    for number, (place, row) in enumerate(rows):
+        fields = row[:path] + row[path + 1 :]
+        wrong = [f"{name}={field!r}" for name, field in zip(names, fields) if field not in _MARKS]
+        if wrong:
+            raise UserError(
+                f"{place}: {_short(wrong[0])} is neither 0, 1 nor -1; {file} has no column of labels "
+                f"({', '.join(LABEL_KEYS)}), so that each column is a class"
+            )
+        marks[number] = [_MARKS[field] for field in fields]
+    paths = tuple(_path(place, row[path]) for place, row in rows)
+    return Annotations(paths, (0,) * len(rows), marks, tuple(names))
+
+
+def _objects(file: str, text: str, whole: bool) -> Iterator[tuple[str, Any]]:
+    """(place, value) of every JSON value: of a list, or of lines."""
+    if not whole:
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                yield f"{file}:{number}", _json(f"{file}:{number}", line)
+        return
+    found = _json(file, text)
+    if not isinstance(found, list):
+        raise UserError(f'{file}: must be a list of {{"path": ..., "label": ...}}')
+    yield from ((f"{file}: entry {number}", entry) for number, entry in enumerate(found, 1))
+
+
+def _json(place: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # integers of thousands of digits, thousands of brackets
+        raise UserError(f"{place}: not JSON that can be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def _from_object(place: str, found: Any) -> Entry:
+    if not isinstance(found, dict):
+        raise UserError(f'{place}: not an object; write {{"path": ..., "label": ...}}')
+    path, label = (next((key for key in keys if key in found), None) for keys in (PATH_KEYS, LABEL_KEYS))
+    if path is None or label is None or not isinstance(found[path], str):
+        have = ", ".join(map(repr, list(found)[:10]))
+        raise UserError(f'{place}: needs "path", a text, and "label"; it has {_short(have) or "nothing"}')
+    labels = found[label] if isinstance(found[label], list) else [found[label]]
+    for one in labels:
+        if type(one) not in (int, str) or one == "":
+            raise UserError(f"{place}: the label {_short(repr(one))} is neither a number nor a name")
+    return Entry(place, _path(place, found[path]), tuple(str(one).strip() for one in labels))
+
+
+def _path(place: str, path: str) -> str:
+    if not path.strip():
+        raise UserError(f"{place}: the path is empty")
+    return path
+
+
+def _refuse_double(entries: Sequence[Entry]) -> None:
+    """Raises UserError for a file that is there twice with different labels."""
+    seen: dict[str, Entry] = {}
+    for entry in entries:
+        first = seen.setdefault(entry.path, entry)
+        if set(first.labels) != set(entry.labels):
+            raise UserError(
+                f"{entry.place}: {_short(entry.path)} has other labels in {first.place}; several labels of a file "
+                "stand in one row, as 'cat;dog' or in a JSON list"
+            )
+
+
+def _numbers(
+    file: str, entries: Sequence[Entry], known: Sequence[str], num_classes: int
+) -> tuple[list[tuple[int, ...]], tuple[str, ...]]:
+    """(the numbers of each entry's classes, the names of all classes)."""
+    found = {label for entry in entries for label in entry.labels}
+    if all(label.isascii() and label.isdecimal() for label in found) and not found <= set(known):
+        limit = len(known) or num_classes or MAX_LABEL + 1
+        why = f"there are {len(known) or num_classes} classes" if limit <= MAX_LABEL else f"the largest is {MAX_LABEL}"
+        for entry in entries:
+            for label in entry.labels:
+                if len(label) > 9 or int(label) >= limit:
+                    raise UserError(f"{entry.place}: the label {_short(label)} is out of range, {why}")
+        numbers = [tuple(int(label) for label in entry.labels) for entry in entries]
+        count = num_classes or max(map(max, filter(None, numbers))) + 1
+        return numbers, tuple(known) or tuple(map(str, range(count)))
+    names = tuple(known) or tuple(sorted(found))
+    place = {name: number for number, name in enumerate(names)}
+    if len(place) < len(names):
+        raise UserError(f"two classes have the same name in the class names of {file}")
+    for entry in entries:
+        for label in entry.labels:
+            if label not in place:
+                hint = did_you_mean(label, names)
+                raise UserError(f"{entry.place}: the label {_short(repr(label))} is not among the class names{hint}")
+    return [tuple(place[label] for label in entry.labels) for entry in entries], names
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:100]}..."

@@ -1,0 +1,137 @@
+"""Lists of files and labels: their forms, several labels, and what is wrong in them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from swin_jax.core.errors import UserError
+from swin_jax.data import annotations
+
+
+def read(tmp_path, name, text, **arguments):
+    file = tmp_path / name
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return annotations.read(str(file), **arguments)
+
+
+def lines(*objects):
+    return "\n".join(map(json.dumps, objects))
+
+
+A, B = {"path": "x/a.jpg", "label": "dog"}, {"path": "b c.jpg", "label": "cat"}
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("l.csv", "x/a.jpg,dog\nb c.jpg,cat\n"),
+        ("l.csv", "path,label\nx/a.jpg,dog\nb c.jpg,cat"),
+        ("l.csv", '\ufeffID,Label,Filename\r\n1,dog,x/a.jpg\r\n2,cat,"b c.jpg"\r\n'),
+        ("l.tsv", "x/a.jpg\tdog\n\nb c.jpg\tcat\n"),
+        ("l.txt", "x/a.jpg dog\nb c.jpg cat\n"),
+        ("l.txt", "x/a.jpg\tdog\nb c.jpg\tcat"),
+        ("train_map", "x/a.jpg,dog\nb c.jpg cat\n"),
+        ("l.jsonl", lines(A, B)),
+        ("l.jsonl", lines({"image": "x/a.jpg", "labels": ["dog"]}, B) + "\n\n"),
+        ("l.json", json.dumps([A, B])),
+    ],
+)
+def test_every_form_of_one_label(tmp_path, name, text):
+    found = read(tmp_path, name, text)
+    assert found.paths == ("x/a.jpg", "b c.jpg") and found.labels == (1, 0)
+    assert found.class_names == ("cat", "dog") and found.marks is None
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("l.csv", "path,label\na,cat;dog\nb,bird\nc,"),
+        ("l.csv", "path,cat,dog,bird\na,1,1,0\nb,0,0,1\nc,0,0,0"),
+        ("l.tsv", "image\tlabels\na\tcat|dog\nb\tbird\nc\t\n"),
+        (
+            "l.jsonl",
+            lines({"path": "a", "label": ["dog", "cat"]}, {"path": "b", "label": "bird"}, {"path": "c", "label": []}),
+        ),
+        ("l.txt", "a\tcat;dog\nb\tbird\nc\t\n"),
+    ],
+)
+def test_every_form_of_several_labels(tmp_path, name, text):
+    found = read(tmp_path, name, text)
+    marks = {key: found.marks[:, found.class_names.index(key)].tolist() for key in found.class_names}
+    assert marks == {"bird": [0, 1, 0], "cat": [1, 0, 0], "dog": [1, 0, 0]} and found.marks.dtype == np.int8
+
+
+def test_marks_that_are_not_known_stay_so(tmp_path):
+    found = read(tmp_path, "l.csv", "file,a,b\nx,-1,1\ny,,0\n")
+    np.testing.assert_array_equal(found.marks, [[-1, 1], [-1, 0]])
+
+
+def test_numbers_keep_their_values_and_get_names_from_a_file(tmp_path):
+    text = "a 2\nb 0\nc 10\n"
+    assert read(tmp_path, "l.txt", text).class_names == tuple(map(str, range(11)))
+    assert read(tmp_path, "l.txt", text, num_classes=400).class_names == tuple(map(str, range(400)))
+    (tmp_path / "names").write_text("\n".join(f"kind {i}" for i in range(12)))
+    named = read(tmp_path, "l.txt", text, class_names=str(tmp_path / "names"))
+    assert named.labels == (2, 0, 10) and named.class_names[10] == "kind 10"
+    assert read(tmp_path, "l.txt", "a 3,1\nb 0").marks.tolist() == [[0, 1, 0, 1], [1, 0, 0, 0]]
+
+
+def test_the_order_of_classes_is_that_of_their_file(tmp_path):
+    (tmp_path / "names").write_text("dog\ncat\n")
+    found = read(tmp_path, "l.csv", "a,cat\nb,dog", class_names=str(tmp_path / "names"))
+    assert found.labels == (1, 0) and found.class_names == ("dog", "cat")
+    (tmp_path / "names").write_text("10\n2\n")  # names that are numbers
+    assert read(tmp_path, "l.csv", "a,2\nb,10", class_names=str(tmp_path / "names")).labels == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "name, text, says",
+    [
+        ("l.csv", "", "names no files"),
+        ("l.csv", "path,label\n", "names no files"),
+        ("l.csv", "a,cat,3\n", "l.csv:1: 3 fields, not 2"),
+        ("l.csv", "path,label\na,cat\nb\n", "l.csv:3: 1 fields"),
+        ("l.csv", 'path,label\n"a,cat\n', "quotation mark"),
+        ("l.csv", "path,kind,size\na,1,30\n", "l.csv:2: size='30'.*no column of labels"),
+        ("l.csv", "path,kind\na,cat\n", "no column of labels"),
+        ("l.csv", "path,path,label\na,b,c\n", "'path' is there 2 times"),
+        ("l.csv", "path,a,a\nx,1,0\n", "same name"),
+        ("l.csv", "path,label\n,cat\n", "l.csv:2: the path is empty"),
+        ("l.csv", "path,label\na,\nb,cat\n", "l.csv:2: a has no label"),
+        ("l.csv", "a,cat\nb,dog\na,dog\n", "l.csv:3: a has other labels in .*l.csv:1"),
+        ("l.txt", "alone\n", "l.txt:1: write `path label`"),
+        ("l.txt", "a 1234567890123\n", "l.txt:1: the label 1234567890123 is out of range"),
+        ("l.jsonl", "{]\n", "l.jsonl:1: not JSON"),
+        ("l.jsonl", "[1]\n", "l.jsonl:1: not an object"),
+        ("l.jsonl", '{"path": 3, "label": 1}', 'needs "path"'),
+        ("l.jsonl", '{"path": "a"}', "it has 'path'"),
+        ("l.jsonl", '{"path": "a", "label": 1.5}', "1.5 is neither a number nor a name"),
+        ("l.jsonl", '{"path": "a", "label": true}', "True is neither"),
+        ("l.jsonl", '{"path": "a", "label": [["x"]]}', "neither a number nor a name"),
+        ("l.jsonl", '{"path": "a", "label": %s}' % ("9" * 5000), "l.jsonl:1: not JSON that can be read"),
+        ("l.json", "[" * 100_000, "not JSON"),
+        ("l.json", "{}", "must be a list"),
+        ("l.txt", b"\xff\xfe\x00a", "UTF-8"),
+        ("l.txt", b"a\0b 1", "no text"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(tmp_path, name, text, says):
+    with pytest.raises(UserError, match=says) as error:
+        read(tmp_path, name, text)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_labels_that_are_no_class_are_told(tmp_path):
+    (tmp_path / "names").write_text("dog\ncat\n")
+    for text, says in (("a,cats", "'cats' is not among.*mean 'cat'"), ("a,2", "l.csv:1: the label 2 is out of range")):
+        with pytest.raises(UserError, match=says):
+            read(tmp_path, "l.csv", text, class_names=str(tmp_path / "names"))
+    with pytest.raises(UserError, match="out of range, there are 3 classes"):
+        read(tmp_path, "l.csv", "a,3", num_classes=3)
+    for wrong in ("missing", ""):
+        (tmp_path / "empty").write_text("")
+        with pytest.raises(UserError, match="missing|no class names"):
+            annotations.read_names(str(tmp_path / (wrong or "empty")))
+    with pytest.raises(UserError, match="there is no file"):
+        annotations.read(str(tmp_path))
