@@ -10,18 +10,47 @@ import contextlib
 import dataclasses
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.video import picture_order
+from swin_jax.data.video.announced import check_announced
 
 # Of parameter sets that are cut off or missing, too.
 _NOT_TOLD = (picture_order.UnknownOrder, IndexError, KeyError)
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _HEAD_BYTES = 4096
+# Containers and single pictures: no playlists (hls, concat) and patterns (image2), which open other files.
+_FORMATS = (
+    "3g2,3gp,apng,asf,asf_o,av1,avi,avs,avs2,avs3,cavsvideo,dhav,dirac,dnxhd,dv,evc,flic,flv,gif,gxf,h261,h263,h264,"
+    "hevc,iff,ipu,ivf,ivr,jpegxl_anim,kux,live_flv,lvf,lxf,m4v,matroska,mgsts,mjpeg,mjpeg_2000,moflex,mov,mp4,mpeg,"
+    "mpegts,mpegtsraw,mpegvideo,mpjpeg,mxf,mxg,nsv,nut,nuv,obu,ogg,pmp,r3d,rm,rpl,smjpeg,smk,swf,ty,vc1,vc1test,vvc,"
+    "webm,wtv,xmv,yuv4mpegpipe,bmp_pipe,gif_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe"
+)
 _SAME_RATE = 0.05  # share by which the time between two frames may differ from the usual one
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The most that a file may take; one that announces or holds more is unreadable.
+
+    Attributes:
+      pixels: of a frame; by default those of 8K video and a little more.
+      frames: of a file; by default more than four hours at 60 a second.
+    """
+
+    pixels: int = 2**25
+    frames: int = 10**6
+
+    def __post_init__(self):
+        for name, value in (("max_pixels", self.pixels), ("max_frames", self.frames)):
+            if value < 1:
+                raise UserError(f"{name} must be at least 1, not {value}")
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,43 +75,63 @@ class PacketIndex:
 
 
 @contextlib.contextmanager
-def unreadable_errors():
-    """Turns what PyAV and the file system raise into UnreadableError."""
-    import av
-
+def unreadable_errors(what: str = "cannot be decoded"):
+    """Turns whatever PyAV and the file system raise into UnreadableError: they have no class in common."""
     try:
         yield
-    except (av.error.FFmpegError, OSError) as error:
-        raise UnreadableError(f"cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
+    except (UnreadableError, UserError):
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadableError(f"{what}: {reason}") from error
 
 
-def open_video(file: str | os.PathLike | bytes):
+def decoded(frames: Iterator) -> Iterator:
+    """Passes frames on; what decoding raises becomes UnreadableError, what their user raises does not."""
+    while True:
+        with unreadable_errors():
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
+
+
+def open_video(file: str | os.PathLike | bytes, limits: Limits = DEFAULT_LIMITS):
     """Opens a file for decoding in one thread: loader processes and threads are the parallelism.
 
     Args:
-      file: its path, or its encoded bytes.
+      file: its path, or its encoded bytes. Nothing in a path is a pattern or a protocol, and no file opens another.
+      limits: the most that it may take.
 
     Returns:
-      (container, video stream) of PyAV; close the container. Raises UnreadableError where the file is missing, is not
-      a video, has no video stream (a cover picture is none), or ends before its last frame; UserError where PyAV is not
-      installed.
+      (container, video stream) of PyAV; close the container. Raises UnreadableError where the file is missing, is no
+      file or no video, has no video stream (a cover picture is none), ends before its last frame, or exceeds a limit;
+      UserError where PyAV is not installed.
     """
     try:
         import av
     except ImportError as error:
         raise UserError("video files are read with PyAV: pip install av opencv-python-headless") from error
+    with unreadable_errors("cannot be opened"):
+        check_announced(file, limits.frames)
     try:
-        container = av.open(io.BytesIO(file) if isinstance(file, bytes) else os.fspath(file))
-    except av.error.InvalidDataError as error:
+        container = av.open(
+            io.BytesIO(file) if isinstance(file, bytes) else f"file:{os.fspath(file)}",
+            metadata_errors="replace",
+            options={"format_whitelist": _FORMATS, "max_pixels": str(_allocated(limits.pixels))},
+        )
+    except (av.error.InvalidDataError, av.error.ArgumentError) as error:
         raise UnreadableError("not a video file, or cut off before its index") from error
     except av.error.EOFError as error:
         raise UnreadableError("ends before its first frame") from error
-    except (av.error.FFmpegError, OSError) as error:
+    except Exception as error:
         raise UnreadableError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
     try:
         with unreadable_errors():
             stream = _video_stream(container)
             _check_whole(container, stream, file)
+            check_size(stream.codec_context.width, stream.codec_context.height, limits.pixels)
+            stream.codec_context.options = {"max_pixels": str(_allocated(limits.pixels))}
         stream.codec_context.thread_count = 1
         stream.codec_context.thread_type = "NONE"
         return container, stream
@@ -91,12 +140,26 @@ def open_video(file: str | os.PathLike | bytes):
         raise
 
 
-def read_index(container, stream) -> PacketIndex | None:
+def check_size(width: int, height: int, pixels: int) -> None:
+    """Raises UnreadableError where frames have more than `pixels` pixels, or no size."""
+    if not width or not height:
+        raise UnreadableError(f"the size of its frames is not told, or above max_pixels={pixels}")
+    if width * height > pixels:
+        raise UnreadableError(f"its frames of {width} x {height} are above max_pixels={pixels}")
+
+
+def _allocated(pixels: int) -> int:
+    """Pixels that FFmpeg may take for a frame: decoders make room for a margin around it."""
+    return 2 * pixels + 2**16
+
+
+def read_index(container, stream, max_frames: int) -> PacketIndex | None:
     """Reads the headers of all packets.
 
     Args:
       container: just opened.
       stream: its video stream.
+      max_frames: packets above which the file is unreadable.
 
     Returns:
       The index, or None where packets do not tell the frames: a codec whose packets may hold no frame or two, packets
@@ -109,6 +172,8 @@ def read_index(container, stream) -> PacketIndex | None:
         if not packet.size and packet.pts is None:  # the last one only flushes the decoder
             continue
         found.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
+        if len(found) > max_frames:
+            raise UnreadableError(f"has more than max_frames={max_frames} frames")
         if packet.pts is None or packet.is_corrupt or not packet.size:
             place = None
         if place is not None:

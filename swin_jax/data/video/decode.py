@@ -10,7 +10,7 @@ Peer: a full decode with PyAV, whose pixels equal those of decord and OpenCV.
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -25,7 +25,13 @@ _SKIPS_UNREFERENCED = ("h264",)
 class Reader:
     """The frames of one video; opens its file when first used, and pickles without it."""
 
-    def __init__(self, file: str | os.PathLike | bytes, rotate: bool = True, variable_frame_rate: bool = True):
+    def __init__(
+        self,
+        file: str | os.PathLike | bytes,
+        rotate: bool = True,
+        variable_frame_rate: bool = True,
+        limits: video_container.Limits = video_container.DEFAULT_LIMITS,
+    ):
         """Makes a reader.
 
         Args:
@@ -33,13 +39,15 @@ class Reader:
           rotate: turns frames as the file's rotation metadata say (phones store upright films lying), as OpenCV does.
           variable_frame_rate: whether a file with one is read (exactly, by time stamps) or is an unreadable record:
             clips count frames, so its motion changes speed.
+          limits: the most that the file may take.
         """
         self._file, self._rotate, self._accepts_variable = file, rotate, variable_frame_rate
+        self._limits = limits
         self._container = None
         self._times = None  # of display of each frame
 
     def __reduce__(self):
-        return Reader, (self._file, self._rotate, self._accepts_variable)
+        return Reader, (self._file, self._rotate, self._accepts_variable, self._limits)
 
     def __enter__(self):
         return self
@@ -101,7 +109,7 @@ class Reader:
     def _open(self) -> None:
         if self._container is not None:
             return
-        self._container, self._stream = video_container.open_video(self._file)
+        self._container, self._stream = video_container.open_video(self._file, self._limits)
         try:
             if self._times is None:
                 self._find_frames()
@@ -111,7 +119,7 @@ class Reader:
 
     def _find_frames(self) -> None:
         with video_container.unreadable_errors():
-            self._index = video_container.read_index(self._container, self._stream)
+            self._index = video_container.read_index(self._container, self._stream, self._limits.frames)
         times = self._decoded_times() if self._index is None else self._index.pts[self._index.frames]
         if not len(times):
             raise UnreadableError("the video has no frames")
@@ -124,33 +132,36 @@ class Reader:
     def _rewind(self) -> None:
         """Opens the file anew: not every format can seek to its start."""
         self.close()
-        self._container, self._stream = video_container.open_video(self._file)
+        self._container, self._stream = video_container.open_video(self._file, self._limits)
 
     def _decoded_times(self) -> np.ndarray:
-        self._rewind()
-        with video_container.unreadable_errors():
-            found = []
-            for frame in self._container.decode(self._stream):
-                if frame.is_corrupt:
-                    raise UnreadableError("a frame is damaged")
-                found.append((frame.pts, frame.width, frame.height))
-        if len({(width, height) for _, width, height in found}) > 1:
-            raise UnreadableError("the size of frames changes")
+        found = []
+        for frame in self._all_frames():
+            if frame.is_corrupt:
+                raise UnreadableError("a frame is damaged")
+            found.append((frame.pts, frame.width, frame.height))
+            if found[-1][1:] != found[0][1:]:
+                raise UnreadableError("the size of frames changes")
+            video_container.check_size(frame.width, frame.height, self._limits.pixels)
+            if len(found) > self._limits.frames:
+                raise UnreadableError(f"has more than max_frames={self._limits.frames} frames")
         return video_container.display_times([time for time, _, _ in found])
+
+    def _all_frames(self) -> Iterator:
+        self._rewind()
+        return video_container.decoded(self._container.decode(self._stream))
 
     def _decode_in_order(self, frames: "_Frames") -> bool:
         """Decodes from the start on; False where a frame comes at another time than its packet said."""
-        self._rewind()
-        with video_container.unreadable_errors():
-            for number, frame in enumerate(self._container.decode(self._stream)):
-                if self._index is None:
-                    frames.put(number, frame)
-                elif number < len(self._times) and frame.pts == self._times[number]:
-                    frames.put(frame.pts, frame)
-                else:
-                    return False
-                if not frames.missing:
-                    break
+        for number, frame in enumerate(self._all_frames()):
+            if self._index is None:
+                frames.put(number, frame)
+            elif number < len(self._times) and frame.pts == self._times[number]:
+                frames.put(frame.pts, frame)
+            else:
+                return False
+            if not frames.missing:
+                break
         return True
 
     def _distrust_packets(self, count: int) -> None:
@@ -162,8 +173,6 @@ class Reader:
 
     def _decode_by_seeking(self, wanted: np.ndarray, frames: "_Frames") -> None:
         """Decodes what it can; `frames` knows what is missing."""
-        import av
-
         packets = self._index.frames[wanted]
         starts = self._index.starts(packets).tolist()
         needed = set(packets.tolist())
@@ -176,7 +185,7 @@ class Reader:
         try:
             for first, last in stretches:
                 self._decode_stretch(first, last, needed, frames)
-        except (av.error.FFmpegError, UnreadableError):
+        except UnreadableError:
             return
         finally:
             self._stream.codec_context.skip_frame = "DEFAULT"
@@ -185,16 +194,21 @@ class Reader:
         """Decodes packets `first` (a key packet) to `last`, sparing unneeded ones to which no other refers."""
         context, pts = self._stream.codec_context, self._index.pts
         spare = "NONREF" if context.name in _SKIPS_UNREFERENCED else "DEFAULT"
-        self._container.seek(int(self._index.seek[first]), stream=self._stream)  # flushes the decoder, too
-        packets = self._container.demux(self._stream)
+        with video_container.unreadable_errors():
+            self._container.seek(int(self._index.seek[first]), stream=self._stream)  # flushes the decoder, too
+        packets = video_container.decoded(self._container.demux(self._stream))
         packets = itertools.dropwhile(lambda packet: packet.pts != pts[first], packets)
         for position, packet in zip(range(first, last + 1), packets):
             if packet.pts != pts[position]:
                 return  # the demuxer went elsewhere
             context.skip_frame = "DEFAULT" if position in needed else spare
-            for frame in packet.decode():
+            with video_container.unreadable_errors():
+                found = packet.decode()
+            for frame in found:
                 frames.put(frame.pts, frame)
-        for frame in context.decode(None):
+        with video_container.unreadable_errors():
+            found = context.decode(None)
+        for frame in found:
             frames.put(frame.pts, frame)
 
 
@@ -222,12 +236,8 @@ class _Frames:
         row = self._row.pop(name, None)
         if row is None:
             return
-        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
-        plane = rgb.planes[0]
-        pixels = np.frombuffer(plane, np.uint8).reshape(rgb.height, plane.line_size)
-        pixels = pixels[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-        if self._rotate and frame.rotation:
-            pixels = np.rot90(pixels, round(frame.rotation / 90))
+        with video_container.unreadable_errors():
+            pixels = self._rgb(frame)
         if self._fit is not None:
             pixels = self._fit(pixels)
         if self.pixels is None:
@@ -235,3 +245,12 @@ class _Frames:
         if pixels.shape != self.pixels.shape[1:]:
             raise UnreadableError(f"the size of frames changes from {self.pixels.shape[1:3]} to {pixels.shape[:2]}")
         self.pixels[row] = pixels
+
+    def _rgb(self, frame) -> np.ndarray:
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        plane = rgb.planes[0]
+        pixels = np.frombuffer(plane, np.uint8).reshape(rgb.height, plane.line_size)
+        pixels = pixels[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
+        if self._rotate and frame.rotation:
+            pixels = np.rot90(pixels, round(frame.rotation / 90))
+        return pixels

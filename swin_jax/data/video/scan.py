@@ -240,7 +240,7 @@ def _state(path: str) -> dict[str, Any]:
     """By what a changed file is known."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return {"bytes": -1, "changed": 0}
     return {"bytes": status.st_size, "changed": status.st_mtime_ns}
 
