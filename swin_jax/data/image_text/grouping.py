@@ -28,7 +28,7 @@ class Grouping:
     """Positions in a list of names.
 
     Attributes:
-      pairs: (image, text) of each pair, in the order of the images.
+      pairs: (image, text) of each pair, in the order in which their first one occurs.
       left_out: (why, a constant of this module; which) of every other name, in order.
     """
 
@@ -66,7 +66,7 @@ def pair_up(names: Sequence[str], text_suffix: str) -> Grouping:
         else:
             left_out += [(NO_TEXT, position) for position in own]
             left_out += [(NO_IMAGE, position) for position in captions]
-    return Grouping(tuple(sorted(pairs)), tuple(sorted(left_out, key=lambda item: item[1])))
+    return Grouping(tuple(sorted(pairs, key=min)), tuple(sorted(left_out, key=lambda item: item[1])))
 
 
 def describe(left_out: Mapping[int, tuple[int, str]], text_suffix: str) -> str:

@@ -137,7 +137,8 @@ def _keys(source: LinePairs) -> tuple[str, ...]:
         else:
             error = error or f"{source.record_name(index)}: not a JSON object"
     if not keys:
-        raise UserError(f"{error}; a jsonl file holds an object a line (data=json reads a file that is one list)")
+        advice = "data=json reads a file that is one list, data=table a .csv"
+        raise UserError(f"{error}; a jsonl file holds an object a line ({advice})")
     return tuple(keys)
 
 
@@ -174,7 +175,8 @@ def table(
         return parquet.read(path, root, image_key, text_key, label_key)
     separator = separator or _SEPARATORS.get(suffix, "")
     if len(separator) != 1:
-        raise UserError(f"{path} is neither .csv nor .tsv: give --config.data.source.separator=, one sign")
+        wrong = f"{path} is neither .csv, .tsv nor .parquet"
+        raise UserError(f"{wrong}: give --config.data.source.separator=, one sign, or data=jsonl")
     header, separator = _header(path, separator, (image_key, text_key))
     image_key = columns.choose(image_key, "image_key", header, path)
     text_key = columns.choose(text_key, "text_key", header, path)

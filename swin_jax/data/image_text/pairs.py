@@ -177,12 +177,21 @@ def select(source: Any, keep: Callable[[Example], bool]) -> sources.Selection:
     """The records of a pair source for which `keep(record without image)` holds.
 
     Returns:
-      A source in the same order. Raises UserError where none is left.
+      A source in the same order. Records whose texts cannot be read are left out and counted in a warning. Raises
+      UserError where none is left.
     """
-    indices = tuple(index for index in range(len(source)) if keep(source.record(index)))
+    indices, unreadable = [], []
+    for index in range(len(source)):
+        try:
+            if keep(source.record(index)):
+                indices.append(index)
+        except UnreadableError as error:
+            unreadable.append(f"{source.record_name(index)} ({error})")
+    if unreadable:
+        warn(f"{len(unreadable)} pairs cannot be read and are left out, the first is {unreadable[0]}")
     if not indices:
         raise UserError(f"none of the {len(source)} pairs ({source.record_name(0)}, ...) is one of those asked for")
-    return sources.Selection(source, indices)
+    return sources.Selection(source, tuple(indices))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,7 +67,7 @@ def test_named_columns_and_separator(folder):
     path = write(folder, "x|what|image|n\na.png|one|wrong|5\nb.png|two, three|wrong|-6\n", "pairs.txt")
     source = lists.table(path, image_key="x", text_key="what", separator="|")
     assert read(source) == TWO
-    with pytest.raises(UserError, match="neither .csv nor .tsv: give --config.data.source.separator="):
+    with pytest.raises(UserError, match="neither .csv, .tsv nor .parquet: give --config.data.source.separator="):
         lists.table(path)
     path = write(folder, "image,text,n\na.png,one,5\na.png,one,5.0\na.png,one," + "9" * 5000 + "\na.png,one,\n")
     source = lists.table(path, label_key="n", root=str(folder))

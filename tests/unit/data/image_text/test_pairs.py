@@ -261,6 +261,17 @@ def test_captions_are_drawn_anew_each_epoch():
     assert any("," not in string for string in seen)
 
 
+def test_each_epoch_draws_one_of_several_captions_by_the_seed(tmp_path):
+    source = jsonl_set(tmp_path, [{"image": "0.png", "captions": [*WORDS, "white"]}])
+
+    def drawn(seed):
+        transform = pairs.train_transform(clip_train_transform(SIZE), context_length=LENGTH)
+        batches = pipeline.TrainData(source, transform, 1, seed, num_threads=0).batches(0, range(1))
+        return [tokenizer.decode(next(batches)["text"])[0].strip() for _ in range(40)]
+
+    assert set(drawn(0)) == {*WORDS, "white"} and drawn(0) == drawn(0) != drawn(1)
+
+
 def test_same_batches_from_workers():
     threads = train_data(fake.pairs(SIZE, 4, 16))
     transform = pairs.train_transform(clip_train_transform(SIZE), context_length=LENGTH)
@@ -297,3 +308,7 @@ def test_select(tmp_path):
     assert isinstance(source, sources.Selection)
     with pytest.raises(UserError, match="none of the 4 pairs"):
         pairs.select(source.source, lambda record: False)
+    lines = [{"image": "0.png", "text": "red"}, {"image": "0.png", "text": 5}, {"image": "1.png", "text": "blue"}]
+    with pytest.warns(UserWarning, match="1 pairs cannot be read and are left out, the first is .*line 2"):
+        source = pairs.select(jsonl_set(tmp_path, lines), lambda record: "e" in record["text"][0])
+    assert [source[i]["text"][0] for i in range(len(source))] == ["red", "blue"]

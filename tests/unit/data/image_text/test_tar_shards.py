@@ -123,6 +123,11 @@ def test_names_that_differ_in_the_suffix_are_pairs(tmp_path, files, expected, le
         assert not text
 
 
+def test_pairs_are_in_the_order_of_their_first_members(tmp_path):
+    files = {"b.txt": b"b", "a.png": image(1), "a.txt": b"a", "c.txt": b"c", "c.png": image(3), "b.png": image(2)}
+    assert texts(tar_shards.tar_shards(str(write_tar(tmp_path / "x.tar", files)))) == [("b",), ("a",), ("c",)]
+
+
 def test_members_that_occur_twice_or_are_links_are_in_no_pair(tmp_path):
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as tar:
@@ -246,6 +251,11 @@ def test_no_pattern(patterns):
         (b"{}", "no key 'text'; it has none"),
         (b"[]", "not a JSON object"),
         (b'{"text": null}', "no caption"),
+        (b'{"text": ["a", 5]}', "caption 2 of 'text' is no text but 5"),
+        (b'{"text": "a", "n": ' + b"[" * 100_000, "not JSON that can be read"),
+        (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "not JSON that can be read"),
+        (b'{"text": "caf\xe9"}', "not UTF-8, at byte 14"),
+        (b'{"text": "a\\u0000b"}', "NUL"),
     ],
 )
 def test_json_without_the_caption(tmp_path, text, message):
