@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from experiments.common import run
-from swin_jax.core.config import spec
+from swin_jax.core.config import derived, spec
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image import masking
 from swin_jax.data.image import transforms as image
@@ -31,12 +31,16 @@ def read_1k(c: ConfigDict, folder: bool) -> tuple[ConfigDict, ConfigDict]:
 
     Args:
         c: Config with `data_dir`, where the builder `imagenet2012` wrote.
-        folder: True if the images lie in data_dir/train/CLASS/ and data_dir/val/CLASS/ instead.
+        folder: True if the images lie in data_dir/train/CLASS/ and data_dir/val/CLASS/ instead. It
+            adds `conversion` to the config, how their pixels are taken: 'reference' for as many
+            images as ImageNet-1K has, as the published recipes do, and 'display' for a folder of
+            one's own (swin_jax/data/image/picture.py says what they do).
     """
     ref = c.get_oneway_ref
     if folder:
-        splits = [dict(root=ref("data_dir"), split=split) for split in ("train", "val")]
-        return tuple(spec(sources.image_folder, **split) for split in splits)
+        c.conversion = derived(_conversion, ref("num_train"))
+        same = dict(root=ref("data_dir"), conversion=ref("conversion"))
+        return tuple(spec(sources.image_folder, split=split, **same) for split in ("train", "val"))
     splits = [dict(split=split, data_dir=ref("data_dir")) for split in ("train", "validation")]
     return tuple(spec(sources.tfds, name="imagenet2012", **split) for split in splits)
 
@@ -87,13 +91,28 @@ def validation(c: ConfigDict, source: ConfigDict, crop: dict, batch_size: int = 
     return dict(every=ref("steps_per_epoch"), run=spec(Accuracy, data=data))
 
 
-def predict(crop: dict) -> ConfigDict:
+def predict(c: ConfigDict, crop: dict) -> ConfigDict:
     """A spec of the images of a folder for --predict.
 
+    They are displayed, as a person's are, unless a folder of one's own was trained on otherwise.
+
     Args:
+        c: Config; of a folder with its `conversion`.
         crop: Arguments of `image.eval_transform`.
     """
-    return run.predict_images(spec(image.eval_transform, **crop))
+    found = run.predict_images(spec(image.eval_transform, **crop))
+    if "conversion" in c:
+        followed = derived(_own_conversion, *(c.get_oneway_ref(key) for key in ("conversion", "num_train")))
+        found.source.conversion = followed
+    return found
+
+
+def _conversion(num_train: int) -> str:
+    return "reference" if num_train == IN1K["num_train"] else "display"
+
+
+def _own_conversion(conversion: str, num_train: int) -> str:
+    return "display" if num_train == IN1K["num_train"] else conversion
 
 
 def mask(c: ConfigDict, augment: ConfigDict, crop: ConfigDict) -> tuple[ConfigDict, ConfigDict]:

@@ -111,7 +111,7 @@ def get_config(arg=None):
     # Evals
     crop = dict(size=ref("image_size"), crop=True)
     c.evals = dict(val=imagenet.validation(c, val, crop))
-    c.predict = imagenet.predict(crop)
+    c.predict = imagenet.predict(c, crop)
 
     # Run
     convert = spec(finetune.simmim_pretrained)

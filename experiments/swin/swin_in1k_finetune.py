@@ -77,7 +77,7 @@ def get_config(arg=None):
     # Evals
     crop = dict(size=ref("image_size"), crop=size == 224)
     c.evals = dict(val=imagenet.validation(c, val, crop))
-    c.predict = imagenet.predict(crop)
+    c.predict = imagenet.predict(c, crop)
 
     # Run
     convert = spec(finetune.pretrained, resize="bicubic")

@@ -76,7 +76,7 @@ def get_config(arg=None):
     # Evals
     crop = dict(size=ref("image_size"), crop=size == 256)
     c.evals = dict(val=imagenet.validation(c, val, crop))
-    c.predict = imagenet.predict(crop)
+    c.predict = imagenet.predict(c, crop)
 
     # Run
     c.init_from = run.init_from(required=True, convert=spec(finetune.pretrained))

@@ -119,7 +119,7 @@ def get_config(arg=None):
     measure = spec(Reconstruction if masked else Accuracy, data=data)
     c.evals = dict(val=dict(every=ref("steps_per_epoch"), run=measure))
     if not masked:
-        c.predict = imagenet.predict(dict(size=ref("image_size"), crop=not large))
+        c.predict = imagenet.predict(c, dict(size=ref("image_size"), crop=not large))
 
     # Run
     c.init_from = init_from(arg.stage)

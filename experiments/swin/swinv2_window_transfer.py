@@ -91,7 +91,7 @@ def get_config(arg=None):
     # Evals
     crop = dict(size=ref("image_size"), crop=size <= 256)
     c.evals = dict(val=imagenet.validation(c, val, crop, batch_size=256))
-    c.predict = imagenet.predict(crop)
+    c.predict = imagenet.predict(c, crop)
 
     # Run
     convert = spec(finetune.pretrained, resize="bicubic")

@@ -8,7 +8,6 @@ by asking for its step. The unit of work is one update's rows, which keeps the c
 
 import dataclasses
 import functools
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +17,9 @@ import grain
 import numpy as np
 from absl import flags
 
-from swin_jax.core.errors import UnreadableError, UserError
-from swin_jax.data import labels
+from swin_jax.core.errors import UserError
+from swin_jax.data import labels, unreadable
 
-log = logging.getLogger(__name__)
-
-_named: set[str] = set()  # unreadable records that this process has warned about
-MAX_UNREADABLE_RUN = 100  # this many unreadable records in a row are a broken data set, not a broken file
 _NARROW = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
 
 
@@ -105,7 +100,7 @@ class TrainData:
         Returns:
           An iterator of `image` uint8 (R, H, W, C), `label` int32 (R,) and what else the transform returns, and `bad`
           uint8 (R,), 1 where a record was unreadable and the next readable one took its place. Call its `close()` to
-          stop the workers. It raises UserError after MAX_UNREADABLE_RUN unreadable records in a row.
+          stop the workers. It raises UserError after `unreadable.MAX_RUN` unreadable records in a row.
         """
         self.check_counts()
         batches = _TrainBatches(self.elements(), self.batch_size, start_step, _check_rows(rows, self.batch_size))
@@ -114,7 +109,8 @@ class TrainData:
     def elements(self) -> grain.MapDataset:
         """The endless random-access sequence of examples of which row i of update s is number s * batch_size + i."""
         order = grain.MapDataset.range(len(self.source)).seed(self.seed).shuffle().repeat()
-        return order.random_map(functools.partial(_read_and_transform, source=self.source, transform=self.transform))
+        read = functools.partial(unreadable.read_or_next, source=self.source, transform=self.transform)
+        return order.random_map(read)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +125,8 @@ class EvalData:
       num_threads: reading threads where num_workers is 0; 0 reads when a batch is asked for.
       prefetch: batches kept ready (by each worker).
       expected_classes: what the model is made for; 0 does not check.
+      unreadable: what happens to a record that cannot be read: 'refuse' ends the evaluation with its name, since a
+        number without it is another number; 'leave_out' counts it, and the evaluation reports `left_out`.
     """
 
     source: Source
@@ -138,9 +136,11 @@ class EvalData:
     num_threads: int = 2
     prefetch: int = 4
     expected_classes: int = 0
+    unreadable: str = "refuse"
 
     def __post_init__(self):
         _check(self.source, self.batch_size)
+        unreadable.check_policy(self.unreadable)
 
     @property
     def num_examples(self) -> int:
@@ -177,12 +177,16 @@ class EvalData:
           rows: R row numbers, 0 to batch_size - 1.
 
         Returns:
-          An iterator of batches as TrainData's, and `weight` float32 (R,): 1 for a record, 0 where the last record is
-          repeated to fill the batch. An unreadable record raises UserError, since a number without it would be wrong.
+          An iterator of batches as TrainData's, `record` int32 (R,), their numbers in the source, and `weight` float32
+          (R,): 1 for a record, 0 where the last record is
+          repeated to fill the batch, and for an unreadable record that is left out, whose `bad` is 1. Its other values
+          are those of another record. Where it is to be refused it raises UserError, as it does after
+          `unreadable.MAX_RUN` unreadable records in a row.
         """
         self.check_counts()
         rows = _check_rows(rows, batch_size)
-        batches = _EvalBatches(self.source, self.transform, batch_size, rows, self.num_batches(batch_size))
+        number = self.num_batches(batch_size)
+        batches = _EvalBatches(self.source, self.transform, batch_size, rows, number, self.unreadable)
         # Starting workers takes seconds, which a single batch is not worth.
         workers = 0 if len(batches) == 1 else min(self.num_workers, len(batches))
         return _iterate(batches, workers, self.num_threads, self.prefetch, self.expected_classes)
@@ -214,6 +218,7 @@ class _EvalBatches:
     batch_size: int
     rows: tuple[int, ...]
     num_batches: int
+    policy: str
 
     def __len__(self) -> int:
         return self.num_batches
@@ -221,62 +226,22 @@ class _EvalBatches:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         last = len(self.source) - 1
         positions = [int(index) * self.batch_size + row for row in self.rows]
-        examples = {i: self._example(i) for i in dict.fromkeys(min(position, last) for position in positions)}
-        batch = _stack([examples[min(position, last)] for position in positions])
-        batch["bad"] = np.zeros(len(positions), np.uint8)
-        batch["weight"] = np.array([position <= last for position in positions], np.float32)
+        found = {i: self._read(i) for i in dict.fromkeys(min(position, last) for position in positions)}
+        left_out = {i for i, example in found.items() if example is None}
+        if left_out:  # another record gives their rows the right shapes, and weighs nothing there
+            stand_in = next((example for example in found.values() if example is not None), None)
+            stand_in = stand_in or unreadable.stand_in(self.source, min(left_out), self.transform)
+            found |= dict.fromkeys(left_out, stand_in)
+        real = np.array([position <= last for position in positions])
+        out = np.array([min(position, last) in left_out for position in positions])
+        batch = _stack([found[min(position, last)] for position in positions])
+        batch["record"] = np.array([min(position, last) for position in positions], np.int32)
+        batch["bad"] = (real & out).astype(np.uint8)
+        batch["weight"] = (real & ~out).astype(np.float32)
         return batch
 
-    def _example(self, index: int) -> dict[str, Any]:
-        try:
-            example = self.source[index]
-        except UserError:
-            raise
-        except Exception as error:
-            raise self._unreadable(index, error) from error
-        try:
-            return self.transform(example)
-        except UnreadableError as error:
-            raise self._unreadable(index, error) from error
-
-    def _unreadable(self, index: int, error: Exception) -> UserError:
-        return UserError(
-            f"{self.source.record_name(index)} cannot be read ({_describe(error)}); an evaluation needs every "
-            "record: repair or remove it"
-        )
-
-
-def _read_and_transform(index: int, rng: np.random.Generator, source: Source, transform) -> dict[str, Any]:
-    """The transformed record, or the next readable one, whose `bad` is 1."""
-    error, start = None, rng.bit_generator.state
-    for skipped in range(MAX_UNREADABLE_RUN):
-        record = (int(index) + skipped) % len(source)
-        try:
-            example = source[record]
-        except UserError:
-            raise
-        except Exception as exception:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
-            error = exception
-        else:
-            try:
-                return {**transform(example, rng), "bad": np.uint8(skipped > 0)}
-            except UnreadableError as exception:  # of a clip only the frames that the transform chooses are decoded
-                error, rng.bit_generator.state = exception, start
-        _warn_once(source.record_name(record), error)
-    raise UserError(
-        f"{MAX_UNREADABLE_RUN} records in a row are unreadable, the last is {source.record_name(record)} "
-        f"({_describe(error)}); check the data set"
-    )
-
-
-def _warn_once(name: str, error: Exception) -> None:
-    if name not in _named:
-        _named.add(name)
-        log.warning("unreadable record %s (%s); using the next record instead", name, _describe(error))
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    def _read(self, index: int) -> dict[str, Any] | None:
+        return unreadable.read_for_evaluation(self.source, index, self.transform, self.policy)
 
 
 def _stack(examples: list[dict[str, Any]]) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ UserError when the source is made; a damaged record raises when it is read.
 import collections
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,9 @@ import numpy as np
 from swin_jax.core.errors import UserError, warn
 from swin_jax.data import folders
 from swin_jax.data import tfds as tfds_directory
-from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.image import picture
 from swin_jax.data.labels import has_several
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _DIGITS_TEST_SHARE = 0.2
 
 
@@ -58,18 +57,26 @@ class FileSource:
       paths: relative to root, one for a record.
       labels: one for a record.
       class_names: in label order.
+      conversion: 'reference' or 'display', see data/image/picture.py.
+      limits: what a picture may ask for; None is `picture.Limits()`.
     """
 
     root: str
     paths: tuple[str, ...]
     labels: tuple[int, ...]
     class_names: tuple[str, ...]
+    conversion: str = "display"
+    limits: picture.Limits | None = None
+
+    def __post_init__(self):
+        picture.check_conversion(self.conversion)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": image_lib.decode(os.path.join(self.root, self.paths[index])), "label": self.labels[index]}
+        image = picture.decode(self.record_name(index), self.conversion, self.limits)
+        return {"image": image, "label": self.labels[index]}
 
     def record_name(self, index: int) -> str:
         return os.path.join(self.root, self.paths[index])
@@ -93,7 +100,7 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._records[index]
-        return {"image": image_lib.decode(record[self._image_key]), "label": int(record[self._label_key])}
+        return {"image": picture.decode(record[self._image_key]), "label": int(record[self._label_key])}
 
     def record_name(self, index: int) -> str:
         return f"{self._name} record {index}"
@@ -175,15 +182,21 @@ def tfds(
     return CachedSource(source) if in_memory else source
 
 
-def image_folder(root: str | None, split: str | None = None) -> FileSource:
+def image_folder(
+    root: str | None, split: str | None = None, conversion: str = "display", limits: picture.Limits | None = None
+) -> FileSource:
     """Images in one sub-folder for each class, at any depth, classes and files in sorted order (as torchvision's).
 
     Args:
       root: the folder.
       split: reads root/split instead.
+      conversion: 'display' turns pictures upright by their EXIF orientation and lays what is transparent on white;
+        'reference' does neither, as torchvision, for ImageNet itself.
+      limits: what a picture may ask for; None is `picture.Limits()`. Beyond it a record is unreadable.
 
     Returns:
-      The source. Raises UserError where the folder is missing, has no class folder, or a class has no image.
+      The source. Raises UserError where the folder is missing, has no class folder, or a class has no image. A warning
+      tells in one line what was left out: other files, links to what is read anyway.
     """
     if not root:
         raise UserError("an image folder needs its path: give --config.data_dir=DIR")
@@ -195,40 +208,39 @@ def image_folder(root: str | None, split: str | None = None) -> FileSource:
         raise UserError(f"{folder} has no class folders; it must hold one sub-folder of images for each class")
     paths, labels, left_out = [], [], collections.Counter(left_out)
     for label, name in enumerate(names):
-        found = folders.files_under(os.path.join(folder, name), IMAGE_SUFFIXES, root=folder)
+        found = folders.files_under(os.path.join(folder, name), picture.suffixes(), root=folder)
         if not found.paths:
             others = folders.describe(found.left_out) or "it is empty"
             raise UserError(f"{os.path.join(folder, name)} holds no images ({others}); every class needs one")
         paths += [os.path.join(name, path) for path in found.paths]
         labels += [label] * len(found.paths)
         left_out.update(found.left_out)
-    tell_left_out(folder, left_out)
-    return FileSource(folder, tuple(paths), tuple(labels), names)
+    _tell_left_out(folder, left_out)
+    return FileSource(folder, tuple(paths), tuple(labels), names, conversion, limits)
 
 
-def flat_folder(root: str, beside: Sequence[str] = ()) -> FileSource:
+def flat_folder(root: str, conversion: str = "display", limits: picture.Limits | None = None) -> FileSource:
     """Images without labels, for prediction: every image under a folder, in sorted order.
 
     Args:
       root: the folder, or one image.
-      beside: suffixes of files that belong to the images, which are not told as left out.
+      conversion, limits: as for image_folder.
 
     Returns:
       A source with label 0 and no class names; `paths` are relative to root. Raises UserError where the folder is
       missing or holds no image.
     """
     if os.path.isfile(root):
-        return FileSource(os.path.dirname(root), (os.path.basename(root),), (0,), ())
+        return FileSource(os.path.dirname(root), (os.path.basename(root),), (0,), (), conversion, limits)
     folder = _existing_folder(root)
-    found = folders.files_under(folder, IMAGE_SUFFIXES)
+    found = folders.files_under(folder, picture.suffixes())
     if not found.paths:
         raise UserError(f"no images in {folder} ({folders.describe(found.left_out) or 'it is empty'})")
-    tell_left_out(folder, {kind: count for kind, count in found.left_out.items() if kind not in beside})
-    return FileSource(folder, found.paths, (0,) * len(found.paths), ())
+    _tell_left_out(folder, found.left_out)
+    return FileSource(folder, found.paths, (0,) * len(found.paths), (), conversion, limits)
 
 
-def tell_left_out(folder: str, left_out: Mapping[str, int]) -> None:
-    """Warns of what a walk of a folder left out, in one line."""
+def _tell_left_out(folder: str, left_out: Mapping[str, int]) -> None:
     if left_out:
         warn(f"{folder}: {folders.describe(left_out)}")
 

@@ -1,12 +1,13 @@
 """Finds and opens TFDS data sets on disk without TensorFlow."""
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UnreadableError, UserError
 
 OWN_BUILDERS = ("emoji", "emoji_actions", "fashion_mnist", "imagenet2012", "imagenet22k")
 DOWNLOADING_BUILDERS = ("emoji", "emoji_actions")
@@ -101,7 +102,23 @@ def open_records(
         records = builder.as_data_source(split, decoders=decoders, file_format="array_record")
     except (ValueError, FileNotFoundError) as error:
         raise UserError(f"{name}: cannot open the split {split!r}: {' '.join(str(error).split())}") from error
-    return records, features, name
+    return _Records(records), features, name
+
+
+@dataclasses.dataclass(frozen=True)
+class _Records:
+    """Records of a split; UnreadableError for a damaged one."""
+
+    records: Sequence[dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            return self.records[index]
+        except Exception as error:  # array_record and protobuf have no common class
+            raise UnreadableError(f"the record is damaged ({' '.join(str(error).split())})") from error
 
 
 def _versions(parent: Path) -> list[tuple[tuple[int, ...], str]]:

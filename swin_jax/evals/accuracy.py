@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.data.unreadable import left_out
 from swin_jax.evals import features, metrics
 from swin_jax.ops import losses
 from swin_jax.tasks.base import Task, TrainState, check_predicts
@@ -55,12 +56,13 @@ class Accuracy:
             sums: dict[str, float] = {}
             pending = None
             for batch in self.data.batches(batch_size, placement.rows(batch_size)):
-                batch = placement.to_global({key: array for key, array in batch.items() if key != "bad"}, batch_size)
+                batch = {key: array for key, array in batch.items() if key not in ("bad", "record")}
+                batch = placement.to_global(batch, batch_size)
                 pending, previous = count(state, batch, frozen), pending
                 _add(sums, previous)
             _add(sums, pending)
             total = sums.pop("count")
-            return {name: value / total for name, value in sums.items()}
+            return {name: value / total for name, value in sums.items()} | left_out(self.data, total)
 
         return run
 
@@ -71,7 +73,8 @@ class Accuracy:
             found = extract(state, frozen)
             logits, label = found["logits"], found["label"]
             each = np.asarray(losses.sigmoid_cross_entropy(logits, np.maximum(label, 0)))
-            return metrics.multi_label_scores(logits, label) | {"loss": float(each[label >= 0].mean())}
+            values = metrics.multi_label_scores(logits, label) | {"loss": float(each[label >= 0].mean())}
+            return values | left_out(self.data, len(label))
 
         return run
 

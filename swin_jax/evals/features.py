@@ -1,13 +1,14 @@
 """Image and text features of whole sets: what zero-shot classification, retrieval and the probes start from."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.data import unreadable
 from swin_jax.tasks.base import Task, TrainState
 
 Encode = Callable[[np.ndarray], jax.Array]  # (B, L) int32 tokens -> (B, E) floating point
@@ -41,7 +42,8 @@ def feature_batches(
 
     Returns:
         batches(state, frozen, data), which yields {key of outputs and kept: (n, ...)} for the records of a
-        `data.pipeline.EvalData` in order, without padding, on every process; outputs are float32.
+        `data.pipeline.EvalData` in order, without padding and what is left out, on every
+        process; outputs are float32.
     """
 
     @functools.partial(jax.jit, **_everywhere(placement))
@@ -96,6 +98,13 @@ def extractor(
         return {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
 
     return run
+
+
+def left_out(sets: Iterable[Any], found: Iterable[dict[str, np.ndarray]]) -> dict[str, int]:
+    """{'left_out': unreadable records of several data sets}, from what `extractor` found of each; {} if none may be."""
+    parts = [unreadable.left_out(data, len(arrays["label"])) for data, arrays in zip(sets, found)]
+    counts = [part["left_out"] for part in parts if part]
+    return {"left_out": sum(counts)} if counts else {}
 
 
 def text_encoder(task: Task, placement: Any) -> Callable[[TrainState, Any], Encode]:

@@ -271,8 +271,9 @@ class FewShot:
 
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             found = [extract(state, frozen) for extract in extractors]
-            sets = [(x[self.output], x["label"]) for x in found]
-            result = few_shot(*sets, self.shots, self.seeds, self.method, num_classes)
-            return {f"{shots}shot_top1": value for shots, value in result.mean().items()}
+            examples = [(x[self.output], x["label"]) for x in found]
+            result = few_shot(*examples, self.shots, self.seeds, self.method, num_classes)
+            values = {f"{shots}shot_top1": value for shots, value in result.mean().items()}
+            return values | features.left_out(sets.values(), found)
 
         return run

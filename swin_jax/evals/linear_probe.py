@@ -338,6 +338,7 @@ class LinearProbe:
             results = fitted.evaluate(*test)
             del results["mean_top1_top5"]
             best = max(value for _, value in fitted.search.visited)
-            return results | {"lambda": fitted.search.best, "validation": best}
+            results |= {"lambda": fitted.search.best, "validation": best}
+            return results | features.left_out(sets.values(), found)
 
         return run

@@ -20,10 +20,12 @@ import numpy as np
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import first_name, name_of
 from swin_jax.data.sources import Selection
+from swin_jax.data.unreadable import left_out, may_leave_out
 from swin_jax.evals import metrics
 from swin_jax.tasks.base import Task, TrainState, check_predicts, probabilities
 
 FUSIONS = ("probability", "score")
+_LEFT_OUT = -2  # in place of a label; -1 is one that is not known
 
 
 def fuse(
@@ -100,7 +102,9 @@ class MultiView:
         @functools.partial(jax.jit, out_shardings=everywhere)
         def count(state, batch, frozen):
             probabilities = fuse(task, state, batch[self.input], frozen, self.views_at_once, self.fusion, self.input)
-            return probabilities, batch["label"], batch["weight"]
+            label, out = batch["label"], batch["bad"] > 0
+            label = jnp.where(out.reshape(-1, *(1,) * (label.ndim - 1)), _LEFT_OUT, label)
+            return probabilities, label, batch["weight"] + out
 
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             batch_size = placement.round_up(self.data.batch_size)
@@ -118,12 +122,15 @@ class MultiView:
             if sum(len(label) for _, label in parts) != total:  # process 0 has the cache and the figures
                 return {}
             probabilities, label = _join(parts)
+            read = (label != _LEFT_OUT).reshape(len(label), -1).all(-1)
+            probabilities, label = probabilities[read], label[read]
+            missing = left_out(self.data, len(label))
             if label.ndim == 2:
-                return metrics.multi_label_scores(probabilities, label)
+                return metrics.multi_label_scores(probabilities, label) | missing
             rank, _ = metrics.rank_labels(probabilities, label, np.eye(probabilities.shape[1], dtype=np.float32))
             found = metrics.top_scores(rank, label, probabilities.shape[1])
             del found["mean_top1_top5"]
-            return found | {"mean_class": found.pop("mean_per_class")}
+            return found | {"mean_class": found.pop("mean_per_class")} | missing
 
         return run
 
@@ -137,7 +144,8 @@ class MultiView:
             views = batch[self.input].shape[1]
             if self.views_at_once and views % self.views_at_once:
                 raise UserError(f"views_at_once={self.views_at_once} does not divide the {views} views of a video")
-            placed = placement.to_global({key: batch[key] for key in (self.input, "label", "weight")}, batch_size)
+            chosen = {key: batch[key] for key in (self.input, "label", "weight", "bad")}
+            placed = placement.to_global(chosen, batch_size)
             pending, previous = count(state, placed, frozen), pending
             if previous is not None:
                 yield _real(*previous)
@@ -158,6 +166,7 @@ class _Cache:
     def __init__(self, eval_: MultiView, weights: str):
         facts = (weights, _text_of(eval_.data.transform), eval_.fusion, len(eval_.data.source))
         facts += (eval_.data.source.record_name(0), eval_.data.source.record_name(len(eval_.data.source) - 1))
+        facts += ("leave_out",) if may_leave_out(eval_.data) else ()
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
         self.folder = pathlib.Path(eval_.cache) / key
         self.writes = jax.process_index() == 0
@@ -191,7 +200,7 @@ def _text_of(value: Any) -> str:
 
 
 def _real(probabilities, label, weight) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a batch that are videos and not padding."""
+    """The rows of a batch that are videos, those left out among them, and not padding."""
     real = np.asarray(weight) > 0
     return np.asarray(probabilities)[real], np.asarray(label)[real]
 

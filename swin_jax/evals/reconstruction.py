@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from swin_jax.data.unreadable import left_out
 from swin_jax.tasks.base import Task, TrainState, check_predicts
 
 _GAP = 2  # white pixels between pictures
@@ -41,7 +42,8 @@ class Reconstruction:
         @jax.jit
         def measure(state, batch, frozen):
             found = task.predict(state, {"image": batch["image"], "mask": batch["mask"]}, frozen)
-            return {name: (found[name] * batch["weight"]).sum() for name in ("error", "masked")}
+            sums = {name: (found[name] * batch["weight"]).sum() for name in ("error", "masked")}
+            return sums | {"count": (batch["weight"] > 0).sum()}
 
         def draw(state, batch, frozen):
             found = task.predict(state, {"image": batch["image"], "mask": batch["mask"]}, frozen)
@@ -51,7 +53,7 @@ class Reconstruction:
 
         def run(state: TrainState, frozen: Any) -> dict[str, Any]:
             batch_size = placement.round_up(self.data.batch_size)
-            sums, drawn, pending = {"error": 0.0, "masked": 0.0}, {}, None
+            sums, drawn, pending = {"error": 0.0, "masked": 0.0, "count": 0}, {}, None
             for number, batch in enumerate(self.data.batches(batch_size, placement.rows(batch_size))):
                 batch = placement.to_global({key: batch[key] for key in ("image", "mask", "weight")}, batch_size)
                 if number == 0 and self.pictures:
@@ -62,7 +64,7 @@ class Reconstruction:
                 pending, previous = measure(state, batch, frozen), pending
                 _add(sums, previous)
             _add(sums, pending)
-            return {"loss": sums["error"] / sums["masked"]} | drawn
+            return {"loss": sums["error"] / sums["masked"]} | left_out(self.data, sums["count"]) | drawn
 
         return run
 

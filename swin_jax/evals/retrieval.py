@@ -15,6 +15,7 @@ import numpy as np
 from swin_jax.core.errors import UserError
 from swin_jax.data.image_text.by_image import Numbered, by_image
 from swin_jax.data.image_text.pairs import EvalTransform
+from swin_jax.data.unreadable import left_out, may_leave_out
 from swin_jax.evals import features
 from swin_jax.evals.features import Encode, Tokenize
 from swin_jax.tasks.base import Task, TrainState, check_predicts
@@ -159,6 +160,8 @@ class Retrieval:
             images = by_image(data.source)
             data = dataclasses.replace(data, source=images, transform=Numbered(transform))
             kept = (*kept, "number")
+        elif may_leave_out(data):
+            kept = (*kept, "record")
         tokenize = self.tokenize or getattr(transform, "tokenize", None)
         if tokenize is None:
             raise UserError("captions need tokenize, texts -> (n, L) int32, as their model reads them")
@@ -169,15 +172,18 @@ class Retrieval:
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             found = extract(state, frozen)
             image_features = found["image_features"]
-            own = captions
-            if own is None:
+            missing = left_out(data, len(image_features))
+            count = len(image_features) + missing.get("left_out", 0)
+            if captions is None:
                 own = [transform.captions(images.record(int(number))) for number in found["number"]]
-            if len(own) != len(image_features):
-                raise UserError(f"there are captions of {len(own)} images for {len(image_features)} images")
+            elif len(captions) != count:
+                raise UserError(f"there are captions of {len(captions)} images for {count} images")
+            else:
+                own = [captions[record] for record in found.get("record", range(count))]
             ids = found[self.ids] if self.ids else np.arange(len(image_features))
             encode = text_encoder(state, frozen)
             texts, owner = caption_features(encode, tokenize, own, self.prefix, batch_size)
-            return recall(image_features, texts, ids, ids[owner], self.ks)
+            return recall(image_features, texts, ids, ids[owner], self.ks) | missing
 
         return run
 
@@ -191,6 +197,7 @@ class Retrieval:
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             found = extract(state, frozen)
             ids = found[self.ids] if self.ids else np.arange(len(found["image_features"]))
-            return recall(found["image_features"], found["text_features"], ids, ids, self.ks)
+            values = recall(found["image_features"], found["text_features"], ids, ids, self.ks)
+            return values | left_out(self.data, len(ids))
 
         return run

@@ -18,6 +18,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import weights_checksum
+from swin_jax.data.unreadable import left_out
 from swin_jax.evals import features, metrics
 from swin_jax.evals.features import Encode, Tokenize
 from swin_jax.evals.prompts import class_names as names_of
@@ -177,7 +178,7 @@ class ZeroShot:
             weights = classifier(
                 encode, self.tokenize, bound, self.templates, batch_size, False, self.cache or None, key
             )
-            results: dict[str, float] = {}
+            results: dict[str, float] = left_out(self.data, len(label))
             for prefix, (classes, candidates) in chosen.items():
                 results |= {
                     prefix + name: value

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core import stacking, storage
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.params import weights_checksum
 from swin_jax.core.public_names import current_names
-from swin_jax.data import sources
-from swin_jax.data.image import transforms as image
+from swin_jax.data import sources, unreadable
+from swin_jax.data.image.picture import decode, suffixes
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 # Batches of a data set -> (label (b,), features (b, E)) of its records in order, without padding.
 Encode = Callable[[EvalData], Iterator[tuple[np.ndarray, np.ndarray]]]
 _FORMAT = 1
-_SUFFIXES = (*sources.IMAGE_SUFFIXES, ".gif", ".heic", ".avif")  # of pictures, also of those that a folder leaves out
+_SUFFIXES = (*suffixes(), ".heic")  # of pictures, also of those that a folder leaves out
+_UNREADABLE = (*unreadable.CAUSES, UserError)  # which a preparation raises for what it cannot take
 _BLANK = np.zeros((64, 64, 3), np.uint8)
 
 
@@ -248,7 +249,7 @@ class _Marked:
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
             return {"image": self.transform(self.source[index])["image"], "label": 0}
-        except Exception:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
+        except _UNREADABLE:
             return {"image": self.transform({"image": _BLANK, "label": 0})["image"], "label": -1}
 
     def record_name(self, index: int) -> str:
@@ -269,8 +270,8 @@ def _problem(data: EvalData, i: int) -> str:
     try:
         data.transform(data.source[i])
         reason = "it could not be read before"
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except _UNREADABLE as error:
+        reason = unreadable.describe(error)
     return f"{data.source.record_name(i)} ({reason})"
 
 
@@ -304,7 +305,9 @@ def of_folder(
     prepare = loaded_model.preparation_of(model, preprocess)
     preparation = prepare.fingerprint() if isinstance(prepare, Preparation) else ""
     previous = load(path) if path is not None and storage.path(path).exists() else None
-    data = EvalData(sources.flat_folder(os.fspath(folder)), loaded_model.example_transform(prepare), batch_size)
+    conversion = prepare.conversion if isinstance(prepare, Preparation) else "display"
+    source = sources.flat_folder(os.fspath(folder), conversion)
+    data = EvalData(source, loaded_model.example_transform(prepare), batch_size)
     encode = functools.partial(loaded_model.image_batches, model, variables, prepare)
     checksum = model_checksum(variables)
     towers = f"CLIP of {type(model.visual).__name__} and {type(model.text).__name__}"
@@ -337,8 +340,8 @@ def picture_of(query: str) -> str | None:
             raise UserError(f"there is no picture {query}")
         return None
     try:
-        image.decode(path)
-    except Exception as error:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
+        decode(path)
+    except UnreadableError as error:
         raise UserError(f"{query} is a file but no picture that can be read; {as_word}") from error
     return path
 

@@ -16,6 +16,7 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.data import unreadable
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import multi_view
 from swin_jax.inference import contact_sheet, image_index
@@ -155,8 +156,8 @@ def _examples(data: Any) -> Iterator[tuple[str, dict]]:
             if "video" in example and len(example["video"]) == 1:
                 tell("one frame only, which the whole clip repeats", index)
             return data.transform(example)
-        except Exception as error:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
-            return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        except unreadable.CAUSES as error:
+            return unreadable.describe(error)
 
     with ThreadPoolExecutor(_THREADS) as pool, tqdm(total=data.num_examples, unit="file", disable=None) as bar:
         for start in range(0, data.num_examples, data.batch_size):

@@ -12,8 +12,8 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from swin_jax.core import storage
-from swin_jax.core.errors import UserError
-from swin_jax.data.image import transforms as image
+from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.data.image.picture import decode
 from swin_jax.evals import features
 from swin_jax.inference import contact_sheet
 from swin_jax.inference import image_index as indices
@@ -167,8 +167,8 @@ def _text_query(config, run: Run, state: TrainState, frozen: Any, query: str) ->
 def _thumbnail(path: str) -> np.ndarray | None:
     """A small version of an image, None where it cannot be read any more."""
     try:
-        picture = image.decode(path)
-    except Exception:  # codecs raise what they like, and the picture is only shown
+        picture = decode(path, "display")
+    except UnreadableError:
         return None
     picture.thumbnail((256, 256))
     return np.asarray(picture)

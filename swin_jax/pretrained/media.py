@@ -10,14 +10,16 @@ import numpy as np
 from swin_jax.core.errors import UnreadableError, UserError, warn
 
 
-def open_picture(image: Any):
+def open_picture(image: Any, conversion: str = "display"):
     """A PIL image of mode 'RGB' of one picture, a path, a PIL image or an array; raises UserError where it is none."""
     from swin_jax.data.image.transforms import to_rgb
 
-    return to_rgb(_open(image))
+    return to_rgb(_open(image, conversion))
 
 
-def pictures(images: Any, transform: Callable[[dict], dict], channels: int) -> np.ndarray:
+def pictures(
+    images: Any, transform: Callable[[dict], dict], channels: int, conversion: str = "display", limits: Any = None
+) -> np.ndarray:
     """Transforms one picture or several.
 
     Args:
@@ -25,6 +27,8 @@ def pictures(images: Any, transform: Callable[[dict], dict], channels: int) -> n
             (B, H, W, 3).
         transform: {'image': PIL image or array, 'label': int} -> {'image': uint8 (H, W, C)}.
         channels: C; 1 hands grey pictures to the transform.
+        conversion: 'reference' or 'display', see data/image/picture.py; arrays are taken as they are.
+        limits: A `Limits` of that module, which files must keep; None is `Limits()`.
 
     Returns:
         (B, H, W, C) uint8.
@@ -32,30 +36,39 @@ def pictures(images: Any, transform: Callable[[dict], dict], channels: int) -> n
     Raises:
         UserError: No pictures, or something that is none.
     """
+    from swin_jax.data.image.transforms import to_rgb
+
     several = isinstance(images, Iterable) and not isinstance(images, (str, Path, bytes, Mapping))
     if hasattr(images, "ndim"):
         several = images.ndim > 3
     several = several and not hasattr(images, "convert")
     found = []
     for image in images if several else [images]:
-        opened = open_picture(image).convert("L") if channels == 1 else _open(image)
-        found.append(transform({"image": opened, "label": 0})["image"])
+        opened = _open(image, conversion, limits)
+        opened = to_rgb(opened).convert("L") if channels == 1 else opened
+        try:
+            found.append(transform({"image": opened, "label": 0})["image"])
+        except UnreadableError as error:
+            raise UserError(f"{image if isinstance(image, (str, Path)) else 'the picture'}: {error}") from error
     if not found:
         raise UserError("preprocess was given no pictures")
     return np.stack(found)
 
 
-def _open(image: Any):
+def _open(image: Any, conversion: str, limits: Any = None):
     """A PIL image, or a uint8 array, of one picture in any accepted form."""
-    from swin_jax.data.image.transforms import decode, to_8_bit
+    from swin_jax.data.image.picture import convert, decode
 
     if isinstance(image, (str, Path)) and image != "":
         try:
-            return decode(str(image))
-        except (OSError, ValueError) as error:
+            return decode(image, conversion, limits)
+        except UnreadableError as error:
             raise UserError(f"{image}: not a picture that can be read ({error})") from error
     if hasattr(image, "convert"):
-        return to_8_bit(image)
+        try:
+            return convert(image, conversion)
+        except UnreadableError as error:
+            raise UserError(str(error)) from error
     if not hasattr(image, "ndim"):
         raise UserError(f"a picture is a file, a PIL image or a uint8 array (H, W, 3), not {shown(image)}")
     image = np.asarray(image)

@@ -58,6 +58,10 @@ class Preparation:
         channels: C, 3 for RGB or 1 for grey.
         context_length: L, number of tokens of a text; None for a model that reads no texts.
         clean: How texts are cleaned, see `data.image_text.tokenizer.tokenize`.
+        conversion: How the pixels of pictures are taken: 'display' turns them upright by their EXIF
+            orientation and lays what is transparent on white; 'reference' does neither, as OpenAI's
+            `preprocess`. See `data/image/picture.py`. Arrays are taken as they are.
+        limits: A `data.image.picture.Limits`, which files of pictures must keep; None is `Limits()`.
         assumed: Names of the fields and arguments that no source tells and that were assumed.
         function: The transform itself, where it comes with an experiment file; None makes it from its name.
     """
@@ -70,12 +74,18 @@ class Preparation:
     channels: int = 3
     context_length: int | None = None
     clean: str = "openai"
+    conversion: str = "display"
+    limits: Any = None
     assumed: tuple[str, ...] = ()
     function: Callable[[dict], dict] | None = None
 
     def __post_init__(self):
         if self.function is None and self.transform not in TRANSFORMS[self.input]:
             raise UserError(f"{self.transform} does not prepare a model's {self.input}")
+        if self.conversion != "display":
+            from swin_jax.data.image.picture import check_conversion
+
+            check_conversion(self.conversion)
         for name in ("mean", "std"):
             _check_statistics(name, getattr(self, name), self.channels)
         if any(value <= 0 for value in self.std):
@@ -105,7 +115,7 @@ class Preparation:
         """Resizes and crops what a call takes: uint8 (B, H, W, C), or (B, T, H, W, 3)."""
         if self.input == "video":
             return media.clips(media_, self.transform_example)
-        return media.pictures(media_, self.transform_example, self.channels)
+        return media.pictures(media_, self.transform_example, self.channels, self.conversion, self.limits)
 
     def normalize(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (..., C) -> float32 (pixels / 255 - mean) / std."""
@@ -132,6 +142,8 @@ class Preparation:
     def fingerprint(self) -> str:
         """Everything that changes pixels, as JSON; an index of features stores it to compare with."""
         arguments = {"fn": self.transform, **self.arguments, "mean": list(self.mean), "std": list(self.std)}
+        if self.input == "image":
+            arguments["conversion"] = self.conversion
         return json.dumps(dict(sorted(arguments.items())))
 
     def replace(self, **changes: Any) -> "Preparation":
@@ -227,10 +239,13 @@ def _made(name: str, arguments: str) -> Callable[[dict], dict]:
 
 
 def same_pixels(one: str, other: str) -> bool:
-    """True if two fingerprints are of the same pixels, as far as both tell: older ones leave out mean and std."""
+    """True if two fingerprints are of the same pixels, as far as both tell: older ones leave out mean and std.
+
+    One without a conversion is of the time when there was only the reference's.
+    """
     if not (one.startswith("{") and other.startswith("{")):
         return one == other != ""
-    first, second = json.loads(one), json.loads(other)
+    first, second = ({"conversion": "reference"} | json.loads(text) for text in (one, other))
     return all(first[key] == second[key] for key in first.keys() & second.keys())
 
 
@@ -351,6 +366,7 @@ def of_run(
         channels=len(mean),
         context_length=config.get("task.context_length"),
         clean=config.get("data.transform.clean", "openai"),
+        conversion=config.get("predict.source.conversion", "display"),
         function=transform,
     )
 

@@ -136,7 +136,7 @@ class Loop:
                     with self.clock.paused():
                         if saves:  # first, because an evaluation may fail on its data
                             self.save(step, seen, wait=last or stop)
-                        if not stop and not self.evaluate(step, everything=last):
+                        if not stop and not self.evaluate_safely(step, last, seen, saves):
                             stop = True
                             if not saves:
                                 self.save(step, seen, wait=True)
@@ -159,6 +159,16 @@ class Loop:
             self.stop_trace()
             batches.close()
         return DONE
+
+    def evaluate_safely(self, step: int, everything: bool, examples_seen: int, saved: bool) -> bool:
+        """As `evaluate`; where that fails on its data, the step is saved before the error goes on."""
+        try:
+            return self.evaluate(step, everything)
+        except UserError:
+            if not saved and jax.process_count() == 1:  # other processes may wait within the evaluation
+                self.save(step, examples_seen, wait=True)
+            checkpoint.finish(self.manager)
+            raise
 
     def stopped(self, step: int) -> int:
         """Says what a request to stop has led to; returns the exit status."""

@@ -12,11 +12,16 @@ from swin_jax.core.config import flatten
 from swin_jax.core.errors import UserError, did_you_mean
 from swin_jax.core.public_names import current_names, find, is_unknown, nearest_name
 
-# Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that only looks at the run.
+# Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that only looks at the run. What
+# follows `conversion` is compared itself.
 FREE = re.compile(
-    r"^(topology|mesh|partition(?!\.gather)|evals|predict|logs|init_from|checkpoint)\b|(^|\.)(total_steps|epochs"
+    r"^(topology|mesh|partition(?!\.gather)|evals|predict|logs|init_from|checkpoint|conversion)\b|(^|\.)(total_steps|epochs"
     r"|num_workers|num_threads|prefetch|data_dir|root|path|in_memory|max_bad_records|\w+_every)$|(^|\.)(model|encoder)\.(scan|remat|attention)$"
 )
+
+
+# What an argument that is no more its function's default stood for before it existed.
+BEFORE = {("swin_jax.data.sources.image_folder", "conversion"): "reference"}
 
 
 def check_key(config, key: str) -> None:
@@ -39,12 +44,15 @@ def save(config, workdir: epath.Path) -> None:
 
 
 def _with_new_arguments(old: dict, new: dict) -> dict:
-    """A saved flat config and the arguments that its callables have got since, with their defaults."""
+    """A saved flat config and the arguments that its callables have got since, with what they stood for."""
     defaults = {}
     for key in new.keys() - old.keys():
         inside, _, argument = key.rpartition(".")
         fn = old.get(f"{inside}.fn" if inside else "fn")
         if fn is None or fn != new.get(f"{inside}.fn" if inside else "fn") or not callable(find(fn)):
+            continue
+        if (fn, argument) in BEFORE:
+            defaults[key] = BEFORE[fn, argument]
             continue
         parameter = inspect.signature(find(fn)).parameters.get(argument)
         if parameter is not None and parameter.default is not inspect.Parameter.empty:
@@ -57,7 +65,7 @@ def _is_plain(value: typing.Any) -> bool:
 
 
 def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str] = ()) -> list[str]:
-    """Compares a config with the one saved in a workdir; an argument that is new since has been its default.
+    """Compares a config with the one saved in a workdir; a new argument stood for its default, or `BEFORE`.
 
     Args:
         config: of this run.

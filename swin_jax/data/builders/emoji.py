@@ -20,6 +20,7 @@ from typing import Any
 
 from swin_jax.core.errors import UserError
 from swin_jax.data.builders import npm, write
+from swin_jax.data.image import picture
 
 VERSION = "1.0.0"
 DEFAULT_SIZE = 64
@@ -200,8 +201,7 @@ class Drawings:
 
         drawing = self._drawings[code]
         encoded = drawing if self._set is None else _rasterise(svg(self._set, drawing), size, drawing)
-        with Image.open(io.BytesIO(encoded)) as image:
-            image = image.convert("RGBA")
+        image = picture.open_image(encoded).convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
         if max(image.size) != size:

@@ -31,6 +31,7 @@ import tqdm
 from swin_jax.core.errors import UserError
 from swin_jax.data.builders import npm, write
 from swin_jax.data.builders.emoji import KEYWORDS, NAMES, SUBGROUPS, read_concepts
+from swin_jax.data.image import picture
 
 VERSION = "1.0.0"
 DEFAULT_SIZE = 80
@@ -200,17 +201,16 @@ def read_frames(data: bytes, size: int) -> list[bytes]:
       size: height and width in pixels.
 
     Returns:
-      PNG files of size x size pixels RGBA. Raises OSError or another error of the codec where it is damaged.
+      PNG files of size x size pixels RGBA. Raises UnreadableError or an error of the codec for what is damaged.
     """
     from PIL import Image
 
-    frames = []
-    with Image.open(io.BytesIO(data)) as image:
-        for index in range(image.n_frames):
-            image.seek(index)
-            frame, png = image.convert("RGBA"), io.BytesIO()
-            frame.resize((size, size), Image.Resampling.LANCZOS).save(png, "png")  # which weighs colours with alpha
-            frames.append(png.getvalue())
+    frames, image = [], picture.open_image(data)
+    for index in range(image.n_frames):
+        image.seek(index)
+        frame, png = image.convert("RGBA"), io.BytesIO()
+        frame.resize((size, size), Image.Resampling.LANCZOS).save(png, "png")  # which weighs colours with alpha
+        frames.append(png.getvalue())
     return frames
 
 

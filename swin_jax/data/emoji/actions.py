@@ -6,7 +6,6 @@ clothes, skin tones in colour. A model that is trained on some persons is tested
 
 import dataclasses
 import functools
-import io
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.emoji.animation import Frames
+from swin_jax.data.image import picture
 
 log = logging.getLogger(__name__)
 
@@ -95,14 +95,11 @@ def emoji_actions(data_dir: str | None, who: Sequence[str] = TRAIN_WHO, config: 
 
 def _decode(frames: Iterable[bytes]) -> np.ndarray:
     """(N, H, W, 4) uint8 of PNG files."""
-    from PIL import Image
-
     pixels = []
     for number, data in enumerate(frames):
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                pixels.append(np.asarray(image.convert("RGBA")))
-        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for what is not a picture
+            pixels.append(np.asarray(picture.open_image(bytes(data)).convert("RGBA")))
+        except (UnreadableError, OSError, SyntaxError, ValueError) as error:  # PIL's, for damaged pixels
             raise UnreadableError(f"frame {number} is damaged ({error})") from error
     return np.stack(pixels)
 

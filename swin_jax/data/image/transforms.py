@@ -1,12 +1,12 @@
 """Image transforms of the ImageNet recipes: PIL inside, uint8 arrays out; normalisation happens on the device.
 
 Peers: timm 0.4.12 `create_transform` (training) and torchvision's Resize, CenterCrop and RandomResizedCrop. The
-transforms are plain functions of (example, random generator), so they pickle to loader workers. EXIF rotation is not
-applied, as in torchvision's ImageFolder.
+transforms are plain functions of (example, random generator), so they pickle to loader workers. `picture` decides how
+files become pixels. A picture so narrow that it would be resized to more than `picture.MAX_RESIZED_PIXELS` is
+unreadable (UnreadableError).
 """
 
 import functools
-import io
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ from PIL import Image
 
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.core.errors import UserError
-from swin_jax.data.image import randaugment
+from swin_jax.data.image import picture, randaugment
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -151,32 +151,6 @@ def clip_train_transform(
     return train_transform(size, scale, ratio, interpolation, hflip, auto_augment="")
 
 
-def decode(file: bytes | str) -> Image.Image:
-    """Decodes an encoded image wholly, so that a damaged one raises here.
-
-    Args:
-      file: the encoded bytes, or a path.
-
-    Returns:
-      An image of mode 'L' where it is stored in grey, else 'RGB'. Raises what PIL raises for what is not an image, and
-      ValueError for one of floating point, whose range is not known.
-    """
-    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-        image.load()
-        return to_8_bit(image)
-
-
-def to_8_bit(image: Image.Image) -> Image.Image:
-    """An image of mode 'L' where it is grey, else 'RGB'; raises ValueError for one of floating point."""
-    if image.mode == "F":
-        raise ValueError("pictures of mode F (floating point) are not supported; save them with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits, which PIL would clip instead of scale
-        return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
-    if image.mode == "1":
-        return image.convert("L")
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")
-
-
 def to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
     """Converts a PIL image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3), to a PIL image of mode 'RGB'."""
     if isinstance(image, np.ndarray):
@@ -283,9 +257,9 @@ def _fit(image, *, size, mode, resample, fill) -> Image.Image:
 def _resize_short_side(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
     """Resizes the short side to `size`; the other is cut to whole pixels, not rounded, as in torchvision."""
     width, height = image.size
-    if width <= height:
-        return image.resize((size, int(size * height / width)), resample)
-    return image.resize((int(size * width / height), size), resample)
+    resized = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+    picture.check_resized(*resized)
+    return image.resize(resized, resample)
 
 
 def _centre_crop(image: Image.Image, size: int) -> Image.Image:

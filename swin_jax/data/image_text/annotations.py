@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swin_jax.core.errors import UserError, did_you_mean, warn
-from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.image import picture
 from swin_jax.data.image_text import columns
 from swin_jax.data.image_text.captions import captions_of, texts_of
 
@@ -45,7 +45,7 @@ class AnnotatedPairs:
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self.record(index)
         example["text"] = captions_of(example["text"])
-        return {**example, "image": image_lib.decode(example["image_path"])}
+        return {**example, "image": picture.decode(example["image_path"])}
 
     def record(self, index: int) -> dict[str, Any]:
         """The captions of an image as `text`, and its whole path as `image_path`."""

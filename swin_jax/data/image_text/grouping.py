@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from swin_jax.data.sources import IMAGE_SUFFIXES
+from swin_jax.data.image.picture import suffixes
 
 # Why a file is left out.
 NO_TEXT, NO_IMAGE, AMBIGUOUS, OTHER, SPECIAL = range(5)
@@ -51,7 +51,7 @@ def pair_up(names: Sequence[str], text_suffix: str) -> Grouping:
         folder, name = os.path.split(os.path.normpath(path))
         stem, suffix = os.path.splitext(name)
         suffix = suffix.lower()
-        if name.startswith(".") or suffix not in (*IMAGE_SUFFIXES, text_suffix):
+        if name.startswith(".") or suffix not in (*suffixes(), text_suffix):
             left_out.append((OTHER, position))
         else:
             group = texts if suffix == text_suffix else images

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError, warn
-from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.image import picture
 from swin_jax.data.image_text import columns, parquet
 from swin_jax.data.image_text.captions import captions_of, parse_json, texts_of
 
@@ -63,7 +63,7 @@ class LinePairs:
     def __getitem__(self, index: int) -> Example:
         example = self.record(index)
         del example[self._image_key]
-        return {**example, "text": captions_of(example["text"]), "image": image_lib.decode(example["image_path"])}
+        return {**example, "text": captions_of(example["text"]), "image": picture.decode(example["image_path"])}
 
     def record(self, index: int) -> Example:
         """The row's values, its captions as `text` and the whole path as `image_path`.

@@ -18,7 +18,7 @@ import numpy as np
 from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.data import folders, sources
 from swin_jax.data import tfds as tfds_directory
-from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.image import picture
 from swin_jax.data.image_text import grouping
 from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, decode_text
 from swin_jax.data.image_text.tokenizer import CONTEXT_LENGTH, tokenize, tokenize_and_flag
@@ -55,7 +55,7 @@ class TfdsPairs:
         record = self._records[index]
         example = self._texts(record)
         example["text"] = captions_of(example["text"])
-        return {"image": image_lib.decode(record[self._image_key]), **example}
+        return {"image": picture.decode(record[self._image_key]), **example}
 
     def record(self, index: int) -> Example:
         """The texts and the label of a record."""
@@ -101,7 +101,7 @@ class FolderPairs:
 
     def __getitem__(self, index: int) -> Example:
         text = captions_of(self.record(index)["text"])
-        return {"image": image_lib.decode(self.record_name(index)), "text": text}
+        return {"image": picture.decode(self.record_name(index)), "text": text}
 
     def record(self, index: int) -> Example:
         """The caption of an image."""
@@ -158,7 +158,7 @@ def folder(root: str | None) -> FolderPairs:
             "(for validation pairs --config.validation_pairs=DIR)"
         )
     root = os.path.expanduser(root)
-    files = folders.files_under(root, (*sources.IMAGE_SUFFIXES, ".txt"))
+    files = folders.files_under(root, (*picture.suffixes(), ".txt"))
     found = grouping.pair_up(files.paths, ".txt")
     left_out = {why: (0, "") for why in range(len(grouping.KINDS))}
     for why, position in reversed(found.left_out):

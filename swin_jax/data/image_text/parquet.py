@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError
-from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.image import picture
 from swin_jax.data.image_text import columns
 from swin_jax.data.image_text.captions import captions_of, texts_of
 
@@ -42,7 +42,7 @@ class ParquetPairs:
         example = self.record(index)
         example["text"] = captions_of(example["text"])
         source = self._encoded(index) if self._is_encoded else example["image_path"]
-        return {**example, "image": image_lib.decode(source)}
+        return {**example, "image": picture.decode(source)}
 
     def record(self, index: int) -> dict[str, Any]:
         """The captions of a row, and the path of its image as `image_path` where the file has paths."""

@@ -19,7 +19,7 @@ import numpy as np
 import tqdm
 
 from swin_jax.core.errors import UnreadableError, UserError, warn
-from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.image import picture
 from swin_jax.data.image_text import grouping, tar_headers
 from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, decode_text, parse_json, texts_of
 from swin_jax.data.image_text.patterns import expand
@@ -55,7 +55,7 @@ class TarPairs:
         with open(self._shards[shard], "rb") as file:
             example = self._texts(file, place)
             example["text"] = captions_of(example["text"])
-            return {"image": image_lib.decode(_read(file, place[:2])), **example}
+            return {"image": picture.decode(_read(file, place[:2])), **example}
 
     def record(self, index: int) -> dict[str, Any]:
         """The captions of a record."""

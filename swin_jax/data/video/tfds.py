@@ -14,7 +14,7 @@ import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data import tfds as tfds_directory
-from swin_jax.data.image import transforms as image_lib
+from swin_jax.data.image import picture
 
 
 class EncodedFrames:
@@ -35,8 +35,8 @@ class EncodedFrames:
         frames = []
         for index in indices:
             try:
-                frame = np.asarray(image_lib.decode(bytes(self._frames[index])).convert("RGB"))
-            except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for what is not a picture
+                frame = np.asarray(picture.decode(bytes(self._frames[index])).convert("RGB"))
+            except UnreadableError as error:
                 raise UnreadableError(f"frame {index} is damaged ({error})") from error
             frames.append(frame if fit is None else fit(frame))
         return np.stack(frames)

@@ -17,9 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.data.image.picture import check_resized
 from swin_jax.data.video.decode import Reader
 from swin_jax.data.video.randaugment import VideoRandAugment
 
+MAX_RESIZED_PIXELS = 2**24  # of a frame; a clip has dozens
 SAMPLINGS = ("dense", "uniform")
 _CROP_TRIES = 10
 
@@ -190,10 +192,15 @@ def uniform_test_indices(num_frames: int, length: int = 32) -> np.ndarray:
 
 
 def resize_short_side(frame: np.ndarray, short_side: int) -> np.ndarray:
-    """Resizes a frame uint8 (H, W, 3) bilinearly so that its short side is `short_side`; keeps the aspect."""
+    """Resizes a frame uint8 (H, W, 3) bilinearly so that its short side is `short_side`; keeps the aspect.
+
+    Raises UnreadableError for a frame so narrow that it would have more than MAX_RESIZED_PIXELS.
+    """
     height, width = frame.shape[:2]
     factor = short_side / min(height, width)
-    return resize(frame, int(height * factor + 0.5), int(width * factor + 0.5))
+    resized = int(height * factor + 0.5), int(width * factor + 0.5)
+    check_resized(*resized[::-1], MAX_RESIZED_PIXELS)
+    return resize(frame, *resized)
 
 
 def resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:

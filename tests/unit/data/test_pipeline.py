@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UnreadableError, UserError
-from swin_jax.data import fake
-from swin_jax.data.pipeline import MAX_UNREADABLE_RUN, EvalData, TrainData
+from swin_jax.data import fake, unreadable
+from swin_jax.data.pipeline import EvalData, TrainData
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +165,7 @@ def test_evaluation_refuses_a_record_that_the_transform_cannot_read():
 
 @pytest.mark.parametrize("kwargs", [{"num_threads": 0}, {"num_threads": 2}, {"num_workers": 1}])
 def test_a_long_run_of_unreadable_records_is_an_error(kwargs):
-    with pytest.raises(UserError, match=f"{MAX_UNREADABLE_RUN} records in a row"):
+    with pytest.raises(UserError, match=f"{unreadable.MAX_RUN} records in a row"):
         take(train(source=Numbers(200, broken=tuple(range(200))), **kwargs), 1)
 
 
@@ -232,3 +232,77 @@ def test_fake_images_are_deterministic_and_learnable():
     assert len(source.class_names) == 4 and "5" in source.record_name(5)
     with pytest.raises(UserError, match="validation"):
         fake.images(8, split="validation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistaken(Numbers):
+    """A source with a mistake of its author, which one record meets."""
+
+    error: Exception = TypeError("unsupported operand")
+
+    def __getitem__(self, index):
+        if index == 3:
+            raise self.error
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("no"), KeyError("label"), AttributeError("x"), IndexError("y"), ZeroDivisionError()]
+)
+@pytest.mark.parametrize("policy", ["refuse", "leave_out"])
+def test_a_mistake_in_a_source_or_transform_is_no_unreadable_record(error, policy, caplog):
+    kind = type(error)
+    with pytest.raises(kind) as caught:
+        take(train(source=Mistaken(8, error=error)), 1)
+    assert "while numbers record 3 was read" in caught.value.__notes__
+    data = EvalData(Mistaken(8, error=error), same, 4, num_threads=0, unreadable=policy)
+    with pytest.raises(kind):
+        list(data.batches(4, range(4)))
+
+    def wrong(example):
+        raise error
+
+    with pytest.raises(kind):
+        list(EvalData(Numbers(4), wrong, 4, num_threads=0, unreadable=policy).batches(4, range(4)))
+    assert "unreadable record" not in caplog.text
+
+
+@pytest.mark.parametrize("error", [OSError("truncated"), EOFError(), UnreadableError("damaged")])
+def test_what_a_file_does_wrong_makes_a_record_unreadable(error):
+    assert take(train(source=Mistaken(8, error=error)), 1)[0]["bad"].sum() == 1
+
+
+BROKEN = (0, 4, 5, 6, 7, 10)  # the first, a whole batch of four, and the last
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("damage", ["source", "transform"])
+def test_unreadable_records_are_left_out_alike_on_any_number_of_processes(damage, processes, caplog):
+    def reads(example):
+        if damage == "transform" and example["image"].flat[0] in BROKEN:
+            raise UnreadableError("no frame could be decoded")
+        return example
+
+    source = Numbers(11, broken=BROKEN if damage == "source" else ())
+    data = EvalData(source, reads, 4, num_threads=0, unreadable="leave_out")
+    own = 4 // processes
+    parts = [list(data.batches(4, range(first, first + own))) for first in range(0, 4, own)]
+    assert {len(part) for part in parts} == {3}
+    whole = [{key: np.concatenate([batch[key] for batch in same]) for key in same[0]} for same in zip(*parts)]
+    assert {batch["image"].shape for batch in whole} == {(4, 2, 2, 3)}
+    weight, bad, record = (np.concatenate([batch[key] for batch in whole]) for key in ("weight", "bad", "record"))
+    image = np.concatenate([batch["image"] for batch in whole])[:, 0, 0, 0]
+    read = [1, 2, 3, 8, 9]
+    assert record[weight > 0].tolist() == image[weight > 0].tolist() == read
+    assert record[bad > 0].tolist() == list(BROKEN)
+    assert (weight.sum(), bad.sum()) == (5, 6)
+    assert unreadable.left_out(data, weight.sum()) == {"left_out": 6}
+    assert unreadable.left_out(dataclasses.replace(data, unreadable="refuse"), 11) == {}
+
+
+def test_an_evaluation_of_unreadable_records_only_is_refused_and_so_is_another_policy():
+    data = EvalData(Numbers(3, broken=(0, 1, 2)), same, 2, num_threads=0, unreadable="leave_out")
+    with pytest.raises(UserError, match="3 records in a row are unreadable"):
+        list(data.batches(2, range(2)))
+    with pytest.raises(UserError, match="unreadable='leave' must be 'refuse' or 'leave_out'; did you mean 'leave_out'"):
+        EvalData(Numbers(3), same, 2, unreadable="leave")

@@ -1,6 +1,5 @@
 """Geometry of the image transforms."""
 
-import io
 import math
 import pickle
 
@@ -10,7 +9,7 @@ from PIL import Image
 
 from swin_jax.core.errors import UserError
 from swin_jax.data.image.small import small_eval_transform, small_train_transform
-from swin_jax.data.image.transforms import crop_transform, decode, eval_transform, random_crop_box, train_transform
+from swin_jax.data.image.transforms import crop_transform, eval_transform, random_crop_box, train_transform
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -27,12 +26,6 @@ def ramp(height, width):
 
 def noise(height, width):
     return rng().integers(0, 256, (height, width, 3)).astype(np.uint8)
-
-
-def encoded(image, file_format):
-    file = io.BytesIO()
-    image.save(file, file_format)
-    return file.getvalue()
 
 
 def test_random_crops_lie_inside_with_the_asked_area_and_ratio():
@@ -124,30 +117,6 @@ def test_arrays_and_pil_images_of_any_mode_give_rgb():
         assert transform({"image": image.convert(mode)})["image"].shape == (16, 16, 3)
 
 
-@pytest.mark.parametrize(
-    ("mode", "file_format", "decoded"),
-    [("RGB", "JPEG", "RGB"), ("L", "JPEG", "L"), ("CMYK", "JPEG", "RGB"), ("P", "PNG", "RGB"), ("RGBA", "PNG", "RGB")],
-)
-def test_decode(mode, file_format, decoded):
-    assert decode(encoded(Image.fromarray(ramp(9, 11)).convert(mode), file_format)).mode == decoded
-
-
-def test_decode_ignores_exif_rotation():
-    image = Image.fromarray(ramp(9, 11))
-    exif = image.getexif()
-    exif[0x0112] = 6
-    file = io.BytesIO()
-    image.save(file, "JPEG", exif=exif)
-    assert decode(file.getvalue()).size == (11, 9)
-
-
-def test_decode_raises_for_a_truncated_image():
-    data = encoded(Image.fromarray(noise(60, 60)), "JPEG")
-    assert Image.open(io.BytesIO(data[:-1000])).size == (60, 60)  # the header is whole
-    with pytest.raises(OSError, match="truncated"):
-        decode(data[:-1000])
-
-
 def test_unknown_interpolation_is_a_user_error():
     with pytest.raises(UserError, match="'cubic'"):
         eval_transform(8, interpolation="cubic")
@@ -206,12 +175,6 @@ def test_small_train_flips():
     image = ramp(6, 6)
     result = small_train_transform(6, padding=0, hflip=1.0)({"image": image}, rng())["image"]
     np.testing.assert_array_equal(result, image[:, ::-1])
-
-
-def test_decode_refuses_floating_point():
-    image = Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4))
-    with pytest.raises(ValueError, match="mode F .* are not supported; save them with 8 or 16 bits"):
-        decode(encoded(image, "TIFF"))
 
 
 def test_crop_transform_takes_every_number_as_given():

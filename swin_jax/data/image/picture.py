@@ -1,0 +1,265 @@
+"""Opens pictures, for the whole package: which formats, up to which limits, and how they become grey or RGB.
+
+Two conversions turn what a file stores into pixels:
+
+- 'reference' is that of the published recipes, torchvision's ImageFolder and OpenAI's `preprocess`: transparency is
+  dropped, which uncovers whatever colours lie below it, and a camera's EXIF orientation is ignored.
+- 'display' is what a viewer shows: pictures are turned upright by their EXIF orientation, and what is transparent is
+  laid on white.
+
+Both give the same pixels for pictures that have neither.
+"""
+
+import dataclasses
+import functools
+import io
+import os
+import re
+import stat
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from swin_jax.core.errors import UnreadableError, UserError, did_you_mean
+
+CONVERSIONS = ("reference", "display")
+
+# Formats that PIL may read, and the endings of their names. PostScript is none of them, because PIL would start
+# Ghostscript with it, nor are rare formats, whose readers few have tried to break.
+SUFFIXES_OF = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif",),
+}
+
+_ORIENTATION = 0x0112  # tag of EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SCAN, _END = 0xDA, 0xD9  # markers of JPEG
+_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")  # within a scan; 0 and restarts belong to its data
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a picture may ask for; all is counted from the file, so that it gets the same verdict everywhere.
+
+    Attributes:
+      bytes: size of the file.
+      pixels: height times width. Above PIL's own limit, which is the default, `PIL.Image.MAX_IMAGE_PIXELS` must be
+        raised as well.
+      scans: passes over the picture that a JPEG makes; usual ones have 1, progressive ones about 10.
+      scanned_pixels: scans times pixels, which is the time that a JPEG takes.
+    """
+
+    bytes: int = 2**29
+    pixels: int = 178_956_970
+    scans: int = 100
+    scanned_pixels: int = 2**31
+
+    def __post_init__(self):
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UserError(f"{name}={value!r} must be a whole number, at least 1")
+
+
+USUAL = Limits()
+MAX_RESIZED_PIXELS = 2**26  # of a picture on its way to the square that a model takes
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Those of `SUFFIXES_OF` that the installed PIL reads."""
+    Image.init()
+    return tuple(name for name in SUFFIXES_OF if name in Image.OPEN)
+
+
+@functools.cache
+def suffixes() -> tuple[str, ...]:
+    """Endings of the names of pictures that can be read, in small letters."""
+    return tuple(suffix for name in formats() for suffix in SUFFIXES_OF[name])
+
+
+def open_image(file: bytes | str | os.PathLike, limits: Limits = USUAL) -> Image.Image:
+    """Opens an encoded picture: the only place that calls `PIL.Image.open`.
+
+    Args:
+      file: the encoded bytes, or a path.
+      limits: what it may ask for.
+
+    Returns:
+      PIL's image in the mode that the file has, whose pixels are not decoded yet; the file is closed. Raises
+      UnreadableError for what is missing, no regular file, no picture of `formats` or beyond the limits.
+    """
+    data = file if isinstance(file, bytes) else _read(file, limits)
+    if len(data) > limits.bytes:
+        raise UnreadableError(f"the picture has {len(data)} bytes, more than the limit of {limits.bytes}")
+    try:
+        image = Image.open(io.BytesIO(data), formats=formats())
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...: no common class
+        raise UnreadableError(_reason(error, data)) from error
+    pixels = image.width * image.height
+    if pixels > limits.pixels:
+        size = f"{image.width} x {image.height}"
+        raise UnreadableError(f"the picture has {size} pixels, more than the limit of {limits.pixels}")
+    if image.format in ("JPEG", "MPO"):
+        scans = count_scans(data)
+        if scans > limits.scans or scans * pixels > limits.scanned_pixels:
+            what = f"{scans} scans of {image.width} x {image.height} pixels"
+            raise UnreadableError(f"the picture has {what}, more than the limit of {limits.scans} scans")
+    return image
+
+
+def decode(file: bytes | str | os.PathLike, conversion: str = "reference", limits: Limits | None = None) -> Image.Image:
+    """Decodes an encoded picture wholly, so that a damaged one raises here.
+
+    Args:
+      file: the encoded bytes, or a path.
+      conversion: 'reference' or 'display', see the module.
+      limits: what the picture may ask for; None is `Limits()`.
+
+    Returns:
+      An image of mode 'L' where it is stored in grey, else 'RGB'; of an animation the first frame. Raises
+      UnreadableError for what `open_image` refuses, what is damaged, and floating point, whose range is not known.
+    """
+    check_conversion(conversion)
+    image = open_image(file, limits or USUAL)
+    try:
+        image.load()
+        found = convert(image, conversion)
+    except UnreadableError:
+        raise
+    except Exception as error:  # as above
+        raise UnreadableError(_reason(error)) from error
+    found = found.copy() if found is image else found  # which the EXIF of the file does not follow
+    found.info = {}  # an orientation that was left there would turn the picture again
+    return found
+
+
+def convert(image: Image.Image, conversion: str) -> Image.Image:
+    """An image of mode 'L' where it is grey, else 'RGB'; UnreadableError for one of floating point.
+
+    Args:
+      image: of any mode.
+      conversion: 'reference' or 'display', see the module.
+    """
+    if image.mode == "F":
+        raise UnreadableError("pictures of mode F (floating point) are not supported; save them with 8 or 16 bits")
+    if conversion == "display":
+        image = _on_white(_upright(image))
+    if image.mode.startswith("I"):
+        return _from_16_bits(image)
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def check_conversion(conversion: Any) -> None:
+    """Raises UserError for a conversion that does not exist."""
+    if conversion not in CONVERSIONS:
+        hint = did_you_mean(str(conversion), CONVERSIONS)
+        raise UserError(f"conversion={conversion!r} must be 'reference' or 'display'{hint}")
+
+
+def check_resized(width: int, height: int, limit: int = MAX_RESIZED_PIXELS) -> None:
+    """Raises UnreadableError for a size, in pixels, that no picture needs to be resized to."""
+    if width * height > limit:
+        what = f"so narrow a picture would be resized to {width} x {height} pixels"
+        raise UnreadableError(f"{what}, more than the limit of {limit}; crop it before")
+
+
+def count_scans(data: bytes) -> int:
+    """Passes that a JPEG file makes over its picture.
+
+    Embedded previews and what lies behind the picture are not counted. A file whose first scan has all there is, as
+    almost all have, is not read further.
+    """
+    at, scans, frame, components = 2, 0, 0, 0
+    while found := _MARKER.search(data, at):
+        marker, at = found[1][0], found.end()
+        if marker == _END:
+            break
+        if marker < 0xC0 or marker == 0xD8:  # without a length
+            continue
+        if marker in _FRAMES:
+            frame, components = marker, int.from_bytes(data[at + 7 : at + 8])
+        if marker == _SCAN:
+            scans += 1
+            if frame not in _PROGRESSIVE and int.from_bytes(data[at + 2 : at + 3]) >= components:
+                break
+        at += max(int.from_bytes(data[at : at + 2]), 2)
+    return scans
+
+
+def _read(path: str | os.PathLike, limits: Limits) -> bytes:
+    """The bytes of a regular file; a pipe would wait for somebody to write into it."""
+    try:
+        if os.path.isdir(path):
+            raise UnreadableError("this is a folder")
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableError("this is no regular file")
+            if status.st_size > limits.bytes:
+                raise UnreadableError(f"the file has {status.st_size} bytes, more than the limit of {limits.bytes}")
+            return file.read()
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise UnreadableError(getattr(error, "strerror", None) or str(error)) from error
+
+
+def _reason(error: Exception, data: bytes = b"") -> str:
+    """What is wrong with a picture, in one line."""
+    if isinstance(error, Image.UnidentifiedImageError):  # its text shows the address of an object
+        return "it is empty" if not data else f"it is no picture in a format that is read ({', '.join(formats())})"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+    except Exception:  # damaged EXIF tells nothing, as in viewers
+        return image
+    if turn is None:
+        return image
+    transparency = image.info.get("transparency")
+    image = image.transpose(turn)
+    image.info = {} if transparency is None else {"transparency": transparency}
+    return image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    if image.mode.startswith("I"):
+        grey = np.asarray(_from_16_bits(image))
+        return Image.fromarray(np.where(np.asarray(image) == image.info["transparency"], np.uint8(255), grey))
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.mode == "1":  # PIL applies no transparency to it
+        image, white = image.convert("L"), image.info["transparency"]
+        image.info["transparency"] = 255 if white else 0
+    if image.mode == "RGB" and max(key := image.info["transparency"]) > 255:
+        image.info["transparency"] = tuple(value >> 8 for value in key)  # PIL keeps 8 of 16 bits of the pixels only
+    image = image.convert("RGBA")
+    canvas = Image.new("RGB", image.size, "white")
+    canvas.paste(image, mask=image.getchannel("A"))
+    return canvas.getchannel("R") if grey else canvas
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Scales to 8 bits, where PIL would clip."""
+    return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
