@@ -219,7 +219,7 @@ def _read(path: str | os.PathLike, limits: Limits) -> bytes:
                 raise UnreadableError(f"the file has {status.st_size} bytes, more than the limit of {limits.bytes}")
             return file.read()
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise UnreadableError(getattr(error, "strerror", None) or str(error)) from error
+        raise UnreadableError(f"{getattr(error, 'strerror', None) or error}: {str(path)!r}") from error
 
 
 def _reason(error: Exception, data: bytes = b"") -> str:
