@@ -9,7 +9,7 @@ from experiments.common import run
 from swin_jax.core.config import spec
 from swin_jax.data import fake, pipeline
 from swin_jax.data.image import transforms as image
-from swin_jax.data.image_text import annotations, lists, pairs, tar_shards
+from swin_jax.data.image_text import json_file, lists, pairs, tar_shards
 from swin_jax.evals.retrieval import Retrieval
 
 # What `pairs` may be: shards, a file of JSON lines, a folder, a table (.csv, .tsv, .parquet), one
@@ -52,7 +52,7 @@ def read(c: ConfigDict, form: str, split: str) -> ConfigDict:
         return spec(lists.table, path=path)
     if form == "json":
         own = "train" if split == "train" else "val"
-        return spec(annotations.annotations, path=path, split=own)
+        return spec(json_file.json_file, path=path, split=own)
     if form == "folder":
         return spec(pairs.folder, root=path)
     name = c.get_oneway_ref("tfds_name")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from swin_jax.core.errors import UserError
 from swin_jax.data import pipeline, sources
-from swin_jax.data.image_text import annotations, lists, pairs
+from swin_jax.data.image_text import json_file, lists, pairs
 from swin_jax.data.image_text.tokenizer import VOCAB_SIZE, encode
 from swin_jax.evals import retrieval
 from swin_jax.evals.retrieval import Retrieval
@@ -206,7 +206,7 @@ def write_karpathy(folder):
         for number in range(6)
     ]
     (folder / "x.json").write_text(json.dumps({"images": images}))
-    return annotations.annotations(str(folder / "x.json"), split="test")
+    return json_file.json_file(str(folder / "x.json"), split="test")
 
 
 def write_selection(folder):

@@ -22,7 +22,7 @@ _WITH = {"train": ("train", "restval")}
 
 @dataclass(frozen=True)
 class AnnotatedPairs:
-    """Image files with their captions; see `annotations`.
+    """Image files with their captions; see `json_file`.
 
     Attributes:
       path: of the file.
@@ -58,7 +58,7 @@ class AnnotatedPairs:
         return f"{self.path} image {name if isinstance(name, str) else index + 1}"
 
 
-def annotations(
+def json_file(
     path: str | None, root: str | None = None, split: str = "", image_key: str = "image", text_key: str = "text"
 ) -> AnnotatedPairs:
     """Pairs of a JSON file with any number of captions an image.

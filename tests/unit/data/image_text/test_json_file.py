@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UnreadableError, UserError
-from swin_jax.data.image_text.annotations import annotations
+from swin_jax.data.image_text.json_file import json_file
 
 
 @pytest.fixture
@@ -52,29 +52,29 @@ def test_splits_of_karpathy(folder):
     path = write(folder, karpathy(["train", "restval", "test", "val"]))
     for split, numbers in (("train", (0, 1)), ("test", (2,)), ("val", (3,)), ("restval", (1,))):
         expected = [(number, captions(number)) for number in numbers]
-        assert read(annotations(path, split=split)) == expected
-    assert read(pickle.loads(pickle.dumps(annotations(path, split="test")))) == [(2, captions(2))]
+        assert read(json_file(path, split=split)) == expected
+    assert read(pickle.loads(pickle.dumps(json_file(path, split="test")))) == [(2, captions(2))]
     with pytest.raises(UserError, match=r"several splits; it has train \(1\), restval \(1\).*source.split="):
-        annotations(path)
+        json_file(path)
     with pytest.raises(UserError, match="no split 'tset'; did you mean 'test'"):
-        annotations(path, split="tset")
+        json_file(path, split="tset")
     path = write(folder, karpathy(["test"] * 2, filepath=""))  # flickr30k has no folders
-    assert read(annotations(path, root=str(folder / "val"))) == [(0, captions(0)), (1, captions(1))]
+    assert read(json_file(path, root=str(folder / "val"))) == [(0, captions(0)), (1, captions(1))]
 
 
 def test_captions_of_coco(folder):
     images = [{"id": 10 * number, "file_name": f"val/{number}.png"} for number in (2, 0, 1)]
     items = [{"image_id": 10 * number, "id": i, "caption": f"{i}"} for i, number in enumerate((0, 2, 0, 7, 2, 0))]
     with pytest.warns(UserWarning, match="2 images; left out: 1 without a caption, 1 captions of other images"):
-        source = annotations(write(folder, {"images": images, "annotations": items}), split="val")
+        source = json_file(write(folder, {"images": images, "annotations": items}), split="val")
     assert read(source) == [(2, ("1", "4")), (0, ("0", "2", "5"))]
 
 
 def test_lists_of_records(folder):
     rows = [{"image": f"val/{number}.png", "caption": list(captions(number))} for number in range(3)]
-    assert read(annotations(write(folder, rows))) == [(number, captions(number)) for number in range(3)]
+    assert read(json_file(write(folder, rows))) == [(number, captions(number)) for number in range(3)]
     rows = [{"file": f"{n}.png", "words": "a", "split": "test" if n else "val"} for n in range(3)]
-    source = annotations(write(folder, rows), f"{folder}/val", "test", "file", "words")
+    source = json_file(write(folder, rows), f"{folder}/val", "test", "file", "words")
     assert read(source) == [(1, ("a",)), (2, ("a",))]
 
 
@@ -104,7 +104,7 @@ def test_lists_of_records(folder):
 @pytest.mark.filterwarnings("ignore:.*left out")
 def test_a_file_that_cannot_be_read_is_one_line(folder, value, message):
     with pytest.raises(UserError, match=message) as error:
-        annotations(write(folder, value))
+        json_file(write(folder, value))
     assert "\n" not in str(error.value)
 
 
@@ -118,7 +118,7 @@ def test_rows_that_cannot_be_read(folder):
     wrong[4]["sentences"] = [{"raw": 5}]
     wrong[5]["sentences"] = None
     wrong[6]["filepath"] = ["val"]
-    source = annotations(write(folder, value))
+    source = json_file(write(folder, value))
     assert source[0]["text"] == captions(0)
     messages = ("no caption", "no caption", "", "not a path", "no text but 5", "no caption", "not a path")
     for index, message in enumerate(messages, 1):
