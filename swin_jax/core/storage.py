@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import fnmatch
 import functools
+import json
 import os
 import pathlib
 import re
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 from etils import epath
 
@@ -134,6 +135,25 @@ def read_text(name: str | os.PathLike) -> str:
     return path(name).read_bytes().decode(errors="replace")
 
 
+def read_object(name: str | os.PathLike) -> dict[str, Any]:
+    """The JSON object in a file of a run.
+
+    Raises:
+        UserError: In one line, whatever is wrong with the file.
+    """
+    try:
+        found = json.loads(read_text(name))
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {reason(error)}") from error
+    except (ValueError, RecursionError) as error:
+        why = first_line(error)
+    else:
+        if isinstance(found, dict):
+            return found
+        why = "it holds no JSON object"
+    raise UserError(f"{name} is damaged: {why}. Restore it from a copy, or move it away")
+
+
 def size(name: str | os.PathLike) -> int:
     """Bytes of a file."""
     found = path(name).stat()
@@ -157,6 +177,11 @@ def move(folder: epath.Path, target: epath.Path) -> None:
 def reason(error: OSError) -> str:
     """What an error of a file system says, without the path."""
     return error.strerror or " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: Exception) -> str:
+    """The kind of an error and the first line of its text, at most 300 characters."""
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
 
 
 def _in_one_line(error: Exception) -> str:

@@ -3,7 +3,6 @@
 Shared by the loaders of all families.
 """
 
-import json
 import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -79,11 +78,7 @@ def has_config(name: str | os.PathLike) -> bool:
 
 def read_config(workdir: str | os.PathLike) -> dict:
     """The resolved config of a run: a flat dict of dotted keys."""
-    path = storage.path(workdir) / "config.json"
-    try:
-        return current_names(json.loads(storage.read_text(path)))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+    return current_names(storage.read_object(storage.path(workdir) / "config.json"))
 
 
 def random_variables(model, *inputs: np.ndarray | jax.ShapeDtypeStruct) -> dict:

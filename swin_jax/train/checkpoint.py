@@ -26,7 +26,6 @@ from swin_jax.tasks.base import TrainState
 from swin_jax.train.checkpoint_integrity import (
     DamagedError,
     check_whole,
-    first_line,
     is_damage,
     read_together,
     unreadable,
@@ -50,12 +49,12 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
         enable_async_checkpointing=True,
         async_options=ocp.AsyncOptions(post_finalization_callback=seal),
     )
-    return ocp.CheckpointManager(folder(workdir), options=options)
+    return ocp.CheckpointManager(storage.LiteralPath(folder(workdir)), options=options)
 
 
 def folder(workdir: os.PathLike) -> epath.Path:
-    """Where the checkpoints of a workdir lie, as a path that Orbax takes by its literal name."""
-    return storage.LiteralPath(storage.absolute(workdir)) / "checkpoints"
+    """Where the checkpoints of a workdir lie."""
+    return storage.absolute(workdir) / "checkpoints"
 
 
 def exists(workdir: os.PathLike) -> bool:
@@ -77,7 +76,7 @@ def _checked_shapes(path: epath.Path) -> dict[str, tuple[int, ...]]:
 
 def _read(path: epath.Path, layout: TrainState) -> dict[str, Any]:
     """The parts of a checkpoint. Not by the manager, whose collective at the end never ends where a process fails."""
-    path, handler = epath.Path(path), ocp.StandardCheckpointHandler()
+    path, handler = storage.LiteralPath(path), ocp.StandardCheckpointHandler()
     parts = {
         name: handler.restore(path / name, args=ocp.args.StandardRestore(tree)) for name, tree in _parts(layout).items()
     }
@@ -128,7 +127,7 @@ def _failed(manager: ocp.CheckpointManager, error: Exception) -> UserError:
     manager.reload()
     kept = manager.latest_step()
     intact = f"the checkpoint of step {kept} is intact" if kept is not None else "no checkpoint was written before"
-    return UserError(f"could not save a checkpoint in {manager.directory}: {first_line(error)}; {intact}")
+    return UserError(f"could not save a checkpoint in {manager.directory}: {storage.first_line(error)}; {intact}")
 
 
 def restore(
@@ -231,6 +230,7 @@ def _other_model(path: epath.Path, saved: dict, wanted: dict) -> UserError:
 def _saved_shapes(path: epath.Path) -> dict[str, tuple[int, ...]]:
     """Shapes of everything in a checkpoint, by part and path."""
     shapes: dict[str, tuple[int, ...]] = {}
+    path = storage.LiteralPath(path)
     for part in ("params", "rest", *(["ema"] if (path / "ema").exists() else [])):
         shapes |= _leaf_shapes(part, ocp.PyTreeCheckpointHandler().metadata(path / part).tree)
     return shapes
@@ -290,7 +290,7 @@ def _newest(workdir: os.PathLike, load: Callable[[epath.Path], Any]) -> Any:
         except Exception as error:
             if not is_damage(error):
                 raise unreadable(path, error) from error
-            last = first_line(error)
+            last = storage.first_line(error)
             logging.getLogger(__name__).warning("the checkpoint %s is damaged (%s)", path, last)
     if steps:
         raise UserError(f"none of the checkpoints in {directory} (steps {sorted(steps)}) can be read: {last}")
@@ -298,6 +298,7 @@ def _newest(workdir: os.PathLike, load: Callable[[epath.Path], Any]) -> Any:
 
 
 def _load_params(path: epath.Path) -> tuple[dict, dict | None, dict]:
+    path = storage.LiteralPath(path)
     ema = read_numpy(path / "ema") if (path / "ema").exists() else None
     meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path / "meta")
     return read_numpy(path / "params"), ema, _current_meta(meta)
@@ -315,7 +316,7 @@ def read_numpy(path: os.PathLike, key: str = "") -> dict:
         path: of the part.
         key: reads only what is under this key of it, {} where there is nothing; '' for all.
     """
-    handler = ocp.PyTreeCheckpointHandler()
+    handler, path = ocp.PyTreeCheckpointHandler(), storage.LiteralPath(path)
     tree = handler.metadata(path).tree
     tree = {key: tree.get(key) or {}} if key else tree
     if not jax.tree.leaves(tree):

@@ -67,8 +67,8 @@ def is_damage(error: Exception) -> bool:
 
 def unreadable(path: epath.Path, error: Exception) -> UserError:
     return UserError(
-        f"cannot read the checkpoint {path}: {first_line(error)}. It stays where it is: the same command tries again; "
-        "to go on from the one before, move it away"
+        f"cannot read the checkpoint {path}: {storage.first_line(error)}. It stays where it is: the same command tries "
+        "again; to go on from the one before, move it away"
     )
 
 
@@ -95,8 +95,4 @@ def read_together(read: Callable[..., Any], path: epath.Path, *arguments: Any) -
         return found
     if verdict < verdicts[worst]:
         error = ValueError(f"process {worst} found a file that is not what was saved, or could not read one")
-    raise (unreadable(path, error) if verdicts[worst] == 2 else DamagedError(first_line(error))) from error
-
-
-def first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+    raise (unreadable(path, error) if verdicts[worst] == 2 else DamagedError(storage.first_line(error))) from error

@@ -40,12 +40,24 @@ def format_line(step: int, metrics: Mapping[str, float]) -> str:
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict]:
-    """The lines of metrics.jsonl as dicts, in the order written; a torn line is left out, no file gives []."""
-    path = metrics_path(workdir)
-    if not path.exists():
-        return []
-    lines = (_parse(line) for line in storage.read_text(path).splitlines())
+    """The lines of metrics.jsonl as dicts, in the order written; no file gives [].
+
+    A torn line is left out, and one with anything but numbers in it.
+
+    Raises:
+        UserError: it is no file, or one that cannot be read.
+    """
+    lines = (_parse(line) for line in _lines(metrics_path(workdir)))
     return [line for line in lines if line is not None]
+
+
+def _lines(path: epath.Path) -> list[str]:
+    try:
+        return storage.read_text(path).splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {storage.reason(error)}") from error
 
 
 def truncate(workdir: str | os.PathLike, step: int) -> None:
@@ -54,7 +66,7 @@ def truncate(workdir: str | os.PathLike, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in storage.read_text(path).splitlines():
+    for line in _lines(path):
         parsed = _parse(line)
         if parsed is not None and parsed["step"] <= step:
             kept.append(line + "\n")
@@ -65,9 +77,16 @@ def _parse(line):
     """The dict of one line, or None if the line is not whole."""
     try:
         parsed = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return parsed if isinstance(parsed, dict) and isinstance(parsed.get("step"), int) else None
+    if not isinstance(parsed, dict) or type(parsed.get("step")) is not int:
+        return None
+    return parsed if all(value is None or _is_number(value) for value in parsed.values()) else None
+
+
+def _is_number(value):
+    """Whether a value is what `format_line` writes, or an integer that a float can hold."""
+    return type(value) is float or (type(value) is int and value.bit_length() < 1000)
 
 
 # ---- the writer ----
@@ -111,6 +130,16 @@ class Logs:
         self._workdir = workdir = storage.path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         self._spool = storage.Spool(workdir)  # what is appended to
+        try:
+            self._open(start, wandb_project, config)
+        except OSError as error:
+            raise UserError(f"no log can be written in {workdir}: {error}") from error
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total_steps, initial=max(start, 0), unit="step", dynamic_ncols=True)
+
+    def _open(self, start: int, wandb_project: str, config: Mapping | None) -> None:
+        """Opens the files of the log, without what was written after step `start`."""
+        workdir = self._workdir
         if wandb_project:
             self._wandb = _start_wandb(workdir, self._spool.folder, wandb_project, config)
         truncate(workdir, start)
@@ -119,8 +148,6 @@ class Logs:
             own.write_bytes(metrics_path(workdir).read_bytes())
         self._file = own.open("a")
         self._tensorboard = _start_tensorboard(self._spool.folder, start)
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=total_steps, initial=max(start, 0), unit="step", dynamic_ncols=True)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records metrics of a step everywhere but on the console; on return the line is in metrics.jsonl.

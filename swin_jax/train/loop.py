@@ -19,7 +19,7 @@ from swin_jax.train import checkpoint, clock, curves, logs, resume, run_info, sh
 from swin_jax.train.preemption import Interrupted, Preemption
 from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen, share_labels
 from swin_jax.train.state import first_state
-from swin_jax.train.workdir import Ownership, check_shared, make_workdir, own
+from swin_jax.train.workdir import Ownership, check_entries, check_shared, make_workdir, own
 
 DONE, NON_FINITE = 0, 3
 
@@ -344,6 +344,7 @@ def prepare(
             raise UserError(f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path=")
         configs.build(config.init_from, "init_from").check()
     make_workdir(folder)
+    check_entries(folder)
     check_shared(folder)
     for key in allow_change:
         resume.check_key(config, key)

@@ -82,7 +82,7 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
     if not path.exists():
         return []
     new = flatten(config)
-    old = _with_new_arguments(current_names(json.loads(path.read_text())), new)
+    old = _with_new_arguments(current_names(storage.read_object(path)), new)
     lines, refused = [], []
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):

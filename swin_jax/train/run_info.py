@@ -79,9 +79,14 @@ def check_frozen(workdir: epath.Path, found: dict[str, Any], frozen: Any) -> Non
         frozen: its frozen arrays.
     """
     path = workdir / "header.json"
-    before = json.loads(path.read_text()).get("frozen") if path.exists() else None
+    before = storage.read_object(path).get("frozen") if path.exists() else None
     if before is None:
         return
+    whole = (
+        isinstance(before, dict) and isinstance(before.get("sha256"), str) and isinstance(before.get("sources"), dict)
+    )
+    if not (whole or isinstance(before, str)):
+        raise UserError(f"{path} is damaged: `frozen` is no checksum. Restore it from a copy, or move it away")
     now = found.get("frozen")
     if isinstance(before, str):  # the header is older than sources, and its checksum than shapes and dtypes
         before = {"sha256": before, "sources": {}}

@@ -40,6 +40,28 @@ def _check_name(folder: epath.Path) -> None:
         )
 
 
+# What a run writes into its workdir, besides files that it replaces.
+_FILES = "config.json", "header.json", "metrics.jsonl", "owner.json"
+_FOLDERS = "checkpoints", "damaged_checkpoints", "pictures", "profile", "tensorboard"
+
+
+def check_entries(folder: epath.Path) -> None:
+    """Raises UserError where something of another kind has the name of a file or folder of a run.
+
+    In a bucket nothing can.
+    """
+    if storage.is_remote(folder):
+        return
+    for name in (*_FILES, *_FOLDERS):
+        path = folder / name
+        right = path.is_file() if name in _FILES else path.is_dir()
+        if os.path.lexists(path) and not right:
+            kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "no file or folder"
+            if path.is_symlink():
+                kind = f"a link to {os.readlink(path)}, which is {kind if path.exists() else 'not there'}"
+            raise UserError(f"{path} cannot be used: it is {kind}; remove it or move it away")
+
+
 def check_shared(folder: epath.Path, patience: float = 10) -> None:
     """To be called on all processes: that what one writes to the workdir the others see, within some seconds.
 

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from swin_jax.core import storage
+from swin_jax.core.errors import UserError
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -67,3 +68,22 @@ def test_the_home_folder_is_not_a_folder_of_that_name():
     home = pathlib.Path.home()
     assert storage.path("~/runs") == home / "runs" and storage.absolute("~") == home
     assert storage.path("~x/runs") == pathlib.Path("~x/runs") and storage.path("a/~") == pathlib.Path("a/~")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b'{"a": 1', b"\x89PNG\x00\xff", b"[1]", b"null", b"3", b"[" * 10**5, b'{"a": ' + b"9" * 5000 + b"}"]
+)
+def test_an_object_that_is_none_is_one_line(tmp_path, data):
+    path = tmp_path / "config.json"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="config.json is damaged: .*Restore it") as caught:
+        storage.read_object(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_an_object_that_is_a_folder_or_nothing_is_one_line(tmp_path):
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "none", "No such file")):
+        with pytest.raises(UserError, match=f"cannot be read: {reason}"):
+            storage.read_object(path)
+    storage.write(tmp_path / "one", '{"ä": [1]}')
+    assert storage.read_object(tmp_path / "one") == {"ä": [1]}

@@ -280,6 +280,53 @@ def test_curves_of_a_run(tmp_path):
     assert "matplotlib.pyplot" not in sys.modules
 
 
+ODD = [
+    '{"step": 3, "train/loss": [1, 2]}',
+    '{"step": 3, "train/loss": {"a": 1}}',
+    '{"step": 3, "eval/a/top1": "0.5"}',
+    '{"step": 3, "eval/a/top1": true}',
+    '{"step": true, "train/loss": 1.0}',
+    '{"step": 3.0, "train/loss": 1.0}',
+    '{"step": "3"}',
+    '{"step": 3, "train/loss": %s}' % ("9" * 400),
+    '{"step": %s, "train/loss": 1.0}' % ("9" * 400),
+    '{"step": %s}' % ("9" * 5000),
+    "[" * 10**5,
+    "[1]",
+    "null",
+]
+
+
+@pytest.mark.parametrize("line", ODD, ids=range(len(ODD)))
+def test_a_line_with_anything_but_numbers_is_left_out(tmp_path, line):
+    good = logs.format_line(1, {"train/loss": 2.0, "eval/a/top1": 0.5})
+    logs.metrics_path(tmp_path).write_text(f"{line}\n{good}\n{line}\n")
+    assert logs.read_metrics(tmp_path) == [json.loads(good)]
+    curves._panels(curves._series(logs.read_metrics(tmp_path)))
+    assert "train/loss" in logs.summary(tmp_path, 1, 2.0, None)
+    logs.truncate(tmp_path, 5)
+    assert logs.metrics_path(tmp_path).read_text() == good + "\n"
+
+
+def test_numbers_that_no_float_is_are_drawn(tmp_path):
+    values = ("Infinity", "NaN", "-3", "null", str(10**30))
+    lines = [f'{{"step": {step}, "train/loss": {value}}}' for step, value in enumerate(values)]
+    logs.metrics_path(tmp_path).write_text("\n".join(lines))
+    assert len(logs.read_metrics(tmp_path)) == len(values)
+    assert curves.draw(tmp_path).exists()
+
+
+def test_metrics_that_are_no_file_are_one_line(tmp_path):
+    logs.metrics_path(tmp_path).mkdir()
+    for read in (logs.read_metrics, lambda workdir: logs.truncate(workdir, 3), lambda workdir: logs.Logs(workdir, 3)):
+        with pytest.raises(UserError, match="metrics.jsonl cannot be read: Is a directory"):
+            read(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/tensorboard").touch()
+    with pytest.raises(UserError, match="no log can be written in .*other: "):
+        logs.Logs(tmp_path / "other", 3)
+
+
 def test_no_metrics_no_curves(tmp_path):
     assert curves.draw(tmp_path) is None
 

@@ -95,3 +95,13 @@ def test_a_header_of_before_the_sources_is_compared(tmp_path):
     check(tmp_path, frozen())
     with pytest.raises(UserError, match=f"sha256 {before[:12]}"):
         check(tmp_path, frozen(2.0))
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"frozen": [1]}', '{"frozen": {"sha256": 1}}', '{"frozen": {"sha256": "a"}}']
+)
+def test_a_header_that_is_damaged_is_one_line(tmp_path, text):
+    (tmp_path / "header.json").write_text(text)
+    with pytest.raises(UserError, match="header.json is damaged: ") as caught:
+        check(tmp_path, frozen())
+    assert "\n" not in str(caught.value)

@@ -1,10 +1,12 @@
 """The folder of a run: its name, and what is refused."""
 
+import os
+
 import pytest
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.train.workdir import make_workdir
+from swin_jax.train.workdir import check_entries, make_workdir
 
 # ---- names ----
 
@@ -23,3 +25,67 @@ def test_a_backslash_is_refused_and_all_else_is_a_folder(tmp_path):
     for name in ("a[b]", "a*", "a?", "{a}", "a b", "a%", "a#", "ü", "-a", "~a"):
         make_workdir(tmp_path / name)
         assert (tmp_path / name).is_dir()
+
+
+# ---- what lies in it ----
+
+
+def link_to_nothing(path):
+    path.symlink_to("nowhere")
+
+
+def link_to_itself(path):
+    path.symlink_to(path)
+
+
+def folder(path):
+    path.mkdir()
+
+
+def file(path):
+    path.write_text("x")
+
+
+def fifo(path):
+    os.mkfifo(path)
+
+
+def link_to_a_folder(path):
+    path.symlink_to(path.parent)
+
+
+def link_to_a_file(path):
+    file(path.parent / "other")
+    path.symlink_to("other")
+
+
+@pytest.mark.parametrize("make", [link_to_nothing, link_to_itself, folder, fifo, link_to_a_folder])
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+def test_a_file_of_a_run_that_is_none_is_refused(tmp_path, name, make):
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} cannot be used: it is .*; remove it") as caught:
+        check_entries(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [link_to_nothing, link_to_itself, file, fifo, link_to_a_file])
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])
+def test_a_folder_of_a_run_that_is_none_is_refused(tmp_path, name, make):
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} cannot be used: it is "):
+        check_entries(tmp_path)
+
+
+def test_links_to_the_right_kind_are_used(tmp_path):
+    check_entries(tmp_path)
+    link_to_a_file(tmp_path / "metrics.jsonl"), link_to_a_folder(tmp_path / "checkpoints")
+    check_entries(tmp_path)
+
+
+@pytest.mark.parametrize("make", [link_to_nothing, link_to_itself, file, fifo])
+def test_a_workdir_that_is_no_folder_is_refused(tmp_path, make):
+    make(tmp_path / "run")
+    for path in (tmp_path / "run", tmp_path / "run/deeper"):
+        with pytest.raises(UserError, match="cannot be used: ") as caught:
+            make_workdir(path)
+        assert "\n" not in str(caught.value)
