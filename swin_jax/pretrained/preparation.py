@@ -59,8 +59,8 @@ class Preparation:
         context_length: L, number of tokens of a text; None for a model that reads no texts.
         clean: How texts are cleaned, see `data.image_text.tokenizer.tokenize`.
         conversion: How the pixels of pictures are taken: 'display' turns them upright by their EXIF
-            orientation and lays what is transparent on white; 'reference' does neither, as OpenAI's
-            `preprocess`. See `data/image/picture.py`. Arrays are taken as they are.
+            orientation and lays what is transparent on white; 'reference' does neither, as the
+            published recipes. See `data/image/picture.py`. Arrays are taken as they are.
         limits: A `data.image.picture.Limits`, which files of pictures must keep; None is `Limits()`.
         assumed: Names of the fields and arguments that no source tells and that were assumed.
         function: The transform itself, where it comes with an experiment file; None makes it from its name.
