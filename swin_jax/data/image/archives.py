@@ -1,0 +1,218 @@
+"""Images in a zip archive, which is never unpacked: ImageNet-Zip of the official Swin code, or folders of classes.
+
+The official code's `--zip` (microsoft/Swin-Transformer, data/cached_image_folder.py) reads train.zip with train_map.txt,
+lines of `n01440764/n01440764_10026.JPEG<tab>0`. Only the directory of the archive is read when a source is made;
+members are then read by their places, so that nothing stays open and any process or thread can read.
+"""
+
+import collections
+import dataclasses
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from swin_jax.core.errors import UnreadableError, UserError, warn
+from swin_jax.data import annotations, folders
+from swin_jax.data.image import picture
+from swin_jax.data.labels import Marked
+
+_HEADER, _SIGNATURE = struct.Struct("<4s22xHH"), b"PK\x03\x04"
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 1  # bit of the flags
+_ODD = "encrypted, of a rare compression, beyond the archive or too large"
+
+
+@dataclasses.dataclass(frozen=True)
+class ZipSource:
+    """Image files in a zip archive.
+
+    Attributes:
+      archive: path of the archive.
+      paths: names of the members, one for a record.
+      places: int64 (N, 5): offset of the local header, compressed size, size, compression and CRC-32 of each; a size of
+        -1 marks a member that is not read.
+      labels: one for a record.
+      class_names: in label order.
+      conversion: 'reference' or 'display', see data/image/picture.py.
+      limits: what a picture may ask for; None is `picture.Limits()`.
+    """
+
+    archive: str
+    paths: tuple[str, ...]
+    places: np.ndarray
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+    conversion: str = "display"
+    limits: picture.Limits | None = None
+
+    def __post_init__(self):
+        picture.check_conversion(self.conversion)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        data = read_member(self.archive, self.places[index])
+        return {"image": picture.decode(data, self.conversion, self.limits), "label": self.labels[index]}
+
+    def record_name(self, index: int) -> str:
+        return f"{self.archive}: {self.paths[index]}"
+
+
+def image_zip(
+    archive: str,
+    annotation: str = "",
+    class_names: str = "",
+    num_classes: int = 0,
+    conversion: str = "display",
+    limits: picture.Limits | None = None,
+) -> ZipSource | Marked:
+    """Images of a zip archive.
+
+    Args:
+      archive: the archive.
+      annotation: the list of its images, see `annotations.read`; paths are names of members, with or without the one
+        folder that all may lie in. '' takes the folders of the archive as classes.
+      class_names: a text file of one name a line, in label order. Without it a list of numbers takes the names of the
+        folders, where each folder has one number of its own.
+      num_classes: how many classes there are, for a list in which the last ones do not occur; 0 counts them.
+      conversion: as for sources.image_folder.
+      limits: what a picture may ask for; a member that is larger than its `bytes` is unreadable, whatever it unpacks to.
+
+    Returns:
+      The source, with `Marked` around it for several labels of an image. Raises UserError for a missing or damaged
+      archive, images of the list that it lacks, and what is wrong in the list. A warning counts members that are not in
+      the list, and those that cannot be read.
+    """
+    members = _directory(archive)
+    if annotation:
+        listed = annotations.read(annotation, class_names, num_classes)
+        found = _listed(archive, members, annotation, listed.paths)
+        names = _folder_names(listed, found) if not class_names else listed.class_names
+        labels = listed.labels
+    else:
+        listed, (found, labels, names) = None, _by_folder(archive, members)
+        if class_names and annotations.read_names(class_names) != names:
+            raise UserError(f"{class_names} has not the names of the folders of {archive} in their order")
+    places = _places(archive, [members[name] for name in found], limits or picture.Limits())
+    source = ZipSource(os.fspath(archive), tuple(found), places, tuple(labels), tuple(names), conversion, limits)
+    return source if listed is None or listed.marks is None else Marked(source, listed.marks)
+
+
+def read_member(archive: str, place: Sequence[int]) -> bytes:
+    """The bytes of a member by its row of `ZipSource.places`; never more than it says that it holds.
+
+    Raises:
+      UnreadableError: what it says of itself is not so, or its place is none.
+    """
+    offset, compressed, size, method, crc = (int(number) for number in place)
+    if size < 0:
+        raise UnreadableError(f"the member is {_ODD}")
+    try:
+        with open(archive, "rb") as file:
+            file.seek(offset)
+            signature, name, extra = _HEADER.unpack(file.read(_HEADER.size))
+            file.seek(name + extra, os.SEEK_CUR)
+            data = file.read(compressed)
+        if signature != _SIGNATURE or len(data) != compressed:
+            raise UnreadableError("the archive has another file, or none, at the member's place")
+        if method == zipfile.ZIP_DEFLATED:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+    except (OSError, struct.error, zlib.error) as error:
+        raise UnreadableError(f"the member cannot be read: {error}") from error
+    if len(data) != size or zlib.crc32(data) != crc:
+        raise UnreadableError("the member is not what the directory of the archive says")
+    return data
+
+
+def _directory(archive: str) -> dict[str, zipfile.ZipInfo]:
+    """The files of an archive by name; two of one name are refused, folders left out."""
+    if not os.path.isfile(archive):
+        raise UserError(f"there is no archive {archive}")
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [info for info in opened.infolist() if not info.is_dir()]
+    except (OSError, ValueError, struct.error, zipfile.BadZipFile, NotImplementedError) as error:
+        raise UserError(f"{archive} is no whole zip archive: {' '.join(str(error).split())}") from error
+    names = collections.Counter(info.filename for info in members)
+    double = next((name for name, count in names.items() if count > 1), None)
+    if double is not None:
+        raise UserError(f"{archive} has {names[double]} members called {double!r}; make it again")
+    return {info.filename: info for info in members}
+
+
+def _listed(archive: str, members: dict, annotation: str, paths: Sequence[str]) -> list[str]:
+    """The members that a list names, and a warning about others."""
+    prefix = ""
+    if paths[0] not in members:
+        tops = {name.partition("/")[0] for name in members if not _is_hidden(name)}
+        prefix = f"{tops.pop()}/" if len(tops) == 1 else ""
+    found = [prefix + path for path in paths]
+    missing = [path for name, path in zip(found, paths) if name not in members]
+    if missing:
+        raise UserError(
+            f"{archive} lacks {len(missing)} of the {len(paths)} images of {annotation}, {missing[0]!r} for one"
+        )
+    if others := len(members) - len(set(found)):
+        warn(f"{archive}: left out {others} of {len(members)} files, which are not in {annotation}")
+    return found
+
+
+def _folder_names(listed: annotations.Annotations, found: Sequence[str]) -> tuple[str, ...]:
+    """The names of the folders where each stands for one number, else those of the list."""
+    folder_of = [os.path.basename(os.path.dirname(name)) for name in found]
+    pairs = set(zip(folder_of, listed.labels))
+    names = dict((label, folder) for folder, label in pairs)
+    one = len(pairs) == len(names) == len(set(folder_of)) == len(listed.class_names)
+    counted = listed.class_names == tuple(map(str, range(len(listed.class_names))))
+    if listed.marks is not None or not one or not counted or not all(names.values()):
+        return listed.class_names
+    return tuple(names[label] for label in range(len(names)))
+
+
+def _by_folder(archive: str, members: dict) -> tuple[list[str], list[int], tuple[str, ...]]:
+    """(members, labels, class names) of an archive whose folders are classes, below one that may be around them."""
+    suffixes, left_out = picture.suffixes(), collections.Counter()
+    images = []
+    for name in sorted(members):
+        if not name.lower().endswith(suffixes) or _is_hidden(name):
+            left_out[os.path.splitext(name)[1].lower() or "no suffix"] += 1
+        else:
+            images.append(name)
+    parts = [name.split("/") for name in images]
+    if parts and len({found[0] for found in parts}) == 1 and all(len(found) > 2 for found in parts):
+        parts = [found[1:] for found in parts]
+    if not parts or any(len(found) < 2 for found in parts):
+        raise UserError(
+            f"{archive} has no folders of classes, CLASS/*.jpg; put the list of its images beside it, as "
+            f"{os.path.splitext(archive)[0]}_map.txt with lines of `path label`"
+        )
+    if left_out:
+        warn(f"{archive}: {folders.describe(left_out)}")
+    names = tuple(sorted({found[0] for found in parts}))
+    place = {name: number for number, name in enumerate(names)}
+    return images, [place[found[0]] for found in parts], names
+
+
+def _is_hidden(name: str) -> bool:
+    """True for what archivers add, and for names that lead out of a folder."""
+    return name.startswith(("/", "__MACOSX/")) or any(part.startswith(".") for part in name.split("/"))
+
+
+def _places(archive: str, members: Sequence[zipfile.ZipInfo], limits: picture.Limits) -> np.ndarray:
+    end, odd = os.path.getsize(archive), []
+    places = np.zeros((len(members), 5), np.int64)
+    for place, info in zip(places, members):
+        place[:] = info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
+        beyond = info.header_offset + info.compress_size > end or info.file_size > limits.bytes
+        if info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS or beyond:
+            place[2] = -1
+            odd.append(info.filename)
+    if odd:
+        warn(f"{archive}: {len(odd)} of {len(members)} members are {_ODD}: unreadable; the first is {odd[0][:100]!r}")
+    return places
