@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
-from swin_jax.data import folders
+from swin_jax.data import annotations, folders
 from swin_jax.data import tfds as tfds_directory
-from swin_jax.data.image import picture
-from swin_jax.data.labels import has_several
+from swin_jax.data.image import archives, picture
+from swin_jax.data.labels import Marked, has_several
 
 _DIGITS_TEST_SHARE = 0.2
 
@@ -184,8 +184,13 @@ def tfds(
 
 def image_folder(
     root: str | None, split: str | None = None, conversion: str = "display", limits: picture.Limits | None = None
-) -> FileSource:
+) -> FileSource | archives.ZipSource | Marked:
     """Images in one sub-folder for each class, at any depth, classes and files in sorted order (as torchvision's).
+
+    With `split`, where root/split has no sub-folders, the images are instead those of a list beside it, 'split.csv',
+    '.tsv', '.jsonl', '.json', '.txt' or 'split_map.txt' (see `image_list`), or those of 'split.zip', which such a list
+    may label (see `archives.image_zip`): ImageNet-Zip of the official Swin code lies like that. 'classes.txt' may give
+    the class names, one a line in label order.
 
     Args:
       root: the folder.
@@ -201,9 +206,12 @@ def image_folder(
     if not root:
         raise UserError("an image folder needs its path: give --config.data_dir=DIR")
     folder = os.path.join(root, split) if split else root
+    names, left_out = folders.class_folders(folder) if os.path.isdir(folder) else ((), {})
+    if split and not names and (listed := _listed(root, split, conversion, limits)):
+        return listed
     if not os.path.isdir(folder):
-        raise UserError(f"there is no folder {folder}; images lie in {folder}/CLASS/*.jpg")
-    names, left_out = folders.class_folders(folder)
+        others = f", in {folder}.zip, or in a list {folder}.csv" if split else ""
+        raise UserError(f"there is no folder {folder}; images lie in {folder}/CLASS/*.jpg{others}")
     if not names:
         raise UserError(f"{folder} has no class folders; it must hold one sub-folder of images for each class")
     paths, labels, left_out = [], [], collections.Counter(left_out)
@@ -217,6 +225,54 @@ def image_folder(
         left_out.update(found.left_out)
     _tell_left_out(folder, left_out)
     return FileSource(folder, tuple(paths), tuple(labels), names, conversion, limits)
+
+
+def image_list(
+    annotation: str,
+    root: str = "",
+    class_names: str = "",
+    num_classes: int = 0,
+    conversion: str = "display",
+    limits: picture.Limits | None = None,
+) -> FileSource | Marked:
+    """Images of a list, with one label or several.
+
+    Args:
+      annotation: the list, in one of the forms of `annotations.read`.
+      root: folder that paths start from; '' is that of the list.
+      class_names: a text file of one name a line, in label order; '' takes the names in the list, sorted, or numbers.
+      num_classes: how many classes there are, for numbers of which the last ones do not occur; 0 counts them.
+      conversion, limits: as for image_folder.
+
+    Returns:
+      The source, with `Marked` around it for several labels of an image. Raises UserError for what is wrong in the
+      list, and where its first image is not there.
+    """
+    listed = annotations.read(annotation, class_names, num_classes)
+    root = os.path.expanduser(root) or os.path.dirname(annotation)
+    if not os.path.isfile(os.path.join(root, listed.paths[0])):
+        raise UserError(f"{annotation}: its first image, {listed.paths[0]}, is not in {root or '.'}")
+    source = FileSource(root, listed.paths, listed.labels, listed.class_names, conversion, limits)
+    return source if listed.marks is None else Marked(source, listed.marks)
+
+
+def _listed(root: str, split: str, conversion: str, limits: picture.Limits | None):
+    """The images of root/split.zip, or of a list beside root/split; None where there is neither."""
+    lists = [f"{split}{suffix}" for suffix in (".csv", ".tsv", ".jsonl", ".json", ".txt", "_map.txt")]
+    lists = [name for name in lists if os.path.isfile(os.path.join(root, name))]
+    if len(lists) > 1:
+        raise UserError(f"{root} has several lists for {split}: {', '.join(lists)}; keep one")
+    names = os.path.join(root, "classes.txt")
+    fields = dict(class_names=names if os.path.isfile(names) else "", conversion=conversion, limits=limits)
+    annotation = os.path.join(root, lists[0]) if lists else ""
+    archive = os.path.join(root, f"{split}.zip")
+    if os.path.isfile(archive):
+        return archives.image_zip(archive, annotation, **fields)
+    if not lists:
+        return None
+    inside = os.path.join(root, split)
+    first = annotations.read(annotation).paths[0]
+    return image_list(annotation, inside if os.path.isfile(os.path.join(inside, first)) else root, **fields)
 
 
 def flat_folder(root: str, conversion: str = "display", limits: picture.Limits | None = None) -> FileSource:

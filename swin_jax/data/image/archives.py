@@ -1,7 +1,7 @@
 """Images in a zip archive, which is never unpacked: ImageNet-Zip of the official Swin code, or folders of classes.
 
-The official code's `--zip` (microsoft/Swin-Transformer, data/cached_image_folder.py) reads train.zip with train_map.txt,
-lines of `n01440764/n01440764_10026.JPEG<tab>0`. Only the directory of the archive is read when a source is made;
+The official code's `--zip` (microsoft/Swin-Transformer, data/cached_image_folder.py) reads train.zip with
+train_map.txt, lines of `n01440764/n01440764_10026.JPEG<tab>0`. Only the directory of the archive is read when a source is made;
 members are then read by their places, so that nothing stays open and any process or thread can read.
 """
 
@@ -82,7 +82,7 @@ def image_zip(
         folders, where each folder has one number of its own.
       num_classes: how many classes there are, for a list in which the last ones do not occur; 0 counts them.
       conversion: as for sources.image_folder.
-      limits: what a picture may ask for; a member that is larger than its `bytes` is unreadable, whatever it unpacks to.
+      limits: what a picture may ask for; a member that is larger than its `bytes` is unreadable.
 
     Returns:
       The source, with `Marked` around it for several labels of an image. Raises UserError for a missing or damaged

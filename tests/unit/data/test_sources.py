@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import sources
+from swin_jax.data import labels, sources
 from swin_jax.data.builders import write
 from swin_jax.data.image.transforms import eval_transform, train_transform
 from swin_jax.data.pipeline import EvalData, TrainData
@@ -234,3 +234,64 @@ def test_folder_errors(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no images"):
         sources.image_folder(str(tmp_path))
+
+
+# ---- lists of images ----
+
+
+def listed_folder(root, lists, places=("",)):
+    """Pictures 0.png and 1.png in each of the places, and lists by name."""
+    for place in places:
+        (root / place).mkdir(parents=True, exist_ok=True)
+        for index in range(2):
+            picture(index).save(root / place / f"{index}.png")
+    for name, text in lists.items():
+        (root / name).write_text(text)
+    return str(root)
+
+
+@pytest.mark.parametrize("place", ["", "train"])
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("train.csv", "path,label\n1.png,cat\n0.png,bird\n"),
+        ("train.txt", "1.png cat\n0.png bird\n"),
+        ("train_map.txt", "1.png\tcat\n0.png\tbird\n"),
+        ("train.jsonl", '{"path": "1.png", "label": "cat"}\n{"path": "0.png", "label": "bird"}'),
+    ],
+)
+def test_a_list_beside_stands_for_folders_of_classes(tmp_path, name, text, place):
+    source = sources.image_folder(listed_folder(tmp_path, {name: text}, [place]), "train")
+    assert source.class_names == ("bird", "cat") and [source[i]["label"] for i in range(2)] == [1, 0]
+    np.testing.assert_array_equal(np.asarray(source[0]["image"]), np.asarray(picture(1)))
+
+
+def test_folders_of_classes_come_before_lists_and_names_from_their_file(tmp_path):
+    root = listed_folder(tmp_path, {"train.csv": "0.png,1\n1.png,0", "classes.txt": "cow\nant"}, ["", "val/cat"])
+    assert sources.image_folder(root, "train").class_names == ("cow", "ant")
+    (tmp_path / "val.csv").write_text("0.png,0")
+    assert sources.image_folder(root, "val").class_names == ("cat",)
+    (tmp_path / "train.txt").write_text("0.png 1")
+    with pytest.raises(UserError, match="several lists for train: train.csv, train.txt"):
+        sources.image_folder(root, "train")
+    with pytest.raises(UserError, match="first image, nowhere.png, is not in"):
+        listed_folder(tmp_path, {"other.csv": "nowhere.png,0"})
+        sources.image_list(str(tmp_path / "other.csv"))
+    with pytest.raises(UserError, match="missing.zip, or in a list"):
+        sources.image_folder(root, "missing")
+
+
+def test_several_labels_reach_the_batches_of_training_and_evaluation(tmp_path):
+    root = listed_folder(tmp_path, {"train.csv": "0.png,cat;dog\n1.png,bird\n"})
+    source = sources.image_folder(root, "train")
+    data = EvalData(source, eval_transform(16), 2, num_threads=0, expected_classes=3)
+    batch = next(data.batches(2, range(2)))
+    assert data.multi_label and batch["label"].dtype == np.int8
+    assert batch["label"].tolist() == [[0, 1, 1], [1, 0, 0]]
+    mapped = data.with_classes((3, 0, 1), ("cat", "dog", "elk", "bird"))
+    mapped = next(mapped.__class__(mapped.source, mapped.transform, 2, num_threads=0).batches(2, range(2)))
+    assert mapped["label"].tolist() == [[1, 1, -1, 0], [0, 0, -1, 1]]
+    trained = next(TrainData(source, train_transform(16), 2, num_threads=0).batches(0, range(2)))
+    assert trained["label"].shape == (2, 3) and trained["label"].dtype == np.int8
+    with pytest.raises(UserError, match="3 marks, the model 4 classes"):
+        labels.check(batch["label"], 4)
