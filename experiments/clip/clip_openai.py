@@ -123,7 +123,8 @@ def zero_shot(c):
         batch_size=1024,
         num_workers=16,
     )
-    return spec(imagenet_zero_shot, data=data, **run.refs(c, "context_length"))
+    texts = dict(clean=image_text.cleaning(c), **run.refs(c, "context_length"))
+    return spec(imagenet_zero_shot, data=data, **texts)
 
 
 def use_fakes(c, resnet):

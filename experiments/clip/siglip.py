@@ -60,7 +60,7 @@ def get_config(arg=None):
     c.data = image_text.train_data(c, arg.data, augment, clean=CLEAN)
 
     # Evals
-    c.evals = image_text.validation(c, arg, every=1000, clean=CLEAN)
+    c.evals = image_text.validation(c, arg, every=1000)
     c.predict = run.predict_images(image_text.crop(c))
 
     # Run
@@ -74,4 +74,4 @@ def use_fakes(c):
     text = dict(text_width=16, text_heads=2, text_layers=1)
     c.task.model.update(embed_dim=16, vision_width=16, vision_heads=4, **text)
     c.task.model.update(vision_layers=1, patch_size=16)
-    return image_text.use_fakes(c, clean=CLEAN)
+    return image_text.use_fakes(c)

@@ -84,39 +84,42 @@ def crop(c: ConfigDict) -> ConfigDict:
     return spec(image.clip_eval_transform, size=c.get_oneway_ref("image_size"))
 
 
-def retrieval(c: ConfigDict, source: ConfigDict, every: run.Updates, ks=(1, 5, 10), **text):
+def cleaning(c: ConfigDict):
+    """A reference to how the training cleans texts, which evaluations follow."""
+    return c.data.transform.get_oneway_ref("clean")
+
+
+def retrieval(c: ConfigDict, source: ConfigDict, every: run.Updates, ks=(1, 5, 10)):
     """A search of images by texts and of texts by images, every so many updates.
 
     Args:
-        c: Config whose image size and context length hold.
+        c: Config with its `data`, whose image size and context length hold.
         source: Spec of the pairs.
         every: Updates between two searches, a number or a reference.
         ks: Numbers of results among which the partner is looked for.
-        **text: Arguments of `pairs.eval_transform` on the texts.
     """
-    context = run.refs(c, "context_length")
-    transform = spec(pairs.eval_transform, image=crop(c), **context, **text)
+    text = dict(clean=cleaning(c), **run.refs(c, "context_length"))
+    transform = spec(pairs.eval_transform, image=crop(c), **text)
     loader = dict(batch_size=1024, num_workers=16)
     data = spec(pipeline.EvalData, source=source, transform=transform, **loader)
     return dict(every=every, run=spec(Retrieval, data=data, ks=ks))
 
 
-def validation(c: ConfigDict, arg: SimpleNamespace, every: run.Updates, **text) -> ConfigDict:
+def validation(c: ConfigDict, arg: SimpleNamespace, every: run.Updates) -> ConfigDict:
     """The evaluations of a run: none, or with the argument `validation` a search of those pairs.
 
     Args:
         c: Config whose image size and context length hold.
         arg: Arguments of the experiment, `data` and `validation` among them.
         every: Updates between two searches, a number or a reference.
-        **text: Arguments of `pairs.eval_transform` on the texts.
     """
     evals = ConfigDict()
     if arg.validation:
-        evals.validation = retrieval(c, read(c, arg.data, "validation"), every, **text)
+        evals.validation = retrieval(c, read(c, arg.data, "validation"), every)
     return evals
 
 
-def use_fakes(c: ConfigDict, every: run.Updates = 3, **text) -> ConfigDict:
+def use_fakes(c: ConfigDict, every: run.Updates = 3) -> ConfigDict:
     """The config without data, weights or time: 24 made-up pairs, which are searched.
 
     It leaves the towers to the caller.
@@ -124,13 +127,12 @@ def use_fakes(c: ConfigDict, every: run.Updates = 3, **text) -> ConfigDict:
     Args:
         c: Config to change.
         every: Updates between two searches, a number or a reference.
-        **text: Arguments of `pairs.eval_transform` on the texts.
     """
     c.update(epochs=1, batch_size=8, num_train=24, image_size=32, context_length=16, warmup_steps=1)
     c.init_from.required = False
     c.data.source = spec(fake.pairs, image_size=40, num_examples=24)
     c.data.num_workers = 0
     source = spec(fake.pairs, image_size=40, num_examples=24, split="test")
-    c.evals = dict(validation=retrieval(c, source, every, ks=(1, 5), **text))
+    c.evals = dict(validation=retrieval(c, source, every, ks=(1, 5)))
     c.evals.validation.run.data.update(num_workers=0, batch_size=8)
     return c

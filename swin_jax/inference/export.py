@@ -26,6 +26,7 @@ from swin_jax.inference.loaded_model import check_variables
 from swin_jax.inference.trained_run import open_trained, preparation, trained
 from swin_jax.pretrained.load import family_of, shapes
 from swin_jax.pretrained.media import shown
+from swin_jax.pretrained.preparation import Preparation
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.tasks.base import check_frozen
 from swin_jax.train.setup import Run, build_run
@@ -76,12 +77,8 @@ def _export_run(config, run: Run, folder: epath.Path, path: str) -> int:
         state, frozen = held
         return run.task.predict(state, batch, frozen)
 
-    prepared = json.loads(preparation(config).fingerprint()) if "predict" in config else None
-    known = {
-        "step": int(state.step),
-        "class_names": meta.get("class_names"),
-        "preparation": prepared,
-    }
+    prepared = preparation(config) if "predict" in config else None
+    known = {"step": int(state.step), "class_names": meta.get("class_names"), **_facts(prepared)}
     facts = _write(predict, (state, frozen), run.task.batch_shapes(1), path, facts=known)
     rows = lambda arrays: ", ".join(f"{name} {what}" for name, what in arrays.items())  # noqa: E731
     size = storage.size(path) / 1e6
@@ -113,16 +110,21 @@ def export(
     def predict(variables, batch):
         return family.predict(model, variables, batch, lambda pixels: pixels)
 
-    return _write(predict, variables, inputs, path, weights, platforms, {"preparation": _prepared(model, image_size)})
+    return _write(predict, variables, inputs, path, weights, platforms, _facts(_prepared(model, image_size)))
 
 
-def _prepared(model: nn.Module, image_size: int | tuple[int, ...] | None) -> dict | None:
-    """How pictures become what the file takes, for PATH.json; None for a model without a preparation."""
+def _prepared(model: nn.Module, image_size: int | tuple[int, ...] | None) -> Preparation | None:
     try:
-        found = preprocess(model, **({} if image_size is None else {"image_size": image_size}))
+        return preprocess(model, **({} if image_size is None else {"image_size": image_size}))
     except UserError:
         return None
-    return json.loads(found.fingerprint())
+
+
+def _facts(prepared: Preparation | None) -> dict[str, Any]:
+    """How pictures and texts become what the file takes, for PATH.json."""
+    if prepared is None:
+        return {"preparation": None, "texts": None}
+    return {"preparation": json.loads(prepared.fingerprint()), "texts": prepared.texts()}
 
 
 def _write(

@@ -10,10 +10,12 @@ from etils import epath
 
 from swin_jax.core import config as configs
 from swin_jax.core import storage
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
-from swin_jax.pretrained.preparation import Preparation, of_run
+from swin_jax.pretrained import beside, processors
+from swin_jax.pretrained.preparation import TRANSFORMS, Preparation
+from swin_jax.pretrained.run_preparation import of_run
 from swin_jax.tasks.base import TrainState
 from swin_jax.train import checkpoint, resume, sharding
 from swin_jax.train.setup import Run, read_frozen
@@ -33,8 +35,33 @@ def open_trained(config, workdir: str) -> epath.Path:
             where = checkpoint.folder(folder)
             raise UserError(f"no checkpoint in {where}: train first, or give --config.init_from.path=")
         configs.build(config.init_from, "init_from").check()
+        if "predict" in config:
+            _tell_other_preparation(config.init_from.path, preparation(config))
     make_workdir(folder)
     return folder
+
+
+def _tell_other_preparation(source: str, own: Preparation) -> None:
+    """Warns where weights that are used as they are come with another preparation than the experiment's."""
+    if (
+        own.transform not in TRANSFORMS["image"]
+        or storage.is_remote(source)
+        or (storage.path(source) / "checkpoints").is_dir()
+    ):
+        return
+    told = processors.preparation_beside(beside.locate(source))
+    if told is None:
+        return
+    theirs = dataclasses.replace(own, **told, **({"function": None} if "transform" in told else {}))
+    noise = np.random.default_rng(0).integers(
+        0, 256, (2 * own.image_size[0] + 7, 3 * own.image_size[1] + 4, 3), np.uint8
+    )
+    one, other = own(noise), theirs(noise)
+    if own.clean != theirs.clean or one.shape != other.shape or not np.allclose(one, other, atol=1e-6):
+        warn(
+            f"{source} comes with another preparation than this experiment's: {theirs.fingerprint()} and clean="
+            f"{theirs.clean!r}, here {own.fingerprint()} and clean={own.clean!r}; give --config.task.mean= and so on"
+        )
 
 
 def trained(config, run: Run, folder: epath.Path) -> tuple[TrainState, Any, dict]:

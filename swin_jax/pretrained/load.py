@@ -23,7 +23,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError, is_ours, warn
 from swin_jax.core.public_names import check_names, name_of
-from swin_jax.pretrained import beside, names, preparation, processors, recognize
+from swin_jax.pretrained import beside, names, preparation, processors, recognize, run_preparation
 from swin_jax.pretrained.arguments import (
     check_arguments,
     check_resize,
@@ -201,7 +201,7 @@ def _load_workdir(
     _check_arguments(families[0], resize, overrides)
     model, variables = families[0].load_workdir(workdir, config, resize, overrides)
     try:
-        prepared = preparation.of_run(config, workdir)
+        prepared = run_preparation.of_run(config, workdir)
     except UserError as error:  # told to whoever asks for it
         return model, variables, error
     if "image_size" in overrides:
@@ -348,7 +348,7 @@ def prepare(
     if told is None:
         return found
     size = found.image_size[0]
-    found = found.replace(assumed=(), **told)
+    found = found.replace(**told, **({"assumed": ()} if "transform" in told else {}))
     if found.image_size[0] == size:
         return found
     if not is_sized:

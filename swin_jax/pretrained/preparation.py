@@ -9,7 +9,6 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,6 +145,11 @@ class Preparation:
             arguments["conversion"] = self.conversion
         return json.dumps(dict(sorted(arguments.items())))
 
+    def texts(self) -> dict[str, Any] | None:
+        """How texts become tokens, for whoever has the model without this package; None if it reads none."""
+        names = ("vocabulary", "context_length", "clean")
+        return None if self.context_length is None else {name: getattr(self, name) for name in names}
+
     def replace(self, **changes: Any) -> "Preparation":
         """A preparation that differs in some fields, or in some arguments of its transform.
 
@@ -157,7 +161,7 @@ class Preparation:
         Raises:
             UserError: Names that it does not have, sizes that are not square.
         """
-        known = _parameters(changes.get("transform", self.transform))
+        known = parameters_of(changes.get("transform", self.transform))
         fields = {field.name for field in dataclasses.fields(self)}
         given = dict(changes)
         told = {*changes, *(("size", "length") if "image_size" in changes else ())}
@@ -316,71 +320,8 @@ def of_videos(image_size: tuple[int, int, int], uniform: bool, assumed: bool) ->
     return Preparation("video", CLIPS, arguments, IMAGENET_MEAN, IMAGENET_STD, assumed=names)
 
 
-def of_run(
-    config: Mapping[str, Any],
-    source: str | Path,
-    transform: Callable | None = None,
-    given: Mapping[str, Any] | None = None,
-) -> Preparation:
-    """The preparation that a run's predictions use.
-
-    Args:
-        config: The run's config, flat: {dotted key: value}.
-        source: The run's workdir, for messages.
-        transform: The function that `predict.transform` of a live config builds, which may be the user's own; its task
-            may normalize in its own way. None makes it from its name.
-        given: What the user tells: `mean`, `std`, `transform` and its arguments, for keys that the config lacks.
-
-    Raises:
-        UserError: A config that does not say it; the error names the missing keys.
-    """
-    given = given or {}
-    told = {f"task.{name}": given[name] for name in ("mean", "std") if name in given}
-    config = told | {"predict.transform.fn": given.get("transform")} | dict(config)
-    public_names.check_names(dict(config), "predict.transform.", f"{source}/config.json")
-    prefix = "predict.transform."
-    arguments = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
-    name = arguments.pop("fn")
-    if name == given.get("transform"):
-        arguments |= {key: value for key, value in given.items() if key in _parameters(name)}
-    missing = ([] if name else ["predict.transform"]) + [key for key in ("task.mean", "task.std") if key not in config]
-    inputs = [key for key, names in TRANSFORMS.items() if name in names]
-    if transform is not None:
-        inputs = ["video" if config.get("task.input") == "video" else "image"]
-    elif missing or not inputs:
-        is_video = "video" in f"{config.get('task.input')} {config.get('task.model.fn')}"
-        what = "videos" if is_video else "pictures"
-        if missing:
-            reason = f"{', '.join(missing)} missing"
-            advice = f"give {_advice(missing)} to swin_jax.preprocess({str(source)!r})"
-        else:
-            reason, advice = f"predict.transform is {name}, which is not one of ours", "call your own function instead"
-        raise UserError(f"{source}/config.json does not tell how {what} are prepared: {reason}; {advice}")
-    mean, std = (tuple(config.get(key, ())) for key in ("task.mean", "task.std"))
-    return Preparation(
-        inputs[0],
-        name,
-        arguments,
-        mean,
-        std,
-        channels=len(mean),
-        context_length=config.get("task.context_length"),
-        clean=config.get("data.transform.clean", "openai"),
-        conversion=config.get("predict.source.conversion", "display"),
-        function=transform,
-    )
-
-
-def _parameters(transform: str | None) -> tuple[str, ...]:
+def parameters_of(transform: str | None) -> tuple[str, ...]:
     """Names of the arguments of a transform; of none for a name that is none of `TRANSFORMS`."""
     if not any(transform in names for names in TRANSFORMS.values()):
         return ()
     return tuple(inspect.signature(public_names.find(transform)).parameters)
-
-
-def _advice(missing: Sequence[str]) -> str:
-    """The arguments of `preprocess` that stand for missing keys of a config."""
-    names = [key.removeprefix("task.") for key in missing if key.startswith("task.")]
-    if "predict.transform" in missing:
-        names.insert(0, f"transform={RESIZED!r} (or another of preparation.TRANSFORMS), size")
-    return ", ".join(name if "=" in name else f"{name}=" for name in names)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import flax.linen as nn
 
 from swin_jax.core.errors import UserError, warn
 from swin_jax.pretrained import load as loading
-from swin_jax.pretrained import names, preparation
+from swin_jax.pretrained import names, preparation, run_preparation
 from swin_jax.pretrained.arguments import read_config
 from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
@@ -55,7 +56,7 @@ def _of_source(
 ) -> tuple[Preparation, dict[str, Any]]:
     """The preparation of a workdir, a file, a folder or a name; and the overrides that are left."""
     if loading.is_workdir(source):
-        return preparation.of_run(read_config(source), source, given=overrides), overrides
+        return run_preparation.of_run(read_config(source), source, given=overrides), overrides
     if Path(source).exists():
         weights, word = loading.read_weights(None, None, source, key), None
         family = loading.recognize_family(weights.arrays)
@@ -69,7 +70,16 @@ def _of_source(
         fields = family.preset(word)
     own = {key: value for key, value in overrides.items() if key in family.fields}
     model = loading.make(family, fields, own)
+    if "image_size" in own:
+        _check_axes(source, own["image_size"], family.inputs(family.make(**fields), None), family.inputs(model, None))
     found = loading.prepare(family, model, word, weights, "image_size" in overrides)
     if found is None:
         found = family.preprocess(model, word)  # which raises
     return found, {key: value for key, value in overrides.items() if key not in own}
+
+
+def _check_axes(source: str | os.PathLike, image_size: Any, inputs: Mapping[str, Any], changed: Mapping[str, Any]):
+    """Raises UserError for a size with which a model of images would be one of videos."""
+    if inputs.keys() != changed.keys():
+        (kind,), (other,) = inputs, changed
+        raise UserError(f"image_size={image_size} is that of a model of {other}s; {source} is one of {kind}s")

@@ -96,24 +96,21 @@ def preparation_beside(path: Path) -> dict[str, Any] | None:
         path: The file of weights.
 
     Returns:
-        {'transform': ..., 'arguments': ..., 'mean': ..., 'std': ...} and 'clean' if it is given; None if no
-        such config lies there.
+        {'transform': ..., 'arguments': ..., 'mean': ..., 'std': ...} as far as pictures are told, and 'clean' as far as
+        texts are; None if no such config lies there.
 
     Raises:
         UserError: A config that cannot be read, or a field that cannot be obeyed, by name.
     """
+    clip, plain = path.with_name("open_clip_config.json"), path.with_name("config.json")
+    open_clip, timm = beside.read_json(clip) or {}, beside.read_json(plain) or {}
+    texts = _texts_of_open_clip(open_clip, clip)
     config = beside.config_beside(path)
+    sources = [lambda: _of_processor(path), lambda: _of_open_clip(open_clip, clip), lambda: _of_timm(timm, plain)]
     if config and config.kind == beside.OPEN_CLIP and path.name.startswith("open_clip"):
-        return _of_open_clip(config.fields, config.path) or _of_processor(path)
-    if found := _of_processor(path):
-        return found
-    clip = path.with_name("open_clip_config.json")
-    if found := _of_open_clip(beside.read_json(clip) or {}, clip):
-        return found
-    plain = path.with_name("config.json")
-    fields = beside.read_json(plain) or {}
-    found = fields.get("pretrained_cfg", fields)
-    return _of_timm(found, plain) if "architecture" in fields and "mean" in found else None
+        sources[:2] = reversed(sources[:2])
+    pixels = next(filter(None, (source() for source in sources)), {})
+    return pixels | texts or None
 
 
 def _of_processor(path: Path) -> dict[str, Any] | None:
@@ -199,19 +196,27 @@ def _of_open_clip(config: Mapping[str, Any], path: Path) -> dict[str, Any] | Non
         interpolation=found.get("interpolation", "bicubic"),
         fill=fill,
     )
-    fields = _fields(path, CLIP, arguments, found["mean"], found["std"])
-    text = model.get("text_cfg", {})
+    return _fields(path, CLIP, arguments, found["mean"], found["std"])
+
+
+def _texts_of_open_clip(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    if "model_cfg" not in config:
+        return {}
+    text = config["model_cfg"].get("text_cfg") or {}
     if text.get("hf_tokenizer_name"):
         raise UserError(f"{path}: hf_tokenizer_name={text['hf_tokenizer_name']!r} is not CLIP's vocabulary")
-    kwargs = text.get("tokenizer_kwargs", {})
+    kwargs = text.get("tokenizer_kwargs") or {}
     _refuse_unknown(kwargs, {"clean"}, path)
     clean = kwargs.get("clean", "lower")
     if clean not in _CLEAN:
         raise UserError(f"{path}: clean={clean!r} is none of {', '.join(_CLEAN)}")
-    return fields | {"clean": _CLEAN[clean]}
+    return {"clean": _CLEAN[clean]}
 
 
-def _of_timm(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _of_timm(whole: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    config = whole.get("pretrained_cfg", whole)
+    if "architecture" not in whole or "mean" not in config:
+        return None
     _refuse_unknown(config, _IDLE_TIMM | _TIMM, path)
     missing = [name for name in ("input_size", "std") if name not in config]
     if missing:

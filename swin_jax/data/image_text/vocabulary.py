@@ -71,14 +71,16 @@ def _merges() -> bytes:
         with contextlib.suppress(OSError):
             if merges := _checked(path.read_bytes()):
                 return merges
+    damaged = cached if cached.is_file() else None
     data, problem = _download()
     if merges := _checked(data):
         with contextlib.suppress(OSError):  # a cache that cannot be written
             cached.parent.mkdir(parents=True, exist_ok=True)
             storage.write(cached, data)
         return merges
+    state = f"is damaged, the file {damaged} has another checksum" if damaged else "is missing"
     raise UserError(
-        f"CLIP's vocabulary is missing ({problem}): pip install --no-deps open_clip_torch, or put {URL} at {cached}"
+        f"CLIP's vocabulary {state} ({problem}): pip install --no-deps open_clip_torch, or put {URL} at {cached}"
     )
 
 

@@ -10,7 +10,11 @@ from swin_jax.evals.zero_shot import ZeroShot
 
 
 def imagenet_zero_shot(
-    data: Any, context_length: int = 77, templates: Sequence[str] = prompts.IMAGENET_80, names: str = ""
+    data: Any,
+    context_length: int = 77,
+    templates: Sequence[str] = prompts.IMAGENET_80,
+    names: str = "",
+    clean: str = "openai",
 ) -> ZeroShot:
     """The evaluation of ImageNet-1K.
 
@@ -20,6 +24,7 @@ def imagenet_zero_shot(
         templates: `prompts.IMAGENET_80` (the paper's figures) or `prompts.IMAGENET_7`.
         names: file of the 1000 curated names in the order of sorted WordNet ids; '' takes those of an installed
             clip-benchmark.
+        clean: how texts are cleaned, as in training, see `data.image_text.tokenizer.tokenize`.
 
     Returns:
         A `ZeroShot`. Raises UserError where there are no names.
@@ -28,7 +33,7 @@ def imagenet_zero_shot(
     bound = class_names.bind_imagenet(data.class_names, curated)
     return ZeroShot(
         data=data,
-        tokenize=lambda texts: tokenize(texts, context_length, truncate=True),
+        tokenize=lambda texts: tokenize(texts, context_length, truncate=True, clean=clean),
         templates=tuple(templates),
         names=dict(zip(data.class_names, bound)),
         batch_size=1024,

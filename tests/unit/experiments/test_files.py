@@ -5,12 +5,14 @@ import runpy
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 from swin_jax import launch as launcher
 from swin_jax.core import config
 from swin_jax.core.errors import UserError
-from swin_jax.pretrained.preparation import of_run
+from swin_jax.data.image_text.tokenizer import tokenize
+from swin_jax.pretrained.run_preparation import of_run
 from tests.experiments import FILES, FOLDER
 
 SCRIPTS = [
@@ -143,3 +145,25 @@ def test_pictures_and_texts_are_prepared_alike_wherever_a_run_needs_them(path, a
     if "context_length" in trained:
         assert of_run(resolved, path, lambda example: example).clean == trained.get("clean", "openai")
         assert resolved["task.context_length"] == trained["context_length"]
+
+
+@pytest.mark.parametrize("name", ["clip_openai", "clip_swin", "lit", "siglip"])
+@pytest.mark.parametrize("clean", ["openai", "whitespace", "canonicalize"])
+def test_evaluations_and_searches_clean_texts_as_the_training_does(name, clean):
+    """Whatever is set on the command line: a caption becomes the same tokens everywhere."""
+    argument = ":validation" + (",imagenet" if name == "clip_openai" else "")
+    resolved = config.load(f"{FOLDER}/clip/{name}.py{argument}")
+    resolved.data.transform.clean, resolved.context_length = clean, 12
+    tokens, caption = [], "Bob&#39;s  CAFÉ_no. 5!! A dog, a cat, a very long caption that is cut in the end"
+    image = {"image": np.zeros((40, 47, 3), np.uint8), "text": (caption,)}
+    transform = resolved.data.transform
+    transform.image.size = resolved.evals.validation.run.data.transform.image.size = 8
+    tokens.append(config.build(transform)(dict(image), np.random.default_rng(0))["text"])
+    tokens.append(config.build(resolved.evals.validation.run.data.transform)(dict(image))["text"])
+    prepared = of_run(config.flatten(resolved), name, lambda example: example)
+    tokens.append(prepared.tokenize_and_flag(caption)[0][0])
+    for found in tokens:
+        np.testing.assert_array_equal(found, tokenize(caption, 12, truncate=True, clean=clean)[0])
+    if "imagenet" in argument:
+        measured = resolved.evals.imagenet.run
+        assert (measured.clean, measured.context_length) == (clean, 12)

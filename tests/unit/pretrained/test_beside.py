@@ -141,7 +141,43 @@ def test_open_clips_fill_pads_the_short_side(tmp_path):
     np.testing.assert_array_equal(found[1:15], np.asarray(whole))
 
 
+def bare(config, *left, **changes):
+    """A config without some fields, with others changed."""
+    return {key: value for key, value in (config | changes).items() if key not in left}
+
+
+# Older and slim files leave out what is the default of the class that wrote them.
+OBEYED |= {
+    "ViT's filter by default": (
+        "preprocessor_config.json",
+        bare(VIT, "resample"),
+        ((16, 16), (0, 0), Image.Resampling.BILINEAR),
+    ),
+    "the filter of a fast processor": (
+        "preprocessor_config.json",
+        bare(VIT, "resample", image_processor_type="ViTImageProcessorFast"),
+        ((16, 16), (0, 0), Image.Resampling.BILINEAR),
+    ),
+    "the filter of an extractor": (
+        "preprocessor_config.json",
+        bare(VIT, "resample", "image_processor_type", feature_extractor_type="ViTFeatureExtractor"),
+        ((16, 16), (0, 0), Image.Resampling.BILINEAR),
+    ),
+    "CLIP's filter and crop by default": (
+        "preprocessor_config.json",
+        bare(CLIP, "resample", "do_center_crop"),
+        ((23, 20), (3, 2)),
+    ),
+    "a processor's image processor": ("processor_config.json", {"image_processor": CLIP}, ((23, 20), (3, 2))),
+}
+
+
 REFUSED = {
+    "image_processor_type='EfficientNetImageProcessor'": (
+        "preprocessor_config.json",
+        VIT | dict(image_processor_type="EfficientNetImageProcessor"),
+    ),
+    "resample='bilinear'": ("processor_config.json", {"image_processor": VIT | dict(resample="bilinear")}),
     "do_reduce_labels": ("preprocessor_config.json", VIT | dict(do_reduce_labels=True)),
     "crop_pct=0.9 ": ("preprocessor_config.json", VIT | dict(crop_pct=0.9)),
     "do_resize is off": ("preprocessor_config.json", VIT | dict(do_resize=False)),
@@ -212,6 +248,21 @@ def test_open_clips_cleaning_of_texts_is_obeyed(clean, ours, tmp_path):
     config = open_clip({"tokenizer_kwargs": {"clean": clean}} if clean else {})
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     assert processors.preparation_beside(tmp_path / "open_clip_model.safetensors")["clean"] == ours
+
+
+def test_texts_are_told_apart_from_pictures(tmp_path):
+    """A config of transformers for the pictures, and open_clip's without any: its cleaning of texts still counts."""
+    model = OPEN_CLIP["model_cfg"] | {"text_cfg": {"tokenizer_kwargs": {"clean": "canonicalize"}}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
+    path = tmp_path / "open_clip_model.safetensors"
+    assert processors.preparation_beside(path) == {"clean": "canonicalize"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(CLIP))
+    found = processors.preparation_beside(path)
+    assert found["clean"] == "canonicalize" and found["arguments"]["short_side"] == 20
+    whole = {"model_cfg": model, "preprocess_cfg": OPEN_CLIP["preprocess_cfg"] | {"size": 32}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(whole))
+    assert processors.preparation_beside(path)["arguments"]["size"] == 32  # of its own library
+    assert processors.preparation_beside(tmp_path / "model.safetensors")["arguments"]["size"] == 16
 
 
 def test_where_nothing_lies_beside_a_file_nothing_is_told(tmp_path):

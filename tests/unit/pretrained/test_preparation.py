@@ -18,7 +18,7 @@ from swin_jax.models import swin
 from swin_jax.models.clip import make_clip
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import make_video_swin
-from swin_jax.pretrained import preparation
+from swin_jax.pretrained import preparation, run_preparation
 from swin_jax.pretrained.load import load, shapes
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.pretrained.swin import convert
@@ -299,7 +299,7 @@ def test_a_grey_run_gives_one_channel(workdir):
 
 def test_texts_are_cleaned_and_cut_as_the_run_did():
     config = siglip.get_config("fake")
-    found = preparation.of_run(configs.flatten(config), "runs/siglip")
+    found = run_preparation.of_run(configs.flatten(config), "runs/siglip")
     length = config.context_length
     assert (found.clean, found.context_length) == ("canonicalize", length)
     assert found.mean == found.std == (0.5,) * 3
@@ -310,6 +310,33 @@ def test_texts_are_cleaned_and_cut_as_the_run_did():
     assert not cut.any() and found.tokenize_and_flag("a " * 99)[1].all()
     with pytest.raises(UserError, match="reads no texts"):
         preparation.of_pictures(16, 3, assumed=False).tokenize_and_flag(texts)
+
+
+def test_the_cleaning_of_a_run_is_found_wherever_its_data_tell_it():
+    resolved = configs.flatten(siglip.get_config("fake"))
+    plain = {key: value for key, value in resolved.items() if not key.endswith(".clean")}
+    for told, clean, assumed in (
+        ({"data.transform.inner.clean": "whitespace"}, "whitespace", ()),
+        ({"data.source.clean": "canonicalize", "data.transform.clean": "canonicalize"}, "canonicalize", ()),
+        ({"data.transform.fn": "swin_jax.data.emoji.images.pair_train_transform"}, "openai", ()),
+        ({"data.transform.fn": "mine.transform"}, "openai", ("clean",)),
+        ({"evals.validation.run.data.transform.clean": "canonicalize"}, "openai", ("clean",)),
+    ):
+        found = run_preparation.of_run(plain | told, "runs/mine")
+        assert (found.clean, found.assumed) == (clean, assumed), told
+    several = plain | {"data.a.clean": "openai", "data.b.clean": "whitespace"}
+    with pytest.raises(UserError, match="several ways, 'openai', 'whitespace': give clean= to preprocess"):
+        run_preparation.of_run(several, "runs/mine")
+    assert run_preparation.of_run(several, "runs/mine", given={"clean": "openai"}).clean == "openai"
+    length = run_preparation.of_run(resolved | {"data.transform.context_length": 9}, "runs/mine").context_length
+    assert length == 9  # what the text tower was trained with
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_patch4_window8_256"])
+def test_a_size_of_videos_is_refused_for_a_model_of_images(name):
+    with pytest.raises(UserError, match=r"image_size=\(4, 32, 32\) is that of a model of videos; .* is one of images"):
+        preprocess(name, image_size=(4, 32, 32))
+    assert preprocess(name, image_size=(32, 32)).input == "image"
 
 
 def test_similarity_reads_texts_as_the_models_preparation_says(monkeypatch):

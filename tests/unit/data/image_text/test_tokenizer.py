@@ -249,9 +249,12 @@ def test_vocabulary_is_downloaded_once(nowhere, tmp_path):
     assert vocabulary._merges() == merges
     (tmp_path / "web.gz").unlink()
     assert vocabulary._merges() == merges and [path.name for path in cached.parent.iterdir()] == [cached.name]
-    cached.write_bytes(b"damaged")
-    with pytest.raises(UserError, match="download failed"):
-        vocabulary._merges()
+    for content in (b"damaged", b"", data[:1000], gzip.compress(b"another text")):
+        cached.write_bytes(content)
+        with pytest.raises(UserError, match=f"is damaged, the file {cached} has another.*download failed"):
+            vocabulary._merges()
+    (tmp_path / "web.gz").write_bytes(data)
+    assert vocabulary._merges() == merges and cached.read_bytes() == data
 
 
 def test_vocabulary_without_a_cache_that_can_be_written(nowhere, tmp_path):
