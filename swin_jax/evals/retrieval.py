@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.data.image_text.by_image import Numbered, by_image
+from swin_jax.data.image_text.by_image import by_image
 from swin_jax.data.image_text.pairs import EvalTransform
 from swin_jax.data.unreadable import left_out, may_leave_out
 from swin_jax.evals import features
@@ -158,9 +158,8 @@ class Retrieval:
         data, captions = self.data, self.captions
         if captions is None:
             images = by_image(data.source)
-            data = dataclasses.replace(data, source=images, transform=Numbered(transform))
-            kept = (*kept, "number")
-        elif may_leave_out(data):
+            data = dataclasses.replace(data, source=images)
+        if captions is None or may_leave_out(data):
             kept = (*kept, "record")
         tokenize = self.tokenize or getattr(transform, "tokenize", None)
         if tokenize is None:
@@ -175,7 +174,7 @@ class Retrieval:
             missing = left_out(data, len(image_features))
             count = len(image_features) + missing.get("left_out", 0)
             if captions is None:
-                own = [transform.captions(images.record(int(number))) for number in found["number"]]
+                own = [transform.captions(images.record(int(number))) for number in found["record"]]
             elif len(captions) != count:
                 raise UserError(f"there are captions of {len(captions)} images for {count} images")
             else:

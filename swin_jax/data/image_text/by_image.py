@@ -5,11 +5,8 @@ such an image would stand in its own way, and each of its captions would count a
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from swin_jax.core.errors import UnreadableError
 
@@ -34,29 +31,19 @@ class Images:
         return len(self.records)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """The first record of an image with the captions of all, and as `number` the image's own."""
+        """The first record of an image with the captions of all."""
         first, *others = self.records[number]
         example = self.source[first]
         texts = [text for other in others for text in _record(self.source, other)["text"]]
-        return {**example, "text": (*example["text"], *texts), "number": number}
+        return {**example, "text": (*example["text"], *texts)}
 
     def record(self, number: int) -> dict[str, Any]:
         """The same without the image."""
         found = [_record(self.source, index) for index in self.records[number]]
-        return {**found[0], "text": tuple(text for record in found for text in record["text"]), "number": number}
+        return {**found[0], "text": tuple(text for record in found for text in record["text"])}
 
     def record_name(self, number: int) -> str:
         return self.source.record_name(self.records[number][0])
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """A transform for evaluation of `Images` that keeps their numbers: `number` int32 ()."""
-
-    transform: Callable[[dict[str, Any]], dict[str, Any]]
-
-    def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
-        return {**self.transform(example), "number": np.int32(example["number"])}
 
 
 def by_image(source: Any) -> Images:

@@ -274,7 +274,10 @@ def _parse_row(data: bytes, header: tuple[str, ...], separator: str) -> dict[str
         text = data.decode()
     except UnicodeDecodeError as error:
         raise UnreadableError(f"the row is not UTF-8, at byte {error.start + 1}") from error
-    fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+    try:
+        fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+    except csv.Error as error:
+        raise UnreadableError(f"the row cannot be read ({error})") from error
     if len(fields) != len(header):
         raise UnreadableError(f"the row has {len(fields)} fields, the first line {len(header)}")
     return dict(zip(header, fields))

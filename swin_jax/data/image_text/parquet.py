@@ -46,7 +46,10 @@ class ParquetPairs:
 
     def record(self, index: int) -> dict[str, Any]:
         """The captions of a row, and the path of its image as `image_path` where the file has paths."""
-        row = {key: self._table.column(key)[index].as_py() for key in self._table.column_names}
+        try:
+            row = {key: self._table.column(key)[index].as_py() for key in self._table.column_names}
+        except ValueError as error:  # as UnicodeDecodeError and those of pyarrow
+            raise UnreadableError(f"the row cannot be read ({error})") from error
         example = {"text": texts_of(row, self._text_key), **columns.label_of(row, self._label_key)}
         if not self._is_encoded:
             example["image_path"] = os.path.join(self._root, columns.path_of(row, self._image_key))

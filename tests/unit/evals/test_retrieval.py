@@ -188,7 +188,7 @@ def write_list(folder):
 def write_lines(folder):
     """A line for each caption, those of an image apart from each other, and its path in several spellings."""
     order = np.random.default_rng(0).permutation(30)
-    rows = [{"image": "./" * (i % 2) + f"{OWNERS[i]}.png", "text": WORDS[i], "number": "x"} for i in order]
+    rows = [{"image": "./" * (i % 2) + f"{OWNERS[i]}.png", "text": WORDS[i], "record": "x"} for i in order]
     (folder / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return lists.jsonl(str(folder / "x.jsonl"))
 
@@ -240,6 +240,19 @@ def test_a_caption_function_gives_one_caption_per_image(colors):
     texts = np.asarray(tables["texts"])[[encode(WORDS[i])[0] for i in first]]
     data = eval_data(write_list(folder), caption=lambda example: example["text"][0])
     assert search(data, tables) == retrieval.recall(np.asarray(tables["images"]), texts, ks=(1, 2))
+
+
+def test_an_image_that_cannot_be_read_is_left_out_with_its_captions(colors):
+    folder, tables, _ = colors
+    source = write_lines(folder)
+    (folder / "3.png").write_bytes(b"no picture")
+    data = dataclasses.replace(eval_data(source), unreadable="leave_out")
+    real = OWNERS != 3
+    texts = np.asarray(tables["texts"])[[encode(word)[0] for word in WORDS]]
+    images = np.asarray(tables["images"])
+    rest = [0, 1, 2, 4, 5]
+    expected = retrieval.recall(images[rest], texts[real], rest, OWNERS[real], ks=(1, 2))
+    assert search(data, tables) == pytest.approx(expected | {"left_out": 1})
 
 
 def test_a_record_that_cannot_be_read_stops_the_search(colors):

@@ -4,6 +4,7 @@ import io
 import pickle
 import sys
 
+import numpy as np
 import pyarrow  # comes with tensorflow-datasets
 import pytest
 from PIL import Image
@@ -55,6 +56,16 @@ def test_several_captions_and_rows_that_cannot_be_read(tmp_path):
     for index, message in ((1, "no caption"), (2, "no caption"), (3, "holds no image")):
         with pytest.raises(UnreadableError, match=message):
             source[index]
+
+
+def test_captions_that_are_not_utf8_are_unreadable(tmp_path):
+    text = pyarrow.Array.from_buffers(
+        pyarrow.string(), 2, [None, pyarrow.py_buffer(np.array([0, 4, 5], np.int32)), pyarrow.py_buffer(b"caf\xe9a")]
+    )
+    source = lists.table(write(tmp_path, image=[png(0), png(1)], text=text))
+    assert source[1]["text"] == ("a",)
+    with pytest.raises(UnreadableError, match="cannot be read"):
+        source[0]
 
 
 def test_a_damaged_group_of_rows_is_unreadable(tmp_path):
