@@ -152,6 +152,7 @@ def test_an_exported_run_gives_the_same_features_to_the_last_bit(trained, tmp_pa
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "model.stablehlo.json").read_text())
     assert facts["preparation"] == json.loads(swin_jax.preprocess(trained).fingerprint())
+    assert facts["texts"] == swin_jax.preprocess(trained).texts()
 
 
 def test_search_by_text(indexed, folder, launch):
