@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import labels, unreadable
+from swin_jax.data import labels, unreadable, workers
 
 _NARROW = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
 
@@ -261,14 +261,15 @@ def _iterate(
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=max(prefetch, 1))
-        dataset = dataset.mp_prefetch(options)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=workers.set_up)
     else:
         buffer_size = max(prefetch, num_threads) if num_threads > 0 else 0
         options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer_size)
         dataset = dataset.to_iter_dataset(options)
-    iterator = iter(dataset)
-    if num_workers > 0 or num_threads > 0:
-        iterator.start_prefetch()
+    with workers.starting():
+        iterator = iter(dataset)
+        if num_workers > 0 or num_threads > 0:
+            iterator.start_prefetch()
     return _closing(iterator, classes)
 
 

@@ -1,0 +1,82 @@
+"""Loader processes of a program that is killed, or that is sent the signals of a terminal with its whole group."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parents[3]
+READER = """
+import os, signal, sys
+from swin_jax.data import fake, pipeline
+import multiprocessing
+
+def same(example, rng):
+    return example
+
+if __name__ == "__main__":
+    source = fake.images(image_size=64, num_examples=64, split="train")
+    data = pipeline.TrainData(source, same, batch_size=8, num_workers=2, prefetch=4)
+    seen = []
+    signal.signal(signal.SIGINT, lambda *_: seen.append("int"))
+    signal.signal(signal.SIGTERM, lambda *_: seen.append("term"))
+    batches = data.batches(0, range(8))
+    os.killpg(0, signal.SIGTERM)  # while they start
+    next(batches)
+    os.killpg(0, signal.SIGINT)  # while they read
+    for _ in range(12):
+        next(batches)
+    assert sorted(seen) == ["int", "term"], seen
+    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    if sys.argv[1] == "close":
+        batches.close()
+    else:
+        sys.stdin.readline()
+"""
+
+
+def shared_memory():
+    return {path.name for path in pathlib.Path("/dev/shm").iterdir()}
+
+
+def gone(pid):
+    try:
+        return "\nState:\tZ" in pathlib.Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return True
+
+
+def read(tmp_path, how):
+    """A program that has read some batches; its loader processes."""
+    script = tmp_path / "reader.py"
+    script.write_text(READER)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    reader = subprocess.Popen(
+        [sys.executable, script, how], cwd=tmp_path, env=environment, start_new_session=True, **pipes
+    )
+    pids = [int(pid) for pid in reader.stdout.readline().split()]
+    return reader, pids
+
+
+def test_loader_processes_end_with_a_program_that_is_killed_and_leave_no_shared_memory(tmp_path):
+    before = shared_memory()
+    reader, pids = read(tmp_path, "wait")
+    assert len(pids) == 2, reader.communicate("\n")[1]
+    made = shared_memory() - before
+    assert made
+    reader.send_signal(signal.SIGKILL)
+    reader.communicate()
+    deadline = time.monotonic() + 20
+    while not all(map(gone, pids)) or made & shared_memory():
+        assert time.monotonic() < deadline, (list(map(gone, pids)), made & shared_memory())
+        time.sleep(0.1)
+
+
+def test_signals_of_a_terminal_reach_the_program_alone(tmp_path):
+    reader, pids = read(tmp_path, "close")
+    _, err = reader.communicate(timeout=60)
+    assert reader.returncode == 0 and "Traceback" not in err, err
+    assert len(pids) == 2 and all(map(gone, pids))
