@@ -19,6 +19,10 @@ WRAPPER_PREFIXES = ("module.", "model.")
 _WRAPPER_PARTS = r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_fpw_module|_ddp_module)\."
 
 
+# Weights with some blocks missing are told by the names that are missing, unless nearly all are.
+_MOST_MISSING = 8
+
+
 def is_buffer(name: str) -> bool:
     """Whether an official name is a tensor that is computed from the architecture and never learned."""
     return name.rsplit(".", 1)[-1] in BUFFERS
@@ -57,6 +61,23 @@ def _strip_parts(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             raise UserError(f"two arrays are called {stripped} but for what training wrappers put into their names")
         plain[stripped] = value
     return plain
+
+
+def count_of(numbers: Iterable[int], what: str) -> int:
+    """How many things are numbered from 0, by the numbers that names have.
+
+    Args:
+        numbers: Those of `what`, in any order.
+        what: The things, for messages, 'blocks of layers.0' for example.
+
+    Raises:
+        UserError: A number far above how many there are: made up, or most of the file is missing.
+    """
+    found = set(numbers)
+    count = max(found, default=-1) + 1
+    if count > _MOST_MISSING * (len(found) + 1):
+        raise UserError(f"these weights number {len(found)} {what} up to {count - 1}: the others are missing")
+    return count
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from swin_jax.pretrained import compare
 from swin_jax.pretrained.files import choose
 
 # The first convolution: the official and timm's, transformers', torchvision's.
-_FIRST = r"^((?:.*\.)?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection|features\.0\.0)\.weight$"
+_FIRST = r"^((?:.*\.)?)(?:patch_embed\.proj|(embeddings)\.patch_embeddings\.projection|features\.0\.0)\.weight$"
 # Blocks in the same three: the name up to them.
 _BLOCKS = r"^((?:.*?\.)?)(?:layers[._]\d+\.blocks\.\d+|features\.\d+\.\d+)\."
-# Parts of models that are known here, whose other parts are wanted too: SimMIM's, a detector's, CLIP's, transformers'.
-_INSIDE = ("encoder.", "backbone.", "visual.trunk.", "visual.", "swin.", "swinv2.")
+# Parts of models that are known here, whose other parts are wanted too: SimMIM's, a detector's, CLIP's.
+_INSIDE = ("encoder.", "backbone.", "visual.trunk.", "visual.")
+_INSIDE_TRANSFORMERS = ("swin.", "swinv2.")
 _CLIP = r"(.*\.)?(token_embedding\.|text_model\.|class_embedding$)"
 
 
@@ -59,12 +60,16 @@ def _swins(names: Mapping[str, np.ndarray]) -> dict[str, str]:
     """{what stands before a Swin's own names, without the last dot: the wrapper's part of it}."""
     blocks = {found[1] for name in names if (found := re.match(_BLOCKS, name))}
     blocks |= {prefix.removesuffix("encoder.") for prefix in blocks}
-    places = [found[1] for name in names if (found := re.match(_FIRST, name))]
-    return {place.removesuffix("."): _wrapper(place) for place in places if place in blocks}
+    places = [found for name in names if (found := re.match(_FIRST, name))]
+    return {
+        place[1].removesuffix("."): _wrapper(place[1], _INSIDE_TRANSFORMERS if place[2] else _INSIDE)
+        for place in places
+        if place[1] in blocks
+    }
 
 
-def _wrapper(place: str) -> str:
-    for part in _INSIDE:
+def _wrapper(place: str, inside: tuple[str, ...]) -> str:
+    for part in inside:
         if f".{place}".endswith(f".{part}"):
             return place[: -len(part)]
     return place

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.pretrained import recognize
+from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.clip import layouts as clip_layouts
 
 # Widths of open_clip's large image towers, whose heads are wider than 64: all have 16.
@@ -77,7 +77,7 @@ def _infer_visual(found: Mapping, heads: int | None) -> dict:
 
 def _count(found: Mapping, pattern: str) -> int:
     """Blocks, by the highest number."""
-    return max((int(m[1]) for name in found if (m := re.match(pattern, name))), default=-1) + 1
+    return compare.count_of((int(m[1]) for name in found if (m := re.match(pattern, name))), "blocks of a tower")
 
 
 def _heads(argument: str, width: int) -> int:

@@ -116,16 +116,39 @@ class Checkpoint:
             node = inside[name]
         return node, tuple(said)
 
-    def split(self, key: str) -> tuple[str, str]:
-        """(the longest path of a dict that `key` begins with, what is left of it: a part of its names)."""
-        words = key.split(".")
-        for count in range(len(words), 0, -1):
-            path = ".".join(words[:count])
-            if path in self.places and id(self.places[path]) in self._holds:
-                return path, ".".join(words[count:])
-        return "", key
+    def named(self, key: str) -> tuple[dict, tuple[str, ...]]:
+        """The weights that a key means: a dict, a part of the names in one, or one inside the other.
 
-    def names(self) -> list[str]:
+        Args:
+            key: Names joined by dots; dicts around the first may be left out.
+
+        Returns:
+            As `weights`.
+
+        Raises:
+            UserError: Nothing is called so, or several dicts are.
+        """
+        paths, words = self._paths(), key.split(".")
+        for count in range(len(words), 0, -1):
+            wanted, rest = ".".join(words[:count]), ".".join(words[count:])
+            found = [path for path in paths if path == wanted] or [
+                path for path in paths if path.endswith(f".{wanted}")
+            ]
+            if len(found) > 1:
+                raise several(found)
+            if found:
+                node, said = self.weights(found[0])
+                return part(self._arrays(node), rest, paths) if rest else node, said
+        arrays = {path: self._arrays(node) for path, node in self.places.items()}
+        holding = [path for path, names in arrays.items() if any(f".{key}." in f".{name}" for name in names)]
+        if len(holding) > 1:
+            raise several(holding)
+        return part(arrays[holding[0] if holding else ""], key, paths), ()
+
+    def _arrays(self, node: dict) -> dict[str, Any]:
+        return {str(name): leaf for name, leaf in node.items() if self._is_array(leaf)}
+
+    def _paths(self) -> list[str]:
         """The paths of all dicts that hold arrays."""
         return [path for path, node in self.places.items() if path and id(node) in self._holds]
 

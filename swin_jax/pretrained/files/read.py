@@ -174,11 +174,8 @@ def _choose(value: Any, read_storage: unpickle.Read | None, key: str | None, lim
     entries = [name[:60] for name in value if isinstance(name, str)]
     outline = f"; its entries are {choose.listed(entries)}" if entries else ""
     checkpoint = choose.Checkpoint(value, _is_array, limits)
-    path, rest = checkpoint.split(key) if key else ("", "")
-    leaves, said = checkpoint.weights(path)
+    leaves, said = checkpoint.named(key) if key else checkpoint.weights()
     leaves = {str(name): leaf for name, leaf in leaves.items() if _is_array(leaf)}
-    if rest:
-        leaves = choose.part(leaves, rest, checkpoint.names())
     limits.check("names", len(leaves), "a file of more arrays")
     arrays = {}
     for name, leaf in leaves.items():

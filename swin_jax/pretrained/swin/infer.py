@@ -11,7 +11,7 @@ import numpy as np
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.sizes import Size, per_axis, simplest
 from swin_jax.ops import window_geometry
-from swin_jax.pretrained import recognize
+from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.swin import buffers, layouts, windows
 from swin_jax.pretrained.swin.windows import Window
 
@@ -124,9 +124,12 @@ def main_norm_every(state_dict: Mapping[str, np.ndarray]) -> int:
 
 def _depths(state_dict: Mapping) -> tuple[int, ...]:
     """Blocks of each stage."""
-    found = {(int(m[1]), int(m[2])) for name in state_dict if (m := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name))}
-    stages = max((s for s, _ in found), default=-1) + 1
-    return tuple(max((i for t, i in found if t == s), default=-1) + 1 for s in range(stages))
+    blocks = {}
+    for name in state_dict:
+        if found := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name):
+            blocks.setdefault(int(found[1]), set()).add(int(found[2]))
+    stages = compare.count_of(blocks, "stages")
+    return tuple(compare.count_of(blocks.get(s, ()), f"blocks of layers.{s}") for s in range(stages))
 
 
 def _heads(state_dict: Mapping, stage: int) -> int:

@@ -20,6 +20,23 @@ BACKBONE_PREFIXES = ("encoder.", "backbone.")
 _CLIP = r"(visual|transformer|token_embedding|ln_final|text|text_model|vision_model|visual_projection)\.|"
 _CLIP += r"(text_projection|positional_embedding|logit_scale|logit_bias)\b"
 
+# Words in the names of what training adds beside the classifier: for self-supervision, distillation, several tasks.
+# What could change the features (tokens, prompts, adapters) has none of them, and is refused as unexpected.
+_HEADS = {"head", "heads", "classifier", "classifiers", "fc", "proj", "projector", "projection", "predictor", "pred"}
+_HEADS |= {
+    "prototypes",
+    "queue",
+    "decoder",
+    "neck",
+    "criterion",
+    "loss",
+    "metric",
+    "center",
+    "aux",
+    "auxiliary",
+    "dist",
+}
+
 
 def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict in official names without buffers, whatever layout it came in; a warning tells what was left out.
@@ -66,10 +83,13 @@ def take_backbone(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.nd
     for prefix in BACKBONE_PREFIXES:
         if prefix + "patch_embed.proj.weight" in state_dict and prefix + "layers.0.blocks.0.norm1.weight" in state_dict:
             inside = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
-            return inside, dict(Counter(name.split(".")[0] for name in state_dict if not name.startswith(prefix)))
+            left = Counter(name.split(".")[0] for name in state_dict if not name.startswith(prefix))
+            inside, heads = _without_heads(inside)
+            return inside, dict(left + heads)
     if "patch_embed.proj.weight" in state_dict and "layers.0.blocks.0.norm1.weight" in state_dict:
-        inside = {name: value for name, value in state_dict.items() if not re.match(_CLIP, name)}
-        return inside, dict(Counter(name.split(".")[0] for name in state_dict if name not in inside))
+        inside, heads = _without_heads({n: value for n, value in state_dict.items() if not re.match(_CLIP, n)})
+        left = Counter(name.split(".")[0] for name in state_dict if re.match(_CLIP, name))
+        return inside, dict(left + heads)
     return dict(state_dict), {}
 
 
@@ -77,6 +97,19 @@ def is_timm(state_dict: Mapping[str, np.ndarray]) -> bool:
     """True for timm's layout, in which the merging of a stage lies at its start, after any prefix."""
     stages = {int(m[1]) for name in state_dict if (m := re.search(r"(?:^|\.)layers\.(\d+)\.downsample\.", name))}
     return bool(stages) and 0 not in stages and any("layers.0." in name for name in state_dict)
+
+
+def _without_heads(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Counter]:
+    """(the arrays but for those of heads that no Swin here has, {first part of the others' names: their number})."""
+    inside = {name: value for name, value in state_dict.items() if not _is_extra_head(name)}
+    return inside, Counter(name.split(".")[0] for name in state_dict if name not in inside)
+
+
+def _is_extra_head(name: str) -> bool:
+    part, _, rest = name.partition(".")
+    if part == "head":
+        return rest not in ("weight", "bias", "fc.weight", "fc.bias")
+    return not _HEADS.isdisjoint(part.lower().split("_"))
 
 
 def from_timm(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -166,7 +166,7 @@ def infer(state_dict: Mapping[str, np.ndarray], window_size: tuple[int, int, int
         raise UserError(other or "not a Video Swin state dict: no patches with a time axis, or no layers.0.blocks.0")
     fields = choices(inside)
     del fields["out_norms"]  # mmaction2's norm3 is the final norm
-    stages = 1 + max(s for s, _ in blocks)
+    stages = compare.count_of({s for s, _ in blocks}, "stages")
     window = _window(inside, window_size)
     fc1, head = inside["layers.0.blocks.0.mlp.fc1.weight"], found.get(_HEAD + "weight")
     sides = [size * patch * 2 ** (stages - 1) for size, patch in zip(window[1:], proj.shape[3:])]
