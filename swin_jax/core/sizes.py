@@ -17,6 +17,18 @@ def per_axis(value: Size, axes: int) -> tuple[int, ...]:
     return value * axes if len(value) == 1 else value
 
 
+def cells(size: Size, cell: Size, axes: int = 2) -> tuple[int, ...]:
+    """How many cells lie along each axis: a size divided by a cell's.
+
+    Raises:
+        UserError: A cell that does not divide the size; entries below 1.
+    """
+    pairs = list(zip(per_axis(size, axes), per_axis(cell, axes)))
+    if any(part < 1 or whole < part or whole % part for whole, part in pairs):
+        raise UserError(f"{size} is no multiple of {cell}")
+    return tuple(whole // part for whole, part in pairs)
+
+
 def simplest(sizes: tuple[int, ...]) -> Size:
     """One int if all axes have the same size, or else the tuple: how sizes are written and shown."""
     return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)

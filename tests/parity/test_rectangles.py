@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from swin_jax.models import swin
-from swin_jax.pretrained.swin import convert
+from swin_jax.models.clip import make_clip
+from swin_jax.pretrained.clip import convert as convert_clip
+from swin_jax.pretrained.clip import resize as clip_resize
+from swin_jax.pretrained.swin import convert, resize
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "rectangles"
 spec = importlib.util.spec_from_file_location("rectangles", GOLDEN / "make.py")
@@ -37,3 +40,32 @@ def test_swin_has_timms_logits(case):
     image = make.draw(case, (2, 3, *arguments["image_size"])).transpose(0, 2, 3, 1)
     logits = model.apply(variables, jnp.asarray(image))
     np.testing.assert_allclose(logits, STORED[f"swin/{case}"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("old, new, mode", make.GRIDS)
+def test_positions_are_stretched_as_open_clip_does(old, new, mode):
+    box = make.draw(f"{old}", (1, 3, *old))[0].reshape(3, -1).T
+    name = "visual.positional_embedding"
+    table = {name: np.concatenate([np.ones((1, 3), np.float32), box])}
+    found = clip_resize.resize_positions(table, new, 0, mode, old)[name]
+    np.testing.assert_array_equal(found[0], 1)
+    np.testing.assert_allclose(found[1:], STORED[f"positions/{old}{new}"], atol=1e-5)
+
+
+def test_bias_tables_are_resized_as_pytorch_does():
+    old, new = make.TABLE
+    table = make.draw("table", (1, 2, *old))[0].reshape(2, -1).T
+    np.testing.assert_allclose(resize.resize_rows(table, old, new, "bicubic"), STORED["table"], atol=1e-5)
+
+
+def test_a_vit_has_open_clips_features():
+    shared = dict(embed_dim=16, context_length=4, vocab_size=8, text_width=64, text_layers=1, act="gelu")
+    sizes = {key: make.VIT[key] for key in ("image_size", "patch_size")}
+    model = make_clip(**shared, **sizes, vision_width=64, vision_layers=1, vision_heads=1)
+    shapes = convert_clip.official_shapes(model)
+    file = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    file |= {f"visual.{name}": value for name, value in state_dict("vit").items()}
+    variables = convert_clip.from_official(file, model, image_size=make.VIT["image_size"])
+    image = make.draw("vit", (2, 3, *make.VIT["image_size"])).transpose(0, 2, 3, 1)
+    features = model.apply(variables, jnp.asarray(image), method="encode_image")
+    np.testing.assert_allclose(features, STORED["vit"], rtol=1e-4, atol=1e-4)

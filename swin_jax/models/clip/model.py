@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from swin_jax.core.sizes import Size
 from swin_jax.models.clip.resnet import ModifiedResNet
 from swin_jax.models.clip.text import TextTransformer
 from swin_jax.models.clip.vit import VisionTransformer
@@ -112,12 +113,12 @@ def encode(
 
 def make_clip(
     embed_dim: int,
-    image_size: int = 224,
+    image_size: Size = 224,
     vision_layers: int | tuple[int, ...] = 12,
     vision_width: int = 768,
     vision_heads: int | None = None,
     vision_mlp_ratio: float = 4.0,
-    patch_size: int | None = 32,
+    patch_size: Size | None = 32,
     context_length: int = 77,
     vocab_size: int = 49408,
     text_width: int = 512,
@@ -137,7 +138,8 @@ def make_clip(
 
     Args:
         embed_dim: of the space that images and texts share.
-        image_size, vision_width: of the image tower.
+        image_size: (H, W) of the images in pixels, or one int for both.
+        vision_width: of the image tower.
         vision_layers: blocks of a ViT, or a tuple of four numbers, those of each stage of a ResNet.
         vision_heads: None for one per 64 channels (of the last map of a ResNet).
         patch_size, vision_mlp_ratio, patch_dropout: of a ViT.

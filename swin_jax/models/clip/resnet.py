@@ -5,6 +5,7 @@ statistics of the norms are those of the whole batch: under `jit`, with a batch 
 them.
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.sizes import Size, cells, per_axis
 from swin_jax.models.clip.vit import check_image
 from swin_jax.models.layers import init_conv
 from swin_jax.models.swin.blocks import REMAT
@@ -106,7 +108,7 @@ class AttentionPool(nn.Module):
 
 
 class ModifiedResNet(nn.Module):
-    """Image tower: (B, image_size, image_size, 3) to (B, embed_dim).
+    """Image tower: (B, H, W, 3) to (B, embed_dim).
 
     Running statistics are in the collection 'batch_stats'; with train=True it must be mutable. With
     `mutable=['intermediates']` the outputs of 'avgpool' (the stem), 'layer1', ..., 'layer4' are kept in
@@ -114,6 +116,7 @@ class ModifiedResNet(nn.Module):
 
     Attributes:
         embed_dim: of the space that images and texts share.
+        image_size: (H, W) in pixels, multiples of 32, or one int for both.
         layers: blocks of each of the four stages.
         width: of the stem; the last map has 32 times as many channels.
         num_heads: of the attention pool.
@@ -123,7 +126,7 @@ class ModifiedResNet(nn.Module):
     """
 
     embed_dim: int
-    image_size: int = 224
+    image_size: Size = 224
     layers: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64
     num_heads: int = 32
@@ -150,14 +153,14 @@ class ModifiedResNet(nn.Module):
             return [first] + [block(EXPANSION * planes, planes, 1, **types) for _ in range(self.layers[s] - 1)]
 
         self.layer1, self.layer2, self.layer3, self.layer4 = (stage(s) for s in range(4))
-        positions = (self.image_size // 32) ** 2
+        positions = math.prod(cells(self.image_size, 32))
         self.attnpool = AttentionPool(positions, 32 * self.width, self.num_heads, self.embed_dim, **types)
 
     def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
         """Embeds images.
 
         Args:
-            image: (B, image_size, image_size, 3), floating point and normalised.
+            image: (B, H, W, 3), floating point and normalised.
             train: whether norms use the statistics of the batch, and move the running ones.
 
         Returns:
@@ -193,7 +196,7 @@ class ModifiedResNet(nn.Module):
         """Raises UserError where fields are none of the known ones or contradict each other."""
         if len(self.layers) != 4 or min(self.layers) < 1:
             raise UserError(f"layers={self.layers} are not the blocks of four stages")
-        if self.image_size % 32:
+        if any(size < 32 or size % 32 for size in per_axis(self.image_size, 2)):
             raise UserError(f"image_size={self.image_size} is no multiple of 32")
         if self.width % 2 or 32 * self.width % self.num_heads:
             raise UserError(f"width={self.width} is odd, or {self.num_heads} heads do not divide {32 * self.width}")

@@ -4,34 +4,39 @@ ViT (arXiv 2010.11929) as in CLIP (arXiv 2103.00020); the peer is `VisionTransfo
 Patch dropout is that of FLIP (arXiv 2212.00794).
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.sizes import Size, cells, per_axis
 from swin_jax.models.clip.transformer import Transformer
 from swin_jax.models.layers import PatchProjection, layer_norm
 
 
-def check_image(image: jax.Array, size: int) -> None:
-    """Raises UserError for integer images, and for others than (B, size, size, 3)."""
+def check_image(image: jax.Array, size: Size) -> None:
+    """Raises UserError for integer images, and for others than (B, H, W, 3) of this size."""
+    height, width = per_axis(size, 2)
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise UserError(f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
-    if image.ndim != 4 or image.shape[1:] != (size, size, 3):
+    if image.ndim != 4 or image.shape[1:] != (height, width, 3):
         raise UserError(
-            f"images are of shape {image.shape}, but the positions of this tower are for (B, {size}, {size}, 3): "
+            f"images are of shape {image.shape}, but the positions of this tower are for (B, {height}, {width}, 3): "
             "resize the images, or load the weights with another image_size and resize='bilinear' or 'bicubic'"
         )
 
 
 class VisionTransformer(nn.Module):
-    """Image tower: (B, image_size, image_size, 3) to (B, embed_dim).
+    """Image tower: (B, H, W, 3) to (B, embed_dim).
 
     With `mutable=['intermediates']` the outputs of 'conv1', 'ln_pre', 'transformer.resblocks.0', ... and 'ln_post' are
     kept in `intermediates['outputs']`, tokens as (B, N, width), class token first.
 
     Attributes:
         embed_dim: of the space that images and texts share.
+        image_size: (H, W) in pixels, or one int for both; a multiple of `patch_size`, which is given alike.
         width, layers, num_heads, mlp_ratio: of the transformer.
         act: 'quick_gelu' (OpenAI's weights) or 'gelu'.
         patch_dropout: fraction of patches that are left out in training, other ones for each image.
@@ -39,8 +44,8 @@ class VisionTransformer(nn.Module):
     """
 
     embed_dim: int
-    image_size: int = 224
-    patch_size: int = 32
+    image_size: Size = 224
+    patch_size: Size = 32
     width: int = 768
     layers: int = 12
     num_heads: int = 12
@@ -53,14 +58,12 @@ class VisionTransformer(nn.Module):
     attention: str = "xla"
 
     def setup(self):
-        if self.image_size % self.patch_size:
-            raise UserError(f"image_size={self.image_size} is no multiple of patch_size={self.patch_size}")
         if not 0 <= self.patch_dropout < 1:
             raise UserError(f"patch_dropout={self.patch_dropout} is not in [0, 1)")
         dtype, param_dtype = jnp.dtype(self.dtype), jnp.dtype(self.param_dtype)
         normal = nn.initializers.normal(self.width**-0.5)
-        tokens = (self.image_size // self.patch_size) ** 2 + 1
-        patch = (self.patch_size, self.patch_size)
+        tokens = math.prod(self._grid()) + 1
+        patch = per_axis(self.patch_size, 2)
         self.conv1 = PatchProjection(self.width, patch, dtype, param_dtype, use_bias=False)
         self.class_embedding = self.param("class_embedding", normal, (self.width,), param_dtype)
         self.positional_embedding = self.param("positional_embedding", normal, (tokens, self.width), param_dtype)
@@ -83,7 +86,7 @@ class VisionTransformer(nn.Module):
         """Embeds images.
 
         Args:
-            image: (B, image_size, image_size, 3), floating point and normalised.
+            image: (B, H, W, 3), floating point and normalised.
             train: whether to drop patches; needs `rngs={'patch_dropout': key}` then.
 
         Returns:
@@ -108,8 +111,16 @@ class VisionTransformer(nn.Module):
         if train and self.patch_dropout:
             raise UserError("with patches left out there is no map of them: features(train=True) needs patch_dropout=0")
         x, _ = self._tokens(image, train)
-        side = self.image_size // self.patch_size
-        return [self.ln_post(x[:, 1:]).reshape(x.shape[0], side, side, self.width)]
+        return [self.ln_post(x[:, 1:]).reshape(x.shape[0], *self._grid(), self.width)]
+
+    @nn.nowrap
+    def _grid(self) -> tuple[int, ...]:
+        """Rows and columns of patches."""
+        try:
+            return cells(self.image_size, self.patch_size)
+        except UserError:
+            wrong = f"image_size={self.image_size} is no multiple of patch_size={self.patch_size}"
+            raise UserError(wrong) from None
 
     def _tokens(self, image: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
         """All tokens after the last block, (B, N, width), and every output by its official name."""

@@ -120,8 +120,9 @@ def activation(state_dict: Mapping[str, np.ndarray], names: Iterable[str] = (), 
     Raises:
         UserError: Evidence for both; a config that cannot be obeyed.
     """
-    sizes = infer(state_dict, 1, 1)
-    found = [_of_config(sizes, path), _of_content(state_dict, sizes, path), *map(_of_name, names)]
+    config = None if path is None else beside.config_beside(path)
+    sizes = infer(state_dict, 1, 1, clip_config.declared_image_size(config))
+    found = [_of_config(sizes, config), _of_content(state_dict, sizes, path), *map(_of_name, names)]
     found = [evidence for evidence in found if evidence is not None]
     if len({evidence.act for evidence in found}) > 1:
         says = "; ".join(f"{evidence.act}: {evidence.source}" for evidence in found)
@@ -134,8 +135,7 @@ def activation(state_dict: Mapping[str, np.ndarray], names: Iterable[str] = (), 
     return Activation("gelu", "it has not the shape of one of OpenAI's models", known=False)
 
 
-def _of_config(sizes: Mapping, path: Path | None) -> Activation | None:
-    config = None if path is None else beside.config_beside(path)
+def _of_config(sizes: Mapping, config: beside.Config | None) -> Activation | None:
     act = clip_config.arguments_of(config, sizes).get("act")
     return None if act is None else Activation(act, f"{config.path.name} beside the file")
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.sizes import Size
 from swin_jax.pretrained import beside
 from swin_jax.pretrained.beside import Config
 
@@ -101,6 +102,21 @@ def arguments_of(config: Config | None, sizes: Mapping[str, Any]) -> dict[str, A
     if config is None or config.kind == beside.TIMM:
         return {}
     return (_of_open_clip if config.kind == beside.OPEN_CLIP else _of_transformers)(config, sizes)
+
+
+def declared_image_size(config: Config | None) -> Size | None:
+    """The size of the images that a config says the weights are for, an int or (H, W); None if it says none."""
+    if config is None or config.kind == beside.TIMM:
+        return None
+    if config.kind == beside.OPEN_CLIP:
+        tower = config.fields.get("model_cfg", config.fields)
+        tower = tower.get("vision_cfg") if isinstance(tower, Mapping) else None
+    else:
+        tower = (config.fields.get("vision_config") or {}) if "vision_config" in config.fields else None
+    size = _plain(tower.get("image_size")) if isinstance(tower, Mapping) else None
+    sides = size if isinstance(size, tuple) else (size,)
+    whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
+    return size if whole and len(sides) in (1, 2) else None
 
 
 def _of_open_clip(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]:

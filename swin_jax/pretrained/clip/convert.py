@@ -7,6 +7,7 @@ have heads as an axis too. Running statistics are in 'batch_stats'. Only the fie
 model is imported here.
 """
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -14,15 +15,17 @@ import numpy as np
 
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.params import flatten, unflatten
+from swin_jax.core.sizes import Size, cells, per_axis
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.clip import resize as clip_resize
-from swin_jax.pretrained.clip.infer import infer
+from swin_jax.pretrained.clip.infer import infer, told_image_size
 from swin_jax.pretrained.clip.layouts import is_clip, names_of_swin, own_part, to_official_names
 from swin_jax.pretrained.swin import convert as convert_swin
 
 __all__ = [
     "from_official",
     "infer",
+    "told_image_size",
     "is_clip",
     "to_official_names",
     "official_shapes",
@@ -72,13 +75,18 @@ def _is_resnet(visual) -> bool:
     return "freeze_batch_norm" in vars(visual)
 
 
+def position_grid(visual) -> tuple[int, int]:
+    """Rows and columns of the positions of a ViT or a ResNet."""
+    return cells(visual.image_size, 32 if _is_resnet(visual) else visual.patch_size)
+
+
 def _vit_shapes(visual) -> dict:
     width, patch = visual.width, visual.patch_size
     shapes = {
         "visual.class_embedding": (width,),
-        "visual.positional_embedding": ((visual.image_size // patch) ** 2 + 1, width),
+        "visual.positional_embedding": (math.prod(position_grid(visual)) + 1, width),
         "visual.proj": (width, visual.embed_dim),
-        "visual.conv1.weight": (width, 3, patch, patch),
+        "visual.conv1.weight": (width, 3, *per_axis(patch, 2)),
     }
     shapes |= _norm("visual.ln_pre", width) | _blocks("visual.transformer", visual)
     return shapes | _norm("visual.ln_post", width)
@@ -102,7 +110,7 @@ def _resnet_shapes(visual) -> dict:
                 shapes[f"{block}.downsample.0.weight"] = (4 * planes, before, 1, 1)
                 shapes |= _batch_norm(f"{block}.downsample.1", 4 * planes)
             before = 4 * planes
-    shapes["visual.attnpool.positional_embedding"] = ((visual.image_size // 32) ** 2 + 1, before)
+    shapes["visual.attnpool.positional_embedding"] = (math.prod(position_grid(visual)) + 1, before)
     for part, after in (("k", before), ("q", before), ("v", before), ("c", visual.embed_dim)):
         name = f"visual.attnpool.{part}_proj"
         shapes |= {f"{name}.weight": (after, before), f"{name}.bias": (after,)}
@@ -131,7 +139,9 @@ def _blocks(name: str, tower) -> dict:
     return shapes
 
 
-def from_official(state_dict: Mapping[str, np.ndarray], model, resize: str | None = None) -> dict:
+def from_official(
+    state_dict: Mapping[str, np.ndarray], model, resize: str | None = None, image_size: Size | None = None
+) -> dict:
     """Converts a state dict to the variables of a CLIP; every key must fit.
 
     Args:
@@ -140,6 +150,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
         model: a `models.clip.CLIP`, see `official_shapes`.
         resize: how positions are stretched where the model is for images of another size or for longer texts, see
             `pretrained.clip.resize`.
+        image_size: an int or (H, W) that the weights are for, where that is known.
 
     Returns:
         {'params': ..., 'batch_stats': ... (ResNets)}, nested dicts of float32 numpy arrays, as `model.init` makes them.
@@ -152,9 +163,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model, resize: str | Non
     state_dict, shapes = to_official_names(state_dict), official_shapes(model)
     if other := recognize.recognize_not_clip(state_dict, swin_tower=is_swin(model.visual)):
         raise UserError(other)
-    positions = [name for name in shapes if name.startswith("visual.") and name.endswith("positional_embedding")]
-    rows = (shapes[positions[0]][0] if positions else 0), model.text.context_length
-    resized = state_dict if _difference(state_dict, model) else clip_resize.resize_positions(state_dict, *rows, resize)
+    resized = state_dict if _difference(state_dict, model) else fit_positions(state_dict, model, resize, image_size)
     _check(resized, shapes, model)
     variables: dict = {"params": {}, "batch_stats": {}}
     for name in shapes:
@@ -178,6 +187,19 @@ def _tell_what_is_left(state_dict: Mapping[str, np.ndarray]) -> None:
     parts += [f"{len(left)} others, {left[0]} first"] if left else []
     if parts:
         warn(f"left out of the weights, which are of more than a CLIP: {', and '.join(parts)}")
+
+
+def fit_positions(
+    state_dict: Mapping[str, np.ndarray], model, resize: str | None, image_size: Size | None
+) -> dict[str, np.ndarray]:
+    """`clip_resize.resize_positions` for a model; arguments as for `from_official`, names are OpenAI's."""
+    grid, old = (0, 0), None
+    if not is_swin(model.visual):
+        grid = position_grid(model.visual)
+        if image_size is not None:
+            stride = [size // count for size, count in zip(per_axis(model.visual.image_size, 2), grid)]
+            old = tuple(size // pixels for size, pixels in zip(per_axis(image_size, 2), stride))
+    return clip_resize.resize_positions(state_dict, grid, model.text.context_length, resize, old)
 
 
 def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, np.ndarray]:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from swin_jax.core.errors import UserError, warn
+from swin_jax.core.sizes import Size
 from swin_jax.pretrained import beside
 from swin_jax.pretrained.clip import convert as clip
-from swin_jax.pretrained.clip import resize as clip_resize
 from swin_jax.pretrained.clip.activation import activation
-from swin_jax.pretrained.clip.config import arguments_of
+from swin_jax.pretrained.clip.config import arguments_of, declared_image_size
 from swin_jax.pretrained.swin import finetune
 
 VISUAL_ONLY = r"^(text/|logit_)"  # parameters that the weights of an image tower do not have
@@ -39,27 +39,39 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
     if not isinstance(source, Mapping):
         path = beside.locate(source)
         found = beside.read(path, key)
-        if not clip.is_swin(model.visual):
-            _check_told(model, found, path)
-        return clip.from_official(found, model, resize)
+        if clip.is_swin(model.visual):
+            return clip.from_official(found, model, resize)
+        _check_told(model, found, path)
+        told = declared_image_size(beside.config_beside(path))
+        return clip.from_official(found, model, resize, clip.told_image_size(found, told))
     _check_activation(model, (source.get("config") or {}).get("task.model.act", model.text.act), "the workdir's model")
     params = {name: dict(tower) if isinstance(tower, Mapping) else tower for name, tower in source["params"].items()}
+    visual = {} if clip.is_swin(model.visual) else params["visual"]
     tables = {"positional_embedding": params["text"]["positional_embedding"]}
-    rows = 0
-    if "positional_embedding" in params["visual"]:
-        tables["visual.positional_embedding"] = params["visual"]["positional_embedding"]
-        rows = clip.official_shapes(model)["visual.positional_embedding"][0]
-    fitted = clip_resize.resize_positions(tables, rows, model.text.context_length, resize)
+    if "positional_embedding" in visual:
+        tables["visual.positional_embedding"] = visual["positional_embedding"]
+    if "attnpool" in visual:
+        tables["visual.attnpool.positional_embedding"] = visual["attnpool"]["positional_embedding"]
+    fitted = clip.fit_positions(tables, model, resize, _image_size_of(source.get("config") or {}))
     params["text"]["positional_embedding"] = fitted["positional_embedding"]
-    if rows:
-        params["visual"]["positional_embedding"] = fitted["visual.positional_embedding"]
+    if "positional_embedding" in visual:
+        visual["positional_embedding"] = fitted["visual.positional_embedding"]
+    if "attnpool" in visual:
+        table = fitted["visual.attnpool.positional_embedding"]
+        visual["attnpool"] = {**visual["attnpool"], "positional_embedding": table}
     return {"params": params, **{name: source[name] for name in ("batch_stats",) if name in source}}
+
+
+def _image_size_of(config: Mapping) -> Size | None:
+    """The size of the images that a run's image tower is for; `config` is flat."""
+    found = config.get("task.model.image_size", config.get("task.model.visual.image_size"))
+    return tuple(found) if isinstance(found, list) else found
 
 
 def _check_told(model, found: Mapping, path: Path) -> None:
     """Raises UserError where a model computes in another way than what is known of a file's; warns of what is not."""
     if config := beside.config_beside(path):
-        told = arguments_of(config, clip.infer(found, 1, 1))
+        told = arguments_of(config, clip.infer(found, 1, 1, declared_image_size(config)))
         for key, tower in (("vision_heads", model.visual), ("text_heads", model.text)):
             if told.get(key, tower.num_heads) != tower.num_heads:
                 raise UserError(

@@ -7,22 +7,39 @@ from collections.abc import Mapping
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.sizes import Size, per_axis, simplest
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.clip import layouts as clip_layouts
 
+# (width, pixels of a position, positions) of the published image towers, of OpenAI and open_clip: all are
+# square, though the positions of some would make another grid too.
+_SQUARES = {
+    *((width, 32, count) for width in (384, 512, 768) for count in (49, 64)),
+    *((width, 16, 196) for width in (384, 512, 768)),
+    *((896, 16, 225), (1024, 16, 196), (1024, 14, 256), (1024, 14, 400), (1024, 14, 576)),
+    *((1280, 14, count) for count in (256, 576, 729)),
+    *((1408, 14, 256), (1664, 14, 256), (1664, 14, 576), (1664, 14, 729)),
+    *((80, 32, 81), (96, 32, 144), (128, 32, 196)),
+}
 # Widths of open_clip's large image towers, whose heads are wider than 64: all have 16.
 _SIXTEEN_HEADS = (1280, 1408, 1664)
 
 
-def infer(state_dict: Mapping[str, np.ndarray], vision_heads: int | None = None, text_heads: int | None = None) -> dict:
+def infer(
+    state_dict: Mapping[str, np.ndarray],
+    vision_heads: int | None = None,
+    text_heads: int | None = None,
+    image_size: Size | None = None,
+) -> dict:
     """The arguments of `models.clip.make_clip` that a state dict was made with, all but `act`.
 
     Args:
         state_dict: in any layout of `pretrained.clip.layouts`.
         vision_heads, text_heads: for towers that don't have one head per 64 channels, nor 16 as the large ones.
+        image_size: an int or (H, W), where the arrays do not tell it.
 
     Returns:
-        Keyword arguments.
+        Keyword arguments. `image_size` is that of a square if `told_image_size` is None, or None if there is none.
 
     Raises:
         UserError: not a CLIP with OpenAI's towers; a width that does not tell the number of heads.
@@ -38,7 +55,7 @@ def infer(state_dict: Mapping[str, np.ndarray], vision_heads: int | None = None,
         )
     text_width = found["token_embedding.weight"].shape[1]
     bias = found.get("logit_bias")
-    return _infer_visual(found, vision_heads) | dict(
+    return _infer_visual(found, vision_heads, told_image_size(state_dict, image_size)) | dict(
         embed_dim=found["text_projection"].shape[1],
         context_length=len(found["positional_embedding"]),
         vocab_size=len(found["token_embedding.weight"]),
@@ -49,25 +66,59 @@ def infer(state_dict: Mapping[str, np.ndarray], vision_heads: int | None = None,
     )
 
 
-def _infer_visual(found: Mapping, heads: int | None) -> dict:
+def told_image_size(state_dict: Mapping[str, np.ndarray], known: Size | None = None) -> Size | None:
+    """The size of the images that a file's positions are for, in pixels; None where nothing tells their grid.
+
+    64 positions are 8 x 8 or 4 x 16. What tells is an archive of OpenAI, the shape of a published tower, a known
+    size with as many positions, and a number of them that makes a square and nothing else but a line.
+
+    Args:
+        state_dict: in any layout of `pretrained.clip.layouts`.
+        known: an int or (H, W).
+    """
+    count, stride, width = _positions(clip_layouts.to_official_names(state_dict))
+    side = math.isqrt(count)
+    square = simplest((side * stride[0], side * stride[1]))
+    if (width, stride[0], count) in _SQUARES:
+        return square
+    told = [value for name, value in state_dict.items() if name.rpartition(".")[2] == "input_resolution"]
+    sizes = [int(np.reshape(value, ())) for value in told if np.size(value) == 1]
+    for size in (*sizes, known):
+        if size is not None and math.prod(n // s for n, s in zip(per_axis(size, 2), stride)) == count:
+            return simplest(per_axis(size, 2))
+    others = any(count % n == 0 for n in range(2, side))
+    return None if others or side * side != count else square
+
+
+def _positions(found: Mapping) -> tuple[int, tuple[int, int], int]:
+    """(number of positions, pixels of one along each axis, width of the stem) of an image tower."""
+    stem = found["visual.conv1.weight"]
     if "visual.class_embedding" in found:
-        width, _, _, patch = found["visual.conv1.weight"].shape
-        fc1 = found.get("visual.transformer.resblocks.0.mlp.c_fc.weight")
-        return dict(
-            image_size=patch * math.isqrt(len(found["visual.positional_embedding"]) - 1),
-            vision_layers=_count(found, r"visual\.transformer\.resblocks\.(\d+)\."),
-            vision_width=width,
-            vision_heads=heads or (16 if width in _SIXTEEN_HEADS else _heads("vision_heads", width)),
-            vision_mlp_ratio=4.0 if fc1 is None else len(fc1) / width,
-            patch_size=patch,
-        )
+        return len(found["visual.positional_embedding"]) - 1, tuple(stem.shape[2:]), len(stem)
     if "visual.attnpool.positional_embedding" not in found:
         raise UserError(
             "the image tower is neither CLIP's ViT (visual.class_embedding) nor its ResNet (visual.attnpool)"
         )
-    width = 2 * len(found["visual.conv1.weight"])
+    return len(found["visual.attnpool.positional_embedding"]) - 1, (32, 32), 2 * len(stem)
+
+
+def _infer_visual(found: Mapping, heads: int | None, image_size: Size | None) -> dict:
+    count, stride, width = _positions(found)
+    side = math.isqrt(count)
+    if image_size is None and side * side == count:
+        image_size = simplest((side * stride[0], side * stride[1]))
+    if "visual.class_embedding" in found:
+        fc1 = found.get("visual.transformer.resblocks.0.mlp.c_fc.weight")
+        return dict(
+            image_size=image_size,
+            vision_layers=_count(found, r"visual\.transformer\.resblocks\.(\d+)\."),
+            vision_width=width,
+            vision_heads=heads or (16 if width in _SIXTEEN_HEADS else _heads("vision_heads", width)),
+            vision_mlp_ratio=4.0 if fc1 is None else len(fc1) / width,
+            patch_size=simplest(stride),
+        )
     return dict(
-        image_size=32 * math.isqrt(len(found["visual.attnpool.positional_embedding"]) - 1),
+        image_size=image_size,
         vision_layers=tuple(_count(found, rf"visual\.layer{s}\.(\d+)\.") for s in range(1, 5)),
         vision_width=width,
         vision_heads=heads or _heads("vision_heads", 32 * width),

@@ -12,7 +12,7 @@ import numpy as np
 
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError, warn
-from swin_jax.core.sizes import per_axis
+from swin_jax.core.sizes import per_axis, simplest
 from swin_jax.models import clip, swin
 from swin_jax.models.clip import presets as clip_presets
 from swin_jax.pretrained import run_config
@@ -56,15 +56,28 @@ def preset(word: str) -> dict:
 
 
 def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dict:
-    """`infer.infer`, with the numbers of heads where they are known."""
-    return convert_clip.infer(arrays, known.get("vision_heads"), known.get("text_heads"))
+    """`infer.infer`, with the numbers of heads and the image size where they are known.
+
+    Raises:
+        UserError: as `infer.infer`; positions of which nothing tells the grid.
+    """
+    heads, size = (known.get("vision_heads"), known.get("text_heads")), known.get("image_size")
+    found = convert_clip.infer(arrays, *heads, size)
+    if convert_clip.told_image_size(arrays, size) is None:
+        raise UserError(
+            "nothing tells in which grid the positions of these weights lie (64 of them are 8 x 8 or 4 x 16): give "
+            "image_size, a number of pixels or (height, width)"
+        )
+    return found
 
 
 def configured(weights: Weights) -> dict:
-    """`config.arguments_of` what lies beside a file."""
+    """`config.arguments_of` what lies beside a file, and the image size that it says."""
     if weights.config is None:
         return {}
-    return clip_config.arguments_of(weights.config, convert_clip.infer(weights.arrays, 1, 1))
+    declared = clip_config.declared_image_size(weights.config)
+    found = clip_config.arguments_of(weights.config, convert_clip.infer(weights.arrays, 1, 1, declared))
+    return found if declared is None else found | {"image_size": declared}
 
 
 def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[clip.CLIP, dict]:
@@ -86,7 +99,7 @@ def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) ->
             "tokens of its own tokenizer, and check where that takes the features of a text (here at the highest id)"
         )
     log.info("act=%r: %s", act, "as asked for" if "act" in overrides else evidence.source)
-    return model, _put(convert_clip.from_official(weights.arrays, model, resize), model)
+    return model, _put(convert_clip.from_official(weights.arrays, model, resize, fields["image_size"]), model)
 
 
 def _evidence(weights: Weights, given: str | None) -> Activation:
@@ -123,10 +136,7 @@ def load_workdir(workdir: str | Path, config: dict, resize: str | None, override
 
 def preprocess(model: clip.CLIP, word: str | None) -> Preparation:
     """OpenAI's preparation, of the size and the context that the towers have."""
-    (size, *others) = set(_sizes(model))
-    if others:
-        raise UserError(f"image_size={model.visual.image_size} is not square; give your own function")
-    return of_pairs(size, model.text.context_length, assumed=word is None)
+    return of_pairs(simplest(_sizes(model)), model.text.context_length, assumed=word is None)
 
 
 def _sizes(model: clip.CLIP, image_size: int | tuple[int, int] | None = None) -> tuple[int, ...]:

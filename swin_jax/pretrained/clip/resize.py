@@ -15,7 +15,11 @@ METHODS = ("bilinear", "bicubic")
 
 
 def resize_positions(
-    state_dict: Mapping[str, np.ndarray], image_rows: int, text_rows: int, method: str | None = None
+    state_dict: Mapping[str, np.ndarray],
+    grid: tuple[int, int],
+    text_rows: int,
+    method: str | None = None,
+    old: tuple[int, int] | None = None,
 ) -> dict[str, np.ndarray]:
     """Fits the positions of both towers to a model; what fits already stays as it is.
 
@@ -23,20 +27,21 @@ def resize_positions(
 
     Args:
         state_dict: in OpenAI's names, as `pretrained.clip.layouts.to_official_names` gives it.
-        image_rows: positions of the image tower, 1 + side * side.
+        grid: (rows, columns) of the image tower's positions, one more of which is first.
         text_rows: the longest text.
         method: 'bilinear' or 'bicubic', for the image; text positions are stretched linearly under either.
+        old: the weights' grid, where that is known.
 
     Returns:
         The state dict with positions of the wanted lengths, float32 where they changed.
 
     Raises:
-        UserError: positions that must be stretched and no method to do so; grids that are not square.
+        UserError: positions that must be stretched and no method to do so; positions of which nothing tells the grid.
     """
     state_dict = dict(state_dict)
     for name in ("visual.positional_embedding", "visual.attnpool.positional_embedding"):
-        if name in state_dict and len(state_dict[name]) != image_rows:
-            state_dict[name] = _resize_grid(name, state_dict[name], image_rows, method)
+        if name in state_dict:
+            state_dict[name] = _resize_grid(name, state_dict[name], grid, method, old)
     table = state_dict.get("positional_embedding")
     if table is not None and len(table) > text_rows:
         state_dict["positional_embedding"] = table[:text_rows]
@@ -47,16 +52,38 @@ def resize_positions(
     return state_dict
 
 
-def _resize_grid(name: str, table: np.ndarray, rows: int, method: str | None) -> np.ndarray:
+def _resize_grid(
+    name: str, table: np.ndarray, grid: tuple[int, int], method: str | None, old: tuple[int, int] | None
+) -> np.ndarray:
     """Stretches all rows but the first, which is of the class token or the mean."""
-    old, new = math.isqrt(len(table) - 1), math.isqrt(rows - 1)
-    if old * old + 1 != len(table) or new * new + 1 != rows:
-        raise UserError(f"{name} has {len(table)} rows, which can't be resized to {rows}: not a square and one more")
-    _require(method, f"these weights are for images of {old} x {old} positions, the model for {new} x {new}")
-    matrix = resize_matrix(old, new, method)
-    grid = table[1:].astype(np.float64).reshape(old, old, -1)
-    grid = np.einsum("ai,bj,ijc->abc", matrix, matrix, grid, optimize=True).reshape(new * new, -1)
-    return np.concatenate([table[:1].astype(np.float32), grid.astype(np.float32)])
+    old = _grid_of(name, len(table) - 1, grid, old)
+    if old == tuple(grid):
+        return table
+    _require(method, f"these weights are for images of {_shown(old)} positions, the model for {_shown(grid)}")
+    rows, columns = (resize_matrix(before, after, method) for before, after in zip(old, grid))
+    box = table[1:].astype(np.float64).reshape(*old, -1)
+    box = np.einsum("ai,bj,ijc->abc", rows, columns, box, optimize=True).reshape(math.prod(grid), -1)
+    return np.concatenate([table[:1].astype(np.float32), box.astype(np.float32)])
+
+
+def _grid_of(name: str, count: int, wanted: tuple[int, int], told: tuple[int, int] | None) -> tuple[int, int]:
+    """The grid of so many positions: what is told, else a square, else the model's."""
+    if told is not None and math.prod(told) == count:
+        return tuple(told)
+    side, wanted = math.isqrt(count), tuple(wanted)
+    if side * side == count and (wanted == (side, side) or math.prod(wanted) != count):
+        return side, side
+    if math.prod(wanted) == count and side * side != count:
+        return wanted
+    what = "a square" if side * side == count else "a grid that is no square"
+    raise UserError(
+        f"{name} has {count + 1} rows, one more than {what}, and the model's grid is {_shown(wanted)}: nothing tells "
+        "the grid of the weights; give them with their config, or to swin_jax.load with their image_size=(H, W)"
+    )
+
+
+def _shown(grid: tuple[int, int]) -> str:
+    return " x ".join(map(str, grid))
 
 
 def _require(method: str | None, what: str) -> None:
