@@ -23,19 +23,7 @@ _CLIP += r"(text_projection|positional_embedding|logit_scale|logit_bias)\b"
 # Words in the names of what training adds beside the classifier: for self-supervision, distillation, several tasks.
 # What could change the features (tokens, prompts, adapters) has none of them, and is refused as unexpected.
 _HEADS = {"head", "heads", "classifier", "classifiers", "fc", "proj", "projector", "projection", "predictor", "pred"}
-_HEADS |= {
-    "prototypes",
-    "queue",
-    "decoder",
-    "neck",
-    "criterion",
-    "loss",
-    "metric",
-    "center",
-    "aux",
-    "auxiliary",
-    "dist",
-}
+_HEADS |= {"prototypes", "queue", "decoder", "criterion", "loss", "metric", "center", "aux", "auxiliary", "dist"}
 
 
 def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
