@@ -21,7 +21,11 @@ FREE = re.compile(
 
 
 # What an argument that is no more its function's default stood for before it existed.
-BEFORE = {("swin_jax.data.sources.image_folder", "conversion"): "reference"}
+BEFORE = {
+    ("swin_jax.data.sources.image_folder", "conversion"): "reference",
+    ("swin_jax.data.image_text.pairs.folder", "conversion"): "reference",
+    ("swin_jax.data.image_text.lists.jsonl", "conversion"): "reference",
+}
 
 
 def check_key(config, key: str) -> None:

@@ -30,6 +30,7 @@ class AnnotatedPairs:
       rows: objects with a path under `image_key` and captions under `text_key`.
       image_key: the key of the path.
       text_key: the key of the captions.
+      conversion: how pixels are taken, see picture.py.
     """
 
     path: str
@@ -37,6 +38,7 @@ class AnnotatedPairs:
     rows: tuple[Any, ...]
     image_key: str
     text_key: str
+    conversion: str
     class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -45,7 +47,7 @@ class AnnotatedPairs:
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self.record(index)
         example["text"] = captions_of(example["text"])
-        return {**example, "image": picture.decode(example["image_path"])}
+        return {**example, "image": picture.decode(example["image_path"], self.conversion)}
 
     def record(self, index: int) -> dict[str, Any]:
         """The captions of an image as `text`, and its whole path as `image_path`."""
@@ -59,7 +61,12 @@ class AnnotatedPairs:
 
 
 def json_file(
-    path: str | None, root: str | None = None, split: str = "", image_key: str = "image", text_key: str = "text"
+    path: str | None,
+    root: str | None = None,
+    split: str = "",
+    image_key: str = "image",
+    text_key: str = "text",
+    conversion: str = "display",
 ) -> AnnotatedPairs:
     """Pairs of a JSON file with any number of captions an image.
 
@@ -70,12 +77,15 @@ def json_file(
       split: the images whose 'split' is this; 'train' means 'restval' too. Without effect where there are none.
       image_key: the key of the path in a list of records; 'image' takes the one of columns.IMAGE_KEYS that there is.
       text_key: the key of the caption or captions there; 'text' takes the one of columns.TEXT_KEYS.
+      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation and lays what is
+        transparent on white, 'reference' does neither.
 
     Returns:
       The source. Raises UserError where there is no such file, it is damaged or of another form, a split is missing, or
       the file has several and none is named.
     """
     path = columns.check_file(path, "json")
+    picture.check_conversion(conversion)
     value = _read(path)
     if isinstance(value, list):
         rows, is_made = value, False
@@ -95,7 +105,7 @@ def json_file(
         image_key, text_key = "image", "text"
     image_key = columns.choose(image_key, "image_key", keys, path)
     text_key = columns.choose(text_key, "text_key", keys, path)
-    return AnnotatedPairs(path, root or os.path.dirname(path), tuple(rows), image_key, text_key)
+    return AnnotatedPairs(path, root or os.path.dirname(path), tuple(rows), image_key, text_key, conversion)
 
 
 def _read(path: str) -> Any:

@@ -52,10 +52,12 @@ class LinePairs:
         image_key: str,
         text_key: str,
         label_key: str,
+        conversion: str,
     ):
         """`parse(bytes of a row)` gives the mapping that it stands for."""
         self._path, self._root, self._parse, self._rows = path, root, parse, rows
         self._image_key, self._text_key, self._label_key = image_key, text_key, label_key
+        self._conversion = conversion
 
     def __len__(self) -> int:
         return len(self._rows.starts) - 1
@@ -63,7 +65,8 @@ class LinePairs:
     def __getitem__(self, index: int) -> Example:
         example = self.record(index)
         del example[self._image_key]
-        return {**example, "text": captions_of(example["text"]), "image": picture.decode(example["image_path"])}
+        image = picture.decode(example["image_path"], self._conversion)
+        return {**example, "text": captions_of(example["text"]), "image": image}
 
     def record(self, index: int) -> Example:
         """The row's values, its captions as `text` and the whole path as `image_path`.
@@ -88,7 +91,12 @@ class LinePairs:
 
 
 def jsonl(
-    path: str | None, root: str | None = None, image_key: str = "image", text_key: str = "text", label_key: str = ""
+    path: str | None,
+    root: str | None = None,
+    image_key: str = "image",
+    text_key: str = "text",
+    label_key: str = "",
+    conversion: str = "display",
 ) -> LinePairs:
     """Pairs of a JSON-lines file: {"image": "a/b.jpg", "text": "a caption"}, or several captions in a list.
 
@@ -98,12 +106,15 @@ def jsonl(
       image_key: the key of the path; 'image' takes the one of columns.IMAGE_KEYS where the lines have no such key.
       text_key: the key of the caption or captions; 'text' takes the one of columns.TEXT_KEYS likewise.
       label_key: the key of an integer that becomes `label`; '' for none, also where the lines have a 'label'.
+      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation and lays what is
+        transparent on white, 'reference' does neither.
 
     Returns:
       The source; other keys of a line stay in the example. Lines that name an image again are records of their own in
       training; an evaluation joins them. Raises UserError where there is no file, it has no lines, or no key is known.
     """
     path = columns.check_file(path, "jsonl")
+    picture.check_conversion(conversion)
     starts, between, end = [], [], 0
     with open(path, "rb") as file:
         for line in file:
@@ -116,11 +127,11 @@ def jsonl(
         raise UserError(f'{path} is empty; it holds one {{"image": path, "text": caption}} a line')
     rows = _Rows(np.array([*starts, end], np.int64), np.array(between, np.int64))
     root = root or os.path.dirname(path)
-    probe = LinePairs(path, root, parse_json, rows, image_key, text_key, label_key)
+    probe = LinePairs(path, root, parse_json, rows, image_key, text_key, label_key, conversion)
     keys = _keys(probe)
     image_key = columns.choose(image_key, "image_key", keys, path)
     text_key = columns.choose(text_key, "text_key", keys, path)
-    return LinePairs(path, root, parse_json, rows, image_key, text_key, label_key)
+    return LinePairs(path, root, parse_json, rows, image_key, text_key, label_key, conversion)
 
 
 def _keys(source: LinePairs) -> tuple[str, ...]:
@@ -149,6 +160,7 @@ def table(
     text_key: str = "text",
     label_key: str = "",
     separator: str = "",
+    conversion: str = "display",
 ) -> LinePairs | parquet.ParquetPairs:
     """Pairs of a table with named columns: .csv, .tsv or .parquet.
 
@@ -163,16 +175,18 @@ def table(
       label_key: a column of integers that becomes `label`; '' for none.
       separator: of the fields; '' goes by the suffix, a comma or a tab, and takes the other one where only that gives
         known columns: open_clip writes its .csv with tabs.
+      conversion: as of `jsonl`.
 
     Returns:
       The source. Rows that name an image again are records of their own in training; an evaluation joins them. Raises
       UserError where the file is missing or damaged, or a column is not known.
     """
     path = columns.check_file(path, "csv")
+    picture.check_conversion(conversion)
     suffix = os.path.splitext(path)[1].lower()
     root = root or os.path.dirname(path)
     if suffix in (".parquet", ".pq"):
-        return parquet.read(path, root, image_key, text_key, label_key)
+        return parquet.read(path, root, image_key, text_key, label_key, conversion)
     separator = separator or _SEPARATORS.get(suffix, "")
     if len(separator) != 1:
         wrong = f"{path} is neither .csv, .tsv nor .parquet"
@@ -184,7 +198,8 @@ def table(
         if header.count(key) != 1:
             raise UserError(f"{path} has {header.count(key)} columns {key!r}; name one that is there once")
     parse = functools.partial(_parse_row, header=header, separator=separator)
-    return LinePairs(path, root, parse, _find_rows(path, header, separator), image_key, text_key, label_key)
+    rows = _find_rows(path, header, separator)
+    return LinePairs(path, root, parse, rows, image_key, text_key, label_key, conversion)
 
 
 def _header(path: str, separator: str, keys: tuple[str, str]) -> tuple[tuple[str, ...], str]:

@@ -30,10 +30,18 @@ class TfdsPairs:
     """One split of a TFDS data set with image and text; pickles as its arguments. See `tfds`."""
 
     def __init__(
-        self, directory: str, split: str, image_key: str, text_key: str, extra: tuple[str, ...], label_key: str
+        self,
+        directory: str,
+        split: str,
+        image_key: str,
+        text_key: str,
+        extra: tuple[str, ...],
+        label_key: str,
+        conversion: str,
     ):
         """Opens the data set that lies in `directory`, which ends in its version."""
-        self._arguments = (directory, split, image_key, text_key, extra, label_key)
+        self._arguments = (directory, split, image_key, text_key, extra, label_key, conversion)
+        self._conversion = conversion
         keys = (text_key, *extra, *((label_key,) if label_key else ()))
         self._records, features, name = tfds_directory.open_records(directory, split, image_key, keys)
         self.class_names = tuple(getattr(features[label_key], "names", None) or ()) if label_key else ()
@@ -55,7 +63,7 @@ class TfdsPairs:
         record = self._records[index]
         example = self._texts(record)
         example["text"] = captions_of(example["text"])
-        return {"image": picture.decode(record[self._image_key]), **example}
+        return {"image": picture.decode(record[self._image_key], self._conversion), **example}
 
     def record(self, index: int) -> Example:
         """The texts and the label of a record."""
@@ -89,11 +97,13 @@ class FolderPairs:
       root: folder of all files.
       paths: of the images, relative to root.
       texts: of the files of their captions.
+      conversion: how pixels are taken, see picture.py.
     """
 
     root: str
     paths: tuple[str, ...]
     texts: tuple[str, ...]
+    conversion: str
     class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -101,7 +111,7 @@ class FolderPairs:
 
     def __getitem__(self, index: int) -> Example:
         text = captions_of(self.record(index)["text"])
-        return {"image": picture.decode(self.record_name(index)), "text": text}
+        return {"image": picture.decode(self.record_name(index), self.conversion), "text": text}
 
     def record(self, index: int) -> Example:
         """The caption of an image."""
@@ -121,6 +131,7 @@ def tfds(
     extra: Sequence[str] = (),
     label_key: str = "",
     in_memory: bool = False,
+    conversion: str = "reference",
 ) -> TfdsPairs | sources.CachedSource:
     """Pairs of a TFDS data set that was prepared in the array_record format; needs no TensorFlow.
 
@@ -134,20 +145,26 @@ def tfds(
       extra: further features of those kinds, which examples get as str or (str, ...) for a caption function.
       label_key: an integer feature that becomes `label`; '' for none.
       in_memory: keeps decoded images, for sets that fit in the memory of every loader process.
+      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation and lays what is
+        transparent on white, 'reference' does neither, as the recipes of CLIP.
 
     Returns:
       The source. Raises UserError where the set, split or feature is missing or is of another kind.
     """
-    source = TfdsPairs(tfds_directory.find(name, data_dir), split, image_key, text_key, tuple(extra), label_key)
+    picture.check_conversion(conversion)
+    directory = tfds_directory.find(name, data_dir)
+    source = TfdsPairs(directory, split, image_key, text_key, tuple(extra), label_key, conversion)
     return sources.CachedSource(source) if in_memory else source
 
 
-def folder(root: str | None) -> FolderPairs:
+def folder(root: str | None, conversion: str = "display") -> FolderPairs:
     """Every image under a folder that has a text file of the same name: cat.jpg and cat.txt, at any depth.
 
     Args:
       root: the folder. Files without a partner are left out, and so are those of which several share a name; a warning
         counts them. See grouping.py.
+      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation and lays what is
+        transparent on white, 'reference' does neither.
 
     Returns:
       The source, in sorted order. Raises UserError where the folder is missing or has no such pair.
@@ -157,6 +174,7 @@ def folder(root: str | None) -> FolderPairs:
             "a folder of pairs needs its path: give --config.pairs=DIR "
             "(for validation pairs --config.validation_pairs=DIR)"
         )
+    picture.check_conversion(conversion)
     root = os.path.expanduser(root)
     files = folders.files_under(root, (*picture.suffixes(), ".txt"))
     found = grouping.pair_up(files.paths, ".txt")
@@ -170,7 +188,7 @@ def folder(root: str | None) -> FolderPairs:
     if message:
         warn(f"{root}: {len(found.pairs)} pairs; {message}")
     names = [(files.paths[image], files.paths[text]) for image, text in found.pairs]
-    return FolderPairs(root, *map(tuple, zip(*names)))
+    return FolderPairs(root, *map(tuple, zip(*names)), conversion)
 
 
 def select(source: Any, keep: Callable[[Example], bool]) -> sources.Selection:

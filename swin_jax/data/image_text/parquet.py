@@ -19,10 +19,10 @@ class ParquetPairs:
 
     class_names: tuple[str, ...] = ()
 
-    def __init__(self, path: str, root: str, image_key: str, text_key: str, label_key: str):
+    def __init__(self, path: str, root: str, image_key: str, text_key: str, label_key: str, conversion: str):
         """Opens the file; `read` chose and checked the columns."""
-        self._arguments = (path, root, image_key, text_key, label_key)
-        self._path, self._root = path, root
+        self._arguments = (path, root, image_key, text_key, label_key, conversion)
+        self._path, self._root, self._conversion = path, root, conversion
         self._image_key, self._text_key, self._label_key = image_key, text_key, label_key
         file = _open(path)
         # Only paths of an image that is {bytes, path} are read here.
@@ -42,7 +42,7 @@ class ParquetPairs:
         example = self.record(index)
         example["text"] = captions_of(example["text"])
         source = self._encoded(index) if self._is_encoded else example["image_path"]
-        return {**example, "image": picture.decode(source)}
+        return {**example, "image": picture.decode(source, self._conversion)}
 
     def record(self, index: int) -> dict[str, Any]:
         """The captions of a row, and the path of its image as `image_path` where the file has paths."""
@@ -68,7 +68,7 @@ class ParquetPairs:
         return value
 
 
-def read(path: str, root: str, image_key: str, text_key: str, label_key: str) -> ParquetPairs:
+def read(path: str, root: str, image_key: str, text_key: str, label_key: str, conversion: str) -> ParquetPairs:
     """Pairs of a parquet file; the arguments are those of `lists.table`.
 
     The column of the images holds paths, or encoded images: bytes, or {bytes, path} as the datasets library writes it.
@@ -84,7 +84,7 @@ def read(path: str, root: str, image_key: str, text_key: str, label_key: str) ->
     kind = str(schema.field(image_key).type)
     if not _is_text(kind) and "binary" not in kind:
         raise UserError(f"the column {image_key!r} of {path} holds neither paths nor encoded images but {kind[:80]}")
-    found = ParquetPairs(path, root, image_key, text_key, label_key)
+    found = ParquetPairs(path, root, image_key, text_key, label_key, conversion)
     if not len(found):
         raise UserError(f"{path} has no rows")
     return found

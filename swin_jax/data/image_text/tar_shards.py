@@ -38,10 +38,12 @@ class TarPairs:
 
     class_names: tuple[str, ...] = ()
 
-    def __init__(self, shards: tuple[str, ...], indices: tuple[str, ...], lengths: Sequence[int], text_key: str):
+    def __init__(
+        self, shards: tuple[str, ...], indices: tuple[str, ...], lengths: Sequence[int], text_key: str, conversion: str
+    ):
         """`indices` are the shards' index files and `lengths` their numbers of records."""
-        self._arguments = (shards, indices, tuple(lengths), text_key)
-        self._shards, self._indices, self._text_key = shards, indices, text_key
+        self._arguments = (shards, indices, tuple(lengths), text_key, conversion)
+        self._shards, self._indices, self._text_key, self._conversion = shards, indices, text_key, conversion
         self._ends = np.cumsum(np.asarray(lengths, np.int64))
 
     def __reduce__(self):
@@ -55,7 +57,7 @@ class TarPairs:
         with open(self._shards[shard], "rb") as file:
             example = self._texts(file, place)
             example["text"] = captions_of(example["text"])
-            return {"image": picture.decode(_read(file, place[:2])), **example}
+            return {"image": picture.decode(_read(file, place[:2]), self._conversion), **example}
 
     def record(self, index: int) -> dict[str, Any]:
         """The captions of a record."""
@@ -84,7 +86,12 @@ class TarPairs:
         return {"text": texts_of(parse_json(data), self._text_key)}
 
 
-def tar_shards(patterns: str | Sequence[str] | None, text_key: str = "", index_dir: str | None = None) -> TarPairs:
+def tar_shards(
+    patterns: str | Sequence[str] | None,
+    text_key: str = "",
+    index_dir: str | None = None,
+    conversion: str = "reference",
+) -> TarPairs:
     """Pairs in tar shards.
 
     Args:
@@ -93,12 +100,15 @@ def tar_shards(patterns: str | Sequence[str] | None, text_key: str = "", index_d
       text_key: '' takes captions from .txt members, a name from that key of .json members (a caption or a list).
       index_dir: where index files go; by default beside each shard. They are made where they are missing, damaged or
         older than the shard; every process of a run may do so at once.
+      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation and lays what is
+        transparent on white, 'reference' does neither, as the recipes of CLIP.
 
     Returns:
       The source, shards in the order of the patterns. Members that are in no pair are counted in a warning. Raises
       UserError where a pattern fits no file, a shard is compressed or not a tar, an index cannot be written, or there
       are no pairs.
     """
+    picture.check_conversion(conversion)
     shards = expand(patterns)
     suffix = ".json" if text_key else ".txt"
     folders = [index_dir or os.path.dirname(shard) or "." for shard in shards]
@@ -127,7 +137,7 @@ def tar_shards(patterns: str | Sequence[str] | None, text_key: str = "", index_d
         raise UserError(f"{shards[0]} and the other shards hold {wanted}{advice}{found}")
     if left_out:
         warn(f"{shards[0]}{' and the other shards' if shards[1:] else ''}: {sum(lengths):,} pairs; {left_out}")
-    return TarPairs(tuple(shards), tuple(indices), lengths, text_key)
+    return TarPairs(tuple(shards), tuple(indices), lengths, text_key, conversion)
 
 
 def _left_out(shards: Sequence[str], tables: Sequence[np.ndarray]) -> dict[int, tuple[int, str]]:
