@@ -1,6 +1,7 @@
 """Class names of two sets that share a label space: compared and mapped by name, never by place."""
 
 import dataclasses
+import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,6 +22,20 @@ class Match:
 
     index: tuple[int, ...] | None
     said: str = ""
+
+
+def read_names(file: str) -> tuple[str, ...]:
+    """The class names in a text file, one a line, in label order; raises UserError where it cannot be read."""
+    try:
+        with open(os.path.expanduser(file), encoding="utf-8-sig") as opened:  # some editors begin a file with a mark
+            names = tuple(line.strip() for line in opened if line.strip())
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {file}: it is not UTF-8 text") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+    if not names:
+        raise UserError(f"{file} has no class names; it holds one a line, in label order")
+    return names
 
 
 def match(names: Sequence[str], reference: Sequence[str], whose: str, of: str, subset: bool = False) -> Match:
@@ -94,6 +109,9 @@ def share(sets: dict[str, Any], whose: str) -> dict[str, Any]:
         The sets. Raises UserError, as `match`, for classes that the first one lacks; warns where labels
         change.
     """
+    several = [name for name, data in sets.items() if getattr(data, "multi_label", False)]
+    if several:
+        raise UserError(f"{whose} {several[0]} set has several labels for a record; a probe needs one")
     (first, reference), *others = ((name, data) for name, data in sets.items() if data is not None)
     found = {first: reference}
     for name, data in others:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.core.labels import read_names
 from swin_jax.data.labels import UNKNOWN
 
 PATH_KEYS = ("path", "image", "video", "filename", "file_name", "filepath", "image_path", "video_path", "file", "name")
@@ -97,14 +98,6 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
             row[list(found)] = 1
     labels = tuple(0 if several else found[0] for found in numbers)
     return Annotations(tuple(entry.path for entry in entries), labels, marks, names)
-
-
-def read_names(file: str) -> tuple[str, ...]:
-    """The class names in a file, one a line, in label order; raises UserError where it cannot be read."""
-    names = tuple(line.strip() for line in _text(file).splitlines() if line.strip())
-    if not names:
-        raise UserError(f"{file} has no class names; it holds one a line, in label order")
-    return names
 
 
 def _entries(file: str) -> list[Entry] | Annotations:

@@ -342,8 +342,11 @@ def subset(source: Any, per_class: int, seed: int = 0) -> Selection:
       seed: of the draw; equal seeds give equal records, and more of them contain fewer.
 
     Returns:
-      A source of per_class records of each class, in the order of `source`. Raises UserError where a class has fewer.
+      A source of per_class records of each class, in the order of `source`. Raises UserError where a class has fewer,
+      or records have several labels.
     """
+    if has_several(source):
+        raise UserError("records with several labels have no number of their own for each class; choose them by index")
     labels = np.array([source[index]["label"] for index in range(len(source))])
     rng, chosen = np.random.default_rng(seed), []
     for label, name in enumerate(source.class_names):

@@ -29,7 +29,7 @@ from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.tasks.base import check_frozen
-from swin_jax.train.setup import Run, build_run
+from swin_jax.train.setup import Run, build_run, weights_classes
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _KNOWN = (*PLATFORMS, "rocm")  # jax writes any word into the file
@@ -70,7 +70,7 @@ def prepare_run(config, workdir: str, path: str) -> Callable[[], int]:
 
 def _export_run(config, run: Run, folder: epath.Path, path: str) -> int:
     with jax.set_mesh(run.placement.mesh):
-        state, frozen, meta = trained(config, run, folder)
+        state, frozen, _ = trained(config, run, folder)
         state = state.replace(opt_state=None, ema=None)
 
     def predict(held, batch):
@@ -78,7 +78,7 @@ def _export_run(config, run: Run, folder: epath.Path, path: str) -> int:
         return run.task.predict(state, batch, frozen)
 
     prepared = preparation(config) if "predict" in config else None
-    known = {"step": int(state.step), "class_names": meta.get("class_names"), **_facts(prepared)}
+    known = {"step": int(state.step), "class_names": list(weights_classes(config, folder).names), **_facts(prepared)}
     facts = _write(predict, (state, frozen), run.task.batch_shapes(1), path, facts=known)
     rows = lambda arrays: ", ".join(f"{name} {what}" for name, what in arrays.items())  # noqa: E731
     size = storage.size(path) / 1e6

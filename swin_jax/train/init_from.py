@@ -28,6 +28,8 @@ class InitFrom:
         convert: (path, or {'params', 'config'} of a workdir, model) -> variables; reads a file and fits weights.
         key: which of several weights in a file to take, 'model_ema' or 'teacher' for example; handed to `convert`.
             '' leaves it to the rule of `pretrained.files.choose`.
+        class_names: a text file of one class name a line, in the order of the weights' logits; '' takes the names that
+            a workdir holds. With them the classes of data sets are compared by name.
     """
 
     path: str = ""
@@ -36,6 +38,7 @@ class InitFrom:
     head: str = r"^head/"
     convert: Callable | None = None
     key: str = ""
+    class_names: str = ""
 
     def check(self) -> None:
         """Raises UserError where `path` names nothing that a run can start from; reads no weights."""

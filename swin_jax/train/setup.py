@@ -13,7 +13,7 @@ from swin_jax.core import config as configs
 from swin_jax.core import labels, storage
 from swin_jax.core.errors import UserError, is_ours
 from swin_jax.core.ranges import NonNegativeInt, PositiveInt, Range, Seed, check_settings
-from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_shapes, load_frozen
+from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_models, frozen_shapes, load_frozen
 from swin_jax.train import checkpoint, sharding
 
 _HEAD = "head/kernel"  # a path that `InitFrom.head` matches where it leaves the classifier out
@@ -169,10 +169,16 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
     path = getattr(source, "path", "")
     if not path or (getattr(source, "backbone", False) and re.search(source.head, _HEAD)):
         return Reference()
-    names = checkpoint.class_names(storage.path(path)) if checkpoint.exists(storage.path(path)) else ()
+    names, advice = (), "; for a new classifier give --config.init_from.backbone=True"
+    if getattr(source, "class_names", ""):
+        names = labels.read_names(source.class_names)
+    elif checkpoint.exists(storage.path(path)):
+        names = checkpoint.class_names(storage.path(path))
     if (classes and len(names) not in (0, classes)) or (not names and config.total_steps > 0):
         return Reference()
-    return Reference(names, f"the weights {path}", "; for a new classifier give --config.init_from.backbone=True")
+    if not names:
+        advice = "; or give the names of all classes of the weights in a file, --config.init_from.class_names=FILE"
+    return Reference(names, f"the weights {path}", advice)
 
 
 def share_labels(
@@ -204,6 +210,7 @@ def share_labels(
         data, lines = _map(data, reference, "the training data", subset=False)
         if labels.count_up(reference.names):  # names are worth more than numbers
             reference = Reference(tuple(getattr(data, "class_names", ())), "the training data")
+    lines += _teachers(task, reference) if classifies else []
     for key, evaluation in evaluations.items() if classifies else ():
         changed = {}
         for name, value in _data_sets(evaluation).items():
@@ -219,11 +226,25 @@ def _map(data: Any, reference: Reference, whose: str, subset: bool = True) -> tu
     try:
         if reference.owner:
             data, said = labels.map_data(data, reference.names, whose, reference.owner, subset)
+        if hasattr(data, "check_counts"):
+            data.check_counts()
     except UserError as error:
         raise UserError(f"{error}{reference.advice}") from error
-    if hasattr(data, "check_counts"):
-        data.check_counts()
     return data, [said] if said else []
+
+
+def _teachers(task: Task, reference: Reference) -> list[str]:
+    """Lines for the user about frozen models whose logits may stand for other classes."""
+    lines = []
+    for name, item in frozen_models(task).items():
+        known = checkpoint.exists(storage.path(item.path)) if item.path else False
+        names = checkpoint.class_names(storage.path(item.path)) if known else ()
+        if len(names) == len(reference.names) and names != reference.names:
+            lines.append(
+                f"task.{name} was trained with other class names than {reference.owner}, or in another order: its "
+                "logits stand for other classes"
+            )
+    return lines
 
 
 def _wants_numbers(task: Task) -> bool:

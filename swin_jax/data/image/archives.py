@@ -1,8 +1,8 @@
 """Images in a zip archive, which is never unpacked: ImageNet-Zip of the official Swin code, or folders of classes.
 
 The official code's `--zip` (microsoft/Swin-Transformer, data/cached_image_folder.py) reads train.zip with
-train_map.txt, lines of `n01440764/n01440764_10026.JPEG<tab>0`. Only the directory of the archive is read when a source is made;
-members are then read by their places, so that nothing stays open and any process or thread can read.
+train_map.txt, lines of `n01440764/n01440764_10026.JPEG<tab>0`. Only the directory of the archive is read when a source
+is made; members are then read by their places, so that nothing stays open and any process or thread can read.
 """
 
 import collections
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError, warn
+from swin_jax.core.labels import count_up, read_names
 from swin_jax.data import annotations, folders
 from swin_jax.data.image import picture
 from swin_jax.data.labels import Marked
@@ -97,7 +98,7 @@ def image_zip(
         labels = listed.labels
     else:
         listed, (found, labels, names) = None, _by_folder(archive, members)
-        if class_names and annotations.read_names(class_names) != names:
+        if class_names and read_names(class_names) != names:
             raise UserError(f"{class_names} has not the names of the folders of {archive} in their order")
     places = _places(archive, [members[name] for name in found], limits or picture.Limits())
     source = ZipSource(os.fspath(archive), tuple(found), places, tuple(labels), tuple(names), conversion, limits)
@@ -169,8 +170,7 @@ def _folder_names(listed: annotations.Annotations, found: Sequence[str]) -> tupl
     pairs = set(zip(folder_of, listed.labels))
     names = dict((label, folder) for folder, label in pairs)
     one = len(pairs) == len(names) == len(set(folder_of)) == len(listed.class_names)
-    counted = listed.class_names == tuple(map(str, range(len(listed.class_names))))
-    if listed.marks is not None or not one or not counted or not all(names.values()):
+    if listed.marks is not None or not one or not count_up(listed.class_names) or not all(names.values()):
         return listed.class_names
     return tuple(names[label] for label in range(len(names)))
 

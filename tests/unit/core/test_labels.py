@@ -3,7 +3,7 @@
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.core.labels import match, same_spelling, share
+from swin_jax.core.labels import match, read_names, same_spelling, share
 
 ANIMALS = ("ant", "cow", "dog")
 WNIDS = ("n01440764", "n01443537", "n01484850")
@@ -116,3 +116,13 @@ def test_sets_of_a_probe_have_the_labels_of_the_first():
     assert found["train"] is train and found["test"].index == (2, 0) and list(found) == ["train", "test"]
     with pytest.raises(UserError, match="the probe's validation set and its train set.*'Ant'"):
         share({"train": train, "test": train, "validation": Named("Ant", "cow")}, "the probe's")
+
+
+def test_names_in_a_file_are_one_a_line(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_bytes("\ufeffdog\r\n\ncow \nBär".encode())
+    assert read_names(str(file)) == ("dog", "cow", "Bär")
+    for data, says in ((b"", "no class names"), (b"\xff\xfe", "UTF-8"), (None, "cannot read")):
+        file.unlink() if data is None else file.write_bytes(data)
+        with pytest.raises(UserError, match=f"names.txt.*{says}|{says}.*names.txt"):
+            read_names(str(file))

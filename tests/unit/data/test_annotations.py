@@ -129,9 +129,5 @@ def test_labels_that_are_no_class_are_told(tmp_path):
             read(tmp_path, "l.csv", text, class_names=str(tmp_path / "names"))
     with pytest.raises(UserError, match="out of range, there are 3 classes"):
         read(tmp_path, "l.csv", "a,3", num_classes=3)
-    for wrong in ("missing", ""):
-        (tmp_path / "empty").write_text("")
-        with pytest.raises(UserError, match="missing|no class names"):
-            annotations.read_names(str(tmp_path / (wrong or "empty")))
     with pytest.raises(UserError, match="there is no file"):
         annotations.read(str(tmp_path))

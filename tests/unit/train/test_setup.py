@@ -1,19 +1,21 @@
 """One label space for a run: training data, evaluations, checkpoint and first weights, by name."""
 
 import dataclasses
+import types
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from swin_jax.core.config import spec
 from swin_jax.core.errors import UserError
-from swin_jax.data.labels import Relabeled
+from swin_jax.data.labels import Marked, Relabeled
 from swin_jax.data.pipeline import EvalData, TrainData
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView
 from swin_jax.train import checkpoint
-from swin_jax.train.init_from import InitFrom
+from swin_jax.train.init_from import Frozen, InitFrom
 from swin_jax.train.setup import share_labels
 
 ANIMALS = ("ant", "cow", "dog")
@@ -150,6 +152,45 @@ def test_weights_of_unknown_classes_are_said_where_nothing_is_trained(tmp_path):
     *_, lines = share_labels(config(0, path=str(file)), tmp_path, Logits(), train(ANIMALS, 3), {})
     assert "not known" in lines[0] and "weights.pth" in lines[0]
     assert not share_labels(config(3, path=str(file)), tmp_path, Logits(), train(ANIMALS, 3), {})[2]
+
+
+def test_names_beside_published_weights_map_a_part_of_their_classes(tmp_path):
+    """Ten of ImageNet's thousand classes, evaluated with the published classifier as it is."""
+    wnids = tuple(f"n{i:08d}" for i in range(40))
+    (tmp_path / "names.txt").write_text("\n".join(wnids))
+    few = ("n00000007", "n00000039")
+    weights = dict(path=str(tmp_path / "weights.pth"), class_names=str(tmp_path / "names.txt"))
+    evals = {"val": Accuracy(evaluated(few, 40))}
+    _, found, lines = share_labels(config(0, **weights), tmp_path, Logits(), train(few, 40), evals)
+    assert labels(found["val"].data) == [7, 39] and "2 of the 40 classes" in lines[0]
+    # Training needs them all; without names the advice is theirs, and no other number of classes.
+    with pytest.raises(UserError, match="training data lacks 'n00000000'"):
+        share_labels(config(3, **weights), tmp_path, Logits(), train(few, 40), evals)
+    with pytest.raises(UserError, match="init_from.class_names=FILE"):
+        share_labels(config(0, path=weights["path"]), tmp_path, Logits(), train(few, 40), evals)
+
+
+def test_a_teacher_of_other_classes_is_told(tmp_path, monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Distillation(Logits):
+        teacher: object
+
+    path = str(saved(tmp_path / "teacher", monkeypatch, ("dog", "ant", "cow")))
+    for names, told in ((ANIMALS, True), (("dog", "ant", "cow"), False), (("a", "b"), False)):
+        task = Distillation(Frozen(None, path))
+        *_, lines = share_labels(config(), tmp_path, task, train(names), {})
+        assert [line for line in lines if "task.teacher" in line] == lines and bool(lines) == told
+
+
+def test_several_labels_need_a_task_that_takes_them(tmp_path):
+    marks = Marked(Named(ANIMALS), np.eye(3, dtype=np.int8))
+    data = TrainData(marks, same, 2, num_threads=0)
+    numbers = dict(label=jax.ShapeDtypeStruct((1,), np.int32))
+    task = types.SimpleNamespace(predicts="logits", batch_shapes=lambda size: numbers)
+    with pytest.raises(UserError, match="task.multi_label=True"):
+        share_labels(config(), tmp_path, task, data, {})
+    numbers["label"] = jax.ShapeDtypeStruct((1, 3), np.int8)
+    assert share_labels(config(), tmp_path, task, data, {})[0] is data
 
 
 def test_own_classes_and_other_tasks_are_left_alone(tmp_path):
