@@ -222,12 +222,19 @@ def test_too_many_truncated_images_stop_the_run(damaged_folder, tmp_path, launch
     assert status == 1 and "more than max_bad_records=2" in err
 
 
-def test_a_truncated_image_in_an_evaluation_is_named(damaged_folder, tmp_path, launch):
+def test_a_truncated_image_in_an_evaluation_is_named_or_left_out(damaged_folder, tmp_path, launch):
     path = damaged_folder / "val" / "dark" / "1.jpg"
     path.write_bytes(path.read_bytes()[:400])
     status, _, err = launch("experiments/swin/swin_in1k.py:folder", tmp_path / "run", *SMALL, *DATA,
-                            f"--config.data_dir={damaged_folder}", "--config.max_bad_records=100")  # fmt: skip
-    assert status == 1 and "dark/1.jpg" in err
+                            f"--config.data_dir={damaged_folder}", "--config.max_bad_records=100",
+                            "--config.checkpoint.every=4")  # fmt: skip
+    assert status == 1 and "dark/1.jpg" in err and "unreadable='leave_out'" in err
+    assert (tmp_path / "run" / "checkpoints" / "2").is_dir()  # though none was due at that step
+    status, _, err = launch("experiments/swin/swin_in1k.py:folder", tmp_path / "run", *SMALL, *DATA,
+                            f"--config.data_dir={damaged_folder}", "--config.max_bad_records=100",
+                            "--config.evals.val.run.data.unreadable=leave_out")  # fmt: skip
+    assert status == 0, err
+    assert "step 2 of 4" in err and re.search(r"val/left_out 1\.0000", err), err
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 Two conversions turn what a file stores into pixels:
 
-- 'reference' is that of the published recipes, `convert("RGB")` as in torchvision's ImageFolder: transparency is dropped,
-  which uncovers whatever colours lie below it, and a camera's EXIF orientation is ignored.
+- 'reference' is that of the published recipes, `convert("RGB")` as in torchvision's ImageFolder: transparency is
+  dropped, which uncovers whatever colours lie below it, and a camera's EXIF orientation is ignored.
 - 'display' is what a viewer shows: pictures are turned upright by their EXIF orientation, and what is transparent is
   laid on white.
 

@@ -19,18 +19,14 @@ import collections
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import tqdm
-
 from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.data import file_scan
 from swin_jax.data.video.decode import Reader
 from swin_jax.data.video.sources import VideoFileSource, flat_video_folder, video_folder, video_list
 
 _SHOWN = 20  # files of a kind that the summary names; the report has all
-_BATCH = 256  # files that are handed to the threads together
 
 
 def check_file(path: str, quick: bool = False) -> dict[str, Any]:
@@ -43,7 +39,7 @@ def check_file(path: str, quick: bool = False) -> dict[str, Any]:
     Returns:
       {'path', 'bytes', 'changed' (its time), 'quick', 'frames', 'variable_frame_rate', 'problem' ('' if good)}.
     """
-    finding = {"path": path, **_state(path), "quick": quick, "frames": 0, "variable_frame_rate": False, "problem": ""}
+    finding = {**file_scan.begin(path), "quick": quick, "frames": 0, "variable_frame_rate": False, "problem": ""}
     try:
         with Reader(path) as reader:
             finding["frames"] = len(reader)
@@ -69,24 +65,13 @@ def scan(source: VideoFileSource, report: str, quick: bool = False, num_threads:
       The findings of check_file, one for each record. Raises UserError where the report cannot be written.
     """
     paths = [source.record_name(index) for index in range(len(source))]
-    try:
-        known = {finding["path"]: finding for finding in _known(report, quick)}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{report} is not the report of a scan: give another --report=FILE") from error
-    known = {path: known[path] for path in dict.fromkeys(paths) if path in known}
-    todo = [path for path in dict.fromkeys(paths) if path not in known]
-    try:
-        with open(report, "a", encoding="utf-8") as file, ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
-            try:
-                for finding in _with_bar(_check_all(pool, todo, quick), list(known.values()), len(todo)):
-                    known[finding["path"]] = finding
-                    file.write(json.dumps(finding) + "\n")
-                    file.flush()
-            finally:
-                pool.shutdown(cancel_futures=True)  # an interruption waits for the files at hand only
-    except OSError as error:
-        raise UserError(f"cannot write the report {report} ({error.strerror}): give another --report=FILE") from error
-    return [known[path] for path in paths]
+    return file_scan.scan(
+        paths,
+        report,
+        lambda path: check_file(path, quick),
+        lambda finding: quick or not finding["quick"],
+        num_threads,
+    )
 
 
 def will_be_replaced(finding: dict[str, Any], variable_frame_rate: bool = False) -> bool:
@@ -130,19 +115,10 @@ def _check_write_good(source: VideoFileSource, path: str, others: tuple[str, ...
     """Raises UserError where no list of a source can be written to `path`, before hours have gone into a scan."""
     if not source.class_names:
         raise UserError("--write_good writes a list with labels; the folder has no class folders that tell them")
-    if os.path.realpath(path) in map(os.path.realpath, others):
-        raise UserError(f"--write_good={path} is the list or the report itself: give another file")
     spaced = next((name for name in source.paths if len(name.split()) > 1), None)
     if spaced and not path.endswith(".json"):
         raise UserError(f"{spaced!r} has spaces, which a text list cannot hold: give --write_good=FILE.json")
-    try:
-        existed = os.path.lexists(path)
-        with open(path, "a", encoding="utf-8"):
-            pass
-        if not existed:
-            os.remove(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    file_scan.check_writable(path, others, "--write_good")
 
 
 def run(arguments: list[str]) -> int:
@@ -195,54 +171,9 @@ def _source(flags: argparse.Namespace) -> VideoFileSource:
     if os.path.isfile(folder):
         raise UserError(f"--folder={flags.folder} is a file; a list is given as --annotations={flags.folder}")
     if os.path.isdir(folder):
-        inner = {entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."}
-        if inner and inner <= {"train", "val", "validation", "test"}:
-            one = os.path.join(flags.folder, min(inner))
-            raise UserError(f"--folder={flags.folder} holds splits, not classes; scan each: --folder={one}")
-        if not inner:
+        if not file_scan.check_splits(folder, flags.folder):
             return flat_video_folder(folder)
     return video_folder(folder)
-
-
-def _check_all(pool: ThreadPoolExecutor, paths: list[str], quick: bool) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(paths), _BATCH):
-        yield from pool.map(lambda path: check_file(path, quick), paths[start : start + _BATCH])
-
-
-def _with_bar(findings: Iterable, known: list, num_new: int) -> Iterator[dict[str, Any]]:
-    """Passes findings on; a bar shows how many are done and how many will fail."""
-    failing = sum(bool(finding["problem"]) for finding in known)
-    with tqdm.tqdm(total=len(known) + num_new, initial=len(known), unit="file", desc="scan") as bar:
-        for finding in findings:
-            failing += bool(finding["problem"])
-            bar.set_postfix(failing=failing, refresh=False)
-            bar.update()
-            yield finding
-
-
-def _known(report: str, quick: bool) -> Iterator[dict[str, Any]]:
-    """Findings of an earlier run about files that have not changed since; cuts off a line that it did not finish."""
-    if not os.path.isfile(report):
-        return
-    with open(report, "rb+") as file:
-        *lines, torn = file.read().split(b"\n")
-        for finding in map(json.loads, lines):
-            state = {"bytes": finding["bytes"], "changed": finding["changed"]}
-            if (quick or not finding["quick"]) and state == _state(finding["path"]):
-                yield finding
-        start = b'{"path"'
-        if torn and torn[: len(start)] != start[: len(torn)]:
-            raise ValueError("not a line of this program")
-        file.truncate(file.tell() - len(torn))
-
-
-def _state(path: str) -> dict[str, Any]:
-    """By what a changed file is known."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return {"bytes": -1, "changed": 0}
-    return {"bytes": status.st_size, "changed": status.st_mtime_ns}
 
 
 if __name__ == "__main__":

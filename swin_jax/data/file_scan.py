@@ -1,0 +1,127 @@
+"""Scans files for damage, with a report from which an interrupted scan goes on: what pictures and videos share.
+
+A report has a line of JSON for each file, a finding: its `path`, `bytes`, time of change (`changed`), `problem` ('' for
+a good file) and what else the check tells.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import tqdm
+
+from swin_jax.core.errors import UserError
+
+Finding = dict[str, Any]
+
+_BATCH = 256  # files that are handed to the threads together
+
+
+def begin(path: str) -> Finding:
+    """The beginning of a finding: path, size and time of change; taken before the file is read."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # a name with a zero byte
+        return {"path": path, "bytes": -1, "changed": 0}
+    return {"path": path, "bytes": status.st_size, "changed": status.st_mtime_ns}
+
+
+def scan(
+    paths: Sequence[str],
+    report: str,
+    check: Callable[[str], Finding],
+    holds: Callable[[Finding], bool],
+    num_threads: int = 0,
+) -> list[Finding]:
+    """Checks files, with a progress bar; a file that the report has, unchanged, is not read again.
+
+    Args:
+      paths: of the files.
+      report: path of the report to which findings are added.
+      check: gives the finding of a path.
+      holds: True for a finding of an earlier scan that answers what this one asks.
+      num_threads: threads that check; 0 for one a core.
+
+    Returns:
+      The findings, one for each path. Raises UserError where the report cannot be read or written.
+    """
+    try:
+        known = {finding["path"]: finding for finding in _known(report, holds)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{report} is not the report of a scan: give another --report=FILE") from error
+    known = {path: known[path] for path in dict.fromkeys(paths) if path in known}
+    todo = [path for path in dict.fromkeys(paths) if path not in known]
+    try:
+        with open(report, "a", encoding="utf-8") as file, ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
+            try:
+                for finding in _with_bar(_check_all(pool, todo, check), list(known.values()), len(todo)):
+                    known[finding["path"]] = finding
+                    file.write(json.dumps(finding) + "\n")
+                    file.flush()
+            finally:
+                pool.shutdown(cancel_futures=True)  # an interruption waits for the files at hand only
+    except OSError as error:
+        raise UserError(f"cannot write the report {report} ({error.strerror}): give another --report=FILE") from error
+    return [known[path] for path in paths]
+
+
+def check_writable(path: str, others: Sequence[str], flag: str) -> None:
+    """Raises UserError where a list cannot be written, before hours have gone into a scan.
+
+    Args:
+      path: of the list.
+      others: files that it must not overwrite.
+      flag: that it was given with, for messages.
+    """
+    if os.path.realpath(path) in map(os.path.realpath, others):
+        raise UserError(f"{flag}={path} is the list or the report itself: give another file")
+    try:
+        existed = os.path.lexists(path)
+        with open(path, "a", encoding="utf-8"):
+            pass
+        if not existed:
+            os.remove(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def check_splits(folder: str, flag: str) -> bool:
+    """True if a folder has class folders; raises UserError where its subfolders are splits of a data set instead."""
+    inner = {entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."}
+    if inner and inner <= {"train", "val", "validation", "test"}:
+        one = os.path.join(flag, min(inner))
+        raise UserError(f"--folder={flag} holds splits, not classes; scan each: --folder={one}")
+    return bool(inner)
+
+
+def _check_all(pool: ThreadPoolExecutor, paths: Sequence[str], check: Callable[[str], Finding]) -> Iterator[Finding]:
+    for start in range(0, len(paths), _BATCH):
+        yield from pool.map(check, paths[start : start + _BATCH])
+
+
+def _with_bar(findings: Iterable[Finding], known: list[Finding], num_new: int) -> Iterator[Finding]:
+    """Passes findings on; a bar shows how many are done and how many will fail."""
+    failing = sum(bool(finding["problem"]) for finding in known)
+    with tqdm.tqdm(total=len(known) + num_new, initial=len(known), unit="file", desc="scan") as bar:
+        for finding in findings:
+            failing += bool(finding["problem"])
+            bar.set_postfix(failing=failing, refresh=False)
+            bar.update()
+            yield finding
+
+
+def _known(report: str, holds: Callable[[Finding], bool]) -> Iterator[Finding]:
+    """Findings of an earlier run about files that have not changed since; cuts off a line that it did not finish."""
+    if not os.path.isfile(report):
+        return
+    with open(report, "rb+") as file:
+        *lines, torn = file.read().split(b"\n")
+        for finding in map(json.loads, lines):
+            if finding.items() >= begin(finding["path"]).items() and holds(finding):
+                yield finding
+        start = b'{"path"'
+        if torn and torn[: len(start)] != start[: len(torn)]:
+            raise ValueError("not a line of this program")
+        file.truncate(file.tell() - len(torn))

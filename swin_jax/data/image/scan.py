@@ -1,0 +1,138 @@
+"""Finds the pictures that cannot be read, before a training or an evaluation does.
+
+    python -m swin_jax.data.image.scan --folder=data/val
+    python -m swin_jax.data.image.scan --folder=data --write_unreadable=unreadable.txt
+
+Every picture below the folder, at any depth, is decoded wholly: missing, cut off, damaged, no picture, beyond the
+limits (`--max_pixels`, `--max_bytes`, `--max_scans`), or so narrow that evaluations, which resize the short side,
+refuse it (`--short_side`, 0 for those that resize the whole picture). Training replaces and counts such pictures; an
+evaluation refuses them, or leaves them out with `--config.evals.NAME.run.data.unreadable=leave_out`.
+
+Findings go line by line to a report beside the folder (*.scan.jsonl); a second run takes from there what it already
+knows of unchanged files, so an interrupted scan goes on. Exit status: 0 where all pictures are good, 1 where any is not
+or where the scan failed, 2 for a wrong flag, 130 after an interruption.
+"""
+
+import argparse
+import collections
+import dataclasses
+import os
+import sys
+
+from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.data import file_scan, sources
+from swin_jax.data.file_scan import Finding
+from swin_jax.data.image import picture
+from swin_jax.data.image.picture import Limits
+
+_SHOWN = 20  # files that the summary names; the report has all
+
+
+def check_file(path: str, limits: Limits = picture.USUAL, short_side: int = 256) -> Finding:
+    """Looks for what is wrong with a picture.
+
+    Args:
+      path: of the file.
+      limits: what it may ask for.
+      short_side: what evaluations resize the short side to, in pixels; 0 does not check what becomes of the other.
+
+    Returns:
+      {'path', 'bytes', 'changed' (its time), 'limits', 'short_side', 'size' ([width, height], [] if it is not known),
+      'problem' ('' if good)}.
+    """
+    asked = dict(limits=dataclasses.asdict(limits), short_side=short_side)
+    finding = {**file_scan.begin(path), **asked, "size": [], "problem": ""}
+    try:
+        image = picture.decode(path, limits=limits)
+        finding["size"] = list(image.size)
+        if short_side:
+            scale = short_side / min(image.size)
+            picture.check_resized(int(image.width * scale), int(image.height * scale))
+    except UnreadableError as error:
+        finding["problem"] = str(error)
+    return finding
+
+
+def scan(
+    source: sources.FileSource, report: str, limits: Limits = picture.USUAL, short_side: int = 256, num_threads: int = 0
+) -> list[Finding]:
+    """Checks every picture of a source, with a progress bar.
+
+    Args:
+      source: the pictures.
+      report: path of the JSON lines to which findings are added, and from which known ones are taken.
+      limits, short_side: see check_file.
+      num_threads: decoding threads; 0 for one a core.
+
+    Returns:
+      The findings of check_file, one for each record. Raises UserError where the report cannot be written.
+    """
+    asked = dict(limits=dataclasses.asdict(limits), short_side=short_side)
+    return file_scan.scan(
+        _names(source),
+        report,
+        lambda path: check_file(path, limits, short_side),
+        lambda finding: {name: finding[name] for name in asked} == asked,
+        num_threads,
+    )
+
+
+def summary(findings: list[Finding], report: str) -> str:
+    """What was found, for people."""
+    failing = [finding for finding in findings if finding["problem"]]
+    lines = [f"{finding['path']}: {finding['problem']}" for finding in failing[:_SHOWN]]
+    if len(failing) > _SHOWN:
+        lines.append(f"... and {len(failing) - _SHOWN} more, see {report}")
+    kinds = collections.Counter(finding["problem"].split(":")[0].split(" (")[0] for finding in failing)
+    lines += [f"{count:8} {kind}" for kind, count in kinds.most_common(_SHOWN)]
+    lines.append(f"{len(findings)} pictures: {len(findings) - len(failing)} good, {len(failing)} unreadable")
+    return "\n".join(lines)
+
+
+def run(arguments: list[str]) -> int:
+    """The command line: prints the summary.
+
+    Returns:
+      The exit status: 0 where all pictures are good, 1 where some are not, 2 for a mistake of the user.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", required=True, help="folder of pictures, or one picture")
+    parser.add_argument("--report", help="JSON lines of findings (default: beside the folder)")
+    parser.add_argument("--write_unreadable", metavar="FILE", help="writes their paths, one a line")
+    for name in ("pixels", "bytes", "scans"):
+        default = getattr(picture.USUAL, name)
+        parser.add_argument(f"--max_{name}", type=int, default=default, help=f"of a picture (default: {default})")
+    parser.add_argument("--short_side", type=int, default=256, help="of resized pictures; 0 to ignore (default: 256)")
+    parser.add_argument("--num_threads", type=int, default=os.cpu_count(), help="for decoding (default: one a core)")
+    flags = parser.parse_args(arguments)
+    try:
+        for name, least in (("num_threads", 1), ("short_side", 0)):
+            if getattr(flags, name) < least:
+                raise UserError(f"--{name}={getattr(flags, name)} must be at least {least}")
+        if not flags.folder:
+            raise UserError("--folder= is empty; give it a folder of pictures")
+        limits = Limits(bytes=flags.max_bytes, pixels=flags.max_pixels, scans=flags.max_scans)
+        source = sources.flat_folder(flags.folder)
+        report = flags.report or f"{os.path.expanduser(flags.folder).rstrip('/')}.scan.jsonl"
+        if flags.write_unreadable:
+            file_scan.check_writable(flags.write_unreadable, (report, *_names(source)), "--write_unreadable")
+        findings = scan(source, report, limits, flags.short_side, flags.num_threads)
+        print(summary(findings, report))
+        if flags.write_unreadable:
+            with open(flags.write_unreadable, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.writelines(f"{finding['path']}\n" for finding in findings if finding["problem"])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: run the command again to go on", file=sys.stderr)
+        return 130
+    return int(any(finding["problem"] for finding in findings))
+
+
+def _names(source: sources.FileSource) -> list[str]:
+    return [source.record_name(index) for index in range(len(source))]
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,132 @@
+"""The scan of pictures: it finds what reading refuses, can be stopped and resumed, and lists what is unreadable."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from swin_jax.core.errors import UnreadableError
+from swin_jax.data import sources
+from swin_jax.data.image import scan as picture_scan
+from swin_jax.data.image.transforms import eval_transform
+
+PROBLEMS = {
+    "cut.jpg": "runcated",
+    "empty.png": "it is empty",
+    "large.png": "60 x 50 pixels, more than the limit",
+    "lost.jpg": "No such file",
+    "script.jpg": "no picture in a format",
+    "stripe.png": "would be resized to",
+    "text.gif": "no picture in a format",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two good pictures in two classes, seven that are not, and what is left out."""
+    root = tmp_path / "set"
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(root / "a" / "good.jpg")
+    Image.fromarray(pixels).save(root / "b" / "good.webp")
+    (root / "a" / "cut.jpg").write_bytes((root / "a" / "good.jpg").read_bytes()[:600])
+    (root / "a" / "empty.png").touch()
+    (root / "a" / "lost.jpg").symlink_to("nowhere")
+    (root / "b" / "script.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\nshowpage\n")
+    (root / "b" / "text.gif").write_text("hello")
+    Image.new("RGB", (1, 2000)).save(root / "b" / "stripe.png")
+    Image.new("RGB", (60, 50)).save(root / "b" / "large.png")
+    (root / "a" / "notes.txt").touch()
+    os.mkfifo(root / "a" / "pipe.png")
+    return root
+
+
+def scan(folder, *flags):
+    with pytest.warns(UserWarning, match="left out 2: .txt .1., pipes"):
+        return picture_scan.run([f"--folder={folder}", "--max_pixels=2500", *flags])
+
+
+def findings(folder):
+    lines = folder.with_name("set.scan.jsonl").read_text().splitlines()
+    return {os.path.basename(found["path"]): found for found in map(json.loads, lines)}
+
+
+def test_every_unreadable_picture_is_named_and_listed(folder, capsys, tmp_path):
+    assert scan(folder, f"--write_unreadable={tmp_path}/list.txt", "--short_side=512") == 1
+    found, output = findings(folder), capsys.readouterr().out
+    for name, problem in PROBLEMS.items():
+        assert problem in found[name]["problem"] and f"{name}: {found[name]['problem']}" in output
+    assert found["good.jpg"]["problem"] == found["good.webp"]["problem"] == ""
+    assert found["good.jpg"]["size"] == [40, 40]
+    assert "9 pictures: 2 good, 7 unreadable" in output
+    listed = (tmp_path / "list.txt").read_text().splitlines()
+    assert sorted(map(os.path.basename, listed)) == sorted(PROBLEMS)
+
+
+def test_the_scan_agrees_with_what_reading_does(folder):
+    scan(folder, "--short_side=512")
+    limits = picture_scan.Limits(pixels=2500)
+    with pytest.warns(UserWarning, match="left out"):
+        source = sources.image_folder(str(folder), limits=limits)
+    transform = eval_transform(448)
+    for index in range(len(source)):
+        try:
+            transform(source[index])
+            readable = True
+        except UnreadableError:
+            readable = False
+        assert readable != bool(findings(folder)[os.path.basename(source.paths[index])]["problem"])
+
+
+def test_a_second_run_looks_only_at_new_and_changed_files_and_other_limits(folder, monkeypatch, capsys):
+    looked, check = [], picture_scan.check_file
+    monkeypatch.setattr(picture_scan, "check_file", lambda path, *rest: looked.append(path) or check(path, *rest))
+    assert scan(folder) == 1 and len(looked) == 9
+    looked.clear()
+    assert scan(folder) == 1 and looked == []
+    report = folder.with_name("set.scan.jsonl")
+    lines = report.read_text().splitlines(keepends=True)
+    report.write_text("".join(lines[:5]) + lines[5][:20])  # as if it had been killed while it wrote
+    assert scan(folder) == 1 and len(looked) == 4
+    looked.clear()
+    (folder / "a" / "cut.jpg").write_bytes((folder / "a" / "good.jpg").read_bytes())
+    assert scan(folder) == 1 and looked == [str(folder / "a" / "cut.jpg")]
+    looked.clear()
+    scan(folder, "--short_side=0")
+    assert len(looked) == 9 and findings(folder)["stripe.png"]["problem"] == ""
+
+
+def test_an_interrupted_scan_keeps_what_it_found(folder, monkeypatch, capsys):
+    check, count = picture_scan.check_file, []
+
+    def interrupted(path, *rest):
+        count.append(path)
+        if len(count) == 4:
+            raise KeyboardInterrupt
+        return check(path, *rest)
+
+    monkeypatch.setattr(picture_scan, "check_file", interrupted)
+    assert scan(folder, "--num_threads=1") == 130
+    assert "to go on" in capsys.readouterr().err and len(findings(folder)) == 3
+
+
+def test_good_pictures_exit_with_0_and_wrong_use_is_told_in_a_line(folder, tmp_path, capsys):
+    one = folder / "a" / "good.jpg"
+    assert picture_scan.run([f"--folder={one}", f"--report={tmp_path}/report"]) == 0
+    capsys.readouterr()
+    for flags, says in (
+        (["--folder="], "is empty"),
+        ([f"--folder={tmp_path}/no"], "there is no folder"),
+        ([f"--folder={one}", "--num_threads=0"], "--num_threads=0 must be at least 1"),
+        ([f"--folder={one}", "--max_scans=0"], "scans=0 must be a whole number, at least 1"),
+        ([f"--folder={one}", f"--report={tmp_path}/no/report"], "give another --report=FILE"),
+        ([f"--folder={one}", f"--report={one}"], "is not the report of a scan"),
+        ([f"--folder={one}", f"--write_unreadable={one}"], "give another file"),
+        ([f"--folder={one}", f"--write_unreadable={tmp_path}/no/list"], "cannot write"),
+    ):
+        assert picture_scan.run(flags) == 2, flags
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and says in line
