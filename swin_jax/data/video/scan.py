@@ -16,6 +16,8 @@ replace any or where the scan failed, 2 for a wrong flag, 130 after an interrupt
 
 import argparse
 import collections
+import csv
+import io
 import json
 import os
 import sys
@@ -100,11 +102,22 @@ def summary(findings: list[dict[str, Any]], report: str, variable_frame_rate: bo
 
 
 def write_good(source: VideoFileSource, findings: list[dict[str, Any]], path: str, variable_frame_rate: bool) -> None:
-    """Writes an annotation list of the files that are not replaced, as JSON where `path` ends in .json."""
+    """Writes an annotation list of the files that are not replaced.
+
+    Where `path` ends in .csv or .jsonl labels are the names of their classes, in others numbers.
+    """
     good = [index for index, finding in enumerate(findings) if not will_be_replaced(finding, variable_frame_rate)]
     if path.endswith(".json"):
         entries = [{"filename": source.paths[index], "label": [source.labels[index]]} for index in good]
         text = json.dumps(entries, indent=0)
+    elif path.endswith(".jsonl"):
+        named = [{"video": source.paths[index], "label": source.class_names[source.labels[index]]} for index in good]
+        text = "".join(json.dumps(entry) + "\n" for entry in named)
+    elif path.endswith(".csv"):
+        rows = io.StringIO()
+        named = [(source.paths[index], source.class_names[source.labels[index]]) for index in good]
+        csv.writer(rows, lineterminator="\n").writerows([("path", "label"), *named])
+        text = rows.getvalue()
     else:
         text = "".join(f"{source.paths[index]} {source.labels[index]}\n" for index in good)
     with open(path, "w", encoding="utf-8") as file:
@@ -116,7 +129,7 @@ def _check_write_good(source: VideoFileSource, path: str, others: tuple[str, ...
     if not source.class_names:
         raise UserError("--write_good writes a list with labels; the folder has no class folders that tell them")
     spaced = next((name for name in source.paths if len(name.split()) > 1), None)
-    if spaced and not path.endswith(".json"):
+    if spaced and not path.endswith((".csv", ".json", ".jsonl")):
         raise UserError(f"{spaced!r} has spaces, which a text list cannot hold: give --write_good=FILE.json")
     file_scan.check_writable(path, others, "--write_good")
 
@@ -129,11 +142,13 @@ def run(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--annotations", help="annotation list, text or .json")
+    where.add_argument("--annotations", help="annotation list: text, .csv, .json, .jsonl")
     where.add_argument("--folder", help="folder with one sub-folder for each class, or of videos without classes")
     parser.add_argument("--data_prefix", default="", help="folder in front of the paths of --annotations")
     parser.add_argument("--report", help="JSON lines of findings (default: beside the list or folder)")
-    parser.add_argument("--write_good", metavar="FILE", help="writes a list without the files that are replaced")
+    parser.add_argument(
+        "--write_good", metavar="FILE", help="list (.txt, .csv, .json, .jsonl) without the files that are replaced"
+    )
     parser.add_argument("--variable_frame_rate", action="store_true", help="files with one are good")
     parser.add_argument("--quick", action="store_true", help="reads packets only; misses damaged pictures")
     parser.add_argument("--num_threads", type=int, default=os.cpu_count(), help="for decoding (default: one a core)")

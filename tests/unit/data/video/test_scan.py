@@ -142,7 +142,7 @@ def test_quick_reads_packets_only_and_is_not_taken_for_a_full_scan(data):
     assert findings(data)["damaged.mp4"]["problem"]
 
 
-@pytest.mark.parametrize("name", ["good.txt", "good.json"])
+@pytest.mark.parametrize("name", ["good.txt", "good.json", "good.csv", "good.jsonl"])
 def test_the_list_of_good_files_can_be_read_again(data, name):
     scan(data, f"--write_good={data.parent / name}")
     assert video_list(str(data.parent / name), str(data.parent)).paths == ("good.mp4",)
@@ -152,6 +152,17 @@ def test_the_list_of_good_files_can_be_read_again(data, name):
     labels = dict(zip(before.paths, before.labels))
     assert source.paths == ("good.mp4", "uneven.mp4")
     assert [labels[path] for path in source.paths] == list(source.labels)
+
+
+@pytest.mark.parametrize("name", ["good.csv", "good.jsonl"])
+def test_a_list_of_good_files_may_hold_names(name, tmp_path):
+    for label in ("jump, high", "run"):
+        (tmp_path / "films" / label).mkdir(parents=True)
+        video_files.make(tmp_path / "films" / label / "a b.mp4", 3)
+    assert video_scan.run([f"--folder={tmp_path}/films", f"--write_good={tmp_path / name}"]) == 0
+    source = video_list(str(tmp_path / name), str(tmp_path / "films"))
+    assert source.class_names == ("jump, high", "run") and source.labels == (0, 1)
+    assert source.paths == ("jump, high/a b.mp4", "run/a b.mp4")
 
 
 def test_wrong_use_is_told_in_a_line(data, capsys, tmp_path):

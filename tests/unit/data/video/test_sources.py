@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 
 import numpy as np
@@ -170,6 +171,51 @@ def test_a_flat_folder_and_one_file_for_prediction(folder):
     assert len(source) == 4 and source.class_names == ()
     alone = video_sources.flat_video_folder(str(folder / "run" / "b.mp4"))
     assert len(alone) == 1 and len(alone[0]["video"]) == 6
+
+
+@pytest.mark.parametrize(
+    "suffix", "mts m2ts TS mpg MPEG vob 3gp 3g2 ogv flv f4v wmv asf divx m4v qt mxf h264 ivf gif".split()
+)
+def test_suffixes_of_videos(suffix, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / f"a.{suffix}").touch()
+    assert video_sources.video_folder(str(tmp_path)).paths == (f"run/a.{suffix}",)
+    assert video_sources.flat_video_folder(str(tmp_path)).paths == (f"run/a.{suffix}",)
+
+
+def test_each_video_comes_once_and_what_is_left_out_is_told(tmp_path):
+    for path in ("run/a.mp4", "run/deep/b.mkv", "jump/c.mp4", "run/notes.doc", "run/d.MP5", "jump/e.mp5"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    (tmp_path / "run" / "deep" / "up").symlink_to("..")
+    (tmp_path / "run" / "self").symlink_to(".")
+    (tmp_path / "all").symlink_to(".")
+    (tmp_path / "jump" / "again.mp4").symlink_to("c.mp4")
+    os.mkfifo(tmp_path / "run" / "pipe.mp4")
+    for read in (video_sources.video_folder, video_sources.flat_video_folder):
+        with pytest.warns(UserWarning, match=r"left out \d: .*\.mp5 \(2\)") as told:
+            source = read(str(tmp_path))
+        (line,) = [str(warning.message) for warning in told]
+        assert "pipes" in line and ".doc (1)" in line and "\n" not in line
+        assert sorted(source.paths) == ["jump/c.mp4", "run/a.mp4", "run/deep/b.mkv"]
+
+
+def test_limits_are_fields_of_a_source(tmp_path):
+    (tmp_path / "run").mkdir()
+    video_files.make(tmp_path / "run" / "a.mp4", 8)
+    annotation = written(tmp_path, "run/a.mp4 0\n")
+    for make in (
+        lambda **limits: video_sources.video_list(annotation, str(tmp_path), **limits),
+        lambda **limits: video_sources.video_folder(str(tmp_path), **limits),
+        lambda **limits: video_sources.flat_video_folder(str(tmp_path / "run"), **limits),
+    ):
+        assert len(make(max_pixels=64 * 48, max_frames=8)[0]["video"]) == 8
+        for limits in (dict(max_pixels=64 * 48 - 1), dict(max_frames=7)):
+            with pytest.raises(UnreadableError, match=next(iter(limits))):
+                len(pickle.loads(pickle.dumps(make(**limits)))[0]["video"])
+        for wrong in (dict(max_pixels=0), dict(max_frames=-1)):
+            with pytest.raises(UserError, match=next(iter(wrong))):
+                make(**wrong)
 
 
 def test_making_and_indexing_a_source_opens_no_file(tmp_path):

@@ -1,0 +1,197 @@
+"""Annotation lists as data sets publish them: what each says of a video, and one line for what is wrong."""
+
+import json
+import warnings
+
+import pytest
+
+from swin_jax.core.errors import UserError
+from swin_jax.data.video import annotations
+from swin_jax.data.video.sources import video_list
+
+
+def written(folder, text, name):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text if isinstance(text, str) else json.dumps(text))
+    return str(folder / name)
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return str(folder)
+
+
+NAMED = {
+    "header.csv": "path,label\na/1.mp4,run\nb 2.mp4,jump\n",
+    "other_order.csv": "label,split,video\nrun,train,a/1.mp4\njump,train,b 2.mp4\n",
+    "quoted.csv": '\ufeffvideo_path,"class"\r\n"a/1.mp4","run"\r\n"b 2.mp4","jump"\r\n',
+    "headless.csv": "a/1.mp4,run\nb 2.mp4,jump\n\n",
+    "tabs.tsv": "filename\taction\na/1.mp4\trun\nb 2.mp4\tjump\n",
+    "lines.jsonl": '{"video": "a/1.mp4", "label": "run"}\n\n{"path": "b 2.mp4", "label": ["jump"], "fps": 3}\n',
+    "list.json": [{"path": "a/1.mp4", "label": "run"}, {"filename": "b 2.mp4", "label": "jump"}],
+}
+NUMBERED = {
+    "header.csv": "path,label\na/1.mp4,1\nb 2.mp4,0\n",
+    "headless.csv": "a/1.mp4, 1\nb 2.mp4, 0\n",
+    "tabs.tsv": "a/1.mp4\t1\nb 2.mp4\t0\n",
+    "lines.jsonl": '{"file": "a/1.mp4", "label": 1}\n{"file": "b 2.mp4", "label": "0"}',
+    "list.json": [{"filename": "a/1.mp4", "label": 1}, {"filename": "b 2.mp4", "label": [0]}],
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_lists_with_names(name, tmp_path):
+    source = video_list(written(tmp_path, NAMED[name], name), num_classes=2)
+    assert source.paths == ("a/1.mp4", "b 2.mp4") and source.class_names == ("jump", "run")
+    assert source.labels == (1, 0)
+    names = written(tmp_path, "run\nswim\njump\n", "names.txt")
+    source = video_list(written(tmp_path, NAMED[name], name), class_names=names)
+    assert source.class_names == ("run", "swim", "jump") and source.labels == (0, 2)
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_lists_with_numbers(name, tmp_path):
+    source = video_list(written(tmp_path, NUMBERED[name], name))
+    assert source.paths == ("a/1.mp4", "b 2.mp4") and source.labels == (1, 0)
+    assert source.class_names == ("0", "1")
+    names = written(tmp_path, {"run": "1", "jump": 0}, "names.json")
+    assert video_list(written(tmp_path, NUMBERED[name], name), class_names=names).class_names == ("jump", "run")
+
+
+def test_a_table_without_commas_has_lines_as_the_official_lists(tmp_path):
+    source = video_list(written(tmp_path, "a/1.mp4 1\nb.mp4 0\n", "train.csv"))
+    assert source.paths == ("a/1.mp4", "b.mp4") and source.labels == (1, 0)
+
+
+KINETICS = "label,youtube_id,time_start,time_end,split\n"
+
+
+@pytest.mark.parametrize("extra", ["", ",is_cc"])
+def test_kinetics(extra, tmp_path):
+    end = ",0\n" if extra else "\n"
+    rows = [
+        "abseiling,-3B32lodo2M,59,69,train",
+        '"drawing, fast",abc,5.0,15.0,train',
+        "abseiling,0347ZoDXyP0,95,105,train",
+    ]
+    rows += ["yoga,gone,1,11,train", "yoga,Yo,0,10,train"]
+    annotation = written(tmp_path, KINETICS.replace("\n", f"{extra}\n") + end.join(rows) + end, "train.csv")
+    videos = touch(
+        tmp_path / "videos",
+        "-3B32lodo2M_000059_000069.mp4",
+        "-3B32lodo2M.mkv",
+        "drawing, fast/abc_000005_000015.webm",
+        "0347ZoDXyP0.mp4",
+        "Yo.mp4",
+        "yo.mp4",
+    )
+    with pytest.warns(UserWarning, match="of 5 videos 1 are not in .*videos: gone_000001_000011"):
+        source = video_list(annotation, videos)
+    assert source.paths == (
+        "-3B32lodo2M_000059_000069.mp4",
+        "drawing, fast/abc_000005_000015.webm",
+        "0347ZoDXyP0.mp4",
+        "Yo.mp4",
+    )
+    assert source.class_names == ("abseiling", "drawing, fast", "yoga") and source.labels == (0, 1, 0, 2)
+
+
+def something(*templates):
+    return [
+        {"id": str(7 + number), "label": "holding a cup", "template": template, "placeholders": ["a cup"]}
+        for number, template in enumerate(templates)
+    ]
+
+
+def test_something_something(tmp_path):
+    labels = {"Holding something": "0", "Moving something [and] back": "2", "Dropping something onto something": "1"}
+    labels = {name.replace("[", "").replace("]", ""): number for name, number in labels.items()}
+    annotation = written(
+        tmp_path / "lists",
+        something("Moving [something] and back", "Dropping [something] onto [something]", "Holding [something]"),
+        "train.json",
+    )
+    videos = touch(tmp_path / "videos", "7.webm", "8.webm", "9.mp4", "10.webm")
+    source = video_list(annotation, videos)
+    assert source.class_names == tuple(sorted(labels))  # no file names them
+    named = ("Holding something", "Dropping something onto something", "Moving something and back")
+    for name in ("labels.json", "something-something-v2-labels.json"):
+        path = written(tmp_path / "lists", labels, name)
+        source = video_list(annotation, videos, num_classes=3)
+        assert source.class_names == named and source.labels == (2, 1, 0)
+        assert source.paths == ("7.webm", "8.webm", "9.mp4")
+        (tmp_path / "lists" / name).rename(tmp_path / name)
+        assert video_list(annotation, videos, class_names=str(tmp_path / name)).class_names == named
+        assert annotations.read_names(str(tmp_path / name)) == named and path
+
+
+WRONG = {
+    "test.csv": ("youtube_id,time_start,time_end,split\na,1,2,test\n", "test.csv has no labels"),
+    "short.csv": (KINETICS + "run,a,1,2,train\nrun,a,1\n", "short.csv:3: malformed"),
+    "times.csv": (KINETICS + "run,a,1,end,train\n", "times.csv:2: malformed"),
+    "empty_label.csv": (KINETICS + ",a,1,2,train\n", "empty_label.csv:2: has no labels"),
+    "comma.csv": ("path,label\na.mp4,run, fast\n", "comma.csv:2: has 3 fields, not the 2 of `path,label`"),
+    "missing.csv": ("path,label\na.mp4,\n", "missing.csv:2: needs a path and a label"),
+    "unlabeled.csv": ("path,split\na.mp4,train\n", "unlabeled.csv:1: call the columns path and label"),
+    "unknown.csv": ("clip,what\na.mp4,run\n", "unknown.csv:1: call the columns path and label, not clip, what"),
+    "two.csv": ("path,video,label\na.mp4,b.mp4,run\n", "two.csv:1: one column of a path and one of a label"),
+    "open.csv": ('path,label\n"a.mp4,run\n', "open.csv:2: .*quotation"),
+    "mixed.csv": ("a.mp4,1\nb.mp4,run\n", "mixed.csv:2: 'run'; labels are all numbers or all names"),
+    "many.csv": ("a.mp4,a\nb.mp4,b\nc.mp4,c\n", "the list has 3 classes, num_classes is 2"),
+    "large.csv": ("a.mp4,0\nb.mp4,2\n", "large.csv:2: label 2 is out of range, num_classes is 2"),
+    "empty.csv": ("path,label\n", "empty.csv names no videos"),
+    "torn.jsonl": ('{"path": "a", "label": 1}\n{"path": "b", "la', "torn.jsonl:2: not JSON"),
+    "list.jsonl": ("[1]\n", "list.jsonl:1: needs a filename"),
+    "none.jsonl": ('{"path": "a"}', "none.jsonl:1: needs a filename and one label"),
+    "both.jsonl": ('{"path": "a", "file": "b", "label": 1}', "both.jsonl:1: needs a filename"),
+    "deep.jsonl": ("[" * 100_000, "deep.jsonl:1: not"),
+    "deep.json": ("[" * 100_000, "deep.json"),
+    "digits.json": ('[{"path": "a", "label": ' + "9" * 5000 + "}]", "label 9{100}.* is out of range"),
+    "float.json": ('[{"path": "a", "label": 1.5}]', "entry 1: needs a filename"),
+    "test.json": ('[{"id": "1"}]', "entry 1: has no labels"),
+    "other.json": ('[{"id": "1", "template": ["x"]}]', 'entry 1: needs an "id" and a "template"'),
+    "object.json": ('{"a": 1}', "must be a list"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_told_in_a_line(name, tmp_path):
+    text, message = WRONG[name]
+    with pytest.raises(UserError, match=message) as error:
+        video_list(written(tmp_path, text, name), str(tmp_path), num_classes=2)
+    assert "\n" not in str(error.value) and len(str(error.value)) < len(str(tmp_path)) + 350
+
+
+def test_files_that_cannot_be_told_are_refused(tmp_path):
+    annotation = written(tmp_path, KINETICS + "run,abc,1,2,train\n", "train.csv")
+    with pytest.raises(UserError, match="data_prefix must be the folder"):
+        video_list(annotation)
+    videos = touch(tmp_path / "videos", "other.mp4")
+    with pytest.raises(UserError, match="of 1 videos 1 are not in .*abc_000001_000002 for one; files are called so"):
+        video_list(annotation, videos)
+    touch(tmp_path / "videos", "a/abc.mp4", "b/abc.mkv")
+    with pytest.raises(UserError, match="train.csv:2: a/abc.mp4 and b/abc.mkv in .* could both be the video"):
+        video_list(annotation, videos)
+
+
+def test_names_that_cannot_be_used(tmp_path):
+    annotation = written(tmp_path, "a.mp4,run\nb.mp4,jmup\n", "train.csv")
+    for text, name, message in (
+        ("run\njump\n", "a.txt", "train.csv:2: the class 'jmup' is not in .*a.txt; did you mean 'jump'"),
+        ("run\nrun\n", "b.txt", "b.txt names the class 'run' twice"),
+        ("\n", "c.txt", "c.txt names no classes"),
+        ({"run": 0, "jump": 2}, "d.json", "d.json must map the names of classes to the numbers from 0 on"),
+        ({"run": "x"}, "e.json", "must map"),
+        ([1, 2], "f.json", "must map"),
+        ("{", "g.json", "g.json:1: not JSON"),
+    ):
+        with pytest.raises(UserError, match=message):
+            video_list(annotation, class_names=written(tmp_path, text, name))
+
+
+def test_lists_of_paths_look_for_no_files(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(video_list(written(tmp_path, "path,label\nmissing.mp4,run\n", "a.csv"), str(tmp_path))) == 1
