@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 
 LINKS = "links to folders that are read anyway"
 COPIES = "links to files that are read anyway"
@@ -111,6 +111,12 @@ def describe(left_out: Mapping[str, int]) -> str:
     text = ", ".join(f"{_shown(kind)} ({count})" for kind, count in kinds[:_SHOWN])
     others = sum(count for _, count in kinds[_SHOWN:])
     return f"left out {sum(left_out.values())}: {text}{f', others ({others})' if others else ''}"
+
+
+def tell_left_out(folder: str, left_out: Mapping[str, int]) -> None:
+    """Warns of what a walk of a folder left out, in one line."""
+    if left_out:
+        warn(f"{folder}: {describe(left_out)}")
 
 
 def _read(walk: _Walk, folder: str, start: str) -> None:

@@ -8,12 +8,11 @@ UserError when the source is made; a damaged record raises when it is read.
 import collections
 import dataclasses
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from swin_jax.core.errors import UserError, warn
+from swin_jax.core.errors import UserError
 from swin_jax.data import annotations, folders
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import archives, picture
@@ -223,7 +222,7 @@ def image_folder(
         paths += [os.path.join(name, path) for path in found.paths]
         labels += [label] * len(found.paths)
         left_out.update(found.left_out)
-    _tell_left_out(folder, left_out)
+    folders.tell_left_out(folder, left_out)
     return FileSource(folder, tuple(paths), tuple(labels), names, conversion, limits)
 
 
@@ -292,13 +291,8 @@ def flat_folder(root: str, conversion: str = "display", limits: picture.Limits |
     found = folders.files_under(folder, picture.suffixes())
     if not found.paths:
         raise UserError(f"no images in {folder} ({folders.describe(found.left_out) or 'it is empty'})")
-    _tell_left_out(folder, found.left_out)
+    folders.tell_left_out(folder, found.left_out)
     return FileSource(folder, found.paths, (0,) * len(found.paths), (), conversion, limits)
-
-
-def _tell_left_out(folder: str, left_out: Mapping[str, int]) -> None:
-    if left_out:
-        warn(f"{folder}: {folders.describe(left_out)}")
 
 
 def _existing_folder(path: str) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 from swin_jax.core.errors import UserError, did_you_mean, warn
 from swin_jax.core.ranges import NonNegativeInt, PositiveInt, checked
 from swin_jax.data import folders
-from swin_jax.data.sources import tell_left_out
 from swin_jax.data.video import annotations
 from swin_jax.data.video.annotations import Entry, short
 from swin_jax.data.video.container import DEFAULT_LIMITS, Limits
@@ -157,7 +156,7 @@ def video_folder(
         left_out.update(found.left_out)
         paths += [os.path.join(name, path) for path in found.paths]
         labels += [label] * len(found.paths)
-    tell_left_out(folder, left_out)
+    folders.tell_left_out(folder, left_out)
     return VideoFileSource(folder, tuple(paths), tuple(labels), names, variable_frame_rate, max_pixels, max_frames)
 
 
@@ -185,7 +184,7 @@ def flat_video_folder(
     found = folders.files_under(root, VIDEO_SUFFIXES)
     if not found.paths:
         raise UserError(f"no videos in {root} ({folders.describe(found.left_out) or 'it is empty'})")
-    tell_left_out(root, found.left_out)
+    folders.tell_left_out(root, found.left_out)
     return VideoFileSource(root, found.paths, (0,) * len(found.paths), (), True, *limits)
 
 
