@@ -2,8 +2,8 @@
 
 A checkpoint is a folder `checkpoints/<step>` that is whole or absent: `params`, `ema` (if there is one), `rest` (step,
 optimizer state, mutable collections) and `meta` (JSON). `checksums.json` holds a CRC-32 of every file in them, because
-the arrays' files have none of their own: a flipped bit would be restored as it is. A bucket checks its objects itself;
-there a checkpoint is whole once it has a `commit_success.txt`.
+the arrays' files have none of their own: a flipped bit would be restored as it is. `meta` says that there is one. A
+bucket checks its objects itself; there a checkpoint is whole once it has a `commit_success.txt`.
 """
 
 import functools
@@ -24,6 +24,7 @@ from swin_jax.core.params import path_name, unflatten
 from swin_jax.core.public_names import current_names
 from swin_jax.tasks.base import TrainState
 from swin_jax.train.checkpoint_integrity import (
+    SEALED,
     DamagedError,
     check_whole,
     is_damage,
@@ -107,6 +108,8 @@ def save(manager: ocp.CheckpointManager, state: TrainState, step: int, meta: dic
     """
     parts = _parts(state)
     arguments = {name: ocp.args.StandardSave(tree) for name, tree in parts.items()}
+    if not storage.is_remote(manager.directory):
+        meta = meta | {SEALED: True}
     try:
         manager.save(step, args=ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta)))
         if wait:
@@ -305,7 +308,8 @@ def _load_params(path: epath.Path) -> tuple[dict, dict | None, dict]:
 
 
 def _current_meta(meta: dict) -> dict:
-    """The meta data of a checkpoint, with the names of today in the config that it may hold."""
+    """The meta data that `save` was given, with the names of today in the config that it may hold."""
+    meta = {key: value for key, value in meta.items() if key != SEALED}
     return meta | {"config": current_names(meta["config"])} if "config" in meta else meta
 
 

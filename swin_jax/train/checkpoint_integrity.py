@@ -16,6 +16,7 @@ from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 
 CHECKSUMS = "checksums.json"
+SEALED = "sealed"  # key of the meta data of a checkpoint that was saved with checksums
 
 # What reading raises of files that are missing or not what was saved. Memory, rights and networks raise other types, or
 # a ValueError of TensorStore's with one of these words or with the number of an error other than ENOENT.
@@ -48,14 +49,37 @@ def _files(path: epath.Path) -> list[pathlib.Path]:
 
 
 def check_whole(path: epath.Path, part: int = 0, parts: int = 1) -> None:
-    """Raises ValueError if a file of a checkpoint, one of this part, is not what was saved."""
-    if not (path / CHECKSUMS).exists():
+    """Raises ValueError if a file of a checkpoint, one of this part, is not what was saved.
+
+    A bucket checks its objects itself, and old checkpoints have no checksums.
+    """
+    if storage.is_remote(path):
         return
-    saved, found = json.loads(storage.read_text(path / CHECKSUMS)), _checksums(path, part, parts)
+    if not (path / CHECKSUMS).exists():
+        if _meta(path).get(SEALED):
+            raise ValueError(f"{CHECKSUMS} is missing")
+        return
+    saved, found = _object(path / CHECKSUMS), _checksums(path, part, parts)
     missing = saved.keys() - {str(file.relative_to(path)) for file in _files(path)}
     wrong = sorted(missing | {file for file in found if saved.get(file) != found[file]})
     if wrong:
         raise ValueError(f"{wrong[0]} is not what was saved")
+
+
+def _meta(path: epath.Path) -> dict[str, Any]:
+    """The meta data of a checkpoint as Orbax has written it."""
+    return _object(path / "meta" / "metadata")
+
+
+def _object(path: epath.Path) -> dict[str, Any]:
+    """The JSON object in a file; raises ValueError, or what reading raises."""
+    try:
+        found = json.loads(storage.read_text(path))
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is not what was saved") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is not what was saved")
+    return found
 
 
 def is_damage(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """Checkpoints: every bit comes back, on any mesh; whole or absent; a damaged one is passed over and never lost."""
 
+import json
 import pathlib
 import re
 import resource
@@ -219,9 +220,36 @@ def test_after_damage_the_step_can_be_saved_and_damaged_again(workdir):
         assert same(restore(workdir, state())[0], state(scale))
 
 
-def test_a_checkpoint_without_checksums_is_read(workdir):
-    (checkpoint.folder(workdir) / "2" / "checksums.json").unlink()
-    assert same(restore(workdir, state())[0], state(2))
+def before_checksums(path):
+    """Makes a checkpoint one of the versions that had no checksums yet."""
+    (path / "checksums.json").unlink()
+    meta = json.loads((path / "meta/metadata").read_text())
+    assert meta.pop("sealed") is True
+    (path / "meta/metadata").write_text(json.dumps(meta))
+
+
+def test_a_checkpoint_of_before_the_checksums_is_read(workdir):
+    before_checksums(checkpoint.folder(workdir) / "2")
+    found, meta, lines = restore(workdir, state())
+    assert same(found, state(2)) and meta == META and lines == []
+    assert checkpoint.load_params(workdir)[2] == META
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"null", b"{}", b"[" * 10**5, b"\x00\xff"])
+def test_checksums_that_are_gone_or_damaged_are_damage(workdir, content):
+    path = checkpoint.folder(workdir) / "2" / "checksums.json"
+    path.unlink() if content is None else path.write_bytes(content)
+    assert same(checkpoint.load_params(workdir)[0], jax.device_get(state(1).params))
+    found, _, lines = restore(workdir, state())
+    assert same(found, state(1)) and "the checkpoint of step 2 is damaged" in lines[0]
+
+
+def test_a_checkpoint_that_was_copied_to_a_bucket_is_whole(workdir, monkeypatch):
+    path = checkpoint.folder(workdir) / "2"
+    monkeypatch.setattr(checkpoint_integrity.storage, "is_remote", lambda name: True)
+    checkpoint_integrity.check_whole(path)
+    (path / "checksums.json").unlink()
+    checkpoint_integrity.check_whole(path)
 
 
 def test_where_all_are_damaged_it_is_an_error_and_nothing_is_lost(workdir):
@@ -272,7 +300,7 @@ def test_trouble_in_reading_is_no_damage(workdir, monkeypatch, stage, error):
 @pytest.mark.parametrize("file", ["params/d/*", "rest/_METADATA", "meta/metadata"])
 def test_without_checksums_a_file_that_is_gone_is_damage(workdir, file):
     newest = checkpoint.folder(workdir) / "2"
-    (newest / "checksums.json").unlink()
+    before_checksums(newest)
     max(newest.glob(file), key=lambda found: found.stat().st_size).unlink()
     found, _, lines = restore(workdir, state())
     assert same(found, state(1)) and len(lines) == 1 and (workdir / "damaged_checkpoints" / "2").exists()
