@@ -16,7 +16,7 @@ class Match:
     """How the labels of a set become those of another.
 
     Attributes:
-        index: for each class of the set, its number in the other; None where labels stay as they are.
+        index: for each class of the set, its number in the other; None where labels and names stay as they are.
         said: a line for the user; '' where there is nothing to tell.
     """
 
@@ -61,7 +61,8 @@ def match(names: Sequence[str], reference: Sequence[str], whose: str, of: str, s
         return Match(None)
     if not names or not reference:
         unnamed = of if names else whose
-        return Match(None, f"the class names of {unnamed} are not known: labels of {whose} are taken by number")
+        index = tuple(range(len(reference))) if reference else None
+        return Match(index, f"the class names of {unnamed} are not known: labels of {whose} are taken by number")
     both = f"{whose} and {of}"
     for some, owner in ((names, whose), (reference, of)):
         if len(set(some)) < len(some):
@@ -94,6 +95,8 @@ def map_data(data: Any, reference: Sequence[str], whose: str, of: str, subset: b
     if found.index is None:
         return data, found.said
     if not hasattr(data, "with_classes"):
+        if found.index == tuple(range(len(found.index))):
+            return data, found.said
         raise UserError(f"{whose} has the classes of {of} in another order, and its data no method `with_classes`")
     return data.with_classes(found.index, tuple(reference)), found.said
 
@@ -166,7 +169,7 @@ def _by_number(names, reference, whose: str, of: str, subset: bool) -> Match:
         )
     if len(set(index)) < len(index) or (len(index) < len(reference) and not subset):
         raise UserError(f"{counts}, named by number in {whose}: give both the same names")
-    return Match(None if index == tuple(range(len(index))) else index, said)
+    return Match(index, said)
 
 
 def _refuse_unknown(names, reference, whose: str, of: str, subset: bool) -> None:

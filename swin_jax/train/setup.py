@@ -164,7 +164,9 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
         The classes; `owner` is '' where the run starts from scratch or trains a classifier of unknown classes.
     """
     if checkpoint.exists(folder):
-        return Reference(checkpoint.class_names(folder), f"the checkpoint in {folder}")
+        names = checkpoint.class_names(folder)
+        advice = "" if names else "; the checkpoint has no class names, so that all of its classes must be there"
+        return Reference(names, f"the checkpoint in {folder}", advice)
     source = configs.build(config.init_from)
     path = getattr(source, "path", "")
     if not path or (getattr(source, "backbone", False) and re.search(source.head, _HEAD)):

@@ -185,7 +185,7 @@ def test_a_key_that_is_not_there_is_answered_with_the_nearest(tmp_path):
 
 
 HEADS = ["head.mlp.0.weight", "head.last_layer.weight_g", "head_dist.weight", "aux_head.fc.weight", "classifier.weight",
-         "fc.weight", "projector.0.weight", "predictor.weight", "prototypes.weight", "queue", "queue_ptr", 
+         "fc.weight", "projector.0.weight", "predictor.weight", "prototypes.weight", "queue", "queue_ptr",
          "decode_head.conv.weight", "criterion.center", "heads.0.weight"]  # fmt: skip
 
 

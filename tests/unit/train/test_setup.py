@@ -127,7 +127,10 @@ def test_an_older_workdir_is_compared_by_count_and_evaluations_with_the_data(tmp
     evals = {"val": Accuracy(evaluated(("dog", "ant")))}
     data, found, lines = share_labels(config(3), workdir, Logits(), train(ANIMALS, 3), evals)
     assert "number" in lines[0] and labels(found["val"].data) == [2, 0] and data.class_names == ANIMALS
-    if names:
+    if not names:
+        with pytest.raises(UserError, match="3 classes.*all of its classes must be there"):
+            share_labels(config(0), workdir, Logits(), train(ANIMALS, 4), {})
+    else:
         with pytest.raises(UserError, match="4 classes"):
             share_labels(config(3), workdir, Logits(), train((*ANIMALS, "elk")), {})
 
@@ -152,6 +155,25 @@ def test_weights_of_unknown_classes_are_said_where_nothing_is_trained(tmp_path):
     *_, lines = share_labels(config(0, path=str(file)), tmp_path, Logits(), train(ANIMALS, 3), {})
     assert "not known" in lines[0] and "weights.pth" in lines[0]
     assert not share_labels(config(3, path=str(file)), tmp_path, Logits(), train(ANIMALS, 3), {})[2]
+
+
+@pytest.mark.parametrize("names", [(), ("0", "1", "2")])
+def test_data_without_names_does_not_take_them_from_the_checkpoint(tmp_path, monkeypatch, names):
+    """The next checkpoint is saved with the names of the data."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Counted(Named):
+        def __len__(self):
+            return 3
+
+    workdir = saved(tmp_path / "run", monkeypatch, ANIMALS)
+    data = TrainData(Counted(names), same, 2, num_threads=0, expected_classes=3)
+    data, _, lines = share_labels(config(3), workdir, Logits(), data, {})
+    assert (
+        data.class_names == ANIMALS
+        and "number" in lines[0]
+        and [data.source[i]["label"] for i in range(3)] == [0, 1, 2]
+    )
 
 
 def test_names_beside_published_weights_map_a_part_of_their_classes(tmp_path):

@@ -52,7 +52,7 @@ def test_the_official_archives_are_read_by_their_maps(imagenet):
     assert train.class_names == ("n01440764", "n01443537")  # of the folders
     assert val.labels == (0, 1) and colors(val) == [1, 0] and val.class_names == ("0", "1")
     found = match(val.class_names, train.class_names, "val", "train", subset=True)
-    assert found.index is None and "by number" in found.said
+    assert found.index == (0, 1) and "by number" in found.said
     assert "train.zip: n01443537/n01443537_2.JPEG" in train.record_name(0)
 
 
