@@ -1,7 +1,8 @@
 """The images of a pair source, each once with all of its captions: what retrieval is measured on.
 
-Lists may name an image in several lines, with a caption in each. To train on they are pairs of their own; in a search
-such an image would stand in its own way, and each of its captions would count as wrong for its other lines.
+Lists may name an image in several lines, with a caption in each. To train on they are pairs of
+their own; in a search such an image would stand in its own way, and each of its captions would
+count as wrong for its other lines.
 """
 
 import os
@@ -50,7 +51,8 @@ def by_image(source: Any) -> Images:
     """Joins the records of a pair source that name the same image file; reads the texts of all.
 
     Args:
-      source: a pair source. Its records say in `image_path` which file their image is; others are images of their own.
+      source: a pair source. Its records say in `image_path` which file their image is; others are
+        images of their own.
 
     Returns:
       The images, in the order in which they first occur.

@@ -39,8 +39,8 @@ def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
     """The texts that are captions, not blank.
 
     Raises:
-      UnreadableError: there is none, or one is no text that can be tokenised: binary data, which has NULs, half a
-        character, or more than MAX_CHARACTERS.
+      UnreadableError: there is none, or one is no text that can be tokenised: binary data, which
+        has NULs, half a character, or more than MAX_CHARACTERS.
     """
     if not texts:
         raise UnreadableError("no caption")

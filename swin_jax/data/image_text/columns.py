@@ -18,8 +18,8 @@ def choose(name: str, argument: str, columns: Collection[str], place: str) -> st
     """The column of the images or of the captions.
 
     Args:
-      name: what the user says. Where there is no such column and it is the first of IMAGE_KEYS or TEXT_KEYS, the other
-        known ones stand for it.
+      name: what the user says. Where there is no such column and it is the first of IMAGE_KEYS or
+        TEXT_KEYS, the other known ones stand for it.
       argument: 'image_key' or 'text_key'.
       columns: those that there are.
       place: for messages: the file.

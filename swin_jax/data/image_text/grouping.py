@@ -1,8 +1,9 @@
 """Which image and which text are a pair, by their names.
 
-An image and a text of one folder whose names differ only in the suffix are a pair: photo.1.jpg and photo.1.txt.
-webdataset cuts names at the first dot instead, where photo.1.jpg, photo.2.jpg and photo.2.txt are one record whose
-fields are called 1.jpg, 2.jpg and 2.txt. Names without further dots are paired alike by both.
+An image and a text of one folder whose names differ only in the suffix are a pair: photo.1.jpg and
+photo.1.txt. webdataset cuts names at the first dot instead, where photo.1.jpg, photo.2.jpg and
+photo.2.txt are one record whose fields are called 1.jpg, 2.jpg and 2.txt. Names without further
+dots are paired alike by both.
 """
 
 import os
@@ -13,13 +14,14 @@ from dataclasses import dataclass
 from swin_jax.data.image.picture import suffixes
 
 # Why a file is left out.
-NO_TEXT, NO_IMAGE, AMBIGUOUS, OTHER, SPECIAL = range(5)
+NO_TEXT, NO_IMAGE, AMBIGUOUS, OTHER, SPECIAL, DAMAGED = range(6)
 KINDS = (
     "images without {suffix}",
     "{suffix} without an image",
     "of several images or {suffix} of one name",
     "other files",
     "links or other special members",
+    "ends of shards that are damaged",
 )
 
 
@@ -39,8 +41,8 @@ class Grouping:
 def pair_up(names: Sequence[str], text_suffix: str) -> Grouping:
     """Finds the pairs among paths of files; suffixes in any case.
 
-    A name that two images or two texts have, a.jpg beside a.png or one path twice, says of none which text is its own:
-    all of them are left out. Names that begin with a dot are other files.
+    A name that two images or two texts have, a.jpg beside a.png or one path twice, says of none
+    which text is its own: all of them are left out. Names that begin with a dot are other files.
 
     Args:
       names: paths.

@@ -1,7 +1,8 @@
 """Pairs in one JSON file: Karpathy's splits, COCO's annotations of captions, or a list of records.
 
-Karpathy's dataset_coco.json and dataset_flickr30k.json (Karpathy & Fei-Fei, arXiv 1412.2306) are what retrieval is
-reported on: five captions an image, COCO's test split of 5,000 images and Flickr30k's of 1,000.
+Karpathy's dataset_coco.json and dataset_flickr30k.json (Karpathy & Fei-Fei, arXiv 1412.2306) are
+what retrieval is reported on: five captions an image, COCO's test split of 5,000 images and
+Flickr30k's of 1,000.
 """
 
 import collections
@@ -71,18 +72,21 @@ def json_file(
     """Pairs of a JSON file with any number of captions an image.
 
     Args:
-      path: the file: {"images": [{"filename", "split", "sentences": [{"raw"}]}]} (Karpathy), {"images": [{"id",
-        "file_name"}], "annotations": [{"image_id", "caption"}]} (COCO), or a list of {"image", "caption"}.
+      path: the file: {"images": [{"filename", "split", "sentences": [{"raw"}]}]} (Karpathy),
+        {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]} (COCO), or a
+        list of {"image", "caption"}.
       root: folder that image paths start from; by default the file's.
-      split: the images whose 'split' is this; 'train' means 'restval' too. Without effect where there are none.
-      image_key: the key of the path in a list of records; 'image' takes the one of columns.IMAGE_KEYS that there is.
+      split: the images whose 'split' is this; 'train' means 'restval' too. Without effect where
+        there are none.
+      image_key: the key of the path in a list of records; 'image' takes the one of
+        columns.IMAGE_KEYS that there is.
       text_key: the key of the caption or captions there; 'text' takes the one of columns.TEXT_KEYS.
-      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation and lays what is
-        transparent on white, 'reference' does neither.
+      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
+        and lays what is transparent on white, 'reference' does neither.
 
     Returns:
-      The source. Raises UserError where there is no such file, it is damaged or of another form, a split is missing, or
-      the file has several and none is named.
+      The source. Raises UserError where there is no such file, it is damaged or of another form, a
+      split is missing, or the file has several and none is named.
     """
     path = columns.check_file(path, "json")
     picture.check_conversion(conversion)

@@ -1,6 +1,7 @@
 """Pairs in lists of lines: JSON lines, and tables whose first line names the columns (csv, tsv).
 
-Where each row begins is found once; a row is read when it is asked for, so that any number of them costs 8 bytes each.
+Where each row begins is found once; a row is read when it is asked for, so that any number of them
+costs 8 bytes each.
 """
 
 import csv
@@ -103,15 +104,19 @@ def jsonl(
     Args:
       path: the file. Its lines are found once, which reads it through; blank ones don't count.
       root: folder that image paths start from; by default the file's.
-      image_key: the key of the path; 'image' takes the one of columns.IMAGE_KEYS where the lines have no such key.
-      text_key: the key of the caption or captions; 'text' takes the one of columns.TEXT_KEYS likewise.
-      label_key: the key of an integer that becomes `label`; '' for none, also where the lines have a 'label'.
-      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation and lays what is
-        transparent on white, 'reference' does neither.
+      image_key: the key of the path; 'image' takes the one of columns.IMAGE_KEYS where the lines
+        have no such key.
+      text_key: the key of the caption or captions; 'text' takes the one of columns.TEXT_KEYS
+        likewise.
+      label_key: the key of an integer that becomes `label`; '' for none, also where the lines have
+        a 'label'.
+      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
+        and lays what is transparent on white, 'reference' does neither.
 
     Returns:
-      The source; other keys of a line stay in the example. Lines that name an image again are records of their own in
-      training; an evaluation joins them. Raises UserError where there is no file, it has no lines, or no key is known.
+      The source; other keys of a line stay in the example. Lines that name an image again are
+      records of their own in training; an evaluation joins them. Raises UserError where there is no
+      file, it has no lines, or no key is known.
     """
     path = columns.check_file(path, "jsonl")
     picture.check_conversion(conversion)
@@ -164,22 +169,23 @@ def table(
 ) -> LinePairs | parquet.ParquetPairs:
     """Pairs of a table with named columns: .csv, .tsv or .parquet.
 
-    Text is UTF-8, quoted as Python's csv module reads it, and its first line names the columns. A row with another
-    number of fields is unreadable; a warning counts such rows.
+    Text is UTF-8, quoted as Python's csv module reads it, and its first line names the columns. A
+    row with another number of fields is unreadable; a warning counts such rows.
 
     Args:
       path: the file.
       root: folder that image paths start from; by default the file's.
-      image_key: the column of the paths; 'image' takes the one of columns.IMAGE_KEYS where there is no such column.
+      image_key: the column of the paths; 'image' takes the one of columns.IMAGE_KEYS where there is
+        no such column.
       text_key: the column of the captions; 'text' takes the one of columns.TEXT_KEYS likewise.
       label_key: a column of integers that becomes `label`; '' for none.
-      separator: of the fields; '' goes by the suffix, a comma or a tab, and takes the other one where only that gives
-        known columns: open_clip writes its .csv with tabs.
+      separator: of the fields; '' goes by the suffix, a comma or a tab, and takes the other one
+        where only that gives known columns: open_clip writes its .csv with tabs.
       conversion: as of `jsonl`.
 
     Returns:
-      The source. Rows that name an image again are records of their own in training; an evaluation joins them. Raises
-      UserError where the file is missing or damaged, or a column is not known.
+      The source. Rows that name an image again are records of their own in training; an evaluation
+      joins them. Raises UserError where the file is missing or damaged, or a column is not known.
     """
     path = columns.check_file(path, "csv")
     picture.check_conversion(conversion)

@@ -71,9 +71,9 @@ class ParquetPairs:
 def read(path: str, root: str, image_key: str, text_key: str, label_key: str, conversion: str) -> ParquetPairs:
     """Pairs of a parquet file; the arguments are those of `lists.table`.
 
-    The column of the images holds paths, or encoded images: bytes, or {bytes, path} as the datasets library writes it.
-    Captions are texts or lists of texts. Raises UserError where pyarrow is missing, the file is damaged, or a column is
-    missing or of another kind.
+    The column of the images holds paths, or encoded images: bytes, or {bytes, path} as the datasets
+    library writes it. Captions are texts or lists of texts. Raises UserError where pyarrow is
+    missing, the file is damaged, or a column is missing or of another kind.
     """
     schema = _open(path).schema_arrow
     image_key = columns.choose(image_key, "image_key", schema.names, path)

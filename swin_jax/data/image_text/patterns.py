@@ -17,9 +17,10 @@ _BRACES = re.compile(rf"\{{((?:{_RANGE.pattern})|[^{{}},]*,[^{{}}]*)\}}")  # oth
 def expand(patterns: str | os.PathLike | Sequence[str | os.PathLike] | None) -> list[str]:
     """Expands braces, then wildcards, in order.
 
-    '{000..127}' counts, up or down, '{a,b}' lists; then '*', '?' and '[]' match names. A file that exists by the very
-    name wins over what its name would mean as a pattern, and so do the folders that a path begins with: with a folder
-    called run[1], 'run[1]/*.tar' are files of that folder and not of run1.
+    '{000..127}' counts, up or down, '{a,b}' lists; then '*', '?' and '[]' match names. A file that
+    exists by the very name wins over what its name would mean as a pattern, and so do the folders
+    that a path begins with: with a folder called run[1], 'run[1]/*.tar' are files of that folder
+    and not of run1.
 
     Raises:
       UserError: no pattern, one that fits no file, or braces that stand for more than MAX_PATHS.

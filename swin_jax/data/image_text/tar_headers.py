@@ -1,7 +1,8 @@
 """Where the members of an uncompressed tar lie, by its headers alone.
 
-The walk only goes forward and never past the end of the file, whatever the headers say; Python 3.11's tarfile goes back
-by a negative size and then reads the same headers for ever. Formats: ustar, GNU and pax, as tarfile reads them.
+The walk only goes forward and never past the end of the file, whatever the headers say; Python
+3.11's tarfile goes back by a negative size and then reads the same headers for ever. Formats:
+ustar, GNU and pax, as tarfile reads them.
 """
 
 import tarfile
@@ -34,7 +35,8 @@ class Member:
 
     Attributes:
       name: its path.
-      kind: 'file', 'folder', or 'special' for links, sparse files, devices and what else has no plain bytes.
+      kind: 'file', 'folder', or 'special' for links, sparse files, devices and what else has no
+        plain bytes.
       offset: where its first header begins, in bytes.
       start: where its bytes begin.
       size: number of its bytes.
@@ -57,7 +59,8 @@ def members(file: BinaryIO, size: int) -> Iterator[Member]:
       size: of the file in bytes.
 
     Raises:
-      DamagedTarError: what follows the members that were yielded is damaged, cut off, or behind the end mark.
+      DamagedTarError: what follows the members that were yielded is damaged, cut off, or behind the
+        end mark.
     """
     offset = 0
     while (member := read_member(file, offset, size)) is not None:

@@ -1,8 +1,9 @@
 """Image-text pairs in webdataset-style tar shards, with random access.
 
-A record is an image and a text of one shard whose names differ only in the suffix (grouping.py): 000123.jpg with
-000123.txt or 000123.json. Where members lie is found once and kept in a small file for each shard, which is mapped, not
-read, so that any number of shards costs no memory. Peer: webdataset, whose shards can be read as they are.
+A record is an image and a text of one shard whose names differ only in the suffix (grouping.py):
+000123.jpg with 000123.txt or 000123.json. Where members lie is found once and kept in a small file
+for each shard, which is mapped, not read, so that any number of shards costs no memory. Peer:
+webdataset, whose shards can be read as they are.
 """
 
 import concurrent.futures
@@ -24,9 +25,10 @@ from swin_jax.data.image_text import grouping, tar_headers
 from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, decode_text, parse_json, texts_of
 from swin_jax.data.image_text.patterns import expand
 
-# An index is an int64 table (rows, 4). Row 0 is (format, bytes and modification time of the shard, checksum of the
-# other rows); then for each of grouping.KINDS (how many are left out, where the header of the first one begins, 0, 0);
-# then each pair (where the image begins, its bytes, where the text begins, its bytes).
+# An index is an int64 table (rows, 4). Row 0 is (format, bytes and modification time of the shard,
+# checksum of the other rows); then for each of grouping.KINDS (how many are left out, where the
+# header of the first one begins, 0, 0); then each pair (where the image begins, its bytes, where
+# the text begins, its bytes).
 _FORMAT = 2
 _HEAD = 1 + len(grouping.KINDS)
 _OPEN_INDICES = 4096  # mapped at a time; Linux allows 65,530 maps in a process
@@ -95,18 +97,19 @@ def tar_shards(
     """Pairs in tar shards.
 
     Args:
-      patterns: paths of shards; '{000..127}' and '{a,b}' are expanded as in a shell, then '*', '?' and '[]'. A file
-        or folder whose name has such signs is taken as it is called.
-      text_key: '' takes captions from .txt members, a name from that key of .json members (a caption or a list).
-      index_dir: where index files go; by default beside each shard. They are made where they are missing, damaged or
-        older than the shard; every process of a run may do so at once.
-      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation and lays what is
-        transparent on white, 'reference' does neither, as the recipes of CLIP.
+      patterns: paths of shards; '{000..127}' and '{a,b}' are expanded as in a shell, then '*', '?'
+        and '[]'. A file or folder whose name has such signs is taken as it is called.
+      text_key: '' takes captions from .txt members, a name from that key of .json members (a
+        caption or a list).
+      index_dir: where index files go; by default beside each shard. They are made where they are
+        missing, damaged or older than the shard; every process of a run may do so at once.
+      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
+        and lays what is transparent on white, 'reference' does neither, as the recipes of CLIP.
 
     Returns:
-      The source, shards in the order of the patterns. Members that are in no pair are counted in a warning. Raises
-      UserError where a pattern fits no file, a shard is compressed or not a tar, an index cannot be written, or there
-      are no pairs.
+      The source, shards in the order of the patterns. Members that are in no pair are counted in a
+      warning. Raises UserError where a pattern fits no file, a shard is compressed or not a tar, an
+      index cannot be written, or there are no pairs.
     """
     picture.check_conversion(conversion)
     shards = expand(patterns)
@@ -119,14 +122,7 @@ def tar_shards(
     indices = [
         os.path.join(folder, f"{os.path.basename(shard)}{suffix}.index.npy") for folder, shard in zip(folders, shards)
     ]
-    stale = [(shard, index) for shard, index in zip(shards, indices) if not _is_fresh(shard, index)]
-    if stale:
-        with concurrent.futures.ThreadPoolExecutor(_BUILDERS) as pool:
-            built = pool.map(lambda pair: _build(*pair, suffix), stale)
-            bar = tqdm.tqdm(built, "indexing tar shards", total=len(stale), unit=" shards")
-            for damage in filter(None, bar):
-                warn(damage)
-        _index.cache_clear()
+    _build_stale(shards, indices, suffix)
     tables = [np.load(index, mmap_mode="r") for index in indices]
     lengths = [len(table) - _HEAD for table in tables]
     left_out = grouping.describe(_left_out(shards, tables), suffix)
@@ -140,13 +136,27 @@ def tar_shards(
     return TarPairs(tuple(shards), tuple(indices), lengths, text_key, conversion)
 
 
+def _build_stale(shards: Sequence[str], indices: Sequence[str], suffix: str) -> None:
+    """Writes the indices that are missing, damaged or old; warns of shards that are damaged."""
+    stale = [(shard, index) for shard, index in zip(shards, indices) if not _is_fresh(shard, index)]
+    if not stale:
+        return
+    with concurrent.futures.ThreadPoolExecutor(_BUILDERS) as pool:
+        built = pool.map(lambda pair: _build(*pair, suffix), stale)
+        bar = tqdm.tqdm(built, "indexing tar shards", total=len(stale), unit=" shards")
+        for damage in filter(None, bar):
+            warn(damage)
+    _index.cache_clear()
+
+
 def _left_out(shards: Sequence[str], tables: Sequence[np.ndarray]) -> dict[int, tuple[int, str]]:
     """For `grouping.describe`: the sums over all shards, and the first member of each kind."""
     counts = np.sum([table[1:_HEAD, 0] for table in tables], axis=0)
     found = {}
     for why in np.flatnonzero(counts):
         shard, table = next((shard, table) for shard, table in zip(shards, tables) if table[1 + why, 0])
-        found[int(why)] = int(counts[why]), f"{_name_at(shard, int(table[1 + why, 1]))} in {shard}"
+        member = "" if why == grouping.DAMAGED else f"{_name_at(shard, int(table[1 + why, 1]))} in "
+        found[int(why)] = int(counts[why]), f"{member}{shard}"
     return found
 
 
@@ -205,6 +215,7 @@ def _scan(shard: str, suffix: str) -> tuple[list[tuple[int, int, int, int]], str
     found = grouping.pair_up([member.name for member in files], suffix)
     left_out = [(why, files[position].offset) for why, position in found.left_out]
     left_out += [(grouping.SPECIAL, member.offset) for member in special]
+    left_out += [(grouping.DAMAGED, 0)] * bool(damage)
     rows = []
     for kind in range(len(grouping.KINDS)):
         offsets = [offset for why, offset in left_out if why == kind]
