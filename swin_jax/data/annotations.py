@@ -100,6 +100,15 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
     return Annotations(tuple(entry.path for entry in entries), labels, marks, names)
 
 
+def has_several(file: str) -> bool:
+    """True if a list gives one of its files several labels; False too for what `read` does not understand."""
+    try:
+        found = _entries(file)
+    except UserError:
+        return False
+    return isinstance(found, Annotations) or any(len(entry.labels) > 1 for entry in found)
+
+
 def _entries(file: str) -> list[Entry] | Annotations:
     suffix = os.path.splitext(file)[1].lower()
     text = _text(file)

@@ -25,6 +25,7 @@ from typing import Any
 
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data import file_scan
+from swin_jax.data.labels import has_several
 from swin_jax.data.video.decode import Reader
 from swin_jax.data.video.sources import VideoFileSource, flat_video_folder, video_folder, video_list
 
@@ -128,6 +129,10 @@ def _check_write_good(source: VideoFileSource, path: str, others: tuple[str, ...
     """Raises UserError where no list of a source can be written to `path`, before hours have gone into a scan."""
     if not source.class_names:
         raise UserError("--write_good writes a list with labels; the folder has no class folders that tell them")
+    if has_several(source):
+        raise UserError(
+            "--write_good writes one label for each video, and these have several; the report names bad ones"
+        )
     spaced = next((name for name in source.paths if len(name.split()) > 1), None)
     if spaced and not path.endswith((".csv", ".json", ".jsonl")):
         raise UserError(f"{spaced!r} has spaces, which a text list cannot hold: give --write_good=FILE.json")

@@ -14,6 +14,9 @@ from typing import Any
 from swin_jax.core.errors import UserError, did_you_mean, warn
 from swin_jax.core.ranges import NonNegativeInt, PositiveInt, checked
 from swin_jax.data import folders
+from swin_jax.data.annotations import has_several
+from swin_jax.data.annotations import read as read_labels
+from swin_jax.data.labels import Marked
 from swin_jax.data.video import annotations
 from swin_jax.data.video.annotations import Entry, short
 from swin_jax.data.video.container import DEFAULT_LIMITS, Limits
@@ -72,12 +75,13 @@ def video_list(
     variable_frame_rate: bool = False,
     max_pixels: PositiveInt = DEFAULT_LIMITS.pixels,
     max_frames: PositiveInt = DEFAULT_LIMITS.frames,
-) -> VideoFileSource:
+) -> VideoFileSource | Marked:
     """Videos of an annotation list.
 
     Args:
       annotation: a list in any of the forms of data/video/annotations.py: lines of `relative/path.mp4 label`, a table
-        of paths and labels (.csv, .tsv), .json, .jsonl, Kinetics' .csv, or Something-Something's .json.
+        of paths and labels (.csv, .tsv), .json, .jsonl, Kinetics' .csv, or Something-Something's .json. Several labels
+        of a video stand in it as data/annotations.py says.
       data_prefix: folder in front of every path. For the lists of Kinetics and Something-Something, which hold no
         paths, the folder in which, at any depth, files are called YOUTUBE_ID_START_END, YOUTUBE_ID or ID; records
         without a file are left out with a warning.
@@ -90,9 +94,9 @@ def video_list(
       max_frames: of a file; one with more is an unreadable record.
 
     Returns:
-      The source. Raises UserError, naming file and line, where the list is missing, empty or malformed, or where a
-      label is not below `num_classes` or the number of names, or not among them; without either one above MAX_LABEL is
-      refused.
+      The source, with `Marked` around it for several labels of a video. Raises UserError, naming file and line, where
+      the list is missing, empty or malformed, or where a label is not below `num_classes` or the number of names, or
+      not among them; without either one above MAX_LABEL is refused.
     """
     if not annotation:
         raise UserError(
@@ -102,6 +106,11 @@ def video_list(
     data_prefix = os.path.expanduser(data_prefix)
     if data_prefix and not os.path.isdir(data_prefix):
         raise UserError(f"there is no folder {data_prefix}, which should hold the videos of {annotation}")
+    limits = (variable_frame_rate, max_pixels, max_frames)
+    if has_several(annotation):
+        listed = read_labels(annotation, class_names, num_classes)
+        source = VideoFileSource(data_prefix, listed.paths, listed.labels, listed.class_names, *limits)
+        return Marked(source, listed.marks)
     found = annotations.read(annotation)
     class_names = class_names or (_labels_beside(annotation) if not found.has_paths else "")
     names = annotations.read_names(class_names) if class_names else ()
@@ -115,7 +124,7 @@ def video_list(
         paths = tuple(entry.names[0] for entry in entries)
     else:
         paths, labels = _files(annotation, data_prefix, entries, labels)
-    return VideoFileSource(data_prefix, paths, labels, names, variable_frame_rate, max_pixels, max_frames)
+    return VideoFileSource(data_prefix, paths, labels, names, *limits)
 
 
 @checked

@@ -44,6 +44,23 @@ def test_a_list_has_paths_and_labels(folder, tmp_path):
     np.testing.assert_array_equal(source[1]["video"].get(np.arange(6)), expected)
 
 
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("l.csv", "path,label\nrun/b.mp4,run;far\njump/x.mp4,jump\n"),
+        ("l.csv", "video,far,jump,run\nrun/b.mp4,1,0,1\njump/x.mp4,0,1,0\n"),
+        ("l.jsonl", '{"video": "run/b.mp4", "label": ["run", "far"]}\n{"video": "jump/x.mp4", "label": "jump"}\n'),
+        ("l.json", '[{"filename": "run/b.mp4", "label": [0, 2]}, {"filename": "jump/x.mp4", "label": [1]}]'),
+        ("l.txt", "run/b.mp4 0,2\njump/x.mp4 1\n"),
+    ],
+)
+def test_a_video_may_have_several_labels(folder, tmp_path, name, text):
+    source = video_sources.video_list(written(tmp_path, text, name), str(folder), max_frames=5)
+    assert source.multi_label and [source[i]["label"].tolist() for i in range(2)] == [[1, 0, 1], [0, 1, 0]]
+    assert source.class_names in (("far", "jump", "run"), ("0", "1", "2"))
+    assert source.record_name(0) == str(folder / "run" / "b.mp4") and source.source.max_frames == 5
+
+
 @pytest.mark.parametrize("label", ["1", "[1]"])
 def test_a_json_list_may_have_spaces(folder, tmp_path, label):
     text = f'[{{"filename": "run/far away/c.mkv", "label": {label}}}]'
@@ -75,7 +92,7 @@ def test_a_malformed_line_is_named(tmp_path, line):
         ('[{"filename": "a.mp4", "label": 1},\n{"filename" "b.mp4"}]', "list.json:2: not JSON"),
         ('{"filename": "a.mp4"}', "must be a list"),
         ('[{"filename": "a.mp4", "label": 0}, {"label": 1}]', "entry 2: needs"),
-        ('[{"filename": "a.mp4", "label": [1, 2]}]', "entry 1: needs"),
+        ('[{"filename": "a.mp4", "label": [1, [2]]}]', "entry 1: needs"),
         ('[{"filename": "a.mp4", "label": true}]', "entry 1: needs"),
         ("[3]", "entry 1: needs"),
         ("[]", "names no videos"),
