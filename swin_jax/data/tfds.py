@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.data.tfds_description import read_features
 
 OWN_BUILDERS = ("emoji", "emoji_actions", "fashion_mnist", "imagenet2012", "imagenet22k")
 DOWNLOADING_BUILDERS = ("emoji", "emoji_actions")
@@ -77,10 +78,7 @@ def open_records(
     """
     import tensorflow_datasets as tfds
 
-    try:
-        builder = tfds.builder_from_directory(directory)
-    except Exception as error:  # whatever TFDS makes of files that it did not write
-        raise UserError(f"{directory} is not a data set that TFDS can open: {' '.join(str(error).split())}") from error
+    builder = open_builder(directory)
     name = builder.info.name
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if "array_record" not in formats:
@@ -103,6 +101,25 @@ def open_records(
     except (ValueError, FileNotFoundError) as error:
         raise UserError(f"{name}: cannot open the split {split!r}: {' '.join(str(error).split())}") from error
     return _Records(records), features, name
+
+
+def open_builder(directory: str):
+    """The builder of TFDS for a prepared data set, without code of anybody else.
+
+    Args:
+      directory: of the data set, ending in its version.
+
+    Returns:
+      A tfds.core.DatasetBuilder. Raises UserError where the description is damaged or names features of others.
+    """
+    import tensorflow_datasets as tfds
+
+    read_features(directory)
+    try:
+        return tfds.builder_from_directory(directory)
+    except Exception as error:  # whatever TFDS makes of files that it did not write
+        reason = " ".join(str(error).split())
+        raise UserError(f"{directory} is not a data set that TFDS can open: {reason[:300]}") from error
 
 
 @dataclasses.dataclass(frozen=True)

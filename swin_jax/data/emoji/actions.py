@@ -32,11 +32,10 @@ class EmojiActions:
 
     def __init__(self, directory: str, who: tuple[str, ...]):
         """Opens the data set that lies in `directory` (which ends in its version); see `emoji_actions`."""
-        import tensorflow_datasets as tfds
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         self._arguments = (directory, who)
-        info = tfds.builder_from_directory(directory).info
+        info = tfds_directory.open_builder(directory).info
         missing = [name for name in who if name not in info.splits]
         if missing or not who:
             known = ", ".join(info.splits)

@@ -92,9 +92,7 @@ def emoji(
 @functools.lru_cache(maxsize=2)
 def _read(directory: str) -> Emoji:
     """All vendors; decoding takes seconds, so it is done once for the sources of an experiment."""
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(directory)
+    builder = tfds_directory.open_builder(directory)
     features = builder.info.features
     names = tuple(features["concept"].names)
     concept: dict[int, dict] = {}

@@ -5,7 +5,6 @@ the whole data set cannot be opened. So records are read here from their array_r
 names and class names come from the data set's own description.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import picture
+from swin_jax.data.tfds_description import read_features
 
 
 class EncodedFrames:
@@ -93,14 +93,18 @@ def _open(directory: str, split: str, video_key: str, label_key: str):
     import tensorflow_datasets as tfds
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-    info = tfds.core.dataset_info.read_proto_from_builder_dir(directory)
+    features = _features(directory)
+    try:
+        info = tfds.core.dataset_info.read_proto_from_builder_dir(directory)
+    except Exception as error:  # whatever protobuf makes of files that TFDS did not write
+        reason = " ".join(str(error).split())
+        raise UserError(f"{directory} is not a data set that TFDS can open: {reason[:300]}") from error
     formats = {info.file_format, *info.alternative_file_formats}
     if "array_record" not in formats:
         raise UserError(
             f"{directory} holds {' and '.join(sorted(formats))} files: prepare it with --file_format=array_record "
             "(this step needs tensorflow)"
         )
-    features = _features(directory)
     for key in (video_key, label_key):
         if key not in features:
             raise UserError(f"{info.name} has no feature {key!r}; it has {', '.join(sorted(features))}")
@@ -121,9 +125,15 @@ def _open(directory: str, split: str, video_key: str, label_key: str):
 
 def _features(directory: str) -> dict[str, Any]:
     """The features of the data set as JSON, by name."""
-    content = json.loads((Path(directory) / "features.json").read_text())
-    return content.get("featuresDict", {}).get("features", {})
+    content = read_features(directory)
+    for key in ("featuresDict", "features"):
+        content = content.get(key, {})
+        if not isinstance(content, dict):
+            raise UserError(f"{directory}/features.json is damaged, prepare the data set again: {key!r} is no object")
+    return {name: feature for name, feature in content.items() if isinstance(feature, dict)}
 
 
 def _holds_pictures(feature: dict[str, Any]) -> bool:
-    return "video" in feature or "image" in feature.get("sequence", {}).get("feature", {})
+    sequence = feature.get("sequence")
+    inner = sequence.get("feature") if isinstance(sequence, dict) else None
+    return "video" in feature or (isinstance(inner, dict) and "image" in inner)

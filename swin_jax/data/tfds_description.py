@@ -1,0 +1,87 @@
+"""Reads what a TFDS data set says of itself, before TFDS does: features.json names classes, which TFDS would import.
+
+Only TFDS's own features are let through, so that a folder from elsewhere runs no code
+(tensorflow-datasets 4.9.10 imports the module of any name that it does not know).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from swin_jax.core.errors import UserError
+
+MAX_BYTES = 2**26  # of either file
+_OWN = "tensorflow_datasets.core.features."
+FEATURES = frozenset(
+    _OWN + name
+    for name in (
+        "audio_feature.Audio",
+        "bounding_boxes.BBoxFeature",
+        "class_label_feature.ClassLabel",
+        "feature.Tensor",
+        "features_dict.FeaturesDict",
+        "image_feature.Image",
+        "labeled_image.LabeledImage",
+        "scalar.Scalar",
+        "sequence_feature.Sequence",
+        "tensor_feature.Tensor",
+        "text_feature.Text",
+        "translation_feature.Translation",
+        "translation_feature.TranslationVariableLanguages",
+        "video_feature.Video",
+    )
+)
+_NAMING = ("type", "pythonClassName", "python_class_name")  # keys that name a class, of old and new files
+_JSON = ("content", "json")  # keys of texts that are JSON themselves
+
+
+def read_features(directory: str) -> dict[str, Any]:
+    """The content of a data set's features.json.
+
+    Args:
+      directory: Of the data set, ending in its version.
+
+    Returns:
+      The whole as JSON. Raises UserError where features.json or dataset_info.json cannot be read, is no JSON object,
+      or names a feature that is not one of FEATURES.
+    """
+    info = _read(Path(directory) / "dataset_info.json")
+    if not isinstance(info.get("name", ""), str):
+        raise UserError(f"{directory}/dataset_info.json does not describe a data set: its name is no text")
+    path = Path(directory) / "features.json"
+    content = _read(path)
+    todo = [content]
+    while todo:
+        value = todo.pop()
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if key in _JSON and isinstance(inner, str):
+                inner = _parse(path, inner)
+            if isinstance(inner, (dict, list)):
+                todo.append(inner)
+            elif key in _NAMING and inner not in FEATURES:
+                raise UserError(
+                    f"{path} names a feature that is not one of TFDS's own for images, videos and texts and is not "
+                    f"loaded: {repr(inner)[:100]}"
+                )
+    return content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_BYTES or not path.is_file():
+            raise UserError(f"{path} is not a file of at most {MAX_BYTES} bytes")
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    content = _parse(path, text)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged, prepare the data set again: it holds no JSON object")
+    return content
+
+
+def _parse(path: Path, text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers of thousands of digits
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is damaged, prepare the data set again: {reason}") from error
