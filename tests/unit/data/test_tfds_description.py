@@ -83,24 +83,12 @@ def test_features_of_others_are_not_imported_at_any_depth(directory):
     path = directory / "features.json"
     content = json.loads(path.read_text())
     found = list(_classes(content))
-    assert len(found) == 11
+    assert len(found) == 12
     for place in found:
         own = place["pythonClassName"]
-        for name in (
-            EVIL,
-            "os.system",
-            OWN + "image_feature.Evil",
-            OWN + "image_feature",
-            "Image",
-            "",
-            3,
-            None,
-            [EVIL],
-        ):
+        for name in (EVIL, "os.system", OWN + "image_feature.Evil", OWN + "image_feature", "Image", "", 3, None):
             place["pythonClassName"] = name
             path.write_text(json.dumps(content))
-            if name is None or isinstance(name, list):
-                continue
             with pytest.raises(UserError, match="not one of TFDS's own"):
                 tfds_description.read_features(str(directory))
         place["pythonClassName"] = own
