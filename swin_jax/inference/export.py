@@ -29,7 +29,8 @@ from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.tasks.base import check_frozen
-from swin_jax.train.setup import Run, build_run, weights_classes
+from swin_jax.train.label_space import weights_classes
+from swin_jax.train.setup import Run, build_run
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _KNOWN = (*PLATFORMS, "rocm")  # jax writes any word into the file

@@ -24,7 +24,8 @@ from swin_jax.inference.trained_run import image_encoder, open_trained, pictures
 from swin_jax.tasks import base
 from swin_jax.tasks.base import check_frozen
 from swin_jax.train import sharding
-from swin_jax.train.setup import Run, build_run, weights_classes
+from swin_jax.train.label_space import weights_classes
+from swin_jax.train.setup import Run, build_run
 
 SHEET = 40  # pictures on the sheet
 STRIP = 6  # frames that stand for a video

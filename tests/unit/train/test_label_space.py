@@ -16,7 +16,7 @@ from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView
 from swin_jax.train import checkpoint
 from swin_jax.train.init_from import Frozen, InitFrom
-from swin_jax.train.setup import share_labels
+from swin_jax.train.label_space import share_labels
 
 ANIMALS = ("ant", "cow", "dog")
 

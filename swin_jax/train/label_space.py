@@ -1,0 +1,142 @@
+"""One label space for a run: training data, evaluations and weights agree on classes by name."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from swin_jax.core import config as configs
+from swin_jax.core import labels, storage
+from swin_jax.core.errors import UserError
+from swin_jax.tasks.base import Task, frozen_models
+from swin_jax.train import checkpoint
+
+_HEAD = "head/kernel"  # a path that `InitFrom.head` matches where it leaves the classifier out
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """The classes that logits stand for.
+
+    Attributes:
+        names: In the order of the logits; () where they are not known.
+        owner: What has these classes, for messages.
+        advice: What to do where they are not wanted.
+    """
+
+    names: tuple[str, ...] = ()
+    owner: str = ""
+    advice: str = ""
+
+
+def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
+    """The classes of the weights that a run starts from: those of its own checkpoint, or of `init_from`.
+
+    Args:
+        config: From an experiment file.
+        folder: The workdir.
+        classes: Number that the model is made for; a classifier of `init_from` with another one is replaced. 0 if not
+            known.
+
+    Returns:
+        The classes; `owner` is '' where the run starts from scratch or trains a classifier of unknown classes.
+    """
+    if checkpoint.exists(folder):
+        names = checkpoint.class_names(folder)
+        advice = "" if names else "; the checkpoint has no class names, so that all of its classes must be there"
+        return Reference(names, f"the checkpoint in {folder}", advice)
+    source = configs.build(config.init_from)
+    path = getattr(source, "path", "")
+    if not path or (getattr(source, "backbone", False) and re.search(source.head, _HEAD)):
+        return Reference()
+    names, advice = (), "; for a new classifier give --config.init_from.backbone=True"
+    if getattr(source, "class_names", ""):
+        names = labels.read_names(source.class_names)
+    elif checkpoint.exists(storage.path(path)):
+        names = checkpoint.class_names(storage.path(path))
+    if (classes and len(names) not in (0, classes)) or (not names and config.total_steps > 0):
+        return Reference()
+    if not names:
+        advice = "; or give the names of all classes of the weights in a file, --config.init_from.class_names=FILE"
+    return Reference(names, f"the weights {path}", advice)
+
+
+def share_labels(
+    config, folder: epath.Path, task: Any, data: Any, evaluations: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any], list[str]]:
+    """Gives training data and evaluations of a classifier the labels of its logits.
+
+    Args:
+        config: From an experiment file.
+        folder: The workdir, whose checkpoint decides; without one the weights of `init_from` do if they have as many
+            classes, or else the training data.
+        task: Built. Only where it predicts logits do labels stand for them.
+        data: Built `config.data`; not compared where nothing is trained and the classes of the weights are known.
+        evaluations: Built evaluations by name, each with a data set in any of its fields. One that has classes of its
+            own says so by the attribute `own_classes`.
+
+    Returns:
+        (training data, evaluations, lines for the user).
+
+    Raises:
+        UserError: Sets of different classes; the message names both sets and the classes.
+    """
+    classifies = getattr(task, "predicts", None) == "logits"
+    reference = weights_classes(config, folder, getattr(data, "expected_classes", 0)) if classifies else Reference()
+    lines, found = [], {}
+    if config.total_steps > 0 or not reference.names:
+        if classifies and getattr(data, "multi_label", False) and _wants_numbers(task):
+            raise UserError("records of the training data have several labels: give --config.task.multi_label=True")
+        data, lines = _map(data, reference, "the training data", subset=False)
+        if labels.count_up(reference.names):  # names are worth more than numbers
+            reference = Reference(tuple(getattr(data, "class_names", ())), "the training data")
+    lines += _teachers(task, reference) if classifies else []
+    for key, evaluation in evaluations.items() if classifies else ():
+        changed = {}
+        for name, value in _data_sets(evaluation).items():
+            changed[name], said = _map(value, reference, f"the evaluation {key!r}")
+            lines += said
+        found[key] = dataclasses.replace(evaluation, **changed) if changed else evaluation
+    return data, {**evaluations, **found}, lines
+
+
+def _map(data: Any, reference: Reference, whose: str, subset: bool = True) -> tuple[Any, list[str]]:
+    """A data set with the labels of `reference`, and lines for the user."""
+    said = ""
+    try:
+        if reference.owner:
+            data, said = labels.map_data(data, reference.names, whose, reference.owner, subset)
+        if hasattr(data, "check_counts"):
+            data.check_counts()
+    except UserError as error:
+        raise UserError(f"{error}{reference.advice}") from error
+    return data, [said] if said else []
+
+
+def _teachers(task: Task, reference: Reference) -> list[str]:
+    """Lines for the user about frozen models whose logits may stand for other classes."""
+    lines = []
+    for name, item in frozen_models(task).items():
+        known = checkpoint.exists(storage.path(item.path)) if item.path else False
+        names = checkpoint.class_names(storage.path(item.path)) if known else ()
+        if len(names) == len(reference.names) and names != reference.names:
+            lines.append(
+                f"task.{name} was trained with other class names than {reference.owner}, or in another order: its "
+                "logits stand for other classes"
+            )
+    return lines
+
+
+def _wants_numbers(task: Task) -> bool:
+    """True if a batch has one number for each record as its label."""
+    return hasattr(task, "batch_shapes") and len(task.batch_shapes(1)["label"].shape) == 1
+
+
+def _data_sets(evaluation: Any) -> dict[str, Any]:
+    """The fields of an evaluation whose labels stand for logits, by name."""
+    if not dataclasses.is_dataclass(evaluation) or getattr(evaluation, "own_classes", False):
+        return {}
+    values = {field.name: getattr(evaluation, field.name) for field in dataclasses.fields(evaluation)}
+    return {name: value for name, value in values.items() if hasattr(value, "class_names")}
