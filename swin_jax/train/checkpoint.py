@@ -88,7 +88,7 @@ def class_names(workdir: os.PathLike) -> tuple[str, ...]:
     """The class names that the newest checkpoint of a workdir was saved with, in label order; () where it has none."""
     for step in _steps(folder(workdir)):
         try:
-            meta = ocp.JsonCheckpointHandler().restore(folder(workdir) / str(step) / "meta")
+            meta = _current_meta(ocp.JsonCheckpointHandler().restore(folder(workdir) / str(step) / "meta"))
         except Exception:  # noqa: S112 (a damaged one, which `restore` tells of)
             continue
         return tuple(meta.get("class_names") or ())
@@ -308,9 +308,18 @@ def _load_params(path: epath.Path) -> tuple[dict, dict | None, dict]:
 
 
 def _current_meta(meta: dict) -> dict:
-    """The meta data that `save` was given, with the names of today in the config that it may hold."""
+    """The meta data that `save` was given, with the names of today in the config that it may hold.
+
+    Raises:
+        ValueError: it is not what `save` writes.
+    """
+    if not isinstance(meta, dict) or not isinstance(meta.get("config") or {}, dict):
+        raise ValueError("its meta data are damaged")
+    names = meta.get("class_names") or []
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its class names are damaged")
     meta = {key: value for key, value in meta.items() if key != SEALED}
-    return meta | {"config": current_names(meta["config"])} if "config" in meta else meta
+    return meta | {"config": current_names(meta["config"])} if meta.get("config") else meta
 
 
 def read_numpy(path: os.PathLike, key: str = "") -> dict:

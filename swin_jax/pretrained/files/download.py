@@ -88,5 +88,9 @@ def _check(path: Path, url: str, licence: str) -> None:
         part.write_text(text, encoding="utf-8")
         os.replace(part, record)
         return
-    if json.loads(record.read_text(encoding="utf-8"))["sha256"] != digest:
+    try:
+        recorded = json.loads(record.read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"{record} does not tell the checksum of {path.name}; delete both to start again") from error
+    if recorded != digest:
         raise UserError(f"{path} is not the file that was downloaded (see {record.name}); delete both to start again")

@@ -202,6 +202,19 @@ def test_no_damage_to_a_file_ever_gives_a_wrong_state(workdir, tmp_path):
     assert same(restore(workdir, state())[0], state(2))
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"a"', '{"config": 3}', '{"config": [1]}', "[" * 100_000,
+                                  '{"class_names": 5}', '{"class_names": {"a": 1}}', '{"class_names": [[1]]}'])  # fmt: skip
+def test_meta_data_of_another_form_are_damage(workdir, text):
+    """Of a checkpoint without checksums, which would say so before anything is read."""
+    for step in workdir.glob("checkpoints/*"):
+        (step / "meta" / "metadata").write_text(text)
+        (step / "checksums.json").unlink(missing_ok=True)
+    assert checkpoint.class_names(workdir) == ()
+    with pytest.raises(UserError) as error:
+        checkpoint.load_params(workdir)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("part", ["params", "ema", "rest", "meta"])
 def test_a_missing_part_is_damage(workdir, part):
     shutil.rmtree(checkpoint.folder(workdir) / "2" / part)
