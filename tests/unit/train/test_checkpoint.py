@@ -203,7 +203,8 @@ def test_no_damage_to_a_file_ever_gives_a_wrong_state(workdir, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"a"', '{"config": 3}', '{"config": [1]}', "[" * 100_000,
-                                  '{"class_names": 5}', '{"class_names": {"a": 1}}', '{"class_names": [[1]]}'])  # fmt: skip
+                                  '{"class_names": 5}', '{"class_names": {"a": 1}}',
+                                  '{"class_names": [[1]]}'])  # fmt: skip
 def test_meta_data_of_another_form_are_damage(workdir, text):
     """Of a checkpoint without checksums, which would say so before anything is read."""
     for step in workdir.glob("checkpoints/*"):
