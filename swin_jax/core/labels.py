@@ -34,7 +34,7 @@ def read_names(file: str) -> tuple[str, ...]:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
     if not names:
-        raise UserError(f"{file} has no class names; it holds one a line, in label order")
+        raise UserError(f"{file} names no classes; it holds one name a line, in label order")
     return names
 
 

@@ -21,7 +21,6 @@ from swin_jax.data.labels import UNKNOWN
 PATH_KEYS = ("path", "image", "video", "filename", "file_name", "filepath", "image_path", "video_path", "file", "name")
 LABEL_KEYS = ("label", "labels", "class", "classes", "target", "targets")
 MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
-MAX_BYTES = 2**30  # of a list
 _TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _MARKS = {"0": 0, "1": 1, "-1": UNKNOWN, "": UNKNOWN}
 
@@ -88,7 +87,7 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
     several = any(len(entry.labels) > 1 for entry in entries)
     bare = next((entry for entry in entries if not entry.labels), None)
     if bare and not several:
-        raise UserError(f"{bare.place}: {_short(bare.path)} has no label")
+        raise UserError(f"{bare.place}: {short(bare.path)} has no label")
     known = read_names(class_names) if class_names else ()
     numbers, names = _numbers(file, entries, known, num_classes)
     marks = None
@@ -109,31 +108,42 @@ def has_several(file: str) -> bool:
     return isinstance(found, Annotations) or any(len(entry.labels) > 1 for entry in found)
 
 
+def read_text(path: str) -> str:
+    """The text of a UTF-8 file; raises UserError where it cannot be read."""
+    try:
+        with open(os.path.expanduser(path), encoding="utf-8-sig", newline="") as file:  # some editors write a BOM
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: it is not UTF-8 text") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def table_rows(path: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """(line, fields) of every row that is not empty; the line is that on which the row ends."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                yield reader.line_num, fields
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: {error}; is a quotation mark not closed?") from error
+
+
+def short(text: Any) -> str:
+    """A text of at most 100 characters, for messages."""
+    text = str(text)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
 def _entries(file: str) -> list[Entry] | Annotations:
     suffix = os.path.splitext(file)[1].lower()
-    text = _text(file)
+    text = read_text(file)
     if suffix in _TABLES:
         return _table(file, text, _TABLES[suffix])
     if suffix in (".jsonl", ".ndjson", ".json"):
         return [_from_object(place, found) for place, found in _objects(file, text, suffix == ".json")]
     return [_from_line(f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-
-
-def _text(file: str) -> str:
-    try:
-        if not os.path.isfile(file):
-            raise UserError(f"there is no file {file}")
-        if os.path.getsize(file) > MAX_BYTES:
-            raise UserError(f"{file} has more than {MAX_BYTES} bytes; it should be a list")
-        with open(file, encoding="utf-8-sig", newline="") as opened:  # some editors begin a file with a mark
-            text = opened.read()
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {file}: it is not UTF-8 text") from error
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-    if "\0" in text:
-        raise UserError(f"cannot read {file}: it is no text")
-    return text.replace("\r\n", "\n")
 
 
 def _from_line(place: str, line: str) -> Entry:
@@ -143,7 +153,7 @@ def _from_line(place: str, line: str) -> Entry:
     if len(parts) == 1:
         parts = line.strip().rsplit(",", 1)
     if len(parts) != 2 or not parts[0].strip():
-        raise UserError(f"{place}: write `path label`, not {_short(repr(line))}")
+        raise UserError(f"{place}: write `path label`, not {short(repr(line))}")
     return Entry(place, parts[0].strip(), _split(parts[1]))
 
 
@@ -156,14 +166,9 @@ def _split(text: str) -> tuple[str, ...]:
 
 
 def _table(file: str, text: str, separator: str) -> list[Entry] | Annotations:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    rows = []
-    try:
-        for row in reader:
-            if any(field.strip() for field in row):
-                rows.append((f"{file}:{reader.line_num}", [field.strip() for field in row]))
-    except csv.Error as error:
-        raise UserError(f"{file}:{reader.line_num}: {error}; is a quotation mark not closed?") from error
+    rows = [
+        (f"{file}:{line}", [field.strip() for field in fields]) for line, fields in table_rows(file, text, separator)
+    ]
     if not rows:
         return []
     header = [name.lower() for name in rows[0][1]]
@@ -203,7 +208,7 @@ def _marked(file: str, rows: Sequence[tuple[str, list[str]]], path: int, names: 
         wrong = [f"{name}={field!r}" for name, field in zip(names, fields) if field not in _MARKS]
         if wrong:
             raise UserError(
-                f"{place}: {_short(wrong[0])} is neither 0, 1 nor -1; {file} has no column of labels "
+                f"{place}: {short(wrong[0])} is neither 0, 1 nor -1; {file} has no column of labels "
                 f"({', '.join(LABEL_KEYS)}), so that each column is a class"
             )
         marks[number] = [_MARKS[field] for field in fields]
@@ -239,11 +244,11 @@ def _from_object(place: str, found: Any) -> Entry:
     path, label = (next((key for key in keys if key in found), None) for keys in (PATH_KEYS, LABEL_KEYS))
     if path is None or label is None or not isinstance(found[path], str):
         have = ", ".join(map(repr, list(found)[:10]))
-        raise UserError(f'{place}: needs "path", a text, and "label"; it has {_short(have) or "nothing"}')
+        raise UserError(f'{place}: needs "path", a text, and "label"; it has {short(have) or "nothing"}')
     labels = found[label] if isinstance(found[label], list) else [found[label]]
     for one in labels:
         if type(one) not in (int, str) or one == "":
-            raise UserError(f"{place}: the label {_short(repr(one))} is neither a number nor a name")
+            raise UserError(f"{place}: the label {short(repr(one))} is neither a number nor a name")
     return Entry(place, _path(place, found[path]), tuple(str(one).strip() for one in labels))
 
 
@@ -260,7 +265,7 @@ def _refuse_double(entries: Sequence[Entry]) -> None:
         first = seen.setdefault(entry.path, entry)
         if set(first.labels) != set(entry.labels):
             raise UserError(
-                f"{entry.place}: {_short(entry.path)} has other labels in {first.place}; several labels of a file "
+                f"{entry.place}: {short(entry.path)} has other labels in {first.place}; several labels of a file "
                 "stand in one row, as 'cat;dog' or in a JSON list"
             )
 
@@ -276,7 +281,7 @@ def _numbers(
         for entry in entries:
             for label in entry.labels:
                 if len(label) > 9 or int(label) >= limit:
-                    raise UserError(f"{entry.place}: the label {_short(label)} is out of range, {why}")
+                    raise UserError(f"{entry.place}: the label {short(label)} is out of range, {why}")
         numbers = [tuple(int(label) for label in entry.labels) for entry in entries]
         count = num_classes or max(map(max, filter(None, numbers))) + 1
         return numbers, tuple(known) or tuple(map(str, range(count)))
@@ -288,9 +293,5 @@ def _numbers(
         for label in entry.labels:
             if label not in place:
                 hint = did_you_mean(label, names)
-                raise UserError(f"{entry.place}: the label {_short(repr(label))} is not among the class names{hint}")
+                raise UserError(f"{entry.place}: the label {short(repr(label))} is not among the class names{hint}")
     return [tuple(place[label] for label in entry.labels) for entry in entries], names
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 100 else f"{text[:100]}..."

@@ -13,9 +13,7 @@ Kinetics and Something-Something name no files but what files are called after.
 """
 
 import collections
-import csv
 import dataclasses
-import io
 import itertools
 import json
 import os
@@ -23,7 +21,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from swin_jax.core import labels
 from swin_jax.core.errors import UserError
+from swin_jax.data.annotations import read_text, short, table_rows
 
 PATH_KEYS = ("filename", "path", "video", "file", "video_path", "filepath", "file_name", "video_name", "file_path")
 LABEL_KEYS = ("label", "class", "label_name", "class_name", "action", "category", "target", "class_id")
@@ -86,34 +86,16 @@ def read_names(path: str) -> tuple[str, ...]:
     Raises:
       UserError: The file is missing, malformed, or names a class twice.
     """
-    text = read_text(path)
     if path.lower().endswith(".json"):
-        names = _names_of(path, _parse(path, text))
+        names = _names_of(path, _parse(path, read_text(path)))
     else:
-        names = [line.strip() for line in text.splitlines() if line.strip()]
+        names = labels.read_names(path)
     if not names:
         raise UserError(f"{path} names no classes")
     (name, count), *_ = collections.Counter(names).most_common(1)
     if count > 1:
         raise UserError(f"{path} names the class {short(repr(name))} twice")
     return tuple(names)
-
-
-def read_text(path: str) -> str:
-    """The text of a UTF-8 file; raises UserError where it cannot be read."""
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8-sig", newline="") as file:  # some editors write a BOM
-            return file.read()
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path}: it is not UTF-8 text") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def short(text: Any) -> str:
-    """A text of at most 100 characters, for messages."""
-    text = str(text)
-    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _annotations(entries: Iterable[Entry], has_paths: bool = True) -> Annotations:
@@ -133,7 +115,7 @@ def _lines(path: str, text: str) -> Iterator[Entry]:
 
 
 def _read_table(path: str, text: str, separator: str) -> Annotations:
-    rows = _rows(path, text, separator)
+    rows = table_rows(path, text, separator)
     first = next(rows, None)
     if first is None:
         return _annotations(())
@@ -191,17 +173,6 @@ def _kinetics(path: str, names: Sequence[str], rows: Iterable) -> Iterator[Entry
 
 def _is_seconds(text: str) -> bool:
     return re.fullmatch(r"\d{1,9}(\.\d{0,9})?", text, re.ASCII) is not None
-
-
-def _rows(path: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, fields) of every row that is not empty; the line is that on which the row ends."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        for fields in reader:
-            if any(field.strip() for field in fields):
-                yield reader.line_num, fields
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: {error}; is a quotation mark not closed?") from error
 
 
 def _read_json(path: str, text: str) -> Annotations:

@@ -122,7 +122,7 @@ def test_names_in_a_file_are_one_a_line(tmp_path):
     file = tmp_path / "names.txt"
     file.write_bytes("\ufeffdog\r\n\ncow \nBär".encode())
     assert read_names(str(file)) == ("dog", "cow", "Bär")
-    for data, says in ((b"", "no class names"), (b"\xff\xfe", "UTF-8"), (None, "cannot read")):
+    for data, says in ((b"", "names no classes"), (b"\xff\xfe", "UTF-8"), (None, "cannot read")):
         file.unlink() if data is None else file.write_bytes(data)
         with pytest.raises(UserError, match=f"names.txt.*{says}|{says}.*names.txt"):
             read_names(str(file))

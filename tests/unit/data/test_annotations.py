@@ -113,7 +113,6 @@ def test_the_order_of_classes_is_that_of_their_file(tmp_path):
         ("l.json", "[" * 100_000, "not JSON"),
         ("l.json", "{}", "must be a list"),
         ("l.txt", b"\xff\xfe\x00a", "UTF-8"),
-        ("l.txt", b"a\0b 1", "no text"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(tmp_path, name, text, says):
@@ -129,5 +128,5 @@ def test_labels_that_are_no_class_are_told(tmp_path):
             read(tmp_path, "l.csv", text, class_names=str(tmp_path / "names"))
     with pytest.raises(UserError, match="out of range, there are 3 classes"):
         read(tmp_path, "l.csv", "a,3", num_classes=3)
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="cannot read"):
         annotations.read(str(tmp_path))
