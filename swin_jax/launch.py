@@ -126,6 +126,7 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     values = define_flags()
     known = [f"--config.{key}" for key in _dotted(config)] + [f"--{name}" for name in values]
     _check_names(arguments, known)
+    arguments = configs.set_sizes(config, arguments)
     tuples = {key: value for key in _dotted(config) if isinstance(value := _leaf(config, key), tuple)}
     command = [argv[0], *arguments]
     try:

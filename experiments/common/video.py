@@ -5,6 +5,7 @@ from ml_collections.config_dict import FieldReference, placeholder
 
 from experiments.common import run
 from swin_jax.core.config import derived, spec
+from swin_jax.core.sizes import per_axis
 from swin_jax.data import fake, pipeline
 from swin_jax.data.video import sources
 from swin_jax.data.video import transforms as video
@@ -27,9 +28,9 @@ def sizes(**fields) -> ConfigDict:
 
 
 def clip_size(c: ConfigDict) -> FieldReference:
-    """A reference to (frames, size, size) of a config, in frames and pixels, which follows both."""
+    """A reference to (frames, height, width) of a config, in frames and pixels, which follows both."""
     frames, size = c.get_oneway_ref("frames"), c.get_oneway_ref("size")
-    return derived(lambda frames, size: (frames, size, size), frames, size)
+    return derived(lambda frames, size: (frames, *per_axis(size, 2)), frames, size)
 
 
 def read(c: ConfigDict, folder: bool, split: str) -> ConfigDict:

@@ -4,17 +4,19 @@ Besides the experiment files this is the only place that knows ml_collections. A
 under `fn` and its keyword arguments beside it, so that a config is plain Python whose every knob has a dotted key.
 """
 
+import ast
 import contextlib
 import importlib.machinery
 import importlib.util
 import inspect
 import json
 import pathlib
+import re
 import shlex
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cloudpickle
 import ml_collections
@@ -23,7 +25,10 @@ from ml_collections import config_dict
 from swin_jax.core.errors import UserError, did_you_mean, nearest
 from swin_jax.core.public_names import name_of
 from swin_jax.core.ranges import RangeError
+from swin_jax.core.sizes import Size
 
+# Keys whose one whole number may be (height, width) instead.
+_SIZES = ("image_size", "size", "patch_size", "window_size", "merge_size", "mask_cell", "cell")
 LAUNCH = "python -m swin_jax.launch --config=FILE.py[:args] --workdir=DIR"
 
 
@@ -287,6 +292,55 @@ def _import_folder(path: pathlib.Path) -> None:
     package_spec.submodule_search_locations = [folder]
     sys.modules["experiments"] = importlib.util.module_from_spec(package_spec)
     cloudpickle.register_pickle_by_value(sys.modules["experiments"])
+
+
+def set_sizes(config, arguments: Sequence[str]) -> list[str]:
+    """Sets keys that are one whole number for all axes to (height, width), where flags ask for that.
+
+    A config's int takes no tuple from a flag, though sizes may be either; keys that refer to it follow.
+
+    Args:
+        config: The config to change.
+        arguments: Flags, `--config.image_size=(32,64)` among them.
+
+    Returns:
+        The other flags.
+
+    Raises:
+        UserError: Entries that are no whole numbers, or below 1.
+    """
+    others = []
+    for argument in arguments:
+        given = re.fullmatch(r"--?config\.(?:(.*)\.)?(\w+)=\s*(.*)", argument)
+        holder = _inner(config, given[1]) if given and given[2] in _SIZES else None
+        if holder is None or given[2] not in holder or holder.get_type(given[2]) is not int:
+            others.append(argument)
+        elif given[3].startswith(("(", "[")) or isinstance(holder[given[2]], tuple):
+            with holder.ignore_type():
+                holder[given[2]] = _read_size(argument, given[3])
+        else:
+            others.append(argument)
+    return others
+
+
+def _inner(config, key: str | None) -> ml_collections.ConfigDict | None:
+    """The inner config of a dotted key, or None."""
+    for part in key.split(".") if key else ():
+        config = config[part] if part in config else None
+        if not isinstance(config, ml_collections.ConfigDict):
+            return None
+    return config
+
+
+def _read_size(argument: str, text: str) -> Size:
+    try:
+        value = ast.literal_eval(text)
+        sides = (value,) if isinstance(value, int) else tuple(value)
+    except (ValueError, SyntaxError, TypeError):
+        sides = ()
+    if not sides or not all(isinstance(side, int) and side >= 1 for side in sides):
+        raise UserError(f"{argument} is neither a whole number nor (height, width), both at least 1")
+    return sides[0] if len(sides) == 1 else sides
 
 
 def key_values(config) -> list[str]:

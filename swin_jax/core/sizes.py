@@ -1,5 +1,7 @@
 """Sizes of images, windows, patches and cells: one int for all axes, or one int per axis."""
 
+import numbers
+
 from swin_jax.core.errors import UserError
 
 Size = int | tuple[int, ...]
@@ -11,7 +13,7 @@ def per_axis(value: Size, axes: int) -> tuple[int, ...]:
     Raises:
         UserError: Another number of entries than axes.
     """
-    value = (value,) if isinstance(value, int) else tuple(value)
+    value = (value,) if isinstance(value, numbers.Integral) else tuple(value)
     if len(value) not in (1, axes):
         raise UserError(f"{value} has {len(value)} entries for {axes} axes")
     return value * axes if len(value) == 1 else value

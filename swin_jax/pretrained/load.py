@@ -23,6 +23,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError, is_ours, warn
 from swin_jax.core.public_names import check_names, name_of
+from swin_jax.core.sizes import simplest
 from swin_jax.pretrained import beside, names, preparation, processors, recognize, run_preparation
 from swin_jax.pretrained.arguments import (
     check_arguments,
@@ -347,13 +348,13 @@ def prepare(
         told = processors.preparation_beside(weights.path)
     if told is None:
         return found
-    size = found.image_size[0]
+    size = found.image_size
     found = found.replace(**told, **({"assumed": ()} if "transform" in told else {}))
-    if found.image_size[0] == size:
+    if found.image_size == size:
         return found
     if not is_sized:
         raise UserError(
-            f"the config beside {weights.path} is for pictures of {found.image_size[0]} pixels, "
-            f"the model for {size}: give image_size="
+            f"the config beside {weights.path} is for pictures of {simplest(found.image_size)} "
+            f"pixels, the model for {simplest(size)}: give image_size="
         )
     return found.replace(image_size=size)

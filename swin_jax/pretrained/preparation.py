@@ -16,6 +16,7 @@ import numpy as np
 from swin_jax.core import public_names
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.core.sizes import Size, per_axis, simplest
 from swin_jax.pretrained import media
 
 # The functions that a preparation may call, by public name: no file chooses what code runs.
@@ -93,7 +94,7 @@ class Preparation:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels of what the model sees."""
-        return (self.arguments["size"],) * 2
+        return per_axis(self.arguments["size"], 2)
 
     @property
     def frames(self) -> int | None:
@@ -159,7 +160,7 @@ class Preparation:
                 or to that size changes `crop`, unless that is given too.
 
         Raises:
-            UserError: Names that it does not have, sizes that are not square.
+            UserError: Names that it does not have, sizes that are none.
         """
         known = parameters_of(changes.get("transform", self.transform))
         fields = {field.name for field in dataclasses.fields(self)}
@@ -207,25 +208,34 @@ class Preparation:
         if not 1 <= len(sizes) <= 3 or not all(isinstance(side, int) for side in sizes):
             raise UserError(f"image_size={size!r} must be a whole number, (H, W), or of videos (T, H, W)")
         frames, sides = (sizes[:1], sizes[1:]) if len(sizes) == 3 else ((), sizes)
-        if len(set(sides)) != 1 or (frames and self.input == "image"):
-            raise UserError(f"image_size={size} is not square; give your own function instead of a preparation")
-        changed = {"size": sides[0]} | ({"length": frames[0]} if frames else {})
-        if self.transform == RESIZED and WHOLE in (sides[0], self.arguments["size"]):
-            changed["crop"] = sides[0] != WHOLE
+        if frames and self.input == "image":
+            raise UserError(f"image_size={size} is not square nor oblong: pictures have no frames, give (H, W)")
+        sides, before = per_axis(sides, 2), self.image_size
+        changed = {"size": simplest(sides)} | ({"length": frames[0]} if frames else {})
+        if self.transform == RESIZED and (WHOLE, WHOLE) in (sides, before):
+            changed["crop"] = sides != (WHOLE, WHOLE)
         if self.arguments.get("short_side") and self.input == "image":
-            before = self.arguments
-            changed["short_side"] = before["short_side"] * sides[0] // before["size"]
+            changed["short_side"] = self._short_side(sides)
         if self.transform == CLIPS:
-            changed["short_side"] = round(sides[0] * 256 / 224)
+            changed["short_side"] = round(min(sides) * 256 / 224)
         return changed
+
+    def _short_side(self, sides: tuple[int, int]) -> int | tuple[int, int]:
+        """What a picture is resized to before the crop of `sides`, in the proportion of the size that was."""
+        before = zip(per_axis(self.arguments["short_side"], 2), self.image_size, sides)
+        return simplest(tuple(short * side // size for short, size, side in before))
 
 
 def _check_argument(name: str, value: Any, kind: type) -> None:
     """Raises UserError for an argument of a transform that is of another type than it takes."""
     least = 0 if name in ("fill", "short_side") else 1
+    if kind == Size and isinstance(value, (tuple, list)):
+        if len(value) != 2 or not all(isinstance(side, int) and side >= 1 for side in value):
+            raise UserError(f"{name}={value!r} must be a whole number of pixels, at least 1, or (height, width)")
+        return
     if kind is bool and not isinstance(value, bool):
         raise UserError(f"{name}={value!r} must be True or False")
-    if kind is int and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+    if kind in (int, Size) and (not isinstance(value, int) or isinstance(value, bool) or value < least):
         raise UserError(f"{name}={value!r} must be a whole number, at least {least}")
 
 
@@ -274,11 +284,11 @@ def carried(model: Any) -> Preparation | None:
     return found
 
 
-def of_pictures(image_size: int, channels: int, assumed: bool) -> Preparation:
+def of_pictures(image_size: Size, channels: int, assumed: bool) -> Preparation:
     """The preparation of the official Swins, ImageNet's.
 
     Args:
-        image_size: Side of the model's pictures in pixels; 384 takes the whole picture.
+        image_size: (H, W) of the model's pictures in pixels, or one int for both; 384 takes the whole picture.
         channels: Number of channels that the model takes.
         assumed: True if that is a guess, for weights that come alone.
 
@@ -295,7 +305,7 @@ def of_pictures(image_size: int, channels: int, assumed: bool) -> Preparation:
     return Preparation("image", RESIZED, arguments, IMAGENET_MEAN, IMAGENET_STD, assumed=names)
 
 
-def of_pairs(image_size: int, context_length: int, assumed: bool) -> Preparation:
+def of_pairs(image_size: Size, context_length: int, assumed: bool) -> Preparation:
     """The preparation of OpenAI's CLIPs; arguments as for `of_pictures`, and the number of tokens of a text."""
     arguments = dict(size=image_size, mode="shortest", interpolation="bicubic", fill=0)
     names = ("mode", "interpolation", "mean", "std", "clean") if assumed else ()
@@ -310,12 +320,10 @@ def of_videos(image_size: tuple[int, int, int], uniform: bool, assumed: bool) ->
         uniform: True takes frames of the whole video, for Something-Something; else every second frame.
         assumed: True if that is a guess.
     """
-    frames, height, width = image_size
-    if height != width:
-        raise UserError(f"clips of {height} x {width} pixels are not square; give your own preprocess")
+    frames, *sides = image_size
     sampling = "uniform" if uniform else "dense"
-    short_side = round(height * 256 / 224)
-    arguments = dict(size=height, length=frames, stride=2, sampling=sampling, short_side=short_side)
+    short_side = round(min(sides) * 256 / 224)
+    arguments = dict(size=simplest(tuple(sides)), length=frames, stride=2, sampling=sampling, short_side=short_side)
     names = ("size", "length", "sampling", "stride", "short_side", "mean", "std") if assumed else ()
     return Preparation("video", CLIPS, arguments, IMAGENET_MEAN, IMAGENET_STD, assumed=names)
 

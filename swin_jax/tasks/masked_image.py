@@ -14,6 +14,7 @@ import optax
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.core.errors import UserError
+from swin_jax.core.sizes import Size, cells, per_axis
 from swin_jax.ops import augmentation, masked_image
 from swin_jax.ops.window_geometry import stage_grids
 from swin_jax.tasks.base import Batch, Metrics, TrainState, gradient_step, step_key
@@ -34,14 +35,14 @@ class MaskedImageModeling:
             odd; 0 predicts the image as the encoder sees it.
         accumulate: micro-batches per update.
         ema_decay: 0 for no average.
-        mask_cell: side in pixels of a cell of the batch's `mask`.
+        mask_cell: (H, W) in pixels of a cell of the batch's `mask`, or one int for both.
     """
 
     predicts: ClassVar[str] = "reconstruction"
 
     model: nn.Module
     tx: optax.GradientTransformation
-    image_size: int | tuple[int, int]
+    image_size: Size
     channels: int = 3
     seed: int = 0
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -49,7 +50,7 @@ class MaskedImageModeling:
     norm_target: int = 0
     accumulate: int = 1
     ema_decay: float = 0.0
-    mask_cell: int = 32
+    mask_cell: Size = 32
 
     def __post_init__(self):
         if self.norm_target and (self.norm_target < 3 or self.norm_target % 2 == 0):
@@ -57,7 +58,7 @@ class MaskedImageModeling:
 
     def size(self) -> tuple[int, int]:
         """`image_size` with one entry per axis."""
-        return (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+        return per_axis(self.image_size, 2)
 
     def init(self, key: jax.Array) -> TrainState:
         """Parameters from the model's own initialisers; the average starts at them."""
@@ -114,6 +115,6 @@ class MaskedImageModeling:
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of `image` and `mask`."""
-        cells = tuple(side // self.mask_cell for side in self.size())
-        shapes = {"image": (batch_size, *self.size(), self.channels), "mask": (batch_size, *cells)}
+        grid = cells(self.size(), self.mask_cell)
+        shapes = {"image": (batch_size, *self.size(), self.channels), "mask": (batch_size, *grid)}
         return {name: jax.ShapeDtypeStruct(shape, jnp.uint8) for name, shape in shapes.items()}

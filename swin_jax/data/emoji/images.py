@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.sizes import Size, per_axis
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image_text.tokenizer import tokenize
 
@@ -177,16 +178,16 @@ def _pair(example, rng, *, transform, context_length, with_keywords):
     return {"image": found["image"], "text": text, "label": example["label"]}
 
 
-def image_eval_transform(size: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Resizes the drawing with PIL's antialiased bicubic filter; `image` uint8 (size, size, 3) and `label`."""
-    return functools.partial(_resize, size=size)
+def image_eval_transform(size: Size) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Resizes the drawing with PIL's antialiased bicubic filter; `image` uint8 (H, W, 3) and `label`."""
+    return functools.partial(_resize, size=per_axis(size, 2))
 
 
 def _resize(example, *, size):
     from PIL import Image
 
     image = Image.fromarray(np.asarray(example["image"])).convert("RGB")
-    return {"image": np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)), "label": example["label"]}
+    return {"image": np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC)), "label": example["label"]}
 
 
 def fake_emoji(num_examples: int = 24, vendor: str = "noto", image_size: int = 40) -> Emoji:

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from swin_jax.core.sizes import Size, per_axis
+
 _LUMA = np.float32((0.299, 0.587, 0.114))  # ITU-R 601
 _GREY_AXIS = np.float32((1, 1, 1)) / math.sqrt(3)
 
 
 def style_train_transform(
-    size: int,
+    size: Size,
     rotation: float = 15.0,
     zoom: tuple[float, float] = (0.75, 1.15),
     shift: float = 0.08,
@@ -25,7 +27,7 @@ def style_train_transform(
     """Random turn, zoom, stretch and shift over white, then black outlines, then other colours.
 
     Args:
-      size: height and width of the result in pixels.
+      size: (H, W) of the result in pixels, or one int for both.
       rotation: largest turn in degrees.
       zoom: range of the scale, relative to the picture filling the result.
       shift: largest shift, as a share of the picture.
@@ -36,9 +38,9 @@ def style_train_transform(
       gamma: standard deviation of the logarithm of the brightness exponent.
 
     Returns:
-      transform(example, rng): replaces `image` (PIL, or uint8 (H, W, 3)) by uint8 (size, size, 3).
+      transform(example, rng): replaces `image` (PIL, or uint8 (H, W, 3)) by uint8 (H, W, 3).
     """
-    place = functools.partial(_place, size=size, rotation=rotation, zoom=zoom, shift=shift)
+    place = functools.partial(_place, size=per_axis(size, 2), rotation=rotation, zoom=zoom, shift=shift)
     recolour = functools.partial(_recolour, grey=grey, hue=hue, saturation=saturation, gamma=gamma)
     return functools.partial(_transform, place=place, recolour=recolour, outline=outline)
 
@@ -52,20 +54,20 @@ def _transform(example, rng, *, place, recolour, outline):
 
 
 def _place(image, rng, *, size, rotation, zoom, shift) -> np.ndarray:
-    """(size, size, 3) float32 in 0..1 of an affine map of the picture, sampled bilinearly."""
+    """(H, W, 3) float32 in 0..1 of an affine map of the picture, sampled bilinearly."""
     from PIL import Image
 
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image = image.convert("RGB")
     # From a pixel of the result to the picture's: a turn, a zoom and a stretch about the centres.
-    extent = np.float64(image.size)
+    extent, result = np.float64(image.size), np.float64(size[::-1])
     angle, factor, stretch = math.radians(rng.uniform(-rotation, rotation)), rng.uniform(*zoom), rng.uniform(0.9, 1.1)
     cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
-    matrix = np.array([[cos * stretch, sin], [-sin, cos / stretch]]) * (extent / size)[:, None]
-    offset = extent / 2 + rng.uniform(-shift, shift, 2) * extent - matrix @ (size / 2, size / 2)
+    matrix = np.array([[cos * stretch, sin], [-sin, cos / stretch]]) * (extent[:, None] / result)
+    offset = extent / 2 + rng.uniform(-shift, shift, 2) * extent - matrix @ (result / 2)
     coefficients = (*matrix[0], offset[0], *matrix[1], offset[1])
     moved = image.transform(
-        (size, size),
+        size[::-1],
         Image.Transform.AFFINE,
         coefficients,
         Image.Resampling.BILINEAR,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.sizes import Size, cells, per_axis, simplest
 
 
 def random_mask(grid: tuple[int, ...], count: int, rng: np.random.Generator) -> np.ndarray:
@@ -22,35 +23,39 @@ def random_mask(grid: tuple[int, ...], count: int, rng: np.random.Generator) -> 
     return mask.reshape(grid)
 
 
-def masked_cells(size: int, cell: int, patch: int, ratio: float) -> tuple[int, int]:
-    """(cells per side, number of masked cells) of a square image.
+def masked_cells(size: Size, cell: Size, patch: Size, ratio: float) -> tuple[Size, int]:
+    """(cells along each axis, an int for a square, number of masked cells) of an image.
 
     Args:
-        size: side of the image in pixels.
-        cell: side of a cell in pixels, a multiple of `patch`.
-        patch: side of the model's patch in pixels.
+        size: (H, W) of the image in pixels, or one int for both, as are the other two.
+        cell: of a cell in pixels, a multiple of `patch`.
+        patch: of the model's patch in pixels.
         ratio: share of masked cells; their number is rounded up, as in the official code.
 
     Raises:
         UserError: a cell that does not divide the image, a patch that does not divide the cell, or a ratio that masks
             none or all of the cells.
     """
-    if cell < 1 or size % cell:
-        raise UserError(f"a mask cell of {cell} pixels does not divide an image of {size} pixels")
-    if patch < 1 or cell % patch:
-        raise UserError(f"the model's patch of {patch} pixels does not divide a mask cell of {cell} pixels")
-    side = size // cell
-    count = math.ceil(side**2 * ratio) if math.isfinite(ratio) else 0
-    if not 0 < count < side**2:
+    try:
+        grid = cells(size, cell)
+    except UserError:
+        raise UserError(f"a mask cell of {cell} pixels does not divide an image of {size} pixels") from None
+    try:
+        cells(cell, patch)
+    except UserError:
+        raise UserError(f"the model's patch of {patch} pixels does not divide a mask cell of {cell} pixels") from None
+    total = math.prod(grid)
+    count = math.ceil(total * ratio) if math.isfinite(ratio) else 0
+    if not 0 < count < total:
         raise UserError(
-            f"a mask ratio of {ratio} masks {count} of {side**2} cells of {cell} pixels in an image of {size} pixels; "
+            f"a mask ratio of {ratio} masks {count} of {total} cells of {cell} pixels in an image of {size} pixels; "
             "some must be masked, not all"
         )
-    return side, count
+    return simplest(grid), count
 
 
 def mask_train_transform(
-    transform: Callable, size: int, cell: int = 32, patch: int = 4, ratio: float = 0.6
+    transform: Callable, size: Size, cell: Size = 32, patch: Size = 4, ratio: float = 0.6
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
     """Adds a random mask, new at every visit, to what another transform returns.
 
@@ -59,15 +64,15 @@ def mask_train_transform(
         size, cell, patch, ratio: as for `masked_cells`.
 
     Returns:
-        transform(example, rng): `image` and `mask` uint8 (size / cell, size / cell), 1 where the image is masked;
+        transform(example, rng): `image` and `mask` uint8 (H / cell, W / cell), 1 where the image is masked;
         without the label. Raises UserError as `masked_cells`.
     """
-    side, count = masked_cells(size, cell, patch, ratio)
-    return functools.partial(_train, transform=transform, side=side, count=count)
+    grid, count = masked_cells(size, cell, patch, ratio)
+    return functools.partial(_train, transform=transform, grid=grid, count=count)
 
 
 def mask_eval_transform(
-    transform: Callable, size: int, cell: int = 32, patch: int = 4, ratio: float = 0.6, seed: int = 0
+    transform: Callable, size: Size, cell: Size = 32, patch: Size = 4, ratio: float = 0.6, seed: int = 0
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Adds a fixed mask to what another transform returns: a function of `seed` and the pixels.
 
@@ -81,16 +86,16 @@ def mask_eval_transform(
     Returns:
         transform(example): as for `mask_train_transform`.
     """
-    side, count = masked_cells(size, cell, patch, ratio)
-    return functools.partial(_eval, transform=transform, side=side, count=count, seed=seed)
+    grid, count = masked_cells(size, cell, patch, ratio)
+    return functools.partial(_eval, transform=transform, grid=grid, count=count, seed=seed)
 
 
-def _train(example, rng, *, transform, side, count):
+def _train(example, rng, *, transform, grid, count):
     image = transform(example, rng)["image"]
-    return {"image": image, "mask": random_mask((side, side), count, rng)}
+    return {"image": image, "mask": random_mask(per_axis(grid, 2), count, rng)}
 
 
-def _eval(example, *, transform, side, count, seed):
+def _eval(example, *, transform, grid, count, seed):
     image = transform(example)["image"]
     rng = np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(image).tobytes())])
-    return {"image": image, "mask": random_mask((side, side), count, rng)}
+    return {"image": image, "mask": random_mask(per_axis(grid, 2), count, rng)}

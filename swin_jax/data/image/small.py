@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from swin_jax.core.sizes import Size, per_axis
+
 _LUMA = np.float32((0.299, 0.587, 0.114))  # ITU-R 601, as PIL's convert("L")
 
 
 def small_train_transform(
-    size: int,
+    size: Size,
     padding: int = 2,
     hflip: float = 0.0,
     rotation: float = 0.0,
@@ -21,7 +23,7 @@ def small_train_transform(
     """Resize, random turn and zoom, random shift (a padded image's random crop), random flip.
 
     Args:
-      size: height and width of the result in pixels; other images are stretched to it.
+      size: (H, W) of the result in pixels, or one int for both; other images are stretched to it.
       padding: largest shift in pixels of the result.
       hflip: probability of a horizontal flip.
       rotation: largest turn in degrees.
@@ -29,24 +31,24 @@ def small_train_transform(
       channels: 3 copies grey to RGB; 1 keeps grey and turns colours to grey.
 
     Returns:
-      transform(example, rng): replaces `image` (PIL, or uint8 (H, W) or (H, W, C)) by uint8 (size, size, channels).
+      transform(example, rng): replaces `image` (PIL, or uint8 (H, W) or (H, W, C)) by uint8 (H, W, channels).
     """
     return functools.partial(
-        _train, size=size, padding=padding, hflip=hflip, rotation=rotation, zoom=zoom, channels=channels
+        _train, size=per_axis(size, 2), padding=padding, hflip=hflip, rotation=rotation, zoom=zoom, channels=channels
     )
 
 
-def small_eval_transform(size: int, channels: int = 3) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def small_eval_transform(size: Size, channels: int = 3) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Resize by bilinear sampling, which does not smooth where the image shrinks.
 
     Args:
-      size: height and width of the result in pixels.
+      size: (H, W) of the result in pixels, or one int for both.
       channels: 3 copies grey to RGB; 1 keeps grey and turns colours to grey.
 
     Returns:
-      transform(example): replaces `image` (as for small_train_transform) by uint8 (size, size, channels).
+      transform(example): replaces `image` (as for small_train_transform) by uint8 (H, W, channels).
     """
-    return functools.partial(_eval, size=size, channels=channels)
+    return functools.partial(_eval, size=per_axis(size, 2), channels=channels)
 
 
 def _train(example, rng, *, size, padding, hflip, rotation, zoom, channels):
@@ -92,14 +94,13 @@ def _shift(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
     return moved
 
 
-def _resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear resize with half-pixel centres and repeated edges to (size, size, C)."""
-    height, width = image.shape[:2]
-    if (height, width) == (size, size):
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear resize with half-pixel centres and repeated edges to (*size, C)."""
+    if image.shape[:2] == size:
         return image
-    rows, columns = _weights(height, size), _weights(width, size)
-    resized = np.tensordot(rows, image.astype(np.float32), 1)  # (size, W, C)
-    resized = np.einsum("xw,ywc->yxc", columns, resized)  # (size, size, C)
+    rows, columns = (_weights(old, new) for old, new in zip(image.shape, size))
+    resized = np.tensordot(rows, image.astype(np.float32), 1)  # (height, W, C)
+    resized = np.einsum("xw,ywc->yxc", columns, resized)  # (*size, C)
     return np.round(resized).astype(np.uint8)
 
 
@@ -116,18 +117,18 @@ def _weights(length: int, size: int) -> np.ndarray:
 
 
 def _turn(image: np.ndarray, angle: float, factor: float) -> np.ndarray:
-    """Turns a square image clockwise by `angle` (radians) and zooms it by `factor`, about its centre, over black."""
-    size, _, channels = image.shape
-    centre = (size - 1) / 2
-    y, x = np.ogrid[-centre : centre + 0.5, -centre : centre + 0.5]
+    """Turns an image clockwise by `angle` (radians) and zooms it by `factor`, about its centre, over black."""
+    height, width, channels = image.shape
+    middle, centre = (height - 1) / 2, (width - 1) / 2
+    y, x = np.ogrid[-middle : middle + 0.5, -centre : centre + 0.5]
     cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
     # Where each pixel of the result comes from, in an image with a black border of one pixel.
-    row = np.clip(cos * y - sin * x + centre + 1, 0, size + 1)
-    column = np.clip(sin * y + cos * x + centre + 1, 0, size + 1)
-    top, left = np.minimum(row.astype(int), size), np.minimum(column.astype(int), size)
+    row = np.clip(cos * y - sin * x + middle + 1, 0, height + 1)
+    column = np.clip(sin * y + cos * x + centre + 1, 0, width + 1)
+    top, left = np.minimum(row.astype(int), height), np.minimum(column.astype(int), width)
     down, right = (row - top)[..., None], (column - left)[..., None]
     pixels = np.pad(image, ((1, 1), (1, 1), (0, 0))).reshape(-1, channels)
-    corner = top * (size + 2) + left  # (size, size)
+    corner = top * (width + 2) + left  # (height, width)
     upper = pixels[corner] * (1 - right) + pixels[corner + 1] * right
-    lower = pixels[corner + size + 2] * (1 - right) + pixels[corner + size + 3] * right
+    lower = pixels[corner + width + 2] * (1 - right) + pixels[corner + width + 3] * right
     return np.round(upper * (1 - down) + lower * down).astype(np.uint8)

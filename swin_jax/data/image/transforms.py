@@ -16,6 +16,7 @@ from PIL import Image
 
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.core.errors import UserError
+from swin_jax.core.sizes import Size, per_axis
 from swin_jax.data.image import picture, randaugment
 
 _FILTERS = {
@@ -29,7 +30,7 @@ RESIZE_MODES = ("shortest", "longest", "squash")
 
 
 def train_transform(
-    size: int,
+    size: Size,
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     interpolation: str = "bicubic",
@@ -39,7 +40,7 @@ def train_transform(
     """Random resized crop, horizontal flip, RandAugment.
 
     Args:
-      size: height and width of the result in pixels.
+      size: (H, W) of the result in pixels, or one int for both.
       scale: range of the crop's share of the image's area.
       ratio: range of the crop's width / height, drawn log-uniformly.
       interpolation: 'nearest', 'bilinear' or 'bicubic', of the resize and of RandAugment's geometry.
@@ -47,60 +48,70 @@ def train_transform(
       auto_augment: RandAugment in timm's notation; '' for none.
 
     Returns:
-      transform(example, rng): replaces `image` (PIL, or uint8 (H, W), (H, W, 1) or (H, W, 3)) by uint8 (size, size, 3).
+      transform(example, rng): replaces `image` (PIL, or uint8 (H, W), (H, W, 1) or (H, W, 3)) by uint8 (H, W, 3).
       Raises UserError for an unknown interpolation or auto_augment.
     """
     resample = _filter(interpolation)
     augment = randaugment.parse(auto_augment, resample) if auto_augment else None
     return functools.partial(
-        _train, size=size, scale=tuple(scale), ratio=tuple(ratio), resample=resample, hflip=hflip, augment=augment
+        _train,
+        size=per_axis(size, 2),
+        scale=tuple(scale),
+        ratio=tuple(ratio),
+        resample=resample,
+        hflip=hflip,
+        augment=augment,
     )
 
 
 def eval_transform(
-    size: int, crop: bool = True, interpolation: str = "bicubic"
+    size: Size, crop: bool = True, interpolation: str = "bicubic"
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Resize and centre crop, or direct resize.
 
     Args:
-      size: height and width of the result in pixels.
-      crop: resizes the short side to int(256 / 224 * size) and crops the centre; if False, resizes to the square
-        without keeping the aspect, as the official 384 models do.
+      size: (H, W) of the result in pixels, or one int for both.
+      crop: resizes the picture to cover int(256 / 224 * size) and crops the centre; if False, resizes to `size` without
+        keeping the aspect, as the official 384 models do.
       interpolation: 'nearest', 'bilinear' or 'bicubic'.
 
     Returns:
-      transform(example): replaces `image` (as for train_transform) by uint8 (size, size, 3). Raises UserError for an
+      transform(example): replaces `image` (as for train_transform) by uint8 (H, W, 3). Raises UserError for an
       unknown interpolation.
     """
-    return functools.partial(_eval, size=size, crop=crop, resample=_filter(interpolation))
+    return functools.partial(_eval, size=per_axis(size, 2), crop=crop, resample=_filter(interpolation))
 
 
 def crop_transform(
-    size: int, short_side: int = 0, interpolation: str = "bicubic", rounding: str = "even"
+    size: Size, short_side: Size = 0, interpolation: str = "bicubic", rounding: str = "even"
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Resize of the short side and centre crop, with every number given, as configs of timm and transformers do.
 
     Args:
-      size: height and width of the result in pixels.
-      short_side: what the short side is resized to, in pixels; 0 resizes to the square without keeping the aspect.
+      size: (H, W) of the result in pixels, or one int for both.
+      short_side: what the short side is resized to, in pixels, or (H, W) that the picture is resized to cover; 0
+        resizes to `size` without keeping the aspect.
       interpolation: 'nearest', 'bilinear', 'bicubic' or 'lanczos'.
       rounding: where the crop of an odd margin begins: 'even' as torchvision, 'floor' as transformers.
 
     Returns:
-      transform(example): replaces `image` (as for train_transform) by uint8 (size, size, 3). Raises UserError for an
+      transform(example): replaces `image` (as for train_transform) by uint8 (H, W, 3). Raises UserError for an
       unknown interpolation or rounding, and for a short side less than `size`.
     """
     if rounding not in ("even", "floor"):
         raise UserError(f"rounding {rounding!r} is not known: use 'even' or 'floor'")
-    if short_side and short_side < size:
+    sides = per_axis(size, 2)
+    least = max(sides) if isinstance(short_side, int) else sides
+    if short_side and any(side < most for side, most in zip(per_axis(short_side, 2), per_axis(least, 2))):
         raise UserError(f"short_side={short_side} is less than size={size}: the crop would leave the image")
+    short_side = short_side if isinstance(short_side, int) else tuple(short_side)
     return functools.partial(
-        _crop, size=size, short_side=short_side, resample=_filter(interpolation), rounding=rounding
+        _crop, size=sides, short_side=short_side, resample=_filter(interpolation), rounding=rounding
     )
 
 
 def clip_preprocess(
-    size: int,
+    size: Size,
     mean: tuple[float, float, float] = CLIP_MEAN,
     std: tuple[float, float, float] = CLIP_STD,
     mode: str = "shortest",
@@ -110,16 +121,16 @@ def clip_preprocess(
     """Preprocesses single images for CLIP, as OpenAI's `preprocess` does.
 
     Args:
-      size: height and width of the result in pixels.
+      size: (H, W) of the result in pixels, or one int for both.
       mean: of each channel, in 0..1.
       std: of each channel, in 0..1.
-      mode: 'shortest' resizes the short side and crops the centre, 'longest' resizes the long side and pads, 'squash'
-        resizes to the square without keeping the aspect (SigLIP).
+      mode: 'shortest' resizes the picture to cover `size` and crops the centre, 'longest' resizes it to fit in and
+        pads, 'squash' resizes without keeping the aspect (SigLIP).
       interpolation: 'nearest', 'bilinear' or 'bicubic', with antialiasing.
       fill: grey level 0 to 255 of the padding.
 
     Returns:
-      preprocess(image): float32 (size, size, 3) of a PIL image or of uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+      preprocess(image): float32 (H, W, 3) of a PIL image or of uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
       Raises UserError for an unknown mode or interpolation; preprocess for an array that is not uint8.
     """
     fit = _fit_of(size, mode, interpolation, fill)
@@ -127,7 +138,7 @@ def clip_preprocess(
 
 
 def clip_eval_transform(
-    size: int, mode: str = "shortest", interpolation: str = "bicubic", fill: int = 0
+    size: Size, mode: str = "shortest", interpolation: str = "bicubic", fill: int = 0
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """What clip_preprocess does before it normalises, for loaders: the device normalises.
 
@@ -135,13 +146,13 @@ def clip_eval_transform(
       size, mode, interpolation, fill: as for clip_preprocess.
 
     Returns:
-      transform(example): replaces `image` by uint8 (size, size, 3). Raises as clip_preprocess.
+      transform(example): replaces `image` by uint8 (H, W, 3). Raises as clip_preprocess.
     """
     return functools.partial(_clip_eval, fit=_fit_of(size, mode, interpolation, fill))
 
 
 def clip_train_transform(
-    size: int,
+    size: Size,
     scale: tuple[float, float] = (0.9, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     interpolation: str = "bicubic",
@@ -193,7 +204,7 @@ def random_crop_box(
 
 def _train(example, rng, *, size, scale, ratio, resample, hflip, augment):
     image = to_rgb(example["image"])
-    image = image.crop(random_crop_box(*image.size, scale, ratio, rng)).resize((size, size), resample)
+    image = image.crop(random_crop_box(*image.size, scale, ratio, rng)).resize(size[::-1], resample)
     if rng.random() < hflip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if augment is not None:
@@ -204,21 +215,22 @@ def _train(example, rng, *, size, scale, ratio, resample, hflip, augment):
 def _eval(example, *, size, crop, resample):
     image = to_rgb(example["image"])
     if crop:
-        image = _centre_crop(_resize_short_side(image, int(256 / 224 * size), resample), size)
+        image = _centre_crop(_cover(image, tuple(int(256 / 224 * side) for side in size), resample), size)
     else:
-        image = image.resize((size, size), resample)
+        image = image.resize(size[::-1], resample)
     return {**example, "image": np.asarray(image)}
 
 
 def _crop(example, *, size, short_side, resample, rounding):
     image = to_rgb(example["image"])
     if not short_side:
-        return {**example, "image": np.asarray(image.resize((size, size), resample))}
-    image = _resize_short_side(image, short_side, resample)
+        return {**example, "image": np.asarray(image.resize(size[::-1], resample))}
+    image = _cover(image, per_axis(short_side, 2), resample)
     if rounding == "even":
         return {**example, "image": np.asarray(_centre_crop(image, size))}
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return {**example, "image": np.asarray(image.crop((left, top, left + size, top + size)))}
+    height, width = size
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return {**example, "image": np.asarray(image.crop((left, top, left + width, top + height)))}
 
 
 def _clip_eval(example, *, fit):
@@ -233,39 +245,49 @@ def _clip_preprocess(image, *, fit, mean, std):
     return (np.asarray(fit(image), np.float32) / 255 - mean) / std
 
 
-def _fit_of(size: int, mode: str, interpolation: str, fill: int) -> Callable[[Image.Image], Image.Image]:
+def _fit_of(size: Size, mode: str, interpolation: str, fill: int) -> Callable[[Image.Image], Image.Image]:
     if mode not in RESIZE_MODES:
         raise UserError(f"resize mode {mode!r} is not known: use one of {', '.join(RESIZE_MODES)}")
-    return functools.partial(_fit, size=size, mode=mode, resample=_filter(interpolation), fill=fill)
+    return functools.partial(_fit, size=per_axis(size, 2), mode=mode, resample=_filter(interpolation), fill=fill)
 
 
 def _fit(image, *, size, mode, resample, fill) -> Image.Image:
-    """Brings an image to size x size pixels RGB; the mode is converted last, as in the original."""
+    """Brings an image to `size` (H, W) in RGB; the mode is converted last, as in the original."""
     if isinstance(image, np.ndarray):
         image = to_rgb(image)
     if mode == "squash":
-        return to_rgb(image.resize((size, size), resample))
+        return to_rgb(image.resize(size[::-1], resample))
     if mode == "shortest":
-        return to_rgb(_centre_crop(_resize_short_side(image, size, resample), size))
-    scale = size / max(image.size)
+        return to_rgb(_centre_crop(_cover(image, size, resample), size))
+    height, width = size
+    scale = min(width / image.width, height / image.height)
     image = to_rgb(image.resize([max(1, round(side * scale)) for side in image.size], resample))
-    canvas = Image.new("RGB", (size, size), (fill,) * 3)
-    canvas.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    canvas = Image.new("RGB", (width, height), (fill,) * 3)
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
     return canvas
 
 
-def _resize_short_side(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    """Resizes the short side to `size`; the other is cut to whole pixels, not rounded, as in torchvision."""
-    width, height = image.size
-    resized = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+def _cover(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """Resizes to the smallest picture of the same aspect that holds `size` (H, W).
+
+    Of a square that is a resize of the short side; there the other side is cut to whole pixels, as in torchvision, and
+    for other sizes rounded, as in timm and open_clip.
+    """
+    height, width = size
+    by_width = image.width * height <= image.height * width
+    along, across = (image.width, image.height) if by_width else (image.height, image.width)
+    fixed = width if by_width else height
+    other = int(fixed * across / along) if height == width else round(fixed * across / along)
+    resized = (fixed, other) if by_width else (other, fixed)
     picture.check_resized(*resized)
     return image.resize(resized, resample)
 
 
-def _centre_crop(image: Image.Image, size: int) -> Image.Image:
-    left = round((image.width - size) / 2)  # halves to even, as in torchvision
-    top = round((image.height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
+def _centre_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    height, width = size
+    left = round((image.width - width) / 2)  # halves to even, as in torchvision
+    top = round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
 
 
 def _filter(interpolation: str) -> Image.Resampling:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.sizes import Size, per_axis
 from swin_jax.data.image.picture import check_resized
 from swin_jax.data.video.decode import Reader
 from swin_jax.data.video.randaugment import VideoRandAugment
@@ -35,7 +36,7 @@ class Video(Protocol):
 
 
 def video_train_transform(
-    size: int = 224,
+    size: Size = 224,
     length: int = 32,
     stride: int = 2,
     sampling: str = "dense",
@@ -53,7 +54,7 @@ def video_train_transform(
     Kinetics: the defaults. Something-Something V2: sampling='uniform', hflip=0, randaugment_ops=4.
 
     Args:
-      size: height and width of the result in pixels.
+      size: (H, W) of the result in pixels, or one int for both.
       length: frames of a clip.
       stride: every how many frames, for 'dense'.
       sampling: 'dense' takes `length` frames from a random start on; 'uniform' one of each of `length` equal segments.
@@ -67,7 +68,7 @@ def video_train_transform(
       hidden_crop: see VideoRandAugment.
 
     Returns:
-      transform(example, rng): replaces `video` (a Video) by uint8 (length, size, size, 3). Raises UserError for an
+      transform(example, rng): replaces `video` (a Video) by uint8 (length, H, W, 3). Raises UserError for an
       unknown sampling, sizes that are no whole numbers from 1 on, and ranges that are none; transform raises what the
       Video raises, UnreadableError where it cannot be decoded.
     """
@@ -80,7 +81,7 @@ def video_train_transform(
         augment = VideoRandAugment(randaugment_ops, randaugment_magnitude, hidden_flip, hidden_crop)
     return functools.partial(
         _train,
-        size=size,
+        size=per_axis(size, 2),
         clip=dict(length=length, stride=stride, sampling=sampling),
         short_side=short_side,
         scale=tuple(scale),
@@ -91,27 +92,29 @@ def video_train_transform(
 
 
 def video_eval_transform(
-    size: int = 224, length: int = 32, stride: int = 2, sampling: str = "dense", short_side: int = 256
+    size: Size = 224, length: int = 32, stride: int = 2, sampling: str = "dense", short_side: int = 256
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """One view: the middle clip, the short side resized, the centre cropped.
+
+    A frame that does not hold the view then, which is possible unless that is square, is resized to hold it.
 
     Args:
       size, length, stride, sampling, short_side: as for video_train_transform.
 
     Returns:
-      transform(example): replaces `video` (a Video) by uint8 (length, size, size, 3). Raises as video_train_transform,
+      transform(example): replaces `video` (a Video) by uint8 (length, H, W, 3). Raises as video_train_transform,
       and UserError for a short side less than `size`.
     """
     _check(sampling, size=size, length=length, stride=stride, short_side=short_side)
     _check_short_side(short_side, size)
     clip = dict(length=length, stride=stride, sampling=sampling, clips=1)
-    return functools.partial(_eval, size=size, clip=clip, short_side=short_side)
+    return functools.partial(_eval, size=per_axis(size, 2), clip=clip, short_side=short_side)
 
 
 def video_views_transform(
     clips: int = 4,
     crops: int = 3,
-    size: int = 224,
+    size: Size = 224,
     length: int = 32,
     stride: int = 2,
     sampling: str = "dense",
@@ -122,22 +125,23 @@ def video_views_transform(
     Args:
       clips: V_t, evenly spread over the video.
       crops: V_s, along the long side; see crop_offsets.
-      size: height and width of a view in pixels.
+      size: (H, W) of a view in pixels, or one int for both.
       length, stride, sampling: as for video_train_transform.
-      short_side: what the short side is resized to, in pixels; 0 for `size`, as in the protocol.
+      short_side: what the short side is resized to, in pixels; 0 for that of `size`, as in the protocol.
 
     Returns:
-      transform(example): replaces `video` (a Video) by uint8 (crops * clips, length, size, size, 3), views of one crop
+      transform(example): replaces `video` (a Video) by uint8 (crops * clips, length, H, W, 3), views of one crop
       beside each other. Raises as video_train_transform, and UserError for a short side less than `size`.
     """
-    short_side = short_side or size
-    _check(sampling, clips=clips, crops=crops, size=size, length=length, stride=stride, short_side=short_side)
+    _check(sampling, clips=clips, crops=crops, size=size, length=length, stride=stride)
+    short_side = short_side or min(per_axis(size, 2))
+    _check(sampling, size=size, short_side=short_side)
     if sampling == "uniform" and clips != 1:
         raise UserError(f"uniform sampling covers the whole video with one clip: clips must be 1, not {clips}")
     _check_short_side(short_side, size)
     # Plain values only: their text tells a test that was stopped, and goes on in another process, what its views are.
     clip = dict(length=length, stride=stride, sampling=sampling, clips=clips)
-    return functools.partial(_views, size=size, clip=clip, short_side=short_side, crops=crops)
+    return functools.partial(_views, size=per_axis(size, 2), clip=clip, short_side=short_side, crops=crops)
 
 
 def dense_train_indices(
@@ -203,6 +207,13 @@ def resize_short_side(frame: np.ndarray, short_side: int) -> np.ndarray:
     return resize(frame, *resized)
 
 
+def resize_to_hold(frame: np.ndarray, short_side: int, size: tuple[int, int]) -> np.ndarray:
+    """`resize_short_side`, to a larger one where the frame would not hold `size` (H, W)."""
+    least = min(frame.shape[:2])
+    needed = max(math.ceil(least * part / side) for part, side in zip(size, frame.shape[:2]))
+    return resize_short_side(frame, max(short_side, needed))
+
+
 def resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes a frame uint8 (H, W, 3) to (height, width, 3) as cv2.INTER_LINEAR does, without antialiasing."""
     if frame.shape[:2] == (height, width):
@@ -256,10 +267,10 @@ def random_crop_box(
 
 def _train(example, rng, *, size, clip, short_side, scale, ratio, hflip, augment):
     chosen = _train_indices(len(example["video"]), rng, **clip)[0]
-    frames, rows = _read(example["video"], chosen, short_side)
+    frames, rows = _read(example["video"], chosen, functools.partial(resize_short_side, short_side=short_side))
     top, left, height, width = random_crop_box(*frames.shape[1:3], scale, ratio, rng)
     frames = frames[:, top : top + height, left : left + width]
-    pixels = np.stack([resize(frame, size, size) for frame in frames])[rows]
+    pixels = np.stack([resize(frame, *size) for frame in frames])[rows]
     if rng.random() < hflip:
         pixels = pixels[:, :, ::-1]
     if augment is not None:
@@ -268,25 +279,28 @@ def _train(example, rng, *, size, clip, short_side, scale, ratio, hflip, augment
 
 
 def _eval(example, *, size, clip, short_side):
-    frames, rows = _read(example["video"], _eval_indices(len(example["video"]), **clip)[0], short_side)
-    top, left = ((side - size) // 2 for side in frames.shape[1:3])
-    return {**example, "video": frames[rows, top : top + size, left : left + size]}
+    fit = functools.partial(resize_to_hold, short_side=short_side, size=size)
+    frames, rows = _read(example["video"], _eval_indices(len(example["video"]), **clip)[0], fit)
+    height, width = size
+    top, left = (frames.shape[1] - height) // 2, (frames.shape[2] - width) // 2
+    return {**example, "video": frames[rows, top : top + height, left : left + width]}
 
 
 def _views(example, *, size, clip, short_side, crops):
     chosen = _eval_indices(len(example["video"]), **clip)
-    frames, rows = _read(example["video"], chosen.reshape(-1), short_side)
-    height, width = frames.shape[1:3]
-    tops = crop_offsets(height, size, crops if height > width else 1)
-    lefts = crop_offsets(width, size, crops if height <= width else 1)
+    fit = functools.partial(resize_to_hold, short_side=short_side, size=size)
+    frames, rows = _read(example["video"], chosen.reshape(-1), fit)
+    height, width = size
+    slack = frames.shape[1] - height, frames.shape[2] - width
+    tops = crop_offsets(frames.shape[1], height, crops if slack[0] > slack[1] else 1)
+    lefts = crop_offsets(frames.shape[2], width, crops if slack[0] <= slack[1] else 1)
     tops, lefts = np.broadcast_arrays(tops, lefts)
-    views = np.stack([frames[:, top : top + size, left : left + size] for top, left in zip(tops, lefts)])
-    return {**example, "video": views[:, rows].reshape(-1, chosen.shape[1], size, size, 3)}
+    views = np.stack([frames[:, top : top + height, left : left + width] for top, left in zip(tops, lefts)])
+    return {**example, "video": views[:, rows].reshape(-1, chosen.shape[1], height, width, 3)}
 
 
-def _read(video: Video, indices: np.ndarray, short_side: int) -> tuple[np.ndarray, np.ndarray]:
-    """The different frames among `indices`, resized, and for each index its row of them."""
-    fit = functools.partial(resize_short_side, short_side=short_side)
+def _read(video: Video, indices: np.ndarray, fit: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The different frames among `indices`, resized by `fit`, and for each index its row of them."""
     unique, rows = np.unique(indices, return_inverse=True)
     if isinstance(video, Reader):
         with video:
@@ -312,17 +326,18 @@ def _segments(num_frames: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     return bounds[:-1], bounds[1:]
 
 
-def _check(sampling: str, **counts: int) -> None:
+def _check(sampling: str, size: Size, **counts: int) -> None:
     if sampling not in SAMPLINGS:
         raise UserError(f"sampling {sampling!r} is not known: use one of {', '.join(SAMPLINGS)}")
-    for name, value in counts.items():
+    sides = [("size", side) for side in (per_axis(size, 2) if isinstance(size, (tuple, list)) else [size])]
+    for name, value in (*sides, *counts.items()):
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
             what = "length (the frames of a clip)" if name == "length" else name
             raise UserError(f"{what} must be a whole number of at least 1, not {value!r}")
 
 
-def _check_short_side(short_side: int, size: int) -> None:
-    if short_side < size:
+def _check_short_side(short_side: int, size: Size) -> None:
+    if short_side < min(per_axis(size, 2)):
         raise UserError(f"short_side must be at least the size of a view, {size}, not {short_side}")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.public_names import name_of
-from swin_jax.core.sizes import per_axis
+from swin_jax.core.sizes import per_axis, simplest
 from swin_jax.models import simmim, swin
 from swin_jax.ops.window_geometry import num_axes
 from swin_jax.pretrained import run_config
@@ -137,9 +137,9 @@ def preprocess(model: swin.Swin, word: str | None) -> Preparation:
     sizes = per_axis(model.image_size, axes)
     if axes == 3:
         return of_videos(sizes, uniform=False, assumed=word is None)
-    if axes != 2 or len(set(sizes)) != 1:
-        raise UserError(f"image_size={model.image_size} is not one side of a square; give your own function")
-    return of_pictures(sizes[0], model.in_channels, assumed=word is None)
+    if axes != 2:
+        raise UserError(f"image_size={model.image_size} is neither of pictures nor of clips; give your own function")
+    return of_pictures(simplest(sizes), model.in_channels, assumed=word is None)
 
 
 def inputs(model: swin.Swin, image_size: int | tuple[int, ...] | None = None) -> dict[str, jax.ShapeDtypeStruct]:

@@ -185,7 +185,8 @@ def test_a_size_changes_what_follows_it_unless_that_is_given_too(presets):
         (dict(means=(0.5,) * 3), "a preparation has no 'means'; did you mean 'mean'?"),
         (dict(interpolate="nearest"), "has no 'interpolate'; did you mean 'interpolation'?"),
         (dict(imagesize=32), "has no 'imagesize'; did you mean 'image_size'?"),
-        (dict(image_size=(16, 18)), r"image_size=\(16, 18\) is not (one side of a )?square"),
+        (dict(image_size=(16, 18, 20, 22)), r"image_size=\(16, 18, 20, 22\) (must be|.*makes no model)"),
+        (dict(size=(16, 0)), r"size=\(16, 0\) must be a whole number of pixels"),
         (dict(mean=(0.5,)), r"mean=\(0.5,\) must have a number for each of 3 channels"),
         (dict(transform="os.system"), "os.system does not prepare a model's image"),
         (dict(size="100"), "size='100' must be a whole number, at least 1"),
@@ -240,14 +241,35 @@ def prepared_model():
     [
         (Swin(**TINY | dict(in_channels=4)), "4 channels has no preparation: mean and std are missing"),
         (Swin(**TINY | dict(in_channels=1)), "1 channels has no preparation: mean and std are missing"),
-        (Swin(**TINY | dict(image_size=(16, 32))), r"image_size=\(16, 32\) is not one side of a square"),
-        (CLIPS.clone(backbone=CLIPS.backbone.clone(image_size=(4, 16, 32))), "16 x 32 pixels are not square"),
     ],
 )
 def test_of_what_has_no_preparation_the_missing_is_named(model, message):
     for _ in range(2):
         with pytest.raises(UserError, match=message):
             preprocess(model)
+
+
+@pytest.mark.parametrize(
+    "model, shape",
+    [
+        (Swin(**TINY | dict(image_size=(16, 32))), (1, 16, 32, 3)),
+        (Swin(**TINY | dict(image_size=(32, 384))), (1, 32, 384, 3)),
+        (make_clip(embed_dim=4, image_size=(32, 96), vision_layers=1, text_layers=1), (1, 32, 96, 3)),
+    ],
+)
+def test_a_rectangle_is_prepared(model, shape):
+    prepared = preprocess(model)
+    assert prepared(PICTURE).shape == shape and prepared.image_size == shape[1:3]
+    turned = prepared.replace(image_size=shape[2:0:-1])
+    assert turned(PICTURE).shape == (1, shape[2], shape[1], 3)
+    json.loads(turned.fingerprint())
+
+
+def test_clips_of_a_rectangle_are_prepared():
+    model = CLIPS.clone(backbone=CLIPS.backbone.clone(image_size=(4, 16, 40)))
+    frames = np.zeros((6, 30, 30, 3), np.uint8)
+    assert preprocess(model)(frames).shape == (1, 4, 16, 40, 3)
+    assert preprocess(model, image_size=(2, 24, 8))(frames).shape == (1, 2, 24, 8, 3)
 
 
 def test_a_load_of_what_has_no_preparation_succeeds_and_preprocess_says_why(presets, tmp_path):

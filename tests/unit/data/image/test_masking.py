@@ -86,3 +86,23 @@ def test_evaluation_masks_are_fixed_and_do_not_depend_on_the_batch():
     assert (whole.reshape(8, -1).sum(1) == 10).all() and len({mask.tobytes() for mask in whole}) > 5
     np.testing.assert_array_equal(masks(make(), 3), whole)
     assert (masks(make(seed=1), 8) != whole).any()
+
+
+@pytest.mark.parametrize(
+    "size, cell, patch, grid",
+    [((32, 64), 8, 4, (4, 8)), ((64, 32), (16, 8), (4, 2), (4, 4)), ((24, 64), (8, 16), 4, (3, 4))],
+)
+def test_masks_of_rectangles_have_a_cell_for_each(size, cell, patch, grid):
+    found, count = masking.masked_cells(size, cell, patch, 0.5)
+    assert found in (grid, grid[0]) and count == -(-grid[0] * grid[1] // 2)
+    image = {"image": np.zeros((*size, 3), np.uint8)}
+    train = masking.mask_train_transform(lambda x, rng: x, size, cell, patch, 0.5)
+    fixed = masking.mask_eval_transform(lambda x: x, size, cell, patch, 0.5)
+    for mask in (train(image, np.random.default_rng(0))["mask"], fixed(image)["mask"]):
+        assert mask.shape == grid and mask.sum() == count
+
+
+@pytest.mark.parametrize("size, cell, patch", [((32, 60), 8, 4), ((32, 64), (8, 10), 4), ((32, 64), (8, 8), (4, 3))])
+def test_cells_that_leave_a_rest_along_one_axis_are_refused(size, cell, patch):
+    with pytest.raises(UserError, match="does not divide"):
+        masking.masked_cells(size, cell, patch, 0.5)

@@ -1,0 +1,47 @@
+"""`--config.image_size=(32,64)` reaches the model, the task and every transform of each family of experiments."""
+
+import pytest
+
+from swin_jax import launch
+from swin_jax.core.config import build, flatten
+from swin_jax.core.errors import UserError
+from tests.experiments import config_path
+
+SMALL = "quickstart swin_in1k swin_in1k_finetune swin_in22k swinv2_in1k swinv2_finetune swinv2_giant simmim_in1k"
+SMALL += " simmim_finetune clip_openai clip_swin lit siglip swin_fashion_mnist clip_emoji video_swin_k400"
+SIZES = ("image_size", "size")
+
+
+def parse(path, *arguments):
+    return launch.parse(["launch", f"--config={path}", "--workdir=x", *arguments])[1]
+
+
+@pytest.mark.parametrize("name", SMALL.split())
+def test_every_size_of_an_experiment_follows(name):
+    path = config_path(name if name == "quickstart" else f"{name}:fake")
+    config = parse(path)
+    key = "image_size" if "image_size" in config else "size"
+    before = flatten(config)
+    found = flatten(parse(path, f"--config.{key}=(32,64)"))
+    follow = [k for k in before if k.rpartition(".")[2] in SIZES and k != key and "source" not in k]
+    assert len(follow) >= 4
+    assert all(found[k] in ([32, 64], [before["frames"] if "frames" in before else 0, 32, 64]) for k in follow)
+
+
+@pytest.mark.parametrize("name", ["swin_in1k", "clip_openai", "simmim_in1k", "video_swin_k400"])
+def test_an_example_and_a_batch_have_the_rectangle(name):
+    key, path = "size" if name.startswith("video") else "image_size", config_path(f"{name}:fake")
+    config = parse(path, f"--config.{key}=(32,64)")
+    shapes = build(config.task).batch_shapes(2)
+    shape = shapes["video" if key == "size" else "image"].shape
+    assert shape[-3:] == (32, 64, 3)
+
+
+def test_a_size_of_its_own_wins_and_wrong_ones_are_refused():
+    path = config_path("swin_in1k:fake")
+    config = parse(path, "--config.image_size=(32,64)", "--config.evals.val.run.data.transform.size=(64,64)")
+    assert config.evals.val.run.data.transform.size == (64, 64) and config.task.image_size == (32, 64)
+    for wrong in ("(0,64)", "(32,-1)", "(32,6.5)", "(a,b)", "()", "(32,"):
+        with pytest.raises(UserError, match="neither a whole number nor"):
+            parse(path, f"--config.image_size={wrong}")
+    assert parse(path, "--config.image_size=64").image_size == 64
