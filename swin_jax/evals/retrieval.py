@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.data.image_text.by_image import by_image
 from swin_jax.data.image_text.pairs import EvalTransform
 from swin_jax.data.unreadable import left_out, may_leave_out
@@ -175,6 +175,7 @@ class Retrieval:
             count = len(image_features) + missing.get("left_out", 0)
             if captions is None:
                 own = [transform.captions(images.record(int(number))) for number in found["record"]]
+                _warn_of_lines(own)
             elif len(captions) != count:
                 raise UserError(f"there are captions of {len(captions)} images for {count} images")
             else:
@@ -200,3 +201,13 @@ class Retrieval:
             return values | left_out(self.data, len(ids))
 
         return run
+
+
+def _warn_of_lines(captions: Sequence[Sequence[str]]) -> None:
+    found = [text for own in captions for text in own if len(text.splitlines()) > 1]
+    if found:
+        warn(
+            f"{len(found)} captions have several lines and are searched as one text each, as "
+            f"{found[0][:80]!r}; if each line is a caption, give (for shards and folders) "
+            "--config.evals.validation.run.data.source.caption_lines=True"
+        )

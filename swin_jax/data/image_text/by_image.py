@@ -1,10 +1,11 @@
 """The images of a pair source, each once with all of its captions: what retrieval is measured on.
 
-Lists may name an image in several lines, with a caption in each. To train on they are pairs of
-their own; in a search such an image would stand in its own way, and each of its captions would
-count as wrong for its other lines.
+Lists may name an image in several lines, and shards may hold it several times, with a caption each.
+To train on they are pairs of their own; in a search such an image would stand in its own way, and
+each of its captions would count as wrong for its other lines.
 """
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -51,8 +52,8 @@ def by_image(source: Any) -> Images:
     """Joins the records of a pair source that name the same image file; reads the texts of all.
 
     Args:
-      source: a pair source. Its records say in `image_path` which file their image is; others are
-        images of their own.
+      source: a pair source. Its records say in `image_path` which file their image is, or else its
+        `image_bytes(index)` are compared; records of other sources are images of their own.
 
     Returns:
       The images, in the order in which they first occur.
@@ -60,11 +61,21 @@ def by_image(source: Any) -> Images:
     groups: dict[Any, list[int]] = {}
     for index in range(len(source)):
         try:
-            path = _record(source, index).get("image_path")
+            identity = _identity(source, index)
         except (UnreadableError, OSError):  # whoever reads the image says so
-            path = None
-        groups.setdefault(index if path is None else os.path.normpath(path), []).append(index)
+            identity = index
+        groups.setdefault(identity, []).append(index)
     return Images(source, tuple(map(tuple, groups.values())))
+
+
+def _identity(source: Any, index: int) -> Any:
+    """What records of the same image have in common."""
+    path = _record(source, index).get("image_path")
+    if path is not None:
+        return os.path.normpath(path)
+    if hasattr(source, "image_bytes"):
+        return hashlib.blake2b(source.image_bytes(index), digest_size=16).digest()
+    return index
 
 
 def _record(source: Any, index: int) -> dict[str, Any]:

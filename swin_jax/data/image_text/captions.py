@@ -35,6 +35,12 @@ def decode_text(data: bytes) -> str:
         raise UnreadableError(f"the caption is not UTF-8, at byte {error.start + 1}") from error
 
 
+def from_text(data: bytes, lines: bool) -> tuple[str, ...]:
+    """The caption in a text file, or with `lines` one for each line; raises UnreadableError as `decode_text`."""
+    text = decode_text(data)
+    return tuple(line.strip() for line in text.splitlines()) if lines else (text,)
+
+
 def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
     """The texts that are captions, not blank.
 

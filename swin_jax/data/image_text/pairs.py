@@ -20,7 +20,7 @@ from swin_jax.data import folders, sources
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import grouping
-from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, decode_text
+from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, from_text
 from swin_jax.data.image_text.tokenizer import CONTEXT_LENGTH, tokenize, tokenize_and_flag
 
 Example = dict[str, Any]
@@ -98,12 +98,14 @@ class FolderPairs:
       paths: of the images, relative to root.
       texts: of the files of their captions.
       conversion: how pixels are taken, see picture.py.
+      caption_lines: True if each line of a text is a caption.
     """
 
     root: str
     paths: tuple[str, ...]
     texts: tuple[str, ...]
     conversion: str
+    caption_lines: bool
     class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -116,7 +118,7 @@ class FolderPairs:
     def record(self, index: int) -> Example:
         """The caption of an image."""
         with open(os.path.join(self.root, self.texts[index]), "rb") as file:
-            return {"text": (decode_text(file.read(MAX_BYTES + 1)),)}
+            return {"text": from_text(file.read(MAX_BYTES + 1), self.caption_lines)}
 
     def record_name(self, index: int) -> str:
         return os.path.join(self.root, self.paths[index])
@@ -157,7 +159,7 @@ def tfds(
     return sources.CachedSource(source) if in_memory else source
 
 
-def folder(root: str | None, conversion: str = "display") -> FolderPairs:
+def folder(root: str | None, conversion: str = "display", caption_lines: bool = False) -> FolderPairs:
     """Every image under a folder that has a text file of the same name: cat.jpg and cat.txt, at any depth.
 
     Args:
@@ -165,6 +167,7 @@ def folder(root: str | None, conversion: str = "display") -> FolderPairs:
         counts them. See grouping.py.
       conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation and lays what is
         transparent on white, 'reference' does neither.
+      caption_lines: True if each line of a text is a caption of its own; otherwise a text is one.
 
     Returns:
       The source, in sorted order. Raises UserError where the folder is missing or has no such pair.
@@ -188,7 +191,7 @@ def folder(root: str | None, conversion: str = "display") -> FolderPairs:
     if message:
         warn(f"{root}: {len(found.pairs)} pairs; {message}")
     names = [(files.paths[image], files.paths[text]) for image, text in found.pairs]
-    return FolderPairs(root, *map(tuple, zip(*names)), conversion)
+    return FolderPairs(root, *map(tuple, zip(*names)), conversion, caption_lines)
 
 
 def select(source: Any, keep: Callable[[Example], bool]) -> sources.Selection:

@@ -55,6 +55,12 @@ class ParquetPairs:
             example["image_path"] = os.path.join(self._root, columns.path_of(row, self._image_key))
         return example
 
+    def image_bytes(self, index: int) -> bytes:
+        """The encoded image of a row; raises UnreadableError where the file has paths instead."""
+        if not self._is_encoded:
+            raise UnreadableError(f"{self._image_key!r} holds a path")
+        return self._encoded(index)
+
     def record_name(self, index: int) -> str:
         return f"{self._path} row {index + 1}"
 

@@ -22,7 +22,7 @@ import tqdm
 from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import grouping, tar_headers
-from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, decode_text, parse_json, texts_of
+from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, from_text, parse_json, texts_of
 from swin_jax.data.image_text.patterns import expand
 
 # An index is an int64 table (rows, 4). Row 0 is (format, bytes and modification time of the shard,
@@ -41,11 +41,18 @@ class TarPairs:
     class_names: tuple[str, ...] = ()
 
     def __init__(
-        self, shards: tuple[str, ...], indices: tuple[str, ...], lengths: Sequence[int], text_key: str, conversion: str
+        self,
+        shards: tuple[str, ...],
+        indices: tuple[str, ...],
+        lengths: Sequence[int],
+        text_key: str,
+        conversion: str,
+        caption_lines: bool,
     ):
         """`indices` are the shards' index files and `lengths` their numbers of records."""
-        self._arguments = (shards, indices, tuple(lengths), text_key, conversion)
-        self._shards, self._indices, self._text_key, self._conversion = shards, indices, text_key, conversion
+        self._arguments = (shards, indices, tuple(lengths), text_key, conversion, caption_lines)
+        self._shards, self._indices, self._text_key = shards, indices, text_key
+        self._conversion, self._caption_lines = conversion, caption_lines
         self._ends = np.cumsum(np.asarray(lengths, np.int64))
 
     def __reduce__(self):
@@ -67,6 +74,12 @@ class TarPairs:
         with open(self._shards[shard], "rb") as file:
             return self._texts(file, place)
 
+    def image_bytes(self, index: int) -> bytes:
+        """The encoded image of a record."""
+        shard, place = self._find(index)
+        with open(self._shards[shard], "rb") as file:
+            return _read(file, place[:2])
+
     def record_name(self, index: int) -> str:
         shard, place = self._find(index)
         return f"{self._shards[shard]}{_member_name(self._shards[shard], place)} (image at byte {place[0]})"
@@ -84,7 +97,7 @@ class TarPairs:
             raise UnreadableError(f"a text of {place[3]:,} bytes, more than {MAX_BYTES:,}")
         data = _read(file, place[2:])
         if not self._text_key:
-            return {"text": (decode_text(data),)}
+            return {"text": from_text(data, self._caption_lines)}
         return {"text": texts_of(parse_json(data), self._text_key)}
 
 
@@ -93,6 +106,7 @@ def tar_shards(
     text_key: str = "",
     index_dir: str | None = None,
     conversion: str = "reference",
+    caption_lines: bool = False,
 ) -> TarPairs:
     """Pairs in tar shards.
 
@@ -105,6 +119,8 @@ def tar_shards(
         missing, damaged or older than the shard; every process of a run may do so at once.
       conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
         and lays what is transparent on white, 'reference' does neither, as the recipes of CLIP.
+      caption_lines: True if each line of a .txt is a caption of its own, as CLIP_benchmark writes the
+        shards of its retrieval; otherwise a text is one caption.
 
     Returns:
       The source, shards in the order of the patterns. Members that are in no pair are counted in a
@@ -133,7 +149,7 @@ def tar_shards(
         raise UserError(f"{shards[0]} and the other shards hold {wanted}{advice}{found}")
     if left_out:
         warn(f"{shards[0]}{' and the other shards' if shards[1:] else ''}: {sum(lengths):,} pairs; {left_out}")
-    return TarPairs(tuple(shards), tuple(indices), lengths, text_key, conversion)
+    return TarPairs(tuple(shards), tuple(indices), lengths, text_key, conversion, caption_lines)
 
 
 def _build_stale(shards: Sequence[str], indices: Sequence[str], suffix: str) -> None:

@@ -2,16 +2,20 @@
 
 import csv
 import dataclasses
+import io
 import json
+import tarfile
 
 import jax.numpy as jnp
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from swin_jax.core.errors import UserError
 from swin_jax.data import pipeline, sources
-from swin_jax.data.image_text import json_file, lists, pairs
+from swin_jax.data.image_text import json_file, lists, pairs, tar_shards
 from swin_jax.data.image_text.tokenizer import VOCAB_SIZE, encode
 from swin_jax.evals import retrieval
 from swin_jax.evals.retrieval import Retrieval
@@ -43,6 +47,16 @@ def test_equal_to_sorting(chunk):
         assert found[f"text_to_image_r{k}"] == pytest.approx(by_sorting(text, owner, image, np.arange(23), k))
     assert found["image_to_text_r1"] > found["text_to_image_r1"] > 0.1  # one of several captions is enough
     assert found["text_to_image_r10"] < 1
+
+
+def test_equal_to_clip_benchmark():
+    # clip-benchmark 1.6.2, metrics/zeroshot_retrieval.py, on the same features: the share of texts with
+    # their image, of images with any of their texts, among the first k.
+    image, text, owner = problem()
+    found = retrieval.recall(image, text, text_ids=owner)
+    recorded = {1: (0.2608696, 0.2083333), 5: (0.6956522, 0.6666667), 10: (0.7826087, 0.8611111)}
+    for k, values in recorded.items():
+        assert (found[f"image_to_text_r{k}"], found[f"text_to_image_r{k}"]) == pytest.approx(values, abs=1e-6)
 
 
 def test_several_images_of_one_content_all_count():
@@ -213,7 +227,44 @@ def write_selection(folder):
     return sources.Selection(write_lines(folder), tuple(range(30)))
 
 
-FORMS = (write_list, write_lines, write_csv, write_karpathy, write_selection)
+def add(tar, name, data):
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def write_tar(folder, **options):
+    """Shards as CLIP_benchmark writes them, a caption in each line."""
+    with tarfile.open(folder / "x.tar", "w") as tar:
+        for number in range(6):
+            add(tar, f"{number}.png", (folder / f"{number}.png").read_bytes())
+            add(tar, f"{number}.txt", "\n".join(own(number)).encode())
+    return tar_shards.tar_shards(str(folder / "x.tar"), **({"caption_lines": True} | options))
+
+
+def write_copies(folder):
+    """Shards with an image for each caption."""
+    with tarfile.open(folder / "x.tar", "w") as tar:
+        for i in range(30):
+            add(tar, f"{i}.png", (folder / f"{OWNERS[i]}.png").read_bytes())
+            add(tar, f"{i}.txt", WORDS[i].encode())
+    return tar_shards.tar_shards(str(folder / "x.tar"))
+
+
+def write_parquet(folder):
+    images = [(folder / f"{number}.png").read_bytes() for number in OWNERS]
+    parquet.write_table(pyarrow.table({"image": images, "caption": WORDS}), folder / "x.parquet")
+    return lists.table(str(folder / "x.parquet"))
+
+
+def write_folder(folder):
+    for number in range(6):
+        (folder / f"{number}.txt").write_text("\n".join(own(number)) + "\n")
+    return pairs.folder(str(folder), caption_lines=True)
+
+
+FORMS = (write_list, write_lines, write_csv, write_karpathy, write_selection, write_tar, write_copies, write_parquet)
+FORMS += (write_folder,)
 
 
 def eval_data(source, **options):
@@ -232,6 +283,12 @@ def search(data, tables, **options):
 def test_all_captions_of_every_image_in_every_form(colors, write):
     folder, tables, expected = colors
     assert search(eval_data(write(folder)), tables) == pytest.approx(expected)
+
+
+def test_texts_of_several_lines_are_not_taken_for_one_caption_without_a_word(colors):
+    folder, tables, expected = colors
+    with pytest.warns(UserWarning, match="6 captions have several lines .*source.caption_lines=True"):
+        assert search(eval_data(write_tar(folder, caption_lines=False)), tables) != pytest.approx(expected)
 
 
 def test_a_caption_function_gives_one_caption_per_image(colors):
