@@ -298,11 +298,11 @@ def _check_counts(source: Source, classes: int, examples: int = 0) -> None:
     if classes and names and len(names) != classes:
         shown = ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
         found.append(f"{len(names)} classes ({shown})")
-        wanted.append(f"{classes} classes")
+        wanted.append(str(classes))
         keys.append(f"--config.num_classes={len(names)}")
     if examples and len(source) != examples:
         found.append(f"{len(source)} examples")
-        wanted.append(f"{examples} examples")
+        wanted.append(str(examples))
         keys.append(f"--config.num_train={len(source)}")
     if keys:
         raise UserError(

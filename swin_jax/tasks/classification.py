@@ -42,7 +42,7 @@ class Classification:
             by itself, averaged over classes too; label smoothing takes marks of 0 and 1 towards a half.
         class_weights: K positive numbers, or () for none. Terms of the loss are multiplied by those of their classes,
             and the sum is divided as torch's is: by the weights of the rows' classes, but by the number of rows
-            where targets are mixed, and by that of the marks with `multi_label`.
+            where targets are mixed, and by that of the marks with `multi_label`; of each micro-batch by itself.
 
     Raises:
         UserError: Weights that are not K positive finite numbers.

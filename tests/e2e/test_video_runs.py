@@ -101,7 +101,7 @@ def test_a_picture_is_predicted_and_told(trained, tmp_path, launch):
     "flags, says",
     [
         (("--config.num_train=9",), "the data set has 8 examples, the config 9: give --config.num_train=8"),
-        (("--config.num_classes=5",), "the data set has 2 classes, the config 5"),
+        (("--config.num_classes=5",), "the data set has 2 classes (jump, sit), the config 5"),
         (("--config.init_from.required=true",), "starts from weights"),
         (("--config.short_side=16",), "short"),
         (("--config.frames=0",), "a video of shape (1, 0, 32, 32, 3) has no frames"),
