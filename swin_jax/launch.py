@@ -368,7 +368,12 @@ def main() -> None:
     with warnings.catch_warnings():
         entry = frame_outside().f_code.co_filename
         warnings.showwarning = _show_warnings(entry, warnings.showwarning)
-        sys.exit(run(sys.argv))
+        status = run(sys.argv)
+        if status == ACTION:
+            # All is said; of a save that failed, Orbax prints pages more while Python ends.
+            sys.stderr.flush()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        sys.exit(status)
 
 
 def _show_warnings(entry: str, show: Callable[..., None]) -> Callable[..., None]:

@@ -9,6 +9,7 @@ bucket checks its objects itself; there a checkpoint is whole once it has a `com
 import functools
 import logging
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.params import path_name, unflatten
 from swin_jax.core.public_names import current_names
 from swin_jax.tasks.base import TrainState
+from swin_jax.train import save_noise
 from swin_jax.train.checkpoint_integrity import (
     SEALED,
     DamagedError,
@@ -42,6 +44,7 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
 
     Temporary files of interrupted saves are removed, unless `write` is False: another process may be saving there.
     """
+    save_noise.hush()
     # Called when all files of a save are written and its folder has not got its final name yet.
     seal = None if storage.is_remote(workdir) else functools.partial(write_checksums, folder(workdir))
     options = ocp.CheckpointManagerOptions(
@@ -130,7 +133,9 @@ def _failed(manager: ocp.CheckpointManager, error: Exception) -> UserError:
     manager.reload()
     kept = manager.latest_step()
     intact = f"the checkpoint of step {kept} is intact" if kept is not None else "no checkpoint was written before"
-    return UserError(f"could not save a checkpoint in {manager.directory}: {storage.first_line(error)}; {intact}")
+    number = re.search(r"os_error_code='(\d+)'", str(error))  # at the end of a long text of TensorStore's
+    why = os.strerror(int(number[1])) if number else storage.first_line(error)
+    return UserError(f"could not save a checkpoint in {manager.directory}: {why}; {intact}")
 
 
 def restore(

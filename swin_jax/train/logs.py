@@ -7,6 +7,7 @@ from run to run; all others are equal in a resumed and an uninterrupted run. For
 before checkpoint s.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 
+_told: set[str] = set()
 _HEARTBEAT_SECONDS = 10.0  # without a terminal, a sign of life at least this often
 
 
@@ -235,8 +237,10 @@ class Logs:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
-        self.close()
+    def __exit__(self, kind, *_):
+        # A full disk that has ended the run is met once more here, by what is still in a buffer.
+        with contextlib.suppress(*([OSError, UserError] if kind else [])):
+            self.close()
 
 
 def _loss_and_speed(metrics):
@@ -249,9 +253,29 @@ def _start_tensorboard(folder, start):
     from tensorboardX import SummaryWriter
 
     # The suffix keeps a run that resumes within the same second from overwriting the file.
-    return SummaryWriter(
+    writer = SummaryWriter(
         str(folder / "tensorboard"), purge_step=start + 1, flush_secs=30, filename_suffix=f".{time.time_ns()}"
     )
+    # An error would end its thread with a traceback, and whoever hands it events would wait for room forever.
+    events = writer.file_writer.event_writer._ev_writer
+    for name in ("write_event", "flush", "close"):
+        setattr(events, name, _tolerant(getattr(events, name), folder / "tensorboard"))
+    return writer
+
+
+def _tolerant(call, folder):
+    """A method of TensorBoard's writer that tells of a full disk; metrics.jsonl is the record."""
+
+    def tolerate(*arguments):
+        try:
+            return call(*arguments)
+        except OSError as error:
+            line = f"{folder} cannot be written: {storage.reason(error)}"
+            if line not in _told:
+                _told.add(line)
+                print(line, file=sys.stderr, flush=True)
+
+    return tolerate
 
 
 def _start_wandb(workdir, folder, project, config):

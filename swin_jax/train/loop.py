@@ -20,7 +20,7 @@ from swin_jax.train.label_space import share_labels
 from swin_jax.train.preemption import Interrupted, Preemption
 from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen
 from swin_jax.train.state import first_state
-from swin_jax.train.workdir import Ownership, check_entries, check_shared, make_workdir, own
+from swin_jax.train.workdir import Ownership, check_entries, check_shared, make_workdir, own, writing_to
 
 DONE, NON_FINITE = 0, 3
 
@@ -61,7 +61,7 @@ class Loop:
 
     def execute(self) -> int:
         """Trains to `total_steps` from wherever the workdir is, then evaluates. Returns an exit status."""
-        with self.owner, jax.set_mesh(self.run.placement.mesh):
+        with self.owner, writing_to(self.workdir), jax.set_mesh(self.run.placement.mesh):
             began, lead, total = time.monotonic(), jax.process_index() == 0, self.config.total_steps
             start, meta, header = self.start_up()
             restored, values = start if meta else None, configs.flatten(self.config)

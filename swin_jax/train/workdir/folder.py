@@ -1,8 +1,11 @@
 """The folder of a run: made and tried before anything is computed, in a bucket too, and one place for all hosts."""
 
+import contextlib
+import errno
 import os
 import time
 import uuid
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -25,6 +28,23 @@ def make_workdir(folder: epath.Path) -> None:
                 raise PermissionError(13, "not writable")
     except OSError as error:
         raise UserError(f"--workdir={folder} cannot be used: {storage.reason(error)}") from error
+
+
+# Of a disk that is full, a quota that is used up, a file that may not grow, a mount that went read-only or broke.
+_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO
+
+
+@contextlib.contextmanager
+def writing_to(folder: epath.Path) -> Iterator[None]:
+    """A block that writes to a workdir; raises UserError where its disk is full or gone."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise UserError(
+            f"{folder} cannot be written: {storage.reason(error)}; the same command resumes when that is mended"
+        ) from error
 
 
 def _check_name(folder: epath.Path) -> None:

@@ -327,6 +327,34 @@ def test_metrics_that_are_no_file_are_one_line(tmp_path):
         logs.Logs(tmp_path / "other", 3)
 
 
+def test_a_full_disk_costs_tensorboard_its_events_and_the_run_no_time(tmp_path, monkeypatch, capsys):
+    log = logs.Logs(tmp_path, 100)
+    events = log._tensorboard.file_writer.event_writer._ev_writer
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(events._py_recordio_writer, "write", full)
+    monkeypatch.setattr(events._py_recordio_writer, "flush", full)
+    for step in range(1, 40):  # more than fit into its queue
+        log.write(step, {"train/loss": 1.0})
+    log.close()
+    assert len(logs.read_metrics(tmp_path)) == 39
+    lines = [line for line in capsys.readouterr().err.splitlines() if "tensorboard" in line]
+    assert lines == [f"{tmp_path}/tensorboard cannot be written: No space left on device"]
+
+
+def test_what_ended_a_run_is_not_hidden_by_a_full_disk(tmp_path, monkeypatch):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ZeroDivisionError), logs.Logs(tmp_path, 100) as log:
+        monkeypatch.setattr(log, "close", full)
+        raise ZeroDivisionError
+    with pytest.raises(OSError, match="No space"), logs.Logs(tmp_path, 100) as log:
+        monkeypatch.setattr(log, "close", full)
+
+
 def test_no_metrics_no_curves(tmp_path):
     assert curves.draw(tmp_path) is None
 

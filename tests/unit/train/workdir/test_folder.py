@@ -1,12 +1,13 @@
 """The folder of a run: its name, and what is refused."""
 
+import errno
 import os
 
 import pytest
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.train.workdir import check_entries, make_workdir
+from swin_jax.train.workdir import check_entries, make_workdir, writing_to
 
 # ---- names ----
 
@@ -89,3 +90,15 @@ def test_a_workdir_that_is_no_folder_is_refused(tmp_path, make):
         with pytest.raises(UserError, match="cannot be used: ") as caught:
             make_workdir(path)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
+def test_a_full_disk_is_one_line_and_other_errors_pass(tmp_path, number):
+    with (
+        pytest.raises(UserError, match="cannot be written: .*; the same command resumes") as caught,
+        writing_to(tmp_path),
+    ):
+        raise OSError(number, os.strerror(number), "x")
+    assert os.strerror(number) in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(FileNotFoundError), writing_to(tmp_path):
+        open(tmp_path / "none")
