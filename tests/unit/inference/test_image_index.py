@@ -72,7 +72,7 @@ def test_pictures_are_indexed_and_unreadable_ones_named(folder):
     assert found.names == ("0.png", "1.png", "2.png", "3.png", "4.png", "5.png", os.path.join("sub", "6.png"))
     np.testing.assert_array_equal(found.features, [[10.0 * (i + 1), 1] for i in range(7)])
     assert found.complete and found.root == str(folder)
-    assert len(unreadable) == 1 and "broken.png (UnidentifiedImageError" in unreadable[0]
+    assert len(unreadable) == 1 and "broken.png (UnreadableError: it is no picture" in unreadable[0]
 
 
 def test_an_index_is_saved_and_loaded(folder, tmp_path):
