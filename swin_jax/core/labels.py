@@ -1,6 +1,7 @@
 """Class names of two sets that share a label space: compared and mapped by name, never by place."""
 
 import dataclasses
+import json
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -25,17 +26,43 @@ class Match:
 
 
 def read_names(file: str) -> tuple[str, ...]:
-    """The class names in a text file, one a line, in label order; raises UserError where it cannot be read."""
+    """The class names in a file, in label order.
+
+    Args:
+        file: UTF-8 text with a name on each line; or .json: a list of names, or an object of names
+            and their labels, as Something-Something's labels.json.
+
+    Raises:
+        UserError: The file cannot be read, has no names, or labels that do not count up from 0.
+    """
     try:
         with open(os.path.expanduser(file), encoding="utf-8-sig") as opened:  # some editors begin a file with a mark
-            names = tuple(line.strip() for line in opened if line.strip())
+            if os.fspath(file).lower().endswith(".json"):
+                names = _names_in(json.load(opened))
+            else:
+                names = tuple(line.strip() for line in opened if line.strip())
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {file}: it is not UTF-8 text") from error
+    except RecursionError as error:
+        raise UserError(f"cannot read {file}: it is not a list of names") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+    if names is None:
+        raise UserError(f"{file} must list class names, or map them to their labels, which count up from 0")
     if not names:
         raise UserError(f"{file} names no classes; it holds one name a line, in label order")
     return names
+
+
+def _names_in(found: Any) -> tuple[str, ...] | None:
+    """The names of JSON; None where it is neither a list of them nor maps them to 0, 1, ..."""
+    if isinstance(found, list):
+        return tuple(found) if all(isinstance(name, str) for name in found) else None
+    if not isinstance(found, dict):
+        return None
+    by_label = {str(label): name for name, label in found.items()}
+    names = [by_label.get(str(label)) for label in range(len(found))]
+    return None if None in names else tuple(names)
 
 
 def match(names: Sequence[str], reference: Sequence[str], whose: str, of: str, subset: bool = False) -> Match:

@@ -18,8 +18,13 @@ from swin_jax.core.errors import UserError, did_you_mean
 from swin_jax.core.labels import read_names
 from swin_jax.data.labels import UNKNOWN
 
-PATH_KEYS = ("path", "image", "video", "filename", "file_name", "filepath", "image_path", "video_path", "file", "name")
-LABEL_KEYS = ("label", "labels", "class", "classes", "target", "targets")
+PATH_KEYS = (
+    *("path", "image", "video", "filename", "file_name", "filepath", "file_path", "image_path", "video_path", "file"),
+    *("video_name", "name"),
+)
+LABEL_KEYS = (
+    *("label", "labels", "class", "classes", "target", "targets", "label_name", "class_name", "action", "category"),
+)
 MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
 _TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _MARKS = {"0": 0, "1": 1, "-1": UNKNOWN, "": UNKNOWN}
@@ -84,11 +89,29 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
     if not entries:
         raise UserError(f"{file} names no files")
     _refuse_double(entries)
+    return numbered(file, entries, class_names, num_classes)
+
+
+def numbered(file: str, entries: Sequence[Entry], class_names: str = "", num_classes: int = 0) -> Annotations:
+    """Gives the labels of a list their numbers.
+
+    Args:
+      file: The list, for messages.
+      entries: Its files, at least one.
+      class_names, num_classes: As for `read`.
+
+    Returns:
+      The list. Raises UserError as `read`.
+    """
+    if num_classes > MAX_LABEL + 1:
+        raise UserError(f"num_classes is {num_classes}, more than {MAX_LABEL + 1}")
     several = any(len(entry.labels) > 1 for entry in entries)
     bare = next((entry for entry in entries if not entry.labels), None)
     if bare and not several:
         raise UserError(f"{bare.place}: {short(bare.path)} has no label")
     known = read_names(class_names) if class_names else ()
+    if known and num_classes and len(known) != num_classes:
+        raise UserError(f"{class_names} has {len(known)} names, num_classes is {num_classes}")
     numbers, names = _numbers(file, entries, known, num_classes)
     marks = None
     if several:
@@ -99,13 +122,14 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
     return Annotations(tuple(entry.path for entry in entries), labels, marks, names)
 
 
-def has_several(file: str) -> bool:
-    """True if a list gives one of its files several labels; False too for what `read` does not understand."""
-    try:
-        found = _entries(file)
-    except UserError:
-        return False
-    return isinstance(found, Annotations) or any(len(entry.labels) > 1 for entry in found)
+def _entries(file: str) -> list[Entry] | Annotations:
+    suffix = os.path.splitext(file)[1].lower()
+    text = read_text(file)
+    if suffix in _TABLES and _TABLES[suffix] in text:  # VideoMAE's .csv has lines of `path label`
+        return _table(file, text, _TABLES[suffix])
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        return [_from_object(place, found) for place, found in objects(file, text, suffix == ".json")]
+    return [_from_line(f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def read_text(path: str) -> str:
@@ -136,22 +160,14 @@ def short(text: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _entries(file: str) -> list[Entry] | Annotations:
-    suffix = os.path.splitext(file)[1].lower()
-    text = read_text(file)
-    if suffix in _TABLES:
-        return _table(file, text, _TABLES[suffix])
-    if suffix in (".jsonl", ".ndjson", ".json"):
-        return [_from_object(place, found) for place, found in _objects(file, text, suffix == ".json")]
-    return [_from_line(f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-
-
 def _from_line(place: str, line: str) -> Entry:
     """A line of `path<tab>label`, `path label` or `path,label`."""
     line = line.strip("\r\n")
     parts = line.split("\t") if "\t" in line else line.strip().rsplit(None, 1)
     if len(parts) == 1:
         parts = line.strip().rsplit(",", 1)
+    if len(parts) == 2 and re.search(r"\.\w+\s+\d+$", parts[0].strip()):
+        raise UserError(f"{place}: write `path label`, not a third field, {short(repr(line))}")
     if len(parts) != 2 or not parts[0].strip():
         raise UserError(f"{place}: write `path label`, not {short(repr(line))}")
     return Entry(place, parts[0].strip(), _split(parts[1]))
@@ -175,6 +191,9 @@ def _table(file: str, text: str, separator: str) -> list[Entry] | Annotations:
     path = _column(file, header, PATH_KEYS)
     if path is None:
         path, label, width = 0, 1, 2
+        suffixes = [os.path.splitext(row[0])[1] for _, row in rows[:2]]
+        if not suffixes[0] and suffixes[-1]:
+            raise UserError(f"{rows[0][0]}: call the columns path and label, not {short(', '.join(rows[0][1]))}")
     else:
         label, width, (_, names), rows = _column(file, header, LABEL_KEYS), len(header), rows[0], rows[1:]
     for place, row in rows:
@@ -216,7 +235,7 @@ def _marked(file: str, rows: Sequence[tuple[str, list[str]]], path: int, names: 
     return Annotations(paths, (0,) * len(rows), marks, tuple(names))
 
 
-def _objects(file: str, text: str, whole: bool) -> Iterator[tuple[str, Any]]:
+def objects(file: str, text: str, whole: bool) -> Iterator[tuple[str, Any]]:
     """(place, value) of every JSON value: of a list, or of lines."""
     if not whole:
         for number, line in enumerate(text.split("\n"), 1):
@@ -233,7 +252,8 @@ def _json(place: str, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{place}: not JSON: {error.msg}") from error
+        line = f":{error.lineno}" if error.doc.count("\n") else ""
+        raise UserError(f"{place}{line}: not JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:  # integers of thousands of digits, thousands of brackets
         raise UserError(f"{place}: not JSON that can be read: {' '.join(str(error).split())[:200]}") from error
 
@@ -270,6 +290,19 @@ def _refuse_double(entries: Sequence[Entry]) -> None:
             )
 
 
+def _refuse_mixed(entries: Sequence[Entry]) -> None:
+    """Raises UserError for numbers among names: a slip would be a class of its own."""
+    labels = [(entry.place, label) for entry in entries for label in entry.labels]
+    number = next((found for found in labels if re.fullmatch(r"[-+]?[\d.]+", found[1])), None)
+    if number is None:
+        return
+    place, name = next(found for found in labels if not (found[1].isascii() and found[1].isdecimal()))
+    raise UserError(
+        f"{place}: the label {short(repr(name))} is not a number from 0, as labels with numbers are ({number[0]}); "
+        "give class_names=FILE if all are names"
+    )
+
+
 def _numbers(
     file: str, entries: Sequence[Entry], known: Sequence[str], num_classes: int
 ) -> tuple[list[tuple[int, ...]], tuple[str, ...]]:
@@ -285,7 +318,11 @@ def _numbers(
         numbers = [tuple(int(label) for label in entry.labels) for entry in entries]
         count = num_classes or max(map(max, filter(None, numbers))) + 1
         return numbers, tuple(known) or tuple(map(str, range(count)))
+    if not known:
+        _refuse_mixed(entries)
     names = tuple(known) or tuple(sorted(found))
+    if num_classes and len(names) > num_classes:
+        raise UserError(f"{file} has {len(names)} classes, num_classes is {num_classes}")
     place = {name: number for number, name in enumerate(names)}
     if len(place) < len(names):
         raise UserError(f"two classes have the same name in the class names of {file}")

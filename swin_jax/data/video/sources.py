@@ -8,17 +8,13 @@ whether the files can be decoded shows when they are read (data/video/scan.py te
 import collections
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from swin_jax.core.errors import UserError, did_you_mean, warn
+from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import NonNegativeInt, PositiveInt, checked
-from swin_jax.data import folders
-from swin_jax.data.annotations import has_several
-from swin_jax.data.annotations import read as read_labels
+from swin_jax.data import annotations, folders
 from swin_jax.data.labels import Marked
-from swin_jax.data.video import annotations
-from swin_jax.data.video.annotations import Entry, short
+from swin_jax.data.video import published as published_lists
 from swin_jax.data.video.container import DEFAULT_LIMITS, Limits
 from swin_jax.data.video.decode import Reader
 from swin_jax.data.video.tfds import tfds_video as tfds_video
@@ -28,7 +24,6 @@ _SUFFIXES = (
     ".m2t .3gp .3g2 .ogv .ogm .mxf .rm .rmvb .dv .h264 .264 .hevc .h265 .265 .mjpeg .mjpg .ivf .nut .wtv .gif"
 )
 VIDEO_SUFFIXES = tuple(_SUFFIXES.split())
-MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
 
 
 @checked
@@ -79,9 +74,9 @@ def video_list(
     """Videos of an annotation list.
 
     Args:
-      annotation: a list in any of the forms of data/video/annotations.py: lines of `relative/path.mp4 label`, a table
-        of paths and labels (.csv, .tsv), .json, .jsonl, Kinetics' .csv, or Something-Something's .json. Several labels
-        of a video stand in it as data/annotations.py says.
+      annotation: a list in any of the forms of data/annotations.py: lines of `relative/path.mp4 label`, a table of
+        paths and labels (.csv, .tsv), .json, .jsonl, with one or several labels of a video; Kinetics' .csv, or
+        Something-Something's .json.
       data_prefix: folder in front of every path. For the lists of Kinetics and Something-Something, which hold no
         paths, the folder in which, at any depth, files are called YOUTUBE_ID_START_END, YOUTUBE_ID or ID; records
         without a file are left out with a warning.
@@ -106,25 +101,19 @@ def video_list(
     data_prefix = os.path.expanduser(data_prefix)
     if data_prefix and not os.path.isdir(data_prefix):
         raise UserError(f"there is no folder {data_prefix}, which should hold the videos of {annotation}")
-    limits = (variable_frame_rate, max_pixels, max_frames)
-    if has_several(annotation):
-        listed = read_labels(annotation, class_names, num_classes)
+    annotation, limits = os.path.expanduser(annotation), (variable_frame_rate, max_pixels, max_frames)
+    published = published_lists.read(annotation)
+    if published is None:
+        listed = annotations.read(annotation, class_names, num_classes)
         source = VideoFileSource(data_prefix, listed.paths, listed.labels, listed.class_names, *limits)
-        return Marked(source, listed.marks)
-    found = annotations.read(annotation)
-    class_names = class_names or (_labels_beside(annotation) if not found.has_paths else "")
-    names = annotations.read_names(class_names) if class_names else ()
-    if num_classes and names and len(names) != num_classes:
-        raise UserError(f"{class_names} has {len(names)} names, num_classes is {num_classes}")
-    entries = _checked(found.entries, _label_limit(names, class_names, num_classes))
-    if not entries:
+        return source if listed.marks is None else Marked(source, listed.marks)
+    if not published.entries:
         raise UserError(f"{annotation} names no videos")
-    names, labels = _labels(entries, names, class_names, num_classes)
-    if found.has_paths:
-        paths = tuple(entry.names[0] for entry in entries)
-    else:
-        paths, labels = _files(annotation, data_prefix, entries, labels)
-    return VideoFileSource(data_prefix, paths, labels, names, *limits)
+    class_names = class_names or published_lists.labels_beside(annotation)
+    listed = annotations.numbered(annotation, published.entries, class_names, num_classes)
+    found = published_lists.find_files(annotation, published, data_prefix, VIDEO_SUFFIXES)
+    labels = tuple(listed.labels[record] for record in found)
+    return VideoFileSource(data_prefix, tuple(found.values()), labels, listed.class_names, *limits)
 
 
 @checked
@@ -195,88 +184,3 @@ def flat_video_folder(
         raise UserError(f"no videos in {root} ({folders.describe(found.left_out) or 'it is empty'})")
     folders.tell_left_out(root, found.left_out)
     return VideoFileSource(root, found.paths, (0,) * len(found.paths), (), True, *limits)
-
-
-def _label_limit(names: tuple[str, ...], file: str, num_classes: int) -> tuple[int, str]:
-    """(the number that labels must be below, why); `names` are those of `file`, if any."""
-    limit, why = MAX_LABEL + 1, f"without num_classes the largest is {MAX_LABEL}"
-    if num_classes:
-        limit, why = num_classes, f"num_classes is {num_classes}"
-    elif names:
-        limit, why = len(names), f"{file} has {len(names)} names"
-    if limit > MAX_LABEL + 1:
-        raise UserError(f"{why}, more than {MAX_LABEL + 1}")
-    return limit, why
-
-
-def _checked(entries: Iterable[Entry], limit: tuple[int, str]) -> list[Entry]:
-    """The entries of a list; labels are numbers below the limit, or all are names."""
-    found = []
-    for entry in entries:
-        if not isinstance(entry.label, str) and entry.label >= limit[0]:
-            raise UserError(f"{entry.place}: label {short(entry.label)} is out of range, {limit[1]}")
-        if found and isinstance(entry.label, str) != isinstance(found[0].label, str):
-            raise UserError(
-                f"{entry.place}: {short(repr(entry.label))}; labels are all numbers or all names, and the first is "
-                f"{short(repr(found[0].label))}"
-            )
-        found.append(entry)
-    return found
-
-
-def _labels(
-    entries: Sequence[Entry], names: tuple[str, ...], file: str, num_classes: int
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """(class names, the number of each entry's class)."""
-    labels = tuple(entry.label for entry in entries)
-    if not isinstance(labels[0], str):
-        return names or tuple(map(str, range(num_classes or max(labels) + 1))), labels
-    if names:
-        index = {name: number for number, name in enumerate(names)}
-        return names, tuple(_named(entry, index, file) for entry in entries)
-    names = tuple(sorted(set(labels)))
-    if num_classes and len(names) > num_classes:
-        raise UserError(f"the list has {len(names)} classes, num_classes is {num_classes}")
-    index = {name: number for number, name in enumerate(names)}
-    return names, tuple(index[label] for label in labels)
-
-
-def _named(entry: Entry, index: Mapping[str, int], file: str) -> int:
-    name = entry.label
-    if name not in index:
-        raise UserError(f"{entry.place}: the class {short(repr(name))} is not in {file}{did_you_mean(name, index)}")
-    return index[name]
-
-
-def _labels_beside(annotation: str) -> str:
-    """Something-Something's list of labels in the folder of its list, or ''."""
-    folder = os.path.dirname(os.path.expanduser(annotation))
-    paths = [os.path.join(folder, name) for name in ("labels.json", "something-something-v2-labels.json")]
-    is_json = annotation.lower().endswith(".json")
-    return next((path for path in paths if is_json and os.path.isfile(path)), "")
-
-
-def _files(
-    annotation: str, folder: str, entries: Sequence[Entry], labels: Sequence[int]
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """(paths, labels) of the entries that have a file in `folder`."""
-    if not folder:
-        raise UserError(f"{annotation} names no files: data_prefix must be the folder of its videos")
-    called = collections.defaultdict(list)
-    for path in folders.files_under(folder, VIDEO_SUFFIXES).paths:
-        called[os.path.splitext(os.path.basename(path))[0]].append(path)
-    found, missing = [], []
-    for entry, label in zip(entries, labels):
-        name = next((name for name in entry.names if name in called), None)
-        if name is None:
-            missing.append(entry)
-        elif len(called[name]) > 1:
-            raise UserError(f"{entry.place}: {' and '.join(called[name][:2])} in {folder} could both be the video")
-        else:
-            found.append((called[name][0], label))
-    if missing:
-        said = f"of {len(entries)} videos {len(missing)} are not in {folder}: {missing[0].names[0]}"
-        if not found:
-            raise UserError(f"{annotation}: {said} for one; files are called so, with a suffix such as .mp4")
-        warn(f"{annotation}: left out; {said}{' for one' if len(missing) > 1 else ''}")
-    return tuple(path for path, _ in found), tuple(label for _, label in found)

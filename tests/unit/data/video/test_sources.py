@@ -75,15 +75,12 @@ def test_class_names_come_from_a_file(tmp_path):
     assert len(video_sources.video_list(annotation, num_classes=174).class_names) == 174
 
 
-@pytest.mark.parametrize(
-    "line", ["a.mp4", "a.mp4 x", "a.mp4 -1", "a.mp4 1.5", "my film.mp4 3", "a.mp4 1 2", "a.mp4,1", "a.mp4 ²"]
-)
+@pytest.mark.parametrize("line", ["a.mp4", "a.mp4 x", "a.mp4 -1", "a.mp4 1.5", "a.mp4 1 2", "a.mp4,x", "a.mp4 ²"])
 def test_a_malformed_line_is_named(tmp_path, line):
     path = written(tmp_path, f"good.mp4 0\n\n{line}\nalso_good.mp4 1\n")
     with pytest.raises(UserError, match=f"{path}:3: ") as error:
         video_sources.video_list(path)
     assert "\n" not in str(error.value)
-    assert ("spaces" in str(error.value)) == (len(line.split()) > 2)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +89,10 @@ def test_a_malformed_line_is_named(tmp_path, line):
         ('[{"filename": "a.mp4", "label": 1},\n{"filename" "b.mp4"}]', "list.json:2: not JSON"),
         ('{"filename": "a.mp4"}', "must be a list"),
         ('[{"filename": "a.mp4", "label": 0}, {"label": 1}]', "entry 2: needs"),
-        ('[{"filename": "a.mp4", "label": [1, [2]]}]', "entry 1: needs"),
-        ('[{"filename": "a.mp4", "label": true}]', "entry 1: needs"),
-        ("[3]", "entry 1: needs"),
-        ("[]", "names no videos"),
+        ('[{"filename": "a.mp4", "label": [1, [2]]}]', "entry 1: the label"),
+        ('[{"filename": "a.mp4", "label": true}]', "entry 1: the label True"),
+        ("[3]", "entry 1: not an object"),
+        ("[]", "names no files"),
     ],
 )
 def test_a_malformed_json_list_is_named(tmp_path, text, message):
@@ -111,13 +108,13 @@ def test_lists_that_cannot_be_used(tmp_path):
         video_sources.video_list(str(tmp_path / "wide.txt"))
     with pytest.raises(UserError, match="cannot read .*missing.txt"):
         video_sources.video_list(str(tmp_path / "missing.txt"))
-    with pytest.raises(UserError, match="names no videos"):
+    with pytest.raises(UserError, match="names no files"):
         video_sources.video_list(written(tmp_path, "\n"))
     annotation = written(tmp_path, "a.mp4 5\n")
     with pytest.raises(UserError, match="no folder"):
         video_sources.video_list(annotation, str(tmp_path / "missing"))
     names = written(tmp_path, "a\nb\n", "names.txt")
-    with pytest.raises(UserError, match="list.txt:1: label 5 is out of range, .*names.txt has 2 names"):
+    with pytest.raises(UserError, match="list.txt:1: the label 5 is out of range, there are 2 classes"):
         video_sources.video_list(annotation, class_names=names)
     with pytest.raises(UserError, match="names.txt has 2 names, num_classes is 3"):
         video_sources.video_list(annotation, class_names=names, num_classes=3)
@@ -126,17 +123,17 @@ def test_lists_that_cannot_be_used(tmp_path):
 
 
 @pytest.mark.parametrize("label", ["3000000000", "9" * 5000])
-@pytest.mark.parametrize(
-    "num_classes, why", [(3, "num_classes is 3"), (0, "without num_classes the largest is 1000000")]
-)
+@pytest.mark.parametrize("num_classes, why", [(3, "there are 3 classes"), (0, "the largest is 1000000")])
 def test_a_label_out_of_range_is_named(tmp_path, label, num_classes, why):
     """Quickly: a name for every label up to the largest would fill the memory."""
-    path = written(tmp_path, f"good.mp4 2\nbad.mp4 {label}\nworse.mp4 x\n")
-    with pytest.raises(UserError, match=f"list.txt:2: label {label[:9]}.* is out of range, {why}$") as error:
+    path = written(tmp_path, f"good.mp4 2\nbad.mp4 {label}\nworse.mp4 {label}\n")
+    with pytest.raises(UserError, match=f"list.txt:2: the label {label[:9]}.* is out of range, {why}$") as error:
         video_sources.video_list(path, num_classes=num_classes)
     assert len(str(error.value)) < len(path) + 200
     path = written(tmp_path, f'[{{"filename": "a", "label": 2}}, {{"filename": "b", "label": {label}}}]', "list.json")
-    with pytest.raises(UserError, match=f"list.json: entry 2: label {label[:9]}.* is out of range, {why}$"):
+    with pytest.raises(
+        UserError, match=f"list.json: (entry 2: the label {label[:9]}.* is out of range, {why}$|not JSON .*digits)"
+    ):
         video_sources.video_list(path, num_classes=num_classes)
 
 
@@ -144,7 +141,7 @@ def test_the_largest_label_is_taken_and_the_next_is_not(tmp_path):
     assert video_sources.video_list(written(tmp_path, "a.mp4 1000000\n")).labels == (1_000_000,)
     assert video_sources.video_list(written(tmp_path, "a.mp4 2\n"), num_classes=3).labels == (2,)
     for label, num_classes in ((1_000_001, 0), (3, 3)):
-        with pytest.raises(UserError, match=f"list.txt:1: label {label} is out of range"):
+        with pytest.raises(UserError, match=f"list.txt:1: the label {label} is out of range"):
             video_sources.video_list(written(tmp_path, f"a.mp4 {label}\n"), num_classes=num_classes)
 
 

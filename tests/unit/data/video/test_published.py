@@ -1,4 +1,4 @@
-"""Annotation lists as data sets publish them: what each says of a video, and one line for what is wrong."""
+"""Lists of videos as data sets publish them: what each says of a video, and one line for what is wrong."""
 
 import json
 import warnings
@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.data.video import annotations
+from swin_jax.core.labels import read_names
 from swin_jax.data.video.sources import video_list
 
 
@@ -87,7 +87,9 @@ def test_kinetics(extra, tmp_path):
         "Yo.mp4",
         "yo.mp4",
     )
-    with pytest.warns(UserWarning, match="of 5 videos 1 are not in .*videos: gone_000001_000011"):
+    with pytest.warns(
+        UserWarning, match="of 5 videos 1 are not in .*videos, gone_000001_000011 for one; they are left out"
+    ):
         source = video_list(annotation, videos)
     assert source.paths == (
         "-3B32lodo2M_000059_000069.mp4",
@@ -124,7 +126,7 @@ def test_something_something(tmp_path):
         assert source.paths == ("7.webm", "8.webm", "9.mp4")
         (tmp_path / "lists" / name).rename(tmp_path / name)
         assert video_list(annotation, videos, class_names=str(tmp_path / name)).class_names == named
-        assert annotations.read_names(str(tmp_path / name)) == named and path
+        assert read_names(str(tmp_path / name)) == named and path
 
 
 WRONG = {
@@ -132,24 +134,26 @@ WRONG = {
     "short.csv": (KINETICS + "run,a,1,2,train\nrun,a,1\n", "short.csv:3: malformed"),
     "times.csv": (KINETICS + "run,a,1,end,train\n", "times.csv:2: malformed"),
     "empty_label.csv": (KINETICS + ",a,1,2,train\n", "empty_label.csv:2: has no labels"),
-    "comma.csv": ("path,label\na.mp4,run, fast\n", "comma.csv:2: has 3 fields, not the 2 of `path,label`"),
-    "missing.csv": ("path,label\na.mp4,\n", "missing.csv:2: needs a path and a label"),
-    "unlabeled.csv": ("path,split\na.mp4,train\n", "unlabeled.csv:1: call the columns path and label"),
+    "comma.csv": ("path,label\na.mp4,run, fast\n", "comma.csv:2: 3 fields, not 2"),
+    "missing.csv": ("path,label\na.mp4,\n", "missing.csv:2: a.mp4 has no label"),
+    "unlabeled.csv": ("path,split\na.mp4,train\n", "unlabeled.csv has no column of labels"),
     "unknown.csv": ("clip,what\na.mp4,run\n", "unknown.csv:1: call the columns path and label, not clip, what"),
-    "two.csv": ("path,video,label\na.mp4,b.mp4,run\n", "two.csv:1: one column of a path and one of a label"),
     "open.csv": ('path,label\n"a.mp4,run\n', "open.csv:2: .*quotation"),
-    "mixed.csv": ("a.mp4,1\nb.mp4,run\n", "mixed.csv:2: 'run'; labels are all numbers or all names"),
-    "many.csv": ("a.mp4,a\nb.mp4,b\nc.mp4,c\n", "the list has 3 classes, num_classes is 2"),
-    "large.csv": ("a.mp4,0\nb.mp4,2\n", "large.csv:2: label 2 is out of range, num_classes is 2"),
-    "empty.csv": ("path,label\n", "empty.csv names no videos"),
+    "negative.csv": ("a.mp4,0\nb.mp4,-1\n", "negative.csv:2: the label '-1' is not a number from 0"),
+    "floats.txt": ("a.mp4 1.5\nb.mp4 2.5\n", "floats.txt:1: the label '1.5' is not a number from 0"),
+    "frames.txt": ("a.mp4 300 1\n", "frames.txt:1: write `path label`, not a third field"),
+    "both.jsonl": ('{"path": "a", "label": [1, "run"]}', "both.jsonl:1: the label 'run' is not a number from 0"),
+    "mixed.csv": ("a.mp4,1\nb.mp4,run\n", "mixed.csv:2: the label 'run' is not a number from 0"),
+    "many.csv": ("a.mp4,a\nb.mp4,b\nc.mp4,c\n", "many.csv has 3 classes, num_classes is 2"),
+    "large.csv": ("a.mp4,0\nb.mp4,2\n", "large.csv:2: the label 2 is out of range, there are 2 classes"),
+    "empty.csv": ("path,label\n", "empty.csv names no files"),
     "torn.jsonl": ('{"path": "a", "label": 1}\n{"path": "b", "la', "torn.jsonl:2: not JSON"),
-    "list.jsonl": ("[1]\n", "list.jsonl:1: needs a filename"),
-    "none.jsonl": ('{"path": "a"}', "none.jsonl:1: needs a filename and one label"),
-    "both.jsonl": ('{"path": "a", "file": "b", "label": 1}', "both.jsonl:1: needs a filename"),
+    "list.jsonl": ("[1]\n", "list.jsonl:1: not an object"),
+    "none.jsonl": ('{"path": "a"}', 'none.jsonl:1: needs "path"'),
     "deep.jsonl": ("[" * 100_000, "deep.jsonl:1: not"),
     "deep.json": ("[" * 100_000, "deep.json"),
-    "digits.json": ('[{"path": "a", "label": ' + "9" * 5000 + "}]", "label 9{100}.* is out of range"),
-    "float.json": ('[{"path": "a", "label": 1.5}]', "entry 1: needs a filename"),
+    "digits.json": ('[{"path": "a", "label": ' + "9" * 5000 + "}]", "digits.json: not JSON that can be read"),
+    "float.json": ('[{"path": "a", "label": 1.5}]', "entry 1: the label 1.5 is neither a number nor a name"),
     "test.json": ('[{"id": "1"}]', "entry 1: has no labels"),
     "other.json": ('[{"id": "1", "template": ["x"]}]', 'entry 1: needs an "id" and a "template"'),
     "object.json": ('{"a": 1}', "must be a list"),
@@ -179,13 +183,13 @@ def test_files_that_cannot_be_told_are_refused(tmp_path):
 def test_names_that_cannot_be_used(tmp_path):
     annotation = written(tmp_path, "a.mp4,run\nb.mp4,jmup\n", "train.csv")
     for text, name, message in (
-        ("run\njump\n", "a.txt", "train.csv:2: the class 'jmup' is not in .*a.txt; did you mean 'jump'"),
-        ("run\nrun\n", "b.txt", "b.txt names the class 'run' twice"),
+        ("run\njump\n", "a.txt", "train.csv:2: the label 'jmup' is not among the class names; did you mean 'jump'"),
+        ("run\nrun\n", "b.txt", "two classes have the same name"),
         ("\n", "c.txt", "c.txt names no classes"),
-        ({"run": 0, "jump": 2}, "d.json", "d.json must map the names of classes to the numbers from 0 on"),
-        ({"run": "x"}, "e.json", "must map"),
-        ([1, 2], "f.json", "must map"),
-        ("{", "g.json", "g.json:1: not JSON"),
+        ({"run": 0, "jump": 2}, "d.json", "d.json must list class names, or map them to their labels"),
+        ({"run": "x"}, "e.json", "must list"),
+        ([1, 2], "f.json", "must list"),
+        ("{", "g.json", "cannot read .*g.json"),
     ):
         with pytest.raises(UserError, match=message):
             video_list(annotation, class_names=written(tmp_path, text, name))
