@@ -45,8 +45,11 @@ def adamw(
         b1, b2, eps: Adam's; both moments are float32.
         weight_decay: decoupled, multiplied by the learning rate.
         clip_norm: largest global gradient norm; 0 doesn't clip.
-        freeze: regex on official names of parameters that are not trained: no update, no moments, no part in the norm.
-        layer_scale: official name -> factor on the base learning rate, such as `models.swin.layer_decay` gives.
+        freeze: regex on official names of parameters that are not trained: no update, no decay, no moments, no part in
+            the norm. Running statistics of a BatchNorm whose parameters are all frozen, and averages of frozen
+            parameters, keep their bits too; dropout and drop path still act there.
+        layer_scale: official name -> factor on the base learning rate, such as `models.swin.layer_decay` gives; 0
+            leaves a parameter as it is.
 
     Returns:
         The transformation; `update` needs `params`. Its `init` raises UserError if `freeze` matches no parameter or
@@ -187,8 +190,10 @@ def _scale_by_learning_rate(schedule, layer_scale):
         if layer_scale is None:
             updates = jax.tree.map(lambda u: -learning_rate * u, updates)
         else:
-            rates = jax.tree.map(lambda f: schedule(state.count, scale=f), multipliers(layer_scale, updates))
-            updates = jax.tree.map(lambda u, rate: -rate * u, updates, rates)
+            factors = multipliers(layer_scale, updates)
+            # A schedule adds its final rate to the scaled one, and -0.0 + 0.0 has other bits than -0.0.
+            rate = lambda f: jnp.where(f == 0, 0.0, schedule(state.count, scale=f))  # noqa: E731
+            updates = jax.tree.map(lambda u, f: jnp.where(f == 0, -0.0, -rate(f) * u), updates, factors)
         return updates, LearningRateState(optax.safe_increment(state.count), learning_rate)
 
     return optax.GradientTransformation(init, update)
@@ -198,7 +203,7 @@ def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
     """Clipping, the optimizer's rule and the learning rate, on the parameters that `freeze` doesn't match."""
     tx = optax.chain(clip_by_norm(clip_norm), rule, _scale_by_learning_rate(schedule, layer_scale))
     if not freeze:
-        return tx
+        return _saying(tx, (lambda name: layer_scale(name) == 0) if layer_scale else None)
 
     try:
         re.compile(freeze)
@@ -229,7 +234,18 @@ def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
         updates, state = parts.update(hold(updates), state, params)
         return hold(updates), state
 
-    return optax.GradientTransformation(parts.init, update)
+    frozen = lambda name: not trained(name) or bool(layer_scale and layer_scale(name) == 0)  # noqa: E731
+    return _saying(optax.GradientTransformation(parts.init, update), frozen)
+
+
+def _saying(tx, freezes):
+    """The same transformation, whose `update` says as `update.freezes(official name)` what it leaves as it is."""
+
+    def update(updates, state, params=None):
+        return tx.update(updates, state, params)
+
+    update.freezes = freezes or (lambda name: False)
+    return optax.GradientTransformation(tx.init, update)
 
 
 def _sample(names, count=6):

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import optax
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.params import flatten, path_name
+from swin_jax.core.stacking import official_names
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -269,6 +271,9 @@ def apply_gradients(
         ema_decay: as in `gradient_step`.
         project: parameters -> parameters, brings them back to where they are allowed to be after the update.
 
+    What `tx` freezes keeps its bits: the parameters, running statistics beside them, averages. An optimizer of `optim`
+    says it as `tx.update.freezes(official name)`; of any other, nothing is known to be frozen.
+
     Returns:
         The state after the update, and the metrics with `grad_norm` and `learning_rate` if the optimizer keeps them.
     """
@@ -278,7 +283,24 @@ def apply_gradients(
     params = params if project is None else project(params)
     ema = state.ema
     if ema is not None:
-        ema = optax.incremental_update(params, ema, 1 - ema_decay)
+        average = optax.incremental_update(params, ema, 1 - ema_decay)
+        ema = jax.tree.map(lambda e, p, a: jnp.where(e == p, e, a), ema, params, average)  # the average may round
+    if (freezes := getattr(tx.update, "freezes", None)) is not None:
+        mutable = _hold_statistics(state, mutable, freezes)
     kept = {name: optax.tree_utils.tree_get(opt_state, name) for name in ("grad_norm", "learning_rate")}
     metrics = {**{name: value for name, value in kept.items() if value is not None}, **metrics}
     return TrainState(state.step + 1, params, opt_state, mutable, ema), metrics
+
+
+def _hold_statistics(state: TrainState, mutable: Any, freezes: Callable[[str], bool]) -> Any:
+    """`mutable`, with the collections' entries of `state` for each module whose parameters are all frozen."""
+    if not jax.tree.leaves(mutable):
+        return mutable
+    frozen = {path: all(map(freezes, official_names(path, leaf))) for path, leaf in flatten(state.master).items()}
+
+    def hold(path, before, after):
+        module = path_name(path[1:-1])  # without the collection and the leaf
+        inside = [held for name, held in frozen.items() if name.startswith(f"{module}/")]
+        return before if inside and all(inside) else after
+
+    return jax.tree_util.tree_map_with_path(hold, state.mutable, mutable)

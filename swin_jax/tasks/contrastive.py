@@ -44,8 +44,8 @@ class Contrastive:
             (the matrix never exists), equal in value and gradient. 'local' is for the softmax.
         chunk: texts that the ring looks at together.
         positives: whether pairs with the same `label` are positives of each other.
-        locked: towers ('visual', 'text') that stay as they are: no gradient, no dropout, no new statistics. Give `tx` a
-            `freeze` for them too, so that weight decay leaves them alone.
+        locked: towers ('visual', 'text') that stay as they are: no gradient, no decay, no dropout, no new statistics.
+            With a `freeze` for them in `tx` they need no moments either.
         max_scale: the logits' factor is clipped to 1 .. max_scale after every update.
         accumulate: micro-batches per update. Their features are computed first and the loss is of the whole batch
             (Gao et al., arXiv 2101.06983), so that the gradient is that of one large batch; costs a second forward.
@@ -103,7 +103,13 @@ class Contrastive:
         gradient = self._gradient if self.accumulate == 1 else self._cached_gradient
         grads, mutable, metrics = gradient(state, batch, key)
         return apply_gradients(
-            state, grads, mutable, self.tx, metrics, ema_decay=self.ema_decay, project=self._clip_scale
+            state,
+            grads,
+            mutable,
+            self.tx,
+            metrics,
+            ema_decay=self.ema_decay,
+            project=functools.partial(self._project, state),
         )
 
     def _gradient(self, state, batch, key):
@@ -184,9 +190,10 @@ class Contrastive:
             value, metrics = per_device(*arguments)
         return value, {"logit_scale": scale, **jax.lax.stop_gradient(metrics)}
 
-    def _clip_scale(self, params):
+    def _project(self, state, params):
         clipped = jnp.clip(params["logit_scale"], 0.0, math.log(self.max_scale))
-        return {**params, "logit_scale": clipped}
+        locked = {tower: state.master[tower] for tower in self.locked}  # which the optimizer may have decayed
+        return {**params, **locked, "logit_scale": clipped}
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
         """Features of what is there: `image_features` and `text_features` (B, E) float32 of length 1, `logit_scale`."""

@@ -1,0 +1,71 @@
+"""What is frozen keeps its bits: weights, running statistics and averages, whichever way it is frozen."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from swin_jax import optim
+from swin_jax.core.params import flatten
+from swin_jax.optim import schedules
+from swin_jax.optim.optimizers import scale_by_name
+from swin_jax.tasks.base import TrainState, gradient_step
+
+
+class Tower(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(4, name="proj")(x)
+        return nn.BatchNorm(use_running_average=False, name="bn")(x)
+
+
+class Net(nn.Module):
+    """Two equal towers and norms: with parameters of their own, without, and of a frozen weight only."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = Tower(name="left")(x) + Tower(name="right")(x)
+        x = nn.BatchNorm(use_running_average=False, name="half")(x)
+        return nn.BatchNorm(use_running_average=False, use_bias=False, use_scale=False, name="plain")(x)
+
+
+FROZEN = r"^left\.|^half\.weight"
+WAYS = {
+    "freeze": dict(freeze=FROZEN),
+    "factor": dict(layer_scale=scale_by_name(((FROZEN, 0.0), ("^right", 0.5)))),
+}
+SCHEDULE = schedules.warmup_cosine(0.1, total_steps=8, warmup_steps=2, warmup_lr=0.01, min_lr=0.01)
+
+
+def trained(tx, steps=4, accumulate=1):
+    net, x = Net(), jnp.asarray(np.random.default_rng(0).normal(1, 3, (8, 3)), jnp.float32)
+    variables = dict(net.init(jax.random.key(0), x))
+    params = variables.pop("params")
+    params["left"]["proj"]["bias"] = jnp.asarray([-0.0, 0.0, 1e-3, 3.1])
+    ema = jax.tree.map(jnp.copy, params)
+    before = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), variables, ema)
+
+    def loss(params, mutable, batch, key):
+        y, mutable = net.apply({"params": params, **mutable}, batch["x"], mutable=["batch_stats"])
+        return ((y - 1) ** 3).mean(), ({}, mutable)
+
+    update = functools.partial(gradient_step, loss_fn=loss, tx=tx, accumulate=accumulate, ema_decay=0.9)
+    step, after = jax.jit(lambda state: update(state, {"x": x}, key=jax.random.key(1))[0]), before
+    for _ in range(steps):
+        after = step(after)
+    return before, after
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("rule", [optim.adamw, functools.partial(optim.sgd, nesterov=True)], ids=["adamw", "sgd"])
+def test_what_is_frozen_keeps_its_bits(rule, way, accumulate):
+    tx = rule(SCHEDULE, no_decay=(), weight_decay=0.3, clip_norm=1.0, **WAYS[way])
+    before, after = trained(tx, accumulate=accumulate)
+    tree = lambda state: flatten(dict(params=state.params, mutable=state.mutable, ema=state.ema))  # noqa: E731
+    old, new = tree(before), tree(after)
+    same = {name for name in old if np.asarray(old[name]).tobytes() == np.asarray(new[name]).tobytes()}
+    assert same == {name for name in old if "/left/" in name or name in ("params/half/scale", "ema/half/scale")}
