@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax.core.errors import UserError
-from swin_jax.data import annotations, folders
+from swin_jax.core.errors import UserError, warn
+from swin_jax.data import annotations, folders, unreadable
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import archives, picture
 from swin_jax.data.labels import Marked, has_several
@@ -330,6 +330,8 @@ class Selection:
 def subset(source: Any, per_class: int, seed: int = 0) -> Selection:
     """The same number of records of every class, drawn at random; reads every record once for its label.
 
+    Records that cannot be read are not drawn; a warning counts them.
+
     Args:
       source: what is drawn from.
       per_class: records of each class.
@@ -341,7 +343,9 @@ def subset(source: Any, per_class: int, seed: int = 0) -> Selection:
     """
     if has_several(source):
         raise UserError("records with several labels have no number of their own for each class; choose them by index")
-    labels = np.array([source[index]["label"] for index in range(len(source))])
+    labels = np.array([_label(source, index) for index in range(len(source))])
+    if missing := int((labels == -1).sum()):
+        warn(f"{missing} of {len(source)} records cannot be read and are not drawn")
     rng, chosen = np.random.default_rng(seed), []
     for label, name in enumerate(source.class_names):
         found = rng.permutation(np.flatnonzero(labels == label))
@@ -349,3 +353,11 @@ def subset(source: Any, per_class: int, seed: int = 0) -> Selection:
             raise UserError(f"{per_class} records of each class were asked for; the class {name!r} has {len(found)}")
         chosen.append(found[:per_class])
     return Selection(source, tuple(int(index) for index in np.sort(np.concatenate(chosen))))
+
+
+def _label(source: Any, index: int) -> int:
+    """The label of a record; -1 where it cannot be read."""
+    try:
+        return source[index]["label"]
+    except unreadable.CAUSES:
+        return -1

@@ -68,7 +68,7 @@ def _open(image: Any, conversion: str, limits: Any = None):
         try:
             return convert(image, conversion)
         except UnreadableError as error:
-            raise UserError(str(error)) from error
+            raise UserError(f"the picture cannot be read: {error}") from error
     if not hasattr(image, "ndim"):
         raise UserError(f"a picture is a file, a PIL image or a uint8 array (H, W, 3), not {shown(image)}")
     image = np.asarray(image)

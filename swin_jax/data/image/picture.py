@@ -139,25 +139,29 @@ def decode(file: bytes | str | os.PathLike, conversion: str = "reference", limit
     """
     check_conversion(conversion)
     image = open_image(file, limits or USUAL)
-    try:
-        image.load()
-        found = convert(image, conversion)
-    except UnreadableError:
-        raise
-    except Exception as error:  # as above
-        raise UnreadableError(_reason(error)) from error
+    found = convert(image, conversion)
     found = found.copy() if found is image else found  # which the EXIF of the file does not follow
     found.info = {}  # an orientation that was left there would turn the picture again
     return found
 
 
 def convert(image: Image.Image, conversion: str) -> Image.Image:
-    """An image of mode 'L' where it is grey, else 'RGB'; UnreadableError for one of floating point.
+    """An image of mode 'L' where it is grey, else 'RGB'; UnreadableError for a damaged one or floating point.
 
     Args:
       image: of any mode.
       conversion: 'reference' or 'display', see the module.
     """
+    try:
+        image.load()
+        return _convert(image, conversion)
+    except UnreadableError:
+        raise
+    except Exception as error:  # decoders raise what they like, see open_image
+        raise UnreadableError(_reason(error)) from error
+
+
+def _convert(image: Image.Image, conversion: str) -> Image.Image:
     if image.mode == "F":
         raise UnreadableError("pictures of mode F (floating point) are not supported; save them with 8 or 16 bits")
     if conversion == "display":
@@ -254,6 +258,8 @@ def _on_white(image: Image.Image) -> Image.Image:
         image.info["transparency"] = 255 if white else 0
     if image.mode == "RGB" and max(key := image.info["transparency"]) > 255:
         image.info["transparency"] = tuple(value >> 8 for value in key)  # PIL keeps 8 of 16 bits of the pixels only
+    if image.mode == "La":  # which PIL converts to LA only
+        image = image.convert("LA")
     image = image.convert("RGBA")
     canvas = Image.new("RGB", image.size, "white")
     canvas.paste(image, mask=image.getchannel("A"))

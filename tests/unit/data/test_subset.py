@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from swin_jax.core.errors import UserError
 from swin_jax.data import fake, sources
@@ -33,3 +34,16 @@ def test_a_class_with_fewer_records_is_named(per_class, found):
     source = fake.images(8, num_classes=3, num_examples=40)  # 14, 13 and 13
     with pytest.raises(UserError, match=f"{per_class} records of each class.*has {found}"):
         sources.subset(source, per_class)
+
+
+def test_records_that_cannot_be_read_are_not_drawn(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(3):
+            Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / label / f"{number}.png")
+    (tmp_path / "a" / "1.png").write_bytes(b"damaged")
+    source = sources.image_folder(str(tmp_path))
+    with pytest.warns(UserWarning, match="1 of 6 records cannot be read and are not drawn"):
+        assert sources.subset(source, 2).indices[:2] == (0, 2)
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="class 'a' has 2"):
+        sources.subset(source, 3)

@@ -209,6 +209,13 @@ def test_a_stripe_is_refused_in_one_line_wherever_it_is_prepared(tmp_path):
             prepare.pixels(form)
 
 
+def test_a_damaged_image_of_the_user_is_one_line(path):
+    data = path.read_bytes()
+    for cut in (len(data) // 2, len(data) - 30):
+        with pytest.raises(UserError, match="the picture cannot be read: "):
+            PREPARED.pixels(Image.open(io.BytesIO(data[:cut])))
+
+
 def test_limits_are_given_to_a_preparation(path):
     from swin_jax.data.image.picture import Limits
 
