@@ -19,6 +19,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import first_name, name_of
+from swin_jax.data.labels import Relabeled, has_several
 from swin_jax.data.sources import Selection
 from swin_jax.data.unreadable import left_out, may_leave_out
 from swin_jax.evals import metrics
@@ -167,6 +168,9 @@ class _Cache:
         facts = (weights, _text_of(eval_.data.transform), eval_.fusion, len(eval_.data.source))
         facts += (eval_.data.source.record_name(0), eval_.data.source.record_name(len(eval_.data.source) - 1))
         facts += ("leave_out",) if may_leave_out(eval_.data) else ()
+        facts += ("multi_label",) if has_several(eval_.data.source) else ()
+        # What is kept holds labels too.
+        facts += (eval_.data.source.index,) if isinstance(eval_.data.source, Relabeled) else ()
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
         self.folder = pathlib.Path(eval_.cache) / key
         self.writes = jax.process_index() == 0

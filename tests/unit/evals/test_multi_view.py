@@ -116,6 +116,15 @@ def test_the_cache_is_of_one_model_and_one_transform(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_the_cache_is_of_one_mapping_of_labels(tmp_path):
+    fields = dict(cache=str(tmp_path))
+    plain, order = run(evaluation(**fields)), (2, 0, 1)
+    mapped = evaluation(labels.Relabeled(Videos(), order, ("b", "c", "a")), **fields)
+    assert run(mapped) == run(dataclasses.replace(mapped, cache="")) != plain
+    marks = labels.Marked(Videos(), np.eye(CLASSES, dtype=np.int8)[np.arange(VIDEOS) % CLASSES])
+    assert set(run(evaluation(marks, **fields))) == {"map"}
+
+
 def test_bad_arguments():
     with pytest.raises(UserError, match="fusion='mean'"):
         evaluation(fusion="mean")
