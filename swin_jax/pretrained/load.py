@@ -130,12 +130,27 @@ def _load(
         _check_arguments(family, resize, overrides)
         fields = fields_of(family, found, overrides)
     else:
-        fields = family.preset(word) | family.configured(found)
+        fields = family.preset(word) | _told_beside(family, word, found)
         _check_sizes(family, fields, overrides, found)
     if overrides:
         make(family, fields, overrides)  # before a file is made to fit what is none
     model, variables = family.load(found, fields, resize, overrides)
     return model, variables, prepare(family, model, word, found, "image_size" in overrides)
+
+
+def _told_beside(family: Family, word: str, weights: Weights) -> dict:
+    """What a config beside weights tells of a named model; raises UserError where that is another than its name says.
+
+    A name does not tell the activation: those of OpenAI's models are used for other weights too.
+    """
+    told, preset = family.configured(weights), family.preset(word)
+    for key in told.keys() & preset.keys() - {"act"}:
+        if told[key] != preset[key]:
+            raise UserError(
+                f"{weights.config.path} says {key}={told[key]}, the name {weights.name} {preset[key]}: leave out the "
+                "name"
+            )
+    return told
 
 
 def fields_of(family: Family, weights: Weights, overrides: dict) -> dict:

@@ -17,7 +17,7 @@ from swin_jax.core.errors import UserError, warn
 from swin_jax.core.sizes import per_axis, simplest
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import beside, recognize
-from swin_jax.pretrained.swin import buffers, imagenet22k, infer, layouts, windows
+from swin_jax.pretrained.swin import buffers, config, imagenet22k, infer, layouts, windows
 from swin_jax.pretrained.swin import convert as swin
 from swin_jax.pretrained.swin.resize import resize_rows
 
@@ -328,8 +328,8 @@ def _read(source, key: str | None) -> dict[str, np.ndarray]:
 
 
 def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | None) -> dict:
-    made_for = fields_of_run(source)
     try:
+        made_for = fields_of_run(source) if isinstance(source, Mapping) else _fields_of_file(found, source)
         if not model.pretrained_window_sizes:
             trained = infer.trained_scales(found)
             if made_for is not None:
@@ -340,17 +340,25 @@ def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | N
         raise UserError(f"{source}: {error}" if not isinstance(source, Mapping) else str(error)) from error
 
 
+def _fields_of_file(found: Mapping, source) -> SimpleNamespace | None:
+    """The fields of the Swin in a file, as far as its arrays and a config beside it tell them together."""
+    told = config.arguments_of(beside.config_beside(beside.locate(source)), found)
+    if not {"window_size", "image_size"} <= told.keys():
+        return None
+    return SimpleNamespace(**infer.infer(found, told["window_size"], told["image_size"]) | told | {"merge_size": 2})
+
+
 def fields_of_run(source) -> SimpleNamespace | None:
     """The fields of the Swin, or of a SimMIM's encoder, whose variables a run's are; None for a file.
 
     Args:
         source: As for `load_pretrained`.
     """
-    config = source.get("config") if isinstance(source, Mapping) else None
-    if not config:
+    run = source.get("config") if isinstance(source, Mapping) else None
+    if not run:
         return None
-    inside = "task.model.encoder." if "task.model.encoder.window_size" in config else "task.model."
-    fields = {key.removeprefix(inside): value for key, value in config.items() if key.startswith(inside)}
+    inside = "task.model.encoder." if "task.model.encoder.window_size" in run else "task.model."
+    fields = {key.removeprefix(inside): value for key, value in run.items() if key.startswith(inside)}
     return SimpleNamespace(**fields) if "window_size" in fields else None
 
 

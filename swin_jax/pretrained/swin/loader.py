@@ -21,6 +21,7 @@ from swin_jax.pretrained.arguments import COUNTS
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import Preparation, of_pictures, of_videos
 from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, infer, layouts, urls
+from swin_jax.pretrained.swin import config as swin_config
 from swin_jax.pretrained.swin import convert as convert_swin
 
 FIELDS = frozenset(field.name for field in dataclasses.fields(swin.Swin)) - {"parent", "name"}
@@ -76,6 +77,11 @@ def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
 def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dict:
     """`infer.infer`, with the known arguments in place of what the arrays don't tell."""
     return infer.infer(arrays, known.get("window_size"), known.get("image_size"))
+
+
+def configured(weights: Weights) -> dict:
+    """`config.arguments_of` what lies beside a file."""
+    return swin_config.arguments_of(weights.config, weights.arrays)
 
 
 def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
@@ -171,6 +177,7 @@ FAMILY = Family(
     preset=preset,
     recognizes=recognizes,
     infer=infer_fields,
+    configured=configured,
     make=swin.Swin,
     load=load,
     load_workdir=load_workdir,
