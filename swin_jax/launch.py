@@ -254,9 +254,12 @@ def _run(argv: Sequence[str]) -> int:
         if values.plan is None:
             # After the flags, so that a wrong one costs no start of an accelerator.
             watch = _start_jax(values, argv)
+        from swin_jax.train.workdir import writing_to
+
         act = _prepare(values, config, profile)
         wrong = ACTION
-        status = act()
+        with writing_to(values.workdir):
+            status = act()
         if watch:
             watch.leave()
         return status

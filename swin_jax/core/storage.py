@@ -100,7 +100,11 @@ def files(folder: epath.Path) -> Iterator[epath.Path]:
 
 @contextlib.contextmanager
 def writing(name: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """A binary file to write to, which is at `name` when the block ends, whole; after an error nothing has changed."""
+    """A binary file to write to, which is at `name` when the block ends, whole; after an error nothing has changed.
+
+    Raises:
+        UserError: `name` is a folder.
+    """
     target = path(name)
     if is_remote(target):
         with tempfile.TemporaryFile() as file:
@@ -109,6 +113,8 @@ def writing(name: str | os.PathLike) -> Iterator[IO[bytes]]:
             with target.open("wb") as out:
                 shutil.copyfileobj(file, out, 2**22)
         return
+    if target.is_dir():
+        raise UserError(f"{target} cannot be written: it is a folder; remove it or move it away")
     part = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         with part.open("wb") as file:

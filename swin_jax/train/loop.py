@@ -20,7 +20,7 @@ from swin_jax.train.label_space import share_labels
 from swin_jax.train.preemption import Interrupted, Preemption
 from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen
 from swin_jax.train.state import first_state
-from swin_jax.train.workdir import Ownership, check_entries, check_shared, make_workdir, own, writing_to
+from swin_jax.train.workdir import Ownership, check_entries, check_shared, make_workdir, own
 
 DONE, NON_FINITE = 0, 3
 
@@ -61,7 +61,7 @@ class Loop:
 
     def execute(self) -> int:
         """Trains to `total_steps` from wherever the workdir is, then evaluates. Returns an exit status."""
-        with self.owner, writing_to(self.workdir), jax.set_mesh(self.run.placement.mesh):
+        with self.owner, jax.set_mesh(self.run.placement.mesh):
             began, lead, total = time.monotonic(), jax.process_index() == 0, self.config.total_steps
             start, meta, header = self.start_up()
             restored, values = start if meta else None, configs.flatten(self.config)
@@ -280,8 +280,8 @@ class Loop:
         if jax.process_index() == 0:
             try:
                 curves.draw(self.workdir)
-            except OSError as error:
-                self.log.text(f"curves.png is not drawn: {storage.reason(error)}")
+            except (OSError, UserError) as error:
+                self.log.text(f"curves.png is not drawn: {' '.join(str(error).split())}")
 
     def save(self, step: int, examples_seen: int, wait: bool) -> None:
         """Saves the state and what is needed to go on or to predict."""

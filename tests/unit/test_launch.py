@@ -243,6 +243,17 @@ def test_another_value_error_keeps_its_traceback(launch, tmp_path, monkeypatch, 
         assert caught.traceback[-1].name == "fail" and "error:" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("action", ["--config.seed=1", "--predict=x", "--index=x", "--search=x", "--export=x"])
+def test_a_full_disk_is_one_line_whatever_is_written(launch, tmp_path, monkeypatch, action):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("swin_jax.launch._prepare", lambda *arguments: full)
+    status, out, err = launch(QUICKSTART, tmp_path, action)
+    assert (status, out) == (1, "") and err.count("\n") == 1
+    assert err.startswith(f"error: {tmp_path} cannot be written: No space left on device; ")
+
+
 def test_an_interrupted_run_says_how_to_resume(launch, tmp_path, monkeypatch):
     def interrupt():
         raise KeyboardInterrupt

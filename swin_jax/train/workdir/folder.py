@@ -35,15 +35,15 @@ _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO
 
 
 @contextlib.contextmanager
-def writing_to(folder: epath.Path) -> Iterator[None]:
-    """A block that writes to a workdir; raises UserError where its disk is full or gone."""
+def writing_to(folder: str | os.PathLike | None) -> Iterator[None]:
+    """A block that writes to a workdir, or elsewhere; raises UserError where a disk is full or gone."""
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
         raise UserError(
-            f"{folder} cannot be written: {storage.reason(error)}; the same command resumes when that is mended"
+            f"{error.filename or folder or 'a file'} cannot be written: {storage.reason(error)}; the same command resumes when that is mended"
         ) from error
 
 

@@ -87,3 +87,9 @@ def test_an_object_that_is_a_folder_or_nothing_is_one_line(tmp_path):
             storage.read_object(path)
     storage.write(tmp_path / "one", '{"ä": [1]}')
     assert storage.read_object(tmp_path / "one") == {"ä": [1]}
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot be written: it is a folder"):
+        storage.write(tmp_path, "x")
+    assert list(tmp_path.iterdir()) == []
