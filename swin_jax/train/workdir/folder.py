@@ -42,8 +42,9 @@ def writing_to(folder: str | os.PathLike | None) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
+        where = error.filename or folder or "a file"
         raise UserError(
-            f"{error.filename or folder or 'a file'} cannot be written: {storage.reason(error)}; the same command resumes when that is mended"
+            f"{where} cannot be written: {storage.reason(error)}; the same command resumes when that is mended"
         ) from error
 
 
