@@ -45,6 +45,8 @@ def pictures(
     found = []
     for image in images if several else [images]:
         opened = _open(image, conversion, limits)
+        if 0 in (opened.shape if isinstance(opened, np.ndarray) else opened.size):
+            raise UserError("a picture without pixels cannot be prepared")
         opened = to_rgb(opened).convert("L") if channels == 1 else opened
         try:
             found.append(transform({"image": opened, "label": 0})["image"])

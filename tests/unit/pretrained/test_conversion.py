@@ -216,6 +216,12 @@ def test_a_damaged_image_of_the_user_is_one_line(path):
             PREPARED.pixels(Image.open(io.BytesIO(data[:cut])))
 
 
+@pytest.mark.parametrize("empty", [Image.new("RGB", (0, 5)), np.zeros((0, 5, 3), np.uint8), np.zeros((5, 0), np.uint8)])
+def test_a_picture_without_pixels_is_refused(empty):
+    with pytest.raises(UserError, match="a picture without pixels"):
+        PREPARED.pixels(empty)
+
+
 def test_limits_are_given_to_a_preparation(path):
     from swin_jax.data.image.picture import Limits
 
