@@ -139,11 +139,13 @@ class _Sps:
     frame_num_bits: int
     count_bits: int  # 0: pictures are displayed as they are stored
     frames_only: bool
+    has_gaps: bool  # whether pictures may be left out on purpose
 
 
 class _H264:
     def __init__(self, extradata: bytes):
         self._counter, self._sps, self._pps, self._stored = _Counter(), {}, {}, 0
+        self._frame_num = None  # of the last picture that others refer to
         self._length_size = 0
         if extradata[:1] == b"\1":  # avcC: parameter sets behind 16 bits of length
             self._length_size = (extradata[4] & 3) + 1
@@ -169,7 +171,8 @@ class _H264:
             raise UnknownOrder
         bits.ue()
         sps = self._sps[self._pps[bits.ue()]]
-        bits.u(2 * sps.planes + sps.frame_num_bits)
+        bits.u(2 * sps.planes)
+        self._follow(bits.u(sps.frame_num_bits), sps, is_reference, is_idr)
         if not sps.frames_only and bits.u(1):
             raise UnknownOrder  # one field: a packet need not be a picture
         self._stored += 1
@@ -180,6 +183,14 @@ class _H264:
             return self._counter.sequence, self._stored
         count = self._counter.count(bits.u(sps.count_bits), sps.count_bits, is_reference > 0)
         return self._counter.sequence, count
+
+    def _follow(self, frame_num: int, sps: _Sps, is_reference: int, is_idr: bool) -> None:
+        """Raises UnknownOrder where a picture was lost, for which a decoder makes one up from what it has."""
+        if self._frame_num is not None and not is_idr and not sps.has_gaps:
+            if frame_num != (self._frame_num + 1) % (1 << sps.frame_num_bits):
+                raise UnknownOrder
+        if is_reference:
+            self._frame_num = frame_num
 
     def _learn(self, unit: memoryview) -> None:
         kind = unit[0] & 31 if len(unit) else 0
@@ -209,8 +220,10 @@ def _h264_sps(bits: _Bits) -> _Sps:
         count_bits = bits.ue() + 4
     elif kind != 2:
         raise UnknownOrder
-    bits.ue(), bits.u(1), bits.ue(), bits.ue()
-    return _Sps(number, planes, frame_num_bits, count_bits, bits.u(1) == 1)
+    bits.ue()
+    has_gaps = bits.u(1) == 1
+    bits.ue(), bits.ue()
+    return _Sps(number, planes, frame_num_bits, count_bits, bits.u(1) == 1, has_gaps)
 
 
 def _skip_scaling(bits: _Bits, size: int) -> None:

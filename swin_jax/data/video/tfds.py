@@ -39,6 +39,10 @@ class EncodedFrames:
             except UnreadableError as error:
                 raise UnreadableError(f"frame {index} is damaged ({error})") from error
             frames.append(frame if fit is None else fit(frame))
+            if frames[-1].shape != frames[0].shape:
+                raise UnreadableError(
+                    f"the size of frames changes from {frames[0].shape[:2]} to {frames[-1].shape[:2]}"
+                )
         return np.stack(frames)
 
 
@@ -61,9 +65,13 @@ class TfdsVideoSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         from tensorflow_datasets.proto import tf_example_pb2
 
-        feature = tf_example_pb2.Example.FromString(self._records[index]).features.feature
-        frames = feature[self._video_key].bytes_list.value
-        return {"video": EncodedFrames(frames), "label": int(feature[self._label_key].int64_list.value[0])}
+        try:
+            feature = tf_example_pb2.Example.FromString(self._records[index]).features.feature
+            frames = feature[self._video_key].bytes_list.value
+            label = int(feature[self._label_key].int64_list.value[0])
+        except Exception as error:  # array_record and protobuf have no common class
+            raise UnreadableError(f"the record is damaged ({' '.join(str(error).split())})") from error
+        return {"video": EncodedFrames(frames), "label": label}
 
     def record_name(self, index: int) -> str:
         return f"{self._name} record {index}"

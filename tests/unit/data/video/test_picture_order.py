@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from swin_jax.core.errors import UnreadableError
 from swin_jax.data.video.decode import Reader
 from swin_jax.data.video.scan import check_file
 from tests.unit.data.video import video_files
@@ -116,3 +117,18 @@ def test_wrong_times_are_not_believed(codec, suffix, times, tmp_path):
         for index in range(len(expected)):
             np.testing.assert_array_equal(reader.get([index])[0], expected[index])
         assert times not in WRONG or reader._index is None
+
+
+@pytest.mark.parametrize("lost", [[6], [13], [20], [5, 6, 7]])
+@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+def test_lost_pictures_are_made_up_as_in_a_full_decode(lost, suffix, tmp_path):
+    """From what the decoder has: a key frame that seeking starts at tells less than all that comes before."""
+    whole = video_files.make(tmp_path / "whole.mp4", COUNT, open_gop=1, **B_FRAMES)
+    path = video_files.remux(whole, tmp_path / f"lost.{suffix}", lost=lost)
+    try:
+        reader = Reader(path)
+        single = [reader.get([index])[0] for index in range(len(reader))]
+    except UnreadableError:
+        assert check_file(path)["problem"]
+        return
+    np.testing.assert_array_equal(single, video_files.decode(path))

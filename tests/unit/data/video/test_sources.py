@@ -331,3 +331,15 @@ def test_only_asked_frames_are_decoded_and_damaged_ones_are_named():
         video.get([0, 1])
     with pytest.raises(UnreadableError, match="no frames"):
         len(EncodedFrames([]))
+    file = io.BytesIO()
+    Image.new("RGB", (8, 20)).save(file, "PNG")
+    with pytest.raises(UnreadableError, match=r"the size of frames changes from \(20, 24\) to \(20, 8\)"):
+        EncodedFrames([frame(1), file.getvalue()]).get([0, 1])
+
+
+@pytest.mark.parametrize("record", [b"", b"\xff" * 40, b"\n\x03abc"])
+def test_a_damaged_record_is_unreadable(data_dir, record, monkeypatch):
+    source = video_sources.tfds_video("actions", "train", data_dir)
+    monkeypatch.setattr(source, "_records", [record])
+    with pytest.raises(UnreadableError, match="the record is damaged"):
+        source[0]

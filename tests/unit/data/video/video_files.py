@@ -66,12 +66,12 @@ def make_without_frames(path) -> str:
     return str(path)
 
 
-def remux(source, target, skip=0, **options) -> str:
-    """Copies packets from number `skip` on into a new file, without encoding them again."""
+def remux(source, target, skip=0, lost=(), **options) -> str:
+    """Copies packets from number `skip` on, without those in `lost`, into a new file; nothing is encoded again."""
     with av.open(str(source)) as original, av.open(str(target), "w", options=options) as container:
         stream = container.add_stream_from_template(original.streams.video[0])
         for number, packet in enumerate(original.demux(video=0)):
-            if number >= skip and packet.size:
+            if number >= skip and number not in lost and packet.size:
                 packet.stream = stream
                 container.mux(packet)
     return str(target)
