@@ -15,6 +15,8 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, path_name, unflatten
 from swin_jax.train import checkpoint
 
+_LISTED = 4  # mis-shaped keys in a message
+
 
 @dataclasses.dataclass(frozen=True)
 class InitFrom:
@@ -222,7 +224,7 @@ def _convert(convert: Callable, source: Any, model: Any, name: str, key: str) ->
 
 
 def _check_fit(name: str, found: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:
-    """Raises UserError for missing, unexpected and mis-shaped keys, all of them listed."""
+    """Raises UserError for missing and unexpected keys, all of them listed, and for mis-shaped ones."""
     missing = sorted(wanted.keys() - found.keys())
     unexpected = sorted(found.keys() - wanted.keys())
     shaped = [
@@ -230,6 +232,8 @@ def _check_fit(name: str, found: dict[str, np.ndarray], wanted: dict[str, Any]) 
         for path in sorted(found.keys() & wanted.keys())
         if tuple(found[path].shape) != tuple(wanted[path].shape)
     ]
+    if len(shaped) > _LISTED:  # of another size, of which a few say as much
+        shaped[_LISTED:] = [f"and {len(shaped) - _LISTED} others"]
     if missing or unexpected or shaped:
         raise UserError(
             f"{name} does not fit the model. missing: {', '.join(missing) or 'none'}; unexpected: "

@@ -139,6 +139,11 @@ def _blocks(name: str, tower) -> dict:
     return shapes
 
 
+def empty(model) -> dict[str, np.ndarray]:
+    """A state dict of a CLIP that has its shapes and no values."""
+    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in official_shapes(model).items()}
+
+
 def from_official(
     state_dict: Mapping[str, np.ndarray], model, resize: str | None = None, image_size: Size | None = None
 ) -> dict:
@@ -163,7 +168,7 @@ def from_official(
     state_dict, shapes = to_official_names(state_dict), official_shapes(model)
     if other := recognize.recognize_not_clip(state_dict, swin_tower=is_swin(model.visual)):
         raise UserError(other)
-    resized = state_dict if _difference(state_dict, model) else fit_positions(state_dict, model, resize, image_size)
+    resized = state_dict if difference(state_dict, model) else fit_positions(state_dict, model, resize, image_size)
     _check(resized, shapes, model)
     variables: dict = {"params": {}, "batch_stats": {}}
     for name in shapes:
@@ -248,15 +253,15 @@ def _check(state_dict: Mapping, shapes: Mapping, model) -> None:
     report = compare.compare(state_dict, shapes)
     if not report:
         return
-    if difference := _difference(state_dict, model):
-        raise UserError(f"these weights are of another CLIP than the model: {difference}")
+    if differing := difference(state_dict, model):
+        raise UserError(f"these weights are of another CLIP than the model: {differing}")
     if is_swin(model.visual):
         visual = {n.removeprefix("visual."): v for n, v in state_dict.items() if n.startswith("visual.")}
         convert_swin.check_sizes(visual, model.visual)
     raise UserError(f"these weights are not for this CLIP: {report}")
 
 
-def _difference(state_dict: Mapping, model) -> str:
+def difference(state_dict: Mapping, model) -> str:
     """In which fields weights and model differ, sizes that can be stretched left out; '' for none or where unknown."""
     if is_swin(model.visual):
         return ""

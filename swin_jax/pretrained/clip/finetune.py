@@ -10,7 +10,7 @@ from pathlib import Path
 
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.sizes import Size
-from swin_jax.pretrained import beside
+from swin_jax.pretrained import beside, run_config
 from swin_jax.pretrained.clip import convert as clip
 from swin_jax.pretrained.clip.activation import activation
 from swin_jax.pretrained.clip.config import arguments_of, declared_image_size
@@ -44,7 +44,7 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
         _check_told(model, found, path)
         told = declared_image_size(beside.config_beside(path))
         return clip.from_official(found, model, resize, clip.told_image_size(found, told))
-    _check_activation(model, (source.get("config") or {}).get("task.model.act", model.text.act), "the workdir's model")
+    _check_run(model, source.get("config") or {})
     params = {name: dict(tower) if isinstance(tower, Mapping) else tower for name, tower in source["params"].items()}
     visual = {} if clip.is_swin(model.visual) else params["visual"]
     tables = {"positional_embedding": params["text"]["positional_embedding"]}
@@ -60,6 +60,26 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
         table = fitted["visual.attnpool.positional_embedding"]
         visual["attnpool"] = {**visual["attnpool"], "positional_embedding": table}
     return {"params": params, **{name: source[name] for name in ("batch_stats",) if name in source}}
+
+
+def _check_run(model, config: Mapping) -> None:
+    """Raises UserError, in one line, where the model of a run's flat config is another CLIP than this one."""
+    if not run_config.is_clip(config):
+        _check_activation(model, config.get("task.model.act", model.text.act), "the workdir's model")
+        return
+    try:
+        trained = run_config.clip_of(config)
+    except UserError:  # towers of the user's own: the shapes must tell
+        return
+    _check_activation(model, trained.text.act, "the workdir's model")
+    parts = [clip.difference(clip.empty(trained), model)]
+    for tower in ("visual", "text"):
+        theirs, ours = (getattr(getattr(one, tower), "num_heads", None) for one in (trained, model))
+        if theirs != ours:
+            name = "vision_heads" if tower == "visual" else "text_heads"
+            parts.append(f"{name} is {theirs} in the weights and {ours} in the model")
+    if any(parts):
+        raise UserError(f"the workdir's weights are of another CLIP than the model: {', '.join(filter(None, parts))}")
 
 
 def _image_size_of(config: Mapping) -> Size | None:

@@ -63,6 +63,14 @@ def weights(tmp_path):
     return path
 
 
+def test_of_weights_of_another_size_a_few_arrays_are_listed(tmp_path):
+    tree = lambda width: unflatten({f"layer{i}/kernel": np.zeros((width,), np.float32) for i in range(9)})  # noqa: E731
+    save(tmp_path, tree(3))
+    with pytest.raises(UserError, match=r"other shape: layer0/kernel .*layer3/kernel [^;]*, and 5 others$") as error:
+        InitFrom(path=str(tmp_path)).load(Task, shapes(tree(4)))
+    assert "layer4" not in str(error.value)
+
+
 def test_nothing_is_read_where_no_path_is_given():
     assert InitFrom().load(Task, shapes(params())) == ({}, "starts from scratch")
 

@@ -335,3 +335,26 @@ def test_a_training_checkpoint_is_read(tmp_path):
         warnings.simplefilter("error")
         found = convert.from_official(read(tmp_path / "epoch_3.pt"), model)
     assert_same(convert.to_official(found, model), plain)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(embed_dim=10), "embed_dim is 10 in the weights and 6 in the model"),
+        (dict(vision_layers=3), "vision_layers is 3 in the weights and 2 in the model"),
+        (dict(patch_size=4), "patch_size is 4 in the weights and 8 in the model"),
+        (dict(text_width=16), "text_width is 16 in the weights and 8 in the model"),
+        (dict(act="gelu"), "was trained with the activation gelu, the model has quick_gelu"),
+        (dict(vision_heads=6), "vision_heads is 6 in the weights and 3 in the model"),
+        (dict(text_heads=4), "text_heads is 4 in the weights and 2 in the model"),
+    ],
+)
+def test_a_workdir_of_another_clip_says_in_which_fields(change, message):
+    fields = VIT | change
+    other, model = make_clip(**fields), make_clip(**VIT)
+    variables = convert.from_official(random_weights(other), other)
+    run = {"task.model.fn": "swin_jax.models.clip.make_clip"}
+    run |= {f"task.model.{key}": value for key, value in fields.items()}
+    with pytest.raises(UserError, match=message) as error:
+        clip_finetune.pretrained(resize="bilinear")({**variables, "config": run}, model)
+    one_line(str(error.value))
