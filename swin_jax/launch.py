@@ -51,6 +51,8 @@ python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--conf
   before a pod is rented: does the step fit, what bounds it; no TPU is needed (pip install -e '.[tpu]')
     ... --plan=v5e:4x4
     ... --plan=auto:v5e:4x4
+  how many images per second it trains on, predicts and reads, here
+    ... --throughput --throughput_batch_sizes=64,128,256
   try an experiment without its data
     python -m swin_jax.launch --config=experiments/swin/swin_in1k.py:fake --workdir=runs/try
 """
@@ -82,6 +84,8 @@ def define_flags() -> flags.FlagValues:
     define(flags.DEFINE_string, "search", None, "A text, or a picture file, to look for in the index.")
     define(flags.DEFINE_integer, "top", 10, "How many images --search finds.")
     define(flags.DEFINE_string, "export", None, "A file to write the trained model to (StableHLO) instead of training.")
+    define(flags.DEFINE_boolean, "throughput", False, "Measure images per second of training, prediction and data.")
+    define(flags.DEFINE_string, "throughput_batch_sizes", "", "Batch sizes for --throughput, such as 64,128.")
     define(flags.DEFINE_multi_string, "allow_change", [], "Dotted key that a resumed run may change; may be repeated.")
     define(flags.DEFINE_string, "profile", None, "a-b: write a profiler trace of steps a to b into the workdir.")
     define(flags.DEFINE_string, "compilation_cache", None, "A folder that keeps compiled programs between runs.")
@@ -144,7 +148,7 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     _check_tuples(tuples, values.config)
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag; flags look like --config.key=value")
-    if not values.workdir and values.plan is None and not values.print_config:
+    if not values.workdir and values.plan is None and not (values.print_config or values.throughput):
         raise UserError("give --workdir=DIR, where the run's files go")
     return values, values.config
 
@@ -232,7 +236,7 @@ def run(argv: Sequence[str]) -> int:
         with _terminable():
             return _run(argv)
     except Terminated:
-        acts = any(re.match("--?(predict|index|search|export|plan)=", argument) for argument in argv)
+        acts = any(re.match("--?(predict|index|search|export|plan|throughput)\b", argument) for argument in argv)
         where = "stopped" if acts else "stopped during start-up, before anything was trained"
         print(f"SIGTERM: {where}; rerun the same command", file=sys.stderr, flush=True)
         return TERMINATED
@@ -338,6 +342,10 @@ def _prepare(values: flags.FlagValues, config, profile: tuple[int, int] | None) 
         from swin_jax.inference import export
 
         return export.prepare_run(config, values.workdir, values.export)
+    if values.throughput:
+        from swin_jax.plan import throughput
+
+        return throughput.prepare(config, values.workdir, values.throughput_batch_sizes)
     from swin_jax.train import loop
 
     return loop.prepare(config, values.workdir, values.allow_change, profile)
@@ -345,10 +353,13 @@ def _prepare(values: flags.FlagValues, config, profile: tuple[int, int] | None) 
 
 def _check_actions(values: flags.FlagValues) -> None:
     """Raises UserError for two things to do at once, or for one without its object."""
-    given = [name for name in ("plan", "predict", "index", "search", "export") if values[name].value is not None]
+    actions = ("plan", "predict", "index", "search", "export")
+    given = [name for name in actions if values[name].value is not None] + ["throughput"] * values.throughput
     if len(given) > 1:
         raise UserError(f"--{given[0]} and --{given[1]} are two commands; run one after the other")
-    if given and not values[given[0]].value.strip():
+    if values.throughput_batch_sizes and not values.throughput:
+        raise UserError("--throughput_batch_sizes is for --throughput; give both")
+    if given and given != ["throughput"] and not values[given[0]].value.strip():
         objects = {"search": "a text or a picture file", "plan": "a topology, v5e:4x4 for example", "export": "a file"}
         what = objects.get(given[0], "a folder of images")
         raise UserError(f"--{given[0]}= is empty; give it {what}")

@@ -19,7 +19,7 @@ ROOMS = {
     "train": {"core", "ops", "tasks/base"},
     "pretrained": {"core", "ops", "models", "data", "train/checkpoint"},
     "inference": {"core", "ops", "models", "data", "tasks/base", "evals", "train", "pretrained"},
-    "plan": {"core", "ops", "train"},
+    "plan": {"core", "ops", "tasks/base", "train"},
     "launch": {"core", "train", "inference", "plan"},
     "__init__": {"pretrained", "inference"},
 }
