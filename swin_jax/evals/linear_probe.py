@@ -1,8 +1,10 @@
 """Linear probe: multinomial logistic regression on features by L-BFGS, and CLIP's search for its regularisation.
 
-CLIP (arXiv 2103.00020), appendix A.3. The peer is scikit-learn's LogisticRegression, whose objective this is: with C
-its inverse regularisation, lambda = 1 / C. Value and gradient run on the accelerator, in chunks of rows; scipy's
-L-BFGS, the one scikit-learn uses, runs on the host.
+CLIP (arXiv 2103.00020), appendix A.3. The peer is scikit-learn's LogisticRegression. With C its
+inverse regularisation, its objective is this one at lambda = 1 / C for three classes or more. For two
+it fits one column of weights w, where there are two here, which at the optimum are -w / 2 and w / 2:
+their penalty is half of that of w, so that lambda = 2 / C. Value and gradient run on the accelerator,
+in chunks of rows; scipy's L-BFGS, the one scikit-learn uses, runs on the host.
 """
 
 import dataclasses
@@ -126,7 +128,7 @@ def fit(
     Args:
         x: (N, E) features.
         label: (N,) int in 0..K-1.
-        strength: lambda on the summed loss, scikit-learn's 1 / C.
+        strength: lambda on the summed loss: scikit-learn's 1 / C, of two classes 2 / C.
         num_classes: K; None for the largest label + 1.
         start: where to start; None starts at zero, as scikit-learn.
         max_iterations: of L-BFGS; the paper has 1000.

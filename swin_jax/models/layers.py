@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.ops import window
+from swin_jax.ops.normalize import widen
 
 # timm's trunc_normal_(std=0.02) cuts at +-2, a hundred standard deviations: it is a plain normal distribution.
 init_linear = nn.initializers.normal(0.02)
@@ -22,9 +23,16 @@ def init_conv(fan_in: int):
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-def layer_norm(dtype: Any, name: str | None = None, epsilon: float = 1e-5, **kwargs) -> nn.LayerNorm:
+class LayerNorm(nn.LayerNorm):
+    """flax's, whose gradient stays finite in float16 where the input hardly varies."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return super().__call__(widen(x))
+
+
+def layer_norm(dtype: Any, name: str | None = None, epsilon: float = 1e-5, **kwargs) -> LayerNorm:
     """LayerNorm with PyTorch's epsilon; statistics in float32, the output in `dtype`."""
-    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name, **kwargs)
+    return LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name, **kwargs)
 
 
 def drop_path(x: jax.Array, uniform: jax.Array | None, rate: float | jax.Array) -> jax.Array:

@@ -15,14 +15,9 @@ from swin_jax.models.clip.resnet import ModifiedResNet
 from swin_jax.models.clip.text import TextTransformer
 from swin_jax.models.clip.vit import VisionTransformer
 from swin_jax.ops.batch_sharding import one_by_one
+from swin_jax.ops.normalize import unit
 
 INIT_LOGIT_SCALE = math.log(1 / 0.07)
-
-
-def normalize(features: jax.Array) -> jax.Array:
-    """Features of length 1 along the last axis, in float32; zeros stay zeros."""
-    features = features.astype(jnp.float32)
-    return features * jax.lax.rsqrt(jnp.maximum(jnp.sum(features * features, axis=-1, keepdims=True), 1e-24))
 
 
 class CLIP(nn.Module):
@@ -78,7 +73,7 @@ class CLIP(nn.Module):
 
 
 def _finish(features: jax.Array, normalized: bool) -> jax.Array:
-    return normalize(features) if normalized else features.astype(jnp.float32)
+    return unit(features) if normalized else features.astype(jnp.float32)
 
 
 def encode(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from swin_jax.models.layers import init_linear, layer_norm
 from swin_jax.ops import attention, window, window_geometry
 from swin_jax.ops.batch_sharding import per_shard_copies
+from swin_jax.ops.normalize import inverse_length, widen
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -118,12 +119,11 @@ class WindowAttention(nn.Module):
 
     def cosine_qkv(self, x: jax.Array) -> jax.Array:
         """(B * nW, N, 3, h, d) with q and k of length 1, q times the learned scale; computed in float32."""
-        qkv = self.qkv(x).astype(jnp.float32)
+        qkv = widen(self.qkv(x))
         if self.qkv_bias:
             bias = jnp.stack([self.q_bias, jnp.zeros_like(self.q_bias), self.v_bias]).astype(jnp.float32)
             qkv = qkv + bias[None, None]
-        # torch.nn.functional.normalize: x / max(|x|, 1e-12).
-        inverse = jax.lax.rsqrt(jnp.maximum(jnp.sum(qkv * qkv, axis=-1, keepdims=True), 1e-24))
+        inverse = inverse_length(qkv)
         # Above the limit no gradient, at the limit all of it, as torch.clamp.
         limited = jnp.where(self.logit_scale > MAX_LOGIT_SCALE, MAX_LOGIT_SCALE, self.logit_scale)
         scale = jnp.exp(limited.astype(jnp.float32)).reshape(1, self.num_heads, 1)

@@ -31,17 +31,27 @@ def objective(x, label, weights, bias, strength):
 @pytest.mark.parametrize("classes, chunk", [(4, 8192), (2, 40)])
 def test_the_optimum_is_that_of_scikit_learn(strength, classes, chunk):
     x, label = problem(classes=classes)
-    peer = LogisticRegression(C=1 / strength, max_iter=10_000, tol=1e-10).fit(x, label)
+    inverse = (2 if classes == 2 else 1) / strength
+    peer = LogisticRegression(C=inverse, max_iter=10_000, tol=1e-10).fit(x, label)
     weights, bias = peer.coef_.T, peer.intercept_
     if classes == 2:  # scikit-learn fits one column; the same classifier with two has half the penalty
         weights, bias = np.concatenate([-weights, weights], -1) / 2, np.array([-bias[0], bias[0]]) / 2
     ours = linear_probe.fit(x, label, strength, tolerance=1e-6, chunk=chunk)
     found = objective(x, label, ours.weights, ours.bias, strength)
     expected = objective(x, label, weights, bias, strength)
-    if classes == 4:
-        assert found == pytest.approx(expected, rel=1e-4)
-    assert found <= expected * (1 + 1e-4)
+    assert found == pytest.approx(expected, rel=1e-4)
     assert ours.loss == pytest.approx(found, rel=1e-5) and ours.strength == strength
+
+
+@pytest.mark.parametrize("classes, factor", [(2, 2.0), (3, 1.0), (5, 1.0)])
+@pytest.mark.parametrize("inverse", [0.1, 1.0, 10.0])
+def test_lambda_is_one_over_c_and_of_two_classes_two(classes, factor, inverse):
+    x, label = problem(classes=classes)
+    peer = LogisticRegression(C=inverse, max_iter=10_000, tol=1e-10).fit(x, label)
+    ours = linear_probe.fit(x, label, factor / inverse, tolerance=1e-8)
+    found = x @ ours.weights + ours.bias
+    decision = found[:, 1] - found[:, 0] if classes == 2 else found
+    np.testing.assert_allclose(decision, peer.decision_function(x), atol=5e-3)
 
 
 def test_the_default_tolerance_is_close_to_the_optimum():
