@@ -23,6 +23,16 @@ _WRAPPER_PARTS = r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|
 _MOST_MISSING = 8
 
 
+# What arrays of shapes that nobody thought of provoke in conversions.
+SHAPE_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError)
+
+
+def no_model_of(source: object, error: Exception) -> UserError:
+    """The error for weights whose arrays have shapes that no model here has."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return UserError(f"{source}: a damaged file, or arrays of shapes that no model here has ({reason})")
+
+
 def is_buffer(name: str) -> bool:
     """Whether an official name is a tensor that is computed from the architecture and never learned."""
     return name.rsplit(".", 1)[-1] in BUFFERS

@@ -24,7 +24,7 @@ import numpy as np
 from swin_jax.core.errors import UserError, is_ours, warn
 from swin_jax.core.public_names import check_names, name_of
 from swin_jax.core.sizes import simplest
-from swin_jax.pretrained import beside, names, preparation, processors, recognize, run_preparation
+from swin_jax.pretrained import beside, compare, names, preparation, processors, recognize, run_preparation
 from swin_jax.pretrained.arguments import (
     check_arguments,
     check_resize,
@@ -65,10 +65,12 @@ def load(
         model, variables, prepared = _load(name, weights, resize, key, overrides)
     except UserError:
         raise
-    except (ValueError, TypeError, ArithmeticError) as error:
-        if not overrides or not is_ours(error):
+    except compare.SHAPE_ERRORS as error:
+        if overrides and is_ours(error) and isinstance(error, (ValueError, TypeError, ArithmeticError)):
+            raise _no_model(overrides, error) from error
+        if weights is None or not Path(weights).exists() or is_workdir(weights) or not is_ours(error):
             raise
-        raise _no_model(overrides, error) from error
+        raise compare.no_model_of(weights, error) from error
     return preparation.attach(model, prepared), variables
 
 

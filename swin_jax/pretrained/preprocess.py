@@ -9,8 +9,8 @@ from typing import Any
 import flax.linen as nn
 
 from swin_jax.core.errors import UserError, warn
+from swin_jax.pretrained import compare, names, preparation, run_preparation
 from swin_jax.pretrained import load as loading
-from swin_jax.pretrained import names, preparation, run_preparation
 from swin_jax.pretrained.arguments import read_config
 from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
@@ -59,8 +59,13 @@ def _of_source(
         return run_preparation.of_run(read_config(source), source, given=overrides), overrides
     if Path(source).exists():
         weights, word = loading.read_weights(None, None, source, key), None
-        family = loading.recognize_family(weights.arrays)
-        fields = loading.fields_of(family, weights, overrides)
+        try:
+            family = loading.recognize_family(weights.arrays)
+            fields = loading.fields_of(family, weights, overrides)
+        except UserError:
+            raise
+        except compare.SHAPE_ERRORS as error:
+            raise compare.no_model_of(source, error) from error
     else:
         known = names.find(str(source), loading.FAMILIES)
         if known is None:

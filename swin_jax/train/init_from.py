@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from swin_jax.core import stacking, storage
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, is_ours
 from swin_jax.core.params import flatten, path_name, unflatten
 from swin_jax.train import checkpoint
 
@@ -221,6 +221,13 @@ def _convert(convert: Callable, source: Any, model: Any, name: str, key: str) ->
         text = str(error) if str(name) in str(error) else f"{name}: {error}"
         hint = f" (the flag is --config.{key}.convert.resize)" if "resize=" in text else ""
         raise UserError(text + hint) from error
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError) as error:
+        if isinstance(source, dict) or not is_ours(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{name}: a damaged file, or arrays of shapes that the model does not have ({reason})"
+        ) from error
 
 
 def _check_fit(name: str, found: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:

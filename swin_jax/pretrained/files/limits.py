@@ -21,7 +21,8 @@ class Limits:
         depth: Levels of dicts, lists and modules inside each other.
         names: Arrays, members of an archive, dicts and modules that are walked through.
         name_length: Characters of a name.
-        number: Greatest number in a name, such as that of a block.
+        number: Greatest number in a name, such as that of a block, and longest axis of an array
+            without numbers.
         axes: Axes of an array.
     """
 

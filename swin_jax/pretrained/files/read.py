@@ -99,7 +99,7 @@ def read_whole(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[s
     try:
         with open(path, "rb", opener=_open) as file:
             found = _read_open(file, path.suffix.lower(), key and key.strip("."), limits)
-        _check_names(found.arrays, limits)
+        _check_arrays(found.arrays, limits)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except OSError as error:
@@ -194,9 +194,14 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, unpickle.Tensor)
 
 
-def _check_names(arrays: dict[str, Any], limits: Limits) -> None:
-    """Raises UserError for names that no model has: too long, not printable, or with numbers that nothing counts to."""
-    for name in arrays:
+def _check_arrays(arrays: dict[str, np.ndarray], limits: Limits) -> None:
+    """Raises UserError for what no model has.
+
+    Names that are too long, not printable or with numbers that nothing counts to; long axes of arrays without numbers.
+    """
+    for name, array in arrays.items():
+        if array.size == 0 and max(array.shape) > limits.number:
+            raise exceeded(f"{name[:200]} has no numbers and an axis of {max(array.shape)}", "number", limits.number)
         limits.check("name_length", len(name), "an array with a longer name")
         if not name.isprintable():
             raise UserError(f"{name[:60]!r} is no name of an array")

@@ -53,6 +53,7 @@ _STORAGES = {
     "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
 }
+_PATHLIB = ("pathlib", "pathlib._local")  # the second is Python 3.13's
 # Settings that training scripts leave beside the weights. They become stand-ins that hold nothing.
 _SETTINGS = {
     ("yacs.config", "CfgNode"),
@@ -62,10 +63,27 @@ _SETTINGS = {
     ("addict.addict", "Dict"),
     ("mmcv.utils.config", "ConfigDict"),
     ("mmengine.config.config", "ConfigDict"),
+    ("ml_collections.config_dict.config_dict", "ConfigDict"),
+    ("lightning_fabric.utilities.data", "AttributeDict"),
+    ("lightning.fabric.utilities.data", "AttributeDict"),
+    ("lightning.pytorch.utilities.parsing", "AttributeDict"),
+    ("pytorch_lightning.utilities.parsing", "AttributeDict"),
+    ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
+    ("omegaconf.dictconfig", "DictConfig"),
+    ("omegaconf.listconfig", "ListConfig"),
+    ("omegaconf.base", "ContainerMetadata"),
+    ("omegaconf.base", "Metadata"),
+    *(("omegaconf.nodes", f"{kind}Node") for kind in ("Any", "Boolean", "Float", "Integer", "String")),
+    ("typing", "Any"),
+    ("datetime", "datetime"),
+    ("datetime", "timedelta"),
+    ("collections", "Counter"),
     ("collections", "defaultdict"),
-    ("pathlib", "PosixPath"),
-    ("pathlib", "PurePosixPath"),
-    ("pathlib", "WindowsPath"),
+    *(
+        (module, f"{kind}Path")
+        for module in ("pathlib", "pathlib._local")
+        for kind in ("Posix", "PurePosix", "Windows")
+    ),
     ("torch", "device"),
     ("torch", "Generator"),
 }

@@ -1,7 +1,9 @@
 """A Swin is found under whatever training put around it, and what is left out or chosen is said."""
 
+import os
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -261,3 +263,35 @@ def test_block_numbers_far_above_their_number_are_one_line(tmp_path, name):
         with pytest.raises(UserError, match="the others are missing") as error:
             load(weights=tmp_path / "w.pth", **arguments)
         assert "\n" not in str(error.value)
+
+
+def test_arrays_of_shapes_that_no_model_has_are_one_line(tmp_path):
+    empty, long = np.zeros((0, 2), np.float32), np.zeros((0, 10**9), np.float32)
+    cases = [("layers.0.downsample.reduction.weight", np.float32(1)), ("patch_embed.proj.weight", empty),
+             ("patch_embed.proj.weight", np.zeros((8, 3, 2, 0), np.float32)), ("norm.weight", np.float32(1)),
+             ("layers.0.blocks.0.attn.relative_position_bias_table", empty), ("head.weight", np.float32(1)),
+             ("layers.0.blocks.0.attn.relative_position_index", long.T), ("norm.weight", long),
+             ("layers.0.blocks.0.mlp.fc1.weight", np.float32(1)), ("absolute_pos_embed", np.float32(1))]  # fmt: skip
+    for name, array in cases:
+        path = save(tmp_path / "w.pth", state_dict() | {name: array})
+
+        def init_from(path=path):
+            InitFrom(path=str(path), convert=finetune.pretrained()).load(SimpleNamespace(model=MODEL), {})
+
+        for run in (lambda path=path: load(weights=path), init_from):
+            try:
+                run()
+            except UserError as error:
+                assert str(path) in str(error) or "these weights" in str(error) or "layers" in str(error), str(error)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "loop", "dangling"])
+def test_what_is_no_file_is_one_line_everywhere(tmp_path, kind):
+    path = tmp_path / "w.pth"
+    os.mkfifo(path) if kind == "fifo" else path.symlink_to(path if kind == "loop" else tmp_path / "nothing")
+    init_from = InitFrom(path=str(path), convert=finetune.pretrained())
+    runs = [lambda: load(weights=path), lambda: load("swin_tiny_patch4_window7_224", path), lambda: preprocess(path)]
+    for run in (*runs, init_from.check, lambda: init_from.load(SimpleNamespace(model=MODEL), {})):
+        with pytest.raises(UserError) as error:
+            run()
+        assert str(path) in str(error.value) and "\n" not in str(error.value)

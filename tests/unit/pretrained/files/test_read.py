@@ -1,11 +1,15 @@
 """Reading weights: every format gives the same arrays, and no file makes us run its code."""
 
+import datetime
 import json
 import os
 import pickle
 import pickletools
 import struct
+import sys
+import types
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import ml_dtypes
@@ -216,3 +220,19 @@ def test_files_without_weights(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             read(tmp_path / file)
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_settings_of_training_scripts_are_passed_over(tmp_path, monkeypatch, protocol):
+    """As Lightning, OmegaConf and others leave them beside the weights."""
+    settings = {"when": datetime.datetime(2026, 1, 1), "where": Path("output"), "counts": Counter("ab")}
+    for module, name in (("lightning_fabric.utilities.data", "AttributeDict"), ("omegaconf.dictconfig", "DictConfig")):
+        kind = type(name, (dict,), {"__module__": module})
+        parts = module.split(".")
+        for end in range(len(parts)):  # pickle imports the packages around it as well
+            monkeypatch.setitem(sys.modules, ".".join(parts[: end + 1]), types.SimpleNamespace(**{name: kind}))
+        settings[name] = kind({"lr": 0.1, "size": [1, 2]})
+        settings[name].__dict__["frozen"] = True
+    checkpoint = {"state_dict": {"a": np.ones(1)}, "hyper_parameters": settings, "callbacks": {"x": {"b": np.ones(1)}}}
+    (tmp_path / "w.ckpt").write_bytes(pickle.dumps(checkpoint, protocol))
+    assert read(tmp_path / "w.ckpt").keys() == {"a"}
