@@ -71,6 +71,20 @@ def test_of_weights_of_another_size_a_few_arrays_are_listed(tmp_path):
     assert "layer4" not in str(error.value)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "model.safetensors.index.json"])
+@pytest.mark.parametrize("config", ["config.json", "open_clip_config.json"])
+def test_a_folder_of_the_hub_is_handed_to_what_reads_files(file, config, tmp_path):
+    start = InitFrom(path=str(tmp_path), convert=lambda source, model: {"params": params(value=3.0)})
+    (tmp_path / config).touch()
+    with pytest.raises(UserError, match="neither a workdir with checkpoints nor a file of weights"):
+        start.check()
+    (tmp_path / file).touch()
+    found, report = start.load(Task, shapes(params()))
+    assert same(found, params(value=3.0)) and str(tmp_path) in report
+    with pytest.raises(UserError, match="neither a workdir with checkpoints nor a file of weights"):
+        InitFrom(path=str(tmp_path)).check()
+
+
 def test_nothing_is_read_where_no_path_is_given():
     assert InitFrom().load(Task, shapes(params())) == ({}, "starts from scratch")
 
