@@ -236,7 +236,7 @@ def run(argv: Sequence[str]) -> int:
         with _terminable():
             return _run(argv)
     except Terminated:
-        acts = any(re.match("--?(predict|index|search|export|plan|throughput)\b", argument) for argument in argv)
+        acts = any(re.match(r"--?(predict|index|search|export|plan|throughput)\b", argument) for argument in argv)
         where = "stopped" if acts else "stopped during start-up, before anything was trained"
         print(f"SIGTERM: {where}; rerun the same command", file=sys.stderr, flush=True)
         return TERMINATED
