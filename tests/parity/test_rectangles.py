@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from swin_jax.core.errors import UserError
 from swin_jax.models import swin
 from swin_jax.models.clip import make_clip
 from swin_jax.pretrained.clip import convert as convert_clip
 from swin_jax.pretrained.clip import resize as clip_resize
+from swin_jax.pretrained.load import load
 from swin_jax.pretrained.swin import convert, resize
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "rectangles"
@@ -69,3 +71,17 @@ def test_a_vit_has_open_clips_features():
     image = make.draw("vit", (2, 3, *make.VIT["image_size"])).transpose(0, 2, 3, 1)
     features = model.apply(variables, jnp.asarray(image), method="encode_image")
     np.testing.assert_allclose(features, STORED["vit"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["window", "image"])
+def test_a_file_of_timm_loads_with_its_two_sizes(case, tmp_path):
+    np.savez(tmp_path / "timm.npz", **state_dict(case))
+    sizes = make.SWINS[case]
+    with pytest.raises(UserError, match="window_size and image_size"):
+        load(weights=tmp_path / "timm.npz")
+    model, variables = load(
+        weights=tmp_path / "timm.npz", window_size=sizes["window_size"], image_size=sizes["img_size"]
+    )
+    image = make.draw(case, (2, 3, *sizes["img_size"])).transpose(0, 2, 3, 1)
+    logits = model.apply(variables, jnp.asarray(image))
+    np.testing.assert_allclose(logits, STORED[f"swin/{case}"], rtol=1e-4, atol=1e-4)
