@@ -89,11 +89,12 @@ def is_timm(state_dict: Mapping[str, np.ndarray]) -> bool:
 
 def _without_heads(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Counter]:
     """(the arrays but for those of heads that no Swin here has, {first part of the others' names: their number})."""
-    inside = {name: value for name, value in state_dict.items() if not _is_extra_head(name)}
+    inside = {name: value for name, value in state_dict.items() if not is_extra_head(name)}
     return inside, Counter(name.split(".")[0] for name in state_dict if name not in inside)
 
 
-def _is_extra_head(name: str) -> bool:
+def is_extra_head(name: str) -> bool:
+    """True for an array of a head that is not the classifier, or of what else training adds beside it."""
     part, _, rest = name.partition(".")
     if part == "head":
         return rest not in ("weight", "bias", "fc.weight", "fc.bias")

@@ -5,11 +5,14 @@ Besides the official one (`backbone.` and `cls_head.`): torchvision's swin3d_* (
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
+from swin_jax.core.errors import warn
 from swin_jax.pretrained import compare
+from swin_jax.pretrained.swin.layouts import is_extra_head
 
 # torchvision numbers stages and the merging between them in one list, and GELU and dropout with the MLP's layers.
 _MLP = {"0": "fc1", "3": "fc2"}
@@ -30,14 +33,23 @@ def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndar
             they are.
     """
     found = compare.strip_wrappers(state_dict)
+    left = Counter(name.split(".")[0] for name in found if _is_left_out(name))
+    if left:
+        warn(f"left out of the weights, which are of more than a Video Swin: {', '.join(left)}")
     renamed = {}
     for name, value in found.items():
+        if _is_left_out(name):
+            continue
         if not name.startswith(("backbone.", "cls_head.", "data_preprocessor.")):
             name = _from_torchvision(name)
             name = f"backbone.{name}" if name.startswith(_BACKBONE) else name
         if not name.startswith("data_preprocessor."):  # mean and standard deviation
             renamed[name.replace("backbone.norm3.", "backbone.norm.")] = value
     return renamed
+
+
+def _is_left_out(name: str) -> bool:
+    return not name.startswith(("backbone.", "cls_head.", "features.")) and is_extra_head(name)
 
 
 def to_torchvision(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

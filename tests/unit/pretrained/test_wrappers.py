@@ -1,5 +1,6 @@
 """A Swin is found under whatever training put around it, and what is left out or chosen is said."""
 
+import json
 import os
 import pickle
 import warnings
@@ -10,13 +11,16 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.models import swin
-from swin_jax.pretrained import compare, wrappers
+from swin_jax.models.video_swin import make_video_swin
+from swin_jax.pretrained import beside, compare, wrappers
 from swin_jax.pretrained.files.read import read
 from swin_jax.pretrained.load import load
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.pretrained.swin import convert, finetune, simmim
+from swin_jax.pretrained.video_swin import convert as video
 from swin_jax.train.init_from import InitFrom
 from tests.unit.pretrained.test_load import TINY
+from tests.unit.pretrained.video_swin.test_convert import TINY as TINY_VIDEO
 
 MODEL = swin.Swin(**TINY)
 
@@ -186,6 +190,25 @@ def test_a_key_that_is_not_there_is_answered_with_the_nearest(tmp_path):
     assert read(tmp_path / "w.npz", key="student")["norm.bias"][0] == 1
 
 
+def test_a_swin_is_found_over_all_files_of_an_index(tmp_path):
+    """One of whose files hold no patches, so that it cannot tell where the Swin lies."""
+    parts = (
+        under("student.backbone.", state_dict(1)) | under("teacher.backbone.", state_dict(2)) | {"loss.a": np.ones(1)}
+    )
+    names, files = sorted(parts), ("model-1.npz", "model-2.npz", "model-3.npz")
+    for number, file in enumerate(files):
+        np.savez(tmp_path / file, **{name: parts[name] for name in names[number::3]})
+    listed = {name: files[number % 3] for number, name in enumerate(names)}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": listed}))
+    with pytest.warns(UserWarning, match="took the weights under teacher.backbone; key= takes those under student"):
+        found = beside.read(index)
+    assert convert.to_official_names(found)["norm.bias"][0] == 2
+    assert convert.to_official_names(beside.read(index, "student"))["norm.bias"][0] == 1
+    with pytest.raises(UserError, match="did you mean 'teacher'"):
+        beside.read(index, "teachr")
+
+
 HEADS = ["head.mlp.0.weight", "head.last_layer.weight_g", "head_dist.weight", "aux_head.fc.weight", "classifier.weight",
          "fc.weight", "projector.0.weight", "predictor.weight", "prototypes.weight", "queue", "queue_ptr",
          "decode_head.conv.weight", "criterion.center", "heads.0.weight"]  # fmt: skip
@@ -208,6 +231,17 @@ def test_what_could_change_the_features_is_refused(tmp_path, name):
     save(tmp_path / "w.pth", state_dict() | {name: np.ones(2, np.float32)})
     with pytest.raises(UserError):
         load(weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "student.", "net."])
+def test_a_video_swin_is_found_like_a_swin(tmp_path, prefix):
+    model = make_video_swin(**TINY_VIDEO)
+    shapes = video.official_shapes(model)
+    arrays = {name: np.full(shape, 2.0, np.float32) for name, shape in shapes.items()}
+    extra = under(prefix, {"projector.weight": np.ones(1)}) | {"loss.a": np.ones(1)}
+    with pytest.warns(UserWarning, match="left out of the weights"):
+        found = video.from_official(read(save(tmp_path / "w.pth", under(prefix, arrays) | extra)), model)
+    assert found["params"]["cls_head"]["fc_cls"]["bias"][0] == 2
 
 
 def test_load_and_preprocess_take_a_key(tmp_path):
@@ -247,10 +281,10 @@ def test_init_from_takes_a_key(tmp_path):
 def test_every_reader_takes_a_key(tmp_path):
     """Each refuses a wrong one, which shows that it is passed on."""
     from swin_jax.pretrained.clip import finetune as clip
-    from swin_jax.pretrained.video_swin import finetune as video
+    from swin_jax.pretrained.video_swin import finetune as video_finetune
 
     path = save(tmp_path / "w.pth", {"one": state_dict(1), "two": state_dict(2)})
-    readers = (finetune.pretrained(), finetune.simmim_pretrained(), simmim.pretrained(), video.pretrained())
+    readers = (finetune.pretrained(), finetune.simmim_pretrained(), simmim.pretrained(), video_finetune.pretrained())
     for reader in (*readers, clip.pretrained()):
         with pytest.raises(UserError, match="no dict under 'three'"):
             reader(path, MODEL, key="three")
