@@ -83,7 +83,7 @@ def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray
     """
     found = prefixes(state_dict)
     if len(found) > 1:
-        raise UserError(f"these weights hold several CLIPs, under {', '.join(map(repr, found))}: keep the names of one")
+        raise UserError(f"these weights hold several CLIPs, under {', '.join(map(repr, found))}: say which by key=")
     if found in ((), ("",)):
         heads = tuple(name for name in state_dict if re.match(_HEADS, name))
         return {name: value for name, value in state_dict.items() if name not in heads}, heads

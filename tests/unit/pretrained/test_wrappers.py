@@ -13,6 +13,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.models import swin
 from swin_jax.models.video_swin import make_video_swin
 from swin_jax.pretrained import beside, compare, wrappers
+from swin_jax.pretrained.clip import layouts as clip_layouts
 from swin_jax.pretrained.files.read import read
 from swin_jax.pretrained.load import load
 from swin_jax.pretrained.preprocess import preprocess
@@ -242,6 +243,15 @@ def test_a_video_swin_is_found_like_a_swin(tmp_path, prefix):
     with pytest.warns(UserWarning, match="left out of the weights"):
         found = video.from_official(read(save(tmp_path / "w.pth", under(prefix, arrays) | extra)), model)
     assert found["params"]["cls_head"]["fc_cls"]["bias"][0] == 2
+
+
+def test_of_several_clips_the_key_says_which(tmp_path):
+    names = ("token_embedding.weight", "visual.conv1.weight", "positional_embedding")
+    parts = {part: {name: np.full(1, i) for name in names} for i, part in enumerate(("one", "two"))}
+    np.savez(tmp_path / "w.npz", **{f"{part}.{name}": parts[part][name] for part in parts for name in names})
+    with pytest.raises(UserError, match="several CLIPs, under 'one.', 'two.': say which by key="):
+        clip_layouts.to_official_names(read(tmp_path / "w.npz"))
+    assert read(tmp_path / "w.npz", key="two") == parts["two"]
 
 
 def test_load_and_preprocess_take_a_key(tmp_path):
