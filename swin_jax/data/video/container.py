@@ -2,7 +2,7 @@
 
 Container headers are not believed: `nb_frames` and duration times rate are estimates in many formats. The number of
 frames is the number of video packets that a demuxer delivers and does not mark as outside of the edit list, which
-takes about 4 us a packet and decodes nothing. Where packets cannot tell (see read_index) frames must be decoded to be
+takes about 8 us a packet and decodes nothing. Where packets cannot tell (see read_index) frames must be decoded to be
 counted. Uses PyAV (`pip install av`), which brings FFmpeg.
 """
 
@@ -88,12 +88,8 @@ def unreadable_errors(what: str = "cannot be decoded"):
 
 def decoded(frames: Iterator) -> Iterator:
     """Passes frames on; what decoding raises becomes UnreadableError, what their user raises does not."""
-    while True:
-        with unreadable_errors():
-            frame = next(frames, None)
-        if frame is None:
-            return
-        yield frame
+    with unreadable_errors():
+        yield from frames
 
 
 def open_video(file: str | os.PathLike | bytes, limits: Limits = DEFAULT_LIMITS):
@@ -174,7 +170,7 @@ def read_index(container, stream, max_frames: int) -> PacketIndex | None:
         found.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
         if len(found) > max_frames:
             raise UnreadableError(f"has more than max_frames={max_frames} frames")
-        if packet.pts is None or packet.is_corrupt or not packet.size:
+        if packet.is_corrupt or found[-1][0] is None or not packet.size:
             place = None
         if place is not None:
             try:
@@ -185,10 +181,9 @@ def read_index(container, stream, max_frames: int) -> PacketIndex | None:
         raise UnreadableError("the video has no frames, or its index is cut off")
     if place is None:
         return None
-    pts = np.array([row[0] for row in found], np.int64)
-    seek = np.array([row[0] if row[1] is None else row[1] for row in found], np.int64)
-    keys = np.flatnonzero([row[2] for row in found])
-    shown = np.flatnonzero([not row[3] for row in found])
+    pts, dts, is_key, is_hidden = zip(*found)
+    seek = np.array([pts[i] if dts[i] is None else dts[i] for i in range(len(dts))] if None in dts else dts, np.int64)
+    pts, keys, shown = np.array(pts, np.int64), np.flatnonzero(is_key), np.flatnonzero(np.logical_not(is_hidden))
     if not picture_order.agree(places, pts) or not len(keys) or (np.diff(pts[keys]) < 0).any():
         return None
     if (pts[shown] < pts[keys[0]]).any():

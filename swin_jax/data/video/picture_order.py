@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-Place = tuple[int, int]  # number of the coded sequence, count within it
-
 _HEAD_BYTES = 24  # of a slice, more than the fields up to its order count take
+_SEQUENCE = 1 << 40  # between the places of two coded sequences; counts have 32 bits
 _START = b"\0\0\1"
 _CHROMA_PROFILES = (44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244)
 _IDR, _SPS, _PPS = 5, 7, 8  # of H.264
@@ -25,7 +24,7 @@ class UnknownOrder(Exception):
     """The order of pictures is not to be told: single fields, hidden pictures, unusual parameters."""
 
 
-def reader(codec: str, extradata: bytes | None) -> Callable[[memoryview], Place] | None:
+def reader(codec: str, extradata: bytes | None) -> Callable[[memoryview], int] | None:
     """A function that tells the place of one picture after the other.
 
     Args:
@@ -47,12 +46,11 @@ def reader(codec: str, extradata: bytes | None) -> Callable[[memoryview], Place]
     return None
 
 
-def agree(places: Sequence[Place], pts: np.ndarray) -> bool:
+def agree(places: Sequence[int], pts: np.ndarray) -> bool:
     """True if times of display (P,) put P pictures in the order of their places, none twice."""
     places = np.array(places, np.int64)
-    displayed = np.lexsort((places[:, 1], places[:, 0]))
-    steps = np.diff(places[displayed], axis=0)
-    return bool(steps.any(1).all()) and np.array_equal(displayed, np.argsort(pts))
+    displayed = np.argsort(places)
+    return bool(np.diff(places[displayed]).all()) and np.array_equal(displayed, np.argsort(pts))
 
 
 class _Bits:
@@ -61,7 +59,7 @@ class _Bits:
     __slots__ = ("_value", "_left")
 
     def __init__(self, data: bytes):
-        if _START[:2] in data:  # a byte 3 is put in wherever two zeros would look like a start code
+        if b"\0\0\3" in data:  # a byte 3 is put in wherever two zeros would look like a start code
             data = data.replace(b"\0\0\3", b"\0\0")
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
 
@@ -76,7 +74,12 @@ class _Bits:
 
     def ue(self) -> int:
         """A number of Exp-Golomb code: as many zeros as bits follow the first one."""
-        return self.u(2 * (self._left - self._value.bit_length()) + 1) - 1
+        self._left = left = 2 * self._value.bit_length() - self._left - 1
+        if left < 0:
+            raise UnknownOrder
+        value = self._value >> left
+        self._value ^= value << left
+        return value - 1
 
     def se(self) -> int:
         """A number of Exp-Golomb code with a sign."""
@@ -119,7 +122,7 @@ class _Counter:
 
     def begin(self) -> None:
         """A new coded sequence begins, whose pictures are all displayed after those before."""
-        self.sequence, self._before = self.sequence + 1, 0
+        self.sequence, self._before = self.sequence + _SEQUENCE, 0
 
     def count(self, last_bits: int, bits: int, is_reference: bool) -> int:
         turn = 1 << bits
@@ -127,7 +130,7 @@ class _Counter:
         count = self._before + (step - turn if 2 * step > turn else step)
         if is_reference:
             self._before = count
-        return count
+        return self.sequence + count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +160,7 @@ class _H264:
         for unit in units:
             self._learn(unit)
 
-    def place(self, packet: memoryview) -> Place:
+    def place(self, packet: memoryview) -> int:
         for unit in _units(packet, self._length_size):
             kind = unit[0] & 31 if len(unit) else 0
             if kind in (1, 2, _IDR):
@@ -165,7 +168,7 @@ class _H264:
             self._learn(unit)
         raise UnknownOrder  # no picture
 
-    def _slice(self, is_reference: int, is_idr: bool, head: bytes) -> Place:
+    def _slice(self, is_reference: int, is_idr: bool, head: bytes) -> int:
         bits = _Bits(head)
         if bits.ue() != 0:  # the first macroblock
             raise UnknownOrder
@@ -180,14 +183,13 @@ class _H264:
             bits.ue()
             self._counter.begin()
         if not sps.count_bits:
-            return self._counter.sequence, self._stored
-        count = self._counter.count(bits.u(sps.count_bits), sps.count_bits, is_reference > 0)
-        return self._counter.sequence, count
+            return self._counter.sequence + self._stored
+        return self._counter.count(bits.u(sps.count_bits), sps.count_bits, is_reference > 0)
 
     def _follow(self, frame_num: int, sps: _Sps, is_reference: int, is_idr: bool) -> None:
         """Raises UnknownOrder where a picture was lost, for which a decoder makes one up from what it has."""
         if self._frame_num is not None and not is_idr and not sps.has_gaps:
-            if frame_num != (self._frame_num + 1) % (1 << sps.frame_num_bits):
+            if frame_num != self._frame_num + 1 & (1 << sps.frame_num_bits) - 1:
                 raise UnknownOrder
         if is_reference:
             self._frame_num = frame_num
@@ -250,7 +252,7 @@ class _Hevc:
         for unit in units:
             self._learn(unit)
 
-    def place(self, packet: memoryview) -> Place:
+    def place(self, packet: memoryview) -> int:
         for unit in _units(packet, self._length_size):
             if len(unit) < 3 or (unit[0] & 1) << 5 | unit[1] >> 3:  # another layer
                 continue
@@ -259,7 +261,7 @@ class _Hevc:
             self._learn(unit)
         raise UnknownOrder
 
-    def _slice(self, kind: int, temporal: int, head: bytes) -> Place:
+    def _slice(self, kind: int, temporal: int, head: bytes) -> int:
         bits = _Bits(head)
         if not bits.u(1):  # the first of the picture
             raise UnknownOrder
@@ -280,9 +282,9 @@ class _Hevc:
         if is_random_access and kind < 21:
             self._counter.begin()
         if is_idr:
-            return self._counter.sequence, 0
+            return self._counter.sequence
         is_reference = temporal == 1 and not 6 <= kind < 10 and not (kind < 16 and kind % 2 == 0)
-        return self._counter.sequence, self._counter.count(bits.u(count_bits), count_bits, is_reference)
+        return self._counter.count(bits.u(count_bits), count_bits, is_reference)
 
     def _learn(self, unit: memoryview) -> None:
         kind = unit[0] >> 1 if len(unit) else 0
@@ -323,11 +325,11 @@ class _AsStored:
     def __init__(self, is_vp9: bool):
         self._is_vp9, self._count = is_vp9, 0
 
-    def place(self, packet: memoryview) -> Place:
+    def place(self, packet: memoryview) -> int:
         if self._is_vp9 and sum(map(_is_shown, _vp9_frames(packet))) != 1:
             raise UnknownOrder
         self._count += 1
-        return 0, self._count
+        return self._count
 
 
 def _vp9_frames(packet: memoryview) -> list[memoryview]:
