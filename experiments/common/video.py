@@ -18,7 +18,7 @@ WORKERS = dict(num_workers=32, prefetch=2)
 def sizes(**fields) -> ConfigDict:
     """A config with these fields, seed 0, its steps (`run.count_steps`), and the paths of videos.
 
-    The paths are to be given: `train_list` and `val_list` (files of lines `path.mp4 label`) with
+    The paths are to be given: `train_list` and `val_list` (see `sources.video_list`) with
     `train_prefix` and `val_prefix` before the paths in them, or `data_dir`.
     """
     lists = dict(train_list="", train_prefix="", val_list="", val_prefix="")

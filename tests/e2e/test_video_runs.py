@@ -121,9 +121,9 @@ def test_one_line_says_what_to_do(flags, says, folder, tmp_path, launch):
         (
             ("train_list", "val_list"),
             "jump/0.mp4 0\nsit/0.mp4 3000000000\n",
-            "list.txt:2: label 3000000000 is out of",
+            "list.txt:2: the label 3000000000 is out of",
         ),
-        (("train_list", "val_list"), "jump/0.mp4 0\nsit 0.mp4 1\n", "list.txt:2: write `path label`"),
+        (("train_list", "val_list"), "jump/0.mp4 0\nsit/0.mp4 300 1\n", "list.txt:2: write `path label`"),
         (("train_list",), "jump/0.mp4 0\n" * 7 + "sit/0.mp4 1\n", "--config.val_list=FILE"),
     ],
 )
