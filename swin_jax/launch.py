@@ -5,15 +5,12 @@ Exit status: 0 done, 1 error, 2 error while the run is set up (bad flag or confi
 training saves first, on SIGTERM and on Ctrl-C; a second Ctrl-C ends it at once.
 """
 
-import contextlib
 import os
 import re
-import signal
 import sys
-import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
@@ -21,6 +18,7 @@ from ml_collections import config_flags
 
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError, frame_outside, is_ours, nearest
+from swin_jax.core.termination import Terminated, terminable
 
 SETUP, ACTION = 2, 1  # exit statuses of a UserError: until everything is set up, and later
 CLOSED = 141  # where nobody reads on: the shell's status for SIGPIPE
@@ -209,31 +207,10 @@ def _describe(values: flags.FlagValues) -> str:
     return "\n".join(f"  --{name:<18} {text}" for name, text in rows)
 
 
-class Terminated(BaseException):
-    """A SIGTERM came where there is nothing to save."""
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Makes a SIGTERM an exception, as Python makes Ctrl-C one; training takes both over from its first step on."""
-
-    def terminate(*_):
-        raise Terminated
-
-    ours = threading.current_thread() is threading.main_thread()
-    ours = ours and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN
-    previous = signal.signal(signal.SIGTERM, terminate) if ours else None
-    try:
-        yield
-    finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
-
-
 def run(argv: Sequence[str]) -> int:
     """The command: parses, sets up one action, and runs it. Returns the exit status."""
     try:
-        with _terminable():
+        with terminable():
             return _run(argv)
     except Terminated:
         acts = any(re.match(r"--?(predict|index|search|export|plan|throughput)\b", argument) for argument in argv)

@@ -266,10 +266,9 @@ def _iterate(
         buffer_size = max(prefetch, num_threads) if num_threads > 0 else 0
         options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer_size)
         dataset = dataset.to_iter_dataset(options)
-    with workers.starting():
-        iterator = iter(dataset)
-        if num_workers > 0 or num_threads > 0:
-            iterator.start_prefetch()
+    iterator = iter(dataset)
+    if num_workers > 0 or num_threads > 0:
+        iterator.start_prefetch()
     return _closing(iterator, classes)
 
 

@@ -1,13 +1,11 @@
 """Loader processes: they end with the process that reads from them, and leave the signals of a terminal to it."""
 
-import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
 
-_LEFT = {signal.SIGINT, signal.SIGTERM}  # Ctrl-C and schedulers send them to whole groups of processes
+_LEFT = signal.SIGINT, signal.SIGTERM  # Ctrl-C and schedulers send them to whole groups of processes
 
 
 def set_up(*_: int) -> None:
@@ -25,13 +23,3 @@ def _follow() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-@contextlib.contextmanager
-def starting() -> Iterator[None]:
-    """A block in which processes that are started inherit that signals wait, until `set_up` has its say."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -23,9 +23,9 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: seen.append("int"))
     signal.signal(signal.SIGTERM, lambda *_: seen.append("term"))
     batches = data.batches(0, range(8))
-    os.killpg(0, signal.SIGTERM)  # while they start
-    next(batches)
-    os.killpg(0, signal.SIGINT)  # while they read
+    for _ in range(4):
+        next(batches)  # so that both read
+    os.killpg(0, signal.SIGTERM), os.killpg(0, signal.SIGINT)
     for _ in range(12):
         next(batches)
     assert sorted(seen) == ["int", "term"], seen

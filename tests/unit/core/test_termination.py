@@ -1,0 +1,23 @@
+"""A SIGTERM becomes an exception within the block, and only there."""
+
+import os
+import signal
+
+import pytest
+
+from swin_jax.core.termination import Terminated, terminable
+
+
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_sigterm_is_an_exception_unless_it_is_ignored(before):
+    previous = signal.signal(signal.SIGTERM, before)
+    try:
+        if before is signal.SIG_IGN:
+            with terminable():
+                os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            with pytest.raises(Terminated), terminable():
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, previous)
