@@ -11,7 +11,7 @@ import flax.linen as nn
 from swin_jax.core.errors import UserError, warn
 from swin_jax.pretrained import compare, names, preparation, run_preparation
 from swin_jax.pretrained import load as loading
-from swin_jax.pretrained.arguments import read_config
+from swin_jax.pretrained.arguments import check_values, read_config
 from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
 
@@ -61,6 +61,7 @@ def _of_source(
         weights, word = loading.read_weights(None, None, source, key), None
         try:
             family = loading.recognize_family(weights.arrays)
+            check_values(overrides, family.counts)
             fields = loading.fields_of(family, weights, overrides)
         except UserError:
             raise

@@ -75,8 +75,12 @@ def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dict:
-    """`infer.infer`, with the known arguments in place of what the arrays don't tell."""
-    return infer.infer(arrays, known.get("window_size"), known.get("image_size"))
+    """`infer.infer`, with the known arguments in place of what the arrays don't tell; a Video Swin's without time."""
+    window, image = (
+        size[1:] if isinstance(size, (tuple, list)) and len(size) == 3 else size
+        for size in map(known.get, ("window_size", "image_size"))
+    )
+    return infer.infer(arrays, window, image)
 
 
 def configured(weights: Weights) -> dict:
