@@ -17,10 +17,10 @@ from swin_jax.pretrained import beside, processors
 from swin_jax.pretrained.preparation import TRANSFORMS, Preparation
 from swin_jax.pretrained.run_preparation import of_run
 from swin_jax.tasks.base import TrainState
-from swin_jax.train import checkpoint, resume, sharding
+from swin_jax.train import checkpoint, sharding
 from swin_jax.train.setup import Run, read_frozen
 from swin_jax.train.state import first_state
-from swin_jax.train.workdir import make_workdir
+from swin_jax.train.workdir import make_workdir, resume
 
 
 def open_trained(config, workdir: str) -> epath.Path:

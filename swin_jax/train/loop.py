@@ -15,12 +15,12 @@ from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.tasks.base import check_frozen, describe, frozen_models
-from swin_jax.train import checkpoint, clock, curves, logs, resume, run_info, sharding
+from swin_jax.train import checkpoint, clock, curves, logs, run_info, sharding
 from swin_jax.train.label_space import share_labels
 from swin_jax.train.preemption import Interrupted, Preemption
 from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen
 from swin_jax.train.state import first_state
-from swin_jax.train.workdir import Ownership, check_entries, check_shared, make_workdir, own
+from swin_jax.train.workdir import Ownership, check_entries, check_shared, make_workdir, own, resume
 
 DONE, NON_FINITE = 0, 3
 

@@ -11,8 +11,8 @@ from ml_collections.config_dict import placeholder
 from swin_jax.core import config as configs
 from swin_jax.core.config import build, flatten, parse_arg, spec
 from swin_jax.core.errors import UserError
-from swin_jax.train import resume
-from swin_jax.train.resume import check_resume
+from swin_jax.train.workdir import resume
+from swin_jax.train.workdir.resume import check_resume
 
 
 @dataclasses.dataclass(frozen=True)

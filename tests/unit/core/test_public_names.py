@@ -16,7 +16,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import RENAMED, check_names, current_name, current_names, find, first_name, name_of
 from swin_jax.models.swin import Swin
 from swin_jax.pretrained.load import load
-from swin_jax.train import resume
+from swin_jax.train.workdir import resume
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "configs"
 RECORDED = {name for path in GOLDEN.glob("*.txt") for name in re.findall(r'"(swin_jax\.[\w.]+)"', path.read_text())}

@@ -15,7 +15,7 @@ from swin_jax.data import pipeline, sources
 from swin_jax.data.image.transforms import clip_eval_transform, clip_preprocess, eval_transform
 from swin_jax.inference import image_index, loaded_model, search, trained_run
 from swin_jax.pretrained import media, preparation
-from swin_jax.train.resume import check_resume
+from swin_jax.train.workdir.resume import check_resume
 
 SIZE = 8
 PREPARED = preparation.of_pairs(SIZE, 8, assumed=False)
