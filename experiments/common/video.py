@@ -36,7 +36,8 @@ def clip_size(c: ConfigDict) -> FieldReference:
 def read(c: ConfigDict, folder: bool, split: str) -> ConfigDict:
     """A spec of the videos of a split, 'train' or 'val'.
 
-    They are those of its list, or with `folder` those in data_dir/SPLIT/CLASS/. Training replaces
+    They are those of its list, or with `folder` those in data_dir/SPLIT/CLASS/ or a list there, see
+    `sources.video_folder`. Training replaces
     files of variable frame rate, whose motion changes speed; evaluation reads them exactly.
     """
     ref, exact = c.get_oneway_ref, split != "train"

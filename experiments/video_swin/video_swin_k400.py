@@ -7,7 +7,8 @@
         --config.val_list=lists/kinetics400_val_list.txt --config.val_prefix=videos/val \
         --config.init_from.path=swin_tiny_patch4_window7_224.pth
 
-Lists have a line `path.mp4 label` for each video. `folder` reads --config.data_dir/{train,val}/CLASS/*.mp4 instead.
+Lists have a line `path.mp4 label` for each video. `folder` reads --config.data_dir/{train,val}/CLASS/*.mp4 instead,
+or where there are no folders of classes the lists data_dir/{train,val}.csv, .json and so on.
 Videos whose short side was scaled to 256 before, with a key frame every 12 frames, are read two to three times faster.
 
 `init_from.path` is a file of 2-D Swin weights, which are inflated, or a checkpoint of Video Swin, official or ours.

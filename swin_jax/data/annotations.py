@@ -26,6 +26,7 @@ LABEL_KEYS = (
     *("label", "labels", "class", "classes", "target", "targets", "label_name", "class_name", "action", "category"),
 )
 MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
+BESIDE = (".csv", ".tsv", ".jsonl", ".json", ".txt", "_map.txt")  # endings of a list beside the folder of a split
 _TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _MARKS = {"0": 0, "1": 1, "-1": UNKNOWN, "": UNKNOWN}
 
@@ -90,6 +91,24 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
         raise UserError(f"{file} names no files")
     _refuse_double(entries)
     return numbered(file, entries, class_names, num_classes)
+
+
+def beside(root: str, split: str) -> tuple[str, str]:
+    """Finds the list of a split that lies in a folder, 'split.csv' or with another of the endings `BESIDE`.
+
+    Args:
+      root: The folder.
+      split: For example 'train'.
+
+    Returns:
+      (path of the list, path of the class names 'classes.txt'); '' for either that is not there. Raises UserError for
+      several lists.
+    """
+    lists = [name for name in (f"{split}{ending}" for ending in BESIDE) if os.path.isfile(os.path.join(root, name))]
+    if len(lists) > 1:
+        raise UserError(f"{root} has several lists for {split}: {', '.join(lists)}; keep one")
+    names = os.path.join(root, "classes.txt")
+    return os.path.join(root, lists[0]) if lists else "", names if os.path.isfile(names) else ""
 
 
 def numbered(file: str, entries: Sequence[Entry], class_names: str = "", num_classes: int = 0) -> Annotations:

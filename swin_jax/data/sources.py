@@ -257,17 +257,12 @@ def image_list(
 
 def _listed(root: str, split: str, conversion: str, limits: picture.Limits | None):
     """The images of root/split.zip, or of a list beside root/split; None where there is neither."""
-    lists = [f"{split}{suffix}" for suffix in (".csv", ".tsv", ".jsonl", ".json", ".txt", "_map.txt")]
-    lists = [name for name in lists if os.path.isfile(os.path.join(root, name))]
-    if len(lists) > 1:
-        raise UserError(f"{root} has several lists for {split}: {', '.join(lists)}; keep one")
-    names = os.path.join(root, "classes.txt")
-    fields = dict(class_names=names if os.path.isfile(names) else "", conversion=conversion, limits=limits)
-    annotation = os.path.join(root, lists[0]) if lists else ""
+    annotation, names = annotations.beside(root, split)
+    fields = dict(class_names=names, conversion=conversion, limits=limits)
     archive = os.path.join(root, f"{split}.zip")
     if os.path.isfile(archive):
         return archives.image_zip(archive, annotation, **fields)
-    if not lists:
+    if not annotation:
         return None
     inside = os.path.join(root, split)
     first = annotations.read(annotation).paths[0]

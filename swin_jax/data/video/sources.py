@@ -123,10 +123,13 @@ def video_folder(
     variable_frame_rate: bool = False,
     max_pixels: PositiveInt = DEFAULT_LIMITS.pixels,
     max_frames: PositiveInt = DEFAULT_LIMITS.frames,
-) -> VideoFileSource:
+) -> VideoFileSource | Marked:
     """Videos in one sub-folder for each class, at any depth, classes and files in sorted order.
 
-    A warning counts what is left out, see data/folders.py.
+    With `split`, where root/split has no sub-folders of classes, the videos are instead those of a list beside it,
+    'split.csv', '.tsv', '.jsonl', '.json' or '.txt' (see `video_list`), whose paths start from root/split or root.
+    'classes.txt' may give the class names, one a line in label order. A warning counts what is left out, see
+    data/folders.py.
 
     Args:
       root: the folder.
@@ -134,15 +137,20 @@ def video_folder(
       variable_frame_rate, max_pixels, max_frames: as for video_list.
 
     Returns:
-      The source. Raises UserError where the folder is missing, has no class folder, or a class has no video.
+      The source. Raises UserError where the folder is missing, has no class folder, or a class has no video; for a list
+      as `video_list`, and where none of its videos is there.
     """
     if not root:
         raise UserError("a video folder needs its path: give --config.data_dir=DIR")
-    folder = os.path.join(os.path.expanduser(root), split or "").rstrip("/") or "/"
+    root, limits = os.path.expanduser(root), (variable_frame_rate, max_pixels, max_frames)
+    folder = os.path.join(root, split or "").rstrip("/") or "/"
+    names, left_out = folders.class_folders(folder) if os.path.isdir(folder) else ((), {})
+    if split and not names and (listed := _listed(root, split, limits)):
+        return listed
     if not os.path.isdir(folder):
         what = "is a file" if os.path.isfile(folder) else "does not exist"
-        raise UserError(f"the folder {folder} {what}; videos lie in {folder}/CLASS/*.mp4")
-    names, left_out = folders.class_folders(folder)
+        others = f", or in a list {folder}.csv" if split else ""
+        raise UserError(f"the folder {folder} {what}; videos lie in {folder}/CLASS/*.mp4{others}")
     if not names:
         raise UserError(f"{folder} has no class folders; it must hold one sub-folder of videos for each class")
     paths, labels, left_out = [], [], collections.Counter(left_out)
@@ -155,7 +163,21 @@ def video_folder(
         paths += [os.path.join(name, path) for path in found.paths]
         labels += [label] * len(found.paths)
     folders.tell_left_out(folder, left_out)
-    return VideoFileSource(folder, tuple(paths), tuple(labels), names, variable_frame_rate, max_pixels, max_frames)
+    return VideoFileSource(folder, tuple(paths), tuple(labels), names, *limits)
+
+
+def _listed(root: str, split: str, limits: tuple) -> VideoFileSource | Marked | None:
+    """The videos of a list that lies beside root/split; None where there is none."""
+    annotation, names = annotations.beside(root, split)
+    if not annotation:
+        return None
+    places = [place for place in (os.path.join(root, split), root) if os.path.isdir(place)]
+    if published_lists.read(annotation) is None:
+        paths = annotations.read(annotation, names).paths
+        places = [place for place in places if any(os.path.isfile(os.path.join(place, path)) for path in paths)]
+        if not places:
+            raise UserError(f"{annotation}: none of its videos, {paths[0]} for one, is in {root} or {root}/{split}")
+    return video_list(annotation, places[0], names, 0, *limits)
 
 
 @checked

@@ -180,6 +180,51 @@ def test_folders_that_cannot_be_used(folder, tmp_path):
         video_sources.flat_video_folder(str(tmp_path / "no"))
 
 
+SOMETHING = '[{"id": "b", "template": "run [it]"}, {"id": "a", "template": "jump"}]'
+
+
+@pytest.mark.parametrize("place", ["", "train"])
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("train.csv", "path,label\nb.mp4,run it\na.mp4,jump\n"),
+        ("train.csv", "label,youtube_id,time_start,time_end,split\nrun it,b,0,10,train\njump,a,0,10,train\n"),
+        ("train.json", SOMETHING),
+        ("train.jsonl", '{"video": "b.mp4", "label": "run it"}\n{"video": "a.mp4", "label": "jump"}'),
+        ("train.txt", "gone.mp4\t1\nb.mp4\t1\na.mp4\t0\n"),
+    ],
+)
+def test_a_list_beside_stands_for_folders_of_classes(tmp_path, name, text, place):
+    (tmp_path / place).mkdir(exist_ok=True)
+    for video in ("a", "b"):
+        (tmp_path / place / f"{video}.mp4").touch()
+    (tmp_path / "classes.txt").write_text("jump\nrun it\n")
+    with pytest.raises(UserError, match="in a list .*val.csv"):
+        video_sources.video_folder(str(tmp_path), "val")
+    written(tmp_path, text, name)
+    source = video_sources.video_folder(str(tmp_path), "train", max_frames=5)
+    assert source.class_names == ("jump", "run it") and source.labels[-2:] == (1, 0) and source.max_frames == 5
+    assert source.record_name(len(source) - 2) == str(tmp_path / place / "b.mp4")
+
+
+def test_lists_beside_that_cannot_be_used(tmp_path):
+    written(tmp_path, "a.mp4 1\n", "train.txt")
+    with pytest.raises(UserError, match="train.txt: none of its videos, a.mp4 for one, is in"):
+        video_sources.video_folder(str(tmp_path), "train")
+    written(tmp_path, "a.mp4,1\n", "train.csv")
+    with pytest.raises(UserError, match="several lists for train: train.csv, train.txt"):
+        video_sources.video_folder(str(tmp_path), "train")
+    (tmp_path / "train" / "jump").mkdir(parents=True)
+    (tmp_path / "train" / "jump" / "a.mp4").touch()
+    assert video_sources.video_folder(str(tmp_path), "train").class_names == ("jump",)
+
+
+def test_a_list_beside_may_give_several_labels(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    written(tmp_path, "a.mp4,jump;run\n", "train.csv")
+    assert video_sources.video_folder(str(tmp_path), "train").multi_label
+
+
 def test_a_flat_folder_and_one_file_for_prediction(folder):
     source = video_sources.flat_video_folder(str(folder))
     assert len(source) == 4 and source.class_names == ()
