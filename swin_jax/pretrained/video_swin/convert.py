@@ -13,8 +13,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from swin_jax.core import stacking
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.core.params import flatten, official_name
+from swin_jax.models.video_swin import presets
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.swin import convert as swin
@@ -194,18 +195,24 @@ def _heads(state_dict: Mapping, stage: int) -> int:
 
 
 def _window(state_dict: Mapping, given: tuple[int, ...] | None) -> tuple[int, int, int]:
-    """The window from the index of relative positions, or from the number of rows of the tables, or the given one."""
+    """The window from the index of relative positions, or the given one, or from the number of rows of the tables.
+
+    An index of a line or of a plane may be of several windows, of which the given one is taken.
+    """
+    if given is not None and (isinstance(given, int) or [*map(type, given)] != [int] * 3):
+        raise UserError(f"window_size={given} must be (time, height, width)")
     table = state_dict.get("layers.0.blocks.0.attn.relative_position_bias_table")
     index = state_dict.get("layers.0.blocks.0.attn.relative_position_index")
     if index is not None:
         candidates = [w for w in _boxes(len(index)) if np.array_equal(_first_row(w), index[0])]
-        if candidates:
-            return candidates[0]
+        if len(candidates) == 1 or given is not None and tuple(given) in candidates:
+            return candidates[0] if len(candidates) == 1 else tuple(given)
     rows = 0 if table is None else len(table)
     candidates = windows_of_rows(rows)
     if given is not None and (not rows or math.prod(2 * w - 1 for w in given) == rows):
         return tuple(given)
     if len(candidates) == 1:
+        _tell_assumed(candidates[0], rows)
         return candidates[0]
     if not rows:
         raise UserError(
@@ -214,6 +221,23 @@ def _window(state_dict: Mapping, given: tuple[int, ...] | None) -> tuple[int, in
         )
     known = " or ".join(map(str, candidates)) or "no window with equal height and width"
     raise UserError(f"position tables of {rows} rows do not tell window_size: {known}; give window_size=(t, h, w)")
+
+
+def _tell_assumed(window: tuple[int, int, int], rows: int) -> None:
+    """Warns where windows of another height than width have tables of as many rows; the nearest one is named.
+
+    A window that published models have is taken for theirs.
+    """
+    if window in {fields["window_size"] for fields in presets.PRESETS.values()}:
+        return
+    sides = [side for side in range(1, rows + 1, 2) if rows % side == 0]
+    boxes = [(rows // (h * w), h, w) for h, w in itertools.combinations(sides[1:], 2) if rows % (h * w) == 0]
+    if boxes:
+        t, h, w = ((side + 1) // 2 for side in min(boxes, key=lambda box: math.dist(box, [2 * w - 1 for w in window])))
+        warn(
+            f"nothing tells the window of these weights; {window} is assumed, though ({t}, {h}, {w}) has a table of "
+            "the same size: give window_size where that is wrong"
+        )
 
 
 def windows_of_rows(rows: int) -> list[tuple[int, int, int]]:

@@ -60,8 +60,10 @@ def remap(
         if table is None or table.ndim != 2 or not name.endswith("relative_position_bias_table"):
             continue
         new = sizes[int(name.split(".")[2])]
-        told = window if table.shape != shape else window or new
-        old = old or video_swin.infer(state_dict, told)["window_size"]
+        if table.shape == shape and window is None:
+            _check_told(state_dict, name, new)
+            window = new
+        old = old or video_swin.infer(state_dict, window)["window_size"]
         if old == new:
             continue
         if resize is None:
@@ -74,6 +76,19 @@ def remap(
     if resized:
         warn(f"{len(resized)} position tables were resized to the window of the model")
     return found | resized
+
+
+def _check_told(state_dict: Mapping[str, np.ndarray], name: str, window: tuple[int, ...]) -> None:
+    """Raises UserError for tables of the model's window, whose sides differ, or of a square one: nothing tells which.
+
+    The rule of image Swins; buffers would tell.
+    """
+    squares = video_swin.windows_of_rows(math.prod(2 * w - 1 for w in window))
+    if window[1] != window[2] and squares and not any(key.endswith("position_index") for key in state_dict):
+        raise UserError(
+            f"nothing tells whether {name} is of {squares[0]} or of {window}, which the model has: give the weights "
+            "with their buffers (relative_position_index), or as a workdir"
+        )
 
 
 def _resize_box(table: np.ndarray, old: list[int], new: list[int]) -> np.ndarray:

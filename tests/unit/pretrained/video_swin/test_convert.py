@@ -138,6 +138,52 @@ def test_windows_that_the_weights_do_not_tell_must_be_given():
     )
 
 
+def bare_of(buffers=False, **fields):
+    """A model and its official state dict, with or without buffers."""
+    model = make_video_swin(**TINY | fields)
+    bare = {name: np.ones(shape, np.float32) for name, shape in convert.official_shapes(model).items()}
+    return model, convert.to_official(convert.from_official(bare, model), model, buffers=True) if buffers else bare
+
+
+@pytest.mark.parametrize("window", [(4, 3, 4), (4, 4, 3)])
+def test_an_oblong_window_with_as_many_rows_is_told_or_given(window):
+    _, bare = bare_of(window_size=window)
+    with pytest.warns(UserWarning, match=r"\(3, 4, 4\) is assumed, though \(4, 3, 4\) has a table of the same size"):
+        assert convert.infer(bare)["window_size"] == (3, 4, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert convert.infer(bare, window)["window_size"] == window
+        assert convert.infer(bare_of(True, window_size=window)[1])["window_size"] == window
+        _, published = bare_of(window_size=(8, 7, 7))
+        assert convert.infer(published)["window_size"] == (8, 7, 7)
+
+
+@pytest.mark.parametrize("window", [4, (4, 4), ((3, 4, 4), (3, 4, 4)), (3, 4, None)])
+def test_a_window_of_other_axes_is_refused_by_its_name(window):
+    with pytest.raises(UserError, match=r"window_size=.* must be \(time, height, width\)"):
+        convert.infer(bare_of()[1], window)
+
+
+def test_an_index_of_a_plane_or_a_line_is_of_several_windows():
+    for window in ((2, 3, 1), (2, 1, 3), (1, 1, 4)):
+        _, whole = bare_of(True, window_size=window)
+        with pytest.raises(UserError, match="give window_size"):
+            convert.infer(whole)
+        assert convert.infer(whole, window)["window_size"] == window
+
+
+def test_tables_of_the_models_rows_are_not_taken_for_its_oblong_window():
+    model, bare = bare_of(window_size=(2, 5, 13))
+    with pytest.raises(
+        UserError, match=r"whether backbone.* is of \(2, 8, 8\) or of \(2, 5, 13\), which the model has"
+    ):
+        video_swin_finetune.remap(bare, model)
+    assert video_swin_finetune.remap(bare, model, window=(2, 5, 13)).keys() == bare.keys()
+    assert video_swin_finetune.remap(bare_of(True, window_size=(2, 5, 13))[1], model).keys() == bare.keys()
+    with pytest.raises(UserError, match=r"keep the weights' window of \(2, 8, 8\)"):
+        video_swin_finetune.remap(bare_of(True, window_size=(2, 8, 8))[1], model)
+
+
 def test_what_does_not_fit_is_listed(model, state_dict, image_weights):
     bad = dict(state_dict, extra=np.zeros(1), **{"cls_head.fc_cls.bias": np.zeros(4)})
     del bad["backbone.norm.weight"]

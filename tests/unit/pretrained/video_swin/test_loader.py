@@ -310,8 +310,12 @@ def test_damaged_files_are_named(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"not a video")
     with pytest.raises(UserError, match=r"a\.mp4: not a video"):
         preprocess.preprocess(NAME)(tmp_path / "a.mp4")
-    with pytest.raises(UserError, match="not square"):
-        preprocess.preprocess(make_video_swin(image_size=(32, 16, 24)))
+
+
+def test_an_oblong_model_takes_oblong_clips():
+    with pytest.warns(UserWarning, match=r"assumed: size=\(16, 24\)"):
+        found = preprocess.preprocess(make_video_swin(image_size=(4, 16, 24)))
+    assert found(frames(4)).shape == (1, 4, 16, 24, 3)
 
 
 def test_images_go_their_own_way():
