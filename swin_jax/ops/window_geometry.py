@@ -13,7 +13,7 @@ import numpy as np
 from swin_jax.core.errors import UserError
 from swin_jax.core.sizes import per_axis
 
-SMALL = ("shrink", "axis", "keep", "shrink_axis")
+SMALL = ("shrink", "axis", "keep", "shrink_axis", "pad")
 SHRINKING = ("shrink", "shrink_axis")  # rules by which parameters are of the smaller window
 CPB_HIDDEN = 512  # of the MLP of the continuous position bias
 
@@ -53,7 +53,8 @@ def fit(grid: tuple[int, ...], window: tuple[int, ...], small: str) -> tuple[tup
         small: 'shrink' (the official classifiers: any axis <= window makes a square window the smaller side and the
             shift 0 on all axes; a window that is not square is treated as by 'shrink_axis'), 'shrink_axis' (timm: an
             axis <= window makes the window the grid and the shift 0 on this axis), 'axis' (video: the same, but
-            parameters are those of the whole window) or 'keep' (dense prediction: never shrinks, pads).
+            parameters are those of the whole window), 'keep' (dense prediction: never shrinks, pads) or 'pad'
+            (torchvision: the same, but the shift is 0 on an axis <= window).
 
     Returns:
         (window, shift), one int per axis each.
@@ -66,6 +67,8 @@ def fit(grid: tuple[int, ...], window: tuple[int, ...], small: str) -> tuple[tup
         if any(g <= w for g, w in zip(grid, window, strict=True)):
             return (min(grid),) * len(grid), (0,) * len(grid)
         return window, half
+    if small == "pad":
+        return window, tuple(0 if g <= w else s for g, w, s in zip(grid, window, half, strict=True))
     pairs = [(g, 0) if g <= w else (w, s) for g, w, s in zip(grid, window, half, strict=True)]
     return tuple(w for w, _ in pairs), tuple(s for _, s in pairs)
 

@@ -22,7 +22,6 @@ _SIGNS = (
     ),
     (r"\.spatial_mlp\.weight$", "Swin-MLP (no attention)", "take the Swin of the same size"),
     (r"\._moe_layer\.", "Swin-MoE (experts in place of MLPs)", "take the dense Swin of the same size"),
-    (r"(^|\.)encoder\.layers\.\d+\.blocks\.\d+\.attention\.self\.", "Swin of Hugging Face's transformers", _OFFICIAL),
     (r"(^|\.)swin2sr\.|(^|\.)encoder\.stages\.\d+\.layers\.\d+\.attention\.self\.", "Swin2SR", _SWIN),
     (r"(^|\.)swinViT\.layers\d\.", "Swin-UNETR of MONAI", _SWIN),
     (r"(^|\.)(encoder\.block\.\d+\.\d+\.attention\.self\.|block1\.0\.attn\.(q|kv)\.)", "SegFormer or PVT", _SWIN),
@@ -30,7 +29,6 @@ _SIGNS = (
     (r"^(videomae\.|encoder_to_decoder\.weight)", "VideoMAE", _SWIN),
     (r"\.attn\.pool_[qkv]\.", "MViT", _SWIN),
     (r"\.modulation\.(f|h|projection_(in|context)|focal_layers\.\d+\.\d+)\.weight$", "FocalNet", _SWIN),
-    (r"^(.*\.)?features\.\d+\.\d+\.attn\.qkv\.", "torchvision's Swin (another training, other names)", _OFFICIAL),
     (
         r"\.attn\.w_msa\.",
         "OpenMMLab's Swin (mmdet, mmseg, mmpretrain), whose merging layers order channels in another way",

@@ -17,7 +17,7 @@ from swin_jax.core.errors import UserError, warn
 from swin_jax.core.sizes import per_axis, simplest
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import beside, recognize
-from swin_jax.pretrained.swin import buffers, config, imagenet22k, infer, layouts, windows
+from swin_jax.pretrained.swin import adapt, buffers, config, imagenet22k, infer, layouts, windows
 from swin_jax.pretrained.swin import convert as swin
 from swin_jax.pretrained.swin.resize import resize_rows
 
@@ -43,21 +43,22 @@ def remap(
             `windows.read_tables`.
 
     Returns:
-        The state dict for `pretrained.swin.convert.from_official`. A head of zeros, fresh norms of a dense backbone's
-        output maps and resized tables are told in warnings, and timm's weights in a model whose maps are not whole
-        windows.
+        The state dict for `pretrained.swin.convert.from_official`. A head of zeros, fresh norms, a first convolution
+        of other channels and resized tables are told in warnings, and weights of timm or torchvision in a model that
+        pads, or makes windows smaller, in another way.
 
     Raises:
         UserError: tables of another window or image size without `resize`: the choices.
     """
     tables = windows.read_tables(layouts.official_names(state_dict)[0], len(model.depths), made_for)
-    from_timm = layouts.is_timm(state_dict)
+    library = layouts.library(state_dict)
     state_dict = layouts.to_official_names(state_dict)
     _check_family(state_dict, model)  # before anything is said of heads and norms
-    if from_timm:
-        tell_timm(model)
-    state_dict = adapt_head(state_dict, 0 if model.out_norms else model.num_classes, rows)
-    return resize_tables(adapt_norms(state_dict, model), model, resize, tables)
+    if library in layouts.RULES:
+        tell_library(model, library)
+    state_dict = adapt.adapt_norms(adapt.adapt_channels(state_dict, model.in_channels), model)
+    state_dict = adapt.adapt_head(state_dict, 0 if model.out_norms else model.num_classes, rows)
+    return resize_tables(state_dict, model, resize, tables)
 
 
 def resize_tables(
@@ -154,27 +155,32 @@ def _require_choice(
     )
 
 
-def tell_timm(model) -> None:
-    """Warns where a model's numbers differ from those that timm has with the same weights.
+def tell_library(model, library: str) -> None:
+    """Warns where a model's numbers differ from those that timm or torchvision has with the same weights.
 
-    timm pads a map after it was shifted, the official code before. And timm's windows shrink axis by axis, the
-    official ones as squares.
+    timm pads a map after it was shifted, the official code and torchvision before. And timm's windows shrink axis by
+    axis, torchvision's never, the official ones as squares.
+
+    Args:
+        model: the `models.swin.Swin` that the weights go into.
+        library: one of `layouts.RULES`.
     """
     grids, sizes = window_geometry.stage_geometry(model)
-    timm = SimpleNamespace(
+    rule = layouts.RULES[library]
+    made_there = SimpleNamespace(
         **{name: getattr(model, name) for name in ("image_size", "patch_size", "merge_size", "depths", "window_size")},
-        small="shrink_axis",
+        small=rule,
     )
-    theirs = window_geometry.stage_geometry(timm)[1]
+    theirs = window_geometry.stage_geometry(made_there)[1]
     padded, unlike = [], []
-    for stage, rule in enumerate(window_geometry.stage_rules(model)):
-        if model.depths[stage] < 2:  # no block is shifted
+    for stage, own in enumerate(window_geometry.stage_rules(model)):
+        if model.depths[stage] < 2 and library == "timm":  # no block is shifted
             continue
         grid = grids[stage]
-        ours = window_geometry.fit(grid, sizes[stage], rule)
-        if ours != window_geometry.fit(grid, theirs[stage], "shrink_axis"):
+        ours = window_geometry.fit(grid, sizes[stage], own)
+        if ours != window_geometry.fit(grid, theirs[stage], rule):
             unlike.append(stage)
-        elif any(ours[1]) and any(side % size for side, size in zip(grid, ours[0])):
+        elif library == "timm" and any(ours[1]) and any(side % size for side, size in zip(grid, ours[0])):
             padded.append(stage)
     if padded:
         maps = ", ".join(f"{grids[s]} in windows of {sizes[s]}" for s in padded)
@@ -186,72 +192,10 @@ def tell_timm(model) -> None:
     if unlike:
         stages = ", ".join(f"layers.{s}" for s in unlike)
         warn(
-            f"timm's weights at image_size={model.image_size}: in {stages} windows no smaller than the map are treated "
-            f"as small={model.small!r} says, so that numbers differ from timm's; small='shrink_axis' is timm's rule"
+            f"{library}'s weights at image_size={model.image_size}: in {stages} windows no smaller than the map are "
+            f"treated as small={model.small!r} says, so that numbers differ from {library}'s; "
+            f"small={rule!r} is {library}'s rule"
         )
-
-
-def adapt_head(state_dict: Mapping[str, np.ndarray], num_classes: int, rows: np.ndarray | None = None) -> dict:
-    """Gives a state dict a head of another size.
-
-    Args:
-        state_dict: in official names.
-        num_classes: classes of the new head; 0 takes the head off.
-        rows: (1000,) which row of a 22K head each 1K class is.
-
-    Returns:
-        The state dict: unchanged where the sizes agree; with the 1,000 rows where a head of 21,841 classes becomes one
-        of 1,000 and `rows` is given; otherwise with a head of zeros, and a warning.
-    """
-    weight = state_dict.get("head.weight")
-    classes = 0 if weight is None else len(weight)
-    if classes == num_classes:
-        return dict(state_dict)
-    if (classes, num_classes) == (21841, 1000) and rows is not None:
-        return head_22k_to_1k(state_dict, rows)
-    rest = {name: value for name, value in state_dict.items() if not name.startswith("head.")}
-    if num_classes == 0:
-        return rest
-    if "norm.weight" not in rest:  # not a Swin: `from_official` lists what is missing
-        return dict(state_dict)
-    warn(
-        f"the weights have a head of {classes} classes; the head of {num_classes} classes starts from zeros and must "
-        "be trained"
-    )
-    zeros = np.zeros((num_classes, len(rest["norm.weight"])), np.float32)
-    return rest | {"head.weight": zeros, "head.bias": zeros[:, 0]}
-
-
-def head_22k_to_1k(state_dict: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Picks the rows of a 22K head that are the ImageNet-1K classes, in the order given (never sorted).
-
-    Args:
-        state_dict: in official names.
-        rows: (1000,) int.
-    """
-    rows = np.asarray(rows)
-    classes = len(state_dict["head.weight"])
-    if classes <= rows.max():
-        raise UserError(f"the head has {classes} classes, the map asks for row {rows.max()}")
-    return dict(state_dict) | {name: state_dict[name][rows] for name in ("head.weight", "head.bias")}
-
-
-def adapt_norms(state_dict: Mapping[str, np.ndarray], model) -> dict[str, np.ndarray]:
-    """Gives a classifier's state dict the norms of a dense backbone's output maps, which start as the identity.
-
-    Args:
-        state_dict: in official names.
-        model: the `models.swin.Swin` to fill; without `out_norms` nothing changes.
-    """
-    fresh = [s for s in model.out_norms if f"norm{s}.weight" not in state_dict]
-    if not fresh or "norm.weight" not in state_dict:
-        return dict(state_dict)
-    warn(f"the norms of the output maps of stages {fresh} start as ones and zeros and must be trained")
-    norms = {}
-    for s in fresh:
-        norms[f"norm{s}.weight"] = np.ones(model.embed_dim * 2**s, np.float32)
-        norms[f"norm{s}.bias"] = np.zeros(model.embed_dim * 2**s, np.float32)
-    return {name: value for name, value in state_dict.items() if not name.startswith("norm.")} | norms
 
 
 def tell_scales(trained: tuple | None, model) -> None:
@@ -296,7 +240,7 @@ def load_pretrained(source, model, resize: str | None = None, class_map=None, ke
             resizing, where one is needed.
     """
     found = _read(source, key)
-    needs_map = model.num_classes == 1000 and len(found.get("head.weight", found.get("head.fc.weight", ()))) == 21841
+    needs_map = model.num_classes == 1000 and layouts.num_classes(found) == 21841
     rows = imagenet22k.find_map(class_map) if needs_map else None
     return _fit(found, source, model, resize, rows)
 

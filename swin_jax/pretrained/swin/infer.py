@@ -47,7 +47,8 @@ def infer(
     fields = choices(found)
     patch = tuple(proj.shape[2:])
     made = SimpleNamespace(patch_size=patch, merge_size=2, depths=depths, small=_rules(state_dict, fields))
-    positions = next((value for name, value in state_dict.items() if name.endswith("absolute_pos_embed")), None)
+    as_in_file = (value for name, value in state_dict.items() if name.endswith("absolute_pos_embed"))
+    positions = next(as_in_file, found.get("absolute_pos_embed"))
     geometry = _geometry(found, made, fields["continuous_bias"], window_size, image_size, positions)
     fc1, head = found.get("layers.0.blocks.0.mlp.fc1.weight"), found.get("head.weight")
     first = "layers.0.blocks.0.attn."
@@ -143,7 +144,8 @@ def _rules(state_dict: Mapping, fields: dict) -> tuple[str, ...]:
     """The rules by which windows may have shrunk, the likeliest first: values of Swin's `small`."""
     if fields["out_norms"]:
         return ("keep",)
-    return ("shrink_axis", "shrink") if layouts.is_timm(state_dict) else ("shrink", "shrink_axis")
+    rule = layouts.RULES.get(layouts.library(state_dict), "shrink")
+    return (rule,) if rule not in window_geometry.SHRINKING else tuple(dict.fromkeys((rule, "shrink", "shrink_axis")))
 
 
 def _geometry(
@@ -284,7 +286,7 @@ def _stage_windows(made: SimpleNamespace, window: Size, image: Window, small: st
 
 def _plain(rules: tuple[str, ...], image: Window) -> str:
     """The first rule, in the official classifiers' name where that is the same: on squares."""
-    return "shrink" if rules[0] != "keep" and len(set(image)) == 1 else rules[0]
+    return "shrink" if rules[0] in window_geometry.SHRINKING and len(set(image)) == 1 else rules[0]
 
 
 def _lie(positions: np.ndarray, known: Sequence[Window]) -> Window:

@@ -2,7 +2,8 @@
 
 Besides the classifiers of microsoft/Swin-Transformer: SimMIM's files (`encoder.` before the backbone, a mask token and
 a decoder beside it, `rpe_mlp` for the MLP of the continuous bias), detectors and segmenters (`backbone.`, necks and
-heads beside it, absolute positions as a map), and timm (merging at the start of the next stage, `head.fc`).
+heads beside it, absolute positions as a map), and timm (merging at the start of the next stage, `head.fc`; `layers_0`
+in its `features_only` models). `transformers` and `torchvision` have modules of their own.
 """
 
 import re
@@ -13,9 +14,12 @@ import numpy as np
 
 from swin_jax.core.errors import warn
 from swin_jax.pretrained import compare
+from swin_jax.pretrained.swin import torchvision, transformers
 
 # What stands before the names of a backbone that is part of something larger.
 BACKBONE_PREFIXES = ("encoder.", "backbone.")
+# What libraries do with windows no smaller than the map, where it is not the official way: values of Swin's `small`.
+RULES = {"timm": "shrink_axis", "torchvision": "pad"}
 # The parts of a CLIP, in any of its layouts, that may lie beside a Swin in one file.
 _CLIP = r"(visual|transformer|token_embedding|ln_final|text|text_model|vision_model|visual_projection)\.|"
 _CLIP += r"(text_projection|positional_embedding|logit_scale|logit_bias)\b"
@@ -45,7 +49,7 @@ def official_names(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.n
     Returns:
         ({official name: array}, {what is no part of a Swin and was left out: number of its arrays}).
     """
-    state_dict, left = take_backbone(compare.strip_wrappers(state_dict))
+    state_dict, left = take_backbone(_of_libraries(compare.strip_wrappers(state_dict)))
     if "mask_token" in state_dict:
         del state_dict["mask_token"]
         left["mask_token"] = 1
@@ -55,6 +59,29 @@ def official_names(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.n
         flat = positions.reshape(*positions.shape[:2], -1)
         state_dict["absolute_pos_embed"] = np.ascontiguousarray(flat.transpose(0, 2, 1))
     return from_timm(state_dict), left
+
+
+def _of_libraries(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Renames what transformers, torchvision and timm's `features_only` call in their own ways; others pass."""
+    if transformers.is_transformers(state_dict):
+        return transformers.to_official_names(state_dict)
+    if torchvision.is_torchvision(state_dict):
+        return torchvision.to_official_names(state_dict)
+    return {re.sub(r"^((?:.*\.)?)layers_(?=\d+\.)", r"\1layers.", name): x for name, x in state_dict.items()}
+
+
+def num_classes(state_dict: Mapping[str, np.ndarray]) -> int:
+    """Classes of the head of a state dict in any layout; 0 without one."""
+    return len(official_names(state_dict)[0].get("head.weight", ()))
+
+
+def simmim_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A pretrained SimMIM in the official names, with its buffers: the Swin and the mask token under `encoder.`."""
+    state_dict = compare.strip_wrappers(state_dict)
+    if transformers.is_transformers(state_dict):
+        found = transformers.to_official_names(state_dict)
+        state_dict = {n if n.startswith("decoder.") else f"encoder.{n}": value for n, value in found.items()}
+    return rename_bias_mlp(state_dict)
 
 
 def rename_bias_mlp(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -83,8 +110,20 @@ def take_backbone(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.nd
 
 def is_timm(state_dict: Mapping[str, np.ndarray]) -> bool:
     """True for timm's layout, in which the merging of a stage lies at its start, after any prefix."""
+    if any(re.search(r"(^|\.)layers_0\.blocks\.", name) for name in state_dict):
+        return True  # `features_only`
     stages = {int(m[1]) for name in state_dict if (m := re.search(r"(?:^|\.)layers\.(\d+)\.downsample\.", name))}
     return bool(stages) and 0 not in stages and any("layers.0." in name for name in state_dict)
+
+
+def library(state_dict: Mapping[str, np.ndarray]) -> str:
+    """The library whose layout a state dict has: 'timm', 'torchvision', 'transformers', or '' for the official one."""
+    if is_timm(state_dict):
+        return "timm"
+    names = compare.strip_wrappers(state_dict)
+    if torchvision.is_torchvision(names):
+        return "torchvision"
+    return "transformers" if transformers.is_transformers(names) else ""
 
 
 def _without_heads(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Counter]:

@@ -101,8 +101,11 @@ def _fit(
 ) -> tuple[swin.Swin, dict]:
     """A model like `made_for` but for the overrides, and the weights made to fit it."""
     model = made_for.clone(**overrides)
-    if layouts.is_timm(found) and "small" not in overrides and len(set(per_axis(model.image_size, 2))) > 1:
-        model = model.clone(small="shrink_axis")
+    library = layouts.library(found)
+    is_square = len(set(per_axis(model.image_size, num_axes(model)))) == 1
+    # On squares timm's rule is the official one.
+    if library in layouts.RULES and not model.out_norms and not (library == "timm" and is_square):
+        model = model.clone(small=overrides.get("small", layouts.RULES[library]))
     if "pretrained_window_sizes" not in overrides:
         finetune.tell_scales(trained or buffers.coordinate_windows(made_for), model)
     rows = _rows(found, model)
@@ -112,8 +115,7 @@ def _fit(
 
 def _rows(state_dict: Mapping, model: swin.Swin) -> np.ndarray | None:
     """The 1K rows of a 22K head where the model wants them and an installed package tells which they are."""
-    head = state_dict.get("head.weight", state_dict.get("head.fc.weight", ()))
-    if model.num_classes != 1000 or model.out_norms or len(head) != 21841:
+    if model.num_classes != 1000 or model.out_norms or layouts.num_classes(state_dict) != 21841:
         return None
     try:
         return imagenet22k.derive_map()

@@ -16,7 +16,7 @@ from swin_jax.pretrained import beside, compare, recognize
 from swin_jax.pretrained.swin import convert as swin
 from swin_jax.pretrained.swin import finetune, windows
 from swin_jax.pretrained.swin import infer as swin_infer
-from swin_jax.pretrained.swin.layouts import rename_bias_mlp
+from swin_jax.pretrained.swin.layouts import simmim_names
 
 _TOKEN, _DECODER = "encoder.mask_token", "decoder.0."
 
@@ -40,8 +40,9 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """Converts a pretrained SimMIM, decoder and mask token included; every key must fit.
 
     Args:
-        state_dict: {name: array} as `pretrained.files.read` gives it; buffers may be there and are dropped, and the MLP
-            of the continuous bias may be called `rpe_mlp`, as in the published files.
+        state_dict: {name: array} as `pretrained.files.read` gives it, in official names, where the MLP of the
+            continuous bias may be called `rpe_mlp` as in the published files, or in those of transformers. Buffers may
+            be there and are dropped.
         model: a `models.simmim.SimMIM`.
 
     Returns:
@@ -50,7 +51,7 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     Raises:
         UserError: lists every missing, unexpected and mis-shaped key.
     """
-    found = rename_bias_mlp(compare.drop_buffers(compare.strip_wrappers(state_dict)))
+    found = compare.drop_buffers(simmim_names(state_dict))
     if other := recognize.recognize(found, window_geometry.num_axes(model.encoder)):
         raise UserError(other)
     if _TOKEN not in found and "layers.0.blocks.0.norm1.weight" in found:
@@ -83,7 +84,7 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
     """
     whole: Mapping = {}
     if not isinstance(source, Mapping):
-        whole = rename_bias_mlp(compare.strip_wrappers(beside.read(beside.locate(source), key)))
+        whole = simmim_names(beside.read(beside.locate(source), key))
         found = compare.drop_buffers(whole)
     elif "encoder" in source["params"]:
         found = _names_of(source["params"])
@@ -135,7 +136,7 @@ def infer(state_dict: Mapping[str, np.ndarray], window_size: int | None = None, 
     Raises:
         UserError: no mask token or decoder: not a pretrained SimMIM.
     """
-    names = compare.strip_wrappers(state_dict)
+    names = simmim_names(state_dict)
     if _TOKEN not in names or _DECODER + "weight" not in names:
         raise UserError(f"not a pretrained SimMIM: it has no {_TOKEN} or no {_DECODER}weight")
     return swin_infer.infer(state_dict, window_size, image_size)

@@ -18,14 +18,6 @@ FILES = {
     "StyleGAN ": ["mapping.fc0.weight", "synthesis.b4.conv1.affine.weight"],
     "Swin-MLP": ["patch_embed.proj.weight", "layers.0.blocks.0.norm1.weight", "layers.0.blocks.0.spatial_mlp.weight"],
     "Swin-MoE": ["layers.0.blocks.0.norm1.weight", "layers.2.blocks.1.mlp._moe_layer.experts.batched_fc1_w"],
-    "Swin of Hugging Face's transformers": [
-        "swinv2.embeddings.patch_embeddings.projection.weight",
-        "swinv2.encoder.layers.0.blocks.0.attention.self.query.weight",
-    ],
-    "Swin of Hugging Face's transformers ": [
-        "embeddings.patch_embeddings.projection.weight",
-        "encoder.layers.0.blocks.0.attention.self.relative_position_bias_table",
-    ],
     "Swin2SR": [
         "swin2sr.embeddings.patch_embeddings.projection.weight",
         "swin2sr.encoder.stages.0.layers.0.attention.self.query.weight",
@@ -61,7 +53,6 @@ FILES = {
     "MViT": ["cls_token", "patch_embed.proj.weight", "blocks.0.attn.pool_q.weight", "blocks.0.attn.qkv.weight"],
     "EVA-CLIP": ["visual.cls_token", "visual.blocks.0.attn.q_proj.weight", "text.token_embedding.weight"],
     "FocalNet": ["patch_embed.proj.weight", "layers.0.blocks.0.modulation.f.weight", "layers.0.blocks.0.norm1.weight"],
-    "torchvision's Swin": ["features.0.0.weight", "features.1.0.attn.qkv.weight", "head.weight"],
     "OpenMMLab's Swin": [
         "backbone.patch_embed.projection.weight",
         "backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table",

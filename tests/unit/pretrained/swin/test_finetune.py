@@ -10,7 +10,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import V2, Swin, param_shapes
-from swin_jax.pretrained.swin import convert, finetune, simmim
+from swin_jax.pretrained.swin import adapt, convert, finetune, simmim
 from swin_jax.train.init_from import InitFrom
 
 
@@ -38,22 +38,22 @@ def test_the_22k_head_keeps_the_rows_in_the_order_of_the_map():
     rows = np.random.default_rng(1).permutation(21841)[:1000]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = finetune.adapt_head(state_dict, 1000, rows)
+        found = adapt.adapt_head(state_dict, 1000, rows)
     np.testing.assert_array_equal(found["head.weight"], state_dict["head.weight"][rows])
     np.testing.assert_array_equal(found["head.bias"], state_dict["head.bias"][rows])
     with pytest.raises(UserError, match="row 21841"):
-        finetune.head_22k_to_1k(state_dict, np.array([21841]))
+        adapt.head_22k_to_1k(state_dict, np.array([21841]))
 
 
 def test_other_heads_become_zero_with_a_warning():
     state_dict = random_state(make(5))
     with pytest.warns(UserWarning, match="5 classes; the head of 7 classes starts from zeros"):
-        found = finetune.adapt_head(state_dict, 7)
+        found = adapt.adapt_head(state_dict, 7)
     assert found["head.weight"].shape == (7, 8) and found["head.bias"].shape == (7,)
     assert not found["head.weight"].any() and not found["head.bias"].any()
-    assert "head.weight" not in finetune.adapt_head(state_dict, 0)
+    assert "head.weight" not in adapt.adapt_head(state_dict, 0)
     with pytest.warns(UserWarning):
-        assert finetune.adapt_head(random_state(make(0)), 3)["head.weight"].shape == (3, 8)
+        assert adapt.adapt_head(random_state(make(0)), 3)["head.weight"].shape == (3, 8)
 
 
 def test_another_number_of_heads_is_told():
