@@ -11,6 +11,7 @@ from typing import Any
 
 from swin_jax.core import public_names
 from swin_jax.core.errors import UserError
+from swin_jax.core.sizes import Size, per_axis, simplest
 from swin_jax.pretrained import beside
 
 CROP = "swin_jax.data.image.transforms.crop_transform"
@@ -33,15 +34,17 @@ _IDLE = {
 }
 # Defaults of transformers' classes that prepare as `_of_transformers` does.
 _PROCESSORS = {
-    "CLIP": {"resample": 3, "do_center_crop": True},
-    "Bit": {"resample": 3, "do_center_crop": True},
+    "CLIP": {"resample": 3, "do_center_crop": True, "crop_size": 224},
+    "Bit": {"resample": 3, "do_center_crop": True, "crop_size": 224},
     "ViT": {"resample": 2, "do_center_crop": False},
     "Siglip": {"resample": 3, "do_center_crop": False},
 }
 _PROCESSOR = {
     "crop_size",
+    "default_to_square",
     "do_center_crop",
     "do_normalize",
+    "do_pad",
     "do_rescale",
     "do_resize",
     "image_mean",
@@ -123,12 +126,17 @@ def _of_processor(path: Path) -> dict[str, Any] | None:
 
 
 def _of_transformers(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    # Fast processors write what they leave at its default as null.
+    config = {name: value for name, value in config.items() if value is not None}
     _refuse_unknown(config, _IDLE | _PROCESSOR, path)
+    if config.get("do_pad", False):
+        raise UserError(f"{path}: do_pad is on, which is not supported; give your own preparation")
     for name in ("do_resize", "do_rescale", "do_normalize"):
         if not config.get(name, True):
             raise UserError(f"{path}: {name} is off, which is not supported; give your own preparation")
-    if not math.isclose(config.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-6):
-        raise UserError(f"{path}: rescale_factor={config['rescale_factor']} is not 1/255")
+    factor = _number("rescale_factor", config.get("rescale_factor", 1 / 255), path)
+    if not math.isclose(factor, 1 / 255, rel_tol=1e-6):
+        raise UserError(f"{path}: rescale_factor={factor} is not 1/255")
     defaults = _defaults(config, path)
     resample = config.get("resample", defaults.get("resample"))
     if resample not in _RESAMPLE:
@@ -136,19 +144,42 @@ def _of_transformers(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     missing = [name for name in ("size", "image_mean", "image_std") if name not in config]
     if missing:
         raise UserError(f"{path} does not tell {', '.join(missing)}")
-    size, crop = config["size"], config.get("crop_size")
-    if isinstance(size, dict) and set(size) not in ({"shortest_edge"}, {"height", "width"}):
-        raise UserError(f"{path}: size={size} is neither a shortest_edge nor a height and a width")
-    cropped = config.get("do_center_crop", defaults.get("do_center_crop", crop is not None))
-    short_side = size if isinstance(size, int) else size.get("shortest_edge")
-    if cropped and short_side is not None:
-        arguments = dict(size=_side(short_side if crop is None else crop, path), short_side=short_side)
-    elif not cropped and not (isinstance(size, dict) and "shortest_edge" in size):
-        arguments = dict(size=_side(size, path), short_side=0)
-    else:
-        raise UserError(f"{path}: size={size} with do_center_crop={cropped} does not make squares")
-    arguments |= dict(interpolation=_RESAMPLE[resample], rounding="floor")
+    arguments = _sizes(config, defaults, path) | dict(interpolation=_RESAMPLE[resample], rounding="floor")
     return _fields(path, CROP, arguments, config["image_mean"], config["image_std"])
+
+
+def _sizes(config: Mapping[str, Any], defaults: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """`size` and `short_side` of `crop_transform`; a number is a short side where the class crops, else a square."""
+    size, crop = config["size"], config.get("crop_size", defaults.get("crop_size"))
+    cropped = config.get("do_center_crop", defaults.get("do_center_crop", crop is not None))
+    square = config.get("default_to_square", not cropped and "crop_size" not in defaults)
+    if isinstance(size, int) and not square:
+        size = {"shortest_edge": size}
+    if cropped and crop is None:
+        raise UserError(f"{path}: do_center_crop={cropped} needs crop_size, which is missing")
+    if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
+        if not cropped:
+            raise UserError(f"{path}: size={size} with do_center_crop={cropped} makes pictures of any width")
+        return dict(size=_size("crop_size", crop, path), short_side=_pixels("size", size["shortest_edge"], path))
+    sides = _size("size", size, path)
+    if cropped and _size("crop_size", crop, path) != sides:
+        raise UserError(f"{path}: crop_size={crop} of size={size} is not supported, a part of a squeezed picture")
+    return dict(size=sides, short_side=0)
+
+
+def _size(name: str, value: Any, path: Path) -> Size:
+    """An int or (height, width), of a number, a list or a dict of both."""
+    if isinstance(value, Mapping) and set(value) == {"height", "width"}:
+        value = [value["height"], value["width"]]
+    if isinstance(value, list) and len(value) == 2:
+        return simplest(tuple(_pixels(name, side, path) for side in value))
+    return _pixels(name, value, path)
+
+
+def _pixels(name: str, value: Any, path: Path) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{path}: {name}={value!r} is neither a number of pixels nor a height and a width")
+    return value
 
 
 def _defaults(config: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
@@ -167,13 +198,6 @@ def _refuse_unknown(config: Mapping[str, Any], known: set[str], path: Path) -> N
         raise UserError(f"{path}: {name}={config[name]!r} is not understood; give your own preparation")
 
 
-def _side(size: int | Mapping[str, int], path: Path) -> int:
-    sides = {size} if isinstance(size, int) else {size.get("height"), size.get("width")}
-    if len(sides) != 1 or None in sides:
-        raise UserError(f"{path}: size {size} is not square")
-    return sides.pop()
-
-
 def _of_open_clip(config: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     found = config.get("preprocess_cfg")
     if found is None:
@@ -183,15 +207,12 @@ def _of_open_clip(config: Mapping[str, Any], path: Path) -> dict[str, Any] | Non
         raise UserError(f"{path}: mode={found['mode']!r} is not RGB")
     model = config.get("model_cfg", {})
     size = found.get("size", model.get("vision_cfg", {}).get("image_size"))
-    side = size[0] if isinstance(size, list) and len(set(size)) == 1 else size
-    missing = [
-        name for name, value in (("size", side), ("mean", found.get("mean")), ("std", found.get("std"))) if not value
-    ]
-    if missing or not isinstance(side, int):
-        raise UserError(f"{path} does not tell a square {', '.join(missing) or 'size'}")
+    told = {"size": size, "mean": found.get("mean"), "std": found.get("std")}
+    if missing := [name for name, value in told.items() if not value]:
+        raise UserError(f"{path} does not tell {', '.join(missing)}")
     fill = found.get("fill_color", 0)
     arguments = dict(
-        size=side,
+        size=_size("size", size, path),
         mode=found.get("resize_mode", "shortest"),
         interpolation=found.get("interpolation", "bicubic"),
         fill=fill,
@@ -221,23 +242,30 @@ def _of_timm(whole: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     missing = [name for name in ("input_size", "std") if name not in config]
     if missing:
         raise UserError(f"{path} does not tell {', '.join(missing)}")
-    channels, *sides = config["input_size"]
-    if channels != 3 or len(set(sides)) != 1:
-        raise UserError(f"{path}: input_size={config['input_size']} is not square with three channels")
+    size = config["input_size"]
+    if not isinstance(size, list) or len(size) != 3 or size[0] != 3:
+        raise UserError(f"{path}: input_size={size!r} is not [3, height, width]")
+    sides = per_axis(_size("input_size", size[1:], path), 2)
     mode = config.get("crop_mode") or "center"
     if mode not in ("center", "squash"):
         raise UserError(f"{path}: crop_mode={mode!r} is neither 'center' nor 'squash'")
-    share = config.get("crop_pct", 0.875)
-    short_side = math.floor(sides[0] / share)
-    if mode == "squash" and short_side != sides[0]:
+    share = _number("crop_pct", config.get("crop_pct") or 0.875, path)
+    short_side = tuple(math.floor(side / share) for side in sides)
+    if mode == "squash" and short_side != sides:
         raise UserError(f"{path}: crop_pct={share} with crop_mode='squash' is not supported")
     arguments = dict(
-        size=sides[0],
-        short_side=0 if mode == "squash" else short_side,
-        interpolation=config.get("interpolation", "bicubic"),
+        size=simplest(sides),
+        short_side=0 if mode == "squash" else simplest(short_side),
+        interpolation=config.get("interpolation") or "bicubic",
         rounding="even",
     )
     return _fields(path, CROP, arguments, config["mean"], config["std"])
+
+
+def _number(name: str, value: Any, path: Path) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise UserError(f"{path}: {name}={value!r} is no number above 0")
+    return value
 
 
 def _fields(path: Path, transform: str, arguments: dict, mean: Any, std: Any) -> dict[str, Any]:

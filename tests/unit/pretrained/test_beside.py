@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from swin_jax.core.errors import UserError
 from swin_jax.models import swin
-from swin_jax.pretrained import beside, processors
+from swin_jax.pretrained import beside, preparation, processors
 from swin_jax.pretrained.load import load
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.pretrained.swin import convert
@@ -64,10 +64,10 @@ TIMM = dict(
 FILES = {"preprocessor_config.json": VIT, "open_clip_config.json": OPEN_CLIP, "config.json": TIMM}
 
 
-def by_hand(to, corner, resample=Image.Resampling.BICUBIC):
-    """`PICTURE` resized to (width, height), 16 x 16 of it from (left, top), normalized: float32 (1, 16, 16, 3)."""
+def by_hand(to, corner, resample=Image.Resampling.BICUBIC, size=(16, 16)):
+    """`PICTURE` resized to (width, height), `size` of it from (left, top), normalized: float32 (1, 16, 16, 3)."""
     image = Image.fromarray(PICTURE).resize(to, resample)
-    image = image.crop((*corner, corner[0] + 16, corner[1] + 16))
+    image = image.crop((*corner, corner[0] + size[0], corner[1] + size[1]))
     return (np.asarray(image, np.float32)[None] / 255 - np.float32(MEAN)) / np.float32(STD)
 
 
@@ -168,8 +168,65 @@ OBEYED |= {
         bare(CLIP, "resample", "do_center_crop"),
         ((23, 20), (3, 2)),
     ),
+    "a fast processor's nulls": (
+        "preprocessor_config.json",
+        VIT
+        | dict.fromkeys(["crop_size", "do_center_crop", "do_convert_rgb", "do_pad", "pad_size", "device"])
+        | dict(default_to_square=True, size=16),
+        ((16, 16), (0, 0)),
+    ),
+    "a number for the short side, said": (
+        "preprocessor_config.json",
+        CLIP | dict(size=20, default_to_square=False),
+        ((23, 20), (3, 2)),
+    ),
+    "timm's nulls": ("config.json", timm(crop_pct=None, interpolation=None, crop_mode=None), ((21, 18), (2, 1))),
     "a processor's image processor": ("processor_config.json", {"image_processor": CLIP}, ((23, 20), (3, 2))),
 }
+
+
+# (to, corner) of 16 x 24 pixels. By the references a picture covers (20, 30) where 30 wide is 25.5 high.
+OBLONG = {"height": 16, "width": 24}
+OBEYED_OBLONG = {
+    "a height and a width": ("preprocessor_config.json", VIT | dict(size=OBLONG), ((24, 16), (0, 0))),
+    "a list": ("preprocessor_config.json", VIT | dict(size=[16, 24]), ((24, 16), (0, 0))),
+    "a processor's": ("processor_config.json", {"image_processor": VIT | dict(size=OBLONG)}, ((24, 16), (0, 0))),
+    "a crop": (
+        "preprocessor_config.json",
+        CLIP | dict(size={"shortest_edge": 26}, crop_size=OBLONG),
+        ((30, 26), (3, 5)),
+    ),
+    "a crop of the whole": ("preprocessor_config.json", CLIP | dict(size=OBLONG, crop_size=OBLONG), ((24, 16), (0, 0))),
+    "no crop": ("preprocessor_config.json", CLIP | dict(size=OBLONG, do_center_crop=False), ((24, 16), (0, 0))),
+    "open_clip": ("open_clip_config.json", open_clip(size=[16, 24]), ((24, 20), (0, 2))),
+    "open_clip's squash": ("open_clip_config.json", open_clip(size=[16, 24], resize_mode="squash"), ((24, 16), (0, 0))),
+    "timm": ("config.json", timm(input_size=[3, 16, 24]), ((30, 26), (3, 5))),
+    "timm's whole": ("config.json", timm(input_size=[3, 16, 24], crop_pct=1.0), ((24, 20), (0, 2))),
+    "timm's squash": (
+        "config.json",
+        timm(input_size=[3, 16, 24], crop_pct=1.0, crop_mode="squash"),
+        ((24, 16), (0, 0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OBEYED_OBLONG)
+def test_oblong_sizes_are_obeyed(case, tmp_path):
+    name, config, wanted = OBEYED_OBLONG[case]
+    (tmp_path / name).write_text(json.dumps(config))
+    told = processors.preparation_beside(tmp_path / "model.safetensors")
+    told.pop("clean", None)
+    found = preparation.of_pictures((16, 24), 3, assumed=False).replace(**told)
+    np.testing.assert_allclose(found(PICTURE), by_hand(*wanted, size=(24, 16)), atol=1e-6)
+
+
+def test_a_model_and_its_oblong_config_load_together(tmp_path):
+    file = in_folder(tmp_path, "preprocessor_config.json", VIT | dict(size=OBLONG))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "swin", "image_size": [16, 24], "window_size": 4}))
+    for source in (tmp_path, file):
+        model, _ = load(weights=source)
+        assert model.image_size == (16, 24) and preprocess(model).image_size == (16, 24)
+        assert preprocess(source)(PICTURE).shape == (1, 16, 24, 3)
 
 
 REFUSED = {
@@ -180,13 +237,24 @@ REFUSED = {
     "resample='bilinear'": ("processor_config.json", {"image_processor": VIT | dict(resample="bilinear")}),
     "do_reduce_labels": ("preprocessor_config.json", VIT | dict(do_reduce_labels=True)),
     "crop_pct=0.9 ": ("preprocessor_config.json", VIT | dict(crop_pct=0.9)),
+    "do_pad is on": ("preprocessor_config.json", VIT | dict(do_pad=True)),
     "do_resize is off": ("preprocessor_config.json", VIT | dict(do_resize=False)),
     "do_rescale is off": ("preprocessor_config.json", VIT | dict(do_rescale=False)),
     "do_normalize is off": ("preprocessor_config.json", VIT | dict(do_normalize=False)),
     "rescale_factor=0.5": ("preprocessor_config.json", VIT | dict(rescale_factor=0.5)),
     "resample=5": ("preprocessor_config.json", VIT | dict(resample=5)),
     "resample='bicubic'": ("preprocessor_config.json", VIT | dict(resample="bicubic")),
-    "size .* is not square": ("preprocessor_config.json", VIT | dict(size={"height": 16, "width": 18})),
+    "size=.16, 16, 3. is neither": ("preprocessor_config.json", VIT | dict(size=[16, 16, 3])),
+    "size='16' is neither": ("preprocessor_config.json", VIT | dict(size="16")),
+    "size=True is neither": ("preprocessor_config.json", VIT | dict(size=True)),
+    "size=0 is neither": ("preprocessor_config.json", VIT | dict(size={"height": 0, "width": 16})),
+    "crop_size=None": ("preprocessor_config.json", CLIP | dict(crop_size={"height": None, "width": 16})),
+    "size=16.5 is neither": ("preprocessor_config.json", CLIP | dict(size={"shortest_edge": 16.5})),
+    "short_side=16 is less than size=.16, 24.": ("preprocessor_config.json", CLIP | dict(size=16, crop_size=OBLONG)),
+    "crop_size=16 of size=.'height'": ("preprocessor_config.json", CLIP | dict(size=OBLONG, crop_size=16)),
+    "short_side=20 is less than size=224": ("preprocessor_config.json", bare(CLIP, "crop_size")),
+    "do_center_crop=False makes": ("preprocessor_config.json", CLIP | dict(size=20, do_center_crop=False)),
+    "rescale_factor='x' is no number": ("preprocessor_config.json", VIT | dict(rescale_factor="x")),
     "size={'longest_edge': 16}": ("preprocessor_config.json", VIT | dict(size={"longest_edge": 16})),
     "size={'shortest_edge': 16, 'longest_edge': 20}": (
         "preprocessor_config.json",
@@ -205,13 +273,18 @@ REFUSED = {
     "interpolation 'random'": ("open_clip_config.json", open_clip(interpolation="random")),
     "mode='L'": ("open_clip_config.json", open_clip(mode="L")),
     "antialias": ("open_clip_config.json", open_clip(antialias=False)),
-    "a square size": ("open_clip_config.json", open_clip(size=[16, 18])),
-    "square mean": ("open_clip_config.json", open_clip(mean=None)),
+    "size=.16. is neither": ("open_clip_config.json", open_clip(size=[16])),
+    "does not tell mean": ("open_clip_config.json", open_clip(mean=None)),
     "hf_tokenizer_name": ("open_clip_config.json", open_clip({"hf_tokenizer_name": "timm/ViT-B-16-SigLIP"})),
     "clean='lowest'": ("open_clip_config.json", open_clip({"tokenizer_kwargs": {"clean": "lowest"}})),
     "strip_sep_token": ("open_clip_config.json", open_clip({"tokenizer_kwargs": {"strip_sep_token": True}})),
-    "input_size=.3, 16, 18. ": ("config.json", timm(input_size=[3, 16, 18])),
     "input_size=.1, 16, 16. ": ("config.json", timm(input_size=[1, 16, 16])),
+    "input_size=.16, 16. ": ("config.json", timm(input_size=[16, 16])),
+    "input_size=224 is not": ("config.json", timm(input_size=224)),
+    "input_size=16.5 is neither": ("config.json", timm(input_size=[3, 16, 16.5])),
+    "crop_pct=-0.9 is no number": ("config.json", timm(crop_pct=-0.9)),
+    "crop_pct='0.9' is no number": ("config.json", timm(crop_pct="0.9")),
+    "short_side=12 is less than size=16 ": ("config.json", timm(crop_pct=1.3)),
     "crop_mode='border'": ("config.json", timm(crop_mode="border")),
     "crop_pct=0.8 with crop_mode='squash'": ("config.json", timm(crop_mode="squash")),
     "interpolation 'random' ": ("config.json", timm(interpolation="random")),
