@@ -14,7 +14,7 @@ from swin_jax.pretrained import compare
 from swin_jax.pretrained.files import choose
 
 # The first convolution: the official and timm's, transformers', torchvision's.
-_FIRST = r"^((?:.*\.)?)(?:patch_embed\.proj|(embeddings)\.patch_embeddings\.projection|features\.0\.0)\.weight$"
+_FIRST = r"^((?:.*\.)?)(?:patch_embed\.proj|(embeddings)\.patch_embeddings\.projection|(features)\.0\.0)\.weight$"
 # Blocks in the same three: the name up to them.
 _BLOCKS = r"^((?:.*?\.)?)(?:layers[._]\d+\.blocks\.\d+|features\.\d+\.\d+)\."
 # Parts of models that are known here, whose other parts are wanted too: SimMIM's, a detector's, CLIP's.
@@ -62,7 +62,9 @@ def _swins(names: Mapping[str, np.ndarray]) -> dict[str, str]:
     blocks |= {prefix.removesuffix("encoder.") for prefix in blocks}
     places = [found for name in names if (found := re.match(_FIRST, name))]
     return {
-        place[1].removesuffix("."): _wrapper(place[1], _INSIDE_TRANSFORMERS if place[2] else _INSIDE)
+        place[1].removesuffix("."): _wrapper(
+            place[1], _INSIDE_TRANSFORMERS if place[2] else () if place[3] else _INSIDE
+        )
         for place in places
         if place[1] in blocks
     }

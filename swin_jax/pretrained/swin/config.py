@@ -6,12 +6,14 @@ Every field that changes a number is obeyed, compared with the arrays, or refuse
 
 import re
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.core.sizes import simplest
+from swin_jax.core.sizes import per_axis, simplest
+from swin_jax.ops import window_geometry
 from swin_jax.pretrained import beside
 from swin_jax.pretrained.beside import Config
 from swin_jax.pretrained.swin import infer
@@ -50,6 +52,7 @@ _IDLE_TRANSFORMERS = beside.IDLE | {
     "path_norm",  # of older files, and without an effect
     "stage_names",
 }
+_PARTS = ("backbone_config", "encoder")  # where larger models of transformers keep the config of a Swin
 # Kinds of transformers' configs, and whether their attention is that of version 2.
 _KINDS = {"swin": False, "donut-swin": False, "maskformer-swin": False, "swinv2": True}
 
@@ -82,12 +85,51 @@ def arguments_of(config: Config | None, arrays: Mapping[str, np.ndarray]) -> dic
             continue
         if ours == "num_classes" and not found[ours]:
             continue  # a backbone without its head
+        if ours == "window_size" and _windows(found, **geometry) == _windows(found):
+            continue  # larger than any map, for one
         wanted = int(found["embed_dim"] * value) / found["embed_dim"] if ours == "mlp_ratio" else value
         if _plain(found[ours]) != _plain(wanted):
             raise config.refuse(name, value, f"but the weights have {found[ours]}")
     if not found["continuous_bias"]:
         geometry.pop("pretrained_window_sizes", None)
+        if _windows(found, **geometry) != _windows(found):
+            # The tables of transformers' first version are of whole windows, whatever the image.
+            geometry.pop("image_size", None)
+    if config.kind == beside.TRANSFORMERS:
+        _check_windows(config, found | geometry)
     return geometry
+
+
+def _windows(found: Mapping[str, Any], **geometry: Any) -> list[tuple[int, ...]]:
+    """The window of each stage of a model with these fields."""
+    return window_geometry.stage_geometry(_model({**found, **geometry}))[1]
+
+
+def _model(fields: Mapping[str, Any]) -> SimpleNamespace:
+    return SimpleNamespace(**fields, merge_size=2)
+
+
+def _check_windows(config: Config, fields: Mapping[str, Any]) -> None:
+    """Raises UserError where version 2 of transformers has other windows or shifts than a model of these fields.
+
+    It makes both fit the height of `image_size` alone, divided by rounding down.
+    """
+    if not fields["cosine_attention"] or not isinstance(fields["window_size"], int):
+        return
+    model = _model(fields)
+    height = per_axis(fields["image_size"], 2)[0] // per_axis(fields["patch_size"], 2)[0]
+    stages = zip(*window_geometry.stage_geometry(model), window_geometry.stage_rules(model))
+    for stage, (grid, window, rule) in enumerate(stages):
+        side = height // 2**stage
+        there = min(side, fields["window_size"])
+        shift = 0 if side <= there else there // 2
+        if window_geometry.fit(grid, window, rule) != ((there, there), (shift, shift)):
+            raise config.refuse(
+                "image_size",
+                fields["image_size"],
+                f"makes windows of {there} for maps of {grid} there, which are "
+                "not supported here: give image_size= of whole windows",
+            )
 
 
 def _of_timm(config: Config) -> dict[str, tuple[str, Any]]:
@@ -120,6 +162,10 @@ def _of_architecture(name: str) -> dict[str, tuple[str, Any]]:
 
 def _of_transformers(config: Config) -> dict[str, tuple[str, Any]]:
     fields = config.fields
+    for name in _PARTS:  # a detector, a segmenter or a reader of documents, whose other parts are left out
+        inside = fields.get(name)
+        if isinstance(inside, Mapping) and fields["model_type"] not in _KINDS and inside.get("model_type") in _KINDS:
+            fields = inside
     if fields["model_type"] not in _KINDS:
         raise config.refuse("model_type", fields["model_type"], f"is none of {', '.join(_KINDS)}")
     known = _TRANSFORMERS | {name: name for name in _GEOMETRY}
