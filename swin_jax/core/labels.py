@@ -1,12 +1,14 @@
 """Class names of two sets that share a label space: compared and mapped by name, never by place."""
 
 import dataclasses
+import io
 import json
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from swin_jax.core import text_files
 from swin_jax.core.errors import UserError, nearest, warn
 
 _LISTED = 5  # classes that a message names
@@ -30,23 +32,20 @@ def read_names(file: str) -> tuple[str, ...]:
 
     Args:
         file: UTF-8 text with a name on each line; or .json: a list of names, or an object of names
-            and their labels, as Something-Something's labels.json.
+            and their labels, as Something-Something's labels.json, or of labels and their names, as
+            the id2label of transformers.
 
     Raises:
         UserError: The file cannot be read, has no names, or labels that do not count up from 0.
     """
+    text = text_files.read(file)
     try:
-        with open(os.path.expanduser(file), encoding="utf-8-sig") as opened:  # some editors begin a file with a mark
-            if os.fspath(file).lower().endswith(".json"):
-                names = _names_in(json.load(opened))
-            else:
-                names = tuple(line.strip() for line in opened if line.strip())
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {file}: it is not UTF-8 text") from error
-    except RecursionError as error:
-        raise UserError(f"cannot read {file}: it is not a list of names") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+        if os.fspath(file).lower().endswith(".json"):
+            names = _names_in(json.loads(text))
+        else:
+            names = tuple(line.strip() for line in io.StringIO(text, newline=None) if line.strip())
+    except (RecursionError, ValueError) as error:  # ValueError: no JSON, integers of thousands of digits
+        raise UserError(f"cannot read {file}: it is not a list of names ({str(error)[:100]})") from error
     if names is None:
         raise UserError(f"{file} must list class names, or map them to their labels, which count up from 0")
     if not names:
@@ -60,9 +59,11 @@ def _names_in(found: Any) -> tuple[str, ...] | None:
         return tuple(found) if all(isinstance(name, str) for name in found) else None
     if not isinstance(found, dict):
         return None
-    by_label = {str(label): name for name, label in found.items()}
-    names = [by_label.get(str(label)) for label in range(len(found))]
-    return None if None in names else tuple(names)
+    for by_label in ({str(label): name for name, label in found.items()}, found):
+        names = [by_label.get(str(label)) for label in range(len(found))]
+        if all(isinstance(name, str) for name in names):
+            return tuple(names)
+    return None
 
 
 def match(names: Sequence[str], reference: Sequence[str], whose: str, of: str, subset: bool = False) -> Match:

@@ -3,20 +3,19 @@
 A list is read wholly when a source is made, so that everything wrong in it is told then, with file and line.
 """
 
-import csv
-import io
-import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from swin_jax.core import text_files
 from swin_jax.core.errors import UserError, did_you_mean
 from swin_jax.core.labels import read_names
 from swin_jax.data.labels import UNKNOWN
+from swin_jax.data.rows_of_lists import SPLIT, listed, objects, refuse_splits, short, table_rows
 
 PATH_KEYS = (
     *("path", "image", "video", "filename", "file_name", "filepath", "file_path", "image_path", "video_path", "file"),
@@ -28,6 +27,7 @@ LABEL_KEYS = (
 MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
 BESIDE = (".csv", ".tsv", ".jsonl", ".json", ".txt", "_map.txt")  # endings of a list beside the folder of a split
 _TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+_UNNAMED = re.compile(r"(Unnamed: \d+)?")
 _MARKS = {"0": 0, "1": 1, "-1": UNKNOWN, "": UNKNOWN}
 
 
@@ -39,11 +39,13 @@ class Entry:
       place: For messages, 'train.csv:7'.
       path: As it stands in the list.
       labels: One or several; none only where others have several.
+      name: What the list calls the class beside its number; '' if it does not.
     """
 
     place: str
     path: str
     labels: tuple[str, ...]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,13 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
     Forms, by the ending of the name:
 
     - .csv, .tsv: columns in any order where the first line names them (`PATH_KEYS`, `LABEL_KEYS`), else path and label.
-      Columns of 0, 1 and -1 (not known) for each class are several labels.
+      Columns of 0, 1 and -1 (not known) for each class are several labels. A semicolon may separate named columns.
     - .jsonl: an object a line, {"path": ..., "label": number, name or list}; .json: a list of such objects.
     - others: a line is `path label`, separated by a tab or by the last blank, as the official train_map.txt.
 
-    Several labels of a file are separated by `;` or `|`, numbers by a comma too.
+    Several labels of a file are separated by `;` or `|`, numbers by a comma too, or stand in a list, ['cat', 'dog'].
+    Where both the number and the name of a class are given, `label` and `label_name` for one, the names are those of
+    the numbers.
 
     Args:
       file: The list, UTF-8.
@@ -82,7 +86,7 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
 
     Returns:
       The list. Raises UserError, naming file and line, for what is missing, malformed or twice there with different
-      labels, and for labels that are no class.
+      labels, for labels that are no class, and for rows of several splits, by a column `split`.
     """
     entries = _entries(file)
     if isinstance(entries, Annotations):
@@ -143,40 +147,23 @@ def numbered(file: str, entries: Sequence[Entry], class_names: str = "", num_cla
 
 def _entries(file: str) -> list[Entry] | Annotations:
     suffix = os.path.splitext(file)[1].lower()
-    text = read_text(file)
-    if suffix in _TABLES and _TABLES[suffix] in text:  # VideoMAE's .csv has lines of `path label`
-        return _table(file, text, _TABLES[suffix])
+    text = text_files.read(file)
+    if suffix in _TABLES and (separator := _separator(text, _TABLES[suffix])):
+        return _table(file, text, separator)
     if suffix in (".jsonl", ".ndjson", ".json"):
-        return [_from_object(place, found) for place, found in objects(file, text, suffix == ".json")]
+        found = list(objects(file, text, suffix == ".json"))
+        refuse_splits(file, [row.get(SPLIT) for _, row in found if isinstance(row, dict)])
+        return [_from_object(place, row) for place, row in found]
     return [_from_line(f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
-def read_text(path: str) -> str:
-    """The text of a UTF-8 file; raises UserError where it cannot be read."""
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8-sig", newline="") as file:  # some editors write a BOM
-            return file.read()
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path}: it is not UTF-8 text") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def table_rows(path: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, fields) of every row that is not empty; the line is that on which the row ends."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        for fields in reader:
-            if any(field.strip() for field in fields):
-                yield reader.line_num, fields
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: {error}; is a quotation mark not closed?") from error
-
-
-def short(text: Any) -> str:
-    """A text of at most 100 characters, for messages."""
-    text = str(text)
-    return text if len(text) <= 100 else f"{text[:100]}..."
+def _separator(text: str, usual: str) -> str:
+    """What separates the fields of a table; '' where nothing does: VideoMAE's .csv has lines of `path label`."""
+    first = text.lstrip().split("\n", 1)[0]
+    for sign in (usual, ";", "\t", ","):
+        if sign in first and any(name.strip().strip('"').lower() in PATH_KEYS for name in first.split(sign)):
+            return sign
+    return usual if usual in text else ""
 
 
 def _from_line(place: str, line: str) -> Entry:
@@ -194,6 +181,8 @@ def _from_line(place: str, line: str) -> Entry:
 
 def _split(text: str) -> tuple[str, ...]:
     """The labels in one field."""
+    if (found := listed(text)) is not None:
+        return tuple(str(part).strip() for part in found)
     parts = re.split("[;|]", text)
     if len(parts) == 1 and re.fullmatch(r"\s*\d+(\s*,\s*\d+)+\s*", text):
         parts = text.split(",")
@@ -208,7 +197,8 @@ def _table(file: str, text: str, separator: str) -> list[Entry] | Annotations:
         return []
     header = [name.lower() for name in rows[0][1]]
     path = _column(file, header, PATH_KEYS)
-    if path is None:
+    has_header = path is not None
+    if not has_header:
         path, label, width = 0, 1, 2
         suffixes = [os.path.splitext(row[0])[1] for _, row in rows[:2]]
         if not suffixes[0] and suffixes[-1]:
@@ -221,9 +211,15 @@ def _table(file: str, text: str, separator: str) -> list[Entry] | Annotations:
                 f"{place}: {len(row)} fields, not {width}"
                 + ("; without a first line of names a row is path and label" if width == 2 else "")
             )
+    if has_header and SPLIT in header:
+        refuse_splits(file, [row[header.index(SPLIT)] for _, row in rows])
     if label is None:
-        return _marked(file, rows, path, [name for column, name in enumerate(names) if column != path])
-    return [Entry(place, _path(place, row[path]), _split(row[label])) for place, row in rows]
+        return _marked(file, rows, path, names)
+    others = [header.index(key) for key in LABEL_KEYS if has_header and key in header and header.index(key) != label]
+    return [
+        Entry(place, _path(place, row[path]), _split(row[label]), row[others[0]] if others else "")
+        for place, row in rows
+    ]
 
 
 def _column(file: str, header: Sequence[str], known: Sequence[str]) -> int | None:
@@ -235,14 +231,16 @@ def _column(file: str, header: Sequence[str], known: Sequence[str]) -> int | Non
 
 
 def _marked(file: str, rows: Sequence[tuple[str, list[str]]], path: int, names: Sequence[str]) -> Annotations:
-    """A table with a column of marks for each class."""
+    """A table with a column of marks for each class; one without a name is the index that pandas writes."""
+    classes = [column for column, name in enumerate(names) if column != path and not _UNNAMED.fullmatch(name)]
+    names = [names[column] for column in classes]
     marks = np.zeros((len(rows), len(names)), np.int8)
     if len(names) < 2 or not rows:
         raise UserError(f"{file} has no column of labels ({', '.join(LABEL_KEYS)}), nor one of marks for each class")
     if len(set(names)) < len(names):
         raise UserError(f"{file}: two columns have the same name")
     for number, (place, row) in enumerate(rows):
-        fields = row[:path] + row[path + 1 :]
+        fields = [row[column] for column in classes]
         wrong = [f"{name}={field!r}" for name, field in zip(names, fields) if field not in _MARKS]
         if wrong:
             raise UserError(
@@ -252,29 +250,6 @@ def _marked(file: str, rows: Sequence[tuple[str, list[str]]], path: int, names: 
         marks[number] = [_MARKS[field] for field in fields]
     paths = tuple(_path(place, row[path]) for place, row in rows)
     return Annotations(paths, (0,) * len(rows), marks, tuple(names))
-
-
-def objects(file: str, text: str, whole: bool) -> Iterator[tuple[str, Any]]:
-    """(place, value) of every JSON value: of a list, or of lines."""
-    if not whole:
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield f"{file}:{number}", _json(f"{file}:{number}", line)
-        return
-    found = _json(file, text)
-    if not isinstance(found, list):
-        raise UserError(f'{file}: must be a list of {{"path": ..., "label": ...}}')
-    yield from ((f"{file}: entry {number}", entry) for number, entry in enumerate(found, 1))
-
-
-def _json(place: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = f":{error.lineno}" if error.doc.count("\n") else ""
-        raise UserError(f"{place}{line}: not JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:  # integers of thousands of digits, thousands of brackets
-        raise UserError(f"{place}: not JSON that can be read: {' '.join(str(error).split())[:200]}") from error
 
 
 def _from_object(place: str, found: Any) -> Entry:
@@ -288,7 +263,9 @@ def _from_object(place: str, found: Any) -> Entry:
     for one in labels:
         if type(one) not in (int, str) or one == "":
             raise UserError(f"{place}: the label {short(repr(one))} is neither a number nor a name")
-    return Entry(place, _path(place, found[path]), tuple(str(one).strip() for one in labels))
+    names = [found[key] for key in LABEL_KEYS if key in found and key != label]
+    name = names[0].strip() if names and isinstance(names[0], str) else ""
+    return Entry(place, _path(place, found[path]), tuple(str(one).strip() for one in labels), name)
 
 
 def _path(place: str, path: str) -> str:
@@ -301,7 +278,7 @@ def _refuse_double(entries: Sequence[Entry]) -> None:
     """Raises UserError for a file that is there twice with different labels."""
     seen: dict[str, Entry] = {}
     for entry in entries:
-        first = seen.setdefault(entry.path, entry)
+        first = seen.setdefault(os.path.normpath(entry.path), entry)
         if set(first.labels) != set(entry.labels):
             raise UserError(
                 f"{entry.place}: {short(entry.path)} has other labels in {first.place}; several labels of a file "
@@ -336,7 +313,7 @@ def _numbers(
                     raise UserError(f"{entry.place}: the label {short(label)} is out of range, {why}")
         numbers = [tuple(int(label) for label in entry.labels) for entry in entries]
         count = num_classes or max(map(max, filter(None, numbers))) + 1
-        return numbers, tuple(known) or tuple(map(str, range(count)))
+        return numbers, tuple(known) or _names_beside(entries, numbers, count)
     if not known:
         _refuse_mixed(entries)
     names = tuple(known) or tuple(sorted(found))
@@ -351,3 +328,13 @@ def _numbers(
                 hint = did_you_mean(label, names)
                 raise UserError(f"{entry.place}: the label {short(repr(label))} is not among the class names{hint}")
     return [tuple(place[label] for label in entry.labels) for entry in entries], names
+
+
+def _names_beside(entries: Sequence[Entry], numbers: Sequence[tuple[int, ...]], count: int) -> tuple[str, ...]:
+    """The names that stand beside numbers, where each class has one of its own; else the numbers."""
+    pairs = {(own[0] if len(own) == 1 else None, entry.name) for entry, own in zip(entries, numbers)}
+    names = {number: name for number, name in pairs}
+    is_one_to_one = len(pairs) == len(names) == len(set(names.values()))
+    if None in names or not is_one_to_one or any(not name or name.isdecimal() for name in names.values()):
+        return tuple(map(str, range(count)))
+    return tuple(names.get(number, str(number)) for number in range(count))

@@ -13,6 +13,7 @@ from typing import Any
 import tqdm
 
 from swin_jax.core.errors import UserError
+from swin_jax.data import folders
 
 Finding = dict[str, Any]
 
@@ -90,7 +91,7 @@ def check_writable(path: str, others: Sequence[str], flag: str) -> None:
 def check_splits(folder: str, flag: str) -> bool:
     """True if a folder has class folders; raises UserError where its subfolders are splits of a data set instead."""
     inner = {entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."}
-    if inner and inner <= {"train", "val", "validation", "test"}:
+    if inner and inner <= folders.SPLITS:
         one = os.path.join(flag, min(inner))
         raise UserError(f"--folder={flag} holds splits, not classes; scan each: --folder={one}")
     return bool(inner)

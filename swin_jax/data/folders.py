@@ -11,6 +11,7 @@ LINKS = "links to folders that are read anyway"
 COPIES = "links to files that are read anyway"
 NO_FILES = "pipes, sockets or devices"
 CLOSED = "folders that cannot be opened"
+SPLITS = frozenset(("train", "val", "validation", "valid", "test"))
 _SHOWN = 8  # kinds that a message names
 
 
@@ -39,7 +40,7 @@ class _Walk:
     folder_links: collections.deque = field(default_factory=collections.deque)
 
 
-def files_under(folder: str, suffixes: Sequence[str], root: str = "") -> Files:
+def files_under(folder: str, suffixes: Sequence[str], root: str = "", seen: set[str] | None = None) -> Files:
     """Finds the files at any depth of a folder, those that links lead to among them.
 
     A file is found once: a link that leads back into what is read anyway, as a link to the parent does, is left out.
@@ -50,6 +51,7 @@ def files_under(folder: str, suffixes: Sequence[str], root: str = "") -> Files:
       folder: the folder.
       suffixes: endings of names, in small letters, such as '.jpg'.
       root: a folder around it all of whose subfolders are read, so that links between them are left out too.
+      seen: real paths of files that links in other subfolders lead to, which are left out; those of this one are added.
 
     Returns:
       The files, and what was left out. Raises UserError where the folder cannot be opened.
@@ -68,10 +70,10 @@ def files_under(folder: str, suffixes: Sequence[str], root: str = "") -> Files:
             walk.left_out[LINKS] += 1
         else:
             _read(walk, folder, path)
-    seen = set()
+    seen = set() if seen is None else seen
     for path in sorted(walk.file_links, key=_order):
         target = os.path.realpath(os.path.join(folder, path))
-        if target in seen or _is_listed(target, walk):
+        if target in seen or _is_listed(target, walk) or (root and _is_in_subfolder(target, top, walk.suffixes)):
             walk.left_out[COPIES] += 1
         else:
             seen.add(target)
@@ -82,25 +84,64 @@ def files_under(folder: str, suffixes: Sequence[str], root: str = "") -> Files:
 def class_folders(root: str) -> tuple[tuple[str, ...], dict[str, int]]:
     """The subfolders of a folder that stand for classes, sorted, and what was left out.
 
-    Names that begin with a dot are passed over. A link to the folder itself, to one around it or to another of the
-    subfolders is no class of its own and left out. Raises UserError where the folder cannot be opened.
+    Names that begin with a dot are passed over. A link to the folder itself, to one around it or around a class, or to
+    another of the subfolders is no class of its own and left out. Raises UserError where the folder cannot be opened,
+    and where it holds splits instead.
     """
     top, names, left_out = os.path.realpath(root), [], collections.Counter()
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"the folder {root} cannot be opened: {error.strerror}") from error
-    seen = set()
+    entries = [entry for entry in entries if not entry.name.startswith(".") and _is(entry.is_dir)]
+    targets = {entry.name: os.path.realpath(entry.path) for entry in entries}
+    seen, around = set(), set()
+    for target in targets.values():
+        while (target := os.path.dirname(target)) not in around:
+            around.add(target)
     for entry in entries:
-        if entry.name.startswith(".") or not _is(entry.is_dir):
-            continue
-        target = os.path.realpath(entry.path)
-        if entry.is_symlink() and (_is_read(target, top) or target in seen):
+        target = targets[entry.name]
+        if entry.is_symlink() and (_is_read(target, top) or target in seen or target in around):
             left_out[LINKS] += 1
         else:
             seen.add(target)
             names.append(entry.name)
+    refuse_splits(root, names)
     return tuple(names), dict(left_out)
+
+
+def files_of_classes(
+    root: str, names: Sequence[str], suffixes: Sequence[str], what: str
+) -> tuple[list[str], list[int], dict[str, int]]:
+    """The files of class folders, each once: a link to what another class has as well is left out.
+
+    Args:
+      root: the folder around them.
+      names: of the subfolders, as `class_folders` gives them.
+      suffixes: as for `files_under`.
+      what: they are called in messages.
+
+    Returns:
+      (paths relative to root, the number of the class of each, what was left out). Raises UserError where a class has
+      no file.
+    """
+    paths, labels, left_out, seen = [], [], collections.Counter(), set()
+    for label, name in enumerate(names):
+        folder = os.path.join(root, name)
+        found = files_under(folder, suffixes, root=root, seen=seen)
+        if not found.paths:
+            others = describe(found.left_out) or "it is empty"
+            raise UserError(f"{folder} holds no {what} ({others}); every class needs one")
+        paths += [os.path.join(name, path) for path in found.paths]
+        labels += [label] * len(found.paths)
+        left_out.update(found.left_out)
+    return paths, labels, dict(left_out)
+
+
+def refuse_splits(place: str, names: Sequence[str]) -> None:
+    """Raises UserError where what should be the classes of a set are its splits."""
+    if len(names) > 1 and set(names) <= SPLITS:
+        raise UserError(f"{place} holds splits, not classes: {', '.join(names)}; read each of them by itself")
 
 
 def describe(left_out: Mapping[str, int]) -> str:
@@ -171,6 +212,13 @@ def _is_listed(target: str, walk: _Walk) -> bool:
     """True if the real path of a file is among those that were found without a link."""
     folder, name = os.path.split(target)
     return folder in walk.real and not name.startswith(".") and name.lower().endswith(walk.suffixes)
+
+
+def _is_in_subfolder(target: str, top: str, suffixes: Sequence[str]) -> bool:
+    """True if a walk of the subfolders of `top` comes to the real file `target` without links."""
+    folder, name = os.path.split(target)
+    inside = os.path.commonpath([folder, top]) == top != folder
+    return inside and _is_read(folder, top) and not name.startswith(".") and name.lower().endswith(suffixes)
 
 
 def _order(path: str) -> tuple:

@@ -213,16 +213,8 @@ def image_folder(
         raise UserError(f"there is no folder {folder}; images lie in {folder}/CLASS/*.jpg{others}")
     if not names:
         raise UserError(f"{folder} has no class folders; it must hold one sub-folder of images for each class")
-    paths, labels, left_out = [], [], collections.Counter(left_out)
-    for label, name in enumerate(names):
-        found = folders.files_under(os.path.join(folder, name), picture.suffixes(), root=folder)
-        if not found.paths:
-            others = folders.describe(found.left_out) or "it is empty"
-            raise UserError(f"{os.path.join(folder, name)} holds no images ({others}); every class needs one")
-        paths += [os.path.join(name, path) for path in found.paths]
-        labels += [label] * len(found.paths)
-        left_out.update(found.left_out)
-    folders.tell_left_out(folder, left_out)
+    paths, labels, others = folders.files_of_classes(folder, names, picture.suffixes(), "images")
+    folders.tell_left_out(folder, collections.Counter(left_out) + collections.Counter(others))
     return FileSource(folder, tuple(paths), tuple(labels), names, conversion, limits)
 
 

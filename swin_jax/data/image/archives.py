@@ -24,6 +24,7 @@ from swin_jax.data.labels import Marked
 
 _HEADER, _SIGNATURE = struct.Struct("<4s22xHH"), b"PK\x03\x04"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_LARGEST = 2**63 - 1
 _ENCRYPTED = 1  # bit of the flags
 _ODD = "encrypted, of a rare compression, beyond the archive or too large"
 
@@ -176,7 +177,7 @@ def _folder_names(listed: annotations.Annotations, found: Sequence[str]) -> tupl
 
 
 def _by_folder(archive: str, members: dict) -> tuple[list[str], list[int], tuple[str, ...]]:
-    """(members, labels, class names) of an archive whose folders are classes, below one that may be around them."""
+    """(members, labels, class names) of an archive whose folders are classes, below those that are around all."""
     suffixes, left_out = picture.suffixes(), collections.Counter()
     images = []
     for name in sorted(members):
@@ -184,8 +185,8 @@ def _by_folder(archive: str, members: dict) -> tuple[list[str], list[int], tuple
             left_out[os.path.splitext(name)[1].lower() or "no suffix"] += 1
         else:
             images.append(name)
-    parts = [name.split("/") for name in images]
-    if parts and len({found[0] for found in parts}) == 1 and all(len(found) > 2 for found in parts):
+    parts = [[part for part in name.split("/") if part not in ("", ".")] for name in images]
+    while parts and len({found[0] for found in parts}) == 1 and all(len(found) > 2 for found in parts):
         parts = [found[1:] for found in parts]
     if not parts or any(len(found) < 2 for found in parts):
         raise UserError(
@@ -195,20 +196,22 @@ def _by_folder(archive: str, members: dict) -> tuple[list[str], list[int], tuple
     if left_out:
         warn(f"{archive}: {folders.describe(left_out)}")
     names = tuple(sorted({found[0] for found in parts}))
+    folders.refuse_splits(archive, names)
     place = {name: number for number, name in enumerate(names)}
     return images, [place[found[0]] for found in parts], names
 
 
 def _is_hidden(name: str) -> bool:
     """True for what archivers add, and for names that lead out of a folder."""
-    return name.startswith(("/", "__MACOSX/")) or any(part.startswith(".") for part in name.split("/"))
+    return name.startswith(("/", "__MACOSX/")) or any(part.startswith(".") and part != "." for part in name.split("/"))
 
 
 def _places(archive: str, members: Sequence[zipfile.ZipInfo], limits: picture.Limits) -> np.ndarray:
     end, odd = os.path.getsize(archive), []
     places = np.zeros((len(members), 5), np.int64)
     for place, info in zip(places, members):
-        place[:] = info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
+        numbers = info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
+        place[:] = [min(number, _LARGEST) for number in numbers]  # any 64 bits without a sign may stand there
         beyond = info.header_offset + info.compress_size > end or info.file_size > limits.bytes
         if info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS or beyond:
             place[2] = -1

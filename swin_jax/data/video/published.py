@@ -13,9 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from swin_jax.core import text_files
 from swin_jax.core.errors import UserError, warn
-from swin_jax.data import annotations, folders
-from swin_jax.data.annotations import Entry, short
+from swin_jax.data import annotations, folders, rows_of_lists
+from swin_jax.data.annotations import Entry
+from swin_jax.data.rows_of_lists import short
 
 LABELS = ("labels.json", "something-something-v2-labels.json")
 _IDS = ("youtube_id", "time_start", "time_end")
@@ -43,12 +45,12 @@ def read(file: str) -> Published | None:
     """
     suffix, found = os.path.splitext(file)[1].lower(), None
     if suffix == ".csv":
-        rows = annotations.table_rows(file, annotations.read_text(file), ",")
+        rows = rows_of_lists.table_rows(file, text_files.read(file), ",")
         header = [name.strip().lower() for name in next(rows, (1, []))[1]]
         if set(_IDS) <= set(header):
             found = list(_kinetics(file, header, rows))
     elif suffix == ".json":
-        rows = list(annotations.objects(file, annotations.read_text(file), whole=True))
+        rows = list(rows_of_lists.objects(file, text_files.read(file), whole=True))
         first = rows[0][1] if rows and isinstance(rows[0][1], dict) else {}
         if "id" in first and not any(key in first for key in annotations.PATH_KEYS):
             found = list(_something(rows))

@@ -153,16 +153,8 @@ def video_folder(
         raise UserError(f"the folder {folder} {what}; videos lie in {folder}/CLASS/*.mp4{others}")
     if not names:
         raise UserError(f"{folder} has no class folders; it must hold one sub-folder of videos for each class")
-    paths, labels, left_out = [], [], collections.Counter(left_out)
-    for label, name in enumerate(names):
-        found = folders.files_under(os.path.join(folder, name), VIDEO_SUFFIXES, root=folder)
-        if not found.paths:
-            others = folders.describe(found.left_out) or "it is empty"
-            raise UserError(f"{os.path.join(folder, name)} holds no videos ({others})")
-        left_out.update(found.left_out)
-        paths += [os.path.join(name, path) for path in found.paths]
-        labels += [label] * len(found.paths)
-    folders.tell_left_out(folder, left_out)
+    paths, labels, others = folders.files_of_classes(folder, names, VIDEO_SUFFIXES, "videos")
+    folders.tell_left_out(folder, collections.Counter(left_out) + collections.Counter(others))
     return VideoFileSource(folder, tuple(paths), tuple(labels), names, *limits)
 
 

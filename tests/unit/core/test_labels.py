@@ -126,3 +126,27 @@ def test_names_in_a_file_are_one_a_line(tmp_path):
         file.unlink() if data is None else file.write_bytes(data)
         with pytest.raises(UserError, match=f"names.txt.*{says}|{says}.*names.txt"):
             read_names(str(file))
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ('["dog", "cow"]', ""),
+        ('{"cow": "1", "dog": 0}', ""),
+        ('{"0": "dog", "1": "cow"}', ""),  # id2label of transformers
+        ('{"0": "dog", "2": "cow"}', "count up from 0"),
+        ('{"0": ["n1", "dog"], "1": ["n2", "cow"]}', "count up from 0"),
+        ('{"dog": true, "cow": false}', "count up from 0"),
+        ('{"dog": 0, "cow": %s}' % ("1" * 5000), "not a list of names"),
+        ("[" * 100_000, "not a list of names"),
+        ("[1, 2]", "must list class names"),
+    ],
+)
+def test_names_in_json(tmp_path, text, says):
+    (tmp_path / "names.json").write_text(text)
+    if not says:
+        assert read_names(str(tmp_path / "names.json")) == ("dog", "cow")
+        return
+    with pytest.raises(UserError, match=says) as error:
+        read_names(str(tmp_path / "names.json"))
+    assert "\n" not in str(error.value)

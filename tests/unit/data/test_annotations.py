@@ -1,6 +1,7 @@
 """Lists of files and labels: their forms, several labels, and what is wrong in them."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -35,6 +36,11 @@ A, B = {"path": "x/a.jpg", "label": "dog"}, {"path": "b c.jpg", "label": "cat"}
         ("l.jsonl", lines(A, B)),
         ("l.jsonl", lines({"image": "x/a.jpg", "labels": ["dog"]}, B) + "\n\n"),
         ("l.json", json.dumps([A, B])),
+        ("l.csv", "path;label\nx/a.jpg;dog\nb c.jpg;cat\n"),  # as spreadsheets write it in half of Europe
+        ("l.csv", '"path";"label";"score"\nx/a.jpg;dog;0,5\nb c.jpg;cat;0,7\n'),
+        ("l.csv", "path\tlabel\nx/a.jpg\tdog\nb c.jpg\tcat\n"),
+        ("l.csv", ",path,label\n0,x/a.jpg,dog\n1,b c.jpg,cat\n"),
+        ("l.csv", "path,label,split\nx/a.jpg,dog,val\nb c.jpg,cat,val\n"),
     ],
 )
 def test_every_form_of_one_label(tmp_path, name, text):
@@ -54,6 +60,11 @@ def test_every_form_of_one_label(tmp_path, name, text):
             lines({"path": "a", "label": ["dog", "cat"]}, {"path": "b", "label": "bird"}, {"path": "c", "label": []}),
         ),
         ("l.txt", "a\tcat;dog\nb\tbird\nc\t\n"),
+        ("l.csv", ",path,cat,dog,bird\n0,a,1,1,0\n1,b,0,0,1\n2,c,0,0,0"),
+        ("l.csv", "path,Unnamed: 0,cat,dog,bird\na,0,1,1,0\nb,1,0,0,1\nc,2,0,0,0"),
+        ("l.csv", "path,labels\na,\"['cat', 'dog']\"\nb,['bird']\nc,[]\n"),
+        ("l.csv", 'path,labels\na,"[""cat"", ""dog""]"\nb,"[""bird""]"\nc,[]\n'),
+        ("l.csv", "path;labels\na;['dog', 'cat']\nb;['bird']\nc;\n"),
     ],
 )
 def test_every_form_of_several_labels(tmp_path, name, text):
@@ -86,6 +97,51 @@ def test_the_order_of_classes_is_that_of_their_file(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "name, text",
+    [
+        ("l.csv", "path,label,label_name\na,0,dog\nb,1,cat\nc,0,dog\n"),
+        ("l.csv", "id,target,file,class_name\n5,0,a,dog\n6,1,b,cat\n7,0,c,dog\n"),
+        (
+            "l.jsonl",
+            lines(
+                *({"image": x, "label": y, "class_name": z} for x, y, z in zip("abc", (0, 1, 0), ("dog", "cat", "dog")))
+            ),
+        ),
+    ],
+)
+def test_names_beside_numbers_are_those_of_the_classes(tmp_path, name, text):
+    found = read(tmp_path, name, text)
+    assert found.labels == (0, 1, 0) and found.class_names == ("dog", "cat")
+
+
+@pytest.mark.parametrize(
+    "text, names",
+    [
+        ("path,label,class\na,0,pet\nb,1,pet\n", ("0", "1")),  # a coarser class is no name of it
+        ("path,label,class\na,0,pet\nb,0,dog\n", ("0",)),
+        ("path,label,class\na,0,17\nb,1,4\n", ("0", "1")),
+        ("path,label,class\na,0,\nb,1,\n", ("0", "1")),
+        ("path,label,class\na,0,dog\nb,2,cat\n", ("dog", "1", "cat")),
+    ],
+)
+def test_what_stands_beside_numbers_is_a_name_only_if_each_class_has_one(tmp_path, text, names):
+    assert read(tmp_path, "l.csv", text).class_names == names
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_or_device_is_not_waited_for(tmp_path):
+    (tmp_path / "l.csv").write_text("path,label\na,0\n")
+    for name in ("pipe.csv", "pipe.txt", "pipe.json"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(UserError, match="a pipe or a device"):
+            annotations.read(str(tmp_path / name))
+        with pytest.raises(UserError, match="a pipe or a device"):
+            annotations.read(str(tmp_path / "l.csv"), class_names=str(tmp_path / name))
+    with pytest.raises(UserError, match="a pipe or a device"):
+        annotations.read("/dev/zero")
+
+
+@pytest.mark.parametrize(
     "name, text, says",
     [
         ("l.csv", "", "names no files"),
@@ -100,6 +156,14 @@ def test_the_order_of_classes_is_that_of_their_file(tmp_path):
         ("l.csv", "path,label\n,cat\n", "l.csv:2: the path is empty"),
         ("l.csv", "path,label\na,\nb,cat\n", "l.csv:2: a has no label"),
         ("l.csv", "a,cat\nb,dog\na,dog\n", "l.csv:3: a has other labels in .*l.csv:1"),
+        ("l.csv", "a.jpg,cat\nx/../a.jpg,dog\n", "l.csv:2: .* has other labels in .*l.csv:1"),
+        (
+            "l.csv",
+            "path,label,split\na,cat,train\nb,dog,test\n",
+            r"several splits, train .1., test .1.: keep those of one",
+        ),
+        ("l.csv", "path,split,cat,dog\na,train,1,1\nb,test,0,1\n", "several splits"),
+        ("l.jsonl", lines(A | {"split": "a"}, B | {"split": "b"}), "several splits"),
         ("l.txt", "alone\n", "l.txt:1: write `path label`"),
         ("l.txt", "a 1234567890123\n", "l.txt:1: the label 1234567890123 is out of range"),
         ("l.jsonl", "{]\n", "l.jsonl:1: not JSON"),

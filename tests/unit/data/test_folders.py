@@ -111,3 +111,34 @@ def test_a_folder_that_cannot_be_opened_is_refused(tmp_path):
             folders.files_under(str(path), SUFFIXES)
         with pytest.raises(UserError, match="cannot be opened"):
             folders.class_folders(str(path))
+
+
+def test_a_link_around_classes_is_no_class(tmp_path):
+    make(tmp_path, "pool/cat/1.jpg", "pool/dog/2.jpg", "set/own/3.jpg")
+    for link, target in {"all": "../pool", "cat": "../pool/cat", "dog": "../pool/dog", "root": ".."}.items():
+        (tmp_path / "set" / link).symlink_to(target)
+    names, left_out = folders.class_folders(str(tmp_path / "set"))
+    assert names == ("cat", "dog", "own") and left_out == {folders.LINKS: 2}
+
+
+def test_a_file_is_of_one_class(tmp_path):
+    root = tmp_path / "set"
+    make(root, "cat/1.jpg", "dog/2.jpg", "dog/deep/3.jpg", "5.jpg", ".store/6.jpg")
+    make(tmp_path, "pool/4.jpg")
+    for link, target in {
+        "dog/1.jpg": "../cat/1.jpg", "cat/three.jpg": "../dog/deep/3.jpg", "cat/4.jpg": "../../pool/4.jpg",
+        "dog/four.jpg": "../../pool/4.jpg", "dog/5.jpg": "../5.jpg", "dog/6.jpg": "../.store/6.jpg",
+    }.items():  # fmt: skip
+        (root / link).symlink_to(target)
+    paths, labels, left_out = folders.files_of_classes(str(root), ("cat", "dog"), SUFFIXES, "images")
+    assert paths == ["cat/1.jpg", "cat/4.jpg", "dog/2.jpg", "dog/5.jpg", "dog/6.jpg", "dog/deep/3.jpg"]
+    assert labels == [0, 0, 1, 1, 1, 1] and left_out == {folders.COPIES: 3}
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("test", "train", "valid"), ("train", "validation")])
+def test_splits_are_no_classes(tmp_path, names):
+    make(tmp_path, *(f"{name}/cat/1.jpg" for name in names))
+    with pytest.raises(UserError, match="holds splits, not classes: .*read each of them by itself"):
+        folders.class_folders(str(tmp_path))
+    make(tmp_path, "truck/1.jpg")
+    assert len(folders.class_folders(str(tmp_path))[0]) == len(names) + 1

@@ -179,3 +179,36 @@ def test_an_archive_that_is_gone_later_is_an_unreadable_record(imagenet):
     (imagenet / "train.zip").unlink()
     with pytest.raises(UnreadableError, match="cannot be read"):
         source[0]
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "imagenet/", "a/b/train/", "./a/./b/"])
+def test_folders_around_all_are_no_classes(tmp_path, prefix):
+    names = [prefix + name for name in ("cat/1.png", "cat/2.png", "dog/deep/3.png")]
+    found = archives.image_zip(write(tmp_path / "x.zip", dict.fromkeys(names)))
+    assert found.class_names == ("cat", "dog") and sorted(found.labels) == [0, 0, 1] and len(colors(found)) == 3
+
+
+@pytest.mark.parametrize("prefix", ["", "set/"])
+def test_splits_in_an_archive_are_no_classes(tmp_path, prefix):
+    names = [f"{prefix}{split}/{name}/1.png" for split in ("train", "val") for name in ("cat", "dog")]
+    with pytest.raises(UserError, match="holds splits, not classes: train, val"):
+        archives.image_zip(write(tmp_path / "x.zip", dict.fromkeys(names)))
+
+
+@pytest.mark.parametrize("field", range(3))
+def test_sizes_and_places_of_any_64_bits_are_damage_of_a_record(tmp_path, field):
+    data, name, sizes = encoded(3), b"cat/1.png", [0, 0, 0]
+    sizes[:2] = len(data), len(data)
+    sizes[field] = 2**64 - 1
+    extra = struct.pack("<HHQQQ", 1, 24, *sizes)
+    local = struct.pack("<4s5H3L2H", b"PK\3\4", 45, 0, 0, 0, 0, 0, len(data), len(data), len(name), 0) + name + data
+    most = 2**32 - 1
+    central = struct.pack(
+        "<4s6H3L5H2L", b"PK\1\2", 45, 45, 0, 0, 0, 0, 0, most, most, len(name), len(extra), 0, 0, 0, 0, most
+    )
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(central + name + extra), len(local), 0)
+    (tmp_path / "x.zip").write_bytes(local + central + name + extra + end)
+    with pytest.warns(UserWarning, match="1 of 1 members are"):
+        found = archives.image_zip(str(tmp_path / "x.zip"))
+    with pytest.raises(UnreadableError, match="beyond the archive or too large"):
+        found[0]

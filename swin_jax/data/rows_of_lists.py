@@ -1,0 +1,76 @@
+"""Rows of lists that people give: tables, lines of JSON, a JSON list; and lists within one field."""
+
+import ast
+import collections
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from swin_jax.core.errors import UserError
+
+SPLIT = "split"  # the column that tells which part of a data set a row belongs to
+_MAX_LISTED = 100_000  # characters of a list within a field
+
+
+def table_rows(path: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """(line, fields) of every row that is not empty; the line is that on which the row ends."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                yield reader.line_num, fields
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: {error}; is a quotation mark not closed?") from error
+
+
+def objects(file: str, text: str, whole: bool) -> Iterator[tuple[str, Any]]:
+    """(place, value) of every JSON value: of a list, or of lines."""
+    if not whole:
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                yield f"{file}:{number}", _json(f"{file}:{number}", line)
+        return
+    found = _json(file, text)
+    if not isinstance(found, list):
+        raise UserError(f'{file}: must be a list of {{"path": ..., "label": ...}}')
+    yield from ((f"{file}: entry {number}", entry) for number, entry in enumerate(found, 1))
+
+
+def _json(place: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f":{error.lineno}" if error.doc.count("\n") else ""
+        raise UserError(f"{place}{line}: not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # integers of thousands of digits, thousands of brackets
+        raise UserError(f"{place}: not JSON that can be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def refuse_splits(file: str, values: Sequence[Any]) -> None:
+    """Raises UserError where the rows of a list, by what they say under `split`, belong to several."""
+    counts = collections.Counter(str(value).strip() for value in values if value not in (None, ""))
+    if len(counts) > 1:
+        known = ", ".join(f"{name} ({count})" for name, count in counts.most_common(10))
+        raise UserError(f"{file} has rows of several splits, {short(known)}: keep those of one in a file of their own")
+
+
+def listed(text: str) -> list[Any] | None:
+    """The values of a list in the notation of JSON or Python, as programs write one into a field; None for others."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")) or len(text) > _MAX_LISTED:
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # what they make of brackets in brackets
+            continue
+        return found if isinstance(found, list) else None
+    return None
+
+
+def short(text: Any) -> str:
+    """A text of at most 100 characters, for messages."""
+    text = str(text)
+    return text if len(text) <= 100 else f"{text[:100]}..."
