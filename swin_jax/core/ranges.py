@@ -21,6 +21,7 @@ from typing import Annotated, Any, TypeVar
 from swin_jax.core.errors import UserError
 
 T = TypeVar("T", bound=Callable)
+_BITS = 63  # of a whole number; none of a config needs more, and a float cannot take any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Range:
     def __contains__(self, value: float) -> bool:
         if value in self.also:
             return True
+        if isinstance(value, int) and value.bit_length() > _BITS:
+            return False
         return (
             math.isfinite(value)
             and (self.low is None or value >= self.low)
@@ -119,7 +122,7 @@ def check(fn: Callable, arguments: dict[str, Any]) -> None:
     """Raises RangeError for the first of some arguments of a callable that is out of its range."""
     hints = ranges(fn)
     for name, value in arguments.items():
-        if name in hints and (wanted := _refusal(hints[name], value)):
+        if name in hints and (wanted := refusal(hints[name], value)):
             raise RangeError(name, f"={shown(value)}: it must be {wanted}")
 
 
@@ -132,7 +135,7 @@ def check_settings(settings: Mapping[str, Any], hints: Mapping[str, Any]) -> Non
     """
     for name, value in settings.items():
         for pattern, hint in hints.items():
-            if fnmatch.fnmatchcase(name, pattern) and (wanted := _refusal(hint, value)):
+            if fnmatch.fnmatchcase(name, pattern) and (wanted := refusal(hint, value)):
                 raise UserError(f"--config.{name}={shown(value)}: it must be {wanted}")
 
 
@@ -165,13 +168,21 @@ def shown(value: Any) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _refusal(hint: Any, value: Any) -> str:
-    """What a value would have to be instead; '' if it is right, or the annotation says nothing of numbers."""
+def refusal(hint: Any, value: Any) -> str:
+    """What a value would have to be instead.
+
+    Args:
+        hint: An annotation: a number with a range, a plain type, a tuple or a union of these.
+        value: Any.
+
+    Returns:
+        For example 'a whole number, at least 1'; '' if the value is right, or the annotation says nothing of it.
+    """
     if (found := _range(hint)) is not None:
         return _refused_number(typing.get_args(hint)[0], found, value)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        refusals = [_refusal(part, value) for part in parts]
+        refusals = [refusal(part, value) for part in parts]
         return "" if "" in refusals else ", or ".join(dict.fromkeys(refusals))
     if origin is tuple and parts:
         return _refused_tuple(parts, value)
@@ -190,14 +201,14 @@ def _refused_number(kind: type, found: Range, value: Any) -> str:
 
 
 def _refused_tuple(parts: tuple, value: Any) -> str:
-    """As `_refusal`, of 'tuple[part, ...]' or 'tuple[part, part]'; a list, as JSON has it, is as good."""
+    """As `refusal`, of 'tuple[part, ...]' or 'tuple[part, part]'; a list, as JSON has it, is as good."""
     several = parts[-1] is Ellipsis
-    wanted = " and ".join(dict.fromkeys(_refusal(part, _Nothing) for part in parts if part is not Ellipsis))
+    wanted = " and ".join(dict.fromkeys(refusal(part, _Nothing) for part in parts if part is not Ellipsis))
     wanted = f"a tuple of {wanted}" if several else f"a tuple of {len(parts)}: {wanted}"
     if not isinstance(value, (tuple, list)) or not (several or len(value) == len(parts)):
         return wanted
     hints = parts[:1] * len(value) if several else parts
-    return wanted if any(map(_refusal, hints, value)) else ""
+    return wanted if any(map(refusal, hints, value)) else ""
 
 
 class _Nothing:

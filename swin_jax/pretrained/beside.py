@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import PositiveInt, refusal, shown
 from swin_jax.pretrained.files import choose
 from swin_jax.pretrained.files import read as files
 
 OPEN_CLIP, TRANSFORMERS, TIMM = "open_clip", "transformers", "timm"
+PIXELS = PositiveInt | tuple[PositiveInt, PositiveInt]  # the type of a size
 _INDEX = ".index.json"
 _PLAIN = ("model.safetensors", "pytorch_model.bin")
 _OF_OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -53,7 +55,7 @@ class Config:
 
     def refuse(self, name: str, value: Any, reason: str = "is not supported here") -> UserError:
         """The error for a field that cannot be obeyed."""
-        return UserError(f"{self.path}: {name}={value!r} {reason}")
+        return UserError(f"{self.path}: {name}={shown(value)} {reason}")
 
 
 def weights_in(folder: str | os.PathLike) -> Path | None:
@@ -169,3 +171,18 @@ def read_json(path: Path) -> dict | None:
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, not a config")
     return found
+
+
+def check_types(path: Path, fields: Mapping[str, Any], types: Mapping[str, Any], prefix: str = "") -> None:
+    """Raises UserError for a field whose value is of another type than a library gives it.
+
+    Args:
+        path: The config.
+        fields: Some of what it holds.
+        types: {name: annotation}, see `core.ranges.refusal`. A field may be absent or None.
+        prefix: What stands before the names, 'vision_cfg.' for example.
+    """
+    for name, hint in types.items():
+        value = fields.get(name)
+        if value is not None and (wanted := refusal(hint, value)):
+            raise UserError(f"{path}: {prefix}{name}={shown(value)}: it must be {wanted}")

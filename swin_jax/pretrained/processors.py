@@ -11,6 +11,7 @@ from typing import Any
 
 from swin_jax.core import public_names
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import FiniteFloat, NonNegativeInt, PositiveFloat, refusal, shown
 from swin_jax.core.sizes import Size, per_axis, simplest
 from swin_jax.pretrained import beside
 
@@ -39,19 +40,20 @@ _PROCESSORS = {
     "ViT": {"resample": 2, "do_center_crop": False},
     "Siglip": {"resample": 3, "do_center_crop": False},
 }
+# The other fields and the types of their values; None where a function below looks at them.
 _PROCESSOR = {
-    "crop_size",
-    "default_to_square",
-    "do_center_crop",
-    "do_normalize",
-    "do_pad",
-    "do_rescale",
-    "do_resize",
-    "image_mean",
-    "image_std",
-    "resample",
-    "rescale_factor",
-    "size",
+    "crop_size": None,
+    "default_to_square": bool,
+    "do_center_crop": bool,
+    "do_normalize": bool,
+    "do_pad": bool,
+    "do_rescale": bool,
+    "do_resize": bool,
+    "image_mean": None,
+    "image_std": None,
+    "resample": NonNegativeInt,
+    "rescale_factor": PositiveFloat,
+    "size": None,
 }
 # The same of timm and open_clip.
 _IDLE_TIMM = {
@@ -87,8 +89,23 @@ _IDLE_TIMM = {
     "test_pool_size",
     "url",
 }
-_TIMM = {"crop_mode", "crop_pct", "input_size", "interpolation", "mean", "std"}
-_OPEN_CLIP = {"fill_color", "interpolation", "mean", "mode", "resize_mode", "size", "std"}
+_TIMM = {
+    "crop_mode": str,
+    "crop_pct": PositiveFloat,
+    "input_size": None,
+    "interpolation": str,
+    "mean": None,
+    "std": None,
+}
+_OPEN_CLIP = {
+    "fill_color": NonNegativeInt,
+    "interpolation": str,
+    "mean": None,
+    "mode": str,
+    "resize_mode": str,
+    "size": None,
+    "std": None,
+}
 _CLEAN = {"lower": "openai", "whitespace": "whitespace", "canonicalize": "canonicalize"}  # open_clip's names
 
 
@@ -126,15 +143,13 @@ def _of_processor(path: Path) -> dict[str, Any] | None:
 
 
 def _of_transformers(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    # Fast processors write what they leave at its default as null.
-    config = {name: value for name, value in config.items() if value is not None}
-    _refuse_unknown(config, _IDLE | _PROCESSOR, path)
+    config = _checked(config, _PROCESSOR, _IDLE, path)
     if config.get("do_pad", False):
         raise UserError(f"{path}: do_pad is on, which is not supported; give your own preparation")
     for name in ("do_resize", "do_rescale", "do_normalize"):
         if not config.get(name, True):
             raise UserError(f"{path}: {name} is off, which is not supported; give your own preparation")
-    factor = _number("rescale_factor", config.get("rescale_factor", 1 / 255), path)
+    factor = config.get("rescale_factor", 1 / 255)
     if not math.isclose(factor, 1 / 255, rel_tol=1e-6):
         raise UserError(f"{path}: rescale_factor={factor} is not 1/255")
     defaults = _defaults(config, path)
@@ -159,11 +174,13 @@ def _sizes(config: Mapping[str, Any], defaults: Mapping[str, Any], path: Path) -
         raise UserError(f"{path}: do_center_crop={cropped} needs crop_size, which is missing")
     if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
         if not cropped:
-            raise UserError(f"{path}: size={size} with do_center_crop={cropped} makes pictures of any width")
+            raise UserError(f"{path}: size={shown(size)} with do_center_crop={cropped} makes pictures of any width")
         return dict(size=_size("crop_size", crop, path), short_side=_pixels("size", size["shortest_edge"], path))
     sides = _size("size", size, path)
     if cropped and _size("crop_size", crop, path) != sides:
-        raise UserError(f"{path}: crop_size={crop} of size={size} is not supported, a part of a squeezed picture")
+        raise UserError(
+            f"{path}: crop_size={shown(crop)} of size={shown(size)} is not supported, a part of a squeezed picture"
+        )
     return dict(size=sides, short_side=0)
 
 
@@ -178,7 +195,7 @@ def _size(name: str, value: Any, path: Path) -> Size:
 
 def _pixels(name: str, value: Any, path: Path) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{path}: {name}={value!r} is neither a number of pixels nor a height and a width")
+        raise UserError(f"{path}: {name}={shown(value)} is neither a number of pixels nor a height and a width")
     return value
 
 
@@ -189,24 +206,37 @@ def _defaults(config: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
         return {"resample": 3}
     kind = re.sub(r"(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", str(name))
     if kind not in _PROCESSORS:
-        raise UserError(f"{path}: image_processor_type={name!r} is not understood; give your own preparation")
+        raise UserError(f"{path}: image_processor_type={shown(name)} is not understood; give your own preparation")
     return _PROCESSORS[kind]
 
 
-def _refuse_unknown(config: Mapping[str, Any], known: set[str], path: Path) -> None:
-    for name in sorted(config.keys() - known):
-        raise UserError(f"{path}: {name}={config[name]!r} is not understood; give your own preparation")
+def _checked(config: Mapping[str, Any], types: Mapping[str, Any], idle: set[str], path: Path) -> dict[str, Any]:
+    """The fields that have a value: fast processors write what they leave at its default as null.
+
+    Raises:
+        UserError: A field that is not known, or of another type.
+    """
+    config = {name: value for name, value in config.items() if value is not None}
+    for name in sorted(config.keys() - types.keys() - idle):
+        raise UserError(f"{path}: {name}={shown(config[name])} is not understood; give your own preparation")
+    beside.check_types(path, config, types)
+    return config
+
+
+def _inside(config: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    """An object in a config; empty where it is absent or null."""
+    beside.check_types(path, config, {name: dict})
+    return config.get(name) or {}
 
 
 def _of_open_clip(config: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
-    found = config.get("preprocess_cfg")
-    if found is None:
+    if config.get("preprocess_cfg") is None:
         return None
-    _refuse_unknown(found, _OPEN_CLIP, path)
+    found = _checked(_inside(config, "preprocess_cfg", path), _OPEN_CLIP, set(), path)
     if found.get("mode", "RGB") != "RGB":
-        raise UserError(f"{path}: mode={found['mode']!r} is not RGB")
-    model = config.get("model_cfg", {})
-    size = found.get("size", model.get("vision_cfg", {}).get("image_size"))
+        raise UserError(f"{path}: mode={shown(found['mode'])} is not RGB")
+    vision = _inside(_inside(config, "model_cfg", path), "vision_cfg", path)
+    size = found.get("size", vision.get("image_size"))
     told = {"size": size, "mean": found.get("mean"), "std": found.get("std")}
     if missing := [name for name, value in told.items() if not value]:
         raise UserError(f"{path} does not tell {', '.join(missing)}")
@@ -223,58 +253,54 @@ def _of_open_clip(config: Mapping[str, Any], path: Path) -> dict[str, Any] | Non
 def _texts_of_open_clip(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if "model_cfg" not in config:
         return {}
-    text = config["model_cfg"].get("text_cfg") or {}
+    text = _inside(_inside(config, "model_cfg", path), "text_cfg", path)
     if text.get("hf_tokenizer_name"):
-        raise UserError(f"{path}: hf_tokenizer_name={text['hf_tokenizer_name']!r} is not CLIP's vocabulary")
-    kwargs = text.get("tokenizer_kwargs") or {}
-    _refuse_unknown(kwargs, {"clean"}, path)
+        raise UserError(f"{path}: hf_tokenizer_name={shown(text['hf_tokenizer_name'])} is not CLIP's vocabulary")
+    kwargs = _checked(_inside(text, "tokenizer_kwargs", path), {"clean": str}, set(), path)
     clean = kwargs.get("clean", "lower")
     if clean not in _CLEAN:
-        raise UserError(f"{path}: clean={clean!r} is none of {', '.join(_CLEAN)}")
+        raise UserError(f"{path}: clean={shown(clean)} is none of {', '.join(_CLEAN)}")
     return {"clean": _CLEAN[clean]}
 
 
 def _of_timm(whole: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
-    config = whole.get("pretrained_cfg", whole)
-    if "architecture" not in whole or "mean" not in config:
+    if "architecture" not in whole:
         return None
-    _refuse_unknown(config, _IDLE_TIMM | _TIMM, path)
+    config = _inside(whole, "pretrained_cfg", path) or whole
+    if config.get("mean") is None:
+        return None
+    config = _checked(config, _TIMM, _IDLE_TIMM, path)
     missing = [name for name in ("input_size", "std") if name not in config]
     if missing:
         raise UserError(f"{path} does not tell {', '.join(missing)}")
     size = config["input_size"]
     if not isinstance(size, list) or len(size) != 3 or size[0] != 3:
-        raise UserError(f"{path}: input_size={size!r} is not [3, height, width]")
+        raise UserError(f"{path}: input_size={shown(size)} is not [3, height, width]")
     sides = per_axis(_size("input_size", size[1:], path), 2)
-    mode = config.get("crop_mode") or "center"
+    mode = config.get("crop_mode", "center")
     if mode not in ("center", "squash"):
-        raise UserError(f"{path}: crop_mode={mode!r} is neither 'center' nor 'squash'")
-    share = _number("crop_pct", config.get("crop_pct") or 0.875, path)
+        raise UserError(f"{path}: crop_mode={shown(mode)} is neither 'center' nor 'squash'")
+    share = config.get("crop_pct", 0.875)
     short_side = tuple(math.floor(side / share) for side in sides)
     if mode == "squash" and short_side != sides:
         raise UserError(f"{path}: crop_pct={share} with crop_mode='squash' is not supported")
     arguments = dict(
         size=simplest(sides),
         short_side=0 if mode == "squash" else simplest(short_side),
-        interpolation=config.get("interpolation") or "bicubic",
+        interpolation=config.get("interpolation", "bicubic"),
         rounding="even",
     )
     return _fields(path, CROP, arguments, config["mean"], config["std"])
 
 
-def _number(name: str, value: Any, path: Path) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise UserError(f"{path}: {name}={value!r} is no number above 0")
-    return value
-
-
 def _fields(path: Path, transform: str, arguments: dict, mean: Any, std: Any) -> dict[str, Any]:
     """Fields of a preparation; raises UserError for arguments that the transform does not take."""
-    for name, values in (("mean", mean), ("std", std)):
-        if not isinstance(values, list) or len(values) != 3:
-            raise UserError(f"{path}: {name}={values!r} is not a number for each of three channels")
+    for name, values, kind in (("mean", mean, FiniteFloat), ("std", std, PositiveFloat)):
+        if refusal(tuple[kind, kind, kind], values):
+            above = ", above 0," if kind is PositiveFloat else ""
+            raise UserError(f"{path}: {name}={shown(values)} is not a number{above} for each of three channels")
     try:
         public_names.find(transform)(**arguments)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {str(error)[:300]}") from error
     return dict(transform=transform, arguments=arguments, mean=tuple(mean), std=tuple(std))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import PositiveFloat, Rate
 from swin_jax.core.sizes import Size
 from swin_jax.pretrained import beside
 from swin_jax.pretrained.beside import Config
@@ -61,6 +62,7 @@ _IDLE_TEXT = {
     "pad_id",
     "tokenizer_kwargs",  # of the preparation, see `processors`
 }
+_TYPES = dict(act_kwargs=dict, mlp_ratio=PositiveFloat, norm_kwargs=dict, patch_dropout=Rate, block_type=str)
 _IDLE_CLIP = {"cast_dtype", "custom_text", "init_logit_scale", "nonscalar_logit_scale", "output_dict"}
 # open_clip's name of a size, and that of `make_clip`.
 _SIZES_VISION = dict(layers="vision_layers", width="vision_width", patch_size="patch_size", image_size="image_size")
@@ -130,6 +132,7 @@ def _of_open_clip(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]:
     _refuse_unknown(config, text, {*_SIZES_TEXT, *_TEXT, *_IDLE_TEXT, *_TOWER, "heads"}, "text_cfg.")
     quick = model.get("quick_gelu") or False
     for tower, only, prefix in ((vision, _VISION, "vision_cfg."), (text, _TEXT, "text_cfg.")):
+        beside.check_types(config.path, tower, _TYPES, prefix)
         for name, value in only.items():
             if tower.get(name, value) not in (value, None):
                 raise config.refuse(prefix + name, tower[name])
@@ -215,11 +218,13 @@ def _of_transformers(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _activation(config: Config, vision: Mapping[str, Any], text: Mapping[str, Any]) -> str:
+    for name, tower in (("vision", vision), ("text", text)):
+        beside.check_types(config.path, tower, {"hidden_act": str}, f"{name}_config.")
     acts = {tower.get("hidden_act", "quick_gelu") for tower in (vision, text)}
     if len(acts) > 1 or not acts <= {*ACTIVATIONS}:
+        named = ", ".join(sorted(str(act)[:40] for act in acts))
         raise UserError(
-            f"{config.path} names the activations (hidden_act) {', '.join(sorted(map(str, acts)))}; a CLIP here has "
-            "one, quick_gelu or gelu"
+            f"{config.path} names the activations (hidden_act) {named}; a CLIP here has one, quick_gelu or gelu"
         )
     return acts.pop()
 

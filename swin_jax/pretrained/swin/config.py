@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import NonNegativeInt, PositiveFloat
 from swin_jax.core.sizes import per_axis, simplest
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import beside
@@ -29,6 +30,9 @@ _GEOMETRY = ("window_size", "image_size", "pretrained_window_sizes")
 # The only value that the models here compute with.
 _ONLY_TIMM = dict(act_layer="gelu", always_partition=False, embed_layer=None, global_pool="avg", norm_layer=None)
 _ONLY_TRANSFORMERS = dict(hidden_act="gelu", layer_norm_eps=EPSILON, **beside.IDLE_IF)
+# Their types; a field that is only compared with the arrays may have any.
+_TYPES = dict(image_size=beside.PIXELS, img_size=beside.PIXELS, window_size=beside.PIXELS, mlp_ratio=PositiveFloat)
+_TYPES |= dict(pretrained_window_sizes=tuple[NonNegativeInt | tuple[NonNegativeInt, ...], ...])
 _IDLE_TIMM = {
     "attn_drop_rate",
     "drop_path_rate",
@@ -162,9 +166,14 @@ def _of_architecture(name: str) -> dict[str, tuple[str, Any]]:
 
 def _of_transformers(config: Config) -> dict[str, tuple[str, Any]]:
     fields = config.fields
+    beside.check_types(config.path, fields, {"model_type": str})
     for name in _PARTS:  # a detector, a segmenter or a reader of documents, whose other parts are left out
         inside = fields.get(name)
-        if isinstance(inside, Mapping) and fields["model_type"] not in _KINDS and inside.get("model_type") in _KINDS:
+        if (
+            isinstance(inside, Mapping)
+            and fields["model_type"] not in _KINDS
+            and inside.get("model_type") in list(_KINDS)
+        ):
             fields = inside
     if fields["model_type"] not in _KINDS:
         raise config.refuse("model_type", fields["model_type"], f"is none of {', '.join(_KINDS)}")
@@ -179,6 +188,7 @@ def _check(
 ) -> None:
     for name in sorted(fields.keys() - known.keys() - only.keys() - idle):
         raise config.refuse(prefix + name, fields[name], "is not understood")
+    beside.check_types(config.path, fields, _TYPES, prefix)
     for name, value in only.items():
         if fields.get(name, value) not in (value, None):
             raise config.refuse(prefix + name, fields[name])
