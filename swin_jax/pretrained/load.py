@@ -365,6 +365,8 @@ def prepare(
         told = processors.preparation_beside(weights.path)
     if told is None:
         return found
+    if found.input == "video":  # of an image Swin that was inflated: clips are cut in their own way
+        told = {name: told[name] for name in ("mean", "std") if name in told}
     size = found.image_size
     found = found.replace(**told, **({"assumed": ()} if "transform" in told else {}))
     if found.image_size == size:

@@ -82,12 +82,12 @@ def resize_tables(
             continue
         if name.endswith("relative_position_bias_table"):
             stage = int(name.split(".")[1])
-            old = _shape_of(name, windows.windows_of_rows(len(table)), tables.windows[stage], sizes[stage])
+            old = shape_of(name, windows.windows_of_rows(len(table)), tables.windows[stage], sizes[stage])
             if old != sizes[stage]:
                 _require_choice(resize, name, table, shape, old, model)
                 resized[name] = resize_rows(table, _table(old), _table(sizes[stage]), resize)
         if name == "absolute_pos_embed":
-            old = _shape_of(name, windows.shapes_of_rows(table.shape[1]), tables.grid, grids[0])
+            old = shape_of(name, windows.shapes_of_rows(table.shape[1]), tables.grid, grids[0])
             if old != grids[0]:
                 _require_choice(resize, name, table, shape, old, model)
                 resized[name] = resize_rows(table[0], old, grids[0], "bicubic")[None]
@@ -101,7 +101,7 @@ def _table(window: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(2 * size - 1 for size in window)
 
 
-def _shape_of(
+def shape_of(
     name: str, candidates: list[tuple[int, ...]], told: tuple[int, ...] | None, wanted: tuple[int, ...]
 ) -> tuple[int, ...]:
     """The shape of a table of the weights, by the rule of timm where nothing tells it: a square, or else the model's.
@@ -273,7 +273,7 @@ def _read(source, key: str | None) -> dict[str, np.ndarray]:
 
 def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | None) -> dict:
     try:
-        made_for = fields_of_run(source) if isinstance(source, Mapping) else _fields_of_file(found, source)
+        made_for = fields_of(source, found)
         if not model.pretrained_window_sizes:
             trained = infer.trained_scales(found)
             if made_for is not None:
@@ -284,9 +284,24 @@ def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | N
         raise UserError(f"{source}: {error}" if not isinstance(source, Mapping) else str(error)) from error
 
 
-def _fields_of_file(found: Mapping, source) -> SimpleNamespace | None:
+def fields_of(source, found: Mapping) -> SimpleNamespace | None:
+    """The fields of the Swin that weights are of, as far as a run's config, or one beside a file, tells them.
+
+    Args:
+        source: As for `load_pretrained`.
+        found: Its arrays.
+
+    Raises:
+        UserError: A field of a config beside a file that cannot be obeyed.
+    """
+    if isinstance(source, Mapping):
+        return fields_of_run(source)
+    return fields_beside(found, beside.config_beside(beside.locate(source)))
+
+
+def fields_beside(found: Mapping, beside_it: beside.Config | None) -> SimpleNamespace | None:
     """The fields of the Swin in a file, as far as its arrays and a config beside it tell them together."""
-    told = config.arguments_of(beside.config_beside(beside.locate(source)), found)
+    told = config.arguments_of(beside_it, found)
     if not {"window_size", "image_size"} <= told.keys():
         return None
     return SimpleNamespace(**infer.infer(found, told["window_size"], told["image_size"]) | told | {"merge_size": 2})

@@ -95,7 +95,7 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
         del encoder["mask_token"]
         inside = encoder | {n.removeprefix("encoder."): v for n, v in whole.items() if n.startswith("encoder.")}
         stages = len(model.encoder.depths)
-        tables = windows.read_tables(inside, stages, finetune.fields_of_run(source))
+        tables = windows.read_tables(inside, stages, finetune.fields_of(source, whole))
         resized = finetune.resize_tables(encoder, model.encoder, resize, tables)
         found = found | {f"encoder.{name}": value for name, value in resized.items()}
     return from_official(found, model)

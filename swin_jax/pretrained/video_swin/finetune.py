@@ -147,7 +147,7 @@ def load_pretrained(
         config = source.get("config") if isinstance(source, Mapping) else None
         found = _state_dict(source, key)
         if not video_swin.is_video(found):
-            return inflate(found, model, patch, bias, config)
+            return inflate(found, model, patch, bias, finetune.fields_of(source, found))
         fields = fields_of(config or {})
         if fields.get("continuous_bias") and not model.backbone.pretrained_window_sizes:
             made_for = SimpleNamespace(**fields, merge_size=(1, 2, 2), small="axis")

@@ -22,7 +22,7 @@ OUTSIDE = -4.6  # bias between frames where attention shall start inside of them
 
 
 def inflate(
-    state_dict: Mapping[str, np.ndarray], model, patch: str = "inflate", bias: str = "duplicate", config=None
+    state_dict: Mapping[str, np.ndarray], model, patch: str = "inflate", bias: str = "duplicate", made_for=None
 ) -> dict:
     """The backbone of a Video Swin with the weights of an image Swin.
 
@@ -36,7 +36,8 @@ def inflate(
         patch: 'inflate' repeats the patch embedding in time, divided by the repeats; 'centre' puts it at the frame
             patch // 2, among zeros.
         bias: 'duplicate' gives every frame offset the image's table; 'centre' only offset 0, all others get `OUTSIDE`.
-        config: flat config of the run that the weights are of, if any: it tells the scale of a continuous bias.
+        made_for: anything with the fields of the Swin that the weights are of, where that is known: it tells the
+            windows of tables and the scale of a continuous bias.
 
     Returns:
         {'params': {'backbone': nested dict of float32 numpy arrays}}. The head and the attention along time of the
@@ -52,14 +53,13 @@ def inflate(
     if is_video(state_dict):
         raise UserError("only an image Swin can be inflated; these patches have a time axis already")
     backbone = model.backbone
-    made_for = finetune.fields_of_run({"config": config})
     tables = windows.read_tables(layouts.official_names(state_dict)[0], len(backbone.depths), made_for)
     found = layouts.to_official_names(state_dict)
     swin.check_sizes(found, backbone)
     if backbone.continuous_bias and bias == "centre" and window_geometry.stage_geometry(backbone)[1][0][0] > 1:
         raise UserError("bias='centre' needs position tables, the bias of version 2 is continuous: take 'duplicate'")
     if not backbone.pretrained_window_sizes:
-        _tell_scales(state_dict, config, backbone)
+        _tell_scales(state_dict, made_for, backbone)
     inflated, resized = {}, 0
     for name, value in found.items():
         if name.startswith("head."):
@@ -69,7 +69,8 @@ def inflate(
         elif name.endswith("relative_position_bias_table"):
             stage = int(name.split(".")[1])
             window = window_geometry.stage_geometry(backbone)[1][stage]
-            old = windows.choose(name, windows.windows_of_rows(len(value)), [tables.windows[stage]])
+            options = windows.windows_of_rows(len(value))
+            old = finetune.shape_of(name, options, tables.windows[stage], window[1:])
             resized += old != window[1:]
             value = _inflate_table(value, old, window, bias)
         elif name.endswith("cpb_mlp.0.weight"):
@@ -99,12 +100,11 @@ def _inflate_table(table: np.ndarray, old: tuple[int, ...], window: tuple[int, .
     return spread.reshape(-1, table.shape[1])
 
 
-def _tell_scales(state_dict: Mapping, config: Mapping | None, backbone) -> None:
+def _tell_scales(state_dict: Mapping, made_for, backbone) -> None:
     """Warns where a continuous bias will see rows and columns at another scale than the image model did."""
     if not backbone.continuous_bias:
         return
     trained = infer.trained_scales(state_dict)
-    made_for = finetune.fields_of_run({"config": config})
     if trained is None and made_for is not None and made_for.continuous_bias:
         trained = buffers.coordinate_windows(made_for)
     if trained is not None:

@@ -15,7 +15,7 @@ from swin_jax.core.params import flatten, unflatten
 from swin_jax.core.sizes import per_axis
 from swin_jax.models import video_swin
 from swin_jax.models.video_swin import presets as video_swin_presets
-from swin_jax.pretrained import recognize
+from swin_jax.pretrained import beside, recognize
 from swin_jax.pretrained.arguments import COUNTS, random_variables
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import Preparation, of_videos
@@ -45,10 +45,12 @@ def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> 
 
 def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[video_swin.VideoSwin, dict]:
     """A Video Swin with these weights, made for a model of `fields`; those of an image Swin are inflated."""
-    return _fit(weights.arrays, fields, resize, overrides)
+    return _fit(weights.arrays, fields, resize, overrides, weights.config)
 
 
-def _fit(found: Mapping, fields: dict, resize: str | None, overrides: dict) -> tuple[video_swin.VideoSwin, dict]:
+def _fit(
+    found: Mapping, fields: dict, resize: str | None, overrides: dict, config: beside.Config | None = None
+) -> tuple[video_swin.VideoSwin, dict]:
     model = video_swin.make_video_swin(**fields | overrides)
     if convert.is_video(found):
         if "pretrained_window_sizes" not in overrides:
@@ -58,8 +60,9 @@ def _fit(found: Mapping, fields: dict, resize: str | None, overrides: dict) -> t
         return model, _put(convert.from_official(fitted, model), model)
     if looks := recognize.recognize(found):
         raise UserError(looks)
+    made_for = finetune.fields_beside(found, config)
     fresh = random_variables(model, *inputs(model).values())["params"]
-    params = flatten(fresh) | flatten(convert.inflate(found, model)["params"])
+    params = flatten(fresh) | flatten(convert.inflate(found, model, made_for=made_for)["params"])
     said = "the head starts from zeros" if model.num_classes else "there is no head"
     if model.temporal_layers or model.backbone.temporal_window:
         said += ", attention along time from random weights"

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError
@@ -21,6 +22,7 @@ from swin_jax.pretrained.load import load
 from swin_jax.pretrained.swin import convert as convert_swin
 from swin_jax.pretrained.swin import urls
 from swin_jax.pretrained.video_swin import convert
+from swin_jax.pretrained.video_swin import finetune as video_swin_finetune
 from swin_jax.pretrained.video_swin import urls as video_swin_official
 from swin_jax.train import checkpoint
 
@@ -139,6 +141,52 @@ def test_image_weights_are_inflated_and_it_is_said(design, presets, tmp_path):
         np.testing.assert_array_equal(found[path], leaf)
     assert not np.any(found["cls_head/fc_cls/kernel"])
     assert any(np.any(leaf) for path, leaf in found.items() if "temporal" in path) == (design == "factorised")
+
+
+OBLONG = FLAT | dict(image_size=(20, 52), window_size=(5, 13), depths=(1, 1))  # tables as those of 8 x 8
+DEEP = dict(image_size=(4, 20, 52), window_size=(2, 5, 13), depths=(1, 1))
+TABLE = "layers_0/blocks_0/attn/relative_position_bias_table"
+
+
+def image_folder(path, **files):
+    """A folder of the hub with weights of an oblong image Swin, without buffers."""
+    weights = noise(convert_swin.official_shapes(swin.Swin(**OBLONG)))
+    save_file(weights, path / "model.safetensors")
+    for name, fields in files.items():
+        (path / f"{name}.json").write_text(json.dumps(fields))
+    return weights["layers.0.blocks.0.attn.relative_position_bias_table"]
+
+
+def test_a_config_beside_image_weights_tells_the_windows_that_are_inflated(presets, tmp_path):
+    config = dict(model_type="swin", window_size=[5, 13], image_size=[20, 52])
+    table = np.tile(image_folder(tmp_path, config=config), (3, 1))
+    model, variables = load(NAME, weights=tmp_path, **DEEP)
+    np.testing.assert_array_equal(flatten(variables["params"]["backbone"])[TABLE], table)
+    found = video_swin_finetune.load_pretrained(str(tmp_path), model)
+    np.testing.assert_array_equal(flatten(found["params"]["backbone"])[TABLE], table)
+    image_folder(tmp_path, config=config | dict(layer_norm_eps=1e-3))
+    for call in (
+        lambda: load(NAME, weights=tmp_path, **DEEP),
+        lambda: video_swin_finetune.load_pretrained(str(tmp_path), model),
+    ):
+        with pytest.raises(UserError, match="layer_norm_eps=0.001 is not supported"):
+            call()
+
+
+def test_image_tables_that_may_be_of_a_square_window_are_not_inflated_to_an_oblong_one(tmp_path):
+    image_folder(tmp_path)
+    model = make_video_swin(**TINY | DEEP)
+    with pytest.raises(UserError, match="nothing tells whether .* is of 8 x 8 or of 5 x 13, which the model has"):
+        video_swin_finetune.load_pretrained(tmp_path / "model.safetensors", model)
+
+
+def test_of_a_processor_beside_image_weights_a_video_takes_the_colours(presets, tmp_path):
+    processor = dict(size=20, image_mean=[0.5, 0.25, 0.125], image_std=[0.5, 0.25, 0.75])
+    config = dict(model_type="swin", window_size=[5, 13], image_size=[20, 52])
+    image_folder(tmp_path, config=config, preprocessor_config=processor)
+    found = preprocess.preprocess(load(NAME, weights=tmp_path, **DEEP)[0])
+    assert (found.mean, found.std) == ((0.5, 0.25, 0.125), (0.5, 0.25, 0.75))
+    assert found(frames(4)).shape == (1, 4, 20, 52, 3)
 
 
 def make_workdir(path, **config):
