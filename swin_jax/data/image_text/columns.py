@@ -1,16 +1,18 @@
 """Which column of a list holds the image and which the caption, and what a row must have there."""
 
+import collections
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.errors import UnreadableError, UserError, did_you_mean
 from swin_jax.data.image_text.captions import value_of
 
 # What lists call their columns; the first is meant wherever it is there, and is the default.
 IMAGE_KEYS = ("image", "filepath", "file_name", "filename", "image_path", "image_name", "path", "file", "img")
-TEXT_KEYS = ("text", "caption", "captions", "title", "texts", "sentence", "sentences", "description", "comment")
+TEXT_KEYS = ("text", "caption", "captions", "title", "texts", "sentence", "sentences", "description", "comment", "raw")
 KNOWN = (IMAGE_KEYS, TEXT_KEYS)
+_WITH = {"train": ("train", "restval")}  # COCO's training set has the images of its split 'restval' too: 113,287 images
 _MAX_LABEL = 2**31
 
 
@@ -42,6 +44,31 @@ def choose(name: str, argument: str, columns: Collection[str], place: str) -> st
         f"{place} {wrong}: give --config.data.source.{argument}= "
         f"(for validation pairs --config.evals.validation.run.data.source.{argument}=)"
     )
+
+
+def rows_of_split(path: str, values: Sequence[Any], split: str) -> list[int]:
+    """The numbers of the rows that belong to a split.
+
+    Args:
+      path: of the file, for messages.
+      values: what each row has under 'split'; None where it has nothing.
+      split: the one that is asked for; 'train' means 'restval' too. '' takes all rows where there are not several.
+
+    Returns:
+      Row numbers, all of them where no row has a split. Raises UserError where the split is missing, or there are
+      several and none is named.
+    """
+    values = [None if value is None else str(value).strip() for value in values]
+    counts = collections.Counter(value for value in values if value is not None)
+    wanted = [name for name in _WITH.get(split, (split,)) if name in counts]
+    if not counts or (not split and len(counts) == 1):
+        return list(range(len(values)))
+    if not wanted:
+        known = ", ".join(f"{name} ({count})" for name, count in counts.most_common(20))
+        wrong = f"no split {split!r}{did_you_mean(split, counts)}" if split else "several splits"
+        advice = "--config.data.source.split= or --config.evals.validation.run.data.source.split="
+        raise UserError(f"{path} has {wrong}; it has {known}: give {advice}")
+    return [row for row, value in enumerate(values) if value in wanted]
 
 
 def path_of(record: Any, key: str) -> str:

@@ -5,20 +5,16 @@ what retrieval is reported on: five captions an image, COCO's test split of 5,00
 Flickr30k's of 1,000.
 """
 
-import collections
 import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from swin_jax.core.errors import UserError, did_you_mean, warn
+from swin_jax.core.errors import UserError, warn
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import columns
 from swin_jax.data.image_text.captions import captions_of, texts_of
-
-# COCO's training set has the images of its split 'restval' too: 113,287 images.
-_WITH = {"train": ("train", "restval")}
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,8 @@ def json_file(
         rows, is_made = value["images"], True
     else:
         raise UserError(f'{path} has neither "images" nor a list of records; a file of one record a line is data=jsonl')
-    rows = _of_split(path, rows, split)
+    splits = [row.get("split") if isinstance(row, Mapping) else None for row in rows]
+    rows = [rows[row] for row in columns.rows_of_split(path, splits, split)]
     if is_made and "annotations" in value:
         rows = _coco(path, rows, value["annotations"])
     elif is_made:
@@ -118,21 +115,6 @@ def _read(path: str) -> Any:
             return json.load(file)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); a file of one record a line is data=jsonl") from error
-
-
-def _of_split(path: str, rows: Iterable[Any], split: str) -> list[Any]:
-    """The rows of a split; all of them where no row has one."""
-    rows = list(rows)
-    counts = collections.Counter(str(row["split"]) for row in rows if isinstance(row, Mapping) and "split" in row)
-    wanted = [name for name in _WITH.get(split, (split,)) if name in counts]
-    if not counts or (not split and len(counts) == 1):
-        return rows
-    if not wanted:
-        known = ", ".join(f"{name} ({count})" for name, count in counts.items())
-        wrong = f"no split {split!r}{did_you_mean(split, counts)}" if split else "several splits"
-        advice = "--config.data.source.split= or --config.evals.validation.run.data.source.split="
-        raise UserError(f"{path} has {wrong}; it has {known}: give {advice}")
-    return [row for row in rows if isinstance(row, Mapping) and row.get("split") in wanted]
 
 
 def _karpathy(row: Any) -> Any:

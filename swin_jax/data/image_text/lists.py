@@ -5,9 +5,11 @@ costs 8 bytes each.
 """
 
 import csv
+import dataclasses
 import functools
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -18,6 +20,7 @@ from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import columns, parquet
 from swin_jax.data.image_text.captions import captions_of, parse_json, texts_of
+from swin_jax.data.rows_of_lists import SPLIT, listed
 
 Example = dict[str, Any]
 
@@ -33,10 +36,12 @@ class _Rows:
     Attributes:
       starts: int64 (N + 1,): where each row begins, in bytes, and where the last one ends.
       between: int64 (M,): for each line that begins no row, the number of rows before it.
+      chosen: int64 (K,): the numbers of the rows that are read; None for all.
     """
 
     starts: np.ndarray
     between: np.ndarray
+    chosen: np.ndarray | None = None
 
 
 class LinePairs:
@@ -61,7 +66,7 @@ class LinePairs:
         self._conversion = conversion
 
     def __len__(self) -> int:
-        return len(self._rows.starts) - 1
+        return len(self._rows.starts) - 1 if self._rows.chosen is None else len(self._rows.chosen)
 
     def __getitem__(self, index: int) -> Example:
         example = self.record(index)
@@ -81,11 +86,16 @@ class LinePairs:
         return {**rest, "text": texts, "image_path": path, **columns.label_of(row, self._label_key)}
 
     def record_name(self, index: int) -> str:
-        line = index + 1 + int(np.searchsorted(self._rows.between, index, side="right"))
+        row = self._row(index)
+        line = row + 1 + int(np.searchsorted(self._rows.between, row, side="right"))
         return f"{self._path} line {line}"
 
+    def _row(self, index: int) -> int:
+        return index if self._rows.chosen is None else int(self._rows.chosen[index])
+
     def _read(self, index: int) -> bytes:
-        start, end = (int(at) for at in self._rows.starts[index : index + 2])
+        row = self._row(index)
+        start, end = (int(at) for at in self._rows.starts[row : row + 2])
         with open(self._path, "rb") as file:
             file.seek(start)
             return file.read(end - start)
@@ -98,6 +108,7 @@ def jsonl(
     text_key: str = "text",
     label_key: str = "",
     conversion: str = "display",
+    split: str = "",
 ) -> LinePairs:
     """Pairs of a JSON-lines file: {"image": "a/b.jpg", "text": "a caption"}, or several captions in a list.
 
@@ -112,11 +123,12 @@ def jsonl(
         a 'label'.
       conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
         and lays what is transparent on white, 'reference' does neither.
+      split: the lines whose 'split' is this; 'train' means 'restval' too. Without effect where there are none.
 
     Returns:
       The source; other keys of a line stay in the example. Lines that name an image again are
       records of their own in training; an evaluation joins them. Raises UserError where there is no
-      file, it has no lines, or no key is known.
+      file, it has no lines, no key is known, a split is missing, or there are several and none is named.
     """
     path = columns.check_file(path, "jsonl")
     picture.check_conversion(conversion)
@@ -134,9 +146,26 @@ def jsonl(
     root = root or os.path.dirname(path)
     probe = LinePairs(path, root, parse_json, rows, image_key, text_key, label_key, conversion)
     keys = _keys(probe)
+    if SPLIT in keys:
+        rows = _of_split(path, rows, [_split_of(probe, index) for index in range(len(probe))], split)
     image_key = columns.choose(image_key, "image_key", keys, path)
     text_key = columns.choose(text_key, "text_key", keys, path)
     return LinePairs(path, root, parse_json, rows, image_key, text_key, label_key, conversion)
+
+
+def _of_split(path: str, rows: _Rows, values: list[Any], split: str) -> _Rows:
+    """The rows of a split, which `values` tell."""
+    chosen = columns.rows_of_split(path, values, split)
+    return rows if len(chosen) == len(values) else dataclasses.replace(rows, chosen=np.array(chosen, np.int64))
+
+
+def _split_of(source: LinePairs, index: int) -> Any:
+    """What a line has under 'split'; None where it cannot be read, which is said when it is."""
+    try:
+        row = parse_json(source._read(index))
+    except UnreadableError:
+        return None
+    return row.get(SPLIT) if isinstance(row, dict) else None
 
 
 def _keys(source: LinePairs) -> tuple[str, ...]:
@@ -166,9 +195,11 @@ def table(
     label_key: str = "",
     separator: str = "",
     conversion: str = "display",
+    split: str = "",
 ) -> LinePairs | parquet.ParquetPairs:
     """Pairs of a table with named columns: .csv, .tsv or .parquet.
 
+    Several captions of an image may stand in one field, in the notation of a list: "['one', 'two']".
     Text is UTF-8, quoted as Python's csv module reads it, and its first line names the columns. A
     row with another number of fields is unreadable; a warning counts such rows.
 
@@ -180,19 +211,19 @@ def table(
       text_key: the column of the captions; 'text' takes the one of columns.TEXT_KEYS likewise.
       label_key: a column of integers that becomes `label`; '' for none.
       separator: of the fields; '' goes by the suffix, a comma or a tab, and takes the other one
-        where only that gives known columns: open_clip writes its .csv with tabs.
-      conversion: as of `jsonl`.
+        where only that gives known columns, as open_clip writes its .csv with tabs, or a semicolon.
+      conversion, split: as of `jsonl`.
 
     Returns:
       The source. Rows that name an image again are records of their own in training; an evaluation
-      joins them. Raises UserError where the file is missing or damaged, or a column is not known.
+      joins them. Raises UserError where the file is missing or damaged, a column is not known, or the split.
     """
     path = columns.check_file(path, "csv")
     picture.check_conversion(conversion)
     suffix = os.path.splitext(path)[1].lower()
     root = root or os.path.dirname(path)
     if suffix in (".parquet", ".pq"):
-        return parquet.read(path, root, image_key, text_key, label_key, conversion)
+        return parquet.read(path, root, image_key, text_key, label_key, conversion, split)
     separator = separator or _SEPARATORS.get(suffix, "")
     if len(separator) != 1:
         wrong = f"{path} is neither .csv, .tsv nor .parquet"
@@ -203,8 +234,8 @@ def table(
     for key in filter(None, (image_key, text_key, label_key)):
         if header.count(key) != 1:
             raise UserError(f"{path} has {header.count(key)} columns {key!r}; name one that is there once")
-    parse = functools.partial(_parse_row, header=header, separator=separator)
-    rows = _find_rows(path, header, separator)
+    parse = functools.partial(_parse_row, header=header, separator=separator, text_key=text_key)
+    rows = _find_rows(path, header, separator, split)
     return LinePairs(path, root, parse, rows, image_key, text_key, label_key, conversion)
 
 
@@ -218,7 +249,7 @@ def _header(path: str, separator: str, keys: tuple[str, str]) -> tuple[tuple[str
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8, at byte {error.start + 1}; save it as UTF-8") from error
-    signs = dict.fromkeys((separator, *_SEPARATORS.values()))
+    signs = dict.fromkeys((separator, *_SEPARATORS.values(), ";"))
     try:
         found = {sign: next(csv.reader([text], delimiter=sign)) for sign in signs}
     except csv.Error as error:
@@ -231,10 +262,11 @@ def _header(path: str, separator: str, keys: tuple[str, str]) -> tuple[tuple[str
     return found[separator], separator
 
 
-def _find_rows(path: str, header: tuple[str, ...], separator: str) -> _Rows:
+def _find_rows(path: str, header: tuple[str, ...], separator: str, split: str) -> _Rows:
     """Reads a table through; refuses one whose quotation marks do not close, and counts rows of another length."""
-    starts, between, ragged, long = [], [], [], []
+    starts, between, ragged, long, splits = [], [], [], [], []
     end = line = 0
+    column = header.index(SPLIT) if SPLIT in header else None
     with open(path, "rb") as file:
         lines = _Lines(file)
         reader = csv.reader(lines, delimiter=separator)
@@ -247,6 +279,8 @@ def _find_rows(path: str, header: tuple[str, ...], separator: str) -> _Rows:
                     raise csv.Error("its last field does not end")
                 if fields and line:
                     starts.append(end)
+                    if column is not None:
+                        splits.append(sys.intern(fields[column]) if column < len(fields) else None)
                     spanned -= 1
                     ragged += [line + 1] * (len(fields) != len(header))
                     long += [line + 1] * (spanned > 0)
@@ -261,7 +295,8 @@ def _find_rows(path: str, header: tuple[str, ...], separator: str) -> _Rows:
     for found, what in ((ragged, f"not {len(header)} fields and are unreadable"), (long, "line breaks in a field")):
         if found:
             warn(f"{path}: {len(found)} of {len(starts)} rows have {what}, the first is line {found[0]}")
-    return _Rows(np.array([*starts, end], np.int64), np.array(between, np.int64))
+    rows = _Rows(np.array([*starts, end], np.int64), np.array(between, np.int64))
+    return rows if column is None else _of_split(path, rows, splits, split)
 
 
 class _Lines:
@@ -289,8 +324,8 @@ def _is_open(file: BinaryIO, start: int, separator: str) -> bool:
     return False
 
 
-def _parse_row(data: bytes, header: tuple[str, ...], separator: str) -> dict[str, str]:
-    """A row of a table by its columns."""
+def _parse_row(data: bytes, header: tuple[str, ...], separator: str, text_key: str) -> dict[str, Any]:
+    """A row of a table by its columns; where a list of texts is written into the field of the captions, that list."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -301,4 +336,8 @@ def _parse_row(data: bytes, header: tuple[str, ...], separator: str) -> dict[str
         raise UnreadableError(f"the row cannot be read ({error})") from error
     if len(fields) != len(header):
         raise UnreadableError(f"the row has {len(fields)} fields, the first line {len(header)}")
-    return dict(zip(header, fields))
+    row: dict[str, Any] = dict(zip(header, fields))
+    texts = listed(row[text_key])
+    if texts is not None and all(isinstance(text, str) for text in texts):
+        row[text_key] = texts
+    return row

@@ -10,6 +10,7 @@ from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import columns
 from swin_jax.data.image_text.captions import captions_of, texts_of
+from swin_jax.data.rows_of_lists import SPLIT
 
 _OPEN_GROUPS = 2  # groups of rows whose encoded images are kept, in each process
 
@@ -19,9 +20,11 @@ class ParquetPairs:
 
     class_names: tuple[str, ...] = ()
 
-    def __init__(self, path: str, root: str, image_key: str, text_key: str, label_key: str, conversion: str):
+    def __init__(
+        self, path: str, root: str, image_key: str, text_key: str, label_key: str, conversion: str, split: str
+    ):
         """Opens the file; `read` chose and checked the columns."""
-        self._arguments = (path, root, image_key, text_key, label_key, conversion)
+        self._arguments = (path, root, image_key, text_key, label_key, conversion, split)
         self._path, self._root, self._conversion = path, root, conversion
         self._image_key, self._text_key, self._label_key = image_key, text_key, label_key
         file = _open(path)
@@ -31,12 +34,16 @@ class ParquetPairs:
         self._table = _call(path, file.read, columns=list(dict.fromkeys(wanted)))
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         self._ends = np.cumsum(sizes, dtype=np.int64)
+        self._rows = np.arange(self._table.num_rows)
+        if SPLIT in file.schema_arrow.names:
+            values = _call(path, file.read, columns=[SPLIT]).column(SPLIT).to_pylist()
+            self._rows = np.array(columns.rows_of_split(path, values, split))
 
     def __reduce__(self):
         return ParquetPairs, self._arguments
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self.record(index)
@@ -47,7 +54,7 @@ class ParquetPairs:
     def record(self, index: int) -> dict[str, Any]:
         """The captions of a row, and the path of its image as `image_path` where the file has paths."""
         try:
-            row = {key: self._table.column(key)[index].as_py() for key in self._table.column_names}
+            row = {key: self._table.column(key)[int(self._rows[index])].as_py() for key in self._table.column_names}
         except ValueError as error:  # as UnicodeDecodeError and those of pyarrow
             raise UnreadableError(f"the row cannot be read ({error})") from error
         example = {"text": texts_of(row, self._text_key), **columns.label_of(row, self._label_key)}
@@ -62,19 +69,22 @@ class ParquetPairs:
         return self._encoded(index)
 
     def record_name(self, index: int) -> str:
-        return f"{self._path} row {index + 1}"
+        return f"{self._path} row {self._rows[index] + 1}"
 
     def _encoded(self, index: int) -> bytes:
-        group = int(np.searchsorted(self._ends, index, side="right"))
+        row = int(self._rows[index])
+        group = int(np.searchsorted(self._ends, row, side="right"))
         first = int(self._ends[group - 1]) if group else 0
-        value = _read_group(self._path, group, self._image_key)[index - first].as_py()
+        value = _read_group(self._path, group, self._image_key)[row - first].as_py()
         value = value.get("bytes") if isinstance(value, dict) else value
         if not value:
             raise UnreadableError(f"{self._image_key!r} holds no image")
         return value
 
 
-def read(path: str, root: str, image_key: str, text_key: str, label_key: str, conversion: str) -> ParquetPairs:
+def read(
+    path: str, root: str, image_key: str, text_key: str, label_key: str, conversion: str, split: str
+) -> ParquetPairs:
     """Pairs of a parquet file; the arguments are those of `lists.table`.
 
     The column of the images holds paths, or encoded images: bytes, or {bytes, path} as the datasets
@@ -90,7 +100,7 @@ def read(path: str, root: str, image_key: str, text_key: str, label_key: str, co
     kind = str(schema.field(image_key).type)
     if not _is_text(kind) and "binary" not in kind:
         raise UserError(f"the column {image_key!r} of {path} holds neither paths nor encoded images but {kind[:80]}")
-    found = ParquetPairs(path, root, image_key, text_key, label_key, conversion)
+    found = ParquetPairs(path, root, image_key, text_key, label_key, conversion, split)
     if not len(found):
         raise UserError(f"{path} has no rows")
     return found

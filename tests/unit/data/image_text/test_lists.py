@@ -1,6 +1,7 @@
 """Tables of pairs, .csv and .tsv: columns by name, quoting as Python's csv, damage."""
 
 import csv
+import functools
 import pickle
 import warnings
 
@@ -41,6 +42,7 @@ TABLES = {
     "other columns and order": ("x.CSV", 'id,caption,size,file_name\n7,one,3,a.png\n8,"two, three",3,b.png'),
     "mark, Windows lines": ("pairs.csv", '\ufeffimage,text\r\na.png,one\r\nb.png,"two, three"\r\n'),
     "blank lines": ("pairs.csv", '\ufeffimage,text\n\na.png,one\n\n\nb.png,"two, three"\n\n'),
+    "semicolons": ("pairs.csv", "image;text\na.png;one\nb.png;two, three\n"),
     "spaces in the header": ("pairs.csv", ' image , text\na.png,one\nb.png,"two, three"'),
 }
 
@@ -143,3 +145,67 @@ def test_no_file(tmp_path, make):
         make(str(tmp_path))
     with pytest.raises(UserError, match="--config.validation_pairs=FILE"):
         make(None)
+
+
+@pytest.mark.parametrize(
+    ("field", "texts"),
+    [
+        ('["one", "it\'s two", "[x]"]', ("one", "it's two", "[x]")),  # as json.dumps writes it
+        ("['one', \"it's two\", '[x]']", ("one", "it's two", "[x]")),  # as str writes it
+        ("['one']", ("one",)),
+        ("[a dog] on a [cat]", ("[a dog] on a [cat]",)),
+        ("[a dog]", ("[a dog]",)),
+        ("[1, 2]", ("[1, 2]",)),
+        ("[" * 5000 + "]" * 5000, ("[" * 5000 + "]" * 5000,)),
+        ("[__import__('os').getcwd()]", ("[__import__('os').getcwd()]",)),
+    ],
+)
+def test_a_list_within_a_field_is_several_captions(folder, field, texts):
+    with open(folder / "x.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["image", "caption"], ["a.png", field]])
+    assert lists.table(str(folder / "x.csv"))[0]["text"] == texts
+
+
+def test_an_empty_list_is_no_caption(folder):
+    with pytest.raises(UnreadableError, match="no caption"):
+        lists.table(write(folder, "image,caption\na.png,[]\n"))[0]
+
+
+def rows_of_splits(form, folder):
+    """A list of pairs whose rows are of the splits train, restval, test, train."""
+    rows = [(f"{name}.png", f"text {number}") for number, name in enumerate("abab")]
+    splits = ("train", "restval", "test", "train")
+    if form == "jsonl":
+        text = "\n\n".join(f'{{"image": "{a}", "text": "{b}", "split": "{c}"}}' for (a, b), c in zip(rows, splits))
+        return functools.partial(lists.jsonl, write(folder, text, "x.jsonl"))
+    if form == "csv":
+        text = "image,text,split\n" + "".join(f'{a},"{b}",{c}\n' for (a, b), c in zip(rows, splits))
+        return functools.partial(lists.table, write(folder, text))
+    import pyarrow
+    import pyarrow.parquet
+
+    values = dict(zip(("image", "text"), map(list, zip(*rows)))) | {"split": list(splits)}
+    pyarrow.parquet.write_table(pyarrow.table(values), folder / "x.parquet", row_group_size=2)
+    return functools.partial(lists.table, str(folder / "x.parquet"))
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_rows_of_other_splits_are_not_read(folder, form):
+    read_rows = rows_of_splits(form, folder)
+    for split, numbers in (("train", (0, 1, 3)), ("restval", (1,)), ("test", (2,))):
+        source = pickle.loads(pickle.dumps(read_rows(split=split)))
+        assert read(source) == [("ab".index("abab"[n]), (f"text {n}",)) for n in numbers] and len(source) == len(
+            numbers
+        )
+        assert [source.record_name(i).split()[-1] for i in range(len(source))] == [
+            str({"csv": n + 2, "jsonl": 2 * n + 1, "parquet": n + 1}[form]) for n in numbers
+        ]
+    with pytest.raises(UserError, match=r"several splits; it has train \(2\), restval \(1\).*source.split="):
+        read_rows()
+    with pytest.raises(UserError, match="no split 'tset'; did you mean 'test'"):
+        read_rows(split="tset")
+
+
+def test_one_split_or_none_is_read_without_its_name(folder):
+    for text in ("image,text,split\na.png,one,test\nb.png,two,test\n", "image,text\na.png,one\nb.png,two\n"):
+        assert len(lists.table(write(folder, text))) == 2
