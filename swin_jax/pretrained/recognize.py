@@ -58,7 +58,8 @@ _TOWERS = "take a CLIP with OpenAI's towers (ViT-* or RN* without a timm or Hugg
 # them.
 _NOT_CLIP = (
     (
-        r"(^|\.)layers\.\d+\.blocks\.\d+\.attn\.(relative_position_bias_table|cpb_mlp|logit_scale|qkv)",
+        r"(^|\.)layers[._]\d+\.blocks\.\d+\.attn\.(relative_position_bias_table|cpb_mlp|logit_scale|qkv)|"
+        r"(^|\.)encoder\.layers\.\d+\.blocks\.\d+\.attention\.|(^|\.)features\.\d+\.\d+\.attn\.qkv\.",
         "a Swin",
         "load it by its own name",
     ),

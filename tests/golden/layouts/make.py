@@ -22,8 +22,8 @@ TRANSFORMERS = {
     "swin": ("SwinForImageClassification", dict(HUGGING, num_labels=5), ((32, 32), (36, 28))),
     "swin_model": ("SwinModel", dict(HUGGING, use_absolute_embeddings=True, qkv_bias=False), ((32, 32),)),
     "swin_masked": ("SwinForMaskedImageModeling", dict(HUGGING, encoder_stride=8), ((32, 32),)),
-    "swin_backbone": ("SwinBackbone", dict(HUGGING, **MAPS), ((32, 32), (20, 12))),
-    "swinv2": ("Swinv2ForImageClassification", dict(SCALED, num_labels=5), ((32, 32), (36, 28))),
+    "swin_backbone": ("SwinBackbone", dict(HUGGING, **MAPS), ((20, 12),)),
+    "swinv2": ("Swinv2ForImageClassification", dict(SCALED, num_labels=5), ((36, 28),)),
     "swinv2_model": ("Swinv2Model", dict(HUGGING, qkv_bias=False, mlp_ratio=3.0), ((32, 32),)),
     "swinv2_shrunk": ("Swinv2ForImageClassification", dict(HUGGING, window_size=8, num_labels=3), ((32, 32),)),
     "swinv2_masked": ("Swinv2ForMaskedImageModeling", dict(SCALED, encoder_stride=8), ((32, 32),)),
@@ -32,9 +32,9 @@ TRANSFORMERS = {
 VISION = dict(TINY, patch_size=[2, 2], num_classes=5)
 # {case: (version, arguments of SwinTransformer, sizes of images)}; torchvision never makes a window smaller.
 TORCHVISION = {
-    "vision": (1, dict(VISION, window_size=[4, 4]), ((32, 32), (20, 12), (36, 12))),
-    "vision_oblong": (1, dict(VISION, window_size=[4, 2], patch_size=[2, 4]), ((32, 32), (12, 40))),
-    "vision_v2": (2, dict(VISION, window_size=[4, 4], mlp_ratio=2.0), ((32, 32), (20, 12), (36, 12))),
+    "vision": (1, dict(VISION, window_size=[4, 4]), ((32, 32), (36, 12))),
+    "vision_oblong": (1, dict(VISION, window_size=[4, 2], patch_size=[2, 4]), ((12, 40),)),
+    "vision_v2": (2, dict(VISION, window_size=[4, 4], mlp_ratio=2.0), ((36, 12),)),
 }
 TIMM = {
     "timm": ("swin_tiny_patch4_window7_224", dict(TINY, img_size=32, patch_size=2, window_size=4)),

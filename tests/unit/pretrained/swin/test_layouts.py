@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from swin_jax.core.errors import UserError
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import V2, Swin
+from swin_jax.pretrained import recognize
 from swin_jax.pretrained.load import load
 from swin_jax.pretrained.swin import adapt, convert, finetune, layouts, simmim
 
@@ -155,6 +156,26 @@ def test_simmim_takes_a_masked_model_of_transformers():
     with pytest.warns(UserWarning, match=r"decoder \(2\), mask_token \(1\)"):
         encoder = convert.from_official(to_transformers(plain), model.encoder)
     jax.tree.map(np.testing.assert_array_equal, encoder["params"], wanted["params"]["encoder"])
+
+
+def test_the_config_beside_a_masked_model_is_obeyed_or_refused(tmp_path):
+    model = SimMIM(encoder=Swin(**TINY | dict(num_classes=0)))
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in simmim.official_shapes(model).items()}
+    arrays = to_transformers({name.removeprefix("encoder."): value for name, value in zeros.items()})
+    fields = HUGGING | dict(model_type="swin", encoder_stride=4)
+    simmim.load_pretrained(folder(tmp_path, fields, arrays), model)
+    folder(tmp_path, fields | dict(layer_norm_eps=1e-6), arrays)
+    for call in (
+        lambda: simmim.load_pretrained(tmp_path, model),
+        lambda: finetune.load_simmim(tmp_path, model.encoder),
+    ):
+        with pytest.raises(UserError, match="layer_norm_eps=1e-06"):
+            call()
+
+
+@pytest.mark.parametrize("layout", [to_transformers, to_torchvision])
+def test_a_swin_is_named_where_a_clip_is_wanted(layout):
+    assert "look like a Swin" in recognize.recognize_not_clip(layout(weights()))
 
 
 HUGGING = dict(model_type="swinv2", image_size=32, patch_size=2, num_channels=3, window_size=4, hidden_act="gelu")
