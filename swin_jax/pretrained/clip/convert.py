@@ -19,7 +19,8 @@ from swin_jax.core.sizes import Size, cells, per_axis
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.clip import resize as clip_resize
 from swin_jax.pretrained.clip.infer import infer, told_image_size
-from swin_jax.pretrained.clip.layouts import is_clip, names_of_swin, own_part, to_official_names
+from swin_jax.pretrained.clip.layouts import is_clip, names_of_swin, own_part, preferred, to_official_names
+from swin_jax.pretrained.files import choose
 from swin_jax.pretrained.swin import convert as convert_swin
 
 __all__ = [
@@ -186,8 +187,11 @@ def from_official(
 
 def _tell_what_is_left(state_dict: Mapping[str, np.ndarray]) -> None:
     """Warns of the arrays that `to_official_names` leaves out."""
-    swin = names_of_swin(state_dict)
-    left = [name for name in own_part(compare.strip_wrappers(state_dict))[1] if name not in swin]
+    swin, names = names_of_swin(state_dict), compare.strip_wrappers(state_dict)
+    prefix, others = preferred(names)
+    if others:
+        warn(choose.chosen(prefix.rstrip(".") or "no prefix", [other.rstrip(".") for other in others]))
+    left = [name for name in own_part(names)[1] if name not in swin and not (others and name.startswith(others))]
     parts = [f"{len(swin)} arrays of a Swin"] if swin else []
     parts += [f"{len(left)} others, {left[0]} first"] if left else []
     if parts:

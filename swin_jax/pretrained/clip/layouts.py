@@ -14,6 +14,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained import compare
+from swin_jax.pretrained.files import choose
 
 # What OpenAI's archives and transformers' older files hold beside the weights.
 _NUMBERS = ("input_resolution", "context_length", "vocab_size")
@@ -79,17 +80,31 @@ def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray
     """The arrays of the CLIP in a state dict without the prefix that it has in a larger model, and the other names.
 
     Raises:
-        UserError: Several CLIPs.
+        UserError: Several CLIPs, and the rule of `files.choose` does not tell which is meant.
     """
-    found = prefixes(state_dict)
-    if len(found) > 1:
-        raise UserError(f"these weights hold several CLIPs, under {', '.join(map(repr, found))}: say which by key=")
-    if found in ((), ("",)):
-        heads = tuple(name for name in state_dict if re.match(_HEADS, name))
-        return {name: value for name, value in state_dict.items() if name not in heads}, heads
-    (prefix,) = found
+    prefix, others = preferred(state_dict)
     own = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
-    return own, tuple(name for name in state_dict if not name.startswith(prefix))
+    if not prefix:
+        own = {name: value for name, value in own.items() if not name.startswith(others) and not re.match(_HEADS, name)}
+    return own, tuple(
+        name for name in state_dict if name.removeprefix(prefix) not in own or not name.startswith(prefix)
+    )
+
+
+def preferred(state_dict: Mapping[str, np.ndarray]) -> tuple[str, tuple[str, ...]]:
+    """What stands before the names of the CLIP that is meant, and before those of the other whole ones.
+
+    Raises:
+        UserError: As `own_part`.
+    """
+    found = prefixes(state_dict) or ("",)
+    if len(found) == 1:
+        return found[0], ()
+    chosen = choose.preferred([prefix.removesuffix(".") for prefix in found])
+    if chosen is None:
+        raise UserError(f"these weights hold several CLIPs, under {', '.join(map(repr, found))}: say which by key=")
+    (prefix,) = (prefix for prefix in found if prefix.removesuffix(".") == chosen)
+    return prefix, tuple(other for other in found if other != prefix)
 
 
 def names_of_swin(state_dict: Mapping[str, np.ndarray]) -> list[str]:

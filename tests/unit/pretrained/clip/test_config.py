@@ -321,6 +321,19 @@ def test_a_classifiers_head_on_a_clip_is_left_out_and_of_two_clips_none_is_chose
     folder(tmp_path, OPEN, weights=arrays(OPEN) | head)
     with pytest.warns(UserWarning, match="1 others, classification_head.weight first"):
         load(weights=tmp_path)
-    folder(tmp_path, OPEN, weights=arrays(OPEN, "student.") | arrays(OPEN, "teacher."))
-    with pytest.raises(UserError, match="several CLIPs, under 'student.', 'teacher.'"):
+    folder(tmp_path, OPEN, weights=arrays(OPEN, "one.") | arrays(OPEN, "two."))
+    with pytest.raises(UserError, match="several CLIPs, under 'one.', 'two.'"):
         load(weights=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "taken, left",
+    [("teacher", "student"), ("model", "model_ema"), ("", "ema"), ("model.clip", "model_ema.clip")],
+)
+def test_of_several_clips_the_one_is_taken_that_the_rule_of_checkpoints_says(taken, left, tmp_path):
+    own, other = arrays(OPEN, taken and f"{taken}."), arrays(OPEN, f"{left}.")
+    folder(tmp_path, OPEN, weights={name: np.zeros_like(value) for name, value in other.items()} | own)
+    with pytest.warns(UserWarning, match=f"took the weights under {taken or 'no prefix'}; key= takes .* {left}"):
+        loaded = load(weights=tmp_path)
+    assert_features(loaded, "open_clip/heads")
+    assert not features(quietly(load, weights=tmp_path, key=left)).any()
