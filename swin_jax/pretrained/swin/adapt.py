@@ -10,10 +10,10 @@ import numpy as np
 
 from swin_jax.core.errors import UserError, warn
 
-_PATCHES = "patch_embed.proj.weight"
 
-
-def adapt_channels(state_dict: Mapping[str, np.ndarray], in_channels: int) -> dict[str, np.ndarray]:
+def adapt_channels(
+    state_dict: Mapping[str, np.ndarray], in_channels: int, name: str = "patch_embed.proj.weight"
+) -> dict[str, np.ndarray]:
     """Makes the first convolution one over another number of channels, by the rule of timm.
 
     For one channel, its weights are summed over their channels. For others, they are repeated in order, cut, and
@@ -21,12 +21,13 @@ def adapt_channels(state_dict: Mapping[str, np.ndarray], in_channels: int) -> di
 
     Args:
         state_dict: in official names.
-        in_channels: channels of the new images.
+        in_channels: channels of the new images or videos.
+        name: the weights of the first convolution.
 
     Returns:
         The state dict: unchanged where the channels agree, otherwise with a warning that names the rule.
     """
-    weight = state_dict.get(_PATCHES)
+    weight = state_dict.get(name)
     if weight is None or weight.ndim < 3 or weight.shape[1] in (0, in_channels):
         return dict(state_dict)
     old, weight = weight.shape[1], np.asarray(weight, np.float32)
@@ -39,7 +40,7 @@ def adapt_channels(state_dict: Mapping[str, np.ndarray], in_channels: int) -> di
         f"the first convolution is of {old} channels, the model of {in_channels}: {rule}, as timm does "
         "(adapt_input_conv)"
     )
-    return dict(state_dict) | {_PATCHES: adapted}
+    return dict(state_dict) | {name: adapted}
 
 
 def adapt_head(state_dict: Mapping[str, np.ndarray], num_classes: int, rows: np.ndarray | None = None) -> dict:

@@ -16,7 +16,7 @@ import numpy as np
 from swin_jax.core.errors import UserError, warn
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import beside, compare
-from swin_jax.pretrained.swin import buffers, finetune
+from swin_jax.pretrained.swin import adapt, buffers, finetune
 from swin_jax.pretrained.swin import convert as swin
 from swin_jax.pretrained.swin.resize import resize_rows
 from swin_jax.pretrained.video_swin import convert as video_swin
@@ -42,8 +42,8 @@ def remap(
         window: of the weights, looked at where they do not tell it.
 
     Returns:
-        The state dict for `pretrained.video_swin.convert.from_official`. A head of zeros and resized tables are told in
-        warnings.
+        The state dict for `pretrained.video_swin.convert.from_official`. A head of zeros, a first convolution
+        of other channels and resized tables are told in warnings.
 
     Raises:
         UserError: tables of another window without `resize`; windows that the tables do not tell.
@@ -52,6 +52,7 @@ def remap(
         raise UserError(f"resize={resize!r} is not 'bicubic'")
     found = compare.drop_buffers(video_swin.to_official_names(state_dict))
     swin.check_sizes({name.removeprefix("backbone."): value for name, value in found.items()}, model.backbone)
+    found = adapt.adapt_channels(found, model.backbone.in_channels, "backbone.patch_embed.proj.weight")
     found = _adapt_head(found, model.num_classes)
     resized, old = {}, None
     sizes = window_geometry.stage_geometry(model.backbone)[1]

@@ -12,7 +12,7 @@ import numpy as np
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.sizes import per_axis
 from swin_jax.ops import window_geometry
-from swin_jax.pretrained.swin import buffers, finetune, infer, layouts, windows
+from swin_jax.pretrained.swin import adapt, buffers, finetune, infer, layouts, windows
 from swin_jax.pretrained.swin import convert as swin
 from swin_jax.pretrained.swin.resize import resize_rows
 from swin_jax.pretrained.video_swin.layouts import is_video
@@ -54,7 +54,7 @@ def inflate(
         raise UserError("only an image Swin can be inflated; these patches have a time axis already")
     backbone = model.backbone
     tables = windows.read_tables(layouts.official_names(state_dict)[0], len(backbone.depths), made_for)
-    found = layouts.to_official_names(state_dict)
+    found = adapt.adapt_channels(layouts.to_official_names(state_dict), backbone.in_channels)
     swin.check_sizes(found, backbone)
     if backbone.continuous_bias and bias == "centre" and window_geometry.stage_geometry(backbone)[1][0][0] > 1:
         raise UserError("bias='centre' needs position tables, the bias of version 2 is continuous: take 'duplicate'")

@@ -371,3 +371,18 @@ def test_images_go_their_own_way():
     picture = frames(1)[0]
     assert preprocess.preprocess(clip)(picture).shape == (1, 16, 16, 3)
     assert preprocess.preprocess("swin_tiny_patch4_window7_224")(picture).shape == (1, 224, 224, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_input_channels_are_adapted_as_those_of_images(channels, state_dict, tmp_path):
+    path = write(tmp_path / "a.npz", state_dict)
+    with pytest.warns(UserWarning, match=f"is of 3 channels, the model of {channels}: .*adapt_input_conv"):
+        model, variables = load(weights=path, in_channels=channels)
+    kernel = np.asarray(variables["params"]["backbone"]["patch_embed"]["proj"]["kernel"])
+    old = np.moveaxis(state_dict["backbone.patch_embed.proj.weight"], (1, 0), (-2, -1))
+    repeated = np.tile(old, (1, 1, 1, 2, 1))[..., :channels, :] * np.float32(3 / channels)
+    np.testing.assert_allclose(kernel, old.sum(-2, keepdims=True) if channels == 1 else repeated, rtol=1e-6)
+    image = noise(convert_swin.official_shapes(swin.Swin(**FLAT)))
+    write(tmp_path / "b.npz", {name: value for name, value in image.items() if not name.startswith("head.")})
+    with pytest.warns(UserWarning, match="adapt_input_conv"):
+        video_swin_finetune.load_pretrained(tmp_path / "b.npz", make_video_swin(**TINY | dict(in_channels=channels)))
