@@ -33,7 +33,7 @@ def read_names(file: str) -> tuple[str, ...]:
     Args:
         file: UTF-8 text with a name on each line; or .json: a list of names, or an object of names
             and their labels, as Something-Something's labels.json, or of labels and their names, as
-            the id2label of transformers.
+            the id2label of transformers, whose config.json may be given whole.
 
     Raises:
         UserError: The file cannot be read, has no names, or labels that do not count up from 0.
@@ -59,6 +59,8 @@ def _names_in(found: Any) -> tuple[str, ...] | None:
         return tuple(found) if all(isinstance(name, str) for name in found) else None
     if not isinstance(found, dict):
         return None
+    if isinstance(found.get("id2label"), dict):
+        found = found["id2label"]
     for by_label in ({str(label): name for name, label in found.items()}, found):
         names = [by_label.get(str(label)) for label in range(len(found))]
         if all(isinstance(name, str) for name in names):

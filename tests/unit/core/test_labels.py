@@ -134,6 +134,7 @@ def test_names_in_a_file_are_one_a_line(tmp_path):
         ('["dog", "cow"]', ""),
         ('{"cow": "1", "dog": 0}', ""),
         ('{"0": "dog", "1": "cow"}', ""),  # id2label of transformers
+        ('{"model_type": "swin", "id2label": {"1": "cow", "0": "dog"}}', ""),  # its config.json
         ('{"0": "dog", "2": "cow"}', "count up from 0"),
         ('{"0": ["n1", "dog"], "1": ["n2", "cow"]}', "count up from 0"),
         ('{"dog": true, "cow": false}', "count up from 0"),

@@ -50,6 +50,8 @@ def test_shift_mask_of_an_axis_without_shift_does_not_cut_it():
         ((10, 7), (7, 7), "shrink_axis", ((7, 7), (3, 0))),
         ((2, 14, 14), (8, 7, 7), "axis", ((2, 7, 7), (0, 3, 3))),
         ((7, 7), (7, 7), "keep", ((7, 7), (3, 3))),
+        ((6, 12), (7, 7), "pad", ((7, 7), (0, 3))),
+        ((8, 5), (4, 5), "pad", ((4, 5), (2, 0))),
     ],
 )
 def test_fit(grid, size, small, expected):
