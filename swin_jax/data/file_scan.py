@@ -48,9 +48,11 @@ def scan(
     Returns:
       The findings, one for each path. Raises UserError where the report cannot be read or written.
     """
+    if os.path.lexists(report) and not os.path.isfile(report):
+        raise UserError(f"cannot write the report {report} (it is no file): give another --report=FILE")
     try:
         known = {finding["path"]: finding for finding in _known(report, holds)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{report} is not the report of a scan: give another --report=FILE") from error
     known = {path: known[path] for path in dict.fromkeys(paths) if path in known}
     todo = [path for path in dict.fromkeys(paths) if path not in known]

@@ -56,9 +56,9 @@ def read_features(directory: str) -> dict[str, Any]:
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             if key in _JSON and isinstance(inner, str):
                 inner = _parse(path, inner)
-            if isinstance(inner, (dict, list)):
+            if isinstance(inner, dict) or (isinstance(inner, list) and key not in _NAMING):
                 todo.append(inner)
-            elif key in _NAMING and inner not in FEATURES:
+            elif key in _NAMING and not (isinstance(inner, str) and inner in FEATURES):
                 raise UserError(
                     f"{path} names a feature that is not one of TFDS's own for images, videos and texts and is not "
                     f"loaded: {repr(inner)[:100]}"

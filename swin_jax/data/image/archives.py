@@ -106,6 +106,16 @@ def image_zip(
     return source if listed is None or listed.marks is None else Marked(source, listed.marks)
 
 
+def flat_zip(archive: str) -> ZipSource:
+    """All images of a zip archive, by their suffixes, with label 0 and no class names; raises UserError for none."""
+    members = _directory(archive)
+    images = [name for name in sorted(members) if name.lower().endswith(picture.suffixes()) and not _is_hidden(name)]
+    if not images:
+        raise UserError(f"{archive} holds no images")
+    places = _places(archive, [members[name] for name in images], picture.Limits())
+    return ZipSource(os.fspath(archive), tuple(images), places, (0,) * len(images), ())
+
+
 def read_member(archive: str, place: Sequence[int]) -> bytes:
     """The bytes of a member by its row of `ZipSource.places`; never more than it says that it holds.
 

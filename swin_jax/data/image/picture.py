@@ -39,6 +39,9 @@ SUFFIXES_OF = {
     "AVIF": (".avif",),
 }
 
+_OF_16_BITS = ("PNG", "PPM")  # formats whose pictures of mode I end at 65535
+_STEPS = ((4, 85), (16, 17))  # grey levels of PNGs of 2 and 4 bits, and what PIL multiplies their pixels by
+
 _ORIENTATION = 0x0112  # tag of EXIF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -135,7 +138,8 @@ def decode(file: bytes | str | os.PathLike, conversion: str = "reference", limit
 
     Returns:
       An image of mode 'L' where it is stored in grey, else 'RGB'; of an animation the first frame. Raises
-      UnreadableError for what `open_image` refuses, what is damaged, and floating point, whose range is not known.
+      UnreadableError for what `open_image` refuses, what is damaged, and numbers of unknown range: floating point and
+      32-bit integers.
     """
     check_conversion(conversion)
     image = open_image(file, limits or USUAL)
@@ -146,7 +150,7 @@ def decode(file: bytes | str | os.PathLike, conversion: str = "reference", limit
 
 
 def convert(image: Image.Image, conversion: str) -> Image.Image:
-    """An image of mode 'L' where it is grey, else 'RGB'; UnreadableError for a damaged one or floating point.
+    """An image of mode 'L' where it is grey, else 'RGB'; UnreadableError for what `decode` refuses.
 
     Args:
       image: of any mode.
@@ -162,8 +166,10 @@ def convert(image: Image.Image, conversion: str) -> Image.Image:
 
 
 def _convert(image: Image.Image, conversion: str) -> Image.Image:
-    if image.mode == "F":
-        raise UnreadableError("pictures of mode F (floating point) are not supported; save them with 8 or 16 bits")
+    if image.mode == "F" or (image.mode == "I" and image.format not in _OF_16_BITS):
+        kind = "floating point" if image.mode == "F" else "32-bit integers"
+        what = f"pictures of mode {image.mode} ({kind}, whose range is not known)"
+        raise UnreadableError(f"{what} are not supported; save them with 8 or 16 bits")
     if conversion == "display":
         image = _on_white(_upright(image))
     if image.mode.startswith("I"):
@@ -256,6 +262,8 @@ def _on_white(image: Image.Image) -> Image.Image:
     if image.mode == "1":  # PIL applies no transparency to it
         image, white = image.convert("L"), image.info["transparency"]
         image.info["transparency"] = 255 if white else 0
+    if image.mode == "L" and isinstance(image.info.get("transparency"), int):
+        image = _with_scaled_key(image)
     if image.mode == "RGB" and max(key := image.info["transparency"]) > 255:
         image.info["transparency"] = tuple(value >> 8 for value in key)  # PIL keeps 8 of 16 bits of the pixels only
     if image.mode == "La":  # which PIL converts to LA only
@@ -264,6 +272,20 @@ def _on_white(image: Image.Image) -> Image.Image:
     canvas = Image.new("RGB", image.size, "white")
     canvas.paste(image, mask=image.getchannel("A"))
     return canvas.getchannel("R") if grey else canvas
+
+
+def _with_scaled_key(image: Image.Image) -> Image.Image:
+    """A grey image whose transparent level is scaled as its pixels: of PNGs of few bits, PIL scales the pixels only.
+
+    Nothing else tells that of an image that is loaded. A level that no pixel has hides nothing, so that images of 8
+    bits stay as they are.
+    """
+    key, pixels = image.info["transparency"], np.asarray(image)
+    step = next((step for levels, step in _STEPS if 0 < key < levels and not (pixels % step).any()), 1)
+    if step > 1:
+        image = image.copy()
+        image.info["transparency"] = key * step
+    return image
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:

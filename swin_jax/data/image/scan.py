@@ -2,39 +2,49 @@
 
     python -m swin_jax.data.image.scan --folder=data/val
     python -m swin_jax.data.image.scan --folder=data --write_unreadable=unreadable.txt
+    python -m swin_jax.data.image.scan --annotations=data/val.csv --data_prefix=data/images
+    python -m swin_jax.data.image.scan --archive=data/val.zip
 
-Every picture below the folder, at any depth, is decoded wholly: missing, cut off, damaged, no picture, beyond the
-limits (`--max_pixels`, `--max_bytes`, `--max_scans`), or so narrow that evaluations, which resize the short side,
-refuse it (`--short_side`, 0 for those that resize the whole picture). Training replaces and counts such pictures; an
-evaluation refuses them, or leaves them out with `--config.evals.NAME.run.data.unreadable=leave_out`.
+Every picture below the folder, at any depth, or of the list or zip archive, is decoded wholly: missing, cut off,
+damaged, no picture, beyond the limits (`--max_pixels`, `--max_bytes`, `--max_scans`), or so narrow that evaluations,
+which resize the short side, refuse it (`--short_side`, 0 for those that resize the whole picture). Training replaces
+and counts such pictures; an evaluation refuses them, or leaves them out with
+`--config.evals.NAME.run.data.unreadable=leave_out`.
 
-Findings go line by line to a report beside the folder (*.scan.jsonl); a second run takes from there what it already
-knows of unchanged files, so an interrupted scan goes on. Exit status: 0 where all pictures are good, 1 where any is not
-or where the scan failed, 2 for a wrong flag, 130 after an interruption.
+Findings go line by line to a report beside what is scanned (*.scan.jsonl); a second run takes from there what it knows
+already of unchanged files, so an interrupted scan goes on. Exit status: 0 where all pictures are good, 1 where any is
+not or where the scan failed, 2 for a wrong flag, 130 after an interruption.
 """
 
 import argparse
 import collections
 import dataclasses
+import functools
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data import file_scan, sources
 from swin_jax.data.file_scan import Finding
-from swin_jax.data.image import picture
+from swin_jax.data.image import archives, picture
 from swin_jax.data.image.picture import Limits
+from swin_jax.data.labels import Marked
 
 _SHOWN = 20  # files that the summary names; the report has all
 
 
-def check_file(path: str, limits: Limits = picture.USUAL, short_side: int = 256) -> Finding:
+def check_file(
+    path: str, limits: Limits = picture.USUAL, short_side: int = 256, read: Callable[[], bytes] | None = None
+) -> Finding:
     """Looks for what is wrong with a picture.
 
     Args:
-      path: of the file.
+      path: of the file, or what stands for it.
       limits: what it may ask for.
       short_side: what evaluations resize the short side to, in pixels; 0 does not check what becomes of the other.
+      read: gives the encoded bytes where `path` is none.
 
     Returns:
       {'path', 'bytes', 'changed' (its time), 'limits', 'short_side', 'size' ([width, height], [] if it is not known),
@@ -43,7 +53,7 @@ def check_file(path: str, limits: Limits = picture.USUAL, short_side: int = 256)
     asked = dict(limits=dataclasses.asdict(limits), short_side=short_side)
     finding = {**file_scan.begin(path), **asked, "size": [], "problem": ""}
     try:
-        image = picture.decode(path, limits=limits)
+        image = picture.decode(read() if read else path, limits=limits)
         finding["size"] = list(image.size)
         if short_side:
             scale = short_side / min(image.size)
@@ -54,7 +64,11 @@ def check_file(path: str, limits: Limits = picture.USUAL, short_side: int = 256)
 
 
 def scan(
-    source: sources.FileSource, report: str, limits: Limits = picture.USUAL, short_side: int = 256, num_threads: int = 0
+    source: sources.FileSource | archives.ZipSource | Marked,
+    report: str,
+    limits: Limits = picture.USUAL,
+    short_side: int = 256,
+    num_threads: int = 0,
 ) -> list[Finding]:
     """Checks every picture of a source, with a progress bar.
 
@@ -65,14 +79,20 @@ def scan(
       num_threads: decoding threads; 0 for one a core.
 
     Returns:
-      The findings of check_file, one for each record. Raises UserError where the report cannot be written.
+      The findings of check_file, one for each file. Raises UserError where the report cannot be written.
     """
-    asked = dict(limits=dataclasses.asdict(limits), short_side=short_side)
+    asked: dict[str, Any] = dict(limits=dataclasses.asdict(limits), short_side=short_side)
+    source = source.source if isinstance(source, Marked) else source
+    reader, stamp = dict.fromkeys(_names(source)), {}
+    if isinstance(source, archives.ZipSource):
+        read = functools.partial(archives.read_member, source.archive)
+        reader = {name: functools.partial(read, place) for name, place in zip(reader, source.places)}
+        stamp = {"archive": [os.path.getsize(source.archive), os.stat(source.archive).st_mtime_ns]}
     return file_scan.scan(
-        _names(source),
+        list(reader),
         report,
-        lambda path: check_file(path, limits, short_side),
-        lambda finding: {name: finding[name] for name in asked} == asked,
+        lambda path: check_file(path, limits, short_side, reader[path]) | stamp,
+        lambda finding: {name: finding.get(name) for name in asked | stamp} == asked | stamp,
         num_threads,
     )
 
@@ -96,8 +116,12 @@ def run(arguments: list[str]) -> int:
       The exit status: 0 where all pictures are good, 1 where some are not, 2 for a mistake of the user.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", required=True, help="folder of pictures, or one picture")
-    parser.add_argument("--report", help="JSON lines of findings (default: beside the folder)")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--folder", help="folder of pictures, or one picture")
+    where.add_argument("--annotations", help="list of pictures: text, .csv, .tsv, .json, .jsonl")
+    where.add_argument("--archive", help="zip archive of pictures")
+    parser.add_argument("--data_prefix", default="", help="folder in front of the paths of --annotations")
+    parser.add_argument("--report", help="JSON lines of findings (default: beside what is scanned)")
     parser.add_argument("--write_unreadable", metavar="FILE", help="writes their paths, one a line")
     for name in ("pixels", "bytes", "scans"):
         default = getattr(picture.USUAL, name)
@@ -109,11 +133,10 @@ def run(arguments: list[str]) -> int:
         for name, least in (("num_threads", 1), ("short_side", 0)):
             if getattr(flags, name) < least:
                 raise UserError(f"--{name}={getattr(flags, name)} must be at least {least}")
-        if not flags.folder:
-            raise UserError("--folder= is empty; give it a folder of pictures")
         limits = Limits(bytes=flags.max_bytes, pixels=flags.max_pixels, scans=flags.max_scans)
-        source = sources.flat_folder(flags.folder)
-        report = flags.report or f"{os.path.expanduser(flags.folder).rstrip('/')}.scan.jsonl"
+        source = _source(flags)
+        scanned = flags.folder or flags.annotations or flags.archive
+        report = flags.report or f"{os.path.expanduser(scanned).rstrip('/')}.scan.jsonl"
         if flags.write_unreadable:
             file_scan.check_writable(flags.write_unreadable, (report, *_names(source)), "--write_unreadable")
         findings = scan(source, report, limits, flags.short_side, flags.num_threads)
@@ -130,7 +153,24 @@ def run(arguments: list[str]) -> int:
     return int(any(finding["problem"] for finding in findings))
 
 
-def _names(source: sources.FileSource) -> list[str]:
+def _source(flags: argparse.Namespace) -> sources.FileSource | archives.ZipSource | Marked:
+    """What the command line asks to be scanned."""
+    for name in ("folder", "annotations", "archive"):
+        if getattr(flags, name) == "":
+            raise UserError(f"--{name}= is empty; give it the pictures to be scanned")
+    if flags.data_prefix and not flags.annotations:
+        raise UserError("--data_prefix goes with --annotations")
+    if flags.annotations:
+        return sources.image_list(os.path.expanduser(flags.annotations), flags.data_prefix)
+    if flags.archive:
+        return archives.flat_zip(os.path.expanduser(flags.archive))
+    folder = os.path.expanduser(flags.folder)
+    if os.path.isfile(folder) and not folder.lower().endswith(picture.suffixes()):
+        raise UserError(f"--folder={flags.folder} is no folder: give --annotations= for a list, --archive= for a .zip")
+    return sources.flat_folder(folder)
+
+
+def _names(source: Any) -> list[str]:
     return [source.record_name(index) for index in range(len(source))]
 
 

@@ -251,6 +251,9 @@ def _is_fresh(shard: str, index: str) -> bool:
         return False
     if table.dtype != np.int64 or table.ndim != 2 or table.shape[1] != 4 or len(table) < _HEAD:
         return False
+    places, size = np.asarray(table[_HEAD:]), status.st_size
+    if ((places < 0) | (places > size)).any() or (places[:, ::2] + places[:, 1::2] > size).any():
+        return False
     checksum = zlib.crc32(np.ascontiguousarray(table[1:]))
     return table[0].tolist() == [_FORMAT, status.st_size, status.st_mtime_ns, checksum]
 

@@ -86,7 +86,17 @@ def test_features_of_others_are_not_imported_at_any_depth(directory):
     assert len(found) == 12
     for place in found:
         own = place["pythonClassName"]
-        for name in (EVIL, "os.system", OWN + "image_feature.Evil", OWN + "image_feature", "Image", "", 3, None):
+        for name in (
+            EVIL,
+            "os.system",
+            OWN + "image_feature.Evil",
+            OWN + "image_feature",
+            "Image",
+            "",
+            3,
+            None,
+            [own, EVIL],
+        ):
             place["pythonClassName"] = name
             path.write_text(json.dumps(content))
             with pytest.raises(UserError, match="not one of TFDS's own"):

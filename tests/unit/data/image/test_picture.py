@@ -4,6 +4,7 @@ import ast
 import io
 import os
 import pathlib
+import struct
 import zlib
 
 import numpy as np
@@ -100,13 +101,37 @@ def test_a_damaged_picture_is_named_unreadable():
             decode(png[:cut])
 
 
-def test_floating_point_is_refused():
-    image = Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4))
-    with pytest.raises(UnreadableError, match="mode F .* are not supported; save them with 8 or 16 bits"):
-        decode(encoded(image, "TIFF"))
+@pytest.mark.parametrize("conversion", picture.CONVERSIONS)
+@pytest.mark.parametrize(("mode", "kind"), [("F", np.float32), ("I", np.int32)])
+def test_numbers_of_unknown_range_are_refused(mode, kind, conversion):
+    image = Image.fromarray(np.linspace(0, 255, 12).reshape(3, 4).astype(kind))
+    for read in (lambda: decode(encoded(image, "TIFF"), conversion), lambda: picture.convert(image, conversion)):
+        with pytest.raises(UnreadableError, match=f"mode {mode} .* are not supported; save them with 8 or 16 bits"):
+            read()
+
+
+def test_16_bits_are_scaled_whatever_holds_them():
+    pixels = np.array([[0, 25_700, 65_535]], np.uint16)
+    files = [encoded(Image.fromarray(pixels), name) for name in ("PNG", "TIFF")]
+    files += [b"P5 3 1 65535\n" + pixels.astype(">u2").tobytes(), b"P5 3 1 100\n" + bytes([0, 39, 100])]
+    for file in files:
+        for conversion in picture.CONVERSIONS:
+            assert np.abs(np.asarray(decode(file, conversion)).astype(int) - [[0, 100, 255]]).max() <= 1
 
 
 # --- Transparency and orientation
+
+
+def grey_png(depth, steps, key):
+    """A PNG of 2 or 4 bits with a transparent level, which PIL does not write."""
+    bits = ((steps[..., None] >> np.arange(depth)[::-1]) & 1).reshape(len(steps), -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in bits)
+    size = struct.pack(">2I5B", steps.shape[1], len(steps), depth, 0, 0, 0, 0)
+    chunks = ((b"IHDR", size), (b"tRNS", struct.pack(">H", key)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def transparent_pictures():
@@ -126,6 +151,11 @@ def transparent_pictures():
     deep = grey.astype(np.uint16) * 257
     file = encoded(Image.fromarray(deep), transparency=int(deep[1, 1]))
     yield "16 bits key", file, grey[..., None], hidden
+    for depth in (2, 4):
+        steps = grey >> (8 - depth)
+        file = grey_png(depth, steps, int(steps[1, 1]))
+        stored = np.uint8(steps * (255 // (2**depth - 1)))[..., None]
+        yield f"{depth} bits key", file, stored, np.where(steps == steps[1, 1], 0, 255)
     bits = grey > 127
     for key in (0, 255):
         file = encoded(Image.fromarray(bits), transparency=key)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -113,12 +114,57 @@ def test_an_interrupted_scan_keeps_what_it_found(folder, monkeypatch, capsys):
     assert "to go on" in capsys.readouterr().err and len(findings(folder)) == 3
 
 
+def write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def pipe(path):
+    os.mkfifo(path)
+    return path
+
+
+def test_lists_and_archives_are_scanned_too(folder, monkeypatch, capsys):
+    names = ["a/good.jpg", "a/cut.jpg", "a/missing.jpg"]
+    (folder / "list.csv").write_text(
+        "path,label\n" + "".join(f"{name},{number};5\n" for number, name in enumerate(names))
+    )
+    assert picture_scan.run([f"--annotations={folder}/list.csv"]) == 1
+    assert "3 pictures: 1 good, 2 unreadable" in capsys.readouterr().out
+    with zipfile.ZipFile(folder / "set.zip", "w") as archive:
+        for name in names[:2]:
+            archive.write(folder / name, f"set/{name}")
+    looked, check = [], picture_scan.check_file
+    monkeypatch.setattr(picture_scan, "check_file", lambda path, *rest: looked.append(path) or check(path, *rest))
+    for _ in range(2):
+        assert picture_scan.run([f"--archive={folder}/set.zip"]) == 1
+        assert "set.zip: set/a/cut.jpg: " in capsys.readouterr().out and len(looked) == 2
+    with zipfile.ZipFile(folder / "set.zip", "a") as archive:
+        archive.write(folder / names[0], "b.jpg")
+    picture_scan.run([f"--archive={folder}/set.zip"])
+    assert "3 pictures: 2 good, 1 unreadable" in capsys.readouterr().out and len(looked) == 5
+
+
 def test_good_pictures_exit_with_0_and_wrong_use_is_told_in_a_line(folder, tmp_path, capsys):
     one = folder / "a" / "good.jpg"
     assert picture_scan.run([f"--folder={one}", f"--report={tmp_path}/report"]) == 0
     capsys.readouterr()
     for flags, says in (
         (["--folder="], "is empty"),
+        (["--archive="], "is empty"),
+        ([f"--folder={write(tmp_path / 'x.zip', b'PK')}"], "--archive= for a .zip"),
+        ([f"--folder={write(tmp_path / 'x.csv', b'a,b')}"], "--annotations= for a list"),
+        ([f"--archive={tmp_path}/x.zip"], "is no whole zip archive"),
+        ([f"--annotations={tmp_path}/x.csv"], "its first image, a, is not in"),
+        ([f"--folder={one}", "--data_prefix=x"], "goes with --annotations"),
+        ([f"--folder={one}", f"--report={tmp_path}"], "it is no file"),
+        ([f"--folder={one}", f"--report={pipe(tmp_path / 'pipe')}"], "it is no file"),
+        *(
+            ([f"--folder={one}", f"--report={write(tmp_path / f'{n}.jsonl', data)}"], "is not the report of a scan")
+            for n, data in enumerate(
+                (b"[1]\n", b"3\n", b"[" * 100_000 + b"\n", b'{"path": [1]}\n', b"1" * 5000 + b"\n")
+            )
+        ),
         ([f"--folder={tmp_path}/no"], "there is no folder"),
         ([f"--folder={one}", "--num_threads=0"], "--num_threads=0 must be at least 1"),
         ([f"--folder={one}", "--max_scans=0"], "scans=0 must be a whole number, at least 1"),

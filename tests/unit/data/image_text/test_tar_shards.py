@@ -8,6 +8,7 @@ import pickle
 import re
 import tarfile
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -189,6 +190,12 @@ def test_torn_index_files_are_made_again(tmp_path):
         index.write_bytes(data)
         assert tar_shards._is_fresh(str(shard), str(index)) is (data == whole + bytes(32)), data[:200]
         assert len(tar_shards.tar_shards(str(shard))) == 9
+    for column, value in ((0, -512), (1, -1), (1, 2**62), (2, 2**62), (3, shard.stat().st_size)):
+        rows = np.load(io.BytesIO(whole))
+        rows[-1, column] = value
+        rows[0, 3] = zlib.crc32(rows[1:].tobytes())  # whole, but of places that the shard does not have
+        index.write_bytes(npy(rows))
+        assert not tar_shards._is_fresh(str(shard), str(index))
     os.remove(index)
     index.mkdir()
     with pytest.raises(UserError, match="index of .* cannot be written .*; give index_dir="):
