@@ -1,8 +1,10 @@
 """Finds and opens TFDS data sets on disk without TensorFlow."""
 
+import contextlib
 import dataclasses
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +90,7 @@ def open_records(
         )
     base = re.match(r"\w+", split)
     if not base or base[0] not in builder.info.splits:
-        raise UserError(f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)}")
+        raise UserError(f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)[:300]}")
     features = builder.info.features
     for key in (image_key, *keys):
         if key.split("/")[0] not in features:
@@ -96,11 +98,47 @@ def open_records(
     if not isinstance(features[image_key], tfds.features.Image):
         raise UserError(f"the feature {image_key!r} of {name} is not an image")
     decoders = {image_key: tfds.decode.SkipDecoding()}
-    try:
+    with split_errors(name, split):
         records = builder.as_data_source(split, decoders=decoders, file_format="array_record")
-    except (ValueError, FileNotFoundError) as error:
-        raise UserError(f"{name}: cannot open the split {split!r}: {' '.join(str(error).split())}") from error
+        check_shards(records.dataset_info.splits[split].file_instructions)
     return _Records(records), features, name
+
+
+@contextlib.contextmanager
+def split_errors(name: str, split: str):
+    """Turns what TFDS raises of a split's description and files into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # TFDS and array_record have no common class
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"{name}: cannot open the split {split!r}: {reason}") from error
+
+
+def check_shards(instructions: Sequence[Any]) -> None:
+    """Looks at the files of a split before they are read, which waits for the writer of a pipe.
+
+    Args:
+      instructions: TFDS's, one for each file, which tell how many records it has.
+
+    Raises:
+      UserError: A file is missing, is none, or has not a byte for each of its records.
+    """
+    if not instructions:
+        raise UserError("the split has no records")
+    for shard in instructions:
+        try:
+            status = os.stat(shard.filename)
+        except OSError as error:
+            raise UserError(f"cannot read {shard.filename}: {error.strerror}; prepare the data set again") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"cannot read {shard.filename}: it is a folder, a pipe or a device")
+        if shard.examples_in_shard > max(status.st_size, 1):
+            raise UserError(
+                f"{shard.filename} should have {shard.examples_in_shard} records and has {status.st_size} bytes; "
+                "prepare the data set again"
+            )
 
 
 def open_builder(directory: str):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.labels import read_names
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import picture
 from swin_jax.data.tfds_description import read_features
@@ -121,14 +122,16 @@ def _open(directory: str, split: str, video_key: str, label_key: str):
     template = tfds.core.ShardedFileTemplate(
         data_dir=Path(directory), dataset_name=info.name, filetype_suffix="array_record"
     )
-    splits = tfds.core.SplitDict.from_proto(info.splits, template)
-    try:
-        instructions = splits[split].file_instructions
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{info.name} has no split {split!r}; it has {', '.join(splits)}") from error
+    with tfds_directory.split_errors(info.name, split):
+        splits = tfds.core.SplitDict.from_proto(info.splits, template)
+        try:
+            instructions = splits[split].file_instructions
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{info.name} has no split {split!r}; it has {', '.join(splits)[:300]}") from error
+        tfds_directory.check_shards(instructions)
+        records = ArrayRecordDataSource(instructions)
     names = Path(directory) / f"{label_key}.labels.txt"
-    class_names = tuple(names.read_text().splitlines()) if names.is_file() else ()
-    return ArrayRecordDataSource(instructions), class_names, info.name
+    return records, read_names(str(names)) if names.is_file() else (), info.name
 
 
 def _features(directory: str) -> dict[str, Any]:

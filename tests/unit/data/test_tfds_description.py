@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -175,3 +176,51 @@ def test_a_missing_description_is_told_in_a_line(directory):
     for reader in readers(directory):
         with pytest.raises(UserError, match="cannot read .*features.json: No such file"):
             reader()
+
+
+def changed_split(directory, **fields):
+    path = directory / "dataset_info.json"
+    content = json.loads(path.read_text())
+    content["splits"][0] |= fields
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "loop", "missing"])
+def test_a_shard_that_is_no_file_is_told_in_a_line(kind, directory):
+    """A pipe would be waited for, in a library that no signal ends."""
+    (shard,) = directory.glob("*array_record*")
+    shard.unlink()
+    if kind == "pipe":
+        os.mkfifo(shard)
+    elif kind == "folder":
+        shard.mkdir()
+    elif kind != "missing":
+        shard.symlink_to("/dev/zero" if kind == "device" else shard)
+    for reader in list(readers(directory))[:3]:
+        with pytest.raises(UserError, match="cannot read .*array_record-00000-of-00001") as error:
+            reader()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("lengths", [["1000000000000"], ["1000000"], [], ["0"], ["-1"], ["1", "1"], ["9" * 30]])
+def test_lengths_that_cannot_be_are_told_in_a_line(lengths, directory):
+    changed_split(directory, shardLengths=lengths)
+    for reader in list(readers(directory))[:3]:
+        with pytest.raises(UserError) as error:
+            reader()
+        assert "\n" not in str(error.value) and len(str(error.value)) < len(str(directory)) + 450
+
+
+@pytest.mark.parametrize("name", ["", None, "9" * 5000])
+def test_a_split_without_a_name_is_told_in_a_line(name, directory):
+    changed_split(directory, name=name)
+    for reader in list(readers(directory))[:3]:
+        with pytest.raises(UserError) as error:
+            reader()
+        assert "\n" not in str(error.value) and len(str(error.value)) < len(str(directory)) + 450
+
+
+def test_class_names_that_are_no_text_are_told_in_a_line(directory):
+    (directory / "label.labels.txt").write_bytes(b"\xff\xfea")
+    with pytest.raises(UserError, match="label.labels.txt: it is not UTF-8 text"):
+        video_sources.tfds_video("some", "train", str(directory.parents[1]))
