@@ -103,10 +103,12 @@ def ridge(train: Examples, num_classes: int, strengths: Sequence[float] = RIDGE_
     return np.stack(found).astype(np.float32)
 
 
-def _fit(train: Examples, validation: Examples, num_classes: int, method: Method) -> np.ndarray:
+def _fit(
+    train: Examples, validation: Examples, num_classes: int, method: Method, pause: Callable[[], None]
+) -> np.ndarray:
     """(E + 1, K) of the strength that does best on validation; of several the largest."""
     if method == "logistic":
-        found = linear_probe.probe(train, validation, num_classes, refit=False)
+        found = linear_probe.probe(train, validation, num_classes, refit=False, pause=pause)
         return found.classifier.stacked()
     classifiers = ridge(train, num_classes)
     return max(reversed(classifiers), key=lambda weights: _accuracy(weights, validation))
@@ -144,6 +146,7 @@ def few_shot(
     method: Method = "logistic",
     num_classes: int | None = None,
     indices: dict[tuple[int, int], np.ndarray] | None = None,
+    pause: Callable[[], None] = lambda: None,
 ) -> Result:
     """Fits on a few examples per class, chooses the regularisation on validation data, and counts on test data.
 
@@ -156,6 +159,7 @@ def few_shot(
         method: 'logistic', as in the paper, or 'ridge'.
         num_classes: K; None for the largest label + 1.
         indices: of an earlier run, to use the same examples; those that are absent are drawn.
+        pause: is called before every fit, and within those of 'logistic' as `linear_probe.probe` says; it may raise.
 
     Raises:
         UserError: another method, or a class with too few examples.
@@ -171,7 +175,9 @@ def few_shot(
         for seed in seeds:
             chosen = known[count, seed] if (count, seed) in known else sample(label, count, seed)
             used[count, seed] = chosen
-            values.append(_accuracy(_fit((x[chosen], label[chosen]), validation, num_classes, method), test))
+            pause()
+            weights = _fit((x[chosen], label[chosen]), validation, num_classes, method, pause)
+            values.append(_accuracy(weights, test))
         accuracy[count] = tuple(values)
     return Result(accuracy, used)
 
@@ -272,7 +278,7 @@ class FewShot:
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             found = [extract(state, frozen) for extract in extractors]
             examples = [(x[self.output], x["label"]) for x in found]
-            result = few_shot(*examples, self.shots, self.seeds, self.method, num_classes)
+            result = few_shot(*examples, self.shots, self.seeds, self.method, num_classes, pause=placement.pause)
             values = {f"{shots}shot_top1": value for shots, value in result.mean().items()}
             return values | features.left_out(sets.values(), found)
 

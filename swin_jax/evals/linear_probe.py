@@ -122,6 +122,7 @@ def fit(
     max_iterations: int = 1000,
     tolerance: float = 1e-4,
     chunk: int = _CHUNK,
+    pause: Callable[[], None] = lambda: None,
 ) -> Classifier:
     """Minimises summed cross-entropy + strength / 2 ||weights||^2; the bias is not penalised.
 
@@ -134,15 +135,23 @@ def fit(
         max_iterations: of L-BFGS; the paper has 1000.
         tolerance: on the largest gradient of loss / N, as scikit-learn's `tol`.
         chunk: rows at a time.
+        pause: as of `probe`.
 
     Raises:
         UserError: no rows, labels out of range, or features that are not finite.
     """
     num_classes = int(np.max(label, initial=0)) + 1 if num_classes is None else num_classes
-    return _fit(_Rows.put(x, label, num_classes, chunk), strength, start, max_iterations, tolerance)
+    return _fit(_Rows.put(x, label, num_classes, chunk), strength, start, max_iterations, tolerance, pause)
 
 
-def _fit(rows: _Rows, strength: float, start: Classifier | None, max_iterations: int, tolerance: float) -> Classifier:
+def _fit(
+    rows: _Rows,
+    strength: float,
+    start: Classifier | None,
+    max_iterations: int,
+    tolerance: float,
+    pause: Callable[[], None],
+) -> Classifier:
     from scipy.optimize import minimize
     from threadpoolctl import threadpool_limits
 
@@ -157,11 +166,19 @@ def _fit(rows: _Rows, strength: float, start: Classifier | None, max_iterations:
         gradient[:-1] += strength * penalised
         return value / rows.count, gradient.ravel() / rows.count
 
+    def pause_alone(_):
+        # Hosts that differ in a last bit may take another number of iterations, but the same number of fits.
+        if jax.process_count() == 1:
+            pause()
+
+    pause()
     first = np.zeros(shape) if start is None else start.stacked().astype(np.float64)
     options = {"maxiter": max_iterations, "maxls": 50, "gtol": tolerance, "ftol": 64 * np.finfo(np.float64).eps}
     # The threads of OpenBLAS spin between L-BFGS's short vector operations, 10 times slower where cores are shared.
     with threadpool_limits(1, "blas"):
-        found = minimize(value_and_gradient, first.ravel(), jac=True, method="L-BFGS-B", options=options)
+        found = minimize(
+            value_and_gradient, first.ravel(), jac=True, method="L-BFGS-B", options=options, callback=pause_alone
+        )
     largest = float(np.abs(found.jac).max())
     if found.nit >= max_iterations:
         log.warning("L-BFGS stopped after %d iterations at lambda %.3g (gradient %.2g)", found.nit, strength, largest)
@@ -266,7 +283,7 @@ def probe(
         max_iterations: of L-BFGS.
         tolerance: of L-BFGS.
         chunk: rows at a time.
-        pause: is called before every fit; it may raise to end the search.
+        pause: is called before every fit, and in one process after each of its iterations; it may raise to end all.
 
     Raises:
         UserError: as `fit` and `split`.
@@ -281,10 +298,9 @@ def probe(
     rows, ones, fitted = _Rows.put(x, label, num_classes, chunk), with_ones(other), {}
 
     def score(strength):
-        pause()
         near = min(fitted, key=lambda known: abs(np.log(known / strength)), default=None)
         # Each fit starts from the nearest one before it: the optimum is the same, and sooner reached.
-        fitted[strength] = _fit(rows, strength, fitted.get(near), max_iterations, tolerance)
+        fitted[strength] = _fit(rows, strength, fitted.get(near), max_iterations, tolerance, pause)
         rank, _ = metrics.rank_labels(ones, other_label, fitted[strength].stacked())
         return metrics.top_scores(rank, other_label, num_classes)[metric]
 
@@ -292,7 +308,7 @@ def probe(
     classifier = fitted[found.best]
     if refit:
         both = _Rows.put(np.concatenate([x, other]), np.concatenate([label, other_label]), num_classes, chunk)
-        classifier = _fit(both, found.best, classifier, max_iterations, tolerance)
+        classifier = _fit(both, found.best, classifier, max_iterations, tolerance, pause)
     return Probe(classifier, found)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import pathlib
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError, warn
 from swin_jax.core.public_names import first_name, name_of
 from swin_jax.data.labels import Relabeled, has_several
 from swin_jax.data.sources import Selection
@@ -172,26 +174,36 @@ class _Cache:
         # What is kept holds labels too.
         facts += (eval_.data.source.index,) if isinstance(eval_.data.source, Relabeled) else ()
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
-        self.folder = pathlib.Path(eval_.cache) / key
+        self.folder, self.count = pathlib.Path(eval_.cache) / key, 0
         self.writes = jax.process_index() == 0
         if self.writes:
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Those up to the first that is lost or torn: the place of later ones is not known."""
         found = []
-        for path in sorted(self.folder.glob("part_*.npz")):
-            with np.load(path) as arrays:
-                found.append((arrays["probabilities"], arrays["label"]))
+        while (path := self._part(len(found))).is_file():
+            try:
+                with np.load(path) as arrays:
+                    found.append((arrays["probabilities"], arrays["label"]))
+            except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+                warn(f"{path} cannot be read ({storage.first_line(error)}); what it held is computed again")
+                break
+        self.count = len(found)
+        for path in self.folder.glob("part_*.npz") if self.writes else ():
+            if path.name >= self._part(self.count).name:
+                path.unlink()
         return found
+
+    def _part(self, number: int) -> pathlib.Path:
+        return self.folder / f"part_{number:05d}.npz"
 
     def add(self, rows: list) -> tuple[np.ndarray, np.ndarray]:
         probabilities, label = _join(rows)
         if self.writes:
-            path = self.folder / f"part_{len(list(self.folder.glob('part_*.npz'))):05d}.npz"
-            unfinished = path.with_suffix(".tmp")
-            with open(unfinished, "wb") as file:
+            with storage.writing(self._part(self.count)) as file:
                 np.savez(file, probabilities=probabilities, label=label)
-            unfinished.rename(path)
+            self.count += 1
         return probabilities, label
 
 

@@ -59,7 +59,12 @@ def _first_match(queries: jax.Array, query_ids: jax.Array, candidates: jax.Array
 
 
 def ranks(
-    queries: np.ndarray, query_ids: np.ndarray, candidates: np.ndarray, candidate_ids: np.ndarray, chunk: int = 256
+    queries: np.ndarray,
+    query_ids: np.ndarray,
+    candidates: np.ndarray,
+    candidate_ids: np.ndarray,
+    chunk: int = 256,
+    pause: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """How many candidates come before the best match of each query; only (chunk, M) similarities exist at a time.
 
@@ -69,6 +74,7 @@ def ranks(
         candidates: (M, E).
         candidate_ids: (M,) int.
         chunk: queries at a time.
+        pause: is called before each chunk; it may raise.
 
     Returns:
         (N,) int; rank < k means found among the first k.
@@ -85,6 +91,7 @@ def ranks(
         raise UserError(f"{len(alone)} of {len(queries)} queries have nothing to be found, the first is {alone[:1]}")
     candidates, found = jnp.asarray(candidates), []
     for start in range(0, len(queries), chunk):
+        pause()
         index = np.minimum(np.arange(start, start + chunk), len(queries) - 1)  # one shape, so that one program does
         rank = _first_match(queries[index], query_numbers[index], candidates, numbers)
         found.append(np.asarray(rank)[: len(queries) - start])
@@ -98,6 +105,7 @@ def recall(
     text_ids: np.ndarray | None = None,
     ks: Sequence[int] = (1, 5, 10),
     chunk: int = 256,
+    pause: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """R@k both ways, any number of captions per image and of images per caption.
 
@@ -108,6 +116,7 @@ def recall(
         text_ids: (M,) int: the image that a text belongs to; None where text i belongs to image i.
         ks: how many of the first count.
         chunk: queries at a time.
+        pause: as of `ranks`.
 
     Returns:
         'image_to_text_r<k>' (papers call it text retrieval) and 'text_to_image_r<k>', in 0..1.
@@ -115,8 +124,8 @@ def recall(
     image_ids = np.arange(len(image_features)) if image_ids is None else np.asarray(image_ids)
     text_ids = np.arange(len(text_features)) if text_ids is None else np.asarray(text_ids)
     directions = {
-        "image_to_text": ranks(image_features, image_ids, text_features, text_ids, chunk),
-        "text_to_image": ranks(text_features, text_ids, image_features, image_ids, chunk),
+        "image_to_text": ranks(image_features, image_ids, text_features, text_ids, chunk, pause),
+        "text_to_image": ranks(text_features, text_ids, image_features, image_ids, chunk, pause),
     }
     return {f"{way}_r{k}": float((rank < k).mean()) for way, rank in directions.items() for k in ks}
 
@@ -174,7 +183,11 @@ class Retrieval:
             missing = left_out(data, len(image_features))
             count = len(image_features) + missing.get("left_out", 0)
             if captions is None:
-                own = [transform.captions(images.record(int(number))) for number in found["record"]]
+                own = []
+                for row, number in enumerate(found["record"]):
+                    if row % batch_size == 0:
+                        placement.pause()
+                    own.append(transform.captions(images.record(int(number))))
                 _warn_of_lines(own)
             elif len(captions) != count:
                 raise UserError(f"there are captions of {len(captions)} images for {count} images")
@@ -183,7 +196,7 @@ class Retrieval:
             ids = found[self.ids] if self.ids else np.arange(len(image_features))
             encode = text_encoder(state, frozen)
             texts, owner = caption_features(encode, tokenize, own, self.prefix, batch_size)
-            return recall(image_features, texts, ids, ids[owner], self.ks) | missing
+            return recall(image_features, texts, ids, ids[owner], self.ks, pause=placement.pause) | missing
 
         return run
 
@@ -197,7 +210,7 @@ class Retrieval:
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             found = extract(state, frozen)
             ids = found[self.ids] if self.ids else np.arange(len(found["image_features"]))
-            values = recall(found["image_features"], found["text_features"], ids, ids, self.ks)
+            values = recall(found["image_features"], found["text_features"], ids, ids, self.ks, pause=placement.pause)
             return values | left_out(self.data, len(ids))
 
         return run

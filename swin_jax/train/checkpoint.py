@@ -68,7 +68,7 @@ def exists(workdir: os.PathLike) -> bool:
 
 def _steps(directory: epath.Path) -> list[int]:
     """The steps of the checkpoints in a folder, the newest first."""
-    found = [entry for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
+    found = [entry for entry in directory.iterdir() if entry.name.isdecimal()] if directory.is_dir() else []
     return sorted((int(entry.name) for entry in found if ocp.utils.is_checkpoint_finalized(entry)), reverse=True)
 
 
@@ -156,10 +156,11 @@ def restore(
         UserError: all are damaged, or hold a model of other shapes; or there is trouble in reading the newest (memory,
             rights, network), which then stays where it is.
     """
-    steps = sorted(manager.all_steps(), reverse=True)
+    steps: list[int] = []
     wanted = _shapes(abstract)
-    for step in steps:
-        path = storage.path(manager.directory) / str(step)
+    while left := [step for step in manager.all_steps() if step not in steps]:
+        steps.append(max(left))
+        path = storage.path(manager.directory) / str(steps[-1])
         try:
             saved = read_together(_checked_shapes, path)
             layout = abstract if saved == wanted else _stacked_as(saved, abstract)
@@ -169,6 +170,7 @@ def restore(
         except DamagedError as error:
             last = str(error)
             _set_aside(manager, path, last, warn, write)
+            manager.reload()  # a run that goes on meanwhile replaces its checkpoints
             continue
         rest = found["rest"]
         ema = found["ema"] if abstract.ema is not None else None
@@ -189,9 +191,10 @@ def _damaged(manager: ocp.CheckpointManager) -> epath.Path:
 def _set_aside(manager, path: epath.Path, reason: str, warn: Callable[[str], None], write: bool) -> None:
     """Tells of a damaged checkpoint, and moves it away where `write`."""
     aside = _damaged(manager) / path.name
-    warn(f"the checkpoint of step {path.name} is damaged ({reason})" + (f"; it is moved to {aside}" if write else ""))
+    if write or path.exists():
+        warn(f"the checkpoint of step {path.name} is damaged ({reason}){f'; it is moved to {aside}' if write else ''}")
     if write:
-        _move_aside(manager, path, aside)
+        _move_aside(path, aside)
 
 
 def _stacked_as(saved: dict[str, tuple[int, ...]], abstract: TrainState) -> TrainState | None:
@@ -218,13 +221,12 @@ def _map_dicts(fn: Callable[[dict], dict], tree: Any) -> Any:
     return jax.tree.map(apply, tree, is_leaf=lambda node: isinstance(node, dict))
 
 
-def _move_aside(manager: ocp.CheckpointManager, path: epath.Path, aside: epath.Path) -> None:
+def _move_aside(path: epath.Path, aside: epath.Path) -> None:
     if jax.process_index() == 0:
         # In a bucket this takes time, and a kill in between must not leave half of a checkpoint that looks whole.
         (path / _COMMITTED).unlink(missing_ok=True)
         storage.move(path, aside)
     multihost_utils.sync_global_devices("damaged checkpoint moved aside")
-    manager.reload()
 
 
 def _other_model(path: epath.Path, saved: dict, wanted: dict) -> UserError:
@@ -289,9 +291,11 @@ def load_variables(workdir: os.PathLike) -> dict:
 def _newest(workdir: os.PathLike, load: Callable[[epath.Path], Any]) -> Any:
     """What `load` makes of the newest checkpoint that it can read."""
     directory = folder(workdir)
-    steps = _steps(directory)
-    for step in steps:
-        path = directory / str(step)
+    steps: list[int] = []
+    # Listed anew each time, because a run that goes on meanwhile replaces its checkpoints.
+    while left := [step for step in _steps(directory) if step not in steps]:
+        steps.append(left[0])
+        path = directory / str(left[0])
         try:
             check_whole(path)
             return load(path)
@@ -299,7 +303,8 @@ def _newest(workdir: os.PathLike, load: Callable[[epath.Path], Any]) -> Any:
             if not is_damage(error):
                 raise unreadable(path, error) from error
             last = storage.first_line(error)
-            logging.getLogger(__name__).warning("the checkpoint %s is damaged (%s)", path, last)
+            if path.exists():
+                logging.getLogger(__name__).warning("the checkpoint %s is damaged (%s)", path, last)
     if steps:
         raise UserError(f"none of the checkpoints in {directory} (steps {sorted(steps)}) can be read: {last}")
     raise UserError(f"no checkpoint in {directory}")

@@ -10,19 +10,21 @@ from swin_jax.core import storage
 from swin_jax.train.logs import read_metrics
 
 CROWD = 8  # more curves than this are not read in one panel
+MOST = 30  # panels
 
 
 def draw(workdir: str | os.PathLike) -> epath.Path | None:
     """Draws curves.png from metrics.jsonl: losses, evaluations, learning rate, one panel each.
 
-    Fractions share a panel if they are few; other evaluation metrics get one per kind (the last part of the name).
+    Fractions share a panel if they are few; other evaluation metrics get one per kind (the last part of the name). No
+    more than `MOST` panels are drawn.
 
     Returns:
         The picture's path, or None if there is nothing to draw.
     """
     from matplotlib.figure import Figure
 
-    panels = _panels(_series(read_metrics(workdir)))
+    panels = dict(list(_panels(_series(read_metrics(workdir))).items())[:MOST])
     if not panels:
         return None
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
@@ -30,12 +32,12 @@ def draw(workdir: str | os.PathLike) -> epath.Path | None:
     figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
     for index, (title, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
-        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_title(_plain(title), loc="left", fontsize=10)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         for name, (steps, values) in lines.items():
-            _draw(axes, f"{name}: {values[-1]:.4g}", steps, values, smooth=title == "loss")
+            _draw(axes, _plain(f"{name}: {values[-1]:.4g}"), steps, values, smooth=title == "loss")
         if len(lines) > 1 or title == "loss" or name.startswith("eval/"):
             axes.legend(fontsize=8, frameon=False)
     path = storage.path(workdir) / "curves.png"
@@ -74,6 +76,11 @@ def _panels(series):
             panels.setdefault(f"evaluation: {name.rsplit('/', 1)[-1]}", {})[name] = curve
     order = lambda title: (title != "loss", title == "learning rate", title)  # noqa: E731
     return {title: panels[title] for title in sorted(panels, key=order)}
+
+
+def _plain(text):
+    """A text that matplotlib takes for no formula, and that fits into a panel."""
+    return (text if len(text) <= 80 else f"...{text[-77:]}").replace("$", r"\$")
 
 
 def _draw(axes, label, steps, values, smooth):

@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 
 _told: set[str] = set()
+_LARGEST = float(np.finfo(np.float32).max)
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # cannot be printed, or does something to a terminal
 _HEARTBEAT_SECONDS = 10.0  # without a terminal, a sign of life at least this often
 
 
@@ -44,7 +47,7 @@ def format_line(step: int, metrics: Mapping[str, float]) -> str:
 def read_metrics(workdir: str | os.PathLike) -> list[dict]:
     """The lines of metrics.jsonl as dicts, in the order written; no file gives [].
 
-    A torn line is left out, and one with anything but numbers in it.
+    A torn line is left out, and one with anything but numbers, or with characters of control in a name.
 
     Raises:
         UserError: it is no file, or one that cannot be read.
@@ -83,12 +86,13 @@ def _parse(line):
         return None
     if not isinstance(parsed, dict) or type(parsed.get("step")) is not int:
         return None
-    return parsed if all(value is None or _is_number(value) for value in parsed.values()) else None
+    whole = all(value is None or _is_number(value) for value in parsed.values())
+    return parsed if whole and not any(_NO_NAME.search(name) for name in parsed) else None
 
 
 def _is_number(value):
-    """Whether a value is what `format_line` writes, or an integer that a float can hold."""
-    return type(value) is float or (type(value) is int and value.bit_length() < 1000)
+    """Whether a value is a number of float32, as `format_line` writes them; others may stand for nan and infinity."""
+    return type(value) in (int, float) and not _LARGEST < abs(value) < math.inf
 
 
 # ---- the writer ----

@@ -280,7 +280,7 @@ class Loop:
         if jax.process_index() == 0:
             try:
                 curves.draw(self.workdir)
-            except (OSError, UserError) as error:
+            except Exception as error:
                 self.log.text(f"curves.png is not drawn: {' '.join(str(error).split())}")
 
     def save(self, step: int, examples_seen: int, wait: bool) -> None:

@@ -142,3 +142,10 @@ def test_sets_of_other_classes_are_refused():
         given[place] = dataclasses.replace(sets[place], class_names=("a", "b", "d"))
         with pytest.raises(UserError, match=f"{name} set.*'d'"):
             few_shot.FewShot(*given).bind(Same(), placement)
+
+
+@pytest.mark.parametrize("method, fewest", [("ridge", 6), ("logistic", 6 * 15)])
+def test_it_pauses_before_every_fit(method, fewest):
+    calls = []
+    few_shot.few_shot(problem(), problem(seed=1), problem(seed=2), (1, 2), method=method, pause=lambda: calls.append(0))
+    assert len(calls) >= fewest

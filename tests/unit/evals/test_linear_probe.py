@@ -193,3 +193,24 @@ def test_sets_of_other_classes_are_refused():
         given = dict(zip(("train", "test", "validation"), sets)) | {name: other}
         with pytest.raises(UserError, match=f"{name} set.*'A'.*'a'"):
             LinearProbe(**given, output="hidden").bind(Scaled(), placement)
+
+
+class Stopped(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("call", [1, 2, 16, 40])
+def test_it_pauses_before_every_fit_and_within_each(call):
+    calls = []
+
+    def pause():
+        calls.append(0)
+        if len(calls) == call:
+            raise Stopped
+
+    x, label = problem()
+    with pytest.raises(Stopped):
+        linear_probe.probe((x, label), pause=pause)
+    with pytest.raises(Stopped):
+        calls.clear()
+        linear_probe.probe((x[:100], label[:100]), (x[100:], label[100:]), pause=pause)

@@ -144,3 +144,15 @@ def test_of_several_labels_it_is_the_mean_average_precision(fusion):
     views = np.stack([Videos()[i]["video"] for i in range(VIDEOS)]).mean((2, 3, 4)) / 20
     scores = jax.nn.sigmoid(views).mean(1) if fusion == "probability" else views.mean(1)
     assert found == {"map": pytest.approx(metrics.multi_label_scores(np.asarray(scores), marks)["map"])}
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PK\x03torn")])
+@pytest.mark.parametrize("part", [0, 2, -1])
+def test_what_follows_a_lost_part_of_the_cache_is_computed_again(tmp_path, part, damage):
+    fields = dict(cache=str(tmp_path), save_every=1)
+    whole = run(evaluation(**fields))
+    damage(sorted(tmp_path.glob("*/part_*.npz"))[part])
+    with pytest.raises(KeyboardInterrupt):  # what is left of a shorter test must not follow in a later one
+        run(evaluation(Videos(broken=6), cache=str(tmp_path), save_every=2))
+    assert run(evaluation(**fields)) == whole
+    assert run(evaluation(Videos(broken=0), **fields)) == whole

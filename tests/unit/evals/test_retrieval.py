@@ -324,3 +324,10 @@ def test_a_record_that_cannot_be_read_stops_the_search(colors):
         search(eval_data(source), tables)
     with pytest.raises(UserError, match="captions need tokenize"):
         run(np.ones((3, 2)), data=Rows({"image": np.ones((3, 2))}), captions=[["a"]] * 3)
+
+
+def test_it_pauses_between_chunks_of_queries():
+    image, text, owner = problem()
+    calls = []
+    retrieval.recall(image, text, text_ids=owner, chunk=10, pause=lambda: calls.append(0))
+    assert len(calls) == -(-len(image) // 10) + -(-len(text) // 10)

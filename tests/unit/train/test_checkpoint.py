@@ -88,6 +88,43 @@ def workdir(two, tmp_path):
 # ---- there and back ----
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "._kernel", "d/.nfs0000a1"])
+def test_hidden_files_that_others_leave_are_no_damage(workdir, name):
+    (checkpoint.folder(workdir) / "2/params" / name).write_bytes(b"theirs")
+    found, _, lines = restore(workdir, state())
+    assert same(found, state(2)) and lines == []
+    assert checkpoint.load_params(workdir)[2]["step"] == 2
+
+
+@pytest.mark.parametrize("name", ["²", "३", "3 (copy)", "9.tmp"])
+def test_folders_of_other_names_are_no_steps(workdir, name):
+    (checkpoint.folder(workdir) / name).mkdir()
+    assert checkpoint.exists(workdir) and checkpoint.class_names(workdir) == ("cat", "Bär")
+    assert checkpoint.load_params(workdir)[2]["step"] == 2
+
+
+def test_who_reads_beside_a_run_finds_what_it_saves_meanwhile(workdir, two, monkeypatch, caplog):
+    """Of a run that keeps one checkpoint: what is being read is gone, and a newer one there."""
+    check_whole, folder = checkpoint_integrity.check_whole, checkpoint.folder(workdir)
+
+    def meanwhile(path, *arguments):
+        if path.name == "2" and not (folder / "30").exists():
+            shutil.copytree(two / "checkpoints/2", folder / "30")
+            for step in ("1", "2"):
+                shutil.rmtree(folder / step)
+        check_whole(path, *arguments)
+
+    monkeypatch.setattr(checkpoint, "check_whole", meanwhile)
+    assert same(checkpoint.load_params(workdir)[0], jax.device_get(state(2).params))
+    assert not caplog.text
+    shutil.rmtree(workdir)
+    shutil.copytree(two, workdir)
+    lines, manager = [], checkpoint.open(workdir, write=False)
+    found, _ = checkpoint.restore(manager, abstract(state()), lines.append, write=False)
+    manager.close()
+    assert same(found, state(2)) and lines == []
+
+
 @pytest.mark.parametrize("options", [{}, {"ema": False}, {"freeze": "backbone"}, {"mutable": False}])
 def test_every_bit_comes_back_in_the_same_structure(tmp_path, options):
     save(tmp_path, state(1, **options), state(2, **options))

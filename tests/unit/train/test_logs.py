@@ -291,6 +291,10 @@ ODD = [
     '{"step": 3, "train/loss": %s}' % ("9" * 400),
     '{"step": %s, "train/loss": 1.0}' % ("9" * 400),
     '{"step": %s}' % ("9" * 5000),
+    '{"step": 3, "eval/a/top1": 1e308}',
+    '{"step": 3, "eval/\\ud800/top1": 1.0}',
+    '{"step": 3, "eval/a\\u0000/top1": 1.0}',
+    '{"step": 3, "eval/\\u001b[2J/top1": 1.0}',
     "[" * 10**5,
     "[1]",
     "null",
@@ -314,6 +318,18 @@ def test_numbers_that_no_float_is_are_drawn(tmp_path):
     logs.metrics_path(tmp_path).write_text("\n".join(lines))
     assert len(logs.read_metrics(tmp_path)) == len(values)
     assert curves.draw(tmp_path).exists()
+
+
+@pytest.mark.parametrize("name", ["eval/a/$x^{$", "eval/$x^{/top1 $", "eval/" + "x" * 10**5 + "/top1"])
+def test_names_are_no_formulas_in_curves(tmp_path, name):
+    logs.metrics_path(tmp_path).write_text(logs.format_line(1, {name: 3.0, "eval/b/$": 0.5}))
+    assert curves.draw(tmp_path).exists()
+
+
+def test_curves_have_so_many_panels_at_most(tmp_path, monkeypatch):
+    monkeypatch.setattr(curves, "MOST", 2)
+    logs.metrics_path(tmp_path).write_text(logs.format_line(1, {f"eval/a/k{i}": 3.0 for i in range(200)}))
+    assert curves.draw(tmp_path).stat().st_size < 10**5
 
 
 def test_metrics_that_are_no_file_are_one_line(tmp_path):
