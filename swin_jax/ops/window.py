@@ -1,4 +1,4 @@
-"""Windows of feature maps over any number of spatial axes: partition, reverse, padding.
+"""Windows of feature maps over any number of spatial axes: partition, reverse, padding, cutting.
 
 Swin Transformer (arXiv 2103.14030, section 3.2). What depends on shapes only is in `swin_jax.ops.window_geometry`.
 """
@@ -8,6 +8,8 @@ import math
 
 import jax
 import jax.numpy as jnp
+
+from swin_jax.core.errors import UserError
 
 
 def partition(x: jax.Array, window: tuple[int, ...]) -> jax.Array:
@@ -50,6 +52,18 @@ def pad_to_multiple(x: jax.Array, window: tuple[int, ...]) -> jax.Array:
     """Pads the end of every spatial axis of (B, *spatial, C) with zeros to a multiple of the window."""
     pads = [(0, -size % w) for size, w in zip(x.shape[1:-1], window, strict=True)]
     return jnp.pad(x, [(0, 0), *pads, (0, 0)]) if any(after for _, after in pads) else x
+
+
+def cut_to_multiple(x: jax.Array, window: tuple[int, ...]) -> jax.Array:
+    """Cuts the end of every spatial axis of (B, *spatial, C) down to a multiple of the window.
+
+    Raises:
+        UserError: an axis shorter than the window.
+    """
+    spatial = x.shape[1:-1]
+    if any(size < w for size, w in zip(spatial, window, strict=True)):
+        raise UserError(f"images of {spatial} are smaller than a patch of {window}")
+    return x[:, *(slice(size - size % w) for size, w in zip(spatial, window))]
 
 
 def relative_bias(table: jax.Array, window: tuple[int, ...]) -> jax.Array:

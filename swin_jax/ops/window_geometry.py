@@ -106,7 +106,8 @@ def stage_geometry(model) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]
 def stage_grids(model, image: tuple[int, ...]) -> list[tuple[int, ...]]:
     """The map's size in each stage for an image of this size, one int per axis."""
     patch, merge = per_axis(model.patch_size, len(image)), per_axis(model.merge_size, len(image))
-    grids = [tuple(-(-n // p) for n, p in zip(image, patch))]
+    # Under 'pad', torchvision's rule, pixels beyond whole patches are cut off.
+    grids = [tuple(n // p if model.small == "pad" else -(-n // p) for n, p in zip(image, patch))]
     for _ in model.depths[1:]:
         grids.append(tuple(-(-n // m) for n, m in zip(grids[-1], merge)))
     return grids

@@ -17,7 +17,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.sizes import Size, per_axis
 from swin_jax.models.layers import PatchEmbed, init_linear, layer_norm
 from swin_jax.models.swin.blocks import REMAT, Stage
-from swin_jax.ops import attention, window_geometry
+from swin_jax.ops import attention, window, window_geometry
 from swin_jax.ops.window_geometry import num_axes, stage_geometry
 
 
@@ -38,7 +38,8 @@ class Swin(nn.Module):
         pretrained_window_sizes: one size per stage, the windows of the pretraining, by which the coordinates of the
             continuous bias are scaled; 0 for the stage's own window, and () for that everywhere.
         main_norm_every: in each stage every so many blocks a norm follows on the residual stream (V2-H, V2-G: 6).
-        small: what happens on grids no larger than the window, see `window_geometry.fit`.
+        small: what happens on grids no larger than the window, see `window_geometry.fit`. Under 'pad' pixels beyond
+            whole patches are cut off, as torchvision does, instead of padded.
         drop_path_rate: of the last block; grows linearly from 0 at the first.
         merge_size: cell of patch merging, an int or one per axis (1 leaves an axis alone).
         temporal_window: of gated attention along the first axis in every block ('factorised' Video Swin); 0 for none.
@@ -222,6 +223,8 @@ class Swin(nn.Module):
             raise UserError(
                 f"images are of shape {image.shape}, expected (batch, {axes} sizes, {self.in_channels} channels)"
             )
+        if self.small == "pad":
+            image = window.cut_to_multiple(image, per_axis(self.patch_size, axes))
         x = self.patch_embed(image)
         kept = {"patch_embed": x}
         if mask is not None:

@@ -30,11 +30,12 @@ TRANSFORMERS = {
     "swinv2_backbone": ("Swinv2Backbone", dict(SCALED, **MAPS), ((32, 32),)),
 }
 VISION = dict(TINY, patch_size=[2, 2], num_classes=5)
-# {case: (version, arguments of SwinTransformer, sizes of images)}; torchvision never makes a window smaller.
+# {case: (version, arguments of SwinTransformer, sizes of images)}; torchvision never makes a window smaller, and cuts
+# off pixels beyond whole patches.
 TORCHVISION = {
-    "vision": (1, dict(VISION, window_size=[4, 4]), ((32, 32), (36, 12))),
-    "vision_oblong": (1, dict(VISION, window_size=[4, 2], patch_size=[2, 4]), ((12, 40),)),
-    "vision_v2": (2, dict(VISION, window_size=[4, 4], mlp_ratio=2.0), ((36, 12),)),
+    "vision": (1, dict(VISION, window_size=[4, 4]), ((32, 32), (37, 13))),
+    "vision_oblong": (1, dict(VISION, window_size=[4, 2], patch_size=[2, 4]), ((13, 42),)),
+    "vision_v2": (2, dict(VISION, window_size=[4, 4], mlp_ratio=2.0), ((37, 13),)),
 }
 TIMM = {
     "timm": ("swin_tiny_patch4_window7_224", dict(TINY, img_size=32, patch_size=2, window_size=4)),

@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from swin_jax.core.errors import UserError
 from swin_jax.ops import window, window_geometry
 
 
@@ -30,3 +31,11 @@ def test_relative_bias_is_the_indexed_table(size):
     expected = np.zeros_like(table)
     np.add.at(expected, index, cotangent.transpose(1, 2, 0))
     np.testing.assert_allclose(pull(cotangent)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cut_to_multiple_keeps_whole_windows():
+    x = np.arange(2 * 5 * 6, dtype=np.float32).reshape(2, 5, 6, 1)
+    np.testing.assert_array_equal(window.cut_to_multiple(x, (2, 4)), x[:, :4, :4])
+    np.testing.assert_array_equal(window.cut_to_multiple(x, (5, 3)), x)
+    with pytest.raises(UserError, match="smaller than a patch"):
+        window.cut_to_multiple(x, (2, 7))
