@@ -78,6 +78,47 @@ class Marked:
         return self.source.record_name(index)
 
 
+@dataclasses.dataclass(frozen=True)
+class OneMark:
+    """The records of a source of one label each, with a mark for every class instead of its number.
+
+    Attributes:
+      source: What is read.
+      classes: K.
+    """
+
+    source: Any
+    classes: int
+    multi_label: ClassVar[bool] = True
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K names, or ()."""
+        return self.source.class_names
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self.source[index]
+        check(np.array([example["label"]]), self.classes)
+        return {**example, "label": (np.arange(self.classes) == example["label"]).astype(np.int8)}
+
+    def record_name(self, index: int) -> str:
+        return self.source.record_name(index)
+
+
+def marked(source: Any, classes: int) -> Any:
+    """A source whose records have a mark for each class; as it is where they have, or where K is not known.
+
+    Args:
+      source: What is read.
+      classes: K, for a source without class names; 0 if not known.
+    """
+    classes = len(source.class_names) or classes
+    return OneMark(source, classes) if classes and not has_several(source) else source
+
+
 def has_several(source: Any) -> bool:
     """True if the records of a source have a mark for each class, int8 (K,), instead of one number."""
     return bool(getattr(source, "multi_label", False))

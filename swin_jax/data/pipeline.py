@@ -86,6 +86,10 @@ class TrainData:
         """The same records with the labels of another set: `index` has the new number of each class."""
         return dataclasses.replace(self, source=labels.Relabeled(self.source, tuple(index), tuple(class_names)))
 
+    def with_marks(self) -> "TrainData":
+        """The same records with a mark for each class, for a task that takes several labels."""
+        return dataclasses.replace(self, source=labels.marked(self.source, self.expected_classes))
+
     def check_counts(self) -> None:
         """Raises UserError where the source is not of the expected numbers, as `batches` does."""
         _check_counts(self.source, self.expected_classes, self.expected_examples)
@@ -160,6 +164,10 @@ class EvalData:
     def with_classes(self, index: Sequence[int], class_names: Sequence[str]) -> "EvalData":
         """The same records with the labels of another set: `index` has the new number of each class."""
         return dataclasses.replace(self, source=labels.Relabeled(self.source, tuple(index), tuple(class_names)))
+
+    def with_marks(self) -> "EvalData":
+        """The same records with a mark for each class, for a task that takes several labels."""
+        return dataclasses.replace(self, source=labels.marked(self.source, self.expected_classes))
 
     def check_counts(self) -> None:
         """Raises UserError where the source is not of the expected number of classes, as `batches` does."""

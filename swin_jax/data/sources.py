@@ -8,6 +8,7 @@ UserError when the source is made; a damaged record raises when it is read.
 import collections
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import archives, picture
 from swin_jax.data.labels import Marked, has_several
 
+_PROBED = 100  # files of a list that are looked for when it is read
 _DIGITS_TEST_SHARE = 0.2
 
 
@@ -237,12 +239,14 @@ def image_list(
 
     Returns:
       The source, with `Marked` around it for several labels of an image. Raises UserError for what is wrong in the
-      list, and where its first image is not there.
+      list, and where none of its first images is there.
     """
     listed = annotations.read(annotation, class_names, num_classes)
     root = os.path.expanduser(root) or os.path.dirname(annotation)
-    if not os.path.isfile(os.path.join(root, listed.paths[0])):
-        raise UserError(f"{annotation}: its first image, {listed.paths[0]}, is not in {root or '.'}")
+    if not _has_some(root, listed.paths):
+        raise UserError(
+            f"{annotation}: its first image, {listed.paths[0]}, is not in {root or '.'}, nor are the next ones"
+        )
     source = FileSource(root, listed.paths, listed.labels, listed.class_names, conversion, limits)
     return source if listed.marks is None else Marked(source, listed.marks)
 
@@ -257,8 +261,12 @@ def _listed(root: str, split: str, conversion: str, limits: picture.Limits | Non
     if not annotation:
         return None
     inside = os.path.join(root, split)
-    first = annotations.read(annotation).paths[0]
-    return image_list(annotation, inside if os.path.isfile(os.path.join(inside, first)) else root, **fields)
+    return image_list(annotation, inside if _has_some(inside, annotations.read(annotation).paths) else root, **fields)
+
+
+def _has_some(root: str, paths: Sequence[str]) -> bool:
+    """True if a folder has any of the first files of a list; one of them may well be missing."""
+    return any(os.path.isfile(os.path.join(root, path)) for path in paths[:_PROBED])
 
 
 def flat_folder(root: str, conversion: str = "display", limits: picture.Limits | None = None) -> FileSource:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
@@ -73,12 +74,7 @@ class Classification:
     class_weights: tuple[float, ...] = ()
 
     def __post_init__(self):
-        weights = self.class_weights
-        if weights and (len(weights) != self.num_classes or not all(0 < x < math.inf for x in weights)):
-            raise UserError(
-                f"class_weights must be {self.num_classes} positive numbers, one for each class, not {len(weights)}: "
-                f"{weights}"
-            )
+        object.__setattr__(self, "class_weights", _numbers(self.class_weights, self.num_classes))
 
     def size(self) -> tuple[int, ...]:
         """`image_size` with one entry per axis."""
@@ -150,3 +146,18 @@ class Classification:
         if self.multi_label:
             label = jax.ShapeDtypeStruct((batch_size, self.num_classes), jnp.int8)
         return {self.input: pixels, "label": label}
+
+
+def _numbers(weights: Any, classes: int) -> tuple[float, ...]:
+    """Weights of classes as numbers; raises UserError where there is not one for each class that float32 holds."""
+    if isinstance(weights, (tuple, list)) and not weights:
+        return ()
+    try:
+        found = np.asarray(weights, np.float64)
+    except (TypeError, ValueError):  # no numbers
+        found = np.zeros(())
+    with np.errstate(over="ignore", under="ignore"):
+        if found.shape != (classes,) or not all(0 < x < math.inf for x in found.astype(np.float32)):
+            shown = " ".join(repr(weights).split())[:100]
+            raise UserError(f"class_weights must be {classes} positive numbers, one for each class, not {shown}")
+    return tuple(found.tolist())

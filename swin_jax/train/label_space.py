@@ -87,8 +87,7 @@ def share_labels(
     reference = weights_classes(config, folder, getattr(data, "expected_classes", 0)) if classifies else Reference()
     lines, found = [], {}
     if config.total_steps > 0 or not reference.names:
-        if classifies and getattr(data, "multi_label", False) and _wants_numbers(task):
-            raise UserError("records of the training data have several labels: give --config.task.multi_label=True")
+        data = _fit(data, task, "the training data") if classifies else data
         data, lines = _map(data, reference, "the training data", subset=False)
         if labels.count_up(reference.names):  # names are worth more than numbers
             reference = Reference(tuple(getattr(data, "class_names", ())), "the training data")
@@ -96,6 +95,7 @@ def share_labels(
     for key, evaluation in evaluations.items() if classifies else ():
         changed = {}
         for name, value in _data_sets(evaluation).items():
+            value = _fit(value, task, f"the evaluation {key!r}")
             changed[name], said = _map(value, reference, f"the evaluation {key!r}")
             lines += said
         found[key] = dataclasses.replace(evaluation, **changed) if changed else evaluation
@@ -129,9 +129,14 @@ def _teachers(task: Task, reference: Reference) -> list[str]:
     return lines
 
 
-def _wants_numbers(task: Task) -> bool:
-    """True if a batch has one number for each record as its label."""
-    return hasattr(task, "batch_shapes") and len(task.batch_shapes(1)["label"].shape) == 1
+def _fit(data: Any, task: Task, whose: str) -> Any:
+    """A data set with labels as the batches of a task have them: a number for each record, or a mark for each class."""
+    several = getattr(data, "multi_label", False)
+    shapes = task.batch_shapes(1) if hasattr(task, "batch_shapes") else {}
+    wanted = len(shapes["label"].shape) > 1 if "label" in shapes else several
+    if several and not wanted:
+        raise UserError(f"records of {whose} have several labels: give --config.task.multi_label=True")
+    return data.with_marks() if wanted and not several and hasattr(data, "with_marks") else data
 
 
 def _data_sets(evaluation: Any) -> dict[str, Any]:

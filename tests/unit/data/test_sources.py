@@ -281,6 +281,15 @@ def test_folders_of_classes_come_before_lists_and_names_from_their_file(tmp_path
         sources.image_folder(root, "missing")
 
 
+@pytest.mark.parametrize("place", ["", "train"])
+def test_a_list_whose_first_image_is_missing_is_read(tmp_path, place):
+    root = listed_folder(tmp_path, {"train.csv": "gone.png,cat\n0.png,cat\n1.png,dog\n"}, [place])
+    source = sources.image_folder(root, "train")
+    assert [os.path.isfile(source.record_name(i)) for i in range(3)] == [False, True, True]
+    data = EvalData(source, eval_transform(16), 4, num_threads=0, unreadable="leave_out")
+    assert next(data.batches(4, range(4)))["weight"].tolist() == [0, 1, 1, 0]
+
+
 def test_several_labels_reach_the_batches_of_training_and_evaluation(tmp_path):
     root = listed_folder(tmp_path, {"train.csv": "0.png,cat;dog\n1.png,bird\n"})
     source = sources.image_folder(root, "train")

@@ -215,11 +215,23 @@ def test_weights_of_classes_reach_the_loss(batch):
 
 
 @pytest.mark.parametrize(
-    "weights", [(1.0,), (1.0, 0.0, 1.0), (1.0, -1.0, 1.0), (1.0, math.inf, 1.0), (1.0, math.nan, 1)]
+    "weights",
+    [
+        *((1.0,), (1.0, 0.0, 1.0), (1.0, -1.0, 1.0), (1.0, math.inf, 1.0), (1.0, math.nan, 1)),
+        *((1.0, "x", 1.0), (1.0, None, 1.0), (1.0, 1e39, 1.0), (1.0, 1e-60, 1.0), 2.0, "123", None, {"a": 1.0}),
+        *(np.ones(4), np.ones((3, 1))),
+    ],
 )
 def test_weights_that_are_not_one_positive_number_per_class_are_refused(weights):
-    with pytest.raises(UserError, match="class_weights must be 3 positive numbers"):
+    with pytest.raises(UserError, match="class_weights must be 3 positive numbers") as error:
         task(class_weights=weights)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_may_be_an_array():
+    for weights in (np.array([1, 2.5, 3]), jnp.array([1, 2.5, 3]), [1, 2.5, 3]):
+        assert task(class_weights=weights).class_weights == (1.0, 2.5, 3.0)
+    assert task(class_weights=[]).class_weights == ()
 
 
 def marks(batch):

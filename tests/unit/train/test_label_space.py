@@ -211,8 +211,26 @@ def test_several_labels_need_a_task_that_takes_them(tmp_path):
     task = types.SimpleNamespace(predicts="logits", batch_shapes=lambda size: numbers)
     with pytest.raises(UserError, match="task.multi_label=True"):
         share_labels(config(), tmp_path, task, data, {})
+    evals = {"val": Accuracy(EvalData(marks, same, 2, num_threads=0))}
+    with pytest.raises(
+        UserError, match="the evaluation 'val' have several labels: give --config.task.multi_label=True"
+    ):
+        share_labels(config(), tmp_path, task, train(ANIMALS), evals)
     numbers["label"] = jax.ShapeDtypeStruct((1, 3), np.int8)
     assert share_labels(config(), tmp_path, task, data, {})[0] is data
+
+
+def test_sets_of_one_label_each_get_marks_for_a_task_of_several(tmp_path):
+    shapes = dict(label=jax.ShapeDtypeStruct((1, 3), np.int8))
+    task = types.SimpleNamespace(predicts="logits", batch_shapes=lambda size: shapes)
+    evals = {"val": Accuracy(evaluated(("dog", "ant"))), "all": Accuracy(evaluated(ANIMALS))}
+    data, found, lines = share_labels(config(), tmp_path, task, train(ANIMALS), evals)
+    assert data.multi_label and [data.source[i]["label"].tolist() for i in range(3)] == np.eye(3).tolist()
+    assert found["all"].data.multi_label and found["all"].data.source[1]["label"].tolist() == [0, 1, 0]
+    # Of a class that a set does not know, none of its records says anything.
+    assert [found["val"].data.source[i]["label"].tolist() for i in range(2)] == [[0, -1, 1], [1, -1, 0]]
+    (line,) = lines
+    assert "'val' has 2 of the 3 classes" in line
 
 
 def test_own_classes_and_other_tasks_are_left_alone(tmp_path):
