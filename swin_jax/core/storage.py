@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from etils import epath
@@ -202,13 +202,14 @@ class Spool:
     Args:
         target: a folder, there or not.
         seconds: between two copies of `tick`.
+        check: is called before anything is copied; it raises UserError where the target belongs to someone else now.
 
     Attributes:
         folder: where to write.
     """
 
-    def __init__(self, target: epath.Path, seconds: float = 30.0):
-        self._target, self._seconds = target, seconds
+    def __init__(self, target: epath.Path, seconds: float = 30.0, check: Callable[[], None] = lambda: None):
+        self._target, self._seconds, self._check = target, seconds, check
         self._remote = is_remote(target)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="swin_jax_") if self._remote else target)
         self._copied: dict[str, tuple[int, int]] = {}
@@ -231,6 +232,8 @@ class Spool:
         if self._remote:
             try:
                 self._pool.submit(self._copy).result()
+            except UserError:
+                raise
             except Exception as error:  # whatever the store raises
                 raise UserError(f"{self._target} cannot be written: {_in_one_line(error)}") from error
 
@@ -251,6 +254,7 @@ class Spool:
             print(text, file=sys.stderr, flush=True)
 
     def _copy(self) -> None:
+        self._check()
         for file in sorted(self.folder.rglob("*")):
             if file.is_file():
                 name, found = file.relative_to(self.folder).as_posix(), file.stat()

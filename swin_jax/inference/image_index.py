@@ -37,6 +37,7 @@ Encode = Callable[[EvalData], Iterator[tuple[np.ndarray, np.ndarray]]]
 _FORMAT = 1
 _SUFFIXES = (*suffixes(), ".heic")  # of pictures, also of those that a folder leaves out
 _UNREADABLE = (*unreadable.CAUSES, UserError)  # which a preparation raises for what it cannot take
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, MemoryError, zipfile.BadZipFile)
 _BLANK = np.zeros((64, 64, 3), np.uint8)
 
 
@@ -91,10 +92,13 @@ def load(path: str | os.PathLike) -> Index:
         with storage.path(path).open("rb") as file, np.load(file) as stored:
             if int(stored["format"]) != _FORMAT:
                 raise UserError(f"{path} is an index of another version; make it again")
+            names, vectors, stamps = (stored[name] for name in ("names", "features", "stamps"))
+            if not _fit(names, vectors, stamps):
+                raise ValueError("its arrays do not fit each other")
             return Index(
-                names=tuple(stored["names"].tolist()),
-                features=stored["features"],
-                stamps=stored["stamps"],
+                names=tuple(names.tolist()),
+                features=vectors,
+                stamps=stamps,
                 normalised=bool(stored["normalised"]),
                 complete=bool(stored["complete"]),
                 **{name: str(stored[name]) for name in ("root", "model", "checksum")},
@@ -104,8 +108,14 @@ def load(path: str | os.PathLike) -> Index:
         raise UserError(f"there is no index {path}") from None
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path} is not an index ({' '.join(str(error).split())})") from error
+
+
+def _fit(names: np.ndarray, vectors: np.ndarray, stamps: np.ndarray) -> bool:
+    """Whether arrays are those of one index: (N,) texts, (N, E) floating point, (N, 2) integers."""
+    shapes = names.ndim == 1 and vectors.ndim == 2 and len(vectors) == len(names) and stamps.shape == (len(names), 2)
+    return shapes and (names.dtype.kind, vectors.dtype.kind, stamps.dtype.kind) == ("U", "f", "i")
 
 
 def _current(preparation: str) -> str:

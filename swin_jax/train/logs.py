@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from etils import epath
@@ -111,6 +111,7 @@ class Logs:
         enabled: False writes nothing anywhere; for every process but the first.
         wandb_project: also log to this Weights & Biases project, as one run per workdir; '' doesn't.
         config: what W&B shows as the run's configuration.
+        check: is called before anything is written over; it raises UserError where the workdir is of another run now.
 
     Raises:
         UserError: W&B was asked for and is not installed.
@@ -124,9 +125,10 @@ class Logs:
         enabled: bool = True,
         wandb_project: str = "",
         config: Mapping | None = None,
+        check: Callable[[], None] = lambda: None,
     ):
         self._enabled = enabled
-        self._total_steps = total_steps
+        self._total_steps, self._check = total_steps, check
         self._shown = {}  # latest metrics on the console
         self._last_line = time.monotonic()
         self._file = self._tensorboard = self._wandb = self._bar = self._spool = None
@@ -135,7 +137,7 @@ class Logs:
         start = -1 if restored_step is None else restored_step
         self._workdir = workdir = storage.path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
-        self._spool = storage.Spool(workdir)  # what is appended to
+        self._spool = storage.Spool(workdir, check=check)  # what is appended to
         try:
             self._open(start, wandb_project, config)
         except OSError as error:
@@ -149,10 +151,10 @@ class Logs:
         if wandb_project:
             self._wandb = _start_wandb(workdir, self._spool.folder, wandb_project, config)
         truncate(workdir, start)
-        own = self._spool.folder / "metrics.jsonl"
+        self._record = self._spool.folder / "metrics.jsonl"
         if storage.is_remote(workdir) and metrics_path(workdir).exists():
-            own.write_bytes(metrics_path(workdir).read_bytes())
-        self._file = own.open("a")
+            self._record.write_bytes(metrics_path(workdir).read_bytes())
+        self._file = self._record.open("a")
         self._tensorboard = _start_tensorboard(self._spool.folder, start)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -162,6 +164,7 @@ class Logs:
         """
         if not self._enabled:
             return
+        self._find_record()
         self._file.write(format_line(step, metrics) + "\n")
         self._file.flush()
         finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
@@ -170,6 +173,16 @@ class Logs:
         if self._wandb:
             self._wandb.log(finite, step=int(step))
         self._spool.tick()
+
+    def _find_record(self) -> None:
+        """Opens metrics.jsonl again where someone has removed or replaced it, an editor for example."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self._record), os.fstat(self._file.fileno())):
+                return
+        self._check()
+        self.text(f"{self._record} was removed or replaced; what is logged from now on goes into the new one")
+        self._file.close()
+        self._file = self._record.open("a")
 
     def flush(self) -> None:
         """Returns when all that was written is in the workdir; to be called before a checkpoint of it.

@@ -68,7 +68,7 @@ class Loop:
             # From here on a request to stop is saved for.
             with self.preemption:
                 with logs.Logs(
-                    self.workdir, max(total, start), restored, lead, self.config.logs.wandb, values
+                    self.workdir, max(total, start), restored, lead, self.config.logs.wandb, values, self.owner.confirm
                 ) as self.log:
                     for line in header:
                         self.log.text(line)

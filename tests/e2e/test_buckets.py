@@ -12,7 +12,7 @@ import swin_jax
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.inference import image_index
-from swin_jax.train import checkpoint, logs
+from swin_jax.train import checkpoint, logs, loop
 from tests.e2e import bucket
 from tests.e2e.test_experiments import assert_equal_runs
 
@@ -178,6 +178,22 @@ def test_a_bucket_that_fails_later_stops_before_a_checkpoint(remote, tmp_path, m
     bucket.install(remote)
     spool.close()
     assert (remote / "run/metrics.jsonl").read_text() == "a\nb\n" and not spool.folder.exists()
+
+
+def test_a_run_that_lost_its_bucket_leaves_the_log_of_the_other(remote, launch, monkeypatch):
+    next_batch, calls = loop.Loop.next_batch, []
+
+    def steal(self, batches):
+        calls.append(0)
+        if len(calls) == 2:
+            storage.write(self.workdir / "owner.json", '{"run": "theirs", "host": "thief", "pid": 7}')
+            storage.write(self.workdir / "metrics.jsonl", "theirs\n")
+        return next_batch(self, batches)
+
+    monkeypatch.setattr(loop.Loop, "next_batch", steal)
+    status, _, err = launch(CONFIG, "gs://bucket/run", *FLAGS)
+    assert status == 1 and err.splitlines()[-1].startswith("error: --workdir=gs://bucket/run was taken over by another")
+    assert (remote / "run/metrics.jsonl").read_text() == "theirs\n"
 
 
 @pytest.mark.parametrize("name", ["s3://bucket/run", "gs:/bucket/run", "hdfs://run"])

@@ -153,6 +153,24 @@ def test_a_folder_without_readable_pictures_is_refused(tmp_path):
         build(tmp_path)
 
 
+MISFITS = {
+    "names": [np.array(["a"]), np.array("abc"), np.array([["a", "b", "c"]]), np.arange(3)],
+    "features": [np.ones(3, np.float32), np.eye(2, 3, dtype=np.float32), np.array([["a"] * 3] * 3)],
+    "stamps": [np.zeros((1, 2), np.int64), np.zeros(3, np.int64)],
+}
+
+
+@pytest.mark.parametrize("name, array", [(name, array) for name, arrays in MISFITS.items() for array in arrays])
+def test_arrays_that_do_not_fit_each_other_are_no_index(tmp_path, name, array):
+    arrays = {"names": np.array(["a", "b", "c"]), "features": np.eye(3), "stamps": np.zeros((3, 2), np.int64)}
+    facts = dict(format=1, root="r", normalised=True, complete=True, model="m", checksum="c", preparation="")
+    np.savez(tmp_path / "i.npz", **facts, **arrays)
+    assert len(image_index.load(tmp_path / "i.npz")) == 3
+    np.savez(tmp_path / "i.npz", **facts, **(arrays | {name: array}))
+    with pytest.raises(UserError, match="is not an index .its arrays do not fit each other"):
+        image_index.load(tmp_path / "i.npz")
+
+
 def test_what_is_no_index_is_refused(tmp_path):
     with pytest.raises(UserError, match="there is no index"):
         image_index.load(tmp_path / "i.npz")

@@ -89,6 +89,34 @@ def test_a_line_is_on_disk_when_write_returns(tmp_path):
         assert len(logs.read_metrics(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("kept", [None, '{"step": 1, "train/loss": 1.0}\n'])
+def test_a_record_that_is_removed_or_replaced_goes_on(tmp_path, kept, capsys):
+    path = logs.metrics_path(tmp_path)
+    with logs.Logs(tmp_path, 100) as log:
+        log.write(1, {"train/loss": 1.0})
+        path.unlink()
+        if kept:
+            path.write_text(kept)
+        for step in (2, 3):
+            log.write(step, {"train/loss": 0.5})
+        assert capsys.readouterr().err == f"{path} was removed or replaced; " + (
+            "what is logged from now on goes into the new one\n"
+        )
+    assert [line["step"] for line in logs.read_metrics(tmp_path)] == [1, 2, 3][not kept :]
+
+
+def test_a_record_that_another_run_has_now_is_left_alone(tmp_path):
+    def lost():
+        raise UserError("taken over")
+
+    path = logs.metrics_path(tmp_path)
+    with pytest.raises(UserError, match="taken over"), logs.Logs(tmp_path, 100, check=lost) as log:
+        path.unlink()
+        path.write_text("theirs\n")
+        log.write(1, {"train/loss": 1.0})
+    assert path.read_text() == "theirs\n"
+
+
 def test_no_file_reads_as_nothing(tmp_path):
     assert logs.read_metrics(tmp_path) == []
     logs.truncate(tmp_path, 3)
