@@ -17,13 +17,13 @@ TINY = dict(embed_dim=8, depths=(1, 2, 2), num_heads=(1, 2, 4))
 HUGGING = dict(TINY, image_size=32, patch_size=2, window_size=4)
 SCALED = dict(HUGGING, pretrained_window_sizes=(3, 3, 2))
 MAPS = dict(out_features=["stage1", "stage3"])
-# {case: (class, arguments of its config, sizes of images)}; maps of 36 x 28 are not whole windows.
+# {case: (class, arguments of its config, sizes of images)}; 36 x 27 is of no whole patches nor windows.
 TRANSFORMERS = {
-    "swin": ("SwinForImageClassification", dict(HUGGING, num_labels=5), ((32, 32), (36, 28))),
+    "swin": ("SwinForImageClassification", dict(HUGGING, num_labels=5), ((32, 32), (36, 27))),
     "swin_model": ("SwinModel", dict(HUGGING, use_absolute_embeddings=True, qkv_bias=False), ((32, 32),)),
     "swin_masked": ("SwinForMaskedImageModeling", dict(HUGGING, encoder_stride=8), ((32, 32),)),
     "swin_backbone": ("SwinBackbone", dict(HUGGING, **MAPS), ((20, 12),)),
-    "swinv2": ("Swinv2ForImageClassification", dict(SCALED, num_labels=5), ((36, 28),)),
+    "swinv2": ("Swinv2ForImageClassification", dict(SCALED, num_labels=5), ((36, 27),)),
     "swinv2_model": ("Swinv2Model", dict(HUGGING, qkv_bias=False, mlp_ratio=3.0), ((32, 32),)),
     "swinv2_shrunk": ("Swinv2ForImageClassification", dict(HUGGING, window_size=8, num_labels=3), ((32, 32),)),
     "swinv2_masked": ("Swinv2ForMaskedImageModeling", dict(SCALED, encoder_stride=8), ((32, 32),)),
@@ -55,7 +55,7 @@ def draw(name: str, shape: tuple[int, ...], scale: float = 1.0) -> np.ndarray:
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The array of a name, of a size that lets every one show in the output."""
-    scale = 0.5 if name.endswith("bias_table") or len(shape) < 2 else 1 / np.prod(shape[1:]) ** 0.5
+    scale = 0.2 if name.endswith("bias_table") or len(shape) < 2 else 1 / np.prod(shape[1:]) ** 0.5
     is_norm = len(shape) == 1 and ("norm" in name or name == "features.0.2.weight") and name.endswith("weight")
     return draw(name, shape, scale) + np.float32(is_norm)
 

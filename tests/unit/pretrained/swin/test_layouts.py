@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from swin_jax.core.errors import UserError
 from swin_jax.models.simmim import SimMIM
 from swin_jax.models.swin import V2, Swin
-from swin_jax.pretrained import recognize
+from swin_jax.pretrained import recognize, wrappers
 from swin_jax.pretrained.load import load
 from swin_jax.pretrained.swin import adapt, convert, finetune, layouts, simmim
 
@@ -141,6 +141,36 @@ def test_what_is_missing_or_changes_the_features_is_named(version, change, named
     arrays = {name: value for name, value in arrays.items() if value is not None}
     with pytest.raises(UserError, match=rf"(missing|unexpected) +\S*{re.escape(named)}"):
         convert.from_official(arrays, Swin(**TINY | version))
+
+
+def to_features_only(state_dict):
+    """What timm keeps of a model with `features_only`."""
+    maps = {name: value for name, value in state_dict.items() if not name.startswith(("norm.", "head."))}
+    return {re.sub(r"^layers\.", "layers_", name): value for name, value in layouts.to_timm(maps).items()}
+
+
+@pytest.mark.parametrize("wrapper", ["", "encoder.model.", "backbone.", "model."])
+@BOTH
+def test_a_model_of_maps_fills_any_model_with_fresh_norms_and_head(wrapper, version):
+    wanted = weights(**version)
+    arrays = {wrapper + name: value for name, value in to_features_only(wanted).items()}
+    arrays = wrappers.unwrap(arrays)[0]
+    assert layouts.library(arrays) == "timm"
+    model = Swin(**TINY | version)
+    with pytest.warns(UserWarning) as said:
+        found = finetune.remap(arrays, model)
+    lines = " ".join(str(line.message) for line in said)
+    assert "end with the maps of their stages" in lines and "head of 5 classes starts from zeros" in lines
+    fresh = {name: value for name, value in found.items() if name.startswith(("norm.", "head."))}
+    assert {name: float(value.mean()) for name, value in fresh.items()} == {
+        "norm.weight": 1.0, "norm.bias": 0.0, "head.weight": 0.0, "head.bias": 0.0
+    }  # fmt: skip
+    same(
+        {name: value for name, value in found.items() if name not in fresh},
+        {n: wanted[n] for n in wanted if n not in fresh},
+    )
+    with pytest.warns(UserWarning, match=r"output maps of stages \[0, 1\] start as ones"):
+        assert "norm0.weight" in finetune.remap(arrays, model.clone(out_norms=(0, 1), small="keep"))
 
 
 def test_simmim_takes_a_masked_model_of_transformers():
