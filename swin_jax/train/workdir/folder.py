@@ -52,6 +52,10 @@ def _check_name(folder: epath.Path) -> None:
     """Raises UserError for a name that libraries below would take for another one."""
     # TensorStore writes a\\b to a/b. fsspec takes what it is to delete in a bucket for a pattern,
     # and gcsfs what follows a # for a version.
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:  # TensorStore and JSON take no other names
+        raise UserError(f"--workdir={ascii(str(folder))} cannot be used: its name is not UTF-8; rename it") from error
     wrong = [c for c in ("*?[]#\\" if storage.is_remote(folder) else "\\") if c in str(folder)]
     if wrong:
         kind = "a bucket" if storage.is_remote(folder) else "a workdir"

@@ -20,6 +20,12 @@ def test_a_name_that_a_bucket_s_libraries_take_for_a_pattern_is_refused(monkeypa
     assert "\n" not in str(caught.value)
 
 
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"run.udce9' cannot be used: its name is not UTF-8"):
+        make_workdir(tmp_path / "run\udce9")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_backslash_is_refused_and_all_else_is_a_folder(tmp_path):
     with pytest.raises(UserError, match="in the name of a workdir"):
         make_workdir(tmp_path / "a\\b")
