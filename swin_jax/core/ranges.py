@@ -15,7 +15,7 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from swin_jax.core.errors import UserError
@@ -54,6 +54,8 @@ class Range:
         )
 
     def __str__(self) -> str:
+        if self.low is not None and self.low == self.high:
+            return ", or ".join(f"{value:g}" for value in (self.low, *self.also))
         bounds = [
             f"{words} {bound:g}"
             for words, bound in (
@@ -68,6 +70,16 @@ class Range:
         return (" and ".join(bounds) or "finite") + also
 
 
+@dataclasses.dataclass(frozen=True)
+class Ascending:
+    """Of the numbers of a tuple: none is smaller than the one before it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NotEmpty:
+    """Of a tuple: it has an entry."""
+
+
 PositiveInt = Annotated[int, Range(low=1)]
 NonNegativeInt = Annotated[int, Range(low=0)]
 PositiveFloat = Annotated[float, Range(above=0)]
@@ -76,7 +88,12 @@ FiniteFloat = Annotated[float, Range()]
 Fraction = Annotated[float, Range(low=0, high=1)]  # a share, a probability
 Rate = Annotated[float, Range(low=0, below=1)]  # of dropout, momentum, a moving average
 Seed = Annotated[int, Range(low=0, below=2**32)]  # what NumPy's generators take
-Sides = PositiveInt | tuple[PositiveInt, ...]  # one for all axes, or one for each
+Byte = Annotated[int, Range(low=0, high=255)]  # a level of grey
+PositiveInts = Annotated[tuple[PositiveInt, ...], NotEmpty()]
+PositiveInterval = Annotated[tuple[PositiveFloat, PositiveFloat], Ascending()]
+NonNegativeInterval = Annotated[tuple[NonNegativeFloat, NonNegativeFloat], Ascending()]
+_Share = Annotated[float, Range(above=0, high=1)]
+Shares = Annotated[tuple[_Share, _Share], Ascending()]  # of an area
 
 
 class RangeError(UserError):
@@ -139,6 +156,18 @@ def check_settings(settings: Mapping[str, Any], hints: Mapping[str, Any]) -> Non
                 raise UserError(f"--config.{name}={shown(value)}: it must be {wanted}")
 
 
+def check_each(name: str, values: Sequence, count: int, what: str) -> None:
+    """Raises RangeError for an argument that has not a number for each of `count` things, 'channels' for example."""
+    if len(values) != count:
+        raise RangeError(name, f"={shown(values)}: it must have a number for each of {count} {what}")
+
+
+def check_statistics(mean: Sequence, std: Sequence, channels: int) -> None:
+    """Raises RangeError where mean or standard deviation have not a number for each channel."""
+    check_each("mean", mean, channels, "channels")
+    check_each("std", std, channels, "channels")
+
+
 @functools.cache
 def ranges(fn: Callable) -> dict[str, Any]:
     """{argument: annotation} of the arguments of a callable that have a range."""
@@ -181,16 +210,26 @@ def refusal(hint: Any, value: Any) -> str:
     if (found := _range(hint)) is not None:
         return _refused_number(typing.get_args(hint)[0], found, value)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _refused_entries(parts[0], parts[1:], value)
     if origin in (typing.Union, types.UnionType):
         refusals = [refusal(part, value) for part in parts]
-        return "" if "" in refusals else ", or ".join(dict.fromkeys(refusals))
+        return "" if "" in refusals else _either(refusals)
     if origin is tuple and parts:
         return _refused_tuple(parts, value)
+    if origin is Sequence:
+        return _refused_tuple((*parts, ...), value)
     if hint is type(None):
         return "" if value is None else "None"
     if isinstance(hint, type) and origin is None:
         return "" if isinstance(value, hint) else f"a {hint.__name__}"
     return ""
+
+
+def _either(refusals: Sequence[str]) -> str:
+    """Alternatives in words, without those that another one begins with."""
+    longest = [one for one in refusals if not any(other != one and other.startswith(one) for other in refusals)]
+    return ", or ".join(dict.fromkeys(longest))
 
 
 def _refused_number(kind: type, found: Range, value: Any) -> str:
@@ -201,14 +240,28 @@ def _refused_number(kind: type, found: Range, value: Any) -> str:
 
 
 def _refused_tuple(parts: tuple, value: Any) -> str:
-    """As `refusal`, of 'tuple[part, ...]' or 'tuple[part, part]'; a list, as JSON has it, is as good."""
+    """As `refusal`, of 'tuple[part, ...]' or 'tuple[part, part]'; a list, as JSON has it, or an array is as good."""
     several = parts[-1] is Ellipsis
-    wanted = " and ".join(dict.fromkeys(refusal(part, _Nothing) for part in parts if part is not Ellipsis))
-    wanted = f"a tuple of {wanted}" if several else f"a tuple of {len(parts)}: {wanted}"
-    if not isinstance(value, (tuple, list)) or not (several or len(value) == len(parts)):
+    kinds = list(dict.fromkeys(refusal(part, _Nothing) for part in parts if part is not Ellipsis))
+    if len(kinds) > 1:
+        wanted = f"a tuple of {' and '.join(kinds)}"
+    else:
+        plural = kinds[0].replace("a whole number", "whole numbers").replace("a number", "numbers")
+        wanted = f"a tuple of {'' if several else f'{len(parts)} '}{plural.replace('a tuple', 'tuples')}"
+    if getattr(value, "ndim", 0) == 1:
+        value = value.tolist()
+    if not isinstance(value, (tuple, list, range)) or not (several or len(value) == len(parts)):
         return wanted
     hints = parts[:1] * len(value) if several else parts
     return wanted if any(map(refusal, hints, value)) else ""
+
+
+def _refused_entries(hint: Any, rules: Sequence, value: Any) -> str:
+    """As `refusal`, of a tuple with rules for its entries together."""
+    ascending = Ascending() in rules
+    refused = refusal(hint, value) or (ascending and list(value) != sorted(value))
+    refused = refused or (NotEmpty() in rules and not len(value))
+    return refusal(hint, _Nothing) + ", the smaller one first" * ascending if refused else ""
 
 
 class _Nothing:

@@ -1,10 +1,13 @@
 """Sizes of images, windows, patches and cells: one int for all axes, or one int per axis."""
 
 import numbers
+from typing import Annotated
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import NotEmpty, PositiveInt, PositiveInts
 
-Size = int | tuple[int, ...]
+Size = PositiveInt | PositiveInts
+Windows = Size | Annotated[tuple[Size, ...], NotEmpty()]  # of all stages, or one for each
 
 
 def per_axis(value: Size, axes: int) -> tuple[int, ...]:

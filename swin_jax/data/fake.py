@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import PositiveInt, Seed, checked
 
 _CELLS = 4  # a class is a pattern of 4 x 4 coloured cells
 _SPLITS = ("train", "test")
@@ -39,13 +40,14 @@ class _Images:
         return f"fake {self.split} record {index}"
 
 
+@checked
 def images(
-    image_size: int,
-    num_classes: int = 10,
-    num_examples: int = 512,
-    seed: int = 0,
+    image_size: PositiveInt,
+    num_classes: PositiveInt = 10,
+    num_examples: PositiveInt = 512,
+    seed: Seed = 0,
     split: str = "train",
-    channels: int = 3,
+    channels: PositiveInt = 3,
 ) -> _Images:
     """A source of noisy images of one coloured pattern per class, the same for an index at any time.
 
@@ -84,8 +86,13 @@ class _Pairs:
         return self.images.record_name(index)
 
 
+@checked
 def pairs(
-    image_size: int, num_classes: int = 10, num_examples: int = 512, seed: int = 0, split: str = "train"
+    image_size: PositiveInt,
+    num_classes: PositiveInt = 10,
+    num_examples: PositiveInt = 512,
+    seed: Seed = 0,
+    split: str = "train",
 ) -> _Pairs:
     """A pair source (see data/image_text/pairs.py) of the same images, two captions each, which name the pattern.
 
@@ -135,12 +142,13 @@ class _Videos:
         return f"{self.images.record_name(index)} (video)"
 
 
+@checked
 def videos(
-    image_size: int,
-    num_frames: int = 40,
-    num_classes: int = 10,
-    num_examples: int = 64,
-    seed: int = 0,
+    image_size: PositiveInt,
+    num_frames: PositiveInt = 40,
+    num_classes: PositiveInt = 10,
+    num_examples: PositiveInt = 64,
+    seed: Seed = 0,
     split: str = "train",
 ) -> _Videos:
     """A source of the images of `images`, each moving in a direction of its class, two pixels a frame.

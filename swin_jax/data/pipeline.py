@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import NonNegativeInt, PositiveInt, Seed, checked
 from swin_jax.data import labels, unreadable, workers
 
 _NARROW = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
@@ -35,6 +36,7 @@ class Source(Protocol):
     def record_name(self, index: int) -> str: ...
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class TrainData:
     """An endless, shuffled, augmented stream of batches.
@@ -54,18 +56,16 @@ class TrainData:
 
     source: Source
     transform: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
-    batch_size: int
-    seed: int = 0
-    num_workers: int = 0
-    num_threads: int = 2
-    prefetch: int = 4
-    expected_classes: int = 0
-    expected_examples: int = 0
+    batch_size: PositiveInt
+    seed: Seed = 0
+    num_workers: NonNegativeInt = 0
+    num_threads: NonNegativeInt = 2
+    prefetch: PositiveInt = 4
+    expected_classes: NonNegativeInt = 0
+    expected_examples: NonNegativeInt = 0
 
     def __post_init__(self):
-        _check(self.source, self.batch_size)
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"the data seed must be between 0 and 2**32 - 1, not {self.seed}")
+        _check(self.source)
 
     @property
     def num_examples(self) -> int:
@@ -117,6 +117,7 @@ class TrainData:
         return order.random_map(read)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class EvalData:
     """Every record of a source exactly once, in order.
@@ -135,15 +136,15 @@ class EvalData:
 
     source: Source
     transform: Callable[[dict[str, Any]], dict[str, Any]]
-    batch_size: int
-    num_workers: int = 0
-    num_threads: int = 2
-    prefetch: int = 4
-    expected_classes: int = 0
+    batch_size: PositiveInt
+    num_workers: NonNegativeInt = 0
+    num_threads: NonNegativeInt = 2
+    prefetch: PositiveInt = 4
+    expected_classes: NonNegativeInt = 0
     unreadable: str = "refuse"
 
     def __post_init__(self):
-        _check(self.source, self.batch_size)
+        _check(self.source)
         unreadable.check_policy(self.unreadable)
 
     @property
@@ -292,11 +293,9 @@ def _closing(iterator, classes: int) -> Iterator[dict[str, np.ndarray]]:
         iterator.close()
 
 
-def _check(source: Source, batch_size: int) -> None:
+def _check(source: Source) -> None:
     if len(source) == 0:
         raise UserError("the data set has no examples")
-    if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, not {batch_size}")
 
 
 def _check_counts(source: Source, classes: int, examples: int = 0) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
+from swin_jax.core.ranges import NonNegativeInt, PositiveInt, Seed, checked
 from swin_jax.data import annotations, folders, unreadable
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import archives, picture
@@ -220,11 +221,12 @@ def image_folder(
     return FileSource(folder, tuple(paths), tuple(labels), names, conversion, limits)
 
 
+@checked
 def image_list(
     annotation: str,
     root: str = "",
     class_names: str = "",
-    num_classes: int = 0,
+    num_classes: NonNegativeInt = 0,
     conversion: str = "display",
     limits: picture.Limits | None = None,
 ) -> FileSource | Marked:
@@ -322,7 +324,8 @@ class Selection:
         return self.source.record_name(self.indices[index])
 
 
-def subset(source: Any, per_class: int, seed: int = 0) -> Selection:
+@checked
+def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
     """The same number of records of every class, drawn at random; reads every record once for its label.
 
     Records that cannot be read are not drawn; a warning counts them.
@@ -344,7 +347,7 @@ def subset(source: Any, per_class: int, seed: int = 0) -> Selection:
     rng, chosen = np.random.default_rng(seed), []
     for label, name in enumerate(source.class_names):
         found = rng.permutation(np.flatnonzero(labels == label))
-        if not 0 < per_class <= len(found):
+        if per_class > len(found):
             raise UserError(f"{per_class} records of each class were asked for; the class {name!r} has {len(found)}")
         chosen.append(found[:per_class])
     return Selection(source, tuple(int(index) for index in np.sort(np.concatenate(chosen))))

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.unreadable import left_out
 from swin_jax.evals import features, metrics
 from swin_jax.ops import losses
 from swin_jax.tasks.base import Task, TrainState, check_predicts
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
     """Evaluates a classifier on a data set.
@@ -28,7 +30,7 @@ class Accuracy:
     """
 
     data: Any
-    top: int = 5
+    top: PositiveInt = 5
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
         """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""

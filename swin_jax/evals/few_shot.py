@@ -16,6 +16,7 @@ import numpy as np
 
 from swin_jax.core import labels
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import PositiveInt, Seed, checked
 from swin_jax.evals import features, linear_probe, metrics
 from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
 
@@ -137,14 +138,15 @@ class Result:
         return {shots: float(np.mean(values)) for shots, values in self.accuracy.items()}
 
 
+@checked
 def few_shot(
     train: Examples,
     test: Examples,
     validation: Examples,
-    shots: Sequence[int] = SHOTS,
-    seeds: Sequence[int] = (0, 1, 2),
+    shots: Sequence[PositiveInt] = SHOTS,
+    seeds: Sequence[Seed] = (0, 1, 2),
     method: Method = "logistic",
-    num_classes: int | None = None,
+    num_classes: PositiveInt | None = None,
     indices: dict[tuple[int, int], np.ndarray] | None = None,
     pause: Callable[[], None] = lambda: None,
 ) -> Result:
@@ -241,6 +243,7 @@ def plot(results: dict[str, Result], path: str | os.PathLike, zero_shot: dict[st
     figure.savefig(path, dpi=120)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class FewShot:
     """Evaluates the features of a task during training.
@@ -260,8 +263,8 @@ class FewShot:
     train: Any
     test: Any
     validation: Any
-    shots: Sequence[int] = SHOTS
-    seeds: Sequence[int] = (0, 1, 2)
+    shots: Sequence[PositiveInt] = SHOTS
+    seeds: Sequence[Seed] = (0, 1, 2)
     method: Method = "ridge"
     output: str = "image_features"
 

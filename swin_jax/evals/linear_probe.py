@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import numpy as np
 
 from swin_jax.core import labels
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Range, Seed, checked
 from swin_jax.evals import features, metrics
 from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
 
@@ -113,15 +114,16 @@ class _Rows:
         )
 
 
+@checked
 def fit(
     x: np.ndarray,
     label: np.ndarray,
-    strength: float,
-    num_classes: int | None = None,
+    strength: NonNegativeFloat,
+    num_classes: PositiveInt | None = None,
     start: Classifier | None = None,
-    max_iterations: int = 1000,
-    tolerance: float = 1e-4,
-    chunk: int = _CHUNK,
+    max_iterations: PositiveInt = 1000,
+    tolerance: PositiveFloat = 1e-4,
+    chunk: PositiveInt = _CHUNK,
     pause: Callable[[], None] = lambda: None,
 ) -> Classifier:
     """Minimises summed cross-entropy + strength / 2 ||weights||^2; the bias is not penalised.
@@ -218,7 +220,12 @@ def search(score: Callable[[float], float]) -> Search:
         wanted = [index for index in (best - step, best + step) if 0 <= index < len(LAMBDAS)]
 
 
-def split(label: np.ndarray, fraction: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+@checked
+def split(
+    label: np.ndarray,
+    fraction: Annotated[float, Range(above=0, below=1)] = 0.2,
+    seed: Seed = 0,
+) -> tuple[np.ndarray, np.ndarray]:
     """Carves a validation set out of a training set, class by class.
 
     Args:
@@ -259,16 +266,17 @@ class Probe:
         return metrics.top_scores(rank, label, weights.shape[-1])
 
 
+@checked
 def probe(
     train: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray] | None = None,
-    num_classes: int | None = None,
+    num_classes: PositiveInt | None = None,
     metric: str = "top1",
     refit: bool = True,
-    seed: int = 0,
-    max_iterations: int = 1000,
-    tolerance: float = 1e-4,
-    chunk: int = _CHUNK,
+    seed: Seed = 0,
+    max_iterations: PositiveInt = 1000,
+    tolerance: PositiveFloat = 1e-4,
+    chunk: PositiveInt = _CHUNK,
     pause: Callable[[], None] = lambda: None,
 ) -> Probe:
     """The whole protocol: lambda is chosen on validation data, then the classifier is fitted to both parts.
@@ -312,6 +320,7 @@ def probe(
     return Probe(classifier, found)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class LinearProbe:
     """Evaluates the features of a task during training.
@@ -333,7 +342,7 @@ class LinearProbe:
     validation: Any = None
     output: str = "image_features"
     metric: str = "top1"
-    max_iterations: int = 1000
+    max_iterations: PositiveInt = 1000
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
         """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}.

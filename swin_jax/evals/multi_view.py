@@ -21,6 +21,7 @@ import numpy as np
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.public_names import first_name, name_of
+from swin_jax.core.ranges import NonNegativeInt, PositiveInt, checked
 from swin_jax.data.labels import Relabeled, has_several
 from swin_jax.data.sources import Selection
 from swin_jax.data.unreadable import left_out, may_leave_out
@@ -66,6 +67,7 @@ def fuse(
     return mean if fusion == "probability" else probabilities(task, mean)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class MultiView:
     """Evaluates a classifier of clips on several views of every video.
@@ -82,11 +84,11 @@ class MultiView:
     """
 
     data: Any
-    views_at_once: int = 0
+    views_at_once: NonNegativeInt = 0
     fusion: str = "probability"
     input: str = "video"
     cache: str = ""
-    save_every: int = 20
+    save_every: PositiveInt = 20
     progress: bool = True
 
     def __post_init__(self):

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from swin_jax.core.ranges import NonNegativeInt, checked
 from swin_jax.data.unreadable import left_out
 from swin_jax.tasks.base import Task, TrainState, check_predicts
 
@@ -17,6 +18,7 @@ _GAP = 2  # white pixels between pictures
 _SHOWN = 96  # pixels that smaller images are enlarged to, in whole steps
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
     """Evaluates a task that reconstructs masked images on a data set.
@@ -27,7 +29,7 @@ class Reconstruction:
     """
 
     data: Any
-    pictures: int = 8
+    pictures: NonNegativeInt = 8
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, Any]]:
         """Compiles for a task and a `sharding.Placement`.

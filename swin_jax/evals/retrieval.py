@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
+from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.image_text.by_image import by_image
 from swin_jax.data.image_text.pairs import EvalTransform
 from swin_jax.data.unreadable import left_out, may_leave_out
@@ -98,13 +99,14 @@ def ranks(
     return np.concatenate(found)
 
 
+@checked
 def recall(
     image_features: np.ndarray,
     text_features: np.ndarray,
     image_ids: np.ndarray | None = None,
     text_ids: np.ndarray | None = None,
-    ks: Sequence[int] = (1, 5, 10),
-    chunk: int = 256,
+    ks: Sequence[PositiveInt] = (1, 5, 10),
+    chunk: PositiveInt = 256,
     pause: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """R@k both ways, any number of captions per image and of images per caption.
@@ -130,6 +132,7 @@ def recall(
     return {f"{way}_r{k}": float((rank < k).mean()) for way, rank in directions.items() for k in ks}
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Retrieval:
     """Evaluates an image-text task on pairs during training.
@@ -154,8 +157,8 @@ class Retrieval:
     tokenize: Tokenize | None = None
     prefix: str = ""
     ids: str = ""
-    ks: Sequence[int] = (1, 5, 10)
-    batch_size: int = 256
+    ks: Sequence[PositiveInt] = (1, 5, 10)
+    batch_size: PositiveInt = 256
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
         """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""

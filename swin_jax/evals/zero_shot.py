@@ -18,6 +18,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import weights_checksum
+from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.unreadable import left_out
 from swin_jax.evals import features, metrics
 from swin_jax.evals.features import Encode, Tokenize
@@ -31,12 +32,13 @@ log = logging.getLogger(__name__)
 _CACHE_FORMAT = 1
 
 
+@checked
 def classifier(
     encode: Encode,
     tokenize: Tokenize,
     class_names: Sequence[Names],
     templates: Sequence[str],
-    batch_size: int = 1024,
+    batch_size: PositiveInt = 1024,
     progress: bool = True,
     cache: str | os.PathLike | None = None,
     key: str = "",
@@ -126,6 +128,7 @@ class Subset:
     candidates: Sequence[str] = ()
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class ZeroShot:
     """Evaluates an image-text task on a labelled set during training.
@@ -152,7 +155,7 @@ class ZeroShot:
     subsets: Mapping[str, Subset] = dataclasses.field(default_factory=dict)
     groups: Mapping[str, str] | None = None
     relabel: Mapping[str, str] | None = None
-    batch_size: int = 256
+    batch_size: PositiveInt = 256
     cache: str = ""
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from swin_jax.core import params
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import FiniteFloat, PositiveFloat, checked
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.evals.features import Encode
@@ -25,6 +26,7 @@ from swin_jax.tasks.base import TrainState
 Preprocess = Callable[[Any], np.ndarray]  # pictures -> (B, H, W, 3) float32, normalized
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
     """A task without training.
@@ -35,8 +37,8 @@ class LoadedModel:
     """
 
     model: nn.Module
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[PositiveFloat, ...]
 
     def predict(self, state: TrainState, batch: Mapping[str, jax.Array], frozen: Any) -> dict[str, jax.Array]:
         """The outputs of the model's family for `image`, `video` or `text`."""

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import check_statistics
 
 _TRIES = 10  # timm's number of attempts to find a region that fits
 
@@ -21,7 +22,12 @@ _TRIES = 10  # timm's number of attempts to find a region that fits
 def normalize(
     image: jax.Array, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
 ) -> jax.Array:
-    """Turns uint8 images (..., C) into float32 (image / 255 - mean) / std, with one mean and std per channel."""
+    """Turns uint8 images (..., C) into float32 (image / 255 - mean) / std, with one mean and std per channel.
+
+    Raises:
+        RangeError: Another number of them than channels.
+    """
+    check_statistics(mean, std, image.shape[-1])
     shape = (1,) * (image.ndim - 1) + (-1,)
     mean, std = (jnp.asarray(values, jnp.float32).reshape(shape) for values in (mean, std))
     return (image.astype(jnp.float32) / 255.0 - mean) / std

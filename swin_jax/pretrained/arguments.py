@@ -3,9 +3,8 @@
 Shared by the loaders of all families.
 """
 
-import numbers
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -14,13 +13,7 @@ import numpy as np
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError, did_you_mean
 from swin_jax.core.public_names import current_names
-from swin_jax.pretrained.media import shown
-
-# Arguments that may be one whole number for each axis or stage; and the least value of all that are whole numbers.
-_PER_AXIS_OR_STAGE = ("image_size", "patch_size", "window_size", "depths", "num_heads", "vision_layers")
-_ONE = ("embed_dim", "in_channels", "context_length", "vocab_size", "vision_width", "vision_heads")
-_ONE += ("text_width", "text_heads", "text_layers")
-COUNTS = {"num_classes": 0} | dict.fromkeys((*_PER_AXIS_OR_STAGE, *_ONE), 1)
+from swin_jax.core.ranges import check, shown
 
 
 def check_arguments(what: str, overrides: dict, known: Iterable[str]) -> None:
@@ -30,34 +23,14 @@ def check_arguments(what: str, overrides: dict, known: Iterable[str]) -> None:
         raise UserError(f"{what} has no argument {unknown[0]!r}{did_you_mean(unknown[0], known)}")
 
 
-def check_values(overrides: dict, counts: Mapping[str, int]) -> None:
-    """Raises UserError for a count or a size that is no whole number, or too small a one.
+def check_values(overrides: dict, make: Callable) -> None:
+    """Raises RangeError for a number that is out of its range in the signature of what makes the model.
 
     Args:
-        overrides: Arguments of a model.
-        counts: {name of one that is a whole number: its least value}; None passes as any.
+        overrides: Arguments of a model; None passes as any.
+        make: What makes the model.
     """
-    for key, value in overrides.items():
-        least = counts.get(key)
-        if least is None or value is None:
-            continue
-        found = list(_leaves(value)) if key in _PER_AXIS_OR_STAGE else [value]
-        if not found or not all(_is_count(number, least) for number in found):
-            several = ", or a tuple of them" if key in _PER_AXIS_OR_STAGE else ""
-            wanted = f"it must be a whole number of at least {least}{several}"
-            raise UserError(f"{key}={shown(value)} makes no model: {wanted}")
-
-
-def _leaves(value: Any) -> Iterable[Any]:
-    if not isinstance(value, (tuple, list)):
-        yield value
-        return
-    for part in value:
-        yield from _leaves(part)
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
+    check(make, {key: value for key, value in overrides.items() if value is not None})
 
 
 def check_resize(what: str, resize: Any, choices: Sequence[str]) -> None:

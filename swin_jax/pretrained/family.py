@@ -51,7 +51,6 @@ class Family:
         names: () -> all names that can be loaded.
         fields: Names of the arguments that make a model.
         sizes: Those of `fields` in which weights of another value cannot be made to fit.
-        counts: Those of `fields` that are whole numbers, with their least values.
         takes: Other families whose weights `load` makes fit where the sizes are the same.
         resizes: What `resize` may be.
         models: Classes of its models.
@@ -63,7 +62,7 @@ class Family:
         infer: ({name: array}, known arguments) -> arguments of the model that the arrays were made with.
         configured: Weights -> arguments of the model that a config beside them tells and their arrays don't; it raises
             UserError for a field that cannot be obeyed, or that the arrays contradict.
-        make: (**arguments) -> a model.
+        make: (**arguments) -> a model; overrides are checked against the ranges in its signature.
         load: (weights, arguments of the model that they were made for, resize, overrides) -> (model, variables).
         load_workdir: (workdir, its flat config, resize, overrides) -> (model, variables).
         preprocess: (model, the word that it was loaded by or None) -> its Preparation.
@@ -89,7 +88,6 @@ class Family:
     preprocess: Callable[[nn.Module, str | None], Preparation]
     inputs: Callable[[nn.Module, Any], dict[str, jax.ShapeDtypeStruct]]
     predict: Callable[[nn.Module, dict, Mapping[str, jax.Array], Prepare], Outputs]
-    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     takes: tuple["Family", ...] = ()
     resizes: tuple[str, ...] = ()
     configured: Callable[[Weights], dict] = lambda weights: {}

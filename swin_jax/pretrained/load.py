@@ -83,7 +83,7 @@ def _no_model(overrides: dict, error: Exception) -> UserError:
 
 def make(family: Family, fields: dict, overrides: dict) -> nn.Module:
     """A model of a family, without variables; raises UserError where the overrides make none."""
-    check_values(overrides, family.counts)
+    check_values(overrides, family.make)
     try:
         model = family.make(**fields | overrides)
         if overrides:
@@ -157,6 +157,7 @@ def _told_beside(family: Family, word: str, weights: Weights) -> dict:
 
 def fields_of(family: Family, weights: Weights, overrides: dict) -> dict:
     """The arguments of the model that weights without a name were made with."""
+    check_values(overrides, family.make)
     told = family.configured(weights)
     return family.infer(weights.arrays, told | overrides) | told
 
@@ -189,7 +190,7 @@ def _check_arguments(family: Family | None, resize: str | None, overrides: dict)
     known = set().union(*(family.fields for family in families))
     check_arguments("a model" if family is None else family.make.__name__, overrides, known)
     if family is not None:
-        check_values(overrides, family.counts)
+        check_values(overrides, family.make)
     choices = dict.fromkeys(choice for family in families for choice in family.resizes)
     check_resize(" or ".join(f"a {family.title}" for family in families), resize, tuple(choices))
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax.core import public_names
+from swin_jax.core import public_names, ranges
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.core.ranges import FiniteFloat, PositiveFloat, PositiveInt, check_statistics, checked
 from swin_jax.core.sizes import Size, per_axis, simplest
 from swin_jax.pretrained import media
 
@@ -40,6 +41,7 @@ _CARRIED = "_preparation"
 WHOLE = 384  # pixels; official Swins of this size take the whole picture
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Preparation:
     """Turns pictures or videos into a model's input, and texts into its tokens.
@@ -69,10 +71,10 @@ class Preparation:
     input: str
     transform: str
     arguments: Mapping[str, Any]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    channels: int = 3
-    context_length: int | None = None
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[PositiveFloat, ...]
+    channels: PositiveInt = 3
+    context_length: PositiveInt | None = None
     clean: str = "openai"
     conversion: str = "display"
     limits: Any = None
@@ -86,10 +88,9 @@ class Preparation:
             from swin_jax.data.image.picture import check_conversion
 
             check_conversion(self.conversion)
+        check_statistics(self.mean, self.std, self.channels)
         for name in ("mean", "std"):
-            _check_statistics(name, getattr(self, name), self.channels)
-        if any(value <= 0 for value in self.std):
-            raise UserError(f"std={self.std} must be above 0")
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -188,9 +189,7 @@ class Preparation:
         from swin_jax.data.image_text.tokenizer import cleaner
 
         if self.function is None:
-            parameters = inspect.signature(public_names.find(self.transform)).parameters
-            for name, value in self.arguments.items():
-                _check_argument(name, value, parameters[name].annotation)
+            _check_arguments(public_names.find(self.transform), self.arguments)
             _made(self.transform, json.dumps(self.arguments))
         if self.context_length is not None:
             if not isinstance(self.context_length, int) or self.context_length < 3:
@@ -226,24 +225,12 @@ class Preparation:
         return simplest(tuple(short * side // size for short, size, side in before))
 
 
-def _check_argument(name: str, value: Any, kind: type) -> None:
-    """Raises UserError for an argument of a transform that is of another type than it takes."""
-    least = 0 if name in ("fill", "short_side") else 1
-    if kind == Size and isinstance(value, (tuple, list)):
-        if len(value) != 2 or not all(isinstance(side, int) and side >= 1 for side in value):
-            raise UserError(f"{name}={value!r} must be a whole number of pixels, at least 1, or (height, width)")
-        return
-    if kind is bool and not isinstance(value, bool):
-        raise UserError(f"{name}={value!r} must be True or False")
-    if kind in (int, Size) and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-        raise UserError(f"{name}={value!r} must be a whole number, at least {least}")
-
-
-def _check_statistics(name: str, values: Any, channels: int) -> None:
-    """Raises UserError where a mean or a deviation is not a number for each channel."""
-    numbers = not isinstance(values, str) and isinstance(values, Sequence)
-    if not numbers or not all(isinstance(value, (int, float)) for value in values) or len(values) != channels:
-        raise UserError(f"{name}={values!r} must have a number for each of {channels} channels")
+def _check_arguments(transform: Callable, arguments: Mapping[str, Any]) -> None:
+    """Raises UserError for arguments of a transform that are of another type than it takes."""
+    ranges.check(transform, arguments)
+    for name, value in arguments.items():
+        if inspect.signature(transform).parameters[name].annotation is bool and not isinstance(value, bool):
+            raise UserError(f"{name}={value!r} must be True or False")
 
 
 @functools.lru_cache(maxsize=16)

@@ -4,7 +4,6 @@ Peer: `main.py` of microsoft/Swin-Transformer with timm 0.4.12's Mixup and Rando
 """
 
 import dataclasses
-import math
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -14,11 +13,25 @@ import numpy as np
 import optax
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
-from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import (
+    FiniteFloat,
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    RangeError,
+    Rate,
+    Seed,
+    check_statistics,
+    checked,
+    shown,
+)
+from swin_jax.core.sizes import Size
 from swin_jax.ops import augmentation, losses
 from swin_jax.tasks.base import Batch, Metrics, TrainState, gradient_step, step_key
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Classification:
     """Trains `model` to name images, or clips: where `image` is said below, `input` is meant.
@@ -53,27 +66,28 @@ class Classification:
 
     model: nn.Module
     tx: optax.GradientTransformation
-    image_size: int | tuple[int, ...]
-    num_classes: int
-    channels: int = 3
-    seed: int = 0
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    label_smoothing: float = 0.1
-    erase_probability: float = 0.25
+    image_size: Size
+    num_classes: PositiveInt
+    channels: PositiveInt = 3
+    seed: Seed = 0
+    mean: tuple[FiniteFloat, ...] = IMAGENET_MEAN
+    std: tuple[PositiveFloat, ...] = IMAGENET_STD
+    label_smoothing: Fraction = 0.1
+    erase_probability: Fraction = 0.25
     erase_mode: str = "pixel"
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    mix_probability: float = 1.0
-    mix_switch: float = 0.5
-    mix_group: int = 128
-    accumulate: int = 1
-    ema_decay: float = 0.0
+    mixup: NonNegativeFloat = 0.8
+    cutmix: NonNegativeFloat = 1.0
+    mix_probability: Fraction = 1.0
+    mix_switch: Fraction = 0.5
+    mix_group: PositiveInt = 128
+    accumulate: PositiveInt = 1
+    ema_decay: Rate = 0.0
     input: str = "image"
     multi_label: bool = False
-    class_weights: tuple[float, ...] = ()
+    class_weights: tuple[PositiveFloat, ...] = ()
 
     def __post_init__(self):
+        check_statistics(self.mean, self.std, self.channels)
         object.__setattr__(self, "class_weights", _numbers(self.class_weights, self.num_classes))
 
     def size(self) -> tuple[int, ...]:
@@ -158,6 +172,6 @@ def _numbers(weights: Any, classes: int) -> tuple[float, ...]:
         found = np.zeros(())
     with np.errstate(over="ignore", under="ignore"):
         if found.shape != (classes,) or not all(0 < x < math.inf for x in found.astype(np.float32)):
-            shown = " ".join(repr(weights).split())[:100]
-            raise UserError(f"class_weights must be {classes} positive numbers, one for each class, not {shown}")
+            wanted = f"it must be numbers above 0 of float32, one for each of {classes} classes"
+            raise RangeError("class_weights", f"={shown(weights)}: {wanted}")
     return tuple(found.tolist())

@@ -7,7 +7,7 @@ mlfoundations/open_clip; unlike there, no form of the loss and no number of micr
 import dataclasses
 import functools
 import math
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -17,6 +17,8 @@ from jax.sharding import PartitionSpec
 
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import FiniteFloat, PositiveFloat, PositiveInt, Range, Rate, Seed, check_statistics, checked
+from swin_jax.core.sizes import Size
 from swin_jax.models import clip
 from swin_jax.ops import augmentation, contrastive
 from swin_jax.tasks.base import Batch, Metrics, TrainState, apply_gradients, step_key
@@ -25,6 +27,7 @@ FORMS = ("global", "local", "ring")
 TOWERS = ("visual", "text")
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Contrastive:
     """Trains a two-tower `model` so that the features of a pair are near each other.
@@ -56,31 +59,27 @@ class Contrastive:
 
     model: nn.Module
     tx: optax.GradientTransformation
-    image_size: int | tuple[int, int]
-    context_length: int = 77
-    channels: int = 3
-    seed: int = 0
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
+    image_size: Size
+    context_length: PositiveInt = 77
+    channels: PositiveInt = 3
+    seed: Seed = 0
+    mean: tuple[FiniteFloat, ...] = CLIP_MEAN
+    std: tuple[PositiveFloat, ...] = CLIP_STD
     sigmoid: bool = False
     form: str = "global"
-    chunk: int = 512
+    chunk: PositiveInt = 512
     positives: bool = False
     locked: tuple[str, ...] = ()
-    max_scale: float = 100.0
-    accumulate: int = 1
-    ema_decay: float = 0.0
+    max_scale: Annotated[float, Range(low=1)] = 100.0
+    accumulate: PositiveInt = 1
+    ema_decay: Rate = 0.0
 
     def __post_init__(self):
         if self.form not in FORMS or (self.sigmoid and self.form == "local"):
             raise UserError(f"form={self.form!r} is none of {FORMS}, or 'local' with the sigmoid loss")
         if any(tower not in TOWERS for tower in self.locked):
             raise UserError(f"locked={self.locked} has others than {TOWERS}")
-        if not self.max_scale >= 1:
-            raise UserError(f"max_scale={self.max_scale} must be at least 1")
-        for name, value in (("chunk", self.chunk), ("accumulate", self.accumulate)):
-            if value < 1:
-                raise UserError(f"{name}={value} must be at least 1")
+        check_statistics(self.mean, self.std, self.channels)
         if self.sigmoid and self.model.logit_bias is None:
             raise UserError("sigmoid=True needs a model with a logit_bias: give the model logit_bias=-10.0")
 

@@ -14,12 +14,23 @@ import optax
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import (
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Rate,
+    Seed,
+    check_statistics,
+    checked,
+)
 from swin_jax.core.sizes import Size, cells, per_axis
 from swin_jax.ops import augmentation, masked_image
 from swin_jax.ops.window_geometry import stage_grids
 from swin_jax.tasks.base import Batch, Metrics, TrainState, gradient_step, step_key
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class MaskedImageModeling:
     """Trains `model` to reconstruct masked images.
@@ -43,16 +54,17 @@ class MaskedImageModeling:
     model: nn.Module
     tx: optax.GradientTransformation
     image_size: Size
-    channels: int = 3
-    seed: int = 0
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    norm_target: int = 0
-    accumulate: int = 1
-    ema_decay: float = 0.0
+    channels: PositiveInt = 3
+    seed: Seed = 0
+    mean: tuple[FiniteFloat, ...] = IMAGENET_MEAN
+    std: tuple[PositiveFloat, ...] = IMAGENET_STD
+    norm_target: NonNegativeInt = 0
+    accumulate: PositiveInt = 1
+    ema_decay: Rate = 0.0
     mask_cell: Size = 32
 
     def __post_init__(self):
+        check_statistics(self.mean, self.std, self.channels)
         if self.norm_target and (self.norm_target < 3 or self.norm_target % 2 == 0):
             raise UserError(f"norm_target={self.norm_target} must be odd and at least 3, or 0")
 

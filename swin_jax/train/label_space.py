@@ -47,7 +47,7 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
         names = checkpoint.class_names(folder)
         advice = "" if names else "; the checkpoint has no class names, so that all of its classes must be there"
         return Reference(names, f"the checkpoint in {folder}", advice)
-    source = configs.build(config.init_from)
+    source = configs.build(config.init_from, "init_from")
     path = getattr(source, "path", "")
     if not path or (getattr(source, "backbone", False) and re.search(source.head, _HEAD)):
         return Reference()

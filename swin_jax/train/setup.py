@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import numpy as np
 
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError, is_ours
-from swin_jax.core.ranges import NonNegativeInt, PositiveInt, Range, Seed, check_settings
+from swin_jax.core.ranges import NonNegativeInt, PositiveInt, Seed, check_settings
 from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_shapes, load_frozen
 from swin_jax.train import sharding
 
@@ -21,7 +21,7 @@ SETTINGS = {
     "epochs": NonNegativeInt,
     "accumulate": PositiveInt,
     "max_bad_records": NonNegativeInt,
-    "mesh.*": Annotated[int, Range(low=1, also=(-1,))],
+    "mesh.*": sharding.AxisSize,
     "checkpoint.every": NonNegativeInt,
     "checkpoint.keep": PositiveInt,
     "logs.every": NonNegativeInt,
@@ -89,8 +89,6 @@ def check_batch(config, placement: sharding.Placement) -> None:
     """Raises UserError for a batch that mesh, number of micro-batches or mixing do not divide."""
     placement.check(config.batch_size)
     accumulate = config.task.get("accumulate", 1)
-    if accumulate < 1:
-        raise UserError(f"accumulate must be at least 1, not {accumulate}")
     if config.batch_size % accumulate:
         raise UserError(f"batch_size {config.batch_size} is not a multiple of accumulate {accumulate}")
     placement.check(config.batch_size // accumulate, "batch_size / accumulate")

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -18,14 +18,22 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import path_name
+from swin_jax.core.ranges import NonNegativeInt, Range, checked
 from swin_jax.core.stacking import is_stacked
 from swin_jax.ops.batch_sharding import AXES, BATCH
 
+AxisSize = Annotated[int, Range(low=1, also=(-1,))]  # of a mesh; -1 for what is left
 # Optimizer state smaller than this is not worth splitting over 'data': it is the large matrices that fill a chip.
 _OPT_MIN_SIZE = 2**14
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+@checked
+def make_mesh(
+    data: AxisSize = -1,
+    fsdp: AxisSize = 1,
+    tensor: AxisSize = 1,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
     """A mesh over all devices, or those given; one of the sizes may be -1 for what is left.
 
     Devices of several slices, which only a data-centre network joins, are neighbours along 'data' alone: everything
@@ -38,8 +46,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     sizes, count = [data, fsdp, tensor], len(devices)
     given = math.prod(size for size in sizes if size != -1)
     problem = ""
-    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        problem = "sizes are at least 1, and one may be -1"
+    if sizes.count(-1) > 1:
+        problem = "only one size may be -1"
     elif count % given or (-1 not in sizes and given != count):
         problem = f"{' x '.join(str(size) for size in sizes if size != -1)} = {given}"
     if problem:
@@ -65,6 +73,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     return Mesh(grid, AXES, axis_types=types)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Partition:
     """How parameters and optimizer state are laid out.
@@ -87,7 +96,7 @@ class Partition:
     rules: tuple = ()
     opt_axis: str = ""
     gather: str = ""
-    min_size: int = 2**20
+    min_size: NonNegativeInt = 2**20
 
     def __post_init__(self):
         if self.gather not in ("", "float32", "bfloat16"):

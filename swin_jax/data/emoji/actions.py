@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.ranges import NonNegativeFloat, PositiveInt, Seed, checked
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.emoji.animation import Frames
 from swin_jax.data.image import picture
@@ -184,13 +185,14 @@ class Playback:
         return f"{self.source.record_name(self.indices[index // 2])}, {self.class_names[index % 2]}"
 
 
+@checked
 def emoji_playback(
     data_dir: str | None,
     who: Sequence[str] = TRAIN_WHO,
     config: str = "anim_3",
     measured_on: Sequence[str] = TRAIN_WHO,
-    min_ratio: float = 0.75,
-    min_distance: float = 3.0,
+    min_ratio: NonNegativeFloat = 0.75,
+    min_distance: NonNegativeFloat = 3.0,
 ) -> Playback:
     """Forward against reversed playback of the actions that can be told apart; logs which those are.
 
@@ -273,8 +275,13 @@ class _FakeActions:
         return f"fake action {index}"
 
 
+@checked
 def fake_emoji_actions(
-    num_examples: int = 24, num_classes: int = 4, num_frames: int = 20, image_size: int = 24, seed: int = 0
+    num_examples: PositiveInt = 24,
+    num_classes: PositiveInt = 4,
+    num_frames: PositiveInt = 20,
+    image_size: PositiveInt = 24,
+    seed: Seed = 0,
 ) -> _FakeActions:
     """Made-up animations of growing rings on their way round, a class for each width: for trying without data.
 
@@ -290,8 +297,13 @@ def fake_emoji_actions(
     return _FakeActions(num_examples, num_classes, num_frames, image_size, seed)
 
 
+@checked
 def fake_emoji_playback(
-    num_examples: int = 24, num_classes: int = 4, num_frames: int = 20, image_size: int = 24, seed: int = 0
+    num_examples: PositiveInt = 24,
+    num_classes: PositiveInt = 4,
+    num_frames: PositiveInt = 20,
+    image_size: PositiveInt = 24,
+    seed: Seed = 0,
 ) -> Playback:
     """Made-up animations forward and reversed; arguments as for `fake_emoji_actions`."""
     source = fake_emoji_actions(num_examples, num_classes, num_frames, image_size, seed)

@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import (
+    Fraction,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PositiveInterval,
+    Rate,
+    Seed,
+    checked,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +45,17 @@ class Frames:
         return Frames(self.pixels[::-1])
 
 
+@checked
 def action_train_transform(
-    size: int = 64,
-    num_frames: int = 16,
-    frame_interval: float = 4.0,
-    speed: tuple[float, float] = (0.7, 1.5),
-    scale: tuple[float, float] = (0.8, 1.2),
-    stretch: float = 0.1,
-    overhang: float = 0.1,
-    hflip: float = 0.5,
-    recolour: float = 0.0,
+    size: PositiveInt = 64,
+    num_frames: PositiveInt = 16,
+    frame_interval: PositiveFloat = 4.0,
+    speed: PositiveInterval = (0.7, 1.5),
+    scale: PositiveInterval = (0.8, 1.2),
+    stretch: Rate = 0.1,
+    overhang: Rate = 0.1,
+    hflip: Fraction = 0.5,
+    recolour: Fraction = 0.0,
     single_frame: bool = False,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
     """Training clips of an animation.
@@ -70,17 +80,18 @@ def action_train_transform(
     return functools.partial(_train, options=options, hflip=hflip, recolour=recolour)
 
 
+@checked
 def action_eval_transform(
-    size: int = 64,
-    num_frames: int = 16,
-    frame_interval: float = 4.0,
-    speed: tuple[float, float] = (0.7, 1.5),
-    scale: tuple[float, float] = (0.8, 1.2),
-    stretch: float = 0.1,
-    overhang: float = 0.1,
+    size: PositiveInt = 64,
+    num_frames: PositiveInt = 16,
+    frame_interval: PositiveFloat = 4.0,
+    speed: PositiveInterval = (0.7, 1.5),
+    scale: PositiveInterval = (0.8, 1.2),
+    stretch: Rate = 0.1,
+    overhang: Rate = 0.1,
     single_frame: bool = False,
-    views: int = 0,
-    seed: int = 0,
+    views: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Test clips with the draws of training except for mirror images, always the same for a record and a seed.
 
@@ -94,8 +105,6 @@ def action_eval_transform(
       transform(example): `video` becomes uint8 (V, T, size, size, 3), or (T, size, size, 3); `label` stays.
     """
     options = _Options(size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame)
-    if views < 0:
-        raise UserError(f"views must not be negative, as {views} is")
     return functools.partial(_eval, options=options, views=views, seed=seed)
 
 
@@ -130,15 +139,6 @@ class _Options:
     stretch: float
     overhang: float
     single_frame: bool
-
-    def __post_init__(self):
-        if self.size < 1 or self.num_frames < 1:
-            raise UserError(f"size and num_frames must be at least 1, not {self.size} and {self.num_frames}")
-        for name, (low, high) in (("speed", self.speed), ("scale", self.scale)):
-            if not 0 < low <= high:
-                raise UserError(f"{name}={(low, high)} must be two positive numbers, the smaller one first")
-        if not 0 <= self.overhang < 1 or not 0 <= self.stretch < 1:
-            raise UserError(f"overhang={self.overhang} and stretch={self.stretch} must be in [0, 1)")
 
 
 def _train(example, rng, *, options: _Options, hflip: float, recolour: float) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import Fraction, PositiveInt, checked
 from swin_jax.core.sizes import Size, per_axis
 from swin_jax.data import tfds as tfds_directory
-from swin_jax.data.image_text.tokenizer import tokenize
+from swin_jax.data.image_text.tokenizer import ContextLength, tokenize
 
 TRAIN_VENDORS = ("noto", "noto_v1", "twemoji", "emojione", "fluent_flat")
 UNSEEN_VENDORS = ("openmoji", "fluent_3d")
@@ -156,8 +157,9 @@ def caption(example: dict[str, Any], rng: np.random.Generator, with_keywords: fl
     return text
 
 
+@checked
 def pair_train_transform(
-    transform: Callable, context_length: int = 20, with_keywords: float = 0.5
+    transform: Callable, context_length: ContextLength = 20, with_keywords: Fraction = 0.5
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
     """Adds a tokenized caption to what an image transform returns.
 
@@ -178,6 +180,7 @@ def _pair(example, rng, *, transform, context_length, with_keywords):
     return {"image": found["image"], "text": text, "label": example["label"]}
 
 
+@checked
 def image_eval_transform(size: Size) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Resizes the drawing with PIL's antialiased bicubic filter; `image` uint8 (H, W, 3) and `label`."""
     return functools.partial(_resize, size=per_axis(size, 2))
@@ -190,7 +193,8 @@ def _resize(example, *, size):
     return {"image": np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC)), "label": example["label"]}
 
 
-def fake_emoji(num_examples: int = 24, vendor: str = "noto", image_size: int = 40) -> Emoji:
+@checked
+def fake_emoji(num_examples: PositiveInt = 24, vendor: str = "noto", image_size: PositiveInt = 40) -> Emoji:
     """Made-up drawings of eight concepts, one unseen: for trying an experiment without its data."""
     rng = np.random.default_rng(zlib.crc32(vendor.encode()))
     names = ("red square", "blue circle", "cat", "dog", "tree", "boat", "hat", "star")

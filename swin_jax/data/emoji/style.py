@@ -7,22 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from swin_jax.core.ranges import Fraction, NonNegativeFloat, NonNegativeInterval, PositiveInterval, checked
 from swin_jax.core.sizes import Size, per_axis
 
 _LUMA = np.float32((0.299, 0.587, 0.114))  # ITU-R 601
 _GREY_AXIS = np.float32((1, 1, 1)) / math.sqrt(3)
 
 
+@checked
 def style_train_transform(
     size: Size,
-    rotation: float = 15.0,
-    zoom: tuple[float, float] = (0.75, 1.15),
-    shift: float = 0.08,
-    outline: float = 0.2,
-    grey: float = 0.2,
-    hue: float = 0.35,
-    saturation: tuple[float, float] = (0.4, 1.6),
-    gamma: float = 0.25,
+    rotation: NonNegativeFloat = 15.0,
+    zoom: PositiveInterval = (0.75, 1.15),
+    shift: NonNegativeFloat = 0.08,
+    outline: Fraction = 0.2,
+    grey: Fraction = 0.2,
+    hue: NonNegativeFloat = 0.35,
+    saturation: NonNegativeInterval = (0.4, 1.6),
+    gamma: NonNegativeFloat = 0.25,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
     """Random turn, zoom, stretch and shift over white, then black outlines, then other colours.
 

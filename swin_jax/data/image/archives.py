@@ -18,6 +18,7 @@ import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.core.labels import count_up, read_names
+from swin_jax.core.ranges import NonNegativeInt, checked
 from swin_jax.data import annotations, folders
 from swin_jax.data.image import picture
 from swin_jax.data.labels import Marked
@@ -66,11 +67,12 @@ class ZipSource:
         return f"{self.archive}: {self.paths[index]}"
 
 
+@checked
 def image_zip(
     archive: str,
     annotation: str = "",
     class_names: str = "",
-    num_classes: int = 0,
+    num_classes: NonNegativeInt = 0,
     conversion: str = "display",
     limits: picture.Limits | None = None,
 ) -> ZipSource | Marked:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import Fraction, Seed, checked
 from swin_jax.core.sizes import Size, cells, per_axis, simplest
 
 
@@ -54,8 +55,9 @@ def masked_cells(size: Size, cell: Size, patch: Size, ratio: float) -> tuple[Siz
     return simplest(grid), count
 
 
+@checked
 def mask_train_transform(
-    transform: Callable, size: Size, cell: Size = 32, patch: Size = 4, ratio: float = 0.6
+    transform: Callable, size: Size, cell: Size = 32, patch: Size = 4, ratio: Fraction = 0.6
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
     """Adds a random mask, new at every visit, to what another transform returns.
 
@@ -71,8 +73,9 @@ def mask_train_transform(
     return functools.partial(_train, transform=transform, grid=grid, count=count)
 
 
+@checked
 def mask_eval_transform(
-    transform: Callable, size: Size, cell: Size = 32, patch: Size = 4, ratio: float = 0.6, seed: int = 0
+    transform: Callable, size: Size, cell: Size = 32, patch: Size = 4, ratio: Fraction = 0.6, seed: Seed = 0
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Adds a fixed mask to what another transform returns: a function of `seed` and the pixels.
 

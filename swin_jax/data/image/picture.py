@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from swin_jax.core.errors import UnreadableError, UserError, did_you_mean
+from swin_jax.core.ranges import PositiveInt, checked
 
 CONVERSIONS = ("reference", "display")
 
@@ -58,6 +59,7 @@ _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")  # within a scan; 0 and restarts belong to its data
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """What a picture may ask for; all is counted from the file, so that it gets the same verdict everywhere.
@@ -70,15 +72,10 @@ class Limits:
       scanned_pixels: scans times pixels, which is the time that a JPEG takes.
     """
 
-    bytes: int = 2**29
-    pixels: int = 178_956_970
-    scans: int = 100
-    scanned_pixels: int = 2**31
-
-    def __post_init__(self):
-        for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"{name}={value!r} must be a whole number, at least 1")
+    bytes: PositiveInt = 2**29
+    pixels: PositiveInt = 178_956_970
+    scans: PositiveInt = 100
+    scanned_pixels: PositiveInt = 2**31
 
 
 USUAL = Limits()

@@ -8,11 +8,13 @@ N(magnitude, magnitude_std) and clipped to [0, 10].
 import dataclasses
 import re
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import Byte, NonNegativeFloat, NonNegativeInt, Range, checked
 
 IMAGENET_FILL = (124, 116, 104)  # round(255 * ImageNet mean)
 MAX_LEVEL = 10.0
@@ -21,6 +23,7 @@ SOLARIZE_ADD_THRESHOLD = 128
 _EXAMPLE = "'rand-m9-mstd0.5-inc1'"
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
     """Applies random operations to an image.
@@ -34,11 +37,11 @@ class RandAugment:
       resample: PIL filter of the geometric operations.
     """
 
-    magnitude: float = MAX_LEVEL
-    magnitude_std: float = 0.0
-    num_ops: int = 2
+    magnitude: Annotated[float, Range(low=0, high=MAX_LEVEL)] = MAX_LEVEL
+    magnitude_std: NonNegativeFloat = 0.0
+    num_ops: NonNegativeInt = 2
     increasing: bool = False
-    fill: tuple[int, int, int] = IMAGENET_FILL
+    fill: tuple[Byte, Byte, Byte] = IMAGENET_FILL
     resample: Image.Resampling = Image.Resampling.BICUBIC
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:

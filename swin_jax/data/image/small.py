@@ -3,22 +3,25 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from swin_jax.core.ranges import Fraction, NonNegativeFloat, NonNegativeInt, Range, Rate, checked
 from swin_jax.core.sizes import Size, per_axis
 
+Channels = Annotated[int, Range(low=1, high=1, also=(3,))]
 _LUMA = np.float32((0.299, 0.587, 0.114))  # ITU-R 601, as PIL's convert("L")
 
 
+@checked
 def small_train_transform(
     size: Size,
-    padding: int = 2,
-    hflip: float = 0.0,
-    rotation: float = 0.0,
-    zoom: float = 0.0,
-    channels: int = 3,
+    padding: NonNegativeInt = 2,
+    hflip: Fraction = 0.0,
+    rotation: NonNegativeFloat = 0.0,
+    zoom: Rate = 0.0,
+    channels: Channels = 3,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
     """Resize, random turn and zoom, random shift (a padded image's random crop), random flip.
 
@@ -38,7 +41,8 @@ def small_train_transform(
     )
 
 
-def small_eval_transform(size: Size, channels: int = 3) -> Callable[[dict[str, Any]], dict[str, Any]]:
+@checked
+def small_eval_transform(size: Size, channels: Channels = 3) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Resize by bilinear sampling, which does not smooth where the image shrinks.
 
     Args:

@@ -16,6 +16,17 @@ from PIL import Image
 
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import (
+    Byte,
+    FiniteFloat,
+    Fraction,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInterval,
+    PositiveInts,
+    Shares,
+    checked,
+)
 from swin_jax.core.sizes import Size, per_axis
 from swin_jax.data.image import picture, randaugment
 
@@ -29,12 +40,13 @@ _CROP_TRIES = 10
 RESIZE_MODES = ("shortest", "longest", "squash")
 
 
+@checked
 def train_transform(
     size: Size,
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    scale: Shares = (0.08, 1.0),
+    ratio: PositiveInterval = (3 / 4, 4 / 3),
     interpolation: str = "bicubic",
-    hflip: float = 0.5,
+    hflip: Fraction = 0.5,
     auto_augment: str = "rand-m9-mstd0.5-inc1",
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
     """Random resized crop, horizontal flip, RandAugment.
@@ -64,6 +76,7 @@ def train_transform(
     )
 
 
+@checked
 def eval_transform(
     size: Size, crop: bool = True, interpolation: str = "bicubic"
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -82,8 +95,12 @@ def eval_transform(
     return functools.partial(_eval, size=per_axis(size, 2), crop=crop, resample=_filter(interpolation))
 
 
+@checked
 def crop_transform(
-    size: Size, short_side: Size = 0, interpolation: str = "bicubic", rounding: str = "even"
+    size: Size,
+    short_side: NonNegativeInt | PositiveInts = 0,
+    interpolation: str = "bicubic",
+    rounding: str = "even",
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Resize of the short side and centre crop, with every number given, as configs of timm and transformers do.
 
@@ -110,13 +127,14 @@ def crop_transform(
     )
 
 
+@checked
 def clip_preprocess(
     size: Size,
-    mean: tuple[float, float, float] = CLIP_MEAN,
-    std: tuple[float, float, float] = CLIP_STD,
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = CLIP_MEAN,
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = CLIP_STD,
     mode: str = "shortest",
     interpolation: str = "bicubic",
-    fill: int = 0,
+    fill: Byte = 0,
 ) -> Callable[[Image.Image | np.ndarray], np.ndarray]:
     """Preprocesses single images for CLIP, as OpenAI's `preprocess` does.
 
@@ -137,8 +155,9 @@ def clip_preprocess(
     return functools.partial(_clip_preprocess, fit=fit, mean=np.float32(mean), std=np.float32(std))
 
 
+@checked
 def clip_eval_transform(
-    size: Size, mode: str = "shortest", interpolation: str = "bicubic", fill: int = 0
+    size: Size, mode: str = "shortest", interpolation: str = "bicubic", fill: Byte = 0
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """What clip_preprocess does before it normalises, for loaders: the device normalises.
 
@@ -151,12 +170,13 @@ def clip_eval_transform(
     return functools.partial(_clip_eval, fit=_fit_of(size, mode, interpolation, fill))
 
 
+@checked
 def clip_train_transform(
     size: Size,
-    scale: tuple[float, float] = (0.9, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    scale: Shares = (0.9, 1.0),
+    ratio: PositiveInterval = (3 / 4, 4 / 3),
     interpolation: str = "bicubic",
-    hflip: float = 0.0,
+    hflip: Fraction = 0.0,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
     """CLIP's only augmentation, a random resized crop of most of the image; arguments as for train_transform."""
     return train_transform(size, scale, ratio, interpolation, hflip, auto_augment="")

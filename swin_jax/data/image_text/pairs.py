@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError, warn
+from swin_jax.core.ranges import NonNegativeInt, checked
 from swin_jax.data import folders, sources
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import grouping
 from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, from_text
-from swin_jax.data.image_text.tokenizer import CONTEXT_LENGTH, tokenize, tokenize_and_flag
+from swin_jax.data.image_text.tokenizer import CONTEXT_LENGTH, ContextLength, tokenize, tokenize_and_flag
 
 Example = dict[str, Any]
 
@@ -215,6 +216,7 @@ def select(source: Any, keep: Callable[[Example], bool]) -> sources.Selection:
     return sources.Selection(source, tuple(indices))
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class KeywordCaption:
     """A caption function: the record's text in a template, then some of its keywords in random order.
@@ -227,7 +229,7 @@ class KeywordCaption:
 
     templates: tuple[str, ...] = ("{}",)
     key: str = "keywords"
-    most: int = 4
+    most: NonNegativeInt = 4
 
     def __call__(self, example: Example, rng: np.random.Generator) -> str:
         template = self.templates[rng.integers(len(self.templates))]
@@ -242,10 +244,11 @@ def any_caption(example: Example, rng: np.random.Generator) -> str:
     return captions[rng.integers(len(captions)) if len(captions) > 1 else 0]
 
 
+@checked
 def train_transform(
     image: Callable[[Example, np.random.Generator], Example],
     caption: Callable[[Example, np.random.Generator], str] = any_caption,
-    context_length: int = CONTEXT_LENGTH,
+    context_length: ContextLength = CONTEXT_LENGTH,
     truncate: bool = True,
     clean: str = "openai",
 ) -> Callable[[Example, np.random.Generator], Example]:
@@ -267,10 +270,11 @@ def train_transform(
     )
 
 
+@checked
 def eval_transform(
     image: Callable[[Example], Example],
     caption: Callable[[Example], str] | None = None,
-    context_length: int = CONTEXT_LENGTH,
+    context_length: ContextLength = CONTEXT_LENGTH,
     truncate: bool = True,
     clean: str = "openai",
 ) -> "EvalTransform":

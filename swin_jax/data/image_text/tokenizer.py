@@ -10,10 +10,12 @@ import html
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import Annotated
 
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import Range
 from swin_jax.data.image_text.vocabulary import vocabulary
 
 CONTEXT_LENGTH = 77
@@ -22,6 +24,7 @@ START, END, PAD = 49406, 49407, 0
 _SPECIAL = {"<|startoftext|>": START, "<|endoftext|>": END}
 # Letters, one numeral, a special literal, a contraction, or other signs. `re` has no classes of Unicode, so that here
 # letters come with some numerals. U+0345, a mark whose capital is a letter, is nothing of these to the original either.
+ContextLength = Annotated[int, Range(low=3)]  # start and end, and something between
 # Letters that are newer than the Unicode of this Python count as other signs.
 _RUNS = re.compile(r"[^\W\d_]+|\d|(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)|(?:[^\w\s\u0345]|_)+")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.video import picture_order
 from swin_jax.data.video.announced import check_announced
 
@@ -32,6 +33,7 @@ _FORMATS = (
 _SAME_RATE = 0.05  # share by which the time between two frames may differ from the usual one
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """The most that a file may take; one that announces or holds more is unreadable.
@@ -41,13 +43,8 @@ class Limits:
       frames: of a file; by default more than four hours at 60 a second.
     """
 
-    pixels: int = 2**25
-    frames: int = 10**6
-
-    def __post_init__(self):
-        for name, value in (("max_pixels", self.pixels), ("max_frames", self.frames)):
-            if value < 1:
-                raise UserError(f"{name} must be at least 1, not {value}")
+    pixels: PositiveInt = 2**25
+    frames: PositiveInt = 10**6
 
 
 DEFAULT_LIMITS = Limits()

@@ -9,12 +9,15 @@ flip clips, although its own flip is off and the data set has classes that a fli
 
 import dataclasses
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import Byte, NonNegativeInt, Range, checked
 
 MAX_MAGNITUDE = 30
+Magnitude = Annotated[int, Range(low=0, high=MAX_MAGNITUDE)]
 _CROP_REFERENCE = 224  # a magnitude of m crops up to m pixels of a picture of this size
 _SHEAR_MAX = 0.3  # radians
 _TRANSLATE_MAX = 0.33
@@ -24,6 +27,7 @@ _POSTERIZE_MAX = 6  # bits that go
 _CUTOUT_MAX = 20 / 32
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class VideoRandAugment:
     """Applies random operations to all frames of a clip alike.
@@ -36,17 +40,15 @@ class VideoRandAugment:
       fill: grey level of pixels that come from outside the frame, and of the cut-out square.
     """
 
-    num_ops: int = 4
-    magnitude: int = 7
+    num_ops: NonNegativeInt = 4
+    magnitude: Magnitude = 7
     hidden_flip: bool = True
     hidden_crop: bool = True
-    fill: int = 128
+    fill: Byte = 128
 
     def __post_init__(self):
         if not 0 <= self.num_ops <= len(OPS):
             raise UserError(f"RandAugment of clips has {len(OPS)} operations: num_ops cannot be {self.num_ops}")
-        if not 0 <= self.magnitude <= MAX_MAGNITUDE:
-            raise UserError(f"the magnitude must be between 0 and {MAX_MAGNITUDE}, not {self.magnitude}")
 
     def __call__(self, clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns an augmented clip uint8 (T, H, W, 3) of the same shape; `rng` decides everything."""

@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import Fraction, NonNegativeInt, PositiveInt, PositiveInterval, Shares, checked
 from swin_jax.core.sizes import Size, per_axis
 from swin_jax.data.image.picture import check_resized
 from swin_jax.data.video.decode import Reader
-from swin_jax.data.video.randaugment import VideoRandAugment
+from swin_jax.data.video.randaugment import Magnitude, VideoRandAugment
 
 MAX_RESIZED_PIXELS = 2**24  # of a frame; a clip has dozens
 SAMPLINGS = ("dense", "uniform")
@@ -35,17 +36,18 @@ class Video(Protocol):
     def get(self, indices: Sequence[int] | np.ndarray) -> np.ndarray: ...  # uint8 (n, H, W, 3)
 
 
+@checked
 def video_train_transform(
     size: Size = 224,
-    length: int = 32,
-    stride: int = 2,
+    length: PositiveInt = 32,
+    stride: PositiveInt = 2,
     sampling: str = "dense",
-    short_side: int = 256,
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    hflip: float = 0.5,
-    randaugment_ops: int = 0,
-    randaugment_magnitude: int = 7,
+    short_side: PositiveInt = 256,
+    scale: Shares = (0.08, 1.0),
+    ratio: PositiveInterval = (3 / 4, 4 / 3),
+    hflip: Fraction = 0.5,
+    randaugment_ops: NonNegativeInt = 0,
+    randaugment_magnitude: Magnitude = 7,
     hidden_flip: bool = True,
     hidden_crop: bool = True,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
@@ -73,9 +75,6 @@ def video_train_transform(
       Video raises, UnreadableError where it cannot be decoded.
     """
     _check(sampling, size=size, length=length, stride=stride, short_side=short_side)
-    for name, (low, high) in (("scale", scale), ("ratio", ratio)):
-        if not 0 < low <= high:
-            raise UserError(f"{name} must be two numbers above 0, the smaller one first, not {low} and {high}")
     augment = None
     if randaugment_ops:
         augment = VideoRandAugment(randaugment_ops, randaugment_magnitude, hidden_flip, hidden_crop)
@@ -91,8 +90,13 @@ def video_train_transform(
     )
 
 
+@checked
 def video_eval_transform(
-    size: Size = 224, length: int = 32, stride: int = 2, sampling: str = "dense", short_side: int = 256
+    size: Size = 224,
+    length: PositiveInt = 32,
+    stride: PositiveInt = 2,
+    sampling: str = "dense",
+    short_side: PositiveInt = 256,
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """One view: the middle clip, the short side resized, the centre cropped.
 
@@ -111,14 +115,15 @@ def video_eval_transform(
     return functools.partial(_eval, size=per_axis(size, 2), clip=clip, short_side=short_side)
 
 
+@checked
 def video_views_transform(
-    clips: int = 4,
-    crops: int = 3,
+    clips: PositiveInt = 4,
+    crops: PositiveInt = 3,
     size: Size = 224,
-    length: int = 32,
-    stride: int = 2,
+    length: PositiveInt = 32,
+    stride: PositiveInt = 2,
     sampling: str = "dense",
-    short_side: int = 0,
+    short_side: NonNegativeInt = 0,
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """All views of the test protocol: Kinetics 4 x 3, Something-Something V2 1 x 3 with sampling='uniform'.
 

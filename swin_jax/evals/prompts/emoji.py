@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from swin_jax.core.ranges import checked
 from swin_jax.data.emoji.images import TEMPLATES
-from swin_jax.data.image_text.tokenizer import tokenize
+from swin_jax.data.image_text.tokenizer import ContextLength, tokenize
 from swin_jax.evals.zero_shot import Subset, ZeroShot
 
 
-def zero_shot(data: Any, context_length: int = 20) -> ZeroShot:
+@checked
+def zero_shot(data: Any, context_length: ContextLength = 20) -> ZeroShot:
     """The evaluation of one drawing style.
 
     Args:

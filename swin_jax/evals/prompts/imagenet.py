@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from swin_jax.data.image_text.tokenizer import tokenize
+from swin_jax.core.ranges import checked
+from swin_jax.data.image_text.tokenizer import ContextLength, tokenize
 from swin_jax.evals.prompts import class_names
 from swin_jax.evals.prompts import templates as prompts
 from swin_jax.evals.zero_shot import ZeroShot
 
 
+@checked
 def imagenet_zero_shot(
     data: Any,
-    context_length: int = 77,
+    context_length: ContextLength = 77,
     templates: Sequence[str] = prompts.IMAGENET_80,
     names: str = "",
     clean: str = "openai",

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from swin_jax.core.ranges import FiniteFloat, PositiveFloat, PositiveInt, PositiveInts, Rate, checked
 from swin_jax.core.sizes import Size
 from swin_jax.models.clip.resnet import ModifiedResNet
 from swin_jax.models.clip.text import TextTransformer
@@ -20,6 +21,7 @@ from swin_jax.ops.normalize import unit
 INIT_LOGIT_SCALE = math.log(1 / 0.07)
 
 
+@checked
 class CLIP(nn.Module):
     """Two towers.
 
@@ -34,8 +36,8 @@ class CLIP(nn.Module):
 
     visual: nn.Module
     text: nn.Module
-    init_logit_scale: float = INIT_LOGIT_SCALE
-    logit_bias: float | None = None
+    init_logit_scale: FiniteFloat = INIT_LOGIT_SCALE
+    logit_bias: FiniteFloat | None = None
 
     def setup(self):
         constant = nn.initializers.constant
@@ -106,23 +108,24 @@ def encode(
     return found
 
 
+@checked
 def make_clip(
-    embed_dim: int,
+    embed_dim: PositiveInt,
     image_size: Size = 224,
-    vision_layers: int | tuple[int, ...] = 12,
-    vision_width: int = 768,
-    vision_heads: int | None = None,
-    vision_mlp_ratio: float = 4.0,
+    vision_layers: PositiveInt | PositiveInts = 12,
+    vision_width: PositiveInt = 768,
+    vision_heads: PositiveInt | None = None,
+    vision_mlp_ratio: PositiveFloat = 4.0,
     patch_size: Size | None = 32,
-    context_length: int = 77,
-    vocab_size: int = 49408,
-    text_width: int = 512,
-    text_heads: int | None = None,
-    text_layers: int = 12,
+    context_length: PositiveInt = 77,
+    vocab_size: PositiveInt = 49408,
+    text_width: PositiveInt = 512,
+    text_heads: PositiveInt | None = None,
+    text_layers: PositiveInt = 12,
     act: str = "quick_gelu",
-    init_logit_scale: float = INIT_LOGIT_SCALE,
-    logit_bias: float | None = None,
-    patch_dropout: float = 0.0,
+    init_logit_scale: FiniteFloat = INIT_LOGIT_SCALE,
+    logit_bias: FiniteFloat | None = None,
+    patch_dropout: Rate = 0.0,
     freeze_batch_norm: bool = False,
     dtype: str = "float32",
     param_dtype: str = "float32",

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import PositiveInt, PositiveInts, checked
 from swin_jax.core.sizes import Size, cells, per_axis
 from swin_jax.models.clip.vit import check_image
 from swin_jax.models.layers import init_conv
@@ -107,6 +108,7 @@ class AttentionPool(nn.Module):
         return out[:, 0]
 
 
+@checked
 class ModifiedResNet(nn.Module):
     """Image tower: (B, H, W, 3) to (B, embed_dim).
 
@@ -125,11 +127,11 @@ class ModifiedResNet(nn.Module):
         remat: as in `models.swin.Swin`; convolutions are computed again under every choice but 'none'.
     """
 
-    embed_dim: int
+    embed_dim: PositiveInt
     image_size: Size = 224
-    layers: tuple[int, ...] = (3, 4, 6, 3)
-    width: int = 64
-    num_heads: int = 32
+    layers: PositiveInts = (3, 4, 6, 3)
+    width: PositiveInt = 64
+    num_heads: PositiveInt = 32
     freeze_batch_norm: bool = False
     dtype: str = "float32"
     param_dtype: str = "float32"

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import PositiveFloat, PositiveInt, checked
 from swin_jax.models.clip.transformer import Transformer
 from swin_jax.models.layers import layer_norm
 
 
+@checked
 class TextTransformer(nn.Module):
     """Text tower: token ids (B, L) to (B, embed_dim).
 
@@ -29,13 +31,13 @@ class TextTransformer(nn.Module):
         dtype, param_dtype, remat, attention: see `models.clip.transformer.Transformer`.
     """
 
-    embed_dim: int
-    context_length: int = 77
-    vocab_size: int = 49408
-    width: int = 512
-    layers: int = 12
-    num_heads: int = 8
-    mlp_ratio: float = 4.0
+    embed_dim: PositiveInt
+    context_length: PositiveInt = 77
+    vocab_size: PositiveInt = 49408
+    width: PositiveInt = 512
+    layers: PositiveInt = 12
+    num_heads: PositiveInt = 8
+    mlp_ratio: PositiveFloat = 4.0
     act: str = "quick_gelu"
     dtype: str = "float32"
     param_dtype: str = "float32"

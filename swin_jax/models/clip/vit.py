@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import PositiveFloat, PositiveInt, Rate, checked
 from swin_jax.core.sizes import Size, cells, per_axis
 from swin_jax.models.clip.transformer import Transformer
 from swin_jax.models.layers import PatchProjection, layer_norm
@@ -28,6 +29,7 @@ def check_image(image: jax.Array, size: Size) -> None:
         )
 
 
+@checked
 class VisionTransformer(nn.Module):
     """Image tower: (B, H, W, 3) to (B, embed_dim).
 
@@ -43,23 +45,21 @@ class VisionTransformer(nn.Module):
         dtype, param_dtype, remat, attention: see `models.clip.transformer.Transformer`.
     """
 
-    embed_dim: int
+    embed_dim: PositiveInt
     image_size: Size = 224
     patch_size: Size = 32
-    width: int = 768
-    layers: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
+    width: PositiveInt = 768
+    layers: PositiveInt = 12
+    num_heads: PositiveInt = 12
+    mlp_ratio: PositiveFloat = 4.0
     act: str = "quick_gelu"
-    patch_dropout: float = 0.0
+    patch_dropout: Rate = 0.0
     dtype: str = "float32"
     param_dtype: str = "float32"
     remat: str = "none"
     attention: str = "xla"
 
     def setup(self):
-        if not 0 <= self.patch_dropout < 1:
-            raise UserError(f"patch_dropout={self.patch_dropout} is not in [0, 1)")
         dtype, param_dtype = jnp.dtype(self.dtype), jnp.dtype(self.param_dtype)
         normal = nn.initializers.normal(self.width**-0.5)
         tokens = math.prod(self._grid()) + 1

@@ -6,7 +6,6 @@ carry the official names, so that a path becomes an official name by `swin_jax.c
 """
 
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.core.sizes import Size, per_axis
+from swin_jax.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt, PositiveInts, Rate, checked
+from swin_jax.core.sizes import Size, Windows, per_axis
 from swin_jax.models.layers import PatchEmbed, init_linear, layer_norm
 from swin_jax.models.swin.blocks import REMAT, Stage
 from swin_jax.ops import attention, window, window_geometry
 from swin_jax.ops.window_geometry import num_axes, stage_geometry
 
 
+@checked
 class Swin(nn.Module):
     """Swin Transformer classifier and backbone.
 
@@ -53,28 +54,28 @@ class Swin(nn.Module):
         scan: equal blocks are a loop over stacked parameters: compiled once, see `swin_jax.core.stacking`.
     """
 
-    num_classes: int = 1000
+    num_classes: NonNegativeInt = 1000
     image_size: Size = 224
     patch_size: Size = 4
-    in_channels: int = 3
-    embed_dim: int = 96
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    num_heads: tuple[int, ...] = (3, 6, 12, 24)
-    window_size: Any = 7
-    mlp_ratio: float = 4.0
+    in_channels: PositiveInt = 3
+    embed_dim: PositiveInt = 96
+    depths: PositiveInts = (2, 2, 6, 2)
+    num_heads: PositiveInts = (3, 6, 12, 24)
+    window_size: Windows = 7
+    mlp_ratio: PositiveFloat = 4.0
     qkv_bias: bool = True
     cosine_attention: bool = False
     post_norm: bool = False
     continuous_bias: bool = False
-    pretrained_window_sizes: tuple = ()
-    main_norm_every: int = 0
+    pretrained_window_sizes: tuple[NonNegativeInt | tuple[NonNegativeInt, ...], ...] = ()
+    main_norm_every: NonNegativeInt = 0
     ape: bool = False
     patch_norm: bool = True
-    drop_path_rate: float = 0.1
+    drop_path_rate: Rate = 0.1
     small: str = "shrink"
     merge_size: Size = 2
-    temporal_window: int = 0
-    out_norms: tuple[int, ...] = ()
+    temporal_window: NonNegativeInt = 0
+    out_norms: tuple[NonNegativeInt, ...] = ()
     dtype: str = "float32"
     param_dtype: str = "float32"
     attention: tuple[str, ...] = ("xla",)
@@ -273,8 +274,6 @@ def _check(model: Swin) -> None:
         raise UserError(f"attention={model.attention} has others than {attention.IMPLEMENTATIONS}")
     if model.small not in window_geometry.SMALL:
         raise UserError(f"small={model.small!r} is none of {window_geometry.SMALL}")
-    if model.main_norm_every < 0:
-        raise UserError(f"main_norm_every={model.main_norm_every} is negative")
     _check_sizes(model)
     if any(not 0 <= s < stages for s in model.out_norms):
         raise UserError(f"out_norms={model.out_norms} names stages that are not there; they are 0 to {stages - 1}")
@@ -286,9 +285,6 @@ def _check(model: Swin) -> None:
 def _check_sizes(model: Swin) -> None:
     for name in ("image_size", "patch_size", "window_size", "merge_size"):
         value = getattr(model, name)
-        sizes = np.concatenate([np.atleast_1d(entry) for entry in np.atleast_1d(np.asarray(value, object))])
-        if any(size < 1 for size in sizes):
-            raise UserError(f"{name}={value} must be at least 1")
         if not isinstance(value, int) and len(value) > 3 and all(isinstance(entry, int) for entry in value):
             raise UserError(
                 f"{name}={value} has one entry per axis; one per stage is written ((12, 12), (12, 12), ...)"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 
 from swin_jax.core.params import ONE_DIMENSIONAL
+from swin_jax.core.ranges import Fraction, PositiveInts, checked
 
 # Heads and the hidden width of the MLP over 'tensor', the other side of each matrix over 'fsdp'. The names are those of
 # Swin, Video Swin (its temporal layers too) and the transformers of CLIP.
@@ -37,7 +38,8 @@ NO_DECAY = (
 SIMMIM_NO_DECAY = (*ONE_DIMENSIONAL, r"(^|\.)(absolute_pos_embed|mask_token)$")
 
 
-def layer_decay(decay: float, depths: tuple[int, ...]) -> Callable:
+@checked
+def layer_decay(decay: Fraction, depths: PositiveInts) -> Callable:
     """Layer-wise learning rates of the SimMIM fine-tuning: the factor is decay^(last id - id of the layer).
 
     The patch embedding has id 0, blocks count from 1 (the main-branch norm `enorm` belongs to its block), a stage's

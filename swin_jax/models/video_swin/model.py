@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt, PositiveInts, Rate, checked
 from swin_jax.core.sizes import per_axis
 from swin_jax.models.layers import layer_norm
 from swin_jax.models.swin import Swin, stage_dims
@@ -82,6 +83,7 @@ def pool(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32).mean(axis=tuple(range(1, x.ndim - 1)))
 
 
+@checked
 class VideoSwin(nn.Module):
     """Video classifier; `make_video_swin` makes it from flat arguments.
 
@@ -94,9 +96,9 @@ class VideoSwin(nn.Module):
     """
 
     backbone: nn.Module
-    num_classes: int = 400
-    dropout_rate: float = 0.5
-    temporal_layers: int = 0
+    num_classes: NonNegativeInt = 400
+    dropout_rate: Rate = 0.5
+    temporal_layers: NonNegativeInt = 0
 
     def setup(self):
         swin = self.backbone
@@ -185,26 +187,27 @@ def _mlp_macs(grid: tuple[int, ...], dim: int, ratio: float) -> int:
     return math.prod(grid) * 2 * dim * int(dim * ratio)
 
 
+@checked
 def make_video_swin(
     design: str = "joint",
-    num_classes: int = 400,
-    dropout_rate: float = 0.5,
-    image_size: tuple[int, ...] = (32, 224, 224),
-    patch_size: tuple[int, ...] = (2, 4, 4),
-    window_size: tuple[int, ...] = (8, 7, 7),
-    in_channels: int = 3,
-    embed_dim: int = 96,
-    depths: tuple[int, ...] = (2, 2, 6, 2),
-    num_heads: tuple[int, ...] = (3, 6, 12, 24),
-    mlp_ratio: float = 4.0,
+    num_classes: NonNegativeInt = 400,
+    dropout_rate: Rate = 0.5,
+    image_size: tuple[PositiveInt, PositiveInt, PositiveInt] = (32, 224, 224),
+    patch_size: tuple[PositiveInt, PositiveInt, PositiveInt] = (2, 4, 4),
+    window_size: tuple[PositiveInt, PositiveInt, PositiveInt] = (8, 7, 7),
+    in_channels: PositiveInt = 3,
+    embed_dim: PositiveInt = 96,
+    depths: PositiveInts = (2, 2, 6, 2),
+    num_heads: PositiveInts = (3, 6, 12, 24),
+    mlp_ratio: PositiveFloat = 4.0,
     qkv_bias: bool = True,
     cosine_attention: bool = False,
     post_norm: bool = False,
     continuous_bias: bool = False,
-    pretrained_window_sizes: tuple = (),
-    main_norm_every: int = 0,
+    pretrained_window_sizes: tuple[NonNegativeInt | tuple[NonNegativeInt, ...], ...] = (),
+    main_norm_every: NonNegativeInt = 0,
     patch_norm: bool = True,
-    drop_path_rate: float = 0.1,
+    drop_path_rate: Rate = 0.1,
     dtype: str = "float32",
     param_dtype: str = "float32",
     attention: tuple[str, ...] = ("xla",),
@@ -233,13 +236,10 @@ def make_video_swin(
             see `models.swin.Swin`.
 
     Raises:
-        UserError: an unknown design, a size that is not of three axes.
+        UserError: an unknown design.
     """
     if design not in DESIGNS:
         raise UserError(f"design={design!r} is none of {DESIGNS}")
-    for name, size in (("image_size", image_size), ("patch_size", patch_size), ("window_size", window_size)):
-        if isinstance(size, int) or len(size) != 3:
-            raise UserError(f"{name}={size} must be (time, height, width)")
     frames, *spatial = window_size
     backbone = Swin(
         num_classes=0,

@@ -16,7 +16,6 @@ from swin_jax.core.sizes import per_axis, simplest
 from swin_jax.models import clip, swin
 from swin_jax.models.clip import presets as clip_presets
 from swin_jax.pretrained import run_config
-from swin_jax.pretrained.arguments import COUNTS
 from swin_jax.pretrained.clip import config as clip_config
 from swin_jax.pretrained.clip import convert as convert_clip
 from swin_jax.pretrained.clip import resize as clip_resize
@@ -175,6 +174,5 @@ FAMILY = Family(
     preprocess=preprocess,
     inputs=inputs,
     predict=clip.encode,
-    counts=COUNTS,
     resizes=clip_resize.METHODS,
 )

@@ -17,7 +17,6 @@ from swin_jax.core.sizes import per_axis, simplest
 from swin_jax.models import simmim, swin
 from swin_jax.ops.window_geometry import num_axes
 from swin_jax.pretrained import run_config
-from swin_jax.pretrained.arguments import COUNTS
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import Preparation, of_pictures, of_videos
 from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, infer, layouts, urls
@@ -190,6 +189,5 @@ FAMILY = Family(
     preprocess=preprocess,
     inputs=inputs,
     predict=predict,
-    counts=COUNTS,
     resizes=finetune.RESIZES,
 )

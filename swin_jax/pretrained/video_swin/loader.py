@@ -16,7 +16,7 @@ from swin_jax.core.sizes import per_axis
 from swin_jax.models import video_swin
 from swin_jax.models.video_swin import presets as video_swin_presets
 from swin_jax.pretrained import beside, recognize
-from swin_jax.pretrained.arguments import COUNTS, random_variables
+from swin_jax.pretrained.arguments import random_variables
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import Preparation, of_videos
 from swin_jax.pretrained.swin import buffers, finetune
@@ -130,6 +130,5 @@ FAMILY = Family(
     inputs=inputs,
     predict=predict,
     takes=(swin.FAMILY,),
-    counts=COUNTS,
     resizes=video_swin_finetune.RESIZES,
 )

@@ -20,9 +20,9 @@ from swin_jax.core.ranges import (
     Range,
     RangeError,
     Rate,
-    Sides,
     checked,
 )
+from swin_jax.core.sizes import Size
 
 NAN, INF = float("nan"), float("inf")
 
@@ -36,7 +36,7 @@ def optimizer(decay: Rate = 0.9, clip_norm: NonNegativeFloat | None = None, name
 @checked
 @dataclasses.dataclass(frozen=True)
 class Task:
-    image_size: Sides
+    image_size: Size
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
     classes: NonNegativeInt = 0
@@ -122,7 +122,7 @@ def test_config_names_the_key():
 
 
 def test_messages():
-    with pytest.raises(RangeError, match=r"std=\(1.0, 0.0, 1.0\): it must be a tuple of 3: a number, above 0"):
+    with pytest.raises(RangeError, match=r"std=\(1.0, 0.0, 1.0\): it must be a tuple of 3 numbers, above 0"):
         Task(8, std=(1.0, 0.0, 1.0))
-    with pytest.raises(RangeError, match="a whole number, at least 1, or a tuple of a whole number, at least 1"):
+    with pytest.raises(RangeError, match="a whole number, at least 1, or a tuple of whole numbers, at least 1"):
         Task(0)

@@ -62,13 +62,18 @@ def test_a_mesh_takes_all_devices_and_fills_in_what_is_left(asked, got):
 
 
 @pytest.mark.parametrize(
-    "asked", [(-1, -1, 1), (3, 1, 1), (2, 2, 1), (-1, 3, 1), (0, 1, 1), (-1, 0, 1), (-2, -4, 1), (16, 1, 1)]
+    "asked, problem",
+    [
+        *[(sizes, "8 devices") for sizes in ((-1, -1, 1), (3, 1, 1), (2, 2, 1), (-1, 3, 1), (16, 1, 1))],
+        *[((0, 1, 1), "data=0"), ((-1, 0, 1), "fsdp=0"), ((-2, -4, 1), "data=-2"), ((2, 2.0, 2), "fsdp=2.0")],
+    ],
 )
-def test_sizes_that_do_not_fit_are_refused_with_all_numbers(asked):
+def test_sizes_that_do_not_fit_are_refused_with_all_numbers(asked, problem):
     with pytest.raises(UserError) as caught:
         make_mesh(*asked)
-    assert "8 devices" in str(caught.value)
-    assert "data={}, fsdp={}, tensor={}".format(*asked) in str(caught.value)
+    assert problem in str(caught.value)
+    if "devices" in problem:
+        assert "data={}, fsdp={}, tensor={}".format(*asked) in str(caught.value)
 
 
 # ---- partition rules ----

@@ -167,7 +167,7 @@ def test_good_pictures_exit_with_0_and_wrong_use_is_told_in_a_line(folder, tmp_p
         ),
         ([f"--folder={tmp_path}/no"], "there is no folder"),
         ([f"--folder={one}", "--num_threads=0"], "--num_threads=0 must be at least 1"),
-        ([f"--folder={one}", "--max_scans=0"], "scans=0 must be a whole number, at least 1"),
+        ([f"--folder={one}", "--max_scans=0"], "scans=0: it must be a whole number, at least 1"),
         ([f"--folder={one}", f"--report={tmp_path}/no/report"], "give another --report=FILE"),
         ([f"--folder={one}", f"--report={one}"], "is not the report of a scan"),
         ([f"--folder={one}", f"--write_unreadable={one}"], "give another file"),

@@ -144,7 +144,7 @@ def test_memory_tools_change_nothing(fields):
         (dict(attention=("xla", "xla", "xla")), "one per stage"),
         (dict(attention=("flesh",)), "'sequential'"),
         (dict(out_norms=(2,)), "0 to 1"),
-        (dict(window_size=0), "window_size=0 must be at least 1"),
+        (dict(window_size=0), "window_size=0: it must be a whole number, at least 1"),
         (dict(window_size=(4, 4, 4, 2)), "one entry per axis"),
         (dict(main_norm_every=-1), "negative"),
         (dict(small="grow", num_classes=0), "'shrink', 'axis', 'keep'"),

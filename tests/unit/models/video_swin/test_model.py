@@ -281,8 +281,8 @@ def test_bad_clips_are_refused(clip, error, message):
     "fields, message",
     [
         (dict(design="factorized"), "none of"),
-        (dict(image_size=224), "image_size=224 must be"),
-        (dict(window_size=(7, 7)), r"window_size=\(7, 7\) must be"),
+        (dict(image_size=224), "image_size=224: it must be a tuple of 3 whole numbers"),
+        (dict(window_size=(7, 7)), r"window_size=\(7, 7\): it must be a tuple of 3 whole numbers"),
     ],
 )
 def test_bad_fields_are_refused(fields, message):

@@ -1,0 +1,135 @@
+"""Every number that a config can set, or that a face takes, has a range; what is outside is refused."""
+
+import importlib
+import inspect
+import json
+import pathlib
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from swin_jax.core.public_names import current_names, find
+from swin_jax.core.ranges import Ascending, NotEmpty, Range, RangeError, ranges
+from tests.unit.experiments.test_golden_configs import GOLDEN, make
+
+NAN, INF = float("nan"), float("inf")
+ROOMS = ("data", "evals", "models", "optim", "tasks", "train")
+FACES = ("swin_jax.models.clip", "swin_jax.models.swin", "swin_jax.models.video_swin", "swin_jax.optim")
+
+
+def named_by_configs():
+    """The callables of this package in the resolved configs of all experiments."""
+    names = set()
+    for path in pathlib.Path(GOLDEN).glob("*.txt"):
+        for lines in make.read(path).values():
+            if "refused" not in lines:
+                values = current_names({key: json.loads(value) for key, value in lines.items()}).values()
+                names |= {value for value in values if str(value).startswith("swin_jax.")}
+    return [fn for fn in map(find, sorted(names)) if callable(fn)]
+
+
+def makers():
+    """Those, what the faces offer, tasks, evaluations, transforms and sources."""
+    found = named_by_configs()
+    for face in map(importlib.import_module, FACES):
+        found += [getattr(face, name) for name in face.__all__ if inspect.isclass(getattr(face, name))]
+        found += [getattr(face, name) for name in face.__all__ if name.startswith("make_")]
+    for room in ROOMS:
+        package = importlib.import_module(f"swin_jax.{room}")
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            module = importlib.import_module(info.name)
+            for name, value in vars(module).items():
+                ours = getattr(value, "__module__", "") == info.name and not name.startswith("_")
+                if ours and (_is_task_or_evaluation(value) or name.endswith("_transform") or name == "Limits"):
+                    found.append(value)
+    return list({f"{fn.__module__}.{fn.__qualname__}": fn for fn in found}.items())
+
+
+def _is_task_or_evaluation(value):
+    is_protocol = getattr(value, "_is_protocol", False)
+    return inspect.isclass(value) and not is_protocol and {"bind", "train_step"} & vars(value).keys()
+
+
+MAKERS = [pytest.param(fn, id=name.removeprefix("swin_jax.")) for name, fn in makers()]
+
+
+def bare_numbers(hint):
+    """True if an annotation holds an int or a float without a range."""
+    if range_of(hint) or typing.get_origin(hint) is Callable:
+        return False
+    return hint in (int, float) or any(map(bare_numbers, typing.get_args(hint)))
+
+
+def parameters(fn):
+    return {name: x for name, x in inspect.signature(fn).parameters.items() if name not in ("parent", "name")}
+
+
+@pytest.mark.parametrize("fn", MAKERS)
+def test_every_number_has_a_range(fn):
+    found = ranges(fn)
+    for name, parameter in parameters(fn).items():
+        number = isinstance(parameter.default, (int, float)) and not isinstance(parameter.default, bool)
+        assert name in found or not number, name
+        assert not bare_numbers(found.get(name, parameter.annotation)), name
+
+
+def is_union(hint):
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def range_of(hint):
+    return next((part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Range)), None)
+
+
+def inside(hint):
+    """A value that an annotation allows."""
+    parts = typing.get_args(hint)
+    if (found := range_of(hint)) is not None:
+        kind = parts[0]
+        return next(value for value in map(kind, (1, 3, 0.5, 0)) if value in found)
+    if typing.get_origin(hint) is typing.Annotated or is_union(hint):
+        return inside(parts[0])
+    if typing.get_origin(hint) in (tuple, Sequence):
+        return tuple(inside(part) for part in parts if part is not Ellipsis)
+    return "x" if hint is str else None
+
+
+def outside(hint):
+    """Values that an annotation does not allow; none where it has no range."""
+    parts = typing.get_args(hint)
+    if (found := range_of(hint)) is not None:
+        edges = [(found.above, 0), (found.below, 0), (found.low, -1), (found.high, 1)]
+        edges = [bound + step for bound, step in edges if bound is not None and bound + step not in found.also]
+        whole = [1.5, 3.0] if parts[0] is int else []
+        return [NAN, INF, -INF, True, "1", 1j, *edges, *whole]
+    if is_union(hint):
+        return [value for part in parts for value in outside(part)]
+    if Ascending() in getattr(hint, "__metadata__", ()):
+        return [*outside(parts[0]), (), tuple(map(inside, typing.get_args(parts[0])))[:1], (0.9, 0.5)]
+    if NotEmpty() in getattr(hint, "__metadata__", ()):
+        return [*outside(parts[0]), ()]
+    if typing.get_origin(hint) is Sequence or (parts and parts[-1] is Ellipsis):
+        return [(value,) for value in outside(parts[0])]
+    if typing.get_origin(hint) is tuple:
+        right = [inside(part) for part in parts]
+        wrong = [[*right[:i], value, *right[i + 1 :]] for i, part in enumerate(parts) for value in outside(part)]
+        return [tuple(values) for values in (*wrong, right[:-1], [*right, right[-1]])]
+    return []
+
+
+CASES = [pytest.param(fn, name, id=f"{x.id}-{name}") for x in MAKERS for fn in x.values for name in ranges(fn)]
+
+
+@pytest.mark.parametrize("fn, name", CASES)
+def test_out_of_range(fn, name):
+    hints = ranges(fn)
+    required = [key for key, parameter in parameters(fn).items() if parameter.default is inspect.Parameter.empty]
+    others = {key: inside(hints[key]) if key in hints else None for key in required}
+    refused = outside(hints[name])
+    assert refused
+    for value in refused:
+        with pytest.raises(RangeError, match=rf"^{name}=.*: it must be "):
+            fn(**others | {name: value})
