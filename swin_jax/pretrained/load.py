@@ -157,7 +157,6 @@ def _told_beside(family: Family, word: str, weights: Weights) -> dict:
 
 def fields_of(family: Family, weights: Weights, overrides: dict) -> dict:
     """The arguments of the model that weights without a name were made with."""
-    check_values(overrides, family.make)
     told = family.configured(weights)
     return family.infer(weights.arrays, told | overrides) | told
 

@@ -61,7 +61,7 @@ def _of_source(
         weights, word = loading.read_weights(None, None, source, key), None
         try:
             family = loading.recognize_family(weights.arrays)
-            check_values(overrides, family.counts)
+            check_values(overrides, family.make)
             fields = loading.fields_of(family, weights, overrides)
         except UserError:
             raise
