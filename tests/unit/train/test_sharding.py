@@ -29,9 +29,8 @@ def state_shapes(**fields):
     """A TrainState of shapes, with an average: 2 and 4 heads, 8 and 16 channels."""
     model = Swin(num_classes=5, image_size=8, patch_size=2, in_channels=1, embed_dim=8, depths=(1, 1), num_heads=(2, 4),
                  window_size=2, **fields)  # fmt: skip
-    task = Classification(
-        model, optim.adamw(schedules.constant(1e-3), no_decay=swin_rules.NO_DECAY), 8, 5, 1, ema_decay=0.9
-    )
+    tx = optim.adamw(schedules.constant(1e-3), no_decay=swin_rules.NO_DECAY)
+    task = Classification(model, tx, 8, 5, 1, mean=(0.5,), std=(0.5,), ema_decay=0.9)
     return jax.eval_shape(task.init, jax.random.key(0))
 
 
