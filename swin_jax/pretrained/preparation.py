@@ -90,7 +90,9 @@ class Preparation:
             check_conversion(self.conversion)
         check_statistics(self.mean, self.std, self.channels)
         for name in ("mean", "std"):
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+            values = getattr(self, name)
+            if not isinstance(values, tuple):  # fields are compared
+                object.__setattr__(self, name, tuple(np.asarray(values).tolist()))
 
     @property
     def image_size(self) -> tuple[int, int]:

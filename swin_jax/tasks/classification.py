@@ -171,7 +171,7 @@ def _numbers(weights: Any, classes: int) -> tuple[float, ...]:
     except (TypeError, ValueError):  # no numbers
         found = np.zeros(())
     with np.errstate(over="ignore", under="ignore"):
-        if found.shape != (classes,) or not all(0 < x < math.inf for x in found.astype(np.float32)):
+        if found.shape != (classes,) or not all(0 < x < np.inf for x in found.astype(np.float32)):
             wanted = f"it must be numbers above 0 of float32, one for each of {classes} classes"
             raise RangeError("class_weights", f"={shown(weights)}: {wanted}")
     return tuple(found.tolist())
