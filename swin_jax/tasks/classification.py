@@ -4,12 +4,11 @@ Peer: `main.py` of microsoft/Swin-Transformer with timm 0.4.12's Mixup and Rando
 """
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from swin_jax.core.constants import IMAGENET_MEAN, IMAGENET_STD
@@ -19,16 +18,19 @@ from swin_jax.core.ranges import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    RangeError,
+    Range,
     Rate,
     Seed,
+    check_each,
     check_statistics,
     checked,
-    shown,
 )
 from swin_jax.core.sizes import Size
 from swin_jax.ops import augmentation, losses
 from swin_jax.tasks.base import Batch, Metrics, TrainState, gradient_step, step_key
+
+_FLOAT32 = jnp.finfo(jnp.float32)
+_Weight = Annotated[float, Range(low=float(_FLOAT32.tiny), high=float(_FLOAT32.max))]
 
 
 @checked
@@ -84,11 +86,13 @@ class Classification:
     ema_decay: Rate = 0.0
     input: str = "image"
     multi_label: bool = False
-    class_weights: tuple[PositiveFloat, ...] = ()
+    class_weights: tuple[_Weight, ...] = ()
 
     def __post_init__(self):
         check_statistics(self.mean, self.std, self.channels)
-        object.__setattr__(self, "class_weights", _numbers(self.class_weights, self.num_classes))
+        if len(self.class_weights):
+            check_each("class_weights", self.class_weights, self.num_classes, "classes")
+        object.__setattr__(self, "class_weights", tuple(map(float, self.class_weights)))
 
     def size(self) -> tuple[int, ...]:
         """`image_size` with one entry per axis."""
@@ -160,18 +164,3 @@ class Classification:
         if self.multi_label:
             label = jax.ShapeDtypeStruct((batch_size, self.num_classes), jnp.int8)
         return {self.input: pixels, "label": label}
-
-
-def _numbers(weights: Any, classes: int) -> tuple[float, ...]:
-    """Weights of classes as numbers; raises UserError where there is not one for each class that float32 holds."""
-    if isinstance(weights, (tuple, list)) and not weights:
-        return ()
-    try:
-        found = np.asarray(weights, np.float64)
-    except (TypeError, ValueError):  # no numbers
-        found = np.zeros(())
-    with np.errstate(over="ignore", under="ignore"):
-        if found.shape != (classes,) or not all(0 < x < np.inf for x in found.astype(np.float32)):
-            wanted = f"it must be numbers above 0 of float32, one for each of {classes} classes"
-            raise RangeError("class_weights", f"={shown(weights)}: {wanted}")
-    return tuple(found.tolist())

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import math
 import pathlib
 import pkgutil
 import types
@@ -101,8 +102,11 @@ def outside(hint):
     """Values that an annotation does not allow; none where it has no range."""
     parts = typing.get_args(hint)
     if (found := range_of(hint)) is not None:
-        edges = [(found.above, 0), (found.below, 0), (found.low, -1), (found.high, 1)]
-        edges = [bound + step for bound, step in edges if bound is not None and bound + step not in found.also]
+        edges = [found.above, found.below]
+        for bound, way in ((found.low, -INF), (found.high, INF)):
+            near = None if bound is None else math.nextafter(bound, way)
+            edges.append(near if near is None or parts[0] is float else round(bound + math.copysign(1, way)))
+        edges = [edge for edge in edges if edge is not None and edge not in found.also]
         whole = [1.5, 3.0] if parts[0] is int else []
         return [NAN, INF, -INF, True, "1", 1j, *edges, *whole]
     if is_union(hint):

@@ -223,7 +223,9 @@ def test_weights_of_classes_reach_the_loss(batch):
     ],
 )
 def test_weights_that_are_not_one_positive_number_per_class_are_refused(weights):
-    with pytest.raises(UserError, match="^class_weights=.*(numbers, above 0|each of 3 classes)$") as error:
+    with pytest.raises(
+        UserError, match="^class_weights=.*(a tuple of numbers, at least 1.*|each of 3 classes)$"
+    ) as error:
         task(class_weights=weights)
     assert "\n" not in str(error.value)
 
