@@ -222,6 +222,10 @@ def _load_workdir(
         prepared = run_preparation.of_run(config, workdir)
     except UserError as error:  # told to whoever asks for it
         return model, variables, error
+    channels = overrides.get("in_channels", prepared.channels)
+    if channels != prepared.channels:
+        error = f"{workdir} prepares pictures of {prepared.channels} channels, this model takes {channels}"
+        return model, variables, UserError(f"{error}: give your own preparation")
     if "image_size" in overrides:
         prepared = prepared.replace(image_size=overrides["image_size"])
     return model, variables, prepared

@@ -303,6 +303,22 @@ def test_a_workdir_tells_its_own_preparation(tmp_path):
         preprocess.preprocess(tmp_path)
 
 
+@pytest.mark.parametrize("old, new", [(3, 1), (1, 3)])
+def test_a_workdir_does_not_prepare_for_other_channels(old, new, tmp_path, monkeypatch):
+    transform = {"fn": "swin_jax.data.image.small.small_eval_transform", "size": 8, "channels": old}
+    config = {f"predict.transform.{key}": value for key, value in transform.items()}
+    statistics = {"task.mean": [0.5] * old, "task.std": [0.25] * old, "task.model.in_channels": old}
+    make_workdir(tmp_path, **config, **statistics)
+    shapes = convert.official_shapes(swin.Swin(**TINY | dict(in_channels=old)))
+    arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    params = convert.from_official(arrays, swin.Swin(**TINY | dict(in_channels=old)))["params"]
+    monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (params, None, {}))
+    with pytest.warns(UserWarning, match=f"is of {old} channels, the model of {new}"):
+        model, _ = load(weights=tmp_path, in_channels=new)
+    with pytest.raises(UserError, match=f"prepares pictures of {old} channels, this model takes {new}"):
+        preprocess.preprocess(model)
+
+
 @pytest.mark.parametrize("bad", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), [], np.zeros(3, np.uint8)])
 def test_what_is_not_a_picture_is_refused(bad):
     with pytest.raises(UserError, match="picture"):
