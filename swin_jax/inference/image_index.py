@@ -28,6 +28,7 @@ from swin_jax.evals import features
 from swin_jax.evals.features import Tokenize
 from swin_jax.inference import loaded_model, similarity
 from swin_jax.pretrained import preparation as preparing
+from swin_jax.pretrained.files.archive import arrays_of
 from swin_jax.pretrained.preparation import Preparation
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ Encode = Callable[[EvalData], Iterator[tuple[np.ndarray, np.ndarray]]]
 _FORMAT = 1
 _SUFFIXES = (*suffixes(), ".heic")  # of pictures, also of those that a folder leaves out
 _UNREADABLE = (*unreadable.CAUSES, UserError)  # which a preparation raises for what it cannot take
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, MemoryError, zipfile.BadZipFile)
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, RecursionError, zipfile.BadZipFile)
 _BLANK = np.zeros((64, 64, 3), np.uint8)
 
 
@@ -88,28 +89,31 @@ def save(index: Index, path: str | os.PathLike) -> None:
 
 def load(path: str | os.PathLike) -> Index:
     """Reads an index; raises UserError if there is none."""
+    if not storage.path(path).is_file():
+        raise UserError(f"there is no index {path}")
     try:
-        with storage.path(path).open("rb") as file, np.load(file) as stored:
-            if int(stored["format"]) != _FORMAT:
-                raise UserError(f"{path} is an index of another version; make it again")
-            names, vectors, stamps = (stored[name] for name in ("names", "features", "stamps"))
-            if not _fit(names, vectors, stamps):
-                raise ValueError("its arrays do not fit each other")
-            return Index(
-                names=tuple(names.tolist()),
-                features=vectors,
-                stamps=stamps,
-                normalised=bool(stored["normalised"]),
-                complete=bool(stored["complete"]),
-                **{name: str(stored[name]) for name in ("root", "model", "checksum")},
-                preparation=_current(str(stored["preparation"])),
-            )
-    except FileNotFoundError:
-        raise UserError(f"there is no index {path}") from None
-    except UserError:
-        raise
+        with storage.path(path).open("rb") as file:
+            stored = arrays_of(file)
+        if int(stored["format"]) == _FORMAT:
+            return _index_of(stored)
     except _DAMAGE as error:
-        raise UserError(f"{path} is not an index ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path} is not an index ({' '.join(str(error).split())[:300]})") from error
+    raise UserError(f"{path} is an index of another version; make it again")
+
+
+def _index_of(stored: dict[str, np.ndarray]) -> Index:
+    names, vectors, stamps = (stored[name] for name in ("names", "features", "stamps"))
+    if not _fit(names, vectors, stamps):
+        raise ValueError("its arrays do not fit each other")
+    return Index(
+        names=tuple(names.tolist()),
+        features=vectors,
+        stamps=stamps,
+        normalised=bool(stored["normalised"]),
+        complete=bool(stored["complete"]),
+        **{name: str(stored[name]) for name in ("root", "model", "checksum")},
+        preparation=_current(str(stored["preparation"])),
+    )
 
 
 def _fit(names: np.ndarray, vectors: np.ndarray, stamps: np.ndarray) -> bool:

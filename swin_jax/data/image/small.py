@@ -108,7 +108,7 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.round(resized).astype(np.uint8)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # photos have lengths without end
 def _weights(length: int, size: int) -> np.ndarray:
     """The bilinear matrix (size, length)."""
     position = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.pretrained.files.limits import Budget, Limits
+from swin_jax.pretrained.files.limits import DEFAULT, Budget, Limits
 
 # Others inflate a few bytes to gigabytes at one stroke; neither PyTorch nor NumPy writes them.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -72,6 +72,12 @@ def read_npz(archive: Archive, limits: Limits) -> dict[str, np.ndarray]:
             raise UserError(f"{name[:200]} is no array: neither an archive of PyTorch (data.pkl) nor of NumPy (.npy)")
         found[name.removesuffix(".npy")] = _read_npy(archive.read(name), name[:200], limits)
     return found
+
+
+def arrays_of(file: BinaryIO, limits: Limits = DEFAULT) -> dict[str, np.ndarray]:
+    """`read_npz` of an open file; raises what that and `Archive` raise."""
+    size = file.seek(0, io.SEEK_END)
+    return read_npz(Archive(file, limits, Budget(limits, size)), limits)
 
 
 def _read_npy(data: bytes, name: str, limits: Limits) -> np.ndarray:

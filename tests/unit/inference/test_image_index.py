@@ -1,7 +1,10 @@
 """The index of a folder: what is saved is found again, only what changed is read, other weights are refused."""
 
 import dataclasses
+import io
 import os
+import struct
+import zipfile
 
 import jax
 import numpy as np
@@ -186,6 +189,34 @@ def test_what_is_no_index_is_refused(tmp_path):
     np.savez(tmp_path / "old.npz", format=0)
     with pytest.raises(UserError, match=r"^\S+old.npz is an index of another version; make it again$"):
         image_index.load(tmp_path / "old.npz")
+
+
+def test_sizes_are_held_against_the_file(tmp_path):
+    fields = dict(format=1, root="r", normalised=True, complete=True, model="m", checksum="c", preparation="")
+    fields |= dict(names=np.array(["a"]), features=np.ones((1, 4), np.float32), stamps=np.zeros((1, 2), np.int64))
+    np.savez(tmp_path / "i.npz", **fields)
+    assert len(image_index.load(tmp_path / "i.npz")) == 1
+    for changes in (dict(preparation='{"a":' * 100_000), dict(format=np.array([1, 1]))):
+        np.savez(tmp_path / "i.npz", **fields | changes)
+        with pytest.raises(UserError, match="i.npz is not an index"):
+            image_index.load(tmp_path / "i.npz")
+    for shape in ((10**12,), (10**20, 4), (-1, 4), (30_000, 10_000)):
+        with zipfile.ZipFile(tmp_path / "i.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, value in fields.items():
+                data = io.BytesIO()
+                np.save(data, value)
+                if name == "features":
+                    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+                    count = 10**8 if shape == (30_000, 10_000) else 16
+                    data = io.BytesIO(
+                        b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(count)
+                    )
+                archive.writestr(f"{name}.npy", data.getvalue())
+        with pytest.raises(UserError, match="i.npz is not an index"):
+            image_index.load(tmp_path / "i.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(UserError, match="there is no index"):
+        image_index.load(tmp_path / "pipe.npz")
 
 
 def test_a_query_is_a_picture_or_a_text(folder, monkeypatch):
