@@ -89,13 +89,22 @@ def _read(path: epath.Path, layout: TrainState) -> dict[str, Any]:
 
 def class_names(workdir: os.PathLike) -> tuple[str, ...]:
     """The class names that the newest checkpoint of a workdir was saved with, in label order; () where it has none."""
+    return tuple(_newest_meta(workdir).get("class_names") or ())
+
+
+def saved_config(workdir: os.PathLike) -> dict[str, Any]:
+    """The flat config, with the names of today, that the newest checkpoint was saved with; {} where it has none."""
+    return _newest_meta(workdir).get("config") or {}
+
+
+def _newest_meta(workdir: os.PathLike) -> dict[str, Any]:
+    """The meta data of the newest checkpoint whose meta data can be read, {} where there is none."""
     for step in _steps(folder(workdir)):
         try:
-            meta = _current_meta(ocp.JsonCheckpointHandler().restore(folder(workdir) / str(step) / "meta"))
+            return _current_meta(ocp.JsonCheckpointHandler().restore(folder(workdir) / str(step) / "meta"))
         except Exception:  # noqa: S112 (a damaged one, which `restore` tells of)
             continue
-        return tuple(meta.get("class_names") or ())
-    return ()
+    return {}
 
 
 def latest(manager: ocp.CheckpointManager) -> int | None:

@@ -55,8 +55,8 @@ def check_whole(path: epath.Path, part: int = 0, parts: int = 1) -> None:
     """
     if storage.is_remote(path):
         return
-    if not (path / CHECKSUMS).exists():
-        if _meta(path).get(SEALED):
+    if not (path / CHECKSUMS).is_file():
+        if (path / CHECKSUMS).exists() or _meta(path).get(SEALED):
             raise ValueError(f"{CHECKSUMS} is missing")
         return
     saved, found = _object(path / CHECKSUMS), _checksums(path, part, parts)

@@ -11,6 +11,7 @@ from swin_jax.core import storage
 from swin_jax.core.config import flatten
 from swin_jax.core.errors import UserError, did_you_mean
 from swin_jax.core.public_names import current_names, find, is_unknown, nearest_name
+from swin_jax.train import checkpoint
 
 # Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that only looks at the run. What
 # follows `conversion` is compared itself.
@@ -64,6 +65,13 @@ def _with_new_arguments(old: dict, new: dict) -> dict:
     return old | defaults
 
 
+def _shown(value: typing.Any) -> str:
+    """A value of a config, or of what is left of one, as a part of a line that can be printed."""
+    text = str(value)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def _is_plain(value: typing.Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, tuple, list))
 
@@ -73,7 +81,7 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
 
     Args:
         config: of this run.
-        workdir: may hold `config.json` of the run that is resumed.
+        workdir: may hold `config.json` of the run that is resumed; without it, that of its newest checkpoint counts.
         allow_change: dotted keys, or their beginnings, that may change although the result depends on them.
 
     Returns:
@@ -82,23 +90,25 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
     Raises:
         UserError: a difference that is not allowed.
     """
-    path = workdir / "config.json"
-    if not path.exists():
+    path, new = workdir / "config.json", flatten(config)
+    # Checkpoints hold a copy, so that the lack of the file permits nothing.
+    saved = current_names(storage.read_object(path)) if path.exists() else checkpoint.saved_config(workdir)
+    if not saved:
         return []
-    new = flatten(config)
-    old = _with_new_arguments(current_names(storage.read_object(path)), new)
+    old = _with_new_arguments(saved, new)
     lines, refused = [], []
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
-            lines.append(f"{key}: {old.get(key)} -> {new.get(key)}")
+            lines.append(f"{_shown(key)}: {_shown(old.get(key))} -> {_shown(new.get(key))}")
             if is_unknown(old.get(key)):
                 lines[-1] += f" (the saved name is unknown{nearest_name(old[key])})"
             if not FREE.search(key) and not any(key == k or key.startswith(k + ".") for k in allow_change):
-                refused.append(lines[-1])
+                refused.append((key, lines[-1]))
     if len(refused) > 5:
-        more = f"{'; '.join(refused[:5])}; and {len(refused) - 5} more"
+        more = f"{'; '.join(line for _, line in refused[:5])}; and {len(refused) - 5} more"
         raise UserError(f"{workdir} was trained with another config: {more}. Give another --workdir")
     if refused:
-        keys = " ".join(f"--allow_change={line.partition(':')[0]}" for line in refused)
-        raise UserError(f"{workdir} was trained with another config: {'; '.join(refused)}. To go on anyway: {keys}")
+        keys = " ".join(f"--allow_change={_shown(key)}" for key, _ in refused)
+        changes = "; ".join(line for _, line in refused)
+        raise UserError(f"{workdir} was trained with another config: {changes}. To go on anyway: {keys}")
     return lines

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import flax.linen as nn
 import ml_collections
@@ -11,6 +12,7 @@ from ml_collections.config_dict import placeholder
 from swin_jax.core import config as configs
 from swin_jax.core.config import build, flatten, parse_arg, spec
 from swin_jax.core.errors import UserError
+from swin_jax.train import checkpoint
 from swin_jax.train.workdir import resume
 from swin_jax.train.workdir.resume import check_resume
 
@@ -193,6 +195,28 @@ def test_the_saved_config_is_the_flat_one_and_an_equal_config_has_no_difference(
     assert json.loads((tmp_path / "config.json").read_text()) == flatten(example())
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     assert check_resume(example(), tmp_path) == []
+
+
+@pytest.mark.parametrize("value", ["a\nb", "\ud800", "\x1b[2J", "x" * 10**5, {"a\n": ["b"]}])
+def test_what_stands_in_a_damaged_config_is_told_in_one_line(tmp_path, value):
+    saved = flatten(example())
+    for odd in (saved | {"task.rate": value}, saved | {str(value): 1}):
+        (tmp_path / "config.json").write_text(json.dumps(odd))
+        with pytest.raises(UserError, match="was trained with another config") as error:
+            check_resume(example(), tmp_path)
+        assert str(error.value).isprintable() and len(str(error.value)) < 2000
+
+
+def test_without_its_file_the_config_of_the_newest_checkpoint_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_steps", lambda folder: [2])
+    monkeypatch.setattr(checkpoint, "_current_meta", lambda meta: meta)
+    handler = types.SimpleNamespace(restore=lambda path: {"config": flatten(example())})
+    monkeypatch.setattr(checkpoint.ocp, "JsonCheckpointHandler", lambda: handler)
+    assert check_resume(example(), tmp_path) == []
+    changed = example()
+    changed.seed = 1
+    with pytest.raises(UserError, match="was trained with another config: seed: 0 -> 1"):
+        check_resume(changed, tmp_path)
 
 
 FREE = {

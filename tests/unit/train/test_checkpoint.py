@@ -1,6 +1,7 @@
 """Checkpoints: every bit comes back, on any mesh; whole or absent; a damaged one is passed over and never lost."""
 
 import json
+import os
 import pathlib
 import re
 import resource
@@ -287,10 +288,13 @@ def test_a_checkpoint_of_before_the_checksums_is_read(workdir):
     assert checkpoint.load_params(workdir)[2] == META
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"null", b"{}", b"[" * 10**5, b"\x00\xff"])
+@pytest.mark.parametrize(
+    "content", [None, "mkdir", "mkfifo", b"", b"{", b"[1]", b"null", b"{}", b"[" * 10**5, b"\x00\xff"]
+)
 def test_checksums_that_are_gone_or_damaged_are_damage(workdir, content):
     path = checkpoint.folder(workdir) / "2" / "checksums.json"
-    path.unlink() if content is None else path.write_bytes(content)
+    path.unlink()
+    {str: lambda: getattr(os, content)(path), bytes: lambda: path.write_bytes(content)}.get(type(content), int)()
     assert same(checkpoint.load_params(workdir)[0], jax.device_get(state(1).params))
     found, _, lines = restore(workdir, state())
     assert same(found, state(1)) and "the checkpoint of step 2 is damaged" in lines[0]
