@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swin_jax.core.errors import UnreadableError
+from swin_jax.data.sources import Selection
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,10 @@ class Images:
         return len(self.records)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """The first record of an image with the captions of all."""
-        first, *others = self.records[number]
-        example = self.source[first]
-        texts = [text for other in others for text in _record(self.source, other)["text"]]
-        return {**example, "text": (*example["text"], *texts)}
+        """The first record of an image that has a caption, with the captions of all."""
+        own = [(index, _record(self.source, index)["text"]) for index in self.records[number]]
+        first = next((index for index, texts in own if any(text.strip() for text in texts)), own[0][0])
+        return {**self.source[first], "text": tuple(text for _, texts in own for text in texts)}
 
     def record(self, number: int) -> dict[str, Any]:
         """The same without the image."""
@@ -59,7 +59,10 @@ def by_image(source: Any) -> Images:
       The images, in the order in which they first occur.
     """
     groups: dict[Any, list[int]] = {}
-    for index in range(len(source)):
+    chosen = range(len(source))
+    if isinstance(source, Selection):  # which tells less of its records than what it selects from
+        source, chosen = source.source, source.indices
+    for index in chosen:
         try:
             identity = _identity(source, index)
         except (UnreadableError, OSError):  # whoever reads the image says so

@@ -10,6 +10,7 @@ from PIL import Image
 
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.image_text import lists
+from swin_jax.data.image_text.by_image import by_image
 
 
 @pytest.fixture
@@ -209,3 +210,12 @@ def test_rows_of_other_splits_are_not_read(folder, form):
 def test_one_split_or_none_is_read_without_its_name(folder):
     for text in ("image,text,split\na.png,one,test\nb.png,two,test\n", "image,text\na.png,one\nb.png,two\n"):
         assert len(lists.table(write(folder, text))) == 2
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_an_image_is_found_though_one_of_its_rows_has_no_caption(folder, place):
+    texts = ["one", "two"]
+    texts.insert(place, " ")
+    images = by_image(lists.table(write(folder, "image,text\n" + "".join(f"a.png,{text}\n" for text in texts))))
+    assert len(images) == 1 and images[0]["image"].size == (3, 2)
+    assert [text for text in images[0]["text"] if text.strip()] == ["one", "two"]

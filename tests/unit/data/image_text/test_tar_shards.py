@@ -18,6 +18,7 @@ from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data import pipeline
 from swin_jax.data.image.transforms import clip_train_transform
 from swin_jax.data.image_text import pairs, tar_shards
+from swin_jax.data.image_text.by_image import by_image
 
 
 def image(number, format="PNG"):
@@ -290,3 +291,13 @@ def test_empty_and_damaged_records_are_replaced_in_training(tmp_path):
     batch = next(pipeline.TrainData(source, transform, 3, num_threads=0).batches(0, range(3)))
     assert sorted(batch["bad"].tolist()) == [0, 1, 1]
     assert (batch["image"] == 7).all() and (batch["text"] == batch["text"][0]).all()
+
+
+def test_chosen_records_of_one_image_are_one_image(tmp_path):
+    files = {}
+    for number, (pixel, text) in enumerate(((1, "one"), (2, "no"), (1, "two"), (3, "three"), (1, "no"))):
+        files |= {f"{number}.png": image(pixel), f"{number}.txt": text.encode()}
+    source = tar_shards.tar_shards(str(write_tar(tmp_path / "x.tar", files)))
+    images = by_image(pairs.select(source, lambda record: record["text"] != ("no",)))
+    assert [images.record(i)["text"] for i in range(len(images))] == [("one", "two"), ("three",)]
+    assert images[1]["text"] == ("three",) and images.record_name(1) == source.record_name(3)
