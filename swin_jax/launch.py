@@ -142,7 +142,7 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
         # The argument, because the text of a KeyError is in quotes.
         text = str(error.args[0] if error.args else "").strip() or type(error).__name__
         raise UserError(text.splitlines()[0]) from None
-    _check_positive(values.config)
+    configs.check_computed_from(values.config)
     _check_tuples(tuples, values.config)
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag; flags look like --config.key=value")
@@ -165,13 +165,6 @@ def _leaf(config, key: str):
     for part in key.split("."):
         config = config[part]
     return config
-
-
-def _check_positive(config) -> None:
-    """Raises UserError for a size below 1; other keys are computed from these, by division too."""
-    for key in ("batch_size", "num_train", "num_classes", "image_size", "size"):
-        if isinstance(value := config.get(key), int) and value < 1:
-            raise UserError(f"--config.{key}={value} must be at least 1")
 
 
 def _check_tuples(before: dict[str, tuple], config) -> None:

@@ -24,11 +24,24 @@ from ml_collections import config_dict
 
 from swin_jax.core.errors import UserError, did_you_mean, nearest
 from swin_jax.core.public_names import name_of
-from swin_jax.core.ranges import RangeError
+from swin_jax.core.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    RangeError,
+    check_settings,
+)
 from swin_jax.core.sizes import Size
 
 # Keys whose one whole number may be (height, width) instead.
 _SIZES = ("image_size", "size", "patch_size", "window_size", "merge_size", "mask_cell", "cell")
+# Keys from which experiment files compute others, by division too.
+_COMPUTED_FROM = {
+    **dict.fromkeys(("batch_size", "num_train", "num_classes", "accumulate"), PositiveInt),
+    **dict.fromkeys(("image_size", "size"), Size),
+    **dict.fromkeys(("base_lr", "peak_lr", "warmup_lr", "min_lr", "warmup_epochs"), NonNegativeFloat),
+    **dict.fromkeys(("epochs", "warmup_steps"), NonNegativeInt),
+}
 LAUNCH = "python -m swin_jax.launch --config=FILE.py[:args] --workdir=DIR"
 
 
@@ -321,6 +334,13 @@ def set_sizes(config, arguments: Sequence[str]) -> list[str]:
         else:
             others.append(argument)
     return others
+
+
+def check_computed_from(config) -> None:
+    """Raises UserError for a number out of its range from which an experiment file computes others."""
+    for key in _COMPUTED_FROM:
+        if isinstance(value := config.get(key), (int, float, tuple)):
+            check_settings({key: value}, _COMPUTED_FROM)
 
 
 def _inner(config, key: str | None) -> ml_collections.ConfigDict | None:

@@ -57,7 +57,7 @@ class Range:
         if self.low is not None and self.low == self.high:
             return ", or ".join(f"{value:g}" for value in (self.low, *self.also))
         bounds = [
-            f"{words} {bound:g}"
+            f"{words} {bound if isinstance(bound, int) else f'{bound:g}'}"
             for words, bound in (
                 ("at least", self.low),
                 ("above", self.above),

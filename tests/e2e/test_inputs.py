@@ -257,7 +257,7 @@ def test_a_truncated_image_in_an_evaluation_is_named_or_left_out(damaged_folder,
         ("quickstart:fake", ("--config.total_steps=0",), "nothing to evaluate"),
         ("quickstart:fake", ("--config.task.model.embed_dim=17",), "do not divide 17 channels"),
         ("quickstart:fake", ("--allow_change=seeed",), "did you mean 'seed'"),
-        ("swin_in1k:fake", ("--config.batch_size=0",), "--config.batch_size=0 must be at least 1"),
+        ("swin_in1k:fake", ("--config.batch_size=0",), "--config.batch_size=0: it must be a whole number, at least 1"),
         ("swin_in1k:fake", ("--config.num_train=4",), "num_train 4 is less than batch_size 8"),
     ],
 )

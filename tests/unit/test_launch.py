@@ -17,6 +17,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.train import multihost
 
 QUICKSTART = "experiments/quickstart.py"
+IN1K = "experiments/swin/swin_in1k.py:fake"
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +64,11 @@ def no_run(monkeypatch):
         (QUICKSTART, [f"--config={QUICKSTART}"], "give one --config"),
         (QUICKSTART + ":fak", [], "unknown config argument 'fak'; did you mean 'fake'?"),
         (QUICKSTART + ":fake=maybe", [], "neither true nor false"),
+        (IN1K, ["--config.batch_size=0"], "--config.batch_size=0: it must be a whole number, at least 1"),
+        (IN1K, ["--config.epochs=-1"], "--config.epochs=-1: it must be a whole number, at least 0"),
+        (IN1K, ["--config.warmup_epochs=-3"], "--config.warmup_epochs=-3: it must be a number, at least 0"),
+        (IN1K, ["--config.base_lr=nan"], "--config.base_lr=nan: it must be a number, at least 0"),
+        (IN1K, ["--config.image_size=-32"], "--config.image_size=-32: it must be a whole number, at least 1"),
         ("experiments/swin/swin_in1k.py:variant=tinny", [], "did you mean 'tiny'?"),
         ("experiments/quikstart.py", [], "did you mean 'experiments/quickstart.py'?"),
         ("nowhere/at_all.py", [], "no experiment file 'nowhere/at_all.py'"),

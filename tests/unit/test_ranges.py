@@ -10,10 +10,15 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
 from swin_jax.core.public_names import current_names, find
-from swin_jax.core.ranges import Ascending, NotEmpty, Range, RangeError, ranges
+from swin_jax.core.ranges import Ascending, NotEmpty, PositiveFloat, Range, RangeError, ranges, refusal
+from swin_jax.ops import augmentation
+from swin_jax.tasks.classification import Classification
+from swin_jax.tasks.contrastive import Contrastive
+from swin_jax.tasks.masked_image import MaskedImageModeling
 from tests.unit.experiments.test_golden_configs import GOLDEN, make
 
 NAN, INF = float("nan"), float("inf")
@@ -137,3 +142,26 @@ def test_out_of_range(fn, name):
     for value in refused:
         with pytest.raises(RangeError, match=rf"^{name}=.*: it must be "):
             fn(**others | {name: value})
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+@pytest.mark.parametrize("channels, values", [(3, (0.5,) * 2), (3, (0.5,)), (3, (0.5,) * 4), (1, (0.5,) * 3), (3, ())])
+@pytest.mark.parametrize("task", [Classification, Contrastive, MaskedImageModeling])
+def test_statistics_have_a_number_for_each_channel(task, channels, values, name):
+    right = dict(mean=(0.5,) * channels, std=(0.5,) * channels, channels=channels, image_size=8)
+    required = dict.fromkeys(("num_classes",), 5) if task is Classification else {}
+    task(None, None, **right, **required)
+    with pytest.raises(RangeError, match=rf"^{name}=.*: it must have a number for each of {channels} channels$"):
+        task(None, None, **right | {name: values}, **required)
+
+
+def test_a_grey_image_does_not_become_three_channels():
+    with pytest.raises(RangeError, match="^mean=.* each of 1 channels"):
+        augmentation.normalize(np.zeros((1, 4, 4, 1), np.uint8))
+
+
+def test_arrays_and_lists_are_as_good_as_tuples():
+    for values in ([0.5, 0.5], np.full(2, 0.5), np.full(2, 0.5, np.float32)):
+        assert refusal(tuple[PositiveFloat, ...], values) == refusal(tuple[PositiveFloat, PositiveFloat], values) == ""
+    for values in (np.full((1, 2), 0.5), np.array([True, True]), np.array(["1"]), "12", {0.5: 1}, {0.5}):
+        assert refusal(tuple[PositiveFloat, ...], values)
