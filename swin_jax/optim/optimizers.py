@@ -225,7 +225,8 @@ def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
 
     def hold(updates):
         """Zeroes the frozen blocks of a stacked leaf that others of are trained."""
-        keep = lambda u, f: u if np.ndim(f) == 0 else u * f  # noqa: E731
+        # -0.0 added to a number leaves its bits; a gradient that is not finite counts for nothing here.
+        keep = lambda u, f: u if np.ndim(f) == 0 else jnp.where(f == 0, -0.0, u)  # noqa: E731
         return jax.tree.map(keep, updates, multipliers(trained, updates))
 
     parts = optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, labels)

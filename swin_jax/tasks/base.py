@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from swin_jax.core.errors import UserError
@@ -281,26 +282,45 @@ def apply_gradients(
     updates, opt_state = tx.update(grads, state.opt_state, state.master)
     params = optax.apply_updates(state.master, updates)
     params = params if project is None else project(params)
+    freezes = getattr(tx.update, "freezes", None)
+    params = params if freezes is None else _hold_parameters(state, params, freezes)
     ema = state.ema
     if ema is not None:
         average = optax.incremental_update(params, ema, 1 - ema_decay)
         ema = jax.tree.map(lambda e, p, a: jnp.where(e == p, e, a), ema, params, average)  # the average may round
-    if (freezes := getattr(tx.update, "freezes", None)) is not None:
+    if freezes is not None:
         mutable = _hold_statistics(state, mutable, freezes)
     kept = {name: optax.tree_utils.tree_get(opt_state, name) for name in ("grad_norm", "learning_rate")}
     metrics = {**{name: value for name, value in kept.items() if value is not None}, **metrics}
     return TrainState(state.step + 1, params, opt_state, mutable, ema), metrics
 
 
+def _hold_parameters(state: TrainState, params: Any, freezes: Callable[[str], bool]) -> Any:
+    """`params`, with those of `state` where they are frozen."""
+
+    def hold(path, before, after):
+        frozen = np.array([*map(freezes, official_names(path_name(path), before))])
+        if frozen.all() or not frozen.any():
+            return before if frozen.all() else after
+        return jnp.where(frozen.reshape(-1, *(1,) * (before.ndim - 1)), before, after)  # blocks of a stacked leaf
+
+    return jax.tree_util.tree_map_with_path(hold, state.master, params)
+
+
 def _hold_statistics(state: TrainState, mutable: Any, freezes: Callable[[str], bool]) -> Any:
-    """`mutable`, with the collections' entries of `state` for each module whose parameters are all frozen."""
+    """`mutable`, with the collections' entries of `state` for each module whose parameters are all frozen.
+
+    A norm without parameters belongs to the nearest module around it that has some.
+    """
     if not jax.tree.leaves(mutable):
         return mutable
     frozen = {path: all(map(freezes, official_names(path, leaf))) for path, leaf in flatten(state.master).items()}
 
     def hold(path, before, after):
-        module = path_name(path[1:-1])  # without the collection and the leaf
-        inside = [held for name, held in frozen.items() if name.startswith(f"{module}/")]
+        inside, module = [], path[1:-1]  # without the collection and the leaf
+        while module and not inside:
+            inside = [held for name, held in frozen.items() if name.startswith(f"{path_name(module)}/")]
+            module = module[:-1]
         return before if inside and all(inside) else after
 
     return jax.tree_util.tree_map_with_path(hold, state.mutable, mutable)

@@ -99,6 +99,16 @@ def test_positives_share_the_target():
     np.testing.assert_allclose(metrics["loss"], gradient(task())[1]["loss"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [-1.0, 9.0])
+def test_a_frozen_scale_is_not_clipped(scale):
+    tx = optim.adamw(schedules.constant(1e-2), no_decay=rules.NO_DECAY, freeze="^logit_scale$")
+    frozen = task(tx=tx)
+    state = jax.jit(frozen.init)(jax.random.key(0))
+    state = state.replace(params={**state.params, "logit_scale": jnp.asarray(scale)})
+    after, metrics = one_step(frozen, state)
+    assert float(after.params["logit_scale"]) == scale and np.isfinite(metrics["loss"])
+
+
 @pytest.mark.parametrize("locked, freeze", [(("visual",), ""), ((), r"^visual\."), (("visual",), r"^visual\.")])
 def test_a_locked_tower_stays_and_the_other_learns(locked, freeze):
     tx = optim.adamw(schedules.constant(1e-2), no_decay=rules.NO_DECAY, weight_decay=0.1, freeze=freeze)

@@ -12,14 +12,15 @@ from swin_jax import optim
 from swin_jax.core.params import flatten
 from swin_jax.optim import schedules
 from swin_jax.optim.optimizers import scale_by_name
-from swin_jax.tasks.base import TrainState, gradient_step
+from swin_jax.tasks.base import TrainState, apply_gradients, gradient_step
 
 
 class Tower(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.Dense(4, name="proj")(x)
-        return nn.BatchNorm(use_running_average=False, name="bn")(x)
+        bare = nn.BatchNorm(use_running_average=False, use_bias=False, use_scale=False, name="bare")(x)
+        return nn.BatchNorm(use_running_average=False, name="bn")(x) + bare
 
 
 class Net(nn.Module):
@@ -29,7 +30,7 @@ class Net(nn.Module):
     def __call__(self, x):
         x = Tower(name="left")(x) + Tower(name="right")(x)
         x = nn.BatchNorm(use_running_average=False, name="half")(x)
-        return nn.BatchNorm(use_running_average=False, use_bias=False, use_scale=False, name="plain")(x)
+        return nn.BatchNorm(use_running_average=False, use_bias=False, use_scale=False, name="plain")(2 * x)
 
 
 FROZEN = r"^left\.|^half\.weight"
@@ -69,3 +70,20 @@ def test_what_is_frozen_keeps_its_bits(rule, way, accumulate):
     old, new = tree(before), tree(after)
     same = {name for name in old if np.asarray(old[name]).tobytes() == np.asarray(new[name]).tobytes()}
     assert same == {name for name in old if "/left/" in name or name in ("params/half/scale", "ema/half/scale")}
+
+
+def test_blocks_of_a_stacked_leaf_keep_their_bits_whatever_their_gradient_is():
+    """Blocks 0 and 2 of four are frozen: elements 0 and 1 of the first of two leaves."""
+    tx = optim.adamw(SCHEDULE, no_decay=(), weight_decay=0.3, clip_norm=1.0, freeze=r"blocks\.[02]\.")
+    tx2 = optim.adamw(SCHEDULE, no_decay=(), weight_decay=0.3, clip_norm=1.0, freeze=r"blocks\.2\.")
+    values = jnp.asarray([[-0.0, 0.0, 1e-40, 3.1]] * 2)
+    params = {"layers_0": {"units_2": {f"blocks_{i}": {"norm1": {"bias": values}} for i in range(2)}}}
+    grads = jax.tree.map(lambda p: p.at[1, 0].set(jnp.nan) - 1.0, params)
+    grads["layers_0"]["units_2"]["blocks_1"] = jax.tree.map(jnp.ones_like, params["layers_0"]["units_2"]["blocks_1"])
+    for frozen, one in (((0, 1), tx), ((1,), tx2)):
+        before = TrainState(jnp.zeros((), jnp.int32), params, one.init(params), {}, None)
+        after = apply_gradients(before, grads, {}, one, {})[0].params["layers_0"]["units_2"]
+        for element in range(2):
+            kept = np.asarray(after["blocks_0"]["norm1"]["bias"][element]).tobytes() == np.asarray(values[0]).tobytes()
+            assert kept == (element in frozen)
+        assert np.isfinite(after["blocks_1"]["norm1"]["bias"]).all()
