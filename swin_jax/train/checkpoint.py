@@ -28,6 +28,7 @@ from swin_jax.train import save_noise
 from swin_jax.train.checkpoint_integrity import (
     SEALED,
     DamagedError,
+    check_file,
     check_whole,
     is_damage,
     read_together,
@@ -37,12 +38,16 @@ from swin_jax.train.checkpoint_integrity import (
 
 _LISTED = 8  # arrays that a message names at most
 _COMMITTED = "commit_success.txt"  # Orbax' mark in a bucket
+_NOTES = "_CHECKPOINT_METADATA"  # Orbax' times and kinds of a checkpoint
 
 
 def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.CheckpointManager:  # noqa: A001 (the four functions' names)
     """The checkpoints of a workdir; saving is asynchronous, the newest `keep` are kept.
 
     Temporary files of interrupted saves are removed, unless `write` is False: another process may be saving there.
+
+    Raises:
+        UserError: what Orbax notes of a checkpoint is damaged.
     """
     save_noise.hush()
     # Called when all files of a save are written and its folder has not got its final name yet.
@@ -53,7 +58,14 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
         enable_async_checkpointing=True,
         async_options=ocp.AsyncOptions(post_finalization_callback=seal),
     )
-    return ocp.CheckpointManager(storage.LiteralPath(folder(workdir)), options=options)
+    directory = folder(workdir)
+    try:
+        for step in _steps(directory):
+            check_file(directory / str(step) / _NOTES)
+        return ocp.CheckpointManager(storage.LiteralPath(directory), options=options)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        said = f"a file {directory}/STEP/{_NOTES} is damaged ({storage.first_line(error)})"
+        raise UserError(f"{said}: remove it, checkpoints are read without it") from error
 
 
 def folder(workdir: os.PathLike) -> epath.Path:
@@ -68,8 +80,12 @@ def exists(workdir: os.PathLike) -> bool:
 
 def _steps(directory: epath.Path) -> list[int]:
     """The steps of the checkpoints in a folder, the newest first."""
-    found = [entry for entry in directory.iterdir() if entry.name.isdecimal()] if directory.is_dir() else []
+    found = [entry for entry in directory.iterdir() if _is_step(entry.name)] if directory.is_dir() else []
     return sorted((int(entry.name) for entry in found if ocp.utils.is_checkpoint_finalized(entry)), reverse=True)
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and name == str(int(name))
 
 
 def _checked_shapes(path: epath.Path) -> dict[str, tuple[int, ...]]:
@@ -100,8 +116,10 @@ def saved_config(workdir: os.PathLike) -> dict[str, Any]:
 def _newest_meta(workdir: os.PathLike) -> dict[str, Any]:
     """The meta data of the newest checkpoint whose meta data can be read, {} where there is none."""
     for step in _steps(folder(workdir)):
+        path = folder(workdir) / str(step) / "meta"
         try:
-            return _current_meta(ocp.JsonCheckpointHandler().restore(folder(workdir) / str(step) / "meta"))
+            check_file(path / "metadata")
+            return _current_meta(ocp.JsonCheckpointHandler().restore(path))
         except Exception:  # noqa: S112 (a damaged one, which `restore` tells of)
             continue
     return {}

@@ -1,6 +1,7 @@
 """Whether the files of a checkpoint are what was saved: checksums, and which errors are damage and which may pass."""
 
 import json
+import os
 import pathlib
 import re
 import zlib
@@ -73,8 +74,15 @@ def _meta(path: epath.Path) -> dict[str, Any]:
     return _object(path / "meta" / "metadata")
 
 
+def check_file(path: epath.Path) -> None:
+    """Raises ValueError for a folder, a pipe or a device in the place of a file; reading a pipe would never end."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a bucket, where neither is, has files only
+        raise ValueError(f"{path.name} is a folder, a pipe or a device")
+
+
 def _object(path: epath.Path) -> dict[str, Any]:
     """The JSON object in a file; raises ValueError, or what reading raises."""
+    check_file(path)
     try:
         found = json.loads(storage.read_text(path))
     except RecursionError as error:
