@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data import unreadable
 from swin_jax.tasks.base import Task, TrainState
 
@@ -129,8 +130,9 @@ def text_encoder(task: Task, placement: Any) -> Callable[[TrainState, Any], Enco
     return bind
 
 
+@checked
 def text_batches(
-    encode: Encode, tokenize: Tokenize, texts: Sequence[str], batch_size: int, progress: str = ""
+    encode: Encode, tokenize: Tokenize, texts: Sequence[str], batch_size: PositiveInt, progress: str = ""
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Encodes texts in batches of one fixed size, so that one program is compiled; the next one is tokenised meanwhile.
 
@@ -166,8 +168,9 @@ def _finish(found: tuple[slice, jax.Array], bar) -> tuple[slice, np.ndarray]:
     return part, normalize(np.asarray(encoded, np.float32)[:count])
 
 
+@checked
 def encode_texts(
-    encode: Encode, tokenize: Tokenize, texts: Sequence[str], batch_size: int = 256, progress: str = ""
+    encode: Encode, tokenize: Tokenize, texts: Sequence[str], batch_size: PositiveInt = 256, progress: str = ""
 ) -> np.ndarray:
     """Features of N texts: (N, E) float32 of unit length. The arguments are those of `text_batches`."""
     return np.concatenate([found for _, found in text_batches(encode, tokenize, texts, batch_size, progress)])

@@ -28,7 +28,8 @@ Method = Literal["logistic", "ridge"]
 Examples = tuple[np.ndarray, np.ndarray]  # features (N, E), labels (N,) int
 
 
-def sample(label: np.ndarray, shots: int, seed: int) -> np.ndarray:
+@checked
+def sample(label: np.ndarray, shots: PositiveInt, seed: Seed) -> np.ndarray:
     """Draws examples of each class; those of fewer shots are among those of more shots of the same seed.
 
     Args:

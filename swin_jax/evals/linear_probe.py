@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ import numpy as np
 
 from swin_jax.core import labels
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Range, Seed, checked
+from swin_jax.core.ranges import NonNegativeFloat, OpenFraction, PositiveFloat, PositiveInt, Seed, checked
 from swin_jax.evals import features, metrics
 from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
 
@@ -223,7 +223,7 @@ def search(score: Callable[[float], float]) -> Search:
 @checked
 def split(
     label: np.ndarray,
-    fraction: Annotated[float, Range(above=0, below=1)] = 0.2,
+    fraction: OpenFraction = 0.2,
     seed: Seed = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Carves a validation set out of a training set, class by class.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.evals import features
 
 # What CLIP's Table 9 reports where it is not accuracy; 'top1' and 'mean_..' are keys of `top_scores`.
@@ -57,8 +58,9 @@ def _ranks(image_features: jax.Array, label: jax.Array, weights: jax.Array) -> t
     return (~(scores <= own) | tied_before).sum(axis=-1), scores.argmax(axis=-1)
 
 
+@checked
 def rank_labels(
-    image_features: np.ndarray, label: np.ndarray, weights: np.ndarray, chunk: int = 1024
+    image_features: np.ndarray, label: np.ndarray, weights: np.ndarray, chunk: PositiveInt = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where the right class stands among all, for any number of images: only (chunk, C) scores exist at a time.
 

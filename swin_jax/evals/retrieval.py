@@ -22,8 +22,13 @@ from swin_jax.evals.features import Encode, Tokenize
 from swin_jax.tasks.base import Task, TrainState, check_predicts
 
 
+@checked
 def caption_features(
-    encode: Encode, tokenize: Tokenize, captions: Sequence[Sequence[str]], prefix: str = "", batch_size: int = 256
+    encode: Encode,
+    tokenize: Tokenize,
+    captions: Sequence[Sequence[str]],
+    prefix: str = "",
+    batch_size: PositiveInt = 256,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of the captions of N images.
 
@@ -59,12 +64,13 @@ def _first_match(queries: jax.Array, query_ids: jax.Array, candidates: jax.Array
     return (~(scores <= best) | ((scores == best) & (number < place))).sum(axis=-1)
 
 
+@checked
 def ranks(
     queries: np.ndarray,
     query_ids: np.ndarray,
     candidates: np.ndarray,
     candidate_ids: np.ndarray,
-    chunk: int = 256,
+    chunk: PositiveInt = 256,
     pause: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """How many candidates come before the best match of each query; only (chunk, M) similarities exist at a time.

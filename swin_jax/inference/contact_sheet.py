@@ -9,16 +9,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from swin_jax.core import storage
+from swin_jax.core.ranges import PositiveFloat, PositiveInt, checked
 
 COLUMNS = 8
 
 
+@checked
 def draw(
     path: str | os.PathLike,
     pictures: Sequence[tuple[np.ndarray | None, str]],
     title: str = "",
-    columns: int = COLUMNS,
-    width: float = 1.8,
+    columns: PositiveInt = COLUMNS,
+    width: PositiveFloat = 1.8,
 ) -> None:
     """Writes a sheet.
 

@@ -22,6 +22,8 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError, is_ours
+from swin_jax.core.ranges import checked
+from swin_jax.core.sizes import Size
 from swin_jax.inference.loaded_model import check_variables
 from swin_jax.inference.trained_run import open_trained, preparation, trained
 from swin_jax.pretrained.load import family_of, shapes
@@ -88,11 +90,12 @@ def _export_run(config, run: Run, folder: epath.Path, path: str) -> int:
     return 0
 
 
+@checked
 def export(
     model: nn.Module,
     variables: dict,
     path: str | os.PathLike,
-    image_size: int | tuple[int, ...] | None = None,
+    image_size: Size | None = None,
     weights: str | None = None,
     platforms: Sequence[str] = PLATFORMS,
 ) -> dict[str, Any]:

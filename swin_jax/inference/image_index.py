@@ -21,6 +21,7 @@ from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.params import weights_checksum
 from swin_jax.core.public_names import current_names
+from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data import sources, unreadable
 from swin_jax.data.image.picture import decode, suffixes
 from swin_jax.data.pipeline import EvalData
@@ -127,7 +128,8 @@ def _current(preparation: str) -> str:
     return json.dumps(current_names(json.loads(preparation))) if preparation.startswith("{") else preparation
 
 
-def search(index: Index, query: np.ndarray, top: int = 10) -> list[tuple[str, float]]:
+@checked
+def search(index: Index, query: np.ndarray, top: PositiveInt = 10) -> list[tuple[str, float]]:
     """The pictures nearest to features.
 
     Args:
@@ -144,7 +146,6 @@ def search(index: Index, query: np.ndarray, top: int = 10) -> list[tuple[str, fl
     query = features.normalize(query)
     if query.shape != index.features.shape[1:]:
         raise UserError(f"the query has features {query.shape}, the index {index.features.shape[1:]}")
-    similarity.check_top(top)
     cosines = index.features @ query
     if not index.normalised:
         lengths = np.sqrt(np.einsum("ne,ne->n", index.features, index.features))
@@ -289,13 +290,14 @@ def _problem(data: EvalData, i: int) -> str:
     return f"{data.source.record_name(i)} ({reason})"
 
 
+@checked
 def of_folder(
     model: Any,
     variables: dict,
     folder: str | os.PathLike,
     path: str | os.PathLike | None = None,
     preprocess: Preparation | loaded_model.Preprocess | None = None,
-    batch_size: int = 64,
+    batch_size: PositiveInt = 64,
     progress: bool = True,
 ) -> Index:
     """Makes an index of all pictures below a folder; those that cannot be read are named in a warning and left out.
@@ -360,12 +362,13 @@ def picture_of(query: str) -> str | None:
     return path
 
 
+@checked
 def find(
     index: Index,
     model: Any,
     variables: dict,
     query: Any,
-    top: int = 10,
+    top: PositiveInt = 10,
     preprocess: Preparation | loaded_model.Preprocess | None = None,
     tokenize: Tokenize | None = None,
 ) -> list[tuple[str, float]]:

@@ -16,6 +16,7 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data import unreadable
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import multi_view
@@ -32,7 +33,8 @@ STRIP = 6  # frames that stand for a video
 _THREADS = 4
 
 
-def prepare(config, workdir: str, images: str, top: int = 5) -> Callable[[], int]:
+@checked
+def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable[[], int]:
     """Sets up the prediction of every image or video below a folder, or of one file.
 
     Args:

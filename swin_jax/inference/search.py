@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.image.picture import decode
 from swin_jax.evals import features
 from swin_jax.inference import contact_sheet
@@ -71,7 +72,8 @@ def _index(config, run: Run, data: Any, folder: epath.Path) -> int:
     return 0
 
 
-def prepare_search(config, workdir: str, query: str, top: int = 10) -> Callable[[], int]:
+@checked
+def prepare_search(config, workdir: str, query: str, top: PositiveInt = 10) -> Callable[[], int]:
     """Sets up the search for the indexed images that are nearest to a text, or to an image file.
 
     Args:

@@ -19,6 +19,7 @@ import flax.linen as nn
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
+from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.image_text import tokenizer as text_lib
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
@@ -79,12 +80,13 @@ def cosines(
     return found @ encode_texts(model, variables, texts, tokenizer_of(preprocess, tokenize)).T
 
 
+@checked
 def nearest_captions(
     model: nn.Module,
     variables: dict,
     images: Any,
     captions: Sequence[str],
-    top: int = 5,
+    top: PositiveInt = 5,
     preprocess: Preparation | Preprocess | None = None,
     tokenize: Tokenize | None = None,
 ) -> list[list[tuple[str, float]]]:
@@ -98,19 +100,19 @@ def nearest_captions(
     Returns:
         For each picture [(caption, cosine), ...], the best first. Raises what `probabilities` raises.
     """
-    check_top(top)
     captions = _checked(captions)
     found = cosines(model, variables, images, captions, preprocess, tokenize)
     order = np.argsort(-found, axis=-1, kind="stable")[:, :top]
     return [[(captions[k], float(row[k])) for k in ranks] for row, ranks in zip(found, order)]
 
 
+@checked
 def encode_images(
     model: nn.Module,
     variables: dict,
     images: Any,
     preprocess: Preparation | Preprocess | None = None,
-    batch_size: int = 64,
+    batch_size: PositiveInt = 64,
 ) -> np.ndarray:
     """Features of N pictures: (N, E) float32 of unit length; at most `batch_size` are in memory at a time."""
     loaded_model.check_features(model, variables)
@@ -140,12 +142,13 @@ class _Pictures:
         return f"picture {index}"
 
 
+@checked
 def encode_texts(
     model: nn.Module,
     variables: dict,
     texts: str | Sequence[str],
     tokenize: Tokenize | None = None,
-    batch_size: int = 256,
+    batch_size: PositiveInt = 256,
 ) -> np.ndarray:
     """Features of M texts: (M, E) float32 of unit length."""
     loaded_model.check_features(model, variables)
@@ -208,12 +211,6 @@ def _checked(texts: str | Sequence[str]) -> list[str]:
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"text {number} is {text!r}; give texts that say something")
     return texts
-
-
-def check_top(top: Any) -> None:
-    """Raises UserError unless `top` is a whole number, at least 1."""
-    if not isinstance(top, (int, np.integer)) or top < 1:
-        raise UserError(f"top={top!r} must be a whole number, at least 1")
 
 
 def draw(

@@ -22,7 +22,7 @@ from swin_jax.tasks.masked_image import MaskedImageModeling
 from tests.unit.experiments.test_golden_configs import GOLDEN, make
 
 NAN, INF = float("nan"), float("inf")
-ROOMS = ("data", "evals", "models", "optim", "tasks", "train")
+ROOMS = ("data", "evals", "models", "optim", "pretrained", "tasks", "train")
 FACES = ("swin_jax.models.clip", "swin_jax.models.swin", "swin_jax.models.video_swin", "swin_jax.optim")
 
 

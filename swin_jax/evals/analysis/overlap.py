@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import FiniteFloat, Fraction, NonNegativeInt, OpenFraction, PositiveInt, checked
 
 
 @jax.jit
@@ -27,8 +28,9 @@ def _best(queries: jax.Array, reference: jax.Array, valid: jax.Array) -> tuple[j
     return scores.max(axis=-1), scores.argmax(axis=-1)
 
 
+@checked
 def nearest(
-    queries: np.ndarray, reference: np.ndarray, query_chunk: int = 1024, reference_chunk: int = 16384
+    queries: np.ndarray, reference: np.ndarray, query_chunk: PositiveInt = 1024, reference_chunk: PositiveInt = 16384
 ) -> tuple[np.ndarray, np.ndarray]:
     """The most similar reference row of each query. Only one chunk of similarities exists at a time.
 
@@ -68,7 +70,8 @@ def _filled(rows: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([rows, np.zeros((count - len(rows), rows.shape[-1]), np.float32)])
 
 
-def difference_hash(images: np.ndarray, size: int = 8) -> np.ndarray:
+@checked
+def difference_hash(images: np.ndarray, size: PositiveInt = 8) -> np.ndarray:
     """A perceptual hash of images as unit vectors, so that `nearest` finds near-duplicates without a model.
 
     Bit (y, x) says whether cell x + 1 of the grey picture, averaged to size rows and size + 1 columns, is brighter than
@@ -98,7 +101,8 @@ def exact_duplicates(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.array([hashlib.sha256(np.ascontiguousarray(image)).digest() in seen for image in images], bool)
 
 
-def choose_threshold(similarity: np.ndarray, duplicate: np.ndarray, precision: float = 0.99) -> float:
+@checked
+def choose_threshold(similarity: np.ndarray, duplicate: np.ndarray, precision: Fraction = 0.99) -> float:
     """The threshold that finds the most duplicates while keeping a precision.
 
     Args:
@@ -122,7 +126,10 @@ def choose_threshold(similarity: np.ndarray, duplicate: np.ndarray, precision: f
     return float(ordered[found[np.argmax(hits[found])]])
 
 
-def clopper_pearson(successes: int, trials: int, confidence: float = 0.995) -> tuple[float, float]:
+@checked
+def clopper_pearson(
+    successes: NonNegativeInt, trials: NonNegativeInt, confidence: OpenFraction = 0.995
+) -> tuple[float, float]:
     """The exact two-sided interval of a binomial probability.
 
     Args:
@@ -138,7 +145,8 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.995) -> t
     return low, high
 
 
-def binomial_test(successes: int, trials: int, probability: float) -> float:
+@checked
+def binomial_test(successes: NonNegativeInt, trials: NonNegativeInt, probability: Fraction) -> float:
     """One-tailed p-value: the chance of at least so many successes if each has this probability."""
     from scipy.special import betainc
 
@@ -179,8 +187,13 @@ class Overlap:
         return self.accuracy - self.clean
 
 
+@checked
 def analyse(
-    name: str, correct: np.ndarray, similarity: np.ndarray, threshold: float, confidence: float = 0.995
+    name: str,
+    correct: np.ndarray,
+    similarity: np.ndarray,
+    threshold: FiniteFloat,
+    confidence: OpenFraction = 0.995,
 ) -> Overlap:
     """The overlap of one data set and its effect on accuracy.
 
@@ -215,7 +228,8 @@ def bonferroni(p_values: Sequence[float]) -> np.ndarray:
     return np.minimum(1.0, len(p_values) * np.asarray(p_values, np.float64))
 
 
-def table(results: Sequence[Overlap], alpha: float = 0.05) -> str:
+@checked
+def table(results: Sequence[Overlap], alpha: Fraction = 0.05) -> str:
     """A markdown table of several data sets; 'significant' is after Bonferroni's correction at level alpha."""
     lines = [
         "| data set | all | overlap | share | acc. all | acc. clean | acc. overlap | interval | all - clean | p "

@@ -16,6 +16,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.labels import same_spelling
+from swin_jax.core.ranges import OpenFraction, PositiveInt, checked
 from swin_jax.evals.analysis.overlap import clopper_pearson
 
 RACES = ("Black", "White", "Indian", "Latino", "Middle Eastern", "Southeast Asian", "East Asian")
@@ -98,8 +99,13 @@ def groups(columns: Columns, attributes: Sequence[str]) -> dict[str, np.ndarray]
     return found
 
 
+@checked
 def accuracy(
-    columns: Columns, prediction: str, label: str, attributes: Sequence[str] = (), confidence: float = 0.95
+    columns: Columns,
+    prediction: str,
+    label: str,
+    attributes: Sequence[str] = (),
+    confidence: OpenFraction = 0.95,
 ) -> list[Rate]:
     """Accuracy of each group.
 
@@ -120,12 +126,13 @@ def accuracy(
     return _rates("accuracy", _correct(columns, prediction, label), groups(columns, attributes), confidence)
 
 
+@checked
 def assignment(
     columns: Columns,
     prediction: str,
     categories: Mapping[str, Sequence[str]] = CATEGORIES,
     attributes: Sequence[str] = (),
-    confidence: float = 0.95,
+    confidence: OpenFraction = 0.95,
 ) -> list[Rate]:
     """How often a label of each category is given to the members of each group.
 
@@ -204,7 +211,10 @@ def gap(rates: Sequence[Rate]) -> dict[str, float]:
     return {figure: max(found) - min(found) for figure, found in values.items()}
 
 
-def most_unequal_labels(given: np.ndarray, member: np.ndarray, names: Sequence[str], top: int = 20) -> list[tuple]:
+@checked
+def most_unequal_labels(
+    given: np.ndarray, member: np.ndarray, names: Sequence[str], top: PositiveInt = 20
+) -> list[tuple]:
     """Labels that are given to two groups most unequally, by the chi-squared statistic of their 2x2 tables.
 
     Args:

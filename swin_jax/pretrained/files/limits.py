@@ -3,8 +3,10 @@
 import dataclasses
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import NonNegativeInt, PositiveInt, checked
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """Bounds on what a reader does for one file. `read(path, limits=Limits(depth=500))` moves one.
@@ -26,16 +28,16 @@ class Limits:
         axes: Axes of an array.
     """
 
-    inflation: int = 16
-    inflation_floor: int = 2**26
-    header: int = 100_000_000
-    opcodes: int = 1_000_000
-    memo: int = 1_000_000
-    depth: int = 100
-    names: int = 100_000
-    name_length: int = 1000
-    number: int = 100_000
-    axes: int = 32
+    inflation: PositiveInt = 16
+    inflation_floor: NonNegativeInt = 2**26
+    header: PositiveInt = 100_000_000
+    opcodes: PositiveInt = 1_000_000
+    memo: PositiveInt = 1_000_000
+    depth: PositiveInt = 100
+    names: PositiveInt = 100_000
+    name_length: PositiveInt = 1000
+    number: PositiveInt = 100_000
+    axes: PositiveInt = 32
 
     def check(self, field: str, value: int, what: str) -> None:
         """Raises UserError if `value` is above the limit called `field`; `what` says of what."""

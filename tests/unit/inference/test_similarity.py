@@ -137,7 +137,7 @@ def test_bad_input_is_said_in_one_line(clip, images, texts, message):
 
 @pytest.mark.parametrize("top", [0, 1.5, None, "2"])
 def test_top_is_a_whole_number(clip, pictures, top):
-    with pytest.raises(UserError, match="top=.* must be a whole number, at least 1"):
+    with pytest.raises(UserError, match="^top=.*: it must be a whole number, at least 1"):
         similarity.nearest_captions(*clip, pictures, TEXTS, top=top)
 
 
