@@ -96,10 +96,11 @@ class Loop:
         self.counted = {name: meta.get(name, 0) for name in COUNTED.values()}  # before
         facts = self.facts(frozen)
         if lead:
-            run_info.check_frozen(self.workdir, facts, frozen)
+            run_info.check_frozen(self.workdir, facts, frozen, meta.get("frozen"))
         if lead and total:
             run_info.write(self.workdir, facts)
         self.frozen = sharding.device_put_tree(frozen, self.run.frozen)
+        self.kept = {"frozen": facts["frozen"]} if "frozen" in facts else {}  # in checkpoints too
         self.clock = run_info.clock(self.config.batch_size, facts)
         return int(self.state.step), meta, run_info.lines(facts)
 
@@ -291,6 +292,7 @@ class Loop:
             **self.totals(self.counts),
             "class_names": list(getattr(self.data, "class_names", ())),
             "config": configs.flatten(self.config),
+            **self.kept,
         }
         self.owner.confirm()
         if jax.process_index() == 0:

@@ -70,16 +70,18 @@ def write(workdir: epath.Path, found: dict[str, Any]) -> None:
     storage.write(workdir / "header.json", json.dumps(found, indent=1) + "\n")
 
 
-def check_frozen(workdir: epath.Path, found: dict[str, Any], frozen: Any) -> None:
+def check_frozen(workdir: epath.Path, found: dict[str, Any], frozen: Any, saved: Any = None) -> None:
     """Raises UserError if the frozen arrays changed since the run was started.
 
     Args:
         workdir: may hold the header of the run that is resumed.
         found: the facts of this run.
         frozen: its frozen arrays.
+        saved: `frozen` of the facts that the run's checkpoint was saved with, for a header that is gone.
     """
     path = workdir / "header.json"
     before = storage.read_object(path).get("frozen") if path.exists() else None
+    before = saved if before is None else before
     if before is None:
         return
     whole = (

@@ -159,7 +159,12 @@ def test_it_trains_resumes_bitwise_and_evaluates(whole, tmp_path):
     assert_equal_runs(whole, cut, 12)
 
 
-def test_other_frozen_weights_are_refused(whole):
+@pytest.mark.parametrize("header", ["as it was", "{}", "gone"])
+def test_other_frozen_weights_are_refused(whole, header):
+    if header == "{}":
+        (whole / "header.json").write_text(header)
+    elif header == "gone":
+        (whole / "header.json").unlink()
     config = get_config(16, shift=4.0)
     with pytest.raises(UserError, match="frozen weights"):
         loop.prepare(config, str(whole), allow_change=["task.shift"])()
