@@ -23,6 +23,7 @@ from etils import epath
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.train import multihost
+from swin_jax.train.workdir.folder import writing_to
 
 FILE = "owner.json"
 
@@ -173,7 +174,8 @@ def own(folder: epath.Path, pace: Pace = Pace()) -> Ownership:  # noqa: B008 (fr
     """
     owner = Ownership(folder, pace)
     try:
-        refusal = multihost.from_first("owner", owner.acquire)
+        with writing_to(folder):
+            refusal = multihost.from_first("owner", owner.acquire)
     except OSError as error:
         path = folder / FILE
         raise UserError(f"{path} cannot be used: {storage.reason(error)}; remove it if no run is going on") from error

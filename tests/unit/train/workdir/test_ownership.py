@@ -129,6 +129,15 @@ def test_a_mark_that_is_a_folder_is_one_line(tmp_path):
         own(tmp_path, QUICK)
 
 
+def test_a_full_disk_is_told_as_one(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", str(tmp_path / "owner.json"))
+
+    monkeypatch.setattr(ownership.storage, "write", full)
+    with pytest.raises(UserError, match="owner.json cannot be written: No space left on device; the same command"):
+        ownership.own(tmp_path)
+
+
 def test_a_run_that_lost_its_workdir_stops(folder):
     owner = own(folder, Pace(beat=0.05, settle=0))
     leave(folder, host="thief")
