@@ -5,6 +5,7 @@ import collections
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -71,6 +72,6 @@ def listed(text: str) -> list[Any] | None:
 
 
 def short(text: Any) -> str:
-    """A text of at most 100 characters, for messages."""
-    text = str(text)
+    """A text of at most 100 characters and one line, for messages."""
+    text = re.sub(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+", " ", str(text))
     return text if len(text) <= 100 else f"{text[:100]}..."

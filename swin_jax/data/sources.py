@@ -19,6 +19,7 @@ from swin_jax.data import annotations, folders, unreadable
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import archives, picture
 from swin_jax.data.labels import Marked, has_several
+from swin_jax.data.rows_of_lists import short
 
 _PROBED = 100  # files of a list that are looked for when it is read
 _DIGITS_TEST_SHARE = 0.2
@@ -247,7 +248,7 @@ def image_list(
     root = os.path.expanduser(root) or os.path.dirname(annotation)
     if not _has_some(root, listed.paths):
         raise UserError(
-            f"{annotation}: its first image, {listed.paths[0]}, is not in {root or '.'}, nor are the next ones"
+            f"{annotation}: its first image, {short(listed.paths[0])}, is not in {root or '.'}, nor are the next ones"
         )
     source = FileSource(root, listed.paths, listed.labels, listed.class_names, conversion, limits)
     return source if listed.marks is None else Marked(source, listed.marks)

@@ -8,6 +8,7 @@ is made; members are then read by their places, so that nothing stays open and a
 import collections
 import dataclasses
 import os
+import posixpath
 import struct
 import zipfile
 import zlib
@@ -150,7 +151,7 @@ def _directory(archive: str) -> dict[str, zipfile.ZipInfo]:
         raise UserError(f"there is no archive {archive}")
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = [info for info in opened.infolist() if not info.is_dir()]
+            members = [info for info in opened.infolist() if not info.filename.endswith("/")]
     except (OSError, ValueError, struct.error, zipfile.BadZipFile, NotImplementedError) as error:
         raise UserError(f"{archive} is no whole zip archive: {' '.join(str(error).split())}") from error
     names = collections.Counter(info.filename for info in members)
@@ -162,7 +163,7 @@ def _directory(archive: str) -> dict[str, zipfile.ZipInfo]:
 
 def _listed(archive: str, members: dict, annotation: str, paths: Sequence[str]) -> list[str]:
     """The members that a list names, and a warning about others."""
-    prefix = ""
+    prefix, paths = "", [path if path in members else posixpath.normpath(path) for path in paths]
     if paths[0] not in members:
         tops = {name.partition("/")[0] for name in members if not _is_hidden(name)}
         prefix = f"{tops.pop()}/" if len(tops) == 1 else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 from swin_jax.core.errors import UnreadableError, UserError, did_you_mean
 from swin_jax.data.image_text.captions import value_of
+from swin_jax.data.rows_of_lists import short
 
 # What lists call their columns; the first is meant wherever it is there, and is the default.
 IMAGE_KEYS = ("image", "filepath", "file_name", "filename", "image_path", "image_name", "path", "file", "img")
@@ -64,7 +65,7 @@ def rows_of_split(path: str, values: Sequence[Any], split: str) -> list[int]:
     if not counts or (not split and len(counts) == 1):
         return list(range(len(values)))
     if not wanted:
-        known = ", ".join(f"{name} ({count})" for name, count in counts.most_common(20))
+        known = ", ".join(f"{short(name)} ({count})" for name, count in counts.most_common(20))
         wrong = f"no split {split!r}{did_you_mean(split, counts)}" if split else "several splits"
         advice = "--config.data.source.split= or --config.evals.validation.run.data.source.split="
         raise UserError(f"{path} has {wrong}; it has {known}: give {advice}")

@@ -212,3 +212,21 @@ def test_sizes_and_places_of_any_64_bits_are_damage_of_a_record(tmp_path, field)
         found = archives.image_zip(str(tmp_path / "x.zip"))
     with pytest.raises(UnreadableError, match="beyond the archive or too large"):
         found[0]
+
+
+def test_a_member_without_a_name_is_another_file(tmp_path):
+    path = tmp_path / "x.zip"
+    write(path, {"cat/1.png": None, "x": b"", "dog/2.png": None}, zipfile.ZIP_STORED)
+    data = path.read_bytes()
+    place = data.rindex(b"x", 0, data.rindex(b"dog/2.png"))  # its name in the directory
+    path.write_bytes(data[:place] + b"\0" + data[place + 1 :])
+    with pytest.warns(UserWarning, match="left out 1"):
+        assert len(archives.image_zip(str(path))) == 2
+
+
+@pytest.mark.parametrize("inside", ["", "./", "set/"])
+@pytest.mark.parametrize("listed", ["", "./", "cat/../"])
+def test_paths_of_a_list_may_be_written_otherwise(tmp_path, inside, listed):
+    path = write(tmp_path / "x.zip", dict.fromkeys((f"{inside}cat/1.png", f"{inside}dog/2.png")))
+    (tmp_path / "x.csv").write_text(f"{listed}dog/2.png,a\n{listed}cat/1.png,b\n")
+    assert colors(archives.image_zip(path, str(tmp_path / "x.csv"))) == [1, 0]

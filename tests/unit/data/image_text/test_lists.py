@@ -219,3 +219,9 @@ def test_an_image_is_found_though_one_of_its_rows_has_no_caption(folder, place):
     images = by_image(lists.table(write(folder, "image,text\n" + "".join(f"a.png,{text}\n" for text in texts))))
     assert len(images) == 1 and images[0]["image"].size == (3, 2)
     assert [text for text in images[0]["text"] if text.strip()] == ["one", "two"]
+
+
+def test_a_split_of_several_lines_is_told_in_one(folder):
+    with pytest.warns(UserWarning, match="line breaks"), pytest.raises(UserError) as error:
+        lists.table(write(folder, 'image,text,split\na.png,one,"tr\nain"\nb.png,two,test\n'))
+    assert "tr ain (1)" in str(error.value) and "\n" not in str(error.value)
