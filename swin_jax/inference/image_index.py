@@ -6,6 +6,7 @@
 An index holds the checksum of the weights that made it, and refuses to be searched with others.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -26,7 +27,6 @@ from swin_jax.data import sources, unreadable
 from swin_jax.data.image.picture import decode, suffixes
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
-from swin_jax.evals.features import Tokenize
 from swin_jax.inference import loaded_model, similarity
 from swin_jax.pretrained import preparation as preparing
 from swin_jax.pretrained.files.archive import arrays_of
@@ -229,11 +229,9 @@ def _stamps(source: sources.FileSource) -> np.ndarray:
     """Size and time of change of each file: (N, 2) int64."""
     stamps = np.full((len(source), 2), -1, np.int64)
     for i in range(len(source)):
-        try:
+        with contextlib.suppress(OSError):  # a dangling link; it will be named as unreadable
             found = os.stat(source.record_name(i))
             stamps[i] = found.st_size, found.st_mtime_ns
-        except OSError:  # a dangling link; it will be named as unreadable
-            pass
     return stamps
 
 
@@ -273,11 +271,7 @@ class _Marked:
 
 def _marked(data: EvalData, todo: np.ndarray) -> EvalData:
     source = sources.Selection(data.source, tuple(todo.tolist()))
-    return dataclasses.replace(data, source=_Marked(source, data.transform), transform=_as_it_is)
-
-
-def _as_it_is(example: dict[str, Any]) -> dict[str, Any]:
-    return example
+    return dataclasses.replace(data, source=_Marked(source, data.transform), transform=dict)
 
 
 def _problem(data: EvalData, i: int) -> str:
@@ -370,7 +364,7 @@ def find(
     query: Any,
     top: PositiveInt = 10,
     preprocess: Preparation | loaded_model.Preprocess | None = None,
-    tokenize: Tokenize | None = None,
+    tokenize: features.Tokenize | None = None,
 ) -> list[tuple[str, float]]:
     """The pictures nearest to a text or to a picture.
 

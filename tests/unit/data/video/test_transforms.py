@@ -311,14 +311,8 @@ def test_files_are_closed_and_frames_are_those_of_the_file(tmp_path):
         (lambda: video.video_views_transform(clips=4, sampling="uniform"), "clips must be 1"),
         (lambda: video.video_views_transform(clips=0), "clips=0: it must be a whole number, at least 1"),
         (lambda: video.video_views_transform(crops=0), "crops=0: it must be a whole number, at least 1"),
-        (
-            lambda: video.video_train_transform(scale=(0.5, 0.1)),
-            "scale=.* the smaller one first",
-        ),
-        (
-            lambda: video.video_train_transform(ratio=(0.0, 1.0)),
-            "ratio=.* the smaller one first",
-        ),
+        (lambda: video.video_train_transform(scale=(0.5, 0.1)), "scale=.* the smaller one first"),
+        (lambda: video.video_train_transform(ratio=(0.0, 1.0)), "ratio=.* the smaller one first"),
         (lambda: video.video_train_transform(short_side=0), "short_side=0: it must be a whole number, at least 1"),
         (lambda: video.video_views_transform(short_side=200), "at least the size of a view, 224"),
         (lambda: video.video_eval_transform(size=384), "at least the size of a view, 384"),
