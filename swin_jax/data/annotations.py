@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core import text_files
-from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.core.errors import UserError, did_you_mean, warn
 from swin_jax.core.labels import read_names
 from swin_jax.data.labels import UNKNOWN
 from swin_jax.data.rows_of_lists import SPLIT, listed, objects, refuse_splits, short, table_rows
@@ -28,7 +28,8 @@ MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the la
 BESIDE = (".csv", ".tsv", ".jsonl", ".json", ".txt", "_map.txt")  # endings of a list beside the folder of a split
 _TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _UNNAMED = re.compile(r"(Unnamed: \d+)?")
-_MARKS = {"0": 0, "1": 1, "-1": UNKNOWN, "": UNKNOWN}
+# Of a class, as pandas writes them too where a column has gaps or truth values.
+_MARKS = {"0": 0, "1": 1, "-1": UNKNOWN, "": UNKNOWN, "0.0": 0, "1.0": 1, "-1.0": UNKNOWN, "False": 0, "True": 1}
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def numbered(file: str, entries: Sequence[Entry], class_names: str = "", num_cla
     if num_classes > MAX_LABEL + 1:
         raise UserError(f"num_classes is {num_classes}, more than {MAX_LABEL + 1}")
     several = any(len(entry.labels) > 1 for entry in entries)
+    _check_labels(entries)
     bare = next((entry for entry in entries if not entry.labels), None)
     if bare and not several:
         raise UserError(f"{bare.place}: {short(bare.path)} has no label")
@@ -163,6 +165,8 @@ def _separator(text: str, usual: str) -> str:
     for sign in (usual, ";", "\t", ","):
         if sign in first and any(name.strip().strip('"').lower() in PATH_KEYS for name in first.split(sign)):
             return sign
+    if usual not in text and re.match(r"[^\s;]+;", first):
+        return ";"
     return usual if usual in text else ""
 
 
@@ -172,8 +176,10 @@ def _from_line(place: str, line: str) -> Entry:
     parts = line.split("\t") if "\t" in line else line.strip().rsplit(None, 1)
     if len(parts) == 1:
         parts = line.strip().rsplit(",", 1)
-    if len(parts) == 2 and re.search(r"\.\w+\s+\d+$", parts[0].strip()):
-        raise UserError(f"{place}: write `path label`, not a third field, {short(repr(line))}")
+    if len(parts) == 2 and re.search(r"(\.\w+|^\S+)(\s+\d+)+$", parts[0].strip()):
+        raise UserError(
+            f"{place}: write `path label`, not a third field, {short(repr(line))}; several labels stand as `path 1,3`"
+        )
     if len(parts) != 2 or not parts[0].strip():
         raise UserError(f"{place}: write `path label`, not {short(repr(line))}")
     return Entry(place, parts[0].strip(), _split(parts[1]))
@@ -284,6 +290,21 @@ def _refuse_double(entries: Sequence[Entry]) -> None:
                 f"{entry.place}: {short(entry.path)} has other labels in {first.place}; several labels of a file "
                 "stand in one row, as 'cat;dog' or in a JSON list"
             )
+
+
+def _check_labels(entries: Sequence[Entry]) -> None:
+    """Raises UserError for a label that a file has twice; warns of one that may be several."""
+    known = {label for entry in entries for label in entry.labels}
+    joined = {label: any(part.strip() in known for part in label.split(",")) for label in known if "," in label}
+    for entry in entries:
+        if len(set(entry.labels)) < len(entry.labels):
+            raise UserError(
+                f"{entry.place}: {short(entry.path)} has the label {short(max(entry.labels, key=entry.labels.count))} "
+                "twice; marks of 0 and 1 stand in a table with a column for each class"
+            )
+        if found := next((label for label in entry.labels if joined.get(label)), None):
+            warn(f"{entry.place}: {short(repr(found))} is taken for one class; several labels stand as 'cat;dog'")
+            joined = {}
 
 
 def _refuse_mixed(entries: Sequence[Entry]) -> None:

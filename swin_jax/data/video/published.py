@@ -85,7 +85,7 @@ def find_files(file: str, published: Published, folder: str, suffixes: Sequence[
     called = collections.defaultdict(list)
     for path in folders.files_under(folder, suffixes).paths:
         called[os.path.splitext(os.path.basename(path))[0]].append(path)
-    found, missing = {}, []
+    found, missing, owners = {}, [], {}
     for record, names in enumerate(published.names):
         name = next((name for name in names if name in called), None)
         if name is None:
@@ -95,6 +95,9 @@ def find_files(file: str, published: Published, folder: str, suffixes: Sequence[
             raise UserError(f"{published.entries[record].place}: {both} in {folder} could both be the video")
         else:
             found[record] = called[name][0]
+            entry, first = published.entries[record], published.entries[owners.setdefault(name, record)]
+            if (entry.path, entry.labels) != (first.path, first.labels):
+                raise UserError(f"{entry.place}: {found[record]} in {folder} is the video of {first.place}, too")
     if missing:
         said = f"{file}: of {len(published.names)} videos {len(missing)} are not in {folder}, {missing[0]} for one"
         if not found:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -195,3 +196,49 @@ def test_labels_that_are_no_class_are_told(tmp_path):
         read(tmp_path, "l.csv", "a,3", num_classes=3)
     with pytest.raises(UserError, match="cannot read"):
         annotations.read(str(tmp_path))
+
+
+@pytest.mark.parametrize("line", ["a.mp4 1 3 5", "a.mp4 300 1", "a.mp4 1 2 3 4", "clip 300 1", "some/clip 0 300 1"])
+def test_numbers_behind_a_path_are_no_part_of_it(tmp_path, line):
+    """MMAction's lists of several labels and of folders of frames."""
+    with pytest.raises(UserError, match="l.txt:2: write `path label`, not a third field.*several labels stand as"):
+        read(tmp_path, "l.txt", f"b.mp4 2\n{line}\n")
+    for fine in ("my clip 3.mp4 1", "my clip\t1", "a.mp4 1,3,5"):
+        assert len(read(tmp_path, "l.txt", fine).paths[0].split()) == len(fine.split()) - 1
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("l.jsonl", '{"path": "a", "label": [1, 0, 1]}\n{"path": "b", "label": [0, 1, 0]}'),
+        ("l.json", '[{"path": "a", "label": ["x", "y", "x"]}]'),
+        ("l.csv", 'path,label\na,"[1, 0, 1]"\n'),
+        ("l.txt", "a 1,0,1\n"),
+        ("l.tsv", "a\tx;y;x\n"),
+    ],
+)
+def test_a_label_that_stands_twice_is_refused(tmp_path, name, text):
+    """A list of marks would be taken for the labels 0 and 1."""
+    with pytest.raises(UserError, match="l.*: a has the label (1|x) twice; marks of 0 and 1 stand in a table"):
+        read(tmp_path, name, text)
+
+
+def test_marks_as_pandas_writes_them(tmp_path):
+    text = "path,cat,dog\na.jpg,1.0,\nb.jpg,0.0,-1.0\nc.jpg,True,False\n"
+    found = read(tmp_path, "l.csv", text)
+    assert found.marks.tolist() == [[1, -1], [0, -1], [1, 0]] and found.class_names == ("cat", "dog")
+
+
+def test_a_name_with_a_comma_beside_its_parts_is_told(tmp_path):
+    with pytest.warns(UserWarning, match="l.csv:2: 'run,jump' is taken for one class; several labels stand as"):
+        found = read(tmp_path, "l.csv", 'path,label\na,"run,jump"\nb,run\n')
+    assert found.class_names == ("run", "run,jump")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(tmp_path, "l.csv", 'path,label\na,"drawing, fast"\nb,run\n')
+
+
+def test_semicolons_without_a_first_line_of_names(tmp_path):
+    found = read(tmp_path, "l.csv", "a.mp4;Holding something\nb.mp4;Moving it\n")
+    assert found.paths == ("a.mp4", "b.mp4") and found.class_names == ("Holding something", "Moving it")
+    assert read(tmp_path, "l.csv", "a.mp4 1;2\nb.mp4 0\n").marks.tolist() == [[0, 1, 1], [1, 0, 0]]

@@ -180,6 +180,16 @@ def test_files_that_cannot_be_told_are_refused(tmp_path):
         video_list(annotation, videos)
 
 
+def test_one_file_of_two_records_is_refused(tmp_path):
+    """Of two parts of a film that was not cut, or of one part with two labels."""
+    videos = touch(tmp_path / "videos", "abc.mp4")
+    for rows in ("run,abc,1,11,train\njump,abc,20,30,train\n", "run,abc,1,11,train\njump,abc,1,11,train\n"):
+        with pytest.raises(UserError, match="train.csv:3: abc.mp4 in .*videos is the video of .*train.csv:2, too"):
+            video_list(written(tmp_path, KINETICS + rows, "train.csv"), videos)
+    twice = written(tmp_path, KINETICS + "run,abc,1,11,train\nrun,abc,1,11,train\n", "train.csv")
+    assert len(video_list(twice, videos)) == 2
+
+
 def test_names_that_cannot_be_used(tmp_path):
     annotation = written(tmp_path, "a.mp4,run\nb.mp4,jmup\n", "train.csv")
     for text, name, message in (
