@@ -5,9 +5,17 @@ import signal
 import threading
 from collections.abc import Iterator
 
+_asked = threading.Event()
+
 
 class Terminated(BaseException):
     """A SIGTERM came where there is nothing to save."""
+
+
+def check() -> None:
+    """Raises Terminated again where a library has swallowed it, as imports that catch everything do."""
+    if _asked.is_set():
+        raise Terminated
 
 
 @contextlib.contextmanager
@@ -15,6 +23,7 @@ def terminable() -> Iterator[None]:
     """A block in which a SIGTERM raises Terminated; training takes the signal over where it has something to save."""
 
     def terminate(*_):
+        _asked.set()
         raise Terminated
 
     ours = threading.current_thread() is threading.main_thread()
@@ -24,4 +33,5 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         if previous is not None:
+            _asked.clear()
             signal.signal(signal.SIGTERM, previous)

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from swin_jax.core import config as configs
-from swin_jax.core import storage
+from swin_jax.core import storage, termination
 from swin_jax.core.errors import UserError, warn
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
@@ -66,6 +66,7 @@ def _tell_other_preparation(source: str, own: Preparation) -> None:
 
 def trained(config, run: Run, folder: epath.Path) -> tuple[TrainState, Any, dict]:
     """Restores the state, frozen arrays and metadata for inference (EMA weights if kept)."""
+    termination.check()
     state, meta = first_state(config, run, checkpoint.open(folder, write=False), write=False)
     for line in resume.model_changes(config, meta.get("config", {})):
         print(f"changed since this model was trained: {line}", file=sys.stderr, flush=True)

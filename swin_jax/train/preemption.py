@@ -7,6 +7,8 @@ import threading
 import jax
 from jax.experimental import multihost_utils
 
+from swin_jax.core import termination
+
 _AGAIN = b"\nCtrl-C: the run saves and stops; press it again to end at once\n"
 
 
@@ -45,6 +47,7 @@ class Preemption:
     def __enter__(self):
         if threading.current_thread() is not threading.main_thread():
             return self
+        termination.check()
         handlers = {signal.SIGINT: self._on_ctrl_c}
         # With several processes the JAX runtime owns SIGTERM and agrees on a place.
         if jax.process_count() == 1:

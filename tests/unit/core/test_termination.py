@@ -1,11 +1,14 @@
 """A SIGTERM becomes an exception within the block, and only there."""
 
+import contextlib
 import os
 import signal
 
 import pytest
 
+from swin_jax.core import termination
 from swin_jax.core.termination import Terminated, terminable
+from swin_jax.train.preemption import Preemption
 
 
 @pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
@@ -21,3 +24,12 @@ def test_a_sigterm_is_an_exception_unless_it_is_ignored(before):
         assert signal.getsignal(signal.SIGTERM) is before
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.mark.parametrize("start", [termination.check, Preemption().__enter__])
+def test_a_sigterm_that_a_library_swallows_is_heeded_later(start):
+    with pytest.raises(Terminated), terminable():
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+        start()
+    termination.check()
