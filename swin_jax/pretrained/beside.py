@@ -173,7 +173,7 @@ def read_json(path: Path) -> dict | None:
     return found
 
 
-def check_types(path: Path, fields: Mapping[str, Any], types: Mapping[str, Any], prefix: str = "") -> None:
+def check_types(path: str | os.PathLike, fields: Mapping[str, Any], types: Mapping[str, Any], prefix: str = "") -> None:
     """Raises UserError for a field whose value is of another type than a library gives it.
 
     Args:

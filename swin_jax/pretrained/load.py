@@ -68,7 +68,12 @@ def load(
     except compare.SHAPE_ERRORS as error:
         if overrides and is_ours(error) and isinstance(error, (ValueError, TypeError, ArithmeticError)):
             raise _no_model(overrides, error) from error
-        if weights is None or not Path(weights).exists() or is_workdir(weights) or not is_ours(error):
+        if weights is None or not is_ours(error):
+            raise
+        if is_workdir(weights):
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"{weights}/config.json describes no model that this version makes ({why})") from error
+        if not Path(weights).exists():
             raise
         raise compare.no_model_of(weights, error) from error
     return preparation.attach(model, prepared), variables

@@ -6,10 +6,14 @@ from typing import Any
 
 from swin_jax.core import public_names
 from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import FiniteFloat, PositiveFloat, PositiveInt
+from swin_jax.pretrained import beside
 from swin_jax.pretrained.preparation import RESIZED, TRANSFORMS, Preparation, parameters_of
 
 # Its cleaning of texts is OpenAI's, and no argument.
 _NOT_TOLD = "swin_jax.data.emoji.images.pair_train_transform"
+_TYPES = {"task.mean": tuple[FiniteFloat, ...], "task.std": tuple[PositiveFloat, ...]}
+_TYPES |= dict.fromkeys(("task.context_length", "data.transform.context_length"), PositiveInt)
 
 
 def of_run(
@@ -53,7 +57,9 @@ def of_run(
         else:
             reason, advice = f"predict.transform is {name}, which is not one of ours", "call your own function instead"
         raise UserError(f"{source}/config.json does not tell how {what} are prepared: {reason}; {advice}")
-    mean, std = (tuple(config.get(key, ())) for key in ("task.mean", "task.std"))
+    types = {key: str for key in config if key.startswith("data.") and key.endswith(".clean")}
+    beside.check_types(f"{source}/config.json", config, _TYPES | types)
+    mean, std = (tuple(config.get(key) or ()) for key in ("task.mean", "task.std"))
     length = config.get("task.context_length")
     clean, assumed = given.get("clean", "openai"), ()
     if length is not None and "clean" not in given:

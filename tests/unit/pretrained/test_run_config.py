@@ -14,6 +14,7 @@ from swin_jax.models.clip import CLIP, TextTransformer, make_clip
 from swin_jax.models.swin import Swin
 from swin_jax.pretrained import run_config
 from swin_jax.pretrained.load import load
+from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.train import checkpoint
 
 TEXT = dict(embed_dim=6, context_length=5, vocab_size=20, width=8, layers=1, num_heads=2)
@@ -62,3 +63,19 @@ def test_weights_come_in_the_layout_of_the_model(scan, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, variables["params"], dict(wanted))
     with pytest.raises(UserError, match="leave out act, resize"):
         load(weights=tmp_path, act="gelu", resize="bicubic")
+
+
+def test_a_config_of_another_version_or_type_is_one_line(tmp_path):
+    whole = saved(spec(make_clip, embed_dim=8, vision_layers=1, vision_width=64, act="gelu"))
+    for key, value in (("zzz", 3), ("vision_width", "x"), ("vision_layers", [None])):
+        (tmp_path / "config.json").write_text(json.dumps(whole | {f"task.model.{key}": value}))
+        with pytest.raises(UserError) as error:
+            load(weights=tmp_path)
+        assert "\n" not in str(error.value) and ("config.json" in str(error.value) or key in str(error.value))
+    told = {"predict.transform.fn": "swin_jax.data.image.transforms.eval_transform"} | {"task.std": [1.0] * 3}
+    told |= {"task.context_length": 5, "task.mean": [0.5] * 3}
+    for key in ("task.mean", "task.std", "data.transform.clean", "task.context_length"):
+        for value in (2.5, [None], {}, -1, True):
+            (tmp_path / "config.json").write_text(json.dumps(whole | told | {key: value}))
+            with pytest.raises(UserError, match=f"config.json: {key}=.*: it must be"):
+                preprocess(tmp_path)
