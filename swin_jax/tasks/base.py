@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Protocol
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from swin_jax.core.errors import UserError
@@ -299,10 +298,12 @@ def _hold_parameters(state: TrainState, params: Any, freezes: Callable[[str], bo
     """`params`, with those of `state` where they are frozen."""
 
     def hold(path, before, after):
-        frozen = np.array([*map(freezes, official_names(path_name(path), before))])
-        if frozen.all() or not frozen.any():
-            return before if frozen.all() else after
-        return jnp.where(frozen.reshape(-1, *(1,) * (before.ndim - 1)), before, after)  # blocks of a stacked leaf
+        frozen = [*map(freezes, official_names(path_name(path), before))]
+        if all(frozen) or not any(frozen):
+            return before if all(frozen) else after
+        return jnp.where(
+            jnp.array(frozen).reshape(-1, *(1,) * (before.ndim - 1)), before, after
+        )  # blocks of a stacked leaf
 
     return jax.tree_util.tree_map_with_path(hold, state.master, params)
 
