@@ -23,6 +23,8 @@ from etils import epath
 
 from swin_jax.core.errors import UserError
 
+_LONGEST_NAME = 255  # bytes, on all usual file systems
+
 
 def is_remote(name: str | os.PathLike) -> bool:
     """Whether a path is of a bucket."""
@@ -35,7 +37,7 @@ def path(name: str | os.PathLike) -> epath.Path:
     A leading `~/` is the home folder: shells leave it as it is in `--workdir=~/runs`.
 
     Raises:
-        UserError: another kind of store, a bucket without the package that reads it.
+        UserError: a name that no file can have, another kind of store, a bucket without the package that reads it.
     """
     text = os.fspath(name)
     if is_remote(text):
@@ -46,6 +48,8 @@ def path(name: str | os.PathLike) -> epath.Path:
             f"{text}: {found[0]} is no place for files of a run; give a folder, a mounted one too, or gs://"
         )
     found = pathlib.Path(text)
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in found.parts):
+        raise UserError(f"{text[:100]}... is no place for files: a name of a file has at most {_LONGEST_NAME} bytes")
     return found.expanduser() if found.parts[:1] == ("~",) else found
 
 

@@ -117,8 +117,8 @@ def _shards(index: Path) -> dict[Path, set[str]]:
         raise UserError(f"{index} lists no weights: it has no weight_map")
     files: dict[Path, set[str]] = {}
     for name, file in listed.items():
-        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", ".."):
-            raise UserError(f"{index}: {name} lies in {file!r}, which is no file beside it")
+        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", "..") or len(file) > 255:
+            raise UserError(f"{index}: {name[:200]} lies in {shown(file)}, which is no file beside it")
         files.setdefault(index.with_name(file), set()).add(name)
     for file in files:
         if not file.is_file():
