@@ -146,7 +146,7 @@ def test_memory_tools_change_nothing(fields):
         (dict(out_norms=(2,)), "0 to 1"),
         (dict(window_size=0), "window_size=0: it must be a whole number, at least 1"),
         (dict(window_size=(4, 4, 4, 2)), "one entry per axis"),
-        (dict(main_norm_every=-1), "negative"),
+        (dict(main_norm_every=-1), "main_norm_every=-1: it must be a whole number, at least 0"),
         (dict(small="grow", num_classes=0), "'shrink', 'axis', 'keep'"),
         (dict(param_dtype="int8"), "param_dtype='int8'"),
         (dict(pretrained_window_sizes=(1, 2, 3)), "3 entries for 2 stages"),
