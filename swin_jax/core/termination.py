@@ -1,11 +1,15 @@
 """A SIGTERM as an exception, as Python makes Ctrl-C one."""
 
 import contextlib
+import os
 import signal
 import threading
+import types
 from collections.abc import Iterator
+from importlib.machinery import ExtensionFileLoader
 
 _asked = threading.Event()
+_AGAIN = 0.1  # seconds
 
 
 class Terminated(BaseException):
@@ -22,10 +26,20 @@ def check() -> None:
 def terminable() -> Iterator[None]:
     """A block in which a SIGTERM raises Terminated; training takes the signal over where it has something to save."""
 
-    def terminate(*_):
+    def terminate(_, frame):
         _asked.set()
-        raise Terminated
+        if not _loads_extension(frame):
+            raise Terminated
+        timer = threading.Timer(_AGAIN, again)
+        timer.daemon = True
+        timer.start()
 
+    def again():
+        with lock:
+            if active:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    lock, active = threading.Lock(), [True]
     ours = threading.current_thread() is threading.main_thread()
     ours = ours and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN
     previous = signal.signal(signal.SIGTERM, terminate) if ours else None
@@ -33,5 +47,17 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         if previous is not None:
+            with lock:
+                active.clear()
             _asked.clear()
             signal.signal(signal.SIGTERM, previous)
+
+
+def _loads_extension(frame: types.FrameType | None) -> bool:
+    """Whether a module in C is being loaded; most abort the process where an exception comes out of nowhere."""
+    while frame is not None:
+        loads = frame.f_code.co_name in ("create_module", "exec_module")
+        if loads and isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
+            return True
+        frame = frame.f_back
+    return False

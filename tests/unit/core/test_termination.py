@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import time
+from importlib.machinery import ExtensionFileLoader
 
 import pytest
 
@@ -33,3 +35,22 @@ def test_a_sigterm_that_a_library_swallows_is_heeded_later(start):
             os.kill(os.getpid(), signal.SIGTERM)
         start()
     termination.check()
+
+
+class Extension(ExtensionFileLoader):
+    def create_module(self, spec):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "loaded"
+
+
+def test_a_sigterm_waits_until_an_extension_is_loaded():
+    with pytest.raises(Terminated), terminable():
+        assert Extension("some", "some.so").create_module(None) == "loaded"
+        time.sleep(10)
+    time.sleep(2 * termination._AGAIN)
+
+
+def test_what_waits_for_an_extension_ends_with_the_block():
+    with terminable():
+        assert Extension("some", "some.so").create_module(None) == "loaded"
+    time.sleep(2 * termination._AGAIN)
