@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
+from swin_jax.ops.normalize import widen
 from swin_jax.ops.window_geometry import MASKED
 
 IMPLEMENTATIONS = ("xla", "sequential")
@@ -45,6 +46,19 @@ def window_attention(
     if implementation == "xla":
         return _attend(qkv, bias, regions)
     return sequential(lambda x, region: _attend(x, bias, region), qkv, regions, windows)
+
+
+def dot_product_attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, is_causal: bool = False, implementation: str | None = None
+) -> jax.Array:
+    """`jax.nn.dot_product_attention`, whose plain form is computed in float32 where the dtype is float16.
+
+    On CPUs JAX has no product of float16 with sums in float32, which that form asks for.
+    """
+    dtype = q.dtype
+    if dtype == jnp.float16 and implementation != "cudnn":
+        q, k, v = map(widen, (q, k, v))
+    return jax.nn.dot_product_attention(q, k, v, is_causal=is_causal, implementation=implementation).astype(dtype)
 
 
 def sequential(

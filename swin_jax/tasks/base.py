@@ -299,11 +299,10 @@ def _hold_parameters(state: TrainState, params: Any, freezes: Callable[[str], bo
 
     def hold(path, before, after):
         frozen = [*map(freezes, official_names(path_name(path), before))]
-        if all(frozen) or not any(frozen):
-            return before if all(frozen) else after
-        return jnp.where(
-            jnp.array(frozen).reshape(-1, *(1,) * (before.ndim - 1)), before, after
-        )  # blocks of a stacked leaf
+        if len(set(frozen)) == 1:
+            return before if frozen[0] else after
+        blocks = jnp.array(frozen).reshape(-1, *(1,) * (before.ndim - 1))  # of a stacked leaf
+        return jnp.where(blocks, before, after)
 
     return jax.tree_util.tree_map_with_path(hold, state.master, params)
 

@@ -18,6 +18,8 @@ from swin_jax.core.sizes import Size, cells, per_axis
 from swin_jax.models.clip.vit import check_image
 from swin_jax.models.layers import init_conv
 from swin_jax.models.swin.blocks import REMAT
+from swin_jax.ops.attention import dot_product_attention
+from swin_jax.ops.normalize import widen
 
 EXPANSION = 4
 
@@ -31,13 +33,20 @@ def conv(in_channels: int, features: int, kernel: int, stride: int, types: dict)
     )
 
 
-def batch_norm(types: dict, zero: bool = False) -> nn.BatchNorm:
+class BatchNorm(nn.BatchNorm):
+    """flax's, whose gradient stays finite in float16 where the input hardly varies."""
+
+    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+        return super().__call__(widen(x), use_running_average)
+
+
+def batch_norm(types: dict, zero: bool = False) -> BatchNorm:
     """Batch norm with PyTorch's epsilon and momentum; `zero` starts its gain at 0.
 
     The running variance is the biased one, where PyTorch keeps the unbiased: the same but for a factor of (n - 1) / n.
     """
     init = nn.initializers.zeros if zero else nn.initializers.ones
-    return nn.BatchNorm(momentum=0.9, epsilon=1e-5, scale_init=init, **types)
+    return BatchNorm(momentum=0.9, epsilon=1e-5, scale_init=init, **types)
 
 
 def average_pool(x: jax.Array, size: int) -> jax.Array:
@@ -104,7 +113,7 @@ class AttentionPool(nn.Module):
         x = x.reshape(x.shape[0], -1, self.width)
         x = jnp.concatenate([x.mean(axis=1, keepdims=True), x], axis=1)  # (B, 1 + H W, C)
         x = x + self.positional_embedding.astype(x.dtype)[None]
-        out = jax.nn.dot_product_attention(self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x), implementation="xla")
+        out = dot_product_attention(self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x), implementation="xla")
         return out[:, 0]
 
 

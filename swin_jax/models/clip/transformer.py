@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from swin_jax.core.errors import UserError
 from swin_jax.models.layers import init_conv, layer_norm
 from swin_jax.models.swin.blocks import REMAT
-from swin_jax.ops.attention import attention_weights
+from swin_jax.ops.attention import attention_weights, dot_product_attention
 from swin_jax.ops.batch_sharding import constrain_batch
 
 # PyTorch's default for linear layers, weights and biases alike, is that for convolutions.
@@ -63,7 +63,7 @@ class Attention(nn.Module):
         if self.is_mutable_collection("attention") and not self.is_initializing():
             self.sow("attention", "weights", self._weights(qkv))
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        out = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal, implementation=self.implementation)
+        out = dot_product_attention(q, k, v, self.causal, self.implementation)
         return self.proj(out)
 
     def _weights(self, qkv: jax.Array) -> jax.Array:

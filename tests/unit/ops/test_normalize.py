@@ -11,6 +11,7 @@ import pytest
 
 from swin_jax.evals import features
 from swin_jax.models import clip, layers, swin
+from swin_jax.models.clip import make_clip, resnet
 from swin_jax.ops import contrastive, masked_image, normalize
 from swin_jax.optim.optimizers import clip_by_norm
 
@@ -29,6 +30,13 @@ def layer_norm(x):
     return norm.apply({"params": {"scale": jnp.ones(x.shape[-1]), "bias": jnp.zeros(x.shape[-1])}}, x)
 
 
+def batch_norm(x):
+    norm, shape = resnet.batch_norm(dict(dtype=x.dtype, param_dtype="float32")), x.shape[-1]
+    variables = {"params": {"scale": jnp.ones(shape), "bias": jnp.zeros(shape)}}
+    variables["batch_stats"] = {"mean": jnp.zeros(shape), "var": jnp.ones(shape)}
+    return norm.apply(variables, x, use_running_average=False, mutable=["batch_stats"])[0]
+
+
 def softmax_loss(x):
     text = clip.normalize(jnp.ones_like(x))
     return contrastive.softmax_loss(clip.normalize(x), text, jnp.float32(100), jnp.arange(len(x)))[0]
@@ -43,6 +51,7 @@ USERS = {
     "unit": normalize.unit,
     "features of CLIP": clip.normalize,
     "layer norm": layer_norm,
+    "batch norm": batch_norm,
     "softmax loss": softmax_loss,
     "sigmoid loss": sigmoid_loss,
     "ring": lambda x: contrastive.ring_softmax_loss(
@@ -103,6 +112,30 @@ def test_a_padded_swin_v2_has_finite_gradients(size, dtype):
     for picture in (image, jnp.zeros_like(image)):
         found = jax.grad(loss, argnums=(0, 1))(params, picture)
         assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(found))
+
+
+CLIP = dict(embed_dim=8, vision_width=8, vision_heads=2, context_length=4, vocab_size=9, text_width=8, text_heads=2)
+TOWERS = {
+    "vit": dict(image_size=8, patch_size=4, vision_layers=1),
+    "resnet": dict(image_size=32, patch_size=None, vision_layers=(1, 1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_a_clip_in_float16_has_finite_features_and_gradients_of_zeros(tower):
+    model = make_clip(**CLIP | TOWERS[tower], text_layers=1, dtype="float16")
+    image, ids = jnp.zeros((2, *(TOWERS[tower]["image_size"],) * 2, 3)), jnp.zeros((2, 4), jnp.int32)
+    variables = jax.jit(model.init)(jax.random.key(0), image, ids)
+    rest = {name: value for name, value in variables.items() if name != "params"}
+
+    @jax.jit
+    def loss(params, image):
+        seen = lambda m, *x: (m.encode_image(x[0], train=True, normalize=True), m.encode_text(x[1], normalize=True))  # noqa: E731
+        found, _ = model.apply({"params": params, **rest}, image, ids, method=seen, mutable=[*rest])
+        return sum((100 * jnp.arange(8)[None] * part).sum() for part in found)
+
+    value, found = jax.value_and_grad(loss, argnums=(0, 1))(variables["params"], image)
+    assert np.isfinite(value) and all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(found))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
