@@ -353,6 +353,12 @@ def main() -> None:
         entry = frame_outside().f_code.co_filename
         warnings.showwarning = _show_warnings(entry, warnings.showwarning)
         status = run(sys.argv)
+        jax = sys.modules.get("jax")
+        if status in (TERMINATED, INTERRUPTED) and jax and jax.process_count() == 1:
+            # A thread that still compiles a program would crash while Python takes JAX down.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
         if status == ACTION:
             # All is said; of a save that failed, Orbax prints pages more while Python ends.
             sys.stderr.flush()
