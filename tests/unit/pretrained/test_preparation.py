@@ -8,8 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.clip import siglip
-from swin_jax.core import config as configs
 from swin_jax.core.constants import CLIP_MEAN, IMAGENET_MEAN, IMAGENET_STD
 from swin_jax.core.errors import UserError
 from swin_jax.data.image_text.tokenizer import tokenize
@@ -18,7 +16,7 @@ from swin_jax.models import swin
 from swin_jax.models.clip import make_clip
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import make_video_swin
-from swin_jax.pretrained import preparation, run_preparation
+from swin_jax.pretrained import preparation
 from swin_jax.pretrained.load import load, shapes
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.pretrained.swin import convert
@@ -317,41 +315,6 @@ def test_a_grey_run_gives_one_channel(workdir):
     found = preprocess(workdir(**changes, **{"task.mean": [0.5], "task.std": [0.25], "task.model.in_channels": 1}))
     assert found.channels == 1
     np.testing.assert_allclose(found(np.full((16, 16, 3), 255, np.uint8)), np.full((1, 16, 16, 1), 2.0))
-
-
-def test_texts_are_cleaned_and_cut_as_the_run_did():
-    config = siglip.get_config("fake")
-    found = run_preparation.of_run(configs.flatten(config), "runs/siglip")
-    length = config.context_length
-    assert (found.clean, found.context_length) == ("canonicalize", length)
-    assert found.mean == found.std == (0.5,) * 3
-    texts = ["A boat!", "a, boat."]
-    ids, cut = found.tokenize_and_flag(texts)
-    np.testing.assert_array_equal(ids, tokenize(texts, length, truncate=True, clean="canonicalize"))
-    np.testing.assert_array_equal(ids[0], ids[1])
-    assert not cut.any() and found.tokenize_and_flag("a " * 99)[1].all()
-    with pytest.raises(UserError, match="reads no texts"):
-        preparation.of_pictures(16, 3, assumed=False).tokenize_and_flag(texts)
-
-
-def test_the_cleaning_of_a_run_is_found_wherever_its_data_tell_it():
-    resolved = configs.flatten(siglip.get_config("fake"))
-    plain = {key: value for key, value in resolved.items() if not key.endswith(".clean")}
-    for told, clean, assumed in (
-        ({"data.transform.inner.clean": "whitespace"}, "whitespace", ()),
-        ({"data.source.clean": "canonicalize", "data.transform.clean": "canonicalize"}, "canonicalize", ()),
-        ({"data.transform.fn": "swin_jax.data.emoji.images.pair_train_transform"}, "openai", ()),
-        ({"data.transform.fn": "mine.transform"}, "openai", ("clean",)),
-        ({"evals.validation.run.data.transform.clean": "canonicalize"}, "openai", ("clean",)),
-    ):
-        found = run_preparation.of_run(plain | told, "runs/mine")
-        assert (found.clean, found.assumed) == (clean, assumed), told
-    several = plain | {"data.a.clean": "openai", "data.b.clean": "whitespace"}
-    with pytest.raises(UserError, match="several ways, 'openai', 'whitespace': give clean= to preprocess"):
-        run_preparation.of_run(several, "runs/mine")
-    assert run_preparation.of_run(several, "runs/mine", given={"clean": "openai"}).clean == "openai"
-    length = run_preparation.of_run(resolved | {"data.transform.context_length": 9}, "runs/mine").context_length
-    assert length == 9  # what the text tower was trained with
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_patch4_window8_256"])
