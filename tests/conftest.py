@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import pathlib
+import signal
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -34,6 +35,9 @@ ocp.type_handlers.register_type_handler(
 )
 if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain's workers look at absl flags
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -108,10 +108,12 @@ def predict(c: ConfigDict, crop: dict) -> ConfigDict:
 
 
 def _conversion(num_train: int) -> str:
+    """The conversion of pixels for a folder of so many training images."""
     return "reference" if num_train == IN1K["num_train"] else "display"
 
 
 def _own_conversion(conversion: str, num_train: int) -> str:
+    """The conversion of a person's pictures, which those of ImageNet-1K do not decide."""
     return "display" if num_train == IN1K["num_train"] else conversion
 
 

@@ -390,9 +390,8 @@ def find(
         tokenize = similarity.tokenizer_of(preprocess, tokenize)
         return search(index, similarity.encode_texts(model, variables, query, tokenize)[0], top)
     prepare = loaded_model.preparation_of(model, preprocess)
-    told = index.preparation and isinstance(prepare, Preparation)
-    if told and not preparing.same_pixels(index.preparation, prepare.fingerprint()):
-        raise UserError("the index is of pictures that were prepared otherwise; make it again, or give its preparation")
+    if index.preparation and isinstance(prepare, Preparation):
+        preparing.check_pixels(index.preparation, prepare, "the index")
     picture = query if picture is None else picture
     found = similarity.encode_images(model, variables, picture, prepare)
     if len(found) != 1:

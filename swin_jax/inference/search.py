@@ -19,7 +19,7 @@ from swin_jax.evals import features
 from swin_jax.inference import contact_sheet
 from swin_jax.inference import image_index as indices
 from swin_jax.inference.trained_run import image_encoder, open_trained, pictures, preparation, trained
-from swin_jax.pretrained.preparation import same_pixels
+from swin_jax.pretrained.preparation import check_pixels
 from swin_jax.tasks.base import TrainState, check_frozen
 from swin_jax.train.setup import Run, build_run
 
@@ -108,8 +108,7 @@ def _search(
     with jax.set_mesh(run.placement.mesh):
         state, frozen, _ = trained(config, run, folder)
         indices.check(index, _checksum(state))
-        if not same_pixels(index.preparation, preparation(config).fingerprint()):
-            raise UserError(f"{path} was made of images that were read otherwise; make it again with --index=FOLDER")
+        check_pixels(index.preparation, preparation(config), str(path))
         encode = _image_query if picture else _text_query
         hits = indices.search(index, encode(config, run, state, frozen, picture or query), top)
     if lead:

@@ -15,7 +15,7 @@ import numpy as np
 
 from swin_jax.core import public_names, ranges
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
-from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.core.errors import UserError, did_you_mean, warn
 from swin_jax.core.ranges import FiniteFloat, PositiveFloat, PositiveInt, check_statistics, checked
 from swin_jax.core.sizes import Size, per_axis, simplest
 from swin_jax.pretrained import media
@@ -88,7 +88,8 @@ class Preparation:
             from swin_jax.data.image.picture import check_conversion
 
             check_conversion(self.conversion)
-        check_statistics(self.mean, self.std, self.channels)
+        if self.mean or self.std:  # a run whose task has none is predicted with all the same
+            check_statistics(self.mean, self.std, self.channels)
         for name in ("mean", "std"):
             values = getattr(self, name)
             if not isinstance(values, tuple):  # fields are compared
@@ -250,6 +251,30 @@ def same_pixels(one: str, other: str) -> bool:
         return one == other != ""
     first, second = ({"conversion": "reference"} | json.loads(text) for text in (one, other))
     return all(first[key] == second[key] for key in first.keys() & second.keys())
+
+
+def check_pixels(stored: str, prepared: Preparation, index: str) -> None:
+    """Checks that an index is of pictures that were prepared as a query is.
+
+    Args:
+        stored: The fingerprint in the index.
+        prepared: The preparation of the query.
+        index: What the index is called in messages.
+
+    Raises:
+        UserError: The pictures were prepared otherwise. One of before conversions were told is searched with a warning.
+    """
+    if same_pixels(stored, prepared.fingerprint()):
+        return
+    told = not stored.startswith("{") or "conversion" in json.loads(stored)
+    if told or not same_pixels(stored, prepared.replace(conversion="reference").fingerprint()):
+        raise UserError(
+            f"{index} is of pictures that were prepared otherwise; make it again (for a run: --index=FOLDER)"
+        )
+    warn(
+        f"{index} is of an earlier version, which read transparent pictures and those that a camera turned as the "
+        "reference does; make it again if it has such"
+    )
 
 
 def attach(model: Any, prepared: Preparation | UserError | None) -> Any:

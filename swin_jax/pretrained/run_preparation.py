@@ -70,7 +70,7 @@ def of_run(
         arguments,
         mean,
         std,
-        channels=len(mean),
+        channels=len(mean) or 3,
         context_length=None if length is None else config.get("data.transform.context_length", length),
         clean=clean,
         conversion=config.get("predict.source.conversion", "display"),

@@ -127,6 +127,8 @@ class Classification:
                 mix_key, image, target, self.mixup, self.cutmix, self.mix_probability, self.mix_switch, self.mix_group
             )
         logits = self.model.apply({"params": params}, image, train=True, rngs={"dropout": model_key})
+        if not (self.multi_label or self.class_weights):
+            return losses.soft_cross_entropy(logits, target).mean(), ({}, mutable)
         return self._mean(logits, target, batch["label"]), ({}, mutable)
 
     def _target(self, label: jax.Array) -> jax.Array:
@@ -143,8 +145,6 @@ class Classification:
             target, known = jnp.split(target, 2, axis=-1)
             # A mixture is known where both of its images are; 1 is a rounded sum there.
             return losses.known_mean(losses.sigmoid_cross_entropy(logits, target), known > 1 - 1e-5, weights)
-        if weights is None:
-            return losses.soft_cross_entropy(logits, target).mean()
         mixed = self.mixup or self.cutmix
         return losses.weighted_cross_entropy(logits, target, weights, None if mixed else label)
 

@@ -67,7 +67,7 @@ def test_a_value_error_of_a_users_task_that_is_built_keeps_its_traceback(launch,
     assert not isinstance(caught.value, UserError) and caught.traceback[-1].name == "fail"
 
 
-def test_fields_of_our_models_that_a_library_refuses_are_one_line(launch, tmp_path):
+def test_fields_of_our_models_out_of_range_are_one_line(launch, tmp_path):
     refused = launch("experiments/quickstart.py:fake", tmp_path, "--config.task.model.embed_dim=-8")
-    assert refused[0] == 2 and refused[2].startswith("error: the config makes no task: "), refused
+    assert refused[0] == 2 and refused[2].startswith("error: --config.task.model.embed_dim=-8: "), refused
     assert len(refused[2].splitlines()) == 1

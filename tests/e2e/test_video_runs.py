@@ -104,8 +104,8 @@ def test_a_picture_is_predicted_and_told(trained, tmp_path, launch):
         (("--config.num_classes=5",), "the data set has 2 classes (jump, sit), the config 5"),
         (("--config.init_from.required=true",), "starts from weights"),
         (("--config.short_side=16",), "short"),
-        (("--config.frames=0",), "a video of shape (1, 0, 32, 32, 3) has no frames"),
-        (("--config.stride=0",), "stride must be a whole number of at least 1, not 0"),
+        (("--config.frames=0",), "image_size=(0, 32, 32): it must be a tuple of 3 whole numbers, at least 1"),
+        (("--config.stride=0",), "stride=0: it must be a whole number, at least 1"),
     ],
 )
 def test_one_line_says_what_to_do(flags, says, folder, tmp_path, launch):
