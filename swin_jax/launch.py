@@ -202,41 +202,33 @@ def _describe(values: flags.FlagValues) -> str:
 
 def run(argv: Sequence[str]) -> int:
     """The command: parses, sets up one action, and runs it. Returns the exit status."""
-    try:
-        with terminable():
-            return _run(argv)
-    except Terminated:
-        acts = any(re.match(r"--?(predict|index|search|export|plan|throughput)\b", argument) for argument in argv)
-        where = "stopped" if acts else "stopped during start-up, before anything was trained"
-        print(f"SIGTERM: {where}; rerun the same command", file=sys.stderr, flush=True)
-        return TERMINATED
-
-
-def _run(argv: Sequence[str]) -> int:
     watch, wrong = None, SETUP
     if any(re.match("--?(plan=|print_config)", argument) for argument in argv):
         # Before JAX is imported, by an experiment file: it would ask the cloud which TPU this machine is.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
-        if text := answer(argv):
-            return _print(text)
-        values, config = parse(argv)
-        if values.print_config:
-            return _print("\n".join(configs.key_values(config)))
-        profile = _profile(values.profile)
-        _check_actions(values)
-        if values.plan is None:
-            # After the flags, so that a wrong one costs no start of an accelerator.
-            watch = _start_jax(values, argv)
-        from swin_jax.train.workdir import writing_to
+        with terminable():
+            if text := answer(argv):
+                return _print(text)
+            values, config = parse(argv)
+            if values.print_config:
+                return _print("\n".join(configs.key_values(config)))
+            profile = _profile(values.profile)
+            _check_actions(values)
+            if values.plan is None:
+                # After the flags, so that a wrong one costs no start of an accelerator.
+                watch = _start_jax(values, argv)
+            from swin_jax.train.workdir import writing_to
 
-        act = _prepare(values, config, profile)
-        wrong = ACTION
-        with writing_to(values.workdir):
-            status = act()
-        if watch:
-            watch.leave()
-        return status
+            act = _prepare(values, config, profile)
+            wrong = ACTION
+            with writing_to(values.workdir):
+                status = act()
+            if watch:
+                watch.leave()
+            return status
+    except Terminated:
+        return _terminated(argv)
     except (Exception, KeyboardInterrupt) as error:
         if not watch and not isinstance(error, (UserError, KeyboardInterrupt)):
             raise
@@ -244,6 +236,14 @@ def _run(argv: Sequence[str]) -> int:
         if watch:
             watch.fail(error, status)
         return status
+
+
+def _terminated(argv: Sequence[str]) -> int:
+    """Says what a SIGTERM has stopped; returns the exit status."""
+    acts = any(re.match(r"--?(predict|index|search|export|plan|throughput)\b", argument) for argument in argv)
+    where = "stopped" if acts else "stopped during start-up, before anything was trained"
+    print(f"SIGTERM: {where}; rerun the same command", file=sys.stderr, flush=True)
+    return TERMINATED
 
 
 def _print(text: str) -> int:
