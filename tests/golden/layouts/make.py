@@ -25,7 +25,7 @@ TRANSFORMERS = {
     "swin_backbone": ("SwinBackbone", dict(HUGGING, **MAPS), ((20, 12),)),
     "swinv2": ("Swinv2ForImageClassification", dict(SCALED, num_labels=5), ((36, 27),)),
     "swinv2_model": ("Swinv2Model", dict(HUGGING, qkv_bias=False, mlp_ratio=3.0), ((32, 32),)),
-    "swinv2_shrunk": ("Swinv2ForImageClassification", dict(HUGGING, window_size=8, num_labels=3), ((32, 32),)),
+    "swinv2_shrunk": ("Swinv2ForImageClassification", dict(HUGGING, window_size=8, num_labels=5), ((32, 32),)),
     "swinv2_masked": ("Swinv2ForMaskedImageModeling", dict(SCALED, encoder_stride=8), ((32, 32),)),
     "swinv2_backbone": ("Swinv2Backbone", dict(SCALED, **MAPS), ((32, 32),)),
 }
