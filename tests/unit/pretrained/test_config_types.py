@@ -10,6 +10,8 @@ from swin_jax.core.errors import UserError
 from swin_jax.pretrained import beside, processors
 from swin_jax.pretrained.clip import config as clip_config
 from swin_jax.pretrained.clip import infer
+from swin_jax.pretrained.load import load
+from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.pretrained.swin import config as swin_config
 from tests.unit.pretrained.clip.test_config import HUGGING, OPEN, arrays
 from tests.unit.pretrained.swin import test_config as swins
@@ -115,3 +117,12 @@ def test_fields_without_a_value_are_left_out(tmp_path):
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(found))
         wanted[name] = processors.preparation_beside(tmp_path / "model.safetensors")
     assert wanted["fast"] == wanted["plain"]
+
+
+def test_names_that_no_file_can_have_are_one_line(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "x" * 5000}}))
+    for call in (lambda: beside.read(index), lambda: load(weights="x" * 5000), lambda: preprocess("x" * 5000)):
+        with pytest.raises(UserError) as error:
+            call()
+        assert len(str(error.value)) < len(str(index)) + 300
