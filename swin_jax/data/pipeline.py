@@ -60,7 +60,7 @@ class TrainData:
     seed: Seed = 0
     num_workers: NonNegativeInt = 0
     num_threads: NonNegativeInt = 2
-    prefetch: PositiveInt = 4
+    prefetch: NonNegativeInt = 4
     expected_classes: NonNegativeInt = 0
     expected_examples: NonNegativeInt = 0
 
@@ -139,7 +139,7 @@ class EvalData:
     batch_size: PositiveInt
     num_workers: NonNegativeInt = 0
     num_threads: NonNegativeInt = 2
-    prefetch: PositiveInt = 4
+    prefetch: NonNegativeInt = 4
     expected_classes: NonNegativeInt = 0
     unreadable: str = "refuse"
 

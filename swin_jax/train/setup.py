@@ -13,13 +13,11 @@ from swin_jax.core.ranges import NonNegativeInt, PositiveInt, Seed, check_settin
 from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_shapes, load_frozen
 from swin_jax.train import sharding
 
-# What a run's own settings may be; those of a spec are in the signature of what it calls.
+# What a run's own settings may be, besides those that `check_computed_from` knows; those of a spec are in the signature
+# of what it calls.
 SETTINGS = {
     "seed": Seed,
-    "batch_size": PositiveInt,
     "total_steps": NonNegativeInt,
-    "epochs": NonNegativeInt,
-    "accumulate": PositiveInt,
     "max_bad_records": NonNegativeInt,
     "mesh.*": sharding.AxisSize,
     "checkpoint.every": NonNegativeInt,
@@ -55,6 +53,7 @@ def build_run(config, devices: Sequence[jax.Device] | None = None) -> Run:
         config: from an experiment file.
         devices: of the mesh; those of this machine by default.
     """
+    configs.check_computed_from(config)
     check_settings(configs.flatten(config), SETTINGS)
     mesh = sharding.make_mesh(**config.mesh, devices=devices)
     try:

@@ -53,7 +53,6 @@ _STORAGES = {
     "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
 }
-_PATHLIB = ("pathlib", "pathlib._local")  # the second is Python 3.13's
 # Settings that training scripts leave beside the weights. They become stand-ins that hold nothing.
 _SETTINGS = {
     ("yacs.config", "CfgNode"),
