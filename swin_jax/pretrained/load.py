@@ -245,7 +245,7 @@ def read_weights(family: Family | None, word: str | None, weights: str | Path, k
         weights: 'official', a file, a folder of a hub, a name of published weights, or a URL.
         key: Which of several weights in it to take, see `files.read.read`.
     """
-    take = functools.partial(read, key=key) if key is not None else read
+    take = functools.partial(read, key=key)
     words = tuple(dict.fromkeys(str(text) for text in (word, weights) if text is not None))
     if weights == "official":
         if word is None:

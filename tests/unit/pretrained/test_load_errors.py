@@ -49,7 +49,7 @@ def file(tmp_path, monkeypatch):
 
     def make(shapes):
         arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-        monkeypatch.setattr(loading, "read", lambda path: arrays)
+        monkeypatch.setattr(loading, "read", lambda path, key: arrays)
         (tmp_path / "weights.pth").touch()
         return tmp_path / "weights.pth"
 
