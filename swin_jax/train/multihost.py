@@ -105,11 +105,13 @@ class Watch:
         self._over = False
         self._status = 0  # not 0 once this process has failed itself
         self._client.key_value_set(f"swin_jax/host/{self._id}", f"{socket.gethostname()}, pid {os.getpid()}")
-        threading.Thread(target=self._run, name="watch", daemon=True).start()
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         beat = 0
-        while True:
+        while not self._left.is_set():
             try:
                 self._client.key_value_set(f"swin_jax/beat/{self._id}", str(beat), allow_overwrite=True)
                 self._look()
@@ -117,11 +119,11 @@ class Watch:
             except jax.errors.JaxRuntimeError:
                 told = {}  # the connection is lost, or was closed at the end of the run: JAX decides which
             for process, reason in told.items():
-                time.sleep(2 * self._period)  # the same error may be on its way here
-                if not self._status:
+                self._left.wait(2 * self._period)  # the same error may be on its way here
+                if not self._status and not self._left.is_set():
                     self._end(f"{self._name(process)} failed: {reason}")
             beat += 1
-            time.sleep(self._period)
+            self._left.wait(self._period)
 
     def _look(self) -> None:
         if len(self._hosts) < self._count:
@@ -155,13 +157,20 @@ class Watch:
             self._client.wait_at_barrier("swin_jax/all_failed", int(1000 * (5 * self._period + 2)))
         except jax.errors.JaxRuntimeError:
             self._exit(status)
+        self._close()
 
     def leave(self) -> None:
         """Waits for the others at the end, so that the watch goes on until all have come so far."""
         try:
             self._client.wait_at_barrier("swin_jax/end", 300_000)
         except jax.errors.JaxRuntimeError:
-            pass  # JAX's own shutdown waits too, and says so
+            return  # JAX's own shutdown waits too, and says so
+        self._close()
+
+    def _close(self) -> None:
+        """Ends the thread: in a call of the store while Python shuts down, it would abort the process."""
+        self._left.set()
+        self._thread.join()
 
     def last_words(self) -> None:
         """Says which process died; called when JAX has decided that one did."""

@@ -2,8 +2,11 @@
 
 import threading
 import time
+import types
 
+import jax
 import pytest
+from jax._src import distributed
 
 from swin_jax.train import multihost
 
@@ -68,3 +71,49 @@ def test_where_process_0_is_gone_too_the_one_that_fell_silent_before_is_named(mo
     found._end = end
     with pytest.raises(Ended, match=f"^process {named} of 4 "):
         found.last_words()
+
+
+class Store:
+    """JAX's key-value store, of which every call takes a while; its barriers hold or fail."""
+
+    def __init__(self, holds):
+        self.holds = holds
+
+    def key_value_set(self, *_, **__):
+        time.sleep(0.01)
+
+    def key_value_dir_get(self, _):
+        time.sleep(0.01)
+        return []
+
+    def wait_at_barrier(self, *_):
+        if not self.holds:
+            raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: barrier timed out")
+
+
+@pytest.fixture
+def store(monkeypatch):
+    found = Store(holds=True)
+    state = types.SimpleNamespace(process_id=0, num_processes=2, client=found, coordinator_address="")
+    monkeypatch.setattr(distributed, "global_state", state)
+    return found
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_no_thread_is_in_the_store_while_python_shuts_down(store, failed):
+    watch = multihost.Watch([], timeout=0.1)
+    assert watch._thread.is_alive()
+    if failed:
+        watch.fail(ValueError("no such class"), 1)
+    else:
+        watch.leave()
+    assert not watch._thread.is_alive()
+
+
+def test_the_watch_goes_on_where_the_others_do_not_come(store):
+    store.holds = False
+    watch = multihost.Watch([], timeout=0.1)
+    watch.leave()
+    assert watch._thread.is_alive()
+    store.holds = True
+    watch.leave()
