@@ -15,7 +15,6 @@ import numpy as np
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.params import flatten, official_name
-from swin_jax.models.video_swin import presets
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.swin import convert as swin
@@ -212,7 +211,7 @@ def _window(state_dict: Mapping, given: tuple[int, ...] | None) -> tuple[int, in
     if given is not None and (not rows or math.prod(2 * w - 1 for w in given) == rows):
         return tuple(given)
     if len(candidates) == 1:
-        _tell_assumed(candidates[0], rows)
+        tell_assumed(candidates[0], rows, "give window_size where that is wrong")
         return candidates[0]
     if not rows:
         raise UserError(
@@ -223,20 +222,23 @@ def _window(state_dict: Mapping, given: tuple[int, ...] | None) -> tuple[int, in
     raise UserError(f"position tables of {rows} rows do not tell window_size: {known}; give window_size=(t, h, w)")
 
 
-def _tell_assumed(window: tuple[int, int, int], rows: int) -> None:
+def tell_assumed(window: tuple[int, int, int], rows: int, advice: str) -> None:
     """Warns where windows of another height than width have tables of as many rows; the nearest one is named.
 
-    A window that published models have is taken for theirs.
+    Published windows make no exception: 8 x 7 x 7 and 7 x 7 x 8 have as many, and published files have buffers.
+
+    Args:
+        window: (t, w, w) that is assumed.
+        rows: Of its table.
+        advice: What to do where it is wrong.
     """
-    if window in {fields["window_size"] for fields in presets.PRESETS.values()}:
-        return
     sides = [side for side in range(1, rows + 1, 2) if rows % side == 0]
     boxes = [(rows // (h * w), h, w) for h, w in itertools.combinations(sides[1:], 2) if rows % (h * w) == 0]
     if boxes:
         t, h, w = ((side + 1) // 2 for side in min(boxes, key=lambda box: math.dist(box, [2 * w - 1 for w in window])))
         warn(
             f"nothing tells the window of these weights; {window} is assumed, though ({t}, {h}, {w}) has a table of "
-            "the same size: give window_size where that is wrong"
+            f"the same size: {advice}"
         )
 
 

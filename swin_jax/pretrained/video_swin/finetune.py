@@ -23,6 +23,7 @@ from swin_jax.pretrained.video_swin import convert as video_swin
 from swin_jax.pretrained.video_swin.inflate import inflate
 
 RESIZES = ("bicubic",)
+_ADVICE = "give the weights with their buffers (relative_position_index), or as a workdir"
 _HEAD = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
 
 # Parameter paths that keep their initialisation when a backbone is taken: `InitFrom(backbone=True, head=FRESH)`.
@@ -85,11 +86,24 @@ def _check_told(state_dict: Mapping[str, np.ndarray], name: str, window: tuple[i
     The rule of image Swins; buffers would tell.
     """
     squares = video_swin.windows_of_rows(math.prod(2 * w - 1 for w in window))
-    if window[1] != window[2] and squares and not any(key.endswith("position_index") for key in state_dict):
+    if window[1] != window[2] and squares and not _has_index(state_dict):
         raise UserError(
-            f"nothing tells whether {name} is of {squares[0]} or of {window}, which the model has: give the weights "
-            "with their buffers (relative_position_index), or as a workdir"
+            f"nothing tells whether {name} is of {squares[0]} or of {window}, which the model has: {_ADVICE}"
         )
+
+
+def _tell_assumed(state_dict: Mapping[str, np.ndarray], model) -> None:
+    """Warns where the tables of a file are taken for those of the model's window and nothing tells it."""
+    window = window_geometry.stage_geometry(model.backbone)[1][0]
+    rows = math.prod(2 * w - 1 for w in window)
+    name = "layers.0.blocks.0.attn.relative_position_bias_table"
+    table = video_swin.to_official_names(state_dict).get(f"backbone.{name}")
+    if window[1] == window[2] and table is not None and len(table) == rows and not _has_index(state_dict):
+        video_swin.tell_assumed(window, rows, f"{_ADVICE}, where that is wrong")
+
+
+def _has_index(state_dict: Mapping[str, np.ndarray]) -> bool:
+    return any(key.endswith("position_index") for key in state_dict)
 
 
 def _resize_box(table: np.ndarray, old: list[int], new: list[int]) -> np.ndarray:
@@ -153,6 +167,8 @@ def load_pretrained(
         if fields.get("continuous_bias") and not model.backbone.pretrained_window_sizes:
             made_for = SimpleNamespace(**fields, merge_size=(1, 2, 2), small="axis")
             finetune.tell_scales(buffers.coordinate_windows(made_for), model.backbone)
+        if not isinstance(source, Mapping):
+            _tell_assumed(found, model)
         filled = model if head else model.clone(num_classes=0)
         return video_swin.from_official(remap(found, filled, resize, fields.get("window_size")), filled)
     except UserError as error:

@@ -73,11 +73,22 @@ def assert_holds(loaded, state_dict, **fields):
 @pytest.mark.parametrize("name", [None, NAME, f"{NAME}.pth", "swin3d_t"])
 @pytest.mark.parametrize("layout", [dict, convert.to_torchvision])
 def test_a_file_is_loaded_with_and_without_a_name(name, layout, presets, state_dict, tmp_path):
+    """Published files have buffers. Without these nor a name, a window of other sides may have as many rows."""
+    model = make_video_swin(**TINY)
+    whole = convert.to_official(convert.from_official(state_dict, model), model, buffers=True)
+    file = write(tmp_path / f"{NAME}.pth", layout(whole))
+    bare = write(tmp_path / "bare.pth", layout(state_dict))
+    stored = dict(scan=True, remat="full")
+    given = {} if name else dict(window_size=TINY["window_size"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        file = write(tmp_path / f"{NAME}.pth", layout(state_dict))
         assert_holds(load(name, weights=file), state_dict)
-        assert_holds(load(name, weights=file, scan=True, remat="full"), state_dict, scan=True, remat="full")
+        assert_holds(load(name, weights=file, **stored), state_dict, **stored)
+        assert_holds(load(name, weights=bare, **given), state_dict)
+    if name is None:
+        with pytest.warns(UserWarning, match=r"\(3, 4, 4\) is assumed, though \(4, 3, 4\).*give window_size") as told:
+            assert_holds(load(weights=bare), state_dict)
+        assert len(told) == 1
 
 
 def test_a_file_in_the_way_of_a_name_is_taken(presets, state_dict, tmp_path, monkeypatch):
