@@ -57,12 +57,14 @@ class PacketIndex:
     Attributes:
       pts: int64 (P,), time of display of every packet in decoding order, in the stream's time base; no two are equal.
       seek: int64 (P,), the time by which a demuxer finds the packet.
+      sizes: int64 (P,), bytes of each packet.
       keys: int64 (K,), packets at which decoding can start; their pts increase.
       frames: int64 (N,), the packet of each frame in the order of display.
     """
 
     pts: np.ndarray
     seek: np.ndarray
+    sizes: np.ndarray
     keys: np.ndarray
     frames: np.ndarray
 
@@ -164,7 +166,7 @@ def read_index(container, stream, max_frames: int) -> PacketIndex | None:
     for packet in container.demux(stream):
         if not packet.size and packet.pts is None:  # the last one only flushes the decoder
             continue
-        found.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
+        found.append((packet.pts, packet.dts, packet.size, packet.is_keyframe, packet.is_discard))
         if len(found) > max_frames:
             raise UnreadableError(f"has more than max_frames={max_frames} frames")
         if packet.is_corrupt or found[-1][0] is None or not packet.size:
@@ -178,14 +180,14 @@ def read_index(container, stream, max_frames: int) -> PacketIndex | None:
         raise UnreadableError("the video has no frames, or its index is cut off")
     if place is None:
         return None
-    pts, dts, is_key, is_hidden = zip(*found)
+    pts, dts, sizes, is_key, is_hidden = zip(*found)
     seek = np.array([pts[i] if dts[i] is None else dts[i] for i in range(len(dts))] if None in dts else dts, np.int64)
     pts, keys, shown = np.array(pts, np.int64), np.flatnonzero(is_key), np.flatnonzero(np.logical_not(is_hidden))
     if not picture_order.agree(places, pts) or not len(keys) or (np.diff(pts[keys]) < 0).any():
         return None
     if (pts[shown] < pts[keys[0]]).any():
         return None
-    return PacketIndex(pts, seek, keys, shown[np.argsort(pts[shown])])
+    return PacketIndex(pts, seek, np.array(sizes, np.int64), keys, shown[np.argsort(pts[shown])])
 
 
 def _reader(stream):

@@ -2,7 +2,8 @@
 
 The frames equal those of decoding the whole file in order, also with a variable frame rate, B-frames, open groups of
 pictures and edit lists: a frame is found by its time of display, which the packets tell before anything is decoded and
-which is believed only where the order of the pictures agrees (picture_order.py); other files are decoded in full.
+which is believed only where the order of the pictures agrees (picture_order.py); other files are decoded in full. Of a
+damaged file they may be others without an error, where FFmpeg does not notice the damage: scan.py finds such files.
 Three things save time. Decoding starts at the last key frame before a wanted frame and stops at the last wanted one;
 H.264 frames that are neither wanted nor referred to by others are not decoded; only wanted frames are converted to RGB.
 Peer: a full decode with PyAV, whose pixels equal those of decord and OpenCV.
@@ -10,6 +11,7 @@ Peer: a full decode with PyAV, whose pixels equal those of decord and OpenCV.
 
 import itertools
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -103,8 +105,26 @@ class Reader:
         return frames.pixels if np.array_equal(wanted, indices) else frames.pixels[rows]
 
     def count_by_decoding(self) -> int:
-        """Decodes the whole file and counts its frames; for checks. Raises UnreadableError where it is damaged."""
-        return len(self._decoded_times())
+        """Decodes the whole file and counts its frames; for checks.
+
+        Where frames are read by seeking, the file is decoded once more, from every key frame to the next: decoders take
+        from earlier frames what damage has left out, without a word. What is compared is 4 bytes of each frame.
+
+        Returns:
+          The number of frames. Raises UnreadableError where a frame is damaged, or not the same by seeking.
+        """
+        self._open()
+        if self._index is None:
+            return len(self._decoded_times())
+        whole, sought = (_Frames(self._times, _checksum, self._rotate) for _ in range(2))
+        count = len(self._decoded_times(whole))
+        self._rewind()
+        starts = self._index.starts(self._index.frames)
+        for wanted in np.split(np.arange(len(starts)), np.flatnonzero(np.diff(starts)) + 1):
+            self._decode_by_seeking(wanted, sought)
+        if differing := sought.differing(whole):
+            raise UnreadableError(f"damaged: {differing} of {count} frames are others when they are read by themselves")
+        return count
 
     def _open(self) -> None:
         if self._container is not None:
@@ -134,7 +154,8 @@ class Reader:
         self.close()
         self._container, self._stream = video_container.open_video(self._file, self._limits)
 
-    def _decoded_times(self) -> np.ndarray:
+    def _decoded_times(self, frames: "_Frames | None" = None) -> np.ndarray:
+        """The times of all frames; `frames` gets those that it wants, by their times."""
         found = []
         for frame in self._all_frames():
             if frame.is_corrupt:
@@ -145,6 +166,8 @@ class Reader:
             video_container.check_size(frame.width, frame.height, self._limits.pixels)
             if len(found) > self._limits.frames:
                 raise UnreadableError(f"has more than max_frames={self._limits.frames} frames")
+            if frames is not None:
+                frames.put(frame.pts, frame)
         return video_container.display_times([time for time, _, _ in found])
 
     def _all_frames(self) -> Iterator:
@@ -199,8 +222,8 @@ class Reader:
         packets = video_container.decoded(self._container.demux(self._stream))
         packets = itertools.dropwhile(lambda packet: packet.pts != pts[first], packets)
         for position, packet in zip(range(first, last + 1), packets):
-            if packet.pts != pts[position]:
-                return  # the demuxer went elsewhere
+            if packet.pts != pts[position] or packet.size != self._index.sizes[position]:
+                return  # the demuxer went elsewhere; where a table of contents is wrong, times alone don't tell
             context.skip_frame = "DEFAULT" if position in needed else spare
             with video_container.unreadable_errors():
                 found = packet.decode()
@@ -229,6 +252,16 @@ class _Frames:
         """How many frames are still to come."""
         return len(self._row)
 
+    def differing(self, other: "_Frames") -> int:
+        """How many rows are here and are missing or not the same in another that wants the same frames."""
+        if self.pixels is None:
+            return 0
+        rows = np.setdiff1d(np.arange(self._count), list(self._row.values()))
+        same = np.setdiff1d(rows, list(other._row.values()))
+        if len(same):
+            same = same[self.pixels[same] == other.pixels[same]]
+        return len(rows) - len(same)
+
     def put(self, name: int, frame) -> None:
         """Copies the frame to its row if it is wanted."""
         if frame.is_corrupt:  # in part invented by the decoder; unwanted ones count, because later frames refer to them
@@ -254,3 +287,7 @@ class _Frames:
         if self._rotate and frame.rotation:
             pixels = np.rot90(pixels, round(frame.rotation / 90))
         return pixels
+
+
+def _checksum(pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(zlib.crc32(np.ascontiguousarray(pixels)), np.uint32)

@@ -1,5 +1,8 @@
 """The order of pictures: read from their bits it equals a full decode's, whatever times a container tells."""
 
+import pathlib
+
+import av
 import numpy as np
 import pytest
 
@@ -132,3 +135,51 @@ def test_lost_pictures_are_made_up_as_in_a_full_decode(lost, suffix, tmp_path):
         assert check_file(path)["problem"]
         return
     np.testing.assert_array_equal(single, video_files.decode(path))
+
+
+def _flipped(path, source, seed):
+    """A copy with a few bytes of a picture changed; decoders notice no more than some of it."""
+    rng = np.random.default_rng(seed)
+    with av.open(source) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size > 40]
+    data = bytearray(pathlib.Path(source).read_bytes())
+    position, size = places[rng.integers(1, len(places))]
+    start, count = position + int(rng.integers(8, size - 12)), int(rng.choice([1, 3, 10]))
+    for place in range(start, start + count):
+        data[place] ^= int(rng.integers(1, 256))
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("suffix, codec, pixels", [
+    ("avi", "mjpeg", "yuvj420p"), ("mov", "mjpeg", "yuvj420p"), ("mp4", "libx265", "yuv420p"),
+    ("mp4", "libx264", "yuv420p"),
+])  # fmt: skip
+def test_damage_that_goes_unnoticed_is_found_by_the_scan(suffix, codec, pixels, tmp_path):
+    """Frames read by themselves are those of a full decode, or the file is bad."""
+    source, found = video_files.make(tmp_path / f"a.{suffix}", 14, codec=codec, pixels=pixels, gop=5), []
+    for seed in range(20):
+        path = str(_flipped(tmp_path / f"b.{suffix}", source, seed))
+        found.append(check_file(path)["problem"])
+        if not found[-1]:
+            expected = video_files.decode(path)
+            single = [Reader(path).get([index])[0] for index in range(len(expected))]
+            np.testing.assert_array_equal(single, expected)
+    assert codec != "mjpeg" or any("by themselves" in problem for problem in found)
+    assert not all(found)
+
+
+def test_a_table_of_contents_that_is_wrong_is_not_believed(tmp_path):
+    """A chunk of an AVI that is lost, which its index still has: all later frames would be others."""
+    source = video_files.make(tmp_path / "a.avi", COUNT, codec="mjpeg", pixels="yuvj420p")
+    data, start = bytearray(pathlib.Path(source).read_bytes()), 0
+    for _ in range(7):
+        start = data.index(b"00dc", start + 1)
+    data[start : start + 4] = b"JUNK"
+    pathlib.Path(source).write_bytes(data)
+    expected = video_files.decode(source)
+    assert len(expected) == COUNT - 1
+    with Reader(source) as reader:
+        single = [reader.get([index])[0] for index in range(len(expected))]
+    np.testing.assert_array_equal(single, expected)
+    assert check_file(source)["problem"] == ""
