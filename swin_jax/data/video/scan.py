@@ -5,12 +5,14 @@
 
 Every file is decoded from beginning to end: missing, cut off, empty, audio only, damaged, frames of changing size, a
 number of frames that differs from what the packets tell, and damage that FFmpeg does not notice but that makes a frame
-another one when it is read by itself. To see that, files that are read by seeking are decoded twice, the second time from
-every key frame to the next, and compared, which takes three times as long as one decode. What it cannot see is damage
-that gives the same wrong pictures either way: nothing tells them from a film. Files with a variable frame rate are named, too: training
-replaces them, because clips count frames and their motion changes speed; evaluation and prediction read them exactly,
-by time stamps, as training does with variable_frame_rate=true, and --variable_frame_rate takes them for good. Files of
-one frame only, such as pictures, are named and good.
+another one when it is read by itself. To see that, files that are read by seeking are decoded twice, the second time
+from every key frame to the next, and compared, which takes three times as long as one decode. What it cannot see is
+damage that gives the same wrong pictures either way: nothing tells them from a film.
+
+Files with a variable frame rate are named, too: training replaces them, because clips count frames and their motion
+changes speed; evaluation and prediction read them exactly, by time stamps, as training does with
+variable_frame_rate=true, and --variable_frame_rate takes them for good. Files of one frame only, such as pictures, are
+named and good.
 
 Findings go line by line to a report beside the list (*.scan.jsonl); a second run takes from there what it already knows
 of unchanged files, so an interrupted scan goes on. Exit status: 0 where all files are good, 1 where training would
