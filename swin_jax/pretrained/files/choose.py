@@ -1,8 +1,9 @@
 """Which of the dicts of a checkpoint, or of the parts of one, are the weights.
 
 The rule: a name that training scripts give to the weights goes first (`WRAPPERS`, in this order); of a teacher and its
-student the teacher, which is what such methods evaluate; weights before their average. Where that leaves several, they
-are listed and the caller says which.
+student the teacher, which is what such methods evaluate; of a generator, its discriminator and its average the average,
+which is what samples are drawn from; elsewhere weights before their average. Where that leaves several, they are listed
+and the caller says which.
 """
 
 import re
@@ -14,6 +15,10 @@ from swin_jax.core.errors import UserError, did_you_mean
 from swin_jax.pretrained.files.limits import Limits
 
 WRAPPERS = ("model", "state_dict", "module", "model_state", "model_state_dict")
+# The averages of generators, as rosinality and NVIDIA call them.
+_GENERATORS = ("g_ema", "G_ema")
+# An array at the top of a checkpoint that belongs to the weights inside it: a generator's mean latent.
+BESIDE = "latent_avg"
 # What holds arrays beside the weights.
 _NO_WEIGHTS = r"opt$|amp$|rng|callbacks|loops|.*(optim|sched|scaler)"
 _AVERAGES = {"ema", "average", "averaged", "avg", "swa", "momentum", "target", "k", "key", "shadow"}
@@ -21,7 +26,7 @@ _AVERAGES = {"ema", "average", "averaged", "avg", "swa", "momentum", "target", "
 
 def preferred(names: Collection[str]) -> str | None:
     """The one of several places of weights that the rule of this file takes; None where it does not tell."""
-    for name in WRAPPERS:
+    for name in (*WRAPPERS, *_GENERATORS):
         if name in names:
             return name
     words = {name: set(re.split(r"[._/]", name.lower())) for name in names}
@@ -105,7 +110,7 @@ class Checkpoint:
                 if id(value) in self._holds and id(value) not in seen and _may_hold_weights(name)
             }
             known = [name for name in inside if name in WRAPPERS]
-            if not known and any(map(self._is_array, node.values())) or not inside:
+            if not known and self._arrays(node).keys() - {BESIDE} or not inside:
                 break
             name = preferred(inside)
             if name is None:
@@ -144,6 +149,11 @@ class Checkpoint:
         if len(holding) > 1:
             raise several(holding)
         return part(arrays[holding[0] if holding else ""], key, paths), ()
+
+    def with_beside(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Some weights of the checkpoint, and the array that belongs to them although it lies at the top."""
+        value = self._top.get(BESIDE)
+        return arrays if not self._is_array(value) else {BESIDE: value, **arrays}
 
     def _arrays(self, node: dict) -> dict[str, Any]:
         return {str(name): leaf for name, leaf in node.items() if self._is_array(leaf)}

@@ -21,6 +21,7 @@ from swin_jax.pretrained.files import choose, unpickle
 from swin_jax.pretrained.files.archive import Archive, read_npz
 from swin_jax.pretrained.files.limits import DEFAULT, Budget, Limits, exceeded
 from swin_jax.pretrained.files.safetensors import is_safetensors, read_safetensors
+from swin_jax.pretrained.files.tensors import NumpyArray, Tensor
 
 _KINDS = ".pth .pt .pkl .safetensors .npz"
 # Files that people take for weights, by how they begin.
@@ -175,11 +176,11 @@ def _choose(value: Any, read_storage: unpickle.Read | None, key: str | None, lim
     outline = f"; its entries are {choose.listed(entries)}" if entries else ""
     checkpoint = choose.Checkpoint(value, _is_array, limits)
     leaves, said = checkpoint.named(key) if key else checkpoint.weights()
-    leaves = {str(name): leaf for name, leaf in leaves.items() if _is_array(leaf)}
+    leaves = checkpoint.with_beside({str(name): leaf for name, leaf in leaves.items() if _is_array(leaf)})
     limits.check("names", len(leaves), "a file of more arrays")
     arrays = {}
     for name, leaf in leaves.items():
-        if isinstance(leaf, unpickle.NumpyArray):
+        if isinstance(leaf, NumpyArray):
             arrays[name] = leaf.value
             continue
         if leaf.storage.data is None:
@@ -189,9 +190,9 @@ def _choose(value: Any, read_storage: unpickle.Read | None, key: str | None, lim
 
 
 def _is_array(leaf: Any) -> bool:
-    if isinstance(leaf, unpickle.NumpyArray):
+    if isinstance(leaf, NumpyArray):
         return isinstance(leaf.value, np.ndarray)
-    return isinstance(leaf, unpickle.Tensor)
+    return isinstance(leaf, Tensor)
 
 
 def _check_arrays(arrays: dict[str, np.ndarray], limits: Limits) -> None:

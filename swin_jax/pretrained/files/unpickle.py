@@ -2,42 +2,27 @@
 
 The formats are those of `torch.save`: a zip archive (data.pkl and data/<key>), the older stream of pickles, and plain
 pickles of numpy arrays; and those of `torch.jit.save`, whose data.pkl holds a tree of modules in place of a dict and
-whose code is left alone. A pickle may name any function to be called; here a name is looked up in the tables below and
-nothing is ever imported. Peer: `torch.load`, whose files stand in tests/golden/weights.
+whose code is left alone. NVIDIA's pickles of generators are read too: of PyTorch, whose persistent objects carry their
+source, and tensors as files of torch inside the pickle; and of TensorFlow. A pickle may name any function to be called;
+here a name is looked up in the tables below, nothing is ever imported, and no source is compiled. Peer: `torch.load`,
+whose files stand in tests/golden/weights.
 """
 
 import functools
 import io
-import math
-import re
 import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-import ml_dtypes
-import numpy as np
-
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained.files.archive import Archive
-from swin_jax.pretrained.files.limits import DEFAULT, Budget, Limits
+from swin_jax.pretrained.files.limits import Budget, Limits
+from swin_jax.pretrained.files.modules import Network, PersistentModule, ScriptModule, without_modules
 from swin_jax.pretrained.files.pickles import Counter, Pickle, Sealed, ordered_dict
+from swin_jax.pretrained.files.tensors import DTYPES, NumpyArray, Storage, Tensor, from_buffer, scalar
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of torch's older format
 
-_DTYPES = {
-    "float64": np.dtype("<f8"),
-    "float32": np.dtype("<f4"),
-    "float16": np.dtype("<f2"),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "int64": np.dtype("<i8"),
-    "int32": np.dtype("<i4"),
-    "int16": np.dtype("<i2"),
-    "int8": np.dtype("i1"),
-    "uint8": np.dtype("u1"),
-    "bool": np.dtype("?"),
-    "complex64": np.dtype("<c8"),
-    "complex128": np.dtype("<c16"),
-}
 _STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -85,95 +70,8 @@ _SETTINGS = {
     ),
     ("torch", "device"),
     ("torch", "Generator"),
+    ("dnnlib.util", "EasyDict"),
 }
-
-
-class Storage:
-    """The numbers behind one or more tensors; read when a tensor that is wanted needs them."""
-
-    def __init__(self, key: str, dtype: str, size: int):
-        self.key, self.dtype, self.size, self.data = key, dtype, size, None
-
-    def array(self, dtype: str) -> np.ndarray:
-        return np.frombuffer(self.data, _DTYPES[dtype])
-
-
-def _are_sizes(values: tuple) -> bool:
-    return all(type(value) is int and 0 <= value < 2**63 for value in values)
-
-
-class Tensor:
-    """A view of a storage: element offset, shape and strides."""
-
-    def __init__(self, storage: Storage, offset: int, size: tuple, stride: tuple, dtype: str | None = None):
-        if not isinstance(storage, Storage):
-            raise ValueError("a tensor without a storage")
-        self.storage, self.offset, self.size, self.stride = storage, offset, tuple(size), tuple(stride)
-        self.dtype = storage.dtype if dtype is None else dtype
-        if not _are_sizes((offset, *self.size, *self.stride)) or len(self.size) != len(self.stride):
-            raise ValueError("a tensor with a size or stride that is none")
-        if not isinstance(self.dtype, str) or self.dtype not in _DTYPES:
-            raise ValueError("a tensor of no dtype")
-
-    def array(self, budget: Budget, limits: Limits) -> np.ndarray:
-        """The tensor as a read-only array; its storage must have been read.
-
-        Strides may be 0 and storages may be shared, so that it can be larger than what the file holds: the bytes that
-        a copy of it takes are counted.
-        """
-        limits.check("axes", len(self.size), "a tensor of more axes")
-        flat = self.storage.array(self.dtype)
-        if 0 in self.size:
-            return np.zeros(self.size, flat.dtype)
-        if self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride)) >= flat.size:
-            raise ValueError(f"a tensor that reaches past its storage of {flat.size} elements")
-        budget.take(math.prod(self.size) * flat.itemsize, "a tensor")
-        strides = [s * flat.itemsize for s in self.stride]
-        return np.lib.stride_tricks.as_strided(flat[self.offset :], self.size, strides, writeable=False)
-
-
-class NumpyArray:
-    """What stands for a pickled numpy array or dtype: numpy's own reconstruction trusts its input too much."""
-
-    def __init__(self, *arguments):
-        self.value = None
-        if arguments and isinstance(arguments[0], str):
-            if not re.fullmatch(r"[<>=|]?[a-zA-Z?]\d{0,9}(\[\w{1,9}\])?", arguments[0]):
-                raise ValueError("a numpy array of no simple dtype")
-            self.value = np.dtype(arguments[0])
-            if self.value.hasobject:
-                raise UserError("refused: a numpy array of Python objects; save numbers only")
-
-    def __setstate__(self, state):
-        if self.value is not None:  # a dtype: (version, byte order, ...)
-            self.value = self.value.newbyteorder(state[1]) if state[1] in ("<", ">") else self.value
-            return
-        _, shape, dtype, fortran, data = state
-        self.value = _filled(data, dtype, shape, "F" if fortran else "C")
-
-
-def _filled(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
-    """The array of these bytes."""
-    if not isinstance(dtype, NumpyArray) or not isinstance(dtype.value, np.dtype):
-        raise ValueError("a numpy array of no dtype")
-    if not isinstance(shape, tuple) or len(shape) > 64 or not _are_sizes(shape):
-        raise ValueError("a numpy array with a size that is none")
-    data = data.encode("latin1") if isinstance(data, str) else data
-    if math.prod(shape) == 0:
-        return np.zeros(shape, dtype.value)
-    return np.frombuffer(data, dtype.value).reshape(shape, order=order)
-
-
-def _scalar(dtype, data):
-    """numpy.core.multiarray.scalar: one number from its bytes."""
-    return _filled(data, dtype, (1,), "C")[0]
-
-
-def _from_buffer(data, dtype, shape, order):
-    """numpy.core.numeric._frombuffer: an array in pickle protocol 5."""
-    array = NumpyArray()
-    array.value = _filled(data, dtype, shape, "F" if order == "F" else "C")
-    return array
 
 
 def _from_type(function, kind, arguments, state):
@@ -196,14 +94,17 @@ _FUNCTIONS = {
     ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
     ("numpy", "dtype"): NumpyArray,
     ("numpy.core.multiarray", "_reconstruct"): lambda *a: NumpyArray(),
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy.core.multiarray", "scalar"): scalar,
+    ("numpy.core.numeric", "_frombuffer"): from_buffer,
 }
 # What TorchScript wraps lists and containers in.
 _SCRIPT_FUNCTIONS = {
     ("torch.jit._pickle", name): lambda value, *_: value
     for name in ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
 }
+_PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
+_NETWORK = ("dnnlib.tflib.network", "Network")
+_INNER = ("torch.storage", "_load_from_bytes")  # a storage as a file of torch inside a plain pickle
 # Classes that are only named, as arguments of the functions above.
 _MARKERS = {("numpy", "ndarray"), ("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch", "strided")}
 
@@ -229,54 +130,18 @@ def stand_in(module: str, name: str) -> type:
     return Settings
 
 
-class ScriptModule:
-    """What stands for a module of a TorchScript archive: the dict of its attributes, submodules among them."""
-
-    attributes: dict = {}  # of a module without a state; never written to
-
-    def __setstate__(self, state):
-        if not isinstance(state, dict):
-            raise ValueError("a TorchScript module with a state of its own making")
-        self.attributes = state
-
-
-def state_dict(module: ScriptModule, limits: Limits = DEFAULT) -> dict[str, Tensor]:
-    """{name: tensor} of a tree of modules, names joined by dots as in `torch.nn.Module.state_dict`.
-
-    Raises:
-        UserError: More modules and tensors than the limits allow. A module may hold itself, or the same two modules at
-            every level.
-    """
-    found, count = {}, 0
-    open_nodes = [("", module, 0)]
-    while open_nodes:
-        prefix, node, depth = open_nodes.pop()
-        limits.check("depth", depth, "a TorchScript archive whose modules have no end")
-        children = []
-        for name, value in node.attributes.items():
-            if not isinstance(name, str) or not isinstance(value, (Tensor, ScriptModule)):
-                continue
-            count += 1
-            limits.check("names", count, "a TorchScript archive whose modules have no end")
-            limits.check("name_length", len(prefix) + len(name), "a tensor with a longer name")
-            if isinstance(value, Tensor):
-                found[f"{prefix}{name}"] = value
-            else:
-                children.append((f"{prefix}{name}.", value, depth + 1))
-        open_nodes += reversed(children)
-    return found
-
-
 class _Names:
     """What the pickles of one file may name, and the storages that they have named.
 
     Args:
         script: True for a TorchScript archive, whose own classes then become `ScriptModule`.
+        counter: The limits of a plain pickle, which may hold NVIDIA's networks and files of torch; None
+            for any other, those files too.
     """
 
-    def __init__(self, script: bool = False):
+    def __init__(self, script: bool = False, counter: Counter | None = None):
         self.storages: dict[str, Storage] = {}
-        self._script = script
+        self._script, self._counter = script, counter
 
     def find(self, module: str, name: str) -> Any:
         plain = (module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins"), name)
@@ -288,22 +153,29 @@ class _Names:
             return Sealed(_SCRIPT_FUNCTIONS[plain])
         if self._script and module.split(".")[0] == "__torch__":
             return ScriptModule
+        if self._counter is not None and plain in (_PERSISTENT, _NETWORK, _INNER):
+            return self._of_nvidia(plain)
         if plain in _MARKERS:
             return name
         if module in ("torch", "torch.storage") and name in _STORAGES:
             return _STORAGES[name]
-        if module == "torch" and name in _DTYPES:
+        if module == "torch" and name in DTYPES:
             return name
         raise UserError(
             f"refused: the file wants {f'{module}.{name}'[:200]}, which is not needed to hold weights and was not run; "
             "save a state dict instead, torch.save(model.state_dict(), path)"
         )
 
+    def _of_nvidia(self, plain: tuple[str, str]) -> Any:
+        if plain == _INNER:
+            return Sealed(lambda data: _read_inner(data, self._counter))
+        return Network if plain == _NETWORK else Sealed(PersistentModule)
+
     def storage(self, pid: Any) -> Storage:
         if not isinstance(pid, tuple) or len(pid) < 5:
             raise ValueError("an unknown kind of storage")
         kind, dtype, key, _, size = pid[:5]
-        if not isinstance(kind, str) or kind != "storage" or not isinstance(dtype, str) or dtype not in _DTYPES:
+        if not isinstance(kind, str) or kind != "storage" or not isinstance(dtype, str) or dtype not in DTYPES:
             raise ValueError("an unknown kind of storage")
         if not isinstance(key, (str, int)) or type(size) is not int or size < 0:
             raise ValueError("a storage without a name or a size")
@@ -313,7 +185,7 @@ class _Names:
 
 
 def _load(file: BinaryIO, names: _Names, counter: Counter) -> Any:
-    return Pickle(file, names.find, names.storage, (NumpyArray, ScriptModule), counter).load()
+    return Pickle(file, names.find, names.storage, (NumpyArray, ScriptModule, Network), counter).load()
 
 
 Read = Callable[[Storage], bytes]
@@ -321,21 +193,53 @@ Read = Callable[[Storage], bytes]
 
 def read_zip(archive: Archive, limits: Limits, budget: Budget) -> tuple[Any, Read]:
     """The object in a zip file of `torch.save`, and a function that reads a storage's bytes."""
+    value, read_storage = _read_zip(archive, Counter(limits, budget))
+    return without_modules(value, limits), read_storage
+
+
+def _read_zip(archive: Archive, counter: Counter) -> tuple[Any, Read]:
     root = archive.find("data.pkl")[: -len("data.pkl")]
     if root + "byteorder" in archive.names and archive.read(root + "byteorder") != b"little":
         raise UserError("written on a big-endian machine; save it again on a little-endian one")
     names = _Names(script=root + "constants.pkl" in archive.names)
-    value = _load(io.BytesIO(archive.read(root + "data.pkl")), names, Counter(limits, budget))
-    value = state_dict(value, limits) if isinstance(value, ScriptModule) else value
+    value = _load(io.BytesIO(archive.read(root + "data.pkl")), names, counter)
     return value, lambda storage: archive.read(f"{root}data/{storage.key}")
 
 
 def read_stream(file: BinaryIO, limits: Limits, budget: Budget) -> tuple[Any, Read | None]:
     """The object in a plain pickle or in torch's older format, and a function that reads a storage's bytes."""
-    counter, names = Counter(limits, budget), _Names()
+    counter = Counter(limits, budget)
+    names = _Names(counter=counter)
     value = _load(file, names, counter)
-    if type(value) is not int or value != LEGACY_MAGIC:
-        return value, None
+    if not _is_legacy(value):
+        return without_modules(value, limits), None
+    return _read_legacy(file, counter)
+
+
+def _read_inner(data: Any, counter: Counter) -> Storage:
+    """torch.storage._load_from_bytes: the storage in a file of torch that is a text of a pickle."""
+    if not isinstance(data, bytes):
+        raise ValueError("a file of torch inside a pickle that is no bytes")
+    file = io.BytesIO(data)
+    if data.startswith(b"PK"):
+        value, read_storage = _read_zip(Archive(file, counter.limits, counter.budget), counter)
+    elif _is_legacy(_load(file, _Names(), counter)):
+        value, read_storage = _read_legacy(file, counter)
+    else:
+        raise ValueError("a file of torch inside a pickle that is none")
+    if not isinstance(value, Storage):
+        raise ValueError("a file of torch inside a pickle that holds no storage")
+    value.data = read_storage(value)
+    return value
+
+
+def _is_legacy(value: Any) -> bool:
+    return type(value) is int and value == LEGACY_MAGIC
+
+
+def _read_legacy(file: BinaryIO, counter: Counter) -> tuple[Any, Read]:
+    """The same for torch's older format, after its magic number."""
+    names = _Names()
     _load(file, names, counter)  # protocol version
     system = _load(file, names, counter)
     if not system.get("little_endian", True):
@@ -349,7 +253,7 @@ def read_stream(file: BinaryIO, limits: Limits, budget: Budget) -> tuple[Any, Re
         (size,) = struct.unpack("<q", file.read(8))
         if size != storage.size:
             raise ValueError(f"storage {str(key)[:50]} has {size} elements instead of {storage.size}")
-        places[str(key)] = file.tell(), size * _DTYPES[storage.dtype].itemsize
+        places[str(key)] = file.tell(), size * DTYPES[storage.dtype].itemsize
         file.seek(places[str(key)][1], 1)
     end = file.tell()
     if file.seek(0, 2) < end:

@@ -6,6 +6,7 @@
 """
 
 import argparse
+import pickle
 import sys
 import types
 from collections import OrderedDict
@@ -48,6 +49,48 @@ def tensors():
     )
 
 
+def persistent():
+    """A pickle as NVIDIA's StyleGAN2 writes it: networks that carry their source, in a dict."""
+    modules = {
+        name: types.ModuleType(name) for name in ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util")
+    }
+    sys.modules.update(modules)
+
+    def _reconstruct_persistent_obj(meta):
+        raise AssertionError("was run")
+
+    class EasyDict(dict):
+        pass
+
+    class Persistent:
+        def __reduce__(self):
+            state = super().__reduce__()[2]
+            meta = dict(type="class", version=6, module_src="raise SystemExit", class_name=type(self).__name__)
+            return _reconstruct_persistent_obj, (meta | dict(state=state),), None
+
+    class Layer(Persistent, torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3).t())
+            self.register_parameter("bias", None)
+            self.register_buffer("resample_filter", torch.ones(4, 4) / 16)
+            self.conv_clamp = 256
+            self.noise_strength = torch.nn.Parameter(torch.zeros([]))
+
+    class Net(Persistent, torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = Layer(), Layer()
+            self._init_kwargs = EasyDict(x=1)
+            self.w_avg_beta = 0.5
+
+    for value, module in ((_reconstruct_persistent_obj, "torch_utils.persistence"), (EasyDict, "dnnlib.util")):
+        value.__module__, value.__qualname__ = module, value.__name__
+        setattr(modules[module], value.__name__, value)
+    nets = {name: Net() for name in ("G", "D", "G_ema")}
+    return dict(training_set_kwargs=EasyDict(path="x"), **nets, augment_pipe=None)
+
+
 def main():
     yacs = types.ModuleType("yacs.config")
     yacs.CfgNode = CfgNode
@@ -71,6 +114,7 @@ def main():
     torch.save({"state_dict": {"module." + name: value for name, value in state.items()}}, HERE / "distributed.pth")
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(HERE / "torchscript.pt"))
     torch.save(torch.nn.Linear(1, 1), HERE / "whole_module.pth")
+    (HERE / "nvidia.pkl").write_bytes(pickle.dumps(persistent(), protocol=4))
     save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, HERE / "plain.safetensors")
     expected = {name: value.detach().float() if name == "bfloat" else value.detach() for name, value in state.items()}
     np.savez_compressed(HERE / "expected.npz", **{name: value.numpy() for name, value in expected.items()})

@@ -18,7 +18,7 @@ from swin_jax.pretrained.clip import finetune as clip_finetune
 from swin_jax.pretrained.clip import layouts as clip_layouts
 from swin_jax.pretrained.clip import resize as clip_resize
 from swin_jax.pretrained.clip.activation import activation
-from swin_jax.pretrained.files import unpickle
+from swin_jax.pretrained.files import modules, tensors
 from swin_jax.pretrained.files.read import read
 from swin_jax.pretrained.swin import convert as convert_swin
 
@@ -306,7 +306,7 @@ def test_archives_that_want_more_than_weights_are_refused(tmp_path):
         with pytest.raises(UserError) as error:
             read(script(tmp_path / "a.pt", payload))
         one_line(str(error.value))
-    assert unpickle.ScriptModule.attributes == {}
+    assert modules.ScriptModule.attributes == {}
     (tmp_path / "b.pkl").write_bytes(b"\x80\x02" + module + b")\x81}b.")  # outside of an archive there are no modules
     with pytest.raises(UserError, match="refused"):
         read(tmp_path / "b.pkl")
@@ -314,15 +314,15 @@ def test_archives_that_want_more_than_weights_are_refused(tmp_path):
 
 def test_doubling_modules_end(tmp_path):
     """Each of 40 modules holds the one before it twice: a million million names."""
-    node = {"w": unpickle.Tensor(unpickle.Storage("0", "float32", 1), 0, (1,), (1,))}
+    node = {"w": tensors.Tensor(tensors.Storage("0", "float32", 1), 0, (1,), (1,))}
     for _ in range(40):
-        module = unpickle.ScriptModule()
+        module = modules.ScriptModule()
         module.attributes = node
         node = {"a": module, "b": module}
-    top = unpickle.ScriptModule()
+    top = modules.ScriptModule()
     top.attributes = node
     with pytest.raises(ValueError, match="no end"):
-        unpickle.state_dict(top)
+        modules.state_dict(top)
 
 
 def test_a_training_checkpoint_is_read(tmp_path):

@@ -236,3 +236,17 @@ def test_settings_of_training_scripts_are_passed_over(tmp_path, monkeypatch, pro
     checkpoint = {"state_dict": {"a": np.ones(1)}, "hyper_parameters": settings, "callbacks": {"x": {"b": np.ones(1)}}}
     (tmp_path / "w.ckpt").write_bytes(pickle.dumps(checkpoint, protocol))
     assert read(tmp_path / "w.ckpt").keys() == {"a"}
+
+
+def test_the_average_of_a_generator_goes_first_and_takes_its_mean_latent_along(tmp_path):
+    nets = {name: {"w": np.full(2, number)} for number, name in enumerate(("g", "d", "g_ema"))}
+    checkpoint = {**nets, "latent_avg": np.arange(3), "g_optim": {"state": {0: {"exp_avg": np.ones(2)}}}}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(checkpoint))
+    with pytest.warns(UserWarning, match="took the weights under g_ema; key= takes those under g, d"):
+        found = read(tmp_path / "w.pkl")
+    assert found.keys() == {"w", "latent_avg"} and found["w"][0] == 2
+    assert read(tmp_path / "w.pkl", "d")["w"][0] == 1
+    inside = {"state_dict": {"decoder.w": np.ones(1), "encoder.w": np.zeros(1)}, "latent_avg": np.arange(3), "opts": {}}
+    (tmp_path / "e.pkl").write_bytes(pickle.dumps(inside))
+    assert read(tmp_path / "e.pkl").keys() == {"decoder.w", "encoder.w", "latent_avg"}
+    assert read(tmp_path / "e.pkl", "decoder").keys() == {"w", "latent_avg"}

@@ -1,0 +1,137 @@
+"""The modules of a pickle: trees of attributes, without the code that would run them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from swin_jax.pretrained.files.limits import DEFAULT, Limits
+from swin_jax.pretrained.files.tensors import NumpyArray, Tensor
+
+# Attributes of NVIDIA's modules without which their weights give other numbers. They come out as
+# arrays without axes.
+_NUMBERS = ("conv_clamp", "group_size")
+# TensorFlow's networks are a tuple of three; these are the names that NVIDIA's PyTorch files have.
+_NETWORKS = ("G", "D", "G_ema")
+
+
+class ScriptModule:
+    """What stands for a module of a TorchScript archive: the dict of its attributes, submodules among them."""
+
+    attributes: dict = {}  # of a module without a state; never written to
+    separator = "."
+
+    def __setstate__(self, state):
+        if not isinstance(state, dict):
+            raise ValueError("a TorchScript module with a state of its own making")
+        self.attributes = state
+
+    def entries(self) -> Iterable[tuple[Any, Any]]:
+        """(name, value) of all that it holds."""
+        return self.attributes.items()
+
+
+class PersistentModule:
+    """What stands for a module of NVIDIA's `torch_utils.persistence`: its state; its source is not looked at."""
+
+    separator = "."
+
+    def __init__(self, meta: Any):
+        state = meta.get("state") if isinstance(meta, dict) else None
+        if not isinstance(state, dict) or meta.get("type") != "class":
+            raise ValueError("a persistent object without a state")
+        self._state = state
+
+    def entries(self) -> Iterable[tuple[Any, Any]]:
+        """(name, value) of its parameters, buffers and submodules, and of some of its numbers."""
+        for part in ("_parameters", "_buffers", "_modules"):
+            found = self._state.get(part)
+            if isinstance(found, dict):
+                yield from found.items()
+        for name in _NUMBERS:
+            value = self._state.get(name)
+            if isinstance(value, (int, float)):
+                yield name, np.float32(value)
+
+
+class Network:
+    """What stands for a `dnnlib.tflib.network.Network`: its variables and components; its source is not looked at."""
+
+    separator = "/"
+    state: dict = {}  # of a network without one; never written to
+
+    def __setstate__(self, state):
+        if not isinstance(state, dict):
+            raise ValueError("a network with a state of its own making")
+        self.state = state
+
+    def entries(self) -> Iterable[tuple[Any, Any]]:
+        """(name, value) of its variables and components."""
+        variables, components = self.state.get("variables"), self.state.get("components")
+        if not isinstance(variables, list) or not isinstance(components, dict):
+            raise ValueError("a network without variables and components")
+        for entry in variables:
+            if not isinstance(entry, (tuple, list)) or len(entry) != 2:
+                raise ValueError("a network with a variable that is no name and array")
+            yield entry[0], entry[1]
+        yield from components.items()
+
+
+MODULES = (ScriptModule, PersistentModule, Network)
+
+
+def state_dict(module: Any, limits: Limits = DEFAULT) -> dict[str, Any]:
+    """{name: tensor or array} of one of `MODULES`, see `state_dicts`."""
+    return state_dicts({"": module}, limits)[""]
+
+
+def state_dicts(modules: Mapping[str, Any], limits: Limits = DEFAULT) -> dict[str, dict[str, Any]]:
+    """{name: tensor or array} of trees of modules, names joined by dots as in `torch.nn.Module.state_dict`.
+
+    Args:
+        modules: Some of `MODULES`, by their names.
+        limits: Bounds on what all of them hold together.
+
+    Returns:
+        A dict for each, under its name; TensorFlow's names are joined by slashes.
+
+    Raises:
+        UserError: More entries than the limits allow. A module may hold itself, or the same two modules at every level.
+    """
+    found, count = {root: {} for root in modules}, 0
+    open_nodes = [(root, "", module, 0) for root, module in modules.items()]
+    while open_nodes:
+        root, prefix, node, depth = open_nodes.pop()
+        limits.check("depth", depth, "a file whose modules have no end")
+        children = []
+        for name, value in node.entries():
+            count += 1
+            limits.check("names", count, "a file whose modules have no end")
+            if not isinstance(name, str):
+                continue
+            value = NumpyArray.of(value) if isinstance(value, np.generic) else value
+            if isinstance(value, MODULES):
+                children.append((root, f"{prefix}{name}{node.separator}", value, depth + 1))
+            elif isinstance(value, (Tensor, NumpyArray)):
+                found[root][f"{prefix}{name}"] = value
+            else:
+                continue
+            limits.check("name_length", len(prefix) + len(name), "a tensor with a longer name")
+        open_nodes += reversed(children)
+    return found
+
+
+def without_modules(value: Any, limits: Limits) -> Any:
+    """What a pickle holds, with state dicts in place of the modules at its top.
+
+    The networks of TensorFlow's pickles, a tuple, are called `G`, `D` and `G_ema`.
+    """
+    if isinstance(value, MODULES):
+        return state_dict(value, limits)
+    if isinstance(value, (tuple, list)) and len(value) == len(_NETWORKS):
+        if all(isinstance(network, Network) for network in value):
+            value = dict(zip(_NETWORKS, value))
+    if not isinstance(value, dict):
+        return value
+    modules = {name: one for name, one in value.items() if isinstance(name, str) and isinstance(one, MODULES)}
+    return {**value, **state_dicts(modules, limits)} if modules else value
