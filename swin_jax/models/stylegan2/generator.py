@@ -1,0 +1,270 @@
+"""The generator of StyleGAN2 with skip connections: z -> w -> W+ -> S -> image, entered at any of them.
+
+Karras et al., arXiv 1912.04958 (configurations e and f) and 2006.06676 (ADA). Peers: NVlabs/stylegan2-ada-pytorch
+(training/networks.py), whose names the parameters have, and rosinality/stylegan2-pytorch (model.py).
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt, checked
+from swin_jax.models.stylegan2 import style_space
+from swin_jax.models.stylegan2.layers import StyledConvolution, ToRGB
+from swin_jax.models.stylegan2.mapping import MappingNetwork
+from swin_jax.ops import stylegan2 as ops
+
+NOISE = ("const", "random", "none")
+REMAT = ("none", "full")
+Noise = str | Sequence[jax.Array]
+
+
+class Block(nn.Module):
+    """The layers of one resolution.
+
+    Attributes:
+        layers: Those of `style_space.style_layers` that have this resolution.
+        w_dim, clamp, resampling: As in `Generator`.
+        dtype: Of the maps.
+    """
+
+    layers: tuple[style_space.StyleLayer, ...]
+    w_dim: int
+    clamp: float | None
+    resampling: str
+    dtype: str
+
+    def setup(self):
+        *convolutions, rgb = self.layers
+        for layer in convolutions:
+            module = StyledConvolution(
+                layer.channels,
+                layer.features,
+                layer.resolution,
+                self.w_dim,
+                layer.name.endswith("conv0"),
+                self.clamp,
+                self.resampling,
+            )
+            setattr(self, layer.name.split("/")[1], module)
+        self.torgb = ToRGB(rgb.channels, rgb.features, self.w_dim, self.clamp)
+        if len(convolutions) == 1:
+            side = (rgb.resolution, rgb.resolution, rgb.channels)
+            self.const = self.param("const", nn.initializers.normal(1.0), side)
+
+    def convolutions(self) -> list[StyledConvolution]:
+        """Those of this block, in order."""
+        return [getattr(self, layer.name.split("/")[1]) for layer in self.layers[:-1]]
+
+    def styles(self, ws: jax.Array) -> list[jax.Array]:
+        """W+ (B, num_ws, w_dim) -> the style (B, channels) of each layer."""
+        modules = [*self.convolutions(), self.torgb]
+        return [module.style(ws[:, layer.row]) for module, layer in zip(modules, self.layers)]
+
+    def make_noises(self, mode: str, batch: int) -> list[jax.Array | None]:
+        """A map for each convolution."""
+        return [module.make_noise(mode, batch) for module in self.convolutions()]
+
+    def __call__(self, x, image, styles, noises):
+        """Maps and image of the block before, None in the first -> those of this one, and the outputs by name."""
+        outputs = {}
+        if x is None:
+            x = jnp.broadcast_to(self.const[None], (styles[0].shape[0], *self.const.shape))
+            x = x.astype(jnp.dtype(self.dtype))
+            outputs["const"] = x
+        for module, layer, style, noise in zip(self.convolutions(), self.layers, styles, noises):
+            x = module(x, style, noise)
+            outputs[layer.name] = x
+        rgb = self.torgb(x, styles[-1])
+        image = rgb if image is None else ops.upfirdn(image, up=2, padding=(2, 1)) + rgb
+        outputs[self.layers[-1].name] = image
+        return x, image, outputs
+
+
+class Synthesis(nn.Module):
+    """All blocks; see `Generator` for the attributes."""
+
+    layers: tuple[style_space.StyleLayer, ...]
+    w_dim: int
+    clamp: float | None
+    resampling: str
+    dtype: str
+    remat: str
+
+    def setup(self):
+        block = Block if self.remat == "none" else nn.remat(Block)
+        self.sizes = sorted({layer.resolution for layer in self.layers})
+        for size in self.sizes:
+            layers = tuple(layer for layer in self.layers if layer.resolution == size)
+            module = block(layers, self.w_dim, self.clamp, self.resampling, self.dtype)
+            setattr(self, f"b{size}", module)
+
+    def blocks(self) -> list[Block]:
+        """In order of resolution."""
+        return [getattr(self, f"b{size}") for size in self.sizes]
+
+    def styles(self, ws: jax.Array) -> tuple[jax.Array, ...]:
+        """See `Generator.styles`."""
+        return tuple(style for block in self.blocks() for style in block.styles(ws))
+
+    def noises(self, noise: Noise, batch: int) -> list[jax.Array | None]:
+        """A map for each convolution, made as a mode says or taken as given."""
+        if isinstance(noise, str):
+            if noise not in NOISE:
+                raise UserError(f"noise={noise!r} must be one of {', '.join(NOISE)}, or a map for each layer")
+            return [made for block in self.blocks() for made in block.make_noises(noise, batch)]
+        sides = [layer.resolution for layer in self.layers if not layer.is_rgb]
+        shapes = [jnp.shape(given) for given in noise]
+        rows = {1, batch}
+        if len(shapes) != len(sides) or any(
+            len(shape) != 4 or shape[0] not in rows or shape[1:] != (side, side, 1)
+            for shape, side in zip(shapes, sides)
+        ):
+            expected = ", ".join(f"{side} x {side}" for side in sides)
+            raise UserError(f"noise maps are (1 or B, H, W, 1) with sides {expected}; those given: {shapes}")
+        return list(noise)
+
+    def __call__(self, styles: Sequence[jax.Array], noises: Sequence[jax.Array | None]) -> jax.Array:
+        """Styles and noise of all layers -> the image."""
+        x, image, outputs = None, None, {}
+        for block in self.blocks():
+            count = 2 if x is None else 3
+            x, image, made = block(x, image, tuple(styles[:count]), tuple(noises[: count - 1]))
+            styles, noises, outputs = styles[count:], noises[count - 1 :], outputs | made
+        self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        return image
+
+
+@checked
+class Generator(nn.Module):
+    """Latents -> images (B, resolution, resolution, image_channels), float32, nominally in -1..1 but not clipped.
+
+    Collections: 'params'; 'noise', the fixed noise maps; 'averages', the mean of w. With
+    `mutable=['intermediates']` the maps after each layer are kept in `intermediates['synthesis']['outputs']`, by the
+    names of `style_space.style_layers`.
+
+    Attributes:
+        resolution: Side of the images in pixels, a power of two from 8 on.
+        z_dim, w_dim: Widths of the latents.
+        c_dim: Width of label vectors; 0 for a generator without labels.
+        mapping_layers: Layers of the mapping network: 8, or 2 in networks of ADA made with 'auto' or 'cifar'.
+        channel_base, channel_max: A map of side r has min(channel_base / r, channel_max) channels: 32768 in
+            configuration f, 16384 in e.
+        image_channels: 3 for colour.
+        conv_clamp: Bound of all maps, 256 in networks of ADA that were trained in mixed precision, else None.
+        resampling: 'merged' or 'plain', see `ops.stylegan2`.
+        dtype: Of the maps; latents, styles, noise strength and the image are float32.
+        remat: 'full' computes the maps of each block again in the backward pass and keeps only what lies between
+            blocks.
+    """
+
+    resolution: PositiveInt
+    z_dim: PositiveInt = 512
+    w_dim: PositiveInt = 512
+    c_dim: NonNegativeInt = 0
+    mapping_layers: PositiveInt = 8
+    channel_base: PositiveInt = 32768
+    channel_max: PositiveInt = 512
+    image_channels: PositiveInt = 3
+    conv_clamp: PositiveFloat | None = None
+    resampling: str = "merged"
+    dtype: str = "float32"
+    remat: str = "none"
+
+    def setup(self):
+        if self.resampling not in ops.RESAMPLING:
+            raise UserError(f"resampling={self.resampling!r} must be 'merged' or 'plain'")
+        if self.remat not in REMAT:
+            raise UserError(f"remat={self.remat!r} must be 'none' or 'full'")
+        self.mapping = MappingNetwork(self.z_dim, self.c_dim, self.w_dim, self.mapping_layers, True)
+        self.synthesis = Synthesis(
+            tuple(self.style_layers()), self.w_dim, self.conv_clamp, self.resampling, self.dtype, self.remat
+        )
+
+    def style_layers(self) -> list[style_space.StyleLayer]:
+        """The layers with a style, in the order of `styles`."""
+        return style_space.style_layers(self.resolution, self.channel_base, self.channel_max, self.image_channels)
+
+    @property
+    def num_ws(self) -> int:
+        """Rows of W+."""
+        return style_space.num_ws(self.resolution)
+
+    def map(
+        self,
+        z: jax.Array,
+        c: jax.Array | None = None,
+        truncation: float | jax.Array = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> jax.Array:
+        """z (B, z_dim), and label vectors (B, c_dim) of a conditional generator -> W+ (B, num_ws, w_dim).
+
+        Args:
+            z: From a normal distribution.
+            c: Label vectors.
+            truncation: w becomes w_avg + truncation (w - w_avg); 1 leaves it as it is.
+            truncation_cutoff: Number of rows of W+ that are truncated, the first ones; None for all.
+        """
+        w = self.mapping(z, c)
+        ws = jnp.broadcast_to(w[:, None], (w.shape[0], self.num_ws, self.w_dim))
+        if isinstance(truncation, (int, float)) and truncation == 1:
+            return ws
+        truncated = self.mapping.truncate(ws, truncation)
+        if truncation_cutoff is None:
+            return truncated
+        rows = jnp.arange(self.num_ws)[None, :, None] < truncation_cutoff
+        return jnp.where(rows, truncated, ws)
+
+    def styles(self, ws: jax.Array) -> tuple[jax.Array, ...]:
+        """W+ (B, num_ws, w_dim) -> S, the style (B, channels) of each of `style_layers`, ToRGB among them.
+
+        Raises:
+            UserError: Latents of another shape; one latent needs a batch axis.
+        """
+        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
+            raise UserError(f"latents are of shape {ws.shape}, but W+ is (B, {self.num_ws}, {self.w_dim})")
+        return self.synthesis.styles(ws.astype(jnp.float32))
+
+    def synthesize(self, ws: jax.Array, noise: Noise = "const") -> jax.Array:
+        """W+ (B, num_ws, w_dim) -> images; `noise` as in `__call__`."""
+        return self.synthesize_styles(self.styles(ws), noise)
+
+    def synthesize_styles(self, styles: Sequence[jax.Array], noise: Noise = "const") -> jax.Array:
+        """S -> images; `noise` as in `__call__`."""
+        layers = self.style_layers()
+        widths = [layer.channels for layer in layers]
+        shapes = [jnp.shape(style) for style in styles]
+        if [shape[1:] for shape in shapes] != [(width,) for width in widths]:
+            raise UserError(f"styles are (B, channels) with channels {widths}; those given: {shapes}")
+        return self.synthesis(styles, self.synthesis.noises(noise, shapes[0][0]))
+
+    def __call__(
+        self,
+        z: jax.Array,
+        c: jax.Array | None = None,
+        truncation: float | jax.Array = 1.0,
+        truncation_cutoff: int | None = None,
+        noise: Noise = "const",
+    ) -> jax.Array:
+        """z (B, z_dim) -> images.
+
+        Args:
+            z, c, truncation, truncation_cutoff: As in `map`.
+            noise: 'const', the fixed maps that are part of the weights, the same for all images; 'random', drawn with
+                the key 'noise'; 'none'; or a map (1 or B, h, w, 1) for each layer but ToRGB.
+        """
+        return self.synthesize(self.map(z, c, truncation, truncation_cutoff), noise)
+
+    def flops(self) -> float:
+        """Multiply-accumulates of the convolutions and fully connected layers for one image from z."""
+        layers = self.style_layers()
+        total = self.w_dim * (self.z_dim + (self.mapping_layers - 1) * self.w_dim + self.c_dim)
+        for layer in layers:
+            taps = 1 if layer.is_rgb else 9
+            # A transposed convolution of stride 2 meets each tap with a quarter of the outputs.
+            side = layer.resolution // 2 if layer.name.endswith("conv0") else layer.resolution
+            total += taps * layer.channels * layer.features * side**2 + self.w_dim * layer.channels
+        return float(total)
