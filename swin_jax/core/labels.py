@@ -1,8 +1,8 @@
 """Class names of two sets that share a label space: compared and mapped by name, never by place."""
 
+import csv
 import dataclasses
 import io
-import json
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -31,26 +31,70 @@ def read_names(file: str) -> tuple[str, ...]:
     """The class names in a file, in label order.
 
     Args:
-        file: UTF-8 text with a name on each line; or .json: a list of names, or an object of names
-            and their labels, as Something-Something's labels.json, or of labels and their names, as
-            the id2label of transformers, whose config.json may be given whole.
+        file: UTF-8 text with a name on each line, or a label and its name, as in Kinetics' table
+            `id,name`; or .json: a list of names, or an object of names and their labels, as
+            Something-Something's labels.json, or of labels and their names, as the id2label of
+            transformers, whose config.json may be given whole.
 
     Raises:
-        UserError: The file cannot be read, has no names, or labels that do not count up from 0.
+        UserError: The file cannot be read, has no names, labels that do not count up from 0, or a key twice.
     """
     text = text_files.read(file)
     try:
         if os.fspath(file).lower().endswith(".json"):
-            names = _names_in(json.loads(text))
+            names = _names_in(text_files.parse_json(text))
         else:
-            names = tuple(line.strip() for line in io.StringIO(text, newline=None) if line.strip())
-    except (RecursionError, ValueError) as error:  # ValueError: no JSON, integers of thousands of digits
+            names = _names_of_lines(file, text)
+    except UserError:
+        raise
+    except (RecursionError, ValueError, csv.Error) as error:  # ValueError: no JSON, integers of thousands of digits
         raise UserError(f"cannot read {file}: it is not a list of names ({str(error)[:100]})") from error
     if names is None:
         raise UserError(f"{file} must list class names, or map them to their labels, which count up from 0")
     if not names:
         raise UserError(f"{file} names no classes; it holds one name a line, in label order")
     return names
+
+
+def _names_of_lines(file: str, text: str) -> tuple[str, ...]:
+    """The names on the lines of a text, in the order of the labels where these stand beside them.
+
+    Raises:
+        UserError: Labels that do not count up from 0, or a table of other columns.
+    """
+    lines = [line.strip() for line in io.StringIO(text, newline=None) if line.strip()]
+    tables = [list(csv.reader(lines, delimiter=sign)) for sign in (",", "\t", ";")]
+    forms = [*tables, *(rows[1:] for rows in tables)]  # the first line may name the columns
+    forms += [[line.split(None, 1) for line in lines], [line.rsplit(None, 1) for line in lines]]
+    found = next(filter(None, map(_labelled, forms)), None)
+    if found and 0 not in found:
+        raise UserError(
+            f"{file} counts its classes from 1: write one name a line, in the order of labels from 0 (names that begin "
+            "with a number stand in a .json, as a list)"
+        )
+    if found:
+        return tuple(found[label] for label in range(len(found)))
+    if os.fspath(file).lower().endswith((".csv", ".tsv")):
+        if any(rows and all(len(row) > 1 for row in rows) for rows in tables):
+            raise UserError(f"{file} must have one name a line, or a label from 0 and its name")
+    return tuple(lines)
+
+
+def _labelled(rows: Sequence[Sequence[str]]) -> dict[int, str] | None:
+    """{label: name} of rows of two, a number from 0 or 1 on, in any order, and a name of its own; None for others."""
+    if len(rows) < 2 or any(len(row) != 2 for row in rows):
+        return None
+    for place in (0, 1):
+        if all(_is_number(row[place].strip()) for row in rows):
+            found = {int(row[place]): row[1 - place].strip() for row in rows}
+            counts = sorted(found) in (list(range(len(rows))), list(range(1, len(rows) + 1)))
+            if counts and len(set(found.values())) == len(rows):
+                return found
+    return None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def _names_in(found: Any) -> tuple[str, ...] | None:
@@ -178,7 +222,7 @@ def _plain(name: Any) -> str:
 
 
 def _are_numbers(names: Sequence[str]) -> bool:
-    return all(name.isascii() and name.isdecimal() and len(name) < 10 for name in names)
+    return all(map(_is_number, names))
 
 
 def _by_number(names, reference, whose: str, of: str, subset: bool) -> Match:

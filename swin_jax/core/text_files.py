@@ -1,7 +1,9 @@
 """Text files that people give: lists of files, names of classes."""
 
+import json
 import os
 import stat
+from typing import Any
 
 from swin_jax.core.errors import UserError
 
@@ -21,6 +23,24 @@ def read(path: str | os.PathLike) -> str:
         raise UserError(f"cannot read {path}: it is not UTF-8 text") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value that JSON stands for. An object with a key twice is refused: one of its values would be lost.
+
+    Raises:
+        ValueError: No JSON, or a key that is there twice, integers of thousands of digits.
+        RecursionError: It is nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)[:40]!r} is there twice")
+    return found
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from swin_jax.core import text_files
 from swin_jax.core.errors import UserError
 
 SPLIT = "split"  # the column that tells which part of a data set a row belongs to
@@ -41,7 +42,7 @@ def objects(file: str, text: str, whole: bool) -> Iterator[tuple[str, Any]]:
 
 def _json(place: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return text_files.parse_json(text)
     except json.JSONDecodeError as error:
         line = f":{error.lineno}" if error.doc.count("\n") else ""
         raise UserError(f"{place}{line}: not JSON: {error.msg}") from error

@@ -52,8 +52,9 @@ def by_image(source: Any) -> Images:
     """Joins the records of a pair source that name the same image file; reads the texts of all.
 
     Args:
-      source: a pair source. Its records say in `image_path` which file their image is, or else its
-        `image_bytes(index)` are compared; records of other sources are images of their own.
+      source: a pair source. Its records say in `image_path` which file their image is, whatever path
+        or link leads to it, or else its `image_bytes(index)` are compared; records of other sources
+        are images of their own.
 
     Returns:
       The images, in the order in which they first occur.
@@ -75,7 +76,7 @@ def _identity(source: Any, index: int) -> Any:
     """What records of the same image have in common."""
     path = _record(source, index).get("image_path")
     if path is not None:
-        return os.path.normpath(path)
+        return os.path.realpath(path)
     if hasattr(source, "image_bytes"):
         return hashlib.blake2b(source.image_bytes(index), digest_size=16).digest()
     return index

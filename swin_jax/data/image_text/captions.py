@@ -3,10 +3,12 @@
 Training replaces an unreadable record by the next one and counts it; an evaluation names it.
 """
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from swin_jax.core import text_files
 from swin_jax.core.errors import UnreadableError
 
 MAX_CHARACTERS = 100_000  # of a caption; a model reads a few hundred
@@ -17,7 +19,7 @@ def parse_json(data: bytes | str) -> Any:
     """The value that JSON stands for; raises UnreadableError where it is damaged or beyond Python's limits."""
     _check_length(data)
     try:
-        return json.loads(data)
+        return text_files.parse_json(data)
     except json.JSONDecodeError as error:
         raise UnreadableError(f"not JSON: {error.msg}, at character {error.pos + 1} of the line") from error
     except UnicodeDecodeError as error:
@@ -38,7 +40,8 @@ def decode_text(data: bytes) -> str:
 def from_text(data: bytes, lines: bool) -> tuple[str, ...]:
     """The caption in a text file, or with `lines` one for each line; raises UnreadableError as `decode_text`."""
     text = decode_text(data)
-    return tuple(line.strip() for line in text.splitlines()) if lines else (text,)
+    # Not `splitlines`, which ends a line at signs within captions too, such as U+2028.
+    return tuple(line.strip() for line in io.StringIO(text, newline=None)) if lines else (text,)
 
 
 def captions_of(texts: Sequence[str]) -> tuple[str, ...]:

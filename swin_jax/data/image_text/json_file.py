@@ -5,12 +5,12 @@ what retrieval is reported on: five captions an image, COCO's test split of 5,00
 Flickr30k's of 1,000.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from swin_jax.core import text_files
 from swin_jax.core.errors import UserError, warn
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import columns
@@ -112,7 +112,7 @@ def json_file(
 def _read(path: str) -> Any:
     try:
         with open(path, encoding="utf-8-sig") as file:
-            return json.load(file)
+            return text_files.parse_json(file.read())
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); a file of one record a line is data=jsonl") from error
 

@@ -211,7 +211,8 @@ def table(
       text_key: the column of the captions; 'text' takes the one of columns.TEXT_KEYS likewise.
       label_key: a column of integers that becomes `label`; '' for none.
       separator: of the fields; '' goes by the suffix, a comma or a tab, and takes the other one
-        where only that gives known columns, as open_clip writes its .csv with tabs, or a semicolon.
+        where only that gives known columns, as open_clip writes its .csv with tabs, or a semicolon or a
+        '|', as in Flickr30k's results.csv.
       conversion, split: as of `jsonl`.
 
     Returns:
@@ -249,7 +250,7 @@ def _header(path: str, separator: str, keys: tuple[str, str]) -> tuple[tuple[str
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8, at byte {error.start + 1}; save it as UTF-8") from error
-    signs = dict.fromkeys((separator, *_SEPARATORS.values(), ";"))
+    signs = dict.fromkeys((separator, *_SEPARATORS.values(), ";", "|"))
     try:
         found = {sign: next(csv.reader([text], delimiter=sign)) for sign in signs}
     except csv.Error as error:

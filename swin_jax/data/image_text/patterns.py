@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 
 MAX_PATHS = 1_000_000  # that braces may stand for
 _MAX_BRACES = 100  # in a pattern
@@ -20,7 +20,8 @@ def expand(patterns: str | os.PathLike | Sequence[str | os.PathLike] | None) -> 
     '{000..127}' counts, up or down, '{a,b}' lists; then '*', '?' and '[]' match names. A file that
     exists by the very name wins over what its name would mean as a pattern, and so do the folders
     that a path begins with: with a folder called run[1], 'run[1]/*.tar' are files of that folder
-    and not of run1.
+    and not of run1. A file is there once: a path that leads to one that is there already, by a link for example,
+    is left out with a warning.
 
     Raises:
       UserError: no pattern, one that fits no file, or braces that stand for more than MAX_PATHS.
@@ -34,7 +35,13 @@ def expand(patterns: str | os.PathLike | Sequence[str | os.PathLike] | None) -> 
     paths = list(itertools.chain.from_iterable(_expand(os.fspath(pattern)) for pattern in patterns))
     if not paths:
         raise UserError(f"no tar shard fits {' '.join(map(os.fspath, patterns))!r}")
-    return list(dict.fromkeys(paths))
+    files: dict[str, str] = {}
+    for path in dict.fromkeys(paths):
+        files.setdefault(os.path.realpath(path), path)
+    again = [path for path in dict.fromkeys(paths) if files[os.path.realpath(path)] != path]
+    if again:
+        warn(f"left out: {len(again)} paths of tar shards that are read anyway ({again[0]})")
+    return list(files.values())
 
 
 def _expand(pattern: str) -> list[str]:

@@ -129,6 +129,56 @@ def test_names_in_a_file_are_one_a_line(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "name, text",
+    [
+        ("names.csv", "id,name\n0,dog\n1,cow\n"),  # kinetics_400_labels.csv
+        ("names.csv", "1,cow\n0,dog\n"),
+        ("names.csv", 'name;label\ndog;0\n"cow";1\n'),
+        ("names.tsv", "label\tname\n1\tcow\n0\tdog\n"),
+        ("names.txt", "0 dog\n1 cow\n"),
+        ("names.txt", "1 cow\n0 dog\n"),
+        ("names.txt", "dog 0\ncow 1\n"),
+        ("names.txt", "0\tdog\n1\tcow\n"),
+        ("names.csv", "dog\ncow\n"),
+    ],
+)
+def test_labels_beside_names_are_obeyed(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert read_names(str(tmp_path / name)) == ("dog", "cow")
+
+
+def test_numbers_within_names_are_no_labels(tmp_path):
+    for names in (
+        ["3 of clubs", "2 of hearts"],
+        ["Boeing 747", "Boeing 737"],
+        ["7", "3"],
+        ["0 people"],
+        ["a, b", "c"],
+        ["kind 0", "kind 1"],
+    ):
+        (tmp_path / "names.txt").write_text("\n".join(names))
+        assert read_names(str(tmp_path / "names.txt")) == tuple(names)
+    (tmp_path / "names.csv").write_text('"tench, Tinca tinca",0\n"cow, Bos",1\n')
+    assert read_names(str(tmp_path / "names.csv")) == ("tench, Tinca tinca", "cow, Bos")
+
+
+@pytest.mark.parametrize(
+    "name, text, says",
+    [
+        ("names.txt", "1 dog\n2 cow\n", "counts its classes from 1: write one name a line"),  # UCF101's classInd.txt
+        ("names.csv", "id,name\n2,dog\n1,cow\n", "counts its classes from 1"),
+        ("names.csv", "id,name\n0,dog\n2,cow\n", "one name a line, or a label from 0 and its name"),
+        ("names.csv", "id,name,more\n0,dog,a\n1,cow,b\n", "one name a line, or a label from 0 and its name"),
+    ],
+)
+def test_tables_that_are_no_names_are_refused(tmp_path, name, text, says):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=says) as error:
+        read_names(str(tmp_path / name))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     "text, says",
     [
         ('["dog", "cow"]', ""),
@@ -140,6 +190,8 @@ def test_names_in_a_file_are_one_a_line(tmp_path):
         ('{"dog": true, "cow": false}', "count up from 0"),
         ('{"dog": 0, "cow": %s}' % ("1" * 5000), "not a list of names"),
         ("[" * 100_000, "not a list of names"),
+        ('{"dog": 0, "cow": 1, "dog": 2}', "the key 'dog' is there twice"),
+        ('{"0": "dog", "1": "cow", "1": "elk"}', "the key '1' is there twice"),
         ("[1, 2]", "must list class names"),
     ],
 )

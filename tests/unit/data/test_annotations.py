@@ -176,6 +176,8 @@ def test_a_pipe_or_device_is_not_waited_for(tmp_path):
         ("l.jsonl", '{"path": "a", "label": true}', "True is neither"),
         ("l.jsonl", '{"path": "a", "label": [["x"]]}', "neither a number nor a name"),
         ("l.jsonl", '{"path": "a", "label": %s}' % ("9" * 5000), "l.jsonl:1: not JSON that can be read"),
+        ("l.jsonl", '{"path": "a", "label": 1, "label": 2}', "l.jsonl:1: .*the key 'label' is there twice"),
+        ("l.json", '[{"path": "a", "path": "b", "label": 2}]', "the key 'path' is there twice"),
         ("l.json", "[" * 100_000, "not JSON"),
         ("l.json", "{}", "must be a list"),
         ("l.txt", b"\xff\xfe\x00a", "UTF-8"),

@@ -223,6 +223,19 @@ def write_karpathy(folder):
     return json_file.json_file(str(folder / "x.json"), split="test")
 
 
+def write_links(folder):
+    """Lists that name an image by another path each time."""
+    (folder / "in").mkdir()
+    for number in range(6):
+        (folder / f"link{number}.png").symlink_to(f"{number}.png")
+    ways = (str(folder) + "/{}.png", "{}.png", "./in/../{}.png", "link{}.png")
+    rows = [
+        json.dumps({"image": ways[i % len(ways)].format(number), "text": WORDS[i]}) for i, number in enumerate(OWNERS)
+    ]
+    (folder / "x.jsonl").write_text("\n".join(rows))
+    return lists.jsonl(str(folder / "x.jsonl"))
+
+
 def write_selection(folder):
     return sources.Selection(write_lines(folder), tuple(range(30)))
 
@@ -264,7 +277,7 @@ def write_folder(folder):
 
 
 FORMS = (write_list, write_lines, write_csv, write_karpathy, write_selection, write_tar, write_copies, write_parquet)
-FORMS += (write_folder,)
+FORMS += (write_folder, write_links)
 
 
 def eval_data(source, **options):

@@ -86,6 +86,7 @@ def test_lists_of_records(folder):
         ("[" + "9" * 5000 + "]", "is not JSON"),
         (b"\xff\xfe[\0]\0", "is not JSON"),
         ('{"image": "a", "text": "b"}\n{"image": "a", "text": "b"}', "is not JSON .*data=jsonl"),
+        ('[{"image": "a", "text": "b", "text": "c"}]', "the key 'text' is there twice"),
         ("7", "neither"),
         ({"image": "a", "text": "b"}, "neither .*data=jsonl"),
         ({"images": {}}, "neither"),

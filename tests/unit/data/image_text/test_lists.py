@@ -44,6 +44,10 @@ TABLES = {
     "mark, Windows lines": ("pairs.csv", '\ufeffimage,text\r\na.png,one\r\nb.png,"two, three"\r\n'),
     "blank lines": ("pairs.csv", '\ufeffimage,text\n\na.png,one\n\n\nb.png,"two, three"\n\n'),
     "semicolons": ("pairs.csv", "image;text\na.png;one\nb.png;two, three\n"),
+    "Flickr30k's results.csv": (
+        "results.csv",
+        "image_name| comment_number| comment\na.png| 0|one\nb.png| 1|two, three\n",
+    ),
     "spaces in the header": ("pairs.csv", ' image , text\na.png,one\nb.png,"two, three"'),
 }
 

@@ -147,6 +147,8 @@ def test_jsonl_records_are_named_by_their_line(tmp_path):
         ("[" * 100_000, "not JSON that can be read"),
         ('{"image": "0.png", "text": ' + "[" * 100_000, "not JSON that can be read"),
         ('{"image": "0.png", "text": "a", "id": ' + "9" * 5000 + "}", "not JSON that can be read"),
+        ('{"image": "0.png", "text": "a", "text": "b"}', "the key 'text' is there twice"),
+        ('{"image": "0.png", "image": "1.png", "text": "b"}', "the key 'image' is there twice"),
         (b'{"image": "0.png", "text": "caf\xe9"}', "not UTF-8, at byte 32"),
         (b"\0" * 40, "not JSON"),
     ],

@@ -81,6 +81,17 @@ def test_a_wildcard_finds_names_with_signs_in_them(tmp_path):
     assert names(tmp_path, "d*/y.tar") == ["d[1]/y.tar"]
 
 
+def test_a_file_is_there_once_whatever_leads_to_it(tmp_path):
+    touch(tmp_path, "s/a.tar", "s/b.tar")
+    (tmp_path / "s" / "latest.tar").symlink_to("b.tar")
+    (tmp_path / "t").symlink_to("s")
+    for given in (["s/*.tar"], ["s/a.tar", "s/b.tar", "t/b.tar"], ["s/a.tar", "s/b.tar", "s/../s/a.tar"]):
+        with pytest.warns(UserWarning, match="left out: 1 paths of tar shards that are read anyway"):
+            assert names(tmp_path, *given) == ["s/a.tar", "s/b.tar"]
+    with pytest.warns(UserWarning, match=r"left out: 3 paths .*\(.*/t/a.tar\)"):
+        assert names(tmp_path, "s/{a,b}.tar", "t/*.tar") == ["s/a.tar", "s/b.tar"]
+
+
 def test_files_only(tmp_path):
     os.mkfifo(tmp_path / "a.tar")
     (tmp_path / "b.tar").mkdir()

@@ -74,6 +74,20 @@ def test_captions_of_json_members(tmp_path):
     assert texts(tar_shards.tar_shards(pattern, text_key="all"))[5] == ("a", "b5")
 
 
+@pytest.mark.parametrize("store", ["tar", "folder"])
+def test_only_line_ends_separate_captions(tmp_path, store):
+    """Other signs that Unicode calls the end of a line or of a page lie within captions."""
+    text = "one\u2028still one\r\ntwo\x0cstill two\nthree\x85still three\u2029\rfour\x1cstill four\n"
+    files = {"a.png": image(1), "a.txt": text.encode()}
+    if store == "tar":
+        source = tar_shards.tar_shards(str(write_tar(tmp_path / "x.tar", files)), caption_lines=True)
+    else:
+        for name, data in files.items():
+            (tmp_path / name).write_bytes(data)
+        source = pairs.folder(str(tmp_path), caption_lines=True)
+    assert [re.match(r"\w+", line)[0] for line in source[0]["text"]] == ["one", "two", "three", "four"]
+
+
 # What a shard or a folder holds -> {number of an image: its caption}, and what is left out.
 GROUPS = {
     "numbers behind a dot": (
@@ -264,6 +278,7 @@ def test_no_pattern(patterns):
         (b'{"text": ["a", 5]}', "caption 2 of 'text' is no text but 5"),
         (b'{"text": "a", "n": ' + b"[" * 100_000, "not JSON that can be read"),
         (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "not JSON that can be read"),
+        (b'{"text": "a", "text": "b"}', "the key 'text' is there twice"),
         (b'{"text": "caf\xe9"}', "not UTF-8, at byte 14"),
         (b'{"text": "a\\u0000b"}', "NUL"),
     ],
