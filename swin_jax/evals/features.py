@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data import unreadable
 from swin_jax.tasks.base import Task, TrainState
@@ -122,12 +123,23 @@ def text_encoder(task: Task, placement: Any) -> Callable[[TrainState, Any], Enco
 
     def bind(state: TrainState, frozen: Any) -> Encode:
         def encode(text: np.ndarray) -> jax.Array:
+            check_tokens(text, task)
             own = {"text": text[placement.rows(len(text))]}
             return predict(state, placement.to_global(own, len(text))["text"], frozen)
 
         return encode
 
     return bind
+
+
+def check_tokens(text: np.ndarray, task: Task) -> None:
+    """Raises UserError for tokens that the text tower of a task does not know: their features would be NaN."""
+    known = getattr(getattr(getattr(task, "model", None), "text", None), "vocab_size", None)
+    if known is not None and text.size and not 0 <= text.min() <= text.max() < known:
+        raise UserError(
+            f"the texts have tokens up to {text.max()}, the model knows 0 to {known - 1}: give it those of its own "
+            "tokenizer"
+        )
 
 
 @checked

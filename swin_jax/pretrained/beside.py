@@ -6,6 +6,7 @@
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from swin_jax.pretrained.files import read as files
 OPEN_CLIP, TRANSFORMERS, TIMM = "open_clip", "transformers", "timm"
 PIXELS = PositiveInt | tuple[PositiveInt, PositiveInt]  # the type of a size
 _INDEX = ".index.json"
+_ADAPTER = "adapter_config.json"
+_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz")
 _PLAIN = ("model.safetensors", "pytorch_model.bin")
 _OF_OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # Fields that transformers gives every config and that change no number of a model.
@@ -61,10 +64,20 @@ class Config:
 def weights_in(folder: str | os.PathLike) -> Path | None:
     """The file of weights in a folder of a hub, or the index of several; None for another folder.
 
+    Of the hub's cache, models--OWNER--NAME, the one version that is there is taken.
+
     Raises:
-        UserError: A folder of a hub without a file of weights.
+        UserError: A folder of a hub without a file of weights, or with an adapter, which changes them; a cache of
+            several versions.
     """
     folder = Path(folder)
+    if (folder / "blobs").is_dir() and (folder / "snapshots").is_dir():
+        return _weights_in_cache(folder)
+    if (folder / _ADAPTER).is_file():
+        raise UserError(
+            f"{folder} holds an adapter ({_ADAPTER}), which is not applied here: merge it into its model (peft's "
+            "merge_and_unload) and save that, or give the file of the weights without it"
+        )
     config, clip = read_json(folder / "config.json") or {}, read_json(folder / "open_clip_config.json")
     if not (clip and _is_open_clip(clip)) and not {"model_type", "architecture"} & config.keys():
         return None
@@ -74,7 +87,23 @@ def weights_in(folder: str | os.PathLike) -> Path | None:
         for file in (folder / name, folder / f"{name}{_INDEX}"):
             if file.is_file():
                 return file
-    raise UserError(f"{folder} holds neither {_PLAIN[0]} nor {_PLAIN[1]}")
+    raise UserError(f"{folder} holds neither {_PLAIN[0]} nor {_PLAIN[1]}{_others_in(folder)}")
+
+
+def _weights_in_cache(folder: Path) -> Path | None:
+    versions = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
+    if len(versions) != 1:
+        listed = ", ".join(map(str, versions[:3])) or "none is there"
+        raise UserError(f"{folder} is a cache of the hub; give the folder of one version: {listed}")
+    return weights_in(versions[0])
+
+
+def _others_in(folder: Path) -> str:
+    """What to do with the other files of weights in a folder; '' if there are none."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    if parts := [name for name in names if re.search(r"-\d+-of-\d+\.", name)]:
+        return f"; {parts[0]} is a part of several, whose index ({_PLAIN[0]}{_INDEX}) is missing"
+    return f"; give one of its files, {', '.join(names[:3])}" if names else ""
 
 
 def locate(source: str | os.PathLike) -> Path:

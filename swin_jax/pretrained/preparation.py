@@ -60,6 +60,8 @@ class Preparation:
         channels: C, 3 for RGB or 1 for grey.
         context_length: L, number of tokens of a text; None for a model that reads no texts.
         clean: How texts are cleaned, see `data.image_text.tokenizer.tokenize`.
+        vocabulary: What the tokens are of; None for a model that reads no texts. By default it is CLIP's, `VOCABULARY`;
+            texts for a model of another one need its own tokenizer.
         conversion: How the pixels of pictures are taken: 'display' turns them upright by their EXIF
             orientation and lays what is transparent on white; 'reference' does neither, as the
             published recipes. See `data/image/picture.py`. Arrays are taken as they are.
@@ -76,6 +78,7 @@ class Preparation:
     channels: PositiveInt = 3
     context_length: PositiveInt | None = None
     clean: str = "openai"
+    vocabulary: str | None = None
     conversion: str = "display"
     limits: Any = None
     assumed: tuple[str, ...] = ()
@@ -90,6 +93,8 @@ class Preparation:
             check_conversion(self.conversion)
         if self.mean or self.std:  # a run whose task has none is predicted with all the same
             check_statistics(self.mean, self.std, self.channels)
+        reads = self.context_length is not None
+        object.__setattr__(self, "vocabulary", (self.vocabulary or VOCABULARY) if reads else None)
         for name in ("mean", "std"):
             values = getattr(self, name)
             if not isinstance(values, tuple):  # fields are compared
@@ -104,11 +109,6 @@ class Preparation:
     def frames(self) -> int | None:
         """Number of frames of a clip; None for pictures."""
         return self.arguments.get("length")
-
-    @property
-    def vocabulary(self) -> str | None:
-        """The vocabulary of the tokens; None for a model that reads no texts."""
-        return None if self.context_length is None else VOCABULARY
 
     def transform_example(self, example: dict[str, Any]) -> dict[str, Any]:
         """Replaces `image`, or `video`, of a record by uint8 (H, W, C), or (..., T, H, W, 3)."""
@@ -135,12 +135,17 @@ class Preparation:
             (int32 (n, L), bool (n,)).
 
         Raises:
-            UserError: The model reads no texts, or one of `texts` is no text.
+            UserError: The model reads no texts, or those of another vocabulary; one of `texts` is no text.
         """
         from swin_jax.data.image_text.tokenizer import tokenize_and_flag
 
         if self.context_length is None:
             raise UserError("this model reads no texts")
+        if self.vocabulary != VOCABULARY:
+            raise UserError(
+                f"this model's vocabulary is {self.vocabulary}, not CLIP's: give tokenize=, a function of its own "
+                "tokenizer"
+            )
         return tokenize_and_flag(texts, self.context_length, self.clean)
 
     def fingerprint(self) -> str:

@@ -14,6 +14,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import FiniteFloat, NonNegativeInt, PositiveFloat, refusal, shown
 from swin_jax.core.sizes import Size, per_axis, simplest
 from swin_jax.pretrained import beside
+from swin_jax.pretrained.clip.texts import texts_beside
 
 CROP = "swin_jax.data.image.transforms.crop_transform"
 CLIP = "swin_jax.data.image.transforms.clip_eval_transform"
@@ -35,11 +36,13 @@ _IDLE = {
 }
 # Defaults of transformers' classes that prepare as `_of_transformers` does.
 _PROCESSORS = {
-    "CLIP": {"resample": 3, "do_center_crop": True, "crop_size": 224},
-    "Bit": {"resample": 3, "do_center_crop": True, "crop_size": 224},
-    "ViT": {"resample": 2, "do_center_crop": False},
-    "Siglip": {"resample": 3, "do_center_crop": False},
+    "CLIP": {"resample": 3, "do_center_crop": True, "crop_size": 224, "default_to_square": False},
+    "Bit": {"resample": 3, "do_center_crop": True, "crop_size": 224, "default_to_square": False},
+    "ViT": {"resample": 2, "do_center_crop": False, "default_to_square": True},
+    "Siglip": {"resample": 3, "do_center_crop": False, "default_to_square": False},
 }
+# Classes that transformers takes for kinds of models whose config names none.
+_OF_MODELS = {"clip": "CLIP", "swin": "ViT", "swinv2": "ViT"}
 # The other fields and the types of their values; None where a function below looks at them.
 _PROCESSOR = {
     "crop_size": None,
@@ -116,8 +119,8 @@ def preparation_beside(path: Path) -> dict[str, Any] | None:
         path: The file of weights.
 
     Returns:
-        {'transform': ..., 'arguments': ..., 'mean': ..., 'std': ...} as far as pictures are told, and 'clean' as far as
-        texts are; None if no such config lies there.
+        {'transform': ..., 'arguments': ..., 'mean': ..., 'std': ...} as far as pictures are told, and 'clean',
+        'vocabulary' and 'context_length' as far as texts are; None if no such config lies there.
 
     Raises:
         UserError: A config that cannot be read, or a field that cannot be obeyed, by name.
@@ -126,6 +129,8 @@ def preparation_beside(path: Path) -> dict[str, Any] | None:
     open_clip, timm = beside.read_json(clip) or {}, beside.read_json(plain) or {}
     texts = _texts_of_open_clip(open_clip, clip)
     config = beside.config_beside(path)
+    if config and config.kind == beside.TRANSFORMERS and config.fields["model_type"] == "clip":
+        texts = texts_beside(config)
     sources = [lambda: _of_processor(path), lambda: _of_open_clip(open_clip, clip), lambda: _of_timm(timm, plain)]
     if config and config.kind == beside.OPEN_CLIP and path.name.startswith("open_clip"):
         sources[:2] = reversed(sources[:2])
@@ -136,13 +141,14 @@ def preparation_beside(path: Path) -> dict[str, Any] | None:
 def _of_processor(path: Path) -> dict[str, Any] | None:
     """What transformers' image processor says, which newer versions store inside of a processor."""
     own, whole = path.with_name("preprocessor_config.json"), path.with_name("processor_config.json")
+    model = (beside.read_json(path.with_name("config.json")) or {}).get("model_type")
     if config := beside.read_json(own):
-        return _of_transformers(config, own)
+        return _of_transformers(config, own, model)
     inside = (beside.read_json(whole) or {}).get("image_processor")
-    return _of_transformers(inside, whole) if isinstance(inside, Mapping) else None
+    return _of_transformers(inside, whole, model) if isinstance(inside, Mapping) else None
 
 
-def _of_transformers(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _of_transformers(config: Mapping[str, Any], path: Path, model: Any) -> dict[str, Any]:
     config = _checked(config, _PROCESSOR, _IDLE, path)
     if config.get("do_pad", False):
         raise UserError(f"{path}: do_pad is on, which is not supported; give your own preparation")
@@ -152,8 +158,10 @@ def _of_transformers(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     factor = config.get("rescale_factor", 1 / 255)
     if not math.isclose(factor, 1 / 255, rel_tol=1e-6):
         raise UserError(f"{path}: rescale_factor={factor} is not 1/255")
-    defaults = _defaults(config, path)
+    defaults = _defaults(config, path, model)
     resample = config.get("resample", defaults.get("resample"))
+    if resample is None:
+        raise UserError(f"{path} does not tell resample, nor the class (image_processor_type) whose default it has")
     if resample not in _RESAMPLE:
         raise UserError(f"{path}: resample={resample!r} is none of {sorted(_RESAMPLE)}")
     missing = [name for name in ("size", "image_mean", "image_std") if name not in config]
@@ -164,10 +172,10 @@ def _of_transformers(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _sizes(config: Mapping[str, Any], defaults: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """`size` and `short_side` of `crop_transform`; a number is a short side where the class crops, else a square."""
+    """`size` and `short_side` of `crop_transform`; a number is a square or a short side, as in the class."""
     size, crop = config["size"], config.get("crop_size", defaults.get("crop_size"))
     cropped = config.get("do_center_crop", defaults.get("do_center_crop", crop is not None))
-    square = config.get("default_to_square", not cropped and "crop_size" not in defaults)
+    square = config.get("default_to_square", defaults.get("default_to_square", not cropped))
     if isinstance(size, int) and not square:
         size = {"shortest_edge": size}
     if cropped and crop is None:
@@ -199,11 +207,11 @@ def _pixels(name: str, value: Any, path: Path) -> int:
     return value
 
 
-def _defaults(config: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    """The defaults of the class that wrote a config, which may leave them out."""
+def _defaults(config: Mapping[str, Any], path: Path, model: Any) -> Mapping[str, Any]:
+    """The defaults of the class that wrote a config, or of that for the kind of model if none is named."""
     name = config.get("image_processor_type", config.get("feature_extractor_type"))
     if name is None:
-        return {"resample": 3}
+        return _PROCESSORS.get(_OF_MODELS.get(model) if isinstance(model, str) else None, {})
     kind = re.sub(r"(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", str(name))
     if kind not in _PROCESSORS:
         raise UserError(f"{path}: image_processor_type={shown(name)} is not understood; give your own preparation")

@@ -15,7 +15,7 @@ from swin_jax.core.errors import UserError, warn
 from swin_jax.core.sizes import per_axis, simplest
 from swin_jax.models import clip, swin
 from swin_jax.models.clip import presets as clip_presets
-from swin_jax.pretrained import run_config
+from swin_jax.pretrained import beside, run_config
 from swin_jax.pretrained.clip import config as clip_config
 from swin_jax.pretrained.clip import convert as convert_clip
 from swin_jax.pretrained.clip import resize as clip_resize
@@ -92,13 +92,20 @@ def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) ->
         )
     elif act != evidence.act and evidence.known:
         warn(f"act={act!r}, but the weights are of {evidence.act!r}: {evidence.source}")
-    if model.text.vocab_size > VOCAB_SIZE and weights.config is None:
+    if model.text.vocab_size > VOCAB_SIZE and not _has_tokenizer(weights):
         warn(
             f"the text tower has {model.text.vocab_size} tokens, not the {VOCAB_SIZE} of CLIP's vocabulary: give it "
             "tokens of its own tokenizer, and check where that takes the features of a text (here at the highest id)"
         )
     log.info("act=%r: %s", act, "as asked for" if "act" in overrides else evidence.source)
     return model, _put(convert_clip.from_official(weights.arrays, model, resize, fields["image_size"]), model)
+
+
+def _has_tokenizer(weights: Weights) -> bool:
+    """True if a tokenizer of transformers lies beside a file; what it says is told by `texts`."""
+    if weights.config is None or weights.config.kind != beside.TRANSFORMERS:
+        return False
+    return any(weights.config.path.with_name(name).is_file() for name in ("tokenizer.json", "vocab.json"))
 
 
 def _evidence(weights: Weights, given: str | None) -> Activation:

@@ -1,0 +1,94 @@
+"""What a tokenizer that transformers keeps beside the weights of a CLIP says of texts.
+
+Texts become tokens of CLIP's vocabulary here. A tokenizer beside the weights that has another one is told, because its
+ids are other rows of the table of tokens.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from swin_jax.core.errors import UserError, warn
+from swin_jax.core.ranges import shown
+from swin_jax.data.image_text.tokenizer import CONTEXT_LENGTH, VOCAB_SIZE
+from swin_jax.pretrained import beside
+
+# Of the pieces of CLIP's vocabulary in the order of their ids, a line each.
+_SHA256 = "7cccc44d334555d1ff3c0ac5f0246b428fab2918383e77ee745cf30d41010b78"
+# Classes of CLIP's own tokenizer, and those whose vocabulary a file must tell.
+_CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
+_MARKS = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+
+
+def texts_beside(config: beside.Config) -> dict[str, Any]:
+    """Fields of a `preparation.Preparation` that the files of a tokenizer give.
+
+    Args:
+        config: That of transformers beside the weights of a CLIP.
+
+    Returns:
+        'vocabulary', where it is not CLIP's, and 'context_length', where texts are cut before the last position.
+
+    Raises:
+        UserError: A file that cannot be read, or of another form.
+    """
+    own, whole, plain = (
+        config.path.with_name(name) for name in ("tokenizer_config.json", "tokenizer.json", "vocab.json")
+    )
+    settings = beside.read_json(own) or {}
+    found = _context(settings, own, config)
+    if other := _of_settings(settings, own):
+        return found | {"vocabulary": other}
+    for path, pieces in ((whole, _pieces(whole)), (plain, beside.read_json(plain))):
+        if pieces is not None and not _is_of_clip(pieces, path):
+            return found | {"vocabulary": f"that of {path}"}
+    return found
+
+
+def _of_settings(settings: Mapping[str, Any], path: Path) -> str:
+    """What a tokenizer_config.json calls another tokenizer than CLIP's; '' where it does not."""
+    kind = settings.get("tokenizer_class")
+    if kind is not None and kind not in _CLASSES:
+        return f"that of tokenizer_class={shown(kind)} in {path}"
+    for name, usual in _MARKS.items():
+        value = settings.get(name)
+        value = value.get("content") if isinstance(value, Mapping) else value
+        if value not in (None, usual):
+            return f"that of {name}={shown(value)} in {path}"
+    return ""
+
+
+def _context(settings: Mapping[str, Any], path: Path, config: beside.Config) -> dict[str, int]:
+    length, text = settings.get("model_max_length"), config.fields.get("text_config")
+    positions = text.get("max_position_embeddings") if isinstance(text, Mapping) else None
+    if not isinstance(length, (int, float, type(None))) or isinstance(length, bool):
+        raise UserError(f"{path}: model_max_length={shown(length)} is no number of tokens")
+    if length is None or length >= (positions or CONTEXT_LENGTH):
+        return {}
+    if length != int(length) or length < 3:
+        raise UserError(f"{path}: model_max_length={shown(length)} must be a whole number, at least 3")
+    return {"context_length": int(length)}
+
+
+def _pieces(path: Path) -> Mapping[str, Any] | None:
+    """{piece: id} of a tokenizer.json; None where there is none."""
+    found = beside.read_json(path)
+    if found is None:
+        return None
+    model = found.get("model")
+    pieces = model.get("vocab") if isinstance(model, Mapping) else None
+    return pieces if isinstance(pieces, Mapping) else {}  # a list of other kinds of models is not CLIP's
+
+
+def _is_of_clip(pieces: Mapping[str, Any], path: Path) -> bool:
+    if not all(type(number) is int for number in pieces.values()):
+        raise UserError(f"{path} maps its pieces to what are no ids")
+    names = sorted(pieces, key=pieces.get)
+    ids = [pieces[name] for name in names[:VOCAB_SIZE]]
+    text = "\n".join(names[:VOCAB_SIZE]).encode("utf-8", "surrogatepass")
+    if ids != list(range(VOCAB_SIZE)) or hashlib.sha256(text).hexdigest() != _SHA256:
+        return False
+    if more := names[VOCAB_SIZE:]:
+        warn(f"{path} has {len(more)} more tokens than CLIP's vocabulary, {shown(more[0])} first; texts here have none")
+    return True
