@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,10 @@ from swin_jax.data.image_text import columns
 from swin_jax.data.image_text.captions import captions_of, texts_of
 from swin_jax.data.rows_of_lists import SPLIT
 
+# What a file may hold in the columns that are read, by what it says of them; pairs take more bytes.
+_FREE_VALUES, _VALUES_A_BYTE = 2**20, 1
+_FREE_BYTES, _INFLATION = 2**26, 100
+_MOST_OF_DICTIONARY = 2**30  # bytes of a column in a group of rows; Arrow's dictionaries end at 2 GiB
 _OPEN_GROUPS = 2  # groups of rows whose encoded images are kept, in each process
 
 
@@ -31,12 +36,13 @@ class ParquetPairs:
         # Only paths of an image that is {bytes, path} are read here.
         self._is_encoded = not _is_text(file.schema_arrow.field(image_key).type)
         wanted = [text_key, *filter(None, [label_key]), *([] if self._is_encoded else [image_key])]
-        self._table = _call(path, file.read, columns=list(dict.fromkeys(wanted)))
+        names = file.schema_arrow.names
+        self._table = _read(path, list(dict.fromkeys(wanted)))
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         self._ends = np.cumsum(sizes, dtype=np.int64)
         self._rows = np.arange(self._table.num_rows)
-        if SPLIT in file.schema_arrow.names:
-            values = _call(path, file.read, columns=[SPLIT]).column(SPLIT).to_pylist()
+        if SPLIT in names:
+            values = _read(path, [SPLIT]).column(SPLIT).to_pylist()
             self._rows = np.array(columns.rows_of_split(path, values, split))
 
     def __reduce__(self):
@@ -89,7 +95,8 @@ def read(
 
     The column of the images holds paths, or encoded images: bytes, or {bytes, path} as the datasets
     library writes it. Captions are texts or lists of texts. Raises UserError where pyarrow is
-    missing, the file is damaged, or a column is missing or of another kind.
+    missing, the file is damaged, a column is missing or of another kind, or columns hold more than a
+    file of its size can: a value for each byte and a million, 100 bytes for each and 64 MB.
     """
     schema = _open(path).schema_arrow
     image_key = columns.choose(image_key, "image_key", schema.names, path)
@@ -118,6 +125,43 @@ def _open(path: str):
     return _call(path, parquet.ParquetFile, path)
 
 
+def _read(path: str, names: list[str], group: int | None = None):
+    """Columns of a file, or of one of its groups of rows, as a table.
+
+    A value that comes again is kept once: a few bytes of the file repeat one of a megabyte for each
+    row. Raises UserError for more than the file can hold.
+    """
+    import pyarrow
+
+    file = _open(path)
+    groups = range(file.num_row_groups) if group is None else [group]
+    repeated = _check_sizes(path, file.metadata, names, groups)
+    file = _call(path, type(file), path, metadata=file.metadata, read_dictionary=repeated)
+    if not groups:
+        return _call(path, file.read, columns=names)
+    # Arrow reads dictionaries inside of lists from one group only.
+    return pyarrow.concat_tables(_call(path, file.read_row_group, number, columns=names) for number in groups)
+
+
+def _check_sizes(path: str, metadata: Any, names: list[str], groups: Sequence[int]) -> list[str]:
+    """The parts of columns that are read as dictionaries; raises UserError as `_read`."""
+    parts = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    repeated, values, unpacked, size = [], 0, 0, os.path.getsize(path)
+    for number, part in enumerate(parts):
+        if not any(part == name or part.startswith(f"{name}.") for name in names):
+            continue
+        chunks = [metadata.row_group(group).column(number) for group in groups]
+        values += sum(chunk.num_values for chunk in chunks)
+        sizes = [chunk.total_uncompressed_size for chunk in chunks]
+        unpacked += sum(sizes)
+        if max(sizes, default=0) < _MOST_OF_DICTIONARY and metadata.schema.column(number).physical_type == "BYTE_ARRAY":
+            repeated.append(part)
+    if values > _FREE_VALUES + _VALUES_A_BYTE * size or unpacked > _FREE_BYTES + _INFLATION * size:
+        what = f"{values:,} values of {unpacked:,} bytes under {', '.join(map(repr, names))}"
+        raise UserError(f"{path} holds {what} in {size:,} bytes, more than pairs do: it is damaged or made to harm")
+    return repeated
+
+
 def _call(path: str, function, *args, **kwargs):
     import pyarrow
 
@@ -131,6 +175,6 @@ def _call(path: str, function, *args, **kwargs):
 def _read_group(path: str, group: int, key: str):
     """The encoded images of one group of rows; raises UnreadableError where they are damaged."""
     try:
-        return _call(path, _open(path).read_row_group, group, columns=[key]).column(key)
+        return _read(path, [key], group).column(key)
     except UserError as error:
         raise UnreadableError(str(error)) from error

@@ -98,3 +98,50 @@ def test_what_is_wrong_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UserError, match=r"pip install 'swin_jax\[parquet\]'"):
         lists.table(path)
+
+
+def _same(count, value):
+    """An array of one value many times, which takes no memory."""
+    return pyarrow.DictionaryArray.from_arrays(np.zeros(count, np.int8), pyarrow.array([value]))
+
+
+def _list_of(count):
+    return pyarrow.ListArray.from_arrays([0, count], pyarrow.array(["x"]).take(np.zeros(count, np.int8)))
+
+
+FLOODS = {  # files of less than 200 kB
+    "rows": lambda: dict(image=_same(5_000_000, "x.jpg"), text=_same(5_000_000, "x")),
+    "captions": lambda: dict(image=["x.jpg"], text=_list_of(5_000_000)),
+    "zeros": lambda: dict(image=["x.jpg"] * 100, text=[str(i).zfill(10**6) for i in range(100)]),
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_more_values_than_a_file_can_hold_are_refused(tmp_path, name):
+    path = str(tmp_path / "x.parquet")
+    parquet.write_table(pyarrow.table(FLOODS[name]()), path, compression="zstd", use_dictionary=name != "zeros")
+    before = pyarrow.total_allocated_bytes()
+    with pytest.raises(UserError, match="x.parquet holds .* in [0-9,]* bytes"):
+        lists.table(path)
+    assert pyarrow.total_allocated_bytes() - before < 2**20
+
+
+@pytest.mark.parametrize("form", ["captions", "lists of captions", "images", "images of datasets"])
+def test_one_value_of_many_rows_is_kept_once(tmp_path, form):
+    """As a dictionary, which is how the file has it: 10 MB, not 5 GB."""
+    text, images, count = _same(500, "x" * 10**7), _same(500, b"y" * 10**7), np.arange(501)
+    columns = {
+        "captions": dict(image=["x.jpg"] * 500, text=text),
+        "lists of captions": dict(image=["x.jpg"] * 500, text=pyarrow.ListArray.from_arrays(count, text)),
+        "images": dict(image=images, text=["x"] * 500),
+        "images of datasets": dict(image=pyarrow.StructArray.from_arrays([images], ["bytes"]), text=["x"] * 500),
+    }
+    path = str(tmp_path / "x.parquet")
+    parquet.write_table(pyarrow.table(columns[form]), path, store_schema=False)
+    before = pyarrow.total_allocated_bytes()
+    source = lists.table(path)
+    if "images" in form:
+        assert len(source.image_bytes(499)) == 10**7
+    else:
+        assert source.record(499)["text"] == ("x" * 10**7,)
+    assert pyarrow.total_allocated_bytes() - before < 2**26
