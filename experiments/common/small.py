@@ -1,4 +1,4 @@
-"""Fashion-MNIST: source, loaders, evaluation, and made-up images in its place."""
+"""Small images: loaders and evaluation, and Fashion-MNIST, with made-up images in its place."""
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -36,9 +36,14 @@ def train_data(c: ConfigDict, source: ConfigDict, augment: ConfigDict) -> Config
     return spec(pipeline.TrainData, source=source, transform=augment, **loader)
 
 
-def crop(c: ConfigDict) -> ConfigDict:
-    """A spec of the evaluation transform: the whole image, scaled to `image_size` pixels."""
-    return spec(small_eval_transform, size=c.get_oneway_ref("image_size"), channels=1)
+def crop(c: ConfigDict, channels: int = 1) -> ConfigDict:
+    """A spec of the evaluation transform: the whole image, scaled to `image_size` pixels.
+
+    Args:
+        c: Config whose `image_size` holds.
+        channels: 1 for grey images, 3 for colors.
+    """
+    return spec(small_eval_transform, size=c.get_oneway_ref("image_size"), channels=channels)
 
 
 def evaluation(source: ConfigDict, crop: ConfigDict, measure: type, every: run.Updates) -> dict:

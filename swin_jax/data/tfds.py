@@ -12,8 +12,8 @@ from typing import Any
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.tfds_description import read_features
 
-OWN_BUILDERS = ("emoji", "emoji_actions", "fashion_mnist", "imagenet2012", "imagenet22k")
-DOWNLOADING_BUILDERS = ("emoji", "emoji_actions")
+OWN_BUILDERS = ("avatars", "emoji", "emoji_actions", "fashion_mnist", "imagenet2012", "imagenet22k")
+BUILDERS_WITHOUT_SOURCE = ("avatars", "emoji", "emoji_actions")
 _NAME = r"(?P<name>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.\d+\.\d+))?"
 
 
@@ -184,6 +184,6 @@ def _versions(parent: Path) -> list[tuple[tuple[int, ...], str]]:
 
 def _how_to_prepare(base: str, name: str, data_dir: Path) -> str:
     if base in OWN_BUILDERS:
-        source = "" if base in DOWNLOADING_BUILDERS else " --source FOLDER"
+        source = "" if base in BUILDERS_WITHOUT_SOURCE else " --source FOLDER"
         return f"run python -m swin_jax.data.builders.{base} --data_dir {data_dir}{source} (see its --help)"
     return f"run tfds build {name} --data_dir={data_dir} --file_format=array_record (may need tensorflow)"

@@ -44,6 +44,7 @@ PACKAGES = {
         "absl",
         "tqdm",
         "resvg_py",
+        "python_avatars",
         "ftfy",
         "pyarrow",
     },

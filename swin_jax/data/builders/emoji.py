@@ -20,6 +20,7 @@ from typing import Any
 
 from swin_jax.core.errors import UserError
 from swin_jax.data.builders import npm, write
+from swin_jax.data.builders import svg as svg_files
 from swin_jax.data.image import picture
 
 VERSION = "1.0.0"
@@ -146,7 +147,7 @@ def build(
     """
     name = "emoji" if size == DEFAULT_SIZE else f"emoji_{size}"
     write.refuse_existing(Path(data_dir).expanduser() / name / VERSION, overwrite)
-    _renderer()
+    svg_files.check_renderer()
     if not 8 <= size <= 1024:
         raise UserError(f"--size must be 8 to 1024 pixels, not {size}")
     packages = (*texts, *(vendor.package for vendor in vendors.values()))
@@ -200,7 +201,9 @@ class Drawings:
         from PIL import Image
 
         drawing = self._drawings[code]
-        encoded = drawing if self._set is None else _rasterise(svg(self._set, drawing), size, drawing)
+        encoded = drawing
+        if self._set is not None:
+            encoded = svg_files.rasterise(svg(self._set, drawing), size, size, f"the icon {drawing[0]!r}")
         image = picture.open_image(encoded).convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
@@ -325,22 +328,6 @@ def _features(concepts: tuple[Concept, ...], vendors: tuple[str, ...], size: int
         "vendor": labels(vendors),
         "common": tfds.features.Scalar(np.bool_),
     }
-
-
-def _renderer():
-    try:
-        import resvg_py
-    except ImportError as error:
-        raise UserError("rendering emoji needs resvg: pip install resvg-py") from error
-    return resvg_py
-
-
-def _rasterise(text: str, size: int, drawing: Any) -> bytes:
-    renderer = _renderer()
-    try:  # without dpi, files sized in points fail; fonts would make the pictures depend on the machine
-        return bytes(renderer.svg_to_bytes(svg_string=text, width=size, height=size, dpi=96, skip_system_fonts=True))
-    except ValueError as error:
-        raise UserError(f"the icon {drawing[0]!r} cannot be rendered ({error})") from error
 
 
 def _code(points: str) -> str:

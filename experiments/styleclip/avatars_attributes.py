@@ -1,0 +1,76 @@
+"""Which attributes an avatar has, told from its picture: the judge of edits, and of generated avatars.
+
+    pip install -e '.[avatars]' && python -m swin_jax.data.builders.avatars --data_dir=data
+    python -m swin_jax.launch --config=experiments/styleclip/avatars_attributes.py --workdir=runs/attributes \
+        --config.data_dir=data
+
+A small Swin learns eight attributes at once: glasses, beard, hat, smile, surprised eyes, blond, red and black hair.
+What each means, and that a hat hides hair and its color, is defined in `swin_jax.data.avatars.attributes`; what is
+hidden counts neither in the loss nor in the accuracy. Pictures go in as they are, 32 x 32 pixels scaled to -1..1, which
+is what a generator puts out.
+
+Expected: each attribute right in more than 95 % of the held-out avatars. These are drawings, no photographs.
+"""
+
+from swin_jax.core.config import parse_arg, refuse_as_script, spec
+
+if __name__ == "__main__":
+    refuse_as_script()
+
+from experiments.common import run, small
+from swin_jax.data.avatars import images as avatars
+from swin_jax.data.image.small import small_train_transform
+from swin_jax.evals.marks import MarkAccuracy
+from swin_jax.models.swin import Swin, rules
+from swin_jax.optim import adamw
+from swin_jax.optim.schedules import warmup_cosine
+from swin_jax.tasks.classification import Classification
+
+
+def get_config(arg=None):
+    arg = parse_arg(arg, fake=False)
+
+    # Sizes
+    c = small.sizes(total_steps=1500, batch_size=64, image_size=32, num_classes=8)
+    ref = c.get_oneway_ref
+
+    # Model
+    network = dict(patch_size=4, embed_dim=48, depths=(2, 2), num_heads=(2, 4), window_size=4)
+    same = run.refs(c, "image_size", "num_classes")
+    model = spec(Swin, **same, **network, drop_path_rate=0.0)
+
+    # Optimizer
+    rates = dict(base_lr=2e-3, warmup_steps=100, min_lr=1e-5)
+    schedule = spec(warmup_cosine, total_steps=ref("total_steps"), **rates)
+    tx = spec(adamw, schedule=schedule, no_decay=rules.NO_DECAY)
+
+    # Task
+    mixing = dict(label_smoothing=0.0, erase_probability=0.0, mixup=0.0, cutmix=0.0)
+    pixels = dict(mean=(0.5,) * 3, std=(0.5,) * 3)
+    same = run.refs(c, "image_size", "num_classes", "seed")
+    c.task = spec(Classification, model=model, tx=tx, **same, **pixels, **mixing, multi_label=True)
+
+    # Data
+    train = spec(avatars.avatars_of, data_dir=ref("data_dir"), split="train")
+    augment = spec(small_train_transform, size=ref("image_size"), padding=0)
+    c.data = small.train_data(c, train, augment)
+
+    # Evals
+    test = spec(avatars.avatars_of, data_dir=ref("data_dir"), split="test")
+    crop = small.crop(c, channels=3)
+    c.evals = dict(test=small.evaluation(test, crop, MarkAccuracy, every=500))
+    c.predict = run.predict_images(crop)
+
+    # Run
+    c.init_from = run.init_from()
+    run.set_up(c, rules.PARTITION, every=500)
+    return use_fakes(c) if arg.fake else c
+
+
+def use_fakes(c):
+    """No data and no time: a tiny model on noise."""
+    c.update(total_steps=3, batch_size=8)
+    c.task.model.update(embed_dim=16, depths=(1, 1), num_heads=(1, 2))
+    c.data.source = spec(avatars.fake_avatars)
+    c.evals.test.run.data.source = spec(avatars.fake_avatars, split="test")
+    return c

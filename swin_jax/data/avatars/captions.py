@@ -1,0 +1,86 @@
+"""Captions of avatars, written from what is seen of their choices, and the texts that attributes are told by."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from swin_jax.data.avatars import attributes as avatars
+
+# With and without an attribute: what zero-shot classification compares, and what edits ask for.
+NEUTRAL = "a face"
+TEXT_PAIRS: Mapping[str, tuple[str, str]] = {
+    "glasses": ("a face with glasses", NEUTRAL),
+    "beard": ("a face with a beard", NEUTRAL),
+    "hat": ("a face with a hat", NEUTRAL),
+    "smile": ("a face with a smile", NEUTRAL),
+    "surprised_eyes": ("a face with surprised eyes", NEUTRAL),
+    "blond_hair": ("a face with blond hair", NEUTRAL),
+    "red_hair": ("a face with red hair", NEUTRAL),
+    "black_hair": ("a face with black hair", NEUTRAL),
+}
+SENTENCES = ("a face", "a drawing of a face", "a person", "an avatar")
+
+_PHRASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "accessory": {
+        "PRESCRIPTION_1": ("glasses", "white glasses"),
+        "PRESCRIPTION_2": ("glasses", "black glasses"),
+        "ROUND": ("glasses", "round glasses"),
+    },
+    "facial_hair": dict.fromkeys(avatars.BEARDS, ("a beard", "a full beard")),
+    "mouth": {
+        "SMILE": ("a smile", "a smiling mouth"),
+        "BIG_SMILE": ("a smile", "a big smile"),
+        "SERIOUS": ("a serious mouth",),
+        "SAD": ("a sad mouth",),
+        "DISBELIEF": ("an open mouth",),
+    },
+    "eyes": {
+        "SURPRISED": ("surprised eyes", "wide open eyes"),
+        "HAPPY": ("closed eyes",),
+        "SQUINT": ("narrow eyes",),
+    },
+}
+_HAIR_COLORS = {
+    "BLACK": ("black",),
+    "BROWN": ("brown",),
+    "BLONDE_GOLDEN": ("blond", "blonde"),
+    "RED": ("red",),
+    "SILVER_GRAY": ("gray", "white"),
+}
+_HAIR_FORMS = {
+    **dict.fromkeys(("SHORT_FLAT", "SHORT_ROUND", "SHORT_WAVED", "CAESAR"), "short"),
+    **dict.fromkeys(("BOB", "LONG_NOT_TOO_LONG", "STRAIGHT_STRAND", "DREADS"), "long"),
+    **dict.fromkeys(("SHORT_CURLY", "CURLY", "FRO"), "curly"),
+}
+_HAT_COLORS = {"BLUE_02": "blue", "BLUE_03": "dark blue", "PASTEL_GREEN": "green", "PINK": "pink"}
+
+
+def caption(face: Mapping[str, str], rng: np.random.Generator, left_out: float = 0.3) -> str:
+    """A sentence about a face, such as 'a person with round glasses, short red hair and a smile'.
+
+    Args:
+        face: An option of each of `attributes.CHOICES`. What is hidden is not spoken of.
+        rng: Draws the sentence, the words, their order, and what is left out.
+        left_out: Probability that a part is not spoken of, each by itself.
+    """
+    parts = [_choose(words, rng) for words in _words(face) if rng.random() >= left_out]
+    sentence = _choose(SENTENCES, rng)
+    if not parts:
+        return sentence
+    parts = [parts[i] for i in rng.permutation(len(parts))]
+    listed = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+    return f"{sentence} with {listed}"
+
+
+def _words(face: Mapping[str, str]) -> list[Sequence[str]]:
+    """The ways to say each part that there is something to say of."""
+    found = [options[face[choice]] for choice, options in _PHRASES.items() if face[choice] in options]
+    if face["top"] in avatars.HATS:
+        return [*found, ("a hat", f"a {_HAT_COLORS[face['hat_color']]} hat")]
+    hair = [f"{color} hair" for color in _HAIR_COLORS[face["hair_color"]]]
+    form = _HAIR_FORMS.get(face["top"])
+    return [*found, (*hair, *(f"{form} {words}" for words in hair)) if form else hair]
+
+
+def _choose(words: Sequence[str], rng: np.random.Generator) -> str:
+    return words[rng.integers(len(words))]

@@ -1,0 +1,150 @@
+"""Avatars in memory, and what the networks that judge edits learn from them: attributes, identities, captions.
+
+Prepared by `python -m swin_jax.data.builders.avatars`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import Fraction, PositiveInt, checked
+from swin_jax.data import tfds as tfds_directory
+from swin_jax.data.avatars import attributes as avatars
+from swin_jax.data.avatars.captions import caption
+from swin_jax.data.image_text.tokenizer import ContextLength, tokenize
+
+LABELS = {"attributes": avatars.ATTRIBUTES, "identity": avatars.IDENTITY_CLASSES}
+_MARKS = {"attributes": avatars.marks, "identity": avatars.identity_marks}
+
+
+@dataclasses.dataclass(frozen=True)
+class Avatars:
+    """Faces and their labels.
+
+    A record has `image` uint8 (H, W, 3), `label`, and if it is asked for `face`, the option of each choice.
+
+    Attributes:
+        images: uint8 (N, H, W, 3).
+        faces: The choices of each face.
+        split: For messages.
+        labels: 'attributes', a mark for each of `attributes.ATTRIBUTES`, or 'identity', one for each
+            of `attributes.IDENTITY_CLASSES`; -1 where it cannot be told from the picture.
+        with_faces: True for records with `face`, from which captions are written.
+    """
+
+    multi_label: ClassVar[bool] = True
+
+    images: np.ndarray
+    faces: tuple[dict[str, str], ...]
+    split: str
+    labels: str = "attributes"
+    with_faces: bool = False
+
+    def __post_init__(self):
+        if self.labels not in LABELS:
+            raise UserError(f"labels={self.labels!r} is none of {', '.join(LABELS)}")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the marks stand for."""
+        return LABELS[self.labels]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        face = self.faces[index]
+        record = {"image": self.images[index], "label": _MARKS[self.labels](face)}
+        return record | ({"face": face} if self.with_faces else {})
+
+    def record_name(self, index: int) -> str:
+        return f"avatar {self.split} {index}"
+
+
+def avatars_of(
+    data_dir: str | None,
+    split: str,
+    labels: str = "attributes",
+    with_faces: bool = False,
+    name: str = "avatars",
+) -> Avatars:
+    """The faces of a split.
+
+    Args:
+        data_dir: Where data sets lie; None as `sources.tfds`.
+        split: 'train' or 'test'.
+        labels: 'attributes' or 'identity', see `Avatars`.
+        with_faces: True for records with `face`.
+        name: 'avatars', or 'avatars_SIZE' for other sizes than 32 pixels.
+
+    Returns:
+        A source.
+
+    Raises:
+        UserError: The set or the split is missing, or `labels` is another word.
+    """
+    images, faces = _read(tfds_directory.find(name, data_dir), split)
+    return Avatars(images, faces, split, labels, with_faces)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(directory: str, split: str) -> tuple[np.ndarray, tuple[dict[str, str], ...]]:
+    """Decoding takes seconds, so it is done once for the sources of an experiment."""
+    builder = tfds_directory.open_builder(directory)
+    if split not in builder.info.splits:
+        raise UserError(f"the avatars have no split {split!r}; they have {', '.join(builder.info.splits)}")
+    features = builder.info.features
+    images, faces = [], []
+    with tfds_directory.split_errors("avatars", split):
+        for record in builder.as_data_source(split):
+            images.append(record["image"])
+            faces.append({choice: features[choice].names[record[choice]] for choice in avatars.CHOICES})
+    return np.stack(images), tuple(faces)
+
+
+@checked
+def pair_train_transform(
+    context_length: ContextLength = 32, left_out: Fraction = 0.3
+) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
+    """The training transform of pairs: a caption is written at each reading.
+
+    Args:
+        context_length: Tokens.
+        left_out: Probability that a caption does not speak of an attribute, each by itself.
+
+    Returns:
+        transform(example, rng): `image`, and `text` int32 (context_length,), from an example with `face`.
+    """
+    return functools.partial(_pair, context_length=context_length, left_out=left_out)
+
+
+def _pair(example, rng, *, context_length, left_out):
+    text = caption(example["face"], rng, left_out)
+    return {"image": example["image"], "text": tokenize(text, context_length)[0]}
+
+
+@checked
+def fake_avatars(
+    num_examples: PositiveInt = 24,
+    image_size: PositiveInt = 32,
+    split: str = "train",
+    labels: str = "attributes",
+    with_faces: bool = False,
+) -> Avatars:
+    """Faces that are drawn as the true ones, with noise for their pictures: for trying without data.
+
+    Args:
+        num_examples: Length of the source.
+        image_size: Height and width in pixels.
+        split: 'train' or 'test'.
+        labels: As of `avatars_of`.
+        with_faces: As of `avatars_of`.
+    """
+    rng = np.random.default_rng(len(split))
+    faces = tuple(avatars.draw(0, split, index) for index in range(num_examples))
+    images = rng.integers(0, 256, (num_examples, image_size, image_size, 3))
+    return Avatars(images.astype(np.uint8), faces, split, labels, with_faces)

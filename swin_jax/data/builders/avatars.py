@@ -1,0 +1,206 @@
+"""Draws faces with known attributes: glasses, beards, hats, smiles, surprised eyes and colors of hair.
+
+    pip install python_avatars==1.4.1 resvg-py
+    python -m swin_jax.data.builders.avatars [--data_dir DIR] [--size 32] [--num_train 20000] [--num_test 5000]
+
+Each face is drawn from the parts of the package python_avatars and cropped to the head, on one
+color. The data set is called `avatars` at 32 pixels, else `avatars_SIZE`. It takes two minutes on
+two cores.
+
+What is drawn follows from --seed, the split and the number of the face, so that it is the same
+everywhere, for any number of faces and of processes; `data.avatars.attributes.draw` says in which
+order. What a face looks like puts it into the training or the test split, so that no appearance is
+in both. Within a split a combination may come twice.
+
+These are drawings from a fixed library of parts, no photographs. python_avatars is MIT, by Ibon;
+its parts are after Avataaars by Pablo Stanley, free for personal and commercial use.
+"""
+
+import argparse
+import functools
+import importlib.metadata
+import io
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from swin_jax.core.errors import UserError
+from swin_jax.data.avatars import attributes as avatars
+from swin_jax.data.builders import svg, write
+
+VERSION = "1.0.0"
+DEFAULT_SIZE = 32
+PACKAGE = "python_avatars"
+PACKAGE_VERSION = "1.4.1"
+BACKGROUND = (184, 199, 211)  # which no part has
+# Left, top, and length of the sides of the square around the head, in units of the drawing.
+HEAD = (46, 14, 172)
+CREDIT = (
+    "Drawn with python_avatars 1.4.1 (MIT, https://github.com/ibonn/python_avatars), whose parts are "
+    "after Avataaars by Pablo Stanley (free for personal and commercial use)."
+)
+_HEADER = 'width="264px" height="280px" viewBox="0 0 264 280"'  # of the package's drawings
+_CHUNK = 64  # faces that a process draws at a time
+
+
+def build(
+    data_dir: str,
+    size: int = DEFAULT_SIZE,
+    num_train: int = 20000,
+    num_test: int = 5000,
+    seed: int = 0,
+    overwrite: bool = False,
+    workers: int | None = None,
+) -> Path:
+    """Writes the data set.
+
+    Args:
+        data_dir: Where data sets lie.
+        size: Height and width in pixels.
+        num_train: Faces to train on.
+        num_test: Faces to test on.
+        seed: Of the draws.
+        overwrite: True replaces what is there.
+        workers: Processes that draw; None is one for each core, 1 draws in this one.
+
+    Returns:
+        Its path.
+
+    Raises:
+        UserError: A number is out of range, or python_avatars 1.4.1 or resvg-py is not installed.
+    """
+    name = "avatars" if size == DEFAULT_SIZE else f"avatars_{size}"
+    write.refuse_existing(Path(data_dir).expanduser() / name / VERSION, overwrite)
+    if not 16 <= size <= 1024:
+        raise UserError(f"--size must be 16 to 1024 pixels, not {size}")
+    if min(num_train, num_test) < 1:
+        raise UserError(f"--num_train and --num_test must be positive, not {num_train} and {num_test}")
+    check_package()
+    counts = {"train": num_train, "test": num_test}
+    splits = {
+        split: write.Split(_examples(split, count, size, seed, workers), count) for split, count in counts.items()
+    }
+    about = f"Faces of {size} x {size} pixels, seed {seed}, with the attributes {', '.join(avatars.ATTRIBUTES)}."
+    path = write.write(
+        data_dir, name, VERSION, _features(size), splits, overwrite, description=f"{about} {CREDIT}", license="MIT"
+    )
+    (path / "LICENSES.md").write_text(f"# Licences\n\n{CREDIT}\n")
+    print(CREDIT)
+    return path
+
+
+def check_package() -> None:
+    """Raises UserError where python_avatars 1.4.1 or resvg-py is not installed."""
+    try:
+        version = importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    if version != PACKAGE_VERSION:
+        found = f", not {version}" if version else ""
+        raise UserError(f"avatars are drawn with {PACKAGE} {PACKAGE_VERSION}{found}: pip install python_avatars==1.4.1")
+    svg.check_renderer()
+
+
+def render(face: Mapping[str, str], size: int) -> bytes:
+    """Draws the head of a face.
+
+    Args:
+        face: An option of each of `attributes.CHOICES`.
+        size: Height and width in pixels.
+
+    Returns:
+        A PNG file, RGB, size x size pixels.
+    """
+    from PIL import Image
+
+    left, top, side = HEAD
+    header = f'width="{side}px" height="{side}px" viewBox="{left} {top} {side} {side}"'
+    drawing = _drawing(face)
+    if drawing.count(_HEADER) != 1:
+        raise UserError(f"the drawings of {PACKAGE} have another size than those of {PACKAGE_VERSION}")
+    encoded = svg.rasterise(drawing.replace(_HEADER, header), size, size, "an avatar")
+    image = Image.open(io.BytesIO(encoded)).convert("RGBA")
+    background = Image.new("RGBA", image.size, BACKGROUND)
+    png = io.BytesIO()
+    Image.alpha_composite(background, image).convert("RGB").save(png, "png")
+    return png.getvalue()
+
+
+def _drawing(face: Mapping[str, str]) -> str:
+    """The SVG file of a face, whole and on nothing."""
+    import python_avatars as parts
+
+    top = face["top"]
+    hair = parts.HairColor[face["hair_color"]]
+    avatar = parts.Avatar(
+        style=parts.AvatarStyle.TRANSPARENT,
+        top=parts.HatType[top] if top in avatars.HATS else parts.HairType[top],
+        hair_color=hair,
+        facial_hair_color=hair,
+        hat_color=parts.ClothingColor[face["hat_color"]],
+        skin_color=parts.SkinColor[face["skin_color"]],
+        nose=parts.NoseType[face["nose"]],
+        facial_hair=parts.FacialHairType[face["facial_hair"]],
+        accessory=parts.AccessoryType[face["accessory"]],
+        eyes=parts.EyeType[face["eyes"]],
+        eyebrows=parts.EyebrowType[face["eyebrows"]],
+        mouth=parts.MouthType[face["mouth"]],
+        clothing=parts.ClothingType.SHIRT_CREW_NECK,
+        clothing_color=parts.ClothingColor.HEATHER,
+    )
+    return avatar.render()
+
+
+def _examples(split: str, count: int, size: int, seed: int, workers: int | None) -> Iterator[dict[str, Any]]:
+    example = functools.partial(_example, split=split, size=size, seed=seed)
+    workers = workers or os.cpu_count() or 1
+    if workers == 1:
+        yield from map(example, range(count))
+        return
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap(example, range(count), _CHUNK)
+
+
+def _example(index: int, split: str, size: int, seed: int) -> dict[str, Any]:
+    face = avatars.draw(seed, split, index)
+    found = avatars.attributes(face)
+    return {
+        "image": render(face, size),
+        "attributes": found,
+        "visible": avatars.visible(found),
+        **face,
+    }
+
+
+def _features(size: int) -> dict[str, Any]:
+    import numpy as np
+    import tensorflow_datasets as tfds
+
+    shape = (len(avatars.ATTRIBUTES),)
+    choices = {choice: tfds.features.ClassLabel(names=list(options)) for choice, options in avatars.CHOICES.items()}
+    return {
+        "image": tfds.features.Image(shape=(size, size, 3), encoding_format="png"),
+        "attributes": tfds.features.Tensor(shape=shape, dtype=np.int8),
+        "visible": tfds.features.Tensor(shape=shape, dtype=np.bool_),
+        **choices,
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="height and width in pixels")
+    parser.add_argument("--num_train", type=int, default=20000, help="faces to train on (default: %(default)s)")
+    parser.add_argument("--num_test", type=int, default=5000, help="faces to test on (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
+    parser.add_argument("--workers", type=int, help="processes that draw (default: one for each core)")
+    write.run(
+        lambda f: build(f.data_dir, f.size, f.num_train, f.num_test, f.seed, f.overwrite, f.workers),
+        parser,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Renders SVG drawings with resvg, alike on every machine."""
+
+from swin_jax.core.errors import UserError
+
+
+def check_renderer() -> None:
+    """Raises UserError where resvg-py is not installed."""
+    _renderer()
+
+
+def rasterise(text: str, width: int, height: int, name: str) -> bytes:
+    """Renders a drawing.
+
+    Args:
+        text: An SVG file.
+        width: Of the result in pixels; the drawing keeps its aspect ratio.
+        height: Of the result in pixels.
+        name: For the error.
+
+    Returns:
+        A PNG file, RGBA.
+
+    Raises:
+        UserError: The drawing is not valid, or resvg-py is not installed.
+    """
+    size = dict(width=width, height=height)
+    try:  # without dpi, files sized in points fail; fonts would make the pictures depend on the machine
+        return bytes(_renderer().svg_to_bytes(svg_string=text, **size, dpi=96, skip_system_fonts=True))
+    except ValueError as error:
+        raise UserError(f"{name} cannot be rendered ({error})") from error
+
+
+def _renderer():
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise UserError("rendering drawings needs resvg: pip install resvg-py") from error
+    return resvg_py
