@@ -1,4 +1,4 @@
-"""Layers that the transformers of this package share, with the settings and initialisers of the official code.
+"""Layers that the networks of this package share, with the settings and initialisers of the official code.
 
 Peers: microsoft/Swin-Transformer and timm 0.4.12 (the version it pins).
 """
@@ -33,6 +33,33 @@ class LayerNorm(nn.LayerNorm):
 def layer_norm(dtype: Any, name: str | None = None, epsilon: float = 1e-5, **kwargs) -> LayerNorm:
     """LayerNorm with PyTorch's epsilon; statistics in float32, the output in `dtype`."""
     return LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name, **kwargs)
+
+
+def conv(in_channels: int, features: int, kernel: int, stride: int, types: dict) -> nn.Conv:
+    """A convolution without a bias that pads `kernel // 2` on every side, as PyTorch does.
+
+    'SAME' would shift the grid under strides.
+    """
+    pad = kernel // 2
+    init = init_conv(kernel * kernel * in_channels)
+    types = dict(use_bias=False, kernel_init=init, **types)
+    return nn.Conv(features, (kernel,) * 2, (stride,) * 2, padding=((pad, pad),) * 2, **types)
+
+
+class BatchNorm(nn.BatchNorm):
+    """flax's, whose gradient stays finite in float16 where the input hardly varies."""
+
+    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+        return super().__call__(widen(x), use_running_average)
+
+
+def batch_norm(types: dict, zero: bool = False) -> BatchNorm:
+    """Batch norm with PyTorch's epsilon and momentum; `zero` starts its gain at 0.
+
+    The running variance is the biased one, where PyTorch keeps the unbiased: the same but for a factor of (n - 1) / n.
+    """
+    init = nn.initializers.zeros if zero else nn.initializers.ones
+    return BatchNorm(momentum=0.9, epsilon=1e-5, scale_init=init, **types)
 
 
 def drop_path(x: jax.Array, uniform: jax.Array | None, rate: float | jax.Array) -> jax.Array:

@@ -67,11 +67,14 @@ class CLIP(nn.Module):
         """
         images = self.encode_image(image, train, normalize=True)
         texts = self.encode_text(text, train, normalize=True)
+        logits = self.logits(images, texts)
+        return logits, logits.T
+
+    def logits(self, images: jax.Array, texts: jax.Array) -> jax.Array:
+        """Compares features of length 1, (B, embed_dim) of images with (B', embed_dim) of texts: (B, B') float32."""
         # Times 100, a cosine that was rounded to bfloat16 is off by half a unit.
         logits = jnp.exp(self.scale) * jnp.matmul(images, texts.T, precision=jax.lax.Precision.HIGHEST)
-        if self.logit_bias is not None:
-            logits = logits + self.bias
-        return logits, logits.T
+        return logits if self.logit_bias is None else logits + self.bias
 
 
 def _finish(features: jax.Array, normalized: bool) -> jax.Array:

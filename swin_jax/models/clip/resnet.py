@@ -16,37 +16,11 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInt, PositiveInts, checked
 from swin_jax.core.sizes import Size, cells, per_axis
 from swin_jax.models.clip.vit import check_image
-from swin_jax.models.layers import init_conv
+from swin_jax.models.layers import batch_norm, conv, init_conv
 from swin_jax.models.swin.blocks import REMAT
 from swin_jax.ops.attention import dot_product_attention
-from swin_jax.ops.normalize import widen
 
 EXPANSION = 4
-
-
-def conv(in_channels: int, features: int, kernel: int, stride: int, types: dict) -> nn.Conv:
-    """A convolution that pads `kernel // 2` on every side, as PyTorch does ('SAME' shifts the grid under strides)."""
-    pad = kernel // 2
-    init = init_conv(kernel * kernel * in_channels)
-    return nn.Conv(
-        features, (kernel,) * 2, (stride,) * 2, padding=((pad, pad),) * 2, use_bias=False, kernel_init=init, **types
-    )
-
-
-class BatchNorm(nn.BatchNorm):
-    """flax's, whose gradient stays finite in float16 where the input hardly varies."""
-
-    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
-        return super().__call__(widen(x), use_running_average)
-
-
-def batch_norm(types: dict, zero: bool = False) -> BatchNorm:
-    """Batch norm with PyTorch's epsilon and momentum; `zero` starts its gain at 0.
-
-    The running variance is the biased one, where PyTorch keeps the unbiased: the same but for a factor of (n - 1) / n.
-    """
-    init = nn.initializers.zeros if zero else nn.initializers.ones
-    return BatchNorm(momentum=0.9, epsilon=1e-5, scale_init=init, **types)
 
 
 def average_pool(x: jax.Array, size: int) -> jax.Array:

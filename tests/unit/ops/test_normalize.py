@@ -11,7 +11,7 @@ import pytest
 
 from swin_jax.evals import features
 from swin_jax.models import clip, layers, swin
-from swin_jax.models.clip import make_clip, resnet
+from swin_jax.models.clip import make_clip
 from swin_jax.ops import contrastive, masked_image, normalize
 from swin_jax.optim.optimizers import clip_by_norm
 
@@ -31,7 +31,7 @@ def layer_norm(x):
 
 
 def batch_norm(x):
-    norm, shape = resnet.batch_norm(dict(dtype=x.dtype, param_dtype="float32")), x.shape[-1]
+    norm, shape = layers.batch_norm(dict(dtype=x.dtype, param_dtype="float32")), x.shape[-1]
     variables = {"params": {"scale": jnp.ones(shape), "bias": jnp.zeros(shape)}}
     variables["batch_stats"] = {"mean": jnp.zeros(shape), "var": jnp.ones(shape)}
     return norm.apply(variables, x, use_running_average=False, mutable=["batch_stats"])[0]
