@@ -4,7 +4,7 @@ A state dict is {official name: numpy array in PyTorch's layout}.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ _WRAPPER_PARTS = r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|
 
 # Weights with some blocks missing are told by the names that are missing, unless nearly all are.
 _MOST_MISSING = 8
+_MOST_NAMED = 5  # names of a kind in a report of one line
 
 
 # What arrays of shapes that nobody thought of provoke in conversions.
@@ -116,6 +117,17 @@ class Report:
         lines += [f"  unexpected  {name}" for name in self.unexpected]
         lines += [f"  mis-shaped  {name}: {found}, expected {wanted}" for name, found, wanted in self.misshaped]
         return "\n".join(lines)
+
+    def line(self) -> str:
+        """The differences in one line, with the first names of each kind."""
+        shapes = [f"{name} {found} instead of {wanted}" for name, found, wanted in self.misshaped]
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "mis-shaped": shapes}
+        return "; ".join(f"{kind} {_first(names)}" for kind, names in kinds.items() if names)
+
+
+def _first(names: Sequence[str]) -> str:
+    rest = len(names) - _MOST_NAMED
+    return ", ".join(name[:200] for name in names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def compare(found: Mapping, expected: Mapping, allowed: Iterable[str] = ()) -> Report:

@@ -13,6 +13,8 @@ from swin_jax import optim
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
 from swin_jax.models import swin, video_swin
+from swin_jax.models.arcface import IRSE
+from swin_jax.models.arcface import rules as arcface_rules
 from swin_jax.models.clip import make_clip
 from swin_jax.models.clip import presets as clip_presets
 from swin_jax.models.clip import rules as clip_rules
@@ -178,6 +180,7 @@ FAMILIES = {
     "video_factorised": (swin_rules.PARTITION, lambda: make_video_swin(**swin.VARIANTS["base"], design="factorised")),
     "clip_vit": (clip_rules.PARTITION, lambda: make_clip(**clip_presets.OPENAI["ViT-L/14"])),
     "clip_resnet": (clip_rules.PARTITION, lambda: make_clip(**clip_presets.OPENAI["RN50x64"])),
+    "arcface": (arcface_rules.PARTITION, IRSE),
 }
 
 
@@ -186,6 +189,8 @@ def param_shapes(model):
         return swin.param_shapes(model)
     if isinstance(model, VideoSwin):
         return video_swin.param_shapes(model)
+    if isinstance(model, IRSE):
+        return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 112, 112, 3), jnp.float32))
     size = model.visual.image_size
     inputs = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32), jax.ShapeDtypeStruct((1, 77), jnp.int32)
     return jax.eval_shape(model.init, jax.random.key(0), *inputs)

@@ -1,0 +1,88 @@
+"""Resampling of pictures by one matrix for their rows and one for their columns.
+
+The matrices are NumPy arrays that depend on sizes only. `jax.image.resize` has none of these: its bins
+don't overlap as PyTorch's adaptive pools do, and its corners are not aligned.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+FACE_POOL = 256  # pixels, the height at which faces are cropped
+FACE_ROWS, FACE_COLUMNS = (35, 223), (32, 220)
+
+
+def adaptive_average(before: int, after: int) -> np.ndarray:
+    """The matrix (after, before) of `torch.nn.AdaptiveAvgPool2d` along one axis, float64.
+
+    Row i averages the places floor(i before / after) to ceil((i + 1) before / after) - 1, so that bins
+    may overlap.
+    """
+    rows, places = np.arange(after)[:, None], np.arange(before)
+    start, end = rows * before // after, -(-(rows + 1) * before // after)
+    inside = (places >= start) & (places < end)
+    return inside / inside.sum(axis=1, keepdims=True)
+
+
+def area(before: int, after: int) -> np.ndarray:
+    """The matrix (after, before) of the mean over equal shares of an axis, float64.
+
+    For `before` = 32 k and `after` = 32 r that is what StyleCLIP computes: every place is repeated r times
+    (7 for 224 pixels), then means are taken of k. The enlarged picture is never made.
+    """
+    rows, places = np.arange(after)[:, None], np.arange(before)
+    # In units of 1 / after of a place: row i covers [before i, before (i + 1)), place j [after j, after (j + 1)).
+    start = np.maximum(rows * before, places * after)
+    end = np.minimum((rows + 1) * before, (places + 1) * after)
+    return np.maximum(end - start, 0) / before
+
+
+def align_corners(before: int, after: int) -> np.ndarray:
+    """The matrix (after, before) of linear interpolation whose first and last places are those of the input, float64.
+
+    Peer: `torch.nn.functional.interpolate(mode='bilinear', align_corners=True)`.
+    """
+    at = np.arange(after) * ((before - 1) / max(after - 1, 1))
+    return np.maximum(1 - np.abs(at[:, None] - np.arange(before)), 0)
+
+
+def resample(image: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
+    """Applies a matrix to the rows and one to the columns of pictures, in float32.
+
+    Args:
+        image: (B, H, W, C), floating point.
+        rows: (H', H).
+        columns: (W', W).
+
+    Returns:
+        (B, H', W', C) float32.
+    """
+    highest = jax.lax.Precision.HIGHEST
+    rows, columns = jnp.asarray(rows, jnp.float32), jnp.asarray(columns, jnp.float32)
+    image = jnp.einsum("ih,bhwc->biwc", rows, image.astype(jnp.float32), precision=highest)
+    return jnp.einsum("jw,biwc->bijc", columns, image, precision=highest)
+
+
+def face_view(image: jax.Array, size: int = 112) -> jax.Array:
+    """The part of an aligned picture that StyleCLIP's identity loss compares.
+
+    Pictures that are not 256 high are pooled to 256 x 256, the face is cut out, rows 35 to 222 and columns
+    32 to 219, and pooled to `size`.
+
+    Args:
+        image: (B, H, W, C), floating point, aligned as FFHQ.
+        size: Height and width of the result.
+
+    Returns:
+        (B, size, size, C) float32.
+    """
+    pool = image.shape[1] != FACE_POOL
+    rows = _face_matrix(image.shape[1], pool, FACE_ROWS, size)
+    return resample(image, rows, _face_matrix(image.shape[2], pool, FACE_COLUMNS, size))
+
+
+def _face_matrix(before: int, pool: bool, cut: tuple[int, int], after: int) -> np.ndarray:
+    """Both pools and the cut between them as one matrix."""
+    pooled = adaptive_average(before, FACE_POOL) if pool else np.eye(before)
+    face = pooled[slice(*cut)]
+    return adaptive_average(len(face), after) @ face

@@ -1,0 +1,1 @@
+"""ArcFace's IR-SE50: names, released files and conversion."""
