@@ -25,6 +25,7 @@ LABEL_KEYS = (
     *("label", "labels", "class", "classes", "target", "targets", "label_name", "class_name", "action", "category"),
 )
 MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
+MAX_MARKS = 2**33  # bytes: a mark for each file and class where files have several labels
 BESIDE = (".csv", ".tsv", ".jsonl", ".json", ".txt", "_map.txt")  # endings of a list beside the folder of a split
 _TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _UNNAMED = re.compile(r"(Unnamed: \d+)?")
@@ -140,6 +141,11 @@ def numbered(file: str, entries: Sequence[Entry], class_names: str = "", num_cla
     numbers, names = _numbers(file, entries, known, num_classes)
     marks = None
     if several:
+        if len(entries) * len(names) > MAX_MARKS:
+            raise UserError(
+                f"{file}: {len(entries):,} files of several labels and {len(names):,} classes take a mark for each of "
+                f"both, more than {MAX_MARKS:,}: number classes without gaps, or keep fewer in a list"
+            )
         marks = np.zeros((len(entries), len(names)), np.int8)
         for row, found in zip(marks, numbers):
             row[list(found)] = 1

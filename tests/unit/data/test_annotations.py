@@ -244,3 +244,14 @@ def test_semicolons_without_a_first_line_of_names(tmp_path):
     found = read(tmp_path, "l.csv", "a.mp4;Holding something\nb.mp4;Moving it\n")
     assert found.paths == ("a.mp4", "b.mp4") and found.class_names == ("Holding something", "Moving it")
     assert read(tmp_path, "l.csv", "a.mp4 1;2\nb.mp4 0\n").marks.tolist() == [[0, 1, 1], [1, 0, 0]]
+
+
+def test_marks_that_no_memory_holds_are_refused(tmp_path, monkeypatch):
+    """A few kilobytes of text, and a mark for each file and class takes gigabytes."""
+    text = "path,label\n" + "".join(f"{number}.jpg,{number};999999\n" for number in range(9000))
+    with pytest.raises(UserError, match="9,000 files of several labels and 1,000,000 classes .* more than 8,589,934,592"):
+        read(tmp_path, "l.csv", text)
+    monkeypatch.setattr(annotations, "MAX_MARKS", 6)
+    assert read(tmp_path, "l.csv", "path,label\na.jpg,a;b\nb.jpg,c\n").marks.shape == (2, 3)
+    with pytest.raises(UserError, match="3 files of several labels and 3 classes"):
+        read(tmp_path, "l.csv", "path,label\na.jpg,a;b\nb.jpg,c\nc.jpg,c\n")
