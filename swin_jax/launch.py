@@ -352,6 +352,8 @@ def main() -> None:
     with warnings.catch_warnings():
         entry = frame_outside().f_code.co_filename
         warnings.showwarning = _show_warnings(entry, warnings.showwarning)
+        if sys.stdout.errors == "strict":  # names of files may be of any bytes; standard error escapes them, too
+            sys.stdout.reconfigure(errors="backslashreplace")
         status = run(sys.argv)
         jax = sys.modules.get("jax")
         if status in (TERMINATED, INTERRUPTED) and jax and jax.process_count() == 1:

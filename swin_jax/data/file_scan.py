@@ -6,6 +6,7 @@ a good file) and what else the check tells.
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -78,7 +79,7 @@ def check_writable(path: str, others: Sequence[str], flag: str) -> None:
       others: files that it must not overwrite.
       flag: that it was given with, for messages.
     """
-    if os.path.realpath(path) in map(os.path.realpath, others):
+    if _real(path) in map(_real, others):
         raise UserError(f"{flag}={path} is the list or the report itself: give another file")
     try:
         existed = os.path.lexists(path)
@@ -88,6 +89,19 @@ def check_writable(path: str, others: Sequence[str], flag: str) -> None:
             os.remove(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _real(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # with a zero byte or half a character, as lists may hold them: no file is called so
+        return path
+
+
+def show(text: str) -> None:
+    """Prints a text; what the terminal has no signs for, as of names that are not UTF-8, is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def check_splits(folder: str, flag: str) -> bool:

@@ -331,6 +331,11 @@ def test_warnings_without_a_line_of_the_user_have_no_place_and_are_told_once(com
     assert warnings.showwarning is show
 
 
+def test_names_that_are_not_utf8_are_printed(command, capsys):
+    command(lambda argv: print("caf\udce9.jpg"))
+    assert capsys.readouterr().out == "caf\\udce9.jpg\n"
+
+
 def test_warnings_at_a_line_of_the_users_experiment_name_it(command, capsys):
     line = compile("errors.warn('mine')", "experiments/mine.py", "exec")
     with warnings.catch_warnings(record=True) as told:

@@ -140,10 +140,10 @@ def run(arguments: list[str]) -> int:
         if flags.write_unreadable:
             file_scan.check_writable(flags.write_unreadable, (report, *_names(source)), "--write_unreadable")
         findings = scan(source, report, limits, flags.short_side, flags.num_threads)
-        print(summary(findings, report))
+        file_scan.show(summary(findings, report))
         if flags.write_unreadable:
-            with open(flags.write_unreadable, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.writelines(f"{finding['path']}\n" for finding in findings if finding["problem"])
+            with open(flags.write_unreadable, "wb") as file:
+                file.writelines(_encoded(finding["path"]) + b"\n" for finding in findings if finding["problem"])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -168,6 +168,14 @@ def _source(flags: argparse.Namespace) -> sources.FileSource | archives.ZipSourc
     if os.path.isfile(folder) and not folder.lower().endswith(picture.suffixes()):
         raise UserError(f"--folder={flags.folder} is no folder: give --annotations= for a list, --archive= for a .zip")
     return sources.flat_folder(folder)
+
+
+def _encoded(path: str) -> bytes:
+    """The name of a file as the file system has it; what cannot be one, as lists may name it, is escaped."""
+    try:
+        return path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return path.encode("utf-8", "backslashreplace")
 
 
 def _names(source: Any) -> list[str]:

@@ -141,7 +141,14 @@ def _check_write_good(source: VideoFileSource, path: str, others: tuple[str, ...
     spaced = next((name for name in source.paths if len(name.split()) > 1), None)
     if spaced and not path.endswith((".csv", ".json", ".jsonl")):
         raise UserError(f"{spaced!r} has spaces, which a text list cannot hold: give --write_good=FILE.json")
+    strange = next((name for name in source.paths if not _is_utf8(name)), None)
+    if strange and not path.endswith((".json", ".jsonl")):
+        raise UserError(f"{strange!r} is not UTF-8, which this list cannot hold: give --write_good=FILE.json")
     file_scan.check_writable(path, others, "--write_good")
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= sign <= "\udfff" for sign in name)
 
 
 def run(arguments: list[str]) -> int:
@@ -170,7 +177,7 @@ def run(arguments: list[str]) -> int:
         if flags.write_good:
             _check_write_good(source, flags.write_good, (flags.annotations or report, report))
         findings = scan(source, report, flags.quick, flags.num_threads)
-        print(summary(findings, report, variable))
+        file_scan.show(summary(findings, report, variable))
         if flags.write_good:
             write_good(source, findings, flags.write_good, variable)
     except UserError as error:

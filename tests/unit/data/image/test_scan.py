@@ -176,3 +176,17 @@ def test_good_pictures_exit_with_0_and_wrong_use_is_told_in_a_line(folder, tmp_p
         assert picture_scan.run(flags) == 2, flags
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ") and says in line
+
+
+def test_names_that_are_not_utf8_are_shown_and_listed(tmp_path, capsys):
+    """As archives from other systems give them; a list may even name what no file can be called."""
+    Image.new("RGB", (9, 9)).save(tmp_path / "good.png")
+    names = ["good.png", "b\udce9.png", "\ud800.png", "a\0.png"]
+    (tmp_path / names[1]).write_bytes(b"")
+    (tmp_path / "l.jsonl").write_text("".join(json.dumps({"path": name, "label": 0}) + "\n" for name in names))
+    where = [f"--annotations={tmp_path}/l.jsonl", f"--data_prefix={tmp_path}"]
+    assert picture_scan.run([*where, f"--write_unreadable={tmp_path}/bad.txt"]) == 1
+    shown = capsys.readouterr().out
+    assert "b\\udce9.png: " in shown and "\\ud800.png: " in shown
+    listed = (tmp_path / "bad.txt").read_bytes().splitlines()
+    assert [line.rsplit(b"/", 1)[-1] for line in listed] == [b"b\xe9.png", b"\\ud800.png", b"a\0.png"]

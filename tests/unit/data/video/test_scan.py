@@ -203,3 +203,23 @@ def test_a_text_list_cannot_hold_spaces(tmp_path, capsys):
     assert video_scan.run([*flags, f"--write_good={tmp_path}/good.txt"]) == 2
     assert "give --write_good=FILE.json" in capsys.readouterr().err
     assert video_scan.run([*flags, f"--write_good={tmp_path}/good.json"]) == 0
+
+
+@pytest.mark.parametrize("place", ["folder", "list"])
+def test_names_that_are_not_utf8_are_shown_and_listed(tmp_path, capsys, place):
+    """As archives from other systems give them; a list may even name what no file can be called."""
+    (tmp_path / "x/run").mkdir(parents=True)
+    video_files.make(tmp_path / "x/run/\udce9.mp4", 3)
+    (tmp_path / "x/run/b\udce9.mp4").write_bytes(b"")
+    names = ["run/\udce9.mp4", "run/b\udce9.mp4", "run/\ud800.mp4"]
+    (tmp_path / "l.jsonl").write_text("".join(json.dumps({"path": name, "label": 0}) + "\n" for name in names))
+    source = {
+        "folder": [f"--folder={tmp_path}/x", f"--report={tmp_path}/r"],
+        "list": [f"--annotations={tmp_path}/l.jsonl", f"--data_prefix={tmp_path}/x"],
+    }[place]
+    assert video_scan.run([*source, f"--write_good={tmp_path}/good.csv"]) == 2
+    assert "is not UTF-8, which this list cannot hold: give --write_good=FILE.json" in capsys.readouterr().err
+    assert video_scan.run([*source, f"--write_good={tmp_path}/good.json"]) == 1
+    shown = capsys.readouterr().out
+    assert "b\\udce9.mp4: " in shown and ("\\ud800.mp4: " in shown) == (place == "list")
+    assert video_list(str(tmp_path / "good.json"), str(tmp_path / "x")).paths == ("run/\udce9.mp4",)
