@@ -57,6 +57,18 @@ def _may_hold_weights(name: Any) -> bool:
     return isinstance(name, str) and not re.match(_NO_WEIGHTS, name[:100].lower())
 
 
+def numbered(value: Any) -> Any:
+    """Dicts that stand in a list, or under numbers, by these numbers as names; anything else as it is.
+
+    Ensembles, folds and averages of several epochs are saved so. What in a list is no dict is left out.
+    """
+    if isinstance(value, dict):
+        counted = value.items() if value and all(isinstance(name, int) for name in value) else ()
+    else:
+        counted = enumerate(value) if isinstance(value, (list, tuple)) else ()
+    return {str(name): entry for name, entry in counted if isinstance(entry, dict)} or value
+
+
 class Checkpoint:
     """The dicts inside a checkpoint that hold arrays, themselves or further inside.
 
@@ -91,6 +103,10 @@ class Checkpoint:
             if (node := holding.pop()) not in self._holds:
                 self._holds.add(node)
                 holding += parents[node]
+
+    def is_empty(self) -> bool:
+        """True if no dict of texts holds arrays."""
+        return not self._holds
 
     def weights(self, path: str = "") -> tuple[dict, tuple[str, ...]]:
         """Goes from the dict at `path` to the weights inside it.

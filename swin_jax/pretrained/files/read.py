@@ -52,9 +52,10 @@ def read(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np
     """Reads the weights of a .pth, .pt, .pkl, .safetensors or .npz file.
 
     Of a checkpoint that holds more than weights, the entry `model`, `state_dict`, `module` or `model_state` is taken
-    and the rest (optimizer, configuration) is dropped. Prefixes that wrappers put before every name are taken off, and
-    a Swin is taken out of what lies around it (`pretrained.wrappers`). A warning says which of several weights were
-    taken, by the rule of `files.choose`, and what was left out.
+    and the rest (optimizer, configuration) is dropped. State dicts in a list are called by their numbers. Prefixes
+    that wrappers put before every name are taken off, and a Swin is taken out of what lies around it
+    (`pretrained.wrappers`). A warning says which of several weights were taken, by the rule of `files.choose`, and
+    what was left out.
 
     Args:
         path: the file.
@@ -170,11 +171,16 @@ def _part(arrays: dict, key: str | None, places: Collection[str] = ()) -> _Found
 
 def _choose(value: Any, read_storage: unpickle.Read | None, key: str | None, limits: Limits, budget: Budget) -> _Found:
     """The arrays of an unpickled object: finds the dict of weights, then reads the storages that it needs."""
+    value = choose.numbered(value)
     if not isinstance(value, dict):
-        return _Found({}, f": it is a {type(value).__name__}, not a dict of arrays")
+        kind = type(value).__name__
+        return _Found({}, f" by name: it is a {kind}, not a dict of arrays; save the model's state_dict()")
     entries = [name[:60] for name in value if isinstance(name, str)]
     outline = f"; its entries are {choose.listed(entries)}" if entries else ""
     checkpoint = choose.Checkpoint(value, _is_array, limits)
+    if checkpoint.is_empty():
+        lists = {name: choose.numbered(entry) for name, entry in value.items()}
+        checkpoint = choose.Checkpoint(lists, _is_array, limits)
     leaves, said = checkpoint.named(key) if key else checkpoint.weights()
     leaves = checkpoint.with_beside({str(name): leaf for name, leaf in leaves.items() if _is_array(leaf)})
     limits.check("names", len(leaves), "a file of more arrays")

@@ -167,6 +167,38 @@ def test_where_the_rule_does_not_tell_the_names_are_listed(tmp_path, names, flat
     assert read(tmp_path / "w.pth", key=names[1])["norm.bias"][0] == 1
 
 
+@pytest.mark.parametrize(
+    "form, place",
+    [
+        (list, ""),
+        (tuple, ""),
+        (lambda dicts: dict(enumerate(dicts)), ""),
+        (lambda dicts: {"folds": list(dicts), "scores": [0.5, 0.6], "epoch": 3}, "folds."),
+        (lambda dicts: [{"model": found, "epoch": 3} for found in dicts], ""),
+    ],
+)
+def test_state_dicts_in_a_list_are_called_by_their_numbers(tmp_path, form, place):
+    path = save(tmp_path / "w.pth", form([state_dict(1), state_dict(2)]))
+    with pytest.raises(UserError, match="weights lie under 0, 1: say which by key=, such as key='0'"):
+        read(path)
+    for key in (f"{place}1", "1"):
+        found, lines = said(path, key=key)
+        assert found.keys() == state_dict().keys() and found["norm.bias"][0] == 2 and not lines
+    found, lines = said(save(tmp_path / "one.pth", form([state_dict(3)])))
+    assert found["norm.bias"][0] == 3 and not lines
+
+
+def test_a_list_beside_weights_changes_nothing(tmp_path):
+    optimizer = {"state": {0: {"exp_avg": np.ones(1)}}, "param_groups": [{"lr": np.ones(1), "params": [0]}]}
+    for checkpoint in (
+        {"net": state_dict(1), "history": [{"loss": np.ones(1)}], "averages": [state_dict(2)]},
+        (state_dict(1), optimizer),
+        [state_dict(1), 3, None],
+    ):
+        found, lines = said(save(tmp_path / "w.pth", checkpoint))
+        assert found["norm.bias"][0] == 1 and not lines
+
+
 @pytest.mark.parametrize("key", ["student.backbone", "state_dict.student", "state_dict.student.backbone", "student",
                                  "state_dict.student.", "backbone.student"])  # fmt: skip
 def test_a_key_is_a_part_of_names_inside_entries(tmp_path, key):

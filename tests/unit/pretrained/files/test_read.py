@@ -214,7 +214,7 @@ def test_files_without_weights(tmp_path):
     for file, message in (
         ("a.pth", "not a file of weights"),
         ("b.pkl", "holds no arrays; its entries are epoch, lr"),
-        ("c.pkl", "it is a list"),
+        ("c.pkl", r"holds no arrays by name: it is a list, .*; save the model's state_dict\(\)"),
         ("d.pth", "No such file"),
         ("", "cannot be read"),
     ):
