@@ -73,7 +73,7 @@ def absolute(name: str | os.PathLike) -> epath.Path:
 
 @epath.register_path_cls
 class LiteralPath(type(epath.Path("/"))):
-    """A path of epath whose `glob` takes the folder's own name as it is.
+    """A path of epath whose `glob` takes the folder's own name as it is, and whose `rmtree` removes links.
 
     That of epath joins name and pattern, so that libraries which look for files below a folder such
     as `runs/lr[3]` find none, or those of another folder. Their code gets this class instead; paths
@@ -93,6 +93,13 @@ class LiteralPath(type(epath.Path("/"))):
             if entry.name.startswith(".") and not first.startswith("."):
                 continue
             yield from entry.glob(rest) if rest else [entry]
+
+    def rmtree(self, missing_ok: bool = False) -> None:
+        """Removes this folder and all in it; where it is a link, the link alone."""
+        if os.path.islink(self):
+            os.unlink(self)
+        else:
+            super().rmtree(missing_ok=missing_ok)
 
 
 def files(folder: epath.Path) -> Iterator[epath.Path]:
@@ -175,7 +182,7 @@ def move(folder: epath.Path, target: epath.Path) -> None:
     if not is_remote(folder):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
-        folder.rename(target)
+        shutil.move(str(folder), str(target))  # `checkpoints` may be a link to another disk
         return
     if target.exists():
         target.rmtree()

@@ -31,7 +31,10 @@ from swin_jax.train.checkpoint_integrity import (
     check_file,
     check_whole,
     is_damage,
+    is_passed,
+    newest_first,
     read_together,
+    steps_in,
     unreadable,
     write_checksums,
 )
@@ -59,13 +62,18 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
         async_options=ocp.AsyncOptions(post_finalization_callback=seal),
     )
     directory = folder(workdir)
+    steps = steps_in(directory)
     try:
-        for step in _steps(directory):
+        for step in steps:
             check_file(directory / str(step) / _NOTES)
         return ocp.CheckpointManager(storage.LiteralPath(directory), options=options)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         said = f"a file {directory}/STEP/{_NOTES} is damaged ({storage.first_line(error)})"
         raise UserError(f"{said}: remove it, checkpoints are read without it") from error
+    except (FileNotFoundError, NotADirectoryError):
+        if write or steps_in(directory) == steps:
+            raise
+        return open(workdir, keep, write)  # a run that goes on has removed one while Orbax listed them
 
 
 def folder(workdir: os.PathLike) -> epath.Path:
@@ -75,17 +83,7 @@ def folder(workdir: os.PathLike) -> epath.Path:
 
 def exists(workdir: os.PathLike) -> bool:
     """Whether a workdir holds a checkpoint, whole or damaged; a run that died early leaves an empty folder."""
-    return bool(_steps(folder(workdir)))
-
-
-def _steps(directory: epath.Path) -> list[int]:
-    """The steps of the checkpoints in a folder, the newest first."""
-    found = [entry for entry in directory.iterdir() if _is_step(entry.name)] if directory.is_dir() else []
-    return sorted((int(entry.name) for entry in found if ocp.utils.is_checkpoint_finalized(entry)), reverse=True)
-
-
-def _is_step(name: str) -> bool:
-    return name.isascii() and name.isdecimal() and name == str(int(name))
+    return bool(steps_in(folder(workdir)))
 
 
 def _checked_shapes(path: epath.Path) -> dict[str, tuple[int, ...]]:
@@ -115,11 +113,10 @@ def saved_config(workdir: os.PathLike) -> dict[str, Any]:
 
 def _newest_meta(workdir: os.PathLike) -> dict[str, Any]:
     """The meta data of the newest checkpoint whose meta data can be read, {} where there is none."""
-    for step in _steps(folder(workdir)):
-        path = folder(workdir) / str(step) / "meta"
+    for path in newest_first(folder(workdir)):
         try:
-            check_file(path / "metadata")
-            return _current_meta(ocp.JsonCheckpointHandler().restore(path))
+            check_file(path / "meta" / "metadata")
+            return _current_meta(ocp.JsonCheckpointHandler().restore(path / "meta"))
         except Exception:  # noqa: S112 (a damaged one, which `restore` tells of)
             continue
     return {}
@@ -141,11 +138,14 @@ def save(manager: ocp.CheckpointManager, state: TrainState, step: int, meta: dic
     if not storage.is_remote(manager.directory):
         meta = meta | {SEALED: True}
     try:
-        manager.save(step, args=ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta)))
+        saves = manager.save(step, args=ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta)))
         if wait:
             manager.wait_until_finished()
     except Exception as error:  # Orbax passes on whatever the storage raised.
         raise _failed(manager, error) from error
+    if saves is False:
+        later = f"there is one of step {manager.latest_step()} in {manager.directory}"
+        raise UserError(f"the checkpoint of step {step} is not saved: {later}; move that one away")
 
 
 def finish(manager: ocp.CheckpointManager) -> None:
@@ -185,7 +185,8 @@ def restore(
     """
     steps: list[int] = []
     wanted = _shapes(abstract)
-    while left := [step for step in manager.all_steps() if step not in steps]:
+    listed = manager.all_steps if write else functools.partial(steps_in, storage.path(manager.directory))
+    while left := [step for step in listed() if step not in steps]:
         steps.append(max(left))
         path = storage.path(manager.directory) / str(steps[-1])
         try:
@@ -194,11 +195,17 @@ def restore(
             if layout is None:
                 raise _other_model(path, saved, wanted)
             found = read_together(_read, path, layout)
-        except DamagedError as error:
+        except (DamagedError, UserError) as error:
             last = str(error)
-            _set_aside(manager, path, last, warn, write)
-            manager.reload()  # a run that goes on meanwhile replaces its checkpoints
+            if write or not _is_passed_on_first(path, max(steps)):
+                if isinstance(error, UserError):
+                    raise
+                _set_aside(manager, path, last, warn, write)
+            if write:
+                manager.reload()
             continue
+        if write and found["meta"].get("step", steps[-1]) != steps[-1]:
+            raise _other_step(path, found["meta"]["step"])
         rest = found["rest"]
         ema = found["ema"] if abstract.ema is not None else None
         state = TrainState(rest["step"], found["params"], rest["opt_state"], rest["mutable"], ema)
@@ -215,11 +222,15 @@ def _damaged(manager: ocp.CheckpointManager) -> epath.Path:
     return storage.path(manager.directory).parent / "damaged_checkpoints"
 
 
+def _is_passed_on_first(path: epath.Path, newest: int) -> bool:
+    """As `_is_passed`, by what process 0 sees; to be called on all processes."""
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(is_passed(path, newest))))
+
+
 def _set_aside(manager, path: epath.Path, reason: str, warn: Callable[[str], None], write: bool) -> None:
     """Tells of a damaged checkpoint, and moves it away where `write`."""
     aside = _damaged(manager) / path.name
-    if write or path.exists():
-        warn(f"the checkpoint of step {path.name} is damaged ({reason}){f'; it is moved to {aside}' if write else ''}")
+    warn(f"the checkpoint of step {path.name} is damaged ({reason}){f'; it is moved to {aside}' if write else ''}")
     if write:
         _move_aside(path, aside)
 
@@ -254,6 +265,12 @@ def _move_aside(path: epath.Path, aside: epath.Path) -> None:
         (path / _COMMITTED).unlink(missing_ok=True)
         storage.move(path, aside)
     multihost_utils.sync_global_devices("damaged checkpoint moved aside")
+
+
+def _other_step(path: epath.Path, step: int) -> UserError:
+    # Orbax saves no step below the highest number, and says nothing.
+    why = "a run saves no step below the highest number"
+    return UserError(f"{path} holds step {step}, and {why}: rename it to {step}, or move it away")
 
 
 def _other_model(path: epath.Path, saved: dict, wanted: dict) -> UserError:
@@ -319,19 +336,18 @@ def _newest(workdir: os.PathLike, load: Callable[[epath.Path], Any]) -> Any:
     """What `load` makes of the newest checkpoint that it can read."""
     directory = folder(workdir)
     steps: list[int] = []
-    # Listed anew each time, because a run that goes on meanwhile replaces its checkpoints.
-    while left := [step for step in _steps(directory) if step not in steps]:
-        steps.append(left[0])
-        path = directory / str(left[0])
+    for path in newest_first(directory):
+        steps.append(int(path.name))
         try:
             check_whole(path)
             return load(path)
         except Exception as error:
+            last = storage.first_line(error)
+            if is_passed(path, max(steps)):
+                continue
             if not is_damage(error):
                 raise unreadable(path, error) from error
-            last = storage.first_line(error)
-            if path.exists():
-                logging.getLogger(__name__).warning("the checkpoint %s is damaged (%s)", path, last)
+            logging.getLogger(__name__).warning("the checkpoint %s is damaged (%s)", path, last)
     if steps:
         raise UserError(f"none of the checkpoints in {directory} (steps {sorted(steps)}) can be read: {last}")
     raise UserError(f"no checkpoint in {directory}")

@@ -1,15 +1,16 @@
-"""Whether the files of a checkpoint are what was saved: checksums, and which errors are damage and which may pass."""
+"""Which checkpoints there are, whether their files are what was saved, and which errors are damage or may pass."""
 
 import json
 import os
 import pathlib
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
@@ -26,6 +27,38 @@ _PASSING = re.compile(
     r"\b(UNAVAILABLE|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED|ABORTED|CANCELLED|INTERNAL|"
     r"UNKNOWN)\b|os_error_code='(?!2')"
 )
+
+
+def steps_in(directory: epath.Path) -> list[int]:
+    """The steps of the checkpoints in a folder, the newest first."""
+    while True:
+        found = [entry for entry in directory.iterdir() if _is_step(entry.name)] if directory.is_dir() else []
+        steps = [int(entry.name) for entry in found if _exists(entry) and ocp.utils.is_checkpoint_finalized(entry)]
+        # One that is gone has given way to a newer one, which the list may lack.
+        if all(map(_exists, found)):
+            return sorted(steps, reverse=True)
+
+
+def _exists(entry: epath.Path) -> bool:
+    """False if a run that goes on has removed a checkpoint since it was listed."""
+    return storage.is_remote(entry) or os.path.lexists(entry)
+
+
+def newest_first(directory: epath.Path) -> Iterator[epath.Path]:
+    """The checkpoints in a folder, listed anew each time, because a run that goes on replaces them."""
+    seen: list[int] = []
+    while left := [step for step in steps_in(directory) if step not in seen]:
+        seen.append(left[0])
+        yield directory / str(left[0])
+
+
+def is_passed(path: epath.Path, newest: int) -> bool:
+    """True if a run that goes on has removed a checkpoint, or saved one newer than `newest`, since they were listed."""
+    return not path.exists() or any(step > newest for step in steps_in(path.parent))
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and name == str(int(name))
 
 
 def write_checksums(directory: epath.Path) -> None:

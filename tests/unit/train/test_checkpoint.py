@@ -79,7 +79,7 @@ def test_an_empty_workdir_has_nothing_to_restore(tmp_path):
 
 def test_a_save_in_the_background_keeps_the_values_of_its_moment(tmp_path):
     manager, item = checkpoint.open(tmp_path), state(1)
-    checkpoint.save(manager, item, 1, META)
+    checkpoint.save(manager, item, 1, META | {"step": 1})
     jax.jit(lambda s: jax.tree.map(lambda x: x * 0, s), donate_argnums=0)(item)
     checkpoint.finish(manager)
     manager.close()
