@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL import TiffImagePlugin as tiff
 
 from swin_jax.core.errors import UnreadableError, UserError, did_you_mean
 from swin_jax.core.ranges import PositiveInt, checked
@@ -56,6 +57,9 @@ _TURNS = {
 _SCAN, _END = 0xDA, 0xD9  # markers of JPEG
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+# Bytes of a strip or tile of a TIFF, which is unpacked as a whole: for each pixel of the limit; of a file of any size,
+# and for each of its bytes, where no compression of photographs gives more.
+_UNPACKED, _FREE, _INFLATION = 4, 2**26, 2**11
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")  # within a scan; 0 and restarts belong to its data
 
 
@@ -70,12 +74,14 @@ class Limits:
         raised as well.
       scans: passes over the picture that a JPEG makes; usual ones have 1, progressive ones about 10.
       scanned_pixels: scans times pixels, which is the time that a JPEG takes.
+      exif_parts: segments of Exif in a JPEG, which PIL joins one by one; usual ones have 1.
     """
 
     bytes: PositiveInt = 2**29
     pixels: PositiveInt = 178_956_970
     scans: PositiveInt = 100
     scanned_pixels: PositiveInt = 2**31
+    exif_parts: PositiveInt = 100
 
 
 USUAL = Limits()
@@ -109,6 +115,9 @@ def open_image(file: bytes | str | os.PathLike, limits: Limits = USUAL) -> Image
     data = file if isinstance(file, bytes) else _read(file, limits)
     if len(data) > limits.bytes:
         raise UnreadableError(f"the picture has {len(data)} bytes, more than the limit of {limits.bytes}")
+    parts = data.count(b"Exif\0\0") if data.startswith(b"\xff\xd8") else 0
+    if parts > limits.exif_parts:
+        raise UnreadableError(f"the picture has {parts} parts of Exif, more than the limit of {limits.exif_parts}")
     try:
         image = Image.open(io.BytesIO(data), formats=formats())
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...: no common class
@@ -117,6 +126,8 @@ def open_image(file: bytes | str | os.PathLike, limits: Limits = USUAL) -> Image
     if pixels > limits.pixels:
         size = f"{image.width} x {image.height}"
         raise UnreadableError(f"the picture has {size} pixels, more than the limit of {limits.pixels}")
+    if image.format == "TIFF":
+        _check_unpacked(image, len(data), limits)
     if image.format in ("JPEG", "MPO"):
         scans = count_scans(data)
         if scans > limits.scans or scans * pixels > limits.scanned_pixels:
@@ -211,6 +222,26 @@ def count_scans(data: bytes) -> int:
                 break
         at += max(int.from_bytes(data[at : at + 2]), 2)
     return scans
+
+
+def _check_unpacked(image: Any, size: int, limits: Limits) -> None:
+    """Raises UnreadableError where a strip or tile of a TIFF is larger than the limits or its file allow."""
+    if all(part[0] != "libtiff" for part in image.tile):  # not compressed
+        return
+    tags = image.tag_v2
+    try:
+        width = int(tags.get(tiff.TILEWIDTH, image.width))
+        height = int(tags.get(tiff.TILELENGTH, min(tags.get(tiff.ROWSPERSTRIP, image.height), image.height)))
+        samples = 1 if tags.get(tiff.PLANAR_CONFIGURATION) == 2 else int(tags.get(tiff.SAMPLESPERPIXEL, 1))
+        bits = max(tags.get(tiff.BITSPERSAMPLE, (1,)))
+    except (TypeError, ValueError) as error:  # of another type, or several
+        raise UnreadableError("the picture has sizes of strips or tiles that are no numbers") from error
+    unpacked = width * height * samples * bits // 8
+    limit = min(_UNPACKED * limits.pixels, _FREE + _INFLATION * size)
+    if unpacked > limit:
+        raise UnreadableError(
+            f"the picture unpacks {unpacked} bytes at once, more than the limit of {limit} for its size"
+        )
 
 
 def _read(path: str | os.PathLike, limits: Limits) -> bytes:

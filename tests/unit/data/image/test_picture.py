@@ -335,3 +335,50 @@ def test_a_stripe_is_resized_where_its_short_side_does_not_matter():
     ):
         assert transform({"image": image, "label": 0})["image"].shape == (16, 16, 3)
     assert eval_transform(8)({"image": image, "label": 0})["image"].shape == (8, 8, 3)  # 9 x 585,000 pixels
+
+
+def tiff(compressed, tags):
+    """A grey TIFF of 16 x 16 pixels whose pixels are `compressed`, with more or other tags, {number: value}."""
+    tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1} | tags
+    where = (324, 325) if 322 in tags else (273, 279)
+    tags |= dict(zip(where, (8, len(compressed))))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+    head = b"II*\0" + struct.pack("<I", 8 + len(compressed)) + compressed
+    return head + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {322: 32_768, 323: 32_768},  # one tile of a gigabyte
+        {322: 16, 323: 2**30},
+        {256: 13_000, 257: 13_000},  # one strip, within the limit of pixels
+        {256: 9000, 257: 9000, 258: 16, 278: 2**32 - 1},
+    ],
+)
+@pytest.mark.parametrize(
+    "method, pixels", [(8, zlib.compress(bytes(1000))), (5, b"\x80\x0b\x60\x50" * 50)], ids=["deflate", "lzw"]
+)
+def test_a_tiff_unpacks_no_more_at_once_than_its_bytes_can_hold(tags, method, pixels, monkeypatch):
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("was decoded"))
+    with pytest.raises(UnreadableError, match="unpacks .* bytes at once"):
+        decode(tiff(pixels, {**tags, 259: method}))
+
+
+def test_whole_tiffs_are_within_the_limits():
+    blank = zlib.compress(bytes(2000 * 2000))
+    assert decode(tiff(blank, {256: 2000, 257: 2000, 278: 2000})).size == (2000, 2000)  # 4 kB
+    assert decode(tiff(zlib.compress(bytes(256 * 256)), {322: 256, 323: 256})).size == (16, 16)
+    for compression in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg", "group4"):
+        image = Image.fromarray(noise(40, 50, 3)).convert("1" if compression == "group4" else "RGB")
+        assert decode(encoded(image, "TIFF", compression=compression)).size == (50, 40)
+
+
+def test_exif_in_thousands_of_parts_is_refused_before_it_is_joined(monkeypatch):
+    """PIL joins them one by one, which takes the square of their number."""
+    file = encoded(Image.fromarray(noise(8, 8, 3)), "JPEG")
+    part = b"\xff\xe1\x00\x0cExif\0\0abcd"
+    assert decode(file[:2] + part * 20 + file[2:]).size == (8, 8)
+    monkeypatch.setattr("PIL.Image.open", lambda *args, **kwargs: pytest.fail("was opened"))
+    with pytest.raises(UnreadableError, match="300000 parts of Exif, more than the limit of 100"):
+        decode(file[:2] + part * 300_000 + file[2:])
