@@ -316,6 +316,10 @@ def _prepare(values: flags.FlagValues, config, profile: tuple[int, int] | None) 
         from swin_jax.plan import throughput
 
         return throughput.prepare(config, values.workdir, values.throughput_batch_sizes)
+    if config.total_steps == 0:
+        from swin_jax.inference import trained_run
+
+        trained_run.check_first_weights(config, values.workdir)
     from swin_jax.train import loop
 
     return loop.prepare(config, values.workdir, values.allow_change, profile)

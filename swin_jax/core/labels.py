@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from swin_jax.core import text_files
 from swin_jax.core.errors import UserError, nearest, warn
 
 _LISTED = 5  # classes that a message names
+_NUMBERED = re.compile(r"(LABEL_)?\d+")  # what transformers calls classes without names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,27 @@ def read_names(file: str) -> tuple[str, ...]:
     if not names:
         raise UserError(f"{file} names no classes; it holds one name a line, in label order")
     return names
+
+
+def names_beside(source: str | os.PathLike) -> tuple[str, ...]:
+    """The class names of a classifier in a folder of the hub, or in a file there, in the order of its logits.
+
+    Args:
+        source: The folder or the file. Its config.json tells the names: `id2label` of transformers, `label_names` of
+            timm.
+
+    Returns:
+        The names; () where nothing tells them, as where they are numbered only. What is wrong in a config is said by
+        whoever reads the weights.
+    """
+    folder = source if os.path.isdir(source) else os.path.dirname(source)
+    try:
+        config = text_files.parse_json(text_files.read(os.path.join(folder, "config.json")))
+        inside = config.get("pretrained_cfg") if isinstance(config.get("pretrained_cfg"), dict) else {}
+        names = _names_in(config.get("id2label") or config.get("label_names") or inside.get("label_names"))
+    except (AttributeError, RecursionError, ValueError):  # a UserError is a ValueError
+        return ()
+    return () if not names or all(map(_NUMBERED.fullmatch, names)) else names
 
 
 def _names_of_lines(file: str, text: str) -> tuple[str, ...]:
@@ -137,13 +160,13 @@ def match(names: Sequence[str], reference: Sequence[str], whose: str, of: str, s
         unnamed = of if names else whose
         index = tuple(range(len(reference))) if reference else None
         return Match(index, f"the class names of {unnamed} are not known: labels of {whose} are taken by number")
+    if not set(names) <= set(reference) and (_are_numbers(names) != _are_numbers(reference)):
+        return _by_number(names, reference, whose, of, subset)
     both = f"{whose} and {of}"
     for some, owner in ((names, whose), (reference, of)):
         if len(set(some)) < len(some):
             double = next(name for name in some if some.count(name) > 1)
             raise UserError(f"{both} have different classes, and {owner} has {double!r} twice: tell them apart")
-    if not set(names) <= set(reference) and (_are_numbers(names) != _are_numbers(reference)):
-        return _by_number(names, reference, whose, of, subset)
     _refuse_unknown(names, reference, whose, of, subset)
     place = {name: number for number, name in enumerate(reference)}
     index = tuple(place[name] for name in names)

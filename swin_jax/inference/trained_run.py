@@ -14,6 +14,7 @@ from swin_jax.core.errors import UserError, warn
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.pretrained import beside, processors
+from swin_jax.pretrained.arguments import read_config
 from swin_jax.pretrained.preparation import TRANSFORMS, Preparation
 from swin_jax.pretrained.run_preparation import of_run
 from swin_jax.tasks.base import TrainState
@@ -21,6 +22,8 @@ from swin_jax.train import checkpoint, sharding
 from swin_jax.train.setup import Run, read_frozen
 from swin_jax.train.state import first_state
 from swin_jax.train.workdir import make_workdir, resume
+
+_OF_TEXTS = ("clean", "vocabulary", "context_length")
 
 
 def open_trained(config, workdir: str) -> epath.Path:
@@ -34,33 +37,59 @@ def open_trained(config, workdir: str) -> epath.Path:
         if not config.init_from.path:
             where = checkpoint.folder(folder)
             raise UserError(f"no checkpoint in {where}: train first, or give --config.init_from.path=")
-        configs.build(config.init_from, "init_from").check()
-        if "predict" in config:
-            _tell_other_preparation(config.init_from.path, preparation(config))
+        check_first_weights(config, workdir)
     make_workdir(folder)
     return folder
 
 
-def _tell_other_preparation(source: str, own: Preparation) -> None:
-    """Warns where weights that are used as they are come with another preparation than the experiment's."""
-    if (
-        own.transform not in TRANSFORMS["image"]
-        or storage.is_remote(source)
-        or (storage.path(source) / "checkpoints").is_dir()
-    ):
+def check_first_weights(config, workdir: str) -> None:
+    """Warns where a run without a checkpoint uses the weights of `init_from` as they are, prepared in another way.
+
+    Raises:
+        UserError: `init_from` names no weights, or a config beside them cannot be read.
+    """
+    if checkpoint.exists(storage.path(workdir)) or not config.init_from.path:
         return
-    told = processors.preparation_beside(beside.locate(source))
+    configs.build(config.init_from, "init_from").check()
+    if "predict" in config:
+        own = preparation(config)
+        if own.transform in TRANSFORMS["image"] and own.mean:
+            _tell_other_preparation(config.init_from.path, own)
+
+
+def _preparation_of(source: str, own: Preparation) -> Preparation | None:
+    """The preparation that comes with weights, a run's or what lies beside a file; None where nothing tells it."""
+    if (storage.path(source) / "checkpoints").is_dir():
+        try:
+            found = of_run(read_config(source), source)
+        except UserError:
+            return None
+        return found if found.input == own.input and found.mean else None
+    told = None if storage.is_remote(source) else processors.preparation_beside(beside.locate(source))
     if told is None:
+        return None
+    if own.context_length is None:
+        told = {name: value for name, value in told.items() if name not in _OF_TEXTS}
+    return dataclasses.replace(own, **told, **({"function": None} if "transform" in told else {}))
+
+
+def _tell_other_preparation(source: str, own: Preparation) -> None:
+    theirs = _preparation_of(source, own)
+    if theirs is None:
         return
-    theirs = dataclasses.replace(own, **told, **({"function": None} if "transform" in told else {}))
     noise = np.random.default_rng(0).integers(
         0, 256, (2 * own.image_size[0] + 7, 3 * own.image_size[1] + 4, 3), np.uint8
     )
     one, other = own(noise), theirs(noise)
-    if own.clean != theirs.clean or one.shape != other.shape or not np.allclose(one, other, atol=1e-6):
+    texts = [name for name in _OF_TEXTS if getattr(own, name) != getattr(theirs, name)]
+    if texts or one.shape != other.shape or not np.allclose(one, other, atol=1e-6):
+        there, here = (
+            " and ".join([found.fingerprint(), *(f"{name}={getattr(found, name)!r}" for name in texts)])
+            for found in (theirs, own)
+        )
         warn(
-            f"{source} comes with another preparation than this experiment's: {theirs.fingerprint()} and clean="
-            f"{theirs.clean!r}, here {own.fingerprint()} and clean={own.clean!r}; give --config.task.mean= and so on"
+            f"{source} comes with another preparation than this experiment's: {there}, here {here}; give "
+            "--config.task.mean= and so on"
         )
 
 

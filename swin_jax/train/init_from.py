@@ -31,7 +31,8 @@ class InitFrom:
         key: which of several weights in a file to take, 'model_ema' or 'teacher' for example; handed to `convert`.
             '' leaves it to the rule of `pretrained.files.choose`.
         class_names: a text file of one class name a line, in the order of the weights' logits; '' takes the names that
-            a workdir holds. With them the classes of data sets are compared by name.
+            a workdir holds, or those in a config.json beside the weights. With them the classes of data sets are
+            compared by name.
     """
 
     path: str = ""

@@ -24,11 +24,13 @@ class Reference:
         names: In the order of the logits; () where they are not known.
         owner: What has these classes, for messages.
         advice: What to do where they are not wanted.
+        is_loose: True if other data may call all of them otherwise: ImageNet's folders have the names of synsets.
     """
 
     names: tuple[str, ...] = ()
     owner: str = ""
     advice: str = ""
+    is_loose: bool = False
 
 
 def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
@@ -51,16 +53,20 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
     path = getattr(source, "path", "")
     if not path or (getattr(source, "backbone", False) and re.search(source.head, _HEAD)):
         return Reference()
-    names, advice = (), "; for a new classifier give --config.init_from.backbone=True"
+    names, advice, is_loose = (), "; for a new classifier give --config.init_from.backbone=True", False
     if getattr(source, "class_names", ""):
         names = labels.read_names(source.class_names)
     elif checkpoint.exists(storage.path(path)):
         names = checkpoint.class_names(storage.path(path))
+    elif not storage.is_remote(path):
+        names = labels.names_beside(path)
+        is_loose = bool(names)
     if (classes and len(names) not in (0, classes)) or (not names and config.total_steps > 0):
         return Reference()
-    if not names:
-        advice = "; or give the names of all classes of the weights in a file, --config.init_from.class_names=FILE"
-    return Reference(names, f"the weights {path}", advice)
+    if not names or is_loose:
+        advice = advice if names else ""
+        advice += "; or give the names of all classes of the weights in a file, --config.init_from.class_names=FILE"
+    return Reference(names, f"the weights {path}", advice, is_loose)
 
 
 def share_labels(
@@ -86,9 +92,12 @@ def share_labels(
     classifies = getattr(task, "predicts", None) == "logits"
     reference = weights_classes(config, folder, getattr(data, "expected_classes", 0)) if classifies else Reference()
     lines, found = [], {}
+    if _calls_otherwise(data, reference):
+        lines, reference = [_by_number(reference, "the training data")], Reference()
     if config.total_steps > 0 or not reference.names:
         data = _fit(data, task, "the training data") if classifies else data
-        data, lines = _map(data, reference, "the training data", subset=False)
+        data, said = _map(data, reference, "the training data", subset=False)
+        lines += said
         if labels.count_up(reference.names):  # names are worth more than numbers
             reference = Reference(tuple(getattr(data, "class_names", ())), "the training data")
     lines += _teachers(task, reference) if classifies else []
@@ -106,13 +115,31 @@ def _map(data: Any, reference: Reference, whose: str, subset: bool = True) -> tu
     """A data set with the labels of `reference`, and lines for the user."""
     said = ""
     try:
-        if reference.owner:
+        if _calls_otherwise(data, reference):
+            said = _by_number(reference, whose)
+        elif reference.owner:
             data, said = labels.map_data(data, reference.names, whose, reference.owner, subset)
         if hasattr(data, "check_counts"):
             data.check_counts()
     except UserError as error:
         raise UserError(f"{error}{reference.advice}") from error
     return data, [said] if said else []
+
+
+def _calls_otherwise(data: Any, reference: Reference) -> bool:
+    """True if a data set has as many classes as loose names, and none of their names."""
+    names = getattr(data, "class_names", ())
+    if not reference.is_loose or len(names) != len(reference.names) or {*names} & {*reference.names}:
+        return False
+    try:
+        labels.match(names, reference.names, "", "")
+    except UserError:
+        return True
+    return False  # numbers
+
+
+def _by_number(reference: Reference, whose: str) -> str:
+    return f"{whose} calls all classes of {reference.owner} otherwise: its labels are taken by number"
 
 
 def _teachers(task: Task, reference: Reference) -> list[str]:

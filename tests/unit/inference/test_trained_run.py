@@ -6,7 +6,10 @@ import warnings
 import pytest
 
 from experiments.clip import clip_openai
+from swin_jax import launch
+from swin_jax.core import config as configs
 from swin_jax.inference.trained_run import open_trained
+from swin_jax.train import loop
 
 # OpenAI's, as transformers writes it.
 OPENAI = dict(
@@ -24,18 +27,19 @@ OPENAI = dict(
 def opened(tmp_path):
     """Opens a run without a checkpoint whose weights have configs beside them, and returns the warnings."""
 
-    def call(name=None, config=None, text=None):
+    def call(name=None, config=None, text=None, use=open_trained, **others):
         weights = tmp_path / "hub" / "model.safetensors"
         weights.parent.mkdir(exist_ok=True)
         weights.touch()
-        for file, content in ((name, config), ("open_clip_config.json", text)):
+        others = {f"{file}.json": content for file, content in others.items()}
+        for file, content in ((name, config), ("open_clip_config.json", text), *others.items()):
             if content is not None:
                 (weights.parent / file).write_text(json.dumps(content))
         resolved = clip_openai.get_config("fake")
         resolved.init_from.path = str(weights)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            open_trained(resolved, str(tmp_path / "run"))
+            use(resolved, str(tmp_path / "run"))
         return [str(warning.message) for warning in caught]
 
     return call
@@ -58,3 +62,37 @@ def test_weights_with_another_cleaning_of_texts_are_told(opened):
     text = {"model_cfg": {"text_cfg": {"tokenizer_kwargs": {"clean": "canonicalize"}}}}
     (line,) = opened("preprocessor_config.json", OPENAI, text)
     assert "clean='canonicalize', here" in line
+
+
+def test_weights_of_another_vocabulary_are_told(opened):
+    clip = {"model_type": "clip"}
+    (line,) = opened("config.json", clip, vocab={"a</w>": 0}, tokenizer_config={"model_max_length": 7})
+    assert "vocab.json' and context_length=7, here" in line
+
+
+def evaluate(config, workdir):
+    """What the launcher does where nothing is trained, without the evaluation."""
+    config.total_steps = 0
+    values = launch.define_flags()
+    values(["launch", f"--workdir={workdir}"])
+    launch._prepare(values, config, None)
+
+
+def test_an_evaluation_of_weights_with_another_preparation_is_told(opened, monkeypatch):
+    monkeypatch.setattr(loop, "prepare", lambda *arguments: None)
+    (line,) = opened("preprocessor_config.json", OPENAI | {"image_mean": [0.5] * 3}, use=evaluate)
+    assert "comes with another preparation than this experiment's" in line
+    assert opened("preprocessor_config.json", OPENAI, use=evaluate) == []
+
+
+@pytest.mark.parametrize("change", [{}, {"task.mean": (0.5,) * 3}, {"predict.transform.interpolation": "bilinear"}])
+def test_a_workdir_with_another_preparation_is_told(tmp_path, change):
+    resolved = clip_openai.get_config("fake")
+    trained = tmp_path / "trained"
+    (trained / "checkpoints" / "3").mkdir(parents=True)
+    (trained / "config.json").write_text(json.dumps(configs.flatten(resolved) | change))
+    resolved.init_from.path = str(trained)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        open_trained(resolved, str(tmp_path / "run"))
+    assert ["another preparation" in str(warning.message) for warning in caught] == [True] * bool(change)

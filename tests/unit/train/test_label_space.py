@@ -1,6 +1,7 @@
 """One label space for a run: training data, evaluations, checkpoint and first weights, by name."""
 
 import dataclasses
+import json
 import types
 
 import jax
@@ -16,7 +17,7 @@ from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.multi_view import MultiView
 from swin_jax.train import checkpoint
 from swin_jax.train.init_from import Frozen, InitFrom
-from swin_jax.train.label_space import share_labels
+from swin_jax.train.label_space import share_labels, weights_classes
 
 ANIMALS = ("ant", "cow", "dog")
 
@@ -190,6 +191,72 @@ def test_names_beside_published_weights_map_a_part_of_their_classes(tmp_path):
         share_labels(config(3, **weights), tmp_path, Logits(), train(few, 40), evals)
     with pytest.raises(UserError, match="init_from.class_names=FILE"):
         share_labels(config(0, path=weights["path"]), tmp_path, Logits(), train(few, 40), evals)
+
+
+BESIDE = {
+    "transformers": {"model_type": "swin", "id2label": {"2": "cow", "0": "dog", "1": "ant"}},
+    "timm": {"architecture": "swin_tiny", "label_names": ["dog", "ant", "cow"]},
+    "timm, inside": {"architecture": "swin_tiny", "pretrained_cfg": {"label_names": ["dog", "ant", "cow"]}},
+}
+
+
+def beside(folder, config):
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").touch()
+    return folder, folder / "model.safetensors"
+
+
+@pytest.mark.parametrize("case", BESIDE)
+@pytest.mark.parametrize("steps", [0, 3])
+def test_the_config_beside_weights_names_their_classes(tmp_path, case, steps):
+    for path in map(str, beside(tmp_path, BESIDE[case])):
+        evals = {"val": Accuracy(evaluated(ANIMALS, 3))}
+        data, found, lines = share_labels(config(steps, path=path), tmp_path, Logits(), train(ANIMALS, 3), evals)
+        assert labels(found["val"].data) == [1, 2, 0] and "mapped by name" in lines[0]
+        assert data.class_names == (ANIMALS if not steps else ("dog", "ant", "cow"))
+        assert weights_classes(config(steps, path=path), tmp_path, 3).names == ("dog", "ant", "cow")
+        with pytest.raises(UserError, match="lacks 'elk'.*backbone=True; or give the names of all .*class_names=FILE"):
+            other = {"val": Accuracy(evaluated(("ant", "cow", "elk"), 3))}
+            share_labels(config(steps, path=path), tmp_path, Logits(), train(ANIMALS, 3), other)
+        assert not share_labels(config(steps, path=path, backbone=True), tmp_path, Logits(), train(ANIMALS, 3), {})[2]
+
+
+def test_classes_that_are_called_otherwise_beside_weights_are_taken_by_number_and_that_is_said(tmp_path):
+    """As ImageNet's folders of synsets, with the words that transformers has for them."""
+    path = str(beside(tmp_path, {"model_type": "swin", "id2label": {"0": "tench", "1": "crane", "2": "crane"}})[0])
+    wnids = ("n0", "n1", "n2")
+    evals = {"val": Accuracy(evaluated(wnids[1:], 3))}
+    for steps in (0, 3):
+        data, found, lines = share_labels(config(steps, path=path), tmp_path, Logits(), train(wnids, 3), evals)
+        assert labels(found["val"].data) == [1, 2] and data.class_names == wnids
+        assert "the training data calls all classes of the weights" in lines[0] and "by number" in lines[0]
+    # Where the training data is of other classes, which nothing is trained on.
+    evals = {"val": Accuracy(evaluated(wnids, 3))}
+    _, found, lines = share_labels(config(0, path=path), tmp_path, Logits(), train(("a", "b"), 3), evals)
+    assert labels(found["val"].data) == [0, 1, 2] and "'val' calls all classes of the weights" in lines[0]
+    with pytest.raises(UserError, match="'crane' twice.*class_names=FILE"):
+        share_labels(config(0, path=path), tmp_path, Logits(), train(("a", "b"), 3), {"val": Accuracy(evaluated("xy"))})
+    evals = {"val": Accuracy(evaluated(("0", "2"), 3))}
+    *_, found, lines = share_labels(config(0, path=path), tmp_path, Logits(), train(wnids[:2], 3), evals)
+    assert labels(found["val"].data) == [0, 2] and "compared by number" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}}', '{"label_names": ["0", "1", "2"]}']
+    + [
+        '{"id2label": {"0": "a", "2": "b"}}',
+        '{"id2label": 3}',
+        "[]",
+        "{",
+        '{"task.model.fn": "swin_jax.models.swin.Swin"}',
+    ],
+)
+def test_a_config_without_names_tells_none(tmp_path, text):
+    path = str(beside(tmp_path, {})[0])
+    (tmp_path / "config.json").write_text(text)
+    *_, lines = share_labels(config(0, path=path), tmp_path, Logits(), train(ANIMALS, 3), {})
+    assert "not known" in lines[0]
 
 
 def test_a_teacher_of_other_classes_is_told(tmp_path, monkeypatch):
