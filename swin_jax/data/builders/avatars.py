@@ -29,6 +29,7 @@ from typing import Any
 from swin_jax.core.errors import UserError
 from swin_jax.data.avatars import attributes as avatars
 from swin_jax.data.builders import svg, write
+from swin_jax.data.image import picture
 
 VERSION = "1.0.0"
 DEFAULT_SIZE = 32
@@ -121,7 +122,7 @@ def render(face: Mapping[str, str], size: int) -> bytes:
     if drawing.count(_HEADER) != 1:
         raise UserError(f"the drawings of {PACKAGE} have another size than those of {PACKAGE_VERSION}")
     encoded = svg.rasterise(drawing.replace(_HEADER, header), size, size, "an avatar")
-    image = Image.open(io.BytesIO(encoded)).convert("RGBA")
+    image = picture.open_image(encoded).convert("RGBA")
     background = Image.new("RGBA", image.size, BACKGROUND)
     png = io.BytesIO()
     Image.alpha_composite(background, image).convert("RGB").save(png, "png")
