@@ -153,7 +153,8 @@ def _read_open(file: BinaryIO, suffix: str, key: str | None, limits: Limits) -> 
         if archive.find("data.pkl"):
             return _choose(*unpickle.read_zip(archive, limits, budget), key, limits, budget)
         return _part(read_npz(archive, limits), key)
-    if suffix == ".safetensors" or is_safetensors(head, size):
+    # The eighth byte is 0 in the length that such a file begins with, cut off or not.
+    if is_safetensors(head, size) or (suffix == ".safetensors" and head[7:8] in (b"", b"\0")):
         return _part(read_safetensors(file, size, limits), key)
     for start, text in _OTHERS:
         if head.lstrip().startswith(start):
@@ -162,6 +163,8 @@ def _read_open(file: BinaryIO, suffix: str, key: str | None, limits: Limits) -> 
         raise UserError(
             f"files of {_SUFFIXES[suffix]} are not read; save a state dict of PyTorch, .safetensors or .npz"
         )
+    if suffix == ".safetensors":
+        return _part(read_safetensors(file, size, limits), key)
     return _choose(*unpickle.read_stream(file, limits, budget), key, limits, budget)
 
 

@@ -226,6 +226,8 @@ def test_archives_of_other_things_are_one_line(tmp_path):
     ("w.index", b"\x00" * 40, "TensorFlow"), ("saved_model.pb", b"\x08\x01\x12", "TensorFlow"),
     ("w.pth.gz", zlib.compress(b"a", wbits=31), "gzip"), ("w.gguf", b"GGUF", "GGUF"),
     ("w.pth", b"version https://git-lfs.github.com/spec/v1\n", "lfs"),
+    ("w.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    ("w.safetensors", b"<!doctype html>", "web page"), ("w.safetensors", b"<" + bytes(20), "header"),
     ("w.pth", b"\n <!doctype html>", "web page"), ("w.msgpack", b"\x81\xa6params", "Flax"),
 ])  # fmt: skip
 def test_files_of_others_are_named(tmp_path, file, data, word):
