@@ -11,6 +11,8 @@ LINKS = "links to folders that are read anyway"
 COPIES = "links to files that are read anyway"
 NO_FILES = "pipes, sockets or devices"
 CLOSED = "folders that cannot be opened"
+NOWHERE = "links that lead nowhere"
+BESIDE = "files beside the folders of classes"
 SPLITS = frozenset(("train", "val", "validation", "valid", "test"))
 _SHOWN = 8  # kinds that a message names
 
@@ -81,19 +83,29 @@ def files_under(folder: str, suffixes: Sequence[str], root: str = "", seen: set[
     return Files(tuple(sorted(walk.paths, key=_order)), dict(walk.left_out))
 
 
-def class_folders(root: str) -> tuple[tuple[str, ...], dict[str, int]]:
+def class_folders(root: str, suffixes: Sequence[str] = ()) -> tuple[tuple[str, ...], dict[str, int]]:
     """The subfolders of a folder that stand for classes, sorted, and what was left out.
 
     Names that begin with a dot are passed over. A link to the folder itself, to one around it or around a class, or to
-    another of the subfolders is no class of its own and left out. Raises UserError where the folder cannot be opened,
-    and where it holds splits instead.
+    another of the subfolders is no class of its own and left out. So is one that leads nowhere, as to a disk that is
+    not mounted. Raises UserError where the folder cannot be opened, and where it holds splits instead.
+
+    Args:
+      root: the folder.
+      suffixes: as for `files_under`; such files that lie beside the subfolders are counted.
     """
     top, names, left_out = os.path.realpath(root), [], collections.Counter()
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"the folder {root} cannot be opened: {error.strerror}") from error
-    entries = [entry for entry in entries if not entry.name.startswith(".") and _is(entry.is_dir)]
+    entries = [entry for entry in entries if not entry.name.startswith(".")]
+    for entry in entries:
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            left_out[NOWHERE] += 1
+        elif entry.name.lower().endswith(tuple(suffixes)) and _is(entry.is_file):
+            left_out[BESIDE] += 1
+    entries = [entry for entry in entries if _is(entry.is_dir)]
     targets = {entry.name: os.path.realpath(entry.path) for entry in entries}
     seen, around = set(), set()
     for target in targets.values():

@@ -209,7 +209,7 @@ def image_folder(
     if not root:
         raise UserError("an image folder needs its path: give --config.data_dir=DIR")
     folder = os.path.join(root, split) if split else root
-    names, left_out = folders.class_folders(folder) if os.path.isdir(folder) else ((), {})
+    names, left_out = folders.class_folders(folder, picture.suffixes()) if os.path.isdir(folder) else ((), {})
     if split and not names and (listed := _listed(root, split, conversion, limits)):
         return listed
     if not os.path.isdir(folder):

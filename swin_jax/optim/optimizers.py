@@ -18,7 +18,7 @@ import optax
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
-from swin_jax.core.ranges import NonNegativeFloat, PositiveFloat, Rate, checked
+from swin_jax.core.ranges import NonNegativeFloat, PositiveFloat, RangeError, Rate, checked, shown
 from swin_jax.core.stacking import multipliers, official_names
 
 
@@ -55,6 +55,7 @@ def adamw(
         The transformation; `update` needs `params`. Its `init` raises UserError if `freeze` matches no parameter or
         all of them.
     """
+    _check_patterns("no_decay", no_decay)
     rule = optax.chain(scale_by_adam(b1, b2, eps), _decay(weight_decay, no_decay))
     return _optimizer(rule, schedule, clip_norm, freeze, layer_scale)
 
@@ -80,6 +81,7 @@ def sgd(
     Returns:
         The transformation, as `adamw`.
     """
+    _check_patterns("no_decay", no_decay)
     velocity = optax.trace(momentum, nesterov) if momentum else optax.identity()
     rule = optax.chain(_decay(weight_decay, no_decay), velocity)
     return _optimizer(rule, schedule, clip_norm, freeze, layer_scale)
@@ -95,6 +97,8 @@ def scale_by_name(rules: tuple[tuple[str, NonNegativeFloat], ...]) -> Callable:
     Returns:
         A function of official names, for `layer_scale`.
     """
+    for pattern, _ in rules:
+        _check_pattern("rules", rules, pattern)
 
     def factor(name):
         return next((value for pattern, value in rules if re.search(pattern, name)), 1.0)
@@ -177,6 +181,32 @@ def _decay(weight_decay, no_decay):
     return optax.GradientTransformation(init, update)
 
 
+def _check_patterns(name, given):
+    """Raises RangeError for anything but a tuple of regular expressions; a str would be one of letters."""
+    if not isinstance(given, (tuple, list)) or not all(isinstance(pattern, str) for pattern in given):
+        one = f", ({given!r},) for one" if isinstance(given, str) else ""
+        raise RangeError(name, f"={shown(given)}: it must be a tuple of regular expressions{one}")
+    for pattern in given:
+        _check_pattern(name, given, pattern)
+
+
+def _check_pattern(name, given, pattern):
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        reason = f"={shown(given)}: {pattern!r} is not a regular expression: {error}"
+        raise RangeError(name, reason) from error
+
+
+def _check_functions(schedule, layer_scale):
+    if not callable(schedule):
+        advice = f"a function of the step, such as schedules.constant({shown(schedule)})"
+        raise RangeError("schedule", f"={shown(schedule)}: it must be {advice}")
+    if layer_scale is not None and not callable(layer_scale):
+        advice = "a function of names, such as scale_by_name gives"
+        raise RangeError("layer_scale", f"={shown(layer_scale)}: it must be {advice}")
+
+
 def _scale_by_learning_rate(schedule, layer_scale):
     """Multiplies by minus the learning rate, of the layer where `layer_scale` is given, and keeps it in the state."""
 
@@ -201,10 +231,13 @@ def _scale_by_learning_rate(schedule, layer_scale):
 
 def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
     """Clipping, the optimizer's rule and the learning rate, on the parameters that `freeze` doesn't match."""
+    _check_functions(schedule, layer_scale)
     tx = optax.chain(clip_by_norm(clip_norm), rule, _scale_by_learning_rate(schedule, layer_scale))
     if not freeze:
         return _saying(tx, (lambda name: layer_scale(name) == 0) if layer_scale else None)
 
+    if not isinstance(freeze, str):
+        raise RangeError("freeze", f"={shown(freeze)}: it must be a regular expression, '' for none")
     try:
         re.compile(freeze)
     except re.error as error:

@@ -144,7 +144,7 @@ def video_folder(
         raise UserError("a video folder needs its path: give --config.data_dir=DIR")
     root, limits = os.path.expanduser(root), (variable_frame_rate, max_pixels, max_frames)
     folder = os.path.join(root, split or "").rstrip("/") or "/"
-    names, left_out = folders.class_folders(folder) if os.path.isdir(folder) else ((), {})
+    names, left_out = folders.class_folders(folder, VIDEO_SUFFIXES) if os.path.isdir(folder) else ((), {})
     if split and not names and (listed := _listed(root, split, limits)):
         return listed
     if not os.path.isdir(folder):

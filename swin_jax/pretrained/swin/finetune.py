@@ -220,6 +220,22 @@ def tell_scales(trained: tuple | None, model) -> None:
         )
 
 
+def tell_scale_assumed(found: Mapping[str, np.ndarray], model) -> None:
+    """Warns where nothing tells the scale of a file's continuous bias, and that of the model's own windows is taken.
+
+    Args:
+        found: The file's arrays, in any layout.
+        model: the Swin that they go into, for which nobody gave `pretrained_window_sizes`.
+    """
+    if model.continuous_bias and infer.trained_scales(found) is None:
+        own = tuple(map(simplest, buffers.coordinate_windows(model)))
+        warn(
+            "nothing tells by which windows the coordinates of the continuous position bias were scaled in training; "
+            f"the model's own, {own}, are assumed: give pretrained_window_sizes where the weights were fine-tuned at "
+            "another window than pretrained"
+        )
+
+
 def load_pretrained(source, model, resize: str | None = None, class_map=None, key: str | None = None) -> dict:
     """Fits weights of any window, image size and head into a Swin for supervised fine-tuning.
 
@@ -278,6 +294,8 @@ def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | N
             trained = infer.trained_scales(found)
             if made_for is not None:
                 trained = tuple(buffers.coordinate_windows(made_for)) if made_for.continuous_bias else None
+            elif not isinstance(source, Mapping):
+                tell_scale_assumed(found, model)
             tell_scales(trained, model)
         return swin.from_official(remap(found, model, resize, rows, made_for), model)
     except UserError as error:

@@ -92,6 +92,8 @@ def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) ->
     if weights.name and (find(weights.name) or "").startswith("simmim_"):
         # Whether the largest have the main-branch norm is not documented.
         fields = fields | dict(main_norm_every=infer.main_norm_every(weights.arrays))
+    if weights.name is None and "pretrained_window_sizes" not in overrides and "window_size" not in configured(weights):
+        finetune.tell_scale_assumed(weights.arrays, swin.Swin(**fields))
     return _fit(weights.arrays, swin.Swin(**fields), resize, overrides, infer.trained_scales(weights.arrays))
 
 

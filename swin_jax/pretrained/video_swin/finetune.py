@@ -167,6 +167,8 @@ def load_pretrained(
         if fields.get("continuous_bias") and not model.backbone.pretrained_window_sizes:
             made_for = SimpleNamespace(**fields, merge_size=(1, 2, 2), small="axis")
             finetune.tell_scales(buffers.coordinate_windows(made_for), model.backbone)
+        elif not (isinstance(source, Mapping) or model.backbone.pretrained_window_sizes):
+            finetune.tell_scale_assumed(found, model.backbone)
         if not isinstance(source, Mapping):
             _tell_assumed(found, model)
         filled = model if head else model.clone(num_classes=0)

@@ -45,6 +45,8 @@ def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> 
 
 def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[video_swin.VideoSwin, dict]:
     """A Video Swin with these weights, made for a model of `fields`; those of an image Swin are inflated."""
+    if weights.name is None and "pretrained_window_sizes" not in overrides:
+        finetune.tell_scale_assumed(weights.arrays, video_swin.make_video_swin(**fields).backbone)
     return _fit(weights.arrays, fields, resize, overrides, weights.config)
 
 

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import folders
+from swin_jax.data import folders, sources
+from swin_jax.data.video import sources as video_sources
 
 SUFFIXES = (".jpg", ".png")
 
@@ -99,9 +100,33 @@ def test_class_folders_are_no_links_to_each_other_or_around(tmp_path):
     (root / "cat" / "more").symlink_to("../dog")
     names, left_out = folders.class_folders(str(root))
     assert names == ("cat", "cow", "dog", "far")
-    assert left_out == {folders.LINKS: 4}
+    assert left_out == {folders.LINKS: 4, folders.NOWHERE: 2}
     found = folders.files_under(str(root / "cat"), SUFFIXES, root=str(root))
     assert found.paths == ("1.jpg",) and found.left_out == {folders.LINKS: 1}
+
+
+def test_a_class_behind_a_link_that_leads_nowhere_is_told(tmp_path):
+    """A disk that is not mounted: a class less, without a word."""
+    make(tmp_path, "cat/1.jpg", "dog/2.jpg", "cat/deep/3.jpg")
+    (tmp_path / "cow").symlink_to("/not/mounted/cow")
+    (tmp_path / "cat" / "deep" / "more").symlink_to("/not/mounted")
+    (tmp_path / ".#notes").symlink_to("somebody@somewhere")  # an editor's lock
+    make(tmp_path, "cat/1.mp4", "dog/2.mp4")
+    for source in (sources.image_folder, video_sources.video_folder):
+        with pytest.warns(UserWarning, match=r"links that lead nowhere \(1\)"):
+            assert source(str(tmp_path)).class_names == ("cat", "dog")
+
+
+def test_files_beside_the_folders_of_classes_are_told(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/2.jpg", "3.jpg", "4.PNG", "classes.txt", ".5.jpg")
+    (tmp_path / "6.jpg").symlink_to("cat/1.jpg")
+    with pytest.warns(UserWarning, match=rf"left out 3: {folders.BESIDE} \(3\)$"):
+        assert len(sources.image_folder(str(tmp_path))) == 2
+    make(tmp_path, "cat/1.mp4", "dog/2.mp4", "3.mp4")
+    with pytest.warns(UserWarning, match=rf"{folders.BESIDE} \(1\)"):
+        assert len(video_sources.video_folder(str(tmp_path))) == 2
+    names, left_out = folders.class_folders(str(tmp_path))
+    assert names == ("cat", "dog") and not left_out
 
 
 def test_a_folder_that_cannot_be_opened_is_refused(tmp_path):

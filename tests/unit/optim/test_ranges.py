@@ -2,8 +2,9 @@
 
 import pytest
 
+from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import RangeError
-from swin_jax.optim import adamw, schedules, sgd
+from swin_jax.optim import adamw, scale_by_name, schedules, sgd
 
 NAN = float("nan")
 RATE = schedules.constant(0.1)
@@ -31,3 +32,33 @@ def test_out_of_range(fn, name, value):
     fn(**right)
     with pytest.raises(RangeError, match=f"^{name}="):
         fn(**right | {name: value})
+
+
+@pytest.mark.parametrize(
+    "changes, wanted",
+    [
+        (
+            dict(no_decay="bias$"),
+            r"^no_decay='bias\$': it must be a tuple of regular expressions, \('bias\$',\) for one",
+        ),
+        (dict(no_decay=None), "^no_decay=None: it must be a tuple of regular expressions"),
+        (dict(no_decay=("bias", 3)), "^no_decay=.*tuple of regular expressions"),
+        (dict(no_decay=("bias", "(")), r"^no_decay=.*: '\(' is not a regular expression: missing \)"),
+        (dict(freeze=("bias",)), r"^freeze=\('bias',\): it must be a regular expression, '' for none"),
+        (dict(freeze="("), r"^freeze='\(' is not a regular expression"),
+        (dict(schedule=0.1), r"^schedule=0.1: it must be a function of the step, such as schedules.constant\(0.1\)"),
+        (dict(layer_scale=0.5), "^layer_scale=0.5: it must be a function of names, such as scale_by_name gives"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("fn", [adamw, sgd])
+def test_names_of_parameters_are_regular_expressions(fn, changes, wanted):
+    """A text in place of a tuple is one of letters, which match nearly every name: nothing decayed, without a word."""
+    fn(**RULE | dict(no_decay=["bias"], freeze="head"))
+    with pytest.raises(UserError, match=wanted):
+        fn(**RULE | changes)
+
+
+def test_rules_of_factors_are_regular_expressions():
+    with pytest.raises(UserError, match=r"^rules=.*: '\(' is not a regular expression"):
+        scale_by_name((("(", 0.0),))
