@@ -69,6 +69,22 @@ def known_mean(values: jax.Array, known: jax.Array, class_weights: jax.Array | N
     return jnp.where(known, values * weights[None], 0.0).sum() / jnp.maximum(known.sum(), 1)
 
 
+def shared_marks(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Compares each record of one set with each of another, where a record has a class of each of several choices.
+
+    Args:
+        one: (A, K): 1 for the class of each choice, 0 for its other classes, -1 for all classes of a
+            choice of which nothing is known.
+        other: (B, K), likewise.
+
+    Returns:
+        (the number of choices in which both have the same class; the number of choices of which it is
+        known for both), (A, B) float32 each.
+    """
+    own, there, known = ((x.astype(jnp.float32)) for x in (one > 0, other > 0, other >= 0))
+    return own @ there.T, own @ known.T
+
+
 def top_k_correct(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
     """Whether the label is among the min(k, K) largest logits.
 
