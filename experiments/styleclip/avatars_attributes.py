@@ -31,7 +31,7 @@ def get_config(arg=None):
     arg = parse_arg(arg, fake=False)
 
     # Sizes
-    c = small.sizes(total_steps=1500, batch_size=64, image_size=32, num_classes=8)
+    c = small.sizes(total_steps=1000, batch_size=64, image_size=32, num_classes=8)
     ref = c.get_oneway_ref
 
     # Model
@@ -52,7 +52,7 @@ def get_config(arg=None):
 
     # Data
     train = spec(avatars.avatars_of, data_dir=ref("data_dir"), split="train")
-    augment = spec(small_train_transform, size=ref("image_size"), padding=0)
+    augment = spec(small_train_transform, size=ref("image_size"), padding=1, hflip=0.5)
     c.data = small.train_data(c, train, augment)
 
     # Evals
