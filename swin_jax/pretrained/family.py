@@ -57,6 +57,7 @@ class Family:
         makers: Classes and functions that `task.model` of a run may name.
         find: A word -> the name that it means (it may be spelled in other ways, or be that of a repository), or None.
         fetch: A word that `find` knows -> the path of its published weights, downloaded unless it is in the cache.
+        source: How to come by trained weights, for the warning about random ones.
         preset: A word that `find` knows -> arguments that make the model.
         recognizes: {name: array} of a file -> True if it is of this family.
         infer: ({name: array}, known arguments) -> arguments of the model that the arrays were made with.
@@ -90,4 +91,5 @@ class Family:
     predict: Callable[[nn.Module, dict, Mapping[str, jax.Array], Prepare], Outputs]
     takes: tuple["Family", ...] = ()
     resizes: tuple[str, ...] = ()
+    source: str = "weights='official' downloads the published ones"
     configured: Callable[[Weights], dict] = lambda weights: {}

@@ -25,6 +25,7 @@ from swin_jax.core.errors import UserError, is_ours, warn
 from swin_jax.core.public_names import check_names, name_of
 from swin_jax.core.sizes import simplest
 from swin_jax.pretrained import beside, compare, names, preparation, processors, recognize, run_preparation
+from swin_jax.pretrained.arcface import loader as arcface
 from swin_jax.pretrained.arguments import (
     check_arguments,
     check_resize,
@@ -35,6 +36,7 @@ from swin_jax.pretrained.arguments import (
 )
 from swin_jax.pretrained.beside import read
 from swin_jax.pretrained.clip import loader as clip
+from swin_jax.pretrained.e4e import loader as e4e
 from swin_jax.pretrained.family import Family, Weights
 from swin_jax.pretrained.files import download
 from swin_jax.pretrained.media import shown
@@ -42,7 +44,7 @@ from swin_jax.pretrained.preparation import Preparation
 from swin_jax.pretrained.swin import loader as swin
 from swin_jax.pretrained.video_swin import loader as video_swin
 
-FAMILIES: tuple[Family, ...] = (swin.FAMILY, clip.FAMILY, video_swin.FAMILY)
+FAMILIES: tuple[Family, ...] = (swin.FAMILY, clip.FAMILY, video_swin.FAMILY, arcface.FAMILY, e4e.FAMILY)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -206,7 +208,7 @@ def is_workdir(folder: str | Path) -> bool:
 
 def _load_random(family: Family, word: str, overrides: dict) -> tuple[nn.Module, dict, Preparation | None]:
     model = make(family, family.preset(word), overrides)
-    warn(f"{word} has random weights; weights='official' downloads the published ones")
+    warn(f"{word} has random weights; {family.source}")
     variables = random_variables(model, *family.inputs(model).values())
     return model, variables, prepare(family, model, word)
 

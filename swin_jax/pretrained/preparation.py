@@ -25,11 +25,13 @@ _IMAGES = "swin_jax.data.image.transforms."
 _VIDEOS = "swin_jax.data.video.transforms."
 RESIZED = _IMAGES + "eval_transform"  # the short side to 256 / 224 of the size, the centre; or the whole picture
 CLIP = _IMAGES + "clip_eval_transform"
+FACE = "swin_jax.data.image.alignment.face_transform"  # a square picture, whole
 CLIPS = _VIDEOS + "video_eval_transform"
 TRANSFORMS = {
     "image": (
         RESIZED,
         CLIP,
+        FACE,
         _IMAGES + "crop_transform",
         "swin_jax.data.image.small.small_eval_transform",
         "swin_jax.data.emoji.images.image_eval_transform",
@@ -329,6 +331,12 @@ def of_pairs(image_size: Size, context_length: int, assumed: bool) -> Preparatio
     arguments = dict(size=image_size, mode="shortest", interpolation="bicubic", fill=0)
     names = ("mode", "interpolation", "mean", "std", "clean") if assumed else ()
     return Preparation("image", CLIP, arguments, CLIP_MEAN, CLIP_STD, context_length=context_length, assumed=names)
+
+
+def of_faces(image_size: int) -> Preparation:
+    """The preparation of networks for aligned faces: the whole picture, its values in -1..1."""
+    half = (0.5, 0.5, 0.5)
+    return Preparation("image", FACE, dict(size=image_size, interpolation="bilinear"), half, half)
 
 
 def of_videos(image_size: tuple[int, int, int], uniform: bool, assumed: bool) -> Preparation:

@@ -16,6 +16,7 @@ import pytest
 from swin_jax.core.public_names import current_names, find
 from swin_jax.core.ranges import Ascending, NotEmpty, PositiveFloat, Range, RangeError, ranges, refusal
 from swin_jax.ops import augmentation
+from swin_jax.pretrained.load import FAMILIES
 from swin_jax.tasks.classification import Classification
 from swin_jax.tasks.contrastive import Contrastive
 from swin_jax.tasks.masked_image import MaskedImageModeling
@@ -38,11 +39,12 @@ def named_by_configs():
 
 
 def makers():
-    """Those, what the faces offer, tasks, evaluations, transforms and sources."""
+    """Those, what the faces offer and the families make, tasks, evaluations, transforms and sources."""
     found = named_by_configs()
     for face in map(importlib.import_module, FACES):
         found += [getattr(face, name) for name in face.__all__ if inspect.isclass(getattr(face, name))]
         found += [getattr(face, name) for name in face.__all__ if name.startswith("make_")]
+    found += [family.make for family in FAMILIES]
     for room in ROOMS:
         package = importlib.import_module(f"swin_jax.{room}")
         for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):

@@ -6,17 +6,23 @@ norms and slopes have a `scale`. Running statistics are in 'batch_stats'. Only t
 that no model is imported here.
 """
 
+import logging
 import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.params import flatten, unflatten
-from swin_jax.pretrained import compare
+from swin_jax.pretrained import beside, compare
 from swin_jax.pretrained.files import choose
 
+log = logging.getLogger(__name__)
+
+LICENCE = "the released IR-SE50 was trained on pictures derived from MS-Celeb-1M, and no terms of use are stated for it"
 _LAST = "output_layer.3.weight"
 _OWN = r"(input_layer|output_layer|body)\."
 _REDUCTION = 16
@@ -76,8 +82,8 @@ def _prefixes(state_dict: Mapping[str, np.ndarray]) -> list[str]:
     return [prefix for prefix in found if f"{prefix}body.0.res_layer.1.weight" in names]
 
 
-def own_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The network's arrays by their official names, without what training puts before them, and without buffers.
+def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The network's arrays by their official names, without a prefix and buffers, and the names of the others.
 
     Raises:
         UserError: None there, or several of which the rule of `files.choose` does not tell which is meant.
@@ -85,29 +91,33 @@ def own_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     names = compare.strip_wrappers(state_dict)
     found = _prefixes(names)
     if not found:
-        missing = ", ".join(name for name in (_LAST, "body.0.res_layer.1.weight") if name not in names)
-        raise UserError(f"these weights are of no IR-SE network: they lack {missing}")
-    roots = [prefix.removesuffix(".") for prefix in found]
-    chosen = choose.preferred(roots) if len(found) > 1 else roots[0]
-    if chosen is None:
-        raise choose.several(roots)
-    own, left = under(names, f"{chosen}." if chosen else "", _OWN)
-    if left:
-        warn(f"left out of the weights, which are of more than an IR-SE network: {choose.listed(left)}")
-    return compare.drop_buffers(own)
+        missing = [name for name in (_LAST, "body.0.res_layer.1.weight") if name not in names]
+        raise UserError(f"these weights are of no IR-SE network: they lack {', '.join(missing)}")
+    return under(names, found, _OWN)
 
 
-def under(names: Mapping[str, np.ndarray], prefix: str, own: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays whose names go on from a prefix in a known way, without it, and the names of the others.
+def under(
+    names: Mapping[str, np.ndarray], prefixes: Sequence[str], own: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays of one of several models, without its prefix and buffers, and the names of all others.
 
     Args:
         names: {name: array}.
-        prefix: What stands before the names.
-        own: A regex that matches the beginning of what follows.
+        prefixes: What stands before the names of each model.
+        own: A regex that matches the beginning of a model's own names.
+
+    Raises:
+        UserError: Several models, and the rule of `files.choose` does not tell which is meant.
     """
+    roots = [prefix.removesuffix(".") for prefix in prefixes]
+    chosen = choose.preferred(roots) if len(roots) > 1 else roots[0]
+    if chosen is None:
+        raise choose.several(roots)
+    prefix = prefixes[roots.index(chosen)]
     places = {name: name.removeprefix(prefix) for name in names if name.startswith(prefix)}
     inside = {name: place for name, place in places.items() if re.match(own, place)}
-    return {place: names[name] for name, place in inside.items()}, [name for name in names if name not in inside]
+    arrays = {place: names[name] for name, place in inside.items()}
+    return compare.drop_buffers(arrays), [name for name in names if name not in inside]
 
 
 def infer(state_dict: Mapping[str, np.ndarray]) -> dict:
@@ -116,7 +126,7 @@ def infer(state_dict: Mapping[str, np.ndarray]) -> dict:
     Raises:
         UserError: Arrays of shapes that no such network has.
     """
-    state_dict = own_names(state_dict)
+    state_dict, _ = own_part(state_dict)
     blocks = infer_blocks(state_dict)
     embed_dim, inside = np.shape(state_dict[_LAST])
     side = math.isqrt(inside // blocks[-1][1])
@@ -157,9 +167,35 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     Raises:
         UserError: Names every missing, unexpected and mis-shaped key, in one line.
     """
-    state_dict, shapes = own_names(state_dict), official_shapes(model)
+    state_dict, left = own_part(state_dict)
+    if left:
+        warn(f"left out of the weights, which are of more than an IR-SE network: {choose.listed(left)}")
+    shapes = official_shapes(model)
     _check(state_dict, shapes)
     return to_variables(state_dict, shapes, model.blocks[-1][1])
+
+
+def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None = None) -> dict:
+    """The variables of an IRSE from a file or from a run, for `train.init_from`.
+
+    Args:
+        source: A file of `pretrained.files.read`, or the variables of an IRSE.
+        model: A `models.arcface.IRSE`.
+        key: Which of several weights in a file to take, see `pretrained.files.read`.
+
+    Raises:
+        UserError: An unreadable file, weights that do not fit.
+    """
+    if isinstance(source, Mapping):
+        return {name: source[name] for name in ("params", "batch_stats") if name in source}
+    variables = from_official(beside.read(Path(source), key), model)
+    log.info("%s: %s", source, LICENCE)
+    return variables
+
+
+def pretrained() -> Callable:
+    """`load_pretrained` as a function of (source, model), for an experiment file."""
+    return load_pretrained
 
 
 def to_variables(state_dict: Mapping[str, np.ndarray], names: Sequence[str], last_width: int = 0) -> dict:
@@ -219,7 +255,7 @@ def _check(state_dict: Mapping, shapes: Mapping) -> None:
 
 def path_of(name: str, axes: int) -> tuple[str, str]:
     """The collection and the path of an official name whose array has so many axes."""
-    *modules, leaf = re.sub(r"\b(input_layer|output_layer|body|\w+_layer)\.(\d+)", r"\1_\2", name).split(".")
+    *modules, leaf = re.sub(r"\.(\d+)(?=\.)", r"_\1", name).split(".")
     if leaf.startswith("running_"):
         return "batch_stats", "/".join([*modules, leaf.removeprefix("running_")])
     if leaf == "weight":
@@ -232,7 +268,7 @@ def _to_ours(name: str, value: np.ndarray, last_width: int) -> np.ndarray:
     if name == _LAST:
         side = math.isqrt(value.shape[1] // last_width)
         value = value.reshape(len(value), last_width, side, side)
-    return np.ascontiguousarray(value.transpose(2, 3, 1, 0)) if value.ndim == 4 else value
+    return np.ascontiguousarray(value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T)
 
 
 def _to_theirs(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,7 +9,8 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, map_named
-from swin_jax.models.arcface import IRSE, PReLU, rules
+from swin_jax.models.arcface import IRSE, rules
+from swin_jax.models.arcface.model import PReLU
 
 BLOCKS = ((8, 8, 1), (8, 16, 2))
 TINY = IRSE(blocks=BLOCKS, image_size=16, embed_dim=6, dropout=0.5)

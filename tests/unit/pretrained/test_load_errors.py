@@ -88,8 +88,8 @@ def test_a_foreign_file_under_a_name_is_refused(looks, name, tmp_path):
 @pytest.mark.parametrize(
     "names, message",
     [
-        ([], r"no family that load() knows (Swin, CLIP, Video Swin): there are none"),
-        (["a", "b.c", "d", "e"], "(Swin, CLIP, Video Swin): their 4 names begin with a, b.c, d"),
+        ([], r"no family that load() knows (Swin, CLIP, Video Swin, ArcFace, e4e): there are none"),
+        (["a", "b.c", "d", "e"], "(Swin, CLIP, Video Swin, ArcFace, e4e): their 4 names begin with a, b.c, d"),
     ],
 )
 def test_a_file_of_no_known_family_says_what_it_holds(names, message, file):

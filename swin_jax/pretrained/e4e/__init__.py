@@ -1,0 +1,1 @@
+"""e4e: names, released files and conversion."""

@@ -1,0 +1,156 @@
+"""e4e: official state dicts -> our parameters.
+
+Official names and shapes are those of omertov/encoder4editing: those of the trunk are ArcFace's, see
+`pretrained.arcface.convert`. In the released files `encoder.` stands before all of them, a generator lies beside them
+under `decoder.`, and the mean latent, `latent_avg`, beside the weights. Linear weights are transposed; the mean latent
+becomes 'averages'. Only the fields of a model are looked at, so that no model is imported here.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from swin_jax.core.errors import UserError, warn
+from swin_jax.core.ranges import shown
+from swin_jax.pretrained import beside, compare
+from swin_jax.pretrained.arcface import convert as arcface
+from swin_jax.pretrained.files import choose
+
+log = logging.getLogger(__name__)
+
+AVERAGE = "latent_avg"
+_OWN = r"(input_layer|body|latlayer[12]|styles)\."
+_LAST = "latlayer1.weight"
+_DECODER = "decoder."
+LICENCE = (
+    "the released e4e encoders are under the MIT licence; that of faces was trained on FFHQ (CC BY-NC-SA 4.0), and the "
+    "files hold generators under NVIDIA's non-commercial licence"
+)
+
+
+def official_shapes(model) -> dict[str, tuple[int, ...]]:
+    """{official name without 'encoder.': official shape} of a `models.e4e.E4E`, without the mean latent."""
+    stem, body = arcface.trunk_shapes(model.blocks)
+    fine, middle, coarse = (after for _, after, _ in model.blocks[-3:])
+    shapes = stem | body
+    for i, convs in enumerate(model.head_convs):
+        for j in range(convs):
+            name, before = f"styles.{i}.convs.{2 * j}", model.w_dim if j else coarse
+            shapes |= {f"{name}.weight": (model.w_dim, before, 3, 3), f"{name}.bias": (model.w_dim,)}
+        shapes[f"styles.{i}.linear.weight"] = (model.w_dim, model.w_dim)
+        shapes[f"styles.{i}.linear.bias"] = (model.w_dim,)
+    for name, before in (("latlayer1", middle), ("latlayer2", fine)):
+        shapes |= {f"{name}.weight": (coarse, before, 1, 1), f"{name}.bias": (coarse,)}
+    return shapes
+
+
+def is_e4e(state_dict: Mapping[str, np.ndarray]) -> bool:
+    """True for a state dict that holds a whole encoder of this kind, under whatever prefix."""
+    return bool(_prefixes(state_dict))
+
+
+def _prefixes(state_dict: Mapping[str, np.ndarray]) -> list[str]:
+    names = state_dict.keys()
+    found = (name.removesuffix(_LAST) for name in names if name.endswith(_LAST))
+    return [prefix for prefix in found if f"{prefix}styles.0.linear.weight" in names]
+
+
+def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The encoder's arrays by their official names, without 'encoder.' and buffers, and the names of the others.
+
+    Raises:
+        UserError: None there, or several of which the rule of `files.choose` does not tell which is meant.
+    """
+    names = compare.strip_wrappers(state_dict)
+    found = _prefixes(names)
+    if not found:
+        missing = [name for name in (_LAST, "styles.0.linear.weight") if name not in names]
+        raise UserError(f"these weights are of no e4e encoder: they lack {', '.join(missing)}")
+    return arcface.under(names, found, _OWN)
+
+
+def _tell_what_is_left(names: list[str]) -> None:
+    decoder = [name for name in names if name.startswith(_DECODER)]
+    if decoder:
+        warn(f"the generator that lies beside the encoder was left out ({len(decoder)} arrays under 'decoder')")
+    if others := [name for name in names if name != AVERAGE and not name.startswith(_DECODER)]:
+        warn(f"left out of the weights, which are of more than an e4e encoder: {choose.listed(others)}")
+
+
+def infer(state_dict: Mapping[str, np.ndarray]) -> dict:
+    """The fields of the E4E that a state dict was made with: `num_ws`, `image_size`, `blocks` and `w_dim`.
+
+    Raises:
+        UserError: Arrays of shapes that no such network has.
+    """
+    state_dict, _ = own_part(state_dict)
+    blocks = arcface.infer_blocks(state_dict)
+    heads = [int(name.split(".")[1]) for name in state_dict if name.startswith("styles.")]
+    convs = [name for name in state_dict if name.startswith("styles.0.convs.") and name.endswith(".weight")]
+    (w_dim,) = np.shape(state_dict["styles.0.linear.bias"])
+    num_ws, size = compare.count_of(heads, "heads"), 2 ** (len(blocks) + len(convs))
+    return dict(num_ws=num_ws, image_size=size, blocks=blocks, w_dim=w_dim)
+
+
+def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
+    """Converts a state dict to the variables of an E4E; every key must fit.
+
+    Args:
+        state_dict: {name: array} as `pretrained.files.read` gives it, `latent_avg` among them or not.
+        model: A `models.e4e.E4E`.
+
+    Returns:
+        {'params': ..., 'batch_stats': ..., 'averages': {'latent_avg': (num_ws, w_dim)}}, nested dicts of float32 numpy
+        arrays, as `model.init` makes them.
+
+    Raises:
+        UserError: Names every missing, unexpected and mis-shaped key, in one line.
+    """
+    average = mean_latent(state_dict.get(AVERAGE), model)
+    state_dict, left = own_part(state_dict)
+    _tell_what_is_left(left)
+    shapes = official_shapes(model)
+    if report := compare.compare(state_dict, shapes):
+        raise UserError(f"these weights are not for this e4e encoder: {report.line()}")
+    return arcface.to_variables(state_dict, shapes) | {"averages": {AVERAGE: average}}
+
+
+def mean_latent(average: np.ndarray | None, model) -> np.ndarray:
+    """The mean latent of each row, float32 (num_ws, w_dim); zeros and a warning where a file has none.
+
+    Args:
+        average: (w_dim,), (num_ws, w_dim), the same with a first axis of 1, or None.
+        model: A `models.e4e.E4E`.
+    """
+    wanted = (model.num_ws, model.w_dim)
+    if average is None:
+        warn(
+            "these weights have no latent_avg, the mean latent that the encoder adds to: it is zero, so that latents "
+            "are differences; put the generator's mean into variables['averages']['latent_avg']"
+        )
+        return np.zeros(wanted, np.float32)
+    found = np.asarray(average, np.float32)
+    found = found[0] if found.ndim > 1 and len(found) == 1 else found
+    if found.shape not in (wanted, wanted[1:]):
+        raise UserError(
+            f"{AVERAGE} is of shape {shown(np.shape(average))}, the encoder has {model.num_ws} latents of "
+            f"{model.w_dim}: it must be {wanted[1:]} or {wanted}"
+        )
+    return np.array(np.broadcast_to(found, wanted))
+
+
+def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None = None) -> dict:
+    """The variables of an E4E from a file or from a run; as `pretrained.arcface.convert.load_pretrained`."""
+    if isinstance(source, Mapping):
+        return {name: source[name] for name in ("params", "batch_stats", "averages") if name in source}
+    variables = from_official(beside.read(Path(source), key), model)
+    log.info("%s: %s", source, LICENCE)
+    return variables
+
+
+def pretrained() -> Callable:
+    """`load_pretrained` as a function of (source, model), for an experiment file."""
+    return load_pretrained

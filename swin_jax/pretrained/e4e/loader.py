@@ -1,0 +1,89 @@
+"""e4e as a family of `load`."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from swin_jax.core.errors import UserError
+from swin_jax.models.arcface import IR_SE50
+from swin_jax.models.e4e import E4E
+from swin_jax.pretrained.arcface.loader import fields_of, inputs, load_run, put
+from swin_jax.pretrained.e4e import convert
+from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
+from swin_jax.pretrained.preparation import Preparation, of_faces
+
+log = logging.getLogger(__name__)
+
+# The released encoders, for generators of 1024, 512 (of 512 x 384 pictures in a square) and 256 pixels.
+NUM_WS = {"e4e_ffhq": 18, "e4e_cars": 16, "e4e_church": 14, "e4e_horse": 14}
+
+
+def find(word: str) -> str | None:
+    """The name that a word means: itself, or the released file's."""
+    plain = word.lower().removesuffix(".pt").replace("-", "_").removesuffix("_encode")
+    return plain if plain in NUM_WS else None
+
+
+def fetch(word: str) -> Path:
+    """Raises UserError: the file holds weights that must not be passed on."""
+    name = find(word)
+    file = f"{name}_encode.pt"
+    raise UserError(
+        f"{name} is not downloaded, because its file holds a generator under NVIDIA's non-commercial licence: get "
+        f"{file} as the README of omertov/encoder4editing says, and give its path, load({name!r}, weights={file!r})"
+    )
+
+
+def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dict:
+    """`convert.infer`, which needs nothing that is known."""
+    return convert.infer(arrays)
+
+
+def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[E4E, dict]:
+    """An E4E with these weights; the log names their licence."""
+    model = E4E(**fields | overrides)
+    variables = put(convert.from_official(weights.arrays, model), model)
+    log.info("%s: %s", weights.path, convert.LICENCE)
+    return model, variables
+
+
+def load_workdir(workdir: str | Path, config: dict, resize: str | None, overrides: dict) -> tuple[E4E, dict]:
+    """The encoder that a run trained, its average if it kept one; `config` is the run's."""
+    return load_run(E4E, workdir, config, overrides)
+
+
+def preprocess(model: E4E, word: str | None) -> Preparation:
+    """The whole picture, which is aligned as FFHQ."""
+    return of_faces(model.image_size)
+
+
+def predict(model: E4E, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare) -> Outputs:
+    """`latents` in W+."""
+    return {"latents": model.apply(variables, prepare(batch["image"]))}
+
+
+FAMILY = Family(
+    title="e4e",
+    usual="e4e_ffhq",
+    names=lambda: list(NUM_WS),
+    fields=fields_of(E4E),
+    sizes=("num_ws", "image_size", "blocks", "w_dim"),
+    models=(E4E,),
+    makers=(E4E,),
+    find=find,
+    fetch=fetch,
+    source="its file, NAME_encode.pt, is given as weights=",
+    preset=lambda word: dict(num_ws=NUM_WS[find(word)], image_size=256, blocks=IR_SE50, w_dim=512),
+    recognizes=convert.is_e4e,
+    infer=infer_fields,
+    make=E4E,
+    load=load,
+    load_workdir=load_workdir,
+    preprocess=preprocess,
+    inputs=inputs,
+    predict=predict,
+)
