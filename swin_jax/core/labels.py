@@ -55,7 +55,7 @@ def read_names(file: str) -> tuple[str, ...]:
         raise UserError(f"{file} must list class names, or map them to their labels, which count up from 0")
     if not names:
         raise UserError(f"{file} names no classes; it holds one name a line, in label order")
-    return names
+    return _composed(names)
 
 
 def names_beside(source: str | os.PathLike) -> tuple[str, ...]:

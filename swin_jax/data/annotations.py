@@ -5,6 +5,7 @@ A list is read wholly when a source is made, so that everything wrong in it is t
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -194,11 +195,16 @@ def _from_line(place: str, line: str) -> Entry:
 def _split(text: str) -> tuple[str, ...]:
     """The labels in one field."""
     if (found := listed(text)) is not None:
-        return tuple(str(part).strip() for part in found)
+        return tuple(_composed(str(part)) for part in found)
     parts = re.split("[;|]", text)
     if len(parts) == 1 and re.fullmatch(r"\s*\d+(\s*,\s*\d+)+\s*", text):
         parts = text.split(",")
-    return tuple(part.strip() for part in parts if part.strip())
+    return tuple(_composed(part) for part in parts if part.strip())
+
+
+def _composed(label: str) -> str:
+    """A label without outer blanks, one for each way to write its letters."""
+    return unicodedata.normalize("NFC", label.strip())
 
 
 def _table(file: str, text: str, separator: str) -> list[Entry] | Annotations:
@@ -277,7 +283,7 @@ def _from_object(place: str, found: Any) -> Entry:
             raise UserError(f"{place}: the label {short(repr(one))} is neither a number nor a name")
     names = [found[key] for key in LABEL_KEYS if key in found and key != label]
     name = names[0].strip() if names and isinstance(names[0], str) else ""
-    return Entry(place, _path(place, found[path]), tuple(str(one).strip() for one in labels), name)
+    return Entry(place, _path(place, found[path]), tuple(_composed(str(one)) for one in labels), name)
 
 
 def _path(place: str, path: str) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import tokenize
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from swin_jax.core import text_files
 from swin_jax.core.errors import UserError
 
 SPLIT = "split"  # the column that tells which part of a data set a row belongs to
+_NEIGHBOURS = re.compile(r"""['"]\s+['"]""")  # texts without a comma between them
 _MAX_LISTED = 100_000  # characters of a list within a field
 
 
@@ -59,17 +61,34 @@ def refuse_splits(file: str, values: Sequence[Any]) -> None:
 
 
 def listed(text: str) -> list[Any] | None:
-    """The values of a list in the notation of JSON or Python, as programs write one into a field; None for others."""
+    """The values of a list as programs write one into a field; None for others.
+
+    The notations are those of JSON, of a list or tuple of Python, and of an array of texts of NumPy.
+    """
     text = text.strip()
-    if not (text.startswith("[") and text.endswith("]")) or len(text) > _MAX_LISTED:
+    if text[:1] + text[-1:] not in ("[]", "()") or len(text) > _MAX_LISTED:
         return None
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (json.loads, _of_numpy, ast.literal_eval):
         try:
             found = parse(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):  # what they make of brackets in brackets
+        except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):  # of brackets in brackets
             continue
-        return found if isinstance(found, list) else None
+        return list(found) if isinstance(found, (list, tuple)) else None
     return None
+
+
+def _of_numpy(text: str) -> list[str] | None:
+    """The texts of an array, "['one' 'two']", which Python would join; raises ValueError where none follow each other.
+
+    None for what mixes that with commas.
+    """
+    if not _NEIGHBOURS.search(text):
+        raise ValueError("no texts without a comma")
+    tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.string.strip()]
+    kinds = [token.type == tokenize.STRING for token in tokens[1:-1]]
+    if not any(one and next_ for one, next_ in zip(kinds, kinds[1:])):
+        raise ValueError("no texts without a comma")
+    return [ast.literal_eval(token.string) for token in tokens[1:-1]] if all(kinds) else None
 
 
 def short(text: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from swin_jax.core import text_files
 from swin_jax.core.errors import UnreadableError
+from swin_jax.data.rows_of_lists import listed
 
 MAX_CHARACTERS = 100_000  # of a caption; a model reads a few hundred
 MAX_BYTES = 2**24  # of what captions are read from: a text file, a line, a member of a tar
@@ -67,11 +68,14 @@ def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def texts_of(record: Any, key: str) -> tuple[str, ...]:
-    """What a JSON record has under `key`: a caption, several, or none where there is null.
+    """What a record has under `key`: a caption, several, or none where there is null.
 
-    Raises UnreadableError for others.
+    Several may be written as a list within a text, see `rows_of_lists.listed`. Raises UnreadableError for others.
     """
     value = value_of(record, key, "text_key")
+    inside = listed(value) if isinstance(value, str) else None
+    if inside is not None and (not inside or any(isinstance(text, str) for text in inside)):
+        value = inside
     if not isinstance(value, (str, list, type(None))):
         raise UnreadableError(f"{key!r} is neither a caption nor a list of captions")
     texts = value if isinstance(value, list) else [value]

@@ -2,12 +2,12 @@
 
 import collections
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from swin_jax.core.errors import UnreadableError, UserError, did_you_mean
 from swin_jax.data.image_text.captions import value_of
-from swin_jax.data.rows_of_lists import short
+from swin_jax.data.rows_of_lists import SPLIT, short
 
 # What lists call their columns; the first is meant wherever it is there, and is the default.
 IMAGE_KEYS = ("image", "filepath", "file_name", "filename", "image_path", "image_name", "path", "file", "img")
@@ -21,8 +21,8 @@ def choose(name: str, argument: str, columns: Collection[str], place: str) -> st
     """The column of the images or of the captions.
 
     Args:
-      name: what the user says. Where there is no such column and it is the first of IMAGE_KEYS or
-        TEXT_KEYS, the other known ones stand for it.
+      name: what the user says, in small or capital letters. Where there is no such column and it is
+        the first of IMAGE_KEYS or TEXT_KEYS, the other known ones stand for it.
       argument: 'image_key' or 'text_key'.
       columns: those that there are.
       place: for messages: the file.
@@ -31,9 +31,11 @@ def choose(name: str, argument: str, columns: Collection[str], place: str) -> st
       A column. Raises UserError where there is none, or several known ones could be meant.
     """
     known = IMAGE_KEYS if argument == "image_key" else TEXT_KEYS
-    if name in columns:
-        return name
-    found = [key for key in known if key in columns and name == known[0]]
+    for same in ([name] if name in columns else [], [key for key in columns if key.lower() == name.lower()]):
+        if len(same) == 1:
+            return same[0]
+    found = [key for key in columns if key.lower() in known and name == known[0]]
+    found.sort(key=lambda key: known.index(key.lower()))
     if len(found) == 1:
         return found[0]
     subject = "images" if argument == "image_key" else "captions"
@@ -45,6 +47,11 @@ def choose(name: str, argument: str, columns: Collection[str], place: str) -> st
         f"{place} {wrong}: give --config.data.source.{argument}= "
         f"(for validation pairs --config.evals.validation.run.data.source.{argument}=)"
     )
+
+
+def split_key(columns: Iterable[str]) -> str | None:
+    """The column that tells which split a row belongs to, 'split' or 'Split'; None where there is none."""
+    return next((key for key in columns if key.lower() == SPLIT), None)
 
 
 def rows_of_split(path: str, values: Sequence[Any], split: str) -> list[int]:

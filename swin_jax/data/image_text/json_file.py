@@ -15,6 +15,7 @@ from swin_jax.core.errors import UserError, warn
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import columns
 from swin_jax.data.image_text.captions import captions_of, texts_of
+from swin_jax.data.rows_of_lists import SPLIT
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def json_file(
         rows, is_made = value["images"], True
     else:
         raise UserError(f'{path} has neither "images" nor a list of records; a file of one record a line is data=jsonl')
-    splits = [row.get("split") if isinstance(row, Mapping) else None for row in rows]
+    keys = (key for row in rows if isinstance(row, Mapping) for key in row)
+    key = columns.split_key(keys) or SPLIT
+    splits = [row.get(key) if isinstance(row, Mapping) else None for row in rows]
     rows = [rows[row] for row in columns.rows_of_split(path, splits, split)]
     if is_made and "annotations" in value:
         rows = _coco(path, rows, value["annotations"])

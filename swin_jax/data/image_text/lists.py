@@ -20,7 +20,6 @@ from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import columns, parquet
 from swin_jax.data.image_text.captions import captions_of, parse_json, texts_of
-from swin_jax.data.rows_of_lists import SPLIT, listed
 
 Example = dict[str, Any]
 
@@ -146,8 +145,8 @@ def jsonl(
     root = root or os.path.dirname(path)
     probe = LinePairs(path, root, parse_json, rows, image_key, text_key, label_key, conversion)
     keys = _keys(probe)
-    if SPLIT in keys:
-        rows = _of_split(path, rows, [_split_of(probe, index) for index in range(len(probe))], split)
+    if (key := columns.split_key(keys)) is not None:
+        rows = _of_split(path, rows, [_split_of(probe, index, key) for index in range(len(probe))], split)
     image_key = columns.choose(image_key, "image_key", keys, path)
     text_key = columns.choose(text_key, "text_key", keys, path)
     return LinePairs(path, root, parse_json, rows, image_key, text_key, label_key, conversion)
@@ -159,13 +158,13 @@ def _of_split(path: str, rows: _Rows, values: list[Any], split: str) -> _Rows:
     return rows if len(chosen) == len(values) else dataclasses.replace(rows, chosen=np.array(chosen, np.int64))
 
 
-def _split_of(source: LinePairs, index: int) -> Any:
-    """What a line has under 'split'; None where it cannot be read, which is said when it is."""
+def _split_of(source: LinePairs, index: int, key: str) -> Any:
+    """What a line has under the key of splits; None where it cannot be read, which is said when it is."""
     try:
         row = parse_json(source._read(index))
     except UnreadableError:
         return None
-    return row.get(SPLIT) if isinstance(row, dict) else None
+    return row.get(key) if isinstance(row, dict) else None
 
 
 def _keys(source: LinePairs) -> tuple[str, ...]:
@@ -200,6 +199,7 @@ def table(
     """Pairs of a table with named columns: .csv, .tsv or .parquet.
 
     Several captions of an image may stand in one field, in the notation of a list: "['one', 'two']".
+    Names of columns are found in capitals too.
     Text is UTF-8, quoted as Python's csv module reads it, and its first line names the columns. A
     row with another number of fields is unreadable; a warning counts such rows.
 
@@ -235,7 +235,7 @@ def table(
     for key in filter(None, (image_key, text_key, label_key)):
         if header.count(key) != 1:
             raise UserError(f"{path} has {header.count(key)} columns {key!r}; name one that is there once")
-    parse = functools.partial(_parse_row, header=header, separator=separator, text_key=text_key)
+    parse = functools.partial(_parse_row, header=header, separator=separator)
     rows = _find_rows(path, header, separator, split)
     return LinePairs(path, root, parse, rows, image_key, text_key, label_key, conversion)
 
@@ -258,7 +258,7 @@ def _header(path: str, separator: str, keys: tuple[str, str]) -> tuple[tuple[str
     found = {sign: tuple(name.strip() for name in names) for sign, names in found.items()}
     wanted = [{key, *known} if key == known[0] else {key} for key, known in zip(keys, columns.KNOWN)]
     for sign, header in found.items():
-        if all(not names.isdisjoint(header) for names in wanted):
+        if all(not names.isdisjoint({*header, *map(str.lower, header)}) for names in wanted):
             return header, sign
     return found[separator], separator
 
@@ -267,7 +267,8 @@ def _find_rows(path: str, header: tuple[str, ...], separator: str, split: str) -
     """Reads a table through; refuses one whose quotation marks do not close, and counts rows of another length."""
     starts, between, ragged, long, splits = [], [], [], [], []
     end = line = 0
-    column = header.index(SPLIT) if SPLIT in header else None
+    key = columns.split_key(header)
+    column = None if key is None else header.index(key)
     with open(path, "rb") as file:
         lines = _Lines(file)
         reader = csv.reader(lines, delimiter=separator)
@@ -325,8 +326,8 @@ def _is_open(file: BinaryIO, start: int, separator: str) -> bool:
     return False
 
 
-def _parse_row(data: bytes, header: tuple[str, ...], separator: str, text_key: str) -> dict[str, Any]:
-    """A row of a table by its columns; where a list of texts is written into the field of the captions, that list."""
+def _parse_row(data: bytes, header: tuple[str, ...], separator: str) -> dict[str, Any]:
+    """A row of a table by its columns."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -337,8 +338,4 @@ def _parse_row(data: bytes, header: tuple[str, ...], separator: str, text_key: s
         raise UnreadableError(f"the row cannot be read ({error})") from error
     if len(fields) != len(header):
         raise UnreadableError(f"the row has {len(fields)} fields, the first line {len(header)}")
-    row: dict[str, Any] = dict(zip(header, fields))
-    texts = listed(row[text_key])
-    if texts is not None and all(isinstance(text, str) for text in texts):
-        row[text_key] = texts
-    return row
+    return dict(zip(header, fields))

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import columns
 from swin_jax.data.image_text.captions import captions_of, texts_of
-from swin_jax.data.rows_of_lists import SPLIT
 
 # What a file may hold in the columns that are read, by what it says of them; pairs take more bytes.
 _FREE_VALUES, _VALUES_A_BYTE = 2**20, 1
@@ -41,8 +41,8 @@ class ParquetPairs:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         self._ends = np.cumsum(sizes, dtype=np.int64)
         self._rows = np.arange(self._table.num_rows)
-        if SPLIT in names:
-            values = _read(path, [SPLIT]).column(SPLIT).to_pylist()
+        if (key := columns.split_key(names)) is not None:
+            values = _read(path, [key]).column(key).to_pylist()
             self._rows = np.array(columns.rows_of_split(path, values, split))
 
     def __reduce__(self):
@@ -82,10 +82,24 @@ class ParquetPairs:
         group = int(np.searchsorted(self._ends, row, side="right"))
         first = int(self._ends[group - 1]) if group else 0
         value = _read_group(self._path, group, self._image_key)[row - first].as_py()
-        value = value.get("bytes") if isinstance(value, dict) else value
+        if isinstance(value, dict):  # the datasets library leaves the bytes out where the files stay
+            value = value["bytes"] or self._file(value.get("path"))
         if not value:
             raise UnreadableError(f"{self._image_key!r} holds no image")
         return value
+
+    def _file(self, path: Any) -> bytes:
+        """The bytes of an image file; b'' where none is named."""
+        if not isinstance(path, str) or not path:
+            return b""
+        path = os.path.join(self._root, path)
+        try:
+            if not os.path.isfile(path):
+                raise UnreadableError(f"there is no file {path[:200]!r}")
+            with open(path, "rb") as file:
+                return file.read(picture.USUAL.bytes + 1)
+        except OSError as error:
+            raise UnreadableError(f"{path[:200]!r} cannot be read: {error.strerror}") from error
 
 
 def read(
@@ -94,9 +108,10 @@ def read(
     """Pairs of a parquet file; the arguments are those of `lists.table`.
 
     The column of the images holds paths, or encoded images: bytes, or {bytes, path} as the datasets
-    library writes it. Captions are texts or lists of texts. Raises UserError where pyarrow is
-    missing, the file is damaged, a column is missing or of another kind, or columns hold more than a
-    file of its size can: a value for each byte and a million, 100 bytes for each and 64 MB.
+    library writes it, with a path alone where files were not embedded. Captions are texts or lists of
+    texts. Raises UserError where pyarrow is missing, the file is damaged, a column is missing or of
+    another kind, or columns hold more than a file of its size can: a value for each byte and a
+    million, 100 bytes for each and 64 MB.
     """
     schema = _open(path).schema_arrow
     image_key = columns.choose(image_key, "image_key", schema.names, path)
@@ -104,13 +119,23 @@ def read(
     for key in filter(None, [image_key, text_key, label_key]):
         if schema.names.count(key) != 1:
             raise UserError(f"{path} has {schema.names.count(key)} columns {key!r}; name one that is there once")
-    kind = str(schema.field(image_key).type)
-    if not _is_text(kind) and "binary" not in kind:
+    kind = schema.field(image_key).type
+    if not _is_text(kind) and not _is_encoded(kind):
+        kind = str(kind)
         raise UserError(f"the column {image_key!r} of {path} holds neither paths nor encoded images but {kind[:80]}")
     found = ParquetPairs(path, root, image_key, text_key, label_key, conversion, split)
     if not len(found):
         raise UserError(f"{path} has no rows")
     return found
+
+
+def _is_encoded(kind: Any) -> bool:
+    """True for the type of bytes, in a dictionary or not, or of {bytes, path}, whose bytes may all be null."""
+    plain = r"(large_|fixed_size_)?binary(_view)?(\[\d+\])?"
+    if str(kind).startswith("struct"):
+        inside = {kind.field(number).name: str(kind.field(number).type) for number in range(kind.num_fields)}
+        return re.fullmatch(rf"{plain}|null", inside.get("bytes", "")) is not None
+    return re.fullmatch(rf"{plain}|dictionary<values={plain},.*", str(kind)) is not None
 
 
 def _is_text(kind: Any) -> bool:

@@ -51,6 +51,17 @@ def test_every_form_of_one_label(tmp_path, name, text):
 
 
 @pytest.mark.parametrize(
+    "name, text", [("l.csv", "path,label\na,caf\xe9\nb,cafe\u0301\n"), ("l.txt", "a caf\xe9\nb cafe\u0301")]
+)
+def test_a_class_is_one_however_its_letters_are_written(tmp_path, name, text):
+    found = read(tmp_path, name, text)
+    assert found.labels == (0, 0) and found.class_names == ("caf\xe9",)
+    (tmp_path / "names.txt").write_text("bar\ncafe\u0301\n")
+    assert read(tmp_path, name, text, class_names=str(tmp_path / "names.txt")).labels == (1, 1)
+    assert read(tmp_path, "l.jsonl", lines({"path": "a", "label": "cafe\u0301"})).class_names == ("caf\xe9",)
+
+
+@pytest.mark.parametrize(
     "name, text",
     [
         ("l.csv", "path,label\na,cat;dog\nb,bird\nc,"),

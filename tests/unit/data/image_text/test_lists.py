@@ -2,15 +2,19 @@
 
 import csv
 import functools
+import json
 import pickle
 import warnings
 
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.image_text import lists
 from swin_jax.data.image_text.by_image import by_image
+from swin_jax.data.image_text.json_file import json_file
 
 
 @pytest.fixture
@@ -161,6 +165,13 @@ def test_no_file(tmp_path, make):
         ("[a dog] on a [cat]", ("[a dog] on a [cat]",)),
         ("[a dog]", ("[a dog]",)),
         ("[1, 2]", ("[1, 2]",)),
+        ("('one', 'two')", ("one", "two")),  # a tuple
+        ("['one' \"it's two\"]", ("one", "it's two")),  # as NumPy prints an array
+        ("['one'\n 'two' 'three']", ("one", "two", "three")),
+        ("[\"it's 'one' 'two'\", \"x\"]", ("it's 'one' 'two'", "x")),
+        ("('one')", ("('one')",)),
+        ("(a dog) on a (cat)", ("(a dog) on a (cat)",)),
+        ("['one' 'two', 'three']", ("['one' 'two', 'three']",)),
         ("[" * 5000 + "]" * 5000, ("[" * 5000 + "]" * 5000,)),
         ("[__import__('os').getcwd()]", ("[__import__('os').getcwd()]",)),
     ],
@@ -169,6 +180,45 @@ def test_a_list_within_a_field_is_several_captions(folder, field, texts):
     with open(folder / "x.csv", "w", newline="") as file:
         csv.writer(file).writerows([["image", "caption"], ["a.png", field]])
     assert lists.table(str(folder / "x.csv"))[0]["text"] == texts
+
+
+def test_a_list_of_captions_with_something_else_is_unreadable(folder):
+    with pytest.raises(UnreadableError, match="caption 2 of 'caption' is no text but 2"):
+        lists.table(write(folder, "image,caption\na.png,\"['one', 2]\"\n"))[0]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json", "parquet"])
+def test_a_list_within_a_text_is_several_captions_in_every_form(folder, form):
+    text = "['one' 'two']"
+    if form == "csv":
+        source = lists.table(write(folder, f"image,caption\na.png,{text}\n"))
+    elif form == "jsonl":
+        source = lists.jsonl(write(folder, json.dumps({"image": "a.png", "caption": text}), "x.jsonl"))
+    elif form == "json":
+        source = json_file(write(folder, json.dumps([{"image": "a.png", "caption": text}]), "x.json"))
+    else:
+        parquet.write_table(pyarrow.table({"image": ["a.png"], "caption": [text]}), folder / "x.parquet")
+        source = lists.table(str(folder / "x.parquet"))
+    assert read(source) == [(0, ("one", "two"))]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json", "parquet"])
+def test_columns_in_capitals_are_known(folder, form):
+    columns = {"Image": ["a.png", "b.png"], "Caption": ["one", "two, three"], "Split": ["train", "test"]}
+    rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
+    if form == "csv":
+        path = write(folder, 'Image,Caption,Split\na.png,one,train\nb.png,"two, three",test\n')
+    elif form == "jsonl":
+        path = write(folder, "\n".join(map(json.dumps, rows)), "x.jsonl")
+    elif form == "json":
+        path = write(folder, json.dumps(rows), "x.json")
+    else:
+        path = str(folder / "x.parquet")
+        parquet.write_table(pyarrow.table(columns), path)
+    make = {"jsonl": lists.jsonl, "json": json_file}.get(form, lists.table)
+    with pytest.raises(UserError, match="several splits"):
+        make(path)
+    assert read(make(path, split="test")) == TWO[1:]
 
 
 def test_an_empty_list_is_no_caption(folder):

@@ -32,7 +32,7 @@ def read(source):
 FIVE = [(i, (f"caption {i}",)) for i in range(5)]
 
 
-@pytest.mark.parametrize("form", ["paths", "bytes", "datasets"])
+@pytest.mark.parametrize("form", ["paths", "bytes", "datasets", "datasets, not embedded", "a dictionary"])
 def test_images_in_every_form(tmp_path, form):
     images = [png(i) for i in range(5)]
     for i, data in enumerate(images):
@@ -41,6 +41,8 @@ def test_images_in_every_form(tmp_path, form):
         "paths": [f"{i}.png" for i in range(5)],
         "bytes": images,
         "datasets": [{"bytes": data, "path": "elsewhere.png"} for data in images],
+        "datasets, not embedded": [{"bytes": None, "path": f"{i}.png"} for i in range(5)],
+        "a dictionary": pyarrow.array(images).dictionary_encode(),
     }
     path = write(tmp_path, image=column[form], caption=[f"caption {i}" for i in range(5)], n=range(5))
     source = lists.table(path, label_key="n")
@@ -56,6 +58,27 @@ def test_several_captions_and_rows_that_cannot_be_read(tmp_path):
     for index, message in ((1, "no caption"), (2, "no caption"), (3, "holds no image")):
         with pytest.raises(UnreadableError, match=message):
             source[index]
+
+
+def test_rows_without_a_file_or_bytes_are_unreadable(tmp_path):
+    (tmp_path / "0.png").write_bytes(png(0))
+    images = [{"bytes": None, "path": path} for path in ("0.png", "none.png", "a\0b", "", None)] + [None]
+    source = lists.table(write(tmp_path, image=images, text=["a"] * 6))
+    assert source.image_bytes(0) == png(0)
+    for index, message in ((1, "no file .*none.png"), (2, "no file .*a.*b"), (3, "holds no image")):
+        with pytest.raises(UnreadableError, match=message):
+            source[index]
+    for index in (4, 5):
+        with pytest.raises(UnreadableError, match="holds no image"):
+            source.image_bytes(index)
+
+
+@pytest.mark.parametrize(
+    "images", [[[png(0)]], [{"data": png(0)}], [{"bytes": "text", "path": "a"}], [[{"bytes": png(0), "path": "a"}]]]
+)
+def test_columns_of_other_kinds_are_refused(tmp_path, images):
+    with pytest.raises(UserError, match="holds neither paths nor encoded images but (list|struct)"):
+        lists.table(write(tmp_path, image=images, text=["a"]))
 
 
 def test_captions_that_are_not_utf8_are_unreadable(tmp_path):
