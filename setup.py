@@ -62,7 +62,7 @@ setuptools.setup(
         "wandb": ["wandb>=0.18"],
         "avatars": ["python_avatars==1.4.1", "resvg-py>=0.5"],
         "emoji": ["resvg-py>=0.5"],
-        "parquet": ["pyarrow>=14"],
+        "parquet": ["pyarrow>=14.0.1"],
         "video": ["av>=14", "opencv-python-headless>=4.8"],
     },
     entry_points={"console_scripts": ["swin_jax = swin_jax.launch:main"]},

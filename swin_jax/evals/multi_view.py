@@ -10,7 +10,6 @@ import hashlib
 import inspect
 import json
 import pathlib
-import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -187,8 +186,11 @@ class _Cache:
         while (path := self._part(len(found))).is_file():
             try:
                 with np.load(path) as arrays:
-                    found.append((arrays["probabilities"], arrays["label"]))
-            except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+                    probabilities, label = arrays["probabilities"], arrays["label"]
+                if probabilities.ndim != 2 or probabilities.dtype.kind != "f" or len(probabilities) != len(label):
+                    raise ValueError(f"it holds {probabilities.dtype} {probabilities.shape}")
+                found.append((probabilities, label))
+            except Exception as error:  # whatever a damaged file provokes in NumPy
                 warn(f"{path} cannot be read ({storage.first_line(error)}); what it held is computed again")
                 break
         self.count = len(found)

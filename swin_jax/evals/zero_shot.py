@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ def classifier(
     if cache is not None and not key:
         raise UserError("to cache a classifier, say what weights it is of: give the checksum as key")
     path = None if cache is None else _cache_path(Path(cache), key, classes, templates)
-    stored = None if path is None else _load(path)
+    stored = None if path is None else _load(path, len(classes))
     if stored is not None:
         return stored
     texts, owner = [], []
@@ -95,13 +94,16 @@ def _cache_path(folder: Path, key: str, classes: list[tuple[str, ...]], template
     return folder / f"zero_shot_{hashlib.sha256(content.encode()).hexdigest()[:32]}.npz"
 
 
-def _load(path: Path) -> np.ndarray | None:
+def _load(path: Path, classes: int) -> np.ndarray | None:
     try:
         with np.load(path) as stored:
-            return stored["weights"]
+            weights = stored["weights"]
+        if weights.ndim != 2 or weights.shape[1] != classes or weights.dtype.kind != "f":
+            raise ValueError(f"it holds {weights.dtype} {weights.shape}")
+        return weights
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever a damaged file provokes in NumPy
         log.warning("%s cannot be read (%s) and is computed again", path, error)
         return None
 

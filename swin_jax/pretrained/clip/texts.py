@@ -66,7 +66,7 @@ def _context(settings: Mapping[str, Any], path: Path, config: beside.Config) -> 
         raise UserError(f"{path}: model_max_length={shown(length)} is no number of tokens")
     if length is None or length >= (positions or CONTEXT_LENGTH):
         return {}
-    if length != int(length) or length < 3:
+    if not (length >= 3 and length == int(length)):  # NaN is neither
         raise UserError(f"{path}: model_max_length={shown(length)} must be a whole number, at least 3")
     return {"context_length": int(length)}
 

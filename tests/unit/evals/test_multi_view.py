@@ -146,7 +146,15 @@ def test_of_several_labels_it_is_the_mean_average_precision(fusion):
     assert found == {"map": pytest.approx(metrics.multi_label_scores(np.asarray(scores), marks)["map"])}
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PK\x03torn")])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b"PK\x03torn"),
+        lambda path: np.savez(path, probabilities=np.zeros(3), label=np.zeros(3)),
+        lambda path: np.savez(path, probabilities=np.zeros((3, 2)), label=np.zeros(2)),
+    ],
+)
 @pytest.mark.parametrize("part", [0, 2, -1])
 def test_what_follows_a_lost_part_of_the_cache_is_computed_again(tmp_path, part, damage):
     fields = dict(cache=str(tmp_path), save_every=1)

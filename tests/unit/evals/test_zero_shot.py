@@ -83,6 +83,33 @@ def test_classifier_is_cached_under_everything_that_it_depends_on(tmp_path):
     assert make() and not make()
 
 
+def _array(path, **arrays):
+    with path.open("wb") as file:
+        np.savez(file, **arrays) if arrays else np.save(file, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"weights"),
+        _array,
+        lambda path: _array(path, other=np.zeros(3)),
+        lambda path: _array(path, weights=np.zeros((WIDTH, 1), np.float32)),
+        lambda path: _array(path, weights=np.zeros(WIDTH, np.float32)),
+        lambda path: _array(path, weights=np.array([None])),
+        lambda path: _array(path, weights=np.zeros((WIDTH, len(NAMES)), "U1")),
+    ],
+)
+def test_a_cached_classifier_that_is_damaged_is_made_again(tmp_path, damage):
+    tower = Tower()
+    arguments = (tower.encode, tower.tokenize, NAMES, TEMPLATES)
+    found = zero_shot.classifier(*arguments, progress=False, cache=tmp_path, key="weights")
+    damage(next(tmp_path.iterdir()))
+    again = zero_shot.classifier(*arguments, progress=False, cache=tmp_path, key="weights")
+    np.testing.assert_array_equal(again, found)
+
+
 def test_bad_arguments_are_told(tmp_path):
     tower = Tower()
     with pytest.raises(UserError, match="key"):

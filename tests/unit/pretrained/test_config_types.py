@@ -10,6 +10,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.pretrained import beside, processors
 from swin_jax.pretrained.clip import config as clip_config
 from swin_jax.pretrained.clip import infer
+from swin_jax.pretrained.clip.texts import texts_beside
 from swin_jax.pretrained.load import load
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.pretrained.swin import config as swin_config
@@ -19,7 +20,7 @@ from tests.unit.pretrained.test_beside import CLIP, OPEN_CLIP, TIMM, VIT
 
 OTHERS = [None, True, -1, 0, 3, 2.5, 1e300, float("nan"), "x", "", [], {}, [1], [None], {"a": 1}, [[1, 2], [3]]]
 OTHERS += [10**400, [224, 224], [0.5, "x", 0.5], [3, 16.5, 16.5], [3, "a", "a"], "9" * 5000, {"shortest_edge": None}]
-OTHERS += [{"height": "a", "width": "a"}, [1.0, 1.0, 0.0]]
+OTHERS += [{"height": "a", "width": "a"}, [1.0, 1.0, 0.0], float("inf"), float("-inf"), [float("inf")] * 3]
 SMALL = json.loads(json.dumps(OPEN_CLIP))
 SMALL["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"clean": "lower"}
 SMALL["preprocess_cfg"] |= dict(size=16, mode="RGB", fill_color=0, interpolation="bicubic", resize_mode="shortest")
@@ -126,3 +127,23 @@ def test_names_that_no_file_can_have_are_one_line(tmp_path):
         with pytest.raises(UserError) as error:
             call()
         assert len(str(error.value)) < len(str(index)) + 300
+
+
+TEXTS = {
+    "tokenizer_config.json": {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": 16,
+        "bos_token": {"content": "<|startoftext|>"},
+        "eos_token": "<|endoftext|>",
+    },
+    "tokenizer.json": {"model": {"type": "BPE", "vocab": {"a": 0, "b</w>": 1}}},
+    "vocab.json": {"a": 0, "b</w>": 1},
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_is_said_of_texts(name, tmp_path):
+    beside_clip = beside.Config(beside.TRANSFORMERS, tmp_path / "config.json", {"model_type": "clip"})
+    for path, other in changed(TEXTS[name]):
+        (tmp_path / name).write_text(json.dumps(other))
+        check(lambda: texts_beside(beside_clip), (*path, "pieces"), name)
