@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
@@ -124,15 +125,22 @@ def writing(name: str | os.PathLike) -> Iterator[IO[bytes]]:
             with target.open("wb") as out:
                 shutil.copyfileobj(file, out, 2**22)
         return
-    if target.is_dir():
-        raise UserError(f"{target} cannot be written: it is a folder; remove it or move it away")
-    part = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    check_target(target)
+    # A name that holds for the longest target, and for processes of one number in two containers.
+    part = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with part.open("wb") as file:
             yield file
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_target(name: str | os.PathLike) -> None:
+    """Raises UserError where a folder is in the place of a file that is to be written."""
+    target = path(name)
+    if not is_remote(target) and target.is_dir():
+        raise UserError(f"{target} cannot be written: it is a folder; remove it or move it away")
 
 
 def write(name: str | os.PathLike, data: bytes | str) -> None:

@@ -64,7 +64,7 @@ def prepare_run(config, workdir: str, path: str) -> Callable[[], int]:
     if jax.process_count() > 1:
         raise UserError("--export runs in one process; start it on one host, with JAX_PLATFORMS=cpu on that of a pod")
     _check(path)
-    folder = open_trained(config, workdir)
+    folder = open_trained(config, workdir, writes=False)
     config.mesh.update(data=1, fsdp=1, tensor=1)
     run = build_run(config, jax.devices()[:1])
     check_frozen(run.task)
@@ -176,7 +176,7 @@ def _write(
     }
     path = storage.path(path)
     _replace(path, exported.serialize())
-    _replace(path.with_name(path.name + ".json"), (json.dumps(facts, indent=1) + "\n").encode())
+    _replace(_facts_path(path), (json.dumps(facts, indent=1) + "\n").encode())
     return facts
 
 
@@ -210,6 +210,7 @@ def _check(path: str | os.PathLike) -> None:
     path = storage.path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file in it, {path / 'model.stablehlo'}")
+    storage.check_target(_facts_path(path))
     if not storage.is_remote(path) and not path.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
     if not storage.is_remote(path) and not os.access(path.parent, os.W_OK):
@@ -218,6 +219,10 @@ def _check(path: str | os.PathLike) -> None:
         import flatbuffers  # noqa: F401
     except ImportError as error:
         raise UserError("jax.export needs one more package: pip install flatbuffers") from error
+
+
+def _facts_path(path: epath.Path) -> epath.Path:
+    return path.with_name(path.name + ".json")
 
 
 def _replace(path: epath.Path, data: bytes) -> None:

@@ -28,6 +28,7 @@ from swin_jax.train import sharding
 from swin_jax.train.label_space import weights_classes
 from swin_jax.train.setup import Run, build_run
 
+CLASSES, FEATURES = ("predictions.csv", "predictions.png"), "features.npz"
 SHEET = 40  # pictures on the sheet
 STRIP = 6  # frames that stand for a video
 _THREADS = 4
@@ -62,6 +63,8 @@ def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable
     act = {"logits": _predict_classes, "features": _predict_features}.get(predicts)
     if act is None:
         raise UserError(f"--predict writes logits or features; this experiment's task predicts {predicts}")
+    for name in CLASSES if predicts == "logits" else (FEATURES,):
+        storage.check_target(folder / name)
     return functools.partial(act, config, run, pictures(config, images), folder, top)
 
 
@@ -74,10 +77,10 @@ def _predict_features(config, run: Run, data: EvalData, folder: epath.Path, top:
     if lead:
         for line in unreadable:
             print(f"left out, cannot be read: {contact_sheet.one_line(line)}", file=sys.stderr, flush=True)
-        with storage.writing(folder / "features.npz") as file:
+        with storage.writing(folder / FEATURES) as file:
             np.savez(file, root=found.root, names=np.array(found.names, str), image_features=found.features)
         advice = 'to find images, --index=FOLDER, then --search="some text"'
-        print(f"{len(found)} images: {folder / 'features.npz'}; {advice}", flush=True)
+        print(f"{len(found)} images: {folder / FEATURES}; {advice}", flush=True)
         _print_left(data, len(found))
     return 0
 
@@ -112,11 +115,12 @@ def _write_classes(folder, names, probabilities, shown, what, classes, top) -> s
     columns = [f"{kind}_{k + 1}" for k in range(order.shape[1]) for kind in ("class", "probability")]
     writer.writerow(["file" if what == "video" else what, *columns])
     writer.writerows([name, *(v for c, p in ranks for v in (c, f"{p:.6f}"))] for name, ranks in rows)
-    storage.write(folder / "predictions.csv", text.getvalue().encode("utf-8", "surrogateescape"))
+    table, sheet = (folder / name for name in CLASSES)
+    storage.write(table, text.getvalue().encode("utf-8", "surrogateescape"))
     strips = dict(columns=2, width=1.2 * STRIP) if what == "video" else {}
-    contact_sheet.draw(folder / "predictions.png", [(x, _title(*row)) for x, row in zip(shown, rows)], **strips)
+    contact_sheet.draw(sheet, [(x, _title(*row)) for x, row in zip(shown, rows)], **strips)
     limit = f" (the first {SHEET})" if len(rows) > SHEET else ""
-    return f"{folder / 'predictions.csv'}, {folder / 'predictions.png'}{limit}"
+    return f"{table}, {sheet}{limit}"
 
 
 def _predict(run: Run, state: Any, frozen: Any, data: Any) -> tuple[list[str], np.ndarray, list[np.ndarray], str]:

@@ -47,6 +47,7 @@ def prepare_index(config, workdir: str, images: str) -> Callable[[], int]:
     run = build_run(config)
     check_frozen(run.task)
     _check_features(run)
+    storage.check_target(folder / INDEX)
     data = pictures(config, images)
     return functools.partial(_index, config, run, data, folder)
 
@@ -92,6 +93,7 @@ def prepare_search(config, workdir: str, query: str, top: PositiveInt = 10) -> C
     """
     folder = open_trained(config, workdir)
     path = folder / INDEX
+    storage.check_target(folder / SHEET)
     if not path.is_file():
         raise UserError(f"there is no index {path}: make it with --index=FOLDER")
     picture = indices.picture_of(query)

@@ -26,19 +26,26 @@ from swin_jax.train.workdir import make_workdir, resume
 _OF_TEXTS = ("clean", "vocabulary", "context_length")
 
 
-def open_trained(config, workdir: str) -> epath.Path:
+def open_trained(config, workdir: str, writes: bool = True) -> epath.Path:
     """Opens the workdir of a run to read its weights; makes it if the weights are those of `init_from`.
+
+    Args:
+        config: The experiment's config.
+        workdir: Of the run.
+        writes: True if something will be written into it; otherwise a run that may only be read will do.
 
     Raises:
         UserError: No checkpoint and no `init_from`, an unusable workdir.
     """
     folder = storage.path(workdir)
-    if not checkpoint.exists(folder):
+    has_weights = checkpoint.exists(folder)
+    if not has_weights:
         if not config.init_from.path:
             where = checkpoint.folder(folder)
             raise UserError(f"no checkpoint in {where}: train first, or give --config.init_from.path=")
         check_first_weights(config, workdir)
-    make_workdir(folder)
+    if writes or not has_weights:
+        make_workdir(folder)
     return folder
 
 

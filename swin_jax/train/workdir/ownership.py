@@ -37,12 +37,14 @@ class Pace:
         patience: Without a change of the beat that make an owner on another machine a dead one.
         poll: Between two looks of the one who waits.
         settle: That a claim must stand where claims of two runs may cross, in a bucket for example.
+        lock: For the lock of the folder, which runs hold for a moment, and other programs for as long as they like.
     """
 
     beat: float = 10.0
     patience: float = 60.0
     poll: float = 1.0
     settle: float = 1.0
+    lock: float = 10.0
 
 
 class Ownership:
@@ -98,7 +100,7 @@ class Ownership:
         """Writes the own mark over none or a dead one; returns why it cannot, or ''."""
         seen, since, told = None, time.monotonic(), False
         while True:
-            with _alone(self._folder) as alone:
+            with _alone(self._folder, self._pace.lock) as alone:
                 found = _read(self._folder)
                 if found != seen:
                     if told and found is not None:
@@ -208,20 +210,23 @@ def _say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: epath.Path) -> Iterator[bool]:
-    """Keeps other processes out of the same block; gives False where the file system cannot do that."""
+def _alone(folder: epath.Path, patience: float) -> Iterator[bool]:
+    """Keeps other processes out of the same block; gives False where the file system or another program prevents it."""
     if storage.is_remote(folder):
         yield False
         return
     import fcntl
 
-    handle = os.open(folder, os.O_RDONLY)
+    handle, end, locked = os.open(folder, os.O_RDONLY), time.monotonic() + patience, False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        locked = True
-    except OSError:  # NFS has no lock of a folder
-        locked = False
-    try:
+        while not locked and time.monotonic() < end:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locked = True
+            except BlockingIOError:
+                time.sleep(min(0.05, patience))
+            except OSError:  # NFS has no lock of a folder
+                break
         yield locked
     finally:
         os.close(handle)

@@ -89,6 +89,22 @@ def test_an_object_that_is_a_folder_or_nothing_is_one_line(tmp_path):
     assert storage.read_object(tmp_path / "one") == {"ä": [1]}
 
 
+def test_two_that_write_one_file_do_not_meet(tmp_path):
+    """As two containers whose processes have one number, in a folder that they share."""
+    with storage.writing(tmp_path / "file") as one:
+        one.write(b"first")
+        storage.write(tmp_path / "file", "second")
+        assert storage.read_text(tmp_path / "file") == "second"
+    assert storage.read_text(tmp_path / "file") == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ü" * 127])
+def test_the_longest_name_is_written(tmp_path, name):
+    storage.write(tmp_path / name, "x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_folder_in_the_place_of_a_file_is_one_line(tmp_path):
     with pytest.raises(UserError, match="cannot be written: it is a folder"):
         storage.write(tmp_path, "x")

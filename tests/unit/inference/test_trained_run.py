@@ -1,13 +1,18 @@
-"""Weights that a run takes as they are: what lies beside them and prepares otherwise is told."""
+"""Weights that a run takes as they are: what lies beside them and prepares otherwise is told; where results go."""
 
 import json
+import os
 import warnings
 
 import pytest
+from PIL import Image
 
+from experiments import quickstart
 from experiments.clip import clip_openai
 from swin_jax import launch
 from swin_jax.core import config as configs
+from swin_jax.core.errors import UserError
+from swin_jax.inference import export, predict, search
 from swin_jax.inference.trained_run import open_trained
 from swin_jax.train import loop
 
@@ -96,3 +101,54 @@ def test_a_workdir_with_another_preparation_is_told(tmp_path, change):
         warnings.simplefilter("always")
         open_trained(resolved, str(tmp_path / "run"))
     assert ["another preparation" in str(warning.message) for warning in caught] == [True] * bool(change)
+
+
+# ---- where results go, before the work ----
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The workdir of a run with a checkpoint, and pictures."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run/checkpoints/3").mkdir(parents=True)
+    (tmp_path / "pictures").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "pictures/1.png")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    "prepare, experiment, name",
+    [
+        (predict.prepare, quickstart, "predictions.csv"),
+        (predict.prepare, quickstart, "predictions.png"),
+        (predict.prepare, clip_openai, "features.npz"),
+        (search.prepare_index, clip_openai, "index.npz"),
+    ],
+)
+def test_a_folder_in_the_place_of_a_result_is_told_before_the_work(run, prepare, experiment, name):
+    config = experiment.get_config("fake")
+    prepare(config, str(run), "pictures")
+    (run / name).mkdir()
+    with pytest.raises(UserError, match=f"{name} cannot be written: it is a folder"):
+        prepare(config, str(run), "pictures")
+
+
+def test_what_an_export_cannot_write_is_told_before_the_work(run):
+    config = quickstart.get_config("fake")
+    (run.parent / "a.json").mkdir()
+    for path, said in (("a", "a.json cannot be written: it is a folder"), ("b" * 252, "at most 255 bytes")):
+        with pytest.raises(UserError, match=said):
+            export.prepare_run(config, str(run), path)
+
+
+def test_a_run_that_may_only_be_read_is_exported(run, monkeypatch):
+    access = os.access
+
+    def read_only(path, mode, **options):
+        return access(path, mode, **options) and not (str(path).startswith(str(run)) and mode & os.W_OK)
+
+    monkeypatch.setattr(os, "access", read_only)
+    config = quickstart.get_config("fake")
+    export.prepare_run(config, str(run), "model.stablehlo")
+    with pytest.raises(UserError, match="not writable"):
+        predict.prepare(config, str(run), "pictures")

@@ -129,6 +129,24 @@ def test_a_mark_that_is_a_folder_is_one_line(tmp_path):
         own(tmp_path, QUICK)
 
 
+def test_a_lock_that_someone_else_holds_is_not_waited_for_without_end(tmp_path):
+    """As of `flock runs/x python -m swin_jax.launch --workdir=runs/x`."""
+    import fcntl
+
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    later = threading.Timer(5, fcntl.flock, [handle, fcntl.LOCK_UN])
+    later.start()
+    began = time.monotonic()
+    with own(tmp_path, Pace(settle=0.05, lock=0.2)) as owner:
+        owner.confirm()
+        assert time.monotonic() - began < 4
+        with pytest.raises(UserError, match="in use by another run"):
+            own(tmp_path, Pace(settle=0.05, lock=0.2))
+    later.cancel()
+    os.close(handle)
+
+
 def test_a_full_disk_is_told_as_one(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", str(tmp_path / "owner.json"))
