@@ -283,7 +283,11 @@ def _iterate(
 
 def _closing(iterator, classes: int) -> Iterator[dict[str, np.ndarray]]:
     try:
-        for batch in iterator:
+        while True:
+            with workers.watched():
+                batch = next(iterator, None)
+            if batch is None:
+                return
             # Workers send a subclass that pickles by reference to its shared memory; a plain view keeps that alive.
             batch = {key: np.asarray(value) for key, value in batch.items()}
             if "label" in batch:

@@ -1,9 +1,14 @@
 """Loader processes: they end with the process that reads from them, and leave the signals of a terminal to it."""
 
+import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import threading
+from collections.abc import Iterator
+
+from swin_jax.core.errors import UserError
 
 _LEFT = signal.SIGINT, signal.SIGTERM  # Ctrl-C and schedulers send them to whole groups of processes
 
@@ -16,6 +21,23 @@ def set_up(*_: int) -> None:
     for number in _LEFT:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_follow, name="parent", daemon=True).start()
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """A block that waits for loader processes; raises UserError where one of them was killed."""
+    try:
+        yield
+    except RuntimeError as error:  # grain's, which has no type of its own
+        found = re.match(r"Worker process was terminated unexpectedly with exit code -(\d+)", str(error))
+        if not found:
+            raise
+        number = int(found[1])
+        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        raise UserError(
+            f"a loader process was killed by {name}, most likely for want of memory or of room in /dev/shm: give a "
+            "lower num_workers or prefetch, or the machine more memory (a container --shm-size)"
+        ) from error
 
 
 def _follow() -> None:

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[3]
 READER = """
 import os, signal, sys
+from swin_jax.core.errors import UserError
 from swin_jax.data import fake, pipeline
 import multiprocessing
 
@@ -30,6 +33,13 @@ if __name__ == "__main__":
         next(batches)
     assert sorted(seen) == ["int", "term"], seen
     print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    if sys.argv[1].isdigit():
+        os.kill(multiprocessing.active_children()[0].pid, int(sys.argv[1]))
+        try:
+            while True:
+                next(batches)
+        except UserError as error:
+            sys.exit(f"error: {error}")
     if sys.argv[1] == "close":
         batches.close()
     else:
@@ -80,3 +90,13 @@ def test_signals_of_a_terminal_reach_the_program_alone(tmp_path):
     _, err = reader.communicate(timeout=60)
     assert reader.returncode == 0 and "Traceback" not in err, err
     assert len(pids) == 2 and all(map(gone, pids))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS])
+def test_a_loader_process_that_is_killed_is_one_line(tmp_path, number):
+    """As by a system without memory, or by one whose /dev/shm is full."""
+    reader, _ = read(tmp_path, str(int(number)))
+    _, err = reader.communicate(timeout=60)
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert f"a loader process was killed by {number.name}" in line and "num_workers" in line and "/dev/shm" in line
+    assert reader.returncode == 1 and "Traceback" not in err
