@@ -164,6 +164,9 @@ def module_of(arrays, form="legacy", **attributes):
     for name, value in attributes.items():
         path, _, leaf = name.replace("__", ".").rpartition(".")
         numbers.setdefault(path, {})[leaf] = value
+        node = trees
+        for part in path.split("."):
+            node = node.setdefault(part, {})
 
     def build(node, path):
         leaves = {name: value for name, value in node.items() if isinstance(value, Tensor)}

@@ -41,10 +41,19 @@ from swin_jax.pretrained.family import Family, Weights
 from swin_jax.pretrained.files import download
 from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
+from swin_jax.pretrained.stylegan2 import loader as stylegan2
 from swin_jax.pretrained.swin import loader as swin
 from swin_jax.pretrained.video_swin import loader as video_swin
 
-FAMILIES: tuple[Family, ...] = (swin.FAMILY, clip.FAMILY, video_swin.FAMILY, arcface.FAMILY, e4e.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    swin.FAMILY,
+    clip.FAMILY,
+    video_swin.FAMILY,
+    stylegan2.FAMILY,
+    stylegan2.DISCRIMINATOR_FAMILY,
+    arcface.FAMILY,
+    e4e.FAMILY,
+)
 
 
 def list_models(pattern: str = "*") -> list[str]:

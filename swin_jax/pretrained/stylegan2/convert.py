@@ -27,7 +27,7 @@ LAYOUTS = (nvlabs.LAYOUT, rosinality.LAYOUT, tensorflow.LAYOUT)
 _FC = "b4.fc.weight"
 _NUMBERS = ("conv_clamp", "group_size")  # of modules, from NVIDIA's pickles
 # Sizes in which a model may differ from its weights.
-_FREE = ("conv_clamp", "mbstd_group_size")
+FREE = ("conv_clamp", "mbstd_group_size")
 # Ends of official names of what need not be there: older files of rosinality's have neither.
 _OPTIONAL = (".noise_const", ".w_avg")
 _SHOWN = 4
@@ -117,17 +117,26 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict[str, Any]
     Raises:
         UserError: As `read_network`; sizes that are not the model's, with both numbers.
     """
-    kind = kind_of(model)
-    fields = {name: getattr(model, name) for name in type(model).__dataclass_fields__ if name not in ("parent", "name")}
-    network = read_network(state_dict, kind, fields)
+    network = read_network(state_dict, kind_of(model), fields_of(model))
+    check_model(network, model)
+    return to_variables(network.arrays)
+
+
+def fields_of(model) -> dict[str, Any]:
+    """The arguments that make a model."""
+    return {name: getattr(model, name) for name in type(model).__dataclass_fields__ if name not in ("parent", "name")}
+
+
+def check_model(network: Network, model) -> None:
+    """Raises UserError, with both numbers, for sizes of a network that are not the model's."""
+    fields = fields_of(model)
     wrong = [
         f"{name} is {value} in the weights and {fields[name]} in the model"
         for name, value in network.sizes.items()
-        if name not in _FREE and fields[name] != value
+        if name not in FREE and fields[name] != value
     ]
     if wrong:
-        raise UserError(f"these weights are of another {kind} than the model: {', '.join(wrong)}")
-    return to_variables(network.arrays)
+        raise UserError(f"these weights are of another {network.kind} than the model: {', '.join(wrong)}")
 
 
 def kind_of(model) -> str:

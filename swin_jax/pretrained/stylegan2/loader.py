@@ -1,0 +1,199 @@
+"""StyleGAN2's generators and discriminators as two families of `load`."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swin_jax.core.errors import UserError, warn
+from swin_jax.core.params import unflatten
+from swin_jax.models import stylegan2
+from swin_jax.models.stylegan2 import presets
+from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
+from swin_jax.pretrained.preparation import RESIZED, Preparation
+from swin_jax.pretrained.stylegan2 import convert, origins
+from swin_jax.pretrained.stylegan2.sizes import DISCRIMINATOR, GENERATOR, convolutions
+
+log = logging.getLogger(__name__)
+
+SIZES = ("resolution", "c_dim", "channel_base", "channel_max", "image_channels")
+OF_DISCRIMINATOR = "-discriminator"
+MEAN_SAMPLES = 4096  # of the mean latent where a file has none, as rosinality's and StyleCLIP's code take it
+_BATCH = 512
+Model = stylegan2.Generator | stylegan2.Discriminator
+
+
+def _fields(model: type) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(model) if field.name not in ("parent", "name"))
+
+
+def find_generator(word: str) -> str | None:
+    """The name of the generator that a word means, in any spelling; None for none."""
+    name = word.lower().replace("_", "-")
+    return name if name in presets.PRESETS else None
+
+
+def find_discriminator(word: str) -> str | None:
+    """The name of the discriminator that a word means, in any spelling; None for none."""
+    name = word.lower().replace("_", "-")
+    return name if name.removesuffix(OF_DISCRIMINATOR) in presets.PRESETS and name.endswith(OF_DISCRIMINATOR) else None
+
+
+def _infer(kind: str) -> Callable[[Mapping[str, np.ndarray], Mapping[str, Any]], dict]:
+    return lambda arrays, known: convert.read_network(arrays, kind, known).sizes
+
+
+def load_generator(
+    weights: Weights, fields: dict, resize: str | None, overrides: dict
+) -> tuple[stylegan2.Generator, dict]:
+    """A generator with these weights, made for one of `fields`; logs their licence.
+
+    Noise maps that a file lacks are drawn from a fixed seed, and its mean latent is computed; warnings say so.
+    """
+    model, variables = _read(stylegan2.Generator, GENERATOR, weights, fields, overrides)
+    if "noise" not in variables:
+        warn("the weights hold no noise maps; with noise='const' these are drawn from seed 0")
+        variables["noise"] = _draw_noise(model)
+    if "averages" not in variables:
+        warn(f"the weights hold no mean latent, toward which latents are truncated; it is that of {MEAN_SAMPLES} draws")
+        variables["averages"] = {"mapping": {"w_avg": _mean_latent(model, variables)}}
+    return model, jax.device_put(variables)
+
+
+def load_discriminator(
+    weights: Weights, fields: dict, resize: str | None, overrides: dict
+) -> tuple[stylegan2.Discriminator, dict]:
+    """A discriminator with these weights, made for one of `fields`; logs their licence."""
+    model, variables = _read(stylegan2.Discriminator, DISCRIMINATOR, weights, fields, overrides)
+    return model, jax.device_put(variables)
+
+
+def _read(make: Callable, kind: str, weights: Weights, fields: dict, overrides: dict) -> tuple[Any, dict]:
+    network = convert.read_network(weights.arrays, kind, fields | overrides)
+    found = {name: value for name, value in network.sizes.items() if name in convert.FREE}
+    model = make(**fields | found | overrides)
+    convert.check_model(network, model)
+    log.info("%s: %s", weights.path, origins.licence(f"{weights.path} {' '.join(weights.words)}"))
+    return model, convert.to_variables(network.arrays)
+
+
+def _draw_noise(model: stylegan2.Generator) -> dict:
+    rng = np.random.default_rng(0)
+    sides = convolutions(model.resolution)
+    return unflatten(
+        {
+            f"synthesis/b{side}/{conv}/noise_const": rng.standard_normal((side, side), dtype=np.float32)
+            for side, conv in sides
+        }
+    )
+
+
+def _mean_latent(model: stylegan2.Generator, variables: dict) -> np.ndarray:
+    """The mean of w over draws of z, and of labels that are equally frequent."""
+    rng = np.random.default_rng(0)
+    known = variables | {"averages": {"mapping": {"w_avg": np.zeros(model.w_dim, np.float32)}}}
+    map_latents = jax.jit(lambda *inputs: model.apply(known, *inputs, method="map")[:, 0].mean(axis=0))
+    means = []
+    for _ in range(MEAN_SAMPLES // _BATCH):
+        inputs = [rng.standard_normal((_BATCH, model.z_dim), dtype=np.float32)]
+        if model.c_dim:
+            inputs.append(np.eye(model.c_dim, dtype=np.float32)[rng.integers(0, model.c_dim, _BATCH)])
+        means.append(map_latents(*inputs))
+    return np.mean(means, axis=0, dtype=np.float32)
+
+
+def load_workdir(workdir: str | Path, config: dict, resize: str | None, overrides: dict) -> tuple[Model, dict]:
+    """Raises UserError: no run trains one of these networks alone."""
+    raise UserError(f"{workdir} is no run of a generator")
+
+
+def refuse_preparation(model: stylegan2.Generator, word: str | None) -> Preparation:
+    """Raises UserError: a generator takes no pictures."""
+    raise UserError(
+        f"a generator takes latents, not pictures: model.apply(variables, z) with z of (B, {model.z_dim}) from a "
+        "normal distribution"
+    )
+
+
+def prepare_pictures(model: stylegan2.Discriminator, word: str | None) -> Preparation:
+    """Pictures as NVIDIA's training gives them to a discriminator, in -1..1; how they are resized is assumed."""
+    if model.image_channels != 3:
+        raise UserError(f"a discriminator of {model.image_channels} channels has no preparation; give your own")
+    arguments = dict(size=model.resolution, crop=False, interpolation="bicubic")
+    return Preparation("image", RESIZED, arguments, (0.5,) * 3, (0.5,) * 3, assumed=("crop", "interpolation"))
+
+
+def _labels(model: Model) -> dict[str, jax.ShapeDtypeStruct]:
+    return {"c": jax.ShapeDtypeStruct((1, model.c_dim), jnp.float32)} if model.c_dim else {}
+
+
+def latents(model: stylegan2.Generator, image_size: Any = None) -> dict[str, jax.ShapeDtypeStruct]:
+    """One row of `z`, and of label vectors `c` of a conditional generator."""
+    return {"z": jax.ShapeDtypeStruct((1, model.z_dim), jnp.float32)} | _labels(model)
+
+
+def pictures(model: stylegan2.Discriminator, image_size: Any = None) -> dict[str, jax.ShapeDtypeStruct]:
+    """One row of `image`, floats in -1..1, and of label vectors `c` of a conditional discriminator."""
+    shape = (1, model.resolution, model.resolution, model.image_channels)
+    return {"image": jax.ShapeDtypeStruct(shape, jnp.float32)} | _labels(model)
+
+
+def generate(model: stylegan2.Generator, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare) -> Outputs:
+    """`image`, in about -1..1, of each row of `z`; without truncation, with the fixed noise maps."""
+    return {"image": model.apply(variables, batch["z"], batch.get("c"))}
+
+
+def judge(model: stylegan2.Discriminator, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare) -> Outputs:
+    """`logits` of each row of `image`, high for real ones; rows of a group share one feature."""
+    return {"logits": model.apply(variables, prepare(batch["image"]), batch.get("c"))}
+
+
+def _names_of_discriminators() -> Collection[str]:
+    return [name + OF_DISCRIMINATOR for name in presets.PRESETS]
+
+
+FAMILY = Family(
+    title="StyleGAN2",
+    usual="stylegan2-ffhq-config-f",
+    names=lambda: list(presets.PRESETS),
+    fields=_fields(stylegan2.Generator),
+    sizes=(*SIZES, "mapping_layers", "z_dim", "w_dim"),
+    models=(stylegan2.Generator,),
+    makers=(),
+    find=find_generator,
+    fetch=origins.fetch,
+    preset=lambda word: presets.PRESETS[find_generator(word)],
+    recognizes=convert.is_generator,
+    infer=_infer(GENERATOR),
+    make=stylegan2.Generator,
+    load=load_generator,
+    load_workdir=load_workdir,
+    preprocess=refuse_preparation,
+    inputs=latents,
+    predict=generate,
+)
+DISCRIMINATOR_FAMILY = Family(
+    title="StyleGAN2 discriminator",
+    usual=f"stylegan2-ffhq-config-f{OF_DISCRIMINATOR}",
+    names=_names_of_discriminators,
+    fields=_fields(stylegan2.Discriminator),
+    sizes=(*SIZES, "architecture"),
+    models=(stylegan2.Discriminator,),
+    makers=(),
+    find=find_discriminator,
+    fetch=origins.fetch,
+    preset=lambda word: presets.DISCRIMINATORS[find_discriminator(word).removesuffix(OF_DISCRIMINATOR)],
+    recognizes=convert.is_discriminator,
+    infer=_infer(DISCRIMINATOR),
+    make=stylegan2.Discriminator,
+    load=load_discriminator,
+    load_workdir=load_workdir,
+    preprocess=prepare_pictures,
+    inputs=pictures,
+    predict=judge,
+)
