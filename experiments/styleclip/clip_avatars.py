@@ -4,7 +4,7 @@
     python -m swin_jax.launch --config=experiments/styleclip/clip_avatars.py --workdir=runs/clip_avatars \
         --config.data_dir=data
 
-A small ResNet and a text transformer of two layers learn which caption belongs to which face. A caption is written anew
+A small ResNet and a text transformer of one layer learn which caption belongs to which face. A caption is written anew
 each time that a face is seen: it has one of four sentences, one of several words for each part, in any order, and each
 part is left out three times in ten. The tokens are CLIP's own. Pictures are scaled to -1..1, which is what a generator
 puts out.
@@ -31,19 +31,19 @@ def get_config(arg=None):
     arg = parse_arg(arg, fake=False)
 
     # Sizes
-    c = small.sizes(total_steps=2000, batch_size=128, image_size=32)
+    c = small.sizes(total_steps=800, batch_size=128, image_size=32)
     c.update(context_length=32, embed_dim=128)
     ref = c.get_oneway_ref
 
     # Model
     visual = dict(layers=(1, 1, 1, 1), width=24, num_heads=12)
     visual = spec(ModifiedResNet, **run.refs(c, "embed_dim", "image_size"), **visual)
-    text = dict(width=64, layers=2, num_heads=2)
+    text = dict(width=64, layers=1, num_heads=2)
     text = spec(TextTransformer, **run.refs(c, "embed_dim", "context_length"), **text)
     model = spec(CLIP, visual=visual, text=text)
 
     # Optimizer
-    steps = dict(total_steps=ref("total_steps"), warmup_steps=100)
+    steps = dict(total_steps=ref("total_steps"), warmup_steps=50)
     schedule = spec(warmup_cosine, base_lr=2e-3, **steps)
     adam, decay = dict(b2=0.98, eps=1e-6), dict(weight_decay=0.1, no_decay=rules.NO_DECAY)
     tx = spec(adamw, schedule=schedule, **adam, **decay, clip_norm=1.0)
@@ -61,13 +61,13 @@ def get_config(arg=None):
 
     # Evals
     test, crop = spec(avatars.avatars_of, **read, split="test"), small.crop(c, channels=3)
-    c.evals = dict(test=small.evaluation(test, crop, text_pairs, every=500))
+    c.evals = dict(test=small.evaluation(test, crop, text_pairs, every=200))
     c.evals["test"]["run"].context_length = ref("context_length")
     c.predict = run.predict_images(crop)
 
     # Run
     c.init_from = run.init_from()
-    run.set_up(c, rules.PARTITION, every=500)
+    run.set_up(c, rules.PARTITION, every=200)
     return use_fakes(c) if arg.fake else c
 
 
@@ -75,7 +75,7 @@ def use_fakes(c):
     """No data and no time: tiny towers on noise."""
     c.update(total_steps=3, batch_size=8)
     c.task.model.visual.update(width=8, num_heads=4)
-    c.task.model.text.update(width=16, layers=1)
+    c.task.model.text.update(width=16)
     c.data.source = spec(avatars.fake_avatars, with_faces=True)
     c.evals.test.run.data.source = spec(avatars.fake_avatars, split="test")
     return c
