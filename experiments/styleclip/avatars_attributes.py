@@ -51,12 +51,12 @@ def get_config(arg=None):
     c.task = spec(Classification, model=model, tx=tx, **same, **pixels, **mixing, multi_label=True)
 
     # Data
-    train = spec(avatars.avatars_of, data_dir=ref("data_dir"), split="train")
+    train = spec(avatars.faces, data_dir=ref("data_dir"), split="train")
     augment = spec(small_train_transform, size=ref("image_size"), padding=1, hflip=0.5)
     c.data = small.train_data(c, train, augment)
 
     # Evals
-    test = spec(avatars.avatars_of, data_dir=ref("data_dir"), split="test")
+    test = spec(avatars.faces, data_dir=ref("data_dir"), split="test")
     crop = small.crop(c, channels=3)
     c.evals = dict(test=small.evaluation(test, crop, MarkAccuracy, every=500))
     c.predict = run.predict_images(crop)
@@ -71,6 +71,6 @@ def use_fakes(c):
     """No data and no time: a tiny model on noise."""
     c.update(total_steps=3, batch_size=8)
     c.task.model.update(embed_dim=16, depths=(1, 1), num_heads=(1, 2))
-    c.data.source = spec(avatars.fake_avatars)
-    c.evals.test.run.data.source = spec(avatars.fake_avatars, split="test")
+    c.data.source = spec(avatars.fake_faces)
+    c.evals.test.run.data.source = spec(avatars.fake_faces, split="test")
     return c

@@ -52,10 +52,10 @@ def get_config(arg=None):
     # Data
     read = dict(data_dir=ref("data_dir"), labels="identity")
     augment = spec(small_train_transform, size=ref("image_size"), padding=0)
-    c.data = small.train_data(c, spec(avatars.avatars_of, **read, split="train"), augment)
+    c.data = small.train_data(c, spec(avatars.faces, **read, split="train"), augment)
 
     # Evals
-    test, crop = spec(avatars.avatars_of, **read, split="test"), small.crop(c, channels=3)
+    test, crop = spec(avatars.faces, **read, split="test"), small.crop(c, channels=3)
     c.evals = dict(test=small.evaluation(test, crop, CosineOfPairs, every=500))
 
     # Run
@@ -68,6 +68,6 @@ def use_fakes(c):
     """No data and no time: a tiny network on noise."""
     c.update(total_steps=3, batch_size=8)
     c.task.model.update(blocks=((8, 8, 1), (8, 16, 1)), embed_dim=8)
-    c.data.source = spec(avatars.fake_avatars, labels="identity")
-    c.evals.test.run.data.source = spec(avatars.fake_avatars, split="test", labels="identity")
+    c.data.source = spec(avatars.fake_faces, labels="identity")
+    c.evals.test.run.data.source = spec(avatars.fake_faces, split="test", labels="identity")
     return c

@@ -55,12 +55,12 @@ def get_config(arg=None):
 
     # Data
     read = dict(data_dir=ref("data_dir"))
-    train = spec(avatars.avatars_of, **read, split="train", with_faces=True)
+    train = spec(avatars.faces, **read, split="train", with_faces=True)
     captions = spec(avatars.pair_train_transform, **run.refs(c, "context_length"))
     c.data = small.train_data(c, train, captions)
 
     # Evals
-    test, crop = spec(avatars.avatars_of, **read, split="test"), small.crop(c, channels=3)
+    test, crop = spec(avatars.faces, **read, split="test"), small.crop(c, channels=3)
     c.evals = dict(test=small.evaluation(test, crop, text_pairs, every=200))
     c.evals["test"]["run"].context_length = ref("context_length")
     c.predict = run.predict_images(crop)
@@ -76,6 +76,6 @@ def use_fakes(c):
     c.update(total_steps=3, batch_size=8)
     c.task.model.visual.update(width=8, num_heads=4)
     c.task.model.text.update(width=16)
-    c.data.source = spec(avatars.fake_avatars, with_faces=True)
-    c.evals.test.run.data.source = spec(avatars.fake_avatars, split="test")
+    c.data.source = spec(avatars.fake_faces, with_faces=True)
+    c.evals.test.run.data.source = spec(avatars.fake_faces, split="test")
     return c

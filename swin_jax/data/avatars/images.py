@@ -65,7 +65,7 @@ class Avatars:
         return f"avatar {self.split} {index}"
 
 
-def avatars_of(
+def faces(
     data_dir: str | None,
     split: str,
     labels: str = "attributes",
@@ -87,8 +87,8 @@ def avatars_of(
     Raises:
         UserError: The set or the split is missing, or `labels` is another word.
     """
-    images, faces = _read(tfds_directory.find(name, data_dir), split)
-    return Avatars(images, faces, split, labels, with_faces)
+    images, choices = _read(tfds_directory.find(name, data_dir), split)
+    return Avatars(images, choices, split, labels, with_faces)
 
 
 @functools.lru_cache(maxsize=4)
@@ -98,12 +98,13 @@ def _read(directory: str, split: str) -> tuple[np.ndarray, tuple[dict[str, str],
     if split not in builder.info.splits:
         raise UserError(f"the avatars have no split {split!r}; they have {', '.join(builder.info.splits)}")
     features = builder.info.features
-    images, faces = [], []
+    images, choices = [], []
     with tfds_directory.split_errors("avatars", split):
         for record in builder.as_data_source(split):
             images.append(record["image"])
-            faces.append({choice: features[choice].names[record[choice]] for choice in avatars.CHOICES})
-    return np.stack(images), tuple(faces)
+            face = {choice: features[choice].names[record[choice]] for choice in avatars.CHOICES}
+            choices.append(face)
+    return np.stack(images), tuple(choices)
 
 
 @checked
@@ -128,7 +129,7 @@ def _pair(example, rng, *, context_length, left_out):
 
 
 @checked
-def fake_avatars(
+def fake_faces(
     num_examples: PositiveInt = 24,
     image_size: PositiveInt = 32,
     split: str = "train",
@@ -141,10 +142,10 @@ def fake_avatars(
         num_examples: Length of the source.
         image_size: Height and width in pixels.
         split: 'train' or 'test'.
-        labels: As of `avatars_of`.
-        with_faces: As of `avatars_of`.
+        labels: As of `faces`.
+        with_faces: As of `faces`.
     """
     rng = np.random.default_rng(len(split))
-    faces = tuple(avatars.draw(0, split, index) for index in range(num_examples))
+    choices = tuple(avatars.draw(0, split, index) for index in range(num_examples))
     images = rng.integers(0, 256, (num_examples, image_size, image_size, 3))
-    return Avatars(images.astype(np.uint8), faces, split, labels, with_faces)
+    return Avatars(images.astype(np.uint8), choices, split, labels, with_faces)

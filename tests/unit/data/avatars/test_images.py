@@ -20,17 +20,17 @@ from swin_jax.data.image_text.tokenizer import tokenize
     ],
 )
 def test_labels(labels, names, marks):
-    source = images.fake_avatars(num_examples=12, labels=labels)
+    source = images.fake_faces(num_examples=12, labels=labels)
     assert source.class_names == names and source.multi_label and len(source) == 12
     for record, face in zip((source[i] for i in range(12)), source.faces):
         assert record.keys() == {"image", "label"}
         np.testing.assert_array_equal(record["label"], marks(face))
     with pytest.raises(UserError, match="attributes, identity"):
-        images.fake_avatars(labels="hats")
+        images.fake_faces(labels="hats")
 
 
 def test_batches_of_a_classifier():
-    source = images.fake_avatars(num_examples=10, image_size=8)
+    source = images.fake_faces(num_examples=10, image_size=8)
     data = pipeline.EvalData(source, small_eval_transform(8), batch_size=4, num_threads=0)
     batches = list(data.batches(4, range(4)))
     assert [batch["image"].shape for batch in batches] == [(4, 8, 8, 3)] * 3
@@ -39,7 +39,7 @@ def test_batches_of_a_classifier():
 
 
 def test_pairs():
-    source = images.fake_avatars(num_examples=3, image_size=8, with_faces=True)
+    source = images.fake_faces(num_examples=3, image_size=8, with_faces=True)
     transform = images.pair_train_transform(context_length=32, left_out=1.0)
     pair = transform(source[0], np.random.default_rng(0))
     assert pair.keys() == {"image", "text"} and pair["text"].dtype == np.int32
@@ -52,5 +52,5 @@ def test_pairs():
 
 def test_a_set_that_is_not_there_names_its_builder(tmp_path):
     with pytest.raises(UserError, match="swin_jax.data.builders.avatars --data_dir") as error:
-        images.avatars_of(str(tmp_path), "train")
+        images.faces(str(tmp_path), "train")
     assert "--source" not in str(error.value)

@@ -74,7 +74,7 @@ def test_the_background_is_one_color():
 
 def test_builds_a_readable_data_set(built, capsys):
     for split, count in (("train", 12), ("test", 4)):
-        source = images.avatars_of(built, split, with_faces=True)
+        source = images.faces(built, split, with_faces=True)
         assert len(source) == count
         for index in range(count):
             face = avatars.draw(0, split, index)
@@ -83,7 +83,7 @@ def test_builds_a_readable_data_set(built, capsys):
             expected = np.asarray(Image.open(io.BytesIO(builder.render(face, 32))))
             np.testing.assert_array_equal(record["image"], expected)
     with pytest.raises(UserError, match="no split 'validation'; they have"):
-        images.avatars_of(built, "validation")
+        images.faces(built, "validation")
 
 
 def test_stored_attributes_are_those_of_the_definition(built):
@@ -101,14 +101,14 @@ def test_stored_attributes_are_those_of_the_definition(built):
 
 def test_two_processes_draw_what_one_draws(built, tmp_path):
     builder.build(str(tmp_path), num_train=3, num_test=1, workers=2)
-    one, two = images.avatars_of(built, "train"), images.avatars_of(str(tmp_path), "train")
+    one, two = images.faces(built, "train"), images.faces(str(tmp_path), "train")
     np.testing.assert_array_equal(two.images, one.images[:3])
     assert two.faces == one.faces[:3]
 
 
 def test_other_sizes_have_names_of_their_own(tmp_path):
     assert builder.build(str(tmp_path), size=48, num_train=1, num_test=1, workers=1).parent.name == "avatars_48"
-    assert images.avatars_of(str(tmp_path), "test", name="avatars_48").images.shape == (1, 48, 48, 3)
+    assert images.faces(str(tmp_path), "test", name="avatars_48").images.shape == (1, 48, 48, 3)
 
 
 def test_wrong_numbers_and_what_is_not_installed(tmp_path, built, monkeypatch):
