@@ -1,7 +1,7 @@
 """Reads pictures and videos in any form that people have them in; refuses what is neither in one line."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ def pictures(
     """
     from swin_jax.data.image.transforms import to_rgb
 
+    if isinstance(images, Set):
+        raise UserError("pictures in a set have no order: give a list")
     several = isinstance(images, Iterable) and not isinstance(images, (str, Path, bytes, Mapping))
     if hasattr(images, "ndim"):
         several = images.ndim > 3
@@ -100,6 +102,8 @@ def clips(videos: Any, transform: Callable[[dict], dict]) -> np.ndarray:
     Raises:
         UserError: No videos, or one that is none. A video of one frame, such as a picture, is told in a warning.
     """
+    if isinstance(videos, Set):
+        raise UserError("videos in a set have no order: give a list")
     several = isinstance(videos, Iterable) and not isinstance(videos, (str, os.PathLike, bytes, Mapping))
     if hasattr(videos, "ndim"):
         several = videos.ndim > 4

@@ -58,8 +58,8 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
         names = labels.read_names(source.class_names)
     elif checkpoint.exists(storage.path(path)):
         names = checkpoint.class_names(storage.path(path))
-    elif not storage.is_remote(path):
-        names = labels.names_beside(path)
+    else:
+        names = _names_beside(path)
         is_loose = bool(names)
     if (classes and len(names) not in (0, classes)) or (not names and config.total_steps > 0):
         return Reference()
@@ -67,6 +67,10 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
         advice = advice if names else ""
         advice += "; or give the names of all classes of the weights in a file, --config.init_from.class_names=FILE"
     return Reference(names, f"the weights {path}", advice, is_loose)
+
+
+def _names_beside(path: str) -> tuple[str, ...]:
+    return () if not path or storage.is_remote(path) else labels.names_beside(path)
 
 
 def share_labels(
@@ -98,6 +102,8 @@ def share_labels(
         data = _fit(data, task, "the training data") if classifies else data
         data, said = _map(data, reference, "the training data", subset=False)
         lines += said
+        if said and data.class_names == reference.names and getattr(task, "class_weights", ()):
+            lines.append(f"task.class_weights are taken in the order of {reference.owner}")
         if labels.count_up(reference.names):  # names are worth more than numbers
             reference = Reference(tuple(getattr(data, "class_names", ())), "the training data")
     lines += _teachers(task, reference) if classifies else []
@@ -147,7 +153,9 @@ def _teachers(task: Task, reference: Reference) -> list[str]:
     lines = []
     for name, item in frozen_models(task).items():
         known = checkpoint.exists(storage.path(item.path)) if item.path else False
-        names = checkpoint.class_names(storage.path(item.path)) if known else ()
+        names = checkpoint.class_names(storage.path(item.path)) if known else _names_beside(item.path)
+        if not known and not {*names} & {*reference.names}:
+            continue  # called otherwise throughout
         if len(names) == len(reference.names) and names != reference.names:
             lines.append(
                 f"task.{name} was trained with other class names than {reference.owner}, or in another order: its "

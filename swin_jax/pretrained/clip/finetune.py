@@ -14,6 +14,7 @@ from swin_jax.pretrained import beside, run_config
 from swin_jax.pretrained.clip import convert as clip
 from swin_jax.pretrained.clip.activation import activation
 from swin_jax.pretrained.clip.config import arguments_of, declared_image_size
+from swin_jax.pretrained.clip.texts import texts_beside
 from swin_jax.pretrained.swin import finetune
 
 VISUAL_ONLY = r"^(text/|logit_)"  # parameters that the weights of an image tower do not have
@@ -98,6 +99,9 @@ def _check_told(model, found: Mapping, path: Path) -> None:
                     f"{config.path}: these weights have {key}={told[key]}, the model has {tower.num_heads}: give "
                     f"--config.task.model.{key}={told[key]}"
                 )
+        texts = texts_beside(config) if config.kind == beside.TRANSFORMERS else {}
+        if "vocabulary" in texts:
+            warn(f"{path}: the vocabulary of these weights is {texts['vocabulary']}; texts are given to it in CLIP's")
     trained = activation(found, (), path)
     if trained.known:
         _check_activation(model, trained.act, f"{path} ({trained.source})")

@@ -269,6 +269,20 @@ def test_a_teacher_of_other_classes_is_told(tmp_path, monkeypatch):
         task = Distillation(Frozen(None, path))
         *_, lines = share_labels(config(), tmp_path, task, train(names), {})
         assert [line for line in lines if "task.teacher" in line] == lines and bool(lines) == told
+    for path in map(str, beside(tmp_path, BESIDE["transformers"])):
+        for names, told in ((ANIMALS, True), (("dog", "ant", "cow"), False), (("n0", "n1", "n2"), False)):
+            *_, lines = share_labels(config(), tmp_path, Distillation(Frozen(None, path)), train(names), {})
+            assert ["task.teacher" in line for line in lines] == [True] * told
+
+
+def test_weights_of_classes_are_told_where_labels_are_mapped(tmp_path):
+    class Weighted(Logits):
+        class_weights = (1.0, 2.0, 3.0)
+
+    path = str(beside(tmp_path, BESIDE["timm"])[0])
+    for task, names, told in ((Weighted(), ANIMALS, 2), (Logits(), ANIMALS, 1), (Weighted(), ("dog", "ant", "cow"), 0)):
+        *_, lines = share_labels(config(path=path), tmp_path, task, train(names, 3), {})
+        assert len(lines) == told and (told < 2 or "class_weights are taken in the order of the weights" in lines[1])
 
 
 def test_several_labels_need_a_task_that_takes_them(tmp_path):

@@ -11,6 +11,7 @@ from swin_jax.data.image_text.tokenizer import VOCAB_SIZE
 from swin_jax.data.image_text.vocabulary import _merges
 from swin_jax.inference import similarity
 from swin_jax.pretrained import beside
+from swin_jax.pretrained.clip import finetune
 from swin_jax.pretrained.clip.texts import texts_beside
 from swin_jax.pretrained.load import load
 from swin_jax.pretrained.preparation import VOCABULARY
@@ -111,6 +112,16 @@ def test_a_model_of_another_vocabulary_takes_pictures_and_its_own_tokens(tmp_pat
     assert np.isfinite(similarity.encode_texts(model, variables, ["a cat"], lambda texts: ids)).all()
     with pytest.raises(UserError, match="tokens up to 30, the model knows 0 to 29"):
         similarity.encode_texts(model, variables, ["a cat"], lambda texts: ids + 1)
+
+
+def test_first_weights_of_another_vocabulary_are_told(tmp_path):
+    model, _ = load(weights=folder(tmp_path, HUGGING))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        finetune.load_pretrained(tmp_path, model)
+    (tmp_path / "vocab.json").write_text(json.dumps({"a</w>": 0}))
+    with pytest.warns(UserWarning, match="the vocabulary of these weights is that of .*vocab.json; texts are given"):
+        finetune.load_pretrained(tmp_path, model)
 
 
 def test_tokens_beyond_the_models_are_refused_where_nothing_tells_the_vocabulary(tmp_path):
