@@ -347,6 +347,8 @@ def prepare(
             raise UserError(f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path=")
         configs.build(config.init_from, "init_from").check()
     make_workdir(folder)
+    if not storage.is_remote(folder):
+        folder = folder.resolve()  # a link in it may be set anew while the run goes on
     check_entries(folder)
     check_shared(folder)
     for key in allow_change:

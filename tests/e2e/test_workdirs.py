@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from experiments import quickstart
 from swin_jax.core import storage
 from swin_jax.train import loop
 
@@ -50,3 +51,23 @@ def test_a_dangling_link_is_one_line(launch, tmp_path):
     status, _, err = launch(CONFIG, tmp_path, *FLAGS)
     assert status == 2 and err.count("\n") == 1
     assert err.startswith(f"error: {tmp_path}/checkpoints cannot be used: it is a link to /nowhere")
+
+
+def test_a_run_keeps_its_folder_where_a_link_is_set_anew_or_the_current_folder_changes(tmp_path, monkeypatch):
+    """As `runs/latest`, which names another run later on."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "latest").symlink_to("a")
+    made = []
+    monkeypatch.setattr(loop, "Loop", lambda config, folder, owner, profile: made.append((folder, owner)) or owner)
+    monkeypatch.setattr(loop.Ownership, "execute", print, raising=False)
+    loop.prepare(quickstart.get_config("fake"), "latest")
+    ((folder, owner),) = made
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest").symlink_to("b")
+    monkeypatch.chdir("/")
+    owner.confirm()
+    assert folder == tmp_path / "a" and (tmp_path / "a/owner.json").exists() and not any((tmp_path / "b").iterdir())
+    owner.release()
+    assert not any((tmp_path / "a").iterdir())
