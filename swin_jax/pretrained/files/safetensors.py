@@ -5,11 +5,14 @@ A file is 8 bytes of length, a header of JSON and the numbers; every byte of the
 
 import json
 import math
+import os
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
 
+from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained.files.limits import Limits
 
@@ -68,6 +71,20 @@ def read_safetensors(file: BinaryIO, size: int, limits: Limits) -> dict[str, np.
     if end < len(data):
         raise UserError(f"{len(data) - end} bytes at its end belong to no array")
     return {name: _array(data, *place) for name, place in places.items()}
+
+
+def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes {name: float32 array} as a .safetensors file, in a bucket too, whole or not at all."""
+    header, end = {}, 0
+    for name, array in arrays.items():
+        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": (end, end + 4 * array.size)}
+        end += 4 * array.size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with storage.writing(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in arrays.values():
+            file.write(np.asarray(array, "<f4").tobytes())
 
 
 def _header(text: bytes) -> dict[str, Any]:

@@ -51,13 +51,14 @@ class Network:
 
 
 def is_generator(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """True if a state dict of any layout holds a generator."""
-    return bool(_places(state_dict, GENERATOR))
+    """True if a state dict of any layout holds a generator that is no part of an encoder's, such as e4e's."""
+    encoder = any(re.match(r"(.*\.)?encoder\.", name) for name in state_dict)
+    return not encoder and bool(_places(state_dict, GENERATOR))
 
 
 def is_discriminator(state_dict: Mapping[str, np.ndarray]) -> bool:
     """True if a state dict of any layout holds a discriminator and no generator."""
-    return not is_generator(state_dict) and bool(_places(state_dict, DISCRIMINATOR))
+    return not _places(state_dict, GENERATOR) and bool(_places(state_dict, DISCRIMINATOR))
 
 
 def read_network(state_dict: Mapping[str, np.ndarray], kind: str, known: Mapping[str, Any] | None = None) -> Network:
@@ -220,7 +221,7 @@ def _network_of(variables: Mapping[str, Any]) -> Network:
         for path, leaf in leaves.items():
             name = re.sub(r"\.kernel$", ".weight", path.replace("/", "."))
             official[name] = np.asarray(_to_theirs(name, np.asarray(leaf, np.float32)), order="C")
-    kind = GENERATOR if is_generator(official) else DISCRIMINATOR
+    kind = GENERATOR if _places(official, GENERATOR) else DISCRIMINATOR
     network = read_network(official, kind)
     order = nvlabs.names(kind, nvlabs.count(kind, list(official)))
     return dataclasses.replace(network, arrays={name: official[name] for name in order if name in official})

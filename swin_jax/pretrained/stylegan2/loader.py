@@ -22,6 +22,7 @@ from swin_jax.pretrained.stylegan2.sizes import DISCRIMINATOR, GENERATOR, convol
 log = logging.getLogger(__name__)
 
 SIZES = ("resolution", "c_dim", "channel_base", "channel_max", "image_channels")
+SOURCE = "its file, NVIDIA's .pkl or rosinality's .pt, is given as weights="
 OF_DISCRIMINATOR = "-discriminator"
 MEAN_SAMPLES = 4096  # of the mean latent where a file has none, as rosinality's and StyleCLIP's code take it
 _BATCH = 512
@@ -167,6 +168,7 @@ FAMILY = Family(
     makers=(),
     find=find_generator,
     fetch=origins.fetch,
+    source=SOURCE,
     preset=lambda word: presets.PRESETS[find_generator(word)],
     recognizes=convert.is_generator,
     infer=_infer(GENERATOR),
@@ -187,6 +189,7 @@ DISCRIMINATOR_FAMILY = Family(
     makers=(),
     find=find_discriminator,
     fetch=origins.fetch,
+    source=SOURCE,
     preset=lambda word: presets.DISCRIMINATORS[find_discriminator(word).removesuffix(OF_DISCRIMINATOR)],
     recognizes=convert.is_discriminator,
     infer=_infer(DISCRIMINATOR),

@@ -186,3 +186,17 @@ def test_no_other_family_recognizes_them():
     assert [family.title for family in FAMILIES if family.recognizes(stylegan2.official(GENERATOR))] == ["StyleGAN2"]
     found = [family.title for family in FAMILIES if family.recognizes(stylegan2.official(DISCRIMINATOR))]
     assert found == ["StyleGAN2 discriminator"]
+
+
+def test_the_generator_of_an_e4e_is_taken_by_name_or_key(tmp_path, tiny):
+    inside = {f"decoder.{name}": value for name, value in stylegan2.rosinality(GENERATOR).items()}
+    weights = inside | {"encoder.input_layer.0.weight": np.ones((1, 1, 1, 1), np.float32)}
+    assert not loader.FAMILY.recognizes(weights)
+    mean = np.tile(np.arange(6, dtype=np.float32), (6, 1))
+    (tmp_path / "e4e.pt").write_bytes(pickle.dumps({"state_dict": weights, "latent_avg": mean, "opts": {}}))
+    by_key = swin_jax.load(weights=tmp_path / "e4e.pt", key="decoder")
+    with pytest.warns(UserWarning, match="left out of the weights"):
+        by_name = swin_jax.load("stylegan2-tiny", weights=tmp_path / "e4e.pt")
+    assert by_name[0] == by_key[0] == Generator(**TINY)
+    jax.tree.map(np.testing.assert_array_equal, by_name[1], by_key[1])
+    np.testing.assert_array_equal(by_key[1]["averages"]["mapping"]["w_avg"], mean[0])
