@@ -50,14 +50,16 @@ def load(
             the head is zero (or the 1,000 rows of a 22K head); with `out_norms` the norms of the
             maps are fresh; a warning says so, and says where a continuous bias changes its scale
             (give `pretrained_window_sizes`), and where the activation of a CLIP had to be assumed
-            (give `act`).
+            (give `act`). `models.arcface.IRSE` and `models.e4e.E4E` have no arguments in which
+            weights can be made to fit.
 
     Returns:
-        (model, {'params': ..., 'batch_stats': ... (CLIP's ResNets)}): arrays of the model's
-        `param_dtype` on the default device. A Swin's `model.apply(variables, images)` gives logits
+        (model, {'params': ..., 'batch_stats': ... (networks with batch norms)}): arrays of the
+        model's `param_dtype` on the default device. A Swin's `model.apply(variables, images)` gives logits
         (B, num_classes) of normalized float images (B, H, W, 3), a Video Swin's of clips
         (B, T, H, W, 3); a CLIP's gives the logits of images and token ids, and its methods
-        `encode_image` and `encode_text` the features of either. The model carries its preparation:
+        `encode_image` and `encode_text` the features of either; an ArcFace's embeds aligned faces,
+        an e4e's gives their W+ latents, which its `averages` are added to. The model carries its preparation:
         `preprocess(model)`. Wrap `model.apply` in `jax.jit` to call it more than once.
 
     Raises:
