@@ -75,7 +75,7 @@ def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray
 def _tell_what_is_left(names: list[str]) -> None:
     decoder = [name for name in names if name.startswith(_DECODER)]
     if decoder:
-        warn(f"the generator that lies beside the encoder was left out ({len(decoder)} arrays under 'decoder')")
+        warn(f"left out the generator beside the encoder ({len(decoder)} arrays); key='decoder' takes it")
     if others := [name for name in names if name != AVERAGE and not name.startswith(_DECODER)]:
         warn(f"left out of the weights, which are of more than an e4e encoder: {choose.listed(others)}")
 

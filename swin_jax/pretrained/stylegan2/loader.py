@@ -14,6 +14,7 @@ from swin_jax.core.errors import UserError, warn
 from swin_jax.core.params import unflatten
 from swin_jax.models import stylegan2
 from swin_jax.models.stylegan2 import presets
+from swin_jax.pretrained.e4e.convert import is_e4e
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import RESIZED, Preparation
 from swin_jax.pretrained.stylegan2 import convert, origins
@@ -43,6 +44,11 @@ def find_discriminator(word: str) -> str | None:
     """The name of the discriminator that a word means, in any spelling; None for none."""
     name = word.lower().replace("_", "-")
     return name if name.removesuffix(OF_DISCRIMINATOR) in presets.PRESETS and name.endswith(OF_DISCRIMINATOR) else None
+
+
+def recognizes_generator(arrays: Mapping[str, np.ndarray]) -> bool:
+    """True for a generator, unless it is that in a file of e4e, which is named for its encoder."""
+    return convert.is_generator(arrays) and not is_e4e(arrays)
 
 
 def _infer(kind: str) -> Callable[[Mapping[str, np.ndarray], Mapping[str, Any]], dict]:
@@ -170,7 +176,8 @@ FAMILY = Family(
     fetch=origins.fetch,
     source=SOURCE,
     preset=lambda word: presets.PRESETS[find_generator(word)],
-    recognizes=convert.is_generator,
+    source="its file is given as weights=",
+    recognizes=recognizes_generator,
     infer=_infer(GENERATOR),
     make=stylegan2.Generator,
     load=load_generator,
@@ -191,6 +198,7 @@ DISCRIMINATOR_FAMILY = Family(
     fetch=origins.fetch,
     source=SOURCE,
     preset=lambda word: presets.DISCRIMINATORS[find_discriminator(word).removesuffix(OF_DISCRIMINATOR)],
+    source="its file is given as weights=",
     recognizes=convert.is_discriminator,
     infer=_infer(DISCRIMINATOR),
     make=stylegan2.Discriminator,

@@ -1,5 +1,6 @@
 """`load` and `preprocess` for ArcFace: names, files under prefixes and in wrappers, and what does not fit."""
 
+import json
 import logging
 
 import jax
@@ -12,6 +13,7 @@ from swin_jax.models.arcface import IRSE
 from swin_jax.pretrained import compare
 from swin_jax.pretrained.arcface import convert, loader
 from swin_jax.pretrained.load import load, make
+from swin_jax.train import checkpoint
 
 TINY = IRSE(blocks=((4, 4, 1), (4, 8, 2)), image_size=12, embed_dim=5)
 
@@ -111,6 +113,17 @@ def test_a_face_is_prepared_to_the_networks_range(state_dict, tmp_path):
     assert "30 x 20 pixels are no aligned face" in refusal(prepared, np.zeros((20, 30, 3), np.uint8))
     facts = swin_jax.export(model, variables, tmp_path / "face.stablehlo", platforms=("cpu",))
     assert facts["outputs"] == {"features": "float32 (b, 5)"}
+
+
+def test_the_network_of_a_run_is_loaded_as_it_was_trained(state_dict, tmp_path, monkeypatch):
+    fields = dict(fn="swin_jax.models.arcface.IRSE", blocks=TINY.blocks, image_size=12, embed_dim=5)
+    (tmp_path / "config.json").write_text(json.dumps({f"task.model.{name}": value for name, value in fields.items()}))
+    variables = convert.from_official(state_dict, TINY)
+    monkeypatch.setattr(checkpoint, "load_variables", lambda workdir: variables)
+    model, found = load(weights=tmp_path)
+    assert model == TINY
+    jax.tree.map(np.testing.assert_array_equal, found, variables)
+    assert "loaded as it was trained; leave out channel_order" in refusal(load, weights=tmp_path, channel_order="bgr")
 
 
 def test_an_experiment_fills_a_frozen_network_from_a_file_or_a_run(state_dict, tmp_path):

@@ -14,7 +14,7 @@ from swin_jax.core.params import flatten
 from swin_jax.models.e4e import E4E
 from swin_jax.pretrained.e4e import convert, loader
 from swin_jax.pretrained.files import read
-from swin_jax.pretrained.load import load, make
+from swin_jax.pretrained.load import FAMILIES, load, make
 
 FILE = Path(__file__).parents[3] / "golden" / "e4e" / "tiny.pt"  # its make.py wrote it with PyTorch
 TINY = E4E(num_ws=4, image_size=16, blocks=((2, 2, 1), (2, 3, 1), (3, 4, 1), (4, 5, 1)), w_dim=5)
@@ -33,15 +33,18 @@ def refusal(call, *arguments, **keywords):
 
 
 def test_a_released_file_gives_the_encoder_and_its_mean_latent(arrays, caplog):
-    said = r"the generator that lies beside the encoder was left out \(1 arrays"
+    said = r"left out the generator beside the encoder \(1 arrays\); key='decoder' takes it"
     with pytest.warns(UserWarning, match=said), caplog.at_level(logging.INFO):
         model, variables = load("e4e_ffhq", weights=FILE, num_ws=4, image_size=16, blocks=TINY.blocks, w_dim=5)
     assert model == TINY and convert.LICENCE in caplog.text
     np.testing.assert_array_equal(variables["averages"]["latent_avg"], arrays["latent_avg"])
-    image = jnp.zeros((2, 16, 16, 3))
-    latents = loader.predict(model, variables, {"image": image}, lambda pixels: pixels)["latents"]
-    without = model.apply({**variables, "averages": {"latent_avg": jnp.zeros((4, 5))}}, image)
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("f"))
+    invert = jax.jit(lambda variables, image: loader.predict(model, variables, {"image": image}, jnp.asarray))
+    latents = invert(variables, image)["latents"]
+    without = invert({**variables, "averages": {"latent_avg": jnp.zeros((4, 5))}}, image)["latents"]
     np.testing.assert_allclose(latents - without, np.broadcast_to(arrays["latent_avg"], (2, 4, 5)), atol=1e-6)
+    rows = [invert(variables, row[None])["latents"] for row in image]
+    np.testing.assert_allclose(latents, jnp.concatenate(rows), atol=1e-5)
 
 
 def test_a_file_alone_tells_the_encoder(arrays, tmp_path):
@@ -50,6 +53,21 @@ def test_a_file_alone_tells_the_encoder(arrays, tmp_path):
         own = {name.removeprefix("encoder."): x for name, x in arrays.items() if name.startswith("encoder.")}
         np.savez(path, latent_avg=arrays["latent_avg"], **{prefix + name: value for name, value in own.items()})
         assert load(weights=path)[0] == TINY
+
+
+def test_a_file_with_a_generator_is_an_encoder_and_the_key_takes_the_generator(arrays, tmp_path):
+    shapes = {"style.1.weight": (5, 5), "style.1.bias": (5,), "input.input": (1, 3, 4, 4), "to_rgb1.bias": (1, 3, 1, 1)}
+    shapes |= {"conv1.conv.weight": (1, 3, 3, 3, 3), "conv1.noise.weight": (1,), "conv1.activate.bias": (3,)}
+    shapes |= {"to_rgb1.conv.weight": (1, 3, 3, 1, 1), "noises.noise_0": (1, 1, 4, 4)}
+    for layer in ("conv1", "to_rgb1"):
+        shapes |= {f"{layer}.conv.modulation.weight": (3, 5), f"{layer}.conv.modulation.bias": (3,)}
+    own = {name: x for name, x in arrays.items() if not name.startswith("decoder.")}
+    path = tmp_path / "e4e.npz"
+    np.savez(path, **own, **{f"decoder.{name}": np.zeros(shape, "f") for name, shape in shapes.items()})
+    with pytest.warns(UserWarning, match="key='decoder' takes it"):
+        assert load(weights=path)[0] == TINY
+    decoder = read.read(path, "decoder")
+    assert [family.title for family in FAMILIES if family.recognizes(decoder)] == ["StyleGAN2"]
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (1, 4, 5)])
