@@ -1,7 +1,8 @@
 """What an MP4 or QuickTime file announces, read before FFmpeg makes room for it.
 
-Eight bytes announce a billion frames of one size, and FFmpeg fills a table of them when it opens
-the file. Reference: ISO/IEC 14496-12 (4.2, 8.7.3, 8.8.8).
+Eight bytes announce a billion frames of one size, and twelve that all of them are played once more;
+FFmpeg fills a table of them when it opens the file. Reference: ISO/IEC 14496-12 (4.2, 8.6.1, 8.6.6,
+8.7.3, 8.7.5, 8.8.8).
 """
 
 import io
@@ -13,8 +14,11 @@ from typing import BinaryIO
 from swin_jax.core.errors import UnreadableError
 
 _FIRST = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot", b"sidx")
-_INNER = (b"mdia", b"minf", b"stbl", b"traf")  # boxes that hold others, within a track or fragment
+_INNER = (b"mdia", b"minf", b"stbl", b"traf", b"edts")  # boxes that hold others, within a track or fragment
 _COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # where a count of samples stands
+_BYTES_OF_EDIT = 12
+_CHUNKS = (b"stco", b"co64")
+_USUAL_EDITS = 2  # a wait and all of the film
 _SAMPLES_A_BYTE = 2  # of sound; IMA ADPCM has 64 in 34 bytes
 
 _Box = tuple[bytes, int, int]  # kind, start and end of its content
@@ -60,6 +64,29 @@ def _check_track(file: BinaryIO, track: _Box, size: int, max_frames: int) -> Non
         raise UnreadableError(f"announces {count} frames, more than max_frames={max_frames}")
     if count > max(max_frames, _SAMPLES_A_BYTE * size):
         raise UnreadableError(f"announces {count} samples in {size} bytes")
+    edits = max((_edits(file, box) for box in boxes), default=0)
+    if edits > _USUAL_EDITS:
+        count = min(count, _parts_of_sound(file, boxes, count)) if handlers == [b"soun"] else count
+        if edits * count > max_frames:
+            raise UnreadableError(f"announces {edits} edits of {count} samples, more than max_frames={max_frames}")
+
+
+def _edits(file: BinaryIO, box: _Box) -> int:
+    """The entries of an edit list, as far as there is room for them."""
+    kind, start, end = box
+    if kind != b"elst":
+        return 0
+    announced = int.from_bytes(_read(file, start + 4, 4), "big")
+    return min(announced, max(end - start - 8, 0) // _BYTES_OF_EDIT)
+
+
+def _parts_of_sound(file: BinaryIO, boxes: list[_Box], count: int) -> int:
+    """How many parts FFmpeg makes of sound whose samples are all of one tick: one of 1024, and one for each chunk."""
+    times = [_read(file, start + 4, 12) for kind, start, _ in boxes if kind == b"stts"]
+    if len(times) != 1 or times[0][:4] != b"\0\0\0\1" or times[0][8:] != b"\0\0\0\1":
+        return count
+    chunks = [int.from_bytes(_read(file, start + 4, 4), "big") for kind, start, _ in boxes if kind in _CHUNKS]
+    return count // 1024 + max(chunks, default=0)
 
 
 def _inside(file: BinaryIO, box: _Box) -> Iterator[_Box]:

@@ -118,9 +118,9 @@ class Reader:
             return len(self._decoded_times())
         whole, sought = (_Frames(self._times, _checksum, self._rotate) for _ in range(2))
         count = len(self._decoded_times(whole))
-        self._rewind()
         starts = self._index.starts(self._index.frames)
-        for wanted in np.split(np.arange(len(starts)), np.flatnonzero(np.diff(starts)) + 1):
+        # Backwards, so that what decoders leave in their buffers from frames before is not the same.
+        for wanted in reversed(np.split(np.arange(len(starts)), np.flatnonzero(np.diff(starts)) + 1)):
             self._decode_by_seeking(wanted, sought)
         if differing := sought.differing(whole):
             raise UnreadableError(f"damaged: {differing} of {count} frames are others when they are read by themselves")

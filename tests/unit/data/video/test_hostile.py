@@ -174,3 +174,15 @@ def test_whole_files_announce_what_they_hold(plain, tmp_path):
     sound = video_files.make_audio(tmp_path / "sound.mp4")
     check_announced(sound, 1)
     np.testing.assert_array_equal(len(Reader(plain)), 12)
+
+
+def test_edits_that_repeat_a_film_without_end(plain, tmp_path, monkeypatch):
+    """FFmpeg makes a table of all frames of all edits: of 20,000 times 1,000 frames in a minute."""
+    whole, sound = tmp_path / "sound.mp4", video_files.make_audio(tmp_path / "plain_sound.mp4")
+    for source, target, count in ((plain, tmp_path / "film.mp4", 100_000), (sound, whole, 70_000)):
+        path = video_files.edit(source, target, [(1000, 0)] * count)
+        with pytest.raises(UnreadableError, match=f"announces {count} edits of [0-9]* samples"):
+            check_announced(path, 10**6)
+        check_announced(video_files.edit(source, tmp_path / "few.mp4", [(1000, 0)] * 3), 60)
+    monkeypatch.setattr(av, "open", lambda *_, **__: pytest.fail("opened"))
+    assert_unreadable(tmp_path / "film.mp4", "edits")

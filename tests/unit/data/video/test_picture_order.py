@@ -183,3 +183,17 @@ def test_a_table_of_contents_that_is_wrong_is_not_believed(tmp_path):
         single = [reader.get([index])[0] for index in range(len(expected))]
     np.testing.assert_array_equal(single, expected)
     assert check_file(source)["problem"] == ""
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("edits", [[(400, 15), (400, 2)], [(400, 2), (400, 2)], [(400, 9)], [(500, None), (400, 2)]])
+def test_edits_of_any_order_are_played_as_in_a_full_decode(codec, edits, tmp_path):
+    """Parts that changed places, one that comes twice, one that begins between key frames, a wait before the first."""
+    whole = video_files.make(tmp_path / "whole.mp4", COUNT, codec=codec, **B_FRAMES)
+    edits = [(duration, -1 if frame is None else 512 * frame) for duration, frame in edits]
+    path = video_files.edit(whole, tmp_path / "edited.mp4", edits)
+    expected = video_files.decode(path)
+    with Reader(path) as reader:
+        assert len(reader) == len(expected) > 10
+        single = [reader.get([index])[0] for index in range(len(expected))]
+    np.testing.assert_array_equal(single, expected)
