@@ -36,7 +36,7 @@ IDLE = frozenset(
     prefix problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
     suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings
     tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p use_bfloat16
-    use_cache gradient_checkpointing num_labels""".split()
+    transformers.js_config use_cache gradient_checkpointing num_labels""".split()
 )
 # The same, where they have the value that turns them off.
 IDLE_IF = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}}

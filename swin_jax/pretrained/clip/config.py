@@ -130,6 +130,7 @@ def _of_open_clip(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]:
         config, vision, {*_SIZES_VISION, *_VISION, *_IDLE_VISION, *_TOWER, "head_width", "patch_dropout"}, "vision_cfg."
     )
     _refuse_unknown(config, text, {*_SIZES_TEXT, *_TEXT, *_IDLE_TEXT, *_TOWER, "heads"}, "text_cfg.")
+    beside.check_types(config.path, model, {"quick_gelu": bool})
     quick = model.get("quick_gelu") or False
     for tower, only, prefix in ((vision, _VISION, "vision_cfg."), (text, _TEXT, "text_cfg.")):
         beside.check_types(config.path, tower, _TYPES, prefix)

@@ -38,8 +38,11 @@ def texts_beside(config: beside.Config) -> dict[str, Any]:
     )
     settings = beside.read_json(own) or {}
     found = _context(settings, own, config)
-    if other := _of_settings(settings, own):
-        return found | {"vocabulary": other}
+    # transformers lets the config of the model name the class too.
+    named = {"tokenizer_class": config.fields.get("tokenizer_class")}
+    for path, fields in ((own, settings), (config.path, named)):
+        if other := _of_settings(fields, path):
+            return found | {"vocabulary": other}
     for path, pieces in ((whole, _pieces(whole)), (plain, beside.read_json(plain))):
         if pieces is not None and not _is_of_clip(pieces, path):
             return found | {"vocabulary": f"that of {path}"}
@@ -47,7 +50,7 @@ def texts_beside(config: beside.Config) -> dict[str, Any]:
 
 
 def _of_settings(settings: Mapping[str, Any], path: Path) -> str:
-    """What a tokenizer_config.json calls another tokenizer than CLIP's; '' where it does not."""
+    """What a file calls another tokenizer than CLIP's; '' where it does not."""
     kind = settings.get("tokenizer_class")
     if kind is not None and kind not in _CLASSES:
         return f"that of tokenizer_class={shown(kind)} in {path}"

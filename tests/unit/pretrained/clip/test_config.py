@@ -172,6 +172,7 @@ REFUSED += [
     ("open_clip/heads", "init_logit_bias", -10),
     ("open_clip/heads", "multimodal_cfg", {"layers": 2}),
     ("open_clip/heads", "a_new_field", 1),
+    ("open_clip/heads", "quick_gelu", "false"),
     ("open_clip/heads", "vision_cfg", [1]),
     ("transformers/heads", "model_type", "siglip"),
     ("transformers/heads", "projection_dim", 16),
@@ -249,6 +250,7 @@ def test_fields_of_older_versions_of_transformers_change_nothing():
     idle = dict(pruned_heads={}, is_decoder=False, add_cross_attention=False, temperature=1.0, dropout=0.0)
     idle |= dict(torch_dtype="float16", use_cache=True, attention_dropout=0.1, tie_word_embeddings=True)
     fields = HUGGING["config"] | {"torch_dtype": "float32", "initializer_factor": 1.0, "logit_scale_init_value": 2.6}
+    fields["transformers.js_config"] = {"dtype": {"text_model": "fp16"}}
     for tower in ("text_config", "vision_config"):
         fields[tower] = fields[tower] | idle
     found = beside.Config(beside.TRANSFORMERS, pathlib.Path("config.json"), fields)

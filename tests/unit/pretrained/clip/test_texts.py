@@ -54,6 +54,13 @@ def test_another_vocabulary_is_told(case, tmp_path):
     assert "that of" in told(tmp_path, **OTHERS[case])["vocabulary"]
 
 
+def test_the_config_of_the_model_names_its_tokenizer(tmp_path):
+    for kind, told in (("XLMRobertaTokenizer", True), ("CLIPTokenizer", False), (None, False)):
+        fields = {"model_type": "clip", "tokenizer_class": kind}
+        found = texts_beside(beside.Config(beside.TRANSFORMERS, tmp_path / "config.json", fields))
+        assert ("tokenizer_class='XLMRobertaTokenizer'" in found.get("vocabulary", "")) == told
+
+
 def test_two_pieces_that_changed_places_are_another_vocabulary(tmp_path):
     pieces = clips_pieces()
     pieces["cat</w>"], pieces["dog</w>"] = pieces["dog</w>"], pieces["cat</w>"]
