@@ -4,12 +4,13 @@
     python -m swin_jax.launch --config=experiments/styleclip/avatars_attributes.py --workdir=runs/attributes \
         --config.data_dir=data
 
-A small Swin learns eight attributes at once: glasses, beard, hat, smile, surprised eyes, blond, red and black hair.
-What each means, and that a hat hides hair and its color, is defined in `swin_jax.data.avatars.attributes`; what is
-hidden counts neither in the loss nor in the accuracy. Pictures go in as they are, 32 x 32 pixels scaled to -1..1, which
-is what a generator puts out.
+A small Swin learns eight attributes at once: glasses, beard, hat, smile, surprised eyes, blond, red
+and black hair. What each means, and that a hat hides hair and its color, is defined in
+`swin_jax.data.avatars.attributes`; what is hidden counts neither in the loss nor in the accuracy.
+Pictures go in as they are, 32 x 32 pixels scaled to -1..1, which is what a generator puts out.
 
-Expected: each attribute right in more than 95 % of the held-out avatars. These are drawings, no photographs.
+Expected: each attribute right in more than 95 % of the held-out avatars. These are drawings, no
+photographs.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

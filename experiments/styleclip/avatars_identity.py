@@ -4,14 +4,15 @@
     python -m swin_jax.launch --config=experiments/styleclip/avatars_identity.py --workdir=runs/identity \
         --config.data_dir=data
 
-Networks that know photographs of persons say little of drawings. Here an avatar's identity is its hair (form and
-color), its beard, its nose and its skin; mouth, eyes, brows, glasses and hats are free to vary
-(`swin_jax.data.avatars.attributes.IDENTITY`). A small IR-SE of ArcFace learns embeddings whose cosine is the share of
-these five choices that two avatars have in common: 1 for the same person with another mouth, 0.8 for one who has
-dyed the hair. Hair below a hat is not compared.
+Networks that know photographs of persons say little of drawings. Here an avatar's identity is its
+hair (form and color), its beard, its nose and its skin; mouth, eyes, brows, glasses and hats are
+free to vary (`swin_jax.data.avatars.attributes.IDENTITY`). A small IR-SE of ArcFace learns
+embeddings whose cosine is the share of these five choices that two avatars have in common: 1 for
+the same person with another mouth, 0.8 for one who has dyed the hair. Hair below a hat is not
+compared.
 
-Measured on all pairs of held-out avatars: mean cosine where the five are the same and where one of them differs, and
-how often it is larger in the former. These are drawings, no photographs.
+Measured on all pairs of held-out avatars: mean cosine where the five are the same and where one of
+them differs, and how often it is larger in the former. These are drawings, no photographs.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

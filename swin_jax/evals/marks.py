@@ -1,4 +1,4 @@
-"""How often a mark is right, for each class by itself: by a classifier of several labels, or by pairs of texts."""
+"""How often a mark is right, for each class: by a classifier of several labels, or by texts."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -86,9 +86,9 @@ def mark_scores(scores: np.ndarray, label: np.ndarray, class_names: tuple[str, .
         class_names: C of them.
 
     Returns:
-        For each class '<name>/accuracy', the share of known marks that are right, and '<name>/auc', its
-        `metrics.roc_auc` if it both occurs and does not; 'accuracy', the mean of the former over the
-        classes, and 'least_accuracy', the least of them.
+        For each class '<name>/accuracy', the share of known marks that are right, and '<name>/auc',
+        its `metrics.roc_auc` if it both occurs and does not; 'accuracy', the mean of the former
+        over the classes, and 'least_accuracy', the least of them.
 
     Raises:
         UserError: Nothing is known of a class.

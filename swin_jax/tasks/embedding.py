@@ -1,8 +1,9 @@
 """Embeddings whose cosine says how much two records have in common.
 
-A record has a class of each of several choices, such as the color of the hair and the form of the nose. The cosine of
-two embeddings is trained to be the share of the choices in which both have the same class: 1 for what differs in no
-choice, whatever else differs, and 1 - 1/n if one of n choices is another.
+A record has a class of each of several choices, such as the color of the hair and the form of the
+nose. The cosine of two embeddings is trained to be the share of the choices in which both have the
+same class: 1 for what differs in no choice, whatever else differs, and 1 - 1/n if one of n choices
+is another.
 """
 
 import dataclasses
@@ -70,10 +71,10 @@ class SharedChoices:
         )
 
     def loss(self, params: Any, mutable: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        """Mean square difference of the cosine of two records and the share of the choices that they have in common.
+        """Mean square difference of the cosine of two records and the share that they have in common.
 
-        It is taken over all pairs of different rows of which a choice is known for both; `label` is as of
-        `losses.shared_marks`.
+        It is taken over all pairs of different rows of which a choice is known for both; `label` is
+        as of `losses.shared_marks`.
         """
         image = augmentation.normalize(batch["image"], self.mean, self.std)
         embedding, updated = self.model.apply(

@@ -1,9 +1,9 @@
 """Parts of an avatar's face, the attributes that texts and edits speak of, and what hides what.
 
-All who draw, label, caption or judge avatars take the definitions from here. A face is a dict with one option of each
-of CHOICES, by the names that the package python_avatars 1.4.1 has for them. Options that it has besides are left out:
-tops that cover the eyes or ignore the hair color, moustaches, sunglasses, wild mouths, and colors that lie between two
-others.
+All who draw, label, caption or judge avatars take the definitions from here. A face is a dict with
+one option of each of CHOICES, by the names that the package python_avatars 1.4.1 has for them.
+Options that it has besides are left out: tops that cover the eyes or ignore the hair color,
+moustaches, sunglasses, wild mouths, and colors that lie between two others.
 """
 
 import bisect
@@ -120,7 +120,7 @@ def visible(marks: Any) -> np.ndarray:
 
 
 def marks(face: Mapping[str, str]) -> np.ndarray:
-    """The label of a picture, int8 (8,): 1 or 0, and `labels.UNKNOWN` where an attribute is hidden."""
+    """The label of a picture, int8 (8,): 1 or 0, or `labels.UNKNOWN` for what is hidden."""
     found = attributes(face)
     return np.where(visible(found), found, UNKNOWN).astype(np.int8)
 
@@ -131,9 +131,10 @@ IDENTITY_CLASSES = tuple(
 
 
 def identity_marks(face: Mapping[str, str]) -> np.ndarray:
-    """Who somebody is, int8 (29,): 1 for an option of IDENTITY_CLASSES, 0 for another one of its choice.
+    """Who somebody is, int8 (29,): a mark for each of IDENTITY_CLASSES.
 
-    What is not seen is `labels.UNKNOWN`: all hair below a hat, its color if there is no beard either.
+    It is 1 for the option that the face has and 0 for the others of the choice. What is not seen is
+    `labels.UNKNOWN`: all hair below a hat, and its color if there is no beard either.
     """
     seen = appearance(face)
     found = []

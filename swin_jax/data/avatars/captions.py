@@ -1,4 +1,4 @@
-"""Captions of avatars, written from what is seen of their choices, and the texts that attributes are told by."""
+"""Captions of avatars, written from what is seen of them, and the texts that tell attributes."""
 
 from collections.abc import Mapping, Sequence
 

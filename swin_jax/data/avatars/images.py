@@ -1,4 +1,4 @@
-"""Avatars in memory, and what the networks that judge edits learn from them: attributes, identities, captions.
+"""Avatars in memory, with what is learned from them: attributes, identities, captions.
 
 Prepared by `python -m swin_jax.data.builders.avatars`.
 """
@@ -25,14 +25,15 @@ _MARKS = {"attributes": avatars.marks, "identity": avatars.identity_marks}
 class Avatars:
     """Faces and their labels.
 
-    A record has `image` uint8 (H, W, 3), `label`, and if it is asked for `face`, the option of each choice.
+    A record has `image` uint8 (H, W, 3), `label`, and if it is asked for, `face`: the option of each
+    choice.
 
     Attributes:
         images: uint8 (N, H, W, 3).
         faces: The choices of each face.
         split: For messages.
-        labels: 'attributes', a mark for each of `attributes.ATTRIBUTES`, or 'identity', one for each
-            of `attributes.IDENTITY_CLASSES`; -1 where it cannot be told from the picture.
+        labels: 'attributes', a mark for each of `attributes.ATTRIBUTES`, or 'identity', one for
+            each of `attributes.IDENTITY_CLASSES`; -1 where it cannot be told from the picture.
         with_faces: True for records with `face`, from which captions are written.
     """
 
@@ -118,7 +119,7 @@ def pair_train_transform(
         left_out: Probability that a caption does not speak of an attribute, each by itself.
 
     Returns:
-        transform(example, rng): `image`, and `text` int32 (context_length,), from an example with `face`.
+        transform(example, rng): `image`, and `text` int32 (context_length,); the example has `face`.
     """
     return functools.partial(_pair, context_length=context_length, left_out=left_out)
 
@@ -136,7 +137,7 @@ def fake_faces(
     labels: str = "attributes",
     with_faces: bool = False,
 ) -> Avatars:
-    """Faces that are drawn as the true ones, with noise for their pictures: for trying without data.
+    """Faces with the choices of true ones, and noise for pictures: for trying without data.
 
     Args:
         num_examples: Length of the source.

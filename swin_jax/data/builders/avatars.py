@@ -1,7 +1,8 @@
-"""Draws faces with known attributes: glasses, beards, hats, smiles, surprised eyes and colors of hair.
+"""Draws faces with known attributes: glasses, beard, hat, smile, surprised eyes, color of hair.
 
     pip install python_avatars==1.4.1 resvg-py
-    python -m swin_jax.data.builders.avatars [--data_dir DIR] [--size 32] [--num_train 20000] [--num_test 5000]
+    python -m swin_jax.data.builders.avatars [--data_dir DIR] [--size 32] [--num_train 20000]
+        [--num_test 5000] [--seed 0]
 
 Each face is drawn from the parts of the package python_avatars and cropped to the head, on one
 color. The data set is called `avatars` at 32 pixels, else `avatars_SIZE`. It takes two minutes on
