@@ -27,9 +27,14 @@ def sizes(**fields) -> ConfigDict:
     return c
 
 
-def clip_size(c: ConfigDict) -> FieldReference:
-    """A reference to (frames, height, width) of a config, in frames and pixels, which follows both."""
-    frames, size = c.get_oneway_ref("frames"), c.get_oneway_ref("size")
+def clip_size(c: ConfigDict, frames: str = "frames") -> FieldReference:
+    """A reference to (frames, height, width) of a config, in frames and pixels, which follows both.
+
+    Args:
+        c: The config, with `size`.
+        frames: The key of its number of frames.
+    """
+    frames, size = c.get_oneway_ref(frames), c.get_oneway_ref("size")
     return derived(lambda frames, size: (frames, *per_axis(size, 2)), frames, size)
 
 

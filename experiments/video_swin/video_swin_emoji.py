@@ -29,7 +29,7 @@ import functools
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from experiments.common import run
+from experiments.common import run, video
 from swin_jax.data import pipeline
 from swin_jax.data.emoji import actions as emoji
 from swin_jax.data.emoji.animation import action_eval_transform, action_train_transform
@@ -58,7 +58,7 @@ def get_config(arg=None):
     c.update(total_steps=STEPS[arg.task][arg.model], num_classes=CLASSES[arg.task])
     c.update(max_bad_records=0, data_dir=placeholder(str))
     ref = c.get_oneway_ref
-    image_size = (8, 64, 64) if clip else 64
+    image_size = video.clip_size(c, "num_frames") if clip else ref("size")
 
     # Model
     own = dict(window_size=(4, 4, 4), dropout_rate=0.2) if clip else dict(window_size=4, small="axis")
@@ -142,8 +142,7 @@ def use_fakes(c, clip, task):
     """No data and no time: a tiny model on made-up animations."""
     c.update(total_steps=3, batch_size=8, size=16, views=2, num_frames=4 if clip else 1)
     c.num_classes = 4 if task == "actions" else 2
-    c.task.image_size = image_size = (4, 16, 16) if clip else 16
-    c.task.model.update(embed_dim=8, depths=(1, 1), num_heads=(1, 2), image_size=image_size)
+    c.task.model.update(embed_dim=8, depths=(1, 1), num_heads=(1, 2))
     for seed, data in enumerate((c.data, c.evals.test_one.run.data, c.evals.test.run.data)):
         data.source = spec(FAKES[task], num_examples=16, seed=min(seed, 1))
         data.batch_size = 8

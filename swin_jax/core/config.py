@@ -22,25 +22,19 @@ import cloudpickle
 import ml_collections
 from ml_collections import config_dict
 
+from swin_jax.core import ranges
 from swin_jax.core.errors import UserError, did_you_mean, nearest
 from swin_jax.core.public_names import name_of
-from swin_jax.core.ranges import (
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
-    RangeError,
-    check_settings,
-)
-from swin_jax.core.sizes import Size
+from swin_jax.core.sizes import Size, Windows
 
 # Keys whose one whole number may be (height, width) instead.
 _SIZES = ("image_size", "size", "patch_size", "window_size", "merge_size", "mask_cell", "cell")
 # Keys from which experiment files compute others, by division too.
 _COMPUTED_FROM = {
-    **dict.fromkeys(("batch_size", "num_train", "num_classes", "accumulate"), PositiveInt),
+    **dict.fromkeys(("batch_size", "num_train", "num_classes", "accumulate"), ranges.PositiveInt),
     **dict.fromkeys(("image_size", "size"), Size),
-    **dict.fromkeys(("base_lr", "peak_lr", "warmup_lr", "min_lr", "warmup_epochs"), NonNegativeFloat),
-    **dict.fromkeys(("epochs", "warmup_steps"), NonNegativeInt),
+    **dict.fromkeys(("base_lr", "peak_lr", "warmup_lr", "min_lr", "warmup_epochs"), ranges.NonNegativeFloat),
+    **dict.fromkeys(("epochs", "warmup_steps"), ranges.NonNegativeInt),
 }
 LAUNCH = "python -m swin_jax.launch --config=FILE.py[:args] --workdir=DIR"
 
@@ -104,7 +98,7 @@ def build(value, key: str = ""):
     fn = built.pop("fn", None)
     try:
         return fn(**built) if fn else built
-    except RangeError as error:
+    except ranges.RangeError as error:
         if error.argument not in built:  # of something that `fn` calls
             raise
         raise UserError(f"--config.{at}{error.argument}{error.reason}") from error
@@ -314,7 +308,7 @@ def set_sizes(config, arguments: Sequence[str]) -> list[str]:
 
     Args:
         config: The config to change.
-        arguments: Flags, `--config.image_size=(32,64)` among them.
+        arguments: Flags, `--config.image_size=(32,64)` among them; `window_size` may be a size for each stage.
 
     Returns:
         The other flags.
@@ -322,25 +316,36 @@ def set_sizes(config, arguments: Sequence[str]) -> list[str]:
     Raises:
         UserError: Entries that are no whole numbers, or below 1.
     """
-    others = []
+    joined = []
     for argument in arguments:
-        given = re.fullmatch(r"--?config\.(?:(.*)\.)?(\w+)=\s*(.*)", argument)
-        holder = _inner(config, given[1]) if given and given[2] in _SIZES else None
-        if holder is None or given[2] not in holder or holder.get_type(given[2]) is not int:
-            others.append(argument)
-        elif given[3].startswith(("(", "[")) or isinstance(holder[given[2]], tuple):
-            with holder.ignore_type():
-                holder[given[2]] = _read_size(argument, given[3])
+        if joined and re.fullmatch(rf"--?config\.(.*\.)?({'|'.join(_SIZES)})", joined[-1]) and argument[:1] != "-":
+            joined[-1] += f"={argument}"
         else:
-            others.append(argument)
-    return others
+            joined.append(argument)
+    found = {argument: _size_flag(config, argument) for argument in joined}
+    oblong = {key for key, text in filter(None, found.values()) if not re.fullmatch(r"[-+]?\d+", text)}
+    for argument in joined:
+        if found[argument] and (key := found[argument][0]) in oblong:
+            holder, name = _inner(config, key.rpartition(".")[0]), key.rpartition(".")[2]
+            with holder.ignore_type():
+                holder[name] = _read_size(argument, Windows if name == "window_size" else Size, found[argument][1])
+    return [argument for argument in joined if not found[argument] or found[argument][0] not in oblong]
+
+
+def _size_flag(config, argument: str) -> tuple[str, str] | None:
+    """(key, text) of a flag for a size that is one whole number in a config; None for others."""
+    given = re.fullmatch(r"--?config\.((?:.*\.)?(\w+))=\s*(.*)", argument)
+    if not given or given[2] not in _SIZES:
+        return None
+    holder = _inner(config, given[1].rpartition(".")[0])
+    return (given[1], given[3]) if holder and given[2] in holder and holder.get_type(given[2]) is int else None
 
 
 def check_computed_from(config) -> None:
     """Raises UserError for a number out of its range from which an experiment file computes others."""
     for key in _COMPUTED_FROM:
         if isinstance(value := config.get(key), (int, float, tuple)):
-            check_settings({key: value}, _COMPUTED_FROM)
+            ranges.check_settings({key: value}, _COMPUTED_FROM)
 
 
 def _inner(config, key: str | None) -> ml_collections.ConfigDict | None:
@@ -352,15 +357,15 @@ def _inner(config, key: str | None) -> ml_collections.ConfigDict | None:
     return config
 
 
-def _read_size(argument: str, text: str) -> Size:
+def _read_size(argument: str, hint: typing.Any, text: str) -> Size:
     try:
         value = ast.literal_eval(text)
-        sides = (value,) if isinstance(value, int) else tuple(value)
-    except (ValueError, SyntaxError, TypeError):
-        sides = ()
-    if not sides or not all(isinstance(side, int) and side >= 1 for side in sides):
-        raise UserError(f"{argument} is neither a whole number nor (height, width), both at least 1")
-    return sides[0] if len(sides) == 1 else sides
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = None
+    if ranges.refusal(hint, value):
+        raise UserError(f"{argument} is neither a whole number nor (height, width) as (32,64), both at least 1")
+    value = ranges.plain(hint, value)
+    return value[0] if isinstance(value, tuple) and len(value) == 1 else value
 
 
 def key_values(config) -> list[str]:

@@ -113,7 +113,8 @@ class RangeError(UserError):
 def checked(fn: T) -> T:
     """Makes a function or a class check its numbers against the ranges in its signature.
 
-    For a dataclass, a flax module among them, that are the annotations of its fields.
+    For a dataclass, a flax module among them, that are the annotations of its fields. Numbers of NumPy, lists and
+    arrays become Python's own numbers and tuples, so that what is made can be compared and hashed.
 
     Returns:
         The same class, or a function of the same name and signature; a call raises RangeError.
@@ -128,7 +129,9 @@ def checked(fn: T) -> T:
         except TypeError:  # the call says it better
             return call(*args, **kwargs)
         check(fn, arguments)
-        return call(*args, **kwargs)
+        changed = plain_arguments(fn, arguments)
+        args = [changed.get(name, value) for name, value in zip(arguments, args)] if changed else args
+        return call(*args, **kwargs | {name: changed[name] for name in kwargs.keys() & changed.keys()})
 
     if not inspect.isclass(fn):
         return checked_call
@@ -142,6 +145,35 @@ def check(fn: Callable, arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
         if name in hints and (wanted := refusal(hints[name], value)):
             raise RangeError(name, f"={shown(value)}: it must be {wanted}")
+
+
+def plain_arguments(fn: Callable, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some arguments of a callable that have a range, as `plain` gives them."""
+    hints = ranges(fn)
+    return {name: plain(hints[name], value) for name, value in arguments.items() if name in hints}
+
+
+def plain(hint: Any, value: Any) -> Any:
+    """A value in Python's own numbers and tuples.
+
+    Args:
+        hint: An annotation, as for `refusal`.
+        value: Any; what the annotation does not allow is given back as it is.
+    """
+    if refusal(hint, value):
+        return value
+    if _range(hint) is not None:
+        return value.item() if hasattr(value, "item") else value
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return plain(parts[0], value)
+    if origin in (typing.Union, types.UnionType):
+        return plain(next(part for part in parts if not refusal(part, value)), value)
+    if (origin is tuple and parts) or origin is Sequence:
+        values = value.tolist() if hasattr(value, "tolist") else value
+        same = origin is Sequence or parts[-1] is Ellipsis
+        return tuple(map(plain, parts[:1] * len(values) if same else parts, values))
+    return value
 
 
 def check_settings(settings: Mapping[str, Any], hints: Mapping[str, Any]) -> None:

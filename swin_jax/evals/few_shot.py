@@ -10,13 +10,13 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from swin_jax.core import labels
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import PositiveInt, Seed, checked
+from swin_jax.core.ranges import NotEmpty, PositiveInt, Seed, checked
 from swin_jax.evals import features, linear_probe, metrics
 from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
 
@@ -25,6 +25,8 @@ RIDGE_STRENGTHS = tuple(2.0**i for i in range(-10, 20))
 _BIAS = 100.0  # of the constant feature: large, so that the penalty hardly touches the bias
 
 Method = Literal["logistic", "ridge"]
+Shots = Annotated[Sequence[PositiveInt], NotEmpty()]
+Seeds = Annotated[Sequence[Seed], NotEmpty()]
 Examples = tuple[np.ndarray, np.ndarray]  # features (N, E), labels (N,) int
 
 
@@ -86,8 +88,12 @@ def ridge(train: Examples, num_classes: int, strengths: Sequence[float] = RIDGE_
 
     Returns:
         (S, E + 1, K) float32, for `linear_probe.with_ones(features)`.
+
+    Raises:
+        UserError: Features that are not finite.
     """
     x, label = np.asarray(train[0], np.float64), np.asarray(train[1])
+    linear_probe.check_finite(x)
     mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-5
     white = np.concatenate([(x - mean) / deviation, np.full((len(x), 1), _BIAS)], axis=-1)
     target = 2.0 * np.eye(num_classes)[label] - 1.0
@@ -144,8 +150,8 @@ def few_shot(
     train: Examples,
     test: Examples,
     validation: Examples,
-    shots: Sequence[PositiveInt] = SHOTS,
-    seeds: Sequence[Seed] = (0, 1, 2),
+    shots: Shots = SHOTS,
+    seeds: Seeds = (0, 1, 2),
     method: Method = "logistic",
     num_classes: PositiveInt | None = None,
     indices: dict[tuple[int, int], np.ndarray] | None = None,
@@ -264,8 +270,8 @@ class FewShot:
     train: Any
     test: Any
     validation: Any
-    shots: Sequence[PositiveInt] = SHOTS
-    seeds: Sequence[Seed] = (0, 1, 2)
+    shots: Shots = SHOTS
+    seeds: Seeds = (0, 1, 2)
     method: Method = "ridge"
     output: str = "image_features"
 

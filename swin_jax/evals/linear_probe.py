@@ -62,6 +62,12 @@ def with_ones(x: np.ndarray) -> np.ndarray:
     return np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=-1)
 
 
+def check_finite(x: np.ndarray) -> None:
+    """Raises UserError for features of which some are not finite."""
+    if not np.isfinite(x).all():
+        raise UserError("the features of a probe contain values that are not finite")
+
+
 @jax.jit
 def _cross_entropy(parameters: jax.Array, x: jax.Array, label: jax.Array, weight: jax.Array):
     """Cross-entropies, which the host adds in float64 because line searches need the digits, and their gradient.
@@ -98,8 +104,7 @@ class _Rows:
             raise UserError(f"a probe needs as many labels as features, and some: got {len(label)} and {len(x)}")
         if np.min(label) < 0 or np.max(label) >= num_classes:
             raise UserError(f"labels must be in 0..{num_classes - 1}, got {np.min(label)}..{np.max(label)}")
-        if not np.isfinite(x).all():
-            raise UserError("the features of a probe contain values that are not finite")
+        check_finite(x)
         chunk = min(chunk, len(x))
         chunks = -(-len(x) // chunk)
         index = np.minimum(np.arange(chunks * chunk), len(x) - 1)

@@ -23,6 +23,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError, is_ours, warn
 from swin_jax.core.public_names import check_names, name_of
+from swin_jax.core.ranges import plain_arguments
 from swin_jax.core.sizes import simplest
 from swin_jax.pretrained import beside, compare, names, preparation, processors, recognize, run_preparation
 from swin_jax.pretrained.arcface import loader as arcface
@@ -137,7 +138,7 @@ def _load(
             raise UserError(f"{weights} says itself what model it holds; leave out the name {name!r}")
         return _load_workdir(weights, resize, overrides)
     family, word = _find(name, weights)
-    _check_arguments(family, resize, overrides)
+    overrides = _check_arguments(family, resize, overrides)
     if weights is None and key is not None:
         raise UserError(f"key={shown(key)} says which weights of a file to take: give weights= as well")
     if weights is None:
@@ -145,7 +146,7 @@ def _load(
     found = read_weights(family, word, weights, key)
     if family is None:
         family = recognize_family(found.arrays)
-        _check_arguments(family, resize, overrides)
+        overrides = _check_arguments(family, resize, overrides)
         fields = fields_of(family, found, overrides)
     else:
         fields = family.preset(word) | _told_beside(family, word, found)
@@ -200,7 +201,8 @@ def _find(name: str | None, weights: str | Path | None) -> tuple[Family | None, 
     return names.find(str(weights), FAMILIES) or (None, None)
 
 
-def _check_arguments(family: Family | None, resize: str | None, overrides: dict) -> None:
+def _check_arguments(family: Family | None, resize: str | None, overrides: dict) -> dict:
+    """The overrides in plain values, see `ranges.plain`, where the family is known."""
     families = FAMILIES if family is None else (family,)
     known = set().union(*(family.fields for family in families))
     check_arguments("a model" if family is None else family.make.__name__, overrides, known)
@@ -208,6 +210,7 @@ def _check_arguments(family: Family | None, resize: str | None, overrides: dict)
         check_values(overrides, family.make)
     choices = dict.fromkeys(choice for family in families for choice in family.resizes)
     check_resize(" or ".join(f"a {family.title}" for family in families), resize, tuple(choices))
+    return overrides if family is None else overrides | plain_arguments(family.make, overrides)
 
 
 def is_workdir(folder: str | Path) -> bool:
@@ -232,7 +235,7 @@ def _load_workdir(
     if not families:
         known = ", ".join(fn.__name__ for family in FAMILIES for fn in family.makers)
         raise UserError(f"{workdir}: task.model.fn of its config.json is {maker}, which load() does not know ({known})")
-    _check_arguments(families[0], resize, overrides)
+    overrides = _check_arguments(families[0], resize, overrides)
     model, variables = families[0].load_workdir(workdir, config, resize, overrides)
     try:
         prepared = run_preparation.of_run(config, workdir)

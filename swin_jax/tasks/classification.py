@@ -96,7 +96,8 @@ class Classification:
 
     def size(self) -> tuple[int, ...]:
         """`image_size` with one entry per axis."""
-        return (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+        sizes = (self.image_size,) if isinstance(self.image_size, int) else self.image_size
+        return sizes * 2 if len(sizes) == 1 else sizes
 
     def init(self, key: jax.Array) -> TrainState:
         """Parameters from the model's own initialisers; the average starts at them."""

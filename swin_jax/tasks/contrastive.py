@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import FiniteFloat, PositiveFloat, PositiveInt, Range, Rate, Seed, check_statistics, checked
-from swin_jax.core.sizes import Size
+from swin_jax.core.sizes import Size, per_axis
 from swin_jax.models import clip
 from swin_jax.ops import augmentation, contrastive
 from swin_jax.tasks.base import Batch, Metrics, TrainState, apply_gradients, step_key
@@ -85,7 +85,7 @@ class Contrastive:
 
     def init(self, key: jax.Array) -> TrainState:
         """Parameters and statistics from the model's own initialisers; the average starts at the parameters."""
-        size = (self.image_size,) * 2 if isinstance(self.image_size, int) else tuple(self.image_size)
+        size = per_axis(self.image_size, 2)
         text = jnp.zeros((1, self.context_length), jnp.int32)
         mutable = dict(self.model.init(key, jnp.zeros((1, *size, self.channels)), text))
         params = mutable.pop("params")
@@ -201,7 +201,7 @@ class Contrastive:
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of `image` and `text`, and `label` if pairs of one label are positives."""
-        size = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+        size = per_axis(self.image_size, 2)
         found = {
             "image": jax.ShapeDtypeStruct((batch_size, *size, self.channels), jnp.uint8),
             "text": jax.ShapeDtypeStruct((batch_size, self.context_length), jnp.int32),

@@ -201,7 +201,8 @@ def _window(state_dict: Mapping, given: tuple[int, ...] | None) -> tuple[int, in
     if given is not None and (isinstance(given, int) or [*map(type, given)] != [int] * 3):
         raise UserError(f"window_size={given} must be (time, height, width)")
     table = state_dict.get("layers.0.blocks.0.attn.relative_position_bias_table")
-    index = state_dict.get("layers.0.blocks.0.attn.relative_position_index")
+    # All blocks are of one window.
+    index = next((value for name, value in state_dict.items() if name.endswith("attn.relative_position_index")), None)
     if index is not None:
         candidates = [w for w in _boxes(len(index)) if np.array_equal(_first_row(w), index[0])]
         if len(candidates) == 1 or given is not None and tuple(given) in candidates:

@@ -76,6 +76,19 @@ def test_the_regularisation_is_chosen_on_validation():
     assert found.accuracy[3][0] == pytest.approx(max(right))
 
 
+@pytest.mark.parametrize("method", ["ridge", "logistic"])
+def test_features_that_are_not_finite_are_one_line(method):
+    x, label = np.ones((6, 3), np.float32), np.arange(6) % 2
+    with pytest.raises(UserError, match="features of a probe contain values that are not finite"):
+        few_shot.few_shot((x * np.inf, label), (x, label), (x, label), (2,), method=method)
+
+
+def test_no_shots_and_no_draws_are_refused():
+    for name in ("shots", "seeds"):
+        with pytest.raises(UserError, match=f"^{name}=.*it must be"):
+            few_shot.FewShot(None, None, None, **{name: ()})
+
+
 def test_unknown_method():
     with pytest.raises(UserError, match="'svm'"):
         few_shot.few_shot(problem(), problem(), problem(), method="svm")

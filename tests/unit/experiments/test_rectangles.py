@@ -37,6 +37,17 @@ def test_an_example_and_a_batch_have_the_rectangle(name):
     assert shape[-3:] == (32, 64, 3)
 
 
+@pytest.mark.parametrize("model, frames", [("clip", (16,)), ("frame", ())])
+def test_the_model_of_animations_follows_their_size(model, frames):
+    path = config_path(f"video_swin_emoji:fake,model={model}")
+    config = parse(path, "--config.size=32", *(f"--config.num_frames={count}" for count in frames))
+    shapes = build(config.task).batch_shapes(2)
+    assert shapes["video" if frames else "image"].shape == (2, *frames, 32, 32, 3)
+    assert config.task.model.image_size == ((*frames, 32, 32) if frames else 32)
+    with pytest.raises(UserError, match="data.transform.*size=.*whole number"):  # animations are square
+        build(parse(path, "--config.size=(32,64)").data, "data")
+
+
 def test_a_size_of_its_own_wins_and_wrong_ones_are_refused():
     path = config_path("swin_in1k:fake")
     config = parse(path, "--config.image_size=(32,64)", "--config.evals.val.run.data.transform.size=(64,64)")
@@ -45,3 +56,23 @@ def test_a_size_of_its_own_wins_and_wrong_ones_are_refused():
         with pytest.raises(UserError, match="neither a whole number nor"):
             parse(path, f"--config.image_size={wrong}")
     assert parse(path, "--config.image_size=64").image_size == 64
+
+
+@pytest.mark.parametrize("flags", ["=(32,64)", "=32,64", "=[32, 64]", " (32,64)", "=16 =(32,64)", "=(16,16) =32,64"])
+def test_a_size_may_be_written_in_these_ways_and_the_last_one_counts(flags):
+    path = config_path("swin_in1k:fake")
+    given = [f"--config.image_size={text[1:]}" for text in flags.replace(", ", ",").split(" ") if text[:1] == "="]
+    given = given or ["--config.image_size", flags.strip()]
+    assert parse(path, *given).task.model.image_size == (32, 64)
+    assert parse(path, *given, "--config.image_size=48").task.model.image_size == 48
+    assert parse(path, "--config.seed", "3", *given).seed == 3
+
+
+def test_a_window_for_each_stage_is_a_flag():
+    path = config_path("swin_in1k:fake")
+    stages = ((4, 8), 2, (2, 2), 1)
+    assert parse(path, f"--config.task.model.window_size={stages}").task.model.window_size == stages
+    assert parse(path, "--config.task.model.window_size=(4,8)").task.model.window_size == (4, 8)
+    for flag in ("image_size=((32,64),32)", "image_size=32x64", "image_size=32.0", "task.model.window_size=((0,1),1)"):
+        with pytest.raises(UserError, match=r"neither a whole number nor \(height, width\) as \(32,64\)"):
+            parse(path, f"--config.{flag}")

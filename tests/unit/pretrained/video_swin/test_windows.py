@@ -113,3 +113,13 @@ def test_tables_of_the_models_rows_are_not_taken_for_its_oblong_window():
     assert video_swin_finetune.remap(bare_of(True, window_size=(2, 5, 13))[1], model).keys() == bare.keys()
     with pytest.raises(UserError, match=r"keep the weights' window of \(2, 8, 8\)"):
         video_swin_finetune.remap(bare_of(True, window_size=(2, 8, 8))[1], model)
+
+
+def test_the_index_of_any_block_tells_the_window():
+    _, whole = bare_of(True, window_size=(4, 3, 4))
+    part = {
+        name: value for name, value in whole.items() if "layers.0.blocks.0.attn.relative_position_index" not in name
+    }
+    assert len(part) == len(whole) - 1 and convert.infer(part)["window_size"] == (4, 3, 4)
+    with pytest.raises(UserError, match=r"keep the weights' window of \(4, 3, 4\)"):
+        video_swin_finetune.remap(part, bare_of()[0])
