@@ -119,8 +119,11 @@ class Reader:
         whole, sought = (_Frames(self._times, _checksum, self._rotate) for _ in range(2))
         count = len(self._decoded_times(whole))
         starts = self._index.starts(self._index.frames)
-        # Backwards, so that what decoders leave in their buffers from frames before is not the same.
-        for wanted in reversed(np.split(np.arange(len(starts)), np.flatnonzero(np.diff(starts)) + 1)):
+        stretches = np.split(np.arange(len(starts)), np.flatnonzero(np.diff(starts)) + 1)
+        # Backwards, and the last with empty buffers, so that what is left in them from other frames is not the same.
+        if len(stretches) > 1:
+            self._rewind()
+        for wanted in reversed(stretches):
             self._decode_by_seeking(wanted, sought)
         if differing := sought.differing(whole):
             raise UnreadableError(f"damaged: {differing} of {count} frames are others when they are read by themselves")
