@@ -9,6 +9,7 @@ _OFFICIAL = "take Microsoft's own file or timm's, both of which load: swin_jax.l
 
 _SWIN = "take a file of a Swin"
 _BLIP = r"(^text_decoder\.bert\.|^text_(encoder|model)\..*\.crossattention\.|^vision_model\..*\.self_attn\.qkv\.)"
+_IR_SE = r"(^|\.)body\.\d+\.res_layer\."
 
 # (a name that only this family has, what it is, what to do). The first that fits is taken.
 _SIGNS = (
@@ -20,6 +21,7 @@ _SIGNS = (
         "StyleGAN",
         "no Swin can hold them",
     ),
+    (_IR_SE, "ArcFace's IR-SE50 or e4e", "take a whole file of either, under its own name"),
     (r"\.spatial_mlp\.weight$", "Swin-MLP (no attention)", "take the Swin of the same size"),
     (r"\._moe_layer\.", "Swin-MoE (experts in place of MLPs)", "take the dense Swin of the same size"),
     (r"(^|\.)swin2sr\.|(^|\.)encoder\.stages\.\d+\.layers\.\d+\.attention\.self\.", "Swin2SR", _SWIN),
@@ -74,6 +76,7 @@ _NOT_CLIP = (
         "StyleGAN",
         "no CLIP can hold them",
     ),
+    (_IR_SE, "ArcFace's IR-SE50 or e4e", "load it by its own name"),
     (r"^(cls_token|class_token|pos_embed|.*embeddings\.position_embeddings)$", "a ViT without a text tower", _TOWERS),
     (r"^layer1\.0\.conv1\.weight$", "a ResNet without a text tower", _TOWERS),
 )

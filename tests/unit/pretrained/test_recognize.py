@@ -16,6 +16,7 @@ FILES = {
     "CLIP ": ["text_model.embeddings.token_embedding.weight", "vision_model.embeddings.class_embedding"],
     "StyleGAN": ["style.1.weight", "convs.0.conv.modulation.bias", "to_rgb1.bias"],
     "StyleGAN ": ["mapping.fc0.weight", "synthesis.b4.conv1.affine.weight"],
+    "ArcFace's IR-SE50 or e4e": ["input_layer.0.weight", "body.0.res_layer.1.weight", "body.0.res_layer.5.fc1.weight"],
     "Swin-MLP": ["patch_embed.proj.weight", "layers.0.blocks.0.norm1.weight", "layers.0.blocks.0.spatial_mlp.weight"],
     "Swin-MoE": ["layers.0.blocks.0.norm1.weight", "layers.2.blocks.1.mlp._moe_layer.experts.batched_fc1_w"],
     "Swin2SR": [
