@@ -5,9 +5,10 @@
         --config.data_dir=data
 
 A small ResNet and a text transformer of one layer learn which caption belongs to which face. A
-caption is written anew each time that a face is seen: it has one of four sentences, one of several
-words for each part, in any order, and each part is left out three times in ten. The tokens are
-CLIP's own. Pictures are scaled to -1..1, which is what a generator puts out.
+caption is written anew each time that a face is seen: it has one of four templates, such as 'a
+drawing of {}', one of several words for each part, in any order, and each part is left out three
+times in ten. The tokens are CLIP's own. Pictures are scaled to -1..1, which is what a generator
+puts out.
 
 Measured: each of the eight attributes of held-out faces, by which of two texts is nearer, such as
 'a face with glasses' and 'a face'; the texts are in `swin_jax.data.avatars.captions`. These are

@@ -18,7 +18,8 @@ TEXT_PAIRS: Mapping[str, tuple[str, str]] = {
     "red_hair": ("a face with red hair", NEUTRAL),
     "black_hair": ("a face with black hair", NEUTRAL),
 }
-SENTENCES = ("a face", "a drawing of a face", "a person", "an avatar")
+SUBJECTS = (NEUTRAL, "a person")
+TEMPLATES = ("{}", "a drawing of {}", "a picture of {}", "an avatar of {}")
 
 _PHRASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "accessory": {
@@ -56,20 +57,20 @@ _HAT_COLORS = {"BLUE_02": "blue", "BLUE_03": "dark blue", "PASTEL_GREEN": "green
 
 
 def caption(face: Mapping[str, str], rng: np.random.Generator, left_out: float = 0.3) -> str:
-    """A sentence about a face, such as 'a person with round glasses, short red hair and a smile'.
+    """A caption of a face, such as 'a drawing of a person with round glasses, red hair and a smile'.
 
     Args:
         face: An option of each of `attributes.CHOICES`. What is hidden is not spoken of.
-        rng: Draws the sentence, the words, their order, and what is left out.
+        rng: Draws the template, the subject, the words, their order, and what is left out.
         left_out: Probability that a part is not spoken of, each by itself.
     """
     parts = [_choose(words, rng) for words in _words(face) if rng.random() >= left_out]
-    sentence = _choose(SENTENCES, rng)
+    template, subject = _choose(TEMPLATES, rng), _choose(SUBJECTS, rng)
     if not parts:
-        return sentence
+        return template.format(subject)
     parts = [parts[i] for i in rng.permutation(len(parts))]
     listed = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
-    return f"{sentence} with {listed}"
+    return template.format(f"{subject} with {listed}")
 
 
 def _words(face: Mapping[str, str]) -> list[Sequence[str]]:

@@ -7,7 +7,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.data import pipeline
 from swin_jax.data.avatars import attributes as avatars
 from swin_jax.data.avatars import images
-from swin_jax.data.avatars.captions import SENTENCES
+from swin_jax.data.avatars.captions import SUBJECTS, TEMPLATES
 from swin_jax.data.image.small import small_eval_transform
 from swin_jax.data.image_text.tokenizer import tokenize
 
@@ -43,7 +43,7 @@ def test_pairs():
     transform = images.pair_train_transform(context_length=32, left_out=1.0)
     pair = transform(source[0], np.random.default_rng(0))
     assert pair.keys() == {"image", "text"} and pair["text"].dtype == np.int32
-    sentences = tokenize(SENTENCES, 32)
+    sentences = tokenize([template.format(subject) for template in TEMPLATES for subject in SUBJECTS], 32)
     assert any((pair["text"] == tokens).all() for tokens in sentences)
     spoken = images.pair_train_transform(context_length=32, left_out=0.0)
     texts = [spoken(source[0], np.random.default_rng(seed))["text"] for seed in range(4)]
