@@ -1,7 +1,7 @@
 """Memory of the contrastive loss at pod batch sizes, from the real TPU compiler on a machine without a TPU.
 
     pip install -e .[tpu]
-    JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python experiments/benchmarks/contrastive_memory.py --width=512
+    python experiments/benchmarks/contrastive_memory.py --width=512
 
 The loss of B pairs and its gradient with respect to both features and the scale are compiled for chips of TPU v5e, and
 the compiler tells the most memory that each chip would hold at a time, arguments and results included. Nothing is
@@ -10,15 +10,15 @@ executed; each cell takes one to three minutes.
 
 import argparse
 import functools
-import importlib.util
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from swin_jax.core.errors import UserError
 from swin_jax.ops import contrastive
+from swin_jax.plan import chips, tpu_compiler
 from swin_jax.train import sharding
 
 AXES = ("data", "fsdp")
@@ -52,14 +52,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=512, help="of the features")
     flags = parser.parse_args()
-    if importlib.util.find_spec("libtpu") is None:
-        raise SystemExit("error: the TPU compiler is missing: pip install -e '.[tpu]'")
+    tpu_compiler.prepare_backend()
     print("| pairs | chips | MiB: " + " | ".join(FORMS) + " |\n|---|---|" + "---|" * len(FORMS), flush=True)
-    for topology_name, bounds in (("v5e:1x1", [1, 1, 1]), ("v5e:2x4", [2, 2, 1])):
-        topology = topologies.get_topology_desc(
-            platform="tpu", topology_name=topology_name, chips_per_host_bounds=bounds
-        )
-        mesh = sharding.make_mesh(devices=topology.devices)
+    for name in ("v5e:1x1", "v5e:2x4"):
+        mesh = sharding.make_mesh(devices=tpu_compiler.devices(chips.topology(name)))
         for batch in (8_192, 32_768, 65_536):
             cells = []
             for form in FORMS:
@@ -73,4 +69,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error

@@ -1,7 +1,7 @@
 """Memory of one Swin V2 stage at high resolution, from the real TPU compiler on a machine without a TPU.
 
     pip install -e .[tpu]
-    JAX_PLATFORMS=cpu python experiments/benchmarks/stage_memory.py --variant=base --image_size=1536 --window=32
+    python experiments/benchmarks/stage_memory.py --variant=base --image_size=1536 --window=32
 
 The first stage at 1536 x 1536 pixels with windows of 32 x 32 is where memory runs out (Swin V2, arXiv 2111.09883,
 section 3.5): 144 windows of 1,024 tokens. Forward and backward of the stage on one image are compiled for one chip of
@@ -9,15 +9,15 @@ TPU v5e, and the compiler tells what it would allocate. Nothing is executed.
 """
 
 import argparse
-import importlib.util
 import time
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
+from swin_jax.core.errors import UserError
 from swin_jax.models import swin
+from swin_jax.plan import chips, tpu_compiler
 
 ROWS = {
     "plain": {},
@@ -52,20 +52,22 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=32)
     parser.add_argument("--dtype", default="bfloat16")
     flags = parser.parse_args()
-    if importlib.util.find_spec("libtpu") is None:
-        raise SystemExit("error: the TPU compiler is missing: pip install -e '.[tpu]'")
-    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:1x1", chips_per_host_bounds=[1, 1, 1])
+    tpu_compiler.prepare_backend()
+    (chip,) = tpu_compiler.devices(chips.topology("v5e:1x1"))
     print(f"first stage of Swin V2 {flags.variant}, {flags.image_size} px, window {flags.window}, {flags.dtype}")
     print("| | temporary memory, MiB | less than plain | compiled in, s |\n| --- | --- | --- | --- |", flush=True)
     plain = None
     for name, fields in ROWS.items():
         start = time.monotonic()
         model = first_stage(flags.variant, flags.image_size, flags.window, flags.dtype, **fields)
-        temporary = compiled(model, topology.devices[0]).memory_analysis().temp_size_in_bytes / 2**20
+        temporary = compiled(model, chip).memory_analysis().temp_size_in_bytes / 2**20
         plain = plain or temporary
         seconds = time.monotonic() - start
         print(f"| {name} | {temporary:,.0f} | {plain / temporary:.1f} x | {seconds:.0f} |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error

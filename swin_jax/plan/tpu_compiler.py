@@ -49,7 +49,7 @@ def prepare_backend() -> None:
         UserError: the TPU compiler is not installed.
     """
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError("--plan needs the TPU compiler, which is not installed: pip install -e '.[tpu]'")
+        raise UserError("the TPU compiler is needed and not installed: pip install -e '.[tpu]'")
     for name, value in _ENVIRONMENT.items():
         if os.environ.get(name, "WARNING").startswith("WARNING"):  # what JAX writes where it finds no TPU
             os.environ[name] = value

@@ -27,6 +27,13 @@ Total hbm usage >= 21.75G:
 """
 
 
+def test_one_module_starts_the_compiler(root):
+    """Anything else would start it without its environment: two of them at a time refuse each other."""
+    files = [path for room in ("swin_jax", "experiments") for path in (root / room).rglob("*.py")]
+    found = {path.name for path in files if "get_topology_desc(" in path.read_text()}
+    assert len(files) > 200 and found == {"tpu_compiler.py"}
+
+
 def test_the_compilers_message_tells_size_and_largest_tensors():
     found = tpu_compiler.exhausted(MESSAGE)
     assert found["peak"] == round(21.5 * 2**30)
