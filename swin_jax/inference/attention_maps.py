@@ -24,6 +24,8 @@ import numpy as np
 
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError, nearest
+from swin_jax.core.ranges import NonNegativeInt, checked, refusal
+from swin_jax.core.sizes import Size, per_axis
 from swin_jax.models import swin
 from swin_jax.ops import window, window_geometry
 
@@ -66,8 +68,7 @@ def attention_map(
     grid, size, shift = swin.block_geometry(model, image.shape[1:-1], stage, number)
     asked = np.full(grid, 1 / math.prod(grid), np.float32)
     if query is not None:
-        if len(query) != axes or not all(0 <= q < n for q, n in zip(query, grid)):
-            raise UserError(f"the query {tuple(query)} is no token of {block}, whose grid is {grid} for this image")
+        _check_query(query, grid, block)
         asked = np.zeros(grid, np.float32)
         asked[tuple(query)] = 1
     return np.asarray(_attended(model, variables, image, asked, (stage, number), size, shift))
@@ -110,12 +111,19 @@ def bias_maps(model: nn.Module, variables: dict, block: str) -> np.ndarray:
     return np.flip(maps, axis=tuple(range(1, maps.ndim)))
 
 
+def _check_query(query: tuple[int, ...], grid: tuple[int, ...], what: str) -> None:
+    inside = refusal(tuple[NonNegativeInt, ...], query) == "" and len(query) == len(grid)
+    if not inside or any(q >= n for q, n in zip(query, grid)):
+        raise UserError(f"the query {query} is no token of {what}, whose grid is {tuple(grid)} for this image")
+
+
+@checked
 def draw_attention(
     picture,
     maps: np.ndarray,
     query: tuple[int, int] | None = None,
     path: str | os.PathLike | None = None,
-    stride: int | None = None,
+    stride: Size | None = None,
     title: str = "",
 ):
     """Draws attention over a picture: the picture itself, the mean over heads, then each head.
@@ -129,8 +137,8 @@ def draw_attention(
         maps: (h, rows, columns) of `attention_map`.
         query: the token that `maps` are for; it is framed.
         path: a picture file to write, or None.
-        stride: pixels of the picture per token, patch size times 2^stage; None where the map spans the picture exactly,
-            as it does unless the model had to pad.
+        stride: pixels of the picture per token, patch size times 2^stage, (rows, columns) or one int for both; None
+            where the map spans the picture exactly, as it does unless the model had to pad.
         title: above the panels.
 
     Returns:
@@ -146,7 +154,9 @@ def draw_attention(
         raise UserError(f"only maps (heads, rows, columns) can be drawn, not {maps.shape}; pick one frame")
     picture = _rgb(picture)
     height, width = picture.shape[:2]
-    cell = (stride, stride) if stride else (height / maps.shape[1], width / maps.shape[2])
+    cell = per_axis(stride, 2) if stride else (height / maps.shape[1], width / maps.shape[2])
+    if query is not None:
+        _check_query(query, maps.shape[1:], "the maps")
     extent = (0, maps.shape[2] * cell[1], maps.shape[1] * cell[0], 0)
     grey = np.repeat(picture.mean(axis=-1, keepdims=True), 3, axis=-1)
     shown = {f"head {i}": values for i, values in enumerate(maps)}
@@ -201,6 +211,8 @@ def draw_video_attention(
             f"maps are (heads, time, rows, columns) and a clip is (T, H, W, 3), not {maps.shape}, {clip.shape}"
         )
     values = maps.mean(axis=0)
+    if query is not None:
+        _check_query(query, values.shape, "the maps")
     frames = _rgb(clip.reshape(-1, *clip.shape[2:])).reshape(*clip.shape[:3], 3)[:: -(-len(clip) // len(values))]
     height, width = frames.shape[1:3]
     cell, top = (height / values.shape[1], width / values.shape[2]), float(values.max()) or 1.0

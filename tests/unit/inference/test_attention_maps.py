@@ -197,6 +197,14 @@ def test_errors_say_what_to_do():
                 look(wrong)
     with pytest.raises(UserError, match=r"\(8, 0\) is no token of layers\.0\.blocks\.1, whose grid is \(8, 8\)"):
         attention_maps.attention_map(model, variables, image, "layers.0.blocks.1", (8, 0))
+    for query in ((1.5, 0), 3, (1, 2, 3), (-1, 0), (True, 0)):
+        with pytest.raises(UserError, match=r"is no token of layers\.0\.blocks\.1, whose grid is \(8, 8\)"):
+            attention_maps.attention_map(model, variables, image, "layers.0.blocks.1", query)
+        with pytest.raises(UserError, match=r"is no token of the maps, whose grid is \(8, 8\)"):
+            attention_maps.draw_attention(image, np.ones((1, 8, 8)), query)
+    for stride in (0, -4, (4, 0), 2.5, (2, 4, 4)):
+        with pytest.raises(UserError, match="stride|3 entries for 2 axes"):
+            attention_maps.draw_attention(image, np.ones((1, 8, 8)), stride=stride)
     with pytest.raises(UserError, match=r"one image.*\(2, 16, 16, 3\)"):
         attention_maps.attention_map(model, variables, np.stack([image, image]), "layers.0.blocks.1")
     with pytest.raises(UserError, match=r"\(H, W, 3\), not \(5, 5, 2\)"):
@@ -218,6 +226,14 @@ def test_drawn_attention(heads, panels, tmp_path):
     assert tuple(heat.get_extent()) == (0, 84, 64, 0)
     alpha = np.asarray(heat.get_array())[..., 3]
     assert alpha[4, 5] > 0.5 and alpha.sum() == alpha[4, 5]
+
+
+def test_patches_need_not_be_square():
+    maps = np.zeros((1, 5, 3), np.float32)
+    figure = attention_maps.draw_attention(np.zeros((9, 12), np.uint8), maps, (np.int64(4), 1), stride=(2, 4))
+    assert tuple(figure.axes[1].images[1].get_extent()) == (0, 12, 10, 0)
+    (mark,) = figure.axes[1].patches
+    assert (mark.get_x(), mark.get_y(), mark.get_width(), mark.get_height()) == (4, 8, 4, 2)
 
 
 def test_pictures_of_all_kinds(tmp_path):
