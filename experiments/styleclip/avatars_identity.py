@@ -58,6 +58,7 @@ def get_config(arg=None):
     # Evals
     test, crop = spec(avatars.faces, **read, split="test"), small.crop(c, channels=3)
     c.evals = dict(test=small.evaluation(test, crop, CosineOfPairs, every=500))
+    c.predict = run.predict_images(crop)
 
     # Run
     c.init_from = run.init_from()

@@ -97,6 +97,10 @@ def test_stored_attributes_are_those_of_the_definition(built):
         np.testing.assert_array_equal(record["visible"], avatars.visible(found))
     assert all(name in data.info.description for name in (*avatars.ATTRIBUTES, "python_avatars 1.4.1 (MIT"))
     assert "Pablo Stanley" in (directory / "LICENSES.md").read_text()
+    with Image.open(directory / "samples.png") as sheet:
+        assert sheet.size == (12 * 64, 4 * 64)
+        second = np.asarray(sheet)[:64:2, 64:128:2]
+        np.testing.assert_array_equal(second, images.faces(built, "train").images[1])
 
 
 def test_two_processes_draw_what_one_draws(built, tmp_path):
