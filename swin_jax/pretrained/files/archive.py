@@ -70,7 +70,7 @@ def read_npz(archive: Archive, limits: Limits) -> dict[str, np.ndarray]:
     for name in archive.names:
         if not name.endswith(".npy"):
             raise UserError(f"{name[:200]} is no array: neither an archive of PyTorch (data.pkl) nor of NumPy (.npy)")
-        found[name.removesuffix(".npy")] = _read_npy(archive.read(name), name[:200], limits)
+        found[name.removesuffix(".npy")] = read_npy(archive.read(name), name[:200], limits)
     return found
 
 
@@ -80,7 +80,12 @@ def arrays_of(file: BinaryIO, limits: Limits = DEFAULT) -> dict[str, np.ndarray]
     return read_npz(Archive(file, limits, Budget(limits, size)), limits)
 
 
-def _read_npy(data: bytes, name: str, limits: Limits) -> np.ndarray:
+def read_npy(data: bytes, name: str, limits: Limits) -> np.ndarray:
+    """The read-only array of `numpy.save`.
+
+    Raises:
+        UserError: No such array, one of Python objects, or one that is cut off.
+    """
     file = io.BytesIO(data)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:

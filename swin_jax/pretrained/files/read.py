@@ -7,7 +7,6 @@ by their name.
 import dataclasses
 import os
 import re
-import stat
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -20,8 +19,8 @@ from swin_jax.pretrained import wrappers
 from swin_jax.pretrained.files import choose, unpickle
 from swin_jax.pretrained.files.archive import Archive, read_npz
 from swin_jax.pretrained.files.limits import DEFAULT, Budget, Limits, exceeded
+from swin_jax.pretrained.files.opening import opened
 from swin_jax.pretrained.files.safetensors import is_safetensors, read_safetensors
-from swin_jax.pretrained.files.tensors import NumpyArray, Tensor
 
 _KINDS = ".pth .pt .pkl .safetensors .npz"
 # Files that people take for weights, by how they begin.
@@ -98,17 +97,9 @@ def read_whole(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[s
     path = Path(path)
     if key is not None and not (isinstance(key, str) and key.strip(".")):
         raise UserError(f"key={str(key)[:60]!r} must be a text, such as 'model_ema' or 'teacher'")
-    try:
-        with open(path, "rb", opener=_open) as file:
-            found = _read_open(file, path.suffix.lower(), key and key.strip("."), limits)
+    with opened(path, f"a file of weights ({_KINDS})") as file:
+        found = _read_open(file, path.suffix.lower(), key and key.strip("."), limits)
         _check_arrays(found.arrays, limits)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # whatever a damaged file provokes in the readers
-        reason = " ".join(str(error)[:2000].split())[:300] or type(error).__name__
-        raise UserError(f"{path}: not a file of weights ({_KINDS}), or a damaged one: {reason}") from error
     if not found.arrays:
         raise UserError(f"{path}: holds no arrays{found.outline}")
     for line in found.said:
@@ -131,16 +122,6 @@ class _Found:
     arrays: dict[str, Any]
     outline: str = ""
     said: tuple[str, ...] = ()
-
-
-def _open(path: str, flags: int) -> int:
-    """Opens a file, and nothing that would wait for a writer or never end."""
-    found = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    mode = os.fstat(found).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(found)
-        raise UserError(f"cannot be read: it is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}")
-    return found
 
 
 def _read_open(file: BinaryIO, suffix: str, key: str | None, limits: Limits) -> _Found:
@@ -180,28 +161,17 @@ def _choose(value: Any, read_storage: unpickle.Read | None, key: str | None, lim
         return _Found({}, f" by name: it is a {kind}, not a dict of arrays; save the model's state_dict()")
     entries = [name[:60] for name in value if isinstance(name, str)]
     outline = f"; its entries are {choose.listed(entries)}" if entries else ""
-    checkpoint = choose.Checkpoint(value, _is_array, limits)
+    checkpoint = choose.Checkpoint(value, unpickle.is_array, limits)
     if checkpoint.is_empty():
         lists = {name: choose.numbered(entry) for name, entry in value.items()}
-        checkpoint = choose.Checkpoint(lists, _is_array, limits)
+        checkpoint = choose.Checkpoint(lists, unpickle.is_array, limits)
     leaves, said = checkpoint.named(key) if key else checkpoint.weights()
-    leaves = checkpoint.with_beside({str(name): leaf for name, leaf in leaves.items() if _is_array(leaf)})
+    leaves = checkpoint.with_beside({str(name): leaf for name, leaf in leaves.items() if unpickle.is_array(leaf)})
     limits.check("names", len(leaves), "a file of more arrays")
     arrays = {}
     for name, leaf in leaves.items():
-        if isinstance(leaf, NumpyArray):
-            arrays[name] = leaf.value
-            continue
-        if leaf.storage.data is None:
-            leaf.storage.data = read_storage(leaf.storage)
-        arrays[name] = leaf.array(budget, limits)
+        arrays[name] = unpickle.array_of(leaf, read_storage, limits, budget)
     return _Found(arrays, outline, said)
-
-
-def _is_array(leaf: Any) -> bool:
-    if isinstance(leaf, NumpyArray):
-        return isinstance(leaf.value, np.ndarray)
-    return isinstance(leaf, Tensor)
 
 
 def _check_arrays(arrays: dict[str, np.ndarray], limits: Limits) -> None:

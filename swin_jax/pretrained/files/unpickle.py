@@ -14,6 +14,8 @@ import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained.files.archive import Archive
 from swin_jax.pretrained.files.limits import Budget, Limits
@@ -189,6 +191,22 @@ def _load(file: BinaryIO, names: _Names, counter: Counter) -> Any:
 
 
 Read = Callable[[Storage], bytes]
+
+
+def is_array(leaf: Any) -> bool:
+    """True for a value of a pickle that stands for an array."""
+    if isinstance(leaf, NumpyArray):
+        return isinstance(leaf.value, np.ndarray)
+    return isinstance(leaf, Tensor)
+
+
+def array_of(leaf: NumpyArray | Tensor, read_storage: Read | None, limits: Limits, budget: Budget) -> np.ndarray:
+    """The read-only array of what `is_array`; reads the storage that it needs."""
+    if isinstance(leaf, NumpyArray):
+        return leaf.value
+    if leaf.storage.data is None:
+        leaf.storage.data = read_storage(leaf.storage)
+    return leaf.array(budget, limits)
 
 
 def read_zip(archive: Archive, limits: Limits, budget: Budget) -> tuple[Any, Read]:

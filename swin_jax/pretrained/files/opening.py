@@ -1,0 +1,41 @@
+"""Opening a file whose content is not trusted: whatever goes wrong with it is one line that names it."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from swin_jax.core.errors import UserError
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike, kind: str) -> Iterator[BinaryIO]:
+    """A file for a reader in the block, whose errors are raised as a UserError.
+
+    Args:
+        path: The file.
+        kind: What it should be, for messages: 'a file of weights'.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb", opener=_open) as file:
+            yield file
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # whatever a damaged file provokes in the readers
+        reason = " ".join(str(error)[:2000].split())[:300] or type(error).__name__
+        raise UserError(f"{path}: not {kind}, or a damaged one: {reason}") from error
+
+
+def _open(path: str, flags: int) -> int:
+    """Opens a file, and nothing that would wait for a writer or never end."""
+    found = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(found).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(found)
+        raise UserError(f"cannot be read: it is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}")
+    return found

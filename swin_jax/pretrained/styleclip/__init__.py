@@ -1,0 +1,1 @@
+"""Files that StyleCLIP's code reads and writes beside networks: statistics of style space, directions and latents."""
