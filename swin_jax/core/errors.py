@@ -49,6 +49,11 @@ def nearest(word: str, known: Iterable[str], cutoff: float = 0.0) -> str | None:
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), None)
 
 
+def with_article(name: str) -> str:
+    """A name for a sentence, by its first letter: 'a Swin', 'an ArcFace'."""
+    return f"an {name}" if name[:1].lower() in tuple("aeiou") else f"a {name}"
+
+
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.4) -> str:
     """`; did you mean 'x'?`, or '' where no known word is as similar as `cutoff`, of 0 to 1."""
     near = nearest(word, known, cutoff)

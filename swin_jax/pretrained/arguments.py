@@ -1,4 +1,5 @@
-"""The arguments of `load`: their names, the config of a run, and random weights if it is given none.
+"""The arguments of `load`: their names, the config of a run, random weights if it is given none, and weights of another
+model than the name.
 
 Shared by the loaders of all families.
 """
@@ -11,9 +12,10 @@ import jax
 import numpy as np
 
 from swin_jax.core import storage
-from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.core.errors import UserError, did_you_mean, with_article
 from swin_jax.core.public_names import current_names
 from swin_jax.core.ranges import check, shown
+from swin_jax.pretrained.family import Family, Weights
 
 
 def check_arguments(what: str, overrides: dict, known: Iterable[str]) -> None:
@@ -60,3 +62,44 @@ def random_variables(model, *inputs: np.ndarray | jax.ShapeDtypeStruct) -> dict:
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     zeros = (np.zeros(x.shape, x.dtype) for x in inputs)
     return jax.jit(model.init, compiler_options=options)(jax.random.key(0), *zeros)
+
+
+def check_sizes(family: Family, fields: dict, overrides: dict, weights: Weights) -> None:
+    """Raises UserError for weights of a model of another size than their name says."""
+    kind = next((kind for kind in (family, *family.takes) if kind.recognizes(weights.arrays)), None)
+    if kind is None:
+        return
+    try:
+        found = kind.infer(weights.arrays, fields | overrides)
+    except UserError:  # told with more words by whoever fits them
+        return
+    wrong = [key for key in family.sizes if key in fields and found.get(key) != fields[key]]
+    if not wrong or set(wrong) & overrides.keys():
+        return
+    sizes = _shown_sizes(wrong, found)
+    name = _closest(kind, found)
+    if kind is not family:  # a name of the file's own family would make another kind of model
+        same = _closest(family, fields | {key: found.get(key) for key in family.sizes})
+        advice = f"give the name {same!r}" if same else f"give {sizes}"
+    elif name:
+        advice = "give that name, or leave out the name"
+    else:
+        advice = f"leave out the name, or give {sizes}"
+    raise UserError(
+        f"{weights.path or weights.words[-1]}: this file is {with_article(name or kind.title)} ({sizes}), not "
+        f"{with_article(weights.name)} ({_shown_sizes(wrong, fields)}); {advice}"
+    )
+
+
+def _shown_sizes(keys: Sequence[str], fields: dict) -> str:
+    return ", ".join(f"{key}={fields.get(key)}" for key in keys)
+
+
+def _closest(family: Family, found: dict) -> str | None:
+    """The name of the model that has these sizes, and most of these other fields; None if no model has."""
+    scores = {}
+    for name in family.names():
+        fields = family.preset(name)
+        if all(fields.get(key) == found.get(key) for key in family.sizes if key in fields):
+            scores[name] = sum(found.get(key) == value for key, value in fields.items()) / len(fields)
+    return max(scores, key=scores.get) if scores else None

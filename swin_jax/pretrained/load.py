@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from swin_jax.core.errors import UserError, is_ours, warn
+from swin_jax.core.errors import UserError, is_ours, warn, with_article
 from swin_jax.core.public_names import check_names, name_of
 from swin_jax.core.ranges import plain_arguments
 from swin_jax.core.sizes import simplest
@@ -30,6 +30,7 @@ from swin_jax.pretrained.arcface import loader as arcface
 from swin_jax.pretrained.arguments import (
     check_arguments,
     check_resize,
+    check_sizes,
     check_values,
     has_config,
     random_variables,
@@ -122,7 +123,7 @@ def family_of(model: nn.Module) -> Family:
     for family in FAMILIES:
         if isinstance(model, family.models):
             return family
-    known = " or ".join(f"a {kind.__name__}" for family in FAMILIES for kind in family.models)
+    known = " or ".join(with_article(kind.__name__) for family in FAMILIES for kind in family.models)
     raise UserError(f"a model of load() is {known}, not a {type(model).__name__}")
 
 
@@ -150,7 +151,7 @@ def _load(
         fields = fields_of(family, found, overrides)
     else:
         fields = family.preset(word) | _told_beside(family, word, found)
-        _check_sizes(family, fields, overrides, found)
+        check_sizes(family, fields, overrides, found)
     if overrides:
         make(family, fields, overrides)  # before a file is made to fit what is none
     model, variables = family.load(found, fields, resize, overrides)
@@ -209,7 +210,7 @@ def _check_arguments(family: Family | None, resize: str | None, overrides: dict)
     if family is not None:
         check_values(overrides, family.make)
     choices = dict.fromkeys(choice for family in families for choice in family.resizes)
-    check_resize(" or ".join(f"a {family.title}" for family in families), resize, tuple(choices))
+    check_resize(" or ".join(with_article(family.title) for family in families), resize, tuple(choices))
     return overrides if family is None else overrides | plain_arguments(family.make, overrides)
 
 
@@ -303,7 +304,7 @@ def recognize_family(arrays: Mapping[str, np.ndarray]) -> Family:
     if len(found) == 1:
         return found[0]
     if found:
-        titles = " or ".join(f"a {family.title}" for family in found)
+        titles = " or ".join(with_article(family.title) for family in found)
         usual = " or ".join(repr(family.usual) for family in found)
         raise UserError(f"these weights could be {titles}: give load() the name of the model, {usual} for example")
     looks = recognize.foreign(arrays)
@@ -314,47 +315,6 @@ def recognize_family(arrays: Mapping[str, np.ndarray]) -> Family:
 
 def _first(keys: Sequence[str]) -> str:
     return f"their {len(keys)} names begin with {', '.join(keys[:3])}" if keys else "there are none"
-
-
-def _check_sizes(family: Family, fields: dict, overrides: dict, weights: Weights) -> None:
-    """Raises UserError for weights of a model of another size than their name says."""
-    kind = next((kind for kind in (family, *family.takes) if kind.recognizes(weights.arrays)), None)
-    if kind is None:
-        return
-    try:
-        found = kind.infer(weights.arrays, fields | overrides)
-    except UserError:  # told with more words by whoever fits them
-        return
-    wrong = [key for key in family.sizes if key in fields and found.get(key) != fields[key]]
-    if not wrong or set(wrong) & overrides.keys():
-        return
-    sizes = _shown_sizes(wrong, found)
-    name = _closest(kind, found)
-    if kind is not family:  # a name of the file's own family would make another kind of model
-        same = _closest(family, fields | {key: found.get(key) for key in family.sizes})
-        advice = f"give the name {same!r}" if same else f"give {sizes}"
-    elif name:
-        advice = "give that name, or leave out the name"
-    else:
-        advice = f"leave out the name, or give {sizes}"
-    raise UserError(
-        f"{weights.path or weights.words[-1]}: this file is a {name or kind.title} ({sizes}), not a {weights.name} "
-        f"({_shown_sizes(wrong, fields)}); {advice}"
-    )
-
-
-def _shown_sizes(keys: Sequence[str], fields: dict) -> str:
-    return ", ".join(f"{key}={fields.get(key)}" for key in keys)
-
-
-def _closest(family: Family, found: dict) -> str | None:
-    """The name of the model that has these sizes, and most of these other fields; None if no model has."""
-    scores = {}
-    for name in family.names():
-        fields = family.preset(name)
-        if all(fields.get(key) == found.get(key) for key in family.sizes if key in fields):
-            scores[name] = sum(found.get(key) == value for key, value in fields.items()) / len(fields)
-    return max(scores, key=scores.get) if scores else None
 
 
 def prepare(

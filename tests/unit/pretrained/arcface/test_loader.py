@@ -87,7 +87,7 @@ def test_the_name_makes_the_released_network_and_a_file_of_another_is_told(state
     assert "ir_se50" in swin_jax.list_models()
     message = refusal(load, "ir_se50", weights=write(tmp_path, state_dict))
     assert (
-        "this file is a ArcFace (blocks=((4, 4, 1), (4, 8, 2)), image_size=12, embed_dim=5), not a ir_se50" in message
+        "this file is an ArcFace (blocks=((4, 4, 1), (4, 8, 2)), image_size=12, embed_dim=5), not an ir_se50" in message
     )
     fields = dict(blocks=TINY.blocks, image_size=12, embed_dim=5)
     assert load("model_ir_se50.pth", weights=write(tmp_path, state_dict), **fields)[0] == TINY

@@ -92,7 +92,7 @@ def test_keys_that_do_not_fit_are_named_in_one_line(arrays):
 
 def test_another_number_of_latents_than_the_names_is_told(arrays, tmp_path):
     message = refusal(load, "e4e_horse", weights=FILE)
-    assert "this file is a e4e (num_ws=4," in message and "not a e4e_horse (num_ws=14," in message
+    assert "this file is an e4e (num_ws=4," in message and "not an e4e_horse (num_ws=14," in message
 
 
 @pytest.mark.parametrize("name, num_ws", loader.NUM_WS.items())
