@@ -359,9 +359,9 @@ def main() -> None:
         if sys.stdout.errors == "strict":  # names of files may be of any bytes; standard error escapes them, too
             sys.stdout.reconfigure(errors="backslashreplace")
         status = run(sys.argv)
-        jax = sys.modules.get("jax")
-        if status in (TERMINATED, INTERRUPTED) and jax and jax.process_count() == 1:
-            # A thread that still compiles a program would crash while Python takes JAX down.
+        multihost = sys.modules.get("swin_jax.train.multihost")
+        if status in (TERMINATED, INTERRUPTED) and not (multihost and multihost.joined()):
+            # A thread that still compiles a program, or waits for other hosts, would crash while Python takes JAX down.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)

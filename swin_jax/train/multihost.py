@@ -7,6 +7,7 @@ has its last words in the handler of that abort. The beats only find the name; t
 """
 
 import atexit
+import concurrent.futures
 import ctypes
 import os
 import shlex
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
@@ -25,6 +27,8 @@ HEARTBEAT_TIMEOUT = 60  # seconds without a sign of life that make JAX give a pr
 _BEATS = 12  # within that time
 _DECISION = 600  # seconds that the others wait for process 0 to decide
 _STALE = 3  # beats: a process that left none for longer is the one that JAX means
+
+_joined = threading.Event()
 
 
 def detected() -> bool:
@@ -57,14 +61,35 @@ def start(arguments: Sequence[str], timeout: int = HEARTBEAT_TIMEOUT, arrival: i
         given = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
         numbers = {name: int(value) for name, value in given.items() if value}
         _on_abort(lambda: watch.last_words() if watch else _alone(arrival))
-        jax.distributed.initialize(**numbers, heartbeat_timeout_seconds=timeout, initialization_timeout=arrival)
+        options = dict(heartbeat_timeout_seconds=timeout, initialization_timeout=arrival)
+        _hearing(lambda: jax.distributed.initialize(**numbers, **options))
     except (ValueError, TypeError) as error:
         raise UserError(
             f"no cluster of processes: {' '.join(str(error).split())}; set JAX_COORDINATOR_ADDRESS=host:port of "
             "process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
     watch = Watch(arguments, timeout)
+    _joined.set()
     return watch
+
+
+def joined() -> bool:
+    """Whether this process has come together with the others of a job."""
+    return _joined.is_set()
+
+
+def _hearing(wait: Callable[[], Any]) -> Any:
+    """What `wait()` gives, which does not return to Python for minutes; the signals that come meanwhile are heard."""
+    found = concurrent.futures.Future()
+
+    def run():
+        try:
+            found.set_result(wait())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=run, name="waits", daemon=True).start()
+    return found.result()
 
 
 def from_first(key: str, decide: Callable[[], str]) -> str:
@@ -85,7 +110,8 @@ def from_first(key: str, decide: Callable[[], str]) -> str:
         text = decide()
         global_state.client.key_value_set(name, f"={text}")
         return text
-    return global_state.client.blocking_key_value_get(name, 1000 * _DECISION).removeprefix("=")
+    text = _hearing(lambda: global_state.client.blocking_key_value_get(name, 1000 * _DECISION))
+    return text.removeprefix("=")
 
 
 class Watch:

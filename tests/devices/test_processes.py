@@ -336,6 +336,39 @@ def test_a_process_that_nobody_joins_says_so():
     assert done.stderr.splitlines()[-1].startswith("error: not all processes came within 3 s; start the same command")
 
 
+@pytest.mark.parametrize("process, number, status", [(0, signal.SIGTERM, 143), (1, signal.SIGINT, 130)])
+def test_a_signal_is_heard_while_the_others_are_waited_for(tmp_path, process, number, status):
+    program = (
+        "import sys\n"
+        "from swin_jax import launch\n"
+        "from swin_jax.train import multihost\n"
+        "join = multihost.jax.distributed.initialize\n"
+        "def told(**options):\n"
+        "    print('joins', flush=True)\n"
+        "    join(**options)\n"
+        "multihost.jax.distributed.initialize = told\n"
+        "launch.main()\n"
+    )
+    cluster = {"JAX_COORDINATOR_ADDRESS": free_address(), "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(process)}
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        f"--config={ROOT}/experiments/quickstart.py:fake",
+        f"--workdir={tmp_path}",
+    ]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    alone = subprocess.Popen(command, env=os.environ | cluster | {"PYTHONPATH": str(ROOT)}, **pipes)
+    assert alone.stdout.readline() == "joins\n"
+    time.sleep(1)
+    alone.send_signal(number)
+    try:
+        _, err = alone.communicate(timeout=30)
+    finally:
+        alone.kill()
+    assert alone.returncode == status and err.count("\n") == 1 and "rerun the same command" in err, err
+
+
 def test_training_goes_on_while_a_checkpoint_is_written(launch, tmp_path, monkeypatch):
     """The end of the save of step 3 is held up until step 5 is logged, which a waiting run never does."""
     trained, in_time = threading.Event(), []
