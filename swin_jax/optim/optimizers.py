@@ -18,7 +18,7 @@ import optax
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
-from swin_jax.core.ranges import NonNegativeFloat, PositiveFloat, RangeError, Rate, checked, shown
+from swin_jax.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, RangeError, Rate, checked, shown
 from swin_jax.core.stacking import multipliers, official_names
 
 
@@ -85,6 +85,33 @@ def sgd(
     velocity = optax.trace(momentum, nesterov) if momentum else optax.identity()
     rule = optax.chain(_decay(weight_decay, no_decay), velocity)
     return _optimizer(rule, schedule, clip_norm, freeze, layer_scale)
+
+
+@checked
+def lazy_adam(
+    learning_rate: PositiveFloat,
+    b1: Rate = 0.0,
+    b2: Rate = 0.99,
+    eps: PositiveFloat = 1e-8,
+    regularize_every: NonNegativeInt = 0,
+    freeze: str = "",
+) -> optax.GradientTransformation:
+    """Adam at a constant rate for a loss whose regularizer has an update of its own every few steps.
+
+    Between two steps of the loss there are then more updates than one, so that the rate and the moments are those of
+    the share c = k / (k + 1): learning_rate c, b1^c, b2^c (Karras et al., arXiv 1912.04958, appendix B).
+
+    Args:
+        learning_rate, b1, b2, eps: Adam's, as if there were no regularizer.
+        regularize_every: Steps of the loss for one of the regularizer, k; 0 if it has no update of its own.
+        freeze: As in `adamw`, as is the state.
+
+    Returns:
+        The transformation, as `adamw`.
+    """
+    share = regularize_every / (regularize_every + 1) if regularize_every else 1.0
+    rate = learning_rate * share
+    return _optimizer(scale_by_adam(b1**share, b2**share, eps), lambda step: rate, 0.0, freeze, None)
 
 
 @checked

@@ -61,11 +61,14 @@ class GatheredState(TrainState):
 #       length 1; `logit_scale` float32 scalar, the factor of their products.
 #   reconstruction: `reconstruction` (B, H, W, C) float32, pixels in 0..1; `pixel_mask` (B, H, W) uint8, 1 where the
 #       model did not see them; `error` and `masked` (B,) float32, the summed error of each and what to divide it by.
+#   samples: `image` (B, H, W, C) float32, nominally in -1..1, of a batch with `latent` (B, z) and, for a conditional
+#       generator, `label` (B,).
 #   maps: `maps` (B, H, W, K) floating point, the logits of every pixel.
 PREDICTIONS: dict[str, tuple[str, ...]] = {
     "logits": ("logits",),
     "features": ("image_features", "text_features", "logit_scale"),
     "reconstruction": ("reconstruction", "pixel_mask", "error", "masked"),
+    "samples": ("image",),
     "maps": ("maps",),
 }
 

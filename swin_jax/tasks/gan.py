@@ -194,9 +194,7 @@ class GAN:
     def synthesize(self, params, state, ws, key) -> jax.Array:
         """Images of W+ with fresh noise."""
         rngs = {"noise": jax.random.fold_in(key, 3)}
-        return self.generator.apply(
-            self.variables(params, state), ws, noise="random", method="synthesize", rngs=rngs
-        )
+        return self.generator.apply(self.variables(params, state), ws, noise="random", method="synthesize", rngs=rngs)
 
     def generate(self, params, state, batch, count, key) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`count` images, their W+, and the running mean of w after them."""
@@ -294,7 +292,7 @@ class GAN:
         return {"generator": optax.incremental_update(state.params["generator"], state.ema["generator"], 1 - decay)}
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
-        """`image` (B, H, W, C) float32, nominally in -1..1, of `latent` (B, z_dim) and `label`, with the fixed noise."""
+        """`image` (B, H, W, C) float32, nominally in -1..1, of `latent` and `label`, with the fixed noise."""
         labels = self.labels(batch, batch["latent"].shape[0])
         variables = self.variables(state.params["generator"], state)
         return {"image": self.generator.apply(variables, batch["latent"], labels)}

@@ -1,0 +1,71 @@
+"""StyleGAN2 on drawn faces of 32 pixels: a generator from nothing on two CPU cores.
+
+    pip install -e '.[avatars]' && python -m swin_jax.data.builders.avatars --data_dir=data
+    python -m swin_jax.launch --config=experiments/stylegan2/stylegan2_avatars.py \
+        --workdir=runs/avatars --config.data_dir=data
+
+The settings are those of ADA's 'cifar' (arXiv 2006.06676, table 5): two mapping layers, a weak
+gradient penalty, neither path lengths nor mixing. Width and batch are smaller. 200,000 images are
+seen, 10 times the training set, which is flipped at random.
+"""
+
+from swin_jax.core.config import parse_arg, refuse_as_script, spec
+
+if __name__ == "__main__":
+    refuse_as_script()
+
+from experiments.common import run, small
+from swin_jax.data.avatars import images as avatars
+from swin_jax.data.image.small import small_train_transform
+from swin_jax.evals.samples import SampleGrid
+from swin_jax.models.stylegan2 import Discriminator, Generator, rules
+from swin_jax.optim import lazy_adam
+from swin_jax.tasks.gan import GAN
+
+
+def get_config(arg=None):
+    arg = parse_arg(arg, fake=False)
+
+    # Sizes
+    c = small.sizes(total_steps=6250, batch_size=32, image_size=32)
+    ref = c.get_oneway_ref
+
+    # Model
+    width = dict(resolution=ref("image_size"), channel_base=2048, channel_max=64)
+    generator = spec(Generator, **width, z_dim=64, w_dim=64, mapping_layers=2)
+    discriminator = spec(Discriminator, **width, mbstd_group_size=4)
+
+    # Optimizer
+    rates = dict(learning_rate=2.5e-3, b1=0.0, b2=0.99)
+    tx = dict(generator_tx=spec(lazy_adam, **rates))
+    tx["discriminator_tx"] = spec(lazy_adam, **rates, regularize_every=16)
+
+    # Task
+    losses = dict(r1_gamma=0.01, path_weight=0.0, mixing=0.0)
+    average = dict(ema_images=10_000, ema_ramp=0.05)
+    networks = dict(generator=generator, discriminator=discriminator)
+    c.task = spec(GAN, **networks, **tx, seed=ref("seed"), **losses, **average)
+
+    # Data
+    train = spec(avatars.avatars_of, data_dir=ref("data_dir"), split="train")
+    augment = spec(small_train_transform, size=ref("image_size"), padding=0, hflip=0.5)
+    c.data = small.train_data(c, train, augment)
+
+    # Evals
+    c.evals = dict(grid=dict(every=625, run=spec(SampleGrid)))
+
+    # Run
+    c.init_from = run.init_from()
+    run.set_up(c, rules.PARTITION, every=625)
+    return use_fakes(c) if arg.fake else c
+
+
+def use_fakes(c):
+    """No data and no time: tiny networks on noise."""
+    c.update(total_steps=3, batch_size=8, image_size=8)
+    for network in (c.task.generator, c.task.discriminator):
+        network.update(channel_base=256, channel_max=16)
+    c.task.update(r1_gamma=1.0)
+    c.evals.grid.run.update(rows=1, columns=8)
+    c.data.source = spec(avatars.fake_avatars)
+    return c
