@@ -241,10 +241,7 @@ class GAN:
         real = _floats(batch["image"])
 
         def loss(params):
-            def total(images):
-                return self.judge(params, images, state, batch, key).sum()
-
-            penalty = (jax.grad(total)(real) ** 2).sum(axis=(1, 2, 3)).mean()
+            penalty = gradient_penalty(lambda images: self.judge(params, images, state, batch, key), real)
             return penalty * (self.r1_gamma / 2 * self.r1_every), penalty
 
         (_, penalty), grads = jax.value_and_grad(loss, has_aux=True)(state.params["discriminator"])
@@ -313,6 +310,12 @@ class GAN:
         if self.generator.c_dim:
             shapes["label"] = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
         return shapes
+
+
+def gradient_penalty(judge: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    """The mean over a batch of the squared norm of the gradient of `judge(images)`, (B, 1), by the images."""
+    gradient = jax.grad(lambda images: judge(images).sum())(images)
+    return (gradient**2).sum(axis=(1, 2, 3)).mean()
 
 
 def _floats(image: jax.Array) -> jax.Array:

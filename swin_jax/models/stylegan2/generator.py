@@ -74,7 +74,7 @@ class Block(nn.Module):
         if x is None:
             x = jnp.broadcast_to(self.const[None], (styles[0].shape[0], *self.const.shape))
             x = x.astype(jnp.dtype(self.dtype))
-            outputs["const"] = x
+            outputs["b4/const"] = x
         for module, layer, style, noise in zip(self.convolutions(), self.layers, styles, noises):
             x = module(x, style, noise)
             outputs[layer.name] = x
