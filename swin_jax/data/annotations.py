@@ -25,6 +25,7 @@ PATH_KEYS = (
 LABEL_KEYS = (
     *("label", "labels", "class", "classes", "target", "targets", "label_name", "class_name", "action", "category"),
 )
+_LABEL_NAMES = {(name,) for name in LABEL_KEYS}
 MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
 MAX_MARKS = 2**33  # bytes: a mark for each file and class where files have several labels
 BESIDE = (".csv", ".tsv", ".jsonl", ".json", ".txt", "_map.txt")  # endings of a list beside the folder of a split
@@ -163,7 +164,9 @@ def _entries(file: str) -> list[Entry] | Annotations:
         found = list(objects(file, text, suffix == ".json"))
         refuse_splits(file, [row.get(SPLIT) for _, row in found if isinstance(row, dict)])
         return [_from_object(place, row) for place, row in found]
-    return [_from_line(f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    found = [_from_line(f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    has_header = found and found[0].path.lower() in PATH_KEYS and found[0].labels[:1] in _LABEL_NAMES
+    return found[1:] if has_header else found
 
 
 def _separator(text: str, usual: str) -> str:
@@ -219,7 +222,7 @@ def _table(file: str, text: str, separator: str) -> list[Entry] | Annotations:
     if not has_header:
         path, label, width = 0, 1, 2
         suffixes = [os.path.splitext(row[0])[1] for _, row in rows[:2]]
-        if not suffixes[0] and suffixes[-1]:
+        if not suffixes[0] and (suffixes[-1] or header[-1] in LABEL_KEYS):
             raise UserError(f"{rows[0][0]}: call the columns path and label, not {short(', '.join(rows[0][1]))}")
     else:
         label, width, (_, names), rows = _column(file, header, LABEL_KEYS), len(header), rows[0], rows[1:]

@@ -5,6 +5,7 @@ import collections
 import csv
 import io
 import json
+import os
 import re
 import tokenize
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from swin_jax.core import text_files
 from swin_jax.core.errors import UserError
 
+_COCO = ("images", "annotations", "categories")
 SPLIT = "split"  # the column that tells which part of a data set a row belongs to
 _NEIGHBOURS = re.compile(r"""['"]\s+['"]""")  # texts without a comma between them
 _MAX_LISTED = 100_000  # characters of a list within a field
@@ -36,10 +38,42 @@ def objects(file: str, text: str, whole: bool) -> Iterator[tuple[str, Any]]:
             if line.strip():
                 yield f"{file}:{number}", _json(f"{file}:{number}", line)
         return
-    found = _json(file, text)
-    if not isinstance(found, list):
-        raise UserError(f'{file}: must be a list of {{"path": ..., "label": ...}}')
+    found = _records(file, _json(file, text))
     yield from ((f"{file}: entry {number}", entry) for number, entry in enumerate(found, 1))
+
+
+def _records(file: str, found: Any) -> list[Any]:
+    """The records of a list, of {path: label}, or of COCO's annotations, whose images have categories."""
+    if isinstance(found, list):
+        return found
+    if isinstance(found, dict) and all(isinstance(found.get(key), list) for key in _COCO):
+        return _categorized(file, *(found[key] for key in _COCO))
+    if isinstance(found, dict) and found and all(os.path.splitext(path)[1] for path in found):
+        if not any(isinstance(label, dict) for label in found.values()):
+            return [{"path": path, "label": label} for path, label in found.items()]
+    raise UserError(f'{file}: must be a list of {{"path": ..., "label": ...}}')
+
+
+def _categorized(file: str, images: list, marks: list, categories: list) -> list[dict[str, Any]]:
+    """Records of the images of iNaturalist and COCO: each with the names of its categories, once."""
+    try:
+        names = {row["id"]: row["name"] for row in categories}
+        found = {row["id"]: {"path": row["file_name"], "label": []} for row in images}
+        for mark in marks:
+            labels, name = found[mark["image_id"]]["label"], names[mark["category_id"]]
+            if name not in labels:
+                labels.append(name)
+    except (LookupError, TypeError) as error:
+        raise UserError(
+            f'{file}: images need "id" and "file_name", annotations "image_id" and "category_id" of those that '
+            f'there are, categories "id" and "name" ({type(error).__name__}: {short(error)})'
+        ) from error
+    for rows, known, what in ((images, found, "images"), (categories, names, "categories")):
+        if len(known) < len(rows):
+            raise UserError(f"{file}: two {what} have the same id")
+    if len(set(map(str, names.values()))) < len(names):
+        raise UserError(f"{file}: two categories have the same name")
+    return list(found.values())
 
 
 def _json(place: str, text: str) -> Any:

@@ -70,8 +70,8 @@ def json_file(
 
     Args:
       path: the file: {"images": [{"filename", "split", "sentences": [{"raw"}]}]} (Karpathy),
-        {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]} (COCO), or a
-        list of {"image", "caption"}.
+        {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]} (COCO), a list
+        of {"image", "caption"}, or {image: caption or captions}.
       root: folder that image paths start from; by default the file's.
       split: the images whose 'split' is this; 'train' means 'restval' too. Without effect where
         there are none.
@@ -92,6 +92,8 @@ def json_file(
         rows, is_made = value, False
     elif isinstance(value, Mapping) and isinstance(value.get("images"), list):
         rows, is_made = value["images"], True
+    elif isinstance(value, Mapping) and value and all(os.path.splitext(name)[1] for name in value):
+        rows, is_made = [{"image": name, "text": captions} for name, captions in value.items()], False
     else:
         raise UserError(f'{path} has neither "images" nor a list of records; a file of one record a line is data=jsonl')
     keys = (key for row in rows if isinstance(row, Mapping) for key in row)

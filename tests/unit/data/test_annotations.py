@@ -22,6 +22,11 @@ def lines(*objects):
 
 
 A, B = {"path": "x/a.jpg", "label": "dog"}, {"path": "b c.jpg", "label": "cat"}
+COCO = {
+    "images": [{"id": 4, "file_name": "x/a.jpg"}, {"id": 2, "file_name": "b c.jpg"}],
+    "annotations": [{"image_id": 2, "category_id": 9}, {"image_id": 4, "category_id": 1}],
+    "categories": [{"id": 9, "name": "cat", "supercategory": "animal"}, {"id": 1, "name": "dog"}],
+}
 
 
 @pytest.mark.parametrize(
@@ -42,6 +47,11 @@ A, B = {"path": "x/a.jpg", "label": "dog"}, {"path": "b c.jpg", "label": "cat"}
         ("l.csv", "path\tlabel\nx/a.jpg\tdog\nb c.jpg\tcat\n"),
         ("l.csv", ",path,label\n0,x/a.jpg,dog\n1,b c.jpg,cat\n"),
         ("l.csv", "path,label,split\nx/a.jpg,dog,val\nb c.jpg,cat,val\n"),
+        ("l.txt", "filename label\nx/a.jpg dog\nb c.jpg cat\n"),
+        ("l.txt", "Image\tclass\nx/a.jpg\tdog\nb c.jpg\tcat\n"),
+        ("l.json", json.dumps({"x/a.jpg": "dog", "b c.jpg": "cat"})),
+        ("l.json", json.dumps({"x/a.jpg": ["dog"], "b c.jpg": ["cat"]})),
+        ("l.json", json.dumps(COCO)),  # iNaturalist's too
     ],
 )
 def test_every_form_of_one_label(tmp_path, name, text):
@@ -83,6 +93,30 @@ def test_every_form_of_several_labels(tmp_path, name, text):
     found = read(tmp_path, name, text)
     marks = {key: found.marks[:, found.class_names.index(key)].tolist() for key in found.class_names}
     assert marks == {"bird": [0, 1, 0], "cat": [1, 0, 0], "dog": [1, 0, 0]} and found.marks.dtype == np.int8
+
+
+def test_images_of_coco_have_their_categories_once(tmp_path):
+    boxes = [{"image_id": 2, "category_id": 9}] * 3 + [{"image_id": 2, "category_id": 1}]
+    found = read(tmp_path, "l.json", json.dumps(COCO | {"annotations": boxes}))
+    assert found.paths == ("x/a.jpg", "b c.jpg") and found.class_names == ("cat", "dog")
+    np.testing.assert_array_equal(found.marks, [[0, 0], [1, 1]])
+    twice = COCO["categories"][:1]
+    for wrong, says in (
+        ({"annotations": [{"image_id": 3, "category_id": 9}]}, "annotations .*of those that there are.*KeyError: 3"),
+        ({"categories": [{"id": 9}]}, "KeyError: 'name'"),
+        ({"images": [1]}, "TypeError"),
+        ({"images": COCO["images"] * 2}, "two images have the same id"),
+        ({"categories": COCO["categories"] + twice}, "two categories have the same id"),
+        ({"categories": COCO["categories"] + [twice[0] | {"id": 3}]}, "two categories have the same name"),
+    ):
+        with pytest.raises(UserError, match=rf"l.json: .*{says}"):
+            read(tmp_path, "l.json", json.dumps(COCO | wrong))
+
+
+@pytest.mark.parametrize("text", ["id,label\n0001,cat\n0002,dog\n", "clip,Class\nx,cat\n", "image_id,target\n"])
+def test_a_first_line_of_unknown_names_is_no_record(tmp_path, text):
+    with pytest.raises(UserError, match="l.csv:1: call the columns path and label, not"):
+        read(tmp_path, "l.csv", text)
 
 
 def test_marks_that_are_not_known_stay_so(tmp_path):

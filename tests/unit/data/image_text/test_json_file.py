@@ -78,6 +78,11 @@ def test_lists_of_records(folder):
     assert read(source) == [(1, ("a",)), (2, ("a",))]
 
 
+def test_captions_by_image(folder):
+    path = write(folder, {"val/1.png": ["one", "two"], "val/0.png": "three"})
+    assert read(json_file(path)) == [(1, ("one", "two")), (0, ("three",))]
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
