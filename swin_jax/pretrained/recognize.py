@@ -16,10 +16,11 @@ _SIGNS = (
     (_BLIP, "BLIP", _SWIN),
     (r"^visual\.blocks\.\d+\.attn\.", "EVA-CLIP", "take a CLIP with OpenAI's towers"),
     (r"(^|\.)(token_embedding\.weight|text_model\.|visual\.(conv1|class_embedding))", "CLIP", "no Swin can hold them"),
+    (r"(^|\.)synthesis\.(input\.(freqs|transform)|L\d+_\d+_\d+\.)", "StyleGAN3", "of StyleGANs, StyleGAN2 is read"),
     (
-        r"^(g_ema\.|synthesis\.|mapping\.fc\d|convs\.\d+\.conv\.modulation|conv1\.conv\.modulation)",
+        r"^(g_ema\.|synthesis\.|mapping\.fc\d|convs\.\d+\.conv\.modulation|conv1\.conv\.modulation|b\d+\.fromrgb\.)",
         "StyleGAN",
-        "no Swin can hold them",
+        "no Swin can hold them; of StyleGANs, a whole StyleGAN2 is read",
     ),
     (_IR_SE, "ArcFace's IR-SE50 or e4e", "take a whole file of either, under its own name"),
     (r"\.spatial_mlp\.weight$", "Swin-MLP (no attention)", "take the Swin of the same size"),

@@ -76,6 +76,8 @@ def read_network(state_dict: Mapping[str, np.ndarray], kind: str, known: Mapping
     layout, arrays = _part(state_dict, kind)
     try:
         counts = layout.count(kind, list(arrays))
+        if counts.resolution < 8:
+            raise UserError(f"these weights of a {kind} hold no block of 8 pixels: most of them are missing")
         names = layout.names(kind, counts)
         theirs = {theirs: ours for ours, theirs in names.items()}
         official = {theirs[name]: layout.to_official(theirs[name], arrays[name]) for name in arrays if name in theirs}

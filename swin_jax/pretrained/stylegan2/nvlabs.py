@@ -73,7 +73,7 @@ def filters(kind: str, counts: Counts) -> dict[str, float]:
 
 LAYOUT = Layout(
     title="NVIDIA's (PyTorch)",
-    marks={GENERATOR: r"synthesis\.b4\.const", DISCRIMINATOR: r"b4\.fc\.weight"},
+    marks={GENERATOR: r"synthesis\.b4\.(?:const|conv1\.affine\.weight)", DISCRIMINATOR: r"b4\.fc\.weight"},
     count=count,
     names=names,
     shape=lambda name, shape: shape,

@@ -118,7 +118,7 @@ def prepare(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 LAYOUT = Layout(
     title="rosinality's",
-    marks={GENERATOR: r"input\.input", DISCRIMINATOR: r"final_linear\.0\.weight"},
+    marks={GENERATOR: r"(?:input\.input|conv1\.conv\.modulation\.weight)", DISCRIMINATOR: r"final_linear\.0\.weight"},
     count=count,
     names=names,
     shape=shape,
