@@ -28,7 +28,7 @@ def normalize_second_moment(x: jax.Array, axis: int = -1) -> jax.Array:
 
 
 class FullyConnected(nn.Module):
-    """(B, I) -> (B, features) in float32.
+    """(..., I) -> (..., features) in float32.
 
     Attributes:
         features: Number of outputs.
@@ -49,7 +49,7 @@ class FullyConnected(nn.Module):
         constant = nn.initializers.constant(self.bias / self.lr_multiplier)
         bias = self.param("bias", constant, (self.features,))
         x = x.astype(jnp.float32) @ (kernel * (self.lr_multiplier / math.sqrt(x.shape[-1])))
-        x = x + (bias * self.lr_multiplier)[None]
+        x = x + (bias * self.lr_multiplier).reshape((1,) * (x.ndim - 1) + (-1,))
         return activate(x) if self.activation else x
 
 
