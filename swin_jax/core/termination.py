@@ -1,15 +1,17 @@
-"""A SIGTERM as an exception, as Python makes Ctrl-C one."""
+"""A SIGTERM as an exception, as Python makes Ctrl-C one; processes that end with the one that started them."""
 
 import contextlib
 import os
 import signal
 import threading
+import time
 import types
 from collections.abc import Iterator
 from importlib.machinery import ExtensionFileLoader
 
 _asked = threading.Event()
 _AGAIN = 0.1  # seconds
+_LOOK = 1.0  # seconds between two looks for the parent
 
 
 class Terminated(BaseException):
@@ -51,6 +53,17 @@ def terminable() -> Iterator[None]:
                 active.clear()
             _asked.clear()
             signal.signal(signal.SIGTERM, previous)
+
+
+def end_with_parent() -> None:
+    """Ends this process soon after the one that started it, which may have been killed."""
+
+    def follow(parent):
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os._exit(1)
+
+    threading.Thread(target=follow, args=(os.getppid(),), name="parent", daemon=True).start()
 
 
 def _loads_extension(frame: types.FrameType | None) -> bool:

@@ -22,6 +22,7 @@ import jax
 from jax.sharding import NamedSharding
 
 from swin_jax.core import config as configs
+from swin_jax.core import termination
 from swin_jax.core.params import path_name
 from swin_jax.ops import batch_sharding
 from swin_jax.plan import chips, collectives, flops, roofline, tpu_compiler
@@ -156,6 +157,7 @@ def _keep(file: pathlib.Path, facts: dict[str, Any]) -> None:
 def main(folder: str) -> None:
     """The compiler of a quick plan, in a process of its own: see `tpu_compiler.optimized`."""
     config, name = pickle.load(sys.stdin.buffer)
+    termination.end_with_parent()
     tpu_compiler.prepare_backend()
     _trace(*_setup(config, chips.topology(name))).lower().compile(compiler_options=tpu_compiler.write_to(folder))
 

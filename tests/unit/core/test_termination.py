@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import pathlib
 import signal
+import subprocess
+import sys
 import time
 from importlib.machinery import ExtensionFileLoader
 
@@ -54,3 +57,24 @@ def test_what_waits_for_an_extension_ends_with_the_block():
     with terminable():
         assert Extension("some", "some.so").create_module(None) == "loaded"
     time.sleep(2 * termination._AGAIN)
+
+
+CHILD = """
+import sys, time
+from swin_jax.core import termination
+termination.end_with_parent()
+print("runs", flush=True)
+time.sleep(60)
+"""
+PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+def test_a_process_ends_with_the_one_that_started_it_and_was_killed():
+    root = pathlib.Path(__file__).parents[3]
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD], cwd=root, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "runs\n"
+    parent.kill()
+    parent.wait()
+    began = time.monotonic()
+    assert parent.stdout.read() == ""  # once the child has closed it, too
+    assert time.monotonic() - began < 20

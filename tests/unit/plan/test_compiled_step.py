@@ -1,12 +1,15 @@
 """Plans without a compiler: what is tried, what is said, and what is drawn."""
 
 import copy
+import io
+import pickle
+from types import SimpleNamespace
 
 import pytest
 from ml_collections import ConfigDict
 
 from swin_jax.core import config as configs
-from swin_jax.plan import chips
+from swin_jax.plan import chips, compiled_step
 from swin_jax.plan import report as plan_report
 from swin_jax.plan import search as plan_search
 from swin_jax.plan.compiled_step import advice
@@ -165,3 +168,13 @@ def test_every_flag_of_the_advice_is_one(config):
 def test_a_plan_is_drawn(fits, tmp_path):
     plan_report.draw(facts(fits), tmp_path / "plan.png")
     assert (tmp_path / "plan.png").stat().st_size > 5000
+
+
+def test_the_compiler_of_a_quick_plan_ends_with_the_plan(monkeypatch):
+    said = []
+    monkeypatch.setattr(compiled_step.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(pickle.dumps((None, "v5e:1x1")))))
+    monkeypatch.setattr(compiled_step.termination, "end_with_parent", lambda: said.append("follows"))
+    monkeypatch.setattr(compiled_step.tpu_compiler, "prepare_backend", lambda: said.append("compiles") or exit())
+    with pytest.raises(SystemExit):
+        compiled_step.main("folder")
+    assert said == ["follows", "compiles"]
