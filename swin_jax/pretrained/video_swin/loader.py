@@ -43,6 +43,16 @@ def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> 
     return convert.infer(arrays, known.get("window_size"))
 
 
+def configured(weights: Weights) -> dict:
+    """Nothing: no library writes configs of Video Swins. That one beside their weights is not read is said."""
+    if weights.config is not None and convert.is_video(weights.arrays):
+        warn(
+            f"{weights.config.path} is not read: a config of {weights.config.kind} describes no Video Swin; give load() what "
+            "it tells and the weights do not, image_size for example"
+        )
+    return {}
+
+
 def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[video_swin.VideoSwin, dict]:
     """A Video Swin with these weights, made for a model of `fields`; those of an image Swin are inflated."""
     if weights.name is None and "pretrained_window_sizes" not in overrides:
@@ -133,4 +143,5 @@ FAMILY = Family(
     predict=predict,
     takes=(swin.FAMILY,),
     resizes=video_swin_finetune.RESIZES,
+    configured=configured,
 )
