@@ -55,7 +55,7 @@ def read_names(file: str) -> tuple[str, ...]:
         raise UserError(f"{file} must list class names, or map them to their labels, which count up from 0")
     if not names:
         raise UserError(f"{file} names no classes; it holds one name a line, in label order")
-    return _composed(names)
+    return composed(names)
 
 
 def names_beside(source: str | os.PathLike) -> tuple[str, ...]:
@@ -153,7 +153,7 @@ def match(names: Sequence[str], reference: Sequence[str], whose: str, of: str, s
         UserError: Classes that `reference` lacks or, unless `subset`, that `names` lack; two classes of one name in
             sets of another order.
     """
-    names, reference = _composed(names), _composed(reference)
+    names, reference = composed(names), composed(reference)
     if names == reference:
         return Match(None)
     if not names or not reference:
@@ -227,6 +227,14 @@ def count_up(names: Sequence[str]) -> bool:
     return list(names) == [str(number) for number in range(len(names))]
 
 
+def refuse_twins(place: str, names: Sequence[str]) -> None:
+    """Raises UserError for two names that look the same, with letters that are composed in two ways."""
+    same = composed(names)
+    if len(set(same)) < len(set(names)):
+        twin = next(name for name in same if same.count(name) > 1)
+        raise UserError(f"{place} has two classes {twin!r}, whose letters are composed in two ways: join them")
+
+
 def same_spelling(names: Iterable[str], others: Iterable[str], whose: str, of: str) -> None:
     """Raises UserError for a name that differs from one of the others in case or outer blanks only."""
     known = set(others)
@@ -236,7 +244,8 @@ def same_spelling(names: Iterable[str], others: Iterable[str], whose: str, of: s
             raise UserError(f"{whose} have {name!r} where {of} have {spelled[_plain(name)]!r}: spell classes alike")
 
 
-def _composed(names: Sequence[str]) -> tuple[str, ...]:
+def composed(names: Sequence[str]) -> tuple[str, ...]:
+    """Names with composed letters, so that those that look the same are equal."""
     return tuple(unicodedata.normalize("NFC", str(name)) for name in names)
 
 

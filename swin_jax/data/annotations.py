@@ -5,7 +5,6 @@ A list is read wholly when a source is made, so that everything wrong in it is t
 
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from swin_jax.core import text_files
 from swin_jax.core.errors import UserError, did_you_mean, warn
-from swin_jax.core.labels import read_names
+from swin_jax.core.labels import composed, read_names
 from swin_jax.data.labels import UNKNOWN
 from swin_jax.data.rows_of_lists import SPLIT, listed, objects, refuse_splits, short, table_rows
 
@@ -42,7 +41,7 @@ class Entry:
     Attributes:
       place: For messages, 'train.csv:7'.
       path: As it stands in the list.
-      labels: One or several; none only where others have several.
+      labels: One or several, with composed letters; none only where others have several.
       name: What the list calls the class beside its number; '' if it does not.
     """
 
@@ -50,6 +49,9 @@ class Entry:
     path: str
     labels: tuple[str, ...]
     name: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "labels", composed(self.labels))
 
 
 @dataclass(frozen=True)
@@ -198,16 +200,11 @@ def _from_line(place: str, line: str) -> Entry:
 def _split(text: str) -> tuple[str, ...]:
     """The labels in one field."""
     if (found := listed(text)) is not None:
-        return tuple(_composed(str(part)) for part in found)
+        return tuple(str(part).strip() for part in found)
     parts = re.split("[;|]", text)
     if len(parts) == 1 and re.fullmatch(r"\s*\d+(\s*,\s*\d+)+\s*", text):
         parts = text.split(",")
-    return tuple(_composed(part) for part in parts if part.strip())
-
-
-def _composed(label: str) -> str:
-    """A label without outer blanks, one for each way to write its letters."""
-    return unicodedata.normalize("NFC", label.strip())
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def _table(file: str, text: str, separator: str) -> list[Entry] | Annotations:
@@ -286,7 +283,7 @@ def _from_object(place: str, found: Any) -> Entry:
             raise UserError(f"{place}: the label {short(repr(one))} is neither a number nor a name")
     names = [found[key] for key in LABEL_KEYS if key in found and key != label]
     name = names[0].strip() if names and isinstance(names[0], str) else ""
-    return Entry(place, _path(place, found[path]), tuple(_composed(str(one)) for one in labels), name)
+    return Entry(place, _path(place, found[path]), tuple(str(one).strip() for one in labels), name)
 
 
 def _path(place: str, path: str) -> str:

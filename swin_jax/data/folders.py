@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from swin_jax.core import labels
 from swin_jax.core.errors import UserError, warn
 
 LINKS = "links to folders that are read anyway"
@@ -118,7 +119,7 @@ def class_folders(root: str, suffixes: Sequence[str] = ()) -> tuple[tuple[str, .
         else:
             seen.add(target)
             names.append(entry.name)
-    refuse_splits(root, names)
+    refuse_names(root, names)
     return tuple(names), dict(left_out)
 
 
@@ -150,8 +151,9 @@ def files_of_classes(
     return paths, labels, dict(left_out)
 
 
-def refuse_splits(place: str, names: Sequence[str]) -> None:
-    """Raises UserError where what should be the classes of a set are its splits."""
+def refuse_names(place: str, names: Sequence[str]) -> None:
+    """Raises UserError where what should be the classes of a set are its splits, or where two names look the same."""
+    labels.refuse_twins(place, names)
     if len(names) > 1 and set(names) <= SPLITS:
         raise UserError(f"{place} holds splits, not classes: {', '.join(names)}; read each of them by itself")
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError, warn
-from swin_jax.core.labels import count_up, read_names
+from swin_jax.core.labels import composed, count_up, read_names
 from swin_jax.core.ranges import NonNegativeInt, checked
 from swin_jax.data import annotations, folders
 from swin_jax.data.image import picture
@@ -102,7 +102,7 @@ def image_zip(
         labels = listed.labels
     else:
         listed, (found, labels, names) = None, _by_folder(archive, members)
-        if class_names and read_names(class_names) != names:
+        if class_names and read_names(class_names) != composed(names):
             raise UserError(f"{class_names} has not the names of the folders of {archive} in their order")
     places = _places(archive, [members[name] for name in found], limits or picture.Limits())
     source = ZipSource(os.fspath(archive), tuple(found), places, tuple(labels), tuple(names), conversion, limits)
@@ -209,7 +209,7 @@ def _by_folder(archive: str, members: dict) -> tuple[list[str], list[int], tuple
     if left_out:
         warn(f"{archive}: {folders.describe(left_out)}")
     names = tuple(sorted({found[0] for found in parts}))
-    folders.refuse_splits(archive, names)
+    folders.refuse_names(archive, names)
     place = {name: number for number, name in enumerate(names)}
     return images, [place[found[0]] for found in parts], names
 

@@ -46,10 +46,8 @@ def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> 
 def configured(weights: Weights) -> dict:
     """Nothing: no library writes configs of Video Swins. That one beside their weights is not read is said."""
     if weights.config is not None and convert.is_video(weights.arrays):
-        warn(
-            f"{weights.config.path} is not read: a config of {weights.config.kind} describes no Video Swin; give load() what "
-            "it tells and the weights do not, image_size for example"
-        )
+        unread = f"{weights.config.path} is not read: a config of {weights.config.kind} describes no Video Swin"
+        warn(f"{unread}; give load() what else you know, image_size for example")
     return {}
 
 

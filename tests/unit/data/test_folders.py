@@ -160,6 +160,12 @@ def test_a_file_is_of_one_class(tmp_path):
     assert labels == [0, 0, 1, 1, 1, 1] and left_out == {folders.COPIES: 3}
 
 
+def test_folders_that_look_the_same_are_no_two_classes(tmp_path):
+    make(tmp_path, "caf\xe9/1.jpg", "cafe\u0301/1.jpg", "b/1.jpg")
+    with pytest.raises(UserError, match="has two classes 'caf\xe9', whose letters are composed in two ways: join them"):
+        folders.class_folders(str(tmp_path))
+
+
 @pytest.mark.parametrize("names", [("train", "val"), ("test", "train", "valid"), ("train", "validation")])
 def test_splits_are_no_classes(tmp_path, names):
     make(tmp_path, *(f"{name}/cat/1.jpg" for name in names))

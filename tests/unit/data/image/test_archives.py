@@ -214,6 +214,15 @@ def test_sizes_and_places_of_any_64_bits_are_damage_of_a_record(tmp_path, field)
         found[0]
 
 
+def test_folders_that_look_the_same_are_no_two_classes(tmp_path):
+    path = write(tmp_path / "x.zip", dict.fromkeys(("caf\xe9/1.png", "cafe\u0301/2.png")))
+    with pytest.raises(UserError, match="has two classes 'caf\xe9', whose letters are composed in two ways"):
+        archives.image_zip(path)
+    path = write(tmp_path / "y.zip", dict.fromkeys(("b/1.png", "cafe\u0301/2.png")))
+    (tmp_path / "names.txt").write_text("b\ncaf\xe9\n")
+    assert len(archives.image_zip(path, class_names=str(tmp_path / "names.txt")).class_names) == 2
+
+
 def test_a_member_without_a_name_is_another_file(tmp_path):
     path = tmp_path / "x.zip"
     write(path, {"cat/1.png": None, "x": b"", "dog/2.png": None}, zipfile.ZIP_STORED)
