@@ -6,8 +6,9 @@
 Every file is decoded from beginning to end: missing, cut off, empty, audio only, damaged, frames of changing size, a
 number of frames that differs from what the packets tell, and damage that FFmpeg does not notice but that makes a frame
 another one when it is read by itself. To see that, files that are read by seeking are decoded twice, the second time
-from every key frame to the next, and compared, which takes three times as long as one decode. What it cannot see is
-damage that gives the same wrong pictures either way: nothing tells them from a film.
+from every key frame to the next and backwards, and compared, which takes three times as long as one decode. What it
+cannot see is damage that gives the same wrong pictures both times: most of it gives them always, as nothing tells them
+from a film; some shows what a decoder had before, and would differ in a third order.
 
 Files with a variable frame rate are named, too: training replaces them, because clips count frames and their motion
 changes speed; evaluation and prediction read them exactly, by time stamps, as training does with
