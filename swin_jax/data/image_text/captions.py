@@ -3,8 +3,10 @@
 Training replaces an unreadable record by the next one and counts it; an evaluation names it.
 """
 
+import html
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,8 @@ from swin_jax.core.errors import UnreadableError
 from swin_jax.data.rows_of_lists import listed
 
 MAX_CHARACTERS = 100_000  # of a caption; a model reads a few hundred
+MAX_NESTED = 64  # HTML entities in each other, as `&amp;amp;`; cleaning text resolves one after the other
+_ENTITY = re.compile("&#?[0-9A-Za-z]{1,24};")  # as ftfy takes them
 MAX_BYTES = 2**24  # of what captions are read from: a text file, a line, a member of a tar
 
 
@@ -50,7 +54,7 @@ def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
 
     Raises:
       UnreadableError: there is none, or one is no text that can be tokenised: binary data, which
-        has NULs, half a character, or more than MAX_CHARACTERS.
+        has NULs, half a character, more than MAX_CHARACTERS, or entities nested more than MAX_NESTED deep.
     """
     if not texts:
         raise UnreadableError("no caption")
@@ -64,7 +68,20 @@ def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
             raise UnreadableError("the caption has NUL characters: it is binary or not UTF-8")
         if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
             raise UnreadableError("the caption has half a surrogate pair, which is no character")
+        if is_nested(text):
+            raise UnreadableError(f"the caption has HTML entities more than {MAX_NESTED} deep in each other")
     return captions
+
+
+def is_nested(text: str) -> bool:
+    """Whether HTML entities stand in each other more than MAX_NESTED deep."""
+    for _ in range(MAX_NESTED + 1):
+        if "&" not in text:
+            return False
+        before, text = text, _ENTITY.sub(lambda found: html.unescape(found[0]), text)
+        if text == before:
+            return False
+    return True
 
 
 def texts_of(record: Any, key: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import Range
+from swin_jax.data.image_text.captions import MAX_NESTED, is_nested
 from swin_jax.data.image_text.vocabulary import vocabulary
 
 CONTEXT_LENGTH = 77
@@ -124,6 +125,8 @@ def _whitespace(text: str) -> str:
 
 def _openai(text: str) -> str:
     """Repairs the encoding, resolves HTML entities twice, makes white space single spaces, and lowers the case."""
+    if is_nested(text):
+        raise UserError(f"the text {_start(text)!r} has HTML entities more than {MAX_NESTED} deep in each other")
     if not text.isascii() or "&" in text or not text.isprintable():  # the others pass through ftfy as they are
         text = html.unescape(html.unescape(_ftfy().fix_text(text)))
     return _whitespace(text).lower()
