@@ -62,8 +62,8 @@ def names_beside(source: str | os.PathLike) -> tuple[str, ...]:
     """The class names of a classifier in a folder of the hub, or in a file there, in the order of its logits.
 
     Args:
-        source: The folder or the file. Its config.json tells the names: `id2label` of transformers, `label_names` of
-            timm.
+        source: The folder, that of the hub's cache with one version, or the file. Its config.json tells
+            the names: `id2label` of transformers, `label_names` of timm.
 
     Returns:
         The names; () where nothing tells them, as where they are numbered only. What is wrong in a config is said by
@@ -71,10 +71,13 @@ def names_beside(source: str | os.PathLike) -> tuple[str, ...]:
     """
     folder = source if os.path.isdir(source) else os.path.dirname(source)
     try:
+        versions = os.path.join(folder, "snapshots")
+        if os.path.isdir(versions) and len(names := os.listdir(versions)) == 1:
+            folder = os.path.join(versions, names[0])
         config = text_files.parse_json(text_files.read(os.path.join(folder, "config.json")))
         inside = config.get("pretrained_cfg") if isinstance(config.get("pretrained_cfg"), dict) else {}
         names = _names_in(config.get("id2label") or config.get("label_names") or inside.get("label_names"))
-    except (AttributeError, RecursionError, ValueError):  # a UserError is a ValueError
+    except (AttributeError, OSError, RecursionError, ValueError):  # a UserError is a ValueError
         return ()
     return () if not names or all(map(_NUMBERED.fullmatch, names)) else names
 

@@ -221,6 +221,13 @@ def test_the_config_beside_weights_names_their_classes(tmp_path, case, steps):
         assert not share_labels(config(steps, path=path, backbone=True), tmp_path, Logits(), train(ANIMALS, 3), {})[2]
 
 
+def test_a_cache_of_the_hub_names_the_classes_of_its_version(tmp_path):
+    version = tmp_path / "models--a--b" / "snapshots" / "0123"
+    version.mkdir(parents=True)
+    beside(version, BESIDE["transformers"])
+    assert weights_classes(config(0, path=str(tmp_path / "models--a--b")), tmp_path, 3).names == ("dog", "ant", "cow")
+
+
 def test_classes_that_are_called_otherwise_beside_weights_are_taken_by_number_and_that_is_said(tmp_path):
     """As ImageNet's folders of synsets, with the words that transformers has for them."""
     path = str(beside(tmp_path, {"model_type": "swin", "id2label": {"0": "tench", "1": "crane", "2": "crane"}})[0])
