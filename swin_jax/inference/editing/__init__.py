@@ -1,0 +1,1 @@
+"""Edits of a generator's pictures by texts, from latents, seeds or photographs to files."""

@@ -1,0 +1,71 @@
+"""What an editor is, whichever its method, and what an edit gives."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+
+NO_CHANNEL = "no channel"
+Chosen = tuple[tuple[str, int, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Edited:
+    """Edited latents of B pictures.
+
+    Attributes:
+        styles: One array (B, channels) float32 for each layer of S, after the edit.
+        ws: W+ (B, num_ws, w_dim) float32 after the edit, or None where the edit is in S.
+        chosen: For each row (layer, channel, weight) of the channels that moved; () where the method
+            does not choose any.
+        note: '', or why nothing changed: `NO_CHANNEL`.
+    """
+
+    styles: tuple[np.ndarray, ...]
+    ws: np.ndarray | None
+    chosen: tuple[Chosen, ...]
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """A quantity that a sheet or a video runs over.
+
+    Attributes:
+        name: 'alpha' for example, an argument of `LoadedEditor.edit`.
+        values: In the order in which they are shown.
+    """
+
+    name: str
+    values: tuple[float, ...]
+
+
+class LoadedEditor(Protocol):
+    """An editor with its weights.
+
+    Attributes:
+        generator: A `models.stylegan2.Generator`.
+        variables: Its variables.
+        method: Its name in messages.
+        text: What the pictures are edited to.
+        axes: One or two quantities for sheets, the first one for the video.
+    """
+
+    generator: Any
+    variables: dict
+    method: str
+    text: str
+    axes: tuple[Axis, ...]
+
+    def edit(self, ws: np.ndarray, **settings: float) -> Edited:
+        """Edits W+ (B, num_ws, w_dim); `settings` are values of `axes`, those left out are the editor's own."""
+
+
+class Editor(Protocol):
+    """A method with its settings, the value under `edit` of an experiment."""
+
+    def check(self) -> None:
+        """Raises UserError, naming the flag, for a file that is missing; reads none."""
+
+    def load(self, workdir: str) -> LoadedEditor:
+        """Reads all weights; what a method computes once, it keeps in the workdir."""
