@@ -54,7 +54,8 @@ class Family:
         takes: Other families whose weights `load` makes fit where the sizes are the same.
         resizes: What `resize` may be.
         models: Classes of its models.
-        makers: Classes and functions that `task.model` of a run may name.
+        makers: Classes and functions that a run may name for its model.
+        place: Where the config of a run has its model.
         find: A word -> the name that it means (it may be spelled in other ways, or be that of a repository), or None.
         fetch: A word that `find` knows -> the path of its published weights, downloaded unless it is in the cache.
         source: How to come by trained weights, for the warning about random ones.
@@ -89,6 +90,7 @@ class Family:
     preprocess: Callable[[nn.Module, str | None], Preparation]
     inputs: Callable[[nn.Module, Any], dict[str, jax.ShapeDtypeStruct]]
     predict: Callable[[nn.Module, dict, Mapping[str, jax.Array], Prepare], Outputs]
+    place: str = "task.model"
     takes: tuple["Family", ...] = ()
     resizes: tuple[str, ...] = ()
     source: str = "weights='official' downloads the published ones"

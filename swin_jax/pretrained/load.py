@@ -230,10 +230,11 @@ def _load_workdir(
     workdir: str | Path, resize: str | None, overrides: dict
 ) -> tuple[nn.Module, dict, Preparation | UserError]:
     config = read_config(workdir)
-    check_names(config, "task.model.", f"{workdir}/config.json")
-    maker = config.get("task.model.fn")
-    families = [family for family in FAMILIES if maker in map(name_of, family.makers)]
+    for place in dict.fromkeys(family.place for family in FAMILIES):
+        check_names(config, f"{place}.", f"{workdir}/config.json")
+    families = [family for family in FAMILIES if config.get(f"{family.place}.fn") in map(name_of, family.makers)]
     if not families:
+        maker = config.get("task.model.fn")
         known = ", ".join(fn.__name__ for family in FAMILIES for fn in family.makers)
         raise UserError(f"{workdir}: task.model.fn of its config.json is {maker}, which load() does not know ({known})")
     overrides = _check_arguments(families[0], resize, overrides)

@@ -51,9 +51,8 @@ class Network:
 
 
 def is_generator(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """True if a state dict of any layout holds a generator that is no part of an encoder's, such as e4e's."""
-    encoder = any(re.match(r"(.*\.)?encoder\.", name) for name in state_dict)
-    return not encoder and bool(_places(state_dict, GENERATOR))
+    """True if a state dict of any layout holds a generator."""
+    return bool(_places(state_dict, GENERATOR))
 
 
 def is_discriminator(state_dict: Mapping[str, np.ndarray]) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from swin_jax.core.errors import UserError, warn
 from swin_jax.core.params import unflatten
 from swin_jax.models import stylegan2
 from swin_jax.models.stylegan2 import presets
+from swin_jax.pretrained import beside
 from swin_jax.pretrained.e4e.convert import is_e4e
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import RESIZED, Preparation
@@ -27,6 +29,7 @@ SOURCE = "its file, NVIDIA's .pkl or rosinality's .pt, is given as weights="
 OF_DISCRIMINATOR = "-discriminator"
 MEAN_SAMPLES = 4096  # of the mean latent where a file has none, as rosinality's and StyleCLIP's code take it
 _BATCH = 512
+_AS_ONE_LIKES = {"resampling", "dtype", "remat"}  # arguments of a generator that are no part of its weights
 Model = stylegan2.Generator | stylegan2.Discriminator
 
 
@@ -58,18 +61,24 @@ def _infer(kind: str) -> Callable[[Mapping[str, np.ndarray], Mapping[str, Any]],
 def load_generator(
     weights: Weights, fields: dict, resize: str | None, overrides: dict
 ) -> tuple[stylegan2.Generator, dict]:
-    """A generator with these weights, made for one of `fields`; logs their licence.
-
-    Noise maps that a file lacks are drawn from a fixed seed, and its mean latent is computed; warnings say so.
-    """
+    """A generator with these weights, made for one of `fields`, see `complete`; logs their licence."""
     model, variables = _read(stylegan2.Generator, GENERATOR, weights, fields, overrides)
+    return model, jax.device_put(complete(model, variables))
+
+
+def complete(model: stylegan2.Generator, variables: dict) -> dict:
+    """The variables of a generator with what older files lack; warnings say what that is.
+
+    Noise maps are drawn from a fixed seed, and the mean latent is computed.
+    """
+    variables = dict(variables)
     if "noise" not in variables:
         warn("the weights hold no noise maps; with noise='const' these are drawn from seed 0")
         variables["noise"] = _draw_noise(model)
     if "averages" not in variables:
         warn(f"the weights hold no mean latent, toward which latents are truncated; it is that of {MEAN_SAMPLES} draws")
         variables["averages"] = {"mapping": {"w_avg": _mean_latent(model, variables)}}
-    return model, jax.device_put(variables)
+    return variables
 
 
 def load_discriminator(
@@ -85,8 +94,46 @@ def _read(make: Callable, kind: str, weights: Weights, fields: dict, overrides: 
     found = {name: value for name, value in network.sizes.items() if name in convert.FREE}
     model = make(**fields | found | overrides)
     convert.check_model(network, model)
-    log.info("%s: %s", weights.path, origins.licence(f"{weights.path} {' '.join(weights.words)}"))
+    _log_licence(weights.path, *weights.words)
     return model, convert.to_variables(network.arrays)
+
+
+def _log_licence(path: str | Path | None, *words: str) -> None:
+    log.info("%s: %s", path, origins.licence(" ".join([str(path), *words])))
+
+
+def load_pretrained(source: str | os.PathLike | Mapping, model: Model, key: str | None = None) -> dict:
+    """The variables of a generator or a discriminator from a file or from a run, for `train.init_from`.
+
+    Args:
+        source: A file of `pretrained.files.read`, or the variables of a run of `tasks.gan` or of a network.
+        model: A `Generator` or a `Discriminator`.
+        key: Which of several weights in a file to take, 'd' for a discriminator; see `pretrained.files.read`.
+
+    Raises:
+        UserError: An unreadable file, weights that do not fit, a run without such a network.
+    """
+    kind = convert.kind_of(model)
+    if isinstance(source, Mapping):
+        return _of_run(source, kind)
+    variables = convert.from_official(beside.read(Path(source), key), model)
+    _log_licence(source)
+    return complete(model, variables) if kind == GENERATOR else variables
+
+
+def pretrained() -> Callable:
+    """`load_pretrained` as a function of (source, model), for an experiment file."""
+    return load_pretrained
+
+
+def _of_run(variables: Mapping, kind: str) -> dict:
+    """The variables of one network among those of a run; of the generator, its average."""
+    params = variables["params"]
+    if not {GENERATOR, DISCRIMINATOR} & params.keys():
+        return {name: variables[name] for name in ("params", "noise", "averages") if name in variables}
+    if kind not in params:
+        raise UserError(f"this run keeps an average of its {' and '.join(params)} and none of its {kind}")
+    return {"params": params[kind], **(variables[GENERATOR] if kind == GENERATOR else {})}
 
 
 def _draw_noise(model: stylegan2.Generator) -> dict:
@@ -114,9 +161,25 @@ def _mean_latent(model: stylegan2.Generator, variables: dict) -> np.ndarray:
     return np.mean(means, axis=0, dtype=np.float32)
 
 
-def load_workdir(workdir: str | Path, config: dict, resize: str | None, overrides: dict) -> tuple[Model, dict]:
-    """Raises UserError: no run trains one of these networks alone."""
-    raise UserError(f"{workdir} is no run of a generator")
+def load_run(
+    workdir: str | Path, config: dict, resize: str | None, overrides: dict
+) -> tuple[stylegan2.Generator, dict]:
+    """The generator that a run trained, its average; `config` is the run's."""
+    from swin_jax.train import checkpoint
+
+    if wrong := ", ".join(overrides.keys() - _AS_ONE_LIKES):
+        raise UserError(f"{workdir} holds a generator that is loaded as it was trained; leave out {wrong}")
+    place = FAMILY.place
+    fields = {name: config[f"{place}.{name}"] for name in FAMILY.fields if f"{place}.{name}" in config}
+    found = checkpoint.load_variables(workdir)
+    return stylegan2.Generator(**fields | overrides), jax.device_put(_of_run(found, GENERATOR))
+
+
+def refuse_run(
+    workdir: str | Path, config: dict, resize: str | None, overrides: dict
+) -> tuple[stylegan2.Discriminator, dict]:
+    """Raises UserError: of a run, the generator is loaded."""
+    raise UserError(f"{workdir} is loaded as a generator")
 
 
 def refuse_preparation(model: stylegan2.Generator, word: str | None) -> Preparation:
@@ -171,7 +234,8 @@ FAMILY = Family(
     fields=_fields(stylegan2.Generator),
     sizes=(*SIZES, "mapping_layers", "z_dim", "w_dim"),
     models=(stylegan2.Generator,),
-    makers=(),
+    makers=(stylegan2.Generator,),
+    place="task.generator",
     find=find_generator,
     fetch=origins.fetch,
     source=SOURCE,
@@ -180,7 +244,7 @@ FAMILY = Family(
     infer=_infer(GENERATOR),
     make=stylegan2.Generator,
     load=load_generator,
-    load_workdir=load_workdir,
+    load_workdir=load_run,
     preprocess=refuse_preparation,
     inputs=latents,
     predict=generate,
@@ -201,7 +265,7 @@ DISCRIMINATOR_FAMILY = Family(
     infer=_infer(DISCRIMINATOR),
     make=stylegan2.Discriminator,
     load=load_discriminator,
-    load_workdir=load_workdir,
+    load_workdir=refuse_run,
     preprocess=prepare_pictures,
     inputs=pictures,
     predict=judge,

@@ -1,5 +1,6 @@
 """StyleGAN2 through `swin_jax.load`: by name, by file alone, from every kind of file."""
 
+import json
 import logging
 import pickle
 
@@ -13,6 +14,7 @@ from swin_jax.models.stylegan2 import Discriminator, Generator, presets
 from swin_jax.pretrained.load import FAMILIES
 from swin_jax.pretrained.stylegan2 import convert, loader
 from swin_jax.pretrained.stylegan2.sizes import DISCRIMINATOR, GENERATOR
+from swin_jax.train import checkpoint
 from tests import nvidia, stylegan2
 
 TINY = dict(stylegan2.GENERATORS["usual"])
@@ -191,7 +193,6 @@ def test_no_other_family_recognizes_them():
 def test_the_generator_of_an_e4e_is_taken_by_name_or_key(tmp_path, tiny):
     inside = {f"decoder.{name}": value for name, value in stylegan2.rosinality(GENERATOR).items()}
     weights = inside | {"encoder.input_layer.0.weight": np.ones((1, 1, 1, 1), np.float32)}
-    assert not loader.FAMILY.recognizes(weights)
     mean = np.tile(np.arange(6, dtype=np.float32), (6, 1))
     (tmp_path / "e4e.pt").write_bytes(pickle.dumps({"state_dict": weights, "latent_avg": mean, "opts": {}}))
     by_key = swin_jax.load(weights=tmp_path / "e4e.pt", key="decoder")
@@ -200,3 +201,40 @@ def test_the_generator_of_an_e4e_is_taken_by_name_or_key(tmp_path, tiny):
     assert by_name[0] == by_key[0] == Generator(**TINY)
     jax.tree.map(np.testing.assert_array_equal, by_name[1], by_key[1])
     np.testing.assert_array_equal(by_key[1]["averages"]["mapping"]["w_avg"], mean[0])
+
+
+def of_run(generator, judge=None):
+    """What `checkpoint.load_variables` gives of a run of `tasks.gan`."""
+    params = {"generator": generator["params"]} | ({"discriminator": judge["params"]} if judge else {})
+    others = {name: generator[name] for name in ("noise", "averages")}
+    return {"params": params, "generator": others, "path_mean": np.zeros(()), "penalties": {"r1": np.zeros(())}}
+
+
+def test_the_generator_of_a_run_is_loaded_as_it_was_trained(tmp_path, monkeypatch):
+    fields = {"fn": "swin_jax.models.stylegan2.Generator", **TINY}
+    config = {f"task.generator.{name}": value for name, value in fields.items()}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"task.fn": "swin_jax.tasks.gan.GAN"}))
+    variables = convert.from_official(stylegan2.official(GENERATOR), Generator(**TINY))
+    monkeypatch.setattr(checkpoint, "load_variables", lambda workdir: of_run(variables))
+    model, found = swin_jax.load(weights=tmp_path)
+    assert model == Generator(**TINY)
+    jax.tree.map(np.testing.assert_array_equal, found, variables)
+    assert swin_jax.load(weights=tmp_path, dtype="bfloat16", remat="full")[0].remat == "full"
+    with pytest.raises(UserError, match="loaded as it was trained; leave out resolution"):
+        swin_jax.load(weights=tmp_path, resolution=32)
+
+
+def test_an_experiment_fills_its_networks_from_a_file_or_a_run(rosinality, caplog):
+    generator, judge = Generator(**TINY), Discriminator(16, channel_base=64, channel_max=8)
+    take = loader.pretrained()
+    with caplog.at_level(logging.INFO, "swin_jax.pretrained.stylegan2.loader"):
+        variables, judged = take(rosinality, generator), take(rosinality, judge, key="d")
+    assert len(caplog.records) == 2 and "non-commercial" in caplog.text
+    assert set(variables) == {"params", "noise", "averages"} and set(judged) == {"params"}
+    for run in (of_run(variables, judged), {**variables, "config": {}}):
+        jax.tree.map(np.testing.assert_array_equal, take(run, generator), variables)
+    jax.tree.map(np.testing.assert_array_equal, take(of_run(variables, judged), judge), judged)
+    with pytest.raises(UserError, match="keeps an average of its generator and none of its discriminator"):
+        take(of_run(variables), judge)
+    with pytest.raises(UserError, match="resolution is 16 in the weights and 32 in the model"):
+        take(rosinality, Generator(**TINY | {"resolution": 32}))
