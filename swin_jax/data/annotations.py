@@ -6,7 +6,7 @@ A list is read wholly when a source is made, so that everything wrong in it is t
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,9 +78,11 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
 
     - .csv, .tsv: columns in any order where the first line names them (`PATH_KEYS`, `LABEL_KEYS`), else path and label.
       Columns of 0, 1 and -1 (not known) for each class are several labels. A semicolon may separate named columns.
-    - .jsonl: an object a line, {"path": ..., "label": number, name or list}; .json: a list of such objects.
+    - .jsonl: an object a line, {"path": ..., "label": number, name or list}; .json: a list of such objects,
+      {path: label}, or images, annotations and categories as in iNaturalist's and COCO's files.
     - others: a line is `path label`, separated by a tab or by the last blank, as the official train_map.txt.
 
+    A list without slashes whose paths have backslashes is taken for one of Windows.
     Several labels of a file are separated by `;` or `|`, numbers by a comma too, or stand in a list, ['cat', 'dog'].
     Where both the number and the name of a class are given, `label` and `label_name` for one, the names are those of
     the numbers.
@@ -95,12 +97,19 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
       labels, for labels that are no class, and for rows of several splits, by a column `split`.
     """
     entries = _entries(file)
-    if isinstance(entries, Annotations):
-        return entries
-    if not entries:
-        raise UserError(f"{file} names no files")
-    _refuse_double(entries)
-    return numbered(file, entries, class_names, num_classes)
+    if not isinstance(entries, Annotations):
+        if not entries:
+            raise UserError(f"{file} names no files")
+        _refuse_double(entries)
+        entries = numbered(file, entries, class_names, num_classes)
+    return replace(entries, paths=with_slashes(entries.paths))
+
+
+def with_slashes(paths: Sequence[str]) -> tuple[str, ...]:
+    """Paths that Windows wrote, which has backslashes in the place of slashes, with slashes; others as they are."""
+    if any("/" in path for path in paths):
+        return tuple(paths)
+    return tuple(path.replace("\\", "/") for path in paths)
 
 
 def beside(root: str, split: str) -> tuple[str, str]:

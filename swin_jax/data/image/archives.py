@@ -151,14 +151,16 @@ def _directory(archive: str) -> dict[str, zipfile.ZipInfo]:
         raise UserError(f"there is no archive {archive}")
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = [info for info in opened.infolist() if not info.filename.endswith("/")]
+            members = opened.infolist()
     except (OSError, ValueError, struct.error, zipfile.BadZipFile, NotImplementedError) as error:
         raise UserError(f"{archive} is no whole zip archive: {' '.join(str(error).split())}") from error
-    names = collections.Counter(info.filename for info in members)
+    paths = annotations.with_slashes([info.filename for info in members])
+    files = [(path, info) for path, info in zip(paths, members) if not path.endswith("/")]
+    names = collections.Counter(path for path, _ in files)
     double = next((name for name, count in names.items() if count > 1), None)
     if double is not None:
         raise UserError(f"{archive} has {names[double]} members called {double!r}; make it again")
-    return {info.filename: info for info in members}
+    return dict(files)
 
 
 def _listed(archive: str, members: dict, annotation: str, paths: Sequence[str]) -> list[str]:

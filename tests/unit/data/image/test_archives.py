@@ -12,7 +12,7 @@ from PIL import Image
 
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.labels import match
-from swin_jax.data import sources
+from swin_jax.data import annotations, sources
 from swin_jax.data.image import archives, picture
 
 TRAIN = ("n01440764/n01440764_18.JPEG", "n01440764/n01440764_36.JPEG", "n01443537/n01443537_2.JPEG")
@@ -239,3 +239,20 @@ def test_paths_of_a_list_may_be_written_otherwise(tmp_path, inside, listed):
     path = write(tmp_path / "x.zip", dict.fromkeys((f"{inside}cat/1.png", f"{inside}dog/2.png")))
     (tmp_path / "x.csv").write_text(f"{listed}dog/2.png,a\n{listed}cat/1.png,b\n")
     assert colors(archives.image_zip(path, str(tmp_path / "x.csv"))) == [1, 0]
+
+
+@pytest.mark.parametrize("top", ["", "x\\"])
+def test_archives_and_lists_of_windows(tmp_path, top):
+    members = {f"{top}cat\\": b"", f"{top}cat\\1.png": None, f"{top}dog\\2.png": None}
+    path = write(tmp_path / "x.zip", members)
+    source = archives.image_zip(path)
+    assert source.class_names == ("cat", "dog") and source.labels == (0, 1) and colors(source) == [1, 2]
+    (tmp_path / "x.csv").write_text("dog\\2.png,a\ncat\\1.png,b\n")
+    assert colors(archives.image_zip(path, str(tmp_path / "x.csv"))) == [2, 1]
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat/1.png").write_bytes(encoded(5))
+    (tmp_path / "y.csv").write_text("path,cat,dog\ncat\\1.png,1,0\n")
+    assert sources.image_list(str(tmp_path / "x.csv")).paths == ("dog/2.png", "cat/1.png")
+    assert annotations.read(str(tmp_path / "y.csv")).paths == ("cat/1.png",)
+    (tmp_path / "z.csv").write_text("cat/1.png,a\nwe\\ird.png,b\n")  # a name that POSIX allows
+    assert sources.image_list(str(tmp_path / "z.csv")).paths == ("cat/1.png", "we\\ird.png")
