@@ -24,7 +24,6 @@ PATH_KEYS = (
 LABEL_KEYS = (
     *("label", "labels", "class", "classes", "target", "targets", "label_name", "class_name", "action", "category"),
 )
-_LABEL_NAMES = {(name,) for name in LABEL_KEYS}
 MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
 MAX_MARKS = 2**33  # bytes: a mark for each file and class where files have several labels
 BESIDE = (".csv", ".tsv", ".jsonl", ".json", ".txt", "_map.txt")  # endings of a list beside the folder of a split
@@ -176,8 +175,16 @@ def _entries(file: str) -> list[Entry] | Annotations:
         refuse_splits(file, [row.get(SPLIT) for _, row in found if isinstance(row, dict)])
         return [_from_object(place, row) for place, row in found]
     found = [_from_line(f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    has_header = found and found[0].path.lower() in PATH_KEYS and found[0].labels[:1] in _LABEL_NAMES
-    return found[1:] if has_header else found
+    return found[1:] if found and _is_header(found[0]) else found
+
+
+def _is_header(first: Entry) -> bool:
+    """True for a first line of names; raises UserError where they do not say which is the path."""
+    if [label.lower() in LABEL_KEYS for label in first.labels] != [True] or os.path.splitext(first.path)[1]:
+        return False
+    if first.path.lower() not in PATH_KEYS:
+        raise UserError(f"{first.place}: call the columns path and label, not {short(first.path)}, {first.labels[0]}")
+    return True
 
 
 def _separator(text: str, usual: str) -> str:

@@ -48,7 +48,7 @@ COCO = {
         ("l.csv", ",path,label\n0,x/a.jpg,dog\n1,b c.jpg,cat\n"),
         ("l.csv", "path,label,split\nx/a.jpg,dog,val\nb c.jpg,cat,val\n"),
         ("l.txt", "filename label\nx/a.jpg dog\nb c.jpg cat\n"),
-        ("l.txt", "Image\tclass\nx/a.jpg\tdog\nb c.jpg\tcat\n"),
+        ("l.txt", "Image\tClass\nx/a.jpg\tdog\nb c.jpg\tcat\n"),
         ("l.json", json.dumps({"x/a.jpg": "dog", "b c.jpg": "cat"})),
         ("l.json", json.dumps({"x/a.jpg": ["dog"], "b c.jpg": ["cat"]})),
         ("l.json", json.dumps(COCO)),  # iNaturalist's too
@@ -115,8 +115,10 @@ def test_images_of_coco_have_their_categories_once(tmp_path):
 
 @pytest.mark.parametrize("text", ["id,label\n0001,cat\n0002,dog\n", "clip,Class\nx,cat\n", "image_id,target\n"])
 def test_a_first_line_of_unknown_names_is_no_record(tmp_path, text):
-    with pytest.raises(UserError, match="l.csv:1: call the columns path and label, not"):
-        read(tmp_path, "l.csv", text)
+    for name in ("l.csv", "l.txt"):
+        with pytest.raises(UserError, match=f"{name}:1: call the columns path and label, not"):
+            read(tmp_path, name, text)
+    assert read(tmp_path, "l.txt", "x/label.jpg label\ny.jpg target\n").class_names == ("label", "target")
 
 
 def test_marks_that_are_not_known_stay_so(tmp_path):
