@@ -24,6 +24,17 @@ def inverse_length(x: jax.Array) -> jax.Array:
     return jnp.where(some, jax.lax.rsqrt(jnp.maximum(jnp.where(some, square, 1.0), _LEAST)), 0.0)
 
 
+def unit_power(x: jax.Array, axis: int = -1) -> jax.Array:
+    """Scales to a mean square of 1 along an axis: any float -> float32; zeros stay zeros (StyleGAN2's latents)."""
+    x = widen(x)
+    return x * inverse_deviation(jnp.mean(x * x, axis=axis, keepdims=True))
+
+
+def inverse_deviation(power: jax.Array) -> jax.Array:
+    """1 / sqrt(power + 1e-8), in float32: 1e-8 is 0 in float16."""
+    return jax.lax.rsqrt(widen(power) + 1e-8)
+
+
 def widen(x: jax.Array) -> jax.Array:
     """Casts to float32; the gradient is cut to what the dtype of `x` holds, before it is cast back."""
     return x if x.dtype == jnp.float32 else _widen(x)

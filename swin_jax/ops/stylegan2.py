@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.ops.normalize import inverse_deviation
+
 TAPS = (1.0, 3.0, 3.0, 1.0)
 RESAMPLING = ("merged", "plain")
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -148,7 +150,7 @@ def modulated_convolution(
     if not demodulate:
         return out
     power = jnp.einsum("bi,io->bo", style**2, (kernel**2).sum(axis=(0, 1)))
-    factor = jax.lax.rsqrt(power + 1e-8)
+    factor = inverse_deviation(power)
     if largest is not None:
         factor = factor * largest
     return out * factor[:, None, None, :].astype(x.dtype)

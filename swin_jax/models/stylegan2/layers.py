@@ -22,11 +22,6 @@ def activate(x: jax.Array, gain: float = 1.0, clamp: float | None = None) -> jax
     return x if clamp is None else jnp.clip(x, -clamp * gain, clamp * gain)
 
 
-def normalize_second_moment(x: jax.Array, axis: int = -1) -> jax.Array:
-    """Scales to a mean square of 1 along an axis; zeros stay zeros."""
-    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=axis, keepdims=True) + 1e-8)
-
-
 class FullyConnected(nn.Module):
     """(..., I) -> (..., features) in float32.
 

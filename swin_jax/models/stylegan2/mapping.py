@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
-from swin_jax.models.stylegan2.layers import FullyConnected, normalize_second_moment
+from swin_jax.models.stylegan2.layers import FullyConnected
+from swin_jax.ops.normalize import unit_power
 
 LR_MULTIPLIER = 0.01
 
@@ -43,10 +44,10 @@ class MappingNetwork(nn.Module):
         if self.z_dim:
             if z.ndim != 2 or z.shape[1] != self.z_dim:
                 raise UserError(f"z is of shape {z.shape}, but this network takes (B, {self.z_dim})")
-            parts.append(normalize_second_moment(z.astype(jnp.float32)))
+            parts.append(unit_power(z.astype(jnp.float32)))
         if self.c_dim:
             self._check_labels(c)
-            parts.append(normalize_second_moment(self.embed(c)))
+            parts.append(unit_power(self.embed(c)))
         elif c is not None:
             raise UserError("this network has no labels; leave out c")
         x = jnp.concatenate(parts, axis=1)

@@ -49,6 +49,7 @@ def sigmoid_loss(x):
 
 USERS = {
     "unit": normalize.unit,
+    "latents of StyleGAN2": normalize.unit_power,
     "features of CLIP": clip.normalize,
     "layer norm": layer_norm,
     "batch norm": batch_norm,
