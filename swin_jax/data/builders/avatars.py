@@ -139,7 +139,7 @@ def sheet(size: int, seed: int, rows: int = 4, columns: int = 12) -> Any:
     side = size * -(-64 // size)
     whole = Image.new("RGB", (columns * side, rows * side))
     for number in range(rows * columns):
-        image = Image.open(io.BytesIO(render(avatars.draw(seed, "train", number), size)))
+        image = picture.open_image(render(avatars.draw(seed, "train", number), size))
         place = (number % columns * side, number // columns * side)
         whole.paste(image.resize((side, side), Image.Resampling.NEAREST), place)
     return whole
