@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInts, checked
-from swin_jax.models.stylegan2.layers import FullyConnected, normalize_second_moment
+from swin_jax.models.stylegan2.layers import FullyConnected
 from swin_jax.models.stylegan2.mapping import LR_MULTIPLIER
+from swin_jax.ops.normalize import unit_power
 
 STEP = 0.1
 NORM_AXES = ("layers", "features")
@@ -37,7 +38,7 @@ class Mapping(nn.Module):
         if self.norm_axis not in NORM_AXES:
             raise UserError(f"norm_axis={self.norm_axis!r} must be 'layers' or 'features'")
         width = x.shape[-1]
-        x = normalize_second_moment(x, axis=1 if self.norm_axis == "layers" else -1)
+        x = unit_power(x, axis=1 if self.norm_axis == "layers" else -1)
         for index in range(1, _DEPTH + 1):
             layer = FullyConnected(width, LR_MULTIPLIER, activation=True, name=f"mapping_{index}")
             x = layer(x)
