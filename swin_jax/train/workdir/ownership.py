@@ -37,7 +37,8 @@ class Pace:
         patience: Without a change of the beat that make an owner on another machine a dead one.
         poll: Between two looks of the one who waits.
         settle: That a claim must stand where claims of two runs may cross, in a bucket for example.
-        lock: For the lock of the folder, which runs hold for a moment, and other programs for as long as they like.
+        lock: For the lock of the folder, which runs hold for a moment, and other programs for as long as they like; and
+            for a beat on its way when the run ends.
     """
 
     beat: float = 10.0
@@ -56,6 +57,7 @@ class Ownership:
         self._holds = False
         self._lost = ""
         self._over = threading.Event()
+        self._beats = threading.Lock()  # is held while a beat is looked for and written
 
     def acquire(self) -> str:
         """Waits until the owner before, if any, is known to live or to be dead.
@@ -85,6 +87,9 @@ class Ownership:
         self._over.set()
         if self._holds:
             self._holds = False
+            # A beat that is on its way would bring the file back. One that hangs is not waited for.
+            if self._beats.acquire(timeout=self._pace.lock):
+                self._beats.release()
             # The run is over, and a file that stays behind only makes the next one wait.
             with contextlib.suppress(Exception):
                 if (_read(self._folder) or {}).get("run") == self._mark["run"]:
@@ -136,10 +141,11 @@ class Ownership:
     def _run(self) -> None:
         while not self._over.wait(self._pace.beat):
             try:
-                self._look()
-                if self._holds and not self._lost:
-                    self._mark["beat"] += 1
-                    self._write()
+                with self._beats:
+                    self._look()
+                    if self._holds and not self._lost:
+                        self._mark["beat"] += 1
+                        self._write()
             except Exception:  # noqa: S112 (a full disk or a network that fails for a while is told where the run saves)
                 continue
             if self._over.is_set() or self._lost:

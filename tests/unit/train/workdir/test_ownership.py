@@ -62,6 +62,23 @@ def test_an_owner_renews_its_beat_and_takes_its_file_away(folder):
     owner.release()
 
 
+def test_a_beat_that_is_on_its_way_leaves_no_file_behind(folder, monkeypatch):
+    write, begun, done = storage.write, threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        begun.set()
+        time.sleep(0.3)
+        write(*arguments)
+        done.set()
+
+    owner = own(folder, Pace(beat=0.05, settle=0))
+    monkeypatch.setattr(ownership.storage, "write", slow)
+    assert begun.wait(10)
+    owner.release()
+    assert done.wait(10)
+    assert not (folder / FILE).exists()
+
+
 def test_a_second_run_on_the_same_machine_is_refused_at_once(folder):
     with own(folder, Pace(patience=60)):
         began = time.monotonic()
