@@ -169,11 +169,11 @@ def test_the_printed_config_is_sorted_and_taken_back(capsys, monkeypatch, root, 
     pairs = [line.split(" = ", 1) for line in out.splitlines()]
     assert err == "" and not no_run
     assert ["batch_size", "24"] in pairs and ["data.batch_size", "24"] in pairs and pairs == sorted(pairs)
-    wanted = launcher.parse([*argv, "--workdir=x"])[1]
+    wanted = command_line.parse([*argv, "--workdir=x"])[1]
     assert dict(pairs).keys() == flatten(wanted).keys()
     plain = [pair for pair in pairs if pair[1] != "None" and not callable(_at(wanted, pair[0]))]
     assert len(plain) > len(pairs) / 2
-    again = launcher.parse([*argv, "--workdir=x", *(f"--config.{key}={value}" for key, value in plain)])[1]
+    again = command_line.parse([*argv, "--workdir=x", *(f"--config.{key}={value}" for key, value in plain)])[1]
     assert flatten(again) == flatten(wanted)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from swin_jax import launch
+from swin_jax.core import command_line
 from swin_jax.core.config import build, flatten
 from swin_jax.core.errors import UserError
 from tests.experiments import config_path
@@ -13,7 +13,7 @@ SIZES = ("image_size", "size")
 
 
 def parse(path, *arguments):
-    return launch.parse(["launch", f"--config={path}", "--workdir=x", *arguments])[1]
+    return command_line.parse(["launch", f"--config={path}", "--workdir=x", *arguments])[1]
 
 
 @pytest.mark.parametrize("name", SMALL.split())

@@ -10,6 +10,7 @@ from PIL import Image
 from experiments import quickstart
 from experiments.clip import clip_openai
 from swin_jax import launch
+from swin_jax.core import command_line
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from swin_jax.inference import export, predict, search
@@ -78,7 +79,7 @@ def test_weights_of_another_vocabulary_are_told(opened):
 def evaluate(config, workdir):
     """What the launcher does where nothing is trained, without the evaluation."""
     config.total_steps = 0
-    values = launch.define_flags()
+    values = command_line.define_flags()
     values(["launch", f"--workdir={workdir}"])
     launch._prepare(values, config, None)
 
