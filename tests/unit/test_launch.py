@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from swin_jax import launch as launcher
-from swin_jax.core import errors
+from swin_jax.core import command_line, errors
 from swin_jax.core.config import flatten
 from swin_jax.core.errors import UserError
 from swin_jax.train import multihost

@@ -1,0 +1,151 @@
+"""The launcher's --edit: pictures, latents or seeds, edited by a text, as files in a run's workdir."""
+
+import csv
+import functools
+import io
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from swin_jax.core import config as configs
+from swin_jax.core import storage
+from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import PositiveInt, checked
+from swin_jax.evals.samples import to_bytes
+from swin_jax.inference.editing import sheets, sources
+from swin_jax.inference.editing.edits import Chosen, LoadedEditor
+
+_SHEET = 24  # edits on the sheet
+_FRAMES = 25  # of the video
+
+
+@checked
+def prepare(config: Any, workdir: str, what: str) -> Callable[[], int]:
+    """Sets up the edits of a folder, a file or seeds.
+
+    Args:
+        config: The experiment's config; its `edit` is the editor, `invert` finds latents of pictures.
+        workdir: Where files go, in edits/TEXT, and where editors keep what they compute once.
+        what: See `sources.find`.
+
+    Returns:
+        The function that edits and returns the exit status, 0. It writes for each name NAME.png, NAME.npz (`ws` before;
+        `edited_ws`, or `style_0`, ... after) and NAME.csv (layer, channel, weight); and before_after.png, a sheet over
+        the editor's axes, and a video along the first one.
+
+    Raises:
+        UserError: An experiment that edits nothing; files that are missing; pictures without an inverter.
+    """
+    if config.get("edit") is None:
+        raise UserError("this experiment edits nothing; --edit is for those of experiments/styleclip: styleclip_*.py")
+    source = sources.find(what)
+    editor, inverter = configs.build(config.edit, "edit"), None
+    editor.check()
+    if source.pictures:
+        inverter = configs.build(config.invert, "invert") if config.get("invert") else None
+        if inverter is None:
+            raise UserError(f"{what} holds pictures, and this experiment has no `invert` that finds their latents")
+        inverter.check()
+    return functools.partial(_act, config, workdir, source, editor, inverter)
+
+
+def _act(config, workdir: str, source: sources.Source, editor: Any, inverter: Any) -> int:
+    loaded = editor.load(workdir)
+    found = sources.read(
+        source,
+        loaded.generator,
+        loaded.variables,
+        config.get("truncation", 1.0),
+        inverter and inverter.load(workdir),
+    )
+    folder = storage.path(workdir) / "edits" / slug(loaded.text)
+    folder.mkdir(parents=True, exist_ok=True)
+    count = write_edits(loaded, found, folder, batch_size=config.get("edit_batch_size", 4))
+    files = write_sheets(loaded, found, folder)
+    print(f"{count} edits to '{loaded.text}' ({loaded.method}): {folder}; {', '.join(files)}", flush=True)
+    return 0
+
+
+def slug(text: str) -> str:
+    """A text as the name of a folder."""
+    return re.sub(r"\W+", "_", text).strip("_")[:80] or "edit"
+
+
+@checked
+def write_edits(loaded: LoadedEditor, found: sources.Latents, folder: Any, batch_size: PositiveInt = 4) -> int:
+    """Edits all latents in batches; writes their files and the sheet of the first ones. Returns their number."""
+    synthesize = synthesizer(loaded)
+    pairs = []
+    starts = range(0, len(found.ws), batch_size)
+    for start in sources.progress(starts, "edits", jax.process_index() == 0):
+        ws = found.ws[start : start + batch_size]
+        edited = loaded.edit(ws)
+        before, after = synthesize(styles_of(loaded, ws)), synthesize(edited.styles)
+        for row, name in enumerate(found.names[start : start + batch_size]):
+            latents = {"ws": ws[row]}
+            if edited.ws is None:
+                latents |= {f"style_{i}": style[row] for i, style in enumerate(edited.styles)}
+            else:
+                latents["edited_ws"] = edited.ws[row]
+            np.savez(file := io.BytesIO(), **latents)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            storage.write(folder / f"{name}.png", sheets.png(after[row]))
+            storage.write(folder / f"{name}.npz", file.getvalue())
+            storage.write(folder / f"{name}.csv", _table(edited.chosen[row]))
+            if len(pairs) < _SHEET:
+                original = [] if found.pictures is None else [found.pictures[start + row]]
+                pairs.append([*original, before[row], after[row]])
+    headings = ["before", "after"] if found.pictures is None else ["picture", "inverted", "after"]
+    title = f"{loaded.text} ({loaded.method})"
+    sheets.draw_pairs(folder / "before_after.png", found.names[: len(pairs)], pairs, headings, title)
+    return len(found.ws)
+
+
+def write_sheets(loaded: LoadedEditor, found: sources.Latents, folder: Any) -> list[str]:
+    """Writes the sheet over the editor's axes and the video along the first, of the first latent; returns their names."""
+    ws, name, synthesize = found.ws[:1], found.names[0], synthesizer(loaded)
+    first, *others = loaded.axes
+    cells = []
+    for values in itertools.product(*(axis.values for axis in (*others, first))):
+        settings = dict(zip([axis.name for axis in (*others, first)], values))
+        edited = loaded.edit(ws, **settings)
+        text = "  ".join(f"{key} {value:g}" for key, value in settings.items())
+        cells.append((synthesize(edited.styles)[0], f"{text}  {edited.note}".rstrip()))
+    sheet = "_".join(axis.name for axis in loaded.axes) + ".png"
+    title = f"{contact_title(loaded)}: {name}"
+    sheets.draw_grid(folder / sheet, cells, len(first.values), title)
+    values = np.linspace(min(first.values), max(first.values), _FRAMES)
+    frames = [synthesize(loaded.edit(ws, **{first.name: float(value)}).styles)[0] for value in values]
+    return ["before_after.png", sheet, sheets.write_video(folder, first.name, frames)]
+
+
+def contact_title(loaded: LoadedEditor) -> str:
+    """The title of a sheet."""
+    return f"{loaded.text} ({loaded.method})"
+
+
+def styles_of(loaded: LoadedEditor, ws: np.ndarray) -> tuple[np.ndarray, ...]:
+    """S of W+."""
+    return loaded.generator.apply(loaded.variables, ws, method="styles")
+
+
+def synthesizer(loaded: LoadedEditor) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+    """A compiled function from S to pictures, uint8 (B, H, W, 3), with the generator's fixed noise."""
+    generator = loaded.generator
+
+    @jax.jit
+    def synthesize(variables, styles):
+        return to_bytes(generator.apply(variables, styles, method="synthesize_styles"))
+
+    return lambda styles: np.asarray(synthesize(loaded.variables, tuple(styles)))
+
+
+def _table(chosen: Chosen) -> bytes:
+    writer = csv.writer(text := io.StringIO(newline=""))
+    writer.writerow(["layer", "channel", "weight"])
+    writer.writerows(chosen)
+    return text.getvalue().encode()
