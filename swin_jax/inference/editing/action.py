@@ -106,7 +106,7 @@ def write_edits(loaded: LoadedEditor, found: sources.Latents, folder: Any, batch
 
 
 def write_sheets(loaded: LoadedEditor, found: sources.Latents, folder: Any) -> list[str]:
-    """Writes the sheet over the editor's axes and the video along the first, of the first latent; returns their names."""
+    """Writes the sheet over the editor's axes and the video along the first, of one latent; returns their names."""
     ws, name, synthesize = found.ws[:1], found.names[0], synthesizer(loaded)
     first, *others = loaded.axes
     cells = []
