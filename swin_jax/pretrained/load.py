@@ -242,7 +242,7 @@ def _load_workdir(
     try:
         prepared = run_preparation.of_run(config, workdir)
     except UserError as error:  # told to whoever asks for it
-        return model, variables, error
+        return model, variables, _refusal(families[0], model) or error
     channels = overrides.get("in_channels", prepared.channels)
     if channels != prepared.channels:
         error = f"{workdir} prepares pictures of {prepared.channels} channels, this model takes {channels}"
@@ -250,6 +250,15 @@ def _load_workdir(
     if "image_size" in overrides:
         prepared = prepared.replace(image_size=overrides["image_size"])
     return model, variables, prepared
+
+
+def _refusal(family: Family, model: nn.Module) -> UserError | None:
+    """The reason of a family why none of such models has a preparation, None where they have."""
+    try:
+        family.preprocess(model, None)
+    except UserError as error:
+        return error
+    return None
 
 
 def read_weights(family: Family | None, word: str | None, weights: str | Path, key: str | None = None) -> Weights:

@@ -219,6 +219,8 @@ def test_the_generator_of_a_run_is_loaded_as_it_was_trained(tmp_path, monkeypatc
     model, found = swin_jax.load(weights=tmp_path)
     assert model == Generator(**TINY)
     jax.tree.map(np.testing.assert_array_equal, found, variables)
+    with pytest.raises(UserError, match="a generator takes latents"):
+        swin_jax.preprocess(model)
     assert swin_jax.load(weights=tmp_path, dtype="bfloat16", remat="full")[0].remat == "full"
     with pytest.raises(UserError, match="loaded as it was trained; leave out resolution"):
         swin_jax.load(weights=tmp_path, resolution=32)
