@@ -47,7 +47,7 @@ def get_config(arg=None):
     c.task = spec(GAN, **networks, **tx, seed=ref("seed"), **losses, **average)
 
     # Data
-    train = spec(avatars.avatars_of, data_dir=ref("data_dir"), split="train")
+    train = spec(avatars.faces, data_dir=ref("data_dir"), split="train")
     augment = spec(small_train_transform, size=ref("image_size"), padding=0, hflip=0.5)
     c.data = small.train_data(c, train, augment)
 
@@ -67,5 +67,5 @@ def use_fakes(c):
         network.update(channel_base=256, channel_max=16)
     c.task.update(r1_gamma=1.0)
     c.evals.grid.run.update(rows=1, columns=8)
-    c.data.source = spec(avatars.fake_avatars)
+    c.data.source = spec(avatars.fake_faces)
     return c

@@ -15,6 +15,7 @@ from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInt, checked
+from swin_jax.data.video.encode import encode_png
 from swin_jax.evals.samples import to_bytes
 from swin_jax.inference.editing import sheets, sources
 from swin_jax.inference.editing.edits import Chosen, LoadedEditor
@@ -93,7 +94,7 @@ def write_edits(loaded: LoadedEditor, found: sources.Latents, folder: Any, batch
                 latents["edited_ws"] = edited.ws[row]
             np.savez(file := io.BytesIO(), **latents)
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            storage.write(folder / f"{name}.png", sheets.png(after[row]))
+            storage.write(folder / f"{name}.png", encode_png(after[row]))
             storage.write(folder / f"{name}.npz", file.getvalue())
             storage.write(folder / f"{name}.csv", _table(edited.chosen[row]))
             if len(pairs) < _SHEET:

@@ -181,9 +181,7 @@ def _face(path: pathlib.Path, size: int) -> np.ndarray:
             f"{path} is {image.width} x {image.height}: faces are aligned squares; put 5 or 68 landmarks beside it as "
             f"{landmarks.name} ([[x, y], ...]), or cut it out with data.image.alignment.align"
         )
-    from PIL import Image
-
-    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
+    return alignment.face_transform(size, "lanczos")({"image": image})["image"]
 
 
 def progress(items: Sequence, name: str, show: bool) -> Any:
