@@ -68,19 +68,27 @@ class Block(nn.Module):
         """A map for each convolution."""
         return [module.make_noise(mode, batch) for module in self.convolutions()]
 
+    def start(self, batch: int) -> jax.Array:
+        """The maps (batch, 4, 4, channels) that the first block begins with."""
+        x = jnp.broadcast_to(self.const[None], (batch, *self.const.shape))
+        return x.astype(jnp.dtype(self.dtype))
+
+    def step(self, layer: style_space.StyleLayer, x, image, style, noise):
+        """Maps and image before a layer of this block -> those after it; the first ToRGB gets no image."""
+        module = getattr(self, layer.name.split("/")[1])
+        if not layer.is_rgb:
+            return module(x, style, noise), image
+        rgb = module(x, style)
+        return x, rgb if image is None else ops.upfirdn(image, up=2, padding=(2, 1)) + rgb
+
     def __call__(self, x, image, styles, noises):
         """Maps and image of the block before, None in the first -> those of this one, and the outputs by name."""
         outputs = {}
         if x is None:
-            x = jnp.broadcast_to(self.const[None], (styles[0].shape[0], *self.const.shape))
-            x = x.astype(jnp.dtype(self.dtype))
-            outputs["b4/const"] = x
-        for module, layer, style, noise in zip(self.convolutions(), self.layers, styles, noises):
-            x = module(x, style, noise)
-            outputs[layer.name] = x
-        rgb = self.torgb(x, styles[-1])
-        image = rgb if image is None else ops.upfirdn(image, up=2, padding=(2, 1)) + rgb
-        outputs[self.layers[-1].name] = image
+            x = outputs["b4/const"] = self.start(styles[0].shape[0])
+        for layer, style, noise in zip(self.layers, styles, (*noises, None)):
+            x, image = self.step(layer, x, image, style, noise)
+            outputs[layer.name] = image if layer.is_rgb else x
         return x, image, outputs
 
 
@@ -136,6 +144,17 @@ class Synthesis(nn.Module):
             styles, noises, outputs = styles[count:], noises[count - 1 :], outputs | made
         self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
         return image
+
+    def span(self, x, image, styles, noises, layers: range):
+        """Maps and image before some layers -> those after them; begins anew where x is None."""
+        if x is None:
+            x = self.blocks()[0].start(styles[0].shape[0])
+        convolutions = [layer.name for layer in self.layers if not layer.is_rgb]
+        for index in layers:
+            layer = self.layers[index]
+            noise = None if layer.is_rgb else noises[convolutions.index(layer.name)]
+            x, image = getattr(self, f"b{layer.resolution}").step(layer, x, image, styles[index], noise)
+        return x, image
 
 
 @checked
@@ -234,12 +253,50 @@ class Generator(nn.Module):
 
     def synthesize_styles(self, styles: Sequence[jax.Array], noise: Noise = "const") -> jax.Array:
         """S -> images; `noise` as in `__call__`."""
-        layers = self.style_layers()
-        widths = [layer.channels for layer in layers]
+        return self.synthesis(styles, self.synthesis.noises(noise, self._batch(styles)))
+
+    def activations(
+        self, styles: Sequence[jax.Array], layer: int, noise: Noise = "const"
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """S -> what a layer begins with, for `resume`.
+
+        Args:
+            styles: Of all layers; those of `layer` and after it are not read.
+            layer: Index in `style_layers()`.
+            noise: As in `__call__`.
+
+        Returns:
+            (maps (B, h, w, channels) before the layer, the image so far, None before the first ToRGB).
+        """
+        noises = self.synthesis.noises(noise, self._batch(styles))
+        return self.synthesis.span(None, None, styles, noises, range(layer))
+
+    def resume(
+        self,
+        x: jax.Array,
+        image: jax.Array | None,
+        styles: Sequence[jax.Array],
+        layer: int,
+        noise: Noise = "const",
+    ) -> jax.Array:
+        """What `activations` gives -> images, as `synthesize_styles` makes them, without the layers before.
+
+        Args:
+            x, image: What `activations` gives for `layer`.
+            styles: Of all layers; those before `layer` are not read.
+            layer: Index in `style_layers()`.
+            noise: As in `__call__`.
+        """
+        noises = self.synthesis.noises(noise, self._batch(styles))
+        return self.synthesis.span(x, image, styles, noises, range(layer, len(styles)))[1]
+
+    def _batch(self, styles: Sequence[jax.Array]) -> int:
+        """The number of examples of styles; raises UserError for those of another generator."""
+        widths = [layer.channels for layer in self.style_layers()]
         shapes = [jnp.shape(style) for style in styles]
         if [shape[1:] for shape in shapes] != [(width,) for width in widths]:
             raise UserError(f"styles are (B, channels) with channels {widths}; those given: {shapes}")
-        return self.synthesis(styles, self.synthesis.noises(noise, shapes[0][0]))
+        return shapes[0][0]
 
     def __call__(
         self,
