@@ -208,7 +208,7 @@ def test_what_stands_in_a_damaged_config_is_told_in_one_line(tmp_path, value):
 
 
 def test_without_its_file_the_config_of_the_newest_checkpoint_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_steps", lambda folder: [2])
+    (checkpoint.folder(tmp_path) / "2").mkdir(parents=True)
     monkeypatch.setattr(checkpoint, "_current_meta", lambda meta: meta)
     handler = types.SimpleNamespace(restore=lambda path: {"config": flatten(example())})
     monkeypatch.setattr(checkpoint.ocp, "JsonCheckpointHandler", lambda: handler)
