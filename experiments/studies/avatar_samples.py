@@ -1,0 +1,132 @@
+"""What a generator of avatars makes, judged by the attribute classifier: rates, distances, nearest neighbours.
+
+    python experiments/studies/avatar_samples.py --data_dir=data --generator=runs/avatars \
+        --classifier=runs/attributes --out=runs/avatar_samples
+
+rates: how often each attribute occurs in samples and in held-out avatars, by the same classifier; an
+attribute that a hat hides counts where there is no hat. Their difference is the total variation.
+
+distances: KID of the classifier's last features between samples and held-out avatars, beside samples
+of the generator at its initialisation and beside avatars of the training set. These are features of
+our own classifier, so that no number is a FID.
+
+neighbours: for some samples the nearest training avatars, by mean squares of pixels.
+"""
+
+import argparse
+import csv
+import pathlib
+
+import jax
+import numpy as np
+from PIL import Image
+
+import swin_jax
+from swin_jax.data.avatars import attributes as avatars
+from swin_jax.data.avatars import images
+from swin_jax.evals.samples import tile, to_bytes
+
+BATCH = 250
+NEIGHBOURS, SHOWN = 5, 16
+
+
+def generate(model, variables, count: int, seed: int) -> np.ndarray:
+    """Samples uint8 (count, H, W, 3) from z of a seed, not truncated, with the fixed noise."""
+    draw = jax.jit(lambda z: to_bytes(model.apply(variables, z)))
+    z = np.random.default_rng(seed).standard_normal((count, model.z_dim), np.float32)
+    return np.concatenate([np.asarray(draw(z[i : i + BATCH])) for i in range(0, count, BATCH)])
+
+
+class Judge:
+    """The attribute classifier: marks and features of pictures uint8 (N, H, W, 3)."""
+
+    def __init__(self, workdir: str):
+        self.model, self.variables = swin_jax.load(weights=workdir)
+        self.apply = jax.jit(self._apply)
+
+    def _apply(self, image):
+        image = image.astype(np.float32) / 127.5 - 1
+        logits = self.model.apply(self.variables, image)
+        features = self.model.apply(self.variables, image, method="features")[-1]
+        return logits, features.mean(axis=(1, 2))
+
+    def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parts = [self.apply(pictures[i : i + BATCH]) for i in range(0, len(pictures), BATCH)]
+        logits, features = (np.concatenate([np.asarray(part[k]) for part in parts]) for k in (0, 1))
+        return logits > 0, features
+
+
+def rates(marks: np.ndarray) -> np.ndarray:
+    """How often each attribute occurs where it can be seen."""
+    seen = avatars.visible(marks)
+    return (marks & seen).sum(axis=0) / seen.sum(axis=0)
+
+
+def kid(a: np.ndarray, b: np.ndarray, subsets: int = 100, size: int = 1000) -> float:
+    """The kernel distance (arXiv 1801.01401), unbiased, as a mean over random subsets."""
+    rng = np.random.default_rng(0)
+    size, width = min(size, len(a), len(b)), a.shape[1]
+    a, b, values = a.astype(np.float64), b.astype(np.float64), []
+    for _ in range(subsets):
+        x, y = a[rng.choice(len(a), size, False)], b[rng.choice(len(b), size, False)]
+        xx, yy, xy = (((p @ q.T) / width + 1) ** 3 for p, q in ((x, x), (y, y), (x, y)))
+        within = (xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)) / (size * (size - 1))
+        values.append(within - 2 * xy.mean())
+    return float(np.mean(values))
+
+
+def nearest(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The numbers (N, NEIGHBOURS) of the nearest pictures, flipped ones too."""
+    flat = np.concatenate([others, others[:, :, ::-1]]).reshape(2 * len(others), -1).astype(np.float32)
+    x = samples.reshape(len(samples), -1).astype(np.float32)
+    distance = (flat**2).sum(axis=1)[None] - 2 * x @ flat.T
+    return np.argsort(distance, axis=1)[:, :NEIGHBOURS]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("data_dir", "generator", "classifier", "out"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    out = pathlib.Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+
+    model, variables = swin_jax.load(weights=args.generator)
+    samples = generate(model, variables, args.count, args.seed)
+    start = jax.jit(model.init)(jax.random.key(0), np.zeros((1, model.z_dim), np.float32))
+    before = generate(model, start, args.count, args.seed)
+    held_out, training = (images.faces(args.data_dir, split).images for split in ("test", "train"))
+
+    judge = Judge(args.classifier)
+    marks, features = judge(samples)
+    real_marks, real_features = judge(held_out)
+    found, expected = rates(marks), rates(real_marks)
+    with open(out / "rates.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["attribute", "samples", "held-out", "ratio", "total variation"])
+        for name, ours, theirs in zip(avatars.ATTRIBUTES, found, expected):
+            row = [f"{value:.4f}" for value in (ours, theirs, ours / theirs, abs(ours - theirs))]
+            writer.writerow([name, *row])
+            print(f"{name:16} samples {row[0]}  held-out {row[1]}  ratio {row[2]}  total variation {row[3]}")
+    distances = {
+        "samples": kid(features, real_features),
+        "at initialisation": kid(judge(before)[1], real_features),
+        "training set": kid(judge(training[: args.count])[1], real_features),
+    }
+    for name, value in distances.items():
+        print(f"KID of avatar features, held-out against {name}: {value:.6f}")
+
+    shown = samples[:SHOWN]
+    both = np.concatenate([training, training[:, :, ::-1]])
+    rows = [np.concatenate([[sample], both[near]]) for sample, near in zip(shown, nearest(shown, training))]
+    for name, picture in (
+        ("samples.png", tile(samples[:100], 10)),
+        ("neighbours.png", tile(np.concatenate(rows), 2 * (NEIGHBOURS + 1))),
+    ):
+        Image.fromarray(picture.repeat(3, axis=0).repeat(3, axis=1)).save(out / name)
+
+
+if __name__ == "__main__":
+    main()
