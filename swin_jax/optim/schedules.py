@@ -159,3 +159,31 @@ def epoch_cosine(
         return (rate * jnp.where(epoch * length >= end, 1.0, rising)).astype(jnp.float32)
 
     return schedule
+
+
+@checked
+def ramps(
+    base_lr: NonNegativeFloat, total_steps: PositiveInt, rampup: Fraction = 0.05, rampdown: Fraction = 0.25
+) -> Callable:
+    """A rate that rises linearly from 0 at the first update and falls along a cosine at the end.
+
+    It is that of StyleCLIP's latent optimization, and of StyleGAN2's projector before it.
+
+    Args:
+        base_lr: the rate between both ramps; each `scale` multiplies everything.
+        total_steps: updates in the run; after them the rate would be 0.
+        rampup, rampdown: lengths of the ramps as shares of the run.
+
+    Returns:
+        `schedule(step, scale=1.0)`.
+    """
+
+    def schedule(step, scale=1.0):
+        step = jnp.asarray(step).astype(jnp.float32)
+        left = jnp.clip(total_steps - step, 0.0) / max(rampdown * total_steps, 1e-9)
+        done = step / max(rampup * total_steps, 1e-9)
+        # 0.5 - 0.5 cos(pi x), without the difference of two numbers that are nearly the same.
+        falling = jnp.sin(jnp.minimum(left, 1.0) * (math.pi / 2)) ** 2
+        return (base_lr * scale * falling * jnp.minimum(done, 1.0)).astype(jnp.float32)
+
+    return schedule

@@ -76,11 +76,12 @@ PREDICTIONS: dict[str, tuple[str, ...]] = {
 class Task(Protocol):
     """What is optimized. Implementations are frozen dataclasses; all methods but `load_frozen` are pure.
 
-    Four more methods are optional, and called by the functions of the same names in this module, which have an answer
+    Five more methods are optional, and called by the functions of the same names in this module, which have an answer
     where a task has none:
 
         frozen_shapes() -> tree: abstract arrays that a step reads and never changes; reads no file.
         load_frozen() -> tree: the same as numpy arrays.
+        check_frozen(): raises UserError, naming the flag, if there is nothing to load them from.
         describe() -> dict: facts for the run header, `gflops_per_image` for example.
         probabilities(logits) -> (..., K): of classes, where they are no softmax.
 
@@ -155,6 +156,8 @@ def load_frozen(task: Task) -> Any:
 
 def check_frozen(task: Task) -> None:
     """Raises UserError, naming the flag, if a frozen model of a task has no weights to load."""
+    if hasattr(task, "check_frozen"):
+        return task.check_frozen()
     for name, item in frozen_models(task).items():
         item.check(f"task.{name}")
 

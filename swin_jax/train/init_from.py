@@ -46,7 +46,7 @@ class InitFrom:
     def check(self) -> None:
         """Raises UserError where `path` names nothing that a run can start from; reads no weights."""
         if self.path:
-            _check_path(self.path, self.convert, "init_from")
+            _check_path(self.path, self.convert, "init_from.path")
             _check_key(self.path, self.convert, self.key, "init_from")
         elif self.required:
             raise UserError("this experiment starts from weights: give --config.init_from.path=FILE_OR_WORKDIR")
@@ -93,6 +93,7 @@ class Frozen:
             float32 to the model.
         required: whether '' as the path is an error; otherwise it gives random weights, to try an experiment out.
         key: as in `InitFrom`.
+        flag: the dotted key of the config that `path` refers to, for messages; '' for that of `path` itself.
     """
 
     model: Any
@@ -101,6 +102,7 @@ class Frozen:
     inputs: tuple[str, ...] = ("image",)
     required: bool = True
     key: str = ""
+    flag: str = ""
 
     def shapes(self, batch: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
         """Abstract variables of the model for the arrays of such a batch; reads no file.
@@ -137,11 +139,12 @@ class Frozen:
 
     def check(self, key: str) -> None:
         """Raises UserError, naming the flag under a dotted key of the config, if there are no weights to load."""
+        flag = self.flag or f"{key}.path"
         if self.path:
-            _check_path(self.path, self.convert, key)
+            _check_path(self.path, self.convert, flag)
             _check_key(self.path, self.convert, self.key, key)
         elif self.required:
-            raise UserError(f"this experiment reads the weights of a model: give --config.{key}.path=FILE_OR_WORKDIR")
+            raise UserError(f"this experiment reads the weights of a model: give --config.{flag}=FILE_OR_WORKDIR")
 
     def _inputs(self, batch: dict[str, jax.ShapeDtypeStruct]) -> list[jax.ShapeDtypeStruct]:
         missing = [name for name in self.inputs if name not in batch]
@@ -151,17 +154,17 @@ class Frozen:
         return [jax.ShapeDtypeStruct(x.shape, np.float32 if x.dtype == np.uint8 else x.dtype) for x in given]
 
 
-def _check_path(name: str, convert: Callable | None, key: str) -> None:
-    """Raises UserError for a path that weights cannot be read from; `key.path` is its dotted key in the config."""
+def _check_path(name: str, convert: Callable | None, flag: str) -> None:
+    """Raises UserError for a path that weights cannot be read from; `flag` is its dotted key in the config."""
     path = storage.path(name)
     if (path / "checkpoints").is_dir():
         return
     if path.is_file() and convert is None:
-        raise UserError(f"{key}.path={name}: this experiment reads no files of weights; give a workdir")
+        raise UserError(f"{flag}={name}: this experiment reads no files of weights; give a workdir")
     if storage.is_remote(path):
-        raise UserError(f"{key}.path={name}: only workdirs are read from a bucket; copy the file")
+        raise UserError(f"{flag}={name}: only workdirs are read from a bucket; copy the file")
     if not path.is_file() and (convert is None or not _is_of_hub(path)):
-        raise UserError(f"{key}.path={name} is neither a workdir with checkpoints nor a file of weights")
+        raise UserError(f"{flag}={name} is neither a workdir with checkpoints nor a file of weights")
 
 
 def _check_key(name: str, convert: Callable | None, entry: str, key: str) -> None:

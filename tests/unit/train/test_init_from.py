@@ -262,6 +262,9 @@ def test_a_frozen_model_without_weights_names_the_flag(tmp_path, weights):
         for fn in (Frozen(Net(), path).check, lambda key, path=path: Frozen(Net(), path).load(BATCH, key)):
             with pytest.raises(UserError, match=message):
                 fn(KEY)
+    for path in ("", str(tmp_path / "nothing")):
+        with pytest.raises(UserError, match=f"(give --config.|^)teacher={path or 'FILE'}"):
+            Frozen(Net(), path, flag="teacher").check(KEY)
 
 
 def test_a_frozen_model_that_is_not_required_is_random_and_always_the_same():
