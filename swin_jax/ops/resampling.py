@@ -46,6 +46,35 @@ def align_corners(before: int, after: int) -> np.ndarray:
     return np.maximum(1 - np.abs(at[:, None] - np.arange(before)), 0)
 
 
+def bicubic(before: int, after: int) -> np.ndarray:
+    """The matrix (after, before) of Pillow's bicubic interpolation, which smooths where it shrinks, float64.
+
+    The kernel is Keys' with a = -0.5; what lies outside is left out of the mean.
+    """
+    scale = before / after
+    centers = (np.arange(after)[:, None] + 0.5) * scale
+    distance = np.abs(np.arange(before) + 0.5 - centers) / max(scale, 1.0)
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    weights = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def resample_bytes(image: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
+    """`resample` as Pillow does it with pictures of bytes: columns first, each pass rounded to 0, 1, ..., 255.
+
+    Args:
+        image: (B, H, W, C), floating point with values of bytes.
+        rows: (H', H).
+        columns: (W', W).
+
+    Returns:
+        (B, H', W', C) float32.
+    """
+    image = jnp.clip(jnp.floor(_columns(image, columns) + 0.5), 0, 255)
+    return jnp.clip(jnp.floor(_rows(image, rows) + 0.5), 0, 255)
+
+
 def resample(image: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
     """Applies a matrix to the rows and one to the columns of pictures, in float32.
 
@@ -57,10 +86,17 @@ def resample(image: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Arr
     Returns:
         (B, H', W', C) float32.
     """
-    highest = jax.lax.Precision.HIGHEST
-    rows, columns = jnp.asarray(rows, jnp.float32), jnp.asarray(columns, jnp.float32)
-    image = jnp.einsum("ih,bhwc->biwc", rows, image.astype(jnp.float32), precision=highest)
-    return jnp.einsum("jw,biwc->bijc", columns, image, precision=highest)
+    return _columns(_rows(image, rows), columns)
+
+
+def _rows(image: jax.Array, matrix: np.ndarray) -> jax.Array:
+    matrix, image = jnp.asarray(matrix, jnp.float32), image.astype(jnp.float32)
+    return jnp.einsum("ih,bhwc->biwc", matrix, image, precision=jax.lax.Precision.HIGHEST)
+
+
+def _columns(image: jax.Array, matrix: np.ndarray) -> jax.Array:
+    matrix, image = jnp.asarray(matrix, jnp.float32), image.astype(jnp.float32)
+    return jnp.einsum("jw,biwc->bijc", matrix, image, precision=jax.lax.Precision.HIGHEST)
 
 
 def face_view(image: jax.Array, size: int = 112) -> jax.Array:

@@ -10,10 +10,13 @@ of the channel that moves most.
 import dataclasses
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.models.stylegan2.style_space import StyleLayer
+from swin_jax.ops.normalize import unit
 
 AUTO_BETAS = tuple(round(0.1 + 0.01 * i, 2) for i in range(20))
 
@@ -53,8 +56,10 @@ class Direction:
         return tuple(style + alpha * step[None] for style, step in zip(styles, self.steps))
 
 
-def _unit(x: np.ndarray, axis: int = -1) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=axis, keepdims=True)
+def moves(features: jax.Array) -> jax.Array:
+    """How pictures move in CLIP's space: (..., 2, E), lowered and raised -> (..., E) of length 1, or 0 for none."""
+    features = unit(features)
+    return unit(features[..., 1, :] - features[..., 0, :])
 
 
 def image_directions(features: np.ndarray) -> np.ndarray:
@@ -64,11 +69,15 @@ def image_directions(features: np.ndarray) -> np.ndarray:
         features: (channels, N, 2, E), CLIP's features of N pictures with a channel lowered and raised.
 
     Returns:
-        (channels, E) float32 of length 1, the rows of the released fs3.npy.
+        (channels, E) float32 of length 1, the rows of the released fs3.npy; 0 for a channel that changes no picture.
     """
-    features = _unit(np.asarray(features, np.float32))
-    moved = _unit(features[:, :, 1] - features[:, :, 0])
-    return _unit(moved.mean(axis=1))
+    return mean_directions(np.asarray(moves(jnp.asarray(features))).sum(axis=1))
+
+
+def mean_directions(total: np.ndarray) -> np.ndarray:
+    """The sum over pictures of `moves`, (channels, E) -> the rows of `image_directions`."""
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    return total / np.where(length > 0, length, 1)
 
 
 def text_direction(target: np.ndarray, neutral: np.ndarray) -> np.ndarray:

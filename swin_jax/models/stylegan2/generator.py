@@ -317,11 +317,7 @@ class Generator(nn.Module):
 
     def flops(self) -> float:
         """Multiply-accumulates of the convolutions and fully connected layers for one image from z."""
-        layers = self.style_layers()
         total = self.w_dim * (self.z_dim + (self.mapping_layers - 1) * self.w_dim + self.c_dim)
-        for layer in layers:
-            taps = 1 if layer.is_rgb else 9
-            # A transposed convolution of stride 2 meets each tap with a quarter of the outputs.
-            side = layer.resolution // 2 if layer.name.endswith("conv0") else layer.resolution
-            total += taps * layer.channels * layer.features * side**2 + self.w_dim * layer.channels
+        for layer in self.style_layers():
+            total += layer.convolution() + self.w_dim * layer.channels
         return float(total)

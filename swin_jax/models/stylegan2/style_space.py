@@ -33,6 +33,13 @@ class StyleLayer:
         """True for a ToRGB, whose style StyleCLIP does not change."""
         return self.name.endswith("torgb")
 
+    def convolution(self) -> int:
+        """Multiply-accumulates of its convolution for one image, padding counted as pixels."""
+        taps = 1 if self.is_rgb else 9
+        # A transposed convolution of stride 2 meets each tap with a quarter of the outputs.
+        side = self.resolution // 2 if self.name.endswith("conv0") else self.resolution
+        return taps * self.channels * self.features * side**2
+
 
 def resolutions(resolution: int) -> list[int]:
     """4, 8, ..., resolution.

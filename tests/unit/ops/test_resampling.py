@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from swin_jax.ops.resampling import adaptive_average, align_corners, area, face_view, resample
+from swin_jax.ops.resampling import adaptive_average, align_corners, area, bicubic, face_view, resample, resample_bytes
 
 RNG = np.random.default_rng(0)
 
@@ -81,3 +82,14 @@ def pool(x, after):
     """Adaptive average pooling of the first axis."""
     edges = [(i * len(x) // after, -(-(i + 1) * len(x) // after)) for i in range(after)]
     return np.stack([x[start:end].mean(axis=0) for start, end in edges])
+
+
+@pytest.mark.parametrize("before, after", [(32, 224), (64, 17), (24, 24), (7, 20)])
+def test_bytes_are_resized_as_by_pillow(before, after):
+    picture = RNG.integers(0, 256, (before, before + 5, 3), np.uint8)
+    expected = np.asarray(Image.fromarray(picture).resize((after, after), Image.Resampling.BICUBIC))
+    matrices = bicubic(before, after), bicubic(before + 5, after)
+    found = np.asarray(resample_bytes(jnp.asarray(picture, jnp.float32)[None], *matrices)[0])
+    assert (found == np.floor(found)).all()
+    # Pillow's weights have 22 bits, so that a half may be rounded the other way.
+    assert np.abs(found - expected).max() <= 1 and (found != expected).mean() < 1e-3

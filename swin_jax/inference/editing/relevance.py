@@ -1,0 +1,260 @@
+"""The relevance of channels: what each does to CLIP's features, measured in parts that a kill does not lose."""
+
+import dataclasses
+import functools
+import json
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from swin_jax.core import storage
+from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
+from swin_jax.core.ranges import FiniteFloat, NonNegativeFloat, PositiveFloat, PositiveInt, checked
+from swin_jax.inference.editing import statistics as style_statistics
+from swin_jax.inference.editing.statistics import Draws
+from swin_jax.models.clip import CLIP
+from swin_jax.models.styleclip.directions import mean_directions
+from swin_jax.models.styleclip.relevance import Change, channel_moves
+from swin_jax.models.stylegan2 import Generator
+from swin_jax.pretrained.styleclip.statistics import Statistics
+
+PART = "fs3.part.npz"
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+@checked
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """How statistics and relevance are computed; the defaults are those of the released code.
+
+    Attributes:
+        draws: Latents.
+        images: How many of them relevance is measured on, the first ones.
+        change: How channels are moved.
+        batch_size: Pictures at a time, two for each channel. In memory are as many and, of one picture, the maps before
+            the changed layer.
+        mean, std: Of pixels in 0..1, as the CLIP was trained.
+        save_seconds: From one save of what is done to the next.
+    """
+
+    draws: Draws = Draws()
+    images: PositiveInt = 100
+    change: Change = Change()
+    batch_size: PositiveInt = 32
+    mean: tuple[FiniteFloat, ...] = CLIP_MEAN
+    std: tuple[PositiveFloat, ...] = CLIP_STD
+    save_seconds: NonNegativeFloat = 60.0
+
+    def settings(self) -> dict[str, Any]:
+        """What the numbers depend on, besides the weights."""
+        found = dataclasses.asdict(self)
+        del found["save_seconds"]
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """A generator and a CLIP with their variables."""
+
+    generator: Generator
+    variables: dict
+    clip: CLIP
+    clip_variables: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """Some channels of one layer, in one picture.
+
+    Attributes:
+        layer: Index in `style_layers()`.
+        image: Number of the picture.
+        first, count: Channels of the layer.
+        row: Row of the first one among all that are no ToRGB's.
+    """
+
+    layer: int
+    image: int
+    first: int
+    count: int
+    row: int
+
+
+def pieces(generator: Generator, images: int, channels: int) -> Iterator[Piece]:
+    """All work in order: layer by layer, picture by picture, so many channels at a time."""
+    row = 0
+    for index, layer in enumerate(generator.style_layers()):
+        if layer.is_rgb:
+            continue
+        for image in range(images):
+            for first in range(0, layer.channels, channels):
+                yield Piece(index, image, first, min(channels, layer.channels - first), row + first)
+        row += layer.channels
+
+
+class Measure:
+    """Compiled functions that measure pieces, one program for each layer.
+
+    Args:
+        models: Generator and CLIP.
+        statistics: Of the generator.
+        styles: (N, C) of all layers, of the pictures.
+        survey: Settings.
+    """
+
+    def __init__(self, models: Models, statistics: Statistics, styles: Sequence[np.ndarray], survey: Survey):
+        self.channels = max(survey.batch_size // 2, 1)
+        self._models, self._statistics, self._styles, self._survey = models, statistics, styles, survey
+        self._variables = {"generator": models.variables, "clip": models.clip_variables}
+        self._started = None
+        pixels = dict(mean=tuple(survey.mean), std=tuple(survey.std))
+        self._moves = functools.lru_cache(maxsize=1)(lambda layer: self._compile(layer, pixels))
+
+    def _compile(self, layer: int, pixels: dict) -> tuple[Callable, Callable]:
+        generator, clip, change = self._models.generator, self._models.clip, self._survey.change
+
+        @jax.jit
+        def start(variables, styles):
+            return generator.apply(variables, styles, layer, method="activations")
+
+        @jax.jit
+        def move(variables, begun, styles, mean, deviation, channels):
+            changed = change.apply(styles[layer][0], mean, deviation, channels)
+            return channel_moves(generator, clip, variables, begun, styles, changed, layer, pixels)
+
+        return start, move
+
+    def __call__(self, piece: Piece) -> jax.Array:
+        """(channels, E) of the piece, which has `count` rows and then copies; returns before it is computed."""
+        start, move = self._moves(piece.layer)
+        if self._started is None or self._started[0] != (piece.layer, piece.image):
+            styles = self._one(piece)
+            self._started = ((piece.layer, piece.image), styles, start(self._models.variables, styles))
+        _, styles, begun = self._started
+        mean, deviation = (values[piece.layer] for values in (self._statistics.means, self._statistics.deviations))
+        most = min(self.channels, len(mean))
+        channels = np.minimum(piece.first + np.arange(most), piece.first + piece.count - 1)
+        return move(self._variables, begun, styles, mean, deviation, channels.astype(np.int32))
+
+    def _one(self, piece: Piece) -> tuple[np.ndarray, ...]:
+        """Styles (1, C) of a picture before its channels are moved."""
+        styles = tuple(style[piece.image : piece.image + 1] for style in self._styles)
+        layers = self._models.generator.style_layers()
+        return self._survey.change.before(styles, self._statistics.means, layers, piece.layer)
+
+
+def measure(
+    models: Models,
+    statistics: Statistics,
+    survey: Survey,
+    folder: Any,
+    origin: dict[str, Any],
+    show: bool = True,
+) -> np.ndarray:
+    """Measures the relevance of all channels that are in no ToRGB, or goes on where a call was killed.
+
+    Sums are kept in float32 and in one order, so that a resumed call gives the same bits.
+
+    Args:
+        models: Generator and CLIP.
+        statistics: Of the generator.
+        survey: Settings.
+        folder: Where what is done is saved, in fs3.part.npz.
+        origin: Of the weights and settings; what was saved of others is not gone on with.
+        show: Show a progress bar.
+
+    Returns:
+        (channels, E) float32, the rows of fs3.npy.
+    """
+    import tqdm
+
+    styles = survey.draws.styles(models.generator, models.variables, survey.images)
+    run = Measure(models, statistics, styles, survey)
+    work = list(pieces(models.generator, survey.images, run.channels))
+    path, key = folder / PART, json.dumps(origin, sort_keys=True)
+    done, sums = _read_part(path, key)
+    pictures = [2 * piece.count for piece in work]
+    saved, pending = time.monotonic(), None
+    with tqdm.tqdm(
+        desc="relevance of channels",
+        total=sum(pictures),
+        initial=sum(pictures[:done]),
+        unit="picture",
+        file=sys.stderr,
+        disable=not show,
+    ) as bar:
+        for number in range(done, len(work) + 1):
+            found = run(work[number]) if number < len(work) else None
+            if pending is not None:
+                piece, rows = work[number - 1], np.asarray(pending, np.float32)
+                if sums is None:
+                    sums = np.zeros((_rows(models.generator), rows.shape[1]), np.float32)
+                sums[piece.row : piece.row + piece.count] += rows[: piece.count]
+                bar.update(2 * piece.count)
+                if time.monotonic() - saved >= survey.save_seconds:
+                    _write_part(path, key, number, sums)
+                    saved = time.monotonic()
+            pending = found
+    return mean_directions(sums)
+
+
+def _rows(generator: Generator) -> int:
+    return sum(layer.channels for layer in generator.style_layers() if not layer.is_rgb)
+
+
+def _read_part(path: Any, key: str) -> tuple[int, np.ndarray | None]:
+    """(pieces that are done, their sums), of a call that was killed."""
+    if not path.is_file():
+        return 0, None
+    try:
+        with path.open("rb") as file, np.load(file) as stored:
+            if str(stored["key"]) == key:
+                return int(stored["done"]), stored["sums"]
+    except _DAMAGE:
+        pass
+    return 0, None
+
+
+def _write_part(path: Any, key: str, done: int, sums: np.ndarray) -> None:
+    with storage.writing(path) as file:
+        np.savez(file, key=np.array(key), done=done, sums=sums)
+
+
+@checked
+def compute(
+    models: Models, folder: str, survey: Survey | None = None, show: bool = True
+) -> tuple[Statistics, np.ndarray]:
+    """Computes statistics and relevance into a folder, or reads what is there; a killed call is resumed.
+
+    Args:
+        models: Generator and CLIP.
+        folder: For S_mean_std, fs3.npy and statistics.json.
+        survey: Settings; None for those of the released code.
+        show: Show progress.
+
+    Returns:
+        (statistics, relevance (channels, E) float32).
+
+    Raises:
+        UserError: The folder has those of other weights or settings.
+    """
+    survey = survey or Survey()
+    path = storage.path(folder)
+    origin = style_statistics.origin(models.variables, models.clip_variables, settings=survey.settings())
+    if style_statistics.is_complete(path):
+        style_statistics.check_origin(path, origin)
+        return style_statistics.read_folder(folder, models.generator, models.variables, models.clip_variables)
+    path.mkdir(parents=True, exist_ok=True)
+    found = style_statistics.style_statistics(models.generator, models.variables, survey.draws, show)
+    style_statistics.write_moments(path, found)
+    rows = measure(models, found, survey, path, origin, show)
+    with storage.writing(path / style_statistics.DIRECTIONS) as file:
+        np.save(file, rows)
+    storage.write(path / style_statistics.ORIGIN, json.dumps(origin, indent=1))
+    (path / PART).unlink(missing_ok=True)
+    return found, rows

@@ -1,0 +1,45 @@
+"""Statistics of styles, against numpy on all of them."""
+
+import numpy as np
+import pytest
+
+from swin_jax.core.errors import UserError
+from swin_jax.inference.editing import statistics as style_statistics
+from swin_jax.inference.editing.statistics import Draws
+from swin_jax.inference.editing.statistics import style_statistics as compute
+from tests.unit.inference.editing.small import models
+
+
+@pytest.mark.parametrize("draws", [Draws(samples=70, batch_size=30), Draws(70, batch_size=70, truncation_cutoff=2)])
+def test_means_and_deviations_are_those_of_all_styles(draws):
+    made = models()
+    variables = dict(made.variables)
+    variables["averages"] = {"mapping": {"w_avg": np.linspace(-1, 1, 6, dtype=np.float32)}}
+    z = np.random.RandomState(5).randn(70, 6).astype(np.float32)
+    ws = made.generator.apply(variables, z, truncation=1.0, method="map")
+    center = variables["averages"]["mapping"]["w_avg"]
+    rows = made.generator.num_ws if draws.truncation_cutoff is None else draws.truncation_cutoff
+    truncated = np.array(ws)
+    truncated[:, :rows] = center + 0.7 * (truncated[:, :rows] - center)
+    styles = made.generator.apply(variables, truncated, method="styles")
+    found = compute(made.generator, variables, draws, show=False)
+    for style, mean, deviation in zip(styles, found.means, found.deviations, strict=True):
+        np.testing.assert_allclose(mean, np.mean(style, axis=0), atol=1e-5)
+        np.testing.assert_allclose(deviation, np.std(style, axis=0), atol=1e-5)
+    few = draws.styles(made.generator, variables, 3)
+    np.testing.assert_allclose(few[2], styles[2][:3], atol=1e-5)
+
+
+def test_files_are_those_of_the_released_code(tmp_path):
+    made = models()
+    found = compute(made.generator, made.variables, Draws(samples=1000), show=False)
+    style_statistics.write_moments(tmp_path, found)
+    with pytest.raises(UserError, match=r"--config.statistics=.*there is no fs3.npy; give"):
+        style_statistics.check_folder(str(tmp_path))
+    rows = np.eye(24, 8, dtype=np.float32)[:16]  # which may end before the last layer
+    np.save(tmp_path / "fs3.npy", rows)
+    read, directions = style_statistics.read_folder(tmp_path, made.generator, made.variables, made.clip_variables)
+    np.testing.assert_array_equal(directions, rows)
+    np.testing.assert_array_equal(read.deviations[3], found.deviations[3])
+    (tmp_path / "S_mean_std").rename(tmp_path / "S_mean_std.pkl")
+    assert style_statistics.find_moments(tmp_path).name == "S_mean_std.pkl"
