@@ -42,6 +42,9 @@ _IMAGENET_GRAMMAR = (
 
 IMAGENET_80 = tuple(text for pattern, *choices in _IMAGENET_GRAMMAR for text in _expand(pattern, *choices))
 
+# StyleCLIP's released code leaves one out.
+IMAGENET_79 = tuple(text for text in IMAGENET_80 if text != "a photo of many {}.")
+
 # In the order in which forward selection over the 80 found them.
 IMAGENET_7 = (
     "itap of a {}.",
