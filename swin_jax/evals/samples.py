@@ -44,8 +44,7 @@ class SampleGrid:
             rows = placement.rows(size)
             batch = placement.to_global({key: value[rows] for key, value in batch.items()}, size)
             images = np.asarray(predict(state, batch, frozen))[:count]
-            times = max(_SHOWN // images.shape[1], 1)
-            return {"samples": tile(images, self.columns).repeat(times, axis=0).repeat(times, axis=1)}
+            return {"samples": enlarge(tile(images, self.columns), images.shape[1])}
 
         return run
 
@@ -72,3 +71,9 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
     picture[:count] = images
     picture = picture.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
     return picture.reshape(rows * height, columns * width, channels)
+
+
+def enlarge(picture: np.ndarray, side: int) -> np.ndarray:
+    """A picture of images whose side is `side`, in whole steps so that these are seen well."""
+    times = max(_SHOWN // side, 1)
+    return picture.repeat(times, axis=0).repeat(times, axis=1)

@@ -179,14 +179,14 @@ def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformat
         count = optax.safe_increment(state.count)
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
-        correct1, correct2 = _one_minus_power(b1, count), _one_minus_power(b2, count)
+        correct1, correct2 = one_minus_power(b1, count), one_minus_power(b2, count)
         updates = jax.tree.map(lambda m, v: (m / correct1) / (jnp.sqrt(v / correct2) + eps), mu, nu)
         return updates, optax.ScaleByAdamState(count, mu, nu)
 
     return optax.GradientTransformation(init, update)
 
 
-def _one_minus_power(base, count):
+def one_minus_power(base, count):
     """1 - base**count to float32 precision, for 0 <= base < 1."""
     return -jnp.expm1(count * math.log(base)) if base else jnp.float32(1.0)
 

@@ -7,7 +7,6 @@ loss of a step is the sum over the rows.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -215,9 +214,5 @@ def _key(layer: Any) -> str:
 
 def _penalty(step: Any, kind: str) -> jax.Array:
     """The sum of squares over each row of a step, or its root."""
-    squares = [(leaf**2).sum(axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(step)]
-    total = functools.reduce(jnp.add, squares)
-    if kind == "sum":
-        return total
-    moved = total > 0  # the root has no gradient at 0, where every run begins
-    return jnp.where(moved, jnp.sqrt(jnp.where(moved, total, 1.0)), 0.0)
+    total = sum((leaf**2).sum(axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(step))
+    return total if kind == "sum" else editing.root(total)
