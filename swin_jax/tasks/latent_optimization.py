@@ -146,9 +146,13 @@ class LatentOptimization:
         latents = jax.ShapeDtypeStruct((self.batch_size, model.num_ws, model.w_dim), jnp.float32)
         return editing.read_by_steps(shapes) | jax.eval_shape(self.derive, shapes, latents, jnp.asarray(self.text_ids))
 
+    def load_networks(self) -> dict[str, Any]:
+        """The variables of the networks, for `optimizer`; raises UserError for weights that do not fit."""
+        return editing.load_networks(self)
+
     def load_frozen(self) -> dict[str, Any]:
-        """The same as arrays."""
-        variables = editing.load_networks(self)
+        """The same as `frozen_shapes` as arrays."""
+        variables = self.load_networks()
         derived = jax.jit(self.derive)(variables, self.first_latents(), self.text_ids)
         return editing.read_by_steps(variables) | jax.device_get(derived)
 
@@ -186,7 +190,7 @@ class LatentOptimization:
         """A function that edits latents, compiled once for each number of them.
 
         Args:
-            variables: Of the networks, as `editing.load_networks` gives them.
+            variables: Of the networks, as `load_networks` gives them.
 
         Returns:
             run(latents, text_ids, steps, progress) -> (start, step) for `edit`. Latents are z (B, z_dim) or W+

@@ -2,7 +2,7 @@
 
 from swin_jax.models.styleclip.directions import Direction, NoChannel
 from swin_jax.models.styleclip.losses import clip_loss, clip_view, identity_loss
-from swin_jax.models.styleclip.mapper import LevelsMapper, SingleMapper, StyleSpaceMapper
+from swin_jax.models.styleclip.mapper import LevelsMapper, SingleMapper, StyleSpaceMapper, make_mapper
 
 __all__ = [
     "Direction",
@@ -13,4 +13,5 @@ __all__ = [
     "clip_loss",
     "clip_view",
     "identity_loss",
+    "make_mapper",
 ]

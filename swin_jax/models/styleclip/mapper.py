@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInts, checked
+from swin_jax.models.stylegan2 import style_space
 from swin_jax.models.stylegan2.layers import FullyConnected
 from swin_jax.models.stylegan2.mapping import LR_MULTIPLIER
 from swin_jax.ops.normalize import unit_power
@@ -106,3 +107,39 @@ class StyleSpaceMapper(nn.Module):
             else:
                 steps.append(jnp.zeros_like(style))
         return tuple(steps)
+
+
+KINDS = ("levels", "single", "styles")
+CHANNELS = tuple(layer.channels for layer in style_space.style_layers(1024))  # of the published generators of faces
+
+
+@checked
+def make_mapper(
+    kind: str = "levels",
+    coarse: bool = True,
+    medium: bool = True,
+    fine: bool = True,
+    norm_axis: str = "layers",
+    channels: PositiveInts = CHANNELS,
+    with_rgb: bool = False,
+) -> LevelsMapper | SingleMapper | StyleSpaceMapper:
+    """A mapper of any class.
+
+    Args:
+        kind: 'levels', 'single' or 'styles'.
+        coarse, medium, fine: As in `LevelsMapper`.
+        norm_axis: As in `Mapping`; in S there is but one axis.
+        channels, with_rgb: As in `StyleSpaceMapper`.
+
+    Raises:
+        UserError: Another word for `kind`; no level left.
+    """
+    if kind not in KINDS:
+        raise UserError(f"kind={kind!r} must be one of {', '.join(KINDS)}")
+    if kind == "styles":
+        return StyleSpaceMapper(tuple(channels), with_rgb)
+    if kind == "single":
+        return SingleMapper(norm_axis)
+    if not (coarse or medium or fine):
+        raise UserError("a mapper without coarse, medium and fine maps nothing")
+    return LevelsMapper(coarse, medium, fine, norm_axis)

@@ -1,0 +1,114 @@
+"""Edits by latent optimization: each latent is moved towards the text by itself, a few hundred steps long.
+
+    generator, clip = Given(*swin_jax.load(weights="ffhq.pkl")), Given(*swin_jax.load("ViT-B/32", weights="official"))
+    adam = adamw(ramps(0.1, 300), no_decay=(), weight_decay=0.0, clip_norm=0.0)
+    task = LatentOptimization(generator, clip, adam, tokenize("a person with purple hair"))
+    edited = LatentOptimizationEditor(task, "a person with purple hair").load().edit(ws)
+
+The steps are those of the task `tasks.latent_optimization.LatentOptimization`, which also trains in the loop.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import PositiveInt, checked
+from swin_jax.inference.editing import sources
+from swin_jax.inference.editing.edits import Axis, Edited
+
+_AXIS = Axis("strength", (0.0, 0.25, 0.5, 0.75, 1.0, 1.25))
+_REMEMBERED = 256  # latents
+
+
+@checked
+@dataclasses.dataclass(frozen=True)
+class LatentOptimizationEditor:
+    """An `edits.Editor` that optimizes.
+
+    Attributes:
+        task: A `tasks.latent_optimization.LatentOptimization` with one text.
+        text: That text, in words.
+        steps: Updates of an edit; the schedule of the task's optimizer should end there.
+        progress: Show the updates of each batch on standard error.
+    """
+
+    task: Any
+    text: str
+    steps: PositiveInt = 300
+    progress: bool = False
+
+    def check(self) -> None:
+        """Raises UserError, naming the flag, for a file that is missing; reads none."""
+        if len(self.task.text_ids) != 1:
+            raise UserError(f"latents are edited to one text here, not to {len(self.task.text_ids)}: give one text")
+        self.task.check_frozen()
+
+    def load(self, workdir: str = "") -> "LoadedOptimization":
+        """Reads all weights; nothing of the workdir."""
+        self.check()
+        variables = self.task.load_networks()
+        return LoadedOptimization(self, variables["generator"], self.task.optimizer(variables))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoadedOptimization:
+    """An `edits.LoadedEditor`, which remembers the steps of the last latents.
+
+    Attributes:
+        editor: The settings.
+        variables: Of the generator.
+        run: `LatentOptimization.optimizer` of the networks.
+    """
+
+    editor: LatentOptimizationEditor
+    variables: dict
+    run: Callable
+
+    method = "latent optimization"
+    axes = (_AXIS,)
+
+    @property
+    def generator(self) -> Any:
+        """The generator."""
+        return self.editor.task.generator.model
+
+    @property
+    def text(self) -> str:
+        """What the pictures are edited to."""
+        return self.editor.text
+
+    def edit(self, ws: np.ndarray, strength: float = 1.0) -> Edited:
+        """Edits W+ (B, num_ws, w_dim); the steps from the latents are multiplied by `strength`."""
+        start, step = self.steps(np.asarray(ws, np.float32))
+        after = self.editor.task.edit(start, step, strength)
+        nothing_chosen = ((),) * len(ws)
+        if isinstance(after, tuple):
+            return Edited(tuple(map(np.asarray, after)), None, nothing_chosen)
+        styles = self._styles(self.variables, after)
+        return Edited(tuple(map(np.asarray, styles)), np.asarray(after), nothing_chosen)
+
+    def steps(self, ws: np.ndarray) -> tuple[Any, Any]:
+        """Where the latents start in the task's space, and their steps; computed unless all are remembered."""
+        keys = [row.tobytes() for row in ws]
+        if not all(key in self._rows for key in keys):
+            show = functools.partial(sources.progress, name=self.method, show=self.editor.progress)
+            found = jax.device_get(self.run(ws, self.editor.task.text_ids, self.editor.steps, show))
+            for row, key in enumerate(keys):
+                self._rows[key] = jax.tree.map(lambda leaf: leaf[row], found)  # noqa: B023
+        rows = [self._rows[key] for key in keys]
+        while len(self._rows) > max(_REMEMBERED, len(keys)):
+            self._rows.pop(next(iter(self._rows)))
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+    @functools.cached_property
+    def _rows(self) -> dict[bytes, Any]:
+        return {}
+
+    @functools.cached_property
+    def _styles(self) -> Callable:
+        return jax.jit(functools.partial(self.generator.apply, method="styles"))
