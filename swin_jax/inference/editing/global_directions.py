@@ -285,8 +285,9 @@ class GlobalEditor:
         z = jax.ShapeDtypeStruct((1, generator.z_dim), np.float32)
         image = jax.ShapeDtypeStruct((1, *per_axis(clip.visual.image_size, 2), 3), np.float32)
         text = jax.ShapeDtypeStruct((1, self.context_length), np.int32)
-        variables = self.generator.load({"latent": z}, "edit.generator")
-        return Models(generator, variables, clip, self.clip.load({"image": image, "text": text}, "edit.clip"))
+        variables = jax.device_put(self.generator.load({"latent": z}, "edit.generator"))
+        clip_variables = self.clip.load({"image": image, "text": text}, "edit.clip")
+        return Models(generator, variables, clip, jax.device_put(clip_variables))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -109,8 +109,9 @@ class Measure:
 
     def __init__(self, models: Models, statistics: Statistics, styles: Sequence[np.ndarray], survey: Survey):
         self.channels = max(survey.batch_size // 2, 1)
-        self._models, self._statistics, self._styles, self._survey = models, statistics, styles, survey
-        self._variables = {"generator": models.variables, "clip": models.clip_variables}
+        self._models, self._styles, self._survey = models, styles, survey
+        self._means, self._deviations = statistics.means, statistics.deviations
+        self._variables = jax.device_put({"generator": models.variables, "clip": models.clip_variables})
         self._started = None
         pixels = dict(mean=tuple(survey.mean), std=tuple(survey.std))
         self._moves = functools.lru_cache(maxsize=1)(lambda layer: self._compile(layer, pixels))
@@ -133,19 +134,18 @@ class Measure:
         """(channels, E) of the piece, which has `count` rows and then copies; returns before it is computed."""
         start, move = self._moves(piece.layer)
         if self._started is None or self._started[0] != (piece.layer, piece.image):
-            styles = self._one(piece)
-            self._started = ((piece.layer, piece.image), styles, start(self._models.variables, styles))
-        _, styles, begun = self._started
-        mean, deviation = (values[piece.layer] for values in (self._statistics.means, self._statistics.deviations))
-        most = min(self.channels, len(mean))
+            styles = jax.device_put(self._one(piece))
+            moments = jax.device_put((self._means[piece.layer], self._deviations[piece.layer]))
+            self._started = ((piece.layer, piece.image), start(self._variables["generator"], styles), styles, *moments)
+        most = min(self.channels, len(self._means[piece.layer]))
         channels = np.minimum(piece.first + np.arange(most), piece.first + piece.count - 1)
-        return move(self._variables, begun, styles, mean, deviation, channels.astype(np.int32))
+        return move(self._variables, *self._started[1:], channels.astype(np.int32))
 
     def _one(self, piece: Piece) -> tuple[np.ndarray, ...]:
         """Styles (1, C) of a picture before its channels are moved."""
         styles = tuple(style[piece.image : piece.image + 1] for style in self._styles)
         layers = self._models.generator.style_layers()
-        return self._survey.change.before(styles, self._statistics.means, layers, piece.layer)
+        return self._survey.change.before(styles, self._means, layers, piece.layer)
 
 
 def measure(
