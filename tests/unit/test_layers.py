@@ -18,7 +18,7 @@ ROOMS = {
     "evals": {"core", "ops", "data", "tasks/base"},
     "train": {"core", "ops", "tasks/base"},
     "pretrained": {"core", "ops", "models", "data", "train/checkpoint"},
-    "inference": {"core", "ops", "models", "data", "tasks/base", "evals", "train", "pretrained"},
+    "inference": {"core", "ops", "models", "data", "optim", "tasks/base", "evals", "train", "pretrained"},
     "plan": {"core", "ops", "tasks/base", "train"},
     "launch": {"core", "train", "inference", "plan"},
     "__init__": {"pretrained", "inference"},

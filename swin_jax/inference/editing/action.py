@@ -18,8 +18,10 @@ from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.video.encode import encode_png
 from swin_jax.evals.samples import to_bytes
 from swin_jax.inference.editing import sheets, sources
+from swin_jax.inference.editing.batches import filled, progress
 from swin_jax.inference.editing.edits import Chosen, LoadedEditor
 
+_PAIRS = "before_after"
 _SHEET = 24  # edits on the sheet
 _FRAMES = 25  # of the video
 
@@ -39,7 +41,8 @@ def prepare(config: Any, workdir: str, what: str) -> Callable[[], int]:
         the editor's axes, and a video along the first one.
 
     Raises:
-        UserError: An experiment that edits nothing; files that are missing; pictures without an inverter.
+        UserError: An experiment that edits nothing; files that are missing; pictures without an inverter, and those
+            that are neither square nor have landmarks.
     """
     if config.get("edit") is None:
         raise UserError("this experiment edits nothing; --edit is for those of experiments/styleclip: styleclip_*.py")
@@ -51,18 +54,16 @@ def prepare(config: Any, workdir: str, what: str) -> Callable[[], int]:
         if inverter is None:
             raise UserError(f"{what} holds pictures, and this experiment has no `invert` that finds their latents")
         inverter.check()
+        sources.check_pictures(source)
     return functools.partial(_act, config, workdir, source, editor, inverter)
 
 
 def _act(config, workdir: str, source: sources.Source, editor: Any, inverter: Any) -> int:
     loaded = editor.load(workdir)
-    found = sources.read(
-        source,
-        loaded.generator,
-        loaded.variables,
-        config.get("truncation", 1.0),
-        inverter and inverter.load(workdir),
-    )
+    generator, variables = loaded.generator, loaded.variables
+    finder = inverter and inverter.load(generator, variables)
+    found = sources.read(source, generator, variables, config.get("truncation", 1.0), finder)
+    _check_names(found.names, loaded)
     folder = storage.path(workdir) / "edits" / slug(loaded.text)
     folder.mkdir(parents=True, exist_ok=True)
     count = write_edits(loaded, found, folder, batch_size=config.get("edit_batch_size", 4))
@@ -81,12 +82,11 @@ def write_edits(loaded: LoadedEditor, found: sources.Latents, folder: Any, batch
     """Edits all latents in batches; writes their files and the sheet of the first ones. Returns their number."""
     synthesize = synthesizer(loaded)
     pairs = []
-    starts = range(0, len(found.ws), batch_size)
-    for start in sources.progress(starts, "edits", jax.process_index() == 0):
-        ws = found.ws[start : start + batch_size]
+    for start in progress(range(0, len(found.ws), batch_size), "edits"):
+        ws, count = filled(found.ws, start, batch_size)
         edited = loaded.edit(ws)
         before, after = synthesize(styles_of(loaded, ws)), synthesize(edited.styles)
-        for row, name in enumerate(found.names[start : start + batch_size]):
+        for row, name in enumerate(found.names[start : start + count]):
             latents = {"ws": ws[row]}
             if edited.ws is None:
                 latents |= {f"style_{i}": style[row] for i, style in enumerate(edited.styles)}
@@ -102,7 +102,7 @@ def write_edits(loaded: LoadedEditor, found: sources.Latents, folder: Any, batch
                 pairs.append([*original, before[row], after[row]])
     headings = ["before", "after"] if found.pictures is None else ["picture", "inverted", "after"]
     title = f"{loaded.text} ({loaded.method})"
-    sheets.draw_pairs(folder / "before_after.png", found.names[: len(pairs)], pairs, headings, title)
+    sheets.draw_pairs(folder / f"{_PAIRS}.png", found.names[: len(pairs)], pairs, headings, title)
     return len(found.ws)
 
 
@@ -116,12 +116,22 @@ def write_sheets(loaded: LoadedEditor, found: sources.Latents, folder: Any) -> l
         edited = loaded.edit(ws, **settings)
         text = "  ".join(f"{key} {value:g}" for key, value in settings.items())
         cells.append((synthesize(edited.styles)[0], f"{text}  {edited.note}".rstrip()))
-    sheet = "_".join(axis.name for axis in loaded.axes) + ".png"
+    sheet = f"{_grid_name(loaded)}.png"
     title = f"{contact_title(loaded)}: {name}"
     sheets.draw_grid(folder / sheet, cells, len(first.values), title)
     values = np.linspace(min(first.values), max(first.values), _FRAMES)
     frames = [synthesize(loaded.edit(ws, **{first.name: float(value)}).styles)[0] for value in values]
-    return ["before_after.png", sheet, sheets.write_video(folder, first.name, frames)]
+    return [f"{_PAIRS}.png", sheet, sheets.write_video(folder, first.name, frames)]
+
+
+def _grid_name(loaded: LoadedEditor) -> str:
+    return "_".join(axis.name for axis in loaded.axes)
+
+
+def _check_names(names: Sequence[str], loaded: LoadedEditor) -> None:
+    """Raises UserError for a latent or picture that is called as a sheet is."""
+    for name in {_PAIRS, _grid_name(loaded)} & set(names):
+        raise UserError(f"{name} is what a sheet beside the edits is called: rename the file that is edited")
 
 
 def contact_title(loaded: LoadedEditor) -> str:

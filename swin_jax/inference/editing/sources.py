@@ -3,14 +3,13 @@
 import dataclasses
 import pathlib
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.core.ranges import Seed, checked
 from swin_jax.data import folders
 from swin_jax.data.image import alignment, picture
@@ -40,8 +39,8 @@ class Inverter(Protocol):
     def check(self) -> None:
         """Raises UserError, naming the flag, for a file that is missing; reads none."""
 
-    def load(self, workdir: str) -> LoadedInverter:
-        """Reads all weights."""
+    def load(self, generator: Any, variables: dict) -> LoadedInverter:
+        """Reads all weights, to find latents of this generator."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,41 +150,73 @@ def draw(generator: Any, variables: dict, seeds: Sequence[Seed], truncation: flo
     return np.asarray(map_latents(z.astype(np.float32)))
 
 
+def check_pictures(source: Source) -> None:
+    """Raises UserError for the first picture that cannot be opened or is neither square nor has landmarks beside it."""
+    for path in source.pictures:
+        landmarks = path.with_suffix(".json")
+        if landmarks.is_file():
+            alignment.read_landmarks(landmarks)
+        else:
+            _check_square(path, _readable(path, picture.open_image, str(path)).size)
+
+
 def _read_files(source: Source, generator: Any) -> Latents:
-    names, found = [], []
+    names, paths, found = [], [], []
     for path in source.latents:
         latents = read_latents(path, generator.num_ws, generator.w_dim)
-        name = path.relative_to(source.root).with_suffix("").as_posix()
+        name = _name(source, path)
         names += [name] if len(latents) == 1 else [f"{name}_{i}" for i in range(len(latents))]
+        paths += [path] * len(latents)
         found.append(latents)
+    _check_unique(names, paths)
     return Latents(tuple(names), np.concatenate(found))
 
 
 def _invert(source: Source, inverter: LoadedInverter) -> Latents:
-    names, images = [], []
-    for path in source.pictures:
-        images.append(_face(path, inverter.image_size))
-        names.append(path.relative_to(source.root).with_suffix("").as_posix())
-    pictures = np.stack(images)
+    names = [_name(source, path) for path in source.pictures]
+    _check_unique(names, source.pictures)
+    pictures = np.stack([_face(path, inverter.image_size) for path in source.pictures])
     return Latents(tuple(names), inverter.invert(pictures), pictures)
+
+
+def _name(source: Source, path: pathlib.Path) -> str:
+    return path.relative_to(source.root).with_suffix("").as_posix()
+
+
+def _check_unique(names: Sequence[str], paths: Sequence[pathlib.Path]) -> None:
+    """Raises UserError for two files whose edits would be written into one."""
+    first: dict[str, pathlib.Path] = {}
+    for name, path in zip(names, paths, strict=True):
+        if name in first:
+            raise UserError(f"the edits of {first[name]} and of {path} would both be called {name}: rename one of them")
+        first[name] = path
 
 
 def _face(path: pathlib.Path, size: int) -> np.ndarray:
     """A picture as an inverter takes it: cut out by the landmarks in the .json beside it, if there is one."""
     landmarks = path.with_suffix(".json")
     if landmarks.is_file():
-        return np.asarray(alignment.align(str(path), str(landmarks), size))
-    image = picture.decode(str(path), "display")
-    if image.width != image.height:
-        raise UserError(
-            f"{path} is {image.width} x {image.height}: faces are aligned squares; put 5 or 68 landmarks beside it as "
-            f"{landmarks.name} ([[x, y], ...]), or cut it out with data.image.alignment.align"
-        )
+        return np.asarray(_readable(path, alignment.align, str(path), str(landmarks), size))
+    image = _readable(path, picture.decode, str(path), "display")
+    _check_square(path, image.size)
+    if image.width < size:
+        warn(f"{path} is {image.width} x {image.height} and is enlarged: faces are inverted at {size} x {size}")
     return alignment.face_transform(size, "lanczos")({"image": image})["image"]
 
 
-def progress(items: Sequence, name: str, show: bool) -> Any:
-    """A progress bar over long work, on standard error."""
-    import tqdm
+def _check_square(path: pathlib.Path, size: tuple[int, int]) -> None:
+    if size[0] != size[1]:
+        raise UserError(
+            f"{path} is {size[0]} x {size[1]}: faces are aligned squares; put 5 or 68 landmarks beside it as "
+            f"{path.with_suffix('.json').name} ([[x, y], ...]), or cut it out with data.image.alignment.align"
+        )
 
-    return tqdm.tqdm(items, desc=name, file=sys.stderr, disable=not show, dynamic_ncols=True)
+
+def _readable(path: pathlib.Path, read: Callable, *arguments: Any) -> Any:
+    """The result of a function that reads a picture; raises UserError, naming the file, where it cannot."""
+    try:
+        return read(*arguments)
+    except UnreadableError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    except UserError as error:
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error

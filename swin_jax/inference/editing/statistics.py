@@ -20,7 +20,7 @@ from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import weights_checksum
 from swin_jax.core.ranges import FiniteFloat, PositiveInt, Seed, checked
-from swin_jax.inference.editing.sources import progress
+from swin_jax.inference.editing.batches import progress
 from swin_jax.models.stylegan2 import Generator
 from swin_jax.pretrained.styleclip.statistics import Statistics, check_belong, read_directions, read_statistics
 

@@ -146,9 +146,19 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
     """The variables of an E4E from a file or from a run; as `pretrained.arcface.convert.load_pretrained`."""
     if isinstance(source, Mapping):
         return {name: source[name] for name in ("params", "batch_stats", "averages") if name in source}
-    variables = from_official(beside.read(Path(source), key), model)
+    arrays = beside.read(Path(source), key)
+    _check_sizes(infer(arrays), model)
+    variables = from_official(arrays, model)
     log.info("%s: %s", source, LICENCE)
     return variables
+
+
+def _check_sizes(found: Mapping, model) -> None:
+    """Raises UserError for a file of another size than the model's, with both numbers."""
+    for name, value in found.items():
+        ours = getattr(model, name)
+        if value != ours:
+            raise UserError(f"these weights are of an e4e encoder with {name}={shown(value)}, not {shown(ours)}")
 
 
 def pretrained() -> Callable:

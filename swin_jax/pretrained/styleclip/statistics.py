@@ -7,18 +7,16 @@ global_directions/.
 """
 
 import dataclasses
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.models.stylegan2.style_space import StyleLayer
 from swin_jax.pretrained.files.objects import read_object
-
-log = logging.getLogger(__name__)
+from swin_jax.pretrained.files.read import read_whole
 
 # How far a layer may be off, in its own deviations: printed numbers are exact to 1e-4, and the mean
 # over the channels of a layer moves by a few hundredths with 2,000 draws of w.
@@ -33,6 +31,7 @@ FFHQ = (
 )
 # The same of the first channels of the first layer.
 FFHQ_CHANNELS = ((-0.2411, 1.5549), (-0.2078, 0.7608), (0.1075, 0.5821))
+_WS = "ws"
 GENERATORS = {"stylegan2-ffhq-config-f": (FFHQ, FFHQ_CHANNELS)}
 
 
@@ -128,28 +127,42 @@ def read_w(path: str | os.PathLike, w_dim: int) -> np.ndarray:
 
 
 def read_latents(path: str | os.PathLike, num_ws: int, w_dim: int) -> np.ndarray:
-    """Reads latents in W+: w_plus.npy, latents.pt, train_faces.pt.
+    """Reads latents in W+: w_plus.npy, latents.pt, train_faces.pt, and the .npz files that edits are written to.
 
     Args:
-        path: The file, of one array or tensor.
+        path: The file, of one array or tensor. In a .npz file of several, latents are called 'ws'.
         num_ws: Rows of a latent of the generator.
         w_dim: Width of a row.
 
     Returns:
-        (latents, num_ws, w_dim) float32. A bare (num_ws, w_dim) is one latent; the log says so.
+        (latents, num_ws, w_dim) float32. A bare (num_ws, w_dim) is one latent; a warning says so.
 
     Raises:
         UserError: Latents of a generator of another size, with both numbers.
     """
-    value = _array(path, read_object(path), f"latents are (n, {num_ws}, {w_dim})", None)
+    is_npz = os.fspath(path).lower().endswith(".npz")
+    value, own = _member(path) if is_npz else (read_object(path), False)
+    value = _array(path, value, f"latents are (n, {num_ws}, {w_dim})", None)
     if value.shape == (num_ws, w_dim):
-        log.info("%s: (%d, %d) is read as one latent, not as %d", path, num_ws, w_dim, num_ws)
+        if not own:  # which is of one picture
+            warn(f"{path}: ({num_ws}, {w_dim}) is read as one latent, not as {num_ws}")
         return value[None]
     if value.ndim != 3 or value.shape[1:] != (num_ws, w_dim):
         raise UserError(
             f"{path}: holds latents of shape {list(value.shape)}, and the generator's are (n, {num_ws}, {w_dim})"
         )
     return value
+
+
+def _member(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
+    """The latents in a .npz file, and whether it is one that an edit was written to."""
+    arrays = read_whole(path)
+    if _WS in arrays:
+        return arrays[_WS], True
+    if len(arrays) > 1:
+        names = ", ".join(sorted(arrays))[:200]
+        raise UserError(f"{path}: holds {names}; latents are one array, or the one called {_WS}")
+    return next(iter(arrays.values())), False
 
 
 def identify(found: Statistics, tolerance: float = TOLERANCE) -> str:

@@ -1,6 +1,5 @@
 """StyleCLIP's released files, small: their forms, the shapes of another generator, and whose statistics they are."""
 
-import logging
 import pickle
 
 import numpy as np
@@ -114,7 +113,7 @@ def test_directions_may_end_with_any_layer(tmp_path):
     )
 
 
-def test_latents_are_read_and_a_bare_one_is_one(tmp_path, caplog):
+def test_latents_are_read_and_a_bare_one_is_one(tmp_path):
     path = tmp_path / "w_plus.npy"
     latents = np.random.default_rng(0).normal(size=(3, 6, 4)).astype(np.float32)
     np.save(path, latents)
@@ -127,12 +126,23 @@ def test_latents_are_read_and_a_bare_one_is_one(tmp_path, caplog):
         512,
     )
     np.save(path, latents[0])
-    with caplog.at_level(logging.INFO, "swin_jax.pretrained.styleclip.statistics"):
+    with pytest.warns(UserWarning, match=r"w_plus.npy: \(6, 4\) is read as one latent, not as 6"):
         assert statistics.read_latents(path, 6, 4).shape == (1, 6, 4)
-    assert "read as one latent, not as 6" in caplog.text
     np.save(path, latents[0])
     np.testing.assert_array_equal(statistics.read_w(path, 4), latents[0])
     refused("w of width 4, the generator's have 512", statistics.read_w, path, 512)
+
+
+def test_latents_are_read_from_npz_files(tmp_path, recwarn):
+    path = tmp_path / "latent.npz"
+    latents = np.random.default_rng(0).normal(size=(3, 6, 4)).astype(np.float32)
+    np.savez(path, latents)
+    np.testing.assert_array_equal(statistics.read_latents(path, 6, 4), latents)
+    np.savez(path, edited_ws=latents[1], ws=latents[0])
+    np.testing.assert_array_equal(statistics.read_latents(path, 6, 4), latents[:1])
+    assert not recwarn.list
+    np.savez(path, a=latents, b=latents)
+    refused("latent.npz: holds a, b; latents are one array, or the one called ws", statistics.read_latents, path, 6, 4)
 
 
 def test_released_statistics_are_identified(tmp_path):

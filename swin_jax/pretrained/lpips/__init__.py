@@ -1,0 +1,1 @@
+"""LPIPS: the files of its distance, and conversion."""
