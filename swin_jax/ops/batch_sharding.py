@@ -23,6 +23,18 @@ def constrain_batch(x: jax.Array) -> jax.Array:
     return _split_rows(x) if _batch_shards(x.shape[0]) > 1 else x
 
 
+def gather_inputs(kernel: jax.Array) -> jax.Array:
+    """A kernel (..., I, O), whole along all axes but the last one; nothing without a mesh.
+
+    Where it is split over 'fsdp' along I, and examples are split over 'fsdp' too, the partitioner of jaxlib 0.10.2
+    computes wrong gradients of activations that do not come from the batch, such as StyleGAN2's styles.
+    """
+    if not _splits(jax.sharding.get_abstract_mesh()):
+        return kernel
+    whole = (None,) * (kernel.ndim - 1)
+    return jax.lax.with_sharding_constraint(kernel, PartitionSpec(*whole, PartitionSpec.UNCONSTRAINED))
+
+
 def per_shard_copies(x: jax.Array, examples: int) -> jax.Array:
     """A copy of `x` for each group of devices that shares examples, along a new first axis, each where it is used.
 
@@ -65,10 +77,15 @@ def one_by_one(fn: Callable[[Any, jax.Array], jax.Array], held: Any, rows: jax.A
 def _batch_shards(examples: int) -> int:
     """Into how many parts the current mesh splits so many examples; 1 where it doesn't."""
     mesh = jax.sharding.get_abstract_mesh()
-    if not set(AXES) <= set(mesh.axis_names) or any(kind != AxisType.Auto for kind in mesh.axis_types):
+    if not _splits(mesh):
         return 1
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     return shards if examples % shards == 0 else 1
+
+
+def _splits(mesh: Any) -> bool:
+    """True for a mesh of our axes on which the partitioner decides."""
+    return set(AXES) <= set(mesh.axis_names) and all(kind == AxisType.Auto for kind in mesh.axis_types)
 
 
 def _split_rows(x: jax.Array) -> jax.Array:

@@ -112,6 +112,8 @@ class GAN:
     def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
         """One update of each network, and of its regularizer if due, on `image` uint8 (B, H, W, C) and `label` (B,)."""
         batch_size = batch["image"].shape[0]
+        # Parameters change several times within a step, so that a copy gathered for it is of no use.
+        state = TrainState(state.step, state.master, state.opt_state, state.mutable, state.ema)
         state, metrics = self.update_generator(state, batch)
         if self.path_weight:
             due = state.step % self.path_every == 0

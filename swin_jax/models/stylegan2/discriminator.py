@@ -17,6 +17,7 @@ from swin_jax.models.stylegan2 import style_space
 from swin_jax.models.stylegan2.layers import Convolution, FullyConnected
 from swin_jax.models.stylegan2.mapping import MappingNetwork
 from swin_jax.ops import stylegan2 as ops
+from swin_jax.ops.batch_sharding import constrain_batch
 
 ARCHITECTURES = ("resnet", "orig")
 
@@ -125,7 +126,7 @@ class Discriminator(nn.Module):
             size: style_space.channels_at(size, self.channel_base, self.channel_max)
             for size in style_space.resolutions(self.resolution)
         }
-        x, outputs = image.astype(jnp.dtype(self.dtype)), {}
+        x, outputs = constrain_batch(image.astype(jnp.dtype(self.dtype))), {}
         for size in sorted(channels, reverse=True)[:-1]:
             x = Block(
                 channels[size],
@@ -136,6 +137,7 @@ class Discriminator(nn.Module):
                 self.resampling,
                 name=f"b{size}",
             )(x)
+            x = constrain_batch(x)
             outputs[f"b{size}"] = x
         self.sow("intermediates", "outputs", outputs, reduce_fn=_latest, init_fn=lambda: None)
         width = channels[4]

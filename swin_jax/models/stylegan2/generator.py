@@ -16,6 +16,7 @@ from swin_jax.models.stylegan2 import style_space
 from swin_jax.models.stylegan2.layers import StyledConvolution, ToRGB
 from swin_jax.models.stylegan2.mapping import MappingNetwork
 from swin_jax.ops import stylegan2 as ops
+from swin_jax.ops.batch_sharding import constrain_batch
 
 NOISE = ("const", "random", "none")
 REMAT = ("none", "full")
@@ -77,8 +78,8 @@ class Block(nn.Module):
         """Maps and image before a layer of this block -> those after it; the first ToRGB gets no image."""
         module = getattr(self, layer.name.split("/")[1])
         if not layer.is_rgb:
-            return module(x, style, noise), image
-        rgb = module(x, style)
+            return constrain_batch(module(x, style, noise)), image
+        rgb = constrain_batch(module(x, style))
         return x, rgb if image is None else ops.upfirdn(image, up=2, padding=(2, 1)) + rgb
 
     def __call__(self, x, image, styles, noises):
@@ -245,7 +246,7 @@ class Generator(nn.Module):
         """
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise UserError(f"latents are of shape {ws.shape}, but W+ is (B, {self.num_ws}, {self.w_dim})")
-        return self.synthesis.styles(ws.astype(jnp.float32))
+        return self.synthesis.styles(constrain_batch(ws.astype(jnp.float32)))
 
     def synthesize(self, ws: jax.Array, noise: Noise = "const") -> jax.Array:
         """W+ (B, num_ws, w_dim) -> images; `noise` as in `__call__`."""

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.ops import stylegan2 as ops
+from swin_jax.ops.batch_sharding import gather_inputs
 
 GAIN = math.sqrt(2)  # of the activation
 SLOPE = 0.2
@@ -40,7 +41,7 @@ class FullyConnected(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.normal(1 / self.lr_multiplier)
-        kernel = self.param("kernel", init, (x.shape[-1], self.features))
+        kernel = gather_inputs(self.param("kernel", init, (x.shape[-1], self.features)))
         constant = nn.initializers.constant(self.bias / self.lr_multiplier)
         bias = self.param("bias", constant, (self.features,))
         x = x.astype(jnp.float32) @ (kernel * (self.lr_multiplier / math.sqrt(x.shape[-1])))
@@ -74,7 +75,7 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.normal(1.0), shape)
+        kernel = gather_inputs(self.param("kernel", nn.initializers.normal(1.0), shape))
         kernel = (kernel * (1 / math.sqrt(math.prod(shape[:3])))).astype(x.dtype)
         x = ops.convolve_down(x, kernel, self.resampling) if self.down else ops.convolve(x, kernel)
         if self.use_bias:
@@ -127,7 +128,7 @@ class StyledConvolution(nn.Module):
         return jax.random.normal(self.make_rng("noise"), (batch, self.resolution, self.resolution, 1))
 
     def __call__(self, x: jax.Array, style: jax.Array, noise: jax.Array | None) -> jax.Array:
-        x = ops.modulated_convolution(x, self.kernel, style, up=self.up, resampling=self.resampling)
+        x = ops.modulated_convolution(x, gather_inputs(self.kernel), style, up=self.up, resampling=self.resampling)
         if noise is not None:
             x = x + (noise * self.noise_strength).astype(x.dtype)
         return activate(x + self.bias.astype(x.dtype)[None, None, None], clamp=self.clamp)
@@ -158,6 +159,6 @@ class ToRGB(nn.Module):
         return self.affine(w)
 
     def __call__(self, x: jax.Array, style: jax.Array) -> jax.Array:
-        x = ops.modulated_convolution(x, self.kernel, style, demodulate=False)
+        x = ops.modulated_convolution(x, gather_inputs(self.kernel), style, demodulate=False)
         x = x.astype(jnp.float32) + self.bias[None, None, None]
         return x if self.clamp is None else jnp.clip(x, -self.clamp, self.clamp)
