@@ -18,7 +18,7 @@ import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInt, checked
-from swin_jax.inference.editing import sources
+from swin_jax.inference.editing.batches import progress
 from swin_jax.inference.editing.edits import Axis, Edited
 
 _AXIS = Axis("strength", (0.0, 0.25, 0.5, 0.75, 1.0, 1.25))
@@ -96,7 +96,7 @@ class LoadedOptimization:
         """Where the latents start in the task's space, and their steps; computed unless all are remembered."""
         keys = [row.tobytes() for row in ws]
         if not all(key in self._rows for key in keys):
-            show = functools.partial(sources.progress, name=self.method, show=self.editor.progress)
+            show = functools.partial(progress, name=self.method, show=self.editor.progress)
             found = jax.device_get(self.run(ws, self.editor.task.text_ids, self.editor.steps, show))
             for row, key in enumerate(keys):
                 self._rows[key] = jax.tree.map(lambda leaf: leaf[row], found)  # noqa: B023

@@ -98,7 +98,7 @@ def find(text: str) -> Source:
 
 def _files(folder: pathlib.Path, suffixes: Sequence[str]) -> tuple[pathlib.Path, ...]:
     found = folders.files_under(str(folder), suffixes)
-    return tuple(pathlib.Path(folder, name) for name in found.names)
+    return tuple(pathlib.Path(folder, name) for name in found.paths)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
