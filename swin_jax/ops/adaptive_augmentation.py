@@ -46,7 +46,7 @@ def bgc(margin: PositiveFloat = 1.0) -> Callable:
             black lies beyond. Memory grows with its square.
 
     Returns:
-        (images (B, H, W, 3) float32 in -1..1, probability of each transform, key) -> images.
+        (images (B, H, W, 3 or 1) float32 in -1..1, probability of each transform, key) -> images.
     """
 
     def augment(images: jax.Array, probability: jax.Array | float, key: jax.Array) -> jax.Array:
@@ -170,7 +170,13 @@ def _sample(image: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def recolor(images: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Colors (B, H, W, 3) under affine maps (B, 4, 4)."""
+    """Colors (B, H, W, 3), or grey (B, H, W, 1), under affine maps (B, 4, 4).
+
+    Grey stays grey: it gets the mean of the colors that it would become.
+    """
+    if images.shape[-1] == 1:
+        grey = matrix[:, :3].mean(axis=1)
+        return images * grey[:, :3].sum(axis=1)[:, None, None, None] + grey[:, 3][:, None, None, None]
     shifted = matrix[:, :3, 3][:, None, None]
     return jnp.einsum("bij,bhwj->bhwi", matrix[:, :3, :3], images) + shifted
 
