@@ -20,11 +20,11 @@ import jax
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.inference.editing.relevance import Measure, Models, Piece, Survey
-from swin_jax.inference.editing.statistics import Draws, style_statistics
+from swin_jax.inference.editing.relevance import Measure, Models, Piece
 from swin_jax.models.clip import CLIP, ModifiedResNet, TextTransformer, make_clip
 from swin_jax.models.clip.presets import OPENAI
-from swin_jax.models.styleclip.relevance import flops_of_relevance, picture_view
+from swin_jax.models.styleclip.relevance import Survey, flops_of_relevance, picture_view
+from swin_jax.models.styleclip.statistics import Draws, style_statistics
 from swin_jax.models.stylegan2 import Generator
 
 AVATARS = dict(layers=(1, 1, 1, 1), width=24, num_heads=12, embed_dim=128, image_size=32)
@@ -83,7 +83,7 @@ def main() -> None:
     flags = parser.parse_args()
     models = make_models(flags)
     survey = Survey(Draws(samples=64), images=1, batch_size=flags.batch_size)
-    statistics = style_statistics(models.generator, models.variables, survey.draws, show=False)
+    statistics = style_statistics(models.generator, models.variables, survey.draws)
     styles = survey.draws.styles(models.generator, models.variables, 1)
     print(f"{flags.resolution} px, {flags.clip}, batch {flags.batch_size}, {jax.devices()[0].device_kind}")
     print("| from | channels | pictures/s | plain batches | |\n| --- | --- | --- | --- | --- |", flush=True)

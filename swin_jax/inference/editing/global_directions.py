@@ -28,9 +28,10 @@ from swin_jax.evals.prompts.templates import IMAGENET_79, IMAGENET_80, fill
 from swin_jax.inference import similarity
 from swin_jax.inference.editing import relevance, statistics
 from swin_jax.inference.editing.edits import NO_CHANNEL, Axis, Chosen, Edited
-from swin_jax.inference.editing.relevance import Models, Survey
+from swin_jax.inference.editing.relevance import Models
 from swin_jax.models.styleclip.directions import Direction, NoChannel, choose_beta, make_direction, text_direction
-from swin_jax.pretrained.styleclip.statistics import Statistics
+from swin_jax.models.styleclip.relevance import Survey
+from swin_jax.models.styleclip.statistics import Statistics
 from swin_jax.tasks.base import FrozenModel
 
 log = logging.getLogger(__name__)

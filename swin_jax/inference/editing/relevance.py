@@ -13,48 +13,17 @@ import jax
 import numpy as np
 
 from swin_jax.core import storage
-from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
-from swin_jax.core.ranges import FiniteFloat, NonNegativeFloat, PositiveFloat, PositiveInt, checked
-from swin_jax.inference.editing import statistics as style_statistics
-from swin_jax.inference.editing.statistics import Draws
+from swin_jax.core.ranges import checked
+from swin_jax.inference.editing import statistics as files
+from swin_jax.inference.editing.batches import progress
 from swin_jax.models.clip import CLIP
 from swin_jax.models.styleclip.directions import mean_directions
-from swin_jax.models.styleclip.relevance import Change, channel_moves
+from swin_jax.models.styleclip.relevance import Survey, channel_moves
+from swin_jax.models.styleclip.statistics import Statistics, style_statistics
 from swin_jax.models.stylegan2 import Generator
-from swin_jax.pretrained.styleclip.statistics import Statistics
 
 PART = "fs3.part.npz"
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
-
-
-@checked
-@dataclasses.dataclass(frozen=True)
-class Survey:
-    """How statistics and relevance are computed; the defaults are those of the released code.
-
-    Attributes:
-        draws: Latents.
-        images: How many of them relevance is measured on, the first ones.
-        change: How channels are moved.
-        batch_size: Pictures at a time, two for each channel. In memory are as many and, of one picture, the maps before
-            the changed layer.
-        mean, std: Of pixels in 0..1, as the CLIP was trained.
-        save_seconds: From one save of what is done to the next.
-    """
-
-    draws: Draws = Draws()
-    images: PositiveInt = 100
-    change: Change = Change()
-    batch_size: PositiveInt = 32
-    mean: tuple[FiniteFloat, ...] = CLIP_MEAN
-    std: tuple[PositiveFloat, ...] = CLIP_STD
-    save_seconds: NonNegativeFloat = 60.0
-
-    def settings(self) -> dict[str, Any]:
-        """What the numbers depend on, besides the weights."""
-        found = dataclasses.asdict(self)
-        del found["save_seconds"]
-        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,16 +214,17 @@ def compute(
     """
     survey = survey or Survey()
     path = storage.path(folder)
-    origin = style_statistics.origin(models.variables, models.clip_variables, settings=survey.settings())
-    if style_statistics.is_complete(path):
-        style_statistics.check_origin(path, origin)
-        return style_statistics.read_folder(folder, models.generator, models.variables, models.clip_variables)
+    origin = files.origin(models.variables, models.clip_variables, settings=survey.settings())
+    if files.is_complete(path):
+        files.check_origin(path, origin)
+        return files.read_folder(folder, models.generator, models.variables, models.clip_variables)
     path.mkdir(parents=True, exist_ok=True)
-    found = style_statistics.style_statistics(models.generator, models.variables, survey.draws, show)
-    style_statistics.write_moments(path, found)
+    bar = functools.partial(progress, name="statistics of styles", show=show)
+    found = style_statistics(models.generator, models.variables, survey.draws, bar)
+    files.write_moments(path, found)
     rows = measure(models, found, survey, path, origin, show)
-    with storage.writing(path / style_statistics.DIRECTIONS) as file:
+    with storage.writing(path / files.DIRECTIONS) as file:
         np.save(file, rows)
-    storage.write(path / style_statistics.ORIGIN, json.dumps(origin, indent=1))
+    storage.write(path / files.ORIGIN, json.dumps(origin, indent=1))
     (path / PART).unlink(missing_ok=True)
     return found, rows

@@ -1,108 +1,26 @@
-"""What global directions need to know of a generator, computed once: statistics of S, and the relevance of channels.
+"""What global directions need to know of a generator, as files: statistics of S, and the relevance of channels.
 
 The files are those of the released code, S_mean_std and fs3.npy, and beside them statistics.json,
 which says of which weights they are.
 """
 
-import dataclasses
-import functools
 import json
-import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import weights_checksum
-from swin_jax.core.ranges import FiniteFloat, PositiveInt, Seed, checked
-from swin_jax.inference.editing.batches import progress
+from swin_jax.models.styleclip.statistics import Draws, Statistics
 from swin_jax.models.stylegan2 import Generator
-from swin_jax.pretrained.styleclip.statistics import Statistics, check_belong, read_directions, read_statistics
-
-log = logging.getLogger(__name__)
+from swin_jax.pretrained.styleclip.statistics import check_belong, read_directions, read_statistics
 
 MOMENTS, DIRECTIONS, ORIGIN = "S_mean_std", "fs3.npy", "statistics.json"
 _SUFFIXES = ("", ".npy", ".pkl", ".pickle")  # of S_mean_std
 _FEW = 1000  # draws that tell whether statistics are of a generator
-
-
-@checked
-@dataclasses.dataclass(frozen=True)
-class Draws:
-    """Latents that statistics are of; the defaults are those of the released code.
-
-    Attributes:
-        samples: For mean and deviation of each channel.
-        seed: Of numpy's RandomState.
-        truncation: Towards the mean latent.
-        truncation_cutoff: Rows of W+ that are truncated, the first ones; None for all. The port to torch has 8, so that
-            its statistics differ from the 64-pixel layers on.
-        batch_size: Latents at a time; the numbers do not depend on it but for rounding.
-    """
-
-    samples: PositiveInt = 100_000
-    seed: Seed = 5
-    truncation: FiniteFloat = 0.7
-    truncation_cutoff: PositiveInt | None = None
-    batch_size: PositiveInt = 1000
-
-    def latents(self, z_dim: int, samples: int) -> Iterator[np.ndarray]:
-        """The first z in batches (n, z_dim) float32, as one draw of all of them gives them."""
-        random = np.random.RandomState(self.seed)
-        for start in range(0, samples, self.batch_size):
-            yield random.randn(min(self.batch_size, samples - start), z_dim).astype(np.float32)
-
-    def styles(self, generator: Generator, variables: dict, samples: int) -> tuple[np.ndarray, ...]:
-        """S of the first draws: (samples, channels) float32 of each layer."""
-        parts = [self._mapped(generator)(variables, z) for z in self.latents(generator.z_dim, samples)]
-        return tuple(np.concatenate([np.asarray(part[i]) for part in parts]) for i in range(len(parts[0])))
-
-    def _mapped(self, generator: Generator) -> Callable:
-        """A compiled function (variables, z) -> S."""
-        if generator.c_dim:
-            raise UserError("statistics are of generators without labels; this one is conditional")
-        return _mapped(generator, self.truncation, self.truncation_cutoff)
-
-
-@functools.lru_cache(maxsize=16)
-def _mapped(generator: Generator, truncation: float, cutoff: int | None) -> Callable:
-    def styles(variables, z):
-        ws = generator.apply(variables, z, None, truncation, cutoff, method="map")
-        return generator.apply(variables, ws, method="styles")
-
-    return jax.jit(styles)
-
-
-def style_statistics(
-    generator: Generator, variables: dict, draws: Draws | None = None, show: bool = True
-) -> Statistics:
-    """Mean and deviation, dividing by the number of samples, of each channel of S.
-
-    Args:
-        generator, variables: The model, without labels.
-        draws: Which latents; None for those of the released code.
-        show: Show a progress bar.
-    """
-    draws = draws or Draws()
-    mapped, batches = draws._mapped(generator), draws.latents(generator.z_dim, draws.samples)
-    count, means, squares = 0, 0.0, 0.0
-    for _ in progress(range(0, draws.samples, draws.batch_size), "statistics of styles", show):
-        styles = np.concatenate([np.asarray(style, np.float64) for style in mapped(variables, next(batches))], axis=1)
-        # Chan's update: sums of squares about the mean do not lose digits.
-        more, mean = len(styles), styles.mean(axis=0)
-        step = mean - means
-        squares = squares + ((styles - mean) ** 2).sum(axis=0) + step**2 * (count * more / (count + more))
-        means = means + step * (more / (count + more))
-        count += more
-    ends = np.cumsum([layer.channels for layer in generator.style_layers()])[:-1]
-    deviations = np.sqrt(squares / count)
-    parts = ([*np.split(values.astype(np.float32), ends)] for values in (means, deviations))
-    return Statistics(*(tuple(part) for part in parts))
 
 
 def origin(generator_variables: dict, clip_variables: dict, **settings: Any) -> dict[str, Any]:

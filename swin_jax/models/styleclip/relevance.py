@@ -15,10 +15,11 @@ import numpy as np
 
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import PositiveFloat, checked
+from swin_jax.core.ranges import FiniteFloat, NonNegativeFloat, PositiveFloat, PositiveInt, checked
 from swin_jax.core.sizes import Size, per_axis
 from swin_jax.models.clip import CLIP
 from swin_jax.models.styleclip.directions import moves
+from swin_jax.models.styleclip.statistics import Draws
 from swin_jax.models.stylegan2 import Generator, StyleLayer
 from swin_jax.ops.resampling import bicubic, resample_bytes
 
@@ -77,6 +78,36 @@ class Change:
         return tuple(
             np.broadcast_to(mean, style.shape) if done else style for style, mean, done in zip(styles, means, passed)
         )
+
+
+@checked
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """How statistics and relevance are computed; the defaults are those of the released code.
+
+    Attributes:
+        draws: Latents.
+        images: How many of them relevance is measured on, the first ones.
+        change: How channels are moved.
+        batch_size: Pictures at a time, two for each channel. In memory are as many and, of one picture, the maps before
+            the changed layer.
+        mean, std: Of pixels in 0..1, as the CLIP was trained.
+        save_seconds: From one save of what is done to the next.
+    """
+
+    draws: Draws = Draws()
+    images: PositiveInt = 100
+    change: Change = Change()
+    batch_size: PositiveInt = 32
+    mean: tuple[FiniteFloat, ...] = CLIP_MEAN
+    std: tuple[PositiveFloat, ...] = CLIP_STD
+    save_seconds: NonNegativeFloat = 60.0
+
+    def settings(self) -> dict[str, Any]:
+        """What the numbers depend on, besides the weights."""
+        found = dataclasses.asdict(self)
+        del found["save_seconds"]
+        return found
 
 
 def picture_view(

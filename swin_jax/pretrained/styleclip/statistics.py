@@ -6,7 +6,6 @@ generator and mean nothing for another of the same size. Files and formats: orpa
 global_directions/.
 """
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
+from swin_jax.models.styleclip.statistics import Statistics
 from swin_jax.models.stylegan2.style_space import StyleLayer
 from swin_jax.pretrained.files.objects import read_object
 from swin_jax.pretrained.files.read import read_whole
@@ -33,23 +33,6 @@ FFHQ = (
 FFHQ_CHANNELS = ((-0.2411, 1.5549), (-0.2078, 0.7608), (0.1075, 0.5821))
 _WS = "ws"
 GENERATORS = {"stylegan2-ffhq-config-f": (FFHQ, FFHQ_CHANNELS)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Statistics:
-    """Mean and standard deviation of each channel of style space.
-
-    Attributes:
-        means: Array (channels,) of each layer, ToRGB among them.
-        deviations: The same, of the standard deviations.
-    """
-
-    means: tuple[np.ndarray, ...]
-    deviations: tuple[np.ndarray, ...]
-
-    def averages(self) -> list[tuple[float, float]]:
-        """(mean, standard deviation) of each layer, averaged over its channels."""
-        return [(float(mean.mean()), float(std.mean())) for mean, std in zip(self.means, self.deviations)]
 
 
 def statistics_of(styles: Sequence[np.ndarray]) -> Statistics:

@@ -19,10 +19,9 @@ from swin_jax.inference.editing.global_directions import (
     Wish,
     open_directions,
 )
-from swin_jax.inference.editing.relevance import Survey
-from swin_jax.inference.editing.statistics import Draws
 from swin_jax.models.styleclip.directions import NoChannel
-from swin_jax.pretrained.styleclip.statistics import Statistics
+from swin_jax.models.styleclip.relevance import Survey
+from swin_jax.models.styleclip.statistics import Draws, Statistics, style_statistics
 from swin_jax.tasks.editing import Given
 from tests.unit.inference.editing.small import models
 
@@ -195,7 +194,7 @@ def test_statistics_are_computed_into_the_workdir_and_serve_as_a_folder(tmp_path
 
 def test_statistics_of_another_generator_are_refused(tmp_path):
     made = models()
-    found = statistics.style_statistics(made.generator, made.variables, Draws(samples=100), show=False)
+    found = style_statistics(made.generator, made.variables, Draws(samples=100))
     statistics.write_moments(tmp_path, Statistics(tuple(mean + 1 for mean in found.means), found.deviations))
     np.save(tmp_path / "fs3.npy", np.eye(24, 8, dtype=np.float32))
     with pytest.raises(UserError, match="the statistics are of another generator"):

@@ -9,11 +9,11 @@ import pytest
 from swin_jax.core.errors import UserError
 from swin_jax.evals.samples import to_bytes
 from swin_jax.inference.editing import relevance
-from swin_jax.inference.editing import statistics as style_statistics
-from swin_jax.inference.editing.relevance import Survey, compute, measure, pieces
-from swin_jax.inference.editing.statistics import Draws
+from swin_jax.inference.editing import statistics as files
+from swin_jax.inference.editing.relevance import compute, measure, pieces
 from swin_jax.models.styleclip.directions import image_directions
-from swin_jax.models.styleclip.relevance import Change, picture_view
+from swin_jax.models.styleclip.relevance import Change, Survey, picture_view
+from swin_jax.models.styleclip.statistics import Draws, style_statistics
 from tests.unit.inference.editing.small import models
 
 SURVEY = Survey(Draws(samples=50, batch_size=20), images=3, batch_size=10, save_seconds=0.0)
@@ -22,7 +22,7 @@ SURVEY = Survey(Draws(samples=50, batch_size=20), images=3, batch_size=10, save_
 @functools.cache
 def statistics():
     made = models()
-    return style_statistics.style_statistics(made.generator, made.variables, SURVEY.draws, show=False)
+    return style_statistics(made.generator, made.variables, SURVEY.draws)
 
 
 @functools.cache
@@ -126,4 +126,4 @@ def test_a_folder_of_statistics_is_computed_once_and_read_again(tmp_path, monkey
     made = models()
     other = jax.tree.map(lambda leaf: leaf + 1, made.variables)
     with pytest.raises(UserError, match="another generator"):
-        style_statistics.read_folder(tmp_path, made.generator, other, made.clip_variables)
+        files.read_folder(tmp_path, made.generator, other, made.clip_variables)

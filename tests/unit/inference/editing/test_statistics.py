@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.inference.editing import statistics as style_statistics
-from swin_jax.inference.editing.statistics import Draws
-from swin_jax.inference.editing.statistics import style_statistics as compute
+from swin_jax.inference.editing import statistics as files
+from swin_jax.models.styleclip.statistics import Draws, style_statistics
 from tests.unit.inference.editing.small import models
 
 
@@ -22,7 +21,7 @@ def test_means_and_deviations_are_those_of_all_styles(draws):
     truncated = np.array(ws)
     truncated[:, :rows] = center + 0.7 * (truncated[:, :rows] - center)
     styles = made.generator.apply(variables, truncated, method="styles")
-    found = compute(made.generator, variables, draws, show=False)
+    found = style_statistics(made.generator, variables, draws)
     for style, mean, deviation in zip(styles, found.means, found.deviations, strict=True):
         np.testing.assert_allclose(mean, np.mean(style, axis=0), atol=1e-5)
         np.testing.assert_allclose(deviation, np.std(style, axis=0), atol=1e-5)
@@ -32,14 +31,14 @@ def test_means_and_deviations_are_those_of_all_styles(draws):
 
 def test_files_are_those_of_the_released_code(tmp_path):
     made = models()
-    found = compute(made.generator, made.variables, Draws(samples=1000), show=False)
-    style_statistics.write_moments(tmp_path, found)
+    found = style_statistics(made.generator, made.variables, Draws(samples=1000))
+    files.write_moments(tmp_path, found)
     with pytest.raises(UserError, match=r"--config.statistics=.*there is no fs3.npy; give"):
-        style_statistics.check_folder(str(tmp_path))
+        files.check_folder(str(tmp_path))
     rows = np.eye(24, 8, dtype=np.float32)[:16]  # which may end before the last layer
     np.save(tmp_path / "fs3.npy", rows)
-    read, directions = style_statistics.read_folder(tmp_path, made.generator, made.variables, made.clip_variables)
+    read, directions = files.read_folder(tmp_path, made.generator, made.variables, made.clip_variables)
     np.testing.assert_array_equal(directions, rows)
     np.testing.assert_array_equal(read.deviations[3], found.deviations[3])
     (tmp_path / "S_mean_std").rename(tmp_path / "S_mean_std.pkl")
-    assert style_statistics.find_moments(tmp_path).name == "S_mean_std.pkl"
+    assert files.find_moments(tmp_path).name == "S_mean_std.pkl"
