@@ -22,7 +22,7 @@ from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import FiniteFloat, Fraction, PositiveFloat, PositiveInt, checked
 from swin_jax.core.sizes import per_axis
-from swin_jax.data.image_text.tokenizer import ContextLength, tokenize
+from swin_jax.data.image_text.tokenizer import tokenize
 from swin_jax.evals.features import Tokenize
 from swin_jax.evals.prompts.templates import IMAGENET_79, IMAGENET_80, fill
 from swin_jax.inference import similarity
@@ -32,7 +32,6 @@ from swin_jax.inference.editing.relevance import Models
 from swin_jax.models.styleclip.directions import Direction, NoChannel, choose_beta, make_direction, text_direction
 from swin_jax.models.styleclip.relevance import Survey
 from swin_jax.models.styleclip.statistics import Statistics
-from swin_jax.tasks.base import FrozenModel
 
 log = logging.getLogger(__name__)
 
@@ -215,27 +214,23 @@ class GlobalEditor:
     """The editor of an experiment.
 
     Attributes:
-        generator, clip: Frozen models, called with `latent`, and with `image` and `text`.
+        task: A `tasks.style_relevance.StyleRelevance`: the networks, and how statistics are computed.
         text: What pictures should show; several texts, each with its step, are separated by |.
         neutral: What they show now, one for all texts or as many.
         alpha, beta, channels: See `Wish`; one for all texts, or as many.
-        statistics: A folder with fs3.npy and S_mean_std; '' computes them into the workdir.
-        survey: How to compute them.
-        context_length: Tokens of a text.
+        statistics: A folder with fs3.npy and S_mean_std; '' takes those of the run in the workdir, or computes them
+            there from the changed layer on.
         templates: '79', as the released code has, or '80', as the paper says.
         alphas, betas: Of sheets and videos.
     """
 
-    generator: FrozenModel
-    clip: FrozenModel
+    task: Any
     text: str
     neutral: str = "a face"
     alpha: tuple[FiniteFloat, ...] = (4.0,)
     beta: tuple[Fraction, ...] = ()
     channels: PositiveInt = 20
     statistics: str = ""
-    survey: Survey = Survey()
-    context_length: ContextLength = 77
     templates: str = "79"
     alphas: tuple[FiniteFloat, ...] = (-4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
     betas: tuple[PositiveFloat, ...] = (0.08, 0.12, 0.16, 0.2, 0.24)
@@ -264,31 +259,23 @@ class GlobalEditor:
 
     def check(self) -> None:
         """Raises UserError, naming the flag, for a file that is missing; reads none."""
-        self.generator.check("edit.generator")
-        self.clip.check("edit.clip")
+        self.task.check_frozen()
         if self.statistics:
             statistics.check_folder(self.statistics)
 
     def load(self, workdir: str) -> "LoadedGlobalEditor":
         """Reads weights and statistics, or computes the latter into the workdir."""
-        models = self.load_models()
-        folder = self.statistics or storage.path(workdir) / FOLDER
-        tokens = functools.partial(tokenize, context_length=self.context_length)
-        survey = None if self.statistics else self.survey
-        arguments = (models.generator, models.variables), (models.clip, models.clip_variables), folder, survey
-        found = open_directions(*arguments, TEMPLATES[self.templates], tokens, jax.process_index() == 0)
+        generator, clip = self.task.generator.model, self.task.clip.model
+        variables = jax.device_put(self.task.load_networks())
+        networks = (generator, variables["generator"]), (clip, variables["clip"])
+        folder, survey = self.statistics, None
+        if not folder:
+            folder, survey = os.fspath(storage.path(workdir) / FOLDER), self.task.survey
+            relevance.take_run(self.task, Models(*networks[0], *networks[1]), workdir, folder)
+        tokens = functools.partial(tokenize, context_length=clip.text.context_length)
+        found = open_directions(*networks, folder, survey, TEMPLATES[self.templates], tokens)
         axes = Axis("alpha", self.alphas), Axis("beta", self.betas)
         return LoadedGlobalEditor(found, tuple(self.wishes()), axes)
-
-    def load_models(self) -> Models:
-        """Generator and CLIP with their weights."""
-        generator, clip = self.generator.model, self.clip.model
-        z = jax.ShapeDtypeStruct((1, generator.z_dim), np.float32)
-        image = jax.ShapeDtypeStruct((1, *per_axis(clip.visual.image_size, 2), 3), np.float32)
-        text = jax.ShapeDtypeStruct((1, self.context_length), np.int32)
-        variables = jax.device_put(self.generator.load({"latent": z}, "edit.generator"))
-        clip_variables = self.clip.load({"image": image, "text": text}, "edit.clip")
-        return Models(generator, variables, clip, jax.device_put(clip_variables))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,6 +13,8 @@ import jax
 import numpy as np
 
 from swin_jax.core import storage
+from swin_jax.core.errors import UserError
+from swin_jax.core.params import weights_checksum
 from swin_jax.core.ranges import checked
 from swin_jax.inference.editing import statistics as files
 from swin_jax.inference.editing.batches import progress
@@ -21,6 +23,7 @@ from swin_jax.models.styleclip.directions import mean_directions
 from swin_jax.models.styleclip.relevance import Survey, channel_moves
 from swin_jax.models.styleclip.statistics import Statistics, style_statistics
 from swin_jax.models.stylegan2 import Generator
+from swin_jax.train import checkpoint
 
 PART = "fs3.part.npz"
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
@@ -214,17 +217,55 @@ def compute(
     """
     survey = survey or Survey()
     path = storage.path(folder)
-    origin = files.origin(models.variables, models.clip_variables, settings=survey.settings())
+    origin = _origin(models, survey)
     if files.is_complete(path):
         files.check_origin(path, origin)
         return files.read_folder(folder, models.generator, models.variables, models.clip_variables)
     path.mkdir(parents=True, exist_ok=True)
     bar = functools.partial(progress, name="statistics of styles", show=show)
     found = style_statistics(models.generator, models.variables, survey.draws, bar)
-    files.write_moments(path, found)
     rows = measure(models, found, survey, path, origin, show)
-    with storage.writing(path / files.DIRECTIONS) as file:
-        np.save(file, rows)
-    storage.write(path / files.ORIGIN, json.dumps(origin, indent=1))
+    _write(path, found, rows, models, survey)
     (path / PART).unlink(missing_ok=True)
     return found, rows
+
+
+def take_run(task: Any, models: Models, workdir: Any, folder: str) -> None:
+    """Writes what a run of the training loop has summed up as a folder of statistics, unless it is there.
+
+    Args:
+        task: Its `tasks.style_relevance.StyleRelevance`.
+        models: Generator and CLIP.
+        workdir: Of the run; nothing is done where it has no checkpoint.
+        folder: For S_mean_std, fs3.npy and statistics.json.
+
+    Raises:
+        UserError: A run that has not ended, or was made with other weights or settings.
+    """
+    path = storage.path(folder)
+    if files.is_complete(path) or not checkpoint.exists(storage.path(workdir)):
+        return
+    params, _, meta = checkpoint.load_params(workdir)
+    if meta["step"] < task.steps:
+        raise UserError(
+            f"the relevance in {workdir} is at step {meta['step']} of {task.steps}: give the same command without "
+            "--edit to finish it, or another --workdir"
+        )
+    frozen = task.load_frozen()
+    if weights_checksum(frozen) != meta.get("frozen", {}).get("sha256"):
+        raise UserError(f"the relevance in {workdir} was measured with other weights or settings than those given")
+    path.mkdir(parents=True, exist_ok=True)
+    found = Statistics(frozen["means"], frozen["deviations"])
+    _write(path, found, mean_directions(params["sums"]), models, task.survey)
+
+
+def _write(path: Any, found: Statistics, rows: np.ndarray, models: Models, survey: Survey) -> None:
+    """Writes the files, and last the one that says that all is there."""
+    files.write_moments(path, found)
+    with storage.writing(path / files.DIRECTIONS) as file:
+        np.save(file, rows)
+    storage.write(path / files.ORIGIN, json.dumps(_origin(models, survey), indent=1))
+
+
+def _origin(models: Models, survey: Survey) -> dict[str, Any]:
+    return files.origin(models.variables, models.clip_variables, settings=survey.settings())

@@ -23,6 +23,7 @@ from swin_jax.models.styleclip.directions import NoChannel
 from swin_jax.models.styleclip.relevance import Survey
 from swin_jax.models.styleclip.statistics import Draws, Statistics, style_statistics
 from swin_jax.tasks.editing import Given
+from swin_jax.tasks.style_relevance import StyleRelevance
 from tests.unit.inference.editing.small import models
 
 LENGTH = 24
@@ -133,7 +134,7 @@ def test_an_empty_text_is_refused(text):
 def editor(**fields):
     made = models()
     networks = Given(made.generator, made.variables), Given(made.clip, made.clip_variables)
-    return GlobalEditor(*networks, **{"text": "a smiling face", "context_length": LENGTH, "survey": SURVEY} | fields)
+    return GlobalEditor(StyleRelevance(*networks, SURVEY, batch_size=10), **{"text": "a smiling face"} | fields)
 
 
 def loaded(**fields):
