@@ -24,6 +24,7 @@ from PIL import Image
 import swin_jax
 from swin_jax.data.avatars import attributes as avatars
 from swin_jax.data.avatars import images
+from swin_jax.evals.sample_quality import kernel_distance
 from swin_jax.evals.samples import tile, to_bytes
 
 BATCH = 250
@@ -62,19 +63,6 @@ def rates(marks: np.ndarray) -> np.ndarray:
     return (marks & seen).sum(axis=0) / seen.sum(axis=0)
 
 
-def kid(a: np.ndarray, b: np.ndarray, subsets: int = 100, size: int = 1000) -> float:
-    """The kernel distance (arXiv 1801.01401), unbiased, as a mean over random subsets."""
-    rng = np.random.default_rng(0)
-    size, width = min(size, len(a), len(b)), a.shape[1]
-    a, b, values = a.astype(np.float64), b.astype(np.float64), []
-    for _ in range(subsets):
-        x, y = a[rng.choice(len(a), size, False)], b[rng.choice(len(b), size, False)]
-        xx, yy, xy = (((p @ q.T) / width + 1) ** 3 for p, q in ((x, x), (y, y), (x, y)))
-        within = (xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)) / (size * (size - 1))
-        values.append(within - 2 * xy.mean())
-    return float(np.mean(values))
-
-
 def nearest(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The numbers (N, NEIGHBOURS) of the nearest pictures, flipped ones too."""
     flat = np.concatenate([others, others[:, :, ::-1]]).reshape(2 * len(others), -1).astype(np.float32)
@@ -111,9 +99,9 @@ def main() -> None:
             writer.writerow([name, *row])
             print(f"{name:16} samples {row[0]}  held-out {row[1]}  ratio {row[2]}  total variation {row[3]}")
     distances = {
-        "samples": kid(features, real_features),
-        "at initialisation": kid(judge(before)[1], real_features),
-        "training set": kid(judge(training[: args.count])[1], real_features),
+        "samples": kernel_distance(features, real_features),
+        "at initialisation": kernel_distance(judge(before)[1], real_features),
+        "training set": kernel_distance(judge(training[: args.count])[1], real_features),
     }
     for name, value in distances.items():
         print(f"KID of avatar features, held-out against {name}: {value:.6f}")

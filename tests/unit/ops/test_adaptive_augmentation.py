@@ -103,7 +103,7 @@ def test_a_smaller_margin_gives_the_same_where_it_is_enough():
     images = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (1, 24, 24, 3)), jnp.float32)
     matrix = jnp.float32((turn(0.1) @ shift(1.5, -1))[None])
     np.testing.assert_allclose(ada.warp(images, matrix, 0.4), ada.warp(images, matrix), atol=1e-5)
-    assert np.abs(ada.warp(images, matrix, 0.01) - ada.warp(images, matrix)).max() > 0.1
+    assert np.abs(ada.warp(images, matrix, 0.01) - ada.warp(images, matrix)).max() > 0.02
 
 
 # ---- what is drawn ----
