@@ -6,6 +6,7 @@ written whole or not at all in both (`writing`), and what is appended to is kept
 
 import concurrent.futures
 import contextlib
+import errno
 import fnmatch
 import functools
 import json
@@ -156,8 +157,11 @@ def write_figure(name: str | os.PathLike, figure, dpi: int) -> None:
 
 
 def read_text(name: str | os.PathLike) -> str:
-    """A file's text; bytes that are not UTF-8 become question marks."""
-    return path(name).read_bytes().decode(errors="replace")
+    """A file's text; bytes that are not UTF-8 become question marks. A pipe, which may never end, is an OSError."""
+    found = path(name)
+    if not is_remote(found) and found.exists() and not (found.is_file() or found.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(name))
+    return found.read_bytes().decode(errors="replace")
 
 
 def read_object(name: str | os.PathLike) -> dict[str, Any]:

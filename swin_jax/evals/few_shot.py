@@ -14,13 +14,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from swin_jax.core import labels
+from swin_jax.core import labels, text_files
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import NotEmpty, PositiveInt, Seed, checked
+from swin_jax.core.ranges import NonNegativeInt, NotEmpty, PositiveInt, Seed, checked, refusal, shown
 from swin_jax.evals import features, linear_probe, metrics
 from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
 
 SHOTS = (1, 2, 4, 8, 16)
+_DRAWN = {"shots": PositiveInt, "seed": Seed, "indices": tuple[NonNegativeInt, ...]}  # of `save_indices`
 RIDGE_STRENGTHS = tuple(2.0**i for i in range(-10, 20))
 _BIAS = 100.0  # of the constant feature: large, so that the penalty hardly touches the bias
 
@@ -69,9 +70,13 @@ def load_indices(path: str | os.PathLike) -> dict[tuple[int, int], np.ndarray]:
         UserError: a file that is not that.
     """
     try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {(int(x["shots"]), int(x["seed"])): np.array(x["indices"], np.int64) for x in entries}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        entries = text_files.parse_json(text_files.read(path))
+        for entry in entries:
+            for name, hint in _DRAWN.items():
+                if wanted := refusal(hint, entry[name]):
+                    raise ValueError(f"{name}={shown(entry[name])}: it must be {wanted}")
+        return {(x["shots"], x["seed"]): np.array(x["indices"], np.int64) for x in entries}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{Path(path)} does not hold the indices of few-shot examples: {error}") from error
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from swin_jax.core import text_files
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInt, refusal, shown
 from swin_jax.pretrained.files import choose
@@ -73,7 +74,7 @@ def weights_in(folder: str | os.PathLike) -> Path | None:
     folder = Path(folder)
     if (folder / "blobs").is_dir() and (folder / "snapshots").is_dir():
         return _weights_in_cache(folder)
-    if (folder / _ADAPTER).is_file():
+    if os.path.lexists(folder / _ADAPTER):
         raise UserError(
             f"{folder} holds an adapter ({_ADAPTER}), which is not applied here: merge it into its model (peft's "
             "merge_and_unload) and save that, or give the file of the weights without it"
@@ -190,13 +191,17 @@ def _is_open_clip(config: Mapping[str, Any]) -> bool:
 
 
 def read_json(path: Path) -> dict | None:
-    """A JSON object of a file; None where there is no such file. Raises UserError for anything else."""
-    if not path.is_file():
+    """A JSON object of a file; None where there is no such file. Raises UserError for anything else.
+
+    A link to nothing is refused too: the files of a hub's cache are links, and a lost one was there.
+    """
+    if not os.path.lexists(path):
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        found = json.loads(text_files.read(path))
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).removeprefix(f"cannot read {path}: ").split())
+        raise UserError(f"{path} cannot be read: {reason}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, not a config")
     return found

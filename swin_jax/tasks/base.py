@@ -291,13 +291,17 @@ def apply_gradients(
     params = params if freezes is None else _hold_parameters(state, params, freezes)
     ema = state.ema
     if ema is not None:
-        average = optax.incremental_update(params, ema, 1 - ema_decay)
-        ema = jax.tree.map(lambda e, p, a: jnp.where(e == p, e, a), ema, params, average)  # the average may round
-    if freezes is not None:
-        mutable = _hold_statistics(state, mutable, freezes)
+        ema = running_average(params, ema, 1 - ema_decay)
+    mutable = hold_statistics(state, mutable, tx)
     kept = {name: optax.tree_utils.tree_get(opt_state, name) for name in ("grad_norm", "learning_rate")}
     metrics = {**{name: value for name, value in kept.items() if value is not None}, **metrics}
     return TrainState(state.step + 1, params, opt_state, mutable, ema), metrics
+
+
+def running_average(params: Any, ema: Any, share: Any) -> Any:
+    """`ema` moved by a share towards `params`; where both are equal it keeps its bits, which the average may round."""
+    average = optax.incremental_update(params, ema, share)
+    return jax.tree.map(lambda e, p, a: jnp.where(e == p, e, a), ema, params, average)
 
 
 def _hold_parameters(state: TrainState, params: Any, freezes: Callable[[str], bool]) -> Any:
@@ -313,12 +317,13 @@ def _hold_parameters(state: TrainState, params: Any, freezes: Callable[[str], bo
     return jax.tree_util.tree_map_with_path(hold, state.master, params)
 
 
-def _hold_statistics(state: TrainState, mutable: Any, freezes: Callable[[str], bool]) -> Any:
-    """`mutable`, with the collections' entries of `state` for each module whose parameters are all frozen.
+def hold_statistics(state: TrainState, mutable: Any, tx: optax.GradientTransformation) -> Any:
+    """`mutable`, with the collections' entries of `state` for each module whose parameters `tx` freezes.
 
     A norm without parameters belongs to the nearest module around it that has some.
     """
-    if not jax.tree.leaves(mutable):
+    freezes = getattr(tx.update, "freezes", None)
+    if freezes is None or not jax.tree.leaves(mutable):
         return mutable
     frozen = {path: all(map(freezes, official_names(path, leaf))) for path, leaf in flatten(state.master).items()}
 

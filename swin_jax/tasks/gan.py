@@ -16,7 +16,15 @@ import optax
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Rate, Seed, checked
-from swin_jax.tasks.base import Batch, Metrics, TrainState, apply_gradients, step_key
+from swin_jax.tasks.base import (
+    Batch,
+    Metrics,
+    TrainState,
+    apply_gradients,
+    hold_statistics,
+    running_average,
+    step_key,
+)
 
 _LARGEST = 1e5  # what an infinite entry of a gradient becomes
 
@@ -146,7 +154,7 @@ class GAN:
 
         (value, w_avg), grads = jax.value_and_grad(loss, has_aux=True)(state.params["generator"])
         state, metrics = self.apply(state, "generator", grads)
-        return _with_w_avg(state, w_avg), {"loss_generator": value, **metrics}
+        return self.with_w_avg(state, w_avg), {"loss_generator": value, **metrics}
 
     def regularize_generator(self, state: TrainState, batch: Batch) -> TrainState:
         """The generator's step of the path length penalty (section 3.2)."""
@@ -173,7 +181,7 @@ class GAN:
         state, _ = self.apply(state, "generator", grads)
         penalties = state.mutable["penalties"] | {"path_length": length}
         mutable = state.mutable | {"path_mean": mean, "penalties": penalties}
-        return _with_w_avg(state.replace(mutable=mutable), w_avg)
+        return self.with_w_avg(state.replace(mutable=mutable), w_avg)
 
     def latents(self, params, state, batch, count, key) -> tuple[jax.Array, jax.Array]:
         """W+ of `count` new latents, mixed, and the running mean of w after them."""
@@ -233,7 +241,7 @@ class GAN:
         state, metrics = self.apply(state, "discriminator", grads)
         augmentation = state.mutable["augmentation"]
         augmentation = augmentation | {"signs": augmentation["signs"] + signs["sign_real"]}
-        state = _with_w_avg(state.replace(mutable=state.mutable | {"augmentation": augmentation}), w_avg)
+        state = self.with_w_avg(state.replace(mutable=state.mutable | {"augmentation": augmentation}), w_avg)
         metrics = {f"{name}_discriminator": metric for name, metric in metrics.items()}
         return state, {"loss_discriminator": value, **signs, **metrics}
 
@@ -282,13 +290,20 @@ class GAN:
         params, opt_state = {**state.params, name: own.params}, {**state.opt_state, name: own.opt_state}
         return state.replace(params=params, opt_state=opt_state), metrics
 
+    def with_w_avg(self, state: TrainState, w_avg: jax.Array) -> TrainState:
+        """The state with a new running mean of w; that of a frozen mapping network stays."""
+        mutable = state.mutable["generator"]
+        own = TrainState(state.step, state.params["generator"], None, mutable)
+        moved = hold_statistics(own, mutable | {"averages": {"mapping": {"w_avg": w_avg}}}, self.generator_tx)
+        return state.replace(mutable=state.mutable | {"generator": moved})
+
     def average(self, state: TrainState, batch_size: int) -> Any:
         """The generator's average after a step."""
         images = jnp.float32(self.ema_images)
         if self.ema_ramp:
             images = jnp.minimum(images, state.step * (batch_size * self.ema_ramp))
         decay = 0.5 ** (batch_size / jnp.maximum(images, 1e-8))
-        return {"generator": optax.incremental_update(state.params["generator"], state.ema["generator"], 1 - decay)}
+        return {"generator": running_average(state.params["generator"], state.ema["generator"], 1 - decay)}
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
         """`image` (B, H, W, C) float32, nominally in -1..1, of `latent` and `label`, with the fixed noise."""
@@ -323,8 +338,3 @@ def gradient_penalty(judge: Callable[[jax.Array], jax.Array], images: jax.Array)
 def _floats(image: jax.Array) -> jax.Array:
     """Bytes as numbers in -1..1."""
     return image.astype(jnp.float32) / 127.5 - 1
-
-
-def _with_w_avg(state: TrainState, w_avg: jax.Array) -> TrainState:
-    generator = state.mutable["generator"] | {"averages": {"mapping": {"w_avg": w_avg}}}
-    return state.replace(mutable=state.mutable | {"generator": generator})

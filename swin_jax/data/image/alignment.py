@@ -6,7 +6,6 @@ found here: they are given, or a function finds them.
 """
 
 import functools
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from swin_jax.core import text_files
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.image import picture
@@ -139,8 +139,8 @@ def _center_and_axis(landmarks: Any) -> tuple[np.ndarray, np.ndarray]:
 def read_landmarks(path: str | os.PathLike) -> np.ndarray:
     """The landmarks in a JSON file, [[x, y], ...] or the same under 'landmarks'; UserError for anything else."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = text_files.parse_json(text_files.read(path))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
     try:
         return _checked(found["landmarks"] if isinstance(found, dict) and "landmarks" in found else found)

@@ -197,8 +197,10 @@ def check_conversion(conversion: Any) -> None:
 def check_resized(width: int, height: int, limit: int = MAX_RESIZED_PIXELS) -> None:
     """Raises UnreadableError for a size, in pixels, that no picture needs to be resized to."""
     if width * height > limit:
-        what = f"so narrow a picture would be resized to {width} x {height} pixels"
-        raise UnreadableError(f"{what}, more than the limit of {limit}; crop it before")
+        narrow = max(width, height) > 4 * min(width, height)
+        what = f"{'so narrow a picture' if narrow else 'it'} would be resized to {width} x {height} pixels"
+        remedy = "crop it before" if narrow else "ask for a smaller size"
+        raise UnreadableError(f"{what}, more than the limit of {limit}; {remedy}")
 
 
 def count_scans(data: bytes) -> int:

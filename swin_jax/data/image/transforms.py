@@ -224,7 +224,7 @@ def random_crop_box(
 
 def _train(example, rng, *, size, scale, ratio, resample, hflip, augment):
     image = to_rgb(example["image"])
-    image = image.crop(random_crop_box(*image.size, scale, ratio, rng)).resize(size[::-1], resample)
+    image = _resize(image.crop(random_crop_box(*image.size, scale, ratio, rng)), size, resample)
     if rng.random() < hflip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if augment is not None:
@@ -237,14 +237,14 @@ def _eval(example, *, size, crop, resample):
     if crop:
         image = _centre_crop(_cover(image, tuple(int(256 / 224 * side) for side in size), resample), size)
     else:
-        image = image.resize(size[::-1], resample)
+        image = _resize(image, size, resample)
     return {**example, "image": np.asarray(image)}
 
 
 def _crop(example, *, size, short_side, resample, rounding):
     image = to_rgb(example["image"])
     if not short_side:
-        return {**example, "image": np.asarray(image.resize(size[::-1], resample))}
+        return {**example, "image": np.asarray(_resize(image, size, resample))}
     image = _cover(image, per_axis(short_side, 2), resample)
     if rounding == "even":
         return {**example, "image": np.asarray(_centre_crop(image, size))}
@@ -276,11 +276,12 @@ def _fit(image, *, size, mode, resample, fill) -> Image.Image:
     if isinstance(image, np.ndarray):
         image = to_rgb(image)
     if mode == "squash":
-        return to_rgb(image.resize(size[::-1], resample))
+        return to_rgb(_resize(image, size, resample))
     if mode == "shortest":
         return to_rgb(_centre_crop(_cover(image, size, resample), size))
     height, width = size
     scale = min(width / image.width, height / image.height)
+    picture.check_resized(width, height)
     image = to_rgb(image.resize([max(1, round(side * scale)) for side in image.size], resample))
     canvas = Image.new("RGB", (width, height), (fill,) * 3)
     canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
@@ -298,9 +299,13 @@ def _cover(image: Image.Image, size: tuple[int, int], resample: Image.Resampling
     along, across = (image.width, image.height) if by_width else (image.height, image.width)
     fixed = width if by_width else height
     other = int(fixed * across / along) if height == width else round(fixed * across / along)
-    resized = (fixed, other) if by_width else (other, fixed)
-    picture.check_resized(*resized)
-    return image.resize(resized, resample)
+    return _resize(image, (other, fixed) if by_width else (fixed, other), resample)
+
+
+def _resize(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """Resizes to (H, W); raises UnreadableError for more pixels than a picture needs."""
+    picture.check_resized(*size[::-1])
+    return image.resize(size[::-1], resample)
 
 
 def _centre_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:

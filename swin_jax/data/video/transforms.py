@@ -201,15 +201,10 @@ def uniform_test_indices(num_frames: int, length: int = 32) -> np.ndarray:
 
 
 def resize_short_side(frame: np.ndarray, short_side: int) -> np.ndarray:
-    """Resizes a frame uint8 (H, W, 3) bilinearly so that its short side is `short_side`; keeps the aspect.
-
-    Raises UnreadableError for a frame so narrow that it would have more than MAX_RESIZED_PIXELS.
-    """
+    """Resizes a frame uint8 (H, W, 3) bilinearly so that its short side is `short_side`; keeps the aspect."""
     height, width = frame.shape[:2]
     factor = short_side / min(height, width)
-    resized = int(height * factor + 0.5), int(width * factor + 0.5)
-    check_resized(*resized[::-1], MAX_RESIZED_PIXELS)
-    return resize(frame, *resized)
+    return resize(frame, int(height * factor + 0.5), int(width * factor + 0.5))
 
 
 def resize_to_hold(frame: np.ndarray, short_side: int, size: tuple[int, int]) -> np.ndarray:
@@ -220,9 +215,13 @@ def resize_to_hold(frame: np.ndarray, short_side: int, size: tuple[int, int]) ->
 
 
 def resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes a frame uint8 (H, W, 3) to (height, width, 3) as cv2.INTER_LINEAR does, without antialiasing."""
+    """Resizes a frame uint8 (H, W, 3) to (height, width, 3) as cv2.INTER_LINEAR does, without antialiasing.
+
+    Raises UnreadableError for more than MAX_RESIZED_PIXELS.
+    """
     if frame.shape[:2] == (height, width):
         return frame
+    check_resized(width, height, MAX_RESIZED_PIXELS)
     return _cv2().resize(frame, (width, height), interpolation=_cv2().INTER_LINEAR)
 
 

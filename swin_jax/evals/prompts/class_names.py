@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from swin_jax.core import text_files
 from swin_jax.core.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -176,9 +177,9 @@ def read(path: str | os.PathLike) -> tuple[Names, ...] | dict[str, Names]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else _parse_lines(text)
-    except (OSError, ValueError) as error:
+        text = text_files.read(path)
+        content = text_files.parse_json(text) if path.suffix == ".json" else _parse_lines(text)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"class names cannot be read from {path}: {error}") from error
     values = list(content.values()) if isinstance(content, dict) else content
     good = isinstance(values, list) and values and all(_is_names(value) for value in values)
@@ -190,7 +191,7 @@ def read(path: str | os.PathLike) -> tuple[Names, ...] | dict[str, Names]:
 
 
 def _parse_lines(text: str) -> list | dict:
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in re.split(r"\r\n?|\n", text) if line.strip()]
     if not any("\t" in line for line in lines):
         return [line.strip().split("/") for line in lines]
     pairs = [line.split("\t") for line in lines]

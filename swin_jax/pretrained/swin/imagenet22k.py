@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from swin_jax.core import text_files
 from swin_jax.core.errors import UserError
 
 # sha256 of the 1000 numbers joined by newlines, as the official file has them.
@@ -29,8 +30,8 @@ def read_map(path) -> np.ndarray:
         UserError: not 1000 different whole numbers from 0 to 21840.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = text_files.read(path).split()
+    except UserError as error:
         raise UserError(f"{path}: cannot be read as a map of classes ({error})") from error
     if not all(line.isdecimal() for line in lines):
         raise UserError(f"{path}: a map of classes holds whole numbers only, one a line")

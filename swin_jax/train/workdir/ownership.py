@@ -208,7 +208,8 @@ def _read(folder: epath.Path) -> dict[str, Any] | None:
 def _name(found: dict[str, Any]) -> str:
     if "host" not in found:
         return "an unknown process"
-    return f"host {found['host']}, pid {found.get('pid')}"
+    host, pid = (str(found.get(name))[:100] for name in ("host", "pid"))
+    return f"host {host if host.isprintable() else ascii(host)}, pid {pid if pid.isprintable() else ascii(pid)}"
 
 
 def _say(line: str) -> None:

@@ -44,6 +44,22 @@ def test_draws_are_saved(tmp_path):
             few_shot.load_indices(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "indices", ["[-1]", "[0.7]", "[true]", "[1e400]", "[99999999999999999999]", "[[0]]", "0", "'a'"]
+)
+def test_indices_that_are_none_are_refused(indices, tmp_path):
+    (tmp_path / "indices.json").write_text(f'[{{"shots": 1, "seed": 0, "indices": {indices}}}]')
+    with pytest.raises(UserError, match="indices.json"):
+        few_shot.load_indices(tmp_path / "indices.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1]", "3", '[{"shots": Infinity, "seed": 0, "indices": [0]}]'])
+def test_files_of_other_forms_are_no_indices(text, tmp_path):
+    (tmp_path / "indices.json").write_text(text)
+    with pytest.raises(UserError, match="indices.json"):
+        few_shot.load_indices(tmp_path / "indices.json")
+
+
 @pytest.mark.parametrize("count, width", [(30, 5), (6, 20)])  # more examples than features, and fewer
 def test_ridge_is_that_of_scikit_learn(count, width):
     x, label = problem(count, width)

@@ -1,12 +1,14 @@
 """Folders of a hub as people have them: caches, parts without their index, adapters."""
 
 import json
+import os
 
 import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained import beside
 from swin_jax.pretrained.load import load
+from swin_jax.pretrained.preprocess import preprocess
 from tests.unit.pretrained.clip.test_config import HUGGING, features, folder
 
 
@@ -67,3 +69,25 @@ def test_files_of_other_names_are_told(names, says, tmp_path):
     with pytest.raises(UserError, match=f"holds neither model.safetensors .*{says}") as error:
         load(weights=tmp_path)
     assert "\n" not in str(error.value)
+
+
+BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json",
+          "tokenizer_config.json", "tokenizer.json", "vocab.json", "adapter_config.json")  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["a lost link", "a link to itself", "a folder", "a pipe"])
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_config_that_cannot_be_opened_is_not_passed_over(name, place, tmp_path):
+    folder(tmp_path, HUGGING)
+    path = tmp_path / name
+    path.unlink(missing_ok=True)
+    {
+        "a lost link": lambda: path.symlink_to("blobs/lost"),
+        "a link to itself": lambda: path.symlink_to(name),
+        "a folder": path.mkdir,
+        "a pipe": lambda: os.mkfifo(path),
+    }[place]()
+    for call in (lambda: load(weights=tmp_path), lambda: preprocess(tmp_path)):
+        with pytest.raises(UserError, match=name) as caught:
+            call()
+        assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """What is frozen keeps its bits: weights, running statistics and averages, whichever way it is frozen."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -10,9 +11,11 @@ import pytest
 
 from swin_jax import optim
 from swin_jax.core.params import flatten
+from swin_jax.models import stylegan2
 from swin_jax.optim import schedules
 from swin_jax.optim.optimizers import scale_by_name
 from swin_jax.tasks.base import TrainState, apply_gradients, gradient_step
+from swin_jax.tasks.gan import GAN
 
 
 class Tower(nn.Module):
@@ -87,3 +90,29 @@ def test_blocks_of_a_stacked_leaf_keep_their_bits_whatever_their_gradient_is():
             kept = np.asarray(after["blocks_0"]["norm1"]["bias"][element]).tobytes() == np.asarray(values[0]).tobytes()
             assert kept == (element in frozen)
         assert np.isfinite(after["blocks_1"]["norm1"]["bias"]).all()
+
+
+def test_the_mean_of_w_and_the_average_of_frozen_layers_keep_their_bits():
+    sizes = dict(resolution=8, channel_base=32, channel_max=4)
+    generator = stylegan2.Generator(**sizes, z_dim=3, w_dim=3, mapping_layers=1)
+    tx = optim.lazy_adam(0.01, freeze=r"^mapping\.")
+    task = GAN(generator, stylegan2.Discriminator(**sizes), tx, optim.lazy_adam(0.01))
+    params = generator.init(jax.random.key(0), jnp.zeros((1, 3)))
+    params, mutable = params.pop("params"), params
+    mutable["averages"]["mapping"]["w_avg"] = jnp.asarray([0.1, 0.7, -0.3])
+    before = TrainState(
+        jnp.zeros((), jnp.int32),
+        {"generator": params},
+        {"generator": tx.init(params)},
+        {"generator": mutable},
+        {"generator": params},
+    )
+    after = task.with_w_avg(before, jnp.ones(3))
+    after, _ = task.apply(after, "generator", jax.tree.map(jnp.ones_like, params))
+    after = after.replace(ema=task.average(after, 8))
+    tree = lambda state: flatten(dict(params=state.params, mutable=state.mutable, ema=state.ema))  # noqa: E731
+    old, new = tree(before), tree(after)
+    moved = {name for name in old if np.asarray(old[name]).tobytes() != np.asarray(new[name]).tobytes()}
+    assert moved and not any("/mapping/" in name for name in moved)
+    free = dataclasses.replace(task, generator_tx=optim.lazy_adam(0.01)).with_w_avg(before, jnp.ones(3))
+    assert (free.mutable["generator"]["averages"]["mapping"]["w_avg"] == 1).all()

@@ -395,3 +395,10 @@ def test_workers_read_the_same_batches(mixed):
     alone, workers = first_batch(0), first_batch(1)
     np.testing.assert_array_equal(alone["video"], workers["video"])
     np.testing.assert_array_equal(alone["label"], workers["label"])
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (8, 10**8)])
+def test_no_frame_is_made_beyond_the_limit(size, monkeypatch):
+    monkeypatch.setattr(cv2, "resize", lambda *args, **kwargs: pytest.fail("was resized"))
+    with pytest.raises(UnreadableError, match="would be resized to .* more than the limit"):
+        video.resize(np.zeros((40, 50, 3), np.uint8), *size)

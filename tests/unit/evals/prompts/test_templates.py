@@ -134,6 +134,23 @@ def test_names_are_read_from_files(tmp_path):
         class_names.read(tmp_path / "absent.txt")
 
 
+def test_names_are_told_apart_by_line_ends_only_and_a_mark_of_utf8_is_no_letter(tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffant\r\nnight\u2028owl\n".encode())
+    assert class_names.read(tmp_path / "a.txt") == ("ant", "night\u2028owl")
+    (tmp_path / "b.json").write_bytes(b'\xef\xbb\xbf["ant"]')
+    assert class_names.read(tmp_path / "b.json") == ("ant",)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a": ' * 100_000, '{"0": "ant", "0": "cow"}', "[" + "9" * 5000 + "]"]
+)
+def test_hostile_names_are_one_line(text, tmp_path):
+    (tmp_path / "names.json").write_text(text)
+    with pytest.raises(UserError, match="names.json") as caught:
+        class_names.read(tmp_path / "names.json")
+    assert "\n" not in str(caught.value)
+
+
 def test_checksum_joins_several_names_of_a_class_with_a_slash():
     joined = hashlib.sha256(b"happy/smiling\nsad").hexdigest()
     assert class_names.checksum([("happy", "smiling"), "sad"]) == joined

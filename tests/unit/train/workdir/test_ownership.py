@@ -250,3 +250,10 @@ def test_claims_that_cross_in_a_bucket_leave_one_owner(monkeypatch, folder):
     monkeypatch.setattr(ownership.Ownership, "_write", crossed)
     with pytest.raises(UserError, match="in use by another run .host thief"):
         own(folder, QUICK)
+
+
+def test_what_a_mark_says_is_shown_in_one_line_without_characters_of_control(folder):
+    leave(folder, host="a\x1b[31m\nb", pid="7\n")
+    with own(folder, QUICK):
+        pass
+    assert ownership._name({"host": "a\x1b[31m\nb", "pid": "7\n"}) == r"host 'a\x1b[31m\nb', pid '7\n'"
