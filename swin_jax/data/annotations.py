@@ -122,11 +122,12 @@ def beside(root: str, split: str) -> tuple[str, str]:
       (path of the list, path of the class names 'classes.txt'); '' for either that is not there. Raises UserError for
       several lists.
     """
-    lists = [name for name in (f"{split}{ending}" for ending in BESIDE) if os.path.isfile(os.path.join(root, name))]
+    # A link to nothing counts, so that reading refuses it: without its names labels would be taken by number.
+    lists = [name for name in (f"{split}{ending}" for ending in BESIDE) if os.path.lexists(os.path.join(root, name))]
     if len(lists) > 1:
         raise UserError(f"{root} has several lists for {split}: {', '.join(lists)}; keep one")
     names = os.path.join(root, "classes.txt")
-    return os.path.join(root, lists[0]) if lists else "", names if os.path.isfile(names) else ""
+    return os.path.join(root, lists[0]) if lists else "", names if os.path.lexists(names) else ""
 
 
 def numbered(file: str, entries: Sequence[Entry], class_names: str = "", num_classes: int = 0) -> Annotations:

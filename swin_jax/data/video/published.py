@@ -64,7 +64,7 @@ def labels_beside(file: str) -> str:
     """The path of Something-Something's labels in the folder of a .json list, or ''."""
     paths = [os.path.join(os.path.dirname(file), name) for name in LABELS]
     is_json = file.lower().endswith(".json")
-    return next((path for path in paths if is_json and os.path.isfile(path)), "")
+    return next((path for path in paths if is_json and os.path.lexists(path)), "")
 
 
 def find_files(file: str, published: Published, folder: str, suffixes: Sequence[str]) -> dict[int, str]:

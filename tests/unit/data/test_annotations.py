@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import annotations
+from swin_jax.data import annotations, sources
+from swin_jax.data.video.sources import video_folder, video_list
 
 
 def read(tmp_path, name, text, **arguments):
@@ -302,3 +303,22 @@ def test_marks_that_no_memory_holds_are_refused(tmp_path, monkeypatch):
     assert read(tmp_path, "l.csv", "path,label\na.jpg,a;b\nb.jpg,c\n").marks.shape == (2, 3)
     with pytest.raises(UserError, match="3 files of several labels and 3 classes"):
         read(tmp_path, "l.csv", "path,label\na.jpg,a;b\nb.jpg,c\nc.jpg,c\n")
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "train.csv", "train.txt"])
+def test_a_list_or_names_that_cannot_be_opened_are_not_passed_over(name, tmp_path):
+    """Without the names in classes.txt labels would be taken by number, without the list another one be read."""
+    (tmp_path / "train.csv").write_text("path,label\n0.jpg,0\n1.jpg,1\n")
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).symlink_to("lost")
+    with pytest.raises(UserError, match=f"{name}|several lists"):
+        sources.image_folder(str(tmp_path), "train")
+    with pytest.raises(UserError, match=f"{name}|several lists"):
+        video_folder(str(tmp_path), "train")
+
+
+def test_labels_of_something_something_that_cannot_be_opened_are_not_passed_over(tmp_path):
+    (tmp_path / "train.json").write_text(json.dumps([{"id": "1", "template": "b"}, {"id": "2", "template": "a"}]))
+    (tmp_path / "labels.json").symlink_to("lost")
+    with pytest.raises(UserError, match="labels.json"):
+        video_list(str(tmp_path / "train.json"))
