@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.core.errors import UserError, did_you_mean, warn
 from swin_jax.core.ranges import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Rate, Seed, checked
 from swin_jax.inference.editing.batches import filled, progress
 from swin_jax.inference.editing.distances import Distance
@@ -24,6 +24,7 @@ from swin_jax.tasks.base import FrozenModel
 
 SPACES = ("w", "w+")
 _DRAWS = 123  # seed of the z whose mean the reference starts at
+_SAMPLES = 10_000  # latents whose mean is meant
 _SMALLEST = 8  # side of the last noise map of the pyramid
 _CHUNK = 10  # steps between two looks at the progress
 
@@ -46,7 +47,7 @@ class E4EInversion:
         self.encoder.check("invert.encoder")
 
     def load(self, generator: Any, variables: dict) -> "LoadedEncoder":
-        """Reads the encoder.
+        """Reads the encoder; the generator's mean latent takes the place of one that its file lacks.
 
         Raises:
             UserError: Weights that do not fit; an encoder for another generator, with both numbers.
@@ -56,11 +57,18 @@ class E4EInversion:
         if ours != theirs:
             raise UserError(
                 f"the encoder e4e finds {ours[0]} latents of {ours[1]} for a picture, and the generator takes "
-                f"{theirs[0]} of {theirs[1]}: they do not belong together"
+                f"{theirs[0]} of {theirs[1]}: take the encoder of this generator, with num_ws={theirs[0]} and "
+                f"w_dim={theirs[1]}"
             )
         size = model.image_size
         image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-        return LoadedEncoder(model, self.encoder.load({"image": image}, "invert.encoder"), size, self.batch_size)
+        found = self.encoder.load({"image": image}, "invert.encoder")
+        if not np.any(found["averages"]["latent_avg"]):
+            mean, _ = mean_latent(generator, variables, _SAMPLES)
+            average = np.broadcast_to(mean, ours)
+            found = {**found, "averages": {"latent_avg": average}}
+            warn(f"the encoder has no mean latent; the mean of {_SAMPLES} latents of the generator takes its place")
+        return LoadedEncoder(model, found, size, self.batch_size)
 
 
 class LoadedEncoder:
@@ -117,7 +125,7 @@ class OptimizationInversion:
     noise_until: Fraction = 0.75
     optimize_noise: bool = True
     noise_penalty: NonNegativeFloat = 1e5
-    mean_samples: PositiveInt = 10_000
+    mean_samples: PositiveInt = _SAMPLES
     batch_size: PositiveInt = 4
     seed: Seed = 0
 

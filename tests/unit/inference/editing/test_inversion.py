@@ -234,7 +234,8 @@ def test_a_network_without_maps_is_refused():
 
 @pytest.fixture(scope="module")
 def encoder():
-    return Given(ENCODER, jax.jit(ENCODER.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3))))
+    variables = jax.jit(ENCODER.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    return Given(ENCODER, {**variables, "averages": {"latent_avg": jnp.arange(32.0).reshape(4, 8)}})
 
 
 def test_the_encoder_inverts_in_batches(made, encoder):
@@ -245,6 +246,17 @@ def test_the_encoder_inverts_in_batches(made, encoder):
     assert loaded.image_size == 16 and found.shape == (3, 4, 8) and found.dtype == np.float32
     expected = ENCODER.apply(encoder.variables, jnp.asarray(images, jnp.float32) / 127.5 - 1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_mean_of_the_generator_takes_the_place_of_one_that_is_missing(made, encoder):
+    generator, variables, *_ = made
+    images = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
+    without = Given(ENCODER, {**encoder.variables, "averages": {"latent_avg": jnp.zeros((4, 8))}})
+    with pytest.warns(UserWarning, match="no mean latent; the mean of 10000 latents of the generator takes its place"):
+        found = E4EInversion(without).load(generator, variables).invert(images)
+    expected = ENCODER.apply(without.variables, jnp.asarray(images, jnp.float32) / 127.5 - 1)
+    mean, _ = inversion.mean_latent(generator, variables, 10_000)
+    np.testing.assert_allclose(found, np.asarray(expected) + mean, atol=1e-4)
 
 
 def test_an_encoder_of_another_generator_is_refused_with_both_numbers(made, encoder):

@@ -110,6 +110,14 @@ def test_the_names_of_the_released_encoder_are_the_models():
     assert {f"{collection}/{path}" for collection, path in paths} | {"averages/latent_avg"} == set(flatten(shapes))
 
 
+def test_a_frozen_encoder_of_another_size_is_told_with_both_numbers():
+    read = convert.pretrained()
+    message = refusal(read, FILE, TINY.clone(num_ws=6))
+    assert "these weights are of an e4e encoder with num_ws=4, not 6" in message
+    with pytest.warns(UserWarning, match="left out the generator"):
+        assert read(FILE, TINY)["averages"]["latent_avg"].shape == (4, 5)
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [
