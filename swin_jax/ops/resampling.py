@@ -46,6 +46,16 @@ def align_corners(before: int, after: int) -> np.ndarray:
     return np.maximum(1 - np.abs(at[:, None] - np.arange(before)), 0)
 
 
+def half_pixels(before: int, after: int) -> np.ndarray:
+    """The matrix (after, before) of linear interpolation between the centers of pixels, float64.
+
+    It does not smooth where the picture shrinks. Peer: `torch.nn.functional.interpolate(mode='bilinear',
+    align_corners=False)`.
+    """
+    at = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
+    return np.maximum(1 - np.abs(at[:, None] - np.arange(before)), 0)
+
+
 def bicubic(before: int, after: int) -> np.ndarray:
     """The matrix (after, before) of Pillow's bicubic interpolation, which smooths where it shrinks, float64.
 

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swin_jax.ops.resampling import adaptive_average, align_corners, area, bicubic, face_view, resample, resample_bytes
+from swin_jax.ops.resampling import (
+    adaptive_average,
+    align_corners,
+    area,
+    bicubic,
+    face_view,
+    half_pixels,
+    resample,
+    resample_bytes,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -93,3 +102,11 @@ def test_bytes_are_resized_as_by_pillow(before, after):
     assert (found == np.floor(found)).all()
     # Pillow's weights have 22 bits, so that a half may be rounded the other way.
     assert np.abs(found - expected).max() <= 1 and (found != expected).mean() < 1e-3
+
+
+def test_half_pixels_are_interpolated_between_centers():
+    # Recorded from torch.nn.functional.interpolate(mode='bilinear', align_corners=False), torch 2.13.
+    line = np.array([1.0, 2.0, 4.0])
+    np.testing.assert_allclose(half_pixels(3, 6) @ line, [1, 1.25, 1.75, 2.5, 3.5, 4], rtol=1e-12)
+    np.testing.assert_allclose(half_pixels(3, 2) @ line, [1.25, 3.5], rtol=1e-12)
+    assert np.array_equal(half_pixels(5, 5), np.eye(5))

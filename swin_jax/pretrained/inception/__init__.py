@@ -1,0 +1,1 @@
+"""Inception-v3 of FID: its file."""
