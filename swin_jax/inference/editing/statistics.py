@@ -20,6 +20,7 @@ from swin_jax.pretrained.styleclip.statistics import check_belong, read_directio
 
 MOMENTS, DIRECTIONS, ORIGIN = "S_mean_std", "fs3.npy", "statistics.json"
 _SUFFIXES = ("", ".npy", ".pkl", ".pickle")  # of S_mean_std
+_PORT_CUTOFF = 8  # rows of W+ that the port to torch truncates
 _FEW = 1000  # draws that tell whether statistics are of a generator
 
 
@@ -76,8 +77,20 @@ def read_folder(
     if (path / ORIGIN).is_file():
         check_origin(path, origin(variables, clip_variables))
     else:
-        check_belong(found, Draws().styles(generator, variables, _FEW), layers)
+        _check_released(found, generator, variables)
     return found, rows
+
+
+def _check_released(found: Statistics, generator: Generator, variables: dict) -> None:
+    """Raises UserError for statistics of another generator; the released code and its port truncate in two ways."""
+    layers, problems = generator.style_layers(), []
+    for cutoff in (None, _PORT_CUTOFF):
+        draws = Draws(truncation_cutoff=cutoff)
+        try:
+            return check_belong(found, draws.styles(generator, variables, _FEW), layers)
+        except UserError as error:
+            problems.append(error)
+    raise problems[0]
 
 
 def is_complete(folder: Any) -> bool:

@@ -42,3 +42,17 @@ def test_files_are_those_of_the_released_code(tmp_path):
     np.testing.assert_array_equal(read.deviations[3], found.deviations[3])
     (tmp_path / "S_mean_std").rename(tmp_path / "S_mean_std.pkl")
     assert files.find_moments(tmp_path).name == "S_mean_std.pkl"
+
+
+def test_statistics_as_the_port_to_torch_has_them_are_of_the_generator(tmp_path, monkeypatch):
+    made = models()
+    monkeypatch.setattr(files, "_PORT_CUTOFF", 2)  # of 4 rows, in place of 8 of 18
+    np.save(tmp_path / "fs3.npy", np.eye(24, 8, dtype=np.float32))
+    for cutoff, is_known in ((2, True), (1, False)):
+        found = style_statistics(made.generator, made.variables, Draws(samples=1000, truncation_cutoff=cutoff))
+        files.write_moments(tmp_path, found)
+        if is_known:
+            files.read_folder(tmp_path, made.generator, made.variables, made.clip_variables)
+        else:
+            with pytest.raises(UserError, match="the statistics are of another generator"):
+                files.read_folder(tmp_path, made.generator, made.variables, made.clip_variables)
