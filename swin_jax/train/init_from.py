@@ -14,6 +14,7 @@ from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError, is_ours
 from swin_jax.core.params import flatten, path_name, unflatten
 from swin_jax.train import checkpoint
+from swin_jax.train.setup import once_options
 
 _LISTED = 4  # mis-shaped keys in a message
 
@@ -126,7 +127,8 @@ class Frozen:
         shapes = self.shapes(batch)
         if not self.path:
             zeros = (np.zeros(x.shape, x.dtype) for x in self._inputs(batch))
-            return jax.device_get(jax.jit(self.model.init)(jax.random.key(0), *zeros))
+            init = jax.jit(self.model.init, compiler_options=once_options())
+            return jax.device_get(init(jax.random.key(0), *zeros))
         params = shapes["params"]
         others = {name: tree for name, tree in shapes.items() if name != "params"}
         found = _read(self.path, self.convert, self.model, params, others, key, self.key)

@@ -105,6 +105,11 @@ def can_mix(task, examples: int) -> bool:
     return examples % 2 == 0 and (examples <= task.mix_group or examples % task.mix_group == 0)
 
 
+def once_options() -> dict | None:
+    """Compiler options for first values: on a CPU the code of random numbers takes longer to optimise than to run."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
+
 def jitted_step(run: Run) -> Callable:
     """The training step, jitted: (state, batch, frozen) -> (state, metrics), the state's memory being used again."""
     train_step = run.task.train_step

@@ -10,7 +10,7 @@ from swin_jax.core import config as configs
 from swin_jax.core.params import path_name
 from swin_jax.tasks.base import TrainState
 from swin_jax.train import checkpoint, sharding
-from swin_jax.train.setup import Run
+from swin_jax.train.setup import Run, once_options
 
 
 def first_state(config, run: Run, manager, write: bool) -> tuple[TrainState, dict]:
@@ -30,9 +30,8 @@ def first_state(config, run: Run, manager, write: bool) -> tuple[TrainState, dic
         run.task, run.abstract.params, run.abstract.mutable
     )
     say(report)
-    # On a CPU the code of random numbers takes longer to optimise than to run.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    init = jax.jit(run.task.init, out_shardings=sharding.tree_shardings(run.abstract), compiler_options=options)
+    shardings = sharding.tree_shardings(run.abstract)
+    init = jax.jit(run.task.init, out_shardings=shardings, compiler_options=once_options())
     state = init(jax.random.key(config.seed))
     names = ("params", "ema", "mutable")
     return state.replace(**{name: _replace(getattr(state, name), flat) for name in names}), {}

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from swin_jax.core import config as configs
 from swin_jax.train import checkpoint
 from tests.experiments import FILES, config_path
 
@@ -42,13 +43,15 @@ def assert_equal_runs(one: pathlib.Path, other: pathlib.Path, step: int) -> None
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_fake(path, tmp_path, launch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    average = () if path.parent.name == "stylegan2" else ("--config.task.ema_decay=0.9",)  # those always have one
+    keeps = "ema_decay" in configs.load(f"{path}:fake").task
+    average = ("--config.task.ema_decay=0.9",) if keeps else ()
     status, out, err = launch(f"{path}:fake", whole, *EVERY_STEP, *average)
     assert status == 0, err
     assert "Done: 3 steps" in out and (whole / "curves.png").stat().st_size > 1000
     assert all(np.isfinite(line["train/loss"]) for line in metrics(whole) if "train/loss" in line)
     pictures = (whole / "pictures").glob("*_ema*")  # all that an evaluation of samples gives
-    assert any("eval/" in key and "_ema/" in key for line in metrics(whole) for key in line) or any(pictures)
+    if keeps or path.parent.name == "stylegan2":  # those always have one
+        assert any("eval/" in key and "_ema/" in key for line in metrics(whole) for key in line) or any(pictures)
     # As a kill after step 2 leaves it: the log ahead of the checkpoint, in the middle of a line.
     shutil.copytree(whole, cut)
     shutil.rmtree(checkpoint.folder(cut) / "3")

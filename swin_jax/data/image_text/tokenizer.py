@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import Range
+from swin_jax.core.ranges import Range, checked
 from swin_jax.data.image_text.captions import MAX_NESTED, is_nested
 from swin_jax.data.image_text.vocabulary import vocabulary
 
@@ -56,6 +56,12 @@ def tokenize(
             f"{context_length}: shorten it, or give truncate=True"
         )
     return ids
+
+
+@checked
+def tokenize_split(text: str, context_length: ContextLength = CONTEXT_LENGTH) -> np.ndarray:
+    """The ids, int32 (n, context_length), of texts that are joined by |; raises as `tokenize`."""
+    return tokenize([part.strip() for part in text.split("|")], context_length)
 
 
 def tokenize_and_flag(
