@@ -10,22 +10,23 @@ from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from tests.editing import networks
 
+KINDS = {"e4e": inversion.encoder, "vgg16": inversion.projector, "classifier": inversion.avatars}
 
-def sizes(avatars):
-    return ml_collections.ConfigDict(dict(image_size=32, w_dim=64) if avatars else dict(image_size=1024, w_dim=512))
+
+def made(flag):
+    c = ml_collections.ConfigDict(dict(image_size=1024, w_dim=512, e4e="", vgg16="", lpips="", classifier=""))
+    c.invert = KINDS[flag](c)
+    return c
 
 
 def test_the_classifier_is_that_of_the_attributes():
-    c = sizes(True)
-    c.invert = inversion.inversion(c, True)
-    model = configs.build(c.invert.distance.network.model, "model")
+    model = configs.build(made("classifier").invert.distance.network.model, "model")
     assert model == configs.build(avatars_attributes.get_config().task.model, "model")
 
 
-@pytest.mark.parametrize("avatars, flag", [(True, "classifier"), (False, "e4e")])
-def test_the_flag_of_the_file_is_named_and_taken(avatars, flag):
-    c = sizes(avatars)
-    c.invert = inversion.inversion(c, avatars)
+@pytest.mark.parametrize("flag", KINDS)
+def test_the_flag_of_the_file_is_named_and_taken(flag):
+    c = made(flag)
     with pytest.raises(UserError, match=f"give --config.{flag}=FILE_OR_WORKDIR"):
         configs.build(c.invert, "invert").check()
     c[flag] = "nothing"
@@ -33,10 +34,16 @@ def test_the_flag_of_the_file_is_named_and_taken(avatars, flag):
         configs.build(c.invert, "invert").check()
 
 
-@pytest.mark.parametrize("avatars", [True, False])
-def test_fakes_invert_for_the_fake_generator(avatars):
-    c = sizes(avatars)
-    c.invert = inversion.inversion(c, avatars)
+def test_missing_heads_of_lpips_are_told_when_the_inversion_is_built():
+    c = made("vgg16")
+    c.lpips = "nothing.pth"
+    with pytest.raises(UserError, match="heads=nothing.pth: there is no such file; it is vgg.pth in lpips"):
+        configs.build(c.invert, "invert")
+
+
+@pytest.mark.parametrize("flag", KINDS)
+def test_fakes_invert_for_the_fake_generator(flag, recwarn):
+    c = made(flag)
     c.update(image_size=8, w_dim=8)
     inversion.use_fakes(c.invert)
     given = networks()["generator"]
