@@ -1,7 +1,4 @@
-"""How the latents of pictures are found, by experiments that edit them.
-
-The edit is drawn with the noise maps of the generator, so that latents are looked for that belong to those.
-"""
+"""How the latents of pictures are found, by experiments that edit them."""
 
 from ml_collections import ConfigDict
 
@@ -16,43 +13,41 @@ from swin_jax.pretrained.e4e import convert as e4e
 from swin_jax.pretrained.lpips import convert as lpips
 from swin_jax.train.init_from import Frozen
 
+# Of avatars_attributes.py.
+_SWIN = dict(image_size=32, num_classes=8, patch_size=4, embed_dim=48, depths=(2, 2), num_heads=(2, 4))
+_SWIN |= dict(window_size=4, drop_path_rate=0.0)
 
-def encoder(c: ConfigDict) -> ConfigDict:
-    """A spec of the inversion of photographs by e4e, whose file is the key `e4e` of the config.
+
+def inversion(c: ConfigDict, avatars: bool, projector: bool = False) -> ConfigDict:
+    """A spec for `invert`; the keys of its files are added to the config.
 
     Args:
-        c: A config with `image_size` and `w_dim` of the generator, and `e4e`.
+        c: A config with `image_size` and `w_dim` of the generator.
+        avatars: By StyleGAN2's projector with the pixels and the features of avatars_attributes.py, whose workdir is
+            `classifier`.
+        projector: By the projector with LPIPS, whose files are `vgg16`, torchvision's, and `lpips`, the heads. Else
+            photographs are inverted by e4e, whose file is `e4e`.
     """
+    if avatars:
+        return _projector(FeatureDistance, _frozen(c, "classifier", spec(Swin, **_SWIN)), num_steps=300)
+    if projector:
+        c.lpips = ""
+        convert = spec(lpips.pretrained, heads=c.get_oneway_ref("lpips"))
+        network = _frozen(c, "vgg16", spec(LPIPS), convert=convert, inputs=("image", "other"))
+        return _projector(PerceptualDistance, network, batch_size=1)
     model = spec(E4E, num_ws=num_ws(c.image_size), w_dim=c.get_oneway_ref("w_dim"))
     return spec(E4EInversion, encoder=_frozen(c, "e4e", model, convert=spec(e4e.pretrained)))
 
 
-def projector(c: ConfigDict) -> ConfigDict:
-    """A spec of the inversion of photographs by StyleGAN2's projector, in W+.
-
-    Args:
-        c: A config whose keys `vgg16` and `lpips` are the file of torchvision's VGG16 and that of the heads of LPIPS.
-    """
-    convert = spec(lpips.pretrained, heads=c.get_oneway_ref("lpips"))
-    network = _frozen(c, "vgg16", spec(LPIPS), convert=convert, inputs=("image", "other"))
-    distance = spec(PerceptualDistance, network=network)
-    return spec(OptimizationInversion, distance=distance, space="w+", optimize_noise=False, batch_size=1)
-
-
-def avatars(c: ConfigDict) -> ConfigDict:
-    """A spec of the inversion of avatars of 32 pixels, by the projector in W+ with 300 steps.
-
-    Args:
-        c: A config whose key `classifier` is the workdir of avatars_attributes.py.
-    """
-    shape = dict(patch_size=4, embed_dim=48, depths=(2, 2), num_heads=(2, 4), window_size=4, drop_path_rate=0.0)
-    network = _frozen(c, "classifier", spec(Swin, **shape, image_size=32, num_classes=8))
-    distance = spec(FeatureDistance, network=network)
-    return spec(OptimizationInversion, distance=distance, space="w+", num_steps=300, optimize_noise=False)
+def _projector(distance: type, network: ConfigDict, **fields) -> ConfigDict:
+    """Latents in W+ for the noise maps of the generator, which the edit is drawn with."""
+    distance = spec(distance, network=network)
+    return spec(OptimizationInversion, distance=distance, space="w+", optimize_noise=False, **fields)
 
 
 def _frozen(c: ConfigDict, name: str, model: ConfigDict, **fields) -> ConfigDict:
-    """A spec of a model whose file the key `name` of the config is."""
+    """A spec of a model whose file is the new key `name` of the config."""
+    c[name] = ""
     return spec(Frozen, model=model, path=c.get_oneway_ref(name), flag=name, **fields)
 
 

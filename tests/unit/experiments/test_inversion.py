@@ -10,12 +10,12 @@ from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from tests.editing import networks
 
-KINDS = {"e4e": inversion.encoder, "vgg16": inversion.projector, "classifier": inversion.avatars}
+KINDS = {"e4e": {}, "vgg16": dict(projector=True), "classifier": {}}
 
 
 def made(flag):
-    c = ml_collections.ConfigDict(dict(image_size=1024, w_dim=512, e4e="", vgg16="", lpips="", classifier=""))
-    c.invert = KINDS[flag](c)
+    c = ml_collections.ConfigDict(dict(image_size=1024, w_dim=512))
+    c.invert = inversion.inversion(c, flag == "classifier", **KINDS[flag])
     return c
 
 
