@@ -20,7 +20,7 @@ With `:avatars` the networks are those of stylegan2_avatars.py, clip_avatars.py 
 avatars_identity.py, given by their workdirs.
 """
 
-from swin_jax.core.config import parse_arg, refuse_as_script, spec
+from swin_jax.core.config import derived, parse_arg, refuse_as_script, spec
 
 if __name__ == "__main__":
     refuse_as_script()
@@ -58,7 +58,8 @@ def get_config(arg=None):
 
     # Task
     text_ids = spec(tokenize_split, text=ref("text"), context_length=ref("context_length"))
-    c.task = spec(LatentMapper, model=model, **frozen, tx=tx, text_ids=text_ids, **run.refs(c, "truncation"))
+    given = dict(given=derived(lambda path: "w+" if path else "z", ref("latents")), **run.refs(c, "truncation"))
+    c.task = spec(LatentMapper, model=model, **frozen, tx=tx, text_ids=text_ids, **given)
     c.task.crop_face = not arg.avatars
 
     # Data

@@ -21,6 +21,7 @@ from swin_jax.tasks import editing
 from swin_jax.tasks.base import Batch, FrozenModel, Metrics, TrainState, gradient_step, step_key
 
 PENALTIES = ("mean", "norm")
+GIVEN = ("w+", "z", "s")
 
 
 @checked
@@ -34,6 +35,7 @@ class LatentMapper:
         tx: The optimizer: `optim.ranger`.
         text_ids: int32 (1, L).
         arcface: Frozen `models.arcface.IRSE`; not read where `id_lambda` is 0.
+        given: What batches hold: 'w+', 'z', or 's' for a mapper of S.
         truncation: Of latents z.
         clip_lambda, l2_lambda, id_lambda: Weights of the losses. The paper has 0.8 and 0.1 for the last two, and
             2 and 0 for a text that makes somebody else of a person.
@@ -49,6 +51,7 @@ class LatentMapper:
     tx: optax.GradientTransformation
     text_ids: Any
     arcface: FrozenModel | None = None
+    given: str = "w+"
     truncation: FiniteFloat = 0.7
     clip_lambda: NonNegativeFloat = 1.0
     l2_lambda: NonNegativeFloat = 0.8
@@ -60,6 +63,8 @@ class LatentMapper:
     def __post_init__(self):
         if self.penalty not in PENALTIES:
             raise UserError(f"penalty={self.penalty!r} must be one of {', '.join(PENALTIES)}")
+        if self.given not in GIVEN or (self.given == "s" and not self.in_styles):
+            raise UserError(f"given={self.given!r} must be one of {', '.join(GIVEN)}, the last one for a mapper of S")
         if self.text_ids.shape[0] != 1:
             raise UserError(f"a mapper is trained for one text, not for {self.text_ids.shape[0]}")
         editing.check(self)
@@ -119,9 +124,12 @@ class LatentMapper:
         return {"before": before, "image": image, "clip_before": editing.clip_distances(self, frozen, before), **terms}
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """`latent` in W+."""
+        """`latent` in W+ or z, or `styles`, as `given` says."""
         model = self.generator.model
-        return {"latent": jax.ShapeDtypeStruct((batch_size, model.num_ws, model.w_dim), jnp.float32)}
+        total = sum(layer.channels for layer in model.style_layers())
+        shape = {"w+": (model.num_ws, model.w_dim), "z": (model.z_dim,), "s": (total,)}[self.given]
+        name = "styles" if self.given == "s" else "latent"
+        return {name: jax.ShapeDtypeStruct((batch_size, *shape), jnp.float32)}
 
     # ---- what steps only read ----
 

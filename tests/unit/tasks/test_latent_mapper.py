@@ -97,9 +97,17 @@ def test_what_a_step_reads_is_laid_out_before_anything_is_read():
     assert kinds[0] == kinds[1] and set(kinds[0]) == {"generator", "clip", "arcface", "text_features"}
 
 
+def test_the_shapes_of_batches_are_those_of_what_is_given():
+    styles = StyleSpaceMapper(CHANNELS)
+    found = [make(given=given).batch_shapes(3)["latent"].shape for given in ("w+", "z")]
+    assert found == [(3, 4, 8), (3, 8)]
+    assert make(styles, given="s").batch_shapes(3)["styles"].shape == (3, sum(CHANNELS))
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [
+        (dict(given="s"), "given='s' must be one of w\\+, z, s, the last one for a mapper of S"),
         (dict(penalty="sum"), "penalty='sum' must be one of mean, norm"),
         (dict(text_ids=np.zeros((2, 6), np.int32)), "trained for one text, not for 2"),
         (dict(arcface=None, id_lambda=0.1), "needs a network that knows faces"),
