@@ -53,13 +53,13 @@ def get_config(arg=None):
 
     # Data
     train = spec(avatars.faces, data_dir=ref("data_dir"), split="train")
-    augment = spec(small_train_transform, size=ref("image_size"), padding=1, hflip=0.5)
+    augment = spec(small_train_transform, size=ref("image_size"), padding=0, hflip=0.5)
     c.data = small.train_data(c, train, augment)
 
     # Evals
     test = spec(avatars.faces, data_dir=ref("data_dir"), split="test")
     crop = small.crop(c, channels=3)
-    c.evals = dict(test=small.evaluation(test, crop, MarkAccuracy, every=500))
+    c.evals = dict(test=small.evaluation(test, crop, MarkAccuracy, every=250))
     c.predict = run.predict_images(crop)
 
     # Run
