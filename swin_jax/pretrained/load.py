@@ -43,6 +43,7 @@ from swin_jax.pretrained.family import Family, Weights
 from swin_jax.pretrained.files import download
 from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
+from swin_jax.pretrained.styleclip import loader as styleclip
 from swin_jax.pretrained.stylegan2 import loader as stylegan2
 from swin_jax.pretrained.swin import loader as swin
 from swin_jax.pretrained.video_swin import loader as video_swin
@@ -55,6 +56,7 @@ FAMILIES: tuple[Family, ...] = (
     stylegan2.DISCRIMINATOR_FAMILY,
     arcface.FAMILY,
     e4e.FAMILY,
+    styleclip.FAMILY,
 )
 
 

@@ -5,6 +5,7 @@ mapper/latent_mappers.py, whose parameters the names follow, 'course' included. 
 added to its input times `STEP`.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -84,7 +85,7 @@ class SingleMapper(nn.Module):
 
 @checked
 class StyleSpaceMapper(nn.Module):
-    """A mapping for each layer of S: a sequence of (B, channels) -> the same.
+    """A mapping for each layer of S: a sequence of (B, channels) -> the same; or an array (B, channels of all layers).
 
     Attributes:
         channels: Of each layer, as `Generator.style_layers` has them; every third from the second on
@@ -96,7 +97,12 @@ class StyleSpaceMapper(nn.Module):
     with_rgb: bool = False
 
     @nn.compact
-    def __call__(self, styles: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    def __call__(self, styles: Sequence[jax.Array] | jax.Array) -> tuple[jax.Array, ...] | jax.Array:
+        if hasattr(styles, "ndim"):
+            if styles.shape[1:] != (sum(self.channels),):
+                raise UserError(f"styles of all layers are (B, {sum(self.channels)}), not {styles.shape}")
+            ends = list(itertools.accumulate(self.channels))[:-1]
+            return jnp.concatenate(self(jnp.split(styles, ends, axis=1)), axis=1)
         widths = [style.shape[1] for style in styles]
         if widths != list(self.channels):
             raise UserError(f"this mapper is for layers of {list(self.channels)} channels, not {widths}")

@@ -19,6 +19,7 @@ from swin_jax.pretrained import beside
 from swin_jax.pretrained.e4e.convert import is_e4e
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import RESIZED, Preparation
+from swin_jax.pretrained.styleclip.mappers import is_mapper
 from swin_jax.pretrained.stylegan2 import convert, origins
 from swin_jax.pretrained.stylegan2.sizes import DISCRIMINATOR, GENERATOR, convolutions
 
@@ -50,8 +51,8 @@ def find_discriminator(word: str) -> str | None:
 
 
 def recognizes_generator(arrays: Mapping[str, np.ndarray]) -> bool:
-    """True for a generator, unless it is that in a file of e4e, which is named for its encoder."""
-    return convert.is_generator(arrays) and not is_e4e(arrays)
+    """True for a generator, unless it is that in a file of e4e or of a mapper, which is named for what it adds."""
+    return convert.is_generator(arrays) and not is_e4e(arrays) and not is_mapper(arrays)
 
 
 def _infer(kind: str) -> Callable[[Mapping[str, np.ndarray], Mapping[str, Any]], dict]:

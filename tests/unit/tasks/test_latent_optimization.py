@@ -9,6 +9,7 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.optim import adamw, schedules
+from swin_jax.plan import flops
 from swin_jax.tasks import editing
 from swin_jax.tasks.latent_optimization import L2_LAMBDAS, LatentOptimization, _penalty
 from tests.editing import networks
@@ -143,9 +144,11 @@ def test_rematerialized_pictures_have_the_same_gradient():
         task, generator=dataclasses.replace(task.generator, model=task.generator.model.clone(remat="full"))
     )
     step = {"ws": jnp.full((1, 4, 8), 0.1)}
-    one, other = (jax.jit(jax.grad(lambda p: t.terms(p, frozen)[0]["loss"].sum()))(step) for t in (task, remat))  # noqa: B023
+    gradients = [jax.grad(lambda p, t=t: t.terms(p, frozen)[0]["loss"].sum()) for t in (task, remat)]
+    one, other = (jax.jit(gradient)(step) for gradient in gradients)
     np.testing.assert_allclose(one["ws"], other["ws"], atol=1e-6)
     assert np.abs(one["ws"]).max() > 1e-4
+    assert flops.count(gradients[1], step) > 1.1 * flops.count(gradients[0], step)
 
 
 @pytest.mark.parametrize("fields", [dict(), dict(space="s", id_lambda=0.2), dict(mode="free")])
