@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.params import weights_checksum
 from swin_jax.evals.samples import to_bytes
 from swin_jax.inference.editing import relevance
 from swin_jax.inference.editing import statistics as files
-from swin_jax.inference.editing.relevance import compute, measure, pieces
-from swin_jax.models.styleclip.directions import image_directions
+from swin_jax.inference.editing.relevance import compute, measure, pieces, take_run
+from swin_jax.models.styleclip.directions import image_directions, mean_directions
 from swin_jax.models.styleclip.relevance import Change, Survey, picture_view
 from swin_jax.models.styleclip.statistics import Draws, style_statistics
+from swin_jax.tasks.editing import Given
+from swin_jax.tasks.style_relevance import StyleRelevance
 from tests.unit.inference.editing.small import models
 
 SURVEY = Survey(Draws(samples=50, batch_size=20), images=3, batch_size=10, save_seconds=0.0)
@@ -127,3 +130,27 @@ def test_a_folder_of_statistics_is_computed_once_and_read_again(tmp_path, monkey
     other = jax.tree.map(lambda leaf: leaf + 1, made.variables)
     with pytest.raises(UserError, match="another generator"):
         files.read_folder(tmp_path, made.generator, other, made.clip_variables)
+
+
+def test_what_a_run_of_the_loop_has_summed_up_is_taken(tmp_path, monkeypatch):
+    made = models()
+    networks = Given(made.generator, made.variables), Given(made.clip, made.clip_variables)
+    task = StyleRelevance(*networks, SURVEY, batch_size=10)
+    checksum = weights_checksum(jax.tree.map(np.asarray, task.load_frozen()))
+    sums = np.random.default_rng(0).normal(size=(24, 8)).astype(np.float32)
+    meta = {"step": task.steps, "frozen": {"sha256": checksum}}
+    run = [sums, meta]
+    monkeypatch.setattr(relevance.checkpoint, "exists", lambda path: bool(run))
+    monkeypatch.setattr(relevance.checkpoint, "load_params", lambda path: ({"sums": run[0]}, None, run[1]))
+    meta["step"] = task.steps - 1
+    with pytest.raises(UserError, match="is at step 8 of 9: give the same command without --edit to finish it"):
+        take_run(task, made, tmp_path, str(tmp_path / "statistics"))
+    meta |= {"step": task.steps, "frozen": {"sha256": "another"}}
+    with pytest.raises(UserError, match="was measured with other weights or settings"):
+        take_run(task, made, tmp_path, str(tmp_path / "statistics"))
+    meta["frozen"] = {"sha256": checksum}
+    take_run(task, made, tmp_path, str(tmp_path / "statistics"))
+    run.clear()  # the run is not looked at again
+    found, rows = compute(made, str(tmp_path / "statistics"), SURVEY, show=False)
+    np.testing.assert_array_equal(rows, mean_directions(sums))
+    np.testing.assert_array_equal(found.means[0], statistics().means[0])
