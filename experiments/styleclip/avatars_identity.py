@@ -11,8 +11,9 @@ embeddings whose cosine is the share of these five choices that two avatars have
 the same person with another mouth, 0.8 for one who has dyed the hair. Hair below a hat is not
 compared.
 
-Measured on all pairs of held-out avatars: mean cosine where the five are the same and where one of
-them differs, and how often it is larger in the former. These are drawings, no photographs.
+Expected, on all pairs of held-out avatars, after 128,000 pictures: a mean cosine of 0.82 where the
+five are the same, 0.58 where one of them differs and 0.30 of any two; in 95 % of pairs of pairs it
+is larger in the first kind than in the second. These are drawings, no photographs.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec
