@@ -54,7 +54,7 @@ class StyleRelevance:
     @property
     def steps(self) -> int:
         """Steps that are needed; further ones change nothing."""
-        return self.survey.images * -(-self.channels // self.batch_size)
+        return self.survey.images * self.turns
 
     def init(self, key: jax.Array) -> TrainState:
         """Sums of zeros."""
@@ -63,19 +63,30 @@ class StyleRelevance:
 
     def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
         """Adds the moves of the next channels; `loss` is the mean distance of a lowered and a raised picture."""
-        turns = -(-self.channels // self.batch_size)
-        image = jnp.minimum(state.step // turns, self.survey.images - 1)
-        rows = state.step % turns * self.batch_size + batch["row"]
-        styles = self.changed(frozen, image, rows)
-        pictures = self.generator.model.apply(frozen["generator"], styles, method="synthesize_styles")
-        shown = picture_view(pictures, self.clip.model.visual.image_size, self.survey.mean, self.survey.std)
-        features = self.encode(frozen["clip"], shown)
-        features = features.reshape(-1, 2, features.shape[-1])
+        rows, features = self.rows(state.step, batch), self.features(state.step, batch, frozen)
         counts = (rows < self.channels) & (state.step < self.steps)
         found = jnp.where(counts[:, None], moves(features), 0.0)
         sums = state.params["sums"].at[jnp.minimum(rows, self.channels - 1)].add(found)
         distance = jnp.linalg.norm(features[:, 1] - features[:, 0], axis=-1).mean()
         return state.replace(step=state.step + 1, params={"sums": sums}), {"loss": distance}
+
+    @property
+    def turns(self) -> int:
+        """Steps for one picture."""
+        return -(-self.channels // self.batch_size)
+
+    def rows(self, step: jax.Array, batch: Batch) -> jax.Array:
+        """Numbers of the channels of a step, (B,); the last ones of a picture may be beyond all channels."""
+        return step % self.turns * self.batch_size + batch["row"]
+
+    def features(self, step: jax.Array, batch: Batch, frozen: Any) -> jax.Array:
+        """CLIP's features (B, 2, E) of the picture of a step with each channel lowered and raised."""
+        image = jnp.minimum(step // self.turns, self.survey.images - 1)
+        styles = self.changed(frozen, image, self.rows(step, batch))
+        pictures = self.generator.model.apply(frozen["generator"], styles, method="synthesize_styles")
+        shown = picture_view(pictures, self.clip.model.visual.image_size, self.survey.mean, self.survey.std)
+        found = self.encode(frozen["clip"], shown)
+        return found.reshape(-1, 2, found.shape[-1])
 
     def changed(self, frozen: Any, image: jax.Array, rows: jax.Array) -> tuple[jax.Array, ...]:
         """S (2 rows, channels) of one picture, with the channel of each row lowered and raised."""
@@ -96,8 +107,8 @@ class StyleRelevance:
         return self.clip.model.apply(variables, image, method="encode_image", normalize=True)
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
-        """The sums so far, (channels, E)."""
-        return {"sums": state.params["sums"]}
+        """`moves` (B, E) of length 1, in CLIP's space, of the channels of a step."""
+        return {"moves": moves(self.features(state.step, batch, frozen))}
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """`row`, the number of each channel in a batch."""

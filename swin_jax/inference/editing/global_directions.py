@@ -32,6 +32,7 @@ from swin_jax.inference.editing.relevance import Models
 from swin_jax.models.styleclip.directions import Direction, NoChannel, choose_beta, make_direction, text_direction
 from swin_jax.models.styleclip.relevance import Survey
 from swin_jax.models.styleclip.statistics import Statistics
+from swin_jax.pretrained.preparation import carried
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +149,10 @@ class GlobalDirections:
 
     def unedited(self, ws: np.ndarray, note: str) -> Edited:
         """The latents as they are, in S."""
+        ws, generator = np.asarray(ws, np.float32), self.models.generator
+        if ws.shape == (generator.num_ws, generator.w_dim):
+            log.info("(%d, %d) is read as one latent, not as %d", *ws.shape, len(ws))
+            ws = ws[None]
         styles = jax.device_get(self._styles(self.models.variables, ws))
         return Edited(styles, None, ((),) * len(ws), note)
 
@@ -160,7 +165,7 @@ class GlobalDirections:
                 weights[layer, channel] = weights.get((layer, channel), 0.0) + alpha * coefficient
         moved = sorted(((*key, weight) for key, weight in weights.items() if weight), key=lambda row: -abs(row[2]))
         chosen: Chosen = tuple(moved)
-        return dataclasses.replace(edited, styles=styles, chosen=(chosen,) * len(ws))
+        return dataclasses.replace(edited, styles=styles, chosen=(chosen,) * len(styles[0]))
 
     @functools.cached_property
     def _styles(self) -> Callable:
@@ -183,7 +188,7 @@ def open_directions(
         generator, clip: Model and variables, as `swin_jax.load` gives them.
         folder: Of statistics, released ones or such as were computed here; where it has none they are computed into it,
             which takes hours for 1024 pixels, shows progress, and goes on where it was killed.
-        survey: How to compute; None for the released code's settings.
+        survey: How to compute; None for the released code's settings and pixels as the CLIP takes them.
         templates, tokenize: See `GlobalDirections`.
         show: Show progress.
 
@@ -196,8 +201,16 @@ def open_directions(
         arguments = models.generator, models.variables, models.clip_variables, _width(models)
         found, rows = statistics.read_folder(folder, *arguments)
     else:
-        found, rows = relevance.compute(models, os.fspath(folder), survey, show)
+        found, rows = relevance.compute(models, os.fspath(folder), survey or _survey(models.clip), show)
     return GlobalDirections(models, found, rows, tuple(templates), tokenize)
+
+
+def _survey(clip: Any) -> Survey:
+    """The settings of the released code, with pixels as the CLIP's preparation has them, if it carries one."""
+    prepared = carried(clip)
+    if prepared is None or not prepared.mean:
+        return Survey()
+    return Survey(mean=tuple(prepared.mean), std=tuple(prepared.std))
 
 
 def _width(models: Models) -> int:

@@ -24,10 +24,14 @@ def test_steps_add_up_to_what_is_measured_from_the_changed_layer_on(change, tmp_
     frozen, step = load_frozen(task), jax.jit(task.train_step)
     like = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), frozen_shapes(task))
     assert like == jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), frozen)
-    state = task.init(jax.random.key(0))
+    state, rows = task.init(jax.random.key(0)), {"row": np.arange(10, dtype=np.int32)}
+    first = jax.jit(task.predict)(state, rows, frozen)["moves"]
     for number in range(8):  # the last two change nothing
-        state, metrics = step(state, {"row": np.arange(10, dtype=np.int32)}, frozen)
+        state, metrics = step(state, rows, frozen)
         assert metrics["loss"] > 0
+        if number == 0:
+            np.testing.assert_allclose(state.params["sums"][:10], first, atol=1e-5)
+            assert not np.any(state.params["sums"][10:])
         if number == 5:
             sums = np.asarray(state.params["sums"])
     np.testing.assert_array_equal(state.params["sums"], sums)

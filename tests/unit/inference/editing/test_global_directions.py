@@ -22,6 +22,7 @@ from swin_jax.inference.editing.global_directions import (
 from swin_jax.models.styleclip.directions import NoChannel
 from swin_jax.models.styleclip.relevance import Survey
 from swin_jax.models.styleclip.statistics import Draws, Statistics, style_statistics
+from swin_jax.pretrained.preparation import attach, of_pairs
 from swin_jax.tasks.editing import Given
 from swin_jax.tasks.style_relevance import StyleRelevance
 from tests.unit.inference.editing.small import models
@@ -120,6 +121,25 @@ def test_a_threshold_is_chosen_by_the_number_of_channels():
     sizes = np.abs(directions().relevances(wish))
     beta = directions().beta(wish)
     assert (sizes >= beta).sum() > 5 and (beta == 0.29 or (sizes >= beta + 0.01).sum() <= 5)
+
+
+def test_a_bare_latent_is_one_and_the_log_says_so(caplog):
+    wish = Wish("a smiling face", beta=0.3)
+    with caplog.at_level(logging.INFO):
+        found = directions().edit(latents()[1], [wish])
+    assert "(4, 6) is read as one latent, not as 4" in caplog.text and len(found.chosen) == 1
+    np.testing.assert_allclose(found.styles[0][0], directions().edit(latents(), [wish]).styles[0][1], atol=1e-5)
+    with pytest.raises(UserError, match=r"W\+ is \(B, 4, 6\)"):
+        directions().edit(latents()[:, :3], [wish])
+
+
+def test_pixels_are_those_that_the_clip_takes(tmp_path, monkeypatch):
+    made = models()
+    clip = attach(made.clip.clone(), of_pairs(16, LENGTH, False).replace(mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5)))
+    surveys = []
+    monkeypatch.setattr(relevance, "compute", lambda models, folder, survey, show: (surveys.append(survey), None))
+    open_directions((made.generator, made.variables), (clip, made.clip_variables), tmp_path)
+    assert surveys == [Survey(mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))]
 
 
 @pytest.mark.parametrize("text", ["", "  "])
