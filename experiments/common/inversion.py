@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from swin_jax.core.config import spec
+from swin_jax.core.errors import UserError
 from swin_jax.inference.editing.distances import FeatureDistance, PerceptualDistance
 from swin_jax.inference.editing.inversion import E4EInversion, OptimizationInversion
 from swin_jax.models.e4e import E4E
@@ -27,9 +28,14 @@ def inversion(c: ConfigDict, avatars: bool, projector: bool = False) -> ConfigDi
             `classifier`.
         projector: By the projector with LPIPS, whose files are `vgg16`, torchvision's, and `lpips`, the heads. Else
             photographs are inverted by e4e, whose file is `e4e`.
+
+    Raises:
+        UserError: Both are asked for.
     """
+    if avatars and projector:
+        raise UserError("avatars are inverted by the projector anyway, with their classifier: leave out 'projector'")
     if avatars:
-        return _projector(FeatureDistance, _frozen(c, "classifier", spec(Swin, **_SWIN)), num_steps=300)
+        return _projector(FeatureDistance, _frozen(c, "classifier", spec(Swin, **_SWIN)), num_steps=500)
     if projector:
         c.lpips = ""
         convert = spec(lpips.pretrained, heads=c.get_oneway_ref("lpips"))

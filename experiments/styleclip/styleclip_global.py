@@ -19,6 +19,10 @@ share `neutral`, `alpha` and `beta`, or have one each, such as `--config.alpha="
 
 With `:avatars` the networks are those of stylegan2_avatars.py and clip_avatars.py, given by their
 workdirs.
+
+A folder of photographs is inverted by e4e, `--config.e4e=e4e_ffhq_encode.pt`, or with `:projector` by
+StyleGAN2's projector and LPIPS, `--config.vgg16=vgg16-397923af.pth --config.lpips=vgg.pth`; of avatars
+by the projector and the run of avatars_attributes.py, `--config.classifier=runs/attributes`.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec
@@ -36,7 +40,7 @@ from swin_jax.tasks.style_relevance import StyleRelevance
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, avatars=False, fake=False)
+    arg = parse_arg(arg, avatars=False, projector=False, fake=False)
 
     # Sizes
     c = edits.sizes(arg.avatars, batch_size=16, images=100, samples=100_000, truncation=0.7)
@@ -66,7 +70,7 @@ def get_config(arg=None):
     c.evals = {}
     c.edit = spec(GlobalEditor, task=None, **run.refs(c, "text", "neutral", "alpha", "beta", "statistics"))
     c.edit.task = c.task
-    c.invert = inversion.inversion(c, arg.avatars)
+    c.invert = inversion.inversion(c, arg.avatars, arg.projector)
 
     # Run
     c.init_from = run.init_from()

@@ -15,6 +15,10 @@ colors. `--edit=seeds:0-9`, or a folder, edits one after the other in the same w
 
 With `:avatars` the networks are those of stylegan2_avatars.py, clip_avatars.py and
 avatars_identity.py, given by their workdirs.
+
+A folder of photographs is inverted by e4e, `--config.e4e=e4e_ffhq_encode.pt`, or with `:projector` by
+StyleGAN2's projector and LPIPS, `--config.vgg16=vgg16-397923af.pth --config.lpips=vgg.pth`; of avatars
+by the projector and the run of avatars_attributes.py, `--config.classifier=runs/attributes`.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec
@@ -35,7 +39,7 @@ from swin_jax.tasks.latent_optimization import LatentOptimization
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, avatars=False, fake=False)
+    arg = parse_arg(arg, avatars=False, projector=False, fake=False)
 
     # Sizes
     c = edits.sizes(arg.avatars, total_steps=300, batch_size=1, latents="", truncation=0.7)
@@ -66,7 +70,7 @@ def get_config(arg=None):
     c.evals = dict(edits=dict(every=100, run=spec(Edits)))
     c.edit = spec(LatentOptimizationEditor, task=None, text=ref("text"), steps=ref("total_steps"))
     c.edit.task = c.task
-    c.invert = inversion.inversion(c, arg.avatars)
+    c.invert = inversion.inversion(c, arg.avatars, arg.projector)
 
     # Run
     c.init_from = run.init_from()

@@ -18,6 +18,10 @@ chooses the best step by its test loss; here the last one is reported.
 `--edit` applies the mapper of the workdir, or the released file `mapper`, which holds its generator.
 With `:avatars` the networks are those of stylegan2_avatars.py, clip_avatars.py and
 avatars_identity.py, given by their workdirs.
+
+A folder of photographs is inverted by e4e, `--config.e4e=e4e_ffhq_encode.pt`, or with `:projector` by
+StyleGAN2's projector and LPIPS, `--config.vgg16=vgg16-397923af.pth --config.lpips=vgg.pth`; of avatars
+by the projector and the run of avatars_attributes.py, `--config.classifier=runs/attributes`.
 """
 
 from swin_jax.core.config import derived, parse_arg, refuse_as_script, spec
@@ -38,7 +42,7 @@ from swin_jax.tasks.latent_mapper import LatentMapper
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, avatars=False, fake=False)
+    arg = parse_arg(arg, avatars=False, projector=False, fake=False)
 
     # Sizes
     files = dict(mapper="", latents="", test_latents="")
@@ -74,7 +78,7 @@ def get_config(arg=None):
     c.evals = dict(test=dict(every=2000, run=spec(Edits, data=test)))
     c.edit = spec(LatentMapperEditor, generator=None, **run.refs(c, "text", "mapper"))
     c.edit.generator, c.edit.model = c.task.generator, c.task.model
-    c.invert = inversion.inversion(c, arg.avatars)
+    c.invert = inversion.inversion(c, arg.avatars, arg.projector)
 
     # Run
     c.init_from = run.init_from(convert=spec(mappers.pretrained))

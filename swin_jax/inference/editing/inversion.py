@@ -142,10 +142,12 @@ class OptimizationInversion:
         """Reads the distance's network and finds the mean of W.
 
         Raises:
-            UserError: A conditional generator; weights that do not fit.
+            UserError: A conditional generator, or one of grey pictures; weights that do not fit.
         """
         if generator.c_dim:
             raise UserError("inversion is for generators without labels; this one is conditional")
+        if generator.image_channels != 3:
+            raise UserError(f"inversion is of colored pictures; this generator has {generator.image_channels} channels")
         return Projector(self, generator, variables)
 
 

@@ -281,9 +281,10 @@ def test_pictures_of_another_size_are_told_how_to_align(projector, shape, dtype)
     refused(message, projector.invert, np.zeros(shape, dtype))
 
 
-def test_a_conditional_generator_is_refused(made):
-    conditional = dataclasses.replace(made[0], c_dim=3)
-    refused("this one is conditional", OptimizationInversion(Pixels()).load, conditional, made[1])
+def test_conditional_and_grey_generators_are_refused(made):
+    load = OptimizationInversion(Pixels()).load
+    refused("this one is conditional", load, dataclasses.replace(made[0], c_dim=3), made[1])
+    refused("this generator has 1 channels", load, dataclasses.replace(made[0], image_channels=1), made[1])
 
 
 def test_a_space_that_does_not_exist_is_refused():
