@@ -187,8 +187,11 @@ def edits(studio: Studio, args, name: str, attribute: str, ws: np.ndarray, choic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("generator", "clip", "classifier", "identity", "out"):
-        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--generator", required=True)
+    parser.add_argument("--clip", required=True)
+    parser.add_argument("--classifier", required=True)
+    parser.add_argument("--identity", required=True)
+    parser.add_argument("--out", required=True)
     parser.add_argument("--mappers", default="runs/mapper")
     parser.add_argument("--methods", default="unedited,global,random,mean")
     parser.add_argument("--count", type=int, default=COUNT)

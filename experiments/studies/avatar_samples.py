@@ -73,8 +73,10 @@ def nearest(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("data_dir", "generator", "classifier", "out"):
-        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--generator", required=True)
+    parser.add_argument("--classifier", required=True)
+    parser.add_argument("--out", required=True)
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The commands and programs of the README name files, flags, keys and functions that exist."""
+"""The commands and programs of the README and of its pages name files, flags, keys and functions that exist."""
 
 import ast
 import importlib
@@ -10,15 +10,18 @@ from swin_jax import launch
 SHELL = {"TPU": "swin", "ZONE": "z", "BUCKET": "b", "seed": "0"}
 
 
+def text_of(root) -> str:
+    """The README and the pages that go on where it ends."""
+    return "\n".join((root / name).read_text() for name in ("README.md", "docs/styleclip.md"))
+
+
 def blocks(root, language: str) -> list[str]:
-    text = (root / "README.md").read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", text_of(root), re.MULTILINE | re.DOTALL)
 
 
 def commands(root) -> list[list[str]]:
     """Every call of Python in the README, as its words, shell variables replaced; also those inside tables."""
-    text = (root / "README.md").read_text()
-    found = re.findall(r"`(python [^`]+)`", text)
+    found = re.findall(r"`(python [^`]+)`", text_of(root))
     for block in blocks(root, "bash"):
         variables = dict(SHELL)
         for line in block.replace("\\\n", " ").splitlines():
