@@ -89,8 +89,8 @@ class Survey:
         draws: Latents.
         images: How many of them relevance is measured on, the first ones.
         change: How channels are moved.
-        batch_size: Pictures at a time, two for each channel. In memory are as many and, of one picture, the maps before
-            the changed layer.
+        batch_size: Pictures at a time, two for each channel. In memory are the maps of as many, about 1 GiB for each of
+            1024 pixels, and those before the changed layer of one.
         mean, std: Of pixels in 0..1, as the CLIP was trained.
         save_seconds: From one save of what is done to the next.
     """
@@ -98,7 +98,7 @@ class Survey:
     draws: Draws = Draws()
     images: PositiveInt = 100
     change: Change = Change()
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt = 8
     mean: tuple[FiniteFloat, ...] = CLIP_MEAN
     std: tuple[PositiveFloat, ...] = CLIP_STD
     save_seconds: NonNegativeFloat = 60.0
