@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.common import inversion
+from experiments.studies.avatar_inversion import kept
 from experiments.styleclip import avatars_attributes
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
@@ -53,3 +54,8 @@ def test_fakes_invert_for_the_fake_generator(flag, recwarn):
     side = loaded.image_size
     found = loaded.invert(np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8))
     assert found.shape == (2, 4, 8) and np.isfinite(found).all()
+
+
+def test_what_is_hidden_is_neither_kept_nor_lost():
+    right, seen = kept(np.array([[True, True, False, False, True]]), np.array([[1, 0, 0, 1, -1]], np.int8))
+    assert right.tolist() == [[True, False, True, False, False]] and seen.tolist() == [[True] * 4 + [False]]
