@@ -11,6 +11,7 @@ from swin_jax.inference.editing.latent_mapper import LatentMapperEditor
 from swin_jax.inference.editing.latent_optimization import LatentOptimizationEditor, LoadedOptimization
 from swin_jax.models.styleclip import LevelsMapper, StyleSpaceMapper
 from swin_jax.pretrained.styleclip import mappers
+from swin_jax.pretrained.stylegan2 import loader as stylegan2
 from swin_jax.train import checkpoint
 from swin_jax.train.init_from import Frozen
 from tests.editing import GENERATOR, networks
@@ -48,6 +49,17 @@ def test_a_mapper_of_a_file_edits_by_a_tenth_of_its_output_times_the_strength(tm
     alone = [loaded.edit(WS[i : i + 1]).ws[0] for i in range(3)]
     np.testing.assert_allclose(loaded.edit(WS).ws, alone, atol=1e-6)
     assert loaded.text == "glasses" and loaded.axes[0].name == "strength" and edited.chosen == ((),) * 3
+
+
+def test_one_file_holds_the_mapper_and_its_generator(tmp_path):
+    """As the released files do: it is given for both."""
+    given, path = networks()["generator"], str(tmp_path / "mapper.pt")
+    mappers.save(path, jax.device_get(save_mapper(path)), jax.device_get(given.variables))
+    frozen = Frozen(given.model, path, stylegan2.pretrained(), ("latent",), flag="generator")
+    loaded = LatentMapperEditor(frozen, mapper=path).load()
+    for name in ("params", "noise"):
+        jax.tree.map(np.testing.assert_array_equal, loaded.variables[name], given.variables[name])
+    np.testing.assert_array_equal(loaded.edit(WS).ws, LatentMapperEditor(given, mapper=path).load().edit(WS).ws)
 
 
 def test_a_mapper_of_s_edits_the_styles_and_leaves_colors(tmp_path):
