@@ -68,7 +68,8 @@ def get_config(arg=None):
 
     # Evals
     c.evals = dict(edits=dict(every=100, run=spec(Edits)))
-    c.edit = spec(LatentOptimizationEditor, task=None, text=ref("text"), steps=ref("total_steps"))
+    c.edit = spec(LatentOptimizationEditor, task=None, text=ref("text"))
+    c.edit.update(steps=ref("total_steps"), progress=True)
     c.edit.task = c.task
     c.invert = inversion.inversion(c, arg.avatars, arg.projector)
 

@@ -75,7 +75,8 @@ def get_config(arg=None):
     # Evals
     test = spec(latents, path=ref("test_latents"), **size, count=1000, seed=1)
     test = spec(pipeline.EvalData, source=test, transform=spec(unchanged), batch_size=8)
-    c.evals = dict(test=dict(every=2000, run=spec(Edits, data=test)))
+    shown = {} if arg.avatars else dict(pictures=6, columns=2)
+    c.evals = dict(test=dict(every=2000, run=spec(Edits, data=test, **shown)))
     c.edit = spec(LatentMapperEditor, generator=None, **run.refs(c, "text", "mapper"))
     c.edit.generator, c.edit.model = c.task.generator, c.task.model
     c.invert = inversion.inversion(c, arg.avatars, arg.projector)

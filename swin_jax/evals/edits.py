@@ -34,7 +34,8 @@ class Edits:
 
         Returns:
             run(state, frozen) -> the mean over the latents of each term of the loss, with CLIP's before the edits
-            (`clip_before`), and {'edits': uint8 (height, width, 3) picture}.
+            (`clip_before`); of a mapper `step_cosine` and `step_cosine_std`, how consistent its steps are (arXiv
+            2103.17249, table 2); and {'edits': uint8 (height, width, 3) picture}.
         """
         check_predicts(task, "edits", type(self).__name__)
         everywhere = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
@@ -57,7 +58,10 @@ class Edits:
                 count += len(kept)
                 for name, values in found.items():
                     terms.setdefault(name, []).append(values[real])
+            steps = terms.pop("step", [])
             means = {name: float(np.concatenate(values).mean(dtype=np.float64)) for name, values in terms.items()}
+            if steps:
+                means |= consistency(np.concatenate(steps))
             return means | {"edits": enlarge(tile(np.stack(pairs), 2 * self.columns), before.shape[1])}
 
         return run
@@ -72,3 +76,13 @@ class Edits:
             latents = {name: batch[name] for name in ("latent", "styles") if name in batch}
             real = number * size + np.arange(size) < self.data.num_examples
             yield placement.to_global(latents, size), real
+
+
+def consistency(steps: np.ndarray) -> dict[str, float]:
+    """Mean and deviation of the cosine between any two of some steps (N, D); nothing for fewer than two."""
+    count = len(steps)
+    if count < 2:
+        return {}
+    unit = steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-12)
+    cosines = (unit @ unit.T)[np.triu_indices(count, 1)]
+    return {"step_cosine": float(cosines.mean()), "step_cosine_std": float(cosines.std())}

@@ -105,8 +105,12 @@ class LatentMapper:
         ws = editing.to_ws(self, frozen, batch["latent"])
         return editing.to_styles(self, frozen, ws) if self.in_styles else ws
 
-    def terms(self, params: Any, latents: Any, frozen: Any) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-        """The loss of each row and its terms `clip`, `l2` and `identity`, (B,) each; pictures before and after."""
+    def terms(self, params: Any, latents: Any, frozen: Any) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        """The loss of each row and its terms `clip`, `l2` and `identity`, (B,) each.
+
+        Returns:
+            (these, {`before`, `image`: the pictures; `step`: the mapper's output, a row of numbers each}).
+        """
         steps = self.model.apply({"params": params}, latents)
         before = jax.lax.stop_gradient(editing.synthesize(self, frozen, latents))
         image = editing.synthesize(self, frozen, jax.tree.map(lambda x, step: x + STEP * step, latents, steps))
@@ -116,12 +120,13 @@ class LatentMapper:
             faces = editing.embed_faces(self, frozen, before)
             terms["identity"] = editing.identity_distances(self, frozen, image, faces)
             loss = loss + self.id_lambda * terms["identity"]
-        return {"loss": loss, **terms}, before, image
+        rows = [step.reshape(step.shape[0], -1) for step in jax.tree.leaves(steps)]
+        return {"loss": loss, **terms}, {"before": before, "image": image, "step": jnp.concatenate(rows, axis=1)}
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
-        """Pictures `before` and `image` (B, H, W, 3), and the terms of each row, with CLIP's before the edit."""
-        terms, before, image = self.terms(state.params, self.latents(batch, frozen), frozen)
-        return {"before": before, "image": image, "clip_before": editing.clip_distances(self, frozen, before), **terms}
+        """Pictures `before` and `image` (B, H, W, 3), `step` (B, ...), and the terms, with CLIP's before the edit."""
+        terms, made = self.terms(state.params, self.latents(batch, frozen), frozen)
+        return {**made, "clip_before": editing.clip_distances(self, frozen, made["before"]), **terms}
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """`latent` in W+ or z, or `styles`, as `given` says."""

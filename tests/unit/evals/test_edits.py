@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.data.pipeline import EvalData
-from swin_jax.evals.edits import Edits
+from swin_jax.evals.edits import Edits, consistency
 from swin_jax.pretrained.styleclip.latents import Latents, unchanged
 from swin_jax.train.sharding import Placement, make_mesh
 
@@ -42,3 +42,10 @@ def test_every_latent_counts_once_and_the_first_are_shown():
 def test_a_task_with_latents_of_its_own_is_measured_without_data():
     found = Edits(columns=1).bind(Brighter(), Placement(make_mesh()))(None, None)
     assert found["clip"] == 0.75 and found["edits"].shape == (128, 128, 3)
+
+
+def test_the_consistency_of_steps_is_the_cosine_between_any_two():
+    steps = np.array([[1.0, 0], [2, 0], [0, 3]])
+    found = consistency(steps)
+    np.testing.assert_allclose([found["step_cosine"], found["step_cosine_std"]], [1 / 3, np.sqrt(2) / 3])
+    assert consistency(steps[:1]) == {}

@@ -47,10 +47,11 @@ def test_the_loss_is_that_of_the_released_code():
         return step, editing.clip_distances(task, frozen, after), (features[0] * features[1]).sum(axis=1)
 
     step, clip, cosine = both(params)
-    terms, before, after = jax.jit(task.terms)(params, ws, frozen)
+    terms, made = jax.jit(task.terms)(params, ws, frozen)
     expected = 1.5 * clip.mean() + 2.0 * (step**2).mean() + 0.1 * (1 - cosine.mean())
     np.testing.assert_allclose(terms["loss"].mean(), expected, rtol=1e-5)
-    assert float(np.abs(before - after).max()) > 1e-3
+    assert float(np.abs(made["before"] - made["image"]).max()) > 1e-3
+    np.testing.assert_allclose(made["step"] * 0.1, step.reshape(2, -1), atol=1e-6)
 
 
 def test_ranger_lowers_the_loss_and_nothing_but_the_mapper_is_trained():
