@@ -7,6 +7,7 @@ from experiments.common import run
 from swin_jax.core.config import spec
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image.small import small_eval_transform
+from swin_jax.models.swin import Swin
 
 # Mean and deviation of the training images, of values in 0..1.
 PIXELS = dict(channels=1, mean=(0.286,), std=(0.353,))
@@ -57,6 +58,17 @@ def evaluation(source: ConfigDict, crop: ConfigDict, measure: type, every: run.U
     """
     data = spec(pipeline.EvalData, source=source, transform=crop, batch_size=500)
     return dict(every=every, run=spec(measure, data=data))
+
+
+def avatar_attributes(c: ConfigDict, **fields) -> ConfigDict:
+    """A spec of the network that tells the attributes of avatars: those who read its weights need it.
+
+    Args:
+        c: Config whose `image_size` holds.
+        **fields: Further arguments of `Swin`.
+    """
+    network = dict(patch_size=4, embed_dim=48, depths=(2, 2), num_heads=(2, 4), window_size=4)
+    return spec(Swin, **run.refs(c, "image_size"), **network, drop_path_rate=0.0, **fields)
 
 
 def use_fakes(c: ConfigDict) -> ConfigDict:

@@ -23,7 +23,7 @@ from experiments.common import run, small
 from swin_jax.data.avatars import images as avatars
 from swin_jax.data.image.small import small_train_transform
 from swin_jax.evals.marks import MarkAccuracy
-from swin_jax.models.swin import Swin, rules
+from swin_jax.models.swin import rules
 from swin_jax.optim import adamw
 from swin_jax.optim.schedules import warmup_cosine
 from swin_jax.tasks.classification import Classification
@@ -37,9 +37,7 @@ def get_config(arg=None):
     ref = c.get_oneway_ref
 
     # Model
-    network = dict(patch_size=4, embed_dim=48, depths=(2, 2), num_heads=(2, 4), window_size=4)
-    same = run.refs(c, "image_size", "num_classes")
-    model = spec(Swin, **same, **network, drop_path_rate=0.0)
+    model = small.avatar_attributes(c, num_classes=ref("num_classes"))
 
     # Optimizer
     rates = dict(base_lr=2e-3, warmup_steps=100, min_lr=1e-5)

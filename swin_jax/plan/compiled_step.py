@@ -205,6 +205,8 @@ def _state_bytes(run: setup.Run, batch) -> dict[str, int]:
 def _flops(run: setup.Run, batch, traced) -> dict[str, int]:
     """FLOPs of one update over all chips; `step` includes rematerialization, `model` does not."""
     step = flops.count_jaxpr(traced.jaxpr)
+    if getattr(run.task, "predicts", None) == "samples":  # of latents, which are in no batch to train on
+        return {"step": step, "model": step}
     with jax.set_mesh(run.placement.mesh):
         forward = flops.count(run.task.predict, run.abstract, batch, run.frozen)
     return {"step": step, "model": min(3 * forward, step)}

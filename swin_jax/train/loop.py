@@ -267,8 +267,10 @@ class Loop:
             found = {f"eval/{view}/{key}": value for key, value in run(state, self.frozen).items()}
         except Interrupted:
             return False
+        if not found:  # an evaluation that lacks what it measures with
+            return True
         values = {key: value for key, value in found.items() if np.ndim(value) == 0}
-        if record:
+        if record and values:
             self.log.write(step, values)
         for picture in found.keys() - values.keys():
             self.log.picture(step, picture, found[picture])

@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from swin_jax.core import config as configs
 from swin_jax.models import swin
-from swin_jax.plan import flops
+from swin_jax.plan import compiled_step, flops
+from swin_jax.train import setup
 from swin_jax.train.sharding import make_mesh
+from tests.experiments import config_path
 
 
 def array(*shape):
@@ -65,3 +68,14 @@ def test_a_forward_pass_is_what_the_model_says(scan):
     found = flops.count(model.apply, swin.param_shapes(model), array(2, 32, 32, 3))
     # The official count has norms and pooling in it, which are no products.
     assert found == pytest.approx(2 * 2 * model.flops(), rel=0.03) and found < 4 * model.flops()
+
+
+def test_a_step_of_two_networks_counts_with_its_penalties():
+    config = configs.load(config_path("stylegan2_avatars:fake"))
+    config.mesh.data = 1
+    run = setup.build_run(config, jax.devices()[:1])
+    batch = run.task.batch_shapes(config.batch_size)
+    found = compiled_step._flops(run, batch, compiled_step._trace(run, batch))
+    one = 2 * run.task.generator.flops() * config.batch_size
+    # Of the generator alone: forward and backward for its own step, forward for the discriminator's.
+    assert found["model"] == found["step"] > 4 * one
