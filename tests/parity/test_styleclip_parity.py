@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax.core.params import flatten, official_name, unflatten
+from swin_jax.core.params import flatten, official_name
 from swin_jax.models.styleclip import LevelsMapper, SingleMapper, StyleSpaceMapper, directions
 from swin_jax.models.stylegan2.style_space import StyleLayer
+from swin_jax.pretrained.styleclip import mappers
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 spec = importlib.util.spec_from_file_location("golden", GOLDEN / "golden.py")
@@ -30,12 +31,9 @@ def make_mapper(config):
     return StyleSpaceMapper(tuple(config["dimensions"]), with_rgb=config["kind"] == "FullStyleSpaceMapper")
 
 
-def load(case, model, inputs):
+def load(case, model):
     """The variables of a mapper with a case's weights."""
-    shapes = flatten(jax.eval_shape(model.init, jax.random.key(0), inputs)["params"])
-    state_dict = case.state_dict()
-    assert {released_name(path) for path in shapes} == state_dict.keys()
-    return {"params": unflatten({path: state_dict[released_name(path)].T for path in shapes})}
+    return mappers.from_official(case.state_dict(), model)
 
 
 def released_name(path):
@@ -50,7 +48,7 @@ def test_every_output_of_a_mapper_is_the_official_one(path):
         inputs = jnp.asarray(case.input("w"))
     else:
         inputs = tuple(case.input(f"style_{i}").reshape(1, -1) for i in range(len(names)))
-    variables = load(case, model, inputs)
+    variables = load(case, model)
     with jax.default_matmul_precision("highest"):
         if "w" in names:
 
