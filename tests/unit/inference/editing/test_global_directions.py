@@ -25,9 +25,8 @@ from swin_jax.models.styleclip.statistics import Draws, Statistics, style_statis
 from swin_jax.pretrained.preparation import attach, of_pairs
 from swin_jax.tasks.editing import Given
 from swin_jax.tasks.style_relevance import StyleRelevance
-from tests.unit.inference.editing.small import models
+from tests.unit.inference.editing.small import LENGTH, models
 
-LENGTH = 24
 SURVEY = Survey(Draws(samples=20), images=2, batch_size=16)
 tokens = functools.partial(tokenize, context_length=LENGTH)
 
@@ -46,7 +45,7 @@ def directions():
 
 @functools.cache
 def latents():
-    return np.random.default_rng(1).normal(size=(3, models().generator.num_ws, 6)).astype(np.float32)
+    return np.random.default_rng(1).normal(size=(3, models().generator.num_ws, 8)).astype(np.float32)
 
 
 def styles():
@@ -127,9 +126,9 @@ def test_a_bare_latent_is_one_and_the_log_says_so(caplog):
     wish = Wish("a smiling face", beta=0.3)
     with caplog.at_level(logging.INFO):
         found = directions().edit(latents()[1], [wish])
-    assert "(4, 6) is read as one latent, not as 4" in caplog.text and len(found.chosen) == 1
+    assert "(4, 8) is read as one latent, not as 4" in caplog.text and len(found.chosen) == 1
     np.testing.assert_allclose(found.styles[0][0], directions().edit(latents(), [wish]).styles[0][1], atol=1e-5)
-    with pytest.raises(UserError, match=r"W\+ is \(B, 4, 6\)"):
+    with pytest.raises(UserError, match=r"W\+ is \(B, 4, 8\)"):
         directions().edit(latents()[:, :3], [wish])
 
 

@@ -13,8 +13,8 @@ from tests.unit.inference.editing.small import models
 def test_means_and_deviations_are_those_of_all_styles(draws):
     made = models()
     variables = dict(made.variables)
-    variables["averages"] = {"mapping": {"w_avg": np.linspace(-1, 1, 6, dtype=np.float32)}}
-    z = np.random.RandomState(5).randn(70, 6).astype(np.float32)
+    variables["averages"] = {"mapping": {"w_avg": np.linspace(-1, 1, 8, dtype=np.float32)}}
+    z = np.random.RandomState(5).randn(70, 8).astype(np.float32)
     ws = made.generator.apply(variables, z, truncation=1.0, method="map")
     center = variables["averages"]["mapping"]["w_avg"]
     rows = made.generator.num_ws if draws.truncation_cutoff is None else draws.truncation_cutoff
