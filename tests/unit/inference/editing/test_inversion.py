@@ -91,7 +91,7 @@ def test_latents_begin_at_the_mean_of_many(made):
     generator, variables, *_ = made
     mean, deviation = inversion.mean_latent(generator, variables, 500)
     z = np.random.RandomState(123).randn(500, 8).astype(np.float32)
-    w = np.asarray(generator.apply(variables, z, method="map"), np.float64)[:, 0]
+    w = np.asarray(jax.jit(lambda z: generator.apply(variables, z, method="map"))(z), np.float64)[:, 0]
     np.testing.assert_allclose(mean, w.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(deviation, np.sqrt(((w - w.mean(axis=0)) ** 2).sum() / 500), rtol=1e-5)
 
@@ -172,7 +172,7 @@ def test_pictures_of_several_batches_get_what_each_gets_by_itself(made, projecto
 def test_the_picture_comes_near(made, projector):
     generator, variables, _, images = made
     mean = jnp.broadcast_to(projector.mean, (3, 4, 8))
-    start = generator.apply(variables, mean, method="synthesize")
+    start = jax.jit(lambda ws: generator.apply(variables, ws, method="synthesize"))(mean)
     before = np.square(start - (jnp.asarray(images, jnp.float32) / 127.5 - 1)).mean(axis=(1, 2, 3))
     assert (projector.project(images).distances < 0.3 * np.asarray(before)).all()
 
@@ -193,13 +193,19 @@ def test_features_are_compared_at_the_size_of_their_network(made):
     one, other = (jax.random.uniform(jax.random.key(i), (2, 8, 8, 3), minval=-1) for i in range(2))
     variables = distance.load()
 
+    describe = jax.jit(lambda x: distance.describe(variables, x))
+
     def between(distance, one, other):
-        return distance.compare(variables, distance.describe(variables, one), distance.describe(variables, other))
+        return distance.compare(variables, describe(one), describe(other))
+
+    @jax.jit
+    def features(x):
+        return faces.model.apply(variables, x.repeat(2, 1).repeat(2, 2), method="features")
 
     np.testing.assert_allclose(between(distance, one, other), 2 * np.square(one - other).mean((1, 2, 3)), rtol=1e-5)
     both = FeatureDistance(faces)
     assert not np.any(between(both, one, one))
-    maps = [faces.model.apply(variables, x.repeat(2, 1).repeat(2, 2), method="features") for x in (one, other)]
+    maps = map(features, (one, other))
     expected = np.square(one - other).mean((1, 2, 3))
     for ours, theirs in zip(*maps):
         ours, theirs = (np.asarray(x) / np.linalg.norm(x, axis=-1, keepdims=True) for x in (ours, theirs))
@@ -210,12 +216,14 @@ def test_features_are_compared_at_the_size_of_their_network(made):
 def test_large_pictures_are_shrunk_for_lpips():
     model = LPIPS(widths=(4, 4), depths=(1, 1))
     image = jnp.zeros((1, 8, 8, 3))
-    distance = PerceptualDistance(Given(model, model.init(jax.random.key(0), image, image)), size=8)
+    distance = PerceptualDistance(Given(model, jax.jit(model.init)(jax.random.key(0), image, image)), size=8)
     one, other = (jax.random.uniform(jax.random.key(i), (2, 16, 16, 3), minval=-1) for i in range(2))
     variables = distance.load()
     small = [x.reshape(2, 8, 2, 8, 2, 3).mean((2, 4)) for x in (one, other)]
-    found = distance.compare(variables, distance.describe(variables, one), distance.describe(variables, other))
-    np.testing.assert_allclose(found, model.apply(variables, *small), rtol=1e-4)
+    describe = jax.jit(lambda x: distance.describe(variables, x))
+    found = distance.compare(variables, describe(one), describe(other))
+    np.testing.assert_allclose(found, distance.compare(variables, *map(describe, small)), rtol=1e-4)
+    assert describe(one)[0].shape == (2, 8, 8, 4)
 
 
 @pytest.mark.parametrize("distance", [FeatureDistance, PerceptualDistance])
@@ -238,14 +246,19 @@ def encoder():
     return Given(ENCODER, {**variables, "averages": {"latent_avg": jnp.arange(32.0).reshape(4, 8)}})
 
 
+def encoded(given, images):
+    """Latents by the model itself."""
+    floats = jnp.asarray(images, jnp.float32) / 127.5 - 1
+    return np.asarray(jax.jit(ENCODER.apply)(given.variables, floats))
+
+
 def test_the_encoder_inverts_in_batches(made, encoder):
     generator, variables, *_ = made
     loaded = E4EInversion(encoder, batch_size=2).load(generator, variables)
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
     found = loaded.invert(images)
     assert loaded.image_size == 16 and found.shape == (3, 4, 8) and found.dtype == np.float32
-    expected = ENCODER.apply(encoder.variables, jnp.asarray(images, jnp.float32) / 127.5 - 1)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, encoded(encoder, images), atol=1e-5)
 
 
 def test_the_mean_of_the_generator_takes_the_place_of_one_that_is_missing(made, encoder):
@@ -254,9 +267,8 @@ def test_the_mean_of_the_generator_takes_the_place_of_one_that_is_missing(made, 
     without = Given(ENCODER, {**encoder.variables, "averages": {"latent_avg": jnp.zeros((4, 8))}})
     with pytest.warns(UserWarning, match="no mean latent; the mean of 10000 latents of the generator takes its place"):
         found = E4EInversion(without).load(generator, variables).invert(images)
-    expected = ENCODER.apply(without.variables, jnp.asarray(images, jnp.float32) / 127.5 - 1)
     mean, _ = inversion.mean_latent(generator, variables, 10_000)
-    np.testing.assert_allclose(found, np.asarray(expected) + mean, atol=1e-4)
+    np.testing.assert_allclose(found, encoded(without, images) + mean, atol=1e-4)
 
 
 def test_an_encoder_of_another_generator_is_refused_with_both_numbers(made, encoder):
