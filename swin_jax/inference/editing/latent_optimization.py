@@ -3,7 +3,7 @@
     generator, clip = Given(*swin_jax.load(weights="ffhq.pkl")), Given(*swin_jax.load("ViT-B/32", weights="official"))
     adam = adamw(ramps(0.1, 300), no_decay=(), weight_decay=0.0, clip_norm=0.0)
     task = LatentOptimization(generator, clip, adam, tokenize("a person with purple hair"))
-    edited = LatentOptimizationEditor(task, "a person with purple hair").load().edit(ws)
+    edited_ws = optimize(task, ws)
 
 The steps are those of the task `tasks.latent_optimization.LatentOptimization`, which also trains in the loop.
 """
@@ -21,8 +21,30 @@ from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.inference.editing.batches import progress
 from swin_jax.inference.editing.edits import Axis, Edited
 
+METHOD = "latent optimization"
 _AXIS = Axis("strength", (0.0, 0.25, 0.5, 0.75, 1.0, 1.25))
 _REMEMBERED = 256  # latents
+
+
+@checked
+def optimize(task: Any, latents: np.ndarray, steps: PositiveInt = 300, progress: bool = True) -> Any:
+    """Moves latents to the text of a task, or each to its own.
+
+    Args:
+        task: A `tasks.latent_optimization.LatentOptimization`, with one text or as many as latents.
+        latents: W+ (B, num_ws, w_dim), or z (B, z_dim).
+        steps: Updates; the schedule of the task's optimizer should end there.
+        progress: Show them on standard error.
+
+    Returns:
+        W+ (B, num_ws, w_dim), or S as a tuple of (B, channels) for a task in S.
+
+    Raises:
+        UserError: Weights that are missing or do not fit; another number of texts.
+    """
+    show = functools.partial(sources.progress, name=METHOD, show=progress)
+    start, step = task.optimizer(task.load_networks())(latents, task.text_ids, steps, show)
+    return jax.device_get(task.edit(start, step))
 
 
 @checked
@@ -69,7 +91,7 @@ class LoadedOptimization:
     variables: dict
     run: Callable
 
-    method = "latent optimization"
+    method = METHOD
     axes = (_AXIS,)
 
     @property
@@ -96,7 +118,7 @@ class LoadedOptimization:
         """Where the latents start in the task's space, and their steps; computed unless all are remembered."""
         keys = [row.tobytes() for row in ws]
         if not all(key in self._rows for key in keys):
-            show = functools.partial(progress, name=self.method, show=self.editor.progress)
+            show = functools.partial(progress, name=METHOD, show=self.editor.progress)
             found = jax.device_get(self.run(ws, self.editor.task.text_ids, self.editor.steps, show))
             for row, key in enumerate(keys):
                 self._rows[key] = jax.tree.map(lambda leaf: leaf[row], found)  # noqa: B023
