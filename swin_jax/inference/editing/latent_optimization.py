@@ -27,14 +27,14 @@ _REMEMBERED = 256  # latents
 
 
 @checked
-def optimize(task: Any, latents: np.ndarray, steps: PositiveInt = 300, progress: bool = True) -> Any:
+def optimize(task: Any, latents: np.ndarray, steps: PositiveInt = 300, show: bool = True) -> Any:
     """Moves latents to the text of a task, or each to its own.
 
     Args:
         task: A `tasks.latent_optimization.LatentOptimization`, with one text or as many as latents.
         latents: W+ (B, num_ws, w_dim), or z (B, z_dim).
         steps: Updates; the schedule of the task's optimizer should end there.
-        progress: Show them on standard error.
+        show: Show them on standard error.
 
     Returns:
         W+ (B, num_ws, w_dim), or S as a tuple of (B, channels) for a task in S.
@@ -42,8 +42,8 @@ def optimize(task: Any, latents: np.ndarray, steps: PositiveInt = 300, progress:
     Raises:
         UserError: Weights that are missing or do not fit; another number of texts.
     """
-    show = functools.partial(sources.progress, name=METHOD, show=progress)
-    start, step = task.optimizer(task.load_networks())(latents, task.text_ids, steps, show)
+    bar = functools.partial(progress, name=METHOD, show=show)
+    start, step = task.optimizer(task.load_networks())(latents, task.text_ids, steps, bar)
     return jax.device_get(task.edit(start, step))
 
 

@@ -134,5 +134,5 @@ def test_optimized_edits_are_computed_once_and_scaled(space):
 def test_an_optimizing_editor_runs_the_steps_of_its_task():
     task = make(1, TEXTS[:1])
     edited = LatentOptimizationEditor(task, "glasses", steps=2).load().edit(WS[:1])
-    np.testing.assert_array_equal(edited.ws, optimize(task, WS[:1], 2, progress=False))
+    np.testing.assert_array_equal(edited.ws, optimize(task, WS[:1], 2, show=False))
     assert np.abs(edited.ws - WS[:1]).max() > 1e-3
