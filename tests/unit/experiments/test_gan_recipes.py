@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from swin_jax.core import config
+from swin_jax.core.errors import UserError
 from swin_jax.tasks.gan import AdaptiveAugmentation
+from swin_jax.train import sharding
 from tests.experiments import config_path
 
 # Arguments -> batch, group, channels * side, rate, gamma, images of the average, its ramp, mapping layers, images.
@@ -82,3 +84,16 @@ def test_pictures_of_a_folder_and_of_an_archive_come_out_square_and_flipped_half
         transform, rng = config.build(mirrored.data.transform), np.random.default_rng(0)
         lefts = [transform(source[0], rng)["image"][4, 1, 0] > 150 for _ in range(40)]
         assert 8 < sum(lefts) < 32
+
+
+def test_the_file_of_inception_is_named_by_its_flag_before_anything_is_computed(tmp_path):
+    c = load("resolution=8")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    c.data_dir, c.inception = str(tmp_path), str(tmp_path / "nowhere.pth")
+    evaluation, task = config.build(c.evals.quality.run), config.build(c.task)
+    assert evaluation.names() == ("fid", "kid") and evaluation.samples == 50_000
+    placement = sharding.Placement(sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1]))
+    with pytest.raises(UserError, match="inception=.*nowhere.pth"):
+        evaluation.bind(task, placement)
+    c.inception = ""
+    assert config.build(c.evals.quality.run).bind(task, placement)(None, None) == {}
