@@ -14,10 +14,12 @@ from swin_jax.core.public_names import current_names, find, is_unknown, nearest_
 from swin_jax.train import checkpoint
 
 # Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that only looks at the run. What
-# follows `conversion` is compared itself.
+# follows `conversion` is compared itself, and frozen weights are by their checksum.
 FREE = re.compile(
-    r"^(topology|mesh|partition(?!\.gather)|evals|predict|logs|init_from|checkpoint|conversion)\b|(^|\.)(total_steps|epochs"
-    r"|num_workers|num_threads|prefetch|data_dir|root|path|in_memory|max_bad_records|\w+_every)$|(^|\.)(model|encoder)\.(scan|remat|attention)$"
+    r"^(topology|mesh|partition(?!\.gather)|evals|predict|edit|invert|logs|init_from|checkpoint|conversion|generator|clip"
+    r"|arcface|e4e|classifier|mapper|statistics)\b"
+    r"|(^|\.)(total_steps|epochs|num_workers|num_threads|prefetch|data_dir|root|path|in_memory|max_bad_records|\w+_every)$"
+    r"|(^|\.)(model|encoder)\.(scan|remat|attention)$"
 )
 
 

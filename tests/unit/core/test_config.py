@@ -179,6 +179,7 @@ def example():
     config.mesh, config.partition = dict(data=-1, fsdp=1), dict(opt_axis="", gather="")
     config.evals = dict(test=dict(every=5))
     config.checkpoint, config.logs, config.init_from = dict(every=4, keep=2), dict(every=1), dict(path="")
+    config.generator, config.edit = "", dict(text="a hat")
     return config
 
 
@@ -223,6 +224,7 @@ FREE = {
     "total_steps": 20, "max_bad_records": 9, "data_dir": "elsewhere", "data.num_workers": 4, "data.root": "z",
     "data.source.path": "z", "mesh.fsdp": 2, "evals.test.every": 1, "checkpoint.every": 7, "checkpoint.keep": 9,
     "logs.every": 3, "init_from.path": "weights.pth", "partition.opt_axis": "data",
+    "generator": "weights.pt", "edit.text": "a face",
 }  # fmt: skip
 REFUSED = {
     "seed": 1, "batch_size": 16, "data.size": 64, "task.rate": 0.25, "task.inner.width": 4, "task.sizes": (1, 3),
