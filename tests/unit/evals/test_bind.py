@@ -11,6 +11,8 @@ from swin_jax.evals.linear_probe import LinearProbe
 from swin_jax.evals.multi_view import MultiView
 from swin_jax.evals.reconstruction import Reconstruction
 from swin_jax.evals.retrieval import Retrieval
+from swin_jax.evals.sample_quality import SampleQuality
+from swin_jax.evals.samples import SampleGrid
 from swin_jax.evals.zero_shot import ZeroShot
 
 
@@ -30,6 +32,8 @@ class Maps:
         (LinearProbe(None, None), "features"),
         (FewShot(None, None, None), "features"),
         (Reconstruction(None), "reconstruction"),
+        (SampleGrid(), "samples"),
+        (SampleQuality(None, None), "samples"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
