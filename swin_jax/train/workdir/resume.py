@@ -17,7 +17,7 @@ from swin_jax.train import checkpoint
 # follows `conversion` is compared itself, and frozen weights are by their checksum.
 FREE = re.compile(
     r"^(topology|mesh|partition(?!\.gather)|evals|predict|edit|invert|logs|init_from|checkpoint|conversion|generator|clip"
-    r"|arcface|e4e|classifier|mapper|statistics)\b"
+    r"|arcface|e4e|vgg16|lpips|classifier|mapper|statistics)\b"
     r"|(^|\.)(total_steps|epochs|num_workers|num_threads|prefetch|data_dir|root|path|in_memory|max_bad_records|\w+_every)$"
     r"|(^|\.)(model|encoder)\.(scan|remat|attention)$"
 )
