@@ -41,6 +41,41 @@ def kept(marks: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return (marks == (labels > 0)) & seen, seen
 
 
+def write_tables(out: pathlib.Path, right: dict, seen: np.ndarray, distances: np.ndarray) -> None:
+    """Writes attributes.csv and avatars.csv.
+
+    Args:
+        out: The folder.
+        right: {what was judged: which attributes are as drawn, bool (N, 8)}.
+        seen: Which can be seen, bool (N, 8).
+        distances: Of the inverted pictures, (N,).
+    """
+    with open(out / "attributes.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["attribute", "visible", *right])
+        for i, name in enumerate(avatars.ATTRIBUTES):
+            rates = [f"{value[:, i].sum() / max(seen[:, i].sum(), 1):.4f}" for value in right.values()]
+            writer.writerow([name, seen[:, i].sum(), *rates])
+        writer.writerow(["all", seen.sum(), *(f"{value.sum() / seen.sum():.4f}" for value in right.values())])
+    with open(out / "avatars.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["avatar", "distance", "visible", "kept", *avatars.ATTRIBUTES])
+        for i, (kept_here, seen_here) in enumerate(zip(right["inverted"], seen)):
+            state = np.where(seen_here, np.where(kept_here, "kept", "lost"), "hidden")
+            writer.writerow([i, f"{distances[i]:.5f}", seen_here.sum(), kept_here.sum(), *state])
+
+
+def draw_pairs(path: pathlib.Path, pictures: np.ndarray, inverted: np.ndarray) -> None:
+    """Draws lines of pictures, uint8 (N, H, W, 3), each above a line of those that were found."""
+    rows = []
+    for start in range(0, len(pictures), COLUMNS):
+        for row in (pictures, inverted):
+            part = row[start : start + COLUMNS]
+            rows += [part, np.zeros((COLUMNS - len(part), *row.shape[1:]), np.uint8)]
+    picture = tile(np.concatenate(rows), COLUMNS)
+    Image.fromarray(picture.repeat(3, axis=0).repeat(3, axis=1)).save(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data_dir", "generator", "classifier", "out"):
@@ -75,26 +110,8 @@ def main() -> None:
         for name, image in (("inverted", inverted), ("pictures", pictures), ("mean picture", mean))
     }
     _, seen = kept(labels > 0, labels)
-    with open(out / "attributes.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["attribute", "visible", *right])
-        for i, name in enumerate(avatars.ATTRIBUTES):
-            rates = [f"{value[:, i].sum() / max(seen[:, i].sum(), 1):.4f}" for value in right.values()]
-            writer.writerow([name, seen[:, i].sum(), *rates])
-        writer.writerow(["all", seen.sum(), *(f"{value.sum() / seen.sum():.4f}" for value in right.values())])
-    with open(out / "avatars.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["avatar", "distance", "visible", "kept", *avatars.ATTRIBUTES])
-        for i in range(args.count):
-            state = np.where(seen[i], np.where(right["inverted"][i], "kept", "lost"), "hidden")
-            writer.writerow([i, f"{found.distances[i]:.5f}", seen[i].sum(), right["inverted"][i].sum(), *state])
-    rows = []
-    for start in range(0, args.count, COLUMNS):
-        for row in (pictures, inverted):
-            part = row[start : start + COLUMNS]
-            rows += [part, np.zeros((COLUMNS - len(part), *row.shape[1:]), np.uint8)]
-    picture = tile(np.concatenate(rows), COLUMNS)
-    Image.fromarray(picture.repeat(3, axis=0).repeat(3, axis=1)).save(out / "inverted.png")
+    write_tables(out, right, seen, found.distances)
+    draw_pairs(out / "inverted.png", pictures, inverted)
     print((out / "attributes.csv").read_text(), end="")
     print(f"{seconds:.2f} seconds per avatar ({args.steps} steps, {args.batch_size} at a time)")
 
