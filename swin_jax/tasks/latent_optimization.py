@@ -197,7 +197,8 @@ class LatentOptimization:
             (B, num_ws, w_dim), `text_ids` (1 or B, L), and `progress` goes around the numbers of the steps.
         """
         step, derive = jax.jit(self.train_step, donate_argnums=0), jax.jit(self.derive)
-        read = jax.device_put(editing.read_by_steps(variables))
+        variables = jax.device_put(variables)
+        read = editing.read_by_steps(variables)
 
         @checked
         def run(latents: Any, text_ids: Any, steps: PositiveInt, progress: Callable[[Iterable], Iterable] = iter):

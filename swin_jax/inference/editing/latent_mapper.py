@@ -70,7 +70,7 @@ class LatentMapperEditor:
         else:
             model, found = self._of_run(self.mapper or workdir)
         _check_fit(model, found, generator, self.mapper or workdir)
-        return LoadedMapper(generator, variables, model, found, self.text)
+        return LoadedMapper(generator, jax.device_put(variables), model, jax.device_put(found), self.text)
 
     def _of_run(self, workdir: str) -> tuple[nn.Module, dict]:
         if self.model is None or not workdir or not checkpoint.exists(storage.path(workdir)):

@@ -73,7 +73,7 @@ class LatentOptimizationEditor:
     def load(self, workdir: str = "") -> "LoadedOptimization":
         """Reads all weights; nothing of the workdir."""
         self.check()
-        variables = self.task.load_networks()
+        variables = jax.device_put(self.task.load_networks())
         return LoadedOptimization(self, variables["generator"], self.task.optimizer(variables))
 
 
