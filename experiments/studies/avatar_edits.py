@@ -36,11 +36,11 @@ import numpy as np
 from PIL import Image
 
 import swin_jax
-from experiments.studies.avatar_samples import Judge
 from swin_jax.core import config as configs
 from swin_jax.data.avatars import attributes as avatars
 from swin_jax.data.avatars.captions import TEXT_PAIRS
 from swin_jax.evals.samples import tile, to_bytes
+from swin_jax.inference.attribute_judge import AttributeJudge
 from swin_jax.inference.editing import sources
 from swin_jax.models.styleclip.directions import Direction, NoChannel
 
@@ -56,7 +56,7 @@ class Studio:
 
     def __init__(self, args: argparse.Namespace):
         self.model, self.variables = swin_jax.load(weights=args.generator)
-        self.judge = Judge(args.classifier)
+        self.judge = AttributeJudge(args.classifier)
         self.identity = swin_jax.load(weights=args.identity)
         self.styles = jax.jit(lambda ws: self.model.apply(self.variables, ws, method="styles"))
         self.draw = jax.jit(

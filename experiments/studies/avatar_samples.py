@@ -26,6 +26,7 @@ from swin_jax.data.avatars import attributes as avatars
 from swin_jax.data.avatars import images
 from swin_jax.evals.sample_quality import kernel_distance
 from swin_jax.evals.samples import tile, to_bytes
+from swin_jax.inference.attribute_judge import AttributeJudge
 
 BATCH = 250
 NEIGHBOURS, SHOWN = 5, 16
@@ -36,25 +37,6 @@ def generate(model, variables, count: int, seed: int) -> np.ndarray:
     draw = jax.jit(lambda z: to_bytes(model.apply(variables, z)))
     z = np.random.default_rng(seed).standard_normal((count, model.z_dim), np.float32)
     return np.concatenate([np.asarray(draw(z[i : i + BATCH])) for i in range(0, count, BATCH)])
-
-
-class Judge:
-    """The attribute classifier: marks and features of pictures uint8 (N, H, W, 3)."""
-
-    def __init__(self, workdir: str):
-        self.model, self.variables = swin_jax.load(weights=workdir)
-        self.apply = jax.jit(self._apply)
-
-    def _apply(self, image):
-        image = image.astype(np.float32) / 127.5 - 1
-        logits = self.model.apply(self.variables, image)
-        features = self.model.apply(self.variables, image, method="features")[-1]
-        return logits, features.mean(axis=(1, 2))
-
-    def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        parts = [self.apply(pictures[i : i + BATCH]) for i in range(0, len(pictures), BATCH)]
-        logits, features = (np.concatenate([np.asarray(part[k]) for part in parts]) for k in (0, 1))
-        return logits > 0, features
 
 
 def rates(marks: np.ndarray) -> np.ndarray:
@@ -89,7 +71,7 @@ def main() -> None:
     before = generate(model, start, args.count, args.seed)
     held_out, training = (images.faces(args.data_dir, split).images for split in ("test", "train"))
 
-    judge = Judge(args.classifier)
+    judge = AttributeJudge(args.classifier)
     marks, features = judge(samples)
     real_marks, real_features = judge(held_out)
     found, expected = rates(marks), rates(real_marks)
