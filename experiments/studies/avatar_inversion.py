@@ -28,6 +28,7 @@ from swin_jax.data.avatars import attributes as avatars
 from swin_jax.data.avatars import images
 from swin_jax.data.labels import UNKNOWN
 from swin_jax.evals.samples import tile, to_bytes
+from swin_jax.inference.attribute_judge import AttributeJudge
 from swin_jax.inference.editing.distances import FeatureDistance
 from swin_jax.inference.editing.inversion import OptimizationInversion
 from swin_jax.train.init_from import Frozen
@@ -92,7 +93,7 @@ def main() -> None:
     records = [faces[i] for i in range(args.count)]
     pictures, labels = (np.stack([record[key] for record in records]) for key in ("image", "label"))
     generator, variables = swin_jax.load(weights=args.generator)
-    classifier, weights = swin_jax.load(weights=args.classifier)
+    classifier, _ = swin_jax.load(weights=args.classifier)
     distance = FeatureDistance(Frozen(classifier, args.classifier))
     fields = dict(space=args.space, num_steps=args.steps, batch_size=args.batch_size, optimize_noise=False)
     projector = OptimizationInversion(distance, **fields).load(generator, variables)
@@ -102,11 +103,11 @@ def main() -> None:
     seconds = (time.perf_counter() - started) / args.count
 
     draw = jax.jit(lambda ws: to_bytes(generator.apply(variables, ws, method="synthesize")))
-    judge = jax.jit(lambda image: classifier.apply(weights, jnp.float32(image) / 127.5 - 1) > 0)
+    judge = AttributeJudge(args.classifier)
     inverted = np.asarray(draw(found.ws))
     mean = np.asarray(draw(jnp.broadcast_to(projector.mean, found.ws.shape)))
     right = {
-        name: kept(np.asarray(judge(image)), labels)[0]
+        name: kept(judge(image)[0], labels)[0]
         for name, image in (("inverted", inverted), ("pictures", pictures), ("mean picture", mean))
     }
     _, seen = kept(labels > 0, labels)
