@@ -203,6 +203,11 @@ def move(folder: epath.Path, target: epath.Path) -> None:
     folder.rmtree()
 
 
+def is_full(error: OSError) -> bool:
+    """Whether a disk is full, a quota used up, a file too large, or a mount read-only or broken."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
 def reason(error: OSError) -> str:
     """What an error of a file system says, without the path."""
     return error.strerror or " ".join(str(error).split()) or type(error).__name__

@@ -13,10 +13,16 @@ from typing import Any
 
 import tqdm
 
+from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.data import folders
 
 Finding = dict[str, Any]
+
+
+class UnwrittenError(Exception):
+    """What was found could not be written, though it could at the start; the text is one line for the user."""
+
 
 _BATCH = 256  # files that are handed to the threads together
 
@@ -47,7 +53,8 @@ def scan(
       num_threads: threads that check; 0 for one a core.
 
     Returns:
-      The findings, one for each path. Raises UserError where the report cannot be read or written.
+      The findings, one for each path. Raises UserError where the report cannot be read or opened, and
+      UnwrittenError where the disk is full before the end.
     """
     if os.path.lexists(report) and not os.path.isfile(report):
         raise UserError(f"cannot write the report {report} (it is no file): give another --report=FILE")
@@ -67,6 +74,8 @@ def scan(
             finally:
                 pool.shutdown(cancel_futures=True)  # an interruption waits for the files at hand only
     except OSError as error:
+        if storage.is_full(error):
+            raise UnwrittenError(_unwritten(report, error)) from error
         raise UserError(f"cannot write the report {report} ({error.strerror}): give another --report=FILE") from error
     return [known[path] for path in paths]
 
@@ -89,6 +98,26 @@ def check_writable(path: str, others: Sequence[str], flag: str) -> None:
             os.remove(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_list(path: str, data: bytes) -> None:
+    """Writes a list whole or not at all, through a link too; a pipe or a device gets it as it comes.
+
+    Raises:
+      UnwrittenError: it cannot be written, on a full disk for example.
+    """
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            with open(path, "wb") as file:
+                file.write(data)
+        else:
+            storage.write(os.path.realpath(path), data)
+    except OSError as error:
+        raise UnwrittenError(_unwritten(path, error)) from error
+
+
+def _unwritten(path: str, error: OSError) -> str:
+    return f"cannot write {path}: {storage.reason(error)}; run the command again when that is mended, to go on"
 
 
 def _real(path: str) -> str:

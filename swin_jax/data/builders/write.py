@@ -6,15 +6,17 @@ keep the order in which they come; training shuffles globally when it reads.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tqdm
 
+from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.data.tfds import default_data_dir
 
@@ -96,7 +98,7 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
       build: makes the data set from the parsed flags and returns its path.
       parser: holds the builder's own flags; --data_dir and --overwrite are added.
 
-    A user error ends the process with its message and status 1.
+    A user error and a full disk end the process with one line and status 1.
     """
     parser.add_argument("--data_dir", default=default_data_dir(), help="where data sets lie (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
@@ -105,6 +107,11 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
         path = build(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if not storage.is_full(error):
+            raise
+        print(f"error: {_unwritten(error.filename or arguments.data_dir, storage.reason(error))}", file=sys.stderr)
         raise SystemExit(1) from None
     print(f"wrote {path}")
 
@@ -142,9 +149,24 @@ def _write_shard(path, record: bytes, stream, shard_bytes: int) -> tuple[int, in
     writer = ArrayRecordWriter(str(path), "group_size:1")
     length = size = 0
     while record is not None:
-        writer.write(record)
+        with _telling(path):
+            writer.write(record)
         length += 1
         size += len(record)
         record = next(stream, None) if size < shard_bytes else None
-    writer.close()
+    with _telling(path):
+        writer.close()
     return length, size
+
+
+@contextlib.contextmanager
+def _telling(path) -> Iterator[None]:
+    """Raises UserError for a RuntimeError, by which ArrayRecord tells that it cannot write."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(_unwritten(path, str(error).split(";")[0])) from error
+
+
+def _unwritten(path, reason: str) -> str:
+    return f"{path} cannot be written ({reason}): make room, then run the command again"

@@ -113,7 +113,8 @@ def run(arguments: list[str]) -> int:
     """The command line: prints the summary.
 
     Returns:
-      The exit status: 0 where all pictures are good, 1 where some are not, 2 for a mistake of the user.
+      The exit status: 0 where all pictures are good, 1 where some are not or the disk is
+      full, 2 for a mistake of the user.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = parser.add_mutually_exclusive_group(required=True)
@@ -142,11 +143,14 @@ def run(arguments: list[str]) -> int:
         findings = scan(source, report, limits, flags.short_side, flags.num_threads)
         file_scan.show(summary(findings, report))
         if flags.write_unreadable:
-            with open(flags.write_unreadable, "wb") as file:
-                file.writelines(_encoded(finding["path"]) + b"\n" for finding in findings if finding["problem"])
+            paths = (_encoded(finding["path"]) + b"\n" for finding in findings if finding["problem"])
+            file_scan.write_list(flags.write_unreadable, b"".join(paths))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except file_scan.UnwrittenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted: run the command again to go on", file=sys.stderr)
         return 130

@@ -127,8 +127,7 @@ def write_good(source: VideoFileSource, findings: list[dict[str, Any]], path: st
         text = rows.getvalue()
     else:
         text = "".join(f"{source.paths[index]} {source.labels[index]}\n" for index in good)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    file_scan.write_list(path, text.encode())
 
 
 def _check_write_good(source: VideoFileSource, path: str, others: tuple[str, ...]) -> None:
@@ -156,7 +155,8 @@ def run(arguments: list[str]) -> int:
     """The command line: prints the summary.
 
     Returns:
-      The exit status: 0 where all files are good, 1 where some will be replaced, 2 for a mistake of the user.
+      The exit status: 0 where all files are good, 1 where some will be replaced or the
+      disk is full, 2 for a mistake of the user.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = parser.add_mutually_exclusive_group(required=True)
@@ -184,6 +184,9 @@ def run(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except file_scan.UnwrittenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted: run the command again to go on", file=sys.stderr)
         return 130

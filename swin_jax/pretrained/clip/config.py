@@ -210,7 +210,7 @@ def _of_transformers(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]
         hidden = tower.get("intermediate_size")
         ratio = sizes["vision_mlp_ratio"] if name == "vision" else 4.0
         if hidden is not None and hidden != round(channels * ratio):
-            raise config.refuse(f"{prefix}intermediate_size", hidden, _but(round(channels * ratio)))
+            raise config.refuse(f"{prefix}intermediate_size", hidden, _hidden(name, round(channels * ratio)))
         if _is_whole(tower, "hidden_size", width, channels):
             count = _count(config, f"{prefix}num_attention_heads", tower.get("num_attention_heads", heads))
             _divided(config, f"{prefix}num_attention_heads", channels, count)
@@ -270,7 +270,12 @@ def _plain(size: Any) -> Any:
 def _compare_hidden(config: Config, tower: Mapping[str, Any], name: str, width: int, ratio: float | None) -> None:
     told = tower.get("mlp_ratio")
     if told is not None and ratio is not None and int(width * told) != round(width * ratio):
-        raise config.refuse(name, told, _but(ratio))
+        raise config.refuse(name, told, _hidden(name, ratio))
+
+
+def _hidden(name: str, ours: float) -> str:
+    """Of texts, what the file has may be what the config tells: here their tower has one ratio only."""
+    return _but(ours) if name.startswith("vision") else f"is not supported here, where it is {ours} of texts"
 
 
 def _but(value: Any) -> str:

@@ -177,9 +177,15 @@ def _choose(value: Any, read_storage: unpickle.Read | None, key: str | None, lim
 def _check_arrays(arrays: dict[str, np.ndarray], limits: Limits) -> None:
     """Raises UserError for what no model has.
 
-    Names that are too long, not printable or with numbers that nothing counts to; long axes of arrays without numbers.
+    Names that are too long, not printable or with numbers that nothing counts to; long axes of arrays without numbers;
+    whole numbers where weights are due, whose scales lie elsewhere.
     """
     for name, array in arrays.items():
+        if name.endswith("weight") and array.ndim > 1 and array.dtype.kind in "iu":
+            raise UserError(
+                f"{name[:200]} holds {array.dtype}, so these weights are quantized, which is not supported; "
+                "save them as floating point"
+            )
         if array.size == 0 and max(array.shape) > limits.number:
             raise exceeded(f"{name[:200]} has no numbers and an axis of {max(array.shape)}", "number", limits.number)
         limits.check("name_length", len(name), "an array with a longer name")

@@ -1,7 +1,6 @@
 """The folder of a run: made and tried before anything is computed, in a bucket too, and one place for all hosts."""
 
 import contextlib
-import errno
 import os
 import time
 import uuid
@@ -30,17 +29,13 @@ def make_workdir(folder: epath.Path) -> None:
         raise UserError(f"--workdir={folder} cannot be used: {storage.reason(error)}") from error
 
 
-# Of a disk that is full, a quota that is used up, a file that may not grow, a mount that went read-only or broke.
-_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO
-
-
 @contextlib.contextmanager
 def writing_to(folder: str | os.PathLike | None) -> Iterator[None]:
     """A block that writes to a workdir, or elsewhere; raises UserError where a disk is full or gone."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if not storage.is_full(error):
             raise
         where = error.filename or folder or "a file"
         raise UserError(

@@ -1,8 +1,12 @@
 """Builders, end to end on tiny made-up tars, folders and idx files."""
 
+import argparse
+import errno
 import gzip
 import hashlib
 import io
+import os
+import resource
 import subprocess
 import sys
 import tarfile
@@ -275,6 +279,36 @@ def test_shards_are_cut_by_size_and_a_failed_build_leaves_nothing(tmp_path, caps
     assert len(sources.tfds("toy", "train", str(tmp_path))) == 20
     with pytest.raises(UserError, match="'train' has no examples"):
         write.write(str(tmp_path), "toy", "2.0.0", features, {"train": write.Split([])})
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
+    """Met by the writer of shards, which raises errors of its own, and by any other file."""
+    import tensorflow_datasets as tfds
+
+    def build(_):
+        splits = {"train": write.Split({"image": jpeg(number)} for number in range(20))}
+        return write.write(str(tmp_path), "toy", "1.0.0", {"image": tfds.features.Image()}, splits)
+
+    def licences(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{tmp_path}/toy/LICENSES.md")
+
+    def broken(_):
+        raise FileNotFoundError(errno.ENOENT, "a mistake of ours")
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(sys, "argv", ["build"])
+    for made, name in ((build, "1.0.0.incomplete"), (licences, "LICENSES.md")):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            with pytest.raises(SystemExit) as end:
+                write.run(made, argparse.ArgumentParser())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if "error" in line.lower())
+        assert end.value.code == 1 and line.startswith("error: ") and name in line and "cannot be written" in line
+        assert "run the command again" in line
+    with pytest.raises(FileNotFoundError):
+        write.run(broken, argparse.ArgumentParser())
 
 
 def test_command_line(tmp_path):

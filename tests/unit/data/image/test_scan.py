@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import zipfile
 
 import numpy as np
@@ -176,6 +177,34 @@ def test_good_pictures_exit_with_0_and_wrong_use_is_told_in_a_line(folder, tmp_p
         assert picture_scan.run(flags) == 2, flags
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ") and says in line
+
+
+def test_a_list_that_does_not_fit_the_disk_is_one_line_and_the_old_one_stays(folder, tmp_path, capsys):
+    flags = [f"--folder={folder}", f"--report={tmp_path}/report", "--write_unreadable"]
+    assert picture_scan.run([*flags, f"{tmp_path}/list"]) == 1
+    before = (tmp_path / "list").read_bytes()
+    capsys.readouterr()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for target in (tmp_path / "list", tmp_path / "new", "/dev/full"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+        try:
+            assert picture_scan.run([*flags, str(target)]) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if "error" in line.lower())
+        assert line.startswith(f"error: cannot write {target}: ") and "run the command again" in line
+    assert (tmp_path / "list").read_bytes() == before and not (tmp_path / "new").exists()
+    assert sorted(os.listdir(tmp_path)) == ["list", "report", "set"]
+
+
+def test_a_list_goes_to_a_pipe_and_through_a_link(folder, tmp_path, capsys):
+    flags = [f"--folder={folder}", f"--report={tmp_path}/report", "--write_unreadable"]
+    (tmp_path / "link").symlink_to("kept")
+    (tmp_path / "kept").touch()
+    for target in ("link", "/dev/null"):
+        assert picture_scan.run([*flags, str(tmp_path / target)]) == 1
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "kept").read_bytes()
+    assert not os.path.isfile("/dev/null")
 
 
 def test_names_that_are_not_utf8_are_shown_and_listed(tmp_path, capsys):

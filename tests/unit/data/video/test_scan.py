@@ -196,6 +196,14 @@ def test_wrong_use_is_told_in_a_line(data, capsys, tmp_path):
     assert not data.with_name("list.txt.scan.jsonl").exists() and not (tmp_path / "good.txt").exists()
 
 
+def test_a_list_that_does_not_fit_the_disk_is_one_line(tmp_path, capsys):
+    (tmp_path / "set/run").mkdir(parents=True)
+    video_files.make(tmp_path / "set/run/good.mp4", 4)
+    assert video_scan.run([f"--folder={tmp_path}/set", "--write_good=/dev/full"]) == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "error" in line.lower())
+    assert line.startswith("error: cannot write /dev/full: No space left on device")
+
+
 def test_a_text_list_cannot_hold_spaces(tmp_path, capsys):
     (tmp_path / "a class").mkdir()
     video_files.make(tmp_path / "a class" / "a.mp4", 3)

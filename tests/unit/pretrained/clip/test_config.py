@@ -215,6 +215,17 @@ def test_a_field_that_is_not_obeyed_or_contradicts_the_arrays_is_refused_by_its_
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "case, field", [("open_clip/heads", "text_cfg.mlp_ratio"), ("transformers/heads", "text_config.intermediate_size")]
+)
+def test_weights_are_not_said_to_have_what_nobody_looked_at(case, field, tmp_path):
+    """Here the text tower of a CLIP has one ratio; the file may have the config's."""
+    kind = case.partition("/")[0]
+    found = beside.Config(kind, tmp_path / CASES[case]["file"], changed(case, **{field: 2}))
+    with pytest.raises(UserError, match=f"{field}=2 is not supported here, where it is [0-9.]+ of texts"):
+        clip_config.arguments_of(found, SIZES)
+
+
 def test_load_preprocess_and_init_from_refuse_alike(tmp_path):
     folder(tmp_path, OPEN)
     model, _ = load(weights=tmp_path)

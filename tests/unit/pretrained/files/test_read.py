@@ -250,3 +250,27 @@ def test_the_average_of_a_generator_goes_first_and_takes_its_mean_latent_along(t
     (tmp_path / "e.pkl").write_bytes(pickle.dumps(inside))
     assert read(tmp_path / "e.pkl").keys() == {"decoder.w", "encoder.w", "latent_avg"}
     assert read(tmp_path / "e.pkl", "decoder").keys() == {"w", "latent_avg"}
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32])
+@pytest.mark.parametrize("kind", ["pickle", "npz"])
+def test_quantized_weights_are_not_taken_for_numbers(tmp_path, dtype, kind):
+    """Their scales may lie elsewhere; buffers and tables of indices are whole numbers by right."""
+    index = {"attn.relative_position_index": np.arange(4).reshape(2, 2), "bn.num_batches_tracked": np.full((), 3)}
+    weights = {"head.bias": np.ones(2, np.float32), "head.weight": np.ones((2, 3), np.float32), **index}
+    path = tmp_path / kind
+
+    def save(arrays):
+        if kind == "npz":
+            with path.open("wb") as file:
+                np.savez(file, **arrays)
+        else:
+            path.write_bytes(pickle.dumps(arrays))
+
+    save(weights)
+    assert set(read(path)) == set(weights)
+    save(weights | {"head.weight": np.ones((2, 3), dtype)})
+    says = f"head.weight holds {np.dtype(dtype)}, so these weights are quantized"
+    with pytest.raises(UserError, match=says) as error:
+        read(path)
+    assert "\n" not in str(error.value)
