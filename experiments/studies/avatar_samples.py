@@ -45,6 +45,13 @@ def rates(marks: np.ndarray) -> np.ndarray:
     return (marks & seen).sum(axis=0) / seen.sum(axis=0)
 
 
+def shrink(pictures: np.ndarray, size: int) -> np.ndarray:
+    """Pictures (N, H, W, 3) of `size` pixels, a part of H: means of squares."""
+    count, side = pictures.shape[0], pictures.shape[1] // size
+    squares = pictures.reshape(count, size, side, size, side, 3)
+    return np.round(squares.mean(axis=(2, 4))).astype(np.uint8)
+
+
 def nearest(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The numbers (N, NEIGHBOURS) of the nearest pictures, flipped ones too."""
     flat = np.concatenate([others, others[:, :, ::-1]]).reshape(2 * len(others), -1).astype(np.float32)
@@ -79,7 +86,7 @@ def main() -> None:
         writer = csv.writer(file)
         writer.writerow(["attribute", "samples", "held-out", "ratio", "total variation"])
         for name, ours, theirs in zip(avatars.ATTRIBUTES, found, expected):
-            row = [f"{value:.4f}" for value in (ours, theirs, ours / theirs, abs(ours - theirs))]
+            row = [f"{value:.4f}" for value in (ours, theirs, ours / max(theirs, 1e-6), abs(ours - theirs))]
             writer.writerow([name, *row])
             print(f"{name:16} samples {row[0]}  held-out {row[1]}  ratio {row[2]}  total variation {row[3]}")
     distances = {
@@ -91,6 +98,7 @@ def main() -> None:
         print(f"KID of avatar features, held-out against {name}: {value:.6f}")
 
     shown = samples[:SHOWN]
+    training = shrink(training, model.resolution)
     both = np.concatenate([training, training[:, :, ::-1]])
     rows = [np.concatenate([[sample], both[near]]) for sample, near in zip(shown, nearest(shown, training))]
     for name, picture in (

@@ -52,7 +52,7 @@ def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) ->
     """An IRSE with these weights; the log names their licence."""
     model = IRSE(**fields | overrides)
     variables = put(convert.from_official(weights.arrays, model), model)
-    log.info("%s: %s", weights.path, convert.LICENCE)
+    log.warning("%s: %s", weights.path, convert.LICENCE)
     return model, variables
 
 

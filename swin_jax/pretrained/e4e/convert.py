@@ -149,7 +149,7 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
     arrays = beside.read(Path(source), key)
     _check_sizes(infer(arrays), model)
     variables = from_official(arrays, model)
-    log.info("%s: %s", source, LICENCE)
+    log.warning("%s: %s", source, LICENCE)
     return variables
 
 

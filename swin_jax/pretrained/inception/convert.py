@@ -97,7 +97,7 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
     if isinstance(source, Mapping):
         return {name: source[name] for name in ("params", "batch_stats") if name in source}
     variables = from_official(beside.read(Path(source), key), model)
-    log.info("%s: %s", source, LICENCE)
+    log.warning("%s: %s", source, LICENCE)
     return variables
 
 

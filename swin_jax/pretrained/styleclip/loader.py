@@ -45,7 +45,7 @@ def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) ->
     """A mapper with these weights, which tell its class; the log names the licence of the file."""
     model = make_mapper(**mappers.infer(weights.arrays) | overrides)
     variables = mappers.from_official(weights.arrays, model)
-    log.info("%s: %s", weights.path, LICENCE)
+    log.warning("%s: %s", weights.path, LICENCE)
     return model, jax.device_put(variables)
 
 

@@ -100,7 +100,7 @@ def _read(make: Callable, kind: str, weights: Weights, fields: dict, overrides: 
 
 
 def _log_licence(path: str | Path | None, *words: str) -> None:
-    log.info("%s: %s", path, origins.licence(" ".join([str(path), *words])))
+    log.warning("%s: %s", path, origins.licence(" ".join([str(path), *words])))
 
 
 def load_pretrained(source: str | os.PathLike | Mapping, model: Model, key: str | None = None) -> dict:
