@@ -46,7 +46,7 @@ def built(tmp_path_factory):
         ({"hair_color": "RED"}, {"hair", "eyes"}),
         ({"hat_color": "PINK"}, set()),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value)),
 )
 def test_an_attribute_is_seen_where_it_lies(change, parts):
     assert changed(**change) == parts
