@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -17,6 +17,11 @@ from swin_jax.train import checkpoint
 from swin_jax.train.setup import once_options
 
 _LISTED = 4  # mis-shaped keys in a message
+# Parameters whose rows lie as a field of their module says, which equal shapes do not tell.
+_LAID_OUT = {
+    "window_size": re.compile("relative_position_bias_table$"),
+    "image_size": re.compile("(absolute_pos_embed|positional_embedding)$"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +217,8 @@ def _read(
         variables = {**rest, "params": params if ema is None else ema}
         if convert:
             variables = _convert(convert, {**variables, "config": meta.get("config")}, model, name, key)
+        else:
+            _check_layout(name, meta.get("config") or {}, model, flatten(variables["params"]), key)
     else:
         reader = functools.partial(convert, key=entry) if entry else convert
         variables = _convert(reader, name, model, name, key)
@@ -234,6 +241,45 @@ def _convert(convert: Callable, source: Any, model: Any, name: str, key: str) ->
         raise UserError(
             f"{name}: a damaged file, or arrays of shapes that the model does not have ({reason})"
         ) from error
+
+
+def _check_layout(name: str, config: dict[str, Any], model: Any, paths: Iterable[str], key: str) -> None:
+    """Raises UserError where tables of a workdir are of a window or grid that lies across the model's.
+
+    Args:
+        name: the workdir.
+        config: its flat config.
+        model: what the weights are for.
+        paths: of the workdir's parameters.
+        key: dotted key of the source in the config, for messages.
+    """
+    for entry, theirs in config.items():
+        *inside, field = entry.removeprefix("task.model.").split(".")
+        if not entry.startswith("task.model.") or field not in _LAID_OUT:
+            continue
+        module = functools.reduce(lambda outer, part: getattr(outer, part, None), inside, model)
+        if not hasattr(module, field) and hasattr(module, "visual"):  # of a CLIP that a function makes
+            module, inside = module.visual, [*inside, "visual"]
+        ours, place = getattr(module, field, None), "/".join(inside)
+        tables = (path for path in paths if path.startswith(place) and _LAID_OUT[field].search(path))
+        if (table := next(tables, None)) and _is_across(theirs, ours):
+            theirs = tuple(theirs) if isinstance(theirs, list) else theirs
+            raise UserError(
+                f"{name}: {table} is for {field}={theirs}, the model's for {ours}; {key} without convert resizes no "
+                f"tables: give the model {field}={theirs}, or a convert such as swin_jax.pretrained.swin.finetune."
+                "pretrained in the experiment"
+            )
+
+
+def _is_across(one: Any, other: Any) -> bool:
+    """True for sizes of which each is longer than the other in some axis; a longer one may shrink to the other."""
+    try:
+        one, other = np.broadcast_arrays(one, other)
+    except ValueError:
+        return False
+    if one.dtype.kind not in "iu" or other.dtype.kind not in "iu":
+        return False
+    return bool(np.any((one < other).any(-1) & (one > other).any(-1)))
 
 
 def _check_fit(name: str, found: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:

@@ -345,7 +345,7 @@ def prepare(
             f"give --config.batch_size={config.num_train} or less"
         )
     if not checkpoint.exists(folder):
-        if config.total_steps <= 0 and not config.init_from.path:
+        if config.total_steps == 0 and not config.init_from.path:
             raise UserError(f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path=")
         configs.build(config.init_from, "init_from").check()
     make_workdir(folder)

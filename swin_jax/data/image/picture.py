@@ -164,6 +164,7 @@ def convert(image: Image.Image, conversion: str) -> Image.Image:
       image: of any mode.
       conversion: 'reference' or 'display', see the module.
     """
+    check_decoder(image)
     try:
         image.load()
         return _convert(image, conversion)
@@ -171,6 +172,12 @@ def convert(image: Image.Image, conversion: str) -> Image.Image:
         raise
     except Exception as error:  # decoders raise what they like, see open_image
         raise UnreadableError(_reason(error)) from error
+
+
+def check_decoder(image: Image.Image) -> None:
+    """Raises UnreadableError for an image of PostScript, opened elsewhere, that Ghostscript would have to decode."""
+    if image.format == "EPS" and image.tile:
+        raise UnreadableError("it is PostScript, a program that is not run; save it as PNG before")
 
 
 def _convert(image: Image.Image, conversion: str) -> Image.Image:

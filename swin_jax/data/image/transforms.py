@@ -183,9 +183,13 @@ def clip_train_transform(
 
 
 def to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
-    """Converts a PIL image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3), to a PIL image of mode 'RGB'."""
+    """Converts a PIL image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3), to a PIL image of mode 'RGB'.
+
+    Raises UnreadableError for an image of PostScript that is not decoded yet.
+    """
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
+    picture.check_decoder(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

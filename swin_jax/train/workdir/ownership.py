@@ -65,6 +65,7 @@ class Ownership:
         Returns:
             '' if the workdir belongs to this run now, or why it does not.
         """
+        self._mark["folder"] = _identity(self._folder)
         if refusal := self._claim():
             return refusal
         self._holds = True
@@ -253,6 +254,14 @@ def _machine() -> str:
         return ""
 
 
+def _identity(folder: epath.Path) -> str:
+    """What tells a folder of this machine from its copies, wherever it is moved; '' of one in a bucket."""
+    if storage.is_remote(folder):
+        return ""
+    found = os.stat(folder)
+    return f"{found.st_dev} {found.st_ino}"
+
+
 def _started(pid: int) -> str:
     """When a process started, in ticks since the boot; 'dead' if there is none, '' if that cannot be told."""
     try:
@@ -277,4 +286,6 @@ def _is_alive(found: dict[str, Any], own: dict[str, Any]) -> bool | None:
     started = _started(pid)
     if not started:
         return None
+    if started == found.get("started") and found.get("folder", own["folder"]) != own["folder"]:
+        return None  # a copy, with the mark of the run that goes on in the folder it was copied from
     return started == found.get("started")

@@ -175,6 +175,66 @@ def test_a_path_that_holds_no_weights_is_an_error(tmp_path, weights):
         InitFrom(path=str(tmp_path)).load(Task, shapes(params()))
 
 
+def small_swin(**fields):
+    return Swin(**dict(num_classes=3, patch_size=2, embed_dim=8, depths=(1,), num_heads=(1,)) | fields)
+
+
+def save_swin(workdir, model, image_size):
+    size = (1, *image_size, 3)
+    tree = jax.jit(model.init)(jax.random.key(0), jnp.zeros(size))["params"]
+    fields = ("window_size", "image_size", "ape")
+    config = {f"task.model.{name}": getattr(model, name) for name in fields}
+    manager = checkpoint.open(workdir)
+    checkpoint.save(manager, TrainState(jnp.int32(1), tree, {}, {}, None), 1, {"config": config}, wait=True)
+    manager.close()
+    return shapes(tree)
+
+
+@pytest.mark.parametrize(
+    "theirs, ours, says",
+    [
+        (dict(window_size=(2, 4)), dict(window_size=(4, 2)), r"window_size=\(2, 4\), the model's for \(4, 2\)"),
+        (dict(window_size=(2, 8)), dict(window_size=(5, 3)), r"window_size=\(2, 8\), the model's for \(5, 3\)"),
+        (
+            dict(window_size=2, image_size=(16, 32), ape=True),
+            dict(window_size=2, image_size=(32, 16), ape=True),
+            r"image_size=\(16, 32\), the model's for \(32, 16\)",
+        ),
+        (dict(window_size=(2, 4)), dict(window_size=[2, 4]), ""),
+        (dict(window_size=2), dict(window_size=(2, 2)), ""),
+        (dict(window_size=2, image_size=(16, 32)), dict(window_size=2, image_size=(32, 16)), ""),
+    ],
+)
+def test_tables_of_equal_rows_that_lie_otherwise_are_not_taken_as_they_are(theirs, ours, says, tmp_path):
+    theirs, ours = ({"image_size": (32, 32)} | fields for fields in (theirs, ours))
+    wanted = save_swin(tmp_path, small_swin(**theirs), theirs["image_size"])
+    task = SimpleNamespace(model=small_swin(**ours))
+    if says:
+        with pytest.raises(UserError, match=f"{tmp_path}: .*{says}.*convert") as caught:
+            InitFrom(path=str(tmp_path)).load(task, wanted)
+        assert "\n" not in str(caught.value)
+    else:
+        InitFrom(path=str(tmp_path)).load(task, wanted)
+
+
+@pytest.mark.parametrize("entry", ["image_size", "visual.image_size"])
+def test_positions_of_a_clip_that_lie_otherwise_are_not_taken_as_they_are(entry, tmp_path):
+    """The config of a CLIP that a function makes has the size of its images beside its towers."""
+    tree = unflatten({"visual/positional_embedding": np.zeros((17, 4)), "text/positional_embedding": np.zeros((7, 4))})
+    manager = checkpoint.open(tmp_path)
+    meta = {"config": {f"task.model.{entry}": [16, 64]}}
+    checkpoint.save(
+        manager, TrainState(jnp.int32(1), jax.tree.map(jnp.asarray, tree), {}, {}, None), 1, meta, wait=True
+    )
+    manager.close()
+    clip = lambda *size: SimpleNamespace(model=SimpleNamespace(visual=SimpleNamespace(image_size=size)))  # noqa: E731
+    InitFrom(path=str(tmp_path)).load(clip(16, 64), shapes(tree))
+    with pytest.raises(
+        UserError, match="visual/positional_embedding is for image_size=.16, 64., the model's for .64, 16"
+    ):
+        InitFrom(path=str(tmp_path)).load(clip(64, 16), shapes(tree))
+
+
 # ---- a model that is read and never changed ----
 
 

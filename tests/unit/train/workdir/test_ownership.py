@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -85,6 +86,20 @@ def test_a_second_run_on_the_same_machine_is_refused_at_once(folder):
         with pytest.raises(UserError, match=f"in use by another run .*pid {os.getpid()}") as caught:
             own(folder, Pace(patience=60))
         assert time.monotonic() - began < 5 and "\n" not in str(caught.value)
+
+
+def test_a_copy_of_the_workdir_of_a_run_that_goes_on_has_no_owner(tmp_path, capfd):
+    (tmp_path / "whole").mkdir()
+    with own(tmp_path / "whole", Pace()) as first:
+        shutil.copytree(tmp_path / "whole", tmp_path / "copy")
+        with own(tmp_path / "copy", QUICK) as second:
+            first.confirm(), second.confirm()
+        with pytest.raises(UserError, match="in use by another run"):
+            own(tmp_path / "whole", QUICK)
+        (tmp_path / "whole").rename(tmp_path / "moved")
+        with pytest.raises(UserError, match="in use by another run"):
+            own(tmp_path / "moved", QUICK)
+    assert "waiting" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("changes", [dict(pid="dead"), dict(started="1"), dict(pid=2**70), dict(pid="zombie")])
