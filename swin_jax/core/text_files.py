@@ -15,14 +15,19 @@ def read(path: str | os.PathLike) -> str:
         UserError: The file cannot be read, is not UTF-8, or is a pipe or device, which may never end.
     """
     try:
-        with open(os.path.expanduser(path), "rb", opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError("it is a pipe or a device, not a file")
-            return file.read().decode("utf-8-sig")
+        return read_bytes(os.path.expanduser(path)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {path}: it is not UTF-8 text") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_bytes(path: str | os.PathLike, most: int = -1) -> bytes:
+    """The first `most` bytes of a file, or all; OSError also for a pipe or device, which may never end."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is a pipe or a device, not a file")
+        return file.read(most)
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -75,6 +75,7 @@ class Limits:
       scans: passes over the picture that a JPEG makes; usual ones have 1, progressive ones about 10.
       scanned_pixels: scans times pixels, which is the time that a JPEG takes.
       exif_parts: segments of Exif in a JPEG, which PIL joins one by one; usual ones have 1.
+      comments: signs # in a PPM, PGM or PBM written in digits, for whose comments PIL takes quadratic time.
     """
 
     bytes: PositiveInt = 2**29
@@ -82,6 +83,7 @@ class Limits:
     scans: PositiveInt = 100
     scanned_pixels: PositiveInt = 2**31
     exif_parts: PositiveInt = 100
+    comments: PositiveInt = 1000
 
 
 USUAL = Limits()
@@ -126,6 +128,9 @@ def open_image(file: bytes | str | os.PathLike, limits: Limits = USUAL) -> Image
     if pixels > limits.pixels:
         size = f"{image.width} x {image.height}"
         raise UnreadableError(f"the picture has {size} pixels, more than the limit of {limits.pixels}")
+    comments = data.count(b"#") if data.startswith((b"P1", b"P2", b"P3")) else 0
+    if comments > limits.comments:
+        raise UnreadableError(f"the picture has {comments} comments, more than the limit of {limits.comments}")
     if image.format == "TIFF":
         _check_unpacked(image, len(data), limits)
     if image.format in ("JPEG", "MPO"):

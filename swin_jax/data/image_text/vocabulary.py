@@ -8,9 +8,9 @@ SWIN_JAX_OFFLINE=1 forbids the download.
 
 import contextlib
 import functools
-import gzip
 import hashlib
 import http.client
+import os
 import sys
 import urllib.request
 import zlib
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from swin_jax.core import storage
+from swin_jax.core import storage, text_files
 from swin_jax.core.errors import UserError
 
 FILE = "bpe_simple_vocab_16e6.txt.gz"
@@ -27,6 +27,8 @@ _CARRIERS = (f"*/{FILE}", "instant_clip_tokenizer/*.so")  # in the folders of sy
 # The merges follow the header, one a line. The first 48,894 are the vocabulary, the others were never used.
 _HEADER = b"#version: 0.2\n"
 _LENGTH, _SHA256 = 524604, "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4a"
+
+_MOST = 2**26  # bytes of any file that holds it, packed and unpacked
 
 
 class Vocabulary(NamedTuple):
@@ -69,9 +71,9 @@ def _merges() -> bytes:
     cached = cache_path()
     for path in (*_installed(), cached):
         with contextlib.suppress(OSError):
-            if merges := _checked(path.read_bytes()):
+            if merges := _checked(text_files.read_bytes(path, _MOST)):
                 return merges
-    damaged = cached if cached.is_file() else None
+    damaged = cached if os.path.lexists(cached) else None
     data, problem = _download()
     if merges := _checked(data):
         with contextlib.suppress(OSError):  # a cache that cannot be written
@@ -99,8 +101,8 @@ def _checked(data: bytes) -> bytes | None:
     """The lines of the vocabulary in a file that holds them, compressed or not; None if it does not."""
     if data.startswith(b"\x1f\x8b"):
         try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error):
+            data = zlib.decompressobj(wbits=31).decompress(data, _MOST)
+        except zlib.error:
             return None
     start = data.find(_HEADER) + len(_HEADER)
     merges = data[start : start + _LENGTH]
@@ -113,6 +115,6 @@ def _download() -> tuple[bytes, str]:
         return b"", "downloads are off, SWIN_JAX_OFFLINE"
     try:
         with urllib.request.urlopen(URL, timeout=30) as response:
-            return response.read(), "the download has another checksum"
+            return response.read(_MOST), "the download has another checksum"
     except (OSError, http.client.HTTPException) as error:
         return b"", f"its download failed: {error}"

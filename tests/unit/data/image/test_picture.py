@@ -292,6 +292,14 @@ def test_scans_of_a_jpeg_are_counted(thumbnail):
         assert picture.count_scans(plain) == 1
 
 
+def test_comments_of_a_picture_in_digits_are_counted():
+    """PIL takes a minute for 4.8 MB of them."""
+    head, pixel = b"P3\n300 200\n255\n", b"1 #\n"
+    with pytest.raises(UnreadableError, match="180000 comments, more than the limit of 1000"):
+        decode(head + 180_000 * pixel)
+    assert decode(head + 900 * pixel + 179_100 * b"1 ").size == (300, 200)
+
+
 @pytest.mark.parametrize("filler", ["ff", "ff01", "fffe0002", "ffda", "00", "ffc20003"])
 def test_counting_scans_of_hostile_bytes_ends(filler):
     assert picture.count_scans(bytes.fromhex("ffd8" + filler * (2**21 // len(filler)))) <= 2**20

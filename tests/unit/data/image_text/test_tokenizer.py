@@ -1,11 +1,13 @@
 """The tokenizer: published id vectors, lengths, cleaners, errors, and where the vocabulary comes from."""
 
 import gzip
+import os
 import pickle
 import random
 import subprocess
 import sys
 import unicodedata
+import zlib
 
 import numpy as np
 import pytest
@@ -270,6 +272,23 @@ def test_vocabulary_with_another_checksum_is_refused(nowhere, tmp_path):
     with pytest.raises(UserError, match="another checksum"):
         vocabulary._merges()
     assert not cached.exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "bomb"])
+def test_vocabulary_that_does_not_end_is_not_waited_for(nowhere, tmp_path, monkeypatch, kind):
+    cached = nowhere[2]
+    cached.parent.mkdir(exist_ok=True)
+    if kind == "pipe":
+        os.mkfifo(cached)
+    elif kind == "device":
+        cached.symlink_to("/dev/zero")
+    else:
+        cached.write_bytes(gzip.compress(bytes(2**26 + 2**20)))
+        unpacked = zlib.decompressobj(wbits=31).decompress(cached.read_bytes(), vocabulary._MOST)
+        assert len(unpacked) == vocabulary._MOST
+    monkeypatch.setenv("SWIN_JAX_OFFLINE", "1")
+    with pytest.raises(UserError, match="CLIP's vocabulary is damaged, the file"):
+        vocabulary._merges()
 
 
 def test_missing_vocabulary_says_how_to_get_it(nowhere, tmp_path, monkeypatch):
