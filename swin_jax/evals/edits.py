@@ -83,6 +83,7 @@ def consistency(steps: np.ndarray) -> dict[str, float]:
     count = len(steps)
     if count < 2:
         return {}
-    unit = steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-12)
+    lengths = np.linalg.norm(steps, axis=1, keepdims=True)
+    unit = steps / np.where(lengths > 0, lengths, 1)
     cosines = (unit @ unit.T)[np.triu_indices(count, 1)]
     return {"step_cosine": float(cosines.mean()), "step_cosine_std": float(cosines.std())}

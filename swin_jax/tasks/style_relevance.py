@@ -67,7 +67,7 @@ class StyleRelevance:
         counts = (rows < self.channels) & (state.step < self.steps)
         found = jnp.where(counts[:, None], moves(features), 0.0)
         sums = state.params["sums"].at[jnp.minimum(rows, self.channels - 1)].add(found)
-        distance = jnp.linalg.norm(features[:, 1] - features[:, 0], axis=-1).mean()
+        distance = jnp.sqrt(jnp.square(features[:, 1] - features[:, 0]).sum(axis=-1)).mean()
         return state.replace(step=state.step + 1, params={"sums": sums}), {"loss": distance}
 
     @property

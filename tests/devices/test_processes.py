@@ -15,7 +15,7 @@ import grain
 import numpy as np
 import pytest
 
-from swin_jax import launch as launcher
+from swin_jax.core import command_line
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
 from swin_jax.train import checkpoint, logs, multihost
@@ -229,7 +229,7 @@ def test_when_one_of_four_is_killed_the_others_name_it(folder):
         *_, line, command = job.texts()[number].splitlines()
         assert line.startswith("error: process 2 of 4 (") and f"pid {job.processes[2].pid}) died" in line
         assert command.split()[:3] == ["python", "-m", "swin_jax.launch"]
-    assert launcher.define_flags()["heartbeat_timeout"].value <= 60  # three times as long is too long
+    assert command_line.define_flags()["heartbeat_timeout"].value <= 60  # three times as long is too long
 
 
 def test_the_command_that_the_survivor_names_goes_on(killed, two, folder):

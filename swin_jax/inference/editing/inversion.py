@@ -18,6 +18,7 @@ from swin_jax.core.errors import UserError, did_you_mean, warn
 from swin_jax.core.ranges import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Rate, Seed, checked
 from swin_jax.inference.editing.batches import filled, progress
 from swin_jax.inference.editing.distances import Distance
+from swin_jax.ops.normalize import inverse_deviation
 from swin_jax.optim.optimizers import scale_by_adam
 from swin_jax.optim.schedules import ramps
 from swin_jax.tasks.base import FrozenModel
@@ -290,7 +291,7 @@ def noise_patterns(noises: Sequence[jax.Array]) -> jax.Array:
 def standardize(noise: jax.Array) -> jax.Array:
     """Noise maps (B, h, w, 1) with mean 0 and mean square 1, each by itself."""
     noise = noise - noise.mean(axis=(1, 2, 3), keepdims=True)
-    return noise * jax.lax.rsqrt(jnp.square(noise).mean(axis=(1, 2, 3), keepdims=True))
+    return noise * inverse_deviation(jnp.square(noise).mean(axis=(1, 2, 3), keepdims=True))
 
 
 def _to_floats(images: jax.Array) -> jax.Array:
