@@ -148,7 +148,7 @@ class GAN:
         count = batch["image"].shape[0]
 
         def loss(params):
-            images, ws, w_avg = self.generate(params, state, batch, count, key)
+            images, w_avg = self.generate(params, state, batch, count, key)
             logits = self.judge(state.params["discriminator"], images, state, batch, jax.random.fold_in(key, 1))
             return jax.nn.softplus(-logits).mean(), w_avg
 
@@ -206,10 +206,10 @@ class GAN:
         rngs = {"noise": jax.random.fold_in(key, 3)}
         return self.generator.apply(self.variables(params, state), ws, noise="random", method="synthesize", rngs=rngs)
 
-    def generate(self, params, state, batch, count, key) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """`count` images, their W+, and the running mean of w after them."""
+    def generate(self, params, state, batch, count, key) -> tuple[jax.Array, jax.Array]:
+        """`count` images, and the running mean of w after them."""
         ws, w_avg = self.latents(params, state, batch, count, key)
-        return self.synthesize(params, state, ws, key), ws, w_avg
+        return self.synthesize(params, state, ws, key), w_avg
 
     def variables(self, params, state) -> dict:
         """Variables of the generator."""
@@ -227,7 +227,7 @@ class GAN:
         """The discriminator's step of the adversarial loss."""
         key = step_key(self.seed, state.step, "discriminator")
         count = batch["image"].shape[0]
-        images, _, w_avg = self.generate(state.params["generator"], state, batch, count, key)
+        images, w_avg = self.generate(state.params["generator"], state, batch, count, key)
         real = _floats(batch["image"])
 
         def loss(params):

@@ -22,6 +22,8 @@ from swin_jax.inference.editing.batches import filled, progress
 from swin_jax.inference.editing.edits import Chosen, LoadedEditor
 
 _PAIRS = "before_after"
+Synthesize = Callable[[Sequence[np.ndarray]], np.ndarray]  # from S to pictures uint8
+
 _SHEET = 24  # edits on the sheet
 _FRAMES = 25  # of the video
 
@@ -66,8 +68,9 @@ def _act(config, workdir: str, source: sources.Source, editor: Any, inverter: An
     _check_names(found.names, loaded)
     folder = storage.path(workdir) / "edits" / slug(loaded.text)
     folder.mkdir(parents=True, exist_ok=True)
-    count = write_edits(loaded, found, folder, batch_size=config.get("edit_batch_size", 4))
-    files = write_sheets(loaded, found, folder)
+    synthesize = _synthesizer(loaded)
+    count = write_edits(loaded, found, folder, synthesize, config.edit_batch_size)
+    files = write_sheets(loaded, found, folder, synthesize)
     print(f"{count} edits to '{loaded.text}' ({loaded.method}): {folder}; {', '.join(files)}", flush=True)
     return 0
 
@@ -78,14 +81,16 @@ def slug(text: str) -> str:
 
 
 @checked
-def write_edits(loaded: LoadedEditor, found: sources.Latents, folder: Any, batch_size: PositiveInt = 4) -> int:
+def write_edits(
+    loaded: LoadedEditor, found: sources.Latents, folder: Any, synthesize: Synthesize, batch_size: PositiveInt
+) -> int:
     """Edits all latents in batches; writes their files and the sheet of the first ones. Returns their number."""
-    synthesize = synthesizer(loaded)
+    styles_of = jax.jit(lambda variables, ws: loaded.generator.apply(variables, ws, method="styles"))
     pairs = []
     for start in progress(range(0, len(found.ws), batch_size), "edits"):
         ws, count = filled(found.ws, start, batch_size)
         edited = loaded.edit(ws)
-        before, after = synthesize(styles_of(loaded, ws)), synthesize(edited.styles)
+        before, after = synthesize(styles_of(loaded.variables, ws)), synthesize(edited.styles)
         for row, name in enumerate(found.names[start : start + count]):
             latents = {"ws": ws[row]}
             if edited.ws is None:
@@ -101,14 +106,13 @@ def write_edits(loaded: LoadedEditor, found: sources.Latents, folder: Any, batch
                 original = [] if found.pictures is None else [found.pictures[start + row]]
                 pairs.append([*original, before[row], after[row]])
     headings = ["before", "after"] if found.pictures is None else ["picture", "inverted", "after"]
-    title = f"{loaded.text} ({loaded.method})"
-    sheets.draw_pairs(folder / f"{_PAIRS}.png", found.names[: len(pairs)], pairs, headings, title)
+    sheets.draw_pairs(folder / f"{_PAIRS}.png", found.names[: len(pairs)], pairs, headings, _title(loaded))
     return len(found.ws)
 
 
-def write_sheets(loaded: LoadedEditor, found: sources.Latents, folder: Any) -> list[str]:
+def write_sheets(loaded: LoadedEditor, found: sources.Latents, folder: Any, synthesize: Synthesize) -> list[str]:
     """Writes the sheet over the editor's axes and the video along the first, of one latent; returns their names."""
-    ws, name, synthesize = found.ws[:1], found.names[0], synthesizer(loaded)
+    ws, name = found.ws[:1], found.names[0]
     first, *others = loaded.axes
     cells = []
     for values in itertools.product(*(axis.values for axis in (*others, first))):
@@ -117,7 +121,7 @@ def write_sheets(loaded: LoadedEditor, found: sources.Latents, folder: Any) -> l
         text = "  ".join(f"{key} {value:g}" for key, value in settings.items())
         cells.append((synthesize(edited.styles)[0], f"{text}  {edited.note}".rstrip()))
     sheet = f"{_grid_name(loaded)}.png"
-    title = f"{contact_title(loaded)}: {name}"
+    title = f"{_title(loaded)}: {name}"
     sheets.draw_grid(folder / sheet, cells, len(first.values), title)
     values = np.linspace(min(first.values), max(first.values), _FRAMES)
     frames = [synthesize(loaded.edit(ws, **{first.name: float(value)}).styles)[0] for value in values]
@@ -134,17 +138,11 @@ def _check_names(names: Sequence[str], loaded: LoadedEditor) -> None:
         raise UserError(f"{name} is what a sheet beside the edits is called: rename the file that is edited")
 
 
-def contact_title(loaded: LoadedEditor) -> str:
-    """The title of a sheet."""
+def _title(loaded: LoadedEditor) -> str:
     return f"{loaded.text} ({loaded.method})"
 
 
-def styles_of(loaded: LoadedEditor, ws: np.ndarray) -> tuple[np.ndarray, ...]:
-    """S of W+."""
-    return loaded.generator.apply(loaded.variables, ws, method="styles")
-
-
-def synthesizer(loaded: LoadedEditor) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+def _synthesizer(loaded: LoadedEditor) -> Synthesize:
     """A compiled function from S to pictures, uint8 (B, H, W, 3), with the generator's fixed noise."""
     generator = loaded.generator
 
