@@ -65,7 +65,10 @@ def run(argv: Sequence[str]) -> int:
 
 def _terminated(argv: Sequence[str]) -> int:
     """Says what a SIGTERM has stopped; returns the exit status."""
-    acts = any(re.match(r"--?(predict|index|search|edit|export|plan|throughput)\b", argument) for argument in argv)
+    acts = any(
+        re.match(r"--?(predict|index|search|edit|export|plan|throughput)\b", argument)
+        for argument in argv
+    )
     where = "stopped" if acts else "stopped during start-up, before anything was trained"
     print(f"SIGTERM: {where}; rerun the same command", file=sys.stderr, flush=True)
     return TERMINATED
@@ -102,7 +105,9 @@ def _start_jax(values: flags.FlagValues, argv: Sequence[str]) -> Any:
     from swin_jax.train import multihost
 
     if values.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", str(storage.absolute(values.compilation_cache)))
+        jax.config.update(
+            "jax_compilation_cache_dir", str(storage.absolute(values.compilation_cache))
+        )
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_debug_nans", values.debug_nans)
     if values.distributed or multihost.detected():
@@ -110,7 +115,9 @@ def _start_jax(values: flags.FlagValues, argv: Sequence[str]) -> Any:
     return None
 
 
-def _prepare(values: flags.FlagValues, config, profile: tuple[int, int] | None) -> Callable[[], int]:
+def _prepare(
+    values: flags.FlagValues, config, profile: tuple[int, int] | None
+) -> Callable[[], int]:
     """Sets up training, or what a flag asks for instead.
 
     Returns:
@@ -159,7 +166,9 @@ def main() -> None:
     with warnings.catch_warnings():
         entry = frame_outside().f_code.co_filename
         warnings.showwarning = _show_warnings(entry, warnings.showwarning)
-        if sys.stdout.errors == "strict":  # names of files may be of any bytes; standard error escapes them, too
+        if (
+            sys.stdout.errors == "strict"
+        ):  # names of files may be of any bytes; standard error escapes them, too
             sys.stdout.reconfigure(errors="backslashreplace")
         status = run(sys.argv)
         multihost = sys.modules.get("swin_jax.train.multihost")

@@ -84,7 +84,8 @@ def measure(config, workdir: pathlib.Path, saves: int, every: int) -> dict[str, 
     run = build_run(config)
     rows = run.placement.rows(config.batch_size)
     batches = (
-        run.placement.to_global(batch, config.batch_size) for batch in configs.build(config.data).batches(0, rows)
+        run.placement.to_global(batch, config.batch_size)
+        for batch in configs.build(config.data).batches(0, rows)
     )
     step, steps = jitted_step(run), (saves + 1) * every
     state, _ = first_state(config, run, checkpoint.open(workdir / "none"), write=False)
@@ -103,7 +104,9 @@ def measure(config, workdir: pathlib.Path, saves: int, every: int) -> dict[str, 
             state, seconds, held = timed(step, batches, state, steps, every, save)
             checkpoint.finish(manager)
             finished.close()
-            whole = [finished.times.get(n, time.perf_counter()) - began for n, began in called.items()]
+            whole = [
+                finished.times.get(n, time.perf_counter()) - began for n, began in called.items()
+            ]
             call, mean = held / saves, sum(whole) / saves
             found[kind] = dict(
                 step=plain / steps,
@@ -116,7 +119,9 @@ def measure(config, workdir: pathlib.Path, saves: int, every: int) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--embed_dim", type=int, default=160, help="of the model, a multiple of 32")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--saves", type=int, default=4, help="checkpoints of each kind")
@@ -124,13 +129,22 @@ def main() -> None:
     parser.add_argument("--workdir", help="where checkpoints go; a temporary folder by default")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=flags.workdir) as workdir:
-        found = measure(recipe(flags.embed_dim, flags.batch_size), pathlib.Path(workdir), flags.saves, flags.every)
+        found = measure(
+            recipe(flags.embed_dim, flags.batch_size),
+            pathlib.Path(workdir),
+            flags.saves,
+            flags.every,
+        )
     print(f"a step takes {found['none']['step']:.2f} s, a save every {flags.every} steps\n")
-    print("| save | training lost per save, s | call returns after, s | whole after, s | overlaps training |")
+    print(
+        "| save | training lost per save, s | call returns after, s | whole after, s | overlaps training |"
+    )
     print("|---|---|---|---|---|")
     for kind in ("waiting", "background"):
         row = found[kind]
-        print(f"| {kind} | {row['lost']:.2f} | {row['call']:.2f} | {row['whole']:.2f} | {row['overlap']:.0%} |")
+        print(
+            f"| {kind} | {row['lost']:.2f} | {row['call']:.2f} | {row['whole']:.2f} | {row['overlap']:.0%} |"
+        )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ def peak_bytes(form: str, mesh, batch: int, width: int) -> int:
     """
     specs = (P(AXES), P(AXES), P(), P(AXES))
     shapes = [((batch, width), jnp.float32)] * 2 + [((), jnp.float32), ((batch,), jnp.int32)]
-    arguments = [jax.ShapeDtypeStruct(*s, sharding=NamedSharding(mesh, spec)) for s, spec in zip(shapes, specs)]
+    arguments = [
+        jax.ShapeDtypeStruct(*s, sharding=NamedSharding(mesh, spec))
+        for s, spec in zip(shapes, specs)
+    ]
     loss = FORMS[form]
     if form != "global":
         loss = jax.shard_map(loss, mesh=mesh, in_specs=specs, out_specs=P())
@@ -49,11 +52,16 @@ def peak_bytes(form: str, mesh, batch: int, width: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--width", type=int, default=512, help="of the features")
     flags = parser.parse_args()
     tpu_compiler.prepare_backend()
-    print("| pairs | chips | MiB: " + " | ".join(FORMS) + " |\n|---|---|" + "---|" * len(FORMS), flush=True)
+    print(
+        "| pairs | chips | MiB: " + " | ".join(FORMS) + " |\n|---|---|" + "---|" * len(FORMS),
+        flush=True,
+    )
     for name in ("v5e:1x1", "v5e:2x4"):
         mesh = sharding.make_mesh(devices=tpu_compiler.devices(chips.topology(name)))
         for batch in (8_192, 32_768, 65_536):

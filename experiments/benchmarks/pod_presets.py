@@ -25,7 +25,11 @@ from swin_jax.plan import chips, command, compiled_step, roofline, tpu_compiler
 
 RESULTS = pathlib.Path(__file__).with_name("pod_presets.json")
 # Experiments with presets, by name.
-FILES = {path.stem: path for path in sorted(RESULTS.parents[1].glob("*/*.py")) if "\nPODS = " in path.read_text()}
+FILES = {
+    path.stem: path
+    for path in sorted(RESULTS.parents[1].glob("*/*.py"))
+    if "\nPODS = " in path.read_text()
+}
 GIB = 2**30
 COLUMNS = ("v4", "v5e", "v5p", "v6e", "h100")
 
@@ -43,7 +47,9 @@ def load(experiment: str, row: str, chip: str):
 def compiled(experiment: str, row: str, chip: str) -> dict:
     """What the compiler says of a preset."""
     config = load(experiment, row, chip)
-    facts = compiled_step.plan(config, chips.topology(config.topology), command.cache_folder(), "quick")
+    facts = compiled_step.plan(
+        config, chips.topology(config.topology), command.cache_folder(), "quick"
+    )
     return summary(facts, config)
 
 
@@ -81,8 +87,12 @@ def arithmetic(experiment: str, row: str, like: dict) -> dict:
     state = sum(parts.values())
     fsdp, tensor = config.mesh.fsdp, config.mesh.tensor
     more = like["chips"] / here.size  # examples of an H100 for each of a v5p
-    activations = (like["peak_bytes"] - like["state_bytes"]) * more * like["accumulate"] / accumulate
-    found = roofline.estimate(here, like["flops"]["step"] / here.size, like["traffic_bytes"] * more, [])
+    activations = (
+        (like["peak_bytes"] - like["state_bytes"]) * more * like["accumulate"] / accumulate
+    )
+    found = roofline.estimate(
+        here, like["flops"]["step"] / here.size, like["traffic_bytes"] * more, []
+    )
     peak = round(state + activations + (parts["params"] if accumulate > 1 else 0))
     return like | {
         "topology": here.name,
@@ -127,7 +137,9 @@ def compile_all(todo: list[tuple[str, str, str]], jobs: int, results: dict) -> N
         waiting = {pool.submit(compiled, *preset): ":".join(preset) for preset in todo}
         for number, done in enumerate(concurrent.futures.as_completed(waiting), 1):
             found = keep(results, waiting[done], done.result())
-            print(f"{number}/{len(todo)} {waiting[done]}: {_cell(found)}", file=sys.stderr, flush=True)
+            print(
+                f"{number}/{len(todo)} {waiting[done]}: {_cell(found)}", file=sys.stderr, flush=True
+            )
 
 
 def keep(results: dict, key: str, found: dict) -> dict:
@@ -138,11 +150,15 @@ def keep(results: dict, key: str, found: dict) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default="", help="rows whose EXPERIMENT:ROW contains this")
     parser.add_argument("--chips", default=",".join(COLUMNS), help="of " + ",".join(COLUMNS))
     parser.add_argument("--table", action="store_true", help="print what is known, compile nothing")
-    parser.add_argument("--missing", action="store_true", help="only those that are not in pod_presets.json")
+    parser.add_argument(
+        "--missing", action="store_true", help="only those that are not in pod_presets.json"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="compilers at a time")
     flags = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

@@ -32,7 +32,13 @@ def first_stage(variant: str, image_size: int, window: int, dtype: str, **fields
     arguments = swin.VARIANTS[variant]
     arguments = arguments | {key: arguments[key][:1] for key in ("depths", "num_heads")}
     return swin.Swin(
-        **arguments, **swin.V2, image_size=image_size, window_size=window, num_classes=0, dtype=dtype, **fields
+        **arguments,
+        **swin.V2,
+        image_size=image_size,
+        window_size=window,
+        num_classes=0,
+        dtype=dtype,
+        **fields,
     )
 
 
@@ -46,7 +52,9 @@ def compiled(model: swin.Swin, device):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--variant", default="base", choices=sorted(swin.VARIANTS))
     parser.add_argument("--image_size", type=int, default=1536)
     parser.add_argument("--window", type=int, default=32)
@@ -54,8 +62,13 @@ def main() -> None:
     flags = parser.parse_args()
     tpu_compiler.prepare_backend()
     (chip,) = tpu_compiler.devices(chips.topology("v5e:1x1"))
-    print(f"first stage of Swin V2 {flags.variant}, {flags.image_size} px, window {flags.window}, {flags.dtype}")
-    print("| | temporary memory, MiB | less than plain | compiled in, s |\n| --- | --- | --- | --- |", flush=True)
+    print(
+        f"first stage of Swin V2 {flags.variant}, {flags.image_size} px, window {flags.window}, {flags.dtype}"
+    )
+    print(
+        "| | temporary memory, MiB | less than plain | compiled in, s |\n| --- | --- | --- | --- |",
+        flush=True,
+    )
     plain = None
     for name, fields in ROWS.items():
         start = time.monotonic()
@@ -63,7 +76,9 @@ def main() -> None:
         temporary = compiled(model, chip).memory_analysis().temp_size_in_bytes / 2**20
         plain = plain or temporary
         seconds = time.monotonic() - start
-        print(f"| {name} | {temporary:,.0f} | {plain / temporary:.1f} x | {seconds:.0f} |", flush=True)
+        print(
+            f"| {name} | {temporary:,.0f} | {plain / temporary:.1f} x | {seconds:.0f} |", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -71,7 +71,9 @@ def fastest(calls: Sequence[Callable[[], jax.Array]], repeats: int) -> list[floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--resolution", type=int, default=1024)
     parser.add_argument("--channel_base", type=int, default=32768)
     parser.add_argument("--channel_max", type=int, default=512)
@@ -85,9 +87,17 @@ def main() -> None:
     survey = Survey(Draws(samples=64), images=1, batch_size=flags.batch_size)
     statistics = style_statistics(models.generator, models.variables, survey.draws)
     styles = survey.draws.styles(models.generator, models.variables, 1)
-    print(f"{flags.resolution} px, {flags.clip}, batch {flags.batch_size}, {jax.devices()[0].device_kind}")
-    print("| from | channels | pictures/s | plain batches | |\n| --- | --- | --- | --- | --- |", flush=True)
-    plain, measure = plain_batch(models, styles, flags.batch_size), Measure(models, statistics, styles, survey)
+    print(
+        f"{flags.resolution} px, {flags.clip}, batch {flags.batch_size}, {jax.devices()[0].device_kind}"
+    )
+    print(
+        "| from | channels | pictures/s | plain batches | |\n| --- | --- | --- | --- | --- |",
+        flush=True,
+    )
+    plain, measure = (
+        plain_batch(models, styles, flags.batch_size),
+        Measure(models, statistics, styles, survey),
+    )
     row = seconds = plain_seconds = 0
     for index, layer in enumerate(models.generator.style_layers()):
         if layer.is_rgb:
@@ -95,12 +105,22 @@ def main() -> None:
         piece = Piece(index, 0, 0, min(measure.channels, layer.channels), row)
         took, plain_took = fastest([functools.partial(measure, piece), plain], flags.repeats)
         rates = 2 * piece.count / took, flags.batch_size / plain_took
-        print(f"| {layer.name} | {layer.channels} | {rates[0]:.2f} | {rates[1]:.2f} | {rates[0] / rates[1]:.0%} |")
-        seconds, plain_seconds = seconds + layer.channels / rates[0], plain_seconds + layer.channels / rates[1]
+        print(
+            f"| {layer.name} | {layer.channels} | {rates[0]:.2f} | {rates[1]:.2f} | {rates[0] / rates[1]:.0%} |"
+        )
+        seconds, plain_seconds = (
+            seconds + layer.channels / rates[0],
+            plain_seconds + layer.channels / rates[1],
+        )
         row += layer.channels
     cost = flops_of_relevance(models.generator.style_layers())
-    print(f"relevance: {row / seconds:.2f} pictures/s, {plain_seconds / seconds:.0%} of plain batches")
-    print(f"{cost.pictures:,} pictures, {cost.pictures * seconds / row / 3600:.2f} h; FLOPs are", end=" ")
+    print(
+        f"relevance: {row / seconds:.2f} pictures/s, {plain_seconds / seconds:.0%} of plain batches"
+    )
+    print(
+        f"{cost.pictures:,} pictures, {cost.pictures * seconds / row / 3600:.2f} h; FLOPs are",
+        end=" ",
+    )
     print(
         f"{cost.whole / cost.from_layer:.2f} times fewer than of whole runs ({cost.whole / cost.rank_one:.2f} at best)"
     )

@@ -25,7 +25,11 @@ ROWS = (
     ("+ bfloat16", {"dtype": "bfloat16"}, ""),
     ("+ recomputed blocks", {"remat": "full"}, ""),
     ("+ ZeRO-1", {}, "data"),
-    ("+ one window at a time in two stages", {"attention": ("sequential", "sequential", "xla", "xla")}, "data"),
+    (
+        "+ one window at a time in two stages",
+        {"attention": ("sequential", "sequential", "xla", "xla")},
+        "data",
+    ),
 )
 PAIRS = "+ parameters split over pairs of chips"
 FOLDER = pathlib.Path(__file__).parents[1]
@@ -46,14 +50,22 @@ def clips(variant: str):
     """The step on clips of 8 frames of 320 x 320 pixels."""
     config = configs.load(f"{FOLDER / 'video_swin/video_swin_k400.py'}:variant=large,images=22k")
     config.update(frames=8, size=320, accumulate=1)
-    config.task.model.update(**swin_presets.VARIANTS[variant], **swin_presets.V2, window_size=(8, 20, 20), scan=True)
+    config.task.model.update(
+        **swin_presets.VARIANTS[variant], **swin_presets.V2, window_size=(8, 20, 20), scan=True
+    )
     config.task.model.main_norm_every = 6 if variant == "giant" else 0
     return config
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", choices=("base", "large", "giant"), help="of images; all, and clips, by default")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--variant",
+        choices=("base", "large", "giant"),
+        help="of images; all, and clips, by default",
+    )
     flags = parser.parse_args()
     cases = [(f"Swin V2 {v}, 1536 px", images(v)) for v in (flags.variant,) if v]
     if not cases:
@@ -61,7 +73,10 @@ def main() -> None:
         cases.append((CLIPS, clips("giant")))
     topology = chips.topology(CHIPS)
     tpu_compiler.prepare_backend()
-    print("| | | GiB per chip | of these state | on 40 GB | on 95 GiB |\n|---|---|---|---|---|---|", flush=True)
+    print(
+        "| | | GiB per chip | of these state | on 40 GB | on 95 GiB |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
     for name, config in cases:
         config.batch_size = topology.size
         for row, fields, opt_axis in (*ROWS, (PAIRS, {}, "data")) if name == CLIPS else ROWS:
@@ -70,7 +85,11 @@ def main() -> None:
             config.mesh.fsdp = 2 if row == PAIRS else 1
             facts = compiled_step.plan(config, topology, command.cache_folder(), "quick")
             print(line(name, row, facts), flush=True)
-            print(f"{name} {row}: compiled in {facts['compile_seconds']} s", file=sys.stderr, flush=True)
+            print(
+                f"{name} {row}: compiled in {facts['compile_seconds']} s",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def line(name: str, row: str, facts) -> str:

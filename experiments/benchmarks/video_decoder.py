@@ -24,7 +24,11 @@ from swin_jax.data.video.decode import Reader
 from swin_jax.data.video.transforms import dense_train_indices
 
 WIDTH, HEIGHT, RATE = 340, 256, 30
-FILES = {"10 s, key frame every 12": (300, 12), "10 s, every 250": (300, 250), "60 s, every 250": (1800, 250)}
+FILES = {
+    "10 s, key frame every 12": (300, 12),
+    "10 s, every 250": (300, 250),
+    "60 s, every 250": (1800, 250),
+}
 BARS = {"10 s, key frame every 12": 1.5, "10 s, every 250": 1.0, "60 s, every 250": 1.5}
 OURS = "swin_jax"
 PEERS = ("OpenCV in order", "PyAV in order")  # what the bars are measured against
@@ -36,7 +40,9 @@ def write_video(path: Path, count: int, gop: int) -> None:
     import cv2
 
     rng = np.random.default_rng(0)
-    wall = cv2.GaussianBlur(rng.integers(0, 256, (2 * HEIGHT, 2 * WIDTH, 3)).astype(np.uint8), (0, 0), 3)
+    wall = cv2.GaussianBlur(
+        rng.integers(0, 256, (2 * HEIGHT, 2 * WIDTH, 3)).astype(np.uint8), (0, 0), 3
+    )
     wall = cv2.normalize(wall, None, 0, 255, cv2.NORM_MINMAX)
     part = path.with_suffix(".part")
     with av.open(str(part), "w", format="mp4") as container:
@@ -104,12 +110,16 @@ def measure(path: str, count: int, clips: int) -> dict[str, float]:
             frames[name] = CONTENDERS[name](path, indices)
             seconds[name].append(time.process_time() - start)
         for name in names:
-            assert np.array_equal(frames[name], frames["PyAV whole file"]), f"the frames of {name} differ"
+            assert np.array_equal(frames[name], frames["PyAV whole file"]), (
+                f"the frames of {name} differ"
+            )
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=int, default=25, help="clips of each file")
     parser.add_argument("--folder", help="where the files are kept (default: a temporary folder)")
     flags = parser.parse_args()
@@ -123,7 +133,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(flags.folder or temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        print(f"| file | {' | '.join(CONTENDERS)} | times faster than the faster of {' and '.join(PEERS)} |")
+        print(
+            f"| file | {' | '.join(CONTENDERS)} | times faster than the faster of {' and '.join(PEERS)} |"
+        )
         print("| --- |" + " --- |" * (len(CONTENDERS) + 1), flush=True)
         for name, (count, gop) in FILES.items():
             path = folder / f"frames_{count}_key_{gop}.mp4"

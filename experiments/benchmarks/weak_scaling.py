@@ -20,25 +20,42 @@ from swin_jax.plan import report as plan_report
 
 SLICES = ("v5p:2x2x2", "v5p:4x4x4", "v5p:8x8x8", "v5p:16x16x16")
 PER_CHIP = 128
-MODES = (("ZeRO-1", "fsdp", ""), ("ZeRO-1, gathering bfloat16", "fsdp", "bfloat16"), ("data parallel", "", ""))
+MODES = (
+    ("ZeRO-1", "fsdp", ""),
+    ("ZeRO-1, gathering bfloat16", "fsdp", "bfloat16"),
+    ("data parallel", "", ""),
+)
 
 
 def main() -> None:
     tpu_compiler.prepare_backend()
-    columns = "chips", "collectives", "bytes of arrays, MiB", "sent by a chip, MiB", "optimizer state per chip, MiB"
+    columns = (
+        "chips",
+        "collectives",
+        "bytes of arrays, MiB",
+        "sent by a chip, MiB",
+        "optimizer state per chip, MiB",
+    )
     print(f"| | {' | '.join((*columns, 'links, ms', 'compute, ms'))} |\n|{'---|' * 8}", flush=True)
     for name, opt_axis, gather in MODES:
         for text in SLICES:
-            config = configs.load(f"{pathlib.Path(__file__).parents[1] / 'swin/swin_in1k.py'}:variant=tiny")
+            config = configs.load(
+                f"{pathlib.Path(__file__).parents[1] / 'swin/swin_in1k.py'}:variant=tiny"
+            )
             topology = chips.topology(text)
             config.batch_size = PER_CHIP * topology.size
             config.partition.opt_axis, config.partition.gather = opt_axis, gather
             config.mesh.fsdp = 4 if opt_axis else 1
             facts = compiled_step.plan(config, topology, command.cache_folder(), "quick")
             rows = plan_report.collective_rows(facts["collectives"])
-            kinds = ", ".join(f"{row['kind']} {row['bytes'] / 2**20:.1f}" for row in rows if row["bytes"] > 2**16)
+            kinds = ", ".join(
+                f"{row['kind']} {row['bytes'] / 2**20:.1f}" for row in rows if row["bytes"] > 2**16
+            )
             arrays = sum(row["bytes"] for row in rows) / 2**20
-            sent, state = facts["roofline"]["sent_bytes"] / 2**20, facts["state_bytes"]["opt_state"] / 2**20
+            sent, state = (
+                facts["roofline"]["sent_bytes"] / 2**20,
+                facts["state_bytes"]["opt_state"] / 2**20,
+            )
             links, compute = (1e3 * facts["roofline"][key] for key in ("links", "compute"))
             cells = (
                 name,
@@ -51,7 +68,11 @@ def main() -> None:
                 f"{compute:.1f}",
             )
             print(f"| {' | '.join(cells)} |", flush=True)
-            print(f"{text} {name}: compiled in {facts['compile_seconds']} s", file=sys.stderr, flush=True)
+            print(
+                f"{text} {name}: compiled in {facts['compile_seconds']} s",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

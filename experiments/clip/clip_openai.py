@@ -118,7 +118,9 @@ def zero_shot(c):
     """Classifies ImageNet's validation set with 80 prompts."""
     data = spec(
         pipeline.EvalData,
-        source=spec(sources.tfds, name="imagenet2012", split="validation", **run.refs(c, "data_dir")),
+        source=spec(
+            sources.tfds, name="imagenet2012", split="validation", **run.refs(c, "data_dir")
+        ),
         transform=image_text.crop(c),
         batch_size=1024,
         num_workers=16,

@@ -22,7 +22,9 @@ def sizes(avatars: bool, **fields) -> ConfigDict:
         **fields: Further keys.
     """
     c = ConfigDict(dict(seed=0, max_bad_records=0, generator="", clip="", arcface="", **fields))
-    c.update(image_size=32, z_dim=64, w_dim=64) if avatars else c.update(image_size=1024, z_dim=512, w_dim=512)
+    c.update(image_size=32, z_dim=64, w_dim=64) if avatars else c.update(
+        image_size=1024, z_dim=512, w_dim=512
+    )
     c.update(context_length=32 if avatars else 77, edit_batch_size=4)
     return c
 
@@ -39,22 +41,40 @@ def networks(c: ConfigDict, avatars: bool) -> dict[str, ConfigDict]:
     if avatars:
         widths = dict(mapping_layers=2, channel_base=2048, channel_max=64)
         visual = dict(layers=(1, 1, 1, 1), embed_dim=128, image_size=32, width=24, num_heads=12)
-        text = dict(width=64, layers=1, num_heads=2, embed_dim=128, context_length=ref("context_length"))
-        towers = spec(CLIP, visual=spec(ModifiedResNet, **visual), text=spec(TextTransformer, **text))
+        text = dict(
+            width=64, layers=1, num_heads=2, embed_dim=128, context_length=ref("context_length")
+        )
+        towers = spec(
+            CLIP, visual=spec(ModifiedResNet, **visual), text=spec(TextTransformer, **text)
+        )
         faces = dict(blocks=((24, 24, 1), (24, 48, 1), (48, 96, 1)), image_size=32, embed_dim=64)
     else:
-        widths = {key: PRESETS["stylegan2-ffhq-config-f"][key] for key in ("mapping_layers", "channel_base")}
+        widths = {
+            key: PRESETS["stylegan2-ffhq-config-f"][key]
+            for key in ("mapping_layers", "channel_base")
+        }
         towers, faces = spec(make_clip, **presets.PRESETS["ViT-B/32"]), {}
     return dict(
-        generator=_frozen(c, "generator", spec(Generator, **inside, **widths), stylegan2.pretrained, ("latent",)),
+        generator=_frozen(
+            c, "generator", spec(Generator, **inside, **widths), stylegan2.pretrained, ("latent",)
+        ),
         clip=_frozen(c, "clip", towers, clip.pretrained, ("image", "text")),
         arcface=_frozen(c, "arcface", spec(IRSE, **faces), arcface.pretrained, ("image",)),
     )
 
 
-def _frozen(c: ConfigDict, name: str, model: ConfigDict, convert, inputs: tuple[str, ...]) -> ConfigDict:
+def _frozen(
+    c: ConfigDict, name: str, model: ConfigDict, convert, inputs: tuple[str, ...]
+) -> ConfigDict:
     """A spec of a model whose file or workdir the key `name` of the config is."""
-    return spec(Frozen, model=model, path=c.get_oneway_ref(name), convert=spec(convert), inputs=inputs, flag=name)
+    return spec(
+        Frozen,
+        model=model,
+        path=c.get_oneway_ref(name),
+        convert=spec(convert),
+        inputs=inputs,
+        flag=name,
+    )
 
 
 def use_fakes(c: ConfigDict, frozen: ConfigDict) -> None:

@@ -102,7 +102,9 @@ def predict(c: ConfigDict, crop: dict) -> ConfigDict:
     """
     found = run.predict_images(spec(image.eval_transform, **crop))
     if "conversion" in c:
-        followed = derived(_own_conversion, *(c.get_oneway_ref(key) for key in ("conversion", "num_train")))
+        followed = derived(
+            _own_conversion, *(c.get_oneway_ref(key) for key in ("conversion", "num_train"))
+        )
         found.source.conversion = followed
     return found
 

@@ -15,7 +15,9 @@ from swin_jax.pretrained.lpips import convert as lpips
 from swin_jax.train.init_from import Frozen
 
 # Of avatars_attributes.py.
-_SWIN = dict(image_size=32, num_classes=8, patch_size=4, embed_dim=48, depths=(2, 2), num_heads=(2, 4))
+_SWIN = dict(
+    image_size=32, num_classes=8, patch_size=4, embed_dim=48, depths=(2, 2), num_heads=(2, 4)
+)
 _SWIN |= dict(window_size=4, drop_path_rate=0.0)
 
 
@@ -33,9 +35,13 @@ def inversion(c: ConfigDict, avatars: bool, projector: bool = False) -> ConfigDi
         UserError: Both are asked for.
     """
     if avatars and projector:
-        raise UserError("avatars are inverted by the projector anyway, with their classifier: leave out 'projector'")
+        raise UserError(
+            "avatars are inverted by the projector anyway, with their classifier: leave out 'projector'"
+        )
     if avatars:
-        return _projector(FeatureDistance, _frozen(c, "classifier", spec(Swin, **_SWIN)), num_steps=500)
+        return _projector(
+            FeatureDistance, _frozen(c, "classifier", spec(Swin, **_SWIN)), num_steps=500
+        )
     if projector:
         c.lpips = ""
         convert = spec(lpips.pretrained, heads=c.get_oneway_ref("lpips"))
@@ -48,7 +54,9 @@ def inversion(c: ConfigDict, avatars: bool, projector: bool = False) -> ConfigDi
 def _projector(distance: type, network: ConfigDict, **fields) -> ConfigDict:
     """Latents in W+ for the noise maps of the generator, which the edit is drawn with."""
     distance = spec(distance, network=network)
-    return spec(OptimizationInversion, distance=distance, space="w+", optimize_noise=False, **fields)
+    return spec(
+        OptimizationInversion, distance=distance, space="w+", optimize_noise=False, **fields
+    )
 
 
 def _frozen(c: ConfigDict, name: str, model: ConfigDict, **fields) -> ConfigDict:

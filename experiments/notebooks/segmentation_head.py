@@ -34,12 +34,16 @@ class Segmenter(nn.Module):
         total = 0
         for i, x in enumerate(maps):
             x = nn.Dense(self.width, name=f"lateral{i}")(x)
-            x = jax.image.resize(x, (batch, x.shape[1] << i, x.shape[2] << i, self.width), "bilinear")
+            x = jax.image.resize(
+                x, (batch, x.shape[1] << i, x.shape[2] << i, self.width), "bilinear"
+            )
             total += x[:, : finest[0], : finest[1]]  # merging had padded odd grids at their end
         # 4 x 4 pixels per token, each with its own weights, so that outlines are sharper than the grid.
         x = nn.Dense(16 * len(CLASSES), name="head")(nn.gelu(total))
         x = x.reshape(batch, *finest, 4, 4, len(CLASSES)).transpose(0, 1, 3, 2, 4, 5)
-        return x.reshape(batch, 4 * finest[0], 4 * finest[1], -1)[:, : image.shape[1], : image.shape[2]]
+        return x.reshape(batch, 4 * finest[0], 4 * finest[1], -1)[
+            :, : image.shape[1], : image.shape[2]
+        ]
 
 
 def pictures(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,16 +58,27 @@ def pictures(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarr
             kind = rng.integers(1, 3)
             inside = np.hypot(dy, dx) < radius if kind == 1 else np.maximum(dy, dx) < 0.9 * radius
             low, high = rng.uniform(-0.5, 0.5), rng.uniform(0.5, 1.5)
-            colour = [high, rng.uniform(-0.5, 1.5), low] if kind == 1 else [low, rng.uniform(-0.5, 1.5), high]
+            colour = (
+                [high, rng.uniform(-0.5, 1.5), low]
+                if kind == 1
+                else [low, rng.uniform(-0.5, 1.5), high]
+            )
             image[i, inside] = colour + rng.normal(0, 0.4, (inside.sum(), 3))
             label[i, inside] = kind
     return image.astype(np.float32), label
 
 
-def main(steps: int = 150, path: str = "segmentation.png", batch_size: int = 8) -> tuple[float, float]:
+def main(
+    steps: int = 150, path: str = "segmentation.png", batch_size: int = 8
+) -> tuple[float, float]:
     """Trains, prints and draws; returns the pixel accuracy on new images and the share of the ground."""
     backbone = Swin(
-        embed_dim=32, depths=(2, 2, 2), num_heads=(2, 4, 8), window_size=4, small="keep", out_norms=(0, 1, 2)
+        embed_dim=32,
+        depths=(2, 2, 2),
+        num_heads=(2, 4, 8),
+        window_size=4,
+        small="keep",
+        out_norms=(0, 1, 2),
     )
     model, rng = Segmenter(backbone), np.random.default_rng(0)
     tx = optax.adamw(optax.warmup_cosine_decay_schedule(0, 3e-3, steps // 10, steps))
@@ -73,7 +88,9 @@ def main(steps: int = 150, path: str = "segmentation.png", batch_size: int = 8) 
     @jax.jit
     def step(params, opt_state, image, label):
         def loss_fn(params):
-            return optax.softmax_cross_entropy(model.apply(params, image), jax.nn.one_hot(label, len(CLASSES))).mean()
+            return optax.softmax_cross_entropy(
+                model.apply(params, image), jax.nn.one_hot(label, len(CLASSES))
+            ).mean()
 
         loss, grads = jax.value_and_grad(loss_fn)(params)
         updates, opt_state = tx.update(grads, opt_state, params)
@@ -102,7 +119,8 @@ def draw(path: str, image: np.ndarray, label: np.ndarray, found: np.ndarray) -> 
     figure = Figure(figsize=(2 * len(image), 4.8), layout="constrained")
     panels = figure.subplots(3, len(image))
     for line, (name, shown) in zip(
-        panels, {"image": np.clip((image + 2.5) / 5, 0, 1), "classes": label, "predicted": found}.items()
+        panels,
+        {"image": np.clip((image + 2.5) / 5, 0, 1), "classes": label, "predicted": found}.items(),
     ):
         line[0].set_ylabel(name)
         for axes, picture in zip(line, shown):

@@ -67,7 +67,10 @@ def get_config(arg=None):
 
     # Evals
     splits = dict(heldout=small.read(c, "train[55000:]"), test=small.read(c, "test"))
-    c.evals = {name: small.evaluation(split, small.crop(c), Accuracy, every=0) for name, split in splits.items()}
+    c.evals = {
+        name: small.evaluation(split, small.crop(c), Accuracy, every=0)
+        for name, split in splits.items()
+    }
     c.predict = run.predict_images(small.crop(c))
 
     # Run

@@ -60,7 +60,9 @@ class Studio:
         self.identity = swin_jax.load(weights=args.identity)
         self.styles = jax.jit(lambda ws: self.model.apply(self.variables, ws, method="styles"))
         self.draw = jax.jit(
-            lambda styles: to_bytes(self.model.apply(self.variables, styles, method="synthesize_styles"))
+            lambda styles: to_bytes(
+                self.model.apply(self.variables, styles, method="synthesize_styles")
+            )
         )
         self.embed = jax.jit(lambda image: self.identity[0].apply(self.identity[1], image))
 
@@ -68,7 +70,10 @@ class Studio:
         return sources.draw(self.model, self.variables, tuple(seeds), TRUNCATION)
 
     def pictures(self, styles) -> np.ndarray:
-        parts = [self.draw(tuple(s[i : i + BATCH] for s in styles)) for i in range(0, len(styles[0]), BATCH)]
+        parts = [
+            self.draw(tuple(s[i : i + BATCH] for s in styles))
+            for i in range(0, len(styles[0]), BATCH)
+        ]
         return np.concatenate([np.asarray(part) for part in parts])
 
     def marks(self, pictures: np.ndarray) -> np.ndarray:
@@ -120,10 +125,14 @@ def choose(studio: Studio, editor, attribute: int) -> dict:
     return best
 
 
-def random_direction(direction: Direction, deviations, layers, rng: np.random.Generator) -> Direction:
+def random_direction(
+    direction: Direction, deviations, layers, rng: np.random.Generator
+) -> Direction:
     """As many random channels, with a step of the same length in deviations."""
     weights = np.array([weight for _, _, weight in direction.chosen])
-    places = [(i, c) for i, layer in enumerate(layers) if not layer.is_rgb for c in range(layer.channels)]
+    places = [
+        (i, c) for i, layer in enumerate(layers) if not layer.is_rgb for c in range(layer.channels)
+    ]
     drawn = rng.standard_normal(len(weights))
     drawn *= np.linalg.norm(weights) / np.linalg.norm(drawn)
     steps = [np.zeros(layer.channels, np.float32) for layer in layers]
@@ -132,7 +141,9 @@ def random_direction(direction: Direction, deviations, layers, rng: np.random.Ge
     return Direction(tuple(steps), ())
 
 
-def mean_direction(studio: Studio, attribute: int, direction: Direction, deviations, layers) -> Direction:
+def mean_direction(
+    studio: Studio, attribute: int, direction: Direction, deviations, layers
+) -> Direction:
     """The difference of mean styles of samples with and without an attribute, of the same length in deviations."""
     totals, counts = {True: None, False: None}, {True: 0, False: 0}
     for start in range(0, SAMPLES, BATCH):
@@ -141,10 +152,14 @@ def mean_direction(studio: Studio, attribute: int, direction: Direction, deviati
         for has in (True, False):
             rows = (marks[:, attribute] == has) & avatars.visible(marks)[:, attribute]
             sums = [np.asarray(style)[rows].sum(axis=0) for style in styles]
-            totals[has] = sums if totals[has] is None else [a + b for a, b in zip(totals[has], sums)]
+            totals[has] = (
+                sums if totals[has] is None else [a + b for a, b in zip(totals[has], sums)]
+            )
             counts[has] += int(rows.sum())
     steps = [
-        np.zeros(layer.channels) if layer.is_rgb else totals[True][i] / counts[True] - totals[False][i] / counts[False]
+        np.zeros(layer.channels)
+        if layer.is_rgb
+        else totals[True][i] / counts[True] - totals[False][i] / counts[False]
         for i, layer in enumerate(layers)
     ]
     length = np.sqrt(sum(((step / dev) ** 2).sum() for step, dev in zip(steps, deviations)))
@@ -186,7 +201,9 @@ def edits(studio: Studio, args, name: str, attribute: str, ws: np.ndarray, choic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--generator", required=True)
     parser.add_argument("--clip", required=True)
     parser.add_argument("--classifier", required=True)
@@ -217,7 +234,9 @@ def main() -> None:
             row = dict(attribute=attribute, method=method, success=has.mean(), kept=kept.mean())
             row |= dict(identity=cosines.mean(), seconds=seconds, seeds=len(seeds))
             table.append(row)
-            print({k: f"{v:.3f}" if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+            print(
+                {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in row.items()}, flush=True
+            )
             columns = zip(seeds, has, kept, cosines)
             lines += [
                 dict(attribute=attribute, method=method, seed=s, has=int(h), kept=k, identity=c)
@@ -231,7 +250,11 @@ def main() -> None:
                 writer = csv.DictWriter(file, rows[0])
                 writer.writeheader()
                 writer.writerows(
-                    {k: f"{v:.4f}" if isinstance(v, (float, np.floating)) else v for k, v in r.items()} for r in rows
+                    {
+                        k: f"{v:.4f}" if isinstance(v, (float, np.floating)) else v
+                        for k, v in r.items()
+                    }
+                    for r in rows
                 )
 
 

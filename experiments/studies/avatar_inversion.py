@@ -55,9 +55,13 @@ def write_tables(out: pathlib.Path, right: dict, seen: np.ndarray, distances: np
         writer = csv.writer(file)
         writer.writerow(["attribute", "visible", *right])
         for i, name in enumerate(avatars.ATTRIBUTES):
-            rates = [f"{value[:, i].sum() / max(seen[:, i].sum(), 1):.4f}" for value in right.values()]
+            rates = [
+                f"{value[:, i].sum() / max(seen[:, i].sum(), 1):.4f}" for value in right.values()
+            ]
             writer.writerow([name, seen[:, i].sum(), *rates])
-        writer.writerow(["all", seen.sum(), *(f"{value.sum() / seen.sum():.4f}" for value in right.values())])
+        writer.writerow(
+            ["all", seen.sum(), *(f"{value.sum() / seen.sum():.4f}" for value in right.values())]
+        )
     with open(out / "avatars.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["avatar", "distance", "visible", "kept", *avatars.ATTRIBUTES])
@@ -78,7 +82,9 @@ def draw_pairs(path: pathlib.Path, pictures: np.ndarray, inverted: np.ndarray) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("data_dir", "generator", "classifier", "out"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--count", type=int, default=50)
@@ -95,7 +101,9 @@ def main() -> None:
     generator, variables = swin_jax.load(weights=args.generator)
     classifier, _ = swin_jax.load(weights=args.classifier)
     distance = FeatureDistance(Frozen(classifier, args.classifier))
-    fields = dict(space=args.space, num_steps=args.steps, batch_size=args.batch_size, optimize_noise=False)
+    fields = dict(
+        space=args.space, num_steps=args.steps, batch_size=args.batch_size, optimize_noise=False
+    )
     projector = OptimizationInversion(distance, **fields).load(generator, variables)
     projector.project(pictures[: args.batch_size])  # compiles
     started = time.perf_counter()

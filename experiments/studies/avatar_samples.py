@@ -54,14 +54,18 @@ def shrink(pictures: np.ndarray, size: int) -> np.ndarray:
 
 def nearest(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The numbers (N, NEIGHBOURS) of the nearest pictures, flipped ones too."""
-    flat = np.concatenate([others, others[:, :, ::-1]]).reshape(2 * len(others), -1).astype(np.float32)
+    flat = (
+        np.concatenate([others, others[:, :, ::-1]]).reshape(2 * len(others), -1).astype(np.float32)
+    )
     x = samples.reshape(len(samples), -1).astype(np.float32)
     distance = (flat**2).sum(axis=1)[None] - 2 * x @ flat.T
     return np.argsort(distance, axis=1)[:, :NEIGHBOURS]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--generator", required=True)
     parser.add_argument("--classifier", required=True)
@@ -86,9 +90,14 @@ def main() -> None:
         writer = csv.writer(file)
         writer.writerow(["attribute", "samples", "held-out", "ratio", "total variation"])
         for name, ours, theirs in zip(avatars.ATTRIBUTES, found, expected):
-            row = [f"{value:.4f}" for value in (ours, theirs, ours / max(theirs, 1e-6), abs(ours - theirs))]
+            row = [
+                f"{value:.4f}"
+                for value in (ours, theirs, ours / max(theirs, 1e-6), abs(ours - theirs))
+            ]
             writer.writerow([name, *row])
-            print(f"{name:16} samples {row[0]}  held-out {row[1]}  ratio {row[2]}  total variation {row[3]}")
+            print(
+                f"{name:16} samples {row[0]}  held-out {row[1]}  ratio {row[2]}  total variation {row[3]}"
+            )
     distances = {
         "samples": kernel_distance(features, real_features),
         "at initialisation": kernel_distance(judge(before)[1], real_features),
@@ -100,7 +109,10 @@ def main() -> None:
     shown = samples[:SHOWN]
     training = shrink(training, model.resolution)
     both = np.concatenate([training, training[:, :, ::-1]])
-    rows = [np.concatenate([[sample], both[near]]) for sample, near in zip(shown, nearest(shown, training))]
+    rows = [
+        np.concatenate([[sample], both[near]])
+        for sample, near in zip(shown, nearest(shown, training))
+    ]
     for name, picture in (
         ("samples.png", tile(samples[:100], 10)),
         ("neighbours.png", tile(np.concatenate(rows), 2 * (NEIGHBOURS + 1))),

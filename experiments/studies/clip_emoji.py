@@ -44,7 +44,14 @@ from swin_jax.evals.features import normalize
 
 STYLES = emoji.UNSEEN_VENDORS
 THRESHOLD = 0.95
-WHO = {"man": "man", "men": "man", "woman": "woman", "women": "woman", "person": "person", "people": "person"}
+WHO = {
+    "man": "man",
+    "men": "man",
+    "woman": "woman",
+    "women": "woman",
+    "person": "person",
+    "people": "person",
+}
 
 
 class Model:
@@ -57,15 +64,21 @@ class Model:
         self.encode_image = jax.jit(
             lambda x: self.model.apply(self.variables, x, normalize=True, method="encode_image")
         )
-        self.encode_text = jax.jit(lambda x: self.model.apply(self.variables, x, normalize=True, method="encode_text"))
+        self.encode_text = jax.jit(
+            lambda x: self.model.apply(self.variables, x, normalize=True, method="encode_text")
+        )
 
     def features(self, images: np.ndarray, batch: int = 256) -> np.ndarray:
         """(N, E) of unit length, of drawings (N, H, W, 3) uint8 of any size."""
         found = []
         for start in range(0, len(images), batch):
             part = resized(images[start : start + batch], self.image_size)
-            filled = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), part.dtype)])
-            pixels = (filled.astype(np.float32) / 255 - np.float32(CLIP_MEAN)) / np.float32(CLIP_STD)
+            filled = np.concatenate(
+                [part, np.zeros((batch - len(part), *part.shape[1:]), part.dtype)]
+            )
+            pixels = (filled.astype(np.float32) / 255 - np.float32(CLIP_MEAN)) / np.float32(
+                CLIP_STD
+            )
             found.append(np.asarray(self.encode_image(pixels))[: len(part)])
         return np.concatenate(found)
 
@@ -73,12 +86,19 @@ class Model:
         """(E, C), of the names in two templates."""
         length = self.model.text.context_length
         tokens = lambda texts: tokenize(texts, length, truncate=True)  # noqa: E731
-        return zero_shot.classifier(self.encode_text, tokens, names, emoji.TEMPLATES[:2], 256, progress=False)
+        return zero_shot.classifier(
+            self.encode_text, tokens, names, emoji.TEMPLATES[:2], 256, progress=False
+        )
 
 
 def resized(images: np.ndarray, size: int) -> np.ndarray:
     """(N, size, size, 3) uint8."""
-    return np.stack([np.asarray(Image.fromarray(x).resize((size, size), Image.Resampling.BICUBIC)) for x in images])
+    return np.stack(
+        [
+            np.asarray(Image.fromarray(x).resize((size, size), Image.Resampling.BICUBIC))
+            for x in images
+        ]
+    )
 
 
 def pixels(images: np.ndarray, size: int) -> np.ndarray:
@@ -97,13 +117,16 @@ class Sets:
         self.names, self.unseen = source.class_names, np.array(source.unseen)
         self.common = np.flatnonzero(source.common)
         self.groups = {
-            kind: numbers(values) for kind, values in (("group", source.groups), ("sub-group", source.subgroups))
+            kind: numbers(values)
+            for kind, values in (("group", source.groups), ("sub-group", source.subgroups))
         }
         rng = np.random.default_rng(0)
         move = style.style_train_transform(64, outline=0, grey=0, hue=0, saturation=(1, 1), gamma=0)
         of = np.isin(self.train.labels, self.common)
         self.domain_labels = self.train.labels[of]
-        self.domain = np.stack([move({"image": image}, rng)["image"] for image in self.train.images[of]])
+        self.domain = np.stack(
+            [move({"image": image}, rng)["image"] for image in self.train.images[of]]
+        )
 
 
 def numbers(values) -> np.ndarray:
@@ -121,10 +144,15 @@ def zero_shot_table(models: list[Model], sets: Sets) -> tuple[str, dict]:
     train_pixels, answers = pixels(sets.train.images, 20), {}
     for vendor, source in sets.test.items():
         label = source.labels
-        order = [np.argsort(-(m.features(source.images) @ w), axis=1)[:, :5] for m, w in zip(models, classifiers)]
+        order = [
+            np.argsort(-(m.features(source.images) @ w), axis=1)[:, :5]
+            for m, w in zip(models, classifiers)
+        ]
         chosen = [sets.common[o] for o in order]
         nearest = sets.train.labels[(pixels(source.images, 20) @ train_pixels.T).argmax(1)]
-        answers[vendor] = sorted((c[:, 0] for c in chosen), key=lambda c, label=label: (c == label).mean())
+        answers[vendor] = sorted(
+            (c[:, 0] for c in chosen), key=lambda c, label=label: (c == label).mean()
+        )
         for kind in ("seen", "unseen"):
             of = sets.unseen[label] == (kind == "unseen")
             top1 = [float((c[:, 0] == label)[of].mean()) for c in chosen]
@@ -133,9 +161,13 @@ def zero_shot_table(models: list[Model], sets: Sets) -> tuple[str, dict]:
                 statistics.median(float((g[c[:, 0]] == g[label])[of].mean()) for c in chosen)
                 for g in sets.groups.values()
             ]
-            cells = [" / ".join(f"{100 * x:.1f}" for x in top1), f"**{100 * statistics.median(top1):.1f}**"]
+            cells = [
+                " / ".join(f"{100 * x:.1f}" for x in top1),
+                f"**{100 * statistics.median(top1):.1f}**",
+            ]
             cells += [
-                f"{100 * x:.1f}" for x in (statistics.median(top5), *grouped, float((nearest == label)[of].mean()))
+                f"{100 * x:.1f}"
+                for x in (statistics.median(top5), *grouped, float((nearest == label)[of].mean()))
             ]
             lines.append(f"| {vendor} | {kind} ({of.sum()}) | {' | '.join(cells)} |")
         of = sets.unseen[label]
@@ -145,7 +177,9 @@ def zero_shot_table(models: list[Model], sets: Sets) -> tuple[str, dict]:
             best = sets.common[own[(model.features(source.images[of]) @ weights[:, own]).argmax(1)]]
             top1.append(float((best == label[of]).mean()))
         runs, median = " / ".join(f"{100 * x:.1f}" for x in top1), 100 * statistics.median(top1)
-        lines.append(f"| {vendor} | unseen among their {len(own)} names | {runs} | **{median:.1f}** | | | | |")
+        lines.append(
+            f"| {vendor} | unseen among their {len(own)} names | {runs} | **{median:.1f}** | | | | |"
+        )
     return "\n".join(lines), answers
 
 
@@ -157,7 +191,11 @@ def robustness_report(models: list[Model], sets: Sets, path: pathlib.Path) -> st
         inside = float((predict(sets.domain) == sets.domain_labels).mean())
         return [
             robustness.Measurement(
-                name, vendor, inside, float((predict(s.images) == s.labels)[of[vendor]].mean()), base
+                name,
+                vendor,
+                inside,
+                float((predict(s.images) == s.labels)[of[vendor]].mean()),
+                base,
             )
             for vendor, s in sets.test.items()
         ]
@@ -169,7 +207,9 @@ def robustness_report(models: list[Model], sets: Sets, path: pathlib.Path) -> st
         means = normalize(np.stack([rows[label == k].mean(0) for k in range(len(kinds))]))
         nearest = lambda x, rows=rows, size=size: train.labels[(pixels(x, size) @ rows.T).argmax(1)]  # noqa: E731
         centre = lambda x, m=means, size=size: kinds[(pixels(x, size) @ m.T).argmax(1)]  # noqa: E731
-        baselines += measure(f"nearest drawing, {size} px", nearest) + measure(f"nearest mean, {size} px", centre)
+        baselines += measure(f"nearest drawing, {size} px", nearest) + measure(
+            f"nearest mean, {size} px", centre
+        )
     for model in models:
         weights = model.classifier([sets.names[c] for c in sets.common])
         chosen = lambda x, m=model, w=weights: sets.common[(m.features(x) @ w).argmax(1)]  # noqa: E731
@@ -177,7 +217,9 @@ def robustness_report(models: list[Model], sets: Sets, path: pathlib.Path) -> st
     first = models[0]
     inside = linear_probe.with_ones(first.features(sets.domain))
     probes = few_shot.ridge((first.features(train.images), label), len(kinds))
-    best = max(probes, key=lambda w: float((kinds[(inside @ w).argmax(1)] == sets.domain_labels).mean()))
+    best = max(
+        probes, key=lambda w: float((kinds[(inside @ w).argmax(1)] == sets.domain_labels).mean())
+    )
     predict = lambda x: kinds[(linear_probe.with_ones(first.features(x)) @ best).argmax(1)]  # noqa: E731
     found += measure(f"probe, {first.name}", predict, f"zero-shot, {first.name}")
     robustness.plot(found, baselines, path)
@@ -187,22 +229,32 @@ def robustness_report(models: list[Model], sets: Sets, path: pathlib.Path) -> st
 def probe_table(model: Model, sets: Sets, iterations: int) -> str:
     """Markdown: groups and sub-groups from features, and from pixels."""
     lines = [
-        "| labels | inputs | lambda | " + " | ".join(f"{v} {k}" for v in STYLES for k in ("seen", "unseen")) + " |"
+        "| labels | inputs | lambda | "
+        + " | ".join(f"{v} {k}" for v in STYLES for k in ("seen", "unseen"))
+        + " |"
     ]
     lines.append("|---" * (3 + 2 * len(STYLES)) + "|")
     for kind, group in sets.groups.items():
-        for what, encode in (("features", model.features), ("pixels, 12 x 12", lambda x: pixels(x, 12))):
+        for what, encode in (
+            ("features", model.features),
+            ("pixels, 12 x 12", lambda x: pixels(x, 12)),
+        ):
             rows, label = encode(sets.train.images), group[sets.train.labels]
             # Whole concepts are held out: the same thing in another style would be too easy to choose lambda by.
             held = sets.train.labels % 5 == 0
             probe = linear_probe.probe(
-                (rows[~held], label[~held]), (rows[held], label[held]), int(group.max()) + 1, max_iterations=iterations
+                (rows[~held], label[~held]),
+                (rows[held], label[held]),
+                int(group.max()) + 1,
+                max_iterations=iterations,
             )
             cells = []
             for source in sets.test.values():
                 for unseen in (False, True):
                     of = sets.unseen[source.labels] == unseen
-                    right = probe.evaluate(encode(source.images[of]), group[source.labels[of]])["top1"]
+                    right = probe.evaluate(encode(source.images[of]), group[source.labels[of]])[
+                        "top1"
+                    ]
                     cells.append(f"{100 * right:.1f}")
             name = f"{group.max() + 1} {kind}s"
             lines.append(f"| {name} | {what} | {probe.search.best:.2g} | {' | '.join(cells)} |")
@@ -217,7 +269,9 @@ def few_shot_report(model: Model, sets: Sets, path: pathlib.Path) -> str:
     weights = model.classifier([sets.names[c] for c in sets.common])
     for vendor, source in sets.test.items():
         found, label = model.features(source.images), group[source.labels]
-        results[vendor] = few_shot.few_shot(train, (found, label), validation, num_classes=int(group.max()) + 1)
+        results[vendor] = few_shot.few_shot(
+            train, (found, label), validation, num_classes=int(group.max()) + 1
+        )
         zero[vendor] = float((group[sets.common[(found @ weights).argmax(1)]] == label).mean())
     few_shot.plot(results, path, zero)
     return few_shot.table(results, zero)
@@ -245,12 +299,19 @@ def subgroup_report(sets: Sets, chosen: dict, out: pathlib.Path) -> str:
                 for rate in subgroups.accuracy(columns, "given who", "who", attributes)
             ]
             + subgroups.assignment(
-                columns, "given who", {f"called a {name}": (name,) for name in ("man", "woman")}, attributes
+                columns,
+                "given who",
+                {f"called a {name}": (name,) for name in ("man", "woman")},
+                attributes,
             )
         ]
         subgroups.plot(rates, out / f"subgroups_{vendor}.png")
-        gaps = ", ".join(f"{figure} {100 * value:.1f}" for figure, value in subgroups.gap(rates).items())
-        parts.append(f"{vendor}:\n\n{subgroups.table(rates)}\n\nLargest difference in points: {gaps}.")
+        gaps = ", ".join(
+            f"{figure} {100 * value:.1f}" for figure, value in subgroups.gap(rates).items()
+        )
+        parts.append(
+            f"{vendor}:\n\n{subgroups.table(rates)}\n\nLargest difference in points: {gaps}."
+        )
     return "\n\n".join(parts)
 
 
@@ -263,17 +324,27 @@ def overlap_table(sets: Sets, answers: dict, out: pathlib.Path) -> str:
         correct = answers[vendor][len(answers[vendor]) // 2] == source.labels
         rows.append(overlap.analyse(vendor, correct[seen], similarity, THRESHOLD))
         overlap.sheet(
-            source.images[seen], sets.train.images, similarity, index, out / f"overlap_{vendor}.png", THRESHOLD, 18
+            source.images[seen],
+            sets.train.images,
+            similarity,
+            index,
+            out / f"overlap_{vendor}.png",
+            THRESHOLD,
+            18,
         )
     overlap.plot(rows, out / "overlap.png")
     return overlap.table(rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workdirs", nargs="+", required=True, help="runs of clip_emoji.py")
     parser.add_argument("--data_dir", required=True, help="where the prepared emoji lie")
-    parser.add_argument("--out", default="runs/clip_emoji_report", help="folder of the tables and plots")
+    parser.add_argument(
+        "--out", default="runs/clip_emoji_report", help="folder of the tables and plots"
+    )
     parser.add_argument("--iterations", type=int, default=200, help="of L-BFGS, for each lambda")
     flags = parser.parse_args()
     out = pathlib.Path(flags.out)

@@ -61,7 +61,11 @@ class Run:
         flags |= {"task.tx.schedule.base_lr": self.base_lr} if self.base_lr else {}
         flags |= {"init_from.path": out / self.start} if self.start else {}
         command = [sys.executable, "-m", "swin_jax.launch", f"--config=experiments/{self.config}"]
-        return [*command, f"--workdir={out / self.name}", *(f"--config.{key}={flags[key]}" for key in flags)]
+        return [
+            *command,
+            f"--workdir={out / self.name}",
+            *(f"--config.{key}={flags[key]}" for key in flags),
+        ]
 
 
 def pretraining(seed: int) -> Run:
@@ -70,12 +74,20 @@ def pretraining(seed: int) -> Run:
 
 def finetuning(labels: int, seed: int) -> Run:
     config = f"simmim/simmim_fashion_mnist_finetune.py:labels={labels}"
-    return Run(f"simmim_{labels}_seed{seed}", config, FINETUNE_STEPS[labels], seed, start=pretraining(seed).name)
+    return Run(
+        f"simmim_{labels}_seed{seed}",
+        config,
+        FINETUNE_STEPS[labels],
+        seed,
+        start=pretraining(seed).name,
+    )
 
 
 def scratch(labels: int, seed: int, base_lr: float, steps: int) -> Run:
     config = f"simmim/simmim_fashion_mnist_finetune.py:labels={labels}"
-    return Run(f"scratch_{labels}_lr{base_lr:g}_steps{steps}_seed{seed}", config, steps, seed, base_lr)
+    return Run(
+        f"scratch_{labels}_lr{base_lr:g}_steps{steps}_seed{seed}", config, steps, seed, base_lr
+    )
 
 
 class Runner:
@@ -104,7 +116,10 @@ class Runner:
         spent = dict(began=began, ended=time.time(), cpu_seconds=usage.ru_utime + usage.ru_stime)
         time_file(self.out, run).write_text(json.dumps(spent) + "\n")
         found = {key: round(value, 4) for key, value in results(self.out, run).items()}
-        print(f"{time.strftime('%H:%M:%S')}  {run.name}  {(time.time() - began) / 60:.1f} min  {found}", flush=True)
+        print(
+            f"{time.strftime('%H:%M:%S')}  {run.name}  {(time.time() - began) / 60:.1f} min  {found}",
+            flush=True,
+        )
 
     def _train(self, run: Run, core: int | None):
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
@@ -122,7 +137,9 @@ class Runner:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            raise SystemExit(f"error: {run.name} ended with status {process.returncode}; see {log.name}")
+            raise SystemExit(
+                f"error: {run.name} ended with status {process.returncode}; see {log.name}"
+            )
         return usage
 
 
@@ -136,14 +153,21 @@ def results(out: pathlib.Path, run: Run) -> dict[str, float]:
     text = (out / run.name / "metrics.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     last = [line for line in lines if line["step"] == run.steps]
-    return {key[5:]: value for line in last for key, value in line.items() if key.startswith("eval/")}
+    return {
+        key[5:]: value for line in last for key, value in line.items() if key.startswith("eval/")
+    }
 
 
 def study(runner: Runner) -> dict:
     """Runs everything that is not there yet. Returns what `write` writes."""
     out = runner.out
-    grid = [scratch(1, SEEDS[0], rate, steps) for steps in SCRATCH_LENGTHS for rate in SCRATCH_RATES]
-    waiting = [runner.start(pretraining(seed), *(finetuning(labels, seed) for labels in LABELS)) for seed in SEEDS]
+    grid = [
+        scratch(1, SEEDS[0], rate, steps) for steps in SCRATCH_LENGTHS for rate in SCRATCH_RATES
+    ]
+    waiting = [
+        runner.start(pretraining(seed), *(finetuning(labels, seed) for labels in LABELS))
+        for seed in SEEDS
+    ]
     waiting += [runner.start(run) for run in grid]
     for future in waiting:
         future.result()
@@ -155,11 +179,18 @@ def study(runner: Runner) -> dict:
     for future in [runner.start(run) for runs in theirs.values() for run in runs]:
         future.result()
     ours = {labels: [finetuning(labels, seed) for seed in SEEDS] for labels in LABELS}
-    runs = {*(pretraining(seed) for seed in SEEDS), *grid, *itertools.chain(*ours.values(), *theirs.values())}
+    runs = {
+        *(pretraining(seed) for seed in SEEDS),
+        *grid,
+        *itertools.chain(*ours.values(), *theirs.values()),
+    }
     test = lambda runs: [results(out, run)["test/top1"] for run in runs]  # noqa: E731
     return dict(
         table={labels: compare(test(ours[labels]), test(theirs[labels])) for labels in LABELS},
-        grid=[dict(base_lr=run.base_lr, steps=run.steps, heldout=results(out, run)["heldout/top1"]) for run in grid],
+        grid=[
+            dict(base_lr=run.base_lr, steps=run.steps, heldout=results(out, run)["heldout/top1"])
+            for run in grid
+        ],
         chosen=dict(base_lr=best.base_lr, steps=best.steps),
         pretraining_loss=[results(out, pretraining(seed))["heldout/loss"] for seed in SEEDS],
         time=spent(out, runs),
@@ -175,37 +206,60 @@ def compare(ours: list[float], theirs: list[float]) -> dict:
     """Means, the gain, and the pooled standard deviation of two samples of the same size."""
     pooled = ((statistics.variance(ours) + statistics.variance(theirs)) / 2) ** 0.5
     gain = statistics.mean(ours) - statistics.mean(theirs)
-    return dict(simmim=ours, scratch=theirs, gain=gain, pooled_deviation=pooled, clear=gain > 2 * pooled)
+    return dict(
+        simmim=ours, scratch=theirs, gain=gain, pooled_deviation=pooled, clear=gain > 2 * pooled
+    )
 
 
 def spent(out: pathlib.Path, runs: set[Run]) -> dict[str, float]:
     """Minutes of all runs: of the processors, and by the clock where at least one run was going."""
-    times = sorted((json.loads(time_file(out, run).read_text()) for run in runs), key=lambda t: t["began"])
+    times = sorted(
+        (json.loads(time_file(out, run).read_text()) for run in runs), key=lambda t: t["began"]
+    )
     wall, until = 0.0, 0.0
     for t in times:
         wall += max(t["ended"] - max(t["began"], until), 0.0)
         until = max(until, t["ended"])
-    return dict(runs=len(times), wall_minutes=wall / 60, cpu_minutes=sum(t["cpu_seconds"] for t in times) / 60)
+    return dict(
+        runs=len(times),
+        wall_minutes=wall / 60,
+        cpu_minutes=sum(t["cpu_seconds"] for t in times) / 60,
+    )
 
 
 def markdown(found: dict) -> str:
     """The tables of `study` as text."""
-    lines = ["| labels | SimMIM, then fine-tuned | from scratch, same compute | gain | 2 x pooled deviation |"]
+    lines = [
+        "| labels | SimMIM, then fine-tuned | from scratch, same compute | gain | 2 x pooled deviation |"
+    ]
     lines.append("|---|---|---|---|---|")
     for labels, row in found["table"].items():
         cells = [
             f"**{100 * statistics.mean(row[name]):.2f}** ({', '.join(f'{100 * v:.2f}' for v in row[name])})"
             for name in ("simmim", "scratch")
         ]
-        gain, deviation = (f"{100 * value:.2f}" for value in (row["gain"], 2 * row["pooled_deviation"]))
+        gain, deviation = (
+            f"{100 * value:.2f}" for value in (row["gain"], 2 * row["pooled_deviation"])
+        )
         lines.append(f"| {labels} % | {' | '.join(cells)} | {gain} | {deviation} |")
     chosen = found["chosen"]
-    lines += ["", "From scratch with 1 % of the labels, seed 0, accuracy on the held-out training images:", ""]
-    lines.append("| learning rate | " + " | ".join(f"{steps} steps" for steps in SCRATCH_LENGTHS) + " |")
+    lines += [
+        "",
+        "From scratch with 1 % of the labels, seed 0, accuracy on the held-out training images:",
+        "",
+    ]
+    lines.append(
+        "| learning rate | " + " | ".join(f"{steps} steps" for steps in SCRATCH_LENGTHS) + " |"
+    )
     lines.append("|---" * (1 + len(SCRATCH_LENGTHS)) + "|")
-    cell = {(item["base_lr"], item["steps"]): f"{100 * item['heldout']:.2f}" for item in found["grid"]}
+    cell = {
+        (item["base_lr"], item["steps"]): f"{100 * item['heldout']:.2f}" for item in found["grid"]
+    }
     cell[chosen["base_lr"], chosen["steps"]] = f"**{cell[chosen['base_lr'], chosen['steps']]}**"
-    lines += [f"| {rate:g} | " + " | ".join(cell[rate, s] for s in SCRATCH_LENGTHS) + " |" for rate in SCRATCH_RATES]
+    lines += [
+        f"| {rate:g} | " + " | ".join(cell[rate, s] for s in SCRATCH_LENGTHS) + " |"
+        for rate in SCRATCH_RATES
+    ]
     t = found["time"]
     lines += [
         "",
@@ -223,9 +277,23 @@ def plot(found: dict, path: pathlib.Path) -> None:
     for name, colour, shift in (("scratch", "tab:gray", -0.12), ("simmim", "tab:blue", 0.12)):
         for x, row in enumerate(found["table"].values()):
             values = [100 * value for value in row[name]]
-            label = {"scratch": "from scratch, same compute", "simmim": "SimMIM, then fine-tuned"}[name]
-            axes.plot([x + shift] * len(values), values, "o", color=colour, alpha=0.6, label=None if x else label)
-            axes.plot([x + shift - 0.09, x + shift + 0.09], [statistics.mean(values)] * 2, color=colour, linewidth=2)
+            label = {"scratch": "from scratch, same compute", "simmim": "SimMIM, then fine-tuned"}[
+                name
+            ]
+            axes.plot(
+                [x + shift] * len(values),
+                values,
+                "o",
+                color=colour,
+                alpha=0.6,
+                label=None if x else label,
+            )
+            axes.plot(
+                [x + shift - 0.09, x + shift + 0.09],
+                [statistics.mean(values)] * 2,
+                color=colour,
+                linewidth=2,
+            )
     axes.set_xticks(range(len(LABELS)), [f"{labels} % of the labels" for labels in LABELS])
     axes.set_xlim(-0.5, len(LABELS) - 0.5)
     axes.set_ylabel("test accuracy (%)")
@@ -236,13 +304,19 @@ def plot(found: dict, path: pathlib.Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_dir", required=True, help="where the prepared Fashion-MNIST lies")
-    parser.add_argument("--out", default="runs/simmim_study", help="folder of all workdirs, the table and the plot")
+    parser.add_argument(
+        "--out", default="runs/simmim_study", help="folder of all workdirs, the table and the plot"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side")
     arguments = parser.parse_args()
     if not (pathlib.Path(arguments.data_dir) / "fashion_mnist").is_dir():
-        raise SystemExit(f"error: no data set fashion_mnist in {arguments.data_dir}; prepare it as the README says")
+        raise SystemExit(
+            f"error: no data set fashion_mnist in {arguments.data_dir}; prepare it as the README says"
+        )
     out = pathlib.Path(arguments.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
     found = study(Runner(out, str(pathlib.Path(arguments.data_dir).resolve()), arguments.jobs))

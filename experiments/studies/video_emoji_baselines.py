@@ -27,14 +27,19 @@ from swin_jax.data.emoji import animation
 
 NUM_FRAMES = 8  # of a clip that is compared as a whole
 # What both sides draw, and how often training clips are mirrored.
-DRAWS = {"actions": (emoji_actions.ACTION_DRAWS, 0.5), "playback": (emoji_actions.PLAYBACK_DRAWS, 0.0)}
+DRAWS = {
+    "actions": (emoji_actions.ACTION_DRAWS, 0.5),
+    "playback": (emoji_actions.PLAYBACK_DRAWS, 0.0),
+}
 
 
 def reduced(video: np.ndarray, pixels: int) -> np.ndarray:
     """Means over squares of clips (..., T, size, size, 3): unit vectors without mean, (..., T * pixels**2 * 3)."""
     *lead, length, size, _, channels = video.shape
     side = size // pixels
-    cells = video.reshape(*lead, length, pixels, side, pixels, side, channels).mean((-4, -2), dtype=np.float32)
+    cells = video.reshape(*lead, length, pixels, side, pixels, side, channels).mean(
+        (-4, -2), dtype=np.float32
+    )
     flat = cells.reshape(*lead, -1)
     flat = flat - flat.mean(-1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=-1, keepdims=True), 1e-6)
@@ -51,19 +56,27 @@ def accuracies(found: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return float((found == labels[:, None]).mean()), float((votes == labels).mean())
 
 
-def compare(train, test, options: argparse.Namespace, num_frames: int, task: str) -> tuple[float, float]:
+def compare(
+    train, test, options: argparse.Namespace, num_frames: int, task: str
+) -> tuple[float, float]:
     """Nearest neighbours on augmented clips of two sources."""
     draws, hflip = DRAWS[task]
     choice = dict(draws, size=options.size, num_frames=num_frames, single_frame=num_frames == 1)
     draw = animation.action_train_transform(**choice, hflip=hflip)
     view = animation.action_eval_transform(**choice, views=options.views)
     rng = np.random.default_rng(options.seed)
-    drawn = [draw(example, rng) for example in _progress(train, f"{num_frames} frames") for _ in range(options.draws)]
+    drawn = [
+        draw(example, rng)
+        for example in _progress(train, f"{num_frames} frames")
+        for _ in range(options.draws)
+    ]
     gallery = np.stack([reduced(example["video"], options.pixels) for example in drawn])
     viewed = [view(test[index]) for index in range(len(test))]
     views = np.stack([reduced(example["video"], options.pixels) for example in viewed])
     labels = np.array([example["label"] for example in drawn])
-    return accuracies(nearest(gallery, labels, views), np.array([example["label"] for example in viewed]))
+    return accuracies(
+        nearest(gallery, labels, views), np.array([example["label"] for example in viewed])
+    )
 
 
 def whole_pictures(train, test, options: argparse.Namespace) -> tuple[float, float]:
@@ -78,7 +91,10 @@ def whole_pictures(train, test, options: argparse.Namespace) -> tuple[float, flo
             yield reduced(white[:, None, :side, :side], options.pixels), example["label"]
 
     found, labels = zip(*frames(train))
-    gallery, of_frame = np.concatenate(found), np.repeat(labels, [len(frames_) for frames_ in found])
+    gallery, of_frame = (
+        np.concatenate(found),
+        np.repeat(labels, [len(frames_) for frames_ in found]),
+    )
     results = []
     for pictures, label in frames(test):
         results.append(accuracies(nearest(gallery, of_frame, pictures[None]), np.array([label])))
@@ -89,7 +105,9 @@ def _progress(source, title: str) -> Iterator[dict]:
     return (source[index] for index in tqdm.tqdm(range(len(source)), desc=title, mininterval=1.0))
 
 
-def run(options: argparse.Namespace, load: Callable, load_playback: Callable) -> dict[str, tuple[float, float]]:
+def run(
+    options: argparse.Namespace, load: Callable, load_playback: Callable
+) -> dict[str, tuple[float, float]]:
     """All rows of the table: (share of right views, share of right records)."""
     results = {}
     train, test = load(emoji_actions.TRAIN_WHO), load(emoji_actions.TEST_WHO)
@@ -103,16 +121,24 @@ def run(options: argparse.Namespace, load: Callable, load_playback: Callable) ->
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", default=tfds_directory.default_data_dir(), help="where data sets lie")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data_dir", default=tfds_directory.default_data_dir(), help="where data sets lie"
+    )
     parser.add_argument("--config", default="anim_3", help="of the data set emoji_actions")
     parser.add_argument("--draws", type=int, default=50, help="of every training clip")
     parser.add_argument("--views", type=int, default=4, help="of every test clip")
     parser.add_argument("--size", type=int, default=64, help="of the clips in pixels")
-    parser.add_argument("--pixels", type=int, default=16, help="that are compared, a divisor of --size")
+    parser.add_argument(
+        "--pixels", type=int, default=16, help="that are compared, a divisor of --size"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the training draws")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file for the numbers")
-    parser.add_argument("--fake", action="store_true", help="made-up animations instead of the data set")
+    parser.add_argument(
+        "--fake", action="store_true", help="made-up animations instead of the data set"
+    )
     options = parser.parse_args()
     if options.size % options.pixels:
         parser.error(f"--pixels={options.pixels} does not divide --size={options.size}")
@@ -121,7 +147,10 @@ def main() -> None:
         load_playback = lambda who: emoji_actions.fake_emoji_playback(seed=len(who))  # noqa: E731
     else:
         load = lambda who: emoji_actions.emoji_actions(options.data_dir, who, options.config)  # noqa: E731
-        load_playback = lambda who: emoji_actions.emoji_playback(options.data_dir, who, options.config)  # noqa: E731
+
+        def load_playback(who):
+            return emoji_actions.emoji_playback(options.data_dir, who, options.config)
+
         measured = emoji_actions.measured_reversals(options.data_dir, options.config)
         print(emoji_actions.reversal_table(measured))
     results = run(options, load, load_playback)
@@ -130,7 +159,9 @@ def main() -> None:
         print(f"{name:42} {one:8.3f}  {voted:9.3f}")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({name: dict(one=one, all=voted) for name, (one, voted) in results.items()}))
+        options.out.write_text(
+            json.dumps({name: dict(one=one, all=voted) for name, (one, voted) in results.items()})
+        )
 
 
 if __name__ == "__main__":

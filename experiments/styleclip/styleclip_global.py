@@ -71,7 +71,9 @@ def get_config(arg=None):
 
     # Evals
     c.evals = {}
-    c.edit = spec(GlobalEditor, task=None, **run.refs(c, "text", "neutral", "alpha", "beta", "statistics"))
+    c.edit = spec(
+        GlobalEditor, task=None, **run.refs(c, "text", "neutral", "alpha", "beta", "statistics")
+    )
     c.edit.task = c.task
     c.invert = inversion.inversion(c, arg.avatars, arg.projector)
 

@@ -62,7 +62,10 @@ def get_config(arg=None):
 
     # Task
     text_ids = spec(tokenize_split, text=ref("text"), context_length=ref("context_length"))
-    given = dict(given=derived(lambda path: "w+" if path else "z", ref("latents")), **run.refs(c, "truncation"))
+    given = dict(
+        given=derived(lambda path: "w+" if path else "z", ref("latents")),
+        **run.refs(c, "truncation"),
+    )
     c.task = spec(LatentMapper, model=model, **frozen, tx=tx, text_ids=text_ids, **given)
     c.task.crop_face = not arg.avatars
 

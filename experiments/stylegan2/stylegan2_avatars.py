@@ -79,7 +79,15 @@ def quality(c):
     network = spec(Frozen, model=model, path=ref("classifier"), required=False, flag="classifier")
     pixels = dict(mean=(0.5,) * 3, std=(0.5,) * 3)
     sizes = dict(samples=5000, batch_size=250, optional=True)
-    return spec(SampleQuality, data=data, network=network, of="avatar_features", method="features", **pixels, **sizes)
+    return spec(
+        SampleQuality,
+        data=data,
+        network=network,
+        of="avatar_features",
+        method="features",
+        **pixels,
+        **sizes,
+    )
 
 
 def use_fakes(c):

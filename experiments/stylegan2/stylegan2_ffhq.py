@@ -71,13 +71,21 @@ def get_config(arg=None):
     row, cifar = settings(arg.cfg, arg.resolution, arg.devices), arg.cfg == "cifar"
 
     # Sizes
-    sizes = dict(seed=0, max_bad_records=0, data_dir=placeholder(str), inception="", images=1000 * row["kimg"])
+    sizes = dict(
+        seed=0,
+        max_bad_records=0,
+        data_dir=placeholder(str),
+        inception="",
+        images=1000 * row["kimg"],
+    )
     c = ConfigDict(dict(batch_size=row["batch"], image_size=arg.resolution, **sizes))
     ref = c.get_oneway_ref
     c.total_steps = ref("images") // ref("batch_size")
 
     # Model
-    width = dict(resolution=ref("image_size"), channel_base=int(32768 * row["width"]), channel_max=512)
+    width = dict(
+        resolution=ref("image_size"), channel_base=int(32768 * row["width"]), channel_max=512
+    )
     generator = spec(Generator, **width, mapping_layers=row["layers"])
     shortcuts = dict(architecture="orig" if cifar else "resnet")
     discriminator = spec(Discriminator, **width, mbstd_group_size=row["group"], **shortcuts)
@@ -88,7 +96,9 @@ def get_config(arg=None):
     tx["discriminator_tx"] = spec(lazy_adam, **rates, regularize_every=16)
 
     # Task
-    losses = dict(r1_gamma=row["gamma"], path_weight=0.0 if cifar else 2.0, mixing=0.0 if cifar else 0.9)
+    losses = dict(
+        r1_gamma=row["gamma"], path_weight=0.0 if cifar else 2.0, mixing=0.0 if cifar else 0.9
+    )
     average = dict(ema_images=int(1000 * row["ema_kimg"]), ema_ramp=row["ramp"])
     networks = dict(generator=generator, discriminator=discriminator)
     c.task = spec(GAN, **networks, **tx, seed=ref("seed"), **losses, **average)
@@ -100,13 +110,18 @@ def get_config(arg=None):
     if not arg.zip:
         pictures = spec(sources.flat_folder, root=ref("data_dir"))
     whole = dict(scale=(1.0, 1.0), ratio=(1.0, 1.0), interpolation="lanczos", auto_augment="")
-    augment = spec(image.train_transform, size=ref("image_size"), hflip=0.5 if arg.mirror else 0.0, **whole)
+    augment = spec(
+        image.train_transform, size=ref("image_size"), hflip=0.5 if arg.mirror else 0.0, **whole
+    )
     loader = dict(**run.refs(c, "batch_size", "seed"), num_workers=16)
     c.data = spec(pipeline.TrainData, source=pictures, transform=augment, **loader)
 
     # Evals
     every = 200_000 // ref("batch_size")
-    c.evals = dict(grid=dict(every=every, run=spec(SampleGrid)), quality=dict(every=every, run=quality(c, pictures)))
+    c.evals = dict(
+        grid=dict(every=every, run=spec(SampleGrid)),
+        quality=dict(every=every, run=quality(c, pictures)),
+    )
 
     # Run
     c.init_from = run.init_from()
@@ -117,10 +132,22 @@ def get_config(arg=None):
 def quality(c, pictures):
     """FID and KID against all pictures."""
     ref = c.get_oneway_ref
-    crop = spec(image.crop_transform, size=ref("image_size"), short_side=ref("image_size"), interpolation="lanczos")
+    crop = spec(
+        image.crop_transform,
+        size=ref("image_size"),
+        short_side=ref("image_size"),
+        interpolation="lanczos",
+    )
     data = spec(pipeline.EvalData, source=pictures, transform=crop, batch_size=64, num_workers=16)
-    weights = dict(path=ref("inception"), convert=spec(convert.pretrained), flag="inception", required=False)
-    return spec(SampleQuality, data=data, network=spec(Frozen, model=spec(Inception), **weights), optional=True)
+    weights = dict(
+        path=ref("inception"), convert=spec(convert.pretrained), flag="inception", required=False
+    )
+    return spec(
+        SampleQuality,
+        data=data,
+        network=spec(Frozen, model=spec(Inception), **weights),
+        optional=True,
+    )
 
 
 def use_fakes(c):

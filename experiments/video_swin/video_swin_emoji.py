@@ -61,7 +61,9 @@ def get_config(arg=None):
     image_size = video.clip_size(c, "num_frames") if clip else ref("size")
 
     # Model
-    own = dict(window_size=(4, 4, 4), dropout_rate=0.2) if clip else dict(window_size=4, small="axis")
+    own = (
+        dict(window_size=(4, 4, 4), dropout_rate=0.2) if clip else dict(window_size=4, small="axis")
+    )
     model = spec(
         make_video_swin if clip else Swin,
         num_classes=ref("num_classes"),

@@ -66,21 +66,85 @@ def define_flags() -> flags.FlagValues:
         "Compiler effort for --plan; 'quick' stops before code generation.",
         flag_values=values,
     )
-    define(flags.DEFINE_string, "predict", None, "A folder of images to predict instead of training.")
-    define(flags.DEFINE_string, "index", None, "A folder of images to index for --search instead of training.")
-    define(flags.DEFINE_string, "search", None, "A text, or a picture file, to look for in the index.")
+    define(
+        flags.DEFINE_string, "predict", None, "A folder of images to predict instead of training."
+    )
+    define(
+        flags.DEFINE_string,
+        "index",
+        None,
+        "A folder of images to index for --search instead of training.",
+    )
+    define(
+        flags.DEFINE_string, "search", None, "A text, or a picture file, to look for in the index."
+    )
     define(flags.DEFINE_integer, "top", 10, "How many images --search finds.")
-    define(flags.DEFINE_string, "edit", None, "A folder of pictures or latents, or seeds:0-9, to edit by a text.")
-    define(flags.DEFINE_string, "export", None, "A file to write the trained model to (StableHLO) instead of training.")
-    define(flags.DEFINE_boolean, "throughput", False, "Measure images per second of training, prediction and data.")
-    define(flags.DEFINE_string, "throughput_batch_sizes", "", "Batch sizes for --throughput, such as 64,128.")
-    define(flags.DEFINE_multi_string, "allow_change", [], "Dotted key that a resumed run may change; may be repeated.")
-    define(flags.DEFINE_string, "profile", None, "a-b: write a profiler trace of steps a to b into the workdir.")
-    define(flags.DEFINE_string, "compilation_cache", None, "A folder that keeps compiled programs between runs.")
-    define(flags.DEFINE_boolean, "debug_nans", False, "Stop at the first operation that makes a NaN (slow).")
-    define(flags.DEFINE_boolean, "distributed", False, "Several hosts: call jax.distributed.initialize() first.")
-    define(flags.DEFINE_integer, "heartbeat_timeout", 60, "Seconds of silence after which another host counts as dead.")
-    define(flags.DEFINE_boolean, "print_config", False, "Print the resolved config as `key = value` lines, and end.")
+    define(
+        flags.DEFINE_string,
+        "edit",
+        None,
+        "A folder of pictures or latents, or seeds:0-9, to edit by a text.",
+    )
+    define(
+        flags.DEFINE_string,
+        "export",
+        None,
+        "A file to write the trained model to (StableHLO) instead of training.",
+    )
+    define(
+        flags.DEFINE_boolean,
+        "throughput",
+        False,
+        "Measure images per second of training, prediction and data.",
+    )
+    define(
+        flags.DEFINE_string,
+        "throughput_batch_sizes",
+        "",
+        "Batch sizes for --throughput, such as 64,128.",
+    )
+    define(
+        flags.DEFINE_multi_string,
+        "allow_change",
+        [],
+        "Dotted key that a resumed run may change; may be repeated.",
+    )
+    define(
+        flags.DEFINE_string,
+        "profile",
+        None,
+        "a-b: write a profiler trace of steps a to b into the workdir.",
+    )
+    define(
+        flags.DEFINE_string,
+        "compilation_cache",
+        None,
+        "A folder that keeps compiled programs between runs.",
+    )
+    define(
+        flags.DEFINE_boolean,
+        "debug_nans",
+        False,
+        "Stop at the first operation that makes a NaN (slow).",
+    )
+    define(
+        flags.DEFINE_boolean,
+        "distributed",
+        False,
+        "Several hosts: call jax.distributed.initialize() first.",
+    )
+    define(
+        flags.DEFINE_integer,
+        "heartbeat_timeout",
+        60,
+        "Seconds of silence after which another host counts as dead.",
+    )
+    define(
+        flags.DEFINE_boolean,
+        "print_config",
+        False,
+        "Print the resolved config as `key = value` lines, and end.",
+    )
     define(flags.DEFINE_boolean, "help", False, "Show this text.")
     return values
 
@@ -113,13 +177,17 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     """
     arguments, paths = _split(argv)
     if len(paths) != 1:
-        raise UserError("give one --config=FILE.py[:args]; --help shows examples, --config=FILE.py:help the args")
+        raise UserError(
+            "give one --config=FILE.py[:args]; --help shows examples, --config=FILE.py:help the args"
+        )
     config = configs.load(paths[0])
     values = define_flags()
     known = [f"--config.{key}" for key in _dotted(config)] + [f"--{name}" for name in values]
     _check_names(arguments, known)
     arguments = configs.set_sizes(config, arguments)
-    tuples = {key: value for key in _dotted(config) if isinstance(value := _leaf(config, key), tuple)}
+    tuples = {
+        key: value for key in _dotted(config) if isinstance(value := _leaf(config, key), tuple)
+    }
     command = [argv[0], *arguments]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=command)
@@ -136,7 +204,11 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     _check_tuples(tuples, values.config)
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag; flags look like --config.key=value")
-    if not values.workdir and values.plan is None and not (values.print_config or values.throughput):
+    if (
+        not values.workdir
+        and values.plan is None
+        and not (values.print_config or values.throughput)
+    ):
         raise UserError("give --workdir=DIR, where the run's files go")
     return values, values.config
 
@@ -166,14 +238,20 @@ def _check_tuples(before: dict[str, tuple], config) -> None:
         kinds = {type(entry) for entry in old}
         for entry in _leaf(config, key) if kinds and kinds <= {int, float} else ():
             if type(entry) not in kinds | ({int} if float in kinds else set()):
-                raise UserError(f"--config.{key} takes {'floats' if float in kinds else 'ints'}, not {entry!r}")
+                raise UserError(
+                    f"--config.{key} takes {'floats' if float in kinds else 'ints'}, not {entry!r}"
+                )
 
 
 def _check_names(arguments: Sequence[str], known: Sequence[str]) -> None:
     """Raises UserError for a flag that does not exist, with the nearest one."""
     for argument in arguments:
         name = "--" + argument.partition("=")[0].lstrip("-")
-        if not argument.startswith("-") or name in known or "--" + name[2:].removeprefix("no") in known:
+        if (
+            not argument.startswith("-")
+            or name in known
+            or "--" + name[2:].removeprefix("no") in known
+        ):
             continue
         # A right last part under a wrong path is the likeliest slip of all.
         same_end = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]]
@@ -193,13 +271,19 @@ def _describe(values: flags.FlagValues) -> str:
 def check_actions(values: flags.FlagValues) -> None:
     """Raises UserError for two things to do at once, or for one without its object."""
     actions = ("plan", "predict", "index", "search", "edit", "export")
-    given = [name for name in actions if values[name].value is not None] + ["throughput"] * values.throughput
+    given = [name for name in actions if values[name].value is not None] + [
+        "throughput"
+    ] * values.throughput
     if len(given) > 1:
         raise UserError(f"--{given[0]} and --{given[1]} are two commands; run one after the other")
     if values.throughput_batch_sizes and not values.throughput:
         raise UserError("--throughput_batch_sizes is for --throughput; give both")
     if given and given != ["throughput"] and not values[given[0]].value.strip():
-        objects = {"search": "a text or a picture file", "plan": "a topology, v5e:4x4 for example", "export": "a file"}
+        objects = {
+            "search": "a text or a picture file",
+            "plan": "a topology, v5e:4x4 for example",
+            "export": "a file",
+        }
         objects["edit"] = "a folder of pictures or latents, or seeds:0-9"
         what = objects.get(given[0], "a folder of images")
         raise UserError(f"--{given[0]}= is empty; give it {what}")

@@ -33,7 +33,9 @@ _SIZES = ("image_size", "size", "patch_size", "window_size", "merge_size", "mask
 _COMPUTED_FROM = {
     **dict.fromkeys(("batch_size", "num_train", "num_classes", "accumulate"), ranges.PositiveInt),
     **dict.fromkeys(("image_size", "size"), Size),
-    **dict.fromkeys(("base_lr", "peak_lr", "warmup_lr", "min_lr", "warmup_epochs"), ranges.NonNegativeFloat),
+    **dict.fromkeys(
+        ("base_lr", "peak_lr", "warmup_lr", "min_lr", "warmup_epochs"), ranges.NonNegativeFloat
+    ),
     **dict.fromkeys(("epochs", "warmup_steps"), ranges.NonNegativeInt),
 }
 LAUNCH = "python -m swin_jax.launch --config=FILE.py[:args] --workdir=DIR"
@@ -58,7 +60,9 @@ def spec(fn, **kwargs) -> ml_collections.ConfigDict:
         parameters.pop(field, None)
     unknown = sorted(set(kwargs) - set(parameters))
     if unknown:
-        raise TypeError(f"{fn.__qualname__} has no argument {unknown[0]!r}; it has {', '.join(parameters)}")
+        raise TypeError(
+            f"{fn.__qualname__} has no argument {unknown[0]!r}; it has {', '.join(parameters)}"
+        )
     for name, parameter in parameters.items():
         value = kwargs.get(name, parameter.default)
         if value is inspect.Parameter.empty:
@@ -78,7 +82,9 @@ def _type(hint) -> type:
 def derived(fn, *references: config_dict.FieldReference) -> config_dict.FieldReference:
     """A reference to `fn(*values)` of other references, for a field that follows several; it can be overridden."""
     operation = types.SimpleNamespace(fn=lambda _, *values: fn(*values), args=references)
-    return config_dict.FieldReference(fn(*(reference.get() for reference in references)), op=operation)
+    return config_dict.FieldReference(
+        fn(*(reference.get() for reference in references)), op=operation
+    )
 
 
 def build(value, key: str = ""):
@@ -117,7 +123,9 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
     """
     if isinstance(arg, _Question):
         raise _Answer(defaults)
-    result = {key: value[0] if isinstance(value, tuple) else value for key, value in defaults.items()}
+    result = {
+        key: value[0] if isinstance(value, tuple) else value for key, value in defaults.items()
+    }
     seen = set()
     for item in filter(None, (arg or "").split(",")):
         key, given, text = item.partition("=")
@@ -131,7 +139,9 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
         if isinstance(default, tuple):
             if text not in default:
                 options = ", ".join(filter(None, default))
-                raise UserError(f"config argument {key}={text!r} is none of {options}{did_you_mean(text, default)}")
+                raise UserError(
+                    f"config argument {key}={text!r} is none of {options}{did_you_mean(text, default)}"
+                )
             result[key] = text
         elif isinstance(default, bool):
             if given and text not in ("true", "false", "True", "False", "0", "1"):
@@ -141,7 +151,9 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
             try:
                 result[key] = type(default)(text)
             except ValueError:
-                raise UserError(f"config argument {key}={text!r} is not of type {type(default).__name__}") from None
+                raise UserError(
+                    f"config argument {key}={text!r} is not of type {type(default).__name__}"
+                ) from None
     return types.SimpleNamespace(**result)
 
 
@@ -162,7 +174,9 @@ def load(path: str) -> ml_collections.ConfigDict:
     file, _, arg = path.partition(":")
     config = _get_config(module(file), file)(arg or None)
     if not isinstance(config, ml_collections.ConfigDict):
-        raise UserError(f"{file!r} is no experiment, its get_config gives a {type(config).__name__}; {LAUNCH}")
+        raise UserError(
+            f"{file!r} is no experiment, its get_config gives a {type(config).__name__}; {LAUNCH}"
+        )
     return config
 
 
@@ -189,7 +203,10 @@ def describe_arguments(path: str) -> str | None:
         if "help" in answer.defaults:
             return None
         if answer.defaults:
-            lines += [f"Arguments, joined by commas: --config={file}:KEY=VALUE,KEY=VALUE", *_rows(answer.defaults)]
+            lines += [
+                f"Arguments, joined by commas: --config={file}:KEY=VALUE,KEY=VALUE",
+                *_rows(answer.defaults),
+            ]
         else:
             lines += [f"{file} takes no arguments."]
     else:
@@ -253,7 +270,9 @@ def module(file: str) -> types.ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "experiments":
             raise
-        enough = ", or set PYTHONPATH to the repository if it imports nothing but experiments.common"
+        enough = (
+            ", or set PYTHONPATH to the repository if it imports nothing but experiments.common"
+        )
         raise UserError(
             f"{file!r} imports {error.name}, which is not there: keep the file inside the folder "
             f"experiments/ of the repository{enough if error.name == 'experiments' else ''}"
@@ -269,7 +288,10 @@ def module(file: str) -> types.ModuleType:
 def refuse_as_script() -> typing.NoReturn:
     """Ends `python experiments/X.py` with the command that runs X, and status 2."""
     file = shlex.quote(sys.argv[0])
-    print(f"error: {file} is no script: python -m swin_jax.launch --config={file} --workdir=DIR", file=sys.stderr)
+    print(
+        f"error: {file} is no script: python -m swin_jax.launch --config={file} --workdir=DIR",
+        file=sys.stderr,
+    )
     sys.exit(2)
 
 
@@ -318,18 +340,28 @@ def set_sizes(config, arguments: Sequence[str]) -> list[str]:
     """
     joined = []
     for argument in arguments:
-        if joined and re.fullmatch(rf"--?config\.(.*\.)?({'|'.join(_SIZES)})", joined[-1]) and argument[:1] != "-":
+        if (
+            joined
+            and re.fullmatch(rf"--?config\.(.*\.)?({'|'.join(_SIZES)})", joined[-1])
+            and argument[:1] != "-"
+        ):
             joined[-1] += f"={argument}"
         else:
             joined.append(argument)
     found = {argument: _size_flag(config, argument) for argument in joined}
-    oblong = {key for key, text in filter(None, found.values()) if not re.fullmatch(r"[-+]?\d+", text)}
+    oblong = {
+        key for key, text in filter(None, found.values()) if not re.fullmatch(r"[-+]?\d+", text)
+    }
     for argument in joined:
         if found[argument] and (key := found[argument][0]) in oblong:
             holder, name = _inner(config, key.rpartition(".")[0]), key.rpartition(".")[2]
             with holder.ignore_type():
-                holder[name] = _read_size(argument, Windows if name == "window_size" else Size, found[argument][1])
-    return [argument for argument in joined if not found[argument] or found[argument][0] not in oblong]
+                holder[name] = _read_size(
+                    argument, Windows if name == "window_size" else Size, found[argument][1]
+                )
+    return [
+        argument for argument in joined if not found[argument] or found[argument][0] not in oblong
+    ]
 
 
 def _size_flag(config, argument: str) -> tuple[str, str] | None:
@@ -338,7 +370,11 @@ def _size_flag(config, argument: str) -> tuple[str, str] | None:
     if not given or given[2] not in _SIZES:
         return None
     holder = _inner(config, given[1].rpartition(".")[0])
-    return (given[1], given[3]) if holder and given[2] in holder and holder.get_type(given[2]) is int else None
+    return (
+        (given[1], given[3])
+        if holder and given[2] in holder and holder.get_type(given[2]) is int
+        else None
+    )
 
 
 def check_computed_from(config) -> None:
@@ -363,7 +399,9 @@ def _read_size(argument: str, hint: typing.Any, text: str) -> Size:
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = None
     if ranges.refusal(hint, value):
-        raise UserError(f"{argument} is neither a whole number nor (height, width) as (32,64), both at least 1")
+        raise UserError(
+            f"{argument} is neither a whole number nor (height, width) as (32,64), both at least 1"
+        )
     value = ranges.plain(hint, value)
     return value[0] if isinstance(value, tuple) and len(value) == 1 else value
 

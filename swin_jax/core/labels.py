@@ -49,10 +49,18 @@ def read_names(file: str) -> tuple[str, ...]:
             names = _names_of_lines(file, text)
     except UserError:
         raise
-    except (RecursionError, ValueError, csv.Error) as error:  # ValueError: no JSON, integers of thousands of digits
-        raise UserError(f"cannot read {file}: it is not a list of names ({str(error)[:100]})") from error
+    except (
+        RecursionError,
+        ValueError,
+        csv.Error,
+    ) as error:  # ValueError: no JSON, integers of thousands of digits
+        raise UserError(
+            f"cannot read {file}: it is not a list of names ({str(error)[:100]})"
+        ) from error
     if names is None:
-        raise UserError(f"{file} must list class names, or map them to their labels, which count up from 0")
+        raise UserError(
+            f"{file} must list class names, or map them to their labels, which count up from 0"
+        )
     if not names:
         raise UserError(f"{file} names no classes; it holds one name a line, in label order")
     return composed(names)
@@ -75,8 +83,12 @@ def names_beside(source: str | os.PathLike) -> tuple[str, ...]:
         if os.path.isdir(versions) and len(names := os.listdir(versions)) == 1:
             folder = os.path.join(versions, names[0])
         config = text_files.parse_json(text_files.read(os.path.join(folder, "config.json")))
-        inside = config.get("pretrained_cfg") if isinstance(config.get("pretrained_cfg"), dict) else {}
-        names = _names_in(config.get("id2label") or config.get("label_names") or inside.get("label_names"))
+        inside = (
+            config.get("pretrained_cfg") if isinstance(config.get("pretrained_cfg"), dict) else {}
+        )
+        names = _names_in(
+            config.get("id2label") or config.get("label_names") or inside.get("label_names")
+        )
     except (AttributeError, OSError, RecursionError, ValueError):  # a UserError is a ValueError
         return ()
     return () if not names or all(map(_NUMBERED.fullmatch, names)) else names
@@ -138,7 +150,9 @@ def _names_in(found: Any) -> tuple[str, ...] | None:
     return None
 
 
-def match(names: Sequence[str], reference: Sequence[str], whose: str, of: str, subset: bool = False) -> Match:
+def match(
+    names: Sequence[str], reference: Sequence[str], whose: str, of: str, subset: bool = False
+) -> Match:
     """Finds the classes of one set among those of another.
 
     Names are equal if they are the same characters (composed or not). Names that are all numbers
@@ -162,23 +176,35 @@ def match(names: Sequence[str], reference: Sequence[str], whose: str, of: str, s
     if not names or not reference:
         unnamed = of if names else whose
         index = tuple(range(len(reference))) if reference else None
-        return Match(index, f"the class names of {unnamed} are not known: labels of {whose} are taken by number")
+        return Match(
+            index,
+            f"the class names of {unnamed} are not known: labels of {whose} are taken by number",
+        )
     if not set(names) <= set(reference) and (_are_numbers(names) != _are_numbers(reference)):
         return _by_number(names, reference, whose, of, subset)
     both = f"{whose} and {of}"
     for some, owner in ((names, whose), (reference, of)):
         if len(set(some)) < len(some):
             double = next(name for name in some if some.count(name) > 1)
-            raise UserError(f"{both} have different classes, and {owner} has {double!r} twice: tell them apart")
+            raise UserError(
+                f"{both} have different classes, and {owner} has {double!r} twice: tell them apart"
+            )
     _refuse_unknown(names, reference, whose, of, subset)
     place = {name: number for number, name in enumerate(reference)}
     index = tuple(place[name] for name in names)
     if len(names) < len(reference):
-        return Match(index, f"{whose} has {len(names)} of the {len(reference)} classes of {of}, mapped by name")
-    return Match(index, f"{whose} has the classes of {of} in another order: its labels are mapped by name")
+        return Match(
+            index,
+            f"{whose} has {len(names)} of the {len(reference)} classes of {of}, mapped by name",
+        )
+    return Match(
+        index, f"{whose} has the classes of {of} in another order: its labels are mapped by name"
+    )
 
 
-def map_data(data: Any, reference: Sequence[str], whose: str, of: str, subset: bool = True) -> tuple[Any, str]:
+def map_data(
+    data: Any, reference: Sequence[str], whose: str, of: str, subset: bool = True
+) -> tuple[Any, str]:
     """A data set with the labels of another.
 
     Args:
@@ -197,7 +223,9 @@ def map_data(data: Any, reference: Sequence[str], whose: str, of: str, subset: b
     if not hasattr(data, "with_classes"):
         if found.index == tuple(range(len(found.index))):
             return data, found.said
-        raise UserError(f"{whose} has the classes of {of} in another order, and its data no method `with_classes`")
+        raise UserError(
+            f"{whose} has the classes of {of} in another order, and its data no method `with_classes`"
+        )
     return data.with_classes(found.index, tuple(reference)), found.said
 
 
@@ -214,7 +242,9 @@ def share(sets: dict[str, Any], whose: str) -> dict[str, Any]:
     """
     several = [name for name, data in sets.items() if getattr(data, "multi_label", False)]
     if several:
-        raise UserError(f"{whose} {several[0]} set has several labels for a record; a probe needs one")
+        raise UserError(
+            f"{whose} {several[0]} set has several labels for a record; a probe needs one"
+        )
     (first, reference), *others = ((name, data) for name, data in sets.items() if data is not None)
     found = {first: reference}
     for name, data in others:
@@ -235,7 +265,9 @@ def refuse_twins(place: str, names: Sequence[str]) -> None:
     same = composed(names)
     if len(set(same)) < len(set(names)):
         twin = next(name for name in same if same.count(name) > 1)
-        raise UserError(f"{place} has two classes {twin!r}, whose letters are composed in two ways: join them")
+        raise UserError(
+            f"{place} has two classes {twin!r}, whose letters are composed in two ways: join them"
+        )
 
 
 def same_spelling(names: Iterable[str], others: Iterable[str], whose: str, of: str) -> None:
@@ -244,7 +276,9 @@ def same_spelling(names: Iterable[str], others: Iterable[str], whose: str, of: s
     spelled = {_plain(name): name for name in known}
     for name in sorted(set(names) - known, key=str):
         if _plain(name) in spelled:
-            raise UserError(f"{whose} have {name!r} where {of} have {spelled[_plain(name)]!r}: spell classes alike")
+            raise UserError(
+                f"{whose} have {name!r} where {of} have {spelled[_plain(name)]!r}: spell classes alike"
+            )
 
 
 def composed(names: Sequence[str]) -> tuple[str, ...]:
@@ -298,7 +332,9 @@ def _refuse_unknown(names, reference, whose: str, of: str, subset: bool) -> None
         parts.append(f"{of} lacks {_listed([_with_hint(name, free) for name in unknown])}")
     if absent:
         parts.append(f"{whose} lacks {_listed([*map(repr, absent)])}")
-    raise UserError(f"{whose} and {of} have different classes: {'; '.join(parts)}; give both the same names")
+    raise UserError(
+        f"{whose} and {of} have different classes: {'; '.join(parts)}; give both the same names"
+    )
 
 
 def _with_hint(name: str, free: Sequence[str]) -> str:

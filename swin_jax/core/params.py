@@ -32,7 +32,9 @@ def official_name(path: str) -> str:
 
 def map_named(fn, tree):
     """Maps `fn(official name, leaf)` over a tree of parameters and returns a tree of the same structure."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: fn(official_name(path_name(path)), leaf), tree)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: fn(official_name(path_name(path)), leaf), tree
+    )
 
 
 def flatten(tree) -> dict:

@@ -112,7 +112,10 @@ def first_name(name: str) -> str:
 
 def current_names(config: dict) -> dict:
     """A saved flat config, {dotted key: value}, whose callables have the names of today."""
-    return {key: current_name(value) if isinstance(value, str) else value for key, value in config.items()}
+    return {
+        key: current_name(value) if isinstance(value, str) else value
+        for key, value in config.items()
+    }
 
 
 def check_names(config: dict, prefix: str, source: Any) -> None:
@@ -128,7 +131,9 @@ def check_names(config: dict, prefix: str, source: Any) -> None:
     """
     for key, value in config.items():
         if key.startswith(prefix) and is_unknown(value):
-            raise UserError(f"{source}: {key} is {value}, which this version does not have{nearest_name(value)}")
+            raise UserError(
+                f"{source}: {key} is {value}, which this version does not have{nearest_name(value)}"
+            )
 
 
 def is_unknown(value: Any) -> bool:

@@ -86,7 +86,9 @@ PositiveFloat = Annotated[float, Range(above=0)]
 NonNegativeFloat = Annotated[float, Range(low=0)]
 FiniteFloat = Annotated[float, Range()]
 Fraction = Annotated[float, Range(low=0, high=1)]  # a share, a probability
-OpenFraction = Annotated[float, Range(above=0, below=1)]  # a level of confidence, a part to hold out
+OpenFraction = Annotated[
+    float, Range(above=0, below=1)
+]  # a level of confidence, a part to hold out
 Rate = Annotated[float, Range(low=0, below=1)]  # of dropout, momentum, a moving average
 Seed = Annotated[int, Range(low=0, below=2**32)]  # what NumPy's generators take
 Byte = Annotated[int, Range(low=0, high=255)]  # a level of grey
@@ -130,8 +132,12 @@ def checked(fn: T) -> T:
             return call(*args, **kwargs)
         check(fn, arguments)
         changed = plain_arguments(fn, arguments)
-        args = [changed.get(name, value) for name, value in zip(arguments, args)] if changed else args
-        return call(*args, **kwargs | {name: changed[name] for name in kwargs.keys() & changed.keys()})
+        args = (
+            [changed.get(name, value) for name, value in zip(arguments, args)] if changed else args
+        )
+        return call(
+            *args, **kwargs | {name: changed[name] for name in kwargs.keys() & changed.keys()}
+        )
 
     if not inspect.isclass(fn):
         return checked_call
@@ -192,7 +198,9 @@ def check_settings(settings: Mapping[str, Any], hints: Mapping[str, Any]) -> Non
 def check_each(name: str, values: Sequence, count: int, what: str) -> None:
     """Raises RangeError for an argument that has not a number for each of `count` things, 'channels' for example."""
     if len(values) != count:
-        raise RangeError(name, f"={shown(values)}: it must have a number for each of {count} {what}")
+        raise RangeError(
+            name, f"={shown(values)}: it must have a number for each of {count} {what}"
+        )
 
 
 def check_statistics(mean: Sequence, std: Sequence, channels: int) -> None:
@@ -205,7 +213,9 @@ def check_statistics(mean: Sequence, std: Sequence, channels: int) -> None:
 def ranges(fn: Callable) -> dict[str, Any]:
     """{argument: annotation} of the arguments of a callable that have a range."""
     try:
-        hints = typing.get_type_hints(fn if not inspect.isclass(fn) else _fields(fn), include_extras=True)
+        hints = typing.get_type_hints(
+            fn if not inspect.isclass(fn) else _fields(fn), include_extras=True
+        )
     except NameError:  # a library's annotations may name types that exist only for type checkers
         return {}
     return {name: hint for name, hint in hints.items() if name != "return" and _has_range(hint)}
@@ -221,7 +231,9 @@ def _has_range(hint: Any) -> bool:
 
 
 def _range(hint: Any) -> Range | None:
-    return next((part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Range)), None)
+    return next(
+        (part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Range)), None
+    )
 
 
 def shown(value: Any) -> str:
@@ -261,7 +273,11 @@ def refusal(hint: Any, value: Any) -> str:
 
 def _either(refusals: Sequence[str]) -> str:
     """Alternatives in words, without those that another one begins with."""
-    longest = [one for one in refusals if not any(other != one and other.startswith(one) for other in refusals)]
+    longest = [
+        one
+        for one in refusals
+        if not any(other != one and other.startswith(one) for other in refusals)
+    ]
     return ", or ".join(dict.fromkeys(longest))
 
 
@@ -280,7 +296,9 @@ def _refused_tuple(parts: tuple, value: Any) -> str:
         wanted = f"a tuple of {' and '.join(kinds)}"
     else:
         plural = kinds[0].replace("a whole number", "whole numbers").replace("a number", "numbers")
-        wanted = f"a tuple of {'' if several else f'{len(parts)} '}{plural.replace('a tuple', 'tuples')}"
+        wanted = (
+            f"a tuple of {'' if several else f'{len(parts)} '}{plural.replace('a tuple', 'tuples')}"
+        )
     if getattr(value, "ndim", 0) == 1:
         value = value.tolist()
     if not isinstance(value, (tuple, list, range)) or not (several or len(value) == len(parts)):

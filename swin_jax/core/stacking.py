@@ -65,7 +65,11 @@ def unstack(params: Any) -> Any:
     flat = {}
     for path, leaf in flatten(params).items():
         paths = _element_paths(path, leaf)
-        flat |= {element: _element(leaf, k) for k, element in enumerate(paths)} if is_stacked(path) else {path: leaf}
+        flat |= (
+            {element: _element(leaf, k) for k, element in enumerate(paths)}
+            if is_stacked(path)
+            else {path: leaf}
+        )
     return unflatten(flat)
 
 
@@ -85,7 +89,10 @@ def stack_as(params: Any, model: Any) -> Any:
     """Parameters as a Swin stores them; `model` has the fields of `models.swin.Swin`, `params` may have any prefix."""
     if not model.scan:
         return unstack(params)
-    return _stack(unstack(params), lambda stage, number: unit_size(model.depths[number], model.main_norm_every))
+    return _stack(
+        unstack(params),
+        lambda stage, number: unit_size(model.depths[number], model.main_norm_every),
+    )
 
 
 def _stack(params: Any, size_of: Callable[[str, int], int]) -> Any:

@@ -51,7 +51,9 @@ def path(name: str | os.PathLike) -> epath.Path:
         )
     found = pathlib.Path(text)
     if any(len(os.fsencode(part)) > _LONGEST_NAME for part in found.parts):
-        raise UserError(f"{text[:100]}... is no place for files: a name of a file has at most {_LONGEST_NAME} bytes")
+        raise UserError(
+            f"{text[:100]}... is no place for files: a name of a file has at most {_LONGEST_NAME} bytes"
+        )
     return found.expanduser() if found.parts[:1] == ("~",) else found
 
 
@@ -236,7 +238,9 @@ class Spool:
         folder: where to write.
     """
 
-    def __init__(self, target: epath.Path, seconds: float = 30.0, check: Callable[[], None] = lambda: None):
+    def __init__(
+        self, target: epath.Path, seconds: float = 30.0, check: Callable[[], None] = lambda: None
+    ):
         self._target, self._seconds, self._check = target, seconds, check
         self._remote = is_remote(target)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="swin_jax_") if self._remote else target)
@@ -263,7 +267,9 @@ class Spool:
             except UserError:
                 raise
             except Exception as error:  # whatever the store raises
-                raise UserError(f"{self._target} cannot be written: {_in_one_line(error)}") from error
+                raise UserError(
+                    f"{self._target} cannot be written: {_in_one_line(error)}"
+                ) from error
 
     def close(self) -> None:
         """The last `sync`, after which the local folder is gone."""

@@ -19,7 +19,9 @@ def read(path: str | os.PathLike) -> str:
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {path}: it is not UTF-8 text") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise UserError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def read_bytes(path: str | os.PathLike, most: int = -1) -> bytes:
@@ -44,7 +46,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)[:40]!r} is there twice")
+        raise ValueError(
+            f"the key {next(key for key in keys if keys.count(key) > 1)[:40]!r} is there twice"
+        )
     return found
 
 

@@ -18,19 +18,58 @@ from swin_jax.data.labels import UNKNOWN
 from swin_jax.data.rows_of_lists import SPLIT, listed, objects, refuse_splits, short, table_rows
 
 PATH_KEYS = (
-    *("path", "image", "video", "filename", "file_name", "filepath", "file_path", "image_path", "video_path", "file"),
+    *(
+        "path",
+        "image",
+        "video",
+        "filename",
+        "file_name",
+        "filepath",
+        "file_path",
+        "image_path",
+        "video_path",
+        "file",
+    ),
     *("video_name", "name"),
 )
 LABEL_KEYS = (
-    *("label", "labels", "class", "classes", "target", "targets", "label_name", "class_name", "action", "category"),
+    *(
+        "label",
+        "labels",
+        "class",
+        "classes",
+        "target",
+        "targets",
+        "label_name",
+        "class_name",
+        "action",
+        "category",
+    ),
 )
 MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
 MAX_MARKS = 2**33  # bytes: a mark for each file and class where files have several labels
-BESIDE = (".csv", ".tsv", ".jsonl", ".json", ".txt", "_map.txt")  # endings of a list beside the folder of a split
+BESIDE = (
+    ".csv",
+    ".tsv",
+    ".jsonl",
+    ".json",
+    ".txt",
+    "_map.txt",
+)  # endings of a list beside the folder of a split
 _TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _UNNAMED = re.compile(r"(Unnamed: \d+)?")
 # Of a class, as pandas writes them too where a column has gaps or truth values.
-_MARKS = {"0": 0, "1": 1, "-1": UNKNOWN, "": UNKNOWN, "0.0": 0, "1.0": 1, "-1.0": UNKNOWN, "False": 0, "True": 1}
+_MARKS = {
+    "0": 0,
+    "1": 1,
+    "-1": UNKNOWN,
+    "": UNKNOWN,
+    "0.0": 0,
+    "1.0": 1,
+    "-1.0": UNKNOWN,
+    "False": 0,
+    "True": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -123,14 +162,20 @@ def beside(root: str, split: str) -> tuple[str, str]:
       several lists.
     """
     # A link to nothing counts, so that reading refuses it: without its names labels would be taken by number.
-    lists = [name for name in (f"{split}{ending}" for ending in BESIDE) if os.path.lexists(os.path.join(root, name))]
+    lists = [
+        name
+        for name in (f"{split}{ending}" for ending in BESIDE)
+        if os.path.lexists(os.path.join(root, name))
+    ]
     if len(lists) > 1:
         raise UserError(f"{root} has several lists for {split}: {', '.join(lists)}; keep one")
     names = os.path.join(root, "classes.txt")
     return os.path.join(root, lists[0]) if lists else "", names if os.path.lexists(names) else ""
 
 
-def numbered(file: str, entries: Sequence[Entry], class_names: str = "", num_classes: int = 0) -> Annotations:
+def numbered(
+    file: str, entries: Sequence[Entry], class_names: str = "", num_classes: int = 0
+) -> Annotations:
     """Gives the labels of a list their numbers.
 
     Args:
@@ -175,16 +220,24 @@ def _entries(file: str) -> list[Entry] | Annotations:
         found = list(objects(file, text, suffix == ".json"))
         refuse_splits(file, [row.get(SPLIT) for _, row in found if isinstance(row, dict)])
         return [_from_object(place, row) for place, row in found]
-    found = [_from_line(f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    found = [
+        _from_line(f"{file}:{n}", line)
+        for n, line in enumerate(text.split("\n"), 1)
+        if line.strip()
+    ]
     return found[1:] if found and _is_header(found[0]) else found
 
 
 def _is_header(first: Entry) -> bool:
     """True for a first line of names; raises UserError where they do not say which is the path."""
-    if [label.lower() in LABEL_KEYS for label in first.labels] != [True] or os.path.splitext(first.path)[1]:
+    if [label.lower() in LABEL_KEYS for label in first.labels] != [True] or os.path.splitext(
+        first.path
+    )[1]:
         return False
     if first.path.lower() not in PATH_KEYS:
-        raise UserError(f"{first.place}: call the columns path and label, not {short(first.path)}, {first.labels[0]}")
+        raise UserError(
+            f"{first.place}: call the columns path and label, not {short(first.path)}, {first.labels[0]}"
+        )
     return True
 
 
@@ -192,7 +245,9 @@ def _separator(text: str, usual: str) -> str:
     """What separates the fields of a table; '' where nothing does: VideoMAE's .csv has lines of `path label`."""
     first = text.lstrip().split("\n", 1)[0]
     for sign in (usual, ";", "\t", ","):
-        if sign in first and any(name.strip().strip('"').lower() in PATH_KEYS for name in first.split(sign)):
+        if sign in first and any(
+            name.strip().strip('"').lower() in PATH_KEYS for name in first.split(sign)
+        ):
             return sign
     if usual not in text and re.match(r"[^\s;]+;", first):
         return ";"
@@ -226,7 +281,8 @@ def _split(text: str) -> tuple[str, ...]:
 
 def _table(file: str, text: str, separator: str) -> list[Entry] | Annotations:
     rows = [
-        (f"{file}:{line}", [field.strip() for field in fields]) for line, fields in table_rows(file, text, separator)
+        (f"{file}:{line}", [field.strip() for field in fields])
+        for line, fields in table_rows(file, text, separator)
     ]
     if not rows:
         return []
@@ -237,9 +293,16 @@ def _table(file: str, text: str, separator: str) -> list[Entry] | Annotations:
         path, label, width = 0, 1, 2
         suffixes = [os.path.splitext(row[0])[1] for _, row in rows[:2]]
         if not suffixes[0] and (suffixes[-1] or header[-1] in LABEL_KEYS):
-            raise UserError(f"{rows[0][0]}: call the columns path and label, not {short(', '.join(rows[0][1]))}")
+            raise UserError(
+                f"{rows[0][0]}: call the columns path and label, not {short(', '.join(rows[0][1]))}"
+            )
     else:
-        label, width, (_, names), rows = _column(file, header, LABEL_KEYS), len(header), rows[0], rows[1:]
+        label, width, (_, names), rows = (
+            _column(file, header, LABEL_KEYS),
+            len(header),
+            rows[0],
+            rows[1:],
+        )
     for place, row in rows:
         if len(row) != width:
             raise UserError(
@@ -250,7 +313,11 @@ def _table(file: str, text: str, separator: str) -> list[Entry] | Annotations:
         refuse_splits(file, [row[header.index(SPLIT)] for _, row in rows])
     if label is None:
         return _marked(file, rows, path, names)
-    others = [header.index(key) for key in LABEL_KEYS if has_header and key in header and header.index(key) != label]
+    others = [
+        header.index(key)
+        for key in LABEL_KEYS
+        if has_header and key in header and header.index(key) != label
+    ]
     return [
         Entry(place, _path(place, row[path]), _split(row[label]), row[others[0]] if others else "")
         for place, row in rows
@@ -265,13 +332,21 @@ def _column(file: str, header: Sequence[str], known: Sequence[str]) -> int | Non
     return None if name is None else header.index(name)
 
 
-def _marked(file: str, rows: Sequence[tuple[str, list[str]]], path: int, names: Sequence[str]) -> Annotations:
+def _marked(
+    file: str, rows: Sequence[tuple[str, list[str]]], path: int, names: Sequence[str]
+) -> Annotations:
     """A table with a column of marks for each class; one without a name is the index that pandas writes."""
-    classes = [column for column, name in enumerate(names) if column != path and not _UNNAMED.fullmatch(name)]
+    classes = [
+        column
+        for column, name in enumerate(names)
+        if column != path and not _UNNAMED.fullmatch(name)
+    ]
     names = [names[column] for column in classes]
     marks = np.zeros((len(rows), len(names)), np.int8)
     if len(names) < 2 or not rows:
-        raise UserError(f"{file} has no column of labels ({', '.join(LABEL_KEYS)}), nor one of marks for each class")
+        raise UserError(
+            f"{file} has no column of labels ({', '.join(LABEL_KEYS)}), nor one of marks for each class"
+        )
     if len(set(names)) < len(names):
         raise UserError(f"{file}: two columns have the same name")
     for number, (place, row) in enumerate(rows):
@@ -290,10 +365,14 @@ def _marked(file: str, rows: Sequence[tuple[str, list[str]]], path: int, names: 
 def _from_object(place: str, found: Any) -> Entry:
     if not isinstance(found, dict):
         raise UserError(f'{place}: not an object; write {{"path": ..., "label": ...}}')
-    path, label = (next((key for key in keys if key in found), None) for keys in (PATH_KEYS, LABEL_KEYS))
+    path, label = (
+        next((key for key in keys if key in found), None) for keys in (PATH_KEYS, LABEL_KEYS)
+    )
     if path is None or label is None or not isinstance(found[path], str):
         have = ", ".join(map(repr, list(found)[:10]))
-        raise UserError(f'{place}: needs "path", a text, and "label"; it has {short(have) or "nothing"}')
+        raise UserError(
+            f'{place}: needs "path", a text, and "label"; it has {short(have) or "nothing"}'
+        )
     labels = found[label] if isinstance(found[label], list) else [found[label]]
     for one in labels:
         if type(one) not in (int, str) or one == "":
@@ -324,7 +403,11 @@ def _refuse_double(entries: Sequence[Entry]) -> None:
 def _check_labels(entries: Sequence[Entry]) -> None:
     """Raises UserError for a label that a file has twice; warns of one that may be several."""
     known = {label for entry in entries for label in entry.labels}
-    joined = {label: any(part.strip() in known for part in label.split(",")) for label in known if "," in label}
+    joined = {
+        label: any(part.strip() in known for part in label.split(","))
+        for label in known
+        if "," in label
+    }
     for entry in entries:
         if len(set(entry.labels)) < len(entry.labels):
             raise UserError(
@@ -332,7 +415,9 @@ def _check_labels(entries: Sequence[Entry]) -> None:
                 "twice; marks of 0 and 1 stand in a table with a column for each class"
             )
         if found := next((label for label in entry.labels if joined.get(label)), None):
-            warn(f"{entry.place}: {short(repr(found))} is taken for one class; several labels stand as 'cat;dog'")
+            warn(
+                f"{entry.place}: {short(repr(found))} is taken for one class; several labels stand as 'cat;dog'"
+            )
             joined = {}
 
 
@@ -342,7 +427,9 @@ def _refuse_mixed(entries: Sequence[Entry]) -> None:
     number = next((found for found in labels if re.fullmatch(r"[-+]?[\d.]+", found[1])), None)
     if number is None:
         return
-    place, name = next(found for found in labels if not (found[1].isascii() and found[1].isdecimal()))
+    place, name = next(
+        found for found in labels if not (found[1].isascii() and found[1].isdecimal())
+    )
     raise UserError(
         f"{place}: the label {short(repr(name))} is not a number from 0, as labels with numbers are ({number[0]}); "
         "give class_names=FILE if all are names"
@@ -356,11 +443,17 @@ def _numbers(
     found = {label for entry in entries for label in entry.labels}
     if all(label.isascii() and label.isdecimal() for label in found) and not found <= set(known):
         limit = len(known) or num_classes or MAX_LABEL + 1
-        why = f"there are {len(known) or num_classes} classes" if limit <= MAX_LABEL else f"the largest is {MAX_LABEL}"
+        why = (
+            f"there are {len(known) or num_classes} classes"
+            if limit <= MAX_LABEL
+            else f"the largest is {MAX_LABEL}"
+        )
         for entry in entries:
             for label in entry.labels:
                 if len(label) > 9 or int(label) >= limit:
-                    raise UserError(f"{entry.place}: the label {short(label)} is out of range, {why}")
+                    raise UserError(
+                        f"{entry.place}: the label {short(label)} is out of range, {why}"
+                    )
         numbers = [tuple(int(label) for label in entry.labels) for entry in entries]
         count = num_classes or max(map(max, filter(None, numbers))) + 1
         return numbers, tuple(known) or _names_beside(entries, numbers, count)
@@ -376,15 +469,25 @@ def _numbers(
         for label in entry.labels:
             if label not in place:
                 hint = did_you_mean(label, names)
-                raise UserError(f"{entry.place}: the label {short(repr(label))} is not among the class names{hint}")
+                raise UserError(
+                    f"{entry.place}: the label {short(repr(label))} is not among the class names{hint}"
+                )
     return [tuple(place[label] for label in entry.labels) for entry in entries], names
 
 
-def _names_beside(entries: Sequence[Entry], numbers: Sequence[tuple[int, ...]], count: int) -> tuple[str, ...]:
+def _names_beside(
+    entries: Sequence[Entry], numbers: Sequence[tuple[int, ...]], count: int
+) -> tuple[str, ...]:
     """The names that stand beside numbers, where each class has one of its own; else the numbers."""
-    pairs = {(own[0] if len(own) == 1 else None, entry.name) for entry, own in zip(entries, numbers)}
+    pairs = {
+        (own[0] if len(own) == 1 else None, entry.name) for entry, own in zip(entries, numbers)
+    }
     names = {number: name for number, name in pairs}
     is_one_to_one = len(pairs) == len(names) == len(set(names.values()))
-    if None in names or not is_one_to_one or any(not name or name.isdecimal() for name in names.values()):
+    if (
+        None in names
+        or not is_one_to_one
+        or any(not name or name.isdecimal() for name in names.values())
+    ):
         return tuple(map(str, range(count)))
     return tuple(names.get(number, str(number)) for number in range(count))

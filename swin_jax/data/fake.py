@@ -30,7 +30,9 @@ class _Images:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         label = index % self.num_classes
-        cells = np.random.default_rng([self.seed, 0, label]).integers(32, 224, (_CELLS, _CELLS, self.channels))
+        cells = np.random.default_rng([self.seed, 0, label]).integers(
+            32, 224, (_CELLS, _CELLS, self.channels)
+        )
         rows = np.arange(self.image_size) * _CELLS // self.image_size
         rng = np.random.default_rng([self.seed, 1 + _SPLITS.index(self.split), index])
         noise = rng.integers(-32, 32, (self.image_size, self.image_size, self.channels))
@@ -80,7 +82,11 @@ class _Pairs:
 
     def record(self, index: int) -> dict[str, Any]:
         name = self.images.class_names[index % self.images.num_classes]
-        return {"text": (f"a picture of {name}", name), "name": name, "keywords": ("picture", "noise", name)}
+        return {
+            "text": (f"a picture of {name}", name),
+            "name": name,
+            "keywords": ("picture", "noise", name),
+        }
 
     def record_name(self, index: int) -> str:
         return self.images.record_name(index)
@@ -134,7 +140,10 @@ class _Videos:
     def __getitem__(self, index: int) -> dict[str, Any]:
         label, still = index % self.images.num_classes, self.images[index]["image"]
         turn = 2 * np.pi * label / self.images.num_classes
-        steps = [np.round(2 * i * np.array([np.sin(turn), np.cos(turn)])).astype(int) for i in range(self.num_frames)]
+        steps = [
+            np.round(2 * i * np.array([np.sin(turn), np.cos(turn)])).astype(int)
+            for i in range(self.num_frames)
+        ]
         frames = np.stack([np.roll(still, step, (0, 1)) for step in steps])
         return {"video": _Video(frames), "label": label}
 

@@ -57,26 +57,39 @@ def scan(
       UnwrittenError where the disk is full before the end.
     """
     if os.path.lexists(report) and not os.path.isfile(report):
-        raise UserError(f"cannot write the report {report} (it is no file): give another --report=FILE")
+        raise UserError(
+            f"cannot write the report {report} (it is no file): give another --report=FILE"
+        )
     try:
         known = {finding["path"]: finding for finding in _known(report, holds)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{report} is not the report of a scan: give another --report=FILE") from error
+        raise UserError(
+            f"{report} is not the report of a scan: give another --report=FILE"
+        ) from error
     known = {path: known[path] for path in dict.fromkeys(paths) if path in known}
     todo = [path for path in dict.fromkeys(paths) if path not in known]
     try:
-        with open(report, "a", encoding="utf-8") as file, ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
+        with (
+            open(report, "a", encoding="utf-8") as file,
+            ThreadPoolExecutor(num_threads or os.cpu_count()) as pool,
+        ):
             try:
-                for finding in _with_bar(_check_all(pool, todo, check), list(known.values()), len(todo)):
+                for finding in _with_bar(
+                    _check_all(pool, todo, check), list(known.values()), len(todo)
+                ):
                     known[finding["path"]] = finding
                     file.write(json.dumps(finding) + "\n")
                     file.flush()
             finally:
-                pool.shutdown(cancel_futures=True)  # an interruption waits for the files at hand only
+                pool.shutdown(
+                    cancel_futures=True
+                )  # an interruption waits for the files at hand only
     except OSError as error:
         if storage.is_full(error):
             raise UnwrittenError(_unwritten(report, error)) from error
-        raise UserError(f"cannot write the report {report} ({error.strerror}): give another --report=FILE") from error
+        raise UserError(
+            f"cannot write the report {report} ({error.strerror}): give another --report=FILE"
+        ) from error
     return [known[path] for path in paths]
 
 
@@ -123,7 +136,9 @@ def _unwritten(path: str, error: OSError) -> str:
 def _real(path: str) -> str:
     try:
         return os.path.realpath(path)
-    except ValueError:  # with a zero byte or half a character, as lists may hold them: no file is called so
+    except (
+        ValueError
+    ):  # with a zero byte or half a character, as lists may hold them: no file is called so
         return path
 
 
@@ -142,7 +157,9 @@ def check_splits(folder: str, flag: str) -> bool:
     return bool(inner)
 
 
-def _check_all(pool: ThreadPoolExecutor, paths: Sequence[str], check: Callable[[str], Finding]) -> Iterator[Finding]:
+def _check_all(
+    pool: ThreadPoolExecutor, paths: Sequence[str], check: Callable[[str], Finding]
+) -> Iterator[Finding]:
     for start in range(0, len(paths), _BATCH):
         yield from pool.map(check, paths[start : start + _BATCH])
 

@@ -43,7 +43,9 @@ class _Walk:
     folder_links: collections.deque = field(default_factory=collections.deque)
 
 
-def files_under(folder: str, suffixes: Sequence[str], root: str = "", seen: set[str] | None = None) -> Files:
+def files_under(
+    folder: str, suffixes: Sequence[str], root: str = "", seen: set[str] | None = None
+) -> Files:
     """Finds the files at any depth of a folder, those that links lead to among them.
 
     A file is found once: a link that leads back into what is read anyway, as a link to the parent does, is left out.
@@ -76,7 +78,11 @@ def files_under(folder: str, suffixes: Sequence[str], root: str = "", seen: set[
     seen = set() if seen is None else seen
     for path in sorted(walk.file_links, key=_order):
         target = os.path.realpath(os.path.join(folder, path))
-        if target in seen or _is_listed(target, walk) or (root and _is_in_subfolder(target, top, walk.suffixes)):
+        if (
+            target in seen
+            or _is_listed(target, walk)
+            or (root and _is_in_subfolder(target, top, walk.suffixes))
+        ):
             walk.left_out[COPIES] += 1
         else:
             seen.add(target)
@@ -84,7 +90,9 @@ def files_under(folder: str, suffixes: Sequence[str], root: str = "", seen: set[
     return Files(tuple(sorted(walk.paths, key=_order)), dict(walk.left_out))
 
 
-def class_folders(root: str, suffixes: Sequence[str] = ()) -> tuple[tuple[str, ...], dict[str, int]]:
+def class_folders(
+    root: str, suffixes: Sequence[str] = ()
+) -> tuple[tuple[str, ...], dict[str, int]]:
     """The subfolders of a folder that stand for classes, sorted, and what was left out.
 
     Names that begin with a dot are passed over. A link to the folder itself, to one around it or around a class, or to
@@ -155,7 +163,9 @@ def refuse_names(place: str, names: Sequence[str]) -> None:
     """Raises UserError where what should be the classes of a set are its splits, or where two names look the same."""
     labels.refuse_twins(place, names)
     if len(names) > 1 and set(names) <= SPLITS:
-        raise UserError(f"{place} holds splits, not classes: {', '.join(names)}; read each of them by itself")
+        raise UserError(
+            f"{place} holds splits, not classes: {', '.join(names)}; read each of them by itself"
+        )
 
 
 def describe(left_out: Mapping[str, int]) -> str:
@@ -232,7 +242,12 @@ def _is_in_subfolder(target: str, top: str, suffixes: Sequence[str]) -> bool:
     """True if a walk of the subfolders of `top` comes to the real file `target` without links."""
     folder, name = os.path.split(target)
     inside = os.path.commonpath([folder, top]) == top != folder
-    return inside and _is_read(folder, top) and not name.startswith(".") and name.lower().endswith(suffixes)
+    return (
+        inside
+        and _is_read(folder, top)
+        and not name.startswith(".")
+        and name.lower().endswith(suffixes)
+    )
 
 
 def _order(path: str) -> tuple:

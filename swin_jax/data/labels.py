@@ -46,7 +46,9 @@ class Relabeled:
             marks[list(self.index)] = label
             return marks
         if not 0 <= label < len(self.index):
-            raise UserError(f"{self.record_name(record)} has the label {label}, and its set {len(self.index)} classes")
+            raise UserError(
+                f"{self.record_name(record)} has the label {label}, and its set {len(self.index)} classes"
+            )
         return self.index[label]
 
 
@@ -141,4 +143,6 @@ def check(label: np.ndarray, classes: int) -> None:
             raise UserError(f"records have {label.shape[1]} marks, the model {classes} classes")
     elif label.size and not (0 <= label.min() and label.max() < classes):
         wrong = label.max() if label.min() >= 0 else label.min()
-        raise UserError(f"a record has the label {wrong}; the model has {classes} classes, 0 to {classes - 1}")
+        raise UserError(
+            f"a record has the label {wrong}; the model has {classes} classes, 0 to {classes - 1}"
+        )

@@ -84,7 +84,9 @@ class TrainData:
 
     def with_classes(self, index: Sequence[int], class_names: Sequence[str]) -> "TrainData":
         """The same records with the labels of another set: `index` has the new number of each class."""
-        return dataclasses.replace(self, source=labels.Relabeled(self.source, tuple(index), tuple(class_names)))
+        return dataclasses.replace(
+            self, source=labels.Relabeled(self.source, tuple(index), tuple(class_names))
+        )
 
     def with_marks(self) -> "TrainData":
         """The same records with a mark for each class, for a task that takes several labels."""
@@ -107,13 +109,19 @@ class TrainData:
           stop the workers. It raises UserError after `unreadable.MAX_RUN` unreadable records in a row.
         """
         self.check_counts()
-        batches = _TrainBatches(self.elements(), self.batch_size, start_step, _check_rows(rows, self.batch_size))
-        return _iterate(batches, self.num_workers, self.num_threads, self.prefetch, self.expected_classes)
+        batches = _TrainBatches(
+            self.elements(), self.batch_size, start_step, _check_rows(rows, self.batch_size)
+        )
+        return _iterate(
+            batches, self.num_workers, self.num_threads, self.prefetch, self.expected_classes
+        )
 
     def elements(self) -> grain.MapDataset:
         """The endless random-access sequence of examples of which row i of update s is number s * batch_size + i."""
         order = grain.MapDataset.range(len(self.source)).seed(self.seed).shuffle().repeat()
-        read = functools.partial(unreadable.read_or_next, source=self.source, transform=self.transform)
+        read = functools.partial(
+            unreadable.read_or_next, source=self.source, transform=self.transform
+        )
         return order.random_map(read)
 
 
@@ -164,7 +172,9 @@ class EvalData:
 
     def with_classes(self, index: Sequence[int], class_names: Sequence[str]) -> "EvalData":
         """The same records with the labels of another set: `index` has the new number of each class."""
-        return dataclasses.replace(self, source=labels.Relabeled(self.source, tuple(index), tuple(class_names)))
+        return dataclasses.replace(
+            self, source=labels.Relabeled(self.source, tuple(index), tuple(class_names))
+        )
 
     def with_marks(self) -> "EvalData":
         """The same records with a mark for each class, for a task that takes several labels."""
@@ -195,7 +205,9 @@ class EvalData:
         self.check_counts()
         rows = _check_rows(rows, batch_size)
         number = self.num_batches(batch_size)
-        batches = _EvalBatches(self.source, self.transform, batch_size, rows, number, self.unreadable)
+        batches = _EvalBatches(
+            self.source, self.transform, batch_size, rows, number, self.unreadable
+        )
         # Starting workers takes seconds, which a single batch is not worth.
         workers = 0 if len(batches) == 1 else min(self.num_workers, len(batches))
         return _iterate(batches, workers, self.num_threads, self.prefetch, self.expected_classes)
@@ -235,7 +247,9 @@ class _EvalBatches:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         last = len(self.source) - 1
         positions = [int(index) * self.batch_size + row for row in self.rows]
-        found = {i: self._read(i) for i in dict.fromkeys(min(position, last) for position in positions)}
+        found = {
+            i: self._read(i) for i in dict.fromkeys(min(position, last) for position in positions)
+        }
         left_out = {i for i, example in found.items() if example is None}
         if left_out:  # another record gives their rows the right shapes, and weighs nothing there
             stand_in = next((example for example in found.values() if example is not None), None)
@@ -256,7 +270,10 @@ class _EvalBatches:
 def _stack(examples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Stacks examples to a batch; 64-bit numbers become 32-bit ones."""
     batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
-    return {key: value.astype(_NARROW.get(value.dtype, value.dtype), copy=False) for key, value in batch.items()}
+    return {
+        key: value.astype(_NARROW.get(value.dtype, value.dtype), copy=False)
+        for key, value in batch.items()
+    }
 
 
 def _iterate(
@@ -266,10 +283,14 @@ def _iterate(
     dataset = grain.MapDataset.source(batches)
     num_workers = min(num_workers, os.cpu_count() or 1)  # more only compete
     if num_workers > 0:
-        if not flags.FLAGS.is_parsed():  # grain 0.2.18 reads absl flags to start workers: UnparsedFlagAccessError
+        if (
+            not flags.FLAGS.is_parsed()
+        ):  # grain 0.2.18 reads absl flags to start workers: UnparsedFlagAccessError
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-        options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=max(prefetch, 1))
+        options = grain.MultiprocessingOptions(
+            num_workers=num_workers, per_worker_buffer_size=max(prefetch, 1)
+        )
         dataset = dataset.mp_prefetch(options, worker_init_fn=workers.set_up)
     else:
         buffer_size = max(prefetch, num_threads) if num_threads > 0 else 0

@@ -28,7 +28,9 @@ def table_rows(path: str, text: str, separator: str) -> Iterator[tuple[int, list
             if any(field.strip() for field in fields):
                 yield reader.line_num, fields
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: {error}; is a quotation mark not closed?") from error
+        raise UserError(
+            f"{path}:{reader.line_num}: {error}; is a quotation mark not closed?"
+        ) from error
 
 
 def objects(file: str, text: str, whole: bool) -> Iterator[tuple[str, Any]]:
@@ -82,8 +84,13 @@ def _json(place: str, text: str) -> Any:
     except json.JSONDecodeError as error:
         line = f":{error.lineno}" if error.doc.count("\n") else ""
         raise UserError(f"{place}{line}: not JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:  # integers of thousands of digits, thousands of brackets
-        raise UserError(f"{place}: not JSON that can be read: {' '.join(str(error).split())[:200]}") from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # integers of thousands of digits, thousands of brackets
+        raise UserError(
+            f"{place}: not JSON that can be read: {' '.join(str(error).split())[:200]}"
+        ) from error
 
 
 def refuse_splits(file: str, values: Sequence[Any]) -> None:
@@ -91,7 +98,9 @@ def refuse_splits(file: str, values: Sequence[Any]) -> None:
     counts = collections.Counter(str(value).strip() for value in values if value not in (None, ""))
     if len(counts) > 1:
         known = ", ".join(f"{name} ({count})" for name, count in counts.most_common(10))
-        raise UserError(f"{file} has rows of several splits, {short(known)}: keep those of one in a file of their own")
+        raise UserError(
+            f"{file} has rows of several splits, {short(known)}: keep those of one in a file of their own"
+        )
 
 
 def listed(text: str) -> list[Any] | None:
@@ -105,7 +114,13 @@ def listed(text: str) -> list[Any] | None:
     for parse in (json.loads, _of_numpy, ast.literal_eval):
         try:
             found = parse(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):  # of brackets in brackets
+        except (
+            ValueError,
+            SyntaxError,
+            MemoryError,
+            RecursionError,
+            tokenize.TokenError,
+        ):  # of brackets in brackets
             continue
         return list(found) if isinstance(found, (list, tuple)) else None
     return None
@@ -118,7 +133,11 @@ def _of_numpy(text: str) -> list[str] | None:
     """
     if not _NEIGHBOURS.search(text):
         raise ValueError("no texts without a comma")
-    tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.string.strip()]
+    tokens = [
+        token
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.string.strip()
+    ]
     kinds = [token.type == tokenize.STRING for token in tokens[1:-1]]
     if not any(one and next_ for one, next_ in zip(kinds, kinds[1:])):
         raise ValueError("no texts without a comma")

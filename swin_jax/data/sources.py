@@ -88,10 +88,14 @@ class FileSource:
 class TfdsSource:
     """One split of a TFDS data set in array_record files; pickles as its arguments and opens itself again."""
 
-    def __init__(self, directory: str, split: str, image_key: str = "image", label_key: str = "label"):
+    def __init__(
+        self, directory: str, split: str, image_key: str = "image", label_key: str = "label"
+    ):
         """Opens the data set that lies in `directory` (which ends in its version); see `tfds`."""
         self._arguments = (directory, split, image_key, label_key)
-        self._records, self.class_names, name = tfds_directory.open_split(directory, split, image_key, label_key)
+        self._records, self.class_names, name = tfds_directory.open_split(
+            directory, split, image_key, label_key
+        )
         self._name = f"{name} {split}"
         self._image_key, self._label_key = image_key, label_key
 
@@ -103,7 +107,10 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._records[index]
-        return {"image": picture.decode(record[self._image_key]), "label": int(record[self._label_key])}
+        return {
+            "image": picture.decode(record[self._image_key]),
+            "label": int(record[self._label_key]),
+        }
 
     def record_name(self, index: int) -> str:
         return f"{self._name} record {index}"
@@ -186,7 +193,10 @@ def tfds(
 
 
 def image_folder(
-    root: str | None, split: str | None = None, conversion: str = "display", limits: picture.Limits | None = None
+    root: str | None,
+    split: str | None = None,
+    conversion: str = "display",
+    limits: picture.Limits | None = None,
 ) -> FileSource | archives.ZipSource | Marked:
     """Images in one sub-folder for each class, at any depth, classes and files in sorted order (as torchvision's).
 
@@ -209,14 +219,18 @@ def image_folder(
     if not root:
         raise UserError("an image folder needs its path: give --config.data_dir=DIR")
     folder = os.path.join(root, split) if split else root
-    names, left_out = folders.class_folders(folder, picture.suffixes()) if os.path.isdir(folder) else ((), {})
+    names, left_out = (
+        folders.class_folders(folder, picture.suffixes()) if os.path.isdir(folder) else ((), {})
+    )
     if split and not names and (listed := _listed(root, split, conversion, limits)):
         return listed
     if not os.path.isdir(folder):
         others = f", in {folder}.zip, or in a list {folder}.csv" if split else ""
         raise UserError(f"there is no folder {folder}; images lie in {folder}/CLASS/*.jpg{others}")
     if not names:
-        raise UserError(f"{folder} has no class folders; it must hold one sub-folder of images for each class")
+        raise UserError(
+            f"{folder} has no class folders; it must hold one sub-folder of images for each class"
+        )
     paths, labels, others = folders.files_of_classes(folder, names, picture.suffixes(), "images")
     folders.tell_left_out(folder, collections.Counter(left_out) + collections.Counter(others))
     return FileSource(folder, tuple(paths), tuple(labels), names, conversion, limits)
@@ -264,7 +278,11 @@ def _listed(root: str, split: str, conversion: str, limits: picture.Limits | Non
     if not annotation:
         return None
     inside = os.path.join(root, split)
-    return image_list(annotation, inside if _has_some(inside, annotations.read(annotation).paths) else root, **fields)
+    return image_list(
+        annotation,
+        inside if _has_some(inside, annotations.read(annotation).paths) else root,
+        **fields,
+    )
 
 
 def _has_some(root: str, paths: Sequence[str]) -> bool:
@@ -272,7 +290,9 @@ def _has_some(root: str, paths: Sequence[str]) -> bool:
     return any(os.path.isfile(os.path.join(root, path)) for path in paths[:_PROBED])
 
 
-def flat_folder(root: str, conversion: str = "display", limits: picture.Limits | None = None) -> FileSource:
+def flat_folder(
+    root: str, conversion: str = "display", limits: picture.Limits | None = None
+) -> FileSource:
     """Images without labels, for prediction: every image under a folder, in sorted order.
 
     Args:
@@ -284,11 +304,15 @@ def flat_folder(root: str, conversion: str = "display", limits: picture.Limits |
       missing or holds no image.
     """
     if os.path.isfile(root):
-        return FileSource(os.path.dirname(root), (os.path.basename(root),), (0,), (), conversion, limits)
+        return FileSource(
+            os.path.dirname(root), (os.path.basename(root),), (0,), (), conversion, limits
+        )
     folder = _existing_folder(root)
     found = folders.files_under(folder, picture.suffixes())
     if not found.paths:
-        raise UserError(f"no images in {folder} ({folders.describe(found.left_out) or 'it is empty'})")
+        raise UserError(
+            f"no images in {folder} ({folders.describe(found.left_out) or 'it is empty'})"
+        )
     folders.tell_left_out(folder, found.left_out)
     return FileSource(folder, found.paths, (0,) * len(found.paths), (), conversion, limits)
 
@@ -341,7 +365,9 @@ def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
       or records have several labels.
     """
     if has_several(source):
-        raise UserError("records with several labels have no number of their own for each class; choose them by index")
+        raise UserError(
+            "records with several labels have no number of their own for each class; choose them by index"
+        )
     labels = np.array([_label(source, index) for index in range(len(source))])
     if missing := int((labels == -1).sum()):
         warn(f"{missing} of {len(source)} records cannot be read and are not drawn")
@@ -349,7 +375,9 @@ def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
     for label, name in enumerate(source.class_names):
         found = rng.permutation(np.flatnonzero(labels == label))
         if per_class > len(found):
-            raise UserError(f"{per_class} records of each class were asked for; the class {name!r} has {len(found)}")
+            raise UserError(
+                f"{per_class} records of each class were asked for; the class {name!r} has {len(found)}"
+            )
         chosen.append(found[:per_class])
     return Selection(source, tuple(int(index) for index in np.sort(np.concatenate(chosen))))
 

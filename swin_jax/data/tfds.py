@@ -39,9 +39,13 @@ def find(name: str, data_dir: str | None = None) -> str:
     parent = data_dir / match["name"] / (match["config"] or "")
     versions = sorted(_versions(parent))
     if match["version"] and match["version"] not in (found for _, found in versions) and versions:
-        raise UserError(f"no version {match['version']} in {parent}; there is {', '.join(v for _, v in versions)}")
+        raise UserError(
+            f"no version {match['version']} in {parent}; there is {', '.join(v for _, v in versions)}"
+        )
     if not versions:
-        raise UserError(f"no data set {name} in {data_dir}: {_how_to_prepare(match['name'], name, data_dir)}")
+        raise UserError(
+            f"no data set {name} in {data_dir}: {_how_to_prepare(match['name'], name, data_dir)}"
+        )
     return str(parent / (match["version"] or versions[-1][1]))
 
 
@@ -90,7 +94,9 @@ def open_records(
         )
     base = re.match(r"\w+", split)
     if not base or base[0] not in builder.info.splits:
-        raise UserError(f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)[:300]}")
+        raise UserError(
+            f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)[:300]}"
+        )
     features = builder.info.features
     for key in (image_key, *keys):
         if key.split("/")[0] not in features:
@@ -131,7 +137,9 @@ def check_shards(instructions: Sequence[Any]) -> None:
         try:
             status = os.stat(shard.filename)
         except OSError as error:
-            raise UserError(f"cannot read {shard.filename}: {error.strerror}; prepare the data set again") from error
+            raise UserError(
+                f"cannot read {shard.filename}: {error.strerror}; prepare the data set again"
+            ) from error
         if not stat.S_ISREG(status.st_mode):
             raise UserError(f"cannot read {shard.filename}: it is a folder, a pipe or a device")
         if shard.examples_in_shard > max(status.st_size, 1):
@@ -157,7 +165,9 @@ def open_builder(directory: str):
         return tfds.builder_from_directory(directory)
     except Exception as error:  # whatever TFDS makes of files that it did not write
         reason = " ".join(str(error).split())
-        raise UserError(f"{directory} is not a data set that TFDS can open: {reason[:300]}") from error
+        raise UserError(
+            f"{directory} is not a data set that TFDS can open: {reason[:300]}"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,13 +183,19 @@ class _Records:
         try:
             return self.records[index]
         except Exception as error:  # array_record and protobuf have no common class
-            raise UnreadableError(f"the record is damaged ({' '.join(str(error).split())})") from error
+            raise UnreadableError(
+                f"the record is damaged ({' '.join(str(error).split())})"
+            ) from error
 
 
 def _versions(parent: Path) -> list[tuple[tuple[int, ...], str]]:
     """Versions that are prepared in a data set's directory, as ((1, 2, 3), '1.2.3')."""
     found = [path.parent.name for path in parent.glob("*/dataset_info.json")]
-    return [(tuple(map(int, name.split("."))), name) for name in found if re.fullmatch(r"\d+\.\d+\.\d+", name)]
+    return [
+        (tuple(map(int, name.split("."))), name)
+        for name in found
+        if re.fullmatch(r"\d+\.\d+\.\d+", name)
+    ]
 
 
 def _how_to_prepare(base: str, name: str, data_dir: Path) -> str:

@@ -31,7 +31,11 @@ FEATURES = frozenset(
         "video_feature.Video",
     )
 )
-_NAMING = ("type", "pythonClassName", "python_class_name")  # keys that name a class, of old and new files
+_NAMING = (
+    "type",
+    "pythonClassName",
+    "python_class_name",
+)  # keys that name a class, of old and new files
 _JSON = ("content", "json")  # keys of texts that are JSON themselves
 
 
@@ -47,7 +51,9 @@ def read_features(directory: str) -> dict[str, Any]:
     """
     info = _read(Path(directory) / "dataset_info.json")
     if not isinstance(info.get("name", ""), str):
-        raise UserError(f"{directory}/dataset_info.json does not describe a data set: its name is no text")
+        raise UserError(
+            f"{directory}/dataset_info.json does not describe a data set: its name is no text"
+        )
     path = Path(directory) / "features.json"
     content = _read(path)
     todo = [content]
@@ -82,6 +88,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _parse(path: Path, text: str | bytes) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers of thousands of digits
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # no UTF-8, no JSON, numbers of thousands of digits
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is damaged, prepare the data set again: {reason}") from error

@@ -28,7 +28,9 @@ def check_policy(policy: Any) -> None:
         raise UserError(f"unreadable={policy!r} must be 'refuse' or 'leave_out'{hint}")
 
 
-def read(source: Any, index: int, transform: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+def read(
+    source: Any, index: int, transform: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
     """A transformed record of a source.
 
     Raises one of CAUSES where it cannot be read; any other error gets a note that names the record.
@@ -75,7 +77,9 @@ def read_for_evaluation(
         ) from error
 
 
-def stand_in(source: Any, index: int, transform: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+def stand_in(
+    source: Any, index: int, transform: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
     """The next readable record after an unreadable one, for the shapes of its row; UserError after MAX_RUN."""
     for step in range(1, min(MAX_RUN, len(source)) + 1):
         record = (index + step) % len(source)

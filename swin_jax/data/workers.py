@@ -10,7 +10,10 @@ from collections.abc import Iterator
 
 from swin_jax.core.errors import UserError
 
-_LEFT = signal.SIGINT, signal.SIGTERM  # Ctrl-C and schedulers send them to whole groups of processes
+_LEFT = (
+    signal.SIGINT,
+    signal.SIGTERM,
+)  # Ctrl-C and schedulers send them to whole groups of processes
 
 
 def set_up(*_: int) -> None:
@@ -29,7 +32,9 @@ def watched() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # grain's, which has no type of its own
-        found = re.match(r"Worker process was terminated unexpectedly with exit code -(\d+)", str(error))
+        found = re.match(
+            r"Worker process was terminated unexpectedly with exit code -(\d+)", str(error)
+        )
         if not found:
             raise
         number = int(found[1])

@@ -64,18 +64,26 @@ class Accuracy:
                 _add(sums, previous)
             _add(sums, pending)
             total = sums.pop("count")
-            return {name: value / total for name, value in sums.items()} | left_out(self.data, total)
+            return {name: value / total for name, value in sums.items()} | left_out(
+                self.data, total
+            )
 
         return run
 
-    def _bind_multi_label(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
-        extract = features.extractor(task, placement, self.data, ("logits",), (getattr(task, "input", "image"),))
+    def _bind_multi_label(
+        self, task: Task, placement: Any
+    ) -> Callable[[TrainState, Any], dict[str, float]]:
+        extract = features.extractor(
+            task, placement, self.data, ("logits",), (getattr(task, "input", "image"),)
+        )
 
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             found = extract(state, frozen)
             logits, label = found["logits"], found["label"]
             each = np.asarray(losses.sigmoid_cross_entropy(logits, np.maximum(label, 0)))
-            values = metrics.multi_label_scores(logits, label) | {"loss": float(each[label >= 0].mean())}
+            values = metrics.multi_label_scores(logits, label) | {
+                "loss": float(each[label >= 0].mean())
+            }
             return values | left_out(self.data, len(label))
 
         return run

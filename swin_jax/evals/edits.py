@@ -59,10 +59,15 @@ class Edits:
                 for name, values in found.items():
                     terms.setdefault(name, []).append(values[real])
             steps = terms.pop("step", [])
-            means = {name: float(np.concatenate(values).mean(dtype=np.float64)) for name, values in terms.items()}
+            means = {
+                name: float(np.concatenate(values).mean(dtype=np.float64))
+                for name, values in terms.items()
+            }
             if steps:
                 means |= consistency(np.concatenate(steps))
-            return means | {"edits": enlarge(tile(np.stack(pairs), 2 * self.columns), before.shape[1])}
+            return means | {
+                "edits": enlarge(tile(np.stack(pairs), 2 * self.columns), before.shape[1])
+            }
 
         return run
 

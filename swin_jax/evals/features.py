@@ -58,7 +58,9 @@ def feature_batches(
         batch_size = placement.round_up(data.batch_size)
         pending = None
         for batch in data.batches(batch_size, placement.rows(batch_size)):
-            batch = placement.to_global({key: batch[key] for key in (*inputs, *kept, "weight")}, batch_size)
+            batch = placement.to_global(
+                {key: batch[key] for key in (*inputs, *kept, "weight")}, batch_size
+            )
             pending, previous = predict(state, batch, frozen), pending
             if previous is not None:
                 yield _real_rows(previous)
@@ -71,7 +73,9 @@ def _everywhere(placement: Any) -> dict[str, Any]:
     """The argument of `jax.jit` that gives every process the whole result."""
     if placement.mesh is None:
         return {}
-    return {"out_shardings": jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())}
+    return {
+        "out_shardings": jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
+    }
 
 
 def _real_rows(found: dict[str, jax.Array]) -> dict[str, np.ndarray]:
@@ -144,7 +148,11 @@ def check_tokens(text: np.ndarray, task: Task) -> None:
 
 @checked
 def text_batches(
-    encode: Encode, tokenize: Tokenize, texts: Sequence[str], batch_size: PositiveInt, progress: str = ""
+    encode: Encode,
+    tokenize: Tokenize,
+    texts: Sequence[str],
+    batch_size: PositiveInt,
+    progress: str = "",
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Encodes texts in batches of one fixed size, so that one program is compiled; the next one is tokenised meanwhile.
 
@@ -165,7 +173,9 @@ def text_batches(
         for start in range(0, len(texts), batch_size):
             part = slice(start, min(start + batch_size, len(texts)))
             tokens = np.asarray(tokenize(list(texts[part])), np.int32)
-            filled = np.concatenate([tokens, np.repeat(tokens[-1:], batch_size - len(tokens), axis=0)])
+            filled = np.concatenate(
+                [tokens, np.repeat(tokens[-1:], batch_size - len(tokens), axis=0)]
+            )
             pending, previous = (part, encode(filled)), pending
             if previous is not None:
                 yield _finish(previous, bar)
@@ -182,7 +192,13 @@ def _finish(found: tuple[slice, jax.Array], bar) -> tuple[slice, np.ndarray]:
 
 @checked
 def encode_texts(
-    encode: Encode, tokenize: Tokenize, texts: Sequence[str], batch_size: PositiveInt = 256, progress: str = ""
+    encode: Encode,
+    tokenize: Tokenize,
+    texts: Sequence[str],
+    batch_size: PositiveInt = 256,
+    progress: str = "",
 ) -> np.ndarray:
     """Features of N texts: (N, E) float32 of unit length. The arguments are those of `text_batches`."""
-    return np.concatenate([found for _, found in text_batches(encode, tokenize, texts, batch_size, progress)])
+    return np.concatenate(
+        [found for _, found in text_batches(encode, tokenize, texts, batch_size, progress)]
+    )

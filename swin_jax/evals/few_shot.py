@@ -16,12 +16,24 @@ import numpy as np
 
 from swin_jax.core import labels, text_files
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import NonNegativeInt, NotEmpty, PositiveInt, Seed, checked, refusal, shown
+from swin_jax.core.ranges import (
+    NonNegativeInt,
+    NotEmpty,
+    PositiveInt,
+    Seed,
+    checked,
+    refusal,
+    shown,
+)
 from swin_jax.evals import features, linear_probe, metrics
 from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
 
 SHOTS = (1, 2, 4, 8, 16)
-_DRAWN = {"shots": PositiveInt, "seed": Seed, "indices": tuple[NonNegativeInt, ...]}  # of `save_indices`
+_DRAWN = {
+    "shots": PositiveInt,
+    "seed": Seed,
+    "indices": tuple[NonNegativeInt, ...],
+}  # of `save_indices`
 RIDGE_STRENGTHS = tuple(2.0**i for i in range(-10, 20))
 _BIAS = 100.0  # of the constant feature: large, so that the penalty hardly touches the bias
 
@@ -50,7 +62,9 @@ def sample(label: np.ndarray, shots: PositiveInt, seed: Seed) -> np.ndarray:
     for kind in np.unique(label):
         members = rng.permutation(np.flatnonzero(label == kind))
         if len(members) < shots:
-            raise UserError(f"class {kind} has {len(members)} examples, fewer than {shots} shots: ask for fewer")
+            raise UserError(
+                f"class {kind} has {len(members)} examples, fewer than {shots} shots: ask for fewer"
+            )
         chosen.append(members[:shots])
     return np.sort(np.concatenate(chosen))
 
@@ -58,7 +72,8 @@ def sample(label: np.ndarray, shots: PositiveInt, seed: Seed) -> np.ndarray:
 def save_indices(path: str | os.PathLike, indices: dict[tuple[int, int], np.ndarray]) -> None:
     """Writes which examples were used, {(shots, seed): indices}, as JSON."""
     entries = [
-        {"shots": shots, "seed": seed, "indices": [int(i) for i in chosen]} for (shots, seed), chosen in indices.items()
+        {"shots": shots, "seed": seed, "indices": [int(i) for i in chosen]}
+        for (shots, seed), chosen in indices.items()
     ]
     Path(path).write_text(json.dumps(entries), encoding="utf-8")
 
@@ -77,10 +92,14 @@ def load_indices(path: str | os.PathLike) -> dict[tuple[int, int], np.ndarray]:
                     raise ValueError(f"{name}={shown(entry[name])}: it must be {wanted}")
         return {(x["shots"], x["seed"]): np.array(x["indices"], np.int64) for x in entries}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{Path(path)} does not hold the indices of few-shot examples: {error}") from error
+        raise UserError(
+            f"{Path(path)} does not hold the indices of few-shot examples: {error}"
+        ) from error
 
 
-def ridge(train: Examples, num_classes: int, strengths: Sequence[float] = RIDGE_STRENGTHS) -> np.ndarray:
+def ridge(
+    train: Examples, num_classes: int, strengths: Sequence[float] = RIDGE_STRENGTHS
+) -> np.ndarray:
     """Ridge regression to targets of -1 and 1 for a grid of strengths, by one eigendecomposition.
 
     Features are whitened one by one (mean 0, deviation 1) and a constant 100 is appended for the bias; the classifiers
@@ -117,7 +136,11 @@ def ridge(train: Examples, num_classes: int, strengths: Sequence[float] = RIDGE_
 
 
 def _fit(
-    train: Examples, validation: Examples, num_classes: int, method: Method, pause: Callable[[], None]
+    train: Examples,
+    validation: Examples,
+    num_classes: int,
+    method: Method,
+    pause: Callable[[], None],
 ) -> np.ndarray:
     """(E + 1, K) of the strength that does best on validation; of several the largest."""
     if method == "logistic":
@@ -221,18 +244,25 @@ def shots_to_reach(means: dict[int, float], target: float) -> float:
 def table(results: dict[str, Result], zero_shot: dict[str, float] | None = None) -> str:
     """A markdown table: a row per name with mean and deviation over the seeds, and the zero-shot accuracy if given."""
     shots = sorted({count for result in results.values() for count in result.accuracy})
-    lines = [f"| | zero-shot | {' | '.join(f'{count}-shot' for count in shots)} |", f"|---|{'--:|' * (len(shots) + 1)}"]
+    lines = [
+        f"| | zero-shot | {' | '.join(f'{count}-shot' for count in shots)} |",
+        f"|---|{'--:|' * (len(shots) + 1)}",
+    ]
     for name, result in results.items():
         start = (zero_shot or {}).get(name)
         cells = ["" if start is None else f"{start:.1%}"]
         for count in shots:
             values = result.accuracy.get(count)
-            cells.append("" if values is None else f"{np.mean(values):.1%} ± {100 * np.std(values):.1f}")
+            cells.append(
+                "" if values is None else f"{np.mean(values):.1%} ± {100 * np.std(values):.1f}"
+            )
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def plot(results: dict[str, Result], path: str | os.PathLike, zero_shot: dict[str, float] | None = None) -> None:
+def plot(
+    results: dict[str, Result], path: str | os.PathLike, zero_shot: dict[str, float] | None = None
+) -> None:
     """Draws CLIP's Figure 6: accuracy against labelled examples per class, with a star for zero-shot at 0."""
     from matplotlib.figure import Figure
 
@@ -244,7 +274,9 @@ def plot(results: dict[str, Result], path: str | os.PathLike, zero_shot: dict[st
         values = [100 * np.mean(result.accuracy[count]) for count in own]
         spread = [100 * np.std(result.accuracy[count]) for count in own]
         places = [1 + shots.index(count) for count in own]
-        axes.errorbar(places, values, yerr=spread, marker="o", capsize=2, color=f"C{number % 10}", label=name)
+        axes.errorbar(
+            places, values, yerr=spread, marker="o", capsize=2, color=f"C{number % 10}", label=name
+        )
         if zero_shot and name in zero_shot:
             axes.plot([0], [100 * zero_shot[name]], "*", markersize=12, color=f"C{number % 10}")
     axes.set_xticks(range(len(shots) + 1), ["0", *map(str, shots)])
@@ -285,15 +317,20 @@ class FewShot:
         if self.output in PREDICTIONS["features"]:
             check_predicts(task, "features", type(self).__name__)
         sets = labels.share(
-            {"train": self.train, "test": self.test, "validation": self.validation}, "the few-shot probe's"
+            {"train": self.train, "test": self.test, "validation": self.validation},
+            "the few-shot probe's",
         )
-        extractors = [features.extractor(task, placement, data, (self.output,)) for data in sets.values()]
+        extractors = [
+            features.extractor(task, placement, data, (self.output,)) for data in sets.values()
+        ]
         num_classes = len(self.train.class_names)
 
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             found = [extract(state, frozen) for extract in extractors]
             examples = [(x[self.output], x["label"]) for x in found]
-            result = few_shot(*examples, self.shots, self.seeds, self.method, num_classes, pause=placement.pause)
+            result = few_shot(
+                *examples, self.shots, self.seeds, self.method, num_classes, pause=placement.pause
+            )
             values = {f"{shots}shot_top1": value for shots, value in result.mean().items()}
             return values | features.left_out(sets.values(), found)
 

@@ -19,7 +19,14 @@ import numpy as np
 
 from swin_jax.core import labels
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import NonNegativeFloat, OpenFraction, PositiveFloat, PositiveInt, Seed, checked
+from swin_jax.core.ranges import (
+    NonNegativeFloat,
+    OpenFraction,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    checked,
+)
 from swin_jax.evals import features, metrics
 from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
 
@@ -82,7 +89,9 @@ def _cross_entropy(parameters: jax.Array, x: jax.Array, label: jax.Array, weight
         logs = jax.nn.log_softmax(logits, axis=-1)
         losses = -jnp.take_along_axis(logs, label[:, None], axis=-1)[:, 0] * weight
         error = (jnp.exp(logs) - jax.nn.one_hot(label, logits.shape[-1])) * weight[:, None]
-        return gradient + jnp.concatenate([matmul(x.T, error), error.sum(axis=0, keepdims=True)]), losses
+        return gradient + jnp.concatenate(
+            [matmul(x.T, error), error.sum(axis=0, keepdims=True)]
+        ), losses
 
     gradient, losses = jax.lax.scan(add, jnp.zeros_like(parameters), (x, label, weight))
     return losses, gradient
@@ -101,9 +110,13 @@ class _Rows:
     @staticmethod
     def put(x: np.ndarray, label: np.ndarray, num_classes: int, chunk: int) -> "_Rows":
         if len(x) != len(label) or not len(x):
-            raise UserError(f"a probe needs as many labels as features, and some: got {len(label)} and {len(x)}")
+            raise UserError(
+                f"a probe needs as many labels as features, and some: got {len(label)} and {len(x)}"
+            )
         if np.min(label) < 0 or np.max(label) >= num_classes:
-            raise UserError(f"labels must be in 0..{num_classes - 1}, got {np.min(label)}..{np.max(label)}")
+            raise UserError(
+                f"labels must be in 0..{num_classes - 1}, got {np.min(label)}..{np.max(label)}"
+            )
         check_finite(x)
         chunk = min(chunk, len(x))
         chunks = -(-len(x) // chunk)
@@ -148,7 +161,9 @@ def fit(
         UserError: no rows, labels out of range, or features that are not finite.
     """
     num_classes = int(np.max(label, initial=0)) + 1 if num_classes is None else num_classes
-    return _fit(_Rows.put(x, label, num_classes, chunk), strength, start, max_iterations, tolerance, pause)
+    return _fit(
+        _Rows.put(x, label, num_classes, chunk), strength, start, max_iterations, tolerance, pause
+    )
 
 
 def _fit(
@@ -166,9 +181,13 @@ def _fit(
 
     def value_and_gradient(flat):
         parameters = flat.reshape(shape)
-        losses, gradient = _cross_entropy(parameters.astype(np.float32), rows.x, rows.label, rows.weight)
+        losses, gradient = _cross_entropy(
+            parameters.astype(np.float32), rows.x, rows.label, rows.weight
+        )
         penalised = parameters[:-1]
-        value = np.asarray(losses, np.float64).sum() + 0.5 * strength * np.vdot(penalised, penalised)
+        value = np.asarray(losses, np.float64).sum() + 0.5 * strength * np.vdot(
+            penalised, penalised
+        )
         gradient = np.array(gradient, np.float64)
         gradient[:-1] += strength * penalised
         return value / rows.count, gradient.ravel() / rows.count
@@ -180,15 +199,30 @@ def _fit(
 
     pause()
     first = np.zeros(shape) if start is None else start.stacked().astype(np.float64)
-    options = {"maxiter": max_iterations, "maxls": 50, "gtol": tolerance, "ftol": 64 * np.finfo(np.float64).eps}
+    options = {
+        "maxiter": max_iterations,
+        "maxls": 50,
+        "gtol": tolerance,
+        "ftol": 64 * np.finfo(np.float64).eps,
+    }
     # The threads of OpenBLAS spin between L-BFGS's short vector operations, 10 times slower where cores are shared.
     with threadpool_limits(1, "blas"):
         found = minimize(
-            value_and_gradient, first.ravel(), jac=True, method="L-BFGS-B", options=options, callback=pause_alone
+            value_and_gradient,
+            first.ravel(),
+            jac=True,
+            method="L-BFGS-B",
+            options=options,
+            callback=pause_alone,
         )
     largest = float(np.abs(found.jac).max())
     if found.nit >= max_iterations:
-        log.warning("L-BFGS stopped after %d iterations at lambda %.3g (gradient %.2g)", found.nit, strength, largest)
+        log.warning(
+            "L-BFGS stopped after %d iterations at lambda %.3g (gradient %.2g)",
+            found.nit,
+            strength,
+            largest,
+        )
     parameters = found.x.reshape(shape).astype(np.float32)
     return Classifier(parameters[:-1], parameters[-1], strength, float(found.fun) * rows.count)
 
@@ -220,7 +254,10 @@ def search(score: Callable[[float], float]) -> Search:
                 found[index] = score(float(LAMBDAS[index]))
         best = max(found, key=lambda index: (found[index], index))
         if step == 1:
-            return Search(float(LAMBDAS[best]), tuple((float(LAMBDAS[i]), value) for i, value in found.items()))
+            return Search(
+                float(LAMBDAS[best]),
+                tuple((float(LAMBDAS[i]), value) for i, value in found.items()),
+            )
         step //= 2
         wanted = [index for index in (best - step, best + step) if 0 <= index < len(LAMBDAS)]
 
@@ -248,7 +285,9 @@ def split(
         held.append(members[:count])
     held = np.sort(np.concatenate(held))
     if not len(held):
-        raise UserError("no class has two examples, so that none is left for validation: give a validation set")
+        raise UserError(
+            "no class has two examples, so that none is left for validation: give a validation set"
+        )
     return np.setdiff1d(np.arange(len(label)), held), held
 
 
@@ -320,7 +359,9 @@ def probe(
     found = search(score)
     classifier = fitted[found.best]
     if refit:
-        both = _Rows.put(np.concatenate([x, other]), np.concatenate([label, other_label]), num_classes, chunk)
+        both = _Rows.put(
+            np.concatenate([x, other]), np.concatenate([label, other_label]), num_classes, chunk
+        )
         classifier = _fit(both, found.best, classifier, max_iterations, tolerance, pause)
     return Probe(classifier, found)
 
@@ -357,9 +398,12 @@ class LinearProbe:
         if self.output in PREDICTIONS["features"]:
             check_predicts(task, "features", type(self).__name__)
         sets = labels.share(
-            {"train": self.train, "test": self.test, "validation": self.validation}, "the linear probe's"
+            {"train": self.train, "test": self.test, "validation": self.validation},
+            "the linear probe's",
         )
-        extractors = [features.extractor(task, placement, data, (self.output,)) for data in sets.values()]
+        extractors = [
+            features.extractor(task, placement, data, (self.output,)) for data in sets.values()
+        ]
         num_classes = len(self.train.class_names)
 
         def run(state: TrainState, frozen: Any) -> dict[str, float]:

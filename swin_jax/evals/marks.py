@@ -60,7 +60,9 @@ class TextPairs:
         names = self.data.class_names
         missing = [name for name in names if name not in self.pairs]
         if missing:
-            raise UserError(f"pairs lack {len(missing)} classes of the data set, {missing[0]!r} for example")
+            raise UserError(
+                f"pairs lack {len(missing)} classes of the data set, {missing[0]!r} for example"
+            )
         texts = list(dict.fromkeys(text for name in names for text in self.pairs[name]))
         places = np.array([[texts.index(text) for text in self.pairs[name]] for name in names])
         extract = features.extractor(task, placement, self.data)
@@ -69,7 +71,9 @@ class TextPairs:
 
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             found = extract(state, frozen)
-            encoded = features.encode_texts(encoder(state, frozen), self.tokenize, texts, batch_size)
+            encoded = features.encode_texts(
+                encoder(state, frozen), self.tokenize, texts, batch_size
+            )
             nearness = found["image_features"] @ encoded.T
             scores = nearness[:, places[:, 0]] - nearness[:, places[:, 1]]
             return mark_scores(scores, found["label"], names) | left_out(self.data, len(scores))
@@ -77,7 +81,9 @@ class TextPairs:
         return run
 
 
-def mark_scores(scores: np.ndarray, label: np.ndarray, class_names: tuple[str, ...]) -> dict[str, float]:
+def mark_scores(
+    scores: np.ndarray, label: np.ndarray, class_names: tuple[str, ...]
+) -> dict[str, float]:
     """The figures of each class of records with several labels.
 
     Args:
@@ -97,7 +103,9 @@ def mark_scores(scores: np.ndarray, label: np.ndarray, class_names: tuple[str, .
     for name, score, marks in zip(class_names, scores.T, label.T):
         known = marks >= 0
         if not known.any():
-            raise UserError(f"the data set has no record of which it is known whether it is {name!r}")
+            raise UserError(
+                f"the data set has no record of which it is known whether it is {name!r}"
+            )
         positive = marks[known] > 0
         each.append(float(np.mean((score[known] > 0) == positive)))
         results[f"{name}/accuracy"] = each[-1]
@@ -108,4 +116,6 @@ def mark_scores(scores: np.ndarray, label: np.ndarray, class_names: tuple[str, .
 
 def _check(evaluation: MarkAccuracy | TextPairs) -> None:
     if not evaluation.data.multi_label:
-        raise UserError(f"{type(evaluation).__name__} evaluates records with several labels; these have one each")
+        raise UserError(
+            f"{type(evaluation).__name__} evaluates records with several labels; these have one each"
+        )

@@ -13,7 +13,11 @@ from swin_jax.evals import features
 
 # What CLIP's Table 9 reports where it is not accuracy; 'top1' and 'mean_..' are keys of `top_scores`.
 METRICS = {
-    **{"fgvc_aircraft": "mean_per_class", "oxford_pets": "mean_per_class", "caltech101": "mean_per_class"},
+    **{
+        "fgvc_aircraft": "mean_per_class",
+        "oxford_pets": "mean_per_class",
+        "caltech101": "mean_per_class",
+    },
     **{"flowers102": "mean_per_class", "voc2007": "map_11_points", "kinetics700": "mean_top1_top5"},
     **{"hateful_memes": "roc_auc"},
 }
@@ -25,7 +29,11 @@ def metric(dataset: str) -> str:
 
 
 def evaluate(
-    image_features: np.ndarray, label: np.ndarray, weights: np.ndarray, dataset: str = "", scale: float = 100.0
+    image_features: np.ndarray,
+    label: np.ndarray,
+    weights: np.ndarray,
+    dataset: str = "",
+    scale: float = 100.0,
 ) -> dict[str, float]:
     """All figures that fit a data set, `metric(dataset)` among them.
 
@@ -50,7 +58,9 @@ def evaluate(
 
 
 @jax.jit
-def _ranks(image_features: jax.Array, label: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _ranks(
+    image_features: jax.Array, label: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """(rank of the label, best class) of each row; ties go to the lower class, NaN counts as larger than everything."""
     scores = jnp.matmul(image_features, weights, precision=jax.lax.Precision.HIGHEST)
     own = jnp.take_along_axis(scores, label[:, None], axis=-1)
@@ -87,7 +97,9 @@ def rank_labels(
     weights = jnp.asarray(weights)
     for start in range(0, len(label), chunk):
         part = slice(start, start + chunk)
-        index = np.minimum(np.arange(start, start + chunk), len(label) - 1)  # one shape, so that one program does
+        index = np.minimum(
+            np.arange(start, start + chunk), len(label) - 1
+        )  # one shape, so that one program does
         found = _ranks(image_features[index], np.asarray(label)[index].astype(np.int32), weights)
         rank[part], prediction[part] = (np.asarray(x)[: len(label) - start] for x in found)
     return rank, prediction
@@ -107,7 +119,9 @@ def top_scores(rank: np.ndarray, label: np.ndarray, num_classes: int) -> dict[st
     """
     right = rank == 0
     count = np.bincount(label, minlength=num_classes)
-    per_class = np.bincount(label, weights=right, minlength=num_classes)[count > 0] / count[count > 0]
+    per_class = (
+        np.bincount(label, weights=right, minlength=num_classes)[count > 0] / count[count > 0]
+    )
     top = min(5, num_classes)
     top1, top5 = float(right.mean()), float((rank < top).mean())
     return {
@@ -145,7 +159,9 @@ def average_precision_11_points(score: np.ndarray, positive: np.ndarray) -> floa
         positive: (N,) bool.
     """
     precision, recall = _curve(score, positive)
-    return float(np.mean([precision[recall >= level - 1e-9].max() for level in np.linspace(0, 1, 11)]))
+    return float(
+        np.mean([precision[recall >= level - 1e-9].max() for level in np.linspace(0, 1, 11)])
+    )
 
 
 def _curve(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +188,10 @@ def mean_average_precision(
     logits = scale * features.normalize(image_features) @ weights
     probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))
     counts = label >= 0
-    each = [average_precision_11_points(p[c], y[c] > 0) for p, y, c in zip(probabilities.T, label.T, counts.T)]
+    each = [
+        average_precision_11_points(p[c], y[c] > 0)
+        for p, y, c in zip(probabilities.T, label.T, counts.T)
+    ]
     return float(np.mean(each))
 
 

@@ -57,7 +57,9 @@ def fuse(
     at_once = views_at_once or count
 
     def some(part):  # (B, v, T, H, W, 3)
-        logits = task.predict(state, {input: part.reshape(-1, *clip)}, frozen)["logits"].astype(jnp.float32)
+        logits = task.predict(state, {input: part.reshape(-1, *clip)}, frozen)["logits"].astype(
+            jnp.float32
+        )
         logits = logits.reshape(batch, at_once, -1)
         return (probabilities(task, logits) if fusion == "probability" else logits).sum(1)
 
@@ -105,7 +107,9 @@ class MultiView:
 
         @functools.partial(jax.jit, out_shardings=everywhere)
         def count(state, batch, frozen):
-            probabilities = fuse(task, state, batch[self.input], frozen, self.views_at_once, self.fusion, self.input)
+            probabilities = fuse(
+                task, state, batch[self.input], frozen, self.views_at_once, self.fusion, self.input
+            )
             label, out = batch["label"], batch["bad"] > 0
             label = jnp.where(out.reshape(-1, *(1,) * (label.ndim - 1)), _LEFT_OUT, label)
             return probabilities, label, batch["weight"] + out
@@ -115,15 +119,23 @@ class MultiView:
             cache = _Cache(self, _fingerprint(state)) if self.cache else None
             parts = cache.parts() if cache else []
             done = _agree(sum(len(label) for _, label in parts))
-            total, shown, rows = len(self.data.source), self.progress and jax.process_index() == 0, []
-            for found in self._progress(self._rest(count, state, frozen, placement, batch_size, done), done, shown):
+            total, shown, rows = (
+                len(self.data.source),
+                self.progress and jax.process_index() == 0,
+                [],
+            )
+            for found in self._progress(
+                self._rest(count, state, frozen, placement, batch_size, done), done, shown
+            ):
                 rows.append(found)
                 if cache and len(rows) == self.save_every:
                     parts.append(cache.add(rows))
                     rows = []
             if rows:
                 parts.append(cache.add(rows) if cache else _join(rows))
-            if sum(len(label) for _, label in parts) != total:  # process 0 has the cache and the figures
+            if (
+                sum(len(label) for _, label in parts) != total
+            ):  # process 0 has the cache and the figures
                 return {}
             probabilities, label = _join(parts)
             read = (label != _LEFT_OUT).reshape(len(label), -1).all(-1)
@@ -131,7 +143,9 @@ class MultiView:
             missing = left_out(self.data, len(label))
             if label.ndim == 2:
                 return metrics.multi_label_scores(probabilities, label) | missing
-            rank, _ = metrics.rank_labels(probabilities, label, np.eye(probabilities.shape[1], dtype=np.float32))
+            rank, _ = metrics.rank_labels(
+                probabilities, label, np.eye(probabilities.shape[1], dtype=np.float32)
+            )
             found = metrics.top_scores(rank, label, probabilities.shape[1])
             del found["mean_top1_top5"]
             return found | {"mean_class": found.pop("mean_per_class")} | missing
@@ -147,7 +161,9 @@ class MultiView:
         for batch in data.batches(batch_size, placement.rows(batch_size)):
             views = batch[self.input].shape[1]
             if self.views_at_once and views % self.views_at_once:
-                raise UserError(f"views_at_once={self.views_at_once} does not divide the {views} views of a video")
+                raise UserError(
+                    f"views_at_once={self.views_at_once} does not divide the {views} views of a video"
+                )
             chosen = {key: batch[key] for key in (self.input, "label", "weight", "bad")}
             placed = placement.to_global(chosen, batch_size)
             pending, previous = count(state, placed, frozen), pending
@@ -158,7 +174,9 @@ class MultiView:
     def _progress(self, found: Iterator[tuple], done: int, shown: bool) -> Iterator[tuple]:
         from tqdm import tqdm
 
-        with tqdm(total=len(self.data.source), initial=done, desc="test", unit="video", disable=not shown) as bar:
+        with tqdm(
+            total=len(self.data.source), initial=done, desc="test", unit="video", disable=not shown
+        ) as bar:
             for part in found:
                 yield part
                 bar.update(len(part[1]))
@@ -169,7 +187,10 @@ class _Cache:
 
     def __init__(self, eval_: MultiView, weights: str):
         facts = (weights, _text_of(eval_.data.transform), eval_.fusion, len(eval_.data.source))
-        facts += (eval_.data.source.record_name(0), eval_.data.source.record_name(len(eval_.data.source) - 1))
+        facts += (
+            eval_.data.source.record_name(0),
+            eval_.data.source.record_name(len(eval_.data.source) - 1),
+        )
         facts += ("leave_out",) if may_leave_out(eval_.data) else ()
         facts += ("multi_label",) if has_several(eval_.data.source) else ()
         # What is kept holds labels too.
@@ -187,11 +208,17 @@ class _Cache:
             try:
                 with np.load(path) as arrays:
                     probabilities, label = arrays["probabilities"], arrays["label"]
-                if probabilities.ndim != 2 or probabilities.dtype.kind != "f" or len(probabilities) != len(label):
+                if (
+                    probabilities.ndim != 2
+                    or probabilities.dtype.kind != "f"
+                    or len(probabilities) != len(label)
+                ):
                     raise ValueError(f"it holds {probabilities.dtype} {probabilities.shape}")
                 found.append((probabilities, label))
             except Exception as error:  # whatever a damaged file provokes in NumPy
-                warn(f"{path} cannot be read ({storage.first_line(error)}); what it held is computed again")
+                warn(
+                    f"{path} cannot be read ({storage.first_line(error)}); what it held is computed again"
+                )
                 break
         self.count = len(found)
         for path in self.folder.glob("part_*.npz") if self.writes else ():
@@ -214,7 +241,9 @@ class _Cache:
 def _text_of(value: Any) -> str:
     """A function and its bound arguments, functions among them, without the addresses that `repr` shows."""
     if isinstance(value, functools.partial):
-        bound = [_text_of(x) for x in value.args] + [f"{k}={_text_of(x)}" for k, x in sorted(value.keywords.items())]
+        bound = [_text_of(x) for x in value.args] + [
+            f"{k}={_text_of(x)}" for k, x in sorted(value.keywords.items())
+        ]
         return f"{_text_of(value.func)}({', '.join(bound)})"
     return first_name(name_of(value)) if inspect.isroutine(value) else repr(value)
 
@@ -232,7 +261,9 @@ def _join(rows: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
 def _fingerprint(state: TrainState) -> str:
     """A short text that differs for other weights."""
     two = lambda x: jnp.stack([x.sum(), jnp.abs(x).sum()])  # noqa: E731
-    sums = jax.jit(lambda tree: jnp.stack([two(x.astype(jnp.float32)) for x in jax.tree.leaves(tree)]))
+    sums = jax.jit(
+        lambda tree: jnp.stack([two(x.astype(jnp.float32)) for x in jax.tree.leaves(tree)])
+    )
     return hashlib.sha256(np.asarray(sums(state.params)).tobytes()).hexdigest()
 
 

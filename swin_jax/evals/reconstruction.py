@@ -49,15 +49,22 @@ class Reconstruction:
 
         def draw(state, batch, frozen):
             found = task.predict(state, {"image": batch["image"], "mask": batch["mask"]}, frozen)
-            return tuple(x[: self.pictures] for x in (batch["image"], found["pixel_mask"], found["reconstruction"]))
+            return tuple(
+                x[: self.pictures]
+                for x in (batch["image"], found["pixel_mask"], found["reconstruction"])
+            )
 
         draw = jax.jit(draw, out_shardings=everywhere)
 
         def run(state: TrainState, frozen: Any) -> dict[str, Any]:
             batch_size = placement.round_up(self.data.batch_size)
             sums, drawn, pending = {"error": 0.0, "masked": 0.0, "count": 0}, {}, None
-            for number, batch in enumerate(self.data.batches(batch_size, placement.rows(batch_size))):
-                batch = placement.to_global({key: batch[key] for key in ("image", "mask", "weight")}, batch_size)
+            for number, batch in enumerate(
+                self.data.batches(batch_size, placement.rows(batch_size))
+            ):
+                batch = placement.to_global(
+                    {key: batch[key] for key in ("image", "mask", "weight")}, batch_size
+                )
                 if number == 0 and self.pictures:
                     kept = min(self.pictures, self.data.num_examples)
                     picture = grid(*(np.asarray(x)[:kept] for x in draw(state, batch, frozen)))
@@ -66,7 +73,11 @@ class Reconstruction:
                 pending, previous = measure(state, batch, frozen), pending
                 _add(sums, previous)
             _add(sums, pending)
-            return {"loss": sums["error"] / sums["masked"]} | left_out(self.data, sums["count"]) | drawn
+            return (
+                {"loss": sums["error"] / sums["masked"]}
+                | left_out(self.data, sums["count"])
+                | drawn
+            )
 
         return run
 
@@ -84,7 +95,9 @@ def grid(image: np.ndarray, mask: np.ndarray, reconstruction: np.ndarray) -> np.
     """
     hidden = mask[..., None] > 0
     filled = np.round(np.clip(np.nan_to_num(reconstruction), 0, 1) * 255).astype(np.uint8)
-    columns = np.stack([image, np.where(hidden, np.uint8(128), image), np.where(hidden, filled, image)])
+    columns = np.stack(
+        [image, np.where(hidden, np.uint8(128), image), np.where(hidden, filled, image)]
+    )
     columns = np.pad(columns, [(0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0)], constant_values=255)
     _, rows, height, width, channels = columns.shape  # (3, N, H, W, C)
     picture = columns.transpose(1, 2, 0, 3, 4).reshape(rows * height, 3 * width, channels)

@@ -47,20 +47,26 @@ def caption_features(
     """
     wrong = [number for number, own in enumerate(captions) if isinstance(own, str) or not own]
     if wrong:
-        raise UserError(f"captions must be a list for every image; image {wrong[0]} has {captions[wrong[0]]!r}")
+        raise UserError(
+            f"captions must be a list for every image; image {wrong[0]} has {captions[wrong[0]]!r}"
+        )
     texts = [prefix + caption for own in captions for caption in own]
     owner = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
     return features.encode_texts(encode, tokenize, texts, batch_size), owner
 
 
 @jax.jit
-def _first_match(queries: jax.Array, query_ids: jax.Array, candidates: jax.Array, ids: jax.Array) -> jax.Array:
+def _first_match(
+    queries: jax.Array, query_ids: jax.Array, candidates: jax.Array, ids: jax.Array
+) -> jax.Array:
     """Rank of the best match of each query; ties go to the lower candidate, NaN counts as larger than everything."""
     scores = jnp.matmul(queries, candidates.T, precision=jax.lax.Precision.HIGHEST)  # (c, M)
     match = query_ids[:, None] == ids[None, :]
     best = jnp.where(match, scores, -jnp.inf).max(axis=-1, keepdims=True)
     number = jnp.arange(scores.shape[-1])[None, :]
-    place = jnp.where(match & (scores == best), number, scores.shape[-1]).min(axis=-1, keepdims=True)
+    place = jnp.where(match & (scores == best), number, scores.shape[-1]).min(
+        axis=-1, keepdims=True
+    )
     return (~(scores <= best) | ((scores == best) & (number < place))).sum(axis=-1)
 
 
@@ -90,16 +96,22 @@ def ranks(
         UserError: widths that differ, or queries without any match.
     """
     if queries.shape[-1] != candidates.shape[-1]:
-        raise UserError(f"image and text features differ in width: {queries.shape[-1]} and {candidates.shape[-1]}")
+        raise UserError(
+            f"image and text features differ in width: {queries.shape[-1]} and {candidates.shape[-1]}"
+        )
     _, query_numbers = np.unique(np.concatenate([query_ids, candidate_ids]), return_inverse=True)
     query_numbers, numbers = np.split(query_numbers.astype(np.int32), [len(query_ids)])
     alone = np.flatnonzero(~np.isin(query_numbers, numbers))
     if len(alone) or not len(queries):
-        raise UserError(f"{len(alone)} of {len(queries)} queries have nothing to be found, the first is {alone[:1]}")
+        raise UserError(
+            f"{len(alone)} of {len(queries)} queries have nothing to be found, the first is {alone[:1]}"
+        )
     candidates, found = jnp.asarray(candidates), []
     for start in range(0, len(queries), chunk):
         pause()
-        index = np.minimum(np.arange(start, start + chunk), len(queries) - 1)  # one shape, so that one program does
+        index = np.minimum(
+            np.arange(start, start + chunk), len(queries) - 1
+        )  # one shape, so that one program does
         rank = _first_match(queries[index], query_numbers[index], candidates, numbers)
         found.append(np.asarray(rank)[: len(queries) - start])
     return np.concatenate(found)
@@ -181,7 +193,9 @@ class Retrieval:
             kept = (*kept, "record")
         tokenize = self.tokenize or getattr(transform, "tokenize", None)
         if tokenize is None:
-            raise UserError("captions need tokenize, texts -> (n, L) int32, as their model reads them")
+            raise UserError(
+                "captions need tokenize, texts -> (n, L) int32, as their model reads them"
+            )
         extract = features.extractor(task, placement, data, kept=kept)
         text_encoder = features.text_encoder(task, placement)
         batch_size = placement.round_up(self.batch_size)
@@ -205,7 +219,10 @@ class Retrieval:
             ids = found[self.ids] if self.ids else np.arange(len(image_features))
             encode = text_encoder(state, frozen)
             texts, owner = caption_features(encode, tokenize, own, self.prefix, batch_size)
-            return recall(image_features, texts, ids, ids[owner], self.ks, pause=placement.pause) | missing
+            return (
+                recall(image_features, texts, ids, ids[owner], self.ks, pause=placement.pause)
+                | missing
+            )
 
         return run
 
@@ -219,7 +236,14 @@ class Retrieval:
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             found = extract(state, frozen)
             ids = found[self.ids] if self.ids else np.arange(len(found["image_features"]))
-            values = recall(found["image_features"], found["text_features"], ids, ids, self.ks, pause=placement.pause)
+            values = recall(
+                found["image_features"],
+                found["text_features"],
+                ids,
+                ids,
+                self.ks,
+                pause=placement.pause,
+            )
             return values | left_out(self.data, len(ids))
 
         return run

@@ -104,7 +104,9 @@ class SampleQuality:
         check_predicts(task, "samples", type(self).__name__)
         if self.optional and not self.network.path:
             return lambda state, frozen: {}
-        shapes = {"image": jax.ShapeDtypeStruct((1, *task.batch_shapes(1)["image"].shape[1:]), jnp.uint8)}
+        shapes = {
+            "image": jax.ShapeDtypeStruct((1, *task.batch_shapes(1)["image"].shape[1:]), jnp.uint8)
+        }
         everywhere = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
         variables = jax.device_put(self.network.load(shapes, "network"), everywhere)
         seen = _Features(self.network, self.method, self.mean, self.std)
@@ -121,10 +123,16 @@ class SampleQuality:
             if not real:
                 found = extract(variables, {})["features"]
                 check_real(found)
-                real.update(features=found, moments=moments(found), between=self._between_halves(found))
-            made = np.concatenate([*self._generate(task, placement, predict, state, frozen, variables)])
+                real.update(
+                    features=found, moments=moments(found), between=self._between_halves(found)
+                )
+            made = np.concatenate(
+                [*self._generate(task, placement, predict, state, frozen, variables)]
+            )
             frechet, kernel = self.names()
-            distance = kernel_distance(made, real["features"], self.subsets, self.subset_size, self.seed)
+            distance = kernel_distance(
+                made, real["features"], self.subsets, self.subset_size, self.seed
+            )
             results = {
                 frechet: frechet_distance(*moments(made), *real["moments"]),
                 kernel: distance,
@@ -140,7 +148,9 @@ class SampleQuality:
 
         size = placement.round_up(min(self.batch_size, self.samples))
         rows, rng, pending = placement.rows(size), np.random.default_rng(self.seed), None
-        for start in tqdm(range(0, self.samples, size), desc="samples", unit="batch", disable=None, leave=False):
+        for start in tqdm(
+            range(0, self.samples, size), desc="samples", unit="batch", disable=None, leave=False
+        ):
             batch = draw_latents(task, rng, size)
             batch = placement.to_global({key: value[rows] for key, value in batch.items()}, size)
             found = predict(state, batch, frozen, variables)
@@ -158,9 +168,13 @@ class SampleQuality:
 def check_real(found: np.ndarray) -> None:
     """Raises UserError where there are too few real images for a distance, or features that are not finite."""
     if len(found) < _FEWEST:
-        raise UserError(f"{len(found)} real images are too few for a distance; there must be {_FEWEST}")
+        raise UserError(
+            f"{len(found)} real images are too few for a distance; there must be {_FEWEST}"
+        )
     if not np.isfinite(found).all():
-        raise UserError("the network has features of the real images that are not finite; are its weights damaged?")
+        raise UserError(
+            "the network has features of the real images that are not finite; are its weights damaged?"
+        )
 
 
 def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +201,11 @@ def frechet_distance(
 
 @checked
 def kernel_distance(
-    x: np.ndarray, y: np.ndarray, subsets: PositiveInt = 100, subset_size: PositiveInt = 1000, seed: Seed = 0
+    x: np.ndarray,
+    y: np.ndarray,
+    subsets: PositiveInt = 100,
+    subset_size: PositiveInt = 1000,
+    seed: Seed = 0,
 ) -> float:
     """The squared maximum mean discrepancy of two sets of features (N, D), (M, D), unbiased, in float64.
 

@@ -35,7 +35,9 @@ class SampleGrid:
         """
         check_predicts(task, "samples", type(self).__name__)
         everywhere = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
-        predict = jax.jit(lambda *args: to_bytes(task.predict(*args)["image"]), out_shardings=everywhere)
+        predict = jax.jit(
+            lambda *args: to_bytes(task.predict(*args)["image"]), out_shardings=everywhere
+        )
 
         def run(state: TrainState, frozen: Any) -> dict[str, Any]:
             count = self.rows * self.columns

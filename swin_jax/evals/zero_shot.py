@@ -60,13 +60,20 @@ def classifier(
     Raises:
         UserError: no classes or one without a name, no templates, a template without its {}, a cache without a key.
     """
-    classes = [names_of.several(names, f"class {i}") for i, names in enumerate(names_of.as_classes(class_names))]
+    classes = [
+        names_of.several(names, f"class {i}")
+        for i, names in enumerate(names_of.as_classes(class_names))
+    ]
     if isinstance(templates, str):
         raise UserError(f"templates is one text, {templates!r}; give a list")
     if not classes or not len(templates):
-        raise UserError(f"a classifier needs names and templates, got {len(classes)} and {len(templates)}")
+        raise UserError(
+            f"a classifier needs names and templates, got {len(classes)} and {len(templates)}"
+        )
     if cache is not None and not key:
-        raise UserError("to cache a classifier, say what weights it is of: give the checksum as key")
+        raise UserError(
+            "to cache a classifier, say what weights it is of: give the checksum as key"
+        )
     path = None if cache is None else _cache_path(Path(cache), key, classes, templates)
     stored = None if path is None else _load(path, len(classes))
     if stored is not None:
@@ -89,7 +96,9 @@ def classifier(
     return weights
 
 
-def _cache_path(folder: Path, key: str, classes: list[tuple[str, ...]], templates: Sequence[str]) -> Path:
+def _cache_path(
+    folder: Path, key: str, classes: list[tuple[str, ...]], templates: Sequence[str]
+) -> Path:
     content = json.dumps([_CACHE_FORMAT, key, classes, list(templates)])
     return folder / f"zero_shot_{hashlib.sha256(content.encode()).hexdigest()[:32]}.npz"
 
@@ -164,7 +173,11 @@ class ZeroShot:
         """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
         check_predicts(task, "features", type(self).__name__)
         labels, index = self._classes()
-        bound = names_of.bind(labels, self.names) if self.names is not None else [x.replace("_", " ") for x in labels]
+        bound = (
+            names_of.bind(labels, self.names)
+            if self.names is not None
+            else [x.replace("_", " ") for x in labels]
+        )
         extract = features.extractor(task, placement, self.data)
         text_encoder = features.text_encoder(task, placement)
         batch_size = placement.round_up(self.batch_size)
@@ -181,7 +194,14 @@ class ZeroShot:
             key = weights_checksum((state.params, state.mutable, frozen)) if self.cache else ""
             encode = text_encoder(state, frozen)
             weights = classifier(
-                encode, self.tokenize, bound, self.templates, batch_size, False, self.cache or None, key
+                encode,
+                self.tokenize,
+                bound,
+                self.templates,
+                batch_size,
+                False,
+                self.cache or None,
+                key,
             )
             results: dict[str, float] = left_out(self.data, len(label))
             for prefix, (classes, candidates) in chosen.items():
@@ -203,7 +223,9 @@ class ZeroShot:
             return labels, np.arange(len(labels))
         missing = [name for name in labels if name not in self.relabel]
         if missing:
-            raise UserError(f"relabel lacks {len(missing)} labels of the data set, {missing[0]!r} for example")
+            raise UserError(
+                f"relabel lacks {len(missing)} labels of the data set, {missing[0]!r} for example"
+            )
         classes = sorted({self.relabel[name] for name in labels})
         return classes, np.array([classes.index(self.relabel[name]) for name in labels])
 
@@ -246,7 +268,9 @@ def subset_scores(
     results = metrics.top_scores(rank, own, len(candidates)) | {"count": float(counted.sum())}
     del results["mean_top1_top5"]
     if groups is not None:
-        results["group_top1"] = float(np.mean(groups[candidates][prediction] == groups[label[counted]]))
+        results["group_top1"] = float(
+            np.mean(groups[candidates][prediction] == groups[label[counted]])
+        )
     return results
 
 
@@ -254,7 +278,9 @@ def _positions(labels: list[str], names: Sequence[str]) -> np.ndarray:
     place = {name: number for number, name in enumerate(labels)}
     missing = [name for name in names if name not in place]
     if missing:
-        raise UserError(f"{len(missing)} classes of a subset are no labels, {missing[0]!r} for example")
+        raise UserError(
+            f"{len(missing)} classes of a subset are no labels, {missing[0]!r} for example"
+        )
     return np.array([place[name] for name in names], np.int64)
 
 

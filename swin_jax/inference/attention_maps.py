@@ -64,7 +64,9 @@ def attention_map(
     image = jnp.asarray(image)
     image = image[None] if image.ndim == axes + 1 else image
     if image.ndim != axes + 2 or len(image) != 1:
-        raise UserError(f"give one image, (*size, channels) with {axes} sizes, not an array of shape {image.shape}")
+        raise UserError(
+            f"give one image, (*size, channels) with {axes} sizes, not an array of shape {image.shape}"
+        )
     grid, size, shift = swin.block_geometry(model, image.shape[1:-1], stage, number)
     asked = np.full(grid, 1 / math.prod(grid), np.float32)
     if query is not None:
@@ -79,13 +81,20 @@ def _attended(model, variables, image, asked, at, size, shift):
     """Attention summed over queries with the weights `asked` (*grid): (h, *grid)."""
     axes = tuple(range(1, 1 + asked.ndim))
     # Weights are kept under the path of their block, which a scanned stage doesn't have.
-    model, params = model.clone(scan=False, remat="none", attention="xla"), stacking.unstack(variables["params"])
+    model, params = (
+        model.clone(scan=False, remat="none", attention="xla"),
+        stacking.unstack(variables["params"]),
+    )
     _, kept = model.apply({"params": params}, image, method="features", mutable=["attention"])
-    (weights,) = kept["attention"][f"layers_{at[0]}"][f"blocks_{at[1]}"]["attn"]["weights"]  # (nW, h, N, N)
+    (weights,) = kept["attention"][f"layers_{at[0]}"][f"blocks_{at[1]}"]["attn"][
+        "weights"
+    ]  # (nW, h, N, N)
     padded = window.pad_to_multiple(asked[None, ..., None], size)
     asking = window.partition(jnp.roll(padded, [-s for s in shift], axes), size)[..., 0]  # (nW, N)
     found = jnp.einsum("wq,whqk->wkh", asking, weights, precision="highest")
-    found = jnp.roll(window.reverse(found, size, padded.shape[1:-1]), shift, axes)[0]  # (*padded, h)
+    found = jnp.roll(window.reverse(found, size, padded.shape[1:-1]), shift, axes)[
+        0
+    ]  # (*padded, h)
     return jnp.moveaxis(found[tuple(slice(n) for n in asked.shape)], -1, 0)
 
 
@@ -114,7 +123,9 @@ def bias_maps(model: nn.Module, variables: dict, block: str) -> np.ndarray:
 def _check_query(query: tuple[int, ...], grid: tuple[int, ...], what: str) -> None:
     inside = refusal(tuple[NonNegativeInt, ...], query) == "" and len(query) == len(grid)
     if not inside or any(q >= n for q, n in zip(query, grid)):
-        raise UserError(f"the query {query} is no token of {what}, whose grid is {tuple(grid)} for this image")
+        raise UserError(
+            f"the query {query} is no token of {what}, whose grid is {tuple(grid)} for this image"
+        )
 
 
 @checked
@@ -151,7 +162,9 @@ def draw_attention(
 
     maps = np.asarray(maps, np.float32)
     if maps.ndim != 3:
-        raise UserError(f"only maps (heads, rows, columns) can be drawn, not {maps.shape}; pick one frame")
+        raise UserError(
+            f"only maps (heads, rows, columns) can be drawn, not {maps.shape}; pick one frame"
+        )
     picture = _rgb(picture)
     height, width = picture.shape[:2]
     cell = per_axis(stride, 2) if stride else (height / maps.shape[1], width / maps.shape[2])
@@ -163,7 +176,9 @@ def draw_attention(
     shown = {"mean of heads": maps.mean(axis=0)} | shown if len(maps) > 1 else shown
     figure, panels = _panels(1 + len(shown), width / height, title)
     panels[0].imshow(picture, extent=(0, width, height, 0))
-    panels[0].set_title("picture" if query is None else f"query {tuple(int(q) for q in query)}", fontsize=8)
+    panels[0].set_title(
+        "picture" if query is None else f"query {tuple(int(q) for q in query)}", fontsize=8
+    )
     for axes, (name, values) in zip(panels[1:], shown.items()):
         top = float(values.max()) or 1.0
         axes.imshow(0.7 * grey, extent=(0, width, height, 0))
@@ -173,7 +188,9 @@ def draw_attention(
         axes.set(xlim=(0, width), ylim=(height, 0))
         if query is not None:
             corner = (query[1] * cell[1], query[0] * cell[0])
-            axes.add_patch(Rectangle(corner, cell[1], cell[0], fill=False, edgecolor=MARK, linewidth=1.5))
+            axes.add_patch(
+                Rectangle(corner, cell[1], cell[0], fill=False, edgecolor=MARK, linewidth=1.5)
+            )
     return _written(figure, path)
 
 
@@ -213,7 +230,9 @@ def draw_video_attention(
     values = maps.mean(axis=0)
     if query is not None:
         _check_query(query, values.shape, "the maps")
-    frames = _rgb(clip.reshape(-1, *clip.shape[2:])).reshape(*clip.shape[:3], 3)[:: -(-len(clip) // len(values))]
+    frames = _rgb(clip.reshape(-1, *clip.shape[2:])).reshape(*clip.shape[:3], 3)[
+        :: -(-len(clip) // len(values))
+    ]
     height, width = frames.shape[1:3]
     cell, top = (height / values.shape[1], width / values.shape[2]), float(values.max()) or 1.0
     figure, panels = _panels(2 * len(values), width / height, title, columns=len(values))
@@ -227,7 +246,9 @@ def draw_video_attention(
         if query is not None and query[0] == time:
             for axes in (above, below):
                 corner = (query[2] * cell[1], query[1] * cell[0])
-                axes.add_patch(Rectangle(corner, cell[1], cell[0], fill=False, edgecolor=MARK, linewidth=1.5))
+                axes.add_patch(
+                    Rectangle(corner, cell[1], cell[0], fill=False, edgecolor=MARK, linewidth=1.5)
+                )
     return _written(figure, path)
 
 
@@ -247,9 +268,13 @@ def draw_bias(maps: np.ndarray, path: str | os.PathLike | None = None, title: st
     """
     maps = np.asarray(maps, np.float32)
     if maps.ndim != 3:
-        raise UserError(f"only maps (heads, rows, columns) can be drawn, not {maps.shape}; pick one distance in time")
+        raise UserError(
+            f"only maps (heads, rows, columns) can be drawn, not {maps.shape}; pick one distance in time"
+        )
     down, right = maps.shape[1] // 2, maps.shape[2] // 2
-    figure, panels = _panels(len(maps), 1.25 * maps.shape[2] / maps.shape[1], title)  # room for colour bars
+    figure, panels = _panels(
+        len(maps), 1.25 * maps.shape[2] / maps.shape[1], title
+    )  # room for colour bars
     for i, (axes, values) in enumerate(zip(panels, maps)):
         extent = (-right - 0.5, right + 0.5, down + 0.5, -down - 0.5)
         # A constant added to a whole head changes nothing, so colours compare with the head's mean.
@@ -267,9 +292,15 @@ def draw_bias(maps: np.ndarray, path: str | os.PathLike | None = None, title: st
 
 def _stage_and_block(model: nn.Module, name: str) -> tuple[int, int]:
     """The numbers in the official name of a block."""
-    names = {f"layers.{s}.blocks.{i}": (s, i) for s, depth in enumerate(model.depths) for i in range(depth)}
+    names = {
+        f"layers.{s}.blocks.{i}": (s, i)
+        for s, depth in enumerate(model.depths)
+        for i in range(depth)
+    }
     if name not in names:
-        raise UserError(f"the model has no block {name!r}; the nearest name is {nearest(name, names)!r}")
+        raise UserError(
+            f"the model has no block {name!r}; the nearest name is {nearest(name, names)!r}"
+        )
     return names[name]
 
 
@@ -305,7 +336,10 @@ def _panels(count: int, ratio: float, title: str, columns: int = COLUMNS):
     columns = min(count, columns)
     lines = math.ceil(count / columns)
     # Height of a panel from its width, and room for its title.
-    figure = Figure(figsize=(2 * columns, (2 / ratio + 0.3) * lines + (0.35 if title else 0)), layout="constrained")
+    figure = Figure(
+        figsize=(2 * columns, (2 / ratio + 0.3) * lines + (0.35 if title else 0)),
+        layout="constrained",
+    )
     panels = [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
     for axes in panels:
         axes.set_axis_off()

@@ -35,7 +35,9 @@ def draw(
 
     columns = min(len(pictures), columns)
     lines = math.ceil(len(pictures) / columns)
-    figure = Figure(figsize=(width * columns, 2.5 * lines + (0.4 if title else 0)), layout="constrained")
+    figure = Figure(
+        figsize=(width * columns, 2.5 * lines + (0.4 if title else 0)), layout="constrained"
+    )
     for i, (picture, text) in enumerate(pictures):
         axes = figure.add_subplot(lines, columns, i + 1)
         if picture is not None:
@@ -46,7 +48,9 @@ def draw(
     if title:
         figure.suptitle(printable(title), fontsize=10, parse_math=False)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # emoji become boxes; the picture tells
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from"
+        )  # emoji become boxes; the picture tells
         storage.write_figure(path, figure, dpi=120)
 
 
@@ -62,4 +66,6 @@ def printable(text: str) -> str:
 
 def one_line(text: str) -> str:
     """A text on one line: line ends and other control characters, as file names have, become question marks."""
-    return "".join("?" if unicodedata.category(x) in ("Cc", "Zl", "Zp") else x for x in printable(text))
+    return "".join(
+        "?" if unicodedata.category(x) in ("Cc", "Zl", "Zp") else x for x in printable(text)
+    )

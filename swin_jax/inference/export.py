@@ -37,7 +37,9 @@ from swin_jax.train.setup import Run, build_run
 PLATFORMS = ("cpu", "cuda", "tpu")
 _KNOWN = (*PLATFORMS, "rocm")  # jax writes any word into the file
 WEIGHTS = ("float32", "bfloat16", "float16")
-_LARGEST = 2**31 - 2**24  # bytes of weights: a flatbuffer ends at 2 GiB, and the program needs some of them
+_LARGEST = (
+    2**31 - 2**24
+)  # bytes of weights: a flatbuffer ends at 2 GiB, and the program needs some of them
 
 Predict = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
 
@@ -62,7 +64,9 @@ def prepare_run(config, workdir: str, path: str) -> Callable[[], int]:
         UserError: No weights, a path that cannot be written, several processes.
     """
     if jax.process_count() > 1:
-        raise UserError("--export runs in one process; start it on one host, with JAX_PLATFORMS=cpu on that of a pod")
+        raise UserError(
+            "--export runs in one process; start it on one host, with JAX_PLATFORMS=cpu on that of a pod"
+        )
     _check(path)
     folder = open_trained(config, workdir, writes=False)
     config.mesh.update(data=1, fsdp=1, tensor=1)
@@ -81,11 +85,17 @@ def _export_run(config, run: Run, folder: epath.Path, path: str) -> int:
         return run.task.predict(state, batch, frozen)
 
     prepared = preparation(config) if "predict" in config else None
-    known = {"step": int(state.step), "class_names": list(weights_classes(config, folder).names), **_facts(prepared)}
+    known = {
+        "step": int(state.step),
+        "class_names": list(weights_classes(config, folder).names),
+        **_facts(prepared),
+    }
     facts = _write(predict, (state, frozen), run.task.batch_shapes(1), path, facts=known)
     rows = lambda arrays: ", ".join(f"{name} {what}" for name, what in arrays.items())  # noqa: E731
     size = storage.size(path) / 1e6
-    print(f"{path}: {size:.1f} MB, step {facts['step']}, for {', '.join(PLATFORMS)}; b is any number of rows")
+    print(
+        f"{path}: {size:.1f} MB, step {facts['step']}, for {', '.join(PLATFORMS)}; b is any number of rows"
+    )
     print(f"  in:  {rows(facts['inputs'])}\n  out: {rows(facts['outputs'])}", flush=True)
     return 0
 
@@ -114,7 +124,9 @@ def export(
     def predict(variables, batch):
         return family.predict(model, variables, batch, lambda pixels: pixels)
 
-    return _write(predict, variables, inputs, path, weights, platforms, _facts(_prepared(model, image_size)))
+    return _write(
+        predict, variables, inputs, path, weights, platforms, _facts(_prepared(model, image_size))
+    )
 
 
 def _prepared(model: nn.Module, image_size: int | tuple[int, ...] | None) -> Preparation | None:
@@ -142,7 +154,9 @@ def _write(
 ) -> dict[str, Any]:
     """Exports `predict(variables, batch)` with the variables inside, and writes it and PATH.json, which it returns."""
     variables = jax.tree.map(np.asarray, jax.device_get(variables))
-    kept = jax.tree.map(lambda x: x.astype(weights) if weights and x.dtype == np.float32 else x, variables)
+    kept = jax.tree.map(
+        lambda x: x.astype(weights) if weights and x.dtype == np.float32 else x, variables
+    )
     size = sum(x.nbytes for x in jax.tree.leaves(kept))
     if size > _LARGEST:
         raise UserError(
@@ -161,11 +175,21 @@ def _write(
         exported = jax.export.export(jax.jit(model), platforms=platforms)(batch)
     except UserError:
         raise
-    except (ValueError, TypeError, ZeroDivisionError, jax.errors.InconclusiveDimensionOperation) as error:
+    except (
+        ValueError,
+        TypeError,
+        ZeroDivisionError,
+        jax.errors.InconclusiveDimensionOperation,
+    ) as error:
         if not is_ours(error):
             raise
-        raise UserError(f"the model cannot be exported: {' '.join(str(error).split())[:500]}") from error
-    shown = lambda tree: {name: f"{x.dtype} ({', '.join(map(str, x.shape))})" for name, x in tree.items()}  # noqa: E731
+        raise UserError(
+            f"the model cannot be exported: {' '.join(str(error).split())[:500]}"
+        ) from error
+
+    def shown(tree):
+        return {name: f"{x.dtype} ({', '.join(map(str, x.shape))})" for name, x in tree.items()}
+
     outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     facts = {
         "inputs": shown(batch),
@@ -180,18 +204,31 @@ def _write(
     return facts
 
 
-def _read(predict: Callable, inputs: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.ShapeDtypeStruct]:
+def _read(
+    predict: Callable, inputs: dict[str, jax.ShapeDtypeStruct]
+) -> dict[str, jax.ShapeDtypeStruct]:
     """The inputs that a prediction depends on: a task's batch has labels, too."""
     jaxpr = jax.make_jaxpr(predict)(inputs).jaxpr
-    used = {id(x) for equation in jaxpr.eqns for x in equation.invars} | {id(x) for x in jaxpr.outvars}
-    return {name: inputs[name] for name, x in zip(sorted(inputs), jaxpr.invars, strict=True) if id(x) in used}
+    used = {id(x) for equation in jaxpr.eqns for x in equation.invars} | {
+        id(x) for x in jaxpr.outvars
+    }
+    return {
+        name: inputs[name]
+        for name, x in zip(sorted(inputs), jaxpr.invars, strict=True)
+        if id(x) in used
+    }
 
 
-def _symbolic(predict: Callable, inputs: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.ShapeDtypeStruct]:
+def _symbolic(
+    predict: Callable, inputs: dict[str, jax.ShapeDtypeStruct]
+) -> dict[str, jax.ShapeDtypeStruct]:
     """The inputs with any number of rows: the same for all, or one each where `predict` does not join them (a CLIP)."""
 
     def resized(rows):
-        return {name: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype) for n, (name, x) in zip(rows, inputs.items())}
+        return {
+            name: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype)
+            for n, (name, x) in zip(rows, inputs.items())
+        }
 
     joined = len(inputs) == 1
     if not joined:

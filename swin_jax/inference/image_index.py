@@ -39,7 +39,16 @@ Encode = Callable[[EvalData], Iterator[tuple[np.ndarray, np.ndarray]]]
 _FORMAT = 1
 _SUFFIXES = (*suffixes(), ".heic")  # of pictures, also of those that a folder leaves out
 _UNREADABLE = (*unreadable.CAUSES, UserError)  # which a preparation raises for what it cannot take
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, RecursionError, zipfile.BadZipFile)
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    TypeError,
+    MemoryError,
+    RecursionError,
+    zipfile.BadZipFile,
+)
 _BLANK = np.zeros((64, 64, 3), np.uint8)
 
 
@@ -85,7 +94,9 @@ def save(index: Index, path: str | os.PathLike) -> None:
         with storage.writing(path) as file:
             np.savez(file, format=_FORMAT, **{**arrays, "names": np.array(index.names, str)})
     except OSError as error:
-        raise UserError(f"the index cannot be written to {path}: {storage.reason(error)}") from error
+        raise UserError(
+            f"the index cannot be written to {path}: {storage.reason(error)}"
+        ) from error
 
 
 def load(path: str | os.PathLike) -> Index:
@@ -119,13 +130,22 @@ def _index_of(stored: dict[str, np.ndarray]) -> Index:
 
 def _fit(names: np.ndarray, vectors: np.ndarray, stamps: np.ndarray) -> bool:
     """Whether arrays are those of one index: (N,) texts, (N, E) floating point, (N, 2) integers."""
-    shapes = names.ndim == 1 and vectors.ndim == 2 and len(vectors) == len(names) and stamps.shape == (len(names), 2)
+    shapes = (
+        names.ndim == 1
+        and vectors.ndim == 2
+        and len(vectors) == len(names)
+        and stamps.shape == (len(names), 2)
+    )
     return shapes and (names.dtype.kind, vectors.dtype.kind, stamps.dtype.kind) == ("U", "f", "i")
 
 
 def _current(preparation: str) -> str:
     """The fingerprint of a preparation, with the names that callables have today."""
-    return json.dumps(current_names(json.loads(preparation))) if preparation.startswith("{") else preparation
+    return (
+        json.dumps(current_names(json.loads(preparation)))
+        if preparation.startswith("{")
+        else preparation
+    )
 
 
 @checked
@@ -145,7 +165,9 @@ def search(index: Index, query: np.ndarray, top: PositiveInt = 10) -> list[tuple
     """
     query = features.normalize(query)
     if query.shape != index.features.shape[1:]:
-        raise UserError(f"the query has features {query.shape}, the index {index.features.shape[1:]}")
+        raise UserError(
+            f"the query has features {query.shape}, the index {index.features.shape[1:]}"
+        )
     cosines = index.features @ query
     if not index.normalised:
         lengths = np.sqrt(np.einsum("ne,ne->n", index.features, index.features))
@@ -193,7 +215,12 @@ def build(
     from tqdm import tqdm
 
     names, stamps = data.source.paths, _stamps(data.source)
-    of = dict(root=os.path.abspath(data.source.root), model=model, checksum=checksum, preparation=preparation)
+    of = dict(
+        root=os.path.abspath(data.source.root),
+        model=model,
+        checksum=checksum,
+        preparation=preparation,
+    )
     old = _reusable(previous, of, normalised, names, stamps)
     todo, known = np.flatnonzero(old < 0), old >= 0
     rows = np.zeros((len(names), previous.features.shape[1]), np.float32) if known.any() else None
@@ -201,7 +228,9 @@ def build(
         rows[known] = previous.features[old[known]]
     unreadable, done = [], 0
     try:
-        with tqdm(total=len(names), initial=len(names) - len(todo), unit="image", disable=not progress) as bar:
+        with tqdm(
+            total=len(names), initial=len(names) - len(todo), unit="image", disable=not progress
+        ) as bar:
             for labels, found in encode(_marked(data, todo)) if len(todo) else ():
                 rows = np.zeros((len(names), found.shape[1]), np.float32) if rows is None else rows
                 where = todo[done : done + len(labels)]
@@ -221,7 +250,9 @@ def build(
         if index is not None and path is not None:
             save(index, path)
     if index is None:
-        raise UserError(f"none of the {len(names)} images in {data.source.root} can be read: {unreadable[0]}")
+        raise UserError(
+            f"none of the {len(names)} images in {data.source.root} can be read: {unreadable[0]}"
+        )
     return index, unreadable
 
 
@@ -239,7 +270,9 @@ def _reusable(
     previous: Index | None, of: dict, normalised: bool, names: tuple[str, ...], stamps: np.ndarray
 ) -> np.ndarray:
     """The row of each picture in an earlier index, or -1: (N,) int."""
-    same = previous is not None and all(getattr(previous, key) == of[key] for key in ("root", "checksum"))
+    same = previous is not None and all(
+        getattr(previous, key) == of[key] for key in ("root", "checksum")
+    )
     same = same and preparing.same_pixels(previous.preparation, of["preparation"])
     if not same or previous.normalised != normalised:
         return np.full(len(names), -1)

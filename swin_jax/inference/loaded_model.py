@@ -40,11 +40,17 @@ class LoadedModel:
     mean: tuple[FiniteFloat, ...]
     std: tuple[PositiveFloat, ...]
 
-    def predict(self, state: TrainState, batch: Mapping[str, jax.Array], frozen: Any) -> dict[str, jax.Array]:
+    def predict(
+        self, state: TrainState, batch: Mapping[str, jax.Array], frozen: Any
+    ) -> dict[str, jax.Array]:
         """The outputs of the model's family for `image`, `video` or `text`."""
 
         def prepare(pixels):
-            return augmentation.normalize(pixels, self.mean, self.std) if pixels.dtype == jnp.uint8 else pixels
+            return (
+                augmentation.normalize(pixels, self.mean, self.std)
+                if pixels.dtype == jnp.uint8
+                else pixels
+            )
 
         variables = {"params": state.params, **state.mutable}
         return family_of(self.model).predict(self.model, variables, batch, prepare)
@@ -66,7 +72,9 @@ class _WhereTheyAre:
         return batch
 
 
-def preparation_of(model: nn.Module, given: Preparation | Preprocess | None) -> Preparation | Preprocess:
+def preparation_of(
+    model: nn.Module, given: Preparation | Preprocess | None
+) -> Preparation | Preprocess:
     """The preparation, or function, that is given; if none is, the model's own.
 
     Raises:
@@ -81,7 +89,9 @@ def preparation_of(model: nn.Module, given: Preparation | Preprocess | None) -> 
     return given
 
 
-def example_transform(prepare: Preparation | Preprocess) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def example_transform(
+    prepare: Preparation | Preprocess,
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Makes a transform of records whose `image` has any form that `preprocess` takes.
 
     Returns:
@@ -122,7 +132,9 @@ def check_features(model: Any, variables: Any) -> None:
     except UserError:
         inputs = {}
     if "text" not in inputs:
-        raise UserError(f"a {type(model).__name__} knows no texts; load a CLIP, swin_jax.load('ViT-B/32', ...)")
+        raise UserError(
+            f"a {type(model).__name__} knows no texts; load a CLIP, swin_jax.load('ViT-B/32', ...)"
+        )
     check_variables(variables, _shapes(model))
 
 
@@ -149,7 +161,9 @@ def check_variables(variables: Any, expected: Mapping[str, Any]) -> None:
         ours, theirs = (np.shape(tree[path]) if path in tree else None for tree in (found, wanted))
         if ours != theirs:
             here, there = _size(ours), _size(theirs)
-            raise UserError(f"these variables are of another model: {path} is {here}, in this model {there}")
+            raise UserError(
+                f"these variables are of another model: {path} is {here}, in this model {there}"
+            )
 
 
 def _size(shape: tuple[int, ...] | None) -> str:

@@ -62,7 +62,9 @@ def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable
     predicts = getattr(run.task, "predicts", None)
     act = {"logits": _predict_classes, "features": _predict_features}.get(predicts)
     if act is None:
-        raise UserError(f"--predict writes logits or features; this experiment's task predicts {predicts}")
+        raise UserError(
+            f"--predict writes logits or features; this experiment's task predicts {predicts}"
+        )
     for name in CLASSES if predicts == "logits" else (FEATURES,):
         storage.check_target(folder / name)
     return functools.partial(act, config, run, pictures(config, images), folder, top)
@@ -73,12 +75,23 @@ def _predict_features(config, run: Run, data: EvalData, folder: epath.Path, top:
     lead = jax.process_index() == 0
     with jax.set_mesh(run.placement.mesh):
         state, frozen, _ = trained(config, run, folder)
-        found, unreadable = image_index.build(data, image_encoder(run, state, frozen), "", "", progress=lead)
+        found, unreadable = image_index.build(
+            data, image_encoder(run, state, frozen), "", "", progress=lead
+        )
     if lead:
         for line in unreadable:
-            print(f"left out, cannot be read: {contact_sheet.one_line(line)}", file=sys.stderr, flush=True)
+            print(
+                f"left out, cannot be read: {contact_sheet.one_line(line)}",
+                file=sys.stderr,
+                flush=True,
+            )
         with storage.writing(folder / FEATURES) as file:
-            np.savez(file, root=found.root, names=np.array(found.names, str), image_features=found.features)
+            np.savez(
+                file,
+                root=found.root,
+                names=np.array(found.names, str),
+                image_features=found.features,
+            )
         advice = 'to find images, --index=FOLDER, then --search="some text"'
         print(f"{len(found)} images: {folder / FEATURES}; {advice}", flush=True)
         _print_left(data, len(found))
@@ -112,9 +125,13 @@ def _write_classes(folder, names, probabilities, shown, what, classes, top) -> s
         for i, (name, ranks) in enumerate(zip(names, order))
     ]
     writer = csv.writer(text := io.StringIO(newline=""))
-    columns = [f"{kind}_{k + 1}" for k in range(order.shape[1]) for kind in ("class", "probability")]
+    columns = [
+        f"{kind}_{k + 1}" for k in range(order.shape[1]) for kind in ("class", "probability")
+    ]
     writer.writerow(["file" if what == "video" else what, *columns])
-    writer.writerows([name, *(v for c, p in ranks for v in (c, f"{p:.6f}"))] for name, ranks in rows)
+    writer.writerows(
+        [name, *(v for c, p in ranks for v in (c, f"{p:.6f}"))] for name, ranks in rows
+    )
     table, sheet = (folder / name for name in CLASSES)
     storage.write(table, text.getvalue().encode("utf-8", "surrogateescape"))
     strips = dict(columns=2, width=1.2 * STRIP) if what == "video" else {}
@@ -123,7 +140,9 @@ def _write_classes(folder, names, probabilities, shown, what, classes, top) -> s
     return f"{table}, {sheet}{limit}"
 
 
-def _predict(run: Run, state: Any, frozen: Any, data: Any) -> tuple[list[str], np.ndarray, list[np.ndarray], str]:
+def _predict(
+    run: Run, state: Any, frozen: Any, data: Any
+) -> tuple[list[str], np.ndarray, list[np.ndarray], str]:
     """Names of what could be read, its class probabilities on every process, and what it is.
 
     Returns:
@@ -139,10 +158,15 @@ def _predict(run: Run, state: Any, frozen: Any, data: Any) -> tuple[list[str], n
     predict_batch = jax.jit(probabilities, out_shardings=sharding.replicated(run.placement.mesh))
     examples = _examples(data)
     while part := list(itertools.islice(examples, batch_size)):
-        inputs = [{key: array for key, array in example.items() if key in ("image", "video")} for _, example in part]
+        inputs = [
+            {key: array for key, array in example.items() if key in ("image", "video")}
+            for _, example in part
+        ]
         rows = [min(row, len(part) - 1) for row in run.placement.rows(batch_size)]
         batch = {key: np.stack([inputs[row][key] for row in rows]) for key in inputs[0]}
-        found.append(predict_batch(state, run.placement.to_global(batch, batch_size), frozen)[: len(part)])
+        found.append(
+            predict_batch(state, run.placement.to_global(batch, batch_size), frozen)[: len(part)]
+        )
         shown += [_picture(example) for example in inputs[: SHEET - len(shown)]]
         names += [name for name, _ in part]
     if not names:
@@ -155,7 +179,10 @@ def _examples(data: Any) -> Iterator[tuple[str, dict]]:
     from tqdm import tqdm
 
     def tell(what, index, why=""):
-        tqdm.write(contact_sheet.one_line(f"{what}: {data.source.record_name(index)}{why}"), file=sys.stderr)
+        tqdm.write(
+            contact_sheet.one_line(f"{what}: {data.source.record_name(index)}{why}"),
+            file=sys.stderr,
+        )
 
     def read(index):
         try:
@@ -166,7 +193,10 @@ def _examples(data: Any) -> Iterator[tuple[str, dict]]:
         except unreadable.CAUSES as error:
             return unreadable.describe(error)
 
-    with ThreadPoolExecutor(_THREADS) as pool, tqdm(total=data.num_examples, unit="file", disable=None) as bar:
+    with (
+        ThreadPoolExecutor(_THREADS) as pool,
+        tqdm(total=data.num_examples, unit="file", disable=None) as bar,
+    ):
         for start in range(0, data.num_examples, data.batch_size):
             indices = range(start, min(start + data.batch_size, data.num_examples))
             for index, example in zip(indices, pool.map(read, indices)):
@@ -186,5 +216,7 @@ def _picture(example: dict) -> np.ndarray:
 
 
 def _title(name: str, ranks: list) -> str:
-    label = "\n".join(f"{contact_sheet.short(kind)} {probability:.0%}" for kind, probability in ranks[:3])
+    label = "\n".join(
+        f"{contact_sheet.short(kind)} {probability:.0%}" for kind, probability in ranks[:3]
+    )
     return f"{contact_sheet.short(pathlib.Path(name).name)}\n{label}"

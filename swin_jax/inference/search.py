@@ -18,7 +18,13 @@ from swin_jax.data.image.picture import decode
 from swin_jax.evals import features
 from swin_jax.inference import contact_sheet
 from swin_jax.inference import image_index as indices
-from swin_jax.inference.trained_run import image_encoder, open_trained, pictures, preparation, trained
+from swin_jax.inference.trained_run import (
+    image_encoder,
+    open_trained,
+    pictures,
+    preparation,
+    trained,
+)
 from swin_jax.pretrained.preparation import check_pixels
 from swin_jax.tasks.base import TrainState, check_frozen
 from swin_jax.train.setup import Run, build_run
@@ -67,9 +73,14 @@ def _index(config, run: Run, data: Any, folder: epath.Path) -> int:
             progress=lead,
         )
     for line in unreadable if lead else ():
-        print(f"left out, cannot be read: {contact_sheet.one_line(line)}", file=sys.stderr, flush=True)
+        print(
+            f"left out, cannot be read: {contact_sheet.one_line(line)}", file=sys.stderr, flush=True
+        )
     if lead:
-        print(f'{len(found)} images: {path}; look for some with --search="a text" or --search=PICTURE', flush=True)
+        print(
+            f'{len(found)} images: {path}; look for some with --search="a text" or --search=PICTURE',
+            flush=True,
+        )
     return 0
 
 
@@ -104,7 +115,13 @@ def prepare_search(config, workdir: str, query: str, top: PositiveInt = 10) -> C
 
 
 def _search(
-    config, run: Run, folder: epath.Path, index: indices.Index, picture: str | None, query: str, top: int
+    config,
+    run: Run,
+    folder: epath.Path,
+    index: indices.Index,
+    picture: str | None,
+    query: str,
+    top: int,
 ) -> int:
     path, lead = folder / INDEX, jax.process_index() == 0
     with jax.set_mesh(run.placement.mesh):
@@ -115,13 +132,19 @@ def _search(
         hits = indices.search(index, encode(config, run, state, frozen, picture or query), top)
     if lead:
         if not index.complete:
-            print("the index was interrupted and lacks images; --index=FOLDER goes on", file=sys.stderr, flush=True)
+            print(
+                "the index was interrupted and lacks images; --index=FOLDER goes on",
+                file=sys.stderr,
+                flush=True,
+            )
         for name, cosine in hits:
             print(f"{cosine:+.4f}  {contact_sheet.one_line(name)}")
         short = lambda name: contact_sheet.short(contact_sheet.one_line(pathlib.Path(name).name))  # noqa: E731
         shown = [(_thumbnail(name), f"{cosine:.3f}\n{short(name)}") for name, cosine in hits]
         shown = [(_thumbnail(picture), "looked for"), *shown] if picture else shown
-        contact_sheet.draw(folder / SHEET, shown, title=contact_sheet.short(contact_sheet.one_line(query), 80))
+        contact_sheet.draw(
+            folder / SHEET, shown, title=contact_sheet.short(contact_sheet.one_line(query), 80)
+        )
         print(f"{len(hits)} of {len(index)} images: {folder / SHEET}", flush=True)
     return 0
 
@@ -145,13 +168,17 @@ def _previous(path: epath.Path) -> indices.Index | None:
 
 
 def _checksum(state: TrainState) -> str:
-    whole = lambda x: x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True)  # noqa: E731
+    def whole(x):
+        return x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True)
+
     return indices.model_checksum(jax.tree.map(whole, {"params": state.params, **state.mutable}))
 
 
 def _image_query(config, run: Run, state: TrainState, frozen: Any, query: str) -> np.ndarray:
     """Features of an image file: (E,)."""
-    found, _ = indices.build(pictures(config, query), image_encoder(run, state, frozen), "", "", progress=False)
+    found, _ = indices.build(
+        pictures(config, query), image_encoder(run, state, frozen), "", "", progress=False
+    )
     return found.features[0]
 
 

@@ -122,7 +122,9 @@ def encode_images(
         raise UserError("there are no pictures")
     rows = min(batch_size, _power(len(images)))
     data = EvalData(_Pictures(images), loaded_model.example_transform(prepare), rows, num_threads=0)
-    return np.concatenate([found for _, found in loaded_model.image_batches(model, variables, prepare, data)])
+    return np.concatenate(
+        [found for _, found in loaded_model.image_batches(model, variables, prepare, data)]
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,12 +158,16 @@ def encode_texts(
     if tokenize is None:
         tokenize = _tokenizer(preparing.preprocess(model))
     if not callable(tokenize):
-        raise UserError(f"tokenize={shown(tokenize)} must be a function of texts that gives tokens (n, L) int32")
+        raise UserError(
+            f"tokenize={shown(tokenize)} must be a function of texts that gives tokens (n, L) int32"
+        )
     encode = loaded_model.text_encoder(model, variables)
     return features.encode_texts(encode, tokenize, texts, min(batch_size, _power(len(texts))))
 
 
-def tokenizer_of(preprocess: Preparation | Preprocess | None, tokenize: Tokenize | None) -> Tokenize | None:
+def tokenizer_of(
+    preprocess: Preparation | Preprocess | None, tokenize: Tokenize | None
+) -> Tokenize | None:
     """The tokenizer that is given, or that of a given preparation; None for the model's own."""
     if tokenize is None and isinstance(preprocess, Preparation) and preprocess.context_length:
         return _tokenizer(preprocess)
@@ -175,7 +181,9 @@ def _tokenizer(preparation: Preparation) -> Tokenize:
         ids, cut = preparation.tokenize_and_flag(texts)
         if cut.any():
             first = textwrap.shorten(texts[int(cut.argmax())], 60)
-            warn(f"{cut.sum()} texts are cut to {preparation.context_length} tokens, {first!r} first")
+            warn(
+                f"{cut.sum()} texts are cut to {preparation.context_length} tokens, {first!r} first"
+            )
         return ids
 
     return tokenize
@@ -245,10 +253,14 @@ def draw(
         )
     labels = [textwrap.fill(text, 40) for text in texts]
     cell = 0.75  # inches
-    figure = Figure(figsize=(3.2 + cell * len(images), 0.8 + cell * (len(texts) + 1.1)), layout="constrained")
+    figure = Figure(
+        figsize=(3.2 + cell * len(images), 0.8 + cell * (len(texts) + 1.1)), layout="constrained"
+    )
     kinds = figure.canvas.get_supported_filetypes()
     if path is not None and (kind := os.path.splitext(path)[1][1:].lower()) and kind not in kinds:
-        raise UserError(f"path={path}: a matrix cannot be drawn as .{kind}, only as {', '.join(sorted(kinds))}")
+        raise UserError(
+            f"path={path}: a matrix cannot be drawn as .{kind}, only as {', '.join(sorted(kinds))}"
+        )
     axes = figure.add_subplot()
     axes.imshow(values.T, cmap="viridis")
     for i, image in enumerate(images):
@@ -258,7 +270,15 @@ def draw(
     low, high = float(values.min()), float(values.max())
     for i, k in np.ndindex(values.shape) if values.size <= MOST_NUMBERS else ():
         dark = values[i, k] < (low + high) / 2
-        axes.text(i, k, f"{values[i, k]:.2f}", ha="center", va="center", fontsize=9, color="w" if dark else "k")
+        axes.text(
+            i,
+            k,
+            f"{values[i, k]:.2f}",
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="w" if dark else "k",
+        )
     axes.set_yticks(range(len(texts)), labels, fontsize=9, parse_math=False)
     axes.set_xticks([])
     axes.tick_params(length=0)

@@ -42,7 +42,9 @@ def open_trained(config, workdir: str, writes: bool = True) -> epath.Path:
     if not has_weights:
         if not config.init_from.path:
             where = checkpoint.folder(folder)
-            raise UserError(f"no checkpoint in {where}: train first, or give --config.init_from.path=")
+            raise UserError(
+                f"no checkpoint in {where}: train first, or give --config.init_from.path="
+            )
         check_first_weights(config, workdir)
     if writes or not has_weights:
         make_workdir(folder)
@@ -72,7 +74,9 @@ def _preparation_of(source: str, own: Preparation) -> Preparation | None:
         except UserError:
             return None
         return found if found.input == own.input and found.mean else None
-    told = None if storage.is_remote(source) else processors.preparation_beside(beside.locate(source))
+    told = (
+        None if storage.is_remote(source) else processors.preparation_beside(beside.locate(source))
+    )
     if told is None:
         return None
     if own.context_length is None:
@@ -91,7 +95,9 @@ def _tell_other_preparation(source: str, own: Preparation) -> None:
     texts = [name for name in _OF_TEXTS if getattr(own, name) != getattr(theirs, name)]
     if texts or one.shape != other.shape or not np.allclose(one, other, atol=1e-6):
         there, here = (
-            " and ".join([found.fingerprint(), *(f"{name}={getattr(found, name)!r}" for name in texts)])
+            " and ".join(
+                [found.fingerprint(), *(f"{name}={getattr(found, name)!r}" for name in texts)]
+            )
             for found in (theirs, own)
         )
         warn(
@@ -118,7 +124,9 @@ def pictures(config, images: str) -> Any:
     """
     prepared = preparation(config)
     config.predict.source.root = images
-    return dataclasses.replace(configs.build(config.predict, "predict"), transform=prepared.transform_example)
+    return dataclasses.replace(
+        configs.build(config.predict, "predict"), transform=prepared.transform_example
+    )
 
 
 def preparation(config) -> Preparation:
@@ -128,9 +136,13 @@ def preparation(config) -> Preparation:
         UserError: A config without `predict`.
     """
     if "predict" not in config:
-        raise UserError("this experiment's config has no `predict`, which says how a folder of images is read")
+        raise UserError(
+            "this experiment's config has no `predict`, which says how a folder of images is read"
+        )
     return of_run(
-        configs.flatten(config), "the experiment", configs.build(config.predict.transform, "predict.transform")
+        configs.flatten(config),
+        "the experiment",
+        configs.build(config.predict.transform, "predict.transform"),
     )
 
 

@@ -12,7 +12,15 @@ import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInt, checked
-from swin_jax.models.arcface.model import IR_SE50, Blocks, check_blocks, check_image, run_trunk, stage_ends, trunk
+from swin_jax.models.arcface.model import (
+    IR_SE50,
+    Blocks,
+    check_blocks,
+    check_image,
+    run_trunk,
+    stage_ends,
+    trunk,
+)
 from swin_jax.models.layers import init_conv
 from swin_jax.models.stylegan2.layers import FullyConnected
 from swin_jax.ops.resampling import align_corners, resample
@@ -34,7 +42,9 @@ class StyleHead(nn.Module):
         convs = []
         for i in range(self.num_convs):
             init = init_conv(9 * (self.width if i == 0 else self.w_dim))
-            settings = dict(strides=(2, 2), padding=((1, 1), (1, 1)), kernel_init=init, bias_init=init, **types)
+            settings = dict(
+                strides=(2, 2), padding=((1, 1), (1, 1)), kernel_init=init, bias_init=init, **types
+            )
             # PyTorch's names count the activations that stand between the convolutions.
             convs += [nn.Conv(self.w_dim, (3, 3), **settings), None]
         self.convs = convs
@@ -107,14 +117,18 @@ class E4E(nn.Module):
             UserError: Integer images, or images of another size.
         """
         check_image(image, self.image_size)
-        outputs = run_trunk(self.input_layer, self.body, image.astype(jnp.dtype(self.dtype)), not train)
+        outputs = run_trunk(
+            self.input_layer, self.body, image.astype(jnp.dtype(self.dtype)), not train
+        )
         c1, c2, c3 = (outputs[name] for name in stage_ends(self.blocks)[-3:])
         p2 = _enlarged(c3) + self.latlayer1(c2)
         p1 = _enlarged(p2) + self.latlayer2(c1)
         maps = [c3 if i < COARSE else p2 if i < MIDDLE else p1 for i in range(self.num_ws)]
         styles = jnp.stack([head(x) for head, x in zip(self.styles, maps)], axis=1)
         outputs = dict(c1=c1, c2=c2, c3=c3, p2=p2, p1=p1, styles=styles)
-        self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        self.sow(
+            "intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None
+        )
         # The first head finds one latent for all rows, the others what each row differs by.
         latents = jnp.concatenate([styles[:, :1], styles[:, 1:] + styles[:, :1]], axis=1)
         return latents + self.latent_avg.value[None]
@@ -126,10 +140,14 @@ class E4E(nn.Module):
             raise UserError(f"blocks={self.blocks}: the heads read the maps of three stages")
         size = self.image_size
         if size & (size - 1) or size < 2 ** len(self.blocks):
-            raise UserError(f"image_size={size} must be a power of two, at least {2 ** len(self.blocks)}")
+            raise UserError(
+                f"image_size={size} must be a power of two, at least {2 ** len(self.blocks)}"
+            )
 
 
 def _enlarged(x: jax.Array) -> jax.Array:
     """Twice the height and width, linearly, with the corners where they were."""
     height, width = x.shape[1:3]
-    return resample(x, align_corners(height, 2 * height), align_corners(width, 2 * width)).astype(x.dtype)
+    return resample(x, align_corners(height, 2 * height), align_corners(width, 2 * width)).astype(
+        x.dtype
+    )

@@ -21,7 +21,9 @@ from swin_jax.ops.resampling import half_pixels, resample
 Convolution = tuple[str, int, tuple[int, int], int, bool]
 
 
-def _conv(name: str, features: int, height: int = 1, width: int = 0, stride: int = 1, padded: bool = True):
+def _conv(
+    name: str, features: int, height: int = 1, width: int = 0, stride: int = 1, padded: bool = True
+):
     return name, features, (height, width or height), stride, padded
 
 
@@ -37,7 +39,11 @@ STEM = (
 
 
 def _block_a(pool: int):
-    deep = (_conv("branch3x3dbl_1", 64), _conv("branch3x3dbl_2", 96, 3), _conv("branch3x3dbl_3", 96, 3))
+    deep = (
+        _conv("branch3x3dbl_1", 64),
+        _conv("branch3x3dbl_2", 96, 3),
+        _conv("branch3x3dbl_3", 96, 3),
+    )
     return (
         (_conv("branch1x1", 64),),
         (_conv("branch5x5_1", 48), _conv("branch5x5_2", 64, 5)),
@@ -60,14 +66,22 @@ def _block_c(inside: int):
     deep += [_conv("branch7x7dbl_3", inside, 1, 7), _conv("branch7x7dbl_4", inside, 7, 1)]
     return (
         (_conv("branch1x1", 192),),
-        (_conv("branch7x7_1", inside), _conv("branch7x7_2", inside, 1, 7), _conv("branch7x7_3", 192, 7, 1)),
+        (
+            _conv("branch7x7_1", inside),
+            _conv("branch7x7_2", inside, 1, 7),
+            _conv("branch7x7_3", 192, 7, 1),
+        ),
         (*deep, _conv("branch7x7dbl_5", 192, 1, 7)),
         ("mean", _conv("branch_pool", 192)),
     )
 
 
 def _block_d():
-    deep = (_conv("branch7x7x3_1", 192), _conv("branch7x7x3_2", 192, 1, 7), _conv("branch7x7x3_3", 192, 7, 1))
+    deep = (
+        _conv("branch7x7x3_1", 192),
+        _conv("branch7x7x3_2", 192, 1, 7),
+        _conv("branch7x7x3_3", 192, 7, 1),
+    )
     return (
         (_conv("branch3x3_1", 192), _conv("branch3x3_2", 320, 3, stride=2, padded=False)),
         (*deep, _conv("branch7x7x3_4", 192, 3, stride=2, padded=False)),
@@ -76,7 +90,10 @@ def _block_d():
 
 
 def _block_e(pool: str):
-    ends = [(_conv(f"{name}a", 384, 1, 3), _conv(f"{name}b", 384, 3, 1)) for name in ("branch3x3_2", "branch3x3dbl_3")]
+    ends = [
+        (_conv(f"{name}a", 384, 1, 3), _conv(f"{name}b", 384, 3, 1))
+        for name in ("branch3x3_2", "branch3x3dbl_3")
+    ]
     return (
         (_conv("branch1x1", 320),),
         (_conv("branch3x3_1", 384), ends[0]),
@@ -123,7 +140,13 @@ class BasicConv2d(nn.Module):
         padding = [(height // 2,) * 2, (width // 2,) * 2] if self.padded else "VALID"
         init = init_conv(height * width * x.shape[-1])
         conv = nn.Conv(
-            self.features, self.kernel, (self.stride,) * 2, padding, use_bias=False, kernel_init=init, name="conv"
+            self.features,
+            self.kernel,
+            (self.stride,) * 2,
+            padding,
+            use_bias=False,
+            kernel_init=init,
+            name="conv",
         )
         return nn.relu(BatchNorm(use_running_average=True, epsilon=1e-3, name="bn")(conv(x)))
 
@@ -161,7 +184,10 @@ def _parallel(step) -> tuple[Convolution, ...]:
 def _walk(branch, prefix: str, channels: int, found: list) -> int:
     """Adds the convolutions of a branch that reads so many channels to a list; gives the number that it makes."""
     for step in branch:
-        found += [(prefix + name, channels, features, kernel) for name, features, kernel, *_ in _parallel(step)]
+        found += [
+            (prefix + name, channels, features, kernel)
+            for name, features, kernel, *_ in _parallel(step)
+        ]
         channels = sum(features for _, features, *_ in _parallel(step)) or channels
     return channels
 
@@ -196,7 +222,9 @@ class Inception(nn.Module):
                 outputs[f"pool{len(outputs) + 1}"] = x
         for name, branches in BLOCKS.items():
             x = outputs[name] = Mixed(branches, name=name)(x)
-        self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        self.sow(
+            "intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None
+        )
         return x.mean(axis=(1, 2))
 
     @nn.nowrap

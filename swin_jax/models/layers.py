@@ -20,7 +20,9 @@ init_linear = nn.initializers.normal(0.02)
 def init_conv(fan_in: int):
     """PyTorch's default for convolutions, weights and biases alike: uniform in +-1/sqrt(fan_in)."""
     bound = 1 / math.sqrt(fan_in)
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
 
 
 class LayerNorm(nn.LayerNorm):
@@ -104,10 +106,14 @@ class PatchProjection(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         fan_in = math.prod(self.patch) * x.shape[-1]
         init = init_conv(fan_in)
-        kernel = self.param("kernel", init, (*self.patch, x.shape[-1], self.features), self.param_dtype)
+        kernel = self.param(
+            "kernel", init, (*self.patch, x.shape[-1], self.features), self.param_dtype
+        )
         x = window.pad_to_multiple(x, self.patch).astype(self.dtype)
         grid = [size // p for size, p in zip(x.shape[1:-1], self.patch)]
-        if frames := self.patch[:-2]:  # first the patches of each frame: whole pixels would be mostly a TPU's padding
+        if frames := self.patch[
+            :-2
+        ]:  # first the patches of each frame: whole pixels would be mostly a TPU's padding
             images = window.partition(x.reshape(-1, *x.shape[-3:]), self.patch[-2:])
             x = images.reshape(*x.shape[:-3], math.prod(grid[-2:]), -1)
             patches = window.partition(x, (*frames, 1))

@@ -34,12 +34,18 @@ class LPIPS(nn.Module):
 
     def setup(self):
         if len(self.widths) != len(self.depths):
-            raise UserError(f"widths={self.widths} and depths={self.depths} must be of as many stages")
+            raise UserError(
+                f"widths={self.widths} and depths={self.depths} must be of as many stages"
+            )
         layers: list[nn.Conv | None] = []
         for number, before, after in self.convolutions():
             init = init_conv(9 * before)
-            layers += [None] * (number - len(layers))  # where torchvision counts activations and pools
-            layers.append(nn.Conv(after, (3, 3), padding=((1, 1), (1, 1)), kernel_init=init, bias_init=init))
+            layers += [None] * (
+                number - len(layers)
+            )  # where torchvision counts activations and pools
+            layers.append(
+                nn.Conv(after, (3, 3), padding=((1, 1), (1, 1)), kernel_init=init, bias_init=init)
+            )
         self.features = layers
         init = nn.initializers.constant(1.0)
         self.heads = [self.param(f"lin{k}", init, (width,)) for k, width in enumerate(self.widths)]
@@ -71,8 +77,12 @@ class LPIPS(nn.Module):
         if not jnp.issubdtype(image.dtype, jnp.floating):
             raise UserError(f"images are {image.dtype}: bring them to -1..1 first")
         if image.ndim != 4 or image.shape[-1] != 3 or min(image.shape[1:3]) < least:
-            raise UserError(f"images are of shape {image.shape}; they must be (B, H, W, 3), at least {least} x {least}")
-        x = (image.astype(jnp.float32) - np.float32(SHIFT).reshape(1, 1, 1, 3)) / np.float32(SCALE).reshape(1, 1, 1, 3)
+            raise UserError(
+                f"images are of shape {image.shape}; they must be (B, H, W, 3), at least {least} x {least}"
+            )
+        x = (image.astype(jnp.float32) - np.float32(SHIFT).reshape(1, 1, 1, 3)) / np.float32(
+            SCALE
+        ).reshape(1, 1, 1, 3)
         convolutions, maps = iter([layer for layer in self.features if layer is not None]), []
         for depth in self.depths:
             x = nn.max_pool(x, (2, 2), (2, 2)) if maps else x

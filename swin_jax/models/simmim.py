@@ -41,7 +41,9 @@ class SimMIM(nn.Module):
         axes = image.ndim - 2
         stride = total_stride(self.encoder, axes)
         if any(size % s for size, s in zip(image.shape[1:-1], stride)):
-            raise UserError(f"images of {image.shape[1:-1]} are no multiple of the encoder's stride {stride}")
+            raise UserError(
+                f"images of {image.shape[1:-1]} are no multiple of the encoder's stride {stride}"
+            )
         dtype, param_dtype = jnp.dtype(self.encoder.dtype), jnp.dtype(self.encoder.param_dtype)
         token = self.param("mask_token", init_linear, (1, 1, self.encoder.embed_dim), param_dtype)
         encoded = self.encoder.encode(image, train=train, mask=mask, mask_token=token)
@@ -62,7 +64,9 @@ class SimMIM(nn.Module):
         grids, _ = stage_geometry(self.encoder)
         stride = total_stride(self.encoder, len(grids[-1]))
         dim = self.encoder.embed_dim * 2 ** (len(self.encoder.depths) - 1)
-        return self.encoder.flops() + math.prod((*grids[-1], *stride)) * self.encoder.in_channels * dim
+        return (
+            self.encoder.flops() + math.prod((*grids[-1], *stride)) * self.encoder.in_channels * dim
+        )
 
 
 def pixel_shuffle(x: jax.Array, stride: tuple[int, ...]) -> jax.Array:

@@ -82,7 +82,9 @@ class _Draws:
         return (self.uniform(0, 1) < probability).astype(jnp.float32)
 
 
-def geometric_matrix(batch: int, height: int, width: int, probability: jax.Array | float, key: jax.Array) -> jax.Array:
+def geometric_matrix(
+    batch: int, height: int, width: int, probability: jax.Array | float, key: jax.Array
+) -> jax.Array:
     """Random maps from pixels of the result to those of the image, both from the center: (B, 3, 3)."""
     p, draws = probability, _Draws(batch, key)
     # Either of two rotations happens with the probability asked for.
@@ -114,7 +116,9 @@ def color_matrix(batch: int, probability: jax.Array | float, key: jax.Array) -> 
     axis = jnp.outer(_LUMA, _LUMA)[None]
 
     brightness = draws.normal(0.2) * draws.happens(p)
-    matrix = eye + brightness[:, None, None] * jnp.outer(jnp.array([1, 1, 1, 0]), jnp.eye(4)[3])[None]
+    matrix = (
+        eye + brightness[:, None, None] * jnp.outer(jnp.array([1, 1, 1, 0]), jnp.eye(4)[3])[None]
+    )
     contrast = jnp.exp2(draws.normal(0.5) * draws.happens(p))
     diagonal = jnp.stack([contrast, contrast, contrast, jnp.ones(batch)], axis=1)
     matrix = (eye * diagonal[:, None, :]) @ matrix
@@ -176,7 +180,9 @@ def recolor(images: jax.Array, matrix: jax.Array) -> jax.Array:
     """
     if images.shape[-1] == 1:
         grey = matrix[:, :3].mean(axis=1)
-        return images * grey[:, :3].sum(axis=1)[:, None, None, None] + grey[:, 3][:, None, None, None]
+        return (
+            images * grey[:, :3].sum(axis=1)[:, None, None, None] + grey[:, 3][:, None, None, None]
+        )
     shifted = matrix[:, :3, 3][:, None, None]
     return jnp.einsum("bij,bhwj->bhwi", matrix[:, :3, :3], images) + shifted
 
@@ -207,7 +213,11 @@ def _rotate_about_luma(angle: jax.Array) -> jax.Array:
     """(B, 4, 4): colors turned about the axis of grey, in radians (Rodrigues)."""
     v = float(_LUMA[0])
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    same, plus, minus = v * v * (1 - cos) + cos, v * v * (1 - cos) + v * sin, v * v * (1 - cos) - v * sin
+    same, plus, minus = (
+        v * v * (1 - cos) + cos,
+        v * v * (1 - cos) + v * sin,
+        v * v * (1 - cos) - v * sin,
+    )
     return _matrix(
         [
             [same, minus, plus, 0.0],

@@ -49,7 +49,11 @@ def window_attention(
 
 
 def dot_product_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, is_causal: bool = False, implementation: str | None = None
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    is_causal: bool = False,
+    implementation: str | None = None,
 ) -> jax.Array:
     """`jax.nn.dot_product_attention`, whose plain form is computed in float32 where the dtype is float16.
 
@@ -58,11 +62,16 @@ def dot_product_attention(
     dtype = q.dtype
     if dtype == jnp.float16 and implementation != "cudnn":
         q, k, v = map(widen, (q, k, v))
-    return jax.nn.dot_product_attention(q, k, v, is_causal=is_causal, implementation=implementation).astype(dtype)
+    return jax.nn.dot_product_attention(
+        q, k, v, is_causal=is_causal, implementation=implementation
+    ).astype(dtype)
 
 
 def sequential(
-    attend: Callable[[jax.Array, jax.Array | None], jax.Array], x: jax.Array, regions: jax.Array | None, windows: int
+    attend: Callable[[jax.Array, jax.Array | None], jax.Array],
+    x: jax.Array,
+    regions: jax.Array | None,
+    windows: int,
 ) -> jax.Array:
     """Applies a function to one window of each image after the other, and once more in the backward pass.
 
@@ -88,10 +97,16 @@ def sequential(
     return jnp.moveaxis(out, 0, 1).reshape(x.shape[0], *out.shape[2:])
 
 
-def attention_weights(qkv: jax.Array, bias: jax.Array, regions: jax.Array | None = None) -> jax.Array:
+def attention_weights(
+    qkv: jax.Array, bias: jax.Array, regions: jax.Array | None = None
+) -> jax.Array:
     """The weights softmax(q k + bias + mask): (B * nW, h, N, N) float32; arguments as `window_attention`."""
-    logits = jnp.einsum("bqhd,bkhd->bhqk", qkv[:, :, 0], qkv[:, :, 1], preferred_element_type=jnp.float32)
-    logits = (logits.reshape(len(bias), -1, *logits.shape[1:]) + bias[:, None]).reshape(logits.shape)
+    logits = jnp.einsum(
+        "bqhd,bkhd->bhqk", qkv[:, :, 0], qkv[:, :, 1], preferred_element_type=jnp.float32
+    )
+    logits = (logits.reshape(len(bias), -1, *logits.shape[1:]) + bias[:, None]).reshape(
+        logits.shape
+    )
     if regions is not None:
         mask = jnp.where(regions[:, :, None] == regions[:, None, :], 0.0, MASKED)  # (nW, N, N)
         split = logits.reshape(-1, len(regions), *logits.shape[1:])  # (B, nW, h, N, N)

@@ -69,7 +69,9 @@ def random_erase(
     apply, y, x = draws[:, 0], draws[:, 1], draws[:, 2]
 
     low, high = math.log(aspect[0]), math.log(aspect[1])
-    pixels = (area[0] + (area[1] - area[0]) * draws[:, 3 : 3 + _TRIES]) * (height * width)  # (B, tries)
+    pixels = (area[0] + (area[1] - area[0]) * draws[:, 3 : 3 + _TRIES]) * (
+        height * width
+    )  # (B, tries)
     ratio = jnp.exp(low + (high - low) * draws[:, 3 + _TRIES :])
     h = jnp.round(jnp.sqrt(pixels * ratio)).astype(jnp.int32)
     w = jnp.round(jnp.sqrt(pixels / ratio)).astype(jnp.int32)
@@ -81,7 +83,9 @@ def random_erase(
     # Where nothing fits the corners may lie outside; they are not used then.
     top = jnp.floor(y * (height - h + 1)).astype(jnp.int32)
     left = jnp.floor(x * (width - w + 1)).astype(jnp.int32)
-    inside = _every_frame(_box(top, top + h, left, left + w, height, width) & erase[:, None, None, None], image)
+    inside = _every_frame(
+        _box(top, top + h, left, left + w, height, width) & erase[:, None, None, None], image
+    )
     if mode == "const":
         fill = jnp.zeros((1,) * image.ndim, image.dtype)
     else:
@@ -126,7 +130,9 @@ def mix(
     if batch % 2:
         raise UserError(f"mixing pairs neighbours and needs an even batch, got {batch} images")
     if batch > group and (batch % group or group % 2):
-        raise UserError(f"mixing needs even groups that divide the batch: {batch} images, groups of {group}")
+        raise UserError(
+            f"mixing needs even groups that divide the batch: {batch} images, groups of {group}"
+        )
     size = min(batch, group)
     groups = (batch // size,)
 
@@ -149,7 +155,9 @@ def mix(
     # One value per image before anything is as large as the images, so that each device makes its own masks.
     cut, weight, *box = (jnp.repeat(x, size) for x in (cut, weight, *rows, *columns))  # each (B,)
     inside = _box(*box, height, width)
-    own = jnp.where(cut[:, None, None, None], 1.0 - inside, weight[:, None, None, None])  # (B, H, W, 1)
+    own = jnp.where(
+        cut[:, None, None, None], 1.0 - inside, weight[:, None, None, None]
+    )  # (B, H, W, 1)
     own = _every_frame(own, image)
     image = own * image + (1.0 - own) * _neighbour(image)
     weight = weight[:, None]

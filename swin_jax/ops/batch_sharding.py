@@ -32,7 +32,9 @@ def gather_inputs(kernel: jax.Array) -> jax.Array:
     if not _splits(jax.sharding.get_abstract_mesh()):
         return kernel
     whole = (None,) * (kernel.ndim - 1)
-    return jax.lax.with_sharding_constraint(kernel, PartitionSpec(*whole, PartitionSpec.UNCONSTRAINED))
+    return jax.lax.with_sharding_constraint(
+        kernel, PartitionSpec(*whole, PartitionSpec.UNCONSTRAINED)
+    )
 
 
 def per_shard_copies(x: jax.Array, examples: int) -> jax.Array:
@@ -85,7 +87,9 @@ def _batch_shards(examples: int) -> int:
 
 def _splits(mesh: Any) -> bool:
     """True for a mesh of our axes on which the partitioner decides."""
-    return set(AXES) <= set(mesh.axis_names) and all(kind == AxisType.Auto for kind in mesh.axis_types)
+    return set(AXES) <= set(mesh.axis_names) and all(
+        kind == AxisType.Auto for kind in mesh.axis_types
+    )
 
 
 def _split_rows(x: jax.Array) -> jax.Array:

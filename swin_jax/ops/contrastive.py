@@ -22,7 +22,9 @@ Axes = tuple[str, ...]
 Metrics = dict[str, jax.Array]
 
 
-def softmax_loss(image: jax.Array, text: jax.Array, scale: jax.Array, ids: jax.Array) -> tuple[jax.Array, Metrics]:
+def softmax_loss(
+    image: jax.Array, text: jax.Array, scale: jax.Array, ids: jax.Array
+) -> tuple[jax.Array, Metrics]:
     """The mean of the cross-entropies of each image against all texts and of each text against all images.
 
     Args:
@@ -37,8 +39,13 @@ def softmax_loss(image: jax.Array, text: jax.Array, scale: jax.Array, ids: jax.A
     logits = scale * _dot(image, text)
     same = ids[:, None] == ids[None, :]
     total = 0.0
-    for axis in (1, 0):  # the positive is subtracted first: a small loss is not the difference of large numbers
-        positive = jnp.where(same, logits, 0.0).sum(axis, keepdims=True) / same.sum(axis, keepdims=True)
+    for axis in (
+        1,
+        0,
+    ):  # the positive is subtracted first: a small loss is not the difference of large numbers
+        positive = jnp.where(same, logits, 0.0).sum(axis, keepdims=True) / same.sum(
+            axis, keepdims=True
+        )
         total += jax.nn.logsumexp(logits - positive, axis).mean()
     best = jnp.where(same, logits, -jnp.inf)
     accuracy = [(best.max(axis) >= logits.max(axis)).mean(dtype=jnp.float32) for axis in (1, 0)]
@@ -67,7 +74,12 @@ def local_softmax_loss(
 
 
 def ring_softmax_loss(
-    image: jax.Array, text: jax.Array, scale: jax.Array, ids: jax.Array, axes: Axes = (), chunk: int = 512
+    image: jax.Array,
+    text: jax.Array,
+    scale: jax.Array,
+    ids: jax.Array,
+    axes: Axes = (),
+    chunk: int = 512,
 ) -> tuple[jax.Array, Metrics]:
     """`softmax_loss` without the matrix, under `jax.shard_map`, or on one device with `axes=()`.
 
@@ -82,10 +94,14 @@ def ring_softmax_loss(
         return _add_tile(rows, logits, same, 1), columns | _add_tile(columns, logits, same, 0)
 
     rows = _empty_sums(image, axes)
-    rows, columns = over_ring(tile, rows, dict(text=text, ids=ids) | _empty_sums(text, axes), axes, chunk)
+    rows, columns = over_ring(
+        tile, rows, dict(text=text, ids=ids) | _empty_sums(text, axes), axes, chunk
+    )
     losses, accuracy = zip(*(_finish(sums) for sums in (rows, columns)))
     means = [_mean(accuracy[i], axes) for i in (0, 1)]
-    return (_mean(losses[0], axes) + _mean(losses[1], axes)) / 2, dict(image_to_text=means[0], text_to_image=means[1])
+    return (_mean(losses[0], axes) + _mean(losses[1], axes)) / 2, dict(
+        image_to_text=means[0], text_to_image=means[1]
+    )
 
 
 def sigmoid_loss(
@@ -158,7 +174,9 @@ def over_ring(tile: Callable, rows: Any, columns: Any, axes: Axes, chunk: int) -
     # communication, in another order on each device, and they wait for each other for ever.
     devices = _devices(axes)
     carry = (rows, jax.tree.map(split, columns))
-    (rows, columns), _ = jax.lax.scan(visit, carry, length=devices, unroll=devices <= WRITTEN_OUT or 1)
+    (rows, columns), _ = jax.lax.scan(
+        visit, carry, length=devices, unroll=devices <= WRITTEN_OUT or 1
+    )
     return rows, jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), columns)
 
 
@@ -174,12 +192,20 @@ def _empty_sums(like: jax.Array, axes: Axes) -> dict[str, jax.Array]:
     """Running sums over the logits of each row: the largest, sum(exp(logit - largest)), those of the positives."""
     # Derived from an array that varies over the mesh, as a carry of a loop must from its start.
     zero = jnp.zeros_like(like, shape=like.shape[:1]) + 0 * jax.lax.stop_gradient(like[:, 0])
-    return {"max": zero - jnp.inf, "best": zero - jnp.inf, "sum": zero, "positive": zero, "count": zero}
+    return {
+        "max": zero - jnp.inf,
+        "best": zero - jnp.inf,
+        "sum": zero,
+        "positive": zero,
+        "count": zero,
+    }
 
 
 def _add_best(sums, logits, same, axis):
     best = jnp.where(same, logits, -jnp.inf).max(axis)
-    found = dict(best=jnp.maximum(sums["best"], best), max=jnp.maximum(sums["max"], logits.max(axis)))
+    found = dict(
+        best=jnp.maximum(sums["best"], best), max=jnp.maximum(sums["max"], logits.max(axis))
+    )
     return sums | jax.lax.stop_gradient(found)
 
 

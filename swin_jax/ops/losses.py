@@ -25,7 +25,10 @@ def smooth_one_hot(label: jax.Array, num_classes: int, smoothing: float = 0.0) -
 
 def soft_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     """Cross entropy of each row with a target distribution: logits (B, K), target (B, K) -> (B,) float32."""
-    return -jnp.sum(target.astype(jnp.float32) * jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1), axis=-1)
+    return -jnp.sum(
+        target.astype(jnp.float32) * jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1),
+        axis=-1,
+    )
 
 
 def weighted_cross_entropy(
@@ -54,7 +57,9 @@ def sigmoid_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     return jax.nn.softplus(logits) - logits * target
 
 
-def known_mean(values: jax.Array, known: jax.Array, class_weights: jax.Array | None = None) -> jax.Array:
+def known_mean(
+    values: jax.Array, known: jax.Array, class_weights: jax.Array | None = None
+) -> jax.Array:
     """The mean over the classes that are known, as torch's `binary_cross_entropy_with_logits(weight=...)`.
 
     Args:
@@ -65,7 +70,11 @@ def known_mean(values: jax.Array, known: jax.Array, class_weights: jax.Array | N
     Returns:
         () float32; 0 where nothing is known.
     """
-    weights = jnp.ones(values.shape[-1]) if class_weights is None else jnp.asarray(class_weights, jnp.float32)
+    weights = (
+        jnp.ones(values.shape[-1])
+        if class_weights is None
+        else jnp.asarray(class_weights, jnp.float32)
+    )
     return jnp.where(known, values * weights[None], 0.0).sum() / jnp.maximum(known.sum(), 1)
 
 

@@ -30,12 +30,16 @@ def upsample(mask: jax.Array, grid: tuple[int, ...]) -> jax.Array:
     for axis, size in enumerate(grid, start=1):
         times, rest = divmod(size, mask.shape[axis])
         if rest or not times:
-            raise UserError(f"a mask of {mask.shape[1:]} cells does not divide a grid of {tuple(grid)}")
+            raise UserError(
+                f"a mask of {mask.shape[1:]} cells does not divide a grid of {tuple(grid)}"
+            )
         mask = jnp.repeat(mask, times, axis=axis)
     return mask
 
 
-def masked_error(prediction: jax.Array, target: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+def masked_error(
+    prediction: jax.Array, target: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Sums of absolute differences over the masked pixels of each image.
 
     Args:
@@ -46,7 +50,9 @@ def masked_error(prediction: jax.Array, target: jax.Array, mask: jax.Array) -> t
         (error, count), each (B,) float32: the sum over masked pixels of the mean absolute difference of their channels,
         and the number of masked pixels.
     """
-    difference = jnp.abs(prediction.astype(jnp.float32) - target.astype(jnp.float32)).mean(axis=-1)  # (B, *size)
+    difference = jnp.abs(prediction.astype(jnp.float32) - target.astype(jnp.float32)).mean(
+        axis=-1
+    )  # (B, *size)
     mask = mask.astype(jnp.float32)
     axes = tuple(range(1, mask.ndim))
     return (difference * mask).sum(axes), mask.sum(axes)
@@ -71,7 +77,9 @@ def local_statistics(image: jax.Array, window: int) -> tuple[jax.Array, jax.Arra
         UserError: an even window, or one of a single pixel.
     """
     if window % 2 == 0 or window < 3:
-        raise UserError(f"the window of the normalised target must be odd and at least 3, not {window}")
+        raise UserError(
+            f"the window of the normalised target must be odd and at least 3, not {window}"
+        )
     image = image.astype(jnp.float32)
     count = _valid_pixels(image.shape[1:-1], window)
     mean = _window_sum(image, window) / count
@@ -90,7 +98,9 @@ def _valid_pixels(size: tuple[int, ...], window: int) -> np.ndarray:
     count = np.ones((1, *size, 1), np.float32)
     for axis, length in enumerate(size, start=1):
         ends = np.clip(np.arange(length)[:, None] + (-(window // 2), window // 2 + 1), 0, length)
-        count = count * np.diff(ends).reshape([length if a == axis else 1 for a in range(count.ndim)])
+        count = count * np.diff(ends).reshape(
+            [length if a == axis else 1 for a in range(count.ndim)]
+        )
     return count.astype(np.float32)
 
 

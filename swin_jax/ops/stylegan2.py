@@ -62,7 +62,9 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     a GAN are, in plain loops, 45 times slower.
     """
     pad = kernel.shape[0] // 2
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), ((pad, pad), (pad, pad)), dimension_numbers=DIMENSIONS)
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), ((pad, pad), (pad, pad)), dimension_numbers=DIMENSIONS
+    )
 
 
 def _transposed(kernel: jax.Array) -> jax.Array:
@@ -74,7 +76,9 @@ def _transposed(kernel: jax.Array) -> jax.Array:
 def _kernel_gradient(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
     """The gradient by the kernel: x (B, H, W, I), gradient by the output y (B, H, W, O) -> (size, size, I, O)."""
     x, y, pad = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), size // 2
-    found = jax.lax.conv_general_dilated(x, y, (1, 1), ((pad, pad), (pad, pad)), dimension_numbers=DIMENSIONS)
+    found = jax.lax.conv_general_dilated(
+        x, y, (1, 1), ((pad, pad), (pad, pad)), dimension_numbers=DIMENSIONS
+    )
     return found.transpose(1, 2, 0, 3)
 
 
@@ -112,7 +116,9 @@ def convolve_up(x: jax.Array, kernel: jax.Array, resampling: str = "merged") -> 
         )
         return upfirdn(dilated, padding=(1, 1), taps=TAPS) * jnp.asarray(4, x.dtype)
     features = kernel.shape[-1]
-    merged = 4 * _filtered_kernel(flipped)  # (6, 6, I, O), of the map with zeros between its samples
+    merged = 4 * _filtered_kernel(
+        flipped
+    )  # (6, 6, I, O), of the map with zeros between its samples
     # Output 2p + q meets every second tap: those of odd number if q is 0, else those of even number.
     phases = merged.reshape(3, 2, 3, 2, -1, features)[:, ::-1, :, ::-1]
     phases = phases.transpose(0, 2, 4, 1, 3, 5).reshape(3, 3, -1, 4 * features)
@@ -125,7 +131,9 @@ def convolve_down(x: jax.Array, kernel: jax.Array, resampling: str = "merged") -
         return convolve(upfirdn(x, down=2, padding=(1, 1)), kernel)
     if resampling == "plain":
         filtered = upfirdn(x, padding=(2, 2))
-        return jax.lax.conv_general_dilated(filtered, kernel, (2, 2), "VALID", dimension_numbers=DIMENSIONS)
+        return jax.lax.conv_general_dilated(
+            filtered, kernel, (2, 2), "VALID", dimension_numbers=DIMENSIONS
+        )
     merged = _filtered_kernel(kernel).reshape(3, 2, 3, 2, *kernel.shape[2:])
     blocks = merged.transpose(0, 2, 1, 3, 4, 5).reshape(3, 3, -1, kernel.shape[3])
     return convolve(space_to_depth(x), blocks)

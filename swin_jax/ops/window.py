@@ -26,7 +26,9 @@ def partition(x: jax.Array, window: tuple[int, ...]) -> jax.Array:
     n = len(spatial)
     counts = [size // w for size, w in zip(spatial, window, strict=True)]
     x = x.reshape(batch, *itertools.chain(*zip(counts, window)), channels)  # (B, H/w, w, W/w, w, C)
-    x = x.transpose(0, *range(1, 2 * n, 2), *range(2, 2 * n + 1, 2), 2 * n + 1)  # (B, H/w, W/w, w, w, C)
+    x = x.transpose(
+        0, *range(1, 2 * n, 2), *range(2, 2 * n + 1, 2), 2 * n + 1
+    )  # (B, H/w, W/w, w, w, C)
     return x.reshape(batch * math.prod(counts), math.prod(window), channels)
 
 
@@ -84,8 +86,12 @@ def relative_bias(table: jax.Array, window: tuple[int, ...]) -> jax.Array:
     inner = window[-2:]
     first = bias.ndim - len(inner)
     for w in inner:
-        bias = _toeplitz(jnp.moveaxis(bias, first, -1), w)  # (..., w, w): the next axis takes the place of this one
-    bias = bias.transpose(*range(first), *range(first, bias.ndim, 2), *range(first + 1, bias.ndim, 2))
+        bias = _toeplitz(
+            jnp.moveaxis(bias, first, -1), w
+        )  # (..., w, w): the next axis takes the place of this one
+    bias = bias.transpose(
+        *range(first), *range(first, bias.ndim, 2), *range(first + 1, bias.ndim, 2)
+    )
     bias = bias.reshape(*bias.shape[:first], math.prod(inner), -1)  # (h, ..., queries, keys)
     # Frames as blocks of these: in an array with six axes of their own, two per axis, nearly all is a TPU's padding.
     for w in reversed(window[:-2]):
@@ -98,7 +104,9 @@ def _block_toeplitz(x: jax.Array, w: int) -> jax.Array:
     k = x.shape[-1]
     strip = jnp.moveaxis(jnp.flip(x, -3), -3, -2)
     strip = strip.reshape(*strip.shape[:-2], -1)  # all blocks side by side; row i is a piece of it
-    return jnp.concatenate([strip[..., (w - 1 - i) * k : (2 * w - 1 - i) * k] for i in range(w)], -2)
+    return jnp.concatenate(
+        [strip[..., (w - 1 - i) * k : (2 * w - 1 - i) * k] for i in range(w)], -2
+    )
 
 
 def _toeplitz(x: jax.Array, w: int) -> jax.Array:

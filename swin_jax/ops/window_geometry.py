@@ -39,12 +39,18 @@ def per_stage(value, stages: int, axes: int, one_each: bool = False) -> list[tup
 def num_axes(model) -> int:
     """Spatial axes of a Swin: as many as its longest size has entries, at least two."""
     window = model.window_size
-    window = [window] if isinstance(window, int) or all(isinstance(entry, int) for entry in window) else window
+    window = (
+        [window]
+        if isinstance(window, int) or all(isinstance(entry, int) for entry in window)
+        else window
+    )
     given = [model.image_size, model.patch_size, model.merge_size, *window]
     return max([2, *(len(value) for value in given if not isinstance(value, int))])
 
 
-def fit(grid: tuple[int, ...], window: tuple[int, ...], small: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def fit(
+    grid: tuple[int, ...], window: tuple[int, ...], small: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The window and the shift of odd blocks on a grid, by the rule for grids no larger than the window.
 
     Args:
@@ -120,7 +126,9 @@ def total_stride(model, axes: int) -> tuple[int, ...]:
 
 
 @functools.lru_cache
-def shift_regions(spatial: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]) -> np.ndarray:
+def shift_regions(
+    spatial: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
+) -> np.ndarray:
     """Which region of the rolled map each token of each window comes from; windows attend within regions only.
 
     Args:
@@ -133,14 +141,22 @@ def shift_regions(spatial: tuple[int, ...], window: tuple[int, ...], shift: tupl
     labels = np.zeros(spatial, np.int32)
     for axis, (size, w, s) in enumerate(zip(spatial, window, shift, strict=True)):
         position = np.arange(size)
-        region = (position >= size - w).astype(np.int32) + (position >= size - s) if s else np.zeros(size, np.int32)
+        region = (
+            (position >= size - w).astype(np.int32) + (position >= size - s)
+            if s
+            else np.zeros(size, np.int32)
+        )
         labels = labels * 3 + region.reshape([-1 if i == axis else 1 for i in range(len(spatial))])
     n = len(spatial)
-    split = labels.reshape(list(itertools.chain(*((size // w, w) for size, w in zip(spatial, window)))))
+    split = labels.reshape(
+        list(itertools.chain(*((size // w, w) for size, w in zip(spatial, window))))
+    )
     return split.transpose(*range(0, 2 * n, 2), *range(1, 2 * n, 2)).reshape(-1, math.prod(window))
 
 
-def shift_mask(spatial: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]) -> np.ndarray:
+def shift_mask(
+    spatial: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
+) -> np.ndarray:
     """The official mask: (nW, N, N) float32, 0 where both tokens are of one region and `MASKED` elsewhere."""
     labels = shift_regions(spatial, window, shift)
     return np.where(labels[:, :, None] == labels[:, None, :], 0.0, MASKED).astype(np.float32)
@@ -154,7 +170,9 @@ def relative_position_index(window: tuple[int, ...]) -> np.ndarray:
         (N, N) int32 into a table of prod(2 * window - 1) rows.
     """
     coordinates = np.indices(window).reshape(len(window), -1)  # (axes, N)
-    difference = coordinates[:, :, None] - coordinates[:, None, :] + np.array(window)[:, None, None] - 1
+    difference = (
+        coordinates[:, :, None] - coordinates[:, None, :] + np.array(window)[:, None, None] - 1
+    )
     return np.ravel_multi_index(tuple(difference), [2 * w - 1 for w in window]).astype(np.int32)
 
 
@@ -172,7 +190,10 @@ def log_coordinates(window: tuple[int, ...], pretrained: tuple[int, ...]) -> np.
         (prod(2 * window - 1), axes) float32. An axis of a single token has coordinate 0 (the official code: 0 / 0).
     """
     scales = [max((p or w) - 1, 1) for w, p in zip(window, pretrained, strict=True)]
-    lines = [8 * np.arange(1 - w, w, dtype=np.float32) / np.float32(scale) for w, scale in zip(window, scales)]
+    lines = [
+        8 * np.arange(1 - w, w, dtype=np.float32) / np.float32(scale)
+        for w, scale in zip(window, scales)
+    ]
     grid = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, len(window))
     return np.sign(grid) * np.log2(np.abs(grid) + 1) / np.log2(np.float32(8))
 
@@ -191,5 +212,9 @@ def bicubic_matrix(old: int, new: int) -> np.ndarray:
         u = np.abs(x - place)
         near = (a + 2) * u**3 - (a + 3) * u**2 + 1
         far = a * u**3 - 5 * a * u**2 + 8 * a * u - 4 * a
-        np.add.at(matrix, (np.arange(new), np.clip(place, 0, old - 1).astype(int)), np.where(u <= 1, near, far))
+        np.add.at(
+            matrix,
+            (np.arange(new), np.clip(place, 0, old - 1).astype(int)),
+            np.where(u <= 1, near, far),
+        )
     return matrix

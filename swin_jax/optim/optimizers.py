@@ -18,7 +18,15 @@ import optax
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
-from swin_jax.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, RangeError, Rate, checked, shown
+from swin_jax.core.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    RangeError,
+    Rate,
+    checked,
+    shown,
+)
 from swin_jax.core.stacking import multipliers, official_names
 
 
@@ -111,7 +119,9 @@ def lazy_adam(
     """
     share = regularize_every / (regularize_every + 1) if regularize_every else 1.0
     rate = learning_rate * share
-    return _optimizer(scale_by_adam(b1**share, b2**share, eps), lambda step: rate, 0.0, freeze, None)
+    return _optimizer(
+        scale_by_adam(b1**share, b2**share, eps), lambda step: rate, 0.0, freeze, None
+    )
 
 
 @checked
@@ -210,7 +220,9 @@ def _decay(weight_decay, no_decay):
 
 def _check_patterns(name, given):
     """Raises RangeError for anything but a tuple of regular expressions; a str would be one of letters."""
-    if not isinstance(given, (tuple, list)) or not all(isinstance(pattern, str) for pattern in given):
+    if not isinstance(given, (tuple, list)) or not all(
+        isinstance(pattern, str) for pattern in given
+    ):
         one = f", ({given!r},) for one" if isinstance(given, str) else ""
         raise RangeError(name, f"={shown(given)}: it must be a tuple of regular expressions{one}")
     for pattern in given:
@@ -250,7 +262,9 @@ def _scale_by_learning_rate(schedule, layer_scale):
             factors = multipliers(layer_scale, updates)
             # A schedule adds its final rate to the scaled one, and -0.0 + 0.0 has other bits than -0.0.
             rate = lambda f: jnp.where(f == 0, 0.0, schedule(state.count, scale=f))  # noqa: E731
-            updates = jax.tree.map(lambda u, f: jnp.where(f == 0, -0.0, -rate(f) * u), updates, factors)
+            updates = jax.tree.map(
+                lambda u, f: jnp.where(f == 0, -0.0, -rate(f) * u), updates, factors
+            )
         return updates, LearningRateState(optax.safe_increment(state.count), learning_rate)
 
     return optax.GradientTransformation(init, update)
@@ -264,7 +278,9 @@ def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
         return _saying(tx, (lambda name: layer_scale(name) == 0) if layer_scale else None)
 
     if not isinstance(freeze, str):
-        raise RangeError("freeze", f"={shown(freeze)}: it must be a regular expression, '' for none")
+        raise RangeError(
+            "freeze", f"={shown(freeze)}: it must be a regular expression, '' for none"
+        )
     try:
         re.compile(freeze)
     except re.error as error:
@@ -274,13 +290,21 @@ def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
         return 0.0 if re.search(freeze, name) else 1.0
 
     def labels(params):
-        tree = jax.tree.map(lambda f: "trained" if np.any(f) else "frozen", multipliers(trained, params))
+        tree = jax.tree.map(
+            lambda f: "trained" if np.any(f) else "frozen", multipliers(trained, params)
+        )
         found = set(jax.tree.leaves(tree))
         partly = any(np.ndim(f) for f in jax.tree.leaves(multipliers(trained, params)))
         if len(found) < 2 and not partly:
-            names = [name for path, leaf in flatten(params).items() for name in official_names(path, leaf)]
+            names = [
+                name
+                for path, leaf in flatten(params).items()
+                for name in official_names(path, leaf)
+            ]
             what = "every parameter" if "frozen" in found else "no parameter"
-            raise UserError(f"freeze='{freeze}' matches {what}; names are such as {', '.join(_sample(names))}")
+            raise UserError(
+                f"freeze='{freeze}' matches {what}; names are such as {', '.join(_sample(names))}"
+            )
         return tree
 
     def hold(updates):

@@ -71,7 +71,9 @@ def ranger(
 
         fast = jax.tree.map(move, params, mu, nu)
         due = count % slow_every == 0
-        slow = jax.tree.map(lambda s, p: jnp.where(due, s + slow_step * (p - s), s), state.slow, fast)
+        slow = jax.tree.map(
+            lambda s, p: jnp.where(due, s + slow_step * (p - s), s), state.slow, fast
+        )
         changes = jax.tree.map(lambda p, f, s: jnp.where(due, s, f) - p, params, fast, slow)
         return changes, RangerState(count, mu, nu, slow, norm, jnp.float32(learning_rate))
 

@@ -153,8 +153,12 @@ def epoch_cosine(
     def schedule(step, scale=1.0):
         done = (jnp.asarray(step, jnp.int32) + 1) * accumulate - 1
         epoch = done // length
-        rate = base_lr * scale * 0.5 * (1.0 + jnp.cos(math.pi * jnp.minimum(epoch, epochs) / epochs))
-        rising = warmup_ratio + (1.0 - warmup_ratio) * jnp.minimum(done, math.floor(end)) / max(end, 1.0)
+        rate = (
+            base_lr * scale * 0.5 * (1.0 + jnp.cos(math.pi * jnp.minimum(epoch, epochs) / epochs))
+        )
+        rising = warmup_ratio + (1.0 - warmup_ratio) * jnp.minimum(done, math.floor(end)) / max(
+            end, 1.0
+        )
         # An epoch that begins where the warm-up ends is the first without it.
         return (rate * jnp.where(epoch * length >= end, 1.0, rising)).astype(jnp.float32)
 
@@ -163,7 +167,10 @@ def epoch_cosine(
 
 @checked
 def ramps(
-    base_lr: NonNegativeFloat, total_steps: PositiveInt, rampup: Fraction = 0.05, rampdown: Fraction = 0.25
+    base_lr: NonNegativeFloat,
+    total_steps: PositiveInt,
+    rampup: Fraction = 0.05,
+    rampdown: Fraction = 0.25,
 ) -> Callable:
     """A rate that rises linearly from 0 at the first update and falls along a cosine at the end.
 

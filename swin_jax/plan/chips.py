@@ -95,7 +95,9 @@ class Topology:
     @property
     def name(self) -> str:
         """As `topology` reads it."""
-        return f"{self.chip.name}:{_times(self.shape)}" + (f",slices={self.slices}" if self.slices > 1 else "")
+        return f"{self.chip.name}:{_times(self.shape)}" + (
+            f",slices={self.slices}" if self.slices > 1 else ""
+        )
 
     @property
     def slice_size(self) -> int:
@@ -128,7 +130,9 @@ class Topology:
             UserError: there is no compiler for a chip that is not there.
         """
         if not self.chip.torus:
-            raise UserError(f"{self.name} cannot be compiled for here: only TPUs can be, the rest is arithmetic")
+            raise UserError(
+                f"{self.name} cannot be compiled for here: only TPUs can be, the rest is arithmetic"
+            )
         return {
             "platform": "tpu",
             "topology_name": f"{self.chip.name}:{_times(self.shape)}",
@@ -148,7 +152,9 @@ def topology(text: str) -> Topology:
     """
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)(?:,slices=([1-9]\d*))?", text.strip())
     if not match:
-        raise UserError(f"a topology is written like v5e:4x4 or v5p:4x4x4,slices=2, not {text!r}; chips: {_known()}")
+        raise UserError(
+            f"a topology is written like v5e:4x4 or v5p:4x4x4,slices=2, not {text!r}; chips: {_known()}"
+        )
     name, sides, slices = match.groups()
     if name not in CHIPS:
         raise UserError(f"chip {name!r} is unknown; known are {_known()}")
@@ -168,7 +174,9 @@ def smallest_slice(name: str, size: int) -> str:
     shapes = [shape for shape in chip.shapes if math.prod(shape) == most]
     if chip.torus == 3:
         sides = range(4, most // 16 + 1, 4)
-        shapes += [s for s in itertools.combinations_with_replacement(sides, 3) if math.prod(s) == most]
+        shapes += [
+            s for s in itertools.combinations_with_replacement(sides, 3) if math.prod(s) == most
+        ]
     if not shapes or size % most:
         raise UserError(f"there is no {name} slice of {size} chips")
     slices = f",slices={size // most}" if size > most else ""
@@ -181,12 +189,21 @@ def _check(chip: Chip, shape: tuple[int, ...]) -> None:
         return
     known = ", ".join(_times(shape) for shape in chip.shapes)
     if chip.torus == 3:
-        cubes = len(shape) == 3 and min(shape) > 0 and all(n % 4 == 0 for n in shape) and list(shape) == sorted(shape)
+        cubes = (
+            len(shape) == 3
+            and min(shape) > 0
+            and all(n % 4 == 0 for n in shape)
+            and list(shape) == sorted(shape)
+        )
         if cubes and math.prod(shape) <= chip.max_chips:
             return
         known += f", or three multiples of 4 in ascending order, {chip.max_chips:,} chips at most"
     chips = math.prod(shape)
-    more = f" ({chips:,} chips; larger ones are several slices: ,slices=2)" if chips > chip.max_chips else ""
+    more = (
+        f" ({chips:,} chips; larger ones are several slices: ,slices=2)"
+        if chips > chip.max_chips
+        else ""
+    )
     raise UserError(f"there is no {chip.name} slice of {_times(shape)}{more}; there are {known}")
 
 
@@ -195,4 +212,7 @@ def _times(shape: tuple[int, ...]) -> str:
 
 
 def _known() -> str:
-    return ", ".join(name for name, chip in CHIPS.items() if chip.torus) + " (and h100, by arithmetic only)"
+    return (
+        ", ".join(name for name, chip in CHIPS.items() if chip.torus)
+        + " (and h100, by arithmetic only)"
+    )

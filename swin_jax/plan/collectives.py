@@ -62,9 +62,13 @@ def collectives(text: str, mesh: Mapping[str, int], slices: int = 1) -> list[Col
                 groups = _groups(inner, math.prod(mesh.values()), slices)
             axes, group, spans = _extent(groups, mesh, slices)
             operands = inner.operands[:1] if inner.opcode == "send" else inner.operands
-            size = sum(where.array(name).size for name in operands) * (group if kind == "all-gather" else 1)
+            size = sum(where.array(name).size for name in operands) * (
+                group if kind == "all-gather" else 1
+            )
             beside = where.overlaps or inner.opcode == "send" or inner.opcode.endswith("-start")
-            found.append(Collective(kind, size, axes, group, spans, count, beside, instruction.name))
+            found.append(
+                Collective(kind, size, axes, group, spans, count, beside, instruction.name)
+            )
     return found
 
 
@@ -76,7 +80,9 @@ def hbm_bytes(text: str) -> int:
     memory nothing. Products that read operands too large for the chip more than once are not seen.
     """
     module = hlo.parse(text)
-    return sum(count * _traffic(module, computation, i) for computation, i, count in hlo.run(module, "", 1))
+    return sum(
+        count * _traffic(module, computation, i) for computation, i, count in hlo.run(module, "", 1)
+    )
 
 
 def _kind(computation: hlo.Computation, instruction: hlo.Instruction) -> str:
@@ -93,7 +99,11 @@ def _kind(computation: hlo.Computation, instruction: hlo.Instruction) -> str:
 def _keeps_parts(computation: hlo.Computation) -> bool:
     """Whether each chip keeps its part only of all results: the fusion all-reduce-scatter, of one array or several."""
     root = hlo.source(computation, computation.root)
-    results = [hlo.source(computation, name) for name in root.operands] if root and root.opcode == "tuple" else [root]
+    results = (
+        [hlo.source(computation, name) for name in root.operands]
+        if root and root.opcode == "tuple"
+        else [root]
+    )
     return all(result and result.opcode == "dynamic-slice" for result in results)
 
 
@@ -107,18 +117,26 @@ def _groups(instruction: hlo.Instruction, devices: int, slices: int) -> list[np.
     text = instruction.attributes
     if instruction.opcode == "send":
         return [np.arange(slices) * (devices // slices)]
-    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, ?device_ids=\((.*?)\))? ?\{([^}]*)\}", text):
+    if mesh := re.search(
+        r"replica_groups=mesh\[([^\]]*)\](?:, ?device_ids=\((.*?)\))? ?\{([^}]*)\}", text
+    ):
         return _mesh_groups(*mesh.groups())
     if iota := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
         return list(_iota(iota[2], iota[3]).reshape(hlo.numbers(iota[1])))
     lists = re.search(r"(?:replica_groups|source_target_pairs)=\{(\{.*?\})\}", text)
-    groups = [np.array(hlo.numbers(part)) for part in re.findall(r"\{([\d, ]+)\}", lists[1])] if lists else []
+    groups = (
+        [np.array(hlo.numbers(part)) for part in re.findall(r"\{([\d, ]+)\}", lists[1])]
+        if lists
+        else []
+    )
     return groups or [np.arange(devices)]
 
 
 def _iota(shape: str, order: str | None) -> np.ndarray:
     return (
-        np.arange(math.prod(hlo.numbers(shape))).reshape(hlo.numbers(shape)).transpose(hlo.numbers(order or "") or None)
+        np.arange(math.prod(hlo.numbers(shape)))
+        .reshape(hlo.numbers(shape))
+        .transpose(hlo.numbers(order or "") or None)
     )
 
 
@@ -129,17 +147,23 @@ def _mesh_groups(mesh: str, device_ids: str | None, grouped: str) -> list[np.nda
     for name, before, part in re.findall(r"'?([^',:]+)'?(?::\((\d+)\)(\d+))?", grouped):
         axis, size = names.index(name), int(part or sizes[name])
         after = sizes[name] // (int(before or 1) * size)
-        places[axis] -= places[axis] // after % size * after  # those that differ in this part only are the same now
+        places[axis] -= (
+            places[axis] // after % size * after
+        )  # those that differ in this part only are the same now
         group *= size
     order = np.argsort(np.ravel_multi_index(tuple(places), tuple(sizes.values())), kind="stable")
     permuted = re.fullmatch(r"\[([\d,]+)\]T\(([\d,]+)\)", device_ids or "")
     ids = (
-        _iota(*permuted.groups()).ravel() if permuted else np.array(hlo.numbers(device_ids or "") or range(order.size))
+        _iota(*permuted.groups()).ravel()
+        if permuted
+        else np.array(hlo.numbers(device_ids or "") or range(order.size))
     )
     return list(ids[order].reshape(-1, group))
 
 
-def _extent(groups: list[np.ndarray], mesh: Mapping[str, int], slices: int) -> tuple[tuple[str, ...], int, int]:
+def _extent(
+    groups: list[np.ndarray], mesh: Mapping[str, int], slices: int
+) -> tuple[tuple[str, ...], int, int]:
     """Axes, chips and slices of the groups of a collective."""
     sizes, devices = tuple(mesh.values()), math.prod(mesh.values())
     groups = [group for group in groups if group.max() < devices]
@@ -152,8 +176,17 @@ def _extent(groups: list[np.ndarray], mesh: Mapping[str, int], slices: int) -> t
     return axes, max((group.size for group in groups), default=1), spans
 
 
-_FREE = set("parameter constant tuple get-tuple-element bitcast while conditional call async-start after-all".split())
-_FREE |= {"opt-barrier", "add-dependency", "partition-id", "replica-id", "ConcatBitcast", "AllocateBuffer"}
+_FREE = set(
+    "parameter constant tuple get-tuple-element bitcast while conditional call async-start after-all".split()
+)
+_FREE |= {
+    "opt-barrier",
+    "add-dependency",
+    "partition-id",
+    "replica-id",
+    "ConcatBitcast",
+    "AllocateBuffer",
+}
 _SLICES = ("dynamic-slice", "slice", "gather", "slice-start")
 _UPDATES = {"dynamic-update-slice": 1, "scatter": -1}  # which operand is written into the first
 
@@ -165,13 +198,17 @@ def _traffic(module: hlo.Module, computation: hlo.Computation, instruction: hlo.
         return 0
     called = hlo.called(module, instruction)
     if opcode == "fusion":
-        return sum(_reads(module, called, name) for name in called.parameters.values()) + _writes(module, called)
+        return sum(_reads(module, called, name) for name in called.parameters.values()) + _writes(
+            module, called
+        )
     read = [computation.array(name).hbm for name in operands]
     if opcode in _UPDATES and len(operands) > 1:
         update = computation.array(operands[_UPDATES[opcode]])
         return update.hbm + (update.padded if any(read[:1]) else 0)
     # Those that start something have their operands among their results.
-    first, end = {"copy-start": (0, 1), "recv": (0, 1), "send": (0, 0), "slice-start": (1, 2)}.get(opcode, (0, None))
+    first, end = {"copy-start": (0, 1), "recv": (0, 1), "send": (0, 0), "slice-start": (1, 2)}.get(
+        opcode, (0, None)
+    )
     if opcode in ("all-gather-start", "collective-permute-start"):
         first, end = len(operands), 2 * len(operands)
     if opcode in _SLICES:
@@ -194,7 +231,12 @@ def _reads(module: hlo.Module, computation: hlo.Computation, name: str) -> int:
                 [str(i) for i, other in enumerate(user.operands) if other == name],
             )
             total += sum(_reads(module, called, called.parameters.get(i, "")) for i in places)
-        elif user.opcode in _UPDATES and first or user.opcode == "tuple" or _is_step(computation, user):
+        elif (
+            user.opcode in _UPDATES
+            and first
+            or user.opcode == "tuple"
+            or _is_step(computation, user)
+        ):
             continue  # updated in place, or handed on
         elif not user.target.startswith("AsyncCollective"):
             return whole
@@ -212,4 +254,8 @@ def _writes(module: hlo.Module, computation: hlo.Computation, name: str = "") ->
         return _writes(module, hlo.called(module, result))
     hbm = sum(array.hbm for array in result.arrays[result.target.startswith("AsyncCollective") :])
     updates = result.opcode in _UPDATES and len(result.operands) > 1
-    return min(hbm, computation.array(result.operands[_UPDATES[result.opcode]]).padded) if updates else hbm
+    return (
+        min(hbm, computation.array(result.operands[_UPDATES[result.opcode]]).padded)
+        if updates
+        else hbm
+    )

@@ -36,9 +36,13 @@ def prepare(config, text: str, workdir: str | None, effort: str = "full") -> Cal
         UserError: an unknown topology, a mesh that does not fit it, no TPU compiler, an unusable workdir.
     """
     auto = text == "auto" or text.startswith("auto:")
-    name = text.removeprefix("auto").removeprefix(":").removeprefix("config") or config.get("topology")
+    name = text.removeprefix("auto").removeprefix(":").removeprefix("config") or config.get(
+        "topology"
+    )
     if not name:
-        raise UserError(f"--plan={text}: the config names no topology; give one, --plan=auto:v5e:4x4 for example")
+        raise UserError(
+            f"--plan={text}: the config names no topology; give one, --plan=auto:v5e:4x4 for example"
+        )
     topology = chips.topology(name)
     topology.compiler_options()  # refuses what cannot be compiled for
     folder = storage.path(workdir) if workdir else None
@@ -61,7 +65,9 @@ def _best(config, topology: chips.Topology, states: StateBytes, effort: str) -> 
 
     found = search(config, topology, states, cache_folder(), say)
     if not found:
-        raise UserError(f"the state alone is larger than a chip of {topology.name} on every mesh; take more chips")
+        raise UserError(
+            f"the state alone is larger than a chip of {topology.name} on every mesh; take more chips"
+        )
     best, facts = found[0]
     if effort == "full" and facts["memory"]["fits"]:
         say("the best of them once more, with the compiler's full effort")
@@ -87,4 +93,8 @@ def _report(find: Callable[[], dict[str, Any]], folder: epath.Path | None) -> in
 
 def cache_folder() -> pathlib.Path:
     """Where the numbers of compiled programs are kept: $XDG_CACHE_HOME or ~/.cache, swin_jax/plans in it."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "swin_jax" / "plans"
+    return (
+        pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        / "swin_jax"
+        / "plans"
+    )

@@ -53,7 +53,9 @@ def prepare(
     return functools.partial(_plan, config, topology, run, batch, cache, effort)
 
 
-def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None, effort: str = "full") -> dict[str, Any]:
+def plan(
+    config, topology: chips.Topology, cache: pathlib.Path | None = None, effort: str = "full"
+) -> dict[str, Any]:
     """Compiles the training step of a config for a topology and reads the program.
 
     Args:
@@ -71,7 +73,9 @@ def plan(config, topology: chips.Topology, cache: pathlib.Path | None = None, ef
     return prepare(config, topology, cache, effort)()
 
 
-def _plan(config, topology: chips.Topology, run: setup.Run, batch, cache, effort: str) -> dict[str, Any]:
+def _plan(
+    config, topology: chips.Topology, run: setup.Run, batch, cache, effort: str
+) -> dict[str, Any]:
     facts = {
         "topology": topology.name,
         "effort": effort,
@@ -90,7 +94,9 @@ def _plan(config, topology: chips.Topology, run: setup.Run, batch, cache, effort
         facts["flops"] = _flops(run, batch, traced)
         lowered = traced.lower()
     facts["lower_seconds"] = round(time.monotonic() - began, 1)
-    facts |= _kept(cache, lowered, topology, effort) or _compile(cache, lowered, config, topology, run, effort)
+    facts |= _kept(cache, lowered, topology, effort) or _compile(
+        cache, lowered, config, topology, run, effort
+    )
     if facts["memory"]["fits"]:
         facts["roofline"] = _roofline(facts, topology)
     else:
@@ -104,7 +110,9 @@ def _setup(config, topology: chips.Topology) -> tuple[setup.Run, dict[str, jax.S
     run = setup.build_run(config, tpu_compiler.devices(topology))
     rows = NamedSharding(run.placement.mesh, batch_sharding.BATCH)
     shapes = run.task.batch_shapes(config.batch_size)
-    return run, {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for key, x in shapes.items()}
+    return run, {
+        key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for key, x in shapes.items()
+    }
 
 
 def _trace(run: setup.Run, batch):
@@ -115,12 +123,16 @@ def _trace(run: setup.Run, batch):
 def _key(lowered, topology: chips.Topology, effort: str) -> str:
     """Cache key: the program, compiler versions, flags, effort and topology."""
     digest = hashlib.sha256(lowered.as_text().encode())
-    digest.update("".join(os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")).encode())
+    digest.update(
+        "".join(os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")).encode()
+    )
     digest.update(json.dumps([_FORMAT, tpu_compiler.versions(), topology.name, effort]).encode())
     return digest.hexdigest()
 
 
-def _kept(cache: pathlib.Path | None, lowered, topology: chips.Topology, effort: str) -> dict[str, Any] | None:
+def _kept(
+    cache: pathlib.Path | None, lowered, topology: chips.Topology, effort: str
+) -> dict[str, Any] | None:
     """The cached result, if any; a full result also serves a quick plan."""
     if cache:
         for tried in dict.fromkeys(("full", effort)):
@@ -130,7 +142,14 @@ def _kept(cache: pathlib.Path | None, lowered, topology: chips.Topology, effort:
     return None
 
 
-def _compile(cache: pathlib.Path | None, lowered, config, topology: chips.Topology, run: setup.Run, effort: str):
+def _compile(
+    cache: pathlib.Path | None,
+    lowered,
+    config,
+    topology: chips.Topology,
+    run: setup.Run,
+    effort: str,
+):
     mesh = run.placement.mesh
     with progress(f"{topology.name}: compiling"):
         if effort == "full":
@@ -159,7 +178,9 @@ def main(folder: str) -> None:
     config, name = pickle.load(sys.stdin.buffer)
     termination.end_with_parent()
     tpu_compiler.prepare_backend()
-    _trace(*_setup(config, chips.topology(name))).lower().compile(compiler_options=tpu_compiler.write_to(folder))
+    _trace(*_setup(config, chips.topology(name))).lower().compile(
+        compiler_options=tpu_compiler.write_to(folder)
+    )
 
 
 def _largest(run: setup.Run) -> list[dict[str, Any]]:
@@ -168,16 +189,24 @@ def _largest(run: setup.Run) -> list[dict[str, Any]]:
     for path, leaf in jax.tree_util.tree_flatten_with_path(run.abstract)[0]:
         shape = leaf.sharding.shard_shape(leaf.shape)
         text = f"{leaf.dtype.name}[{','.join(map(str, shape))}]"
-        found.append({"bytes": math.prod(shape) * leaf.dtype.itemsize, "shape": text, "of": path_name(path)})
+        found.append(
+            {"bytes": math.prod(shape) * leaf.dtype.itemsize, "shape": text, "of": path_name(path)}
+        )
     return sorted(found, key=lambda item: -item["bytes"])[:8]
 
 
 def _roofline(facts: dict[str, Any], topology: chips.Topology) -> dict[str, Any]:
     """Seconds of an update and what bounds them."""
-    moved = [collectives.Collective(**item | {"axes": tuple(item["axes"])}) for item in facts["collectives"]]
-    found = roofline.estimate(topology, facts["flops"]["step"] / topology.size, facts["hbm_bytes"], moved)
+    moved = [
+        collectives.Collective(**item | {"axes": tuple(item["axes"])})
+        for item in facts["collectives"]
+    ]
+    found = roofline.estimate(
+        topology, facts["flops"]["step"] / topology.size, facts["hbm_bytes"], moved
+    )
     times = {
-        name: getattr(found, name) for name in ("compute", "memory", "links", "network", "exposed", "step", "serial")
+        name: getattr(found, name)
+        for name in ("compute", "memory", "links", "network", "exposed", "step", "serial")
     }
     return times | {
         "limit": found.limit,
@@ -196,16 +225,25 @@ def _state_bytes(run: setup.Run, batch) -> dict[str, int]:
     """Bytes per chip of what a step is given, by part: arithmetic on shapes and layouts."""
 
     def of(tree) -> int:
-        return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+        return sum(
+            math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+            for x in jax.tree.leaves(tree)
+        )
 
-    parts = {name: getattr(run.abstract, name) for name in ("params", "opt_state", "mutable", "ema")}
-    return {name: of(tree) for name, tree in (parts | {"frozen": run.frozen, "batch": batch}).items()}
+    parts = {
+        name: getattr(run.abstract, name) for name in ("params", "opt_state", "mutable", "ema")
+    }
+    return {
+        name: of(tree) for name, tree in (parts | {"frozen": run.frozen, "batch": batch}).items()
+    }
 
 
 def _flops(run: setup.Run, batch, traced) -> dict[str, int]:
     """FLOPs of one update over all chips; `step` includes rematerialization, `model` does not."""
     step = flops.count_jaxpr(traced.jaxpr)
-    if getattr(run.task, "predicts", None) == "samples":  # of latents, which are in no batch to train on
+    if (
+        getattr(run.task, "predicts", None) == "samples"
+    ):  # of latents, which are in no batch to train on
         return {"step": step, "model": step}
     with jax.set_mesh(run.placement.mesh):
         forward = flops.count(run.task.predict, run.abstract, batch, run.frozen)
@@ -221,13 +259,21 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
 
     def add(saved: float, flag: str, effect: str, known: bool = True) -> None:
         if known and saved:
-            effect += f": about -{saved / 2**30:.1f} GiB" + (", enough alone" if saved >= excess else "")
+            effect += f": about -{saved / 2**30:.1f} GiB" + (
+                ", enough alone" if saved >= excess else ""
+            )
         found.append((saved, f"{flag}  {effect}"))
 
     if config.partition.get("opt_axis") == "" and mesh["data"] > 1:
         saved = (state["opt_state"] + state["ema"]) * (1 - 1 / mesh["data"])
-        add(saved, "--config.partition.opt_axis=data", "splits optimizer state and averages (ZeRO-1)")
-    size = math.gcd(mesh["data"] // facts["slices"], 8)  # of the chips of a slice that hold the same parameters
+        add(
+            saved,
+            "--config.partition.opt_axis=data",
+            "splits optimizer state and averages (ZeRO-1)",
+        )
+    size = math.gcd(
+        mesh["data"] // facts["slices"], 8
+    )  # of the chips of a slice that hold the same parameters
     if mesh["fsdp"] == 1 and size > 1:
         saved = (state["params"] + state["opt_state"] + state["ema"]) * (1 - 1 / size)
         add(saved, f"--config.mesh.fsdp={size}", "splits parameters too (FSDP)")
@@ -235,15 +281,28 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
     for key, now in configs.flatten(config.task).items():
         field = key.rpartition(".")[2]
         if field == "remat" and now == "none":
-            add(half, f"--config.task.{key}=full", "computes activations again in the backward pass", known=False)
+            add(
+                half,
+                f"--config.task.{key}=full",
+                "computes activations again in the backward pass",
+                known=False,
+            )
         if field == "dtype" and now == "float32":
             add(half, f"--config.task.{key}=bfloat16", "halves activations")
         if field == "attention" and isinstance(now, (tuple, list)) and "xla" in now:
             flag = f"""--config.task.{key}="('sequential',)\""""
             add(half, flag, "attends to one window at a time, in all stages", known=False)
     smaller, left = divmod(facts["batch_size"], 2 * facts["accumulate"])
-    if not left and smaller % (mesh["data"] * mesh["fsdp"]) == 0 and setup.can_mix(config.task, smaller):
-        add(half, f"--config.task.accumulate={2 * facts['accumulate']}", "halves the examples at a time")
+    if (
+        not left
+        and smaller % (mesh["data"] * mesh["fsdp"]) == 0
+        and setup.can_mix(config.task, smaller)
+    ):
+        add(
+            half,
+            f"--config.task.accumulate={2 * facts['accumulate']}",
+            "halves the examples at a time",
+        )
     return [text for _, text in sorted(found, key=lambda item: -item[0])]
 
 

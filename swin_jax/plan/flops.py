@@ -65,13 +65,18 @@ def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
 def _of_product(equation: core.JaxprEqn) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
-    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+    return (
+        2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+    )
 
 
 def _of_convolution(equation: core.JaxprEqn) -> int:
     params, kernel = equation.params, equation.invars[1].aval.shape
     # (output channels, input channels of one group, *window)
-    inputs, window = kernel[params["dimension_numbers"].rhs_spec[1]], params["dimension_numbers"].rhs_spec[2:]
+    inputs, window = (
+        kernel[params["dimension_numbers"].rhs_spec[1]],
+        params["dimension_numbers"].rhs_spec[2:],
+    )
     size = inputs * math.prod(kernel[axis] for axis in window)
     # Of a transposed convolution's input, all but one in so many pixels are zeros that were put there.
     outputs = math.prod(equation.outvars[0].aval.shape) // params["batch_group_count"]

@@ -13,7 +13,11 @@ import re
 def trip_counts(text: str) -> dict[str, int | None]:
     """How often the body of each loop runs, by the name of the `while`; None where the text doesn't show it."""
     module = parse(text)
-    return {i.name: _trip_count(module, where, i) for where, i, _ in run(module, "", 1) if i.opcode == "while"}
+    return {
+        i.name: _trip_count(module, where, i)
+        for where, i, _ in run(module, "", 1)
+        if i.opcode == "while"
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +61,9 @@ class Computation:
     def array(self, name: str) -> Array:
         """The array that an operand names; for a tuple, the total over its elements."""
         arrays = self.instructions[name].arrays if name in self.instructions else ()
-        return Array(sum(a.size for a in arrays), sum(a.padded for a in arrays), sum(a.hbm for a in arrays))
+        return Array(
+            sum(a.size for a in arrays), sum(a.padded for a in arrays), sum(a.hbm for a in arrays)
+        )
 
     @functools.cached_property
     def parameters(self) -> dict[str, str]:
@@ -66,7 +72,9 @@ class Computation:
     @functools.cached_property
     def overlaps(self) -> bool:
         """Whether what calls it goes on before it is done."""
-        return self.wrapped or any(i.target == "AsyncCollectiveStart" for i in self.instructions.values())
+        return self.wrapped or any(
+            i.target == "AsyncCollectiveStart" for i in self.instructions.values()
+        )
 
 
 Module = dict[str, Computation]  # by name, the entry computation by '' too
@@ -77,7 +85,13 @@ def called(module: Module, instruction: Instruction, key: str = "calls") -> Comp
     return module.get(instruction.attribute(key) or "none", Computation())
 
 
-_WIDTHS = {"token": 0, "opaque": 0, "pred": 8, "c64": 64, "c128": 128}  # bits; the names of the others tell theirs
+_WIDTHS = {
+    "token": 0,
+    "opaque": 0,
+    "pred": 8,
+    "c64": 64,
+    "c128": 128,
+}  # bits; the names of the others tell theirs
 _ARRAY = re.compile(r"([a-z]\w*)\[([^\]]*)\](?:\{([^}]*)\})?")
 _HEADER = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _ASSIGNMENT = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")
@@ -111,9 +125,13 @@ def _instruction(name: str, text: str) -> Instruction | None:
         return None
     close = _closing(text, opcode.end() - 1)
     arguments = text[opcode.end() : close - 1]
-    operands = re.findall(r"%([\w.\-]+)", arguments) or [name.strip() for name in arguments.split(",")]
+    operands = re.findall(r"%([\w.\-]+)", arguments) or [
+        name.strip() for name in arguments.split(",")
+    ]
     arrays = tuple(_array(*match.groups()) for match in _ARRAY.finditer(text[:end]))
-    return Instruction(name, opcode[1], arrays, tuple(filter(None, operands)), arguments, text[close:])
+    return Instruction(
+        name, opcode[1], arrays, tuple(filter(None, operands)), arguments, text[close:]
+    )
 
 
 def _closing(text: str, start: int) -> int:
@@ -137,7 +155,9 @@ def _array(dtype: str, dims: str, layout: str | None) -> Array:
     for axis, side in zip(range(-len(sides), 0), sides):
         physical[axis] = -(-physical[axis] // side) * side
     padded = -(-math.prod(physical) * width // 8)
-    return Array(-(-math.prod(shape) * width // 8), padded, 0 if re.search(r"S\([1-9]", tiling) else padded)
+    return Array(
+        -(-math.prod(shape) * width // 8), padded, 0 if re.search(r"S\([1-9]", tiling) else padded
+    )
 
 
 def run(module: Module, name: str, count: int) -> list[tuple[Computation, Instruction, int]]:
@@ -147,7 +167,9 @@ def run(module: Module, name: str, count: int) -> list[tuple[Computation, Instru
         found.append((computation, instruction, count))
         if instruction.opcode == "while":
             trips = _trip_count(module, computation, instruction)
-            found += run(module, instruction.attribute("body"), count * (1 if trips is None else trips))
+            found += run(
+                module, instruction.attribute("body"), count * (1 if trips is None else trips)
+            )
         elif instruction.opcode in ("conditional", "call", "async-start"):
             names = re.findall(r"%([\w.\-]+)", instruction.attributes)
             found += max((run(module, name, count) for name in names), key=len, default=[])
@@ -161,14 +183,26 @@ def _trip_count(module: Module, computation: Computation, loop: Instruction) -> 
     condition, body = called(module, loop, "condition"), called(module, loop, "body")
     state = computation.instructions.get(loop.operands[0]) if loop.operands else None
     test, following = condition.instructions.get(condition.root), body.instructions.get(body.root)
-    if not (state and test and following and test.opcode == "compare" and state.opcode == following.opcode == "tuple"):
+    if not (
+        state
+        and test
+        and following
+        and test.opcode == "compare"
+        and state.opcode == following.opcode == "tuple"
+    ):
         return None
     before, after = (dict(enumerate(values.operands)) for values in (state, following))
     counter, limit = (source(condition, name) for name in (*test.operands, "", "")[:2])
-    at, limit_at = (numbers(place.attribute("index")) if place else [] for place in (counter, limit))
+    at, limit_at = (
+        numbers(place.attribute("index")) if place else [] for place in (counter, limit)
+    )
     start = _constant(computation, before.get(at[0], "")) if at else None
     step = _step(body, after.get(at[0], "")) if at else None
-    bound = _constant(computation, before.get(limit_at[0], "")) if limit_at else _constant(condition, test.operands[-1])
+    bound = (
+        _constant(computation, before.get(limit_at[0], ""))
+        if limit_at
+        else _constant(condition, test.operands[-1])
+    )
     if start is None or bound is None or not step:
         return None
     bound += {"LE": 1, "GE": -1}.get(test.attribute("direction"), 0)
@@ -180,7 +214,9 @@ def _step(body: Computation, name: str) -> int | None:
     addition = source(body, name)
     if not addition or addition.opcode not in ("add", "subtract"):
         return None
-    step = next((n for n in (_constant(body, name) for name in addition.operands) if n is not None), None)
+    step = next(
+        (n for n in (_constant(body, name) for name in addition.operands) if n is not None), None
+    )
     return -step if step is not None and addition.opcode == "subtract" else step
 
 
@@ -193,8 +229,16 @@ def _constant(computation: Computation, name: str) -> int | None:
 def source(computation: Computation, name: str) -> Instruction | None:
     """The instruction of that name, or what it is a copy of."""
     instruction = computation.instructions.get(name)
-    while instruction and instruction.opcode in ("copy", "bitcast", "convert", "copy-done", "copy-start"):
-        instruction = computation.instructions.get(instruction.operands[0]) if instruction.operands else None
+    while instruction and instruction.opcode in (
+        "copy",
+        "bitcast",
+        "convert",
+        "copy-done",
+        "copy-start",
+    ):
+        instruction = (
+            computation.instructions.get(instruction.operands[0]) if instruction.operands else None
+        )
     return instruction
 
 
@@ -203,7 +247,9 @@ def fused(module: Module, computation: Computation, instruction: Instruction) ->
     if instruction.opcode != "fusion":
         return [(computation, instruction)]
     inside = called(module, instruction)
-    return [found for inner in inside.instructions.values() for found in fused(module, inside, inner)]
+    return [
+        found for inner in inside.instructions.values() for found in fused(module, inside, inner)
+    ]
 
 
 def numbers(text: str) -> list[int]:

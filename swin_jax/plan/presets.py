@@ -32,7 +32,11 @@ class Pod:
 
     def topology(self, chip: str) -> str:
         """The name of the slice."""
-        return "h100:8" if chip == "h100" else chips.smallest_slice(chip, max(1, self.size // _V5E[chip]))
+        return (
+            "h100:8"
+            if chip == "h100"
+            else chips.smallest_slice(chip, max(1, self.size // _V5E[chip]))
+        )
 
 
 def use(config, arg, pods: Mapping[str, Pod]) -> None:
@@ -49,9 +53,15 @@ def use(config, arg, pods: Mapping[str, Pod]) -> None:
     if not arg.pod or arg.fake:
         return
     said = {row: dict(item.split("=") for item in row.split(",") if item) for row in pods}
-    known = [row for row, values in said.items() if all(str(getattr(arg, k)) == v for k, v in values.items())]
+    known = [
+        row
+        for row, values in said.items()
+        if all(str(getattr(arg, k)) == v for k, v in values.items())
+    ]
     if not known:
-        raise UserError(f"pod={arg.pod} has no preset for these arguments; there are {'; '.join(pods)}")
+        raise UserError(
+            f"pod={arg.pod} has no preset for these arguments; there are {'; '.join(pods)}"
+        )
     pod = pods[max(known, key=lambda row: len(said[row]))]
     config.topology = pod.topology(arg.pod)
     for key, value in {**pod.settings, **(pod.h100 if arg.pod == "h100" else {})}.items():

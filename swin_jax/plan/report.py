@@ -24,31 +24,53 @@ def lines(facts: dict[str, Any]) -> list[str]:
     shards = facts["mesh"]["data"] * facts["mesh"]["fsdp"]
     rows = [
         ("topology", f"{facts['topology']}{slices}: {facts['chips']} chips, mesh {mesh}"),
-        ("batch", f"{facts['batch_size']} examples, {facts['batch_size'] / shards:g} per batch shard{micro}"),
+        (
+            "batch",
+            f"{facts['batch_size']} examples, {facts['batch_size'] / shards:g} per batch shard{micro}",
+        ),
         ("parameters", f"{facts['parameters']:,}"),
-        ("state", ", ".join(f"{name} {_bytes(size)}" for name, size in state.items() if size) + " per chip"),
+        (
+            "state",
+            ", ".join(f"{name} {_bytes(size)}" for name, size in state.items() if size)
+            + " per chip",
+        ),
     ]
     if memory["fits"]:
         share = memory["peak"] / memory["hbm"]
-        rows.append(("memory", f"{_bytes(memory['peak'])} of {_bytes(memory['hbm'])} per chip ({share:.0%}): fits"))
-        parts = ", ".join(f"{name} {_bytes(memory[name])}" for name in ("arguments", "outputs", "temporaries"))
+        rows.append(
+            (
+                "memory",
+                f"{_bytes(memory['peak'])} of {_bytes(memory['hbm'])} per chip ({share:.0%}): fits",
+            )
+        )
+        parts = ", ".join(
+            f"{name} {_bytes(memory[name])}" for name in ("arguments", "outputs", "temporaries")
+        )
         rows.append(("", parts))
     else:
         needs = f"needs {_bytes(memory['peak'])}" if memory["peak"] else "needs more than there is"
         rows.append(("memory", f"{needs}, a chip has {_bytes(memory['hbm'])}: DOES NOT FIT"))
         rows += [
-            ("largest" if index == 0 else "", f"{_bytes(item['bytes'])}  {item['shape']}  {_place(item['of'])}")
+            (
+                "largest" if index == 0 else "",
+                f"{_bytes(item['bytes'])}  {item['shape']}  {_place(item['of'])}",
+            )
             for index, item in enumerate(memory["largest"][:8])
         ]
         rows += [("try" if index == 0 else "", text) for index, text in enumerate(facts["advice"])]
     again = facts["flops"]["step"] / facts["flops"]["model"] - 1 if facts["flops"]["model"] else 0
-    rows.append(("FLOPs", f"{_si(facts['flops']['model'])} per update, and {again:.0%} computed again"))
+    rows.append(
+        ("FLOPs", f"{_si(facts['flops']['model'])} per update, and {again:.0%} computed again")
+    )
     if memory["fits"]:
         rows += _speed(facts)
     cached = "kept from an earlier plan, " if facts["from_cache"] else ""
     done = "compiled" if facts["effort"] == "full" else "compiled but for machine code"
     rows.append(
-        ("time", f"traced in {facts['lower_seconds']:.0f} s, {cached}{done} in {facts['compile_seconds']:.0f} s")
+        (
+            "time",
+            f"traced in {facts['lower_seconds']:.0f} s, {cached}{done} in {facts['compile_seconds']:.0f} s",
+        )
     )
     return [f"{name:<12}{text}" for name, text in rows]
 
@@ -74,9 +96,15 @@ def _speed(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if not table:
         rows.append(("collectives", "none"))
     times = ", ".join(f"{name} {1e3 * found[name]:.1f} ms" for name in TIMES)
-    rows.append(("roofline", f"{times}; {1e3 * found['exposed']:.1f} ms of communication is waited for"))
-    bound = f"at most {found['examples_per_second']:,.0f} examples/s, MFU at most {found['mfu']:.0%}"
-    rows.append(("", f"{1e3 * found['step']:.1f} ms per update, bound by {found['limit']}: {bound}"))
+    rows.append(
+        ("roofline", f"{times}; {1e3 * found['exposed']:.1f} ms of communication is waited for")
+    )
+    bound = (
+        f"at most {found['examples_per_second']:,.0f} examples/s, MFU at most {found['mfu']:.0%}"
+    )
+    rows.append(
+        ("", f"{1e3 * found['step']:.1f} ms per update, bound by {found['limit']}: {bound}")
+    )
     return rows
 
 
@@ -85,7 +113,9 @@ def collective_rows(collectives: list[dict[str, Any]]) -> list[dict[str, Any]]:
     sums: dict[tuple[str, str], dict[str, Any]] = {}
     for item in collectives:
         axes = " and ".join(item["axes"]) or "some chips"
-        row = sums.setdefault((item["kind"], axes), {"kind": item["kind"], "axes": axes, "count": 0, "bytes": 0})
+        row = sums.setdefault(
+            (item["kind"], axes), {"kind": item["kind"], "axes": axes, "count": 0, "bytes": 0}
+        )
         row["count"] += item["count"]
         row["bytes"] += item["count"] * item["bytes"]
     return sorted(sums.values(), key=lambda row: -row["bytes"])
@@ -117,7 +147,9 @@ def _draw_memory(axis, facts: dict[str, Any]) -> None:
     axis.set(yticks=[], xlabel="GiB per chip", xlim=(0, 1.05 * max(left, memory["hbm"] / GIB)))
     mesh = " x ".join(f"{name} {size}" for name, size in facts["mesh"].items())
     verdict = "fits" if memory["fits"] else "does not fit"
-    axis.set_title(f"{facts['topology']}, mesh {mesh}, batch {facts['batch_size']}: {verdict}", fontsize=10)
+    axis.set_title(
+        f"{facts['topology']}, mesh {mesh}, batch {facts['batch_size']}: {verdict}", fontsize=10
+    )
     axis.legend(fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.45), frameon=False)
 
 
@@ -127,7 +159,9 @@ def _draw_times(axis, facts: dict[str, Any]) -> None:
     axis.bar_label(bars, fmt=" %.1f ms", fontsize=8)
     axis.margins(x=0.12)
     axis.invert_yaxis()
-    axis.set_xlabel(f"ms per update; at most {found['examples_per_second']:,.0f} examples/s", fontsize=9)
+    axis.set_xlabel(
+        f"ms per update; at most {found['examples_per_second']:,.0f} examples/s", fontsize=9
+    )
 
 
 def _bytes(size: float) -> str:

@@ -54,7 +54,12 @@ class Roofline:
     @property
     def limit(self) -> str:
         """Which of compute, memory, links and network takes longest."""
-        times = {"compute": self.compute, "memory": self.memory, "links": self.links, "network": self.network}
+        times = {
+            "compute": self.compute,
+            "memory": self.memory,
+            "links": self.links,
+            "network": self.network,
+        }
         return max(times, key=times.get)
 
     def mfu(self, flops: float) -> float:
@@ -66,7 +71,9 @@ class Roofline:
         return flops / (self.step * self.chip.peak_flops)
 
 
-def estimate(topology: Topology, flops: float, hbm_bytes: float, collectives: Iterable[Collective]) -> Roofline:
+def estimate(
+    topology: Topology, flops: float, hbm_bytes: float, collectives: Iterable[Collective]
+) -> Roofline:
     """The roofline of one step.
 
     Args:
@@ -80,7 +87,9 @@ def estimate(topology: Topology, flops: float, hbm_bytes: float, collectives: It
         inner, outer = seconds(collective, topology)
         links, network = links + inner, network + outer
         exposed += 0 if collective.overlaps else inner + outer
-    return Roofline(chip, flops / chip.peak_flops, hbm_bytes / chip.hbm_bandwidth, links, network, exposed)
+    return Roofline(
+        chip, flops / chip.peak_flops, hbm_bytes / chip.hbm_bandwidth, links, network, exposed
+    )
 
 
 def seconds(collective: Collective, topology: Topology) -> tuple[float, float]:
@@ -122,7 +131,11 @@ def ring_bandwidth(topology: Topology, group: int) -> float:
     if not chip.torus:
         return chip.ici_link
     best = 1
-    sides = [(n, 2 if wraps else 1) for n, wraps in zip(topology.shape, topology.wraps, strict=True) if n > 1]
+    sides = [
+        (n, 2 if wraps else 1)
+        for n, wraps in zip(topology.shape, topology.wraps, strict=True)
+        if n > 1
+    ]
     for count in range(len(sides) + 1):
         for chosen in itertools.combinations(range(len(sides)), count):
             rest, remainder = divmod(group, math.prod(sides[i][0] for i in chosen))

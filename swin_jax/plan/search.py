@@ -53,7 +53,9 @@ class Candidate:
 
 def remat_keys(config) -> list[str]:
     """The dotted keys that say what models compute again."""
-    return [f"task.{key}" for key in configs.flatten(config.task) if key.rpartition(".")[2] == "remat"]
+    return [
+        f"task.{key}" for key in configs.flatten(config.task) if key.rpartition(".")[2] == "remat"
+    ]
 
 
 def candidates(config, topology: chips.Topology) -> list[Candidate]:
@@ -127,7 +129,9 @@ def search(
 
 def _order(facts: dict[str, Any]) -> tuple[float, float]:
     """The fastest first; of those that don't fit the one that is nearest to it."""
-    return -facts.get("roofline", {}).get("examples_per_second", 0.0), facts["memory"]["peak"] or math.inf
+    return -facts.get("roofline", {}).get("examples_per_second", 0.0), facts["memory"][
+        "peak"
+    ] or math.inf
 
 
 def _settled(tried) -> bool:
@@ -145,7 +149,9 @@ def state_bytes(config, topology: chips.Topology) -> StateBytes:
     if not items:
         raise UserError(f"no mesh of {topology.size} chips divides batch_size {config.batch_size}")
     found, devices = {}, tpu_compiler.devices(topology)
-    with applied(config, items[0].settings(config)):  # the config's own mesh may be of another slice
+    with applied(
+        config, items[0].settings(config)
+    ):  # the config's own mesh may be of another slice
         run = setup.build_run(config, devices)
     for item in items:
         key = item.fsdp, item.tensor, item.zero1
@@ -155,7 +161,9 @@ def state_bytes(config, topology: chips.Topology) -> StateBytes:
                 partition = configs.build(config.partition, "partition")
             layout = partition.shardings(run.abstract, mesh)
             sizes = jax.tree.map(
-                lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, run.abstract, layout
+                lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize,
+                run.abstract,
+                layout,
             )
             found[key] = sum(jax.tree.leaves(sizes))
     return found

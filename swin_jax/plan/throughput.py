@@ -73,10 +73,14 @@ def _sizes(text: str) -> list[int]:
     sizes = []
     for word in filter(None, (word.strip() for word in text.split(","))):
         if not re.fullmatch(r"\d{1,9}", word) or int(word) < 1:
-            raise UserError(f"--throughput_batch_sizes={text}: {word!r} is no batch size; they look like 64,128,256")
+            raise UserError(
+                f"--throughput_batch_sizes={text}: {word!r} is no batch size; they look like 64,128,256"
+            )
         sizes.append(int(word))
     if text and not sizes:
-        raise UserError(f"--throughput_batch_sizes={text} names no batch size; they look like 64,128,256")
+        raise UserError(
+            f"--throughput_batch_sizes={text} names no batch size; they look like 64,128,256"
+        )
     return list(dict.fromkeys(sizes))
 
 
@@ -199,15 +203,21 @@ def _lines(found: dict[str, Any], unit: str) -> list[str]:
     for what in ("training", "prediction"):
         if what in found:
             compiled = found["compile_seconds"][what]
-            lines.append(f"  {what:<10}  {unit} {Rate(**found[what])}, compiled in {compiled:.1f} s")
+            lines.append(
+                f"  {what:<10}  {unit} {Rate(**found[what])}, compiled in {compiled:.1f} s"
+            )
     if "data" in found:
         share = found["data"]["median"] / found["training"]["median"] if "training" in found else 0
         verdict = f", {share:.0%} of what training takes" if share else ""
         lines.append(f"  data        {unit} {Rate(**found['data'])}{verdict}")
         if 0 < share < 1:
-            lines.append("  the data hold training up: more --config.data.num_workers, or smaller files")
+            lines.append(
+                "  the data hold training up: more --config.data.num_workers, or smaller files"
+            )
     else:
         lines.append(f"  data        not measured: {found['no_data']}")
     if found["memory_bytes"]:
-        lines.append(f"  memory      {found['memory_bytes'] / 2**30:.2f} GiB at most on the first device so far")
+        lines.append(
+            f"  memory      {found['memory_bytes'] / 2**30:.2f} GiB at most on the first device so far"
+        )
     return lines

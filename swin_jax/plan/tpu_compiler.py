@@ -51,7 +51,9 @@ def prepare_backend() -> None:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("the TPU compiler is needed and not installed: pip install -e '.[tpu]'")
     for name, value in _ENVIRONMENT.items():
-        if os.environ.get(name, "WARNING").startswith("WARNING"):  # what JAX writes where it finds no TPU
+        if os.environ.get(name, "WARNING").startswith(
+            "WARNING"
+        ):  # what JAX writes where it finds no TPU
             os.environ[name] = value
     jax.config.update("jax_platforms", "cpu")
 
@@ -143,7 +145,9 @@ def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str
         if "RESOURCE_EXHAUSTED" not in said:
             word = (said.strip().splitlines() or ["no word"])[-1][:500]
             killed = " (killed: is this machine's own memory full?)" if child.returncode < 0 else ""
-            raise UserError(f"the compiler's process ended with status {child.returncode}: {word}{killed}")
+            raise UserError(
+                f"the compiler's process ended with status {child.returncode}: {word}{killed}"
+            )
         found = exhausted(said)
         if report:
             program = _written(folder, _OPTIMIZED).read_text()
@@ -174,13 +178,18 @@ def _memory(topology: chips.Topology, **parts) -> dict[str, Any]:
 def _moved(text: str, topology: chips.Topology, mesh) -> dict[str, Any]:
     """What a program moves through memory and between chips."""
     found = collectives.collectives(text, mesh.shape, topology.slices)
-    return {"hbm_bytes": collectives.hbm_bytes(text), "collectives": [dataclasses.asdict(item) for item in found]}
+    return {
+        "hbm_bytes": collectives.hbm_bytes(text),
+        "collectives": [dataclasses.asdict(item) for item in found],
+    }
 
 
 def _parts(folder: pathlib.Path) -> dict[str, int]:
     """Bytes by what they are for, out of the list of buffers."""
     text = _written(folder, _BUFFERS).read_text()
-    sizes = re.findall(r"^allocation \d+: size (\d+), (parameter|output shape|maybe-live-out)", text, re.M)
+    sizes = re.findall(
+        r"^allocation \d+: size (\d+), (parameter|output shape|maybe-live-out)", text, re.M
+    )
     arguments = sum(int(size) for size, kind in sizes if kind == "parameter")
     outputs = sum(int(size) for size, kind in sizes if kind != "parameter")
     peak = _total(_written(folder, _REPORT).read_text())
@@ -211,11 +220,15 @@ def largest(buffers: str, program: str, count: int = 8) -> list[dict[str, Any]]:
     values, taken, found = [], collections.defaultdict(list), []
     for index, block in enumerate(re.split(r"^allocation ", buffers, flags=re.M)[1:]):
         for name, size, offset, shape in re.findall(
-            r"^ value: <\d+ (\S+?)(?:\{[\d,]*\})? @0> \(size=(\d+),offset=(\d+)\): (\w+\[[\d,]*\])", block, re.M
+            r"^ value: <\d+ (\S+?)(?:\{[\d,]*\})? @0> \(size=(\d+),offset=(\d+)\): (\w+\[[\d,]*\])",
+            block,
+            re.M,
         ):
             values.append((int(size), index, int(offset), name, shape))
     for size, index, offset, name, shape in sorted(values, key=lambda value: -value[0]):
-        if len(found) < count and all(offset + size <= start or end <= offset for start, end in taken[index]):
+        if len(found) < count and all(
+            offset + size <= start or end <= offset for start, end in taken[index]
+        ):
             taken[index].append((offset, offset + size))
             line = re.search(rf"^.*%{re.escape(name)} = .*$", program, re.M)
             of = re.search(r'op_name="([^"]*)"', line[0]) if line else None
@@ -230,7 +243,10 @@ def exhausted(text: str) -> dict[str, Any]:
     found: dict[str, Any] = {"peak": _bytes(*used.groups()) if used else None, "largest": []}
     for item in re.split(r"\n\s*\d+\. Size: ", text)[1:]:
         size = re.match(r"([\d.]+)([KMGT]?)", item)
-        shape, operator = re.search(r"Shape: (\S+?)[{\s]", item), re.search(r'op_name="([^"]*)"', item)
+        shape, operator = (
+            re.search(r"Shape: (\S+?)[{\s]", item),
+            re.search(r'op_name="([^"]*)"', item),
+        )
         if size:
             found["largest"].append(
                 {

@@ -101,5 +101,7 @@ def _closest(family: Family, found: dict) -> str | None:
     for name in family.names():
         fields = family.preset(name)
         if all(fields.get(key) == found.get(key) for key in family.sizes if key in fields):
-            scores[name] = sum(found.get(key) == value for key, value in fields.items()) / len(fields)
+            scores[name] = sum(found.get(key) == value for key, value in fields.items()) / len(
+                fields
+            )
     return max(scores, key=scores.get) if scores else None

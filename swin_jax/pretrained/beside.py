@@ -79,7 +79,10 @@ def weights_in(folder: str | os.PathLike) -> Path | None:
             f"{folder} holds an adapter ({_ADAPTER}), which is not applied here: merge it into its model (peft's "
             "merge_and_unload) and save that, or give the file of the weights without it"
         )
-    config, clip = read_json(folder / "config.json") or {}, read_json(folder / "open_clip_config.json")
+    config, clip = (
+        read_json(folder / "config.json") or {},
+        read_json(folder / "open_clip_config.json"),
+    )
     if not (clip and _is_open_clip(clip)) and not {"model_type", "architecture"} & config.keys():
         return None
     # Beside a CLIP of open_clip, timm keeps its image tower alone.
@@ -114,7 +117,9 @@ def locate(source: str | os.PathLike) -> Path:
         return path
     found = weights_in(path)
     if found is None:
-        raise UserError(f"{path} is no folder as the hub keeps it (config.json and model.safetensors)")
+        raise UserError(
+            f"{path} is no folder as the hub keeps it (config.json and model.safetensors)"
+        )
     return found
 
 
@@ -147,16 +152,27 @@ def _shards(index: Path) -> dict[Path, set[str]]:
         raise UserError(f"{index} lists no weights: it has no weight_map")
     files: dict[Path, set[str]] = {}
     for name, file in listed.items():
-        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", "..") or len(file) > 255:
-            raise UserError(f"{index}: {name[:200]} lies in {shown(file)}, which is no file beside it")
+        if (
+            not isinstance(file, str)
+            or Path(file).name != file
+            or file in ("", ".", "..")
+            or len(file) > 255
+        ):
+            raise UserError(
+                f"{index}: {name[:200]} lies in {shown(file)}, which is no file beside it"
+            )
         files.setdefault(index.with_name(file), set()).add(name)
     for file in files:
         if not file.is_file():
-            raise UserError(f"{index} lists {file.name}, which is missing: {len(files)} files belong together")
+            raise UserError(
+                f"{index} lists {file.name}, which is missing: {len(files)} files belong together"
+            )
     return files
 
 
-def _as_listed(arrays: Mapping[str, np.ndarray], names: set[str], shard: Path, index: Path) -> dict[str, np.ndarray]:
+def _as_listed(
+    arrays: Mapping[str, np.ndarray], names: set[str], shard: Path, index: Path
+) -> dict[str, np.ndarray]:
     """The arrays of one file, which has those that the index lists for it."""
     if names != arrays.keys():
         listed, there = sorted(names - arrays.keys()), sorted(arrays.keys() - names)
@@ -207,7 +223,9 @@ def read_json(path: Path) -> dict | None:
     return found
 
 
-def check_types(path: str | os.PathLike, fields: Mapping[str, Any], types: Mapping[str, Any], prefix: str = "") -> None:
+def check_types(
+    path: str | os.PathLike, fields: Mapping[str, Any], types: Mapping[str, Any], prefix: str = ""
+) -> None:
     """Raises UserError for a field whose value is of another type than a library gives it.
 
     Args:

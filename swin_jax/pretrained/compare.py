@@ -16,7 +16,9 @@ BUFFERS = ("relative_position_index", "relative_coords_table", "attn_mask", "num
 # Put before every name by DistributedDataParallel and training scripts.
 WRAPPER_PREFIXES = ("module.", "model.")
 # Put into names by torch.compile, FSDP (fairscale's too) and activation checkpointing, at every module they wrap.
-_WRAPPER_PARTS = r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_fpw_module|_ddp_module)\."
+_WRAPPER_PARTS = (
+    r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_fpw_module|_ddp_module)\."
+)
 
 
 # Weights with some blocks missing are told by the names that are missing, unless nearly all are.
@@ -31,7 +33,9 @@ SHAPE_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeEr
 def no_model_of(source: object, error: Exception) -> UserError:
     """The error for weights whose arrays have shapes that no model here has."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return UserError(f"{source}: a damaged file, or arrays of shapes that no model here has ({reason})")
+    return UserError(
+        f"{source}: a damaged file, or arrays of shapes that no model here has ({reason})"
+    )
 
 
 def is_buffer(name: str) -> bool:
@@ -69,7 +73,9 @@ def _strip_parts(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, value in state_dict.items():
         stripped = re.sub(_WRAPPER_PARTS, "", name)
         if stripped in plain:
-            raise UserError(f"two arrays are called {stripped} but for what training wrappers put into their names")
+            raise UserError(
+                f"two arrays are called {stripped} but for what training wrappers put into their names"
+            )
         plain[stripped] = value
     return plain
 
@@ -87,7 +93,9 @@ def count_of(numbers: Iterable[int], what: str) -> int:
     found = set(numbers)
     count = max(found, default=-1) + 1
     if count > _MOST_MISSING * (len(found) + 1):
-        raise UserError(f"these weights number {len(found)} {what} up to {count - 1}: the others are missing")
+        raise UserError(
+            f"these weights number {len(found)} {what} up to {count - 1}: the others are missing"
+        )
     return count
 
 
@@ -115,7 +123,10 @@ class Report:
         ]
         lines += [f"  missing     {name}" for name in self.missing]
         lines += [f"  unexpected  {name}" for name in self.unexpected]
-        lines += [f"  mis-shaped  {name}: {found}, expected {wanted}" for name, found, wanted in self.misshaped]
+        lines += [
+            f"  mis-shaped  {name}: {found}, expected {wanted}"
+            for name, found, wanted in self.misshaped
+        ]
         return "\n".join(lines)
 
     def line(self) -> str:
@@ -127,7 +138,9 @@ class Report:
 
 def _first(names: Sequence[str]) -> str:
     rest = len(names) - _MOST_NAMED
-    return ", ".join(name[:200] for name in names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(name[:200] for name in names[:_MOST_NAMED]) + (
+        f" and {rest} more" if rest > 0 else ""
+    )
 
 
 def compare(found: Mapping, expected: Mapping, allowed: Iterable[str] = ()) -> Report:

@@ -25,7 +25,15 @@ from swin_jax.core.errors import UserError, is_ours, warn, with_article
 from swin_jax.core.public_names import check_names, name_of
 from swin_jax.core.ranges import plain_arguments
 from swin_jax.core.sizes import simplest
-from swin_jax.pretrained import beside, compare, names, preparation, processors, recognize, run_preparation
+from swin_jax.pretrained import (
+    beside,
+    compare,
+    names,
+    preparation,
+    processors,
+    recognize,
+    run_preparation,
+)
 from swin_jax.pretrained.arcface import loader as arcface
 from swin_jax.pretrained.arguments import (
     check_arguments,
@@ -81,13 +89,19 @@ def load(
     except UserError:
         raise
     except compare.SHAPE_ERRORS as error:
-        if overrides and is_ours(error) and isinstance(error, (ValueError, TypeError, ArithmeticError)):
+        if (
+            overrides
+            and is_ours(error)
+            and isinstance(error, (ValueError, TypeError, ArithmeticError))
+        ):
             raise _no_model(overrides, error) from error
         if weights is None or not is_ours(error):
             raise
         if is_workdir(weights):
             why = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f"{weights}/config.json describes no model that this version makes ({why})") from error
+            raise UserError(
+                f"{weights}/config.json describes no model that this version makes ({why})"
+            ) from error
         if not Path(weights).exists():
             raise
         raise compare.no_model_of(weights, error) from error
@@ -125,25 +139,37 @@ def family_of(model: nn.Module) -> Family:
     for family in FAMILIES:
         if isinstance(model, family.models):
             return family
-    known = " or ".join(with_article(kind.__name__) for family in FAMILIES for kind in family.models)
+    known = " or ".join(
+        with_article(kind.__name__) for family in FAMILIES for kind in family.models
+    )
     raise UserError(f"a model of load() is {known}, not a {type(model).__name__}")
 
 
 def _load(
-    name: str | None, weights: str | Path | None, resize: str | None, key: str | None, overrides: dict
+    name: str | None,
+    weights: str | Path | None,
+    resize: str | None,
+    key: str | None,
+    overrides: dict,
 ) -> tuple[nn.Module, dict, Preparation | UserError | None]:
     """The walk of a name: the six sentences of docs/architecture.md, in their order."""
     _check_given(name, weights)
     if weights is not None and is_workdir(weights):
         if key is not None:
-            raise UserError(f"{weights} is the workdir of a run, whose weights are taken without key={shown(key)}")
+            raise UserError(
+                f"{weights} is the workdir of a run, whose weights are taken without key={shown(key)}"
+            )
         if name is not None:
-            raise UserError(f"{weights} says itself what model it holds; leave out the name {name!r}")
+            raise UserError(
+                f"{weights} says itself what model it holds; leave out the name {name!r}"
+            )
         return _load_workdir(weights, resize, overrides)
     family, word = _find(name, weights)
     overrides = _check_arguments(family, resize, overrides)
     if weights is None and key is not None:
-        raise UserError(f"key={shown(key)} says which weights of a file to take: give weights= as well")
+        raise UserError(
+            f"key={shown(key)} says which weights of a file to take: give weights= as well"
+        )
     if weights is None:
         return _load_random(family, word, overrides)
     found = read_weights(family, word, weights, key)
@@ -185,9 +211,13 @@ def _check_given(name: str | None, weights: str | Path | None) -> None:
     if name is None and weights is None:
         raise UserError("give load() a name or weights; swin_jax.list_models() gives all names")
     if not isinstance(name, (str, type(None))) or name == "":
-        raise UserError(f"name={shown(name)} is no name of a model; swin_jax.list_models() gives all names")
+        raise UserError(
+            f"name={shown(name)} is no name of a model; swin_jax.list_models() gives all names"
+        )
     if not isinstance(weights, (str, os.PathLike, type(None))) or weights == "":
-        raise UserError(f"weights={shown(weights)} is neither 'official' nor a file, a folder or a name")
+        raise UserError(
+            f"weights={shown(weights)} is neither 'official' nor a file, a folder or a name"
+        )
 
 
 def _find(name: str | None, weights: str | Path | None) -> tuple[Family | None, str | None]:
@@ -195,7 +225,9 @@ def _find(name: str | None, weights: str | Path | None) -> tuple[Family | None, 
     if name is not None:
         found = names.find(name, FAMILIES)
         if found is None and weights is None and ("://" in name or Path(name).exists()):
-            raise UserError(f"{name!r} is no name of a model but where weights are: load(weights={name!r})")
+            raise UserError(
+                f"{name!r} is no name of a model but where weights are: load(weights={name!r})"
+            )
         if found is None:
             raise names.unknown(name, FAMILIES)
         return found
@@ -212,7 +244,9 @@ def _check_arguments(family: Family | None, resize: str | None, overrides: dict)
     if family is not None:
         check_values(overrides, family.make)
     choices = dict.fromkeys(choice for family in families for choice in family.resizes)
-    check_resize(" or ".join(with_article(family.title) for family in families), resize, tuple(choices))
+    check_resize(
+        " or ".join(with_article(family.title) for family in families), resize, tuple(choices)
+    )
     return overrides if family is None else overrides | plain_arguments(family.make, overrides)
 
 
@@ -221,7 +255,9 @@ def is_workdir(folder: str | Path) -> bool:
     return has_config(folder) and ("://" in str(folder) or beside.weights_in(folder) is None)
 
 
-def _load_random(family: Family, word: str, overrides: dict) -> tuple[nn.Module, dict, Preparation | None]:
+def _load_random(
+    family: Family, word: str, overrides: dict
+) -> tuple[nn.Module, dict, Preparation | None]:
     model = make(family, family.preset(word), overrides)
     warn(f"{word} has random weights; {family.source}")
     variables = random_variables(model, *family.inputs(model).values())
@@ -234,11 +270,17 @@ def _load_workdir(
     config = read_config(workdir)
     for place in dict.fromkeys(family.place for family in FAMILIES):
         check_names(config, f"{place}.", f"{workdir}/config.json")
-    families = [family for family in FAMILIES if config.get(f"{family.place}.fn") in map(name_of, family.makers)]
+    families = [
+        family
+        for family in FAMILIES
+        if config.get(f"{family.place}.fn") in map(name_of, family.makers)
+    ]
     if not families:
         maker = config.get("task.model.fn")
         known = ", ".join(fn.__name__ for family in FAMILIES for fn in family.makers)
-        raise UserError(f"{workdir}: task.model.fn of its config.json is {maker}, which load() does not know ({known})")
+        raise UserError(
+            f"{workdir}: task.model.fn of its config.json is {maker}, which load() does not know ({known})"
+        )
     overrides = _check_arguments(families[0], resize, overrides)
     model, variables = families[0].load_workdir(workdir, config, resize, overrides)
     try:
@@ -263,7 +305,9 @@ def _refusal(family: Family, model: nn.Module) -> UserError | None:
     return None
 
 
-def read_weights(family: Family | None, word: str | None, weights: str | Path, key: str | None = None) -> Weights:
+def read_weights(
+    family: Family | None, word: str | None, weights: str | Path, key: str | None = None
+) -> Weights:
     """Reads the arrays that `weights` stands for.
 
     Args:
@@ -303,7 +347,9 @@ def _no_weights(folder: str | Path) -> UserError:
     """The error for a folder that is neither of a run nor of a hub."""
     for parent in Path(folder).absolute().parents[:2]:
         if (parent / "checkpoints").is_dir() and is_workdir(parent):
-            return UserError(f"{folder} is a folder inside the workdir of a run: give the workdir, {parent}")
+            return UserError(
+                f"{folder} is a folder inside the workdir of a run: give the workdir, {parent}"
+            )
     return UserError(
         f"{folder} is a directory without a config.json: not the workdir of a run, nor a folder as the hub keeps it "
         "(config.json and model.safetensors)"
@@ -318,7 +364,9 @@ def recognize_family(arrays: Mapping[str, np.ndarray]) -> Family:
     if found:
         titles = " or ".join(with_article(family.title) for family in found)
         usual = " or ".join(repr(family.usual) for family in found)
-        raise UserError(f"these weights could be {titles}: give load() the name of the model, {usual} for example")
+        raise UserError(
+            f"these weights could be {titles}: give load() the name of the model, {usual} for example"
+        )
     looks = recognize.foreign(arrays)
     titles = ", ".join(family.title for family in FAMILIES)
     unknown = f"these weights are of no family that load() knows ({titles}): {_first(list(arrays))}"

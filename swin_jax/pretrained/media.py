@@ -18,7 +18,11 @@ def open_picture(image: Any, conversion: str = "display"):
 
 
 def pictures(
-    images: Any, transform: Callable[[dict], dict], channels: int, conversion: str = "display", limits: Any = None
+    images: Any,
+    transform: Callable[[dict], dict],
+    channels: int,
+    conversion: str = "display",
+    limits: Any = None,
 ) -> np.ndarray:
     """Transforms one picture or several.
 
@@ -53,7 +57,9 @@ def pictures(
         try:
             found.append(transform({"image": opened, "label": 0})["image"])
         except UnreadableError as error:
-            raise UserError(f"{image if isinstance(image, (str, Path)) else 'the picture'}: {error}") from error
+            raise UserError(
+                f"{image if isinstance(image, (str, Path)) else 'the picture'}: {error}"
+            ) from error
     if not found:
         raise UserError("preprocess was given no pictures")
     return np.stack(found)
@@ -74,9 +80,15 @@ def _open(image: Any, conversion: str, limits: Any = None):
         except UnreadableError as error:
             raise UserError(f"the picture cannot be read: {error}") from error
     if not hasattr(image, "ndim"):
-        raise UserError(f"a picture is a file, a PIL image or a uint8 array (H, W, 3), not {shown(image)}")
+        raise UserError(
+            f"a picture is a file, a PIL image or a uint8 array (H, W, 3), not {shown(image)}"
+        )
     image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)):
+    if (
+        image.dtype != np.uint8
+        or image.ndim not in (2, 3)
+        or image.shape[2:] not in ((), (1,), (3,))
+    ):
         raise UserError(
             f"a picture is a uint8 array (H, W), (H, W, 1) or (H, W, 3), not {image.dtype} of shape {image.shape}"
         )
@@ -104,12 +116,17 @@ def clips(videos: Any, transform: Callable[[dict], dict]) -> np.ndarray:
     """
     if isinstance(videos, Set):
         raise UserError("videos in a set have no order: give a list")
-    several = isinstance(videos, Iterable) and not isinstance(videos, (str, os.PathLike, bytes, Mapping))
+    several = isinstance(videos, Iterable) and not isinstance(
+        videos, (str, os.PathLike, bytes, Mapping)
+    )
     if hasattr(videos, "ndim"):
         several = videos.ndim > 4
     found = []
     for video in videos if several else [videos]:
-        reader, name = _reader(video), video if isinstance(video, (str, os.PathLike)) else "the video"
+        reader, name = (
+            _reader(video),
+            video if isinstance(video, (str, os.PathLike)) else "the video",
+        )
         try:
             if len(reader) == 1:
                 warn(f"{name} has one frame only, which the whole clip repeats")
@@ -144,7 +161,11 @@ def _reader(video):
         raise UserError(f"a video is a file or a uint8 array (T, H, W, 3), not {repr(video)[:100]}")
     video = np.asarray(video)
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
-        hint = ": a single image? np.repeat(image[None], 32, axis=0) shows it 32 times" if video.ndim == 3 else ""
+        hint = (
+            ": a single image? np.repeat(image[None], 32, axis=0) shows it 32 times"
+            if video.ndim == 3
+            else ""
+        )
         axis = next((axis for axis in (0, 1) if video.ndim == 4 and video.shape[axis] == 3), None)
         if axis is not None and video.shape[-1] != 3:
             hint = f": channels first? np.moveaxis(video, {axis}, -1) puts them last"

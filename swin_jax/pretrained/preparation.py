@@ -23,7 +23,9 @@ from swin_jax.pretrained import media
 # The functions that a preparation may call, by public name: no file chooses what code runs.
 _IMAGES = "swin_jax.data.image.transforms."
 _VIDEOS = "swin_jax.data.video.transforms."
-RESIZED = _IMAGES + "eval_transform"  # the short side to 256 / 224 of the size, the centre; or the whole picture
+RESIZED = (
+    _IMAGES + "eval_transform"
+)  # the short side to 256 / 224 of the size, the centre; or the whole picture
 CLIP = _IMAGES + "clip_eval_transform"
 FACE = "swin_jax.data.image.alignment.face_transform"  # a square picture, whole
 CLIPS = _VIDEOS + "video_eval_transform"
@@ -121,7 +123,9 @@ class Preparation:
         """Resizes and crops what a call takes: uint8 (B, H, W, C), or (B, T, H, W, 3)."""
         if self.input == "video":
             return media.clips(media_, self.transform_example)
-        return media.pictures(media_, self.transform_example, self.channels, self.conversion, self.limits)
+        return media.pictures(
+            media_, self.transform_example, self.channels, self.conversion, self.limits
+        )
 
     def normalize(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (..., C) -> float32 (pixels / 255 - mean) / std."""
@@ -152,7 +156,12 @@ class Preparation:
 
     def fingerprint(self) -> str:
         """Everything that changes pixels, as JSON; an index of features stores it to compare with."""
-        arguments = {"fn": self.transform, **self.arguments, "mean": list(self.mean), "std": list(self.std)}
+        arguments = {
+            "fn": self.transform,
+            **self.arguments,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
         if self.input == "image":
             arguments["conversion"] = self.conversion
         return json.dumps(dict(sorted(arguments.items())))
@@ -160,7 +169,9 @@ class Preparation:
     def texts(self) -> dict[str, Any] | None:
         """How texts become tokens, for whoever has the model without this package; None if it reads none."""
         names = ("vocabulary", "context_length", "clean")
-        return None if self.context_length is None else {name: getattr(self, name) for name in names}
+        return (
+            None if self.context_length is None else {name: getattr(self, name) for name in names}
+        )
 
     def replace(self, **changes: Any) -> "Preparation":
         """A preparation that differs in some fields, or in some arguments of its transform.
@@ -182,15 +193,21 @@ class Preparation:
             arguments |= self._resized(given.pop("image_size"))
         if "frames" in given and "length" in known:
             arguments["length"] = given.pop("frames")
-        arguments |= {name: given.pop(name) for name in list(given) if name in known and name not in fields}
+        arguments |= {
+            name: given.pop(name) for name in list(given) if name in known and name not in fields
+        }
         if unknown := [name for name in given if name not in fields]:
             names = [*fields, *known, "image_size", *(("frames",) if self.frames else ())]
             raise UserError(f"a preparation has no {unknown[0]!r}{did_you_mean(unknown[0], names)}")
         if self.context_length is None and given.get("context_length") is not None:
             raise UserError("this model reads no texts: it has no context_length")
         kept = tuple(name for name in self.assumed if name not in told)
-        function = self.function if given.get("transform", self.transform) == self.transform else None
-        found = dataclasses.replace(self, **{"arguments": arguments, "assumed": kept, "function": function} | given)
+        function = (
+            self.function if given.get("transform", self.transform) == self.transform else None
+        )
+        found = dataclasses.replace(
+            self, **{"arguments": arguments, "assumed": kept, "function": function} | given
+        )
         found.check()
         return found
 
@@ -203,23 +220,33 @@ class Preparation:
             _made(self.transform, json.dumps(self.arguments))
         if self.context_length is not None:
             if not isinstance(self.context_length, int) or self.context_length < 3:
-                raise UserError(f"context_length={self.context_length!r} must be a whole number, at least 3")
+                raise UserError(
+                    f"context_length={self.context_length!r} must be a whole number, at least 3"
+                )
             cleaner(self.clean)
 
     def assumptions(self) -> str:
         """What was assumed, for people: 'crop=True, interpolation='bicubic', ...'."""
-        values = {name: self.arguments.get(name, getattr(self, name, None)) for name in self.assumed}
+        values = {
+            name: self.arguments.get(name, getattr(self, name, None)) for name in self.assumed
+        }
         return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
     def _resized(self, size: int | Sequence[int]) -> dict[str, Any]:
         """The arguments of the transform that follow a new size."""
         size = ranges.plain(Size, size)
-        sizes = (size,) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+        sizes = (
+            (size,) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+        )
         if not 1 <= len(sizes) <= 3 or not all(isinstance(side, int) for side in sizes):
-            raise UserError(f"image_size={size!r} must be a whole number, (H, W), or of videos (T, H, W)")
+            raise UserError(
+                f"image_size={size!r} must be a whole number, (H, W), or of videos (T, H, W)"
+            )
         frames, sides = (sizes[:1], sizes[1:]) if len(sizes) == 3 else ((), sizes)
         if frames and self.input == "image":
-            raise UserError(f"image_size={size} is not square nor oblong: pictures have no frames, give (H, W)")
+            raise UserError(
+                f"image_size={size} is not square nor oblong: pictures have no frames, give (H, W)"
+            )
         sides, before = per_axis(sides, 2), self.image_size
         changed = {"size": simplest(sides)} | ({"length": frames[0]} if frames else {})
         if self.transform == RESIZED and (WHOLE, WHOLE) in (sides, before):
@@ -240,7 +267,9 @@ def _check_arguments(transform: Callable, arguments: Mapping[str, Any]) -> None:
     """Raises UserError for arguments of a transform that are of another type than it takes."""
     ranges.check(transform, arguments)
     for name, value in arguments.items():
-        if inspect.signature(transform).parameters[name].annotation is bool and not isinstance(value, bool):
+        if inspect.signature(transform).parameters[name].annotation is bool and not isinstance(
+            value, bool
+        ):
             raise UserError(f"{name}={value!r} must be True or False")
 
 
@@ -331,7 +360,9 @@ def of_pairs(image_size: Size, context_length: int, assumed: bool) -> Preparatio
     """The preparation of OpenAI's CLIPs; arguments as for `of_pictures`, and the number of tokens of a text."""
     arguments = dict(size=image_size, mode="shortest", interpolation="bicubic", fill=0)
     names = ("mode", "interpolation", "mean", "std", "clean") if assumed else ()
-    return Preparation("image", CLIP, arguments, CLIP_MEAN, CLIP_STD, context_length=context_length, assumed=names)
+    return Preparation(
+        "image", CLIP, arguments, CLIP_MEAN, CLIP_STD, context_length=context_length, assumed=names
+    )
 
 
 def of_faces(image_size: int) -> Preparation:
@@ -351,7 +382,13 @@ def of_videos(image_size: tuple[int, int, int], uniform: bool, assumed: bool) ->
     frames, *sides = image_size
     sampling = "uniform" if uniform else "dense"
     short_side = round(min(sides) * 256 / 224)
-    arguments = dict(size=simplest(tuple(sides)), length=frames, stride=2, sampling=sampling, short_side=short_side)
+    arguments = dict(
+        size=simplest(tuple(sides)),
+        length=frames,
+        stride=2,
+        sampling=sampling,
+        short_side=short_side,
+    )
     names = ("size", "length", "sampling", "stride", "short_side", "mean", "std") if assumed else ()
     return Preparation("video", CLIPS, arguments, IMAGENET_MEAN, IMAGENET_STD, assumed=names)
 

@@ -16,10 +16,14 @@ from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
 
 
-def preprocess(model: nn.Module | str | os.PathLike, key: str | None = None, **overrides: Any) -> Preparation:
+def preprocess(
+    model: nn.Module | str | os.PathLike, key: str | None = None, **overrides: Any
+) -> Preparation:
     """The preparation of a model, see `swin_jax.preprocess`; a warning says what was assumed."""
     if key is not None and (isinstance(model, nn.Module) or not _is_file(model)):
-        raise UserError(f"key={shown(key)} says which weights of a file are meant, and {shown(model)} is no file")
+        raise UserError(
+            f"key={shown(key)} says which weights of a file are meant, and {shown(model)} is no file"
+        )
     if isinstance(model, nn.Module):
         found = _of_model(model)
     elif isinstance(model, (str, os.PathLike)) and str(model) != "":
@@ -48,7 +52,11 @@ def _of_model(model: nn.Module) -> Preparation:
 
 
 def _is_file(source: Any) -> bool:
-    return isinstance(source, (str, os.PathLike)) and Path(source).exists() and not loading.is_workdir(source)
+    return (
+        isinstance(source, (str, os.PathLike))
+        and Path(source).exists()
+        and not loading.is_workdir(source)
+    )
 
 
 def _of_source(
@@ -77,15 +85,27 @@ def _of_source(
     own = {key: value for key, value in overrides.items() if key in family.fields}
     model = loading.make(family, fields, own)
     if "image_size" in own:
-        _check_axes(source, own["image_size"], family.inputs(family.make(**fields), None), family.inputs(model, None))
+        _check_axes(
+            source,
+            own["image_size"],
+            family.inputs(family.make(**fields), None),
+            family.inputs(model, None),
+        )
     found = loading.prepare(family, model, word, weights, "image_size" in overrides)
     if found is None:
         found = family.preprocess(model, word)  # which raises
     return found, {key: value for key, value in overrides.items() if key not in own}
 
 
-def _check_axes(source: str | os.PathLike, image_size: Any, inputs: Mapping[str, Any], changed: Mapping[str, Any]):
+def _check_axes(
+    source: str | os.PathLike,
+    image_size: Any,
+    inputs: Mapping[str, Any],
+    changed: Mapping[str, Any],
+):
     """Raises UserError for a size with which a model of images would be one of videos."""
     if inputs.keys() != changed.keys():
         (kind,), (other,) = inputs, changed
-        raise UserError(f"image_size={image_size} is that of a model of {other}s; {source} is one of {kind}s")
+        raise UserError(
+            f"image_size={image_size} is that of a model of {other}s; {source} is one of {kind}s"
+        )

@@ -109,7 +109,11 @@ _OPEN_CLIP = {
     "size": None,
     "std": None,
 }
-_CLEAN = {"lower": "openai", "whitespace": "whitespace", "canonicalize": "canonicalize"}  # open_clip's names
+_CLEAN = {
+    "lower": "openai",
+    "whitespace": "whitespace",
+    "canonicalize": "canonicalize",
+}  # open_clip's names
 
 
 def preparation_beside(path: Path) -> dict[str, Any] | None:
@@ -131,7 +135,11 @@ def preparation_beside(path: Path) -> dict[str, Any] | None:
     config = beside.config_beside(path)
     if config and config.kind == beside.TRANSFORMERS and config.fields["model_type"] == "clip":
         texts = texts_beside(config)
-    sources = [lambda: _of_processor(path), lambda: _of_open_clip(open_clip, clip), lambda: _of_timm(timm, plain)]
+    sources = [
+        lambda: _of_processor(path),
+        lambda: _of_open_clip(open_clip, clip),
+        lambda: _of_timm(timm, plain),
+    ]
     if config and config.kind == beside.OPEN_CLIP and path.name.startswith("open_clip"):
         sources[:2] = reversed(sources[:2])
     pixels = next(filter(None, (source() for source in sources)), {})
@@ -154,20 +162,26 @@ def _of_transformers(config: Mapping[str, Any], path: Path, model: Any) -> dict[
         raise UserError(f"{path}: do_pad is on, which is not supported; give your own preparation")
     for name in ("do_resize", "do_rescale", "do_normalize"):
         if not config.get(name, True):
-            raise UserError(f"{path}: {name} is off, which is not supported; give your own preparation")
+            raise UserError(
+                f"{path}: {name} is off, which is not supported; give your own preparation"
+            )
     factor = config.get("rescale_factor", 1 / 255)
     if not math.isclose(factor, 1 / 255, rel_tol=1e-6):
         raise UserError(f"{path}: rescale_factor={factor} is not 1/255")
     defaults = _defaults(config, path, model)
     resample = config.get("resample", defaults.get("resample"))
     if resample is None:
-        raise UserError(f"{path} does not tell resample, nor the class (image_processor_type) whose default it has")
+        raise UserError(
+            f"{path} does not tell resample, nor the class (image_processor_type) whose default it has"
+        )
     if resample not in _RESAMPLE:
         raise UserError(f"{path}: resample={resample!r} is none of {sorted(_RESAMPLE)}")
     missing = [name for name in ("size", "image_mean", "image_std") if name not in config]
     if missing:
         raise UserError(f"{path} does not tell {', '.join(missing)}")
-    arguments = _sizes(config, defaults, path) | dict(interpolation=_RESAMPLE[resample], rounding="floor")
+    arguments = _sizes(config, defaults, path) | dict(
+        interpolation=_RESAMPLE[resample], rounding="floor"
+    )
     return _fields(path, CROP, arguments, config["image_mean"], config["image_std"])
 
 
@@ -182,8 +196,13 @@ def _sizes(config: Mapping[str, Any], defaults: Mapping[str, Any], path: Path) -
         raise UserError(f"{path}: do_center_crop={cropped} needs crop_size, which is missing")
     if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
         if not cropped:
-            raise UserError(f"{path}: size={shown(size)} with do_center_crop={cropped} makes pictures of any width")
-        return dict(size=_size("crop_size", crop, path), short_side=_pixels("size", size["shortest_edge"], path))
+            raise UserError(
+                f"{path}: size={shown(size)} with do_center_crop={cropped} makes pictures of any width"
+            )
+        return dict(
+            size=_size("crop_size", crop, path),
+            short_side=_pixels("size", size["shortest_edge"], path),
+        )
     sides = _size("size", size, path)
     if cropped and _size("crop_size", crop, path) != sides:
         raise UserError(
@@ -203,7 +222,9 @@ def _size(name: str, value: Any, path: Path) -> Size:
 
 def _pixels(name: str, value: Any, path: Path) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{path}: {name}={shown(value)} is neither a number of pixels nor a height and a width")
+        raise UserError(
+            f"{path}: {name}={shown(value)} is neither a number of pixels nor a height and a width"
+        )
     return value
 
 
@@ -214,11 +235,15 @@ def _defaults(config: Mapping[str, Any], path: Path, model: Any) -> Mapping[str,
         return _PROCESSORS.get(_OF_MODELS.get(model) if isinstance(model, str) else None, {})
     kind = re.sub(r"(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", str(name))
     if kind not in _PROCESSORS:
-        raise UserError(f"{path}: image_processor_type={shown(name)} is not understood; give your own preparation")
+        raise UserError(
+            f"{path}: image_processor_type={shown(name)} is not understood; give your own preparation"
+        )
     return _PROCESSORS[kind]
 
 
-def _checked(config: Mapping[str, Any], types: Mapping[str, Any], idle: set[str], path: Path) -> dict[str, Any]:
+def _checked(
+    config: Mapping[str, Any], types: Mapping[str, Any], idle: set[str], path: Path
+) -> dict[str, Any]:
     """The fields that have a value: fast processors write what they leave at its default as null.
 
     Raises:
@@ -226,7 +251,9 @@ def _checked(config: Mapping[str, Any], types: Mapping[str, Any], idle: set[str]
     """
     config = {name: value for name, value in config.items() if value is not None}
     for name in sorted(config.keys() - types.keys() - idle):
-        raise UserError(f"{path}: {name}={shown(config[name])} is not understood; give your own preparation")
+        raise UserError(
+            f"{path}: {name}={shown(config[name])} is not understood; give your own preparation"
+        )
     beside.check_types(path, config, types)
     return config
 
@@ -263,7 +290,9 @@ def _texts_of_open_clip(config: Mapping[str, Any], path: Path) -> dict[str, Any]
         return {}
     text = _inside(_inside(config, "model_cfg", path), "text_cfg", path)
     if text.get("hf_tokenizer_name"):
-        raise UserError(f"{path}: hf_tokenizer_name={shown(text['hf_tokenizer_name'])} is not CLIP's vocabulary")
+        raise UserError(
+            f"{path}: hf_tokenizer_name={shown(text['hf_tokenizer_name'])} is not CLIP's vocabulary"
+        )
     kwargs = _checked(_inside(text, "tokenizer_kwargs", path), {"clean": str}, set(), path)
     clean = kwargs.get("clean", "lower")
     if clean not in _CLEAN:
@@ -306,7 +335,9 @@ def _fields(path: Path, transform: str, arguments: dict, mean: Any, std: Any) ->
     for name, values, kind in (("mean", mean, FiniteFloat), ("std", std, PositiveFloat)):
         if refusal(tuple[kind, kind, kind], values):
             above = ", above 0," if kind is PositiveFloat else ""
-            raise UserError(f"{path}: {name}={shown(values)} is not a number{above} for each of three channels")
+            raise UserError(
+                f"{path}: {name}={shown(values)} is not a number{above} for each of three channels"
+            )
     try:
         public_names.find(transform)(**arguments)
     except UserError as error:

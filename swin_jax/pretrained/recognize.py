@@ -15,8 +15,16 @@ _IR_SE = r"(^|\.)body\.\d+\.res_layer\."
 _SIGNS = (
     (_BLIP, "BLIP", _SWIN),
     (r"^visual\.blocks\.\d+\.attn\.", "EVA-CLIP", "take a CLIP with OpenAI's towers"),
-    (r"(^|\.)(token_embedding\.weight|text_model\.|visual\.(conv1|class_embedding))", "CLIP", "no Swin can hold them"),
-    (r"(^|\.)synthesis\.(input\.(freqs|transform)|L\d+_\d+_\d+\.)", "StyleGAN3", "of StyleGANs, StyleGAN2 is read"),
+    (
+        r"(^|\.)(token_embedding\.weight|text_model\.|visual\.(conv1|class_embedding))",
+        "CLIP",
+        "no Swin can hold them",
+    ),
+    (
+        r"(^|\.)synthesis\.(input\.(freqs|transform)|L\d+_\d+_\d+\.)",
+        "StyleGAN3",
+        "of StyleGANs, StyleGAN2 is read",
+    ),
     (
         r"^(g_ema\.|synthesis\.|mapping\.fc\d|convs\.\d+\.conv\.modulation|conv1\.conv\.modulation|b\d+\.fromrgb\.)",
         "StyleGAN",
@@ -24,20 +32,40 @@ _SIGNS = (
     ),
     (_IR_SE, "ArcFace's IR-SE50 or e4e", "take a whole file of either, under its own name"),
     (r"\.spatial_mlp\.weight$", "Swin-MLP (no attention)", "take the Swin of the same size"),
-    (r"\._moe_layer\.", "Swin-MoE (experts in place of MLPs)", "take the dense Swin of the same size"),
-    (r"(^|\.)swin2sr\.|(^|\.)encoder\.stages\.\d+\.layers\.\d+\.attention\.self\.", "Swin2SR", _SWIN),
+    (
+        r"\._moe_layer\.",
+        "Swin-MoE (experts in place of MLPs)",
+        "take the dense Swin of the same size",
+    ),
+    (
+        r"(^|\.)swin2sr\.|(^|\.)encoder\.stages\.\d+\.layers\.\d+\.attention\.self\.",
+        "Swin2SR",
+        _SWIN,
+    ),
     (r"(^|\.)swinViT\.layers\d\.", "Swin-UNETR of MONAI", _SWIN),
-    (r"(^|\.)(encoder\.block\.\d+\.\d+\.attention\.self\.|block1\.0\.attn\.(q|kv)\.)", "SegFormer or PVT", _SWIN),
+    (
+        r"(^|\.)(encoder\.block\.\d+\.\d+\.attention\.self\.|block1\.0\.attn\.(q|kv)\.)",
+        "SegFormer or PVT",
+        _SWIN,
+    ),
     (r"(^|\.)embeddings\.word_embeddings\.weight$", "BERT or another transformer of texts", _SWIN),
     (r"^(videomae\.|encoder_to_decoder\.weight)", "VideoMAE", _SWIN),
     (r"\.attn\.pool_[qkv]\.", "MViT", _SWIN),
-    (r"\.modulation\.(f|h|projection_(in|context)|focal_layers\.\d+\.\d+)\.weight$", "FocalNet", _SWIN),
+    (
+        r"\.modulation\.(f|h|projection_(in|context)|focal_layers\.\d+\.\d+)\.weight$",
+        "FocalNet",
+        _SWIN,
+    ),
     (
         r"\.attn\.w_msa\.",
         "OpenMMLab's Swin (mmdet, mmseg, mmpretrain), whose merging layers order channels in another way",
         _OFFICIAL,
     ),
-    (r"\.attn\.meta_mlp\.", "timm's swinv2_cr, another position bias than Swin V2's", "take timm's swinv2_* files"),
+    (
+        r"\.attn\.meta_mlp\.",
+        "timm's swinv2_cr, another position bias than Swin V2's",
+        "take timm's swinv2_* files",
+    ),
     (
         r"(rel_pos_bias\.relative_position_bias_table|^(encoder\.)?blocks\.\d+\.attn\.relative_position_bias_table)$",
         "SimMIM's or BEiT's ViT",
@@ -67,7 +95,11 @@ _NOT_CLIP = (
         "load it by its own name",
     ),
     (r"^visual\.trunk\.", "open_clip's CLIP with a timm image tower", _TOWERS),
-    (r"^text\.(transformer\.(embeddings|encoder)|proj)\.", "open_clip's CLIP with a Hugging Face text tower", _TOWERS),
+    (
+        r"^text\.(transformer\.(embeddings|encoder)|proj)\.",
+        "open_clip's CLIP with a Hugging Face text tower",
+        _TOWERS,
+    ),
     (_BLIP, "BLIP", _TOWERS),
     (r"^visual\.blocks\.\d+\.attn\.", "EVA-CLIP", _TOWERS),
     (r"^text_decoder\.", "CoCa (it has a text decoder)", _TOWERS),
@@ -78,7 +110,11 @@ _NOT_CLIP = (
         "no CLIP can hold them",
     ),
     (_IR_SE, "ArcFace's IR-SE50 or e4e", "load it by its own name"),
-    (r"^(cls_token|class_token|pos_embed|.*embeddings\.position_embeddings)$", "a ViT without a text tower", _TOWERS),
+    (
+        r"^(cls_token|class_token|pos_embed|.*embeddings\.position_embeddings)$",
+        "a ViT without a text tower",
+        _TOWERS,
+    ),
     (r"^layer1\.0\.conv1\.weight$", "a ResNet without a text tower", _TOWERS),
 )
 
@@ -95,7 +131,10 @@ def recognize(state_dict: Mapping[str, np.ndarray], axes: int = 2) -> str | None
     """
     if found := _sign(state_dict):
         return f"these weights look like {found[0]}, not like a Swin of microsoft/Swin-Transformer: {found[1]}"
-    proj = next((value for name, value in state_dict.items() if name.endswith("patch_embed.proj.weight")), None)
+    proj = next(
+        (value for name, value in state_dict.items() if name.endswith("patch_embed.proj.weight")),
+        None,
+    )
     if proj is None or np.ndim(proj) == axes + 2:
         return None
     if np.ndim(proj) == 5:
@@ -125,7 +164,9 @@ def foreign(state_dict: Mapping[str, np.ndarray]) -> str | None:
     return None
 
 
-def recognize_not_clip(state_dict: Mapping[str, np.ndarray], swin_tower: bool = False) -> str | None:
+def recognize_not_clip(
+    state_dict: Mapping[str, np.ndarray], swin_tower: bool = False
+) -> str | None:
     """Tells which family a state dict looks like that is not of a CLIP with OpenAI's towers.
 
     Args:

@@ -34,7 +34,9 @@ def tuples(value: Any) -> Any:
 
 
 def _build(config: dict, prefix: str, known: dict) -> Any:
-    own = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+    own = {
+        key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)
+    }
     fn = own.pop("fn", None)
     if fn not in known:
         raise UserError(
@@ -43,4 +45,6 @@ def _build(config: dict, prefix: str, known: dict) -> Any:
         )
     fields = {key: tuples(value) for key, value in own.items() if "." not in key}
     inner = dict.fromkeys(key.partition(".")[0] for key in own if "." in key)
-    return known[fn](**fields, **{name: _build(config, f"{prefix}{name}.", _TOWERS) for name in inner})
+    return known[fn](
+        **fields, **{name: _build(config, f"{prefix}{name}.", _TOWERS) for name in inner}
+    )

@@ -40,11 +40,15 @@ def of_run(
     config = told | {"predict.transform.fn": given.get("transform")} | dict(config)
     public_names.check_names(dict(config), "predict.transform.", f"{source}/config.json")
     prefix = "predict.transform."
-    arguments = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+    arguments = {
+        key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)
+    }
     name = arguments.pop("fn")
     if name == given.get("transform"):
         arguments |= {key: value for key, value in given.items() if key in parameters_of(name)}
-    missing = ([] if name else ["predict.transform"]) + [key for key in ("task.mean", "task.std") if key not in config]
+    missing = ([] if name else ["predict.transform"]) + [
+        key for key in ("task.mean", "task.std") if key not in config
+    ]
     inputs = [key for key, names in TRANSFORMS.items() if name in names]
     if transform is not None:
         inputs = ["video" if config.get("task.input") == "video" else "image"]
@@ -55,8 +59,13 @@ def of_run(
             reason = f"{', '.join(missing)} missing"
             advice = f"give {_advice(missing)} to swin_jax.preprocess({str(source)!r})"
         else:
-            reason, advice = f"predict.transform is {name}, which is not one of ours", "call your own function instead"
-        raise UserError(f"{source}/config.json does not tell how {what} are prepared: {reason}; {advice}")
+            reason, advice = (
+                f"predict.transform is {name}, which is not one of ours",
+                "call your own function instead",
+            )
+        raise UserError(
+            f"{source}/config.json does not tell how {what} are prepared: {reason}; {advice}"
+        )
     types = {key: str for key in config if key.startswith("data.") and key.endswith(".clean")}
     beside.check_types(f"{source}/config.json", config, _TYPES | types)
     mean, std = (tuple(config.get(key) or ()) for key in ("task.mean", "task.std"))
@@ -71,7 +80,9 @@ def of_run(
         mean,
         std,
         channels=len(mean) or 3,
-        context_length=None if length is None else config.get("data.transform.context_length", length),
+        context_length=None
+        if length is None
+        else config.get("data.transform.context_length", length),
         clean=clean,
         conversion=config.get("predict.source.conversion", "display"),
         assumed=assumed,
@@ -85,10 +96,14 @@ def _cleaning(config: Mapping[str, Any], source: str | Path) -> tuple[str, tuple
     Raises:
         UserError: Training data that are cleaned in several ways.
     """
-    told = {value for key, value in config.items() if key.startswith("data.") and key.endswith(".clean")}
+    told = {
+        value for key, value in config.items() if key.startswith("data.") and key.endswith(".clean")
+    }
     if len(told) > 1:
         ways = ", ".join(sorted(map(repr, told)))
-        raise UserError(f"{source}/config.json cleans texts in several ways, {ways}: give clean= to preprocess()")
+        raise UserError(
+            f"{source}/config.json cleans texts in several ways, {ways}: give clean= to preprocess()"
+        )
     if told:
         return told.pop(), ()
     return "openai", () if config.get("data.transform.fn") == _NOT_TOLD else ("clean",)

@@ -93,7 +93,9 @@ class Task(Protocol):
 
     def init(self, key: jax.Array) -> TrainState: ...
 
-    def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+    def train_step(
+        self, state: TrainState, batch: Batch, frozen: Any
+    ) -> tuple[TrainState, Metrics]:
         """One update. `metrics` are scalars, among them `loss` and `grad_norm`."""
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
@@ -132,7 +134,11 @@ def frozen_models(task: Task) -> dict[str, FrozenModel]:
     values = {field.name: getattr(task, field.name) for field in fields}
     # Not isinstance, which asks in any order for attributes too: an unbound linen module raises ValueError for `path`.
     methods = ("shapes", "load", "check")
-    return {name: value for name, value in values.items() if all(hasattr(value, method) for method in methods)}
+    return {
+        name: value
+        for name, value in values.items()
+        if all(hasattr(value, method) for method in methods)
+    }
 
 
 def frozen_shapes(task: Task) -> Any:
@@ -199,7 +205,9 @@ def check_predicts(task: Task, needed: str, user: str) -> None:
     """
     predicts = getattr(task, "predicts", None)
     if predicts is None:
-        raise UserError(f"{user} needs {needed}; {type(task).__name__} does not say what it `predicts`")
+        raise UserError(
+            f"{user} needs {needed}; {type(task).__name__} does not say what it `predicts`"
+        )
     if predicts != needed:
         raise UserError(f"{user} needs {needed}; {type(task).__name__} predicts {predicts}")
 
@@ -240,20 +248,33 @@ def gradient_step(
     if accumulate == 1:
         (loss, (metrics, mutable)), grads = grad_fn(state.params, state.mutable, batch, key)
     else:
-        micro = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), batch)
+        micro = jax.tree.map(
+            lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), batch
+        )
 
         def add(carry, inputs):
             mutable, total = carry
             number, rows = inputs
-            (loss, (metrics, mutable)), grads = grad_fn(state.params, mutable, rows, jax.random.fold_in(key, number))
-            return (mutable, jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, grads)), (loss, metrics)
+            (loss, (metrics, mutable)), grads = grad_fn(
+                state.params, mutable, rows, jax.random.fold_in(key, number)
+            )
+            return (mutable, jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, grads)), (
+                loss,
+                metrics,
+            )
 
-        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), state.params)
-        (mutable, total), (loss, metrics) = jax.lax.scan(add, (state.mutable, zeros), (jnp.arange(accumulate), micro))
+        zeros = jax.tree.map(
+            lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), state.params
+        )
+        (mutable, total), (loss, metrics) = jax.lax.scan(
+            add, (state.mutable, zeros), (jnp.arange(accumulate), micro)
+        )
         grads = jax.tree.map(lambda g, p: (g / accumulate).astype(p.dtype), total, state.master)
         loss, metrics = jax.tree.map(lambda x: x.mean(axis=0), (loss, metrics))
 
-    return apply_gradients(state, grads, mutable, tx, {"loss": loss, **metrics}, ema_decay=ema_decay)
+    return apply_gradients(
+        state, grads, mutable, tx, {"loss": loss, **metrics}, ema_decay=ema_decay
+    )
 
 
 def apply_gradients(
@@ -293,7 +314,9 @@ def apply_gradients(
     if ema is not None:
         ema = running_average(params, ema, 1 - ema_decay)
     mutable = hold_statistics(state, mutable, tx)
-    kept = {name: optax.tree_utils.tree_get(opt_state, name) for name in ("grad_norm", "learning_rate")}
+    kept = {
+        name: optax.tree_utils.tree_get(opt_state, name) for name in ("grad_norm", "learning_rate")
+    }
     metrics = {**{name: value for name, value in kept.items() if value is not None}, **metrics}
     return TrainState(state.step + 1, params, opt_state, mutable, ema), metrics
 
@@ -325,12 +348,17 @@ def hold_statistics(state: TrainState, mutable: Any, tx: optax.GradientTransform
     freezes = getattr(tx.update, "freezes", None)
     if freezes is None or not jax.tree.leaves(mutable):
         return mutable
-    frozen = {path: all(map(freezes, official_names(path, leaf))) for path, leaf in flatten(state.master).items()}
+    frozen = {
+        path: all(map(freezes, official_names(path, leaf)))
+        for path, leaf in flatten(state.master).items()
+    }
 
     def hold(path, before, after):
         inside, module = [], path[1:-1]  # without the collection and the leaf
         while module and not inside:
-            inside = [held for name, held in frozen.items() if name.startswith(f"{path_name(module)}/")]
+            inside = [
+                held for name, held in frozen.items() if name.startswith(f"{path_name(module)}/")
+            ]
             module = module[:-1]
         return before if inside and all(inside) else after
 

@@ -105,14 +105,24 @@ class Classification:
         ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
         return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), {}, ema)
 
-    def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+    def train_step(
+        self, state: TrainState, batch: Batch, frozen: Any
+    ) -> tuple[TrainState, Metrics]:
         """One update on `image` uint8 (B, H, W, C) and `label`, see `loss`."""
         key = step_key(self.seed, state.step, "train")
         return gradient_step(
-            state, batch, self.loss, self.tx, key, accumulate=self.accumulate, ema_decay=self.ema_decay
+            state,
+            batch,
+            self.loss,
+            self.tx,
+            key,
+            accumulate=self.accumulate,
+            ema_decay=self.ema_decay,
         )
 
-    def loss(self, params: Any, mutable: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
+    def loss(
+        self, params: Any, mutable: Any, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         """Mean cross-entropy against the mixed targets: normalise, then erase, then mix.
 
         `label` is int32 (B,), or with `multi_label` int8 (B, K): 1 where the class is there, 0 where not, -1 where
@@ -122,12 +132,23 @@ class Classification:
         image = augmentation.normalize(batch[self.input], self.mean, self.std)
         target = self._target(batch["label"])
         if self.erase_probability:
-            image = augmentation.random_erase(erase_key, image, self.erase_probability, mode=self.erase_mode)
+            image = augmentation.random_erase(
+                erase_key, image, self.erase_probability, mode=self.erase_mode
+            )
         if self.mixup or self.cutmix:
             image, target = augmentation.mix(
-                mix_key, image, target, self.mixup, self.cutmix, self.mix_probability, self.mix_switch, self.mix_group
+                mix_key,
+                image,
+                target,
+                self.mixup,
+                self.cutmix,
+                self.mix_probability,
+                self.mix_switch,
+                self.mix_group,
             )
-        logits = self.model.apply({"params": params}, image, train=True, rngs={"dropout": model_key})
+        logits = self.model.apply(
+            {"params": params}, image, train=True, rngs={"dropout": model_key}
+        )
         if not (self.multi_label or self.class_weights):
             return losses.soft_cross_entropy(logits, target).mean(), ({}, mutable)
         return self._mean(logits, target, batch["label"]), ({}, mutable)
@@ -136,7 +157,11 @@ class Classification:
         """(B, K) float32; with several labels (B, 2 K), behind the targets 1 where they are known and 0 where not."""
         if not self.multi_label:
             return losses.smooth_one_hot(label, self.num_classes, self.label_smoothing)
-        marks = jax.nn.one_hot(label, self.num_classes) if label.ndim == 1 else label.astype(jnp.float32)
+        marks = (
+            jax.nn.one_hot(label, self.num_classes)
+            if label.ndim == 1
+            else label.astype(jnp.float32)
+        )
         target = jnp.maximum(marks, 0.0) * (1 - self.label_smoothing) + self.label_smoothing / 2
         return jnp.concatenate([target, (marks >= 0).astype(jnp.float32)], axis=-1)
 
@@ -145,7 +170,9 @@ class Classification:
         if self.multi_label:
             target, known = jnp.split(target, 2, axis=-1)
             # A mixture is known where both of its images are; 1 is a rounded sum there.
-            return losses.known_mean(losses.sigmoid_cross_entropy(logits, target), known > 1 - 1e-5, weights)
+            return losses.known_mean(
+                losses.sigmoid_cross_entropy(logits, target), known > 1 - 1e-5, weights
+            )
         mixed = self.mixup or self.cutmix
         return losses.weighted_cross_entropy(logits, target, weights, None if mixed else label)
 

@@ -17,7 +17,16 @@ from jax.sharding import PartitionSpec
 
 from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import FiniteFloat, PositiveFloat, PositiveInt, Range, Rate, Seed, check_statistics, checked
+from swin_jax.core.ranges import (
+    FiniteFloat,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Rate,
+    Seed,
+    check_statistics,
+    checked,
+)
 from swin_jax.core.sizes import Size, per_axis
 from swin_jax.models import clip
 from swin_jax.ops import augmentation, contrastive
@@ -76,12 +85,16 @@ class Contrastive:
 
     def __post_init__(self):
         if self.form not in FORMS or (self.sigmoid and self.form == "local"):
-            raise UserError(f"form={self.form!r} is none of {FORMS}, or 'local' with the sigmoid loss")
+            raise UserError(
+                f"form={self.form!r} is none of {FORMS}, or 'local' with the sigmoid loss"
+            )
         if any(tower not in TOWERS for tower in self.locked):
             raise UserError(f"locked={self.locked} has others than {TOWERS}")
         check_statistics(self.mean, self.std, self.channels)
         if self.sigmoid and self.model.logit_bias is None:
-            raise UserError("sigmoid=True needs a model with a logit_bias: give the model logit_bias=-10.0")
+            raise UserError(
+                "sigmoid=True needs a model with a logit_bias: give the model logit_bias=-10.0"
+            )
 
     def init(self, key: jax.Array) -> TrainState:
         """Parameters and statistics from the model's own initialisers; the average starts at the parameters."""
@@ -92,7 +105,9 @@ class Contrastive:
         ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
         return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), mutable, ema)
 
-    def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+    def train_step(
+        self, state: TrainState, batch: Batch, frozen: Any
+    ) -> tuple[TrainState, Metrics]:
         """One update on `image` uint8 (B, H, W, C), `text` int32 (B, L) and, with `positives`, `label` int (B,).
 
         Metrics are the loss, `logit_scale` (the factor itself), and the fractions of images and of texts whose best
@@ -134,7 +149,9 @@ class Contrastive:
         mutable, features = jax.lax.scan(forward, state.mutable, (micro, keys))
         head = lambda heads, image, text: self._loss(heads, image, text, batch)  # noqa: E731
         head = jax.value_and_grad(head, argnums=(0, 1, 2), has_aux=True)
-        (value, metrics), (of_heads, *of_features) = head(_heads(state.params), *map(collect, features))
+        (value, metrics), (of_heads, *of_features) = head(
+            _heads(state.params), *map(collect, features)
+        )
 
         def backward(total, inputs):
             rows, key, cotangents = inputs
@@ -142,14 +159,19 @@ class Contrastive:
             (grads,) = jax.vjp(encode, state.params)[1](cotangents)
             return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, grads), None
 
-        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), state.params)
+        zeros = jax.tree.map(
+            lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), state.params
+        )
         total, _ = jax.lax.scan(backward, zeros, (micro, keys, tuple(map(deal, of_features))))
         grads = jax.tree.map(lambda t, p: t.astype(p.dtype), total, state.master)
         return {**grads, **of_heads}, mutable, {"loss": value, **metrics}
 
     def _encode(self, params, mutable, batch, key):
         """((image features, text features), mutable): (B, E) float32 of length 1, in training."""
-        params = {name: jax.lax.stop_gradient(p) if name in self.locked else p for name, p in params.items()}
+        params = {
+            name: jax.lax.stop_gradient(p) if name in self.locked else p
+            for name, p in params.items()
+        }
         train = {tower: tower not in self.locked for tower in TOWERS}
         image = augmentation.normalize(batch["image"], self.mean, self.std)
 
@@ -176,12 +198,16 @@ class Contrastive:
         form = self.form if axes or self.form == "ring" else "global"
         arguments = [image, text, scale, *((heads["logit_bias"],) if self.sigmoid else ()), ids]
         if form == "global":
-            value, metrics = (contrastive.sigmoid_loss if self.sigmoid else contrastive.softmax_loss)(*arguments)
+            value, metrics = (
+                contrastive.sigmoid_loss if self.sigmoid else contrastive.softmax_loss
+            )(*arguments)
         else:
             if form == "local":
                 per_device = lambda *x: contrastive.local_softmax_loss(*x, axes)  # noqa: E731
             else:
-                ring = contrastive.ring_sigmoid_loss if self.sigmoid else contrastive.ring_softmax_loss
+                ring = (
+                    contrastive.ring_sigmoid_loss if self.sigmoid else contrastive.ring_softmax_loss
+                )
                 per_device = lambda *x: ring(*x, axes, self.chunk)  # noqa: E731
             specs = tuple(PartitionSpec(axes) if x.ndim else PartitionSpec() for x in arguments)
             if axes:
@@ -191,7 +217,9 @@ class Contrastive:
 
     def _project(self, state, params):
         clipped = jnp.clip(params["logit_scale"], 0.0, math.log(self.max_scale))
-        locked = {tower: state.master[tower] for tower in self.locked}  # which the optimizer may have decayed
+        locked = {
+            tower: state.master[tower] for tower in self.locked
+        }  # which the optimizer may have decayed
         return {**params, **locked, "logit_scale": clipped}
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
@@ -206,7 +234,9 @@ class Contrastive:
             "image": jax.ShapeDtypeStruct((batch_size, *size, self.channels), jnp.uint8),
             "text": jax.ShapeDtypeStruct((batch_size, self.context_length), jnp.int32),
         }
-        return found | ({"label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)} if self.positives else {})
+        return found | (
+            {"label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)} if self.positives else {}
+        )
 
 
 def _heads(params) -> dict[str, jax.Array]:

@@ -52,7 +52,9 @@ def check(task: Any) -> None:
     if task.preprocess not in PREPROCESS:
         raise UserError(f"preprocess={task.preprocess!r} must be one of {', '.join(PREPROCESS)}")
     if task.id_lambda and task.arcface is None:
-        raise UserError(f"id_lambda={task.id_lambda:g} needs a network that knows faces: give arcface=, or id_lambda=0")
+        raise UserError(
+            f"id_lambda={task.id_lambda:g} needs a network that knows faces: give arcface=, or id_lambda=0"
+        )
     if task.generator.model.c_dim:
         raise UserError("edits are of generators without labels; this one is conditional")
 
@@ -76,7 +78,10 @@ def network_shapes(task: Any) -> dict[str, Any]:
 
 def load_networks(task: Any) -> dict[str, Any]:
     """The variables of the networks as numpy arrays; raises UserError for weights that are missing or do not fit."""
-    return {name: item.load(_inputs(task, name), f"task.{name}") for name, item in networks(task).items()}
+    return {
+        name: item.load(_inputs(task, name), f"task.{name}")
+        for name, item in networks(task).items()
+    }
 
 
 def _inputs(task: Any, name: str) -> dict[str, jax.ShapeDtypeStruct]:
@@ -122,7 +127,9 @@ def synthesize(task: Any, frozen: dict[str, Any], latents: Any) -> jax.Array:
 
 def clip_distances(task: Any, frozen: dict[str, Any], image: jax.Array) -> jax.Array:
     """How far each picture is from its text, (B,): from text i for picture i, or from the only one."""
-    found = clip_loss(image, frozen["text_features"], task.clip.model, frozen["clip"], task.preprocess)
+    found = clip_loss(
+        image, frozen["text_features"], task.clip.model, frozen["clip"], task.preprocess
+    )
     return found[:, 0] if found.shape[1] == 1 else jnp.diagonal(found)
 
 
@@ -136,7 +143,9 @@ def embed_faces(task: Any, frozen: dict[str, Any], image: jax.Array) -> jax.Arra
     return model.apply(frozen["arcface"], seen)
 
 
-def identity_distances(task: Any, frozen: dict[str, Any], image: jax.Array, faces: jax.Array) -> jax.Array:
+def identity_distances(
+    task: Any, frozen: dict[str, Any], image: jax.Array, faces: jax.Array
+) -> jax.Array:
     """1 - the cosine between the face in each picture and the face before, `faces` (B, E): (B,)."""
     found = embed_faces(task, frozen, image)
     return jax.vmap(lambda one, other: identity_loss(one[None], other[None]))(found, faces)

@@ -14,7 +14,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from swin_jax.core.ranges import FiniteFloat, PositiveFloat, PositiveInt, Rate, Seed, check_statistics, checked
+from swin_jax.core.ranges import (
+    FiniteFloat,
+    PositiveFloat,
+    PositiveInt,
+    Rate,
+    Seed,
+    check_statistics,
+    checked,
+)
 from swin_jax.core.sizes import Size, per_axis
 from swin_jax.ops import augmentation, losses
 from swin_jax.tasks.base import Batch, Metrics, TrainState, gradient_step, step_key
@@ -57,20 +65,32 @@ class SharedChoices:
 
     def init(self, key: jax.Array) -> TrainState:
         """Parameters and statistics from the model's own initialisers; the average starts at the parameters."""
-        mutable = dict(self.model.init(key, jnp.zeros((1, *per_axis(self.image_size, 2), self.channels))))
+        mutable = dict(
+            self.model.init(key, jnp.zeros((1, *per_axis(self.image_size, 2), self.channels)))
+        )
         params = mutable.pop("params")
         ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
         return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), mutable, ema)
 
-    def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+    def train_step(
+        self, state: TrainState, batch: Batch, frozen: Any
+    ) -> tuple[TrainState, Metrics]:
         """One update on `image` uint8 (B, H, W, C) and `label` int8 (B, K), see `loss`."""
         key = step_key(self.seed, state.step, "train")
         batch = {name: batch[name] for name in ("image", "label")}
         return gradient_step(
-            state, batch, self.loss, self.tx, key, accumulate=self.accumulate, ema_decay=self.ema_decay
+            state,
+            batch,
+            self.loss,
+            self.tx,
+            key,
+            accumulate=self.accumulate,
+            ema_decay=self.ema_decay,
         )
 
-    def loss(self, params: Any, mutable: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
+    def loss(
+        self, params: Any, mutable: Any, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         """Mean square difference of the cosine of two records and the share that they have in common.
 
         It is taken over all pairs of different rows of which a choice is known for both; `label` is
@@ -78,7 +98,11 @@ class SharedChoices:
         """
         image = augmentation.normalize(batch["image"], self.mean, self.std)
         embedding, updated = self.model.apply(
-            {"params": params, **mutable}, image, train=True, rngs={"dropout": key}, mutable=list(mutable)
+            {"params": params, **mutable},
+            image,
+            train=True,
+            rngs={"dropout": key},
+            mutable=list(mutable),
         )
         common, known = losses.shared_marks(batch["label"], batch["label"])
         error = jnp.square(embedding @ embedding.T - common / jnp.maximum(known, 1))

@@ -15,7 +15,15 @@ import jax.numpy as jnp
 import optax
 
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Rate, Seed, checked
+from swin_jax.core.ranges import (
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Rate,
+    Seed,
+    checked,
+)
 from swin_jax.tasks.base import (
     Batch,
     Metrics,
@@ -93,7 +101,9 @@ class GAN:
         for name in ("resolution", "c_dim", "image_channels"):
             values = getattr(self.generator, name), getattr(self.discriminator, name)
             if values[0] != values[1]:
-                raise UserError(f"{name} is {values[0]} in the generator and {values[1]} in the discriminator")
+                raise UserError(
+                    f"{name} is {values[0]} in the generator and {values[1]} in the discriminator"
+                )
 
     def init(self, key: jax.Array) -> TrainState:
         """Both networks from their own initialisers; the generator's average starts at its parameters."""
@@ -102,7 +112,10 @@ class GAN:
         label = jnp.zeros((1, g.c_dim)) if g.c_dim else None
         variables = g.init(keys[0], jnp.zeros((1, g.z_dim)), label)
         image = jnp.zeros((1, g.resolution, g.resolution, g.image_channels))
-        params = {"generator": variables.pop("params"), "discriminator": d.init(keys[1], image, label)["params"]}
+        params = {
+            "generator": variables.pop("params"),
+            "discriminator": d.init(keys[1], image, label)["params"],
+        }
         opt_state = {
             "generator": self.generator_tx.init(params["generator"]),
             "discriminator": self.discriminator_tx.init(params["discriminator"]),
@@ -117,7 +130,9 @@ class GAN:
         ema = {"generator": jax.tree.map(jnp.copy, params["generator"])}
         return TrainState(jnp.zeros((), jnp.int32), params, opt_state, mutable, ema)
 
-    def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+    def train_step(
+        self, state: TrainState, batch: Batch, frozen: Any
+    ) -> tuple[TrainState, Metrics]:
         """One update of each network, and of its regularizer if due, on `image` uint8 (B, H, W, C) and `label` (B,)."""
         batch_size = batch["image"].shape[0]
         # Parameters change several times within a step, so that a copy gathered for it is of no use.
@@ -125,14 +140,20 @@ class GAN:
         state, metrics = self.update_generator(state, batch)
         if self.path_weight:
             due = state.step % self.path_every == 0
-            state = jax.lax.cond(due, lambda s: self.regularize_generator(s, batch), lambda s: s, state)
+            state = jax.lax.cond(
+                due, lambda s: self.regularize_generator(s, batch), lambda s: s, state
+            )
         state, more = self.update_discriminator(state, batch)
         if self.r1_gamma:
             due = state.step % self.r1_every == 0
-            state = jax.lax.cond(due, lambda s: self.regularize_discriminator(s, batch), lambda s: s, state)
+            state = jax.lax.cond(
+                due, lambda s: self.regularize_discriminator(s, batch), lambda s: s, state
+            )
         mutable = state.mutable
         if self.augmentation:
-            mutable = mutable | {"augmentation": self.adapt(mutable["augmentation"], state.step, batch_size)}
+            mutable = mutable | {
+                "augmentation": self.adapt(mutable["augmentation"], state.step, batch_size)
+            }
         metrics = metrics | more | mutable["penalties"]
         if self.augmentation:
             metrics["augmentation"] = mutable["augmentation"]["probability"]
@@ -149,7 +170,9 @@ class GAN:
 
         def loss(params):
             images, w_avg = self.generate(params, state, batch, count, key)
-            logits = self.judge(state.params["discriminator"], images, state, batch, jax.random.fold_in(key, 1))
+            logits = self.judge(
+                state.params["discriminator"], images, state, batch, jax.random.fold_in(key, 1)
+            )
             return jax.nn.softplus(-logits).mean(), w_avg
 
         (value, w_avg), grads = jax.value_and_grad(loss, has_aux=True)(state.params["generator"])
@@ -173,11 +196,15 @@ class GAN:
             gradient = jax.grad(project)(ws)
             lengths = jnp.sqrt((gradient**2).sum(axis=2).mean(axis=1))
             # Its own share in the mean has a gradient too, as in the reference.
-            mean = state.mutable["path_mean"] + self.path_decay * (lengths.mean() - state.mutable["path_mean"])
+            mean = state.mutable["path_mean"] + self.path_decay * (
+                lengths.mean() - state.mutable["path_mean"]
+            )
             penalty = ((lengths - mean) ** 2).mean() * self.path_weight * self.path_every
             return penalty, (mean, lengths.mean(), w_avg)
 
-        (_, (mean, length, w_avg)), grads = jax.value_and_grad(loss, has_aux=True)(state.params["generator"])
+        (_, (mean, length, w_avg)), grads = jax.value_and_grad(loss, has_aux=True)(
+            state.params["generator"]
+        )
         state, _ = self.apply(state, "generator", grads)
         penalties = state.mutable["penalties"] | {"path_length": length}
         mutable = state.mutable | {"path_mean": mean, "penalties": penalties}
@@ -204,7 +231,9 @@ class GAN:
     def synthesize(self, params, state, ws, key) -> jax.Array:
         """Images of W+ with fresh noise."""
         rngs = {"noise": jax.random.fold_in(key, 3)}
-        return self.generator.apply(self.variables(params, state), ws, noise="random", method="synthesize", rngs=rngs)
+        return self.generator.apply(
+            self.variables(params, state), ws, noise="random", method="synthesize", rngs=rngs
+        )
 
     def generate(self, params, state, batch, count, key) -> tuple[jax.Array, jax.Array]:
         """`count` images, and the running mean of w after them."""
@@ -234,14 +263,21 @@ class GAN:
             fake_logits = self.judge(params, images, state, batch, jax.random.fold_in(key, 1))
             real_logits = self.judge(params, real, state, batch, jax.random.fold_in(key, 2))
             value = jax.nn.softplus(fake_logits).mean() + jax.nn.softplus(-real_logits).mean()
-            signs = {"sign_real": jnp.sign(real_logits).mean(), "sign_fake": jnp.sign(fake_logits).mean()}
+            signs = {
+                "sign_real": jnp.sign(real_logits).mean(),
+                "sign_fake": jnp.sign(fake_logits).mean(),
+            }
             return value, signs
 
-        (value, signs), grads = jax.value_and_grad(loss, has_aux=True)(state.params["discriminator"])
+        (value, signs), grads = jax.value_and_grad(loss, has_aux=True)(
+            state.params["discriminator"]
+        )
         state, metrics = self.apply(state, "discriminator", grads)
         augmentation = state.mutable["augmentation"]
         augmentation = augmentation | {"signs": augmentation["signs"] + signs["sign_real"]}
-        state = self.with_w_avg(state.replace(mutable=state.mutable | {"augmentation": augmentation}), w_avg)
+        state = self.with_w_avg(
+            state.replace(mutable=state.mutable | {"augmentation": augmentation}), w_avg
+        )
         metrics = {f"{name}_discriminator": metric for name, metric in metrics.items()}
         return state, {"loss_discriminator": value, **signs, **metrics}
 
@@ -251,7 +287,9 @@ class GAN:
         real = _floats(batch["image"])
 
         def loss(params):
-            penalty = gradient_penalty(lambda images: self.judge(params, images, state, batch, key), real)
+            penalty = gradient_penalty(
+                lambda images: self.judge(params, images, state, batch, key), real
+            )
             return penalty * (self.r1_gamma / 2 * self.r1_every), penalty
 
         (_, penalty), grads = jax.value_and_grad(loss, has_aux=True)(state.params["discriminator"])
@@ -283,18 +321,25 @@ class GAN:
 
     def apply(self, state: TrainState, name: str, grads: Any) -> tuple[TrainState, Metrics]:
         """The update of one network; entries of the gradient that are not finite do no harm."""
-        grads = jax.tree.map(lambda g: jnp.nan_to_num(g, nan=0.0, posinf=_LARGEST, neginf=-_LARGEST), grads)
+        grads = jax.tree.map(
+            lambda g: jnp.nan_to_num(g, nan=0.0, posinf=_LARGEST, neginf=-_LARGEST), grads
+        )
         tx = self.generator_tx if name == "generator" else self.discriminator_tx
         own = TrainState(state.step, state.params[name], state.opt_state[name], {})
         own, metrics = apply_gradients(own, grads, {}, tx, {})
-        params, opt_state = {**state.params, name: own.params}, {**state.opt_state, name: own.opt_state}
+        params, opt_state = (
+            {**state.params, name: own.params},
+            {**state.opt_state, name: own.opt_state},
+        )
         return state.replace(params=params, opt_state=opt_state), metrics
 
     def with_w_avg(self, state: TrainState, w_avg: jax.Array) -> TrainState:
         """The state with a new running mean of w; that of a frozen mapping network stays."""
         mutable = state.mutable["generator"]
         own = TrainState(state.step, state.params["generator"], None, mutable)
-        moved = hold_statistics(own, mutable | {"averages": {"mapping": {"w_avg": w_avg}}}, self.generator_tx)
+        moved = hold_statistics(
+            own, mutable | {"averages": {"mapping": {"w_avg": w_avg}}}, self.generator_tx
+        )
         return state.replace(mutable=state.mutable | {"generator": moved})
 
     def average(self, state: TrainState, batch_size: int) -> Any:
@@ -303,7 +348,11 @@ class GAN:
         if self.ema_ramp:
             images = jnp.minimum(images, state.step * (batch_size * self.ema_ramp))
         decay = 0.5 ** (batch_size / jnp.maximum(images, 1e-8))
-        return {"generator": running_average(state.params["generator"], state.ema["generator"], 1 - decay)}
+        return {
+            "generator": running_average(
+                state.params["generator"], state.ema["generator"], 1 - decay
+            )
+        }
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
         """`image` (B, H, W, C) float32, nominally in -1..1, of `latent` and `label`, with the fixed noise."""
@@ -315,9 +364,14 @@ class GAN:
         """Parameters of both networks, and multiply-accumulates of the generator for one image."""
         shapes = jax.eval_shape(self.init, jax.random.key(0)).params
         counts = {
-            f"parameters_{name}": sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in shapes.items()
+            f"parameters_{name}": sum(leaf.size for leaf in jax.tree.leaves(tree))
+            for name, tree in shapes.items()
         }
-        return {"parameters": sum(counts.values()), **counts, "gflops_per_image": self.generator.flops() / 1e9}
+        return {
+            "parameters": sum(counts.values()),
+            **counts,
+            "gflops_per_image": self.generator.flops() / 1e9,
+        }
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """`image`, and `label` of conditional networks."""

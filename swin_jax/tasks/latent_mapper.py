@@ -64,7 +64,9 @@ class LatentMapper:
         if self.penalty not in PENALTIES:
             raise UserError(f"penalty={self.penalty!r} must be one of {', '.join(PENALTIES)}")
         if self.given not in GIVEN or (self.given == "s" and not self.in_styles):
-            raise UserError(f"given={self.given!r} must be one of {', '.join(GIVEN)}, the last one for a mapper of S")
+            raise UserError(
+                f"given={self.given!r} must be one of {', '.join(GIVEN)}, the last one for a mapper of S"
+            )
         if self.text_ids.shape[0] != 1:
             raise UserError(f"a mapper is trained for one text, not for {self.text_ids.shape[0]}")
         editing.check(self)
@@ -86,7 +88,9 @@ class LatentMapper:
             return tuple(jnp.zeros((1, layer.channels)) for layer in model.style_layers())
         return jnp.zeros((1, model.num_ws, model.w_dim))
 
-    def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+    def train_step(
+        self, state: TrainState, batch: Batch, frozen: Any
+    ) -> tuple[TrainState, Metrics]:
         """One update on `latent`, z (B, z_dim) or W+ (B, num_ws, w_dim); in S also on `styles` (B, channels of all)."""
 
         def loss(params, mutable, batch, key):
@@ -105,7 +109,9 @@ class LatentMapper:
         ws = editing.to_ws(self, frozen, batch["latent"])
         return editing.to_styles(self, frozen, ws) if self.in_styles else ws
 
-    def terms(self, params: Any, latents: Any, frozen: Any) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    def terms(
+        self, params: Any, latents: Any, frozen: Any
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """The loss of each row and its terms `clip`, `l2` and `identity`, (B,) each.
 
         Returns:
@@ -113,20 +119,33 @@ class LatentMapper:
         """
         steps = self.model.apply({"params": params}, latents)
         before = jax.lax.stop_gradient(editing.synthesize(self, frozen, latents))
-        image = editing.synthesize(self, frozen, jax.tree.map(lambda x, step: x + STEP * step, latents, steps))
-        terms = {"clip": editing.clip_distances(self, frozen, image), "l2": _penalty(steps, self.penalty)}
+        image = editing.synthesize(
+            self, frozen, jax.tree.map(lambda x, step: x + STEP * step, latents, steps)
+        )
+        terms = {
+            "clip": editing.clip_distances(self, frozen, image),
+            "l2": _penalty(steps, self.penalty),
+        }
         loss = self.clip_lambda * terms["clip"] + self.l2_lambda * terms["l2"]
         if self.id_lambda:
             faces = editing.embed_faces(self, frozen, before)
             terms["identity"] = editing.identity_distances(self, frozen, image, faces)
             loss = loss + self.id_lambda * terms["identity"]
         rows = [step.reshape(step.shape[0], -1) for step in jax.tree.leaves(steps)]
-        return {"loss": loss, **terms}, {"before": before, "image": image, "step": jnp.concatenate(rows, axis=1)}
+        return {"loss": loss, **terms}, {
+            "before": before,
+            "image": image,
+            "step": jnp.concatenate(rows, axis=1),
+        }
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
         """Pictures `before` and `image` (B, H, W, 3), `step` (B, ...), and the terms, with CLIP's before the edit."""
         terms, made = self.terms(state.params, self.latents(batch, frozen), frozen)
-        return {**made, "clip_before": editing.clip_distances(self, frozen, made["before"]), **terms}
+        return {
+            **made,
+            "clip_before": editing.clip_distances(self, frozen, made["before"]),
+            **terms,
+        }
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """`latent` in W+ or z, or `styles`, as `given` says."""
@@ -145,7 +164,9 @@ class LatentMapper:
     def frozen_shapes(self) -> dict[str, Any]:
         """Abstract arrays: the networks and `text_features`."""
         shapes = editing.network_shapes(self)
-        return editing.read_by_steps(shapes) | jax.eval_shape(self.derive, shapes, jnp.asarray(self.text_ids))
+        return editing.read_by_steps(shapes) | jax.eval_shape(
+            self.derive, shapes, jnp.asarray(self.text_ids)
+        )
 
     def load_frozen(self) -> dict[str, Any]:
         """The same as arrays."""

@@ -74,7 +74,9 @@ class LatentOptimization:
             if getattr(self, name) not in known:
                 raise UserError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
         if self.text_ids.shape[0] not in (1, self.batch_size):
-            raise UserError(f"there are {self.text_ids.shape[0]} texts for batch_size={self.batch_size} latents")
+            raise UserError(
+                f"there are {self.text_ids.shape[0]} texts for batch_size={self.batch_size} latents"
+            )
         editing.check(self)
 
     def init(self, key: jax.Array) -> TrainState:
@@ -87,7 +89,9 @@ class LatentOptimization:
             params = {_key(layer): jnp.zeros((self.batch_size, layer.channels)) for layer in layers}
         return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), {})
 
-    def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+    def train_step(
+        self, state: TrainState, batch: Batch, frozen: Any
+    ) -> tuple[TrainState, Metrics]:
         """One update of all rows; a batch says nothing, as all that they are moved by is in `frozen`."""
 
         def loss(params):
@@ -105,7 +109,9 @@ class LatentOptimization:
         loss = terms["clip"]
         if self.mode == "edit":
             terms["l2"] = _penalty(params, self.penalty)
-            loss = loss + terms["l2"] * (L2_LAMBDAS[self.space] if self.l2_lambda is None else self.l2_lambda)
+            loss = loss + terms["l2"] * (
+                L2_LAMBDAS[self.space] if self.l2_lambda is None else self.l2_lambda
+            )
             if self.id_lambda:
                 terms["identity"] = editing.identity_distances(self, frozen, image, frozen["faces"])
                 loss = loss + terms["identity"] * self.id_lambda
@@ -122,13 +128,20 @@ class LatentOptimization:
         if self.space == "w+":
             return start + strength * step["ws"]
         layers = self.generator.model.style_layers()
-        return tuple(style + strength * step.get(_key(layer), 0.0) for layer, style in zip(layers, start))
+        return tuple(
+            style + strength * step.get(_key(layer), 0.0) for layer, style in zip(layers, start)
+        )
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
         """Pictures `before` and `image` (B, H, W, 3), and the terms of each row, with CLIP's before the edit."""
         terms, image = self.terms(state.params, frozen)
         before = editing.synthesize(self, frozen, frozen["start"])
-        return {"before": before, "image": image, "clip_before": editing.clip_distances(self, frozen, before), **terms}
+        return {
+            "before": before,
+            "image": image,
+            "clip_before": editing.clip_distances(self, frozen, before),
+            **terms,
+        }
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """`row`, the number of each latent."""
@@ -144,7 +157,9 @@ class LatentOptimization:
         """Abstract arrays: the networks, `text_features`, `start`, and `faces` of the pictures there."""
         shapes, model = editing.network_shapes(self), self.generator.model
         latents = jax.ShapeDtypeStruct((self.batch_size, model.num_ws, model.w_dim), jnp.float32)
-        return editing.read_by_steps(shapes) | jax.eval_shape(self.derive, shapes, latents, jnp.asarray(self.text_ids))
+        return editing.read_by_steps(shapes) | jax.eval_shape(
+            self.derive, shapes, latents, jnp.asarray(self.text_ids)
+        )
 
     def load_networks(self) -> dict[str, Any]:
         """The variables of the networks, for `optimizer`; raises UserError for weights that do not fit."""
@@ -163,7 +178,9 @@ class LatentOptimization:
         if self.latents is None or len(self.latents) < self.batch_size:
             count = 0 if self.latents is None else len(self.latents)
             raise UserError(f"there are {count} latents for batch_size={self.batch_size}")
-        return jnp.stack([jnp.asarray(self.latents[i]["latent"], jnp.float32) for i in range(self.batch_size)])
+        return jnp.stack(
+            [jnp.asarray(self.latents[i]["latent"], jnp.float32) for i in range(self.batch_size)]
+        )
 
     def derive(self, variables: Any, latents: jax.Array, text_ids: jax.Array) -> dict[str, Any]:
         """What follows from the networks' variables, all of CLIP's among them, for latents (z or W+) and texts."""
@@ -179,7 +196,9 @@ class LatentOptimization:
         if self.mode == "edit" and self.id_lambda:
 
             def faces(ws):  # one at a time, as pictures of 1024 pixels are large
-                return editing.embed_faces(self, variables, editing.synthesize(self, variables, ws[None]))[0]
+                return editing.embed_faces(
+                    self, variables, editing.synthesize(self, variables, ws[None])
+                )[0]
 
             found["faces"] = jax.lax.map(faces, ws)
         return found
@@ -201,7 +220,12 @@ class LatentOptimization:
         read = editing.read_by_steps(variables)
 
         @checked
-        def run(latents: Any, text_ids: Any, steps: PositiveInt, progress: Callable[[Iterable], Iterable] = iter):
+        def run(
+            latents: Any,
+            text_ids: Any,
+            steps: PositiveInt,
+            progress: Callable[[Iterable], Iterable] = iter,
+        ):
             task = dataclasses.replace(self, batch_size=len(latents), text_ids=text_ids)
             frozen = read | derive(variables, jnp.asarray(latents, jnp.float32), text_ids)
             state = task.init(jax.random.key(0))

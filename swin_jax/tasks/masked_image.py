@@ -79,21 +79,38 @@ class MaskedImageModeling:
         ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
         return TrainState(jnp.zeros((), jnp.int32), params, self.tx.init(params), {}, ema)
 
-    def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+    def train_step(
+        self, state: TrainState, batch: Batch, frozen: Any
+    ) -> tuple[TrainState, Metrics]:
         """One update on `image` uint8 (B, H, W, C) and `mask` uint8 (B, *cells), cells of whole patches."""
         key = step_key(self.seed, state.step, "train")
         batch = {name: batch[name] for name in ("image", "mask")}
         return gradient_step(
-            state, batch, self.loss, self.tx, key, accumulate=self.accumulate, ema_decay=self.ema_decay
+            state,
+            batch,
+            self.loss,
+            self.tx,
+            key,
+            accumulate=self.accumulate,
+            ema_decay=self.ema_decay,
         )
 
-    def loss(self, params: Any, mutable: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
+    def loss(
+        self, params: Any, mutable: Any, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         """Mean absolute difference over the masked pixels of the batch."""
         image = augmentation.normalize(batch["image"], self.mean, self.std)
-        predicted = self.reconstruct(params, image, batch["mask"], train=True, rngs={"dropout": key})
-        target = masked_image.normalize_locally(image, self.norm_target) if self.norm_target else image
+        predicted = self.reconstruct(
+            params, image, batch["mask"], train=True, rngs={"dropout": key}
+        )
+        target = (
+            masked_image.normalize_locally(image, self.norm_target) if self.norm_target else image
+        )
         pixels = masked_image.upsample(batch["mask"], image.shape[1:-1])
-        return masked_image.masked_mean(*masked_image.masked_error(predicted, target, pixels)), ({}, mutable)
+        return masked_image.masked_mean(*masked_image.masked_error(predicted, target, pixels)), (
+            {},
+            mutable,
+        )
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
         """Reconstructions of `image` uint8 under `mask`, and how far off they are.
@@ -113,8 +130,16 @@ class MaskedImageModeling:
             predicted = predicted * deviation + mean
         else:
             error, masked = masked_image.masked_error(predicted, image, pixels)
-        std, mean = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1) for values in (self.std, self.mean))
-        return {"reconstruction": predicted * std + mean, "pixel_mask": pixels, "error": error, "masked": masked}
+        std, mean = (
+            jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1)
+            for values in (self.std, self.mean)
+        )
+        return {
+            "reconstruction": predicted * std + mean,
+            "pixel_mask": pixels,
+            "error": error,
+            "masked": masked,
+        }
 
     def reconstruct(self, params: Any, image: jax.Array, mask: jax.Array, **kwargs) -> jax.Array:
         """The model's prediction for normalised images under a mask of cells."""

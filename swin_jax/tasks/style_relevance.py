@@ -49,7 +49,9 @@ class StyleRelevance:
     @property
     def channels(self) -> int:
         """Channels in no ToRGB, the rows of fs3.npy."""
-        return sum(layer.channels for layer in self.generator.model.style_layers() if not layer.is_rgb)
+        return sum(
+            layer.channels for layer in self.generator.model.style_layers() if not layer.is_rgb
+        )
 
     @property
     def steps(self) -> int:
@@ -58,10 +60,16 @@ class StyleRelevance:
 
     def init(self, key: jax.Array) -> TrainState:
         """Sums of zeros."""
-        width = jax.eval_shape(self.encode, self.network_shapes()["clip"], self.image_shape()).shape[-1]
-        return TrainState(jnp.zeros((), jnp.int32), {"sums": jnp.zeros((self.channels, width))}, (), {})
+        width = jax.eval_shape(
+            self.encode, self.network_shapes()["clip"], self.image_shape()
+        ).shape[-1]
+        return TrainState(
+            jnp.zeros((), jnp.int32), {"sums": jnp.zeros((self.channels, width))}, (), {}
+        )
 
-    def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+    def train_step(
+        self, state: TrainState, batch: Batch, frozen: Any
+    ) -> tuple[TrainState, Metrics]:
         """Adds the moves of the next channels; `loss` is the mean distance of a lowered and a raised picture."""
         rows, features = self.rows(state.step, batch), self.features(state.step, batch, frozen)
         counts = (rows < self.channels) & (state.step < self.steps)
@@ -83,8 +91,12 @@ class StyleRelevance:
         """CLIP's features (B, 2, E) of the picture of a step with each channel lowered and raised."""
         image = jnp.minimum(step // self.turns, self.survey.images - 1)
         styles = self.changed(frozen, image, self.rows(step, batch))
-        pictures = self.generator.model.apply(frozen["generator"], styles, method="synthesize_styles")
-        shown = picture_view(pictures, self.clip.model.visual.image_size, self.survey.mean, self.survey.std)
+        pictures = self.generator.model.apply(
+            frozen["generator"], styles, method="synthesize_styles"
+        )
+        shown = picture_view(
+            pictures, self.clip.model.visual.image_size, self.survey.mean, self.survey.std
+        )
         found = self.encode(frozen["clip"], shown)
         return found.reshape(-1, 2, found.shape[-1])
 
@@ -123,7 +135,9 @@ class StyleRelevance:
 
     def image_shape(self) -> jax.ShapeDtypeStruct:
         """Of a picture as CLIP takes it."""
-        return jax.ShapeDtypeStruct((1, *per_axis(self.clip.model.visual.image_size, 2), 3), jnp.float32)
+        return jax.ShapeDtypeStruct(
+            (1, *per_axis(self.clip.model.visual.image_size, 2), 3), jnp.float32
+        )
 
     def inputs(self, name: str) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of one example of what a network takes."""
@@ -138,7 +152,9 @@ class StyleRelevance:
 
     def load_networks(self) -> dict[str, Any]:
         """Variables of the networks; raises UserError for weights that are missing or do not fit."""
-        return {name: getattr(self, name).load(self.inputs(name), f"task.{name}") for name in NETWORKS}
+        return {
+            name: getattr(self, name).load(self.inputs(name), f"task.{name}") for name in NETWORKS
+        }
 
     def frozen_shapes(self) -> dict[str, Any]:
         """Abstract arrays: the networks, styles of the pictures, means and deviations of all channels."""
@@ -148,15 +164,25 @@ class StyleRelevance:
             return tuple(jax.ShapeDtypeStruct((*batch, width), jnp.float32) for width in widths)
 
         moments = {"means": arrays(), "deviations": arrays()}
-        return read_by_steps(self.network_shapes()) | {"styles": arrays(self.survey.images)} | moments
+        return (
+            read_by_steps(self.network_shapes()) | {"styles": arrays(self.survey.images)} | moments
+        )
 
     def load_frozen(self) -> dict[str, Any]:
         """The same as `frozen_shapes` as arrays."""
         found = self.load_networks()
-        model, draws, variables = self.generator.model, self.survey.draws, jax.device_put(found["generator"])
+        model, draws, variables = (
+            self.generator.model,
+            self.survey.draws,
+            jax.device_put(found["generator"]),
+        )
         styles = draws.styles(model, variables, self.survey.images)
         moments = style_statistics(model, variables, draws)
-        return read_by_steps(found) | {"styles": styles, "means": moments.means, "deviations": moments.deviations}
+        return read_by_steps(found) | {
+            "styles": styles,
+            "means": moments.means,
+            "deviations": moments.deviations,
+        }
 
     def describe(self) -> dict[str, Any]:
         """Numbers that are summed up."""

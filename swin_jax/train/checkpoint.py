@@ -54,7 +54,9 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
     """
     save_noise.hush()
     # Called when all files of a save are written and its folder has not got its final name yet.
-    seal = None if storage.is_remote(workdir) else functools.partial(write_checksums, folder(workdir))
+    seal = (
+        None if storage.is_remote(workdir) else functools.partial(write_checksums, folder(workdir))
+    )
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         cleanup_tmp_directories=write and jax.process_index() == 0,
@@ -67,13 +69,22 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
         for step in steps:
             check_file(directory / str(step) / _NOTES)
         return ocp.CheckpointManager(storage.LiteralPath(directory), options=options)
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         said = f"a file {directory}/STEP/{_NOTES} is damaged ({storage.first_line(error)})"
         raise UserError(f"{said}: remove it, checkpoints are read without it") from error
     except (FileNotFoundError, NotADirectoryError):
         if write or steps_in(directory) == steps:
             raise
-        return open(workdir, keep, write)  # a run that goes on has removed one while Orbax listed them
+        return open(
+            workdir, keep, write
+        )  # a run that goes on has removed one while Orbax listed them
 
 
 def folder(workdir: os.PathLike) -> epath.Path:
@@ -96,7 +107,8 @@ def _read(path: epath.Path, layout: TrainState) -> dict[str, Any]:
     """The parts of a checkpoint. Not by the manager, whose collective at the end never ends where a process fails."""
     path, handler = storage.LiteralPath(path), ocp.StandardCheckpointHandler()
     parts = {
-        name: handler.restore(path / name, args=ocp.args.StandardRestore(tree)) for name, tree in _parts(layout).items()
+        name: handler.restore(path / name, args=ocp.args.StandardRestore(tree))
+        for name, tree in _parts(layout).items()
     }
     return parts | {"meta": _current_meta(ocp.JsonCheckpointHandler().restore(path / "meta"))}
 
@@ -127,7 +139,9 @@ def latest(manager: ocp.CheckpointManager) -> int | None:
     return manager.latest_step()
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState, step: int, meta: dict, wait: bool = False) -> None:
+def save(
+    manager: ocp.CheckpointManager, state: TrainState, step: int, meta: dict, wait: bool = False
+) -> None:
     """Saves a state, in the background unless `wait`.
 
     Raises:
@@ -138,7 +152,9 @@ def save(manager: ocp.CheckpointManager, state: TrainState, step: int, meta: dic
     if not storage.is_remote(manager.directory):
         meta = meta | {SEALED: True}
     try:
-        saves = manager.save(step, args=ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta)))
+        saves = manager.save(
+            step, args=ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta))
+        )
         if wait:
             manager.wait_until_finished()
     except Exception as error:  # Orbax passes on whatever the storage raised.
@@ -159,14 +175,23 @@ def finish(manager: ocp.CheckpointManager) -> None:
 def _failed(manager: ocp.CheckpointManager, error: Exception) -> UserError:
     manager.reload()
     kept = manager.latest_step()
-    intact = f"the checkpoint of step {kept} is intact" if kept is not None else "no checkpoint was written before"
-    number = re.search(r"os_error_code='(\d+)'", str(error))  # at the end of a long text of TensorStore's
+    intact = (
+        f"the checkpoint of step {kept} is intact"
+        if kept is not None
+        else "no checkpoint was written before"
+    )
+    number = re.search(
+        r"os_error_code='(\d+)'", str(error)
+    )  # at the end of a long text of TensorStore's
     why = os.strerror(int(number[1])) if number else storage.first_line(error)
     return UserError(f"could not save a checkpoint in {manager.directory}: {why}; {intact}")
 
 
 def restore(
-    manager: ocp.CheckpointManager, abstract: TrainState, warn: Callable[[str], None], write: bool = True
+    manager: ocp.CheckpointManager,
+    abstract: TrainState,
+    warn: Callable[[str], None],
+    write: bool = True,
 ) -> tuple[TrainState, dict] | None:
     """The newest checkpoint that can be read, laid out as asked.
 
@@ -185,7 +210,9 @@ def restore(
     """
     steps: list[int] = []
     wanted = _shapes(abstract)
-    listed = manager.all_steps if write else functools.partial(steps_in, storage.path(manager.directory))
+    listed = (
+        manager.all_steps if write else functools.partial(steps_in, storage.path(manager.directory))
+    )
     while left := [step for step in listed() if step not in steps]:
         steps.append(max(left))
         path = storage.path(manager.directory) / str(steps[-1])
@@ -211,7 +238,11 @@ def restore(
         state = TrainState(rest["step"], found["params"], rest["opt_state"], rest["mutable"], ema)
         return (state if layout is abstract else _restack(state, abstract)), found["meta"]
     if steps:
-        moved = f". They are in {_damaged(manager)} now; the same command starts from scratch" if write else ""
+        moved = (
+            f". They are in {_damaged(manager)} now; the same command starts from scratch"
+            if write
+            else ""
+        )
         raise UserError(
             f"none of the checkpoints in {manager.directory} (steps {sorted(steps)}) can be read: {last}{moved}"
         )
@@ -227,18 +258,28 @@ def _is_passed_on_first(path: epath.Path, newest: int) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.int32(is_passed(path, newest))))
 
 
-def _set_aside(manager, path: epath.Path, reason: str, warn: Callable[[str], None], write: bool) -> None:
+def _set_aside(
+    manager, path: epath.Path, reason: str, warn: Callable[[str], None], write: bool
+) -> None:
     """Tells of a damaged checkpoint, and moves it away where `write`."""
     aside = _damaged(manager) / path.name
-    warn(f"the checkpoint of step {path.name} is damaged ({reason}){f'; it is moved to {aside}' if write else ''}")
+    warn(
+        f"the checkpoint of step {path.name} is damaged ({reason}){f'; it is moved to {aside}' if write else ''}"
+    )
     if write:
         _move_aside(path, aside)
 
 
 def _stacked_as(saved: dict[str, tuple[int, ...]], abstract: TrainState) -> TrainState | None:
     """The abstract state with its blocks stored as the saved ones are; None where that isn't the only difference."""
-    params = {path.removeprefix("params/"): shape for path, shape in saved.items() if path.startswith("params/")}
-    like = unflatten({path: jax.ShapeDtypeStruct(shape, np.float32) for path, shape in params.items()})
+    params = {
+        path.removeprefix("params/"): shape
+        for path, shape in saved.items()
+        if path.startswith("params/")
+    }
+    like = unflatten(
+        {path: jax.ShapeDtypeStruct(shape, np.float32) for path, shape in params.items()}
+    )
     layout = _map_dicts(lambda tree: stacking.stack(tree, like), abstract)
     back = _map_dicts(lambda tree: stacking.stack(tree, abstract.params), layout)
     # Frozen parameters leave holes in the optimizer's state, which don't survive stacking.
@@ -275,8 +316,12 @@ def _other_step(path: epath.Path, step: int) -> UserError:
 
 def _other_model(path: epath.Path, saved: dict, wanted: dict) -> UserError:
     wrong = [key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key)]
-    wrong.sort(key=lambda key: (not key.startswith("params"), key))  # the optimizer's follow from the parameters'
-    listed = "; ".join(f"{key}: saved {saved.get(key)}, wanted {wanted.get(key)}" for key in wrong[:_LISTED])
+    wrong.sort(
+        key=lambda key: (not key.startswith("params"), key)
+    )  # the optimizer's follow from the parameters'
+    listed = "; ".join(
+        f"{key}: saved {saved.get(key)}, wanted {wanted.get(key)}" for key in wrong[:_LISTED]
+    )
     more = f"; and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
     return UserError(f"the checkpoint {path} is of another model or optimizer: {listed}{more}")
 
@@ -291,7 +336,11 @@ def _saved_shapes(path: epath.Path) -> dict[str, tuple[int, ...]]:
 
 
 def _shapes(state: TrainState) -> dict[str, tuple[int, ...]]:
-    return {key: shape for name, tree in _parts(state).items() for key, shape in _leaf_shapes(name, tree).items()}
+    return {
+        key: shape
+        for name, tree in _parts(state).items()
+        for key, shape in _leaf_shapes(name, tree).items()
+    }
 
 
 def _leaf_shapes(part: str, tree: Any) -> dict[str, tuple[int, ...]]:
@@ -349,7 +398,9 @@ def _newest(workdir: os.PathLike, load: Callable[[epath.Path], Any]) -> Any:
                 raise unreadable(path, error) from error
             logging.getLogger(__name__).warning("the checkpoint %s is damaged (%s)", path, last)
     if steps:
-        raise UserError(f"none of the checkpoints in {directory} (steps {sorted(steps)}) can be read: {last}")
+        raise UserError(
+            f"none of the checkpoints in {directory} (steps {sorted(steps)}) can be read: {last}"
+        )
     raise UserError(f"no checkpoint in {directory}")
 
 
@@ -388,8 +439,12 @@ def read_numpy(path: os.PathLike, key: str = "") -> dict:
     if not jax.tree.leaves(tree):
         return {}
     as_numpy = jax.tree.map(
-        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree, is_leaf=lambda x: hasattr(x, "shape")
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+        tree,
+        is_leaf=lambda x: hasattr(x, "shape"),
     )
     arguments = dict(item=tree, partial_restore=True) if key else {}
-    found = ocp.Checkpointer(handler).restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy, **arguments))
+    found = ocp.Checkpointer(handler).restore(
+        path, args=ocp.args.PyTreeRestore(restore_args=as_numpy, **arguments)
+    )
     return found[key] if key else found

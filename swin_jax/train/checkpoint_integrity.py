@@ -22,7 +22,15 @@ SEALED = "sealed"  # key of the meta data of a checkpoint that was saved with ch
 
 # What reading raises of files that are missing or not what was saved. Memory, rights and networks raise other types, or
 # a ValueError of TensorStore's with one of these words or with the number of an error other than ENOENT.
-_DAMAGE = ValueError, TypeError, LookupError, AttributeError, EOFError, FileNotFoundError, NotADirectoryError
+_DAMAGE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    EOFError,
+    FileNotFoundError,
+    NotADirectoryError,
+)
 _PASSING = re.compile(
     r"\b(UNAVAILABLE|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED|ABORTED|CANCELLED|INTERNAL|"
     r"UNKNOWN)\b|os_error_code='(?!2')"
@@ -32,8 +40,16 @@ _PASSING = re.compile(
 def steps_in(directory: epath.Path) -> list[int]:
     """The steps of the checkpoints in a folder, the newest first."""
     while True:
-        found = [entry for entry in directory.iterdir() if _is_step(entry.name)] if directory.is_dir() else []
-        steps = [int(entry.name) for entry in found if _exists(entry) and ocp.utils.is_checkpoint_finalized(entry)]
+        found = (
+            [entry for entry in directory.iterdir() if _is_step(entry.name)]
+            if directory.is_dir()
+            else []
+        )
+        steps = [
+            int(entry.name)
+            for entry in found
+            if _exists(entry) and ocp.utils.is_checkpoint_finalized(entry)
+        ]
         # One that is gone has given way to a newer one, which the list may lack.
         if all(map(_exists, found)):
             return sorted(steps, reverse=True)
@@ -96,8 +112,12 @@ def check_whole(path: epath.Path, part: int = 0, parts: int = 1) -> None:
     saved, found = _object(path / CHECKSUMS), _checksums(path, part, parts)
     missing = saved.keys() - {str(file.relative_to(path)) for file in _files(path)}
     # Finder and NFS leave hidden files of their own in any folder.
-    added = {file for file in found.keys() - saved.keys() if pathlib.Path(file).name.startswith(".")}
-    wrong = sorted(missing | {file for file in found.keys() - added if saved.get(file) != found[file]})
+    added = {
+        file for file in found.keys() - saved.keys() if pathlib.Path(file).name.startswith(".")
+    }
+    wrong = sorted(
+        missing | {file for file in found.keys() - added if saved.get(file) != found[file]}
+    )
     if wrong:
         raise ValueError(f"{wrong[0]} is not what was saved")
 
@@ -109,7 +129,9 @@ def _meta(path: epath.Path) -> dict[str, Any]:
 
 def check_file(path: epath.Path) -> None:
     """Raises ValueError for a folder, a pipe or a device in the place of a file; reading a pipe would never end."""
-    if os.path.exists(path) and not os.path.isfile(path):  # a bucket, where neither is, has files only
+    if os.path.exists(path) and not os.path.isfile(
+        path
+    ):  # a bucket, where neither is, has files only
         raise ValueError(f"{path.name} is a folder, a pipe or a device")
 
 
@@ -161,5 +183,9 @@ def read_together(read: Callable[..., Any], path: epath.Path, *arguments: Any) -
     if not verdicts[worst]:
         return found
     if verdict < verdicts[worst]:
-        error = ValueError(f"process {worst} found a file that is not what was saved, or could not read one")
-    raise (unreadable(path, error) if verdicts[worst] == 2 else DamagedError(storage.first_line(error))) from error
+        error = ValueError(
+            f"process {worst} found a file that is not what was saved, or could not read one"
+        )
+    raise (
+        unreadable(path, error) if verdicts[worst] == 2 else DamagedError(storage.first_line(error))
+    ) from error

@@ -60,7 +60,9 @@ def _series(lines):
 def _panels(series):
     """{title: {name: (steps, values)}} of what curves.png shows, in its order."""
     panels = {}
-    for name, (steps, values) in sorted(series.items(), key=lambda item: not item[0].startswith("train/")):
+    for name, (steps, values) in sorted(
+        series.items(), key=lambda item: not item[0].startswith("train/")
+    ):
         kind = name.rsplit("/", 1)[-1]
         if kind == "loss":
             title = "loss"

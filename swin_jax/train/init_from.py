@@ -55,9 +55,13 @@ class InitFrom:
             _check_path(self.path, self.convert, "init_from.path")
             _check_key(self.path, self.convert, self.key, "init_from")
         elif self.required:
-            raise UserError("this experiment starts from weights: give --config.init_from.path=FILE_OR_WORKDIR")
+            raise UserError(
+                "this experiment starts from weights: give --config.init_from.path=FILE_OR_WORKDIR"
+            )
 
-    def load(self, task: Any, shapes: Any, mutable: Any = None) -> tuple[dict[str, np.ndarray], str]:
+    def load(
+        self, task: Any, shapes: Any, mutable: Any = None
+    ) -> tuple[dict[str, np.ndarray], str]:
         """Reads the weights for a task.
 
         Args:
@@ -76,10 +80,18 @@ class InitFrom:
         if not self.path:
             return {}, "starts from scratch"
         wanted = flatten(shapes) | flatten(mutable or {})
-        found = _read(self.path, self.convert, task.model, shapes, mutable or {}, "init_from", self.key)
-        left = sorted(path for path in found.keys() | wanted.keys() if self.backbone and re.search(self.head, path))
+        found = _read(
+            self.path, self.convert, task.model, shapes, mutable or {}, "init_from", self.key
+        )
+        left = sorted(
+            path
+            for path in found.keys() | wanted.keys()
+            if self.backbone and re.search(self.head, path)
+        )
         found = {path: array for path, array in found.items() if path not in left}
-        _check_fit(self.path, found, {path: leaf for path, leaf in wanted.items() if path not in left})
+        _check_fit(
+            self.path, found, {path: leaf for path, leaf in wanted.items() if path not in left}
+        )
         kept = f", not taken: {', '.join(left)}" if left else ""
         return found, f"starts from {self.path}: {len(found)} of {len(wanted)} parameters{kept}"
 
@@ -151,14 +163,21 @@ class Frozen:
             _check_path(self.path, self.convert, flag)
             _check_key(self.path, self.convert, self.key, key)
         elif self.required:
-            raise UserError(f"this experiment reads the weights of a model: give --config.{flag}=FILE_OR_WORKDIR")
+            raise UserError(
+                f"this experiment reads the weights of a model: give --config.{flag}=FILE_OR_WORKDIR"
+            )
 
     def _inputs(self, batch: dict[str, jax.ShapeDtypeStruct]) -> list[jax.ShapeDtypeStruct]:
         missing = [name for name in self.inputs if name not in batch]
         if missing:
-            raise UserError(f"inputs={self.inputs}: the batch has {', '.join(batch)} and no {missing[0]!r}")
+            raise UserError(
+                f"inputs={self.inputs}: the batch has {', '.join(batch)} and no {missing[0]!r}"
+            )
         given = (batch[name] for name in self.inputs)
-        return [jax.ShapeDtypeStruct(x.shape, np.float32 if x.dtype == np.uint8 else x.dtype) for x in given]
+        return [
+            jax.ShapeDtypeStruct(x.shape, np.float32 if x.dtype == np.uint8 else x.dtype)
+            for x in given
+        ]
 
 
 def _check_path(name: str, convert: Callable | None, flag: str) -> None:
@@ -171,7 +190,9 @@ def _check_path(name: str, convert: Callable | None, flag: str) -> None:
     if storage.is_remote(path):
         raise UserError(f"{flag}={name}: only workdirs are read from a bucket; copy the file")
     if not path.is_file() and (convert is None or not _is_of_hub(path)):
-        raise UserError(f"{flag}={name} is neither a workdir with checkpoints nor a file of weights")
+        raise UserError(
+            f"{flag}={name} is neither a workdir with checkpoints nor a file of weights"
+        )
 
 
 def _check_key(name: str, convert: Callable | None, entry: str, key: str) -> None:
@@ -179,9 +200,13 @@ def _check_key(name: str, convert: Callable | None, entry: str, key: str) -> Non
     if not entry:
         return
     if (storage.path(name) / "checkpoints").is_dir():
-        raise UserError(f"{key}.key={entry}: {name} is a workdir, whose weights are taken without it")
+        raise UserError(
+            f"{key}.key={entry}: {name} is a workdir, whose weights are taken without it"
+        )
     taken = inspect.signature(convert).parameters.values()
-    if not any(argument.name == "key" or argument.kind is argument.VAR_KEYWORD for argument in taken):
+    if not any(
+        argument.name == "key" or argument.kind is argument.VAR_KEYWORD for argument in taken
+    ):
         raise UserError(f"{key}.key={entry}: what reads the file ({key}.convert) takes no key")
 
 
@@ -194,7 +219,13 @@ def _is_of_hub(path: Any) -> bool:
 
 
 def _read(
-    name: str, convert: Callable | None, model: Any, shapes: Any, others: dict[str, Any], key: str, entry: str
+    name: str,
+    convert: Callable | None,
+    model: Any,
+    shapes: Any,
+    others: dict[str, Any],
+    key: str,
+    entry: str,
 ) -> dict[str, np.ndarray]:
     """Reads a workdir, its average if it keeps one, or a file.
 
@@ -216,7 +247,9 @@ def _read(
         rest = checkpoint.load_variables(path) if others else {}
         variables = {**rest, "params": params if ema is None else ema}
         if convert:
-            variables = _convert(convert, {**variables, "config": meta.get("config")}, model, name, key)
+            variables = _convert(
+                convert, {**variables, "config": meta.get("config")}, model, name, key
+            )
         else:
             _check_layout(name, meta.get("config") or {}, model, flatten(variables["params"]), key)
     else:
@@ -234,7 +267,14 @@ def _convert(convert: Callable, source: Any, model: Any, name: str, key: str) ->
         text = str(error) if str(name) in str(error) else f"{name}: {error}"
         hint = f" (the flag is --config.{key}.convert.resize)" if "resize=" in text else ""
         raise UserError(text + hint) from error
-    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        MemoryError,
+    ) as error:
         if isinstance(source, dict) or not is_ours(error):
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -243,7 +283,9 @@ def _convert(convert: Callable, source: Any, model: Any, name: str, key: str) ->
         ) from error
 
 
-def _check_layout(name: str, config: dict[str, Any], model: Any, paths: Iterable[str], key: str) -> None:
+def _check_layout(
+    name: str, config: dict[str, Any], model: Any, paths: Iterable[str], key: str
+) -> None:
     """Raises UserError where tables of a workdir are of a window or grid that lies across the model's.
 
     Args:
@@ -258,10 +300,14 @@ def _check_layout(name: str, config: dict[str, Any], model: Any, paths: Iterable
         if not entry.startswith("task.model.") or field not in _LAID_OUT:
             continue
         module = functools.reduce(lambda outer, part: getattr(outer, part, None), inside, model)
-        if not hasattr(module, field) and hasattr(module, "visual"):  # of a CLIP that a function makes
+        if not hasattr(module, field) and hasattr(
+            module, "visual"
+        ):  # of a CLIP that a function makes
             module, inside = module.visual, [*inside, "visual"]
         ours, place = getattr(module, field, None), "/".join(inside)
-        tables = (path for path in paths if path.startswith(place) and _LAID_OUT[field].search(path))
+        tables = (
+            path for path in paths if path.startswith(place) and _LAID_OUT[field].search(path)
+        )
         if (table := next(tables, None)) and _is_across(theirs, ours):
             theirs = tuple(theirs) if isinstance(theirs, list) else theirs
             raise UserError(

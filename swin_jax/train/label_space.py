@@ -47,13 +47,21 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
     """
     if checkpoint.exists(folder):
         names = checkpoint.class_names(folder)
-        advice = "" if names else "; the checkpoint has no class names, so that all of its classes must be there"
+        advice = (
+            ""
+            if names
+            else "; the checkpoint has no class names, so that all of its classes must be there"
+        )
         return Reference(names, f"the checkpoint in {folder}", advice)
     source = configs.build(config.init_from, "init_from")
     path = getattr(source, "path", "")
     if not path or (getattr(source, "backbone", False) and re.search(source.head, _HEAD)):
         return Reference()
-    names, advice, is_loose = (), "; for a new classifier give --config.init_from.backbone=True", False
+    names, advice, is_loose = (
+        (),
+        "; for a new classifier give --config.init_from.backbone=True",
+        False,
+    )
     if getattr(source, "class_names", ""):
         names = labels.read_names(source.class_names)
     elif checkpoint.exists(storage.path(path)):
@@ -94,7 +102,11 @@ def share_labels(
         UserError: Sets of different classes; the message names both sets and the classes.
     """
     classifies = getattr(task, "predicts", None) == "logits"
-    reference = weights_classes(config, folder, getattr(data, "expected_classes", 0)) if classifies else Reference()
+    reference = (
+        weights_classes(config, folder, getattr(data, "expected_classes", 0))
+        if classifies
+        else Reference()
+    )
     lines, found = [], {}
     if _calls_otherwise(data, reference):
         lines, reference = [_by_number(reference, "the training data")], Reference()
@@ -135,7 +147,11 @@ def _map(data: Any, reference: Reference, whose: str, subset: bool = True) -> tu
 def _calls_otherwise(data: Any, reference: Reference) -> bool:
     """True if a data set has as many classes as loose names, and none of their names."""
     names = getattr(data, "class_names", ())
-    if not reference.is_loose or len(names) != len(reference.names) or {*names} & {*reference.names}:
+    if (
+        not reference.is_loose
+        or len(names) != len(reference.names)
+        or {*names} & {*reference.names}
+    ):
         return False
     try:
         labels.match(names, reference.names, "", "")
@@ -145,7 +161,9 @@ def _calls_otherwise(data: Any, reference: Reference) -> bool:
 
 
 def _by_number(reference: Reference, whose: str) -> str:
-    return f"{whose} calls all classes of {reference.owner} otherwise: its labels are taken by number"
+    return (
+        f"{whose} calls all classes of {reference.owner} otherwise: its labels are taken by number"
+    )
 
 
 def _teachers(task: Task, reference: Reference) -> list[str]:
@@ -153,7 +171,9 @@ def _teachers(task: Task, reference: Reference) -> list[str]:
     lines = []
     for name, item in frozen_models(task).items():
         known = checkpoint.exists(storage.path(item.path)) if item.path else False
-        names = checkpoint.class_names(storage.path(item.path)) if known else _names_beside(item.path)
+        names = (
+            checkpoint.class_names(storage.path(item.path)) if known else _names_beside(item.path)
+        )
         if not known and not {*names} & {*reference.names}:
             continue  # called otherwise throughout
         if len(names) == len(reference.names) and names != reference.names:
@@ -170,7 +190,9 @@ def _fit(data: Any, task: Task, whose: str) -> Any:
     shapes = task.batch_shapes(1) if hasattr(task, "batch_shapes") else {}
     wanted = len(shapes["label"].shape) > 1 if "label" in shapes else several
     if several and not wanted:
-        raise UserError(f"records of {whose} have several labels: give --config.task.multi_label=True")
+        raise UserError(
+            f"records of {whose} have several labels: give --config.task.multi_label=True"
+        )
     return data.with_marks() if wanted and not several and hasattr(data, "with_marks") else data
 
 
@@ -178,5 +200,7 @@ def _data_sets(evaluation: Any) -> dict[str, Any]:
     """The fields of an evaluation whose labels stand for logits, by name."""
     if not dataclasses.is_dataclass(evaluation) or getattr(evaluation, "own_classes", False):
         return {}
-    values = {field.name: getattr(evaluation, field.name) for field in dataclasses.fields(evaluation)}
+    values = {
+        field.name: getattr(evaluation, field.name) for field in dataclasses.fields(evaluation)
+    }
     return {name: value for name, value in values.items() if hasattr(value, "class_names")}

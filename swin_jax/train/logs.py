@@ -25,7 +25,9 @@ from swin_jax.core.errors import UserError
 
 _told: set[str] = set()
 _LARGEST = float(np.finfo(np.float32).max)
-_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # cannot be printed, or does something to a terminal
+_NO_NAME = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
+)  # cannot be printed, or does something to a terminal
 _HEARTBEAT_SECONDS = 10.0  # without a terminal, a sign of life at least this often
 
 
@@ -75,7 +77,9 @@ def truncate(workdir: str | os.PathLike, step: int) -> None:
         parsed = _parse(line)
         if parsed is not None and parsed["step"] <= step:
             kept.append(line + "\n")
-    storage.write(path, "".join(kept))  # whole, so that a kill in between leaves the old file or the new one
+    storage.write(
+        path, "".join(kept)
+    )  # whole, so that a kill in between leaves the old file or the new one
 
 
 def _parse(line):
@@ -143,7 +147,9 @@ class Logs:
         except OSError as error:
             raise UserError(f"no log can be written in {workdir}: {error}") from error
         if sys.stderr.isatty():
-            self._bar = tqdm(total=total_steps, initial=max(start, 0), unit="step", dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total_steps, initial=max(start, 0), unit="step", dynamic_ncols=True
+            )
 
     def _open(self, start: int, wandb_project: str, config: Mapping | None) -> None:
         """Opens the files of the log, without what was written after step `start`."""
@@ -180,7 +186,9 @@ class Logs:
             if os.path.samestat(os.stat(self._record), os.fstat(self._file.fileno())):
                 return
         self._check()
-        self.text(f"{self._record} was removed or replaced; what is logged from now on goes into the new one")
+        self.text(
+            f"{self._record} was removed or replaced; what is logged from now on goes into the new one"
+        )
         self._file.close()
         self._file = self._record.open("a")
 
@@ -202,7 +210,9 @@ class Logs:
         folder = self._workdir / "pictures"
         folder.mkdir(exist_ok=True)
         shown = np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture
-        with storage.writing(folder / f"{name.removeprefix('eval/').replace('/', '_')}_{step:07d}.png") as file:
+        with storage.writing(
+            folder / f"{name.removeprefix('eval/').replace('/', '_')}_{step:07d}.png"
+        ) as file:
             Image.fromarray(shown).save(file, "PNG")
         self._tensorboard.add_image(name, shown, step, dataformats="HWC")
 
@@ -271,7 +281,10 @@ def _start_tensorboard(folder, start):
 
     # The suffix keeps a run that resumes within the same second from overwriting the file.
     writer = SummaryWriter(
-        str(folder / "tensorboard"), purge_step=start + 1, flush_secs=30, filename_suffix=f".{time.time_ns()}"
+        str(folder / "tensorboard"),
+        purge_step=start + 1,
+        flush_secs=30,
+        filename_suffix=f".{time.time_ns()}",
     )
     # An error would end its thread with a traceback, and whoever hands it events would wait for room forever.
     events = writer.file_writer.event_writer._ev_writer
@@ -304,7 +317,13 @@ def _start_wandb(workdir, folder, project, config):
     path = workdir / "wandb_id.txt"
     if not path.exists():
         storage.write(path, os.urandom(4).hex())
-    return wandb.init(project=project, dir=str(folder), id=path.read_text(), resume="allow", config=dict(config or {}))
+    return wandb.init(
+        project=project,
+        dir=str(folder),
+        id=path.read_text(),
+        resume="allow",
+        config=dict(config or {}),
+    )
 
 
 # ---- the clock ----
@@ -313,7 +332,9 @@ def _start_wandb(workdir, folder, project, config):
 # ---- at the end ----
 
 
-def summary(workdir: str | os.PathLike, steps: int, seconds: float, checkpoint: str | os.PathLike | None) -> str:
+def summary(
+    workdir: str | os.PathLike, steps: int, seconds: float, checkpoint: str | os.PathLike | None
+) -> str:
     """The closing lines of a run: last losses and evaluations, steps, time, and where things lie.
 
     Args:
@@ -326,10 +347,19 @@ def summary(workdir: str | os.PathLike, steps: int, seconds: float, checkpoint: 
         Several lines of text.
     """
     last = {name: value for line in read_metrics(workdir) for name, value in line.items()}
-    final = {name: value for name, value in last.items() if name == "train/loss" or name.startswith("eval/")}
-    rows = [(name, "not finite" if value is None else f"{value:.4f}") for name, value in sorted(final.items())]
+    final = {
+        name: value
+        for name, value in last.items()
+        if name == "train/loss" or name.startswith("eval/")
+    }
+    rows = [
+        (name, "not finite" if value is None else f"{value:.4f}")
+        for name, value in sorted(final.items())
+    ]
     rows += [(name, f"{value}") for name, value in sorted(last.items()) if name.startswith("data/")]
     rows += [("metrics", str(metrics_path(workdir))), ("checkpoint", str(checkpoint or "none"))]
     width = max(len(name) for name, _ in rows)
     lines = [f"  {name:<{width}}  {value}" for name, value in rows]
-    return "\n".join([f"Done: {steps} steps, {tqdm.format_interval(seconds)} in this process", *lines])
+    return "\n".join(
+        [f"Done: {steps} steps, {tqdm.format_interval(seconds)} in this process", *lines]
+    )

@@ -37,12 +37,17 @@ def _due(step: int, every: int) -> bool:
 class Loop:
     """One run. The fields are what its steps share; `execute` is the order of events."""
 
-    def __init__(self, config, workdir: epath.Path, owner: Ownership, profile: tuple[int, int] | None):
+    def __init__(
+        self, config, workdir: epath.Path, owner: Ownership, profile: tuple[int, int] | None
+    ):
         self.config, self.workdir, self.owner, self.profile = config, workdir, owner, profile
         self.run = build_run(config)
         check_batch(config, self.run.placement)
         check_frozen(self.run.task)
-        evals = {name: configs.build(item.run, f"evals.{name}.run") for name, item in config.evals.items()}
+        evals = {
+            name: configs.build(item.run, f"evals.{name}.run")
+            for name, item in config.evals.items()
+        }
         self.data, evals, lines = share_labels(
             config, workdir, self.run.task, configs.build(config.data, "data"), evals
         )
@@ -51,7 +56,8 @@ class Loop:
         self.preemption = Preemption()
         placement = dataclasses.replace(self.run.placement, pause=self.preemption.pause)
         self.evals = {
-            name: (config.evals[name].every, value.bind(self.run.task, placement)) for name, value in evals.items()
+            name: (config.evals[name].every, value.bind(self.run.task, placement))
+            for name, value in evals.items()
         }
         self.train_step = jitted_step(self.run)
         self.clock = clock.Clock(config.batch_size)
@@ -68,15 +74,27 @@ class Loop:
             # From here on a request to stop is saved for.
             with self.preemption:
                 with logs.Logs(
-                    self.workdir, max(total, start), restored, lead, self.config.logs.wandb, values, self.owner.confirm
+                    self.workdir,
+                    max(total, start),
+                    restored,
+                    lead,
+                    self.config.logs.wandb,
+                    values,
+                    self.owner.confirm,
                 ) as self.log:
                     for line in header:
                         self.log.text(line)
                     if meta:
                         self.log.text(
-                            f"goes on from step {start} of {total}" if start < total else f"evaluates step {start}"
+                            f"goes on from step {start} of {total}"
+                            if start < total
+                            else f"evaluates step {start}"
                         )
-                    status = self.train(start, total, meta) if start < total else self.evaluate_only(start)
+                    status = (
+                        self.train(start, total, meta)
+                        if start < total
+                        else self.evaluate_only(start)
+                    )
                     if status != DONE:
                         return status
                 checkpoint.finish(self.manager)
@@ -84,7 +102,12 @@ class Loop:
                 if lead:
                     kept = checkpoint.latest(self.manager)
                     path = checkpoint.folder(self.workdir) / str(kept) if kept is not None else None
-                    print(logs.summary(self.workdir, int(self.state.step), time.monotonic() - began, path), flush=True)
+                    print(
+                        logs.summary(
+                            self.workdir, int(self.state.step), time.monotonic() - began, path
+                        ),
+                        flush=True,
+                    )
             return DONE
 
     def start_up(self) -> tuple[int, dict, list[str]]:
@@ -115,7 +138,9 @@ class Loop:
         batch_size = self.config.batch_size
         first = meta.get("examples_seen", 0) // batch_size
         batches = self.data.batches(first, self.rows)
-        pending = None  # what to log of the previous step: fetched while the device works on this one
+        pending = (
+            None  # what to log of the previous step: fetched while the device works on this one
+        )
         try:
             # The run ended between saving and evaluating, or while it evaluated.
             if meta and not self.evaluate(start, everything=False, done=self.recorded(start)):
@@ -132,7 +157,9 @@ class Loop:
                 saves = last or stop or _due(step, self.config.checkpoint.every)
                 evaluates = any(_due(step, every) for every, _ in self.evals.values())
                 if saves or evaluates:
-                    self.write(*pending)  # raises on a loss that is not finite, before anything is saved
+                    self.write(
+                        *pending
+                    )  # raises on a loss that is not finite, before anything is saved
                     pending = None
                     seen = (first - start + step) * batch_size
                     with self.clock.paused():
@@ -167,7 +194,9 @@ class Loop:
         try:
             return self.evaluate(step, everything)
         except UserError:
-            if not saved and jax.process_count() == 1:  # other processes may wait within the evaluation
+            if (
+                not saved and jax.process_count() == 1
+            ):  # other processes may wait within the evaluation
                 self.save(step, examples_seen, wait=True)
             checkpoint.finish(self.manager)
             raise
@@ -175,7 +204,9 @@ class Loop:
     def stopped(self, step: int) -> int:
         """Says what a request to stop has led to; returns the exit status."""
         checkpoint.finish(self.manager)
-        self.log.text(f"{self.preemption.name}: saved at step {step}; the same command goes on from there")
+        self.log.text(
+            f"{self.preemption.name}: saved at step {step}; the same command goes on from there"
+        )
         return self.preemption.status
 
     def next_batch(self, batches) -> dict[str, jax.Array]:
@@ -200,7 +231,10 @@ class Loop:
         local = np.array([*counts.values(), len(self.rows)], np.int32)
         *sums, rows = map(int, multihost_utils.process_allgather(local).sum(axis=0))
         # A mesh may give several processes the same rows.
-        return {name: self.counted[name] + n * self.config.batch_size // rows for name, n in zip(counts, sums)}
+        return {
+            name: self.counted[name] + n * self.config.batch_size // rows
+            for name, n in zip(counts, sums)
+        }
 
     def write(self, step: int, metrics: dict[str, jax.Array], counts: dict[str, int]) -> None:
         """Fetches the metrics of a step, checks and logs them; `counts` are the values of `COUNTED` up to it."""
@@ -215,7 +249,9 @@ class Loop:
             self.check_bad(totals["bad_records"])
         self.log.progress(step, values if due else None)
         if wrong:
-            raise FloatingPointError(f"{', '.join(f'{n} is {v}' for n, v in wrong.items())} at step {step}")
+            raise FloatingPointError(
+                f"{', '.join(f'{n} is {v}' for n, v in wrong.items())} at step {step}"
+            )
 
     def views(self, step: int, everything: bool) -> list[tuple[str, str, bool]]:
         """(evaluation, its name in the log, whether it is of the average) of all that is due, or of everything."""
@@ -231,7 +267,9 @@ class Loop:
         if not names:
             return set()
         # Process 0 writes them.
-        there = multihost_utils.broadcast_one_to_all(np.array([name in found for name in names], np.int32))
+        there = multihost_utils.broadcast_one_to_all(
+            np.array([name in found for name in names], np.int32)
+        )
         return {name for name, is_there in zip(names, there) if is_there}
 
     def evaluate(self, step: int, everything: bool, done: set[str] = frozenset()) -> bool:
@@ -255,7 +293,9 @@ class Loop:
         done = self.recorded(step)
         for name, view, of_ema in self.views(step, everything=True):
             if not self.evaluate_one(step, name, view, of_ema, record=view not in done):
-                self.log.text(f"{self.preemption.name}: not everything is evaluated; the same command does it")
+                self.log.text(
+                    f"{self.preemption.name}: not everything is evaluated; the same command does it"
+                )
                 return self.preemption.status
         return DONE
 
@@ -298,7 +338,9 @@ class Loop:
         }
         self.owner.confirm()
         if jax.process_index() == 0:
-            resume.save(self.config, self.workdir)  # says how the checkpoints beside it were trained
+            resume.save(
+                self.config, self.workdir
+            )  # says how the checkpoints beside it were trained
         self.log.flush()  # a resumed run needs the lines up to its checkpoint
         checkpoint.save(self.manager, self.state, step, meta, wait)
 
@@ -317,7 +359,9 @@ class Loop:
             jax.block_until_ready(self.state.step)
             jax.profiler.stop_trace()
             traces.close()
-            self.log.text(f"profile of steps {self.profile[0]}-{self.profile[1]} in {self.workdir / 'profile'}")
+            self.log.text(
+                f"profile of steps {self.profile[0]}-{self.profile[1]} in {self.workdir / 'profile'}"
+            )
 
 
 def prepare(
@@ -346,7 +390,9 @@ def prepare(
         )
     if not checkpoint.exists(folder):
         if config.total_steps == 0 and not config.init_from.path:
-            raise UserError(f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path=")
+            raise UserError(
+                f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path="
+            )
         configs.build(config.init_from, "init_from").check()
     make_workdir(folder)
     if not storage.is_remote(folder):

@@ -42,7 +42,9 @@ def detected() -> bool:
     )
 
 
-def start(arguments: Sequence[str], timeout: int = HEARTBEAT_TIMEOUT, arrival: int = 300) -> "Watch":
+def start(
+    arguments: Sequence[str], timeout: int = HEARTBEAT_TIMEOUT, arrival: int = 300
+) -> "Watch":
     """Joins this process to the others of the job and begins to watch over them; before any other call of JAX.
 
     What the environment does not say in JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, JAX asks of the
@@ -58,7 +60,9 @@ def start(arguments: Sequence[str], timeout: int = HEARTBEAT_TIMEOUT, arrival: i
     """
     watch = None
     try:
-        given = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
+        given = {
+            name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")
+        }
         numbers = {name: int(value) for name, value in given.items() if value}
         _on_abort(lambda: watch.last_words() if watch else _alone(arrival))
         options = dict(heartbeat_timeout_seconds=timeout, initialization_timeout=arrival)
@@ -122,15 +126,23 @@ class Watch:
         from jax._src.distributed import global_state
 
         self._client, self._address = global_state.client, global_state.coordinator_address
-        self._id, self._count, self._period = global_state.process_id, global_state.num_processes, timeout / _BEATS
+        self._id, self._count, self._period = (
+            global_state.process_id,
+            global_state.num_processes,
+            timeout / _BEATS,
+        )
         self._command = shlex.join(["python", "-m", "swin_jax.launch", *arguments])
         self._timeout = timeout
         self._hosts: dict[int, str] = {}
-        self._beats: dict[int, tuple[str, float]] = {}  # the latest of each process, and when it was new here
+        self._beats: dict[
+            int, tuple[str, float]
+        ] = {}  # the latest of each process, and when it was new here
         self._looked = self._began = time.monotonic()
         self._over = False
         self._status = 0  # not 0 once this process has failed itself
-        self._client.key_value_set(f"swin_jax/host/{self._id}", f"{socket.gethostname()}, pid {os.getpid()}")
+        self._client.key_value_set(
+            f"swin_jax/host/{self._id}", f"{socket.gethostname()}, pid {os.getpid()}"
+        )
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
@@ -139,7 +151,9 @@ class Watch:
         beat = 0
         while not self._left.is_set():
             try:
-                self._client.key_value_set(f"swin_jax/beat/{self._id}", str(beat), allow_overwrite=True)
+                self._client.key_value_set(
+                    f"swin_jax/beat/{self._id}", str(beat), allow_overwrite=True
+                )
                 self._look()
                 told = {} if self._status else self._read("failed")
             except jax.errors.JaxRuntimeError:
@@ -173,7 +187,11 @@ class Watch:
         Where a collective broke off, the reason is most likely another process, so that JAX's verdict is awaited.
         """
         if _broke_off(error):
-            print(f"process {self._id} was cut off; waiting for the others' signs of life", file=sys.stderr, flush=True)
+            print(
+                f"process {self._id} was cut off; waiting for the others' signs of life",
+                file=sys.stderr,
+                flush=True,
+            )
             time.sleep(1.5 * self._timeout)  # the last words end this process before
         self._status = status
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -217,8 +235,15 @@ class Watch:
 
     def _missed(self, stale: int) -> list[int]:
         """Those who left no beat for `stale` periods; of several that fell silent one after the other, the first."""
-        seen = {process: self._beats.get(process, ("", self._began))[1] for process in range(self._count)}
-        missed = {p: last for p, last in seen.items() if p != self._id and self._looked - last > stale * self._period}
+        seen = {
+            process: self._beats.get(process, ("", self._began))[1]
+            for process in range(self._count)
+        }
+        missed = {
+            p: last
+            for p, last in seen.items()
+            if p != self._id and self._looked - last > stale * self._period
+        }
         return [p for p, last in missed.items() if last - min(missed.values()) < 1.5 * self._period]
 
     def _exit(self, status: int) -> None:

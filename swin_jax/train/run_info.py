@@ -17,7 +17,17 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, weights_checksum
 from swin_jax.train.clock import Clock, peak_flops
 
-_PACKAGES = ("swin_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+_PACKAGES = (
+    "swin_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "numpy",
+)
 
 
 def facts(
@@ -52,7 +62,9 @@ def facts(
 def lines(found: dict[str, Any]) -> list[str]:
     """The header as text."""
     model = [f"{found['parameters']:,} parameters"] if "parameters" in found else []
-    model += [f"{found['gflops_per_image']:.3f} GFLOPs per image"] if "gflops_per_image" in found else []
+    model += (
+        [f"{found['gflops_per_image']:.3f} GFLOPs per image"] if "gflops_per_image" in found else []
+    )
     packages = "  ".join(f"{name} {version}" for name, version in found["packages"].items())
     mesh = " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
     frozen = [f"frozen    {_describe_frozen(found['frozen'])}"] if "frozen" in found else []
@@ -70,7 +82,9 @@ def write(workdir: epath.Path, found: dict[str, Any]) -> None:
     storage.write(workdir / "header.json", json.dumps(found, indent=1) + "\n")
 
 
-def check_frozen(workdir: epath.Path, found: dict[str, Any], frozen: Any, saved: Any = None) -> None:
+def check_frozen(
+    workdir: epath.Path, found: dict[str, Any], frozen: Any, saved: Any = None
+) -> None:
     """Raises UserError if the frozen arrays changed since the run was started.
 
     Args:
@@ -85,12 +99,18 @@ def check_frozen(workdir: epath.Path, found: dict[str, Any], frozen: Any, saved:
     if before is None:
         return
     whole = (
-        isinstance(before, dict) and isinstance(before.get("sha256"), str) and isinstance(before.get("sources"), dict)
+        isinstance(before, dict)
+        and isinstance(before.get("sha256"), str)
+        and isinstance(before.get("sources"), dict)
     )
     if not (whole or isinstance(before, str)):
-        raise UserError(f"{path} is damaged: `frozen` is no checksum. Restore it from a copy, or move it away")
+        raise UserError(
+            f"{path} is damaged: `frozen` is no checksum. Restore it from a copy, or move it away"
+        )
     now = found.get("frozen")
-    if isinstance(before, str):  # the header is older than sources, and its checksum than shapes and dtypes
+    if isinstance(
+        before, str
+    ):  # the header is older than sources, and its checksum than shapes and dtypes
         before = {"sha256": before, "sources": {}}
         if before["sha256"] == _checksum_of_bytes(frozen):
             return
@@ -104,7 +124,9 @@ def check_frozen(workdir: epath.Path, found: dict[str, Any], frozen: Any, saved:
 
 def _describe_frozen(frozen: dict[str, Any]) -> str:
     """Where frozen weights come from and the beginning of their checksum."""
-    sources = [f"{name} from {path or 'random numbers'}" for name, path in frozen["sources"].items()]
+    sources = [
+        f"{name} from {path or 'random numbers'}" for name, path in frozen["sources"].items()
+    ]
     return ", ".join([*sources, f"sha256 {frozen['sha256'][:12]}..."])
 
 
@@ -124,7 +146,15 @@ def _version(package: str) -> str | None:
 
 def _revision() -> str:
     """The git revision of the source, with a mark if it was changed; 'unknown' outside a checkout."""
-    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    command = [
+        "git",
+        "-C",
+        str(pathlib.Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

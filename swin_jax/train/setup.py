@@ -89,7 +89,9 @@ def check_batch(config, placement: sharding.Placement) -> None:
     placement.check(config.batch_size)
     accumulate = config.task.get("accumulate", 1)
     if config.batch_size % accumulate:
-        raise UserError(f"batch_size {config.batch_size} is not a multiple of accumulate {accumulate}")
+        raise UserError(
+            f"batch_size {config.batch_size} is not a multiple of accumulate {accumulate}"
+        )
     placement.check(config.batch_size // accumulate, "batch_size / accumulate")
     if config.get("total_steps", 1) and not can_mix(config.task, config.batch_size // accumulate):
         raise UserError(
@@ -118,16 +120,26 @@ def jitted_step(run: Run) -> Callable:
         def train_step(state, batch, frozen):
             return run.task.train_step(_gathered(state, run), batch, frozen)
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(sharding.tree_shardings(run.abstract), None))
+    return jax.jit(
+        train_step, donate_argnums=0, out_shardings=(sharding.tree_shardings(run.abstract), None)
+    )
 
 
 def _gathered(state: TrainState, run: Run) -> GatheredState:
     """Casts the parameters sharded over `opt_axis` and gathers them for this step."""
-    whole = dataclasses.replace(run.partition, gather="").shardings({"params": run.abstract.params}, run.placement.mesh)
+    whole = dataclasses.replace(run.partition, gather="").shardings(
+        {"params": run.abstract.params}, run.placement.mesh
+    )
 
     def copy(x, kept, whole):
-        return x if kept == whole else jax.lax.with_sharding_constraint(x.astype(run.partition.gather), whole)
+        return (
+            x
+            if kept == whole
+            else jax.lax.with_sharding_constraint(x.astype(run.partition.gather), whole)
+        )
 
-    params = jax.tree.map(copy, state.params, sharding.tree_shardings(run.abstract.params), whole["params"])
+    params = jax.tree.map(
+        copy, state.params, sharding.tree_shardings(run.abstract.params), whole["params"]
+    )
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return GatheredState(**fields | {"params": params, "master": state.params})

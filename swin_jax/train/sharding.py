@@ -57,19 +57,27 @@ def make_mesh(
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     on_tpu = devices[0].platform == "tpu"
     if sizes[0] % slices and on_tpu:
-        raise UserError(f"data={sizes[0]} is not a multiple of the {slices} slices, which only 'data' may span")
+        raise UserError(
+            f"data={sizes[0]} is not a multiple of the {slices} slices, which only 'data' may span"
+        )
     # Auto: under the default, Explicit, linen's Dropout and the window reshape raise.
     types = (AxisType.Auto,) * 3
     if slices == 1:
         try:
             return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
-        except NotImplementedError:  # no sides of the slice multiply to such sizes: sides are divided
+        except (
+            NotImplementedError
+        ):  # no sides of the slice multiply to such sizes: sides are divided
             grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
             return Mesh(grid, AXES, axis_types=types)
-    if not on_tpu:  # every host of GPUs is a slice to JAX; their network is one that fsdp and tensor may span
+    if (
+        not on_tpu
+    ):  # every host of GPUs is a slice to JAX; their network is one that fsdp and tensor may span
         return Mesh(np.reshape(devices, sizes), AXES, axis_types=types)
     inner = (sizes[0] // slices, *sizes[1:])
-    grid = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices, allow_split_physical_axes=True)
+    grid = mesh_utils.create_hybrid_device_mesh(
+        inner, (slices, 1, 1), devices, allow_split_physical_axes=True
+    )
     return Mesh(grid, AXES, axis_types=types)
 
 
@@ -104,7 +112,9 @@ class Partition:
         if self.gather and not self.opt_axis:
             raise UserError(f"gather={self.gather!r} needs an opt_axis to split parameters over")
         if self.opt_axis not in ("", *AXES):
-            raise UserError(f"opt_axis={self.opt_axis!r} is none of the mesh's axes {', '.join(AXES)}")
+            raise UserError(
+                f"opt_axis={self.opt_axis!r} is none of the mesh's axes {', '.join(AXES)}"
+            )
 
     def shardings(self, shapes: Any, mesh: Mesh) -> Any:
         """A NamedSharding for each leaf of a tree of shapes, a TrainState for example.
@@ -117,13 +127,21 @@ class Partition:
             units = leaf.ndim > 0 and is_stacked(name)  # a loop runs over axis 0, which stays whole
             shape = leaf.shape[units:]
             axes = next(
-                (axes for regex, axes in self.rules if re.search(regex, name) and len(axes) == len(shape)), None
+                (
+                    axes
+                    for regex, axes in self.rules
+                    if re.search(regex, name) and len(axes) == len(shape)
+                ),
+                None,
             )
             if axes is None:
                 axes = self.shape_rule(shape, mesh)
             if self.opt_axis == "fsdp":
                 axes = [a if a != "fsdp" else None for a in axes]
-            fits = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)]
+            fits = [
+                a if a and n % mesh.shape[a] == 0 else None
+                for a, n in zip(axes, shape, strict=True)
+            ]
             split = ("opt_state/", "ema/", "params/") if self.gather else ("opt_state/", "ema/")
             if name.startswith(split) and math.prod(shape) >= _OPT_MIN_SIZE:
                 fits = self.split_further(fits, shape, mesh)
@@ -143,12 +161,17 @@ class Partition:
         """`axes` with `opt_axis` on the dimension of which each device holds most, if there is one that it divides."""
         if not self.opt_axis or self.opt_axis in axes or mesh.shape[self.opt_axis] == 1:
             return axes
-        parts = [n // (mesh.shape[axis] if axis else 1) for axis, n in zip(axes, shape, strict=True)]
+        parts = [
+            n // (mesh.shape[axis] if axis else 1) for axis, n in zip(axes, shape, strict=True)
+        ]
         divisible = [i for i, n in enumerate(parts) if n % mesh.shape[self.opt_axis] == 0]
         if not divisible:
             return axes
         chosen = max(divisible, key=lambda i: parts[i])
-        return [(self.opt_axis if not a else (a, self.opt_axis)) if i == chosen else a for i, a in enumerate(axes)]
+        return [
+            (self.opt_axis if not a else (a, self.opt_axis)) if i == chosen else a
+            for i, a in enumerate(axes)
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +214,9 @@ class Placement:
         self.pause()
         sharding = NamedSharding(self.mesh, BATCH)
         return {
-            key: jax.make_array_from_process_local_data(sharding, value, (batch_size, *value.shape[1:]))
+            key: jax.make_array_from_process_local_data(
+                sharding, value, (batch_size, *value.shape[1:])
+            )
             for key, value in batch.items()
         }
 

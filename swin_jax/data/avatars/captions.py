@@ -75,7 +75,9 @@ def caption(face: Mapping[str, str], rng: np.random.Generator, left_out: float =
 
 def _words(face: Mapping[str, str]) -> list[Sequence[str]]:
     """The ways to say each part that there is something to say of."""
-    found = [options[face[choice]] for choice, options in _PHRASES.items() if face[choice] in options]
+    found = [
+        options[face[choice]] for choice, options in _PHRASES.items() if face[choice] in options
+    ]
     if face["top"] in avatars.HATS:
         return [*found, ("a hat", f"a {_HAT_COLORS[face['hat_color']]} hat")]
     hair = [f"{color} hair" for color in _HAIR_COLORS[face["hair_color"]]]

@@ -97,7 +97,9 @@ def _read(directory: str, split: str) -> tuple[np.ndarray, tuple[dict[str, str],
     """Decoding takes seconds, so it is done once for the sources of an experiment."""
     builder = tfds_directory.open_builder(directory)
     if split not in builder.info.splits:
-        raise UserError(f"the avatars have no split {split!r}; they have {', '.join(builder.info.splits)}")
+        raise UserError(
+            f"the avatars have no split {split!r}; they have {', '.join(builder.info.splits)}"
+        )
     features = builder.info.features
     images, choices = [], []
     with tfds_directory.split_errors("avatars", split):

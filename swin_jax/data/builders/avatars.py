@@ -79,15 +79,25 @@ def build(
     if not 16 <= size <= 1024:
         raise UserError(f"--size must be 16 to 1024 pixels, not {size}")
     if min(num_train, num_test) < 1:
-        raise UserError(f"--num_train and --num_test must be positive, not {num_train} and {num_test}")
+        raise UserError(
+            f"--num_train and --num_test must be positive, not {num_train} and {num_test}"
+        )
     check_package()
     counts = {"train": num_train, "test": num_test}
     splits = {
-        split: write.Split(_examples(split, count, size, seed, workers), count) for split, count in counts.items()
+        split: write.Split(_examples(split, count, size, seed, workers), count)
+        for split, count in counts.items()
     }
     about = f"Faces of {size} x {size} pixels, seed {seed}, with the attributes {', '.join(avatars.ATTRIBUTES)}."
     path = write.write(
-        data_dir, name, VERSION, _features(size), splits, overwrite, description=f"{about} {CREDIT}", license="MIT"
+        data_dir,
+        name,
+        VERSION,
+        _features(size),
+        splits,
+        overwrite,
+        description=f"{about} {CREDIT}",
+        license="MIT",
     )
     (path / "LICENSES.md").write_text(f"# Licences\n\n{CREDIT}\n")
     sheet(size, seed).save(path / "samples.png")
@@ -103,7 +113,9 @@ def check_package() -> None:
         version = None
     if version != PACKAGE_VERSION:
         found = f", not {version}" if version else ""
-        raise UserError(f"avatars are drawn with {PACKAGE} {PACKAGE_VERSION}{found}: pip install python_avatars==1.4.1")
+        raise UserError(
+            f"avatars are drawn with {PACKAGE} {PACKAGE_VERSION}{found}: pip install python_avatars==1.4.1"
+        )
     svg.check_renderer()
 
 
@@ -123,7 +135,9 @@ def render(face: Mapping[str, str], size: int) -> bytes:
     header = f'width="{side}px" height="{side}px" viewBox="{left} {top} {side} {side}"'
     drawing = _drawing(face)
     if drawing.count(_HEADER) != 1:
-        raise UserError(f"the drawings of {PACKAGE} have another size than those of {PACKAGE_VERSION}")
+        raise UserError(
+            f"the drawings of {PACKAGE} have another size than those of {PACKAGE_VERSION}"
+        )
     encoded = svg.rasterise(drawing.replace(_HEADER, header), size, size, "an avatar")
     image = picture.open_image(encoded).convert("RGBA")
     background = Image.new("RGBA", image.size, BACKGROUND)
@@ -170,7 +184,9 @@ def _drawing(face: Mapping[str, str]) -> str:
     return avatar.render()
 
 
-def _examples(split: str, count: int, size: int, seed: int, workers: int | None) -> Iterator[dict[str, Any]]:
+def _examples(
+    split: str, count: int, size: int, seed: int, workers: int | None
+) -> Iterator[dict[str, Any]]:
     example = functools.partial(_example, split=split, size=size, seed=seed)
     workers = workers or os.cpu_count() or 1
     if workers == 1:
@@ -196,7 +212,10 @@ def _features(size: int) -> dict[str, Any]:
     import tensorflow_datasets as tfds
 
     shape = (len(avatars.ATTRIBUTES),)
-    choices = {choice: tfds.features.ClassLabel(names=list(options)) for choice, options in avatars.CHOICES.items()}
+    choices = {
+        choice: tfds.features.ClassLabel(names=list(options))
+        for choice, options in avatars.CHOICES.items()
+    }
     return {
         "image": tfds.features.Image(shape=(size, size, 3), encoding_format="png"),
         "attributes": tfds.features.Tensor(shape=shape, dtype=np.int8),
@@ -207,14 +226,24 @@ def _features(size: int) -> dict[str, Any]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="height and width in pixels")
-    parser.add_argument("--num_train", type=int, default=20000, help="faces to train on (default: %(default)s)")
-    parser.add_argument("--num_test", type=int, default=5000, help="faces to test on (default: %(default)s)")
+    parser.add_argument(
+        "--num_train", type=int, default=20000, help="faces to train on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--num_test", type=int, default=5000, help="faces to test on (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
-    parser.add_argument("--workers", type=int, help="processes that draw (default: one for each core)")
+    parser.add_argument(
+        "--workers", type=int, help="processes that draw (default: one for each core)"
+    )
     write.run(
-        lambda f: build(f.data_dir, f.size, f.num_train, f.num_test, f.seed, f.overwrite, f.workers),
+        lambda f: build(
+            f.data_dir, f.size, f.num_train, f.num_test, f.seed, f.overwrite, f.workers
+        ),
         parser,
     )
 

@@ -25,9 +25,17 @@ from swin_jax.data.image import picture
 
 VERSION = "1.0.0"
 DEFAULT_SIZE = 64
-NAMES = npm.Package("unicode-emoji-json", "0.9.0", "ae7efacb55533385bf8767d613dbd36c71226669759d95919a6e9059f5e4c401")
-KEYWORDS = npm.Package("emojilib", "4.0.3", "7f9a6b43cff31d18985b7d65d11faba5bd971cbcc60020cf6d09322fbaaaf303")
-SUBGROUPS = npm.Package("emojibase-data", "17.0.0", "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a")
+NAMES = npm.Package(
+    "unicode-emoji-json",
+    "0.9.0",
+    "ae7efacb55533385bf8767d613dbd36c71226669759d95919a6e9059f5e4c401",
+)
+KEYWORDS = npm.Package(
+    "emojilib", "4.0.3", "7f9a6b43cff31d18985b7d65d11faba5bd971cbcc60020cf6d09322fbaaaf303"
+)
+SUBGROUPS = npm.Package(
+    "emojibase-data", "17.0.0", "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +57,20 @@ class Vendor:
 
 VENDORS = {
     "noto": Vendor(
-        npm.Package("@iconify-json/noto", "1.2.9", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"),
+        npm.Package(
+            "@iconify-json/noto",
+            "1.2.9",
+            "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
+        ),
         "Apache-2.0",
         "Noto Emoji, Google Inc, https://github.com/googlefonts/noto-emoji",
         1653,
     ),
     "noto_v1": Vendor(
         npm.Package(
-            "@iconify-json/noto-v1", "1.2.5", "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37"
+            "@iconify-json/noto-v1",
+            "1.2.5",
+            "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37",
         ),
         "Apache-2.0",
         "Noto Emoji (v1), Google Inc, https://github.com/googlefonts/noto-emoji",
@@ -64,7 +78,9 @@ VENDORS = {
     ),
     "twemoji": Vendor(
         npm.Package(
-            "@iconify-json/twemoji", "1.2.5", "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7"
+            "@iconify-json/twemoji",
+            "1.2.5",
+            "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7",
         ),
         "CC-BY-4.0",
         "Twemoji, Twitter Inc and other contributors, https://github.com/jdecked/twemoji",
@@ -72,7 +88,9 @@ VENDORS = {
     ),
     "emojione": Vendor(
         npm.Package(
-            "@iconify-json/emojione", "1.2.3", "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e"
+            "@iconify-json/emojione",
+            "1.2.3",
+            "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e",
         ),
         "CC-BY-4.0",
         "EmojiTwo (Emoji One 2.3), https://github.com/EmojiTwo/emojitwo",
@@ -90,7 +108,9 @@ VENDORS = {
     ),
     "openmoji": Vendor(
         npm.Package(
-            "@iconify-json/openmoji", "1.2.29", "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5"
+            "@iconify-json/openmoji",
+            "1.2.29",
+            "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5",
         ),
         "CC-BY-SA-4.0",
         "OpenMoji, https://openmoji.org",
@@ -98,14 +118,22 @@ VENDORS = {
     ),
     "fluent_3d": Vendor(
         npm.Package(
-            "@lobehub/fluent-emoji-3d", "1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58"
+            "@lobehub/fluent-emoji-3d",
+            "1.1.0",
+            "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
         ),
         "MIT",
         "Fluent Emoji 3D, Microsoft Corporation, https://github.com/microsoft/fluentui-emoji",
         1852,
     ),
 }
-COMMON_TO = ("noto", "twemoji", "openmoji", "fluent_flat", "fluent_3d")  # the feature `common`: 1,571 concepts
+COMMON_TO = (
+    "noto",
+    "twemoji",
+    "openmoji",
+    "fluent_flat",
+    "fluent_3d",
+)  # the feature `common`: 1,571 concepts
 _TEXT_LICENSES = (
     (NAMES, "MIT", "names and groups, https://github.com/muan/unicode-emoji-json"),
     (KEYWORDS, "MIT", "keywords, https://github.com/muan/emojilib"),
@@ -156,10 +184,16 @@ def build(
         npm.fetch(packages, folder)
     tarballs = npm.find(packages, folder)
     concepts = read_concepts(*(tarballs[package.name] for package in texts))
-    drawn = {vendor: Drawings(tarballs[vendors[vendor].package.name], concepts) for vendor in vendors}
-    common = set.intersection(*(set(drawn[vendor].codes) for vendor in COMMON_TO if vendor in drawn))
+    drawn = {
+        vendor: Drawings(tarballs[vendors[vendor].package.name], concepts) for vendor in vendors
+    }
+    common = set.intersection(
+        *(set(drawn[vendor].codes) for vendor in COMMON_TO if vendor in drawn)
+    )
     splits = {
-        vendor: write.Split(_examples(vendor, drawn[vendor], concepts, common, size), vendors[vendor].expected)
+        vendor: write.Split(
+            _examples(vendor, drawn[vendor], concepts, common, size), vendors[vendor].expected
+        )
         for vendor in vendors
     }
     licenses = license_text(vendors, size)
@@ -171,11 +205,14 @@ def build(
         splits,
         overwrite,
         description=f"Emoji of {len(vendors)} vendors over white, with Unicode names, groups and keywords.",
-        license="differs by vendor, see LICENSES.md: " + ", ".join(f"{k} {v.license}" for k, v in vendors.items()),
+        license="differs by vendor, see LICENSES.md: "
+        + ", ".join(f"{k} {v.license}" for k, v in vendors.items()),
     )
     (path / "LICENSES.md").write_text(licenses)
     print(licenses)
-    print(f"{sum(len(d.codes) for d in drawn.values())} drawings of {len(concepts)} concepts; {len(common)} are common")
+    print(
+        f"{sum(len(d.codes) for d in drawn.values())} drawings of {len(concepts)} concepts; {len(common)} are common"
+    )
     return path
 
 
@@ -191,9 +228,13 @@ class Drawings:
             self._drawings = _match(self._set, chars, concepts)
         else:
             webp = {_code(Path(name).stem): data for name, data in npm.read(tarball, (".webp",))}
-            self._drawings = {concept.code: webp[concept.code] for concept in concepts if concept.code in webp}
+            self._drawings = {
+                concept.code: webp[concept.code] for concept in concepts if concept.code in webp
+            }
         if not self._drawings:
-            raise UserError(f"{tarball} holds no emoji: neither icons.json nor assets/*.webp that name any")
+            raise UserError(
+                f"{tarball} holds no emoji: neither icons.json nor assets/*.webp that name any"
+            )
         self.codes = tuple(self._drawings)
 
     def render(self, code: str, size: int) -> bytes:
@@ -203,13 +244,17 @@ class Drawings:
         drawing = self._drawings[code]
         encoded = drawing
         if self._set is not None:
-            encoded = svg_files.rasterise(svg(self._set, drawing), size, size, f"the icon {drawing[0]!r}")
+            encoded = svg_files.rasterise(
+                svg(self._set, drawing), size, size, f"the icon {drawing[0]!r}"
+            )
         image = picture.open_image(encoded).convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
         if max(image.size) != size:
             scale = size / max(image.size)
-            image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
+            image = image.resize(
+                [max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS
+            )
         canvas = Image.new("RGB", (size, size), "white")
         canvas.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
         png = io.BytesIO()
@@ -221,7 +266,9 @@ def read_concepts(names: Path, keywords: Path, subgroups: Path) -> tuple[Concept
     """Reads the concepts, in Unicode's order, from the tarballs of the three text packages."""
     by_emoji = npm.read_json(names, "data-by-emoji.json")["data-by-emoji.json"]
     words = npm.read_json(keywords, "dist/emoji-en-US.json")["dist/emoji-en-US.json"]
-    words = {_code_of(emoji): found[1:] for emoji, found in words.items()}  # the first is the name again
+    words = {
+        _code_of(emoji): found[1:] for emoji, found in words.items()
+    }  # the first is the name again
     files = npm.read_json(subgroups, "en/data.json", "meta/groups.json")
     titles = files["meta/groups.json"]["subgroups"]
     subgroup = {
@@ -230,7 +277,13 @@ def read_concepts(names: Path, keywords: Path, subgroups: Path) -> tuple[Concept
         if "subgroup" in entry
     }
     return tuple(
-        Concept(code, entry["name"], entry["group"], subgroup.get(code, "other"), tuple(words.get(code, ())))
+        Concept(
+            code,
+            entry["name"],
+            entry["group"],
+            subgroup.get(code, "other"),
+            tuple(words.get(code, ())),
+        )
         for code, entry in ((_code_of(emoji), entry) for emoji, entry in by_emoji.items())
     )
 
@@ -240,7 +293,9 @@ def svg(icons: dict[str, Any], drawing: tuple[str, Mapping[str, Any]]) -> str:
     slug, change = drawing
     icon = icons["icons"][slug]
     left, top = (icon.get(key, icons.get(key, 0)) for key in ("left", "top"))
-    width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))  # 16 is Iconify's default
+    width, height = (
+        icon.get(key, icons.get(key, 16)) for key in ("width", "height")
+    )  # 16 is Iconify's default
     body = icon["body"]
     flip_x, flip_y = bool(change.get("hFlip")), bool(change.get("vFlip"))
     if flip_x or flip_y:
@@ -254,15 +309,24 @@ def svg(icons: dict[str, Any], drawing: tuple[str, Mapping[str, Any]]) -> str:
 
 def license_text(vendors: Mapping[str, Vendor], size: int) -> str:
     """What LICENSES.md says."""
-    lines = [f"# Licences\n\nPictures rendered at {size} x {size} pixels over white; otherwise unchanged.\n"]
+    lines = [
+        f"# Licences\n\nPictures rendered at {size} x {size} pixels over white; otherwise unchanged.\n"
+    ]
     for name, vendor in vendors.items():
         package = vendor.package
-        lines.append(f"* {name}: {vendor.license}. {vendor.credit} (npm {package.name} {package.version})")
-    lines += [f"* texts: {spdx}. {credit} (npm {p.name} {p.version})" for p, spdx, credit in _TEXT_LICENSES]
+        lines.append(
+            f"* {name}: {vendor.license}. {vendor.credit} (npm {package.name} {package.version})"
+        )
+    lines += [
+        f"* texts: {spdx}. {credit} (npm {p.name} {p.version})"
+        for p, spdx, credit in _TEXT_LICENSES
+    ]
     return "\n".join(lines) + "\n"
 
 
-def _match(icons: dict[str, Any], chars: Mapping[str, str], concepts: tuple[Concept, ...]) -> dict[str, Any]:
+def _match(
+    icons: dict[str, Any], chars: Mapping[str, str], concepts: tuple[Concept, ...]
+) -> dict[str, Any]:
     """Finds the icon of each concept: by code points, else by name. Returns {code: (slug, flips)}."""
     names = {_slug(concept.name) for concept in concepts}
     drawings = {}
@@ -270,7 +334,12 @@ def _match(icons: dict[str, Any], chars: Mapping[str, str], concepts: tuple[Conc
         by_code = _resolve(icons, chars.get(concept.code))
         by_name = None if by_code else _resolve(icons, _slug(concept.name))
         # Names are not unique over time: 'cricket' is an old name of the cricket game's icon, not the insect.
-        if by_name and by_name[0] != _slug(concept.name) and by_name[0] in names and not any(by_name[1].values()):
+        if (
+            by_name
+            and by_name[0] != _slug(concept.name)
+            and by_name[0] in names
+            and not any(by_name[1].values())
+        ):
             by_name = None
         if by_code or by_name:
             drawings[concept.code] = by_code or by_name
@@ -286,7 +355,9 @@ def _resolve(icons: dict[str, Any], slug: str | None) -> tuple[str, dict[str, An
         alias = icons.get("aliases", {}).get(slug)
         if alias is None or "rotate" in alias:  # which no emoji has
             return None
-        change = {key: change.get(key, False) != alias.get(key, False) for key in ("hFlip", "vFlip")}
+        change = {
+            key: change.get(key, False) != alias.get(key, False) for key in ("hFlip", "vFlip")
+        }
         slug = alias["parent"]
     return None
 
@@ -347,10 +418,16 @@ def _slug(name: str) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", help="folder of the tarballs (default: fetch them from the npm registry)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--source", help="folder of the tarballs (default: fetch them from the npm registry)"
+    )
     parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="height and width in pixels")
-    write.run(lambda flags: build(flags.data_dir, flags.source, flags.size, flags.overwrite), parser)
+    write.run(
+        lambda flags: build(flags.data_dir, flags.source, flags.size, flags.overwrite), parser
+    )
 
 
 if __name__ == "__main__":

@@ -130,7 +130,9 @@ def build(
     for name in packages:
         _verify(tarballs[available[name].package.name], available[name].sha512)
     archives = {name: tarballs[available[name].package.name] for name in packages}
-    clips, classes = whole_classes(find_clips(archives, *(tarballs[package.name] for package in texts)))
+    clips, classes = whole_classes(
+        find_clips(archives, *(tarballs[package.name] for package in texts))
+    )
     cache = root / "emoji_actions" / f"{config}.frames"
     _decode(clips, archives, cache, size)
     expected = _EXPECTED_CLASSES.get(packages, len(classes)) * len(TONES)
@@ -139,18 +141,25 @@ def build(
         config,
         VERSION,
         _features(classes, size),
-        {who: write.Split(_examples([c for c in clips if c.who == who], cache), expected) for who in WHO},
+        {
+            who: write.Split(_examples([c for c in clips if c.who == who], cache), expected)
+            for who in WHO
+        },
         overwrite,
         description=f"Animated emoji of people: {len(classes)} actions, frames of {size} x {size} pixels RGBA.",
         license="MIT, see LICENSES.md",
     )
     shutil.rmtree(cache)
-    (path / "LICENSES.md").write_text(_LICENSE.format(packages=", ".join(_titles(packages, available)), size=size))
+    (path / "LICENSES.md").write_text(
+        _LICENSE.format(packages=", ".join(_titles(packages, available)), size=size)
+    )
     print(f"{len(clips)} clips of {len(classes)} actions: {', '.join(classes)}")
     return path
 
 
-def find_clips(archives: Mapping[str, Path], names: Path, keywords: Path, subgroups: Path) -> list[Clip]:
+def find_clips(
+    archives: Mapping[str, Path], names: Path, keywords: Path, subgroups: Path
+) -> list[Clip]:
     """Finds the animations of people that do something.
 
     Args:
@@ -171,7 +180,9 @@ def find_clips(archives: Mapping[str, Path], names: Path, keywords: Path, subgro
                 continue
             tone = TONES[1 + _TONE_POINTS.index(tones[0])] if tones else TONES[0]
             stem = Path(file).stem.lower()
-            clips.append(Clip(stem, package, file, concept.name, match[1], match[2], tone, concept.subgroup))
+            clips.append(
+                Clip(stem, package, file, concept.name, match[1], match[2], tone, concept.subgroup)
+            )
     return clips
 
 
@@ -187,9 +198,13 @@ def whole_classes(clips: Iterable[Clip]) -> tuple[list[Clip], list[str]]:
     found = collections.defaultdict(dict)
     for clip in clips:
         found[clip.action].setdefault((clip.who, TONES.index(clip.tone)), clip)
-    classes = sorted(action for action, variants in found.items() if len(variants) == len(WHO) * len(TONES))
+    classes = sorted(
+        action for action, variants in found.items() if len(variants) == len(WHO) * len(TONES)
+    )
     if not classes:
-        raise UserError("the packages hold no action that a man, a woman and a person show in all six skin tones")
+        raise UserError(
+            "the packages hold no action that a man, a woman and a person show in all six skin tones"
+        )
     return [found[action][key] for action in classes for key in sorted(found[action])], classes
 
 
@@ -209,7 +224,9 @@ def read_frames(data: bytes, size: int) -> list[bytes]:
     for index in range(image.n_frames):
         image.seek(index)
         frame, png = image.convert("RGBA"), io.BytesIO()
-        frame.resize((size, size), Image.Resampling.LANCZOS).save(png, "png")  # which weighs colours with alpha
+        frame.resize((size, size), Image.Resampling.LANCZOS).save(
+            png, "png"
+        )  # which weighs colours with alpha
         frames.append(png.getvalue())
     return frames
 
@@ -219,7 +236,9 @@ def _decode(clips: Iterable[Clip], archives: Mapping[str, Path], cache: Path, si
     cache.mkdir(parents=True, exist_ok=True)
     wanted = {(clip.package, clip.file): clip for clip in clips}
     done = sum(_cached(cache, clip).exists() for clip in wanted.values())
-    with tqdm.tqdm(desc="decode", total=len(wanted), initial=done, unit=" clips", mininterval=1.0) as progress:
+    with tqdm.tqdm(
+        desc="decode", total=len(wanted), initial=done, unit=" clips", mininterval=1.0
+    ) as progress:
         for package, tarball in archives.items():
             for file, data in npm.read(tarball, (".webp",)):
                 clip = wanted.get((package, file))
@@ -227,8 +246,12 @@ def _decode(clips: Iterable[Clip], archives: Mapping[str, Path], cache: Path, si
                     continue
                 try:
                     frames = read_frames(data, size)
-                except Exception as error:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
-                    raise UserError(f"{file} in {tarball} cannot be read ({error}); fetch the package again") from error
+                except (
+                    Exception
+                ) as error:  # codecs raise OSError, SyntaxError, struct.error, ...: no common class
+                    raise UserError(
+                        f"{file} in {tarball} cannot be read ({error}); fetch the package again"
+                    ) from error
                 part = _cached(cache, clip).with_suffix(".part")
                 with zipfile.ZipFile(part, "w") as archive:
                     for number, frame in enumerate(frames):
@@ -266,7 +289,9 @@ def _features(classes: list[str], size: int) -> dict[str, Any]:
 
     texts = ("code", "package", "name", "action", "group", "subgroup")
     return {
-        "video": tfds.features.Sequence(tfds.features.Image(shape=(size, size, 4), encoding_format="png")),
+        "video": tfds.features.Sequence(
+            tfds.features.Image(shape=(size, size, 4), encoding_format="png")
+        ),
         "num_frames": tfds.features.Scalar(np.int32),
         "label": tfds.features.ClassLabel(names=classes),
         "who": tfds.features.ClassLabel(names=list(WHO)),
@@ -283,43 +308,68 @@ def _is_animated(data: bytes) -> bool:
 def _split_tones(stem: str) -> tuple[str, list[str]]:
     """Code points of a file's name: (the emoji's code without tones and fe0f, its tones)."""
     points = [point for point in stem.lower().split("-") if point != "fe0f"]
-    return "-".join(p for p in points if p not in _TONE_POINTS), [p for p in points if p in _TONE_POINTS]
+    return "-".join(p for p in points if p not in _TONE_POINTS), [
+        p for p in points if p in _TONE_POINTS
+    ]
 
 
-def _check(packages: Sequence[str], available: Mapping[str, Animations], size: int) -> tuple[str, ...]:
+def _check(
+    packages: Sequence[str], available: Mapping[str, Animations], size: int
+) -> tuple[str, ...]:
     """The packages in the order of `available`; 'all' stands for all of them."""
     names = tuple(available) if tuple(packages) == ("all",) else packages
     unknown = [name for name in names if name not in available]
     if unknown or not names:
-        raise UserError(f"--packages: {', '.join(unknown) or 'none'} is none of {', '.join(available)} or all")
+        raise UserError(
+            f"--packages: {', '.join(unknown) or 'none'} is none of {', '.join(available)} or all"
+        )
     if not 8 <= size <= 256:
         raise UserError(f"--size must be 8 to 256 pixels, not {size}")
     return tuple(name for name in available if name in names)
 
 
 def _config(packages: tuple[str, ...], available: Mapping[str, Animations], size: int) -> str:
-    name = "all" if packages == tuple(available) else "_".join(("anim", *(p.split("-")[-1] for p in packages)))
+    name = (
+        "all"
+        if packages == tuple(available)
+        else "_".join(("anim", *(p.split("-")[-1] for p in packages)))
+    )
     return name if size == DEFAULT_SIZE else f"{name}_{size}px"
 
 
 def _titles(packages: Sequence[str], available: Mapping[str, Animations]) -> list[str]:
-    return [f"{available[name].package.name} {available[name].package.version}" for name in packages]
+    return [
+        f"{available[name].package.name} {available[name].package.version}" for name in packages
+    ]
 
 
 def _verify(tarball: Path, sha512: str) -> None:
-    if sha512 and base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode() != sha512:
-        raise UserError(f"{tarball} is not the file that it should be (its sha512 differs); remove it and try again")
+    if (
+        sha512
+        and base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode() != sha512
+    ):
+        raise UserError(
+            f"{tarball} is not the file that it should be (its sha512 differs); remove it and try again"
+        )
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--packages", default="anim-3", help="of animations, with commas, or all (default: %(default)s)"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--source", help="folder of the tarballs (default: fetch them from the npm registry)")
+    parser.add_argument(
+        "--packages",
+        default="anim-3",
+        help="of animations, with commas, or all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--source", help="folder of the tarballs (default: fetch them from the npm registry)"
+    )
     parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="height and width in pixels")
-    write.run(lambda f: build(f.data_dir, f.packages.split(","), f.source, f.size, f.overwrite), parser)
+    write.run(
+        lambda f: build(f.data_dir, f.packages.split(","), f.source, f.size, f.overwrite), parser
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,9 @@ MD5 = {  # of the files on the authors' server
 _PREFIX = {"train": "train", "test": "t10k"}
 
 
-def build(data_dir: str, source: str = DEBIAN_FOLDER, overwrite: bool = False, download: bool = False) -> Path:
+def build(
+    data_dir: str, source: str = DEBIAN_FOLDER, overwrite: bool = False, download: bool = False
+) -> Path:
     """Writes the data set.
 
     Args:
@@ -71,7 +73,14 @@ def build(data_dir: str, source: str = DEBIAN_FOLDER, overwrite: bool = False, d
     }
     description = "Fashion-MNIST: article images of Zalando."
     return write.write(
-        data_dir, "fashion_mnist", VERSION, features, splits, overwrite, description=description, license="MIT"
+        data_dir,
+        "fashion_mnist",
+        VERSION,
+        features,
+        splits,
+        overwrite,
+        description=description,
+        license="MIT",
     )
 
 
@@ -100,14 +109,22 @@ def fetch(folder: Path) -> None:
 def read_idx(path: Path, ndim: int) -> np.ndarray:
     """Reads a gzipped idx file of uint8 with `ndim` axes; raises UserError where it is missing or not such a file."""
     if not path.is_file():
-        raise UserError(f"there is no {path}: apt install dataset-fashion-mnist, or use --download, or --source FOLDER")
+        raise UserError(
+            f"there is no {path}: apt install dataset-fashion-mnist, or use --download, or --source FOLDER"
+        )
     try:
         data = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged ({error}); fetch it again") from error
     start = 4 + 4 * ndim
-    header = np.frombuffer(data[:start] if len(data) >= start else b"", ">u4")  # 0x800 + axes, then the lengths
-    if not len(header) or header[0] != 0x800 + ndim or len(data) != start + np.prod(header[1:], dtype=int):
+    header = np.frombuffer(
+        data[:start] if len(data) >= start else b"", ">u4"
+    )  # 0x800 + axes, then the lengths
+    if (
+        not len(header)
+        or header[0] != 0x800 + ndim
+        or len(data) != start + np.prod(header[1:], dtype=int)
+    ):
         raise UserError(f"{path} is not an idx file of uint8 with {ndim} axes")
     return np.frombuffer(data, np.uint8, offset=start).reshape(header[1:])
 
@@ -123,10 +140,18 @@ def _examples(images: np.ndarray, labels: np.ndarray) -> Iterator[dict[str, Any]
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", default=DEBIAN_FOLDER, help="folder of the four files (default: %(default)s)")
-    parser.add_argument("--download", action="store_true", help="fetch the files from the authors' server")
-    write.run(lambda flags: build(flags.data_dir, flags.source, flags.overwrite, flags.download), parser)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--source", default=DEBIAN_FOLDER, help="folder of the four files (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--download", action="store_true", help="fetch the files from the authors' server"
+    )
+    write.run(
+        lambda flags: build(flags.data_dir, flags.source, flags.overwrite, flags.download), parser
+    )
 
 
 if __name__ == "__main__":

@@ -45,7 +45,9 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
 
     root = Path(source).expanduser()
     write.refuse_existing(Path(data_dir).expanduser() / "imagenet2012" / VERSION, overwrite)
-    train = synsets.open_synsets(_find(root, "the training images", "ILSVRC2012_img_train.tar", "train"))
+    train = synsets.open_synsets(
+        _find(root, "the training images", "ILSVRC2012_img_train.tar", "train")
+    )
     validation = _validation(root, set(train))
     whole = len(train) == NUM_CLASSES
     expected = NUM_EXAMPLES if whole else {}
@@ -62,7 +64,14 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
     }
     description = "ImageNet-1K (ILSVRC 2012), images as distributed, labels in sorted synset order."
     return write.write(
-        data_dir, "imagenet2012", VERSION, features, splits, overwrite, description=description, license=LICENSE
+        data_dir,
+        "imagenet2012",
+        VERSION,
+        features,
+        splits,
+        overwrite,
+        description=description,
+        license=LICENSE,
     )
 
 
@@ -83,7 +92,9 @@ def _validation(root: Path, known: set[str]) -> Iterator[dict[str, Any]]:
         return labelled(files)
     truth = _ground_truth(root)
     if unknown := set(truth) - known:
-        raise UserError(f"{root} has no training images of {len(unknown)} validation synsets, such as {min(unknown)}")
+        raise UserError(
+            f"{root} has no training images of {len(unknown)} validation synsets, such as {min(unknown)}"
+        )
     return _numbered(path, truth)
 
 
@@ -131,7 +142,9 @@ def _find(root: Path, what: str, *names: str) -> Path:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", required=True, help="folder of the official files")
     write.run(lambda flags: build(flags.data_dir, flags.source, flags.overwrite), parser)
 

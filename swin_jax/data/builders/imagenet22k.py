@@ -51,13 +51,22 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
     splits = {"train": write.Split(labelled(files), NUM_EXAMPLES if whole else None)}
     description = "ImageNet-22K (fall 2011), images as distributed, labels in sorted synset order."
     return write.write(
-        data_dir, "imagenet22k", VERSION, features, splits, overwrite, description=description, license=LICENSE
+        data_dir,
+        "imagenet22k",
+        VERSION,
+        features,
+        splits,
+        overwrite,
+        description=description,
+        license=LICENSE,
     )
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", required=True, help="fall11_whole.tar, or a folder of synsets")
     write.run(lambda flags: build(flags.data_dir, flags.source, flags.overwrite), parser)
 

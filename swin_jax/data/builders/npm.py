@@ -72,7 +72,9 @@ def fetch(packages: Iterable[Package], folder: Path, registry: str = REGISTRY) -
             ) from error
         if not _is_right(part, package):
             part.unlink()
-            raise UserError(f"{url} is not the file that it should be (its sha256 is not {package.sha256}); try again")
+            raise UserError(
+                f"{url} is not the file that it should be (its sha256 is not {package.sha256}); try again"
+            )
         part.replace(path)
 
 
@@ -93,11 +95,15 @@ def find(packages: Iterable[Package], folder: Path) -> dict[str, Path]:
         if path is None:
             missing.append(f"{package.name}@{package.version}")
         elif not _is_right(path, package):
-            raise UserError(f"{path} is not the file that it should be (its sha256 is not {package.sha256})")
+            raise UserError(
+                f"{path} is not the file that it should be (its sha256 is not {package.sha256})"
+            )
         else:
             found[package.name] = path
     if missing:
-        raise UserError(f"{folder} lacks tarballs; put them there with: npm pack {' '.join(missing)}")
+        raise UserError(
+            f"{folder} lacks tarballs; put them there with: npm pack {' '.join(missing)}"
+        )
     return found
 
 
@@ -137,7 +143,9 @@ def _download(url: str, path: Path) -> None:
         total = start + int(length) if length else None
         with (
             path.open("ab" if start else "wb") as file,
-            tqdm.tqdm(desc=path.stem, total=total, initial=start, unit="B", unit_scale=True) as progress,
+            tqdm.tqdm(
+                desc=path.stem, total=total, initial=start, unit="B", unit_scale=True
+            ) as progress,
         ):
             while chunk := response.read(_CHUNK):
                 file.write(chunk)

@@ -25,7 +25,9 @@ def rasterise(text: str, width: int, height: int, name: str) -> bytes:
     """
     size = dict(width=width, height=height)
     try:  # without dpi, files sized in points fail; fonts would make the pictures depend on the machine
-        return bytes(_renderer().svg_to_bytes(svg_string=text, **size, dpi=96, skip_system_fonts=True))
+        return bytes(
+            _renderer().svg_to_bytes(svg_string=text, **size, dpi=96, skip_system_fonts=True)
+        )
     except ValueError as error:
         raise UserError(f"{name} cannot be rendered ({error})") from error
 

@@ -69,16 +69,28 @@ def write(
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     features = tfds.features.FeaturesDict(features)
-    template = tfds.core.ShardedFileTemplate(data_dir=staging, dataset_name=name, filetype_suffix="array_record")
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=staging, dataset_name=name, filetype_suffix="array_record"
+    )
     infos = []
     for split_name, split in splits.items():
         template = template.replace(split=split_name)
         lengths, num_bytes = _write_split(template, features, split, shard_bytes)
         infos.append(
-            tfds.core.SplitInfo(name=split_name, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
+            tfds.core.SplitInfo(
+                name=split_name,
+                shard_lengths=lengths,
+                num_bytes=num_bytes,
+                filename_template=template,
+            )
         )
     tfds.folder_dataset.write_metadata(
-        data_dir=staging, features=features, split_infos=infos, version=version, check_data=False, **info
+        data_dir=staging,
+        features=features,
+        split_infos=infos,
+        version=version,
+        check_data=False,
+        **info,
     )
     shutil.rmtree(target, ignore_errors=True)
     staging.rename(target)
@@ -100,7 +112,9 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
 
     A user error and a full disk end the process with one line and status 1.
     """
-    parser.add_argument("--data_dir", default=default_data_dir(), help="where data sets lie (default: %(default)s)")
+    parser.add_argument(
+        "--data_dir", default=default_data_dir(), help="where data sets lie (default: %(default)s)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
     arguments = parser.parse_args()
     try:
@@ -111,7 +125,10 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
     except OSError as error:
         if not storage.is_full(error):
             raise
-        print(f"error: {_unwritten(error.filename or arguments.data_dir, storage.reason(error))}", file=sys.stderr)
+        print(
+            f"error: {_unwritten(error.filename or arguments.data_dir, storage.reason(error))}",
+            file=sys.stderr,
+        )
         raise SystemExit(1) from None
     print(f"wrote {path}")
 
@@ -119,12 +136,17 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
 def _write_split(template, features, split: Split, shard_bytes: int) -> tuple[list[int], int]:
     """Writes the shards of one split; returns the number of examples in each and the bytes of all."""
     serialized = (features.serialize_example(example) for example in split.examples)
-    progress = tqdm.tqdm(serialized, desc=template.split, total=split.expected, unit=" examples", mininterval=1.0)
+    progress = tqdm.tqdm(
+        serialized, desc=template.split, total=split.expected, unit=" examples", mininterval=1.0
+    )
     lengths, num_bytes = [], 0
     stream = iter(progress)
     while (record := next(stream, None)) is not None:
         length, size = _write_shard(
-            template.data_dir / f"{template.split}.shard-{len(lengths)}", record, stream, shard_bytes
+            template.data_dir / f"{template.split}.shard-{len(lengths)}",
+            record,
+            stream,
+            shard_bytes,
         )
         lengths.append(length)
         num_bytes += size
@@ -134,7 +156,8 @@ def _write_split(template, features, split: Split, shard_bytes: int) -> tuple[li
         raise UserError(f"the split {template.split!r} has no examples")
     if split.expected is not None and sum(lengths) != split.expected:
         print(
-            f"warning: {template.split} has {sum(lengths)} examples, the full set has {split.expected}", file=sys.stderr
+            f"warning: {template.split} has {sum(lengths)} examples, the full set has {split.expected}",
+            file=sys.stderr,
         )
     for shard in range(len(lengths)):
         path = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))

@@ -25,7 +25,9 @@ TEST_WHO = ("woman",)
 # Arguments of `animation.action_*_transform` for clips of 8 frames. To tell the direction of playback, no action may be
 # half over from one frame to the next, and what moves must be learned from few clips.
 ACTION_DRAWS = dict(frame_interval=8.0, speed=(0.7, 1.5))
-PLAYBACK_DRAWS = dict(frame_interval=3.0, speed=(0.8, 1.2), scale=(1.0, 1.0), stretch=0.0, overhang=0.0)
+PLAYBACK_DRAWS = dict(
+    frame_interval=3.0, speed=(0.8, 1.2), scale=(1.0, 1.0), stretch=0.0, overhang=0.0
+)
 
 
 class EmojiActions:
@@ -40,9 +42,13 @@ class EmojiActions:
         missing = [name for name in who if name not in info.splits]
         if missing or not who:
             known = ", ".join(info.splits)
-            raise UserError(f"the actions have no person {', '.join(missing) or 'at all'}; they have {known}")
+            raise UserError(
+                f"the actions have no person {', '.join(missing) or 'at all'}; they have {known}"
+            )
         # Read below TFDS, which cannot leave the frames of a sequence encoded (tensorflow-datasets 4.9.10).
-        self._records = ArrayRecordDataSource([file for name in who for file in info.splits[name].file_instructions])
+        self._records = ArrayRecordDataSource(
+            [file for name in who for file in info.splits[name].file_instructions]
+        )
         self._examples = [None] * len(self._records)
         self.class_names = tuple(info.features["label"].names)
         self._who, self._tones = info.features["who"].names, info.features["tone"].names
@@ -57,12 +63,17 @@ class EmojiActions:
         if self._examples[index] is None:
             feature = self._read(index)
             video = Frames(_decode(feature["video"].bytes_list.value))
-            self._examples[index] = {"video": video, **self._describe(feature)}  # threads that meet here store equals
+            self._examples[index] = {
+                "video": video,
+                **self._describe(feature),
+            }  # threads that meet here store equals
         return {**self._examples[index], "record": index}
 
     def labels(self) -> np.ndarray:
         """int (N,), without decoding."""
-        return np.array([int(self._read(index)["label"].int64_list.value[0]) for index in range(len(self))])
+        return np.array(
+            [int(self._read(index)["label"].int64_list.value[0]) for index in range(len(self))]
+        )
 
     def record_name(self, index: int) -> str:
         found = self._describe(self._read(index))
@@ -74,11 +85,15 @@ class EmojiActions:
         return tf_example_pb2.Example.FromString(self._records[index]).features.feature
 
     def _describe(self, feature) -> dict[str, Any]:
-        label, who, tone = (int(feature[key].int64_list.value[0]) for key in ("label", "who", "tone"))
+        label, who, tone = (
+            int(feature[key].int64_list.value[0]) for key in ("label", "who", "tone")
+        )
         return {"label": label, "who": self._who[who], "tone": self._tones[tone]}
 
 
-def emoji_actions(data_dir: str | None, who: Sequence[str] = TRAIN_WHO, config: str = "anim_3") -> EmojiActions:
+def emoji_actions(
+    data_dir: str | None, who: Sequence[str] = TRAIN_WHO, config: str = "anim_3"
+) -> EmojiActions:
     """The clips of some persons.
 
     Args:
@@ -99,7 +114,12 @@ def _decode(frames: Iterable[bytes]) -> np.ndarray:
     for number, data in enumerate(frames):
         try:
             pixels.append(np.asarray(picture.open_image(bytes(data)).convert("RGBA")))
-        except (UnreadableError, OSError, SyntaxError, ValueError) as error:  # PIL's, for damaged pixels
+        except (
+            UnreadableError,
+            OSError,
+            SyntaxError,
+            ValueError,
+        ) as error:  # PIL's, for damaged pixels
             raise UnreadableError(f"frame {number} is damaged ({error})") from error
     return np.stack(pixels)
 
@@ -141,13 +161,18 @@ def reversal(pixels: np.ndarray, size: int = 20) -> tuple[float, float]:
     from PIL import Image
     from scipy.spatial.distance import cdist
 
-    small = [np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BOX)) for frame in pixels]
+    small = [
+        np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BOX))
+        for frame in pixels
+    ]
     small = np.stack(small).astype(np.float64)
     small[..., :3] *= small[..., 3:] / 255
     flat = small.reshape(len(small), -1)
     distances = cdist(flat, flat, "cityblock") / flat.shape[1]
     time = np.arange(len(flat))
-    shifts = (time[:, None] - time) % len(flat)  # row s: the frame of the reversed clip beside each frame
+    shifts = (time[:, None] - time) % len(
+        flat
+    )  # row s: the frame of the reversed clip beside each frame
     return float(distances.mean()), float(distances[time, shifts].mean(1).min())
 
 
@@ -157,7 +182,10 @@ def measure_reversals(source: Any) -> list[Reversal]:
     for index in range(len(source)):
         example = source[index]
         found.setdefault(example["label"], []).append(reversal(example["video"].pixels))
-    return [Reversal(source.class_names[label], *np.mean(found[label], 0).tolist()) for label in sorted(found)]
+    return [
+        Reversal(source.class_names[label], *np.mean(found[label], 0).tolist())
+        for label in sorted(found)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +207,11 @@ class Playback:
     def __getitem__(self, index: int) -> dict[str, Any]:
         clip, label = divmod(index, 2)
         example = self.source[self.indices[clip]]
-        return {**example, "video": example["video"].reversed() if label else example["video"], "label": label}
+        return {
+            **example,
+            "video": example["video"].reversed() if label else example["video"],
+            "label": label,
+        }
 
     def record_name(self, index: int) -> str:
         return f"{self.source.record_name(self.indices[index // 2])}, {self.class_names[index % 2]}"
@@ -211,9 +243,14 @@ def emoji_playback(
     log.info("%s", reversal_table(measured, min_ratio, min_distance))
     kept = {found.action for found in measured if found.is_visible(min_ratio, min_distance)}
     if not kept:
-        raise UserError(f"no action differs from its reverse by {min_ratio} of its motion and by {min_distance}")
+        raise UserError(
+            f"no action differs from its reverse by {min_ratio} of its motion and by {min_distance}"
+        )
     source = EmojiActions(directory, tuple(who))
-    return Playback(source, tuple(i for i, label in enumerate(source.labels()) if source.class_names[label] in kept))
+    return Playback(
+        source,
+        tuple(i for i, label in enumerate(source.labels()) if source.class_names[label] in kept),
+    )
 
 
 def measured_reversals(
@@ -229,7 +266,9 @@ def _measure(directory: str, who: tuple[str, ...]) -> tuple[Reversal, ...]:
     return tuple(measure_reversals(EmojiActions(directory, who)))
 
 
-def reversal_table(measured: Iterable[Reversal], min_ratio: float = 0.75, min_distance: float = 3.0) -> str:
+def reversal_table(
+    measured: Iterable[Reversal], min_ratio: float = 0.75, min_distance: float = 3.0
+) -> str:
     """Which actions are told apart from their reverse, one line each; the arguments are as for `emoji_playback`."""
     lines = [
         f"played backwards an action must differ from itself by {min_ratio} of its motion and by {min_distance:g} of "
@@ -265,7 +304,9 @@ class _FakeActions:
         time = np.arange(self.num_frames)[:, None, None] / self.num_frames
         y, x = (np.mgrid[:size, :size] + 0.5) / size
         centre = 0.5 + 0.5j + 0.25 * np.exp(2j * np.pi * time)  # on its way round
-        distance = np.abs(x + 1j * y - centre) / (0.12 + 0.13 * time)  # in radii; it grows, then starts again
+        distance = np.abs(x + 1j * y - centre) / (
+            0.12 + 0.13 * time
+        )  # in radii; it grows, then starts again
         inside = (distance < 1) & (distance >= 0.9 * label / self.num_classes)
         pixels = np.empty((self.num_frames, size, size, 4), np.uint8)
         pixels[..., :3], pixels[..., 3] = colour, 255 * inside

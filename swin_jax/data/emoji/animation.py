@@ -76,7 +76,9 @@ def action_train_transform(
       transform(example, rng): `video` (Frames, or anything with len and get) becomes uint8 (T, size, size, 3) over a
       random background, `label` stays, other features are left out. Raises UserError for impossible arguments.
     """
-    options = _Options(size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame)
+    options = _Options(
+        size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame
+    )
     return functools.partial(_train, options=options, hflip=hflip, recolour=recolour)
 
 
@@ -104,7 +106,9 @@ def action_eval_transform(
     Returns:
       transform(example): `video` becomes uint8 (V, T, size, size, 3), or (T, size, size, 3); `label` stays.
     """
-    options = _Options(size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame)
+    options = _Options(
+        size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame
+    )
     return functools.partial(_eval, options=options, views=views, seed=seed)
 
 
@@ -117,12 +121,18 @@ def random_background(size: int, rng: np.random.Generator) -> np.ndarray:
     if kind == 1:
         angle = rng.uniform(0, 2 * math.pi)
         y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
-        position = (x * math.cos(angle) + y * math.sin(angle)) / (abs(math.cos(angle)) + abs(math.sin(angle))) + 0.5
-        return np.round(colours[0] + position[..., None] * (colours[1] - colours[0])).astype(np.uint8)
+        position = (x * math.cos(angle) + y * math.sin(angle)) / (
+            abs(math.cos(angle)) + abs(math.sin(angle))
+        ) + 0.5
+        return np.round(colours[0] + position[..., None] * (colours[1] - colours[0])).astype(
+            np.uint8
+        )
     from PIL import Image
 
     cells = int(rng.integers(2, 9))
-    noise = colours[0] + rng.uniform(0.2, 1.0) * (rng.uniform(0, 256, (cells, cells, 3)) - colours[0])
+    noise = colours[0] + rng.uniform(0.2, 1.0) * (
+        rng.uniform(0, 256, (cells, cells, 3)) - colours[0]
+    )
     picture = Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8))
     return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
 
@@ -150,24 +160,32 @@ def _train(example, rng, *, options: _Options, hflip: float, recolour: float) ->
 
 
 def _eval(example, *, options: _Options, views: int, seed: int) -> dict[str, Any]:
-    clips = _clips(example["video"], np.random.default_rng((seed, example["record"])), options, max(views, 1))
+    clips = _clips(
+        example["video"], np.random.default_rng((seed, example["record"])), options, max(views, 1)
+    )
     return {"video": clips if views else clips[0], "label": example["label"]}
 
 
 def _random_colours(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
     """A map of colours, uint8 (..., 3) -> uint8 (..., 3): edges stay where they are, what they are between does not."""
-    mixture = rng.permutation(np.eye(3)) * 0.7 + rng.dirichlet(np.ones(3), size=3) * 0.3  # rows: a new channel each
+    mixture = (
+        rng.permutation(np.eye(3)) * 0.7 + rng.dirichlet(np.ones(3), size=3) * 0.3
+    )  # rows: a new channel each
     powers = 2.0 ** rng.uniform(-1, 1, (3, 1))
     curves = np.round(255 * np.linspace(0, 1, 256) ** powers).astype(np.uint8)
 
     def recolour(pixels: np.ndarray) -> np.ndarray:
         mixed = (pixels @ mixture.T.astype(np.float32)).astype(np.uint8)
-        return np.stack([curve[mixed[..., channel]] for channel, curve in enumerate(curves)], axis=-1)
+        return np.stack(
+            [curve[mixed[..., channel]] for channel, curve in enumerate(curves)], axis=-1
+        )
 
     return recolour
 
 
-def _clips(video, rng: np.random.Generator, options: _Options, views: int, colours=None) -> np.ndarray:
+def _clips(
+    video, rng: np.random.Generator, options: _Options, views: int, colours=None
+) -> np.ndarray:
     """(views, T, size, size, 3) uint8 of one set of draws; `colours` maps those of the figure."""
     length = len(video)
     start = rng.uniform(0, length)
@@ -175,7 +193,9 @@ def _clips(video, rng: np.random.Generator, options: _Options, views: int, colou
     steps = interval * rng.uniform(*options.speed) * np.arange(options.num_frames)
     starts = start + np.arange(views) * (length / views)
     indices = np.floor(starts[:, None] + steps).astype(int) % length  # (views, T)
-    chosen, inverse = np.unique(indices, return_inverse=True)  # a frame that comes up again is drawn once
+    chosen, inverse = np.unique(
+        indices, return_inverse=True
+    )  # a frame that comes up again is drawn once
     frames = video.get(chosen)
     if frames.shape[-1] == 3:
         frames = np.pad(frames, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=255)
@@ -198,11 +218,15 @@ def _place(frames: np.ndarray, rng: np.random.Generator, options: _Options) -> n
     targets, parts = [], []
     for extent in extents:
         outside = options.overhang * extent
-        offset = round(rng.uniform(min(0, size - extent) - outside, max(0, size - extent) + outside))
+        offset = round(
+            rng.uniform(min(0, size - extent) - outside, max(0, size - extent) + outside)
+        )
         begin, end = max(0, offset), min(size, offset + extent)
         targets.append(slice(begin, end))
         parts.append(slice(begin - offset, end - offset))
-    for index, frame in enumerate(frames):  # Pillow scales without aliasing and weighs colours with alpha
+    for index, frame in enumerate(
+        frames
+    ):  # Pillow scales without aliasing and weighs colours with alpha
         scaled = Image.fromarray(frame).resize(extents[::-1], Image.Resampling.BILINEAR)
         out[index][tuple(targets)] = np.asarray(scaled)[tuple(parts)]
     return out

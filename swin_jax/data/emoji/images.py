@@ -171,7 +171,9 @@ def pair_train_transform(
     Returns:
       transform(example, rng): `image`, `text` int32 (context_length,) and `label`.
     """
-    return functools.partial(_pair, transform=transform, context_length=context_length, with_keywords=with_keywords)
+    return functools.partial(
+        _pair, transform=transform, context_length=context_length, with_keywords=with_keywords
+    )
 
 
 def _pair(example, rng, *, transform, context_length, with_keywords):
@@ -190,11 +192,16 @@ def _resize(example, *, size):
     from PIL import Image
 
     image = Image.fromarray(np.asarray(example["image"])).convert("RGB")
-    return {"image": np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC)), "label": example["label"]}
+    return {
+        "image": np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC)),
+        "label": example["label"],
+    }
 
 
 @checked
-def fake_emoji(num_examples: PositiveInt = 24, vendor: str = "noto", image_size: PositiveInt = 40) -> Emoji:
+def fake_emoji(
+    num_examples: PositiveInt = 24, vendor: str = "noto", image_size: PositiveInt = 40
+) -> Emoji:
     """Made-up drawings of eight concepts, one unseen: for trying an experiment without its data."""
     rng = np.random.default_rng(zlib.crc32(vendor.encode()))
     names = ("red square", "blue circle", "cat", "dog", "tree", "boat", "hat", "star")

@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax.core.ranges import Fraction, NonNegativeFloat, NonNegativeInterval, PositiveInterval, checked
+from swin_jax.core.ranges import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInterval,
+    PositiveInterval,
+    checked,
+)
 from swin_jax.core.sizes import Size, per_axis
 
 _LUMA = np.float32((0.299, 0.587, 0.114))  # ITU-R 601
@@ -42,7 +48,9 @@ def style_train_transform(
     Returns:
       transform(example, rng): replaces `image` (PIL, or uint8 (H, W, 3)) by uint8 (H, W, 3).
     """
-    place = functools.partial(_place, size=per_axis(size, 2), rotation=rotation, zoom=zoom, shift=shift)
+    place = functools.partial(
+        _place, size=per_axis(size, 2), rotation=rotation, zoom=zoom, shift=shift
+    )
     recolour = functools.partial(_recolour, grey=grey, hue=hue, saturation=saturation, gamma=gamma)
     return functools.partial(_transform, place=place, recolour=recolour, outline=outline)
 
@@ -63,7 +71,11 @@ def _place(image, rng, *, size, rotation, zoom, shift) -> np.ndarray:
     image = image.convert("RGB")
     # From a pixel of the result to the picture's: a turn, a zoom and a stretch about the centres.
     extent, result = np.float64(image.size), np.float64(size[::-1])
-    angle, factor, stretch = math.radians(rng.uniform(-rotation, rotation)), rng.uniform(*zoom), rng.uniform(0.9, 1.1)
+    angle, factor, stretch = (
+        math.radians(rng.uniform(-rotation, rotation)),
+        rng.uniform(*zoom),
+        rng.uniform(0.9, 1.1),
+    )
     cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
     matrix = np.array([[cos * stretch, sin], [-sin, cos / stretch]]) * (extent[:, None] / result)
     offset = extent / 2 + rng.uniform(-shift, shift, 2) * extent - matrix @ (result / 2)
@@ -97,7 +109,9 @@ def _recolour(pixels: np.ndarray, rng, *, grey, hue, saturation, gamma) -> np.nd
     if rng.random() < grey:
         pixels = np.repeat(luma, 3, axis=-1)
     elif rng.random() < 0.8:
-        pixels = luma + rng.uniform(*saturation) * ((pixels - luma) @ _turn_of_hue(rng.normal(0, hue)).T)
+        pixels = luma + rng.uniform(*saturation) * (
+            (pixels - luma) @ _turn_of_hue(rng.normal(0, hue)).T
+        )
     return np.clip(pixels, 0, 1) ** np.float32(math.exp(rng.normal(0, gamma)))
 
 

@@ -32,7 +32,9 @@ _LARGEST = 4  # times the picture that a face may be wide
 
 
 @checked
-def face_transform(size: PositiveInt, interpolation: str = "bilinear") -> Callable[[dict[str, Any]], dict[str, Any]]:
+def face_transform(
+    size: PositiveInt, interpolation: str = "bilinear"
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Resize of an aligned face, which is a square picture.
 
     Args:
@@ -89,7 +91,9 @@ def align(
     if isinstance(image, (str, os.PathLike, bytes)):
         opened = to_rgb(picture.decode(image, conversion))
     else:
-        opened = to_rgb(picture.convert(image, conversion) if isinstance(image, Image.Image) else image)
+        opened = to_rgb(
+            picture.convert(image, conversion) if isinstance(image, Image.Image) else image
+        )
     center, x = _center_and_axis(_landmarks(image, opened, landmarks))
     side = 2 * np.hypot(*x)
     _check_place(center, side, opened.size)
@@ -120,7 +124,9 @@ def _square(center: np.ndarray, x: np.ndarray) -> np.ndarray:
 def _center_and_axis(landmarks: Any) -> tuple[np.ndarray, np.ndarray]:
     """The center of a face's square, and what leads from there to the middle of its right side."""
     points = _checked(landmarks)
-    left_eye, right_eye, *mouth = (points[list(places)].mean(axis=0) for places in _PLACES[len(points)])
+    left_eye, right_eye, *mouth = (
+        points[list(places)].mean(axis=0) for places in _PLACES[len(points)]
+    )
     eyes, across = (left_eye + right_eye) / 2, right_eye - left_eye
     down = (mouth[0] + mouth[1]) / 2 - eyes
     if not across.any() or not down.any():
@@ -143,7 +149,9 @@ def read_landmarks(path: str | os.PathLike) -> np.ndarray:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
     try:
-        return _checked(found["landmarks"] if isinstance(found, dict) and "landmarks" in found else found)
+        return _checked(
+            found["landmarks"] if isinstance(found, dict) and "landmarks" in found else found
+        )
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -153,10 +161,14 @@ def _landmarks(image: Any, opened: Image.Image, given: Any) -> Sequence:
         return given(np.asarray(opened))
     if given is None:
         if not isinstance(image, (str, os.PathLike)):
-            raise UserError("give the landmarks of this face: 5 or 68 points, or a function that finds them")
+            raise UserError(
+                "give the landmarks of this face: 5 or 68 points, or a function that finds them"
+            )
         given = Path(image).with_suffix(".json")
         if not given.exists():
-            raise UserError(f"{image} needs landmarks to be aligned: 5 or 68 points [x, y] in {given}, or a function")
+            raise UserError(
+                f"{image} needs landmarks to be aligned: 5 or 68 points [x, y] in {given}, or a function"
+            )
     return read_landmarks(given) if isinstance(given, (str, os.PathLike)) else given
 
 
@@ -167,7 +179,9 @@ def _checked(landmarks: Any) -> np.ndarray:
         points = np.zeros(0)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) not in _PLACES:
         shape = f"of shape {points.shape}" if points.size else "no numbers"
-        raise UserError(f"landmarks are {shape}: 5 or 68 points (x, y) are needed, as dlib or MTCNN find them")
+        raise UserError(
+            f"landmarks are {shape}: 5 or 68 points (x, y) are needed, as dlib or MTCNN find them"
+        )
     if not np.isfinite(points).all():
         raise UserError("landmarks are not finite: points of the face were not found")
     return points
@@ -177,7 +191,9 @@ def _check_place(center: np.ndarray, side: float, size: tuple[int, int]) -> None
     """Raises UserError for a face that is not in a picture of this width and height."""
     x, y = center
     if side < _SMALLEST:
-        raise UserError(f"the face is {side:.2g} pixels wide: landmarks are in pixels of the picture, not shares of it")
+        raise UserError(
+            f"the face is {side:.2g} pixels wide: landmarks are in pixels of the picture, not shares of it"
+        )
     if not (0 <= x < size[0] and 0 <= y < size[1]) or side > _LARGEST * max(size):
         raise UserError(
             f"the face around ({x:.0f}, {y:.0f}), {side:.0f} pixels wide, is not in this picture of {size[0]} x "
@@ -185,22 +201,32 @@ def _check_place(center: np.ndarray, side: float, size: tuple[int, int]) -> None
         )
 
 
-def _cut_out(image: Image.Image, quad: np.ndarray, side: float, size: int, transform_size: int) -> Image.Image:
+def _cut_out(
+    image: Image.Image, quad: np.ndarray, side: float, size: int, transform_size: int
+) -> Image.Image:
     shrink = int(side / size * 0.5)
     if shrink > 1:
         small = tuple(max(round(length / shrink), 1) for length in image.size)
-        image, quad, side = image.resize(small, Image.Resampling.LANCZOS), quad / shrink, side / shrink
+        image, quad, side = (
+            image.resize(small, Image.Resampling.LANCZOS),
+            quad / shrink,
+            side / shrink,
+        )
     border = max(round(side * 0.1), 3)
     low, high = _box(quad)
     low, high = np.maximum(low - border, 0), np.minimum(high + border, image.size)
     image, quad = image.crop((*low.tolist(), *high.tolist())), quad - low
     low, high = _box(quad)
-    pads = np.maximum([-low + border, high - image.size + border], 0)  # before and after, of columns and rows
+    pads = np.maximum(
+        [-low + border, high - image.size + border], 0
+    )  # before and after, of columns and rows
     if pads.max() > border - 4:
         pads = np.maximum(pads, round(side * 0.3))
         image, quad = _padded(image, pads, side * 0.02), quad + pads[0]
     corners = tuple((quad + 0.5).flatten().tolist())
-    image = image.transform((transform_size, transform_size), Image.Transform.QUAD, corners, Image.Resampling.BILINEAR)
+    image = image.transform(
+        (transform_size, transform_size), Image.Transform.QUAD, corners, Image.Resampling.BILINEAR
+    )
     return image if size == transform_size else image.resize((size, size), Image.Resampling.LANCZOS)
 
 
@@ -214,7 +240,9 @@ def _padded(image: Image.Image, pads: np.ndarray, blur: float) -> Image.Image:
     from scipy import ndimage
 
     (left, top), (right, bottom) = pads.tolist()
-    pixels = np.pad(np.asarray(image, np.float32), ((top, bottom), (left, right), (0, 0)), "reflect")
+    pixels = np.pad(
+        np.asarray(image, np.float32), ((top, bottom), (left, right), (0, 0)), "reflect"
+    )
     height, width = pixels.shape[:2]
     y, x = np.ogrid[:height, :width]
     across = np.minimum(np.float32(x) / left, np.float32(width - 1 - x) / right)

@@ -62,7 +62,10 @@ class ZipSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         data = read_member(self.archive, self.places[index])
-        return {"image": picture.decode(data, self.conversion, self.limits), "label": self.labels[index]}
+        return {
+            "image": picture.decode(data, self.conversion, self.limits),
+            "label": self.labels[index],
+        }
 
     def record_name(self, index: int) -> str:
         return f"{self.archive}: {self.paths[index]}"
@@ -103,16 +106,24 @@ def image_zip(
     else:
         listed, (found, labels, names) = None, _by_folder(archive, members)
         if class_names and read_names(class_names) != composed(names):
-            raise UserError(f"{class_names} has not the names of the folders of {archive} in their order")
+            raise UserError(
+                f"{class_names} has not the names of the folders of {archive} in their order"
+            )
     places = _places(archive, [members[name] for name in found], limits or picture.Limits())
-    source = ZipSource(os.fspath(archive), tuple(found), places, tuple(labels), tuple(names), conversion, limits)
+    source = ZipSource(
+        os.fspath(archive), tuple(found), places, tuple(labels), tuple(names), conversion, limits
+    )
     return source if listed is None or listed.marks is None else Marked(source, listed.marks)
 
 
 def flat_zip(archive: str) -> ZipSource:
     """All images of a zip archive, by their suffixes, with label 0 and no class names; raises UserError for none."""
     members = _directory(archive)
-    images = [name for name in sorted(members) if name.lower().endswith(picture.suffixes()) and not _is_hidden(name)]
+    images = [
+        name
+        for name in sorted(members)
+        if name.lower().endswith(picture.suffixes()) and not _is_hidden(name)
+    ]
     if not images:
         raise UserError(f"{archive} holds no images")
     places = _places(archive, [members[name] for name in images], picture.Limits())
@@ -153,7 +164,9 @@ def _directory(archive: str) -> dict[str, zipfile.ZipInfo]:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
     except (OSError, ValueError, struct.error, zipfile.BadZipFile, NotImplementedError) as error:
-        raise UserError(f"{archive} is no whole zip archive: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"{archive} is no whole zip archive: {' '.join(str(error).split())}"
+        ) from error
     paths = annotations.with_slashes([info.filename for info in members])
     files = [(path, info) for path, info in zip(paths, members) if not path.endswith("/")]
     names = collections.Counter(path for path, _ in files)
@@ -186,7 +199,12 @@ def _folder_names(listed: annotations.Annotations, found: Sequence[str]) -> tupl
     pairs = set(zip(folder_of, listed.labels))
     names = dict((label, folder) for folder, label in pairs)
     one = len(pairs) == len(names) == len(set(folder_of)) == len(listed.class_names)
-    if listed.marks is not None or not one or not count_up(listed.class_names) or not all(names.values()):
+    if (
+        listed.marks is not None
+        or not one
+        or not count_up(listed.class_names)
+        or not all(names.values())
+    ):
         return listed.class_names
     return tuple(names[label] for label in range(len(names)))
 
@@ -201,7 +219,9 @@ def _by_folder(archive: str, members: dict) -> tuple[list[str], list[int], tuple
         else:
             images.append(name)
     parts = [[part for part in name.split("/") if part not in ("", ".")] for name in images]
-    while parts and len({found[0] for found in parts}) == 1 and all(len(found) > 2 for found in parts):
+    while (
+        parts and len({found[0] for found in parts}) == 1 and all(len(found) > 2 for found in parts)
+    ):
         parts = [found[1:] for found in parts]
     if not parts or any(len(found) < 2 for found in parts):
         raise UserError(
@@ -218,19 +238,31 @@ def _by_folder(archive: str, members: dict) -> tuple[list[str], list[int], tuple
 
 def _is_hidden(name: str) -> bool:
     """True for what archivers add, and for names that lead out of a folder."""
-    return name.startswith(("/", "__MACOSX/")) or any(part.startswith(".") and part != "." for part in name.split("/"))
+    return name.startswith(("/", "__MACOSX/")) or any(
+        part.startswith(".") and part != "." for part in name.split("/")
+    )
 
 
 def _places(archive: str, members: Sequence[zipfile.ZipInfo], limits: picture.Limits) -> np.ndarray:
     end, odd = os.path.getsize(archive), []
     places = np.zeros((len(members), 5), np.int64)
     for place, info in zip(places, members):
-        numbers = info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
-        place[:] = [min(number, _LARGEST) for number in numbers]  # any 64 bits without a sign may stand there
+        numbers = (
+            info.header_offset,
+            info.compress_size,
+            info.file_size,
+            info.compress_type,
+            info.CRC,
+        )
+        place[:] = [
+            min(number, _LARGEST) for number in numbers
+        ]  # any 64 bits without a sign may stand there
         beyond = info.header_offset + info.compress_size > end or info.file_size > limits.bytes
         if info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS or beyond:
             place[2] = -1
             odd.append(info.filename)
     if odd:
-        warn(f"{archive}: {len(odd)} of {len(members)} members are {_ODD}: unreadable; the first is {odd[0][:100]!r}")
+        warn(
+            f"{archive}: {len(odd)} of {len(members)} members are {_ODD}: unreadable; the first is {odd[0][:100]!r}"
+        )
     return places

@@ -40,11 +40,15 @@ def masked_cells(size: Size, cell: Size, patch: Size, ratio: float) -> tuple[Siz
     try:
         grid = cells(size, cell)
     except UserError:
-        raise UserError(f"a mask cell of {cell} pixels does not divide an image of {size} pixels") from None
+        raise UserError(
+            f"a mask cell of {cell} pixels does not divide an image of {size} pixels"
+        ) from None
     try:
         cells(cell, patch)
     except UserError:
-        raise UserError(f"the model's patch of {patch} pixels does not divide a mask cell of {cell} pixels") from None
+        raise UserError(
+            f"the model's patch of {patch} pixels does not divide a mask cell of {cell} pixels"
+        ) from None
     total = math.prod(grid)
     count = math.ceil(total * ratio) if math.isfinite(ratio) else 0
     if not 0 < count < total:
@@ -75,7 +79,12 @@ def mask_train_transform(
 
 @checked
 def mask_eval_transform(
-    transform: Callable, size: Size, cell: Size = 32, patch: Size = 4, ratio: Fraction = 0.6, seed: Seed = 0
+    transform: Callable,
+    size: Size,
+    cell: Size = 32,
+    patch: Size = 4,
+    ratio: Fraction = 0.6,
+    seed: Seed = 0,
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Adds a fixed mask to what another transform returns: a function of `seed` and the pixels.
 

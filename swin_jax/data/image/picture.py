@@ -42,7 +42,10 @@ SUFFIXES_OF = {
 }
 
 _OF_16_BITS = ("PNG", "PPM")  # formats whose pictures of mode I end at 65535
-_STEPS = ((4, 85), (16, 17))  # grey levels of PNGs of 2 and 4 bits, and what PIL multiplies their pixels by
+_STEPS = (
+    (4, 85),
+    (16, 17),
+)  # grey levels of PNGs of 2 and 4 bits, and what PIL multiplies their pixels by
 
 _ORIENTATION = 0x0112  # tag of EXIF
 _TURNS = {
@@ -60,7 +63,9 @@ _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 # Bytes of a strip or tile of a TIFF, which is unpacked as a whole: for each pixel of the limit; of a file of any size,
 # and for each of its bytes, where no compression of photographs gives more.
 _UNPACKED, _FREE, _INFLATION = 4, 2**26, 2**11
-_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")  # within a scan; 0 and restarts belong to its data
+_MARKER = re.compile(
+    rb"\xff([^\x00\xd0-\xd7\xff])"
+)  # within a scan; 0 and restarts belong to its data
 
 
 @checked
@@ -116,32 +121,46 @@ def open_image(file: bytes | str | os.PathLike, limits: Limits = USUAL) -> Image
     """
     data = file if isinstance(file, bytes) else _read(file, limits)
     if len(data) > limits.bytes:
-        raise UnreadableError(f"the picture has {len(data)} bytes, more than the limit of {limits.bytes}")
+        raise UnreadableError(
+            f"the picture has {len(data)} bytes, more than the limit of {limits.bytes}"
+        )
     parts = data.count(b"Exif\0\0") if data.startswith(b"\xff\xd8") else 0
     if parts > limits.exif_parts:
-        raise UnreadableError(f"the picture has {parts} parts of Exif, more than the limit of {limits.exif_parts}")
+        raise UnreadableError(
+            f"the picture has {parts} parts of Exif, more than the limit of {limits.exif_parts}"
+        )
     try:
         image = Image.open(io.BytesIO(data), formats=formats())
-    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...: no common class
+    except (
+        Exception
+    ) as error:  # decoders raise OSError, SyntaxError, struct.error, ...: no common class
         raise UnreadableError(_reason(error, data)) from error
     pixels = image.width * image.height
     if pixels > limits.pixels:
         size = f"{image.width} x {image.height}"
-        raise UnreadableError(f"the picture has {size} pixels, more than the limit of {limits.pixels}")
+        raise UnreadableError(
+            f"the picture has {size} pixels, more than the limit of {limits.pixels}"
+        )
     comments = data.count(b"#") if data.startswith((b"P1", b"P2", b"P3")) else 0
     if comments > limits.comments:
-        raise UnreadableError(f"the picture has {comments} comments, more than the limit of {limits.comments}")
+        raise UnreadableError(
+            f"the picture has {comments} comments, more than the limit of {limits.comments}"
+        )
     if image.format == "TIFF":
         _check_unpacked(image, len(data), limits)
     if image.format in ("JPEG", "MPO"):
         scans = count_scans(data)
         if scans > limits.scans or scans * pixels > limits.scanned_pixels:
             what = f"{scans} scans of {image.width} x {image.height} pixels"
-            raise UnreadableError(f"the picture has {what}, more than the limit of {limits.scans} scans")
+            raise UnreadableError(
+                f"the picture has {what}, more than the limit of {limits.scans} scans"
+            )
     return image
 
 
-def decode(file: bytes | str | os.PathLike, conversion: str = "reference", limits: Limits | None = None) -> Image.Image:
+def decode(
+    file: bytes | str | os.PathLike, conversion: str = "reference", limits: Limits | None = None
+) -> Image.Image:
     """Decodes an encoded picture wholly, so that a damaged one raises here.
 
     Args:
@@ -245,11 +264,19 @@ def _check_unpacked(image: Any, size: int, limits: Limits) -> None:
     tags = image.tag_v2
     try:
         width = int(tags.get(tiff.TILEWIDTH, image.width))
-        height = int(tags.get(tiff.TILELENGTH, min(tags.get(tiff.ROWSPERSTRIP, image.height), image.height)))
-        samples = 1 if tags.get(tiff.PLANAR_CONFIGURATION) == 2 else int(tags.get(tiff.SAMPLESPERPIXEL, 1))
+        height = int(
+            tags.get(tiff.TILELENGTH, min(tags.get(tiff.ROWSPERSTRIP, image.height), image.height))
+        )
+        samples = (
+            1
+            if tags.get(tiff.PLANAR_CONFIGURATION) == 2
+            else int(tags.get(tiff.SAMPLESPERPIXEL, 1))
+        )
         bits = max(tags.get(tiff.BITSPERSAMPLE, (1,)))
     except (TypeError, ValueError) as error:  # of another type, or several
-        raise UnreadableError("the picture has sizes of strips or tiles that are no numbers") from error
+        raise UnreadableError(
+            "the picture has sizes of strips or tiles that are no numbers"
+        ) from error
     unpacked = width * height * samples * bits // 8
     limit = min(_UNPACKED * limits.pixels, _FREE + _INFLATION * size)
     if unpacked > limit:
@@ -263,21 +290,31 @@ def _read(path: str | os.PathLike, limits: Limits) -> bytes:
     try:
         if os.path.isdir(path):
             raise UnreadableError("this is a folder")
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        with open(
+            path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
+        ) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise UnreadableError("this is no regular file")
             if status.st_size > limits.bytes:
-                raise UnreadableError(f"the file has {status.st_size} bytes, more than the limit of {limits.bytes}")
+                raise UnreadableError(
+                    f"the file has {status.st_size} bytes, more than the limit of {limits.bytes}"
+                )
             return file.read()
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise UnreadableError(f"{getattr(error, 'strerror', None) or error}: {str(path)!r}") from error
+        raise UnreadableError(
+            f"{getattr(error, 'strerror', None) or error}: {str(path)!r}"
+        ) from error
 
 
 def _reason(error: Exception, data: bytes = b"") -> str:
     """What is wrong with a picture, in one line."""
     if isinstance(error, Image.UnidentifiedImageError):  # its text shows the address of an object
-        return "it is empty" if not data else f"it is no picture in a format that is read ({', '.join(formats())})"
+        return (
+            "it is empty"
+            if not data
+            else f"it is no picture in a format that is read ({', '.join(formats())})"
+        )
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -299,7 +336,9 @@ def _on_white(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I"):
         grey = np.asarray(_from_16_bits(image))
-        return Image.fromarray(np.where(np.asarray(image) == image.info["transparency"], np.uint8(255), grey))
+        return Image.fromarray(
+            np.where(np.asarray(image) == image.info["transparency"], np.uint8(255), grey)
+        )
     grey = image.mode in ("1", "L", "LA", "La")
     if image.mode == "1":  # PIL applies no transparency to it
         image, white = image.convert("L"), image.info["transparency"]
@@ -307,7 +346,9 @@ def _on_white(image: Image.Image) -> Image.Image:
     if image.mode == "L" and isinstance(image.info.get("transparency"), int):
         image = _with_scaled_key(image)
     if image.mode == "RGB" and max(key := image.info["transparency"]) > 255:
-        image.info["transparency"] = tuple(value >> 8 for value in key)  # PIL keeps 8 of 16 bits of the pixels only
+        image.info["transparency"] = tuple(
+            value >> 8 for value in key
+        )  # PIL keeps 8 of 16 bits of the pixels only
     if image.mode == "La":  # which PIL converts to LA only
         image = image.convert("LA")
     image = image.convert("RGBA")
@@ -323,7 +364,9 @@ def _with_scaled_key(image: Image.Image) -> Image.Image:
     bits stay as they are.
     """
     key, pixels = image.info["transparency"], np.asarray(image)
-    step = next((step for levels, step in _STEPS if 0 < key < levels and not (pixels % step).any()), 1)
+    step = next(
+        (step for levels, step in _STEPS if 0 < key < levels and not (pixels % step).any()), 1
+    )
     if step > 1:
         image = image.copy()
         image.info["transparency"] = key * step

@@ -48,7 +48,9 @@ class RandAugment:
         """Returns an augmented RGB image of the same size; `rng` decides everything."""
         for op in rng.integers(len(OPS), size=self.num_ops):
             if rng.random() < PROBABILITY:
-                level = float(np.clip(rng.normal(self.magnitude, self.magnitude_std), 0.0, MAX_LEVEL))
+                level = float(
+                    np.clip(rng.normal(self.magnitude, self.magnitude_std), 0.0, MAX_LEVEL)
+                )
                 image = self.apply(list(OPS)[op], image, level, rng.choice((-1.0, 1.0)))
         return image
 
@@ -72,7 +74,9 @@ def parse(text: str, resample: Image.Resampling = Image.Resampling.BICUBIC) -> R
     fields["inc"] = ("increasing", lambda value: bool(int(value)))
     kind, *sections = text.split("-")
     if kind != "rand":
-        raise UserError(f"auto_augment {text!r} is not known: write 'rand-...' as in {_EXAMPLE}, or '' for none")
+        raise UserError(
+            f"auto_augment {text!r} is not known: write 'rand-...' as in {_EXAMPLE}, or '' for none"
+        )
     values = {}
     for section in sections:
         match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", section)
@@ -115,7 +119,9 @@ def _factor(fraction: float, sign: float, increasing: bool) -> float:
 
 def _affine(image: Image.Image, matrix: tuple[float, ...], settings: RandAugment) -> Image.Image:
     transform = Image.Transform.AFFINE
-    return image.transform(image.size, transform, matrix, resample=settings.resample, fillcolor=settings.fill)
+    return image.transform(
+        image.size, transform, matrix, resample=settings.resample, fillcolor=settings.fill
+    )
 
 
 def _rotate(image: Image.Image, degrees: float, settings: RandAugment) -> Image.Image:
@@ -123,11 +129,16 @@ def _rotate(image: Image.Image, degrees: float, settings: RandAugment) -> Image.
 
 
 def _posterize(image: Image.Image, bits: int, settings: RandAugment) -> Image.Image:
-    return image.point([value & ~(2 ** (8 - bits) - 1) for value in range(256)] * len(image.getbands()))
+    return image.point(
+        [value & ~(2 ** (8 - bits) - 1) for value in range(256)] * len(image.getbands())
+    )
 
 
 def _solarize_add(image: Image.Image, addition: int, settings: RandAugment) -> Image.Image:
-    table = [min(255, value + addition) if value < SOLARIZE_ADD_THRESHOLD else value for value in range(256)]
+    table = [
+        min(255, value + addition) if value < SOLARIZE_ADD_THRESHOLD else value
+        for value in range(256)
+    ]
     return image.point(table * len(image.getbands()))
 
 
@@ -142,20 +153,31 @@ OPS = {
     "Invert": (_none, lambda image, _, settings: ImageOps.invert(image)),
     "Rotate": (_signed(30.0), _rotate),  # degrees
     "Posterize": (_bits, _posterize),
-    "Solarize": (_threshold, lambda image, threshold, settings: ImageOps.solarize(image, threshold)),
+    "Solarize": (
+        _threshold,
+        lambda image, threshold, settings: ImageOps.solarize(image, threshold),
+    ),
     "SolarizeAdd": (_addition, _solarize_add),
     "Color": (_factor, _enhance(ImageEnhance.Color)),
     "Contrast": (_factor, _enhance(ImageEnhance.Contrast)),
     "Brightness": (_factor, _enhance(ImageEnhance.Brightness)),
     "Sharpness": (_factor, _enhance(ImageEnhance.Sharpness)),
-    "ShearX": (_signed(0.3), lambda image, shear, settings: _affine(image, (1, shear, 0, 0, 1, 0), settings)),
-    "ShearY": (_signed(0.3), lambda image, shear, settings: _affine(image, (1, 0, 0, shear, 1, 0), settings)),
+    "ShearX": (
+        _signed(0.3),
+        lambda image, shear, settings: _affine(image, (1, shear, 0, 0, 1, 0), settings),
+    ),
+    "ShearY": (
+        _signed(0.3),
+        lambda image, shear, settings: _affine(image, (1, 0, 0, shear, 1, 0), settings),
+    ),
     "TranslateXRel": (  # fraction of the width
         _signed(0.45),
         lambda image, part, settings: _affine(image, (1, 0, part * image.width, 0, 1, 0), settings),
     ),
     "TranslateYRel": (  # fraction of the height
         _signed(0.45),
-        lambda image, part, settings: _affine(image, (1, 0, 0, 0, 1, part * image.height), settings),
+        lambda image, part, settings: _affine(
+            image, (1, 0, 0, 0, 1, part * image.height), settings
+        ),
     ),
 }

@@ -36,7 +36,10 @@ _SHOWN = 20  # files that the summary names; the report has all
 
 
 def check_file(
-    path: str, limits: Limits = picture.USUAL, short_side: int = 256, read: Callable[[], bytes] | None = None
+    path: str,
+    limits: Limits = picture.USUAL,
+    short_side: int = 256,
+    read: Callable[[], bytes] | None = None,
 ) -> Finding:
     """Looks for what is wrong with a picture.
 
@@ -86,7 +89,9 @@ def scan(
     reader, stamp = dict.fromkeys(_names(source)), {}
     if isinstance(source, archives.ZipSource):
         read = functools.partial(archives.read_member, source.archive)
-        reader = {name: functools.partial(read, place) for name, place in zip(reader, source.places)}
+        reader = {
+            name: functools.partial(read, place) for name, place in zip(reader, source.places)
+        }
         stamp = {"archive": [os.path.getsize(source.archive), os.stat(source.archive).st_mtime_ns]}
     return file_scan.scan(
         list(reader),
@@ -103,9 +108,13 @@ def summary(findings: list[Finding], report: str) -> str:
     lines = [f"{finding['path']}: {finding['problem']}" for finding in failing[:_SHOWN]]
     if len(failing) > _SHOWN:
         lines.append(f"... and {len(failing) - _SHOWN} more, see {report}")
-    kinds = collections.Counter(finding["problem"].split(":")[0].split(" (")[0] for finding in failing)
+    kinds = collections.Counter(
+        finding["problem"].split(":")[0].split(" (")[0] for finding in failing
+    )
     lines += [f"{count:8} {kind}" for kind, count in kinds.most_common(_SHOWN)]
-    lines.append(f"{len(findings)} pictures: {len(findings) - len(failing)} good, {len(failing)} unreadable")
+    lines.append(
+        f"{len(findings)} pictures: {len(findings) - len(failing)} good, {len(failing)} unreadable"
+    )
     return "\n".join(lines)
 
 
@@ -116,19 +125,32 @@ def run(arguments: list[str]) -> int:
       The exit status: 0 where all pictures are good, 1 where some are not or the disk is
       full, 2 for a mistake of the user.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--folder", help="folder of pictures, or one picture")
     where.add_argument("--annotations", help="list of pictures: text, .csv, .tsv, .json, .jsonl")
     where.add_argument("--archive", help="zip archive of pictures")
-    parser.add_argument("--data_prefix", default="", help="folder in front of the paths of --annotations")
+    parser.add_argument(
+        "--data_prefix", default="", help="folder in front of the paths of --annotations"
+    )
     parser.add_argument("--report", help="JSON lines of findings (default: beside what is scanned)")
     parser.add_argument("--write_unreadable", metavar="FILE", help="writes their paths, one a line")
     for name in ("pixels", "bytes", "scans"):
         default = getattr(picture.USUAL, name)
-        parser.add_argument(f"--max_{name}", type=int, default=default, help=f"of a picture (default: {default})")
-    parser.add_argument("--short_side", type=int, default=256, help="of resized pictures; 0 to ignore (default: 256)")
-    parser.add_argument("--num_threads", type=int, default=os.cpu_count(), help="for decoding (default: one a core)")
+        parser.add_argument(
+            f"--max_{name}", type=int, default=default, help=f"of a picture (default: {default})"
+        )
+    parser.add_argument(
+        "--short_side",
+        type=int,
+        default=256,
+        help="of resized pictures; 0 to ignore (default: 256)",
+    )
+    parser.add_argument(
+        "--num_threads", type=int, default=os.cpu_count(), help="for decoding (default: one a core)"
+    )
     flags = parser.parse_args(arguments)
     try:
         for name, least in (("num_threads", 1), ("short_side", 0)):
@@ -139,11 +161,15 @@ def run(arguments: list[str]) -> int:
         scanned = flags.folder or flags.annotations or flags.archive
         report = flags.report or f"{os.path.expanduser(scanned).rstrip('/')}.scan.jsonl"
         if flags.write_unreadable:
-            file_scan.check_writable(flags.write_unreadable, (report, *_names(source)), "--write_unreadable")
+            file_scan.check_writable(
+                flags.write_unreadable, (report, *_names(source)), "--write_unreadable"
+            )
         findings = scan(source, report, limits, flags.short_side, flags.num_threads)
         file_scan.show(summary(findings, report))
         if flags.write_unreadable:
-            paths = (_encoded(finding["path"]) + b"\n" for finding in findings if finding["problem"])
+            paths = (
+                _encoded(finding["path"]) + b"\n" for finding in findings if finding["problem"]
+            )
             file_scan.write_list(flags.write_unreadable, b"".join(paths))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -170,7 +196,9 @@ def _source(flags: argparse.Namespace) -> sources.FileSource | archives.ZipSourc
         return archives.flat_zip(os.path.expanduser(flags.archive))
     folder = os.path.expanduser(flags.folder)
     if os.path.isfile(folder) and not folder.lower().endswith(picture.suffixes()):
-        raise UserError(f"--folder={flags.folder} is no folder: give --annotations= for a list, --archive= for a .zip")
+        raise UserError(
+            f"--folder={flags.folder} is no folder: give --annotations= for a list, --archive= for a .zip"
+        )
     return sources.flat_folder(folder)
 
 

@@ -37,12 +37,20 @@ def small_train_transform(
       transform(example, rng): replaces `image` (PIL, or uint8 (H, W) or (H, W, C)) by uint8 (H, W, channels).
     """
     return functools.partial(
-        _train, size=per_axis(size, 2), padding=padding, hflip=hflip, rotation=rotation, zoom=zoom, channels=channels
+        _train,
+        size=per_axis(size, 2),
+        padding=padding,
+        hflip=hflip,
+        rotation=rotation,
+        zoom=zoom,
+        channels=channels,
     )
 
 
 @checked
-def small_eval_transform(size: Size, channels: Channels = 3) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def small_eval_transform(
+    size: Size, channels: Channels = 3
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Resize by bilinear sampling, which does not smooth where the image shrinks.
 
     Args:
@@ -58,7 +66,9 @@ def small_eval_transform(size: Size, channels: Channels = 3) -> Callable[[dict[s
 def _train(example, rng, *, size, padding, hflip, rotation, zoom, channels):
     image = _resize(_to_array(example["image"]), size)
     if rotation or zoom:
-        image = _turn(image, math.radians(rng.uniform(-rotation, rotation)), 1.0 + rng.uniform(-zoom, zoom))
+        image = _turn(
+            image, math.radians(rng.uniform(-rotation, rotation)), 1.0 + rng.uniform(-zoom, zoom)
+        )
     image = _shift(image, rng.integers(-padding, padding + 1, 2))
     if rng.random() < hflip:
         image = image[:, ::-1]
@@ -66,7 +76,10 @@ def _train(example, rng, *, size, padding, hflip, rotation, zoom, channels):
 
 
 def _eval(example, *, size, channels):
-    return {**example, "image": _with_channels(_resize(_to_array(example["image"]), size), channels)}
+    return {
+        **example,
+        "image": _with_channels(_resize(_to_array(example["image"]), size), channels),
+    }
 
 
 def _to_array(image) -> np.ndarray:
@@ -89,7 +102,10 @@ def _shift(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
     down, right = int(shift[0]), int(shift[1])
     height, width = image.shape[:2]
     moved = np.zeros_like(image)
-    rows, columns = slice(max(down, 0), height + min(down, 0)), slice(max(right, 0), width + min(right, 0))
+    rows, columns = (
+        slice(max(down, 0), height + min(down, 0)),
+        slice(max(right, 0), width + min(right, 0)),
+    )
     source_rows, source_columns = (
         slice(max(-down, 0), height - max(down, 0)),
         slice(max(-right, 0), width - max(right, 0)),

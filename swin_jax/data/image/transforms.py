@@ -92,7 +92,9 @@ def eval_transform(
       transform(example): replaces `image` (as for train_transform) by uint8 (H, W, 3). Raises UserError for an
       unknown interpolation.
     """
-    return functools.partial(_eval, size=per_axis(size, 2), crop=crop, resample=_filter(interpolation))
+    return functools.partial(
+        _eval, size=per_axis(size, 2), crop=crop, resample=_filter(interpolation)
+    )
 
 
 @checked
@@ -119,8 +121,12 @@ def crop_transform(
         raise UserError(f"rounding {rounding!r} is not known: use 'even' or 'floor'")
     sides = per_axis(size, 2)
     least = max(sides) if isinstance(short_side, int) else sides
-    if short_side and any(side < most for side, most in zip(per_axis(short_side, 2), per_axis(least, 2))):
-        raise UserError(f"short_side={short_side} is less than size={size}: the crop would leave the image")
+    if short_side and any(
+        side < most for side, most in zip(per_axis(short_side, 2), per_axis(least, 2))
+    ):
+        raise UserError(
+            f"short_side={short_side} is less than size={size}: the crop would leave the image"
+        )
     short_side = short_side if isinstance(short_side, int) else tuple(short_side)
     return functools.partial(
         _crop, size=sides, short_side=short_side, resample=_filter(interpolation), rounding=rounding
@@ -188,13 +194,19 @@ def to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
     Raises UnreadableError for an image of PostScript that is not decoded yet.
     """
     if isinstance(image, np.ndarray):
-        image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
+        image = Image.fromarray(
+            image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+        )
     picture.check_decoder(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def random_crop_box(
-    width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+    width: int,
+    height: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
     """Draws the box of a random resized crop as torchvision does; after ten misses the largest allowed centre box.
 
@@ -239,7 +251,9 @@ def _train(example, rng, *, size, scale, ratio, resample, hflip, augment):
 def _eval(example, *, size, crop, resample):
     image = to_rgb(example["image"])
     if crop:
-        image = _centre_crop(_cover(image, tuple(int(256 / 224 * side) for side in size), resample), size)
+        image = _centre_crop(
+            _cover(image, tuple(int(256 / 224 * side) for side in size), resample), size
+        )
     else:
         image = _resize(image, size, resample)
     return {**example, "image": np.asarray(image)}
@@ -265,14 +279,20 @@ def _clip_preprocess(image, *, fit, mean, std):
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8:
             raise UserError(f"an image array must be uint8, 0 to 255, not {image.dtype}")
-        image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
+        image = Image.fromarray(
+            image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+        )
     return (np.asarray(fit(image), np.float32) / 255 - mean) / std
 
 
-def _fit_of(size: Size, mode: str, interpolation: str, fill: int) -> Callable[[Image.Image], Image.Image]:
+def _fit_of(
+    size: Size, mode: str, interpolation: str, fill: int
+) -> Callable[[Image.Image], Image.Image]:
     if mode not in RESIZE_MODES:
         raise UserError(f"resize mode {mode!r} is not known: use one of {', '.join(RESIZE_MODES)}")
-    return functools.partial(_fit, size=per_axis(size, 2), mode=mode, resample=_filter(interpolation), fill=fill)
+    return functools.partial(
+        _fit, size=per_axis(size, 2), mode=mode, resample=_filter(interpolation), fill=fill
+    )
 
 
 def _fit(image, *, size, mode, resample, fill) -> Image.Image:
@@ -321,5 +341,7 @@ def _centre_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def _filter(interpolation: str) -> Image.Resampling:
     if interpolation not in _FILTERS:
-        raise UserError(f"interpolation {interpolation!r} is not known: use one of {', '.join(_FILTERS)}")
+        raise UserError(
+            f"interpolation {interpolation!r} is not known: use one of {', '.join(_FILTERS)}"
+        )
     return _FILTERS[interpolation]

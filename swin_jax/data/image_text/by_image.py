@@ -36,7 +36,9 @@ class Images:
     def __getitem__(self, number: int) -> dict[str, Any]:
         """The first record of an image that has a caption, with the captions of all."""
         own = [(index, _record(self.source, index)["text"]) for index in self.records[number]]
-        first = next((index for index, texts in own if any(text.strip() for text in texts)), own[0][0])
+        first = next(
+            (index for index, texts in own if any(text.strip() for text in texts)), own[0][0]
+        )
         return {**self.source[first], "text": tuple(text for _, texts in own for text in texts)}
 
     def record(self, number: int) -> dict[str, Any]:

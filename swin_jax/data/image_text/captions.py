@@ -15,7 +15,9 @@ from swin_jax.core.errors import UnreadableError
 from swin_jax.data.rows_of_lists import listed
 
 MAX_CHARACTERS = 100_000  # of a caption; a model reads a few hundred
-MAX_NESTED = 64  # HTML entities in each other, as `&amp;amp;`; cleaning text resolves one after the other
+MAX_NESTED = (
+    64  # HTML entities in each other, as `&amp;amp;`; cleaning text resolves one after the other
+)
 _ENTITY = re.compile("&#?[0-9A-Za-z]{1,24};")  # as ftfy takes them
 MAX_BYTES = 2**24  # of what captions are read from: a text file, a line, a member of a tar
 
@@ -26,10 +28,15 @@ def parse_json(data: bytes | str) -> Any:
     try:
         return text_files.parse_json(data)
     except json.JSONDecodeError as error:
-        raise UnreadableError(f"not JSON: {error.msg}, at character {error.pos + 1} of the line") from error
+        raise UnreadableError(
+            f"not JSON: {error.msg}, at character {error.pos + 1} of the line"
+        ) from error
     except UnicodeDecodeError as error:
         raise UnreadableError(f"not UTF-8, at byte {error.start + 1}") from error
-    except (ValueError, RecursionError) as error:  # integers of thousands of digits, thousands of brackets
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # integers of thousands of digits, thousands of brackets
         raise UnreadableError(f"not JSON that can be read: {error}") from error
 
 
@@ -63,13 +70,17 @@ def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
         raise UnreadableError("the caption is empty")
     for text in captions:
         if len(text) > MAX_CHARACTERS:
-            raise UnreadableError(f"a caption of {len(text):,} characters, more than {MAX_CHARACTERS:,}")
+            raise UnreadableError(
+                f"a caption of {len(text):,} characters, more than {MAX_CHARACTERS:,}"
+            )
         if "\0" in text:
             raise UnreadableError("the caption has NUL characters: it is binary or not UTF-8")
         if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
             raise UnreadableError("the caption has half a surrogate pair, which is no character")
         if is_nested(text):
-            raise UnreadableError(f"the caption has HTML entities more than {MAX_NESTED} deep in each other")
+            raise UnreadableError(
+                f"the caption has HTML entities more than {MAX_NESTED} deep in each other"
+            )
     return captions
 
 
@@ -108,7 +119,9 @@ def value_of(record: Any, key: str, argument: str) -> Any:
         raise UnreadableError("not a JSON object")
     if key not in record:
         keys = ", ".join(map(repr, list(record)[:20])) or "none"
-        raise UnreadableError(f"no key {key!r}; it has {keys}: give --config.data.source.{argument}=")
+        raise UnreadableError(
+            f"no key {key!r}; it has {keys}: give --config.data.source.{argument}="
+        )
     return record[key]
 
 

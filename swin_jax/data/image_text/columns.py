@@ -10,10 +10,33 @@ from swin_jax.data.image_text.captions import value_of
 from swin_jax.data.rows_of_lists import SPLIT, short
 
 # What lists call their columns; the first is meant wherever it is there, and is the default.
-IMAGE_KEYS = ("image", "filepath", "file_name", "filename", "image_path", "image_name", "path", "file", "img")
-TEXT_KEYS = ("text", "caption", "captions", "title", "texts", "sentence", "sentences", "description", "comment", "raw")
+IMAGE_KEYS = (
+    "image",
+    "filepath",
+    "file_name",
+    "filename",
+    "image_path",
+    "image_name",
+    "path",
+    "file",
+    "img",
+)
+TEXT_KEYS = (
+    "text",
+    "caption",
+    "captions",
+    "title",
+    "texts",
+    "sentence",
+    "sentences",
+    "description",
+    "comment",
+    "raw",
+)
 KNOWN = (IMAGE_KEYS, TEXT_KEYS)
-_WITH = {"train": ("train", "restval")}  # COCO's training set has the images of its split 'restval' too: 113,287 images
+_WITH = {
+    "train": ("train", "restval")
+}  # COCO's training set has the images of its split 'restval' too: 113,287 images
 _MAX_LABEL = 2**31
 
 
@@ -31,7 +54,10 @@ def choose(name: str, argument: str, columns: Collection[str], place: str) -> st
       A column. Raises UserError where there is none, or several known ones could be meant.
     """
     known = IMAGE_KEYS if argument == "image_key" else TEXT_KEYS
-    for same in ([name] if name in columns else [], [key for key in columns if key.lower() == name.lower()]):
+    for same in (
+        [name] if name in columns else [],
+        [key for key in columns if key.lower() == name.lower()],
+    ):
         if len(same) == 1:
             return same[0]
     found = [key for key in columns if key.lower() in known and name == known[0]]
@@ -108,5 +134,7 @@ def check_file(path: str | None, kind: str) -> str:
         )
     path = os.path.expanduser(os.fspath(path))
     if not os.path.isfile(path):
-        raise UserError(f"there is no file {path}; it holds an image's path and its caption in each row")
+        raise UserError(
+            f"there is no file {path}; it holds an image's path and its caption in each row"
+        )
     return path

@@ -68,7 +68,9 @@ def pair_up(names: Sequence[str], text_suffix: str) -> Grouping:
         else:
             left_out += [(NO_TEXT, position) for position in own]
             left_out += [(NO_IMAGE, position) for position in captions]
-    return Grouping(tuple(sorted(pairs, key=min)), tuple(sorted(left_out, key=lambda item: item[1])))
+    return Grouping(
+        tuple(sorted(pairs, key=min)), tuple(sorted(left_out, key=lambda item: item[1]))
+    )
 
 
 def describe(left_out: Mapping[int, tuple[int, str]], text_suffix: str) -> str:

@@ -93,9 +93,14 @@ def json_file(
     elif isinstance(value, Mapping) and isinstance(value.get("images"), list):
         rows, is_made = value["images"], True
     elif isinstance(value, Mapping) and value and all(os.path.splitext(name)[1] for name in value):
-        rows, is_made = [{"image": name, "text": captions} for name, captions in value.items()], False
+        rows, is_made = (
+            [{"image": name, "text": captions} for name, captions in value.items()],
+            False,
+        )
     else:
-        raise UserError(f'{path} has neither "images" nor a list of records; a file of one record a line is data=jsonl')
+        raise UserError(
+            f'{path} has neither "images" nor a list of records; a file of one record a line is data=jsonl'
+        )
     keys = (key for row in rows if isinstance(row, Mapping) for key in row)
     key = columns.split_key(keys) or SPLIT
     splits = [row.get(key) if isinstance(row, Mapping) else None for row in rows]
@@ -111,7 +116,9 @@ def json_file(
         image_key, text_key = "image", "text"
     image_key = columns.choose(image_key, "image_key", keys, path)
     text_key = columns.choose(text_key, "text_key", keys, path)
-    return AnnotatedPairs(path, root or os.path.dirname(path), tuple(rows), image_key, text_key, conversion)
+    return AnnotatedPairs(
+        path, root or os.path.dirname(path), tuple(rows), image_key, text_key, conversion
+    )
 
 
 def _read(path: str) -> Any:
@@ -119,7 +126,9 @@ def _read(path: str) -> Any:
         with open(path, encoding="utf-8-sig") as file:
             return text_files.parse_json(file.read())
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); a file of one record a line is data=jsonl") from error
+        raise UserError(
+            f"{path} is not JSON ({error}); a file of one record a line is data=jsonl"
+        ) from error
 
 
 def _karpathy(row: Any) -> Any:
@@ -138,13 +147,19 @@ def _coco(path: str, rows: Iterable[Any], captions: Any) -> list[dict[str, Any]]
     """Rows of COCO's annotations with the keys 'image' and 'text', without the images that have no caption."""
     found, unknown = {}, 0
     for row in rows:
-        if not isinstance(row, Mapping) or not isinstance(row.get("id"), (int, str)) or row["id"] in found:
+        if (
+            not isinstance(row, Mapping)
+            or not isinstance(row.get("id"), (int, str))
+            or row["id"] in found
+        ):
             raise UserError(f'{path} has an image without an "id" of its own: {str(row)[:80]}')
         found[row["id"]] = {"image": row.get("file_name"), "text": []}
     for item in captions if isinstance(captions, list) else [captions]:
         number = item.get("image_id") if isinstance(item, Mapping) else None
         if not isinstance(number, (int, str)) or "caption" not in item:
-            raise UserError(f'{path} has an annotation without "image_id" and "caption": {str(item)[:80]}')
+            raise UserError(
+                f'{path} has an annotation without "image_id" and "caption": {str(item)[:80]}'
+            )
         if number in found:
             found[number]["text"].append(item["caption"])
         else:

@@ -146,7 +146,9 @@ def jsonl(
     probe = LinePairs(path, root, parse_json, rows, image_key, text_key, label_key, conversion)
     keys = _keys(probe)
     if (key := columns.split_key(keys)) is not None:
-        rows = _of_split(path, rows, [_split_of(probe, index, key) for index in range(len(probe))], split)
+        rows = _of_split(
+            path, rows, [_split_of(probe, index, key) for index in range(len(probe))], split
+        )
     image_key = columns.choose(image_key, "image_key", keys, path)
     text_key = columns.choose(text_key, "text_key", keys, path)
     return LinePairs(path, root, parse_json, rows, image_key, text_key, label_key, conversion)
@@ -155,7 +157,11 @@ def jsonl(
 def _of_split(path: str, rows: _Rows, values: list[Any], split: str) -> _Rows:
     """The rows of a split, which `values` tell."""
     chosen = columns.rows_of_split(path, values, split)
-    return rows if len(chosen) == len(values) else dataclasses.replace(rows, chosen=np.array(chosen, np.int64))
+    return (
+        rows
+        if len(chosen) == len(values)
+        else dataclasses.replace(rows, chosen=np.array(chosen, np.int64))
+    )
 
 
 def _split_of(source: LinePairs, index: int, key: str) -> Any:
@@ -234,7 +240,9 @@ def table(
     text_key = columns.choose(text_key, "text_key", header, path)
     for key in filter(None, (image_key, text_key, label_key)):
         if header.count(key) != 1:
-            raise UserError(f"{path} has {header.count(key)} columns {key!r}; name one that is there once")
+            raise UserError(
+                f"{path} has {header.count(key)} columns {key!r}; name one that is there once"
+            )
     parse = functools.partial(_parse_row, header=header, separator=separator)
     rows = _find_rows(path, header, separator, split)
     return LinePairs(path, root, parse, rows, image_key, text_key, label_key, conversion)
@@ -245,18 +253,24 @@ def _header(path: str, separator: str, keys: tuple[str, str]) -> tuple[tuple[str
     with open(path, "rb") as file:
         line = file.readline(2**20)
     if not line.strip():
-        raise UserError(f"{path} is empty or begins with an empty line; its first line names the columns")
+        raise UserError(
+            f"{path} is empty or begins with an empty line; its first line names the columns"
+        )
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8, at byte {error.start + 1}; save it as UTF-8") from error
+        raise UserError(
+            f"{path} is not UTF-8, at byte {error.start + 1}; save it as UTF-8"
+        ) from error
     signs = dict.fromkeys((separator, *_SEPARATORS.values(), ";", "|"))
     try:
         found = {sign: next(csv.reader([text], delimiter=sign)) for sign in signs}
     except csv.Error as error:
         raise UserError(f"the names of the columns in {path} cannot be read ({error})") from error
     found = {sign: tuple(name.strip() for name in names) for sign, names in found.items()}
-    wanted = [{key, *known} if key == known[0] else {key} for key, known in zip(keys, columns.KNOWN)]
+    wanted = [
+        {key, *known} if key == known[0] else {key} for key, known in zip(keys, columns.KNOWN)
+    ]
     for sign, header in found.items():
         if all(not names.isdisjoint({*header, *map(str.lower, header)}) for names in wanted):
             return header, sign
@@ -290,13 +304,22 @@ def _find_rows(path: str, header: tuple[str, ...], separator: str, split: str) -
                 end, line = lines.end, reader.line_num
         except csv.Error as error:
             advice = "check whether a quotation mark is not closed, or the separator is another"
-            raise UserError(f"{path} cannot be read from line {line + 1} on ({error}); {advice}") from error
+            raise UserError(
+                f"{path} cannot be read from line {line + 1} on ({error}); {advice}"
+            ) from error
     if len(ragged) == len(starts):
         others = f", only {len(ragged)} others" if ragged else ""
-        raise UserError(f"{path} has no rows of {len(header)} fields, as its first line has{others}")
-    for found, what in ((ragged, f"not {len(header)} fields and are unreadable"), (long, "line breaks in a field")):
+        raise UserError(
+            f"{path} has no rows of {len(header)} fields, as its first line has{others}"
+        )
+    for found, what in (
+        (ragged, f"not {len(header)} fields and are unreadable"),
+        (long, "line breaks in a field"),
+    ):
         if found:
-            warn(f"{path}: {len(found)} of {len(starts)} rows have {what}, the first is line {found[0]}")
+            warn(
+                f"{path}: {len(found)} of {len(starts)} rows have {what}, the first is line {found[0]}"
+            )
     rows = _Rows(np.array([*starts, end], np.int64), np.array(between, np.int64))
     return rows if column is None else _of_split(path, rows, splits, split)
 
@@ -310,7 +333,9 @@ class _Lines:
     def __iter__(self) -> Iterator[str]:
         for line in self._file:
             self.end += len(line)
-            yield line.decode("utf-8", "surrogateescape")  # a row that is not UTF-8 is unreadable when it is read
+            yield line.decode(
+                "utf-8", "surrogateescape"
+            )  # a row that is not UTF-8 is unreadable when it is read
         self.is_over = True
 
 

@@ -22,7 +22,12 @@ from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import grouping
 from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, from_text
-from swin_jax.data.image_text.tokenizer import CONTEXT_LENGTH, ContextLength, tokenize, tokenize_and_flag
+from swin_jax.data.image_text.tokenizer import (
+    CONTEXT_LENGTH,
+    ContextLength,
+    tokenize,
+    tokenize_and_flag,
+)
 
 Example = dict[str, Any]
 
@@ -44,12 +49,23 @@ class TfdsPairs:
         self._arguments = (directory, split, image_key, text_key, extra, label_key, conversion)
         self._conversion = conversion
         keys = (text_key, *extra, *((label_key,) if label_key else ()))
-        self._records, features, name = tfds_directory.open_records(directory, split, image_key, keys)
-        self.class_names = tuple(getattr(features[label_key], "names", None) or ()) if label_key else ()
+        self._records, features, name = tfds_directory.open_records(
+            directory, split, image_key, keys
+        )
+        self.class_names = (
+            tuple(getattr(features[label_key], "names", None) or ()) if label_key else ()
+        )
         plain = {key: features[key] for key in keys if "/" not in key}
-        self._labels = {key: feature.names for key, feature in plain.items() if getattr(feature, "names", None)}
+        self._labels = {
+            key: feature.names for key, feature in plain.items() if getattr(feature, "names", None)
+        }
         self._name = f"{name} {split}"
-        self._image_key, self._text_key, self._extra, self._label_key = image_key, text_key, extra, label_key
+        self._image_key, self._text_key, self._extra, self._label_key = (
+            image_key,
+            text_key,
+            extra,
+            label_key,
+        )
         if len(self._records):
             with contextlib.suppress(UnreadableError):  # of this record only
                 self.record(0)
@@ -85,7 +101,9 @@ class TfdsPairs:
             return self._labels[key][value]
         if isinstance(value, (bytes, str)):
             return _str(value)
-        if isinstance(value, (list, tuple, np.ndarray)) and all(isinstance(item, (bytes, str)) for item in value):
+        if isinstance(value, (list, tuple, np.ndarray)) and all(
+            isinstance(item, (bytes, str)) for item in value
+        ):
             return tuple(map(_str, value))
         raise UserError(f"the feature {key!r} of {self._name} is not a text")
 
@@ -160,7 +178,9 @@ def tfds(
     return sources.CachedSource(source) if in_memory else source
 
 
-def folder(root: str | None, conversion: str = "display", caption_lines: bool = False) -> FolderPairs:
+def folder(
+    root: str | None, conversion: str = "display", caption_lines: bool = False
+) -> FolderPairs:
     """Every image under a folder that has a text file of the same name: cat.jpg and cat.txt, at any depth.
 
     Args:
@@ -188,7 +208,9 @@ def folder(root: str | None, conversion: str = "display", caption_lines: bool = 
     lines = grouping.describe(left_out, ".txt"), folders.describe(files.left_out)
     message = "; ".join(filter(None, lines))
     if not found.pairs:
-        raise UserError(f"no image in {root} has a caption beside it, a.jpg and a.txt ({message or 'it is empty'})")
+        raise UserError(
+            f"no image in {root} has a caption beside it, a.jpg and a.txt ({message or 'it is empty'})"
+        )
     if message:
         warn(f"{root}: {len(found.pairs)} pairs; {message}")
     names = [(files.paths[image], files.paths[text]) for image, text in found.pairs]
@@ -210,9 +232,13 @@ def select(source: Any, keep: Callable[[Example], bool]) -> sources.Selection:
         except UnreadableError as error:
             unreadable.append(f"{source.record_name(index)} ({error})")
     if unreadable:
-        warn(f"{len(unreadable)} pairs cannot be read and are left out, the first is {unreadable[0]}")
+        warn(
+            f"{len(unreadable)} pairs cannot be read and are left out, the first is {unreadable[0]}"
+        )
     if not indices:
-        raise UserError(f"none of the {len(source)} pairs ({source.record_name(0)}, ...) is one of those asked for")
+        raise UserError(
+            f"none of the {len(source)} pairs ({source.record_name(0)}, ...) is one of those asked for"
+        )
     return sources.Selection(source, tuple(indices))
 
 
@@ -266,7 +292,12 @@ def train_transform(
       cut, and `label` where the source has it.
     """
     return functools.partial(
-        _train, image=image, caption=caption, context_length=context_length, truncate=truncate, clean=clean
+        _train,
+        image=image,
+        caption=caption,
+        context_length=context_length,
+        truncate=truncate,
+        clean=clean,
     )
 
 
@@ -297,7 +328,9 @@ class EvalTransform:
 
     def __call__(self, example: Example) -> Example:
         tokens = {field: getattr(self, field) for field in ("context_length", "truncate", "clean")}
-        return _batchable(self.image(example)["image"], self.captions(example)[0], example, **tokens)
+        return _batchable(
+            self.image(example)["image"], self.captions(example)[0], example, **tokens
+        )
 
     def captions(self, record: Example) -> tuple[str, ...]:
         """The captions that a record is searched by."""

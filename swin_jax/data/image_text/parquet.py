@@ -16,7 +16,9 @@ from swin_jax.data.image_text.captions import captions_of, texts_of
 # What a file may hold in the columns that are read, by what it says of them; pairs take more bytes.
 _FREE_VALUES, _VALUES_A_BYTE = 2**20, 1
 _FREE_BYTES, _INFLATION = 2**26, 100
-_MOST_OF_DICTIONARY = 2**30  # bytes of a column in a group of rows; Arrow's dictionaries end at 2 GiB
+_MOST_OF_DICTIONARY = (
+    2**30
+)  # bytes of a column in a group of rows; Arrow's dictionaries end at 2 GiB
 _OPEN_GROUPS = 2  # groups of rows whose encoded images are kept, in each process
 
 
@@ -26,7 +28,14 @@ class ParquetPairs:
     class_names: tuple[str, ...] = ()
 
     def __init__(
-        self, path: str, root: str, image_key: str, text_key: str, label_key: str, conversion: str, split: str
+        self,
+        path: str,
+        root: str,
+        image_key: str,
+        text_key: str,
+        label_key: str,
+        conversion: str,
+        split: str,
     ):
         """Opens the file; `read` chose and checked the columns."""
         self._arguments = (path, root, image_key, text_key, label_key, conversion, split)
@@ -60,7 +69,10 @@ class ParquetPairs:
     def record(self, index: int) -> dict[str, Any]:
         """The captions of a row, and the path of its image as `image_path` where the file has paths."""
         try:
-            row = {key: self._table.column(key)[int(self._rows[index])].as_py() for key in self._table.column_names}
+            row = {
+                key: self._table.column(key)[int(self._rows[index])].as_py()
+                for key in self._table.column_names
+            }
         except ValueError as error:  # as UnicodeDecodeError and those of pyarrow
             raise UnreadableError(f"the row cannot be read ({error})") from error
         example = {"text": texts_of(row, self._text_key), **columns.label_of(row, self._label_key)}
@@ -82,7 +94,9 @@ class ParquetPairs:
         group = int(np.searchsorted(self._ends, row, side="right"))
         first = int(self._ends[group - 1]) if group else 0
         value = _read_group(self._path, group, self._image_key)[row - first].as_py()
-        if isinstance(value, dict):  # the datasets library leaves the bytes out where the files stay
+        if isinstance(
+            value, dict
+        ):  # the datasets library leaves the bytes out where the files stay
             value = value["bytes"] or self._file(value.get("path"))
         if not value:
             raise UnreadableError(f"{self._image_key!r} holds no image")
@@ -118,11 +132,15 @@ def read(
     text_key = columns.choose(text_key, "text_key", schema.names, path)
     for key in filter(None, [image_key, text_key, label_key]):
         if schema.names.count(key) != 1:
-            raise UserError(f"{path} has {schema.names.count(key)} columns {key!r}; name one that is there once")
+            raise UserError(
+                f"{path} has {schema.names.count(key)} columns {key!r}; name one that is there once"
+            )
     kind = schema.field(image_key).type
     if not _is_text(kind) and not _is_encoded(kind):
         kind = str(kind)
-        raise UserError(f"the column {image_key!r} of {path} holds neither paths nor encoded images but {kind[:80]}")
+        raise UserError(
+            f"the column {image_key!r} of {path} holds neither paths nor encoded images but {kind[:80]}"
+        )
     found = ParquetPairs(path, root, image_key, text_key, label_key, conversion, split)
     if not len(found):
         raise UserError(f"{path} has no rows")
@@ -133,20 +151,27 @@ def _is_encoded(kind: Any) -> bool:
     """True for the type of bytes, in a dictionary or not, or of {bytes, path}, whose bytes may all be null."""
     plain = r"(large_|fixed_size_)?binary(_view)?(\[\d+\])?"
     if str(kind).startswith("struct"):
-        inside = {kind.field(number).name: str(kind.field(number).type) for number in range(kind.num_fields)}
+        inside = {
+            kind.field(number).name: str(kind.field(number).type)
+            for number in range(kind.num_fields)
+        }
         return re.fullmatch(rf"{plain}|null", inside.get("bytes", "")) is not None
     return re.fullmatch(rf"{plain}|dictionary<values={plain},.*", str(kind)) is not None
 
 
 def _is_text(kind: Any) -> bool:
-    return str(kind) in ("string", "large_string", "string_view") or str(kind).startswith("dictionary<values=string")
+    return str(kind) in ("string", "large_string", "string_view") or str(kind).startswith(
+        "dictionary<values=string"
+    )
 
 
 def _open(path: str):
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise UserError(f"parquet files need the extra: pip install 'swin_jax[parquet]' ({error})") from error
+        raise UserError(
+            f"parquet files need the extra: pip install 'swin_jax[parquet]' ({error})"
+        ) from error
     return _call(path, parquet.ParquetFile, path)
 
 
@@ -165,7 +190,9 @@ def _read(path: str, names: list[str], group: int | None = None):
     if not groups:
         return _call(path, file.read, columns=names)
     # Arrow reads dictionaries inside of lists from one group only.
-    return pyarrow.concat_tables(_call(path, file.read_row_group, number, columns=names) for number in groups)
+    return pyarrow.concat_tables(
+        _call(path, file.read_row_group, number, columns=names) for number in groups
+    )
 
 
 def _check_sizes(path: str, metadata: Any, names: list[str], groups: Sequence[int]) -> list[str]:
@@ -179,11 +206,16 @@ def _check_sizes(path: str, metadata: Any, names: list[str], groups: Sequence[in
         values += sum(chunk.num_values for chunk in chunks)
         sizes = [chunk.total_uncompressed_size for chunk in chunks]
         unpacked += sum(sizes)
-        if max(sizes, default=0) < _MOST_OF_DICTIONARY and metadata.schema.column(number).physical_type == "BYTE_ARRAY":
+        if (
+            max(sizes, default=0) < _MOST_OF_DICTIONARY
+            and metadata.schema.column(number).physical_type == "BYTE_ARRAY"
+        ):
             repeated.append(part)
     if values > _FREE_VALUES + _VALUES_A_BYTE * size or unpacked > _FREE_BYTES + _INFLATION * size:
         what = f"{values:,} values of {unpacked:,} bytes under {', '.join(map(repr, names))}"
-        raise UserError(f"{path} holds {what} in {size:,} bytes, more than pairs do: it is damaged or made to harm")
+        raise UserError(
+            f"{path} holds {what} in {size:,} bytes, more than pairs do: it is damaged or made to harm"
+        )
     return repeated
 
 
@@ -193,7 +225,9 @@ def _call(path: str, function, *args, **kwargs):
     try:
         return function(*args, **kwargs)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path} is no parquet file that can be read ({' '.join(str(error).split())[:200]})") from error
+        raise UserError(
+            f"{path} is no parquet file that can be read ({' '.join(str(error).split())[:200]})"
+        ) from error
 
 
 @functools.lru_cache(_OPEN_GROUPS)

@@ -11,7 +11,9 @@ from swin_jax.core.errors import UserError, warn
 MAX_PATHS = 1_000_000  # that braces may stand for
 _MAX_BRACES = 100  # in a pattern
 _RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
-_BRACES = re.compile(rf"\{{((?:{_RANGE.pattern})|[^{{}},]*,[^{{}}]*)\}}")  # others stand for themselves
+_BRACES = re.compile(
+    rf"\{{((?:{_RANGE.pattern})|[^{{}},]*,[^{{}}]*)\}}"
+)  # others stand for themselves
 
 
 def expand(patterns: str | os.PathLike | Sequence[str | os.PathLike] | None) -> list[str]:
@@ -52,7 +54,9 @@ def _expand(pattern: str) -> list[str]:
     many = rest.count("{") > _MAX_BRACES
     expanded = [] if many else list(itertools.islice(_braces(rest), MAX_PATHS + 1))
     if many or len(expanded) > MAX_PATHS:
-        raise UserError(f"the braces in {pattern!r} stand for too many paths, more than {MAX_PATHS:,}")
+        raise UserError(
+            f"the braces in {pattern!r} stand for too many paths, more than {MAX_PATHS:,}"
+        )
     paths = []
     for path in expanded:
         found = [name for name in _matches(folder, path) if os.path.isfile(name)]
@@ -79,7 +83,9 @@ def _matches(folder: str, pattern: str) -> list[str]:
     if not glob.has_magic(name) or os.path.lexists(literal):
         found = [literal]
     else:
-        found = sorted(os.path.join(folder, entry) for entry in glob.glob(name, root_dir=folder or None))
+        found = sorted(
+            os.path.join(folder, entry) for entry in glob.glob(name, root_dir=folder or None)
+        )
     if not rest:
         return found
     return list(itertools.chain.from_iterable(_matches(path, rest) for path in found))

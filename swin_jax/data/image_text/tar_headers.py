@@ -88,7 +88,9 @@ def read_member(file: BinaryIO, offset: int, size: int) -> Member | None:
         elif header.type in _PAX:
             records = _pax(extra, place)
         elif header.type == tarfile.XGLTYPE and {b"path", b"size"} & _pax(extra, place).keys():
-            raise DamagedTarError(f"has names or sizes for all members at byte {place}, which no writer makes")
+            raise DamagedTarError(
+                f"has names or sizes for all members at byte {place}, which no writer makes"
+            )
         place = _after(start, header.size)
     sparse = header.type == tarfile.GNUTYPE_SPARSE
     if sparse and header.buf[482]:
@@ -98,7 +100,13 @@ def read_member(file: BinaryIO, offset: int, size: int) -> Member | None:
     end = start if header.type in _WITHOUT_DATA else _after(start, length)
     if end > start and start + length > size:
         raise DamagedTarError(f"ends inside of its member {printable(name)}")
-    kind = "file" if header.type in _REGULAR else "folder" if header.type == tarfile.DIRTYPE else "special"
+    kind = (
+        "file"
+        if header.type in _REGULAR
+        else "folder"
+        if header.type == tarfile.DIRTYPE
+        else "special"
+    )
     if sparse or any(key.startswith(b"GNU.sparse") for key in records):
         kind = "special"
     return Member(name, kind, offset, start, length, end)
@@ -141,7 +149,9 @@ def _header(file: BinaryIO, offset: int) -> _Header | None:
 def _extra(file: BinaryIO, start: int, length: int, size: int) -> bytes:
     """The bytes of a long name or of pax records."""
     if length > _MAX_EXTRA or start + length > size:
-        raise DamagedTarError(f"is damaged at byte {start} (a name or attributes of {length:,} bytes)")
+        raise DamagedTarError(
+            f"is damaged at byte {start} (a name or attributes of {length:,} bytes)"
+        )
     file.seek(start)
     return file.read(length)
 

@@ -22,7 +22,13 @@ import tqdm
 from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import grouping, tar_headers
-from swin_jax.data.image_text.captions import MAX_BYTES, captions_of, from_text, parse_json, texts_of
+from swin_jax.data.image_text.captions import (
+    MAX_BYTES,
+    captions_of,
+    from_text,
+    parse_json,
+    texts_of,
+)
 from swin_jax.data.image_text.patterns import expand
 
 # An index is an int64 table (rows, 4). Row 0 is (format, bytes and modification time of the shard,
@@ -134,9 +140,12 @@ def tar_shards(
     if index_dir:
         os.makedirs(index_dir, exist_ok=True)
         if len({os.path.basename(shard) for shard in shards}) < len(shards):
-            raise UserError(f"shards of equal names cannot share index_dir={index_dir}; leave it out")
+            raise UserError(
+                f"shards of equal names cannot share index_dir={index_dir}; leave it out"
+            )
     indices = [
-        os.path.join(folder, f"{os.path.basename(shard)}{suffix}.index.npy") for folder, shard in zip(folders, shards)
+        os.path.join(folder, f"{os.path.basename(shard)}{suffix}.index.npy")
+        for folder, shard in zip(folders, shards)
     ]
     _build_stale(shards, indices, suffix)
     tables = [np.load(index, mmap_mode="r") for index in indices]
@@ -148,7 +157,9 @@ def tar_shards(
         wanted = f"no image with a {suffix} member of its name"
         raise UserError(f"{shards[0]} and the other shards hold {wanted}{advice}{found}")
     if left_out:
-        warn(f"{shards[0]}{' and the other shards' if shards[1:] else ''}: {sum(lengths):,} pairs; {left_out}")
+        warn(
+            f"{shards[0]}{' and the other shards' if shards[1:] else ''}: {sum(lengths):,} pairs; {left_out}"
+        )
     return TarPairs(tuple(shards), tuple(indices), lengths, text_key, conversion, caption_lines)
 
 
@@ -170,7 +181,9 @@ def _left_out(shards: Sequence[str], tables: Sequence[np.ndarray]) -> dict[int, 
     counts = np.sum([table[1:_HEAD, 0] for table in tables], axis=0)
     found = {}
     for why in np.flatnonzero(counts):
-        shard, table = next((shard, table) for shard, table in zip(shards, tables) if table[1 + why, 0])
+        shard, table = next(
+            (shard, table) for shard, table in zip(shards, tables) if table[1 + why, 0]
+        )
         member = "" if why == grouping.DAMAGED else f"{_name_at(shard, int(table[1 + why, 1]))} in "
         found[int(why)] = int(counts[why]), f"{member}{shard}"
     return found
@@ -196,7 +209,9 @@ def _build(shard: str, index: str, suffix: str) -> str:
             np.save(file, np.concatenate([np.array([head], np.int64), rows]))
         os.replace(part, index)
     except OSError as error:
-        raise UserError(f"the index of {shard} cannot be written ({error}); give index_dir=FOLDER") from error
+        raise UserError(
+            f"the index of {shard} cannot be written ({error}); give index_dir=FOLDER"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(part)
@@ -227,7 +242,9 @@ def _scan(shard: str, suffix: str) -> tuple[list[tuple[int, int, int, int]], str
     except OSError as error:
         raise UserError(f"{shard} cannot be read ({error.strerror})") from error
     if damage and not (files or special):
-        raise UserError(f"{shard} is not an uncompressed tar ({damage}); compressed ones have no random access")
+        raise UserError(
+            f"{shard} is not an uncompressed tar ({damage}); compressed ones have no random access"
+        )
     found = grouping.pair_up([member.name for member in files], suffix)
     left_out = [(why, files[position].offset) for why, position in found.left_out]
     left_out += [(grouping.SPECIAL, member.offset) for member in special]

@@ -27,12 +27,17 @@ _SPECIAL = {"<|startoftext|>": START, "<|endoftext|>": END}
 # letters come with some numerals. U+0345, a mark whose capital is a letter, is nothing of these to the original either.
 ContextLength = Annotated[int, Range(low=3)]  # start and end, and something between
 # Letters that are newer than the Unicode of this Python count as other signs.
-_RUNS = re.compile(r"[^\W\d_]+|\d|(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)|(?:[^\w\s\u0345]|_)+")
+_RUNS = re.compile(
+    r"[^\W\d_]+|\d|(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)|(?:[^\w\s\u0345]|_)+"
+)
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def tokenize(
-    texts: str | Sequence[str], context_length: int = CONTEXT_LENGTH, truncate: bool = False, clean: str = "openai"
+    texts: str | Sequence[str],
+    context_length: int = CONTEXT_LENGTH,
+    truncate: bool = False,
+    clean: str = "openai",
 ) -> np.ndarray:
     """Turns texts into ids: start, the text's, end, then zeros.
 
@@ -132,8 +137,12 @@ def _whitespace(text: str) -> str:
 def _openai(text: str) -> str:
     """Repairs the encoding, resolves HTML entities twice, makes white space single spaces, and lowers the case."""
     if is_nested(text):
-        raise UserError(f"the text {_start(text)!r} has HTML entities more than {MAX_NESTED} deep in each other")
-    if not text.isascii() or "&" in text or not text.isprintable():  # the others pass through ftfy as they are
+        raise UserError(
+            f"the text {_start(text)!r} has HTML entities more than {MAX_NESTED} deep in each other"
+        )
+    if (
+        not text.isascii() or "&" in text or not text.isprintable()
+    ):  # the others pass through ftfy as they are
         text = html.unescape(html.unescape(_ftfy().fix_text(text)))
     return _whitespace(text).lower()
 
@@ -156,7 +165,9 @@ def _encode(text: str) -> list[int]:
 def _encode_run(run: str) -> tuple[int, ...]:
     if run in _SPECIAL:
         return (_SPECIAL[run],)
-    if len(run) > 1 and run.isalnum() and not run.isalpha():  # with numerals such as ½, each of which stands alone
+    if (
+        len(run) > 1 and run.isalnum() and not run.isalpha()
+    ):  # with numerals such as ½, each of which stands alone
         pieces = "".join(sign if sign.isalpha() else f" {sign} " for sign in run).split()
         return tuple(number for piece in pieces for number in _encode_run(piece))
     ids = list(run.encode().translate(vocabulary().byte_ids))
@@ -170,7 +181,10 @@ def _join(ids: list[int], joined: Mapping[tuple[int, int], int]) -> list[int]:
     A heap and a linked list, since languages without spaces make long pieces.
     """
     end = len(ids)
-    ids = [*ids, None]  # None is joined with nothing: the end, which is before the first too, and what has been joined
+    ids = [
+        *ids,
+        None,
+    ]  # None is joined with nothing: the end, which is before the first too, and what has been joined
     before, after = [*range(-1, end)], [*range(1, end + 1), end]
     heap = []
 

@@ -14,7 +14,13 @@ from typing import BinaryIO
 from swin_jax.core.errors import UnreadableError
 
 _FIRST = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot", b"sidx")
-_INNER = (b"mdia", b"minf", b"stbl", b"traf", b"edts")  # boxes that hold others, within a track or fragment
+_INNER = (
+    b"mdia",
+    b"minf",
+    b"stbl",
+    b"traf",
+    b"edts",
+)  # boxes that hold others, within a track or fragment
 _COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # where a count of samples stands
 _BYTES_OF_EDIT = 12
 _CHUNKS = (b"stco", b"co64")
@@ -68,7 +74,9 @@ def _check_track(file: BinaryIO, track: _Box, size: int, max_frames: int) -> Non
     if edits > _USUAL_EDITS:
         count = min(count, _parts_of_sound(file, boxes, count)) if handlers == [b"soun"] else count
         if edits * count > max_frames:
-            raise UnreadableError(f"announces {edits} edits of {count} samples, more than max_frames={max_frames}")
+            raise UnreadableError(
+                f"announces {edits} edits of {count} samples, more than max_frames={max_frames}"
+            )
 
 
 def _edits(file: BinaryIO, box: _Box) -> int:
@@ -85,7 +93,11 @@ def _parts_of_sound(file: BinaryIO, boxes: list[_Box], count: int) -> int:
     times = [_read(file, start + 4, 12) for kind, start, _ in boxes if kind == b"stts"]
     if len(times) != 1 or times[0][:4] != b"\0\0\0\1" or times[0][8:] != b"\0\0\0\1":
         return count
-    chunks = [int.from_bytes(_read(file, start + 4, 4), "big") for kind, start, _ in boxes if kind in _CHUNKS]
+    chunks = [
+        int.from_bytes(_read(file, start + 4, 4), "big")
+        for kind, start, _ in boxes
+        if kind in _CHUNKS
+    ]
     return count // 1024 + max(chunks, default=0)
 
 

@@ -106,7 +106,9 @@ def open_video(file: str | os.PathLike | bytes, limits: Limits = DEFAULT_LIMITS)
     try:
         import av
     except ImportError as error:
-        raise UserError("video files are read with PyAV: pip install av opencv-python-headless") from error
+        raise UserError(
+            "video files are read with PyAV: pip install av opencv-python-headless"
+        ) from error
     with unreadable_errors("cannot be opened"):
         check_announced(file, limits.frames)
     try:
@@ -120,7 +122,9 @@ def open_video(file: str | os.PathLike | bytes, limits: Limits = DEFAULT_LIMITS)
     except av.error.EOFError as error:
         raise UnreadableError("ends before its first frame") from error
     except Exception as error:
-        raise UnreadableError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+        raise UnreadableError(
+            f"cannot be opened: {getattr(error, 'strerror', None) or error}"
+        ) from error
     try:
         with unreadable_errors():
             stream = _video_stream(container)
@@ -181,8 +185,15 @@ def read_index(container, stream, max_frames: int) -> PacketIndex | None:
     if place is None:
         return None
     pts, dts, sizes, is_key, is_hidden = zip(*found)
-    seek = np.array([pts[i] if dts[i] is None else dts[i] for i in range(len(dts))] if None in dts else dts, np.int64)
-    pts, keys, shown = np.array(pts, np.int64), np.flatnonzero(is_key), np.flatnonzero(np.logical_not(is_hidden))
+    seek = np.array(
+        [pts[i] if dts[i] is None else dts[i] for i in range(len(dts))] if None in dts else dts,
+        np.int64,
+    )
+    pts, keys, shown = (
+        np.array(pts, np.int64),
+        np.flatnonzero(is_key),
+        np.flatnonzero(np.logical_not(is_hidden)),
+    )
     if not picture_order.agree(places, pts) or not len(keys) or (np.diff(pts[keys]) < 0).any():
         return None
     if (pts[shown] < pts[keys[0]]).any():
@@ -232,7 +243,9 @@ def _video_stream(container):
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
         kinds = sorted({stream.type for stream in container.streams})
-        raise UnreadableError(f"has no video stream{', only ' if kinds else ''}{' and '.join(kinds)}")
+        raise UnreadableError(
+            f"has no video stream{', only ' if kinds else ''}{' and '.join(kinds)}"
+        )
     if streams[0].codec_context is None:
         raise UnreadableError("its video codec is not known to FFmpeg")
     return streams[0]
@@ -245,7 +258,9 @@ def _check_whole(container, stream, file) -> None:
     else:
         head = file[:_HEAD_BYTES] if isinstance(file, bytes) else _head(file)
         if head[8:16] == b"WEBPVP8X" and head[20] & 2:  # its flag of an animation
-            raise UnreadableError("an animated WebP, which FFmpeg does not decode: make it a GIF or a video")
+            raise UnreadableError(
+                "an animated WebP, which FFmpeg does not decode: make it a GIF or a video"
+            )
         needed = _declared_size(head)
     if container.size > 0 and needed > container.size:
         raise UnreadableError(f"truncated: {container.size} bytes of at least {needed}")

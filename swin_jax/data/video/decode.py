@@ -75,7 +75,9 @@ class Reader:
         return video_container.is_variable(self._times)
 
     def get(
-        self, indices: Sequence[int] | np.ndarray, fit: Callable[[np.ndarray], np.ndarray] | None = None
+        self,
+        indices: Sequence[int] | np.ndarray,
+        fit: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> np.ndarray:
         """Decodes frames.
 
@@ -101,7 +103,9 @@ class Reader:
             self._distrust_packets(count)
             return self.get(indices, fit)
         if frames.missing:
-            raise UnreadableError(f"{frames.missing} of {len(wanted)} frames cannot be decoded: the file is damaged")
+            raise UnreadableError(
+                f"{frames.missing} of {len(wanted)} frames cannot be decoded: the file is damaged"
+            )
         return frames.pixels if np.array_equal(wanted, indices) else frames.pixels[rows]
 
     def count_by_decoding(self) -> int:
@@ -126,7 +130,9 @@ class Reader:
         for wanted in reversed(stretches):
             self._decode_by_seeking(wanted, sought)
         if differing := sought.differing(whole):
-            raise UnreadableError(f"damaged: {differing} of {count} frames are others when they are read by themselves")
+            raise UnreadableError(
+                f"damaged: {differing} of {count} frames are others when they are read by themselves"
+            )
         return count
 
     def _open(self) -> None:
@@ -142,8 +148,12 @@ class Reader:
 
     def _find_frames(self) -> None:
         with video_container.unreadable_errors():
-            self._index = video_container.read_index(self._container, self._stream, self._limits.frames)
-        times = self._decoded_times() if self._index is None else self._index.pts[self._index.frames]
+            self._index = video_container.read_index(
+                self._container, self._stream, self._limits.frames
+            )
+        times = (
+            self._decoded_times() if self._index is None else self._index.pts[self._index.frames]
+        )
         if not len(times):
             raise UnreadableError("the video has no frames")
         if not self._accepts_variable and video_container.is_variable(times):
@@ -221,7 +231,9 @@ class Reader:
         context, pts = self._stream.codec_context, self._index.pts
         spare = "NONREF" if context.name in _SKIPS_UNREFERENCED else "DEFAULT"
         with video_container.unreadable_errors():
-            self._container.seek(int(self._index.seek[first]), stream=self._stream)  # flushes the decoder, too
+            self._container.seek(
+                int(self._index.seek[first]), stream=self._stream
+            )  # flushes the decoder, too
         packets = video_container.decoded(self._container.demux(self._stream))
         packets = itertools.dropwhile(lambda packet: packet.pts != pts[first], packets)
         for position, packet in zip(range(first, last + 1), packets):
@@ -247,7 +259,9 @@ class _Frames:
 
         self._row = {name: row for row, name in enumerate(names.tolist())}
         self._count, self._fit, self._rotate = len(names), fit, rotate
-        self._reformatter = VideoReformatter()  # keeps the conversion's tables, which cost as much as a conversion
+        self._reformatter = (
+            VideoReformatter()
+        )  # keeps the conversion's tables, which cost as much as a conversion
         self.pixels = None
 
     @property
@@ -279,7 +293,9 @@ class _Frames:
         if self.pixels is None:
             self.pixels = np.empty((self._count, *pixels.shape), pixels.dtype)
         if pixels.shape != self.pixels.shape[1:]:
-            raise UnreadableError(f"the size of frames changes from {self.pixels.shape[1:3]} to {pixels.shape[:2]}")
+            raise UnreadableError(
+                f"the size of frames changes from {self.pixels.shape[1:3]} to {pixels.shape[:2]}"
+            )
         self.pixels[row] = pixels
 
     def _rgb(self, frame) -> np.ndarray:

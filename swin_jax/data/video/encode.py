@@ -30,7 +30,14 @@ def encode_video(frames: Sequence[np.ndarray]) -> tuple[str, bytes]:
 
 def _gif(frames: Sequence[np.ndarray]) -> bytes:
     first, *others = map(Image.fromarray, frames)
-    first.save(file := io.BytesIO(), "gif", save_all=True, append_images=others, duration=1000 // _RATE, loop=0)
+    first.save(
+        file := io.BytesIO(),
+        "gif",
+        save_all=True,
+        append_images=others,
+        duration=1000 // _RATE,
+        loop=0,
+    )
     return file.getvalue()
 
 

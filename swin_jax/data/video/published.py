@@ -67,7 +67,9 @@ def labels_beside(file: str) -> str:
     return next((path for path in paths if is_json and os.path.lexists(path)), "")
 
 
-def find_files(file: str, published: Published, folder: str, suffixes: Sequence[str]) -> dict[int, str]:
+def find_files(
+    file: str, published: Published, folder: str, suffixes: Sequence[str]
+) -> dict[int, str]:
     """The files of the records of a list, at any depth of a folder.
 
     Args:
@@ -92,12 +94,19 @@ def find_files(file: str, published: Published, folder: str, suffixes: Sequence[
             missing.append(names[0])
         elif len(called[name]) > 1:
             both = " and ".join(called[name][:2])
-            raise UserError(f"{published.entries[record].place}: {both} in {folder} could both be the video")
+            raise UserError(
+                f"{published.entries[record].place}: {both} in {folder} could both be the video"
+            )
         else:
             found[record] = called[name][0]
-            entry, first = published.entries[record], published.entries[owners.setdefault(name, record)]
+            entry, first = (
+                published.entries[record],
+                published.entries[owners.setdefault(name, record)],
+            )
             if (entry.path, entry.labels) != (first.path, first.labels):
-                raise UserError(f"{entry.place}: {found[record]} in {folder} is the video of {first.place}, too")
+                raise UserError(
+                    f"{entry.place}: {found[record]} in {folder} is the video of {first.place}, too"
+                )
     if missing:
         said = f"{file}: of {len(published.names)} videos {len(missing)} are not in {folder}, {missing[0]} for one"
         if not found:

@@ -48,7 +48,9 @@ class VideoRandAugment:
 
     def __post_init__(self):
         if not 0 <= self.num_ops <= len(OPS):
-            raise UserError(f"RandAugment of clips has {len(OPS)} operations: num_ops cannot be {self.num_ops}")
+            raise UserError(
+                f"RandAugment of clips has {len(OPS)} operations: num_ops cannot be {self.num_ops}"
+            )
 
     def __call__(self, clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns an augmented clip uint8 (T, H, W, 3) of the same shape; `rng` decides everything."""
@@ -72,7 +74,9 @@ class VideoRandAugment:
         Returns:
           uint8 (T, H, W, 3).
         """
-        return OPS[name](clip, _Strength(self.magnitude / MAX_MAGNITUDE, sign, tuple(position), self.fill))
+        return OPS[name](
+            clip, _Strength(self.magnitude / MAX_MAGNITUDE, sign, tuple(position), self.fill)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +94,15 @@ def crop_sides(clip: np.ndarray, shares: np.ndarray) -> np.ndarray:
     import cv2
 
     height, width = clip.shape[1:3]
-    top, right, bottom, left = np.round(np.array([height, width, height, width]) * shares).astype(int)
+    top, right, bottom, left = np.round(np.array([height, width, height, width]) * shares).astype(
+        int
+    )
     frames = np.ascontiguousarray(clip[:, top : height - bottom, left : width - right])
     if frames.shape == clip.shape:
         return clip
-    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in frames])
+    return np.stack(
+        [cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in frames]
+    )
 
 
 def _frames(function: Callable) -> Callable[[np.ndarray, _Strength], np.ndarray]:
@@ -150,7 +158,9 @@ def _enhance(name: str) -> Callable[[np.ndarray, _Strength], np.ndarray]:
     return _frames(enhance)
 
 
-def _affine(matrix_of: Callable[[int, int, float], np.ndarray]) -> Callable[[np.ndarray, _Strength], np.ndarray]:
+def _affine(
+    matrix_of: Callable[[int, int, float], np.ndarray],
+) -> Callable[[np.ndarray, _Strength], np.ndarray]:
     """Geometry from matrix_of(height, width, signed share), (2, 3), which maps a source place (x, y) to its target."""
 
     def affine(image, strength):
@@ -159,7 +169,9 @@ def _affine(matrix_of: Callable[[int, int, float], np.ndarray]) -> Callable[[np.
         matrix = matrix_of(image.height, image.width, strength.sign * strength.share)
         inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
         fill = (strength.fill,) * 3
-        return image.transform(image.size, Image.Transform.AFFINE, inverse.ravel().tolist(), fillcolor=fill)
+        return image.transform(
+            image.size, Image.Transform.AFFINE, inverse.ravel().tolist(), fillcolor=fill
+        )
 
     return _frames(affine)
 
@@ -172,7 +184,9 @@ def _rotation(height, width, share):
 
 
 def _shear_x(height, width, share):
-    return np.array([[1, np.tanh(share * _SHEAR_MAX), 0], [0, 1, 0]])  # tanh, not tan, in the peer, too
+    return np.array(
+        [[1, np.tanh(share * _SHEAR_MAX), 0], [0, 1, 0]]
+    )  # tanh, not tan, in the peer, too
 
 
 def _shear_y(height, width, share):

@@ -48,7 +48,13 @@ def check_file(path: str, quick: bool = False) -> dict[str, Any]:
     Returns:
       {'path', 'bytes', 'changed' (its time), 'quick', 'frames', 'variable_frame_rate', 'problem' ('' if good)}.
     """
-    finding = {**file_scan.begin(path), "quick": quick, "frames": 0, "variable_frame_rate": False, "problem": ""}
+    finding = {
+        **file_scan.begin(path),
+        "quick": quick,
+        "frames": 0,
+        "variable_frame_rate": False,
+        "problem": "",
+    }
     try:
         with Reader(path) as reader:
             finding["frames"] = len(reader)
@@ -61,7 +67,9 @@ def check_file(path: str, quick: bool = False) -> dict[str, Any]:
     return finding
 
 
-def scan(source: VideoFileSource, report: str, quick: bool = False, num_threads: int = 0) -> list[dict[str, Any]]:
+def scan(
+    source: VideoFileSource, report: str, quick: bool = False, num_threads: int = 0
+) -> list[dict[str, Any]]:
     """Checks every file of a source, with a progress bar.
 
     Args:
@@ -104,21 +112,34 @@ def summary(findings: list[dict[str, Any]], report: str, variable_frame_rate: bo
     kinds += collections.Counter({uneven: len(variable), "one frame only": len(single)})
     lines += [f"{count:8} {kind}" for kind, count in kinds.most_common()]
     replaced = sum(will_be_replaced(finding, variable_frame_rate) for finding in findings)
-    lines.append(f"{len(findings)} records: {len(findings) - replaced} good, {replaced} to be replaced in training")
+    lines.append(
+        f"{len(findings)} records: {len(findings) - replaced} good, {replaced} to be replaced in training"
+    )
     return "\n".join(lines)
 
 
-def write_good(source: VideoFileSource, findings: list[dict[str, Any]], path: str, variable_frame_rate: bool) -> None:
+def write_good(
+    source: VideoFileSource, findings: list[dict[str, Any]], path: str, variable_frame_rate: bool
+) -> None:
     """Writes an annotation list of the files that are not replaced.
 
     Where `path` ends in .csv or .jsonl labels are the names of their classes, in others numbers.
     """
-    good = [index for index, finding in enumerate(findings) if not will_be_replaced(finding, variable_frame_rate)]
+    good = [
+        index
+        for index, finding in enumerate(findings)
+        if not will_be_replaced(finding, variable_frame_rate)
+    ]
     if path.endswith(".json"):
-        entries = [{"filename": source.paths[index], "label": [source.labels[index]]} for index in good]
+        entries = [
+            {"filename": source.paths[index], "label": [source.labels[index]]} for index in good
+        ]
         text = json.dumps(entries, indent=0)
     elif path.endswith(".jsonl"):
-        named = [{"video": source.paths[index], "label": source.class_names[source.labels[index]]} for index in good]
+        named = [
+            {"video": source.paths[index], "label": source.class_names[source.labels[index]]}
+            for index in good
+        ]
         text = "".join(json.dumps(entry) + "\n" for entry in named)
     elif path.endswith(".csv"):
         rows = io.StringIO()
@@ -133,17 +154,23 @@ def write_good(source: VideoFileSource, findings: list[dict[str, Any]], path: st
 def _check_write_good(source: VideoFileSource, path: str, others: tuple[str, ...]) -> None:
     """Raises UserError where no list of a source can be written to `path`, before hours have gone into a scan."""
     if not source.class_names:
-        raise UserError("--write_good writes a list with labels; the folder has no class folders that tell them")
+        raise UserError(
+            "--write_good writes a list with labels; the folder has no class folders that tell them"
+        )
     if has_several(source):
         raise UserError(
             "--write_good writes one label for each video, and these have several; the report names bad ones"
         )
     spaced = next((name for name in source.paths if len(name.split()) > 1), None)
     if spaced and not path.endswith((".csv", ".json", ".jsonl")):
-        raise UserError(f"{spaced!r} has spaces, which a text list cannot hold: give --write_good=FILE.json")
+        raise UserError(
+            f"{spaced!r} has spaces, which a text list cannot hold: give --write_good=FILE.json"
+        )
     strange = next((name for name in source.paths if not _is_utf8(name)), None)
     if strange and not path.endswith((".json", ".jsonl")):
-        raise UserError(f"{strange!r} is not UTF-8, which this list cannot hold: give --write_good=FILE.json")
+        raise UserError(
+            f"{strange!r} is not UTF-8, which this list cannot hold: give --write_good=FILE.json"
+        )
     file_scan.check_writable(path, others, "--write_good")
 
 
@@ -158,23 +185,42 @@ def run(arguments: list[str]) -> int:
       The exit status: 0 where all files are good, 1 where some will be replaced or the
       disk is full, 2 for a mistake of the user.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--annotations", help="annotation list: text, .csv, .json, .jsonl")
-    where.add_argument("--folder", help="folder with one sub-folder for each class, or of videos without classes")
-    parser.add_argument("--data_prefix", default="", help="folder in front of the paths of --annotations")
-    parser.add_argument("--report", help="JSON lines of findings (default: beside the list or folder)")
-    parser.add_argument(
-        "--write_good", metavar="FILE", help="list (.txt, .csv, .json, .jsonl) without the files that are replaced"
+    where.add_argument(
+        "--folder", help="folder with one sub-folder for each class, or of videos without classes"
     )
-    parser.add_argument("--variable_frame_rate", action="store_true", help="files with one are good")
-    parser.add_argument("--quick", action="store_true", help="reads packets only; misses damaged pictures")
-    parser.add_argument("--num_threads", type=int, default=os.cpu_count(), help="for decoding (default: one a core)")
+    parser.add_argument(
+        "--data_prefix", default="", help="folder in front of the paths of --annotations"
+    )
+    parser.add_argument(
+        "--report", help="JSON lines of findings (default: beside the list or folder)"
+    )
+    parser.add_argument(
+        "--write_good",
+        metavar="FILE",
+        help="list (.txt, .csv, .json, .jsonl) without the files that are replaced",
+    )
+    parser.add_argument(
+        "--variable_frame_rate", action="store_true", help="files with one are good"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="reads packets only; misses damaged pictures"
+    )
+    parser.add_argument(
+        "--num_threads", type=int, default=os.cpu_count(), help="for decoding (default: one a core)"
+    )
     flags = parser.parse_args(arguments)
     variable = flags.variable_frame_rate
     try:
         source = _source(flags)
-        report = flags.report or f"{os.path.expanduser(flags.folder or flags.annotations).rstrip('/')}.scan.jsonl"
+        report = (
+            flags.report
+            or f"{os.path.expanduser(flags.folder or flags.annotations).rstrip('/')}.scan.jsonl"
+        )
         if flags.write_good:
             _check_write_good(source, flags.write_good, (flags.annotations or report, report))
         findings = scan(source, report, flags.quick, flags.num_threads)
@@ -205,7 +251,9 @@ def _source(flags: argparse.Namespace) -> VideoFileSource:
         raise UserError("--data_prefix goes with --annotations; a --folder tells its own paths")
     folder = os.path.expanduser(flags.folder)
     if os.path.isfile(folder):
-        raise UserError(f"--folder={flags.folder} is a file; a list is given as --annotations={flags.folder}")
+        raise UserError(
+            f"--folder={flags.folder} is a file; a list is given as --annotations={flags.folder}"
+        )
     if os.path.isdir(folder):
         if not file_scan.check_splits(folder, flags.folder):
             return flat_video_folder(folder)

@@ -54,7 +54,9 @@ class VideoFileSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         limits = Limits(self.max_pixels, self.max_frames)
-        reader = Reader(self.record_name(index), variable_frame_rate=self.variable_frame_rate, limits=limits)
+        reader = Reader(
+            self.record_name(index), variable_frame_rate=self.variable_frame_rate, limits=limits
+        )
         return {"video": reader, "label": self.labels[index]}
 
     def record_name(self, index: int) -> str:
@@ -100,12 +102,19 @@ def video_list(
         )
     data_prefix = os.path.expanduser(data_prefix)
     if data_prefix and not os.path.isdir(data_prefix):
-        raise UserError(f"there is no folder {data_prefix}, which should hold the videos of {annotation}")
-    annotation, limits = os.path.expanduser(annotation), (variable_frame_rate, max_pixels, max_frames)
+        raise UserError(
+            f"there is no folder {data_prefix}, which should hold the videos of {annotation}"
+        )
+    annotation, limits = (
+        os.path.expanduser(annotation),
+        (variable_frame_rate, max_pixels, max_frames),
+    )
     published = published_lists.read(annotation)
     if published is None:
         listed = annotations.read(annotation, class_names, num_classes)
-        source = VideoFileSource(data_prefix, listed.paths, listed.labels, listed.class_names, *limits)
+        source = VideoFileSource(
+            data_prefix, listed.paths, listed.labels, listed.class_names, *limits
+        )
         return source if listed.marks is None else Marked(source, listed.marks)
     if not published.entries:
         raise UserError(f"{annotation} names no videos")
@@ -144,7 +153,9 @@ def video_folder(
         raise UserError("a video folder needs its path: give --config.data_dir=DIR")
     root, limits = os.path.expanduser(root), (variable_frame_rate, max_pixels, max_frames)
     folder = os.path.join(root, split or "").rstrip("/") or "/"
-    names, left_out = folders.class_folders(folder, VIDEO_SUFFIXES) if os.path.isdir(folder) else ((), {})
+    names, left_out = (
+        folders.class_folders(folder, VIDEO_SUFFIXES) if os.path.isdir(folder) else ((), {})
+    )
     if split and not names and (listed := _listed(root, split, limits)):
         return listed
     if not os.path.isdir(folder):
@@ -152,7 +163,9 @@ def video_folder(
         others = f", or in a list {folder}.csv" if split else ""
         raise UserError(f"the folder {folder} {what}; videos lie in {folder}/CLASS/*.mp4{others}")
     if not names:
-        raise UserError(f"{folder} has no class folders; it must hold one sub-folder of videos for each class")
+        raise UserError(
+            f"{folder} has no class folders; it must hold one sub-folder of videos for each class"
+        )
     paths, labels, others = folders.files_of_classes(folder, names, VIDEO_SUFFIXES, "videos")
     folders.tell_left_out(folder, collections.Counter(left_out) + collections.Counter(others))
     return VideoFileSource(folder, tuple(paths), tuple(labels), names, *limits)
@@ -166,15 +179,23 @@ def _listed(root: str, split: str, limits: tuple) -> VideoFileSource | Marked | 
     places = [place for place in (os.path.join(root, split), root) if os.path.isdir(place)]
     if published_lists.read(annotation) is None:
         paths = annotations.read(annotation, names).paths
-        places = [place for place in places if any(os.path.isfile(os.path.join(place, path)) for path in paths)]
+        places = [
+            place
+            for place in places
+            if any(os.path.isfile(os.path.join(place, path)) for path in paths)
+        ]
         if not places:
-            raise UserError(f"{annotation}: none of its videos, {paths[0]} for one, is in {root} or {root}/{split}")
+            raise UserError(
+                f"{annotation}: none of its videos, {paths[0]} for one, is in {root} or {root}/{split}"
+            )
     return video_list(annotation, places[0], names, 0, *limits)
 
 
 @checked
 def flat_video_folder(
-    root: str, max_pixels: PositiveInt = DEFAULT_LIMITS.pixels, max_frames: PositiveInt = DEFAULT_LIMITS.frames
+    root: str,
+    max_pixels: PositiveInt = DEFAULT_LIMITS.pixels,
+    max_frames: PositiveInt = DEFAULT_LIMITS.frames,
 ) -> VideoFileSource:
     """Videos without labels, for prediction: every video under a folder, in sorted order, or one file.
 
@@ -190,11 +211,15 @@ def flat_video_folder(
     """
     root, limits = os.path.expanduser(root), (max_pixels, max_frames)
     if os.path.isfile(root):
-        return VideoFileSource(os.path.dirname(root), (os.path.basename(root),), (0,), (), True, *limits)
+        return VideoFileSource(
+            os.path.dirname(root), (os.path.basename(root),), (0,), (), True, *limits
+        )
     if not os.path.isdir(root):
         raise UserError(f"there is no folder or file {root}")
     found = folders.files_under(root, VIDEO_SUFFIXES)
     if not found.paths:
-        raise UserError(f"no videos in {root} ({folders.describe(found.left_out) or 'it is empty'})")
+        raise UserError(
+            f"no videos in {root} ({folders.describe(found.left_out) or 'it is empty'})"
+        )
     folders.tell_left_out(root, found.left_out)
     return VideoFileSource(root, found.paths, (0,) * len(found.paths), (), True, *limits)

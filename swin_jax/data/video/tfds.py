@@ -30,7 +30,9 @@ class EncodedFrames:
         return len(self._frames)
 
     def get(
-        self, indices: Sequence[int] | np.ndarray, fit: Callable[[np.ndarray], np.ndarray] | None = None
+        self,
+        indices: Sequence[int] | np.ndarray,
+        fit: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> np.ndarray:
         """Decodes frames to uint8 (n, H, W, 3), or what `fit` makes of each; UnreadableError for a damaged one."""
         frames = []
@@ -50,7 +52,9 @@ class EncodedFrames:
 class TfdsVideoSource:
     """One split of a TFDS data set of videos; pickles as its arguments and opens itself again."""
 
-    def __init__(self, directory: str, split: str, video_key: str = "video", label_key: str = "label"):
+    def __init__(
+        self, directory: str, split: str, video_key: str = "video", label_key: str = "label"
+    ):
         """Opens the data set that lies in `directory` (which ends in its version); see `tfds_video`."""
         self._arguments = (directory, split, video_key, label_key)
         self._records, self.class_names, name = _open(directory, split, video_key, label_key)
@@ -71,7 +75,9 @@ class TfdsVideoSource:
             frames = feature[self._video_key].bytes_list.value
             label = int(feature[self._label_key].int64_list.value[0])
         except Exception as error:  # array_record and protobuf have no common class
-            raise UnreadableError(f"the record is damaged ({' '.join(str(error).split())})") from error
+            raise UnreadableError(
+                f"the record is damaged ({' '.join(str(error).split())})"
+            ) from error
         return {"video": EncodedFrames(frames), "label": label}
 
     def record_name(self, index: int) -> str:
@@ -79,7 +85,11 @@ class TfdsVideoSource:
 
 
 def tfds_video(
-    name: str, split: str, data_dir: str | None = None, video_key: str = "video", label_key: str = "label"
+    name: str,
+    split: str,
+    data_dir: str | None = None,
+    video_key: str = "video",
+    label_key: str = "label",
 ) -> TfdsVideoSource:
     """A TFDS data set of videos that was prepared in the array_record format; needs no TensorFlow.
 
@@ -107,7 +117,9 @@ def _open(directory: str, split: str, video_key: str, label_key: str):
         info = tfds.core.dataset_info.read_proto_from_builder_dir(directory)
     except Exception as error:  # whatever protobuf makes of files that TFDS did not write
         reason = " ".join(str(error).split())
-        raise UserError(f"{directory} is not a data set that TFDS can open: {reason[:300]}") from error
+        raise UserError(
+            f"{directory} is not a data set that TFDS can open: {reason[:300]}"
+        ) from error
     formats = {info.file_format, *info.alternative_file_formats}
     if "array_record" not in formats:
         raise UserError(
@@ -116,7 +128,9 @@ def _open(directory: str, split: str, video_key: str, label_key: str):
         )
     for key in (video_key, label_key):
         if key not in features:
-            raise UserError(f"{info.name} has no feature {key!r}; it has {', '.join(sorted(features))}")
+            raise UserError(
+                f"{info.name} has no feature {key!r}; it has {', '.join(sorted(features))}"
+            )
     if not _holds_pictures(features[video_key]):
         raise UserError(f"the feature {video_key!r} of {info.name} is not a video")
     template = tfds.core.ShardedFileTemplate(
@@ -127,7 +141,9 @@ def _open(directory: str, split: str, video_key: str, label_key: str):
         try:
             instructions = splits[split].file_instructions
         except (KeyError, ValueError) as error:
-            raise UserError(f"{info.name} has no split {split!r}; it has {', '.join(splits)[:300]}") from error
+            raise UserError(
+                f"{info.name} has no split {split!r}; it has {', '.join(splits)[:300]}"
+            ) from error
         tfds_directory.check_shards(instructions)
         records = ArrayRecordDataSource(instructions)
     names = Path(directory) / f"{label_key}.labels.txt"
@@ -140,7 +156,9 @@ def _features(directory: str) -> dict[str, Any]:
     for key in ("featuresDict", "features"):
         content = content.get(key, {})
         if not isinstance(content, dict):
-            raise UserError(f"{directory}/features.json is damaged, prepare the data set again: {key!r} is no object")
+            raise UserError(
+                f"{directory}/features.json is damaged, prepare the data set again: {key!r} is no object"
+            )
     return {name: feature for name, feature in content.items() if isinstance(feature, dict)}
 
 

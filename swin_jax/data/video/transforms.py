@@ -17,7 +17,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import Fraction, NonNegativeInt, PositiveInt, PositiveInterval, Shares, checked
+from swin_jax.core.ranges import (
+    Fraction,
+    NonNegativeInt,
+    PositiveInt,
+    PositiveInterval,
+    Shares,
+    checked,
+)
 from swin_jax.core.sizes import Size, per_axis
 from swin_jax.data.image.picture import check_resized
 from swin_jax.data.video.decode import Reader
@@ -142,11 +149,15 @@ def video_views_transform(
     short_side = short_side or min(per_axis(size, 2))
     _check(sampling, size=size, short_side=short_side)
     if sampling == "uniform" and clips != 1:
-        raise UserError(f"uniform sampling covers the whole video with one clip: clips must be 1, not {clips}")
+        raise UserError(
+            f"uniform sampling covers the whole video with one clip: clips must be 1, not {clips}"
+        )
     _check_short_side(short_side, size)
     # Plain values only: their text tells a test that was stopped, and goes on in another process, what its views are.
     clip = dict(length=length, stride=stride, sampling=sampling, clips=clips)
-    return functools.partial(_views, size=per_axis(size, 2), clip=clip, short_side=short_side, crops=crops)
+    return functools.partial(
+        _views, size=per_axis(size, 2), clip=clip, short_side=short_side, crops=crops
+    )
 
 
 def dense_train_indices(
@@ -164,7 +175,9 @@ def dense_train_indices(
     Returns:
       int64 (clips, length), modulo num_frames.
     """
-    span = length * stride  # counts the last stride, too: the last frame taken is start + span - stride
+    span = (
+        length * stride
+    )  # counts the last stride, too: the last frame taken is start + span - stride
     starts = num_frames - span + 1
     part = starts // clips
     if part > 0:
@@ -178,7 +191,9 @@ def dense_train_indices(
     return (first[:, None] + stride * np.arange(length)[None]) % num_frames
 
 
-def dense_test_indices(num_frames: int, length: int = 32, stride: int = 2, clips: int = 1) -> np.ndarray:
+def dense_test_indices(
+    num_frames: int, length: int = 32, stride: int = 2, clips: int = 1
+) -> np.ndarray:
     """Clips in the middle of equal parts of the video; arguments and result as for dense_train_indices."""
     starts = num_frames - length * stride + 1
     first = np.zeros(clips, np.int64)
@@ -188,7 +203,9 @@ def dense_test_indices(num_frames: int, length: int = 32, stride: int = 2, clips
     return (first[:, None] + stride * np.arange(length)[None]) % num_frames
 
 
-def uniform_train_indices(num_frames: int, rng: np.random.Generator, length: int = 32) -> np.ndarray:
+def uniform_train_indices(
+    num_frames: int, rng: np.random.Generator, length: int = 32
+) -> np.ndarray:
     """Draws one frame of each of `length` segments, both ends included (SlowFast's rule); int64 (1, length)."""
     low, high = _segments(num_frames, length)
     return rng.integers(low, high, endpoint=True)[None]
@@ -246,7 +263,11 @@ def crop_offsets(long_side: int, size: int, crops: int) -> list[int]:
 
 
 def random_crop_box(
-    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
     """Draws the box of a random resized crop; after ten misses the centred square of the short side.
 
@@ -262,16 +283,26 @@ def random_crop_box(
     """
     areas = height * width * rng.uniform(*scale, size=_CROP_TRIES)
     aspects = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), size=_CROP_TRIES))
-    for w, h in zip(np.round(np.sqrt(areas * aspects)).astype(int), np.round(np.sqrt(areas / aspects)).astype(int)):
+    for w, h in zip(
+        np.round(np.sqrt(areas * aspects)).astype(int),
+        np.round(np.sqrt(areas / aspects)).astype(int),
+    ):
         if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), int(h), int(w)
+            return (
+                int(rng.integers(height - h + 1)),
+                int(rng.integers(width - w + 1)),
+                int(h),
+                int(w),
+            )
     side = min(height, width)
     return (height - side) // 2, (width - side) // 2, side, side
 
 
 def _train(example, rng, *, size, clip, short_side, scale, ratio, hflip, augment):
     chosen = _train_indices(len(example["video"]), rng, **clip)[0]
-    frames, rows = _read(example["video"], chosen, functools.partial(resize_short_side, short_side=short_side))
+    frames, rows = _read(
+        example["video"], chosen, functools.partial(resize_short_side, short_side=short_side)
+    )
     top, left, height, width = random_crop_box(*frames.shape[1:3], scale, ratio, rng)
     frames = frames[:, top : top + height, left : left + width]
     pixels = np.stack([resize(frame, *size) for frame in frames])[rows]
@@ -299,11 +330,15 @@ def _views(example, *, size, clip, short_side, crops):
     tops = crop_offsets(frames.shape[1], height, crops if slack[0] > slack[1] else 1)
     lefts = crop_offsets(frames.shape[2], width, crops if slack[0] <= slack[1] else 1)
     tops, lefts = np.broadcast_arrays(tops, lefts)
-    views = np.stack([frames[:, top : top + height, left : left + width] for top, left in zip(tops, lefts)])
+    views = np.stack(
+        [frames[:, top : top + height, left : left + width] for top, left in zip(tops, lefts)]
+    )
     return {**example, "video": views[:, rows].reshape(-1, chosen.shape[1], height, width, 3)}
 
 
-def _read(video: Video, indices: np.ndarray, fit: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _read(
+    video: Video, indices: np.ndarray, fit: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     """The different frames among `indices`, resized by `fit`, and for each index its row of them."""
     unique, rows = np.unique(indices, return_inverse=True)
     if isinstance(video, Reader):
@@ -333,7 +368,10 @@ def _segments(num_frames: int, length: int) -> tuple[np.ndarray, np.ndarray]:
 def _check(sampling: str, size: Size, **counts: int) -> None:
     if sampling not in SAMPLINGS:
         raise UserError(f"sampling {sampling!r} is not known: use one of {', '.join(SAMPLINGS)}")
-    sides = [("size", side) for side in (per_axis(size, 2) if isinstance(size, (tuple, list)) else [size])]
+    sides = [
+        ("size", side)
+        for side in (per_axis(size, 2) if isinstance(size, (tuple, list)) else [size])
+    ]
     for name, value in (*sides, *counts.items()):
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
             what = "length (the frames of a clip)" if name == "length" else name
@@ -351,6 +389,8 @@ def _cv2():
     try:
         import cv2
     except ImportError as error:
-        raise UserError("frames are resized with OpenCV: pip install opencv-python-headless") from error
+        raise UserError(
+            "frames are resized with OpenCV: pip install opencv-python-headless"
+        ) from error
     cv2.setNumThreads(0)
     return cv2

@@ -18,11 +18,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import FiniteFloat, Fraction, NonNegativeInt, OpenFraction, PositiveInt, checked
+from swin_jax.core.ranges import (
+    FiniteFloat,
+    Fraction,
+    NonNegativeInt,
+    OpenFraction,
+    PositiveInt,
+    checked,
+)
 
 
 @jax.jit
-def _best(queries: jax.Array, reference: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _best(
+    queries: jax.Array, reference: jax.Array, valid: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     scores = jnp.matmul(queries, reference.T, precision=jax.lax.Precision.HIGHEST)
     scores = jnp.where(valid[None, :], scores, -jnp.inf)
     return scores.max(axis=-1), scores.argmax(axis=-1)
@@ -30,7 +39,10 @@ def _best(queries: jax.Array, reference: jax.Array, valid: jax.Array) -> tuple[j
 
 @checked
 def nearest(
-    queries: np.ndarray, reference: np.ndarray, query_chunk: PositiveInt = 1024, reference_chunk: PositiveInt = 16384
+    queries: np.ndarray,
+    reference: np.ndarray,
+    query_chunk: PositiveInt = 1024,
+    reference_chunk: PositiveInt = 16384,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The most similar reference row of each query. Only one chunk of similarities exists at a time.
 
@@ -47,7 +59,9 @@ def nearest(
         UserError: widths that differ, or nothing to compare with.
     """
     if queries.shape[-1] != reference.shape[-1] or not len(reference):
-        raise UserError(f"features of shape {queries.shape} cannot be compared with {reference.shape}")
+        raise UserError(
+            f"features of shape {queries.shape} cannot be compared with {reference.shape}"
+        )
     similarity, index = np.full(len(queries), -np.inf, np.float32), np.zeros(len(queries), np.int64)
     reference_chunk = min(reference_chunk, len(reference))
     for first in range(0, len(reference), reference_chunk):
@@ -85,7 +99,9 @@ def difference_hash(images: np.ndarray, size: PositiveInt = 8) -> np.ndarray:
         (N, size^2) float32.
     """
     if images.shape[1] < size or images.shape[2] <= size:
-        raise UserError(f"images of {images.shape[1]}x{images.shape[2]} are too small for a hash of {size}x{size} bits")
+        raise UserError(
+            f"images of {images.shape[1]}x{images.shape[2]} are too small for a hash of {size}x{size} bits"
+        )
     cells = images.astype(np.float32).mean(axis=-1)
     for axis, count in ((1, size), (2, size + 1)):
         edges = np.linspace(0, cells.shape[axis], count + 1).round().astype(int)
@@ -98,11 +114,15 @@ def difference_hash(images: np.ndarray, size: PositiveInt = 8) -> np.ndarray:
 def exact_duplicates(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Which images (N, H, W, C) are equal to a reference image (M, H, W, C) in every pixel: (N,) bool."""
     seen = {hashlib.sha256(np.ascontiguousarray(image)).digest() for image in reference}
-    return np.array([hashlib.sha256(np.ascontiguousarray(image)).digest() in seen for image in images], bool)
+    return np.array(
+        [hashlib.sha256(np.ascontiguousarray(image)).digest() in seen for image in images], bool
+    )
 
 
 @checked
-def choose_threshold(similarity: np.ndarray, duplicate: np.ndarray, precision: Fraction = 0.99) -> float:
+def choose_threshold(
+    similarity: np.ndarray, duplicate: np.ndarray, precision: Fraction = 0.99
+) -> float:
     """The threshold that finds the most duplicates while keeping a precision.
 
     Args:
@@ -121,7 +141,9 @@ def choose_threshold(similarity: np.ndarray, duplicate: np.ndarray, precision: F
     last = np.append(np.diff(ordered) != 0, True) if len(ordered) else np.zeros(0, bool)
     good = last & (hits >= precision * np.arange(1, len(ordered) + 1)) & (hits > 0)
     if not good.any():
-        raise UserError(f"no threshold has a precision of {precision}: look at more pairs, or ask for less")
+        raise UserError(
+            f"no threshold has a precision of {precision}: look at more pairs, or ask for less"
+        )
     found = np.flatnonzero(good)
     return float(ordered[found[np.argmax(hits[found])]])
 
@@ -146,7 +168,9 @@ def clopper_pearson(
 
 
 @checked
-def binomial_test(successes: NonNegativeInt, trials: NonNegativeInt, probability: Fraction) -> float:
+def binomial_test(
+    successes: NonNegativeInt, trials: NonNegativeInt, probability: Fraction
+) -> float:
     """One-tailed p-value: the chance of at least so many successes if each has this probability."""
     from scipy.special import betainc
 
@@ -206,7 +230,9 @@ def analyse(
     """
     correct, similarity = np.asarray(correct, bool), np.asarray(similarity)
     if len(correct) != len(similarity) or not len(correct):
-        raise UserError(f"{len(correct)} results and {len(similarity)} similarities must be of the same examples")
+        raise UserError(
+            f"{len(correct)} results and {len(similarity)} similarities must be of the same examples"
+        )
     over = similarity >= threshold
     hits, count = int(correct[over].sum()), int(over.sum())
     clean = float(correct[~over].mean()) if count < len(correct) else float("nan")
@@ -256,9 +282,13 @@ def plot(results: Sequence[Overlap], path: str | os.PathLike) -> None:
         share, difference = 100 * x.overlap / x.count, 100 * (x.overlapped - x.clean)
         bars = [[100 * (x.overlapped - x.interval[0])], [100 * (x.interval[1] - x.overlapped)]]
         left.errorbar([share], [difference], yerr=bars, fmt="o", capsize=3)
-        left.annotate(x.name, (share, difference), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        left.annotate(
+            x.name, (share, difference), xytext=(4, 4), textcoords="offset points", fontsize=8
+        )
         right.plot([share], [100 * x.effect], "o")
-        right.annotate(x.name, (share, 100 * x.effect), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        right.annotate(
+            x.name, (share, 100 * x.effect), xytext=(4, 4), textcoords="offset points", fontsize=8
+        )
     for axes, title in ((left, "accuracy on overlap - clean"), (right, "accuracy on all - clean")):
         axes.axhline(0, color="gray", linewidth=0.8)
         axes.set(xlabel="share of overlap (%)", ylabel="points")

@@ -65,7 +65,9 @@ def crop_border(image: np.ndarray, pixels: int = 2) -> np.ndarray:
         UserError: an image that is nothing but border.
     """
     if min(image.shape[:2]) <= 2 * pixels:
-        raise UserError(f"an image of {image.shape[0]}x{image.shape[1]} is all border at {pixels} pixels")
+        raise UserError(
+            f"an image of {image.shape[0]}x{image.shape[1]} is all border at {pixels} pixels"
+        )
     return image[pixels : image.shape[0] - pixels, pixels : image.shape[1] - pixels]
 
 
@@ -103,7 +105,9 @@ def objectnet_classes(mappings: str | os.PathLike) -> tuple[ObjectNetClass, ...]
         number_of = {int(line): int(number) for number, line in numbers.items()}
         class_of = {line.strip(): number_of[place] for place, line in enumerate(lines)}
         found = [
-            ObjectNetClass(folder_of[name], name.lower(), tuple(class_of[own] for own in names.split("; ")))
+            ObjectNetClass(
+                folder_of[name], name.lower(), tuple(class_of[own] for own in names.split("; "))
+            )
             for name, names in to_imagenet.items()
         ]
     except (OSError, ValueError, KeyError) as error:
@@ -114,7 +118,9 @@ def objectnet_classes(mappings: str | os.PathLike) -> tuple[ObjectNetClass, ...]
     return tuple(sorted(found, key=lambda x: x.folder))
 
 
-def accuracy_by_any(scores: np.ndarray, label: np.ndarray, groups: Sequence[Collection[int]]) -> float:
+def accuracy_by_any(
+    scores: np.ndarray, label: np.ndarray, groups: Sequence[Collection[int]]
+) -> float:
     """Accuracy where a class stands for several columns: right if the best of the columns in use is one of its own.
 
     ObjectNet through ImageNet's classes is this.
@@ -216,7 +222,9 @@ class Robustness:
     relative: float | None
 
 
-def report(measurements: Sequence[Measurement], baselines: Sequence[Measurement]) -> list[Robustness]:
+def report(
+    measurements: Sequence[Measurement], baselines: Sequence[Measurement]
+) -> list[Robustness]:
     """Effective and relative robustness of models on any number of shifts.
 
     Args:
@@ -231,14 +239,18 @@ def report(measurements: Sequence[Measurement], baselines: Sequence[Measurement]
     rows = []
     for x in measurements:
         if x.base and (x.base, x.shift) not in shifted:
-            raise UserError(f"{x.base!r}, of which {x.model!r} is a change, was not measured on {x.shift!r}")
+            raise UserError(
+                f"{x.base!r}, of which {x.model!r} is a change, was not measured on {x.shift!r}"
+            )
         expected = float(lines[x.shift].expected(x.in_domain))
         relative = x.shifted - shifted[x.base, x.shift] if x.base else None
         rows.append(Robustness(x, expected, x.shifted - expected, relative))
     return rows
 
 
-def lines_of(measurements: Sequence[Measurement], baselines: Sequence[Measurement]) -> dict[str, Line]:
+def lines_of(
+    measurements: Sequence[Measurement], baselines: Sequence[Measurement]
+) -> dict[str, Line]:
     """The fitted line of each shift that was measured."""
     lines = {}
     for shift in dict.fromkeys(x.shift for x in measurements):
@@ -287,7 +299,9 @@ def _line(row: Robustness) -> str:
     )
 
 
-def plot(measurements: Sequence[Measurement], baselines: Sequence[Measurement], path: str | os.PathLike) -> None:
+def plot(
+    measurements: Sequence[Measurement], baselines: Sequence[Measurement], path: str | os.PathLike
+) -> None:
     """Draws a panel per shift on logit axes: baselines with their line, y = x, and the models in question."""
     from matplotlib.figure import Figure
 
@@ -305,12 +319,23 @@ def plot(measurements: Sequence[Measurement], baselines: Sequence[Measurement], 
         expected = line.expected(across)
         expected = np.where((expected > 1e-3) & (expected < 0.999), expected, np.nan)
         axes.plot(across, expected, color="C0", linewidth=1, label="fit of baselines")
-        axes.plot([x.in_domain for x in ordinary], [x.shifted for x in ordinary], "o", color="C0", markersize=4)
+        axes.plot(
+            [x.in_domain for x in ordinary],
+            [x.shifted for x in ordinary],
+            "o",
+            color="C0",
+            markersize=4,
+        )
         for number, model in enumerate(dict.fromkeys(x.model for x in own)):
             points = [x for x in own if x.model == model]
             style = {"color": f"C{1 + number % 9}", "markersize": 8, "label": model}
             axes.plot([x.in_domain for x in points], [x.shifted for x in points], "*", **style)
-        axes.set(xscale="logit", yscale="logit", xlabel="accuracy in the domain", ylabel=f"accuracy on {shift}")
+        axes.set(
+            xscale="logit",
+            yscale="logit",
+            xlabel="accuracy in the domain",
+            ylabel=f"accuracy on {shift}",
+        )
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: f"{100 * value:.6g}%")
             axis.set_minor_formatter(lambda value, _: "")

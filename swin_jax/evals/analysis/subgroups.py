@@ -64,7 +64,11 @@ def read_table(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise UserError(f"no table can be read from {Path(path)}: {error}") from error
     wrong = [number for number, row in enumerate(rows) if len(row) != len(header)]
     if not rows or wrong:
-        where = f"row {wrong[0] + 1} has {len(rows[wrong[0]])} fields, the header {len(header)}" if rows else "no rows"
+        where = (
+            f"row {wrong[0] + 1} has {len(rows[wrong[0]])} fields, the header {len(header)}"
+            if rows
+            else "no rows"
+        )
         raise UserError(f"{Path(path)}: {where}")
     return {name: np.array(column) for name, column in zip(header, zip(*rows))}
 
@@ -91,7 +95,8 @@ def groups(columns: Columns, attributes: Sequence[str]) -> dict[str, np.ndarray]
     for attribute in attributes:
         values = np.unique(columns[attribute])
         found = {
-            f"{attribute}={value}" if name == "all" else f"{name}, {attribute}={value}": members & chosen
+            f"{attribute}={value}" if name == "all" else f"{name}, {attribute}={value}": members
+            & chosen
             for name, members in found.items()
             for value in values
             if (members & (chosen := columns[attribute] == value)).any()
@@ -123,7 +128,9 @@ def accuracy(
         UserError: predictions that differ from true classes in case or outer blanks only.
     """
     groups(columns, (prediction, label))  # so that an absent column is told
-    return _rates("accuracy", _correct(columns, prediction, label), groups(columns, attributes), confidence)
+    return _rates(
+        "accuracy", _correct(columns, prediction, label), groups(columns, attributes), confidence
+    )
 
 
 @checked
@@ -151,7 +158,9 @@ def assignment(
     """
     groups(columns, (prediction,))
     known = (name for names in categories.values() for name in names)
-    same_spelling(columns[prediction].tolist(), known, f"predictions {prediction!r}", "the categories")
+    same_spelling(
+        columns[prediction].tolist(), known, f"predictions {prediction!r}", "the categories"
+    )
     members = groups(columns, attributes)
     return [
         rate
@@ -167,16 +176,23 @@ def _correct(columns: Columns, prediction: str, label: str) -> np.ndarray:
     return columns[prediction] == columns[label]
 
 
-def _rates(figure: str, hit: np.ndarray, members: dict[str, np.ndarray], confidence: float) -> list[Rate]:
+def _rates(
+    figure: str, hit: np.ndarray, members: dict[str, np.ndarray], confidence: float
+) -> list[Rate]:
     rates = []
     for group, chosen in members.items():
         count, hits = int(chosen.sum()), int(hit[chosen].sum())
-        rates.append(Rate(figure, group, count, hits / count, clopper_pearson(hits, count, confidence)))
+        rates.append(
+            Rate(figure, group, count, hits / count, clopper_pearson(hits, count, confidence))
+        )
     return rates
 
 
 def fairface(
-    columns: Columns, tasks: Mapping[str, tuple[str, str]], attribute: str = "race", reference: str = "White"
+    columns: Columns,
+    tasks: Mapping[str, tuple[str, str]],
+    attribute: str = "race",
+    reference: str = "White",
 ) -> dict[str, dict[str, float]]:
     """The table of CLIP's FairFace study: accuracies inside and outside a group.
 
@@ -196,8 +212,12 @@ def fairface(
     groups(columns, needed)
     inside = columns[attribute] == reference
     if inside.all() or not inside.any():
-        raise UserError(f"{int(inside.sum())} of {len(inside)} rows have {attribute} {reference!r}: nothing to compare")
-    correct = {task: _correct(columns, prediction, label) for task, (prediction, label) in tasks.items()}
+        raise UserError(
+            f"{int(inside.sum())} of {len(inside)} rows have {attribute} {reference!r}: nothing to compare"
+        )
+    correct = {
+        task: _correct(columns, prediction, label) for task, (prediction, label) in tasks.items()
+    }
     return {
         name: {task: float(right[chosen].mean()) for task, right in correct.items()}
         for name, chosen in ((reference, inside), (f"not {reference}", ~inside))
@@ -235,7 +255,9 @@ def most_unequal_labels(
     scale = (a + b) * (total - a - b) * first.astype(np.float64) * second
     statistic = np.divide(total * determinant**2, scale, out=np.zeros(len(names)), where=scale > 0)
     order = np.argsort(-statistic, kind="stable")[:top]
-    return [(names[i], float(a[i] / first), float(b[i] / second), float(statistic[i])) for i in order]
+    return [
+        (names[i], float(a[i] / first), float(b[i] / second), float(statistic[i])) for i in order
+    ]
 
 
 def table(rates: Sequence[Rate]) -> str:
@@ -248,7 +270,11 @@ def table(rates: Sequence[Rate]) -> str:
         cells = []
         for figure in figures:
             rate = found.get((group, figure))
-            cells.append(f"{rate.value:.1%} ({rate.interval[0]:.1%} to {rate.interval[1]:.1%})" if rate else "")
+            cells.append(
+                f"{rate.value:.1%} ({rate.interval[0]:.1%} to {rate.interval[1]:.1%})"
+                if rate
+                else ""
+            )
         lines.append(f"| {group} | {count} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -259,14 +285,18 @@ def plot(rates: Sequence[Rate], path: str | os.PathLike) -> None:
 
     figures = list(dict.fromkeys(rate.figure for rate in rates))
     names = list(dict.fromkeys(rate.group for rate in rates))
-    figure = Figure(figsize=(2.5 + 3.2 * len(figures), 1.2 + 0.22 * len(names)), layout="constrained")
+    figure = Figure(
+        figsize=(2.5 + 3.2 * len(figures), 1.2 + 0.22 * len(names)), layout="constrained"
+    )
     panels = np.atleast_1d(figure.subplots(1, len(figures), sharey=True))
     for axes, title in zip(panels, figures):
         own = [rate for rate in rates if rate.figure == title]
         values = np.array([rate.value for rate in own])
         intervals = np.array([rate.interval for rate in own]).T
         places = [names.index(rate.group) for rate in own]
-        axes.errorbar(values, places, xerr=[values - intervals[0], intervals[1] - values], fmt="o", capsize=2)
+        axes.errorbar(
+            values, places, xerr=[values - intervals[0], intervals[1] - values], fmt="o", capsize=2
+        )
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_yticks(range(len(names)), names, fontsize=7)
         axes.grid(axis="x", alpha=0.3)

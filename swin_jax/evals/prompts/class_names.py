@@ -59,8 +59,19 @@ CHECKSUMS = {
 
 # The names in clip-benchmark's file. Of those with a checksum here it holds other names, or another order, than OpenAI.
 _BENCHMARK_NAMES = {
-    **{"imagenet": "imagenet1k", "oxford_pets": "pets", "caltech101": "caltech101", "flowers102": "flowers"},
-    **{"mnist": "mnist", "fer2013": "fer2013", "eurosat": "eurosat", "gtsrb": "gtsrb", "pcam": "pcam"},
+    **{
+        "imagenet": "imagenet1k",
+        "oxford_pets": "pets",
+        "caltech101": "caltech101",
+        "flowers102": "flowers",
+    },
+    **{
+        "mnist": "mnist",
+        "fer2013": "fer2013",
+        "eurosat": "eurosat",
+        "gtsrb": "gtsrb",
+        "pcam": "pcam",
+    },
     **{"kitti_distance": "kitti_closest_vehicle_distance", "country211": "country211"},
     **{"clevr_counts": "clevr_count_all"},
 }
@@ -75,19 +86,27 @@ _BENCHMARK_CHECKSUMS = {
 def as_classes(names: Sequence[Names]) -> list[Names]:
     """Classes as a list; raises UserError for one text, whose letters would be classes, and for what is no list."""
     if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
-        raise UserError(f"class_names is {names!r}, one {type(names).__name__}; give a list of names")
+        raise UserError(
+            f"class_names is {names!r}, one {type(names).__name__}; give a list of names"
+        )
     return list(names)
 
 
 def several(names: Names, whose: str) -> tuple[str, ...]:
     """The names of one class as a tuple; raises UserError where there is none, or one is empty or no text."""
-    found = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else ()
+    found = (
+        (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else ()
+    )
     if not found or not all(isinstance(name, str) and name.strip() for name in found):
-        raise UserError(f"the names of {whose} are {names!r}; give a text or several, none of them empty")
+        raise UserError(
+            f"the names of {whose} are {names!r}; give a text or several, none of them empty"
+        )
     return found
 
 
-def bind(label_names: Sequence[str], names: Sequence[Names] | Mapping[str, Names]) -> tuple[Names, ...]:
+def bind(
+    label_names: Sequence[str], names: Sequence[Names] | Mapping[str, Names]
+) -> tuple[Names, ...]:
     """The names for prompts in the order of a data set's labels.
 
     Names match if they are the same words: case, '_', '-', '/' and the humps of CamelCase don't count.
@@ -107,21 +126,30 @@ def bind(label_names: Sequence[str], names: Sequence[Names] | Mapping[str, Names
     if isinstance(names, Mapping):
         pairs = list(names.items())
     else:
-        pairs = [(several(value, f"class {number}")[0], value) for number, value in enumerate(as_classes(names))]
-    wrong = [name for name in (*label_names, *(key for key, _ in pairs)) if not isinstance(name, str)]
+        pairs = [
+            (several(value, f"class {number}")[0], value)
+            for number, value in enumerate(as_classes(names))
+        ]
+    wrong = [
+        name for name in (*label_names, *(key for key, _ in pairs)) if not isinstance(name, str)
+    ]
     if wrong:
         raise UserError(f"the label {wrong[0]!r} must be a text, not a {type(wrong[0]).__name__}")
     found: dict[str, tuple[str, Names]] = {}
     for key, value in pairs:
         words = _words(key)
         if words in found:
-            raise UserError(f"the class names {found[words][0]!r} and {key!r} are the same words: tell them apart")
+            raise UserError(
+                f"the class names {found[words][0]!r} and {key!r} are the same words: tell them apart"
+            )
         own = several(value, repr(key))
         found[words] = key, value if isinstance(value, str) else own
     wanted = [_words(name) for name in label_names]
     double = [name for name, words in zip(label_names, wanted) if wanted.count(words) > 1]
     if double:
-        raise UserError(f"labels of the data set are the same words: {_listed(double)}: give them different names")
+        raise UserError(
+            f"labels of the data set are the same words: {_listed(double)}: give them different names"
+        )
     missing = [name for name, words in zip(label_names, wanted) if words not in found]
     extra = [key for words, (key, _) in found.items() if words not in set(wanted)]
     if missing or extra:
@@ -153,7 +181,9 @@ def bind_imagenet(
         numbers = [int(name) for name in label_names]
         if set(numbers) <= set(indices):
             return tuple(names[number] for number in numbers)
-    elif all(re.fullmatch(r"n\d{8}", name) for name in label_names) and len(set(label_names)) == len(indices):
+    elif all(re.fullmatch(r"n\d{8}", name) for name in label_names) and len(
+        set(label_names)
+    ) == len(indices):
         place = {synset: index for synset, index in zip(sorted(label_names), indices)}
         return tuple(names[place[synset]] for synset in label_names)
     raise UserError(
@@ -202,7 +232,9 @@ def _parse_lines(text: str) -> list | dict:
 
 
 def _is_names(value) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and value and all(isinstance(x, str) for x in value))
+    return isinstance(value, str) or (
+        isinstance(value, list) and value and all(isinstance(x, str) for x in value)
+    )
 
 
 def _tidy(value: str | list[str]) -> Names:
@@ -231,10 +263,16 @@ def curated(dataset: str) -> tuple[Names, ...]:
         ) from error
     lists = json.loads(Path(path).read_text(encoding="utf-8"))
     if _BENCHMARK_NAMES.get(dataset) not in lists:
-        raise UserError(f"{_DISTRIBUTION} has no class names of {dataset!r}: read them from a file of your own")
+        raise UserError(
+            f"{_DISTRIBUTION} has no class names of {dataset!r}: read them from a file of your own"
+        )
     names = tuple(lists[_BENCHMARK_NAMES[dataset]])
-    if dataset in _BENCHMARK_CHECKSUMS and checksum(names).startswith(_BENCHMARK_CHECKSUMS[dataset]):
-        log.warning("the class names of %s are those of CLIP_benchmark, which differ from OpenAI's", dataset)
+    if dataset in _BENCHMARK_CHECKSUMS and checksum(names).startswith(
+        _BENCHMARK_CHECKSUMS[dataset]
+    ):
+        log.warning(
+            "the class names of %s are those of CLIP_benchmark, which differ from OpenAI's", dataset
+        )
     else:
         check(dataset, names)
     return names
@@ -259,7 +297,9 @@ def check(dataset: str, names: Sequence[Names]) -> None:
 
 def _known(dataset: str) -> tuple[int, str]:
     if dataset not in CHECKSUMS:
-        raise UserError(f"no class names are known of {dataset!r}, only of {', '.join(sorted(CHECKSUMS))}")
+        raise UserError(
+            f"no class names are known of {dataset!r}, only of {', '.join(sorted(CHECKSUMS))}"
+        )
     return CHECKSUMS[dataset]
 
 

@@ -23,7 +23,11 @@ def zero_shot(data: Any, context_length: ContextLength = 20) -> ZeroShot:
     source = data.source
     names = source.class_names
     common = [name for name, is_common in zip(names, source.common) if is_common]
-    unseen = [name for name, held_out, is_common in zip(names, source.unseen, source.common) if held_out and is_common]
+    unseen = [
+        name
+        for name, held_out, is_common in zip(names, source.unseen, source.common)
+        if held_out and is_common
+    ]
     seen = [name for name in common if name not in set(unseen)]
     return ZeroShot(
         data=data,

@@ -15,7 +15,11 @@ def _expand(pattern: str, *choices: Sequence[str]) -> Iterator[str]:
     for words in itertools.product(*choices):
         text = pattern
         for letter, word in zip("XY", words):
-            text = text.replace(letter, word) if word else text.replace(f"{letter} ", "").replace(f" {letter}", "")
+            text = (
+                text.replace(letter, word)
+                if word
+                else text.replace(f"{letter} ", "").replace(f" {letter}", "")
+            )
         yield text
 
 
@@ -25,14 +29,40 @@ _IMAGENET_GRAMMAR = (
     (
         "a X photo of Y {}.",
         (
-            *("bad", "low resolution", "cropped", "bright", "dark", "close-up", "black and white", "pixelated"),
+            *(
+                "bad",
+                "low resolution",
+                "cropped",
+                "bright",
+                "dark",
+                "close-up",
+                "black and white",
+                "pixelated",
+            ),
             *("jpeg corrupted", "blurry", "good"),
         ),
         _A,
     ),
     ("a photo of X {}.", _A),
-    ("a photo of X Y {}.", _A, ("hard to see", "clean", "dirty", "cool", "nice", "weird", "small", "large")),
-    ("a X of Y {}.", ("sculpture", "rendering", "tattoo", "drawing", "painting", "doodle", "sketch", "rendition"), _A),
+    (
+        "a photo of X Y {}.",
+        _A,
+        ("hard to see", "clean", "dirty", "cool", "nice", "weird", "small", "large"),
+    ),
+    (
+        "a X of Y {}.",
+        (
+            "sculpture",
+            "rendering",
+            "tattoo",
+            "drawing",
+            "painting",
+            "doodle",
+            "sketch",
+            "rendition",
+        ),
+        _A,
+    ),
     ("X of Y {}.", ("graffiti", "art"), _A),
     ("itap of X {}.", ("a", "the", "my")),
     ("X Y {}.", _A, ("embroidered", "plastic", "origami", "toy", "plushie", "cartoon")),
@@ -40,7 +70,9 @@ _IMAGENET_GRAMMAR = (
     ("a photo of X {}.", ("many", "my", "one")),
 )
 
-IMAGENET_80 = tuple(text for pattern, *choices in _IMAGENET_GRAMMAR for text in _expand(pattern, *choices))
+IMAGENET_80 = tuple(
+    text for pattern, *choices in _IMAGENET_GRAMMAR for text in _expand(pattern, *choices)
+)
 
 # StyleCLIP's released code leaves one out.
 IMAGENET_79 = tuple(text for text in IMAGENET_80 if text != "a photo of many {}.")
@@ -60,13 +92,19 @@ BARE = ("{}",)
 
 _CIFAR = (
     *_expand(
-        "a X photo of Y {}.", ("", "blurry", "black and white", "low contrast", "high contrast", "bad", "good"), _A
+        "a X photo of Y {}.",
+        ("", "blurry", "black and white", "low contrast", "high contrast", "bad", "good"),
+        _A,
     ),
     *_expand("a photo of X Y {}.", _A, ("small", "big")),
 )
 
 _CALTECH101 = (
-    *_expand("a X of Y {}.", ("photo", "painting", "sculpture", "sketch", "tattoo", "rendition", "drawing"), _A),
+    *_expand(
+        "a X of Y {}.",
+        ("photo", "painting", "sculpture", "sketch", "tattoo", "rendition", "drawing"),
+        _A,
+    ),
     *_expand("a doodle of X {}.", _A),
     *_expand("X of Y {}.", ("art", "graffiti"), _A),
     *_expand("X Y {}.", _A, ("plastic", "toy", "embroidered", "cartoon", "plushie", "origami")),
@@ -83,7 +121,9 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "birdsnap": ("a photo of a {}, a type of bird.",),
     "sun397": tuple(_expand("a photo of X {}.", _A)),
     "stanford_cars": (
-        *_expand("a photo of X {}.", ("a", "the", "my", "my dirty", "my clean", "my new", "my old")),
+        *_expand(
+            "a photo of X {}.", ("a", "the", "my", "my dirty", "my clean", "my new", "my old")
+        ),
         "i love my {}!",
     ),
     "fgvc_aircraft": tuple(_expand("a photo of X {}, a type of aircraft.", _A)),
@@ -106,11 +146,17 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "resisc45": tuple(
         _expand(
             "X of Y {}.",
-            tuple(f"{view} {kind}" for view in ("satellite", "aerial") for kind in ("imagery", "photo", "view")),
+            tuple(
+                f"{view} {kind}"
+                for view in ("satellite", "aerial")
+                for kind in ("imagery", "photo", "view")
+            ),
             ("", "a", "the"),
         )
     ),
-    "gtsrb": tuple(_expand('a X photo of a "{}" traffic sign.', ("zoomed in", "centered", "close up"))),
+    "gtsrb": tuple(
+        _expand('a X photo of a "{}" traffic sign.', ("zoomed in", "centered", "close up"))
+    ),
     "kitti_distance": BARE,
     "country211": (
         "a photo i took in {}.",

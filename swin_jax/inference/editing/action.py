@@ -47,14 +47,18 @@ def prepare(config: Any, workdir: str, what: str) -> Callable[[], int]:
             that are neither square nor have landmarks.
     """
     if config.get("edit") is None:
-        raise UserError("this experiment edits nothing; --edit is for those of experiments/styleclip: styleclip_*.py")
+        raise UserError(
+            "this experiment edits nothing; --edit is for those of experiments/styleclip: styleclip_*.py"
+        )
     source = sources.find(what)
     editor, inverter = configs.build(config.edit, "edit"), None
     editor.check()
     if source.pictures:
         inverter = configs.build(config.invert, "invert") if config.get("invert") else None
         if inverter is None:
-            raise UserError(f"{what} holds pictures, and this experiment has no `invert` that finds their latents")
+            raise UserError(
+                f"{what} holds pictures, and this experiment has no `invert` that finds their latents"
+            )
         inverter.check()
         sources.check_pictures(source)
     return functools.partial(_act, config, workdir, source, editor, inverter)
@@ -71,7 +75,10 @@ def _act(config, workdir: str, source: sources.Source, editor: Any, inverter: An
     synthesize = _synthesizer(loaded)
     count = write_edits(loaded, found, folder, synthesize, config.edit_batch_size)
     files = write_sheets(loaded, found, folder, synthesize)
-    print(f"{count} edits to '{loaded.text}' ({loaded.method}): {folder}; {', '.join(files)}", flush=True)
+    print(
+        f"{count} edits to '{loaded.text}' ({loaded.method}): {folder}; {', '.join(files)}",
+        flush=True,
+    )
     return 0
 
 
@@ -82,10 +89,16 @@ def slug(text: str) -> str:
 
 @checked
 def write_edits(
-    loaded: LoadedEditor, found: sources.Latents, folder: Any, synthesize: Synthesize, batch_size: PositiveInt
+    loaded: LoadedEditor,
+    found: sources.Latents,
+    folder: Any,
+    synthesize: Synthesize,
+    batch_size: PositiveInt,
 ) -> int:
     """Edits all latents in batches; writes their files and the sheet of the first ones. Returns their number."""
-    styles_of = jax.jit(lambda variables, ws: loaded.generator.apply(variables, ws, method="styles"))
+    styles_of = jax.jit(
+        lambda variables, ws: loaded.generator.apply(variables, ws, method="styles")
+    )
     pairs = []
     for start in progress(range(0, len(found.ws), batch_size), "edits"):
         ws, count = filled(found.ws, start, batch_size)
@@ -106,11 +119,15 @@ def write_edits(
                 original = [] if found.pictures is None else [found.pictures[start + row]]
                 pairs.append([*original, before[row], after[row]])
     headings = ["before", "after"] if found.pictures is None else ["picture", "inverted", "after"]
-    sheets.draw_pairs(folder / f"{_PAIRS}.png", found.names[: len(pairs)], pairs, headings, _title(loaded))
+    sheets.draw_pairs(
+        folder / f"{_PAIRS}.png", found.names[: len(pairs)], pairs, headings, _title(loaded)
+    )
     return len(found.ws)
 
 
-def write_sheets(loaded: LoadedEditor, found: sources.Latents, folder: Any, synthesize: Synthesize) -> list[str]:
+def write_sheets(
+    loaded: LoadedEditor, found: sources.Latents, folder: Any, synthesize: Synthesize
+) -> list[str]:
     """Writes the sheet over the editor's axes and the video along the first, of one latent; returns their names."""
     ws, name = found.ws[:1], found.names[0]
     first, *others = loaded.axes
@@ -124,7 +141,9 @@ def write_sheets(loaded: LoadedEditor, found: sources.Latents, folder: Any, synt
     title = f"{_title(loaded)}: {name}"
     sheets.draw_grid(folder / sheet, cells, len(first.values), title)
     values = np.linspace(min(first.values), max(first.values), _FRAMES)
-    frames = [synthesize(loaded.edit(ws, **{first.name: float(value)}).styles)[0] for value in values]
+    frames = [
+        synthesize(loaded.edit(ws, **{first.name: float(value)}).styles)[0] for value in values
+    ]
     return [f"{_PAIRS}.png", sheet, sheets.write_video(folder, first.name, frames)]
 
 
@@ -135,7 +154,9 @@ def _grid_name(loaded: LoadedEditor) -> str:
 def _check_names(names: Sequence[str], loaded: LoadedEditor) -> None:
     """Raises UserError for a latent or picture that is called as a sheet is."""
     for name in {_PAIRS, _grid_name(loaded)} & set(names):
-        raise UserError(f"{name} is what a sheet beside the edits is called: rename the file that is edited")
+        raise UserError(
+            f"{name} is what a sheet beside the edits is called: rename the file that is edited"
+        )
 
 
 def _title(loaded: LoadedEditor) -> str:

@@ -93,7 +93,9 @@ class FeatureDistance:
     def __post_init__(self):
         if not hasattr(self.network.model, "features"):
             kind = type(self.network.model).__name__
-            raise UserError(f"network={kind}: pictures are compared by the maps of a model with a method `features`")
+            raise UserError(
+                f"network={kind}: pictures are compared by the maps of a model with a method `features`"
+            )
 
     def check(self) -> None:
         """Raises UserError, naming the flag, if the weights are missing."""
@@ -109,7 +111,9 @@ class FeatureDistance:
         sides = self._sides()
         seen = images
         if images.shape[1:3] != sides:
-            seen = resample(images, *(area(before, after) for before, after in zip(images.shape[1:3], sides)))
+            seen = resample(
+                images, *(area(before, after) for before, after in zip(images.shape[1:3], sides))
+            )
         maps = self.network.model.apply(variables, seen, method="features")
         return images, tuple(unit(x) for x in maps)
 

@@ -29,7 +29,13 @@ from swin_jax.inference import similarity
 from swin_jax.inference.editing import relevance, statistics
 from swin_jax.inference.editing.edits import NO_CHANNEL, Axis, Chosen, Edited
 from swin_jax.inference.editing.relevance import Models
-from swin_jax.models.styleclip.directions import Direction, NoChannel, choose_beta, make_direction, text_direction
+from swin_jax.models.styleclip.directions import (
+    Direction,
+    NoChannel,
+    choose_beta,
+    make_direction,
+    text_direction,
+)
 from swin_jax.models.styleclip.relevance import Survey
 from swin_jax.models.styleclip.statistics import Statistics
 from swin_jax.pretrained.preparation import carried
@@ -87,16 +93,22 @@ class GlobalDirections:
     def features(self, text: str) -> np.ndarray:
         """CLIP's features of a text: the mean over all templates, (E,) float32 of length 1."""
         if ("features", text) not in self._found:
-            prompts = [fill(template, text) for template in self.templates] if text.strip() else [text]
+            prompts = (
+                [fill(template, text) for template in self.templates] if text.strip() else [text]
+            )
             models = self.models
-            rows = similarity.encode_texts(models.clip, models.clip_variables, prompts, self.tokenize)
+            rows = similarity.encode_texts(
+                models.clip, models.clip_variables, prompts, self.tokenize
+            )
             mean = rows.mean(axis=0)
             self._found["features", text] = mean / np.linalg.norm(mean)
         return self._found["features", text]
 
     def relevances(self, wish: Wish) -> np.ndarray:
         """How much each channel does for a text: (channels,), cosines."""
-        return self.relevance @ text_direction(self.features(wish.text), self.features(wish.neutral))
+        return self.relevance @ text_direction(
+            self.features(wish.text), self.features(wish.neutral)
+        )
 
     def distance(self, wish: Wish) -> float:
         """How far the two texts are from each other in CLIP's space, the length that their direction is divided by."""
@@ -137,7 +149,9 @@ class GlobalDirections:
         """
         if not wishes:
             raise UserError("there is no text to edit to")
-        return self._move(ws, [self.direction(wish) for wish in wishes], [wish.alpha for wish in wishes])
+        return self._move(
+            ws, [self.direction(wish) for wish in wishes], [wish.alpha for wish in wishes]
+        )
 
     def edit_each(self, ws: np.ndarray, wishes: Sequence[Wish]) -> Edited:
         """Edits latent i by wish i; arguments and errors as in `edit`."""
@@ -156,14 +170,19 @@ class GlobalDirections:
         styles = jax.device_get(self._styles(self.models.variables, ws))
         return Edited(styles, None, ((),) * len(ws), note)
 
-    def _move(self, ws: np.ndarray, directions: Sequence[Direction], alphas: Sequence[float]) -> Edited:
+    def _move(
+        self, ws: np.ndarray, directions: Sequence[Direction], alphas: Sequence[float]
+    ) -> Edited:
         edited = self.unedited(ws, "")
         styles, weights = edited.styles, {}
         for direction, alpha in zip(directions, alphas):
             styles = direction.edit(styles, np.float32(alpha))
             for layer, channel, coefficient in direction.chosen:
                 weights[layer, channel] = weights.get((layer, channel), 0.0) + alpha * coefficient
-        moved = sorted(((*key, weight) for key, weight in weights.items() if weight), key=lambda row: -abs(row[2]))
+        moved = sorted(
+            ((*key, weight) for key, weight in weights.items() if weight),
+            key=lambda row: -abs(row[2]),
+        )
         chosen: Chosen = tuple(moved)
         return dataclasses.replace(edited, styles=styles, chosen=(chosen,) * len(styles[0]))
 
@@ -201,7 +220,9 @@ def open_directions(
         arguments = models.generator, models.variables, models.clip_variables, _width(models)
         found, rows = statistics.read_folder(folder, *arguments)
     else:
-        found, rows = relevance.compute(models, os.fspath(folder), survey or _survey(models.clip), show)
+        found, rows = relevance.compute(
+            models, os.fspath(folder), survey or _survey(models.clip), show
+        )
     return GlobalDirections(models, found, rows, tuple(templates), tokenize)
 
 
@@ -250,7 +271,9 @@ class GlobalEditor:
 
     def __post_init__(self):
         if self.templates not in TEMPLATES:
-            raise UserError(f"templates={self.templates!r} must be '79' (the released code) or '80' (the paper)")
+            raise UserError(
+                f"templates={self.templates!r} must be '79' (the released code) or '80' (the paper)"
+            )
         self.wishes()
 
     def wishes(self) -> list[Wish]:
@@ -261,12 +284,20 @@ class GlobalEditor:
         """
         texts = [text.strip() for text in self.text.split(SEPARATOR)]
         if not all(texts):
-            raise UserError(f"text={self.text!r} is empty; give --config.text='a face with glasses', for example")
+            raise UserError(
+                f"text={self.text!r} is empty; give --config.text='a face with glasses', for example"
+            )
         neutral = [text.strip() for text in self.neutral.split(SEPARATOR)]
         found = []
-        for name, values in (("neutral", neutral), ("alpha", self.alpha), ("beta", self.beta or (None,))):
+        for name, values in (
+            ("neutral", neutral),
+            ("alpha", self.alpha),
+            ("beta", self.beta or (None,)),
+        ):
             if len(values) not in (1, len(texts)):
-                raise UserError(f"{name}={values} has {len(values)} entries, {len(texts)} texts: give one or as many")
+                raise UserError(
+                    f"{name}={values} has {len(values)} entries, {len(texts)} texts: give one or as many"
+                )
             found.append(list(values) * (len(texts) if len(values) == 1 else 1))
         return [Wish(text, *values, self.channels) for text, *values in zip(texts, *found)]
 
@@ -333,7 +364,9 @@ class LoadedGlobalEditor:
         Raises:
             NoChannel: A wish's own beta selects no channel.
         """
-        changes = {name: value for name, value in (("alpha", alpha), ("beta", beta)) if value is not None}
+        changes = {
+            name: value for name, value in (("alpha", alpha), ("beta", beta)) if value is not None
+        }
         wishes = [dataclasses.replace(wish, **changes) for wish in self.wishes]
         try:
             return self.directions.edit(ws, wishes)

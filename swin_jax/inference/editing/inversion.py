@@ -15,7 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError, did_you_mean, warn
-from swin_jax.core.ranges import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Rate, Seed, checked
+from swin_jax.core.ranges import (
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Rate,
+    Seed,
+    checked,
+)
 from swin_jax.inference.editing.batches import filled, progress
 from swin_jax.inference.editing.distances import Distance
 from swin_jax.ops.normalize import inverse_deviation
@@ -68,7 +76,9 @@ class E4EInversion:
             mean, _ = mean_latent(generator, variables, _SAMPLES)
             average = np.broadcast_to(mean, ours)
             found = {**found, "averages": {"latent_avg": average}}
-            warn(f"the encoder has no mean latent; the mean of {_SAMPLES} latents of the generator takes its place")
+            warn(
+                f"the encoder has no mean latent; the mean of {_SAMPLES} latents of the generator takes its place"
+            )
         return LoadedEncoder(model, found, size, self.batch_size)
 
 
@@ -148,7 +158,9 @@ class OptimizationInversion:
         if generator.c_dim:
             raise UserError("inversion is for generators without labels; this one is conditional")
         if generator.image_channels != 3:
-            raise UserError(f"inversion is of colored pictures; this generator has {generator.image_channels} channels")
+            raise UserError(
+                f"inversion is of colored pictures; this generator has {generator.image_channels} channels"
+            )
         return Projector(self, generator, variables)
 
 
@@ -180,11 +192,17 @@ class Projector:
     def __init__(self, settings: OptimizationInversion, generator: Any, variables: dict):
         self.settings, self.image_size = settings, generator.resolution
         self._generator, self._distance = generator, settings.distance
-        self._frozen = jax.device_put({"generator": variables, "distance": settings.distance.load()})
+        self._frozen = jax.device_put(
+            {"generator": variables, "distance": settings.distance.load()}
+        )
         self.mean, self.deviation = mean_latent(generator, variables, settings.mean_samples)
         self._adam = scale_by_adam(settings.b1, settings.b2, 1e-8)
-        self._rate = ramps(settings.learning_rate, settings.num_steps, settings.rampup, settings.rampdown)
-        self._describe = jax.jit(lambda frozen, x: self._distance.describe(frozen["distance"], _to_floats(x)))
+        self._rate = ramps(
+            settings.learning_rate, settings.num_steps, settings.rampup, settings.rampdown
+        )
+        self._describe = jax.jit(
+            lambda frozen, x: self._distance.describe(frozen["distance"], _to_floats(x))
+        )
         self._update = jax.jit(self._update_once, donate_argnums=3)
 
     def invert(self, images: np.ndarray) -> np.ndarray:
@@ -208,7 +226,12 @@ class Projector:
                 state = self._update(self._frozen, target, number, state)
             jax.block_until_ready(state)
             if stop == steps:
-                found.append([np.asarray(x)[:count] for x in (self._rows(state[0]), state[2], *state[0]["noises"])])
+                found.append(
+                    [
+                        np.asarray(x)[:count]
+                        for x in (self._rows(state[0]), state[2], *state[0]["noises"])
+                    ]
+                )
         ws, distances, *noises = (np.concatenate(parts) for parts in zip(*found))
         return Projection(ws, tuple(noises), distances)
 
@@ -218,7 +241,9 @@ class Projector:
         noises = []
         if self.settings.optimize_noise:
             key = jax.random.fold_in(jax.random.key(self.settings.seed), 0)
-            sides = [layer.resolution for layer in self._generator.style_layers() if not layer.is_rgb]
+            sides = [
+                layer.resolution for layer in self._generator.style_layers() if not layer.is_rgb
+            ]
             for i, side in enumerate(sides):
                 drawn = jax.random.normal(jax.random.fold_in(key, i), (1, side, side, 1))
                 noises.append(jnp.repeat(drawn, count, axis=0))
@@ -240,12 +265,18 @@ class Projector:
         params = jax.tree.map(lambda x, change: x - rate * change, params, direction)
         return {**params, "noises": tuple(map(standardize, params["noises"]))}, moments, distances
 
-    def _loss(self, frozen: dict, target: Any, step: jax.Array, params: dict) -> tuple[jax.Array, jax.Array]:
+    def _loss(
+        self, frozen: dict, target: Any, step: jax.Array, params: dict
+    ) -> tuple[jax.Array, jax.Array]:
         """The sum over pictures, which leaves each its own gradient, and the distances (B,)."""
         settings, rows = self.settings, self._rows(params)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(settings.seed), 1), step)
         shape = (1, *params["latents"].shape[1:])
-        scale = latent_noise(step, settings.num_steps, settings.noise_until) * settings.latent_noise * self.deviation
+        scale = (
+            latent_noise(step, settings.num_steps, settings.noise_until)
+            * settings.latent_noise
+            * self.deviation
+        )
         rows = rows + scale * jax.random.normal(key, shape)
         noise = params["noises"] or "const"
         image = self._generator.apply(frozen["generator"], rows, noise=noise, method="synthesize")
@@ -258,7 +289,9 @@ class Projector:
 def mean_latent(generator: Any, variables: dict, samples: int) -> tuple[np.ndarray, float]:
     """The mean of mapped latents w, (w_dim,), and the root of the mean squared length of their differences from it."""
     z = np.random.RandomState(_DRAWS).randn(samples, generator.z_dim).astype(np.float32)
-    w = np.asarray(jax.jit(lambda z: generator.apply(variables, z, method="map")[:, 0])(z), np.float64)
+    w = np.asarray(
+        jax.jit(lambda z: generator.apply(variables, z, method="map")[:, 0])(z), np.float64
+    )
     mean = w.mean(axis=0)
     return mean.astype(np.float32), float(np.sqrt(np.square(w - mean).sum() / samples))
 
@@ -301,7 +334,12 @@ def _to_floats(images: jax.Array) -> jax.Array:
 
 def _check_pictures(images: np.ndarray, size: int) -> None:
     """Raises UserError for anything but bytes (N, size, size, 3)."""
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
+    if (
+        images.dtype != np.uint8
+        or images.ndim != 4
+        or images.shape[1:] != (size, size, 3)
+        or not len(images)
+    ):
         raise UserError(
             f"pictures are {images.dtype} of shape {images.shape}; aligned faces are uint8 (N, {size}, {size}, 3): cut "
             "them out with swin_jax.data.image.alignment.align(picture, landmarks, size)"

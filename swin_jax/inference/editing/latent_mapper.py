@@ -70,7 +70,9 @@ class LatentMapperEditor:
         else:
             model, found = self._of_run(self.mapper or workdir)
         _check_fit(model, found, generator, self.mapper or workdir)
-        return LoadedMapper(generator, jax.device_put(variables), model, jax.device_put(found), self.text)
+        return LoadedMapper(
+            generator, jax.device_put(variables), model, jax.device_put(found), self.text
+        )
 
     def _of_run(self, workdir: str) -> tuple[nn.Module, dict]:
         if self.model is None or not workdir or not checkpoint.exists(storage.path(workdir)):
@@ -93,14 +95,18 @@ def _check_fit(model: nn.Module, variables: dict, generator: Any, source: str) -
         )
     for path in wanted:
         if wanted[path] != found[path]:
-            raise UserError(f"{source}: {path} is {found[path]}, and latents of the generator need {wanted[path]}")
+            raise UserError(
+                f"{source}: {path} is {found[path]}, and latents of the generator need {wanted[path]}"
+            )
 
 
 def _latent_of(model: nn.Module, generator: Any) -> Any:
     """The shape of one latent of a generator, as a mapper takes it."""
     if not isinstance(model, StyleSpaceMapper):
         return jax.ShapeDtypeStruct((1, generator.num_ws, generator.w_dim), jnp.float32)
-    return tuple(jax.ShapeDtypeStruct((1, layer.channels), jnp.float32) for layer in generator.style_layers())
+    return tuple(
+        jax.ShapeDtypeStruct((1, layer.channels), jnp.float32) for layer in generator.style_layers()
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,14 +140,18 @@ class LoadedMapper:
     def direction(self, ws: np.ndarray) -> np.ndarray:
         """What the mapper adds to latents, (B, ...): all of S or W+ in one row each, to compare directions."""
         _, steps = self._steps(self.variables, self.mapper_variables, np.asarray(ws, np.float32))
-        return np.concatenate([np.asarray(leaf).reshape(len(ws), -1) for leaf in jax.tree.leaves(steps)], axis=1)
+        return np.concatenate(
+            [np.asarray(leaf).reshape(len(ws), -1) for leaf in jax.tree.leaves(steps)], axis=1
+        )
 
     @functools.cached_property
     def _steps(self) -> Callable:
         def steps(variables, mapper_variables, ws):
             if isinstance(self.model, StyleSpaceMapper):
                 ws = self.generator.apply(variables, ws, method="styles")
-            return ws, jax.tree.map(lambda step: STEP * step, self.model.apply(mapper_variables, ws))
+            return ws, jax.tree.map(
+                lambda step: STEP * step, self.model.apply(mapper_variables, ws)
+            )
 
         return jax.jit(steps)
 

@@ -67,7 +67,9 @@ class LatentOptimizationEditor:
     def check(self) -> None:
         """Raises UserError, naming the flag, for a file that is missing; reads none."""
         if len(self.task.text_ids) != 1:
-            raise UserError(f"latents are edited to one text here, not to {len(self.task.text_ids)}: give one text")
+            raise UserError(
+                f"latents are edited to one text here, not to {len(self.task.text_ids)}: give one text"
+            )
         self.task.check_frozen()
 
     def load(self, workdir: str = "") -> "LoadedOptimization":

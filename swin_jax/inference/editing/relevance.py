@@ -79,11 +79,15 @@ class Measure:
         survey: Settings.
     """
 
-    def __init__(self, models: Models, statistics: Statistics, styles: Sequence[np.ndarray], survey: Survey):
+    def __init__(
+        self, models: Models, statistics: Statistics, styles: Sequence[np.ndarray], survey: Survey
+    ):
         self.channels = max(survey.batch_size // 2, 1)
         self._models, self._styles, self._survey = models, styles, survey
         self._means, self._deviations = statistics.means, statistics.deviations
-        self._variables = jax.device_put({"generator": models.variables, "clip": models.clip_variables})
+        self._variables = jax.device_put(
+            {"generator": models.variables, "clip": models.clip_variables}
+        )
         self._started = None
         pixels = dict(mean=tuple(survey.mean), std=tuple(survey.std))
         self._moves = functools.lru_cache(maxsize=1)(lambda layer: self._compile(layer, pixels))
@@ -108,7 +112,12 @@ class Measure:
         if self._started is None or self._started[0] != (piece.layer, piece.image):
             styles = jax.device_put(self._one(piece))
             moments = jax.device_put((self._means[piece.layer], self._deviations[piece.layer]))
-            self._started = ((piece.layer, piece.image), start(self._variables["generator"], styles), styles, *moments)
+            self._started = (
+                (piece.layer, piece.image),
+                start(self._variables["generator"], styles),
+                styles,
+                *moments,
+            )
         most = min(self.channels, len(self._means[piece.layer]))
         channels = np.minimum(piece.first + np.arange(most), piece.first + piece.count - 1)
         return move(self._variables, *self._started[1:], channels.astype(np.int32))
@@ -253,7 +262,9 @@ def take_run(task: Any, models: Models, workdir: Any, folder: str) -> None:
         )
     frozen = task.load_frozen()
     if weights_checksum(frozen) != meta.get("frozen", {}).get("sha256"):
-        raise UserError(f"the relevance in {workdir} was measured with other weights or settings than those given")
+        raise UserError(
+            f"the relevance in {workdir} was measured with other weights or settings than those given"
+        )
     path.mkdir(parents=True, exist_ok=True)
     found = Statistics(frozen["means"], frozen["deviations"])
     _write(path, found, mean_directions(params["sums"]), models, task.survey)

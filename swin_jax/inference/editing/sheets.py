@@ -31,11 +31,16 @@ def draw_pairs(
     """
     cells = []
     for name, pictures in zip(names, pairs, strict=True):
-        cells += [(picture, f"{contact_sheet.short(name)}  {heading}") for picture, heading in zip(pictures, headings)]
+        cells += [
+            (picture, f"{contact_sheet.short(name)}  {heading}")
+            for picture, heading in zip(pictures, headings)
+        ]
     contact_sheet.draw(path, cells, title, columns=len(headings) * max(1, 6 // len(headings)))
 
 
-def draw_grid(path: str | os.PathLike, cells: Sequence[tuple[np.ndarray, str]], columns: int, title: str) -> None:
+def draw_grid(
+    path: str | os.PathLike, cells: Sequence[tuple[np.ndarray, str]], columns: int, title: str
+) -> None:
     """Writes a sheet of pictures and their texts, row by row."""
     contact_sheet.draw(path, cells, title, columns=columns)
 
@@ -43,7 +48,9 @@ def draw_grid(path: str | os.PathLike, cells: Sequence[tuple[np.ndarray, str]], 
 def write_video(folder: Any, name: str, frames: Sequence[np.ndarray]) -> str:
     """Writes frames uint8 (H, W, 3) as NAME.mp4, NAME.gif without PyAV; returns the name of the file."""
     times = max(-(-_SHOWN // frames[0].shape[0]), 1)
-    frames = [np.ascontiguousarray(frame.repeat(times, axis=0).repeat(times, axis=1)) for frame in frames]
+    frames = [
+        np.ascontiguousarray(frame.repeat(times, axis=0).repeat(times, axis=1)) for frame in frames
+    ]
     suffix, data = encode_video(frames)
     storage.write(folder / f"{name}{suffix}", data)
     return f"{name}{suffix}"

@@ -88,10 +88,16 @@ def find(text: str) -> Source:
         kind = "latents" if path.suffix.lower() in LATENTS else "pictures"
         return Source(**{kind: (path,)}, root=path.parent)
     if not path.is_dir():
-        raise UserError(f"--edit={text} is no folder, no file and no list of seeds such as seeds:0-9")
+        raise UserError(
+            f"--edit={text} is no folder, no file and no list of seeds such as seeds:0-9"
+        )
     pictures, latents = (_files(path, suffixes) for suffixes in (picture.suffixes(), LATENTS))
     if bool(pictures) == bool(latents):
-        found = "both pictures and latents: give a folder of either" if pictures else "no pictures and no latents"
+        found = (
+            "both pictures and latents: give a folder of either"
+            if pictures
+            else "no pictures and no latents"
+        )
         raise UserError(f"--edit={text} holds {found} ({', '.join(LATENTS)})")
     return Source(latents=latents, pictures=pictures, root=path)
 
@@ -118,7 +124,11 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def read(
-    source: Source, generator: Any, variables: dict, truncation: float, inverter: LoadedInverter | None
+    source: Source,
+    generator: Any,
+    variables: dict,
+    truncation: float,
+    inverter: LoadedInverter | None,
 ) -> Latents:
     """The latents of a source.
 
@@ -144,9 +154,13 @@ def read(
 def draw(generator: Any, variables: dict, seeds: Sequence[Seed], truncation: float) -> np.ndarray:
     """W+ (N, num_ws, w_dim) of seeds, as NVIDIA's scripts draw z: each from a RandomState of its own."""
     if generator.c_dim:
-        raise UserError("seeds are for generators without labels; this one is conditional: give latents instead")
+        raise UserError(
+            "seeds are for generators without labels; this one is conditional: give latents instead"
+        )
     z = np.concatenate([np.random.RandomState(seed).randn(1, generator.z_dim) for seed in seeds])
-    map_latents = jax.jit(lambda z: generator.apply(variables, z, truncation=truncation, method="map"))
+    map_latents = jax.jit(
+        lambda z: generator.apply(variables, z, truncation=truncation, method="map")
+    )
     return np.asarray(map_latents(z.astype(np.float32)))
 
 
@@ -188,7 +202,9 @@ def _check_unique(names: Sequence[str], paths: Sequence[pathlib.Path]) -> None:
     first: dict[str, pathlib.Path] = {}
     for name, path in zip(names, paths, strict=True):
         if name in first:
-            raise UserError(f"the edits of {first[name]} and of {path} would both be called {name}: rename one of them")
+            raise UserError(
+                f"the edits of {first[name]} and of {path} would both be called {name}: rename one of them"
+            )
         first[name] = path
 
 
@@ -200,7 +216,9 @@ def _face(path: pathlib.Path, size: int) -> np.ndarray:
     image = _readable(path, picture.decode, str(path), "display")
     _check_square(path, image.size)
     if image.width < size:
-        warn(f"{path} is {image.width} x {image.height} and is enlarged: faces are inverted at {size} x {size}")
+        warn(
+            f"{path} is {image.width} x {image.height} and is enlarged: faces are inverted at {size} x {size}"
+        )
     return alignment.face_transform(size, "lanczos")({"image": image})["image"]
 
 

@@ -26,7 +26,10 @@ _FEW = 1000  # draws that tell whether statistics are of a generator
 
 def origin(generator_variables: dict, clip_variables: dict, **settings: Any) -> dict[str, Any]:
     """What statistics depend on: checksums of the weights, and settings, as JSON holds them."""
-    checksums = {"generator": weights_checksum(generator_variables), "clip": weights_checksum(clip_variables)}
+    checksums = {
+        "generator": weights_checksum(generator_variables),
+        "clip": weights_checksum(clip_variables),
+    }
     return json.loads(json.dumps(checksums | settings))
 
 
@@ -45,7 +48,9 @@ def find_moments(folder: str | os.PathLike) -> Any:
 def check_folder(folder: str) -> None:
     """Raises UserError, naming the flag, for a folder without statistics; reads none."""
     path = storage.path(folder)
-    missing = [DIRECTIONS] * (not (path / DIRECTIONS).is_file()) + [MOMENTS] * (find_moments(path) is None)
+    missing = [DIRECTIONS] * (not (path / DIRECTIONS).is_file()) + [MOMENTS] * (
+        find_moments(path) is None
+    )
     if missing:
         raise UserError(
             f"--config.statistics={folder}: there is no {' and no '.join(missing)}; give a folder with both, or leave "
@@ -54,7 +59,11 @@ def check_folder(folder: str) -> None:
 
 
 def read_folder(
-    folder: str | os.PathLike, generator: Generator, variables: dict, clip_variables: dict, features: int | None = None
+    folder: str | os.PathLike,
+    generator: Generator,
+    variables: dict,
+    clip_variables: dict,
+    features: int | None = None,
 ) -> tuple[Statistics, np.ndarray]:
     """Reads statistics and directions, released or computed here, and checks that they are of a generator.
 
@@ -95,12 +104,22 @@ def _check_released(found: Statistics, generator: Generator, variables: dict) ->
 
 def is_complete(folder: Any) -> bool:
     """True if a folder holds statistics that were computed here, to the end."""
-    return (folder / ORIGIN).is_file() and (folder / DIRECTIONS).is_file() and find_moments(folder) is not None
+    return (
+        (folder / ORIGIN).is_file()
+        and (folder / DIRECTIONS).is_file()
+        and find_moments(folder) is not None
+    )
 
 
 def check_origin(folder: Any, expected: dict[str, Any]) -> None:
     """Raises UserError if the statistics in a folder are of other weights or, where they are given, settings."""
     stored = storage.read_object(folder / ORIGIN)
-    for name, what in (("generator", "another generator"), ("clip", "another CLIP"), ("settings", "other settings")):
+    for name, what in (
+        ("generator", "another generator"),
+        ("clip", "another CLIP"),
+        ("settings", "other settings"),
+    ):
         if name in expected and stored.get(name) != expected[name]:
-            raise UserError(f"{folder} holds statistics of {what}; move it away to compute those that are asked for")
+            raise UserError(
+                f"{folder} holds statistics of {what}; move it away to compute those that are asked for"
+            )

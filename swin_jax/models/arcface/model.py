@@ -136,9 +136,13 @@ def check_blocks(blocks: Blocks) -> None:
 def check_image(image: jax.Array, size: int) -> None:
     """Raises UserError for integer images, and for others than (B, size, size, 3)."""
     if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise UserError(f"images are {image.dtype}: bring them to -1..1 first, with swin_jax.preprocess(name)")
+        raise UserError(
+            f"images are {image.dtype}: bring them to -1..1 first, with swin_jax.preprocess(name)"
+        )
     if image.ndim != 4 or image.shape[1:] != (size, size, 3):
-        raise UserError(f"images are of shape {image.shape}, this network takes aligned faces (B, {size}, {size}, 3)")
+        raise UserError(
+            f"images are of shape {image.shape}, this network takes aligned faces (B, {size}, {size}, 3)"
+        )
 
 
 @checked
@@ -174,8 +178,16 @@ class IRSE(nn.Module):
         width = self.image_size // 2 ** len(self.blocks)
         init = init_conv(width * width * self.blocks[-1][1])
         # One axis of the kernel for each of the map's, so that no order of flattening has to be kept.
-        embed = nn.DenseGeneral(self.embed_dim, axis=(1, 2, 3), kernel_init=init, bias_init=init, **types)
-        self.output_layer = (batch_norm(types), nn.Dropout(self.dropout), None, embed, batch_norm(types))
+        embed = nn.DenseGeneral(
+            self.embed_dim, axis=(1, 2, 3), kernel_init=init, bias_init=init, **types
+        )
+        self.output_layer = (
+            batch_norm(types),
+            nn.Dropout(self.dropout),
+            None,
+            embed,
+            batch_norm(types),
+        )
 
     def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
         """Embeds faces.
@@ -195,7 +207,9 @@ class IRSE(nn.Module):
         x = norm(list(outputs.values())[-1], use_running_average=not train)
         x = embed(dropout(x, deterministic=not train))
         outputs["output_layer"] = x = last_norm(x, use_running_average=not train)
-        self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        self.sow(
+            "intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None
+        )
         return unit(x)
 
     def features(self, image: jax.Array, train: bool = False) -> list[jax.Array]:
@@ -206,12 +220,16 @@ class IRSE(nn.Module):
     def _outputs(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
         check_image(image, self.image_size)
         image = image[..., ::-1] if self.channel_order == "bgr" else image
-        return run_trunk(self.input_layer, self.body, image.astype(jnp.dtype(self.dtype)), not train)
+        return run_trunk(
+            self.input_layer, self.body, image.astype(jnp.dtype(self.dtype)), not train
+        )
 
     def _check(self) -> None:
         """Raises UserError where fields are none of the known ones or contradict each other."""
         check_blocks(self.blocks)
         if self.image_size % 2 ** len(self.blocks):
-            raise UserError(f"image_size={self.image_size} is no multiple of {2 ** len(self.blocks)}")
+            raise UserError(
+                f"image_size={self.image_size} is no multiple of {2 ** len(self.blocks)}"
+            )
         if self.channel_order not in ("rgb", "bgr"):
             raise UserError(f"channel_order={self.channel_order!r} must be 'rgb' or 'bgr'")

@@ -10,7 +10,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from swin_jax.core.ranges import FiniteFloat, PositiveFloat, PositiveInt, PositiveInts, Rate, checked
+from swin_jax.core.ranges import (
+    FiniteFloat,
+    PositiveFloat,
+    PositiveInt,
+    PositiveInts,
+    Rate,
+    checked,
+)
 from swin_jax.core.sizes import Size
 from swin_jax.models.clip.resnet import ModifiedResNet
 from swin_jax.models.clip.text import TextTransformer
@@ -45,15 +52,21 @@ class CLIP(nn.Module):
         if self.logit_bias is not None:
             self.bias = self.param("logit_bias", constant(self.logit_bias), (), jnp.float32)
 
-    def encode_image(self, image: jax.Array, train: bool = False, normalize: bool = False) -> jax.Array:
+    def encode_image(
+        self, image: jax.Array, train: bool = False, normalize: bool = False
+    ) -> jax.Array:
         """Embeds (B, H, W, 3) normalised float images: (B, embed_dim) float32, of length 1 if `normalize`."""
         return _finish(self.visual(image, train=train), normalize)
 
-    def encode_text(self, text: jax.Array, train: bool = False, normalize: bool = False) -> jax.Array:
+    def encode_text(
+        self, text: jax.Array, train: bool = False, normalize: bool = False
+    ) -> jax.Array:
         """Embeds token ids (B, L): (B, embed_dim) float32, of length 1 if `normalize`."""
         return _finish(self.text(text, train=train), normalize)
 
-    def __call__(self, image: jax.Array, text: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, image: jax.Array, text: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
         """Compares every image with every text.
 
         Args:
@@ -73,7 +86,9 @@ class CLIP(nn.Module):
     def logits(self, images: jax.Array, texts: jax.Array) -> jax.Array:
         """Compares features of length 1, (B, embed_dim) of images with (B', embed_dim) of texts: (B, B') float32."""
         # Times 100, a cosine that was rounded to bfloat16 is off by half a unit.
-        logits = jnp.exp(self.scale) * jnp.matmul(images, texts.T, precision=jax.lax.Precision.HIGHEST)
+        logits = jnp.exp(self.scale) * jnp.matmul(
+            images, texts.T, precision=jax.lax.Precision.HIGHEST
+        )
         return logits if self.logit_bias is None else logits + self.bias
 
 
@@ -82,7 +97,10 @@ def _finish(features: jax.Array, normalized: bool) -> jax.Array:
 
 
 def encode(
-    model: CLIP, variables: dict, batch: Mapping[str, jax.Array], prepare: Callable[[jax.Array], jax.Array]
+    model: CLIP,
+    variables: dict,
+    batch: Mapping[str, jax.Array],
+    prepare: Callable[[jax.Array], jax.Array],
 ) -> dict[str, jax.Array]:
     """Features of the pictures and texts that are there; on a CPU the same to the last bit in any batch.
 

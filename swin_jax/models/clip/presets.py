@@ -34,7 +34,9 @@ _OTHER = {
 }
 
 
-def _resnet(size: int, layers: tuple[int, ...], width: int, embed_dim: int, text_width: int) -> dict:
+def _resnet(
+    size: int, layers: tuple[int, ...], width: int, embed_dim: int, text_width: int
+) -> dict:
     return dict(
         embed_dim=embed_dim,
         image_size=size,
@@ -46,7 +48,9 @@ def _resnet(size: int, layers: tuple[int, ...], width: int, embed_dim: int, text
     )
 
 
-def _vit(size: int, patch: int, layers: int, width: int, embed_dim: int, text_width: int, act: str) -> dict:
+def _vit(
+    size: int, patch: int, layers: int, width: int, embed_dim: int, text_width: int, act: str
+) -> dict:
     return dict(
         embed_dim=embed_dim,
         image_size=size,
@@ -61,7 +65,9 @@ def _vit(size: int, patch: int, layers: int, width: int, embed_dim: int, text_wi
 OPENAI = {name: _resnet(*row) for name, row in _RESNETS.items()} | {
     name: _vit(*row, "quick_gelu") for name, row in _VITS.items()
 }
-PRESETS = OPENAI | {name: _vit(*row, "gelu") | _OTHER.get(name, {}) for name, row in _VITS_OF_OPEN_CLIP.items()}
+PRESETS = OPENAI | {
+    name: _vit(*row, "gelu") | _OTHER.get(name, {}) for name, row in _VITS_OF_OPEN_CLIP.items()
+}
 
 
 def canonical_name(name: str) -> str | None:
@@ -74,4 +80,10 @@ def canonical_name(name: str) -> str | None:
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("/", "-").replace("@", "-").removesuffix("-quickgelu").removesuffix("px")
+    return (
+        name.lower()
+        .replace("/", "-")
+        .replace("@", "-")
+        .removesuffix("-quickgelu")
+        .removesuffix("px")
+    )

@@ -70,10 +70,14 @@ class AttentionPool(nn.Module):
 
     def setup(self):
         normal, bias = nn.initializers.normal(self.width**-0.5), init_conv(self.width)
-        shared = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=normal, bias_init=bias)
+        shared = dict(
+            dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=normal, bias_init=bias
+        )
         heads = (self.num_heads, self.width // self.num_heads)
         shape = (self.positions + 1, self.width)
-        self.positional_embedding = self.param("positional_embedding", normal, shape, self.param_dtype)
+        self.positional_embedding = self.param(
+            "positional_embedding", normal, shape, self.param_dtype
+        )
         self.q_proj = nn.DenseGeneral(heads, **shared)
         self.k_proj = nn.DenseGeneral(heads, **shared)
         self.v_proj = nn.DenseGeneral(heads, **shared)
@@ -87,7 +91,9 @@ class AttentionPool(nn.Module):
         x = x.reshape(x.shape[0], -1, self.width)
         x = jnp.concatenate([x.mean(axis=1, keepdims=True), x], axis=1)  # (B, 1 + H W, C)
         x = x + self.positional_embedding.astype(x.dtype)[None]
-        out = dot_product_attention(self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x), implementation="xla")
+        out = dot_product_attention(
+            self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x), implementation="xla"
+        )
         return out[:, 0]
 
 
@@ -135,11 +141,15 @@ class ModifiedResNet(nn.Module):
             planes = self.width * 2**s
             before = self.width if s == 0 else EXPANSION * planes // 2
             first = block(before, planes, 1 if s == 0 else 2, **types)
-            return [first] + [block(EXPANSION * planes, planes, 1, **types) for _ in range(self.layers[s] - 1)]
+            return [first] + [
+                block(EXPANSION * planes, planes, 1, **types) for _ in range(self.layers[s] - 1)
+            ]
 
         self.layer1, self.layer2, self.layer3, self.layer4 = (stage(s) for s in range(4))
         positions = math.prod(cells(self.image_size, 32))
-        self.attnpool = AttentionPool(positions, 32 * self.width, self.num_heads, self.embed_dim, **types)
+        self.attnpool = AttentionPool(
+            positions, 32 * self.width, self.num_heads, self.embed_dim, **types
+        )
 
     def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
         """Embeds images.
@@ -166,7 +176,11 @@ class ModifiedResNet(nn.Module):
         check_image(image, self.image_size)
         frozen = self.freeze_batch_norm or not train
         x = image.astype(jnp.dtype(self.dtype))
-        for convolve, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
+        for convolve, norm in (
+            (self.conv1, self.bn1),
+            (self.conv2, self.bn2),
+            (self.conv3, self.bn3),
+        ):
             x = nn.relu(norm(convolve(x), use_running_average=frozen))
         x = average_pool(x, 2)
         outputs = {"avgpool": x}
@@ -174,7 +188,9 @@ class ModifiedResNet(nn.Module):
             for block in blocks:
                 x = block(x, frozen)
             outputs[f"layer{s + 1}"] = x
-        self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        self.sow(
+            "intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None
+        )
         return [outputs[f"layer{s + 1}"] for s in range(4)]
 
     def _check(self) -> None:
@@ -184,6 +200,8 @@ class ModifiedResNet(nn.Module):
         if any(size < 32 or size % 32 for size in per_axis(self.image_size, 2)):
             raise UserError(f"image_size={self.image_size} is no multiple of 32")
         if self.width % 2 or 32 * self.width % self.num_heads:
-            raise UserError(f"width={self.width} is odd, or {self.num_heads} heads do not divide {32 * self.width}")
+            raise UserError(
+                f"width={self.width} is odd, or {self.num_heads} heads do not divide {32 * self.width}"
+            )
         if self.remat not in ("none", *REMAT):
             raise UserError(f"remat={self.remat!r} is none of {('none', *REMAT)}")

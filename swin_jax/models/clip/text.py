@@ -48,9 +48,13 @@ class TextTransformer(nn.Module):
         dtype, param_dtype = jnp.dtype(self.dtype), jnp.dtype(self.param_dtype)
         normal = nn.initializers.normal
         shared = dict(dtype=dtype, param_dtype=param_dtype)
-        self.token_embedding = nn.Embed(self.vocab_size, self.width, embedding_init=normal(0.02), **shared)
+        self.token_embedding = nn.Embed(
+            self.vocab_size, self.width, embedding_init=normal(0.02), **shared
+        )
         positions = (self.context_length, self.width)
-        self.positional_embedding = self.param("positional_embedding", normal(0.01), positions, param_dtype)
+        self.positional_embedding = self.param(
+            "positional_embedding", normal(0.01), positions, param_dtype
+        )
         self.transformer = Transformer(
             width=self.width,
             layers=self.layers,
@@ -66,7 +70,9 @@ class TextTransformer(nn.Module):
         )
         self.ln_final = layer_norm(dtype, param_dtype=param_dtype)
         projection = (self.width, self.embed_dim)
-        self.text_projection = self.param("text_projection", normal(self.width**-0.5), projection, param_dtype)
+        self.text_projection = self.param(
+            "text_projection", normal(self.width**-0.5), projection, param_dtype
+        )
 
     def __call__(self, ids: jax.Array, train: bool = False) -> jax.Array:
         """Embeds texts.
@@ -96,9 +102,16 @@ class TextTransformer(nn.Module):
                 f"token ids are of shape {ids.shape}, expected (B, L) with L at most context_length="
                 f"{self.context_length}: tokenize(texts, context_length={self.context_length}, truncate=True)"
             )
-        x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]].astype(jnp.dtype(self.dtype))[None]
+        x = (
+            self.token_embedding(ids)
+            + self.positional_embedding[: ids.shape[1]].astype(jnp.dtype(self.dtype))[None]
+        )
         x, blocks = self.transformer(x)
         x = self.ln_final(x)
-        outputs = {f"transformer.resblocks.{i}": block for i, block in enumerate(blocks)} | {"ln_final": x}
-        self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        outputs = {f"transformer.resblocks.{i}": block for i, block in enumerate(blocks)} | {
+            "ln_final": x
+        }
+        self.sow(
+            "intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None
+        )
         return x

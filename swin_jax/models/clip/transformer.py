@@ -70,7 +70,9 @@ class Attention(nn.Module):
         tokens, scale = qkv.shape[1], qkv.shape[-1] ** -0.5
         below = jnp.tril(jnp.ones((tokens, tokens), bool)) | (not self.causal)
         mask = jnp.where(below, 0.0, jnp.finfo(jnp.float32).min)[None, None]
-        return attention_weights(qkv * jnp.asarray([scale, 1, 1], qkv.dtype).reshape(1, 1, 3, 1, 1), mask)
+        return attention_weights(
+            qkv * jnp.asarray([scale, 1, 1], qkv.dtype).reshape(1, 1, 3, 1, 1), mask
+        )
 
 
 class Mlp(nn.Module):
@@ -88,7 +90,9 @@ class Mlp(nn.Module):
         shared = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         bias = init_default(self.width)
         self.fc1 = nn.Dense(self.hidden, kernel_init=self.init_fc1, bias_init=bias, **shared)
-        self.fc2 = nn.Dense(self.width, kernel_init=self.init_fc2, bias_init=init_default(self.hidden), **shared)
+        self.fc2 = nn.Dense(
+            self.width, kernel_init=self.init_fc2, bias_init=init_default(self.hidden), **shared
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fc2(ACTIVATIONS[self.act](self.fc1(x)))
@@ -152,7 +156,14 @@ class Transformer(nn.Module):
             implementation=self.attention,
             **types,
         )
-        mlp_fields = dict(width=self.width, hidden=hidden, act=self.act, init_fc1=init_fc1, init_fc2=init_fc2, **types)
+        mlp_fields = dict(
+            width=self.width,
+            hidden=hidden,
+            act=self.act,
+            init_fc1=init_fc1,
+            init_fc2=init_fc2,
+            **types,
+        )
         block = Block if self.remat == "none" else nn.remat(Block, policy=REMAT[self.remat])
         self.resblocks = [block(attn_fields, mlp_fields) for _ in range(self.layers)]
 
@@ -168,7 +179,10 @@ class Transformer(nn.Module):
         """Of the kernels of qkv, proj, fc1 and fc2."""
         if self.init == "default":
             # Xavier's bound for the packed matrix (3 C, C) of torch.nn.MultiheadAttention.
-            return (init_conv(4 * self.width / 6), *map(init_default, (self.width, self.width, hidden)))
+            return (
+                init_conv(4 * self.width / 6),
+                *map(init_default, (self.width, self.width, hidden)),
+            )
         normal = nn.initializers.normal
         branch_end = normal((2 * self.layers * self.width) ** -0.5)
         return normal(self.width**-0.5), branch_end, normal((2 * self.width) ** -0.5), branch_end

@@ -21,7 +21,9 @@ def check_image(image: jax.Array, size: Size) -> None:
     """Raises UserError for integer images, and for others than (B, H, W, 3) of this size."""
     height, width = per_axis(size, 2)
     if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise UserError(f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
+        raise UserError(
+            f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)"
+        )
     if image.ndim != 4 or image.shape[1:] != (height, width, 3):
         raise UserError(
             f"images are of shape {image.shape}, but the positions of this tower are for (B, {height}, {width}, 3): "
@@ -66,7 +68,9 @@ class VisionTransformer(nn.Module):
         patch = per_axis(self.patch_size, 2)
         self.conv1 = PatchProjection(self.width, patch, dtype, param_dtype, use_bias=False)
         self.class_embedding = self.param("class_embedding", normal, (self.width,), param_dtype)
-        self.positional_embedding = self.param("positional_embedding", normal, (tokens, self.width), param_dtype)
+        self.positional_embedding = self.param(
+            "positional_embedding", normal, (tokens, self.width), param_dtype
+        )
         self.ln_pre = layer_norm(dtype, param_dtype=param_dtype)
         self.transformer = Transformer(
             width=self.width,
@@ -103,13 +107,17 @@ class VisionTransformer(nn.Module):
         x, outputs = self._tokens(image, train)
         x = self.ln_post(x[:, 0])
         outputs["ln_post"] = x
-        self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        self.sow(
+            "intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None
+        )
         return x
 
     def features(self, image: jax.Array, train: bool = False) -> list[jax.Array]:
         """Spatial features: a list of one map, the patch tokens after the last norm, (B, rows, columns, width)."""
         if train and self.patch_dropout:
-            raise UserError("with patches left out there is no map of them: features(train=True) needs patch_dropout=0")
+            raise UserError(
+                "with patches left out there is no map of them: features(train=True) needs patch_dropout=0"
+            )
         x, _ = self._tokens(image, train)
         return [self.ln_post(x[:, 1:]).reshape(x.shape[0], *self._grid(), self.width)]
 
@@ -142,4 +150,6 @@ class VisionTransformer(nn.Module):
         kept = max(1, int(patches * (1 - self.patch_dropout)))
         draws = jax.random.uniform(self.make_rng("patch_dropout"), (x.shape[0], patches))
         index = jax.lax.top_k(draws, kept)[1]
-        return jnp.concatenate([x[:, :1], jnp.take_along_axis(x[:, 1:], index[:, :, None], axis=1)], axis=1)
+        return jnp.concatenate(
+            [x[:, :1], jnp.take_along_axis(x[:, 1:], index[:, :, None], axis=1)], axis=1
+        )

@@ -2,7 +2,12 @@
 
 from swin_jax.models.styleclip.directions import Direction, NoChannel
 from swin_jax.models.styleclip.losses import clip_loss, clip_view, identity_loss
-from swin_jax.models.styleclip.mapper import LevelsMapper, SingleMapper, StyleSpaceMapper, make_mapper
+from swin_jax.models.styleclip.mapper import (
+    LevelsMapper,
+    SingleMapper,
+    StyleSpaceMapper,
+    make_mapper,
+)
 
 __all__ = [
     "Direction",

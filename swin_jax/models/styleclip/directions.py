@@ -92,12 +92,17 @@ def text_direction(target: np.ndarray, neutral: np.ndarray) -> np.ndarray:
     difference = np.asarray(target, np.float32) - np.asarray(neutral, np.float32)
     length = float(np.linalg.norm(difference))
     if length < 1e-6:
-        raise UserError("the text and the neutral text are the same to CLIP, so they give no direction")
+        raise UserError(
+            "the text and the neutral text are the same to CLIP, so they give no direction"
+        )
     return difference / length
 
 
 def make_direction(
-    relevance: np.ndarray, deviations: Sequence[np.ndarray], layers: Sequence[StyleLayer], beta: float
+    relevance: np.ndarray,
+    deviations: Sequence[np.ndarray],
+    layers: Sequence[StyleLayer],
+    beta: float,
 ) -> Direction:
     """Selects channels and scales them.
 
@@ -128,7 +133,9 @@ def make_direction(
             row += layer.channels
         steps.append(step)
     order = [index for index in np.argsort(-np.abs(selected), kind="stable") if selected[index]]
-    return Direction(tuple(steps), tuple((*names[index], float(selected[index])) for index in order))
+    return Direction(
+        tuple(steps), tuple((*names[index], float(selected[index])) for index in order)
+    )
 
 
 def channel_names(layers: Sequence[StyleLayer], rows: int) -> list[tuple[str, int]]:
@@ -140,7 +147,9 @@ def channel_names(layers: Sequence[StyleLayer], rows: int) -> list[tuple[str, in
             ends.append(len(names))
     if rows not in ends[1:]:
         fit = ", ".join(map(str, ends[1:]))
-        raise UserError(f"statistics of {rows} channels do not fit this generator, whose layers end at {fit}")
+        raise UserError(
+            f"statistics of {rows} channels do not fit this generator, whose layers end at {fit}"
+        )
     return names[:rows]
 
 

@@ -59,11 +59,18 @@ def clip_view(
     shown = resample(image, area(image.shape[1], height), area(image.shape[2], width))
     if preprocess == "compat":
         return shown
-    return (shown * 0.5 + 0.5 - np.float32(mean).reshape(1, 1, 1, -1)) / np.float32(std).reshape(1, 1, 1, -1)
+    return (shown * 0.5 + 0.5 - np.float32(mean).reshape(1, 1, 1, -1)) / np.float32(std).reshape(
+        1, 1, 1, -1
+    )
 
 
 def clip_loss(
-    image: jax.Array, text_features: jax.Array, clip: CLIP, variables: dict, preprocess: str = "compat", **statistics
+    image: jax.Array,
+    text_features: jax.Array,
+    clip: CLIP,
+    variables: dict,
+    preprocess: str = "compat",
+    **statistics,
 ) -> jax.Array:
     """How far pictures are from texts.
 

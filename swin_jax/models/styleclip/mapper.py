@@ -97,15 +97,21 @@ class StyleSpaceMapper(nn.Module):
     with_rgb: bool = False
 
     @nn.compact
-    def __call__(self, styles: Sequence[jax.Array] | jax.Array) -> tuple[jax.Array, ...] | jax.Array:
+    def __call__(
+        self, styles: Sequence[jax.Array] | jax.Array
+    ) -> tuple[jax.Array, ...] | jax.Array:
         if hasattr(styles, "ndim"):
             if styles.shape[1:] != (sum(self.channels),):
-                raise UserError(f"styles of all layers are (B, {sum(self.channels)}), not {styles.shape}")
+                raise UserError(
+                    f"styles of all layers are (B, {sum(self.channels)}), not {styles.shape}"
+                )
             ends = list(itertools.accumulate(self.channels))[:-1]
             return jnp.concatenate(self(jnp.split(styles, ends, axis=1)), axis=1)
         widths = [style.shape[1] for style in styles]
         if widths != list(self.channels):
-            raise UserError(f"this mapper is for layers of {list(self.channels)} channels, not {widths}")
+            raise UserError(
+                f"this mapper is for layers of {list(self.channels)} channels, not {widths}"
+            )
         steps = []
         for index, style in enumerate(styles):
             if self.with_rgb or index % 3 != 1:
@@ -116,7 +122,9 @@ class StyleSpaceMapper(nn.Module):
 
 
 KINDS = ("levels", "single", "styles")
-CHANNELS = tuple(layer.channels for layer in style_space.style_layers(1024))  # of the published generators of faces
+CHANNELS = tuple(
+    layer.channels for layer in style_space.style_layers(1024)
+)  # of the published generators of faces
 
 
 @checked

@@ -45,11 +45,17 @@ class Change:
 
     def __post_init__(self):
         if self.form not in FORMS:
-            raise UserError(f"form={self.form!r} must be 'code' (from the channel's mean) or 'paper' (from its value)")
+            raise UserError(
+                f"form={self.form!r} must be 'code' (from the channel's mean) or 'paper' (from its value)"
+            )
         if self.cumulative and self.form == "paper":
-            raise UserError("cumulative=True is of form='code'; with form='paper' no channel is set to its mean")
+            raise UserError(
+                "cumulative=True is of form='code'; with form='paper' no channel is set to its mean"
+            )
 
-    def apply(self, style: jax.Array, mean: jax.Array, deviation: jax.Array, channels: jax.Array) -> jax.Array:
+    def apply(
+        self, style: jax.Array, mean: jax.Array, deviation: jax.Array, channels: jax.Array
+    ) -> jax.Array:
         """Styles of one layer with each of some channels moved.
 
         Args:
@@ -70,13 +76,16 @@ class Change:
         sides = [jnp.where(here, center + sign * step, base) for sign in (-1, 1)]
         return jnp.stack(sides, axis=1)
 
-    def before(self, styles: Sequence[np.ndarray], means: Sequence[np.ndarray], layers, layer: int) -> tuple:
+    def before(
+        self, styles: Sequence[np.ndarray], means: Sequence[np.ndarray], layers, layer: int
+    ) -> tuple:
         """Styles (N, C) of all layers, as they are when the first channel of `layer` is moved."""
         if not self.cumulative:
             return tuple(styles)
         passed = [index < layer and not layers[index].is_rgb for index in range(len(layers))]
         return tuple(
-            np.broadcast_to(mean, style.shape) if done else style for style, mean, done in zip(styles, means, passed)
+            np.broadcast_to(mean, style.shape) if done else style
+            for style, mean, done in zip(styles, means, passed)
         )
 
 

@@ -29,7 +29,10 @@ class Statistics:
 
     def averages(self) -> list[tuple[float, float]]:
         """(mean, standard deviation) of each layer, averaged over its channels."""
-        return [(float(mean.mean()), float(std.mean())) for mean, std in zip(self.means, self.deviations)]
+        return [
+            (float(mean.mean()), float(std.mean()))
+            for mean, std in zip(self.means, self.deviations)
+        ]
 
 
 @checked
@@ -60,8 +63,12 @@ class Draws:
 
     def styles(self, generator: Generator, variables: dict, samples: int) -> tuple[np.ndarray, ...]:
         """S of the first draws: (samples, channels) float32 of each layer."""
-        parts = [self._mapped(generator)(variables, z) for z in self.latents(generator.z_dim, samples)]
-        return tuple(np.concatenate([np.asarray(part[i]) for part in parts]) for i in range(len(parts[0])))
+        parts = [
+            self._mapped(generator)(variables, z) for z in self.latents(generator.z_dim, samples)
+        ]
+        return tuple(
+            np.concatenate([np.asarray(part[i]) for part in parts]) for i in range(len(parts[0]))
+        )
 
     def _mapped(self, generator: Generator) -> Callable:
         """A compiled function (variables, z) -> S."""
@@ -80,7 +87,10 @@ def _mapped(generator: Generator, truncation: float, cutoff: int | None) -> Call
 
 
 def style_statistics(
-    generator: Generator, variables: dict, draws: Draws | None = None, progress: Callable[[range], Iterable] = iter
+    generator: Generator,
+    variables: dict,
+    draws: Draws | None = None,
+    progress: Callable[[range], Iterable] = iter,
 ) -> Statistics:
     """Mean and deviation, dividing by the number of samples, of each channel of S.
 
@@ -93,11 +103,15 @@ def style_statistics(
     mapped, batches = draws._mapped(generator), draws.latents(generator.z_dim, draws.samples)
     count, means, squares = 0, 0.0, 0.0
     for _ in progress(range(0, draws.samples, draws.batch_size)):
-        styles = np.concatenate([np.asarray(style, np.float64) for style in mapped(variables, next(batches))], axis=1)
+        styles = np.concatenate(
+            [np.asarray(style, np.float64) for style in mapped(variables, next(batches))], axis=1
+        )
         # Chan's update: sums of squares about the mean do not lose digits.
         more, mean = len(styles), styles.mean(axis=0)
         step = mean - means
-        squares = squares + ((styles - mean) ** 2).sum(axis=0) + step**2 * (count * more / (count + more))
+        squares = (
+            squares + ((styles - mean) ** 2).sum(axis=0) + step**2 * (count * more / (count + more))
+        )
         means = means + step * (more / (count + more))
         count += more
     ends = np.cumsum([layer.channels for layer in generator.style_layers()])[:-1]

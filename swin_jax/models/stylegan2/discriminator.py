@@ -68,7 +68,9 @@ class Block(nn.Module):
         out = Convolution(self.features, down=True, gain=gain, **shared, name="conv1")(out)
         if not residual:
             return out
-        skip = Convolution(self.features, 1, True, False, False, gain, resampling=self.resampling, name="skip")
+        skip = Convolution(
+            self.features, 1, True, False, False, gain, resampling=self.resampling, name="skip"
+        )
         return out + skip(x)
 
 
@@ -141,7 +143,9 @@ class Discriminator(nn.Module):
             outputs[f"b{size}"] = x
         self.sow("intermediates", "outputs", outputs, reduce_fn=_latest, init_fn=lambda: None)
         width = channels[4]
-        out = Epilogue(width if self.c_dim else 1, self.mbstd_group_size, self.conv_clamp, name="b4")(x)
+        out = Epilogue(
+            width if self.c_dim else 1, self.mbstd_group_size, self.conv_clamp, name="b4"
+        )(x)
         if not self.c_dim:
             if c is not None:
                 raise UserError("this discriminator has no labels; leave out c")
@@ -151,11 +155,15 @@ class Discriminator(nn.Module):
 
     def _check(self, image: jax.Array) -> None:
         if self.architecture not in ARCHITECTURES:
-            raise UserError(f"architecture={self.architecture!r} must be one of {', '.join(ARCHITECTURES)}")
+            raise UserError(
+                f"architecture={self.architecture!r} must be one of {', '.join(ARCHITECTURES)}"
+            )
         if self.resampling not in ops.RESAMPLING:
             raise UserError(f"resampling={self.resampling!r} must be 'merged' or 'plain'")
         if not jnp.issubdtype(image.dtype, jnp.floating):
             raise UserError(f"images are {image.dtype}; give them as floats in -1..1")
         shape = (self.resolution, self.resolution, self.image_channels)
         if image.shape[1:] != shape:
-            raise UserError(f"images are of shape {image.shape}, but this discriminator takes (B, {shape})")
+            raise UserError(
+                f"images are of shape {image.shape}, but this discriminator takes (B, {shape})"
+            )

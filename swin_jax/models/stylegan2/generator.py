@@ -123,7 +123,9 @@ class Synthesis(nn.Module):
         """A map for each convolution, made as a mode says or taken as given."""
         if isinstance(noise, str):
             if noise not in NOISE:
-                raise UserError(f"noise={noise!r} must be one of {', '.join(NOISE)}, or a map for each layer")
+                raise UserError(
+                    f"noise={noise!r} must be one of {', '.join(NOISE)}, or a map for each layer"
+                )
             return [made for block in self.blocks() for made in block.make_noises(noise, batch)]
         sides = [layer.resolution for layer in self.layers if not layer.is_rgb]
         shapes = [jnp.shape(given) for given in noise]
@@ -133,17 +135,23 @@ class Synthesis(nn.Module):
             for shape, side in zip(shapes, sides)
         ):
             expected = ", ".join(f"{side} x {side}" for side in sides)
-            raise UserError(f"noise maps are (1 or B, H, W, 1) with sides {expected}; those given: {shapes}")
+            raise UserError(
+                f"noise maps are (1 or B, H, W, 1) with sides {expected}; those given: {shapes}"
+            )
         return list(noise)
 
-    def __call__(self, styles: Sequence[jax.Array], noises: Sequence[jax.Array | None]) -> jax.Array:
+    def __call__(
+        self, styles: Sequence[jax.Array], noises: Sequence[jax.Array | None]
+    ) -> jax.Array:
         """Styles and noise of all layers -> the image."""
         x, image, outputs = None, None, {}
         for block in self.blocks():
             count = 2 if x is None else 3
             x, image, made = block(x, image, tuple(styles[:count]), tuple(noises[: count - 1]))
             styles, noises, outputs = styles[count:], noises[count - 1 :], outputs | made
-        self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        self.sow(
+            "intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None
+        )
         return image
 
     def span(self, x, image, styles, noises, layers: range):
@@ -154,7 +162,9 @@ class Synthesis(nn.Module):
         for index in layers:
             layer = self.layers[index]
             noise = None if layer.is_rgb else noises[convolutions.index(layer.name)]
-            x, image = getattr(self, f"b{layer.resolution}").step(layer, x, image, styles[index], noise)
+            x, image = getattr(self, f"b{layer.resolution}").step(
+                layer, x, image, styles[index], noise
+            )
         return x, image
 
 
@@ -201,12 +211,19 @@ class Generator(nn.Module):
             raise UserError(f"remat={self.remat!r} must be 'none' or 'full'")
         self.mapping = MappingNetwork(self.z_dim, self.c_dim, self.w_dim, self.mapping_layers, True)
         self.synthesis = Synthesis(
-            tuple(self.style_layers()), self.w_dim, self.conv_clamp, self.resampling, self.dtype, self.remat
+            tuple(self.style_layers()),
+            self.w_dim,
+            self.conv_clamp,
+            self.resampling,
+            self.dtype,
+            self.remat,
         )
 
     def style_layers(self) -> list[style_space.StyleLayer]:
         """The layers with a style, in the order of `styles`."""
-        return style_space.style_layers(self.resolution, self.channel_base, self.channel_max, self.image_channels)
+        return style_space.style_layers(
+            self.resolution, self.channel_base, self.channel_max, self.image_channels
+        )
 
     @property
     def num_ws(self) -> int:
@@ -245,7 +262,9 @@ class Generator(nn.Module):
             UserError: Latents of another shape; one latent needs a batch axis.
         """
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
-            raise UserError(f"latents are of shape {ws.shape}, but W+ is (B, {self.num_ws}, {self.w_dim})")
+            raise UserError(
+                f"latents are of shape {ws.shape}, but W+ is (B, {self.num_ws}, {self.w_dim})"
+            )
         return self.synthesis.styles(constrain_batch(ws.astype(jnp.float32)))
 
     def synthesize(self, ws: jax.Array, noise: Noise = "const") -> jax.Array:
@@ -296,7 +315,9 @@ class Generator(nn.Module):
         widths = [layer.channels for layer in self.style_layers()]
         shapes = [jnp.shape(style) for style in styles]
         if [shape[1:] for shape in shapes] != [(width,) for width in widths]:
-            raise UserError(f"styles are (B, channels) with channels {widths}; those given: {shapes}")
+            raise UserError(
+                f"styles are (B, channels) with channels {widths}; those given: {shapes}"
+            )
         return shapes[0][0]
 
     def __call__(

@@ -125,10 +125,14 @@ class StyledConvolution(nn.Module):
             return None
         if mode == "const":
             return self.noise_const.value[None, :, :, None]
-        return jax.random.normal(self.make_rng("noise"), (batch, self.resolution, self.resolution, 1))
+        return jax.random.normal(
+            self.make_rng("noise"), (batch, self.resolution, self.resolution, 1)
+        )
 
     def __call__(self, x: jax.Array, style: jax.Array, noise: jax.Array | None) -> jax.Array:
-        x = ops.modulated_convolution(x, gather_inputs(self.kernel), style, up=self.up, resampling=self.resampling)
+        x = ops.modulated_convolution(
+            x, gather_inputs(self.kernel), style, up=self.up, resampling=self.resampling
+        )
         if noise is not None:
             x = x + (noise * self.noise_strength).astype(x.dtype)
         return activate(x + self.bias.astype(x.dtype)[None, None, None], clamp=self.clamp)

@@ -43,7 +43,9 @@ class MappingNetwork(nn.Module):
         parts = []
         if self.z_dim:
             if z.ndim != 2 or z.shape[1] != self.z_dim:
-                raise UserError(f"z is of shape {z.shape}, but this network takes (B, {self.z_dim})")
+                raise UserError(
+                    f"z is of shape {z.shape}, but this network takes (B, {self.z_dim})"
+                )
             parts.append(unit_power(z.astype(jnp.float32)))
         if self.c_dim:
             self._check_labels(c)

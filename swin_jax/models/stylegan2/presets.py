@@ -32,7 +32,8 @@ _GROUPS |= {f"stylegan2-ada-{name}": 8 for name in ("afhqcat", "afhqdog", "afhqw
 _GROUPS |= {"stylegan2-ada-cifar10": 32}
 _SHARED = ("resolution", "c_dim", "channel_base")
 DISCRIMINATORS = {
-    name: {key: fields[key] for key in _SHARED if key in fields} | dict(mbstd_group_size=_GROUPS.get(name, 4))
+    name: {key: fields[key] for key in _SHARED if key in fields}
+    | dict(mbstd_group_size=_GROUPS.get(name, 4))
     for name, fields in PRESETS.items()
 }
 DISCRIMINATORS["stylegan2-ada-cifar10"] |= dict(architecture="orig")

@@ -30,11 +30,18 @@ class HeadsProjection(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (3, self.num_heads, x.shape[-1] // self.num_heads)
-        kernel = self.param("kernel", init_linear, (x.shape[-1], *shape), self.param_dtype).astype(self.dtype)
+        kernel = self.param("kernel", init_linear, (x.shape[-1], *shape), self.param_dtype).astype(
+            self.dtype
+        )
         x = jnp.einsum("bnc,cthd->bnthd", x.astype(self.dtype), kernel)
         if not self.bias:
             return x
-        return x + self.param("bias", nn.initializers.zeros, shape, self.param_dtype).astype(self.dtype)[None, None]
+        return (
+            x
+            + self.param("bias", nn.initializers.zeros, shape, self.param_dtype).astype(self.dtype)[
+                None, None
+            ]
+        )
 
 
 class WindowAttention(nn.Module):
@@ -69,7 +76,9 @@ class WindowAttention(nn.Module):
             if self.qkv_bias:
                 self.q_bias = self.param("q_bias", nn.initializers.zeros, (h, self.dim // h), dtype)
                 self.v_bias = self.param("v_bias", nn.initializers.zeros, (h, self.dim // h), dtype)
-            self.logit_scale = self.param("logit_scale", nn.initializers.constant(math.log(10)), (h, 1, 1), dtype)
+            self.logit_scale = self.param(
+                "logit_scale", nn.initializers.constant(math.log(10)), (h, 1, 1), dtype
+            )
         if self.continuous_bias:
             self.cpb_mlp_0 = nn.Dense(window_geometry.CPB_HIDDEN, **shared)
             self.cpb_mlp_2 = nn.Dense(h, use_bias=False, **shared)
@@ -84,11 +93,15 @@ class WindowAttention(nn.Module):
         """x is (B * nW, N, C), `windows` is nW; see `ops.attention.window_attention`."""
         tokens = x.shape[1]
         # The corner is what the official video code takes where the grid is smaller than the window.
-        tables = per_shard_copies(self.bias_table(), x.shape[0] // windows)  # (S, rows, h): gradients travel as tables
+        tables = per_shard_copies(
+            self.bias_table(), x.shape[0] // windows
+        )  # (S, rows, h): gradients travel as tables
         spread = lambda table: window.relative_bias(table, self.window)[:, :tokens, :tokens]  # noqa: E731
         bias = jax.vmap(spread)(tables)  # (S, h, N, N)
         if self.is_mutable_collection("attention") and not self.is_initializing():
-            self.sow("attention", "weights", attention.attention_weights(self.heads(x), bias, regions))
+            self.sow(
+                "attention", "weights", attention.attention_weights(self.heads(x), bias, regions)
+            )
         if self.implementation != "sequential" or self.is_initializing():
             return self.attend(x, bias, regions)
         # The projections are inside the loop: q, k and v of all windows would be three maps and their gradients.
@@ -121,13 +134,17 @@ class WindowAttention(nn.Module):
         """(B * nW, N, 3, h, d) with q and k of length 1, q times the learned scale; computed in float32."""
         qkv = widen(self.qkv(x))
         if self.qkv_bias:
-            bias = jnp.stack([self.q_bias, jnp.zeros_like(self.q_bias), self.v_bias]).astype(jnp.float32)
+            bias = jnp.stack([self.q_bias, jnp.zeros_like(self.q_bias), self.v_bias]).astype(
+                jnp.float32
+            )
             qkv = qkv + bias[None, None]
         inverse = inverse_length(qkv)
         # Above the limit no gradient, at the limit all of it, as torch.clamp.
         limited = jnp.where(self.logit_scale > MAX_LOGIT_SCALE, MAX_LOGIT_SCALE, self.logit_scale)
         scale = jnp.exp(limited.astype(jnp.float32)).reshape(1, self.num_heads, 1)
-        scale = jnp.concatenate([scale, jnp.ones_like(scale), jnp.ones_like(scale)])[None, None]  # (1, 1, 3, h, 1)
+        scale = jnp.concatenate([scale, jnp.ones_like(scale), jnp.ones_like(scale)])[
+            None, None
+        ]  # (1, 1, 3, h, 1)
         is_value = (jnp.arange(3) == 2).reshape(1, 1, 3, 1, 1)
         return (qkv * jnp.where(is_value, 1.0, inverse * scale)).astype(self.dtype)
 
@@ -151,7 +168,9 @@ class TemporalAttention(nn.Module):
 
     def setup(self):
         line = (self.window, *(1,) * (len(self.attn_fields["window"]) - 1))
-        fields = dict(self.attn_fields, window=line, pretrained_window=(0,) * len(line), implementation="xla")
+        fields = dict(
+            self.attn_fields, window=line, pretrained_window=(0,) * len(line), implementation="xla"
+        )
         self.norm = layer_norm(self.dtype, param_dtype=self.param_dtype)
         self.attn = WindowAttention(**fields, dtype=self.dtype, param_dtype=self.param_dtype)
         self.gate = self.param("gate", nn.initializers.zeros, (), self.param_dtype)
@@ -163,7 +182,9 @@ class TemporalAttention(nn.Module):
         return self.gate.astype(x.dtype) * x
 
 
-def attend_in_windows(x: jax.Array, attn: WindowAttention, size: tuple[int, ...], shift: tuple[int, ...]) -> jax.Array:
+def attend_in_windows(
+    x: jax.Array, attn: WindowAttention, size: tuple[int, ...], shift: tuple[int, ...]
+) -> jax.Array:
     """Pads, shifts, partitions, attends and puts everything back: (B, *spatial, C) to the same."""
     spatial = x.shape[1:-1]
     axes = tuple(range(1, 1 + len(spatial)))
@@ -192,4 +213,6 @@ def window_and_shift(
         shifted: True for odd blocks.
     """
     size, shift = window_geometry.fit(spatial, made_for, small)
-    return made_for if small in window_geometry.SHRINKING else size, shift if shifted else (0,) * len(spatial)
+    return made_for if small in window_geometry.SHRINKING else size, shift if shifted else (
+        0,
+    ) * len(spatial)

@@ -11,7 +11,9 @@ from swin_jax.ops import window_geometry
 from swin_jax.ops.window_geometry import num_axes, stage_geometry
 
 
-def block_geometry(model: Swin, image_size: Size, stage: int, block: int) -> tuple[tuple[int, ...], ...]:
+def block_geometry(
+    model: Swin, image_size: Size, stage: int, block: int
+) -> tuple[tuple[int, ...], ...]:
     """(grid, window, shift) of one block for images of a size, one int per axis each."""
     grid = window_geometry.stage_grids(model, per_axis(image_size, num_axes(model)))[stage]
     made_for = stage_geometry(model)[1][stage]
@@ -41,7 +43,9 @@ def fold_bias(model: Swin, variables: dict) -> tuple[Swin, dict]:
     for s, depth in enumerate(model.depths):
         for i in range(depth):
             attn = f"layers_{s}/blocks_{i}/attn"
-            params[f"{attn}/relative_position_bias_table"] = position_bias(model, variables, f"layers.{s}.blocks.{i}")
+            params[f"{attn}/relative_position_bias_table"] = position_bias(
+                model, variables, f"layers.{s}.blocks.{i}"
+            )
     params = unflatten({path: leaf for path, leaf in params.items() if "/cpb_mlp_" not in path})
     folded = model.clone(continuous_bias=False, pretrained_window_sizes=())
     return folded, {"params": stacking.stack_as(params, folded)}

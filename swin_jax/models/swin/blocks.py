@@ -14,7 +14,12 @@ import jax.numpy as jnp
 
 from swin_jax.core import stacking
 from swin_jax.models.layers import Mlp, drop_path, init_linear, layer_norm
-from swin_jax.models.swin.attention import TemporalAttention, WindowAttention, attend_in_windows, window_and_shift
+from swin_jax.models.swin.attention import (
+    TemporalAttention,
+    WindowAttention,
+    attend_in_windows,
+    window_and_shift,
+)
 from swin_jax.ops import attention, window
 from swin_jax.ops.batch_sharding import constrain_batch
 
@@ -50,7 +55,9 @@ class Block(nn.Module):
     def setup(self):
         zeros = dict(scale_init=nn.initializers.zeros) if self.post_norm else {}
         self.norm1 = layer_norm(self.dtype, param_dtype=self.param_dtype, **zeros)
-        self.attn = WindowAttention(**self.attn_fields, dtype=self.dtype, param_dtype=self.param_dtype)
+        self.attn = WindowAttention(
+            **self.attn_fields, dtype=self.dtype, param_dtype=self.param_dtype
+        )
         if self.temporal_window:
             types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
             self.temporal = TemporalAttention(
@@ -65,7 +72,11 @@ class Block(nn.Module):
         """x is (B, *spatial, C); draws is None (evaluation) or (2, B), uniform; `rate` is that of drop path."""
         x = constrain_batch(x)
         draws = (None, None) if draws is None else draws
-        x = x + drop_path(self.norm1(self.attend(x)) if self.post_norm else self.attend(self.norm1(x)), draws[0], rate)
+        x = x + drop_path(
+            self.norm1(self.attend(x)) if self.post_norm else self.attend(self.norm1(x)),
+            draws[0],
+            rate,
+        )
         if self.temporal_window:
             x = x + drop_path(self.temporal(x), draws[0], rate)
         if self.post_norm:
@@ -81,10 +92,16 @@ class Block(nn.Module):
     def feed_forward(self, x: jax.Array) -> jax.Array:
         """The MLP; where windows come one at a time, it takes one row of windows at a time."""
         rows, size = x.shape[1], self.attn_fields["window"][0]
-        if self.attn_fields["implementation"] != "sequential" or self.is_initializing() or rows % size:
+        if (
+            self.attn_fields["implementation"] != "sequential"
+            or self.is_initializing()
+            or rows % size
+        ):
             return self.mlp(x)
         params, plain = self.mlp.variables["params"], self.mlp.clone(parent=None)
-        pieces = x.reshape(-1, math.prod(x.shape[2:-1]) * size, x.shape[-1])  # (B * H / w, w * W, C)
+        pieces = x.reshape(
+            -1, math.prod(x.shape[2:-1]) * size, x.shape[-1]
+        )  # (B * H / w, w * W, C)
         apply = lambda piece, _: plain.apply({"params": params}, piece)  # noqa: E731
         return attention.sequential(apply, pieces, None, rows // size).reshape(x.shape)
 
@@ -112,7 +129,9 @@ class PatchMerging(nn.Module):
         grid = [size // c for size, c in zip(x.shape[1:-1], self.cell)]
         x = window.partition(x, self.cell).reshape(x.shape[0], *grid, *self.cell, channels)
         # Official order along channels: the first spatial axis runs fastest, (0,0), (1,0), (0,1), (1,1).
-        x = x.transpose(*range(1 + axes), *range(2 * axes, axes, -1), 2 * axes + 1).reshape(x.shape[0], *grid, -1)
+        x = x.transpose(*range(1 + axes), *range(2 * axes, axes, -1), 2 * axes + 1).reshape(
+            x.shape[0], *grid, -1
+        )
         norm = layer_norm(self.dtype, "norm", param_dtype=self.param_dtype)
         shared = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=init_linear)
         reduction = nn.Dense(2 * channels, use_bias=False, **shared, name="reduction")
@@ -165,7 +184,9 @@ class Stage(nn.Module):
                 length=self.depth // self.unit,
             )
             keep = self.is_mutable_collection("intermediates")
-            setattr(self, stacking.unit_name(self.unit), lifted(tuple(fields[: self.unit]), block, keep))
+            setattr(
+                self, stacking.unit_name(self.unit), lifted(tuple(fields[: self.unit]), block, keep)
+            )
         else:
             block = self.checkpointed(prevent_cse=True)
             self.blocks = [block(**entry) for entry in fields]
@@ -176,14 +197,22 @@ class Stage(nn.Module):
     def fields(self, i: int) -> dict:
         """The fields of block i."""
         every = self.main_norm_every
-        return dict(self.block_fields, shifted=i % 2 == 1, main_norm=bool(every) and (i + 1) % every == 0)
+        return dict(
+            self.block_fields, shifted=i % 2 == 1, main_norm=bool(every) and (i + 1) % every == 0
+        )
 
     @nn.nowrap
     def checkpointed(self, prevent_cse: bool) -> Any:
         """The block's class, rematerialised if asked."""
-        return Block if self.remat == "none" else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=prevent_cse)
+        return (
+            Block
+            if self.remat == "none"
+            else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=prevent_cse)
+        )
 
-    def __call__(self, x: jax.Array, draws: jax.Array | None) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
+    def __call__(
+        self, x: jax.Array, draws: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
         """Returns the output before merging, after merging, and after each block; draws are (depth, 2, B) or None."""
         outputs = []
         if self.unit:

@@ -13,7 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt, PositiveInts, Rate, checked
+from swin_jax.core.ranges import (
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PositiveInts,
+    Rate,
+    checked,
+)
 from swin_jax.core.sizes import Size, Windows, per_axis
 from swin_jax.models.layers import PatchEmbed, init_linear, layer_norm
 from swin_jax.models.swin.blocks import REMAT, Stage
@@ -87,13 +94,19 @@ class Swin(nn.Module):
         grids, windows = stage_geometry(self)
         axes, stages, dims = len(grids[0]), len(self.depths), stage_dims(self)
         types = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
-        self.patch_embed = PatchEmbed(self.embed_dim, per_axis(self.patch_size, axes), self.patch_norm, **types)
+        self.patch_embed = PatchEmbed(
+            self.embed_dim, per_axis(self.patch_size, axes), self.patch_norm, **types
+        )
         if self.ape:
             shape = (1, math.prod(grids[0]), self.embed_dim)
-            self.absolute_pos_embed = self.param("absolute_pos_embed", init_linear, shape, types["param_dtype"])
+            self.absolute_pos_embed = self.param(
+                "absolute_pos_embed", init_linear, shape, types["param_dtype"]
+            )
         depth = sum(self.depths)
         rates = [self.drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
-        pretrained = window_geometry.per_stage(self.pretrained_window_sizes or (0,), stages, axes, one_each=True)
+        pretrained = window_geometry.per_stage(
+            self.pretrained_window_sizes or (0,), stages, axes, one_each=True
+        )
         implementations, rules = _implementations(self), window_geometry.stage_rules(self)
         starts = np.cumsum((0, *self.depths))
 
@@ -148,7 +161,9 @@ class Swin(nn.Module):
         """
         maps, _, outputs = self._forward(image, train)
         self._keep(outputs)
-        return [getattr(self, f"norm{s}")(maps[s]) for s in self.out_norms] if self.out_norms else maps
+        return (
+            [getattr(self, f"norm{s}")(maps[s]) for s in self.out_norms] if self.out_norms else maps
+        )
 
     def encode(
         self,
@@ -200,25 +215,42 @@ class Swin(nn.Module):
         for s, (grid, size, d) in enumerate(zip(grids, windows, dims)):
             tokens, n = math.prod(grid), math.prod(size)
             attend = (4 * n * d * d + 2 * n * n * d) * tokens / n
-            total += self.depths[s] * int(2 * tokens * d + attend + 2 * tokens * d * d * self.mlp_ratio)
+            total += self.depths[s] * int(
+                2 * tokens * d + attend + 2 * tokens * d * d * self.mlp_ratio
+            )
             if self.temporal_window:
-                total += self.depths[s] * tokens * d * (1 + 4 * d + 2 * min(self.temporal_window, grid[0]))
+                total += (
+                    self.depths[s]
+                    * tokens
+                    * d
+                    * (1 + 4 * d + 2 * min(self.temporal_window, grid[0]))
+                )
             if s < len(dims) - 1:
                 merged = math.prod(per_axis(self.merge_size, len(grid)))
                 normed = tokens // merged * 2 * d if self.post_norm else tokens * d
                 total += normed + tokens // merged * merged * d * 2 * d
         # The official formula divides the first grid by 2^stages, not by 4^(stages - 1), for the final norm.
-        return total + dims[-1] * math.prod(grids[0]) // 2 ** len(dims) + dims[-1] * self.num_classes
+        return (
+            total + dims[-1] * math.prod(grids[0]) // 2 ** len(dims) + dims[-1] * self.num_classes
+        )
 
     def _keep(self, outputs: dict[str, jax.Array]) -> None:
-        self.sow("intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        self.sow(
+            "intermediates", "outputs", outputs, reduce_fn=lambda _, new: new, init_fn=lambda: None
+        )
 
     def _forward(
-        self, image: jax.Array, train: bool, mask: jax.Array | None = None, mask_token: jax.Array | None = None
+        self,
+        image: jax.Array,
+        train: bool,
+        mask: jax.Array | None = None,
+        mask_token: jax.Array | None = None,
     ) -> tuple[list[jax.Array], jax.Array, dict[str, jax.Array]]:
         """Per-stage maps before merging, the last map, and every output by its official name."""
         if not jnp.issubdtype(image.dtype, jnp.floating):
-            raise UserError(f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
+            raise UserError(
+                f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)"
+            )
         axes = num_axes(self)
         if image.ndim != axes + 2 or image.shape[-1] != self.in_channels:
             raise UserError(
@@ -230,7 +262,9 @@ class Swin(nn.Module):
         kept = {"patch_embed": x}
         if mask is not None:
             mask = mask[..., None].astype(x.dtype)
-            x = x * (1 - mask) + mask * mask_token.reshape((1,) * (x.ndim - 1) + (-1,)).astype(x.dtype)
+            x = x * (1 - mask) + mask * mask_token.reshape((1,) * (x.ndim - 1) + (-1,)).astype(
+                x.dtype
+            )
         if self.ape:
             x = x + self._positions(x.shape[1:-1], image.shape[1:-1]).astype(x.dtype)
         # One draw for all blocks, by their global number: cheap to compile, and the same however blocks are stored.
@@ -240,8 +274,12 @@ class Swin(nn.Module):
         starts = np.cumsum((0, *self.depths))
         maps = []
         for s, stage in enumerate(self.layers):
-            before, x, outputs = stage(x, None if draws is None else draws[starts[s] : starts[s + 1]])
-            kept |= {f"layers.{s}.blocks.{i}": output for i, output in enumerate(outputs)} | {f"layers.{s}": x}
+            before, x, outputs = stage(
+                x, None if draws is None else draws[starts[s] : starts[s + 1]]
+            )
+            kept |= {f"layers.{s}.blocks.{i}": output for i, output in enumerate(outputs)} | {
+                f"layers.{s}": x
+            }
             maps.append(before)
         return maps, x, kept
 
@@ -264,10 +302,14 @@ def _check(model: Swin) -> None:
     """Raises UserError where fields contradict each other."""
     for name in ("dtype", "param_dtype"):
         if getattr(model, name) not in ("float32", "bfloat16", "float16"):
-            raise UserError(f"{name}={getattr(model, name)!r} is none of 'float32', 'bfloat16', 'float16'")
+            raise UserError(
+                f"{name}={getattr(model, name)!r} is none of 'float32', 'bfloat16', 'float16'"
+            )
     stages = len(model.depths)
     if stages != len(model.num_heads):
-        raise UserError(f"depths={model.depths} and num_heads={model.num_heads} are of different lengths")
+        raise UserError(
+            f"depths={model.depths} and num_heads={model.num_heads} are of different lengths"
+        )
     if model.remat not in ("none", *REMAT):
         raise UserError(f"remat={model.remat!r} is none of {('none', *REMAT)}")
     if any(name not in attention.IMPLEMENTATIONS for name in _implementations(model)):
@@ -276,7 +318,9 @@ def _check(model: Swin) -> None:
         raise UserError(f"small={model.small!r} is none of {window_geometry.SMALL}")
     _check_sizes(model)
     if any(not 0 <= s < stages for s in model.out_norms):
-        raise UserError(f"out_norms={model.out_norms} names stages that are not there; they are 0 to {stages - 1}")
+        raise UserError(
+            f"out_norms={model.out_norms} names stages that are not there; they are 0 to {stages - 1}"
+        )
     for dim, heads in zip(stage_dims(model), model.num_heads, strict=True):
         if dim % heads:
             raise UserError(f"{heads} heads do not divide {dim} channels")
@@ -285,7 +329,11 @@ def _check(model: Swin) -> None:
 def _check_sizes(model: Swin) -> None:
     for name in ("image_size", "patch_size", "window_size", "merge_size"):
         value = getattr(model, name)
-        if not isinstance(value, int) and len(value) > 3 and all(isinstance(entry, int) for entry in value):
+        if (
+            not isinstance(value, int)
+            and len(value) > 3
+            and all(isinstance(entry, int) for entry in value)
+        ):
             raise UserError(
                 f"{name}={value} has one entry per axis; one per stage is written ((12, 12), (12, 12), ...)"
             )
@@ -295,7 +343,9 @@ def _implementations(model: Swin) -> tuple[str, ...]:
     stages = len(model.depths)
     given = (model.attention,) if isinstance(model.attention, str) else tuple(model.attention)
     if len(given) not in (1, stages):
-        raise UserError(f"attention={model.attention} is neither one implementation nor one per stage")
+        raise UserError(
+            f"attention={model.attention} is neither one implementation nor one per stage"
+        )
     return given * stages if len(given) == 1 else given
 
 
@@ -306,5 +356,7 @@ def stage_dims(model: Swin) -> list[int]:
 
 def param_shapes(model: Swin) -> dict:
     """{'params': tree of jax.ShapeDtypeStruct}, without computing anything."""
-    image = jax.ShapeDtypeStruct((1, *per_axis(model.image_size, num_axes(model)), model.in_channels), jnp.float32)
+    image = jax.ShapeDtypeStruct(
+        (1, *per_axis(model.image_size, num_axes(model)), model.in_channels), jnp.float32
+    )
     return jax.eval_shape(model.init, jax.random.key(0), image)

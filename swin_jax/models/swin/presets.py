@@ -20,7 +20,11 @@ def _v1() -> dict[str, dict]:
     shapes = [(variant, 7, 224) for variant in ("tiny", "small", "base", "large")]
     shapes += [("base", 12, 384), ("large", 12, 384)]
     only_22k = {"large"}
-    presets = {"swin_tiny_c24_patch4_window8_256": dict(VARIANTS["tiny_c24"], window_size=8, image_size=256)}
+    presets = {
+        "swin_tiny_c24_patch4_window8_256": dict(
+            VARIANTS["tiny_c24"], window_size=8, image_size=256
+        )
+    }
     for variant, size, image_size in shapes:
         name = f"swin_{variant}_patch4_window{size}_{image_size}"
         arguments = dict(VARIANTS[variant], window_size=size, image_size=image_size)
@@ -43,7 +47,10 @@ def _v2() -> dict[str, dict]:
         presets[f"{name}_192_22k"] = dict(shared, window_size=12, image_size=192, num_classes=21841)
         for size, image_size in ((16, 256), (24, 384)):
             presets[f"{name}to{size}_192to{image_size}_22kto1k_ft"] = dict(
-                shared, window_size=size, image_size=image_size, pretrained_window_sizes=(12, 12, 12, 6)
+                shared,
+                window_size=size,
+                image_size=image_size,
+                pretrained_window_sizes=(12, 12, 12, 6),
             )
     # Never released as classifiers: SimMIM's encoders of 192 pixels and, the last one, the paper's 3B model.
     small = dict(V2, window_size=12, image_size=192, num_classes=0)

@@ -13,7 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
-from swin_jax.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt, PositiveInts, Rate, checked
+from swin_jax.core.ranges import (
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PositiveInts,
+    Rate,
+    checked,
+)
 from swin_jax.core.sizes import per_axis
 from swin_jax.models.layers import layer_norm
 from swin_jax.models.swin import Swin, stage_dims
@@ -66,7 +73,9 @@ class TemporalLayers(nn.Module):
             qkv_bias=swin.qkv_bias,
             implementation="xla",
         )
-        fields = dict(dim=dim, attn_fields=attn_fields, shifted=False, small="axis", mlp_ratio=swin.mlp_ratio)
+        fields = dict(
+            dim=dim, attn_fields=attn_fields, shifted=False, small="axis", mlp_ratio=swin.mlp_ratio
+        )
         block = Block if swin.remat == "none" else nn.remat(Block, policy=REMAT[swin.remat])
         make = lambda: block(**fields, post_norm=swin.post_norm, main_norm=False, **types)  # noqa: E731
         self.blocks = [make() for _ in range(self.layers)]
@@ -109,7 +118,9 @@ class VideoSwin(nn.Module):
         if self.temporal_layers:
             self.temporal = TemporalLayers(swin.clone(parent=None), self.temporal_layers)
         if self.num_classes:
-            self.cls_head = I3DHead(self.num_classes, self.dropout_rate, jnp.dtype(swin.param_dtype))
+            self.cls_head = I3DHead(
+                self.num_classes, self.dropout_rate, jnp.dtype(swin.param_dtype)
+            )
 
     def features(self, video: jax.Array, train: bool = False) -> list[jax.Array]:
         """Per-stage maps of the backbone before merging, un-normed: (B, T', H', W', C * 2^i) for stage i."""
@@ -155,7 +166,9 @@ class VideoSwin(nn.Module):
                 block += _attention_macs(grid, (swin.temporal_window, 1, 1), d)
             total += swin.depths[s] * block
             if s < len(dims) - 1:
-                total += math.prod(grids[s + 1]) * math.prod(per_axis(swin.merge_size, 3)) * d * 2 * d
+                total += (
+                    math.prod(grids[s + 1]) * math.prod(per_axis(swin.merge_size, 3)) * d * 2 * d
+                )
         layer = _attention_macs(grids[-1], (grids[-1][0], 1, 1), dims[-1]) + _mlp_macs(
             grids[-1], dims[-1], swin.mlp_ratio
         )
@@ -164,16 +177,30 @@ class VideoSwin(nn.Module):
 
 def _check_video(video: jax.Array, channels: int) -> None:
     if not jnp.issubdtype(video.dtype, jnp.floating):
-        raise UserError(f"videos are {video.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)")
+        raise UserError(
+            f"videos are {video.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)"
+        )
     if video.ndim != 5:
-        hint = ": an image, or a clip without its batch axis? Add the axis that is missing" if video.ndim == 4 else ""
-        raise UserError(f"videos are (batch, frames, height, width, channels), not {video.shape}{hint}")
+        hint = (
+            ": an image, or a clip without its batch axis? Add the axis that is missing"
+            if video.ndim == 4
+            else ""
+        )
+        raise UserError(
+            f"videos are (batch, frames, height, width, channels), not {video.shape}{hint}"
+        )
     if 0 in video.shape[1:]:
         raise UserError(f"a video of shape {video.shape} has no frames or no pixels")
     if video.shape[-1] != channels:
         first = next((axis for axis in (1, 2) if video.shape[axis] == channels), None)
-        hint = "" if first is None else f": channels first? jnp.moveaxis(video, {first}, -1) puts them last"
-        raise UserError(f"videos are (batch, frames, height, width, {channels}), not {video.shape}{hint}")
+        hint = (
+            ""
+            if first is None
+            else f": channels first? jnp.moveaxis(video, {first}, -1) puts them last"
+        )
+        raise UserError(
+            f"videos are (batch, frames, height, width, {channels}), not {video.shape}{hint}"
+        )
 
 
 def _attention_macs(grid: tuple[int, ...], window: tuple[int, ...], dim: int) -> int:
@@ -268,10 +295,14 @@ def make_video_swin(
         remat=remat,
         scan=scan,
     )
-    return VideoSwin(backbone, num_classes, dropout_rate, temporal_layers=2 if design == "split" else 0)
+    return VideoSwin(
+        backbone, num_classes, dropout_rate, temporal_layers=2 if design == "split" else 0
+    )
 
 
 def param_shapes(model: VideoSwin) -> dict:
     """{'params': tree of jax.ShapeDtypeStruct}, without computing anything."""
-    video = jax.ShapeDtypeStruct((1, *model.backbone.image_size, model.backbone.in_channels), jnp.float32)
+    video = jax.ShapeDtypeStruct(
+        (1, *model.backbone.image_size, model.backbone.in_channels), jnp.float32
+    )
     return jax.eval_shape(model.init, jax.random.key(0), video)

@@ -45,7 +45,12 @@ def _v2() -> dict[str, dict]:
     """
     presets = {}
     scales = dict(pretrained_window_sizes=((0, 12, 12), (0, 12, 12), (0, 12, 12), (0, 6, 6)))
-    for variant, side, size in (("tiny", 8, 256), ("small", 8, 256), ("base", 8, 256), ("base", 12, 384)):
+    for variant, side, size in (
+        ("tiny", 8, 256),
+        ("small", 8, 256),
+        ("base", 8, 256),
+        ("base", 12, 384),
+    ):
         name = f"video_swinv2_{variant}{'_384' if size == 384 else ''}_patch244_window8{side}{side}_kinetics400"
         window = dict(window_size=(8, side, side), image_size=(32, size, size))
         presets[name] = dict(VARIANTS[variant], **V2, **window, **(scales if side == 12 else {}))

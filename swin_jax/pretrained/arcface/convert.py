@@ -67,7 +67,9 @@ def _block(name: str, before: int, after: int) -> dict:
 
 
 def _norm(name: str, width: int) -> dict:
-    return {f"{name}.{leaf}": (width,) for leaf in ("weight", "bias", "running_mean", "running_var")}
+    return {
+        f"{name}.{leaf}": (width,) for leaf in ("weight", "bias", "running_mean", "running_var")
+    }
 
 
 def is_arcface(state_dict: Mapping[str, np.ndarray]) -> bool:
@@ -131,7 +133,9 @@ def infer(state_dict: Mapping[str, np.ndarray]) -> dict:
     embed_dim, inside = np.shape(state_dict[_LAST])
     side = math.isqrt(inside // blocks[-1][1])
     if side < 1 or side**2 * blocks[-1][1] != inside:
-        raise UserError(f"{_LAST} is {(embed_dim, inside)}: it reads no square map of {blocks[-1][1]} channels")
+        raise UserError(
+            f"{_LAST} is {(embed_dim, inside)}: it reads no square map of {blocks[-1][1]} channels"
+        )
     return dict(blocks=blocks, image_size=side * 2 ** len(blocks), embed_dim=embed_dim)
 
 
@@ -169,7 +173,9 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """
     state_dict, left = own_part(state_dict)
     if left:
-        warn(f"left out of the weights, which are of more than an IR-SE network: {choose.listed(left)}")
+        warn(
+            f"left out of the weights, which are of more than an IR-SE network: {choose.listed(left)}"
+        )
     shapes = official_shapes(model)
     _check(state_dict, shapes)
     return to_variables(state_dict, shapes, model.blocks[-1][1])
@@ -198,7 +204,9 @@ def pretrained() -> Callable:
     return load_pretrained
 
 
-def to_variables(state_dict: Mapping[str, np.ndarray], names: Sequence[str], last_width: int = 0) -> dict:
+def to_variables(
+    state_dict: Mapping[str, np.ndarray], names: Sequence[str], last_width: int = 0
+) -> dict:
     """Variables of arrays in PyTorch's layout.
 
     Args:
@@ -243,7 +251,10 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
     _check(state_dict, shapes)
     if buffers:
         norms = [name for name in shapes if name.endswith("running_var")]
-        counters = {name.replace("running_var", "num_batches_tracked"): np.zeros((), np.int64) for name in norms}
+        counters = {
+            name.replace("running_var", "num_batches_tracked"): np.zeros((), np.int64)
+            for name in norms
+        }
         state_dict |= counters
     return state_dict
 
@@ -273,4 +284,8 @@ def _to_ours(name: str, value: np.ndarray, last_width: int) -> np.ndarray:
 
 def _to_theirs(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """One tensor from our layout to PyTorch's, of the shape that it has there."""
-    return np.ascontiguousarray(value.transpose(3, 2, 0, 1)).reshape(shape) if value.ndim == 4 else value
+    return (
+        np.ascontiguousarray(value.transpose(3, 2, 0, 1)).reshape(shape)
+        if value.ndim == 4
+        else value
+    )

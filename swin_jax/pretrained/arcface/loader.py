@@ -62,19 +62,29 @@ def put(variables: dict, model: Any) -> dict:
     return jax.device_put({**variables, "params": params})
 
 
-def load_workdir(workdir: str | Path, config: dict, resize: str | None, overrides: dict) -> tuple[IRSE, dict]:
+def load_workdir(
+    workdir: str | Path, config: dict, resize: str | None, overrides: dict
+) -> tuple[IRSE, dict]:
     """The network that a run trained, its average if it kept one; `config` is the run's."""
     return load_run(IRSE, workdir, config, overrides)
 
 
-def load_run(kind: type[nn.Module], workdir: str | Path, config: dict, overrides: dict) -> tuple[nn.Module, dict]:
+def load_run(
+    kind: type[nn.Module], workdir: str | Path, config: dict, overrides: dict
+) -> tuple[nn.Module, dict]:
     """A model of a class, whose arguments stand in the config of a run, with the variables that the run trained."""
     from swin_jax.train import checkpoint
 
     if overrides:
         given = ", ".join(overrides)
-        raise UserError(f"{workdir} holds a network that is loaded as it was trained; leave out {given}")
-    found = {name: config[f"task.model.{name}"] for name in fields_of(kind) if f"task.model.{name}" in config}
+        raise UserError(
+            f"{workdir} holds a network that is loaded as it was trained; leave out {given}"
+        )
+    found = {
+        name: config[f"task.model.{name}"]
+        for name in fields_of(kind)
+        if f"task.model.{name}" in config
+    }
     model = kind(**{name: tuples(value) for name, value in found.items()})
     return model, jax.device_put(checkpoint.load_variables(workdir))
 
@@ -90,7 +100,9 @@ def inputs(model: Any, image_size: int | None = None) -> dict[str, jax.ShapeDtyp
     return {"image": jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)}
 
 
-def predict(model: IRSE, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare) -> Outputs:
+def predict(
+    model: IRSE, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare
+) -> Outputs:
     """`features` of length 1."""
     return {"features": model.apply(variables, prepare(batch["image"]))}
 

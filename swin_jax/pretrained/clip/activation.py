@@ -107,7 +107,9 @@ class Activation:
     known: bool = True
 
 
-def activation(state_dict: Mapping[str, np.ndarray], names: Iterable[str] = (), path: Path | None = None) -> Activation:
+def activation(
+    state_dict: Mapping[str, np.ndarray], names: Iterable[str] = (), path: Path | None = None
+) -> Activation:
     """The activation that a CLIP was trained with.
 
     Without evidence quick_gelu is assumed for the shapes of OpenAI's nine models, and gelu for others.
@@ -129,7 +131,10 @@ def activation(state_dict: Mapping[str, np.ndarray], names: Iterable[str] = (), 
         raise UserError(f"the activation of these weights is contradictory ({says}): give act=")
     if found:
         return found[0]
-    shape = tuple(sizes[key] for key in ("embed_dim", "image_size", "patch_size", "vision_width", "text_width"))
+    shape = tuple(
+        sizes[key]
+        for key in ("embed_dim", "image_size", "patch_size", "vision_width", "text_width")
+    )
     if shape in _OPENAI:
         return Activation("quick_gelu", "it has the shape of one of OpenAI's models", known=False)
     return Activation("gelu", "it has not the shape of one of OpenAI's models", known=False)
@@ -156,16 +161,22 @@ def _published(address: str) -> str:
     """The repository of a file on the hub, or what the tables above call another address."""
     if match := re.match(rf"{re.escape(download.HUB)}/([^/]+/[^/]+)/resolve/main/", address):
         return match[1]
-    return address.removeprefix("hf-hub:").removeprefix(_RELEASES).removeprefix(_METACLIP).rstrip("/")
+    return (
+        address.removeprefix("hf-hub:").removeprefix(_RELEASES).removeprefix(_METACLIP).rstrip("/")
+    )
 
 
-def _of_content(state_dict: Mapping[str, np.ndarray], sizes: Mapping, path: Path | None) -> Activation | None:
+def _of_content(
+    state_dict: Mapping[str, np.ndarray], sizes: Mapping, path: Path | None
+) -> Activation | None:
     """What the bytes of a file say: the code of an archive, or the checksum of published weights."""
     if path is not None and is_torchscript(path):
         code = _code(path)
         is_quick, is_exact = bool(re.search(r"QuickGELU\b|\b1\.702", code)), "torch.gelu(" in code
         if is_quick != is_exact and 'approximate="tanh"' not in code:
-            return Activation("quick_gelu" if is_quick else "gelu", "the code of the archive computes it")
+            return Activation(
+                "quick_gelu" if is_quick else "gelu", "the code of the archive computes it"
+            )
         if is_quick or is_exact:
             return None
         if layouts.is_from_archive(state_dict, sizes):
@@ -173,7 +184,11 @@ def _of_content(state_dict: Mapping[str, np.ndarray], sizes: Mapping, path: Path
     if path is None:
         return None
     wanted = _checksums(path.name)
-    if wanted and (digest := download.sha256(path)) and any(digest.startswith(start) for start in wanted):
+    if (
+        wanted
+        and (digest := download.sha256(path))
+        and any(digest.startswith(start) for start in wanted)
+    ):
         return Activation(_act_of_file(path.name), "its checksum is that of the published file")
     return None
 

@@ -28,7 +28,9 @@ _PLAIN = dict(
     scale_attn=False,
     scale_fc=False,
 )
-_VISION = _PLAIN | dict(attentional_pool=False, no_ln_pre=False, pool_type="tok", timm_model_name=None)
+_VISION = _PLAIN | dict(
+    attentional_pool=False, no_ln_pre=False, pool_type="tok", timm_model_name=None
+)
 _TEXT = _PLAIN | dict(
     embed_cls=False,
     hf_model_name=None,
@@ -62,11 +64,26 @@ _IDLE_TEXT = {
     "pad_id",
     "tokenizer_kwargs",  # of the preparation, see `processors`
 }
-_TYPES = dict(act_kwargs=dict, mlp_ratio=PositiveFloat, norm_kwargs=dict, patch_dropout=Rate, block_type=str)
-_IDLE_CLIP = {"cast_dtype", "custom_text", "init_logit_scale", "nonscalar_logit_scale", "output_dict"}
+_TYPES = dict(
+    act_kwargs=dict, mlp_ratio=PositiveFloat, norm_kwargs=dict, patch_dropout=Rate, block_type=str
+)
+_IDLE_CLIP = {
+    "cast_dtype",
+    "custom_text",
+    "init_logit_scale",
+    "nonscalar_logit_scale",
+    "output_dict",
+}
 # open_clip's name of a size, and that of `make_clip`.
-_SIZES_VISION = dict(layers="vision_layers", width="vision_width", patch_size="patch_size", image_size="image_size")
-_SIZES_TEXT = dict(context_length="context_length", vocab_size="vocab_size", width="text_width", layers="text_layers")
+_SIZES_VISION = dict(
+    layers="vision_layers", width="vision_width", patch_size="patch_size", image_size="image_size"
+)
+_SIZES_TEXT = dict(
+    context_length="context_length",
+    vocab_size="vocab_size",
+    width="text_width",
+    layers="text_layers",
+)
 _TRANSFORMERS_VISION = dict(
     hidden_size="vision_width",
     num_hidden_layers="vision_layers",
@@ -114,7 +131,9 @@ def declared_image_size(config: Config | None) -> Size | None:
         tower = config.fields.get("model_cfg", config.fields)
         tower = tower.get("vision_cfg") if isinstance(tower, Mapping) else None
     else:
-        tower = (config.fields.get("vision_config") or {}) if "vision_config" in config.fields else None
+        tower = (
+            (config.fields.get("vision_config") or {}) if "vision_config" in config.fields else None
+        )
     size = _plain(tower.get("image_size")) if isinstance(tower, Mapping) else None
     sides = size if isinstance(size, tuple) else (size,)
     whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
@@ -122,14 +141,21 @@ def declared_image_size(config: Config | None) -> Size | None:
 
 
 def _of_open_clip(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]:
-    model = _part(config, config.fields, "model_cfg") if "model_cfg" in config.fields else config.fields
+    model = (
+        _part(config, config.fields, "model_cfg") if "model_cfg" in config.fields else config.fields
+    )
     vision, text = _part(config, model, "vision_cfg"), _part(config, model, "text_cfg")
     known = {"embed_dim", "init_logit_bias", "quick_gelu", "text_cfg", "vision_cfg", *_IDLE_CLIP}
     _refuse_unknown(config, model, known, "")
     _refuse_unknown(
-        config, vision, {*_SIZES_VISION, *_VISION, *_IDLE_VISION, *_TOWER, "head_width", "patch_dropout"}, "vision_cfg."
+        config,
+        vision,
+        {*_SIZES_VISION, *_VISION, *_IDLE_VISION, *_TOWER, "head_width", "patch_dropout"},
+        "vision_cfg.",
     )
-    _refuse_unknown(config, text, {*_SIZES_TEXT, *_TEXT, *_IDLE_TEXT, *_TOWER, "heads"}, "text_cfg.")
+    _refuse_unknown(
+        config, text, {*_SIZES_TEXT, *_TEXT, *_IDLE_TEXT, *_TOWER, "heads"}, "text_cfg."
+    )
     beside.check_types(config.path, model, {"quick_gelu": bool})
     quick = model.get("quick_gelu") or False
     for tower, only, prefix in ((vision, _VISION, "vision_cfg."), (text, _TEXT, "text_cfg.")):
@@ -140,14 +166,20 @@ def _of_open_clip(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]:
         _check_tower(config, tower, prefix, quick)
     is_resnet = not isinstance(sizes["vision_layers"], int)
     if is_resnet:
-        vision = {name: value for name, value in vision.items() if name not in ("patch_size", "mlp_ratio")}
+        vision = {
+            name: value for name, value in vision.items() if name not in ("patch_size", "mlp_ratio")
+        }
     _compare(config, model, {"embed_dim": "embed_dim"}, sizes, "")
     _compare(config, vision, _SIZES_VISION, sizes, "vision_cfg.")
     _compare(config, text, _SIZES_TEXT, sizes, "text_cfg.")
-    _compare_hidden(config, vision, "vision_cfg.mlp_ratio", sizes["vision_width"], sizes.get("vision_mlp_ratio"))
+    _compare_hidden(
+        config, vision, "vision_cfg.mlp_ratio", sizes["vision_width"], sizes.get("vision_mlp_ratio")
+    )
     _compare_hidden(config, text, "text_cfg.mlp_ratio", sizes["text_width"], 4.0)
     if model.get("init_logit_bias") is not None and sizes["logit_bias"] is None:
-        raise config.refuse("init_logit_bias", model["init_logit_bias"], "but the weights have no logit_bias")
+        raise config.refuse(
+            "init_logit_bias", model["init_logit_bias"], "but the weights have no logit_bias"
+        )
     found = {"act": "quick_gelu" if quick else "gelu"}
     if _is_whole(vision, "width", 768, sizes["vision_width"]):
         channels = sizes["vision_width"] * (32 if is_resnet else 1)
@@ -184,12 +216,20 @@ def _check_tower(config: Config, tower: Mapping[str, Any], prefix: str, quick: b
 def _of_transformers(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]:
     fields = config.fields
     if fields["model_type"] != "clip":
-        raise config.refuse("model_type", fields["model_type"], "is not 'clip', which these weights are")
+        raise config.refuse(
+            "model_type", fields["model_type"], "is not 'clip', which these weights are"
+        )
     known = {"logit_scale_init_value", "projection_dim"}
     towers = {f"{name}{end}" for name in ("text", "vision") for end in ("_config", "_config_dict")}
     _refuse_unknown(config, fields, known | towers | _IDLE_TRANSFORMERS, "")
     vision, text = (_tower(config, name) for name in ("vision", "text"))
-    own = {"intermediate_size", "num_attention_heads", "hidden_act", "layer_norm_eps", *beside.IDLE_IF}
+    own = {
+        "intermediate_size",
+        "num_attention_heads",
+        "hidden_act",
+        "layer_norm_eps",
+        *beside.IDLE_IF,
+    }
     own |= _IDLE_TRANSFORMERS
     _refuse_unknown(config, vision, own | {*_TRANSFORMERS_VISION, "num_channels"}, "vision_config.")
     _refuse_unknown(config, text, own | {*_TRANSFORMERS_TEXT, "eos_token_id"}, "text_config.")
@@ -199,8 +239,12 @@ def _of_transformers(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]
     if vision.get("num_channels", 3) != 3:
         raise config.refuse("vision_config.num_channels", vision["num_channels"])
     end = text.get("eos_token_id", END)
-    if end not in (2, END, sizes["vocab_size"] - 1) or isinstance(end, bool):  # 2 means the highest id
-        raise config.refuse("text_config.eos_token_id", end, "is not where the features of a text are taken here")
+    if end not in (2, END, sizes["vocab_size"] - 1) or isinstance(
+        end, bool
+    ):  # 2 means the highest id
+        raise config.refuse(
+            "text_config.eos_token_id", end, "is not where the features of a text are taken here"
+        )
     found: dict[str, Any] = {}
     for name, tower, width, heads in (("vision", vision, 768, 12), ("text", text, 512, 8)):
         prefix, channels = f"{name}_config.", sizes[f"{name}_width"]
@@ -210,9 +254,13 @@ def _of_transformers(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]
         hidden = tower.get("intermediate_size")
         ratio = sizes["vision_mlp_ratio"] if name == "vision" else 4.0
         if hidden is not None and hidden != round(channels * ratio):
-            raise config.refuse(f"{prefix}intermediate_size", hidden, _hidden(name, round(channels * ratio)))
+            raise config.refuse(
+                f"{prefix}intermediate_size", hidden, _hidden(name, round(channels * ratio))
+            )
         if _is_whole(tower, "hidden_size", width, channels):
-            count = _count(config, f"{prefix}num_attention_heads", tower.get("num_attention_heads", heads))
+            count = _count(
+                config, f"{prefix}num_attention_heads", tower.get("num_attention_heads", heads)
+            )
             _divided(config, f"{prefix}num_attention_heads", channels, count)
             found[f"{name}_heads"] = count
     return found | {"act": _activation(config, vision, text)}
@@ -246,13 +294,19 @@ def _part(config: Config, fields: Mapping[str, Any], name: str) -> Mapping[str, 
     return found or {}
 
 
-def _refuse_unknown(config: Config, fields: Mapping[str, Any], known: set[str], prefix: str) -> None:
+def _refuse_unknown(
+    config: Config, fields: Mapping[str, Any], known: set[str], prefix: str
+) -> None:
     for name in sorted(fields.keys() - known):
         raise config.refuse(prefix + name, fields[name], "is not understood")
 
 
 def _compare(
-    config: Config, fields: Mapping[str, Any], names: Mapping[str, str], sizes: Mapping[str, Any], prefix: str
+    config: Config,
+    fields: Mapping[str, Any],
+    names: Mapping[str, str],
+    sizes: Mapping[str, Any],
+    prefix: str,
 ) -> None:
     """Raises UserError for a size that is another one in the arrays; both may be pairs of equal numbers."""
     for name, ours in names.items():
@@ -267,7 +321,9 @@ def _plain(size: Any) -> Any:
     return size[0] if len(size) == 2 and size[0] == size[1] else tuple(size)
 
 
-def _compare_hidden(config: Config, tower: Mapping[str, Any], name: str, width: int, ratio: float | None) -> None:
+def _compare_hidden(
+    config: Config, tower: Mapping[str, Any], name: str, width: int, ratio: float | None
+) -> None:
     told = tower.get("mlp_ratio")
     if told is not None and ratio is not None and int(width * told) != round(width * ratio):
         raise config.refuse(name, told, _hidden(name, ratio))
@@ -275,7 +331,11 @@ def _compare_hidden(config: Config, tower: Mapping[str, Any], name: str, width: 
 
 def _hidden(name: str, ours: float) -> str:
     """Of texts, what the file has may be what the config tells: here their tower has one ratio only."""
-    return _but(ours) if name.startswith("vision") else f"is not supported here, where it is {ours} of texts"
+    return (
+        _but(ours)
+        if name.startswith("vision")
+        else f"is not supported here, where it is {ours} of texts"
+    )
 
 
 def _but(value: Any) -> str:

@@ -19,7 +19,13 @@ from swin_jax.core.sizes import Size, cells, per_axis
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.clip import resize as clip_resize
 from swin_jax.pretrained.clip.infer import infer, told_image_size
-from swin_jax.pretrained.clip.layouts import is_clip, names_of_swin, own_part, preferred, to_official_names
+from swin_jax.pretrained.clip.layouts import (
+    is_clip,
+    names_of_swin,
+    own_part,
+    preferred,
+    to_official_names,
+)
 from swin_jax.pretrained.files import choose
 from swin_jax.pretrained.swin import convert as convert_swin
 
@@ -59,9 +65,14 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     if model.logit_bias is not None:
         shapes["logit_bias"] = ()
     if is_swin(model.visual):
-        visual = {f"visual.{name}": shape for name, shape in convert_swin.official_shapes(model.visual).items()}
+        visual = {
+            f"visual.{name}": shape
+            for name, shape in convert_swin.official_shapes(model.visual).items()
+        }
     else:
-        visual = _resnet_shapes(model.visual) if _is_resnet(model.visual) else _vit_shapes(model.visual)
+        visual = (
+            _resnet_shapes(model.visual) if _is_resnet(model.visual) else _vit_shapes(model.visual)
+        )
     shapes |= visual | _blocks("transformer", text)
     shapes["token_embedding.weight"] = (text.vocab_size, text.width)
     return shapes | _norm("ln_final", text.width)
@@ -97,7 +108,9 @@ def _resnet_shapes(visual) -> dict:
     width, shapes = visual.width, {}
     stem = ((3, width // 2), (width // 2, width // 2), (width // 2, width))
     for i, (before, after) in enumerate(stem, 1):
-        shapes |= {f"visual.conv{i}.weight": (after, before, 3, 3)} | _batch_norm(f"visual.bn{i}", after)
+        shapes |= {f"visual.conv{i}.weight": (after, before, 3, 3)} | _batch_norm(
+            f"visual.bn{i}", after
+        )
     before = width
     for s, depth in enumerate(visual.layers):
         planes = width * 2**s
@@ -131,22 +144,37 @@ def _blocks(name: str, tower) -> dict:
     shapes = {}
     for i in range(tower.layers):
         block = f"{name}.resblocks.{i}"
-        shapes |= {f"{block}.attn.in_proj_weight": (3 * width, width), f"{block}.attn.in_proj_bias": (3 * width,)}
-        shapes |= {f"{block}.attn.out_proj.weight": (width, width), f"{block}.attn.out_proj.bias": (width,)}
+        shapes |= {
+            f"{block}.attn.in_proj_weight": (3 * width, width),
+            f"{block}.attn.in_proj_bias": (3 * width,),
+        }
+        shapes |= {
+            f"{block}.attn.out_proj.weight": (width, width),
+            f"{block}.attn.out_proj.bias": (width,),
+        }
         shapes |= _norm(f"{block}.ln_1", width)
         shapes |= {f"{block}.mlp.c_fc.weight": (hidden, width), f"{block}.mlp.c_fc.bias": (hidden,)}
-        shapes |= {f"{block}.mlp.c_proj.weight": (width, hidden), f"{block}.mlp.c_proj.bias": (width,)}
+        shapes |= {
+            f"{block}.mlp.c_proj.weight": (width, hidden),
+            f"{block}.mlp.c_proj.bias": (width,),
+        }
         shapes |= _norm(f"{block}.ln_2", width)
     return shapes
 
 
 def empty(model) -> dict[str, np.ndarray]:
     """A state dict of a CLIP that has its shapes and no values."""
-    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in official_shapes(model).items()}
+    return {
+        name: np.broadcast_to(np.float32(0), shape)
+        for name, shape in official_shapes(model).items()
+    }
 
 
 def from_official(
-    state_dict: Mapping[str, np.ndarray], model, resize: str | None = None, image_size: Size | None = None
+    state_dict: Mapping[str, np.ndarray],
+    model,
+    resize: str | None = None,
+    image_size: Size | None = None,
 ) -> dict:
     """Converts a state dict to the variables of a CLIP; every key must fit.
 
@@ -169,7 +197,11 @@ def from_official(
     state_dict, shapes = to_official_names(state_dict), official_shapes(model)
     if other := recognize.recognize_not_clip(state_dict, swin_tower=is_swin(model.visual)):
         raise UserError(other)
-    resized = state_dict if difference(state_dict, model) else fit_positions(state_dict, model, resize, image_size)
+    resized = (
+        state_dict
+        if difference(state_dict, model)
+        else fit_positions(state_dict, model, resize, image_size)
+    )
     _check(resized, shapes, model)
     variables: dict = {"params": {}, "batch_stats": {}}
     for name in shapes:
@@ -190,8 +222,16 @@ def _tell_what_is_left(state_dict: Mapping[str, np.ndarray]) -> None:
     swin, names = names_of_swin(state_dict), compare.strip_wrappers(state_dict)
     prefix, others = preferred(names)
     if others:
-        warn(choose.chosen(prefix.rstrip(".") or "no prefix", [other.rstrip(".") for other in others]))
-    left = [name for name in own_part(names)[1] if name not in swin and not (others and name.startswith(others))]
+        warn(
+            choose.chosen(
+                prefix.rstrip(".") or "no prefix", [other.rstrip(".") for other in others]
+            )
+        )
+    left = [
+        name
+        for name in own_part(names)[1]
+        if name not in swin and not (others and name.startswith(others))
+    ]
     parts = [f"{len(swin)} arrays of a Swin"] if swin else []
     parts += [f"{len(left)} others, {left[0]} first"] if left else []
     if parts:
@@ -206,7 +246,9 @@ def fit_positions(
     if not is_swin(model.visual):
         grid = position_grid(model.visual)
         if image_size is not None:
-            stride = [size // count for size, count in zip(per_axis(model.visual.image_size, 2), grid)]
+            stride = [
+                size // count for size, count in zip(per_axis(model.visual.image_size, 2), grid)
+            ]
             old = tuple(size // pixels for size, pixels in zip(per_axis(image_size, 2), stride))
     return clip_resize.resize_positions(state_dict, grid, model.text.context_length, resize, old)
 
@@ -249,7 +291,10 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
         raise UserError("these variables hold more than the parameters of this CLIP")
     if buffers:
         norms = [name for name in shapes if name.endswith("running_var")]
-        state_dict |= {name.replace("running_var", "num_batches_tracked"): np.zeros((), np.int64) for name in norms}
+        state_dict |= {
+            name.replace("running_var", "num_batches_tracked"): np.zeros((), np.int64)
+            for name in norms
+        }
     return state_dict
 
 
@@ -260,7 +305,9 @@ def _check(state_dict: Mapping, shapes: Mapping, model) -> None:
     if differing := difference(state_dict, model):
         raise UserError(f"these weights are of another CLIP than the model: {differing}")
     if is_swin(model.visual):
-        visual = {n.removeprefix("visual."): v for n, v in state_dict.items() if n.startswith("visual.")}
+        visual = {
+            n.removeprefix("visual."): v for n, v in state_dict.items() if n.startswith("visual.")
+        }
         convert_swin.check_sizes(visual, model.visual)
     raise UserError(f"these weights are not for this CLIP: {report}")
 
@@ -286,7 +333,9 @@ def difference(state_dict: Mapping, model) -> str:
     pairs = [(name, found[name], value) for name, value in wanted.items() if found[name] != value]
     if (found["logit_bias"] is None) != (model.logit_bias is None):
         pairs.append(("logit_bias", found["logit_bias"], model.logit_bias))
-    return ", ".join(f"{name} is {theirs} in the weights and {ours} in the model" for name, theirs, ours in pairs)
+    return ", ".join(
+        f"{name} is {theirs} in the weights and {ours} in the model" for name, theirs, ours in pairs
+    )
 
 
 def _heads(name: str, model) -> int:

@@ -46,7 +46,10 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
         told = declared_image_size(beside.config_beside(path))
         return clip.from_official(found, model, resize, clip.told_image_size(found, told))
     _check_run(model, source.get("config") or {})
-    params = {name: dict(tower) if isinstance(tower, Mapping) else tower for name, tower in source["params"].items()}
+    params = {
+        name: dict(tower) if isinstance(tower, Mapping) else tower
+        for name, tower in source["params"].items()
+    }
     visual = {} if clip.is_swin(model.visual) else params["visual"]
     tables = {"positional_embedding": params["text"]["positional_embedding"]}
     if "positional_embedding" in visual:
@@ -66,7 +69,9 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
 def _check_run(model, config: Mapping) -> None:
     """Raises UserError, in one line, where the model of a run's flat config is another CLIP than this one."""
     if not run_config.is_clip(config):
-        _check_activation(model, config.get("task.model.act", model.text.act), "the workdir's model")
+        _check_activation(
+            model, config.get("task.model.act", model.text.act), "the workdir's model"
+        )
         return
     try:
         trained = run_config.clip_of(config)
@@ -80,7 +85,9 @@ def _check_run(model, config: Mapping) -> None:
             name = "vision_heads" if tower == "visual" else "text_heads"
             parts.append(f"{name} is {theirs} in the weights and {ours} in the model")
     if any(parts):
-        raise UserError(f"the workdir's weights are of another CLIP than the model: {', '.join(filter(None, parts))}")
+        raise UserError(
+            f"the workdir's weights are of another CLIP than the model: {', '.join(filter(None, parts))}"
+        )
 
 
 def _image_size_of(config: Mapping) -> Size | None:
@@ -101,12 +108,16 @@ def _check_told(model, found: Mapping, path: Path) -> None:
                 )
         texts = texts_beside(config) if config.kind == beside.TRANSFORMERS else {}
         if "vocabulary" in texts:
-            warn(f"{path}: the vocabulary of these weights is {texts['vocabulary']}; texts are given to it in CLIP's")
+            warn(
+                f"{path}: the vocabulary of these weights is {texts['vocabulary']}; texts are given to it in CLIP's"
+            )
     trained = activation(found, (), path)
     if trained.known:
         _check_activation(model, trained.act, f"{path} ({trained.source})")
     else:
-        warn(f"nothing tells which activation {path} was trained with; the model's, {model.text.act}, is taken")
+        warn(
+            f"nothing tells which activation {path} was trained with; the model's, {model.text.act}, is taken"
+        )
 
 
 def _check_activation(model, trained: str, what: str) -> None:
@@ -134,7 +145,11 @@ def load_visual(source, model, resize: str | None = None, key: str | None = None
     Returns:
         {'params': {'visual': ...}}, for `InitFrom(backbone=True, head=VISUAL_ONLY)`.
     """
-    return {"params": {"visual": finetune.load_pretrained(source, model.visual, resize, key=key)["params"]}}
+    return {
+        "params": {
+            "visual": finetune.load_pretrained(source, model.visual, resize, key=key)["params"]
+        }
+    }
 
 
 def visual_pretrained(resize: str | None = None) -> Callable:

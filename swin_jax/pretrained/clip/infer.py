@@ -47,7 +47,12 @@ def infer(
     found = clip_layouts.to_official_names(state_dict)
     if other := recognize.recognize_not_clip(found):
         raise UserError(other)
-    needed = ("token_embedding.weight", "positional_embedding", "text_projection", "visual.conv1.weight")
+    needed = (
+        "token_embedding.weight",
+        "positional_embedding",
+        "text_projection",
+        "visual.conv1.weight",
+    )
     missing = [name for name in needed if name not in found]
     if missing:
         raise UserError(
@@ -81,10 +86,15 @@ def told_image_size(state_dict: Mapping[str, np.ndarray], known: Size | None = N
     square = simplest((side * stride[0], side * stride[1]))
     if (width, stride[0], count) in _SQUARES:
         return square
-    told = [value for name, value in state_dict.items() if name.rpartition(".")[2] == "input_resolution"]
+    told = [
+        value for name, value in state_dict.items() if name.rpartition(".")[2] == "input_resolution"
+    ]
     sizes = [int(np.reshape(value, ())) for value in told if np.size(value) == 1]
     for size in (*sizes, known):
-        if size is not None and math.prod(n // s for n, s in zip(per_axis(size, 2), stride)) == count:
+        if (
+            size is not None
+            and math.prod(n // s for n, s in zip(per_axis(size, 2), stride)) == count
+        ):
             return simplest(per_axis(size, 2))
     others = any(count % n == 0 for n in range(2, side))
     return None if others or side * side != count else square
@@ -113,7 +123,8 @@ def _infer_visual(found: Mapping, heads: int | None, image_size: Size | None) ->
             image_size=image_size,
             vision_layers=_count(found, r"visual\.transformer\.resblocks\.(\d+)\."),
             vision_width=width,
-            vision_heads=heads or (16 if width in _SIXTEEN_HEADS else _heads("vision_heads", width)),
+            vision_heads=heads
+            or (16 if width in _SIXTEEN_HEADS else _heads("vision_heads", width)),
             vision_mlp_ratio=4.0 if fc1 is None else len(fc1) / width,
             patch_size=simplest(stride),
         )
@@ -128,7 +139,9 @@ def _infer_visual(found: Mapping, heads: int | None, image_size: Size | None) ->
 
 def _count(found: Mapping, pattern: str) -> int:
     """Blocks, by the highest number."""
-    return compare.count_of((int(m[1]) for name in found if (m := re.match(pattern, name))), "blocks of a tower")
+    return compare.count_of(
+        (int(m[1]) for name in found if (m := re.match(pattern, name))), "blocks of a tower"
+    )
 
 
 def _heads(argument: str, width: int) -> int:

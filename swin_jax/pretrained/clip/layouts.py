@@ -18,7 +18,9 @@ from swin_jax.pretrained.files import choose
 
 # What OpenAI's archives and transformers' older files hold beside the weights.
 _NUMBERS = ("input_resolution", "context_length", "vocab_size")
-_SWIN = r"(encoder\.|backbone\.)?(patch_embed|layers|norm\d?|head|absolute_pos_embed|mask_token)(\.|$)"
+_SWIN = (
+    r"(encoder\.|backbone\.)?(patch_embed|layers|norm\d?|head|absolute_pos_embed|mask_token)(\.|$)"
+)
 _TOKENS = r"(.*?)(?:text\.)?(?:text_model\.embeddings\.)?token_embedding\.weight$"
 _HEADS = r"([a-z]+_)?(head|classifier)\."  # of classifiers that stand on a CLIP
 _TRANSFORMERS = ("text_model.", "vision_model.")
@@ -31,7 +33,10 @@ _TRANSFORMERS_NAMES = (
     (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
     (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
     (r"^vision_model\.embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
-    (r"^vision_model\.pre_laye?rnorm\.", "visual.ln_pre."),  # the released files spell it without the e
+    (
+        r"^vision_model\.pre_laye?rnorm\.",
+        "visual.ln_pre.",
+    ),  # the released files spell it without the e
     (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
     (r"^vision_model\.encoder\.layers\.", "visual.transformer.resblocks."),
     (r"\.layer_norm([12])\.", r".ln_\1."),
@@ -51,7 +56,9 @@ def is_clip(state_dict: Mapping[str, np.ndarray]) -> bool:
     names = compare.strip_wrappers(state_dict)
     if prefixes(names):
         return True
-    return is_transformers(names) or any(re.match(r"(text\.)?token_embedding\.|visual\.", name) for name in names)
+    return is_transformers(names) or any(
+        re.match(r"(text\.)?token_embedding\.|visual\.", name) for name in names
+    )
 
 
 def is_from_archive(state_dict: Mapping[str, np.ndarray], sizes: Mapping[str, Any]) -> bool:
@@ -64,7 +71,8 @@ def is_from_archive(state_dict: Mapping[str, np.ndarray], sizes: Mapping[str, An
     wanted = (sizes["image_size"], sizes["context_length"], sizes["vocab_size"])
     found = [state_dict.get(name) for name in _NUMBERS]
     return all(
-        one is not None and np.size(one) == 1 and int(np.reshape(one, ())) == other for one, other in zip(found, wanted)
+        one is not None and np.size(one) == 1 and int(np.reshape(one, ())) == other
+        for one, other in zip(found, wanted)
     )
 
 
@@ -83,11 +91,21 @@ def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray
         UserError: Several CLIPs, and the rule of `files.choose` does not tell which is meant.
     """
     prefix, others = preferred(state_dict)
-    own = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+    own = {
+        name.removeprefix(prefix): value
+        for name, value in state_dict.items()
+        if name.startswith(prefix)
+    }
     if not prefix:
-        own = {name: value for name, value in own.items() if not name.startswith(others) and not re.match(_HEADS, name)}
+        own = {
+            name: value
+            for name, value in own.items()
+            if not name.startswith(others) and not re.match(_HEADS, name)
+        }
     return own, tuple(
-        name for name in state_dict if name.removeprefix(prefix) not in own or not name.startswith(prefix)
+        name
+        for name in state_dict
+        if name.removeprefix(prefix) not in own or not name.startswith(prefix)
     )
 
 
@@ -102,7 +120,9 @@ def preferred(state_dict: Mapping[str, np.ndarray]) -> tuple[str, tuple[str, ...
         return found[0], ()
     chosen = choose.preferred([prefix.removesuffix(".") for prefix in found])
     if chosen is None:
-        raise UserError(f"these weights hold several CLIPs, under {', '.join(map(repr, found))}: say which by key=")
+        raise UserError(
+            f"these weights hold several CLIPs, under {', '.join(map(repr, found))}: say which by key="
+        )
     (prefix,) = (prefix for prefix in found if prefix.removesuffix(".") == chosen)
     return prefix, tuple(other for other in found if other != prefix)
 
@@ -111,7 +131,11 @@ def names_of_swin(state_dict: Mapping[str, np.ndarray]) -> list[str]:
     """The names of a whole Swin that lies beside a CLIP in one file; [] for none."""
     names = compare.strip_wrappers(state_dict)
     found = [name for name in names if re.match(_SWIN, name)]
-    return found if is_clip(names) and any(name.endswith("layers.0.blocks.0.norm1.weight") for name in found) else []
+    return (
+        found
+        if is_clip(names) and any(name.endswith("layers.0.blocks.0.norm1.weight") for name in found)
+        else []
+    )
 
 
 def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

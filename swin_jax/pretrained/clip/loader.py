@@ -29,7 +29,15 @@ log = logging.getLogger(__name__)
 FIELDS = frozenset(inspect.signature(clip.make_clip).parameters)
 VOCAB_SIZE = 49408  # of CLIP's vocabulary
 # Weights of another value in one of these fit no model; positions and heads can be fitted.
-SIZES = ("embed_dim", "vision_layers", "vision_width", "patch_size", "text_width", "text_layers", "vocab_size")
+SIZES = (
+    "embed_dim",
+    "vision_layers",
+    "vision_width",
+    "patch_size",
+    "text_width",
+    "text_layers",
+    "vocab_size",
+)
 
 
 def names() -> list[str]:
@@ -39,7 +47,9 @@ def names() -> list[str]:
 
 def find(word: str) -> str | None:
     """The name that a word means: another spelling of it, or a repository of OpenAI's weights on the hub."""
-    repositories = {known: name for name, known in clip_official.HUB.items()} | clip_official.TRANSFORMERS
+    repositories = {
+        known: name for name, known in clip_official.HUB.items()
+    } | clip_official.TRANSFORMERS
     return repositories.get(word) or clip_presets.canonical_name(word)
 
 
@@ -75,11 +85,15 @@ def configured(weights: Weights) -> dict:
     if weights.config is None:
         return {}
     declared = clip_config.declared_image_size(weights.config)
-    found = clip_config.arguments_of(weights.config, convert_clip.infer(weights.arrays, 1, 1, declared))
+    found = clip_config.arguments_of(
+        weights.config, convert_clip.infer(weights.arrays, 1, 1, declared)
+    )
     return found if declared is None else found | {"image_size": declared}
 
 
-def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[clip.CLIP, dict]:
+def load(
+    weights: Weights, fields: dict, resize: str | None, overrides: dict
+) -> tuple[clip.CLIP, dict]:
     """A CLIP with these weights, made for a model of `fields`; says where its activation comes from."""
     evidence = _evidence(weights, overrides.get("act"))
     model = clip.make_clip(**fields | {"act": evidence.act} | overrides)
@@ -98,14 +112,18 @@ def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) ->
             "tokens of its own tokenizer, and check where that takes the features of a text (here at the highest id)"
         )
     log.info("act=%r: %s", act, "as asked for" if "act" in overrides else evidence.source)
-    return model, _put(convert_clip.from_official(weights.arrays, model, resize, fields["image_size"]), model)
+    return model, _put(
+        convert_clip.from_official(weights.arrays, model, resize, fields["image_size"]), model
+    )
 
 
 def _has_tokenizer(weights: Weights) -> bool:
     """True if a tokenizer of transformers lies beside a file; what it says is told by `texts`."""
     if weights.config is None or weights.config.kind != beside.TRANSFORMERS:
         return False
-    return any(weights.config.path.with_name(name).is_file() for name in ("tokenizer.json", "vocab.json"))
+    return any(
+        weights.config.path.with_name(name).is_file() for name in ("tokenizer.json", "vocab.json")
+    )
 
 
 def _evidence(weights: Weights, given: str | None) -> Activation:
@@ -123,16 +141,22 @@ def _put(variables: dict, model: clip.CLIP) -> dict:
     """Towers in their `param_dtype`; the scale and running statistics stay float32."""
     params = dict(variables["params"])
     for name, tower in (("visual", model.visual), ("text", model.text)):
-        params[name] = jax.tree.map(lambda leaf, dtype=tower.param_dtype: leaf.astype(dtype), params[name])
+        params[name] = jax.tree.map(
+            lambda leaf, dtype=tower.param_dtype: leaf.astype(dtype), params[name]
+        )
     return jax.device_put({**variables, "params": params})
 
 
-def load_workdir(workdir: str | Path, config: dict, resize: str | None, overrides: dict) -> tuple[clip.CLIP, dict]:
+def load_workdir(
+    workdir: str | Path, config: dict, resize: str | None, overrides: dict
+) -> tuple[clip.CLIP, dict]:
     """The model of images and texts that a run trained; `config` is the run's."""
     from swin_jax.train import checkpoint
 
     if given := ", ".join([*overrides, *(["resize"] if resize else [])]):
-        raise UserError(f"{workdir} holds a CLIP, which is loaded as it was trained; leave out {given}")
+        raise UserError(
+            f"{workdir} holds a CLIP, which is loaded as it was trained; leave out {given}"
+        )
     model, variables = run_config.clip_of(config), checkpoint.load_variables(workdir)
     if isinstance(model.visual, swin.Swin):
         visual = stacking.stack_as(variables["params"]["visual"], model.visual)
@@ -149,11 +173,15 @@ def _sizes(model: clip.CLIP, image_size: int | tuple[int, int] | None = None) ->
     """Height and width of the images that a model takes."""
     size = image_size or getattr(model.visual, "image_size", None)
     if size is None:
-        raise UserError(f"a {type(model.visual).__name__} does not tell the size of its images: give image_size=")
+        raise UserError(
+            f"a {type(model.visual).__name__} does not tell the size of its images: give image_size="
+        )
     return per_axis(size, 2)
 
 
-def inputs(model: clip.CLIP, image_size: int | tuple[int, int] | None = None) -> dict[str, jax.ShapeDtypeStruct]:
+def inputs(
+    model: clip.CLIP, image_size: int | tuple[int, int] | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
     """One row of `image`, normalised floats, and of `text`, token ids."""
     return {
         "image": jax.ShapeDtypeStruct((1, *_sizes(model, image_size), 3), jnp.float32),

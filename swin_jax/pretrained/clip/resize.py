@@ -46,27 +46,40 @@ def resize_positions(
     if table is not None and len(table) > text_rows:
         state_dict["positional_embedding"] = table[:text_rows]
     elif table is not None and len(table) < text_rows:
-        _require(method, f"these weights are for texts of {len(table)} tokens, the model for {text_rows}")
+        _require(
+            method, f"these weights are for texts of {len(table)} tokens, the model for {text_rows}"
+        )
         matrix = resize_matrix(len(table), text_rows, "bilinear")
         state_dict["positional_embedding"] = (matrix @ table.astype(np.float64)).astype(np.float32)
     return state_dict
 
 
 def _resize_grid(
-    name: str, table: np.ndarray, grid: tuple[int, int], method: str | None, old: tuple[int, int] | None
+    name: str,
+    table: np.ndarray,
+    grid: tuple[int, int],
+    method: str | None,
+    old: tuple[int, int] | None,
 ) -> np.ndarray:
     """Stretches all rows but the first, which is of the class token or the mean."""
     old = _grid_of(name, len(table) - 1, grid, old)
     if old == tuple(grid):
         return table
-    _require(method, f"these weights are for images of {_shown(old)} positions, the model for {_shown(grid)}")
+    _require(
+        method,
+        f"these weights are for images of {_shown(old)} positions, the model for {_shown(grid)}",
+    )
     rows, columns = (resize_matrix(before, after, method) for before, after in zip(old, grid))
     box = table[1:].astype(np.float64).reshape(*old, -1)
-    box = np.einsum("ai,bj,ijc->abc", rows, columns, box, optimize=True).reshape(math.prod(grid), -1)
+    box = np.einsum("ai,bj,ijc->abc", rows, columns, box, optimize=True).reshape(
+        math.prod(grid), -1
+    )
     return np.concatenate([table[:1].astype(np.float32), box.astype(np.float32)])
 
 
-def _grid_of(name: str, count: int, wanted: tuple[int, int], told: tuple[int, int] | None) -> tuple[int, int]:
+def _grid_of(
+    name: str, count: int, wanted: tuple[int, int], told: tuple[int, int] | None
+) -> tuple[int, int]:
     """The grid of so many positions: what is told, else a square, else the model's."""
     if told is not None and math.prod(told) == count:
         return tuple(told)

@@ -34,7 +34,8 @@ def texts_beside(config: beside.Config) -> dict[str, Any]:
         UserError: A file that cannot be read, or of another form.
     """
     own, whole, plain = (
-        config.path.with_name(name) for name in ("tokenizer_config.json", "tokenizer.json", "vocab.json")
+        config.path.with_name(name)
+        for name in ("tokenizer_config.json", "tokenizer.json", "vocab.json")
     )
     settings = beside.read_json(own) or {}
     found = _context(settings, own, config)
@@ -70,7 +71,9 @@ def _context(settings: Mapping[str, Any], path: Path, config: beside.Config) -> 
     if length is None or length >= (positions or CONTEXT_LENGTH):
         return {}
     if not (length >= 3 and length == int(length)):  # NaN is neither
-        raise UserError(f"{path}: model_max_length={shown(length)} must be a whole number, at least 3")
+        raise UserError(
+            f"{path}: model_max_length={shown(length)} must be a whole number, at least 3"
+        )
     return {"context_length": int(length)}
 
 
@@ -81,7 +84,9 @@ def _pieces(path: Path) -> Mapping[str, Any] | None:
         return None
     model = found.get("model")
     pieces = model.get("vocab") if isinstance(model, Mapping) else None
-    return pieces if isinstance(pieces, Mapping) else {}  # a list of other kinds of models is not CLIP's
+    return (
+        pieces if isinstance(pieces, Mapping) else {}
+    )  # a list of other kinds of models is not CLIP's
 
 
 def _is_of_clip(pieces: Mapping[str, Any], path: Path) -> bool:
@@ -93,5 +98,7 @@ def _is_of_clip(pieces: Mapping[str, Any], path: Path) -> bool:
     if ids != list(range(VOCAB_SIZE)) or hashlib.sha256(text).hexdigest() != _SHA256:
         return False
     if more := names[VOCAB_SIZE:]:
-        warn(f"{path} has {len(more)} more tokens than CLIP's vocabulary, {shown(more[0])} first; texts here have none")
+        warn(
+            f"{path} has {len(more)} more tokens than CLIP's vocabulary, {shown(more[0])} first; texts here have none"
+        )
     return True

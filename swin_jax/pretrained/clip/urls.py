@@ -53,11 +53,17 @@ def fetch(name: str) -> Path:
         UserError: an unknown name, no network, a broken download, a file with another checksum.
     """
     if name in HUB.values():
-        return download.fetch(f"{download.HUB}/{name}/resolve/main/open_clip_model.safetensors", licence=LICENCE)
+        return download.fetch(
+            f"{download.HUB}/{name}/resolve/main/open_clip_model.safetensors", licence=LICENCE
+        )
     if name not in URLS:
-        raise UserError(f"there are no official weights of {name}; those of OpenAI are {', '.join(URLS)}")
+        raise UserError(
+            f"there are no official weights of {name}; those of OpenAI are {', '.join(URLS)}"
+        )
     path = download.fetch(URLS[name], licence=LICENCE)
     wanted = URLS[name].split("/")[-2]
     if download.sha256(path) != wanted:
-        raise UserError(f"{path} is not OpenAI's file: its SHA-256 is not {wanted}; delete it to download it again")
+        raise UserError(
+            f"{path} is not OpenAI's file: its SHA-256 is not {wanted}; delete it to download it again"
+        )
     return path

@@ -39,7 +39,10 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     for i, convs in enumerate(model.head_convs):
         for j in range(convs):
             name, before = f"styles.{i}.convs.{2 * j}", model.w_dim if j else coarse
-            shapes |= {f"{name}.weight": (model.w_dim, before, 3, 3), f"{name}.bias": (model.w_dim,)}
+            shapes |= {
+                f"{name}.weight": (model.w_dim, before, 3, 3),
+                f"{name}.bias": (model.w_dim,),
+            }
         shapes[f"styles.{i}.linear.weight"] = (model.w_dim, model.w_dim)
         shapes[f"styles.{i}.linear.bias"] = (model.w_dim,)
     for name, before in (("latlayer1", middle), ("latlayer2", fine)):
@@ -75,9 +78,13 @@ def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray
 def _tell_what_is_left(names: list[str]) -> None:
     decoder = [name for name in names if name.startswith(_DECODER)]
     if decoder:
-        warn(f"left out the generator beside the encoder ({len(decoder)} arrays); key='decoder' takes it")
+        warn(
+            f"left out the generator beside the encoder ({len(decoder)} arrays); key='decoder' takes it"
+        )
     if others := [name for name in names if name != AVERAGE and not name.startswith(_DECODER)]:
-        warn(f"left out of the weights, which are of more than an e4e encoder: {choose.listed(others)}")
+        warn(
+            f"left out of the weights, which are of more than an e4e encoder: {choose.listed(others)}"
+        )
 
 
 def infer(state_dict: Mapping[str, np.ndarray]) -> dict:
@@ -89,7 +96,11 @@ def infer(state_dict: Mapping[str, np.ndarray]) -> dict:
     state_dict, _ = own_part(state_dict)
     blocks = arcface.infer_blocks(state_dict)
     heads = [int(name.split(".")[1]) for name in state_dict if name.startswith("styles.")]
-    convs = [name for name in state_dict if name.startswith("styles.0.convs.") and name.endswith(".weight")]
+    convs = [
+        name
+        for name in state_dict
+        if name.startswith("styles.0.convs.") and name.endswith(".weight")
+    ]
     (w_dim,) = np.shape(state_dict["styles.0.linear.bias"])
     num_ws, size = compare.count_of(heads, "heads"), 2 ** (len(blocks) + len(convs))
     return dict(num_ws=num_ws, image_size=size, blocks=blocks, w_dim=w_dim)
@@ -145,7 +156,9 @@ def mean_latent(average: np.ndarray | None, model) -> np.ndarray:
 def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None = None) -> dict:
     """The variables of an E4E from a file or from a run; as `pretrained.arcface.convert.load_pretrained`."""
     if isinstance(source, Mapping):
-        return {name: source[name] for name in ("params", "batch_stats", "averages") if name in source}
+        return {
+            name: source[name] for name in ("params", "batch_stats", "averages") if name in source
+        }
     arrays = beside.read(Path(source), key)
     _check_sizes(infer(arrays), model)
     variables = from_official(arrays, model)
@@ -158,7 +171,9 @@ def _check_sizes(found: Mapping, model) -> None:
     for name, value in found.items():
         ours = getattr(model, name)
         if value != ours:
-            raise UserError(f"these weights are of an e4e encoder with {name}={shown(value)}, not {shown(ours)}")
+            raise UserError(
+                f"these weights are of an e4e encoder with {name}={shown(value)}, not {shown(ours)}"
+            )
 
 
 def pretrained() -> Callable:

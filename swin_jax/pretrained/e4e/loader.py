@@ -51,7 +51,9 @@ def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) ->
     return model, variables
 
 
-def load_workdir(workdir: str | Path, config: dict, resize: str | None, overrides: dict) -> tuple[E4E, dict]:
+def load_workdir(
+    workdir: str | Path, config: dict, resize: str | None, overrides: dict
+) -> tuple[E4E, dict]:
     """The encoder that a run trained, its average if it kept one; `config` is the run's."""
     return load_run(E4E, workdir, config, overrides)
 
@@ -61,7 +63,9 @@ def preprocess(model: E4E, word: str | None) -> Preparation:
     return of_faces(model.image_size)
 
 
-def predict(model: E4E, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare) -> Outputs:
+def predict(
+    model: E4E, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare
+) -> Outputs:
     """`latents` in W+."""
     return {"latents": model.apply(variables, prepare(batch["image"]))}
 

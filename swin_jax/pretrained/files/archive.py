@@ -51,10 +51,14 @@ class Archive:
         """
         member = self._zip.getinfo(name)
         if member.compress_type not in _METHODS or member.flag_bits & 1:
-            raise UserError(f"{name[:200]} is encrypted or compressed in a way that neither PyTorch nor NumPy writes")
+            raise UserError(
+                f"{name[:200]} is encrypted or compressed in a way that neither PyTorch nor NumPy writes"
+            )
         self._budget.take(member.file_size, name[:200])
         with self._zip.open(member) as file:
-            data = file.read(member.file_size)  # without its size, zipfile would inflate all before it looks
+            data = file.read(
+                member.file_size
+            )  # without its size, zipfile would inflate all before it looks
         if len(data) != member.file_size:
             raise ValueError(f"{name[:200]} ends too early")
         return data
@@ -69,7 +73,9 @@ def read_npz(archive: Archive, limits: Limits) -> dict[str, np.ndarray]:
     found = {}
     for name in archive.names:
         if not name.endswith(".npy"):
-            raise UserError(f"{name[:200]} is no array: neither an archive of PyTorch (data.pkl) nor of NumPy (.npy)")
+            raise UserError(
+                f"{name[:200]} is no array: neither an archive of PyTorch (data.pkl) nor of NumPy (.npy)"
+            )
         found[name.removesuffix(".npy")] = read_npy(archive.read(name), name[:200], limits)
     return found
 
@@ -87,7 +93,10 @@ def read_npy(data: bytes, name: str, limits: Limits) -> np.ndarray:
         UserError: No such array, one of Python objects, or one that is cut off.
     """
     file = io.BytesIO(data)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
     try:
         shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
     except Exception as error:  # whatever a damaged header provokes in Python's parser
@@ -99,6 +108,8 @@ def read_npy(data: bytes, name: str, limits: Limits) -> np.ndarray:
         raise UserError(f"{name} has a negative size")
     start, count = file.tell(), math.prod(shape)
     if count * dtype.itemsize != len(data) - start:
-        raise UserError(f"{name} has {len(data) - start} bytes in place of {count * dtype.itemsize}")
+        raise UserError(
+            f"{name} has {len(data) - start} bytes in place of {count * dtype.itemsize}"
+        )
     flat = np.frombuffer(data, dtype, count, start) if count else np.zeros(0, dtype)
     return flat.reshape(shape, order="F" if fortran else "C")

@@ -39,7 +39,9 @@ def preferred(names: Collection[str]) -> str | None:
 
 def several(names: Collection[str]) -> UserError:
     """The error where the rule does not tell which weights are meant."""
-    return UserError(f"weights lie under {listed(names)}: say which by key=, such as key={min(names)!r}")
+    return UserError(
+        f"weights lie under {listed(names)}: say which by key=, such as key={min(names)!r}"
+    )
 
 
 def chosen(name: str, others: Collection[str]) -> str:
@@ -161,7 +163,11 @@ class Checkpoint:
                 node, said = self.weights(found[0])
                 return part(self._arrays(node), rest, paths) if rest else node, said
         arrays = {path: self._arrays(node) for path, node in self.places.items()}
-        holding = [path for path, names in arrays.items() if any(f".{key}." in f".{name}" for name in names)]
+        holding = [
+            path
+            for path, names in arrays.items()
+            if any(f".{key}." in f".{name}" for name in names)
+        ]
         if len(holding) > 1:
             raise several(holding)
         return part(arrays[holding[0] if holding else ""], key, paths), ()

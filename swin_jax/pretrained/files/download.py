@@ -24,7 +24,13 @@ def cached_path(url: str) -> Path:
     return cache_folder() / f"{zlib.crc32(url.encode()):08x}-{file}"
 
 
-def fetch(url: str, path: Path | None = None, name: str = "", offline: bool | None = None, licence: str = "") -> Path:
+def fetch(
+    url: str,
+    path: Path | None = None,
+    name: str = "",
+    offline: bool | None = None,
+    licence: str = "",
+) -> Path:
     """The path of a file, downloaded into the cache unless it is there.
 
     The checksum of what was downloaded (or put there by hand) is recorded beside it and compared on every later use.
@@ -43,7 +49,9 @@ def fetch(url: str, path: Path | None = None, name: str = "", offline: bool | No
     by_hand = f"download {url} elsewhere and put it at {path}"
     if not path.exists():
         if downloads_are_off() if offline is None else offline:
-            raise UserError(f"{name} is not in the cache and downloads are off (SWIN_JAX_OFFLINE): {by_hand}")
+            raise UserError(
+                f"{name} is not in the cache and downloads are off (SWIN_JAX_OFFLINE): {by_hand}"
+            )
         try:
             _download(url, path)
         except (OSError, ValueError, urllib.error.URLError) as error:
@@ -61,7 +69,9 @@ def _download(url: str, path: Path) -> None:
     try:
         with urllib.request.urlopen(url, timeout=60) as response, open(part, "wb") as file:
             size = int(response.headers.get("Content-Length") or 0)
-            with tqdm(total=size or None, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
+            with tqdm(
+                total=size or None, unit="B", unit_scale=True, desc=path.name, disable=None
+            ) as bar:
                 while block := response.read(1 << 20):
                     file.write(block)
                     bar.update(len(block))
@@ -83,7 +93,10 @@ def _check(path: Path, url: str, licence: str) -> None:
     record = path.with_name(path.name + ".json")
     digest = sha256(path)
     if not record.exists():
-        text = json.dumps({"url": url, "sha256": digest, "bytes": path.stat().st_size, "licence": licence}, indent=1)
+        text = json.dumps(
+            {"url": url, "sha256": digest, "bytes": path.stat().st_size, "licence": licence},
+            indent=1,
+        )
         part = record.with_name(f".{record.name}.{os.getpid()}.part")
         part.write_text(text, encoding="utf-8")
         os.replace(part, record)
@@ -91,6 +104,10 @@ def _check(path: Path, url: str, licence: str) -> None:
     try:
         recorded = json.loads(record.read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UserError(f"{record} does not tell the checksum of {path.name}; delete both to start again") from error
+        raise UserError(
+            f"{record} does not tell the checksum of {path.name}; delete both to start again"
+        ) from error
     if recorded != digest:
-        raise UserError(f"{path} is not the file that was downloaded (see {record.name}); delete both to start again")
+        raise UserError(
+            f"{path} is not the file that was downloaded (see {record.name}); delete both to start again"
+        )

@@ -133,5 +133,9 @@ def without_modules(value: Any, limits: Limits) -> Any:
             value = dict(zip(_NETWORKS, value))
     if not isinstance(value, dict):
         return value
-    modules = {name: one for name, one in value.items() if isinstance(name, str) and isinstance(one, MODULES)}
+    modules = {
+        name: one
+        for name, one in value.items()
+        if isinstance(name, str) and isinstance(one, MODULES)
+    }
     return {**value, **state_dicts(modules, limits)} if modules else value

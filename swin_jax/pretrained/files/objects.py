@@ -39,7 +39,9 @@ def read_object(path: str | os.PathLike, limits: Limits = DEFAULT) -> Any:
         if head.startswith(b"PK\x03\x04"):
             archive = Archive(file, limits, budget)
             if not archive.find("data.pkl"):
-                raise UserError("an archive of arrays with names; one array, or a list of them, is expected")
+                raise UserError(
+                    "an archive of arrays with names; one array, or a list of them, is expected"
+                )
             value, read_storage = unpickle.read_zip(archive, limits, budget)
         else:
             value, read_storage = unpickle.read_stream(file, limits, budget)
@@ -66,4 +68,6 @@ class _Plain:
             return {name: self.of(item, depth + 1) for name, item in value.items()}
         if isinstance(value, _PLAIN):
             return value
-        raise UserError(f"holds a {type(value).__name__} in place of arrays, lists, texts and numbers")
+        raise UserError(
+            f"holds a {type(value).__name__} in place of arrays, lists, texts and numbers"
+        )

@@ -37,5 +37,7 @@ def _open(path: str, flags: int) -> int:
     mode = os.fstat(found).st_mode
     if not stat.S_ISREG(mode):
         os.close(found)
-        raise UserError(f"cannot be read: it is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}")
+        raise UserError(
+            f"cannot be read: it is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}"
+        )
     return found

@@ -96,7 +96,11 @@ class Pickle:
             if self._counter.opcodes > self._limits.opcodes:
                 raise exceeded("a pickle of more instructions", "opcodes", self._limits.opcodes)
             if code not in _OPCODES:
-                raise ValueError("the pickle ends too early" if not code else f"{code!r} is no instruction of a pickle")
+                raise ValueError(
+                    "the pickle ends too early"
+                    if not code
+                    else f"{code!r} is no instruction of a pickle"
+                )
             _OPCODES[code](self)
 
     def _bytes(self, length: int) -> bytes:
@@ -134,7 +138,9 @@ class Pickle:
         if index < 0:
             raise ValueError("a pickle that keeps an object under a negative number")
         if index > self._limits.memo:
-            raise exceeded(f"a pickle that keeps an object under the number {index}", "memo", self._limits.memo)
+            raise exceeded(
+                f"a pickle that keeps an object under the number {index}", "memo", self._limits.memo
+            )
         self._memo[index] = self._stack[-1]
 
     def _mark(self) -> None:

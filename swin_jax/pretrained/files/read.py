@@ -153,12 +153,16 @@ def _part(arrays: dict, key: str | None, places: Collection[str] = ()) -> _Found
     return _Found(choose.part(arrays, key, places) if key else arrays)
 
 
-def _choose(value: Any, read_storage: unpickle.Read | None, key: str | None, limits: Limits, budget: Budget) -> _Found:
+def _choose(
+    value: Any, read_storage: unpickle.Read | None, key: str | None, limits: Limits, budget: Budget
+) -> _Found:
     """The arrays of an unpickled object: finds the dict of weights, then reads the storages that it needs."""
     value = choose.numbered(value)
     if not isinstance(value, dict):
         kind = type(value).__name__
-        return _Found({}, f" by name: it is a {kind}, not a dict of arrays; save the model's state_dict()")
+        return _Found(
+            {}, f" by name: it is a {kind}, not a dict of arrays; save the model's state_dict()"
+        )
     entries = [name[:60] for name in value if isinstance(name, str)]
     outline = f"; its entries are {choose.listed(entries)}" if entries else ""
     checkpoint = choose.Checkpoint(value, unpickle.is_array, limits)
@@ -166,7 +170,9 @@ def _choose(value: Any, read_storage: unpickle.Read | None, key: str | None, lim
         lists = {name: choose.numbered(entry) for name, entry in value.items()}
         checkpoint = choose.Checkpoint(lists, unpickle.is_array, limits)
     leaves, said = checkpoint.named(key) if key else checkpoint.weights()
-    leaves = checkpoint.with_beside({str(name): leaf for name, leaf in leaves.items() if unpickle.is_array(leaf)})
+    leaves = checkpoint.with_beside(
+        {str(name): leaf for name, leaf in leaves.items() if unpickle.is_array(leaf)}
+    )
     limits.check("names", len(leaves), "a file of more arrays")
     arrays = {}
     for name, leaf in leaves.items():
@@ -187,7 +193,11 @@ def _check_arrays(arrays: dict[str, np.ndarray], limits: Limits) -> None:
                 "save them as floating point"
             )
         if array.size == 0 and max(array.shape) > limits.number:
-            raise exceeded(f"{name[:200]} has no numbers and an axis of {max(array.shape)}", "number", limits.number)
+            raise exceeded(
+                f"{name[:200]} has no numbers and an axis of {max(array.shape)}",
+                "number",
+                limits.number,
+            )
         limits.check("name_length", len(name), "an array with a longer name")
         if not name.isprintable():
             raise UserError(f"{name[:60]!r} is no name of an array")

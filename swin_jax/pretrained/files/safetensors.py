@@ -56,7 +56,9 @@ def read_safetensors(file: BinaryIO, size: int, limits: Limits) -> dict[str, np.
     length = int.from_bytes(file.read(8), "little")
     limits.check("header", length, f"a header of {length} bytes")
     if length > size - 8:
-        raise UserError(f"the header should have {length} bytes, the file has {size}: its end is missing")
+        raise UserError(
+            f"the header should have {length} bytes, the file has {size}: its end is missing"
+        )
     entries = _header(file.read(length))
     limits.check("names", len(entries), "a file of more arrays")
     data = file.read()
@@ -64,10 +66,14 @@ def read_safetensors(file: BinaryIO, size: int, limits: Limits) -> dict[str, np.
     end = 0
     for name, (_, _, begin, stop) in sorted(places.items(), key=lambda item: item[1][2:]):
         if begin != end:
-            raise UserError(f"{name[:200]} begins at byte {begin}, where {end} was expected: a hole or an overlap")
+            raise UserError(
+                f"{name[:200]} begins at byte {begin}, where {end} was expected: a hole or an overlap"
+            )
         end = stop
     if end > len(data):
-        raise UserError(f"its arrays reach outside the file: they take {end} bytes, and {len(data)} follow the header")
+        raise UserError(
+            f"its arrays reach outside the file: they take {end} bytes, and {len(data)} follow the header"
+        )
     if end < len(data):
         raise UserError(f"{len(data) - end} bytes at its end belong to no array")
     return {name: _array(data, *place) for name, place in places.items()}
@@ -77,7 +83,11 @@ def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray])
     """Writes {name: float32 array} as a .safetensors file, in a bucket too, whole or not at all."""
     header, end = {}, 0
     for name, array in arrays.items():
-        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": (end, end + 4 * array.size)}
+        header[name] = {
+            "dtype": "F32",
+            "shape": array.shape,
+            "data_offsets": (end, end + 4 * array.size),
+        }
         end += 4 * array.size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -97,7 +107,9 @@ def _header(text: bytes) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise UserError(f"the header of the .safetensors file is a {type(header).__name__}")
     metadata = header.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+    if not isinstance(metadata, dict) or not all(
+        isinstance(value, str) for value in metadata.values()
+    ):
         raise UserError("the metadata of the .safetensors file is not {text: text}")
     return header
 
@@ -123,12 +135,16 @@ def _place(name: str, entry: Any, limits: Limits) -> tuple[np.dtype, list[int], 
     begin, end = offsets
     wanted = math.prod(shape) * _DTYPES[kind].itemsize
     if end - begin != wanted:
-        raise UserError(f"{shown} is {kind} {shape} and needs {wanted} bytes, its place has {end - begin}"[:400])
+        raise UserError(
+            f"{shown} is {kind} {shape} and needs {wanted} bytes, its place has {end - begin}"[:400]
+        )
     return _DTYPES[kind], shape, begin, end
 
 
 def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    return isinstance(values, list) and all(
+        type(value) is int and 0 <= value < 2**63 for value in values
+    )
 
 
 def _array(data: bytes, dtype: np.dtype, shape: list[int], begin: int, end: int) -> np.ndarray:

@@ -43,10 +43,17 @@ def _are_sizes(values: tuple) -> bool:
 class Tensor:
     """A view of a storage: element offset, shape and strides."""
 
-    def __init__(self, storage: Storage, offset: int, size: tuple, stride: tuple, dtype: str | None = None):
+    def __init__(
+        self, storage: Storage, offset: int, size: tuple, stride: tuple, dtype: str | None = None
+    ):
         if not isinstance(storage, Storage):
             raise ValueError("a tensor without a storage")
-        self.storage, self.offset, self.size, self.stride = storage, offset, tuple(size), tuple(stride)
+        self.storage, self.offset, self.size, self.stride = (
+            storage,
+            offset,
+            tuple(size),
+            tuple(stride),
+        )
         self.dtype = storage.dtype if dtype is None else dtype
         if not _are_sizes((offset, *self.size, *self.stride)) or len(self.size) != len(self.stride):
             raise ValueError("a tensor with a size or stride that is none")
@@ -67,7 +74,9 @@ class Tensor:
             raise ValueError(f"a tensor that reaches past its storage of {flat.size} elements")
         budget.take(math.prod(self.size) * flat.itemsize, "a tensor")
         strides = [s * flat.itemsize for s in self.stride]
-        return np.lib.stride_tricks.as_strided(flat[self.offset :], self.size, strides, writeable=False)
+        return np.lib.stride_tricks.as_strided(
+            flat[self.offset :], self.size, strides, writeable=False
+        )
 
 
 class NumpyArray:

@@ -44,7 +44,10 @@ def _dict(value: Mapping, arrays: list[np.ndarray]) -> bytes:
     for name, leaf in value.items():
         if not isinstance(name, str):
             raise TypeError(f"{name!r} is no name of a tensor")
-        parts += [_text(name), _dict(leaf, arrays) if isinstance(leaf, Mapping) else _tensor(name, leaf, arrays)]
+        parts += [
+            _text(name),
+            _dict(leaf, arrays) if isinstance(leaf, Mapping) else _tensor(name, leaf, arrays),
+        ]
     return b"".join([*parts, b"u"])
 
 
@@ -52,11 +55,23 @@ def _tensor(name: str, array: np.ndarray, arrays: list[np.ndarray]) -> bytes:
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
         raise TypeError(f"{name} is no float32 array")
     array = np.asarray(array, order="C")
-    stored = b"(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text(str(len(arrays))) + _text("cpu")
+    stored = (
+        b"(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text(str(len(arrays))) + _text("cpu")
+    )
     stored += _number(array.size) + b"tQ"
     stride = [size // array.itemsize for size in array.strides]
     arrays.append(array)
-    return _TENSOR + b"(" + stored + _number(0) + _numbers(array.shape) + _numbers(stride) + b"\x89" + _NO_HOOKS + b"tR"
+    return (
+        _TENSOR
+        + b"("
+        + stored
+        + _number(0)
+        + _numbers(array.shape)
+        + _numbers(stride)
+        + b"\x89"
+        + _NO_HOOKS
+        + b"tR"
+    )
 
 
 def _text(text: str) -> bytes:

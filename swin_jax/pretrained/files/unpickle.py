@@ -19,9 +19,21 @@ import numpy as np
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained.files.archive import Archive
 from swin_jax.pretrained.files.limits import Budget, Limits
-from swin_jax.pretrained.files.modules import Network, PersistentModule, ScriptModule, without_modules
+from swin_jax.pretrained.files.modules import (
+    Network,
+    PersistentModule,
+    ScriptModule,
+    without_modules,
+)
 from swin_jax.pretrained.files.pickles import Counter, Pickle, Sealed, ordered_dict
-from swin_jax.pretrained.files.tensors import DTYPES, NumpyArray, Storage, Tensor, from_buffer, scalar
+from swin_jax.pretrained.files.tensors import (
+    DTYPES,
+    NumpyArray,
+    Storage,
+    Tensor,
+    from_buffer,
+    scalar,
+)
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of torch's older format
 
@@ -59,7 +71,10 @@ _SETTINGS = {
     ("omegaconf.listconfig", "ListConfig"),
     ("omegaconf.base", "ContainerMetadata"),
     ("omegaconf.base", "Metadata"),
-    *(("omegaconf.nodes", f"{kind}Node") for kind in ("Any", "Boolean", "Float", "Integer", "String")),
+    *(
+        ("omegaconf.nodes", f"{kind}Node")
+        for kind in ("Any", "Boolean", "Float", "Integer", "String")
+    ),
     ("typing", "Any"),
     ("datetime", "datetime"),
     ("datetime", "timedelta"),
@@ -102,13 +117,24 @@ _FUNCTIONS = {
 # What TorchScript wraps lists and containers in.
 _SCRIPT_FUNCTIONS = {
     ("torch.jit._pickle", name): lambda value, *_: value
-    for name in ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
+    for name in (
+        "build_intlist",
+        "build_doublelist",
+        "build_boollist",
+        "build_tensorlist",
+        "restore_type_tag",
+    )
 }
 _PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
 _NETWORK = ("dnnlib.tflib.network", "Network")
 _INNER = ("torch.storage", "_load_from_bytes")  # a storage as a file of torch inside a plain pickle
 # Classes that are only named, as arguments of the functions above.
-_MARKERS = {("numpy", "ndarray"), ("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch", "strided")}
+_MARKERS = {
+    ("numpy", "ndarray"),
+    ("torch", "Tensor"),
+    ("torch.nn.parameter", "Parameter"),
+    ("torch", "strided"),
+}
 
 
 @functools.cache
@@ -146,7 +172,10 @@ class _Names:
         self._script, self._counter = script, counter
 
     def find(self, module: str, name: str) -> Any:
-        plain = (module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins"), name)
+        plain = (
+            module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins"),
+            name,
+        )
         if plain in _FUNCTIONS:
             return Sealed(_FUNCTIONS[plain])
         if plain in _SETTINGS:
@@ -177,7 +206,12 @@ class _Names:
         if not isinstance(pid, tuple) or len(pid) < 5:
             raise ValueError("an unknown kind of storage")
         kind, dtype, key, _, size = pid[:5]
-        if not isinstance(kind, str) or kind != "storage" or not isinstance(dtype, str) or dtype not in DTYPES:
+        if (
+            not isinstance(kind, str)
+            or kind != "storage"
+            or not isinstance(dtype, str)
+            or dtype not in DTYPES
+        ):
             raise ValueError("an unknown kind of storage")
         if not isinstance(key, (str, int)) or type(size) is not int or size < 0:
             raise ValueError("a storage without a name or a size")
@@ -187,7 +221,9 @@ class _Names:
 
 
 def _load(file: BinaryIO, names: _Names, counter: Counter) -> Any:
-    return Pickle(file, names.find, names.storage, (NumpyArray, ScriptModule, Network), counter).load()
+    return Pickle(
+        file, names.find, names.storage, (NumpyArray, ScriptModule, Network), counter
+    ).load()
 
 
 Read = Callable[[Storage], bytes]
@@ -200,7 +236,9 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, Tensor)
 
 
-def array_of(leaf: NumpyArray | Tensor, read_storage: Read | None, limits: Limits, budget: Budget) -> np.ndarray:
+def array_of(
+    leaf: NumpyArray | Tensor, read_storage: Read | None, limits: Limits, budget: Budget
+) -> np.ndarray:
     """The read-only array of what `is_array`; reads the storage that it needs."""
     if isinstance(leaf, NumpyArray):
         return leaf.value
@@ -270,7 +308,9 @@ def _read_legacy(file: BinaryIO, counter: Counter) -> tuple[Any, Read]:
         storage = names.storages[str(key)]
         (size,) = struct.unpack("<q", file.read(8))
         if size != storage.size:
-            raise ValueError(f"storage {str(key)[:50]} has {size} elements instead of {storage.size}")
+            raise ValueError(
+                f"storage {str(key)[:50]} has {size} elements instead of {storage.size}"
+            )
         places[str(key)] = file.tell(), size * DTYPES[storage.dtype].itemsize
         file.seek(places[str(key)][1], 1)
     end = file.tell()

@@ -68,7 +68,9 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     for name in shapes:
         collection, path = path_of(name)
         array = np.asarray(own[name], np.float32)
-        variables[collection][path] = np.ascontiguousarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array)
+        variables[collection][path] = np.ascontiguousarray(
+            array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+        )
     return {collection: unflatten(flat) for collection, flat in variables.items()}
 
 
@@ -79,7 +81,9 @@ def to_official(variables: Mapping, model) -> dict[str, np.ndarray]:
     for name in official_shapes(model):
         collection, path = path_of(name)
         array = np.asarray(flat[collection][path], np.float32)
-        state_dict[name] = np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array)
+        state_dict[name] = np.ascontiguousarray(
+            array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+        )
     return state_dict
 
 

@@ -26,8 +26,13 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     """{official name: official shape} of a `models.lpips.LPIPS`, the convolutions by torchvision's names."""
     shapes: dict[str, tuple[int, ...]] = {}
     for number, before, after in model.convolutions():
-        shapes |= {f"features.{number}.weight": (after, before, 3, 3), f"features.{number}.bias": (after,)}
-    return shapes | {f"lin{k}.model.1.weight": (1, width, 1, 1) for k, width in enumerate(model.widths)}
+        shapes |= {
+            f"features.{number}.weight": (after, before, 3, 3),
+            f"features.{number}.bias": (after,),
+        }
+    return shapes | {
+        f"lin{k}.model.1.weight": (1, width, 1, 1) for k, width in enumerate(model.widths)
+    }
 
 
 def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
@@ -66,7 +71,10 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
 
 
 def load_pretrained(
-    source: str | os.PathLike | Mapping, model, key: str | None = None, heads: str | os.PathLike = ""
+    source: str | os.PathLike | Mapping,
+    model,
+    key: str | None = None,
+    heads: str | os.PathLike = "",
 ) -> dict:
     """The variables of an LPIPS from its files.
 

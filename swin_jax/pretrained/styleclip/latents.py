@@ -68,14 +68,22 @@ def latents(
         UserError: An unreadable file, or latents of another generator.
     """
     if path:
-        return Latents("latent", read_latents(path, style_space.num_ws(resolution), w_dim), f"latent of {path}")
-    z = [np.random.default_rng([seed, index]).standard_normal(z_dim, np.float32) for index in range(count)]
+        return Latents(
+            "latent", read_latents(path, style_space.num_ws(resolution), w_dim), f"latent of {path}"
+        )
+    z = [
+        np.random.default_rng([seed, index]).standard_normal(z_dim, np.float32)
+        for index in range(count)
+    ]
     return Latents("latent", np.stack(z), f"latent of seed {seed}")
 
 
 @checked
 def styles(
-    path: str, resolution: PositiveInt, channel_base: PositiveInt = 32768, channel_max: PositiveInt = 512
+    path: str,
+    resolution: PositiveInt,
+    channel_base: PositiveInt = 32768,
+    channel_max: PositiveInt = 512,
 ) -> Latents:
     """Latents of a file, in S.
 
@@ -102,10 +110,14 @@ def _layers(path: str, value: Any, channels: list[int]) -> list[np.ndarray]:
     """The arrays (N, channels) of a list of all layers."""
     arrays = value if isinstance(value, list) else []
     if not arrays or not all(isinstance(array, np.ndarray) and array.ndim for array in arrays):
-        raise UserError(f"{path}: holds no list of styles (N, 1, channels, 1, 1), one for each layer")
+        raise UserError(
+            f"{path}: holds no list of styles (N, 1, channels, 1, 1), one for each layer"
+        )
     widths = [array.size // max(len(array), 1) for array in arrays]
     if widths != channels or len({len(array) for array in arrays}) > 1:
-        raise UserError(f"{path}: has styles of widths {widths}, and the generator's are {channels}")
+        raise UserError(
+            f"{path}: has styles of widths {widths}, and the generator's are {channels}"
+        )
     return [array.reshape(len(array), -1) for array in arrays]
 
 

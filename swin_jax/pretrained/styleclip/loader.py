@@ -41,7 +41,9 @@ def fetch(word: str) -> Path:
     )
 
 
-def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[Mapper, dict]:
+def load(
+    weights: Weights, fields: dict, resize: str | None, overrides: dict
+) -> tuple[Mapper, dict]:
     """A mapper with these weights, which tell its class; the log names the licence of the file."""
     model = make_mapper(**mappers.infer(weights.arrays) | overrides)
     variables = mappers.from_official(weights.arrays, model)
@@ -49,7 +51,9 @@ def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) ->
     return model, jax.device_put(variables)
 
 
-def load_workdir(workdir: str | Path, config: dict, resize: str | None, overrides: dict) -> tuple[Mapper, dict]:
+def load_workdir(
+    workdir: str | Path, config: dict, resize: str | None, overrides: dict
+) -> tuple[Mapper, dict]:
     """The mapper that a run trained; `config` is the run's."""
     (kind,) = (model for model in MODELS if name_of(model) == config["task.model.fn"])
     return load_run(kind, workdir, config, overrides)
@@ -67,7 +71,9 @@ def inputs(model: Mapper, image_size: Any = None) -> dict[str, jax.ShapeDtypeStr
     return {"latent": jax.ShapeDtypeStruct(_LATENT, jnp.float32)}
 
 
-def predict(model: nn.Module, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare) -> Outputs:
+def predict(
+    model: nn.Module, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare
+) -> Outputs:
     """`step`, which an edit adds 0.1 times to the latent."""
     (latent,) = batch.values()
     return {"step": model.apply(variables, latent)}

@@ -61,20 +61,26 @@ def infer(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """
     own = own_part(state_dict)
     parts = {name.partition(".")[0] for name in own}
-    numbers = sorted(int(part.partition("_")[2]) for part in parts if re.fullmatch(r"mapper_\d+", part))
+    numbers = sorted(
+        int(part.partition("_")[2]) for part in parts if re.fullmatch(r"mapper_\d+", part)
+    )
     if parts == {"mapping"}:
         return dict(kind="single")
     if parts <= set(_LEVELS.values()):
         return dict(kind="levels", **{level: part in parts for level, part in _LEVELS.items()})
     if len(numbers) < len(parts):
-        raise UserError(f"these weights are of mappers of several classes: {', '.join(sorted(parts))}")
+        raise UserError(
+            f"these weights are of mappers of several classes: {', '.join(sorted(parts))}"
+        )
     with_rgb = 1 in numbers
     count = numbers[-1] + (1 if with_rgb else 2)  # the last layer is a ToRGB
     # A ToRGB has the input channels of the layer before it.
     sources = [i if with_rgb or i % 3 != 1 else i - 1 for i in range(count)]
     missing = sorted(set(sources) - set(numbers))
     if missing or count % 3 != 2:
-        raise UserError(f"these weights of a mapper of S lack layers: they have {', '.join(map(str, numbers))}")
+        raise UserError(
+            f"these weights of a mapper of S lack layers: they have {', '.join(map(str, numbers))}"
+        )
     channels = tuple(own[f"mapper_{i}.mapping.1.weight"].shape[0] for i in sources)
     return dict(kind="styles", channels=channels, with_rgb=with_rgb)
 
@@ -105,7 +111,11 @@ def official_shapes(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[st
         layers = [i for i in range(len(model.channels)) if model.with_rgb or i % 3 != 1]
         widths = {f"mapper_{i}": model.channels[i] for i in layers}
     else:
-        levels = [part for level, part in _LEVELS.items() if getattr(model, level)] if hasattr(model, "fine") else []
+        levels = (
+            [part for level, part in _LEVELS.items() if getattr(model, level)]
+            if hasattr(model, "fine")
+            else []
+        )
         biases = [value for name, value in state_dict.items() if name.endswith("bias")]
         widths = dict.fromkeys(levels or ["mapping"], len(biases[0]) if biases else 0)
     shapes = {}
@@ -118,10 +128,17 @@ def official_shapes(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[st
 
 def to_official(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The state dict of a mapper's variables, names with 'mapper.' before them; the inverse of `from_official`."""
-    return {PREFIX + _name(path): _turn(np.asarray(leaf)) for path, leaf in flatten(variables["params"]).items()}
+    return {
+        PREFIX + _name(path): _turn(np.asarray(leaf))
+        for path, leaf in flatten(variables["params"]).items()
+    }
 
 
-def save(path: str | os.PathLike, variables: Mapping[str, Any], generator: Mapping[str, Any] | None = None) -> None:
+def save(
+    path: str | os.PathLike,
+    variables: Mapping[str, Any],
+    generator: Mapping[str, Any] | None = None,
+) -> None:
     """Writes a mapper as the released code saves it: tensors only.
 
     Args:
@@ -139,7 +156,9 @@ def save(path: str | os.PathLike, variables: Mapping[str, Any], generator: Mappi
     torch_zip.write(path, {"state_dict": weights, **average, "opts": {}})
 
 
-def load_pretrained(source: str | os.PathLike | Mapping, model: Any, key: str | None = None) -> dict[str, Any]:
+def load_pretrained(
+    source: str | os.PathLike | Mapping, model: Any, key: str | None = None
+) -> dict[str, Any]:
     """The variables of a mapper from a file or from a run, for `train.init_from`.
 
     Args:
@@ -150,7 +169,11 @@ def load_pretrained(source: str | os.PathLike | Mapping, model: Any, key: str | 
     Raises:
         UserError: An unreadable file, weights that do not fit.
     """
-    return {"params": source["params"]} if isinstance(source, Mapping) else from_official(read(source, key), model)
+    return (
+        {"params": source["params"]}
+        if isinstance(source, Mapping)
+        else from_official(read(source, key), model)
+    )
 
 
 def pretrained() -> Callable:
@@ -165,7 +188,9 @@ def _path(name: str) -> str:
 
 def _name(path: str) -> str:
     part, layer, leaf = path.split("/")
-    return f"{part}.mapping.{layer.removeprefix('mapping_')}.{'weight' if leaf == 'kernel' else leaf}"
+    return (
+        f"{part}.mapping.{layer.removeprefix('mapping_')}.{'weight' if leaf == 'kernel' else leaf}"
+    )
 
 
 def _turn(value: np.ndarray) -> np.ndarray:

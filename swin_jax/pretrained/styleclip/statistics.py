@@ -23,10 +23,38 @@ from swin_jax.pretrained.files.read import read_whole
 TOLERANCE = 0.05
 # Mean and standard deviation, averaged over the channels of each layer, in the S_mean_std of FFHQ.
 FFHQ = (
-    *((0.7469, 1.1466), (0.0010, 0.2171), (1.2832, 2.1047), (2.1032, 2.0499), (0.0017, 0.1834), (3.4332, 2.3638)),
-    *((3.8702, 1.7951), (0.0053, 0.1537), (6.0348, 1.9212), (6.0453, 1.4150), (0.0012, 0.1235), (6.6937, 1.3816)),
-    *((5.4040, 1.1527), (0.0001, 0.1245), (6.6694, 1.2000), (7.1836, 1.2153), (-0.0019, 0.1282), (8.2247, 1.2390)),
-    *((7.0605, 1.1647), (0.0695, 0.2058), (6.6092, 1.0434), (5.4913, 1.1837), (0.0451, 0.3056), (6.7161, 1.1486)),
+    *(
+        (0.7469, 1.1466),
+        (0.0010, 0.2171),
+        (1.2832, 2.1047),
+        (2.1032, 2.0499),
+        (0.0017, 0.1834),
+        (3.4332, 2.3638),
+    ),
+    *(
+        (3.8702, 1.7951),
+        (0.0053, 0.1537),
+        (6.0348, 1.9212),
+        (6.0453, 1.4150),
+        (0.0012, 0.1235),
+        (6.6937, 1.3816),
+    ),
+    *(
+        (5.4040, 1.1527),
+        (0.0001, 0.1245),
+        (6.6694, 1.2000),
+        (7.1836, 1.2153),
+        (-0.0019, 0.1282),
+        (8.2247, 1.2390),
+    ),
+    *(
+        (7.0605, 1.1647),
+        (0.0695, 0.2058),
+        (6.6092, 1.0434),
+        (5.4913, 1.1837),
+        (0.0451, 0.3056),
+        (6.7161, 1.1486),
+    ),
     *((4.7631, 1.5692), (0.1042, 0.4083)),
 )
 # The same of the first channels of the first layer.
@@ -54,10 +82,14 @@ def read_statistics(path: str | os.PathLike, layers: Sequence[StyleLayer]) -> St
     """
     value = read_object(path)
     if not isinstance(value, list) or len(value) != 2:
-        raise UserError(f"{path}: S_mean_std is [means, standard deviations], and this is {_shown(value)}")
+        raise UserError(
+            f"{path}: S_mean_std is [means, standard deviations], and this is {_shown(value)}"
+        )
     means, deviations = (_check_layers(path, part, layers, axes=1) for part in value)
     if any(std.min() < 0 for std in deviations):
-        raise UserError(f"{path}: holds negative standard deviations; S_mean_std is [means, standard deviations]")
+        raise UserError(
+            f"{path}: holds negative standard deviations; S_mean_std is [means, standard deviations]"
+        )
     return Statistics(means, deviations)
 
 
@@ -73,7 +105,9 @@ def read_styles(path: str | os.PathLike, layers: Sequence[StyleLayer]) -> tuple[
     return styles
 
 
-def read_directions(path: str | os.PathLike, layers: Sequence[StyleLayer], features: int | None = None) -> np.ndarray:
+def read_directions(
+    path: str | os.PathLike, layers: Sequence[StyleLayer], features: int | None = None
+) -> np.ndarray:
     """Reads fs3.npy: what each channel of style space does to CLIP's features of the image.
 
     Args:
@@ -170,7 +204,10 @@ def identify(found: Statistics, tolerance: float = TOLERANCE) -> str:
 
 
 def check_belong(
-    found: Statistics, styles: Sequence[np.ndarray], layers: Sequence[StyleLayer], tolerance: float = 2 * TOLERANCE
+    found: Statistics,
+    styles: Sequence[np.ndarray],
+    layers: Sequence[StyleLayer],
+    tolerance: float = 2 * TOLERANCE,
 ) -> None:
     """Raises UserError for statistics that are not those of the generator that made some styles.
 
@@ -217,12 +254,16 @@ def difference(
     return ""
 
 
-def _check_layers(path: Any, value: Any, layers: Sequence[StyleLayer], axes: int) -> tuple[np.ndarray, ...]:
+def _check_layers(
+    path: Any, value: Any, layers: Sequence[StyleLayer], axes: int
+) -> tuple[np.ndarray, ...]:
     """The arrays of all layers, whose last axis is their channels."""
     if not isinstance(value, list):
         raise UserError(f"{path}: holds {_shown(value)} in place of a list of {len(layers)} layers")
     if len(value) != len(layers):
-        raise UserError(f"{path}: has {len(value)} layers with a style, the generator has {len(layers)}")
+        raise UserError(
+            f"{path}: has {len(value)} layers with a style, the generator has {len(layers)}"
+        )
     found = []
     for layer, array in zip(layers, value):
         array = _array(path, array, f"{layer.name} is an array of {axes} axes", axes)
@@ -237,15 +278,23 @@ def _check_layers(path: Any, value: Any, layers: Sequence[StyleLayer], axes: int
 
 def _array(path: Any, value: Any, expected: str, axes: int | None) -> np.ndarray:
     """A float32 array without gaps; raises UserError for anything else."""
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu" or axes not in (None, value.ndim):
+    if (
+        not isinstance(value, np.ndarray)
+        or value.dtype.kind not in "fiu"
+        or axes not in (None, value.ndim)
+    ):
         raise UserError(f"{path}: {expected}, and this is {_shown(value)}")
     value = np.asarray(value, np.float32)
     if not value.size or not np.isfinite(value).all():
-        raise UserError(f"{path}: {expected}, and this holds {'what is no number' if value.size else 'none'}")
+        raise UserError(
+            f"{path}: {expected}, and this holds {'what is no number' if value.size else 'none'}"
+        )
     return value
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} of shape {list(value.shape)}"
-    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (list, dict)) else "")
+    return f"a {type(value).__name__}" + (
+        f" of {len(value)}" if isinstance(value, (list, dict)) else ""
+    )

@@ -60,7 +60,9 @@ def is_discriminator(state_dict: Mapping[str, np.ndarray]) -> bool:
     return not _places(state_dict, GENERATOR) and bool(_places(state_dict, DISCRIMINATOR))
 
 
-def read_network(state_dict: Mapping[str, np.ndarray], kind: str, known: Mapping[str, Any] | None = None) -> Network:
+def read_network(
+    state_dict: Mapping[str, np.ndarray], kind: str, known: Mapping[str, Any] | None = None
+) -> Network:
     """The network of some kind in a state dict of any layout; every array must fit.
 
     Args:
@@ -76,16 +78,26 @@ def read_network(state_dict: Mapping[str, np.ndarray], kind: str, known: Mapping
     try:
         counts = layout.count(kind, list(arrays))
         if counts.resolution < 8:
-            raise UserError(f"these weights of a {kind} hold no block of 8 pixels: most of them are missing")
+            raise UserError(
+                f"these weights of a {kind} hold no block of 8 pixels: most of them are missing"
+            )
         names = layout.names(kind, counts)
         theirs = {theirs: ours for ours, theirs in names.items()}
-        official = {theirs[name]: layout.to_official(theirs[name], arrays[name]) for name in arrays if name in theirs}
+        official = {
+            theirs[name]: layout.to_official(theirs[name], arrays[name])
+            for name in arrays
+            if name in theirs
+        }
         numbers = {name: value for name, value in arrays.items() if name.split(".")[-1] in _NUMBERS}
         sizes = infer(kind, {**_unknown(arrays, theirs), **official}, known or {})
-        expected = {names[name]: layout.shape(name, shape) for name, shape in shapes_of(kind, sizes).items()}
+        expected = {
+            names[name]: layout.shape(name, shape) for name, shape in shapes_of(kind, sizes).items()
+        }
     except KeyError as error:
         name = names.get(error.args[0], error.args[0])
-        raise UserError(f"these weights of a {kind} have no {name}, without which its sizes are unknown") from None
+        raise UserError(
+            f"these weights of a {kind} have no {name}, without which its sizes are unknown"
+        ) from None
     except (IndexError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -95,9 +107,16 @@ def read_network(state_dict: Mapping[str, np.ndarray], kind: str, known: Mapping
         group = {theirs for ours, theirs in names.items() if ours.endswith(ending)}
         if not group & arrays.keys():
             expected = {name: shape for name, shape in expected.items() if name not in group}
-    found = {name: value for name, value in arrays.items() if name not in numbers and name not in filters}
+    found = {
+        name: value for name, value in arrays.items() if name not in numbers and name not in filters
+    }
     _check(found, expected, layout.idle, kind)
-    return Network(kind, layout, sizes, {name: np.asarray(value, np.float32) for name, value in official.items()})
+    return Network(
+        kind,
+        layout,
+        sizes,
+        {name: np.asarray(value, np.float32) for name, value in official.items()},
+    )
 
 
 def _unknown(arrays: Mapping[str, np.ndarray], theirs: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -126,7 +145,11 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict[str, Any]
 
 def fields_of(model) -> dict[str, Any]:
     """The arguments that make a model."""
-    return {name: getattr(model, name) for name in type(model).__dataclass_fields__ if name not in ("parent", "name")}
+    return {
+        name: getattr(model, name)
+        for name in type(model).__dataclass_fields__
+        if name not in ("parent", "name")
+    }
 
 
 def check_model(network: Network, model) -> None:
@@ -138,7 +161,9 @@ def check_model(network: Network, model) -> None:
         if name not in FREE and fields[name] != value
     ]
     if wrong:
-        raise UserError(f"these weights are of another {network.kind} than the model: {', '.join(wrong)}")
+        raise UserError(
+            f"these weights are of another {network.kind} than the model: {', '.join(wrong)}"
+        )
 
 
 def kind_of(model) -> str:
@@ -191,7 +216,9 @@ def to_rosinality(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """
     network, layout = _network_of(variables), rosinality.LAYOUT
     if reason := _unlike_rosinality(network):
-        raise UserError(f"rosinality's code has no {network.kind} {reason}; write NVIDIA's state dict instead")
+        raise UserError(
+            f"rosinality's code has no {network.kind} {reason}; write NVIDIA's state dict instead"
+        )
     counts = nvlabs.count(network.kind, list(network.arrays))
     names = layout.names(network.kind, counts)
     found = {
@@ -216,7 +243,11 @@ def _unlike_rosinality(network: Network) -> str:
 
 def _network_of(variables: Mapping[str, Any]) -> Network:
     """The checked official network of some variables."""
-    flat = {collection: flatten(tree) for collection, tree in variables.items() if collection in _COLLECTIONS}
+    flat = {
+        collection: flatten(tree)
+        for collection, tree in variables.items()
+        if collection in _COLLECTIONS
+    }
     official = {}
     for leaves in flat.values():
         for path, leaf in leaves.items():
@@ -225,7 +256,9 @@ def _network_of(variables: Mapping[str, Any]) -> Network:
     kind = GENERATOR if _places(official, GENERATOR) else DISCRIMINATOR
     network = read_network(official, kind)
     order = nvlabs.names(kind, nvlabs.count(kind, list(official)))
-    return dataclasses.replace(network, arrays={name: official[name] for name in order if name in official})
+    return dataclasses.replace(
+        network, arrays={name: official[name] for name in order if name in official}
+    )
 
 
 _COLLECTIONS = ("params", "noise", "averages")
@@ -251,7 +284,11 @@ def _to_ours(name: str, value: np.ndarray) -> np.ndarray:
 
 def _to_theirs(name: str, value: np.ndarray) -> np.ndarray:
     if name == _FC and value.ndim == 2:
-        return value.reshape(4, 4, -1, value.shape[1]).transpose(3, 2, 0, 1).reshape(value.shape[1], -1)
+        return (
+            value.reshape(4, 4, -1, value.shape[1])
+            .transpose(3, 2, 0, 1)
+            .reshape(value.shape[1], -1)
+        )
     if value.ndim == 4:
         return value.transpose(3, 2, 0, 1)
     if value.ndim == 3:
@@ -276,8 +313,14 @@ def _part(state_dict: Mapping[str, np.ndarray], kind: str) -> tuple[Layout, dict
         other = DISCRIMINATOR if kind == GENERATOR else GENERATOR
         if not _places(state_dict, other):
             raise UserError(f"these weights hold no {kind} of StyleGAN2")
-        keys = "key='d' of rosinality's, 'D' of NVIDIA's" if kind == DISCRIMINATOR else "no key, or key='g_ema'"
-        raise UserError(f"these weights are of a {other}, not of a {kind}; take the {kind}'s in the file by {keys}")
+        keys = (
+            "key='d' of rosinality's, 'D' of NVIDIA's"
+            if kind == DISCRIMINATOR
+            else "no key, or key='g_ema'"
+        )
+        raise UserError(
+            f"these weights are of a {other}, not of a {kind}; take the {kind}'s in the file by {keys}"
+        )
     shown = {prefix.rstrip("./"): prefix for prefix in places}
     name = choose.preferred(shown) if len(shown) > 1 else next(iter(shown))
     if name is None:
@@ -289,7 +332,9 @@ def _part(state_dict: Mapping[str, np.ndarray], kind: str) -> tuple[Layout, dict
     if prefix and rosinality.MEAN_LATENT in arrays:
         own.setdefault(rosinality.MEAN_LATENT, arrays[rosinality.MEAN_LATENT])
     if left:
-        warn(f"left out of the weights, which are of more than a {kind}: {len(left)} others, {left[0]} first")
+        warn(
+            f"left out of the weights, which are of more than a {kind}: {len(left)} others, {left[0]} first"
+        )
     return places[prefix], own
 
 
@@ -298,19 +343,30 @@ def _check_filters(arrays: Mapping[str, np.ndarray], gains: Mapping[str, float])
     there = gains.keys() & arrays.keys()
     for name in sorted(there):
         if not np.array_equal(arrays[name], FILTER * np.float32(gains[name])):
-            raise UserError(f"{name} is no filter of (1, 3, 3, 1), the only one that is supported here")
+            raise UserError(
+                f"{name} is no filter of (1, 3, 3, 1), the only one that is supported here"
+            )
     return there
 
 
-def _check(found: Mapping[str, np.ndarray], expected: Mapping[str, tuple], allowed: Any, kind: str) -> None:
+def _check(
+    found: Mapping[str, np.ndarray], expected: Mapping[str, tuple], allowed: Any, kind: str
+) -> None:
     """Raises a UserError of one line that names arrays that are missing, unexpected or of another shape."""
     report = compare.compare(found, expected, allowed)
     if not report:
         return
-    shapes = [f"{name} is {list(shape)} and not {list(wanted)}" for name, shape, wanted in report.misshaped]
+    shapes = [
+        f"{name} is {list(shape)} and not {list(wanted)}"
+        for name, shape, wanted in report.misshaped
+    ]
     parts = [
         f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''})"
-        for what, names in (("missing", report.missing), ("unexpected", report.unexpected), ("mis-shaped", shapes))
+        for what, names in (
+            ("missing", report.missing),
+            ("unexpected", report.unexpected),
+            ("mis-shaped", shapes),
+        )
         if names
     ]
     raise UserError(f"these weights are of no {kind} of StyleGAN2: {', '.join(parts)}")

@@ -28,14 +28,22 @@ log = logging.getLogger(__name__)
 SIZES = ("resolution", "c_dim", "channel_base", "channel_max", "image_channels")
 SOURCE = "its file, NVIDIA's .pkl or rosinality's .pt, is given as weights="
 OF_DISCRIMINATOR = "-discriminator"
-MEAN_SAMPLES = 4096  # of the mean latent where a file has none, as rosinality's and StyleCLIP's code take it
+MEAN_SAMPLES = (
+    4096  # of the mean latent where a file has none, as rosinality's and StyleCLIP's code take it
+)
 _BATCH = 512
-_AS_ONE_LIKES = {"resampling", "dtype", "remat"}  # arguments of a generator that are no part of its weights
+_AS_ONE_LIKES = {
+    "resampling",
+    "dtype",
+    "remat",
+}  # arguments of a generator that are no part of its weights
 Model = stylegan2.Generator | stylegan2.Discriminator
 
 
 def _fields(model: type) -> frozenset[str]:
-    return frozenset(field.name for field in dataclasses.fields(model) if field.name not in ("parent", "name"))
+    return frozenset(
+        field.name for field in dataclasses.fields(model) if field.name not in ("parent", "name")
+    )
 
 
 def find_generator(word: str) -> str | None:
@@ -47,7 +55,12 @@ def find_generator(word: str) -> str | None:
 def find_discriminator(word: str) -> str | None:
     """The name of the discriminator that a word means, in any spelling; None for none."""
     name = word.lower().replace("_", "-")
-    return name if name.removesuffix(OF_DISCRIMINATOR) in presets.PRESETS and name.endswith(OF_DISCRIMINATOR) else None
+    return (
+        name
+        if name.removesuffix(OF_DISCRIMINATOR) in presets.PRESETS
+        and name.endswith(OF_DISCRIMINATOR)
+        else None
+    )
 
 
 def recognizes_generator(arrays: Mapping[str, np.ndarray]) -> bool:
@@ -77,7 +90,9 @@ def complete(model: stylegan2.Generator, variables: dict) -> dict:
         warn("the weights hold no noise maps; with noise='const' these are drawn from seed 0")
         variables["noise"] = _draw_noise(model)
     if "averages" not in variables:
-        warn(f"the weights hold no mean latent, toward which latents are truncated; it is that of {MEAN_SAMPLES} draws")
+        warn(
+            f"the weights hold no mean latent, toward which latents are truncated; it is that of {MEAN_SAMPLES} draws"
+        )
         variables["averages"] = {"mapping": {"w_avg": _mean_latent(model, variables)}}
     return variables
 
@@ -90,7 +105,9 @@ def load_discriminator(
     return model, jax.device_put(variables)
 
 
-def _read(make: Callable, kind: str, weights: Weights, fields: dict, overrides: dict) -> tuple[Any, dict]:
+def _read(
+    make: Callable, kind: str, weights: Weights, fields: dict, overrides: dict
+) -> tuple[Any, dict]:
     network = convert.read_network(weights.arrays, kind, fields | overrides)
     found = {name: value for name, value in network.sizes.items() if name in convert.FREE}
     model = make(**fields | found | overrides)
@@ -103,7 +120,9 @@ def _log_licence(path: str | Path | None, *words: str) -> None:
     log.warning("%s: %s", path, origins.licence(" ".join([str(path), *words])))
 
 
-def load_pretrained(source: str | os.PathLike | Mapping, model: Model, key: str | None = None) -> dict:
+def load_pretrained(
+    source: str | os.PathLike | Mapping, model: Model, key: str | None = None
+) -> dict:
     """The variables of a generator or a discriminator from a file or from a run, for `train.init_from`.
 
     Args:
@@ -131,9 +150,13 @@ def _of_run(variables: Mapping, kind: str) -> dict:
     """The variables of one network among those of a run; of the generator, its average."""
     params = variables["params"]
     if not {GENERATOR, DISCRIMINATOR} & params.keys():
-        return {name: variables[name] for name in ("params", "noise", "averages") if name in variables}
+        return {
+            name: variables[name] for name in ("params", "noise", "averages") if name in variables
+        }
     if kind not in params:
-        raise UserError(f"this run keeps an average of its {' and '.join(params)} and none of its {kind}")
+        raise UserError(
+            f"this run keeps an average of its {' and '.join(params)} and none of its {kind}"
+        )
     return {"params": params[kind], **(variables[GENERATOR] if kind == GENERATOR else {})}
 
 
@@ -142,7 +165,9 @@ def _draw_noise(model: stylegan2.Generator) -> dict:
     sides = convolutions(model.resolution)
     return unflatten(
         {
-            f"synthesis/b{side}/{conv}/noise_const": rng.standard_normal((side, side), dtype=np.float32)
+            f"synthesis/b{side}/{conv}/noise_const": rng.standard_normal(
+                (side, side), dtype=np.float32
+            )
             for side, conv in sides
         }
     )
@@ -152,12 +177,16 @@ def _mean_latent(model: stylegan2.Generator, variables: dict) -> np.ndarray:
     """The mean of w over draws of z, and of labels that are equally frequent."""
     rng = np.random.default_rng(0)
     known = variables | {"averages": {"mapping": {"w_avg": np.zeros(model.w_dim, np.float32)}}}
-    map_latents = jax.jit(lambda *inputs: model.apply(known, *inputs, method="map")[:, 0].mean(axis=0))
+    map_latents = jax.jit(
+        lambda *inputs: model.apply(known, *inputs, method="map")[:, 0].mean(axis=0)
+    )
     means = []
     for _ in range(MEAN_SAMPLES // _BATCH):
         inputs = [rng.standard_normal((_BATCH, model.z_dim), dtype=np.float32)]
         if model.c_dim:
-            inputs.append(np.eye(model.c_dim, dtype=np.float32)[rng.integers(0, model.c_dim, _BATCH)])
+            inputs.append(
+                np.eye(model.c_dim, dtype=np.float32)[rng.integers(0, model.c_dim, _BATCH)]
+            )
         means.append(map_latents(*inputs))
     return np.mean(means, axis=0, dtype=np.float32)
 
@@ -169,9 +198,13 @@ def load_run(
     from swin_jax.train import checkpoint
 
     if wrong := ", ".join(overrides.keys() - _AS_ONE_LIKES):
-        raise UserError(f"{workdir} holds a generator that is loaded as it was trained; leave out {wrong}")
+        raise UserError(
+            f"{workdir} holds a generator that is loaded as it was trained; leave out {wrong}"
+        )
     place = FAMILY.place
-    fields = {name: config[f"{place}.{name}"] for name in FAMILY.fields if f"{place}.{name}" in config}
+    fields = {
+        name: config[f"{place}.{name}"] for name in FAMILY.fields if f"{place}.{name}" in config
+    }
     found = checkpoint.load_variables(workdir)
     return stylegan2.Generator(**fields | overrides), jax.device_put(_of_run(found, GENERATOR))
 
@@ -194,9 +227,13 @@ def refuse_preparation(model: stylegan2.Generator, word: str | None) -> Preparat
 def prepare_pictures(model: stylegan2.Discriminator, word: str | None) -> Preparation:
     """Pictures as NVIDIA's training gives them to a discriminator, in -1..1; how they are resized is assumed."""
     if model.image_channels != 3:
-        raise UserError(f"a discriminator of {model.image_channels} channels has no preparation; give your own")
+        raise UserError(
+            f"a discriminator of {model.image_channels} channels has no preparation; give your own"
+        )
     arguments = dict(size=model.resolution, crop=False, interpolation="bicubic")
-    return Preparation("image", RESIZED, arguments, (0.5,) * 3, (0.5,) * 3, assumed=("crop", "interpolation"))
+    return Preparation(
+        "image", RESIZED, arguments, (0.5,) * 3, (0.5,) * 3, assumed=("crop", "interpolation")
+    )
 
 
 def _labels(model: Model) -> dict[str, jax.ShapeDtypeStruct]:
@@ -208,18 +245,27 @@ def latents(model: stylegan2.Generator, image_size: Any = None) -> dict[str, jax
     return {"z": jax.ShapeDtypeStruct((1, model.z_dim), jnp.float32)} | _labels(model)
 
 
-def pictures(model: stylegan2.Discriminator, image_size: Any = None) -> dict[str, jax.ShapeDtypeStruct]:
+def pictures(
+    model: stylegan2.Discriminator, image_size: Any = None
+) -> dict[str, jax.ShapeDtypeStruct]:
     """One row of `image`, floats in -1..1, and of label vectors `c` of a conditional discriminator."""
     shape = (1, model.resolution, model.resolution, model.image_channels)
     return {"image": jax.ShapeDtypeStruct(shape, jnp.float32)} | _labels(model)
 
 
-def generate(model: stylegan2.Generator, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare) -> Outputs:
+def generate(
+    model: stylegan2.Generator, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare
+) -> Outputs:
     """`image`, in about -1..1, of each row of `z`; without truncation, with the fixed noise maps."""
     return {"image": model.apply(variables, batch["z"], batch.get("c"))}
 
 
-def judge(model: stylegan2.Discriminator, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare) -> Outputs:
+def judge(
+    model: stylegan2.Discriminator,
+    variables: dict,
+    batch: Mapping[str, jax.Array],
+    prepare: Prepare,
+) -> Outputs:
     """`logits` of each row of `image`, high for real ones; rows of a group share one feature."""
     return {"logits": model.apply(variables, prepare(batch["image"]), batch.get("c"))}
 
@@ -261,7 +307,9 @@ DISCRIMINATOR_FAMILY = Family(
     find=find_discriminator,
     fetch=origins.fetch,
     source=SOURCE,
-    preset=lambda word: presets.DISCRIMINATORS[find_discriminator(word).removesuffix(OF_DISCRIMINATOR)],
+    preset=lambda word: presets.DISCRIMINATORS[
+        find_discriminator(word).removesuffix(OF_DISCRIMINATOR)
+    ],
     recognizes=convert.is_discriminator,
     infer=_infer(DISCRIMINATOR),
     make=stylegan2.Discriminator,

@@ -10,7 +10,9 @@ from swin_jax.pretrained.stylegan2.sizes import DISCRIMINATOR, GENERATOR
 
 def largest(pattern: str, names: Sequence[str], default: int = -1) -> int:
     """The greatest number that a pattern finds in names."""
-    return max((int(found[1]) for name in names if (found := re.fullmatch(pattern, name))), default=default)
+    return max(
+        (int(found[1]) for name in names if (found := re.fullmatch(pattern, name))), default=default
+    )
 
 
 def count(kind: str, names: Sequence[str]) -> Counts:
@@ -35,7 +37,9 @@ def _generator(counts: Counts) -> list[str]:
     for r in resolutions(counts.resolution):
         for conv in ("conv0", "conv1") if r > 4 else ("conv1",):
             layer = f"synthesis.b{r}.{conv}"
-            found += [f"{layer}.{leaf}" for leaf in ("weight", "noise_strength", "bias", "noise_const")]
+            found += [
+                f"{layer}.{leaf}" for leaf in ("weight", "noise_strength", "bias", "noise_const")
+            ]
             found += [f"{layer}.affine.weight", f"{layer}.affine.bias"]
         layer = f"synthesis.b{r}.torgb"
         found += [f"{layer}.{leaf}" for leaf in ("weight", "bias", "affine.weight", "affine.bias")]
@@ -62,7 +66,9 @@ def filters(kind: str, counts: Counts) -> dict[str, float]:
     if kind == GENERATOR:
         blocks = [f"synthesis.b{r}" for r in resolutions(counts.resolution)]
         places = [f"{block}{layer}" for block in blocks for layer in ("", ".conv0", ".conv1")]
-        return {f"{place}.resample_filter": 1.0 for place in places if place != "synthesis.b4.conv0"}
+        return {
+            f"{place}.resample_filter": 1.0 for place in places if place != "synthesis.b4.conv0"
+        }
     places = ["b4.conv"]
     for r in reversed(resolutions(counts.resolution)[1:]):
         layers = ("", ".conv0", ".conv1", *((".skip",) if counts.skips else ()))
@@ -73,7 +79,10 @@ def filters(kind: str, counts: Counts) -> dict[str, float]:
 
 LAYOUT = Layout(
     title="NVIDIA's (PyTorch)",
-    marks={GENERATOR: r"synthesis\.b4\.(?:const|conv1\.affine\.weight)", DISCRIMINATOR: r"b4\.fc\.weight"},
+    marks={
+        GENERATOR: r"synthesis\.b4\.(?:const|conv1\.affine\.weight)",
+        DISCRIMINATOR: r"b4\.fc\.weight",
+    },
     count=count,
     names=names,
     shape=lambda name, shape: shape,

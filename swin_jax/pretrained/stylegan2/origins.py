@@ -17,7 +17,9 @@ _FILES = {
 
 def licence(words: str) -> str:
     """The line for the log, for weights that are called so."""
-    pictures = f"; FFHQ, whose pictures they were trained on, is {FFHQ}" if "ffhq" in words.lower() else ""
+    pictures = (
+        f"; FFHQ, whose pictures they were trained on, is {FFHQ}" if "ffhq" in words.lower() else ""
+    )
     return f"weights that NVIDIA published, and those converted from them, are under {LICENCE}{pictures}"
 
 

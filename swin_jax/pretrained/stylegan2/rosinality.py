@@ -45,11 +45,16 @@ def _generator(counts: Counts) -> dict[str, str]:
     found["synthesis.b4.const"] = "input.input"
     for number, (r, conv) in enumerate(convolutions(counts.resolution)):
         theirs = f"convs.{number - 1}" if number else "conv1"
-        found |= {f"synthesis.b{r}.{conv}.{leaf}": f"{theirs}.{their}" for leaf, their in _STYLED.items()}
+        found |= {
+            f"synthesis.b{r}.{conv}.{leaf}": f"{theirs}.{their}" for leaf, their in _STYLED.items()
+        }
         found[f"synthesis.b{r}.{conv}.noise_const"] = f"noises.noise_{number}"
     for number, r in enumerate(resolutions(counts.resolution)):
         ours, theirs = f"synthesis.b{r}.torgb", f"to_rgbs.{number - 1}" if number else "to_rgb1"
-        found |= {f"{ours}.{leaf}": f"{theirs}.{_STYLED[leaf]}" for leaf in ("weight", "affine.weight", "affine.bias")}
+        found |= {
+            f"{ours}.{leaf}": f"{theirs}.{_STYLED[leaf]}"
+            for leaf in ("weight", "affine.weight", "affine.bias")
+        }
         found[f"{ours}.bias"] = f"{theirs}.bias"
     return found | {"mapping.w_avg": MEAN_LATENT}
 
@@ -59,8 +64,14 @@ def _discriminator(counts: Counts) -> dict[str, str]:
     found = {f"{top}.weight": "convs.0.0.weight", f"{top}.bias": "convs.0.1.bias"}
     for number, r in enumerate(reversed(resolutions(counts.resolution)[1:]), 1):
         ours, theirs = f"b{r}", f"convs.{number}"
-        found |= {f"{ours}.conv0.weight": f"{theirs}.conv1.0.weight", f"{ours}.conv0.bias": f"{theirs}.conv1.1.bias"}
-        found |= {f"{ours}.conv1.weight": f"{theirs}.conv2.1.weight", f"{ours}.conv1.bias": f"{theirs}.conv2.2.bias"}
+        found |= {
+            f"{ours}.conv0.weight": f"{theirs}.conv1.0.weight",
+            f"{ours}.conv0.bias": f"{theirs}.conv1.1.bias",
+        }
+        found |= {
+            f"{ours}.conv1.weight": f"{theirs}.conv2.1.weight",
+            f"{ours}.conv1.bias": f"{theirs}.conv2.2.bias",
+        }
         found[f"{ours}.skip.weight"] = f"{theirs}.skip.1.weight"
     found |= {"b4.conv.weight": "final_conv.0.weight", "b4.conv.bias": "final_conv.1.bias"}
     for ours, theirs in (("b4.fc", "final_linear.0"), ("b4.out", "final_linear.1")):
@@ -72,7 +83,11 @@ def _leading(name: str) -> int:
     """Axes of length 1 in front of an array, by its official name."""
     if name.endswith(".noise_const"):
         return 2
-    styled = name.startswith("synthesis.") and name.endswith((".const", ".weight")) and ".affine." not in name
+    styled = (
+        name.startswith("synthesis.")
+        and name.endswith((".const", ".weight"))
+        and ".affine." not in name
+    )
     return 1 if styled or name.endswith(".noise_strength") else 0
 
 
@@ -97,7 +112,11 @@ def filters(kind: str, counts: Counts) -> dict[str, float]:
     if kind == GENERATOR:
         found = {f"convs.{2 * number}.conv.blur.kernel": 4.0 for number in blocks}
         return found | {f"to_rgbs.{number}.upsample.kernel": 4.0 for number in blocks}
-    return {f"convs.{number + 1}.{place}.kernel": 1.0 for number in blocks for place in ("conv2.0", "skip.0")}
+    return {
+        f"convs.{number + 1}.{place}.kernel": 1.0
+        for number in blocks
+        for place in ("conv2.0", "skip.0")
+    }
 
 
 def prepare(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -112,13 +131,18 @@ def prepare(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return found
     if np.any(rows != rows[:1]):
         gap = float(np.abs(rows - rows[:1]).max())
-        raise UserError(f"{MEAN_LATENT} has {len(rows)} rows that differ by up to {gap:.3g}; a mean of w is one row")
+        raise UserError(
+            f"{MEAN_LATENT} has {len(rows)} rows that differ by up to {gap:.3g}; a mean of w is one row"
+        )
     return found | {MEAN_LATENT: rows[0]}
 
 
 LAYOUT = Layout(
     title="rosinality's",
-    marks={GENERATOR: r"(?:input\.input|conv1\.conv\.modulation\.weight)", DISCRIMINATOR: r"final_linear\.0\.weight"},
+    marks={
+        GENERATOR: r"(?:input\.input|conv1\.conv\.modulation\.weight)",
+        DISCRIMINATOR: r"final_linear\.0\.weight",
+    },
     count=count,
     names=names,
     shape=shape,

@@ -14,7 +14,9 @@ _TORCH = (".pt", ".pth")
 
 
 def save_rosinality(
-    path: str | os.PathLike, generator: Mapping[str, Any], discriminator: Mapping[str, Any] | None = None
+    path: str | os.PathLike,
+    generator: Mapping[str, Any],
+    discriminator: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a checkpoint of rosinality/stylegan2-pytorch: {'g_ema', 'latent_avg', 'd'}, as StyleCLIP and e4e read it.
 

@@ -14,14 +14,18 @@ from swin_jax.core.errors import UserError
 from swin_jax.models.stylegan2.style_space import channels_at, resolutions, style_layers
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
-CHANNEL_BASE = 32768  # of config-f; taken where all widths are the greatest and weights don't tell it
+CHANNEL_BASE = (
+    32768  # of config-f; taken where all widths are the greatest and weights don't tell it
+)
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def convolutions(resolution: int) -> list[tuple[int, str]]:
     """(resolution, 'conv0' or 'conv1') of a generator's styled convolutions, in their order, that of the noise maps."""
-    return [(4, "conv1")] + [(r, conv) for r in resolutions(resolution)[1:] for conv in ("conv0", "conv1")]
+    return [(4, "conv1")] + [
+        (r, conv) for r in resolutions(resolution)[1:] for conv in ("conv0", "conv1")
+    ]
 
 
 def _width(resolution: int, sizes: Mapping[str, Any]) -> int:
@@ -34,7 +38,12 @@ def generator_shapes(sizes: Mapping[str, Any]) -> Shapes:
     shapes: Shapes = {"synthesis.b4.const": (_width(4, sizes), 4, 4)}
     table = style_layers(sizes["resolution"], sizes["channel_base"], sizes["channel_max"], channels)
     for layer in table:
-        name, r, outside, inside = f"synthesis.{layer.name}", layer.resolution, layer.features, layer.channels
+        name, r, outside, inside = (
+            f"synthesis.{layer.name}",
+            layer.resolution,
+            layer.features,
+            layer.channels,
+        )
         name = name.replace("/", ".")
         kernel = 1 if layer.is_rgb else 3
         shapes |= {f"{name}.weight": (outside, inside, kernel, kernel), f"{name}.bias": (outside,)}
@@ -67,7 +76,10 @@ def discriminator_shapes(sizes: Mapping[str, Any]) -> Shapes:
             shapes |= {f"{name}.fromrgb.weight": (inside, sizes["image_channels"], 1, 1)}
             shapes |= {f"{name}.fromrgb.bias": (inside,)}
         shapes |= {f"{name}.conv0.weight": (inside, inside, 3, 3), f"{name}.conv0.bias": (inside,)}
-        shapes |= {f"{name}.conv1.weight": (outside, inside, 3, 3), f"{name}.conv1.bias": (outside,)}
+        shapes |= {
+            f"{name}.conv1.weight": (outside, inside, 3, 3),
+            f"{name}.conv1.bias": (outside,),
+        }
         if sizes["architecture"] == "resnet":
             shapes[f"{name}.skip.weight"] = (outside, inside, 1, 1)
     shapes |= {"b4.conv.weight": (last, last + 1, 3, 3), "b4.conv.bias": (last,)}
@@ -81,7 +93,9 @@ def shapes_of(kind: str, sizes: Mapping[str, Any]) -> Shapes:
     return generator_shapes(sizes) if kind == GENERATOR else discriminator_shapes(sizes)
 
 
-def infer(kind: str, official: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dict[str, Any]:
+def infer(
+    kind: str, official: Mapping[str, np.ndarray], known: Mapping[str, Any]
+) -> dict[str, Any]:
     """The sizes of the network that arrays are of.
 
     Args:
@@ -96,7 +110,11 @@ def infer(kind: str, official: Mapping[str, np.ndarray], known: Mapping[str, Any
     sizes = _infer_generator(official) if kind == GENERATOR else _infer_discriminator(official)
     widths = sizes.pop("widths")
     sizes |= dict(zip(("channel_base", "channel_max"), _channels(widths, known)))
-    clamps = {float(value) for name, value in official.items() if name.endswith("conv_clamp") and np.size(value) == 1}
+    clamps = {
+        float(value)
+        for name, value in official.items()
+        if name.endswith("conv_clamp") and np.size(value) == 1
+    }
     if len(clamps) > 1:
         raise UserError(f"conv_clamp differs from layer to layer: {sorted(clamps)}")
     return sizes | ({"conv_clamp": clamps.pop()} if clamps else {})
@@ -121,10 +139,16 @@ def _blocks(official: Mapping[str, np.ndarray], pattern: str, lowest: int) -> li
 def _infer_generator(official: Mapping[str, np.ndarray]) -> dict[str, Any]:
     blocks = _blocks(official, r"synthesis\.b(\d+)\.conv1\.weight", 0)
     if any(re.fullmatch(r"synthesis\.b\d+\.skip\.weight", name) for name in official):
-        raise UserError("a generator of the architecture 'resnet' is not supported here, only 'skip' is")
-    images = {name.split(".")[1] for name in official if re.match(r"synthesis\.b\d+\.torgb\.", name)}
+        raise UserError(
+            "a generator of the architecture 'resnet' is not supported here, only 'skip' is"
+        )
+    images = {
+        name.split(".")[1] for name in official if re.match(r"synthesis\.b\d+\.torgb\.", name)
+    }
     if images == {f"b{blocks[-1]}"}:
-        raise UserError("a generator of the architecture 'orig' is not supported here, only 'skip' is")
+        raise UserError(
+            "a generator of the architecture 'orig' is not supported here, only 'skip' is"
+        )
     w_dim = official["synthesis.b4.conv1.affine.weight"].shape[1]
     first, c_dim = official["mapping.fc0.weight"].shape[1], 0
     if "mapping.embed.weight" in official:
@@ -146,7 +170,9 @@ def _infer_discriminator(official: Mapping[str, np.ndarray]) -> dict[str, Any]:
     top = f"b{blocks[-1]}"
     skips = [name for name in official if re.fullmatch(r"b\d+\.skip\.weight", name)]
     if any(f"b{r}.fromrgb.weight" in official for r in (4, *blocks[:-1])):
-        raise UserError("a discriminator of the architecture 'skip' is not supported here, only 'resnet' and 'orig'")
+        raise UserError(
+            "a discriminator of the architecture 'skip' is not supported here, only 'resnet' and 'orig'"
+        )
     sizes = {}
     if (group := official.get("b4.mbstd.group_size")) is not None:
         sizes["mbstd_group_size"] = int(group)
@@ -163,7 +189,11 @@ def _infer_discriminator(official: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _layers(official: Mapping[str, np.ndarray]) -> int:
-    found = {int(match[1]) for name in official if (match := re.fullmatch(r"mapping\.fc(\d+)\.weight", name))}
+    found = {
+        int(match[1])
+        for name in official
+        if (match := re.fullmatch(r"mapping\.fc(\d+)\.weight", name))
+    }
     return len(found)
 
 
@@ -171,11 +201,15 @@ def _channels(widths: Mapping[int, int], known: Mapping[str, Any]) -> tuple[int,
     """(channel_base, channel_max) of the channels at each resolution."""
     most = max(widths.values())
     narrow = {r: count for r, count in widths.items() if count < most}
-    least = max([count * r for r, count in narrow.items()] + [most * r for r in widths if r not in narrow])
+    least = max(
+        [count * r for r, count in narrow.items()] + [most * r for r in widths if r not in narrow]
+    )
     above = min([(count + 1) * r for r, count in narrow.items()], default=None)
     if above is not None and least >= above:
         shown = ", ".join(f"{count} at {r}" for r, count in sorted(widths.items()))
-        raise UserError(f"the channels of these weights are those of no StyleGAN2, min(base / pixels, max): {shown}")
+        raise UserError(
+            f"the channels of these weights are those of no StyleGAN2, min(base / pixels, max): {shown}"
+        )
     usual = dict(channel_base=CHANNEL_BASE, channel_max=most)
     asked = {name: known[name] for name in usual if known.get(name) is not None}
     for fields in (usual | asked, usual):

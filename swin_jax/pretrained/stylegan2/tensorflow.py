@@ -14,13 +14,22 @@ from swin_jax.pretrained.stylegan2.layout import Counts, Layout
 from swin_jax.pretrained.stylegan2.nvlabs import largest
 from swin_jax.pretrained.stylegan2.sizes import DISCRIMINATOR, GENERATOR, convolutions
 
-_STYLED = {"weight": "weight", "bias": "bias", "affine.weight": "mod_weight", "affine.bias": "mod_bias"}
+_STYLED = {
+    "weight": "weight",
+    "bias": "bias",
+    "affine.weight": "mod_weight",
+    "affine.bias": "mod_bias",
+}
 
 
 def count(kind: str, names: Sequence[str]) -> Counts:
     """The `Counts` of a network, by the names of its arrays."""
     if kind == GENERATOR:
-        blocks, layers, label = r"synthesis/(\d+)x\1/Conv1/weight", r"mapping/Dense(\d+)/weight", "mapping/LabelEmbed"
+        blocks, layers, label = (
+            r"synthesis/(\d+)x\1/Conv1/weight",
+            r"mapping/Dense(\d+)/weight",
+            "mapping/LabelEmbed",
+        )
     else:
         blocks, layers, label = r"(\d+)x\1/Conv0/weight", r"Mapping(\d+)/weight", "LabelEmbed"
     return Counts(
@@ -68,7 +77,11 @@ def _discriminator(counts: Counts) -> dict[str, str]:
 def _mapping(layer: str, label: str, counts: Counts) -> dict[str, str]:
     layers = {"mapping.embed": label} if counts.conditional else {}
     layers |= {f"mapping.fc{i}": f"{layer}{i}" for i in range(counts.mapping_layers)}
-    return {f"{ours}.{leaf}": f"{theirs}/{leaf}" for ours, theirs in layers.items() for leaf in ("weight", "bias")}
+    return {
+        f"{ours}.{leaf}": f"{theirs}/{leaf}"
+        for ours, theirs in layers.items()
+        for leaf in ("weight", "bias")
+    }
 
 
 def shape(name: str, official: tuple[int, ...]) -> tuple[int, ...]:
@@ -97,7 +110,10 @@ def to_official(name: str, value: np.ndarray) -> np.ndarray:
 
 def prepare(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays with the names that a network's own components have, 'G_synthesis' is 'synthesis'."""
-    return {re.sub(r"(^|/)G_(synthesis|mapping)/", r"\1\2/", name): value for name, value in arrays.items()}
+    return {
+        re.sub(r"(^|/)G_(synthesis|mapping)/", r"\1\2/", name): value
+        for name, value in arrays.items()
+    }
 
 
 LAYOUT = Layout(

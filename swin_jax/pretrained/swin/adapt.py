@@ -43,7 +43,9 @@ def adapt_channels(
     return dict(state_dict) | {name: adapted}
 
 
-def adapt_head(state_dict: Mapping[str, np.ndarray], num_classes: int, rows: np.ndarray | None = None) -> dict:
+def adapt_head(
+    state_dict: Mapping[str, np.ndarray], num_classes: int, rows: np.ndarray | None = None
+) -> dict:
     """Gives a state dict a head of another size.
 
     Args:
@@ -85,7 +87,9 @@ def head_22k_to_1k(state_dict: Mapping[str, np.ndarray], rows: np.ndarray) -> di
     classes = len(state_dict["head.weight"])
     if classes <= rows.max():
         raise UserError(f"the head has {classes} classes, the map asks for row {rows.max()}")
-    return dict(state_dict) | {name: state_dict[name][rows] for name in ("head.weight", "head.bias")}
+    return dict(state_dict) | {
+        name: state_dict[name][rows] for name in ("head.weight", "head.bias")
+    }
 
 
 def adapt_norms(state_dict: Mapping[str, np.ndarray], model) -> dict[str, np.ndarray]:
@@ -112,7 +116,9 @@ def adapt_norms(state_dict: Mapping[str, np.ndarray], model) -> dict[str, np.nda
     if not fresh:
         return dict(state_dict)
     if model.out_norms:
-        warn(f"the norms of the output maps of stages {_numbers(fresh)} start as ones and zeros and must be trained")
+        warn(
+            f"the norms of the output maps of stages {_numbers(fresh)} start as ones and zeros and must be trained"
+        )
     else:
         warn(
             "the weights end with the maps of their stages, which method='features' gives; the final norm starts as "
@@ -120,7 +126,9 @@ def adapt_norms(state_dict: Mapping[str, np.ndarray], model) -> dict[str, np.nda
         )
     norms = {f"{name}.weight": np.ones(dim, np.float32) for name, dim in fresh.items()}
     norms |= {f"{name}.bias": np.zeros(dim, np.float32) for name, dim in fresh.items()}
-    return {name: value for name, value in state_dict.items() if not name.startswith("norm.")} | norms
+    return {
+        name: value for name, value in state_dict.items() if not name.startswith("norm.")
+    } | norms
 
 
 def _numbers(norms: Mapping[str, int]) -> list[int]:

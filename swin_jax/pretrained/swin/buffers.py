@@ -42,7 +42,9 @@ def official_buffers(model) -> dict[str, np.ndarray]:
             buffers[f"{block}.attn.relative_position_index"] = index.astype(np.int64)
             if i % 2 and shifted:
                 if any(n % w for n, w in zip(grid, window)):
-                    raise UserError(f"no official buffers: a window of {window} does not divide a grid of {grid}")
+                    raise UserError(
+                        f"no official buffers: a window of {window} does not divide a grid of {grid}"
+                    )
                 buffers[f"{block}.attn_mask"] = window_geometry.shift_mask(grid, window, shift)
     return buffers
 
@@ -69,7 +71,9 @@ def read_coordinates(table: np.ndarray) -> tuple[Size, Size]:
         UserError: no table of a window, or coordinates of another formula.
     """
     if table.ndim != 4 or table.shape[-1] != 2 or not all(side % 2 for side in table.shape[1:3]):
-        raise UserError("cannot infer window_size: a relative_coords_table is not of a window (h, w)")
+        raise UserError(
+            "cannot infer window_size: a relative_coords_table is not of a window (h, w)"
+        )
     window = tuple((side + 1) // 2 for side in table.shape[1:3])
     scales = []
     for axis, size in enumerate(window):
@@ -85,7 +89,9 @@ def read_coordinates(table: np.ndarray) -> tuple[Size, Size]:
     if any(scales[axis] < 2 for axis in told) or not np.allclose(
         table[0][..., told], _coordinates(window, tuple(scales))[..., told], atol=5e-3
     ):
-        raise UserError("cannot infer pretrained_window_sizes: a relative_coords_table is not the official formula's")
+        raise UserError(
+            "cannot infer pretrained_window_sizes: a relative_coords_table is not the official formula's"
+        )
     return simplest(window), simplest(tuple(scales))
 
 
@@ -110,7 +116,9 @@ def read_index(index: np.ndarray) -> tuple[int, int] | None:
         if np.array_equal(window_geometry.relative_position_index(window), index):
             found.append(window)
     if not found:
-        raise UserError("cannot infer window_size: a relative_position_index is not of a window (h, w)")
+        raise UserError(
+            "cannot infer window_size: a relative_position_index is not of a window (h, w)"
+        )
     return found[0] if len(found) == 1 else None
 
 

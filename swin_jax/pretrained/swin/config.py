@@ -21,17 +21,28 @@ from swin_jax.pretrained.swin import infer
 
 EPSILON = 1e-5
 # Fields that arrays tell too, by the names of the libraries.
-_SIZES = dict(patch_size="patch_size", embed_dim="embed_dim", depths="depths", num_heads="num_heads")
+_SIZES = dict(
+    patch_size="patch_size", embed_dim="embed_dim", depths="depths", num_heads="num_heads"
+)
 _SIZES |= dict(mlp_ratio="mlp_ratio", qkv_bias="qkv_bias")
 _TIMM = _SIZES | dict(in_chans="in_channels", num_classes="num_classes")
-_TRANSFORMERS = _SIZES | dict(num_channels="in_channels", use_absolute_embeddings="ape", patch_norm="patch_norm")
+_TRANSFORMERS = _SIZES | dict(
+    num_channels="in_channels", use_absolute_embeddings="ape", patch_norm="patch_norm"
+)
 # Fields that only a config tells, where files have no buffers.
 _GEOMETRY = ("window_size", "image_size", "pretrained_window_sizes")
 # The only value that the models here compute with.
-_ONLY_TIMM = dict(act_layer="gelu", always_partition=False, embed_layer=None, global_pool="avg", norm_layer=None)
+_ONLY_TIMM = dict(
+    act_layer="gelu", always_partition=False, embed_layer=None, global_pool="avg", norm_layer=None
+)
 _ONLY_TRANSFORMERS = dict(hidden_act="gelu", layer_norm_eps=EPSILON, **beside.IDLE_IF)
 # Their types; a field that is only compared with the arrays may have any.
-_TYPES = dict(image_size=beside.PIXELS, img_size=beside.PIXELS, window_size=beside.PIXELS, mlp_ratio=PositiveFloat)
+_TYPES = dict(
+    image_size=beside.PIXELS,
+    img_size=beside.PIXELS,
+    window_size=beside.PIXELS,
+    mlp_ratio=PositiveFloat,
+)
 _TYPES |= dict(pretrained_window_sizes=tuple[NonNegativeInt | tuple[NonNegativeInt, ...], ...])
 _IDLE_TIMM = {
     "attn_drop_rate",
@@ -56,7 +67,10 @@ _IDLE_TRANSFORMERS = beside.IDLE | {
     "path_norm",  # of older files, and without an effect
     "stage_names",
 }
-_PARTS = ("backbone_config", "encoder")  # where larger models of transformers keep the config of a Swin
+_PARTS = (
+    "backbone_config",
+    "encoder",
+)  # where larger models of transformers keep the config of a Swin
 # Kinds of transformers' configs, and whether their attention is that of version 2.
 _KINDS = {"swin": False, "donut-swin": False, "maskformer-swin": False, "swinv2": True}
 
@@ -91,7 +105,9 @@ def arguments_of(config: Config | None, arrays: Mapping[str, np.ndarray]) -> dic
             continue  # a backbone without its head
         if ours == "window_size" and _windows(found, **geometry) == _windows(found):
             continue  # larger than any map, for one
-        wanted = int(found["embed_dim"] * value) / found["embed_dim"] if ours == "mlp_ratio" else value
+        wanted = (
+            int(found["embed_dim"] * value) / found["embed_dim"] if ours == "mlp_ratio" else value
+        )
         if _plain(found[ours]) != _plain(wanted):
             raise config.refuse(name, value, f"but the weights have {found[ours]}")
     if not found["continuous_bias"]:
@@ -141,7 +157,11 @@ def _of_timm(config: Config) -> dict[str, tuple[str, Any]]:
     fields, arguments = config.fields, config.fields.get("model_args") or {}
     if not isinstance(arguments, Mapping):
         raise config.refuse("model_args", arguments, "is no dict of arguments")
-    geometry = dict(window_size="window_size", img_size="image_size", pretrained_window_sizes="pretrained_window_sizes")
+    geometry = dict(
+        window_size="window_size",
+        img_size="image_size",
+        pretrained_window_sizes="pretrained_window_sizes",
+    )
     known = _TIMM | geometry
     _check(config, arguments, known, _ONLY_TIMM, _IDLE_TIMM, "model_args.")
     if fields.get("global_pool", "avg") != "avg":
@@ -159,7 +179,9 @@ def _of_architecture(name: str) -> dict[str, tuple[str, Any]]:
         return {}
     first, window, image, larger = (size and int(size) for size in sizes.groups())
     found = dict(window_size=window or first, image_size=larger or image)
-    if window is not None:  # fine-tuned at a larger one: the last stage was pretrained with half of it
+    if (
+        window is not None
+    ):  # fine-tuned at a larger one: the last stage was pretrained with half of it
         found["pretrained_window_sizes"] = (first, first, first, first // 2)
     return {field: (f"architecture={name}, {field}", value) for field, value in found.items()}
 
@@ -167,7 +189,9 @@ def _of_architecture(name: str) -> dict[str, tuple[str, Any]]:
 def _of_transformers(config: Config) -> dict[str, tuple[str, Any]]:
     fields = config.fields
     beside.check_types(config.path, fields, {"model_type": str})
-    for name in _PARTS:  # a detector, a segmenter or a reader of documents, whose other parts are left out
+    for (
+        name
+    ) in _PARTS:  # a detector, a segmenter or a reader of documents, whose other parts are left out
         inside = fields.get(name)
         if (
             isinstance(inside, Mapping)
@@ -184,7 +208,12 @@ def _of_transformers(config: Config) -> dict[str, tuple[str, Any]]:
 
 
 def _check(
-    config: Config, fields: Mapping[str, Any], known: Mapping, only: Mapping[str, Any], idle: set[str], prefix: str
+    config: Config,
+    fields: Mapping[str, Any],
+    known: Mapping,
+    only: Mapping[str, Any],
+    idle: set[str],
+    prefix: str,
 ) -> None:
     for name in sorted(fields.keys() - known.keys() - only.keys() - idle):
         raise config.refuse(prefix + name, fields[name], "is not understood")
@@ -194,7 +223,9 @@ def _check(
             raise config.refuse(prefix + name, fields[name])
 
 
-def _renamed(fields: Mapping[str, Any], names: Mapping[str, str], prefix: str) -> dict[str, tuple[str, Any]]:
+def _renamed(
+    fields: Mapping[str, Any], names: Mapping[str, str], prefix: str
+) -> dict[str, tuple[str, Any]]:
     found = {}
     for name, ours in names.items():
         value = fields.get(name)
@@ -209,4 +240,8 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
     parts = tuple(map(_plain, value))
-    return simplest(parts) if len(parts) == 2 and all(isinstance(part, int) for part in parts) else parts
+    return (
+        simplest(parts)
+        if len(parts) == 2 and all(isinstance(part, int) for part in parts)
+        else parts
+    )

@@ -61,7 +61,9 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
                 shapes |= _norm_shapes(f"{block}.enorm", dim)
         if s < len(model.depths) - 1:
             shapes[f"layers.{s}.downsample.reduction.weight"] = (2 * dim, merge * dim)
-            shapes |= _norm_shapes(f"layers.{s}.downsample.norm", 2 * dim if model.post_norm else merge * dim)
+            shapes |= _norm_shapes(
+                f"layers.{s}.downsample.norm", 2 * dim if model.post_norm else merge * dim
+            )
     if model.out_norms:
         for s in model.out_norms:
             shapes |= _norm_shapes(f"norm{s}", model.embed_dim * 2**s)
@@ -88,7 +90,10 @@ def _block_shapes(name: str, dim: int, heads: int, window: tuple[int, ...], mode
         shapes[f"{name}.attn.cpb_mlp.0.bias"] = (window_geometry.CPB_HIDDEN,)
         shapes[f"{name}.attn.cpb_mlp.2.weight"] = (heads, window_geometry.CPB_HIDDEN)
     else:
-        shapes[f"{name}.attn.relative_position_bias_table"] = (math.prod(2 * w - 1 for w in window), heads)
+        shapes[f"{name}.attn.relative_position_bias_table"] = (
+            math.prod(2 * w - 1 for w in window),
+            heads,
+        )
     shapes[f"{name}.attn.qkv.weight"] = (3 * dim, dim)
     if model.qkv_bias and not model.cosine_attention:
         shapes[f"{name}.attn.qkv.bias"] = (3 * dim,)
@@ -117,7 +122,10 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     state_dict = to_official_names(state_dict)
     _check(state_dict, model)
     shapes = official_shapes(model)
-    flat = {_path(name, shapes[name]): _to_ours(name, state_dict[name], model.num_heads) for name in shapes}
+    flat = {
+        _path(name, shapes[name]): _to_ours(name, state_dict[name], model.num_heads)
+        for name in shapes
+    }
     return {"params": stacking.stack_as(unflatten(flat), model)}
 
 
@@ -166,7 +174,11 @@ def _check(state_dict: Mapping, model) -> None:
     check_sizes(state_dict, model)
     advice = ""
     if "layers.0.blocks.0.norm1.weight" in state_dict:
-        fields = {name: value for name, value in choices(state_dict).items() if value != _plain(model, name)}
+        fields = {
+            name: value
+            for name, value in choices(state_dict).items()
+            if value != _plain(model, name)
+        }
         arguments = ", ".join(f"{name}={value!r}" for name, value in fields.items())
         advice = f"; make the model with {arguments}" if fields else ""
     raise UserError(f"these weights are not for {_describe(model)}{advice}: {report}")
@@ -180,7 +192,9 @@ def check_sizes(state_dict: Mapping[str, np.ndarray], model) -> None:
         model: the `models.swin.Swin` to fill.
     """
     found = sizes(state_dict)
-    wrong = {name: _plain(model, name) for name, size in found.items() if size != _plain(model, name)}
+    wrong = {
+        name: _plain(model, name) for name, size in found.items() if size != _plain(model, name)
+    }
     if wrong:
         theirs = ", ".join(f"{name}={found[name]}" for name in wrong)
         ours = ", ".join(f"{name}={size}" for name, size in wrong.items())

@@ -82,7 +82,9 @@ def resize_tables(
             continue
         if name.endswith("relative_position_bias_table"):
             stage = int(name.split(".")[1])
-            old = shape_of(name, windows.windows_of_rows(len(table)), tables.windows[stage], sizes[stage])
+            old = shape_of(
+                name, windows.windows_of_rows(len(table)), tables.windows[stage], sizes[stage]
+            )
             if old != sizes[stage]:
                 _require_choice(resize, name, table, shape, old, model)
                 resized[name] = resize_rows(table, _table(old), _table(sizes[stage]), resize)
@@ -92,7 +94,9 @@ def resize_tables(
                 _require_choice(resize, name, table, shape, old, model)
                 resized[name] = resize_rows(table[0], old, grids[0], "bicubic")[None]
     if resized:
-        warn(f"{len(resized)} position tables were resized ({resize}) to another window or image size")
+        warn(
+            f"{len(resized)} position tables were resized ({resize}) to another window or image size"
+        )
     return dict(state_dict) | resized
 
 
@@ -102,7 +106,10 @@ def _table(window: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def shape_of(
-    name: str, candidates: list[tuple[int, ...]], told: tuple[int, ...] | None, wanted: tuple[int, ...]
+    name: str,
+    candidates: list[tuple[int, ...]],
+    told: tuple[int, ...] | None,
+    wanted: tuple[int, ...],
 ) -> tuple[int, ...]:
     """The shape of a table of the weights, by the rule of timm where nothing tells it: a square, or else the model's.
 
@@ -168,7 +175,10 @@ def tell_library(model, library: str) -> None:
     grids, sizes = window_geometry.stage_geometry(model)
     rule = layouts.RULES[library]
     made_there = SimpleNamespace(
-        **{name: getattr(model, name) for name in ("image_size", "patch_size", "merge_size", "depths", "window_size")},
+        **{
+            name: getattr(model, name)
+            for name in ("image_size", "patch_size", "merge_size", "depths", "window_size")
+        },
         small=rule,
     )
     theirs = window_geometry.stage_geometry(made_there)[1]
@@ -180,7 +190,11 @@ def tell_library(model, library: str) -> None:
         ours = window_geometry.fit(grid, sizes[stage], own)
         if ours != window_geometry.fit(grid, theirs[stage], rule):
             unlike.append(stage)
-        elif library == "timm" and any(ours[1]) and any(side % size for side, size in zip(grid, ours[0])):
+        elif (
+            library == "timm"
+            and any(ours[1])
+            and any(side % size for side, size in zip(grid, ours[0]))
+        ):
             padded.append(stage)
     if padded:
         maps = ", ".join(f"{grids[s]} in windows of {sizes[s]}" for s in padded)
@@ -236,7 +250,9 @@ def tell_scale_assumed(found: Mapping[str, np.ndarray], model) -> None:
         )
 
 
-def load_pretrained(source, model, resize: str | None = None, class_map=None, key: str | None = None) -> dict:
+def load_pretrained(
+    source, model, resize: str | None = None, class_map=None, key: str | None = None
+) -> dict:
     """Fits weights of any window, image size and head into a Swin for supervised fine-tuning.
 
     Args:
@@ -293,13 +309,19 @@ def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | N
         if not model.pretrained_window_sizes:
             trained = infer.trained_scales(found)
             if made_for is not None:
-                trained = tuple(buffers.coordinate_windows(made_for)) if made_for.continuous_bias else None
+                trained = (
+                    tuple(buffers.coordinate_windows(made_for))
+                    if made_for.continuous_bias
+                    else None
+                )
             elif not isinstance(source, Mapping):
                 tell_scale_assumed(found, model)
             tell_scales(trained, model)
         return swin.from_official(remap(found, model, resize, rows, made_for), model)
     except UserError as error:
-        raise UserError(f"{source}: {error}" if not isinstance(source, Mapping) else str(error)) from error
+        raise UserError(
+            f"{source}: {error}" if not isinstance(source, Mapping) else str(error)
+        ) from error
 
 
 def fields_of(source, found: Mapping) -> SimpleNamespace | None:
@@ -322,7 +344,9 @@ def fields_beside(found: Mapping, beside_it: beside.Config | None) -> SimpleName
     told = config.arguments_of(beside_it, found)
     if not {"window_size", "image_size"} <= told.keys():
         return None
-    return SimpleNamespace(**infer.infer(found, told["window_size"], told["image_size"]) | told | {"merge_size": 2})
+    return SimpleNamespace(
+        **infer.infer(found, told["window_size"], told["image_size"]) | told | {"merge_size": 2}
+    )
 
 
 def fields_of_run(source) -> SimpleNamespace | None:
@@ -335,7 +359,9 @@ def fields_of_run(source) -> SimpleNamespace | None:
     if not run:
         return None
     inside = "task.model.encoder." if "task.model.encoder.window_size" in run else "task.model."
-    fields = {key.removeprefix(inside): value for key, value in run.items() if key.startswith(inside)}
+    fields = {
+        key.removeprefix(inside): value for key, value in run.items() if key.startswith(inside)
+    }
     return SimpleNamespace(**fields) if "window_size" in fields else None
 
 

@@ -40,7 +40,9 @@ def read_map(path) -> np.ndarray:
 
 def _validate(rows: np.ndarray, source) -> np.ndarray:
     if len(rows) != 1000 or len(set(rows.tolist())) != 1000 or rows.max() > 21840:
-        raise UserError(f"{source}: a map of classes has 1000 different numbers up to 21840, this has {len(rows)}")
+        raise UserError(
+            f"{source}: a map of classes has 1000 different numbers up to 21840, this has {len(rows)}"
+        )
     return rows
 
 
@@ -64,20 +66,29 @@ def derive_map(synsets_22k=None, synsets_1k=None) -> np.ndarray:
         UserError: timm is not installed, or the lists lead to another map.
     """
     folder = None if synsets_22k and synsets_1k else _timm_lists()
-    lists = [synsets_22k or folder / "imagenet21k_goog_synsets.txt", synsets_1k or folder / "imagenet_synsets.txt"]
+    lists = [
+        synsets_22k or folder / "imagenet21k_goog_synsets.txt",
+        synsets_1k or folder / "imagenet_synsets.txt",
+    ]
     try:
         all_synsets, classes = (Path(path).read_text(encoding="utf-8").split() for path in lists)
     except OSError as error:
-        raise UserError(f"{error.filename}: no such list of synsets; give a map file by path instead") from error
+        raise UserError(
+            f"{error.filename}: no such list of synsets; give a map file by path instead"
+        ) from error
     row = {synset: i for i, synset in enumerate(all_synsets)}
     if TEDDY_BEAR not in row and CHEMISE in row:
         row[TEDDY_BEAR] = row[CHEMISE]
     lacking = [synset for synset in classes if synset not in row]
     if lacking:
-        raise UserError(f"{lists[0]}: {len(lacking)} of the classes in {lists[1]} are not in it, {lacking[0]} for one")
+        raise UserError(
+            f"{lists[0]}: {len(lacking)} of the classes in {lists[1]} are not in it, {lacking[0]} for one"
+        )
     rows = _validate(np.array([row[synset] for synset in classes], np.int64), lists[0])
     if checksum(rows) != OFFICIAL_SHA256:
-        raise UserError(f"{lists[0]} and {lists[1]} do not lead to the official map; use imagenet21k_goog_synsets.txt")
+        raise UserError(
+            f"{lists[0]} and {lists[1]} do not lead to the official map; use imagenet21k_goog_synsets.txt"
+        )
     return rows
 
 
@@ -90,5 +101,7 @@ def _timm_lists() -> Path:
     """The folder of the lists in an installed timm."""
     spec = importlib.util.find_spec("timm")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("the 22K to 1K map comes from timm's lists: pip install timm, or give map22kto1k.txt by path")
+        raise UserError(
+            "the 22K to 1K map comes from timm's lists: pip install timm, or give map22kto1k.txt by path"
+        )
     return Path(spec.submodule_search_locations[0]) / "data" / "_info"

@@ -43,11 +43,18 @@ def infer(
     proj, depths = found.get("patch_embed.proj.weight"), _depths(found)
     other = recognize.recognize(found)
     if proj is None or not depths or other:
-        raise UserError(other or "not a Swin state dict: it has no patch_embed.proj.weight or no layers.0.blocks.0")
+        raise UserError(
+            other
+            or "not a Swin state dict: it has no patch_embed.proj.weight or no layers.0.blocks.0"
+        )
     fields = choices(found)
     patch = tuple(proj.shape[2:])
-    made = SimpleNamespace(patch_size=patch, merge_size=2, depths=depths, small=_rules(state_dict, fields))
-    as_in_file = (value for name, value in state_dict.items() if name.endswith("absolute_pos_embed"))
+    made = SimpleNamespace(
+        patch_size=patch, merge_size=2, depths=depths, small=_rules(state_dict, fields)
+    )
+    as_in_file = (
+        value for name, value in state_dict.items() if name.endswith("absolute_pos_embed")
+    )
     positions = next(as_in_file, found.get("absolute_pos_embed"))
     geometry = _geometry(found, made, fields["continuous_bias"], window_size, image_size, positions)
     fc1, head = found.get("layers.0.blocks.0.mlp.fc1.weight"), found.get("head.weight")
@@ -59,7 +66,9 @@ def infer(
         embed_dim=proj.shape[0],
         depths=depths,
         num_heads=tuple(_heads(found, s) for s in range(len(depths))),
-        pretrained_window_sizes=_pretrained(found, len(depths)) if fields["continuous_bias"] else (),
+        pretrained_window_sizes=_pretrained(found, len(depths))
+        if fields["continuous_bias"]
+        else (),
         mlp_ratio=4.0 if fc1 is None else len(fc1) / proj.shape[0],
         qkv_bias=first + "qkv.bias" in found or first + "q_bias" in found,
         ape="absolute_pos_embed" in found,
@@ -79,7 +88,11 @@ def choices(state_dict: Mapping[str, np.ndarray]) -> dict:
     norm = state_dict.get("layers.0.downsample.norm.weight")
     reduction = state_dict.get("layers.0.downsample.reduction.weight")
     post_norm = cosine if norm is None or reduction is None else len(norm) == len(reduction)
-    main_norms = [int(m[1]) for name in state_dict if (m := re.match(r"layers\.\d+\.blocks\.(\d+)\.enorm\.", name))]
+    main_norms = [
+        int(m[1])
+        for name in state_dict
+        if (m := re.match(r"layers\.\d+\.blocks\.(\d+)\.enorm\.", name))
+    ]
     outputs = {int(m[1]) for name in state_dict if (m := re.match(r"norm(\d+)\.weight", name))}
     return dict(
         cosine_attention=cosine,
@@ -112,7 +125,9 @@ def sizes(state_dict: Mapping[str, np.ndarray]) -> dict:
 def trained_scales(state_dict: Mapping[str, np.ndarray]) -> tuple[Size, ...] | None:
     """The windows that scale the coordinates of a file's continuous bias, one per stage; None without buffers."""
     found = layouts.official_names(state_dict)[0]
-    tables = [windows.attention(found, s, "relative_coords_table") for s in range(len(_depths(found)))]
+    tables = [
+        windows.attention(found, s, "relative_coords_table") for s in range(len(_depths(found)))
+    ]
     if not tables or any(table is None for table in tables):
         return None
     return tuple(buffers.read_coordinates(table)[1] for table in tables)
@@ -130,14 +145,22 @@ def _depths(state_dict: Mapping) -> tuple[int, ...]:
         if found := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name):
             blocks.setdefault(int(found[1]), set()).add(int(found[2]))
     stages = compare.count_of(blocks, "stages")
-    return tuple(compare.count_of(blocks.get(s, ()), f"blocks of layers.{s}") for s in range(stages))
+    return tuple(
+        compare.count_of(blocks.get(s, ()), f"blocks of layers.{s}") for s in range(stages)
+    )
 
 
 def _heads(state_dict: Mapping, stage: int) -> int:
-    for name, axis in (("relative_position_bias_table", 1), ("logit_scale", 0), ("cpb_mlp.2.weight", 0)):
+    for name, axis in (
+        ("relative_position_bias_table", 1),
+        ("logit_scale", 0),
+        ("cpb_mlp.2.weight", 0),
+    ):
         if (found := windows.attention(state_dict, stage, name)) is not None:
             return found.shape[axis]
-    raise UserError(f"cannot infer num_heads: stage {stage} has neither a bias table nor a continuous bias")
+    raise UserError(
+        f"cannot infer num_heads: stage {stage} has neither a bias table nor a continuous bias"
+    )
 
 
 def _rules(state_dict: Mapping, fields: dict) -> tuple[str, ...]:
@@ -145,7 +168,11 @@ def _rules(state_dict: Mapping, fields: dict) -> tuple[str, ...]:
     if fields["out_norms"]:
         return ("keep",)
     rule = layouts.RULES.get(layouts.library(state_dict), "shrink")
-    return (rule,) if rule not in window_geometry.SHRINKING else tuple(dict.fromkeys((rule, "shrink", "shrink_axis")))
+    return (
+        (rule,)
+        if rule not in window_geometry.SHRINKING
+        else tuple(dict.fromkeys((rule, "shrink", "shrink_axis")))
+    )
 
 
 def _geometry(
@@ -166,18 +193,26 @@ def _geometry(
         positions: The absolute positions as they lie in the file, or None.
     """
     told = windows.read_buffers(found, len(made.depths))
-    rows = [windows.attention(found, s, "relative_position_bias_table") for s in range(len(made.depths))]
+    rows = [
+        windows.attention(found, s, "relative_position_bias_table") for s in range(len(made.depths))
+    ]
     if continuous and None in told:
-        missing = " and ".join(n for n, v in (("window_size", window), ("image_size", image)) if v is None)
+        missing = " and ".join(
+            n for n, v in (("window_size", window), ("image_size", image)) if v is None
+        )
         if missing:
             raise UserError(
                 f"a state dict of a continuous position bias (Swin V2) without buffers does not tell {missing}: "
                 "give it (and pretrained_window_sizes, where the weights were fine-tuned at another window than "
                 "pretrained)"
             )
-        return dict(window_size=window, image_size=image, small=_plain(made.small, per_axis(image, 2)))
+        return dict(
+            window_size=window, image_size=image, small=_plain(made.small, per_axis(image, 2))
+        )
     if not continuous and any(table is None or table.ndim != 2 for table in rows):
-        raise UserError("cannot infer window_size and num_heads: a relative_position_bias_table is missing")
+        raise UserError(
+            "cannot infer window_size and num_heads: a relative_position_bias_table is missing"
+        )
     options = [[w] if w else windows.windows_of_rows(len(table)) for w, table in zip(told, rows)]
     given = None if image is None else per_axis(image, 2)
     if None in told and (known := _fitting(made, options, window, given, positions)):
@@ -186,7 +221,8 @@ def _geometry(
     if window is not None:
         wanted = window_geometry.per_stage(window, len(told), 2)
     stages = [
-        windows.choose(f"the bias table of stage {s}", few, [told[s], wanted[s]]) for s, few in enumerate(options)
+        windows.choose(f"the bias table of stage {s}", few, [told[s], wanted[s]])
+        for s, few in enumerate(options)
     ]
     grid = windows.read_grid(found, stages)
     if grid is None and None in told:
@@ -219,12 +255,20 @@ def _fitting(
         except UserError:
             continue
         if all(shape in few for shape, few in zip(found, options)):
-            window = wanted if isinstance(wanted, int) or not isinstance(wanted[0], int) else simplest(wanted)
-            return dict(window_size=window, image_size=simplest(image), small=_plain((small,), image))
+            window = (
+                wanted
+                if isinstance(wanted, int) or not isinstance(wanted[0], int)
+                else simplest(wanted)
+            )
+            return dict(
+                window_size=window, image_size=simplest(image), small=_plain((small,), image)
+            )
     return None
 
 
-def _reproduce(made: SimpleNamespace, stages: list[Window], images: list[Window], masked: set[int]) -> dict:
+def _reproduce(
+    made: SimpleNamespace, stages: list[Window], images: list[Window], masked: set[int]
+) -> dict:
     """The arguments by which a model has these windows in its stages, and masks where the file has them.
 
     Args:
@@ -239,11 +283,17 @@ def _reproduce(made: SimpleNamespace, stages: list[Window], images: list[Window]
             continue
         if not masked or masked == _shifted(made, wanted, pixels, small):
             size = simplest(wanted) if wanted is largest else wanted
-            return dict(window_size=size, image_size=simplest(pixels), small=_plain((small,), pixels))
-    return dict(window_size=each, image_size=simplest(images[0]), small=_plain(made.small, images[0]))
+            return dict(
+                window_size=size, image_size=simplest(pixels), small=_plain((small,), pixels)
+            )
+    return dict(
+        window_size=each, image_size=simplest(images[0]), small=_plain(made.small, images[0])
+    )
 
 
-def _images(made: SimpleNamespace, stages: list[Window], grid: Window | None, image: Window | None) -> Iterator[Window]:
+def _images(
+    made: SimpleNamespace, stages: list[Window], grid: Window | None, image: Window | None
+) -> Iterator[Window]:
     """Sizes in pixels that the image may have, the surest first."""
     if grid is not None:
         yield _pixels(grid, made.patch_size)
@@ -319,4 +369,8 @@ def _pretrained(state_dict: Mapping, stages: int) -> tuple[Size, ...]:
     if any(table is None for table in tables):
         return ()
     pairs = [buffers.read_coordinates(table) for table in tables]
-    return () if all(window == scale for window, scale in pairs) else tuple(scale for _, scale in pairs)
+    return (
+        ()
+        if all(window == scale for window, scale in pairs)
+        else tuple(scale for _, scale in pairs)
+    )

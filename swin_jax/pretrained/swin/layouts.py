@@ -26,8 +26,30 @@ _CLIP += r"(text_projection|positional_embedding|logit_scale|logit_bias)\b"
 
 # Words in the names of what training adds beside the classifier: for self-supervision, distillation, several tasks.
 # What could change the features (tokens, prompts, adapters) has none of them, and is refused as unexpected.
-_HEADS = {"head", "heads", "classifier", "classifiers", "fc", "proj", "projector", "projection", "predictor", "pred"}
-_HEADS |= {"prototypes", "queue", "decoder", "criterion", "loss", "metric", "center", "aux", "auxiliary", "dist"}
+_HEADS = {
+    "head",
+    "heads",
+    "classifier",
+    "classifiers",
+    "fc",
+    "proj",
+    "projector",
+    "projection",
+    "predictor",
+    "pred",
+}
+_HEADS |= {
+    "prototypes",
+    "queue",
+    "decoder",
+    "criterion",
+    "loss",
+    "metric",
+    "center",
+    "aux",
+    "auxiliary",
+    "dist",
+}
 
 
 def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -43,7 +65,9 @@ def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     return compare.drop_buffers(renamed)
 
 
-def official_names(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+def official_names(
+    state_dict: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """Renames a state dict, with its buffers.
 
     Returns:
@@ -67,7 +91,10 @@ def _of_libraries(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
         return transformers.to_official_names(state_dict)
     if torchvision.is_torchvision(state_dict):
         return torchvision.to_official_names(state_dict)
-    return {re.sub(r"^((?:.*\.)?)layers_(?=\d+\.)", r"\1layers.", name): x for name, x in state_dict.items()}
+    return {
+        re.sub(r"^((?:.*\.)?)layers_(?=\d+\.)", r"\1layers.", name): x
+        for name, x in state_dict.items()
+    }
 
 
 def num_classes(state_dict: Mapping[str, np.ndarray]) -> int:
@@ -80,29 +107,45 @@ def simmim_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     state_dict = compare.strip_wrappers(state_dict)
     if transformers.is_transformers(state_dict):
         found = transformers.to_official_names(state_dict)
-        state_dict = {n if n.startswith("decoder.") else f"encoder.{n}": value for n, value in found.items()}
+        state_dict = {
+            n if n.startswith("decoder.") else f"encoder.{n}": value for n, value in found.items()
+        }
     return rename_bias_mlp(state_dict)
 
 
 def rename_bias_mlp(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Gives the MLP of the continuous bias the classifiers' name; SimMIM's files call it `rpe_mlp`."""
-    return {name.replace(".attn.rpe_mlp.", ".attn.cpb_mlp."): value for name, value in state_dict.items()}
+    return {
+        name.replace(".attn.rpe_mlp.", ".attn.cpb_mlp."): value
+        for name, value in state_dict.items()
+    }
 
 
-def take_backbone(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+def take_backbone(
+    state_dict: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """The Swin inside a pretrained SimMIM, a detector or a segmenter, or beside a CLIP; anything else stays whole.
 
     Returns:
         (the backbone's arrays without their prefix, {first part of the other names: how many they are}).
     """
     for prefix in BACKBONE_PREFIXES:
-        if prefix + "patch_embed.proj.weight" in state_dict and prefix + "layers.0.blocks.0.norm1.weight" in state_dict:
-            inside = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
+        if (
+            prefix + "patch_embed.proj.weight" in state_dict
+            and prefix + "layers.0.blocks.0.norm1.weight" in state_dict
+        ):
+            inside = {
+                name[len(prefix) :]: value
+                for name, value in state_dict.items()
+                if name.startswith(prefix)
+            }
             left = Counter(name.split(".")[0] for name in state_dict if not name.startswith(prefix))
             inside, heads = _without_heads(inside)
             return inside, dict(left + heads)
     if "patch_embed.proj.weight" in state_dict and "layers.0.blocks.0.norm1.weight" in state_dict:
-        inside, heads = _without_heads({n: value for n, value in state_dict.items() if not re.match(_CLIP, n)})
+        inside, heads = _without_heads(
+            {n: value for n, value in state_dict.items() if not re.match(_CLIP, n)}
+        )
         left = Counter(name.split(".")[0] for name in state_dict if re.match(_CLIP, name))
         return inside, dict(left + heads)
     return dict(state_dict), {}
@@ -112,7 +155,11 @@ def is_timm(state_dict: Mapping[str, np.ndarray]) -> bool:
     """True for timm's layout, in which the merging of a stage lies at its start, after any prefix."""
     if any(re.search(r"(^|\.)layers_0\.blocks\.", name) for name in state_dict):
         return True  # `features_only`
-    stages = {int(m[1]) for name in state_dict if (m := re.search(r"(?:^|\.)layers\.(\d+)\.downsample\.", name))}
+    stages = {
+        int(m[1])
+        for name in state_dict
+        if (m := re.search(r"(?:^|\.)layers\.(\d+)\.downsample\.", name))
+    }
     return bool(stages) and 0 not in stages and any("layers.0." in name for name in state_dict)
 
 
@@ -146,7 +193,9 @@ def from_timm(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     renamed = {}
     for name, value in state_dict.items():
         if shift:
-            name = re.sub(r"^layers\.(\d+)(?=\.downsample\.)", lambda m: f"layers.{int(m[1]) - 1}", name)
+            name = re.sub(
+                r"^layers\.(\d+)(?=\.downsample\.)", lambda m: f"layers.{int(m[1]) - 1}", name
+            )
         renamed[re.sub(r"^head\.fc\.", "head.", name)] = value
     return renamed
 
@@ -155,6 +204,8 @@ def to_timm(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Renames an official state dict to timm's layout, which has no buffers; the inverse of `from_timm`."""
     renamed = {}
     for name, value in compare.drop_buffers(state_dict).items():
-        name = re.sub(r"^layers\.(\d+)(?=\.downsample\.)", lambda m: f"layers.{int(m[1]) + 1}", name)
+        name = re.sub(
+            r"^layers\.(\d+)(?=\.downsample\.)", lambda m: f"layers.{int(m[1]) + 1}", name
+        )
         renamed[re.sub(r"^head\.", "head.fc.", name)] = value
     return renamed

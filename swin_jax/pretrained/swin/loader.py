@@ -57,11 +57,17 @@ def _simmim_preset(name: str) -> dict:
     classes = 1000 if name.startswith("simmim_finetune") else 0
     if found := re.match(r"simmim_[a-z]+__swin_([a-z]+)__img(\d+)_window(\d+)__", name):
         variant, size, window = found[1], int(found[2]), int(found[3])
-        return dict(swin.VARIANTS[variant], window_size=window, image_size=size, num_classes=classes)
+        return dict(
+            swin.VARIANTS[variant], window_size=window, image_size=size, num_classes=classes
+        )
     variant = re.match(r"simmim_[a-z]+_swinv2_([a-z]+)_", name)[1]
-    arguments = dict(swin.VARIANTS["giant_1b" if variant == "giant" else variant], **swin.V2, num_classes=classes)
+    arguments = dict(
+        swin.VARIANTS["giant_1b" if variant == "giant" else variant], **swin.V2, num_classes=classes
+    )
     if classes:
-        return dict(arguments, window_size=14, image_size=224, pretrained_window_sizes=(12, 12, 12, 6))
+        return dict(
+            arguments, window_size=14, image_size=224, pretrained_window_sizes=(12, 12, 12, 6)
+        )
     return dict(arguments, window_size=12, image_size=192)
 
 
@@ -87,18 +93,30 @@ def configured(weights: Weights) -> dict:
     return swin_config.arguments_of(weights.config, weights.arrays)
 
 
-def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
+def load(
+    weights: Weights, fields: dict, resize: str | None, overrides: dict
+) -> tuple[swin.Swin, dict]:
     """A Swin with these weights, made for a model of `fields`."""
     if weights.name and (find(weights.name) or "").startswith("simmim_"):
         # Whether the largest have the main-branch norm is not documented.
         fields = fields | dict(main_norm_every=infer.main_norm_every(weights.arrays))
-    if weights.name is None and "pretrained_window_sizes" not in overrides and "window_size" not in configured(weights):
+    if (
+        weights.name is None
+        and "pretrained_window_sizes" not in overrides
+        and "window_size" not in configured(weights)
+    ):
         finetune.tell_scale_assumed(weights.arrays, swin.Swin(**fields))
-    return _fit(weights.arrays, swin.Swin(**fields), resize, overrides, infer.trained_scales(weights.arrays))
+    return _fit(
+        weights.arrays, swin.Swin(**fields), resize, overrides, infer.trained_scales(weights.arrays)
+    )
 
 
 def _fit(
-    found: Mapping, made_for: swin.Swin, resize: str | None, overrides: dict, trained: tuple | None = None
+    found: Mapping,
+    made_for: swin.Swin,
+    resize: str | None,
+    overrides: dict,
+    trained: tuple | None = None,
 ) -> tuple[swin.Swin, dict]:
     """A model like `made_for` but for the overrides, and the weights made to fit it."""
     model = made_for.clone(**overrides)
@@ -110,8 +128,12 @@ def _fit(
     if "pretrained_window_sizes" not in overrides:
         finetune.tell_scales(trained or buffers.coordinate_windows(made_for), model)
     rows = _rows(found, model)
-    variables = convert_swin.from_official(finetune.remap(found, model, resize, rows, made_for), model)
-    return model, jax.device_put(jax.tree.map(lambda leaf: leaf.astype(model.param_dtype), variables))
+    variables = convert_swin.from_official(
+        finetune.remap(found, model, resize, rows, made_for), model
+    )
+    return model, jax.device_put(
+        jax.tree.map(lambda leaf: leaf.astype(model.param_dtype), variables)
+    )
 
 
 def _rows(state_dict: Mapping, model: swin.Swin) -> np.ndarray | None:
@@ -125,7 +147,9 @@ def _rows(state_dict: Mapping, model: swin.Swin) -> np.ndarray | None:
         return None
 
 
-def load_workdir(workdir: str | Path, config: dict, resize: str | None, overrides: dict) -> tuple[swin.Swin, dict]:
+def load_workdir(
+    workdir: str | Path, config: dict, resize: str | None, overrides: dict
+) -> tuple[swin.Swin, dict]:
     """The Swin that a run trained, its average if it kept one; of a SimMIM the encoder."""
     from swin_jax.train import checkpoint
 
@@ -151,11 +175,15 @@ def preprocess(model: swin.Swin, word: str | None) -> Preparation:
     if axes == 3:
         return of_videos(sizes, uniform=False, assumed=word is None)
     if axes != 2:
-        raise UserError(f"image_size={model.image_size} is neither of pictures nor of clips; give your own function")
+        raise UserError(
+            f"image_size={model.image_size} is neither of pictures nor of clips; give your own function"
+        )
     return of_pictures(simplest(sizes), model.in_channels, assumed=word is None)
 
 
-def inputs(model: swin.Swin, image_size: int | tuple[int, ...] | None = None) -> dict[str, jax.ShapeDtypeStruct]:
+def inputs(
+    model: swin.Swin, image_size: int | tuple[int, ...] | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
     """One row of `image`, or over three axes of `video`: normalised floats."""
     axes = num_axes(model)
     sizes = per_axis(image_size or model.image_size, axes)
@@ -163,7 +191,9 @@ def inputs(model: swin.Swin, image_size: int | tuple[int, ...] | None = None) ->
     return {"image" if axes == 2 else "video": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
 
-def predict(model: swin.Swin, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare) -> Outputs:
+def predict(
+    model: swin.Swin, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare
+) -> Outputs:
     """`logits`, or pooled `features` where there is no head, or the maps `features_0`, ... of `out_norms`."""
     found = model.apply(variables, prepare(batch["image" if num_axes(model) == 2 else "video"]))
     if isinstance(found, list):

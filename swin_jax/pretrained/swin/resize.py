@@ -14,7 +14,9 @@ from swin_jax.core.errors import UserError
 from swin_jax.ops import window_geometry
 
 
-def resize_rows(table: np.ndarray, old: tuple[int, ...], new: tuple[int, ...], method: str) -> np.ndarray:
+def resize_rows(
+    table: np.ndarray, old: tuple[int, ...], new: tuple[int, ...], method: str
+) -> np.ndarray:
     """Resizes a map of two axes that is stored as rows.
 
     Args:
@@ -29,7 +31,9 @@ def resize_rows(table: np.ndarray, old: tuple[int, ...], new: tuple[int, ...], m
         UserError: a table of other rows than `old`; 'geometric' for a map too small for a cubic spline.
     """
     if math.prod(old) != len(table):
-        raise UserError(f"a position table of {len(table)} rows is not of {' x '.join(map(str, old))} positions")
+        raise UserError(
+            f"a position table of {len(table)} rows is not of {' x '.join(map(str, old))} positions"
+        )
     matrices = [_matrix(before, after, method) for before, after in zip(old, new, strict=True)]
     box = table.astype(np.float64).reshape(*old, -1)
     resized = np.einsum("ai,bj,ijc->abc", *matrices, box, optimize=True)
@@ -39,7 +43,11 @@ def resize_rows(table: np.ndarray, old: tuple[int, ...], new: tuple[int, ...], m
 def _matrix(old: int, new: int, method: str) -> np.ndarray:
     if old == new:
         return np.eye(old)
-    return window_geometry.bicubic_matrix(old, new) if method == "bicubic" else geometric_matrix(old, new)
+    return (
+        window_geometry.bicubic_matrix(old, new)
+        if method == "bicubic"
+        else geometric_matrix(old, new)
+    )
 
 
 def geometric_matrix(old: int, new: int) -> np.ndarray:
@@ -49,7 +57,9 @@ def geometric_matrix(old: int, new: int) -> np.ndarray:
         old, new: 2 * window - 1 of the two windows.
     """
     if old < 5:
-        raise UserError(f"resize='geometric' needs windows of 3 or more, not {(old + 1) // 2}; take 'bicubic'")
+        raise UserError(
+            f"resize='geometric' needs windows of 3 or more, not {(old + 1) // 2}; take 'bicubic'"
+        )
     ratio = progression_ratio(old, new)
     side = np.cumsum(ratio ** np.arange(old // 2))
     positions = np.concatenate([-side[::-1], [0], side])

@@ -32,7 +32,11 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     pixels = encoder.in_channels * math.prod(window_geometry.total_stride(encoder, axes))
     shapes = {_TOKEN: (1, 1, encoder.embed_dim)}
     shapes |= {f"encoder.{name}": shape for name, shape in swin.official_shapes(encoder).items()}
-    shapes[_DECODER + "weight"] = (pixels, encoder.embed_dim * 2 ** (len(encoder.depths) - 1), *(1,) * axes)
+    shapes[_DECODER + "weight"] = (
+        pixels,
+        encoder.embed_dim * 2 ** (len(encoder.depths) - 1),
+        *(1,) * axes,
+    )
     return shapes | {_DECODER + "bias": (pixels,)}
 
 
@@ -55,16 +59,26 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     if other := recognize.recognize(found, window_geometry.num_axes(model.encoder)):
         raise UserError(other)
     if _TOKEN not in found and "layers.0.blocks.0.norm1.weight" in found:
-        raise UserError(f"not a pretrained SimMIM but a Swin without decoder and {_TOKEN}: fill a Swin with it")
+        raise UserError(
+            f"not a pretrained SimMIM but a Swin without decoder and {_TOKEN}: fill a Swin with it"
+        )
     inside = {name.removeprefix("encoder."): value for name, value in found.items()}
     swin.check_sizes(inside, model.encoder)
     compare.check(found, official_shapes(model), _describe(model))
     own = (_TOKEN, _DECODER + "weight", _DECODER + "bias")
-    encoder = {name.removeprefix("encoder."): value for name, value in found.items() if name not in own}
+    encoder = {
+        name.removeprefix("encoder."): value for name, value in found.items() if name not in own
+    }
     token, kernel, bias = (np.asarray(found[name], np.float32) for name in own)
     kernel = np.ascontiguousarray(np.moveaxis(kernel, (1, 0), (-2, -1)))
     params = swin.from_official(encoder, model.encoder)["params"]
-    return {"params": {"encoder": params, "mask_token": token, "decoder": {"kernel": kernel, "bias": bias}}}
+    return {
+        "params": {
+            "encoder": params,
+            "mask_token": token,
+            "decoder": {"kernel": kernel, "bias": bias},
+        }
+    }
 
 
 def load_pretrained(source, model, resize: str | None = None, key: str | None = None) -> dict:
@@ -90,10 +104,16 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
         found = _names_of(source["params"])
     else:
         found = swin.to_state_dict(source)
-    encoder = {name.removeprefix("encoder."): value for name, value in found.items() if name.startswith("encoder.")}
+    encoder = {
+        name.removeprefix("encoder."): value
+        for name, value in found.items()
+        if name.startswith("encoder.")
+    }
     if _TOKEN in found and not recognize.recognize(found, window_geometry.num_axes(model.encoder)):
         del encoder["mask_token"]
-        inside = encoder | {n.removeprefix("encoder."): v for n, v in whole.items() if n.startswith("encoder.")}
+        inside = encoder | {
+            n.removeprefix("encoder."): v for n, v in whole.items() if n.startswith("encoder.")
+        }
         stages = len(model.encoder.depths)
         tables = windows.read_tables(inside, stages, finetune.fields_of(source, whole))
         resized = finetune.resize_tables(encoder, model.encoder, resize, tables)
@@ -123,13 +143,21 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
     params = variables["params"]
     missing = {"encoder", "mask_token", "decoder"} - params.keys()
     if missing:
-        raise UserError(f"these variables are not of {_describe(model)}: {', '.join(sorted(missing))} missing")
-    state_dict = _with_decoder(params, swin.to_official({"params": params["encoder"]}, model.encoder, buffers))
+        raise UserError(
+            f"these variables are not of {_describe(model)}: {', '.join(sorted(missing))} missing"
+        )
+    state_dict = _with_decoder(
+        params, swin.to_official({"params": params["encoder"]}, model.encoder, buffers)
+    )
     compare.check(state_dict, official_shapes(model), _describe(model))
     return state_dict
 
 
-def infer(state_dict: Mapping[str, np.ndarray], window_size: int | None = None, image_size: int | None = None) -> dict:
+def infer(
+    state_dict: Mapping[str, np.ndarray],
+    window_size: int | None = None,
+    image_size: int | None = None,
+) -> dict:
     """The arguments of the encoder, a `models.swin.Swin`, of a pretrained SimMIM; `pretrained.swin.convert.infer`
     explains them.
 

@@ -13,7 +13,10 @@ import numpy as np
 _RENAMED = (
     (r"^features\.0\.0\.", "patch_embed.proj."),
     (r"^features\.0\.2\.", "patch_embed.norm."),
-    (r"^features\.(\d+)\.(?=reduction\.|norm\.)", lambda found: f"layers.{int(found[1]) // 2 - 1}.downsample."),
+    (
+        r"^features\.(\d+)\.(?=reduction\.|norm\.)",
+        lambda found: f"layers.{int(found[1]) // 2 - 1}.downsample.",
+    ),
     (r"^features\.(\d+)\.(?=\d+\.)", lambda found: f"layers.{int(found[1]) // 2}.blocks."),
     (r"\.mlp\.0\.", ".mlp.fc1."),
     (r"\.mlp\.3\.", ".mlp.fc2."),

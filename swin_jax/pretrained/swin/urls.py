@@ -64,10 +64,14 @@ def _swin_v2() -> dict[str, Weights]:
     for variant in ("tiny", "small", "base"):
         for window in (8, 16):
             name = f"swinv2_{variant}_patch4_window{window}_256"
-            table[name] = Weights(f"{RELEASES}/v2.0.0/{name}.pth", f"timm/swinv2_{variant}_window{window}_256.ms_in1k")
+            table[name] = Weights(
+                f"{RELEASES}/v2.0.0/{name}.pth", f"timm/swinv2_{variant}_window{window}_256.ms_in1k"
+            )
     for variant in ("base", "large"):
         name, hub = f"swinv2_{variant}_patch4_window12", f"timm/swinv2_{variant}_window12"
-        table[f"{name}_192_22k"] = Weights(f"{RELEASES}/v2.0.0/{name}_192_22k.pth", f"{hub}_192.ms_in22k")
+        table[f"{name}_192_22k"] = Weights(
+            f"{RELEASES}/v2.0.0/{name}_192_22k.pth", f"{hub}_192.ms_in22k"
+        )
         for end in ("to16_192to256", "to24_192to384"):
             file = f"{name}{end}_22kto1k_ft"
             table[file] = Weights(f"{RELEASES}/v2.0.0/{file}.pth", f"{hub}{end}.ms_in22k_ft_in1k")
@@ -85,7 +89,9 @@ def _simmim_v1() -> dict[str, Weights]:
         "simmim_pretrain__swin_large__img192_window12__800ep",
         "simmim_finetune__swin_large__img224_window14__800ep",
     ]
-    return {name: Weights(f"{name}.pth", page="https://github.com/microsoft/SimMIM") for name in names}
+    return {
+        name: Weights(f"{name}.pth", page="https://github.com/microsoft/SimMIM") for name in names
+    }
 
 
 # Which parts of ImageNet-1K, or ImageNet-22K, each encoder of the data-scaling study (arXiv 2206.04664) saw.
@@ -107,7 +113,9 @@ def _simmim_v2() -> dict[str, Weights]:
                 file = f"swinv2_{variant}_{part}_{iterations}"
                 folder = f"{HUB}/zdaxie/SimMIM/resolve/main/simmim_swinv2"
                 table[f"simmim_pretrain_{file}"] = Weights(f"{folder}_pretrain_models/{file}.pth")
-                table[f"simmim_finetune_{file}"] = Weights(f"{folder}_finetune_models/finetune_{file}.pth")
+                table[f"simmim_finetune_{file}"] = Weights(
+                    f"{folder}_finetune_models/finetune_{file}.pth"
+                )
     return table
 
 
@@ -118,7 +126,13 @@ def canonical_name(name: str) -> str | None:
     """The name in `WEIGHTS` of a name, an official file name, a timm name or a hub repository, or None."""
     for known, weights in WEIGHTS.items():
         hub = weights.hub or ""
-        if name in {known, weights.file, weights.file.removesuffix(".pth"), hub, hub.removeprefix("timm/")} - {""}:
+        if name in {
+            known,
+            weights.file,
+            weights.file.removesuffix(".pth"),
+            hub,
+            hub.removeprefix("timm/"),
+        } - {""}:
             return known
     return None
 
@@ -156,7 +170,9 @@ def locate(name_or_url: str) -> tuple[str, Path]:
     name = canonical_name(name_or_url)
     if name is None:
         close = nearest(name_or_url, WEIGHTS)
-        raise UserError(f"no official weights are called {name_or_url!r}; the nearest name is {close!r}")
+        raise UserError(
+            f"no official weights are called {name_or_url!r}; the nearest name is {close!r}"
+        )
     weights = WEIGHTS[name]
     if weights.hub and name_or_url.removeprefix("timm/") == weights.hub.removeprefix("timm/"):
         return weights.hub_url, cache_folder() / f"{weights.hub.removeprefix('timm/')}.safetensors"

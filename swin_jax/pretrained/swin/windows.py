@@ -90,7 +90,11 @@ def read_tables(found: Mapping[str, np.ndarray], stages: int, made_for=None) -> 
     grids, windows = window_geometry.stage_geometry(made_for)
     for stage, window in enumerate(windows):
         table = attention(found, stage, "relative_position_bias_table")
-        if told[stage] is None and table is not None and len(table) == math.prod(2 * w - 1 for w in window):
+        if (
+            told[stage] is None
+            and table is not None
+            and len(table) == math.prod(2 * w - 1 for w in window)
+        ):
             told[stage] = window
     positions = found.get("absolute_pos_embed")
     if grid is None and positions is not None and positions.shape[1] == math.prod(grids[0]):

@@ -51,7 +51,9 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
             "only design='joint' has an official form; load models of the other designs from a workdir, or inflate an "
             "image Swin into them (convert.video_swin.inflate)"
         )
-    shapes = {f"backbone.{name}": shape for name, shape in swin.official_shapes(model.backbone).items()}
+    shapes = {
+        f"backbone.{name}": shape for name, shape in swin.official_shapes(model.backbone).items()
+    }
     if model.num_classes:
         dim = model.backbone.embed_dim * 2 ** (len(model.backbone.depths) - 1)
         shapes |= {_HEAD + "weight": (model.num_classes, dim), _HEAD + "bias": (model.num_classes,)}
@@ -74,7 +76,11 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """
     found = compare.drop_buffers(to_official_names(state_dict))
     _check(found, model)
-    inside = {name.removeprefix("backbone."): value for name, value in found.items() if name.startswith("backbone.")}
+    inside = {
+        name.removeprefix("backbone."): value
+        for name, value in found.items()
+        if name.startswith("backbone.")
+    }
     params = {"backbone": swin.from_official(inside, model.backbone)["params"]}
     if model.num_classes:
         kernel, bias = (np.asarray(found[_HEAD + leaf], np.float32) for leaf in ("weight", "bias"))
@@ -138,7 +144,9 @@ def _check(found: Mapping, model) -> None:
     )
 
 
-def infer(state_dict: Mapping[str, np.ndarray], window_size: tuple[int, int, int] | None = None) -> dict:
+def infer(
+    state_dict: Mapping[str, np.ndarray], window_size: tuple[int, int, int] | None = None
+) -> dict:
     """The arguments of `models.video_swin.make_video_swin` that a state dict was made with.
 
     Its parameters do not depend on the size of the clips: `image_size` is 32 frames, as all published models have, of
@@ -156,14 +164,23 @@ def infer(state_dict: Mapping[str, np.ndarray], window_size: tuple[int, int, int
         UserError: not a Video Swin, or a window that is not told.
     """
     found = to_official_names(state_dict)
-    inside = {name.removeprefix("backbone."): value for name, value in found.items() if name.startswith("backbone.")}
+    inside = {
+        name.removeprefix("backbone."): value
+        for name, value in found.items()
+        if name.startswith("backbone.")
+    }
     proj = inside.get("patch_embed.proj.weight")
     blocks = {
-        (int(m[1]), int(m[2])) for name in inside if (m := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.norm1\.", name))
+        (int(m[1]), int(m[2]))
+        for name in inside
+        if (m := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.norm1\.", name))
     }
     if proj is None or proj.ndim != 5 or (0, 0) not in blocks:
         other = recognize.recognize(inside or found, 3)
-        raise UserError(other or "not a Video Swin state dict: no patches with a time axis, or no layers.0.blocks.0")
+        raise UserError(
+            other
+            or "not a Video Swin state dict: no patches with a time axis, or no layers.0.blocks.0"
+        )
     fields = choices(inside)
     del fields["out_norms"]  # mmaction2's norm3 is the final norm
     stages = compare.count_of({s for s, _ in blocks}, "stages")
@@ -187,10 +204,16 @@ def infer(state_dict: Mapping[str, np.ndarray], window_size: tuple[int, int, int
 
 
 def _heads(state_dict: Mapping, stage: int) -> int:
-    for name, axis in (("relative_position_bias_table", 1), ("logit_scale", 0), ("cpb_mlp.2.weight", 0)):
+    for name, axis in (
+        ("relative_position_bias_table", 1),
+        ("logit_scale", 0),
+        ("cpb_mlp.2.weight", 0),
+    ):
         if (found := state_dict.get(f"layers.{stage}.blocks.0.attn.{name}")) is not None:
             return found.shape[axis]
-    raise UserError(f"cannot infer num_heads: stage {stage} has neither a bias table nor a continuous bias")
+    raise UserError(
+        f"cannot infer num_heads: stage {stage} has neither a bias table nor a continuous bias"
+    )
 
 
 def _window(state_dict: Mapping, given: tuple[int, ...] | None) -> tuple[int, int, int]:
@@ -202,7 +225,14 @@ def _window(state_dict: Mapping, given: tuple[int, ...] | None) -> tuple[int, in
         raise UserError(f"window_size={given} must be (time, height, width)")
     table = state_dict.get("layers.0.blocks.0.attn.relative_position_bias_table")
     # All blocks are of one window.
-    index = next((value for name, value in state_dict.items() if name.endswith("attn.relative_position_index")), None)
+    index = next(
+        (
+            value
+            for name, value in state_dict.items()
+            if name.endswith("attn.relative_position_index")
+        ),
+        None,
+    )
     if index is not None:
         candidates = [w for w in _boxes(len(index)) if np.array_equal(_first_row(w), index[0])]
         if len(candidates) == 1 or given is not None and tuple(given) in candidates:
@@ -220,7 +250,9 @@ def _window(state_dict: Mapping, given: tuple[int, ...] | None) -> tuple[int, in
             "pretrained_window_sizes, where the weights were fine-tuned at another window than pretrained)"
         )
     known = " or ".join(map(str, candidates)) or "no window with equal height and width"
-    raise UserError(f"position tables of {rows} rows do not tell window_size: {known}; give window_size=(t, h, w)")
+    raise UserError(
+        f"position tables of {rows} rows do not tell window_size: {known}; give window_size=(t, h, w)"
+    )
 
 
 def tell_assumed(window: tuple[int, int, int], rows: int, advice: str) -> None:
@@ -234,9 +266,16 @@ def tell_assumed(window: tuple[int, int, int], rows: int, advice: str) -> None:
         advice: What to do where it is wrong.
     """
     sides = [side for side in range(1, rows + 1, 2) if rows % side == 0]
-    boxes = [(rows // (h * w), h, w) for h, w in itertools.combinations(sides[1:], 2) if rows % (h * w) == 0]
+    boxes = [
+        (rows // (h * w), h, w)
+        for h, w in itertools.combinations(sides[1:], 2)
+        if rows % (h * w) == 0
+    ]
     if boxes:
-        t, h, w = ((side + 1) // 2 for side in min(boxes, key=lambda box: math.dist(box, [2 * w - 1 for w in window])))
+        t, h, w = (
+            (side + 1) // 2
+            for side in min(boxes, key=lambda box: math.dist(box, [2 * w - 1 for w in window]))
+        )
         warn(
             f"nothing tells the window of these weights; {window} is assumed, though ({t}, {h}, {w}) has a table of "
             f"the same size: {advice}"
@@ -245,14 +284,24 @@ def tell_assumed(window: tuple[int, int, int], rows: int, advice: str) -> None:
 
 def windows_of_rows(rows: int) -> list[tuple[int, int, int]]:
     """The windows (t, w, w), with w of at least 2, whose position tables have so many rows."""
-    sides = [side for side in range(3, math.isqrt(rows) + 1, 2) if rows % side**2 == 0 and rows // side**2 % 2]
-    return [((rows // side**2 + 1) // 2, (side + 1) // 2, (side + 1) // 2) for side in reversed(sides)]
+    sides = [
+        side
+        for side in range(3, math.isqrt(rows) + 1, 2)
+        if rows % side**2 == 0 and rows // side**2 % 2
+    ]
+    return [
+        ((rows // side**2 + 1) // 2, (side + 1) // 2, (side + 1) // 2) for side in reversed(sides)
+    ]
 
 
 def _boxes(tokens: int) -> list[tuple[int, int, int]]:
     """All windows of so many tokens."""
     divisors = [n for n in range(1, tokens + 1) if tokens % n == 0]
-    return [(tokens // (h * w), h, w) for h, w in itertools.product(divisors, divisors) if tokens % (h * w) == 0]
+    return [
+        (tokens // (h * w), h, w)
+        for h, w in itertools.product(divisors, divisors)
+        if tokens % (h * w) == 0
+    ]
 
 
 def _first_row(window: tuple[int, ...]) -> np.ndarray:

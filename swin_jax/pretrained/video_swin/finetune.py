@@ -31,7 +31,10 @@ FRESH = r"^cls_head/|(^|/)temporal/"
 
 
 def remap(
-    state_dict: Mapping[str, np.ndarray], model, resize: str | None = None, window: tuple[int, ...] | None = None
+    state_dict: Mapping[str, np.ndarray],
+    model,
+    resize: str | None = None,
+    window: tuple[int, ...] | None = None,
 ) -> dict[str, np.ndarray]:
     """Resizes the position tables of a Video Swin and adapts its head to a model; everything else stays.
 
@@ -52,8 +55,12 @@ def remap(
     if resize not in (None, *RESIZES):
         raise UserError(f"resize={resize!r} is not 'bicubic'")
     found = compare.drop_buffers(video_swin.to_official_names(state_dict))
-    swin.check_sizes({name.removeprefix("backbone."): value for name, value in found.items()}, model.backbone)
-    found = adapt.adapt_channels(found, model.backbone.in_channels, "backbone.patch_embed.proj.weight")
+    swin.check_sizes(
+        {name.removeprefix("backbone."): value for name, value in found.items()}, model.backbone
+    )
+    found = adapt.adapt_channels(
+        found, model.backbone.in_channels, "backbone.patch_embed.proj.weight"
+    )
     found = _adapt_head(found, model.num_classes)
     resized, old = {}, None
     sizes = window_geometry.stage_geometry(model.backbone)[1]
@@ -98,7 +105,12 @@ def _tell_assumed(state_dict: Mapping[str, np.ndarray], model) -> None:
     rows = math.prod(2 * w - 1 for w in window)
     name = "layers.0.blocks.0.attn.relative_position_bias_table"
     table = video_swin.to_official_names(state_dict).get(f"backbone.{name}")
-    if window[1] == window[2] and table is not None and len(table) == rows and not _has_index(state_dict):
+    if (
+        window[1] == window[2]
+        and table is not None
+        and len(table) == rows
+        and not _has_index(state_dict)
+    ):
         video_swin.tell_assumed(window, rows, f"{_ADVICE}, where that is wrong")
 
 
@@ -172,7 +184,9 @@ def load_pretrained(
         if not isinstance(source, Mapping):
             _tell_assumed(found, model)
         filled = model if head else model.clone(num_classes=0)
-        return video_swin.from_official(remap(found, filled, resize, fields.get("window_size")), filled)
+        return video_swin.from_official(
+            remap(found, filled, resize, fields.get("window_size")), filled
+        )
     except UserError as error:
         if isinstance(source, Mapping):
             raise
@@ -183,7 +197,11 @@ def load_pretrained(
 def fields_of(config: Mapping) -> dict:
     """The arguments of `models.video_swin.make_video_swin` in the flat config of a run, tuples for JSON's lists."""
     tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value  # noqa: E731
-    own = {key.removeprefix("task.model."): value for key, value in config.items() if key.startswith("task.model.")}
+    own = {
+        key.removeprefix("task.model."): value
+        for key, value in config.items()
+        if key.startswith("task.model.")
+    }
     return {key: tuples(value) for key, value in own.items() if key != "fn"}
 
 

@@ -22,7 +22,11 @@ OUTSIDE = -4.6  # bias between frames where attention shall start inside of them
 
 
 def inflate(
-    state_dict: Mapping[str, np.ndarray], model, patch: str = "inflate", bias: str = "duplicate", made_for=None
+    state_dict: Mapping[str, np.ndarray],
+    model,
+    patch: str = "inflate",
+    bias: str = "duplicate",
+    made_for=None,
 ) -> dict:
     """The backbone of a Video Swin with the weights of an image Swin.
 
@@ -51,13 +55,23 @@ def inflate(
     if bias not in BIASES:
         raise UserError(f"bias={bias!r} is none of {', '.join(map(repr, BIASES))}")
     if is_video(state_dict):
-        raise UserError("only an image Swin can be inflated; these patches have a time axis already")
+        raise UserError(
+            "only an image Swin can be inflated; these patches have a time axis already"
+        )
     backbone = model.backbone
-    tables = windows.read_tables(layouts.official_names(state_dict)[0], len(backbone.depths), made_for)
+    tables = windows.read_tables(
+        layouts.official_names(state_dict)[0], len(backbone.depths), made_for
+    )
     found = adapt.adapt_channels(layouts.to_official_names(state_dict), backbone.in_channels)
     swin.check_sizes(found, backbone)
-    if backbone.continuous_bias and bias == "centre" and window_geometry.stage_geometry(backbone)[1][0][0] > 1:
-        raise UserError("bias='centre' needs position tables, the bias of version 2 is continuous: take 'duplicate'")
+    if (
+        backbone.continuous_bias
+        and bias == "centre"
+        and window_geometry.stage_geometry(backbone)[1][0][0] > 1
+    ):
+        raise UserError(
+            "bias='centre' needs position tables, the bias of version 2 is continuous: take 'duplicate'"
+        )
     if not backbone.pretrained_window_sizes:
         _tell_scales(state_dict, made_for, backbone)
     inflated, resized = {}, 0
@@ -89,10 +103,14 @@ def _inflate_patch(weight: np.ndarray, frames: int, patch: str) -> np.ndarray:
     return np.pad(weight, ((0, 0), (0, 0), (frames // 2, frames - 1 - frames // 2), (0, 0), (0, 0)))
 
 
-def _inflate_table(table: np.ndarray, old: tuple[int, ...], window: tuple[int, ...], bias: str) -> np.ndarray:
+def _inflate_table(
+    table: np.ndarray, old: tuple[int, ...], window: tuple[int, ...], bias: str
+) -> np.ndarray:
     """(rows of a table of `old`, heads) to (rows of a table of the window, heads); time is its slowest axis."""
     frames, *sides = (2 * w - 1 for w in window)
-    table = resize_rows(np.asarray(table, np.float32), tuple(2 * w - 1 for w in old), tuple(sides), "bicubic")
+    table = resize_rows(
+        np.asarray(table, np.float32), tuple(2 * w - 1 for w in old), tuple(sides), "bicubic"
+    )
     if bias == "duplicate":
         return np.tile(table, (frames, 1))
     spread = np.full((frames, *table.shape), OUTSIDE, np.float32)

@@ -21,7 +21,9 @@ _BACKBONE = ("patch_embed.", "layers.", "norm.", "norm3.")
 
 def is_video(state_dict: Mapping[str, np.ndarray]) -> bool:
     """Whether a state dict, in any layout, is of a Swin over videos: its patches have a time axis."""
-    patches = [value for name, value in state_dict.items() if name.endswith("patch_embed.proj.weight")]
+    patches = [
+        value for name, value in state_dict.items() if name.endswith("patch_embed.proj.weight")
+    ]
     return len(patches) == 1 and np.ndim(patches[0]) == 5
 
 
@@ -59,13 +61,21 @@ def to_torchvision(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     for name, value in state_dict.items():
         name = name.removeprefix("backbone.").replace("cls_head.fc_cls.", "head.")
         name = re.sub(r"^layers\.(\d+)\.blocks\.", lambda m: f"features.{2 * int(m[1])}.", name)
-        name = re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"features.{2 * int(m[1]) + 1}.", name)
+        name = re.sub(
+            r"^layers\.(\d+)\.downsample\.", lambda m: f"features.{2 * int(m[1]) + 1}.", name
+        )
         renamed[re.sub(r"\.mlp\.(fc\d)\.", lambda m: f".mlp.{numbers[m[1]]}.", name)] = value
     return renamed
 
 
 def _from_torchvision(name: str) -> str:
-    name = re.sub(r"^features\.(\d+)\.(\d+)\.", lambda m: f"layers.{int(m[1]) // 2}.blocks.{m[2]}.", name)
-    name = re.sub(r"^features\.(\d+)\.(?=norm|reduction)", lambda m: f"layers.{int(m[1]) // 2}.downsample.", name)
+    name = re.sub(
+        r"^features\.(\d+)\.(\d+)\.", lambda m: f"layers.{int(m[1]) // 2}.blocks.{m[2]}.", name
+    )
+    name = re.sub(
+        r"^features\.(\d+)\.(?=norm|reduction)",
+        lambda m: f"layers.{int(m[1]) // 2}.downsample.",
+        name,
+    )
     name = re.sub(r"\.mlp\.([03])\.", lambda m: f".mlp.{_MLP[m[1]]}.", name)
     return re.sub(r"^head\.(?=weight$|bias$)", "cls_head.fc_cls.", name)

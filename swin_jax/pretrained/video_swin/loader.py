@@ -51,7 +51,9 @@ def configured(weights: Weights) -> dict:
     return {}
 
 
-def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) -> tuple[video_swin.VideoSwin, dict]:
+def load(
+    weights: Weights, fields: dict, resize: str | None, overrides: dict
+) -> tuple[video_swin.VideoSwin, dict]:
     """A Video Swin with these weights, made for a model of `fields`; those of an image Swin are inflated."""
     if weights.name is None and "pretrained_window_sizes" not in overrides:
         finetune.tell_scale_assumed(weights.arrays, video_swin.make_video_swin(**fields).backbone)
@@ -59,7 +61,11 @@ def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) ->
 
 
 def _fit(
-    found: Mapping, fields: dict, resize: str | None, overrides: dict, config: beside.Config | None = None
+    found: Mapping,
+    fields: dict,
+    resize: str | None,
+    overrides: dict,
+    config: beside.Config | None = None,
 ) -> tuple[video_swin.VideoSwin, dict]:
     model = video_swin.make_video_swin(**fields | overrides)
     if convert.is_video(found):
@@ -77,12 +83,16 @@ def _fit(
     if model.temporal_layers or model.backbone.temporal_window:
         said += ", attention along time from random weights"
     warn(f"weights of an image Swin were inflated; {said}, and the model must be trained")
-    heads = {path: np.zeros_like(leaf) for path, leaf in params.items() if path.startswith("cls_head/")}
+    heads = {
+        path: np.zeros_like(leaf) for path, leaf in params.items() if path.startswith("cls_head/")
+    }
     return model, _put({"params": unflatten(params | heads)}, model)
 
 
 def _put(variables: dict, model: video_swin.VideoSwin) -> dict:
-    return jax.device_put(jax.tree.map(lambda leaf: leaf.astype(model.backbone.param_dtype), variables))
+    return jax.device_put(
+        jax.tree.map(lambda leaf: leaf.astype(model.backbone.param_dtype), variables)
+    )
 
 
 def load_workdir(
@@ -115,9 +125,15 @@ def inputs(
     return {"video": jax.ShapeDtypeStruct((1, *sizes, model.backbone.in_channels), jnp.float32)}
 
 
-def predict(model: video_swin.VideoSwin, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare) -> Outputs:
+def predict(
+    model: video_swin.VideoSwin, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare
+) -> Outputs:
     """`logits`, or pooled `features` where there is no head."""
-    return {"logits" if model.num_classes else "features": model.apply(variables, prepare(batch["video"]))}
+    return {
+        "logits" if model.num_classes else "features": model.apply(
+            variables, prepare(batch["video"])
+        )
+    }
 
 
 FAMILY = Family(

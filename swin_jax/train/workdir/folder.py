@@ -50,7 +50,9 @@ def _check_name(folder: epath.Path) -> None:
     try:
         str(folder).encode()
     except UnicodeEncodeError as error:  # TensorStore and JSON take no other names
-        raise UserError(f"--workdir={ascii(str(folder))} cannot be used: its name is not UTF-8; rename it") from error
+        raise UserError(
+            f"--workdir={ascii(str(folder))} cannot be used: its name is not UTF-8; rename it"
+        ) from error
     wrong = [c for c in ("*?[]#\\" if storage.is_remote(folder) else "\\") if c in str(folder)]
     if wrong:
         kind = "a bucket" if storage.is_remote(folder) else "a workdir"
@@ -76,7 +78,9 @@ def check_entries(folder: epath.Path) -> None:
         path = folder / name
         right = path.is_file() if name in _FILES else path.is_dir()
         if os.path.lexists(path) and not right:
-            kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "no file or folder"
+            kind = (
+                "a folder" if path.is_dir() else "a file" if path.is_file() else "no file or folder"
+            )
             if path.is_symlink():
                 kind = f"a link to {os.readlink(path)}, which is {kind if path.exists() else 'not there'}"
             raise UserError(f"{path} cannot be used: it is {kind}; remove it or move it away")
@@ -120,7 +124,9 @@ def _check_bucket(folder: epath.Path) -> None:
     from orbax.checkpoint._src.path import gcs_utils  # where Orbax changes it, local runs go on
 
     try:
-        gcs_utils.is_hierarchical_namespace_enabled(folder)  # Orbax asks it before it deletes an old checkpoint
+        gcs_utils.is_hierarchical_namespace_enabled(
+            folder
+        )  # Orbax asks it before it deletes an old checkpoint
     except Exception as error:
         text = " ".join(str(error).split())[:300]
         raise OSError(

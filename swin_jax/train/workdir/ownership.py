@@ -53,7 +53,12 @@ class Ownership:
 
     def __init__(self, folder: epath.Path, pace: Pace):
         self._folder, self._pace = folder, pace
-        self._mark = {"run": uuid.uuid4().hex, "host": socket.gethostname(), **_process(os.getpid()), "beat": 0}
+        self._mark = {
+            "run": uuid.uuid4().hex,
+            "host": socket.gethostname(),
+            **_process(os.getpid()),
+            "beat": 0,
+        }
         self._holds = False
         self._lost = ""
         self._over = threading.Event()
@@ -187,7 +192,9 @@ def own(folder: epath.Path, pace: Pace = Pace()) -> Ownership:  # noqa: B008 (fr
             refusal = multihost.from_first("owner", owner.acquire)
     except OSError as error:
         path = folder / FILE
-        raise UserError(f"{path} cannot be used: {storage.reason(error)}; remove it if no run is going on") from error
+        raise UserError(
+            f"{path} cannot be used: {storage.reason(error)}; remove it if no run is going on"
+        ) from error
     if refusal:
         raise UserError(refusal)
     return owner
@@ -287,5 +294,7 @@ def _is_alive(found: dict[str, Any], own: dict[str, Any]) -> bool | None:
     if not started:
         return None
     if started == found.get("started") and found.get("folder", own["folder"]) != own["folder"]:
-        return None  # a copy, with the mark of the run that goes on in the folder it was copied from
+        return (
+            None  # a copy, with the mark of the run that goes on in the folder it was copied from
+        )
     return started == found.get("started")

@@ -35,14 +35,20 @@ def check_key(config, key: str) -> None:
     """Raises UserError, with the nearest one, for what is neither a dotted key nor the beginning of one."""
     known = flatten(config)
     if not any(leaf == key or leaf.startswith(key + ".") for leaf in known):
-        raise UserError(f"--allow_change={key} names no key of the config{did_you_mean(key, known)}")
+        raise UserError(
+            f"--allow_change={key} names no key of the config{did_you_mean(key, known)}"
+        )
 
 
 def model_changes(config, saved: dict) -> list[str]:
     """One line for each key of the model that a saved flat config has with another value, FREE ones left out."""
     new = flatten(config)
     keys = (key for key in sorted(new) if key.startswith("task.model.") and not FREE.search(key))
-    return [f"{key}: {saved[key]} -> {new[key]}" for key in keys if key in saved and saved[key] != new[key]]
+    return [
+        f"{key}: {saved[key]} -> {new[key]}"
+        for key in keys
+        if key in saved and saved[key] != new[key]
+    ]
 
 
 def save(config, workdir: epath.Path) -> None:
@@ -56,7 +62,11 @@ def _with_new_arguments(old: dict, new: dict) -> dict:
     for key in new.keys() - old.keys():
         inside, _, argument = key.rpartition(".")
         fn = old.get(f"{inside}.fn" if inside else "fn")
-        if fn is None or fn != new.get(f"{inside}.fn" if inside else "fn") or not callable(find(fn)):
+        if (
+            fn is None
+            or fn != new.get(f"{inside}.fn" if inside else "fn")
+            or not callable(find(fn))
+        ):
             continue
         if (fn, argument) in BEFORE:
             defaults[key] = BEFORE[fn, argument]
@@ -94,7 +104,11 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
     """
     path, new = workdir / "config.json", flatten(config)
     # Checkpoints hold a copy, so that the lack of the file permits nothing.
-    saved = current_names(storage.read_object(path)) if path.exists() else checkpoint.saved_config(workdir)
+    saved = (
+        current_names(storage.read_object(path))
+        if path.exists()
+        else checkpoint.saved_config(workdir)
+    )
     if not saved:
         return []
     old = _with_new_arguments(saved, new)
@@ -104,13 +118,19 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
             lines.append(f"{_shown(key)}: {_shown(old.get(key))} -> {_shown(new.get(key))}")
             if is_unknown(old.get(key)):
                 lines[-1] += f" (the saved name is unknown{nearest_name(old[key])})"
-            if not FREE.search(key) and not any(key == k or key.startswith(k + ".") for k in allow_change):
+            if not FREE.search(key) and not any(
+                key == k or key.startswith(k + ".") for k in allow_change
+            ):
                 refused.append((key, lines[-1]))
     if len(refused) > 5:
         more = f"{'; '.join(line for _, line in refused[:5])}; and {len(refused) - 5} more"
-        raise UserError(f"{workdir} was trained with another config: {more}. Give another --workdir")
+        raise UserError(
+            f"{workdir} was trained with another config: {more}. Give another --workdir"
+        )
     if refused:
         keys = " ".join(f"--allow_change={_shown(key)}" for key, _ in refused)
         changes = "; ".join(line for _, line in refused)
-        raise UserError(f"{workdir} was trained with another config: {changes}. To go on anyway: {keys}")
+        raise UserError(
+            f"{workdir} was trained with another config: {changes}. To go on anyway: {keys}"
+        )
     return lines

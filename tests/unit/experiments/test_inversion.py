@@ -3,10 +3,10 @@
 import ml_collections
 import numpy as np
 import pytest
-
 from experiments.common import inversion
 from experiments.studies.avatar_inversion import kept
 from experiments.styleclip import avatars_attributes
+
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from tests.editing import networks

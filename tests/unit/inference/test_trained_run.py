@@ -5,10 +5,10 @@ import os
 import warnings
 
 import pytest
+from experiments.clip import clip_openai
 from PIL import Image
 
 from experiments import quickstart
-from experiments.clip import clip_openai
 from swin_jax import launch
 from swin_jax.core import command_line
 from swin_jax.core import config as configs

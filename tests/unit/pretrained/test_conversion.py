@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
-
 from experiments.simmim import simmim_in1k
 from experiments.swin import swin_in1k, swinv2_finetune
+from PIL import Image, ImageOps
+
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from swin_jax.data import pipeline, sources

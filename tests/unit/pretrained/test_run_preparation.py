@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from experiments.clip import siglip
+
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from swin_jax.data.image_text.tokenizer import tokenize
