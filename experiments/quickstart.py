@@ -1,9 +1,11 @@
-"""A small Swin Transformer learns to read handwritten digits, in a minute or two on two CPU cores, with no download.
+"""A small Swin Transformer learns to read handwritten digits, in a minute or two on two CPU cores,
+with no download.
 
     python -m swin_jax.launch --config=experiments/quickstart.py --workdir=runs/quickstart
 
-Data: `digits` of scikit-learn (1,797 grey images of 8 x 8 pixels), 80 % for training, 20 % for testing, stratified,
-split seed 0. Expected: 98.6 % test accuracy at the last step (median of training seeds 0, 1 and 2).
+Data: `digits` of scikit-learn (1,797 grey images of 8 x 8 pixels), 80 % for training, 20 % for
+testing, stratified, split seed 0. Expected: 98.6 % test accuracy at the last step (median of
+training seeds 0, 1 and 2).
 """
 
 from ml_collections import ConfigDict

@@ -31,40 +31,42 @@ def load(
             the encoder, a backbone with num_classes=0 whose `features` are maps; its fine-tuned
             names give classifiers.
         weights: 'official' (those called `name`), the name of other published weights, a file
-            (.pth, .pt, .pkl, .safetensors, .npz), a folder downloaded from the hub, the workdir of a run
-            (its newest checkpoint; the averaged weights if it keeps an average; of a SimMIM the
-            encoder, of a GAN the generator), a URL, or None for random ones. Those of an image Swin may be given for a
-            Video Swin: they are inflated, which a warning says.
+            (.pth, .pt, .pkl, .safetensors, .npz), a folder downloaded from the hub, the workdir of
+            a run (its newest checkpoint; the averaged weights if it keeps an average; of a SimMIM
+            the encoder, of a GAN the generator), a URL, or None for random ones. Those of an image
+            Swin may be given for a Video Swin: they are inflated, which a warning says.
         resize: How positions are resized. Swin, for bias tables and absolute positions of another
             window or image size: 'bicubic' or 'geometric', see `swin_jax.pretrained.swin.resize`; a
             continuous bias (Swin V2) is computed again instead. CLIP, for another image size or
             longer texts: 'bilinear' or 'bicubic', see `swin_jax.pretrained.clip.resize`. Video
             Swin, for another window: 'bicubic'. Another word is refused; one of these is without
             effect where everything fits.
-        key: Which weights to take where a file holds several: an entry of a checkpoint such as
-            'model_ema', or a first part of names such as 'teacher' or 'student.backbone'. By
-            default trained weights go before their average and a teacher before its student, but
-            the average of a generator before both networks (key='d' or 'D' takes its
-            discriminator), which a warning says; where that does not decide, the error lists what there is.
+        key: Which weights to take where a file holds several: an entry of a checkpoint such
+            as 'model_ema', or a first part of names such as 'teacher' or 'student.backbone'.
+            By default trained weights go before their average and a teacher before its
+            student, but the average of a generator before both networks (key='d' or 'D' takes
+            its discriminator), which a warning says; where that does not decide, the error
+            lists what there is.
         **overrides: Arguments of `models.swin.Swin`, `models.clip.make_clip` or
             `models.video_swin.make_video_swin` that replace the model's. For another `num_classes`
             the head is zero (or the 1,000 rows of a 22K head); with `out_norms` the norms of the
             maps are fresh; a warning says so, and says where a continuous bias changes its scale
             (give `pretrained_window_sizes`), and where the activation of a CLIP had to be assumed
-            (give `act`). Those of `models.stylegan2.Generator` and `Discriminator` that are no part of
-            their weights, such as `dtype` and `remat`. `models.arcface.IRSE` and `models.e4e.E4E`
-            have no arguments in which weights can be made to fit.
+            (give `act`). Those of `models.stylegan2.Generator` and `Discriminator` that are no part
+            of their weights, such as `dtype` and `remat`. `models.arcface.IRSE` and
+            `models.e4e.E4E` have no arguments in which weights can be made to fit.
 
     Returns:
         (model, {'params': ..., 'batch_stats': ... (networks with batch norms)}): arrays of the
-        model's `param_dtype` on the default device. A Swin's `model.apply(variables, images)` gives logits
-        (B, num_classes) of normalized float images (B, H, W, 3), a Video Swin's of clips
-        (B, T, H, W, 3); a CLIP's gives the logits of images and token ids, and its methods
-        `encode_image` and `encode_text` the features of either; an ArcFace's embeds aligned faces,
-        an e4e's gives their W+ latents, which its `averages` are added to; a generator's makes
-        images of z, with its fixed `noise` and the mean latent in `averages`, and has `map`,
-        `styles`, `synthesize` and `synthesize_styles`; a discriminator's judges images. The model
-        carries its preparation: `preprocess(model)`. Wrap `model.apply` in `jax.jit` to call it more than once.
+        model's `param_dtype` on the default device. A Swin's `model.apply(variables, images)`
+        gives logits (B, num_classes) of normalized float images (B, H, W, 3), a Video Swin's of
+        clips (B, T, H, W, 3); a CLIP's gives the logits of images and token ids, and its methods
+        `encode_image` and `encode_text` the features of either; an ArcFace's embeds aligned
+        faces, an e4e's gives their W+ latents, which its `averages` are added to; a generator's
+        makes images of z, with its fixed `noise` and the mean latent in `averages`, and has
+        `map`, `styles`, `synthesize` and `synthesize_styles`; a discriminator's judges images.
+        The model carries its preparation: `preprocess(model)`. Wrap `model.apply` in `jax.jit` to
+        call it more than once.
 
     Raises:
         UserError: Unknown names or arguments, arguments that make no model, an unreadable file,
@@ -87,7 +89,8 @@ def preprocess(
             downloaded from the hub (a config beside the weights is obeyed), or the workdir of a
             run. Official Swins of 384 pixels take the whole picture, resized to a square; all
             others its centre, after a resize of the short side.
-        key: Where `model` is a file that holds several weights, those that are meant, as for `load`.
+        key: Where `model` is a file that holds several weights, those that are meant,
+            as for `load`.
         **overrides: Fields and arguments of `swin_jax.pretrained.preparation.Preparation` to
             change: `image_size`, `mean`, `std`, `interpolation`, `crop` and others. Where `model`
             is a name or a file, arguments of the model too.

@@ -1,8 +1,10 @@
-"""Runs an experiment: python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
+"""Runs an experiment: python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR
+[--config.key=value ...]
 
-Exit status: 0 done, 1 error, 2 error while the run is set up (bad flag or config, unusable workdir),
-3 a loss that is not finite, 130 interrupted, 141 output not read to its end, 143 stopped by SIGTERM. A run that is
-training saves first, on SIGTERM and on Ctrl-C; a second Ctrl-C ends it at once.
+Exit status: 0 done, 1 error, 2 error while the run is set up (bad flag or config, unusable
+workdir), 3 a loss that is not finite, 130 interrupted, 141 output not read to its end, 143
+stopped by SIGTERM. A run that is training saves first, on SIGTERM and on Ctrl-C; a second Ctrl-C
+ends it at once.
 """
 
 import os
@@ -29,7 +31,8 @@ def run(argv: Sequence[str]) -> int:
     """The command: parses, sets up one action, and runs it. Returns the exit status."""
     watch, wrong = None, SETUP
     if any(re.match("--?(plan=|print_config)", argument) for argument in argv):
-        # Before JAX is imported, by an experiment file: it would ask the cloud which TPU this machine is.
+        # Before JAX is imported, by an experiment file:
+        # it would ask the cloud which TPU this machine is.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
         with terminable():
@@ -75,7 +78,9 @@ def _terminated(argv: Sequence[str]) -> int:
 
 
 def _print(text: str) -> int:
-    """Prints a text that may go to `head`; returns the exit status, of SIGPIPE if that had enough."""
+    """Prints a text that may go to `head`; returns the exit status,
+    of SIGPIPE if that had enough.
+    """
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -173,7 +178,8 @@ def main() -> None:
         status = run(sys.argv)
         multihost = sys.modules.get("swin_jax.train.multihost")
         if status in (TERMINATED, INTERRUPTED) and not (multihost and multihost.joined()):
-            # A thread that still compiles a program, or waits for other hosts, would crash while Python takes JAX down.
+            # A thread that still compiles a program, or waits for other hosts,
+            # would crash while Python takes JAX down.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)

@@ -1,11 +1,13 @@
-"""What a checkpoint costs a training run: saves that training waits for against saves in the background.
+"""What a checkpoint costs a training run: saves that training waits for against
+saves in the background.
 
     python experiments/benchmarks/checkpoint_stall.py
 
-Trains a Swin of 30 M parameters (with AdamW's two moments a checkpoint holds 360 MB), in four wide blocks so that it
-compiles soon, on made-up pictures of 32 x 32 pixels. A save in the background holds training up while the state is
-copied off the devices, and while the save before it is still being written. Writing shares the machine with training,
-which on a CPU slows the steps beside it, so that the seconds lost are told from the whole time, not from the call.
+Trains a Swin of 30 M parameters (with AdamW's two moments a checkpoint holds 360 MB), in four wide
+blocks so that it compiles soon, on made-up pictures of 32 x 32 pixels. A save in the background
+holds training up while the state is copied off the devices, and while the save before it is still
+being written. Writing shares the machine with training, which on a CPU slows the steps beside it,
+so that the seconds lost are told from the whole time, not from the call.
 """
 
 import argparse
@@ -37,7 +39,8 @@ def recipe(embed_dim: int = 160, batch_size: int = 8):
 
 
 def timed(step, batches: Iterator, state, steps: int, every: int, save) -> tuple:
-    """Trains and calls `save(state, step)` after every `every` steps, the last ones left out so that some follow each.
+    """Trains and calls `save(state, step)` after every `every` steps,
+    the last ones left out so that some follow each.
 
     Returns:
         (the state, seconds in all, seconds in the calls of `save`).
@@ -78,8 +81,9 @@ def measure(config, workdir: pathlib.Path, saves: int, every: int) -> dict[str, 
     """Seconds by kind of saving: 'none', 'waiting', 'background'.
 
     Returns:
-        {kind: {"step": of a step without saves, "lost": of training per save, "call": until `save` returns, "whole":
-        from the call until the checkpoint is whole, "overlap": share of that time in which training went on}}.
+        {kind: {"step": of a step without saves, "lost": of training per save, "call": until `save`
+        returns, "whole": from the call until the checkpoint is whole, "overlap": share of that time
+        in which training went on}}.
     """
     run = build_run(config)
     rows = run.placement.rows(config.batch_size)

@@ -1,11 +1,12 @@
-"""Memory of the contrastive loss at pod batch sizes, from the real TPU compiler on a machine without a TPU.
+"""Memory of the contrastive loss at pod batch sizes,
+from the real TPU compiler on a machine without a TPU.
 
     pip install -e .[tpu]
     python experiments/benchmarks/contrastive_memory.py --width=512
 
-The loss of B pairs and its gradient with respect to both features and the scale are compiled for chips of TPU v5e, and
-the compiler tells the most memory that each chip would hold at a time, arguments and results included. Nothing is
-executed; each cell takes one to three minutes.
+The loss of B pairs and its gradient with respect to both features and the scale are compiled for
+chips of TPU v5e, and the compiler tells the most memory that each chip would hold at a time,
+arguments and results included. Nothing is executed; each cell takes one to three minutes.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""What each row of the papers needs on a pod: every preset of the experiment files, compiled, as one table.
+"""What each row of the papers needs on a pod: every preset of the experiment files, compiled,
+as one table.
 
     pip install -e '.[tpu]'
     python experiments/benchmarks/pod_presets.py --jobs=2                         # two hours on two cores
@@ -7,10 +8,10 @@
     stopped python experiments/benchmarks/pod_presets.py --table                          # no compiling: what is known,
     for the README
 
-Each training step is compiled by the real TPU compiler for its slice, until memory and traffic are known, and what it
-says is kept in pod_presets.json beside this file, under experiment, row and chip. Eight H100, for which nothing can be
-compiled here, are arithmetic: state as the layout splits it, activations and memory traffic per example as in the
-program for v5p.
+Each training step is compiled by the real TPU compiler for its slice, until memory and traffic are
+known, and what it says is kept in pod_presets.json beside this file, under experiment, row and
+chip. Eight H100, for which nothing can be compiled here, are arithmetic: state as the layout splits
+it, activations and memory traffic per example as in the program for v5p.
 """
 
 import argparse
@@ -78,8 +79,8 @@ def summary(facts: dict, config) -> dict:
 def arithmetic(experiment: str, row: str, like: dict) -> dict:
     """A preset on eight H100, from what the compiler says of the same row on v5p.
 
-    What is not state grows with the examples that a chip has at a time, memory traffic with all that it has. Sums of
-    gradients over micro-batches are as large as the parameters.
+    What is not state grows with the examples that a chip has at a time, memory traffic with all
+    that it has. Sums of gradients over micro-batches are as large as the parameters.
     """
     config = load(experiment, row, "h100")
     here, accumulate = chips.topology(config.topology), config.task.get("accumulate", 1)

@@ -1,11 +1,13 @@
-"""Memory of one Swin V2 stage at high resolution, from the real TPU compiler on a machine without a TPU.
+"""Memory of one Swin V2 stage at high resolution,
+from the real TPU compiler on a machine without a TPU.
 
     pip install -e .[tpu]
     python experiments/benchmarks/stage_memory.py --variant=base --image_size=1536 --window=32
 
-The first stage at 1536 x 1536 pixels with windows of 32 x 32 is where memory runs out (Swin V2, arXiv 2111.09883,
-section 3.5): 144 windows of 1,024 tokens. Forward and backward of the stage on one image are compiled for one chip of
-TPU v5e, and the compiler tells what it would allocate. Nothing is executed.
+The first stage at 1536 x 1536 pixels with windows of 32 x 32 is where memory runs out (Swin V2,
+arXiv 2111.09883, section 3.5): 144 windows of 1,024 tokens. Forward and backward of the stage
+on one image are compiled for one chip of TPU v5e, and the compiler tells what it would
+allocate. Nothing is executed.
 """
 
 import argparse
@@ -43,7 +45,9 @@ def first_stage(variant: str, image_size: int, window: int, dtype: str, **fields
 
 
 def compiled(model: swin.Swin, device):
-    """The gradient of the stage's mean square with respect to parameters and image, compiled for a device."""
+    """The gradient of the stage's mean square with respect to parameters and image,
+    compiled for a device.
+    """
     place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=SingleDeviceSharding(device))  # noqa: E731
     image = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
     variables = jax.tree.map(place, swin.param_shapes(model))

@@ -1,8 +1,9 @@
-"""Pictures per second of StyleCLIP's relevance of channels, beside one plain jitted batch of the same networks.
+"""Pictures per second of StyleCLIP's relevance of channels,
+beside one plain jitted batch of the same networks.
 
     python experiments/benchmarks/style_relevance.py
-    python experiments/benchmarks/style_relevance.py --resolution=32 --channel_base=2048 --channel_max=64 \
-        --clip=avatars
+    python experiments/benchmarks/style_relevance.py --resolution=32 --channel_base=2048 \
+        --channel_max=64 --clip=avatars
 
 Random weights. For each layer that is no ToRGB a few batches of its channels are timed, from that
 layer on; the rate of the whole is that of all channels of all layers. The plain batch makes as many
@@ -61,7 +62,9 @@ def plain_batch(models: Models, styles, batch_size: int) -> Callable[[], jax.Arr
 
 
 def fastest(calls: Sequence[Callable[[], jax.Array]], repeats: int) -> list[float]:
-    """The shortest time of each call in seconds, taken in turn, as other work on the machine comes and goes."""
+    """The shortest time of each call in seconds, taken in turn,
+    as other work on the machine comes and goes.
+    """
     times = np.zeros((repeats + 1, len(calls)))
     for turn, number in itertools.product(range(repeats + 1), range(len(calls))):
         began = time.perf_counter()

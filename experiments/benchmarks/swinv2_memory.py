@@ -4,10 +4,11 @@
     python experiments/benchmarks/swinv2_memory.py                  # half an hour on two cores
     python experiments/benchmarks/swinv2_memory.py --variant=base
 
-Training steps with AdamW on 64 chips of TPU v5p, one example per chip: images of 1536 x 1536 pixels with windows of 32
-x 32, the setting in which Swin V2 (arXiv 2111.09883, section 3.5) ran out of 40 GB, and the clips of 8 frames of 320 x
-320 of its Kinetics-400. The tools are added one after the other; blocks are stored as stacked units throughout. Nothing
-is executed. Numbers are kept, so that a second run is quick.
+Training steps with AdamW on 64 chips of TPU v5p, one example per chip: images of 1536 x 1536
+pixels with windows of 32 x 32, the setting in which Swin V2 (arXiv 2111.09883, section 3.5) ran
+out of 40 GB, and the clips of 8 frames of 320 x 320 of its Kinetics-400. The tools are added one
+after the other; blocks are stored as stacked units throughout. Nothing is executed. Numbers are
+kept, so that a second run is quick.
 """
 
 import argparse

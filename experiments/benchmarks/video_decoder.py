@@ -1,12 +1,14 @@
-"""Clips per second and core of the video decoder, beside OpenCV and decoding in order, on files that it makes itself.
+"""Clips per second and core of the video decoder, beside OpenCV and decoding in order,
+on files that it makes itself.
 
     python experiments/benchmarks/video_decoder.py
     python experiments/benchmarks/video_decoder.py --clips=20 --folder=/tmp/decoder_benchmark
 
-Three H.264 files of 340 x 256 pixels: 300 frames with a key frame every 12, 300 with one every 250, and 60 seconds with
-one every 250. A clip is 32 frames, every second one, from a random start. For every clip each contender opens the file,
-as training does, decodes in one thread and gives RGB arrays, which are compared. Contenders take turns clip by clip on
-one core, so that what else the machine does hits all alike; times are CPU seconds, of which the median counts.
+Three H.264 files of 340 x 256 pixels: 300 frames with a key frame every 12, 300 with one every 250,
+and 60 seconds with one every 250. A clip is 32 frames, every second one, from a random start. For
+every clip each contender opens the file, as training does, decodes in one thread and gives RGB
+arrays, which are compared. Contenders take turns clip by clip on one core, so that what else the
+machine does hits all alike; times are CPU seconds, of which the median counts.
 """
 
 import argparse
@@ -35,7 +37,9 @@ PEERS = ("OpenCV in order", "PyAV in order")  # what the bars are measured again
 
 
 def write_video(path: Path, count: int, gop: int) -> None:
-    """Writes a film of a camera that wanders over a textured wall, with a moving disc and sensor noise."""
+    """Writes a film of a camera that wanders over a textured wall,
+    with a moving disc and sensor noise.
+    """
     import av
     import cv2
 
@@ -84,7 +88,9 @@ def opencv_in_order(path: str, indices: np.ndarray) -> np.ndarray:
 
 
 def opencv_seek(path: str, indices: np.ndarray) -> np.ndarray:
-    """Sets the position, which OpenCV estimates from the frame rate: right for these files, wrong for uneven ones."""
+    """Sets the position, which OpenCV estimates from the frame rate:
+    right for these files, wrong for uneven ones.
+    """
     return _opencv(path, indices, seek=True)
 
 
@@ -98,7 +104,9 @@ CONTENDERS: dict[str, Callable[[str, np.ndarray], np.ndarray]] = {
 
 
 def measure(path: str, count: int, clips: int) -> dict[str, float]:
-    """Median CPU seconds of a clip by contender; fails where a contender's frames differ from a full decode."""
+    """Median CPU seconds of a clip by contender; fails where a contender's frames differ
+    from a full decode.
+    """
     rng = np.random.default_rng(0)
     seconds = {name: [] for name in CONTENDERS}
     names = list(CONTENDERS)

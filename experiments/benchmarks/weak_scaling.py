@@ -1,13 +1,15 @@
-"""Weak scaling on paper: what each chip sends as a pod grows, from programs of the real TPU compiler.
+"""Weak scaling on paper: what each chip sends as a pod grows,
+from programs of the real TPU compiler.
 
     pip install -e '.[tpu]'
     python experiments/benchmarks/weak_scaling.py
 
-Swin-T's training step with 128 images per chip of TPU v5p, data parallel and with ZeRO-1 in groups of the 4 chips of a
-host, is compiled, until its traffic is known, for slices of 8 to 4,096 chips. Ring and torus algorithms send
-2 (n - 1) / n of an array for an all-reduce, (n - 1) / n for a reduce-scatter or an all-gather: what a chip sends has a
-limit that does not depend on n. The time of the links is the roofline's. Nothing is executed. Numbers are kept, so that
-a second run is quick.
+Swin-T's training step with 128 images per chip of TPU v5p, data parallel and with ZeRO-1 in
+groups of the 4 chips of a host, is compiled, until its traffic is known, for slices of 8 to
+4,096 chips. Ring and torus algorithms send 2 (n - 1) / n of an array for an all-reduce, (n - 1)
+/ n for a reduce-scatter or an all-gather: what a chip sends has a limit that does not depend on
+n. The time of the links is the roofline's. Nothing is executed. Numbers are kept, so that a
+second run is quick.
 """
 
 import pathlib

@@ -1,17 +1,19 @@
-"""CLIP on emoji: drawings of five vendors and their names; zero-shot on two drawing styles that it never saw.
+"""CLIP on emoji: drawings of five vendors and their names;
+zero-shot on two drawing styles that it never saw.
 
     python -m swin_jax.data.builders.emoji --data_dir=data
     python -m swin_jax.launch --config=experiments/clip/clip_emoji.py --workdir=runs/clip_emoji --config.data_dir=data
 
-A small ResNet and a one-layer text transformer learn from the drawings of noto, noto-v1, twemoji, emojione and
-fluent-flat at 32 x 32 pixels. Every tenth concept is held out (`data.emoji.images.is_unseen`). What is measured, each
-among all 1,571 names that the five vendors of the comparison share: the seen concepts in the styles openmoji (flat with
-black outlines) and fluent-3d (rendered), the unseen concepts, and these among their own names only.
+A small ResNet and a one-layer text transformer learn from the drawings of noto, noto-v1, twemoji,
+emojione and fluent-flat at 32 x 32 pixels. Every tenth concept is held out
+(`data.emoji.images.is_unseen`). What is measured, each among all 1,571 names that the five vendors
+of the comparison share: the seen concepts in the styles openmoji (flat with black outlines) and
+fluent-3d (rendered), the unseen concepts, and these among their own names only.
 
-Drawings of one concept by several vendors are positives of each other (`positives`). The augmentation changes how
-things are drawn: place, colours, outlines (`swin_jax.data.emoji.style`). Towers, rate and augmentation are from four
-short runs that left fluent-flat out of training; the two test styles were looked at beside it. The README has the
-numbers.
+Drawings of one concept by several vendors are positives of each other (`positives`). The
+augmentation changes how things are drawn: place, colours, outlines (`swin_jax.data.emoji.style`).
+Towers, rate and augmentation are from four short runs that left fluent-flat out of training; the
+two test styles were looked at beside it. The README has the numbers.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

@@ -1,20 +1,23 @@
 """CLIP's contrastive pretraining on image-text pairs (arXiv 2103.00020), all nine models.
 
-    python -m swin_jax.launch --config=experiments/clip/clip_openai.py:model=ViT-B/32 --workdir=runs/clip \
-        --config.pairs='data/pairs/{00000..41455}.tar' --config.form=ring
+    python -m swin_jax.launch --config=experiments/clip/clip_openai.py:model=ViT-B/32 \
+        --workdir=runs/clip --config.pairs='data/pairs/{00000..41455}.tar' --config.form=ring
 
-`data` says what `pairs` is: `tar` (shards of .jpg and .txt members of equal names; other image formats too), `jsonl` (a
-file of {"image": path, "text": caption, or several in a list} lines), `folder` (images with a .txt of the same name
-beside them), `table` (.csv, .tsv or .parquet with columns such as image and text, filepath and title), `json` (one
-file: Karpathy's dataset_coco.json, COCO's captions_val2017.json, a list of records; `--config.data.source.root=` is the
-folder of the images), or `tfds` (`--config.tfds_name=coco_captions --config.data_dir=data`, captions in
-`--config.text_key=captions/text`). Of several captions of an image each epoch draws one. With `validation` the pairs of
-`--config.validation_pairs` are searched every epoch (R@1, 5, 10 both ways, on all captions), with `imagenet`
-ImageNet's validation set in `--config.data_dir` is classified zero-shot with 80 prompts; the curated class names come
-with `pip install --no-deps clip-benchmark==1.6.2`.
+`data` says what `pairs` is: `tar` (shards of .jpg and .txt members of equal names; other image
+formats too), `jsonl` (a file of {"image": path, "text": caption, or several in a list} lines),
+`folder` (images with a .txt of the same name beside them), `table` (.csv, .tsv or .parquet with
+columns such as image and text, filepath and title), `json` (one file: Karpathy's
+dataset_coco.json, COCO's captions_val2017.json, a list of records; `--config.data.source.root=`
+is the folder of the images), or `tfds` (`--config.tfds_name=coco_captions
+--config.data_dir=data`, captions in `--config.text_key=captions/text`). Of several captions of an
+image each epoch draws one. With `validation` the pairs of `--config.validation_pairs` are
+searched every epoch (R@1, 5, 10 both ways, on all captions), with `imagenet` ImageNet's
+validation set in `--config.data_dir` is classified zero-shot with 80 prompts; the curated class
+names come with `pip install --no-deps clip-benchmark==1.6.2`.
 
-The released models saw 400 million pairs that were never published, 32 times. Zero-shot top-1 on ImageNet (the paper's
-table 11; theirs, not ours) and the rate and hours of table 19 and section 2.5:
+The released models saw 400 million pairs that were never published, 32 times. Zero-shot
+top-1 on ImageNet (the paper's table 11; theirs, not ours) and the rate and hours of table
+19 and section 2.5:
 
     model           top-1   peak rate  text width         model           top-1   peak rate  text width
     RN50            59.6    5e-4       512                ViT-B/32        63.2    5e-4       512
@@ -23,18 +26,22 @@ table 11; theirs, not ours) and the rate and hours of table 19 and section 2.5:
     RN50x16         70.5    4e-4       768                ViT-L/14@336px  76.2    2e-5       768
     RN50x64         73.6    3.6e-4     1024
 
-ViT-L/14@336px is one more epoch of ViT-L/14 at 336 pixels, its positions stretched bilinearly: give
-`--config.init_from.path=` a workdir or a file of ViT-L/14. Batch 32,768 (the rate follows it linearly), warm-up of
-2,000 updates, cosine to 0, weight decay 0.2, one random square crop: here the crop of open_clip, 90 to 100 % of the
-area. Adam's constants are those of table 18 (ResNets 0.9, 0.999, 1e-8; ViTs 0.9, 0.98, 1e-6). Not published: whether
-position embeddings decay (here they do, as in open_clip's released models) and whether the statistics of batch norm
+ViT-L/14@336px is one more epoch of ViT-L/14 at 336 pixels, its positions stretched bilinearly:
+give `--config.init_from.path=` a workdir or a file of ViT-L/14. Batch 32,768 (the rate follows
+it linearly), warm-up of 2,000 updates, cosine to 0, weight decay 0.2, one random square crop:
+here the crop of open_clip, 90 to 100 % of the area. Adam's constants are those of table 18
+(ResNets 0.9, 0.999, 1e-8; ViTs 0.9, 0.98, 1e-6). Not published: whether position embeddings
+decay (here they do, as in open_clip's released models) and whether the statistics of batch norm
 are global (here they are).
 
 Fine-tuning on a folder of your own images with captions, from OpenAI's weights:
 
-    python -m swin_jax.launch --config=experiments/clip/clip_openai.py:model=ViT-B/32,data=folder --workdir=runs/mine \
-        --config.pairs=my_pictures --config.num_train=5000 --config.batch_size=256 --config.epochs=5 \
-        --config.task.tx.schedule.base_lr=1e-5 --config.warmup_steps=20 --config.init_from.path=ViT-B-32.pt
+    python -m swin_jax.launch --config=experiments/clip/clip_openai.py:model=ViT-B/32,data=folder \
+        --workdir=runs/mine \
+        --config.pairs=my_pictures --config.num_train=5000 --config.batch_size=256 \
+        --config.epochs=5 \
+        --config.task.tx.schedule.base_lr=1e-5 --config.warmup_steps=20 \
+        --config.init_from.path=ViT-B-32.pt
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

@@ -4,11 +4,12 @@
         --workdir=runs/clip_swin \
         --config.pairs='data/pairs/{00000..00331}.tar' --config.num_train=3300000
 
-The recipe is that of clip_openai.py at a batch that fits a set like CC3M; nothing of this kind is published. The head
-of the Swin, a linear map of its pooled features, is the projection. `--config.init_from.path=` takes a run of this
-file, or with `pretrained` the official weights of a Swin
-(`--config.init_from.path=swin_tiny_patch4_window7_224.pth`). `data` as in clip_openai.py: shards, lists, tables or a
-folder; with `validation` the pairs of `--config.validation_pairs` are searched.
+The recipe is that of clip_openai.py at a batch that fits a set like CC3M; nothing of this kind
+is published. The head of the Swin, a linear map of its pooled features, is the projection.
+`--config.init_from.path=` takes a run of this file, or with `pretrained` the official weights
+of a Swin (`--config.init_from.path=swin_tiny_patch4_window7_224.pth`). `data` as in
+clip_openai.py: shards, lists, tables or a folder; with `validation` the pairs of
+`--config.validation_pairs` are searched.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

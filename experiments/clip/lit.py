@@ -1,13 +1,14 @@
-"""Locked-image tuning (LiT, arXiv 2111.07991): a pretrained Swin stays as it is, a text tower learns to read it.
+"""Locked-image tuning (LiT, arXiv 2111.07991):
+a pretrained Swin stays as it is, a text tower learns to read it.
 
     python -m swin_jax.launch --config=experiments/clip/lit.py:variant=base --workdir=runs/lit \
         --config.pairs='data/pairs/{00000..01242}.tar' --config.num_train=12400000 \
         --config.init_from.path=swin_base_patch4_window7_224_22k.pth
 
-The image tower is the backbone without its head (`locked`, and out of the optimizer by `freeze`); the text tower's
-projection has its width. `init_from.path` is a file of official weights or a workdir of a Swin. The paper's towers are
-ViTs on private pairs; its recipe for public ones is batch 16,384, a peak rate of 1e-3, weight decay 1e-4. `data` and
-`validation` as in clip_openai.py.
+The image tower is the backbone without its head (`locked`, and out of the optimizer by `freeze`);
+the text tower's projection has its width. `init_from.path` is a file of official weights or a
+workdir of a Swin. The paper's towers are ViTs on private pairs; its recipe for public ones is batch
+16,384, a peak rate of 1e-3, weight decay 1e-4. `data` and `validation` as in clip_openai.py.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

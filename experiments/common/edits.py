@@ -1,4 +1,6 @@
-"""The networks that edit pictures by texts, read and never changed: those of photographs, or of avatars."""
+"""The networks that edit pictures by texts, read and never changed:
+those of photographs, or of avatars.
+"""
 
 from ml_collections import ConfigDict
 
@@ -15,10 +17,12 @@ from swin_jax.train.init_from import Frozen
 
 
 def sizes(avatars: bool, **fields) -> ConfigDict:
-    """A config with these fields, seed 0, sizes of latents and pictures, and a key for each file of weights.
+    """A config with these fields, seed 0, sizes of latents and pictures,
+    and a key for each file of weights.
 
     Args:
-        avatars: The networks of experiments/styleclip, of 32 pixels, in place of StyleGAN2's of faces.
+        avatars: The networks of experiments/styleclip, of 32 pixels,
+            in place of StyleGAN2's of faces.
         **fields: Further keys.
     """
     c = ConfigDict(dict(seed=0, max_bad_records=0, generator="", clip="", arcface="", **fields))
@@ -33,7 +37,8 @@ def networks(c: ConfigDict, avatars: bool) -> dict[str, ConfigDict]:
     """Specs of the frozen generator, CLIP and network of faces: {field of a task: spec}.
 
     Args:
-        c: Config of `sizes`, whose keys `generator`, `clip` and `arcface` are the files or workdirs.
+        c: Config of `sizes`, whose keys `generator`,
+            `clip` and `arcface` are the files or workdirs.
         avatars: As there.
     """
     ref = c.get_oneway_ref
@@ -78,7 +83,9 @@ def _frozen(
 
 
 def use_fakes(c: ConfigDict, frozen: ConfigDict) -> None:
-    """Makes networks of `networks` tiny and random, in a config or its part `frozen` that holds them."""
+    """Makes networks of `networks` tiny and random,
+    in a config or its part `frozen` that holds them.
+    """
     c.update(image_size=8, z_dim=8, w_dim=8)
     frozen.generator.model.update(mapping_layers=2, channel_base=128, channel_max=8)
     towers = frozen.clip.model

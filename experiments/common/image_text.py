@@ -24,7 +24,8 @@ ARGUMENTS = dict(data=FORMS, validation=False, pod=run.CHIPS, fake=False)
 def sizes(**fields) -> ConfigDict:
     """A config with these fields, seed 0, its steps (`run.count_steps`), and the paths of pairs.
 
-    The paths, `pairs` and `validation_pairs`, are to be given. One unreadable record in 100 is borne.
+    The paths, `pairs` and `validation_pairs`, are to be given.
+    One unreadable record in 100 is borne.
     """
     paths = dict(pairs=placeholder(str), validation_pairs=placeholder(str))
     c = ConfigDict(dict(seed=0, **paths, **fields))

@@ -15,7 +15,8 @@ IN22K = dict(num_train=14_197_122, num_classes=21841, max_bad_records=10_000)
 
 
 def sizes(examples: str = "num_train", **fields) -> ConfigDict:
-    """A config with these fields, seed 0, its steps (`run.count_steps`), and `data_dir`, to be given.
+    """A config with these fields, seed 0, its steps (`run.count_steps`), and `data_dir`,
+    to be given.
 
     Args:
         examples: Key of the number of images in an epoch.

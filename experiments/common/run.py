@@ -1,4 +1,6 @@
-"""What every run has, whatever it learns from: steps, rates, layout over devices, checkpoints, pods."""
+"""What every run has, whatever it learns from:
+steps, rates, layout over devices, checkpoints, pods.
+"""
 
 import json
 import pathlib

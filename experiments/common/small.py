@@ -14,7 +14,9 @@ PIXELS = dict(channels=1, mean=(0.286,), std=(0.353,))
 
 
 def sizes(**fields) -> ConfigDict:
-    """A config with these fields, seed 0, `data_dir`, to be given, and no unreadable record allowed."""
+    """A config with these fields, seed 0, `data_dir`, to be given,
+    and no unreadable record allowed.
+    """
     return ConfigDict(dict(seed=0, max_bad_records=0, data_dir=placeholder(str), **fields))
 
 
@@ -61,7 +63,8 @@ def evaluation(source: ConfigDict, crop: ConfigDict, measure: type, every: run.U
 
 
 def avatar_attributes(c: ConfigDict, **fields) -> ConfigDict:
-    """A spec of the network that tells the attributes of avatars: those who read its weights need it.
+    """A spec of the network that tells the attributes of avatars:
+    those who read its weights need it.
 
     Args:
         c: Config whose `image_size` holds.

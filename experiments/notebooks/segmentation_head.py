@@ -1,10 +1,12 @@
-"""A segmentation head on a dense Swin backbone: learns discs and squares in half a minute on two CPU cores.
+"""A segmentation head on a dense Swin backbone:
+learns discs and squares in half a minute on two CPU cores.
 
     python experiments/notebooks/segmentation_head.py
 
-The backbone takes images of any size, odd ones too, and gives a map per stage (strides 4, 8, 16). The head brings the
-maps to one width and to the finest grid and adds them, a feature pyramid (arXiv 1612.03144) at its smallest. Images are
-made up: on a noisy ground, discs in warm and squares in cold colours that cover each other.
+The backbone takes images of any size, odd ones too, and gives a map per stage (strides 4, 8, 16).
+The head brings the maps to one width and to the finest grid and adds them, a feature pyramid
+(arXiv 1612.03144) at its smallest. Images are made up: on a noisy ground, discs in warm and squares
+in cold colours that cover each other.
 """
 
 import argparse
@@ -38,7 +40,8 @@ class Segmenter(nn.Module):
                 x, (batch, x.shape[1] << i, x.shape[2] << i, self.width), "bilinear"
             )
             total += x[:, : finest[0], : finest[1]]  # merging had padded odd grids at their end
-        # 4 x 4 pixels per token, each with its own weights, so that outlines are sharper than the grid.
+        # 4 x 4 pixels per token, each with its own weights,
+        # so that outlines are sharper than the grid.
         x = nn.Dense(16 * len(CLASSES), name="head")(nn.gelu(total))
         x = x.reshape(batch, *finest, 4, 4, len(CLASSES)).transpose(0, 1, 3, 2, 4, 5)
         return x.reshape(batch, 4 * finest[0], 4 * finest[1], -1)[
@@ -71,7 +74,9 @@ def pictures(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarr
 def main(
     steps: int = 150, path: str = "segmentation.png", batch_size: int = 8
 ) -> tuple[float, float]:
-    """Trains, prints and draws; returns the pixel accuracy on new images and the share of the ground."""
+    """Trains, prints and draws; returns the pixel accuracy on new images and the
+    share of the ground.
+    """
     backbone = Swin(
         embed_dim=32,
         depths=(2, 2, 2),

@@ -1,14 +1,15 @@
-"""SimMIM on Fashion-MNIST: pretrains a small Swin Transformer without labels, in minutes on a CPU core.
+"""SimMIM on Fashion-MNIST: pretrains a small Swin Transformer without labels,
+in minutes on a CPU core.
 
     python -m swin_jax.data.builders.fashion_mnist --data_dir=data [--download]
-    python -m swin_jax.launch --config=experiments/simmim/simmim_fashion_mnist.py --workdir=runs/simmim \
-        --config.data_dir=data
+    python -m swin_jax.launch --config=experiments/simmim/simmim_fashion_mnist.py \
+        --workdir=runs/simmim --config.data_dir=data
 
-Then `simmim_fashion_mnist_finetune.py` trains a classifier from it with 1 % or 10 % of the labels. At every evaluation
-a picture of inputs, masked inputs and reconstructions goes into the workdir.
+Then `simmim_fashion_mnist_finetune.py` trains a classifier from it with 1 % or 10 % of the labels.
+At every evaluation a picture of inputs, masked inputs and reconstructions goes into the workdir.
 
-Data: the first 55,000 training images, resized to 24 x 24 for a grid of 6 x 6 patches, each of them a cell
-of the mask; the last 5,000 are held out.
+Data: the first 55,000 training images, resized to 24 x 24 for a grid of 6 x 6 patches, each of them
+a cell of the mask; the last 5,000 are held out.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

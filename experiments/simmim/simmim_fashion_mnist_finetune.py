@@ -1,12 +1,16 @@
-"""A classifier of Fashion-MNIST from 1 % or 10 % of the labels, from SimMIM's weights or from scratch.
+"""A classifier of Fashion-MNIST from 1 % or 10 % of the labels,
+from SimMIM's weights or from scratch.
 
-    python -m swin_jax.launch --config=experiments/simmim/simmim_fashion_mnist_finetune.py:labels=1 \
+    python -m swin_jax.launch \
+        --config=experiments/simmim/simmim_fashion_mnist_finetune.py:labels=1 \
         --workdir=runs/finetuned --config.data_dir=data --config.init_from.path=runs/simmim
 
-`labels` is 1 or 10, percent of the 60,000 training images, the same number of each class. Without `init_from.path` the
-same network starts from scratch. `experiments/studies/simmim_fashion_mnist.py` compares the two.
+`labels` is 1 or 10, percent of the 60,000 training images, the same number of each class. Without
+`init_from.path` the same network starts from scratch.
+`experiments/studies/simmim_fashion_mnist.py` compares the two.
 
-The last 5,000 training images are held out, to choose settings by; the test set is looked at once, at the last step.
+The last 5,000 training images are held out, to choose settings by;
+the test set is looked at once, at the last step.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

@@ -1,16 +1,19 @@
-"""Fine-tunes a Swin Transformer that SimMIM pretrained, on ImageNet-1K (arXiv 2111.09886; version 2: arXiv 2206.04664).
+"""Fine-tunes a Swin Transformer that SimMIM pretrained, on ImageNet-1K (arXiv 2111.09886;
+version 2: arXiv 2206.04664).
 
     python -m swin_jax.launch --config=experiments/simmim/simmim_finetune.py:variant=base \
         --workdir=runs/simmim_base_ft \
-        --config.data_dir=data --config.init_from.path=simmim_pretrain__swin_base__img192_window6__800ep.pth
+        --config.data_dir=data \
+        --config.init_from.path=simmim_pretrain__swin_base__img192_window6__800ep.pth
 
-`init_from.path` is a file of official weights or a workdir of `simmim_in1k.py`. The encoder is taken, the head starts
-anew. Version 1's bias tables are resized on the geometric grid of the official loader; version 2's bias is evaluated
-anew in the coordinates of the pretraining.
+`init_from.path` is a file of official weights or a workdir of `simmim_in1k.py`. The encoder is
+taken, the head starts anew. Version 1's bias tables are resized on the geometric grid of the
+official loader; version 2's bias is evaluated anew in the coordinates of the pretraining.
 
 `folder` as in swin_in1k.py.
 
-Published top-1 (the README of microsoft/SimMIM and arXiv 2206.04664; theirs, not ours), 100 epochs at batch size 2048:
+Published top-1 (the README of microsoft/SimMIM and arXiv 2206.04664;
+theirs, not ours), 100 epochs at batch size 2048:
 
     arguments                          top-1   window  layer decay  drop path
     variant=base,start=100ep,size=192  82.8    6       0.9          0.1
@@ -23,13 +26,15 @@ Published top-1 (the README of microsoft/SimMIM and arXiv 2206.04664; theirs, no
     generation=v2,variant=huge         86.34   14
     generation=v2,variant=giant_1b     86.46   14
 
-Those of version 2 start from 500,000 updates on ImageNet-1K, the first four from `start` epochs. For the last four
-no configuration was released: small has base's values here, the others those of version 1's large, and huge the norm
-on the residual stream of the pretraining (`--config.task.model.main_norm_every=0` leaves it out). The released script
-computes in float32, `--config.task.model.dtype=float32`.
+Those of version 2 start from 500,000 updates on ImageNet-1K, the first four from `start` epochs.
+For the last four no configuration was released: small has base's values here, the others those of
+version 1's large, and huge the norm on the residual stream of the pretraining
+(`--config.task.model.main_norm_every=0` leaves it out). The released script computes in float32,
+`--config.task.model.dtype=float32`.
 
-The learning rate of a layer falls by `layer decay` for each layer further down; all layers share the rate that the
-warm-up starts from and the last one. Quirks of the published runs are the default: `warmup_prefix=False`, `delay=1`.
+The learning rate of a layer falls by `layer decay` for each layer further down; all layers share
+the rate that the warm-up starts from and the last one. Quirks of the published runs are the
+default: `warmup_prefix=False`, `delay=1`.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

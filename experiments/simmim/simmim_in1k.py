@@ -1,20 +1,25 @@
-"""SimMIM: a Swin Transformer learns ImageNet's images without labels by filling in what is masked (arXiv 2111.09886).
+"""SimMIM: a Swin Transformer learns ImageNet's images without labels by filling in what is
+masked (arXiv 2111.09886).
 
-    python -m swin_jax.launch --config=experiments/simmim/simmim_in1k.py:variant=base,schedule=800ep \
+    python -m swin_jax.launch \
+        --config=experiments/simmim/simmim_in1k.py:variant=base,schedule=800ep \
         --workdir=runs/simmim --config.data_dir=data
 
-Then `simmim_finetune.py` with `--config.init_from.path=runs/simmim`. Every 5 epochs a picture of inputs, masked inputs
-and reconstructions is written. With `folder` the images lie in data/train/CLASS/ and data/val/CLASS/ instead.
+Then `simmim_finetune.py` with `--config.init_from.path=runs/simmim`. Every 5 epochs a picture of
+inputs, masked inputs and reconstructions is written. With `folder` the images lie in
+data/train/CLASS/ and data/val/CLASS/ instead.
 
-Version 1, published top-1 after fine-tuning (the README of microsoft/SimMIM; theirs, not ours), batch size 2048:
+Version 1, published top-1 after fine-tuning (the README of microsoft/SimMIM;
+theirs, not ours), batch size 2048:
 
     arguments                     window  schedule                              top-1 at 192 / 224
     variant=base,schedule=100ep   6       cosine to 4e-5, peak 8e-4             82.8 / 83.5
     variant=base,schedule=800ep   6       4e-4, a tenth from epoch 700           -   / 84.0
     variant=large,schedule=800ep  12      4e-4, a tenth from epoch 700           -   / 85.4
 
-Version 2 on ImageNet-1K (arXiv 2206.04664; theirs, not ours), validation loss / top-1 after fine-tuning, windows of 12
-and a locally normalised target, e.g. `generation=v2,variant=large,schedule=500k`:
+Version 2 on ImageNet-1K (arXiv 2206.04664; theirs, not ours), validation loss / top-1 after
+fine-tuning, windows of 12 and a locally normalised target, e.g.
+`generation=v2,variant=large,schedule=500k`:
 
     variant     125k updates    250k updates    500k updates
     small       .4728 / 82.92   .4674 / 83.66   .4641 / 84.08
@@ -23,15 +28,16 @@ and a locally normalised target, e.g. `generation=v2,variant=large,schedule=500k
     huge        .4531 / 85.23   .4464 / 85.90   .4416 / 86.34
     giant_1b    .4513 / 85.57   .4442 / 86.12   .4395 / 86.46
 
-Of these schedules the released configuration is that of 800 epochs, which is 500,000 updates; the shorter ones fall at
-seven eighths of their length as it does. Ours is the mean loss over all masked pixels of the validation set, theirs of
-each process's batch. For a part of the data: `--config.data.source.split=train[:10%] --config.num_train=128117`.
+Of these schedules the released configuration is that of 800 epochs, which is 500,000 updates; the
+shorter ones fall at seven eighths of their length as it does. Ours is the mean loss over all masked
+pixels of the validation set, theirs of each process's batch. For a part of the data:
+`--config.data.source.split=train[:10%] --config.num_train=128117`.
 
-`weight_decay=published`: the released script means to spare the position tables, version 2's bias MLPs and
-temperatures, but misspells them, so they are decayed. `weight_decay=corrected` spares them. Further quirks of the
-published runs are the default: `warmup_prefix=False` (100ep) and `delay=1`. Version 2's huge has a norm on the residual
-stream every 6 blocks, which is not said of the published one; `--config.task.model.encoder.main_norm_every=0` leaves it
-out.
+`weight_decay=published`: the released script means to spare the position tables, version 2's bias
+MLPs and temperatures, but misspells them, so they are decayed. `weight_decay=corrected` spares
+them. Further quirks of the published runs are the default: `warmup_prefix=False` (100ep) and
+`delay=1`. Version 2's huge has a norm on the residual stream every 6 blocks, which is not said of
+the published one; `--config.task.model.encoder.main_norm_every=0` leaves it out.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

@@ -1,18 +1,19 @@
-"""Edits of avatars by texts, judged by attributes: did the one that was asked for change, did the others stay?
+"""Edits of avatars by texts, judged by attributes:
+did the one that was asked for change, did the others stay?
 
     python experiments/studies/avatar_edits.py --generator=runs/avatars --clip=runs/clip_avatars \
         --classifier=runs/attributes --identity=runs/identity --out=runs/avatar_edits \
         [--mappers=runs/mapper] [--methods global,random,mean,latent,mapper]
 
-Texts are those of `data.avatars.captions.TEXT_PAIRS`, what an attribute is and what hides it those of
-`data.avatars.attributes`. Alpha and beta are chosen for each text on the seeds 0 to 49 and by one
-rule: of all pairs of the grids below, the one with the largest product of success and kept; of equal
-ones the smallest alpha, then the largest beta. Then 200 other seeds are edited, the first ones from
-1000 on whose picture lacks the attribute. All latents are truncated by 0.7.
+Texts are those of `data.avatars.captions.TEXT_PAIRS`, what an attribute is and what hides it those
+of `data.avatars.attributes`. Alpha and beta are chosen for each text on the seeds 0 to 49 and by
+one rule: of all pairs of the grids below, the one with the largest product of success and kept; of
+equal ones the smallest alpha, then the largest beta. Then 200 other seeds are edited, the first
+ones from 1000 on whose picture lacks the attribute. All latents are truncated by 0.7.
 
-success: share of the pictures that have the attribute afterwards. kept: share of the other attributes
-that are visible before and after whose class is the same, as a mean over pictures. identity: mean
-cosine of the identity network before and after. seconds: of one edit, in batches.
+success: share of the pictures that have the attribute afterwards. kept: share of the other
+attributes that are visible before and after whose class is the same, as a mean over pictures.
+identity: mean cosine of the identity network before and after. seconds: of one edit, in batches.
 
 Methods: `global`, global directions; `random`, as many random channels of S with the same length in
 deviations; `mean`, the difference of mean styles between samples with and without the attribute, at
@@ -20,7 +21,8 @@ the same length; `latent`, latent optimization; `mapper`, a trained mapper, from
 Unedited pictures (alpha 0) have a success of 0 and keep everything by definition; they are measured
 like the others.
 
-It writes table.csv, choices.csv, seeds.csv with a line for each seed and method, and a sheet for each text.
+It writes table.csv, choices.csv, seeds.csv with a line for each seed and method,
+and a sheet for each text.
 """
 
 import argparse
@@ -85,7 +87,9 @@ class Studio:
 
 
 def compare(attribute: int, before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each picture: whether it has the attribute now; the share of other visible attributes that stayed."""
+    """For each picture: whether it has the attribute now;
+    the share of other visible attributes that stayed.
+    """
     seen = avatars.visible(before) & avatars.visible(after)
     seen[:, attribute] = False
     same = (before == after) & seen
@@ -144,7 +148,9 @@ def random_direction(
 def mean_direction(
     studio: Studio, attribute: int, direction: Direction, deviations, layers
 ) -> Direction:
-    """The difference of mean styles of samples with and without an attribute, of the same length in deviations."""
+    """The difference of mean styles of samples with and without an attribute,
+    of the same length in deviations.
+    """
     totals, counts = {True: None, False: None}, {True: 0, False: 0}
     for start in range(0, SAMPLES, BATCH):
         styles = studio.styles(studio.latents(range(10**6 + start, 10**6 + start + BATCH)))

@@ -3,14 +3,15 @@
     python experiments/studies/avatar_inversion.py --data_dir=data --generator=runs/avatars \
         --classifier=runs/attributes --out=runs/avatar_inversion
 
-The first 50 avatars of the test split are inverted by StyleGAN2's projector with pixels and the features
-of the attribute classifier, as the experiments styleclip_*.py do with `:avatars`. An attribute is kept if the
-classifier finds in the inverted picture what the avatar was drawn with; those that a hat hides do not
-count. Beside it stand the same rate of the pictures themselves, which the classifier may get wrong,
-and of the generator's mean picture, which is what no inversion at all would keep.
+The first 50 avatars of the test split are inverted by StyleGAN2's projector with pixels and the
+features of the attribute classifier, as the experiments styleclip_*.py do with `:avatars`. An
+attribute is kept if the classifier finds in the inverted picture what the avatar was drawn with;
+those that a hat hides do not count. Beside it stand the same rate of the pictures themselves,
+which the classifier may get wrong, and of the generator's mean picture, which is what no inversion
+at all would keep.
 
-It writes attributes.csv (a line for each attribute), avatars.csv (a line for each avatar) and inverted.png,
-avatars above what was found.
+It writes attributes.csv (a line for each attribute), avatars.csv (a line for each avatar) and
+inverted.png, avatars above what was found.
 """
 
 import argparse

@@ -1,14 +1,15 @@
-"""What a generator of avatars makes, judged by the attribute classifier: rates, distances, nearest neighbours.
+"""What a generator of avatars makes, judged by the attribute classifier:
+rates, distances, nearest neighbours.
 
     python experiments/studies/avatar_samples.py --data_dir=data --generator=runs/avatars \
         --classifier=runs/attributes --out=runs/avatar_samples
 
-rates: how often each attribute occurs in samples and in held-out avatars, by the same classifier; an
-attribute that a hat hides counts where there is no hat. Their difference is the total variation.
+rates: how often each attribute occurs in samples and in held-out avatars, by the same classifier;
+an attribute that a hat hides counts where there is no hat. Their difference is the total variation.
 
-distances: KID of the classifier's last features between samples and held-out avatars, beside samples
-of the generator at its initialisation and beside avatars of the training set. These are features of
-our own classifier, so that no number is a FID.
+distances: KID of the classifier's last features between samples and held-out avatars, beside
+samples of the generator at its initialisation and beside avatars of the training set. These are
+features of our own classifier, so that no number is a FID.
 
 neighbours: for some samples the nearest training avatars, by mean squares of pixels.
 """

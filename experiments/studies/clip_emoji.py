@@ -1,27 +1,32 @@
-"""The evaluation suite on the models of clip_emoji.py: zero-shot, robustness, linear probe, overlap; tables and plots.
+"""The evaluation suite on the models of clip_emoji.py: zero-shot, robustness, linear probe,
+overlap; tables and plots.
 
     python experiments/studies/clip_emoji.py --data_dir=data --out=runs/clip_emoji_report \
         --workdirs runs/clip_emoji_0 runs/clip_emoji_1 runs/clip_emoji_2
 
-zero-shot: top-1 among the 1,571 common names, median of the runs; beside it the nearest training drawing by its pixels
-(20 x 20, mean removed, cosine). A group or sub-group is right where the name that is chosen belongs to it.
+zero-shot: top-1 among the 1,571 common names, median of the runs; beside it the nearest training
+drawing by its pixels (20 x 20, mean removed, cosine). A group or sub-group is right where the name
+that is chosen belongs to it.
 
-robustness: in the domain are the training drawings of common concepts, moved, zoomed and turned (fixed seed); under
-shift the seen concepts in styles without training. The line through models that see pixels only (nearest neighbours and
-nearest class means at several resolutions) says what to expect; effective robustness is what is above it. The probe is
-a ridge regression on the features of the first run, with a class for each seen concept; its base is zero-shot.
+robustness: in the domain are the training drawings of common concepts, moved, zoomed and turned
+(fixed seed); under shift the seen concepts in styles without training. The line through models that
+see pixels only (nearest neighbours and nearest class means at several resolutions) says what to
+expect; effective robustness is what is above it. The probe is a ridge regression on the features of
+the first run, with a class for each seen concept; its base is zero-shot.
 
-linear probe: logistic regressions on the features of the first run, trained on the training drawings, to tell 9 groups
-and their sub-groups in the new styles; lambda is chosen on a fifth of the concepts. L-BFGS stops after --iterations,
-1,000 in the paper.
+linear probe: logistic regressions on the features of the first run, trained on the training
+drawings, to tell 9 groups and their sub-groups in the new styles; lambda is chosen on a fifth of
+the concepts. L-BFGS stops after --iterations, 1,000 in the paper.
 
-few-shot: logistic regressions on a few training drawings of each group, three draws; the stars are zero-shot.
+few-shot: logistic regressions on a few training drawings of each group, three draws;
+the stars are zero-shot.
 
-sub-groups: the FairFace protocol with emoji of people in place of portraits: accuracy of the name, and of who is shown,
-for drawings of a man, a woman or a person; how often a name of a man or a woman is given to each. Median run.
+sub-groups: the FairFace protocol with emoji of people in place of portraits: accuracy of the name,
+and of who is shown, for drawings of a man, a woman or a person; how often a name of a man or a
+woman is given to each. Median run.
 
-overlap: a drawing in a new style counts as overlap where its pixels (32 x 32, mean removed) have a cosine of at least
-0.95 with some training drawing; overlap.png shows pairs about this threshold.
+overlap: a drawing in a new style counts as overlap where its pixels (32 x 32, mean removed) have a
+cosine of at least 0.95 with some training drawing; overlap.png shows pairs about this threshold.
 """
 
 import argparse
@@ -135,7 +140,9 @@ def numbers(values) -> np.ndarray:
 
 
 def zero_shot_table(models: list[Model], sets: Sets) -> tuple[str, dict]:
-    """Markdown, and the concept that each model chooses for each drawing of each style, models by top-1."""
+    """Markdown, and the concept that each model chooses for each drawing of each style,
+    models by top-1.
+    """
     lines = [
         "| style | | top-1, every run | median | top-5, median | right group | right sub-group | nearest by pixels |"
     ]
@@ -240,7 +247,8 @@ def probe_table(model: Model, sets: Sets, iterations: int) -> str:
             ("pixels, 12 x 12", lambda x: pixels(x, 12)),
         ):
             rows, label = encode(sets.train.images), group[sets.train.labels]
-            # Whole concepts are held out: the same thing in another style would be too easy to choose lambda by.
+            # Whole concepts are held out: the same thing in another style would be too easy
+            # to choose lambda by.
             held = sets.train.labels % 5 == 0
             probe = linear_probe.probe(
                 (rows[~held], label[~held]),
@@ -262,7 +270,9 @@ def probe_table(model: Model, sets: Sets, iterations: int) -> str:
 
 
 def few_shot_report(model: Model, sets: Sets, path: pathlib.Path) -> str:
-    """Markdown: the 9 groups in the new styles from a few training drawings of each; draws the plot."""
+    """Markdown: the 9 groups in the new styles from a few training drawings of each;
+    draws the plot.
+    """
     group, results, zero = sets.groups["group"], {}, {}
     train = model.features(sets.train.images), group[sets.train.labels]
     validation = model.features(sets.domain), group[sets.domain_labels]

@@ -1,16 +1,19 @@
-"""Does SimMIM pay on Fashion-MNIST with few labels? Runs the whole comparison and writes its tables and plot.
+"""Does SimMIM pay on Fashion-MNIST with few labels? Runs the whole comparison and writes
+its tables and plot.
 
     python experiments/studies/simmim_fashion_mnist.py --data_dir=data --out=runs/simmim_study
 
-For each of three seeds: pretraining without labels, then fine-tuning with 1 % (600) or 10 % (6,000) of the labels.
-Against it the same network from scratch with the same labels, augmentation and batch size, and as many updates as
-pretraining and fine-tuning together; an update costs the same in both but for the decoder, 1 % of the work. With 1 % of
-the labels the learning rate from scratch and its length (all of these updates, or 3,500) are the best of 3 x 2 by
-accuracy on 5,000 held-out labelled training images, seed 0; with 10 % the rate is the same and all updates are used.
-The numbers are test accuracies at the last step; nothing is chosen on the test set.
+For each of three seeds: pretraining without labels, then fine-tuning with 1 % (600) or 10 % (6,000)
+of the labels. Against it the same network from scratch with the same labels, augmentation and batch
+size, and as many updates as pretraining and fine-tuning together; an update costs the same in both
+but for the decoder, 1 % of the work. With 1 % of the labels the learning rate from scratch and its
+length (all of these updates, or 3,500) are the best of 3 x 2 by accuracy on 5,000 held-out labelled
+training images, seed 0; with 10 % the rate is the same and all updates are used. The numbers are
+test accuracies at the last step; nothing is chosen on the test set.
 
-Runs go side by side, one core each. Finished ones are skipped and interrupted ones go on from their newest checkpoint,
-so that a killed study goes on; its times are those of the last attempt of each run.
+Runs go side by side, one core each. Finished ones are skipped and interrupted ones go on from
+their newest checkpoint, so that a killed study goes on; its times are those of the last
+attempt of each run.
 """
 
 import argparse

@@ -1,15 +1,18 @@
-"""Nearest neighbours in pixels on the animated emoji: what a single frame, and a clip, say without any learning.
+"""Nearest neighbours in pixels on the animated emoji:
+what a single frame, and a clip, say without any learning.
 
     python experiments/studies/video_emoji_baselines.py --data_dir=data [--out=runs/video_emoji_baselines.json]
 
-Training clips are those of a man and a person, test clips those of a woman; both over random backgrounds, with random
-start, speed, scale and place, the test ones from a fixed seed (data/emoji/animation.py). Pictures are reduced to 16 x
-16 pixels, their mean is removed, and the training clip with the largest cosine gives its label. There are several draws
-of every training clip. A test clip has several views: `one view` is the share of views that are right, `all views`
+Training clips are those of a man and a person, test clips those of a woman; both over random
+backgrounds, with random start, speed, scale and place, the test ones from a fixed seed
+(data/emoji/animation.py). Pictures are reduced to 16 x 16 pixels, their mean is removed, and the
+training clip with the largest cosine gives its label. There are several draws of every training
+clip. A test clip has several views: `one view` is the share of views that are right, `all views`
 counts the label of the most views.
 
-actions: which of 16. playback: forward or reversed, of the actions that look different (printed). `whole pictures` has
-no augmentation: all frames over white on both sides, to say how much of the difficulty is augmentation.
+actions: which of 16. playback: forward or reversed, of the actions that look different (printed).
+`whole pictures` has no augmentation: all frames over white on both sides, to say how much of the
+difficulty is augmentation.
 """
 
 import argparse
@@ -34,7 +37,9 @@ DRAWS = {
 
 
 def reduced(video: np.ndarray, pixels: int) -> np.ndarray:
-    """Means over squares of clips (..., T, size, size, 3): unit vectors without mean, (..., T * pixels**2 * 3)."""
+    """Means over squares of clips (..., T, size, size, 3):
+    unit vectors without mean, (..., T * pixels**2 * 3).
+    """
     *lead, length, size, _, channels = video.shape
     side = size // pixels
     cells = video.reshape(*lead, length, pixels, side, pixels, side, channels).mean(
@@ -51,7 +56,9 @@ def nearest(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarr
 
 
 def accuracies(found: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Shares of right views and of right records, of labels `found` (M, V); ties go to the smaller label."""
+    """Shares of right views and of right records, of labels `found` (M, V);
+    ties go to the smaller label.
+    """
     votes = np.array([np.argmax(np.bincount(row)) for row in found])
     return float((found == labels[:, None]).mean()), float((votes == labels).mean())
 

@@ -1,8 +1,9 @@
-"""Which attributes an avatar has, told from its picture: the judge of edits, and of generated avatars.
+"""Which attributes an avatar has, told from its picture:
+the judge of edits, and of generated avatars.
 
     pip install -e '.[avatars]' && python -m swin_jax.data.builders.avatars --data_dir=data
-    python -m swin_jax.launch --config=experiments/styleclip/avatars_attributes.py --workdir=runs/attributes \
-        --config.data_dir=data
+    python -m swin_jax.launch --config=experiments/styleclip/avatars_attributes.py \
+        --workdir=runs/attributes --config.data_dir=data
 
 A small Swin learns eight attributes at once: glasses, beard, hat, smile, surprised eyes, blond, red
 and black hair. What each means, and that a hat hides hair and its color, is defined in

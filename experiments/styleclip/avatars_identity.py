@@ -1,8 +1,8 @@
 """Who an avatar is, told from its picture: the network of the identity loss.
 
     pip install -e '.[avatars]' && python -m swin_jax.data.builders.avatars --data_dir=data
-    python -m swin_jax.launch --config=experiments/styleclip/avatars_identity.py --workdir=runs/identity \
-        --config.data_dir=data
+    python -m swin_jax.launch --config=experiments/styleclip/avatars_identity.py \
+        --workdir=runs/identity --config.data_dir=data
 
 Networks that know photographs of persons say little of drawings. Here an avatar's identity is its
 hair (form and color), its beard, its nose and its skin; mouth, eyes, brows, glasses and hats are

@@ -1,8 +1,8 @@
 """CLIP on avatars: drawn faces of 32 pixels and captions that are written from their attributes.
 
     pip install -e '.[avatars]' && python -m swin_jax.data.builders.avatars --data_dir=data
-    python -m swin_jax.launch --config=experiments/styleclip/clip_avatars.py --workdir=runs/clip_avatars \
-        --config.data_dir=data
+    python -m swin_jax.launch --config=experiments/styleclip/clip_avatars.py \
+        --workdir=runs/clip_avatars --config.data_dir=data
 
 A small ResNet and a text transformer of one layer learn which caption belongs to which face. A
 caption is written anew each time that a face is seen: it has one of four templates, such as 'a

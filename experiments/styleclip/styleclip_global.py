@@ -1,28 +1,31 @@
 """StyleCLIP's global directions: one step in style space for all pictures, found from two texts.
 
-    python -m swin_jax.launch --config=experiments/styleclip/styleclip_global.py --workdir=runs/global \
+    python -m swin_jax.launch --config=experiments/styleclip/styleclip_global.py \
+        --workdir=runs/global \
         --config.generator=stylegan2-ffhq-config-f.pt --config.clip=ViT-B-32.pt \
         --config.statistics=FOLDER --config.text="a smiling face" --edit=seeds:0-9
 
-`FOLDER` holds the released `fs3.npy` and `S_mean_std`. Without `statistics` they are computed into the
-workdir before the first edit, from the changed layer on, and a command that was killed goes on where
-it was. The same command without `--edit` computes them by the training loop, by whole runs spread
-over all devices.
+`FOLDER` holds the released `fs3.npy` and `S_mean_std`. Without `statistics` they are computed into
+the workdir before the first edit, from the changed layer on, and a command that was killed goes on
+where it was. The same command without `--edit` computes them by the training loop, by whole runs
+spread over all devices.
 
 The settings are those of the released code (arXiv 2103.17249, section 6): means and deviations of
-100,000 latents, every channel moved by 5 deviations either way in 100 pictures, texts in 79 prompts.
-`alpha` is the strength in deviations, `beta` the least relevance of a channel that moves; left out,
-it is chosen so that more than 20 do. Several texts, whose steps add up, are separated by |; they
-share `neutral`, `alpha` and `beta`, or have one each, such as `--config.alpha="(3.0, -2.0)"`. Further keys:
-`task.survey.change.form=paper`, `task.survey.change.cumulative=True`, the bug of the released script,
+100,000 latents, every channel moved by 5 deviations either way in 100 pictures, texts in 79
+prompts. `alpha` is the strength in deviations, `beta` the least relevance of a channel that moves;
+left out, it is chosen so that more than 20 do. Several texts, whose steps add up, are separated by
+|; they share `neutral`, `alpha` and `beta`, or have one each, such as
+`--config.alpha="(3.0, -2.0)"`. Further keys: `task.survey.change.form=paper`,
+`task.survey.change.cumulative=True`, the bug of the released script,
 `task.survey.draws.truncation_cutoff=8`, that of its port, and `edit.templates=80`.
 
 With `:avatars` the networks are those of stylegan2_avatars.py and clip_avatars.py, given by their
 workdirs.
 
-A folder of photographs is inverted by e4e, `--config.e4e=e4e_ffhq_encode.pt`, or with `:projector` by
-StyleGAN2's projector and LPIPS, `--config.vgg16=vgg16-397923af.pth --config.lpips=vgg.pth`; of avatars
-by the projector and the run of avatars_attributes.py, `--config.classifier=runs/attributes`.
+A folder of photographs is inverted by e4e, `--config.e4e=e4e_ffhq_encode.pt`, or with `:projector`
+by StyleGAN2's projector and LPIPS, `--config.vgg16=vgg16-397923af.pth --config.lpips=vgg.pth`; of
+avatars by the projector and the run of avatars_attributes.py,
+`--config.classifier=runs/attributes`.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

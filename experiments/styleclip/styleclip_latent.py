@@ -1,24 +1,26 @@
 """StyleCLIP's latent optimization: each latent moves until CLIP sees the text in its picture.
 
-    python -m swin_jax.launch --config=experiments/styleclip/styleclip_latent.py --workdir=runs/purple_hair \
+    python -m swin_jax.launch --config=experiments/styleclip/styleclip_latent.py \
+        --workdir=runs/purple_hair \
         --config.generator=stylegan2-ffhq-config-f.pt --config.clip=ViT-B-32.pt \
         --config.text="a person with purple hair"
 
-The settings are those of the released code (arXiv 2103.17249, section 4): 300 steps at a rate of 0.1
-with ramps at both ends, the sum of squares of the step times 0.008, CLIP shown pictures without its
-own normalization. `--config.latents=w_plus.npy` starts from latents of a file, as many as
+The settings are those of the released code (arXiv 2103.17249, section 4): 300 steps at a rate of
+0.1 with ramps at both ends, the sum of squares of the step times 0.008, CLIP shown pictures without
+its own normalization. `--config.latents=w_plus.npy` starts from latents of a file, as many as
 `batch_size`, else they are drawn from the seed and truncated by 0.7. Several texts, one for each
 latent, are separated by |. Further keys: `task.id_lambda=0.005` with `arcface=model_ir_se50.pth`
 keeps the person, `task.space=s` optimizes styles, `task.mode=free` starts from the mean latent and
-keeps nothing, `task.penalty=norm` and `task.preprocess=clip` are the paper's distance and CLIP's own
-colors. `--edit=seeds:0-9`, or a folder, edits one after the other in the same way.
+keeps nothing, `task.penalty=norm` and `task.preprocess=clip` are the paper's distance and CLIP's
+own colors. `--edit=seeds:0-9`, or a folder, edits one after the other in the same way.
 
 With `:avatars` the networks are those of stylegan2_avatars.py, clip_avatars.py and
 avatars_identity.py, given by their workdirs.
 
-A folder of photographs is inverted by e4e, `--config.e4e=e4e_ffhq_encode.pt`, or with `:projector` by
-StyleGAN2's projector and LPIPS, `--config.vgg16=vgg16-397923af.pth --config.lpips=vgg.pth`; of avatars
-by the projector and the run of avatars_attributes.py, `--config.classifier=runs/attributes`.
+A folder of photographs is inverted by e4e, `--config.e4e=e4e_ffhq_encode.pt`, or with `:projector`
+by StyleGAN2's projector and LPIPS, `--config.vgg16=vgg16-397923af.pth --config.lpips=vgg.pth`; of
+avatars by the projector and the run of avatars_attributes.py,
+`--config.classifier=runs/attributes`.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

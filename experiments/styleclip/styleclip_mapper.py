@@ -1,27 +1,31 @@
 """StyleCLIP's latent mapper: a network learns the step that takes any latent to a text.
 
-    python -m swin_jax.launch --config=experiments/styleclip/styleclip_mapper.py --workdir=runs/mohawk \
-        --config.generator=stylegan2-ffhq-config-f.pt --config.clip=ViT-B-32.pt --config.arcface=model_ir_se50.pth \
+    python -m swin_jax.launch --config=experiments/styleclip/styleclip_mapper.py \
+        --workdir=runs/mohawk \
+        --config.generator=stylegan2-ffhq-config-f.pt --config.clip=ViT-B-32.pt \
+        --config.arcface=model_ir_se50.pth \
         --config.text="mohawk hairstyle" --config.task.model.fine=False
 
 The settings are those of the released code (arXiv 2103.17249, section 5): batches of 2, Ranger at a
 rate of 0.5, 50,000 steps, weights 1, 0.8 and 0.1 of the losses. `--config.latents=train_faces.pt`
-and `--config.test_latents=test_faces.pt` are the published latents of 24,176 and 2,824 faces; without
-them 5,000 and 1,000 are drawn and truncated by 0.7. The published mappers of afro, angry, bobcut,
-bowlcut, curly_hair, mohawk and surprised have no fine level; a text that makes somebody else of a
-person has `task.l2_lambda=2` and `task.id_lambda=0`, which needs no `arcface`. The published code
-chooses the best step by its test loss; here the last one is reported.
+and `--config.test_latents=test_faces.pt` are the published latents of 24,176 and 2,824 faces;
+without them 5,000 and 1,000 are drawn and truncated by 0.7. The published mappers of afro, angry,
+bobcut, bowlcut, curly_hair, mohawk and surprised have no fine level; a text that makes somebody
+else of a person has `task.l2_lambda=2` and `task.id_lambda=0`, which needs no `arcface`. The
+published code chooses the best step by its test loss; here the last one is reported.
 
-    python -m swin_jax.launch --config=experiments/styleclip/styleclip_mapper.py --workdir=runs/released \
+    python -m swin_jax.launch --config=experiments/styleclip/styleclip_mapper.py \
+        --workdir=runs/released \
         --config.generator=purple_hair.pt --config.mapper=purple_hair.pt --edit=seeds:0-9
 
-`--edit` applies the mapper of the workdir, or the released file `mapper`, which holds its generator.
-With `:avatars` the networks are those of stylegan2_avatars.py, clip_avatars.py and
+`--edit` applies the mapper of the workdir, or the released file `mapper`, which holds its
+generator. With `:avatars` the networks are those of stylegan2_avatars.py, clip_avatars.py and
 avatars_identity.py, given by their workdirs.
 
-A folder of photographs is inverted by e4e, `--config.e4e=e4e_ffhq_encode.pt`, or with `:projector` by
-StyleGAN2's projector and LPIPS, `--config.vgg16=vgg16-397923af.pth --config.lpips=vgg.pth`; of avatars
-by the projector and the run of avatars_attributes.py, `--config.classifier=runs/attributes`.
+A folder of photographs is inverted by e4e, `--config.e4e=e4e_ffhq_encode.pt`, or with `:projector`
+by StyleGAN2's projector and LPIPS, `--config.vgg16=vgg16-397923af.pth --config.lpips=vgg.pth`; of
+avatars by the projector and the run of avatars_attributes.py,
+`--config.classifier=runs/attributes`.
 """
 
 from swin_jax.core.config import derived, parse_arg, refuse_as_script, spec

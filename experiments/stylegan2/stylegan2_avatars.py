@@ -8,9 +8,10 @@ The settings are those of ADA's 'cifar' (arXiv 2006.06676, table 5): two mapping
 gradient penalty, neither path lengths nor mixing. Width and batch are smaller. 200,000 images are
 seen, 10 times the training set, which is flipped at random.
 
-With the classifier of experiments/styleclip/avatars_attributes.py the run measures, on 5,000 samples,
-the Fréchet and the kernel distance between its features of samples and of held-out avatars. They are
-not FID and KID, which are defined by another network. Without it, only samples are drawn.
+With the classifier of experiments/styleclip/avatars_attributes.py the run measures, on
+5,000 samples, the Fréchet and the kernel distance between its features of samples and of
+held-out avatars. They are not FID and KID, which are defined by another network. Without
+it, only samples are drawn.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

@@ -2,20 +2,23 @@
 
     python -m swin_jax.launch --config=experiments/stylegan2/stylegan2_ffhq.py --workdir=runs/ffhq \
         --config.data_dir=FOLDER --config.inception=pt_inception-2015-12-05-6726825d.pth
-    python -m swin_jax.launch --config=experiments/stylegan2/stylegan2_ffhq.py:cfg=paper256,resolution=256,zip \
+    python -m swin_jax.launch \
+        --config=experiments/stylegan2/stylegan2_ffhq.py:cfg=paper256,resolution=256,zip \
         --workdir=runs/ffhq256 --config.data_dir=PICTURES.zip
 
-The folder, at any depth, or with `zip` the archive holds pictures; they are resized to the resolution, of those that
-are not square the middle is taken. FFHQ comes under CC BY-NC-SA 4.0: not for commercial use, nor are networks that
-learned from it. Each picture is flipped half the times; `mirror=False` leaves them as they are.
+The folder, at any depth, or with `zip` the archive holds pictures; they are resized to the
+resolution, of those that are not square the middle is taken. FFHQ comes under CC BY-NC-SA 4.0: not
+for commercial use, nor are networks that learned from it. Each picture is flipped half the times;
+`mirror=False` leaves them as they are.
 
-cfg is a row of the table that NVlabs/stylegan2-ada-pytorch has in train.py, in float32. stylegan2 is configuration f
-of arXiv 1912.04958 (published: FID 2.84 on FFHQ at 1024 pixels; theirs, not ours), the others are of arXiv 2006.06676.
-`auto` depends on the resolution and on `devices`. `ada` augments with a probability that follows how much the
-discriminator knows by heart, as sets of fewer than some ten thousand pictures need it.
+cfg is a row of the table that NVlabs/stylegan2-ada-pytorch has in train.py, in float32. stylegan2
+is configuration f of arXiv 1912.04958 (published: FID 2.84 on FFHQ at 1024 pixels; theirs, not
+ours), the others are of arXiv 2006.06676. `auto` depends on the resolution and on `devices`. `ada`
+augments with a probability that follows how much the discriminator knows by heart, as sets of fewer
+than some ten thousand pictures need it.
 
-With the Inception-v3 of the package pytorch-fid the run measures FID and KID of 50,000 samples against all pictures,
-unflipped; without it, only samples are drawn.
+With the Inception-v3 of the package pytorch-fid the run measures FID and KID of 50,000 samples
+against all pictures, unflipped; without it, only samples are drawn.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

@@ -1,12 +1,13 @@
 """A Swin Transformer on Fashion-MNIST: a real run of half an hour on two CPU cores.
 
     python -m swin_jax.data.builders.fashion_mnist --data_dir=data [--download]
-    python -m swin_jax.launch --config=experiments/swin/swin_fashion_mnist.py --workdir=runs/fashion \
-        --config.data_dir=data
+    python -m swin_jax.launch --config=experiments/swin/swin_fashion_mnist.py \
+        --workdir=runs/fashion --config.data_dir=data
 
 Expected: 88.4 % test accuracy at the last step.
 
-Data: 60,000 training and 10,000 test images, 28 x 28 grey, resized to 32 x 32 for a grid of 8 x 8 patches.
+Data: 60,000 training and 10,000 test images, 28 x 28 grey,
+resized to 32 x 32 for a grid of 8 x 8 patches.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

@@ -1,13 +1,16 @@
-"""Swin Transformer on ImageNet-1K from scratch, the official recipe (arXiv 2103.14030, appendix A2.1).
+"""Swin Transformer on ImageNet-1K from scratch, the official recipe (arXiv 2103.14030,
+appendix A2.1).
 
     python -m swin_jax.data.builders.imagenet2012 --data_dir=data --source=FOLDER
-    python -m swin_jax.launch --config=experiments/swin/swin_in1k.py:variant=tiny --workdir=runs/swin_tiny \
-        --config.data_dir=data
+    python -m swin_jax.launch --config=experiments/swin/swin_in1k.py:variant=tiny \
+        --workdir=runs/swin_tiny --config.data_dir=data
 
-With `folder` the images lie in data/train/CLASS/ and data/val/CLASS/ instead; for classes of your own give their number
-and that of the training images as well: `--config.num_classes=7 --config.num_train=2100`.
+With `folder` the images lie in data/train/CLASS/ and data/val/CLASS/ instead; for classes of your
+own give their number and that of the training images as well: `--config.num_classes=7
+--config.num_train=2100`.
 
-Published top-1 / top-5 at 224 x 224 (the README of microsoft/Swin-Transformer; theirs, not ours), 300 epochs:
+Published top-1 / top-5 at 224 x 224 (the README of microsoft/Swin-Transformer;
+theirs, not ours), 300 epochs:
 
     variant    top-1  top-5  parameters  GFLOPs  drop path
     tiny       81.2   95.5    28.3 M      4.5    0.2
@@ -15,10 +18,10 @@ Published top-1 / top-5 at 224 x 224 (the README of microsoft/Swin-Transformer; 
     small      83.2   96.2    49.6 M      8.7    0.3
     base       83.5   96.5    87.8 M     15.4    0.5
 
-Theirs ran on 8 V100 with 128 images each. The learning rate follows the batch size, base_lr * batch_size / 512.
-Quirks of the published runs are the default: `warmup_prefix=False` (the cosine spans the whole run and the rate drops
-at the end of the warm-up; the official default since October 2022 is True) and `delay=1` (update k uses the rate of
-k - 1).
+Theirs ran on 8 V100 with 128 images each. The learning rate follows the batch size, base_lr *
+batch_size / 512. Quirks of the published runs are the default: `warmup_prefix=False` (the cosine
+spans the whole run and the rate drops at the end of the warm-up; the official default since October
+2022 is True) and `delay=1` (update k uses the rate of k - 1).
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

@@ -1,15 +1,20 @@
-"""Fine-tunes a Swin Transformer on ImageNet-1K: from ImageNet-22K weights, or from 224 to 384 pixels.
+"""Fine-tunes a Swin Transformer on ImageNet-1K:
+from ImageNet-22K weights, or from 224 to 384 pixels.
 
-    python -m swin_jax.launch --config=experiments/swin/swin_in1k_finetune.py:variant=base,size=384 \
-        --workdir=runs/swin_base_384 --config.data_dir=data --config.init_from.path=swin_base_patch4_window7_224_22k.pth
+    python -m swin_jax.launch \
+        --config=experiments/swin/swin_in1k_finetune.py:variant=base,size=384 \
+        --workdir=runs/swin_base_384 --config.data_dir=data \
+        --config.init_from.path=swin_base_patch4_window7_224_22k.pth
 
-`init_from.path` is a file of official weights or a workdir of `swin_in22k.py` or `swin_in1k.py`. Bias tables are
-resized to the new window (bicubic, as the official code does); the head becomes the 1,000 rows of the 22K head, which
-needs `--config.init_from.convert.class_map=map22kto1k.txt` or timm installed.
+`init_from.path` is a file of official weights or a workdir of `swin_in22k.py` or
+`swin_in1k.py`. Bias tables are resized to the new window (bicubic, as the official code does);
+the head becomes the 1,000 rows of the 22K head, which needs
+`--config.init_from.convert.class_map=map22kto1k.txt` or timm installed.
 
 `folder` as in swin_in1k.py.
 
-Published top-1 / top-5 (the README of microsoft/Swin-Transformer; theirs, not ours), 30 epochs at batch size 1024:
+Published top-1 / top-5 (the README of microsoft/Swin-Transformer;
+theirs, not ours), 30 epochs at batch size 1024:
 
     arguments                        top-1  top-5  drop path
     variant=tiny                     80.9   96.0   0.1

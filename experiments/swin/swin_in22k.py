@@ -1,12 +1,14 @@
-"""Swin Transformer pretrained on ImageNet-22K, the official recipe (arXiv 2103.14030, appendix A2.1).
+"""Swin Transformer pretrained on ImageNet-22K, the official recipe (arXiv 2103.14030,
+appendix A2.1).
 
     python -m swin_jax.data.builders.imagenet22k --data_dir=data --source=fall11_whole.tar
-    python -m swin_jax.launch --config=experiments/swin/swin_in22k.py:variant=base --workdir=runs/swin_base_22k \
-        --config.data_dir=data
+    python -m swin_jax.launch --config=experiments/swin/swin_in22k.py:variant=base \
+        --workdir=runs/swin_base_22k --config.data_dir=data
 
-90 epochs at 224 x 224 and batch size 4096. There is no published accuracy on ImageNet-22K itself; what is published is
-the accuracy on ImageNet-1K after `swin_in1k_finetune.py`. The paper states a weight decay of 0.01 and a linear decay of
-the learning rate; the released code and this file have 0.05 and a cosine. Needs a pod.
+90 epochs at 224 x 224 and batch size 4096. There is no published accuracy on ImageNet-22K itself;
+what is published is the accuracy on ImageNet-1K after `swin_in1k_finetune.py`. The paper states a
+weight decay of 0.01 and a linear decay of the learning rate; the released code and this file have
+0.05 and a cosine. Needs a pod.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

@@ -4,14 +4,16 @@
         --workdir=runs/swinv2_base_384 --config.data_dir=data \
         --config.init_from.path=swinv2_base_patch4_window12_192_22k.pth
 
-`init_from.path` is a file of official weights or a workdir of `swinv2_in22k.py`. The position bias of version 2 is a
-function of coordinates and is evaluated anew at the larger window; `pretrained_window_sizes` keeps the coordinates of
-the pretraining (192 pixels: windows of 12, and of 6 in the last stage). The head becomes the 1,000 rows of the 22K
-head, which needs `--config.init_from.convert.class_map=map22kto1k.txt` or timm installed.
+`init_from.path` is a file of official weights or a workdir of `swinv2_in22k.py`. The position bias
+of version 2 is a function of coordinates and is evaluated anew at the larger window;
+`pretrained_window_sizes` keeps the coordinates of the pretraining (192 pixels: windows of 12, and
+of 6 in the last stage). The head becomes the 1,000 rows of the 22K head, which needs
+`--config.init_from.convert.class_map=map22kto1k.txt` or timm installed.
 
 `folder` as in swin_in1k.py.
 
-Published top-1 / top-5 (the README of microsoft/Swin-Transformer; theirs, not ours), 30 epochs at batch size 1024:
+Published top-1 / top-5 (the README of microsoft/Swin-Transformer;
+theirs, not ours), 30 epochs at batch size 1024:
 
     arguments                  window   top-1  top-5  GFLOPs
     variant=base               12 to 16  86.2   97.9    21.8

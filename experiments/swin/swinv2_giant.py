@@ -1,11 +1,12 @@
-"""The three stages of SwinV2-G, 3.0 billion parameters (arXiv 2111.09883, appendix A2): SimMIM, 22K labels, 1K labels.
+"""The three stages of SwinV2-G, 3.0 billion parameters (arXiv 2111.09883, appendix A2):
+SimMIM, 22K labels, 1K labels.
 
-    python -m swin_jax.launch --config=experiments/swin/swinv2_giant.py:stage=simmim --workdir=runs/giant_simmim \
-        --config.data_dir=data
-    python -m swin_jax.launch --config=experiments/swin/swinv2_giant.py:stage=in22k --workdir=runs/giant_22k \
-        --config.data_dir=data --config.init_from.path=runs/giant_simmim
-    python -m swin_jax.launch --config=experiments/swin/swinv2_giant.py:stage=in1k --workdir=runs/giant_1k \
-        --config.data_dir=data --config.init_from.path=runs/giant_22k \
+    python -m swin_jax.launch --config=experiments/swin/swinv2_giant.py:stage=simmim \
+        --workdir=runs/giant_simmim --config.data_dir=data
+    python -m swin_jax.launch --config=experiments/swin/swinv2_giant.py:stage=in22k \
+        --workdir=runs/giant_22k --config.data_dir=data --config.init_from.path=runs/giant_simmim
+    python -m swin_jax.launch --config=experiments/swin/swinv2_giant.py:stage=in1k \
+        --workdir=runs/giant_1k --config.data_dir=data --config.init_from.path=runs/giant_22k \
         --config.init_from.convert.class_map=map22kto1k.txt
 
     stage   pixels  window    batch  peak rate  epochs  drop path  layer decay
@@ -13,24 +14,26 @@
     in22k   192     12        9216   1.4e-3     30      0.3        0.87
     in1k    640     12 to 40   576   2.1e-5     10      0.5        0.87
 
-Published after the third stage (theirs, not ours; the weights were never released): top-1 90.17 on ImageNet-1K, 84.00
-on ImageNet-V2.
+Published after the third stage (theirs, not ours; the weights were never released): top-1 90.17 on
+ImageNet-1K, 84.00 on ImageNet-V2.
 
-The paper's first two stages saw 70 million images, most of them private. They don't exist here: ImageNet-22K's 14
-million are seen more often, for the same number of updates. Of the first stage the paper gives the rate, 30,000 updates
-of warm-up, weight decay 0.1 and clipping at 100; the second has the same here. The third has their weight decay,
-clipping and layer decay, and a warm-up of a sixth of the run as the other fine-tunings have it. The first stage's drop
-path, the target normalised in 47 x 47 pixels, the final rates (a hundredth of the peak) and the quirk in the weight
-decay (see simmim_in1k.py; corrected by `weight_decay=corrected`) are those of the smaller models. Ours, as nothing is
-published: a warm-up from 0, mixing in groups of 64, and the third stage's evaluation of the whole picture.
+The paper's first two stages saw 70 million images, most of them private. They don't exist here:
+ImageNet-22K's 14 million are seen more often, for the same number of updates. Of the first stage
+the paper gives the rate, 30,000 updates of warm-up, weight decay 0.1 and clipping at 100; the
+second has the same here. The third has their weight decay, clipping and layer decay, and a warm-up
+of a sixth of the run as the other fine-tunings have it. The first stage's drop path, the target
+normalised in 47 x 47 pixels, the final rates (a hundredth of the peak) and the quirk in the weight
+decay (see simmim_in1k.py; corrected by `weight_decay=corrected`) are those of the smaller models.
+Ours, as nothing is published: a warm-up from 0, mixing in groups of 64, and the third stage's
+evaluation of the whole picture.
 
 With `folder` the images lie in data/train/CLASS/ and data/val/CLASS/.
 
-What makes it fit: a norm on the residual stream every 6 blocks for stability, blocks stored as stacked units of 6
-(`scan`), so that the 42 blocks compile in the time of one unit; every block computed again in the backward pass
-(`remat`); in the third stage one window at a time in the first two resolutions (`attention`); and the optimizer's
-moments split over all devices while each holds all parameters (ZeRO-1, as in the paper). `--config.mesh.fsdp=8` splits
-the parameters as well.
+What makes it fit: a norm on the residual stream every 6 blocks for stability, blocks stored as
+stacked units of 6 (`scan`), so that the 42 blocks compile in the time of one unit; every block
+computed again in the backward pass (`remat`); in the third stage one window at a time in the first
+two resolutions (`attention`); and the optimizer's moments split over all devices while each holds
+all parameters (ZeRO-1, as in the paper). `--config.mesh.fsdp=8` splits the parameters as well.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

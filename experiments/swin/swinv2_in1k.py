@@ -6,7 +6,8 @@
 
 `folder` as in swin_in1k.py.
 
-Published top-1 / top-5 at 256 x 256 (the README of microsoft/Swin-Transformer; theirs, not ours), 300 epochs:
+Published top-1 / top-5 at 256 x 256 (the README of microsoft/Swin-Transformer;
+theirs, not ours), 300 epochs:
 
     arguments                  top-1  top-5  parameters  GFLOPs  drop path
     variant=tiny               81.8   95.9    28.3 M      5.9    0.2
@@ -26,9 +27,9 @@ What each of the three changes brings (the paper's ablation, top-1 at window 8; 
 
 where `V=--config.task.model`. Any other combination of the three works as well.
 
-Quirks of the published runs are the default: `warmup_prefix=False` (the cosine spans the whole run and the rate drops
-at the end of the warm-up; the official default since October 2022 is True) and `delay=1` (update k uses the rate of
-k - 1).
+Quirks of the published runs are the default: `warmup_prefix=False` (the cosine spans the whole run
+and the rate drops at the end of the warm-up; the official default since October 2022 is True) and
+`delay=1` (update k uses the rate of k - 1).
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

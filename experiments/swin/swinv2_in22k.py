@@ -1,13 +1,13 @@
 """Swin Transformer V2 pretrained on ImageNet-22K (arXiv 2111.09883, appendix A2.1).
 
     python -m swin_jax.data.builders.imagenet22k --data_dir=data --source=fall11_whole.tar
-    python -m swin_jax.launch --config=experiments/swin/swinv2_in22k.py:variant=base --workdir=runs/swinv2_base_22k \
-        --config.data_dir=data
+    python -m swin_jax.launch --config=experiments/swin/swinv2_in22k.py:variant=base \
+        --workdir=runs/swinv2_base_22k --config.data_dir=data
 
-90 epochs at 192 x 192 with windows of 12 and batch size 4096; both sizes that `swinv2_finetune.py` goes to start from
-the same weights. There is no published accuracy on ImageNet-22K itself; what is published is the accuracy on
-ImageNet-1K after fine-tuning. Parameters with the head of 21,841 classes: base 109.3 M, large 228.8 M. The weight decay
-is 0.1, twice that of version 1. Needs a pod.
+90 epochs at 192 x 192 with windows of 12 and batch size 4096; both sizes that `swinv2_finetune.py`
+goes to start from the same weights. There is no published accuracy on ImageNet-22K itself; what is
+published is the accuracy on ImageNet-1K after fine-tuning. Parameters with the head of 21,841
+classes: base 109.3 M, large 228.8 M. The weight decay is 0.1, twice that of version 1. Needs a pod.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

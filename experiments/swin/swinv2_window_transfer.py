@@ -1,21 +1,27 @@
-"""What a Swin Transformer trained at 256 pixels and windows of 8 is worth at larger windows, without training again.
+"""What a Swin Transformer trained at 256 pixels and windows of 8 is worth at larger windows,
+without training again.
 
-    python -m swin_jax.launch --config=experiments/swin/swinv2_window_transfer.py:variant=tiny,window=16 \
-        --workdir=runs/transfer --config.data_dir=data --config.init_from.path=swinv2_tiny_patch4_window8_256.pth
+    python -m swin_jax.launch \
+        --config=experiments/swin/swinv2_window_transfer.py:variant=tiny,window=16 \
+        --workdir=runs/transfer --config.data_dir=data \
+        --config.init_from.path=swinv2_tiny_patch4_window8_256.pth
 
-`init_from.path` is a file of official weights or a workdir of `swinv2_in1k.py`. The image grows with the window, 32
-times its size: windows of 12, 16, 20, 24 at 384, 512, 640, 768 pixels. `size=` sets another; a last stage no larger
-than the window has a smaller window then.
+`init_from.path` is a file of official weights or a workdir of `swinv2_in1k.py`. The image grows
+with the window, 32 times its size: windows of 12, 16, 20, 24 at 384, 512, 640, 768 pixels. `size=`
+sets another; a last stage no larger than the window has a smaller window then.
 
-generation=v2: the continuous position bias is evaluated at the new window in the coordinates of the old one
-(`pretrained_window_sizes`, the effective window of each stage in training: 8 everywhere here; for weights trained at
-windows of 16 give `--config.task.model.pretrained_window_sizes="(16,16,16,8)"`). generation=v1: bias tables are
-resized, bicubic as in the official code, or `--config.init_from.convert.resize=geometric`. The file takes v1 to be
-version 1 altogether (weights: `swinv2_in1k.py` with the three changes off, or `variant=tiny_c24` and the official
-swin_tiny_c24_patch4_window8_256.pth); for tables in a network with the other two changes give
-`--config.task.model.post_norm=true --config.task.model.cosine_attention=true`.
+generation=v2: the continuous position bias is evaluated at the new window in the coordinates of the
+old one (`pretrained_window_sizes`, the effective window of each stage in training: 8 everywhere
+here; for weights trained at windows of 16 give
+`--config.task.model.pretrained_window_sizes="(16,16,16,8)"`). generation=v1: bias tables are
+resized, bicubic as in the official code, or `--config.init_from.convert.resize=geometric`. The file
+takes v1 to be version 1 altogether (weights: `swinv2_in1k.py` with the three changes off, or
+`variant=tiny_c24` and the official swin_tiny_c24_patch4_window8_256.pth); for tables in a network
+with the other two changes give `--config.task.model.post_norm=true
+--config.task.model.cosine_attention=true`.
 
-Published top-1 (table 1 and the appendix of arXiv 2111.09883; theirs, not ours), without / with fine-tuning:
+Published top-1 (table 1 and the appendix of arXiv 2111.09883;
+theirs, not ours), without / with fine-tuning:
 
     arguments                        window 12    window 16    window 20    window 24
     variant=tiny                    82.4 / 83.2  81.7 / 83.8  80.4 / 84.0  79.1 / 84.2
@@ -23,10 +29,11 @@ Published top-1 (table 1 and the appendix of arXiv 2111.09883; theirs, not ours)
     variant=small                   84.1 / 84.8  82.9 / 85.4
     variant=base                    84.5 / 85.1  83.8 / 85.6
 
-Nothing is trained unless `--config.epochs=30` asks for the second column. The paper doesn't give its fine-tuning here,
-nor how it crops; this file has the official fine-tuning from 224 to 384 pixels (30 epochs, rate 4e-5, weight decay
-1e-8, the drop path of the training) and, as the official configs above 256 pixels, resizes the whole picture without a
-crop. `--config.evals.val.run.data.transform.crop=true` crops.
+Nothing is trained unless `--config.epochs=30` asks for the second column. The paper doesn't give
+its fine-tuning here, nor how it crops; this file has the official fine-tuning from 224 to 384
+pixels (30 epochs, rate 4e-5, weight decay 1e-8, the drop path of the training) and, as the official
+configs above 256 pixels, resizes the whole picture without a crop.
+`--config.evals.val.run.data.transform.crop=true` crops.
 
 `folder` as in swin_in1k.py.
 """

@@ -1,22 +1,26 @@
-"""Video Swin on animated emoji: 16 actions, trained on two persons and tested on the third, on two CPU cores.
+"""Video Swin on animated emoji: 16 actions, trained on two persons and tested on the third,
+on two CPU cores.
 
     python -m swin_jax.data.builders.emoji_actions --data_dir=data --packages=anim-3
     python -m swin_jax.launch --config=experiments/video_swin/video_swin_emoji.py:model=frame \
         --workdir=runs/emoji_frame --config.data_dir=data
-    python -m swin_jax.launch --config=experiments/video_swin/video_swin_emoji.py:model=clip --workdir=runs/emoji_clip \
-        --config.data_dir=data --config.init_from.path=runs/emoji_frame
+    python -m swin_jax.launch --config=experiments/video_swin/video_swin_emoji.py:model=clip \
+        --workdir=runs/emoji_clip --config.data_dir=data --config.init_from.path=runs/emoji_frame
 
     for model in frame clip; do
-      python -m swin_jax.launch --config=experiments/video_swin/video_swin_emoji.py:task=direction,model=$model \
-          --workdir=runs/emoji_direction_$model --config.data_dir=data --config.init_from.path=runs/emoji_$model
+      python -m swin_jax.launch \
+          --config=experiments/video_swin/video_swin_emoji.py:task=direction,model=$model \
+          --workdir=runs/emoji_direction_$model --config.data_dir=data \
+          --config.init_from.path=runs/emoji_$model
     done
 
-`model=frame` is a 2-D Swin of single frames, the control and what the 3-D model is inflated from. `task=direction` is
-to tell playback forwards from playback backwards, of the actions that do not look the same both ways.
+`model=frame` is a 2-D Swin of single frames, the control and what the 3-D model is inflated from.
+`task=direction` is to tell playback forwards from playback backwards, of the actions that do not
+look the same both ways.
 
-Both sides of the split have a random start, speed, scale, place and background, the same for all frames of a clip;
-those of the test set are fixed. (`task=direction` has one scale and place.) The test averages the probabilities of
-`views` clips, or single frames, of each animation.
+Both sides of the split have a random start, speed, scale, place and background, the same for all
+frames of a clip; those of the test set are fixed. (`task=direction` has one scale and place.) The
+test averages the probabilities of `views` clips, or single frames, of each animation.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

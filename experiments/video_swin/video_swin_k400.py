@@ -1,18 +1,22 @@
-"""Trains Video Swin on Kinetics-400 from image weights, as arXiv 2106.13230 and its released configs do.
+"""Trains Video Swin on Kinetics-400 from image weights,
+as arXiv 2106.13230 and its released configs do.
 
-    python -m swin_jax.data.video.scan --annotations=lists/kinetics400_train_list.txt --data_prefix=videos/train
+    python -m swin_jax.data.video.scan --annotations=lists/kinetics400_train_list.txt \
+        --data_prefix=videos/train
     python -m swin_jax.launch --config=experiments/video_swin/video_swin_k400.py:variant=tiny \
         --workdir=runs/video_tiny \
         --config.train_list=lists/kinetics400_train_list.txt --config.train_prefix=videos/train \
         --config.val_list=lists/kinetics400_val_list.txt --config.val_prefix=videos/val \
         --config.init_from.path=swin_tiny_patch4_window7_224.pth
 
-Lists have a line `path.mp4 label` for each video. `folder` reads --config.data_dir/{train,val}/CLASS/*.mp4 instead,
-or where there are no folders of classes the lists data_dir/{train,val}.csv, .json and so on.
-Videos whose short side was scaled to 256 before, with a key frame every 12 frames, are read two to three times faster.
+Lists have a line `path.mp4 label` for each video. `folder` reads
+--config.data_dir/{train,val}/CLASS/*.mp4 instead, or where there are no folders of classes the
+lists data_dir/{train,val}.csv, .json and so on. Videos whose short side was scaled to 256 before,
+with a key frame every 12 frames, are read two to three times faster.
 
-`init_from.path` is a file of 2-D Swin weights, which are inflated, or a checkpoint of Video Swin, official or ours.
-`--config.total_steps=0` tests it. A test that was stopped goes on with `--config.evals.test.run.cache=FOLDER`.
+`init_from.path` is a file of 2-D Swin weights, which are inflated, or a checkpoint of Video Swin,
+official or ours. `--config.total_steps=0` tests it. A test that was stopped goes on with
+`--config.evals.test.run.cache=FOLDER`.
 
 Published top-1 / top-5 with 4 x 3 views (README of Video-Swin-Transformer; theirs, not ours):
 
@@ -23,10 +27,11 @@ Published top-1 / top-5 with 4 x 3 views (README of Video-Swin-Transformer; thei
     variant=large,images=22k   83.1 / 95.9   (weights never released; values of base where none are)
     variant=large,images=22k,size=384   84.6 / 96.5   (windows of 8 x 12 x 12)
 
-Quirks of the released training are the default: the rate falls once an epoch, the batch of 64 is `accumulate`
-micro-batches, position tables train at ten times the backbone's rate, and norms and biases are decayed.
-`groups=intended` has what the configs meant to say (tables and norms without decay, all of the backbone at a tenth).
-The released runs are mixed float16; here matrix products and the residual stream are bfloat16.
+Quirks of the released training are the default: the rate falls once an epoch, the batch of 64 is
+`accumulate` micro-batches, position tables train at ten times the backbone's rate, and norms and
+biases are decayed. `groups=intended` has what the configs meant to say (tables and norms without
+decay, all of the backbone at a tenth). The released runs are mixed float16; here matrix products
+and the residual stream are bfloat16.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

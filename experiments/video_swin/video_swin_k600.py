@@ -1,4 +1,5 @@
-"""Trains Video Swin on Kinetics-600 from image weights, as arXiv 2106.13230 and its released config do.
+"""Trains Video Swin on Kinetics-600 from image weights,
+as arXiv 2106.13230 and its released config do.
 
     python -m swin_jax.launch --config=experiments/video_swin/video_swin_k600.py:variant=base \
         --workdir=runs/video_k600 \
@@ -6,10 +7,11 @@
         --config.val_list=lists/kinetics600_val_list.txt --config.val_prefix=videos/val \
         --config.num_train=370000 --config.init_from.path=swin_base_patch4_window7_224_22k.pth
 
-`num_train` is what the list has (the paper says about 370,000). Lists, `folder`, `groups`, tests and quirks are as in
-video_swin_k400.py, with whose variant=base,images=22k this recipe agrees.
+`num_train` is what the list has (the paper says about 370,000). Lists, `folder`, `groups`, tests
+and quirks are as in video_swin_k400.py, with whose variant=base,images=22k this recipe agrees.
 
-Published top-1 / top-5 with 4 x 3 views (README of Video-Swin-Transformer and arXiv 2106.13230; theirs, not ours):
+Published top-1 / top-5 with 4 x 3 views (README of Video-Swin-Transformer and arXiv 2106.13230;
+theirs, not ours):
 
     variant=base            84.0 / 96.5
     variant=large,size=384  85.9 / 97.1   (weights never released; values of base where none are)

@@ -1,16 +1,19 @@
-"""Trains Video Swin-B on Something-Something v2 from Kinetics-400, as arXiv 2106.13230 and its released config do.
+"""Trains Video Swin-B on Something-Something v2 from Kinetics-400,
+as arXiv 2106.13230 and its released config do.
 
-    python -m swin_jax.launch --config=experiments/video_swin/video_swin_ssv2.py --workdir=runs/video_ssv2 \
+    python -m swin_jax.launch --config=experiments/video_swin/video_swin_ssv2.py \
+        --workdir=runs/video_ssv2 \
         --config.train_list=lists/sthv2_train_list_videos.txt --config.train_prefix=videos \
         --config.val_list=lists/sthv2_val_list_videos.txt --config.val_prefix=videos \
         --config.init_from.path=swin_base_patch244_window1677_kinetics400_22k.pth
 
-Lists, `folder`, `groups` and quirks as in video_swin_k400.py. 32 frames cover the whole video, one of each of 32 equal
-parts. imgaug's RandAugment, which the released training uses, always flips half of the clips and crops a few percent
-from their sides first, although the config says that nothing is flipped and classes name left and right:
-`flip=false` leaves both out.
+Lists, `folder`, `groups` and quirks as in video_swin_k400.py. 32 frames cover the whole video, one
+of each of 32 equal parts. imgaug's RandAugment, which the released training uses, always flips half
+of the clips and crops a few percent from their sides first, although the config says that nothing
+is flipped and classes name left and right: `flip=false` leaves both out.
 
-Published top-1 / top-5 with 1 x 3 views (README of Video-Swin-Transformer; theirs, not ours): 69.6 / 92.7.
+Published top-1 / top-5 with 1 x 3 views (README of Video-Swin-Transformer; theirs, not ours):
+69.6 / 92.7.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

@@ -230,7 +230,9 @@ def _leaf(config, key: str):
 
 
 def _check_tuples(before: dict[str, tuple], config) -> None:
-    """Raises UserError for an entry of another type in a tuple of numbers, which ml_collections lets pass."""
+    """Raises UserError for an entry of another type in a tuple of numbers,
+    which ml_collections lets pass.
+    """
     left = set(_dotted(config))  # an override may have emptied what a key was in
     for key, old in before.items():
         if key not in left:

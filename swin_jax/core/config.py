@@ -1,7 +1,8 @@
 """Configs: specs, building them, and the arguments of experiments.
 
-Besides the experiment files this is the only place that knows ml_collections. A spec is a ConfigDict with a callable
-under `fn` and its keyword arguments beside it, so that a config is plain Python whose every knob has a dotted key.
+Besides the experiment files this is the only place that knows ml_collections. A spec is a
+ConfigDict with a callable under `fn` and its keyword arguments beside it, so that a config is plain
+Python whose every knob has a dotted key.
 """
 
 import ast
@@ -44,7 +45,8 @@ LAUNCH = "python -m swin_jax.launch --config=FILE.py[:args] --workdir=DIR"
 def spec(fn, **kwargs) -> ml_collections.ConfigDict:
     """A config for the call `fn(**kwargs)`, with the defaults of the signature filled in.
 
-    A default of None becomes a placeholder of the annotated type, so that the command line can set it.
+    A default of None becomes a placeholder of the annotated type,
+    so that the command line can set it.
 
     Raises:
         TypeError: an argument that `fn` does not have, or a required one that is missing.
@@ -80,7 +82,9 @@ def _type(hint) -> type:
 
 
 def derived(fn, *references: config_dict.FieldReference) -> config_dict.FieldReference:
-    """A reference to `fn(*values)` of other references, for a field that follows several; it can be overridden."""
+    """A reference to `fn(*values)` of other references, for a field that follows several;
+    it can be overridden.
+    """
     operation = types.SimpleNamespace(fn=lambda _, *values: fn(*values), args=references)
     return config_dict.FieldReference(
         fn(*(reference.get() for reference in references)), op=operation
@@ -115,8 +119,8 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
 
     Args:
         arg: comma-separated `key=value`, or `key` alone for a boolean; None for all defaults.
-        **defaults: the known keys. A tuple of strings lists the choices, the first one is the default; otherwise the
-            type of the default decides how a value is read.
+        **defaults: the known keys. A tuple of strings lists the choices, the first one is the
+            default; otherwise the type of the default decides how a value is read.
 
     Raises:
         UserError: an unknown key or value, with the nearest one.
@@ -169,7 +173,8 @@ def load(path: str) -> ml_collections.ConfigDict:
     """The config of an experiment file, given as `file.py` or `file.py:argument`.
 
     Raises:
-        UserError: no such file, none that defines get_config(arg), or an argument that it does not take.
+        UserError: no such file, none that defines get_config(arg),
+            or an argument that it does not take.
     """
     file, _, arg = path.partition(":")
     config = _get_config(module(file), file)(arg or None)
@@ -253,7 +258,8 @@ def module(file: str) -> types.ModuleType:
     """An experiment file, imported.
 
     Raises:
-        UserError: no such file, none of Python, or an import from a folder experiments/ that is not there.
+        UserError: no such file, none of Python, or an import from a folder experiments/
+            that is not there.
     """
     path = pathlib.Path(file)
     if path.is_dir():
@@ -296,7 +302,9 @@ def refuse_as_script() -> typing.NoReturn:
 
 
 def _nearest_file(path: pathlib.Path) -> str:
-    """The experiment of the nearest name in the folder of a path or one level below, as a question."""
+    """The experiment of the nearest name in the folder of a path or one level below,
+    as a question.
+    """
     known = {}
     for file in [*path.parent.glob("*.py"), *path.parent.glob("*/*.py")]:
         with contextlib.suppress(OSError):  # a dangling link, another user's file
@@ -307,10 +315,11 @@ def _nearest_file(path: pathlib.Path) -> str:
 
 
 def _import_folder(path: pathlib.Path) -> None:
-    """Makes the folder `experiments` around a file the package of that name, for the imports in the file.
+    """Makes the folder `experiments` around a file the package of that name,
+    for the imports in the file.
 
-    That holds in any working directory, and wins over an installed package. Worker processes, which start without it,
-    get the functions of the package by value.
+    That holds in any working directory, and wins over an installed package. Worker processes, which
+    start without it, get the functions of the package by value.
     """
     folder = next((str(parent) for parent in path.parents if parent.name == "experiments"), None)
     if folder is None or list(getattr(sys.modules.get("experiments"), "__path__", ())) == [folder]:
@@ -324,13 +333,16 @@ def _import_folder(path: pathlib.Path) -> None:
 
 
 def set_sizes(config, arguments: Sequence[str]) -> list[str]:
-    """Sets keys that are one whole number for all axes to (height, width), where flags ask for that.
+    """Sets keys that are one whole number for all axes to (height, width),
+    where flags ask for that.
 
-    A config's int takes no tuple from a flag, though sizes may be either; keys that refer to it follow.
+    A config's int takes no tuple from a flag, though sizes may be either;
+    keys that refer to it follow.
 
     Args:
         config: The config to change.
-        arguments: Flags, `--config.image_size=(32,64)` among them; `window_size` may be a size for each stage.
+        arguments: Flags, `--config.image_size=(32,64)` among them;
+            `window_size` may be a size for each stage.
 
     Returns:
         The other flags.
@@ -378,7 +390,9 @@ def _size_flag(config, argument: str) -> tuple[str, str] | None:
 
 
 def check_computed_from(config) -> None:
-    """Raises UserError for a number out of its range from which an experiment file computes others."""
+    """Raises UserError for a number out of its range from which an
+    experiment file computes others.
+    """
     for key in _COMPUTED_FROM:
         if isinstance(value := config.get(key), (int, float, tuple)):
             ranges.check_settings({key: value}, _COMPUTED_FROM)
@@ -424,7 +438,9 @@ def key_values(config) -> list[str]:
 
 
 def flatten(config) -> dict:
-    """{dotted key: value} of all leaves; callables by their public names, tuples as lists, so that it survives JSON."""
+    """{dotted key: value} of all leaves; callables by their public names, tuples as lists,
+    so that it survives JSON.
+    """
     leaves = {}
     for key in sorted(config):
         value = config[key]

@@ -1,4 +1,6 @@
-"""Mean and deviation of pixels in 0..1, one number per channel, that published models were trained with."""
+"""Mean and deviation of pixels in 0..1, one number per channel,
+that published models were trained with.
+"""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

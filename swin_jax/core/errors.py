@@ -23,7 +23,9 @@ class UserError(ValueError):
 
 
 class UnreadableError(Exception):
-    """A record turned out to be unreadable while a transform read it; training replaces it by the next readable one."""
+    """A record turned out to be unreadable while a transform read it;
+    training replaces it by the next readable one.
+    """
 
 
 def is_ours(error: BaseException) -> bool:

@@ -21,7 +21,8 @@ class Match:
     """How the labels of a set become those of another.
 
     Attributes:
-        index: for each class of the set, its number in the other; None where labels and names stay as they are.
+        index: for each class of the set, its number in the other;
+            None where labels and names stay as they are.
         said: a line for the user; '' where there is nothing to tell.
     """
 
@@ -39,7 +40,8 @@ def read_names(file: str) -> tuple[str, ...]:
             transformers, whose config.json may be given whole.
 
     Raises:
-        UserError: The file cannot be read, has no names, labels that do not count up from 0, or a key twice.
+        UserError: The file cannot be read, has no names, labels that do not count up from 0,
+            or a key twice.
     """
     text = text_files.read(file)
     try:
@@ -67,15 +69,16 @@ def read_names(file: str) -> tuple[str, ...]:
 
 
 def names_beside(source: str | os.PathLike) -> tuple[str, ...]:
-    """The class names of a classifier in a folder of the hub, or in a file there, in the order of its logits.
+    """The class names of a classifier in a folder of the hub, or in a file there,
+    in the order of its logits.
 
     Args:
-        source: The folder, that of the hub's cache with one version, or the file. Its config.json tells
-            the names: `id2label` of transformers, `label_names` of timm.
+        source: The folder, that of the hub's cache with one version, or the file. Its config.json
+            tells the names: `id2label` of transformers, `label_names` of timm.
 
     Returns:
-        The names; () where nothing tells them, as where they are numbered only. What is wrong in a config is said by
-        whoever reads the weights.
+        The names; () where nothing tells them, as where they are numbered only. What is wrong in a
+        config is said by whoever reads the weights.
     """
     folder = source if os.path.isdir(source) else os.path.dirname(source)
     try:
@@ -119,7 +122,9 @@ def _names_of_lines(file: str, text: str) -> tuple[str, ...]:
 
 
 def _labelled(rows: Sequence[Sequence[str]]) -> dict[int, str] | None:
-    """{label: name} of rows of two, a number from 0 or 1 on, in any order, and a name of its own; None for others."""
+    """{label: name} of rows of two, a number from 0 or 1 on, in any order, and a name of its own;
+    None for others.
+    """
     if len(rows) < 2 or any(len(row) != 2 for row in rows):
         return None
     for place in (0, 1):
@@ -167,8 +172,8 @@ def match(
         subset: True if some of the classes of `reference` may be absent from `names`.
 
     Raises:
-        UserError: Classes that `reference` lacks or, unless `subset`, that `names` lack; two classes of one name in
-            sets of another order.
+        UserError: Classes that `reference` lacks or, unless `subset`, that `names` lack; two
+            classes of one name in sets of another order.
     """
     names, reference = composed(names), composed(reference)
     if names == reference:
@@ -237,8 +242,8 @@ def share(sets: dict[str, Any], whose: str) -> dict[str, Any]:
         whose: Comes before these words.
 
     Returns:
-        The sets. Raises UserError, as `match`, for classes that the first one lacks; warns where labels
-        change.
+        The sets. Raises UserError, as `match`, for classes that the first one lacks;
+        warns where labels change.
     """
     several = [name for name, data in sets.items() if getattr(data, "multi_label", False)]
     if several:
@@ -256,12 +261,16 @@ def share(sets: dict[str, Any], whose: str) -> dict[str, Any]:
 
 
 def count_up(names: Sequence[str]) -> bool:
-    """True for no names and for '0', '1', ... in this order, which say no more than their number."""
+    """True for no names and for '0', '1', ... in this order,
+    which say no more than their number.
+    """
     return list(names) == [str(number) for number in range(len(names))]
 
 
 def refuse_twins(place: str, names: Sequence[str]) -> None:
-    """Raises UserError for two names that look the same, with letters that are composed in two ways."""
+    """Raises UserError for two names that look the same,
+    with letters that are composed in two ways.
+    """
     same = composed(names)
     if len(set(same)) < len(set(names)):
         twin = next(name for name in same if same.count(name) > 1)
@@ -271,7 +280,9 @@ def refuse_twins(place: str, names: Sequence[str]) -> None:
 
 
 def same_spelling(names: Iterable[str], others: Iterable[str], whose: str, of: str) -> None:
-    """Raises UserError for a name that differs from one of the others in case or outer blanks only."""
+    """Raises UserError for a name that differs from one of the others in case
+    or outer blanks only.
+    """
     known = set(others)
     spelled = {_plain(name): name for name in known}
     for name in sorted(set(names) - known, key=str):
@@ -299,7 +310,8 @@ def _by_number(names, reference, whose: str, of: str, subset: bool) -> Match:
     said = f"{whose} and {of} are compared by number, because only one of them has names that are no numbers"
     counts = f"{whose} has {len(names)} classes, {of} {len(reference)}"
     if not _are_numbers(names):
-        # Places of named classes among numbers are known only where there are as many and they count up.
+        # Places of named classes among numbers are known only where there are as many
+        # and they count up.
         if len(names) != len(reference) or sorted(map(int, reference)) != list(map(int, reference)):
             raise UserError(f"{counts}, whose names are numbers: give both the same names")
         return Match(None, said)

@@ -1,4 +1,5 @@
-"""Parameters: the path in a tree, the name that the official PyTorch code uses, and a checksum of all of them.
+"""Parameters: the path in a tree, the name that the official PyTorch code uses,
+and a checksum of all of them.
 
 Weight decay, learning-rate scales, freezing, partition rules and conversion are all functions of
 these names, so they are defined once, here.
@@ -11,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-# What is 1-D in the official layout: norm weights, biases. Judged by name: an attention bias is (3, heads, d) here.
+# What is 1-D in the official layout: norm weights, biases. Judged by name:
+# an attention bias is (3, heads, d) here.
 ONE_DIMENSIONAL = (r"(^|[._])bias$", r"(^|\.)e?norm\d*\.weight$")
 
 # The last part of a path -> the last part of the official name.
@@ -24,14 +26,18 @@ def path_name(path) -> str:
 
 
 def official_name(path: str) -> str:
-    """The official name of a parameter path: `layers_0/blocks_1/norm1/scale` -> `layers.0.blocks.1.norm1.weight`."""
+    """The official name of a parameter path: `layers_0/blocks_1/norm1/scale` ->
+    `layers.0.blocks.1.norm1.weight`.
+    """
     *modules, leaf = path.split("/")
     modules = [re.sub(r"_(\d+)$", r".\1", module) for module in modules]
     return ".".join([*modules, _LEAVES.get(leaf, leaf)])
 
 
 def map_named(fn, tree):
-    """Maps `fn(official name, leaf)` over a tree of parameters and returns a tree of the same structure."""
+    """Maps `fn(official name, leaf)` over a tree of parameters and returns a tree
+    of the same structure.
+    """
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: fn(official_name(path_name(path)), leaf), tree
     )

@@ -1,8 +1,9 @@
 """Public names of callables: what a saved config stores instead of the callables themselves.
 
-A run's config.json outlives the files of this package. So it names a callable by the package that offers it (its face,
-`swin_jax.models.swin.Swin`), not by the file in which it happens to lie. Whatever was renamed all the same has a line
-in RENAMED, so that older runs resume, load and predict.
+A run's config.json outlives the files of this package. So it names a callable by the
+package that offers it (its face, `swin_jax.models.swin.Swin`), not by the file in which it
+happens to lie. Whatever was renamed all the same has a line in RENAMED, so that older runs
+resume, load and predict.
 """
 
 import importlib
@@ -14,7 +15,8 @@ from typing import Any
 
 from swin_jax.core.errors import UserError, did_you_mean
 
-# The name of a callable, or of a module with all that is in it, in an earlier version -> the name today.
+# The name of a callable, or of a module with all that is in it,
+# in an earlier version -> the name today.
 RENAMED: dict[str, str] = {
     "swin_jax.convert.clip_finetune": "swin_jax.pretrained.clip.finetune",
     "swin_jax.convert.finetune": "swin_jax.pretrained.swin.finetune",
@@ -65,7 +67,8 @@ def name_of(fn: Callable) -> str:
     """The public name of a function or class.
 
     Returns:
-        'PACKAGE.NAME' if the package around the callable's module lists NAME in its `__all__`, else 'MODULE.NAME'.
+        'PACKAGE.NAME' if the package around the callable's module lists NAME in its `__all__`,
+        else 'MODULE.NAME'.
     """
     package = fn.__module__.rpartition(".")[0]
     if fn.__qualname__ in getattr(sys.modules.get(package), "__all__", ()):
@@ -100,7 +103,9 @@ def current_name(name: str) -> str:
 
 
 def first_name(name: str) -> str:
-    """The oldest name in the table for a name of today; keys of caches are made of it, as it outlives renaming."""
+    """The oldest name in the table for a name of today;
+    keys of caches are made of it, as it outlives renaming.
+    """
     module, _, last = name.rpartition(".")
     for old in sorted(RENAMED):
         if RENAMED[old] == name:
@@ -142,7 +147,9 @@ def is_unknown(value: Any) -> bool:
 
 
 def nearest_name(name: str) -> str:
-    """`; did you mean 'x'?` for a name of a callable that does not exist, or '' where none is near."""
+    """`; did you mean 'x'?` for a name of a callable that does not exist,
+    or '' where none is near.
+    """
     module = name.rpartition(".")[0]
     beside = find(module)
     names = [f"{module}.{other}" for other in dir(beside)] if inspect.ismodule(beside) else []

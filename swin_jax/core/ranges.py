@@ -1,10 +1,12 @@
-"""Ranges of numbers: what an argument may be, written in the signature and checked when it is called.
+"""Ranges of numbers: what an argument may be, written in the signature and checked
+when it is called.
 
     @checked
     def sgd(schedule: Callable, momentum: Rate = 0.9, clip_norm: NonNegativeFloat = 0.0): ...
 
-A number that is out of its range trains on without a word (a negative clipping norm ascends the gradient), so it is
-refused before anything is built. The names are those of pydantic where it has one.
+A number that is out of its range trains on without a word (a negative clipping norm ascends
+the gradient), so it is refused before anything is built. The names are those of pydantic
+where it has one.
 """
 
 import dataclasses
@@ -115,8 +117,9 @@ class RangeError(UserError):
 def checked(fn: T) -> T:
     """Makes a function or a class check its numbers against the ranges in its signature.
 
-    For a dataclass, a flax module among them, that are the annotations of its fields. Numbers of NumPy, lists and
-    arrays become Python's own numbers and tuples, so that what is made can be compared and hashed.
+    For a dataclass, a flax module among them, that are the annotations of its fields. Numbers
+    of NumPy, lists and arrays become Python's own numbers and tuples, so that what is made can
+    be compared and hashed.
 
     Returns:
         The same class, or a function of the same name and signature; a call raises RangeError.
@@ -196,7 +199,9 @@ def check_settings(settings: Mapping[str, Any], hints: Mapping[str, Any]) -> Non
 
 
 def check_each(name: str, values: Sequence, count: int, what: str) -> None:
-    """Raises RangeError for an argument that has not a number for each of `count` things, 'channels' for example."""
+    """Raises RangeError for an argument that has not a number for each of `count` things,
+    'channels' for example.
+    """
     if len(values) != count:
         raise RangeError(
             name, f"={shown(values)}: it must have a number for each of {count} {what}"
@@ -250,7 +255,8 @@ def refusal(hint: Any, value: Any) -> str:
         value: Any.
 
     Returns:
-        For example 'a whole number, at least 1'; '' if the value is right, or the annotation says nothing of it.
+        For example 'a whole number, at least 1'; '' if the value is right,
+        or the annotation says nothing of it.
     """
     if (found := _range(hint)) is not None:
         return _refused_number(typing.get_args(hint)[0], found, value)
@@ -289,7 +295,9 @@ def _refused_number(kind: type, found: Range, value: Any) -> str:
 
 
 def _refused_tuple(parts: tuple, value: Any) -> str:
-    """As `refusal`, of 'tuple[part, ...]' or 'tuple[part, part]'; a list, as JSON has it, or an array is as good."""
+    """As `refusal`, of 'tuple[part, ...]' or 'tuple[part, part]';
+    a list, as JSON has it, or an array is as good.
+    """
     several = parts[-1] is Ellipsis
     kinds = list(dict.fromkeys(refusal(part, _Nothing) for part in parts if part is not Ellipsis))
     if len(kinds) > 1:

@@ -35,5 +35,7 @@ def cells(size: Size, cell: Size, axes: int = 2) -> tuple[int, ...]:
 
 
 def simplest(sizes: tuple[int, ...]) -> Size:
-    """One int if all axes have the same size, or else the tuple: how sizes are written and shown."""
+    """One int if all axes have the same size, or else the tuple:
+    how sizes are written and shown.
+    """
     return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)

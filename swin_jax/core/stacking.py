@@ -1,9 +1,10 @@
 """Stacked storage of equal blocks: the only module that depends on it.
 
-A scanned stage keeps its blocks as units of u blocks under one path, `layers_2/units_2/blocks_1/attn/proj/kernel`, with
-the units along axis 0: element k belongs to block k * u + 1. A unit is a plain and a shifted block, or as many as it
-takes until the norm on the residual stream comes round. Decay, learning-rate scales, freezing and conversion remain
-functions of official names: for a stacked leaf they ask here for the names of its elements.
+A scanned stage keeps its blocks as units of u blocks under one path,
+`layers_2/units_2/blocks_1/attn/proj/kernel`, with the units along axis 0: element k belongs to
+block k * u + 1. A unit is a plain and a shifted block, or as many as it takes until the norm on the
+residual stream comes round. Decay, learning-rate scales, freezing and conversion remain functions
+of official names: for a stacked leaf they ask here for the names of its elements.
 """
 
 import math
@@ -23,7 +24,9 @@ _BLOCK = re.compile(r"^((?:.*/)?layers_(\d+))/blocks_(\d+)/(.*)$")
 
 
 def unit_size(depth: int, main_norm_every: int) -> int:
-    """Blocks per unit of a stage, or 0 where its blocks don't make two whole units and stay as they are."""
+    """Blocks per unit of a stage, or 0 where its blocks don't make two whole units and
+    stay as they are.
+    """
     reached = main_norm_every if main_norm_every <= depth else 0  # a shorter stage has no such norm
     size = math.lcm(2, reached or 1)
     return size if depth % size == 0 and depth // size > 1 else 0
@@ -40,7 +43,9 @@ def is_stacked(path: str) -> bool:
 
 
 def official_names(path: str, leaf: Any) -> list[str]:
-    """The official names of a parameter: one for each element of a stacked leaf, one for any other."""
+    """The official names of a parameter: one for each element of a stacked leaf,
+    one for any other.
+    """
     return [official_name(element) for element in _element_paths(path, leaf)]
 
 
@@ -61,7 +66,9 @@ def multipliers(fn: Callable[[str], float], params: Any) -> Any:
 
 
 def unstack(params: Any) -> Any:
-    """A nested dict of parameters with one leaf for every block; leaves may be arrays or shapes with shardings."""
+    """A nested dict of parameters with one leaf for every block;
+    leaves may be arrays or shapes with shardings.
+    """
     flat = {}
     for path, leaf in flatten(params).items():
         paths = _element_paths(path, leaf)
@@ -74,7 +81,8 @@ def unstack(params: Any) -> Any:
 
 
 def stack(params: Any, like: Any) -> Any:
-    """A nested dict of parameters, stored as another one stores the same stages; the inverse of `unstack`.
+    """A nested dict of parameters, stored as another one stores the same stages;
+    the inverse of `unstack`.
 
     Args:
         params: stacked or not.
@@ -86,7 +94,9 @@ def stack(params: Any, like: Any) -> Any:
 
 
 def stack_as(params: Any, model: Any) -> Any:
-    """Parameters as a Swin stores them; `model` has the fields of `models.swin.Swin`, `params` may have any prefix."""
+    """Parameters as a Swin stores them; `model` has the fields of `models.swin.Swin`,
+    `params` may have any prefix.
+    """
     if not model.scan:
         return unstack(params)
     return _stack(

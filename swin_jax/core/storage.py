@@ -1,7 +1,9 @@
-"""Files of a run, in a folder (pathlib) or in a bucket of Google Cloud Storage (gs://..., etils.epath).
+"""Files of a run, in a folder (pathlib) or in a bucket of Google Cloud Storage (gs://...,
+etils.epath).
 
-A bucket has no folders, no renaming and no appending; an object appears there when all of it was uploaded. So a file is
-written whole or not at all in both (`writing`), and what is appended to is kept in a local folder and copied (`Spool`).
+A bucket has no folders, no renaming and no appending; an object appears there when all of it was
+uploaded. So a file is written whole or not at all in both (`writing`), and what is appended to is
+kept in a local folder and copied (`Spool`).
 """
 
 import concurrent.futures
@@ -34,12 +36,14 @@ def is_remote(name: str | os.PathLike) -> bool:
 
 
 def path(name: str | os.PathLike) -> epath.Path:
-    """The path of a file or folder of a run: for a bucket epath's, otherwise pathlib's, which has the same methods.
+    """The path of a file or folder of a run: for a bucket epath's, otherwise pathlib's,
+    which has the same methods.
 
     A leading `~/` is the home folder: shells leave it as it is in `--workdir=~/runs`.
 
     Raises:
-        UserError: a name that no file can have, another kind of store, a bucket without the package that reads it.
+        UserError: a name that no file can have, another kind of store,
+            a bucket without the package that reads it.
     """
     text = os.fspath(name)
     if is_remote(text):
@@ -77,7 +81,8 @@ def absolute(name: str | os.PathLike) -> epath.Path:
 
 @epath.register_path_cls
 class LiteralPath(type(epath.Path("/"))):
-    """A path of epath whose `glob` takes the folder's own name as it is, and whose `rmtree` removes links.
+    """A path of epath whose `glob` takes the folder's own name as it is,
+    and whose `rmtree` removes links.
 
     That of epath joins name and pattern, so that libraries which look for files below a folder such
     as `runs/lr[3]` find none, or those of another folder. Their code gets this class instead; paths
@@ -115,7 +120,8 @@ def files(folder: epath.Path) -> Iterator[epath.Path]:
 
 @contextlib.contextmanager
 def writing(name: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """A binary file to write to, which is at `name` when the block ends, whole; after an error nothing has changed.
+    """A binary file to write to, which is at `name` when the block ends, whole;
+    after an error nothing has changed.
 
     Raises:
         UserError: `name` is a folder.
@@ -159,7 +165,9 @@ def write_figure(name: str | os.PathLike, figure, dpi: int) -> None:
 
 
 def read_text(name: str | os.PathLike) -> str:
-    """A file's text; bytes that are not UTF-8 become question marks. A pipe, which may never end, is an OSError."""
+    """A file's text; bytes that are not UTF-8 become question marks.
+    A pipe, which may never end, is an OSError.
+    """
     found = path(name)
     if not is_remote(found) and found.exists() and not (found.is_file() or found.is_dir()):
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(name))
@@ -232,7 +240,8 @@ class Spool:
     Args:
         target: a folder, there or not.
         seconds: between two copies of `tick`.
-        check: is called before anything is copied; it raises UserError where the target belongs to someone else now.
+        check: is called before anything is copied; it raises UserError where the target belongs
+            to someone else now.
 
     Attributes:
         folder: where to write.
@@ -249,7 +258,9 @@ class Spool:
         self._running, self._began = None, time.monotonic()
 
     def tick(self) -> None:
-        """To be called often: copies in the background, every so many seconds. A failure is told, and tried again."""
+        """To be called often: copies in the background, every so many seconds.
+        A failure is told, and tried again.
+        """
         if not self._remote or time.monotonic() - self._began < self._seconds:
             return
         if self._running is None or self._running.done():
@@ -299,7 +310,9 @@ class Spool:
 
 
 def cache_folder() -> pathlib.Path:
-    """The folder of this user that downloads are kept in: $SWIN_JAX_CACHE, by default ~/.cache/swin_jax."""
+    """The folder of this user that downloads are kept in:
+    $SWIN_JAX_CACHE, by default ~/.cache/swin_jax.
+    """
     return pathlib.Path(os.environ.get("SWIN_JAX_CACHE") or "~/.cache/swin_jax").expanduser()
 
 

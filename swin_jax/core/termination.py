@@ -1,4 +1,6 @@
-"""A SIGTERM as an exception, as Python makes Ctrl-C one; processes that end with the one that started them."""
+"""A SIGTERM as an exception, as Python makes Ctrl-C one;
+processes that end with the one that started them.
+"""
 
 import contextlib
 import os
@@ -19,14 +21,18 @@ class Terminated(BaseException):
 
 
 def check() -> None:
-    """Raises Terminated again where a library has swallowed it, as imports that catch everything do."""
+    """Raises Terminated again where a library has swallowed it,
+    as imports that catch everything do.
+    """
     if _asked.is_set():
         raise Terminated
 
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """A block in which a SIGTERM raises Terminated; training takes the signal over where it has something to save."""
+    """A block in which a SIGTERM raises Terminated;
+    training takes the signal over where it has something to save.
+    """
 
     def terminate(_, frame):
         _asked.set()
@@ -67,7 +73,9 @@ def end_with_parent() -> None:
 
 
 def _loads_extension(frame: types.FrameType | None) -> bool:
-    """Whether a module in C is being loaded; most abort the process where an exception comes out of nowhere."""
+    """Whether a module in C is being loaded; most abort the process where an exception
+    comes out of nowhere.
+    """
     while frame is not None:
         loads = frame.f_code.co_name in ("create_module", "exec_module")
         if loads and isinstance(frame.f_locals.get("self"), ExtensionFileLoader):

@@ -12,7 +12,8 @@ def read(path: str | os.PathLike) -> str:
     """The text of a UTF-8 file, with or without a mark; line ends stay as they are.
 
     Raises:
-        UserError: The file cannot be read, is not UTF-8, or is a pipe or device, which may never end.
+        UserError: The file cannot be read, is not UTF-8, or is a pipe or device,
+            which may never end.
     """
     try:
         return read_bytes(os.path.expanduser(path)).decode("utf-8-sig")
@@ -25,7 +26,9 @@ def read(path: str | os.PathLike) -> str:
 
 
 def read_bytes(path: str | os.PathLike, most: int = -1) -> bytes:
-    """The first `most` bytes of a file, or all; OSError also for a pipe or device, which may never end."""
+    """The first `most` bytes of a file, or all; OSError also for a pipe or device,
+    which may never end.
+    """
     with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("it is a pipe or a device, not a file")
@@ -33,7 +36,8 @@ def read_bytes(path: str | os.PathLike, most: int = -1) -> bytes:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value that JSON stands for. An object with a key twice is refused: one of its values would be lost.
+    """The value that JSON stands for. An object with a key twice is refused:
+    one of its values would be lost.
 
     Raises:
         ValueError: No JSON, or a key that is there twice, integers of thousands of digits.

@@ -1,6 +1,7 @@
 """Lists of files and their labels: csv and tsv, lines of `path label`, JSON lines, a JSON list.
 
-A list is read wholly when a source is made, so that everything wrong in it is told then, with file and line.
+A list is read wholly when a source is made, so that everything wrong in it is told then,
+with file and line.
 """
 
 import os
@@ -114,25 +115,31 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
 
     Forms, by the ending of the name:
 
-    - .csv, .tsv: columns in any order where the first line names them (`PATH_KEYS`, `LABEL_KEYS`), else path and label.
-      Columns of 0, 1 and -1 (not known) for each class are several labels. A semicolon may separate named columns.
-    - .jsonl: an object a line, {"path": ..., "label": number, name or list}; .json: a list of such objects,
-      {path: label}, or images, annotations and categories as in iNaturalist's and COCO's files.
-    - others: a line is `path label`, separated by a tab or by the last blank, as the official train_map.txt.
+    - .csv, .tsv: columns in any order where the first line names them (`PATH_KEYS`, `LABEL_KEYS`),
+      else path and label. Columns of 0, 1 and -1 (not known) for each class are several labels. A
+      semicolon may separate named columns.
+    - .jsonl: an object a line, {"path": ..., "label": number, name or list}; .json: a list
+      of such objects, {path: label}, or images, annotations and categories as in
+      iNaturalist's and COCO's files.
+    - others: a line is `path label`, separated by a tab or by the last blank,
+      as the official train_map.txt.
 
-    A list without slashes whose paths have backslashes is taken for one of Windows.
-    Several labels of a file are separated by `;` or `|`, numbers by a comma too, or stand in a list, ['cat', 'dog'].
-    Where both the number and the name of a class are given, `label` and `label_name` for one, the names are those of
-    the numbers.
+    A list without slashes whose paths have backslashes is taken for one of Windows. Several labels
+    of a file are separated by `;` or `|`, numbers by a comma too, or stand in a list,
+    ['cat', 'dog']. Where both the number and the name of a class are given, `label` and
+    `label_name` for one, the names are those of the numbers.
 
     Args:
       file: The list, UTF-8.
-      class_names: A text file of one name a line, in label order; '' takes the names in the list, sorted, or numbers.
-      num_classes: How many classes there are, where labels are numbers and the last ones do not occur; 0 counts them.
+      class_names: A text file of one name a line, in label order;
+        '' takes the names in the list, sorted, or numbers.
+      num_classes: How many classes there are, where labels are numbers and the last ones do not
+        occur; 0 counts them.
 
     Returns:
-      The list. Raises UserError, naming file and line, for what is missing, malformed or twice there with different
-      labels, for labels that are no class, and for rows of several splits, by a column `split`.
+      The list. Raises UserError, naming file and line, for what is missing, malformed or twice
+      there with different labels, for labels that are no class, and for rows of several splits,
+      by a column `split`.
     """
     entries = _entries(file)
     if not isinstance(entries, Annotations):
@@ -144,24 +151,28 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
 
 
 def with_slashes(paths: Sequence[str]) -> tuple[str, ...]:
-    """Paths that Windows wrote, which has backslashes in the place of slashes, with slashes; others as they are."""
+    """Paths that Windows wrote, which has backslashes in the place of slashes, with slashes;
+    others as they are.
+    """
     if any("/" in path for path in paths):
         return tuple(paths)
     return tuple(path.replace("\\", "/") for path in paths)
 
 
 def beside(root: str, split: str) -> tuple[str, str]:
-    """Finds the list of a split that lies in a folder, 'split.csv' or with another of the endings `BESIDE`.
+    """Finds the list of a split that lies in a folder,
+    'split.csv' or with another of the endings `BESIDE`.
 
     Args:
       root: The folder.
       split: For example 'train'.
 
     Returns:
-      (path of the list, path of the class names 'classes.txt'); '' for either that is not there. Raises UserError for
-      several lists.
+      (path of the list, path of the class names 'classes.txt'); '' for either that is not there.
+      Raises UserError for several lists.
     """
-    # A link to nothing counts, so that reading refuses it: without its names labels would be taken by number.
+    # A link to nothing counts, so that reading refuses it:
+    # without its names labels would be taken by number.
     lists = [
         name
         for name in (f"{split}{ending}" for ending in BESIDE)
@@ -242,7 +253,9 @@ def _is_header(first: Entry) -> bool:
 
 
 def _separator(text: str, usual: str) -> str:
-    """What separates the fields of a table; '' where nothing does: VideoMAE's .csv has lines of `path label`."""
+    """What separates the fields of a table; '' where nothing does:
+    VideoMAE's .csv has lines of `path label`.
+    """
     first = text.lstrip().split("\n", 1)[0]
     for sign in (usual, ";", "\t", ","):
         if sign in first and any(
@@ -335,7 +348,9 @@ def _column(file: str, header: Sequence[str], known: Sequence[str]) -> int | Non
 def _marked(
     file: str, rows: Sequence[tuple[str, list[str]]], path: int, names: Sequence[str]
 ) -> Annotations:
-    """A table with a column of marks for each class; one without a name is the index that pandas writes."""
+    """A table with a column of marks for each class;
+    one without a name is the index that pandas writes.
+    """
     classes = [
         column
         for column, name in enumerate(names)
@@ -478,7 +493,9 @@ def _numbers(
 def _names_beside(
     entries: Sequence[Entry], numbers: Sequence[tuple[int, ...]], count: int
 ) -> tuple[str, ...]:
-    """The names that stand beside numbers, where each class has one of its own; else the numbers."""
+    """The names that stand beside numbers, where each class has one of its own;
+    else the numbers.
+    """
     pairs = {
         (own[0] if len(own) == 1 else None, entry.name) for entry, own in zip(entries, numbers)
     }

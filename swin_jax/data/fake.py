@@ -1,4 +1,6 @@
-"""Made-up images and videos that a classifier can learn, with captions too: experiments run on them without data."""
+"""Made-up images and videos that a classifier can learn, with captions too:
+experiments run on them without data.
+"""
 
 import dataclasses
 from typing import Any
@@ -51,7 +53,8 @@ def images(
     split: str = "train",
     channels: PositiveInt = 3,
 ) -> _Images:
-    """A source of noisy images of one coloured pattern per class, the same for an index at any time.
+    """A source of noisy images of one coloured pattern per class,
+    the same for an index at any time.
 
     Args:
       image_size: height and width in pixels.
@@ -62,7 +65,8 @@ def images(
       channels: of the images.
 
     Returns:
-      A source of `image` uint8 (image_size, image_size, channels) and `label`. Raises UserError for another split.
+      A source of `image` uint8 (image_size, image_size,
+      channels) and `label`. Raises UserError for another split.
     """
     if split not in _SPLITS:
         raise UserError(f"fake images have the splits 'train' and 'test', not {split!r}")
@@ -100,7 +104,8 @@ def pairs(
     seed: Seed = 0,
     split: str = "train",
 ) -> _Pairs:
-    """A pair source (see data/image_text/pairs.py) of the same images, two captions each, which name the pattern.
+    """A pair source (see data/image_text/pairs.py) of the same images, two captions each,
+    which name the pattern.
 
     Args:
       image_size, num_classes, num_examples, seed, split: as for images.
@@ -160,13 +165,15 @@ def videos(
     seed: Seed = 0,
     split: str = "train",
 ) -> _Videos:
-    """A source of the images of `images`, each moving in a direction of its class, two pixels a frame.
+    """A source of the images of `images`, each moving in a direction of its class,
+    two pixels a frame.
 
     Args:
       image_size, num_classes, num_examples, seed, split: as for images.
       num_frames: length of every video.
 
     Returns:
-      The source; `video` has len() and get(indices) -> uint8 (n, image_size, image_size, 3). Raises as images.
+      The source; `video` has len() and get(indices) -> uint8 (n, image_size, image_size,
+      3). Raises as images.
     """
     return _Videos(images(image_size, num_classes, num_examples, seed, split), num_frames)

@@ -1,7 +1,8 @@
-"""Scans files for damage, with a report from which an interrupted scan goes on: what pictures and videos share.
+"""Scans files for damage, with a report from which an interrupted scan goes on:
+what pictures and videos share.
 
-A report has a line of JSON for each file, a finding: its `path`, `bytes`, time of change (`changed`), `problem` ('' for
-a good file) and what else the check tells.
+A report has a line of JSON for each file, a finding: its `path`, `bytes`, time of change
+(`changed`), `problem` ('' for a good file) and what else the check tells.
 """
 
 import json
@@ -21,7 +22,9 @@ Finding = dict[str, Any]
 
 
 class UnwrittenError(Exception):
-    """What was found could not be written, though it could at the start; the text is one line for the user."""
+    """What was found could not be written, though it could at the start;
+    the text is one line for the user.
+    """
 
 
 _BATCH = 256  # files that are handed to the threads together
@@ -53,8 +56,8 @@ def scan(
       num_threads: threads that check; 0 for one a core.
 
     Returns:
-      The findings, one for each path. Raises UserError where the report cannot be read or opened, and
-      UnwrittenError where the disk is full before the end.
+      The findings, one for each path. Raises UserError where the report cannot be read or opened,
+      and UnwrittenError where the disk is full before the end.
     """
     if os.path.lexists(report) and not os.path.isfile(report):
         raise UserError(
@@ -114,7 +117,8 @@ def check_writable(path: str, others: Sequence[str], flag: str) -> None:
 
 
 def write_list(path: str, data: bytes) -> None:
-    """Writes a list whole or not at all, through a link too; a pipe or a device gets it as it comes.
+    """Writes a list whole or not at all, through a link too;
+    a pipe or a device gets it as it comes.
 
     Raises:
       UnwrittenError: it cannot be written, on a full disk for example.
@@ -143,13 +147,17 @@ def _real(path: str) -> str:
 
 
 def show(text: str) -> None:
-    """Prints a text; what the terminal has no signs for, as of names that are not UTF-8, is escaped."""
+    """Prints a text; what the terminal has no signs for, as of names that are
+    not UTF-8, is escaped.
+    """
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def check_splits(folder: str, flag: str) -> bool:
-    """True if a folder has class folders; raises UserError where its subfolders are splits of a data set instead."""
+    """True if a folder has class folders; raises UserError where its subfolders are splits of
+    a data set instead.
+    """
     inner = {entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."}
     if inner and inner <= folders.SPLITS:
         one = os.path.join(flag, min(inner))
@@ -176,7 +184,9 @@ def _with_bar(findings: Iterable[Finding], known: list[Finding], num_new: int) -
 
 
 def _known(report: str, holds: Callable[[Finding], bool]) -> Iterator[Finding]:
-    """Findings of an earlier run about files that have not changed since; cuts off a line that it did not finish."""
+    """Findings of an earlier run about files that have not changed since;
+    cuts off a line that it did not finish.
+    """
     if not os.path.isfile(report):
         return
     with open(report, "rb+") as file:

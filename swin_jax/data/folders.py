@@ -1,4 +1,6 @@
-"""The files of a folder: each once, in an order that depends on names only, and what was left out."""
+"""The files of a folder: each once, in an order that depends on names only,
+and what was left out.
+"""
 
 import collections
 import os
@@ -23,7 +25,8 @@ class Files:
     """Files below a folder.
 
     Attributes:
-      paths: relative to the folder; files of a folder come before those of its subfolders, both sorted.
+      paths: relative to the folder; files of a folder come before those of its subfolders,
+        both sorted.
       left_out: {suffix in small letters, or what it is: how many}.
     """
 
@@ -48,15 +51,18 @@ def files_under(
 ) -> Files:
     """Finds the files at any depth of a folder, those that links lead to among them.
 
-    A file is found once: a link that leads back into what is read anyway, as a link to the parent does, is left out.
-    So are pipes, sockets and devices. Names that begin with a dot are passed over. A link that leads nowhere is found
-    as a file, so that whoever reads it says that it is missing.
+    A file is found once: a link that leads back into what is read anyway, as a link to the
+    parent does, is left out. So are pipes, sockets and devices. Names that begin with a dot are
+    passed over. A link that leads nowhere is found as a file, so that whoever reads it says
+    that it is missing.
 
     Args:
       folder: the folder.
       suffixes: endings of names, in small letters, such as '.jpg'.
-      root: a folder around it all of whose subfolders are read, so that links between them are left out too.
-      seen: real paths of files that links in other subfolders lead to, which are left out; those of this one are added.
+      root: a folder around it all of whose subfolders are read,
+        so that links between them are left out too.
+      seen: real paths of files that links in other subfolders lead to, which are left out;
+        those of this one are added.
 
     Returns:
       The files, and what was left out. Raises UserError where the folder cannot be opened.
@@ -95,9 +101,10 @@ def class_folders(
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """The subfolders of a folder that stand for classes, sorted, and what was left out.
 
-    Names that begin with a dot are passed over. A link to the folder itself, to one around it or around a class, or to
-    another of the subfolders is no class of its own and left out. So is one that leads nowhere, as to a disk that is
-    not mounted. Raises UserError where the folder cannot be opened, and where it holds splits instead.
+    Names that begin with a dot are passed over. A link to the folder itself, to one around it or
+    around a class, or to another of the subfolders is no class of its own and left out. So is one
+    that leads nowhere, as to a disk that is not mounted. Raises UserError where the folder cannot
+    be opened, and where it holds splits instead.
 
     Args:
       root: the folder.
@@ -143,8 +150,8 @@ def files_of_classes(
       what: they are called in messages.
 
     Returns:
-      (paths relative to root, the number of the class of each, what was left out). Raises UserError where a class has
-      no file.
+      (paths relative to root, the number of the class of each, what was left out). Raises UserError
+      where a class has no file.
     """
     paths, labels, left_out, seen = [], [], collections.Counter(), set()
     for label, name in enumerate(names):
@@ -160,7 +167,9 @@ def files_of_classes(
 
 
 def refuse_names(place: str, names: Sequence[str]) -> None:
-    """Raises UserError where what should be the classes of a set are its splits, or where two names look the same."""
+    """Raises UserError where what should be the classes of a set are its splits,
+    or where two names look the same.
+    """
     labels.refuse_twins(place, names)
     if len(names) > 1 and set(names) <= SPLITS:
         raise UserError(
@@ -225,7 +234,9 @@ def _is(kind) -> bool:
 
 
 def _is_read(target: str, top: str) -> bool:
-    """True if a walk of `top` comes to the real folder `target` without links, or if `target` is around it."""
+    """True if a walk of `top` comes to the real folder `target` without links,
+    or if `target` is around it.
+    """
     if os.path.commonpath([target, top]) == target:
         return True
     inside = os.path.relpath(target, top).split(os.sep)

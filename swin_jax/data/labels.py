@@ -111,7 +111,8 @@ class OneMark:
 
 
 def marked(source: Any, classes: int) -> Any:
-    """A source whose records have a mark for each class; as it is where they have, or where K is not known.
+    """A source whose records have a mark for each class;
+    as it is where they have, or where K is not known.
 
     Args:
       source: What is read.
@@ -122,7 +123,9 @@ def marked(source: Any, classes: int) -> Any:
 
 
 def has_several(source: Any) -> bool:
-    """True if the records of a source have a mark for each class, int8 (K,), instead of one number."""
+    """True if the records of a source have a mark for each class, int8 (K,),
+    instead of one number.
+    """
     return bool(getattr(source, "multi_label", False))
 
 

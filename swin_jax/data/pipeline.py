@@ -1,9 +1,10 @@
 """Training and evaluation batches from random-access sources, on grain.
 
-The order of the data is a function of (seed, step): source -> seed -> shuffle -> repeat -> random_map, and row i of
-update s is element s * batch_size + i. A process reads the rows that it owns, so batches and augmentations depend
-neither on the number of loader workers or threads nor on how many processes share a batch, and a run resumes anywhere
-by asking for its step. The unit of work is one update's rows, which keeps the cost per image of the loader small.
+The order of the data is a function of (seed, step): source -> seed -> shuffle -> repeat ->
+random_map, and row i of update s is element s * batch_size + i. A process reads the rows that it
+owns, so batches and augmentations depend neither on the number of loader workers or threads nor on
+how many processes share a batch, and a run resumes anywhere by asking for its step. The unit of
+work is one update's rows, which keeps the cost per image of the loader small.
 """
 
 import dataclasses
@@ -43,11 +44,12 @@ class TrainData:
 
     Attributes:
       source: what is read.
-      transform: `transform(example, rng) -> example`; every value that it returns is stacked into the batch.
+      transform: `transform(example, rng) -> example`;
+        every value that it returns is stacked into the batch.
       batch_size: rows of the global batch.
       seed: of the order and of the augmentation, 0 to 2**32 - 1.
-      num_workers: loader processes; 0 reads in threads of this process. Their batches travel through /dev/shm, where
-        a container must allow for num_workers * (prefetch + 2) of them.
+      num_workers: loader processes; 0 reads in threads of this process. Their batches travel
+        through /dev/shm, where a container must allow for num_workers * (prefetch + 2) of them.
       num_threads: reading threads where num_workers is 0; 0 reads when a batch is asked for.
       prefetch: batches kept ready (by each worker).
       expected_classes: what the model is made for; 0 does not check.
@@ -83,7 +85,9 @@ class TrainData:
         return labels.has_several(self.source)
 
     def with_classes(self, index: Sequence[int], class_names: Sequence[str]) -> "TrainData":
-        """The same records with the labels of another set: `index` has the new number of each class."""
+        """The same records with the labels of another set:
+        `index` has the new number of each class.
+        """
         return dataclasses.replace(
             self, source=labels.Relabeled(self.source, tuple(index), tuple(class_names))
         )
@@ -97,16 +101,18 @@ class TrainData:
         _check_counts(self.source, self.expected_classes, self.expected_examples)
 
     def batches(self, start_step: int, rows: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
-        """Yields this process's rows of the batches of updates start_step, start_step + 1, ... without end.
+        """Yields this process's rows of the batches of updates start_step, start_step + 1,
+        ... without end.
 
         Args:
           start_step: the first update; starting there equals skipping the batches before it.
           rows: R row numbers, 0 to batch_size - 1.
 
         Returns:
-          An iterator of `image` uint8 (R, H, W, C), `label` int32 (R,) and what else the transform returns, and `bad`
-          uint8 (R,), 1 where a record was unreadable and the next readable one took its place. Call its `close()` to
-          stop the workers. It raises UserError after `unreadable.MAX_RUN` unreadable records in a row.
+          An iterator of `image` uint8 (R, H, W, C), `label` int32 (R,) and what else the transform
+          returns, and `bad` uint8 (R,), 1 where a record was unreadable and the next readable one
+          took its place. Call its `close()` to stop the workers. It raises UserError after
+          `unreadable.MAX_RUN` unreadable records in a row.
         """
         self.check_counts()
         batches = _TrainBatches(
@@ -117,7 +123,9 @@ class TrainData:
         )
 
     def elements(self) -> grain.MapDataset:
-        """The endless random-access sequence of examples of which row i of update s is number s * batch_size + i."""
+        """The endless random-access sequence of examples of which row i of update s is number
+        s * batch_size + i.
+        """
         order = grain.MapDataset.range(len(self.source)).seed(self.seed).shuffle().repeat()
         read = functools.partial(
             unreadable.read_or_next, source=self.source, transform=self.transform
@@ -138,8 +146,9 @@ class EvalData:
       num_threads: reading threads where num_workers is 0; 0 reads when a batch is asked for.
       prefetch: batches kept ready (by each worker).
       expected_classes: what the model is made for; 0 does not check.
-      unreadable: what happens to a record that cannot be read: 'refuse' ends the evaluation with its name, since a
-        number without it is another number; 'leave_out' counts it, and the evaluation reports `left_out`.
+      unreadable: what happens to a record that cannot be read: 'refuse' ends the evaluation with
+        its name, since a number without it is another number; 'leave_out' counts it, and the
+        evaluation reports `left_out`.
     """
 
     source: Source
@@ -171,7 +180,9 @@ class EvalData:
         return labels.has_several(self.source)
 
     def with_classes(self, index: Sequence[int], class_names: Sequence[str]) -> "EvalData":
-        """The same records with the labels of another set: `index` has the new number of each class."""
+        """The same records with the labels of another set:
+        `index` has the new number of each class.
+        """
         return dataclasses.replace(
             self, source=labels.Relabeled(self.source, tuple(index), tuple(class_names))
         )
@@ -181,7 +192,9 @@ class EvalData:
         return dataclasses.replace(self, source=labels.marked(self.source, self.expected_classes))
 
     def check_counts(self) -> None:
-        """Raises UserError where the source is not of the expected number of classes, as `batches` does."""
+        """Raises UserError where the source is not of the expected number of classes,
+        as `batches` does.
+        """
         _check_counts(self.source, self.expected_classes)
 
     def num_batches(self, batch_size: int) -> int:
@@ -196,11 +209,11 @@ class EvalData:
           rows: R row numbers, 0 to batch_size - 1.
 
         Returns:
-          An iterator of batches as TrainData's, `record` int32 (R,), their numbers in the source, and `weight` float32
-          (R,): 1 for a record, 0 where the last record is
-          repeated to fill the batch, and for an unreadable record that is left out, whose `bad` is 1. Its other values
-          are those of another record. Where it is to be refused it raises UserError, as it does after
-          `unreadable.MAX_RUN` unreadable records in a row.
+          An iterator of batches as TrainData's, `record` int32 (R,), their numbers in the source,
+          and `weight` float32 (R,): 1 for a record, 0 where the last record is repeated to fill the
+          batch, and for an unreadable record that is left out, whose `bad` is 1. Its other values
+          are those of another record. Where it is to be refused it raises UserError, as it does
+          after `unreadable.MAX_RUN` unreadable records in a row.
         """
         self.check_counts()
         rows = _check_rows(rows, batch_size)
@@ -309,7 +322,8 @@ def _closing(iterator, classes: int) -> Iterator[dict[str, np.ndarray]]:
                 batch = next(iterator, None)
             if batch is None:
                 return
-            # Workers send a subclass that pickles by reference to its shared memory; a plain view keeps that alive.
+            # Workers send a subclass that pickles by reference to its shared memory;
+            # a plain view keeps that alive.
             batch = {key: np.asarray(value) for key, value in batch.items()}
             if "label" in batch:
                 labels.check(batch["label"], classes)
@@ -324,7 +338,9 @@ def _check(source: Source) -> None:
 
 
 def _check_counts(source: Source, classes: int, examples: int = 0) -> None:
-    """Raises UserError where a source has other numbers of classes or examples than a config; 0 does not check."""
+    """Raises UserError where a source has other numbers of classes or examples than a config;
+    0 does not check.
+    """
     found, wanted, keys, names = [], [], [], source.class_names
     if classes and names and len(names) != classes:
         shown = ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")

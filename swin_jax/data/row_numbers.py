@@ -1,4 +1,6 @@
-"""Batches that hold nothing but the numbers of their rows, for a task that holds its data itself."""
+"""Batches that hold nothing but the numbers of their rows,
+for a task that holds its data itself.
+"""
 
 import dataclasses
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,6 @@
-"""Rows of lists that people give: tables, lines of JSON, a JSON list; and lists within one field."""
+"""Rows of lists that people give: tables, lines of JSON, a JSON list;
+and lists within one field.
+"""
 
 import ast
 import collections
@@ -45,7 +47,9 @@ def objects(file: str, text: str, whole: bool) -> Iterator[tuple[str, Any]]:
 
 
 def _records(file: str, found: Any) -> list[Any]:
-    """The records of a list, of {path: label}, or of COCO's annotations, whose images have categories."""
+    """The records of a list, of {path: label}, or of COCO's annotations,
+    whose images have categories.
+    """
     if isinstance(found, list):
         return found
     if isinstance(found, dict) and all(isinstance(found.get(key), list) for key in _COCO):
@@ -57,7 +61,9 @@ def _records(file: str, found: Any) -> list[Any]:
 
 
 def _categorized(file: str, images: list, marks: list, categories: list) -> list[dict[str, Any]]:
-    """Records of the images of iNaturalist and COCO: each with the names of its categories, once."""
+    """Records of the images of iNaturalist and COCO:
+    each with the names of its categories, once.
+    """
     try:
         names = {row["id"]: row["name"] for row in categories}
         found = {row["id"]: {"path": row["file_name"], "label": []} for row in images}
@@ -94,7 +100,9 @@ def _json(place: str, text: str) -> Any:
 
 
 def refuse_splits(file: str, values: Sequence[Any]) -> None:
-    """Raises UserError where the rows of a list, by what they say under `split`, belong to several."""
+    """Raises UserError where the rows of a list, by what they say under `split`,
+    belong to several.
+    """
     counts = collections.Counter(str(value).strip() for value in values if value not in (None, ""))
     if len(counts) > 1:
         known = ", ".join(f"{name} ({count})" for name, count in counts.most_common(10))
@@ -106,7 +114,8 @@ def refuse_splits(file: str, values: Sequence[Any]) -> None:
 def listed(text: str) -> list[Any] | None:
     """The values of a list as programs write one into a field; None for others.
 
-    The notations are those of JSON, of a list or tuple of Python, and of an array of texts of NumPy.
+    The notations are those of JSON, of a list or tuple of Python,
+    and of an array of texts of NumPy.
     """
     text = text.strip()
     if text[:1] + text[-1:] not in ("[]", "()") or len(text) > _MAX_LISTED:
@@ -127,7 +136,8 @@ def listed(text: str) -> list[Any] | None:
 
 
 def _of_numpy(text: str) -> list[str] | None:
-    """The texts of an array, "['one' 'two']", which Python would join; raises ValueError where none follow each other.
+    """The texts of an array, "['one' 'two']", which Python would join;
+    raises ValueError where none follow each other.
 
     None for what mixes that with commas.
     """

@@ -1,8 +1,10 @@
-"""Random-access sources: scikit-learn's digits, TFDS data sets in array_record files, folders of images.
+"""Random-access sources: scikit-learn's digits, TFDS data sets in array_record files,
+folders of images.
 
-A source has a length, `source[i] -> {'image', 'label'}` (a PIL image or a uint8 array, and an int), `record_name(i)`
-for messages, and `class_names`. It pickles to loader workers without open files. Everything a user can get wrong raises
-UserError when the source is made; a damaged record raises when it is read.
+A source has a length, `source[i] -> {'image', 'label'}` (a PIL image or a uint8 array, and an
+int), `record_name(i)` for messages, and `class_names`. It pickles to loader workers without open
+files. Everything a user can get wrong raises UserError when the source is made; a damaged record
+raises when it is read.
 """
 
 import collections
@@ -86,7 +88,9 @@ class FileSource:
 
 
 class TfdsSource:
-    """One split of a TFDS data set in array_record files; pickles as its arguments and opens itself again."""
+    """One split of a TFDS data set in array_record files;
+    pickles as its arguments and opens itself again.
+    """
 
     def __init__(
         self, directory: str, split: str, image_key: str = "image", label_key: str = "label"
@@ -117,7 +121,9 @@ class TfdsSource:
 
 
 class CachedSource:
-    """Keeps the images of another source, decoded, in memory from their first reading on; each process for itself."""
+    """Keeps the images of another source, decoded, in memory from their first reading on;
+    each process for itself.
+    """
 
     def __init__(self, source):
         self._source = source
@@ -142,13 +148,15 @@ class CachedSource:
 
 
 def digits(split: str = "train") -> ArraySource:
-    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, 80 % train and 20 % test by class, split seed 0.
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, 80 % train and 20 % test by class,
+    split seed 0.
 
     Args:
       split: 'train' or 'test'.
 
     Returns:
-      A source of `image` uint8 (8, 8), 0 to 255, and `label` 0 to 9. Raises UserError for another split.
+      A source of `image` uint8 (8, 8), 0 to 255, and `label` 0 to 9. Raises
+      UserError for another split.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -177,7 +185,8 @@ def tfds(
     """A TFDS data set that was prepared in the array_record format; needs no TensorFlow.
 
     Args:
-      name: 'fashion_mnist', 'cifar10:3.0.2', 'set/config' or 'set/config:1.0.0'; without a version the newest.
+      name: 'fashion_mnist', 'cifar10:3.0.2', 'set/config' or 'set/config:1.0.0';
+        without a version the newest.
       split: in TFDS's notation, for example 'train' or 'train[:90%]'.
       data_dir: where data sets lie; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       image_key: the feature that holds the encoded image.
@@ -185,8 +194,8 @@ def tfds(
       in_memory: keeps decoded images, for sets that fit in the memory of every loader process.
 
     Returns:
-      The source. Raises UserError, saying what to do, where the set, split or feature is missing or the files are
-      TFRecord.
+      The source. Raises UserError, saying what to do, where the set,
+      split or feature is missing or the files are TFRecord.
     """
     source = TfdsSource(tfds_directory.find(name, data_dir), split, image_key, label_key)
     return CachedSource(source) if in_memory else source
@@ -198,23 +207,27 @@ def image_folder(
     conversion: str = "display",
     limits: picture.Limits | None = None,
 ) -> FileSource | archives.ZipSource | Marked:
-    """Images in one sub-folder for each class, at any depth, classes and files in sorted order (as torchvision's).
+    """Images in one sub-folder for each class, at any depth,
+    classes and files in sorted order (as torchvision's).
 
-    With `split`, where root/split has no sub-folders, the images are instead those of a list beside it, 'split.csv',
-    '.tsv', '.jsonl', '.json', '.txt' or 'split_map.txt' (see `image_list`), or those of 'split.zip', which such a list
-    may label (see `archives.image_zip`): ImageNet-Zip of the official Swin code lies like that. 'classes.txt' may give
-    the class names, one a line in label order.
+    With `split`, where root/split has no sub-folders, the images are instead those of a list
+    beside it, 'split.csv', '.tsv', '.jsonl', '.json', '.txt' or 'split_map.txt'
+    (see `image_list`), or those of 'split.zip', which such a list may label (see
+    `archives.image_zip`): ImageNet-Zip of the official Swin code lies like that. 'classes.txt' may
+    give the class names, one a line in label order.
 
     Args:
       root: the folder.
       split: reads root/split instead.
-      conversion: 'display' turns pictures upright by their EXIF orientation and lays what is transparent on white;
-        'reference' does neither, as torchvision, for ImageNet itself.
-      limits: what a picture may ask for; None is `picture.Limits()`. Beyond it a record is unreadable.
+      conversion: 'display' turns pictures upright by their EXIF orientation and lays what is
+        transparent on white; 'reference' does neither, as torchvision, for ImageNet itself.
+      limits: what a picture may ask for; None is `picture.Limits()`. Beyond it
+        a record is unreadable.
 
     Returns:
-      The source. Raises UserError where the folder is missing, has no class folder, or a class has no image. A warning
-      tells in one line what was left out: other files, links to what is read anyway.
+      The source. Raises UserError where the folder is missing, has no class folder, or a
+      class has no image. A warning tells in one line what was left out: other files, links to
+      what is read anyway.
     """
     if not root:
         raise UserError("an image folder needs its path: give --config.data_dir=DIR")
@@ -250,13 +263,15 @@ def image_list(
     Args:
       annotation: the list, in one of the forms of `annotations.read`.
       root: folder that paths start from; '' is that of the list.
-      class_names: a text file of one name a line, in label order; '' takes the names in the list, sorted, or numbers.
-      num_classes: how many classes there are, for numbers of which the last ones do not occur; 0 counts them.
+      class_names: a text file of one name a line, in label order;
+        '' takes the names in the list, sorted, or numbers.
+      num_classes: how many classes there are, for numbers of which the last ones do not occur;
+        0 counts them.
       conversion, limits: as for image_folder.
 
     Returns:
-      The source, with `Marked` around it for several labels of an image. Raises UserError for what is wrong in the
-      list, and where none of its first images is there.
+      The source, with `Marked` around it for several labels of an image. Raises UserError for what
+      is wrong in the list, and where none of its first images is there.
     """
     listed = annotations.read(annotation, class_names, num_classes)
     root = os.path.expanduser(root) or os.path.dirname(annotation)
@@ -300,8 +315,8 @@ def flat_folder(
       conversion, limits: as for image_folder.
 
     Returns:
-      A source with label 0 and no class names; `paths` are relative to root. Raises UserError where the folder is
-      missing or holds no image.
+      A source with label 0 and no class names; `paths` are relative to root. Raises UserError where
+      the folder is missing or holds no image.
     """
     if os.path.isfile(root):
         return FileSource(
@@ -351,7 +366,8 @@ class Selection:
 
 @checked
 def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
-    """The same number of records of every class, drawn at random; reads every record once for its label.
+    """The same number of records of every class, drawn at random;
+    reads every record once for its label.
 
     Records that cannot be read are not drawn; a warning counts them.
 
@@ -361,8 +377,8 @@ def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
       seed: of the draw; equal seeds give equal records, and more of them contain fewer.
 
     Returns:
-      A source of per_class records of each class, in the order of `source`. Raises UserError where a class has fewer,
-      or records have several labels.
+      A source of per_class records of each class, in the order of `source`. Raises UserError where
+      a class has fewer, or records have several labels.
     """
     if has_several(source):
         raise UserError(

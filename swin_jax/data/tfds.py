@@ -26,11 +26,13 @@ def find(name: str, data_dir: str | None = None) -> str:
     """Finds the directory of a prepared data set.
 
     Args:
-      name: 'set', 'set/config', either with ':1.2.3' behind; the newest version where none is named.
+      name: 'set', 'set/config', either with ':1.2.3' behind;
+        the newest version where none is named.
       data_dir: where data sets lie; by default default_data_dir().
 
     Returns:
-      The path that ends in the version. Raises UserError, saying how to prepare the set, where there is none.
+      The path that ends in the version. Raises UserError, saying how to prepare the set,
+      where there is none.
     """
     match = re.fullmatch(_NAME, name)
     if not match:
@@ -61,8 +63,8 @@ def open_split(
       label_key: a feature that is an integer.
 
     Returns:
-      (records with the image as encoded bytes, class names in label order or (), the set's name). Raises UserError
-      where the split or a feature is missing or the files are TFRecord.
+      (records with the image as encoded bytes, class names in label order or (), the set's name).
+      Raises UserError where the split or a feature is missing or the files are TFRecord.
     """
     records, features, name = open_records(directory, split, image_key, (label_key,))
     return records, tuple(getattr(features[label_key], "names", None) or ()), name
@@ -80,7 +82,8 @@ def open_records(
       keys: other features that must be there; 'captions/text' is `text` inside of `captions`.
 
     Returns:
-      (records with the image as encoded bytes, TFDS features by name, the set's name). Raises UserError as open_split.
+      (records with the image as encoded bytes, TFDS features by name, the set's name). Raises
+      UserError as open_split.
     """
     import tensorflow_datasets as tfds
 
@@ -156,7 +159,8 @@ def open_builder(directory: str):
       directory: of the data set, ending in its version.
 
     Returns:
-      A tfds.core.DatasetBuilder. Raises UserError where the description is damaged or names features of others.
+      A tfds.core.DatasetBuilder. Raises UserError where the description is damaged or
+      names features of others.
     """
     import tensorflow_datasets as tfds
 

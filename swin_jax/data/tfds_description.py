@@ -1,4 +1,5 @@
-"""Reads what a TFDS data set says of itself, before TFDS does: features.json names classes, which TFDS would import.
+"""Reads what a TFDS data set says of itself, before TFDS does:
+features.json names classes, which TFDS would import.
 
 Only TFDS's own features are let through, so that a folder from elsewhere runs no code
 (tensorflow-datasets 4.9.10 imports the module of any name that it does not know).
@@ -46,8 +47,8 @@ def read_features(directory: str) -> dict[str, Any]:
       directory: Of the data set, ending in its version.
 
     Returns:
-      The whole as JSON. Raises UserError where features.json or dataset_info.json cannot be read, is no JSON object,
-      or names a feature that is not one of FEATURES.
+      The whole as JSON. Raises UserError where features.json or dataset_info.json cannot be read,
+      is no JSON object, or names a feature that is not one of FEATURES.
     """
     info = _read(Path(directory) / "dataset_info.json")
     if not isinstance(info.get("name", ""), str):

@@ -1,7 +1,7 @@
 """Records that cannot be read: which errors say so, and what training and evaluation do about them.
 
-Only what a file does wrong makes a record unreadable. A TypeError or KeyError is a mistake in a source or a transform
-and keeps its traceback.
+Only what a file does wrong makes a record unreadable. A TypeError or KeyError is a mistake in a
+source or a transform and keeps its traceback.
 """
 
 import logging
@@ -47,7 +47,9 @@ def read(
 def read_or_next(
     index: int, rng: np.random.Generator, source: Any, transform: Callable[..., dict[str, Any]]
 ) -> dict[str, Any]:
-    """The transformed record, or the next readable one, whose `bad` is 1; UserError after MAX_RUN of them."""
+    """The transformed record, or the next readable one, whose `bad` is 1;
+    UserError after MAX_RUN of them.
+    """
     start = rng.bit_generator.state
     for skipped in range(MAX_RUN):
         record = (int(index) + skipped) % len(source)
@@ -63,7 +65,9 @@ def read_or_next(
 def read_for_evaluation(
     source: Any, index: int, transform: Callable[[dict[str, Any]], dict[str, Any]], policy: str
 ) -> dict[str, Any] | None:
-    """The transformed record; None for an unreadable one that is left out, UserError where the policy refuses it."""
+    """The transformed record; None for an unreadable one that is left out,
+    UserError where the policy refuses it.
+    """
     try:
         return read(source, index, transform)
     except CAUSES as error:
@@ -80,7 +84,9 @@ def read_for_evaluation(
 def stand_in(
     source: Any, index: int, transform: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> dict[str, Any]:
-    """The next readable record after an unreadable one, for the shapes of its row; UserError after MAX_RUN."""
+    """The next readable record after an unreadable one, for the shapes of its row;
+    UserError after MAX_RUN.
+    """
     for step in range(1, min(MAX_RUN, len(source)) + 1):
         record = (index + step) % len(source)
         try:
@@ -91,7 +97,8 @@ def stand_in(
 
 
 def left_out(data: Any, count: int) -> dict[str, int]:
-    """{'left_out': records that are missing in `count`}, what an evaluation reports; {} where none may be.
+    """{'left_out': records that are missing in `count`}, what an evaluation reports;
+    {} where none may be.
 
     Args:
       data: a `pipeline.EvalData`.

@@ -1,4 +1,6 @@
-"""Loader processes: they end with the process that reads from them, and leave the signals of a terminal to it."""
+"""Loader processes: they end with the process that reads from them,
+and leave the signals of a terminal to it.
+"""
 
 import contextlib
 import multiprocessing
@@ -17,7 +19,8 @@ _LEFT = (
 
 
 def set_up(*_: int) -> None:
-    """Is called in a loader process before it reads anything; grain gives its number and how many there are.
+    """Is called in a loader process before it reads anything;
+    grain gives its number and how many there are.
 
     Python's own tracker removes their shared memory once all of them are gone.
     """

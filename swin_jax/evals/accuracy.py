@@ -1,4 +1,6 @@
-"""Exact top-1 and top-5 accuracy, or mean average precision, and cross-entropy over a whole set, on any mesh."""
+"""Exact top-1 and top-5 accuracy, or mean average precision, and cross-entropy over a whole set,
+on any mesh.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,9 +22,9 @@ from swin_jax.tasks.base import Task, TrainState, check_predicts
 class Accuracy:
     """Evaluates a classifier on a data set.
 
-    The number of batches comes from the global length, the batch is rounded up to the mesh, padding has weight 0, and
-    sums are divided once. Of records with several labels each it gives `metrics.multi_label_scores` and the binary
-    cross-entropy.
+    The number of batches comes from the global length, the batch is rounded up to the mesh, padding
+    has weight 0, and sums are divided once. Of records with several labels each it gives
+    `metrics.multi_label_scores` and the binary cross-entropy.
 
     Attributes:
         data: a `data.pipeline.EvalData`.
@@ -33,7 +35,9 @@ class Accuracy:
     top: PositiveInt = 5
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
-        """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
+        """Compiles for a task and a `sharding.Placement`; returns run(state,
+        frozen) -> {name: value}.
+        """
         check_predicts(task, "logits", type(self).__name__)
         if getattr(self.data, "multi_label", False):
             return self._bind_multi_label(task, placement)

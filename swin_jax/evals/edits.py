@@ -33,9 +33,10 @@ class Edits:
         """Compiles for a task and a `sharding.Placement`.
 
         Returns:
-            run(state, frozen) -> the mean over the latents of each term of the loss, with CLIP's before the edits
-            (`clip_before`); of a mapper `step_cosine` and `step_cosine_std`, how consistent its steps are (arXiv
-            2103.17249, table 2); and {'edits': uint8 (height, width, 3) picture}.
+            run(state, frozen) -> the mean over the latents of each term of the loss, with CLIP's
+            before the edits (`clip_before`); of a mapper `step_cosine` and `step_cosine_std`, how
+            consistent its steps are (arXiv 2103.17249, table 2); and {'edits': uint8
+            (height, width, 3) picture}.
         """
         check_predicts(task, "edits", type(self).__name__)
         everywhere = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
@@ -72,7 +73,9 @@ class Edits:
         return run
 
     def batches(self, placement: Any):
-        """Batches on the mesh, and which of all their rows are real; one empty batch without data."""
+        """Batches on the mesh, and which of all their rows are real;
+        one empty batch without data.
+        """
         if self.data is None:
             yield {}, None
             return
@@ -84,7 +87,9 @@ class Edits:
 
 
 def consistency(steps: np.ndarray) -> dict[str, float]:
-    """Mean and deviation of the cosine between any two of some steps (N, D); nothing for fewer than two."""
+    """Mean and deviation of the cosine between any two of some steps (N, D);
+    nothing for fewer than two.
+    """
     count = len(steps)
     if count < 2:
         return {}

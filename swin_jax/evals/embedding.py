@@ -27,7 +27,9 @@ class CosineOfPairs:
     limit: PositiveInt = 5000
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
-        """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
+        """Compiles for a task and a `sharding.Placement`; returns run(state,
+        frozen) -> {name: value}.
+        """
         check_predicts(task, "embedding", type(self).__name__)
         extract = features.extractor(task, placement, self.data, ("embedding",))
 
@@ -48,10 +50,10 @@ def pair_scores(embedding: np.ndarray, label: np.ndarray) -> dict[str, float]:
 
     Returns:
         'rms_error', the root mean square difference of the cosine and the share of the choices in
-        common, over the pairs of which a choice is known for both; 'cosine_same', 'cosine_one_differs'
-        and 'cosine_any', the mean cosine of pairs with no other class in a known choice, with one,
-        and of all; 'auc', how often one of the first has a larger cosine than one of the second. A
-        figure without pairs is left out.
+        common, over the pairs of which a choice is known for both; 'cosine_same',
+        'cosine_one_differs' and 'cosine_any', the mean cosine of pairs with no other class in a
+        known choice, with one, and of all; 'auc', how often one of the first has a larger cosine
+        than one of the second. A figure without pairs is left out.
     """
     first, second = np.triu_indices(len(embedding), 1)
     common, known = (np.asarray(x)[first, second] for x in losses.shared_marks(label, label))

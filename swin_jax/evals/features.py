@@ -1,4 +1,6 @@
-"""Image and text features of whole sets: what zero-shot classification, retrieval and the probes start from."""
+"""Image and text features of whole sets: what zero-shot classification,
+retrieval and the probes start from.
+"""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +22,9 @@ _ROUNDING = 1e-6  # of the length of a vector that a model has normalized
 
 
 def normalize(features: np.ndarray) -> np.ndarray:
-    """Features of unit length: (..., E) -> (..., E) float32; zeros, and what has that length, keep their bits."""
+    """Features of unit length: (..., E) -> (..., E) float32;
+    zeros, and what has that length, keep their bits.
+    """
     features = np.asarray(features, np.float32)
     length = np.linalg.norm(features, axis=-1, keepdims=True)
     return features / np.where((length > 0) & (np.abs(length - 1) > _ROUNDING), length, 1)
@@ -43,9 +47,9 @@ def feature_batches(
         kept: Keys of the batch that are returned as they are.
 
     Returns:
-        batches(state, frozen, data), which yields {key of outputs and kept: (n, ...)} for the records of a
-        `data.pipeline.EvalData` in order, without padding and what is left out, on every
-        process; outputs are float32.
+        batches(state, frozen, data), which yields {key of outputs and kept: (n, ...)} for the
+        records of a `data.pipeline.EvalData` in order, without padding and what is left out, on
+        every process; outputs are float32.
     """
 
     @functools.partial(jax.jit, **_everywhere(placement))
@@ -92,7 +96,8 @@ def extractor(
     inputs: Sequence[str] = ("image",),
     kept: Sequence[str] = ("label",),
 ) -> Callable[[TrainState, Any], dict[str, np.ndarray]]:
-    """Compiles the features of a whole data set: a `data.pipeline.EvalData`. Other arguments as of `feature_batches`.
+    """Compiles the features of a whole data set: a `data.pipeline.EvalData`. Other arguments
+    as of `feature_batches`.
 
     Returns:
         run(state, frozen) -> {key of outputs and kept: (N, ...)} for the N records in order.
@@ -107,7 +112,9 @@ def extractor(
 
 
 def left_out(sets: Iterable[Any], found: Iterable[dict[str, np.ndarray]]) -> dict[str, int]:
-    """{'left_out': unreadable records of several data sets}, from what `extractor` found of each; {} if none may be."""
+    """{'left_out': unreadable records of several data sets}, from what `extractor` found of each;
+    {} if none may be.
+    """
     parts = [unreadable.left_out(data, len(arrays["label"])) for data, arrays in zip(sets, found)]
     counts = [part["left_out"] for part in parts if part]
     return {"left_out": sum(counts)} if counts else {}
@@ -117,8 +124,8 @@ def text_encoder(task: Task, placement: Any) -> Callable[[TrainState, Any], Enco
     """Compiles the text tower of a task.
 
     Returns:
-        bind(state, frozen) -> encode, which takes (B, L) int32 tokens that every process holds whole, B a multiple of
-        the mesh's batch shards, and returns (B, E) on every process.
+        bind(state, frozen) -> encode, which takes (B, L) int32 tokens that every process holds
+        whole, B a multiple of the mesh's batch shards, and returns (B, E) on every process.
     """
 
     @functools.partial(jax.jit, **_everywhere(placement))
@@ -137,7 +144,9 @@ def text_encoder(task: Task, placement: Any) -> Callable[[TrainState, Any], Enco
 
 
 def check_tokens(text: np.ndarray, task: Task) -> None:
-    """Raises UserError for tokens that the text tower of a task does not know: their features would be NaN."""
+    """Raises UserError for tokens that the text tower of a task does not know:
+    their features would be NaN.
+    """
     known = getattr(getattr(getattr(task, "model", None), "text", None), "vocab_size", None)
     if known is not None and text.size and not 0 <= text.min() <= text.max() < known:
         raise UserError(
@@ -154,7 +163,8 @@ def text_batches(
     batch_size: PositiveInt,
     progress: str = "",
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Encodes texts in batches of one fixed size, so that one program is compiled; the next one is tokenised meanwhile.
+    """Encodes texts in batches of one fixed size, so that one program is compiled;
+    the next one is tokenised meanwhile.
 
     Args:
         encode: tokens (batch_size, L) -> (batch_size, E).
@@ -198,7 +208,9 @@ def encode_texts(
     batch_size: PositiveInt = 256,
     progress: str = "",
 ) -> np.ndarray:
-    """Features of N texts: (N, E) float32 of unit length. The arguments are those of `text_batches`."""
+    """Features of N texts: (N, E) float32 of unit length.
+    The arguments are those of `text_batches`.
+    """
     return np.concatenate(
         [found for _, found in text_batches(encode, tokenize, texts, batch_size, progress)]
     )

@@ -1,8 +1,8 @@
 """Few-shot probes: a linear classifier from 1, 2, 4, 8 or 16 labelled examples per class.
 
-CLIP (arXiv 2103.00020), Figure 6, fits logistic regression; the other choice is the ridge regression of big_vision:
-whitened features, targets of -1 and 1, closed form. The paper tells no seeds, so here examples are drawn with seeds and
-can be saved.
+CLIP (arXiv 2103.00020), Figure 6, fits logistic regression; the other choice is the ridge
+regression of big_vision: whitened features, targets of -1 and 1, closed form. The paper tells no
+seeds, so here examples are drawn with seeds and can be saved.
 """
 
 import dataclasses
@@ -45,7 +45,8 @@ Examples = tuple[np.ndarray, np.ndarray]  # features (N, E), labels (N,) int
 
 @checked
 def sample(label: np.ndarray, shots: PositiveInt, seed: Seed) -> np.ndarray:
-    """Draws examples of each class; those of fewer shots are among those of more shots of the same seed.
+    """Draws examples of each class; those of fewer shots are among those of more shots
+    of the same seed.
 
     Args:
         label: (N,) int.
@@ -102,8 +103,8 @@ def ridge(
 ) -> np.ndarray:
     """Ridge regression to targets of -1 and 1 for a grid of strengths, by one eigendecomposition.
 
-    Features are whitened one by one (mean 0, deviation 1) and a constant 100 is appended for the bias; the classifiers
-    are returned for features as they came, with a one appended.
+    Features are whitened one by one (mean 0, deviation 1) and a constant 100 is appended for the
+    bias; the classifiers are returned for features as they came, with a one appended.
 
     Args:
         train: features (N, E) and labels (N,).
@@ -185,7 +186,8 @@ def few_shot(
     indices: dict[tuple[int, int], np.ndarray] | None = None,
     pause: Callable[[], None] = lambda: None,
 ) -> Result:
-    """Fits on a few examples per class, chooses the regularisation on validation data, and counts on test data.
+    """Fits on a few examples per class, chooses the regularisation on validation data,
+    and counts on test data.
 
     Args:
         train: features (N, E) and labels (N,) that examples are drawn from.
@@ -196,7 +198,8 @@ def few_shot(
         method: 'logistic', as in the paper, or 'ridge'.
         num_classes: K; None for the largest label + 1.
         indices: of an earlier run, to use the same examples; those that are absent are drawn.
-        pause: is called before every fit, and within those of 'logistic' as `linear_probe.probe` says; it may raise.
+        pause: is called before every fit, and within those of 'logistic' as `linear_probe.probe`
+            says; it may raise.
 
     Raises:
         UserError: another method, or a class with too few examples.
@@ -227,7 +230,8 @@ def shots_to_reach(means: dict[int, float], target: float) -> float:
         target: accuracy in 0..1.
 
     Returns:
-        Shots, interpolated log-linearly; the smallest measured number if that is already enough, inf if none is.
+        Shots, interpolated log-linearly; the smallest measured number if that is already enough,
+        inf if none is.
     """
     counts = sorted(means)
     enough = [number for number, count in enumerate(counts) if means[count] >= target]
@@ -242,7 +246,9 @@ def shots_to_reach(means: dict[int, float], target: float) -> float:
 
 
 def table(results: dict[str, Result], zero_shot: dict[str, float] | None = None) -> str:
-    """A markdown table: a row per name with mean and deviation over the seeds, and the zero-shot accuracy if given."""
+    """A markdown table: a row per name with mean and deviation over the seeds,
+    and the zero-shot accuracy if given.
+    """
     shots = sorted({count for result in results.values() for count in result.accuracy})
     lines = [
         f"| | zero-shot | {' | '.join(f'{count}-shot' for count in shots)} |",
@@ -263,7 +269,9 @@ def table(results: dict[str, Result], zero_shot: dict[str, float] | None = None)
 def plot(
     results: dict[str, Result], path: str | os.PathLike, zero_shot: dict[str, float] | None = None
 ) -> None:
-    """Draws CLIP's Figure 6: accuracy against labelled examples per class, with a star for zero-shot at 0."""
+    """Draws CLIP's Figure 6: accuracy against labelled examples per class,
+    with a star for zero-shot at 0.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4.2), layout="constrained")
@@ -294,7 +302,8 @@ class FewShot:
 
     Attributes:
         train: a `data.pipeline.EvalData` with `image` and `label`, as are the others.
-        test: what is reported; its classes, by name, are some of those of `train`, as are those of `validation`.
+        test: what is reported; its classes, by name, are some of those of `train`,
+            as are those of `validation`.
         validation: chooses the regularisation.
         shots: examples per class.
         seeds: one draw each.
@@ -313,7 +322,9 @@ class FewShot:
     output: str = "image_features"
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
-        """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {'<n>shot_top1': mean}."""
+        """Compiles for a task and a `sharding.Placement`;
+        returns run(state, frozen) -> {'<n>shot_top1': mean}.
+        """
         if self.output in PREDICTIONS["features"]:
             check_predicts(task, "features", type(self).__name__)
         sets = labels.share(

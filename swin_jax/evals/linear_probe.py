@@ -1,10 +1,11 @@
-"""Linear probe: multinomial logistic regression on features by L-BFGS, and CLIP's search for its regularisation.
+"""Linear probe: multinomial logistic regression on features by L-BFGS,
+and CLIP's search for its regularisation.
 
 CLIP (arXiv 2103.00020), appendix A.3. The peer is scikit-learn's LogisticRegression. With C its
-inverse regularisation, its objective is this one at lambda = 1 / C for three classes or more. For two
-it fits one column of weights w, where there are two here, which at the optimum are -w / 2 and w / 2:
-their penalty is half of that of w, so that lambda = 2 / C. Value and gradient run on the accelerator,
-in chunks of rows; scipy's L-BFGS, the one scikit-learn uses, runs on the host.
+inverse regularisation, its objective is this one at lambda = 1 / C for three classes or more. For
+two it fits one column of weights w, where there are two here, which at the optimum are -w / 2 and w
+/ 2: their penalty is half of that of w, so that lambda = 2 / C. Value and gradient run on the
+accelerator, in chunks of rows; scipy's L-BFGS, the one scikit-learn uses, runs on the host.
 """
 
 import dataclasses
@@ -77,9 +78,11 @@ def check_finite(x: np.ndarray) -> None:
 
 @jax.jit
 def _cross_entropy(parameters: jax.Array, x: jax.Array, label: jax.Array, weight: jax.Array):
-    """Cross-entropies, which the host adds in float64 because line searches need the digits, and their gradient.
+    """Cross-entropies, which the host adds in float64 because line searches need the digits,
+    and their gradient.
 
-    parameters (E + 1, K), x (chunks, rows, E), label and weight (chunks, rows) -> (chunks, rows), (E + 1, K).
+    parameters (E + 1, K), x (chunks, rows, E), label and weight (chunks, rows) -> (chunks, rows),
+    (E + 1, K).
     """
     matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
@@ -193,7 +196,8 @@ def _fit(
         return value / rows.count, gradient.ravel() / rows.count
 
     def pause_alone(_):
-        # Hosts that differ in a last bit may take another number of iterations, but the same number of fits.
+        # Hosts that differ in a last bit may take another number of iterations,
+        # but the same number of fits.
         if jax.process_count() == 1:
             pause()
 
@@ -205,7 +209,8 @@ def _fit(
         "gtol": tolerance,
         "ftol": 64 * np.finfo(np.float64).eps,
     }
-    # The threads of OpenBLAS spin between L-BFGS's short vector operations, 10 times slower where cores are shared.
+    # The threads of OpenBLAS spin between L-BFGS's short vector operations,
+    # 10 times slower where cores are shared.
     with threadpool_limits(1, "blas"):
         found = minimize(
             value_and_gradient,
@@ -241,10 +246,12 @@ class Search:
 
 
 def search(score: Callable[[float], float]) -> Search:
-    """CLIP's search: 7 points two decades apart, then the interval around the best is halved down to 8 steps a decade.
+    """CLIP's search: 7 points two decades apart, then the interval around the best is halved down
+    to 8 steps a decade.
 
     Args:
-        score: lambda -> figure on the validation set, the higher the better; called 15 times at most.
+        score: lambda -> figure on the validation set, the higher the better;
+            called 15 times at most.
     """
     found: dict[int, float] = {}
     step, wanted = _FIRST_STEP, list(range(0, len(LAMBDAS), _FIRST_STEP))
@@ -272,7 +279,8 @@ def split(
 
     Args:
         label: (N,) int.
-        fraction: of each class that goes to validation; a class of several examples gives at least one and keeps one.
+        fraction: of each class that goes to validation;
+            a class of several examples gives at least one and keeps one.
         seed: of the choice.
 
     Returns:
@@ -323,7 +331,8 @@ def probe(
     chunk: PositiveInt = _CHUNK,
     pause: Callable[[], None] = lambda: None,
 ) -> Probe:
-    """The whole protocol: lambda is chosen on validation data, then the classifier is fitted to both parts.
+    """The whole protocol: lambda is chosen on validation data,
+    then the classifier is fitted to both parts.
 
     Args:
         train: (features (N, E), labels (N,) int).
@@ -335,7 +344,8 @@ def probe(
         max_iterations: of L-BFGS.
         tolerance: of L-BFGS.
         chunk: rows at a time.
-        pause: is called before every fit, and in one process after each of its iterations; it may raise to end all.
+        pause: is called before every fit, and in one process after each of its iterations;
+            it may raise to end all.
 
     Raises:
         UserError: as `fit` and `split`.
@@ -351,7 +361,8 @@ def probe(
 
     def score(strength):
         near = min(fitted, key=lambda known: abs(np.log(known / strength)), default=None)
-        # Each fit starts from the nearest one before it: the optimum is the same, and sooner reached.
+        # Each fit starts from the nearest one before it:
+        # the optimum is the same, and sooner reached.
         fitted[strength] = _fit(rows, strength, fitted.get(near), max_iterations, tolerance, pause)
         rank, _ = metrics.rank_labels(ones, other_label, fitted[strength].stacked())
         return metrics.top_scores(rank, other_label, num_classes)[metric]
@@ -373,10 +384,11 @@ class LinearProbe:
 
     Attributes:
         train: a `data.pipeline.EvalData` with `image` and `label`, as are the others.
-        test: what is reported; its classes, by name, are some of those of `train`, as are those of `validation`.
+        test: what is reported; its classes, by name, are some of those of `train`,
+            as are those of `validation`.
         validation: chooses lambda; None carves a fifth of `train` out.
-        output: key of what `task.predict` returns that is probed; the paper takes ViT's class token before the
-            projection, 'image_features' are after it and of unit length.
+        output: key of what `task.predict` returns that is probed; the paper takes ViT's class token
+            before the projection, 'image_features' are after it and of unit length.
         metric: key of `metrics.top_scores` that chooses lambda.
         max_iterations: of L-BFGS.
     """
@@ -391,7 +403,8 @@ class LinearProbe:
     max_iterations: PositiveInt = 1000
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
-        """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}.
+        """Compiles for a task and a `sharding.Placement`; returns run(state,
+        frozen) -> {name: value}.
 
         Among the values are 'lambda' and 'validation', the score that chose it.
         """

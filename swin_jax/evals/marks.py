@@ -24,7 +24,9 @@ class MarkAccuracy:
     data: Any
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
-        """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
+        """Compiles for a task and a `sharding.Placement`; returns run(state,
+        frozen) -> {name: value}.
+        """
         check_predicts(task, "logits", type(self).__name__)
         _check(self)
         extract = features.extractor(task, placement, self.data, ("logits",))
@@ -54,7 +56,9 @@ class TextPairs:
     pairs: Mapping[str, tuple[str, str]]
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
-        """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
+        """Compiles for a task and a `sharding.Placement`; returns run(state,
+        frozen) -> {name: value}.
+        """
         check_predicts(task, "features", type(self).__name__)
         _check(self)
         names = self.data.class_names

@@ -1,4 +1,5 @@
-"""Figures of classification as CLIP (arXiv 2103.00020, Table 9) reports them, from features and a linear classifier.
+"""Figures of classification as CLIP (arXiv 2103.00020, Table 9) reports them,
+from features and a linear classifier.
 
 The peers are scikit-learn's metrics and the VOC2007 development kit.
 """
@@ -11,7 +12,8 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.evals import features
 
-# What CLIP's Table 9 reports where it is not accuracy; 'top1' and 'mean_..' are keys of `top_scores`.
+# What CLIP's Table 9 reports where it is not accuracy;
+# 'top1' and 'mean_..' are keys of `top_scores`.
 METRICS = {
     **{
         "fgvc_aircraft": "mean_per_class",
@@ -45,7 +47,8 @@ def evaluate(
         scale: of the logits where probabilities are ranked.
 
     Returns:
-        'map_11_points' of multi-label sets, else `top_scores`, and 'roc_auc' of the second of two classes.
+        'map_11_points' of multi-label sets, else `top_scores`,
+        and 'roc_auc' of the second of two classes.
     """
     if np.ndim(label) == 2:
         return {"map_11_points": mean_average_precision(image_features, label, weights, scale)}
@@ -61,7 +64,9 @@ def evaluate(
 def _ranks(
     image_features: jax.Array, label: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """(rank of the label, best class) of each row; ties go to the lower class, NaN counts as larger than everything."""
+    """(rank of the label, best class) of each row;
+    ties go to the lower class, NaN counts as larger than everything.
+    """
     scores = jnp.matmul(image_features, weights, precision=jax.lax.Precision.HIGHEST)
     own = jnp.take_along_axis(scores, label[:, None], axis=-1)
     tied_before = (scores == own) & (jnp.arange(scores.shape[-1])[None, :] < label[:, None])
@@ -72,7 +77,8 @@ def _ranks(
 def rank_labels(
     image_features: np.ndarray, label: np.ndarray, weights: np.ndarray, chunk: PositiveInt = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the right class stands among all, for any number of images: only (chunk, C) scores exist at a time.
+    """Where the right class stands among all, for any number of images:
+    only (chunk, C) scores exist at a time.
 
     Args:
         image_features: (N, E); their length does not matter.
@@ -81,7 +87,8 @@ def rank_labels(
         chunk: images at a time.
 
     Returns:
-        (rank (N,), prediction (N,)) int; rank 0 is right, rank < k is among the top k. Equal scores rank by class.
+        (rank (N,), prediction (N,)) int; rank 0 is right, rank < k is among the top k.
+        Equal scores rank by class.
 
     Raises:
         UserError: widths that differ, or no images.
@@ -114,8 +121,8 @@ def top_scores(rank: np.ndarray, label: np.ndarray, num_classes: int) -> dict[st
         num_classes: C.
 
     Returns:
-        'top1', 'top5' (top-min(5, C), under that name), 'mean_per_class' over the classes that have examples, and
-        'mean_top1_top5', in 0..1.
+        'top1', 'top5' (top-min(5, C), under that name), 'mean_per_class' over the classes that have
+        examples, and 'mean_top1_top5', in 0..1.
     """
     right = rank == 0
     count = np.bincount(label, minlength=num_classes)
@@ -133,7 +140,8 @@ def top_scores(rank: np.ndarray, label: np.ndarray, num_classes: int) -> dict[st
 
 
 def roc_auc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a positive scores higher than a negative, ties counted half.
+    """Area under the ROC curve: the chance that a positive scores higher than a negative,
+    ties counted half.
 
     Args:
         score: (N,) floating point, for Hateful Memes the probability of the hateful class.
@@ -152,7 +160,8 @@ def roc_auc(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def average_precision_11_points(score: np.ndarray, positive: np.ndarray) -> float:
-    """Average precision of VOC2007: the mean over recalls 0, 0.1, .. 1 of the best precision at that recall or higher.
+    """Average precision of VOC2007: the mean over recalls 0, 0.1,
+    .. 1 of the best precision at that recall or higher.
 
     Args:
         score: (N,) floating point; equal scores are counted together.
@@ -177,11 +186,13 @@ def _curve(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndar
 def mean_average_precision(
     image_features: np.ndarray, label: np.ndarray, weights: np.ndarray, scale: float = 100.0
 ) -> float:
-    """The 11-point mAP of a multi-label set. Scores are softmaxed over the classes first, which CLIP's figure needs.
+    """The 11-point mAP of a multi-label set. Scores are softmaxed over the classes first,
+    which CLIP's figure needs.
 
     Args:
         image_features: (N, E).
-        label: (N, C): 1 where the class is there, 0 where not, -1 where it does not count (VOC's 'difficult').
+        label: (N, C): 1 where the class is there, 0 where not,
+            -1 where it does not count (VOC's 'difficult').
         weights: (E, C).
         scale: of the logits.
     """
@@ -196,7 +207,8 @@ def mean_average_precision(
 
 
 def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
-    """The area under the curve of precision over recall, summed in steps (scikit-learn's `average_precision_score`).
+    """The area under the curve of precision over recall, summed in steps (scikit-learn's
+    `average_precision_score`).
 
     Args:
         score: (N,) floating point; equal scores are counted together.
@@ -210,7 +222,8 @@ def multi_label_scores(scores: np.ndarray, label: np.ndarray) -> dict[str, float
     """The figure of records with several labels each.
 
     Args:
-        scores: (N, C) floating point, the higher the likelier; only their order within a class counts.
+        scores: (N, C) floating point, the higher the likelier;
+            only their order within a class counts.
         label: (N, C): 1 where the class is there, 0 where not, -1 where that is not known.
 
     Returns:

@@ -1,7 +1,8 @@
-"""Video Swin's test: several clips and crops of every video, all views at once, the mean of their probabilities.
+"""Video Swin's test: several clips and crops of every video, all views at once,
+the mean of their probabilities.
 
-Video Swin (arXiv 2106.13230), section 4.1: 4 clips x 3 crops on Kinetics, 1 x 3 on Something-Something v2. The peer is
-mmaction2's test of `Recognizer3D` with `average_clips='prob'`.
+Video Swin (arXiv 2106.13230), section 4.1: 4 clips x 3 crops on Kinetics, 1 x 3 on
+Something-Something v2. The peer is mmaction2's test of `Recognizer3D` with `average_clips='prob'`.
 """
 
 import dataclasses
@@ -47,7 +48,8 @@ def fuse(
         state, frozen: as `predict` takes them.
         views: (B, V, T, H, W, 3) uint8.
         views_at_once: of each video, a divisor of V; 0 for all. Fewer need less memory.
-        fusion: 'probability' is the mean of the views' probabilities, 'score' the probabilities of their mean logits.
+        fusion: 'probability' is the mean of the views' probabilities,
+            'score' the probabilities of their mean logits.
         input: what `predict` calls a view; 'image' where views are single frames, (B, V, H, W, 3).
 
     Returns:
@@ -78,8 +80,9 @@ class MultiView:
         views_at_once: of each video; a divisor of V, 0 for all.
         fusion: 'probability' or 'score', see `fuse`.
         input: key of the views, 'video' or 'image', see `fuse`.
-        cache: folder where finished videos are kept, so that a test that was stopped goes on with the next one; '' for
-            none. What is kept belongs to one set of weights and one set of views.
+        cache: folder where finished videos are kept, so that a test that was stopped goes on
+            with the next one; '' for none. What is kept belongs to one set of weights and
+            one set of views.
         save_every: batches between two writes to the cache.
         progress: shows a bar.
     """
@@ -97,10 +100,11 @@ class MultiView:
             raise UserError(f"fusion={self.fusion!r} is none of {FUSIONS}")
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
-        """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}.
+        """Compiles for a task and a `sharding.Placement`; returns run(state,
+        frozen) -> {name: value}.
 
-        The values are 'top1', 'top5' (or fewer classes) and 'mean_class' (accuracy averaged over classes); of videos
-        with several labels each they are those of `metrics.multi_label_scores`.
+        The values are 'top1', 'top5' (or fewer classes) and 'mean_class' (accuracy averaged over
+        classes); of videos with several labels each they are those of `metrics.multi_label_scores`.
         """
         check_predicts(task, "logits", type(self).__name__)
         everywhere = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
@@ -183,7 +187,9 @@ class MultiView:
 
 
 class _Cache:
-    """Finished videos in files of (probabilities, label), in order; those of other weights or views are left alone."""
+    """Finished videos in files of (probabilities, label), in order;
+    those of other weights or views are left alone.
+    """
 
     def __init__(self, eval_: MultiView, weights: str):
         facts = (weights, _text_of(eval_.data.transform), eval_.fusion, len(eval_.data.source))
@@ -239,7 +245,9 @@ class _Cache:
 
 
 def _text_of(value: Any) -> str:
-    """A function and its bound arguments, functions among them, without the addresses that `repr` shows."""
+    """A function and its bound arguments, functions among them,
+    without the addresses that `repr` shows.
+    """
     if isinstance(value, functools.partial):
         bound = [_text_of(x) for x in value.args] + [
             f"{k}={_text_of(x)}" for k, x in sorted(value.keywords.items())

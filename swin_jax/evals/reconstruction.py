@@ -1,6 +1,8 @@
-"""Masked L1 over a whole set with fixed masks, and a picture of input, masked input and reconstruction.
+"""Masked L1 over a whole set with fixed masks, and a picture of input,
+masked input and reconstruction.
 
-The loss is that of SimMIM's training (arXiv 2111.09886), with the mean over all masked pixels of the set.
+The loss is that of SimMIM's training (arXiv 2111.09886),
+with the mean over all masked pixels of the set.
 """
 
 import dataclasses
@@ -35,8 +37,9 @@ class Reconstruction:
         """Compiles for a task and a `sharding.Placement`.
 
         Returns:
-            run(state, frozen) -> {'loss': float, 'reconstruction': uint8 (height, width, C) picture}. The picture has a
-            row for each image: input, input with grey cells where it is masked, and what the model makes of that.
+            run(state, frozen) -> {'loss': float, 'reconstruction': uint8 (height, width, C)
+            picture}. The picture has a row for each image: input, input with grey cells where it is
+            masked, and what the model makes of that.
         """
         check_predicts(task, "reconstruction", type(self).__name__)
         everywhere = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
@@ -83,7 +86,8 @@ class Reconstruction:
 
 
 def grid(image: np.ndarray, mask: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
-    """One picture of several images: a row for each with input, masked input, and reconstruction in the masked pixels.
+    """One picture of several images: a row for each with input, masked input,
+    and reconstruction in the masked pixels.
 
     Args:
         image: (N, H, W, C) uint8.

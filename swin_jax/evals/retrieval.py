@@ -1,7 +1,7 @@
 """Image-text retrieval: the share of queries with a match among the first k, both ways.
 
-CLIP (arXiv 2103.00020, Table 13) on Flickr30k and COCO with five captions per image. The peer is CLIP_benchmark: a
-query counts if at least one of its matches is among the first k.
+CLIP (arXiv 2103.00020, Table 13) on Flickr30k and COCO with five captions per image. The peer is
+CLIP_benchmark: a query counts if at least one of its matches is among the first k.
 """
 
 import dataclasses
@@ -59,7 +59,9 @@ def caption_features(
 def _first_match(
     queries: jax.Array, query_ids: jax.Array, candidates: jax.Array, ids: jax.Array
 ) -> jax.Array:
-    """Rank of the best match of each query; ties go to the lower candidate, NaN counts as larger than everything."""
+    """Rank of the best match of each query; ties go to the lower candidate,
+    NaN counts as larger than everything.
+    """
     scores = jnp.matmul(queries, candidates.T, precision=jax.lax.Precision.HIGHEST)  # (c, M)
     match = query_ids[:, None] == ids[None, :]
     best = jnp.where(match, scores, -jnp.inf).max(axis=-1, keepdims=True)
@@ -79,7 +81,8 @@ def ranks(
     chunk: PositiveInt = 256,
     pause: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """How many candidates come before the best match of each query; only (chunk, M) similarities exist at a time.
+    """How many candidates come before the best match of each query;
+    only (chunk, M) similarities exist at a time.
 
     Args:
         queries: (N, E).
@@ -155,17 +158,19 @@ def recall(
 class Retrieval:
     """Evaluates an image-text task on pairs during training.
 
-    The protocol is that of several captions per image: every image once, though several records may name its file,
-    and every caption of it. An image finds its text with any of its captions, each caption has to find its image.
+    The protocol is that of several captions per image: every image once, though several records may
+    name its file, and every caption of it. An image finds its text with any of its captions, each
+    caption has to find its image.
 
     Attributes:
-        data: a `data.pipeline.EvalData` of a pair source with `pairs.eval_transform`. With another transform it has
-            `image`, and unless `captions` are given `text`, the tokens of one caption.
+        data: a `data.pipeline.EvalData` of a pair source with `pairs.eval_transform`. With
+            another transform it has `image`, and unless `captions` are given `text`, the
+            tokens of one caption.
         captions: of each record in order, one or more; None takes those of the source.
         tokenize: texts -> (n, L) int32, for `captions`; None takes that of `pairs.eval_transform`.
         prefix: put before each of the captions.
-        ids: batch key of an integer that pairs with the same content share ('label' for several pictures of one
-            concept); '' makes every image its own.
+        ids: batch key of an integer that pairs with the same content share ('label' for several
+            pictures of one concept); '' makes every image its own.
         ks: how many of the first count.
         batch_size: captions at a time.
     """
@@ -179,7 +184,9 @@ class Retrieval:
     batch_size: PositiveInt = 256
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
-        """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
+        """Compiles for a task and a `sharding.Placement`; returns run(state,
+        frozen) -> {name: value}.
+        """
         check_predicts(task, "features", type(self).__name__)
         kept = (self.ids,) if self.ids else ()
         transform = getattr(self.data, "transform", None)

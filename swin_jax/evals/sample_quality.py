@@ -1,8 +1,9 @@
-"""How far what a generator makes is from real images: distances between the features that a network has of both.
+"""How far what a generator makes is from real images:
+distances between the features that a network has of both.
 
-The Fréchet distance between two Gaussians (arXiv 1706.08500) and the kernel distance (arXiv
-1801.01401) are called FID and KID if the network is the Inception-v3 that these were defined with; of
-any other network they are other numbers and have other names. The reference is metrics/ of
+The Fréchet distance between two Gaussians (arXiv 1706.08500) and the kernel distance
+(arXiv 1801.01401) are called FID and KID if the network is the Inception-v3 that these were defined
+with; of any other network they are other numbers and have other names. The reference is metrics/ of
 NVlabs/stylegan2-ada-pytorch.
 """
 
@@ -27,7 +28,9 @@ _FEWEST = 4  # real images: two halves, in each of which two differ
 
 @dataclasses.dataclass(frozen=True)
 class _Features:
-    """What a network sees in images, as what `evals.features` calls a task; its state are the variables."""
+    """What a network sees in images, as what `evals.features` calls a task;
+    its state are the variables.
+    """
 
     predicts: ClassVar[str] = "features of images"
 
@@ -51,17 +54,21 @@ class SampleQuality:
 
     Attributes:
         data: A `data.pipeline.EvalData` of real images, of the size of the samples.
-        network: A model of features, such as `train.init_from.Frozen` with `models.inception.Inception`. Its weights
-            are read when the evaluation is bound to a task.
-        of: What the features are of if they are not Inception's, for the names 'frechet_distance_of_...'.
-        method: Method of the model that gives features (B, D) or maps (B, ..., D), or a list that ends with them.
+        network: A model of features, such as `train.init_from.Frozen` with
+            `models.inception.Inception`. Its weights are read when the evaluation is
+            bound to a task.
+        of: What the features are of if they are not Inception's, for the names
+            'frechet_distance_of_...'.
+        method: Method of the model that gives features (B, D) or maps (B, ..., D),
+            or a list that ends with them.
         mean, std: Of the pixels in 0..1, as the network takes them.
-        optional: True to measure nothing where the network has no weights; else those are an error, or random ones.
+        optional: True to measure nothing where the network has no weights;
+            else those are an error, or random ones.
         samples: Number of images to generate.
         batch_size: Images at a time.
         seed: Of latents and subsets, so that each evaluation sees the same.
-        subsets, subset_size: The kernel distance is a mean over so many random subsets of so many images, or of as
-            many as there are.
+        subsets, subset_size: The kernel distance is a mean over so many random subsets of so many
+            images, or of as many as there are.
     """
 
     data: Any
@@ -95,8 +102,9 @@ class SampleQuality:
         """Reads the network's weights and compiles for a task and a `sharding.Placement`.
 
         Returns:
-            run(state, frozen) -> {name: value}: 'fid', 'kid' and 'kid_real', the kernel distance between two halves of
-            the real images, or the same under the names of another network; `left_out` where `data` leaves out records.
+            run(state, frozen) -> {name: value}: 'fid', 'kid' and 'kid_real', the kernel distance
+            between two halves of the real images, or the same under the names of another network;
+            `left_out` where `data` leaves out records.
 
         Raises:
             UserError: Another task; weights that are missing or do not fit.
@@ -166,7 +174,9 @@ class SampleQuality:
 
 
 def check_real(found: np.ndarray) -> None:
-    """Raises UserError where there are too few real images for a distance, or features that are not finite."""
+    """Raises UserError where there are too few real images for a distance,
+    or features that are not finite.
+    """
     if len(found) < _FEWEST:
         raise UserError(
             f"{len(found)} real images are too few for a distance; there must be {_FEWEST}"
@@ -186,10 +196,11 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def frechet_distance(
     mean: np.ndarray, covariance: np.ndarray, other_mean: np.ndarray, other_covariance: np.ndarray
 ) -> float:
-    """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of two Gaussians with means (D,) and covariances (D, D).
+    """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of two Gaussians with means (D,)
+    and covariances (D, D).
 
-    (C C')^(1/2) has the trace of the root of the symmetric C^(1/2) C' C^(1/2), which exists where covariances are
-    singular too, as those of fewer samples than features are.
+    (C C')^(1/2) has the trace of the root of the symmetric C^(1/2) C' C^(1/2), which exists where
+    covariances are singular too, as those of fewer samples than features are.
     """
     values, vectors = np.linalg.eigh(covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -207,7 +218,8 @@ def kernel_distance(
     subset_size: PositiveInt = 1000,
     seed: Seed = 0,
 ) -> float:
-    """The squared maximum mean discrepancy of two sets of features (N, D), (M, D), unbiased, in float64.
+    """The squared maximum mean discrepancy of two sets of features (N, D),
+    (M, D), unbiased, in float64.
 
     Args:
         x, y: At least two rows each.

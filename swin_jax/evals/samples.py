@@ -52,7 +52,9 @@ class SampleGrid:
 
 
 def draw_latents(task: Task, rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
-    """A batch for `task.predict`: `latent` (count, z) float32 and, for a conditional generator, `label` (count,)."""
+    """A batch for `task.predict`: `latent` (count, z) float32 and, for a conditional generator,
+    `label` (count,).
+    """
     generator = task.generator
     batch = {"latent": rng.standard_normal((count, generator.z_dim), np.float32)}
     if generator.c_dim:

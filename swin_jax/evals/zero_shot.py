@@ -1,7 +1,8 @@
 """Zero-shot classification with prompt ensembles: the classifier, and an evaluation for the loop.
 
-CLIP (arXiv 2103.00020), section 3.1; the peer is the prompt notebook of openai/CLIP. Text features of all prompts of a
-class are normalised, averaged and normalised again, so a classifier is computed once and used for any number of images.
+CLIP (arXiv 2103.00020), section 3.1; the peer is the prompt notebook of openai/CLIP. Text features
+of all prompts of a class are normalised, averaged and normalised again, so a classifier is computed
+once and used for any number of images.
 """
 
 import dataclasses
@@ -42,7 +43,8 @@ def classifier(
     cache: str | os.PathLike | None = None,
     key: str = "",
 ) -> np.ndarray:
-    """The weights of a zero-shot classifier. All names x templates are encoded in large batches of one fixed size.
+    """The weights of a zero-shot classifier. All names x templates are encoded in large batches
+    of one fixed size.
 
     Args:
         encode: (batch_size, L) int32 tokens -> (batch_size, E), normalised or not.
@@ -51,14 +53,17 @@ def classifier(
         templates: with one {} each.
         batch_size: prompts at a time.
         progress: whether to show a bar.
-        cache: folder for the result, stored under a hash of key, names and templates; None stores nothing.
+        cache: folder for the result, stored under a hash of key, names and templates;
+            None stores nothing.
         key: stands for weights and tokenizer in that hash, `weights_checksum(params)` for example.
 
     Returns:
-        (E, C) float32, columns of unit length. 100 * normalised image features @ weights are CLIP's logits.
+        (E, C) float32, columns of unit length. 100 * normalised image features @
+        weights are CLIP's logits.
 
     Raises:
-        UserError: no classes or one without a name, no templates, a template without its {}, a cache without a key.
+        UserError: no classes or one without a name, no templates, a template without its {},
+            a cache without a key.
     """
     classes = [
         names_of.several(names, f"class {i}")
@@ -148,13 +153,14 @@ class ZeroShot:
         data: a `data.pipeline.EvalData` with `image` and `label`.
         tokenize: texts -> (n, L) int32.
         templates: prompts with one {} each.
-        names: {label name: name or several names for prompts}, or names in any order; None takes the label names, with
-            spaces for underscores.
-        subsets: {name: Subset}, reported as '<name>/top1' beside the figures of the whole set. Unseen classes, or a
-            smaller choice, are such subsets.
-        groups: {label name: group}; adds 'group_top1', where the predicted class must be of the right group.
-        relabel: {label name: class}: classifies into these classes instead, the groups themselves for example. Then
-            `names`, `subsets` and `groups` speak of these classes.
+        names: {label name: name or several names for prompts}, or names in any order; None takes
+            the label names, with spaces for underscores.
+        subsets: {name: Subset}, reported as '<name>/top1' beside the figures of the whole set.
+            Unseen classes, or a smaller choice, are such subsets.
+        groups: {label name: group}; adds 'group_top1',
+            where the predicted class must be of the right group.
+        relabel: {label name: class}: classifies into these classes instead, the groups themselves
+            for example. Then `names`, `subsets` and `groups` speak of these classes.
         batch_size: prompts at a time.
         cache: folder for the classifier ('' for none): of use where the weights don't change.
     """
@@ -170,7 +176,9 @@ class ZeroShot:
     cache: str = ""
 
     def bind(self, task: Task, placement: Any) -> Callable[[TrainState, Any], dict[str, float]]:
-        """Compiles for a task and a `sharding.Placement`; returns run(state, frozen) -> {name: value}."""
+        """Compiles for a task and a `sharding.Placement`; returns run(state,
+        frozen) -> {name: value}.
+        """
         check_predicts(task, "features", type(self).__name__)
         labels, index = self._classes()
         bound = (
@@ -249,8 +257,8 @@ def subset_scores(
         groups: (C,) int, the group of each class, or None.
 
     Returns:
-        As `metrics.top_scores` without 'mean_top1_top5', and 'count', the number of examples; with groups also
-        'group_top1'.
+        As `metrics.top_scores` without 'mean_top1_top5', and 'count', the number of examples; with
+        groups also 'group_top1'.
 
     Raises:
         UserError: no examples, or classes that are no candidates.

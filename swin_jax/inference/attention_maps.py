@@ -1,4 +1,5 @@
-"""Looking inside a Swin: what a block attends to in an image, and its relative position bias, as arrays and pictures.
+"""Looking inside a Swin: what a block attends to in an image, and its relative position bias,
+as arrays and pictures.
 
     image = swin_jax.preprocess(name)("cat.jpg")
     maps = visualize.attention_map(model, variables, image, "layers.2.blocks.3", query=(5, 7))
@@ -9,8 +10,8 @@
     maps = visualize.attention_map(model.backbone, inside, clip, "layers.2.blocks.3", query=(4, 5, 7))
     visualize.draw_video_attention(clip, maps, query=(4, 5, 7), path="attention.png")
 
-Blocks go by their official names. Arrays are (heads, *grid) on the un-shifted grid of the block's stage, so that maps
-of plain and shifted blocks lie over the picture alike.
+Blocks go by their official names. Arrays are (heads, *grid) on the un-shifted grid of the block's
+stage, so that maps of plain and shifted blocks lie over the picture alike.
 """
 
 import functools
@@ -40,21 +41,25 @@ def attention_map(
     block: str,
     query: tuple[int, ...] | None = None,
 ) -> np.ndarray:
-    """The attention of one block for one image, with shifted windows put back in place and padding cut off.
+    """The attention of one block for one image, with shifted windows put back in place
+    and padding cut off.
 
     Args:
         model: a `Swin` over any number of axes, of any size of window and of image.
         variables: its {'params': ...}.
-        image: (*size, in_channels) or (1, *size, in_channels), floating point and normalised; (H, W, 3) for pictures.
+        image: (*size, in_channels) or (1, *size, in_channels), floating point and normalised;
+            (H, W, 3) for pictures.
         block: the official name, 'layers.2.blocks.3'.
-        query: the token that looks, one int per axis of the stage's grid, (row, column). A pixel (y, x) is in token
-            (y // stride, x // stride), where stride is the patch size times 2^stage. None for all tokens.
+        query: the token that looks, one int per axis of the stage's grid, (row, column). A pixel
+            (y, x) is in token (y // stride, x // stride), where stride is the patch size times
+            2^stage. None for all tokens.
 
     Returns:
-        (h, *grid) float32. With a query: how much it attends to each token; 0 outside its window, and practically 0
-        (the mask adds -100 to the logits) where shifting brought tokens of another region into its window. Without: how
-        much attention each token receives, averaged over all the grid's tokens, so uniform attention is 1 / tokens.
-        Either sums to 1 over the grid for each head, less what went to the padding.
+        (h, *grid) float32. With a query: how much it attends to each token; 0 outside its window,
+        and practically 0 (the mask adds -100 to the logits) where shifting brought tokens of
+        another region into its window. Without: how much attention each token receives, averaged
+        over all the grid's tokens, so uniform attention is 1 / tokens. Either sums to 1 over the
+        grid for each head, less what went to the padding.
 
     Raises:
         UserError: a block or a query that the model does not have, an image that is not one image.
@@ -99,7 +104,8 @@ def _attended(model, variables, image, asked, at, size, shift):
 
 
 def bias_maps(model: nn.Module, variables: dict, block: str) -> np.ndarray:
-    """The relative position bias of one block as a map around the query, from its table or its continuous form.
+    """The relative position bias of one block as a map around the query,
+    from its table or its continuous form.
 
     Args:
         model: a `Swin`.
@@ -107,8 +113,9 @@ def bias_maps(model: nn.Module, variables: dict, block: str) -> np.ndarray:
         block: the official name, 'layers.2.blocks.3'.
 
     Returns:
-        (h, *(2 * window - 1)) float32, added to the logits. The query is in the centre: [:, wh - 1 + y, ww - 1 + x] is
-        for the key y rows below and x columns right of it. (The table itself runs the other way, query minus key.)
+        (h, *(2 * window - 1)) float32, added to the logits. The query is in the centre: [:, wh -
+        1 + y, ww - 1 + x] is for the key y rows below and x columns right of it. (The table itself
+        runs the other way, query minus key.)
 
     Raises:
         UserError: a block that the model does not have.
@@ -139,17 +146,19 @@ def draw_attention(
 ):
     """Draws attention over a picture: the picture itself, the mean over heads, then each head.
 
-    From the bare picture (no attention) over red to yellow (the most); each panel has its own scale, up to the maximum
-    that its title tells.
+    From the bare picture (no attention) over red to yellow (the most); each panel has its own
+    scale, up to the maximum that its title tells.
 
     Args:
-        picture: what the model saw: a PIL image, or an array (H, W), (H, W, 1 or 3) or with a batch axis of 1 before
-            it; uint8, or floats (the normalised image, say), which are stretched to their range.
+        picture: what the model saw: a PIL image, or an array (H, W), (H, W, 1 or 3) or with a
+            batch axis of 1 before it; uint8, or floats (the normalised image, say), which are
+            stretched to their range.
         maps: (h, rows, columns) of `attention_map`.
         query: the token that `maps` are for; it is framed.
         path: a picture file to write, or None.
-        stride: pixels of the picture per token, patch size times 2^stage, (rows, columns) or one int for both; None
-            where the map spans the picture exactly, as it does unless the model had to pad.
+        stride: pixels of the picture per token, patch size times 2^stage, (rows, columns) or one
+            int for both; None where the map spans the picture exactly, as it does unless the
+            model had to pad.
         title: above the panels.
 
     Returns:
@@ -201,13 +210,15 @@ def draw_video_attention(
     path: str | os.PathLike | None = None,
     title: str = "",
 ):
-    """Draws attention over a clip, averaged over heads: frames above, the same frames with their attention below.
+    """Draws attention over a clip, averaged over heads:
+    frames above, the same frames with their attention below.
 
-    Colours as in `draw_attention`, with one scale for all frames. One frame stands for each token in time, its first.
+    Colours as in `draw_attention`, with one scale for all frames.
+    One frame stands for each token in time, its first.
 
     Args:
-        clip: what the model saw, (T, H, W, 3) or with a batch axis of 1 before it; uint8, or floats, which are
-            stretched to their range.
+        clip: what the model saw, (T, H, W, 3) or with a batch axis of 1 before it; uint8, or
+            floats, which are stretched to their range.
         maps: (h, T', rows, columns) of `attention_map` for a model of three axes.
         query: the token that `maps` are for, (time, row, column); it is framed.
         path: a picture file to write, or None.
@@ -253,7 +264,8 @@ def draw_video_attention(
 
 
 def draw_bias(maps: np.ndarray, path: str | os.PathLike | None = None, title: str = ""):
-    """Draws the relative position bias, a panel per head with its own scale; a cross marks the query in the centre.
+    """Draws the relative position bias, a panel per head with its own scale;
+    a cross marks the query in the centre.
 
     Args:
         maps: (h, 2 wh - 1, 2 ww - 1) of `bias_maps`.

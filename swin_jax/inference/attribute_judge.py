@@ -27,7 +27,9 @@ class AttributeJudge:
         self._judge = judge
 
     def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures uint8 (N, H, W, 3) -> which attributes they have, bool (N, K), and their features (N, D) float32."""
+        """Pictures uint8 (N, H, W, 3) -> which attributes they have, bool (N, K), and their
+        features (N, D) float32.
+        """
         starts = range(0, len(pictures), self._batch_size)
         parts = [self._judge(self._variables, pictures[i : i + self._batch_size]) for i in starts]
         marks, features = zip(*parts)

@@ -26,7 +26,8 @@ def draw(
 
     Args:
         path: a picture file.
-        pictures: for each the picture, uint8 (H, W), (H, W, 1) or (H, W, 3), None for an empty place, and its text.
+        pictures: for each the picture, uint8 (H, W), (H, W, 1) or (H, W, 3),
+            None for an empty place, and its text.
         title: above all.
         columns: pictures beside each other.
         width: of a picture, in inches.
@@ -65,7 +66,9 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text on one line: line ends and other control characters, as file names have, become question marks."""
+    """A text on one line: line ends and other control characters, as file names have,
+    become question marks.
+    """
     return "".join(
         "?" if unicodedata.category(x) in ("Cc", "Zl", "Zp") else x for x in printable(text)
     )

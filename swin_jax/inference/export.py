@@ -1,11 +1,12 @@
-"""A model as one file of StableHLO, weights inside, that runs without this package, for any number of images.
+"""A model as one file of StableHLO, weights inside, that runs without this package,
+for any number of images.
 
     import jax
     model = jax.export.deserialize(open("model.stablehlo", "rb").read())
     logits = model.call({"image": images})["logits"]
 
-The program is lowered for CPU, CUDA and TPU at once, by `jax.export`, which promises that JAX releases of the next six
-months (and of the last three weeks) run it.
+The program is lowered for CPU, CUDA and TPU at once, by `jax.export`, which promises that JAX
+releases of the next six months (and of the last three weeks) run it.
 """
 
 import functools
@@ -47,18 +48,19 @@ Predict = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
 def prepare_run(config, workdir: str, path: str) -> Callable[[], int]:
     """Sets up the export of what a run's task predicts, with its newest checkpoint.
 
-    The mesh of the config does not matter: the file is for one device, whatever the run was trained on.
+    The mesh of the config does not matter: the file is for one device,
+    whatever the run was trained on.
 
     Args:
         config: The experiment's config.
-        workdir: The workdir of the run; the average of the weights is used if it keeps one, the weights of `init_from`
-            if it has no checkpoint.
-        path: The file to write. PATH.json beside it describes inputs and outputs, the names of the classes and how
-            pictures were prepared.
+        workdir: The workdir of the run; the average of the weights is used if it keeps one, the
+            weights of `init_from` if it has no checkpoint.
+        path: The file to write. PATH.json beside it describes inputs and outputs, the names of the
+            classes and how pictures were prepared.
 
     Returns:
-        The function that writes the file and returns the exit status, 0. It raises UserError for a model that is too
-        large.
+        The function that writes the file and returns the exit status, 0. It raises UserError for a
+        model that is too large.
 
     Raises:
         UserError: No weights, a path that cannot be written, several processes.
@@ -109,7 +111,9 @@ def export(
     weights: str | None = None,
     platforms: Sequence[str] = PLATFORMS,
 ) -> dict[str, Any]:
-    """Writes a model of `load`, to be called with what `preprocess` gives; see `swin_jax.export`."""
+    """Writes a model of `load`, to be called with what `preprocess` gives;
+    see `swin_jax.export`.
+    """
     if weights not in (None, *WEIGHTS):
         raise UserError(f"weights={weights!r} is none of {WEIGHTS}")
     if not isinstance(platforms, Sequence) or not platforms or not set(platforms) <= set(_KNOWN):
@@ -152,7 +156,9 @@ def _write(
     platforms: Sequence[str] = PLATFORMS,
     facts: dict | None = None,
 ) -> dict[str, Any]:
-    """Exports `predict(variables, batch)` with the variables inside, and writes it and PATH.json, which it returns."""
+    """Exports `predict(variables, batch)` with the variables inside, and writes it and PATH.json,
+    which it returns.
+    """
     variables = jax.tree.map(np.asarray, jax.device_get(variables))
     kept = jax.tree.map(
         lambda x: x.astype(weights) if weights and x.dtype == np.float32 else x, variables
@@ -165,7 +171,8 @@ def _write(
         )
 
     def model(batch):
-        # A compiler that knows the weights computes with them by itself, and gets other bits than with arguments.
+        # A compiler that knows the weights computes with them by itself,
+        # and gets other bits than with arguments.
         held = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, kept))
         # As part of the program: the file holds the small type.
         return predict(jax.tree.map(lambda x, old: x.astype(old.dtype), held, variables), batch)
@@ -222,7 +229,9 @@ def _read(
 def _symbolic(
     predict: Callable, inputs: dict[str, jax.ShapeDtypeStruct]
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """The inputs with any number of rows: the same for all, or one each where `predict` does not join them (a CLIP)."""
+    """The inputs with any number of rows: the same for all,
+    or one each where `predict` does not join them (a CLIP).
+    """
 
     def resized(rows):
         return {

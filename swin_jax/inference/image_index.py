@@ -1,4 +1,5 @@
-"""An index of the pictures in a folder: their features, saved, loaded, and searched by a text or by a picture.
+"""An index of the pictures in a folder: their features, saved, loaded,
+and searched by a text or by a picture.
 
     index = image_index.of_folder(model, variables, "photos", path="photos.npz")
     image_index.find(index, model, variables, "a red boat")
@@ -83,12 +84,16 @@ class Index:
 
 
 def model_checksum(variables: dict) -> str:
-    """The checksum of a model's variables, the same whether equal blocks are stored stacked or one by one."""
+    """The checksum of a model's variables, the same whether equal blocks are stored stacked
+    or one by one.
+    """
     return weights_checksum({**variables, "params": stacking.unstack(variables["params"])})
 
 
 def save(index: Index, path: str | os.PathLike) -> None:
-    """Writes an index, wholly or not at all; numpy reads the file too, an array for each attribute."""
+    """Writes an index, wholly or not at all; numpy reads the file too,
+    an array for each attribute.
+    """
     arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(Index)}
     try:
         with storage.writing(path) as file:
@@ -196,14 +201,17 @@ def build(
     path: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> tuple[Index, list[str]]:
-    """Makes an index. A batch of pictures is in memory at a time; the index itself takes 4 E bytes for each of them.
+    """Makes an index. A batch of pictures is in memory at a time;
+    the index itself takes 4 E bytes for each of them.
 
     Args:
         data: Pictures of a `sources.FileSource`.
         encode: See `Encode`; it gets data sets whose labels are to be handed back.
         model, checksum, preparation, normalised: Attributes of the index.
-        previous: An earlier index; features of unchanged files are taken from it if it was made in the same way.
-        path: File to save it to, when it is interrupted too: given as `previous`, it lets the next call resume.
+        previous: An earlier index; features of unchanged files are taken from it if it was made
+            in the same way.
+        path: File to save it to, when it is interrupted too:
+            given as `previous`, it lets the next call resume.
         progress: True shows a bar.
 
     Returns:
@@ -283,7 +291,9 @@ def _reusable(
 
 @dataclasses.dataclass(frozen=True)
 class _Marked:
-    """Prepared pictures of a source, with the label 0, or -1 and a blank one for what cannot be read."""
+    """Prepared pictures of a source, with the label 0,
+    or -1 and a blank one for what cannot be read.
+    """
 
     source: Any
     transform: Callable[[dict[str, Any]], dict[str, Any]]
@@ -327,14 +337,17 @@ def of_folder(
     batch_size: PositiveInt = 64,
     progress: bool = True,
 ) -> Index:
-    """Makes an index of all pictures below a folder; those that cannot be read are named in a warning and left out.
+    """Makes an index of all pictures below a folder;
+    those that cannot be read are named in a warning and left out.
 
     Args:
         model, variables: A CLIP of `swin_jax.load`.
         folder: Folder of pictures, or one picture.
-        path: File (.npz) to save it to. If it holds an index of the same weights, folder and preparation, only what is
-            new or has changed is read; not so with a function as `preprocess`, which may have changed.
-        preprocess: Preparation or function for the pictures; None takes the preparation that the model carries.
+        path: File (.npz) to save it to. If it holds an index of the same weights, folder and
+            preparation, only what is new or has changed is read; not so with a function as
+            `preprocess`, which may have changed.
+        preprocess: Preparation or function for the pictures;
+            None takes the preparation that the model carries.
         batch_size: Number of pictures at a time.
         progress: True shows a bar.
 
@@ -404,13 +417,14 @@ def find(
     Args:
         index: An index that was made with the same weights.
         model, variables: A CLIP of `swin_jax.load`.
-        query: A text, or a picture: a path (also as str, if there is such a file), a PIL image or a uint8 array.
+        query: A text, or a picture: a path (also as str, if there is such a file),
+            a PIL image or a uint8 array.
         top: Number of pictures to find; at most all.
         preprocess, tokenize: As for `similarity.probabilities`.
 
     Returns:
-        [(path of the picture, cosine), ...], the nearest first. Every call computes the checksum of all weights; where
-        that is too slow, `search` takes features.
+        [(path of the picture, cosine), ...], the nearest first. Every call computes the checksum of
+        all weights; where that is too slow, `search` takes features.
 
     Raises:
         UserError: An index of other weights or of another preparation, an empty text, what is not

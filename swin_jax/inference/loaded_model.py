@@ -1,4 +1,6 @@
-"""A model of `load` as a task that only predicts: its features are those of a run, to the last bit."""
+"""A model of `load` as a task that only predicts:
+its features are those of a run, to the last bit.
+"""
 
 import dataclasses
 import functools
@@ -33,7 +35,8 @@ class LoadedModel:
 
     Attributes:
         model: A model of `load`.
-        mean, std: Mean and deviation of each channel, for uint8 pixels; floating point is taken as normalized.
+        mean, std: Mean and deviation of each channel, for uint8 pixels;
+            floating point is taken as normalized.
     """
 
     model: nn.Module
@@ -95,7 +98,8 @@ def example_transform(
     """Makes a transform of records whose `image` has any form that `preprocess` takes.
 
     Returns:
-        {'image': picture, 'label': int} -> the same with `image` uint8, or floating point where a function prepares it.
+        {'image': picture, 'label': int} -> the same with `image` uint8,
+        or floating point where a function prepares it.
     """
     pixels = prepare.pixels if isinstance(prepare, Preparation) else prepare
     return lambda example: {"image": pixels(example["image"])[0], "label": example["label"]}

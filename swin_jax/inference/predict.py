@@ -1,4 +1,6 @@
-"""Prediction of a folder of images or videos with a run's checkpoint: classes and a sheet of pictures, or features."""
+"""Prediction of a folder of images or videos with a run's checkpoint:
+classes and a sheet of pictures, or features.
+"""
 
 import csv
 import functools
@@ -39,19 +41,19 @@ def prepare(config, workdir: str, images: str, top: PositiveInt = 5) -> Callable
     """Sets up the prediction of every image or video below a folder, or of one file.
 
     Args:
-        config: The experiment's config; its `predict` says how images or videos are read. Several views of a video are
-            predicted, and their probabilities averaged.
-        workdir: The workdir of a run; its newest checkpoint is used, the average if it keeps one. Without a checkpoint
-            the weights of `init_from` are used.
+        config: The experiment's config; its `predict` says how images or videos are read. Several
+            views of a video are predicted, and their probabilities averaged.
+        workdir: The workdir of a run; its newest checkpoint is used, the average if it keeps one.
+            Without a checkpoint the weights of `init_from` are used.
         images: A folder, or one file.
         top: Number of classes per image; at most all.
 
     Returns:
-        The function that predicts and returns the exit status, 0; it names files that cannot be read and leaves them
-        out. If the task predicts logits, it writes predictions.csv (`image`, or `file` of a video, then class and
-        probability for each of the top classes) and predictions.png into the workdir; if it predicts features,
-        features.npz (`root`, the folder; `names`, paths below it; `image_features` (N, E) float32
-        of length 1).
+        The function that predicts and returns the exit status, 0; it names files that cannot be
+        read and leaves them out. If the task predicts logits, it writes predictions.csv (`image`,
+        or `file` of a video, then class and probability for each of the top classes) and
+        predictions.png into the workdir; if it predicts features, features.npz (`root`, the folder;
+        `names`, paths below it; `image_features` (N, E) float32 of length 1).
 
     Raises:
         UserError: No weights, no images, a task that predicts something else.

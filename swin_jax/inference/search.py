@@ -1,4 +1,6 @@
-"""The launcher's --index and --search: a folder of pictures found by texts and pictures, with a run's checkpoint."""
+"""The launcher's --index and --search: a folder of pictures found by texts and pictures,
+with a run's checkpoint.
+"""
 
 import functools
 import pathlib
@@ -33,14 +35,16 @@ INDEX, SHEET = "index.npz", "search.png"
 
 
 def prepare_index(config, workdir: str, images: str) -> Callable[[], int]:
-    """Sets up the index of every image below a folder; files that cannot be read are named and left out.
+    """Sets up the index of every image below a folder;
+    files that cannot be read are named and left out.
 
-    Files that the workdir's index already has from the same weights, and that have not changed, are not read again.
+    Files that the workdir's index already has from the same weights, and that have not changed,
+    are not read again.
 
     Args:
         config: The experiment's config; its `predict` says how images are read.
-        workdir: The workdir of a run; its newest checkpoint is used, the average if it keeps one. Without a checkpoint
-            the weights of `init_from` are used.
+        workdir: The workdir of a run; its newest checkpoint is used, the average if it keeps one.
+            Without a checkpoint the weights of `init_from` are used.
         images: A folder, or one image.
 
     Returns:
@@ -95,9 +99,9 @@ def prepare_search(config, workdir: str, query: str, top: PositiveInt = 10) -> C
         top: Number of images to find.
 
     Returns:
-        The function that prints cosines and paths, the nearest first, draws search.png into the workdir and returns the
-        exit status, 0. It raises UserError for an index of other weights or of pictures that were prepared otherwise,
-        and for a text if the model reads none.
+        The function that prints cosines and paths, the nearest first, draws search.png into the
+        workdir and returns the exit status, 0. It raises UserError for an index of other weights or
+        of pictures that were prepared otherwise, and for a text if the model reads none.
 
     Raises:
         UserError: No weights, no index, a folder, no such image or one that cannot be read.
@@ -159,7 +163,9 @@ def _check_features(run: Run) -> None:
 
 
 def _previous(path: epath.Path) -> indices.Index | None:
-    """The existing index, to resume from; None if there is none or it cannot be read and will be replaced."""
+    """The existing index, to resume from; None if there is none or it cannot be read
+    and will be replaced.
+    """
     try:
         return indices.load(path) if path.is_file() else None
     except UserError as error:

@@ -1,12 +1,13 @@
-"""Pictures against texts with a CLIP: probabilities, nearest captions, a matrix of similarities as a picture.
+"""Pictures against texts with a CLIP: probabilities, nearest captions,
+a matrix of similarities as a picture.
 
     model, variables = swin_jax.load("ViT-B/32", weights="official")
     similarity.probabilities(model, variables, "cat.jpg", ["a cat", "a dog"])
     matrix = similarity.cosines(model, variables, pictures, captions)
     similarity.draw(pictures, captions, matrix, path="similarities.png")
 
-CLIP (arXiv 2103.00020). Pictures and texts are prepared as the model's own preparation says: that of its name, of what
-lies beside its weights, or of its run.
+CLIP (arXiv 2103.00020). Pictures and texts are prepared as the model's own preparation says: that
+of its name, of what lies beside its weights, or of its run.
 """
 
 import dataclasses
@@ -47,16 +48,18 @@ def probabilities(
         model, variables: A CLIP of `swin_jax.load`.
         images: N pictures, or one, in any form that the model's preparation takes.
         texts: M texts, or one.
-        preprocess: Preparation or function for the pictures; None takes the preparation that the model carries.
-        tokenize: Function of texts that gives (n, L) int32; None takes the model's own tokens, and cuts texts that are
-            too long, with a warning.
+        preprocess: Preparation or function for the pictures;
+            None takes the preparation that the model carries.
+        tokenize: Function of texts that gives (n, L) int32; None takes the model's own tokens, and
+            cuts texts that are too long, with a warning.
 
     Returns:
-        (N, M) float32. Each row sums to 1, as one of the texts is meant; of a model with a bias on its logits (SigLIP)
-        every entry is a probability of its own.
+        (N, M) float32. Each row sums to 1, as one of the texts is meant; of a model with a bias on
+        its logits (SigLIP) every entry is a probability of its own.
 
     Raises:
-        UserError: A model that reads no texts, no pictures or texts, an empty text, what is not a picture.
+        UserError: A model that reads no texts, no pictures or texts, an empty text,
+            what is not a picture.
     """
     found = cosines(model, variables, images, texts, preprocess, tokenize)
     logits = np.exp(np.float32(variables["params"]["logit_scale"])) * found
@@ -74,7 +77,9 @@ def cosines(
     preprocess: Preparation | Preprocess | None = None,
     tokenize: Tokenize | None = None,
 ) -> np.ndarray:
-    """The similarity of every picture and every text, -1 to 1: (N, M) float32. Arguments as for `probabilities`."""
+    """The similarity of every picture and every text, -1 to 1:
+    (N, M) float32. Arguments as for `probabilities`.
+    """
     texts = _checked(texts)  # before the pictures, which take longer
     found = encode_images(model, variables, images, preprocess)
     return found @ encode_texts(model, variables, texts, tokenizer_of(preprocess, tokenize)).T
@@ -98,7 +103,8 @@ def nearest_captions(
         model, variables, images, preprocess, tokenize: As for `probabilities`.
 
     Returns:
-        For each picture [(caption, cosine), ...], the best first. Raises what `probabilities` raises.
+        For each picture [(caption, cosine), ...], the best first.
+        Raises what `probabilities` raises.
     """
     captions = _checked(captions)
     found = cosines(model, variables, images, captions, preprocess, tokenize)
@@ -114,7 +120,9 @@ def encode_images(
     preprocess: Preparation | Preprocess | None = None,
     batch_size: PositiveInt = 64,
 ) -> np.ndarray:
-    """Features of N pictures: (N, E) float32 of unit length; at most `batch_size` are in memory at a time."""
+    """Features of N pictures: (N, E) float32 of unit length;
+    at most `batch_size` are in memory at a time.
+    """
     loaded_model.check_features(model, variables)
     prepare = loaded_model.preparation_of(model, preprocess)
     images = several(images)
@@ -175,7 +183,9 @@ def tokenizer_of(
 
 
 def _tokenizer(preparation: Preparation) -> Tokenize:
-    """A function of texts of any length: what is too long is cut, and a warning names the first such text."""
+    """A function of texts of any length: what is too long is cut,
+    and a warning names the first such text.
+    """
 
     def tokenize(texts: Sequence[str]) -> np.ndarray:
         ids, cut = preparation.tokenize_and_flag(texts)
@@ -190,7 +200,9 @@ def _tokenizer(preparation: Preparation) -> Tokenize:
 
 
 def several(images: Any) -> Any:
-    """Pictures as a list or an array, for one picture too; raises UserError for what has no order or no pixels."""
+    """Pictures as a list or an array, for one picture too;
+    raises UserError for what has no order or no pixels.
+    """
     axes = getattr(images, "ndim", 0)
     if isinstance(images, (str, os.PathLike)) or hasattr(images, "convert") or axes in (2, 3):
         images = [images]
@@ -228,7 +240,8 @@ def draw(
     path: str | os.PathLike | None = None,
     title: str = "",
 ):
-    """Draws a matrix of similarities: a row for each text, a column below each picture, the values in the cells.
+    """Draws a matrix of similarities: a row for each text, a column below each picture,
+    the values in the cells.
 
     Args:
         images: N pictures: paths, PIL images, or uint8 arrays (H, W) or (H, W, 3).
@@ -241,7 +254,8 @@ def draw(
         The matplotlib figure.
 
     Raises:
-        UserError: A matrix of another shape, what is not a picture, an empty text, a `path` that cannot be written.
+        UserError: A matrix of another shape, what is not a picture, an empty text,
+            a `path` that cannot be written.
     """
     from matplotlib.figure import Figure
 

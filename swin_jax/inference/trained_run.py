@@ -1,4 +1,6 @@
-"""A trained run for inference: its newest weights, and pictures prepared for it. Nothing is overwritten."""
+"""A trained run for inference: its newest weights, and pictures prepared for it.
+Nothing is overwritten.
+"""
 
 import dataclasses
 import sys
@@ -27,12 +29,14 @@ _OF_TEXTS = ("clean", "vocabulary", "context_length")
 
 
 def open_trained(config, workdir: str, writes: bool = True) -> epath.Path:
-    """Opens the workdir of a run to read its weights; makes it if the weights are those of `init_from`.
+    """Opens the workdir of a run to read its weights;
+    makes it if the weights are those of `init_from`.
 
     Args:
         config: The experiment's config.
         workdir: Of the run.
-        writes: True if something will be written into it; otherwise a run that may only be read will do.
+        writes: True if something will be written into it;
+            otherwise a run that may only be read will do.
 
     Raises:
         UserError: No checkpoint and no `init_from`, an unusable workdir.
@@ -52,7 +56,8 @@ def open_trained(config, workdir: str, writes: bool = True) -> epath.Path:
 
 
 def check_first_weights(config, workdir: str) -> None:
-    """Warns where a run without a checkpoint uses the weights of `init_from` as they are, prepared in another way.
+    """Warns where a run without a checkpoint uses the weights of `init_from` as they are,
+    prepared in another way.
 
     Raises:
         UserError: `init_from` names no weights, or a config beside them cannot be read.
@@ -67,7 +72,9 @@ def check_first_weights(config, workdir: str) -> None:
 
 
 def _preparation_of(source: str, own: Preparation) -> Preparation | None:
-    """The preparation that comes with weights, a run's or what lies beside a file; None where nothing tells it."""
+    """The preparation that comes with weights, a run's or what lies beside a file;
+    None where nothing tells it.
+    """
     if (storage.path(source) / "checkpoints").is_dir():
         try:
             found = of_run(read_config(source), source)
@@ -117,7 +124,8 @@ def trained(config, run: Run, folder: epath.Path) -> tuple[TrainState, Any, dict
 
 
 def pictures(config, images: str) -> Any:
-    """The `data.pipeline.EvalData` of a folder of images, or of one, read as the config's `predict` says.
+    """The `data.pipeline.EvalData` of a folder of images, or of one,
+    read as the config's `predict` says.
 
     Raises:
         UserError: A config without `predict`, no images.

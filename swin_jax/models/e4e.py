@@ -1,7 +1,8 @@
 """e4e: an encoder that finds the latents W+ of StyleGAN2 for a photograph of a face.
 
-Encoder4Editing (arXiv 2102.02766); the reference is `Encoder4Editing` of omertov/encoder4editing, models/encoders/
-psp_encoders.py, at its last stage of training. The trunk is ArcFace's IR-SE50, under the same names.
+Encoder4Editing (arXiv 2102.02766); the reference is `Encoder4Editing` of omertov/encoder4editing,
+models/encoders/ psp_encoders.py, at its last stage of training. The trunk is ArcFace's IR-SE50,
+under the same names.
 """
 
 from typing import Any
@@ -29,7 +30,9 @@ COARSE, MIDDLE = 3, 7  # the first heads of the middle and of the fine map
 
 
 class StyleHead(nn.Module):
-    """Halves a square map down to one place: (B, 2**num_convs, 2**num_convs, C) to (B, w_dim) float32."""
+    """Halves a square map down to one place: (B, 2**num_convs, 2**num_convs, C) to (B,
+    w_dim) float32.
+    """
 
     width: int
     w_dim: int
@@ -60,15 +63,16 @@ class StyleHead(nn.Module):
 class E4E(nn.Module):
     """Inverts aligned faces: (B, H, W, 3) to W+ latents (B, num_ws, w_dim).
 
-    Running statistics are in the collection 'batch_stats', and the mean latent, to which the network adds, is
-    'averages' / 'latent_avg' (num_ws, w_dim). With `mutable=['intermediates']` the three maps 'c1', 'c2', 'c3' of the
-    trunk, the sums 'p2' and 'p1' and the offsets of all heads, 'styles' (B, num_ws, w_dim), are kept in
-    `intermediates['outputs']`.
+    Running statistics are in the collection 'batch_stats', and the mean latent, to which the
+    network adds, is 'averages' / 'latent_avg' (num_ws, w_dim). With `mutable=['intermediates']` the
+    three maps 'c1', 'c2', 'c3' of the trunk, the sums 'p2' and 'p1' and the offsets of all heads,
+    'styles' (B, num_ws, w_dim), are kept in `intermediates['outputs']`.
 
     Attributes:
-        num_ws: Number of latents: 2 log2(resolution) - 2 for a generator of that resolution, 18 for 1024.
-        image_size: Height and width in pixels, a power of two, at least 2 to the number of stages; 256 in all
-            released encoders.
+        num_ws: Number of latents: 2 log2(resolution) - 2 for a generator of that resolution,
+            18 for 1024.
+        image_size: Height and width in pixels, a power of two, at least 2 to the number of stages;
+            256 in all released encoders.
         blocks: Stages of the trunk, see `models.arcface.IRSE`; the last three are read.
         w_dim: Size of a latent.
         dtype, param_dtype: Types of the activations and of the parameters; statistics are float32.
@@ -111,7 +115,8 @@ class E4E(nn.Module):
             train: True uses the statistics of the batch and moves the running ones.
 
         Returns:
-            (B, num_ws, w_dim) float32: W+ latents of the generator that the encoder was trained with.
+            (B, num_ws, w_dim) float32: W+ latents of the generator that the
+            encoder was trained with.
 
         Raises:
             UserError: Integer images, or images of another size.

@@ -1,8 +1,9 @@
-"""The Inception-v3 that FID and KID are defined with: the graph of TensorFlow's file of 2015, features only.
+"""The Inception-v3 that FID and KID are defined with:
+the graph of TensorFlow's file of 2015, features only.
 
-Szegedy et al., arXiv 1512.00567; the reference is pytorch_fid/inception.py of mseitzer/pytorch-fid, whose names the
-modules have. It differs from torchvision's: means do not count padding, and the last block takes a maximum in place of
-a mean.
+Szegedy et al., arXiv 1512.00567; the reference is pytorch_fid/inception.py of mseitzer/pytorch-fid,
+whose names the modules have. It differs from torchvision's: means do not count padding, and the
+last block takes a maximum in place of a mean.
 """
 
 from typing import ClassVar
@@ -16,8 +17,8 @@ from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.models.layers import BatchNorm, init_conv
 from swin_jax.ops.resampling import half_pixels, resample
 
-# A convolution is (name, features, kernel, stride, padded), a branch a sequence of them after a pool or none; a tuple
-# of convolutions in a branch reads the same maps.
+# A convolution is (name, features, kernel, stride, padded), a branch a sequence of them after a
+# pool or none; a tuple of convolutions in a branch reads the same maps.
 Convolution = tuple[str, int, tuple[int, int], int, bool]
 
 
@@ -118,7 +119,9 @@ BLOCKS = {
 
 
 def pool(x: jax.Array, kind: str) -> jax.Array:
-    """Windows of 3 x 3: 'max down' halves the size, 'mean' and 'max' keep it and do not see what lies outside."""
+    """Windows of 3 x 3: 'max down' halves the size,
+    'mean' and 'max' keep it and do not see what lies outside.
+    """
     if kind == "max down":
         return nn.max_pool(x, (3, 3), (2, 2))
     if kind == "max":
@@ -182,7 +185,9 @@ def _parallel(step) -> tuple[Convolution, ...]:
 
 
 def _walk(branch, prefix: str, channels: int, found: list) -> int:
-    """Adds the convolutions of a branch that reads so many channels to a list; gives the number that it makes."""
+    """Adds the convolutions of a branch that reads so many channels to a list;
+    gives the number that it makes.
+    """
     for step in branch:
         found += [
             (prefix + name, channels, features, kernel)
@@ -200,7 +205,8 @@ class Inception(nn.Module):
     `intermediates['outputs']`.
 
     Attributes:
-        image_size: Side that images are resized to, without smoothing; the distances are defined at 299.
+        image_size: Side that images are resized to, without smoothing;
+            the distances are defined at 299.
     """
 
     # What distances between its features are called; see `evals.sample_quality`.

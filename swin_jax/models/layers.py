@@ -1,4 +1,5 @@
-"""Layers that the networks of this package share, with the settings and initialisers of the official code.
+"""Layers that the networks of this package share,
+with the settings and initialisers of the official code.
 
 Peers: microsoft/Swin-Transformer and timm 0.4.12 (the version it pins).
 """
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 from swin_jax.ops import window
 from swin_jax.ops.normalize import widen
 
-# timm's trunc_normal_(std=0.02) cuts at +-2, a hundred standard deviations: it is a plain normal distribution.
+# timm's trunc_normal_(std=0.02) cuts at +-2, a hundred standard deviations:
+# it is a plain normal distribution.
 init_linear = nn.initializers.normal(0.02)
 
 
@@ -58,14 +60,16 @@ class BatchNorm(nn.BatchNorm):
 def batch_norm(types: dict, zero: bool = False) -> BatchNorm:
     """Batch norm with PyTorch's epsilon and momentum; `zero` starts its gain at 0.
 
-    The running variance is the biased one, where PyTorch keeps the unbiased: the same but for a factor of (n - 1) / n.
+    The running variance is the biased one, where PyTorch keeps the unbiased:
+    the same but for a factor of (n - 1) / n.
     """
     init = nn.initializers.zeros if zero else nn.initializers.ones
     return BatchNorm(momentum=0.9, epsilon=1e-5, scale_init=init, **types)
 
 
 def drop_path(x: jax.Array, uniform: jax.Array | None, rate: float | jax.Array) -> jax.Array:
-    """Stochastic depth (arXiv 1603.09382): zeroes a whole sample with probability `rate`, scales the rest by 1/keep.
+    """Stochastic depth (arXiv 1603.09382): zeroes a whole sample with probability `rate`,
+    scales the rest by 1/keep.
 
     Args:
         x: (B, ...).
@@ -94,7 +98,9 @@ class Mlp(nn.Module):
 
 
 class PatchProjection(nn.Module):
-    """A convolution whose stride is its kernel size, as one matrix product; the kernel keeps the layout of a conv."""
+    """A convolution whose stride is its kernel size, as one matrix product;
+    the kernel keeps the layout of a conv.
+    """
 
     features: int
     patch: tuple[int, ...]

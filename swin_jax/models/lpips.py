@@ -1,7 +1,7 @@
 """LPIPS: how different two pictures look, by the maps of VGG16.
 
-Zhang et al., arXiv 1801.03924; the reference is version 0.1 of richzhang/PerceptualSimilarity, whose convolutions are
-those of torchvision's VGG16, under the same numbers.
+Zhang et al., arXiv 1801.03924; the reference is version 0.1 of richzhang/PerceptualSimilarity,
+whose convolutions are those of torchvision's VGG16, under the same numbers.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,9 @@ class LPIPS(nn.Module):
         self.heads = [self.param(f"lin{k}", init, (width,)) for k, width in enumerate(self.widths)]
 
     def convolutions(self) -> list[tuple[int, int, int]]:
-        """(number in torchvision's `features`, channels before, channels after) of each convolution."""
+        """(number in torchvision's `features`, channels before,
+        channels after) of each convolution.
+        """
         found, number, before = [], 0, 3
         for width, depth in zip(self.widths, self.depths):
             for _ in range(depth):
@@ -61,11 +63,14 @@ class LPIPS(nn.Module):
         return found
 
     def __call__(self, image: jax.Array, other: jax.Array) -> jax.Array:
-        """The distance of each pair of pictures, both (B, H, W, 3), floating point in -1..1: (B,) float32."""
+        """The distance of each pair of pictures, both (B, H, W, 3), floating point in -1..1:
+        (B,) float32.
+        """
         return self.compare(self.embed(image), self.embed(other))
 
     def embed(self, image: jax.Array) -> tuple[jax.Array, ...]:
-        """The maps that are compared, one (B, h, w, C) of each stage, of length 1 along the channels.
+        """The maps that are compared, one (B, h, w, C) of each stage,
+        of length 1 along the channels.
 
         Args:
             image: (B, H, W, 3), floating point in -1..1.

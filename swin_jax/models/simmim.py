@@ -1,4 +1,5 @@
-"""SimMIM: an encoder that sees a learned token in place of masked patches, and one linear layer back to pixels.
+"""SimMIM: an encoder that sees a learned token in place of masked patches,
+and one linear layer back to pixels.
 
 SimMIM (arXiv 2111.09886); the peer is `SimMIM` of `models/simmim.py` of microsoft/Swin-Transformer.
 """
@@ -18,7 +19,8 @@ class SimMIM(nn.Module):
     """Reconstructs masked images.
 
     Attributes:
-        encoder: a `models.swin.Swin` with num_classes=0; what it sees and at which stride follows from its fields.
+        encoder: a `models.swin.Swin` with num_classes=0;
+            what it sees and at which stride follows from its fields.
     """
 
     encoder: nn.Module
@@ -28,7 +30,8 @@ class SimMIM(nn.Module):
         """Predicts all pixels, masked or not.
 
         Args:
-            image: (B, *size, C), floating point and normalised; `size` is a multiple of the encoder's stride.
+            image: (B, *size, C), floating point and normalised;
+                `size` is a multiple of the encoder's stride.
             mask: (B, *size / patch) of 0 and 1, 1 where the encoder does not see a patch.
             train: whether to drop paths; needs `rngs={'dropout': key}` then.
 
@@ -60,7 +63,9 @@ class SimMIM(nn.Module):
 
     @nn.nowrap
     def flops(self) -> int:
-        """Multiply-accumulates per image at the encoder's image size: the encoder's, and the decoder's."""
+        """Multiply-accumulates per image at the encoder's image size:
+        the encoder's, and the decoder's.
+        """
         grids, _ = stage_geometry(self.encoder)
         stride = total_stride(self.encoder, len(grids[-1]))
         dim = self.encoder.embed_dim * 2 ** (len(self.encoder.depths) - 1)
@@ -70,9 +75,11 @@ class SimMIM(nn.Module):
 
 
 def pixel_shuffle(x: jax.Array, stride: tuple[int, ...]) -> jax.Array:
-    """Spreads channels over cells of `stride` pixels: (B, *grid, C * prod(stride)) -> (B, *grid * stride, C).
+    """Spreads channels over cells of `stride` pixels:
+    (B, *grid, C * prod(stride)) -> (B, *grid * stride, C).
 
-    The channel is C-major, as PyTorch's PixelShuffle has it: c * prod(stride) + row * stride + column.
+    The channel is C-major, as PyTorch's PixelShuffle has it:
+    c * prod(stride) + row * stride + column.
     """
     batch, *grid, channels = x.shape
     n = len(grid)

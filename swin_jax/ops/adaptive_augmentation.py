@@ -1,8 +1,8 @@
 """Differentiable augmentation of images with a probability that may change: the pipe 'bgc' of ADA.
 
 Karras et al., arXiv 2006.06676, appendix B; the reference is training/augment.py of
-NVlabs/stylegan2-ada-pytorch. Its margin of reflected pixels is that of the batch at hand; here it is
-always the largest, so that shapes do not depend on draws.
+NVlabs/stylegan2-ada-pytorch. Its margin of reflected pixels is that of the batch at hand; here it
+is always the largest, so that shapes do not depend on draws.
 """
 
 import dataclasses
@@ -42,8 +42,8 @@ def bgc(margin: PositiveFloat = 1.0) -> Callable:
     """Pixel blitting, geometry and color.
 
     Args:
-        margin: Reflected pixels around an image, as a share of its side, at most 1 as in the reference;
-            black lies beyond. Memory grows with its square.
+        margin: Reflected pixels around an image, as a share of its side, at most 1 as in the
+            reference; black lies beyond. Memory grows with its square.
 
     Returns:
         (images (B, H, W, 3 or 1) float32 in -1..1, probability of each transform, key) -> images.
@@ -85,7 +85,9 @@ class _Draws:
 def geometric_matrix(
     batch: int, height: int, width: int, probability: jax.Array | float, key: jax.Array
 ) -> jax.Array:
-    """Random maps from pixels of the result to those of the image, both from the center: (B, 3, 3)."""
+    """Random maps from pixels of the result to those of the image, both from the
+    center: (B, 3, 3).
+    """
     p, draws = probability, _Draws(batch, key)
     # Either of two rotations happens with the probability asked for.
     once = 1 - jnp.sqrt(jnp.clip(1 - jnp.asarray(p, jnp.float32), 0, 1))
@@ -135,7 +137,8 @@ def warp(images: jax.Array, matrix: jax.Array, margin: float = 1.0) -> jax.Array
 
     Args:
         images: float32.
-        matrix: (B, 3, 3), from pixels (x, y, 1) of the result to those of the image, from the center.
+        matrix: (B, 3, 3), from pixels (x, y, 1) of the result to those of the image,
+            from the center.
         margin: As in `bgc`.
 
     Returns:
@@ -158,7 +161,9 @@ def warp(images: jax.Array, matrix: jax.Array, margin: float = 1.0) -> jax.Array
 
 
 def _sample(image: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
-    """Bilinear samples (h, w, C) of an image (H, W, C), black outside, at places (h, w) in pixels."""
+    """Bilinear samples (h, w, C) of an image (H, W, C), black outside, at places (h,
+    w) in pixels.
+    """
     height, width, _ = image.shape
     top, left = jnp.floor(y), jnp.floor(x)
     total = 0.0

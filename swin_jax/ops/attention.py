@@ -26,14 +26,16 @@ def window_attention(
     """Attends inside each window.
 
     Args:
-        qkv: (B * nW, N, 3, h, d); q already scaled. Matrix products run in its dtype. Windows of one image are
-            contiguous.
-        bias: (S, h, N, N) float32, the relative position bias: S equal parts of the rows have one each.
-        regions: (nW, N) int, tokens of different regions get `MASKED` added to their logits; None for no mask.
+        qkv: (B * nW, N, 3, h, d); q already scaled. Matrix products run in its dtype. Windows of
+            one image are contiguous.
+        bias: (S, h, N, N) float32, the relative position bias:
+            S equal parts of the rows have one each.
+        regions: (nW, N) int, tokens of different regions get `MASKED` added to their logits;
+            None for no mask.
         windows: nW.
-        implementation: 'xla' computes all windows at once; 'sequential' one window of each image after the other and,
-            in the backward pass, once more, so that the logits of a single window are in memory (Swin V2,
-            arXiv 2111.09883, section 3.5).
+        implementation: 'xla' computes all windows at once; 'sequential' one window of each image
+            after the other and, in the backward pass, once more, so that the logits of a single
+            window are in memory (Swin V2, arXiv 2111.09883, section 3.5).
 
     Returns:
         (B * nW, N, h, d) in the dtype of qkv. The softmax is in float32.
@@ -55,7 +57,8 @@ def dot_product_attention(
     is_causal: bool = False,
     implementation: str | None = None,
 ) -> jax.Array:
-    """`jax.nn.dot_product_attention`, whose plain form is computed in float32 where the dtype is float16.
+    """`jax.nn.dot_product_attention`, whose plain form is computed in float32 where
+    the dtype is float16.
 
     On CPUs JAX has no product of float16 with sums in float32, which that form asks for.
     """
@@ -73,7 +76,8 @@ def sequential(
     regions: jax.Array | None,
     windows: int,
 ) -> jax.Array:
-    """Applies a function to one window of each image after the other, and once more in the backward pass.
+    """Applies a function to one window of each image after the other,
+    and once more in the backward pass.
 
     Args:
         attend: (x (B, N, ...), regions (1, N) or None) -> (B, N, ...).
@@ -84,7 +88,8 @@ def sequential(
     Returns:
         (B * nW, N, ...).
     """
-    # The batch stays whole, so that a mesh may split it: windows of an image are what is looped over.
+    # The batch stays whole, so that a mesh may split it:
+    # windows of an image are what is looped over.
     split = jnp.moveaxis(x.reshape(-1, windows, *x.shape[1:]), 1, 0)  # (nW, B, N, ...)
 
     # Without the checkpoint the loop keeps every window's weights for the backward pass.
@@ -100,7 +105,9 @@ def sequential(
 def attention_weights(
     qkv: jax.Array, bias: jax.Array, regions: jax.Array | None = None
 ) -> jax.Array:
-    """The weights softmax(q k + bias + mask): (B * nW, h, N, N) float32; arguments as `window_attention`."""
+    """The weights softmax(q k + bias + mask): (B * nW, h, N, N) float32;
+    arguments as `window_attention`.
+    """
     logits = jnp.einsum(
         "bqhd,bkhd->bhqk", qkv[:, :, 0], qkv[:, :, 1], preferred_element_type=jnp.float32
     )

@@ -1,10 +1,11 @@
 """Augmentation on the device, inside the compiled step: normalise, then erase, then mix.
 
-The peers are timm's `RandomErasing` (one region, on the normalised image) and `Mixup` in batch mode; Random Erasing
-(arXiv:1708.04896), mixup (arXiv:1710.09412), CutMix (arXiv:1905.04899). Two differences from timm, both so that nothing
-depends on the mesh and no image crosses devices: a "batch" is a group of consecutive images, and the partner of image i
-is its neighbour i xor 1 where timm reverses the batch. Images are NHWC, or NTHWC: the frames of a clip share everything
-that is drawn. Everything random is a function of `key`.
+The peers are timm's `RandomErasing` (one region, on the normalised image) and `Mixup` in batch
+mode; Random Erasing (arXiv:1708.04896), mixup (arXiv:1710.09412), CutMix (arXiv:1905.04899). Two
+differences from timm, both so that nothing depends on the mesh and no image crosses devices: a
+"batch" is a group of consecutive images, and the partner of image i is its neighbour i xor 1 where
+timm reverses the batch. Images are NHWC, or NTHWC: the frames of a clip share everything that is
+drawn. Everything random is a function of `key`.
 """
 
 import math
@@ -22,7 +23,8 @@ _TRIES = 10  # timm's number of attempts to find a region that fits
 def normalize(
     image: jax.Array, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
 ) -> jax.Array:
-    """Turns uint8 images (..., C) into float32 (image / 255 - mean) / std, with one mean and std per channel.
+    """Turns uint8 images (..., C) into float32 (image / 255 - mean) / std,
+    with one mean and std per channel.
 
     Raises:
         RangeError: Another number of them than channels.
@@ -43,8 +45,8 @@ def random_erase(
 ) -> jax.Array:
     """Replaces one random rectangle by noise, in each image with some probability.
 
-    Ten rectangles are drawn and the first that is smaller than the image in both axes is used; if none is, the image
-    stays as it is.
+    Ten rectangles are drawn and the first that is smaller than the image in both axes is used; if
+    none is, the image stays as it is.
 
     Args:
         key: a JAX key.
@@ -106,7 +108,8 @@ def mix(
 ) -> tuple[jax.Array, jax.Array]:
     """Mixes each image and its target with its neighbour's, by mixup or by CutMix.
 
-    Within a group of consecutive images there is one lambda, one choice between the two, and one box.
+    Within a group of consecutive images there is one lambda, one choice between the two,
+    and one box.
 
     Args:
         key: a JAX key.
@@ -119,7 +122,8 @@ def mix(
         group: images per group, even, and a divisor of B; a smaller batch is one group.
 
     Returns:
-        Images of the same shape and (B, K) targets. CutMix weights targets by the area after clipping at the border.
+        Images of the same shape and (B, K) targets.
+        CutMix weights targets by the area after clipping at the border.
 
     Raises:
         UserError: B or `group` is odd, or `group` does not divide a larger B.
@@ -152,7 +156,8 @@ def mix(
     box_area = (rows[1] - rows[0]) * (columns[1] - columns[0])
     weight = jnp.where(cut, 1.0 - box_area / (height * width), weight)  # (groups,)
 
-    # One value per image before anything is as large as the images, so that each device makes its own masks.
+    # One value per image before anything is as large as the images,
+    # so that each device makes its own masks.
     cut, weight, *box = (jnp.repeat(x, size) for x in (cut, weight, *rows, *columns))  # each (B,)
     inside = _box(*box, height, width)
     own = jnp.where(
@@ -170,18 +175,24 @@ def _every_frame(mask, image):
 
 
 def _neighbour(x):
-    """x[i xor 1] along axis 0, as a reversal within pairs so that an even shard needs no other device."""
+    """x[i xor 1] along axis 0, as a reversal within pairs so that an even shard
+    needs no other device.
+    """
     return x.reshape(x.shape[0] // 2, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 
 def _span(centre, ratio, length):
-    """Start and end of a cut of int(length * ratio) around `centre`, halves rounded down, clipped to the image."""
+    """Start and end of a cut of int(length * ratio) around `centre`, halves rounded down,
+    clipped to the image.
+    """
     half = (length * ratio).astype(jnp.int32) // 2
     return jnp.clip(centre - half, 0, length), jnp.clip(centre + half, 0, length)
 
 
 def _box(top, bottom, left, right, height, width):
-    """(N, height, width, 1) bool, True inside the rectangles [top, bottom) x [left, right); bounds are (N,)."""
+    """(N, height, width, 1) bool, True inside the rectangles [top, bottom) x [left, right);
+    bounds are (N,).
+    """
     y, x = jnp.arange(height)[None, :], jnp.arange(width)[None, :]
     in_rows = (y >= top[:, None]) & (y < bottom[:, None])
     in_columns = (x >= left[:, None]) & (x < right[:, None])

@@ -1,4 +1,5 @@
-"""Activations on a mesh: where the partitioner needs to be told that examples stay on their devices.
+"""Activations on a mesh: where the partitioner needs to be told that examples
+stay on their devices.
 
 The mesh has the axes ('data', 'fsdp', 'tensor'); a batch is split over the first two.
 """
@@ -15,10 +16,11 @@ BATCH = PartitionSpec(("data", "fsdp"))
 
 
 def constrain_batch(x: jax.Array) -> jax.Array:
-    """Activations, whose examples (axis 0) stay on the devices that the batch has put them on; nothing without a mesh.
+    """Activations, whose examples (axis 0) stay on the devices that the batch has put them on;
+    nothing without a mesh.
 
-    Layers that share parameters over 'fsdp' then gather those. Left to itself the partitioner may, in a loop over
-    blocks, gather the examples instead and add up partial products of activations.
+    Layers that share parameters over 'fsdp' then gather those. Left to itself the partitioner may,
+    in a loop over blocks, gather the examples instead and add up partial products of activations.
     """
     return _split_rows(x) if _batch_shards(x.shape[0]) > 1 else x
 
@@ -26,8 +28,9 @@ def constrain_batch(x: jax.Array) -> jax.Array:
 def gather_inputs(kernel: jax.Array) -> jax.Array:
     """A kernel (..., I, O), whole along all axes but the last one; nothing without a mesh.
 
-    Where it is split over 'fsdp' along I, and examples are split over 'fsdp' too, the partitioner of jaxlib 0.10.2
-    computes wrong gradients of activations that do not come from the batch, such as StyleGAN2's styles.
+    Where it is split over 'fsdp' along I, and examples are split over 'fsdp' too, the
+    partitioner of jaxlib 0.10.2 computes wrong gradients of activations that do not come from
+    the batch, such as StyleGAN2's styles.
     """
     if not _splits(jax.sharding.get_abstract_mesh()):
         return kernel
@@ -38,10 +41,12 @@ def gather_inputs(kernel: jax.Array) -> jax.Array:
 
 
 def per_shard_copies(x: jax.Array, examples: int) -> jax.Array:
-    """A copy of `x` for each group of devices that shares examples, along a new first axis, each where it is used.
+    """A copy of `x` for each group of devices that shares examples, along a new first axis,
+    each where it is used.
 
-    What is computed from a copy has its gradient added up over the devices where the copy was made, however much larger
-    it is than `x`. There is one copy without a mesh, or where the mesh doesn't divide the examples.
+    What is computed from a copy has its gradient added up over the devices where the copy was
+    made, however much larger it is than `x`. There is one copy without a mesh, or where the mesh
+    doesn't divide the examples.
     """
     count = _batch_shards(examples)
     spread = jnp.broadcast_to(x, (count, *x.shape))
@@ -49,10 +54,11 @@ def per_shard_copies(x: jax.Array, examples: int) -> jax.Array:
 
 
 def one_by_one(fn: Callable[[Any, jax.Array], jax.Array], held: Any, rows: jax.Array) -> jax.Array:
-    """`fn(held, rows)`, on CPUs by itself for each row, so that a row's result does not depend on how many there are.
+    """`fn(held, rows)`, on CPUs by itself for each row,
+    so that a row's result does not depend on how many there are.
 
-    Products of matrices of other sizes add up in another order, and differ in their last bits. Accelerators get all
-    rows at once.
+    Products of matrices of other sizes add up in another order, and differ in their last bits.
+    Accelerators get all rows at once.
 
     Args:
         fn: (held, (B, ...)) -> (B, ...), row by row.

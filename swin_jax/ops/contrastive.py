@@ -1,10 +1,12 @@
 """Contrastive losses over a global batch of image-text pairs, in three exact forms.
 
-The symmetric softmax loss of CLIP (arXiv 2103.00020, figure 3) and the sigmoid loss of SigLIP (arXiv 2303.15343). The
-plain form is one matrix of logits, for which the compiler inserts what communication it needs; `local_` and `ring_` are
-per-device code for `jax.shard_map`, where each device holds its rows of both sides. In a ring the texts travel from
-device to device and a device looks at a few columns at a time, so that no more than (B / devices, chunk) logits exist
-at once, in the backward pass too. All forms give the same value and gradient as one device with the whole batch.
+The symmetric softmax loss of CLIP (arXiv 2103.00020, figure 3) and the sigmoid loss of SigLIP
+(arXiv 2303.15343). The plain form is one matrix of logits, for which the compiler inserts what
+communication it needs; `local_` and `ring_` are per-device code for `jax.shard_map`, where
+each device holds its rows of both sides. In a ring the texts travel from device to device and
+a device looks at a few columns at a time, so that no more than (B / devices, chunk) logits
+exist at once, in the backward pass too. All forms give the same value and gradient as one
+device with the whole batch.
 
 Features are (B, E) float32 of length 1. Everything is computed in float32.
 """
@@ -25,16 +27,18 @@ Metrics = dict[str, jax.Array]
 def softmax_loss(
     image: jax.Array, text: jax.Array, scale: jax.Array, ids: jax.Array
 ) -> tuple[jax.Array, Metrics]:
-    """The mean of the cross-entropies of each image against all texts and of each text against all images.
+    """The mean of the cross-entropies of each image against all texts and of each
+    text against all images.
 
     Args:
         image, text: (B, E) float32, of length 1; row i of both is a pair.
         scale: () float32, the logits' factor, exp(logit_scale).
-        ids: (B,) int, pairs of the same number are positives of each other and share the target evenly; all different
-            for the published loss.
+        ids: (B,) int, pairs of the same number are positives of each other and share the target
+            evenly; all different for the published loss.
 
     Returns:
-        The loss, and the fractions of images and texts whose best partner in the batch is a positive.
+        The loss, and the fractions of images and texts whose best partner in the
+        batch is a positive.
     """
     logits = scale * _dot(image, text)
     same = ids[:, None] == ids[None, :]
@@ -55,7 +59,8 @@ def softmax_loss(
 def local_softmax_loss(
     image: jax.Array, text: jax.Array, scale: jax.Array, ids: jax.Array, axes: Axes
 ) -> tuple[jax.Array, Metrics]:
-    """`softmax_loss` under `jax.shard_map`: both sides are gathered, and a device makes its rows of both matrices.
+    """`softmax_loss` under `jax.shard_map`: both sides are gathered,
+    and a device makes its rows of both matrices.
 
     Args:
         image, text: (B / devices, E), this device's rows.
@@ -85,7 +90,8 @@ def ring_softmax_loss(
 
     Args:
         image, text, scale, ids, axes: as `local_softmax_loss`.
-        chunk: texts that are looked at together; the largest divisor of this device's rows up to it.
+        chunk: texts that are looked at together; the largest divisor of this device's
+            rows up to it.
     """
 
     def tile(rows, columns):
@@ -107,7 +113,8 @@ def ring_softmax_loss(
 def sigmoid_loss(
     image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array, ids: jax.Array
 ) -> tuple[jax.Array, Metrics]:
-    """A binary cross-entropy for every pair of an image and a text, summed, divided by B (SigLIP, equation 1).
+    """A binary cross-entropy for every pair of an image and a text, summed, divided by B (SigLIP,
+    equation 1).
 
     Args:
         image, text, scale, ids: as `softmax_loss`.
@@ -150,7 +157,8 @@ def over_ring(tile: Callable, rows: Any, columns: Any, axes: Axes, chunk: int) -
     """Shows every device's rows to every device's columns, a chunk at a time.
 
     Args:
-        tile: (rows, columns of one chunk) -> the same, updated. Computed again in the backward pass.
+        tile: (rows, columns of one chunk) -> the same, updated.
+            Computed again in the backward pass.
         rows: tree of arrays that stay on this device.
         columns: tree of arrays (B / devices, ...) that travel once around and come home.
         axes: mesh axes of the batch; () is one device.
@@ -162,7 +170,8 @@ def over_ring(tile: Callable, rows: Any, columns: Any, axes: Axes, chunk: int) -
     count = jax.tree.leaves(columns)[0].shape[0]
     size = max(n for n in range(1, min(chunk, count) + 1) if count % n == 0)
     split = lambda x: x.reshape(count // size, size, *x.shape[1:])  # noqa: E731
-    # Without the checkpoint every tile's logits are kept for the backward pass, which is the whole matrix.
+    # Without the checkpoint every tile's logits are kept for the backward pass,
+    # which is the whole matrix.
     tile = jax.checkpoint(tile, prevent_cse=False)
 
     def visit(carry, _):
@@ -170,8 +179,9 @@ def over_ring(tile: Callable, rows: Any, columns: Any, axes: Axes, chunk: int) -
         rows, columns = jax.lax.scan(tile, rows, columns)
         return (rows, _pass_on(columns, axes)), None
 
-    # A short ring is written out: XLA on CPUs (jax 0.10) runs a loop with communication in it beside other
-    # communication, in another order on each device, and they wait for each other for ever.
+    # A short ring is written out: XLA on CPUs (jax 0.10) runs a loop with communication in
+    # it beside other communication, in another order on each device, and they wait for
+    # each other for ever.
     devices = _devices(axes)
     carry = (rows, jax.tree.map(split, columns))
     (rows, columns), _ = jax.lax.scan(
@@ -189,7 +199,9 @@ def _pass_on(tree, axes):
 
 
 def _empty_sums(like: jax.Array, axes: Axes) -> dict[str, jax.Array]:
-    """Running sums over the logits of each row: the largest, sum(exp(logit - largest)), those of the positives."""
+    """Running sums over the logits of each row: the largest, sum(exp(logit - largest)),
+    those of the positives.
+    """
     # Derived from an array that varies over the mesh, as a carry of a loop must from its start.
     zero = jnp.zeros_like(like, shape=like.shape[:1]) + 0 * jax.lax.stop_gradient(like[:, 0])
     return {
@@ -226,7 +238,9 @@ def _finish(sums) -> tuple[jax.Array, jax.Array]:
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """All inner products (rows of a, rows of b); in full float32, since the factor 100 magnifies every rounding."""
+    """All inner products (rows of a, rows of b); in full float32,
+    since the factor 100 magnifies every rounding.
+    """
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     return jnp.einsum("ie,je->ij", a, b, precision=jax.lax.Precision.HIGHEST)
 

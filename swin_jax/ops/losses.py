@@ -1,7 +1,9 @@
-"""Losses and counts for classification. The peers are timm's `SoftTargetCrossEntropy` and its smoothed one-hot targets,
-and torch's `cross_entropy` and `binary_cross_entropy_with_logits` with weights of classes.
+"""Losses and counts for classification. The peers are timm's `SoftTargetCrossEntropy` and its
+smoothed one-hot targets, and torch's `cross_entropy` and `binary_cross_entropy_with_logits`
+with weights of classes.
 
-All but the means return one value per example in float32, so that the caller can weight padding with 0.
+All but the means return one value per example in float32,
+so that the caller can weight padding with 0.
 """
 
 import jax
@@ -24,7 +26,9 @@ def smooth_one_hot(label: jax.Array, num_classes: int, smoothing: float = 0.0) -
 
 
 def soft_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """Cross entropy of each row with a target distribution: logits (B, K), target (B, K) -> (B,) float32."""
+    """Cross entropy of each row with a target distribution:
+    logits (B, K), target (B, K) -> (B,) float32.
+    """
     return -jnp.sum(
         target.astype(jnp.float32) * jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1),
         axis=-1,
@@ -40,8 +44,9 @@ def weighted_cross_entropy(
         logits: (B, K).
         target: (B, K), smoothed or mixed.
         class_weights: (K,); a term of class c counts class_weights[c] times.
-        label: (B,) int, the class of each row. The sum is divided by the weights of these classes, as torch's is where
-            targets are class numbers. None divides by B, as torch's is where targets are probabilities.
+        label: (B,) int, the class of each row. The sum is divided by the weights of these classes,
+            as torch's is where targets are class numbers. None divides by B, as torch's is where
+            targets are probabilities.
 
     Returns:
         () float32.
@@ -52,7 +57,9 @@ def weighted_cross_entropy(
 
 
 def sigmoid_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """Binary cross entropy of each class by itself: logits (B, K), target (B, K) in 0..1 -> (B, K) float32."""
+    """Binary cross entropy of each class by itself:
+    logits (B, K), target (B, K) in 0..1 -> (B, K) float32.
+    """
     logits, target = logits.astype(jnp.float32), target.astype(jnp.float32)
     return jax.nn.softplus(logits) - logits * target
 
@@ -60,7 +67,8 @@ def sigmoid_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
 def known_mean(
     values: jax.Array, known: jax.Array, class_weights: jax.Array | None = None
 ) -> jax.Array:
-    """The mean over the classes that are known, as torch's `binary_cross_entropy_with_logits(weight=...)`.
+    """The mean over the classes that are known, as torch's
+    `binary_cross_entropy_with_logits(weight=...)`.
 
     Args:
         values: (B, K).
@@ -79,16 +87,17 @@ def known_mean(
 
 
 def shared_marks(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Compares each record of one set with each of another, where a record has a class of each of several choices.
+    """Compares each record of one set with each of another,
+    where a record has a class of each of several choices.
 
     Args:
-        one: (A, K): 1 for the class of each choice, 0 for its other classes, -1 for all classes of a
-            choice of which nothing is known.
+        one: (A, K): 1 for the class of each choice, 0 for its other classes, -1 for all classes of
+            a choice of which nothing is known.
         other: (B, K), likewise.
 
     Returns:
-        (the number of choices in which both have the same class; the number of choices of which it is
-        known for both), (A, B) float32 each.
+        (the number of choices in which both have the same class; the number of choices of which it
+        is known for both), (A, B) float32 each.
     """
     own, there, known = ((x.astype(jnp.float32)) for x in (one > 0, other > 0, other >= 0))
     return own @ there.T, own @ known.T
@@ -97,8 +106,9 @@ def shared_marks(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array
 def top_k_correct(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
     """Whether the label is among the min(k, K) largest logits.
 
-    The rank of the label is the number of larger logits plus the number of equal ones at a lower index, so that exactly
-    k classes count as the top k. A NaN counts as larger than everything, and a label whose own logit is NaN is wrong.
+    The rank of the label is the number of larger logits plus the number of equal ones at a lower
+    index, so that exactly k classes count as the top k. A NaN counts as larger than everything, and
+    a label whose own logit is NaN is wrong.
 
     Args:
         logits: (B, K).

@@ -1,7 +1,9 @@
-"""What masked image modelling compares: masks on finer grids, the L1 of masked pixels, the locally normalised target.
+"""What masked image modelling compares: masks on finer grids, the L1 of masked pixels,
+the locally normalised target.
 
-SimMIM (arXiv 2111.09886); the peer is `models/simmim.py` of microsoft/Swin-Transformer. The normalised target is that
-of its `NORM_TARGET` (On Data Scaling in Masked Image Modeling, arXiv 2206.04664).
+SimMIM (arXiv 2111.09886); the peer is `models/simmim.py` of microsoft/Swin-Transformer.
+The normalised target is that of its `NORM_TARGET` (On Data Scaling in Masked Image
+Modeling, arXiv 2206.04664).
 """
 
 import jax
@@ -47,8 +49,8 @@ def masked_error(
         mask: (B, *size), 1 where a pixel is masked.
 
     Returns:
-        (error, count), each (B,) float32: the sum over masked pixels of the mean absolute difference of their channels,
-        and the number of masked pixels.
+        (error, count), each (B,) float32: the sum over masked pixels of the mean absolute
+        difference of their channels, and the number of masked pixels.
     """
     difference = jnp.abs(prediction.astype(jnp.float32) - target.astype(jnp.float32)).mean(
         axis=-1
@@ -59,12 +61,15 @@ def masked_error(
 
 
 def masked_mean(error: jax.Array, count: jax.Array) -> jax.Array:
-    """The mean absolute difference over all masked pixels of a batch, from `masked_error`: a scalar."""
+    """The mean absolute difference over all masked pixels of a batch, from
+    `masked_error`: a scalar.
+    """
     return error.sum() / (count.sum() + _SUM_EPSILON)
 
 
 def local_statistics(image: jax.Array, window: int) -> tuple[jax.Array, jax.Array]:
-    """Mean and unbiased variance of each channel in the window around each pixel, over the pixels inside the image.
+    """Mean and unbiased variance of each channel in the window around each pixel,
+    over the pixels inside the image.
 
     Args:
         image: (B, *size, C).
@@ -88,7 +93,9 @@ def local_statistics(image: jax.Array, window: int) -> tuple[jax.Array, jax.Arra
 
 
 def normalize_locally(image: jax.Array, window: int) -> jax.Array:
-    """Subtracts the mean and divides by the standard deviation of the window around each pixel, channel by channel."""
+    """Subtracts the mean and divides by the standard deviation of the window around each pixel,
+    channel by channel.
+    """
     mean, variance = local_statistics(image, window)
     return (image - mean) / jnp.sqrt(variance + NORM_EPSILON)
 
@@ -105,7 +112,9 @@ def _valid_pixels(size: tuple[int, ...], window: int) -> np.ndarray:
 
 
 def _window_sum(x: jax.Array, window: int) -> jax.Array:
-    """Sums over windows with stride 1; what lies outside counts 0. One axis at a time, which costs less."""
+    """Sums over windows with stride 1; what lies outside counts 0. One axis at a time,
+    which costs less.
+    """
     for axis in range(1, x.ndim - 1):
         size = [1] * x.ndim
         size[axis] = window

@@ -1,8 +1,9 @@
-"""Vectors of length 1, in every dtype that a model computes in, forward and backward, zeros included.
+"""Vectors of length 1, in every dtype that a model computes in, forward and backward,
+zeros included.
 
-The peer is `torch.nn.functional.normalize`, x / max(|x|, 1e-12). That limit is 0 in float16, and its gradient
-for zeros, 1e12, is not finite there; with zeros that a map is padded with, that makes NaN. Here zeros stay
-zeros and have no gradient.
+The peer is `torch.nn.functional.normalize`, x / max(|x|, 1e-12). That limit is 0 in float16, and
+its gradient for zeros, 1e12, is not finite there; with zeros that a map is padded with, that makes
+NaN. Here zeros stay zeros and have no gradient.
 """
 
 import jax
@@ -12,20 +13,26 @@ _LEAST = 1e-24  # square of the least length
 
 
 def unit(x: jax.Array) -> jax.Array:
-    """Vectors of length 1 along the last axis: (..., E) of any float -> float32; zeros stay zeros."""
+    """Vectors of length 1 along the last axis: (..., E) of any float -> float32;
+    zeros stay zeros.
+    """
     x = widen(x)
     return x * inverse_length(x)
 
 
 def inverse_length(x: jax.Array) -> jax.Array:
-    """1 / max(|x|, 1e-12) along the last axis, (..., E) float32 -> (..., 1); 0 for zeros, without a gradient."""
+    """1 / max(|x|, 1e-12) along the last axis, (..., E) float32 -> (..., 1);
+    0 for zeros, without a gradient.
+    """
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     some = square > 0
     return jnp.where(some, jax.lax.rsqrt(jnp.maximum(jnp.where(some, square, 1.0), _LEAST)), 0.0)
 
 
 def unit_power(x: jax.Array, axis: int = -1) -> jax.Array:
-    """Scales to a mean square of 1 along an axis: any float -> float32; zeros stay zeros (StyleGAN2's latents)."""
+    """Scales to a mean square of 1 along an axis: any float -> float32;
+    zeros stay zeros (StyleGAN2's latents).
+    """
     x = widen(x)
     return x * inverse_deviation(jnp.mean(x * x, axis=axis, keepdims=True))
 
@@ -36,7 +43,9 @@ def inverse_deviation(power: jax.Array) -> jax.Array:
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """Casts to float32; the gradient is cut to what the dtype of `x` holds, before it is cast back."""
+    """Casts to float32; the gradient is cut to what the dtype of `x` holds,
+    before it is cast back.
+    """
     return x if x.dtype == jnp.float32 else _widen(x)
 
 

@@ -1,7 +1,7 @@
 """Resampling of pictures by one matrix for their rows and one for their columns.
 
-The matrices are NumPy arrays that depend on sizes only. `jax.image.resize` has none of these: its bins
-don't overlap as PyTorch's adaptive pools do, and its corners are not aligned.
+The matrices are NumPy arrays that depend on sizes only. `jax.image.resize` has none of these: its
+bins don't overlap as PyTorch's adaptive pools do, and its corners are not aligned.
 """
 
 import jax
@@ -15,8 +15,8 @@ FACE_ROWS, FACE_COLUMNS = (35, 223), (32, 220)
 def adaptive_average(before: int, after: int) -> np.ndarray:
     """The matrix (after, before) of `torch.nn.AdaptiveAvgPool2d` along one axis, float64.
 
-    Row i averages the places floor(i before / after) to ceil((i + 1) before / after) - 1, so that bins
-    may overlap.
+    Row i averages the places floor(i before / after) to ceil((i + 1) before / after) - 1,
+    so that bins may overlap.
     """
     rows, places = np.arange(after)[:, None], np.arange(before)
     start, end = rows * before // after, -(-(rows + 1) * before // after)
@@ -27,18 +27,20 @@ def adaptive_average(before: int, after: int) -> np.ndarray:
 def area(before: int, after: int) -> np.ndarray:
     """The matrix (after, before) of the mean over equal shares of an axis, float64.
 
-    For `before` = 32 k and `after` = 32 r that is what StyleCLIP computes: every place is repeated r times
-    (7 for 224 pixels), then means are taken of k. The enlarged picture is never made.
+    For `before` = 32 k and `after` = 32 r that is what StyleCLIP computes: every place is repeated
+    r times (7 for 224 pixels), then means are taken of k. The enlarged picture is never made.
     """
     rows, places = np.arange(after)[:, None], np.arange(before)
-    # In units of 1 / after of a place: row i covers [before i, before (i + 1)), place j [after j, after (j + 1)).
+    # In units of 1 / after of a place: row i covers [before i, before (i + 1)), place j [after j,
+    # after (j + 1)).
     start = np.maximum(rows * before, places * after)
     end = np.minimum((rows + 1) * before, (places + 1) * after)
     return np.maximum(end - start, 0) / before
 
 
 def align_corners(before: int, after: int) -> np.ndarray:
-    """The matrix (after, before) of linear interpolation whose first and last places are those of the input, float64.
+    """The matrix (after, before) of linear interpolation whose first and last places are those
+    of the input, float64.
 
     Peer: `torch.nn.functional.interpolate(mode='bilinear', align_corners=True)`.
     """
@@ -49,15 +51,16 @@ def align_corners(before: int, after: int) -> np.ndarray:
 def half_pixels(before: int, after: int) -> np.ndarray:
     """The matrix (after, before) of linear interpolation between the centers of pixels, float64.
 
-    It does not smooth where the picture shrinks. Peer: `torch.nn.functional.interpolate(mode='bilinear',
-    align_corners=False)`.
+    It does not smooth where the picture shrinks. Peer:
+    `torch.nn.functional.interpolate(mode='bilinear', align_corners=False)`.
     """
     at = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
     return np.maximum(1 - np.abs(at[:, None] - np.arange(before)), 0)
 
 
 def bicubic(before: int, after: int) -> np.ndarray:
-    """The matrix (after, before) of Pillow's bicubic interpolation, which smooths where it shrinks, float64.
+    """The matrix (after, before) of Pillow's bicubic interpolation,
+    which smooths where it shrinks, float64.
 
     The kernel is Keys' with a = -0.5; what lies outside is left out of the mean.
     """
@@ -71,7 +74,8 @@ def bicubic(before: int, after: int) -> np.ndarray:
 
 
 def resample_bytes(image: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
-    """`resample` as Pillow does it with pictures of bytes: columns first, each pass rounded to 0, 1, ..., 255.
+    """`resample` as Pillow does it with pictures of bytes:
+    columns first, each pass rounded to 0, 1, ..., 255.
 
     Args:
         image: (B, H, W, C), floating point with values of bytes.
@@ -112,8 +116,8 @@ def _columns(image: jax.Array, matrix: np.ndarray) -> jax.Array:
 def face_view(image: jax.Array, size: int = 112) -> jax.Array:
     """The part of an aligned picture that StyleCLIP's identity loss compares.
 
-    Pictures that are not 256 high are pooled to 256 x 256, the face is cut out, rows 35 to 222 and columns
-    32 to 219, and pooled to `size`.
+    Pictures that are not 256 high are pooled to 256 x 256, the face is cut out, rows 35 to 222 and
+    columns 32 to 219, and pooled to `size`.
 
     Args:
         image: (B, H, W, C), floating point, aligned as FFHQ.

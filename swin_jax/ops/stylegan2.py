@@ -55,11 +55,12 @@ def upfirdn(
 
 @jax.custom_vjp
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A convolution of stride 1 that keeps the size: (B, H, W, I), (k, k, I, O) with k odd -> (B, H, W, O).
+    """A convolution of stride 1 that keeps the size:
+    (B, H, W, I), (k, k, I, O) with k odd -> (B, H, W, O).
 
-    Its gradients of any order are such convolutions and `_kernel_gradient`, all with the same order of
-    dimensions: XLA 0.10 on CPUs computes any other order within a `lax.cond`, where the regularizers of
-    a GAN are, in plain loops, 45 times slower.
+    Its gradients of any order are such convolutions and `_kernel_gradient`, all with the same order
+    of dimensions: XLA 0.10 on CPUs computes any other order within a `lax.cond`, where the
+    regularizers of a GAN are, in plain loops, 45 times slower.
     """
     pad = kernel.shape[0] // 2
     return jax.lax.conv_general_dilated(
@@ -74,7 +75,9 @@ def _transposed(kernel: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _kernel_gradient(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
-    """The gradient by the kernel: x (B, H, W, I), gradient by the output y (B, H, W, O) -> (size, size, I, O)."""
+    """The gradient by the kernel: x (B, H, W, I), gradient by the output y (B, H, W, O) -> (size,
+    size, I, O).
+    """
     x, y, pad = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), size // 2
     found = jax.lax.conv_general_dilated(
         x, y, (1, 1), ((pad, pad), (pad, pad)), dimension_numbers=DIMENSIONS
@@ -119,7 +122,8 @@ def convolve_up(x: jax.Array, kernel: jax.Array, resampling: str = "merged") -> 
     merged = 4 * _filtered_kernel(
         flipped
     )  # (6, 6, I, O), of the map with zeros between its samples
-    # Output 2p + q meets every second tap: those of odd number if q is 0, else those of even number.
+    # Output 2p + q meets every second tap: those of odd number if q is 0,
+    # else those of even number.
     phases = merged.reshape(3, 2, 3, 2, -1, features)[:, ::-1, :, ::-1]
     phases = phases.transpose(0, 2, 4, 1, 3, 5).reshape(3, 3, -1, 4 * features)
     return depth_to_space(convolve(x, phases))
@@ -140,13 +144,17 @@ def convolve_down(x: jax.Array, kernel: jax.Array, resampling: str = "merged") -
 
 
 def _filtered_kernel(kernel: jax.Array) -> jax.Array:
-    """The kernel (6, 6, I, O) that does what a kernel (3, 3, I, O) and the filter do one after the other."""
+    """The kernel (6, 6, I, O) that does what a kernel (3, 3, I,
+    O) and the filter do one after the other.
+    """
     kernel = kernel.transpose(2, 0, 1, 3)  # (I, 3, 3, O)
     return upfirdn(kernel, padding=(3, 3)).transpose(1, 2, 0, 3)
 
 
 def space_to_depth(x: jax.Array) -> jax.Array:
-    """Squares of 2 x 2 pixels become channels: (B, 2H, 2W, C) -> (B, H, W, 4C), the pixel before the channel."""
+    """Squares of 2 x 2 pixels become channels: (B, 2H, 2W, C) -> (B, H, W, 4C),
+    the pixel before the channel.
+    """
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // 2, width // 2, 4 * channels)
@@ -168,14 +176,16 @@ def modulated_convolution(
     up: bool = False,
     resampling: str = "merged",
 ) -> jax.Array:
-    """A convolution whose input channels are scaled by a style, example by example (section 2.2 of the paper).
+    """A convolution whose input channels are scaled by a style,
+    example by example (section 2.2 of the paper).
 
-    The batch shares one kernel: the style scales the input, and the demodulation the output, which equals a kernel for
-    every example.
+    The batch shares one kernel: the style scales the input, and the demodulation the output, which
+    equals a kernel for every example.
 
     Args:
         x: (B, H, W, I).
-        kernel: (k, k, I, O) as it is stored, float32; the gain of equalized learning rates is applied here.
+        kernel: (k, k, I, O) as it is stored, float32;
+            the gain of equalized learning rates is applied here.
         style: (B, I) float32.
         demodulate: Scale the outputs to unit variance, as for inputs of unit variance.
         up: Double the size, k = 3.

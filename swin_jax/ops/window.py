@@ -1,6 +1,7 @@
 """Windows of feature maps over any number of spatial axes: partition, reverse, padding, cutting.
 
-Swin Transformer (arXiv 2103.14030, section 3.2). What depends on shapes only is in `swin_jax.ops.window_geometry`.
+Swin Transformer (arXiv 2103.14030, section 3.2). What depends on shapes only is in
+`swin_jax.ops.window_geometry`.
 """
 
 import itertools
@@ -51,7 +52,9 @@ def reverse(windows: jax.Array, window: tuple[int, ...], spatial: tuple[int, ...
 
 
 def pad_to_multiple(x: jax.Array, window: tuple[int, ...]) -> jax.Array:
-    """Pads the end of every spatial axis of (B, *spatial, C) with zeros to a multiple of the window."""
+    """Pads the end of every spatial axis of (B, *spatial,
+    C) with zeros to a multiple of the window.
+    """
     pads = [(0, -size % w) for size, w in zip(x.shape[1:-1], window, strict=True)]
     return jnp.pad(x, [(0, 0), *pads, (0, 0)]) if any(after for _, after in pads) else x
 
@@ -71,9 +74,9 @@ def cut_to_multiple(x: jax.Array, window: tuple[int, ...]) -> jax.Array:
 def relative_bias(table: jax.Array, window: tuple[int, ...]) -> jax.Array:
     """Spreads a table of relative positions over all pairs of a window's tokens.
 
-    The same as `table[window_geometry.relative_position_index(window)]`, axis by axis, by reshapes: the gradient of an
-    index is a scatter, which is slow, not deterministic on a GPU, and pads N * N rows of h numbers to 128 lanes on a
-    TPU.
+    The same as `table[window_geometry.relative_position_index(window)]`, axis by axis, by reshapes:
+    the gradient of an index is a scatter, which is slow, not deterministic on a GPU, and pads N * N
+    rows of h numbers to 128 lanes on a TPU.
 
     Args:
         table: (prod(2 * window - 1), h).
@@ -93,7 +96,8 @@ def relative_bias(table: jax.Array, window: tuple[int, ...]) -> jax.Array:
         *range(first), *range(first, bias.ndim, 2), *range(first + 1, bias.ndim, 2)
     )
     bias = bias.reshape(*bias.shape[:first], math.prod(inner), -1)  # (h, ..., queries, keys)
-    # Frames as blocks of these: in an array with six axes of their own, two per axis, nearly all is a TPU's padding.
+    # Frames as blocks of these: in an array with six axes of their own, two per axis,
+    # nearly all is a TPU's padding.
     for w in reversed(window[:-2]):
         bias = _block_toeplitz(bias, w)
     return bias
@@ -113,6 +117,7 @@ def _toeplitz(x: jax.Array, w: int) -> jax.Array:
     """(..., 2w - 1) to (..., w, w): element (i, k) is x[i - k + w - 1]."""
     lead = x.shape[:-1]
     x = jnp.broadcast_to(jnp.flip(x, -1)[..., None, :], (*lead, w, 2 * w - 1)).reshape(*lead, -1)
-    # Rows of 2w instead of 2w - 1 numbers: each begins one further to the right than the one before.
+    # Rows of 2w instead of 2w - 1 numbers: each begins one further to the right
+    # than the one before.
     x = jnp.pad(x, [(0, 0)] * len(lead) + [(0, w)]).reshape(*lead, w, 2 * w)[..., :w]
     return jnp.flip(x, -2)

@@ -1,7 +1,8 @@
 """Geometry of windows over any number of spatial axes, in numpy: what follows from shapes alone.
 
-Swin (arXiv 2103.14030, section 3.2), Swin V2 (arXiv 2111.09883, section 3.3), Video Swin (arXiv 2106.13230).
-Everything here is a constant of the compiled program and never a parameter; models and conversion share it.
+Swin (arXiv 2103.14030, section 3.2), Swin V2 (arXiv 2111.09883, section 3.3), Video Swin
+(arXiv 2106.13230). Everything here is a constant of the compiled program and never a parameter;
+models and conversion share it.
 """
 
 import functools
@@ -17,7 +18,8 @@ SMALL = ("shrink", "axis", "keep", "shrink_axis", "pad")
 SHRINKING = ("shrink", "shrink_axis")  # rules by which parameters are of the smaller window
 CPB_HIDDEN = 512  # of the MLP of the continuous position bias
 
-# What the official code adds to the logits of pairs that shifting brought into one window without being neighbours.
+# What the official code adds to the logits of pairs that shifting brought into one window
+# without being neighbours.
 MASKED = -100.0
 
 
@@ -25,7 +27,8 @@ def per_stage(value, stages: int, axes: int, one_each: bool = False) -> list[tup
     """One size per stage.
 
     Args:
-        value: a size for all stages, or a tuple of one size (an int or a tuple) per stage, a 1-tuple being repeated.
+        value: a size for all stages, or a tuple of one size (an int or a tuple) per stage,
+            a 1-tuple being repeated.
         one_each: whether a tuple of ints is one per stage; otherwise it is one per axis.
     """
     nested = not isinstance(value, int) and any(not isinstance(entry, int) for entry in value)
@@ -51,16 +54,18 @@ def num_axes(model) -> int:
 def fit(
     grid: tuple[int, ...], window: tuple[int, ...], small: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The window and the shift of odd blocks on a grid, by the rule for grids no larger than the window.
+    """The window and the shift of odd blocks on a grid,
+    by the rule for grids no larger than the window.
 
     Args:
         grid: size of the feature map, one int per spatial axis.
         window: the wanted window.
-        small: 'shrink' (the official classifiers: any axis <= window makes a square window the smaller side and the
-            shift 0 on all axes; a window that is not square is treated as by 'shrink_axis'), 'shrink_axis' (timm: an
-            axis <= window makes the window the grid and the shift 0 on this axis), 'axis' (video: the same, but
-            parameters are those of the whole window), 'keep' (dense prediction: never shrinks, pads) or 'pad'
-            (torchvision: the same, but the shift is 0 on an axis <= window).
+        small: 'shrink' (the official classifiers: any axis <= window makes a square window the
+            smaller side and the shift 0 on all axes; a window that is not square is treated as by
+            'shrink_axis'), 'shrink_axis' (timm: an axis <= window makes the window the grid and the
+            shift 0 on this axis), 'axis' (video: the same, but parameters are those of the whole
+            window), 'keep' (dense prediction: never shrinks, pads) or 'pad' (torchvision: the same,
+            but the shift is 0 on an axis <= window).
 
     Returns:
         (window, shift), one int per axis each.
@@ -80,7 +85,8 @@ def fit(
 
 
 def rule(window: tuple[int, ...], small: str) -> str:
-    """The rule of `fit` for a configured window: 'shrink_axis' in place of 'shrink' unless it is square.
+    """The rule of `fit` for a configured window: 'shrink_axis' in place of 'shrink'
+    unless it is square.
 
     Blocks are given this one, for a window that was made smaller may have become square.
     """
@@ -96,7 +102,8 @@ def stage_rules(model) -> list[str]:
 
 
 def stage_geometry(model) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """(grids, windows) of each stage at `image_size`: the windows that the parameters are shaped for.
+    """(grids, windows) of each stage at `image_size`:
+    the windows that the parameters are shaped for.
 
     Args:
         model: anything with the fields of `models.swin.Swin`.
@@ -129,7 +136,8 @@ def total_stride(model, axes: int) -> tuple[int, ...]:
 def shift_regions(
     spatial: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
 ) -> np.ndarray:
-    """Which region of the rolled map each token of each window comes from; windows attend within regions only.
+    """Which region of the rolled map each token of each window comes from;
+    windows attend within regions only.
 
     Args:
         spatial: size of the (padded) map; divisible by the window.
@@ -157,7 +165,9 @@ def shift_regions(
 def shift_mask(
     spatial: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
 ) -> np.ndarray:
-    """The official mask: (nW, N, N) float32, 0 where both tokens are of one region and `MASKED` elsewhere."""
+    """The official mask: (nW, N, N) float32, 0 where both tokens are of one
+    region and `MASKED` elsewhere.
+    """
     labels = shift_regions(spatial, window, shift)
     return np.where(labels[:, :, None] == labels[:, None, :], 0.0, MASKED).astype(np.float32)
 
@@ -178,16 +188,20 @@ def relative_position_index(window: tuple[int, ...]) -> np.ndarray:
 
 @functools.lru_cache
 def log_coordinates(window: tuple[int, ...], pretrained: tuple[int, ...]) -> np.ndarray:
-    """Log-spaced relative coordinates of Swin V2, one row per row of a bias table of the same window.
+    """Log-spaced relative coordinates of Swin V2, one row per row of a bias table
+    of the same window.
 
-    sign(x) log2(|x| + 1) / log2(8) of x = 8 (query - key) / (size - 1), where size is the window of the pretraining.
+    sign(x) log2(|x| + 1) / log2(8) of x = 8 (query - key) / (size - 1),
+    where size is the window of the pretraining.
 
     Args:
         window: one int per axis.
-        pretrained: the window that coordinates are scaled by, one int per axis; 0 for `window` itself.
+        pretrained: the window that coordinates are scaled by, one int per axis;
+            0 for `window` itself.
 
     Returns:
-        (prod(2 * window - 1), axes) float32. An axis of a single token has coordinate 0 (the official code: 0 / 0).
+        (prod(2 * window - 1), axes) float32. An axis of a single token has coordinate 0 (the
+        official code: 0 / 0).
     """
     scales = [max((p or w) - 1, 1) for w, p in zip(window, pretrained, strict=True)]
     lines = [
@@ -201,8 +215,8 @@ def log_coordinates(window: tuple[int, ...], pretrained: tuple[int, ...]) -> np.
 def bicubic_matrix(old: int, new: int) -> np.ndarray:
     """PyTorch's bicubic interpolation along one axis as a matrix (new, old), float64.
 
-    Keys' kernel with A = -0.75 (`jax.image.resize` has -0.5), half-pixel centres, taps clamped at the edges, no
-    antialiasing.
+    Keys' kernel with A = -0.75 (`jax.image.resize` has -0.5), half-pixel centres, taps clamped at
+    the edges, no antialiasing.
     """
     a = -0.75
     matrix = np.zeros((new, old))

@@ -1,4 +1,6 @@
-"""Optimizers that are functions of official parameter names, and learning-rate schedules (`optim.schedules`)."""
+"""Optimizers that are functions of official parameter names,
+and learning-rate schedules (`optim.schedules`).
+"""
 
 from swin_jax.optim.optimizers import adamw, lazy_adam, scale_by_name, sgd
 from swin_jax.optim.ranger import ranger

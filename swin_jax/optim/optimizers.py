@@ -1,9 +1,9 @@
 """Optimizers, weight-decay masks, layer-wise learning rates and freezing.
 
-The peers are `torch.optim.AdamW` / `SGD` and `torch.nn.utils.clip_grad_norm_` as the official training scripts use
-them. Every choice that depends on a parameter is a function of its official name (`layers.0.blocks.1.norm1.weight`, see
-`swin_jax.core.params`), given as regexes that `re.search` applies. Learning rates over time are in
-`swin_jax.optim.schedules`.
+The peers are `torch.optim.AdamW` / `SGD` and `torch.nn.utils.clip_grad_norm_` as the official
+training scripts use them. Every choice that depends on a parameter is a function of its official
+name (`layers.0.blocks.1.norm1.weight`, see `swin_jax.core.params`), given as regexes that
+`re.search` applies. Learning rates over time are in `swin_jax.optim.schedules`.
 """
 
 import math
@@ -42,26 +42,31 @@ def adamw(
     freeze: str = "",
     layer_scale: Callable | None = None,
 ) -> optax.GradientTransformation:
-    """AdamW as in PyTorch: p -= lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * p), after clipping.
+    """AdamW as in PyTorch: p -= lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * p),
+    after clipping.
 
-    The state holds two scalars for the log, which `optax.tree_utils.tree_get(opt_state, name)` finds: `grad_norm`, the
-    global norm before clipping, and `learning_rate`, the one that the last update used.
+    The state holds two scalars for the log, which `optax.tree_utils.tree_get(opt_state,
+    name)` finds: `grad_norm`, the global norm before clipping, and `learning_rate`, the one
+    that the last update used.
 
     Args:
-        schedule: step -> learning rate; called as `schedule(step, scale=...)` where `layer_scale` is given.
-        no_decay: regexes on official names of parameters that are not decayed, such as `models.swin.rules.NO_DECAY`.
+        schedule: step -> learning rate; called as `schedule(step,
+            scale=...)` where `layer_scale` is given.
+        no_decay: regexes on official names of parameters that are not decayed, such as
+            `models.swin.rules.NO_DECAY`.
         b1, b2, eps: Adam's; both moments are float32.
         weight_decay: decoupled, multiplied by the learning rate.
         clip_norm: largest global gradient norm; 0 doesn't clip.
-        freeze: regex on official names of parameters that are not trained: no update, no decay, no moments, no part in
-            the norm. Running statistics of a BatchNorm whose parameters are all frozen, and averages of frozen
-            parameters, keep their bits too; dropout and drop path still act there.
-        layer_scale: official name -> factor on the base learning rate, such as `models.swin.layer_decay` gives; 0
-            leaves a parameter as it is.
+        freeze: regex on official names of parameters that are not trained: no update, no decay, no
+            moments, no part in the norm. Running statistics of a BatchNorm whose parameters are
+            all frozen, and averages of frozen parameters, keep their bits too; dropout and drop
+            path still act there.
+        layer_scale: official name -> factor on the base learning rate, such as
+            `models.swin.layer_decay` gives; 0 leaves a parameter as it is.
 
     Returns:
-        The transformation; `update` needs `params`. Its `init` raises UserError if `freeze` matches no parameter or
-        all of them.
+        The transformation; `update` needs `params`. Its `init` raises UserError if `freeze` matches
+        no parameter or all of them.
     """
     _check_patterns("no_decay", no_decay)
     rule = optax.chain(scale_by_adam(b1, b2, eps), _decay(weight_decay, no_decay))
@@ -79,12 +84,14 @@ def sgd(
     freeze: str = "",
     layer_scale: Callable | None = None,
 ) -> optax.GradientTransformation:
-    """SGD with momentum as in PyTorch: weight decay is part of the gradient that enters the momentum.
+    """SGD with momentum as in PyTorch: weight decay is part of the gradient
+    that enters the momentum.
 
     Args:
         momentum: 0 keeps no buffer.
         nesterov: Nesterov's form; without effect where `momentum` is 0.
-        schedule, no_decay, weight_decay, clip_norm, freeze, layer_scale: as in `adamw`, as is the state.
+        schedule, no_decay, weight_decay, clip_norm, freeze, layer_scale:
+            as in `adamw`, as is the state.
 
     Returns:
         The transformation, as `adamw`.
@@ -104,14 +111,17 @@ def lazy_adam(
     regularize_every: NonNegativeInt = 0,
     freeze: str = "",
 ) -> optax.GradientTransformation:
-    """Adam at a constant rate for a loss whose regularizer has an update of its own every few steps.
+    """Adam at a constant rate for a loss whose regularizer has an update of its
+    own every few steps.
 
-    Between two steps of the loss there are then more updates than one, so that the rate and the moments are those of
-    the share c = k / (k + 1): learning_rate c, b1^c, b2^c (Karras et al., arXiv 1912.04958, appendix B).
+    Between two steps of the loss there are then more updates than one, so that the rate and the
+    moments are those of the share c = k / (k + 1): learning_rate c, b1^c, b2^c (Karras et al.,
+    arXiv 1912.04958, appendix B).
 
     Args:
         learning_rate, b1, b2, eps: Adam's, as if there were no regularizer.
-        regularize_every: Steps of the loss for one of the regularizer, k; 0 if it has no update of its own.
+        regularize_every: Steps of the loss for one of the regularizer, k;
+            0 if it has no update of its own.
         freeze: As in `adamw`, as is the state.
 
     Returns:
@@ -129,7 +139,8 @@ def scale_by_name(rules: tuple[tuple[str, NonNegativeFloat], ...]) -> Callable:
     """Factors on the learning rate by regexes.
 
     Args:
-        rules: (regex, factor); the first one that matches an official name counts, 1 where none does.
+        rules: (regex, factor); the first one that matches an official name counts,
+            1 where none does.
 
     Returns:
         A function of official names, for `layer_scale`.
@@ -156,7 +167,9 @@ class LearningRateState(NamedTuple):
 
 
 def clip_by_norm(clip_norm: float) -> optax.GradientTransformation:
-    """Casts gradients to float32, keeps their global norm and, unless `clip_norm` is 0, clips as PyTorch does."""
+    """Casts gradients to float32, keeps their global norm and, unless `clip_norm` is 0,
+    clips as PyTorch does.
+    """
 
     def init(params):
         del params
@@ -177,7 +190,8 @@ def clip_by_norm(clip_norm: float) -> optax.GradientTransformation:
 def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
     """Adam's direction with float32 moments and exact bias correction.
 
-    optax 0.2.8 computes 1 - b2**count in float32, which at the first update is off by 5e-5 for b2 = 0.999.
+    optax 0.2.8 computes 1 - b2**count in float32,
+    which at the first update is off by 5e-5 for b2 = 0.999.
     """
 
     def init(params):
@@ -219,7 +233,9 @@ def _decay(weight_decay, no_decay):
 
 
 def _check_patterns(name, given):
-    """Raises RangeError for anything but a tuple of regular expressions; a str would be one of letters."""
+    """Raises RangeError for anything but a tuple of regular expressions;
+    a str would be one of letters.
+    """
     if not isinstance(given, (tuple, list)) or not all(
         isinstance(pattern, str) for pattern in given
     ):
@@ -247,7 +263,9 @@ def _check_functions(schedule, layer_scale):
 
 
 def _scale_by_learning_rate(schedule, layer_scale):
-    """Multiplies by minus the learning rate, of the layer where `layer_scale` is given, and keeps it in the state."""
+    """Multiplies by minus the learning rate, of the layer where `layer_scale` is given,
+    and keeps it in the state.
+    """
 
     def init(params):
         del params
@@ -260,7 +278,8 @@ def _scale_by_learning_rate(schedule, layer_scale):
             updates = jax.tree.map(lambda u: -learning_rate * u, updates)
         else:
             factors = multipliers(layer_scale, updates)
-            # A schedule adds its final rate to the scaled one, and -0.0 + 0.0 has other bits than -0.0.
+            # A schedule adds its final rate to the scaled one,
+            # and -0.0 + 0.0 has other bits than -0.0.
             rate = lambda f: jnp.where(f == 0, 0.0, schedule(state.count, scale=f))  # noqa: E731
             updates = jax.tree.map(
                 lambda u, f: jnp.where(f == 0, -0.0, -rate(f) * u), updates, factors
@@ -271,7 +290,9 @@ def _scale_by_learning_rate(schedule, layer_scale):
 
 
 def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
-    """Clipping, the optimizer's rule and the learning rate, on the parameters that `freeze` doesn't match."""
+    """Clipping, the optimizer's rule and the learning rate,
+    on the parameters that `freeze` doesn't match.
+    """
     _check_functions(schedule, layer_scale)
     tx = optax.chain(clip_by_norm(clip_norm), rule, _scale_by_learning_rate(schedule, layer_scale))
     if not freeze:
@@ -309,7 +330,8 @@ def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
 
     def hold(updates):
         """Zeroes the frozen blocks of a stacked leaf that others of are trained."""
-        # -0.0 added to a number leaves its bits; a gradient that is not finite counts for nothing here.
+        # -0.0 added to a number leaves its bits; a gradient that is not finite
+        # counts for nothing here.
         keep = lambda u, f: u if np.ndim(f) == 0 else jnp.where(f == 0, -0.0, u)  # noqa: E731
         return jax.tree.map(keep, updates, multipliers(trained, updates))
 
@@ -324,7 +346,9 @@ def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
 
 
 def _saying(tx, freezes):
-    """The same transformation, whose `update` says as `update.freezes(official name)` what it leaves as it is."""
+    """The same transformation, whose `update` says as `update.freezes(official name)` what it
+    leaves as it is.
+    """
 
     def update(updates, state, params=None):
         return tx.update(updates, state, params)

@@ -1,9 +1,9 @@
 """Ranger: RAdam with Lookahead and centralized gradients, as StyleCLIP trains its mappers.
 
 RAdam (arXiv 1908.03265), Lookahead (1907.08610), gradient centralization (2004.01461). The peer is
-mapper/training/ranger.py of orpatashnik/StyleCLIP, which differs from optax in three ways: epsilon is added to the
-root of the second moment before its bias is corrected, gradients are centralized for each output of a kernel, and the
-slow weights are held beside the parameters.
+mapper/training/ranger.py of orpatashnik/StyleCLIP, which differs from optax in three ways: epsilon
+is added to the root of the second moment before its bias is corrected, gradients are centralized
+for each output of a kernel, and the slow weights are held beside the parameters.
 """
 
 import math
@@ -40,14 +40,15 @@ def ranger(
     """Ranger at a constant rate.
 
     Args:
-        learning_rate: 0.5 suits parameters that are stored with a deviation of 100, as those of StyleGAN2's mapping.
+        learning_rate: 0.5 suits parameters that are stored with a deviation of 100,
+            as those of StyleGAN2's mapping.
         b1, b2, eps: Adam's; both moments are float32.
         slow_step: How far slow weights go towards the parameters, which are then set to them.
         slow_every: Updates between two of these moves.
 
     Returns:
-        The transformation; `update` needs `params`. Its state holds `grad_norm`, before centralization, and
-        `learning_rate`.
+        The transformation; `update` needs `params`. Its state holds `grad_norm`, before
+        centralization, and `learning_rate`.
     """
 
     def init(params):
@@ -81,7 +82,9 @@ def ranger(
 
 
 def centralize(gradient: jax.Array) -> jax.Array:
-    """The gradient of a kernel (..., in, out) without its mean for each output; vectors stay as they are."""
+    """The gradient of a kernel (..., in, out) without its mean for each output;
+    vectors stay as they are.
+    """
     if gradient.ndim < 2:
         return gradient
     return gradient - gradient.mean(axis=tuple(range(gradient.ndim - 1)), keepdims=True)
@@ -106,8 +109,8 @@ def multiplier(count: jax.Array, b1: float, b2: float) -> tuple[jax.Array, jax.A
 def _length(count: jax.Array, b2: float) -> jax.Array:
     """2 / (1 - b2) - 1 - 2 t b2^t / (1 - b2^t), without the difference of two numbers near 2000.
 
-    With a = -log(b2) and x = a t, t b2^t / (1 - b2^t) is x / (e^x - 1) / a; what is left of 1 after that fraction is a
-    series for small x.
+    With a = -log(b2) and x = a t, t b2^t / (1 - b2^t) is x / (e^x - 1) / a; what is left of 1 after
+    that fraction is a series for small x.
     """
     rate = -math.log(b2)
     x = rate * count

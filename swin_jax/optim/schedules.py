@@ -1,9 +1,10 @@
 """Learning rates as functions of the update.
 
-The peers are timm's schedulers as the official Swin and SimMIM training scripts use them, and mmcv's as those of Video
-Swin do. A schedule is a function `schedule(step, scale=1.0) -> learning rate`, float32 scalar: `step` counts updates
-from 0 and `scale` multiplies the base rate only. With layer-wise decay the layers so share the warm-up and the final
-rate, as in the official fine-tuning of SimMIM.
+The peers are timm's schedulers as the official Swin and SimMIM training scripts use them, and
+mmcv's as those of Video Swin do. A schedule is a function `schedule(step, scale=1.0) ->
+learning rate`, float32 scalar: `step` counts updates from 0 and `scale` multiplies the base
+rate only. With layer-wise decay the layers so share the warm-up and the final rate, as in the
+official fine-tuning of SimMIM.
 """
 
 import math
@@ -43,11 +44,11 @@ def warmup_cosine(
         warmup_steps: updates from `warmup_lr` up to `base_lr`; may be 0.
         warmup_lr: where the warm-up starts.
         min_lr: where the cosine ends.
-        warmup_prefix: True: the cosine spans the updates after the warm-up. False: it spans the whole run and the
-            warm-up hides its start, so that the rate drops at the join: the form before October 2022, which made the
-            released Swin v1 weights and SimMIM's.
-        delay: 1: the official scripts set the rate of index k after update k, so that update k uses f(max(k - 1, 0));
-            0: update k uses f(k).
+        warmup_prefix: True: the cosine spans the updates after the warm-up. False: it spans the
+            whole run and the warm-up hides its start, so that the rate drops at the join: the form
+            before October 2022, which made the released Swin v1 weights and SimMIM's.
+        delay: 1: the official scripts set the rate of index k after update k, so that update k uses
+            f(max(k - 1, 0)); 0: update k uses f(k).
 
     Returns:
         `schedule(step, scale=1.0)`.
@@ -70,7 +71,9 @@ def warmup_linear(
     min_lr: NonNegativeFloat = 0.0,
     delay: NonNegativeInt = 1,
 ) -> Callable:
-    """Linear warm-up, then a straight line down to `min_lr` at `total_steps`; arguments as in `warmup_cosine`."""
+    """Linear warm-up, then a straight line down to `min_lr` at `total_steps`;
+    arguments as in `warmup_cosine`.
+    """
 
     def after(t, peak):
         progress = jnp.clip((t - warmup_steps) / max(total_steps - warmup_steps, 1), 0.0, 1.0)
@@ -91,7 +94,8 @@ def warmup_multistep(
     """Linear warm-up, then `base_lr` times `gamma` for every milestone reached.
 
     Args:
-        milestones: updates, counted from the start of the run, at which the rate falls; an int is the only one.
+        milestones: updates, counted from the start of the run, at which the rate falls;
+            an int is the only one.
         gamma: the factor at each of them.
         base_lr, warmup_steps, warmup_lr, delay: as in `warmup_cosine`.
 
@@ -130,11 +134,12 @@ def epoch_cosine(
     warmup_ratio: Fraction = 0.1,
     accumulate: PositiveInt = 1,
 ) -> Callable:
-    """A half cosine that falls once an epoch and never reaches 0, under a linear warm-up (mmcv 1.3's CosineAnnealing).
+    """A half cosine that falls once an epoch and never reaches 0,
+    under a linear warm-up (mmcv 1.3's CosineAnnealing).
 
-    The warm-up multiplies the epoch's rate by a factor that grows from `warmup_ratio` to 1, counted in micro-batches:
-    an update uses the rate of its last one. Where the warm-up ends inside a micro-batch, the rest of that epoch keeps
-    the rate of the last whole one.
+    The warm-up multiplies the epoch's rate by a factor that grows from `warmup_ratio` to 1, counted
+    in micro-batches: an update uses the rate of its last one. Where the warm-up ends inside a
+    micro-batch, the rest of that epoch keeps the rate of the last whole one.
 
     Args:
         base_lr: the peak; each `scale` multiplies everything.

@@ -1,1 +1,3 @@
-"""The very same training step, compiled for a topology without its chips: does it fit, and what bounds it."""
+"""The very same training step, compiled for a topology without its chips:
+does it fit, and what bounds it.
+"""

@@ -1,4 +1,5 @@
-"""Accelerator chips and the topologies that they come in: what a plan compares a compiled program with.
+"""Accelerator chips and the topologies that they come in:
+what a plan compares a compiled program with.
 
 Numbers are the makers' own, per chip. A link's and the network's are of one direction. Sources:
   v4    cloud.google.com/tpu/docs/v4: 275 TFLOP/s, 32 GiB, 1,200 GB/s; arXiv 2304.01433, table 4: 6 links of 50 GB/s;
@@ -30,9 +31,12 @@ class Chip:
         peak_flops: bfloat16 operations per second, dense.
         hbm_bytes: memory that a program can have.
         hbm_bandwidth: bytes per second.
-        ici_link: bytes per second that one link to a neighbour carries one way; to the switch where there is one.
-        torus: axes of the torus that links join chips in, two links each; 0 where a switch joins them.
-        dcn_bandwidth: bytes per second one way, the chip's share of its host's network, which joins slices.
+        ici_link: bytes per second that one link to a neighbour carries one way;
+            to the switch where there is one.
+        torus: axes of the torus that links join chips in, two links each;
+            0 where a switch joins them.
+        dcn_bandwidth: bytes per second one way, the chip's share of its host's network,
+            which joins slices.
         shapes: of the slices below one that is built from whole cubes of 4x4x4, or all there are.
         max_chips: in a slice.
         config: what the compiler calls the mode in which a chip's cores are one device.
@@ -58,7 +62,8 @@ class Chip:
 _FLAT = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 # A v4 or v5p chip is not rented alone: one is for looking at a program's memory.
 _BELOW_A_CUBE = ((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
-# What the compiler of libtpu 0.0.42 lets a program have, as it says where one does not fit; a little is the runtime's.
+# What the compiler of libtpu 0.0.42 lets a program have, as it says where one does not fit; a
+# little is the runtime's.
 _HBM = {"v4": 30.75, "v5e": 15.75, "v5p": 95.74, "v6e": 31.25}  # GiB
 
 
@@ -80,7 +85,8 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Slices of chips, all of one shape: within a slice chips are joined by links, slices by the network.
+    """Slices of chips, all of one shape: within a slice chips are joined by links,
+    slices by the network.
 
     Attributes:
         chip: what it is made of.
@@ -113,8 +119,9 @@ class Topology:
     def wraps(self) -> tuple[bool, ...]:
         """For each axis, whether the last chip is linked to the first.
 
-        A whole side of a 16x16 pod is a ring. The cubes of 4x4x4 that larger slices are built from are joined by
-        optical switches, so that every axis of those is one; smaller slices are meshes.
+        A whole side of a 16x16 pod is a ring. The cubes of 4x4x4 that larger slices are
+        built from are joined by optical switches, so that every axis of those is one;
+        smaller slices are meshes.
         """
         if self.chip.torus == 2:
             return tuple(n == 16 for n in self.shape)
@@ -123,8 +130,8 @@ class Topology:
     def compiler_options(self) -> dict[str, object]:
         """Keyword arguments for jax.experimental.topologies.get_topology_desc.
 
-        Without `chip_config_name` libtpu 0.0.42 makes two devices of a v4 chip; without `chips_per_host_bounds` it
-        assumes hosts of 2x2x1 chips and refuses a single one.
+        Without `chip_config_name` libtpu 0.0.42 makes two devices of a v4 chip; without
+        `chips_per_host_bounds` it assumes hosts of 2x2x1 chips and refuses a single one.
 
         Raises:
             UserError: there is no compiler for a chip that is not there.
@@ -145,7 +152,8 @@ class Topology:
 def topology(text: str) -> Topology:
     """Reads the name of a topology, 'v5p:4x4x4' or 'v5e:16x16,slices=2'.
 
-    The compiler takes more than what can be had, a mesh of 3-D v5e chips for example; such shapes are refused too.
+    The compiler takes more than what can be had, a mesh of 3-D v5e chips for example;
+    such shapes are refused too.
 
     Raises:
         UserError: an unknown chip or a slice that does not exist, with those that do.

@@ -1,6 +1,8 @@
-"""What a compiled program moves: its collectives and its memory traffic, read from its optimized HLO.
+"""What a compiled program moves: its collectives and its memory traffic,
+read from its optimized HLO.
 
-Cost analyses count the body of a loop once; here what a loop does is multiplied by how often it runs.
+Cost analyses count the body of a loop once;
+here what a loop does is multiplied by how often it runs.
 """
 
 import contextlib
@@ -22,7 +24,8 @@ class Collective:
 
     Attributes:
         kind: of `KINDS`.
-        bytes: of its arrays, per chip and run, without padding: of an all-gather what comes out, else what goes in.
+        bytes: of its arrays, per chip and run, without padding:
+            of an all-gather what comes out, else what goes in.
         axes: of the mesh that it joins chips along; () where the text doesn't say.
         group: chips that exchange data with one another; 2 in a permutation.
         slices: that those chips are in; 1 where all are in the same.
@@ -44,7 +47,8 @@ class Collective:
 def collectives(text: str, mesh: Mapping[str, int], slices: int = 1) -> list[Collective]:
     """All collectives that a program runs, in order.
 
-    Those among slices appear as the compiler splits them: within each slice, and with the same place in the others.
+    Those among slices appear as the compiler splits them:
+    within each slice, and with the same place in the others.
 
     Args:
         text: of the optimized module.
@@ -75,9 +79,10 @@ def collectives(text: str, mesh: Mapping[str, int], slices: int = 1) -> list[Col
 def hbm_bytes(text: str) -> int:
     """An estimate of the bytes that one chip reads from and writes to its main memory in one run.
 
-    Every instruction, a fusion is one, reads its operands and writes its results once, as padded by their layouts; of
-    what is sliced or updated in place the slice counts, of a conditional the longest branch, of arrays in on-chip
-    memory nothing. Products that read operands too large for the chip more than once are not seen.
+    Every instruction, a fusion is one, reads its operands and writes its results once, as padded by
+    their layouts; of what is sliced or updated in place the slice counts, of a conditional the
+    longest branch, of arrays in on-chip memory nothing. Products that read operands too large for
+    the chip more than once are not seen.
     """
     module = hlo.parse(text)
     return sum(
@@ -97,7 +102,9 @@ def _kind(computation: hlo.Computation, instruction: hlo.Instruction) -> str:
 
 
 def _keeps_parts(computation: hlo.Computation) -> bool:
-    """Whether each chip keeps its part only of all results: the fusion all-reduce-scatter, of one array or several."""
+    """Whether each chip keeps its part only of all results:
+    the fusion all-reduce-scatter, of one array or several.
+    """
     root = hlo.source(computation, computation.root)
     results = (
         [hlo.source(computation, name) for name in root.operands]
@@ -108,7 +115,9 @@ def _keeps_parts(computation: hlo.Computation) -> bool:
 
 
 def _is_step(computation: hlo.Computation, instruction: hlo.Instruction) -> bool:
-    """Whether it is a later step of a collective that is fused with products it runs beside; its start is counted."""
+    """Whether it is a later step of a collective that is fused with products it runs beside;
+    its start is counted.
+    """
     return '"async_collective_fusion_config"' in instruction.attributes and not computation.overlaps
 
 

@@ -23,8 +23,8 @@ def prepare(config, text: str, workdir: str | None, effort: str = "full") -> Cal
 
     Args:
         config: from an experiment file.
-        text: 'v5e:4x4' or 'v5p:4x4x4,slices=2'; with 'auto:' before it to search; 'auto' alone, or 'config', takes the
-            topology that the config names.
+        text: 'v5e:4x4' or 'v5p:4x4x4,slices=2'; with 'auto:' before it to search; 'auto' alone, or
+            'config', takes the topology that the config names.
         workdir: where plan.json and plan.png go; None to print only.
         effort: of the compiler; one of `compiled_step.EFFORTS`.
 
@@ -33,7 +33,8 @@ def prepare(config, text: str, workdir: str | None, effort: str = "full") -> Cal
         workdir, and returns the exit status, 0 if the step fits and 1 if it does not.
 
     Raises:
-        UserError: an unknown topology, a mesh that does not fit it, no TPU compiler, an unusable workdir.
+        UserError: an unknown topology, a mesh that does not fit it, no TPU compiler,
+            an unusable workdir.
     """
     auto = text == "auto" or text.startswith("auto:")
     name = text.removeprefix("auto").removeprefix(":").removeprefix("config") or config.get(
@@ -92,7 +93,9 @@ def _report(find: Callable[[], dict[str, Any]], folder: epath.Path | None) -> in
 
 
 def cache_folder() -> pathlib.Path:
-    """Where the numbers of compiled programs are kept: $XDG_CACHE_HOME or ~/.cache, swin_jax/plans in it."""
+    """Where the numbers of compiled programs are kept:
+    $XDG_CACHE_HOME or ~/.cache, swin_jax/plans in it.
+    """
     return (
         pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         / "swin_jax"

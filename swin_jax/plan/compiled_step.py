@@ -1,7 +1,7 @@
 """The training step of an experiment, compiled ahead of time by the TPU compiler for a topology.
 
-Nothing is executed and no TPU is needed, only the package `libtpu`. The program is the launcher's own: task, mesh,
-layout and jitted step are built by the same code from the same config.
+Nothing is executed and no TPU is needed, only the package `libtpu`. The program is the launcher's
+own: task, mesh, layout and jitted step are built by the same code from the same config.
 """
 
 import contextlib
@@ -30,7 +30,8 @@ from swin_jax.train import setup
 
 # What a plan was computed with, beside the program: to be counted up when the analysis changes.
 _FORMAT = 3
-# How far the compiler goes: to the end, or until memory and traffic are known. The README compares them.
+# How far the compiler goes: to the end, or until memory and traffic are known.
+# The README compares them.
 EFFORTS = ("full", "quick")
 
 
@@ -61,7 +62,8 @@ def plan(
     Args:
         config: from an experiment file.
         topology: from `chips.topology`.
-        cache: a folder that keeps the numbers of programs, because programs for an absent topology cannot be kept.
+        cache: a folder that keeps the numbers of programs,
+            because programs for an absent topology cannot be kept.
         effort: one of EFFORTS.
 
     Returns:
@@ -251,7 +253,9 @@ def _flops(run: setup.Run, batch, traced) -> dict[str, int]:
 
 
 def advice(config, facts: dict[str, Any]) -> list[str]:
-    """Flags that would make a program smaller and are not set yet, the largest part of its memory first."""
+    """Flags that would make a program smaller and are not set yet,
+    the largest part of its memory first.
+    """
     state, mesh, memory = facts["state_bytes"], facts["mesh"], facts["memory"]
     excess = memory["peak"] - memory["hbm"] if memory["peak"] else math.inf
     activations = max(0, (memory["peak"] or 0) - sum(state.values()))  # what is left

@@ -1,8 +1,9 @@
 """Floating-point operations of a function, counted from its jaxpr.
 
-Compilers count the body of a loop once, so that a model of scanned blocks, or of one window at a time, looks many times
-cheaper than it is. A jaxpr still says how often a body runs. Matrix products and convolutions are counted, two
-operations per multiply-accumulate, as everybody counts the FLOPs of a model; what runs beside the matrix units is not.
+Compilers count the body of a loop once, so that a model of scanned blocks, or of one window at a
+time, looks many times cheaper than it is. A jaxpr still says how often a body runs. Matrix products
+and convolutions are counted, two operations per multiply-accumulate, as everybody counts the FLOPs
+of a model; what runs beside the matrix units is not.
 """
 
 import math
@@ -21,8 +22,9 @@ def count(fn: Callable, *args: Any, **kwargs: Any) -> int:
         *args, **kwargs: arrays or jax.ShapeDtypeStruct.
 
     Returns:
-        The operations of its matrix products and convolutions, of recomputed ones too. A loop that says how often it
-        runs counts so often (`scan`), others once (`while`); of branches the most expensive one.
+        The operations of its matrix products and convolutions, of recomputed ones too. A loop
+        that says how often it runs counts so often (`scan`), others once (`while`); of branches
+        the most expensive one.
     """
     return count_jaxpr(jax.make_jaxpr(fn)(*args, **kwargs))
 
@@ -78,6 +80,7 @@ def _of_convolution(equation: core.JaxprEqn) -> int:
         params["dimension_numbers"].rhs_spec[2:],
     )
     size = inputs * math.prod(kernel[axis] for axis in window)
-    # Of a transposed convolution's input, all but one in so many pixels are zeros that were put there.
+    # Of a transposed convolution's input, all but one in so many pixels are zeros
+    # that were put there.
     outputs = math.prod(equation.outvars[0].aval.shape) // params["batch_group_count"]
     return 2 * outputs * size // math.prod(params["lhs_dilation"])

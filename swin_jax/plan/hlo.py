@@ -1,7 +1,8 @@
 """The text of an optimized HLO module as computations and instructions, and how often each runs.
 
-The text is what `jax.stages.Compiled.as_text` returns. The forms are those of the TPU compiler of libtpu 0.0.42 and the
-general ones of XLA (openxla/xla, hlo/parser). What cannot be read is left out, never an error.
+The text is what `jax.stages.Compiled.as_text` returns. The forms are those of the TPU compiler of
+libtpu 0.0.42 and the general ones of XLA (openxla/xla, hlo/parser). What cannot be read is left
+out, never an error.
 """
 
 import dataclasses
@@ -11,7 +12,9 @@ import re
 
 
 def trip_counts(text: str) -> dict[str, int | None]:
-    """How often the body of each loop runs, by the name of the `while`; None where the text doesn't show it."""
+    """How often the body of each loop runs, by the name of the `while`;
+    None where the text doesn't show it.
+    """
     module = parse(text)
     return {
         i.name: _trip_count(module, where, i)
@@ -179,7 +182,8 @@ def run(module: Module, name: str, count: int) -> list[tuple[Computation, Instru
 def _trip_count(module: Module, computation: Computation, loop: Instruction) -> int | None:
     if known := re.search(r"known_trip_count\D+(\d+)", loop.attributes):
         return int(known[1])
-    # The TPU compiler doesn't write it down: the condition compares a counter of the loop's state with its bound.
+    # The TPU compiler doesn't write it down: the condition compares a counter of the loop's
+    # state with its bound.
     condition, body = called(module, loop, "condition"), called(module, loop, "body")
     state = computation.instructions.get(loop.operands[0]) if loop.operands else None
     test, following = condition.instructions.get(condition.root), body.instructions.get(body.root)

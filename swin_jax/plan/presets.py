@@ -1,7 +1,9 @@
-"""Presets for pods: on which slice a row of an experiment trains as published, and what makes it fit there.
+"""Presets for pods: on which slice a row of an experiment trains as published,
+and what makes it fit there.
 
-An experiment file keeps them in a table PODS, {row: Pod}, a row being arguments of that file, 'variant=tiny' for
-example. `--config=X.py:variant=tiny,pod=v5e --plan=config` plans for the slice of the preset.
+An experiment file keeps them in a table PODS, {row: Pod}, a row being arguments of that file,
+'variant=tiny' for example. `--config=X.py:variant=tiny,pod=v5e --plan=config` plans for the
+slice of the preset.
 """
 
 import dataclasses
@@ -11,7 +13,8 @@ from typing import Any
 from swin_jax.core.errors import UserError
 from swin_jax.plan import chips
 
-# How many chips of v5e one stands for: the power of two below its share of memory (a v4 has 2.4% less than two).
+# How many chips of v5e one stands for: the power of two below its share of memory (a v4 has
+# 2.4% less than two).
 _V5E = {"v4": 2, "v5e": 1, "v5p": 4, "v6e": 2}
 NAMES = ("", *_V5E, "h100")
 
@@ -21,7 +24,8 @@ class Pod:
     """Where a row trains, at the published batch size.
 
     Attributes:
-        size: chips of v5e; of the others as many as have about the same memory together or more, and eight H100.
+        size: chips of v5e; of the others as many as have about the same memory together or more,
+            and eight H100.
         settings: {dotted key: value} on every chip.
         h100: those on eight H100 besides.
     """
@@ -40,10 +44,12 @@ class Pod:
 
 
 def use(config, arg, pods: Mapping[str, Pod]) -> None:
-    """Sets the topology, and what makes a step fit it, as the argument `pod` of an experiment file asks.
+    """Sets the topology, and what makes a step fit it,
+    as the argument `pod` of an experiment file asks.
 
     Args:
-        config: of the file, complete; it stays as it is where `arg.pod` is '', and where `arg.fake`.
+        config: of the file, complete; it stays as it is where `arg.pod` is '',
+            and where `arg.fake`.
         arg: the file's arguments.
         pods: the file's table; of several rows that agree with `arg` the one that says most counts.
 

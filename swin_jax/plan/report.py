@@ -76,7 +76,9 @@ def lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _place(of: str) -> str:
-    """The modules and the operation among the names of a program's instruction, and whether it is of the gradient."""
+    """The modules and the operation among the names of a program's instruction,
+    and whether it is of the gradient.
+    """
     parts = [part for part in of.split("/") if not _WRAPPER.search(part)]
     parts = [part for part, before in zip(parts, ["", *parts]) if part != before]
     return "/".join(parts) + (" (backward pass)" if "transpose(" in of else "")

@@ -1,8 +1,10 @@
-"""The time that a step needs at least, from what it computes, what it moves, and what its chips can do.
+"""The time that a step needs at least, from what it computes, what it moves,
+and what its chips can do.
 
-A roofline (Williams et al., CACM 2009) with collectives as in jax-ml.github.io/scaling-book/sharding: products run at
-the peak and memory traffic at the full bandwidth, at the same time; a collective uses all the links that a group of so
-many neighbours has, and what crosses slices uses the network. Latencies are left out: many small collectives take
+A roofline (Williams et al., CACM 2009) with collectives as in
+jax-ml.github.io/scaling-book/sharding: products run at the peak and memory traffic at the full
+bandwidth, at the same time; a collective uses all the links that a group of so many neighbours
+has, and what crosses slices uses the network. Latencies are left out: many small collectives take
 longer than is said here.
 """
 
@@ -25,7 +27,8 @@ class Roofline:
         memory: of the traffic to main memory, beside the products.
         links: of collectives within a slice, by its links.
         network: of those among slices.
-        exposed: of both, what the program waits for: collectives that were not scheduled to run beside anything else.
+        exposed: of both, what the program waits for:
+            collectives that were not scheduled to run beside anything else.
     """
 
     chip: Chip
@@ -47,7 +50,9 @@ class Roofline:
 
     @property
     def step(self) -> float:
-        """As scheduled: collectives that can run beside the rest do, the program waits for the others."""
+        """As scheduled: collectives that can run beside the rest do,
+        the program waits for the others.
+        """
         hidden = self.links + self.network - self.exposed
         return max(self.compute, self.memory, hidden) + self.exposed
 
@@ -93,10 +98,11 @@ def estimate(
 
 
 def seconds(collective: Collective, topology: Topology) -> tuple[float, float]:
-    """The time of all runs of a collective: on the links of a slice, and on the network among slices.
+    """The time of all runs of a collective: on the links of a slice,
+    and on the network among slices.
 
-    One that spans slices does what it can within each slice first, so that of each array only a chip's share of it
-    crosses the network.
+    One that spans slices does what it can within each slice first, so that of each array only a
+    chip's share of it crosses the network.
     """
     chip, inner, outer = topology.chip, _inner(collective), collective.slices
     moved = collective.bytes * collective.count
@@ -110,7 +116,9 @@ def seconds(collective: Collective, topology: Topology) -> tuple[float, float]:
 
 
 def sent_bytes(collective: Collective) -> float:
-    """Bytes that a chip sends in all runs of a collective, by the algorithms that send the least."""
+    """Bytes that a chip sends in all runs of a collective,
+    by the algorithms that send the least.
+    """
     inner, moved = _inner(collective), collective.bytes * collective.count
     if collective.kind == "collective-permute":
         return moved
@@ -121,11 +129,12 @@ def sent_bytes(collective: Collective) -> float:
 
 
 def ring_bandwidth(topology: Topology, group: int) -> float:
-    """Bytes per second that each chip of a group can send to and receive from the others at the same time.
+    """Bytes per second that each chip of a group can send to and receive from the others
+    at the same time.
 
-    Where sides of the slice multiply to the group, rings or lines run along all of these at once: a ring uses two links
-    of each chip, a line only one, for its ends have no other. Part of a side is a line. A group is taken to be placed
-    as well as it can be.
+    Where sides of the slice multiply to the group, rings or lines run along all of these at once: a
+    ring uses two links of each chip, a line only one, for its ends have no other. Part of a side is
+    a line. A group is taken to be placed as well as it can be.
     """
     chip = topology.chip
     if not chip.torus:

@@ -1,8 +1,9 @@
-"""The layout of a training step with the best estimated throughput: mesh, ZeRO-1, recomputation, micro-batches.
+"""The layout of a training step with the best estimated throughput:
+mesh, ZeRO-1, recomputation, micro-batches.
 
-Compiling takes minutes, so that not every combination can be compiled. One program per recomputation policy tells what
-activations cost; what fits is estimated from that and from the bytes of the state, which are exact; the most promising
-are compiled.
+Compiling takes minutes, so that not every combination can be compiled. One program per
+recomputation policy tells what activations cost; what fits is estimated from that and from the
+bytes of the state, which are exact; the most promising are compiled.
 """
 
 import contextlib
@@ -47,7 +48,9 @@ class Candidate:
         return found | dict.fromkeys(remat_keys(config), self.remat)
 
     def cost(self) -> tuple:
-        """What makes a step slow, the worst first: computing again, moving parameters, small micro-batches."""
+        """What makes a step slow, the worst first: computing again, moving parameters,
+        small micro-batches.
+        """
         return (REMAT.index(self.remat), self.tensor, self.fsdp, self.accumulate, self.zero1)
 
 
@@ -99,7 +102,8 @@ def search(
         compiles: how many programs at most.
 
     Returns:
-        What was compiled, (candidate, plan), the best first: those that fit by throughput, the others by memory.
+        What was compiled, (candidate, plan), the best first:
+        those that fit by throughput, the others by memory.
     """
     waiting = candidates(config, topology)
     activations: dict[str, float] = {}  # bytes per example and chip, by recomputation policy
@@ -135,7 +139,9 @@ def _order(facts: dict[str, Any]) -> tuple[float, float]:
 
 
 def _settled(tried) -> bool:
-    """Whether two layouts fit: what comes after them computes more again or has smaller micro-batches."""
+    """Whether two layouts fit: what comes after them computes more again or
+    has smaller micro-batches.
+    """
     return sum(facts["memory"]["fits"] for _, facts in tried) >= 2
 
 

@@ -1,7 +1,9 @@
-"""The action `--throughput`: how fast an experiment trains, predicts and reads its data on the devices at hand.
+"""The action `--throughput`: how fast an experiment trains,
+predicts and reads its data on the devices at hand.
 
-As the official Swin code's `--throughput`, for any experiment, and for the training step and the data as well, so that
-the slowest of the three shows. Steps run on made-up batches that lie on the devices.
+As the official Swin code's `--throughput`, for any experiment, and for the training step and
+the data as well, so that the slowest of the three shows. Steps run on made-up batches that
+lie on the devices.
 """
 
 import dataclasses
@@ -48,14 +50,17 @@ def prepare(config, workdir: str | None, batch_sizes: str = "") -> Callable[[], 
 
     Args:
         config: from an experiment file.
-        workdir: where throughput.json goes; None to print only. Checkpoints in it are neither read nor changed.
+        workdir: where throughput.json goes; None to print only.
+            Checkpoints in it are neither read nor changed.
         batch_sizes: global ones, '64,128,256'; by default the config's.
 
     Returns:
-        The function that measures, prints, and returns the exit status: 0, or 1 if no batch fits into memory.
+        The function that measures, prints, and returns the exit status:
+        0, or 1 if no batch fits into memory.
 
     Raises:
-        UserError: a batch size that is none, or that mesh or micro-batches do not divide; an unusable workdir.
+        UserError: a batch size that is none, or that mesh or micro-batches do not divide;
+            an unusable workdir.
     """
     runs = {}
     for size in _sizes(batch_sizes) or [config.batch_size]:
@@ -111,7 +116,9 @@ def _unit(run: Run) -> str:
 
 
 def _measure(config, run: Run, size: int) -> dict[str, Any]:
-    """What was measured, as JSON values: rates, seconds of compiling, bytes of memory; or why it was not."""
+    """What was measured, as JSON values: rates, seconds of compiling, bytes of memory;
+    or why it was not.
+    """
     found = {"memory_bytes": None}
     try:
         with jax.set_mesh(run.placement.mesh):
@@ -172,7 +179,9 @@ def _made_up(run: Run, size: int) -> dict[str, np.ndarray]:
 
 
 def _rate(call: Callable[[], Any], wait: Callable[[Any], Any], size: int) -> Rate:
-    """Repeats a call that was made once already; as often on every process, because steps join all of them."""
+    """Repeats a call that was made once already; as often on every process,
+    because steps join all of them.
+    """
 
     def seconds(calls: int) -> float:
         began = time.perf_counter()

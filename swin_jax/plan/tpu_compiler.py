@@ -1,4 +1,6 @@
-"""The TPU compiler on a machine without a TPU: what it says of a program, with machine code or before there is any."""
+"""The TPU compiler on a machine without a TPU:
+what it says of a program, with machine code or before there is any.
+"""
 
 import collections
 import contextlib
@@ -24,7 +26,8 @@ from swin_jax.core.errors import UserError
 from swin_jax.plan import chips, collectives
 
 _PACKAGES = ("jax", "jaxlib", "libtpu")
-# Several plans at a time, no question to the cloud about this machine, and no complaints that it has no TPU.
+# Several plans at a time, no question to the cloud about this machine,
+# and no complaints that it has no TPU.
 _ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -43,7 +46,8 @@ _OPTIMIZED, _BUFFERS, _REPORT, _LAST = (
 
 
 def prepare_backend() -> None:
-    """Makes JAX start without an accelerator and the TPU compiler without a TPU. To be called before any computation.
+    """Makes JAX start without an accelerator and the TPU compiler without a TPU. To be
+    called before any computation.
 
     Raises:
         UserError: the TPU compiler is not installed.
@@ -80,8 +84,8 @@ def compiled(lowered, topology: chips.Topology, mesh) -> dict[str, Any]:
     """Compiles a program to the end.
 
     Returns:
-        {memory, hbm_bytes, collectives, compile_seconds, versions}; without hbm_bytes and collectives where the program
-        does not fit the memory of a chip.
+        {memory, hbm_bytes, collectives, compile_seconds, versions}; without hbm_bytes and
+        collectives where the program does not fit the memory of a chip.
     """
     began = time.monotonic()
     try:
@@ -109,8 +113,8 @@ def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str
     The compiler runs in a process of its own, which is ended once memory and traffic are known.
 
     Args:
-        module: `python -m module FOLDER` finds the job, pickled, in its standard input and compiles it with
-            `write_to(FOLDER)` as compiler options.
+        module: `python -m module FOLDER` finds the job, pickled, in its standard input and compiles
+            it with `write_to(FOLDER)` as compiler options.
         job: of that process.
         topology: of the program.
         mesh: of the program.
@@ -238,7 +242,9 @@ def largest(buffers: str, program: str, count: int = 8) -> list[dict[str, Any]]:
 
 
 def exhausted(text: str) -> dict[str, Any]:
-    """What the compiler says of a program that does not fit: bytes at the `peak` if it does, the `largest` buffers."""
+    """What the compiler says of a program that does not fit:
+    bytes at the `peak` if it does, the `largest` buffers.
+    """
     used = re.search(r"(?:Used|required for HLO temporaries) \(?([\d.]+)([KMGT]?)\b", text)
     found: dict[str, Any] = {"peak": _bytes(*used.groups()) if used else None, "largest": []}
     for item in re.split(r"\n\s*\d+\. Size: ", text)[1:]:
@@ -264,7 +270,9 @@ def _bytes(number: str, unit: str) -> int:
 
 @contextlib.contextmanager
 def _no_cache() -> Iterator[None]:
-    """Without JAX's own cache of programs, out of which one for an absent topology cannot be read."""
+    """Without JAX's own cache of programs, out of which one for an absent
+    topology cannot be read.
+    """
     before = jax.config.jax_enable_compilation_cache
 
     def enable(value: bool) -> None:

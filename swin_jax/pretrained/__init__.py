@@ -1,1 +1,3 @@
-"""Weights of files and names <-> our parameters: `load` makes a model of either, `preprocess` its input."""
+"""Weights of files and names <-> our parameters:
+`load` makes a model of either, `preprocess` its input.
+"""

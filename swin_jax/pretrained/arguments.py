@@ -1,5 +1,5 @@
-"""The arguments of `load`: their names, the config of a run, random weights if it is given none, and weights of another
-model than the name.
+"""The arguments of `load`: their names, the config of a run, random weights if it is given none,
+and weights of another model than the name.
 
 Shared by the loaders of all families.
 """
@@ -26,7 +26,8 @@ def check_arguments(what: str, overrides: dict, known: Iterable[str]) -> None:
 
 
 def check_values(overrides: dict, make: Callable) -> None:
-    """Raises RangeError for a number that is out of its range in the signature of what makes the model.
+    """Raises RangeError for a number that is out of its range in the signature of
+    what makes the model.
 
     Args:
         overrides: Arguments of a model; None passes as any.
@@ -46,7 +47,9 @@ def check_resize(what: str, resize: Any, choices: Sequence[str]) -> None:
 
 
 def has_config(name: str | os.PathLike) -> bool:
-    """True if a folder, in a bucket too, has a config.json; False for URLs and for what is no folder."""
+    """True if a folder, in a bucket too, has a config.json;
+    False for URLs and for what is no folder.
+    """
     known = storage.is_remote(name) or "://" not in os.fspath(name)
     return known and (storage.path(name) / "config.json").is_file()
 
@@ -58,7 +61,8 @@ def read_config(workdir: str | os.PathLike) -> dict:
 
 def random_variables(model, *inputs: np.ndarray | jax.ShapeDtypeStruct) -> dict:
     """The variables that `model.init` makes for inputs of these shapes."""
-    # jax 0.10 takes 0.4 s to optimise each draw for the CPU; level 0 compiles a whole model ten times faster.
+    # jax 0.10 takes 0.4 s to optimise each draw for the CPU;
+    # level 0 compiles a whole model ten times faster.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     zeros = (np.zeros(x.shape, x.dtype) for x in inputs)
     return jax.jit(model.init, compiler_options=options)(jax.random.key(0), *zeros)
@@ -96,7 +100,9 @@ def _shown_sizes(keys: Sequence[str], fields: dict) -> str:
 
 
 def _closest(family: Family, found: dict) -> str | None:
-    """The name of the model that has these sizes, and most of these other fields; None if no model has."""
+    """The name of the model that has these sizes, and most of these other fields;
+    None if no model has.
+    """
     scores = {}
     for name in family.names():
         fields = family.preset(name)

@@ -1,6 +1,7 @@
 """Folders of a hub: which files hold the weights, and the config that lies beside them.
 
-`clip.config` and its like say what such a config means for a model, `processors` what it means for pictures and texts.
+`clip.config` and its like say what such a config means for a model,
+`processors` what it means for pictures and texts.
 """
 
 import dataclasses
@@ -68,8 +69,8 @@ def weights_in(folder: str | os.PathLike) -> Path | None:
     Of the hub's cache, models--OWNER--NAME, the one version that is there is taken.
 
     Raises:
-        UserError: A folder of a hub without a file of weights, or with an adapter, which changes them; a cache of
-            several versions.
+        UserError: A folder of a hub without a file of weights, or with an adapter, which changes
+            them; a cache of several versions.
     """
     folder = Path(folder)
     if (folder / "blobs").is_dir() and (folder / "snapshots").is_dir():
@@ -111,7 +112,9 @@ def _others_in(folder: Path) -> str:
 
 
 def locate(source: str | os.PathLike) -> Path:
-    """The file of weights that a path means: itself, or that of a folder of a hub; raises UserError for another one."""
+    """The file of weights that a path means: itself, or that of a folder of a hub;
+    raises UserError for another one.
+    """
     path = Path(source)
     if not path.is_dir():
         return path
@@ -134,8 +137,8 @@ def read(path: Path, key: str | None = None) -> dict[str, np.ndarray]:
         {name: array}, see `files.read.read`.
 
     Raises:
-        UserError: What `files.read.read` refuses; an index that is none; a file or an array that it lists and that is
-            missing, or the other way round.
+        UserError: What `files.read.read` refuses; an index that is none; a file or an array that it
+            lists and that is missing, or the other way round.
     """
     if not path.name.endswith(_INDEX):
         return files.read(path, key)
@@ -207,9 +210,11 @@ def _is_open_clip(config: Mapping[str, Any]) -> bool:
 
 
 def read_json(path: Path) -> dict | None:
-    """A JSON object of a file; None where there is no such file. Raises UserError for anything else.
+    """A JSON object of a file; None where there is no such file.
+    Raises UserError for anything else.
 
-    A link to nothing is refused too: the files of a hub's cache are links, and a lost one was there.
+    A link to nothing is refused too: the files of a hub's cache are links,
+    and a lost one was there.
     """
     if not os.path.lexists(path):
         return None

@@ -15,7 +15,8 @@ from swin_jax.core.errors import UserError
 BUFFERS = ("relative_position_index", "relative_coords_table", "attn_mask", "num_batches_tracked")
 # Put before every name by DistributedDataParallel and training scripts.
 WRAPPER_PREFIXES = ("module.", "model.")
-# Put into names by torch.compile, FSDP (fairscale's too) and activation checkpointing, at every module they wrap.
+# Put into names by torch.compile, FSDP (fairscale's too) and activation checkpointing,
+# at every module they wrap.
 _WRAPPER_PARTS = (
     r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_fpw_module|_ddp_module)\."
 )
@@ -39,7 +40,9 @@ def no_model_of(source: object, error: Exception) -> UserError:
 
 
 def is_buffer(name: str) -> bool:
-    """Whether an official name is a tensor that is computed from the architecture and never learned."""
+    """Whether an official name is a tensor that is computed from the
+    architecture and never learned.
+    """
     return name.rsplit(".", 1)[-1] in BUFFERS
 
 

@@ -1,7 +1,8 @@
-"""What `load`, `preprocess` and `export` ask a family of models: one value, made by the family's loader.
+"""What `load`, `preprocess` and `export` ask a family of models:
+one value, made by the family's loader.
 
-A family is its folders in `models/` and `pretrained/`, its experiments, and its `FAMILY` in the tuple of
-`pretrained/load.py`.
+A family is its folders in `models/` and `pretrained/`, its experiments, and its `FAMILY` in the
+tuple of `pretrained/load.py`.
 """
 
 import dataclasses
@@ -28,7 +29,8 @@ class Weights:
         arrays: {name: array}, names as in the file.
         path: The file that they were read from.
         words: What they were called: a name as it was given, a repository, a URL.
-        name: The name of the model that they are for, as it was given; None where the arrays alone must tell.
+        name: The name of the model that they are for, as it was given;
+            None where the arrays alone must tell.
         published: True if they are published weights, fetched by name.
         config: The config of their model that lies beside them, or None.
     """
@@ -56,20 +58,26 @@ class Family:
         models: Classes of its models.
         makers: Classes and functions that a run may name for its model.
         place: Where the config of a run has its model.
-        find: A word -> the name that it means (it may be spelled in other ways, or be that of a repository), or None.
-        fetch: A word that `find` knows -> the path of its published weights, downloaded unless it is in the cache.
+        find: A word -> the name that it means (it may be spelled in other ways,
+            or be that of a repository), or None.
+        fetch: A word that `find` knows -> the path of its published weights,
+            downloaded unless it is in the cache.
         source: How to come by trained weights, for the warning about random ones.
         preset: A word that `find` knows -> arguments that make the model.
         recognizes: {name: array} of a file -> True if it is of this family.
-        infer: ({name: array}, known arguments) -> arguments of the model that the arrays were made with.
-        configured: Weights -> arguments of the model that a config beside them tells and their arrays don't; it raises
-            UserError for a field that cannot be obeyed, or that the arrays contradict.
+        infer: ({name: array}, known arguments) -> arguments of the model that the
+            arrays were made with.
+        configured: Weights -> arguments of the model that a config beside them tells and
+            their arrays don't; it raises UserError for a field that cannot be obeyed, or
+            that the arrays contradict.
         make: (**arguments) -> a model; overrides are checked against the ranges in its signature.
-        load: (weights, arguments of the model that they were made for, resize, overrides) -> (model, variables).
+        load: (weights, arguments of the model that they were made for, resize,
+            overrides) -> (model, variables).
         load_workdir: (workdir, its flat config, resize, overrides) -> (model, variables).
         preprocess: (model, the word that it was loaded by or None) -> its Preparation.
         inputs: (model, image_size or None for its own) -> {name: the shape and dtype of one row}.
-        predict: (model, variables, rows of its inputs, function to apply to pixels first) -> outputs by name.
+        predict: (model, variables, rows of its inputs,
+            function to apply to pixels first) -> outputs by name.
     """
 
     title: str

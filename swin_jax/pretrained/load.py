@@ -130,7 +130,9 @@ def make(family: Family, fields: dict, overrides: dict) -> nn.Module:
 
 
 def shapes(model: nn.Module) -> dict:
-    """The shapes of a model's variables, by tracing it, which raises the model's own error if its fields don't fit."""
+    """The shapes of a model's variables, by tracing it,
+    which raises the model's own error if its fields don't fit.
+    """
     return jax.eval_shape(model.init, jax.random.key(0), *family_of(model).inputs(model).values())
 
 
@@ -187,7 +189,8 @@ def _load(
 
 
 def _told_beside(family: Family, word: str, weights: Weights) -> dict:
-    """What a config beside weights tells of a named model; raises UserError where that is another than its name says.
+    """What a config beside weights tells of a named model;
+    raises UserError where that is another than its name says.
 
     A name does not tell the activation: those of OpenAI's models are used for other weights too.
     """
@@ -221,7 +224,9 @@ def _check_given(name: str | None, weights: str | Path | None) -> None:
 
 
 def _find(name: str | None, weights: str | Path | None) -> tuple[Family | None, str | None]:
-    """The family of a name, and the name as it knows it; (None, None) where the weights alone must tell."""
+    """The family of a name, and the name as it knows it;
+    (None, None) where the weights alone must tell.
+    """
     if name is not None:
         found = names.find(name, FAMILIES)
         if found is None and weights is None and ("://" in name or Path(name).exists()):
@@ -251,7 +256,9 @@ def _check_arguments(family: Family | None, resize: str | None, overrides: dict)
 
 
 def is_workdir(folder: str | Path) -> bool:
-    """True if a folder, in a bucket too, is that of a run: it has a config.json that no hub wrote."""
+    """True if a folder, in a bucket too, is that of a run:
+    it has a config.json that no hub wrote.
+    """
     return has_config(folder) and ("://" in str(folder) or beside.weights_in(folder) is None)
 
 
@@ -384,7 +391,8 @@ def prepare(
     weights: Weights | None = None,
     is_sized: bool = False,
 ) -> Preparation | None:
-    """The preparation of a model that was loaded by a name or a file; a config beside the file goes first.
+    """The preparation of a model that was loaded by a name or a file;
+    a config beside the file goes first.
 
     Args:
         family: The model's.

@@ -1,4 +1,6 @@
-"""Reads pictures and videos in any form that people have them in; refuses what is neither in one line."""
+"""Reads pictures and videos in any form that people have them in;
+refuses what is neither in one line.
+"""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Set
@@ -11,7 +13,9 @@ from swin_jax.core.errors import UnreadableError, UserError, warn
 
 
 def open_picture(image: Any, conversion: str = "display"):
-    """A PIL image of mode 'RGB' of one picture, a path, a PIL image or an array; raises UserError where it is none."""
+    """A PIL image of mode 'RGB' of one picture, a path, a PIL image or an array;
+    raises UserError where it is none.
+    """
     from swin_jax.data.image.transforms import to_rgb
 
     return to_rgb(_open(image, conversion))
@@ -27,11 +31,12 @@ def pictures(
     """Transforms one picture or several.
 
     Args:
-        images: A path, a PIL image or a uint8 array (H, W), (H, W, 1) or (H, W, 3); a list of them; or a uint8 array
-            (B, H, W, 3).
+        images: A path, a PIL image or a uint8 array (H, W), (H, W, 1) or (H, W, 3); a list of them;
+            or a uint8 array (B, H, W, 3).
         transform: {'image': PIL image or array, 'label': int} -> {'image': uint8 (H, W, C)}.
         channels: C; 1 hands grey pictures to the transform.
-        conversion: 'reference' or 'display', see data/image/picture.py; arrays are taken as they are.
+        conversion: 'reference' or 'display', see data/image/picture.py;
+            arrays are taken as they are.
         limits: A `Limits` of that module, which files must keep; None is `Limits()`.
 
     Returns:
@@ -105,14 +110,17 @@ def clips(videos: Any, transform: Callable[[dict], dict]) -> np.ndarray:
     """Transforms one video or several.
 
     Args:
-        videos: A path, encoded bytes or a uint8 array (T, H, W, 3); a list of them; or a uint8 array (B, T, H, W, 3).
-        transform: {'video': what has `len` and `get`, 'label': int} -> {'video': uint8 (..., T, H, W, 3)}.
+        videos: A path, encoded bytes or a uint8 array (T, H, W, 3); a list of them;
+            or a uint8 array (B, T, H, W, 3).
+        transform: {'video': what has `len` and `get`, 'label': int} -> {'video':
+            uint8 (..., T, H, W, 3)}.
 
     Returns:
         (B, T, H, W, 3) uint8, all views of a video one after the other.
 
     Raises:
-        UserError: No videos, or one that is none. A video of one frame, such as a picture, is told in a warning.
+        UserError: No videos, or one that is none. A video of one frame, such as a picture,
+            is told in a warning.
     """
     if isinstance(videos, Set):
         raise UserError("videos in a set have no order: give a list")

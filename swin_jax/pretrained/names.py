@@ -40,7 +40,8 @@ def _without_prefix(word: str) -> str:
 def suggest(word: str, families: Sequence[Family]) -> str:
     """`; the nearest name is 'x'`, or names, for a word that means no model.
 
-    Names are compared part by part ('swin_t' and 'Swin-T' are swin and tiny), then letter by letter.
+    Names are compared part by part ('swin_t' and 'Swin-T' are swin and tiny),
+    then letter by letter.
     """
     word = _without_prefix(word)
     all_parts = {name: _name_parts(name, family, families) for family, name in _names(families)}
@@ -68,7 +69,9 @@ def _names(families: Sequence[Family]) -> list[tuple[Family, str]]:
 
 
 def _name_parts(name: str, family: Family, families: Sequence[Family]) -> frozenset[str]:
-    """The parts of a name, and those of its family's title that no other has: 'video' is in no name."""
+    """The parts of a name, and those of its family's title that no other has:
+    'video' is in no name.
+    """
     others = [_parts(other.title) for other in families if other is not family]
     return _parts(name) | _parts(family.title).difference(*others)
 

@@ -1,7 +1,7 @@
 """How pictures, videos and texts become the input of a model: pixels and token ids.
 
-A model has one preparation. Whoever feeds the model (`preprocess`, similarity, search, indices, predictions, exports)
-asks it, so that no two of them can differ.
+A model has one preparation. Whoever feeds the model (`preprocess`, similarity, search, indices,
+predictions, exports) asks it, so that no two of them can differ.
 """
 
 import dataclasses
@@ -50,10 +50,11 @@ WHOLE = 384  # pixels; official Swins of this size take the whole picture
 class Preparation:
     """Turns pictures or videos into a model's input, and texts into its tokens.
 
-    Called with one picture or several (a path, a PIL image, a uint8 array (H, W) or (H, W, 3), a list of them, or a
-    uint8 array (B, H, W, 3)) it gives normalised float32 (B, H, W, C); for a model of videos, called with one or
-    several (a path, encoded bytes, a uint8 array (T, H, W, 3), a list, or a uint8 array (B, T, H, W, 3)), it gives
-    (B, T, H, W, 3). It raises UserError for what is neither.
+    Called with one picture or several (a path, a PIL image, a uint8 array (H, W) or (H, W, 3), a
+    list of them, or a uint8 array (B, H, W, 3)) it gives normalised float32 (B, H, W, C); for a
+    model of videos, called with one or several (a path, encoded bytes, a uint8 array
+    (T, H, W, 3), a list, or a uint8 array (B, T, H, W, 3)), it gives (B, T, H, W, 3). It raises
+    UserError for what is neither.
 
     Attributes:
         input: 'image' or 'video': the key of a batch, and what `pixels` is given.
@@ -64,14 +65,16 @@ class Preparation:
         channels: C, 3 for RGB or 1 for grey.
         context_length: L, number of tokens of a text; None for a model that reads no texts.
         clean: How texts are cleaned, see `data.image_text.tokenizer.tokenize`.
-        vocabulary: What the tokens are of; None for a model that reads no texts. By default it is CLIP's, `VOCABULARY`;
-            texts for a model of another one need its own tokenizer.
+        vocabulary: What the tokens are of; None for a model that reads no texts. By default it is
+            CLIP's, `VOCABULARY`; texts for a model of another one need its own tokenizer.
         conversion: How the pixels of pictures are taken: 'display' turns them upright by their EXIF
             orientation and lays what is transparent on white; 'reference' does neither, as the
             published recipes. See `data/image/picture.py`. Arrays are taken as they are.
-        limits: A `data.image.picture.Limits`, which files of pictures must keep; None is `Limits()`.
+        limits: A `data.image.picture.Limits`, which files of pictures must keep;
+            None is `Limits()`.
         assumed: Names of the fields and arguments that no source tells and that were assumed.
-        function: The transform itself, where it comes with an experiment file; None makes it from its name.
+        function: The transform itself, where it comes with an experiment file;
+            None makes it from its name.
     """
 
     input: str
@@ -141,7 +144,8 @@ class Preparation:
             (int32 (n, L), bool (n,)).
 
         Raises:
-            UserError: The model reads no texts, or those of another vocabulary; one of `texts` is no text.
+            UserError: The model reads no texts, or those of another vocabulary;
+                one of `texts` is no text.
         """
         from swin_jax.data.image_text.tokenizer import tokenize_and_flag
 
@@ -155,7 +159,9 @@ class Preparation:
         return tokenize_and_flag(texts, self.context_length, self.clean)
 
     def fingerprint(self) -> str:
-        """Everything that changes pixels, as JSON; an index of features stores it to compare with."""
+        """Everything that changes pixels, as JSON; an index of features stores
+        it to compare with.
+        """
         arguments = {
             "fn": self.transform,
             **self.arguments,
@@ -167,7 +173,9 @@ class Preparation:
         return json.dumps(dict(sorted(arguments.items())))
 
     def texts(self) -> dict[str, Any] | None:
-        """How texts become tokens, for whoever has the model without this package; None if it reads none."""
+        """How texts become tokens, for whoever has the model without this package;
+        None if it reads none.
+        """
         names = ("vocabulary", "context_length", "clean")
         return (
             None if self.context_length is None else {name: getattr(self, name) for name in names}
@@ -177,9 +185,10 @@ class Preparation:
         """A preparation that differs in some fields, or in some arguments of its transform.
 
         Args:
-            **changes: Fields; arguments of the transform, such as 'crop' or 'interpolation'; or `image_size`, an int
-                or (H, W), of videos also (T, H, W). Official Swins of 384 pixels take the whole picture: a change from
-                or to that size changes `crop`, unless that is given too.
+            **changes: Fields; arguments of the transform, such as 'crop' or 'interpolation'; or
+                `image_size`, an int or (H, W), of videos also (T, H, W). Official Swins of 384
+                pixels take the whole picture: a change from or to that size changes `crop`, unless
+                that is given too.
 
         Raises:
             UserError: Names that it does not have, sizes that are none.
@@ -212,7 +221,9 @@ class Preparation:
         return found
 
     def check(self) -> None:
-        """Raises UserError for arguments and texts that the transform and the tokenizer would not take."""
+        """Raises UserError for arguments and texts that the transform and the
+        tokenizer would not take.
+        """
         from swin_jax.data.image_text.tokenizer import cleaner
 
         if self.function is None:
@@ -258,7 +269,9 @@ class Preparation:
         return changed
 
     def _short_side(self, sides: tuple[int, int]) -> int | tuple[int, int]:
-        """What a picture is resized to before the crop of `sides`, in the proportion of the size that was."""
+        """What a picture is resized to before the crop of `sides`,
+        in the proportion of the size that was.
+        """
         before = zip(per_axis(self.arguments["short_side"], 2), self.image_size, sides)
         return simplest(tuple(short * side // size for short, size, side in before))
 
@@ -275,12 +288,15 @@ def _check_arguments(transform: Callable, arguments: Mapping[str, Any]) -> None:
 
 @functools.lru_cache(maxsize=16)
 def _made(name: str, arguments: str) -> Callable[[dict], dict]:
-    """The transform of a public name and of arguments in JSON; imported late, as loading a model needs no codecs."""
+    """The transform of a public name and of arguments in JSON;
+    imported late, as loading a model needs no codecs.
+    """
     return public_names.find(name)(**json.loads(arguments))
 
 
 def same_pixels(one: str, other: str) -> bool:
-    """True if two fingerprints are of the same pixels, as far as both tell: older ones leave out mean and std.
+    """True if two fingerprints are of the same pixels, as far as both tell:
+    older ones leave out mean and std.
 
     One without a conversion is of the time when there was only the reference's.
     """
@@ -299,7 +315,8 @@ def check_pixels(stored: str, prepared: Preparation, index: str) -> None:
         index: What the index is called in messages.
 
     Raises:
-        UserError: The pictures were prepared otherwise. One of before conversions were told is searched with a warning.
+        UserError: The pictures were prepared otherwise. One of before conversions were told is
+            searched with a warning.
     """
     if same_pixels(stored, prepared.fingerprint()):
         return
@@ -339,7 +356,8 @@ def of_pictures(image_size: Size, channels: int, assumed: bool) -> Preparation:
     """The preparation of the official Swins, ImageNet's.
 
     Args:
-        image_size: (H, W) of the model's pictures in pixels, or one int for both; 384 takes the whole picture.
+        image_size: (H, W) of the model's pictures in pixels, or one int for both;
+            384 takes the whole picture.
         channels: Number of channels that the model takes.
         assumed: True if that is a guess, for weights that come alone.
 
@@ -357,7 +375,9 @@ def of_pictures(image_size: Size, channels: int, assumed: bool) -> Preparation:
 
 
 def of_pairs(image_size: Size, context_length: int, assumed: bool) -> Preparation:
-    """The preparation of OpenAI's CLIPs; arguments as for `of_pictures`, and the number of tokens of a text."""
+    """The preparation of OpenAI's CLIPs; arguments as for `of_pictures`,
+    and the number of tokens of a text.
+    """
     arguments = dict(size=image_size, mode="shortest", interpolation="bicubic", fill=0)
     names = ("mode", "interpolation", "mean", "std", "clean") if assumed else ()
     return Preparation(
@@ -376,7 +396,8 @@ def of_videos(image_size: tuple[int, int, int], uniform: bool, assumed: bool) ->
 
     Args:
         image_size: (T, H, W) of a clip.
-        uniform: True takes frames of the whole video, for Something-Something; else every second frame.
+        uniform: True takes frames of the whole video, for Something-Something;
+            else every second frame.
         assumed: True if that is a guess.
     """
     frames, *sides = image_size

@@ -43,7 +43,9 @@ def preprocess(
 
 
 def _of_model(model: nn.Module) -> Preparation:
-    """The preparation that a model carries, or its family's; what is assumed is in it the first time only."""
+    """The preparation that a model carries, or its family's;
+    what is assumed is in it the first time only.
+    """
     carried = preparation.carried(model)
     if carried is None:
         carried = loading.family_of(model).preprocess(model, None)

@@ -1,6 +1,7 @@
 """What a config beside weights says of the preparation of pictures and texts.
 
-Configs of transformers, open_clip and timm are read. Every field that changes a number is obeyed, or refused by name.
+Configs of transformers, open_clip and timm are read.
+Every field that changes a number is obeyed, or refused by name.
 """
 
 import math
@@ -123,8 +124,9 @@ def preparation_beside(path: Path) -> dict[str, Any] | None:
         path: The file of weights.
 
     Returns:
-        {'transform': ..., 'arguments': ..., 'mean': ..., 'std': ...} as far as pictures are told, and 'clean',
-        'vocabulary' and 'context_length' as far as texts are; None if no such config lies there.
+        {'transform': ..., 'arguments': ..., 'mean': ..., 'std': ...} as far as pictures are
+        told, and 'clean', 'vocabulary' and 'context_length' as far as texts are; None if no
+        such config lies there.
 
     Raises:
         UserError: A config that cannot be read, or a field that cannot be obeyed, by name.
@@ -186,7 +188,9 @@ def _of_transformers(config: Mapping[str, Any], path: Path, model: Any) -> dict[
 
 
 def _sizes(config: Mapping[str, Any], defaults: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """`size` and `short_side` of `crop_transform`; a number is a square or a short side, as in the class."""
+    """`size` and `short_side` of `crop_transform`;
+    a number is a square or a short side, as in the class.
+    """
     size, crop = config["size"], config.get("crop_size", defaults.get("crop_size"))
     cropped = config.get("do_center_crop", defaults.get("do_center_crop", crop is not None))
     square = config.get("default_to_square", defaults.get("default_to_square", not cropped))
@@ -229,7 +233,9 @@ def _pixels(name: str, value: Any, path: Path) -> int:
 
 
 def _defaults(config: Mapping[str, Any], path: Path, model: Any) -> Mapping[str, Any]:
-    """The defaults of the class that wrote a config, or of that for the kind of model if none is named."""
+    """The defaults of the class that wrote a config,
+    or of that for the kind of model if none is named.
+    """
     name = config.get("image_processor_type", config.get("feature_extractor_type"))
     if name is None:
         return _PROCESSORS.get(_OF_MODELS.get(model) if isinstance(model, str) else None, {})

@@ -85,8 +85,8 @@ _SIGNS = (
 
 _TOWERS = "take a CLIP with OpenAI's towers (ViT-* or RN* without a timm or Hugging Face part)"
 
-# The same for what is not a CLIP with OpenAI's towers; names as `pretrained.clip.layouts.to_official_names` leaves
-# them.
+# The same for what is not a CLIP with OpenAI's towers; names as
+# `pretrained.clip.layouts.to_official_names` leaves them.
 _NOT_CLIP = (
     (
         r"(^|\.)layers[._]\d+\.blocks\.\d+\.attn\.(relative_position_bias_table|cpb_mlp|logit_scale|qkv)|"
@@ -154,7 +154,8 @@ def _sign(state_dict: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
 
 
 def foreign(state_dict: Mapping[str, np.ndarray]) -> str | None:
-    """Tells what a state dict that no family here recognizes looks like; None for something unknown.
+    """Tells what a state dict that no family here recognizes looks like;
+    None for something unknown.
 
     Returns:
         One line that names the family and what to do.

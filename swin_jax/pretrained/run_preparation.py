@@ -27,10 +27,10 @@ def of_run(
     Args:
         config: The run's config, flat: {dotted key: value}.
         source: The run's workdir, for messages.
-        transform: The function that `predict.transform` of a live config builds, which may be the user's own; its task
-            may normalize in its own way. None makes it from its name.
-        given: What the user tells: `mean`, `std`, `clean`, `transform` and its arguments, for keys that the config
-            lacks.
+        transform: The function that `predict.transform` of a live config builds, which may be the
+            user's own; its task may normalize in its own way. None makes it from its name.
+        given: What the user tells: `mean`, `std`, `clean`, `transform` and its arguments,
+            for keys that the config lacks.
 
     Raises:
         UserError: A config that does not say it; the error names the missing keys.

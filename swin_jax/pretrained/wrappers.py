@@ -1,7 +1,8 @@
-"""What training puts around a model: taken off the names of its weights, wherever the Swin lies among them.
+"""What training puts around a model: taken off the names of its weights,
+wherever the Swin lies among them.
 
-Where a Swin lies is told by its first convolution and its blocks; what stands before them, and is no part of a larger
-model that is known here, is a wrapper's.
+Where a Swin lies is told by its first convolution and its blocks; what stands before them, and is
+no part of a larger model that is known here, is a wrapper's.
 """
 
 import re
@@ -17,7 +18,8 @@ from swin_jax.pretrained.files import choose
 _FIRST = r"^((?:.*\.)?)(?:patch_embed\.proj|(embeddings)\.patch_embeddings\.projection|(features)\.0\.0)\.weight$"
 # Blocks in the same three: the name up to them.
 _BLOCKS = r"^((?:.*?\.)?)(?:layers[._]\d+\.blocks\.\d+|features\.\d+\.\d+)\."
-# Parts of models that are known here, whose other parts are wanted too: SimMIM's, a detector's, CLIP's.
+# Parts of models that are known here, whose other parts are wanted too:
+# SimMIM's, a detector's, CLIP's.
 _INSIDE = ("encoder.", "backbone.", "visual.trunk.", "visual.")
 _INSIDE_TRANSFORMERS = ("swin.", "swinv2.")
 _CLIP = r"(.*\.)?(token_embedding\.|text_model\.|class_embedding$)"
@@ -30,8 +32,8 @@ def unwrap(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray],
         state_dict: {name: array}, names as in a file.
 
     Returns:
-        ({name: array}, lines that say what was chosen and left out). Where no Swin lies under a wrapper, only the
-        prefixes of all names are taken off.
+        ({name: array}, lines that say what was chosen and left out). Where no Swin lies under a
+        wrapper, only the prefixes of all names are taken off.
 
     Raises:
         UserError: Several Swins, and the rule of `files.choose` does not tell which is meant.

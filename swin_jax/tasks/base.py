@@ -1,7 +1,8 @@
-"""What a task is: the state that is trained and saved, the protocol that the loop calls, the usual gradient step.
+"""What a task is: the state that is trained and saved, the protocol that the loop calls,
+the usual gradient step.
 
-A task also declares what it predicts, by one of the names in `PREDICTIONS`. That is all that prediction, export, search
-and evaluation know of it.
+A task also declares what it predicts, by one of the names in `PREDICTIONS`. That is all that
+prediction, export, search and evaluation know of it.
 """
 
 import dataclasses
@@ -30,7 +31,8 @@ class TrainState(flax.struct.PyTreeNode):
         step: int32 scalar, the number of updates made.
         params: trained parameters. A task with several networks keeps a dict of them.
         opt_state: of the optimizer, or a dict of several.
-        mutable: linen collections and running scalars that a step changes without gradients; {} where there are none.
+        mutable: linen collections and running scalars that a step changes without gradients;
+            {} where there are none.
         ema: an average of `params` that is evaluated beside them, or None.
     """
 
@@ -47,7 +49,8 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class GatheredState(TrainState):
-    """A TrainState within a step: `params` are the copy that is computed with, `master` what is updated and kept.
+    """A TrainState within a step: `params` are the copy that is computed with,
+    `master` what is updated and kept.
 
     Only `apply_gradients` knows the difference; a task with an update of its own reads `master`.
     """
@@ -74,10 +77,11 @@ PREDICTIONS: dict[str, tuple[str, ...]] = {
 
 
 class Task(Protocol):
-    """What is optimized. Implementations are frozen dataclasses; all methods but `load_frozen` are pure.
+    """What is optimized. Implementations are frozen dataclasses;
+    all methods but `load_frozen` are pure.
 
-    Five more methods are optional, and called by the functions of the same names in this module, which have an answer
-    where a task has none:
+    Five more methods are optional, and called by the functions of the same names in this module,
+    which have an answer where a task has none:
 
         frozen_shapes() -> tree: abstract arrays that a step reads and never changes; reads no file.
         load_frozen() -> tree: the same as numpy arrays.
@@ -86,7 +90,8 @@ class Task(Protocol):
         probabilities(logits) -> (..., K): of classes, where they are no softmax.
 
     Attributes:
-        predicts: a key of `PREDICTIONS`, or a name of the task's own where nothing but its own evaluations reads it.
+        predicts: a key of `PREDICTIONS`, or a name of the task's own where nothing but its
+            own evaluations reads it.
     """
 
     predicts: ClassVar[str]
@@ -106,7 +111,8 @@ class Task(Protocol):
 
 
 class FrozenModel(Protocol):
-    """A model that a task reads and never changes, as a field of the task: `train.init_from.Frozen` is one.
+    """A model that a task reads and never changes, as a field of the task:
+    `train.init_from.Frozen` is one.
 
     A step finds its variables in `frozen[NAME OF THE FIELD]`.
 
@@ -122,7 +128,9 @@ class FrozenModel(Protocol):
         """Abstract variables of the model applied to such a batch; reads no file."""
 
     def load(self, batch: dict[str, jax.ShapeDtypeStruct], key: str) -> Any:
-        """The same tree as numpy arrays; `key` is the dotted key of this value in the config, for messages."""
+        """The same tree as numpy arrays; `key` is the dotted key of this value in the config,
+        for messages.
+        """
 
     def check(self, key: str) -> None:
         """Raises UserError, naming the flag under `key`, if there are no weights to load."""
@@ -132,7 +140,8 @@ def frozen_models(task: Task) -> dict[str, FrozenModel]:
     """The fields of a task that are frozen models, by name."""
     fields = dataclasses.fields(task) if dataclasses.is_dataclass(task) else ()
     values = {field.name: getattr(task, field.name) for field in fields}
-    # Not isinstance, which asks in any order for attributes too: an unbound linen module raises ValueError for `path`.
+    # Not isinstance, which asks in any order for attributes too:
+    # an unbound linen module raises ValueError for `path`.
     methods = ("shapes", "load", "check")
     return {
         name: value
@@ -142,14 +151,17 @@ def frozen_models(task: Task) -> dict[str, FrozenModel]:
 
 
 def frozen_shapes(task: Task) -> Any:
-    """Abstract tree of the arrays that a step reads and never changes: `task.frozen_shapes()`, or its frozen models."""
+    """Abstract tree of the arrays that a step reads and never changes:
+    `task.frozen_shapes()`, or its frozen models.
+    """
     if hasattr(task, "frozen_shapes"):
         return task.frozen_shapes()
     return {name: item.shapes(task.batch_shapes(1)) for name, item in frozen_models(task).items()}
 
 
 def load_frozen(task: Task) -> Any:
-    """The tree of `frozen_shapes` as numpy arrays: `task.load_frozen()`, or the weights of its frozen models.
+    """The tree of `frozen_shapes` as numpy arrays:
+    `task.load_frozen()`, or the weights of its frozen models.
 
     Raises:
         UserError: weights that are missing, cannot be read or do not fit.
@@ -172,8 +184,8 @@ def describe(task: Task) -> dict[str, Any]:
     """Facts for the run header: `task.describe()`, or else counts of what is trained.
 
     Returns:
-        `parameters`, their number, and `gflops_per_image`, multiply-accumulates in 1e9, if the task has a `model` that
-        counts them in `flops()`.
+        `parameters`, their number, and `gflops_per_image`, multiply-accumulates in 1e9, if the task
+        has a `model` that counts them in `flops()`.
     """
     if hasattr(task, "describe"):
         return task.describe()
@@ -186,7 +198,9 @@ def describe(task: Task) -> dict[str, Any]:
 
 
 def probabilities(task: Task, logits: jax.Array) -> jax.Array:
-    """Class probabilities (..., K) of logits (..., K): `task.probabilities(logits)`, or else their softmax."""
+    """Class probabilities (..., K) of logits (..., K):
+    `task.probabilities(logits)`, or else their softmax.
+    """
     if hasattr(task, "probabilities"):
         return task.probabilities(logits)
     return jax.nn.softmax(logits, axis=-1)
@@ -213,7 +227,9 @@ def check_predicts(task: Task, needed: str, user: str) -> None:
 
 
 def step_key(seed: int, step: jax.Array | int, name: str) -> jax.Array:
-    """The key of one use of randomness at one step: a function of (seed, step, name), so that none is stored."""
+    """The key of one use of randomness at one step:
+    a function of (seed, step, name), so that none is stored.
+    """
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     return jax.random.fold_in(key, step)
 
@@ -236,13 +252,14 @@ def gradient_step(
         loss_fn: (params, mutable, batch, key) -> (loss, (metrics, mutable)).
         tx: the optimizer.
         key: for this step; each micro-batch gets its own.
-        accumulate: number of micro-batches whose gradients are averaged before the one update. Rows are dealt out in
-            turn, so that every micro-batch is spread over the mesh as the batch is.
+        accumulate: number of micro-batches whose gradients are averaged before the one
+            update. Rows are dealt out in turn, so that every micro-batch is spread over the
+            mesh as the batch is.
         ema_decay: of the average in `state.ema`; 0 where it is None.
 
     Returns:
-        The state after the update and the metrics, `loss`, `grad_norm` and `learning_rate` (the latter two if the
-        optimizer keeps them) among them.
+        The state after the update and the metrics, `loss`, `grad_norm` and `learning_rate` (the
+        latter two if the optimizer keeps them) among them.
     """
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     if accumulate == 1:
@@ -296,13 +313,16 @@ def apply_gradients(
         tx: the optimizer.
         metrics: of the step.
         ema_decay: as in `gradient_step`.
-        project: parameters -> parameters, brings them back to where they are allowed to be after the update.
+        project: parameters -> parameters, brings them back to where they are allowed to
+            be after the update.
 
-    What `tx` freezes keeps its bits: the parameters, running statistics beside them, averages. An optimizer of `optim`
-    says it as `tx.update.freezes(official name)`; of any other, nothing is known to be frozen.
+    What `tx` freezes keeps its bits: the parameters, running statistics beside them, averages. An
+    optimizer of `optim` says it as `tx.update.freezes(official name)`; of any other, nothing is
+    known to be frozen.
 
     Returns:
-        The state after the update, and the metrics with `grad_norm` and `learning_rate` if the optimizer keeps them.
+        The state after the update, and the metrics with `grad_norm` and `learning_rate` if
+        the optimizer keeps them.
     """
     grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.master)
     updates, opt_state = tx.update(grads, state.opt_state, state.master)
@@ -322,7 +342,9 @@ def apply_gradients(
 
 
 def running_average(params: Any, ema: Any, share: Any) -> Any:
-    """`ema` moved by a share towards `params`; where both are equal it keeps its bits, which the average may round."""
+    """`ema` moved by a share towards `params`; where both are equal it keeps its bits,
+    which the average may round.
+    """
     average = optax.incremental_update(params, ema, share)
     return jax.tree.map(lambda e, p, a: jnp.where(e == p, e, a), ema, params, average)
 
@@ -341,7 +363,8 @@ def _hold_parameters(state: TrainState, params: Any, freezes: Callable[[str], bo
 
 
 def hold_statistics(state: TrainState, mutable: Any, tx: optax.GradientTransformation) -> Any:
-    """`mutable`, with the collections' entries of `state` for each module whose parameters `tx` freezes.
+    """`mutable`, with the collections' entries of `state` for each module whose
+    parameters `tx` freezes.
 
     A norm without parameters belongs to the nearest module around it that has some.
     """

@@ -1,4 +1,5 @@
-"""Classification of images or clips with the regularisation of the official Swin recipe, all of it on the device.
+"""Classification of images or clips with the regularisation of the official Swin recipe,
+all of it on the device.
 
 Peer: `main.py` of microsoft/Swin-Transformer with timm 0.4.12's Mixup and RandomErasing.
 """
@@ -39,7 +40,8 @@ class Classification:
     """Trains `model` to name images, or clips: where `image` is said below, `input` is meant.
 
     Attributes:
-        model: a module that maps (B, H, W, C), or (B, T, H, W, C), to (B, K) logits, called with `train`.
+        model: a module that maps (B, H, W, C), or (B, T, H, W, C), to (B, K) logits,
+            called with `train`.
         tx: the optimizer.
         image_size: (H, W) of the batch's `image`, or one int for both; (T, H, W) of clips.
         num_classes: K.
@@ -54,11 +56,13 @@ class Classification:
         accumulate: micro-batches per update.
         ema_decay: 0 for no average.
         input: key of the batch, 'image' or 'video'.
-        multi_label: whether an image may have several classes. The loss is then the binary cross-entropy of each class
-            by itself, averaged over classes too; label smoothing takes marks of 0 and 1 towards a half.
-        class_weights: K positive numbers, or () for none. Terms of the loss are multiplied by those of their classes,
-            and the sum is divided as torch's is: by the weights of the rows' classes, but by the number of rows
-            where targets are mixed, and by that of the marks with `multi_label`; of each micro-batch by itself.
+        multi_label: whether an image may have several classes. The loss is then the binary
+            cross-entropy of each class by itself, averaged over classes too; label smoothing takes
+            marks of 0 and 1 towards a half.
+        class_weights: K positive numbers, or () for none. Terms of the loss are multiplied by those
+            of their classes, and the sum is divided as torch's is: by the weights of the rows'
+            classes, but by the number of rows where targets are mixed, and by that of the marks
+            with `multi_label`; of each micro-batch by itself.
 
     Raises:
         UserError: Weights that are not K positive finite numbers.
@@ -125,8 +129,8 @@ class Classification:
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         """Mean cross-entropy against the mixed targets: normalise, then erase, then mix.
 
-        `label` is int32 (B,), or with `multi_label` int8 (B, K): 1 where the class is there, 0 where not, -1 where
-        nothing is known, which does not count.
+        `label` is int32 (B,), or with `multi_label` int8 (B, K): 1 where the class is there, 0
+        where not, -1 where nothing is known, which does not count.
         """
         erase_key, mix_key, model_key = jax.random.split(key, 3)
         image = augmentation.normalize(batch[self.input], self.mean, self.std)
@@ -154,7 +158,9 @@ class Classification:
         return self._mean(logits, target, batch["label"]), ({}, mutable)
 
     def _target(self, label: jax.Array) -> jax.Array:
-        """(B, K) float32; with several labels (B, 2 K), behind the targets 1 where they are known and 0 where not."""
+        """(B, K) float32; with several labels (B, 2 K),
+        behind the targets 1 where they are known and 0 where not.
+        """
         if not self.multi_label:
             return losses.smooth_one_hot(label, self.num_classes, self.label_smoothing)
         marks = (
@@ -177,7 +183,9 @@ class Classification:
         return losses.weighted_cross_entropy(logits, target, weights, None if mixed else label)
 
     def probabilities(self, logits: jax.Array) -> jax.Array:
-        """(..., K) -> (..., K): of all classes together, or with `multi_label` of each by itself."""
+        """(..., K) -> (..., K): of all classes together,
+        or with `multi_label` of each by itself.
+        """
         return jax.nn.sigmoid(logits) if self.multi_label else jax.nn.softmax(logits, axis=-1)
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:

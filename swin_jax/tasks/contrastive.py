@@ -1,7 +1,9 @@
-"""Contrastive pretraining of an image and a text tower over the whole global batch: CLIP, SigLIP, LiT.
+"""Contrastive pretraining of an image and a text tower over the whole global batch:
+CLIP, SigLIP, LiT.
 
-CLIP (arXiv 2103.00020), SigLIP (arXiv 2303.15343), locked-image tuning (arXiv 2111.07991). The peer is
-mlfoundations/open_clip; unlike there, no form of the loss and no number of micro-batches changes value or gradient.
+CLIP (arXiv 2103.00020), SigLIP (arXiv 2303.15343), locked-image tuning (arXiv 2111.07991). The
+peer is mlfoundations/open_clip; unlike there, no form of the loss and no number of micro-batches
+changes value or gradient.
 """
 
 import dataclasses
@@ -41,7 +43,8 @@ TOWERS = ("visual", "text")
 class Contrastive:
     """Trains a two-tower `model` so that the features of a pair are near each other.
 
-    BatchNorm statistics of ResNets are of the global batch, over all devices; with `accumulate`, of each micro-batch.
+    BatchNorm statistics of ResNets are of the global batch, over all devices;
+    with `accumulate`, of each micro-batch.
 
     Attributes:
         model: a `models.clip.CLIP`.
@@ -52,15 +55,17 @@ class Contrastive:
         seed: of dropout, drop path and patch dropout.
         mean, std: of the pixels in 0..1, one number per channel.
         sigmoid: SigLIP's loss instead of the softmax; the model has a `logit_bias` then.
-        form: 'global' (one matrix of logits; the compiler inserts the gather), 'local' (each device its rows) or 'ring'
-            (the matrix never exists), equal in value and gradient. 'local' is for the softmax.
+        form: 'global' (one matrix of logits; the compiler inserts the gather), 'local' (each
+            device its rows) or 'ring' (the matrix never exists), equal in value and gradient.
+            'local' is for the softmax.
         chunk: texts that the ring looks at together.
         positives: whether pairs with the same `label` are positives of each other.
-        locked: towers ('visual', 'text') that stay as they are: no gradient, no decay, no dropout, no new statistics.
-            With a `freeze` for them in `tx` they need no moments either.
+        locked: towers ('visual', 'text') that stay as they are: no gradient, no decay, no dropout,
+            no new statistics. With a `freeze` for them in `tx` they need no moments either.
         max_scale: the logits' factor is clipped to 1 .. max_scale after every update.
-        accumulate: micro-batches per update. Their features are computed first and the loss is of the whole batch
-            (Gao et al., arXiv 2101.06983), so that the gradient is that of one large batch; costs a second forward.
+        accumulate: micro-batches per update. Their features are computed first and the loss is of
+            the whole batch (Gao et al., arXiv 2101.06983), so that the gradient is that of one
+            large batch; costs a second forward.
         ema_decay: 0 for no average.
     """
 
@@ -97,7 +102,9 @@ class Contrastive:
             )
 
     def init(self, key: jax.Array) -> TrainState:
-        """Parameters and statistics from the model's own initialisers; the average starts at the parameters."""
+        """Parameters and statistics from the model's own initialisers;
+        the average starts at the parameters.
+        """
         size = per_axis(self.image_size, 2)
         text = jnp.zeros((1, self.context_length), jnp.int32)
         mutable = dict(self.model.init(key, jnp.zeros((1, *size, self.channels)), text))
@@ -108,10 +115,11 @@ class Contrastive:
     def train_step(
         self, state: TrainState, batch: Batch, frozen: Any
     ) -> tuple[TrainState, Metrics]:
-        """One update on `image` uint8 (B, H, W, C), `text` int32 (B, L) and, with `positives`, `label` int (B,).
+        """One update on `image` uint8 (B, H, W, C), `text` int32 (B, L) and, with `positives`,
+        `label` int (B,).
 
-        Metrics are the loss, `logit_scale` (the factor itself), and the fractions of images and of texts whose best
-        partner in the batch is theirs.
+        Metrics are the loss, `logit_scale` (the factor itself), and the fractions of images and of
+        texts whose best partner in the batch is theirs.
         """
         key = step_key(self.seed, state.step, "train")
         gradient = self._gradient if self.accumulate == 1 else self._cached_gradient
@@ -136,7 +144,8 @@ class Contrastive:
         return grads, mutable, {"loss": value, **metrics}
 
     def _cached_gradient(self, state, batch, key):
-        # Rows are dealt out in turn, so that every micro-batch is spread over the mesh as the batch is.
+        # Rows are dealt out in turn, so that every micro-batch is spread over the mesh
+        # as the batch is.
         deal = lambda x: jnp.moveaxis(x.reshape(-1, self.accumulate, *x.shape[1:]), 1, 0)  # noqa: E731
         collect = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])  # noqa: E731
         micro = jax.tree.map(deal, {name: batch[name] for name in ("image", "text")})
@@ -223,12 +232,16 @@ class Contrastive:
         return {**params, **locked, "logit_scale": clipped}
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
-        """Features of what is there: `image_features` and `text_features` (B, E) float32 of length 1, `logit_scale`."""
+        """Features of what is there: `image_features` and `text_features` (B,
+        E) float32 of length 1, `logit_scale`.
+        """
         normalize = functools.partial(augmentation.normalize, mean=self.mean, std=self.std)
         return clip.encode(self.model, {"params": state.params, **state.mutable}, batch, normalize)
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of `image` and `text`, and `label` if pairs of one label are positives."""
+        """Shapes and dtypes of `image` and `text`, and `label` if pairs of
+        one label are positives.
+        """
         size = per_axis(self.image_size, 2)
         found = {
             "image": jax.ShapeDtypeStruct((batch_size, *size, self.channels), jnp.uint8),

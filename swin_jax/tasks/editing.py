@@ -1,9 +1,10 @@
-"""What edits by texts have in common: a generator's pictures, judged by CLIP and by a network of faces.
+"""What edits by texts have in common: a generator's pictures,
+judged by CLIP and by a network of faces.
 
-Patashnik et al., arXiv 2103.17249; the reference is orpatashnik/StyleCLIP. The functions take a task with the fields
-`generator`, `clip` and `arcface`, each a `FrozenModel` (the last one may be None), `text_ids`, `id_lambda`,
-`preprocess` and `crop_face`, and what a step reads: `frozen`, with their variables under these names and
-`text_features`.
+Patashnik et al., arXiv 2103.17249; the reference is orpatashnik/StyleCLIP. The functions take a
+task with the fields `generator`, `clip` and `arcface`, each a `FrozenModel` (the last one may be
+None), `text_ids`, `id_lambda`, `preprocess` and `crop_face`, and what a step reads: `frozen`, with
+their variables under these names and `text_features`.
 """
 
 import dataclasses
@@ -23,7 +24,8 @@ from swin_jax.tasks.base import FrozenModel
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """A frozen model whose variables are at hand, such as `swin_jax.load` gives them; a `FrozenModel`.
+    """A frozen model whose variables are at hand, such as `swin_jax.load` gives them;
+    a `FrozenModel`.
 
     Attributes:
         model: A linen module.
@@ -77,7 +79,9 @@ def network_shapes(task: Any) -> dict[str, Any]:
 
 
 def load_networks(task: Any) -> dict[str, Any]:
-    """The variables of the networks as numpy arrays; raises UserError for weights that are missing or do not fit."""
+    """The variables of the networks as numpy arrays;
+    raises UserError for weights that are missing or do not fit.
+    """
     return {
         name: item.load(_inputs(task, name), f"task.{name}")
         for name, item in networks(task).items()
@@ -102,12 +106,16 @@ def read_by_steps(variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode_texts(task: Any, variables: dict[str, Any], text_ids: jax.Array) -> jax.Array:
-    """Token ids (T, L) -> features (T, E) of length 1, by the networks' variables with all of CLIP's."""
+    """Token ids (T, L) -> features (T, E) of length 1,
+    by the networks' variables with all of CLIP's.
+    """
     return task.clip.model.apply(variables["clip"], text_ids, method="encode_text", normalize=True)
 
 
 def to_ws(task: Any, frozen: dict[str, Any], latents: jax.Array) -> jax.Array:
-    """z (B, z_dim), mapped and truncated by `task.truncation`, or W+ (B, num_ws, w_dim) as it is -> W+."""
+    """z (B, z_dim), mapped and truncated by `task.truncation`, or W+ (B, num_ws,
+    w_dim) as it is -> W+.
+    """
     if latents.ndim == 3:
         return latents
     arguments = dict(truncation=task.truncation, method="map")
@@ -120,13 +128,17 @@ def to_styles(task: Any, frozen: dict[str, Any], ws: jax.Array) -> tuple[jax.Arr
 
 
 def synthesize(task: Any, frozen: dict[str, Any], latents: Any) -> jax.Array:
-    """Pictures (B, H, W, 3), with the generator's fixed noise, of W+, or of S if it is a tuple of styles."""
+    """Pictures (B, H, W, 3), with the generator's fixed noise, of W+,
+    or of S if it is a tuple of styles.
+    """
     method = "synthesize_styles" if isinstance(latents, tuple) else "synthesize"
     return task.generator.model.apply(frozen["generator"], latents, method=method)
 
 
 def clip_distances(task: Any, frozen: dict[str, Any], image: jax.Array) -> jax.Array:
-    """How far each picture is from its text, (B,): from text i for picture i, or from the only one."""
+    """How far each picture is from its text, (B,):
+    from text i for picture i, or from the only one.
+    """
     found = clip_loss(
         image, frozen["text_features"], task.clip.model, frozen["clip"], task.preprocess
     )
@@ -134,7 +146,9 @@ def clip_distances(task: Any, frozen: dict[str, Any], image: jax.Array) -> jax.A
 
 
 def embed_faces(task: Any, frozen: dict[str, Any], image: jax.Array) -> jax.Array:
-    """Features (B, E) of length 1 of the faces in pictures; of the whole pictures unless `task.crop_face`."""
+    """Features (B, E) of length 1 of the faces in pictures;
+    of the whole pictures unless `task.crop_face`.
+    """
     model = task.arcface.model
     if task.crop_face:
         seen = face_view(image, model.image_size)

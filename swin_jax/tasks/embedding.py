@@ -64,7 +64,9 @@ class SharedChoices:
         check_statistics(self.mean, self.std, self.channels)
 
     def init(self, key: jax.Array) -> TrainState:
-        """Parameters and statistics from the model's own initialisers; the average starts at the parameters."""
+        """Parameters and statistics from the model's own initialisers;
+        the average starts at the parameters.
+        """
         mutable = dict(
             self.model.init(key, jnp.zeros((1, *per_axis(self.image_size, 2), self.channels)))
         )
@@ -91,7 +93,8 @@ class SharedChoices:
     def loss(
         self, params: Any, mutable: Any, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        """Mean square difference of the cosine of two records and the share that they have in common.
+        """Mean square difference of the cosine of two records and the share that
+        they have in common.
 
         It is taken over all pairs of different rows of which a choice is known for both; `label` is
         as of `losses.shared_marks`.

@@ -1,8 +1,9 @@
-"""A generator and a discriminator against each other: StyleGAN2's losses, lazy regularizers and averages.
+"""A generator and a discriminator against each other:
+StyleGAN2's losses, lazy regularizers and averages.
 
-Karras et al., arXiv 1912.04958 (appendix B) and 2006.06676 (adaptive augmentation). The reference is
-training/loss.py and training_loop.py of NVlabs/stylegan2-ada-pytorch: the generator is updated first, and
-a regularizer has an update of its own, on the steps that it is due.
+Karras et al., arXiv 1912.04958 (appendix B) and 2006.06676 (adaptive augmentation). The reference
+is training/loss.py and training_loop.py of NVlabs/stylegan2-ada-pytorch: the generator is updated
+first, and a regularizer has an update of its own, on the steps that it is due.
 """
 
 import dataclasses
@@ -40,11 +41,13 @@ _LARGEST = 1e5  # what an infinite entry of a gradient becomes
 @checked
 @dataclasses.dataclass(frozen=True)
 class AdaptiveAugmentation:
-    """Augmentation whose probability follows the discriminator's overfitting (arXiv 2006.06676, section 3).
+    """Augmentation whose probability follows the discriminator's overfitting
+    (arXiv 2006.06676, section 3).
 
     Attributes:
         augment: (images (B, H, W, C), probability, key) -> images.
-        target: Share of real images that the discriminator should tell with certainty: the mean sign of its logits.
+        target: Share of real images that the discriminator should tell with certainty:
+            the mean sign of its logits.
         every: Steps between two changes of the probability.
         images: Images over which the probability may rise from 0 to 1.
     """
@@ -106,7 +109,9 @@ class GAN:
                 )
 
     def init(self, key: jax.Array) -> TrainState:
-        """Both networks from their own initialisers; the generator's average starts at its parameters."""
+        """Both networks from their own initialisers; the generator's average
+        starts at its parameters.
+        """
         keys = jax.random.split(key)
         g, d = self.generator, self.discriminator
         label = jnp.zeros((1, g.c_dim)) if g.c_dim else None
@@ -133,9 +138,12 @@ class GAN:
     def train_step(
         self, state: TrainState, batch: Batch, frozen: Any
     ) -> tuple[TrainState, Metrics]:
-        """One update of each network, and of its regularizer if due, on `image` uint8 (B, H, W, C) and `label` (B,)."""
+        """One update of each network, and of its regularizer if due, on `image` uint8 (B, H, W,
+        C) and `label` (B,).
+        """
         batch_size = batch["image"].shape[0]
-        # Parameters change several times within a step, so that a copy gathered for it is of no use.
+        # Parameters change several times within a step,
+        # so that a copy gathered for it is of no use.
         state = TrainState(state.step, state.master, state.opt_state, state.mutable, state.ema)
         state, metrics = self.update_generator(state, batch)
         if self.path_weight:
@@ -245,7 +253,9 @@ class GAN:
         return {"params": params, **state.mutable["generator"]}
 
     def labels(self, batch: Batch, count: int) -> jax.Array | None:
-        """Label vectors (count, c_dim) of the first rows of a batch, None for networks without labels."""
+        """Label vectors (count, c_dim) of the first rows of a batch,
+        None for networks without labels.
+        """
         if not self.generator.c_dim:
             return None
         return jax.nn.one_hot(batch["label"][:count], self.generator.c_dim)
@@ -282,7 +292,9 @@ class GAN:
         return state, {"loss_discriminator": value, **signs, **metrics}
 
     def regularize_discriminator(self, state: TrainState, batch: Batch) -> TrainState:
-        """The discriminator's step of the R1 penalty (arXiv 1801.04406): gamma/2 |gradient of D at real images|^2."""
+        """The discriminator's step of the R1 penalty (arXiv 1801.04406):
+        gamma/2 |gradient of D at real images|^2.
+        """
         key = step_key(self.seed, state.step, "r1")
         real = _floats(batch["image"])
 
@@ -306,7 +318,9 @@ class GAN:
         return self.discriminator.apply({"params": params}, images, labels)
 
     def adapt(self, augmentation: dict, step: jax.Array, batch_size: int) -> dict:
-        """The probability of augmentation after a step, moved a bit towards the target every few."""
+        """The probability of augmentation after a step,
+        moved a bit towards the target every few.
+        """
         settings = self.augmentation
         change = batch_size * settings.every / settings.images
         over = jnp.sign(augmentation["signs"] / settings.every - settings.target)
@@ -355,7 +369,9 @@ class GAN:
         }
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
-        """`image` (B, H, W, C) float32, nominally in -1..1, of `latent` and `label`, with the fixed noise."""
+        """`image` (B, H, W, C) float32, nominally in -1..1, of `latent` and `label`,
+        with the fixed noise.
+        """
         labels = self.labels(batch, batch["latent"].shape[0])
         variables = self.variables(state.params["generator"], state)
         return {"image": self.generator.apply(variables, batch["latent"], labels)}
@@ -384,7 +400,9 @@ class GAN:
 
 
 def gradient_penalty(judge: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
-    """The mean over a batch of the squared norm of the gradient of `judge(images)`, (B, 1), by the images."""
+    """The mean over a batch of the squared norm of the gradient of `judge(images)`, (B, 1),
+    by the images.
+    """
     gradient = jax.grad(lambda images: judge(images).sum())(images)
     return (gradient**2).sum(axis=(1, 2, 3)).mean()
 

@@ -1,8 +1,8 @@
 """Edits by a network: a mapper learns the step that takes any latent to a text.
 
-Patashnik et al., arXiv 2103.17249, section 5. The reference is mapper/training/coach.py of orpatashnik/StyleCLIP. The
-released code takes the mean square of the step in W+, and in S the sum over the layers of their mean squares; the
-paper writes the length of the mapper's output.
+Patashnik et al., arXiv 2103.17249, section 5. The reference is mapper/training/coach.py of
+orpatashnik/StyleCLIP. The released code takes the mean square of the step in W+, and in S the sum
+over the layers of their mean squares; the paper writes the length of the mapper's output.
 """
 
 import dataclasses
@@ -30,15 +30,16 @@ class LatentMapper:
     """Trains a mapper, `model`, for one text.
 
     Attributes:
-        model: A `LevelsMapper`, `SingleMapper` or `StyleSpaceMapper` of `models.styleclip`; the last one maps S.
+        model: A `LevelsMapper`, `SingleMapper` or `StyleSpaceMapper` of `models.styleclip`;
+            the last one maps S.
         generator, clip: Frozen models: a `models.stylegan2.Generator` and a `models.clip.CLIP`.
         tx: The optimizer: `optim.ranger`.
         text_ids: int32 (1, L).
         arcface: Frozen `models.arcface.IRSE`; not read where `id_lambda` is 0.
         given: What batches hold: 'w+', 'z', or 's' for a mapper of S.
         truncation: Of latents z.
-        clip_lambda, l2_lambda, id_lambda: Weights of the losses. The paper has 0.8 and 0.1 for the last two, and
-            2 and 0 for a text that makes somebody else of a person.
+        clip_lambda, l2_lambda, id_lambda: Weights of the losses. The paper has 0.8 and 0.1 for the
+            last two, and 2 and 0 for a text that makes somebody else of a person.
         penalty: 'mean' of squares of the step, or 'norm' of the mapper's output.
         preprocess, crop_face: As in `LatentOptimization`.
     """
@@ -91,7 +92,9 @@ class LatentMapper:
     def train_step(
         self, state: TrainState, batch: Batch, frozen: Any
     ) -> tuple[TrainState, Metrics]:
-        """One update on `latent`, z (B, z_dim) or W+ (B, num_ws, w_dim); in S also on `styles` (B, channels of all)."""
+        """One update on `latent`, z (B, z_dim) or W+ (B, num_ws, w_dim);
+        in S also on `styles` (B, channels of all).
+        """
 
         def loss(params, mutable, batch, key):
             terms = self.terms(params, self.latents(batch, frozen), frozen)[0]
@@ -115,7 +118,8 @@ class LatentMapper:
         """The loss of each row and its terms `clip`, `l2` and `identity`, (B,) each.
 
         Returns:
-            (these, {`before`, `image`: the pictures; `step`: the mapper's output, a row of numbers each}).
+            (these, {`before`, `image`: the pictures; `step`:
+            the mapper's output, a row of numbers each}).
         """
         steps = self.model.apply({"params": params}, latents)
         before = jax.lax.stop_gradient(editing.synthesize(self, frozen, latents))
@@ -139,7 +143,9 @@ class LatentMapper:
         }
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
-        """Pictures `before` and `image` (B, H, W, 3), `step` (B, ...), and the terms, with CLIP's before the edit."""
+        """Pictures `before` and `image` (B, H, W, 3), `step` (B, ...), and the terms,
+        with CLIP's before the edit.
+        """
         terms, made = self.terms(state.params, self.latents(batch, frozen), frozen)
         return {
             **made,

@@ -1,9 +1,10 @@
-"""Edits by optimization: the latent of each picture moves until CLIP sees the text in it, and not far.
+"""Edits by optimization: the latent of each picture moves until CLIP sees the text in it,
+and not far.
 
 Patashnik et al., arXiv 2103.17249, section 4. The reference is optimization/run_optimization.py of
-orpatashnik/StyleCLIP. What is trained is the step from each latent, which starts at zero, so that the latents
-themselves are read and never changed. Rows of a batch do not know of each other: Adam works entry by entry, and the
-loss of a step is the sum over the rows.
+orpatashnik/StyleCLIP. What is trained is the step from each latent, which starts at zero, so that
+the latents themselves are read and never changed. Rows of a batch do not know of each other: Adam
+works entry by entry, and the loss of a step is the sum over the rows.
 """
 
 import dataclasses
@@ -22,8 +23,9 @@ from swin_jax.tasks.base import Batch, FrozenModel, Metrics, TrainState, apply_g
 SPACES = ("w+", "s")
 MODES = ("edit", "free")
 PENALTIES = ("sum", "norm")
-# The released default is for W+. In S as many deviations cost seven times more: squared deviations sum up to 16,200
-# over the channels without ToRGB in the statistics of FFHQ, and to 2,280 over the entries of its demo latents in W+.
+# The released default is for W+. In S as many deviations cost seven times more: squared deviations
+# sum up to 16,200 over the channels without ToRGB in the statistics of FFHQ, and to 2,280 over the
+# entries of its demo latents in W+.
 L2_LAMBDAS = {"w+": 0.008, "s": 0.0011}
 
 
@@ -37,17 +39,20 @@ class LatentOptimization:
         tx: The optimizer: Adam at 0.1, see `optim.schedules.ramps`.
         text_ids: int32 (1, L) for one text, or (batch_size, L) for a text of each row.
         batch_size: Number of latents.
-        latents: Where they start: records with `latent`, z (z_dim,) or W+ (num_ws, w_dim), of which the first ones
-            are taken. None where they are given to `optimizer`.
+        latents: Where they start: records with `latent`, z (z_dim,) or W+ (num_ws, w_dim), of which
+            the first ones are taken. None where they are given to `optimizer`.
         arcface: Frozen `models.arcface.IRSE`; not read where `id_lambda` is 0.
         space: 'w+' or 's'. In S the styles of ToRGB layers stay as they are.
         mode: 'edit', or 'free', which starts from the mean latent and has no loss but CLIP's.
         truncation: Of z.
-        l2_lambda: Weight of the distance from the start; None takes that of the space in `L2_LAMBDAS`.
+        l2_lambda: Weight of the distance from the start;
+            None takes that of the space in `L2_LAMBDAS`.
         id_lambda: Weight of the identity loss.
-        penalty: 'sum' of squares over a latent, as the released code has it, or its 'norm', as the paper writes.
+        penalty: 'sum' of squares over a latent, as the released code has it, or its 'norm',
+            as the paper writes.
         preprocess: 'compat' or 'clip', see `models.styleclip.clip_view`.
-        crop_face: Cut out the face of a picture that is aligned as FFHQ's; False shows all of it to `arcface`.
+        crop_face: Cut out the face of a picture that is aligned as FFHQ's;
+            False shows all of it to `arcface`.
     """
 
     predicts: ClassVar[str] = "edits"
@@ -92,7 +97,9 @@ class LatentOptimization:
     def train_step(
         self, state: TrainState, batch: Batch, frozen: Any
     ) -> tuple[TrainState, Metrics]:
-        """One update of all rows; a batch says nothing, as all that they are moved by is in `frozen`."""
+        """One update of all rows; a batch says nothing,
+        as all that they are moved by is in `frozen`.
+        """
 
         def loss(params):
             terms, _ = self.terms(params, frozen)
@@ -103,7 +110,9 @@ class LatentOptimization:
         return apply_gradients(state, grads, {}, self.tx, metrics)
 
     def terms(self, params: Any, frozen: Any) -> tuple[dict[str, jax.Array], jax.Array]:
-        """The loss of each row and its terms `clip`, `l2` and `identity`, (B,) each; and the pictures."""
+        """The loss of each row and its terms `clip`, `l2` and `identity`, (B,) each;
+        and the pictures.
+        """
         image = editing.synthesize(self, frozen, self.edit(frozen["start"], params))
         terms = {"clip": editing.clip_distances(self, frozen, image)}
         loss = terms["clip"]
@@ -133,7 +142,9 @@ class LatentOptimization:
         )
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
-        """Pictures `before` and `image` (B, H, W, 3), and the terms of each row, with CLIP's before the edit."""
+        """Pictures `before` and `image` (B, H, W, 3), and the terms of each row,
+        with CLIP's before the edit.
+        """
         terms, image = self.terms(state.params, frozen)
         before = editing.synthesize(self, frozen, frozen["start"])
         return {
@@ -154,7 +165,9 @@ class LatentOptimization:
         editing.check_networks(self)
 
     def frozen_shapes(self) -> dict[str, Any]:
-        """Abstract arrays: the networks, `text_features`, `start`, and `faces` of the pictures there."""
+        """Abstract arrays: the networks, `text_features`, `start`,
+        and `faces` of the pictures there.
+        """
         shapes, model = editing.network_shapes(self), self.generator.model
         latents = jax.ShapeDtypeStruct((self.batch_size, model.num_ws, model.w_dim), jnp.float32)
         return editing.read_by_steps(shapes) | jax.eval_shape(
@@ -162,7 +175,9 @@ class LatentOptimization:
         )
 
     def load_networks(self) -> dict[str, Any]:
-        """The variables of the networks, for `optimizer`; raises UserError for weights that do not fit."""
+        """The variables of the networks, for `optimizer`;
+        raises UserError for weights that do not fit.
+        """
         return editing.load_networks(self)
 
     def load_frozen(self) -> dict[str, Any]:
@@ -183,7 +198,9 @@ class LatentOptimization:
         )
 
     def derive(self, variables: Any, latents: jax.Array, text_ids: jax.Array) -> dict[str, Any]:
-        """What follows from the networks' variables, all of CLIP's among them, for latents (z or W+) and texts."""
+        """What follows from the networks' variables, all of CLIP's among them,
+        for latents (z or W+) and texts.
+        """
         model = self.generator.model
         if self.mode == "free":
             mean = variables["generator"]["averages"]["mapping"]["w_avg"]
@@ -212,8 +229,9 @@ class LatentOptimization:
             variables: Of the networks, as `load_networks` gives them.
 
         Returns:
-            run(latents, text_ids, steps, progress) -> (start, step) for `edit`. Latents are z (B, z_dim) or W+
-            (B, num_ws, w_dim), `text_ids` (1 or B, L), and `progress` goes around the numbers of the steps.
+            run(latents, text_ids, steps, progress) -> (start, step) for `edit`. Latents are z
+            (B, z_dim) or W+ (B, num_ws, w_dim), `text_ids` (1 or B, L), and `progress` goes around
+            the numbers of the steps.
         """
         step, derive = jax.jit(self.train_step, donate_argnums=0), jax.jit(self.derive)
         variables = jax.device_put(variables)

@@ -1,7 +1,7 @@
 """SimMIM pretraining: predict the pixels of masked cells, L1 over the whole global batch.
 
-SimMIM (arXiv 2111.09886); the peer is `main_simmim_pt.py` of microsoft/Swin-Transformer, whose mean is over each
-process's batch instead.
+SimMIM (arXiv 2111.09886); the peer is `main_simmim_pt.py` of microsoft/Swin-Transformer, whose mean
+is over each process's batch instead.
 """
 
 import dataclasses
@@ -42,8 +42,8 @@ class MaskedImageModeling:
         channels: of the image.
         seed: of drop path.
         mean, std: of the pixels in 0..1, one number per channel.
-        norm_target: side in pixels of the window that the target is normalised in (47 for the official Swin v2 runs),
-            odd; 0 predicts the image as the encoder sees it.
+        norm_target: side in pixels of the window that the target is normalised in (47 for the
+            official Swin v2 runs), odd; 0 predicts the image as the encoder sees it.
         accumulate: micro-batches per update.
         ema_decay: 0 for no average.
         mask_cell: (H, W) in pixels of a cell of the batch's `mask`, or one int for both.
@@ -82,7 +82,9 @@ class MaskedImageModeling:
     def train_step(
         self, state: TrainState, batch: Batch, frozen: Any
     ) -> tuple[TrainState, Metrics]:
-        """One update on `image` uint8 (B, H, W, C) and `mask` uint8 (B, *cells), cells of whole patches."""
+        """One update on `image` uint8 (B, H, W, C) and `mask` uint8 (B, *cells),
+        cells of whole patches.
+        """
         key = step_key(self.seed, state.step, "train")
         batch = {name: batch[name] for name in ("image", "mask")}
         return gradient_step(
@@ -116,9 +118,10 @@ class MaskedImageModeling:
         """Reconstructions of `image` uint8 under `mask`, and how far off they are.
 
         Returns:
-            `reconstruction` (B, H, W, C) float32, pixels in 0..1 units (a normalised target is undone with the image's
-            own statistics); `pixel_mask` (B, H, W) uint8; `error` and `masked` (B,) float32, as
-            `masked_image.masked_error` gives them, in the units of the target.
+            `reconstruction` (B, H, W, C) float32, pixels in 0..1 units (a normalised target
+            is undone with the image's own statistics); `pixel_mask` (B, H, W) uint8; `error`
+            and `masked` (B,) float32, as `masked_image.masked_error` gives them, in the
+            units of the target.
         """
         image = augmentation.normalize(batch["image"], self.mean, self.std)
         predicted = self.reconstruct(state.params, image, batch["mask"])

@@ -1,4 +1,5 @@
-"""The relevance of StyleCLIP's channels by the training loop: nothing is trained, and what is summed up is the state.
+"""The relevance of StyleCLIP's channels by the training loop:
+nothing is trained, and what is summed up is the state.
 
 A step makes the pictures of some channels from the first layer on, spread over the mesh; the loop
 gives progress, checkpoints and exact resumption. On one device
@@ -70,7 +71,9 @@ class StyleRelevance:
     def train_step(
         self, state: TrainState, batch: Batch, frozen: Any
     ) -> tuple[TrainState, Metrics]:
-        """Adds the moves of the next channels; `loss` is the mean distance of a lowered and a raised picture."""
+        """Adds the moves of the next channels; `loss` is the mean distance of a lowered
+        and a raised picture.
+        """
         rows, features = self.rows(state.step, batch), self.features(state.step, batch, frozen)
         counts = (rows < self.channels) & (state.step < self.steps)
         found = jnp.where(counts[:, None], moves(features), 0.0)
@@ -84,11 +87,15 @@ class StyleRelevance:
         return -(-self.channels // self.batch_size)
 
     def rows(self, step: jax.Array, batch: Batch) -> jax.Array:
-        """Numbers of the channels of a step, (B,); the last ones of a picture may be beyond all channels."""
+        """Numbers of the channels of a step, (B,); the last ones of a picture may
+        be beyond all channels.
+        """
         return step % self.turns * self.batch_size + batch["row"]
 
     def features(self, step: jax.Array, batch: Batch, frozen: Any) -> jax.Array:
-        """CLIP's features (B, 2, E) of the picture of a step with each channel lowered and raised."""
+        """CLIP's features (B, 2, E) of the picture of a step with each
+        channel lowered and raised.
+        """
         image = jnp.minimum(step // self.turns, self.survey.images - 1)
         styles = self.changed(frozen, image, self.rows(step, batch))
         pictures = self.generator.model.apply(
@@ -151,13 +158,17 @@ class StyleRelevance:
         return {name: getattr(self, name).shapes(self.inputs(name)) for name in NETWORKS}
 
     def load_networks(self) -> dict[str, Any]:
-        """Variables of the networks; raises UserError for weights that are missing or do not fit."""
+        """Variables of the networks; raises UserError for weights that are missing
+        or do not fit.
+        """
         return {
             name: getattr(self, name).load(self.inputs(name), f"task.{name}") for name in NETWORKS
         }
 
     def frozen_shapes(self) -> dict[str, Any]:
-        """Abstract arrays: the networks, styles of the pictures, means and deviations of all channels."""
+        """Abstract arrays: the networks, styles of the pictures,
+        means and deviations of all channels.
+        """
         widths = [layer.channels for layer in self.generator.model.style_layers()]
 
         def arrays(*batch):

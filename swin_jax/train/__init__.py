@@ -1,1 +1,3 @@
-"""Running an experiment: setup, the loop, layout on a mesh, checkpoints, logs. It knows no task, model or data set."""
+"""Running an experiment: setup, the loop, layout on a mesh, checkpoints, logs.
+It knows no task, model or data set.
+"""

@@ -1,9 +1,11 @@
-"""Checkpoints: Orbax behind open, save, restore, latest, and `load_params` for those who only want the model.
+"""Checkpoints: Orbax behind open, save, restore, latest,
+and `load_params` for those who only want the model.
 
-A checkpoint is a folder `checkpoints/<step>` that is whole or absent: `params`, `ema` (if there is one), `rest` (step,
-optimizer state, mutable collections) and `meta` (JSON). `checksums.json` holds a CRC-32 of every file in them, because
-the arrays' files have none of their own: a flipped bit would be restored as it is. `meta` says that there is one. A
-bucket checks its objects itself; there a checkpoint is whole once it has a `commit_success.txt`.
+A checkpoint is a folder `checkpoints/<step>` that is whole or absent: `params`, `ema`
+(if there is one), `rest` (step, optimizer state, mutable collections) and `meta` (JSON).
+`checksums.json` holds a CRC-32 of every file in them, because the arrays' files have none of their
+own: a flipped bit would be restored as it is. `meta` says that there is one. A bucket checks its
+objects itself; there a checkpoint is whole once it has a `commit_success.txt`.
 """
 
 import functools
@@ -47,7 +49,8 @@ _NOTES = "_CHECKPOINT_METADATA"  # Orbax' times and kinds of a checkpoint
 def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.CheckpointManager:  # noqa: A001 (the four functions' names)
     """The checkpoints of a workdir; saving is asynchronous, the newest `keep` are kept.
 
-    Temporary files of interrupted saves are removed, unless `write` is False: another process may be saving there.
+    Temporary files of interrupted saves are removed, unless `write` is False:
+    another process may be saving there.
 
     Raises:
         UserError: what Orbax notes of a checkpoint is damaged.
@@ -93,7 +96,9 @@ def folder(workdir: os.PathLike) -> epath.Path:
 
 
 def exists(workdir: os.PathLike) -> bool:
-    """Whether a workdir holds a checkpoint, whole or damaged; a run that died early leaves an empty folder."""
+    """Whether a workdir holds a checkpoint, whole or damaged;
+    a run that died early leaves an empty folder.
+    """
     return bool(steps_in(folder(workdir)))
 
 
@@ -104,7 +109,9 @@ def _checked_shapes(path: epath.Path) -> dict[str, tuple[int, ...]]:
 
 
 def _read(path: epath.Path, layout: TrainState) -> dict[str, Any]:
-    """The parts of a checkpoint. Not by the manager, whose collective at the end never ends where a process fails."""
+    """The parts of a checkpoint. Not by the manager,
+    whose collective at the end never ends where a process fails.
+    """
     path, handler = storage.LiteralPath(path), ocp.StandardCheckpointHandler()
     parts = {
         name: handler.restore(path / name, args=ocp.args.StandardRestore(tree))
@@ -114,17 +121,23 @@ def _read(path: epath.Path, layout: TrainState) -> dict[str, Any]:
 
 
 def class_names(workdir: os.PathLike) -> tuple[str, ...]:
-    """The class names that the newest checkpoint of a workdir was saved with, in label order; () where it has none."""
+    """The class names that the newest checkpoint of a workdir was saved with, in label order;
+    () where it has none.
+    """
     return tuple(_newest_meta(workdir).get("class_names") or ())
 
 
 def saved_config(workdir: os.PathLike) -> dict[str, Any]:
-    """The flat config, with the names of today, that the newest checkpoint was saved with; {} where it has none."""
+    """The flat config, with the names of today, that the newest checkpoint was saved with;
+    {} where it has none.
+    """
     return _newest_meta(workdir).get("config") or {}
 
 
 def _newest_meta(workdir: os.PathLike) -> dict[str, Any]:
-    """The meta data of the newest checkpoint whose meta data can be read, {} where there is none."""
+    """The meta data of the newest checkpoint whose meta data can be read,
+    {} where there is none.
+    """
     for path in newest_first(folder(workdir)):
         try:
             check_file(path / "meta" / "metadata")
@@ -145,7 +158,8 @@ def save(
     """Saves a state, in the background unless `wait`.
 
     Raises:
-        UserError: this or the previous save failed, a full disk for example. Earlier checkpoints are intact.
+        UserError: this or the previous save failed, a full disk for example.
+            Earlier checkpoints are intact.
     """
     parts = _parts(state)
     arguments = {name: ocp.args.StandardSave(tree) for name, tree in parts.items()}
@@ -205,8 +219,8 @@ def restore(
         (state, meta), or None where there is no checkpoint.
 
     Raises:
-        UserError: all are damaged, or hold a model of other shapes; or there is trouble in reading the newest (memory,
-            rights, network), which then stays where it is.
+        UserError: all are damaged, or hold a model of other shapes; or there is trouble in reading
+            the newest (memory, rights, network), which then stays where it is.
     """
     steps: list[int] = []
     wanted = _shapes(abstract)
@@ -271,7 +285,9 @@ def _set_aside(
 
 
 def _stacked_as(saved: dict[str, tuple[int, ...]], abstract: TrainState) -> TrainState | None:
-    """The abstract state with its blocks stored as the saved ones are; None where that isn't the only difference."""
+    """The abstract state with its blocks stored as the saved ones are;
+    None where that isn't the only difference.
+    """
     params = {
         path.removeprefix("params/"): shape
         for path, shape in saved.items()
@@ -295,14 +311,17 @@ def _restack(state: TrainState, abstract: TrainState) -> TrainState:
 
 
 def _map_dicts(fn: Callable[[dict], dict], tree: Any) -> Any:
-    """Applies a function to every outermost dict: the parameters and what the optimizer keeps in their structure."""
+    """Applies a function to every outermost dict: the parameters and what the optimizer
+    keeps in their structure.
+    """
     apply = lambda node: fn(node) if isinstance(node, dict) else node  # noqa: E731
     return jax.tree.map(apply, tree, is_leaf=lambda node: isinstance(node, dict))
 
 
 def _move_aside(path: epath.Path, aside: epath.Path) -> None:
     if jax.process_index() == 0:
-        # In a bucket this takes time, and a kill in between must not leave half of a checkpoint that looks whole.
+        # In a bucket this takes time, and a kill in between must not leave half of a
+        # checkpoint that looks whole.
         (path / _COMMITTED).unlink(missing_ok=True)
         storage.move(path, aside)
     multihost_utils.sync_global_devices("damaged checkpoint moved aside")
@@ -370,8 +389,8 @@ def load_variables(workdir: os.PathLike) -> dict:
     """What the newest readable model of a workdir is applied with, on the host.
 
     Returns:
-        {'params': the average if there is one, **mutable collections such as 'batch_stats'}: trees of numpy arrays.
-        Raises as `load_params`.
+        {'params': the average if there is one, **mutable collections such as 'batch_stats'}: trees
+        of numpy arrays. Raises as `load_params`.
     """
 
     def load(path):
@@ -427,7 +446,8 @@ def _current_meta(meta: dict) -> dict:
 
 
 def read_numpy(path: os.PathLike, key: str = "") -> dict:
-    """One part of a checkpoint, `<step>/params` for example, as a tree of numpy arrays on any devices.
+    """One part of a checkpoint, `<step>/params` for example,
+    as a tree of numpy arrays on any devices.
 
     Args:
         path: of the part.

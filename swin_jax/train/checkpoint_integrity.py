@@ -1,4 +1,6 @@
-"""Which checkpoints there are, whether their files are what was saved, and which errors are damage or may pass."""
+"""Which checkpoints there are, whether their files are what was saved,
+and which errors are damage or may pass.
+"""
 
 import json
 import os
@@ -20,8 +22,9 @@ from swin_jax.core.errors import UserError
 CHECKSUMS = "checksums.json"
 SEALED = "sealed"  # key of the meta data of a checkpoint that was saved with checksums
 
-# What reading raises of files that are missing or not what was saved. Memory, rights and networks raise other types, or
-# a ValueError of TensorStore's with one of these words or with the number of an error other than ENOENT.
+# What reading raises of files that are missing or not what was saved. Memory, rights and networks
+# raise other types, or a ValueError of TensorStore's with one of these words or with the number of
+# an error other than ENOENT.
 _DAMAGE = (
     ValueError,
     TypeError,
@@ -61,7 +64,9 @@ def _exists(entry: epath.Path) -> bool:
 
 
 def newest_first(directory: epath.Path) -> Iterator[epath.Path]:
-    """The checkpoints in a folder, listed anew each time, because a run that goes on replaces them."""
+    """The checkpoints in a folder, listed anew each time,
+    because a run that goes on replaces them.
+    """
     seen: list[int] = []
     while left := [step for step in steps_in(directory) if step not in seen]:
         seen.append(left[0])
@@ -69,7 +74,9 @@ def newest_first(directory: epath.Path) -> Iterator[epath.Path]:
 
 
 def is_passed(path: epath.Path, newest: int) -> bool:
-    """True if a run that goes on has removed a checkpoint, or saved one newer than `newest`, since they were listed."""
+    """True if a run that goes on has removed a checkpoint, or saved one newer than `newest`,
+    since they were listed.
+    """
     return not path.exists() or any(step > newest for step in steps_in(path.parent))
 
 
@@ -83,7 +90,9 @@ def write_checksums(directory: epath.Path) -> None:
 
 
 def _checksums(path: epath.Path, part: int = 0, parts: int = 1) -> dict[str, int]:
-    """The CRC-32 of every file in the parts of a checkpoint, or of each `parts`-th from the `part`-th on."""
+    """The CRC-32 of every file in the parts of a checkpoint,
+    or of each `parts`-th from the `part`-th on.
+    """
     sums = {}
     for file in _files(path)[part::parts]:
         value = 0
@@ -128,7 +137,9 @@ def _meta(path: epath.Path) -> dict[str, Any]:
 
 
 def check_file(path: epath.Path) -> None:
-    """Raises ValueError for a folder, a pipe or a device in the place of a file; reading a pipe would never end."""
+    """Raises ValueError for a folder, a pipe or a device in the place of a file;
+    reading a pipe would never end.
+    """
     if os.path.exists(path) and not os.path.isfile(
         path
     ):  # a bucket, where neither is, has files only
@@ -148,7 +159,9 @@ def _object(path: epath.Path) -> dict[str, Any]:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error is of the files themselves, and no trouble in reading them, which may pass."""
+    """Whether an error is of the files themselves, and no trouble in reading them,
+    which may pass.
+    """
     if isinstance(error, UserError):  # a ValueError too, of a package that is missing for example
         return False
     return isinstance(error, _DAMAGE) and not _PASSING.search(str(error))

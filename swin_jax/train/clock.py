@@ -1,10 +1,12 @@
-"""Where the time of a run goes: steps per second, waiting for data, MFU, pauses that do not count."""
+"""Where the time of a run goes: steps per second, waiting for data, MFU,
+pauses that do not count.
+"""
 
 import contextlib
 import time
 
-# Peak dense bfloat16 FLOP/s per device (V100: float16), by a part of `jax.Device.device_kind`; the first match counts.
-# From the vendors' data sheets.
+# Peak dense bfloat16 FLOP/s per device (V100: float16), by a part of `jax.Device.device_kind`; the
+# first match counts. From the vendors' data sheets.
 _PEAK_FLOPS = (
     ("H100 PCIe", 756e12),
     ("H100 NVL", 835e12),
@@ -21,7 +23,9 @@ _PEAK_FLOPS = (
 
 
 def peak_flops(device_kind: str) -> float:
-    """Peak dense bfloat16 FLOP/s of one device, by `jax.Device.device_kind`; 0 where it is not known."""
+    """Peak dense bfloat16 FLOP/s of one device, by `jax.Device.device_kind`;
+    0 where it is not known.
+    """
     return next((flops for part, flops in _PEAK_FLOPS if part in device_kind), 0.0)
 
 
@@ -41,7 +45,9 @@ class Clock:
         self.start(0)
 
     def start(self, step: int) -> None:
-        """Begins a new interval after `step` updates; to be called after the first one, which compiles."""
+        """Begins a new interval after `step` updates; to be called after the first one,
+        which compiles.
+        """
         self._step = step
         self._began = time.perf_counter()
         self._waited = self._outside = 0.0
@@ -67,8 +73,8 @@ class Clock:
             step: updates done; no more than at the last reading gives {}.
 
         Returns:
-            `time/step_seconds`, `time/images_per_second`, `time/data_wait` (share of the time, 0..1), and where FLOPs
-            and peak are known `time/mfu` (model FLOP utilisation, 0..1).
+            `time/step_seconds`, `time/images_per_second`, `time/data_wait` (share of the time,
+            0..1), and where FLOPs and peak are known `time/mfu` (model FLOP utilisation, 0..1).
         """
         steps = step - self._step
         seconds = max(time.perf_counter() - self._began - self._outside, 1e-9)

@@ -16,8 +16,8 @@ MOST = 30  # panels
 def draw(workdir: str | os.PathLike) -> epath.Path | None:
     """Draws curves.png from metrics.jsonl: losses, evaluations, learning rate, one panel each.
 
-    Fractions share a panel if they are few; other evaluation metrics get one per kind (the last part of the name). No
-    more than `MOST` panels are drawn.
+    Fractions share a panel if they are few; other evaluation metrics get one per kind (the last
+    part of the name). No more than `MOST` panels are drawn.
 
     Returns:
         The picture's path, or None if there is nothing to draw.

@@ -1,4 +1,6 @@
-"""Weights from another run's workdir or a file of converted weights: to start from, or to read and never change."""
+"""Weights from another run's workdir or a file of converted weights:
+to start from, or to read and never change.
+"""
 
 import dataclasses
 import functools
@@ -33,12 +35,13 @@ class InitFrom:
         required: whether '' is an error instead.
         backbone: take everything but the head, which keeps its own initialisation.
         head: regex on parameter paths, what `backbone` leaves out.
-        convert: (path, or {'params', 'config'} of a workdir, model) -> variables; reads a file and fits weights.
-        key: which of several weights in a file to take, 'model_ema' or 'teacher' for example; handed to `convert`.
-            '' leaves it to the rule of `pretrained.files.choose`.
-        class_names: a text file of one class name a line, in the order of the weights' logits; '' takes the names that
-            a workdir holds, or those in a config.json beside the weights. With them the classes of data sets are
-            compared by name.
+        convert: (path, or {'params', 'config'} of a workdir, model) -> variables;
+            reads a file and fits weights.
+        key: which of several weights in a file to take, 'model_ema' or 'teacher' for example;
+            handed to `convert`. '' leaves it to the rule of `pretrained.files.choose`.
+        class_names: a text file of one class name a line, in the order of the weights' logits; ''
+            takes the names that a workdir holds, or those in a config.json beside the weights. With
+            them the classes of data sets are compared by name.
     """
 
     path: str = ""
@@ -50,7 +53,9 @@ class InitFrom:
     class_names: str = ""
 
     def check(self) -> None:
-        """Raises UserError where `path` names nothing that a run can start from; reads no weights."""
+        """Raises UserError where `path` names nothing that a run can start from;
+        reads no weights.
+        """
         if self.path:
             _check_path(self.path, self.convert, "init_from.path")
             _check_key(self.path, self.convert, self.key, "init_from")
@@ -67,14 +72,16 @@ class InitFrom:
         Args:
             task: whose `model` is handed to `convert`.
             shapes: tree of the parameters' shapes.
-            mutable: tree of the shapes of other collections, such as batch statistics; None for none.
+            mutable: tree of the shapes of other collections, such as batch statistics;
+                None for none.
 
         Returns:
-            ({path: array} of what replaces initial parameters and, under the names of their collections, other initial
-            values; a line that reports it).
+            ({path: array} of what replaces initial parameters and, under the names of their
+            collections, other initial values; a line that reports it).
 
         Raises:
-            UserError: missing, unexpected and mis-shaped keys, all of them listed; what `check` refuses.
+            UserError: missing, unexpected and mis-shaped keys, all of them listed;
+                what `check` refuses.
         """
         self.check()
         if not self.path:
@@ -100,18 +107,21 @@ class InitFrom:
 class Frozen:
     """A model that a task reads and never changes, a teacher for example, as a field of the task.
 
-    The step finds the model's variables in `frozen[NAME OF THE FIELD]`. They are laid out by the run's partition, are
-    not part of its checkpoints, and a resumed run is refused if they changed.
+    The step finds the model's variables in `frozen[NAME OF THE FIELD]`. They are laid out by the
+    run's partition, are not part of its checkpoints, and a resumed run is refused if they changed.
 
     Attributes:
         model: a linen module.
-        path: a workdir, whose average of the weights is taken if it keeps one, or a file of weights.
+        path: a workdir, whose average of the weights is taken if it keeps one,
+            or a file of weights.
         convert: as in `InitFrom`; None takes the weights of a workdir as they are.
-        inputs: keys of the batch that the model is called with, in this order. Shapes follow from them; bytes are
-            float32 to the model.
-        required: whether '' as the path is an error; otherwise it gives random weights, to try an experiment out.
+        inputs: keys of the batch that the model is called with, in this order. Shapes follow from
+            them; bytes are float32 to the model.
+        required: whether '' as the path is an error;
+            otherwise it gives random weights, to try an experiment out.
         key: as in `InitFrom`.
-        flag: the dotted key of the config that `path` refers to, for messages; '' for that of `path` itself.
+        flag: the dotted key of the config that `path` refers to, for messages;
+            '' for that of `path` itself.
     """
 
     model: Any
@@ -138,7 +148,8 @@ class Frozen:
             key: the dotted key of this value in the config, for messages.
 
         Raises:
-            UserError: no weights, or some that don't fit: missing, unexpected and mis-shaped keys, all of them listed.
+            UserError: no weights, or some that don't fit:
+                missing, unexpected and mis-shaped keys, all of them listed.
         """
         self.check(key)
         shapes = self.shapes(batch)
@@ -157,7 +168,9 @@ class Frozen:
         return jax.tree_util.tree_map_with_path(take, shapes)
 
     def check(self, key: str) -> None:
-        """Raises UserError, naming the flag under a dotted key of the config, if there are no weights to load."""
+        """Raises UserError, naming the flag under a dotted key of the config,
+        if there are no weights to load.
+        """
         flag = self.flag or f"{key}.path"
         if self.path:
             _check_path(self.path, self.convert, flag)
@@ -181,7 +194,9 @@ class Frozen:
 
 
 def _check_path(name: str, convert: Callable | None, flag: str) -> None:
-    """Raises UserError for a path that weights cannot be read from; `flag` is its dotted key in the config."""
+    """Raises UserError for a path that weights cannot be read from;
+    `flag` is its dotted key in the config.
+    """
     path = storage.path(name)
     if (path / "checkpoints").is_dir():
         return
@@ -196,7 +211,9 @@ def _check_path(name: str, convert: Callable | None, flag: str) -> None:
 
 
 def _check_key(name: str, convert: Callable | None, entry: str, key: str) -> None:
-    """Raises UserError for the name of weights in a file where there is no file, or nothing that takes the name."""
+    """Raises UserError for the name of weights in a file where there is no file,
+    or nothing that takes the name.
+    """
     if not entry:
         return
     if (storage.path(name) / "checkpoints").is_dir():
@@ -211,7 +228,9 @@ def _check_key(name: str, convert: Callable | None, entry: str, key: str) -> Non
 
 
 def _is_of_hub(path: Any) -> bool:
-    """True for a folder with weights and a config, as the hub keeps them; the files are looked at by `convert`."""
+    """True for a folder with weights and a config, as the hub keeps them;
+    the files are looked at by `convert`.
+    """
     names = [file.name for file in path.iterdir()] if path.is_dir() else []
     return any(name.endswith("config.json") for name in names) and any(
         name.endswith((".safetensors", ".bin", ".index.json")) for name in names
@@ -286,7 +305,8 @@ def _convert(convert: Callable, source: Any, model: Any, name: str, key: str) ->
 def _check_layout(
     name: str, config: dict[str, Any], model: Any, paths: Iterable[str], key: str
 ) -> None:
-    """Raises UserError where tables of a workdir are of a window or grid that lies across the model's.
+    """Raises UserError where tables of a workdir are of a window or grid that
+    lies across the model's.
 
     Args:
         name: the workdir.
@@ -318,7 +338,9 @@ def _check_layout(
 
 
 def _is_across(one: Any, other: Any) -> bool:
-    """True for sizes of which each is longer than the other in some axis; a longer one may shrink to the other."""
+    """True for sizes of which each is longer than the other in some axis;
+    a longer one may shrink to the other.
+    """
     try:
         one, other = np.broadcast_arrays(one, other)
     except ValueError:
@@ -329,7 +351,9 @@ def _is_across(one: Any, other: Any) -> bool:
 
 
 def _check_fit(name: str, found: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:
-    """Raises UserError for missing and unexpected keys, all of them listed, and for mis-shaped ones."""
+    """Raises UserError for missing and unexpected keys, all of them listed,
+    and for mis-shaped ones.
+    """
     missing = sorted(wanted.keys() - found.keys())
     unexpected = sorted(found.keys() - wanted.keys())
     shaped = [

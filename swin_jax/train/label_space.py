@@ -24,7 +24,8 @@ class Reference:
         names: In the order of the logits; () where they are not known.
         owner: What has these classes, for messages.
         advice: What to do where they are not wanted.
-        is_loose: True if other data may call all of them otherwise: ImageNet's folders have the names of synsets.
+        is_loose: True if other data may call all of them otherwise:
+            ImageNet's folders have the names of synsets.
     """
 
     names: tuple[str, ...] = ()
@@ -34,16 +35,18 @@ class Reference:
 
 
 def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
-    """The classes of the weights that a run starts from: those of its own checkpoint, or of `init_from`.
+    """The classes of the weights that a run starts from:
+    those of its own checkpoint, or of `init_from`.
 
     Args:
         config: From an experiment file.
         folder: The workdir.
-        classes: Number that the model is made for; a classifier of `init_from` with another one is replaced. 0 if not
-            known.
+        classes: Number that the model is made for; a classifier of `init_from` with another one is
+            replaced. 0 if not known.
 
     Returns:
-        The classes; `owner` is '' where the run starts from scratch or trains a classifier of unknown classes.
+        The classes; `owner` is '' where the run starts from scratch or trains a
+        classifier of unknown classes.
     """
     if checkpoint.exists(folder):
         names = checkpoint.class_names(folder)
@@ -88,12 +91,13 @@ def share_labels(
 
     Args:
         config: From an experiment file.
-        folder: The workdir, whose checkpoint decides; without one the weights of `init_from` do if they have as many
-            classes, or else the training data.
+        folder: The workdir, whose checkpoint decides; without one the weights of `init_from` do if
+            they have as many classes, or else the training data.
         task: Built. Only where it predicts logits do labels stand for them.
-        data: Built `config.data`; not compared where nothing is trained and the classes of the weights are known.
-        evaluations: Built evaluations by name, each with a data set in any of its fields. One that has classes of its
-            own says so by the attribute `own_classes`.
+        data: Built `config.data`; not compared where nothing is trained and the classes of
+            the weights are known.
+        evaluations: Built evaluations by name, each with a data set in any of its fields. One that
+            has classes of its own says so by the attribute `own_classes`.
 
     Returns:
         (training data, evaluations, lines for the user).
@@ -185,7 +189,9 @@ def _teachers(task: Task, reference: Reference) -> list[str]:
 
 
 def _fit(data: Any, task: Task, whose: str) -> Any:
-    """A data set with labels as the batches of a task have them: a number for each record, or a mark for each class."""
+    """A data set with labels as the batches of a task have them:
+    a number for each record, or a mark for each class.
+    """
     several = getattr(data, "multi_label", False)
     shapes = task.batch_shapes(1) if hasattr(task, "batch_shapes") else {}
     wanted = len(shapes["label"].shape) > 1 if "label" in shapes else several

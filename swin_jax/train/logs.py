@@ -1,10 +1,12 @@
-"""What a run writes down: metrics.jsonl, TensorBoard, W&B on request, the console, pictures, a clock, the summary.
+"""What a run writes down: metrics.jsonl, TensorBoard, W&B on request, the console, pictures,
+a clock, the summary.
 
-`metrics.jsonl` is the record; everything else can be made from it. Each line is one flat JSON object, "step" and then
-name -> number, such as {"step": 100, "train/loss": 0.25, "time/images_per_second": 812.5}. Numbers pass through
-float32, so that equal float32 values give equal text; NaN and infinity are null. Names that begin with `time/` differ
-from run to run; all others are equal in a resumed and an uninterrupted run. For that, what belongs to step s is written
-before checkpoint s.
+`metrics.jsonl` is the record; everything else can be made from it. Each line is one flat JSON
+object, "step" and then name -> number, such as {"step": 100, "train/loss": 0.25,
+"time/images_per_second": 812.5}. Numbers pass through float32, so that equal float32 values give
+equal text; NaN and infinity are null. Names that begin with `time/` differ from run to run; all
+others are equal in a resumed and an uninterrupted run. For that, what belongs to step s is
+written before checkpoint s.
 """
 
 import contextlib
@@ -49,7 +51,8 @@ def format_line(step: int, metrics: Mapping[str, float]) -> str:
 def read_metrics(workdir: str | os.PathLike) -> list[dict]:
     """The lines of metrics.jsonl as dicts, in the order written; no file gives [].
 
-    A torn line is left out, and one with anything but numbers, or with characters of control in a name.
+    A torn line is left out, and one with anything but numbers,
+    or with characters of control in a name.
 
     Raises:
         UserError: it is no file, or one that cannot be read.
@@ -68,7 +71,9 @@ def _lines(path: epath.Path) -> list[str]:
 
 
 def truncate(workdir: str | os.PathLike, step: int) -> None:
-    """Drops from metrics.jsonl every line after `step` and every torn one, leaving the other lines byte for byte."""
+    """Drops from metrics.jsonl every line after `step` and every torn one,
+    leaving the other lines byte for byte.
+    """
     path = metrics_path(workdir)
     if not path.exists():
         return
@@ -95,7 +100,9 @@ def _parse(line):
 
 
 def _is_number(value):
-    """Whether a value is a number of float32, as `format_line` writes them; others may stand for nan and infinity."""
+    """Whether a value is a number of float32, as `format_line` writes them;
+    others may stand for nan and infinity.
+    """
     return type(value) in (int, float) and not _LARGEST < abs(value) < math.inf
 
 
@@ -110,12 +117,14 @@ class Logs:
     Args:
         workdir: where metrics.jsonl and tensorboard/ go; made if missing.
         total_steps: updates in the run.
-        restored_step: the step of the checkpoint that the run goes on from: what was logged later is dropped. None: the
-            run starts from scratch and drops all of it.
+        restored_step: the step of the checkpoint that the run goes on from: what was logged later
+            is dropped. None: the run starts from scratch and drops all of it.
         enabled: False writes nothing anywhere; for every process but the first.
-        wandb_project: also log to this Weights & Biases project, as one run per workdir; '' doesn't.
+        wandb_project: also log to this Weights & Biases project, as one run
+            per workdir; '' doesn't.
         config: what W&B shows as the run's configuration.
-        check: is called before anything is written over; it raises UserError where the workdir is of another run now.
+        check: is called before anything is written over;
+            it raises UserError where the workdir is of another run now.
 
     Raises:
         UserError: W&B was asked for and is not installed.
@@ -164,7 +173,8 @@ class Logs:
         self._tensorboard = _start_tensorboard(self._spool.folder, start)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Records metrics of a step everywhere but on the console; on return the line is in metrics.jsonl.
+        """Records metrics of a step everywhere but on the console;
+        on return the line is in metrics.jsonl.
 
         In a bucket it is after half a minute, and after `flush`.
         """
@@ -181,7 +191,9 @@ class Logs:
         self._spool.tick()
 
     def _find_record(self) -> None:
-        """Opens metrics.jsonl again where someone has removed or replaced it, an editor for example."""
+        """Opens metrics.jsonl again where someone has removed or replaced it,
+        an editor for example.
+        """
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(self._record), os.fstat(self._file.fileno())):
                 return
@@ -193,7 +205,8 @@ class Logs:
         self._file = self._record.open("a")
 
     def flush(self) -> None:
-        """Returns when all that was written is in the workdir; to be called before a checkpoint of it.
+        """Returns when all that was written is in the workdir;
+        to be called before a checkpoint of it.
 
         Raises:
             UserError: the bucket cannot be written to.
@@ -202,7 +215,9 @@ class Logs:
             self._spool.sync()
 
     def picture(self, step: int, name: str, picture: np.ndarray) -> None:
-        """Keeps an evaluation's picture, uint8 (H, W, 1 or 3), as pictures/<name>_<step>.png and in TensorBoard."""
+        """Keeps an evaluation's picture, uint8 (H, W, 1 or 3),
+        as pictures/<name>_<step>.png and in TensorBoard.
+        """
         if not self._enabled:
             return
         from PIL import Image
@@ -221,8 +236,9 @@ class Logs:
 
         Args:
             step: updates done.
-            metrics: the latest ones, of which `train/loss`, `time/images_per_second` and `time/step_seconds` are shown.
-                Without them and without a terminal a line is printed only if there was none for 10 s.
+            metrics: the latest ones, of which `train/loss`, `time/images_per_second` and
+                `time/step_seconds` are shown. Without them and without a terminal a line is printed
+                only if there was none for 10 s.
         """
         if not self._enabled:
             return
@@ -286,7 +302,8 @@ def _start_tensorboard(folder, start):
         flush_secs=30,
         filename_suffix=f".{time.time_ns()}",
     )
-    # An error would end its thread with a traceback, and whoever hands it events would wait for room forever.
+    # An error would end its thread with a traceback,
+    # and whoever hands it events would wait for room forever.
     events = writer.file_writer.event_writer._ev_writer
     for name in ("write_event", "flush", "close"):
         setattr(events, name, _tolerant(getattr(events, name), folder / "tensorboard"))

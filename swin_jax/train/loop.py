@@ -1,4 +1,6 @@
-"""The loop: build, shard, restore, step, log, evaluate, save. It knows no task, no model and no data set."""
+"""The loop: build, shard, restore, step, log, evaluate, save.
+It knows no task, no model and no data set.
+"""
 
 import dataclasses
 import math
@@ -66,7 +68,9 @@ class Loop:
         self.traces = None  # where the profiler writes to, while it does
 
     def execute(self) -> int:
-        """Trains to `total_steps` from wherever the workdir is, then evaluates. Returns an exit status."""
+        """Trains to `total_steps` from wherever the workdir is, then evaluates.
+        Returns an exit status.
+        """
         with self.owner, jax.set_mesh(self.run.placement.mesh):
             began, lead, total = time.monotonic(), jax.process_index() == 0, self.config.total_steps
             start, meta, header = self.start_up()
@@ -111,7 +115,9 @@ class Loop:
             return DONE
 
     def start_up(self) -> tuple[int, dict, list[str]]:
-        """Makes all arrays; gives the step to start from, the meta data of its checkpoint, and the header."""
+        """Makes all arrays; gives the step to start from, the meta data of its checkpoint,
+        and the header.
+        """
         total, lead = self.config.total_steps, jax.process_index() == 0
         self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep, write=total > 0)
         self.state, meta = first_state(self.config, self.run, self.manager, write=total > 0)
@@ -190,7 +196,9 @@ class Loop:
         return DONE
 
     def evaluate_safely(self, step: int, everything: bool, examples_seen: int, saved: bool) -> bool:
-        """As `evaluate`; where that fails on its data, the step is saved before the error goes on."""
+        """As `evaluate`; where that fails on its data,
+        the step is saved before the error goes on.
+        """
         try:
             return self.evaluate(step, everything)
         except UserError:
@@ -210,7 +218,9 @@ class Loop:
         return self.preemption.status
 
     def next_batch(self, batches) -> dict[str, jax.Array]:
-        """The next batch on the mesh; counts records that could not be read, and texts that were cut."""
+        """The next batch on the mesh; counts records that could not be read,
+        and texts that were cut.
+        """
         with self.clock.waiting():
             batch = dict(next(batches))
         for key in COUNTED.keys() & batch.keys():
@@ -237,7 +247,9 @@ class Loop:
         }
 
     def write(self, step: int, metrics: dict[str, jax.Array], counts: dict[str, int]) -> None:
-        """Fetches the metrics of a step, checks and logs them; `counts` are the values of `COUNTED` up to it."""
+        """Fetches the metrics of a step, checks and logs them;
+        `counts` are the values of `COUNTED` up to it.
+        """
         values = {f"train/{name}": float(value) for name, value in metrics.items()}
         wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
         due = _due(step, self.config.logs.every) or step == self.config.total_steps
@@ -254,7 +266,9 @@ class Loop:
             )
 
     def views(self, step: int, everything: bool) -> list[tuple[str, str, bool]]:
-        """(evaluation, its name in the log, whether it is of the average) of all that is due, or of everything."""
+        """(evaluation, its name in the log, whether it is of the average) of all that is due,
+        or of everything.
+        """
         due = [name for name, (every, _) in self.evals.items() if everything or _due(step, every)]
         kinds = [("", False)] if self.state.ema is None else [("", False), ("_ema", True)]
         return [(name, name + suffix, of_ema) for name in due for suffix, of_ema in kinds]
@@ -289,7 +303,9 @@ class Loop:
         return True
 
     def evaluate_only(self, step: int) -> int:
-        """Runs every evaluation, and logs those that the log does not have. Returns an exit status."""
+        """Runs every evaluation, and logs those that the log does not have.
+        Returns an exit status.
+        """
         done = self.recorded(step)
         for name, view, of_ema in self.views(step, everything=True):
             if not self.evaluate_one(step, name, view, of_ema, record=view not in done):
@@ -300,7 +316,9 @@ class Loop:
         return DONE
 
     def evaluate_one(self, step: int, name: str, view: str, of_ema: bool, record: bool) -> bool:
-        """Runs one evaluation and logs it under the name `view`; False if the run was asked to stop meanwhile."""
+        """Runs one evaluation and logs it under the name `view`;
+        False if the run was asked to stop meanwhile.
+        """
         began, (_, run) = time.monotonic(), self.evals[name]
         state = self.state.replace(params=self.state.ema) if of_ema else self.state
         try:
@@ -319,7 +337,9 @@ class Loop:
         return True
 
     def draw(self) -> None:
-        """Draws the curves of what is in the workdir so far, on process 0; no run ends for want of a picture."""
+        """Draws the curves of what is in the workdir so far, on process 0;
+        no run ends for want of a picture.
+        """
         if jax.process_index() == 0:
             try:
                 curves.draw(self.workdir)
@@ -376,8 +396,9 @@ def prepare(
         profile: (first, last) step of a profiler trace.
 
     Returns:
-        The function that runs it, from the workdir's newest checkpoint if it has one. It returns the exit status: 0
-        done, 3 a loss that is not finite, 143 saved on SIGTERM, 130 saved on Ctrl-C.
+        The function that runs it, from the workdir's newest checkpoint if it has one. It
+        returns the exit status: 0 done, 3 a loss that is not finite, 143 saved on SIGTERM,
+        130 saved on Ctrl-C.
 
     Raises:
         UserError: whatever the user can mend.
@@ -403,7 +424,8 @@ def prepare(
         resume.check_key(config, key)
     owner = own(folder)
     try:
-        # Evaluation only changes nothing, so it may look at a run with any config that its checkpoint fits.
+        # Evaluation only changes nothing, so it may look at a run with any config
+        # that its checkpoint fits.
         changes = resume.check_resume(config, folder, allow_change) if config.total_steps else []
         for line in changes if jax.process_index() == 0 else []:
             print(f"changed since this run was started: {line}", flush=True)

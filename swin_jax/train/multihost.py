@@ -1,9 +1,11 @@
-"""Several processes, one run: they start together, know of each other, and when one of them dies the others say who.
+"""Several processes, one run: they start together, know of each other,
+and when one of them dies the others say who.
 
-JAX ends all processes of a job soon after it missed one of them: its runtime aborts, with a stack trace that names
-nobody's host, and at once if the missed one was process 0, which holds the connection of all. So each process leaves a
-beat in the key-value store that JAX keeps for them, remembers how old the others' beats were when it last looked, and
-has its last words in the handler of that abort. The beats only find the name; that a process is dead is JAX's verdict.
+JAX ends all processes of a job soon after it missed one of them: its runtime aborts, with a stack
+trace that names nobody's host, and at once if the missed one was process 0, which holds the
+connection of all. So each process leaves a beat in the key-value store that JAX keeps for them,
+remembers how old the others' beats were when it last looked, and has its last words in the handler
+of that abort. The beats only find the name; that a process is dead is JAX's verdict.
 """
 
 import atexit
@@ -32,7 +34,9 @@ _joined = threading.Event()
 
 
 def detected() -> bool:
-    """Whether the environment names other processes of this job (what `jax.distributed.initialize` reads)."""
+    """Whether the environment names other processes of this job (what
+    `jax.distributed.initialize` reads).
+    """
     if os.environ.get("JAX_COORDINATOR_ADDRESS"):
         return True
     return (
@@ -45,10 +49,11 @@ def detected() -> bool:
 def start(
     arguments: Sequence[str], timeout: int = HEARTBEAT_TIMEOUT, arrival: int = 300
 ) -> "Watch":
-    """Joins this process to the others of the job and begins to watch over them; before any other call of JAX.
+    """Joins this process to the others of the job and begins to watch over them;
+    before any other call of JAX.
 
-    What the environment does not say in JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, JAX asks of the
-    cluster (TPU pods, Slurm, ...).
+    What the environment does not say in JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID, JAX asks of the cluster (TPU pods, Slurm, ...).
 
     Args:
         arguments: of the launcher, to name the command that goes on.
@@ -83,7 +88,9 @@ def joined() -> bool:
 
 
 def _hearing(wait: Callable[[], Any]) -> Any:
-    """What `wait()` gives, which does not return to Python for minutes; the signals that come meanwhile are heard."""
+    """What `wait()` gives, which does not return to Python for minutes;
+    the signals that come meanwhile are heard.
+    """
     found = concurrent.futures.Future()
 
     def run():
@@ -119,7 +126,9 @@ def from_first(key: str, decide: Callable[[], str]) -> str:
 
 
 class Watch:
-    """Over the other processes, from a thread; ends this one, saying why, when the run cannot go on."""
+    """Over the other processes, from a thread; ends this one, saying why,
+    when the run cannot go on.
+    """
 
     def __init__(self, arguments: Sequence[str], timeout: float):
         # There is no public way to the key-value store.
@@ -157,7 +166,8 @@ class Watch:
                 self._look()
                 told = {} if self._status else self._read("failed")
             except jax.errors.JaxRuntimeError:
-                told = {}  # the connection is lost, or was closed at the end of the run: JAX decides which
+                # the connection is lost, or was closed at the end of the run: JAX decides which
+                told = {}
             for process, reason in told.items():
                 self._left.wait(2 * self._period)  # the same error may be on its way here
                 if not self._status and not self._left.is_set():
@@ -182,9 +192,11 @@ class Watch:
         return f"process {process} of {self._count} ({self._hosts.get(process, 'host not known')})"
 
     def fail(self, error: BaseException, status: int) -> None:
-        """Ends this process with a status because of an error, and tells the others; returns if all of them failed.
+        """Ends this process with a status because of an error, and tells the others;
+        returns if all of them failed.
 
-        Where a collective broke off, the reason is most likely another process, so that JAX's verdict is awaited.
+        Where a collective broke off, the reason is most likely another process,
+        so that JAX's verdict is awaited.
         """
         if _broke_off(error):
             print(
@@ -212,7 +224,9 @@ class Watch:
         self._close()
 
     def _close(self) -> None:
-        """Ends the thread: in a call of the store while Python shuts down, it would abort the process."""
+        """Ends the thread: in a call of the store while Python shuts down,
+        it would abort the process.
+        """
         self._left.set()
         self._thread.join()
 
@@ -220,8 +234,8 @@ class Watch:
         """Says which process died; called when JAX has decided that one did."""
         if self._status:
             self._exit(self._status)  # the others left because of this one
-        # Where a library gave up before JAX did, a dead process may not have missed enough beats yet.
-        # Process 0 stays two beats longer: the others read the beats from it.
+        # Where a library gave up before JAX did, a dead process may not have missed enough beats
+        # yet. Process 0 stays two beats longer: the others read the beats from it.
         stale = _STALE + 2 * (self._id == 0)
         patience = time.monotonic() + (stale + 2) * self._period
         while time.monotonic() < patience:
@@ -234,7 +248,9 @@ class Watch:
         self._end(f"{self._name(self._id)}, this one, was aborted; the reason is above")
 
     def _missed(self, stale: int) -> list[int]:
-        """Those who left no beat for `stale` periods; of several that fell silent one after the other, the first."""
+        """Those who left no beat for `stale` periods; of several that fell silent one after
+        the other, the first.
+        """
         seen = {
             process: self._beats.get(process, ("", self._began))[1]
             for process in range(self._count)
@@ -297,7 +313,8 @@ def _on_abort(act) -> None:
     """Calls `act()` when a C library aborts this process, whichever thread it does that from."""
     if os.name != "posix":
         return
-    # Python's own signal handlers run in the main thread only, after the aborting one returned: too late.
+    # Python's own signal handlers run in the main thread only, after the aborting
+    # one returned: too late.
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: act())
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p

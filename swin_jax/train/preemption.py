@@ -1,4 +1,6 @@
-"""The request that a run stops: SIGTERM, which schedulers send before they take a machine away, or Ctrl-C."""
+"""The request that a run stops: SIGTERM, which schedulers send before they take a
+machine away, or Ctrl-C.
+"""
 
 import os
 import signal
@@ -13,11 +15,14 @@ _AGAIN = b"\nCtrl-C: the run saves and stops; press it again to end at once\n"
 
 
 class Interrupted(BaseException):
-    """A run was asked to stop in the middle of an evaluation; no Exception, so that no evaluation takes it for one."""
+    """A run was asked to stop in the middle of an evaluation;
+    no Exception, so that no evaluation takes it for one.
+    """
 
 
 class Preemption:
-    """Whether this run has been asked to stop, at the same place on every host; a context manager, for the signals.
+    """Whether this run has been asked to stop, at the same place on every host;
+    a context manager, for the signals.
 
     Attributes:
         name: What asked, for messages.
@@ -31,7 +36,9 @@ class Preemption:
         self.name, self.status = "SIGTERM", 143
 
     def reached(self) -> bool:
-        """True from the place on at which all processes stop; to be called at the same places on every process."""
+        """True from the place on at which all processes stop;
+        to be called at the same places on every process.
+        """
         if jax.process_count() > 1 and not self._asked.is_set():
             # Those who agree stop one place after the last that any of them has reported.
             self._places += 1

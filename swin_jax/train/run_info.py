@@ -1,4 +1,6 @@
-"""The run header: what ran, on what, with which versions. Printed at the start and kept as header.json."""
+"""The run header: what ran, on what, with which versions.
+Printed at the start and kept as header.json.
+"""
 
 import hashlib
 import importlib.metadata
@@ -39,7 +41,8 @@ def facts(
         config: the resolved config.
         described: the task's own facts.
         mesh: the device mesh.
-        frozen: arrays that steps only read, whole on this process; their checksum is compared on resume.
+        frozen: arrays that steps only read, whole on this process;
+            their checksum is compared on resume.
         sources: names of frozen models and the paths of their weights.
     """
     device = jax.devices()[0]
@@ -91,7 +94,8 @@ def check_frozen(
         workdir: may hold the header of the run that is resumed.
         found: the facts of this run.
         frozen: its frozen arrays.
-        saved: `frozen` of the facts that the run's checkpoint was saved with, for a header that is gone.
+        saved: `frozen` of the facts that the run's checkpoint was saved with,
+            for a header that is gone.
     """
     path = workdir / "header.json"
     before = storage.read_object(path).get("frozen") if path.exists() else None
@@ -131,7 +135,9 @@ def _describe_frozen(frozen: dict[str, Any]) -> str:
 
 
 def clock(batch_size: int, found: dict[str, Any]) -> Clock:
-    """A clock that knows the FLOPs of a step, if the task does, and the peak of the devices, if it is known."""
+    """A clock that knows the FLOPs of a step, if the task does, and the peak of the devices,
+    if it is known.
+    """
     # Two operations per multiply-accumulate; backward costs twice forward.
     flops = 6e9 * found.get("gflops_per_image", 0) * batch_size
     return Clock(batch_size, flops, peak_flops(found["device_kind"]) * jax.device_count())
@@ -145,7 +151,9 @@ def _version(package: str) -> str | None:
 
 
 def _revision() -> str:
-    """The git revision of the source, with a mark if it was changed; 'unknown' outside a checkout."""
+    """The git revision of the source, with a mark if it was changed;
+    'unknown' outside a checkout.
+    """
     command = [
         "git",
         "-C",

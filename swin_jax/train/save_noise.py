@@ -1,4 +1,6 @@
-"""What libraries print when a save fails, beside the error that they raise: hundreds of lines that say nothing more."""
+"""What libraries print when a save fails, beside the error that they raise:
+hundreds of lines that say nothing more.
+"""
 
 import functools
 import logging
@@ -19,7 +21,9 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def _without_echoes(show):
-    """A hook of `sys` that leaves out the callbacks of a save whose event loop has ended with its first error."""
+    """A hook of `sys` that leaves out the callbacks of a save whose event loop has ended
+    with its first error.
+    """
 
     @functools.wraps(show)
     def hook(*arguments):

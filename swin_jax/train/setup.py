@@ -1,4 +1,6 @@
-"""What a run needs before any array exists: mesh, task and layout of a config, and the jitted step."""
+"""What a run needs before any array exists: mesh, task and layout of a config,
+and the jitted step.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -13,8 +15,8 @@ from swin_jax.core.ranges import NonNegativeInt, PositiveInt, Seed, check_settin
 from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_shapes, load_frozen
 from swin_jax.train import sharding
 
-# What a run's own settings may be, besides those that `check_computed_from` knows; those of a spec are in the signature
-# of what it calls.
+# What a run's own settings may be, besides those that `check_computed_from` knows; those of a spec
+# are in the signature of what it calls.
 SETTINGS = {
     "seed": Seed,
     "total_steps": NonNegativeInt,
@@ -101,19 +103,25 @@ def check_batch(config, placement: sharding.Placement) -> None:
 
 
 def can_mix(task, examples: int) -> bool:
-    """Whether a task's config mixes nothing, or can mix so many examples: `ops.augmentation.mix`."""
+    """Whether a task's config mixes nothing, or can mix so many examples:
+    `ops.augmentation.mix`.
+    """
     if not (task.get("mix_group") and (task.get("mixup") or task.get("cutmix"))):
         return True
     return examples % 2 == 0 and (examples <= task.mix_group or examples % task.mix_group == 0)
 
 
 def once_options() -> dict | None:
-    """Compiler options for first values: on a CPU the code of random numbers takes longer to optimise than to run."""
+    """Compiler options for first values: on a CPU the code of random numbers takes longer to
+    optimise than to run.
+    """
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
 def jitted_step(run: Run) -> Callable:
-    """The training step, jitted: (state, batch, frozen) -> (state, metrics), the state's memory being used again."""
+    """The training step, jitted: (state, batch, frozen) -> (state, metrics),
+    the state's memory being used again.
+    """
     train_step = run.task.train_step
     if run.partition.gather:
 

@@ -1,8 +1,8 @@
 """Meshes, partition rules and the placement of batches.
 
-The mesh has the axes ('data', 'fsdp', 'tensor'). Parameters and optimizer state are laid out by a table of
-(regex on the path -> axis names), with a rule on shapes as the default; all that models say is that examples stay where
-they are.
+The mesh has the axes ('data', 'fsdp', 'tensor'). Parameters and optimizer state are laid out by a
+table of (regex on the path -> axis names), with a rule on shapes as the default; all that models
+say is that examples stay where they are.
 """
 
 import dataclasses
@@ -23,7 +23,8 @@ from swin_jax.core.stacking import is_stacked
 from swin_jax.ops.batch_sharding import AXES, BATCH
 
 AxisSize = Annotated[int, Range(low=1, also=(-1,))]  # of a mesh; -1 for what is left
-# Optimizer state smaller than this is not worth splitting over 'data': it is the large matrices that fill a chip.
+# Optimizer state smaller than this is not worth splitting over 'data':
+# it is the large matrices that fill a chip.
 _OPT_MIN_SIZE = 2**14
 
 
@@ -36,11 +37,12 @@ def make_mesh(
 ) -> Mesh:
     """A mesh over all devices, or those given; one of the sizes may be -1 for what is left.
 
-    Devices of several slices, which only a data-centre network joins, are neighbours along 'data' alone: everything
-    that 'fsdp' and 'tensor' move stays within a slice.
+    Devices of several slices, which only a data-centre network joins, are neighbours along 'data'
+    alone: everything that 'fsdp' and 'tensor' move stays within a slice.
 
     Raises:
-        UserError: sizes that do not multiply to the number of devices, or a 'data' that the slices do not divide.
+        UserError: sizes that do not multiply to the number of devices,
+            or a 'data' that the slices do not divide.
     """
     devices = jax.devices() if devices is None else devices
     sizes, count = [data, fsdp, tensor], len(devices)
@@ -86,19 +88,23 @@ def make_mesh(
 class Partition:
     """How parameters and optimizer state are laid out.
 
-    Data parallelism is a mesh of `data` alone, with everything whole on every device. `opt_axis='data'` makes it
-    ZeRO-1; `fsdp` > 1 in the mesh is FSDP (ZeRO-3), `tensor` > 1 tensor parallelism; all of them go together.
+    Data parallelism is a mesh of `data` alone, with everything whole on every device.
+    `opt_axis='data'` makes it ZeRO-1; `fsdp` > 1 in the mesh is FSDP (ZeRO-3), `tensor` > 1 tensor
+    parallelism; all of them go together.
 
     Attributes:
-        rules: ((regex on the '/'-path, one axis name or None per dimension), ...); the first match decides.
-        opt_axis: a mesh axis that optimizer state and averaged parameters, which no layer reads, are split over too.
-            'data' is ZeRO-1 over all devices. 'fsdp' is ZeRO-1 in groups: parameters stay whole over that axis. Large
-            pods want it, because few dimensions are multiples of thousands, and groups don't span slices.
-        gather: 'bfloat16' or 'float32': parameters are kept split as their optimizer state is, and a step begins with
-            gathering a copy in this type, which the forward and the backward pass use. In bfloat16 that is half of what
-            ZeRO-1 gathers; it rounds the few parameters that a model in bfloat16 uses in float32, heads for example.
-        min_size: tensors with at least so many elements that no rule names are split over 'fsdp' along their largest
-            divisible dimension.
+        rules: ((regex on the '/'-path, one axis name or None per dimension), ...);
+            the first match decides.
+        opt_axis: a mesh axis that optimizer state and averaged parameters, which no layer reads,
+            are split over too. 'data' is ZeRO-1 over all devices. 'fsdp' is ZeRO-1 in groups:
+            parameters stay whole over that axis. Large pods want it, because few dimensions are
+            multiples of thousands, and groups don't span slices.
+        gather: 'bfloat16' or 'float32': parameters are kept split as their optimizer state is, and
+            a step begins with gathering a copy in this type, which the forward and the backward
+            pass use. In bfloat16 that is half of what ZeRO-1 gathers; it rounds the few parameters
+            that a model in bfloat16 uses in float32, heads for example.
+        min_size: tensors with at least so many elements that no rule names are split over 'fsdp'
+            along their largest divisible dimension.
     """
 
     rules: tuple = ()
@@ -158,7 +164,9 @@ class Partition:
         return axes
 
     def split_further(self, axes: list, shape: tuple[int, ...], mesh: Mesh) -> list:
-        """`axes` with `opt_axis` on the dimension of which each device holds most, if there is one that it divides."""
+        """`axes` with `opt_axis` on the dimension of which each device holds most,
+        if there is one that it divides.
+        """
         if not self.opt_axis or self.opt_axis in axes or mesh.shape[self.opt_axis] == 1:
             return axes
         parts = [
@@ -180,8 +188,8 @@ class Placement:
 
     Attributes:
         mesh: What batches are laid out on.
-        pause: Is called before every batch of `to_global`, and by evaluations that compute for long without one. It
-            raises where a run is to stop.
+        pause: Is called before every batch of `to_global`, and by evaluations that compute for long
+            without one. It raises where a run is to stop.
     """
 
     mesh: Mesh
@@ -232,7 +240,9 @@ def tree_shardings(abstract: Any) -> Any:
 
 
 def device_put_tree(tree: Any, abstract: Any) -> Any:
-    """Makes global arrays, laid out as `abstract` says, from host arrays that every process holds whole."""
+    """Makes global arrays, laid out as `abstract` says,
+    from host arrays that every process holds whole.
+    """
 
     def put(array, like):
         array = np.asarray(array, like.dtype)

@@ -1,4 +1,6 @@
-"""The state that a run starts from: its newest checkpoint, the weights of `init_from`, or a fresh one."""
+"""The state that a run starts from: its newest checkpoint, the weights of `init_from`,
+or a fresh one.
+"""
 
 import sys
 from typing import Any
@@ -16,7 +18,8 @@ from swin_jax.train.setup import Run, once_options
 def first_state(config, run: Run, manager, write: bool) -> tuple[TrainState, dict]:
     """The state to start from and the meta data of its checkpoint, {} where there is none.
 
-    The order matters: the run's own checkpoints come before `init_from`, so that a run that is started again goes on.
+    The order matters: the run's own checkpoints come before `init_from`,
+    so that a run that is started again goes on.
     """
 
     def say(line):

@@ -57,7 +57,8 @@ _HAT_COLORS = {"BLUE_02": "blue", "BLUE_03": "dark blue", "PASTEL_GREEN": "green
 
 
 def caption(face: Mapping[str, str], rng: np.random.Generator, left_out: float = 0.3) -> str:
-    """A caption of a face, such as 'a drawing of a person with round glasses, red hair and a smile'.
+    """A caption of a face, such as 'a drawing of a person with round glasses,
+    red hair and a smile'.
 
     Args:
         face: An option of each of `attributes.CHOICES`. What is hidden is not spoken of.

@@ -25,8 +25,8 @@ _MARKS = {"attributes": avatars.marks, "identity": avatars.identity_marks}
 class Avatars:
     """Faces and their labels.
 
-    A record has `image` uint8 (H, W, 3), `label`, and if it is asked for, `face`: the option of each
-    choice.
+    A record has `image` uint8 (H, W, 3), `label`, and if it is asked for, `face`:
+    the option of each choice.
 
     Attributes:
         images: uint8 (N, H, W, 3).
@@ -121,7 +121,8 @@ def pair_train_transform(
         left_out: Probability that a caption does not speak of an attribute, each by itself.
 
     Returns:
-        transform(example, rng): `image`, and `text` int32 (context_length,); the example has `face`.
+        transform(example, rng): `image`, and `text` int32 (context_length,);
+        the example has `face`.
     """
     return functools.partial(_pair, context_length=context_length, left_out=left_out)
 

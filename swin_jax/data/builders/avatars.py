@@ -147,7 +147,9 @@ def render(face: Mapping[str, str], size: int) -> bytes:
 
 
 def sheet(size: int, seed: int, rows: int = 4, columns: int = 12) -> Any:
-    """The first faces to train on side by side, enlarged without smoothing to 64 pixels or more: a PIL image."""
+    """The first faces to train on side by side, enlarged without smoothing to 64 pixels or more:
+    a PIL image.
+    """
     from PIL import Image
 
     side = size * -(-64 // size)

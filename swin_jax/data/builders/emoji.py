@@ -1,13 +1,15 @@
-"""Prepares the emoji of seven vendors: 11,180 drawings of 1,914 concepts, with names, groups and keywords.
+"""Prepares the emoji of seven vendors: 11,180 drawings of 1,914 concepts, with names,
+groups and keywords.
 
     python -m swin_jax.data.builders.emoji [--data_dir DIR] [--source FOLDER] [--size 64]
 
-Ten tarballs (33 MB) are fetched from the npm registry into DIR/downloads/emoji, checked and kept; --source reads them
-from a folder where `npm pack` put them instead. Vectors are rendered with resvg (pip install resvg-py), pixels over
-white. The data set is called `emoji` at 64 pixels, else `emoji_SIZE`; each vendor is a split. It takes a minute.
+Ten tarballs (33 MB) are fetched from the npm registry into DIR/downloads/emoji, checked and kept;
+--source reads them from a folder where `npm pack` put them instead. Vectors are rendered with resvg
+(pip install resvg-py), pixels over white. The data set is called `emoji` at 64 pixels, else
+`emoji_SIZE`; each vendor is a split. It takes a minute.
 
-Licences differ by vendor; they are printed and written beside the data (LICENSES.md). openmoji is CC-BY-SA: pictures
-that are derived from it must be shared alike.
+Licences differ by vendor; they are printed and written beside the data (LICENSES.md). openmoji is
+CC-BY-SA: pictures that are derived from it must be shared alike.
 """
 
 import argparse
@@ -143,7 +145,9 @@ _TEXT_LICENSES = (
 
 @dataclasses.dataclass(frozen=True)
 class Concept:
-    """What an emoji means; `code` is its code points in lower-case hex, joined by '-', without fe0f."""
+    """What an emoji means; `code` is its code points in lower-case hex, joined by '-',
+    without fe0f.
+    """
 
     code: str
     name: str
@@ -171,7 +175,8 @@ def build(
       texts: packages of names, keywords and sub-groups.
 
     Returns:
-      Its path. Raises UserError where a tarball is missing, damaged or cannot be fetched, or resvg-py is not installed.
+      Its path. Raises UserError where a tarball is missing, damaged or cannot be fetched, or
+      resvg-py is not installed.
     """
     name = "emoji" if size == DEFAULT_SIZE else f"emoji_{size}"
     write.refuse_existing(Path(data_dir).expanduser() / name / VERSION, overwrite)
@@ -217,10 +222,14 @@ def build(
 
 
 class Drawings:
-    """The drawings of one vendor: `codes` of the concepts that it has, in their order, and `render`."""
+    """The drawings of one vendor: `codes` of the concepts that it has, in their order,
+    and `render`.
+    """
 
     def __init__(self, tarball: Path, concepts: tuple[Concept, ...]):
-        """Reads a tarball: an Iconify set if it holds icons.json, else assets/<code points>.webp."""
+        """Reads a tarball: an Iconify set if it holds icons.json,
+        else assets/<code points>.webp.
+        """
         files = npm.read_json(tarball, "icons.json", "chars.json")
         self._set = files.get("icons.json")
         if self._set is not None:
@@ -238,7 +247,9 @@ class Drawings:
         self.codes = tuple(self._drawings)
 
     def render(self, code: str, size: int) -> bytes:
-        """Draws an emoji over white, centred; returns a PNG of size x size pixels RGB. UserError if it is not valid."""
+        """Draws an emoji over white, centred; returns a PNG of size x size pixels RGB. UserError
+        if it is not valid.
+        """
         from PIL import Image
 
         drawing = self._drawings[code]
@@ -327,13 +338,16 @@ def license_text(vendors: Mapping[str, Vendor], size: int) -> str:
 def _match(
     icons: dict[str, Any], chars: Mapping[str, str], concepts: tuple[Concept, ...]
 ) -> dict[str, Any]:
-    """Finds the icon of each concept: by code points, else by name. Returns {code: (slug, flips)}."""
+    """Finds the icon of each concept: by code points, else by name. Returns {code:
+    (slug, flips)}.
+    """
     names = {_slug(concept.name) for concept in concepts}
     drawings = {}
     for concept in concepts:
         by_code = _resolve(icons, chars.get(concept.code))
         by_name = None if by_code else _resolve(icons, _slug(concept.name))
-        # Names are not unique over time: 'cricket' is an old name of the cricket game's icon, not the insect.
+        # Names are not unique over time: 'cricket' is an old name of the cricket game's icon,
+        # not the insect.
         if (
             by_name
             and by_name[0] != _slug(concept.name)
@@ -347,7 +361,9 @@ def _match(
 
 
 def _resolve(icons: dict[str, Any], slug: str | None) -> tuple[str, dict[str, Any]] | None:
-    """Follows aliases to an icon; returns its slug and the flips on the way, None where there is no such icon."""
+    """Follows aliases to an icon; returns its slug and the flips on the way,
+    None where there is no such icon.
+    """
     change = {}
     for _ in range(10):  # an alias of an alias; a longer chain is a circle
         if slug in icons["icons"]:
@@ -411,7 +427,9 @@ def _code_of(emoji: str) -> str:
 
 
 def _slug(name: str) -> str:
-    """An Iconify slug of a Unicode name; the two keycaps that only punctuation tells apart are spelt out."""
+    """An Iconify slug of a Unicode name; the two keycaps that only punctuation tells
+    apart are spelt out.
+    """
     name = name.lower().replace("#", " pound").replace("*", " asterisk")
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
 

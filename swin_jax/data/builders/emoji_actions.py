@@ -1,14 +1,16 @@
-"""Prepares the animated Fluent emoji of people: one clip of every action, person and skin tone, split by person.
+"""Prepares the animated Fluent emoji of people:
+one clip of every action, person and skin tone, split by person.
 
     python -m swin_jax.data.builders.emoji_actions [--data_dir DIR] [--packages anim-3|anim-1,anim-2|all]
         [--source FOLDER] [--size 80]
 
-The animations lie in four npm packages (165, 182, 197 and 186 MB). A class is an action that is shown by a man, a woman
-and a person in six skin tones each; anim-3 alone has 16 whole classes (288 clips), all four have 60 (1,080 clips).
-Packages are fetched into DIR/downloads/emoji, checked and kept; --source reads them from a folder where `npm pack` put
-them. The data set is called emoji_actions/anim_3, emoji_actions/all, ..., with _SIZEpx behind at other sizes than 80
-pixels; the splits are man, person and woman. All frames are kept, scaled down, as PNG with their transparency. That
-takes about a second a clip; a run that was stopped goes on with the next clip.
+The animations lie in four npm packages (165, 182, 197 and 186 MB). A class is an action that is
+shown by a man, a woman and a person in six skin tones each; anim-3 alone has 16 whole classes
+(288 clips), all four have 60 (1,080 clips). Packages are fetched into DIR/downloads/emoji, checked
+and kept; --source reads them from a folder where `npm pack` put them. The data set is called
+emoji_actions/anim_3, emoji_actions/all, ..., with _SIZEpx behind at other sizes than 80 pixels; the
+splits are man, person and woman. All frames are kept, scaled down, as PNG with their transparency.
+That takes about a second a clip; a run that was stopped goes on with the next clip.
 
 Both packages and animations (Microsoft Corporation) are under the MIT licence.
 """
@@ -115,8 +117,8 @@ def build(
       texts: packages of the emoji's names, keywords and sub-groups.
 
     Returns:
-      Its path. Raises UserError where a package is unknown, missing, damaged or cannot be fetched, where the packages
-      hold no whole class, or where an animation cannot be read.
+      Its path. Raises UserError where a package is unknown, missing, damaged or cannot be fetched,
+      where the packages hold no whole class, or where an animation cannot be read.
     """
     packages = _check(packages, available, size)
     config = _config(packages, available, size)
@@ -193,7 +195,8 @@ def whole_classes(clips: Iterable[Clip]) -> tuple[list[Clip], list[str]]:
       clips: of any actions; of two with the same action, person and tone the first counts.
 
     Returns:
-      (their clips sorted by class and tone, names of the classes). Raises UserError where there is none.
+      (their clips sorted by class and tone, names of the classes). Raises UserError
+      where there is none.
     """
     found = collections.defaultdict(dict)
     for clip in clips:
@@ -216,7 +219,8 @@ def read_frames(data: bytes, size: int) -> list[bytes]:
       size: height and width in pixels.
 
     Returns:
-      PNG files of size x size pixels RGBA. Raises UnreadableError or an error of the codec for what is damaged.
+      PNG files of size x size pixels RGBA. Raises UnreadableError or an error of the codec
+      for what is damaged.
     """
     from PIL import Image
 

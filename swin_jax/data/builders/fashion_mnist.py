@@ -1,9 +1,11 @@
-"""Prepares Fashion-MNIST: 60,000 training and 10,000 test images of 10 kinds of clothes, 28 x 28 grey.
+"""Prepares Fashion-MNIST: 60,000 training and 10,000 test images of 10 kinds of clothes,
+28 x 28 grey.
 
     python -m swin_jax.data.builders.fashion_mnist [--data_dir DIR] [--source FOLDER | --download]
 
-FOLDER holds the four idx.gz files (31 MB). By default it is where the Debian package `dataset-fashion-mnist` puts them;
---download fetches them from the authors' server and checks their md5. The result takes 43 MB and ten seconds.
+FOLDER holds the four idx.gz files (31 MB). By default it is where the Debian package
+`dataset-fashion-mnist` puts them; --download fetches them from the authors' server and checks their
+md5. The result takes 43 MB and ten seconds.
 
 Licence: MIT (Zalando SE). Paper: Xiao et al. (arXiv 1708.07747).
 """
@@ -85,7 +87,9 @@ def build(
 
 
 def fetch(folder: Path) -> None:
-    """Downloads the four files into `folder`, keeping those that are there; raises UserError where one is not right."""
+    """Downloads the four files into `folder`, keeping those that are there;
+    raises UserError where one is not right.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, md5 in MD5.items():
         path = folder / name
@@ -107,7 +111,9 @@ def fetch(folder: Path) -> None:
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
-    """Reads a gzipped idx file of uint8 with `ndim` axes; raises UserError where it is missing or not such a file."""
+    """Reads a gzipped idx file of uint8 with `ndim` axes;
+    raises UserError where it is missing or not such a file.
+    """
     if not path.is_file():
         raise UserError(
             f"there is no {path}: apt install dataset-fashion-mnist, or use --download, or --source FOLDER"

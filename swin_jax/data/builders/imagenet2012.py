@@ -1,4 +1,5 @@
-"""Prepares ImageNet-1K (ILSVRC 2012): 1,281,167 training and 50,000 validation images of 1,000 classes.
+"""Prepares ImageNet-1K (ILSVRC 2012): 1,281,167 training and 50,000 validation
+images of 1,000 classes.
 
     python -m swin_jax.data.builders.imagenet2012 --data_dir DIR --source FOLDER
 
@@ -8,8 +9,9 @@ FOLDER holds the official files from https://image-net.org (an account is needed
     ILSVRC2012_devkit_t12.tar.gz (2.5 MB), or unpacked: needed for the labels unless val/ is sorted into synsets
 The result takes as much space as the two tars; JPEG bytes are stored as they are. About an hour on a local disk.
 
-Licence: the ImageNet terms of access: non-commercial research and education only; no redistribution. Labels are the
-synsets in sorted order, as everywhere in the field. Paper: Russakovsky et al., ILSVRC (arXiv 1409.0575).
+Licence: the ImageNet terms of access: non-commercial research and education only; no
+redistribution. Labels are the synsets in sorted order, as everywhere in the field. Paper:
+Russakovsky et al., ILSVRC (arXiv 1409.0575).
 """
 
 import argparse

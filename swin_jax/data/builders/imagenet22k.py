@@ -2,12 +2,14 @@
 
     python -m swin_jax.data.builders.imagenet22k --data_dir DIR --source PATH
 
-PATH is fall11_whole.tar (1.3 TB, from https://image-net.org, an account is needed), or a folder of the synsets'
-nXXXXXXXX.tar files or folders. The result takes as much space; image bytes are stored as they are, so the few
-unreadable files of the release stay in, and are replaced and counted when they are read.
+PATH is fall11_whole.tar (1.3 TB, from https://image-net.org, an account is needed), or a folder
+of the synsets' nXXXXXXXX.tar files or folders. The result takes as much space; image bytes are
+stored as they are, so the few unreadable files of the release stay in, and are replaced and
+counted when they are read.
 
-Licence: the ImageNet terms of access: non-commercial research and education only; no redistribution. Labels are the
-21,841 synsets in sorted order. Paper: Deng et al., ImageNet (CVPR 2009).
+Licence: the ImageNet terms of access: non-commercial research and education only;
+no redistribution. Labels are the 21,841 synsets in sorted order. Paper: Deng et
+al., ImageNet (CVPR 2009).
 """
 
 import argparse

@@ -1,4 +1,6 @@
-"""Fetches packages of the npm registry as tarballs, checked and resumable, and reads their files without unpacking."""
+"""Fetches packages of the npm registry as tarballs, checked and resumable,
+and reads their files without unpacking.
+"""
 
 import dataclasses
 import hashlib
@@ -47,7 +49,8 @@ class Package:
 
 
 def fetch(packages: Iterable[Package], folder: Path, registry: str = REGISTRY) -> None:
-    """Downloads tarballs, with a progress bar; keeps those that are there and goes on where one was cut off.
+    """Downloads tarballs, with a progress bar; keeps those that are there and goes on where
+    one was cut off.
 
     Args:
       packages: what to fetch.
@@ -86,7 +89,8 @@ def find(packages: Iterable[Package], folder: Path) -> dict[str, Path]:
       folder: holds the tarballs, named as `npm pack` or as the registry names them.
 
     Returns:
-      {package name: path}. Raises UserError, naming them, where some are missing or one is not the right file.
+      {package name: path}. Raises UserError, naming them,
+      where some are missing or one is not the right file.
     """
     found, missing = {}, []
     for package in packages:
@@ -108,7 +112,8 @@ def find(packages: Iterable[Package], folder: Path) -> dict[str, Path]:
 
 
 def read(path: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """Yields (path inside the package, contents) of the files of a tarball that end in one of `suffixes`.
+    """Yields (path inside the package, contents) of the files of a tarball that end
+    in one of `suffixes`.
 
     Raises UserError where the tarball is damaged.
     """

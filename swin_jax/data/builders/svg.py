@@ -24,7 +24,8 @@ def rasterise(text: str, width: int, height: int, name: str) -> bytes:
         UserError: The drawing is not valid, or resvg-py is not installed.
     """
     size = dict(width=width, height=height)
-    try:  # without dpi, files sized in points fail; fonts would make the pictures depend on the machine
+    # without dpi, files sized in points fail; fonts would make the pictures depend on the machine
+    try:
         return bytes(
             _renderer().svg_to_bytes(svg_string=text, **size, dpi=96, skip_system_fonts=True)
         )

@@ -1,4 +1,6 @@
-"""Reads ImageNet's images by synset (WordNet id, such as n01440764) from tars or folders, one image at a time."""
+"""Reads ImageNet's images by synset (WordNet id, such as n01440764) from tars or folders,
+one image at a time.
+"""
 
 import re
 import tarfile
@@ -17,7 +19,8 @@ def open_synsets(path: Path) -> dict[str, Files]:
       path: a tar of tars nXXXXXXXX.tar, or a folder of such tars and of folders nXXXXXXXX.
 
     Returns:
-      What reads each synset's files, by synset in sorted order. Raises UserError where there is none.
+      What reads each synset's files, by synset in sorted order.
+      Raises UserError where there is none.
     """
     found = {}
     if path.is_dir():
@@ -43,7 +46,9 @@ def open_synsets(path: Path) -> dict[str, Files]:
 
 
 def read_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yields (file name, bytes) of the files of a tar, in its order, or of a folder, in sorted order."""
+    """Yields (file name, bytes) of the files of a tar, in its order, or of a folder,
+    in sorted order.
+    """
     return (_folder_reader(path) if path.is_dir() else _tar_reader(path))()
 
 

@@ -1,8 +1,9 @@
 """Writes a TFDS data set as array_record shards, as a stream and without TensorFlow.
 
-`tfds.core.GeneratorBasedBuilder` is not used: beyond 1 GB of examples it sorts them through temporary files that only
-TensorFlow can write (tensorflow-datasets 4.9.10). The files here are what `tfds.builder_from_directory` reads. Records
-keep the order in which they come; training shuffles globally when it reads.
+`tfds.core.GeneratorBasedBuilder` is not used: beyond 1 GB of examples it sorts them through
+temporary files that only TensorFlow can write (tensorflow-datasets 4.9.10). The files here are
+what `tfds.builder_from_directory` reads. Records keep the order in which they come; training
+shuffles globally when it reads.
 """
 
 import argparse
@@ -28,8 +29,10 @@ class Split:
     """Examples of one split.
 
     Attributes:
-      examples: dicts of what the features take: encoded images as bytes, labels as numbers or names, texts.
-      expected: how many there are in the complete set, for the progress bar and a warning; None where unknown.
+      examples: dicts of what the features take: encoded images as bytes,
+        labels as numbers or names, texts.
+      expected: how many there are in the complete set, for the progress bar and a warning;
+        None where unknown.
     """
 
     examples: Iterable[dict[str, Any]]
@@ -134,7 +137,9 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
 
 
 def _write_split(template, features, split: Split, shard_bytes: int) -> tuple[list[int], int]:
-    """Writes the shards of one split; returns the number of examples in each and the bytes of all."""
+    """Writes the shards of one split; returns the number of examples in each and
+    the bytes of all.
+    """
     serialized = (features.serialize_example(example) for example in split.examples)
     progress = tqdm.tqdm(
         serialized, desc=template.split, total=split.expected, unit=" examples", mininterval=1.0
@@ -166,7 +171,9 @@ def _write_split(template, features, split: Split, shard_bytes: int) -> tuple[li
 
 
 def _write_shard(path, record: bytes, stream, shard_bytes: int) -> tuple[int, int]:
-    """Writes `record` and what follows in the stream until the shard is full; returns examples and bytes."""
+    """Writes `record` and what follows in the stream until the shard is full;
+    returns examples and bytes.
+    """
     from array_record.python.array_record_module import ArrayRecordWriter
 
     writer = ArrayRecordWriter(str(path), "group_size:1")

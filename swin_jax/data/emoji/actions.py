@@ -1,7 +1,9 @@
-"""Animated emoji of people as videos: 16 or 60 actions, split by person; and forward against reversed playback.
+"""Animated emoji of people as videos: 16 or 60 actions, split by person;
+and forward against reversed playback.
 
-Prepared by `python -m swin_jax.data.builders.emoji_actions`. Every action has one animation; persons differ in hair and
-clothes, skin tones in colour. A model that is trained on some persons is tested on another.
+Prepared by `python -m swin_jax.data.builders.emoji_actions`. Every action has one animation;
+persons differ in hair and clothes, skin tones in colour. A model that is trained on some persons
+is tested on another.
 """
 
 import dataclasses
@@ -22,8 +24,9 @@ log = logging.getLogger(__name__)
 
 TRAIN_WHO = ("man", "person")
 TEST_WHO = ("woman",)
-# Arguments of `animation.action_*_transform` for clips of 8 frames. To tell the direction of playback, no action may be
-# half over from one frame to the next, and what moves must be learned from few clips.
+# Arguments of `animation.action_*_transform` for clips of 8 frames. To tell the direction of
+# playback, no action may be half over from one frame to the next, and what moves must be
+# learned from few clips.
 ACTION_DRAWS = dict(frame_interval=8.0, speed=(0.7, 1.5))
 PLAYBACK_DRAWS = dict(
     frame_interval=3.0, speed=(0.8, 1.2), scale=(1.0, 1.0), stretch=0.0, overhang=0.0
@@ -31,10 +34,14 @@ PLAYBACK_DRAWS = dict(
 
 
 class EmojiActions:
-    """Clips of some persons; each process decodes a clip when it is first read and keeps it. Pickles without them."""
+    """Clips of some persons; each process decodes a clip when it is first read and keeps it.
+    Pickles without them.
+    """
 
     def __init__(self, directory: str, who: tuple[str, ...]):
-        """Opens the data set that lies in `directory` (which ends in its version); see `emoji_actions`."""
+        """Opens the data set that lies in `directory` (which ends in its version);
+        see `emoji_actions`.
+        """
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         self._arguments = (directory, who)
@@ -45,7 +52,8 @@ class EmojiActions:
             raise UserError(
                 f"the actions have no person {', '.join(missing) or 'at all'}; they have {known}"
             )
-        # Read below TFDS, which cannot leave the frames of a sequence encoded (tensorflow-datasets 4.9.10).
+        # Read below TFDS, which cannot leave the frames of a sequence encoded
+        # (tensorflow-datasets 4.9.10).
         self._records = ArrayRecordDataSource(
             [file for name in who for file in info.splits[name].file_instructions]
         )
@@ -102,8 +110,9 @@ def emoji_actions(
       config: 'anim_3' (16 actions, 6 clips of each and a person), 'all' (60), 'anim_3_64px', ...
 
     Returns:
-      A source of `video` (Frames, RGBA), `label`, `who`, `tone` and `record`, its number, which
-      `animation.action_eval_transform` draws from. Raises UserError where the set or a person is missing.
+      A source of `video` (Frames, RGBA), `label`, `who`, `tone` and `record`, its number,
+      which `animation.action_eval_transform` draws from. Raises UserError where the set or
+      a person is missing.
     """
     return EmojiActions(tfds_directory.find(f"emoji_actions/{config}", data_dir), tuple(who))
 
@@ -140,7 +149,9 @@ class Reversal:
 
     @property
     def ratio(self) -> float:
-        """0 for what looks the same both ways; 1 where the reverse agrees no better than any other frames."""
+        """0 for what looks the same both ways; 1 where the reverse agrees no better
+        than any other frames.
+        """
         return self.distance / max(self.motion, 1e-9)
 
     def is_visible(self, min_ratio: float, min_distance: float) -> bool:
@@ -156,7 +167,8 @@ def reversal(pixels: np.ndarray, size: int = 20) -> tuple[float, float]:
       size: height and width in pixels at which frames are compared, colours times alpha, and alpha.
 
     Returns:
-      (mean distance of two frames; least mean distance to the reversed clip over its N circular shifts).
+      (mean distance of two frames; least mean distance to the reversed clip over
+      its N circular shifts).
     """
     from PIL import Image
     from scipy.spatial.distance import cdist
@@ -190,7 +202,8 @@ def measure_reversals(source: Any) -> list[Reversal]:
 
 @dataclasses.dataclass(frozen=True)
 class Playback:
-    """Every chosen clip twice, forward (label 0) and reversed (label 1); both with the draws of the same `record`.
+    """Every chosen clip twice, forward (label 0) and reversed (label 1);
+    both with the draws of the same `record`.
 
     Attributes:
       source: an EmojiActions.
@@ -226,17 +239,19 @@ def emoji_playback(
     min_ratio: NonNegativeFloat = 0.75,
     min_distance: NonNegativeFloat = 3.0,
 ) -> Playback:
-    """Forward against reversed playback of the actions that can be told apart; logs which those are.
+    """Forward against reversed playback of the actions that can be told apart;
+    logs which those are.
 
     Args:
       data_dir, who, config: as for `emoji_actions`.
       measured_on: the persons whose clips decide about an action, so that training and test agree.
-      min_ratio: least distance from the reverse, relative to the clip's motion, of an action that is kept.
+      min_ratio: least distance from the reverse, relative to the clip's motion,
+        of an action that is kept.
       min_distance: least distance from the reverse, 0 to 255; a smaller one is hard to see.
 
     Returns:
-      A source of `video`, `label` (0 forward, 1 reversed) and `record`. Raises UserError as `emoji_actions`, and where
-      no action is kept.
+      A source of `video`, `label` (0 forward, 1 reversed) and `record`. Raises UserError as
+      `emoji_actions`, and where no action is kept.
     """
     directory = tfds_directory.find(f"emoji_actions/{config}", data_dir)
     measured = _measure(directory, tuple(measured_on))
@@ -269,7 +284,9 @@ def _measure(directory: str, who: tuple[str, ...]) -> tuple[Reversal, ...]:
 def reversal_table(
     measured: Iterable[Reversal], min_ratio: float = 0.75, min_distance: float = 3.0
 ) -> str:
-    """Which actions are told apart from their reverse, one line each; the arguments are as for `emoji_playback`."""
+    """Which actions are told apart from their reverse, one line each;
+    the arguments are as for `emoji_playback`.
+    """
     lines = [
         f"played backwards an action must differ from itself by {min_ratio} of its motion and by {min_distance:g} of "
         "255 (mean over pixels, best circular shift):"
@@ -324,7 +341,8 @@ def fake_emoji_actions(
     image_size: PositiveInt = 24,
     seed: Seed = 0,
 ) -> _FakeActions:
-    """Made-up animations of growing rings on their way round, a class for each width: for trying without data.
+    """Made-up animations of growing rings on their way round, a class for each width:
+    for trying without data.
 
     Args:
       num_examples: length of the source; label i % num_classes belongs to record i.

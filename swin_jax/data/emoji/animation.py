@@ -1,4 +1,5 @@
-"""Clips of transparent animations: random start, speed, place and background, the same for all frames of a clip.
+"""Clips of transparent animations: random start, speed, place and background,
+the same for all frames of a clip.
 
 Animations are played in a loop: what goes beyond the last frame goes on with the first.
 """
@@ -63,18 +64,22 @@ def action_train_transform(
     Args:
       size: height and width of the result in pixels.
       num_frames: T.
-      frame_interval: frames from one to the next that is taken, at speed 1; the start is uniform over the animation.
+      frame_interval: frames from one to the next that is taken, at speed 1;
+        the start is uniform over the animation.
       speed: range of the factor on frame_interval.
-      scale: range of the side of the scaled animation, relative to `size`; uniform in the logarithm.
+      scale: range of the side of the scaled animation, relative to `size`;
+        uniform in the logarithm.
       stretch: largest relative change of its width against its height, in both directions.
       overhang: how much of its side may be outside of the result.
       hflip: probability of a mirror image. It must not change the label.
-      recolour: probability that the figure's colours are replaced: powers of its channels, exchanged and mixed.
+      recolour: probability that the figure's colours are replaced:
+        powers of its channels, exchanged and mixed.
       single_frame: repeats the first frame T times, for the control that sees no motion.
 
     Returns:
-      transform(example, rng): `video` (Frames, or anything with len and get) becomes uint8 (T, size, size, 3) over a
-      random background, `label` stays, other features are left out. Raises UserError for impossible arguments.
+      transform(example, rng): `video` (Frames, or anything with len and get) becomes uint8
+      (T, size, size, 3) over a random background, `label` stays, other features are left out.
+      Raises UserError for impossible arguments.
     """
     options = _Options(
         size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame
@@ -95,16 +100,19 @@ def action_eval_transform(
     views: NonNegativeInt = 0,
     seed: Seed = 0,
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Test clips with the draws of training except for mirror images, always the same for a record and a seed.
+    """Test clips with the draws of training except for mirror images,
+    always the same for a record and a seed.
 
     Args:
-      size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame: as for action_train_transform.
-      views: V, clips of a record that differ in their start only, evenly spread over the animation; 0 for one clip
-        without the axis of views.
+      size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame:
+        as for action_train_transform.
+      views: V, clips of a record that differ in their start only, evenly spread over the animation;
+        0 for one clip without the axis of views.
       seed: of the draws, beside the example's `record`.
 
     Returns:
-      transform(example): `video` becomes uint8 (V, T, size, size, 3), or (T, size, size, 3); `label` stays.
+      transform(example): `video` becomes uint8 (V, T, size, size, 3), or (T, size, size, 3);
+      `label` stays.
     """
     options = _Options(
         size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame
@@ -167,7 +175,9 @@ def _eval(example, *, options: _Options, views: int, seed: int) -> dict[str, Any
 
 
 def _random_colours(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
-    """A map of colours, uint8 (..., 3) -> uint8 (..., 3): edges stay where they are, what they are between does not."""
+    """A map of colours, uint8 (..., 3) -> uint8 (..., 3):
+    edges stay where they are, what they are between does not.
+    """
     mixture = (
         rng.permutation(np.eye(3)) * 0.7 + rng.dirichlet(np.ones(3), size=3) * 0.3
     )  # rows: a new channel each
@@ -207,7 +217,9 @@ def _clips(
 
 
 def _place(frames: np.ndarray, rng: np.random.Generator, options: _Options) -> np.ndarray:
-    """Scales frames (n, H, W, 4) and puts them somewhere on transparent ones: (n, size, size, 4) uint8."""
+    """Scales frames (n, H, W, 4) and puts them somewhere on transparent ones:
+    (n, size, size, 4) uint8.
+    """
     from PIL import Image
 
     size = options.size

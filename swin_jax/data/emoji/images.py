@@ -1,7 +1,8 @@
-"""The emoji of several vendors as image-text pairs: names and keywords as captions, concepts held out by their code.
+"""The emoji of several vendors as image-text pairs:
+names and keywords as captions, concepts held out by their code.
 
-Prepared by `python -m swin_jax.data.builders.emoji`. A concept is unseen where the CRC-32 of its code (its code points
-in lower-case hex, joined by '-', without fe0f) is a multiple of 10.
+Prepared by `python -m swin_jax.data.builders.emoji`. A concept is unseen where the CRC-32 of its
+code (its code points in lower-case hex, joined by '-', without fe0f) is a multiple of 10.
 """
 
 import dataclasses
@@ -184,7 +185,9 @@ def _pair(example, rng, *, transform, context_length, with_keywords):
 
 @checked
 def image_eval_transform(size: Size) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Resizes the drawing with PIL's antialiased bicubic filter; `image` uint8 (H, W, 3) and `label`."""
+    """Resizes the drawing with PIL's antialiased bicubic filter;
+    `image` uint8 (H, W, 3) and `label`.
+    """
     return functools.partial(_resize, size=per_axis(size, 2))
 
 

@@ -1,4 +1,6 @@
-"""Augmentation of small drawings that changes how they are drawn, not what: place, colours, outlines."""
+"""Augmentation of small drawings that changes how they are drawn, not what:
+place, colours, outlines.
+"""
 
 import functools
 import math
@@ -40,7 +42,8 @@ def style_train_transform(
       zoom: range of the scale, relative to the picture filling the result.
       shift: largest shift, as a share of the picture.
       outline: probability that edges become dark lines, over the picture or over white.
-      grey: probability of a grey picture; the others get another hue and saturation with probability 0.8.
+      grey: probability of a grey picture; the others get another hue and
+        saturation with probability 0.8.
       hue: standard deviation of the turn of all colours about grey, in radians.
       saturation: range of the factor on the distance from grey.
       gamma: standard deviation of the logarithm of the brightness exponent.

@@ -1,8 +1,8 @@
 """Alignment of photographs of faces: turned, cut and resized as the pictures of FFHQ.
 
-That is how networks for faces see them: e4e, StyleCLIP's identity loss and its generators. Karras et al. (arXiv
-1812.04948), appendix C; the reference is `align_face` of omertov/encoder4editing, utils/alignment.py. Landmarks are not
-found here: they are given, or a function finds them.
+That is how networks for faces see them: e4e, StyleCLIP's identity loss and its generators. Karras
+et al. (arXiv 1812.04948), appendix C; the reference is `align_face` of omertov/encoder4editing,
+utils/alignment.py. Landmarks are not found here: they are given, or a function finds them.
 """
 
 import functools
@@ -22,7 +22,8 @@ from swin_jax.data.image.transforms import crop_transform, to_rgb
 
 Find = Callable[[np.ndarray], Sequence]
 
-# Places of the eyes and of the corners of the mouth among the points of a face, as they are seen, from left to right.
+# Places of the eyes and of the corners of the mouth among the points of a face, as they are seen,
+# from left to right.
 _PLACES = {
     5: ((0,), (1,), (3,), (4,)),
     68: (tuple(range(36, 42)), tuple(range(42, 48)), (48,), (54,)),
@@ -42,8 +43,8 @@ def face_transform(
         interpolation: 'nearest', 'bilinear', 'bicubic' or 'lanczos'.
 
     Returns:
-        transform(example): replaces `image` (PIL, or uint8 (H, W), (H, W, 1) or (H, W, 3)) by uint8 (size, size, 3). It
-        raises UnreadableError for a picture that is not square.
+        transform(example): replaces `image` (PIL, or uint8 (H, W), (H, W, 1) or (H, W, 3)) by uint8
+        (size, size, 3). It raises UnreadableError for a picture that is not square.
     """
     return functools.partial(_face, resize=crop_transform(size, 0, interpolation))
 
@@ -72,12 +73,15 @@ def align(
 
     Args:
         image: A path, encoded bytes, a PIL image or a uint8 array (H, W, 3).
-        landmarks: 5 points (both eyes, the nose, both corners of the mouth) or dlib's 68, (n, 2) in pixels (x, y), from
-            left to right as they are seen; a function of the uint8 array (H, W, 3) that finds them; the path of a JSON
-            file; or None for the JSON file beside the picture, `face.json` for `face.jpg`.
+        landmarks: 5 points (both eyes, the nose, both corners of the mouth) or dlib's 68, (n, 2) in
+            pixels (x, y), from left to right as they are seen; a function of the uint8 array
+            (H, W, 3) that finds them; the path of a JSON file; or None for the JSON file beside the
+            picture, `face.json` for `face.jpg`.
         size: Height and width of the result in pixels.
-        transform_size: Height and width of the cut before it is resized; None is `size`. FFHQ itself has 4096 for 1024.
-        conversion: 'display' or 'reference', see `data.image.picture`; landmarks are of the picture that it gives.
+        transform_size: Height and width of the cut before it is resized; None is `size`. FFHQ
+            itself has 4096 for 1024.
+        conversion: 'display' or 'reference', see `data.image.picture`;
+            landmarks are of the picture that it gives.
 
     Returns:
         A PIL image of mode 'RGB', size x size.
@@ -107,8 +111,8 @@ def face_quad(landmarks: Sequence) -> np.ndarray:
         landmarks: As for `align`.
 
     Returns:
-        The corners in pixels (x, y), upper left, lower left, lower right and upper right as the face stands: (4, 2)
-        float64.
+        The corners in pixels (x, y), upper left, lower left, lower right and upper right as the
+        face stands: (4, 2) float64.
 
     Raises:
         UserError: Points that are no landmarks of a face.
@@ -143,7 +147,9 @@ def _center_and_axis(landmarks: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_landmarks(path: str | os.PathLike) -> np.ndarray:
-    """The landmarks in a JSON file, [[x, y], ...] or the same under 'landmarks'; UserError for anything else."""
+    """The landmarks in a JSON file, [[x, y], ...] or the same under 'landmarks';
+    UserError for anything else.
+    """
     try:
         found = text_files.parse_json(text_files.read(path))
     except (ValueError, RecursionError) as error:
@@ -236,7 +242,9 @@ def _box(quad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _padded(image: Image.Image, pads: np.ndarray, blur: float) -> Image.Image:
-    """Pads with the reflection, blurred more the farther out it is, towards the median color at the very edge."""
+    """Pads with the reflection, blurred more the farther out it is,
+    towards the median color at the very edge.
+    """
     from scipy import ndimage
 
     (left, top), (right, bottom) = pads.tolist()

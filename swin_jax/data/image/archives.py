@@ -1,8 +1,10 @@
-"""Images in a zip archive, which is never unpacked: ImageNet-Zip of the official Swin code, or folders of classes.
+"""Images in a zip archive, which is never unpacked:
+ImageNet-Zip of the official Swin code, or folders of classes.
 
-The official code's `--zip` (microsoft/Swin-Transformer, data/cached_image_folder.py) reads train.zip with
-train_map.txt, lines of `n01440764/n01440764_10026.JPEG<tab>0`. Only the directory of the archive is read when a source
-is made; members are then read by their places, so that nothing stays open and any process or thread can read.
+The official code's `--zip` (microsoft/Swin-Transformer, data/cached_image_folder.py) reads
+train.zip with train_map.txt, lines of `n01440764/n01440764_10026.JPEG<tab>0`. Only the directory of
+the archive is read when a source is made; members are then read by their places, so that nothing
+stays open and any process or thread can read.
 """
 
 import collections
@@ -38,8 +40,8 @@ class ZipSource:
     Attributes:
       archive: path of the archive.
       paths: names of the members, one for a record.
-      places: int64 (N, 5): offset of the local header, compressed size, size, compression and CRC-32 of each; a size of
-        -1 marks a member that is not read.
+      places: int64 (N, 5): offset of the local header, compressed size, size, compression and
+        CRC-32 of each; a size of -1 marks a member that is not read.
       labels: one for a record.
       class_names: in label order.
       conversion: 'reference' or 'display', see data/image/picture.py.
@@ -84,18 +86,20 @@ def image_zip(
 
     Args:
       archive: the archive.
-      annotation: the list of its images, see `annotations.read`; paths are names of members, with or without the one
-        folder that all may lie in. '' takes the folders of the archive as classes.
-      class_names: a text file of one name a line, in label order. Without it a list of numbers takes the names of the
-        folders, where each folder has one number of its own.
-      num_classes: how many classes there are, for a list in which the last ones do not occur; 0 counts them.
+      annotation: the list of its images, see `annotations.read`; paths are names of
+        members, with or without the one folder that all may lie in. '' takes the folders of
+        the archive as classes.
+      class_names: a text file of one name a line, in label order. Without it a list of numbers
+        takes the names of the folders, where each folder has one number of its own.
+      num_classes: how many classes there are, for a list in which the last ones do not occur;
+        0 counts them.
       conversion: as for sources.image_folder.
       limits: what a picture may ask for; a member that is larger than its `bytes` is unreadable.
 
     Returns:
-      The source, with `Marked` around it for several labels of an image. Raises UserError for a missing or damaged
-      archive, images of the list that it lacks, and what is wrong in the list. A warning counts members that are not in
-      the list, and those that cannot be read.
+      The source, with `Marked` around it for several labels of an image. Raises UserError for a
+      missing or damaged archive, images of the list that it lacks, and what is wrong in the list. A
+      warning counts members that are not in the list, and those that cannot be read.
     """
     members = _directory(archive)
     if annotation:
@@ -117,7 +121,9 @@ def image_zip(
 
 
 def flat_zip(archive: str) -> ZipSource:
-    """All images of a zip archive, by their suffixes, with label 0 and no class names; raises UserError for none."""
+    """All images of a zip archive, by their suffixes, with label 0 and no class names;
+    raises UserError for none.
+    """
     members = _directory(archive)
     images = [
         name
@@ -131,7 +137,8 @@ def flat_zip(archive: str) -> ZipSource:
 
 
 def read_member(archive: str, place: Sequence[int]) -> bytes:
-    """The bytes of a member by its row of `ZipSource.places`; never more than it says that it holds.
+    """The bytes of a member by its row of `ZipSource.places`;
+    never more than it says that it holds.
 
     Raises:
       UnreadableError: what it says of itself is not so, or its place is none.
@@ -210,7 +217,9 @@ def _folder_names(listed: annotations.Annotations, found: Sequence[str]) -> tupl
 
 
 def _by_folder(archive: str, members: dict) -> tuple[list[str], list[int], tuple[str, ...]]:
-    """(members, labels, class names) of an archive whose folders are classes, below those that are around all."""
+    """(members, labels, class names) of an archive whose folders are classes,
+    below those that are around all.
+    """
     suffixes, left_out = picture.suffixes(), collections.Counter()
     images = []
     for name in sorted(members):

@@ -1,7 +1,8 @@
 """Random masks for masked image modelling, made where the image is transformed.
 
-SimMIM (arXiv 2111.09886); the peer is `MaskGenerator` of `data/data_simmim_pt.py` of microsoft/Swin-Transformer. Masks
-stay on the grid of cells; the task repeats them to tokens and pixels.
+SimMIM (arXiv 2111.09886); the peer is `MaskGenerator` of `data/data_simmim_pt.py`
+of microsoft/Swin-Transformer. Masks stay on the grid of cells; the task repeats
+them to tokens and pixels.
 """
 
 import functools
@@ -34,8 +35,8 @@ def masked_cells(size: Size, cell: Size, patch: Size, ratio: float) -> tuple[Siz
         ratio: share of masked cells; their number is rounded up, as in the official code.
 
     Raises:
-        UserError: a cell that does not divide the image, a patch that does not divide the cell, or a ratio that masks
-            none or all of the cells.
+        UserError: a cell that does not divide the image, a patch that does not divide the cell, or
+            a ratio that masks none or all of the cells.
     """
     try:
         grid = cells(size, cell)
@@ -70,8 +71,8 @@ def mask_train_transform(
         size, cell, patch, ratio: as for `masked_cells`.
 
     Returns:
-        transform(example, rng): `image` and `mask` uint8 (H / cell, W / cell), 1 where the image is masked;
-        without the label. Raises UserError as `masked_cells`.
+        transform(example, rng): `image` and `mask` uint8 (H / cell, W / cell), 1 where the image is
+        masked; without the label. Raises UserError as `masked_cells`.
     """
     grid, count = masked_cells(size, cell, patch, ratio)
     return functools.partial(_train, transform=transform, grid=grid, count=count)

@@ -1,11 +1,13 @@
-"""Opens pictures, for the whole package: which formats, up to which limits, and how they become grey or RGB.
+"""Opens pictures, for the whole package: which formats, up to which limits,
+and how they become grey or RGB.
 
 Two conversions turn what a file stores into pixels:
 
-- 'reference' is that of the published recipes, `convert("RGB")` as in torchvision's ImageFolder: transparency is
-  dropped, which uncovers whatever colours lie below it, and a camera's EXIF orientation is ignored.
-- 'display' is what a viewer shows: pictures are turned upright by their EXIF orientation, and what is transparent is
-  laid on white.
+- 'reference' is that of the published recipes, `convert("RGB")` as in torchvision's
+  ImageFolder: transparency is dropped, which uncovers whatever colours lie below it, and a
+  camera's EXIF orientation is ignored.
+- 'display' is what a viewer shows: pictures are turned upright by their EXIF orientation, and what
+  is transparent is laid on white.
 
 Both give the same pixels for pictures that have neither.
 """
@@ -27,8 +29,8 @@ from swin_jax.core.ranges import PositiveInt, checked
 
 CONVERSIONS = ("reference", "display")
 
-# Formats that PIL may read, and the endings of their names. PostScript is none of them, because PIL would start
-# Ghostscript with it, nor are rare formats, whose readers few have tried to break.
+# Formats that PIL may read, and the endings of their names. PostScript is none of them, because PIL
+# would start Ghostscript with it, nor are rare formats, whose readers few have tried to break.
 SUFFIXES_OF = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),
@@ -60,8 +62,8 @@ _TURNS = {
 _SCAN, _END = 0xDA, 0xD9  # markers of JPEG
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
-# Bytes of a strip or tile of a TIFF, which is unpacked as a whole: for each pixel of the limit; of a file of any size,
-# and for each of its bytes, where no compression of photographs gives more.
+# Bytes of a strip or tile of a TIFF, which is unpacked as a whole: for each pixel of the limit; of
+# a file of any size, and for each of its bytes, where no compression of photographs gives more.
 _UNPACKED, _FREE, _INFLATION = 4, 2**26, 2**11
 _MARKER = re.compile(
     rb"\xff([^\x00\xd0-\xd7\xff])"
@@ -71,16 +73,19 @@ _MARKER = re.compile(
 @checked
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a picture may ask for; all is counted from the file, so that it gets the same verdict everywhere.
+    """What a picture may ask for; all is counted from the file,
+    so that it gets the same verdict everywhere.
 
     Attributes:
       bytes: size of the file.
-      pixels: height times width. Above PIL's own limit, which is the default, `PIL.Image.MAX_IMAGE_PIXELS` must be
-        raised as well.
-      scans: passes over the picture that a JPEG makes; usual ones have 1, progressive ones about 10.
+      pixels: height times width. Above PIL's own limit, which is the default,
+        `PIL.Image.MAX_IMAGE_PIXELS` must be raised as well.
+      scans: passes over the picture that a JPEG makes;
+        usual ones have 1, progressive ones about 10.
       scanned_pixels: scans times pixels, which is the time that a JPEG takes.
       exif_parts: segments of Exif in a JPEG, which PIL joins one by one; usual ones have 1.
-      comments: signs # in a PPM, PGM or PBM written in digits, for whose comments PIL takes quadratic time.
+      comments: signs # in a PPM, PGM or PBM written in digits,
+        for whose comments PIL takes quadratic time.
     """
 
     bytes: PositiveInt = 2**29
@@ -116,8 +121,9 @@ def open_image(file: bytes | str | os.PathLike, limits: Limits = USUAL) -> Image
       limits: what it may ask for.
 
     Returns:
-      PIL's image in the mode that the file has, whose pixels are not decoded yet; the file is closed. Raises
-      UnreadableError for what is missing, no regular file, no picture of `formats` or beyond the limits.
+      PIL's image in the mode that the file has, whose pixels are not decoded yet; the file is
+      closed. Raises UnreadableError for what is missing, no regular file, no picture of `formats`
+      or beyond the limits.
     """
     data = file if isinstance(file, bytes) else _read(file, limits)
     if len(data) > limits.bytes:
@@ -169,9 +175,9 @@ def decode(
       limits: what the picture may ask for; None is `Limits()`.
 
     Returns:
-      An image of mode 'L' where it is stored in grey, else 'RGB'; of an animation the first frame. Raises
-      UnreadableError for what `open_image` refuses, what is damaged, and numbers of unknown range: floating point and
-      32-bit integers.
+      An image of mode 'L' where it is stored in grey, else 'RGB'; of an animation the first frame.
+      Raises UnreadableError for what `open_image` refuses, what is damaged, and numbers of unknown
+      range: floating point and 32-bit integers.
     """
     check_conversion(conversion)
     image = open_image(file, limits or USUAL)
@@ -199,7 +205,9 @@ def convert(image: Image.Image, conversion: str) -> Image.Image:
 
 
 def check_decoder(image: Image.Image) -> None:
-    """Raises UnreadableError for an image of PostScript, opened elsewhere, that Ghostscript would have to decode."""
+    """Raises UnreadableError for an image of PostScript, opened elsewhere,
+    that Ghostscript would have to decode.
+    """
     if image.format == "EPS" and image.tile:
         raise UnreadableError("it is PostScript, a program that is not run; save it as PNG before")
 
@@ -237,8 +245,8 @@ def check_resized(width: int, height: int, limit: int = MAX_RESIZED_PIXELS) -> N
 def count_scans(data: bytes) -> int:
     """Passes that a JPEG file makes over its picture.
 
-    Embedded previews and what lies behind the picture are not counted. A file whose first scan has all there is, as
-    almost all have, is not read further.
+    Embedded previews and what lies behind the picture are not counted. A file whose first scan has
+    all there is, as almost all have, is not read further.
     """
     at, scans, frame, components = 2, 0, 0, 0
     while found := _MARKER.search(data, at):
@@ -258,7 +266,9 @@ def count_scans(data: bytes) -> int:
 
 
 def _check_unpacked(image: Any, size: int, limits: Limits) -> None:
-    """Raises UnreadableError where a strip or tile of a TIFF is larger than the limits or its file allow."""
+    """Raises UnreadableError where a strip or tile of a TIFF is larger than the limits
+    or its file allow.
+    """
     if all(part[0] != "libtiff" for part in image.tile):  # not compressed
         return
     tags = image.tag_v2
@@ -358,10 +368,11 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _with_scaled_key(image: Image.Image) -> Image.Image:
-    """A grey image whose transparent level is scaled as its pixels: of PNGs of few bits, PIL scales the pixels only.
+    """A grey image whose transparent level is scaled as its pixels:
+    of PNGs of few bits, PIL scales the pixels only.
 
-    Nothing else tells that of an image that is loaded. A level that no pixel has hides nothing, so that images of 8
-    bits stay as they are.
+    Nothing else tells that of an image that is loaded. A level that no pixel has hides nothing, so
+    that images of 8 bits stay as they are.
     """
     key, pixels = image.info["transparency"], np.asarray(image)
     step = next(

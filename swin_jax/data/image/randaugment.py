@@ -1,8 +1,9 @@
-"""RandAugment as timm 0.4.12 defines it and the official Swin recipes use it ('rand-m9-mstd0.5-inc1').
+"""RandAugment as timm 0.4.12 defines it and the official Swin recipes use it
+('rand-m9-mstd0.5-inc1').
 
-Paper: RandAugment (arXiv 1909.13719). Peer: `rand_augment_transform` of timm 0.4.12, operation by operation. Each of
-num_ops operations is drawn with replacement and then applied with probability 1/2; its magnitude is drawn anew from
-N(magnitude, magnitude_std) and clipped to [0, 10].
+Paper: RandAugment (arXiv 1909.13719). Peer: `rand_augment_transform` of timm 0.4.12, operation by
+operation. Each of num_ops operations is drawn with replacement and then applied with probability
+1/2; its magnitude is drawn anew from N(magnitude, magnitude_std) and clipped to [0, 10].
 """
 
 import dataclasses
@@ -55,13 +56,16 @@ class RandAugment:
         return image
 
     def apply(self, name: str, image: Image.Image, level: float, sign: float) -> Image.Image:
-        """Applies the operation `name` of OPS at a magnitude of 0 to 10, to the side that `sign` (1 or -1) says."""
+        """Applies the operation `name` of OPS at a magnitude of 0 to 10,
+        to the side that `sign` (1 or -1) says.
+        """
         argument, function = OPS[name]
         return function(image, argument(level / MAX_LEVEL, sign, self.increasing), self)
 
 
 def parse(text: str, resample: Image.Resampling = Image.Resampling.BICUBIC) -> RandAugment:
-    """Reads timm's notation: 'rand', then -m<magnitude> -n<operations> -mstd<standard deviation> -inc<0 or 1>.
+    """Reads timm's notation: 'rand', then -m<magnitude> -n<operations> -mstd<standard
+    deviation> -inc<0 or 1>.
 
     Args:
       text: for example 'rand-m9-mstd0.5-inc1'.

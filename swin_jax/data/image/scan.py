@@ -5,15 +5,17 @@
     python -m swin_jax.data.image.scan --annotations=data/val.csv --data_prefix=data/images
     python -m swin_jax.data.image.scan --archive=data/val.zip
 
-Every picture below the folder, at any depth, or of the list or zip archive, is decoded wholly: missing, cut off,
-damaged, no picture, beyond the limits (`--max_pixels`, `--max_bytes`, `--max_scans`), or so narrow that evaluations,
-which resize the short side, refuse it (`--short_side`, 0 for those that resize the whole picture). Training replaces
-and counts such pictures; an evaluation refuses them, or leaves them out with
+Every picture below the folder, at any depth, or of the list or zip archive, is decoded wholly:
+missing, cut off, damaged, no picture, beyond the limits (`--max_pixels`, `--max_bytes`,
+`--max_scans`), or so narrow that evaluations, which resize the short side, refuse it
+(`--short_side`, 0 for those that resize the whole picture). Training replaces and counts such
+pictures; an evaluation refuses them, or leaves them out with
 `--config.evals.NAME.run.data.unreadable=leave_out`.
 
-Findings go line by line to a report beside what is scanned (*.scan.jsonl); a second run takes from there what it knows
-already of unchanged files, so an interrupted scan goes on. Exit status: 0 where all pictures are good, 1 where any is
-not or where the scan failed, 2 for a wrong flag, 130 after an interruption.
+Findings go line by line to a report beside what is scanned (*.scan.jsonl); a second run takes
+from there what it knows already of unchanged files, so an interrupted scan goes on. Exit status:
+0 where all pictures are good, 1 where any is not or where the scan failed, 2 for a wrong flag,
+130 after an interruption.
 """
 
 import argparse
@@ -46,12 +48,13 @@ def check_file(
     Args:
       path: of the file, or what stands for it.
       limits: what it may ask for.
-      short_side: what evaluations resize the short side to, in pixels; 0 does not check what becomes of the other.
+      short_side: what evaluations resize the short side to, in pixels;
+        0 does not check what becomes of the other.
       read: gives the encoded bytes where `path` is none.
 
     Returns:
-      {'path', 'bytes', 'changed' (its time), 'limits', 'short_side', 'size' ([width, height], [] if it is not known),
-      'problem' ('' if good)}.
+      {'path', 'bytes', 'changed' (its time), 'limits', 'short_side', 'size' ([width, height], [] if
+      it is not known), 'problem' ('' if good)}.
     """
     asked = dict(limits=dataclasses.asdict(limits), short_side=short_side)
     finding = {**file_scan.begin(path), **asked, "size": [], "problem": ""}
@@ -77,12 +80,14 @@ def scan(
 
     Args:
       source: the pictures.
-      report: path of the JSON lines to which findings are added, and from which known ones are taken.
+      report: path of the JSON lines to which findings are added,
+        and from which known ones are taken.
       limits, short_side: see check_file.
       num_threads: decoding threads; 0 for one a core.
 
     Returns:
-      The findings of check_file, one for each file. Raises UserError where the report cannot be written.
+      The findings of check_file, one for each file.
+      Raises UserError where the report cannot be written.
     """
     asked: dict[str, Any] = dict(limits=dataclasses.asdict(limits), short_side=short_side)
     source = source.source if isinstance(source, Marked) else source
@@ -203,7 +208,9 @@ def _source(flags: argparse.Namespace) -> sources.FileSource | archives.ZipSourc
 
 
 def _encoded(path: str) -> bytes:
-    """The name of a file as the file system has it; what cannot be one, as lists may name it, is escaped."""
+    """The name of a file as the file system has it;
+    what cannot be one, as lists may name it, is escaped.
+    """
     try:
         return path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

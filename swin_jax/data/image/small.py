@@ -34,7 +34,8 @@ def small_train_transform(
       channels: 3 copies grey to RGB; 1 keeps grey and turns colours to grey.
 
     Returns:
-      transform(example, rng): replaces `image` (PIL, or uint8 (H, W) or (H, W, C)) by uint8 (H, W, channels).
+      transform(example, rng): replaces `image` (PIL, or uint8 (H, W) or (H, W, C)) by
+      uint8 (H, W, channels).
     """
     return functools.partial(
         _train,
@@ -137,7 +138,9 @@ def _weights(length: int, size: int) -> np.ndarray:
 
 
 def _turn(image: np.ndarray, angle: float, factor: float) -> np.ndarray:
-    """Turns an image clockwise by `angle` (radians) and zooms it by `factor`, about its centre, over black."""
+    """Turns an image clockwise by `angle` (radians) and zooms it by `factor`, about
+    its centre, over black.
+    """
     height, width, channels = image.shape
     middle, centre = (height - 1) / 2, (width - 1) / 2
     y, x = np.ogrid[-middle : middle + 0.5, -centre : centre + 0.5]

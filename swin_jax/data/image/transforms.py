@@ -1,9 +1,10 @@
-"""Image transforms of the ImageNet recipes: PIL inside, uint8 arrays out; normalisation happens on the device.
+"""Image transforms of the ImageNet recipes: PIL inside, uint8 arrays out;
+normalisation happens on the device.
 
-Peers: timm 0.4.12 `create_transform` (training) and torchvision's Resize, CenterCrop and RandomResizedCrop. The
-transforms are plain functions of (example, random generator), so they pickle to loader workers. `picture` decides how
-files become pixels. A picture so narrow that it would be resized to more than `picture.MAX_RESIZED_PIXELS` is
-unreadable (UnreadableError).
+Peers: timm 0.4.12 `create_transform` (training) and torchvision's Resize, CenterCrop and
+RandomResizedCrop. The transforms are plain functions of (example, random generator), so they pickle
+to loader workers. `picture` decides how files become pixels. A picture so narrow that it would be
+resized to more than `picture.MAX_RESIZED_PIXELS` is unreadable (UnreadableError).
 """
 
 import functools
@@ -55,13 +56,14 @@ def train_transform(
       size: (H, W) of the result in pixels, or one int for both.
       scale: range of the crop's share of the image's area.
       ratio: range of the crop's width / height, drawn log-uniformly.
-      interpolation: 'nearest', 'bilinear' or 'bicubic', of the resize and of RandAugment's geometry.
+      interpolation: 'nearest', 'bilinear' or 'bicubic',
+        of the resize and of RandAugment's geometry.
       hflip: probability of a flip.
       auto_augment: RandAugment in timm's notation; '' for none.
 
     Returns:
-      transform(example, rng): replaces `image` (PIL, or uint8 (H, W), (H, W, 1) or (H, W, 3)) by uint8 (H, W, 3).
-      Raises UserError for an unknown interpolation or auto_augment.
+      transform(example, rng): replaces `image` (PIL, or uint8 (H, W), (H, W, 1) or (H, W, 3)) by
+      uint8 (H, W, 3). Raises UserError for an unknown interpolation or auto_augment.
     """
     resample = _filter(interpolation)
     augment = randaugment.parse(auto_augment, resample) if auto_augment else None
@@ -84,13 +86,13 @@ def eval_transform(
 
     Args:
       size: (H, W) of the result in pixels, or one int for both.
-      crop: resizes the picture to cover int(256 / 224 * size) and crops the centre; if False, resizes to `size` without
-        keeping the aspect, as the official 384 models do.
+      crop: resizes the picture to cover int(256 / 224 * size) and crops the centre; if False,
+        resizes to `size` without keeping the aspect, as the official 384 models do.
       interpolation: 'nearest', 'bilinear' or 'bicubic'.
 
     Returns:
-      transform(example): replaces `image` (as for train_transform) by uint8 (H, W, 3). Raises UserError for an
-      unknown interpolation.
+      transform(example): replaces `image` (as for train_transform) by uint8 (H, W, 3). Raises
+      UserError for an unknown interpolation.
     """
     return functools.partial(
         _eval, size=per_axis(size, 2), crop=crop, resample=_filter(interpolation)
@@ -104,18 +106,20 @@ def crop_transform(
     interpolation: str = "bicubic",
     rounding: str = "even",
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Resize of the short side and centre crop, with every number given, as configs of timm and transformers do.
+    """Resize of the short side and centre crop, with every number given,
+    as configs of timm and transformers do.
 
     Args:
       size: (H, W) of the result in pixels, or one int for both.
-      short_side: what the short side is resized to, in pixels, or (H, W) that the picture is resized to cover; 0
-        resizes to `size` without keeping the aspect.
+      short_side: what the short side is resized to, in pixels, or (H, W) that the picture is
+        resized to cover; 0 resizes to `size` without keeping the aspect.
       interpolation: 'nearest', 'bilinear', 'bicubic' or 'lanczos'.
-      rounding: where the crop of an odd margin begins: 'even' as torchvision, 'floor' as transformers.
+      rounding: where the crop of an odd margin begins:
+        'even' as torchvision, 'floor' as transformers.
 
     Returns:
-      transform(example): replaces `image` (as for train_transform) by uint8 (H, W, 3). Raises UserError for an
-      unknown interpolation or rounding, and for a short side less than `size`.
+      transform(example): replaces `image` (as for train_transform) by uint8 (H, W, 3). Raises
+      UserError for an unknown interpolation or rounding, and for a short side less than `size`.
     """
     if rounding not in ("even", "floor"):
         raise UserError(f"rounding {rounding!r} is not known: use 'even' or 'floor'")
@@ -148,14 +152,15 @@ def clip_preprocess(
       size: (H, W) of the result in pixels, or one int for both.
       mean: of each channel, in 0..1.
       std: of each channel, in 0..1.
-      mode: 'shortest' resizes the picture to cover `size` and crops the centre, 'longest' resizes it to fit in and
-        pads, 'squash' resizes without keeping the aspect (SigLIP).
+      mode: 'shortest' resizes the picture to cover `size` and crops the centre, 'longest' resizes
+        it to fit in and pads, 'squash' resizes without keeping the aspect (SigLIP).
       interpolation: 'nearest', 'bilinear' or 'bicubic', with antialiasing.
       fill: grey level 0 to 255 of the padding.
 
     Returns:
-      preprocess(image): float32 (H, W, 3) of a PIL image or of uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
-      Raises UserError for an unknown mode or interpolation; preprocess for an array that is not uint8.
+      preprocess(image): float32 (H, W, 3) of a PIL image or of uint8 (H, W), (H, W, 1), (H, W, 3)
+      or (H, W, 4). Raises UserError for an unknown mode or interpolation; preprocess for an array
+      that is not uint8.
     """
     fit = _fit_of(size, mode, interpolation, fill)
     return functools.partial(_clip_preprocess, fit=fit, mean=np.float32(mean), std=np.float32(std))
@@ -184,12 +189,15 @@ def clip_train_transform(
     interpolation: str = "bicubic",
     hflip: Fraction = 0.0,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
-    """CLIP's only augmentation, a random resized crop of most of the image; arguments as for train_transform."""
+    """CLIP's only augmentation, a random resized crop of most of the image;
+    arguments as for train_transform.
+    """
     return train_transform(size, scale, ratio, interpolation, hflip, auto_augment="")
 
 
 def to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
-    """Converts a PIL image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3), to a PIL image of mode 'RGB'.
+    """Converts a PIL image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3),
+    to a PIL image of mode 'RGB'.
 
     Raises UnreadableError for an image of PostScript that is not decoded yet.
     """
@@ -208,7 +216,8 @@ def random_crop_box(
     ratio: tuple[float, float],
     rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
-    """Draws the box of a random resized crop as torchvision does; after ten misses the largest allowed centre box.
+    """Draws the box of a random resized crop as torchvision does;
+    after ten misses the largest allowed centre box.
 
     Args:
       width: of the image in pixels.
@@ -315,8 +324,8 @@ def _fit(image, *, size, mode, resample, fill) -> Image.Image:
 def _cover(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
     """Resizes to the smallest picture of the same aspect that holds `size` (H, W).
 
-    Of a square that is a resize of the short side; there the other side is cut to whole pixels, as in torchvision, and
-    for other sizes rounded, as in timm and open_clip.
+    Of a square that is a resize of the short side; there the other side is cut to whole pixels, as
+    in torchvision, and for other sizes rounded, as in timm and open_clip.
     """
     height, width = size
     by_width = image.width * height <= image.height * width

@@ -54,9 +54,9 @@ def by_image(source: Any) -> Images:
     """Joins the records of a pair source that name the same image file; reads the texts of all.
 
     Args:
-      source: a pair source. Its records say in `image_path` which file their image is, whatever path
-        or link leads to it, or else its `image_bytes(index)` are compared; records of other sources
-        are images of their own.
+      source: a pair source. Its records say in `image_path` which file their image is, whatever
+        path or link leads to it, or else its `image_bytes(index)` are compared; records of other
+        sources are images of their own.
 
     Returns:
       The images, in the order in which they first occur.

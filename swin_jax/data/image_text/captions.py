@@ -23,7 +23,9 @@ MAX_BYTES = 2**24  # of what captions are read from: a text file, a line, a memb
 
 
 def parse_json(data: bytes | str) -> Any:
-    """The value that JSON stands for; raises UnreadableError where it is damaged or beyond Python's limits."""
+    """The value that JSON stands for; raises UnreadableError where it is damaged
+    or beyond Python's limits.
+    """
     _check_length(data)
     try:
         return text_files.parse_json(data)
@@ -41,7 +43,9 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def decode_text(data: bytes) -> str:
-    """The text of a UTF-8 file, with or without a mark, stripped; raises UnreadableError for other encodings."""
+    """The text of a UTF-8 file, with or without a mark, stripped;
+    raises UnreadableError for other encodings.
+    """
     _check_length(data)
     try:
         return data.decode("utf-8-sig").strip()
@@ -50,7 +54,9 @@ def decode_text(data: bytes) -> str:
 
 
 def from_text(data: bytes, lines: bool) -> tuple[str, ...]:
-    """The caption in a text file, or with `lines` one for each line; raises UnreadableError as `decode_text`."""
+    """The caption in a text file, or with `lines` one for each line;
+    raises UnreadableError as `decode_text`.
+    """
     text = decode_text(data)
     # Not `splitlines`, which ends a line at signs within captions too, such as U+2028.
     return tuple(line.strip() for line in io.StringIO(text, newline=None)) if lines else (text,)
@@ -60,8 +66,9 @@ def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
     """The texts that are captions, not blank.
 
     Raises:
-      UnreadableError: there is none, or one is no text that can be tokenised: binary data, which
-        has NULs, half a character, more than MAX_CHARACTERS, or entities nested more than MAX_NESTED deep.
+      UnreadableError: there is none, or one is no text that can be tokenised: binary
+        data, which has NULs, half a character, more than MAX_CHARACTERS, or entities
+        nested more than MAX_NESTED deep.
     """
     if not texts:
         raise UnreadableError("no caption")
@@ -98,7 +105,8 @@ def is_nested(text: str) -> bool:
 def texts_of(record: Any, key: str) -> tuple[str, ...]:
     """What a record has under `key`: a caption, several, or none where there is null.
 
-    Several may be written as a list within a text, see `rows_of_lists.listed`. Raises UnreadableError for others.
+    Several may be written as a list within a text, see `rows_of_lists.listed`. Raises
+    UnreadableError for others.
     """
     value = value_of(record, key, "text_key")
     inside = listed(value) if isinstance(value, str) else None
@@ -114,7 +122,9 @@ def texts_of(record: Any, key: str) -> tuple[str, ...]:
 
 
 def value_of(record: Any, key: str, argument: str) -> Any:
-    """The value of a JSON record; raises UnreadableError, naming the source's argument, where the key is missing."""
+    """The value of a JSON record; raises UnreadableError, naming the source's argument,
+    where the key is missing.
+    """
     if not isinstance(record, Mapping):
         raise UnreadableError("not a JSON object")
     if key not in record:

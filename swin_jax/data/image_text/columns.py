@@ -76,7 +76,9 @@ def choose(name: str, argument: str, columns: Collection[str], place: str) -> st
 
 
 def split_key(columns: Iterable[str]) -> str | None:
-    """The column that tells which split a row belongs to, 'split' or 'Split'; None where there is none."""
+    """The column that tells which split a row belongs to, 'split' or 'Split';
+    None where there is none.
+    """
     return next((key for key in columns if key.lower() == SPLIT), None)
 
 
@@ -86,11 +88,12 @@ def rows_of_split(path: str, values: Sequence[Any], split: str) -> list[int]:
     Args:
       path: of the file, for messages.
       values: what each row has under 'split'; None where it has nothing.
-      split: the one that is asked for; 'train' means 'restval' too. '' takes all rows where there are not several.
+      split: the one that is asked for; 'train' means 'restval' too.
+        '' takes all rows where there are not several.
 
     Returns:
-      Row numbers, all of them where no row has a split. Raises UserError where the split is missing, or there are
-      several and none is named.
+      Row numbers, all of them where no row has a split. Raises UserError where the split is
+      missing, or there are several and none is named.
     """
     values = [None if value is None else str(value).strip() for value in values]
     counts = collections.Counter(value for value in values if value is not None)
@@ -114,7 +117,9 @@ def path_of(record: Any, key: str) -> str:
 
 
 def label_of(record: Mapping[str, Any], key: str) -> dict[str, int]:
-    """{'label': the integer that a row has under `key`}, or {} for key ''; raises UnreadableError for no integer."""
+    """{'label': the integer that a row has under `key`}, or {} for key '';
+    raises UnreadableError for no integer.
+    """
     if not key:
         return {}
     label = value_of(record, key, "label_key")
@@ -126,7 +131,9 @@ def label_of(record: Mapping[str, Any], key: str) -> dict[str, int]:
 
 
 def check_file(path: str | None, kind: str) -> str:
-    """The path of a list as it is; raises UserError where none is given or there is no such file."""
+    """The path of a list as it is; raises UserError where none is given or there
+    is no such file.
+    """
     if not path:
         raise UserError(
             f"{kind} pairs need their file: give --config.pairs=FILE.{kind} "

@@ -74,7 +74,8 @@ def pair_up(names: Sequence[str], text_suffix: str) -> Grouping:
 
 
 def describe(left_out: Mapping[int, tuple[int, str]], text_suffix: str) -> str:
-    """One line, 'left out: 2 images without .txt (a.jpg), 1 other files (b.cls)'; '' if nothing was.
+    """One line, 'left out: 2 images without .txt (a.jpg), 1 other files (b.cls)';
+    '' if nothing was.
 
     Args:
       left_out: {why: (how many, the name of one)}.

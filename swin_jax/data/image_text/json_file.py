@@ -144,7 +144,9 @@ def _karpathy(row: Any) -> Any:
 
 
 def _coco(path: str, rows: Iterable[Any], captions: Any) -> list[dict[str, Any]]:
-    """Rows of COCO's annotations with the keys 'image' and 'text', without the images that have no caption."""
+    """Rows of COCO's annotations with the keys 'image' and 'text',
+    without the images that have no caption.
+    """
     found, unknown = {}, 0
     for row in rows:
         if (

@@ -44,7 +44,9 @@ class _Rows:
 
 
 class LinePairs:
-    """Image files that the rows of a text file name; pickles with its index of rows. See `jsonl` and `table`."""
+    """Image files that the rows of a text file name; pickles with its index of rows.
+    See `jsonl` and `table`.
+    """
 
     class_names: tuple[str, ...] = ()
 
@@ -109,7 +111,8 @@ def jsonl(
     conversion: str = "display",
     split: str = "",
 ) -> LinePairs:
-    """Pairs of a JSON-lines file: {"image": "a/b.jpg", "text": "a caption"}, or several captions in a list.
+    """Pairs of a JSON-lines file: {"image": "a/b.jpg", "text":
+    "a caption"}, or several captions in a list.
 
     Args:
       path: the file. Its lines are found once, which reads it through; blank ones don't count.
@@ -122,12 +125,14 @@ def jsonl(
         a 'label'.
       conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
         and lays what is transparent on white, 'reference' does neither.
-      split: the lines whose 'split' is this; 'train' means 'restval' too. Without effect where there are none.
+      split: the lines whose 'split' is this; 'train' means 'restval' too.
+        Without effect where there are none.
 
     Returns:
       The source; other keys of a line stay in the example. Lines that name an image again are
-      records of their own in training; an evaluation joins them. Raises UserError where there is no
-      file, it has no lines, no key is known, a split is missing, or there are several and none is named.
+      records of their own in training; an evaluation joins them. Raises UserError where there
+      is no file, it has no lines, no key is known, a split is missing, or there are several
+      and none is named.
     """
     path = columns.check_file(path, "jsonl")
     picture.check_conversion(conversion)
@@ -165,7 +170,9 @@ def _of_split(path: str, rows: _Rows, values: list[Any], split: str) -> _Rows:
 
 
 def _split_of(source: LinePairs, index: int, key: str) -> Any:
-    """What a line has under the key of splits; None where it cannot be read, which is said when it is."""
+    """What a line has under the key of splits; None where it cannot be read,
+    which is said when it is.
+    """
     try:
         row = parse_json(source._read(index))
     except UnreadableError:
@@ -204,8 +211,8 @@ def table(
 ) -> LinePairs | parquet.ParquetPairs:
     """Pairs of a table with named columns: .csv, .tsv or .parquet.
 
-    Several captions of an image may stand in one field, in the notation of a list: "['one', 'two']".
-    Names of columns are found in capitals too.
+    Several captions of an image may stand in one field, in the notation of a list: "['one',
+    'two']". Names of columns are found in capitals too.
     Text is UTF-8, quoted as Python's csv module reads it, and its first line names the columns. A
     row with another number of fields is unreadable; a warning counts such rows.
 
@@ -217,13 +224,14 @@ def table(
       text_key: the column of the captions; 'text' takes the one of columns.TEXT_KEYS likewise.
       label_key: a column of integers that becomes `label`; '' for none.
       separator: of the fields; '' goes by the suffix, a comma or a tab, and takes the other one
-        where only that gives known columns, as open_clip writes its .csv with tabs, or a semicolon or a
-        '|', as in Flickr30k's results.csv.
+        where only that gives known columns, as open_clip writes its .csv with tabs, or a semicolon
+        or a '|', as in Flickr30k's results.csv.
       conversion, split: as of `jsonl`.
 
     Returns:
-      The source. Rows that name an image again are records of their own in training; an evaluation
-      joins them. Raises UserError where the file is missing or damaged, a column is not known, or the split.
+      The source. Rows that name an image again are records of their own in training; an
+      evaluation joins them. Raises UserError where the file is missing or damaged, a column is
+      not known, or the split.
     """
     path = columns.check_file(path, "csv")
     picture.check_conversion(conversion)
@@ -278,7 +286,9 @@ def _header(path: str, separator: str, keys: tuple[str, str]) -> tuple[tuple[str
 
 
 def _find_rows(path: str, header: tuple[str, ...], separator: str, split: str) -> _Rows:
-    """Reads a table through; refuses one whose quotation marks do not close, and counts rows of another length."""
+    """Reads a table through; refuses one whose quotation marks do not close,
+    and counts rows of another length.
+    """
     starts, between, ragged, long, splits = [], [], [], [], []
     end = line = 0
     key = columns.split_key(header)
@@ -325,7 +335,9 @@ def _find_rows(path: str, header: tuple[str, ...], separator: str, split: str) -
 
 
 class _Lines:
-    """The lines of a binary file as text; `end` is where the last one that was read ends, in bytes."""
+    """The lines of a binary file as text; `end` is where the last one that was
+    read ends, in bytes.
+    """
 
     def __init__(self, file: BinaryIO):
         self._file, self.end, self.is_over = file, 0, False
@@ -340,7 +352,9 @@ class _Lines:
 
 
 def _is_open(file: BinaryIO, start: int, separator: str) -> bool:
-    """True if what begins at `start` ends inside of a quoted field, which the reader of csv passes over."""
+    """True if what begins at `start` ends inside of a quoted field,
+    which the reader of csv passes over.
+    """
     file.seek(start)
     text = io.StringIO(file.read().decode("utf-8", "surrogateescape"), newline="")
     try:

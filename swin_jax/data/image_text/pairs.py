@@ -1,9 +1,10 @@
 """Image-text pairs: sources with random access, and the transforms that add a caption's tokens.
 
-A pair source is a source (see sources.py) whose examples are {'image': PIL image, 'text': captions (str, ...), ...}.
-`record(i)` is the same without reading the image, for choosing records. Captions are drawn and tokenised by the
-transform, in loader workers, so that each epoch sees others. A pair whose image cannot be read or that has no caption
-raises when it is read: training replaces and counts it as any unreadable record.
+A pair source is a source (see sources.py) whose examples are {'image': PIL image, 'text': captions
+(str, ...), ...}. `record(i)` is the same without reading the image, for choosing records. Captions
+are drawn and tokenised by the transform, in loader workers, so that each epoch sees others. A pair
+whose image cannot be read or that has no caption raises when it is read: training replaces and
+counts it as any unreadable record.
 """
 
 import contextlib
@@ -161,13 +162,14 @@ def tfds(
       split: in TFDS's notation.
       data_dir: where data sets lie.
       image_key: the feature that holds the encoded image.
-      text_key: the captions: a text, several ('captions/text' is `text` inside of `captions`), or a label, whose
-        class names are the captions.
-      extra: further features of those kinds, which examples get as str or (str, ...) for a caption function.
+      text_key: the captions: a text, several ('captions/text' is `text` inside of `captions`), or a
+        label, whose class names are the captions.
+      extra: further features of those kinds, which examples get as str or (str,
+        ...) for a caption function.
       label_key: an integer feature that becomes `label`; '' for none.
       in_memory: keeps decoded images, for sets that fit in the memory of every loader process.
-      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation and lays what is
-        transparent on white, 'reference' does neither, as the recipes of CLIP.
+      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
+        and lays what is transparent on white, 'reference' does neither, as the recipes of CLIP.
 
     Returns:
       The source. Raises UserError where the set, split or feature is missing or is of another kind.
@@ -181,13 +183,14 @@ def tfds(
 def folder(
     root: str | None, conversion: str = "display", caption_lines: bool = False
 ) -> FolderPairs:
-    """Every image under a folder that has a text file of the same name: cat.jpg and cat.txt, at any depth.
+    """Every image under a folder that has a text file of the same name:
+    cat.jpg and cat.txt, at any depth.
 
     Args:
-      root: the folder. Files without a partner are left out, and so are those of which several share a name; a warning
-        counts them. See grouping.py.
-      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation and lays what is
-        transparent on white, 'reference' does neither.
+      root: the folder. Files without a partner are left out, and so are those of which several
+        share a name; a warning counts them. See grouping.py.
+      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
+        and lays what is transparent on white, 'reference' does neither.
       caption_lines: True if each line of a text is a caption of its own; otherwise a text is one.
 
     Returns:
@@ -221,8 +224,8 @@ def select(source: Any, keep: Callable[[Example], bool]) -> sources.Selection:
     """The records of a pair source for which `keep(record without image)` holds.
 
     Returns:
-      A source in the same order. Records whose texts cannot be read are left out and counted in a warning. Raises
-      UserError where none is left.
+      A source in the same order. Records whose texts cannot be read are left out and counted in a
+      warning. Raises UserError where none is left.
     """
     indices, unreadable = [], []
     for index in range(len(source)):
@@ -245,7 +248,8 @@ def select(source: Any, keep: Callable[[Example], bool]) -> sources.Selection:
 @checked
 @dataclasses.dataclass(frozen=True)
 class KeywordCaption:
-    """A caption function: the record's text in a template, then some of its keywords in random order.
+    """A caption function: the record's text in a template,
+    then some of its keywords in random order.
 
     Attributes:
       templates: one is drawn; each holds one '{}'.
@@ -265,7 +269,9 @@ class KeywordCaption:
 
 
 def any_caption(example: Example, rng: np.random.Generator) -> str:
-    """One of the record's captions, drawn by the seed of the data and the number of the example in the run."""
+    """One of the record's captions, drawn by the seed of the data and the number of the
+    example in the run.
+    """
     captions = example["text"]
     return captions[rng.integers(len(captions)) if len(captions) > 1 else 0]
 
@@ -288,8 +294,8 @@ def train_transform(
       clean: see text.tokenize.
 
     Returns:
-      transform(example, rng): `image` uint8 (H, W, 3), `text` int32 (L,), `truncated` uint8, 1 where the caption was
-      cut, and `label` where the source has it.
+      transform(example, rng): `image` uint8 (H, W, 3), `text` int32 (L,), `truncated` uint8, 1
+      where the caption was cut, and `label` where the source has it.
     """
     return functools.partial(
         _train,
@@ -311,7 +317,8 @@ def eval_transform(
 ) -> "EvalTransform":
     """The same for evaluation; `caption(example)` is by default the record's first caption.
 
-    Retrieval takes the images from here and searches all captions of the record, or the one of `caption`.
+    Retrieval takes the images from here and searches all captions of the record,
+    or the one of `caption`.
     """
     return EvalTransform(image, caption, context_length, truncate, clean)
 
@@ -337,7 +344,9 @@ class EvalTransform:
         return (self.caption(record),) if self.caption else captions_of(record["text"])
 
     def tokenize(self, texts: Sequence[str]) -> np.ndarray:
-        """Tokens (n, L) int32 of n captions; raises UserError for one that is too long unless `truncate`."""
+        """Tokens (n, L) int32 of n captions; raises UserError for one that is
+        too long unless `truncate`.
+        """
         return tokenize(texts, self.context_length, self.truncate, self.clean)
 
 

@@ -1,4 +1,6 @@
-"""Pairs in a parquet file: paths or encoded images in one column, captions in another. It needs pyarrow."""
+"""Pairs in a parquet file: paths or encoded images in one column, captions in another.
+It needs pyarrow.
+"""
 
 import functools
 import os
@@ -23,7 +25,9 @@ _OPEN_GROUPS = 2  # groups of rows whose encoded images are kept, in each proces
 
 
 class ParquetPairs:
-    """The rows of a parquet file; paths and captions are in memory, encoded images are not. See `read`."""
+    """The rows of a parquet file; paths and captions are in memory, encoded images
+    are not. See `read`.
+    """
 
     class_names: tuple[str, ...] = ()
 
@@ -67,7 +71,9 @@ class ParquetPairs:
         return {**example, "image": picture.decode(source, self._conversion)}
 
     def record(self, index: int) -> dict[str, Any]:
-        """The captions of a row, and the path of its image as `image_path` where the file has paths."""
+        """The captions of a row, and the path of its image as `image_path` where
+        the file has paths.
+        """
         try:
             row = {
                 key: self._table.column(key)[int(self._rows[index])].as_py()
@@ -122,9 +128,9 @@ def read(
     """Pairs of a parquet file; the arguments are those of `lists.table`.
 
     The column of the images holds paths, or encoded images: bytes, or {bytes, path} as the datasets
-    library writes it, with a path alone where files were not embedded. Captions are texts or lists of
-    texts. Raises UserError where pyarrow is missing, the file is damaged, a column is missing or of
-    another kind, or columns hold more than a file of its size can: a value for each byte and a
+    library writes it, with a path alone where files were not embedded. Captions are texts or lists
+    of texts. Raises UserError where pyarrow is missing, the file is damaged, a column is missing or
+    of another kind, or columns hold more than a file of its size can: a value for each byte and a
     million, 100 bytes for each and 64 MB.
     """
     schema = _open(path).schema_arrow
@@ -148,7 +154,9 @@ def read(
 
 
 def _is_encoded(kind: Any) -> bool:
-    """True for the type of bytes, in a dictionary or not, or of {bytes, path}, whose bytes may all be null."""
+    """True for the type of bytes, in a dictionary or not, or of {bytes, path},
+    whose bytes may all be null.
+    """
     plain = r"(large_|fixed_size_)?binary(_view)?(\[\d+\])?"
     if str(kind).startswith("struct"):
         inside = {

@@ -1,4 +1,6 @@
-"""Paths of shards from patterns, as a shell expands them; what exists by its literal name is taken as that."""
+"""Paths of shards from patterns, as a shell expands them;
+what exists by its literal name is taken as that.
+"""
 
 import glob
 import itertools
@@ -22,8 +24,8 @@ def expand(patterns: str | os.PathLike | Sequence[str | os.PathLike] | None) -> 
     '{000..127}' counts, up or down, '{a,b}' lists; then '*', '?' and '[]' match names. A file that
     exists by the very name wins over what its name would mean as a pattern, and so do the folders
     that a path begins with: with a folder called run[1], 'run[1]/*.tar' are files of that folder
-    and not of run1. A file is there once: a path that leads to one that is there already, by a link for example,
-    is left out with a warning.
+    and not of run1. A file is there once: a path that leads to one that is there already, by a link
+    for example, is left out with a warning.
 
     Raises:
       UserError: no pattern, one that fits no file, or braces that stand for more than MAX_PATHS.
@@ -47,7 +49,9 @@ def expand(patterns: str | os.PathLike | Sequence[str | os.PathLike] | None) -> 
 
 
 def _expand(pattern: str) -> list[str]:
-    """The files that one pattern stands for; raises UserError where a path that its braces make fits none."""
+    """The files that one pattern stands for; raises UserError where a path that its
+    braces make fits none.
+    """
     if os.path.isfile(pattern):
         return [pattern]
     folder, rest = _literal_folder(pattern)
@@ -77,7 +81,9 @@ def _literal_folder(pattern: str) -> tuple[str, str]:
 
 
 def _matches(folder: str, pattern: str) -> list[str]:
-    """What the names in a pattern without braces match, sorted; a name that exists literally matches itself only."""
+    """What the names in a pattern without braces match, sorted;
+    a name that exists literally matches itself only.
+    """
     name, _, rest = pattern.partition("/")
     literal = os.path.join(folder, name)
     if not glob.has_magic(name) or os.path.lexists(literal):

@@ -73,7 +73,9 @@ def members(file: BinaryIO, size: int) -> Iterator[Member]:
 
 
 def read_member(file: BinaryIO, offset: int, size: int) -> Member | None:
-    """The member whose first header begins at `offset`; None where the end mark is. Arguments and errors: `members`."""
+    """The member whose first header begins at `offset`; None where the end mark is.
+    Arguments and errors: `members`.
+    """
     place, name, records = offset, None, {}
     while True:
         header = _header(file, place)

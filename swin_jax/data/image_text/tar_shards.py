@@ -125,8 +125,8 @@ def tar_shards(
         missing, damaged or older than the shard; every process of a run may do so at once.
       conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
         and lays what is transparent on white, 'reference' does neither, as the recipes of CLIP.
-      caption_lines: True if each line of a .txt is a caption of its own, as CLIP_benchmark writes the
-        shards of its retrieval; otherwise a text is one caption.
+      caption_lines: True if each line of a .txt is a caption of its own, as CLIP_benchmark writes
+        the shards of its retrieval; otherwise a text is one caption.
 
     Returns:
       The source, shards in the order of the patterns. Members that are in no pair are counted in a
@@ -190,7 +190,9 @@ def _left_out(shards: Sequence[str], tables: Sequence[np.ndarray]) -> dict[int, 
 
 
 def _name_at(shard: str, offset: int) -> str:
-    """The name of the member whose first header begins at `offset`; 'a member' where that cannot be read any more."""
+    """The name of the member whose first header begins at `offset`;
+    'a member' where that cannot be read any more.
+    """
     with contextlib.suppress(OSError, tar_headers.DamagedTarError), open(shard, "rb") as file:
         if member := tar_headers.read_member(file, offset, os.path.getsize(shard)):
             return tar_headers.printable(member.name)
@@ -198,7 +200,9 @@ def _name_at(shard: str, offset: int) -> str:
 
 
 def _build(shard: str, index: str, suffix: str) -> str:
-    """Writes the index of a shard, whole or not at all; returns in one line how the shard is damaged, or ''."""
+    """Writes the index of a shard, whole or not at all;
+    returns in one line how the shard is damaged, or ''.
+    """
     status = os.stat(shard)
     table, damage = _scan(shard, suffix)
     rows = np.array(table, np.int64)
@@ -229,7 +233,9 @@ def _member_name(shard: str, place: np.ndarray) -> str:
 
 
 def _scan(shard: str, suffix: str) -> tuple[list[tuple[int, int, int, int]], str]:
-    """Reads a shard's headers; returns the rows of its index below the first, and what is wrong with it or ''."""
+    """Reads a shard's headers; returns the rows of its index below the first,
+    and what is wrong with it or ''.
+    """
     files, special, damage = [], [], ""
     size = os.path.getsize(shard)
     try:

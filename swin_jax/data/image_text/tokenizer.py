@@ -1,7 +1,8 @@
 """CLIP's tokenizer: byte-pair ids exactly as OpenAI's `clip.tokenize` gives them.
 
-Byte-pair encoding with the vocabulary that vocabulary.py finds; text is first repaired by ftfy, as in the
-original. Peer: openai/CLIP, clip/clip.py and clip/simple_tokenizer.py. Everything here runs in loader workers.
+Byte-pair encoding with the vocabulary that vocabulary.py finds; text is first repaired by ftfy,
+as in the original. Peer: openai/CLIP, clip/clip.py and clip/simple_tokenizer.py. Everything here
+runs in loader workers.
 """
 
 import functools
@@ -23,8 +24,9 @@ CONTEXT_LENGTH = 77
 VOCAB_SIZE = 49408
 START, END, PAD = 49406, 49407, 0
 _SPECIAL = {"<|startoftext|>": START, "<|endoftext|>": END}
-# Letters, one numeral, a special literal, a contraction, or other signs. `re` has no classes of Unicode, so that here
-# letters come with some numerals. U+0345, a mark whose capital is a letter, is nothing of these to the original either.
+# Letters, one numeral, a special literal, a contraction, or other signs. `re` has no classes of
+# Unicode, so that here letters come with some numerals. U+0345, a mark whose capital is a letter,
+# is nothing of these to the original either.
 ContextLength = Annotated[int, Range(low=3)]  # start and end, and something between
 # Letters that are newer than the Unicode of this Python count as other signs.
 _RUNS = re.compile(
@@ -45,12 +47,13 @@ def tokenize(
       texts: one text or several.
       context_length: L, ids of a row.
       truncate: cuts texts that are too long, keeping the end id last.
-      clean: 'openai' (ftfy, HTML entities, white space, lower case), 'canonicalize' (that without ASCII punctuation,
-        as SigLIP) or 'whitespace' (only white space; the ids are of lower-case text all the same).
+      clean: 'openai' (ftfy, HTML entities, white space, lower case), 'canonicalize' (that without
+        ASCII punctuation, as SigLIP) or 'whitespace' (only white space; the ids are of lower-case
+        text all the same).
 
     Returns:
-      int32 (n, L), n = 1 for one text. Raises UserError for a text that is too long unless `truncate`, for what is no
-      text or list of texts, and for an unknown cleaner.
+      int32 (n, L), n = 1 for one text. Raises UserError for a text that is too long unless
+      `truncate`, for what is no text or list of texts, and for an unknown cleaner.
     """
     texts = as_list(texts)
     ids, too_long = tokenize_and_flag(texts, context_length, clean)
@@ -72,7 +75,9 @@ def tokenize_split(text: str, context_length: ContextLength = CONTEXT_LENGTH) ->
 def tokenize_and_flag(
     texts: str | Sequence[str], context_length: int = CONTEXT_LENGTH, clean: str = "openai"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As tokenize with truncate=True; returns (ids int32 (n, L), whether each was cut, bool (n,))."""
+    """As tokenize with truncate=True; returns (ids int32 (n, L), whether each
+    was cut, bool (n,)).
+    """
     if context_length < 3:
         raise UserError(f"context_length must be at least 3, not {context_length}")
     texts = as_list(texts)
@@ -96,17 +101,21 @@ def as_list(texts: str | Iterable[str]) -> list[str]:
 
 
 def encode(text: str, clean: str = "openai") -> list[int]:
-    """The ids of a text, cleaned, without start, end and padding; raises UserError if it is not a str."""
+    """The ids of a text, cleaned, without start, end and padding;
+    raises UserError if it is not a str.
+    """
     if not isinstance(text, str):
         raise UserError(f"a text must be a str, not {type(text).__name__} ({_start(str(text))!r})")
     return _encode(cleaner(clean)(text).lower())  # the vocabulary has no upper case
 
 
 def decode(ids: np.ndarray | Sequence[int]) -> str | list[str]:
-    """The text of ids, for reading: pieces are apart, letters are lower case, and bytes that are not UTF-8 are marked.
+    """The text of ids, for reading: pieces are apart, letters are lower case,
+    and bytes that are not UTF-8 are marked.
 
     Args:
-      ids: one row (L,) or several (n, L); of rows that begin with the start id, what lies between start and end.
+      ids: one row (L,) or several (n, L); of rows that begin with the start id,
+        what lies between start and end.
 
     Returns:
       A text, or a list of n. Raises UserError for ids outside of the vocabulary.
@@ -124,7 +133,9 @@ def decode(ids: np.ndarray | Sequence[int]) -> str | list[str]:
 
 
 def cleaner(name: str) -> Callable[[str], str]:
-    """The text cleaner 'openai', 'canonicalize' or 'whitespace'; raises UserError for another name."""
+    """The text cleaner 'openai', 'canonicalize' or 'whitespace';
+    raises UserError for another name.
+    """
     if name not in _CLEANERS:
         raise UserError(f"the cleaner {name!r} is not known: use one of {', '.join(_CLEANERS)}")
     return _CLEANERS[name]
@@ -135,7 +146,9 @@ def _whitespace(text: str) -> str:
 
 
 def _openai(text: str) -> str:
-    """Repairs the encoding, resolves HTML entities twice, makes white space single spaces, and lowers the case."""
+    """Repairs the encoding, resolves HTML entities twice, makes white space single spaces,
+    and lowers the case.
+    """
     if is_nested(text):
         raise UserError(
             f"the text {_start(text)!r} has HTML entities more than {MAX_NESTED} deep in each other"
@@ -176,7 +189,8 @@ def _encode_run(run: str) -> tuple[int, ...]:
 
 
 def _join(ids: list[int], joined: Mapping[tuple[int, int], int]) -> list[int]:
-    """Byte-pair encoding: joins the neighbors that become the lowest id, the leftmost first, until none can be joined.
+    """Byte-pair encoding: joins the neighbors that become the lowest id, the leftmost first,
+    until none can be joined.
 
     A heap and a linked list, since languages without spaces make long pieces.
     """

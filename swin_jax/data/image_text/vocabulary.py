@@ -1,9 +1,10 @@
-"""CLIP's vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`, from wherever it is, as tables of ids.
+"""CLIP's vocabulary: OpenAI's `bpe_simple_vocab_16e6.txt.gz`, from wherever it is,
+as tables of ids.
 
-It is looked for in the installed packages, none of which is imported (open_clip_torch and OpenAI's clip carry the file,
-the library of instant-clip-tokenizer holds its text), then in the cache; else it is downloaded. The checksum is
-compared every time. Two environment variables: SWIN_JAX_CACHE names the cache directory (default ~/.cache/swin_jax),
-SWIN_JAX_OFFLINE=1 forbids the download.
+It is looked for in the installed packages, none of which is imported (open_clip_torch and OpenAI's
+clip carry the file, the library of instant-clip-tokenizer holds its text), then in the cache; else
+it is downloaded. The checksum is compared every time. Two environment variables: SWIN_JAX_CACHE
+names the cache directory (default ~/.cache/swin_jax), SWIN_JAX_OFFLINE=1 forbids the download.
 """
 
 import contextlib
@@ -24,7 +25,8 @@ from swin_jax.core.errors import UserError
 FILE = "bpe_simple_vocab_16e6.txt.gz"
 URL = f"https://github.com/openai/CLIP/raw/main/clip/{FILE}"
 _CARRIERS = (f"*/{FILE}", "instant_clip_tokenizer/*.so")  # in the folders of sys.path
-# The merges follow the header, one a line. The first 48,894 are the vocabulary, the others were never used.
+# The merges follow the header, one a line. The first 48,894 are the vocabulary,
+# the others were never used.
 _HEADER = b"#version: 0.2\n"
 _LENGTH, _SHA256 = 524604, "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4a"
 
@@ -35,9 +37,12 @@ class Vocabulary(NamedTuple):
     """Byte-pair encoding as tables.
 
     Attributes:
-        byte_ids: the id of each byte inside of a word, as a table for `bytes.translate`; 256 more at a word's end.
-        joined: what two neighboring ids become; of several pairs the one that becomes the lowest id goes first.
-        pieces: the bytes of each of the 49,408 ids, with `</w>` behind those of an id at a word's end.
+        byte_ids: the id of each byte inside of a word, as a table for `bytes.translate`;
+            256 more at a word's end.
+        joined: what two neighboring ids become; of several pairs the one that becomes the
+            lowest id goes first.
+        pieces: the bytes of each of the 49,408 ids,
+            with `</w>` behind those of an id at a word's end.
     """
 
     byte_ids: bytes
@@ -102,7 +107,9 @@ def _installed() -> Iterator[Path]:
 
 
 def _checked(data: bytes) -> bytes | None:
-    """The lines of the vocabulary in a file that holds them, compressed or not; None if it does not."""
+    """The lines of the vocabulary in a file that holds them, compressed or not;
+    None if it does not.
+    """
     if data.startswith(b"\x1f\x8b"):
         try:
             data = zlib.decompressobj(wbits=31).decompress(data, _MOST)

@@ -89,7 +89,9 @@ def _edits(file: BinaryIO, box: _Box) -> int:
 
 
 def _parts_of_sound(file: BinaryIO, boxes: list[_Box], count: int) -> int:
-    """How many parts FFmpeg makes of sound whose samples are all of one tick: one of 1024, and one for each chunk."""
+    """How many parts FFmpeg makes of sound whose samples are all of one tick:
+    one of 1024, and one for each chunk.
+    """
     times = [_read(file, start + 4, 12) for kind, start, _ in boxes if kind == b"stts"]
     if len(times) != 1 or times[0][:4] != b"\0\0\0\1" or times[0][8:] != b"\0\0\0\1":
         return count

@@ -1,9 +1,11 @@
-"""Opens video files and learns from packet headers alone which frames they hold and where decoding can start.
+"""Opens video files and learns from packet headers alone which frames they hold and
+where decoding can start.
 
-Container headers are not believed: `nb_frames` and duration times rate are estimates in many formats. The number of
-frames is the number of video packets that a demuxer delivers and does not mark as outside of the edit list, which
-takes about 8 us a packet and decodes nothing. Where packets cannot tell (see read_index) frames must be decoded to be
-counted. Uses PyAV (`pip install av`), which brings FFmpeg.
+Container headers are not believed: `nb_frames` and duration times rate are estimates in many
+formats. The number of frames is the number of video packets that a demuxer delivers and does not
+mark as outside of the edit list, which takes about 8 us a packet and decodes nothing. Where
+packets cannot tell (see read_index) frames must be decoded to be counted. Uses PyAV
+(`pip install av`), which brings FFmpeg.
 """
 
 import contextlib
@@ -23,7 +25,8 @@ from swin_jax.data.video.announced import check_announced
 _NOT_TOLD = (picture_order.UnknownOrder, IndexError, KeyError)
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _HEAD_BYTES = 4096
-# Containers and single pictures: no playlists (hls, concat) and patterns (image2), which open other files.
+# Containers and single pictures: no playlists (hls, concat) and patterns (image2),
+# which open other files.
 _FORMATS = (
     "3g2,3gp,apng,asf,asf_o,av1,avi,avs,avs2,avs3,cavsvideo,dhav,dirac,dnxhd,dv,evc,flic,flv,gif,gxf,h261,h263,h264,"
     "hevc,iff,ipu,ivf,ivr,jpegxl_anim,kux,live_flv,lvf,lxf,m4v,matroska,mgsts,mjpeg,mjpeg_2000,moflex,mov,mp4,mpeg,"
@@ -55,7 +58,8 @@ class PacketIndex:
     """Where the frames of a video lie.
 
     Attributes:
-      pts: int64 (P,), time of display of every packet in decoding order, in the stream's time base; no two are equal.
+      pts: int64 (P,), time of display of every packet in decoding order,
+        in the stream's time base; no two are equal.
       seek: int64 (P,), the time by which a demuxer finds the packet.
       sizes: int64 (P,), bytes of each packet.
       keys: int64 (K,), packets at which decoding can start; their pts increase.
@@ -69,13 +73,17 @@ class PacketIndex:
     frames: np.ndarray
 
     def starts(self, packets: np.ndarray) -> np.ndarray:
-        """The key packets from which packets (n,) must be decoded: the last that is not displayed later, (n,)."""
+        """The key packets from which packets (n,) must be decoded:
+        the last that is not displayed later, (n,).
+        """
         return self.keys[np.searchsorted(self.pts[self.keys], self.pts[packets], side="right") - 1]
 
 
 @contextlib.contextmanager
 def unreadable_errors(what: str = "cannot be decoded"):
-    """Turns whatever PyAV and the file system raise into UnreadableError: they have no class in common."""
+    """Turns whatever PyAV and the file system raise into UnreadableError:
+    they have no class in common.
+    """
     try:
         yield
     except (UnreadableError, UserError):
@@ -86,7 +94,9 @@ def unreadable_errors(what: str = "cannot be decoded"):
 
 
 def decoded(frames: Iterator) -> Iterator:
-    """Passes frames on; what decoding raises becomes UnreadableError, what their user raises does not."""
+    """Passes frames on; what decoding raises becomes UnreadableError,
+    what their user raises does not.
+    """
     with unreadable_errors():
         yield from frames
 
@@ -95,13 +105,14 @@ def open_video(file: str | os.PathLike | bytes, limits: Limits = DEFAULT_LIMITS)
     """Opens a file for decoding in one thread: loader processes and threads are the parallelism.
 
     Args:
-      file: its path, or its encoded bytes. Nothing in a path is a pattern or a protocol, and no file opens another.
+      file: its path, or its encoded bytes. Nothing in a path is a pattern or a protocol,
+        and no file opens another.
       limits: the most that it may take.
 
     Returns:
-      (container, video stream) of PyAV; close the container. Raises UnreadableError where the file is missing, is no
-      file or no video, has no video stream (a cover picture is none), ends before its last frame, or exceeds a limit;
-      UserError where PyAV is not installed.
+      (container, video stream) of PyAV; close the container. Raises UnreadableError where the file
+      is missing, is no file or no video, has no video stream (a cover picture is none), ends before
+      its last frame, or exceeds a limit; UserError where PyAV is not installed.
     """
     try:
         import av
@@ -161,9 +172,9 @@ def read_index(container, stream, max_frames: int) -> PacketIndex | None:
       max_frames: packets above which the file is unreadable.
 
     Returns:
-      The index, or None where packets do not tell the frames: a codec whose packets may hold no frame or two, packets
-      without times, with equal ones or with times in another order than that of their pictures, damaged ones, or a
-      start that cannot be decoded (cut without re-encoding).
+      The index, or None where packets do not tell the frames: a codec whose packets may hold no
+      frame or two, packets without times, with equal ones or with times in another order than that
+      of their pictures, damaged ones, or a start that cannot be decoded (cut without re-encoding).
     """
     place = _reader(stream)
     found, places = [], []
@@ -202,7 +213,9 @@ def read_index(container, stream, max_frames: int) -> PacketIndex | None:
 
 
 def _reader(stream):
-    """Tells the places of a stream's pictures, see picture_order; None where that cannot be done."""
+    """Tells the places of a stream's pictures, see picture_order;
+    None where that cannot be done.
+    """
     context = stream.codec_context
     try:
         return picture_order.reader(context.name, context.extradata)
@@ -211,7 +224,8 @@ def _reader(stream):
 
 
 def display_times(pts: Sequence[int | None]) -> np.ndarray:
-    """Times of display, float64 (n,) and ascending, of frames in the order in which they were decoded.
+    """Times of display, float64 (n,) and ascending,
+    of frames in the order in which they were decoded.
 
     Args:
       pts: The decoder's times, n of them. Some containers store few or none, others those of
@@ -228,7 +242,9 @@ def display_times(pts: Sequence[int | None]) -> np.ndarray:
 
 
 def is_variable(times: np.ndarray) -> bool:
-    """Whether times of display (n,), ascending and in ticks, are unevenly spaced by more than 5 % and a tick."""
+    """Whether times of display (n,), ascending and in ticks,
+    are unevenly spaced by more than 5 % and a tick.
+    """
     if len(times) < 3:
         return False
     gaps = np.diff(times)
@@ -272,7 +288,9 @@ def _head(path: str | os.PathLike) -> bytes:
 
 
 def _declared_size(head: bytes) -> int:
-    """The size in bytes that the first bytes of a Matroska, WebM or AVI file tell; 0 for others and for streams."""
+    """The size in bytes that the first bytes of a Matroska, WebM or AVI file tell;
+    0 for others and for streams.
+    """
     if head.startswith(b"RIFF"):
         return int.from_bytes(head[4:8], "little") + 8
     if not head.startswith(_EBML):

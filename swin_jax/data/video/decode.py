@@ -1,12 +1,15 @@
-"""Random access to the frames of a video file: seeks to the right key frame and decodes only what is needed.
+"""Random access to the frames of a video file:
+seeks to the right key frame and decodes only what is needed.
 
-The frames equal those of decoding the whole file in order, also with a variable frame rate, B-frames, open groups of
-pictures and edit lists: a frame is found by its time of display, which the packets tell before anything is decoded and
-which is believed only where the order of the pictures agrees (picture_order.py); other files are decoded in full. Of a
-damaged file they may be others without an error, where FFmpeg does not notice the damage: scan.py finds such files.
-Three things save time. Decoding starts at the last key frame before a wanted frame and stops at the last wanted one;
-H.264 frames that are neither wanted nor referred to by others are not decoded; only wanted frames are converted to RGB.
-Peer: a full decode with PyAV, whose pixels equal those of decord and OpenCV.
+The frames equal those of decoding the whole file in order, also with a variable frame rate,
+B-frames, open groups of pictures and edit lists: a frame is found by its time of display, which
+the packets tell before anything is decoded and which is believed only where the order of the
+pictures agrees (picture_order.py); other files are decoded in full. Of a damaged file they may be
+others without an error, where FFmpeg does not notice the damage: scan.py finds such files. Three
+things save time. Decoding starts at the last key frame before a wanted frame and stops at the
+last wanted one; H.264 frames that are neither wanted nor referred to by others are not decoded;
+only wanted frames are converted to RGB. Peer: a full decode with PyAV, whose pixels equal those
+of decord and OpenCV.
 """
 
 import itertools
@@ -20,7 +23,8 @@ from swin_jax.core.errors import UnreadableError
 from swin_jax.data.video import container as video_container
 
 _SEEK_PAYS = 8  # packets; fewer are decoded through
-# The standard forbids that any frame refers to these; the like of HEVC and VP9 may be referred to or adapt the coder.
+# The standard forbids that any frame refers to these;
+# the like of HEVC and VP9 may be referred to or adapt the coder.
 _SKIPS_UNREFERENCED = ("h264",)
 
 
@@ -38,9 +42,10 @@ class Reader:
 
         Args:
           file: path of a video file, or its encoded bytes.
-          rotate: turns frames as the file's rotation metadata say (phones store upright films lying), as OpenCV does.
-          variable_frame_rate: whether a file with one is read (exactly, by time stamps) or is an unreadable record:
-            clips count frames, so its motion changes speed.
+          rotate: turns frames as the file's rotation metadata say (phones store upright films
+            lying), as OpenCV does.
+          variable_frame_rate: whether a file with one is read (exactly, by time stamps) or is an
+            unreadable record: clips count frames, so its motion changes speed.
           limits: the most that the file may take.
         """
         self._file, self._rotate, self._accepts_variable = file, rotate, variable_frame_rate
@@ -64,7 +69,9 @@ class Reader:
         self._container = None
 
     def __len__(self) -> int:
-        """Frames that a full decode gives. Raises UnreadableError where the file is no video, truncated or empty."""
+        """Frames that a full decode gives. Raises UnreadableError where the file is no video,
+        truncated or empty.
+        """
         self._open()
         return len(self._times)
 
@@ -82,13 +89,15 @@ class Reader:
         """Decodes frames.
 
         Args:
-          indices: n frame numbers from 0 to len - 1, in any order, possibly repeated; n is at least 1.
-          fit: applied to every frame (H, W, 3) as it is decoded, for example a resize; large frames then never lie in
-            memory together. It must give equal shapes and may not keep its argument.
+          indices: n frame numbers from 0 to len - 1, in any order, possibly repeated;
+            n is at least 1.
+          fit: applied to every frame (H, W, 3) as it is decoded, for example a resize;
+            large frames then never lie in memory together. It must give equal shapes and
+            may not keep its argument.
 
         Returns:
-          RGB uint8 (n, H, W, 3), or what `fit` made of it. Raises IndexError for an index outside, UnreadableError
-          where a frame cannot be decoded.
+          RGB uint8 (n, H, W, 3), or what `fit` made of it. Raises IndexError for an index outside,
+          UnreadableError where a frame cannot be decoded.
         """
         indices = np.asarray(indices, np.int64).reshape(-1)
         count = len(self)
@@ -111,11 +120,13 @@ class Reader:
     def count_by_decoding(self) -> int:
         """Decodes the whole file and counts its frames; for checks.
 
-        Where frames are read by seeking, the file is decoded once more, from every key frame to the next: decoders take
-        from earlier frames what damage has left out, without a word. What is compared is 4 bytes of each frame.
+        Where frames are read by seeking, the file is decoded once more, from every key frame to the
+        next: decoders take from earlier frames what damage has left out, without a word. What is
+        compared is 4 bytes of each frame.
 
         Returns:
-          The number of frames. Raises UnreadableError where a frame is damaged, or not the same by seeking.
+          The number of frames. Raises UnreadableError where a frame is damaged,
+          or not the same by seeking.
         """
         self._open()
         if self._index is None:
@@ -124,7 +135,8 @@ class Reader:
         count = len(self._decoded_times(whole))
         starts = self._index.starts(self._index.frames)
         stretches = np.split(np.arange(len(starts)), np.flatnonzero(np.diff(starts)) + 1)
-        # Backwards, and the last with empty buffers, so that what is left in them from other frames is not the same.
+        # Backwards, and the last with empty buffers, so that what is left in them from other
+        # frames is not the same.
         if len(stretches) > 1:
             self._rewind()
         for wanted in reversed(stretches):
@@ -188,7 +200,9 @@ class Reader:
         return video_container.decoded(self._container.decode(self._stream))
 
     def _decode_in_order(self, frames: "_Frames") -> bool:
-        """Decodes from the start on; False where a frame comes at another time than its packet said."""
+        """Decodes from the start on; False where a frame comes at another time
+        than its packet said.
+        """
         for number, frame in enumerate(self._all_frames()):
             if self._index is None:
                 frames.put(number, frame)
@@ -227,7 +241,9 @@ class Reader:
             self._stream.codec_context.skip_frame = "DEFAULT"
 
     def _decode_stretch(self, first: int, last: int, needed: set[int], frames: "_Frames") -> None:
-        """Decodes packets `first` (a key packet) to `last`, sparing unneeded ones to which no other refers."""
+        """Decodes packets `first` (a key packet) to `last`,
+        sparing unneeded ones to which no other refers.
+        """
         context, pts = self._stream.codec_context, self._index.pts
         spare = "NONREF" if context.name in _SKIPS_UNREFERENCED else "DEFAULT"
         with video_container.unreadable_errors():
@@ -238,7 +254,9 @@ class Reader:
         packets = itertools.dropwhile(lambda packet: packet.pts != pts[first], packets)
         for position, packet in zip(range(first, last + 1), packets):
             if packet.pts != pts[position] or packet.size != self._index.sizes[position]:
-                return  # the demuxer went elsewhere; where a table of contents is wrong, times alone don't tell
+                # the demuxer went elsewhere; where a table of contents is wrong,
+                # times alone don't tell
+                return
             context.skip_frame = "DEFAULT" if position in needed else spare
             with video_container.unreadable_errors():
                 found = packet.decode()
@@ -251,7 +269,9 @@ class Reader:
 
 
 class _Frames:
-    """The rows of the result, filled in any order; the array is made when the first frame tells its size."""
+    """The rows of the result, filled in any order;
+    the array is made when the first frame tells its size.
+    """
 
     def __init__(self, names: np.ndarray, fit: Callable | None, rotate: bool):
         """`names` (n,): by what put() knows the frame of each row."""
@@ -270,7 +290,9 @@ class _Frames:
         return len(self._row)
 
     def differing(self, other: "_Frames") -> int:
-        """How many rows are here and are missing or not the same in another that wants the same frames."""
+        """How many rows are here and are missing or not the same in another that
+        wants the same frames.
+        """
         if self.pixels is None:
             return 0
         rows = np.setdiff1d(np.arange(self._count), list(self._row.values()))
@@ -281,7 +303,8 @@ class _Frames:
 
     def put(self, name: int, frame) -> None:
         """Copies the frame to its row if it is wanted."""
-        if frame.is_corrupt:  # in part invented by the decoder; unwanted ones count, because later frames refer to them
+        # in part invented by the decoder; unwanted ones count, because later frames refer to them
+        if frame.is_corrupt:
             raise UnreadableError("a frame is damaged")
         row = self._row.pop(name, None)
         if row is None:

@@ -21,7 +21,8 @@ def encode_video(frames: Sequence[np.ndarray]) -> tuple[str, bytes]:
     """Frames uint8 (H, W, 3) as a file: H.264 in MP4, or a GIF where PyAV is not installed.
 
     Returns:
-        (suffix, bytes): '.mp4' or '.gif', and the file. An odd last row or column is left out of an MP4.
+        (suffix, bytes): '.mp4' or '.gif', and the file.
+        An odd last row or column is left out of an MP4.
     """
     if importlib.util.find_spec("av") is None:
         return ".gif", _gif(frames)

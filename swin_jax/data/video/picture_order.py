@@ -1,4 +1,5 @@
-"""The order in which pictures are displayed, read from the bits of their packets without decoding them.
+"""The order in which pictures are displayed, read from the bits of their
+packets without decoding them.
 
 Times of packets cannot be believed alone: AVI, ASF and MXF store no times of display, and a file
 made from one of them without decoding carries the wrong times into any other container. H.264 and
@@ -21,7 +22,9 @@ _SKIPPED_LEADING = (8, 9)  # refer to what is before the random access point
 
 
 class UnknownOrder(Exception):
-    """The order of pictures is not to be told: single fields, hidden pictures, unusual parameters."""
+    """The order of pictures is not to be told: single fields, hidden pictures,
+    unusual parameters.
+    """
 
 
 def reader(codec: str, extradata: bytes | None) -> Callable[[memoryview], int] | None:
@@ -187,7 +190,9 @@ class _H264:
         return self._counter.count(bits.u(sps.count_bits), sps.count_bits, is_reference > 0)
 
     def _follow(self, frame_num: int, sps: _Sps, is_reference: int, is_idr: bool) -> None:
-        """Raises UnknownOrder where a picture was lost, for which a decoder makes one up from what it has."""
+        """Raises UnknownOrder where a picture was lost,
+        for which a decoder makes one up from what it has.
+        """
         if self._frame_num is not None and not is_idr and not sps.has_gaps:
             if frame_num != self._frame_num + 1 & (1 << sps.frame_num_bits) - 1:
                 raise UnknownOrder

@@ -1,9 +1,10 @@
-"""Lists that name no files: Kinetics' csv and Something-Something v2's json say what files are called after.
+"""Lists that name no files: Kinetics' csv and Something-Something v2's json say what
+files are called after.
 
-- Kinetics: `label,youtube_id,time_start,time_end,split`, times in seconds. Its tools call files ID_START_END with times
-  of six digits, or ID.
-- Something-Something v2: `[{"id": "78687", "template": "Holding [something]", ...}]`, and labels.json, which maps
-  templates without brackets to labels. Files are called ID.
+- Kinetics: `label,youtube_id,time_start,time_end,split`, times in seconds. Its tools call files
+  ID_START_END with times of six digits, or ID.
+- Something-Something v2: `[{"id": "78687", "template": "Holding [something]", ...}]`, and
+  labels.json, which maps templates without brackets to labels. Files are called ID.
 """
 
 import collections
@@ -41,7 +42,8 @@ def read(file: str) -> Published | None:
     """Reads a list of Kinetics or Something-Something; None for any other, whatever is wrong in it.
 
     Raises:
-      UserError: A record is malformed or has no label, as in the lists of test sets; names file and line.
+      UserError: A record is malformed or has no label, as in the lists of test sets;
+        names file and line.
     """
     suffix, found = os.path.splitext(file)[1].lower(), None
     if suffix == ".csv":
@@ -79,8 +81,8 @@ def find_files(
       suffixes: those of videos.
 
     Returns:
-      {record: path relative to the folder}. A warning counts records without a file: videos vanish from the web. Raises
-      UserError where none has one, or two files could be meant.
+      {record: path relative to the folder}. A warning counts records without a file: videos vanish
+      from the web. Raises UserError where none has one, or two files could be meant.
     """
     if not folder:
         raise UserError(f"{file} names no files: data_prefix must be the folder of its videos")

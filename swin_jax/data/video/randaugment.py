@@ -1,10 +1,12 @@
-"""RandAugment of video clips as imgaug 0.4.0 defines it and the official Something-Something V2 recipe uses it (4, 7).
+"""RandAugment of video clips as imgaug 0.4.0 defines it and the official Something-Something V2
+recipe uses it (4, 7).
 
-Paper: RandAugment (arXiv 1909.13719). Peer: `imgaug.augmenters.RandAugment`, made deterministic once for each clip, so
-that all its frames get the same operations at the same strength. It differs from timm's (data/randaugment.py): 18
-operations, drawn without replacement, all of them applied; magnitudes up to 30; geometry with the nearest pixel; and
-before them imgaug always flips half of the clips and crops up to 3 % of each side. The official recipe therefore does
-flip clips, although its own flip is off and the data set has classes that a flip exchanges.
+Paper: RandAugment (arXiv 1909.13719). Peer: `imgaug.augmenters.RandAugment`, made deterministic
+once for each clip, so that all its frames get the same operations at the same strength. It differs
+from timm's (data/randaugment.py): 18 operations, drawn without replacement, all of them applied;
+magnitudes up to 30; geometry with the nearest pixel; and before them imgaug always flips half of
+the clips and crops up to 3 % of each side. The official recipe therefore does flip clips, although
+its own flip is off and the data set has classes that a flip exchanges.
 """
 
 import dataclasses
@@ -36,7 +38,8 @@ class VideoRandAugment:
       num_ops: different operations drawn for a clip.
       magnitude: their strength, 0 to 30.
       hidden_flip: flips half of the clips first, as the peer does without saying so.
-      hidden_crop: crops up to magnitude / 224 of each side first and resizes back, as the peer does.
+      hidden_crop: crops up to magnitude / 224 of each side first and resizes back,
+        as the peer does.
       fill: grey level of pixels that come from outside the frame, and of the cut-out square.
     """
 
@@ -53,7 +56,9 @@ class VideoRandAugment:
             )
 
     def __call__(self, clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns an augmented clip uint8 (T, H, W, 3) of the same shape; `rng` decides everything."""
+        """Returns an augmented clip uint8 (T, H, W, 3) of the same shape;
+        `rng` decides everything.
+        """
         if self.hidden_flip and rng.random() < 0.5:
             clip = clip[:, :, ::-1]
         if self.hidden_crop:
@@ -90,7 +95,9 @@ class _Strength:
 
 
 def crop_sides(clip: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Crops a share of each side, (top, right, bottom, left), and resizes back bilinearly; uint8 (T, H, W, 3)."""
+    """Crops a share of each side, (top, right, bottom, left), and resizes back bilinearly;
+    uint8 (T, H, W, 3).
+    """
     import cv2
 
     height, width = clip.shape[1:3]
@@ -161,7 +168,9 @@ def _enhance(name: str) -> Callable[[np.ndarray, _Strength], np.ndarray]:
 def _affine(
     matrix_of: Callable[[int, int, float], np.ndarray],
 ) -> Callable[[np.ndarray, _Strength], np.ndarray]:
-    """Geometry from matrix_of(height, width, signed share), (2, 3), which maps a source place (x, y) to its target."""
+    """Geometry from matrix_of(height, width, signed share), (2, 3), which maps a source place (x,
+    y) to its target.
+    """
 
     def affine(image, strength):
         from PIL import Image
@@ -218,7 +227,9 @@ def _solarize(clip, strength):
 
 
 def _cutout(clip, strength):
-    """Fills one square, whose side is a share of the height, and whose parts outside of the frame are lost."""
+    """Fills one square, whose side is a share of the height,
+    and whose parts outside of the frame are lost.
+    """
     height, width = clip.shape[1:3]
     centre_y, centre_x = strength.position[0] * height, strength.position[1] * width
     half = strength.share * _CUTOUT_MAX * height / 2

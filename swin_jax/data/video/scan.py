@@ -3,21 +3,23 @@
     python -m swin_jax.data.video.scan --annotations=kinetics400_train_list.txt --data_prefix=data/kinetics400/train
     python -m swin_jax.data.video.scan --folder=data/hmdb51 --write_good=hmdb51_good.txt
 
-Every file is decoded from beginning to end: missing, cut off, empty, audio only, damaged, frames of changing size, a
-number of frames that differs from what the packets tell, and damage that FFmpeg does not notice but that makes a frame
-another one when it is read by itself. To see that, files that are read by seeking are decoded twice, the second time
-from every key frame to the next and backwards, and compared, which takes three times as long as one decode. What it
-cannot see is damage that gives the same wrong pictures both times: most of it gives them always, as nothing tells them
+Every file is decoded from beginning to end: missing, cut off, empty, audio only, damaged, frames of
+changing size, a number of frames that differs from what the packets tell, and damage that FFmpeg
+does not notice but that makes a frame another one when it is read by itself. To see that, files
+that are read by seeking are decoded twice, the second time from every key frame to the next and
+backwards, and compared, which takes three times as long as one decode. What it cannot see is damage
+that gives the same wrong pictures both times: most of it gives them always, as nothing tells them
 from a film; some shows what a decoder had before, and would differ in a third order.
 
-Files with a variable frame rate are named, too: training replaces them, because clips count frames and their motion
-changes speed; evaluation and prediction read them exactly, by time stamps, as training does with
-variable_frame_rate=true, and --variable_frame_rate takes them for good. Files of one frame only, such as pictures, are
-named and good.
+Files with a variable frame rate are named, too: training replaces them, because clips count frames
+and their motion changes speed; evaluation and prediction read them exactly, by time stamps, as
+training does with variable_frame_rate=true, and --variable_frame_rate takes them for good. Files of
+one frame only, such as pictures, are named and good.
 
-Findings go line by line to a report beside the list (*.scan.jsonl); a second run takes from there what it already knows
-of unchanged files, so an interrupted scan goes on. Exit status: 0 where all files are good, 1 where training would
-replace any or where the scan failed, 2 for a wrong flag, 130 after an interruption.
+Findings go line by line to a report beside the list (*.scan.jsonl); a second run takes from there
+what it already knows of unchanged files, so an interrupted scan goes on. Exit status: 0 where all
+files are good, 1 where training would replace any or where the scan failed, 2 for a wrong flag,
+130 after an interruption.
 """
 
 import argparse
@@ -43,10 +45,12 @@ def check_file(path: str, quick: bool = False) -> dict[str, Any]:
 
     Args:
       path: of the file.
-      quick: reads packets only, which misses damaged pictures and takes less than a hundredth of the time.
+      quick: reads packets only, which misses damaged pictures and takes less than a
+        hundredth of the time.
 
     Returns:
-      {'path', 'bytes', 'changed' (its time), 'quick', 'frames', 'variable_frame_rate', 'problem' ('' if good)}.
+      {'path', 'bytes', 'changed' (its time), 'quick', 'frames', 'variable_frame_rate',
+      'problem' ('' if good)}.
     """
     finding = {
         **file_scan.begin(path),
@@ -74,12 +78,14 @@ def scan(
 
     Args:
       source: the data set.
-      report: path of the JSON lines to which findings are added, and from which known ones are taken.
+      report: path of the JSON lines to which findings are added,
+        and from which known ones are taken.
       quick: see check_file.
       num_threads: decoding threads; 0 for one a core.
 
     Returns:
-      The findings of check_file, one for each record. Raises UserError where the report cannot be written.
+      The findings of check_file, one for each record.
+      Raises UserError where the report cannot be written.
     """
     paths = [source.record_name(index) for index in range(len(source))]
     return file_scan.scan(
@@ -92,7 +98,9 @@ def scan(
 
 
 def will_be_replaced(finding: dict[str, Any], variable_frame_rate: bool = False) -> bool:
-    """Whether training replaces the file of a finding; `variable_frame_rate` as for `sources.video_list`."""
+    """Whether training replaces the file of a finding;
+    `variable_frame_rate` as for `sources.video_list`.
+    """
     return bool(finding["problem"]) or (finding["variable_frame_rate"] and not variable_frame_rate)
 
 
@@ -152,7 +160,9 @@ def write_good(
 
 
 def _check_write_good(source: VideoFileSource, path: str, others: tuple[str, ...]) -> None:
-    """Raises UserError where no list of a source can be written to `path`, before hours have gone into a scan."""
+    """Raises UserError where no list of a source can be written to `path`,
+    before hours have gone into a scan.
+    """
     if not source.class_names:
         raise UserError(
             "--write_good writes a list with labels; the folder has no class folders that tell them"

@@ -1,8 +1,10 @@
-"""Random-access sources of video files: annotation lists, class folders and folders without classes.
+"""Random-access sources of video files: annotation lists,
+class folders and folders without classes.
 
-A source has a length, `source[i] -> {'video', 'label'}` (a decode.Reader, which has not opened its file yet, and
-an int), `record_name(i)` for messages, and `class_names`. Lists and folders are checked when the source is made;
-whether the files can be decoded shows when they are read (data/video/scan.py tells before).
+A source has a length, `source[i] -> {'video', 'label'}` (a decode.Reader, which has not opened its
+file yet, and an int), `record_name(i)` for messages, and `class_names`. Lists and folders are
+checked when the source is made; whether the files can be decoded shows when they are read
+(data/video/scan.py tells before).
 """
 
 import collections
@@ -76,24 +78,28 @@ def video_list(
     """Videos of an annotation list.
 
     Args:
-      annotation: a list in any of the forms of data/annotations.py: lines of `relative/path.mp4 label`, a table of
-        paths and labels (.csv, .tsv), .json, .jsonl, with one or several labels of a video; Kinetics' .csv, or
-        Something-Something's .json.
-      data_prefix: folder in front of every path. For the lists of Kinetics and Something-Something, which hold no
-        paths, the folder in which, at any depth, files are called YOUTUBE_ID_START_END, YOUTUBE_ID or ID; records
-        without a file are left out with a warning.
-      class_names: a text file with one name on each line, in label order, or Something-Something's labels.json, which
-        is found beside its list. By default names are those in the list, sorted, or the numbers.
-      num_classes: how many there are, for a list in which the last ones do not occur; 0 counts them.
-      variable_frame_rate: whether a file with one is read, exactly, by time stamps (as evaluation does), or is an
-        unreadable record, which training names, replaces and counts.
-      max_pixels: of a frame; a file with larger ones is an unreadable record. By default those of 8K.
+      annotation: a list in any of the forms of data/annotations.py: lines of
+        `relative/path.mp4 label`, a table of paths and labels (.csv, .tsv), .json, .jsonl, with one
+        or several labels of a video; Kinetics' .csv, or Something-Something's .json.
+      data_prefix: folder in front of every path. For the lists of Kinetics and Something-Something,
+        which hold no paths, the folder in which, at any depth, files are called
+        YOUTUBE_ID_START_END, YOUTUBE_ID or ID; records without a file are left out with a warning.
+      class_names: a text file with one name on each line, in label order, or Something-Something's
+        labels.json, which is found beside its list. By default names are those in the list,
+        sorted, or the numbers.
+      num_classes: how many there are, for a list in which the last ones do not occur;
+        0 counts them.
+      variable_frame_rate: whether a file with one is read, exactly, by time stamps (as evaluation
+        does), or is an unreadable record, which training names, replaces and counts.
+      max_pixels: of a frame; a file with larger ones is an unreadable record.
+        By default those of 8K.
       max_frames: of a file; one with more is an unreadable record.
 
     Returns:
-      The source, with `Marked` around it for several labels of a video. Raises UserError, naming file and line, where
-      the list is missing, empty or malformed, or where a label is not below `num_classes` or the number of names, or
-      not among them; without either one above MAX_LABEL is refused.
+      The source, with `Marked` around it for several labels of a video. Raises UserError,
+      naming file and line, where the list is missing, empty or malformed, or where a label is
+      not below `num_classes` or the number of names, or not among them; without either one
+      above MAX_LABEL is refused.
     """
     if not annotation:
         raise UserError(
@@ -135,10 +141,10 @@ def video_folder(
 ) -> VideoFileSource | Marked:
     """Videos in one sub-folder for each class, at any depth, classes and files in sorted order.
 
-    With `split`, where root/split has no sub-folders of classes, the videos are instead those of a list beside it,
-    'split.csv', '.tsv', '.jsonl', '.json' or '.txt' (see `video_list`), whose paths start from root/split or root.
-    'classes.txt' may give the class names, one a line in label order. A warning counts what is left out, see
-    data/folders.py.
+    With `split`, where root/split has no sub-folders of classes, the videos are instead those of a
+    list beside it, 'split.csv', '.tsv', '.jsonl', '.json' or '.txt' (see `video_list`), whose paths
+    start from root/split or root. 'classes.txt' may give the class names, one a line in label
+    order. A warning counts what is left out, see data/folders.py.
 
     Args:
       root: the folder.
@@ -146,8 +152,8 @@ def video_folder(
       variable_frame_rate, max_pixels, max_frames: as for video_list.
 
     Returns:
-      The source. Raises UserError where the folder is missing, has no class folder, or a class has no video; for a list
-      as `video_list`, and where none of its videos is there.
+      The source. Raises UserError where the folder is missing, has no class folder, or a class has
+      no video; for a list as `video_list`, and where none of its videos is there.
     """
     if not root:
         raise UserError("a video folder needs its path: give --config.data_dir=DIR")
@@ -197,7 +203,8 @@ def flat_video_folder(
     max_pixels: PositiveInt = DEFAULT_LIMITS.pixels,
     max_frames: PositiveInt = DEFAULT_LIMITS.frames,
 ) -> VideoFileSource:
-    """Videos without labels, for prediction: every video under a folder, in sorted order, or one file.
+    """Videos without labels, for prediction: every video under a folder, in sorted order,
+    or one file.
 
     A warning counts what is left out, see data/folders.py.
 
@@ -206,8 +213,8 @@ def flat_video_folder(
       max_pixels, max_frames: as for video_list.
 
     Returns:
-      A source with label 0 and no class names; `paths` are relative to root. Raises UserError where the folder is
-      missing or holds no video.
+      A source with label 0 and no class names; `paths` are relative to root. Raises UserError where
+      the folder is missing or holds no video.
     """
     root, limits = os.path.expanduser(root), (max_pixels, max_frames)
     if os.path.isfile(root):

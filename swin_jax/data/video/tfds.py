@@ -1,8 +1,10 @@
-"""Reads videos of TFDS data sets, such as ucf101, that store each video as a sequence of encoded pictures.
+"""Reads videos of TFDS data sets, such as ucf101,
+that store each video as a sequence of encoded pictures.
 
-The feature class tfds.features.Video cannot even be made without TensorFlow (tensorflow-datasets 4.9.10), and with it
-the whole data set cannot be opened. So records are read here from their array_record files directly; splits, shard
-names and class names come from the data set's own description.
+The feature class tfds.features.Video cannot even be made without TensorFlow
+(tensorflow-datasets 4.9.10), and with it the whole data set cannot be opened. So records are
+read here from their array_record files directly; splits, shard names and class names come from
+the data set's own description.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +36,9 @@ class EncodedFrames:
         indices: Sequence[int] | np.ndarray,
         fit: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Decodes frames to uint8 (n, H, W, 3), or what `fit` makes of each; UnreadableError for a damaged one."""
+        """Decodes frames to uint8 (n, H, W, 3), or what `fit` makes of each;
+        UnreadableError for a damaged one.
+        """
         frames = []
         for index in indices:
             try:
@@ -55,7 +59,9 @@ class TfdsVideoSource:
     def __init__(
         self, directory: str, split: str, video_key: str = "video", label_key: str = "label"
     ):
-        """Opens the data set that lies in `directory` (which ends in its version); see `tfds_video`."""
+        """Opens the data set that lies in `directory` (which ends in its version);
+        see `tfds_video`.
+        """
         self._arguments = (directory, split, video_key, label_key)
         self._records, self.class_names, name = _open(directory, split, video_key, label_key)
         self._name = f"{name} {split}"
@@ -94,15 +100,16 @@ def tfds_video(
     """A TFDS data set of videos that was prepared in the array_record format; needs no TensorFlow.
 
     Args:
-      name: 'ucf101', 'ucf101/ucf101_1_256', 'ucf101/ucf101_1_256:2.0.0'; without a version the newest.
+      name: 'ucf101', 'ucf101/ucf101_1_256', 'ucf101/ucf101_1_256:2.0.0';
+        without a version the newest.
       split: in TFDS's notation, for example 'train' or 'train[:90%]'.
       data_dir: where data sets lie; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       video_key: the feature that holds the frames, a Video or a Sequence of Image.
       label_key: the feature that holds the integer label.
 
     Returns:
-      A source of `video` (EncodedFrames) and `label`. Raises UserError, saying what to do, where the set, split or
-      feature is missing or the files are TFRecord.
+      A source of `video` (EncodedFrames) and `label`. Raises UserError, saying what to do, where
+      the set, split or feature is missing or the files are TFRecord.
     """
     return TfdsVideoSource(tfds_directory.find(name, data_dir), split, video_key, label_key)
 

@@ -1,11 +1,14 @@
-"""Clips for video models: which frames, at what size, which crops; uint8 out, normalisation happens on the device.
+"""Clips for video models: which frames, at what size, which crops;
+uint8 out, normalisation happens on the device.
 
-Paper: Video Swin Transformer (arXiv 2106.13230). Peer: the official repository's pipelines (mmaction 0.15), index by
-index and pixel by pixel. An example comes in as `video`, a Video such as decode.Reader, and leaves as an array.
+Paper: Video Swin Transformer (arXiv 2106.13230). Peer: the official repository's pipelines
+(mmaction 0.15), index by index and pixel by pixel. An example comes in as `video`, a Video such as
+decode.Reader, and leaves as an array.
 
-Resizing is OpenCV's INTER_LINEAR on uint8, half-pixel centres and no antialiasing, as in the original. PIL's bilinear,
-which antialiases, differs by up to 21 grey levels. Frames are counted, never timed: there is no resampling to a common
-frame rate. A video that is shorter than the clip starts again (frame number modulo length).
+Resizing is OpenCV's INTER_LINEAR on uint8, half-pixel centres and no antialiasing, as in the
+original. PIL's bilinear, which antialiases, differs by up to 21 grey levels. Frames are counted,
+never timed: there is no resampling to a common frame rate. A video that is shorter than the clip
+starts again (frame number modulo length).
 """
 
 import functools
@@ -58,7 +61,8 @@ def video_train_transform(
     hidden_flip: bool = True,
     hidden_crop: bool = True,
 ) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
-    """One random clip: resize of the short side, random resized crop, flip, RandAugment, each the same for all frames.
+    """One random clip: resize of the short side, random resized crop, flip, RandAugment,
+    each the same for all frames.
 
     Kinetics: the defaults. Something-Something V2: sampling='uniform', hflip=0, randaugment_ops=4.
 
@@ -66,7 +70,8 @@ def video_train_transform(
       size: (H, W) of the result in pixels, or one int for both.
       length: frames of a clip.
       stride: every how many frames, for 'dense'.
-      sampling: 'dense' takes `length` frames from a random start on; 'uniform' one of each of `length` equal segments.
+      sampling: 'dense' takes `length` frames from a random start on; 'uniform' one of each of
+        `length` equal segments.
       short_side: what the short side is resized to first, in pixels.
       scale: range of the crop's share of the area.
       ratio: range of the crop's width / height.
@@ -77,9 +82,9 @@ def video_train_transform(
       hidden_crop: see VideoRandAugment.
 
     Returns:
-      transform(example, rng): replaces `video` (a Video) by uint8 (length, H, W, 3). Raises UserError for an
-      unknown sampling, sizes that are no whole numbers from 1 on, and ranges that are none; transform raises what the
-      Video raises, UnreadableError where it cannot be decoded.
+      transform(example, rng): replaces `video` (a Video) by uint8 (length, H, W, 3). Raises
+      UserError for an unknown sampling, sizes that are no whole numbers from 1 on, and ranges that
+      are none; transform raises what the Video raises, UnreadableError where it cannot be decoded.
     """
     _check(sampling, size=size, length=length, stride=stride, short_side=short_side)
     augment = None
@@ -107,14 +112,15 @@ def video_eval_transform(
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """One view: the middle clip, the short side resized, the centre cropped.
 
-    A frame that does not hold the view then, which is possible unless that is square, is resized to hold it.
+    A frame that does not hold the view then, which is possible unless that is square,
+    is resized to hold it.
 
     Args:
       size, length, stride, sampling, short_side: as for video_train_transform.
 
     Returns:
-      transform(example): replaces `video` (a Video) by uint8 (length, H, W, 3). Raises as video_train_transform,
-      and UserError for a short side less than `size`.
+      transform(example): replaces `video` (a Video) by uint8 (length, H, W, 3). Raises as
+      video_train_transform, and UserError for a short side less than `size`.
     """
     _check(sampling, size=size, length=length, stride=stride, short_side=short_side)
     _check_short_side(short_side, size)
@@ -132,18 +138,21 @@ def video_views_transform(
     sampling: str = "dense",
     short_side: NonNegativeInt = 0,
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """All views of the test protocol: Kinetics 4 x 3, Something-Something V2 1 x 3 with sampling='uniform'.
+    """All views of the test protocol: Kinetics 4 x 3,
+    Something-Something V2 1 x 3 with sampling='uniform'.
 
     Args:
       clips: V_t, evenly spread over the video.
       crops: V_s, along the long side; see crop_offsets.
       size: (H, W) of a view in pixels, or one int for both.
       length, stride, sampling: as for video_train_transform.
-      short_side: what the short side is resized to, in pixels; 0 for that of `size`, as in the protocol.
+      short_side: what the short side is resized to, in pixels;
+        0 for that of `size`, as in the protocol.
 
     Returns:
-      transform(example): replaces `video` (a Video) by uint8 (crops * clips, length, H, W, 3), views of one crop
-      beside each other. Raises as video_train_transform, and UserError for a short side less than `size`.
+      transform(example): replaces `video` (a Video) by uint8 (crops * clips, length, H, W, 3),
+      views of one crop beside each other. Raises as video_train_transform, and UserError for a
+      short side less than `size`.
     """
     _check(sampling, clips=clips, crops=crops, size=size, length=length, stride=stride)
     short_side = short_side or min(per_axis(size, 2))
@@ -153,7 +162,8 @@ def video_views_transform(
             f"uniform sampling covers the whole video with one clip: clips must be 1, not {clips}"
         )
     _check_short_side(short_side, size)
-    # Plain values only: their text tells a test that was stopped, and goes on in another process, what its views are.
+    # Plain values only: their text tells a test that was stopped, and goes on in another process,
+    # what its views are.
     clip = dict(length=length, stride=stride, sampling=sampling, clips=clips)
     return functools.partial(
         _views, size=per_axis(size, 2), clip=clip, short_side=short_side, crops=crops
@@ -194,7 +204,9 @@ def dense_train_indices(
 def dense_test_indices(
     num_frames: int, length: int = 32, stride: int = 2, clips: int = 1
 ) -> np.ndarray:
-    """Clips in the middle of equal parts of the video; arguments and result as for dense_train_indices."""
+    """Clips in the middle of equal parts of the video;
+    arguments and result as for dense_train_indices.
+    """
     starts = num_frames - length * stride + 1
     first = np.zeros(clips, np.int64)
     if starts > 0:
@@ -206,7 +218,9 @@ def dense_test_indices(
 def uniform_train_indices(
     num_frames: int, rng: np.random.Generator, length: int = 32
 ) -> np.ndarray:
-    """Draws one frame of each of `length` segments, both ends included (SlowFast's rule); int64 (1, length)."""
+    """Draws one frame of each of `length` segments, both ends included (SlowFast's rule);
+    int64 (1, length).
+    """
     low, high = _segments(num_frames, length)
     return rng.integers(low, high, endpoint=True)[None]
 
@@ -218,7 +232,9 @@ def uniform_test_indices(num_frames: int, length: int = 32) -> np.ndarray:
 
 
 def resize_short_side(frame: np.ndarray, short_side: int) -> np.ndarray:
-    """Resizes a frame uint8 (H, W, 3) bilinearly so that its short side is `short_side`; keeps the aspect."""
+    """Resizes a frame uint8 (H, W, 3) bilinearly so that its short side is `short_side`;
+    keeps the aspect.
+    """
     height, width = frame.shape[:2]
     factor = short_side / min(height, width)
     return resize(frame, int(height * factor + 0.5), int(width * factor + 0.5))
@@ -232,7 +248,8 @@ def resize_to_hold(frame: np.ndarray, short_side: int, size: tuple[int, int]) ->
 
 
 def resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes a frame uint8 (H, W, 3) to (height, width, 3) as cv2.INTER_LINEAR does, without antialiasing.
+    """Resizes a frame uint8 (H, W, 3) to (height, width, 3) as cv2.INTER_LINEAR does,
+    without antialiasing.
 
     Raises UnreadableError for more than MAX_RESIZED_PIXELS.
     """
@@ -248,8 +265,9 @@ def crop_offsets(long_side: int, size: int, crops: int) -> list[int]:
     Args:
       long_side: in pixels.
       size: of a crop in pixels.
-      crops: 1 for the centre; 3 for left, right and middle in the order of the protocol, where with odd slack the
-        right crop ends a pixel before the edge; others evenly from edge to edge (the paper's 5 are not published).
+      crops: 1 for the centre; 3 for left, right and middle in the order of the protocol, where with
+        odd slack the right crop ends a pixel before the edge; others evenly from edge to edge (the
+        paper's 5 are not published).
 
     Returns:
       `crops` offsets in pixels.
@@ -269,7 +287,8 @@ def random_crop_box(
     ratio: tuple[float, float],
     rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
-    """Draws the box of a random resized crop; after ten misses the centred square of the short side.
+    """Draws the box of a random resized crop; after ten misses the centred square
+    of the short side.
 
     Args:
       height: of the frame in pixels.
@@ -339,7 +358,9 @@ def _views(example, *, size, clip, short_side, crops):
 def _read(
     video: Video, indices: np.ndarray, fit: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The different frames among `indices`, resized by `fit`, and for each index its row of them."""
+    """The different frames among `indices`, resized by `fit`,
+    and for each index its row of them.
+    """
     unique, rows = np.unique(indices, return_inverse=True)
     if isinstance(video, Reader):
         with video:

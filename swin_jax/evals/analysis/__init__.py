@@ -1,1 +1,3 @@
-"""What a score hides: overlap with the training data, robustness to shifts, groups of people and things."""
+"""What a score hides: overlap with the training data, robustness to shifts,
+groups of people and things.
+"""

@@ -1,11 +1,13 @@
-"""Data-overlap analysis: near-duplicates between training and evaluation data, and what they do to accuracy.
+"""Data-overlap analysis: near-duplicates between training and evaluation data,
+and what they do to accuracy.
 
-CLIP (arXiv 2103.00020), section 5: an evaluation set is split at a threshold on the similarity to the nearest training
-image into Overlap and Clean; the effect is accuracy on All minus accuracy on Clean, with a one-tailed binomial test, a
-Clopper-Pearson interval, and Bonferroni's correction over data sets. The peer of the statistics is scipy.
+CLIP (arXiv 2103.00020), section 5: an evaluation set is split at a threshold on the similarity to
+the nearest training image into Overlap and Clean; the effect is accuracy on All minus accuracy on
+Clean, with a one-tailed binomial test, a Clopper-Pearson interval, and Bonferroni's correction over
+data sets. The peer of the statistics is scipy.
 
-CLIP's own features are about content rather than about the single picture; `difference_hash` is a first pass that needs
-no model.
+CLIP's own features are about content rather than about the single picture; `difference_hash` is a
+first pass that needs no model.
 """
 
 import dataclasses
@@ -44,11 +46,13 @@ def nearest(
     query_chunk: PositiveInt = 1024,
     reference_chunk: PositiveInt = 16384,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The most similar reference row of each query. Only one chunk of similarities exists at a time.
+    """The most similar reference row of each query.
+    Only one chunk of similarities exists at a time.
 
     Args:
         queries: (N, E) of unit length, of the evaluation set.
-        reference: (M, E) of unit length, of the training set; a memory map may be larger than memory.
+        reference: (M, E) of unit length, of the training set;
+            a memory map may be larger than memory.
         query_chunk: queries at a time.
         reference_chunk: reference rows at a time.
 
@@ -86,10 +90,12 @@ def _filled(rows: np.ndarray, count: int) -> np.ndarray:
 
 @checked
 def difference_hash(images: np.ndarray, size: PositiveInt = 8) -> np.ndarray:
-    """A perceptual hash of images as unit vectors, so that `nearest` finds near-duplicates without a model.
+    """A perceptual hash of images as unit vectors,
+    so that `nearest` finds near-duplicates without a model.
 
-    Bit (y, x) says whether cell x + 1 of the grey picture, averaged to size rows and size + 1 columns, is brighter than
-    cell x. Vectors that differ in d of the size^2 bits have similarity 1 - 2 d / size^2.
+    Bit (y, x) says whether cell x + 1 of the grey picture, averaged to size rows and size + 1
+    columns, is brighter than cell x. Vectors that differ in d of the size^2 bits have similarity
+    1 - 2 d / size^2.
 
     Args:
         images: (N, H, W, C) uint8, H >= size, W > size.
@@ -112,7 +118,9 @@ def difference_hash(images: np.ndarray, size: PositiveInt = 8) -> np.ndarray:
 
 
 def exact_duplicates(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Which images (N, H, W, C) are equal to a reference image (M, H, W, C) in every pixel: (N,) bool."""
+    """Which images (N, H, W, C) are equal to a reference image (M, H, W, C) in
+    every pixel: (N,) bool.
+    """
     seen = {hashlib.sha256(np.ascontiguousarray(image)).digest() for image in reference}
     return np.array(
         [hashlib.sha256(np.ascontiguousarray(image)).digest() in seen for image in images], bool
@@ -128,7 +136,8 @@ def choose_threshold(
     Args:
         similarity: (n,) of pairs that were looked at.
         duplicate: (n,) bool: what was seen.
-        precision: least share of true duplicates among the pairs at or above the threshold, in 0..1.
+        precision: least share of true duplicates among the pairs at or above
+            the threshold, in 0..1.
 
     Returns:
         A similarity, to be compared by >=.
@@ -256,7 +265,9 @@ def bonferroni(p_values: Sequence[float]) -> np.ndarray:
 
 @checked
 def table(results: Sequence[Overlap], alpha: Fraction = 0.05) -> str:
-    """A markdown table of several data sets; 'significant' is after Bonferroni's correction at level alpha."""
+    """A markdown table of several data sets; 'significant' is after Bonferroni's
+    correction at level alpha.
+    """
     lines = [
         "| data set | all | overlap | share | acc. all | acc. clean | acc. overlap | interval | all - clean | p "
         "| significant |",
@@ -273,7 +284,9 @@ def table(results: Sequence[Overlap], alpha: Fraction = 0.05) -> str:
 
 
 def plot(results: Sequence[Overlap], path: str | os.PathLike) -> None:
-    """Draws CLIP's Figure 17: accuracy on overlap minus clean with its interval, and on all minus clean."""
+    """Draws CLIP's Figure 17: accuracy on overlap minus clean with its interval,
+    and on all minus clean.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
@@ -306,7 +319,8 @@ def sheet(
     threshold: float | None = None,
     pairs: int = 24,
 ) -> np.ndarray:
-    """Draws evaluation images beside their nearest training images, to choose or to check a threshold by eye.
+    """Draws evaluation images beside their nearest training images,
+    to choose or to check a threshold by eye.
 
     Args:
         images: (N, H, W, C) uint8.
@@ -314,7 +328,8 @@ def sheet(
         similarity: (N,) of `nearest`.
         index: (N,) of `nearest`.
         path: of the picture.
-        threshold: None shows pairs spread over all similarities, else the ones that are closest to it.
+        threshold: None shows pairs spread over all similarities,
+            else the ones that are closest to it.
         pairs: how many.
 
     Returns:

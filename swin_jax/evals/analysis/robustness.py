@@ -1,8 +1,10 @@
-"""Robustness to natural distribution shift: label subsets, ObjectNet, effective and relative robustness, and a report.
+"""Robustness to natural distribution shift: label subsets, ObjectNet, effective and relative
+robustness, and a report.
 
-CLIP (arXiv 2103.00020), section 3.3, after Taori et al. (arXiv 2007.00644): over ordinary models, accuracy under shift
-is a line in accuracy in the domain, both on the logit scale; effective robustness is what a model has above that line,
-and relative robustness what a change to a model gains under shift. The report works for any pair of sets.
+CLIP (arXiv 2103.00020), section 3.3, after Taori et al. (arXiv 2007.00644): over ordinary models,
+accuracy under shift is a line in accuracy in the domain, both on the logit scale; effective
+robustness is what a model has above that line, and relative robustness what a change to a model
+gains under shift. The report works for any pair of sets.
 """
 
 import dataclasses
@@ -22,7 +24,8 @@ def _ranges(text: str) -> tuple[int, ...]:
     return tuple(number for ends in parts for number in range(ends[0], ends[-1] + 1))
 
 
-# Of the 1000 classes of ImageNet, those of ImageNet-A and ImageNet-R, whose labels 0..199 are in this order.
+# Of the 1000 classes of ImageNet, those of ImageNet-A and ImageNet-R,
+# whose labels 0..199 are in this order.
 IMAGENET_A = _ranges(
     "6 11 13 15 17 22 23 27 30 37 39 42 47 50 57 70 71 76 79 89 90 94 96 97 99 105 107 108 110 113 124 125 130 132 "
     "143 144 150 151 207 234 235 254 277 283 287 291 295 298 301 306-311 313-315 317 319 323 324 326 327 330 "
@@ -43,7 +46,8 @@ IMAGENET_R = _ranges(
     "931-934 936 937 943 945 947-949 951 953 954 957 963 965 967 980 981 983 988"
 )
 
-# OpenAI's weights, evaluated by open_clip: 1000-way prompts and label subsets, ObjectNet with its own names.
+# OpenAI's weights, evaluated by open_clip: 1000-way prompts and label subsets,
+# ObjectNet with its own names.
 DATASETS = ("imagenet", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_sketch", "objectnet")
 OPENAI_CLIP = {
     "RN50": (0.5982, 0.5284, 0.2327, 0.6073, 0.3544, 0.4141),
@@ -87,7 +91,8 @@ class ObjectNetClass:
 
 
 def objectnet_classes(mappings: str | os.PathLike) -> tuple[ObjectNetClass, ...]:
-    """The 113 classes of ObjectNet that overlap with ImageNet, sorted by folder; their order is that of the labels.
+    """The 113 classes of ObjectNet that overlap with ImageNet, sorted by folder;
+    their order is that of the labels.
 
     Args:
         mappings: the folder `mappings` of ObjectNet's archive.
@@ -121,7 +126,8 @@ def objectnet_classes(mappings: str | os.PathLike) -> tuple[ObjectNetClass, ...]
 def accuracy_by_any(
     scores: np.ndarray, label: np.ndarray, groups: Sequence[Collection[int]]
 ) -> float:
-    """Accuracy where a class stands for several columns: right if the best of the columns in use is one of its own.
+    """Accuracy where a class stands for several columns:
+    right if the best of the columns in use is one of its own.
 
     ObjectNet through ImageNet's classes is this.
 
@@ -136,7 +142,9 @@ def accuracy_by_any(
 
 
 def accuracy_of_sets(prediction: np.ndarray, labels: Sequence[Collection[int]]) -> float:
-    """ReaL accuracy: right if the prediction is one of the image's labels; images without any are left out."""
+    """ReaL accuracy: right if the prediction is one of the image's labels;
+    images without any are left out.
+    """
     right = [own in allowed for own, allowed in zip(prediction, labels) if len(allowed)]
     if not right:
         raise UserError("no image has a label")
@@ -144,11 +152,13 @@ def accuracy_of_sets(prediction: np.ndarray, labels: Sequence[Collection[int]]) 
 
 
 def worst_case_accuracy(correct: np.ndarray, frames: np.ndarray) -> float:
-    """Accuracy of anchor frames where all frames of a window must be right (PM-10 of the robust video sets).
+    """Accuracy of anchor frames where all frames of a window must be right (PM-10 of
+    the robust video sets).
 
     Args:
         correct: (F,) bool, of each frame.
-        frames: (F,) number of the anchor whose window a frame is in; every window of one frame gives PM-0.
+        frames: (F,) number of the anchor whose window a frame is in;
+            every window of one frame gives PM-0.
     """
     _, window = np.unique(frames, return_inverse=True)
     wrong = np.bincount(window, weights=~np.asarray(correct, bool))
@@ -302,7 +312,9 @@ def _line(row: Robustness) -> str:
 def plot(
     measurements: Sequence[Measurement], baselines: Sequence[Measurement], path: str | os.PathLike
 ) -> None:
-    """Draws a panel per shift on logit axes: baselines with their line, y = x, and the models in question."""
+    """Draws a panel per shift on logit axes: baselines with their line, y = x,
+    and the models in question.
+    """
     from matplotlib.figure import Figure
 
     lines = lines_of(measurements, baselines)

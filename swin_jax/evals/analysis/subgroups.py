@@ -1,9 +1,11 @@
-"""Accuracy and assignment rates by group of people, or of anything: the protocol of CLIP's study of bias.
+"""Accuracy and assignment rates by group of people, or of anything:
+the protocol of CLIP's study of bias.
 
-CLIP (arXiv 2103.00020), section 7.1, on FairFace: accuracy of race, gender and age for people labelled White against
-all others, and how often a label of a harmful category is given to members of each group. The functions take
-predictions and group labels as columns of a table; they hold no classifier of people. Which classes are offered decides
-the result more than anything else (a class 'child' brought the rate for the youngest from 30 to 2 percent).
+CLIP (arXiv 2103.00020), section 7.1, on FairFace: accuracy of race, gender and age for people
+labelled White against all others, and how often a label of a harmful category is given to members
+of each group. The functions take predictions and group labels as columns of a table; they hold no
+classifier of people. Which classes are offered decides the result more than anything else (a class
+'child' brought the rate for the youngest from 30 to 2 percent).
 """
 
 import csv
@@ -55,7 +57,8 @@ def read_table(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads a CSV file with a header: {column: (N,) str}.
 
     Raises:
-        UserError: a file that cannot be read, has no rows, or rows of another length than the header.
+        UserError: a file that cannot be read, has no rows,
+            or rows of another length than the header.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -74,7 +77,8 @@ def read_table(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def groups(columns: Columns, attributes: Sequence[str]) -> dict[str, np.ndarray]:
-    """Members of each group that occurs: {'race=Black, gender=Male': (N,) bool}, in the order of the values.
+    """Members of each group that occurs: {'race=Black, gender=Male':
+    (N,) bool}, in the order of the values.
 
     Args:
         columns: {name: (N,)}.
@@ -235,10 +239,12 @@ def gap(rates: Sequence[Rate]) -> dict[str, float]:
 def most_unequal_labels(
     given: np.ndarray, member: np.ndarray, names: Sequence[str], top: PositiveInt = 20
 ) -> list[tuple]:
-    """Labels that are given to two groups most unequally, by the chi-squared statistic of their 2x2 tables.
+    """Labels that are given to two groups most unequally,
+    by the chi-squared statistic of their 2x2 tables.
 
     Args:
-        given: (N, L) bool: label scores above a threshold (CLIP uses 0.5% and 4% on portraits of Congress).
+        given: (N, L) bool: label scores above a threshold (CLIP uses 0.5% and 4%
+            on portraits of Congress).
         member: (N,) bool, of the first group.
         names: L.
         top: how many.

@@ -1,8 +1,10 @@
-"""Class names of zero-shot classification, bound to the labels of a data set by name and never by position.
+"""Class names of zero-shot classification, bound to the labels of a data set by name
+and never by position.
 
-The order of a data set's labels differs between its releases (Oxford Pets, EuroSAT, Caltech-101), and names in the
-wrong order give chance accuracy without any error. The curated names of CLIP (arXiv 2103.00020) are read from a file of
-the user or from the installed distribution `clip-benchmark`, and compared with the checksum of OpenAI's lists.
+The order of a data set's labels differs between its releases (Oxford Pets, EuroSAT, Caltech-101),
+and names in the wrong order give chance accuracy without any error. The curated names of CLIP
+(arXiv 2103.00020) are read from a file of the user or from the installed distribution
+`clip-benchmark`, and compared with the checksum of OpenAI's lists.
 """
 
 import hashlib
@@ -26,7 +28,8 @@ Names = str | tuple[str, ...]  # of one class; several names are averaged
 _DISTRIBUTION, _VERSION = "clip-benchmark", "1.6.2"
 _FILE = "clip_benchmark/datasets/en_classnames.json"
 
-# Number of classes, and the first digits of the SHA-256 of OpenAI's names joined by newlines, several names by '/'.
+# Number of classes, and the first digits of the SHA-256 of OpenAI's names joined by newlines,
+# several names by '/'.
 CHECKSUMS = {
     "imagenet": (1000, "571ae1c583b4be7da87519494c52bf405a46af05d5815627c7a0dee997068b60"),
     "food101": (101, "9c0eeb5a368b"),
@@ -57,7 +60,8 @@ CHECKSUMS = {
     "rendered_sst2": (2, "2e61aa755804"),
 }
 
-# The names in clip-benchmark's file. Of those with a checksum here it holds other names, or another order, than OpenAI.
+# The names in clip-benchmark's file. Of those with a checksum here it holds other names,
+# or another order, than OpenAI.
 _BENCHMARK_NAMES = {
     **{
         "imagenet": "imagenet1k",
@@ -84,7 +88,9 @@ _BENCHMARK_CHECKSUMS = {
 
 
 def as_classes(names: Sequence[Names]) -> list[Names]:
-    """Classes as a list; raises UserError for one text, whose letters would be classes, and for what is no list."""
+    """Classes as a list; raises UserError for one text, whose letters would be classes,
+    and for what is no list.
+    """
     if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
         raise UserError(
             f"class_names is {names!r}, one {type(names).__name__}; give a list of names"
@@ -93,7 +99,9 @@ def as_classes(names: Sequence[Names]) -> list[Names]:
 
 
 def several(names: Names, whose: str) -> tuple[str, ...]:
-    """The names of one class as a tuple; raises UserError where there is none, or one is empty or no text."""
+    """The names of one class as a tuple; raises UserError where there is none,
+    or one is empty or no text.
+    """
     found = (
         (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else ()
     )
@@ -109,19 +117,20 @@ def bind(
 ) -> tuple[Names, ...]:
     """The names for prompts in the order of a data set's labels.
 
-    Names match if they are the same words: case, '_', '-', '/' and the humps of CamelCase don't count.
+    Names match if they are the same words: case, '_', '-',
+    '/' and the humps of CamelCase don't count.
 
     Args:
         label_names: of the data set, in label order.
-        names: either the names themselves, in any order, a class with several matched by its first; or
-            {label name: names for prompts}, where label and prompt differ.
+        names: either the names themselves, in any order, a class with several matched by its first;
+            or {label name: names for prompts}, where label and prompt differ.
 
     Returns:
         One entry per label: a name, or a tuple of several.
 
     Raises:
-        UserError: labels without a name, names without a label, or two that are the same words; all are listed. Also
-            for names that are empty or no texts.
+        UserError: labels without a name, names without a label, or two that are the same words; all
+            are listed. Also for names that are empty or no texts.
     """
     if isinstance(names, Mapping):
         pairs = list(names.items())
@@ -165,10 +174,11 @@ def bind_imagenet(
     """Binds ImageNet's 1000 curated names to labels that are WordNet ids or class numbers.
 
     Args:
-        label_names: in label order, all of them WordNet ids ('n01440764') or all of them numbers ('0', ImageNetV2's
-            folders).
+        label_names: in label order, all of them WordNet ids ('n01440764') or all of them numbers
+            ('0', ImageNetV2's folders).
         names: 1000, in the order of sorted WordNet ids.
-        indices: which of the 1000 the labels are, for the subsets of ImageNet-A and ImageNet-R; None for all.
+        indices: which of the 1000 the labels are, for the subsets of ImageNet-A and ImageNet-R;
+            None for all.
 
     Returns:
         One entry per label.
@@ -196,8 +206,9 @@ def read(path: str | os.PathLike) -> tuple[Names, ...] | dict[str, Names]:
     """Reads class names from a file, for `bind`.
 
     Args:
-        path: .json with a list of names or {label name: names}, where several names of a class are a list; or any other
-            text with one class per line: 'name', 'name/other name', or 'label name<tab>name/other name'.
+        path: .json with a list of names or {label name: names}, where several names of a class are
+            a list; or any other text with one class per line: 'name', 'name/other name', or 'label
+            name<tab>name/other name'.
 
     Returns:
         The list in the file's order, or the mapping.
@@ -244,14 +255,16 @@ def _tidy(value: str | list[str]) -> Names:
 
 
 def curated(dataset: str) -> tuple[Names, ...]:
-    """The curated class names of a data set from the installed distribution `clip-benchmark`, which is not imported.
+    """The curated class names of a data set from the installed distribution `clip-benchmark`,
+    which is not imported.
 
     Args:
-        dataset: one of `CHECKSUMS`. Four sets (Pets, EuroSAT, FER2013, CLEVR) are CLIP_benchmark's own lists, with a
-            warning: their names or their order are not OpenAI's.
+        dataset: one of `CHECKSUMS`. Four sets (Pets, EuroSAT, FER2013, CLEVR) are CLIP_benchmark's
+            own lists, with a warning: their names or their order are not OpenAI's.
 
     Raises:
-        UserError: no such list, not installed (the command is told), or a list that is not the known one.
+        UserError: no such list, not installed (the command is told),
+            or a list that is not the known one.
     """
     _known(dataset)
     try:
@@ -285,7 +298,9 @@ def checksum(names: Sequence[Names]) -> str:
 
 
 def check(dataset: str, names: Sequence[Names]) -> None:
-    """Raises UserError unless the names are OpenAI's list for a data set of `CHECKSUMS`, in its order."""
+    """Raises UserError unless the names are OpenAI's list for a data set of `CHECKSUMS`,
+    in its order.
+    """
     count, expected = _known(dataset)
     found = checksum(names)
     if not found.startswith(expected):
@@ -304,7 +319,8 @@ def _known(dataset: str) -> tuple[int, str]:
 
 
 def reordered_accuracy(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> float:
-    """Accuracy after the predicted classes are renamed in the best way, the renaming found on half of the examples.
+    """Accuracy after the predicted classes are renamed in the best way,
+    the renaming found on half of the examples.
 
     Args:
         label: (N,) int in 0..num_classes-1.
@@ -312,7 +328,8 @@ def reordered_accuracy(label: np.ndarray, prediction: np.ndarray, num_classes: i
         num_classes: C.
 
     Returns:
-        The accuracy in 0..1 on the other half: about chance unless predictions are right up to the order of the names.
+        The accuracy in 0..1 on the other half: about chance unless predictions are right up to the
+        order of the names.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -329,7 +346,8 @@ def reordered_accuracy(label: np.ndarray, prediction: np.ndarray, num_classes: i
 
 
 def warn_if_reordered(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> None:
-    """Warns where accuracy is near chance but a permutation of the labels would make the predictions right.
+    """Warns where accuracy is near chance but a permutation of the labels would
+    make the predictions right.
 
     Args:
         label: (N,) int in 0..num_classes-1; fewer than 100 examples say nothing.

@@ -1,4 +1,6 @@
-"""Zero-shot classification of emoji by their names: seen and unseen concepts, groups and sub-groups."""
+"""Zero-shot classification of emoji by their names:
+seen and unseen concepts, groups and sub-groups.
+"""
 
 from typing import Any
 
@@ -17,8 +19,9 @@ def zero_shot(data: Any, context_length: ContextLength = 20) -> ZeroShot:
         context_length: tokens.
 
     Returns:
-        A `ZeroShot` with the figures 'seen/...' (seen concepts among all common names), 'unseen/...' (unseen concepts
-        among all common names) and 'unseen_only/...' (unseen concepts among their own names).
+        A `ZeroShot` with the figures 'seen/...' (seen concepts among all common names),
+        'unseen/...' (unseen concepts among all common names) and 'unseen_only/...' (unseen
+        concepts among their own names).
     """
     source = data.source
     names = source.class_names

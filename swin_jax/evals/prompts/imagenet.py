@@ -24,8 +24,8 @@ def imagenet_zero_shot(
         data: a `data.pipeline.EvalData` whose classes are WordNet ids.
         context_length: tokens.
         templates: `prompts.IMAGENET_80` (the paper's figures) or `prompts.IMAGENET_7`.
-        names: file of the 1000 curated names in the order of sorted WordNet ids; '' takes those of an installed
-            clip-benchmark.
+        names: file of the 1000 curated names in the order of sorted WordNet ids; '' takes those of
+            an installed clip-benchmark.
         clean: how texts are cleaned, as in training, see `data.image_text.tokenizer.tokenize`.
 
     Returns:

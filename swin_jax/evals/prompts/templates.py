@@ -1,7 +1,8 @@
-"""Prompt templates of zero-shot classification: CLIP's 80 and 7 for ImageNet, and those of 26 other data sets.
+"""Prompt templates of zero-shot classification:
+CLIP's 80 and 7 for ImageNet, and those of 26 other data sets.
 
-CLIP (arXiv 2103.00020); the peers are the prompt notebook and the prompts file of openai/CLIP. A template has one {}
-for the class name.
+CLIP (arXiv 2103.00020); the peers are the prompt notebook and the prompts file of openai/CLIP. A
+template has one {} for the class name.
 """
 
 import itertools
@@ -11,7 +12,9 @@ from swin_jax.core.errors import UserError
 
 
 def _expand(pattern: str, *choices: Sequence[str]) -> Iterator[str]:
-    """Fills the letters X and Y of a pattern with every combination of words; an empty word takes its space along."""
+    """Fills the letters X and Y of a pattern with every combination of words;
+    an empty word takes its space along.
+    """
     for words in itertools.product(*choices):
         text = pattern
         for letter, word in zip("XY", words):

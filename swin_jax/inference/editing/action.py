@@ -1,4 +1,6 @@
-"""The launcher's --edit: pictures, latents or seeds, edited by a text, as files in a run's workdir."""
+"""The launcher's --edit: pictures, latents or seeds, edited by a text,
+as files in a run's workdir.
+"""
 
 import csv
 import functools
@@ -33,18 +35,20 @@ def prepare(config: Any, workdir: str, what: str) -> Callable[[], int]:
     """Sets up the edits of a folder, a file or seeds.
 
     Args:
-        config: The experiment's config; its `edit` is the editor, `invert` finds latents of pictures.
+        config: The experiment's config; its `edit` is the editor,
+            `invert` finds latents of pictures.
         workdir: Where files go, in edits/TEXT, and where editors keep what they compute once.
         what: See `sources.find`.
 
     Returns:
-        The function that edits and returns the exit status, 0. It writes for each name NAME.png, NAME.npz (`ws` before;
-        `edited_ws`, or `style_0`, ... after) and NAME.csv (layer, channel, weight); and before_after.png, a sheet over
-        the editor's axes, and a video along the first one.
+        The function that edits and returns the exit status, 0. It writes for each name
+        NAME.png, NAME.npz (`ws` before; `edited_ws`, or `style_0`, ... after) and NAME.csv
+        (layer, channel, weight); and before_after.png, a sheet over the editor's axes, and a
+        video along the first one.
 
     Raises:
-        UserError: An experiment that edits nothing; files that are missing; pictures without an inverter, and those
-            that are neither square nor have landmarks.
+        UserError: An experiment that edits nothing; files that are missing; pictures without an
+            inverter, and those that are neither square nor have landmarks.
     """
     if config.get("edit") is None:
         raise UserError(
@@ -95,7 +99,9 @@ def write_edits(
     synthesize: Synthesize,
     batch_size: PositiveInt,
 ) -> int:
-    """Edits all latents in batches; writes their files and the sheet of the first ones. Returns their number."""
+    """Edits all latents in batches; writes their files and the sheet of the first ones.
+    Returns their number.
+    """
     styles_of = jax.jit(
         lambda variables, ws: loaded.generator.apply(variables, ws, method="styles")
     )
@@ -128,7 +134,9 @@ def write_edits(
 def write_sheets(
     loaded: LoadedEditor, found: sources.Latents, folder: Any, synthesize: Synthesize
 ) -> list[str]:
-    """Writes the sheet over the editor's axes and the video along the first, of one latent; returns their names."""
+    """Writes the sheet over the editor's axes and the video along the first, of one latent;
+    returns their names.
+    """
     ws, name = found.ws[:1], found.names[0]
     first, *others = loaded.axes
     cells = []
@@ -164,7 +172,9 @@ def _title(loaded: LoadedEditor) -> str:
 
 
 def _synthesizer(loaded: LoadedEditor) -> Synthesize:
-    """A compiled function from S to pictures, uint8 (B, H, W, 3), with the generator's fixed noise."""
+    """A compiled function from S to pictures, uint8 (B, H, W, 3),
+    with the generator's fixed noise.
+    """
     generator = loaded.generator
 
     @jax.jit

@@ -76,8 +76,8 @@ class PerceptualDistance:
 class FeatureDistance:
     """Pixels, and the maps of a network of one's own: a classifier of the same kind of pictures.
 
-    It is the mean square between pixels and, at each stage, the mean over places of the square between features of
-    length 1.
+    It is the mean square between pixels and, at each stage, the mean over places of the square
+    between features of length 1.
 
     Attributes:
         network: A model with a method `features`, such as `models.swin.Swin`, and its weights.

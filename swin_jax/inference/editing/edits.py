@@ -16,8 +16,8 @@ class Edited:
     Attributes:
         styles: One array (B, channels) float32 for each layer of S, after the edit.
         ws: W+ (B, num_ws, w_dim) float32 after the edit, or None where the edit is in S.
-        chosen: For each row (layer, channel, weight) of the channels that moved; () where the method
-            does not choose any.
+        chosen: For each row (layer, channel, weight) of the channels that moved; () where the
+            method does not choose any.
         note: '', or why nothing changed: `NO_CHANNEL`.
     """
 
@@ -58,7 +58,9 @@ class LoadedEditor(Protocol):
     axes: tuple[Axis, ...]
 
     def edit(self, ws: np.ndarray, **settings: float) -> Edited:
-        """Edits W+ (B, num_ws, w_dim); `settings` are values of `axes`, those left out are the editor's own."""
+        """Edits W+ (B, num_ws, w_dim); `settings` are values of `axes`,
+        those left out are the editor's own.
+        """
 
 
 class Editor(Protocol):

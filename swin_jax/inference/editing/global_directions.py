@@ -1,4 +1,5 @@
-"""Edits by global directions in S: one step for all pictures, found from two texts without any training.
+"""Edits by global directions in S: one step for all pictures,
+found from two texts without any training.
 
     generator, clip = swin_jax.load(weights="ffhq.pkl"), swin_jax.load("ViT-B/32", weights="official")
     directions = global_directions.open_directions(generator, clip, "statistics")
@@ -55,8 +56,10 @@ class Wish:
     Attributes:
         text: What they should show.
         neutral: What they show now.
-        alpha: Strength, in deviations of the channel that moves most; negative for the opposite edit.
-        beta: Least relevance of the channels that move; None takes the largest that moves more than `channels`.
+        alpha: Strength, in deviations of the channel that moves most;
+            negative for the opposite edit.
+        beta: Least relevance of the channels that move;
+            None takes the largest that moves more than `channels`.
         channels: See `beta`: the released code has 20 for faces, 100 for other pictures.
     """
 
@@ -111,7 +114,9 @@ class GlobalDirections:
         )
 
     def distance(self, wish: Wish) -> float:
-        """How far the two texts are from each other in CLIP's space, the length that their direction is divided by."""
+        """How far the two texts are from each other in CLIP's space, the length that their
+        direction is divided by.
+        """
         return float(np.linalg.norm(self.features(wish.text) - self.features(wish.neutral)))
 
     def beta(self, wish: Wish) -> float:
@@ -122,7 +127,8 @@ class GlobalDirections:
         """The step in S of a wish at strength 1.
 
         Raises:
-            NoChannel: Its beta selects none; the error names the largest that does, and the channel.
+            NoChannel: Its beta selects none; the error names the largest that does,
+                and the channel.
             UserError: An empty text, or two that are the same to CLIP.
         """
         key = wish.text, wish.neutral, wish.beta, wish.channels
@@ -205,9 +211,11 @@ def open_directions(
 
     Args:
         generator, clip: Model and variables, as `swin_jax.load` gives them.
-        folder: Of statistics, released ones or such as were computed here; where it has none they are computed into it,
-            which takes hours for 1024 pixels, shows progress, and goes on where it was killed.
-        survey: How to compute; None for the released code's settings and pixels as the CLIP takes them.
+        folder: Of statistics, released ones or such as were computed here; where it has none they
+            are computed into it, which takes hours for 1024 pixels, shows progress, and goes on
+            where it was killed.
+        survey: How to compute; None for the released code's settings and pixels as
+            the CLIP takes them.
         templates, tokenize: See `GlobalDirections`.
         show: Show progress.
 
@@ -227,7 +235,9 @@ def open_directions(
 
 
 def _survey(clip: Any) -> Survey:
-    """The settings of the released code, with pixels as the CLIP's preparation has them, if it carries one."""
+    """The settings of the released code, with pixels as the CLIP's preparation has them,
+    if it carries one.
+    """
     prepared = carried(clip)
     if prepared is None or not prepared.mean:
         return Survey()
@@ -248,12 +258,13 @@ class GlobalEditor:
     """The editor of an experiment.
 
     Attributes:
-        task: A `tasks.style_relevance.StyleRelevance`: the networks, and how statistics are computed.
+        task: A `tasks.style_relevance.StyleRelevance`:
+            the networks, and how statistics are computed.
         text: What pictures should show; several texts, each with its step, are separated by |.
         neutral: What they show now, one for all texts or as many.
         alpha, beta, channels: See `Wish`; one for all texts, or as many.
-        statistics: A folder with fs3.npy and S_mean_std; '' takes those of the run in the workdir, or computes them
-            there from the changed layer on.
+        statistics: A folder with fs3.npy and S_mean_std; '' takes those of the run in the workdir,
+            or computes them there from the changed layer on.
         templates: '79', as the released code has, or '80', as the paper says.
         alphas, betas: Of sheets and videos.
     """
@@ -280,7 +291,8 @@ class GlobalEditor:
         """One for each text.
 
         Raises:
-            UserError: An empty text; numbers or neutral texts that are neither one nor as many as the texts.
+            UserError: An empty text; numbers or neutral texts that are neither one nor as
+                many as the texts.
         """
         texts = [text.strip() for text in self.text.split(SEPARATOR)]
         if not all(texts):
@@ -358,8 +370,8 @@ class LoadedGlobalEditor:
         Args:
             ws: The latents.
             alpha: In place of every wish's own.
-            beta: The same. With one that selects no channel the latents are as they were, and `note` says so, as in the
-                cell of a sheet.
+            beta: The same. With one that selects no channel the latents are as they were, and
+                `note` says so, as in the cell of a sheet.
 
         Raises:
             NoChannel: A wish's own beta selects no channel.

@@ -1,7 +1,8 @@
 """From photographs to latents: by the encoder e4e, or by an optimization for each picture.
 
-The optimization is the projector of StyleGAN2 (Karras et al., arXiv 1912.04958, appendix D); the reference is
-projector.py of NVlabs/stylegan2-ada-pytorch. Its distance is a value, see `inference.editing.distances`.
+The optimization is the projector of StyleGAN2 (Karras et al., arXiv 1912.04958, appendix D); the
+reference is projector.py of NVlabs/stylegan2-ada-pytorch. Its distance is a value, see
+`inference.editing.distances`.
 """
 
 import dataclasses
@@ -56,7 +57,8 @@ class E4EInversion:
         self.encoder.check("invert.encoder")
 
     def load(self, generator: Any, variables: dict) -> "LoadedEncoder":
-        """Reads the encoder; the generator's mean latent takes the place of one that its file lacks.
+        """Reads the encoder; the generator's mean latent takes the place of one
+        that its file lacks.
 
         Raises:
             UserError: Weights that do not fit; an encoder for another generator, with both numbers.
@@ -103,9 +105,11 @@ class LoadedEncoder:
 @checked
 @dataclasses.dataclass(frozen=True)
 class OptimizationInversion:
-    """Finds latents by Adam, from the mean of W, so that the generator's picture comes near to the given one.
+    """Finds latents by Adam, from the mean of W, so that the generator's picture comes near
+    to the given one.
 
-    All pictures of a batch see the same random numbers, so that each gets what it would get by itself.
+    All pictures of a batch see the same random numbers,
+    so that each gets what it would get by itself.
 
     Attributes:
         distance: `PerceptualDistance` or `FeatureDistance`.
@@ -116,8 +120,9 @@ class OptimizationInversion:
         b1, b2: Of Adam.
         latent_noise: Deviation of the noise that latents get, as a share of that of W.
         noise_until: Share of the steps after which they get none.
-        optimize_noise: Look for noise maps as well, from random ones, and keep them free of patterns. Edits are drawn
-            with the fixed maps of the generator: False looks for latents that belong to those.
+        optimize_noise: Look for noise maps as well, from random ones, and keep them free of
+            patterns. Edits are drawn with the fixed maps of the generator: False looks for latents
+            that belong to those.
         noise_penalty: Of patterns in noise maps.
         mean_samples: Latents whose mean is the start.
         batch_size: Pictures at a time.
@@ -170,7 +175,8 @@ class Projection:
 
     Attributes:
         ws: W+ (N, num_ws, w_dim) float32.
-        noises: A map (N, h, w, 1) for each convolution, or () where those of the generator were kept.
+        noises: A map (N, h, w, 1) for each convolution,
+            or () where those of the generator were kept.
         distances: Of the last pictures from the given ones, (N,).
     """
 
@@ -221,7 +227,8 @@ class Projector:
             if step == 0:
                 target, state = self._describe(self._frozen, batch), self._start(len(batch))
             stop = min(step + _CHUNK, steps)
-            # One call a step: on CPUs XLA runs the convolutions of a compiled loop several times slower.
+            # One call a step: on CPUs XLA runs the convolutions of a compiled
+            # loop several times slower.
             for number in range(step, stop):
                 state = self._update(self._frozen, target, number, state)
             jax.block_until_ready(state)
@@ -287,7 +294,9 @@ class Projector:
 
 
 def mean_latent(generator: Any, variables: dict, samples: int) -> tuple[np.ndarray, float]:
-    """The mean of mapped latents w, (w_dim,), and the root of the mean squared length of their differences from it."""
+    """The mean of mapped latents w, (w_dim,), and the root of the mean squared length of
+    their differences from it.
+    """
     z = np.random.RandomState(_DRAWS).randn(samples, generator.z_dim).astype(np.float32)
     w = np.asarray(
         jax.jit(lambda z: generator.apply(variables, z, method="map")[:, 0])(z), np.float64
@@ -305,8 +314,8 @@ def latent_noise(step: jax.Array, num_steps: int, until: float) -> jax.Array:
 def noise_patterns(noises: Sequence[jax.Array]) -> jax.Array:
     """How far noise maps (B, h, w, 1) are from white noise: (B,).
 
-    It is the sum, over all maps and their halvings down to 8 pixels, of the squared correlation of a map with itself,
-    shifted by one place.
+    It is the sum, over all maps and their halvings down to 8 pixels, of the squared correlation of
+    a map with itself, shifted by one place.
     """
     total = jnp.zeros(len(noises[0]))
     for noise in noises:

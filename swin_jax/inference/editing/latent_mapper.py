@@ -35,8 +35,8 @@ class LatentMapperEditor:
         generator: Frozen `models.stylegan2.Generator`.
         model: The mapper that the run trains, for weights of a run.
         text: What it was trained for, in words.
-        mapper: A released file of a mapper, whose class and levels follow from it, or the workdir of a run; '' takes
-            the workdir that `load` is given.
+        mapper: A released file of a mapper, whose class and levels follow from it, or the workdir
+            of a run; '' takes the workdir that `load` is given.
     """
 
     generator: FrozenModel
@@ -54,10 +54,12 @@ class LatentMapperEditor:
             )
 
     def load(self, workdir: str = "") -> "LoadedMapper":
-        """Reads all weights: the mapper's from `mapper` or else the newest checkpoint of the workdir.
+        """Reads all weights: the mapper's from `mapper` or else the newest
+        checkpoint of the workdir.
 
         Raises:
-            UserError: No mapper in the workdir, one of another class than `model`, or of another generator.
+            UserError: No mapper in the workdir, one of another class than `model`,
+                or of another generator.
         """
         self.check()
         generator = self.generator.model
@@ -84,7 +86,9 @@ class LatentMapperEditor:
 
 
 def _check_fit(model: nn.Module, variables: dict, generator: Any, source: str) -> None:
-    """Raises UserError for a mapper of other latents than a generator's, or of another class than its weights."""
+    """Raises UserError for a mapper of other latents than a generator's,
+    or of another class than its weights.
+    """
     wanted = jax.eval_shape(model.init, jax.random.key(0), _latent_of(model, generator))
     wanted = {path: leaf.shape for path, leaf in flatten(wanted).items()}
     found = {path: leaf.shape for path, leaf in flatten(variables).items()}
@@ -138,7 +142,9 @@ class LoadedMapper:
         return Edited(styles, None if after is None else np.asarray(after), ((),) * len(ws))
 
     def direction(self, ws: np.ndarray) -> np.ndarray:
-        """What the mapper adds to latents, (B, ...): all of S or W+ in one row each, to compare directions."""
+        """What the mapper adds to latents, (B, ...): all of S or W+ in one row each,
+        to compare directions.
+        """
         _, steps = self._steps(self.variables, self.mapper_variables, np.asarray(ws, np.float32))
         return np.concatenate(
             [np.asarray(leaf).reshape(len(ws), -1) for leaf in jax.tree.leaves(steps)], axis=1

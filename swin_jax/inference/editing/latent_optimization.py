@@ -1,11 +1,13 @@
-"""Edits by latent optimization: each latent is moved towards the text by itself, a few hundred steps long.
+"""Edits by latent optimization: each latent is moved towards the text by itself,
+a few hundred steps long.
 
     generator, clip = Given(*swin_jax.load(weights="ffhq.pkl")), Given(*swin_jax.load("ViT-B/32", weights="official"))
     adam = adamw(ramps(0.1, 300), no_decay=(), weight_decay=0.0, clip_norm=0.0)
     task = LatentOptimization(generator, clip, adam, tokenize("a person with purple hair"))
     edited_ws = optimize(task, ws)
 
-The steps are those of the task `tasks.latent_optimization.LatentOptimization`, which also trains in the loop.
+The steps are those of the task `tasks.latent_optimization.LatentOptimization`,
+which also trains in the loop.
 """
 
 import dataclasses
@@ -117,7 +119,9 @@ class LoadedOptimization:
         return Edited(tuple(map(np.asarray, styles)), np.asarray(after), nothing_chosen)
 
     def steps(self, ws: np.ndarray) -> tuple[Any, Any]:
-        """Where the latents start in the task's space, and their steps; computed unless all are remembered."""
+        """Where the latents start in the task's space, and their steps;
+        computed unless all are remembered.
+        """
         keys = [row.tobytes() for row in ws]
         if not all(key in self._rows for key in keys):
             show = functools.partial(progress, name=METHOD, show=self.editor.progress)

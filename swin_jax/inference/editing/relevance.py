@@ -1,4 +1,6 @@
-"""The relevance of channels: what each does to CLIP's features, measured in parts that a kill does not lose."""
+"""The relevance of channels: what each does to CLIP's features,
+measured in parts that a kill does not lose.
+"""
 
 import dataclasses
 import functools
@@ -107,7 +109,9 @@ class Measure:
         return start, move
 
     def __call__(self, piece: Piece) -> jax.Array:
-        """(channels, E) of the piece, which has `count` rows and then copies; returns before it is computed."""
+        """(channels, E) of the piece, which has `count` rows and then copies;
+        returns before it is computed.
+        """
         start, move = self._moves(piece.layer)
         if self._started is None or self._started[0] != (piece.layer, piece.image):
             styles = jax.device_put(self._one(piece))
@@ -137,7 +141,8 @@ def measure(
     origin: dict[str, Any],
     show: bool = True,
 ) -> np.ndarray:
-    """Measures the relevance of all channels that are in no ToRGB, or goes on where a call was killed.
+    """Measures the relevance of all channels that are in no ToRGB,
+    or goes on where a call was killed.
 
     Sums are kept in float32 and in one order, so that a resumed call gives the same bits.
 
@@ -210,7 +215,8 @@ def _write_part(path: Any, key: str, done: int, sums: np.ndarray) -> None:
 def compute(
     models: Models, folder: str, survey: Survey | None = None, show: bool = True
 ) -> tuple[Statistics, np.ndarray]:
-    """Computes statistics and relevance into a folder, or reads what is there; a killed call is resumed.
+    """Computes statistics and relevance into a folder, or reads what is there;
+    a killed call is resumed.
 
     Args:
         models: Generator and CLIP.
@@ -240,7 +246,8 @@ def compute(
 
 
 def take_run(task: Any, models: Models, workdir: Any, folder: str) -> None:
-    """Writes what a run of the training loop has summed up as a folder of statistics, unless it is there.
+    """Writes what a run of the training loop has summed up as a folder of statistics,
+    unless it is there.
 
     Args:
         task: Its `tasks.style_relevance.StyleRelevance`.

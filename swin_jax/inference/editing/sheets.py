@@ -46,7 +46,9 @@ def draw_grid(
 
 
 def write_video(folder: Any, name: str, frames: Sequence[np.ndarray]) -> str:
-    """Writes frames uint8 (H, W, 3) as NAME.mp4, NAME.gif without PyAV; returns the name of the file."""
+    """Writes frames uint8 (H, W, 3) as NAME.mp4, NAME.gif without PyAV;
+    returns the name of the file.
+    """
     times = max(-(-_SHOWN // frames[0].shape[0]), 1)
     frames = [
         np.ascontiguousarray(frame.repeat(times, axis=0).repeat(times, axis=1)) for frame in frames

@@ -76,7 +76,8 @@ class Source:
 
 
 def find(text: str) -> Source:
-    """The source that the flag --edit names: 'seeds:0-9,12', a file, or a folder of pictures or of latents.
+    """The source that the flag --edit names: 'seeds:0-9,12', a file,
+    or a folder of pictures or of latents.
 
     Raises:
         UserError: Nothing there to edit, or both pictures and latents.
@@ -152,7 +153,9 @@ def read(
 
 @checked
 def draw(generator: Any, variables: dict, seeds: Sequence[Seed], truncation: float) -> np.ndarray:
-    """W+ (N, num_ws, w_dim) of seeds, as NVIDIA's scripts draw z: each from a RandomState of its own."""
+    """W+ (N, num_ws, w_dim) of seeds, as NVIDIA's scripts draw z:
+    each from a RandomState of its own.
+    """
     if generator.c_dim:
         raise UserError(
             "seeds are for generators without labels; this one is conditional: give latents instead"
@@ -165,7 +168,9 @@ def draw(generator: Any, variables: dict, seeds: Sequence[Seed], truncation: flo
 
 
 def check_pictures(source: Source) -> None:
-    """Raises UserError for the first picture that cannot be opened or is neither square nor has landmarks beside it."""
+    """Raises UserError for the first picture that cannot be opened or is neither square nor
+    has landmarks beside it.
+    """
     for path in source.pictures:
         landmarks = path.with_suffix(".json")
         if landmarks.is_file():
@@ -209,7 +214,9 @@ def _check_unique(names: Sequence[str], paths: Sequence[pathlib.Path]) -> None:
 
 
 def _face(path: pathlib.Path, size: int) -> np.ndarray:
-    """A picture as an inverter takes it: cut out by the landmarks in the .json beside it, if there is one."""
+    """A picture as an inverter takes it: cut out by the landmarks in the .json beside it,
+    if there is one.
+    """
     landmarks = path.with_suffix(".json")
     if landmarks.is_file():
         return np.asarray(_readable(path, alignment.align, str(path), str(landmarks), size))
@@ -231,7 +238,9 @@ def _check_square(path: pathlib.Path, size: tuple[int, int]) -> None:
 
 
 def _readable(path: pathlib.Path, read: Callable, *arguments: Any) -> Any:
-    """The result of a function that reads a picture; raises UserError, naming the file, where it cannot."""
+    """The result of a function that reads a picture;
+    raises UserError, naming the file, where it cannot.
+    """
     try:
         return read(*arguments)
     except UnreadableError as error:

@@ -1,4 +1,5 @@
-"""What global directions need to know of a generator, as files: statistics of S, and the relevance of channels.
+"""What global directions need to know of a generator, as files:
+statistics of S, and the relevance of channels.
 
 The files are those of the released code, S_mean_std and fs3.npy, and beside them statistics.json,
 which says of which weights they are.
@@ -65,7 +66,8 @@ def read_folder(
     clip_variables: dict,
     features: int | None = None,
 ) -> tuple[Statistics, np.ndarray]:
-    """Reads statistics and directions, released or computed here, and checks that they are of a generator.
+    """Reads statistics and directions, released or computed here,
+    and checks that they are of a generator.
 
     Args:
         folder: With S_mean_std and fs3.npy.
@@ -91,7 +93,9 @@ def read_folder(
 
 
 def _check_released(found: Statistics, generator: Generator, variables: dict) -> None:
-    """Raises UserError for statistics of another generator; the released code and its port truncate in two ways."""
+    """Raises UserError for statistics of another generator;
+    the released code and its port truncate in two ways.
+    """
     layers, problems = generator.style_layers(), []
     for cutoff in (None, _PORT_CUTOFF):
         draws = Draws(truncation_cutoff=cutoff)
@@ -112,7 +116,9 @@ def is_complete(folder: Any) -> bool:
 
 
 def check_origin(folder: Any, expected: dict[str, Any]) -> None:
-    """Raises UserError if the statistics in a folder are of other weights or, where they are given, settings."""
+    """Raises UserError if the statistics in a folder are of other weights or,
+    where they are given, settings.
+    """
     stored = storage.read_object(folder / ORIGIN)
     for name, what in (
         ("generator", "another generator"),

@@ -1,8 +1,9 @@
 """IR-SE: a residual network with squeeze and excitation whose embeddings tell persons apart.
 
-ArcFace (arXiv 1801.07698), SE blocks (arXiv 1709.01507); the reference is `Backbone` of TreB1eN/InsightFace_Pytorch,
-model.py, which StyleCLIP's identity loss and the encoder e4e copy. Modules have its names. Faces are aligned, RGB and
-in -1..1; the released weights saw BGR in training, but StyleCLIP, pSp and e4e all show them RGB.
+ArcFace (arXiv 1801.07698), SE blocks (arXiv 1709.01507); the reference is `Backbone` of
+TreB1eN/InsightFace_Pytorch, model.py, which StyleCLIP's identity loss and the encoder e4e copy.
+Modules have its names. Faces are aligned, RGB and in -1..1; the released weights saw BGR in
+training, but StyleCLIP, pSp and e4e all show them RGB.
 """
 
 from typing import Any
@@ -107,7 +108,9 @@ def trunk(blocks: Blocks, types: dict) -> tuple[tuple, tuple]:
 
 
 def run_trunk(stem: tuple, body: tuple, image: jax.Array, frozen: bool) -> dict[str, jax.Array]:
-    """The outputs of `trunk`'s modules by their official names, `input_layer`, `body.0` and so on: (B, H, W, C)."""
+    """The outputs of `trunk`'s modules by their official names, `input_layer`, `body.0` and so on:
+    (B, H, W, C).
+    """
     project, norm, act = stem
     x = act(norm(project(image), use_running_average=frozen))
     outputs = {"input_layer": x}
@@ -124,7 +127,9 @@ def stage_ends(blocks: Blocks) -> list[str]:
 
 
 def check_blocks(blocks: Blocks) -> None:
-    """Raises UserError for stages that do not follow each other, or of which weights could not tell the beginning."""
+    """Raises UserError for stages that do not follow each other,
+    or of which weights could not tell the beginning.
+    """
     pairs = list(zip(blocks, blocks[1:]))
     if not blocks or any(one[1] != other[0] or other[0] == other[1] for one, other in pairs):
         raise UserError(
@@ -150,15 +155,16 @@ class IRSE(nn.Module):
     """Embeds aligned faces: (B, H, W, 3) to (B, embed_dim) of length 1.
 
     Running statistics are in the collection 'batch_stats'; with train=True it must be mutable. With
-    `mutable=['intermediates']` the outputs of 'input_layer', 'body.0', ..., the last block and 'output_layer' (before
-    it is brought to length 1) are kept in `intermediates['outputs']`.
+    `mutable=['intermediates']` the outputs of 'input_layer', 'body.0', ..., the last block and
+    'output_layer' (before it is brought to length 1) are kept in `intermediates['outputs']`.
 
     Attributes:
-        blocks: Of each stage the channels before and after it and its number of blocks; each stage halves the map.
+        blocks: Of each stage the channels before and after it and its number of blocks;
+            each stage halves the map.
         image_size: Height and width in pixels, a multiple of 2 to the number of stages.
         embed_dim: Size of the embedding.
-        channel_order: 'rgb', as StyleCLIP shows pictures to the network, or 'bgr', which turns RGB pictures into the
-            order that the released weights were trained with.
+        channel_order: 'rgb', as StyleCLIP shows pictures to the network, or 'bgr', which turns RGB
+            pictures into the order that the released weights were trained with.
         dropout: Rate before the last layer in training; 0.6 in the reference.
         dtype, param_dtype: Types of the activations and of the parameters; statistics are float32.
     """
@@ -177,7 +183,8 @@ class IRSE(nn.Module):
         self.input_layer, self.body = trunk(self.blocks, types)
         width = self.image_size // 2 ** len(self.blocks)
         init = init_conv(width * width * self.blocks[-1][1])
-        # One axis of the kernel for each of the map's, so that no order of flattening has to be kept.
+        # One axis of the kernel for each of the map's,
+        # so that no order of flattening has to be kept.
         embed = nn.DenseGeneral(
             self.embed_dim, axis=(1, 2, 3), kernel_init=init, bias_init=init, **types
         )

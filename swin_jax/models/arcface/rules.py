@@ -2,7 +2,8 @@
 
 from swin_jax.core.params import ONE_DIMENSIONAL
 
-# Convolutions over their outputs; the last layer, more than half of all, over the map that it reads.
+# Convolutions over their outputs; the last layer, more than half of all,
+# over the map that it reads.
 PARTITION = (
     (r"output_layer_3/kernel$", (None, None, "fsdp", "tensor")),
     (r"(input_layer_0|res_layer_[13]|shortcut_layer_0)/kernel$", (None, None, "tensor", "fsdp")),

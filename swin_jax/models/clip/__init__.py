@@ -1,4 +1,6 @@
-"""CLIP: one tower for images, one for texts, joined by their features; the towers of OpenAI and others."""
+"""CLIP: one tower for images, one for texts, joined by their features;
+the towers of OpenAI and others.
+"""
 
 from swin_jax.models.clip.model import CLIP, encode, make_clip
 from swin_jax.models.clip.presets import OPENAI, PRESETS

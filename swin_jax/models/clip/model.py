@@ -1,6 +1,7 @@
 """CLIP: an image tower and a text tower into one space, compared by a scaled cosine.
 
-CLIP (arXiv 2103.00020); the peer is `CLIP` of openai/CLIP, clip/model.py, and of mlfoundations/open_clip.
+CLIP (arXiv 2103.00020); the peer is `CLIP` of openai/CLIP, clip/model.py, and of
+mlfoundations/open_clip.
 """
 
 import math
@@ -32,7 +33,8 @@ INIT_LOGIT_SCALE = math.log(1 / 0.07)
 class CLIP(nn.Module):
     """Two towers.
 
-    The scale is not clipped here: in training that is done after each update, so that its gradient never stops.
+    The scale is not clipped here: in training that is done after each update,
+    so that its gradient never stops.
 
     Attributes:
         visual: any module that is called as visual(image, train=...) and gives (B, embed_dim).
@@ -55,7 +57,9 @@ class CLIP(nn.Module):
     def encode_image(
         self, image: jax.Array, train: bool = False, normalize: bool = False
     ) -> jax.Array:
-        """Embeds (B, H, W, 3) normalised float images: (B, embed_dim) float32, of length 1 if `normalize`."""
+        """Embeds (B, H, W, 3) normalised float images:
+        (B, embed_dim) float32, of length 1 if `normalize`.
+        """
         return _finish(self.visual(image, train=train), normalize)
 
     def encode_text(
@@ -75,8 +79,8 @@ class CLIP(nn.Module):
             train: of both towers.
 
         Returns:
-            (logits_per_image (B, B'), logits_per_text (B', B)), float32: exp(logit_scale) times the cosine, plus
-            logit_bias if there is one.
+            (logits_per_image (B, B'), logits_per_text (B', B)), float32: exp(logit_scale) times the
+            cosine, plus logit_bias if there is one.
         """
         images = self.encode_image(image, train, normalize=True)
         texts = self.encode_text(text, train, normalize=True)
@@ -84,7 +88,9 @@ class CLIP(nn.Module):
         return logits, logits.T
 
     def logits(self, images: jax.Array, texts: jax.Array) -> jax.Array:
-        """Compares features of length 1, (B, embed_dim) of images with (B', embed_dim) of texts: (B, B') float32."""
+        """Compares features of length 1, (B, embed_dim) of images with (B', embed_dim) of texts:
+        (B, B') float32.
+        """
         # Times 100, a cosine that was rounded to bfloat16 is off by half a unit.
         logits = jnp.exp(self.scale) * jnp.matmul(
             images, texts.T, precision=jax.lax.Precision.HIGHEST
@@ -102,7 +108,8 @@ def encode(
     batch: Mapping[str, jax.Array],
     prepare: Callable[[jax.Array], jax.Array],
 ) -> dict[str, jax.Array]:
-    """Features of the pictures and texts that are there; on a CPU the same to the last bit in any batch.
+    """Features of the pictures and texts that are there;
+    on a CPU the same to the last bit in any batch.
 
     Args:
         model: Two towers.
@@ -111,8 +118,8 @@ def encode(
         prepare: What is done to `image` first, normalization for example.
 
     Returns:
-        `image_features` (B, E) and `text_features` (B', E), float32 of length 1, of what is there; and `logit_scale`,
-        the factor itself.
+        `image_features` (B, E) and `text_features` (B', E), float32 of length 1, of what is there;
+        and `logit_scale`, the factor itself.
     """
     found = {"logit_scale": jnp.exp(variables["params"]["logit_scale"].astype(jnp.float32))}
 
@@ -167,7 +174,8 @@ def make_clip(
         text_heads: None for one per 64 channels.
         act: of the MLPs of both towers, 'quick_gelu' or 'gelu'.
         init_logit_scale, logit_bias: see `CLIP`.
-        dtype, param_dtype, remat, attention: of both towers, see `models.clip.transformer.Transformer`.
+        dtype, param_dtype, remat, attention: of both towers, see
+            `models.clip.transformer.Transformer`.
     """
     shared = dict(embed_dim=embed_dim, dtype=dtype, param_dtype=param_dtype, remat=remat)
     if isinstance(vision_layers, int):

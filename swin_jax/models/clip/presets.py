@@ -1,5 +1,7 @@
-"""Arguments of `models.clip.make_clip` for the published models: the nine of openai/CLIP (arXiv 2103.00020, tables 19
-and 20), and configurations of mlfoundations/open_clip that other weights come in."""
+"""Arguments of `models.clip.make_clip` for the published models: the nine of openai/CLIP
+(arXiv 2103.00020, tables 19 and 20), and configurations of mlfoundations/open_clip that
+other weights come in.
+"""
 
 # (image size, blocks of the stages, width, embedding, width of the text tower)
 _RESNETS = {
@@ -26,7 +28,8 @@ _VITS_OF_OPEN_CLIP = {
     "ViT-g-14": (224, 14, 40, 1408, 1024, 1024),
     "ViT-bigG-14": (224, 14, 48, 1664, 1280, 1280),
 }
-# What the large models of open_clip have of their own: heads wider than 64, other ratios, deeper text towers.
+# What the large models of open_clip have of their own:
+# heads wider than 64, other ratios, deeper text towers.
 _OTHER = {
     "ViT-H-14": dict(vision_heads=16, text_layers=24),
     "ViT-g-14": dict(vision_heads=16, vision_mlp_ratio=4.3637, text_layers=24),

@@ -1,8 +1,9 @@
-"""CLIP's ResNet: three stem convolutions, average pools in place of strides, attention in place of the last pool.
+"""CLIP's ResNet: three stem convolutions, average pools in place of strides,
+attention in place of the last pool.
 
-CLIP (arXiv 2103.00020); the peer is `ModifiedResNet` of openai/CLIP, clip/model.py. Convolutions have no bias. The
-statistics of the norms are those of the whole batch: under `jit`, with a batch that is split over devices, of all of
-them.
+CLIP (arXiv 2103.00020); the peer is `ModifiedResNet` of openai/CLIP, clip/model.py. Convolutions
+have no bias. The statistics of the norms are those of the whole batch: under `jit`, with a batch
+that is split over devices, of all of them.
 """
 
 import math
@@ -48,7 +49,9 @@ class Bottleneck(nn.Module):
             self.downsample = [conv(self.in_channels, out, 1, 1, types), batch_norm(types)]
 
     def __call__(self, x: jax.Array, frozen: bool) -> jax.Array:
-        """(B, H, W, c) to (B, H / stride, W / stride, 4 planes); `frozen` uses the running statistics."""
+        """(B, H, W, c) to (B, H / stride, W / stride, 4 planes);
+        `frozen` uses the running statistics.
+        """
         out = nn.relu(self.bn1(self.conv1(x), use_running_average=frozen))
         out = nn.relu(self.bn2(self.conv2(out), use_running_average=frozen))
         out = self.bn3(self.conv3(average_pool(out, self.stride)), use_running_average=frozen)
@@ -102,8 +105,8 @@ class ModifiedResNet(nn.Module):
     """Image tower: (B, H, W, 3) to (B, embed_dim).
 
     Running statistics are in the collection 'batch_stats'; with train=True it must be mutable. With
-    `mutable=['intermediates']` the outputs of 'avgpool' (the stem), 'layer1', ..., 'layer4' are kept in
-    `intermediates['outputs']`, each (B, H, W, C).
+    `mutable=['intermediates']` the outputs of 'avgpool' (the stem), 'layer1', ..., 'layer4' are
+    kept in `intermediates['outputs']`, each (B, H, W, C).
 
     Attributes:
         embed_dim: of the space that images and texts share.
@@ -111,9 +114,11 @@ class ModifiedResNet(nn.Module):
         layers: blocks of each of the four stages.
         width: of the stem; the last map has 32 times as many channels.
         num_heads: of the attention pool.
-        freeze_batch_norm: train=True does not change the statistics and uses the running ones (for fine-tuning).
+        freeze_batch_norm: train=True does not change the statistics and uses the
+            running ones (for fine-tuning).
         dtype, param_dtype: of the activations and of the parameters; statistics are float32.
-        remat: as in `models.swin.Swin`; convolutions are computed again under every choice but 'none'.
+        remat: as in `models.swin.Swin`; convolutions are computed again under
+            every choice but 'none'.
     """
 
     embed_dim: PositiveInt
@@ -172,7 +177,9 @@ class ModifiedResNet(nn.Module):
         return x.reshape(x.shape[0], -1)
 
     def features(self, image: jax.Array, train: bool = False) -> list[jax.Array]:
-        """Spatial features: the maps after the four stages, (B, H, W, C), of 1/4, 1/8, 1/16 and 1/32 the image."""
+        """Spatial features: the maps after the four stages, (B, H, W, C), of 1/4, 1/8,
+        1/16 and 1/32 the image.
+        """
         check_image(image, self.image_size)
         frozen = self.freeze_batch_norm or not train
         x = image.astype(jnp.dtype(self.dtype))

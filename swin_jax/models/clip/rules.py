@@ -3,7 +3,8 @@
 from swin_jax.core.params import ONE_DIMENSIONAL
 from swin_jax.models.swin import rules as swin
 
-# Both towers of CLIP: the attention pool of the ResNets, what only the text tower has, and the projections.
+# Both towers of CLIP: the attention pool of the ResNets, what only the text tower has,
+# and the projections.
 PARTITION = swin.PARTITION + (
     (r"attnpool/[qkv]_proj/kernel$", ("fsdp", "tensor", None)),
     (r"attnpool/[qkv]_proj/bias$", ("tensor", None)),
@@ -12,8 +13,9 @@ PARTITION = swin.PARTITION + (
     (r"(text_projection|visual/proj)$", ("fsdp", None)),
 )
 
-# Weights that are gains, biases or single vectors are not decayed; embeddings of tokens and positions are (as
-# open_clip does; the paper says "all weights that are not gains or biases"). Names of towers that are Swins fit too.
+# Weights that are gains, biases or single vectors are not decayed; embeddings of tokens and
+# positions are (as open_clip does; the paper says "all weights that are not gains or biases").
+# Names of towers that are Swins fit too.
 NO_DECAY = (
     *ONE_DIMENSIONAL,
     r"(^|\.)(ln_\w+|bn\d|downsample\.1)\.weight$",

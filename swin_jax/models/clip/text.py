@@ -17,11 +17,12 @@ from swin_jax.models.layers import layer_norm
 class TextTransformer(nn.Module):
     """Text tower: token ids (B, L) to (B, embed_dim).
 
-    Texts end with the highest id of the vocabulary and are padded after it; the features are taken at the first place
-    of a text's highest id. What comes after is invisible, so that shorter inputs give the same features as padded ones.
+    Texts end with the highest id of the vocabulary and are padded after it; the features are taken
+    at the first place of a text's highest id. What comes after is invisible, so that shorter inputs
+    give the same features as padded ones.
 
-    With `mutable=['intermediates']` the outputs of 'transformer.resblocks.0', ... and 'ln_final' are kept in
-    `intermediates['outputs']`, each (B, L, width).
+    With `mutable=['intermediates']` the outputs of 'transformer.resblocks.0', ... and 'ln_final'
+    are kept in `intermediates['outputs']`, each (B, L, width).
 
     Attributes:
         embed_dim: of the space that images and texts share.
@@ -78,7 +79,8 @@ class TextTransformer(nn.Module):
         """Embeds texts.
 
         Args:
-            ids: (B, L) integers, L at most `context_length`, as `data.image_text.tokenizer.tokenize` gives them.
+            ids: (B, L) integers, L at most `context_length`, as
+                `data.image_text.tokenizer.tokenize` gives them.
             train: without effect; towers are called alike.
 
         Returns:

@@ -1,8 +1,9 @@
 """The pre-norm residual transformer that CLIP's ViT and text tower share.
 
-CLIP (arXiv 2103.00020); the peer is `Transformer` of openai/CLIP, clip/model.py, and of mlfoundations/open_clip.
-Inside a block the names are those of our other transformers (norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2), so
-that one table of partition rules serves all; `swin_jax.pretrained.clip.convert` knows the official ones.
+CLIP (arXiv 2103.00020); the peer is `Transformer` of openai/CLIP, clip/model.py, and of
+mlfoundations/open_clip. Inside a block the names are those of our other transformers (norm1,
+attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2), so that one table of partition rules serves all;
+`swin_jax.pretrained.clip.convert` knows the official ones.
 """
 
 from collections.abc import Callable
@@ -122,10 +123,11 @@ class Transformer(nn.Module):
 
     Attributes:
         causal: tokens see themselves and those before them.
-        init: 'default' is PyTorch's (OpenAI's image tower), 'scaled' draws normal weights whose deviation falls with
-            the width, and with the depth where a branch ends (OpenAI's text tower).
-        dtype, param_dtype: of the residual stream and matrix products, and of the parameters; softmax and the
-            statistics of the norms are float32.
+        init: 'default' is PyTorch's (OpenAI's image tower), 'scaled' draws normal
+            weights whose deviation falls with the width, and with the depth where a
+            branch ends (OpenAI's text tower).
+        dtype, param_dtype: of the residual stream and matrix products, and of the parameters;
+            softmax and the statistics of the norms are float32.
         remat: as in `models.swin.Swin`.
         attention: 'xla', or 'cudnn' for the fused kernel of NVIDIA GPUs (half precision only).
     """

@@ -1,7 +1,8 @@
-"""CLIP's vision transformer: patches, a class token, learned positions, pre-norm blocks, a projection.
+"""CLIP's vision transformer: patches, a class token, learned positions, pre-norm blocks,
+a projection.
 
-ViT (arXiv 2010.11929) as in CLIP (arXiv 2103.00020); the peer is `VisionTransformer` of openai/CLIP, clip/model.py.
-Patch dropout is that of FLIP (arXiv 2212.00794).
+ViT (arXiv 2010.11929) as in CLIP (arXiv 2103.00020); the peer is `VisionTransformer` of
+openai/CLIP, clip/model.py. Patch dropout is that of FLIP (arXiv 2212.00794).
 """
 
 import math
@@ -35,12 +36,14 @@ def check_image(image: jax.Array, size: Size) -> None:
 class VisionTransformer(nn.Module):
     """Image tower: (B, H, W, 3) to (B, embed_dim).
 
-    With `mutable=['intermediates']` the outputs of 'conv1', 'ln_pre', 'transformer.resblocks.0', ... and 'ln_post' are
-    kept in `intermediates['outputs']`, tokens as (B, N, width), class token first.
+    With `mutable=['intermediates']` the outputs of 'conv1', 'ln_pre',
+    'transformer.resblocks.0', ... and 'ln_post' are kept in `intermediates['outputs']`, tokens
+    as (B, N, width), class token first.
 
     Attributes:
         embed_dim: of the space that images and texts share.
-        image_size: (H, W) in pixels, or one int for both; a multiple of `patch_size`, which is given alike.
+        image_size: (H, W) in pixels, or one int for both;
+            a multiple of `patch_size`, which is given alike.
         width, layers, num_heads, mlp_ratio: of the transformer.
         act: 'quick_gelu' (OpenAI's weights) or 'gelu'.
         patch_dropout: fraction of patches that are left out in training, other ones for each image.
@@ -113,7 +116,9 @@ class VisionTransformer(nn.Module):
         return x
 
     def features(self, image: jax.Array, train: bool = False) -> list[jax.Array]:
-        """Spatial features: a list of one map, the patch tokens after the last norm, (B, rows, columns, width)."""
+        """Spatial features: a list of one map, the patch tokens after the last norm, (B, rows,
+        columns, width).
+        """
         if train and self.patch_dropout:
             raise UserError(
                 "with patches left out there is no map of them: features(train=True) needs patch_dropout=0"
@@ -145,7 +150,9 @@ class VisionTransformer(nn.Module):
         return x, outputs | {f"transformer.resblocks.{i}": block for i, block in enumerate(blocks)}
 
     def _drop_patches(self, x: jax.Array) -> jax.Array:
-        """Keeps the class token and a random subset of the patches of each image, the same number for all."""
+        """Keeps the class token and a random subset of the patches of each image,
+        the same number for all.
+        """
         patches = x.shape[1] - 1
         kept = max(1, int(patches * (1 - self.patch_dropout)))
         draws = jax.random.uniform(self.make_rng("patch_dropout"), (x.shape[0], patches))

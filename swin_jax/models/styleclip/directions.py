@@ -3,8 +3,8 @@
 Patashnik et al., arXiv 2103.17249, section 6. Reference: orpatashnik/StyleCLIP,
 global_torch/{SingleChannel,StyleCLIP,manipulate}.py. Where paper and code differ, this is the code:
 a channel's row is normalized after its mean over images, directions are scaled to a largest
-coefficient of 1, and multiplied by the channels' deviations. So a strength `alpha` counts deviations
-of the channel that moves most.
+coefficient of 1, and multiplied by the channels' deviations. So a strength `alpha` counts
+deviations of the channel that moves most.
 """
 
 import dataclasses
@@ -57,7 +57,9 @@ class Direction:
 
 
 def moves(features: jax.Array) -> jax.Array:
-    """How pictures move in CLIP's space: (..., 2, E), lowered and raised -> (..., E) of length 1, or 0 for none."""
+    """How pictures move in CLIP's space: (..., 2, E), lowered and raised -> (..., E) of length 1,
+    or 0 for none.
+    """
     features = unit(features)
     return unit(features[..., 1, :] - features[..., 0, :])
 
@@ -66,10 +68,12 @@ def image_directions(features: np.ndarray) -> np.ndarray:
     """What moving each channel does to pictures, in CLIP's space.
 
     Args:
-        features: (channels, N, 2, E), CLIP's features of N pictures with a channel lowered and raised.
+        features: (channels, N, 2, E), CLIP's features of N pictures with a
+            channel lowered and raised.
 
     Returns:
-        (channels, E) float32 of length 1, the rows of the released fs3.npy; 0 for a channel that changes no picture.
+        (channels, E) float32 of length 1, the rows of the released fs3.npy;
+        0 for a channel that changes no picture.
     """
     return mean_directions(np.asarray(moves(jnp.asarray(features))).sum(axis=1))
 
@@ -107,8 +111,9 @@ def make_direction(
     """Selects channels and scales them.
 
     Args:
-        relevance: (rows,), `image_directions` times `text_direction`. Rows count the channels of the
-            layers that are no ToRGB, from the first on; statistics may end before the last layer.
+        relevance: (rows,), `image_directions` times `text_direction`. Rows count the
+            channels of the layers that are no ToRGB, from the first on; statistics may end
+            before the last layer.
         deviations: One array (channels,) for each layer.
         layers: `Generator.style_layers()`.
         beta: Channels of smaller absolute relevance stay as they are.
@@ -154,7 +159,9 @@ def channel_names(layers: Sequence[StyleLayer], rows: int) -> list[tuple[str, in
 
 
 def choose_beta(relevance: np.ndarray, channels: int) -> float:
-    """The largest of 0.10, 0.11, ..., 0.29 that selects more than so many channels, else 0.1 (the released GUI)."""
+    """The largest of 0.10, 0.11, ..., 0.29 that selects more than so many channels,
+    else 0.1 (the released GUI).
+    """
     size = np.abs(relevance)
     enough = [beta for beta in AUTO_BETAS if (size >= beta).sum() > channels]
     return max(enough, default=AUTO_BETAS[0])

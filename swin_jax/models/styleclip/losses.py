@@ -16,7 +16,8 @@ PREPROCESS = ("compat", "clip")
 
 
 def identity_loss(features: jax.Array, reference_features: jax.Array) -> jax.Array:
-    """How far persons are from those that they should stay, by embeddings of their faces (`ops.resampling.face_view`).
+    """How far persons are from those that they should stay, by embeddings of their faces
+    (`ops.resampling.face_view`).
 
     Args:
         features: (B, E) of length 1, of edited pictures.
@@ -41,8 +42,8 @@ def clip_view(
     Args:
         image: (B, H, W, 3) in -1..1, not clipped.
         size: (H', W') of CLIP's pictures, or one int for both; means are taken over equal areas.
-        preprocess: 'compat' leaves the values as they are, as the released code does; 'clip' normalizes them as CLIP
-            was trained.
+        preprocess: 'compat' leaves the values as they are, as the released code does; 'clip'
+            normalizes them as CLIP was trained.
         mean, std: Of the channels, for 'clip'.
 
     Returns:

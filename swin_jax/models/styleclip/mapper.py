@@ -29,8 +29,8 @@ class Mapping(nn.Module):
     """A norm and four layers of the width of the input, on its last axis.
 
     Attributes:
-        norm_axis: 'layers' normalizes along axis 1, which in W+ are the rows and not the features, as
-            the released mappers were trained; 'features' along the last axis.
+        norm_axis: 'layers' normalizes along axis 1, which in W+ are the rows and not the features,
+            as the released mappers were trained; 'features' along the last axis.
     """
 
     norm_axis: str = "layers"
@@ -51,7 +51,8 @@ class LevelsMapper(nn.Module):
     """A mapping for each level of W+: (B, num_ws, w_dim) -> the same shape.
 
     Attributes:
-        coarse, medium, fine: False leaves the rows of a level as they are: 0 to 3, 4 to 7, and the others.
+        coarse, medium, fine: False leaves the rows of a level as they are:
+            0 to 3, 4 to 7, and the others.
         norm_axis: As in `Mapping`.
     """
 
@@ -74,7 +75,9 @@ class LevelsMapper(nn.Module):
 
 
 class SingleMapper(nn.Module):
-    """One mapping for all rows of W+: (B, num_ws, w_dim) -> the same shape; `norm_axis` as in `Mapping`."""
+    """One mapping for all rows of W+: (B, num_ws, w_dim) -> the same shape;
+    `norm_axis` as in `Mapping`.
+    """
 
     norm_axis: str = "layers"
 
@@ -85,12 +88,14 @@ class SingleMapper(nn.Module):
 
 @checked
 class StyleSpaceMapper(nn.Module):
-    """A mapping for each layer of S: a sequence of (B, channels) -> the same; or an array (B, channels of all layers).
+    """A mapping for each layer of S: a sequence of (B, channels) -> the same; or an array (B,
+    channels of all layers).
 
     Attributes:
-        channels: Of each layer, as `Generator.style_layers` has them; every third from the second on
-            is a ToRGB.
-        with_rgb: Map the styles of ToRGB layers too, as FullStyleSpaceMapper does; else their step is 0.
+        channels: Of each layer, as `Generator.style_layers` has them;
+            every third from the second on is a ToRGB.
+        with_rgb: Map the styles of ToRGB layers too, as FullStyleSpaceMapper does;
+            else their step is 0.
     """
 
     channels: PositiveInts

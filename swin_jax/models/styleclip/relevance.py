@@ -1,4 +1,5 @@
-"""What a channel of S does to pictures, as CLIP sees it: the images of StyleCLIP's relevance, and what they cost.
+"""What a channel of S does to pictures, as CLIP sees it:
+the images of StyleCLIP's relevance, and what they cost.
 
 Patashnik et al., arXiv 2103.17249, section 6. Reference: orpatashnik/StyleCLIP,
 global_torch/{SingleChannel,manipulate}.py. The layers before a changed one are the same for all its
@@ -33,10 +34,11 @@ class Change:
 
     Attributes:
         alpha: In deviations of the channel, down and up.
-        form: 'code' moves it from its mean, in all pictures alike, as the released code does; 'paper' from its own
-            value in each picture.
-        cumulative: Leave every channel at its mean when the next ones are moved. So does the released script, whose
-            copies share their memory; by the last layer most channels are at their means.
+        form: 'code' moves it from its mean, in all pictures alike, as the released code does;
+            'paper' from its own value in each picture.
+        cumulative: Leave every channel at its mean when the next ones are moved. So does the
+            released script, whose copies share their memory; by the last layer most channels
+            are at their means.
     """
 
     alpha: PositiveFloat = 5.0
@@ -98,8 +100,8 @@ class Survey:
         draws: Latents.
         images: How many of them relevance is measured on, the first ones.
         change: How channels are moved.
-        batch_size: Pictures at a time, two for each channel. In memory are the maps of as many, about 1 GiB for each of
-            1024 pixels, and those before the changed layer of one.
+        batch_size: Pictures at a time, two for each channel. In memory are the maps of as many,
+            about 1 GiB for each of 1024 pixels, and those before the changed layer of one.
         mean, std: Of pixels in 0..1, as the CLIP was trained.
         save_seconds: From one save of what is done to the next.
     """
@@ -125,7 +127,8 @@ def picture_view(
     mean: tuple[float, ...] = CLIP_MEAN,
     std: tuple[float, ...] = CLIP_STD,
 ) -> jax.Array:
-    """A generator's picture as CLIP sees the file that it would be: bytes, resized as Pillow does, and normalized.
+    """A generator's picture as CLIP sees the file that it would be:
+    bytes, resized as Pillow does, and normalized.
 
     Args:
         image: (B, H, W, 3), nominally in -1..1, square.
@@ -152,12 +155,14 @@ def channel_moves(
     layer: int,
     pixels: dict[str, tuple[float, ...]],
 ) -> jax.Array:
-    """How one picture moves in CLIP's space with each of M styles of a layer, computed from that layer on.
+    """How one picture moves in CLIP's space with each of M styles of a layer,
+    computed from that layer on.
 
     Args:
         generator, clip: The models.
         variables: Their variables, under 'generator' and 'clip'.
-        start: (maps, image) of the picture before the layer, `Generator.activations` of a batch of 1.
+        start: (maps, image) of the picture before the layer,
+            `Generator.activations` of a batch of 1.
         styles: Of all layers, (1, C).
         changed: (M, 2, C), lowered and raised styles of the layer.
         layer: Its index in `style_layers()`.
@@ -188,8 +193,8 @@ class Cost:
         pictures: How many are made.
         whole: If each is made from its latent.
         from_layer: If each is made from the changed layer on.
-        rank_one: If, besides, the first convolution is computed for the changed input channel alone and added to that
-            of the unchanged picture.
+        rank_one: If, besides, the first convolution is computed for the changed input channel alone
+            and added to that of the unchanged picture.
     """
 
     pictures: int

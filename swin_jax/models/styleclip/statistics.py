@@ -1,6 +1,8 @@
-"""Mean and deviation of each channel of a generator's style space, over latents that are drawn as StyleCLIP draws them.
+"""Mean and deviation of each channel of a generator's style space,
+over latents that are drawn as StyleCLIP draws them.
 
-Patashnik et al., arXiv 2103.17249; the reference is orpatashnik/StyleCLIP, global_directions/GetCode.py.
+Patashnik et al., arXiv 2103.17249; the reference is orpatashnik/StyleCLIP,
+global_directions/GetCode.py.
 """
 
 import dataclasses
@@ -44,8 +46,8 @@ class Draws:
         samples: For mean and deviation of each channel.
         seed: Of numpy's RandomState.
         truncation: Towards the mean latent.
-        truncation_cutoff: Rows of W+ that are truncated, the first ones; None for all. The port to torch has 8, so that
-            its statistics differ from the 64-pixel layers on.
+        truncation_cutoff: Rows of W+ that are truncated, the first ones; None for all. The port to
+            torch has 8, so that its statistics differ from the 64-pixel layers on.
         batch_size: Latents at a time; the numbers do not depend on it but for rounding.
     """
 

@@ -23,9 +23,11 @@ ARCHITECTURES = ("resnet", "orig")
 
 
 def minibatch_deviation(x: jax.Array, group_size: int | None) -> jax.Array:
-    """Appends a channel with the deviation within groups of the batch: (B, H, W, C) -> (B, H, W, C + 1).
+    """Appends a channel with the deviation within groups of the batch:
+    (B, H, W, C) -> (B, H, W, C + 1).
 
-    Rows b, b + n, b + 2n, ... are a group, n = B / group: a function of the whole batch, however it lies on devices.
+    Rows b, b + n, b + 2n, ... are a group, n = B / group:
+    a function of the whole batch, however it lies on devices.
 
     Raises:
         UserError: The group does not divide the batch.
@@ -47,7 +49,9 @@ def _latest(_, new):
 
 
 class Block(nn.Module):
-    """Half the size: two convolutions and, if residual, a shortcut; the first block reads pixels."""
+    """Half the size: two convolutions and, if residual, a shortcut;
+    the first block reads pixels.
+    """
 
     channels: int
     features: int
@@ -94,11 +98,12 @@ class Epilogue(nn.Module):
 
 @checked
 class Discriminator(nn.Module):
-    """Images (B, resolution, resolution, image_channels), floats in -1..1 -> logits (B, 1) float32, high for real ones.
+    """Images (B, resolution, resolution, image_channels), floats in -1..1 -> logits (B,
+    1) float32, high for real ones.
 
-    With `mutable=['intermediates']` the maps after the blocks are kept in `intermediates['outputs']` as 'b32', 'b16'
-    and so on, those after the first convolution in `pixels` of the first block, those after the last one in `maps` of
-    'b4'.
+    With `mutable=['intermediates']` the maps after the blocks are kept in
+    `intermediates['outputs']` as 'b32', 'b16' and so on, those after the first convolution in
+    `pixels` of the first block, those after the last one in `maps` of 'b4'.
 
     Attributes:
         resolution, c_dim, channel_base, channel_max, image_channels, conv_clamp, resampling: As in

@@ -1,7 +1,9 @@
-"""The generator of StyleGAN2 with skip connections: z -> w -> W+ -> S -> image, entered at any of them.
+"""The generator of StyleGAN2 with skip connections:
+z -> w -> W+ -> S -> image, entered at any of them.
 
-Karras et al., arXiv 1912.04958 (configurations e and f) and 2006.06676 (ADA). Peers: NVlabs/stylegan2-ada-pytorch
-(training/networks.py), whose names the parameters have, and rosinality/stylegan2-pytorch (model.py).
+Karras et al., arXiv 1912.04958 (configurations e and f) and 2006.06676 (ADA). Peers:
+NVlabs/stylegan2-ada-pytorch (training/networks.py), whose names the parameters have, and
+rosinality/stylegan2-pytorch (model.py).
 """
 
 from collections.abc import Sequence
@@ -75,7 +77,9 @@ class Block(nn.Module):
         return x.astype(jnp.dtype(self.dtype))
 
     def step(self, layer: style_space.StyleLayer, x, image, style, noise):
-        """Maps and image before a layer of this block -> those after it; the first ToRGB gets no image."""
+        """Maps and image before a layer of this block -> those after it;
+        the first ToRGB gets no image.
+        """
         module = getattr(self, layer.name.split("/")[1])
         if not layer.is_rgb:
             return constrain_batch(module(x, style, noise)), image
@@ -83,7 +87,9 @@ class Block(nn.Module):
         return x, rgb if image is None else ops.upfirdn(image, up=2, padding=(2, 1)) + rgb
 
     def __call__(self, x, image, styles, noises):
-        """Maps and image of the block before, None in the first -> those of this one, and the outputs by name."""
+        """Maps and image of the block before, None in the first -> those of this one,
+        and the outputs by name.
+        """
         outputs = {}
         if x is None:
             x = outputs["b4/const"] = self.start(styles[0].shape[0])
@@ -170,25 +176,28 @@ class Synthesis(nn.Module):
 
 @checked
 class Generator(nn.Module):
-    """Latents -> images (B, resolution, resolution, image_channels), float32, nominally in -1..1 but not clipped.
+    """Latents -> images (B, resolution, resolution, image_channels), float32,
+    nominally in -1..1 but not clipped.
 
     Collections: 'params'; 'noise', the fixed noise maps; 'averages', the mean of w. With
-    `mutable=['intermediates']` the maps after each layer are kept in `intermediates['synthesis']['outputs']`, by the
-    names of `style_space.style_layers`.
+    `mutable=['intermediates']` the maps after each layer are kept in
+    `intermediates['synthesis']['outputs']`, by the names of `style_space.style_layers`.
 
     Attributes:
         resolution: Side of the images in pixels, a power of two from 8 on.
         z_dim, w_dim: Widths of the latents.
         c_dim: Width of label vectors; 0 for a generator without labels.
-        mapping_layers: Layers of the mapping network: 8, or 2 in networks of ADA made with 'auto' or 'cifar'.
-        channel_base, channel_max: A map of side r has min(channel_base / r, channel_max) channels: 32768 in
-            configuration f, 16384 in e.
+        mapping_layers: Layers of the mapping network:
+            8, or 2 in networks of ADA made with 'auto' or 'cifar'.
+        channel_base, channel_max: A map of side r has min(channel_base / r, channel_max) channels:
+            32768 in configuration f, 16384 in e.
         image_channels: 3 for colour.
-        conv_clamp: Bound of all maps, 256 in networks of ADA that were trained in mixed precision, else None.
+        conv_clamp: Bound of all maps, 256 in networks of ADA that were trained in
+            mixed precision, else None.
         resampling: 'merged' or 'plain', see `ops.stylegan2`.
         dtype: Of the maps; latents, styles, noise strength and the image are float32.
-        remat: 'full' computes the maps of each block again in the backward pass and keeps only what lies between
-            blocks.
+        remat: 'full' computes the maps of each block again in the backward pass and keeps only
+            what lies between blocks.
     """
 
     resolution: PositiveInt
@@ -237,13 +246,15 @@ class Generator(nn.Module):
         truncation: float | jax.Array = 1.0,
         truncation_cutoff: int | None = None,
     ) -> jax.Array:
-        """z (B, z_dim), and label vectors (B, c_dim) of a conditional generator -> W+ (B, num_ws, w_dim).
+        """z (B, z_dim), and label vectors (B, c_dim) of a conditional generator ->
+        W+ (B, num_ws, w_dim).
 
         Args:
             z: From a normal distribution.
             c: Label vectors.
             truncation: w becomes w_avg + truncation (w - w_avg); 1 leaves it as it is.
-            truncation_cutoff: Number of rows of W+ that are truncated, the first ones; None for all.
+            truncation_cutoff: Number of rows of W+ that are truncated, the first ones;
+                None for all.
         """
         w = self.mapping(z, c)
         ws = jnp.broadcast_to(w[:, None], (w.shape[0], self.num_ws, self.w_dim))
@@ -256,7 +267,8 @@ class Generator(nn.Module):
         return jnp.where(rows, truncated, ws)
 
     def styles(self, ws: jax.Array) -> tuple[jax.Array, ...]:
-        """W+ (B, num_ws, w_dim) -> S, the style (B, channels) of each of `style_layers`, ToRGB among them.
+        """W+ (B, num_ws, w_dim) -> S, the style (B, channels) of each of `style_layers`,
+        ToRGB among them.
 
         Raises:
             UserError: Latents of another shape; one latent needs a batch axis.
@@ -286,7 +298,8 @@ class Generator(nn.Module):
             noise: As in `__call__`.
 
         Returns:
-            (maps (B, h, w, channels) before the layer, the image so far, None before the first ToRGB).
+            (maps (B, h, w, channels) before the layer, the image so far,
+            None before the first ToRGB).
         """
         noises = self.synthesis.noises(noise, self._batch(styles))
         return self.synthesis.span(None, None, styles, noises, range(layer))
@@ -299,7 +312,8 @@ class Generator(nn.Module):
         layer: int,
         noise: Noise = "const",
     ) -> jax.Array:
-        """What `activations` gives -> images, as `synthesize_styles` makes them, without the layers before.
+        """What `activations` gives -> images, as `synthesize_styles` makes them,
+        without the layers before.
 
         Args:
             x, image: What `activations` gives for `layer`.
@@ -332,13 +346,16 @@ class Generator(nn.Module):
 
         Args:
             z, c, truncation, truncation_cutoff: As in `map`.
-            noise: 'const', the fixed maps that are part of the weights, the same for all images; 'random', drawn with
-                the key 'noise'; 'none'; or a map (1 or B, h, w, 1) for each layer but ToRGB.
+            noise: 'const', the fixed maps that are part of the weights, the same for all
+                images; 'random', drawn with the key 'noise'; 'none'; or a map (1 or B, h, w, 1)
+                for each layer but ToRGB.
         """
         return self.synthesize(self.map(z, c, truncation, truncation_cutoff), noise)
 
     def flops(self) -> float:
-        """Multiply-accumulates of the convolutions and fully connected layers for one image from z."""
+        """Multiply-accumulates of the convolutions and fully connected layers for
+        one image from z.
+        """
         total = self.w_dim * (self.z_dim + (self.mapping_layers - 1) * self.w_dim + self.c_dim)
         for layer in self.style_layers():
             total += layer.convolution() + self.w_dim * layer.channels

@@ -1,4 +1,5 @@
-"""Layers of StyleGAN2 with equalized learning rates: kernels are stored large and scaled when they are used.
+"""Layers of StyleGAN2 with equalized learning rates:
+kernels are stored large and scaled when they are used.
 
 Karras et al., arXiv 1710.10196, section 4.1, and 1912.04958. Peers: training/networks.py of
 NVlabs/stylegan2-ada-pytorch, model.py of rosinality/stylegan2-pytorch.
@@ -28,7 +29,8 @@ class FullyConnected(nn.Module):
 
     Attributes:
         features: Number of outputs.
-        lr_multiplier: Factor of the learning rate; the stored kernel has the deviation 1 / lr_multiplier.
+        lr_multiplier: Factor of the learning rate; the stored kernel has the
+            deviation 1 / lr_multiplier.
         bias: Initial value of the bias, as it takes effect.
         activation: Apply `activate`.
     """
@@ -139,7 +141,8 @@ class StyledConvolution(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """A modulated 1 x 1 convolution to the channels of an image, without demodulation or activation.
+    """A modulated 1 x 1 convolution to the channels of an image,
+    without demodulation or activation.
 
     Attributes:
         in_channels, features: Channels before and after.

@@ -1,4 +1,5 @@
-"""The layers of StyleGAN2's synthesis: which latent feeds each, and how many channels its style has.
+"""The layers of StyleGAN2's synthesis: which latent feeds each,
+and how many channels its style has.
 
 Their order is that of StyleSpace (arXiv 2011.12799) and StyleCLIP (arXiv 2103.17249): layer by
 layer, ToRGB among them.
@@ -65,7 +66,9 @@ def num_ws(resolution: int) -> int:
 def style_layers(
     resolution: int, channel_base: int = 32768, channel_max: int = 512, image_channels: int = 3
 ) -> list[StyleLayer]:
-    """All layers with a style: 26 with 9,088 channels at 1024 pixels, 6,048 of them not in a ToRGB."""
+    """All layers with a style: 26 with 9,088 channels at 1024 pixels,
+    6,048 of them not in a ToRGB.
+    """
     layers = []
     before = None
     for size in resolutions(resolution):

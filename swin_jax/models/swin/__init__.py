@@ -1,4 +1,6 @@
-"""Swin Transformer and Swin Transformer V2, as classifiers and backbones over any number of spatial axes."""
+"""Swin Transformer and Swin Transformer V2, as classifiers and backbones over any
+number of spatial axes.
+"""
 
 from swin_jax.models.swin.bias import block_geometry, fold_bias, position_bias
 from swin_jax.models.swin.model import Swin, param_shapes, stage_dims

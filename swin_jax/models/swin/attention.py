@@ -1,7 +1,8 @@
 """Attention inside windows, and along time, with the position bias of either generation.
 
-Swin Transformer (arXiv 2103.14030) and Swin Transformer V2 (arXiv 2111.09883); the peers are `WindowAttention` of
-microsoft/Swin-Transformer, models/swin_transformer.py and swin_transformer_v2.py.
+Swin Transformer (arXiv 2103.14030) and Swin Transformer V2 (arXiv 2111.09883); the
+peers are `WindowAttention` of microsoft/Swin-Transformer, models/swin_transformer.py
+and swin_transformer_v2.py.
 """
 
 import math
@@ -47,13 +48,14 @@ class HeadsProjection(nn.Module):
 class WindowAttention(nn.Module):
     """Multi-head attention inside windows with a relative position bias.
 
-    `qkv` holds heads as an axis of their own, (C, 3, h, d), so that a mesh can split heads. Where the collection
-    'attention' is mutable, the weights (B * nW, h, N, N) are kept there.
+    `qkv` holds heads as an axis of their own, (C, 3, h, d), so that a mesh can split heads. Where
+    the collection 'attention' is mutable, the weights (B * nW, h, N, N) are kept there.
 
     Attributes:
         window: that the bias is made for.
         pretrained_window: that scales the coordinates of the continuous bias; 0 for `window`.
-        cosine: scaled cosine attention with one learned scale per head, no bias on keys; else dot products.
+        cosine: scaled cosine attention with one learned scale per head, no bias on keys;
+            else dot products.
         continuous_bias: the bias is an MLP of log-spaced coordinates; else a table.
     """
 
@@ -92,7 +94,8 @@ class WindowAttention(nn.Module):
     def __call__(self, x: jax.Array, regions: jax.Array | None, windows: int) -> jax.Array:
         """x is (B * nW, N, C), `windows` is nW; see `ops.attention.window_attention`."""
         tokens = x.shape[1]
-        # The corner is what the official video code takes where the grid is smaller than the window.
+        # The corner is what the official video code takes where the grid is
+        # smaller than the window.
         tables = per_shard_copies(
             self.bias_table(), x.shape[0] // windows
         )  # (S, rows, h): gradients travel as tables
@@ -104,7 +107,8 @@ class WindowAttention(nn.Module):
             )
         if self.implementation != "sequential" or self.is_initializing():
             return self.attend(x, bias, regions)
-        # The projections are inside the loop: q, k and v of all windows would be three maps and their gradients.
+        # The projections are inside the loop: q, k and v of all windows would be three
+        # maps and their gradients.
         params, plain = self.variables["params"], self.clone(parent=None)
         attend = lambda x, region: plain.apply({"params": params}, x, bias, region, method="attend")  # noqa: E731
         return attention.sequential(attend, x, regions, windows)
@@ -131,7 +135,9 @@ class WindowAttention(nn.Module):
         return self.qkv(x) * jnp.asarray([scale, 1, 1], self.dtype).reshape(1, 1, 3, 1, 1)
 
     def cosine_qkv(self, x: jax.Array) -> jax.Array:
-        """(B * nW, N, 3, h, d) with q and k of length 1, q times the learned scale; computed in float32."""
+        """(B * nW, N, 3, h, d) with q and k of length 1, q times the learned scale;
+        computed in float32.
+        """
         qkv = widen(self.qkv(x))
         if self.qkv_bias:
             bias = jnp.stack([self.q_bias, jnp.zeros_like(self.q_bias), self.v_bias]).astype(
@@ -150,7 +156,8 @@ class WindowAttention(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Attention along the first axis only, times a gate that starts at zero: (B, T, *spatial, C) to the same.
+    """Attention along the first axis only, times a gate that starts at zero:
+    (B, T, *spatial, C) to the same.
 
     What the 'factorised' design of Video Swin (arXiv 2106.13230, table 4) adds to each block.
 
@@ -207,8 +214,8 @@ def window_and_shift(
 
     Args:
         spatial: size of the map.
-        made_for: the window that the parameters are of. Where it shrank with the map of `image_size` it stays, whatever
-            the input's size, and the map is padded.
+        made_for: the window that the parameters are of. Where it shrank with the map of
+            `image_size` it stays, whatever the input's size, and the map is padded.
         small: the stage's of `window_geometry.stage_rules`.
         shifted: True for odd blocks.
     """

@@ -1,4 +1,6 @@
-"""The position bias that a block of a trained Swin adds to its attention, for looking at it and for folding it."""
+"""The position bias that a block of a trained Swin adds to its attention,
+for looking at it and for folding it.
+"""
 
 import jax
 
@@ -22,7 +24,8 @@ def block_geometry(
 
 
 def position_bias(model: Swin, variables: dict, block: str) -> jax.Array:
-    """The relative position bias of a block, 'layers.2.blocks.3', for every difference of positions.
+    """The relative position bias of a block, 'layers.2.blocks.3',
+    for every difference of positions.
 
     Returns:
         (prod(2 * window - 1), h) float32.
@@ -34,7 +37,8 @@ def position_bias(model: Swin, variables: dict, block: str) -> jax.Array:
 
 
 def fold_bias(model: Swin, variables: dict) -> tuple[Swin, dict]:
-    """Replaces the continuous bias by the table that it evaluates to: the same function, for inference.
+    """Replaces the continuous bias by the table that it evaluates to:
+    the same function, for inference.
 
     Returns:
         (model with `continuous_bias=False`, its variables).

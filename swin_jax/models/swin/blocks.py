@@ -1,8 +1,10 @@
-"""The blocks of Swin, Swin V2 and Video Swin, patch merging, and stages of them, over any number of spatial axes.
+"""The blocks of Swin, Swin V2 and Video Swin, patch merging, and stages of them,
+over any number of spatial axes.
 
-Swin Transformer (arXiv 2103.14030) and Swin Transformer V2 (arXiv 2111.09883); the peers are `SwinTransformerBlock` and
-`PatchMerging` of microsoft/Swin-Transformer (models/swin_transformer.py and swin_transformer_v2.py). Version 2 is three
-independent choices: scaled cosine attention, residual post-norm, log-spaced continuous position bias.
+Swin Transformer (arXiv 2103.14030) and Swin Transformer V2 (arXiv 2111.09883); the peers are
+`SwinTransformerBlock` and `PatchMerging` of microsoft/Swin-Transformer (models/swin_transformer.py
+and swin_transformer_v2.py). Version 2 is three independent choices: scaled cosine attention,
+residual post-norm, log-spaced continuous position bias.
 """
 
 import math
@@ -32,13 +34,15 @@ REMAT = {
 
 
 class Block(nn.Module):
-    """One transformer block: windowed attention, then an MLP, each a residual branch with drop path.
+    """One transformer block: windowed attention, then an MLP,
+    each a residual branch with drop path.
 
     Attributes:
         attn: the fields of `WindowAttention`.
         post_norm: norms at the end of the branches, starting from zero; else at their beginning.
         main_norm: a further norm on the residual stream after the block ('enorm' of V2-H and V2-G).
-        temporal_window: of a `TemporalAttention` between the two branches, dropped together with the first; 0 for none.
+        temporal_window: of a `TemporalAttention` between the two branches,
+            dropped together with the first; 0 for none.
     """
 
     dim: int
@@ -69,7 +73,9 @@ class Block(nn.Module):
             self.enorm = layer_norm(self.dtype, param_dtype=self.param_dtype)
 
     def __call__(self, x: jax.Array, draws: jax.Array | None, rate: float | jax.Array) -> jax.Array:
-        """x is (B, *spatial, C); draws is None (evaluation) or (2, B), uniform; `rate` is that of drop path."""
+        """x is (B, *spatial, C); draws is None (evaluation) or (2, B), uniform;
+        `rate` is that of drop path.
+        """
         x = constrain_batch(x)
         draws = (None, None) if draws is None else draws
         x = x + drop_path(
@@ -112,7 +118,8 @@ class Block(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Concatenates the tokens of each small cell and halves the channels: (B, *spatial, C) -> (B, *spatial / 2, 2C).
+    """Concatenates the tokens of each small cell and halves the channels:
+    (B, *spatial, C) -> (B, *spatial / 2, 2C).
 
     The norm comes before the reduction, or after it where `post_norm` (Swin V2).
     """
@@ -128,7 +135,8 @@ class PatchMerging(nn.Module):
         x = window.pad_to_multiple(x, self.cell)
         grid = [size // c for size, c in zip(x.shape[1:-1], self.cell)]
         x = window.partition(x, self.cell).reshape(x.shape[0], *grid, *self.cell, channels)
-        # Official order along channels: the first spatial axis runs fastest, (0,0), (1,0), (0,1), (1,1).
+        # Official order along channels: the first spatial axis runs fastest,
+        # (0,0), (1,0), (0,1), (1,1).
         x = x.transpose(*range(1 + axes), *range(2 * axes, axes, -1), 2 * axes + 1).reshape(
             x.shape[0], *grid, -1
         )
@@ -159,9 +167,11 @@ class ScannedBlocks(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution, plain and shifted in turn, then merging unless it is the last stage.
+    """Blocks of one resolution, plain and shifted in turn,
+    then merging unless it is the last stage.
 
-    Where `scan`, equal units of blocks are one loop over stacked parameters (see `swin_jax.core.stacking`).
+    Where `scan`, equal units of blocks are one loop over stacked parameters (see
+    `swin_jax.core.stacking`).
     """
 
     depth: int
@@ -213,7 +223,9 @@ class Stage(nn.Module):
     def __call__(
         self, x: jax.Array, draws: jax.Array | None
     ) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
-        """Returns the output before merging, after merging, and after each block; draws are (depth, 2, B) or None."""
+        """Returns the output before merging, after merging, and after each block;
+        draws are (depth, 2, B) or None.
+        """
         outputs = []
         if self.unit:
             count = self.depth // self.unit

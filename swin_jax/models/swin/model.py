@@ -1,8 +1,10 @@
-"""Swin Transformer, Swin Transformer V2 and Video Swin: classifier and backbone over any number of spatial axes.
+"""Swin Transformer, Swin Transformer V2 and Video Swin:
+classifier and backbone over any number of spatial axes.
 
-Swin (arXiv 2103.14030) and Swin V2 (arXiv 2111.09883); the peers are `SwinTransformer` and `SwinTransformerV2` of
-microsoft/Swin-Transformer, and for dense prediction the backbone of Swin-Transformer-Semantic-Segmentation. Submodules
-carry the official names, so that a path becomes an official name by `swin_jax.core.params`.
+Swin (arXiv 2103.14030) and Swin V2 (arXiv 2111.09883); the peers are `SwinTransformer` and
+`SwinTransformerV2` of microsoft/Swin-Transformer, and for dense prediction the backbone of
+Swin-Transformer-Semantic-Segmentation. Submodules carry the official names, so that a path becomes
+an official name by `swin_jax.core.params`.
 """
 
 import math
@@ -32,33 +34,43 @@ from swin_jax.ops.window_geometry import num_axes, stage_geometry
 class Swin(nn.Module):
     """Swin Transformer classifier and backbone.
 
-    `image_size` fixes the shapes of parameters only (tables of shrunk windows, absolute positions); other input sizes
-    keep each stage's window and are padded. Sizes are ints (the same for two axes) or one int per spatial axis.
+    `image_size` fixes the shapes of parameters only (tables of shrunk windows, absolute positions);
+    other input sizes keep each stage's window and are padded. Sizes are ints (the same for two
+    axes) or one int per spatial axis.
 
-    With `mutable=['intermediates']` the outputs of 'patch_embed', 'layers.0.blocks.1', 'layers.0', ..., 'norm' are kept
-    in `intermediates['outputs']`, a dict of these official names to (B, *spatial, C); with `mutable=['attention']` the
-    weights of every block.
+    With `mutable=['intermediates']` the outputs of 'patch_embed', 'layers.0.blocks.1', 'layers.0',
+    ..., 'norm' are kept in `intermediates['outputs']`, a dict of these official names to
+    (B, *spatial, C); with `mutable=['attention']` the weights of every block.
 
     Attributes:
         num_classes: outputs of the head; 0 for the pooled features.
-        window_size: of all stages, or a tuple with one size per stage where one of them is itself a tuple.
-        cosine_attention, post_norm, continuous_bias: the choices of version 2 (`V2` is all of them), see `blocks`.
-        pretrained_window_sizes: one size per stage, the windows of the pretraining, by which the coordinates of the
-            continuous bias are scaled; 0 for the stage's own window, and () for that everywhere.
-        main_norm_every: in each stage every so many blocks a norm follows on the residual stream (V2-H, V2-G: 6).
-        small: what happens on grids no larger than the window, see `window_geometry.fit`. Under 'pad' pixels beyond
-            whole patches are cut off, as torchvision does, instead of padded.
+        window_size: of all stages, or a tuple with one size per stage where one of them
+            is itself a tuple.
+        cosine_attention, post_norm, continuous_bias:
+            the choices of version 2 (`V2` is all of them), see `blocks`.
+        pretrained_window_sizes: one size per stage, the windows of the pretraining, by which
+            the coordinates of the continuous bias are scaled; 0 for the stage's own window, and
+            () for that everywhere.
+        main_norm_every: in each stage every so many blocks a norm follows on the residual
+            stream (V2-H, V2-G: 6).
+        small: what happens on grids no larger than the window, see `window_geometry.fit`. Under
+            'pad' pixels beyond whole patches are cut off, as torchvision does, instead of padded.
         drop_path_rate: of the last block; grows linearly from 0 at the first.
         merge_size: cell of patch merging, an int or one per axis (1 leaves an axis alone).
-        temporal_window: of gated attention along the first axis in every block ('factorised' Video Swin); 0 for none.
-        out_norms: stages whose maps get a norm of their own; such a model is a backbone without final norm and head.
+        temporal_window: of gated attention along the first axis in every block ('factorised' Video
+            Swin); 0 for none.
+        out_norms: stages whose maps get a norm of their own;
+            such a model is a backbone without final norm and head.
         dtype: of matrix products and the residual stream, 'float32' or 'bfloat16'.
         param_dtype: of the parameters.
-        attention: an implementation of `ops.attention` for each stage, a 1-tuple being repeated. Under 'sequential' the
-            projections are part of the loop over windows, and the MLP runs over one row of windows at a time.
-        remat: what of a block is computed again in the backward pass: 'none', 'full', or all but matrix products
-            ('dots') or all but those without batch dimensions ('dots_no_batch', which recomputes q k).
-        scan: equal blocks are a loop over stacked parameters: compiled once, see `swin_jax.core.stacking`.
+        attention: an implementation of `ops.attention` for each stage, a 1-tuple being repeated.
+            Under 'sequential' the projections are part of the loop over windows, and the MLP runs
+            over one row of windows at a time.
+        remat: what of a block is computed again in the backward pass: 'none', 'full', or all but
+            matrix products ('dots') or all but those without batch dimensions ('dots_no_batch',
+            which recomputes q k).
+        scan: equal blocks are a loop over stacked parameters: compiled once, see
+            `swin_jax.core.stacking`.
     """
 
     num_classes: NonNegativeInt = 1000
@@ -157,7 +169,8 @@ class Swin(nn.Module):
     def features(self, image: jax.Array, train: bool = False) -> list[jax.Array]:
         """Per-stage maps before merging, (B, *spatial, C * 2^i) for stage i.
 
-        All stages without a norm, or those of `out_norms`, each after its own. Arguments as `__call__`.
+        All stages without a norm, or those of `out_norms`, each after its own.
+        Arguments as `__call__`.
         """
         maps, _, outputs = self._forward(image, train)
         self._keep(outputs)
@@ -176,8 +189,8 @@ class Swin(nn.Module):
 
         Args:
             image, train: as `__call__`.
-            mask: (B, *grid) on the token grid, 1 where a token is replaced after the patch embedding and its norm,
-                before absolute positions (SimMIM).
+            mask: (B, *grid) on the token grid, 1 where a token is replaced after the patch
+                embedding and its norm, before absolute positions (SimMIM).
             mask_token: (embed_dim,), up to further axes of size 1.
         """
         _, x, outputs = self._forward(image, train, mask, mask_token)
@@ -193,8 +206,8 @@ class Swin(nn.Module):
             train: whether to drop paths; needs `rngs={'dropout': key}` then.
 
         Returns:
-            (B, num_classes) float32 logits, or (B, C) pooled features where num_classes is 0; the list of `features`
-            where there are `out_norms`.
+            (B, num_classes) float32 logits, or (B, C) pooled features where num_classes is 0; the
+            list of `features` where there are `out_norms`.
 
         Raises:
             UserError: integer images.
@@ -229,7 +242,8 @@ class Swin(nn.Module):
                 merged = math.prod(per_axis(self.merge_size, len(grid)))
                 normed = tokens // merged * 2 * d if self.post_norm else tokens * d
                 total += normed + tokens // merged * merged * d * 2 * d
-        # The official formula divides the first grid by 2^stages, not by 4^(stages - 1), for the final norm.
+        # The official formula divides the first grid by 2^stages, not by 4^(stages - 1),
+        # for the final norm.
         return (
             total + dims[-1] * math.prod(grids[0]) // 2 ** len(dims) + dims[-1] * self.num_classes
         )
@@ -267,7 +281,8 @@ class Swin(nn.Module):
             )
         if self.ape:
             x = x + self._positions(x.shape[1:-1], image.shape[1:-1]).astype(x.dtype)
-        # One draw for all blocks, by their global number: cheap to compile, and the same however blocks are stored.
+        # One draw for all blocks, by their global number:
+        # cheap to compile, and the same however blocks are stored.
         draws = None
         if train and self.drop_path_rate:
             draws = jax.random.uniform(self.make_rng("dropout"), (sum(self.depths), 2, x.shape[0]))
@@ -284,7 +299,9 @@ class Swin(nn.Module):
         return maps, x, kept
 
     def _positions(self, grid: tuple[int, ...], image: tuple[int, ...]) -> jax.Array:
-        """Absolute positions (1, *grid, C); under 'keep' stretched bicubically to the grid of any image."""
+        """Absolute positions (1, *grid, C); under 'keep' stretched bicubically to the
+        grid of any image.
+        """
         made_for = stage_geometry(self)[0][0]
         table = self.absolute_pos_embed.reshape(*made_for, self.embed_dim)
         if grid != made_for:

@@ -1,5 +1,7 @@
-"""Arguments of `models.swin.Swin` for the published models: README.md and MODELHUB.md of microsoft/Swin-Transformer,
-the Swin V2 paper (arXiv 2111.09883), and the data-scaling study of SimMIM (arXiv 2206.04664)."""
+"""Arguments of `models.swin.Swin` for the published models: README.md and MODELHUB.md of
+microsoft/Swin-Transformer, the Swin V2 paper (arXiv 2111.09883), and the data-scaling study of
+SimMIM (arXiv 2206.04664).
+"""
 
 VARIANTS = {
     "tiny": dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
@@ -52,7 +54,8 @@ def _v2() -> dict[str, dict]:
                 image_size=image_size,
                 pretrained_window_sizes=(12, 12, 12, 6),
             )
-    # Never released as classifiers: SimMIM's encoders of 192 pixels and, the last one, the paper's 3B model.
+    # Never released as classifiers: SimMIM's encoders of 192 pixels and, the last one,
+    # the paper's 3B model.
     small = dict(V2, window_size=12, image_size=192, num_classes=0)
     presets["swinv2_huge"] = dict(VARIANTS["huge"], **small, main_norm_every=6)
     presets["swinv2_giant_1b"] = dict(VARIANTS["giant_1b"], **small)

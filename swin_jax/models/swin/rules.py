@@ -1,6 +1,8 @@
-"""What is true of the parameters of Swin and SimMIM only: layout on a mesh, weight decay, layer-wise learning rates.
+"""What is true of the parameters of Swin and SimMIM only: layout on a mesh, weight decay,
+layer-wise learning rates.
 
-PARTITION is a table for `sharding.Partition`; the others are regexes on, or functions of, official names.
+PARTITION is a table for `sharding.Partition`;
+the others are regexes on, or functions of, official names.
 """
 
 import re
@@ -9,8 +11,8 @@ from collections.abc import Callable
 from swin_jax.core.params import ONE_DIMENSIONAL
 from swin_jax.core.ranges import Fraction, PositiveInts, checked
 
-# Heads and the hidden width of the MLP over 'tensor', the other side of each matrix over 'fsdp'. The names are those of
-# Swin, Video Swin (its temporal layers too) and the transformers of CLIP.
+# Heads and the hidden width of the MLP over 'tensor', the other side of each matrix over 'fsdp'.
+# The names are those of Swin, Video Swin (its temporal layers too) and the transformers of CLIP.
 PARTITION = (
     (r"attn/qkv/kernel$", ("fsdp", None, "tensor", None)),
     (r"attn/qkv/bias$", (None, "tensor", None)),
@@ -23,7 +25,8 @@ PARTITION = (
     (r"mlp/fc2/kernel$", ("tensor", "fsdp")),
 )
 
-# Norms and biases, absolute positions, position tables, version 2's bias MLP and temperature, and SimMIM's mask token.
+# Norms and biases, absolute positions, position tables, version 2's bias MLP and temperature,
+# and SimMIM's mask token.
 NO_DECAY = (
     *ONE_DIMENSIONAL,
     r"(^|\.)(absolute_pos_embed|mask_token)$",
@@ -32,19 +35,21 @@ NO_DECAY = (
     r"logit_scale",
 )
 
-# The published SimMIM pretraining: the keywords of what is not decayed got the prefix `encoder.` and were then looked
-# for inside names where they don't occur, so that position tables, bias MLPs and temperatures are decayed. What is
-# exempt by its whole name stays exempt. `NO_DECAY` is the corrected form.
+# The published SimMIM pretraining: the keywords of what is not decayed got the prefix
+# `encoder.` and were then looked for inside names where they don't occur, so that position
+# tables, bias MLPs and temperatures are decayed. What is exempt by its whole name stays exempt.
+# `NO_DECAY` is the corrected form.
 SIMMIM_NO_DECAY = (*ONE_DIMENSIONAL, r"(^|\.)(absolute_pos_embed|mask_token)$")
 
 
 @checked
 def layer_decay(decay: Fraction, depths: PositiveInts) -> Callable:
-    """Layer-wise learning rates of the SimMIM fine-tuning: the factor is decay^(last id - id of the layer).
+    """Layer-wise learning rates of the SimMIM fine-tuning:
+    the factor is decay^(last id - id of the layer).
 
-    The patch embedding has id 0, blocks count from 1 (the main-branch norm `enorm` belongs to its block), a stage's
-    `downsample` shares the id of its last block, and the final norm, the head and the absolute position embedding have
-    the last id, sum(depths) + 1.
+    The patch embedding has id 0, blocks count from 1 (the main-branch norm `enorm` belongs to its
+    block), a stage's `downsample` shares the id of its last block, and the final norm, the head and
+    the absolute position embedding have the last id, sum(depths) + 1.
 
     Args:
         decay: factor from one layer to the one before it.

@@ -1,8 +1,9 @@
-"""Video Swin Transformer: Swin over frames, rows and columns with a head for actions, in the paper's three designs.
+"""Video Swin Transformer: Swin over frames, rows and columns with a head for actions,
+in the paper's three designs.
 
-Video Swin (arXiv 2106.13230); the peers are `SwinTransformer3D` and `I3DHead` of Video-Swin-Transformer (the official
-repository), and `SwinTransformer3d` of torchvision. Paths become the official names, `backbone.layers.0.blocks...` and
-`cls_head.fc_cls...`.
+Video Swin (arXiv 2106.13230); the peers are `SwinTransformer3D` and `I3DHead` of
+Video-Swin-Transformer (the official repository), and `SwinTransformer3d` of torchvision. Paths
+become the official names, `backbone.layers.0.blocks...` and `cls_head.fc_cls...`.
 """
 
 import math
@@ -51,9 +52,11 @@ class I3DHead(nn.Module):
 
 
 class TemporalLayers(nn.Module):
-    """Transformer layers in which each position attends to all frames at its place, then a norm: a map to the same.
+    """Transformer layers in which each position attends to all frames at its place, then a norm:
+    a map to the same.
 
-    They drop no paths. More frames than the backbone's `image_size` has are attended to in groups of as many.
+    They drop no paths. More frames than the backbone's `image_size` has are attended to in
+    groups of as many.
     """
 
     backbone: Any
@@ -100,8 +103,8 @@ class VideoSwin(nn.Module):
         backbone: a `models.swin.Swin` of three axes with num_classes=0; frames are the first axis.
         num_classes: K; 0 for the pooled features.
         dropout_rate: before the linear layer, in training.
-        temporal_layers: transformer layers over the last map in which each position attends to all frames at its place
-            (the 'split' design), with a final norm of their own.
+        temporal_layers: transformer layers over the last map in which each position attends to all
+            frames at its place (the 'split' design), with a final norm of their own.
     """
 
     backbone: nn.Module
@@ -123,12 +126,16 @@ class VideoSwin(nn.Module):
             )
 
     def features(self, video: jax.Array, train: bool = False) -> list[jax.Array]:
-        """Per-stage maps of the backbone before merging, un-normed: (B, T', H', W', C * 2^i) for stage i."""
+        """Per-stage maps of the backbone before merging, un-normed:
+        (B, T', H', W', C * 2^i) for stage i.
+        """
         _check_video(video, self.backbone.in_channels)
         return self.backbone.features(video, train)
 
     def encode(self, video: jax.Array, train: bool = False) -> jax.Array:
-        """The last map after the final norm, (B, T', H', W', C * 2^(stages - 1)); arguments as `__call__`."""
+        """The last map after the final norm, (B, T', H', W', C * 2^(stages - 1));
+        arguments as `__call__`.
+        """
         _check_video(video, self.backbone.in_channels)
         x = self.backbone.encode(video, train)
         return self.temporal(x) if self.temporal_layers else x
@@ -137,7 +144,8 @@ class VideoSwin(nn.Module):
         """Classifies clips.
 
         Args:
-            video: (B, T, H, W, 3), floating point and normalised; any number of frames and any size, padded.
+            video: (B, T, H, W, 3), floating point and normalised;
+                any number of frames and any size, padded.
             train: whether to drop paths and features; needs `rngs={'dropout': key}` then.
 
         Returns:
@@ -153,8 +161,9 @@ class VideoSwin(nn.Module):
     def flops(self) -> int:
         """Multiply-accumulates per clip of the backbone's `image_size`: what the paper calls FLOPs.
 
-        Counted are the embedding, all matrix products of attention and MLP, merging and the head, with the tokens that
-        padding adds; not counted are norms, softmax, and the bias MLP of version 2, which does not see the clip.
+        Counted are the embedding, all matrix products of attention and MLP, merging and the head,
+        with the tokens that padding adds; not counted are norms, softmax, and the bias MLP of
+        version 2, which does not see the clip.
         """
         swin = self.backbone
         grids, windows = stage_geometry(swin)
@@ -204,7 +213,9 @@ def _check_video(video: jax.Array, channels: int) -> None:
 
 
 def _attention_macs(grid: tuple[int, ...], window: tuple[int, ...], dim: int) -> int:
-    """Of q, k, v, their two products and the projection, in windows that are clamped axis by axis."""
+    """Of q, k, v, their two products and the projection,
+    in windows that are clamped axis by axis.
+    """
     size = window_geometry.fit(grid, window, "axis")[0]
     tokens = math.prod(-(-g // w) * w for g, w in zip(grid, size))
     return tokens * (4 * dim * dim + 2 * math.prod(size) * dim)
@@ -241,10 +252,11 @@ def make_video_swin(
     remat: str = "none",
     scan: bool = False,
 ) -> VideoSwin:
-    """A Video Swin of one of the paper's designs (table 4): `make_video_swin(**presets.PRESETS[name])`.
+    """A Video Swin of one of the paper's designs (table 4):
+    `make_video_swin(**presets.PRESETS[name])`.
 
-    The code of 'split' and 'factorised' was never released. What is done here, with the parameters of Swin-T for 400
-    classes and 32 frames, beside those that the paper gives in millions:
+    The code of 'split' and 'factorised' was never released. What is done here, with the parameters
+    of Swin-T for 400 classes and 32 frames, beside those that the paper gives in millions:
 
         joint       28,158,070 (28.2)  windows over time and space: the released models
         split       42,010,330 (42.0)  windows of one frame, then two layers along time with a norm after them
@@ -254,13 +266,15 @@ def make_video_swin(
     Args:
         design: 'joint', 'split' or 'factorised'.
         num_classes, dropout_rate: see `VideoSwin`.
-        image_size: frames, height and width of the clips; fixes the parameters of 'split', `flops` and preprocessing,
-            other sizes are padded.
-        patch_size, window_size: (time, height, width); windows count tokens, so frames divided by the patch's.
-        pretrained_window_sizes: one per stage, with 0 for an axis that has the model's own, see `models.swin.Swin`.
-        in_channels, embed_dim, depths, num_heads, mlp_ratio, qkv_bias, cosine_attention, post_norm, continuous_bias,
-            main_norm_every, patch_norm, drop_path_rate, dtype, param_dtype, attention, remat, scan: of the backbone,
+        image_size: frames, height and width of the clips; fixes the parameters of 'split', `flops`
+            and preprocessing, other sizes are padded.
+        patch_size, window_size: (time, height, width);
+            windows count tokens, so frames divided by the patch's.
+        pretrained_window_sizes: one per stage, with 0 for an axis that has the model's own,
             see `models.swin.Swin`.
+        in_channels, embed_dim, depths, num_heads, mlp_ratio, qkv_bias, cosine_attention, post_norm,
+            continuous_bias, main_norm_every, patch_norm, drop_path_rate, dtype, param_dtype,
+            attention, remat, scan: of the backbone, see `models.swin.Swin`.
 
     Raises:
         UserError: an unknown design.

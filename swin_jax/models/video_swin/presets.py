@@ -1,12 +1,15 @@
-"""Arguments of `models.video_swin.make_video_swin` for the published models: README.md of Video-Swin-Transformer, the
-Video Swin paper (arXiv 2106.13230) and the Swin V2 paper (arXiv 2111.09883, table 5)."""
+"""Arguments of `models.video_swin.make_video_swin` for the published models: README.md of
+Video-Swin-Transformer, the Video Swin paper (arXiv 2106.13230) and the Swin V2 paper
+(arXiv 2111.09883, table 5).
+"""
 
 from swin_jax.models.swin.presets import V2, VARIANTS
 
 CLASSES = {"kinetics400": 400, "kinetics600": 600, "kinetics700": 700, "sthv2": 174}
 
-# (variant, window, data set, images of the pretraining, drop path), under the names of the official files. Large was
-# published by mmaction2 only, its 384 pixels (name of the official config) by nobody.
+# (variant, window, data set, images of the pretraining, drop path), under the names of the
+# official files. Large was published by mmaction2 only, its 384 pixels (name of the
+# official config) by nobody.
 _PUBLISHED = (
     ("tiny", (8, 7, 7), "kinetics400", "1k", 0.1),
     ("small", (8, 7, 7), "kinetics400", "1k", 0.1),
@@ -38,10 +41,12 @@ def _v1() -> dict[str, dict]:
 
 
 def _v2() -> dict[str, dict]:
-    """Version 2's blocks, in the windows of the image models that they are inflated from. None was released.
+    """Version 2's blocks, in the windows of the image models that they are inflated from.
+    None was released.
 
-    The paper trained the largest one. Its 320 x 320 x 8 in windows of 20 x 20 x 8 are taken to be tokens in time: 16
-    frames, all of them in each window. (Its test at 384 pixels: `image_size=(16, 384, 384), window_size=(8, 24, 24)`.)
+    The paper trained the largest one. Its 320 x 320 x 8 in windows of 20 x 20 x 8 are taken to be
+    tokens in time: 16 frames, all of them in each window. (Its test at 384 pixels: `image_size=(16,
+    384, 384), window_size=(8, 24, 24)`.)
     """
     presets = {}
     scales = dict(pretrained_window_sizes=((0, 12, 12), (0, 12, 12), (0, 12, 12), (0, 6, 6)))
@@ -73,6 +78,8 @@ TORCHVISION = {
 
 
 def canonical_name(name: str) -> str | None:
-    """The key of `PRESETS` that a name, an official file name or a name of torchvision means, or None."""
+    """The key of `PRESETS` that a name, an official file name or a name of
+    torchvision means, or None.
+    """
     name = name.removesuffix(".pth")
     return name if name in PRESETS else TORCHVISION.get(name)

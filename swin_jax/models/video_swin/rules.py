@@ -1,12 +1,15 @@
-"""What is true of the parameters of Video Swin only: which are decayed, and at which share of the rate they learn."""
+"""What is true of the parameters of Video Swin only:
+which are decayed, and at which share of the rate they learn.
+"""
 
 from swin_jax.models.swin import rules as swin
 
 PARTITION = swin.PARTITION  # a Video Swin's backbone is a Swin
 
-# Groups of parameters as (no_decay, rules of `scale_by_name`). The released configs want position tables and norms
-# without decay and the backbone at a tenth of the rate, but mmcv applies only the longest keyword that matches: tables
-# train at the full rate, and norms and biases are decayed. What was meant is what mmaction2 1.x does.
+# Groups of parameters as (no_decay, rules of `scale_by_name`). The released configs want position
+# tables and norms without decay and the backbone at a tenth of the rate, but mmcv applies only the
+# longest keyword that matches: tables train at the full rate, and norms and biases are decayed.
+# What was meant is what mmaction2 1.x does.
 GROUPS = dict(
     released=(
         (r"relative_position_bias_table",),

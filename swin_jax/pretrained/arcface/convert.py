@@ -1,9 +1,10 @@
 """ArcFace's IR-SE50: official state dicts <-> our parameters.
 
-Official names and shapes are those of TreB1eN/InsightFace_Pytorch, which StyleCLIP, pSp and e4e keep. Convolutions go
-from (out, in, h, w) to (h, w, in, out); the last layer, (embedding, channels * h * w), to (h, w, channels, embedding);
-norms and slopes have a `scale`. Running statistics are in 'batch_stats'. Only the fields of a model are looked at, so
-that no model is imported here.
+Official names and shapes are those of TreB1eN/InsightFace_Pytorch, which StyleCLIP, pSp and
+e4e keep. Convolutions go from (out, in, h, w) to (h, w, in, out); the last layer,
+(embedding, channels * h * w), to (h, w, channels, embedding); norms and slopes have a
+`scale`. Running statistics are in 'batch_stats'. Only the fields of a model are looked at,
+so that no model is imported here.
 """
 
 import logging
@@ -29,7 +30,9 @@ _REDUCTION = 16
 
 
 def official_shapes(model) -> dict[str, tuple[int, ...]]:
-    """{official name: official shape} of a `models.arcface.IRSE`, running statistics among them, in official order."""
+    """{official name: official shape} of a `models.arcface.IRSE`, running statistics among them,
+    in official order.
+    """
     width = model.blocks[-1][1]
     inside = width * (model.image_size // 2 ** len(model.blocks)) ** 2
     stem, body = trunk_shapes(model.blocks)
@@ -39,7 +42,9 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
 
 
 def trunk_shapes(blocks: Sequence[tuple[int, int, int]]) -> tuple[dict, dict]:
-    """The part of `official_shapes` before the last layers: that of `input_layer`, and that of `body`."""
+    """The part of `official_shapes` before the last layers:
+    that of `input_layer`, and that of `body`.
+    """
     width = blocks[0][0]
     stem = {"input_layer.0.weight": (width, 3, 3, 3)} | _norm("input_layer.1", width)
     stem["input_layer.2.weight"] = (width,)
@@ -85,10 +90,12 @@ def _prefixes(state_dict: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The network's arrays by their official names, without a prefix and buffers, and the names of the others.
+    """The network's arrays by their official names, without a prefix and buffers,
+    and the names of the others.
 
     Raises:
-        UserError: None there, or several of which the rule of `files.choose` does not tell which is meant.
+        UserError: None there, or several of which the rule of `files.choose` does not
+            tell which is meant.
     """
     names = compare.strip_wrappers(state_dict)
     found = _prefixes(names)
@@ -101,7 +108,8 @@ def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray
 def under(
     names: Mapping[str, np.ndarray], prefixes: Sequence[str], own: str
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays of one of several models, without its prefix and buffers, and the names of all others.
+    """The arrays of one of several models, without its prefix and buffers,
+    and the names of all others.
 
     Args:
         names: {name: array}.
@@ -123,7 +131,8 @@ def under(
 
 
 def infer(state_dict: Mapping[str, np.ndarray]) -> dict:
-    """The fields of the IRSE that a state dict was made with: `blocks`, `image_size` and `embed_dim`.
+    """The fields of the IRSE that a state dict was made with:
+    `blocks`, `image_size` and `embed_dim`.
 
     Raises:
         UserError: Arrays of shapes that no such network has.
@@ -166,7 +175,8 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
         model: A `models.arcface.IRSE`.
 
     Returns:
-        {'params': ..., 'batch_stats': ...}, nested dicts of float32 numpy arrays, as `model.init` makes them.
+        {'params': ..., 'batch_stats': ...}, nested dicts of float32 numpy arrays,
+        as `model.init` makes them.
 
     Raises:
         UserError: Names every missing, unexpected and mis-shaped key, in one line.
@@ -225,8 +235,8 @@ def to_variables(
 def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, np.ndarray]:
     """Converts the variables of an IRSE to an official state dict; the inverse of `from_official`.
 
-    Gradients, or anything else of the same structure, convert the same way; without 'batch_stats' there are no running
-    statistics in the result.
+    Gradients, or anything else of the same structure, convert the same way; without 'batch_stats'
+    there are no running statistics in the result.
 
     Args:
         variables: {'params': nested dict of arrays, 'batch_stats': the same}.

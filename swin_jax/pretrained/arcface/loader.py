@@ -57,7 +57,9 @@ def load(weights: Weights, fields: dict, resize: str | None, overrides: dict) ->
 
 
 def put(variables: dict, model: Any) -> dict:
-    """Variables on the default device, parameters in the model's `param_dtype`; all others stay float32."""
+    """Variables on the default device, parameters in the model's `param_dtype`;
+    all others stay float32.
+    """
     params = jax.tree.map(lambda leaf: leaf.astype(model.param_dtype), variables["params"])
     return jax.device_put({**variables, "params": params})
 
@@ -72,7 +74,9 @@ def load_workdir(
 def load_run(
     kind: type[nn.Module], workdir: str | Path, config: dict, overrides: dict
 ) -> tuple[nn.Module, dict]:
-    """A model of a class, whose arguments stand in the config of a run, with the variables that the run trained."""
+    """A model of a class, whose arguments stand in the config of a run,
+    with the variables that the run trained.
+    """
     from swin_jax.train import checkpoint
 
     if overrides:

@@ -1,8 +1,9 @@
 """The activation that a CLIP was trained with, and how that is known.
 
-It leaves no trace in the weights, and a model with the other one still works, a few points worse. So it comes with its
-source, and it is known only where that is certain: a config beside the weights, the code of an archive, or exactly
-these published weights, by their address or their checksum. What a file is called is no evidence.
+It leaves no trace in the weights, and a model with the other one still works, a few points worse.
+So it comes with its source, and it is known only where that is certain: a config beside the
+weights, the code of an archive, or exactly these published weights, by their address or their
+checksum. What a file is called is no evidence.
 """
 
 import dataclasses
@@ -21,7 +22,8 @@ from swin_jax.pretrained.clip.infer import infer
 from swin_jax.pretrained.files import download
 from swin_jax.pretrained.files.read import is_torchscript
 
-# (embedding, image size, patch size, width of the image tower, of the text tower) of OpenAI's nine models.
+# (embedding, image size, patch size, width of the image tower,
+# of the text tower) of OpenAI's nine models.
 _OPENAI = {
     (1024, 224, None, 64, 512),
     (512, 224, None, 64, 512),
@@ -100,7 +102,9 @@ _CODE_BYTES = 1 << 24  # of the code of an archive that is looked at
 
 @dataclasses.dataclass(frozen=True)
 class Activation:
-    """`act` of `models.clip.make_clip`, where that is known from, and whether that is more than an assumption."""
+    """`act` of `models.clip.make_clip`, where that is known from,
+    and whether that is more than an assumption.
+    """
 
     act: str
     source: str
@@ -112,11 +116,13 @@ def activation(
 ) -> Activation:
     """The activation that a CLIP was trained with.
 
-    Without evidence quick_gelu is assumed for the shapes of OpenAI's nine models, and gelu for others.
+    Without evidence quick_gelu is assumed for the shapes of OpenAI's nine models,
+    and gelu for others.
 
     Args:
         state_dict: In any layout of `pretrained.clip.layouts`.
-        names: The name that the user gave the model, whose '-quickgelu' counts; the address of the weights.
+        names: The name that the user gave the model, whose '-quickgelu' counts;
+            the address of the weights.
         path: The file.
 
     Raises:
@@ -169,7 +175,9 @@ def _published(address: str) -> str:
 def _of_content(
     state_dict: Mapping[str, np.ndarray], sizes: Mapping, path: Path | None
 ) -> Activation | None:
-    """What the bytes of a file say: the code of an archive, or the checksum of published weights."""
+    """What the bytes of a file say: the code of an archive,
+    or the checksum of published weights.
+    """
     if path is not None and is_torchscript(path):
         code = _code(path)
         is_quick, is_exact = bool(re.search(r"QuickGELU\b|\b1\.702", code)), "torch.gelu(" in code
@@ -208,7 +216,9 @@ def _code(path: Path) -> str:
 
 
 def _checksums(file: str) -> list[str]:
-    """Beginnings of the SHA-256 that published weights of this file name have; they stand in their addresses."""
+    """Beginnings of the SHA-256 that published weights of this file name have;
+    they stand in their addresses.
+    """
     openai = [url.split("/")[-2] for url in urls.URLS.values() if url.endswith(f"/{file}")]
     release = re.search(r"-([0-9a-f]{8})\.pth?$", file) if file in QUICK_GELU | GELU else None
     return openai + ([release[1]] if release else [])

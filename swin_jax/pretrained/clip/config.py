@@ -1,8 +1,8 @@
 """What a config of open_clip or transformers beside the weights of a CLIP says of the model.
 
-Every field that changes a number is obeyed, compared with the arrays, or refused by its name. The peers are
-`CLIPVisionCfg` and `CLIPTextCfg` of open_clip 3.3 and `CLIPConfig` of transformers 5.24, whose defaults stand for
-what a config leaves out.
+Every field that changes a number is obeyed, compared with the arrays, or refused by its name. The
+peers are `CLIPVisionCfg` and `CLIPTextCfg` of open_clip 3.3 and `CLIPConfig` of transformers 5.24,
+whose defaults stand for what a config leaves out.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,8 @@ _TEXT = _PLAIN | dict(
     proj_type="linear",
     tokenizer_mode=None,
 )
-# Fields that change nothing in such towers: the last norm is of each token, whether before the pooling or after it.
+# Fields that change nothing in such towers: the last norm is of each token,
+# whether before the pooling or after it.
 _IDLE_VISION = {
     "attn_pooler_heads",
     "attn_pooler_queries",
@@ -116,7 +117,8 @@ def arguments_of(config: Config | None, sizes: Mapping[str, Any]) -> dict[str, A
         'act', 'vision_heads', 'text_heads' and 'patch_dropout', as far as the config tells them.
 
     Raises:
-        UserError: A field that cannot be obeyed, or that says something else than the arrays; the field is named.
+        UserError: A field that cannot be obeyed, or that says something else than the arrays;
+            the field is named.
     """
     if config is None or config.kind == beside.TIMM:
         return {}
@@ -124,7 +126,9 @@ def arguments_of(config: Config | None, sizes: Mapping[str, Any]) -> dict[str, A
 
 
 def declared_image_size(config: Config | None) -> Size | None:
-    """The size of the images that a config says the weights are for, an int or (H, W); None if it says none."""
+    """The size of the images that a config says the weights are for, an int or (H, W);
+    None if it says none.
+    """
     if config is None or config.kind == beside.TIMM:
         return None
     if config.kind == beside.OPEN_CLIP:
@@ -308,7 +312,9 @@ def _compare(
     sizes: Mapping[str, Any],
     prefix: str,
 ) -> None:
-    """Raises UserError for a size that is another one in the arrays; both may be pairs of equal numbers."""
+    """Raises UserError for a size that is another one in the arrays;
+    both may be pairs of equal numbers.
+    """
     for name, ours in names.items():
         value = fields.get(name)
         if value is not None and _plain(value) != _plain(sizes[ours]):
@@ -330,7 +336,9 @@ def _compare_hidden(
 
 
 def _hidden(name: str, ours: float) -> str:
-    """Of texts, what the file has may be what the config tells: here their tower has one ratio only."""
+    """Of texts, what the file has may be what the config tells:
+    here their tower has one ratio only.
+    """
     return (
         _but(ours)
         if name.startswith("vision")
@@ -343,7 +351,9 @@ def _but(value: Any) -> str:
 
 
 def _is_whole(tower: Mapping[str, Any], name: str, default: int, width: int) -> bool:
-    """True if a config tells the width, were it by its default; the defaults of a fragment tell nothing."""
+    """True if a config tells the width, were it by its default;
+    the defaults of a fragment tell nothing.
+    """
     return tower.get(name, default) == width
 
 

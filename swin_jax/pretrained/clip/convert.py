@@ -1,9 +1,10 @@
 """CLIP: official state dicts <-> our parameters.
 
-Official names and shapes are those of openai/CLIP (and of open_clip's `CLIP`); `pretrained.clip.layouts` brings other
-layouts to them. Linear weights are transposed, convolutions go from (out, in, h, w) to (h, w, in, out); the packed
-in_proj becomes qkv (C, 3, h, d) with biases (3, h, d), out_proj becomes proj (h, d, C), and the attention pool's maps
-have heads as an axis too. Running statistics are in 'batch_stats'. Only the fields of a model are looked at, so that no
+Official names and shapes are those of openai/CLIP (and of open_clip's `CLIP`);
+`pretrained.clip.layouts` brings other layouts to them. Linear weights are transposed, convolutions
+go from (out, in, h, w) to (h, w, in, out); the packed in_proj becomes qkv (C, 3, h, d) with biases
+(3, h, d), out_proj becomes proj (h, d, C), and the attention pool's maps have heads as an axis
+too. Running statistics are in 'batch_stats'. Only the fields of a model are looked at, so that no
 model is imported here.
 """
 
@@ -52,11 +53,12 @@ _RENAMED = (
 
 
 def official_shapes(model) -> dict[str, tuple[int, ...]]:
-    """{official name: official shape} of a CLIP, running statistics among them, in the official order.
+    """{official name: official shape} of a CLIP, running statistics among them,
+    in the official order.
 
     Args:
-        model: a `models.clip.CLIP` whose towers are a VisionTransformer, a ModifiedResNet or a Swin, and a
-            TextTransformer. A Swin's names are its own after 'visual.'.
+        model: a `models.clip.CLIP` whose towers are a VisionTransformer, a ModifiedResNet or a
+            Swin, and a TextTransformer. A Swin's names are its own after 'visual.'.
     """
     text = model.text
     shapes = {"positional_embedding": (text.context_length, text.width)}
@@ -179,19 +181,20 @@ def from_official(
     """Converts a state dict to the variables of a CLIP; every key must fit.
 
     Args:
-        state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of `pretrained.clip.layouts` and
-            any dtype.
+        state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of
+            `pretrained.clip.layouts` and any dtype.
         model: a `models.clip.CLIP`, see `official_shapes`.
-        resize: how positions are stretched where the model is for images of another size or for longer texts, see
-            `pretrained.clip.resize`.
+        resize: how positions are stretched where the model is for images of another size or for
+            longer texts, see `pretrained.clip.resize`.
         image_size: an int or (H, W) that the weights are for, where that is known.
 
     Returns:
-        {'params': ..., 'batch_stats': ... (ResNets)}, nested dicts of float32 numpy arrays, as `model.init` makes them.
+        {'params': ..., 'batch_stats': ... (ResNets)}, nested dicts of float32 numpy arrays, as
+        `model.init` makes them.
 
     Raises:
-        UserError: lists every missing, unexpected and mis-shaped key; or tells in which field weights and model differ,
-            or which other family the weights are of.
+        UserError: lists every missing, unexpected and mis-shaped key; or tells in which field
+            weights and model differ, or which other family the weights are of.
     """
     _tell_what_is_left(state_dict)
     state_dict, shapes = to_official_names(state_dict), official_shapes(model)
@@ -241,7 +244,9 @@ def _tell_what_is_left(state_dict: Mapping[str, np.ndarray]) -> None:
 def fit_positions(
     state_dict: Mapping[str, np.ndarray], model, resize: str | None, image_size: Size | None
 ) -> dict[str, np.ndarray]:
-    """`clip_resize.resize_positions` for a model; arguments as for `from_official`, names are OpenAI's."""
+    """`clip_resize.resize_positions` for a model; arguments as for `from_official`,
+    names are OpenAI's.
+    """
     grid, old = (0, 0), None
     if not is_swin(model.visual):
         grid = position_grid(model.visual)
@@ -256,17 +261,18 @@ def fit_positions(
 def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, np.ndarray]:
     """Converts the variables of a CLIP to an official state dict; the inverse of `from_official`.
 
-    Gradients, or anything else of the same structure, convert the same way; without 'batch_stats' there are no running
-    statistics in the result.
+    Gradients, or anything else of the same structure, convert the same way; without 'batch_stats'
+    there are no running statistics in the result.
 
     Args:
         variables: {'params': nested dict of arrays, 'batch_stats': the same (ResNets)}.
         model: the `models.clip.CLIP` that they belong to.
-        buffers: whether to add `num_batches_tracked`, which `load_state_dict` wants when it is strict.
+        buffers: whether to add `num_batches_tracked`,
+            which `load_state_dict` wants when it is strict.
 
     Returns:
-        {official name: float32 numpy array in PyTorch's layout}, in the official order: names of openai/CLIP, which
-        open_clip reads too.
+        {official name: float32 numpy array in PyTorch's layout}, in the official order: names of
+        openai/CLIP, which open_clip reads too.
 
     Raises:
         UserError: the variables are not this model's.
@@ -313,7 +319,9 @@ def _check(state_dict: Mapping, shapes: Mapping, model) -> None:
 
 
 def difference(state_dict: Mapping, model) -> str:
-    """In which fields weights and model differ, sizes that can be stretched left out; '' for none or where unknown."""
+    """In which fields weights and model differ, sizes that can be stretched left out;
+    '' for none or where unknown.
+    """
     if is_swin(model.visual):
         return ""
     try:

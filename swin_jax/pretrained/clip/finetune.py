@@ -1,7 +1,7 @@
 """Fits CLIP's weights to a model before fine-tuning: another image size, longer texts.
 
-The peers are the last epoch of OpenAI's ViT-L/14@336px (arXiv 2103.00020, section 2.5) and `resize_pos_embed` of
-mlfoundations/open_clip.
+The peers are the last epoch of OpenAI's ViT-L/14@336px (arXiv 2103.00020, section 2.5) and
+`resize_pos_embed` of mlfoundations/open_clip.
 """
 
 import functools
@@ -24,8 +24,8 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
     """Fits weights of a CLIP into a CLIP.
 
     Args:
-        source: a file of `pretrained.files.read` in any layout of `pretrained.clip.layouts`, a folder of a hub, or the
-            variables of a CLIP.
+        source: a file of `pretrained.files.read` in any layout of `pretrained.clip.layouts`, a
+            folder of a hub, or the variables of a CLIP.
         model: the `models.clip.CLIP` to fill.
         resize: 'bilinear' or 'bicubic' where the image size differs, see `pretrained.clip.resize`.
         key: which of several weights in a file to take, see `pretrained.files.read`.
@@ -34,8 +34,8 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
         {'params': ..., 'batch_stats': ... (ResNets)}.
 
     Raises:
-        UserError: an unreadable file, weights that do not fit, or that were trained with another activation or other
-            heads.
+        UserError: an unreadable file, weights that do not fit, or that were trained with another
+            activation or other heads.
     """
     if not isinstance(source, Mapping):
         path = beside.locate(source)
@@ -67,7 +67,9 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
 
 
 def _check_run(model, config: Mapping) -> None:
-    """Raises UserError, in one line, where the model of a run's flat config is another CLIP than this one."""
+    """Raises UserError, in one line, where the model of a run's flat config is another
+    CLIP than this one.
+    """
     if not run_config.is_clip(config):
         _check_activation(
             model, config.get("task.model.act", model.text.act), "the workdir's model"
@@ -97,7 +99,9 @@ def _image_size_of(config: Mapping) -> Size | None:
 
 
 def _check_told(model, found: Mapping, path: Path) -> None:
-    """Raises UserError where a model computes in another way than what is known of a file's; warns of what is not."""
+    """Raises UserError where a model computes in another way than what is known of a file's;
+    warns of what is not.
+    """
     if config := beside.config_beside(path):
         told = arguments_of(config, clip.infer(found, 1, 1, declared_image_size(config)))
         for key, tower in (("vision_heads", model.visual), ("text_heads", model.text)):

@@ -11,8 +11,8 @@ from swin_jax.core.sizes import Size, per_axis, simplest
 from swin_jax.pretrained import compare, recognize
 from swin_jax.pretrained.clip import layouts as clip_layouts
 
-# (width, pixels of a position, positions) of the published image towers, of OpenAI and open_clip: all are
-# square, though the positions of some would make another grid too.
+# (width, pixels of a position, positions) of the published image towers, of OpenAI and open_clip:
+# all are square, though the positions of some would make another grid too.
 _SQUARES = {
     *((width, 32, count) for width in (384, 512, 768) for count in (49, 64)),
     *((width, 16, 196) for width in (384, 512, 768)),
@@ -35,11 +35,13 @@ def infer(
 
     Args:
         state_dict: in any layout of `pretrained.clip.layouts`.
-        vision_heads, text_heads: for towers that don't have one head per 64 channels, nor 16 as the large ones.
+        vision_heads, text_heads: for towers that don't have one head per 64 channels,
+            nor 16 as the large ones.
         image_size: an int or (H, W), where the arrays do not tell it.
 
     Returns:
-        Keyword arguments. `image_size` is that of a square if `told_image_size` is None, or None if there is none.
+        Keyword arguments. `image_size` is that of a square if `told_image_size` is None,
+        or None if there is none.
 
     Raises:
         UserError: not a CLIP with OpenAI's towers; a width that does not tell the number of heads.
@@ -72,10 +74,12 @@ def infer(
 
 
 def told_image_size(state_dict: Mapping[str, np.ndarray], known: Size | None = None) -> Size | None:
-    """The size of the images that a file's positions are for, in pixels; None where nothing tells their grid.
+    """The size of the images that a file's positions are for, in pixels;
+    None where nothing tells their grid.
 
-    64 positions are 8 x 8 or 4 x 16. What tells is an archive of OpenAI, the shape of a published tower, a known
-    size with as many positions, and a number of them that makes a square and nothing else but a line.
+    64 positions are 8 x 8 or 4 x 16. What tells is an archive of OpenAI, the shape of a published
+    tower, a known size with as many positions, and a number of them that makes a square and
+    nothing else but a line.
 
     Args:
         state_dict: in any layout of `pretrained.clip.layouts`.

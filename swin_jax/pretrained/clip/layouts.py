@@ -1,9 +1,10 @@
 """The layouts that CLIP's state dicts come in -> the names of openai/CLIP.
 
-Before all names a prefix may stand, that of the part of a larger model that is the CLIP (`clip.`, `clip_model.`).
-OpenAI's own, as a TorchScript archive (three numbers beside the weights) or as a plain state dict; open_clip (the same
-names; `text.` before those of the text tower in its CustomTextCLIP; masks of older versions); `CLIPModel` of Hugging
-Face's transformers (other names, q, k and v apart).
+Before all names a prefix may stand, that of the part of a larger model that is the CLIP (`clip.`,
+`clip_model.`). OpenAI's own, as a TorchScript archive (three numbers beside the weights) or as a
+plain state dict; open_clip (the same names; `text.` before those of the text tower in its
+CustomTextCLIP; masks of older versions); `CLIPModel` of Hugging Face's transformers (other names,
+q, k and v apart).
 """
 
 import re
@@ -52,7 +53,9 @@ def is_transformers(state_dict: Mapping[str, np.ndarray]) -> bool:
 
 
 def is_clip(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """Whether a state dict holds a CLIP of any layout that `to_official_names` knows, or part of one."""
+    """Whether a state dict holds a CLIP of any layout that `to_official_names` knows,
+    or part of one.
+    """
     names = compare.strip_wrappers(state_dict)
     if prefixes(names):
         return True
@@ -77,7 +80,9 @@ def is_from_archive(state_dict: Mapping[str, np.ndarray], sizes: Mapping[str, An
 
 
 def prefixes(state_dict: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """What stands before the names of each whole CLIP in a state dict; ('',) for one at its top, () for none."""
+    """What stands before the names of each whole CLIP in a state dict;
+    ('',) for one at its top, () for none.
+    """
     names = state_dict.keys()
     found = dict.fromkeys(match[1] for name in names if (match := re.match(_TOKENS, name)))
     images = ("visual.conv1.weight", "vision_model.embeddings.class_embedding")
@@ -85,7 +90,8 @@ def prefixes(state_dict: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 
 
 def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The arrays of the CLIP in a state dict without the prefix that it has in a larger model, and the other names.
+    """The arrays of the CLIP in a state dict without the prefix that it has in a larger model,
+    and the other names.
 
     Raises:
         UserError: Several CLIPs, and the rule of `files.choose` does not tell which is meant.
@@ -110,7 +116,8 @@ def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray
 
 
 def preferred(state_dict: Mapping[str, np.ndarray]) -> tuple[str, tuple[str, ...]]:
-    """What stands before the names of the CLIP that is meant, and before those of the other whole ones.
+    """What stands before the names of the CLIP that is meant,
+    and before those of the other whole ones.
 
     Raises:
         UserError: As `own_part`.
@@ -139,7 +146,8 @@ def names_of_swin(state_dict: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A state dict in OpenAI's names without buffers, whatever layout it came in; values keep their dtype.
+    """A state dict in OpenAI's names without buffers, whatever layout it came in;
+    values keep their dtype.
 
     A Swin beside the CLIP is left out, so is the rest of a larger model and a classifier's head.
 

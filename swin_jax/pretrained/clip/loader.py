@@ -46,7 +46,9 @@ def names() -> list[str]:
 
 
 def find(word: str) -> str | None:
-    """The name that a word means: another spelling of it, or a repository of OpenAI's weights on the hub."""
+    """The name that a word means: another spelling of it,
+    or a repository of OpenAI's weights on the hub.
+    """
     repositories = {
         known: name for name, known in clip_official.HUB.items()
     } | clip_official.TRANSFORMERS
@@ -94,7 +96,9 @@ def configured(weights: Weights) -> dict:
 def load(
     weights: Weights, fields: dict, resize: str | None, overrides: dict
 ) -> tuple[clip.CLIP, dict]:
-    """A CLIP with these weights, made for a model of `fields`; says where its activation comes from."""
+    """A CLIP with these weights, made for a model of `fields`;
+    says where its activation comes from.
+    """
     evidence = _evidence(weights, overrides.get("act"))
     model = clip.make_clip(**fields | {"act": evidence.act} | overrides)
     act = model.text.act

@@ -1,7 +1,8 @@
 """Resizing CLIP's positions to images of another size, or to longer texts.
 
-OpenAI's ViT-L/14@336px began as ViT-L/14 with its positions stretched bilinearly; open_clip resizes bicubically with
-antialiasing, and text positions linearly. Peer: `torch.nn.functional.interpolate` with align_corners=False.
+OpenAI's ViT-L/14@336px began as ViT-L/14 with its positions stretched bilinearly; open_clip resizes
+bicubically with antialiasing, and text positions linearly. Peer: `torch.nn.functional.interpolate`
+with align_corners=False.
 """
 
 import math
@@ -29,14 +30,16 @@ def resize_positions(
         state_dict: in OpenAI's names, as `pretrained.clip.layouts.to_official_names` gives it.
         grid: (rows, columns) of the image tower's positions, one more of which is first.
         text_rows: the longest text.
-        method: 'bilinear' or 'bicubic', for the image; text positions are stretched linearly under either.
+        method: 'bilinear' or 'bicubic', for the image;
+            text positions are stretched linearly under either.
         old: the weights' grid, where that is known.
 
     Returns:
         The state dict with positions of the wanted lengths, float32 where they changed.
 
     Raises:
-        UserError: positions that must be stretched and no method to do so; positions of which nothing tells the grid.
+        UserError: positions that must be stretched and no method to do so;
+            positions of which nothing tells the grid.
     """
     state_dict = dict(state_dict)
     for name in ("visual.positional_embedding", "visual.attnpool.positional_embedding"):
@@ -107,7 +110,9 @@ def _require(method: str | None, what: str) -> None:
 
 
 def resize_matrix(old: int, new: int, method: str) -> np.ndarray:
-    """Interpolation along one axis with half-pixel centres and antialiasing, as a matrix (new, old), float64."""
+    """Interpolation along one axis with half-pixel centres and antialiasing, as a matrix (new,
+    old), float64.
+    """
     scale = max(old / new, 1)
     u = np.abs((np.arange(old) + 0.5) - (np.arange(new)[:, None] + 0.5) * old / new) / scale
     if method == "bilinear":

@@ -1,7 +1,7 @@
 """What a tokenizer that transformers keeps beside the weights of a CLIP says of texts.
 
-Texts become tokens of CLIP's vocabulary here. A tokenizer beside the weights that has another one is told, because its
-ids are other rows of the table of tokens.
+Texts become tokens of CLIP's vocabulary here. A tokenizer beside the weights that has another one
+is told, because its ids are other rows of the table of tokens.
 """
 
 import hashlib
@@ -28,7 +28,8 @@ def texts_beside(config: beside.Config) -> dict[str, Any]:
         config: That of transformers beside the weights of a CLIP.
 
     Returns:
-        'vocabulary', where it is not CLIP's, and 'context_length', where texts are cut before the last position.
+        'vocabulary', where it is not CLIP's, and 'context_length',
+        where texts are cut before the last position.
 
     Raises:
         UserError: A file that cannot be read, or of another form.

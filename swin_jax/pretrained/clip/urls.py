@@ -1,4 +1,5 @@
-"""Where OpenAI's CLIP weights are: nine TorchScript archives, MIT licence, and open_clip's copies of them on the hub.
+"""Where OpenAI's CLIP weights are: nine TorchScript archives, MIT licence,
+and open_clip's copies of them on the hub.
 
 The address of an archive holds its checksum (SHA-256), which `fetch` compares.
 """
@@ -44,7 +45,8 @@ TRANSFORMERS = {
 
 
 def fetch(name: str) -> Path:
-    """The path of OpenAI's weights, downloaded into the cache of `pretrained.files.download` unless they are there.
+    """The path of OpenAI's weights, downloaded into the cache of `pretrained.files.download`
+    unless they are there.
 
     Args:
         name: a key of `URLS`, or a repository of `HUB`.

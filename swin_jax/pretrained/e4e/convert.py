@@ -1,9 +1,10 @@
 """e4e: official state dicts -> our parameters.
 
-Official names and shapes are those of omertov/encoder4editing: those of the trunk are ArcFace's, see
-`pretrained.arcface.convert`. In the released files `encoder.` stands before all of them, a generator lies beside them
-under `decoder.`, and the mean latent, `latent_avg`, beside the weights. Linear weights are transposed; the mean latent
-becomes 'averages'. Only the fields of a model are looked at, so that no model is imported here.
+Official names and shapes are those of omertov/encoder4editing: those of the trunk are ArcFace's,
+see `pretrained.arcface.convert`. In the released files `encoder.` stands before all of them, a
+generator lies beside them under `decoder.`, and the mean latent, `latent_avg`, beside the weights.
+Linear weights are transposed; the mean latent becomes 'averages'. Only the fields of a model are
+looked at, so that no model is imported here.
 """
 
 import logging
@@ -32,7 +33,9 @@ LICENCE = (
 
 
 def official_shapes(model) -> dict[str, tuple[int, ...]]:
-    """{official name without 'encoder.': official shape} of a `models.e4e.E4E`, without the mean latent."""
+    """{official name without 'encoder.': official shape} of a `models.e4e.E4E`,
+    without the mean latent.
+    """
     stem, body = arcface.trunk_shapes(model.blocks)
     fine, middle, coarse = (after for _, after, _ in model.blocks[-3:])
     shapes = stem | body
@@ -62,10 +65,12 @@ def _prefixes(state_dict: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The encoder's arrays by their official names, without 'encoder.' and buffers, and the names of the others.
+    """The encoder's arrays by their official names, without 'encoder.' and buffers,
+    and the names of the others.
 
     Raises:
-        UserError: None there, or several of which the rule of `files.choose` does not tell which is meant.
+        UserError: None there, or several of which the rule of `files.choose` does not
+            tell which is meant.
     """
     names = compare.strip_wrappers(state_dict)
     found = _prefixes(names)
@@ -88,7 +93,8 @@ def _tell_what_is_left(names: list[str]) -> None:
 
 
 def infer(state_dict: Mapping[str, np.ndarray]) -> dict:
-    """The fields of the E4E that a state dict was made with: `num_ws`, `image_size`, `blocks` and `w_dim`.
+    """The fields of the E4E that a state dict was made with:
+    `num_ws`, `image_size`, `blocks` and `w_dim`.
 
     Raises:
         UserError: Arrays of shapes that no such network has.
@@ -110,12 +116,13 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """Converts a state dict to the variables of an E4E; every key must fit.
 
     Args:
-        state_dict: {name: array} as `pretrained.files.read` gives it, `latent_avg` among them or not.
+        state_dict: {name: array} as `pretrained.files.read` gives it,
+            `latent_avg` among them or not.
         model: A `models.e4e.E4E`.
 
     Returns:
-        {'params': ..., 'batch_stats': ..., 'averages': {'latent_avg': (num_ws, w_dim)}}, nested dicts of float32 numpy
-        arrays, as `model.init` makes them.
+        {'params': ..., 'batch_stats': ..., 'averages': {'latent_avg': (num_ws, w_dim)}}, nested
+        dicts of float32 numpy arrays, as `model.init` makes them.
 
     Raises:
         UserError: Names every missing, unexpected and mis-shaped key, in one line.
@@ -130,7 +137,8 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
 
 
 def mean_latent(average: np.ndarray | None, model) -> np.ndarray:
-    """The mean latent of each row, float32 (num_ws, w_dim); zeros and a warning where a file has none.
+    """The mean latent of each row, float32 (num_ws, w_dim);
+    zeros and a warning where a file has none.
 
     Args:
         average: (w_dim,), (num_ws, w_dim), the same with a first axis of 1, or None.
@@ -154,7 +162,9 @@ def mean_latent(average: np.ndarray | None, model) -> np.ndarray:
 
 
 def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None = None) -> dict:
-    """The variables of an E4E from a file or from a run; as `pretrained.arcface.convert.load_pretrained`."""
+    """The variables of an E4E from a file or from a run; as
+    `pretrained.arcface.convert.load_pretrained`.
+    """
     if isinstance(source, Mapping):
         return {
             name: source[name] for name in ("params", "batch_stats", "averages") if name in source

@@ -18,7 +18,8 @@ from swin_jax.pretrained.preparation import Preparation, of_faces
 
 log = logging.getLogger(__name__)
 
-# The released encoders, for generators of 1024, 512 (of 512 x 384 pictures in a square) and 256 pixels.
+# The released encoders, for generators of 1024,
+# 512 (of 512 x 384 pictures in a square) and 256 pixels.
 NUM_WS = {"e4e_ffhq": 18, "e4e_cars": 16, "e4e_church": 14, "e4e_horse": 14}
 
 

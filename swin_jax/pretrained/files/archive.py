@@ -1,4 +1,6 @@
-"""Zip archives of weights: their members, counted before they are inflated; and the arrays of `numpy.savez`."""
+"""Zip archives of weights: their members, counted before they are inflated;
+and the arrays of `numpy.savez`.
+"""
 
 import io
 import math
@@ -45,7 +47,8 @@ class Archive:
         """The bytes of a member.
 
         Raises:
-            UserError: A member that is compressed in another way than deflated, or is too large for the file.
+            UserError: A member that is compressed in another way than deflated,
+                or is too large for the file.
             KeyError: No such member.
             zipfile.BadZipFile: Damaged bytes.
         """

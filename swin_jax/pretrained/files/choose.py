@@ -1,9 +1,9 @@
 """Which of the dicts of a checkpoint, or of the parts of one, are the weights.
 
-The rule: a name that training scripts give to the weights goes first (`WRAPPERS`, in this order); of a teacher and its
-student the teacher, which is what such methods evaluate; of a generator, its discriminator and its average the average,
-which is what samples are drawn from; elsewhere weights before their average. Where that leaves several, they are listed
-and the caller says which.
+The rule: a name that training scripts give to the weights goes first (`WRAPPERS`, in this order);
+of a teacher and its student the teacher, which is what such methods evaluate; of a generator, its
+discriminator and its average the average, which is what samples are drawn from; elsewhere weights
+before their average. Where that leaves several, they are listed and the caller says which.
 """
 
 import re
@@ -17,7 +17,8 @@ from swin_jax.pretrained.files.limits import Limits
 WRAPPERS = ("model", "state_dict", "module", "model_state", "model_state_dict")
 # The averages of generators, as rosinality and NVIDIA call them.
 _GENERATORS = ("g_ema", "G_ema")
-# An array at the top of a checkpoint that belongs to the weights inside it: a generator's mean latent.
+# An array at the top of a checkpoint that belongs to the weights inside it:
+# a generator's mean latent.
 BESIDE = "latent_avg"
 # What holds arrays beside the weights.
 _NO_WEIGHTS = r"opt$|amp$|rng|callbacks|loops|.*(optim|sched|scaler)"
@@ -25,7 +26,9 @@ _AVERAGES = {"ema", "average", "averaged", "avg", "swa", "momentum", "target", "
 
 
 def preferred(names: Collection[str]) -> str | None:
-    """The one of several places of weights that the rule of this file takes; None where it does not tell."""
+    """The one of several places of weights that the rule of this file takes;
+    None where it does not tell.
+    """
     for name in (*WRAPPERS, *_GENERATORS):
         if name in names:
             return name
@@ -60,9 +63,11 @@ def _may_hold_weights(name: Any) -> bool:
 
 
 def numbered(value: Any) -> Any:
-    """Dicts that stand in a list, or under numbers, by these numbers as names; anything else as it is.
+    """Dicts that stand in a list, or under numbers, by these numbers as names;
+    anything else as it is.
 
-    Ensembles, folds and averages of several epochs are saved so. What in a list is no dict is left out.
+    Ensembles, folds and averages of several epochs are saved so.
+    What in a list is no dict is left out.
     """
     if isinstance(value, dict):
         counted = value.items() if value and all(isinstance(name, int) for name in value) else ()
@@ -140,7 +145,8 @@ class Checkpoint:
         return node, tuple(said)
 
     def named(self, key: str) -> tuple[dict, tuple[str, ...]]:
-        """The weights that a key means: a dict, a part of the names in one, or one inside the other.
+        """The weights that a key means: a dict, a part of the names in one,
+        or one inside the other.
 
         Args:
             key: Names joined by dots; dicts around the first may be left out.
@@ -173,7 +179,9 @@ class Checkpoint:
         return part(arrays[holding[0] if holding else ""], key, paths), ()
 
     def with_beside(self, arrays: dict[str, Any]) -> dict[str, Any]:
-        """Some weights of the checkpoint, and the array that belongs to them although it lies at the top."""
+        """Some weights of the checkpoint, and the array that belongs to them although it
+        lies at the top.
+        """
         value = self._top.get(BESIDE)
         return arrays if not self._is_array(value) else {BESIDE: value, **arrays}
 

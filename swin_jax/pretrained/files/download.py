@@ -1,7 +1,7 @@
 """Downloads of weights, kept in a cache with their checksums.
 
-Nothing is downloaded unless `fetch` is called. Two environment variables: SWIN_JAX_CACHE names the cache folder
-(default ~/.cache/swin_jax), SWIN_JAX_OFFLINE=1 forbids downloads.
+Nothing is downloaded unless `fetch` is called. Two environment variables: SWIN_JAX_CACHE names the
+cache folder (default ~/.cache/swin_jax), SWIN_JAX_OFFLINE=1 forbids downloads.
 """
 
 import hashlib
@@ -33,7 +33,8 @@ def fetch(
 ) -> Path:
     """The path of a file, downloaded into the cache unless it is there.
 
-    The checksum of what was downloaded (or put there by hand) is recorded beside it and compared on every later use.
+    The checksum of what was downloaded (or put there by hand) is recorded beside it and compared
+    on every later use.
 
     Args:
         url: Any URL.

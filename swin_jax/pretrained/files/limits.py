@@ -1,4 +1,6 @@
-"""How much a file of weights may ask for: counted, never timed, so that it gets the same verdict everywhere."""
+"""How much a file of weights may ask for: counted, never timed,
+so that it gets the same verdict everywhere.
+"""
 
 import dataclasses
 

@@ -16,7 +16,9 @@ _NETWORKS = ("G", "D", "G_ema")
 
 
 class ScriptModule:
-    """What stands for a module of a TorchScript archive: the dict of its attributes, submodules among them."""
+    """What stands for a module of a TorchScript archive:
+    the dict of its attributes, submodules among them.
+    """
 
     attributes: dict = {}  # of a module without a state; never written to
     separator = "."
@@ -32,7 +34,9 @@ class ScriptModule:
 
 
 class PersistentModule:
-    """What stands for a module of NVIDIA's `torch_utils.persistence`: its state; its source is not looked at."""
+    """What stands for a module of NVIDIA's `torch_utils.persistence`: its state;
+    its source is not looked at.
+    """
 
     separator = "."
 
@@ -55,7 +59,9 @@ class PersistentModule:
 
 
 class Network:
-    """What stands for a `dnnlib.tflib.network.Network`: its variables and components; its source is not looked at."""
+    """What stands for a `dnnlib.tflib.network.Network`: its variables and components;
+    its source is not looked at.
+    """
 
     separator = "/"
     state: dict = {}  # of a network without one; never written to
@@ -86,7 +92,8 @@ def state_dict(module: Any, limits: Limits = DEFAULT) -> dict[str, Any]:
 
 
 def state_dicts(modules: Mapping[str, Any], limits: Limits = DEFAULT) -> dict[str, dict[str, Any]]:
-    """{name: tensor or array} of trees of modules, names joined by dots as in `torch.nn.Module.state_dict`.
+    """{name: tensor or array} of trees of modules, names joined by dots as in
+    `torch.nn.Module.state_dict`.
 
     Args:
         modules: Some of `MODULES`, by their names.
@@ -96,7 +103,8 @@ def state_dicts(modules: Mapping[str, Any], limits: Limits = DEFAULT) -> dict[st
         A dict for each, under its name; TensorFlow's names are joined by slashes.
 
     Raises:
-        UserError: More entries than the limits allow. A module may hold itself, or the same two modules at every level.
+        UserError: More entries than the limits allow.
+            A module may hold itself, or the same two modules at every level.
     """
     found, count = {root: {} for root in modules}, 0
     open_nodes = [(root, "", module, 0) for root, module in modules.items()]

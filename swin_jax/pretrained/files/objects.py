@@ -1,4 +1,6 @@
-"""Files of arrays that have no names: one of NumPy (.npy), or lists of them in a pickle or a file of `torch.save`."""
+"""Files of arrays that have no names: one of NumPy (.npy),
+or lists of them in a pickle or a file of `torch.save`.
+"""
 
 import os
 from typing import Any
@@ -16,7 +18,8 @@ _PLAIN = (str, bytes, bool, int, float, type(None), np.generic)
 
 
 def read_object(path: str | os.PathLike, limits: Limits = DEFAULT) -> Any:
-    """The object in a .npy, .pt or .pkl file, without running foreign code; told apart by its content.
+    """The object in a .npy, .pt or .pkl file, without running foreign code;
+    told apart by its content.
 
     Args:
         path: The file; one without a suffix will do.
@@ -26,8 +29,8 @@ def read_object(path: str | os.PathLike, limits: Limits = DEFAULT) -> Any:
         A read-only array, or lists and dicts of arrays, texts and numbers; tuples become lists.
 
     Raises:
-        UserError: No such file, a damaged one, one that asks for more than the limits or wants to run code, or one that
-            holds anything else.
+        UserError: No such file, a damaged one, one that asks for more than the limits or wants to
+            run code, or one that holds anything else.
     """
     with opened(path, f"a file of arrays ({_KINDS})") as file:
         size = os.fstat(file.fileno()).st_size
@@ -56,7 +59,9 @@ class _Plain:
         self._count = 0
 
     def of(self, value: Any, depth: int = 0) -> Any:
-        """The object; raises UserError for one that holds itself or anything but arrays, lists, texts and numbers."""
+        """The object; raises UserError for one that holds itself or anything but arrays, lists,
+        texts and numbers.
+        """
         self._count += 1
         self._limits.check("names", self._count, "an object of more parts")
         self._limits.check("depth", depth, "an object with more lists inside each other")

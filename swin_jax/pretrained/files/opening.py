@@ -1,4 +1,6 @@
-"""Opening a file whose content is not trusted: whatever goes wrong with it is one line that names it."""
+"""Opening a file whose content is not trusted:
+whatever goes wrong with it is one line that names it.
+"""
 
 import contextlib
 import os

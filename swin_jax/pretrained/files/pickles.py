@@ -1,8 +1,9 @@
 """A reader of pickles that runs no foreign code and counts what it does.
 
-The instructions are those of Python's `pickletools`, protocols 0 to 5. What a pickle may name is decided by the caller,
-see unpickle.py. Sets come out empty, and entries of dicts whose keys are neither texts nor numbers are left out:
-hashing what a file made up can take for ever, and none of it is weights.
+The instructions are those of Python's `pickletools`, protocols 0 to 5. What a pickle may name is
+decided by the caller, see unpickle.py. Sets come out empty, and entries of dicts whose keys are
+neither texts nor numbers are left out: hashing what a file made up can take for ever, and none
+of it is weights.
 """
 
 import codecs
@@ -60,7 +61,8 @@ class Pickle:
 
     Args:
         file: Where it begins; after `load`, where it ended.
-        find: (module, name) -> a `Sealed` function, a class to make or a name; raises UserError for any other.
+        find: (module, name) -> a `Sealed` function, a class to make or a name;
+            raises UserError for any other.
         persistent: What stands outside of the pickle, by its identification.
         states: Classes whose objects take a state by `__setstate__`.
         counter: The limits, and what is used of them.
@@ -239,7 +241,9 @@ class Pickle:
             raise ValueError(f"a pickle that gives a state to a {type(target).__name__}")
 
     def _charge(self, arguments: tuple) -> None:
-        """Counts what a function may copy of its arguments: a file can hand it the same large one many times."""
+        """Counts what a function may copy of its arguments:
+        a file can hand it the same large one many times.
+        """
         for value in arguments:
             if isinstance(value, (str, bytes)):
                 self._counter.budget.take(len(value), "a pickle")

@@ -1,7 +1,8 @@
-"""Reads files of weights into numpy arrays, whatever wrote them, without PyTorch and without running foreign code.
+"""Reads files of weights into numpy arrays, whatever wrote them,
+without PyTorch and without running foreign code.
 
-.pth, .pt and .pkl (see unpickle.py; TorchScript archives too), .safetensors and .npz; told apart by their content, not
-by their name.
+.pth, .pt and .pkl (see unpickle.py; TorchScript archives too), .safetensors and .npz; told apart by
+their content, not by their name.
 """
 
 import dataclasses
@@ -50,31 +51,34 @@ _SUFFIXES = {
 def read(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np.ndarray]:
     """Reads the weights of a .pth, .pt, .pkl, .safetensors or .npz file.
 
-    Of a checkpoint that holds more than weights, the entry `model`, `state_dict`, `module` or `model_state` is taken
-    and the rest (optimizer, configuration) is dropped. State dicts in a list are called by their numbers. Prefixes
-    that wrappers put before every name are taken off, and a Swin is taken out of what lies around it
-    (`pretrained.wrappers`). A warning says which of several weights were taken, by the rule of `files.choose`, and
-    what was left out.
+    Of a checkpoint that holds more than weights, the entry `model`, `state_dict`, `module` or
+    `model_state` is taken and the rest (optimizer, configuration) is dropped. State dicts in a list
+    are called by their numbers. Prefixes that wrappers put before every name are taken off, and a
+    Swin is taken out of what lies around it (`pretrained.wrappers`). A warning says which of
+    several weights were taken, by the rule of `files.choose`, and what was left out.
 
     Args:
         path: the file.
-        key: the weights to take instead: an entry such as 'model_ema', or a first part of names such as 'teacher' or
-            'student.backbone'; also one inside the other, 'state_dict.student'.
+        key: the weights to take instead: an entry such as 'model_ema', or a first part
+            of names such as 'teacher' or 'student.backbone'; also one inside the
+            other, 'state_dict.student'.
         limits: what the file may ask for.
 
     Returns:
-        {name: array}; layouts are the file's, arrays are read-only and may share memory, dtypes are kept
-        (bfloat16 is `ml_dtypes.bfloat16`, which numpy converts with `astype`).
+        {name: array}; layouts are the file's, arrays are read-only and may share memory, dtypes are
+        kept (bfloat16 is `ml_dtypes.bfloat16`, which numpy converts with `astype`).
 
     Raises:
-        UserError: no such file, a truncated or foreign one, one without arrays, a pickle that wants to run code, a
-            file that asks for more than the limits; no weights under `key`, or several of which none goes first.
+        UserError: no such file, a truncated or foreign one, one without arrays, a pickle that wants
+            to run code, a file that asks for more than the limits; no weights under `key`, or
+            several of which none goes first.
     """
     return unwrapped(read_whole(path, key, limits), path)
 
 
 def unwrapped(arrays: dict[str, np.ndarray], path) -> dict[str, np.ndarray]:
-    """The weights of a model without what training put around them, `pretrained.wrappers.unwrap`, with its warnings.
+    """The weights of a model without what training put around them, `pretrained.wrappers.unwrap`,
+    with its warnings.
 
     Args:
         arrays: {name: array} of a file, or of several that belong together.
@@ -93,7 +97,9 @@ def unwrapped(arrays: dict[str, np.ndarray], path) -> dict[str, np.ndarray]:
 
 
 def read_whole(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np.ndarray]:
-    """As `read`, with the names of the file, wrappers' prefixes included; of a file that is one of several too."""
+    """As `read`, with the names of the file, wrappers' prefixes included;
+    of a file that is one of several too.
+    """
     path = Path(path)
     if key is not None and not (isinstance(key, str) and key.strip(".")):
         raise UserError(f"key={str(key)[:60]!r} must be a text, such as 'model_ema' or 'teacher'")
@@ -117,7 +123,9 @@ def is_torchscript(path) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """Arrays, what the file holds at its top for an error message, and what a user should know of the choice."""
+    """Arrays, what the file holds at its top for an error message,
+    and what a user should know of the choice.
+    """
 
     arrays: dict[str, Any]
     outline: str = ""
@@ -156,7 +164,9 @@ def _part(arrays: dict, key: str | None, places: Collection[str] = ()) -> _Found
 def _choose(
     value: Any, read_storage: unpickle.Read | None, key: str | None, limits: Limits, budget: Budget
 ) -> _Found:
-    """The arrays of an unpickled object: finds the dict of weights, then reads the storages that it needs."""
+    """The arrays of an unpickled object: finds the dict of weights,
+    then reads the storages that it needs.
+    """
     value = choose.numbered(value)
     if not isinstance(value, dict):
         kind = type(value).__name__
@@ -183,8 +193,8 @@ def _choose(
 def _check_arrays(arrays: dict[str, np.ndarray], limits: Limits) -> None:
     """Raises UserError for what no model has.
 
-    Names that are too long, not printable or with numbers that nothing counts to; long axes of arrays without numbers;
-    whole numbers where weights are due, whose scales lie elsewhere.
+    Names that are too long, not printable or with numbers that nothing counts to; long axes of
+    arrays without numbers; whole numbers where weights are due, whose scales lie elsewhere.
     """
     for name, array in arrays.items():
         if name.endswith("weight") and array.ndim > 1 and array.dtype.kind in "iu":

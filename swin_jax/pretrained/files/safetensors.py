@@ -1,6 +1,7 @@
 """The format of .safetensors files, as strict as the library of that name, whose rules these are.
 
-A file is 8 bytes of length, a header of JSON and the numbers; every byte of the numbers belongs to one tensor.
+A file is 8 bytes of length, a header of JSON and the numbers;
+every byte of the numbers belongs to one tensor.
 """
 
 import json
@@ -50,8 +51,9 @@ def read_safetensors(file: BinaryIO, size: int, limits: Limits) -> dict[str, np.
         limits: Bounds on the header.
 
     Raises:
-        UserError: A header that is torn, of another form or too large; tensors that overlap, leave holes, reach past
-            the end or have other sizes than their places; names that come twice; dtypes that numpy does not have.
+        UserError: A header that is torn, of another form or too large; tensors that overlap, leave
+            holes, reach past the end or have other sizes than their places; names that come twice;
+            dtypes that numpy does not have.
     """
     length = int.from_bytes(file.read(8), "little")
     limits.check("header", length, f"a header of {length} bytes")

@@ -1,4 +1,6 @@
-"""The values of a pickle that hold numbers: storages and tensors of PyTorch, arrays and dtypes of NumPy."""
+"""The values of a pickle that hold numbers: storages and tensors of PyTorch,
+arrays and dtypes of NumPy.
+"""
 
 import math
 import re
@@ -63,8 +65,8 @@ class Tensor:
     def array(self, budget: Budget, limits: Limits) -> np.ndarray:
         """The tensor as a read-only array; its storage must have been read.
 
-        Strides may be 0 and storages may be shared, so that it can be larger than what the file holds: the bytes that
-        a copy of it takes are counted.
+        Strides may be 0 and storages may be shared, so that it can be larger than what the file
+        holds: the bytes that a copy of it takes are counted.
         """
         limits.check("axes", len(self.size), "a tensor of more axes")
         flat = self.storage.array(self.dtype)
@@ -80,7 +82,9 @@ class Tensor:
 
 
 class NumpyArray:
-    """What stands for a pickled numpy array or dtype: numpy's own reconstruction trusts its input too much."""
+    """What stands for a pickled numpy array or dtype:
+    numpy's own reconstruction trusts its input too much.
+    """
 
     def __init__(self, *arguments):
         self.value = None

@@ -1,7 +1,7 @@
 """PyTorch's zip format, written without PyTorch: dicts of float32 tensors, and no code.
 
-Its pickle names three things, an OrderedDict, FloatStorage and the function that makes a tensor, so that
-`torch.load(path, weights_only=True)` takes it.
+Its pickle names three things, an OrderedDict, FloatStorage and the function that makes a tensor, so
+that `torch.load(path, weights_only=True)` takes it.
 """
 
 import os

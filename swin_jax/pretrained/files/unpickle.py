@@ -1,11 +1,12 @@
 """PyTorch's files without PyTorch: what their pickles may name, and the storages behind them.
 
-The formats are those of `torch.save`: a zip archive (data.pkl and data/<key>), the older stream of pickles, and plain
-pickles of numpy arrays; and those of `torch.jit.save`, whose data.pkl holds a tree of modules in place of a dict and
-whose code is left alone. NVIDIA's pickles of generators are read too: of PyTorch, whose persistent objects carry their
-source, and tensors as files of torch inside the pickle; and of TensorFlow. A pickle may name any function to be called;
-here a name is looked up in the tables below, nothing is ever imported, and no source is compiled. Peer: `torch.load`,
-whose files stand in tests/golden/weights.
+The formats are those of `torch.save`: a zip archive (data.pkl and data/<key>), the older stream of
+pickles, and plain pickles of numpy arrays; and those of `torch.jit.save`, whose data.pkl holds a
+tree of modules in place of a dict and whose code is left alone. NVIDIA's pickles of generators are
+read too: of PyTorch, whose persistent objects carry their source, and tensors as files of torch
+inside the pickle; and of TensorFlow. A pickle may name any function to be called; here a name is
+looked up in the tables below, nothing is ever imported, and no source is compiled. Peer:
+`torch.load`, whose files stand in tests/golden/weights.
 """
 
 import functools
@@ -139,7 +140,9 @@ _MARKERS = {
 
 @functools.cache
 def stand_in(module: str, name: str) -> type:
-    """A class that takes whatever a pickle does to `module.name`, keeps nothing and does nothing."""
+    """A class that takes whatever a pickle does to `module.name`,
+    keeps nothing and does nothing.
+    """
 
     class Settings(dict):
         def __new__(cls, *arguments, **keywords):
@@ -163,8 +166,8 @@ class _Names:
 
     Args:
         script: True for a TorchScript archive, whose own classes then become `ScriptModule`.
-        counter: The limits of a plain pickle, which may hold NVIDIA's networks and files of torch; None
-            for any other, those files too.
+        counter: The limits of a plain pickle, which may hold NVIDIA's networks and files of torch;
+            None for any other, those files too.
     """
 
     def __init__(self, script: bool = False, counter: Counter | None = None):
@@ -263,7 +266,9 @@ def _read_zip(archive: Archive, counter: Counter) -> tuple[Any, Read]:
 
 
 def read_stream(file: BinaryIO, limits: Limits, budget: Budget) -> tuple[Any, Read | None]:
-    """The object in a plain pickle or in torch's older format, and a function that reads a storage's bytes."""
+    """The object in a plain pickle or in torch's older format,
+    and a function that reads a storage's bytes.
+    """
     counter = Counter(limits, budget)
     names = _Names(counter=counter)
     value = _load(file, names, counter)

@@ -1,7 +1,8 @@
 """The Inception-v3 of FID: the state dict of mseitzer/pytorch-fid <-> our variables.
 
-The file is `pt_inception-2015-12-05-6726825d.pth` of its releases, TensorFlow's graph of 2015 in torchvision's names.
-Convolutions go from (out, in, h, w) to (h, w, in, out); norms have a `scale`, running statistics are in 'batch_stats'.
+The file is `pt_inception-2015-12-05-6726825d.pth` of its releases, TensorFlow's graph of 2015 in
+torchvision's names. Convolutions go from (out, in, h, w) to (h, w, in, out); norms have a `scale`,
+running statistics are in 'batch_stats'.
 """
 
 import logging
@@ -30,7 +31,9 @@ _CLASSIFIER = ("fc.weight", "fc.bias", "AuxLogits.")
 
 
 def official_shapes(model) -> dict[str, tuple[int, ...]]:
-    """{official name: official shape} of a `models.inception.Inception`, running statistics among them."""
+    """{official name: official shape} of a `models.inception.Inception`,
+    running statistics among them.
+    """
     shapes = {}
     for name, before, after, kernel in model.convolutions():
         shapes[f"{name}.conv.weight"] = (after, before, *kernel)

@@ -1,8 +1,9 @@
 """LPIPS on VGG16: official state dicts -> our parameters.
 
-The convolutions are torchvision's (`vgg16-397923af.pth`, names `features.0.weight`), the heads those of version 0.1 of
-richzhang/PerceptualSimilarity (`lpips/weights/v0.1/vgg.pth`, names `lin0.model.1.weight`). A state dict of the whole
-`lpips.LPIPS(net="vgg")` holds both. Only the fields of a model are looked at, so that no model is imported here.
+The convolutions are torchvision's (`vgg16-397923af.pth`, names `features.0.weight`), the heads
+those of version 0.1 of richzhang/PerceptualSimilarity (`lpips/weights/v0.1/vgg.pth`, names
+`lin0.model.1.weight`). A state dict of the whole `lpips.LPIPS(net="vgg")` holds both. Only the
+fields of a model are looked at, so that no model is imported here.
 """
 
 import functools
@@ -23,7 +24,9 @@ _CONVOLUTION = re.compile(r"(?:net\.slice\d+|features)\.(\d+\.(?:weight|bias))")
 
 
 def official_shapes(model) -> dict[str, tuple[int, ...]]:
-    """{official name: official shape} of a `models.lpips.LPIPS`, the convolutions by torchvision's names."""
+    """{official name: official shape} of a `models.lpips.LPIPS`,
+    the convolutions by torchvision's names.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     for number, before, after in model.convolutions():
         shapes |= {
@@ -39,7 +42,8 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """Converts a state dict to the variables of an LPIPS.
 
     Args:
-        state_dict: {name: array} with convolutions and heads; what else classifiers and buffers are is left out.
+        state_dict: {name: array} with convolutions and heads;
+            what else classifiers and buffers are is left out.
         model: A `models.lpips.LPIPS`.
 
     Returns:

@@ -1,1 +1,3 @@
-"""Files that StyleCLIP's code reads and writes beside networks: statistics of style space, directions and latents."""
+"""Files that StyleCLIP's code reads and writes beside networks:
+statistics of style space, directions and latents.
+"""

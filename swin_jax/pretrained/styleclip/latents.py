@@ -1,7 +1,8 @@
 """Latents to train on and to edit, as a data source: files of W+ or S, or z that are drawn.
 
-train_faces.pt and test_faces.pt of orpatashnik/StyleCLIP hold 24,176 and 2,824 latents in W+ of faces. Where there
-are no files, StyleCLIP means to draw 5,000 and 1,000; its code for that does not run.
+train_faces.pt and test_faces.pt of orpatashnik/StyleCLIP hold 24,176 and 2,824 latents in W+
+of faces. Where there are no files, StyleCLIP means to draw 5,000 and 1,000; its code for
+that does not run.
 """
 
 import dataclasses
@@ -55,7 +56,8 @@ def latents(
     """Latents of a file, in W+, or z that are drawn.
 
     Args:
-        path: A file of W+: train_faces.pt, w_plus.npy and so on; '' draws `count` from a normal distribution.
+        path: A file of W+: train_faces.pt, w_plus.npy and so on;
+            '' draws `count` from a normal distribution.
         resolution: Of the generator.
         z_dim, w_dim: Widths of its latents.
         count: Number of latents that are drawn.
@@ -88,7 +90,8 @@ def styles(
     """Latents of a file, in S.
 
     Args:
-        path: A list of (N, 1, channels, 1, 1) for each layer, as StyleCLIP's mappers are trained on, or the released S.
+        path: A list of (N, 1, channels, 1, 1) for each layer,
+            as StyleCLIP's mappers are trained on, or the released S.
         resolution, channel_base, channel_max: Of the generator.
 
     Returns:

@@ -1,8 +1,9 @@
 """StyleCLIP's latent mappers: released files <-> our parameters.
 
-A file holds {'state_dict': mapper.* and decoder.*, 'opts'}: the mapper, the whole generator that it was trained with,
-and the settings of its training. Names and classes: mapper/latent_mappers.py of orpatashnik/StyleCLIP, 'course'
-included. The class of a mapper and its levels follow from the names. Weights are (out, in) there and (in, out) here.
+A file holds {'state_dict': mapper.* and decoder.*, 'opts'}: the mapper, the whole generator that it
+was trained with, and the settings of its training. Names and classes: mapper/latent_mappers.py of
+orpatashnik/StyleCLIP, 'course' included. The class of a mapper and its levels follow from the
+names. Weights are (out, in) there and (in, out) here.
 """
 
 import os
@@ -46,7 +47,9 @@ def own_part(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def read(path: str | os.PathLike, key: str | None = None) -> dict[str, np.ndarray]:
-    """The mapper's part of a file; raises UserError for an unreadable one, or one without a mapper."""
+    """The mapper's part of a file; raises UserError for an unreadable one,
+    or one without a mapper.
+    """
     try:
         return own_part(beside.read(Path(path), key))
     except UserError as error:
@@ -54,7 +57,8 @@ def read(path: str | os.PathLike, key: str | None = None) -> dict[str, np.ndarra
 
 
 def infer(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Arguments of `models.styleclip.make_mapper` that weights were made with; they do not tell `norm_axis`.
+    """Arguments of `models.styleclip.make_mapper` that weights were made with;
+    they do not tell `norm_axis`.
 
     Raises:
         UserError: Parts of several classes, or layers that are missing.
@@ -89,14 +93,16 @@ def from_official(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str,
     """Converts a state dict to the variables of a mapper; every key must fit.
 
     Args:
-        state_dict: {name: array} as `pretrained.files.read` gives it; a generator beside the mapper is passed over.
+        state_dict: {name: array} as `pretrained.files.read` gives it;
+            a generator beside the mapper is passed over.
         model: A mapper of `models.styleclip`.
 
     Returns:
         {'params': ...}, nested dicts of numpy arrays.
 
     Raises:
-        UserError: A mapper of another class or other levels; missing, unexpected and mis-shaped keys.
+        UserError: A mapper of another class or other levels;
+            missing, unexpected and mis-shaped keys.
     """
     own = own_part(state_dict)
     report = compare.compare(own, official_shapes(own, model))
@@ -106,7 +112,9 @@ def from_official(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str,
 
 
 def official_shapes(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, tuple[int, ...]]:
-    """{official name: official shape} of a mapper; widths that its fields do not tell are those of the weights."""
+    """{official name: official shape} of a mapper;
+    widths that its fields do not tell are those of the weights.
+    """
     if hasattr(model, "channels"):
         layers = [i for i in range(len(model.channels)) if model.with_rgb or i % 3 != 1]
         widths = {f"mapper_{i}": model.channels[i] for i in layers}
@@ -127,7 +135,9 @@ def official_shapes(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[st
 
 
 def to_official(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The state dict of a mapper's variables, names with 'mapper.' before them; the inverse of `from_official`."""
+    """The state dict of a mapper's variables, names with 'mapper.' before them;
+    the inverse of `from_official`.
+    """
     return {
         PREFIX + _name(path): _turn(np.asarray(leaf))
         for path, leaf in flatten(variables["params"]).items()

@@ -1,9 +1,10 @@
-"""StyleCLIP's statistics of a generator's style space, its directions of channels, and latents, from released files.
+"""StyleCLIP's statistics of a generator's style space, its directions of channels, and latents,
+from released files.
 
-Each is checked against the layers of the generator that it is used with, `Generator.style_layers()`.
-`identify` compares statistics with those of the released FFHQ generator: they belong to one
-generator and mean nothing for another of the same size. Files and formats: orpatashnik/StyleCLIP,
-global_directions/.
+Each is checked against the layers of the generator that it is used with,
+`Generator.style_layers()`. `identify` compares statistics with those of the released FFHQ
+generator: they belong to one generator and mean nothing for another of the same size. Files and
+formats: orpatashnik/StyleCLIP, global_directions/.
 """
 
 import os
@@ -64,7 +65,9 @@ GENERATORS = {"stylegan2-ffhq-config-f": (FFHQ, FFHQ_CHANNELS)}
 
 
 def statistics_of(styles: Sequence[np.ndarray]) -> Statistics:
-    """The statistics of styles, an array (samples, channels) for each layer, such as `Generator.styles` gives."""
+    """The statistics of styles, an array (samples, channels) for each layer, such as
+    `Generator.styles` gives.
+    """
     arrays = [np.asarray(style, np.float64) for style in styles]
     means = tuple(array.mean(axis=0).astype(np.float32) for array in arrays)
     return Statistics(means, tuple(array.std(axis=0).astype(np.float32) for array in arrays))
@@ -78,7 +81,8 @@ def read_statistics(path: str | os.PathLike, layers: Sequence[StyleLayer]) -> St
         layers: Those of the generator.
 
     Raises:
-        UserError: A file of another form, or of a generator with other layers: both numbers are named.
+        UserError: A file of another form, or of a generator with other layers:
+            both numbers are named.
     """
     value = read_object(path)
     if not isinstance(value, list) or len(value) != 2:
@@ -94,7 +98,9 @@ def read_statistics(path: str | os.PathLike, layers: Sequence[StyleLayer]) -> St
 
 
 def read_styles(path: str | os.PathLike, layers: Sequence[StyleLayer]) -> tuple[np.ndarray, ...]:
-    """Reads S, a pickle of names and styles: an array (samples, channels), float32, of each layer; raises as above."""
+    """Reads S, a pickle of names and styles: an array (samples, channels), float32, of each layer;
+    raises as above.
+    """
     value = read_object(path)
     if not isinstance(value, list) or len(value) != 2:
         raise UserError(f"{path}: S is [names, styles], and this is {_shown(value)}")
@@ -112,15 +118,18 @@ def read_directions(
 
     Args:
         path: The file.
-        layers: Those of the generator; rows are the channels of those that are no ToRGB, in their order.
+        layers: Those of the generator; rows are the channels of those that are no ToRGB,
+            in their order.
         features: Width of CLIP's features, if it is known.
 
     Returns:
-        (rows, features) float32. There may be fewer rows than channels, those of the first layers: 5,376 end at 128
-        pixels, where the published script ends, and 6,048 are all of the generator of 1024 pixels.
+        (rows, features) float32. There may be fewer rows than channels, those of the first layers:
+        5,376 end at 128 pixels, where the published script ends, and 6,048 are all of the
+        generator of 1024 pixels.
 
     Raises:
-        UserError: Rows that end within a layer, or are more than the channels; another width than `features`.
+        UserError: Rows that end within a layer, or are more than the channels;
+            another width than `features`.
     """
     rows = _array(path, read_object(path), "fs3.npy is (channels, features)", 2)
     ends = np.cumsum([layer.channels for layer in layers if not layer.is_rgb])
@@ -144,7 +153,8 @@ def read_w(path: str | os.PathLike, w_dim: int) -> np.ndarray:
 
 
 def read_latents(path: str | os.PathLike, num_ws: int, w_dim: int) -> np.ndarray:
-    """Reads latents in W+: w_plus.npy, latents.pt, train_faces.pt, and the .npz files that edits are written to.
+    """Reads latents in W+: w_plus.npy, latents.pt, train_faces.pt,
+    and the .npz files that edits are written to.
 
     Args:
         path: The file, of one array or tensor. In a .npz file of several, latents are called 'ws'.
@@ -213,8 +223,8 @@ def check_belong(
 
     Args:
         found: The statistics.
-        styles: (samples, channels) of each layer, from w that are truncated as those of the statistics were, by 0.7.
-            A thousand samples suffice.
+        styles: (samples, channels) of each layer, from w that are truncated as those of the
+            statistics were, by 0.7. A thousand samples suffice.
         layers: Those of the generator, for the message.
         tolerance: How far a layer may be off, see `difference`.
     """

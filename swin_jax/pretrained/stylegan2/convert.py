@@ -71,8 +71,8 @@ def read_network(
         known: Sizes that were asked for, see `sizes.infer`.
 
     Raises:
-        UserError: No such network, or several; arrays that are missing, unexpected or of another shape; another
-            architecture; a resampling filter other than (1, 3, 3, 1).
+        UserError: No such network, or several; arrays that are missing, unexpected or of another
+            shape; another architecture; a resampling filter other than (1, 3, 3, 1).
     """
     layout, arrays = _part(state_dict, kind)
     try:
@@ -132,8 +132,9 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict[str, Any]
         model: A `models.stylegan2.Generator` or `Discriminator`.
 
     Returns:
-        {'params': ..., 'noise': ..., 'averages': ...} of a generator, {'params': ...} of a discriminator: nested dicts
-        of float32 numpy arrays. 'noise' and 'averages' are missing where the file holds none.
+        {'params': ..., 'noise': ..., 'averages': ...} of a generator, {'params': ...} of a
+        discriminator: nested dicts of float32 numpy arrays. 'noise' and 'averages' are missing
+        where the file holds none.
 
     Raises:
         UserError: As `read_network`; sizes that are not the model's, with both numbers.
@@ -184,8 +185,10 @@ def to_official(variables: Mapping[str, Any], filters: bool = True) -> dict[str,
     """Converts variables to the official state dict; the inverse of `from_official`.
 
     Args:
-        variables: Those of a `models.stylegan2.Generator` or `Discriminator`; 'noise' and 'averages' may be missing.
-        filters: Whether to add the resampling filters, which `load_state_dict` wants when it is strict.
+        variables: Those of a `models.stylegan2.Generator` or `Discriminator`; 'noise' and
+            'averages' may be missing.
+        filters: Whether to add the resampling filters,
+            which `load_state_dict` wants when it is strict.
 
     Returns:
         {official name: float32 numpy array}, in the official order.
@@ -208,8 +211,8 @@ def to_rosinality(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
         variables: As for `to_official`.
 
     Returns:
-        {rosinality's name: float32 numpy array}; the mean latent of a generator, which has its place beside the state
-        dict, is under `latent_avg`.
+        {rosinality's name: float32 numpy array}; the mean latent of a generator, which has its
+        place beside the state dict, is under `latent_avg`.
 
     Raises:
         UserError: Variables of neither, or of a network that rosinality's code cannot hold.
@@ -297,7 +300,9 @@ def _to_theirs(name: str, value: np.ndarray) -> np.ndarray:
 
 
 def _places(state_dict: Mapping[str, np.ndarray], kind: str) -> dict[str, Layout]:
-    """{what stands before the names of a network: its layout}, for each of some kind in a state dict."""
+    """{what stands before the names of a network: its layout},
+    for each of some kind in a state dict.
+    """
     found = {}
     for layout in LAYOUTS:
         for name in layout.prepare(dict.fromkeys(state_dict)):
@@ -352,7 +357,9 @@ def _check_filters(arrays: Mapping[str, np.ndarray], gains: Mapping[str, float])
 def _check(
     found: Mapping[str, np.ndarray], expected: Mapping[str, tuple], allowed: Any, kind: str
 ) -> None:
-    """Raises a UserError of one line that names arrays that are missing, unexpected or of another shape."""
+    """Raises a UserError of one line that names arrays that are missing,
+    unexpected or of another shape.
+    """
     report = compare.compare(found, expected, allowed)
     if not report:
         return

@@ -1,4 +1,5 @@
-"""What the layouts of StyleGAN2's weights have in common: their names for each array, and their shapes.
+"""What the layouts of StyleGAN2's weights have in common:
+their names for each array, and their shapes.
 
 The official names are those of `pretrained.stylegan2.sizes`, NVIDIA's of PyTorch.
 """
@@ -40,9 +41,11 @@ class Layout:
         names: (kind, `Counts`) -> {official name: name in this layout}.
         shape: (official name, official shape) -> the shape in this layout.
         to_official: (official name, array in this layout) -> the official array.
-        filters: (kind, `Counts`) -> {name in this layout: gain} of the resampling filters that files hold.
+        filters: (kind, `Counts`) -> {name in this layout:
+            gain} of the resampling filters that files hold.
         idle: Names in this layout that files may have and that no network needs.
-        prepare: {name: array} of a file -> the same, with the names and shapes that all files of this layout have.
+        prepare: {name: array} of a file -> the same,
+            with the names and shapes that all files of this layout have.
     """
 
     title: str

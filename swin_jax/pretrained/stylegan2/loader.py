@@ -64,7 +64,9 @@ def find_discriminator(word: str) -> str | None:
 
 
 def recognizes_generator(arrays: Mapping[str, np.ndarray]) -> bool:
-    """True for a generator, unless it is that in a file of e4e or of a mapper, which is named for what it adds."""
+    """True for a generator, unless it is that in a file of e4e or of a mapper,
+    which is named for what it adds.
+    """
     return convert.is_generator(arrays) and not is_e4e(arrays) and not is_mapper(arrays)
 
 
@@ -75,7 +77,9 @@ def _infer(kind: str) -> Callable[[Mapping[str, np.ndarray], Mapping[str, Any]],
 def load_generator(
     weights: Weights, fields: dict, resize: str | None, overrides: dict
 ) -> tuple[stylegan2.Generator, dict]:
-    """A generator with these weights, made for one of `fields`, see `complete`; logs their licence."""
+    """A generator with these weights, made for one of `fields`, see `complete`;
+    logs their licence.
+    """
     model, variables = _read(stylegan2.Generator, GENERATOR, weights, fields, overrides)
     return model, jax.device_put(complete(model, variables))
 
@@ -123,12 +127,15 @@ def _log_licence(path: str | Path | None, *words: str) -> None:
 def load_pretrained(
     source: str | os.PathLike | Mapping, model: Model, key: str | None = None
 ) -> dict:
-    """The variables of a generator or a discriminator from a file or from a run, for `train.init_from`.
+    """The variables of a generator or a discriminator from a file or from a run,
+    for `train.init_from`.
 
     Args:
-        source: A file of `pretrained.files.read`, or the variables of a run of `tasks.gan` or of a network.
+        source: A file of `pretrained.files.read`, or the variables of a run of `tasks.gan`
+            or of a network.
         model: A `Generator` or a `Discriminator`.
-        key: Which of several weights in a file to take, 'd' for a discriminator; see `pretrained.files.read`.
+        key: Which of several weights in a file to take, 'd' for a discriminator; see
+            `pretrained.files.read`.
 
     Raises:
         UserError: An unreadable file, weights that do not fit, a run without such a network.
@@ -225,7 +232,9 @@ def refuse_preparation(model: stylegan2.Generator, word: str | None) -> Preparat
 
 
 def prepare_pictures(model: stylegan2.Discriminator, word: str | None) -> Preparation:
-    """Pictures as NVIDIA's training gives them to a discriminator, in -1..1; how they are resized is assumed."""
+    """Pictures as NVIDIA's training gives them to a discriminator, in -1..1;
+    how they are resized is assumed.
+    """
     if model.image_channels != 3:
         raise UserError(
             f"a discriminator of {model.image_channels} channels has no preparation; give your own"
@@ -248,7 +257,9 @@ def latents(model: stylegan2.Generator, image_size: Any = None) -> dict[str, jax
 def pictures(
     model: stylegan2.Discriminator, image_size: Any = None
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """One row of `image`, floats in -1..1, and of label vectors `c` of a conditional discriminator."""
+    """One row of `image`, floats in -1..1, and of label vectors `c` of a
+    conditional discriminator.
+    """
     shape = (1, model.resolution, model.resolution, model.image_channels)
     return {"image": jax.ShapeDtypeStruct(shape, jnp.float32)} | _labels(model)
 
@@ -256,7 +267,9 @@ def pictures(
 def generate(
     model: stylegan2.Generator, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare
 ) -> Outputs:
-    """`image`, in about -1..1, of each row of `z`; without truncation, with the fixed noise maps."""
+    """`image`, in about -1..1, of each row of `z`;
+    without truncation, with the fixed noise maps.
+    """
     return {"image": model.apply(variables, batch["z"], batch.get("c"))}
 
 

@@ -24,7 +24,9 @@ def licence(words: str) -> str:
 
 
 def fetch(name: str) -> Path:
-    """Raises UserError, which says where the file comes from; nothing is downloaded, for its licence."""
+    """Raises UserError, which says where the file comes from;
+    nothing is downloaded, for its licence.
+    """
     model = name.removesuffix("-discriminator")
     if "-ada-" in model:
         file, page = f"{model.removeprefix('stylegan2-ada-')}.pkl", _ADA

@@ -1,7 +1,7 @@
 """The layout of rosinality/stylegan2-pytorch, which StyleCLIP and e4e share.
 
-Layers are counted instead of named by their resolution; kernels of styled convolutions, the constant and noise maps
-have axes of length 1 in front.
+Layers are counted instead of named by their resolution; kernels of styled convolutions, the
+constant and noise maps have axes of length 1 in front.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,7 +99,9 @@ def shape(name: str, official: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def to_official(name: str, value: np.ndarray) -> np.ndarray:
-    """An array of this layout in the official one; of another shape than expected it is left as it is."""
+    """An array of this layout in the official one;
+    of another shape than expected it is left as it is.
+    """
     if name.endswith(".torgb.bias"):
         return value.reshape(-1) if value.shape == (1, value.size, 1, 1) else value
     count = _leading(name)

@@ -1,4 +1,6 @@
-"""Files of StyleGAN2's weights that the PyTorch code of others reads: tensors only, never a pickle of their classes."""
+"""Files of StyleGAN2's weights that the PyTorch code of others reads:
+tensors only, never a pickle of their classes.
+"""
 
 import os
 from collections.abc import Mapping
@@ -18,7 +20,8 @@ def save_rosinality(
     generator: Mapping[str, Any],
     discriminator: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a checkpoint of rosinality/stylegan2-pytorch: {'g_ema', 'latent_avg', 'd'}, as StyleCLIP and e4e read it.
+    """Writes a checkpoint of rosinality/stylegan2-pytorch: {'g_ema', 'latent_avg', 'd'}, as
+    StyleCLIP and e4e read it.
 
     Args:
         path: The file, .pt or .pth.
@@ -26,7 +29,8 @@ def save_rosinality(
         discriminator: Variables of a `Discriminator`, or None.
 
     Raises:
-        UserError: Variables of another network, or of one that rosinality's code cannot hold; another kind of file.
+        UserError: Variables of another network, or of one that rosinality's code cannot hold;
+            another kind of file.
     """
     _check_suffix(path, _TORCH)
     weights = convert.to_rosinality(generator)
@@ -41,7 +45,8 @@ def save_rosinality(
 
 
 def save_nvlabs_state_dict(path: str | os.PathLike, variables: Mapping[str, Any]) -> None:
-    """Writes the state dict of a network of NVlabs/stylegan2-ada-pytorch, for its `load_state_dict`.
+    """Writes the state dict of a network of NVlabs/stylegan2-ada-pytorch,
+    for its `load_state_dict`.
 
     Args:
         path: The file, .pt, .pth or .safetensors.

@@ -1,7 +1,8 @@
-"""The sizes of StyleGAN2's networks, the shapes that follow from them, and the sizes that arrays have.
+"""The sizes of StyleGAN2's networks, the shapes that follow from them,
+and the sizes that arrays have.
 
-Names and shapes are official: those of NVlabs/stylegan2-ada-pytorch. Sizes are a dict of the fields of
-`models.stylegan2.Generator` or `Discriminator` that weights tell.
+Names and shapes are official: those of NVlabs/stylegan2-ada-pytorch. Sizes are a dict of the fields
+of `models.stylegan2.Generator` or `Discriminator` that weights tell.
 """
 
 import re
@@ -22,7 +23,9 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def convolutions(resolution: int) -> list[tuple[int, str]]:
-    """(resolution, 'conv0' or 'conv1') of a generator's styled convolutions, in their order, that of the noise maps."""
+    """(resolution, 'conv0' or 'conv1') of a generator's styled convolutions, in their order,
+    that of the noise maps.
+    """
     return [(4, "conv1")] + [
         (r, conv) for r in resolutions(resolution)[1:] for conv in ("conv0", "conv1")
     ]
@@ -100,8 +103,10 @@ def infer(
 
     Args:
         kind: `GENERATOR` or `DISCRIMINATOR`.
-        official: {official name: array}, and numbers of modules that NVIDIA's pickles tell (`conv_clamp`).
-        known: Sizes that were asked for: `channel_base` and `channel_max` among them are kept if the widths fit.
+        official: {official name: array}, and numbers of modules that NVIDIA's
+            pickles tell (`conv_clamp`).
+        known: Sizes that were asked for: `channel_base` and `channel_max` among them are kept
+            if the widths fit.
 
     Raises:
         UserError: An architecture that is not supported here, or widths of none.

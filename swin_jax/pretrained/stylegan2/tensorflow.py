@@ -1,7 +1,8 @@
 """The layout of NVlabs/stylegan2 and stylegan2-ada (TensorFlow), which is read only.
 
-Kernels are (h, w, in, out), dense weights (in, out); those of upsampling convolutions are mirrored, as TensorFlow's
-transposed convolution wants them, and the biases of styles lack the 1 that is added when they are used.
+Kernels are (h, w, in, out), dense weights (in, out); those of upsampling convolutions are
+mirrored, as TensorFlow's transposed convolution wants them, and the biases of styles lack the 1
+that is added when they are used.
 """
 
 import re
@@ -95,7 +96,9 @@ def shape(name: str, official: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def to_official(name: str, value: np.ndarray) -> np.ndarray:
-    """An array of this layout in the official one; of another shape than expected it is left as it is."""
+    """An array of this layout in the official one;
+    of another shape than expected it is left as it is.
+    """
     if name.endswith(".noise_const"):
         return value.reshape(value.shape[2:]) if value.shape[:2] == (1, 1) else value
     if name.endswith(".const"):
@@ -109,7 +112,9 @@ def to_official(name: str, value: np.ndarray) -> np.ndarray:
 
 
 def prepare(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays with the names that a network's own components have, 'G_synthesis' is 'synthesis'."""
+    """The arrays with the names that a network's own components have,
+    'G_synthesis' is 'synthesis'.
+    """
     return {
         re.sub(r"(^|/)G_(synthesis|mapping)/", r"\1\2/", name): value
         for name, value in arrays.items()

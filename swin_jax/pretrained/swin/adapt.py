@@ -1,6 +1,7 @@
 """Gives a Swin's state dict another head, other norms or another number of input channels.
 
-A head of other classes as microsoft/Swin-Transformer does it; input channels as `adapt_input_conv` of timm 1.0.
+A head of other classes as microsoft/Swin-Transformer does it;
+input channels as `adapt_input_conv` of timm 1.0.
 """
 
 import re
@@ -16,8 +17,8 @@ def adapt_channels(
 ) -> dict[str, np.ndarray]:
     """Makes the first convolution one over another number of channels, by the rule of timm.
 
-    For one channel, its weights are summed over their channels. For others, they are repeated in order, cut, and
-    scaled by old / new channels, so that equal channels give what they gave before.
+    For one channel, its weights are summed over their channels. For others, they are repeated in
+    order, cut, and scaled by old / new channels, so that equal channels give what they gave before.
 
     Args:
         state_dict: in official names.
@@ -25,7 +26,8 @@ def adapt_channels(
         name: the weights of the first convolution.
 
     Returns:
-        The state dict: unchanged where the channels agree, otherwise with a warning that names the rule.
+        The state dict: unchanged where the channels agree,
+        otherwise with a warning that names the rule.
     """
     weight = state_dict.get(name)
     if weight is None or weight.ndim < 3 or weight.shape[1] in (0, in_channels):
@@ -54,8 +56,9 @@ def adapt_head(
         rows: (1000,) which row of a 22K head each 1K class is.
 
     Returns:
-        The state dict: unchanged where the sizes agree; with the 1,000 rows where a head of 21,841 classes becomes one
-        of 1,000 and `rows` is given; otherwise with a head of zeros, and a warning.
+        The state dict: unchanged where the sizes agree; with the 1,000 rows where a head of
+        21,841 classes becomes one of 1,000 and `rows` is given; otherwise with a head of
+        zeros, and a warning.
     """
     weight = state_dict.get("head.weight")
     classes = 0 if weight is None else len(weight)
@@ -77,7 +80,8 @@ def adapt_head(
 
 
 def head_22k_to_1k(state_dict: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Picks the rows of a 22K head that are the ImageNet-1K classes, in the order given (never sorted).
+    """Picks the rows of a 22K head that are the ImageNet-1K classes,
+    in the order given (never sorted).
 
     Args:
         state_dict: in official names.
@@ -93,17 +97,19 @@ def head_22k_to_1k(state_dict: Mapping[str, np.ndarray], rows: np.ndarray) -> di
 
 
 def adapt_norms(state_dict: Mapping[str, np.ndarray], model) -> dict[str, np.ndarray]:
-    """Gives a state dict the norms that a model has and the weights have not; they start as the identity.
+    """Gives a state dict the norms that a model has and the weights have not;
+    they start as the identity.
 
-    Those are the norms of a dense backbone's output maps, where the weights are of a classifier, and any where they end
-    with the maps of their stages, without norms and head.
+    Those are the norms of a dense backbone's output maps, where the weights are of a classifier,
+    and any where they end with the maps of their stages, without norms and head.
 
     Args:
         state_dict: in official names.
         model: the `models.swin.Swin` to fill.
 
     Returns:
-        The state dict: unchanged where nothing is missing, or something else than that; otherwise with a warning.
+        The state dict: unchanged where nothing is missing, or something else than that;
+        otherwise with a warning.
     """
     ends_with_maps = "layers.0.blocks.0.norm1.weight" in state_dict and not any(
         re.match(r"(norm\d*|head)\.", name) for name in state_dict

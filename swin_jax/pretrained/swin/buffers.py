@@ -1,6 +1,8 @@
-"""The tensors that official Swins compute for themselves and store all the same: made, and read for what they tell.
+"""The tensors that official Swins compute for themselves and store all the same:
+made, and read for what they tell.
 
-`relative_position_index` and `attn_mask` of both versions, `relative_coords_table` of Swin V2 (arXiv 2111.09883).
+`relative_position_index` and `attn_mask` of both versions,
+`relative_coords_table` of Swin V2 (arXiv 2111.09883).
 """
 
 import itertools
@@ -20,11 +22,13 @@ def official_buffers(model) -> dict[str, np.ndarray]:
 
     Returns:
         {name: array}: per block `attn.relative_position_index` (N, N) int64; with a continuous bias
-        `attn.relative_coords_table` (1, *(2 * window - 1), axes) float32; and `attn_mask` (nW, N, N) float32, 0 or
-        -100, in blocks that are shifted. The dense backbone (`small='keep'`) stores no masks.
+        `attn.relative_coords_table` (1, *(2 * window - 1), axes) float32; and `attn_mask`
+        (nW, N, N) float32, 0 or -100, in blocks that are shifted. The dense backbone
+        (`small='keep'`) stores no masks.
 
     Raises:
-        UserError: a window that does not divide a stage's grid, which the official classifier cannot have.
+        UserError: a window that does not divide a stage's grid,
+            which the official classifier cannot have.
     """
     buffers = {}
     scales = coordinate_windows(model)
@@ -50,7 +54,9 @@ def official_buffers(model) -> dict[str, np.ndarray]:
 
 
 def coordinate_windows(model) -> list[tuple[int, ...]]:
-    """The window that scales the coordinates of each stage's continuous bias: the pretraining's or the stage's own."""
+    """The window that scales the coordinates of each stage's continuous bias:
+    the pretraining's or the stage's own.
+    """
     windows = window_geometry.stage_geometry(model)[1]
     given = window_geometry.per_stage(
         model.pretrained_window_sizes or (0,), len(windows), len(windows[0]), one_each=True

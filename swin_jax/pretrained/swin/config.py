@@ -1,7 +1,8 @@
 """What a config of timm or transformers beside the weights of a Swin says of the model.
 
-Every field that changes a number is obeyed, compared with the arrays, or refused by its name. The peers are
-`SwinTransformer` and `SwinTransformerV2` of timm 1.0, and `SwinConfig` and `Swinv2Config` of transformers 5.24.
+Every field that changes a number is obeyed, compared with the arrays, or refused by its name. The
+peers are `SwinTransformer` and `SwinTransformerV2` of timm 1.0, and `SwinConfig` and
+`Swinv2Config` of transformers 5.24.
 """
 
 import re
@@ -86,7 +87,8 @@ def arguments_of(config: Config | None, arrays: Mapping[str, np.ndarray]) -> dic
         `window_size`, `image_size` and `pretrained_window_sizes`, as far as the config tells them.
 
     Raises:
-        UserError: A field that cannot be obeyed, or that says something else than the arrays; the field is named.
+        UserError: A field that cannot be obeyed, or that says something else than the arrays;
+            the field is named.
     """
     if config is None or config.kind == beside.OPEN_CLIP:
         return {}
@@ -130,7 +132,8 @@ def _model(fields: Mapping[str, Any]) -> SimpleNamespace:
 
 
 def _check_windows(config: Config, fields: Mapping[str, Any]) -> None:
-    """Raises UserError where version 2 of transformers has other windows or shifts than a model of these fields.
+    """Raises UserError where version 2 of transformers has other windows or shifts than a
+    model of these fields.
 
     It makes both fit the height of `image_size` alone, divided by rounding down.
     """

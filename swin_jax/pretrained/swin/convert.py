@@ -1,9 +1,10 @@
 """Swin, Swin V2 and their dense backbones: official state dicts <-> our parameters.
 
-Official names and shapes are those of `SwinTransformer` and `SwinTransformerV2` of microsoft/Swin-Transformer and of
-the backbone of Swin-Transformer-Semantic-Segmentation; `pretrained.swin.layouts` brings other layouts to them. Linear
-weights are transposed, convolutions go from (out, in, *patch) to (*patch, in, out), qkv becomes (C, 3, h, d), its
-biases (h, d) and attn.proj (h, d, C). Only the fields of a model are looked at, so that no model is imported here.
+Official names and shapes are those of `SwinTransformer` and `SwinTransformerV2` of
+microsoft/Swin-Transformer and of the backbone of Swin-Transformer-Semantic-Segmentation;
+`pretrained.swin.layouts` brings other layouts to them. Linear weights are transposed, convolutions
+go from (out, in, *patch) to (*patch, in, out), qkv becomes (C, 3, h, d), its biases (h, d) and
+attn.proj (h, d, C). Only the fields of a model are looked at, so that no model is imported here.
 """
 
 import math
@@ -40,8 +41,8 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     """{official name: official shape} of a Swin's parameters, in the official order.
 
     Args:
-        model: anything with the fields of `models.swin.Swin`. Absolute positions are (1, L, C) as in the classifier,
-            for a dense backbone too.
+        model: anything with the fields of `models.swin.Swin`. Absolute positions are (1, L, C) as
+            in the classifier, for a dense backbone too.
     """
     grids, windows = window_geometry.stage_geometry(model)
     axes = len(grids[0])
@@ -107,17 +108,18 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """Converts a state dict to the variables of a Swin; every key must fit.
 
     Args:
-        state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of `pretrained.swin.layouts`.
-            Buffers (`relative_position_index`, `relative_coords_table`, `attn_mask`) may be there and are dropped; so
-            is, with a warning, what is no part of a Swin (SimMIM's decoder, a detector's neck and heads).
+        state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of
+            `pretrained.swin.layouts`. Buffers (`relative_position_index`, `relative_coords_table`,
+            `attn_mask`) may be there and are dropped; so is, with a warning, what is no part of a
+            Swin (SimMIM's decoder, a detector's neck and heads).
         model: a `models.swin.Swin`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}, as `model.init` makes it.
 
     Raises:
-        UserError: lists every missing, unexpected and mis-shaped key; or tells which other size or family the weights
-            are of.
+        UserError: lists every missing, unexpected and mis-shaped key; or tells which other size or
+            family the weights are of.
     """
     state_dict = to_official_names(state_dict)
     _check(state_dict, model)
@@ -137,11 +139,13 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
     Args:
         variables: {'params': nested dict of arrays}.
         model: the `models.swin.Swin` that they belong to.
-        buffers: whether to add `official_buffers`, which the official `load_state_dict` wants when it is strict.
+        buffers: whether to add `official_buffers`, which the official `load_state_dict` wants
+            when it is strict.
 
     Returns:
-        {official name: float32 numpy array in PyTorch's layout} (int64 for the index), in the official order. Absolute
-        positions are (1, L, C), those of a dense backbone (one with `out_norms`) a map (1, C, *grid).
+        {official name: float32 numpy array in PyTorch's layout} (int64 for the index), in the
+        official order. Absolute positions are (1, L, C), those of a dense backbone (one with
+        `out_norms`) a map (1, C, *grid).
 
     Raises:
         UserError: the variables are not this model's.
@@ -157,7 +161,9 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
 
 
 def to_state_dict(variables: Mapping) -> dict[str, np.ndarray]:
-    """Official names and layouts of the variables of any Swin, whatever its shapes; nothing is checked."""
+    """Official names and layouts of the variables of any Swin, whatever its shapes;
+    nothing is checked.
+    """
     params = stacking.unstack(variables["params"])
     flat = {official_name(path): value for path, value in flatten(params).items()}
     return {name: _to_theirs(name, np.asarray(value, np.float32)) for name, value in flat.items()}
@@ -188,7 +194,8 @@ def check_sizes(state_dict: Mapping[str, np.ndarray], model) -> None:
     """Raises UserError, in one line, where weights are of a Swin of another size than the model.
 
     Args:
-        state_dict: in official names, of a Swin over any axes; one that does not tell its size passes.
+        state_dict: in official names, of a Swin over any axes;
+            one that does not tell its size passes.
         model: the `models.swin.Swin` to fill.
     """
     found = sizes(state_dict)

@@ -1,10 +1,11 @@
 """Makes a checkpoint fit a model of another window, image size or classifier before fine-tuning.
 
-The two ways of microsoft/Swin-Transformer. Supervised (`load_pretrained` of utils.py): position tables are resized with
-PyTorch's bicubic interpolation; a head of other classes becomes zero, or the 1,000 rows of a 22K head. SimMIM's
-(utils_simmim.py): the encoder is taken out of the pretrained file, tables are resized over a geometric grid, and the
-head keeps its own random start. How tables are resized is always said by the caller; a continuous position bias (Swin
-V2) needs no resizing, it is computed again for the new window.
+The two ways of microsoft/Swin-Transformer. Supervised (`load_pretrained` of utils.py): position
+tables are resized with PyTorch's bicubic interpolation; a head of other classes becomes zero, or
+the 1,000 rows of a 22K head. SimMIM's (utils_simmim.py): the encoder is taken out of the pretrained
+file, tables are resized over a geometric grid, and the head keeps its own random start. How tables
+are resized is always said by the caller; a continuous position bias (Swin V2) needs no resizing, it
+is computed again for the new window.
 """
 
 import functools
@@ -31,21 +32,24 @@ def remap(
     rows: np.ndarray | None = None,
     made_for=None,
 ) -> dict[str, np.ndarray]:
-    """Resizes position tables and adapts the head to a Swin; everything else stays, and is checked by `from_official`.
+    """Resizes position tables and adapts the head to a Swin;
+    everything else stays, and is checked by `from_official`.
 
     Args:
-        state_dict: {name: array} of a Swin of any window, image size and number of classes, in any layout.
+        state_dict: {name: array} of a Swin of any window, image size and number of classes,
+            in any layout.
         model: the `models.swin.Swin` to fill.
-        resize: 'bicubic' or 'geometric', see `pretrained.swin.resize`; absolute positions are resized bicubically with
-            either. None where everything should fit.
-        rows: (1000,) rows of a 22K head that are the 1K classes, see `pretrained.swin.imagenet22k`; None: a zero head.
-        made_for: anything with the fields of the Swin that the weights are of, where that is known; see
-            `windows.read_tables`.
+        resize: 'bicubic' or 'geometric', see `pretrained.swin.resize`; absolute positions are
+            resized bicubically with either. None where everything should fit.
+        rows: (1000,) rows of a 22K head that are the 1K classes,
+            see `pretrained.swin.imagenet22k`; None: a zero head.
+        made_for: anything with the fields of the Swin that the weights are of, where that is known;
+            see `windows.read_tables`.
 
     Returns:
-        The state dict for `pretrained.swin.convert.from_official`. A head of zeros, fresh norms, a first convolution
-        of other channels and resized tables are told in warnings, and weights of timm or torchvision in a model that
-        pads, or makes windows smaller, in another way.
+        The state dict for `pretrained.swin.convert.from_official`. A head of zeros, fresh norms, a
+        first convolution of other channels and resized tables are told in warnings, and weights of
+        timm or torchvision in a model that pads, or makes windows smaller, in another way.
 
     Raises:
         UserError: tables of another window or image size without `resize`: the choices.
@@ -111,10 +115,12 @@ def shape_of(
     told: tuple[int, ...] | None,
     wanted: tuple[int, ...],
 ) -> tuple[int, ...]:
-    """The shape of a table of the weights, by the rule of timm where nothing tells it: a square, or else the model's.
+    """The shape of a table of the weights, by the rule of timm where nothing tells it:
+    a square, or else the model's.
 
     Raises:
-        UserError: Rows that are those of a square and of the model, which is not square; or of neither.
+        UserError: Rows that are those of a square and of the model, which is not square;
+            or of neither.
     """
     if told is not None or wanted not in candidates:
         return windows.choose(name, candidates, [told])
@@ -163,10 +169,11 @@ def _require_choice(
 
 
 def tell_library(model, library: str) -> None:
-    """Warns where a model's numbers differ from those that timm or torchvision has with the same weights.
+    """Warns where a model's numbers differ from those that timm or torchvision has
+    with the same weights.
 
-    timm pads a map after it was shifted, the official code and torchvision before. And timm's windows shrink axis by
-    axis, torchvision's never, the official ones as squares.
+    timm pads a map after it was shifted, the official code and torchvision before. And timm's
+    windows shrink axis by axis, torchvision's never, the official ones as squares.
 
     Args:
         model: the `models.swin.Swin` that the weights go into.
@@ -216,8 +223,8 @@ def tell_scales(trained: tuple | None, model) -> None:
     """Warns where a continuous bias will see coordinates at another scale than it was trained with.
 
     Args:
-        trained: the window that scaled the coordinates of each stage in training, an int or one int per axis; None
-            where nothing tells.
+        trained: the window that scaled the coordinates of each stage in training, an int or one int
+            per axis; None where nothing tells.
         model: the `models.swin.Swin` that the weights go into.
     """
     if trained is None or not model.continuous_bias:
@@ -235,7 +242,8 @@ def tell_scales(trained: tuple | None, model) -> None:
 
 
 def tell_scale_assumed(found: Mapping[str, np.ndarray], model) -> None:
-    """Warns where nothing tells the scale of a file's continuous bias, and that of the model's own windows is taken.
+    """Warns where nothing tells the scale of a file's continuous bias,
+    and that of the model's own windows is taken.
 
     Args:
         found: The file's arrays, in any layout.
@@ -256,20 +264,20 @@ def load_pretrained(
     """Fits weights of any window, image size and head into a Swin for supervised fine-tuning.
 
     Args:
-        source: a file of `pretrained.files.read`, a folder of a hub, or {'params': ...} of another Swin or of a SimMIM,
-            and 'config', the flat config of its run, if there is one.
+        source: a file of `pretrained.files.read`, a folder of a hub, or {'params': ...} of another
+            Swin or of a SimMIM, and 'config', the flat config of its run, if there is one.
         model: the `models.swin.Swin` to fill.
         resize: how position tables of another window or image size are resized, see `remap`.
-        class_map: path of map22kto1k.txt, used where a head of 21,841 classes becomes one of 1,000; None derives it
-            from an installed timm.
+        class_map: path of map22kto1k.txt, used where a head of 21,841 classes becomes one of 1,000;
+            None derives it from an installed timm.
         key: which of several weights in a file to take, see `pretrained.files.read`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}.
 
     Raises:
-        UserError: an unreadable file; missing, unexpected and mis-shaped keys, all listed; no map, and no choice of
-            resizing, where one is needed.
+        UserError: an unreadable file; missing, unexpected and mis-shaped keys, all listed; no map,
+            and no choice of resizing, where one is needed.
     """
     found = _read(source, key)
     needs_map = model.num_classes == 1000 and layouts.num_classes(found) == 21841
@@ -281,13 +289,15 @@ def load_simmim(source, model, resize: str | None = None, key: str | None = None
     """Fits the encoder of a pretrained SimMIM into a Swin that keeps the random start of its head.
 
     Args:
-        source: a file of `pretrained.files.read`, or {'params': ...} of a SimMIM or of another Swin.
+        source: a file of `pretrained.files.read`, or {'params':
+            ...} of a SimMIM or of another Swin.
         model: the `models.swin.Swin` to fill.
         resize: as in `remap`; the official code does 'geometric'.
         key: which of several weights in a file to take, see `pretrained.files.read`.
 
     Returns:
-        {'params': nested dict of float32 numpy arrays} without a head, for `InitFrom(backbone=True)`.
+        {'params': nested dict of float32 numpy arrays} without a head, for
+        `InitFrom(backbone=True)`.
 
     Raises:
         UserError: as `load_pretrained`.
@@ -325,7 +335,8 @@ def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | N
 
 
 def fields_of(source, found: Mapping) -> SimpleNamespace | None:
-    """The fields of the Swin that weights are of, as far as a run's config, or one beside a file, tells them.
+    """The fields of the Swin that weights are of, as far as a run's config, or one beside
+    a file, tells them.
 
     Args:
         source: As for `load_pretrained`.
@@ -340,7 +351,9 @@ def fields_of(source, found: Mapping) -> SimpleNamespace | None:
 
 
 def fields_beside(found: Mapping, beside_it: beside.Config | None) -> SimpleNamespace | None:
-    """The fields of the Swin in a file, as far as its arrays and a config beside it tell them together."""
+    """The fields of the Swin in a file, as far as its arrays and a config beside
+    it tell them together.
+    """
     told = config.arguments_of(beside_it, found)
     if not {"window_size", "image_size"} <= told.keys():
         return None
@@ -350,7 +363,8 @@ def fields_beside(found: Mapping, beside_it: beside.Config | None) -> SimpleName
 
 
 def fields_of_run(source) -> SimpleNamespace | None:
-    """The fields of the Swin, or of a SimMIM's encoder, whose variables a run's are; None for a file.
+    """The fields of the Swin, or of a SimMIM's encoder, whose variables a run's are;
+    None for a file.
 
     Args:
         source: As for `load_pretrained`.
@@ -371,5 +385,7 @@ def pretrained(resize: str | None = None, class_map: str | None = None) -> Calla
 
 
 def simmim_pretrained(resize: str | None = "geometric") -> Callable:
-    """`load_simmim` as a function of (source, model), for an experiment file; `InitFrom` needs `backbone=True`."""
+    """`load_simmim` as a function of (source, model), for an experiment file;
+    `InitFrom` needs `backbone=True`.
+    """
     return functools.partial(load_simmim, resize=resize)

@@ -1,7 +1,7 @@
 """Which of the 21,841 classes of the 22K checkpoints each of the 1,000 ImageNet classes is.
 
-The official list is `data/map22kto1k.txt` of microsoft/Swin-Transformer. It can be given by path, or derived from lists
-of synsets; either way it is compared with the official file's checksum.
+The official list is `data/map22kto1k.txt` of microsoft/Swin-Transformer. It can be given by path,
+or derived from lists of synsets; either way it is compared with the official file's checksum.
 """
 
 import hashlib
@@ -16,12 +16,14 @@ from swin_jax.core.errors import UserError
 # sha256 of the 1000 numbers joined by newlines, as the official file has them.
 OFFICIAL_SHA256 = "4fff66d6f337db6dd0b41d1b6c863e617f9400d37892df630eecfcfa50131aab"
 
-# "Teddy bear" is not among the 22K synsets; the official list has "teddy, chemise", an undergarment, in its place.
+# "Teddy bear" is not among the 22K synsets; the official list has "teddy, chemise", an
+# undergarment, in its place.
 TEDDY_BEAR, CHEMISE = "n04399382", "n03013580"
 
 
 def read_map(path) -> np.ndarray:
-    """Reads a map file: line k is the 22K row of 1K class k. The order is kept; the official one is not ascending.
+    """Reads a map file: line k is the 22K row of 1K class k. The order is kept;
+    the official one is not ascending.
 
     Returns:
         (1000,) int64.
@@ -55,9 +57,11 @@ def derive_map(synsets_22k=None, synsets_1k=None) -> np.ndarray:
     """Derives the official map from two lists of synsets.
 
     Args:
-        synsets_22k: path of a list of 22K synsets, one a line, in the order of the full ImageNet release (timm's
-            `imagenet21k_goog_synsets.txt`). None: the one of an installed timm, which is not imported.
-        synsets_1k: path of the 1000 synsets in the order of the classes (timm's `imagenet_synsets.txt`), or None.
+        synsets_22k: path of a list of 22K synsets, one a line, in the order of the full ImageNet
+            release (timm's `imagenet21k_goog_synsets.txt`). None: the one of an installed timm,
+            which is not imported.
+        synsets_1k: path of the 1000 synsets in the order of the classes (timm's
+            `imagenet_synsets.txt`), or None.
 
     Returns:
         (1000,) int64, equal to the official file.

@@ -23,18 +23,20 @@ def infer(
 ) -> dict:
     """The arguments of `models.swin.Swin` that a state dict was made with.
 
-    `image_size` comes from absolute positions, from a mask buffer, or from a stage whose window shrank. Where none of
-    them is there it is the smallest image whose every stage holds a window, which is the official size of every v1
-    file: 224 for window 7, 256 for 8, 384 for 12. (It only fixes shapes; other images may be given.)
+    `image_size` comes from absolute positions, from a mask buffer, or from a stage whose window
+    shrank. Where none of them is there it is the smallest image whose every stage holds a window,
+    which is the official size of every v1 file: 224 for window 7, 256 for 8, 384 for 12. (It only
+    fixes shapes; other images may be given.)
 
     Args:
         state_dict: in any layout of `pretrained.swin.layouts`, with or without buffers.
-        window_size, image_size: an int or (height, width), used only where the state dict does not tell: a continuous
-            bias without buffers, and tables of a window or an image that is not square without buffers.
+        window_size, image_size: an int or (height, width), used only where the state dict does
+            not tell: a continuous bias without buffers, and tables of a window or an image that
+            is not square without buffers.
 
     Returns:
-        Keyword arguments; `drop_path_rate` leaves no trace and is not among them. A warning says if square windows were
-        assumed for tables that others would have too.
+        Keyword arguments; `drop_path_rate` leaves no trace and is not among them. A warning says if
+        square windows were assumed for tables that others would have too.
 
     Raises:
         UserError: not a Swin; one that does not tell its windows without the two arguments.
@@ -123,7 +125,9 @@ def sizes(state_dict: Mapping[str, np.ndarray]) -> dict:
 
 
 def trained_scales(state_dict: Mapping[str, np.ndarray]) -> tuple[Size, ...] | None:
-    """The windows that scale the coordinates of a file's continuous bias, one per stage; None without buffers."""
+    """The windows that scale the coordinates of a file's continuous bias, one per stage;
+    None without buffers.
+    """
     found = layouts.official_names(state_dict)[0]
     tables = [
         windows.attention(found, s, "relative_coords_table") for s in range(len(_depths(found)))
@@ -242,7 +246,9 @@ def _fitting(
     image: Window | None,
     positions: np.ndarray | None,
 ) -> dict | None:
-    """The arguments that the user gave, if they make tables of these rows; a window may be found among them."""
+    """The arguments that the user gave, if they make tables of these rows;
+    a window may be found among them.
+    """
     if image is None:
         return None
     grid = _grid(image, made.patch_size)
@@ -269,7 +275,8 @@ def _fitting(
 def _reproduce(
     made: SimpleNamespace, stages: list[Window], images: list[Window], masked: set[int]
 ) -> dict:
-    """The arguments by which a model has these windows in its stages, and masks where the file has them.
+    """The arguments by which a model has these windows in its stages,
+    and masks where the file has them.
 
     Args:
         made: As for `_geometry`.
@@ -340,7 +347,9 @@ def _plain(rules: tuple[str, ...], image: Window) -> str:
 
 
 def _lie(positions: np.ndarray, known: Sequence[Window]) -> Window:
-    """The grid of absolute positions: as they lie in the file, a known one with as many, or a square."""
+    """The grid of absolute positions: as they lie in the file, a known one with as many,
+    or a square.
+    """
     sides = _lengths(positions)
     if len(sides) == 2:
         return sides
@@ -364,7 +373,9 @@ def _tell_assumed(stages: list[Window], options: Sequence[Sequence[Window]]) -> 
 
 
 def _pretrained(state_dict: Mapping, stages: int) -> tuple[Size, ...]:
-    """`pretrained_window_sizes`: () where every stage's coordinates are scaled by its own window."""
+    """`pretrained_window_sizes`: () where every stage's coordinates are scaled
+    by its own window.
+    """
     tables = [windows.attention(state_dict, s, "relative_coords_table") for s in range(stages)]
     if any(table is None for table in tables):
         return ()

@@ -1,9 +1,11 @@
-"""The layouts that Swin state dicts come in -> the names of the official classifiers; and back to timm's.
+"""The layouts that Swin state dicts come in -> the names of the official classifiers;
+and back to timm's.
 
-Besides the classifiers of microsoft/Swin-Transformer: SimMIM's files (`encoder.` before the backbone, a mask token and
-a decoder beside it, `rpe_mlp` for the MLP of the continuous bias), detectors and segmenters (`backbone.`, necks and
-heads beside it, absolute positions as a map), and timm (merging at the start of the next stage, `head.fc`; `layers_0`
-in its `features_only` models). `transformers` and `torchvision` have modules of their own.
+Besides the classifiers of microsoft/Swin-Transformer: SimMIM's files (`encoder.` before the
+backbone, a mask token and a decoder beside it, `rpe_mlp` for the MLP of the continuous bias),
+detectors and segmenters (`backbone.`, necks and heads beside it, absolute positions as a map), and
+timm (merging at the start of the next stage, `head.fc`; `layers_0` in its `features_only` models).
+`transformers` and `torchvision` have modules of their own.
 """
 
 import re
@@ -18,14 +20,16 @@ from swin_jax.pretrained.swin import torchvision, transformers
 
 # What stands before the names of a backbone that is part of something larger.
 BACKBONE_PREFIXES = ("encoder.", "backbone.")
-# What libraries do with windows no smaller than the map, where it is not the official way: values of Swin's `small`.
+# What libraries do with windows no smaller than the map, where it is not the official way:
+# values of Swin's `small`.
 RULES = {"timm": "shrink_axis", "torchvision": "pad"}
 # The parts of a CLIP, in any of its layouts, that may lie beside a Swin in one file.
 _CLIP = r"(visual|transformer|token_embedding|ln_final|text|text_model|vision_model|visual_projection)\.|"
 _CLIP += r"(text_projection|positional_embedding|logit_scale|logit_bias)\b"
 
-# Words in the names of what training adds beside the classifier: for self-supervision, distillation, several tasks.
-# What could change the features (tokens, prompts, adapters) has none of them, and is refused as unexpected.
+# Words in the names of what training adds beside the classifier: for self-supervision,
+# distillation, several tasks. What could change the features (tokens, prompts, adapters) has none
+# of them, and is refused as unexpected.
 _HEADS = {
     "head",
     "heads",
@@ -53,7 +57,8 @@ _HEADS |= {
 
 
 def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A state dict in official names without buffers, whatever layout it came in; a warning tells what was left out.
+    """A state dict in official names without buffers, whatever layout it came in;
+    a warning tells what was left out.
 
     Args:
         state_dict: {name: array}, as `pretrained.files.read` gives it.
@@ -71,7 +76,8 @@ def official_names(
     """Renames a state dict, with its buffers.
 
     Returns:
-        ({official name: array}, {what is no part of a Swin and was left out: number of its arrays}).
+        ({official name: array}, {what is no part of a Swin and was left out:
+        number of its arrays}).
     """
     state_dict, left = take_backbone(_of_libraries(compare.strip_wrappers(state_dict)))
     if "mask_token" in state_dict:
@@ -86,7 +92,9 @@ def official_names(
 
 
 def _of_libraries(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames what transformers, torchvision and timm's `features_only` call in their own ways; others pass."""
+    """Renames what transformers, torchvision and timm's `features_only` call in their own ways;
+    others pass.
+    """
     if transformers.is_transformers(state_dict):
         return transformers.to_official_names(state_dict)
     if torchvision.is_torchvision(state_dict):
@@ -103,7 +111,9 @@ def num_classes(state_dict: Mapping[str, np.ndarray]) -> int:
 
 
 def simmim_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A pretrained SimMIM in the official names, with its buffers: the Swin and the mask token under `encoder.`."""
+    """A pretrained SimMIM in the official names, with its buffers:
+    the Swin and the mask token under `encoder.`.
+    """
     state_dict = compare.strip_wrappers(state_dict)
     if transformers.is_transformers(state_dict):
         found = transformers.to_official_names(state_dict)
@@ -114,7 +124,9 @@ def simmim_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def rename_bias_mlp(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Gives the MLP of the continuous bias the classifiers' name; SimMIM's files call it `rpe_mlp`."""
+    """Gives the MLP of the continuous bias the classifiers' name;
+    SimMIM's files call it `rpe_mlp`.
+    """
     return {
         name.replace(".attn.rpe_mlp.", ".attn.cpb_mlp."): value
         for name, value in state_dict.items()
@@ -124,10 +136,12 @@ def rename_bias_mlp(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
 def take_backbone(
     state_dict: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """The Swin inside a pretrained SimMIM, a detector or a segmenter, or beside a CLIP; anything else stays whole.
+    """The Swin inside a pretrained SimMIM, a detector or a segmenter, or beside a CLIP;
+    anything else stays whole.
 
     Returns:
-        (the backbone's arrays without their prefix, {first part of the other names: how many they are}).
+        (the backbone's arrays without their prefix, {first part of the other names:
+        how many they are}).
     """
     for prefix in BACKBONE_PREFIXES:
         if (
@@ -152,7 +166,9 @@ def take_backbone(
 
 
 def is_timm(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """True for timm's layout, in which the merging of a stage lies at its start, after any prefix."""
+    """True for timm's layout, in which the merging of a stage lies at its start,
+    after any prefix.
+    """
     if any(re.search(r"(^|\.)layers_0\.blocks\.", name) for name in state_dict):
         return True  # `features_only`
     stages = {
@@ -164,7 +180,9 @@ def is_timm(state_dict: Mapping[str, np.ndarray]) -> bool:
 
 
 def library(state_dict: Mapping[str, np.ndarray]) -> str:
-    """The library whose layout a state dict has: 'timm', 'torchvision', 'transformers', or '' for the official one."""
+    """The library whose layout a state dict has: 'timm', 'torchvision', 'transformers',
+    or '' for the official one.
+    """
     if is_timm(state_dict):
         return "timm"
     names = compare.strip_wrappers(state_dict)
@@ -174,13 +192,17 @@ def library(state_dict: Mapping[str, np.ndarray]) -> str:
 
 
 def _without_heads(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Counter]:
-    """(the arrays but for those of heads that no Swin here has, {first part of the others' names: their number})."""
+    """(the arrays but for those of heads that no Swin here has, {first part of the others' names:
+    their number}).
+    """
     inside = {name: value for name, value in state_dict.items() if not is_extra_head(name)}
     return inside, Counter(name.split(".")[0] for name in state_dict if name not in inside)
 
 
 def is_extra_head(name: str) -> bool:
-    """True for an array of a head that is not the classifier, or of what else training adds beside it."""
+    """True for an array of a head that is not the classifier,
+    or of what else training adds beside it.
+    """
     part, _, rest = name.partition(".")
     if part == "head":
         return rest not in ("weight", "bias", "fc.weight", "fc.bias")
@@ -188,7 +210,9 @@ def is_extra_head(name: str) -> bool:
 
 
 def from_timm(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames timm's layout (merging at the start of the next stage, `head.fc`) to the official one; others pass."""
+    """Renames timm's layout (merging at the start of the next stage,
+    `head.fc`) to the official one; others pass.
+    """
     shift = is_timm(state_dict)
     renamed = {}
     for name, value in state_dict.items():
@@ -201,7 +225,9 @@ def from_timm(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def to_timm(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames an official state dict to timm's layout, which has no buffers; the inverse of `from_timm`."""
+    """Renames an official state dict to timm's layout, which has no buffers;
+    the inverse of `from_timm`.
+    """
     renamed = {}
     for name, value in compare.drop_buffers(state_dict).items():
         name = re.sub(

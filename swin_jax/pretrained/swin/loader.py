@@ -35,7 +35,9 @@ def names() -> list[str]:
 
 
 def find(word: str) -> str | None:
-    """The name that a word means: itself, an official file name, a timm name or a repository of the hub."""
+    """The name that a word means: itself, an official file name,
+    a timm name or a repository of the hub.
+    """
     name = urls.canonical_name(word) or word
     if name in swin.PRESETS or name in urls.WEIGHTS:
         return name
@@ -53,7 +55,9 @@ def preset(word: str) -> dict:
 
 
 def _simmim_preset(name: str) -> dict:
-    """Arguments of the encoder (pretrained) or classifier (fine-tuned) that a file of SimMIM holds."""
+    """Arguments of the encoder (pretrained) or classifier (fine-tuned) that a
+    file of SimMIM holds.
+    """
     classes = 1000 if name.startswith("simmim_finetune") else 0
     if found := re.match(r"simmim_[a-z]+__swin_([a-z]+)__img(\d+)_window(\d+)__", name):
         variant, size, window = found[1], int(found[2]), int(found[3])
@@ -80,7 +84,9 @@ def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> dict:
-    """`infer.infer`, with the known arguments in place of what the arrays don't tell; a Video Swin's without time."""
+    """`infer.infer`, with the known arguments in place of what the arrays don't tell;
+    a Video Swin's without time.
+    """
     window, image = (
         size[1:] if isinstance(size, (tuple, list)) and len(size) == 3 else size
         for size in map(known.get, ("window_size", "image_size"))
@@ -137,7 +143,9 @@ def _fit(
 
 
 def _rows(state_dict: Mapping, model: swin.Swin) -> np.ndarray | None:
-    """The 1K rows of a 22K head where the model wants them and an installed package tells which they are."""
+    """The 1K rows of a 22K head where the model wants them and an installed package
+    tells which they are.
+    """
     if model.num_classes != 1000 or model.out_norms or layouts.num_classes(state_dict) != 21841:
         return None
     try:
@@ -169,7 +177,9 @@ def load_workdir(
 
 
 def preprocess(model: swin.Swin, word: str | None) -> Preparation:
-    """The preparation of the official Swins; for a Swin over three axes, that of the Video Swins."""
+    """The preparation of the official Swins; for a Swin over three axes,
+    that of the Video Swins.
+    """
     axes = num_axes(model)
     sizes = per_axis(model.image_size, axes)
     if axes == 3:
@@ -194,7 +204,9 @@ def inputs(
 def predict(
     model: swin.Swin, variables: dict, batch: Mapping[str, jax.Array], prepare: Prepare
 ) -> Outputs:
-    """`logits`, or pooled `features` where there is no head, or the maps `features_0`, ... of `out_norms`."""
+    """`logits`, or pooled `features` where there is no head, or the maps `features_0`,
+    ... of `out_norms`.
+    """
     found = model.apply(variables, prepare(batch["image" if num_axes(model) == 2 else "video"]))
     if isinstance(found, list):
         return {f"features_{stage}": x for stage, x in zip(model.out_norms, found)}

@@ -1,9 +1,10 @@
 """Resizing position tables to another window or image size, in the two ways of the official code.
 
-'bicubic' is what supervised fine-tuning does (`load_pretrained` of utils.py in microsoft/Swin-Transformer; PyTorch's
-interpolation). 'geometric' is what SimMIM's fine-tuning does (utils_simmim.py): the old rows are taken to lie at
-distances in geometric progression, so that near positions keep their spacing, and a bicubic spline through them is read
-at whole positions. Peer of the spline: `scipy.interpolate.RectBivariateSpline` with s=0.
+'bicubic' is what supervised fine-tuning does (`load_pretrained` of utils.py in
+microsoft/Swin-Transformer; PyTorch's interpolation). 'geometric' is what SimMIM's fine-tuning does
+(utils_simmim.py): the old rows are taken to lie at distances in geometric progression, so that near
+positions keep their spacing, and a bicubic spline through them is read at whole positions. Peer of
+the spline: `scipy.interpolate.RectBivariateSpline` with s=0.
 """
 
 import math
@@ -28,7 +29,8 @@ def resize_rows(
         (prod(new), C) float32.
 
     Raises:
-        UserError: a table of other rows than `old`; 'geometric' for a map too small for a cubic spline.
+        UserError: a table of other rows than `old`;
+            'geometric' for a map too small for a cubic spline.
     """
     if math.prod(old) != len(table):
         raise UserError(
@@ -67,7 +69,9 @@ def geometric_matrix(old: int, new: int) -> np.ndarray:
 
 
 def progression_ratio(old: int, new: int) -> float:
-    """The ratio q with 1 + q + ... + q^(old // 2 - 1) = new // 2, by the official bisection of [1.01, 1.5] to 1e-6."""
+    """The ratio q with 1 + q + ... + q^(old // 2 - 1) = new // 2,
+    by the official bisection of [1.01, 1.5] to 1e-6.
+    """
     left, right = 1.01, 1.5
     while right - left > 1e-6:
         ratio = (left + right) / 2

@@ -1,7 +1,8 @@
 """SimMIM: official state dicts <-> our parameters.
 
-Official names and shapes are those of `SimMIM` of models/simmim.py in microsoft/Swin-Transformer: the encoder's under
-`encoder.`, its mask token too, and `decoder.0`, a 1x1 convolution. Only the fields of a model are looked at.
+Official names and shapes are those of `SimMIM` of models/simmim.py in microsoft/Swin-Transformer:
+the encoder's under `encoder.`, its mask token too, and `decoder.0`, a 1x1 convolution. Only the
+fields of a model are looked at.
 """
 
 import functools
@@ -44,9 +45,9 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """Converts a pretrained SimMIM, decoder and mask token included; every key must fit.
 
     Args:
-        state_dict: {name: array} as `pretrained.files.read` gives it, in official names, where the MLP of the
-            continuous bias may be called `rpe_mlp` as in the published files, or in those of transformers. Buffers may
-            be there and are dropped.
+        state_dict: {name: array} as `pretrained.files.read` gives it, in official names, where the
+            MLP of the continuous bias may be called `rpe_mlp` as in the published files, or in
+            those of transformers. Buffers may be there and are dropped.
         model: a `models.simmim.SimMIM`.
 
     Returns:
@@ -87,14 +88,16 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
     Args:
         source: a file of `pretrained.files.read`, or {'params': ...} of a SimMIM.
         model: the `models.simmim.SimMIM` to fill.
-        resize: how position tables of another window or image size are resized, see `finetune.remap`.
+        resize: how position tables of another window or image size are resized,
+            see `finetune.remap`.
         key: which of several weights in a file to take, see `pretrained.files.read`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}.
 
     Raises:
-        UserError: an unreadable file, weights that do not fit, and no choice of resizing where one is needed.
+        UserError: an unreadable file, weights that do not fit,
+            and no choice of resizing where one is needed.
     """
     whole: Mapping = {}
     if not isinstance(source, Mapping):
@@ -158,8 +161,8 @@ def infer(
     window_size: int | None = None,
     image_size: int | None = None,
 ) -> dict:
-    """The arguments of the encoder, a `models.swin.Swin`, of a pretrained SimMIM; `pretrained.swin.convert.infer`
-    explains them.
+    """The arguments of the encoder, a `models.swin.Swin`, of a pretrained SimMIM;
+    `pretrained.swin.convert.infer` explains them.
 
     Raises:
         UserError: no mask token or decoder: not a pretrained SimMIM.

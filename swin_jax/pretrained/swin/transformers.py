@@ -1,8 +1,9 @@
 """transformers' Swin and Swin V2 -> the official names.
 
-The peers are `modeling_swin.py` and `modeling_swinv2.py` of transformers 5.24. `save_pretrained` of every version
-writes the names of the first; a newer Swin in memory has others (`attention.q_proj`, `mlp.fc1`). Their Swin V2 adds
-the mask of shifted windows twice, which shows only where logits of one window lie some 80 apart.
+The peers are `modeling_swin.py` and `modeling_swinv2.py` of transformers 5.24. `save_pretrained` of
+every version writes the names of the first; a newer Swin in memory has others (`attention.q_proj`,
+`mlp.fc1`). Their Swin V2 adds the mask of shifted windows twice, which shows only where logits of
+one window lie some 80 apart.
 """
 
 import re
@@ -35,7 +36,9 @@ _RENAMED = (
 
 
 def is_transformers(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """True for a Swin or Swin V2 in the names of transformers; other models of theirs have other blocks."""
+    """True for a Swin or Swin V2 in the names of transformers;
+    other models of theirs have other blocks.
+    """
     patches = any(re.match(_PATCHES, name) for name in state_dict)
     return patches and any(re.match(_BLOCKS, name) for name in state_dict)
 
@@ -43,8 +46,8 @@ def is_transformers(state_dict: Mapping[str, np.ndarray]) -> bool:
 def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Renames a state dict and joins queries, keys and values.
 
-    A mask token and a decoder stay beside the Swin. A backbone's final norm, which it has and never computes, is
-    dropped.
+    A mask token and a decoder stay beside the Swin.
+    A backbone's final norm, which it has and never computes, is dropped.
     """
     renamed = {}
     for name, value in state_dict.items():
@@ -60,7 +63,8 @@ def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndar
 
 def _join(arrays: dict[str, np.ndarray], attention: str) -> None:
     """Replaces the three projections of one attention by `qkv`, as far as all three are there."""
-    # Version 2 has no bias of keys; one that is there all the same stays, and is refused by its name.
+    # Version 2 has no bias of keys; one that is there all the same stays,
+    # and is refused by its name.
     if attention + "logit_scale" in arrays:
         for part in "qv":
             if (bias := arrays.pop(f"{attention}{part}_proj.bias", None)) is not None:

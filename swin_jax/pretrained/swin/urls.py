@@ -1,7 +1,7 @@
 """Where the official weights of Swin, Swin V2 and SimMIM are.
 
-Files of microsoft/Swin-Transformer and of the SimMIM papers (all MIT licence, Microsoft), and the same weights as timm
-keeps them on the Hugging Face hub.
+Files of microsoft/Swin-Transformer and of the SimMIM papers (all MIT licence, Microsoft), and the
+same weights as timm keeps them on the Hugging Face hub.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,8 @@ class Weights:
     Attributes:
         url: the official file.
         hub: the repository on the Hugging Face hub with the same weights in timm's layout, or None.
-        page: where a file that no program can fetch (Google Drive) is linked from; its `url` is then a mere file name.
+        page: where a file that no program can fetch (Google Drive) is linked from;
+            its `url` is then a mere file name.
     """
 
     url: str
@@ -94,7 +95,8 @@ def _simmim_v1() -> dict[str, Weights]:
     }
 
 
-# Which parts of ImageNet-1K, or ImageNet-22K, each encoder of the data-scaling study (arXiv 2206.04664) saw.
+# Which parts of ImageNet-1K, or ImageNet-22K,
+# each encoder of the data-scaling study (arXiv 2206.04664) saw.
 _SCALING_DATA = {
     "small": ("1kper10", "1kper20", "1kper50", "1k"),
     "base": ("1kper10", "1kper20", "1kper50", "1k", "22k"),
@@ -105,7 +107,9 @@ _SCALING_DATA = {
 
 
 def _simmim_v2() -> dict[str, Weights]:
-    """Swin V2 encoders of the data-scaling study, and the classifiers fine-tuned from them, by iterations."""
+    """Swin V2 encoders of the data-scaling study, and the classifiers fine-tuned from them,
+    by iterations.
+    """
     table = {}
     for variant, parts in _SCALING_DATA.items():
         for part in parts:
@@ -123,7 +127,9 @@ WEIGHTS: Mapping[str, Weights] = _swin_v1() | _swin_v2() | _simmim_v1() | _simmi
 
 
 def canonical_name(name: str) -> str | None:
-    """The name in `WEIGHTS` of a name, an official file name, a timm name or a hub repository, or None."""
+    """The name in `WEIGHTS` of a name, an official file name, a timm name or a
+    hub repository, or None.
+    """
     for known, weights in WEIGHTS.items():
         hub = weights.hub or ""
         if name in {
@@ -138,7 +144,8 @@ def canonical_name(name: str) -> str | None:
 
 
 def fetch(name_or_url: str, offline: bool | None = None, licence: str = LICENCE) -> Path:
-    """The path of a file of weights, downloaded into the cache unless it is there, see `download.fetch`.
+    """The path of a file of weights, downloaded into the cache unless it is there,
+    see `download.fetch`.
 
     Args:
         name_or_url: A name in `WEIGHTS`, an official file name, a hub repository such as
@@ -147,8 +154,8 @@ def fetch(name_or_url: str, offline: bool | None = None, licence: str = LICENCE)
         licence: What is recorded beside the file.
 
     Raises:
-        UserError: An unknown name, no network, a broken download, a cached file that has changed, or one that must be
-            downloaded by hand.
+        UserError: An unknown name, no network, a broken download, a cached file that has changed,
+            or one that must be downloaded by hand.
     """
     url, path = locate(name_or_url)
     if "://" not in url and not path.exists():
@@ -161,7 +168,8 @@ def fetch(name_or_url: str, offline: bool | None = None, licence: str = LICENCE)
 
 
 def locate(name_or_url: str) -> tuple[str, Path]:
-    """(URL, path in the cache) of a file, whether or not it is there; `fetch` explains the argument.
+    """(URL, path in the cache) of a file, whether or not it is there;
+    `fetch` explains the argument.
 
     Of a file that must be downloaded by hand the URL is a mere file name.
     """

@@ -1,7 +1,7 @@
 """Which windows and which grid a state dict's position tables are of, one size per axis.
 
-Tables are stored as rows, so that a window of 5 x 13 has as many as one of 8 x 8. The buffers of the
-official files tell them apart; files of timm have none.
+Tables are stored as rows, so that a window of 5 x 13 has as many as one of 8 x 8. The buffers of
+the official files tell them apart; files of timm have none.
 """
 
 import dataclasses
@@ -63,7 +63,8 @@ def read_grid(found: Mapping[str, np.ndarray], windows: Sequence[Window | None])
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """What the position tables of a file are of, as far as its buffers or the model that it was made for tell.
+    """What the position tables of a file are of, as far as its buffers or the model that it
+    was made for tell.
 
     Attributes:
         windows: (h, w) of each stage, or None.
@@ -80,8 +81,8 @@ def read_tables(found: Mapping[str, np.ndarray], stages: int, made_for=None) -> 
     Args:
         found: A state dict in official names, with its buffers.
         stages: Number of stages.
-        made_for: Anything with the fields of the Swin that the weights are of, where that is known; its sizes count
-            where buffers tell none and the tables have as many rows.
+        made_for: Anything with the fields of the Swin that the weights are of, where that is known;
+            its sizes count where buffers tell none and the tables have as many rows.
     """
     told = read_buffers(found, stages)
     grid = read_grid(found, told)

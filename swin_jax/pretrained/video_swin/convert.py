@@ -1,8 +1,10 @@
-"""Video Swin: official state dicts <-> our parameters, and what a state dict tells about its architecture.
+"""Video Swin: official state dicts <-> our parameters,
+and what a state dict tells about its architecture.
 
-Official names and shapes are those of `SwinTransformer3D` and `I3DHead` of SwinTransformer/Video-Swin-Transformer;
-`pretrained.video_swin.layouts` brings torchvision's and mmaction2's to them. Only the fields of a model are looked at.
-The designs 'split' and 'factorised' were never released: they have no official form.
+Official names and shapes are those of `SwinTransformer3D` and `I3DHead` of
+SwinTransformer/Video-Swin-Transformer; `pretrained.video_swin.layouts` brings torchvision's and
+mmaction2's to them. Only the fields of a model are looked at. The designs 'split' and 'factorised'
+were never released: they have no official form.
 """
 
 import itertools
@@ -64,15 +66,16 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     """Converts a state dict to the variables of a VideoSwin; every key must fit.
 
     Args:
-        state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of `pretrained.video_swin.layouts`;
-            buffers may be there and are dropped.
+        state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of
+            `pretrained.video_swin.layouts`; buffers may be there and are dropped.
         model: a `models.video_swin.VideoSwin` of the joint design.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}, as `model.init` makes it.
 
     Raises:
-        UserError: lists every missing, unexpected and mis-shaped key; or tells which other family the weights are of.
+        UserError: lists every missing, unexpected and mis-shaped key;
+            or tells which other family the weights are of.
     """
     found = compare.drop_buffers(to_official_names(state_dict))
     _check(found, model)
@@ -89,17 +92,20 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
 
 
 def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, np.ndarray]:
-    """Converts the variables of a VideoSwin to an official state dict; the inverse of `from_official`.
+    """Converts the variables of a VideoSwin to an official state dict;
+    the inverse of `from_official`.
 
     Gradients, or anything else of the same structure, convert the same way.
 
     Args:
         variables: {'params': nested dict of arrays}.
         model: the `models.video_swin.VideoSwin` that they belong to, of the joint design.
-        buffers: whether to add `relative_position_index`, which the official `load_state_dict` wants when it is strict.
+        buffers: whether to add `relative_position_index`, which the official `load_state_dict`
+            wants when it is strict.
 
     Returns:
-        {official name: float32 numpy array in PyTorch's layout} (int64 for the index), in the official order.
+        {official name: float32 numpy array in PyTorch's layout} (int64 for the index),
+        in the official order.
 
     Raises:
         UserError: the variables are not this model's, or of another design.
@@ -116,7 +122,9 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
 
 
 def to_state_dict(variables: Mapping) -> dict[str, np.ndarray]:
-    """Official names and layouts of the variables of any joint VideoSwin, whatever its shapes; nothing is checked."""
+    """Official names and layouts of the variables of any joint VideoSwin, whatever its shapes;
+    nothing is checked.
+    """
     params = dict(variables["params"])
     found = swin.to_state_dict({"params": params.pop("backbone")})
     found = {f"backbone.{name}": value for name, value in found.items()}
@@ -149,16 +157,18 @@ def infer(
 ) -> dict:
     """The arguments of `models.video_swin.make_video_swin` that a state dict was made with.
 
-    Its parameters do not depend on the size of the clips: `image_size` is 32 frames, as all published models have, of
-    the smallest square image whose every stage holds a window, which is 224 for window 7 and 384 for window 12.
+    Its parameters do not depend on the size of the clips: `image_size` is 32 frames, as all
+    published models have, of the smallest square image whose every stage holds a window, which is
+    224 for window 7 and 384 for window 12.
 
     Args:
         state_dict: in any layout of `pretrained.video_swin.layouts`, with or without buffers.
-        window_size: used only where the state dict does not tell: a continuous bias without buffers, and a number of
-            rows that several windows have.
+        window_size: used only where the state dict does not tell: a continuous bias without
+            buffers, and a number of rows that several windows have.
 
     Returns:
-        Keyword arguments; `drop_path_rate` and `dropout_rate` leave no trace and are not among them.
+        Keyword arguments; `drop_path_rate` and `dropout_rate` leave no trace and
+        are not among them.
 
     Raises:
         UserError: not a Video Swin, or a window that is not told.
@@ -217,7 +227,8 @@ def _heads(state_dict: Mapping, stage: int) -> int:
 
 
 def _window(state_dict: Mapping, given: tuple[int, ...] | None) -> tuple[int, int, int]:
-    """The window from the index of relative positions, or the given one, or from the number of rows of the tables.
+    """The window from the index of relative positions, or the given one,
+    or from the number of rows of the tables.
 
     An index of a line or of a plane may be of several windows, of which the given one is taken.
     """
@@ -256,9 +267,11 @@ def _window(state_dict: Mapping, given: tuple[int, ...] | None) -> tuple[int, in
 
 
 def tell_assumed(window: tuple[int, int, int], rows: int, advice: str) -> None:
-    """Warns where windows of another height than width have tables of as many rows; the nearest one is named.
+    """Warns where windows of another height than width have tables of as many rows;
+    the nearest one is named.
 
-    Published windows make no exception: 8 x 7 x 7 and 7 x 7 x 8 have as many, and published files have buffers.
+    Published windows make no exception: 8 x 7 x 7 and 7 x 7 x 8 have as many,
+    and published files have buffers.
 
     Args:
         window: (t, w, w) that is assumed.

@@ -1,9 +1,11 @@
-"""Makes any weights fit a Video Swin before training: an image Swin's are inflated, a Video Swin's adapted.
+"""Makes any weights fit a Video Swin before training:
+an image Swin's are inflated, a Video Swin's adapted.
 
-The official code starts from image weights (`inflate_weights`) or from a Video Swin of the same window, whose head is
-left out where its classes differ (`load_from`, which is not strict). Another window in time is not supported there. The
-rule of this file: a frame offset that both windows have keeps its rows of the position table; offsets beyond the old
-window get the rows of the farthest one it had, and those beyond the new window are left out.
+The official code starts from image weights (`inflate_weights`) or from a Video Swin of the same
+window, whose head is left out where its classes differ (`load_from`, which is not strict). Another
+window in time is not supported there. The rule of this file: a frame offset that both windows have
+keeps its rows of the position table; offsets beyond the old window get the rows of the farthest one
+it had, and those beyond the new window are left out.
 """
 
 import functools
@@ -26,7 +28,8 @@ RESIZES = ("bicubic",)
 _ADVICE = "give the weights with their buffers (relative_position_index), or as a workdir"
 _HEAD = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
 
-# Parameter paths that keep their initialisation when a backbone is taken: `InitFrom(backbone=True, head=FRESH)`.
+# Parameter paths that keep their initialisation when a backbone is taken:
+# `InitFrom(backbone=True, head=FRESH)`.
 FRESH = r"^cls_head/|(^|/)temporal/"
 
 
@@ -36,18 +39,21 @@ def remap(
     resize: str | None = None,
     window: tuple[int, ...] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Resizes the position tables of a Video Swin and adapts its head to a model; everything else stays.
+    """Resizes the position tables of a Video Swin and adapts its head to a model;
+    everything else stays.
 
     Args:
-        state_dict: {name: array} of a Video Swin of any window and number of classes, in any layout.
+        state_dict: {name: array} of a Video Swin of any window and number of classes,
+            in any layout.
         model: the `models.video_swin.VideoSwin` to fill, of the joint design.
-        resize: 'bicubic' fits tables of another window, bicubically in height and width and in time by the rule above;
-            None where everything should fit. A continuous bias is computed again for any window.
+        resize: 'bicubic' fits tables of another window, bicubically in height and width and in
+            time by the rule above; None where everything should fit. A continuous bias is computed
+            again for any window.
         window: of the weights, looked at where they do not tell it.
 
     Returns:
-        The state dict for `pretrained.video_swin.convert.from_official`. A head of zeros, a first convolution
-        of other channels and resized tables are told in warnings.
+        The state dict for `pretrained.video_swin.convert.from_official`. A head of zeros, a first
+        convolution of other channels and resized tables are told in warnings.
 
     Raises:
         UserError: tables of another window without `resize`; windows that the tables do not tell.
@@ -88,7 +94,8 @@ def remap(
 
 
 def _check_told(state_dict: Mapping[str, np.ndarray], name: str, window: tuple[int, ...]) -> None:
-    """Raises UserError for tables of the model's window, whose sides differ, or of a square one: nothing tells which.
+    """Raises UserError for tables of the model's window, whose sides differ, or of a square one:
+    nothing tells which.
 
     The rule of image Swins; buffers would tell.
     """
@@ -100,7 +107,9 @@ def _check_told(state_dict: Mapping[str, np.ndarray], name: str, window: tuple[i
 
 
 def _tell_assumed(state_dict: Mapping[str, np.ndarray], model) -> None:
-    """Warns where the tables of a file are taken for those of the model's window and nothing tells it."""
+    """Warns where the tables of a file are taken for those of the model's window
+    and nothing tells it.
+    """
     window = window_geometry.stage_geometry(model.backbone)[1][0]
     rows = math.prod(2 * w - 1 for w in window)
     name = "layers.0.blocks.0.attn.relative_position_bias_table"
@@ -155,20 +164,22 @@ def load_pretrained(
     """Fits the weights of an image Swin or of a Video Swin into a Video Swin.
 
     Args:
-        source: a file of `pretrained.files.read`; or {'params': ...} of a Swin, a SimMIM or a VideoSwin, and 'config',
-            the flat config of its run, if there is one.
+        source: a file of `pretrained.files.read`; or {'params': ...} of a Swin, a SimMIM or a
+            VideoSwin, and 'config', the flat config of its run, if there is one.
         model: the `models.video_swin.VideoSwin` to fill.
         patch, bias: how an image Swin is inflated, see `pretrained.video_swin.inflate.inflate`.
         resize: how a Video Swin's position tables of another window are resized, see `remap`.
-        head: whether to take a Video Swin's head (zeros for other classes, which a warning says); otherwise, and
-            always from an image Swin, only the backbone is there, for `InitFrom(backbone=True, head=FRESH)`.
+        head: whether to take a Video Swin's head (zeros for other classes, which a warning says);
+            otherwise, and always from an image Swin, only the backbone is there, for
+            `InitFrom(backbone=True, head=FRESH)`.
         key: which of several weights in a file to take, see `pretrained.files.read`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}.
 
     Raises:
-        UserError: an unreadable file; missing, unexpected and mis-shaped keys, all listed; choices that don't fit.
+        UserError: an unreadable file; missing, unexpected and mis-shaped keys, all listed;
+            choices that don't fit.
     """
     try:
         config = source.get("config") if isinstance(source, Mapping) else None
@@ -195,7 +206,9 @@ def load_pretrained(
 
 
 def fields_of(config: Mapping) -> dict:
-    """The arguments of `models.video_swin.make_video_swin` in the flat config of a run, tuples for JSON's lists."""
+    """The arguments of `models.video_swin.make_video_swin` in the flat config of a run,
+    tuples for JSON's lists.
+    """
     tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value  # noqa: E731
     own = {
         key.removeprefix("task.model."): value

@@ -1,8 +1,9 @@
 """Inflation: the weights of an image Swin, of either version, as a start for a Video Swin.
 
-Video Swin (arXiv 2106.13230, tables 8 and 9); the peer is `inflate_weights` of `SwinTransformer3D` in
-SwinTransformer/Video-Swin-Transformer. For version 2, whose bias is an MLP of coordinates, there is no peer: its input
-gets a column of zeros for the time axis, which is what duplicating a table does.
+Video Swin (arXiv 2106.13230, tables 8 and 9); the peer is `inflate_weights` of
+`SwinTransformer3D` in SwinTransformer/Video-Swin-Transformer. For version 2, whose bias is an MLP
+of coordinates, there is no peer: its input gets a column of zeros for the time axis, which is
+what duplicating a table does.
 """
 
 from collections.abc import Mapping
@@ -30,25 +31,29 @@ def inflate(
 ) -> dict:
     """The backbone of a Video Swin with the weights of an image Swin.
 
-    A video of equal frames then has the image's features, where no stage is padded or smaller than its window, with
-    patch='inflate' and bias='duplicate'. Tables of another height and width are resized bicubically, and it is told.
+    A video of equal frames then has the image's features, where no stage is padded or smaller than
+    its window, with patch='inflate' and bias='duplicate'. Tables of another height and width are
+    resized bicubically, and it is told.
 
     Args:
-        state_dict: {name: array} of an image Swin of either version, in any layout of `pretrained.swin.layouts`; its
-            head and buffers are left out.
+        state_dict: {name: array} of an image Swin of either version, in any layout of
+            `pretrained.swin.layouts`; its head and buffers are left out.
         model: the `models.video_swin.VideoSwin` to fill, of any design.
-        patch: 'inflate' repeats the patch embedding in time, divided by the repeats; 'centre' puts it at the frame
-            patch // 2, among zeros.
-        bias: 'duplicate' gives every frame offset the image's table; 'centre' only offset 0, all others get `OUTSIDE`.
-        made_for: anything with the fields of the Swin that the weights are of, where that is known: it tells the
-            windows of tables and the scale of a continuous bias.
+        patch: 'inflate' repeats the patch embedding in time, divided by the repeats; 'centre' puts
+            it at the frame patch // 2, among zeros.
+        bias: 'duplicate' gives every frame offset the image's table;
+            'centre' only offset 0, all others get `OUTSIDE`.
+        made_for: anything with the fields of the Swin that the weights are of, where that is known:
+            it tells the windows of tables and the scale of a continuous bias.
 
     Returns:
-        {'params': {'backbone': nested dict of float32 numpy arrays}}. The head and the attention along time of the
-        designs 'split' and 'factorised' are not there: they keep their initialisation.
+        {'params': {'backbone': nested dict of float32 numpy arrays}}. The head and the
+        attention along time of the designs 'split' and 'factorised' are not there: they
+        keep their initialisation.
 
     Raises:
-        UserError: an unknown choice; weights of a video; tables of an unknown window; keys that do not fit, all listed.
+        UserError: an unknown choice; weights of a video; tables of an unknown window;
+            keys that do not fit, all listed.
     """
     if patch not in PATCHES:
         raise UserError(f"patch={patch!r} is none of {', '.join(map(repr, PATCHES))}")
@@ -106,7 +111,9 @@ def _inflate_patch(weight: np.ndarray, frames: int, patch: str) -> np.ndarray:
 def _inflate_table(
     table: np.ndarray, old: tuple[int, ...], window: tuple[int, ...], bias: str
 ) -> np.ndarray:
-    """(rows of a table of `old`, heads) to (rows of a table of the window, heads); time is its slowest axis."""
+    """(rows of a table of `old`, heads) to (rows of a table of the window, heads);
+    time is its slowest axis.
+    """
     frames, *sides = (2 * w - 1 for w in window)
     table = resize_rows(
         np.asarray(table, np.float32), tuple(2 * w - 1 for w in old), tuple(sides), "bicubic"
@@ -119,7 +126,9 @@ def _inflate_table(
 
 
 def _tell_scales(state_dict: Mapping, made_for, backbone) -> None:
-    """Warns where a continuous bias will see rows and columns at another scale than the image model did."""
+    """Warns where a continuous bias will see rows and columns at another scale than
+    the image model did.
+    """
     if not backbone.continuous_bias:
         return
     trained = infer.trained_scales(state_dict)

@@ -1,7 +1,7 @@
 """The layouts that Video Swin state dicts come in -> the names of Video-Swin-Transformer.
 
-Besides the official one (`backbone.` and `cls_head.`): torchvision's swin3d_* (`features`, `head`), mmaction2 1.x
-(`norm3` for the final norm), and a backbone alone.
+Besides the official one (`backbone.` and `cls_head.`): torchvision's swin3d_* (`features`, `head`),
+mmaction2 1.x (`norm3` for the final norm), and a backbone alone.
 """
 
 import re
@@ -14,13 +14,16 @@ from swin_jax.core.errors import warn
 from swin_jax.pretrained import compare
 from swin_jax.pretrained.swin.layouts import is_extra_head
 
-# torchvision numbers stages and the merging between them in one list, and GELU and dropout with the MLP's layers.
+# torchvision numbers stages and the merging between them in one list,
+# and GELU and dropout with the MLP's layers.
 _MLP = {"0": "fc1", "3": "fc2"}
 _BACKBONE = ("patch_embed.", "layers.", "norm.", "norm3.")
 
 
 def is_video(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """Whether a state dict, in any layout, is of a Swin over videos: its patches have a time axis."""
+    """Whether a state dict, in any layout, is of a Swin over videos:
+    its patches have a time axis.
+    """
     patches = [
         value for name, value in state_dict.items() if name.endswith("patch_embed.proj.weight")
     ]
@@ -31,8 +34,8 @@ def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     """A state dict in official names, `backbone.` and `cls_head.`, with its buffers.
 
     Args:
-        state_dict: {name: array} of any layout, as `pretrained.files.read` gives it; names of other layouts stay as
-            they are.
+        state_dict: {name: array} of any layout, as `pretrained.files.read` gives it; names of other
+            layouts stay as they are.
     """
     found = compare.strip_wrappers(state_dict)
     left = Counter(name.split(".")[0] for name in found if _is_left_out(name))
@@ -55,7 +58,9 @@ def _is_left_out(name: str) -> bool:
 
 
 def to_torchvision(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames an official state dict to torchvision's layout; buffers stay, as torchvision has the same."""
+    """Renames an official state dict to torchvision's layout;
+    buffers stay, as torchvision has the same.
+    """
     numbers = {layer: number for number, layer in _MLP.items()}
     renamed = {}
     for name, value in state_dict.items():

@@ -44,7 +44,9 @@ def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> 
 
 
 def configured(weights: Weights) -> dict:
-    """Nothing: no library writes configs of Video Swins. That one beside their weights is not read is said."""
+    """Nothing: no library writes configs of Video Swins.
+    That one beside their weights is not read is said.
+    """
     if weights.config is not None and convert.is_video(weights.arrays):
         unread = f"{weights.config.path} is not read: a config of {weights.config.kind} describes no Video Swin"
         warn(f"{unread}; give load() what else you know, image_size for example")
@@ -54,7 +56,9 @@ def configured(weights: Weights) -> dict:
 def load(
     weights: Weights, fields: dict, resize: str | None, overrides: dict
 ) -> tuple[video_swin.VideoSwin, dict]:
-    """A Video Swin with these weights, made for a model of `fields`; those of an image Swin are inflated."""
+    """A Video Swin with these weights, made for a model of `fields`;
+    those of an image Swin are inflated.
+    """
     if weights.name is None and "pretrained_window_sizes" not in overrides:
         finetune.tell_scale_assumed(weights.arrays, video_swin.make_video_swin(**fields).backbone)
     return _fit(weights.arrays, fields, resize, overrides, weights.config)
@@ -111,7 +115,9 @@ def load_workdir(
 
 
 def preprocess(model: video_swin.VideoSwin, word: str | None) -> Preparation:
-    """The clips of the published models: every second frame, or for Something-Something frames of the whole video."""
+    """The clips of the published models: every second frame,
+    or for Something-Something frames of the whole video.
+    """
     name = word and video_swin_presets.canonical_name(word)
     uniform = bool(name) and name.endswith("_sthv2")
     return of_videos(model.backbone.image_size, uniform, assumed=word is None)

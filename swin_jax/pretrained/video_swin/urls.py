@@ -1,8 +1,8 @@
 """Where the published weights of Video Swin are, under the names of `models.video_swin.PRESETS`.
 
-Microsoft's files (release v1.0.4 of SwinTransformer/storage), the Swin-L that mmaction2 trained (no other was ever
-published), and torchvision's copies of the first four. The last parts of mmaction2's and torchvision's file names begin
-the SHA-256 of the files, which `fetch` compares.
+Microsoft's files (release v1.0.4 of SwinTransformer/storage), the Swin-L that mmaction2 trained (no
+other was ever published), and torchvision's copies of the first four. The last parts of mmaction2's
+and torchvision's file names begin the SHA-256 of the files, which `fetch` compares.
 """
 
 import re
@@ -56,7 +56,8 @@ _LICENCES = {
 
 
 def fetch(name: str) -> Path:
-    """The path of published weights, downloaded into the cache of `pretrained.files.download` unless they are there.
+    """The path of published weights, downloaded into the cache of `pretrained.files.download`
+    unless they are there.
 
     Args:
         name: a key of `URLS` or `TORCHVISION_URLS`, or the name of one of Microsoft's files.

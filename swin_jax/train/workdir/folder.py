@@ -1,4 +1,6 @@
-"""The folder of a run: made and tried before anything is computed, in a bucket too, and one place for all hosts."""
+"""The folder of a run: made and tried before anything is computed, in a bucket too,
+and one place for all hosts.
+"""
 
 import contextlib
 import os
@@ -31,7 +33,9 @@ def make_workdir(folder: epath.Path) -> None:
 
 @contextlib.contextmanager
 def writing_to(folder: str | os.PathLike | None) -> Iterator[None]:
-    """A block that writes to a workdir, or elsewhere; raises UserError where a disk is full or gone."""
+    """A block that writes to a workdir, or elsewhere;
+    raises UserError where a disk is full or gone.
+    """
     try:
         yield
     except OSError as error:
@@ -87,14 +91,16 @@ def check_entries(folder: epath.Path) -> None:
 
 
 def check_shared(folder: epath.Path, patience: float = 10) -> None:
-    """To be called on all processes: that what one writes to the workdir the others see, within some seconds.
+    """To be called on all processes: that what one writes to the workdir the others see,
+    within some seconds.
 
     Raises:
         UserError: on all of them where one does not.
     """
     if jax.process_count() == 1:
         return
-    # Process 0 says the name after it has written the file: file systems remember for a while what is not there.
+    # Process 0 says the name after it has written the file:
+    # file systems remember for a while what is not there.
     number = np.int32(uuid.uuid4().int % 2**31)
     if jax.process_index() == 0:
         storage.write(folder / f"seen_{number}", b"")
@@ -113,7 +119,9 @@ def check_shared(folder: epath.Path, patience: float = 10) -> None:
 
 
 def _check_bucket(folder: epath.Path) -> None:
-    """Raises OSError where checkpoints cannot be kept, whatever the store raised; a folder cannot be made there."""
+    """Raises OSError where checkpoints cannot be kept, whatever the store raised;
+    a folder cannot be made there.
+    """
     trial = folder / f"trial_{uuid.uuid4().hex}"
     try:
         storage.write(trial, b"")

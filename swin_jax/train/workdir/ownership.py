@@ -37,8 +37,8 @@ class Pace:
         patience: Without a change of the beat that make an owner on another machine a dead one.
         poll: Between two looks of the one who waits.
         settle: That a claim must stand where claims of two runs may cross, in a bucket for example.
-        lock: For the lock of the folder, which runs hold for a moment, and other programs for as long as they like; and
-            for a beat on its way when the run ends.
+        lock: For the lock of the folder, which runs hold for a moment, and other programs for as
+            long as they like; and for a beat on its way when the run ends.
     """
 
     beat: float = 10.0
@@ -78,7 +78,9 @@ class Ownership:
         return ""
 
     def check(self) -> None:
-        """Raises UserError if the last beat found that the workdir belongs to another run, or is gone."""
+        """Raises UserError if the last beat found that the workdir belongs to another
+        run, or is gone.
+        """
         if self._lost:
             raise UserError(self._lost)
 
@@ -226,7 +228,9 @@ def _say(line: str) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: epath.Path, patience: float) -> Iterator[bool]:
-    """Keeps other processes out of the same block; gives False where the file system or another program prevents it."""
+    """Keeps other processes out of the same block;
+    gives False where the file system or another program prevents it.
+    """
     if storage.is_remote(folder):
         yield False
         return
@@ -253,7 +257,9 @@ def _process(pid: int) -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """The boot of this machine and the container in it, within which a pid means one process; '' if not known."""
+    """The boot of this machine and the container in it, within which a pid means one process;
+    '' if not known.
+    """
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -262,7 +268,9 @@ def _machine() -> str:
 
 
 def _identity(folder: epath.Path) -> str:
-    """What tells a folder of this machine from its copies, wherever it is moved; '' of one in a bucket."""
+    """What tells a folder of this machine from its copies, wherever it is moved;
+    '' of one in a bucket.
+    """
     if storage.is_remote(folder):
         return ""
     found = os.stat(folder)
@@ -270,7 +278,9 @@ def _identity(folder: epath.Path) -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks since the boot; 'dead' if there is none, '' if that cannot be told."""
+    """When a process started, in ticks since the boot;
+    'dead' if there is none, '' if that cannot be told.
+    """
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

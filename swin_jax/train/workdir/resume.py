@@ -1,4 +1,6 @@
-"""What a resumed run may change: its resolved config is saved, and compared when the run goes on."""
+"""What a resumed run may change: its resolved config is saved,
+and compared when the run goes on.
+"""
 
 import inspect
 import json
@@ -13,8 +15,9 @@ from swin_jax.core.errors import UserError, did_you_mean
 from swin_jax.core.public_names import current_names, find, is_unknown, nearest_name
 from swin_jax.train import checkpoint
 
-# Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that only looks at the run. What
-# follows `conversion` is compared itself, and frozen weights are by their checksum.
+# Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that
+# only looks at the run. What follows `conversion` is compared itself, and frozen weights
+# are by their checksum.
 FREE = re.compile(
     r"^(topology|mesh|partition(?!\.gather)|evals|predict|edit|invert|logs|init_from|checkpoint|conversion|generator|clip"
     r"|arcface|e4e|vgg16|lpips|classifier|mapper|statistics)\b"
@@ -32,7 +35,9 @@ BEFORE = {
 
 
 def check_key(config, key: str) -> None:
-    """Raises UserError, with the nearest one, for what is neither a dotted key nor the beginning of one."""
+    """Raises UserError, with the nearest one, for what is neither a dotted key nor
+    the beginning of one.
+    """
     known = flatten(config)
     if not any(leaf == key or leaf.startswith(key + ".") for leaf in known):
         raise UserError(
@@ -41,7 +46,9 @@ def check_key(config, key: str) -> None:
 
 
 def model_changes(config, saved: dict) -> list[str]:
-    """One line for each key of the model that a saved flat config has with another value, FREE ones left out."""
+    """One line for each key of the model that a saved flat config has with another value,
+    FREE ones left out.
+    """
     new = flatten(config)
     keys = (key for key in sorted(new) if key.startswith("task.model.") and not FREE.search(key))
     return [
@@ -57,7 +64,9 @@ def save(config, workdir: epath.Path) -> None:
 
 
 def _with_new_arguments(old: dict, new: dict) -> dict:
-    """A saved flat config and the arguments that its callables have got since, with what they stood for."""
+    """A saved flat config and the arguments that its callables have got since,
+    with what they stood for.
+    """
     defaults = {}
     for key in new.keys() - old.keys():
         inside, _, argument = key.rpartition(".")
@@ -89,12 +98,15 @@ def _is_plain(value: typing.Any) -> bool:
 
 
 def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str] = ()) -> list[str]:
-    """Compares a config with the one saved in a workdir; a new argument stood for its default, or `BEFORE`.
+    """Compares a config with the one saved in a workdir;
+    a new argument stood for its default, or `BEFORE`.
 
     Args:
         config: of this run.
-        workdir: may hold `config.json` of the run that is resumed; without it, that of its newest checkpoint counts.
-        allow_change: dotted keys, or their beginnings, that may change although the result depends on them.
+        workdir: may hold `config.json` of the run that is resumed;
+            without it, that of its newest checkpoint counts.
+        allow_change: dotted keys, or their beginnings,
+            that may change although the result depends on them.
 
     Returns:
         One line per difference.
