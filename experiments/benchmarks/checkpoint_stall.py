@@ -141,13 +141,15 @@ def main() -> None:
         )
     print(f"a step takes {found['none']['step']:.2f} s, a save every {flags.every} steps\n")
     print(
-        "| save | training lost per save, s | call returns after, s | whole after, s | overlaps training |"
+        "| save | training lost per save, s | call returns after, s | whole after, "
+        "s | overlaps training |"
     )
     print("|---|---|---|---|---|")
     for kind in ("waiting", "background"):
         row = found[kind]
         print(
-            f"| {kind} | {row['lost']:.2f} | {row['call']:.2f} | {row['whole']:.2f} | {row['overlap']:.0%} |"
+            f"| {kind} | {row['lost']:.2f} | {row['call']:.2f} | "
+            f"{row['whole']:.2f} | {row['overlap']:.0%} |"
         )
 
 

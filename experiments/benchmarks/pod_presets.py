@@ -125,11 +125,17 @@ def _cell(found: dict | None) -> str:
     if not found:
         return ""
     if not found["fits"]:
-        return f"{found['topology'].partition(':')[2]}: does not fit, {found['peak_bytes'] / GIB:.1f} GiB"
+        return (
+            f"{found['topology'].partition(':')[2]}: does not fit, "
+            f"{found['peak_bytes'] / GIB:.1f} GiB"
+        )
     hours = found["steps"] * found["step_seconds"] * found["chips"] / 3600
     seconds = found["step_seconds"]
     step = f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.0f} ms"
-    return f"{found['topology'].partition(':')[2]}: {found['peak_bytes'] / GIB:.1f} GiB, {step}, {hours:,.0f}"
+    return (
+        f"{found['topology'].partition(':')[2]}: {found['peak_bytes'] / GIB:.1f} GiB, "
+        f"{step}, {hours:,.0f}"
+    )
 
 
 def compile_all(todo: list[tuple[str, str, str]], jobs: int, results: dict) -> None:

@@ -67,7 +67,8 @@ def main() -> None:
     tpu_compiler.prepare_backend()
     (chip,) = tpu_compiler.devices(chips.topology("v5e:1x1"))
     print(
-        f"first stage of Swin V2 {flags.variant}, {flags.image_size} px, window {flags.window}, {flags.dtype}"
+        f"first stage of Swin V2 {flags.variant}, {flags.image_size} px, "
+        f"window {flags.window}, {flags.dtype}"
     )
     print(
         "| | temporary memory, MiB | less than plain | compiled in, s |\n| --- | --- | --- | --- |",

@@ -91,7 +91,8 @@ def main() -> None:
     statistics = style_statistics(models.generator, models.variables, survey.draws)
     styles = survey.draws.styles(models.generator, models.variables, 1)
     print(
-        f"{flags.resolution} px, {flags.clip}, batch {flags.batch_size}, {jax.devices()[0].device_kind}"
+        f"{flags.resolution} px, {flags.clip}, batch {flags.batch_size}, "
+        f"{jax.devices()[0].device_kind}"
     )
     print(
         "| from | channels | pictures/s | plain batches | |\n| --- | --- | --- | --- | --- |",
@@ -109,7 +110,8 @@ def main() -> None:
         took, plain_took = fastest([functools.partial(measure, piece), plain], flags.repeats)
         rates = 2 * piece.count / took, flags.batch_size / plain_took
         print(
-            f"| {layer.name} | {layer.channels} | {rates[0]:.2f} | {rates[1]:.2f} | {rates[0] / rates[1]:.0%} |"
+            f"| {layer.name} | {layer.channels} | {rates[0]:.2f} | {rates[1]:.2f} | "
+            f"{rates[0] / rates[1]:.0%} |"
         )
         seconds, plain_seconds = (
             seconds + layer.channels / rates[0],
@@ -125,7 +127,8 @@ def main() -> None:
         end=" ",
     )
     print(
-        f"{cost.whole / cost.from_layer:.2f} times fewer than of whole runs ({cost.whole / cost.rank_one:.2f} at best)"
+        f"{cost.whole / cost.from_layer:.2f} times fewer than of whole runs "
+        f"({cost.whole / cost.rank_one:.2f} at best)"
     )
 
 

@@ -142,7 +142,8 @@ def main() -> None:
         folder = Path(flags.folder or temporary)
         folder.mkdir(parents=True, exist_ok=True)
         print(
-            f"| file | {' | '.join(CONTENDERS)} | times faster than the faster of {' and '.join(PEERS)} |"
+            f"| file | {' | '.join(CONTENDERS)} | times faster than the faster "
+            f"of {' and '.join(PEERS)} |"
         )
         print("| --- |" + " --- |" * (len(CONTENDERS) + 1), flush=True)
         for name, (count, gop) in FILES.items():

@@ -36,7 +36,8 @@ def inversion(c: ConfigDict, avatars: bool, projector: bool = False) -> ConfigDi
     """
     if avatars and projector:
         raise UserError(
-            "avatars are inverted by the projector anyway, with their classifier: leave out 'projector'"
+            "avatars are inverted by the projector anyway, with their classifier: "
+            "leave out 'projector'"
         )
     if avatars:
         return _projector(

@@ -97,7 +97,8 @@ def main() -> None:
             ]
             writer.writerow([name, *row])
             print(
-                f"{name:16} samples {row[0]}  held-out {row[1]}  ratio {row[2]}  total variation {row[3]}"
+                f"{name:16} samples {row[0]}  held-out {row[1]}  ratio "
+                f"{row[2]}  total variation {row[3]}"
             )
     distances = {
         "samples": kernel_distance(features, real_features),

@@ -144,7 +144,10 @@ def zero_shot_table(models: list[Model], sets: Sets) -> tuple[str, dict]:
     models by top-1.
     """
     lines = [
-        "| style | | top-1, every run | median | top-5, median | right group | right sub-group | nearest by pixels |"
+        (
+            "| style | | top-1, every run | median | top-5, "
+            "median | right group | right sub-group | nearest by pixels |"
+        )
     ]
     lines.append("|---|---|---|---|---|---|---|---|")
     classifiers = [model.classifier([sets.names[c] for c in sets.common]) for model in models]
@@ -185,7 +188,8 @@ def zero_shot_table(models: list[Model], sets: Sets) -> tuple[str, dict]:
             top1.append(float((best == label[of]).mean()))
         runs, median = " / ".join(f"{100 * x:.1f}" for x in top1), 100 * statistics.median(top1)
         lines.append(
-            f"| {vendor} | unseen among their {len(own)} names | {runs} | **{median:.1f}** | | | | |"
+            f"| {vendor} | unseen among their {len(own)} names | {runs} | "
+            f"**{median:.1f}** | | | | |"
         )
     return "\n".join(lines), answers
 

@@ -120,7 +120,8 @@ class Runner:
         time_file(self.out, run).write_text(json.dumps(spent) + "\n")
         found = {key: round(value, 4) for key, value in results(self.out, run).items()}
         print(
-            f"{time.strftime('%H:%M:%S')}  {run.name}  {(time.time() - began) / 60:.1f} min  {found}",
+            f"{time.strftime('%H:%M:%S')}  {run.name}  "
+            f"{(time.time() - began) / 60:.1f} min  {found}",
             flush=True,
         )
 
@@ -233,12 +234,18 @@ def spent(out: pathlib.Path, runs: set[Run]) -> dict[str, float]:
 def markdown(found: dict) -> str:
     """The tables of `study` as text."""
     lines = [
-        "| labels | SimMIM, then fine-tuned | from scratch, same compute | gain | 2 x pooled deviation |"
+        (
+            "| labels | SimMIM, then fine-tuned | from scratch, "
+            "same compute | gain | 2 x pooled deviation |"
+        )
     ]
     lines.append("|---|---|---|---|---|")
     for labels, row in found["table"].items():
         cells = [
-            f"**{100 * statistics.mean(row[name]):.2f}** ({', '.join(f'{100 * v:.2f}' for v in row[name])})"
+            (
+                f"**{100 * statistics.mean(row[name]):.2f}** "
+                f"({', '.join(f'{100 * v:.2f}' for v in row[name])})"
+            )
             for name in ("simmim", "scratch")
         ]
         gain, deviation = (
@@ -266,7 +273,10 @@ def markdown(found: dict) -> str:
     t = found["time"]
     lines += [
         "",
-        f"{t['runs']} runs, {t['wall_minutes']:.0f} minutes, {t['cpu_minutes']:.0f} minutes of processor time.",
+        (
+            f"{t['runs']} runs, {t['wall_minutes']:.0f} minutes, "
+            f"{t['cpu_minutes']:.0f} minutes of processor time."
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -318,7 +328,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (pathlib.Path(arguments.data_dir) / "fashion_mnist").is_dir():
         raise SystemExit(
-            f"error: no data set fashion_mnist in {arguments.data_dir}; prepare it as the README says"
+            f"error: no data set fashion_mnist in {arguments.data_dir}; "
+            "prepare it as the README says"
         )
     out = pathlib.Path(arguments.out).resolve()
     out.mkdir(parents=True, exist_ok=True)

@@ -178,7 +178,8 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     arguments, paths = _split(argv)
     if len(paths) != 1:
         raise UserError(
-            "give one --config=FILE.py[:args]; --help shows examples, --config=FILE.py:help the args"
+            "give one --config=FILE.py[:args]; --help shows examples, "
+            "--config=FILE.py:help the args"
         )
     config = configs.load(paths[0])
     values = define_flags()

@@ -144,7 +144,8 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
             if text not in default:
                 options = ", ".join(filter(None, default))
                 raise UserError(
-                    f"config argument {key}={text!r} is none of {options}{did_you_mean(text, default)}"
+                    f"config argument {key}={text!r} is none of "
+                    f"{options}{did_you_mean(text, default)}"
                 )
             result[key] = text
         elif isinstance(default, bool):

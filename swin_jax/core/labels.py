@@ -110,8 +110,8 @@ def _names_of_lines(file: str, text: str) -> tuple[str, ...]:
     found = next(filter(None, map(_labelled, forms)), None)
     if found and 0 not in found:
         raise UserError(
-            f"{file} counts its classes from 1: write one name a line, in the order of labels from 0 (names that begin "
-            "with a number stand in a .json, as a list)"
+            f"{file} counts its classes from 1: write one name a line, in the order of labels "
+            "from 0 (names that begin with a number stand in a .json, as a list)"
         )
     if found:
         return tuple(found[label] for label in range(len(found)))
@@ -229,7 +229,8 @@ def map_data(
         if found.index == tuple(range(len(found.index))):
             return data, found.said
         raise UserError(
-            f"{whose} has the classes of {of} in another order, and its data no method `with_classes`"
+            f"{whose} has the classes of {of} in another order, "
+            "and its data no method `with_classes`"
         )
     return data.with_classes(found.index, tuple(reference)), found.said
 
@@ -288,7 +289,8 @@ def same_spelling(names: Iterable[str], others: Iterable[str], whose: str, of: s
     for name in sorted(set(names) - known, key=str):
         if _plain(name) in spelled:
             raise UserError(
-                f"{whose} have {name!r} where {of} have {spelled[_plain(name)]!r}: spell classes alike"
+                f"{whose} have {name!r} where {of} have {spelled[_plain(name)]!r}: "
+                "spell classes alike"
             )
 
 
@@ -307,7 +309,10 @@ def _are_numbers(names: Sequence[str]) -> bool:
 
 def _by_number(names, reference, whose: str, of: str, subset: bool) -> Match:
     """Where the names of one side only are numbers."""
-    said = f"{whose} and {of} are compared by number, because only one of them has names that are no numbers"
+    said = (
+        f"{whose} and {of} are compared by number, "
+        "because only one of them has names that are no numbers"
+    )
     counts = f"{whose} has {len(names)} classes, {of} {len(reference)}"
     if not _are_numbers(names):
         # Places of named classes among numbers are known only where there are as many
@@ -319,8 +324,8 @@ def _by_number(names, reference, whose: str, of: str, subset: bool) -> Match:
     if max(index) >= len(reference):
         wrong = names[index.index(max(index))]
         raise UserError(
-            f"{counts}; the number {wrong!r} is no label of {of}, which end at {len(reference) - 1}: "
-            "give both the same names"
+            f"{counts}; the number {wrong!r} is no label of {of}, "
+            f"which end at {len(reference) - 1}: give both the same names"
         )
     if len(set(index)) < len(index) or (len(index) < len(reference) and not subset):
         raise UserError(f"{counts}, named by number in {whose}: give both the same names")

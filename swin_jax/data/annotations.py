@@ -212,8 +212,9 @@ def numbered(
     if several:
         if len(entries) * len(names) > MAX_MARKS:
             raise UserError(
-                f"{file}: {len(entries):,} files of several labels and {len(names):,} classes take a mark for each of "
-                f"both, more than {MAX_MARKS:,}: number classes without gaps, or keep fewer in a list"
+                f"{file}: {len(entries):,} files of several labels and {len(names):,} classes "
+                f"take a mark for each of both, more than {MAX_MARKS:,}: number classes without "
+                "gaps, or keep fewer in a list"
             )
         marks = np.zeros((len(entries), len(names)), np.int8)
         for row, found in zip(marks, numbers):
@@ -247,7 +248,8 @@ def _is_header(first: Entry) -> bool:
         return False
     if first.path.lower() not in PATH_KEYS:
         raise UserError(
-            f"{first.place}: call the columns path and label, not {short(first.path)}, {first.labels[0]}"
+            f"{first.place}: call the columns path and label, not {short(first.path)}, "
+            f"{first.labels[0]}"
         )
     return True
 
@@ -275,7 +277,8 @@ def _from_line(place: str, line: str) -> Entry:
         parts = line.strip().rsplit(",", 1)
     if len(parts) == 2 and re.search(r"(\.\w+|^\S+)(\s+\d+)+$", parts[0].strip()):
         raise UserError(
-            f"{place}: write `path label`, not a third field, {short(repr(line))}; several labels stand as `path 1,3`"
+            f"{place}: write `path label`, not a third field, {short(repr(line))}; "
+            "several labels stand as `path 1,3`"
         )
     if len(parts) != 2 or not parts[0].strip():
         raise UserError(f"{place}: write `path label`, not {short(repr(line))}")
@@ -360,7 +363,8 @@ def _marked(
     marks = np.zeros((len(rows), len(names)), np.int8)
     if len(names) < 2 or not rows:
         raise UserError(
-            f"{file} has no column of labels ({', '.join(LABEL_KEYS)}), nor one of marks for each class"
+            f"{file} has no column of labels ({', '.join(LABEL_KEYS)}), "
+            "nor one of marks for each class"
         )
     if len(set(names)) < len(names):
         raise UserError(f"{file}: two columns have the same name")
@@ -369,8 +373,8 @@ def _marked(
         wrong = [f"{name}={field!r}" for name, field in zip(names, fields) if field not in _MARKS]
         if wrong:
             raise UserError(
-                f"{place}: {short(wrong[0])} is neither 0, 1 nor -1; {file} has no column of labels "
-                f"({', '.join(LABEL_KEYS)}), so that each column is a class"
+                f"{place}: {short(wrong[0])} is neither 0, 1 nor -1; {file} has no column of "
+                f"labels ({', '.join(LABEL_KEYS)}), so that each column is a class"
             )
         marks[number] = [_MARKS[field] for field in fields]
     paths = tuple(_path(place, row[path]) for place, row in rows)
@@ -410,8 +414,8 @@ def _refuse_double(entries: Sequence[Entry]) -> None:
         first = seen.setdefault(os.path.normpath(entry.path), entry)
         if set(first.labels) != set(entry.labels):
             raise UserError(
-                f"{entry.place}: {short(entry.path)} has other labels in {first.place}; several labels of a file "
-                "stand in one row, as 'cat;dog' or in a JSON list"
+                f"{entry.place}: {short(entry.path)} has other labels in {first.place}; "
+                "several labels of a file stand in one row, as 'cat;dog' or in a JSON list"
             )
 
 
@@ -426,12 +430,14 @@ def _check_labels(entries: Sequence[Entry]) -> None:
     for entry in entries:
         if len(set(entry.labels)) < len(entry.labels):
             raise UserError(
-                f"{entry.place}: {short(entry.path)} has the label {short(max(entry.labels, key=entry.labels.count))} "
-                "twice; marks of 0 and 1 stand in a table with a column for each class"
+                f"{entry.place}: {short(entry.path)} has the label "
+                f"{short(max(entry.labels, key=entry.labels.count))} twice; marks of 0 and 1 "
+                "stand in a table with a column for each class"
             )
         if found := next((label for label in entry.labels if joined.get(label)), None):
             warn(
-                f"{entry.place}: {short(repr(found))} is taken for one class; several labels stand as 'cat;dog'"
+                f"{entry.place}: {short(repr(found))} is taken for one class; "
+                "several labels stand as 'cat;dog'"
             )
             joined = {}
 
@@ -446,8 +452,8 @@ def _refuse_mixed(entries: Sequence[Entry]) -> None:
         found for found in labels if not (found[1].isascii() and found[1].isdecimal())
     )
     raise UserError(
-        f"{place}: the label {short(repr(name))} is not a number from 0, as labels with numbers are ({number[0]}); "
-        "give class_names=FILE if all are names"
+        f"{place}: the label {short(repr(name))} is not a number from 0, "
+        f"as labels with numbers are ({number[0]}); give class_names=FILE if all are names"
     )
 
 
@@ -485,7 +491,8 @@ def _numbers(
             if label not in place:
                 hint = did_you_mean(label, names)
                 raise UserError(
-                    f"{entry.place}: the label {short(repr(label))} is not among the class names{hint}"
+                    f"{entry.place}: the label {short(repr(label))} is not "
+                    f"among the class names{hint}"
                 )
     return [tuple(place[label] for label in entry.labels) for entry in entries], names
 

@@ -134,7 +134,10 @@ def write_list(path: str, data: bytes) -> None:
 
 
 def _unwritten(path: str, error: OSError) -> str:
-    return f"cannot write {path}: {storage.reason(error)}; run the command again when that is mended, to go on"
+    return (
+        f"cannot write {path}: {storage.reason(error)}; "
+        "run the command again when that is mended, to go on"
+    )
 
 
 def _real(path: str) -> str:

@@ -47,7 +47,8 @@ class Relabeled:
             return marks
         if not 0 <= label < len(self.index):
             raise UserError(
-                f"{self.record_name(record)} has the label {label}, and its set {len(self.index)} classes"
+                f"{self.record_name(record)} has the label {label}, "
+                f"and its set {len(self.index)} classes"
             )
         return self.index[label]
 

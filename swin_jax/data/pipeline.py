@@ -353,7 +353,8 @@ def _check_counts(source: Source, classes: int, examples: int = 0) -> None:
         keys.append(f"--config.num_train={len(source)}")
     if keys:
         raise UserError(
-            f"the data set has {' and '.join(found)}, the config {' and '.join(wanted)}: give {' '.join(keys)}"
+            f"the data set has {' and '.join(found)}, the config {' and '.join(wanted)}: "
+            f"give {' '.join(keys)}"
         )
 
 

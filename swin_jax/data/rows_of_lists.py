@@ -73,8 +73,9 @@ def _categorized(file: str, images: list, marks: list, categories: list) -> list
                 labels.append(name)
     except (LookupError, TypeError) as error:
         raise UserError(
-            f'{file}: images need "id" and "file_name", annotations "image_id" and "category_id" of those that '
-            f'there are, categories "id" and "name" ({type(error).__name__}: {short(error)})'
+            f'{file}: images need "id" and "file_name", annotations "image_id" and '
+            '"category_id" of those that there are, categories "id" and "name" '
+            f"({type(error).__name__}: {short(error)})"
         ) from error
     for rows, known, what in ((images, found, "images"), (categories, names, "categories")):
         if len(known) < len(rows):
@@ -107,7 +108,8 @@ def refuse_splits(file: str, values: Sequence[Any]) -> None:
     if len(counts) > 1:
         known = ", ".join(f"{name} ({count})" for name, count in counts.most_common(10))
         raise UserError(
-            f"{file} has rows of several splits, {short(known)}: keep those of one in a file of their own"
+            f"{file} has rows of several splits, {short(known)}: "
+            "keep those of one in a file of their own"
         )
 
 

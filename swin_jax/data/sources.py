@@ -277,7 +277,8 @@ def image_list(
     root = os.path.expanduser(root) or os.path.dirname(annotation)
     if not _has_some(root, listed.paths):
         raise UserError(
-            f"{annotation}: its first image, {short(listed.paths[0])}, is not in {root or '.'}, nor are the next ones"
+            f"{annotation}: its first image, {short(listed.paths[0])}, is not in {root or '.'}, "
+            "nor are the next ones"
         )
     source = FileSource(root, listed.paths, listed.labels, listed.class_names, conversion, limits)
     return source if listed.marks is None else Marked(source, listed.marks)
@@ -382,7 +383,8 @@ def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
     """
     if has_several(source):
         raise UserError(
-            "records with several labels have no number of their own for each class; choose them by index"
+            "records with several labels have no number of their own for each class; "
+            "choose them by index"
         )
     labels = np.array([_label(source, index) for index in range(len(source))])
     if missing := int((labels == -1).sum()):
@@ -392,7 +394,8 @@ def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
         found = rng.permutation(np.flatnonzero(labels == label))
         if per_class > len(found):
             raise UserError(
-                f"{per_class} records of each class were asked for; the class {name!r} has {len(found)}"
+                f"{per_class} records of each class were asked for; "
+                f"the class {name!r} has {len(found)}"
             )
         chosen.append(found[:per_class])
     return Selection(source, tuple(int(index) for index in np.sort(np.concatenate(chosen))))

@@ -42,7 +42,8 @@ def find(name: str, data_dir: str | None = None) -> str:
     versions = sorted(_versions(parent))
     if match["version"] and match["version"] not in (found for _, found in versions) and versions:
         raise UserError(
-            f"no version {match['version']} in {parent}; there is {', '.join(v for _, v in versions)}"
+            f"no version {match['version']} in {parent}; "
+            f"there is {', '.join(v for _, v in versions)}"
         )
     if not versions:
         raise UserError(
@@ -92,8 +93,9 @@ def open_records(
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if "array_record" not in formats:
         raise UserError(
-            f"{directory} holds {' and '.join(sorted(formats))} files; convert them once (this step needs tensorflow): "
-            f"tfds convert_format --dataset_version_dir={directory} --out_file_format=array_record"
+            f"{directory} holds {' and '.join(sorted(formats))} files; convert them once (this "
+            f"step needs tensorflow): tfds convert_format --dataset_version_dir={directory} "
+            "--out_file_format=array_record"
         )
     base = re.match(r"\w+", split)
     if not base or base[0] not in builder.info.splits:
@@ -147,8 +149,8 @@ def check_shards(instructions: Sequence[Any]) -> None:
             raise UserError(f"cannot read {shard.filename}: it is a folder, a pipe or a device")
         if shard.examples_in_shard > max(status.st_size, 1):
             raise UserError(
-                f"{shard.filename} should have {shard.examples_in_shard} records and has {status.st_size} bytes; "
-                "prepare the data set again"
+                f"{shard.filename} should have {shard.examples_in_shard} records and has "
+                f"{status.st_size} bytes; prepare the data set again"
             )
 
 
@@ -205,5 +207,11 @@ def _versions(parent: Path) -> list[tuple[tuple[int, ...], str]]:
 def _how_to_prepare(base: str, name: str, data_dir: Path) -> str:
     if base in OWN_BUILDERS:
         source = "" if base in BUILDERS_WITHOUT_SOURCE else " --source FOLDER"
-        return f"run python -m swin_jax.data.builders.{base} --data_dir {data_dir}{source} (see its --help)"
-    return f"run tfds build {name} --data_dir={data_dir} --file_format=array_record (may need tensorflow)"
+        return (
+            f"run python -m swin_jax.data.builders.{base} --data_dir "
+            f"{data_dir}{source} (see its --help)"
+        )
+    return (
+        f"run tfds build {name} --data_dir={data_dir} "
+        "--file_format=array_record (may need tensorflow)"
+    )

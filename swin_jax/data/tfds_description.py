@@ -67,8 +67,8 @@ def read_features(directory: str) -> dict[str, Any]:
                 todo.append(inner)
             elif key in _NAMING and not (isinstance(inner, str) and inner in FEATURES):
                 raise UserError(
-                    f"{path} names a feature that is not one of TFDS's own for images, videos and texts and is not "
-                    f"loaded: {repr(inner)[:100]}"
+                    f"{path} names a feature that is not one of TFDS's own for images, "
+                    f"videos and texts and is not loaded: {repr(inner)[:100]}"
                 )
     return content
 

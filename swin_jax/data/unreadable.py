@@ -76,8 +76,8 @@ def read_for_evaluation(
             _warn_once(name, error, "leaving it out of the evaluation")
             return None
         raise UserError(
-            f"{name} cannot be read ({describe(error)}); an evaluation needs every record: repair or remove it, or "
-            "leave unreadable ones out with unreadable='leave_out' of its data"
+            f"{name} cannot be read ({describe(error)}); an evaluation needs every record: repair "
+            "or remove it, or leave unreadable ones out with unreadable='leave_out' of its data"
         ) from error
 
 
@@ -120,8 +120,8 @@ def describe(error: Exception) -> str:
 def _broken(source: Any, record: int, error: Exception) -> UserError:
     count = min(MAX_RUN, len(source))
     return UserError(
-        f"{count} records in a row are unreadable, the last is {source.record_name(record)} ({describe(error)}); check "
-        "the data set"
+        f"{count} records in a row are unreadable, "
+        f"the last is {source.record_name(record)} ({describe(error)}); check the data set"
     )
 
 

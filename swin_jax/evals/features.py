@@ -150,8 +150,8 @@ def check_tokens(text: np.ndarray, task: Task) -> None:
     known = getattr(getattr(getattr(task, "model", None), "text", None), "vocab_size", None)
     if known is not None and text.size and not 0 <= text.min() <= text.max() < known:
         raise UserError(
-            f"the texts have tokens up to {text.max()}, the model knows 0 to {known - 1}: give it those of its own "
-            "tokenizer"
+            f"the texts have tokens up to {text.max()}, the model knows 0 to {known - 1}: "
+            "give it those of its own tokenizer"
         )
 
 

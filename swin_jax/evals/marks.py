@@ -121,5 +121,6 @@ def mark_scores(
 def _check(evaluation: MarkAccuracy | TextPairs) -> None:
     if not evaluation.data.multi_label:
         raise UserError(
-            f"{type(evaluation).__name__} evaluates records with several labels; these have one each"
+            f"{type(evaluation).__name__} evaluates records with several labels; "
+            "these have one each"
         )

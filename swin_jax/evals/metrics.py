@@ -95,8 +95,8 @@ def rank_labels(
     """
     if image_features.shape[-1] != weights.shape[0]:
         raise UserError(
-            f"image features have {image_features.shape[-1]} numbers, the classifier {weights.shape[0]}: they come "
-            "from different models"
+            f"image features have {image_features.shape[-1]} numbers, "
+            f"the classifier {weights.shape[0]}: they come from different models"
         )
     if not len(label):
         raise UserError("there are no images to classify")

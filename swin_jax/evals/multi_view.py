@@ -166,7 +166,8 @@ class MultiView:
             views = batch[self.input].shape[1]
             if self.views_at_once and views % self.views_at_once:
                 raise UserError(
-                    f"views_at_once={self.views_at_once} does not divide the {views} views of a video"
+                    f"views_at_once={self.views_at_once} does not divide "
+                    f"the {views} views of a video"
                 )
             chosen = {key: batch[key] for key in (self.input, "label", "weight", "bad")}
             placed = placement.to_global(chosen, batch_size)
@@ -223,7 +224,8 @@ class _Cache:
                 found.append((probabilities, label))
             except Exception as error:  # whatever a damaged file provokes in NumPy
                 warn(
-                    f"{path} cannot be read ({storage.first_line(error)}); what it held is computed again"
+                    f"{path} cannot be read ({storage.first_line(error)}); "
+                    "what it held is computed again"
                 )
                 break
         self.count = len(found)

@@ -100,14 +100,16 @@ def ranks(
     """
     if queries.shape[-1] != candidates.shape[-1]:
         raise UserError(
-            f"image and text features differ in width: {queries.shape[-1]} and {candidates.shape[-1]}"
+            "image and text features differ in width: "
+            f"{queries.shape[-1]} and {candidates.shape[-1]}"
         )
     _, query_numbers = np.unique(np.concatenate([query_ids, candidate_ids]), return_inverse=True)
     query_numbers, numbers = np.split(query_numbers.astype(np.int32), [len(query_ids)])
     alone = np.flatnonzero(~np.isin(query_numbers, numbers))
     if len(alone) or not len(queries):
         raise UserError(
-            f"{len(alone)} of {len(queries)} queries have nothing to be found, the first is {alone[:1]}"
+            f"{len(alone)} of {len(queries)} queries have nothing to be found, "
+            f"the first is {alone[:1]}"
         )
     candidates, found = jnp.asarray(candidates), []
     for start in range(0, len(queries), chunk):

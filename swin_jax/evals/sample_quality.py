@@ -183,7 +183,8 @@ def check_real(found: np.ndarray) -> None:
         )
     if not np.isfinite(found).all():
         raise UserError(
-            "the network has features of the real images that are not finite; are its weights damaged?"
+            "the network has features of the real images that are not finite; "
+            "are its weights damaged?"
         )
 
 

@@ -70,7 +70,8 @@ def attention_map(
     image = image[None] if image.ndim == axes + 1 else image
     if image.ndim != axes + 2 or len(image) != 1:
         raise UserError(
-            f"give one image, (*size, channels) with {axes} sizes, not an array of shape {image.shape}"
+            f"give one image, (*size, channels) with {axes} sizes, "
+            f"not an array of shape {image.shape}"
         )
     grid, size, shift = swin.block_geometry(model, image.shape[1:-1], stage, number)
     asked = np.full(grid, 1 / math.prod(grid), np.float32)
@@ -236,7 +237,8 @@ def draw_video_attention(
     clip = clip[0] if clip.ndim == 5 and len(clip) == 1 else clip
     if maps.ndim != 4 or clip.ndim != 4:
         raise UserError(
-            f"maps are (heads, time, rows, columns) and a clip is (T, H, W, 3), not {maps.shape}, {clip.shape}"
+            "maps are (heads, time, rows, columns) and a clip is (T, H, W, 3), "
+            f"not {maps.shape}, {clip.shape}"
         )
     values = maps.mean(axis=0)
     if query is not None:
@@ -281,7 +283,8 @@ def draw_bias(maps: np.ndarray, path: str | os.PathLike | None = None, title: st
     maps = np.asarray(maps, np.float32)
     if maps.ndim != 3:
         raise UserError(
-            f"only maps (heads, rows, columns) can be drawn, not {maps.shape}; pick one distance in time"
+            f"only maps (heads, rows, columns) can be drawn, not {maps.shape}; "
+            "pick one distance in time"
         )
     down, right = maps.shape[1] // 2, maps.shape[2] // 2
     figure, panels = _panels(

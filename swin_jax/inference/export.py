@@ -67,7 +67,8 @@ def prepare_run(config, workdir: str, path: str) -> Callable[[], int]:
     """
     if jax.process_count() > 1:
         raise UserError(
-            "--export runs in one process; start it on one host, with JAX_PLATFORMS=cpu on that of a pod"
+            "--export runs in one process; start it on one host, "
+            "with JAX_PLATFORMS=cpu on that of a pod"
         )
     _check(path)
     folder = open_trained(config, workdir, writes=False)
@@ -96,7 +97,8 @@ def _export_run(config, run: Run, folder: epath.Path, path: str) -> int:
     rows = lambda arrays: ", ".join(f"{name} {what}" for name, what in arrays.items())  # noqa: E731
     size = storage.size(path) / 1e6
     print(
-        f"{path}: {size:.1f} MB, step {facts['step']}, for {', '.join(PLATFORMS)}; b is any number of rows"
+        f"{path}: {size:.1f} MB, step {facts['step']}, for {', '.join(PLATFORMS)}; "
+        "b is any number of rows"
     )
     print(f"  in:  {rows(facts['inputs'])}\n  out: {rows(facts['outputs'])}", flush=True)
     return 0

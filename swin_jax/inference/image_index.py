@@ -185,8 +185,9 @@ def check(index: Index, checksum: str) -> None:
     """Raises UserError if an index was made with other weights."""
     if index.checksum != checksum:
         raise UserError(
-            f"the index is of other weights ({index.model}, checksum {index.checksum[:12]}) than the model "
-            f"({checksum[:12]}): features of different weights can't be compared; make the index again"
+            f"the index is of other weights ({index.model}, checksum {index.checksum[:12]}) "
+            f"than the model ({checksum[:12]}): features of different weights can't be "
+            "compared; make the index again"
         )
 
 

@@ -87,7 +87,8 @@ def preparation_of(
         return preprocess(model)
     if not callable(given):
         raise UserError(
-            f"preprocess={shown(given)} is neither a preparation, which swin_jax.preprocess() gives, nor a function"
+            f"preprocess={shown(given)} is neither a preparation, "
+            "which swin_jax.preprocess() gives, nor a function"
         )
     return given
 

@@ -82,7 +82,8 @@ def _index(config, run: Run, data: Any, folder: epath.Path) -> int:
         )
     if lead:
         print(
-            f'{len(found)} images: {path}; look for some with --search="a text" or --search=PICTURE',
+            f"{len(found)} images: {path}; look for some with "
+            '--search="a text" or --search=PICTURE',
             flush=True,
         )
     return 0
@@ -157,8 +158,8 @@ def _check_features(run: Run) -> None:
     predicts = getattr(run.task, "predicts", None)
     if predicts != "features":
         raise UserError(
-            f"--index and --search need features of images and texts; this experiment's task predicts {predicts}. "
-            "A classifier names images with --predict=FOLDER"
+            "--index and --search need features of images and texts; this experiment's task "
+            f"predicts {predicts}. A classifier names images with --predict=FOLDER"
         )
 
 

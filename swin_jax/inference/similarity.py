@@ -210,7 +210,8 @@ def several(images: Any) -> Any:
         images = list(images)
     elif axes != 4:
         raise UserError(
-            f"pictures must be a path, a PIL image, an array, or a list of these, not a {type(images).__name__}"
+            "pictures must be a path, a PIL image, an array, or a list of these, "
+            f"not a {type(images).__name__}"
         )
     for number, image in enumerate(images):
         if 0 in (image.size if hasattr(image, "convert") else getattr(image, "shape", ())):
@@ -262,8 +263,8 @@ def draw(
     images, texts, values = several(images), _checked(texts), np.asarray(similarities, np.float32)
     if values.shape != (len(images), len(texts)) or not values.size:
         raise UserError(
-            f"{len(images)} pictures and {len(texts)} texts have a matrix ({len(images)}, {len(texts)}), "
-            f"not {values.shape}"
+            f"{len(images)} pictures and {len(texts)} texts have a matrix ({len(images)}, "
+            f"{len(texts)}), not {values.shape}"
         )
     labels = [textwrap.fill(text, 40) for text in texts]
     cell = 0.75  # inches

@@ -108,8 +108,8 @@ def _tell_other_preparation(source: str, own: Preparation) -> None:
             for found in (theirs, own)
         )
         warn(
-            f"{source} comes with another preparation than this experiment's: {there}, here {here}; give "
-            "--config.task.mean= and so on"
+            f"{source} comes with another preparation than this experiment's: "
+            f"{there}, here {here}; give --config.task.mean= and so on"
         )
 
 

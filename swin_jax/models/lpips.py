@@ -83,7 +83,8 @@ class LPIPS(nn.Module):
             raise UserError(f"images are {image.dtype}: bring them to -1..1 first")
         if image.ndim != 4 or image.shape[-1] != 3 or min(image.shape[1:3]) < least:
             raise UserError(
-                f"images are of shape {image.shape}; they must be (B, H, W, 3), at least {least} x {least}"
+                f"images are of shape {image.shape}; they must be (B, H, W, 3), "
+                f"at least {least} x {least}"
             )
         x = (image.astype(jnp.float32) - np.float32(SHIFT).reshape(1, 1, 1, 3)) / np.float32(
             SCALE

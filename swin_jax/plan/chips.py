@@ -161,7 +161,8 @@ def topology(text: str) -> Topology:
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)(?:,slices=([1-9]\d*))?", text.strip())
     if not match:
         raise UserError(
-            f"a topology is written like v5e:4x4 or v5p:4x4x4,slices=2, not {text!r}; chips: {_known()}"
+            f"a topology is written like v5e:4x4 or v5p:4x4x4,slices=2, not {text!r}; "
+            f"chips: {_known()}"
         )
     name, sides, slices = match.groups()
     if name not in CHIPS:

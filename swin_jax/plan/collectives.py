@@ -186,7 +186,10 @@ def _extent(
 
 
 _FREE = set(
-    "parameter constant tuple get-tuple-element bitcast while conditional call async-start after-all".split()
+    (
+        "parameter constant tuple get-tuple-element bitcast while conditional "
+        "call async-start after-all"
+    ).split()
 )
 _FREE |= {
     "opt-barrier",

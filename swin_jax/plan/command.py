@@ -42,7 +42,8 @@ def prepare(config, text: str, workdir: str | None, effort: str = "full") -> Cal
     )
     if not name:
         raise UserError(
-            f"--plan={text}: the config names no topology; give one, --plan=auto:v5e:4x4 for example"
+            f"--plan={text}: the config names no topology; "
+            "give one, --plan=auto:v5e:4x4 for example"
         )
     topology = chips.topology(name)
     topology.compiler_options()  # refuses what cannot be compiled for
@@ -67,7 +68,8 @@ def _best(config, topology: chips.Topology, states: StateBytes, effort: str) -> 
     found = search(config, topology, states, cache_folder(), say)
     if not found:
         raise UserError(
-            f"the state alone is larger than a chip of {topology.name} on every mesh; take more chips"
+            f"the state alone is larger than a chip of {topology.name} on "
+            "every mesh; take more chips"
         )
     best, facts = found[0]
     if effort == "full" and facts["memory"]["fits"]:

@@ -26,7 +26,10 @@ def lines(facts: dict[str, Any]) -> list[str]:
         ("topology", f"{facts['topology']}{slices}: {facts['chips']} chips, mesh {mesh}"),
         (
             "batch",
-            f"{facts['batch_size']} examples, {facts['batch_size'] / shards:g} per batch shard{micro}",
+            (
+                f"{facts['batch_size']} examples, "
+                f"{facts['batch_size'] / shards:g} per batch shard{micro}"
+            ),
         ),
         ("parameters", f"{facts['parameters']:,}"),
         (
@@ -69,7 +72,10 @@ def lines(facts: dict[str, Any]) -> list[str]:
     rows.append(
         (
             "time",
-            f"traced in {facts['lower_seconds']:.0f} s, {cached}{done} in {facts['compile_seconds']:.0f} s",
+            (
+                f"traced in {facts['lower_seconds']:.0f} s, "
+                f"{cached}{done} in {facts['compile_seconds']:.0f} s"
+            ),
         )
     )
     return [f"{name:<12}{text}" for name, text in rows]
@@ -91,7 +97,10 @@ def _speed(facts: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [
         (
             "collectives" if index == 0 else "",
-            f"{row['kind']:<19} over {row['axes']:<12} {row['count']:>5} x, {_bytes(row['bytes'])} per chip and update",
+            (
+                f"{row['kind']:<19} over {row['axes']:<12} {row['count']:>5} x, "
+                f"{_bytes(row['bytes'])} per chip and update"
+            ),
         )
         for index, row in enumerate(table)
     ]

@@ -79,7 +79,8 @@ def _sizes(text: str) -> list[int]:
     for word in filter(None, (word.strip() for word in text.split(","))):
         if not re.fullmatch(r"\d{1,9}", word) or int(word) < 1:
             raise UserError(
-                f"--throughput_batch_sizes={text}: {word!r} is no batch size; they look like 64,128,256"
+                f"--throughput_batch_sizes={text}: {word!r} is no batch size; "
+                "they look like 64,128,256"
             )
         sizes.append(int(word))
     if text and not sizes:
@@ -227,6 +228,7 @@ def _lines(found: dict[str, Any], unit: str) -> list[str]:
         lines.append(f"  data        not measured: {found['no_data']}")
     if found["memory_bytes"]:
         lines.append(
-            f"  memory      {found['memory_bytes'] / 2**30:.2f} GiB at most on the first device so far"
+            f"  memory      {found['memory_bytes'] / 2**30:.2f} GiB at most "
+            "on the first device so far"
         )
     return lines

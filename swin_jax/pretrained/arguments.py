@@ -90,8 +90,8 @@ def check_sizes(family: Family, fields: dict, overrides: dict, weights: Weights)
     else:
         advice = f"leave out the name, or give {sizes}"
     raise UserError(
-        f"{weights.path or weights.words[-1]}: this file is {with_article(name or kind.title)} ({sizes}), not "
-        f"{with_article(weights.name)} ({_shown_sizes(wrong, fields)}); {advice}"
+        f"{weights.path or weights.words[-1]}: this file is {with_article(name or kind.title)} "
+        f"({sizes}), not {with_article(weights.name)} ({_shown_sizes(wrong, fields)}); {advice}"
     )
 
 

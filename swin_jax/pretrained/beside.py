@@ -77,8 +77,9 @@ def weights_in(folder: str | os.PathLike) -> Path | None:
         return _weights_in_cache(folder)
     if os.path.lexists(folder / _ADAPTER):
         raise UserError(
-            f"{folder} holds an adapter ({_ADAPTER}), which is not applied here: merge it into its model (peft's "
-            "merge_and_unload) and save that, or give the file of the weights without it"
+            f"{folder} holds an adapter ({_ADAPTER}), which is not applied here: merge "
+            "it into its model (peft's merge_and_unload) and save that, or give the "
+            "file of the weights without it"
         )
     config, clip = (
         read_json(folder / "config.json") or {},

@@ -77,7 +77,8 @@ def _strip_parts(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         stripped = re.sub(_WRAPPER_PARTS, "", name)
         if stripped in plain:
             raise UserError(
-                f"two arrays are called {stripped} but for what training wrappers put into their names"
+                f"two arrays are called {stripped} but for what training "
+                "wrappers put into their names"
             )
         plain[stripped] = value
     return plain
@@ -122,7 +123,10 @@ class Report:
 
     def __str__(self) -> str:
         lines = [
-            f"{len(self.missing)} missing, {len(self.unexpected)} unexpected, {len(self.misshaped)} mis-shaped keys"
+            (
+                f"{len(self.missing)} missing, {len(self.unexpected)} unexpected, "
+                f"{len(self.misshaped)} mis-shaped keys"
+            )
         ]
         lines += [f"  missing     {name}" for name in self.missing]
         lines += [f"  unexpected  {name}" for name in self.unexpected]

@@ -159,7 +159,8 @@ def _load(
     if weights is not None and is_workdir(weights):
         if key is not None:
             raise UserError(
-                f"{weights} is the workdir of a run, whose weights are taken without key={shown(key)}"
+                f"{weights} is the workdir of a run, whose weights are "
+                f"taken without key={shown(key)}"
             )
         if name is not None:
             raise UserError(
@@ -198,8 +199,8 @@ def _told_beside(family: Family, word: str, weights: Weights) -> dict:
     for key in told.keys() & preset.keys() - {"act"}:
         if told[key] != preset[key]:
             raise UserError(
-                f"{weights.config.path} says {key}={told[key]}, the name {weights.name} {preset[key]}: leave out the "
-                "name"
+                f"{weights.config.path} says {key}={told[key]}, "
+                f"the name {weights.name} {preset[key]}: leave out the name"
             )
     return told
 
@@ -286,7 +287,8 @@ def _load_workdir(
         maker = config.get("task.model.fn")
         known = ", ".join(fn.__name__ for family in FAMILIES for fn in family.makers)
         raise UserError(
-            f"{workdir}: task.model.fn of its config.json is {maker}, which load() does not know ({known})"
+            f"{workdir}: task.model.fn of its config.json is {maker}, "
+            f"which load() does not know ({known})"
         )
     overrides = _check_arguments(families[0], resize, overrides)
     model, variables = families[0].load_workdir(workdir, config, resize, overrides)
@@ -296,7 +298,10 @@ def _load_workdir(
         return model, variables, _refusal(families[0], model) or error
     channels = overrides.get("in_channels", prepared.channels)
     if channels != prepared.channels:
-        error = f"{workdir} prepares pictures of {prepared.channels} channels, this model takes {channels}"
+        error = (
+            f"{workdir} prepares pictures of {prepared.channels} channels, "
+            f"this model takes {channels}"
+        )
         return model, variables, UserError(f"{error}: give your own preparation")
     if "image_size" in overrides:
         prepared = prepared.replace(image_size=overrides["image_size"])
@@ -344,7 +349,8 @@ def read_weights(
     publisher = names.find(str(weights), FAMILIES)
     if publisher is None:
         raise UserError(
-            f"{weights} is no file, no workdir and no official weights{names.suggest(str(weights), FAMILIES)}"
+            f"{weights} is no file, no workdir and no official "
+            f"weights{names.suggest(str(weights), FAMILIES)}"
         )
     path = publisher[0].fetch(publisher[1])
     return Weights(take(path), path, words, word, published=True)
@@ -358,8 +364,8 @@ def _no_weights(folder: str | Path) -> UserError:
                 f"{folder} is a folder inside the workdir of a run: give the workdir, {parent}"
             )
     return UserError(
-        f"{folder} is a directory without a config.json: not the workdir of a run, nor a folder as the hub keeps it "
-        "(config.json and model.safetensors)"
+        f"{folder} is a directory without a config.json: not the workdir of a run, "
+        "nor a folder as the hub keeps it (config.json and model.safetensors)"
     )
 
 
@@ -372,7 +378,8 @@ def recognize_family(arrays: Mapping[str, np.ndarray]) -> Family:
         titles = " or ".join(with_article(family.title) for family in found)
         usual = " or ".join(repr(family.usual) for family in found)
         raise UserError(
-            f"these weights could be {titles}: give load() the name of the model, {usual} for example"
+            f"these weights could be {titles}: give load() the name of the model, "
+            f"{usual} for example"
         )
     looks = recognize.foreign(arrays)
     titles = ", ".join(family.title for family in FAMILIES)

@@ -95,7 +95,8 @@ def _open(image: Any, conversion: str, limits: Any = None):
         or image.shape[2:] not in ((), (1,), (3,))
     ):
         raise UserError(
-            f"a picture is a uint8 array (H, W), (H, W, 1) or (H, W, 3), not {image.dtype} of shape {image.shape}"
+            "a picture is a uint8 array (H, W), (H, W, 1) or (H, W, 3), "
+            f"not {image.dtype} of shape {image.shape}"
         )
     return image
 
@@ -178,7 +179,8 @@ def _reader(video):
         if axis is not None and video.shape[-1] != 3:
             hint = f": channels first? np.moveaxis(video, {axis}, -1) puts them last"
         raise UserError(
-            f"a video is a file or a uint8 array (T, H, W, 3), not {video.dtype} of shape {video.shape}{hint}"
+            "a video is a file or a uint8 array (T, H, W, 3), "
+            f"not {video.dtype} of shape {video.shape}{hint}"
         )
     if 0 in video.shape:
         raise UserError(f"a video of shape {video.shape} has no frames or no pixels")

@@ -153,8 +153,8 @@ class Preparation:
             raise UserError("this model reads no texts")
         if self.vocabulary != VOCABULARY:
             raise UserError(
-                f"this model's vocabulary is {self.vocabulary}, not CLIP's: give tokenize=, a function of its own "
-                "tokenizer"
+                f"this model's vocabulary is {self.vocabulary}, not CLIP's: "
+                "give tokenize=, a function of its own tokenizer"
             )
         return tokenize_and_flag(texts, self.context_length, self.clean)
 
@@ -323,11 +323,12 @@ def check_pixels(stored: str, prepared: Preparation, index: str) -> None:
     told = not stored.startswith("{") or "conversion" in json.loads(stored)
     if told or not same_pixels(stored, prepared.replace(conversion="reference").fingerprint()):
         raise UserError(
-            f"{index} is of pictures that were prepared otherwise; make it again (for a run: --index=FOLDER)"
+            f"{index} is of pictures that were prepared otherwise; "
+            "make it again (for a run: --index=FOLDER)"
         )
     warn(
-        f"{index} is of an earlier version, which read transparent pictures and those that a camera turned as the "
-        "reference does; make it again if it has such"
+        f"{index} is of an earlier version, which read transparent pictures and those that a "
+        "camera turned as the reference does; make it again if it has such"
     )
 
 
@@ -366,8 +367,8 @@ def of_pictures(image_size: Size, channels: int, assumed: bool) -> Preparation:
     """
     if channels != 3:
         raise UserError(
-            f"a model of {channels} channels has no preparation: mean and std are missing, and how pictures become "
-            f"{channels} channels; give your own function"
+            f"a model of {channels} channels has no preparation: mean and std are missing, "
+            f"and how pictures become {channels} channels; give your own function"
         )
     arguments = dict(size=image_size, crop=image_size != WHOLE, interpolation="bicubic")
     names = ("size", "crop", "interpolation", "mean", "std") if assumed else ()

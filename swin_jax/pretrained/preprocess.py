@@ -22,7 +22,8 @@ def preprocess(
     """The preparation of a model, see `swin_jax.preprocess`; a warning says what was assumed."""
     if key is not None and (isinstance(model, nn.Module) or not _is_file(model)):
         raise UserError(
-            f"key={shown(key)} says which weights of a file are meant, and {shown(model)} is no file"
+            f"key={shown(key)} says which weights of a file are meant, "
+            f"and {shown(model)} is no file"
         )
     if isinstance(model, nn.Module):
         found = _of_model(model)
@@ -30,14 +31,15 @@ def preprocess(
         found, overrides = _of_source(model, overrides, key)
     else:
         raise UserError(
-            f"preprocess takes a model, its name, the workdir of a run or a file of weights, not {shown(model)}"
+            "preprocess takes a model, its name, the workdir of a run or a file of weights, "
+            f"not {shown(model)}"
         )
     if overrides:
         found = found.replace(**overrides)
     if found.assumed:
         warn(
-            f"nothing tells how this model's {found.input}s were prepared; assumed: {found.assumptions()}. Give what "
-            "differs to preprocess()",
+            f"nothing tells how this model's {found.input}s were prepared; assumed: "
+            f"{found.assumptions()}. Give what differs to preprocess()",
         )
     return found
 

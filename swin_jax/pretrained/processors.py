@@ -174,7 +174,8 @@ def _of_transformers(config: Mapping[str, Any], path: Path, model: Any) -> dict[
     resample = config.get("resample", defaults.get("resample"))
     if resample is None:
         raise UserError(
-            f"{path} does not tell resample, nor the class (image_processor_type) whose default it has"
+            f"{path} does not tell resample, nor the class "
+            "(image_processor_type) whose default it has"
         )
     if resample not in _RESAMPLE:
         raise UserError(f"{path}: resample={resample!r} is none of {sorted(_RESAMPLE)}")
@@ -201,7 +202,8 @@ def _sizes(config: Mapping[str, Any], defaults: Mapping[str, Any], path: Path) -
     if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
         if not cropped:
             raise UserError(
-                f"{path}: size={shown(size)} with do_center_crop={cropped} makes pictures of any width"
+                f"{path}: size={shown(size)} with do_center_crop={cropped} "
+                "makes pictures of any width"
             )
         return dict(
             size=_size("crop_size", crop, path),
@@ -210,7 +212,8 @@ def _sizes(config: Mapping[str, Any], defaults: Mapping[str, Any], path: Path) -
     sides = _size("size", size, path)
     if cropped and _size("crop_size", crop, path) != sides:
         raise UserError(
-            f"{path}: crop_size={shown(crop)} of size={shown(size)} is not supported, a part of a squeezed picture"
+            f"{path}: crop_size={shown(crop)} of size={shown(size)} is not supported, "
+            "a part of a squeezed picture"
         )
     return dict(size=sides, short_side=0)
 
@@ -242,7 +245,8 @@ def _defaults(config: Mapping[str, Any], path: Path, model: Any) -> Mapping[str,
     kind = re.sub(r"(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", str(name))
     if kind not in _PROCESSORS:
         raise UserError(
-            f"{path}: image_processor_type={shown(name)} is not understood; give your own preparation"
+            f"{path}: image_processor_type={shown(name)} is not understood; "
+            "give your own preparation"
         )
     return _PROCESSORS[kind]
 

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-_OFFICIAL = "take Microsoft's own file or timm's, both of which load: swin_jax.load(name, weights='official')"
+_OFFICIAL = (
+    "take Microsoft's own file or timm's, both of which load: "
+    "swin_jax.load(name, weights='official')"
+)
 
 _SWIN = "take a file of a Swin"
 _BLIP = r"(^text_decoder\.bert\.|^text_(encoder|model)\..*\.crossattention\.|^vision_model\..*\.self_attn\.qkv\.)"
@@ -58,7 +61,10 @@ _SIGNS = (
     ),
     (
         r"\.attn\.w_msa\.",
-        "OpenMMLab's Swin (mmdet, mmseg, mmpretrain), whose merging layers order channels in another way",
+        (
+            "OpenMMLab's Swin (mmdet, mmseg, mmpretrain), "
+            "whose merging layers order channels in another way"
+        ),
         _OFFICIAL,
     ),
     (
@@ -130,7 +136,10 @@ def recognize(state_dict: Mapping[str, np.ndarray], axes: int = 2) -> str | None
         One line that names the family and what to do, or None for a Swin or something unknown.
     """
     if found := _sign(state_dict):
-        return f"these weights look like {found[0]}, not like a Swin of microsoft/Swin-Transformer: {found[1]}"
+        return (
+            f"these weights look like {found[0]}, not like a Swin of "
+            f"microsoft/Swin-Transformer: {found[1]}"
+        )
     proj = next(
         (value for name, value in state_dict.items() if name.endswith("patch_embed.proj.weight")),
         None,
@@ -139,10 +148,14 @@ def recognize(state_dict: Mapping[str, np.ndarray], axes: int = 2) -> str | None
         return None
     if np.ndim(proj) == 5:
         return (
-            "these weights look like Video Swin (patch_embed.proj has a time axis), not like a Swin for images: give "
-            "the model three axes (image_size, patch_size and window_size of three), or take a Swin for images"
+            "these weights look like Video Swin (patch_embed.proj has a time axis), not like a "
+            "Swin for images: give the model three axes (image_size, patch_size and window_size "
+            "of three), or take a Swin for images"
         )
-    return f"these weights are of {np.ndim(proj) - 2} spatial axes (patch_embed.proj), the model has {axes}"
+    return (
+        f"these weights are of {np.ndim(proj) - 2} spatial axes (patch_embed.proj), "
+        f"the model has {axes}"
+    )
 
 
 def _sign(state_dict: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
@@ -181,10 +194,13 @@ def recognize_not_clip(
         if swin_tower:
             return None
         return (
-            "these weights are of a CLIP whose image tower is a Swin: make that model, CLIP(visual=Swin(...), "
-            "text=...), and load them with convert.clip.from_official"
+            "these weights are of a CLIP whose image tower is a Swin: make that model, "
+            "CLIP(visual=Swin(...), text=...), and load them with convert.clip.from_official"
         )
     for pattern, family, advice in _NOT_CLIP:
         if any(re.search(pattern, name) for name in state_dict):
-            return f"these weights look like {family}, not like a CLIP of openai/CLIP or open_clip: {advice}"
+            return (
+                f"these weights look like {family}, not like a CLIP of "
+                f"openai/CLIP or open_clip: {advice}"
+            )
     return None

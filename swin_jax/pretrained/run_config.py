@@ -42,8 +42,8 @@ def _build(config: dict, prefix: str, known: dict) -> Any:
     fn = own.pop("fn", None)
     if fn not in known:
         raise UserError(
-            f"{prefix}fn is {fn}, which load() does not know; build the model yourself and take its parameters from "
-            "swin_jax.train.checkpoint.load_variables(WORKDIR)"
+            f"{prefix}fn is {fn}, which load() does not know; build the model yourself and take "
+            "its parameters from swin_jax.train.checkpoint.load_variables(WORKDIR)"
         )
     fields = {key: tuples(value) for key, value in own.items() if "." not in key}
     inner = dict.fromkeys(key.partition(".")[0] for key in own if "." in key)

@@ -102,7 +102,8 @@ def _cleaning(config: Mapping[str, Any], source: str | Path) -> tuple[str, tuple
     if len(told) > 1:
         ways = ", ".join(sorted(map(repr, told)))
         raise UserError(
-            f"{source}/config.json cleans texts in several ways, {ways}: give clean= to preprocess()"
+            f"{source}/config.json cleans texts in several ways, {ways}: "
+            "give clean= to preprocess()"
         )
     if told:
         return told.pop(), ()

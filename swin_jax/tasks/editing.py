@@ -55,7 +55,8 @@ def check(task: Any) -> None:
         raise UserError(f"preprocess={task.preprocess!r} must be one of {', '.join(PREPROCESS)}")
     if task.id_lambda and task.arcface is None:
         raise UserError(
-            f"id_lambda={task.id_lambda:g} needs a network that knows faces: give arcface=, or id_lambda=0"
+            f"id_lambda={task.id_lambda:g} needs a network that knows faces: "
+            "give arcface=, or id_lambda=0"
         )
     if task.generator.model.c_dim:
         raise UserError("edits are of generators without labels; this one is conditional")

@@ -66,7 +66,8 @@ class LatentMapper:
             raise UserError(f"penalty={self.penalty!r} must be one of {', '.join(PENALTIES)}")
         if self.given not in GIVEN or (self.given == "s" and not self.in_styles):
             raise UserError(
-                f"given={self.given!r} must be one of {', '.join(GIVEN)}, the last one for a mapper of S"
+                f"given={self.given!r} must be one of {', '.join(GIVEN)}, "
+                "the last one for a mapper of S"
             )
         if self.text_ids.shape[0] != 1:
             raise UserError(f"a mapper is trained for one text, not for {self.text_ids.shape[0]}")

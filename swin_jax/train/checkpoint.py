@@ -258,7 +258,8 @@ def restore(
             else ""
         )
         raise UserError(
-            f"none of the checkpoints in {manager.directory} (steps {sorted(steps)}) can be read: {last}{moved}"
+            f"none of the checkpoints in {manager.directory} (steps {sorted(steps)}) "
+            f"can be read: {last}{moved}"
         )
     return None
 
@@ -278,7 +279,8 @@ def _set_aside(
     """Tells of a damaged checkpoint, and moves it away where `write`."""
     aside = _damaged(manager) / path.name
     warn(
-        f"the checkpoint of step {path.name} is damaged ({reason}){f'; it is moved to {aside}' if write else ''}"
+        f"the checkpoint of step {path.name} is damaged "
+        f"({reason}){f'; it is moved to {aside}' if write else ''}"
     )
     if write:
         _move_aside(path, aside)

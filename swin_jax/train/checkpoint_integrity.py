@@ -169,8 +169,8 @@ def is_damage(error: Exception) -> bool:
 
 def unreadable(path: epath.Path, error: Exception) -> UserError:
     return UserError(
-        f"cannot read the checkpoint {path}: {storage.first_line(error)}. It stays where it is: the same command tries "
-        "again; to go on from the one before, move it away"
+        f"cannot read the checkpoint {path}: {storage.first_line(error)}. It stays where it is: "
+        "the same command tries again; to go on from the one before, move it away"
     )
 
 

@@ -177,7 +177,8 @@ class Frozen:
             _check_key(self.path, self.convert, self.key, key)
         elif self.required:
             raise UserError(
-                f"this experiment reads the weights of a model: give --config.{flag}=FILE_OR_WORKDIR"
+                "this experiment reads the weights of a model: "
+                f"give --config.{flag}=FILE_OR_WORKDIR"
             )
 
     def _inputs(self, batch: dict[str, jax.ShapeDtypeStruct]) -> list[jax.ShapeDtypeStruct]:
@@ -331,9 +332,9 @@ def _check_layout(
         if (table := next(tables, None)) and _is_across(theirs, ours):
             theirs = tuple(theirs) if isinstance(theirs, list) else theirs
             raise UserError(
-                f"{name}: {table} is for {field}={theirs}, the model's for {ours}; {key} without convert resizes no "
-                f"tables: give the model {field}={theirs}, or a convert such as swin_jax.pretrained.swin.finetune."
-                "pretrained in the experiment"
+                f"{name}: {table} is for {field}={theirs}, the model's for {ours}; {key} without "
+                f"convert resizes no tables: give the model {field}={theirs}, or a convert such "
+                "as swin_jax.pretrained.swin.finetune.pretrained in the experiment"
             )
 
 

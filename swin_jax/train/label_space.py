@@ -76,7 +76,10 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
         return Reference()
     if not names or is_loose:
         advice = advice if names else ""
-        advice += "; or give the names of all classes of the weights in a file, --config.init_from.class_names=FILE"
+        advice += (
+            "; or give the names of all classes of the weights in a file, "
+            "--config.init_from.class_names=FILE"
+        )
     return Reference(names, f"the weights {path}", advice, is_loose)
 
 
@@ -182,8 +185,8 @@ def _teachers(task: Task, reference: Reference) -> list[str]:
             continue  # called otherwise throughout
         if len(names) == len(reference.names) and names != reference.names:
             lines.append(
-                f"task.{name} was trained with other class names than {reference.owner}, or in another order: its "
-                "logits stand for other classes"
+                f"task.{name} was trained with other class names than {reference.owner}, "
+                "or in another order: its logits stand for other classes"
             )
     return lines
 

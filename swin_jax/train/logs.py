@@ -199,7 +199,8 @@ class Logs:
                 return
         self._check()
         self.text(
-            f"{self._record} was removed or replaced; what is logged from now on goes into the new one"
+            f"{self._record} was removed or replaced; "
+            "what is logged from now on goes into the new one"
         )
         self._file.close()
         self._file = self._record.open("a")

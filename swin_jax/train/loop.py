@@ -187,7 +187,8 @@ class Loop:
             checkpoint.finish(self.manager)
             kept = checkpoint.latest(self.manager)
             self.log.text(
-                f"error: {error}; the last good checkpoint is {f'step {kept}' if kept is not None else 'none'}"
+                f"error: {error}; the last good checkpoint is "
+                f"{f'step {kept}' if kept is not None else 'none'}"
             )
             return NON_FINITE
         finally:
@@ -232,8 +233,8 @@ class Loop:
         """Raises UserError for too many of them."""
         if bad_records > self.config.max_bad_records:
             raise UserError(
-                f"{bad_records} records could not be read and were replaced, more than max_bad_records="
-                f"{self.config.max_bad_records}; the warnings above name them"
+                f"{bad_records} records could not be read and were replaced, more than "
+                f"max_bad_records={self.config.max_bad_records}; the warnings above name them"
             )
 
     def totals(self, counts: dict[str, int]) -> dict[str, int]:
@@ -380,7 +381,8 @@ class Loop:
             jax.profiler.stop_trace()
             traces.close()
             self.log.text(
-                f"profile of steps {self.profile[0]}-{self.profile[1]} in {self.workdir / 'profile'}"
+                f"profile of steps {self.profile[0]}-{self.profile[1]} in "
+                f"{self.workdir / 'profile'}"
             )
 
 
@@ -406,8 +408,8 @@ def prepare(
     folder = storage.path(workdir)
     if config.get("steps_per_epoch") == 0:
         raise UserError(
-            f"num_train {config.num_train} is less than batch_size {config.batch_size}, so that an epoch has no step: "
-            f"give --config.batch_size={config.num_train} or less"
+            f"num_train {config.num_train} is less than batch_size {config.batch_size}, "
+            f"so that an epoch has no step: give --config.batch_size={config.num_train} or less"
         )
     if not checkpoint.exists(folder):
         if config.total_steps == 0 and not config.init_from.path:

@@ -74,8 +74,8 @@ def start(
         _hearing(lambda: jax.distributed.initialize(**numbers, **options))
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"no cluster of processes: {' '.join(str(error).split())}; set JAX_COORDINATOR_ADDRESS=host:port of "
-            "process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+            f"no cluster of processes: {' '.join(str(error).split())}; set "
+            "JAX_COORDINATOR_ADDRESS=host:port of process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
     watch = Watch(arguments, timeout)
     _joined.set()
@@ -271,8 +271,8 @@ class Watch:
     def _end(self, what: str) -> None:
         # Not through sys.stderr, whose lock the aborted thread may hold.
         text = (
-            f"\nerror: {what}; process {self._id} ends, too. Started again on all hosts, this command goes on from the "
-            f"newest checkpoint:\n  {self._command}\n"
+            f"\nerror: {what}; process {self._id} ends, too. Started again on all hosts, "
+            f"this command goes on from the newest checkpoint:\n  {self._command}\n"
         )
         if not self._over:
             self._over = True
@@ -284,8 +284,8 @@ def _alone(arrival: int) -> None:
     os.write(
         2,
         (
-            f"\nerror: not all processes came within {arrival} s; start the same command on every host, with the "
-            f"JAX_COORDINATOR_ADDRESS where process 0 can be reached\n"
+            f"\nerror: not all processes came within {arrival} s; start the same command on every "
+            "host, with the JAX_COORDINATOR_ADDRESS where process 0 can be reached\n"
         ).encode(),
     )
     os._exit(1)

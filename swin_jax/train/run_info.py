@@ -121,8 +121,8 @@ def check_frozen(
     if now is None or now["sha256"] != before["sha256"]:
         given = _describe_frozen(now) if now else "none"
         raise UserError(
-            f"the frozen weights are not those that {workdir} was started with: {_describe_frozen(before)}; given are "
-            f"{given}"
+            f"the frozen weights are not those that {workdir} was started with: "
+            f"{_describe_frozen(before)}; given are {given}"
         )
 
 

@@ -97,8 +97,9 @@ def check_batch(config, placement: sharding.Placement) -> None:
     placement.check(config.batch_size // accumulate, "batch_size / accumulate")
     if config.get("total_steps", 1) and not can_mix(config.task, config.batch_size // accumulate):
         raise UserError(
-            f"mixup and CutMix pair neighbours in groups of task.mix_group = {config.task.mix_group}: batch_size / "
-            f"accumulate is {config.batch_size // accumulate}, which is odd, or larger and no multiple of it"
+            "mixup and CutMix pair neighbours in groups of task.mix_group = "
+            f"{config.task.mix_group}: batch_size / accumulate is "
+            f"{config.batch_size // accumulate}, which is odd, or larger and no multiple of it"
         )
 
 

@@ -204,8 +204,9 @@ class Placement:
         """Raises UserError, naming both numbers, where the mesh does not divide a batch."""
         if batch_size % self.batch_divisor:
             raise UserError(
-                f"{what} is {batch_size}, which is not a multiple of the {self.batch_divisor} batch shards of the mesh "
-                f"(data={self.mesh.shape['data']} x fsdp={self.mesh.shape['fsdp']})"
+                f"{what} is {batch_size}, which is not a multiple of the {self.batch_divisor} "
+                f"batch shards of the mesh (data={self.mesh.shape['data']} x "
+                f"fsdp={self.mesh.shape['fsdp']})"
             )
 
     def round_up(self, batch_size: int) -> int:

@@ -41,8 +41,8 @@ BACKGROUND = (184, 199, 211)  # which no part has
 # Left, top, and length of the sides of the square around the head, in units of the drawing.
 HEAD = (46, 14, 172)
 CREDIT = (
-    "Drawn with python_avatars 1.4.1 (MIT, https://github.com/ibonn/python_avatars), whose parts are "
-    "after Avataaars by Pablo Stanley (free for personal and commercial use)."
+    "Drawn with python_avatars 1.4.1 (MIT, https://github.com/ibonn/python_avatars), "
+    "whose parts are after Avataaars by Pablo Stanley (free for personal and commercial use)."
 )
 _HEADER = 'width="264px" height="280px" viewBox="0 0 264 280"'  # of the package's drawings
 _CHUNK = 64  # faces that a process draws at a time
@@ -88,7 +88,10 @@ def build(
         split: write.Split(_examples(split, count, size, seed, workers), count)
         for split, count in counts.items()
     }
-    about = f"Faces of {size} x {size} pixels, seed {seed}, with the attributes {', '.join(avatars.ATTRIBUTES)}."
+    about = (
+        f"Faces of {size} x {size} pixels, seed {seed}, "
+        f"with the attributes {', '.join(avatars.ATTRIBUTES)}."
+    )
     path = write.write(
         data_dir,
         name,
@@ -114,7 +117,8 @@ def check_package() -> None:
     if version != PACKAGE_VERSION:
         found = f", not {version}" if version else ""
         raise UserError(
-            f"avatars are drawn with {PACKAGE} {PACKAGE_VERSION}{found}: pip install python_avatars==1.4.1"
+            f"avatars are drawn with {PACKAGE} {PACKAGE_VERSION}{found}: "
+            "pip install python_avatars==1.4.1"
         )
     svg.check_renderer()
 

@@ -216,7 +216,8 @@ def build(
     (path / "LICENSES.md").write_text(licenses)
     print(licenses)
     print(
-        f"{sum(len(d.codes) for d in drawn.values())} drawings of {len(concepts)} concepts; {len(common)} are common"
+        f"{sum(len(d.codes) for d in drawn.values())} drawings of {len(concepts)} concepts; "
+        f"{len(common)} are common"
     )
     return path
 
@@ -311,7 +312,10 @@ def svg(icons: dict[str, Any], drawing: tuple[str, Mapping[str, Any]]) -> str:
     flip_x, flip_y = bool(change.get("hFlip")), bool(change.get("vFlip"))
     if flip_x or flip_y:
         shift = f"{(2 * left + width) * flip_x} {(2 * top + height) * flip_y}"
-        body = f'<g transform="translate({shift}) scale({-1 if flip_x else 1} {-1 if flip_y else 1})">{body}</g>'
+        body = (
+            f'<g transform="translate({shift}) scale({-1 if flip_x else 1} '
+            f'{-1 if flip_y else 1})">{body}</g>'
+        )
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{left} {top} {width} {height}">{body}</svg>'
@@ -321,7 +325,10 @@ def svg(icons: dict[str, Any], drawing: tuple[str, Mapping[str, Any]]) -> str:
 def license_text(vendors: Mapping[str, Vendor], size: int) -> str:
     """What LICENSES.md says."""
     lines = [
-        f"# Licences\n\nPictures rendered at {size} x {size} pixels over white; otherwise unchanged.\n"
+        (
+            f"# Licences\n\nPictures rendered at {size} x {size} pixels over white; "
+            "otherwise unchanged.\n"
+        )
     ]
     for name, vendor in vendors.items():
         package = vendor.package

@@ -148,7 +148,10 @@ def build(
             for who in WHO
         },
         overwrite,
-        description=f"Animated emoji of people: {len(classes)} actions, frames of {size} x {size} pixels RGBA.",
+        description=(
+            f"Animated emoji of people: {len(classes)} actions, "
+            f"frames of {size} x {size} pixels RGBA."
+        ),
         license="MIT, see LICENSES.md",
     )
     shutil.rmtree(cache)
@@ -206,7 +209,8 @@ def whole_classes(clips: Iterable[Clip]) -> tuple[list[Clip], list[str]]:
     )
     if not classes:
         raise UserError(
-            "the packages hold no action that a man, a woman and a person show in all six skin tones"
+            "the packages hold no action that a man, a woman and a person "
+            "show in all six skin tones"
         )
     return [found[action][key] for action in classes for key in sorted(found[action])], classes
 
@@ -353,7 +357,8 @@ def _verify(tarball: Path, sha512: str) -> None:
         and base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode() != sha512
     ):
         raise UserError(
-            f"{tarball} is not the file that it should be (its sha512 differs); remove it and try again"
+            f"{tarball} is not the file that it should be (its sha512 differs); "
+            "remove it and try again"
         )
 
 

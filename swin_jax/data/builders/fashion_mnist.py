@@ -105,7 +105,8 @@ def fetch(folder: Path) -> None:
             ) from error
         if hashlib.md5(data).hexdigest() != md5:
             raise UserError(
-                f"{URL}{name} is not the file it should be (md5 {hashlib.md5(data).hexdigest()}, not {md5})"
+                f"{URL}{name} is not the file it should be (md5 "
+                f"{hashlib.md5(data).hexdigest()}, not {md5})"
             )
         path.write_bytes(data)
 
@@ -116,7 +117,8 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     """
     if not path.is_file():
         raise UserError(
-            f"there is no {path}: apt install dataset-fashion-mnist, or use --download, or --source FOLDER"
+            f"there is no {path}: apt install dataset-fashion-mnist, or use --download, "
+            "or --source FOLDER"
         )
     try:
         data = gzip.decompress(path.read_bytes())

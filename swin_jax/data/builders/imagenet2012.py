@@ -27,7 +27,10 @@ from swin_jax.data.builders import synsets, write
 VERSION = "1.0.0"
 NUM_CLASSES = 1000
 NUM_EXAMPLES = {"train": 1281167, "validation": 50000}
-LICENSE = "ImageNet terms of access (https://image-net.org/download): non-commercial research and education only"
+LICENSE = (
+    "ImageNet terms of access (https://image-net.org/download): "
+    "non-commercial research and education only"
+)
 _DEVKIT = "ILSVRC2012_devkit_t12"
 _TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 
@@ -95,7 +98,8 @@ def _validation(root: Path, known: set[str]) -> Iterator[dict[str, Any]]:
     truth = _ground_truth(root)
     if unknown := set(truth) - known:
         raise UserError(
-            f"{root} has no training images of {len(unknown)} validation synsets, such as {min(unknown)}"
+            f"{root} has no training images of {len(unknown)} validation synsets, "
+            f"such as {min(unknown)}"
         )
     return _numbered(path, truth)
 
@@ -131,7 +135,8 @@ def _devkit_file(root: Path, name: str) -> bytes:
                 if Path(member.name).name == name:
                     return tar.extractfile(member).read()
     raise UserError(
-        f"{root} lacks {archive.name}, which holds the validation labels ({name}); or sort val/ into synsets"
+        f"{root} lacks {archive.name}, which holds the validation labels ({name}); "
+        "or sort val/ into synsets"
     )
 
 

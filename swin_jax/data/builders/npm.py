@@ -70,13 +70,14 @@ def fetch(packages: Iterable[Package], folder: Path, registry: str = REGISTRY) -
             _download(url, part)
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
             raise UserError(
-                f"cannot fetch {url} ({error}); run the command again to go on, or fetch it elsewhere "
-                f"(npm pack {package.name}@{package.version}) and give --source FOLDER"
+                f"cannot fetch {url} ({error}); run the command again to go on, or fetch it "
+                f"elsewhere (npm pack {package.name}@{package.version}) and give --source FOLDER"
             ) from error
         if not _is_right(part, package):
             part.unlink()
             raise UserError(
-                f"{url} is not the file that it should be (its sha256 is not {package.sha256}); try again"
+                f"{url} is not the file that it should be (its sha256 is not "
+                f"{package.sha256}); try again"
             )
         part.replace(path)
 

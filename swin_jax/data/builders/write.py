@@ -161,7 +161,8 @@ def _write_split(template, features, split: Split, shard_bytes: int) -> tuple[li
         raise UserError(f"the split {template.split!r} has no examples")
     if split.expected is not None and sum(lengths) != split.expected:
         print(
-            f"warning: {template.split} has {sum(lengths)} examples, the full set has {split.expected}",
+            f"warning: {template.split} has {sum(lengths)} examples, "
+            f"the full set has {split.expected}",
             file=sys.stderr,
         )
     for shard in range(len(lengths)):

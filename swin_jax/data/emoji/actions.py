@@ -288,8 +288,8 @@ def reversal_table(
     the arguments are as for `emoji_playback`.
     """
     lines = [
-        f"played backwards an action must differ from itself by {min_ratio} of its motion and by {min_distance:g} of "
-        "255 (mean over pixels, best circular shift):"
+        f"played backwards an action must differ from itself by {min_ratio} of its motion and by "
+        f"{min_distance:g} of 255 (mean over pixels, best circular shift):"
     ]
     for found in sorted(measured, key=lambda found: -found.ratio):
         verdict = "kept" if found.is_visible(min_ratio, min_distance) else "excluded"

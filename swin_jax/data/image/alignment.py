@@ -53,8 +53,8 @@ def _face(example: dict[str, Any], *, resize: Callable) -> dict[str, Any]:
     image = to_rgb(example["image"])
     if image.width != image.height:
         raise UnreadableError(
-            f"{image.width} x {image.height} pixels are no aligned face, which is a square picture: align it first, "
-            "swin_jax.data.image.alignment.align(picture, landmarks)"
+            f"{image.width} x {image.height} pixels are no aligned face, which is a square "
+            "picture: align it first, swin_jax.data.image.alignment.align(picture, landmarks)"
         )
     return resize({**example, "image": image})
 
@@ -137,8 +137,8 @@ def _center_and_axis(landmarks: Any) -> tuple[np.ndarray, np.ndarray]:
         raise UserError("these landmarks are of no face: eyes or mouth lie on one another")
     if across[0] * down[1] - across[1] * down[0] <= 0:
         raise UserError(
-            "these landmarks are of no face as it is seen: the points of both eyes and of both corners of the mouth go "
-            "from left to right, x before y"
+            "these landmarks are of no face as it is seen: the points of both eyes and of both "
+            "corners of the mouth go from left to right, x before y"
         )
     x = across + [down[1], -down[0]]
     x /= np.hypot(*x)
@@ -173,7 +173,8 @@ def _landmarks(image: Any, opened: Image.Image, given: Any) -> Sequence:
         given = Path(image).with_suffix(".json")
         if not given.exists():
             raise UserError(
-                f"{image} needs landmarks to be aligned: 5 or 68 points [x, y] in {given}, or a function"
+                f"{image} needs landmarks to be aligned: 5 or 68 points [x, "
+                f"y] in {given}, or a function"
             )
     return read_landmarks(given) if isinstance(given, (str, os.PathLike)) else given
 
@@ -198,12 +199,13 @@ def _check_place(center: np.ndarray, side: float, size: tuple[int, int]) -> None
     x, y = center
     if side < _SMALLEST:
         raise UserError(
-            f"the face is {side:.2g} pixels wide: landmarks are in pixels of the picture, not shares of it"
+            f"the face is {side:.2g} pixels wide: landmarks are in pixels of "
+            "the picture, not shares of it"
         )
     if not (0 <= x < size[0] and 0 <= y < size[1]) or side > _LARGEST * max(size):
         raise UserError(
-            f"the face around ({x:.0f}, {y:.0f}), {side:.0f} pixels wide, is not in this picture of {size[0]} x "
-            f"{size[1]}: are the landmarks those of the same picture in this size?"
+            f"the face around ({x:.0f}, {y:.0f}), {side:.0f} pixels wide, is not in this picture "
+            f"of {size[0]} x {size[1]}: are the landmarks those of the same picture in this size?"
         )
 
 

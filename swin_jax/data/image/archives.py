@@ -193,7 +193,8 @@ def _listed(archive: str, members: dict, annotation: str, paths: Sequence[str]) 
     missing = [path for name, path in zip(found, paths) if name not in members]
     if missing:
         raise UserError(
-            f"{archive} lacks {len(missing)} of the {len(paths)} images of {annotation}, {missing[0]!r} for one"
+            f"{archive} lacks {len(missing)} of the {len(paths)} images of {annotation}, "
+            f"{missing[0]!r} for one"
         )
     if others := len(members) - len(set(found)):
         warn(f"{archive}: left out {others} of {len(members)} files, which are not in {annotation}")
@@ -234,8 +235,8 @@ def _by_folder(archive: str, members: dict) -> tuple[list[str], list[int], tuple
         parts = [found[1:] for found in parts]
     if not parts or any(len(found) < 2 for found in parts):
         raise UserError(
-            f"{archive} has no folders of classes, CLASS/*.jpg; put the list of its images beside it, as "
-            f"{os.path.splitext(archive)[0]}_map.txt with lines of `path label`"
+            f"{archive} has no folders of classes, CLASS/*.jpg; put the list of its images beside "
+            f"it, as {os.path.splitext(archive)[0]}_map.txt with lines of `path label`"
         )
     if left_out:
         warn(f"{archive}: {folders.describe(left_out)}")
@@ -272,6 +273,7 @@ def _places(archive: str, members: Sequence[zipfile.ZipInfo], limits: picture.Li
             odd.append(info.filename)
     if odd:
         warn(
-            f"{archive}: {len(odd)} of {len(members)} members are {_ODD}: unreadable; the first is {odd[0][:100]!r}"
+            f"{archive}: {len(odd)} of {len(members)} members are {_ODD}: unreadable; "
+            f"the first is {odd[0][:100]!r}"
         )
     return places

@@ -54,8 +54,8 @@ def masked_cells(size: Size, cell: Size, patch: Size, ratio: float) -> tuple[Siz
     count = math.ceil(total * ratio) if math.isfinite(ratio) else 0
     if not 0 < count < total:
         raise UserError(
-            f"a mask ratio of {ratio} masks {count} of {total} cells of {cell} pixels in an image of {size} pixels; "
-            "some must be masked, not all"
+            f"a mask ratio of {ratio} masks {count} of {total} cells of {cell} pixels in an image "
+            f"of {size} pixels; some must be masked, not all"
         )
     return simplest(grid), count
 

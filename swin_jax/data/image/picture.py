@@ -237,7 +237,10 @@ def check_resized(width: int, height: int, limit: int = MAX_RESIZED_PIXELS) -> N
     """Raises UnreadableError for a size, in pixels, that no picture needs to be resized to."""
     if width * height > limit:
         narrow = max(width, height) > 4 * min(width, height)
-        what = f"{'so narrow a picture' if narrow else 'it'} would be resized to {width} x {height} pixels"
+        what = (
+            f"{'so narrow a picture' if narrow else 'it'} would be resized to "
+            f"{width} x {height} pixels"
+        )
         remedy = "crop it before" if narrow else "ask for a smaller size"
         raise UnreadableError(f"{what}, more than the limit of {limit}; {remedy}")
 
@@ -291,7 +294,8 @@ def _check_unpacked(image: Any, size: int, limits: Limits) -> None:
     limit = min(_UNPACKED * limits.pixels, _FREE + _INFLATION * size)
     if unpacked > limit:
         raise UnreadableError(
-            f"the picture unpacks {unpacked} bytes at once, more than the limit of {limit} for its size"
+            f"the picture unpacks {unpacked} bytes at once, "
+            f"more than the limit of {limit} for its size"
         )
 
 

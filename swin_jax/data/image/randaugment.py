@@ -89,7 +89,8 @@ def parse(text: str, resample: Image.Resampling = Image.Resampling.BICUBIC) -> R
             values[name] = read(match[2])
         except (TypeError, KeyError, ValueError):
             raise UserError(
-                f"auto_augment {text!r}: cannot read {section!r}; write m, n, mstd or inc and a number as in {_EXAMPLE}"
+                f"auto_augment {text!r}: cannot read {section!r}; "
+                f"write m, n, mstd or inc and a number as in {_EXAMPLE}"
             ) from None
     return RandAugment(**values, resample=resample)
 

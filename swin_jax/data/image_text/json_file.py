@@ -99,7 +99,8 @@ def json_file(
         )
     else:
         raise UserError(
-            f'{path} has neither "images" nor a list of records; a file of one record a line is data=jsonl'
+            f'{path} has neither "images" nor a list of records; '
+            "a file of one record a line is data=jsonl"
         )
     keys = (key for row in rows if isinstance(row, Mapping) for key in row)
     key = columns.split_key(keys) or SPLIT

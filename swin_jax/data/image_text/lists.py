@@ -328,7 +328,8 @@ def _find_rows(path: str, header: tuple[str, ...], separator: str, split: str) -
     ):
         if found:
             warn(
-                f"{path}: {len(found)} of {len(starts)} rows have {what}, the first is line {found[0]}"
+                f"{path}: {len(found)} of {len(starts)} rows have {what}, "
+                f"the first is line {found[0]}"
             )
     rows = _Rows(np.array([*starts, end], np.int64), np.array(between, np.int64))
     return rows if column is None else _of_split(path, rows, splits, split)

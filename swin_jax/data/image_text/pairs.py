@@ -212,7 +212,8 @@ def folder(
     message = "; ".join(filter(None, lines))
     if not found.pairs:
         raise UserError(
-            f"no image in {root} has a caption beside it, a.jpg and a.txt ({message or 'it is empty'})"
+            f"no image in {root} has a caption beside it, "
+            f"a.jpg and a.txt ({message or 'it is empty'})"
         )
     if message:
         warn(f"{root}: {len(found.pairs)} pairs; {message}")
@@ -240,7 +241,8 @@ def select(source: Any, keep: Callable[[Example], bool]) -> sources.Selection:
         )
     if not indices:
         raise UserError(
-            f"none of the {len(source)} pairs ({source.record_name(0)}, ...) is one of those asked for"
+            f"none of the {len(source)} pairs ({source.record_name(0)}, "
+            "...) is one of those asked for"
         )
     return sources.Selection(source, tuple(indices))
 

@@ -145,7 +145,8 @@ def read(
     if not _is_text(kind) and not _is_encoded(kind):
         kind = str(kind)
         raise UserError(
-            f"the column {image_key!r} of {path} holds neither paths nor encoded images but {kind[:80]}"
+            f"the column {image_key!r} of {path} holds neither paths nor "
+            f"encoded images but {kind[:80]}"
         )
     found = ParquetPairs(path, root, image_key, text_key, label_key, conversion, split)
     if not len(found):
@@ -222,7 +223,8 @@ def _check_sizes(path: str, metadata: Any, names: list[str], groups: Sequence[in
     if values > _FREE_VALUES + _VALUES_A_BYTE * size or unpacked > _FREE_BYTES + _INFLATION * size:
         what = f"{values:,} values of {unpacked:,} bytes under {', '.join(map(repr, names))}"
         raise UserError(
-            f"{path} holds {what} in {size:,} bytes, more than pairs do: it is damaged or made to harm"
+            f"{path} holds {what} in {size:,} bytes, more than pairs do: "
+            "it is damaged or made to harm"
         )
     return repeated
 

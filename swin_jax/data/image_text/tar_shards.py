@@ -88,7 +88,10 @@ class TarPairs:
 
     def record_name(self, index: int) -> str:
         shard, place = self._find(index)
-        return f"{self._shards[shard]}{_member_name(self._shards[shard], place)} (image at byte {place[0]})"
+        return (
+            f"{self._shards[shard]}{_member_name(self._shards[shard], place)} "
+            f"(image at byte {place[0]})"
+        )
 
     def _find(self, index: int) -> tuple[int, np.ndarray]:
         """The number of the shard, and (image start, bytes, text start, bytes)."""
@@ -158,7 +161,8 @@ def tar_shards(
         raise UserError(f"{shards[0]} and the other shards hold {wanted}{advice}{found}")
     if left_out:
         warn(
-            f"{shards[0]}{' and the other shards' if shards[1:] else ''}: {sum(lengths):,} pairs; {left_out}"
+            f"{shards[0]}{' and the other shards' if shards[1:] else ''}: "
+            f"{sum(lengths):,} pairs; {left_out}"
         )
     return TarPairs(tuple(shards), tuple(indices), lengths, text_key, conversion, caption_lines)
 

@@ -60,8 +60,8 @@ def tokenize(
     if too_long.any() and not truncate:
         text = texts[int(np.argmax(too_long))]
         raise UserError(
-            f"the text {_start(text)!r} has {len(encode(text, clean)) + 2} tokens with start and end, more than "
-            f"{context_length}: shorten it, or give truncate=True"
+            f"the text {_start(text)!r} has {len(encode(text, clean)) + 2} tokens with start and "
+            f"end, more than {context_length}: shorten it, or give truncate=True"
         )
     return ids
 

@@ -91,7 +91,8 @@ def _merges() -> bytes:
         return merges
     state = f"is damaged, the file {damaged} has another checksum" if damaged else "is missing"
     raise UserError(
-        f"CLIP's vocabulary {state} ({problem}): pip install --no-deps open_clip_torch, or put {URL} at {cached}"
+        f"CLIP's vocabulary {state} ({problem}): pip install --no-deps open_clip_torch, "
+        f"or put {URL} at {cached}"
     )
 
 

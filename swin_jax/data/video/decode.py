@@ -143,7 +143,8 @@ class Reader:
             self._decode_by_seeking(wanted, sought)
         if differing := sought.differing(whole):
             raise UnreadableError(
-                f"damaged: {differing} of {count} frames are others when they are read by themselves"
+                f"damaged: {differing} of {count} frames are others when "
+                "they are read by themselves"
             )
         return count
 
@@ -170,7 +171,8 @@ class Reader:
             raise UnreadableError("the video has no frames")
         if not self._accepts_variable and video_container.is_variable(times):
             raise UnreadableError(
-                "has a variable frame rate; variable_frame_rate=True reads it exactly, by time stamps"
+                "has a variable frame rate; variable_frame_rate=True reads "
+                "it exactly, by time stamps"
             )
         self._times = times
 

@@ -110,7 +110,10 @@ def find_files(
                     f"{entry.place}: {found[record]} in {folder} is the video of {first.place}, too"
                 )
     if missing:
-        said = f"{file}: of {len(published.names)} videos {len(missing)} are not in {folder}, {missing[0]} for one"
+        said = (
+            f"{file}: of {len(published.names)} videos {len(missing)} are not in {folder}, "
+            f"{missing[0]} for one"
+        )
         if not found:
             raise UserError(f"{said}; files are called so, with a suffix such as .mp4")
         warn(f"{said}; they are left out")

@@ -110,7 +110,10 @@ def summary(findings: list[dict[str, Any]], report: str, variable_frame_rate: bo
     whole = [finding for finding in findings if not finding["problem"]]
     variable = [finding for finding in whole if finding["variable_frame_rate"]]
     single = [finding for finding in whole if finding["frames"] == 1]
-    uneven = f"variable frame rate, {'read by time stamps' if variable_frame_rate else 'which training replaces'}"
+    uneven = (
+        "variable frame rate, "
+        f"{'read by time stamps' if variable_frame_rate else 'which training replaces'}"
+    )
     lines = []
     for found, what in ((failing, ""), (variable, uneven), (single, "one frame only")):
         lines += [f"{finding['path']}: {what or finding['problem']}" for finding in found[:_SHOWN]]
@@ -121,7 +124,8 @@ def summary(findings: list[dict[str, Any]], report: str, variable_frame_rate: bo
     lines += [f"{count:8} {kind}" for kind, count in kinds.most_common()]
     replaced = sum(will_be_replaced(finding, variable_frame_rate) for finding in findings)
     lines.append(
-        f"{len(findings)} records: {len(findings) - replaced} good, {replaced} to be replaced in training"
+        f"{len(findings)} records: {len(findings) - replaced} good, "
+        f"{replaced} to be replaced in training"
     )
     return "\n".join(lines)
 
@@ -169,7 +173,8 @@ def _check_write_good(source: VideoFileSource, path: str, others: tuple[str, ...
         )
     if has_several(source):
         raise UserError(
-            "--write_good writes one label for each video, and these have several; the report names bad ones"
+            "--write_good writes one label for each video, and these have several; "
+            "the report names bad ones"
         )
     spaced = next((name for name in source.paths if len(name.split()) > 1), None)
     if spaced and not path.endswith((".csv", ".json", ".jsonl")):

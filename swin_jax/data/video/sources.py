@@ -22,8 +22,9 @@ from swin_jax.data.video.decode import Reader
 from swin_jax.data.video.tfds import tfds_video as tfds_video
 
 _SUFFIXES = (
-    ".mp4 .m4v .mov .qt .mkv .webm .avi .divx .flv .f4v .wmv .asf .mpg .mpeg .mpe .m1v .m2v .mpv .vob .ts .mts .m2ts "
-    ".m2t .3gp .3g2 .ogv .ogm .mxf .rm .rmvb .dv .h264 .264 .hevc .h265 .265 .mjpeg .mjpg .ivf .nut .wtv .gif"
+    ".mp4 .m4v .mov .qt .mkv .webm .avi .divx .flv .f4v .wmv .asf .mpg .mpeg .mpe .m1v .m2v .mpv "
+    ".vob .ts .mts .m2ts .m2t .3gp .3g2 .ogv .ogm .mxf .rm .rmvb .dv .h264 .264 .hevc .h265 .265 "
+    ".mjpeg .mjpg .ivf .nut .wtv .gif"
 )
 VIDEO_SUFFIXES = tuple(_SUFFIXES.split())
 
@@ -103,8 +104,8 @@ def video_list(
     """
     if not annotation:
         raise UserError(
-            "a list of videos is missing: give --config.train_list=FILE and --config.val_list=FILE (lines of "
-            "`path.mp4 label`)"
+            "a list of videos is missing: give --config.train_list=FILE and "
+            "--config.val_list=FILE (lines of `path.mp4 label`)"
         )
     data_prefix = os.path.expanduser(data_prefix)
     if data_prefix and not os.path.isdir(data_prefix):
@@ -192,7 +193,8 @@ def _listed(root: str, split: str, limits: tuple) -> VideoFileSource | Marked | 
         ]
         if not places:
             raise UserError(
-                f"{annotation}: none of its videos, {paths[0]} for one, is in {root} or {root}/{split}"
+                f"{annotation}: none of its videos, {paths[0]} for one, "
+                f"is in {root} or {root}/{split}"
             )
     return video_list(annotation, places[0], names, 0, *limits)
 

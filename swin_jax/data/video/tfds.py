@@ -48,7 +48,8 @@ class EncodedFrames:
             frames.append(frame if fit is None else fit(frame))
             if frames[-1].shape != frames[0].shape:
                 raise UnreadableError(
-                    f"the size of frames changes from {frames[0].shape[:2]} to {frames[-1].shape[:2]}"
+                    f"the size of frames changes from {frames[0].shape[:2]} "
+                    f"to {frames[-1].shape[:2]}"
                 )
         return np.stack(frames)
 
@@ -130,8 +131,8 @@ def _open(directory: str, split: str, video_key: str, label_key: str):
     formats = {info.file_format, *info.alternative_file_formats}
     if "array_record" not in formats:
         raise UserError(
-            f"{directory} holds {' and '.join(sorted(formats))} files: prepare it with --file_format=array_record "
-            "(this step needs tensorflow)"
+            f"{directory} holds {' and '.join(sorted(formats))} files: "
+            "prepare it with --file_format=array_record (this step needs tensorflow)"
         )
     for key in (video_key, label_key):
         if key not in features:
@@ -164,7 +165,8 @@ def _features(directory: str) -> dict[str, Any]:
         content = content.get(key, {})
         if not isinstance(content, dict):
             raise UserError(
-                f"{directory}/features.json is damaged, prepare the data set again: {key!r} is no object"
+                f"{directory}/features.json is damaged, prepare the data set again: "
+                f"{key!r} is no object"
             )
     return {name: feature for name, feature in content.items() if isinstance(feature, dict)}
 

@@ -106,7 +106,8 @@ def difference_hash(images: np.ndarray, size: PositiveInt = 8) -> np.ndarray:
     """
     if images.shape[1] < size or images.shape[2] <= size:
         raise UserError(
-            f"images of {images.shape[1]}x{images.shape[2]} are too small for a hash of {size}x{size} bits"
+            f"images of {images.shape[1]}x{images.shape[2]} are too small for a "
+            f"hash of {size}x{size} bits"
         )
     cells = images.astype(np.float32).mean(axis=-1)
     for axis, count in ((1, size), (2, size + 1)):
@@ -240,7 +241,8 @@ def analyse(
     correct, similarity = np.asarray(correct, bool), np.asarray(similarity)
     if len(correct) != len(similarity) or not len(correct):
         raise UserError(
-            f"{len(correct)} results and {len(similarity)} similarities must be of the same examples"
+            f"{len(correct)} results and {len(similarity)} similarities "
+            "must be of the same examples"
         )
     over = similarity >= threshold
     hits, count = int(correct[over].sum()), int(over.sum())
@@ -269,16 +271,16 @@ def table(results: Sequence[Overlap], alpha: Fraction = 0.05) -> str:
     correction at level alpha.
     """
     lines = [
-        "| data set | all | overlap | share | acc. all | acc. clean | acc. overlap | interval | all - clean | p "
-        "| significant |",
+        "| data set | all | overlap | share | acc. all | acc. clean | acc. overlap | interval | "
+        "all - clean | p | significant |",
         "|---|--:|--:|--:|--:|--:|--:|---|--:|--:|---|",
     ]
     for x, corrected in zip(results, bonferroni([x.p_value for x in results])):
         low, high = x.interval
         lines.append(
-            f"| {x.name} | {x.count} | {x.overlap} | {x.overlap / x.count:.1%} | {x.accuracy:.1%} | {x.clean:.1%} "
-            f"| {x.overlapped:.1%} | {low:.1%} to {high:.1%} | {100 * x.effect:+.2f} | {x.p_value:.2g} "
-            f"| {'yes' if corrected < alpha else 'no'} |"
+            f"| {x.name} | {x.count} | {x.overlap} | {x.overlap / x.count:.1%} | {x.accuracy:.1%} "
+            f"| {x.clean:.1%} | {x.overlapped:.1%} | {low:.1%} to {high:.1%} | "
+            f"{100 * x.effect:+.2f} | {x.p_value:.2g} | {'yes' if corrected < alpha else 'no'} |"
         )
     return "\n".join(lines)
 

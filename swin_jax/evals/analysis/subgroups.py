@@ -217,7 +217,8 @@ def fairface(
     inside = columns[attribute] == reference
     if inside.all() or not inside.any():
         raise UserError(
-            f"{int(inside.sum())} of {len(inside)} rows have {attribute} {reference!r}: nothing to compare"
+            f"{int(inside.sum())} of {len(inside)} rows have {attribute} {reference!r}: "
+            "nothing to compare"
         )
     correct = {
         task: _correct(columns, prediction, label) for task, (prediction, label) in tasks.items()

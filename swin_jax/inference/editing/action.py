@@ -52,7 +52,8 @@ def prepare(config: Any, workdir: str, what: str) -> Callable[[], int]:
     """
     if config.get("edit") is None:
         raise UserError(
-            "this experiment edits nothing; --edit is for those of experiments/styleclip: styleclip_*.py"
+            "this experiment edits nothing; --edit is for those of "
+            "experiments/styleclip: styleclip_*.py"
         )
     source = sources.find(what)
     editor, inverter = configs.build(config.edit, "edit"), None
@@ -61,7 +62,8 @@ def prepare(config: Any, workdir: str, what: str) -> Callable[[], int]:
         inverter = configs.build(config.invert, "invert") if config.get("invert") else None
         if inverter is None:
             raise UserError(
-                f"{what} holds pictures, and this experiment has no `invert` that finds their latents"
+                f"{what} holds pictures, and this experiment has no "
+                "`invert` that finds their latents"
             )
         inverter.check()
         sources.check_pictures(source)

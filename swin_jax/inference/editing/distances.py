@@ -94,7 +94,8 @@ class FeatureDistance:
         if not hasattr(self.network.model, "features"):
             kind = type(self.network.model).__name__
             raise UserError(
-                f"network={kind}: pictures are compared by the maps of a model with a method `features`"
+                f"network={kind}: pictures are compared by the maps of a "
+                "model with a method `features`"
             )
 
     def check(self) -> None:

@@ -297,7 +297,8 @@ class GlobalEditor:
         texts = [text.strip() for text in self.text.split(SEPARATOR)]
         if not all(texts):
             raise UserError(
-                f"text={self.text!r} is empty; give --config.text='a face with glasses', for example"
+                f"text={self.text!r} is empty; give --config.text='a face "
+                "with glasses', for example"
             )
         neutral = [text.strip() for text in self.neutral.split(SEPARATOR)]
         found = []
@@ -308,7 +309,8 @@ class GlobalEditor:
         ):
             if len(values) not in (1, len(texts)):
                 raise UserError(
-                    f"{name}={values} has {len(values)} entries, {len(texts)} texts: give one or as many"
+                    f"{name}={values} has {len(values)} entries, {len(texts)} texts: "
+                    "give one or as many"
                 )
             found.append(list(values) * (len(texts) if len(values) == 1 else 1))
         return [Wish(text, *values, self.channels) for text, *values in zip(texts, *found)]

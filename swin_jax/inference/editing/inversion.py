@@ -67,9 +67,9 @@ class E4EInversion:
         ours, theirs = (model.num_ws, model.w_dim), (generator.num_ws, generator.w_dim)
         if ours != theirs:
             raise UserError(
-                f"the encoder e4e finds {ours[0]} latents of {ours[1]} for a picture, and the generator takes "
-                f"{theirs[0]} of {theirs[1]}: take the encoder of this generator, with num_ws={theirs[0]} and "
-                f"w_dim={theirs[1]}"
+                f"the encoder e4e finds {ours[0]} latents of {ours[1]} for a picture, and the "
+                f"generator takes {theirs[0]} of {theirs[1]}: take the encoder of this generator, "
+                f"with num_ws={theirs[0]} and w_dim={theirs[1]}"
             )
         size = model.image_size
         image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
@@ -79,7 +79,8 @@ class E4EInversion:
             average = np.broadcast_to(mean, ours)
             found = {**found, "averages": {"latent_avg": average}}
             warn(
-                f"the encoder has no mean latent; the mean of {_SAMPLES} latents of the generator takes its place"
+                f"the encoder has no mean latent; the mean of {_SAMPLES} latents of "
+                "the generator takes its place"
             )
         return LoadedEncoder(model, found, size, self.batch_size)
 
@@ -164,7 +165,8 @@ class OptimizationInversion:
             raise UserError("inversion is for generators without labels; this one is conditional")
         if generator.image_channels != 3:
             raise UserError(
-                f"inversion is of colored pictures; this generator has {generator.image_channels} channels"
+                "inversion is of colored pictures; this generator has "
+                f"{generator.image_channels} channels"
             )
         return Projector(self, generator, variables)
 
@@ -350,6 +352,7 @@ def _check_pictures(images: np.ndarray, size: int) -> None:
         or not len(images)
     ):
         raise UserError(
-            f"pictures are {images.dtype} of shape {images.shape}; aligned faces are uint8 (N, {size}, {size}, 3): cut "
-            "them out with swin_jax.data.image.alignment.align(picture, landmarks, size)"
+            f"pictures are {images.dtype} of shape {images.shape}; aligned faces are uint8 (N, "
+            f"{size}, {size}, 3): cut them out with "
+            "swin_jax.data.image.alignment.align(picture, landmarks, size)"
         )

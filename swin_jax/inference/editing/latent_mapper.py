@@ -50,7 +50,8 @@ class LatentMapperEditor:
         path = storage.path(self.mapper)
         if self.mapper and not checkpoint.exists(path) and not path.is_file():
             raise UserError(
-                f"--config.mapper={self.mapper} is neither a file of a mapper nor a workdir with checkpoints"
+                f"--config.mapper={self.mapper} is neither a file of a mapper nor "
+                "a workdir with checkpoints"
             )
 
     def load(self, workdir: str = "") -> "LoadedMapper":
@@ -79,7 +80,8 @@ class LatentMapperEditor:
     def _of_run(self, workdir: str) -> tuple[nn.Module, dict]:
         if self.model is None or not workdir or not checkpoint.exists(storage.path(workdir)):
             raise UserError(
-                f"{workdir or 'no workdir'}: holds no mapper; train one first, or give --config.mapper=FILE"
+                f"{workdir or 'no workdir'}: holds no mapper; "
+                "train one first, or give --config.mapper=FILE"
             )
         params, average, _ = checkpoint.load_params(storage.path(workdir))
         return self.model, {"params": params if average is None else average}
@@ -95,12 +97,14 @@ def _check_fit(model: nn.Module, variables: dict, generator: Any, source: str) -
     if wanted.keys() != found.keys():
         only = sorted(wanted.keys() ^ found.keys())
         raise UserError(
-            f"{source}: holds a mapper of other levels than {type(model).__name__} here: {', '.join(only[:4])}"
+            f"{source}: holds a mapper of other levels than {type(model).__name__} here: "
+            f"{', '.join(only[:4])}"
         )
     for path in wanted:
         if wanted[path] != found[path]:
             raise UserError(
-                f"{source}: {path} is {found[path]}, and latents of the generator need {wanted[path]}"
+                f"{source}: {path} is {found[path]}, and latents of the "
+                f"generator need {wanted[path]}"
             )
 
 

@@ -70,7 +70,8 @@ class LatentOptimizationEditor:
         """Raises UserError, naming the flag, for a file that is missing; reads none."""
         if len(self.task.text_ids) != 1:
             raise UserError(
-                f"latents are edited to one text here, not to {len(self.task.text_ids)}: give one text"
+                "latents are edited to one text here, not to "
+                f"{len(self.task.text_ids)}: give one text"
             )
         self.task.check_frozen()
 

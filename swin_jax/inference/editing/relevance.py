@@ -264,13 +264,14 @@ def take_run(task: Any, models: Models, workdir: Any, folder: str) -> None:
     params, _, meta = checkpoint.load_params(workdir)
     if meta["step"] < task.steps:
         raise UserError(
-            f"the relevance in {workdir} is at step {meta['step']} of {task.steps}: give the same command without "
-            "--edit to finish it, or another --workdir"
+            f"the relevance in {workdir} is at step {meta['step']} of {task.steps}: "
+            "give the same command without --edit to finish it, or another --workdir"
         )
     frozen = task.load_frozen()
     if weights_checksum(frozen) != meta.get("frozen", {}).get("sha256"):
         raise UserError(
-            f"the relevance in {workdir} was measured with other weights or settings than those given"
+            f"the relevance in {workdir} was measured with other weights "
+            "or settings than those given"
         )
     path.mkdir(parents=True, exist_ok=True)
     found = Statistics(frozen["means"], frozen["deviations"])

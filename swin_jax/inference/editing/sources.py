@@ -208,7 +208,8 @@ def _check_unique(names: Sequence[str], paths: Sequence[pathlib.Path]) -> None:
     for name, path in zip(names, paths, strict=True):
         if name in first:
             raise UserError(
-                f"the edits of {first[name]} and of {path} would both be called {name}: rename one of them"
+                f"the edits of {first[name]} and of {path} would both be called {name}: "
+                "rename one of them"
             )
         first[name] = path
 
@@ -224,7 +225,8 @@ def _face(path: pathlib.Path, size: int) -> np.ndarray:
     _check_square(path, image.size)
     if image.width < size:
         warn(
-            f"{path} is {image.width} x {image.height} and is enlarged: faces are inverted at {size} x {size}"
+            f"{path} is {image.width} x {image.height} and is enlarged: "
+            f"faces are inverted at {size} x {size}"
         )
     return alignment.face_transform(size, "lanczos")({"image": image})["image"]
 
@@ -232,8 +234,9 @@ def _face(path: pathlib.Path, size: int) -> np.ndarray:
 def _check_square(path: pathlib.Path, size: tuple[int, int]) -> None:
     if size[0] != size[1]:
         raise UserError(
-            f"{path} is {size[0]} x {size[1]}: faces are aligned squares; put 5 or 68 landmarks beside it as "
-            f"{path.with_suffix('.json').name} ([[x, y], ...]), or cut it out with data.image.alignment.align"
+            f"{path} is {size[0]} x {size[1]}: faces are aligned squares; put 5 or 68 landmarks "
+            f"beside it as {path.with_suffix('.json').name} ([[x, y], ...]), or cut it out with "
+            "data.image.alignment.align"
         )
 
 

@@ -54,8 +54,8 @@ def check_folder(folder: str) -> None:
     )
     if missing:
         raise UserError(
-            f"--config.statistics={folder}: there is no {' and no '.join(missing)}; give a folder with both, or leave "
-            "the flag out to compute them"
+            f"--config.statistics={folder}: there is no {' and no '.join(missing)}; "
+            "give a folder with both, or leave the flag out to compute them"
         )
 
 
@@ -127,5 +127,6 @@ def check_origin(folder: Any, expected: dict[str, Any]) -> None:
     ):
         if name in expected and stored.get(name) != expected[name]:
             raise UserError(
-                f"{folder} holds statistics of {what}; move it away to compute those that are asked for"
+                f"{folder} holds statistics of {what}; move it away to "
+                "compute those that are asked for"
             )

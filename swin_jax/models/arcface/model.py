@@ -133,8 +133,9 @@ def check_blocks(blocks: Blocks) -> None:
     pairs = list(zip(blocks, blocks[1:]))
     if not blocks or any(one[1] != other[0] or other[0] == other[1] for one, other in pairs):
         raise UserError(
-            f"blocks={blocks} are no stages (channels before, channels after, number of blocks): each begins with the "
-            "channels that the one before it ends with, and all but the first change them"
+            f"blocks={blocks} are no stages (channels before, channels after, number of "
+            "blocks): each begins with the channels that the one before it ends with, and "
+            "all but the first change them"
         )
 
 
@@ -146,7 +147,8 @@ def check_image(image: jax.Array, size: int) -> None:
         )
     if image.ndim != 4 or image.shape[1:] != (size, size, 3):
         raise UserError(
-            f"images are of shape {image.shape}, this network takes aligned faces (B, {size}, {size}, 3)"
+            f"images are of shape {image.shape}, this network takes aligned faces (B, "
+            f"{size}, {size}, 3)"
         )
 
 

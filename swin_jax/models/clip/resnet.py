@@ -208,7 +208,8 @@ class ModifiedResNet(nn.Module):
             raise UserError(f"image_size={self.image_size} is no multiple of 32")
         if self.width % 2 or 32 * self.width % self.num_heads:
             raise UserError(
-                f"width={self.width} is odd, or {self.num_heads} heads do not divide {32 * self.width}"
+                f"width={self.width} is odd, or {self.num_heads} heads do "
+                f"not divide {32 * self.width}"
             )
         if self.remat not in ("none", *REMAT):
             raise UserError(f"remat={self.remat!r} is none of {('none', *REMAT)}")

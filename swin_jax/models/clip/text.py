@@ -97,12 +97,14 @@ class TextTransformer(nn.Module):
         """Every token after the last norm: (B, L, width)."""
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise UserError(
-                f"texts are {ids.dtype}; tokenize them first with swin_jax.data.image_text.tokenizer.tokenize(texts)"
+                f"texts are {ids.dtype}; tokenize them first with "
+                "swin_jax.data.image_text.tokenizer.tokenize(texts)"
             )
         if ids.ndim != 2 or ids.shape[1] > self.context_length:
             raise UserError(
-                f"token ids are of shape {ids.shape}, expected (B, L) with L at most context_length="
-                f"{self.context_length}: tokenize(texts, context_length={self.context_length}, truncate=True)"
+                f"token ids are of shape {ids.shape}, expected (B, L) with L at most "
+                f"context_length={self.context_length}: tokenize(texts, "
+                f"context_length={self.context_length}, truncate=True)"
             )
         x = (
             self.token_embedding(ids)

@@ -27,8 +27,9 @@ def check_image(image: jax.Array, size: Size) -> None:
         )
     if image.ndim != 4 or image.shape[1:] != (height, width, 3):
         raise UserError(
-            f"images are of shape {image.shape}, but the positions of this tower are for (B, {height}, {width}, 3): "
-            "resize the images, or load the weights with another image_size and resize='bilinear' or 'bicubic'"
+            f"images are of shape {image.shape}, but the positions of this tower are for (B, "
+            f"{height}, {width}, 3): resize the images, or load the weights with another "
+            "image_size and resize='bilinear' or 'bicubic'"
         )
 
 
@@ -121,7 +122,8 @@ class VisionTransformer(nn.Module):
         """
         if train and self.patch_dropout:
             raise UserError(
-                "with patches left out there is no map of them: features(train=True) needs patch_dropout=0"
+                "with patches left out there is no map of them: "
+                "features(train=True) needs patch_dropout=0"
             )
         x, _ = self._tokens(image, train)
         return [self.ln_post(x[:, 1:]).reshape(x.shape[0], *self._grid(), self.width)]

@@ -31,7 +31,8 @@ class NoChannel(UserError):
 
     def __init__(self, beta: float, largest: float, channel: int, name: str):
         super().__init__(
-            f"beta={beta:g} selects no channel: the largest that selects one is {largest:.4f}, which takes {name}"
+            f"beta={beta:g} selects no channel: the largest that selects one is {largest:.4f}, "
+            f"which takes {name}"
         )
         self.largest, self.channel = largest, channel
 

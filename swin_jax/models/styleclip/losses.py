@@ -54,7 +54,8 @@ def clip_view(
     """
     if preprocess not in PREPROCESS:
         raise UserError(
-            f"preprocess={preprocess!r} must be 'compat' (the released code) or 'clip' (as CLIP was trained)"
+            f"preprocess={preprocess!r} must be 'compat' (the released code) or "
+            "'clip' (as CLIP was trained)"
         )
     height, width = per_axis(size, 2)
     shown = resample(image, area(image.shape[1], height), area(image.shape[2], width))

@@ -48,7 +48,8 @@ class Change:
     def __post_init__(self):
         if self.form not in FORMS:
             raise UserError(
-                f"form={self.form!r} must be 'code' (from the channel's mean) or 'paper' (from its value)"
+                f"form={self.form!r} must be 'code' (from the channel's mean) "
+                "or 'paper' (from its value)"
             )
         if self.cumulative and self.form == "paper":
             raise UserError(

@@ -67,5 +67,6 @@ class MappingNetwork(nn.Module):
         if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
             given = "there are none" if c is None else f"those given are of shape {c.shape}"
             raise UserError(
-                f"this network is conditional: give it label vectors c of (B, {self.c_dim}), one 1 in each row; {given}"
+                f"this network is conditional: give it label vectors c of (B, {self.c_dim}), "
+                f"one 1 in each row; {given}"
             )

@@ -263,12 +263,14 @@ class Swin(nn.Module):
         """Per-stage maps before merging, the last map, and every output by its official name."""
         if not jnp.issubdtype(image.dtype, jnp.floating):
             raise UserError(
-                f"images are {image.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)"
+                f"images are {image.dtype}; normalise them first, "
+                "e.g. with swin_jax.preprocess(name)"
             )
         axes = num_axes(self)
         if image.ndim != axes + 2 or image.shape[-1] != self.in_channels:
             raise UserError(
-                f"images are of shape {image.shape}, expected (batch, {axes} sizes, {self.in_channels} channels)"
+                f"images are of shape {image.shape}, expected (batch, {axes} sizes, "
+                f"{self.in_channels} channels)"
             )
         if self.small == "pad":
             image = window.cut_to_multiple(image, per_axis(self.patch_size, axes))
@@ -307,7 +309,8 @@ class Swin(nn.Module):
         if grid != made_for:
             if self.small != "keep":
                 raise UserError(
-                    f"the absolute position embedding is for image_size={self.image_size}, not for images of {image}"
+                    f"the absolute position embedding is for image_size={self.image_size}, "
+                    f"not for images of {image}"
                 )
             for axis, (old, new) in enumerate(zip(made_for, grid)):
                 matrix = jnp.asarray(window_geometry.bicubic_matrix(old, new), table.dtype)
@@ -336,7 +339,8 @@ def _check(model: Swin) -> None:
     _check_sizes(model)
     if any(not 0 <= s < stages for s in model.out_norms):
         raise UserError(
-            f"out_norms={model.out_norms} names stages that are not there; they are 0 to {stages - 1}"
+            f"out_norms={model.out_norms} names stages that are not there; "
+            f"they are 0 to {stages - 1}"
         )
     for dim, heads in zip(stage_dims(model), model.num_heads, strict=True):
         if dim % heads:
@@ -352,7 +356,8 @@ def _check_sizes(model: Swin) -> None:
             and all(isinstance(entry, int) for entry in value)
         ):
             raise UserError(
-                f"{name}={value} has one entry per axis; one per stage is written ((12, 12), (12, 12), ...)"
+                f"{name}={value} has one entry per axis; one per stage is written ((12, "
+                "12), (12, 12), ...)"
             )
 
 

@@ -116,7 +116,8 @@ class VideoSwin(nn.Module):
         swin = self.backbone
         if window_geometry.num_axes(swin) != 3:
             raise UserError(
-                f"the backbone has {window_geometry.num_axes(swin)} axes (image_size={swin.image_size}), not 3"
+                f"the backbone has {window_geometry.num_axes(swin)} axes "
+                f"(image_size={swin.image_size}), not 3"
             )
         if self.temporal_layers:
             self.temporal = TemporalLayers(swin.clone(parent=None), self.temporal_layers)

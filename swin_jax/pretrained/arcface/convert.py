@@ -23,7 +23,10 @@ from swin_jax.pretrained.files import choose
 
 log = logging.getLogger(__name__)
 
-LICENCE = "the released IR-SE50 was trained on pictures derived from MS-Celeb-1M, and no terms of use are stated for it"
+LICENCE = (
+    "the released IR-SE50 was trained on pictures derived from MS-Celeb-1M, "
+    "and no terms of use are stated for it"
+)
 _LAST = "output_layer.3.weight"
 _OWN = r"(input_layer|output_layer|body)\."
 _REDUCTION = 16
@@ -184,7 +187,8 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     state_dict, left = own_part(state_dict)
     if left:
         warn(
-            f"left out of the weights, which are of more than an IR-SE network: {choose.listed(left)}"
+            "left out of the weights, which are of more than an IR-SE network: "
+            f"{choose.listed(left)}"
         )
     shapes = official_shapes(model)
     _check(state_dict, shapes)

@@ -37,9 +37,9 @@ def find(word: str) -> str | None:
 def fetch(word: str) -> Path:
     """Raises UserError: nothing says on what terms the weights may be had."""
     raise UserError(
-        f"{NAME} is not downloaded, because no terms of use are stated for its weights: get {FILE} as the README of "
-        f"orpatashnik/StyleCLIP or of TreB1eN/InsightFace_Pytorch says, and give its path, load({NAME!r}, "
-        f"weights={FILE!r})"
+        f"{NAME} is not downloaded, because no terms of use are stated for its weights: get "
+        f"{FILE} as the README of orpatashnik/StyleCLIP or of TreB1eN/InsightFace_Pytorch says, "
+        f"and give its path, load({NAME!r}, weights={FILE!r})"
     )
 
 

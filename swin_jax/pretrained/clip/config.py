@@ -277,7 +277,8 @@ def _activation(config: Config, vision: Mapping[str, Any], text: Mapping[str, An
     if len(acts) > 1 or not acts <= {*ACTIVATIONS}:
         named = ", ".join(sorted(str(act)[:40] for act in acts))
         raise UserError(
-            f"{config.path} names the activations (hidden_act) {named}; a CLIP here has one, quick_gelu or gelu"
+            f"{config.path} names the activations (hidden_act) {named}; "
+            "a CLIP here has one, quick_gelu or gelu"
         )
     return acts.pop()
 

@@ -88,7 +88,8 @@ def _check_run(model, config: Mapping) -> None:
             parts.append(f"{name} is {theirs} in the weights and {ours} in the model")
     if any(parts):
         raise UserError(
-            f"the workdir's weights are of another CLIP than the model: {', '.join(filter(None, parts))}"
+            "the workdir's weights are of another CLIP than the model: "
+            f"{', '.join(filter(None, parts))}"
         )
 
 
@@ -107,20 +108,22 @@ def _check_told(model, found: Mapping, path: Path) -> None:
         for key, tower in (("vision_heads", model.visual), ("text_heads", model.text)):
             if told.get(key, tower.num_heads) != tower.num_heads:
                 raise UserError(
-                    f"{config.path}: these weights have {key}={told[key]}, the model has {tower.num_heads}: give "
-                    f"--config.task.model.{key}={told[key]}"
+                    f"{config.path}: these weights have {key}={told[key]}, "
+                    f"the model has {tower.num_heads}: give --config.task.model.{key}={told[key]}"
                 )
         texts = texts_beside(config) if config.kind == beside.TRANSFORMERS else {}
         if "vocabulary" in texts:
             warn(
-                f"{path}: the vocabulary of these weights is {texts['vocabulary']}; texts are given to it in CLIP's"
+                f"{path}: the vocabulary of these weights is {texts['vocabulary']}; "
+                "texts are given to it in CLIP's"
             )
     trained = activation(found, (), path)
     if trained.known:
         _check_activation(model, trained.act, f"{path} ({trained.source})")
     else:
         warn(
-            f"nothing tells which activation {path} was trained with; the model's, {model.text.act}, is taken"
+            f"nothing tells which activation {path} was trained with; "
+            f"the model's, {model.text.act}, is taken"
         )
 
 
@@ -128,8 +131,8 @@ def _check_activation(model, trained: str, what: str) -> None:
     """The activation leaves no trace in the weights: the wrong one works, a few points worse."""
     if trained != model.text.act:
         raise UserError(
-            f"{what} was trained with the activation {trained}, the model has {model.text.act}: give "
-            f"--config.task.model.act={trained}"
+            f"{what} was trained with the activation {trained}, the model has {model.text.act}: "
+            f"give --config.task.model.act={trained}"
         )
 
 

@@ -58,7 +58,8 @@ def infer(
     missing = [name for name in needed if name not in found]
     if missing:
         raise UserError(
-            f"not a whole CLIP: {', '.join(missing)} are not there (half of a CLIP does not load by itself)"
+            f"not a whole CLIP: {', '.join(missing)} are not there (half of a "
+            "CLIP does not load by itself)"
         )
     text_width = found["token_embedding.weight"].shape[1]
     bias = found.get("logit_bias")
@@ -111,7 +112,8 @@ def _positions(found: Mapping) -> tuple[int, tuple[int, int], int]:
         return len(found["visual.positional_embedding"]) - 1, tuple(stem.shape[2:]), len(stem)
     if "visual.attnpool.positional_embedding" not in found:
         raise UserError(
-            "the image tower is neither CLIP's ViT (visual.class_embedding) nor its ResNet (visual.attnpool)"
+            "the image tower is neither CLIP's ViT (visual.class_embedding) nor "
+            "its ResNet (visual.attnpool)"
         )
     return len(found["visual.attnpool.positional_embedding"]) - 1, (32, 32), 2 * len(stem)
 

@@ -128,7 +128,8 @@ def preferred(state_dict: Mapping[str, np.ndarray]) -> tuple[str, tuple[str, ...
     chosen = choose.preferred([prefix.removesuffix(".") for prefix in found])
     if chosen is None:
         raise UserError(
-            f"these weights hold several CLIPs, under {', '.join(map(repr, found))}: say which by key="
+            "these weights hold several CLIPs, under "
+            f"{', '.join(map(repr, found))}: say which by key="
         )
     (prefix,) = (prefix for prefix in found if prefix.removesuffix(".") == chosen)
     return prefix, tuple(other for other in found if other != prefix)

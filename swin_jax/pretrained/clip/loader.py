@@ -76,8 +76,8 @@ def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> 
     found = convert_clip.infer(arrays, *heads, size)
     if convert_clip.told_image_size(arrays, size) is None:
         raise UserError(
-            "nothing tells in which grid the positions of these weights lie (64 of them are 8 x 8 or 4 x 16): give "
-            "image_size, a number of pixels or (height, width)"
+            "nothing tells in which grid the positions of these weights lie (64 of them are 8 x 8 "
+            "or 4 x 16): give image_size, a number of pixels or (height, width)"
         )
     return found
 
@@ -104,16 +104,17 @@ def load(
     act = model.text.act
     if "act" not in overrides and not evidence.known:
         warn(
-            f"act={act!r} is assumed, since {evidence.source}; weights of the same shape exist with the other "
-            "activation and would silently lose accuracy: give act='quick_gelu' or act='gelu', as the weights' "
-            "publisher says",
+            f"act={act!r} is assumed, since {evidence.source}; weights of the same shape exist "
+            "with the other activation and would silently lose accuracy: give act='quick_gelu' or "
+            "act='gelu', as the weights' publisher says",
         )
     elif act != evidence.act and evidence.known:
         warn(f"act={act!r}, but the weights are of {evidence.act!r}: {evidence.source}")
     if model.text.vocab_size > VOCAB_SIZE and not _has_tokenizer(weights):
         warn(
-            f"the text tower has {model.text.vocab_size} tokens, not the {VOCAB_SIZE} of CLIP's vocabulary: give it "
-            "tokens of its own tokenizer, and check where that takes the features of a text (here at the highest id)"
+            f"the text tower has {model.text.vocab_size} tokens, not the {VOCAB_SIZE} of CLIP's "
+            "vocabulary: give it tokens of its own tokenizer, and check where that takes the "
+            "features of a text (here at the highest id)"
         )
     log.info("act=%r: %s", act, "as asked for" if "act" in overrides else evidence.source)
     return model, _put(
@@ -178,7 +179,8 @@ def _sizes(model: clip.CLIP, image_size: int | tuple[int, int] | None = None) ->
     size = image_size or getattr(model.visual, "image_size", None)
     if size is None:
         raise UserError(
-            f"a {type(model.visual).__name__} does not tell the size of its images: give image_size="
+            f"a {type(model.visual).__name__} does not tell the size of "
+            "its images: give image_size="
         )
     return per_axis(size, 2)
 

@@ -93,8 +93,9 @@ def _grid_of(
         return wanted
     what = "a square" if side * side == count else "a grid that is no square"
     raise UserError(
-        f"{name} has {count + 1} rows, one more than {what}, and the model's grid is {_shown(wanted)}: nothing tells "
-        "the grid of the weights; give them with their config, or to swin_jax.load with their image_size=(H, W)"
+        f"{name} has {count + 1} rows, one more than {what}, and the model's grid is "
+        f"{_shown(wanted)}: nothing tells the grid of the weights; give them with their config, "
+        "or to swin_jax.load with their image_size=(H, W)"
     )
 
 
@@ -105,7 +106,8 @@ def _shown(grid: tuple[int, int]) -> str:
 def _require(method: str | None, what: str) -> None:
     if method not in METHODS:
         raise UserError(
-            f"{what}: choose resize='bilinear' (as OpenAI's 336-pixel model was made) or 'bicubic' (as open_clip does)"
+            f"{what}: choose resize='bilinear' (as OpenAI's 336-pixel model was made) or "
+            "'bicubic' (as open_clip does)"
         )
 
 

@@ -100,6 +100,7 @@ def _is_of_clip(pieces: Mapping[str, Any], path: Path) -> bool:
         return False
     if more := names[VOCAB_SIZE:]:
         warn(
-            f"{path} has {len(more)} more tokens than CLIP's vocabulary, {shown(more[0])} first; texts here have none"
+            f"{path} has {len(more)} more tokens than CLIP's vocabulary, {shown(more[0])} first; "
+            "texts here have none"
         )
     return True

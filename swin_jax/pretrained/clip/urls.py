@@ -66,6 +66,7 @@ def fetch(name: str) -> Path:
     wanted = URLS[name].split("/")[-2]
     if download.sha256(path) != wanted:
         raise UserError(
-            f"{path} is not OpenAI's file: its SHA-256 is not {wanted}; delete it to download it again"
+            f"{path} is not OpenAI's file: its SHA-256 is not {wanted}; "
+            "delete it to download it again"
         )
     return path

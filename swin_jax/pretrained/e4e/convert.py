@@ -27,8 +27,8 @@ _OWN = r"(input_layer|body|latlayer[12]|styles)\."
 _LAST = "latlayer1.weight"
 _DECODER = "decoder."
 LICENCE = (
-    "the released e4e encoders are under the MIT licence; that of faces was trained on FFHQ (CC BY-NC-SA 4.0), and the "
-    "files hold generators under NVIDIA's non-commercial licence"
+    "the released e4e encoders are under the MIT licence; that of faces was trained on FFHQ (CC "
+    "BY-NC-SA 4.0), and the files hold generators under NVIDIA's non-commercial licence"
 )
 
 
@@ -84,11 +84,13 @@ def _tell_what_is_left(names: list[str]) -> None:
     decoder = [name for name in names if name.startswith(_DECODER)]
     if decoder:
         warn(
-            f"left out the generator beside the encoder ({len(decoder)} arrays); key='decoder' takes it"
+            f"left out the generator beside the encoder ({len(decoder)} arrays); "
+            "key='decoder' takes it"
         )
     if others := [name for name in names if name != AVERAGE and not name.startswith(_DECODER)]:
         warn(
-            f"left out of the weights, which are of more than an e4e encoder: {choose.listed(others)}"
+            "left out of the weights, which are of more than an e4e encoder: "
+            f"{choose.listed(others)}"
         )
 
 
@@ -147,16 +149,17 @@ def mean_latent(average: np.ndarray | None, model) -> np.ndarray:
     wanted = (model.num_ws, model.w_dim)
     if average is None:
         warn(
-            "these weights have no latent_avg, the mean latent that the encoder adds to: it is zero, so that latents "
-            "are differences; put the generator's mean into variables['averages']['latent_avg']"
+            "these weights have no latent_avg, the mean latent that the encoder adds to: it is "
+            "zero, so that latents are differences; put the generator's mean into "
+            "variables['averages']['latent_avg']"
         )
         return np.zeros(wanted, np.float32)
     found = np.asarray(average, np.float32)
     found = found[0] if found.ndim > 1 and len(found) == 1 else found
     if found.shape not in (wanted, wanted[1:]):
         raise UserError(
-            f"{AVERAGE} is of shape {shown(np.shape(average))}, the encoder has {model.num_ws} latents of "
-            f"{model.w_dim}: it must be {wanted[1:]} or {wanted}"
+            f"{AVERAGE} is of shape {shown(np.shape(average))}, the encoder has {model.num_ws} "
+            f"latents of {model.w_dim}: it must be {wanted[1:]} or {wanted}"
         )
     return np.array(np.broadcast_to(found, wanted))
 

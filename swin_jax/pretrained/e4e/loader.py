@@ -34,8 +34,9 @@ def fetch(word: str) -> Path:
     name = find(word)
     file = f"{name}_encode.pt"
     raise UserError(
-        f"{name} is not downloaded, because its file holds a generator under NVIDIA's non-commercial licence: get "
-        f"{file} as the README of omertov/encoder4editing says, and give its path, load({name!r}, weights={file!r})"
+        f"{name} is not downloaded, because its file holds a generator under NVIDIA's "
+        f"non-commercial licence: get {file} as the README of omertov/encoder4editing says, and "
+        f"give its path, load({name!r}, weights={file!r})"
     )
 
 

@@ -55,7 +55,8 @@ class Archive:
         member = self._zip.getinfo(name)
         if member.compress_type not in _METHODS or member.flag_bits & 1:
             raise UserError(
-                f"{name[:200]} is encrypted or compressed in a way that neither PyTorch nor NumPy writes"
+                f"{name[:200]} is encrypted or compressed in a way that "
+                "neither PyTorch nor NumPy writes"
             )
         self._budget.take(member.file_size, name[:200])
         with self._zip.open(member) as file:
@@ -77,7 +78,8 @@ def read_npz(archive: Archive, limits: Limits) -> dict[str, np.ndarray]:
     for name in archive.names:
         if not name.endswith(".npy"):
             raise UserError(
-                f"{name[:200]} is no array: neither an archive of PyTorch (data.pkl) nor of NumPy (.npy)"
+                f"{name[:200]} is no array: neither an archive of PyTorch "
+                "(data.pkl) nor of NumPy (.npy)"
             )
         found[name.removesuffix(".npy")] = read_npy(archive.read(name), name[:200], limits)
     return found

@@ -110,5 +110,6 @@ def _check(path: Path, url: str, licence: str) -> None:
         ) from error
     if recorded != digest:
         raise UserError(
-            f"{path} is not the file that was downloaded (see {record.name}); delete both to start again"
+            f"{path} is not the file that was downloaded (see {record.name}); "
+            "delete both to start again"
         )

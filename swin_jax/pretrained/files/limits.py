@@ -74,5 +74,8 @@ class Budget:
         """Counts bytes before they are made; raises UserError where there are too many."""
         self._used += count
         if self._used > self._limits.bytes_of(self._size):
-            wanted = f"{what} and what comes before it make {self._used:,} bytes out of a file of {self._size:,}"
+            wanted = (
+                f"{what} and what comes before it make {self._used:,} bytes out "
+                f"of a file of {self._size:,}"
+            )
             raise exceeded(wanted, "inflation", self._limits.inflation)

@@ -150,7 +150,8 @@ def _read_open(file: BinaryIO, suffix: str, key: str | None, limits: Limits) -> 
             raise UserError(f"not a file of weights ({_KINDS}) but {text}")
     if suffix in _SUFFIXES:
         raise UserError(
-            f"files of {_SUFFIXES[suffix]} are not read; save a state dict of PyTorch, .safetensors or .npz"
+            f"files of {_SUFFIXES[suffix]} are not read; "
+            "save a state dict of PyTorch, .safetensors or .npz"
         )
     if suffix == ".safetensors":
         return _part(read_safetensors(file, size, limits), key)
@@ -199,8 +200,8 @@ def _check_arrays(arrays: dict[str, np.ndarray], limits: Limits) -> None:
     for name, array in arrays.items():
         if name.endswith("weight") and array.ndim > 1 and array.dtype.kind in "iu":
             raise UserError(
-                f"{name[:200]} holds {array.dtype}, so these weights are quantized, which is not supported; "
-                "save them as floating point"
+                f"{name[:200]} holds {array.dtype}, so these weights are quantized, "
+                "which is not supported; save them as floating point"
             )
         if array.size == 0 and max(array.shape) > limits.number:
             raise exceeded(

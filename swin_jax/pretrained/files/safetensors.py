@@ -69,12 +69,14 @@ def read_safetensors(file: BinaryIO, size: int, limits: Limits) -> dict[str, np.
     for name, (_, _, begin, stop) in sorted(places.items(), key=lambda item: item[1][2:]):
         if begin != end:
             raise UserError(
-                f"{name[:200]} begins at byte {begin}, where {end} was expected: a hole or an overlap"
+                f"{name[:200]} begins at byte {begin}, where {end} was expected: "
+                "a hole or an overlap"
             )
         end = stop
     if end > len(data):
         raise UserError(
-            f"its arrays reach outside the file: they take {end} bytes, and {len(data)} follow the header"
+            f"its arrays reach outside the file: they take {end} bytes, "
+            f"and {len(data)} follow the header"
         )
     if end < len(data):
         raise UserError(f"{len(data) - end} bytes at its end belong to no array")

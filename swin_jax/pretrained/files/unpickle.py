@@ -196,8 +196,9 @@ class _Names:
         if module == "torch" and name in DTYPES:
             return name
         raise UserError(
-            f"refused: the file wants {f'{module}.{name}'[:200]}, which is not needed to hold weights and was not run; "
-            "save a state dict instead, torch.save(model.state_dict(), path)"
+            f"refused: the file wants {f'{module}.{name}'[:200]}, which is not needed to hold "
+            "weights and was not run; save a state dict instead, "
+            "torch.save(model.state_dict(), path)"
         )
 
     def _of_nvidia(self, plain: tuple[str, str]) -> Any:

@@ -18,7 +18,10 @@ from swin_jax.pretrained import beside, compare
 
 log = logging.getLogger(__name__)
 
-LICENCE = "the Inception-v3 of FID is Google's of 2015, published under the Apache License 2.0; it saw ImageNet"
+LICENCE = (
+    "the Inception-v3 of FID is Google's of 2015, "
+    "published under the Apache License 2.0; it saw ImageNet"
+)
 FILE = "pt_inception-2015-12-05-6726825d.pth of github.com/mseitzer/pytorch-fid/releases"
 _LEAVES = {
     "conv.weight": ("params", "conv/kernel"),

@@ -22,7 +22,10 @@ from swin_jax.pretrained.styleclip import mappers
 log = logging.getLogger(__name__)
 
 NAME = "latent_mapper"
-LICENCE = "StyleCLIP's code is under the MIT license; the generator in files of its mappers is NVIDIA's, non-commercial"
+LICENCE = (
+    "StyleCLIP's code is under the MIT license; "
+    "the generator in files of its mappers is NVIDIA's, non-commercial"
+)
 MODELS = (LevelsMapper, SingleMapper, StyleSpaceMapper)
 Mapper = LevelsMapper | SingleMapper | StyleSpaceMapper
 _LATENT = (1, 18, 512)  # of the published generators of faces
@@ -36,8 +39,9 @@ def find(word: str) -> str | None:
 def fetch(word: str) -> Path:
     """Raises UserError: a mapper is a file for one text."""
     raise UserError(
-        "mappers are not downloaded, because their files hold a generator under NVIDIA's non-commercial licence: get "
-        f"one as the README of orpatashnik/StyleCLIP says, and give its path, load({NAME!r}, weights='purple_hair.pt')"
+        "mappers are not downloaded, because their files hold a generator under NVIDIA's "
+        "non-commercial licence: get one as the README of orpatashnik/StyleCLIP says, and give "
+        f"its path, load({NAME!r}, weights='purple_hair.pt')"
     )
 
 

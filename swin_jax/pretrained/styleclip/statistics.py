@@ -92,7 +92,8 @@ def read_statistics(path: str | os.PathLike, layers: Sequence[StyleLayer]) -> St
     means, deviations = (_check_layers(path, part, layers, axes=1) for part in value)
     if any(std.min() < 0 for std in deviations):
         raise UserError(
-            f"{path}: holds negative standard deviations; S_mean_std is [means, standard deviations]"
+            f"{path}: holds negative standard deviations; "
+            "S_mean_std is [means, standard deviations]"
         )
     return Statistics(means, deviations)
 
@@ -136,8 +137,9 @@ def read_directions(
     if len(rows) not in ends:
         near = int(ends[np.abs(ends - len(rows)).argmin()])
         raise UserError(
-            f"{path}: has {len(rows)} rows, and no layer of the generator ends there: it has {ends[-1]} channels "
-            f"without those of ToRGB, and the nearest end is {near}; these directions are of another generator"
+            f"{path}: has {len(rows)} rows, and no layer of the generator ends there: it has "
+            f"{ends[-1]} channels without those of ToRGB, and the nearest end is {near}; these "
+            "directions are of another generator"
         )
     if features is not None and rows.shape[1] != features:
         raise UserError(f"{path}: is of features of width {rows.shape[1]}, the CLIP has {features}")
@@ -176,7 +178,8 @@ def read_latents(path: str | os.PathLike, num_ws: int, w_dim: int) -> np.ndarray
         return value[None]
     if value.ndim != 3 or value.shape[1:] != (num_ws, w_dim):
         raise UserError(
-            f"{path}: holds latents of shape {list(value.shape)}, and the generator's are (n, {num_ws}, {w_dim})"
+            f"{path}: holds latents of shape {list(value.shape)}, and the generator's are (n, "
+            f"{num_ws}, {w_dim})"
         )
     return value
 
@@ -232,8 +235,8 @@ def check_belong(
     reason = difference(found.averages(), expected, tolerance, [layer.name for layer in layers])
     if reason:
         raise UserError(
-            f"the statistics are of another generator: {reason}; compute them for this one (its own file of statistics "
-            "is part of a generator)"
+            f"the statistics are of another generator: {reason}; "
+            "compute them for this one (its own file of statistics is part of a generator)"
         )
 
 
@@ -258,8 +261,8 @@ def difference(
         if not all(abs(one - other) <= tolerance * theirs[1] for one, other in zip(ours, theirs)):
             layer = f"{what} {number}" + (f" ({names[number]})" if names else "")
             return (
-                f"{layer} has mean {ours[0]:.4f} and standard deviation {ours[1]:.4f} in place of {theirs[0]:.4f} and "
-                f"{theirs[1]:.4f}"
+                f"{layer} has mean {ours[0]:.4f} and standard deviation {ours[1]:.4f} in place of "
+                f"{theirs[0]:.4f} and {theirs[1]:.4f}"
             )
     return ""
 
@@ -279,8 +282,8 @@ def _check_layers(
         array = _array(path, array, f"{layer.name} is an array of {axes} axes", axes)
         if array.shape[-1] != layer.channels:
             raise UserError(
-                f"{path}: {layer.name} has {array.shape[-1]} channels, the generator's has {layer.channels}: these are "
-                "of another generator"
+                f"{path}: {layer.name} has {array.shape[-1]} channels, "
+                f"the generator's has {layer.channels}: these are of another generator"
             )
         found.append(array)
     return tuple(found)

@@ -324,7 +324,8 @@ def _part(state_dict: Mapping[str, np.ndarray], kind: str) -> tuple[Layout, dict
             else "no key, or key='g_ema'"
         )
         raise UserError(
-            f"these weights are of a {other}, not of a {kind}; take the {kind}'s in the file by {keys}"
+            f"these weights are of a {other}, not of a {kind}; "
+            f"take the {kind}'s in the file by {keys}"
         )
     shown = {prefix.rstrip("./"): prefix for prefix in places}
     name = choose.preferred(shown) if len(shown) > 1 else next(iter(shown))
@@ -338,7 +339,8 @@ def _part(state_dict: Mapping[str, np.ndarray], kind: str) -> tuple[Layout, dict
         own.setdefault(rosinality.MEAN_LATENT, arrays[rosinality.MEAN_LATENT])
     if left:
         warn(
-            f"left out of the weights, which are of more than a {kind}: {len(left)} others, {left[0]} first"
+            f"left out of the weights, which are of more than a {kind}: "
+            f"{len(left)} others, {left[0]} first"
         )
     return places[prefix], own
 

@@ -95,7 +95,8 @@ def complete(model: stylegan2.Generator, variables: dict) -> dict:
         variables["noise"] = _draw_noise(model)
     if "averages" not in variables:
         warn(
-            f"the weights hold no mean latent, toward which latents are truncated; it is that of {MEAN_SAMPLES} draws"
+            "the weights hold no mean latent, toward which latents are truncated; "
+            f"it is that of {MEAN_SAMPLES} draws"
         )
         variables["averages"] = {"mapping": {"w_avg": _mean_latent(model, variables)}}
     return variables
@@ -226,8 +227,8 @@ def refuse_run(
 def refuse_preparation(model: stylegan2.Generator, word: str | None) -> Preparation:
     """Raises UserError: a generator takes no pictures."""
     raise UserError(
-        f"a generator takes latents, not pictures: model.apply(variables, z) with z of (B, {model.z_dim}) from a "
-        "normal distribution"
+        "a generator takes latents, not pictures: "
+        f"model.apply(variables, z) with z of (B, {model.z_dim}) from a normal distribution"
     )
 
 

@@ -20,7 +20,10 @@ def licence(words: str) -> str:
     pictures = (
         f"; FFHQ, whose pictures they were trained on, is {FFHQ}" if "ffhq" in words.lower() else ""
     )
-    return f"weights that NVIDIA published, and those converted from them, are under {LICENCE}{pictures}"
+    return (
+        "weights that NVIDIA published, and those converted from them, "
+        f"are under {LICENCE}{pictures}"
+    )
 
 
 def fetch(name: str) -> Path:
@@ -35,6 +38,7 @@ def fetch(name: str) -> Path:
     else:
         file, page = f"{model}.pkl", _TENSORFLOW
     raise UserError(
-        f"the weights of {name} are not downloaded, for their licence ({licence(name)}): get {file} from the page of "
-        f"{page}, or a .pt that rosinality's code made of it, and load(weights=FILE)"
+        f"the weights of {name} are not downloaded, for their licence ({licence(name)}): "
+        f"get {file} from the page of {page}, or a .pt that rosinality's code made of "
+        "it, and load(weights=FILE)"
     )

@@ -134,7 +134,8 @@ def prepare(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if np.any(rows != rows[:1]):
         gap = float(np.abs(rows - rows[:1]).max())
         raise UserError(
-            f"{MEAN_LATENT} has {len(rows)} rows that differ by up to {gap:.3g}; a mean of w is one row"
+            f"{MEAN_LATENT} has {len(rows)} rows that differ by up to {gap:.3g}; "
+            "a mean of w is one row"
         )
     return found | {MEAN_LATENT: rows[0]}
 

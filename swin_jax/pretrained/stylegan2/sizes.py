@@ -176,7 +176,8 @@ def _infer_discriminator(official: Mapping[str, np.ndarray]) -> dict[str, Any]:
     skips = [name for name in official if re.fullmatch(r"b\d+\.skip\.weight", name)]
     if any(f"b{r}.fromrgb.weight" in official for r in (4, *blocks[:-1])):
         raise UserError(
-            "a discriminator of the architecture 'skip' is not supported here, only 'resnet' and 'orig'"
+            "a discriminator of the architecture 'skip' is not supported here, "
+            "only 'resnet' and 'orig'"
         )
     sizes = {}
     if (group := official.get("b4.mbstd.group_size")) is not None:
@@ -213,7 +214,8 @@ def _channels(widths: Mapping[int, int], known: Mapping[str, Any]) -> tuple[int,
     if above is not None and least >= above:
         shown = ", ".join(f"{count} at {r}" for r, count in sorted(widths.items()))
         raise UserError(
-            f"the channels of these weights are those of no StyleGAN2, min(base / pixels, max): {shown}"
+            "the channels of these weights are those of no StyleGAN2, "
+            f"min(base / pixels, max): {shown}"
         )
     usual = dict(channel_base=CHANNEL_BASE, channel_max=most)
     asked = {name: known[name] for name in usual if known.get(name) is not None}

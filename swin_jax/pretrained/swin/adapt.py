@@ -39,8 +39,8 @@ def adapt_channels(
         adapted = weight[:, np.arange(in_channels) % old] * np.float32(old / in_channels)
         rule = f"repeated and scaled by {old}/{in_channels}"
     warn(
-        f"the first convolution is of {old} channels, the model of {in_channels}: {rule}, as timm does "
-        "(adapt_input_conv)"
+        f"the first convolution is of {old} channels, the model of {in_channels}: "
+        f"{rule}, as timm does (adapt_input_conv)"
     )
     return dict(state_dict) | {name: adapted}
 
@@ -72,8 +72,8 @@ def adapt_head(
     if "norm.weight" not in rest:  # not a Swin: `from_official` lists what is missing
         return dict(state_dict)
     warn(
-        f"the weights have a head of {classes} classes; the head of {num_classes} classes starts from zeros and must "
-        "be trained"
+        f"the weights have a head of {classes} classes; "
+        f"the head of {num_classes} classes starts from zeros and must be trained"
     )
     zeros = np.zeros((num_classes, len(rest["norm.weight"])), np.float32)
     return rest | {"head.weight": zeros, "head.bias": zeros[:, 0]}
@@ -123,12 +123,13 @@ def adapt_norms(state_dict: Mapping[str, np.ndarray], model) -> dict[str, np.nda
         return dict(state_dict)
     if model.out_norms:
         warn(
-            f"the norms of the output maps of stages {_numbers(fresh)} start as ones and zeros and must be trained"
+            f"the norms of the output maps of stages {_numbers(fresh)} start as ones "
+            "and zeros and must be trained"
         )
     else:
         warn(
-            "the weights end with the maps of their stages, which method='features' gives; the final norm starts as "
-            "ones and zeros"
+            "the weights end with the maps of their stages, which method='features' gives; "
+            "the final norm starts as ones and zeros"
         )
     norms = {f"{name}.weight": np.ones(dim, np.float32) for name, dim in fresh.items()}
     norms |= {f"{name}.bias": np.zeros(dim, np.float32) for name, dim in fresh.items()}

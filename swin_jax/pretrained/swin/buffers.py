@@ -47,7 +47,8 @@ def official_buffers(model) -> dict[str, np.ndarray]:
             if i % 2 and shifted:
                 if any(n % w for n, w in zip(grid, window)):
                     raise UserError(
-                        f"no official buffers: a window of {window} does not divide a grid of {grid}"
+                        f"no official buffers: a window of {window} does "
+                        f"not divide a grid of {grid}"
                     )
                 buffers[f"{block}.attn_mask"] = window_geometry.shift_mask(grid, window, shift)
     return buffers
@@ -96,7 +97,8 @@ def read_coordinates(table: np.ndarray) -> tuple[Size, Size]:
         table[0][..., told], _coordinates(window, tuple(scales))[..., told], atol=5e-3
     ):
         raise UserError(
-            "cannot infer pretrained_window_sizes: a relative_coords_table is not the official formula's"
+            "cannot infer pretrained_window_sizes: a relative_coords_table is "
+            "not the official formula's"
         )
     return simplest(window), simplest(tuple(scales))
 

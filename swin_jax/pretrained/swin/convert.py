@@ -215,8 +215,9 @@ def _plain(model, name: str):
 
 def _describe(model) -> str:
     return (
-        f"Swin(embed_dim={model.embed_dim}, depths={tuple(model.depths)}, num_heads={tuple(model.num_heads)}, "
-        f"window_size={model.window_size}, image_size={model.image_size}, num_classes={model.num_classes})"
+        f"Swin(embed_dim={model.embed_dim}, depths={tuple(model.depths)}, "
+        f"num_heads={tuple(model.num_heads)}, window_size={model.window_size}, "
+        f"image_size={model.image_size}, num_classes={model.num_classes})"
     )
 
 

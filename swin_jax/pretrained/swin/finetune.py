@@ -99,7 +99,8 @@ def resize_tables(
                 resized[name] = resize_rows(table[0], old, grids[0], "bicubic")[None]
     if resized:
         warn(
-            f"{len(resized)} position tables were resized ({resize}) to another window or image size"
+            f"{len(resized)} position tables were resized ({resize}) to "
+            "another window or image size"
         )
     return dict(state_dict) | resized
 
@@ -127,8 +128,8 @@ def shape_of(
     if len(set(wanted)) > 1 and len(set(candidates[0])) == 1:
         square, other = (" x ".join(map(str, shape)) for shape in (candidates[0], wanted))
         raise UserError(
-            f"nothing tells whether {name} is of {square} or of {other}, which the model has: give the weights with "
-            "their buffers (relative_position_index), or as a workdir"
+            f"nothing tells whether {name} is of {square} or of {other}, which the model has: "
+            "give the weights with their buffers (relative_position_index), or as a workdir"
         )
     return wanted
 
@@ -162,9 +163,9 @@ def _require_choice(
         else:
             keep = f", or keep the weights' window of {simplest(old)}"
     raise UserError(
-        f"{name} is {table.shape} in the weights and {shape} in the model, for another {of}; choose "
-        "resize='bicubic' (the official supervised fine-tuning) or resize='geometric' (SimMIM's fine-tuning), in an "
-        f"experiment --config.init_from.convert.resize=bicubic{keep}"
+        f"{name} is {table.shape} in the weights and {shape} in the model, for another {of}; "
+        "choose resize='bicubic' (the official supervised fine-tuning) or resize='geometric' "
+        f"(SimMIM's fine-tuning), in an experiment --config.init_from.convert.resize=bicubic{keep}"
     )
 
 
@@ -206,16 +207,17 @@ def tell_library(model, library: str) -> None:
     if padded:
         maps = ", ".join(f"{grids[s]} in windows of {sizes[s]}" for s in padded)
         warn(
-            f"timm's weights at image_size={model.image_size}: maps are not whole windows ({maps}); timm pads them "
-            "after the shift and this model before, as the official code does, so that numbers differ from timm's by "
-            "that. An image size of whole windows has none of it"
+            f"timm's weights at image_size={model.image_size}: maps are not whole windows "
+            f"({maps}); timm pads them after the shift and this model before, as the "
+            "official code does, so that numbers differ from timm's by that. An image size "
+            "of whole windows has none of it"
         )
     if unlike:
         stages = ", ".join(f"layers.{s}" for s in unlike)
         warn(
-            f"{library}'s weights at image_size={model.image_size}: in {stages} windows no smaller than the map are "
-            f"treated as small={model.small!r} says, so that numbers differ from {library}'s; "
-            f"small={rule!r} is {library}'s rule"
+            f"{library}'s weights at image_size={model.image_size}: in {stages} windows no "
+            f"smaller than the map are treated as small={model.small!r} says, so that numbers "
+            f"differ from {library}'s; small={rule!r} is {library}'s rule"
         )
 
 
@@ -235,9 +237,9 @@ def tell_scales(trained: tuple | None, model) -> None:
     if scales != trained:
         plain = tuple(map(simplest, trained))
         warn(
-            f"the continuous position bias was trained with coordinates scaled by windows of {plain}; for the new "
-            f"window it is computed again at another scale. pretrained_window_sizes={plain} keeps the trained scale, "
-            "as the published models do"
+            "the continuous position bias was trained with coordinates scaled by windows of "
+            f"{plain}; for the new window it is computed again at another scale. "
+            f"pretrained_window_sizes={plain} keeps the trained scale, as the published models do"
         )
 
 
@@ -252,9 +254,10 @@ def tell_scale_assumed(found: Mapping[str, np.ndarray], model) -> None:
     if model.continuous_bias and infer.trained_scales(found) is None:
         own = tuple(map(simplest, buffers.coordinate_windows(model)))
         warn(
-            "nothing tells by which windows the coordinates of the continuous position bias were scaled in training; "
-            f"the model's own, {own}, are assumed: give pretrained_window_sizes where the weights were fine-tuned at "
-            "another window than pretrained"
+            "nothing tells by which windows the coordinates of the continuous "
+            f"position bias were scaled in training; the model's own, {own}, are "
+            "assumed: give pretrained_window_sizes where the weights were fine-tuned "
+            "at another window than pretrained"
         )
 
 

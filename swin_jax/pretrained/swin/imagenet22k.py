@@ -43,7 +43,8 @@ def read_map(path) -> np.ndarray:
 def _validate(rows: np.ndarray, source) -> np.ndarray:
     if len(rows) != 1000 or len(set(rows.tolist())) != 1000 or rows.max() > 21840:
         raise UserError(
-            f"{source}: a map of classes has 1000 different numbers up to 21840, this has {len(rows)}"
+            f"{source}: a map of classes has 1000 different numbers up to 21840, "
+            f"this has {len(rows)}"
         )
     return rows
 
@@ -86,12 +87,14 @@ def derive_map(synsets_22k=None, synsets_1k=None) -> np.ndarray:
     lacking = [synset for synset in classes if synset not in row]
     if lacking:
         raise UserError(
-            f"{lists[0]}: {len(lacking)} of the classes in {lists[1]} are not in it, {lacking[0]} for one"
+            f"{lists[0]}: {len(lacking)} of the classes in {lists[1]} are not in it, "
+            f"{lacking[0]} for one"
         )
     rows = _validate(np.array([row[synset] for synset in classes], np.int64), lists[0])
     if checksum(rows) != OFFICIAL_SHA256:
         raise UserError(
-            f"{lists[0]} and {lists[1]} do not lead to the official map; use imagenet21k_goog_synsets.txt"
+            f"{lists[0]} and {lists[1]} do not lead to the official map; "
+            "use imagenet21k_goog_synsets.txt"
         )
     return rows
 
@@ -106,6 +109,7 @@ def _timm_lists() -> Path:
     spec = importlib.util.find_spec("timm")
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
-            "the 22K to 1K map comes from timm's lists: pip install timm, or give map22kto1k.txt by path"
+            "the 22K to 1K map comes from timm's lists: "
+            "pip install timm, or give map22kto1k.txt by path"
         )
     return Path(spec.submodule_search_locations[0]) / "data" / "_info"

@@ -206,9 +206,9 @@ def _geometry(
         )
         if missing:
             raise UserError(
-                f"a state dict of a continuous position bias (Swin V2) without buffers does not tell {missing}: "
-                "give it (and pretrained_window_sizes, where the weights were fine-tuned at another window than "
-                "pretrained)"
+                "a state dict of a continuous position bias (Swin V2) without buffers does not "
+                f"tell {missing}: give it (and pretrained_window_sizes, where the weights were "
+                "fine-tuned at another window than pretrained)"
             )
         return dict(
             window_size=window, image_size=image, small=_plain(made.small, per_axis(image, 2))
@@ -366,9 +366,10 @@ def _tell_assumed(stages: list[Window], options: Sequence[Sequence[Window]]) -> 
     others = [few[1] for few in options if len(few) > 1 and 1 not in few[1]]
     if others:
         warn(
-            f"nothing tells the windows of these weights; square ones of {tuple(w[0] for w in stages)} are assumed, "
-            f"though one of {' x '.join(map(str, others[0]))} has a table of the same size: give window_size and "
-            "image_size where that is wrong"
+            "nothing tells the windows of these weights; square ones of "
+            f"{tuple(w[0] for w in stages)} are assumed, though one of "
+            f"{' x '.join(map(str, others[0]))} has a table of the same size: give window_size "
+            "and image_size where that is wrong"
         )
 
 

@@ -186,7 +186,8 @@ def preprocess(model: swin.Swin, word: str | None) -> Preparation:
         return of_videos(sizes, uniform=False, assumed=word is None)
     if axes != 2:
         raise UserError(
-            f"image_size={model.image_size} is neither of pictures nor of clips; give your own function"
+            f"image_size={model.image_size} is neither of pictures nor of clips; "
+            "give your own function"
         )
     return of_pictures(simplest(sizes), model.in_channels, assumed=word is None)
 

@@ -190,6 +190,6 @@ def _with_decoder(params: Mapping, encoder: Mapping[str, np.ndarray]) -> dict[st
 def _describe(model) -> str:
     encoder = model.encoder
     return (
-        f"SimMIM(embed_dim={encoder.embed_dim}, depths={tuple(encoder.depths)}, window_size={encoder.window_size}, "
-        f"image_size={encoder.image_size})"
+        f"SimMIM(embed_dim={encoder.embed_dim}, depths={tuple(encoder.depths)}, "
+        f"window_size={encoder.window_size}, image_size={encoder.image_size})"
     )

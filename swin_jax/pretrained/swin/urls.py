@@ -161,8 +161,8 @@ def fetch(name_or_url: str, offline: bool | None = None, licence: str = LICENCE)
     if "://" not in url and not path.exists():
         page = WEIGHTS[canonical_name(name_or_url)].page
         raise UserError(
-            f"{name_or_url} is on Google Drive only, where programs cannot fetch it: download it by hand from the link "
-            f"on {page} and put it at {path}"
+            f"{name_or_url} is on Google Drive only, where programs cannot fetch it: "
+            f"download it by hand from the link on {page} and put it at {path}"
         )
     return download.fetch(url, path, name_or_url, offline, licence)
 

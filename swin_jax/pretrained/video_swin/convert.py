@@ -50,8 +50,8 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     """
     if model.temporal_layers or model.backbone.temporal_window:
         raise UserError(
-            "only design='joint' has an official form; load models of the other designs from a workdir, or inflate an "
-            "image Swin into them (convert.video_swin.inflate)"
+            "only design='joint' has an official form; load models of the other designs from a "
+            "workdir, or inflate an image Swin into them (convert.video_swin.inflate)"
         )
     shapes = {
         f"backbone.{name}": shape for name, shape in swin.official_shapes(model.backbone).items()
@@ -147,8 +147,9 @@ def _check(found: Mapping, model) -> None:
     swin.check_sizes(inside, model.backbone)
     swin_ = model.backbone
     raise UserError(
-        f"these weights are not for VideoSwin(embed_dim={swin_.embed_dim}, depths={tuple(swin_.depths)}, num_heads="
-        f"{tuple(swin_.num_heads)}, window_size={tuple(swin_.window_size)}, num_classes={model.num_classes}): {report}"
+        f"these weights are not for VideoSwin(embed_dim={swin_.embed_dim}, "
+        f"depths={tuple(swin_.depths)}, num_heads={tuple(swin_.num_heads)}, "
+        f"window_size={tuple(swin_.window_size)}, num_classes={model.num_classes}): {report}"
     )
 
 
@@ -257,12 +258,14 @@ def _window(state_dict: Mapping, given: tuple[int, ...] | None) -> tuple[int, in
         return candidates[0]
     if not rows:
         raise UserError(
-            "a state dict of a continuous position bias without buffers does not tell window_size: give it (and "
-            "pretrained_window_sizes, where the weights were fine-tuned at another window than pretrained)"
+            "a state dict of a continuous position bias without buffers does not tell "
+            "window_size: give it (and pretrained_window_sizes, where the weights were fine-tuned "
+            "at another window than pretrained)"
         )
     known = " or ".join(map(str, candidates)) or "no window with equal height and width"
     raise UserError(
-        f"position tables of {rows} rows do not tell window_size: {known}; give window_size=(t, h, w)"
+        f"position tables of {rows} rows do not tell window_size: {known}; "
+        "give window_size=(t, h, w)"
     )
 
 
@@ -290,8 +293,8 @@ def tell_assumed(window: tuple[int, int, int], rows: int, advice: str) -> None:
             for side in min(boxes, key=lambda box: math.dist(box, [2 * w - 1 for w in window]))
         )
         warn(
-            f"nothing tells the window of these weights; {window} is assumed, though ({t}, {h}, {w}) has a table of "
-            f"the same size: {advice}"
+            "nothing tells the window of these weights; "
+            f"{window} is assumed, though ({t}, {h}, {w}) has a table of the same size: {advice}"
         )
 
 

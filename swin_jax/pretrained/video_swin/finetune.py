@@ -83,9 +83,9 @@ def remap(
             continue
         if resize is None:
             raise UserError(
-                f"{name} is {table.shape} in the weights and {shape} in the model, whose window is {new}; choose "
-                "resize='bicubic' (offsets in time beyond the old window get the farthest one's rows) or keep the "
-                f"weights' window of {old}"
+                f"{name} is {table.shape} in the weights and {shape} in the model, whose window "
+                f"is {new}; choose resize='bicubic' (offsets in time beyond the old window get "
+                f"the farthest one's rows) or keep the weights' window of {old}"
             )
         resized[name] = _resize_box(table, [2 * w - 1 for w in old], [2 * w - 1 for w in new])
     if resized:
@@ -102,7 +102,8 @@ def _check_told(state_dict: Mapping[str, np.ndarray], name: str, window: tuple[i
     squares = video_swin.windows_of_rows(math.prod(2 * w - 1 for w in window))
     if window[1] != window[2] and squares and not _has_index(state_dict):
         raise UserError(
-            f"nothing tells whether {name} is of {squares[0]} or of {window}, which the model has: {_ADVICE}"
+            f"nothing tells whether {name} is of {squares[0]} or of {window}, "
+            f"which the model has: {_ADVICE}"
         )
 
 
@@ -145,8 +146,8 @@ def _adapt_head(state_dict: dict[str, np.ndarray], num_classes: int) -> dict[str
     if num_classes == 0 or "backbone.norm.weight" not in rest:
         return rest if num_classes == 0 else state_dict
     warn(
-        f"the weights have a head of {classes} classes; the head of {num_classes} classes starts from zeros and must "
-        "be trained"
+        f"the weights have a head of {classes} classes; "
+        f"the head of {num_classes} classes starts from zeros and must be trained"
     )
     zeros = np.zeros((num_classes, len(rest["backbone.norm.weight"])), np.float32)
     return rest | {_HEAD[0]: zeros, _HEAD[1]: zeros[:, 0]}

@@ -75,7 +75,8 @@ def inflate(
         and window_geometry.stage_geometry(backbone)[1][0][0] > 1
     ):
         raise UserError(
-            "bias='centre' needs position tables, the bias of version 2 is continuous: take 'duplicate'"
+            "bias='centre' needs position tables, the bias of version 2 is "
+            "continuous: take 'duplicate'"
         )
     if not backbone.pretrained_window_sizes:
         _tell_scales(state_dict, made_for, backbone)

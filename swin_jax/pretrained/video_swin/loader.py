@@ -48,7 +48,10 @@ def configured(weights: Weights) -> dict:
     That one beside their weights is not read is said.
     """
     if weights.config is not None and convert.is_video(weights.arrays):
-        unread = f"{weights.config.path} is not read: a config of {weights.config.kind} describes no Video Swin"
+        unread = (
+            f"{weights.config.path} is not read: a config of "
+            f"{weights.config.kind} describes no Video Swin"
+        )
         warn(f"{unread}; give load() what else you know, image_size for example")
     return {}
 

@@ -69,13 +69,15 @@ def fetch(name: str) -> Path:
     url = known.get(name.removesuffix(".pth"))
     if url is None:
         raise UserError(
-            f"there are no published weights of {name}; the nearest name is {nearest(name, known)!r}"
+            f"there are no published weights of {name}; "
+            f"the nearest name is {nearest(name, known)!r}"
         )
     licence = next(licence for base, licence in _LICENCES.items() if url.startswith(base))
     path = download.fetch(url, licence=licence)
     digest = re.search(r"-([0-9a-f]{8})\.pth$", url)
     if digest and not download.sha256(path).startswith(digest[1]):
         raise UserError(
-            f"{path} is not the published file: its SHA-256 does not begin with {digest[1]}; delete it"
+            f"{path} is not the published file: its SHA-256 does not begin "
+            f"with {digest[1]}; delete it"
         )
     return path

@@ -43,7 +43,8 @@ def writing_to(folder: str | os.PathLike | None) -> Iterator[None]:
             raise
         where = error.filename or folder or "a file"
         raise UserError(
-            f"{where} cannot be written: {storage.reason(error)}; the same command resumes when that is mended"
+            f"{where} cannot be written: {storage.reason(error)}; "
+            "the same command resumes when that is mended"
         ) from error
 
 
@@ -86,7 +87,10 @@ def check_entries(folder: epath.Path) -> None:
                 "a folder" if path.is_dir() else "a file" if path.is_file() else "no file or folder"
             )
             if path.is_symlink():
-                kind = f"a link to {os.readlink(path)}, which is {kind if path.exists() else 'not there'}"
+                kind = (
+                    f"a link to {os.readlink(path)}, which is "
+                    f"{kind if path.exists() else 'not there'}"
+                )
             raise UserError(f"{path} cannot be used: it is {kind}; remove it or move it away")
 
 
@@ -113,8 +117,9 @@ def check_shared(folder: epath.Path, patience: float = 10) -> None:
         token.unlink()
     if not seen.all():
         raise UserError(
-            f"--workdir={folder} is not one place for all hosts: process {int(seen.argmin())} does not see what "
-            "process 0 writes there; give a folder that they share, or gs://BUCKET/..."
+            f"--workdir={folder} is not one place for all hosts: process "
+            f"{int(seen.argmin())} does not see what process 0 writes there; give a folder "
+            "that they share, or gs://BUCKET/..."
         )
 
 
@@ -138,6 +143,6 @@ def _check_bucket(folder: epath.Path) -> None:
     except Exception as error:
         text = " ".join(str(error).split())[:300]
         raise OSError(
-            f"the bucket does not say of what kind it is ({type(error).__name__}: {text}); give the service account "
-            "the role Storage Legacy Bucket Reader as well"
+            f"the bucket does not say of what kind it is ({type(error).__name__}: {text}); "
+            "give the service account the role Storage Legacy Bucket Reader as well"
         ) from error

@@ -129,8 +129,8 @@ class Ownership:
             if not told:
                 told = True
                 _say(
-                    f"{self._folder} was last used by {_name(found)}; waiting {self._pace.patience:.0f} s "
-                    "for a sign of life"
+                    f"{self._folder} was last used by {_name(found)}; "
+                    f"waiting {self._pace.patience:.0f} s for a sign of life"
                 )
             time.sleep(self._pace.poll)
         if not alone:
@@ -142,8 +142,8 @@ class Ownership:
 
     def _refusal(self, found: dict[str, Any]) -> str:
         return (
-            f"--workdir={self._folder} is in use by another run ({_name(found)}); stop that one first, "
-            "or give another --workdir"
+            f"--workdir={self._folder} is in use by another run ({_name(found)}); "
+            "stop that one first, or give another --workdir"
         )
 
     def _run(self) -> None:
@@ -162,7 +162,10 @@ class Ownership:
     def _look(self) -> None:
         """Notes if another run has taken the workdir, or someone has deleted it."""
         if not storage.is_remote(self._folder) and not self._folder.is_dir():
-            self._lost = f"--workdir={self._folder} was deleted or moved while the run was going on; it cannot save"
+            self._lost = (
+                f"--workdir={self._folder} was deleted or moved while the run "
+                "was going on; it cannot save"
+            )
             return
         try:
             found = _read(self._folder)
@@ -170,8 +173,8 @@ class Ownership:
             return
         if found is not None and found.get("run") != self._mark["run"]:
             self._lost = (
-                f"--workdir={self._folder} was taken over by another run ({_name(found)}), because this one gave no "
-                "sign of life for a while; nothing more is written"
+                f"--workdir={self._folder} was taken over by another run ({_name(found)}), "
+                "because this one gave no sign of life for a while; nothing more is written"
             )
 
     def _write(self) -> None:
@@ -219,7 +222,10 @@ def _name(found: dict[str, Any]) -> str:
     if "host" not in found:
         return "an unknown process"
     host, pid = (str(found.get(name))[:100] for name in ("host", "pid"))
-    return f"host {host if host.isprintable() else ascii(host)}, pid {pid if pid.isprintable() else ascii(pid)}"
+    return (
+        f"host {host if host.isprintable() else ascii(host)}, "
+        f"pid {pid if pid.isprintable() else ascii(pid)}"
+    )
 
 
 def _say(line: str) -> None:
