@@ -2,11 +2,11 @@
 as one table.
 
     pip install -e '.[tpu]'
-    python experiments/benchmarks/pod_presets.py --jobs=2                         # two hours on two cores
-    python experiments/benchmarks/pod_presets.py --only=swin_in1k --chips=v5e     # the rows and chips whose names
-    contain these python experiments/benchmarks/pod_presets.py --jobs=2 --missing               # goes on where one was
-    stopped python experiments/benchmarks/pod_presets.py --table                          # no compiling: what is known,
-    for the README
+    python experiments/benchmarks/pod_presets.py --jobs=2
+
+The whole table takes two hours on two cores. `--missing` goes on where such a run was stopped,
+`--only=swin_in1k --chips=v5e` compiles the rows and chips whose names contain these, and `--table`
+compiles nothing and prints what is known.
 
 Each training step is compiled by the real TPU compiler for its slice, until memory and traffic are
 known, and what it says is kept in pod_presets.json beside this file, under experiment, row and

@@ -2,7 +2,8 @@
 zero-shot on two drawing styles that it never saw.
 
     python -m swin_jax.data.builders.emoji --data_dir=data
-    python -m swin_jax.launch --config=experiments/clip/clip_emoji.py --workdir=runs/clip_emoji --config.data_dir=data
+    python -m swin_jax.launch --config=experiments/clip/clip_emoji.py --workdir=runs/clip_emoji \
+        --config.data_dir=data
 
 A small ResNet and a one-layer text transformer learn from the drawings of noto, noto-v1, twemoji,
 emojione and fluent-flat at 32 x 32 pixels. Every tenth concept is held out

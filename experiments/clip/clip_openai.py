@@ -19,11 +19,11 @@ The released models saw 400 million pairs that were never published, 32 times. Z
 top-1 on ImageNet (the paper's table 11; theirs, not ours) and the rate and hours of table
 19 and section 2.5:
 
-    model           top-1   peak rate  text width         model           top-1   peak rate  text width
-    RN50            59.6    5e-4       512                ViT-B/32        63.2    5e-4       512
-    RN101           62.2    5e-4       512                ViT-B/16        68.6    5e-4       512
-    RN50x4          65.8    5e-4       640                ViT-L/14        75.3    4e-4       768
-    RN50x16         70.5    4e-4       768                ViT-L/14@336px  76.2    2e-5       768
+    model           top-1   peak rate  text width     model           top-1   peak rate  text width
+    RN50            59.6    5e-4       512            ViT-B/32        63.2    5e-4       512
+    RN101           62.2    5e-4       512            ViT-B/16        68.6    5e-4       512
+    RN50x4          65.8    5e-4       640            ViT-L/14        75.3    4e-4       768
+    RN50x16         70.5    4e-4       768            ViT-L/14@336px  76.2    2e-5       768
     RN50x64         73.6    3.6e-4     1024
 
 ViT-L/14@336px is one more epoch of ViT-L/14 at 336 pixels, its positions stretched bilinearly:

@@ -1,7 +1,8 @@
 """Nearest neighbours in pixels on the animated emoji:
 what a single frame, and a clip, say without any learning.
 
-    python experiments/studies/video_emoji_baselines.py --data_dir=data [--out=runs/video_emoji_baselines.json]
+    python experiments/studies/video_emoji_baselines.py --data_dir=data \
+        [--out=runs/video_emoji_baselines.json]
 
 Training clips are those of a man and a person, test clips those of a woman; both over random
 backgrounds, with random start, speed, scale and place, the test ones from a fixed seed

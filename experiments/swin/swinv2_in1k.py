@@ -20,12 +20,13 @@ theirs, not ours), 300 epochs:
 What each of the three changes brings (the paper's ablation, top-1 at window 8; theirs, not ours):
 
     tiny   small  base   overrides
-    81.5   83.2   83.6   $V.post_norm=false $V.cosine_attention=false $V.continuous_bias=false      version 1
+    81.5   83.2   83.6   $V.post_norm=false $V.cosine_attention=false $V.continuous_bias=false
     81.6   83.3   83.8   $V.cosine_attention=false $V.continuous_bias=false
     81.7   83.6   84.1   $V.continuous_bias=false
-    81.8   83.7   84.2                                              version 2 (small, base: the README's)
+    81.8   83.7   84.2
 
-where `V=--config.task.model`. Any other combination of the three works as well.
+where `V=--config.task.model`. The first row is version 1, the last is version 2 (small and base:
+the README's numbers). Any other combination of the three works as well.
 
 Quirks of the published runs are the default: `warmup_prefix=False` (the cosine spans the whole run
 and the rate drops at the end of the warm-up; the official default since October 2022 is True) and

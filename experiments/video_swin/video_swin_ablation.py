@@ -24,7 +24,8 @@ not ours (those in brackets were not confirmed by a second source):
     frames=16,window=8    (78.5 / 93.2)    44          28.2
     frames=8,window=4     (76.7 / 92.5)    20          28.0
 
-    backbone_lr=0.1, 1.0 (Swin-B): 80.6 and (80.2) from ImageNet-1K, 82.7 and (82.0) from ImageNet-22K
+    backbone_lr=0.1, 1.0 (Swin-B): 80.6 and (80.2) from ImageNet-1K,
+                                   82.7 and (82.0) from ImageNet-22K
     patch=inflate, centre: 78.8 and (78.8)
     bias=duplicate, centre: 78.8 and 78.8
 """

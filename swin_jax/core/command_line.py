@@ -35,7 +35,8 @@ python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--conf
     ... --edit=seeds:0-19
   the trained model as one file that runs without this package, on CPU, GPU and TPU
     ... --export=model.stablehlo
-  before a pod is rented: does the step fit, what bounds it; no TPU is needed (pip install -e '.[tpu]')
+  before a pod is rented: does the step fit, what bounds it; no TPU is needed
+  (pip install -e '.[tpu]')
     ... --plan=v5e:4x4
     ... --plan=auto:v5e:4x4
   how many images per second it trains on, predicts and reads, here

@@ -5,9 +5,11 @@ as arrays and pictures.
     maps = visualize.attention_map(model, variables, image, "layers.2.blocks.3", query=(5, 7))
     visualize.draw_attention(image, maps, query=(5, 7), path="attention.png")
 
-    clip = swin_jax.preprocess(name)("jump.mp4")  # of a Video Swin, whose backbone is a Swin of three axes
+    # A Video Swin's backbone is a Swin of three axes.
+    clip = swin_jax.preprocess(name)("jump.mp4")
     inside = {"params": variables["params"]["backbone"]}
-    maps = visualize.attention_map(model.backbone, inside, clip, "layers.2.blocks.3", query=(4, 5, 7))
+    block = "layers.2.blocks.3"
+    maps = visualize.attention_map(model.backbone, inside, clip, block, query=(4, 5, 7))
     visualize.draw_video_attention(clip, maps, query=(4, 5, 7), path="attention.png")
 
 Blocks go by their official names. Arrays are (heads, *grid) on the un-shifted grid of the block's

@@ -254,8 +254,8 @@ def build(
             kept_names = tuple(names[i] for i in kept)
             complete = done == len(todo)
             rows = rows if len(kept) == len(rows) else rows[kept]
-            index = Index(**of, names=kept_names, features=rows, normalised=normalised, stamps=stamps[kept],
-                          complete=complete)  # fmt: skip
+            about = dict(normalised=normalised, stamps=stamps[kept], complete=complete)
+            index = Index(**of, names=kept_names, features=rows, **about)
         if index is not None and path is not None:
             save(index, path)
     if index is None:

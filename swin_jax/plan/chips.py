@@ -2,16 +2,18 @@
 what a plan compares a compiled program with.
 
 Numbers are the makers' own, per chip. A link's and the network's are of one direction. Sources:
-  v4    cloud.google.com/tpu/docs/v4: 275 TFLOP/s, 32 GiB, 1,200 GB/s; arXiv 2304.01433, table 4: 6 links of 50 GB/s;
-        jax-ml.github.io/scaling-book/tpus: network 25 GB/s for a host of 4 chips.
-  v5e   cloud.google.com/tpu/docs/v5e: 197 TFLOP/s, 16 GB, 819 GB/s; links 400 GB/s in both directions over 4 ports;
-        network 6.4 Tbit/s for a pod of 256 chips.
-  v5p   cloud.google.com/tpu/docs/v5p: 459 TFLOP/s, 95 GiB, 2,765 GB/s; links 1,200 GB/s in both directions (6 of them);
-        network 50 Gbit/s.
-  v6e   cloud.google.com/tpu/docs/v6e: 918 TFLOP/s, 32 GB, 1,640 GB/s; links 800 GB/s in both directions over 4 ports;
-        network 25.6 Tbit/s for a pod of 256 chips.
-  h100  nvidia.com/en-us/data-center/h100, SXM: 989 TFLOP/s without sparsity, 80 GB, 3.35 TB/s, NVLink 900 GB/s in both
-        directions; nvidia.com/en-us/data-center/dgx-h100: an adapter of 400 Gbit/s for each GPU.
+  v4    cloud.google.com/tpu/docs/v4: 275 TFLOP/s, 32 GiB, 1,200 GB/s; arXiv 2304.01433, table 4:
+        6 links of 50 GB/s; jax-ml.github.io/scaling-book/tpus: network 25 GB/s for a host of
+        4 chips.
+  v5e   cloud.google.com/tpu/docs/v5e: 197 TFLOP/s, 16 GB, 819 GB/s; links 400 GB/s in both
+        directions over 4 ports; network 6.4 Tbit/s for a pod of 256 chips.
+  v5p   cloud.google.com/tpu/docs/v5p: 459 TFLOP/s, 95 GiB, 2,765 GB/s; links 1,200 GB/s in both
+        directions (6 of them); network 50 Gbit/s.
+  v6e   cloud.google.com/tpu/docs/v6e: 918 TFLOP/s, 32 GB, 1,640 GB/s; links 800 GB/s in both
+        directions over 4 ports; network 25.6 Tbit/s for a pod of 256 chips.
+  h100  nvidia.com/en-us/data-center/h100, SXM: 989 TFLOP/s without sparsity, 80 GB, 3.35 TB/s,
+        NVLink 900 GB/s in both directions; nvidia.com/en-us/data-center/dgx-h100: an adapter of
+        400 Gbit/s for each GPU.
 """
 
 import dataclasses

@@ -10,7 +10,8 @@ from swin_jax.core import storage
 GIB = 2**30
 # Names in a program that are those of no module and of no operation.
 _WRAPPER = re.compile(
-    r"^(jit|jvp|transpose|vmap|while|body|closed_call|checkpoint|rematted_computation)(\(|$)|^\w+\.\w+$"
+    r"^(jit|jvp|transpose|vmap|while|body|closed_call|checkpoint|rematted_computation)(\(|$)"
+    r"|^\w+\.\w+$"
 )
 TIMES = ("compute", "memory", "links", "network")
 

@@ -29,16 +29,18 @@ _PLAIN = ("model.safetensors", "pytorch_model.bin")
 _OF_OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # Fields that transformers gives every config and that change no number of a model.
 IDLE = frozenset(
-    """_attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures attn_implementation
-    auto_map bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size
-    decoder_start_token_id diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size
-    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id id2label
-    is_encoder_decoder label2id length_penalty max_length min_length model_type no_repeat_ngram_size
-    num_beam_groups num_beams num_return_sequences output_attentions output_hidden_states output_scores pad_token_id
-    prefix problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
-    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings
-    tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p use_bfloat16
-    transformers.js_config use_cache gradient_checkpointing num_labels""".split()
+    """_attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures
+    attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id
+    chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty
+    do_sample dtype early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty
+    finetuning_task forced_bos_token_id forced_eos_token_id id2label is_encoder_decoder label2id
+    length_penalty max_length min_length model_type no_repeat_ngram_size num_beam_groups num_beams
+    num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix
+    problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate
+    sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss
+    tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript
+    transformers_version typical_p use_bfloat16 transformers.js_config use_cache
+    gradient_checkpointing num_labels""".split()
 )
 # The same, where they have the value that turns them off.
 IDLE_IF = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}}

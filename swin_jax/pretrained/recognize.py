@@ -11,7 +11,13 @@ _OFFICIAL = (
 )
 
 _SWIN = "take a file of a Swin"
-_BLIP = r"(^text_decoder\.bert\.|^text_(encoder|model)\..*\.crossattention\.|^vision_model\..*\.self_attn\.qkv\.)"
+_BLIP = (
+    r"(^text_decoder\.bert\.|^text_(encoder|model)\..*\.crossattention\."
+    r"|^vision_model\..*\.self_attn\.qkv\.)"
+)
+_STYLEGAN = (
+    r"g_ema\.|synthesis\.|mapping\.fc\d|convs\.\d+\.conv\.modulation|conv1\.conv\.modulation"
+)
 _IR_SE = r"(^|\.)body\.\d+\.res_layer\."
 
 # (a name that only this family has, what it is, what to do). The first that fits is taken.
@@ -29,7 +35,7 @@ _SIGNS = (
         "of StyleGANs, StyleGAN2 is read",
     ),
     (
-        r"^(g_ema\.|synthesis\.|mapping\.fc\d|convs\.\d+\.conv\.modulation|conv1\.conv\.modulation|b\d+\.fromrgb\.)",
+        rf"^({_STYLEGAN}|b\d+\.fromrgb\.)",
         "StyleGAN",
         "no Swin can hold them; of StyleGANs, a whole StyleGAN2 is read",
     ),
@@ -73,7 +79,7 @@ _SIGNS = (
         "take timm's swinv2_* files",
     ),
     (
-        r"(rel_pos_bias\.relative_position_bias_table|^(encoder\.)?blocks\.\d+\.attn\.relative_position_bias_table)$",
+        r"(rel_pos_bias|^(encoder\.)?blocks\.\d+\.attn)\.relative_position_bias_table$",
         "SimMIM's or BEiT's ViT",
         "take SimMIM's Swin files",
     ),
@@ -95,8 +101,12 @@ _TOWERS = "take a CLIP with OpenAI's towers (ViT-* or RN* without a timm or Hugg
 # `pretrained.clip.layouts.to_official_names` leaves them.
 _NOT_CLIP = (
     (
-        r"(^|\.)layers[._]\d+\.blocks\.\d+\.attn\.(relative_position_bias_table|cpb_mlp|logit_scale|qkv)|"
-        r"(^|\.)encoder\.layers\.\d+\.blocks\.\d+\.attention\.|(^|\.)features\.\d+\.\d+\.attn\.qkv\.",
+        (
+            r"(^|\.)layers[._]\d+\.blocks\.\d+\.attn\."
+            r"(relative_position_bias_table|cpb_mlp|logit_scale|qkv)"
+            r"|(^|\.)encoder\.layers\.\d+\.blocks\.\d+\.attention\."
+            r"|(^|\.)features\.\d+\.\d+\.attn\.qkv\."
+        ),
         "a Swin",
         "load it by its own name",
     ),
@@ -111,7 +121,7 @@ _NOT_CLIP = (
     (r"^text_decoder\.", "CoCa (it has a text decoder)", _TOWERS),
     (r"^(vision|text)_model\.head\.", "SigLIP of Hugging Face's transformers", _TOWERS),
     (
-        r"^(g_ema\.|synthesis\.|mapping\.fc\d|convs\.\d+\.conv\.modulation|conv1\.conv\.modulation)",
+        rf"^({_STYLEGAN})",
         "StyleGAN",
         "no CLIP can hold them",
     ),

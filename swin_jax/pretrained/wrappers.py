@@ -15,7 +15,10 @@ from swin_jax.pretrained import compare
 from swin_jax.pretrained.files import choose
 
 # The first convolution: the official and timm's, transformers', torchvision's.
-_FIRST = r"^((?:.*\.)?)(?:patch_embed\.proj|(embeddings)\.patch_embeddings\.projection|(features)\.0\.0)\.weight$"
+_FIRST = (
+    r"^((?:.*\.)?)"
+    r"(?:patch_embed\.proj|(embeddings)\.patch_embeddings\.projection|(features)\.0\.0)\.weight$"
+)
 # Blocks in the same three: the name up to them.
 _BLOCKS = r"^((?:.*?\.)?)(?:layers[._]\d+\.blocks\.\d+|features\.\d+\.\d+)\."
 # Parts of models that are known here, whose other parts are wanted too:

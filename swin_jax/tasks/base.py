@@ -58,14 +58,16 @@ class GatheredState(TrainState):
     master: Any = None
 
 
-# What a task can predict -> the keys of `predict`'s dict. B examples, K classes, features of width E.
+# What a task can predict -> the keys of `predict`'s dict. B examples, K classes, features of
+# width E.
 #   logits: `logits` (B, K) floating point, before the softmax.
-#   features: `image_features` (B, E) of a batch with `image`, `text_features` (B, E) of one with `text`, float32 of
-#       length 1; `logit_scale` float32 scalar, the factor of their products.
-#   reconstruction: `reconstruction` (B, H, W, C) float32, pixels in 0..1; `pixel_mask` (B, H, W) uint8, 1 where the
-#       model did not see them; `error` and `masked` (B,) float32, the summed error of each and what to divide it by.
-#   samples: `image` (B, H, W, C) float32, nominally in -1..1, of a batch with `latent` (B, z) and, for a conditional
-#       generator, `label` (B,).
+#   features: `image_features` (B, E) of a batch with `image`, `text_features` (B, E) of one with
+#       `text`, float32 of length 1; `logit_scale` float32 scalar, the factor of their products.
+#   reconstruction: `reconstruction` (B, H, W, C) float32, pixels in 0..1; `pixel_mask` (B, H, W)
+#       uint8, 1 where the model did not see them; `error` and `masked` (B,) float32, the summed
+#       error of each and what to divide it by.
+#   samples: `image` (B, H, W, C) float32, nominally in -1..1, of a batch with `latent` (B, z) and,
+#       for a conditional generator, `label` (B,).
 #   maps: `maps` (B, H, W, K) floating point, the logits of every pixel.
 PREDICTIONS: dict[str, tuple[str, ...]] = {
     "logits": ("logits",),

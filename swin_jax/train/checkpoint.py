@@ -46,7 +46,7 @@ _COMMITTED = "commit_success.txt"  # Orbax' mark in a bucket
 _NOTES = "_CHECKPOINT_METADATA"  # Orbax' times and kinds of a checkpoint
 
 
-def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.CheckpointManager:  # noqa: A001 (the four functions' names)
+def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.CheckpointManager:
     """The checkpoints of a workdir; saving is asynchronous, the newest `keep` are kept.
 
     Temporary files of interrupted saves are removed, unless `write` is False:

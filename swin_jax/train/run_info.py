@@ -46,8 +46,9 @@ def facts(
         sources: names of frozen models and the paths of their weights.
     """
     device = jax.devices()[0]
+    processes = f"{jax.process_count()} process(es)"
     found = {
-        "devices": f"{jax.device_count()} x {device.device_kind} ({jax.process_count()} process(es))",
+        "devices": f"{jax.device_count()} x {device.device_kind} ({processes})",
         "device_kind": device.device_kind,
         "mesh": dict(mesh.shape),
         **described,

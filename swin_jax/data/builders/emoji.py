@@ -209,7 +209,9 @@ def build(
         _features(concepts, tuple(vendors), size),
         splits,
         overwrite,
-        description=f"Emoji of {len(vendors)} vendors over white, with Unicode names, groups and keywords.",
+        description=(
+            f"Emoji of {len(vendors)} vendors over white, with Unicode names, groups and keywords."
+        ),
         license="differs by vendor, see LICENSES.md: "
         + ", ".join(f"{k} {v.license}" for k, v in vendors.items()),
     )

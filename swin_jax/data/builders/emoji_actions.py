@@ -1,8 +1,8 @@
 """Prepares the animated Fluent emoji of people:
 one clip of every action, person and skin tone, split by person.
 
-    python -m swin_jax.data.builders.emoji_actions [--data_dir DIR] [--packages anim-3|anim-1,anim-2|all]
-        [--source FOLDER] [--size 80]
+    python -m swin_jax.data.builders.emoji_actions [--data_dir DIR]
+        [--packages anim-3|anim-1,anim-2|all] [--source FOLDER] [--size 80]
 
 The animations lie in four npm packages (165, 182, 197 and 186 MB). A class is an action that is
 shown by a man, a woman and a person in six skin tones each; anim-3 alone has 16 whole classes
@@ -43,7 +43,8 @@ _TONE_POINTS = ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff")
 _GROUP = "People & Body"
 _LICENSE = """# Licence
 
-MIT. Fluent Emoji, animated, Copyright (c) Microsoft Corporation, https://github.com/microsoft/fluentui-emoji-animated
+MIT. Fluent Emoji, animated, Copyright (c) Microsoft Corporation,
+https://github.com/microsoft/fluentui-emoji-animated
 (npm {packages}). Frames are scaled to {size} x {size} pixels; otherwise unchanged.
 """
 

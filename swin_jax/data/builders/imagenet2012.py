@@ -4,10 +4,12 @@ images of 1,000 classes.
     python -m swin_jax.data.builders.imagenet2012 --data_dir DIR --source FOLDER
 
 FOLDER holds the official files from https://image-net.org (an account is needed):
-    ILSVRC2012_img_train.tar  (138 GB)                 or a folder train/ of synsets (nXXXXXXXX/ or nXXXXXXXX.tar)
-    ILSVRC2012_img_val.tar    (6.3 GB)                 or a folder val/, sorted into synsets or flat
-    ILSVRC2012_devkit_t12.tar.gz (2.5 MB), or unpacked: needed for the labels unless val/ is sorted into synsets
-The result takes as much space as the two tars; JPEG bytes are stored as they are. About an hour on a local disk.
+    ILSVRC2012_img_train.tar (138 GB), or a folder train/ of synsets (nXXXXXXXX/ or nXXXXXXXX.tar)
+    ILSVRC2012_img_val.tar (6.3 GB), or a folder val/, sorted into synsets or flat
+    ILSVRC2012_devkit_t12.tar.gz (2.5 MB), or unpacked: needed for the labels unless val/ is sorted
+        into synsets
+The result takes as much space as the two tars; JPEG bytes are stored as they are. About an hour on
+a local disk.
 
 Licence: the ImageNet terms of access: non-commercial research and education only; no
 redistribution. Labels are the synsets in sorted order, as everywhere in the field. Paper:

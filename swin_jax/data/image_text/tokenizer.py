@@ -30,7 +30,8 @@ _SPECIAL = {"<|startoftext|>": START, "<|endoftext|>": END}
 ContextLength = Annotated[int, Range(low=3)]  # start and end, and something between
 # Letters that are newer than the Unicode of this Python count as other signs.
 _RUNS = re.compile(
-    r"[^\W\d_]+|\d|(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)|(?:[^\w\s\u0345]|_)+"
+    r"[^\W\d_]+|\d|(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)"
+    r"|(?:[^\w\s\u0345]|_)+"
 )
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -178,9 +179,8 @@ def _encode(text: str) -> list[int]:
 def _encode_run(run: str) -> tuple[int, ...]:
     if run in _SPECIAL:
         return (_SPECIAL[run],)
-    if (
-        len(run) > 1 and run.isalnum() and not run.isalpha()
-    ):  # with numerals such as ½, each of which stands alone
+    # With numerals such as ½, each of which stands alone.
+    if len(run) > 1 and run.isalnum() and not run.isalpha():
         pieces = "".join(sign if sign.isalpha() else f" {sign} " for sign in run).split()
         return tuple(number for piece in pieces for number in _encode_run(piece))
     ids = list(run.encode().translate(vocabulary().byte_ids))
@@ -195,10 +195,8 @@ def _join(ids: list[int], joined: Mapping[tuple[int, int], int]) -> list[int]:
     A heap and a linked list, since languages without spaces make long pieces.
     """
     end = len(ids)
-    ids = [
-        *ids,
-        None,
-    ]  # None is joined with nothing: the end, which is before the first too, and what has been joined
+    # None is joined with nothing: the end, which is before the first too, and what has been joined.
+    ids = [*ids, None]
     before, after = [*range(-1, end)], [*range(1, end + 1), end]
     heap = []
 

@@ -27,7 +27,13 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _HEAD_BYTES = 4096
 # Containers and single pictures: no playlists (hls, concat) and patterns (image2),
 # which open other files.
-_FORMATS = "3g2,3gp,apng,asf,asf_o,av1,avi,avs,avs2,avs3,cavsvideo,dhav,dirac,dnxhd,dv,evc,flic,flv,gif,gxf,h261,h263,h264,hevc,iff,ipu,ivf,ivr,jpegxl_anim,kux,live_flv,lvf,lxf,m4v,matroska,mgsts,mjpeg,mjpeg_2000,moflex,mov,mp4,mpeg,mpegts,mpegtsraw,mpegvideo,mpjpeg,mxf,mxg,nsv,nut,nuv,obu,ogg,pmp,r3d,rm,rpl,smjpeg,smk,swf,ty,vc1,vc1test,vvc,webm,wtv,xmv,yuv4mpegpipe,bmp_pipe,gif_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe"
+_FORMATS = (
+    "3g2,3gp,apng,asf,asf_o,av1,avi,avs,avs2,avs3,cavsvideo,dhav,dirac,dnxhd,dv,evc,flic,flv,"
+    "gif,gxf,h261,h263,h264,hevc,iff,ipu,ivf,ivr,jpegxl_anim,kux,live_flv,lvf,lxf,m4v,"
+    "matroska,mgsts,mjpeg,mjpeg_2000,moflex,mov,mp4,mpeg,mpegts,mpegtsraw,mpegvideo,mpjpeg,"
+    "mxf,mxg,nsv,nut,nuv,obu,ogg,pmp,r3d,rm,rpl,smjpeg,smk,swf,ty,vc1,vc1test,vvc,webm,wtv,"
+    "xmv,yuv4mpegpipe,bmp_pipe,gif_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe"
+)
 _SAME_RATE = 0.05  # share by which the time between two frames may differ from the usual one
 
 

@@ -1,6 +1,7 @@
 """Finds the files of a video data set that training would have to replace, before it starts.
 
-    python -m swin_jax.data.video.scan --annotations=kinetics400_train_list.txt --data_prefix=data/kinetics400/train
+    python -m swin_jax.data.video.scan --annotations=kinetics400_train_list.txt \
+        --data_prefix=data/kinetics400/train
     python -m swin_jax.data.video.scan --folder=data/hmdb51 --write_good=hmdb51_good.txt
 
 Every file is decoded from beginning to end: missing, cut off, empty, audio only, damaged, frames of

@@ -1,7 +1,8 @@
 """Edits by global directions in S: one step for all pictures,
 found from two texts without any training.
 
-    generator, clip = swin_jax.load(weights="ffhq.pkl"), swin_jax.load("ViT-B/32", weights="official")
+    generator = swin_jax.load(weights="ffhq.pkl")
+    clip = swin_jax.load("ViT-B/32", weights="official")
     directions = global_directions.open_directions(generator, clip, "statistics")
     edited = directions.edit(ws, [Wish("a smiling face", "a face", alpha=3.0)])
 

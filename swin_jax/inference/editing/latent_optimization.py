@@ -1,7 +1,8 @@
 """Edits by latent optimization: each latent is moved towards the text by itself,
 a few hundred steps long.
 
-    generator, clip = Given(*swin_jax.load(weights="ffhq.pkl")), Given(*swin_jax.load("ViT-B/32", weights="official"))
+    generator = Given(*swin_jax.load(weights="ffhq.pkl"))
+    clip = Given(*swin_jax.load("ViT-B/32", weights="official"))
     adam = adamw(ramps(0.1, 300), no_decay=(), weight_decay=0.0, clip_norm=0.0)
     task = LatentOptimization(generator, clip, adam, tokenize("a person with purple hair"))
     edited_ws = optimize(task, ws)

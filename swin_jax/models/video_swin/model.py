@@ -260,9 +260,11 @@ def make_video_swin(
     of Swin-T for 400 classes and 32 frames, beside those that the paper gives in millions:
 
         joint       28,158,070 (28.2)  windows over time and space: the released models
-        split       42,010,330 (42.0)  windows of one frame, then two layers along time with a norm after them
-        factorised  36,486,316 (36.5)  windows of one frame; in each block then attention along time, in windows of
-                                       the first entry of `window_size`, times a gate that starts at zero
+        split       42,010,330 (42.0)  windows of one frame, then two layers along time with a norm
+                                       after them
+        factorised  36,486,316 (36.5)  windows of one frame; in each block then attention along
+                                       time, in windows of the first entry of `window_size`, times
+                                       a gate that starts at zero
 
     Args:
         design: 'joint', 'split' or 'factorised'.

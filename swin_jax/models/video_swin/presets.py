@@ -25,11 +25,17 @@ _PUBLISHED = (
 )
 
 
+def _shown(size: int) -> str:
+    """The part of a name that says the size, which others than 384 pixels do not have."""
+    return "_384" if size == 384 else ""
+
+
 def _v1() -> dict[str, dict]:
     presets = {}
     for variant, window, data, images, drop_path_rate in _PUBLISHED:
         size = 32 * window[1]
-        name = f"swin_{variant}{'_384' if size == 384 else ''}_patch244_window{''.join(map(str, window))}_{data}"
+        windows = "".join(map(str, window))
+        name = f"swin_{variant}{_shown(size)}_patch244_window{windows}_{data}"
         presets[f"{name}_{images}" if images else name] = dict(
             VARIANTS[variant],
             num_classes=CLASSES[data],
@@ -56,7 +62,8 @@ def _v2() -> dict[str, dict]:
         ("base", 8, 256),
         ("base", 12, 384),
     ):
-        name = f"video_swinv2_{variant}{'_384' if size == 384 else ''}_patch244_window8{side}{side}_kinetics400"
+        windows = f"8{side}{side}"
+        name = f"video_swinv2_{variant}{_shown(size)}_patch244_window{windows}_kinetics400"
         window = dict(window_size=(8, side, side), image_size=(32, size, size))
         presets[name] = dict(VARIANTS[variant], **V2, **window, **(scales if side == 12 else {}))
     window = dict(window_size=(8, 20, 20), image_size=(16, 320, 320))

@@ -21,7 +21,10 @@ from swin_jax.pretrained.files import torch_zip
 from swin_jax.pretrained.stylegan2 import convert, rosinality
 
 PREFIX, DECODER = "mapper.", "decoder."
-_OWN = r"(?:mapper\.)?(((?:course|medium|fine)_mapping|mapping|mapper_\d+)\.mapping\.[1-4]\.(?:weight|bias))"
+_OWN = (
+    r"(?:mapper\.)?"
+    r"(((?:course|medium|fine)_mapping|mapping|mapper_\d+)\.mapping\.[1-4]\.(?:weight|bias))"
+)
 _LEVELS = {"coarse": "course_mapping", "medium": "medium_mapping", "fine": "fine_mapping"}
 _LEAVES = {"weight": "kernel", "bias": "bias"}
 

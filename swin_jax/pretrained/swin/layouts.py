@@ -24,8 +24,10 @@ BACKBONE_PREFIXES = ("encoder.", "backbone.")
 # values of Swin's `small`.
 RULES = {"timm": "shrink_axis", "torchvision": "pad"}
 # The parts of a CLIP, in any of its layouts, that may lie beside a Swin in one file.
-_CLIP = r"(visual|transformer|token_embedding|ln_final|text|text_model|vision_model|visual_projection)\.|"
-_CLIP += r"(text_projection|positional_embedding|logit_scale|logit_bias)\b"
+_CLIP = (
+    r"(visual|transformer|token_embedding|ln_final|text|text_model|vision_model"
+    r"|visual_projection)\.|(text_projection|positional_embedding|logit_scale|logit_bias)\b"
+)
 
 # Words in the names of what training adds beside the classifier: for self-supervision,
 # distillation, several tasks. What could change the features (tokens, prompts, adapters) has none

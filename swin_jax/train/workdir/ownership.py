@@ -154,7 +154,8 @@ class Ownership:
                     if self._holds and not self._lost:
                         self._mark["beat"] += 1
                         self._write()
-            except Exception:  # noqa: S112 (a full disk or a network that fails for a while is told where the run saves)
+            except Exception:
+                # A full disk or a network that fails for a while is told where the run saves.
                 continue
             if self._over.is_set() or self._lost:
                 return
