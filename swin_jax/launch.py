@@ -171,9 +171,8 @@ def main() -> None:
     with warnings.catch_warnings():
         entry = frame_outside().f_code.co_filename
         warnings.showwarning = _show_warnings(entry, warnings.showwarning)
-        if (
-            sys.stdout.errors == "strict"
-        ):  # names of files may be of any bytes; standard error escapes them, too
+        # Names of files may be of any bytes; standard error escapes them, too.
+        if sys.stdout.errors == "strict":
             sys.stdout.reconfigure(errors="backslashreplace")
         status = run(sys.argv)
         multihost = sys.modules.get("swin_jax.train.multihost")

@@ -88,9 +88,8 @@ PositiveFloat = Annotated[float, Range(above=0)]
 NonNegativeFloat = Annotated[float, Range(low=0)]
 FiniteFloat = Annotated[float, Range()]
 Fraction = Annotated[float, Range(low=0, high=1)]  # a share, a probability
-OpenFraction = Annotated[
-    float, Range(above=0, below=1)
-]  # a level of confidence, a part to hold out
+# A level of confidence, a part to hold out.
+OpenFraction = Annotated[float, Range(above=0, below=1)]
 Rate = Annotated[float, Range(low=0, below=1)]  # of dropout, momentum, a moving average
 Seed = Annotated[int, Range(low=0, below=2**32)]  # what NumPy's generators take
 Byte = Annotated[int, Range(low=0, high=255)]  # a level of grey

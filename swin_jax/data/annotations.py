@@ -49,14 +49,8 @@ LABEL_KEYS = (
 )
 MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
 MAX_MARKS = 2**33  # bytes: a mark for each file and class where files have several labels
-BESIDE = (
-    ".csv",
-    ".tsv",
-    ".jsonl",
-    ".json",
-    ".txt",
-    "_map.txt",
-)  # endings of a list beside the folder of a split
+# Endings of a list beside the folder of a split.
+BESIDE = (".csv", ".tsv", ".jsonl", ".json", ".txt", "_map.txt")
 _TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _UNNAMED = re.compile(r"(Unnamed: \d+)?")
 # Of a class, as pandas writes them too where a column has gaps or truth values.

@@ -84,9 +84,8 @@ def scan(
                     file.write(json.dumps(finding) + "\n")
                     file.flush()
             finally:
-                pool.shutdown(
-                    cancel_futures=True
-                )  # an interruption waits for the files at hand only
+                # An interruption waits for the files at hand only.
+                pool.shutdown(cancel_futures=True)
     except OSError as error:
         if storage.is_full(error):
             raise UnwrittenError(_unwritten(report, error)) from error
@@ -143,9 +142,8 @@ def _unwritten(path: str, error: OSError) -> str:
 def _real(path: str) -> str:
     try:
         return os.path.realpath(path)
-    except (
-        ValueError
-    ):  # with a zero byte or half a character, as lists may hold them: no file is called so
+    # With a zero byte or half a character, as lists may hold them: no file is called so.
+    except ValueError:
         return path
 
 

@@ -296,9 +296,8 @@ def _iterate(
     dataset = grain.MapDataset.source(batches)
     num_workers = min(num_workers, os.cpu_count() or 1)  # more only compete
     if num_workers > 0:
-        if (
-            not flags.FLAGS.is_parsed()
-        ):  # grain 0.2.18 reads absl flags to start workers: UnparsedFlagAccessError
+        # Grain 0.2.18 reads absl flags to start workers: UnparsedFlagAccessError.
+        if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         options = grain.MultiprocessingOptions(

@@ -125,13 +125,8 @@ def listed(text: str) -> list[Any] | None:
     for parse in (json.loads, _of_numpy, ast.literal_eval):
         try:
             found = parse(text)
-        except (
-            ValueError,
-            SyntaxError,
-            MemoryError,
-            RecursionError,
-            tokenize.TokenError,
-        ):  # of brackets in brackets
+        # Of brackets in brackets.
+        except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
             continue
         return list(found) if isinstance(found, (list, tuple)) else None
     return None

@@ -32,11 +32,8 @@ FEATURES = frozenset(
         "video_feature.Video",
     )
 )
-_NAMING = (
-    "type",
-    "pythonClassName",
-    "python_class_name",
-)  # keys that name a class, of old and new files
+# Keys that name a class, of old and new files.
+_NAMING = ("type", "pythonClassName", "python_class_name")
 _JSON = ("content", "json")  # keys of texts that are JSON themselves
 
 

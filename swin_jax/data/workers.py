@@ -12,10 +12,8 @@ from collections.abc import Iterator
 
 from swin_jax.core.errors import UserError
 
-_LEFT = (
-    signal.SIGINT,
-    signal.SIGTERM,
-)  # Ctrl-C and schedulers send them to whole groups of processes
+# Ctrl-C and schedulers send them to whole groups of processes.
+_LEFT = (signal.SIGINT, signal.SIGTERM)
 
 
 def set_up(*_: int) -> None:

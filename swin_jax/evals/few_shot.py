@@ -29,11 +29,8 @@ from swin_jax.evals import features, linear_probe, metrics
 from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
 
 SHOTS = (1, 2, 4, 8, 16)
-_DRAWN = {
-    "shots": PositiveInt,
-    "seed": Seed,
-    "indices": tuple[NonNegativeInt, ...],
-}  # of `save_indices`
+# Of `save_indices`.
+_DRAWN = {"shots": PositiveInt, "seed": Seed, "indices": tuple[NonNegativeInt, ...]}
 RIDGE_STRENGTHS = tuple(2.0**i for i in range(-10, 20))
 _BIAS = 100.0  # of the constant feature: large, so that the penalty hardly touches the bias
 

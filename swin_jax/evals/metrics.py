@@ -104,9 +104,8 @@ def rank_labels(
     weights = jnp.asarray(weights)
     for start in range(0, len(label), chunk):
         part = slice(start, start + chunk)
-        index = np.minimum(
-            np.arange(start, start + chunk), len(label) - 1
-        )  # one shape, so that one program does
+        # One shape, so that one program does.
+        index = np.minimum(np.arange(start, start + chunk), len(label) - 1)
         found = _ranks(image_features[index], np.asarray(label)[index].astype(np.int32), weights)
         rank[part], prediction[part] = (np.asarray(x)[: len(label) - start] for x in found)
     return rank, prediction

@@ -137,9 +137,8 @@ class MultiView:
                     rows = []
             if rows:
                 parts.append(cache.add(rows) if cache else _join(rows))
-            if (
-                sum(len(label) for _, label in parts) != total
-            ):  # process 0 has the cache and the figures
+            # Process 0 has the cache and the figures.
+            if sum(len(label) for _, label in parts) != total:
                 return {}
             probabilities, label = _join(parts)
             read = (label != _LEFT_OUT).reshape(len(label), -1).all(-1)

@@ -114,9 +114,8 @@ def ranks(
     candidates, found = jnp.asarray(candidates), []
     for start in range(0, len(queries), chunk):
         pause()
-        index = np.minimum(
-            np.arange(start, start + chunk), len(queries) - 1
-        )  # one shape, so that one program does
+        # One shape, so that one program does.
+        index = np.minimum(np.arange(start, start + chunk), len(queries) - 1)
         rank = _first_match(queries[index], query_numbers[index], candidates, numbers)
         found.append(np.asarray(rank)[: len(queries) - start])
     return np.concatenate(found)

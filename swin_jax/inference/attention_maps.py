@@ -94,15 +94,13 @@ def _attended(model, variables, image, asked, at, size, shift):
         stacking.unstack(variables["params"]),
     )
     _, kept = model.apply({"params": params}, image, method="features", mutable=["attention"])
-    (weights,) = kept["attention"][f"layers_{at[0]}"][f"blocks_{at[1]}"]["attn"][
-        "weights"
-    ]  # (nW, h, N, N)
+    # (nW, h, N, N)
+    (weights,) = kept["attention"][f"layers_{at[0]}"][f"blocks_{at[1]}"]["attn"]["weights"]
     padded = window.pad_to_multiple(asked[None, ..., None], size)
     asking = window.partition(jnp.roll(padded, [-s for s in shift], axes), size)[..., 0]  # (nW, N)
     found = jnp.einsum("wq,whqk->wkh", asking, weights, precision="highest")
-    found = jnp.roll(window.reverse(found, size, padded.shape[1:-1]), shift, axes)[
-        0
-    ]  # (*padded, h)
+    # (*padded, h)
+    found = jnp.roll(window.reverse(found, size, padded.shape[1:-1]), shift, axes)[0]
     return jnp.moveaxis(found[tuple(slice(n) for n in asked.shape)], -1, 0)
 
 
@@ -289,9 +287,8 @@ def draw_bias(maps: np.ndarray, path: str | os.PathLike | None = None, title: st
             "pick one distance in time"
         )
     down, right = maps.shape[1] // 2, maps.shape[2] // 2
-    figure, panels = _panels(
-        len(maps), 1.25 * maps.shape[2] / maps.shape[1], title
-    )  # room for colour bars
+    # Room for colour bars.
+    figure, panels = _panels(len(maps), 1.25 * maps.shape[2] / maps.shape[1], title)
     for i, (axes, values) in enumerate(zip(panels, maps)):
         extent = (-right - 0.5, right + 0.5, down + 0.5, -down - 0.5)
         # A constant added to a whole head changes nothing, so colours compare with the head's mean.

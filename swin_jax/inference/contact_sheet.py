@@ -49,9 +49,8 @@ def draw(
     if title:
         figure.suptitle(printable(title), fontsize=10, parse_math=False)
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from"
-        )  # emoji become boxes; the picture tells
+        # Emoji become boxes; the picture tells.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         storage.write_figure(path, figure, dpi=120)
 
 

@@ -38,9 +38,8 @@ from swin_jax.train.setup import Run, build_run
 PLATFORMS = ("cpu", "cuda", "tpu")
 _KNOWN = (*PLATFORMS, "rocm")  # jax writes any word into the file
 WEIGHTS = ("float32", "bfloat16", "float16")
-_LARGEST = (
-    2**31 - 2**24
-)  # bytes of weights: a flatbuffer ends at 2 GiB, and the program needs some of them
+# Bytes of weights: a flatbuffer ends at 2 GiB, and the program needs some of them.
+_LARGEST = 2**31 - 2**24
 
 Predict = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
 

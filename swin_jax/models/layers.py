@@ -117,9 +117,8 @@ class PatchProjection(nn.Module):
         )
         x = window.pad_to_multiple(x, self.patch).astype(self.dtype)
         grid = [size // p for size, p in zip(x.shape[1:-1], self.patch)]
-        if frames := self.patch[
-            :-2
-        ]:  # first the patches of each frame: whole pixels would be mostly a TPU's padding
+        # First the patches of each frame: whole pixels would be mostly a TPU's padding.
+        if frames := self.patch[:-2]:
             images = window.partition(x.reshape(-1, *x.shape[-3:]), self.patch[-2:])
             x = images.reshape(*x.shape[:-3], math.prod(grid[-2:]), -1)
             patches = window.partition(x, (*frames, 1))

@@ -40,9 +40,8 @@ class LPIPS(nn.Module):
         layers: list[nn.Conv | None] = []
         for number, before, after in self.convolutions():
             init = init_conv(9 * before)
-            layers += [None] * (
-                number - len(layers)
-            )  # where torchvision counts activations and pools
+            # Where torchvision counts activations and pools.
+            layers += [None] * (number - len(layers))
             layers.append(
                 nn.Conv(after, (3, 3), padding=((1, 1), (1, 1)), kernel_init=init, bias_init=init)
             )

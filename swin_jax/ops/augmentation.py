@@ -71,9 +71,8 @@ def random_erase(
     apply, y, x = draws[:, 0], draws[:, 1], draws[:, 2]
 
     low, high = math.log(aspect[0]), math.log(aspect[1])
-    pixels = (area[0] + (area[1] - area[0]) * draws[:, 3 : 3 + _TRIES]) * (
-        height * width
-    )  # (B, tries)
+    # (B, tries)
+    pixels = (area[0] + (area[1] - area[0]) * draws[:, 3 : 3 + _TRIES]) * (height * width)
     ratio = jnp.exp(low + (high - low) * draws[:, 3 + _TRIES :])
     h = jnp.round(jnp.sqrt(pixels * ratio)).astype(jnp.int32)
     w = jnp.round(jnp.sqrt(pixels / ratio)).astype(jnp.int32)
@@ -160,9 +159,8 @@ def mix(
     # so that each device makes its own masks.
     cut, weight, *box = (jnp.repeat(x, size) for x in (cut, weight, *rows, *columns))  # each (B,)
     inside = _box(*box, height, width)
-    own = jnp.where(
-        cut[:, None, None, None], 1.0 - inside, weight[:, None, None, None]
-    )  # (B, H, W, 1)
+    # (B, H, W, 1)
+    own = jnp.where(cut[:, None, None, None], 1.0 - inside, weight[:, None, None, None])
     own = _every_frame(own, image)
     image = own * image + (1.0 - own) * _neighbour(image)
     weight = weight[:, None]

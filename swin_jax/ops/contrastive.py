@@ -43,10 +43,8 @@ def softmax_loss(
     logits = scale * _dot(image, text)
     same = ids[:, None] == ids[None, :]
     total = 0.0
-    for axis in (
-        1,
-        0,
-    ):  # the positive is subtracted first: a small loss is not the difference of large numbers
+    # The positive is subtracted first: a small loss is not the difference of large numbers.
+    for axis in (1, 0):
         positive = jnp.where(same, logits, 0.0).sum(axis, keepdims=True) / same.sum(
             axis, keepdims=True
         )

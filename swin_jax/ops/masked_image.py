@@ -52,9 +52,8 @@ def masked_error(
         (error, count), each (B,) float32: the sum over masked pixels of the mean absolute
         difference of their channels, and the number of masked pixels.
     """
-    difference = jnp.abs(prediction.astype(jnp.float32) - target.astype(jnp.float32)).mean(
-        axis=-1
-    )  # (B, *size)
+    # (B, *size)
+    difference = jnp.abs(prediction.astype(jnp.float32) - target.astype(jnp.float32)).mean(axis=-1)
     mask = mask.astype(jnp.float32)
     axes = tuple(range(1, mask.ndim))
     return (difference * mask).sum(axes), mask.sum(axes)

@@ -119,9 +119,8 @@ def convolve_up(x: jax.Array, kernel: jax.Array, resampling: str = "merged") -> 
         )
         return upfirdn(dilated, padding=(1, 1), taps=TAPS) * jnp.asarray(4, x.dtype)
     features = kernel.shape[-1]
-    merged = 4 * _filtered_kernel(
-        flipped
-    )  # (6, 6, I, O), of the map with zeros between its samples
+    # (6, 6, I, O), of the map with zeros between its samples
+    merged = 4 * _filtered_kernel(flipped)
     # Output 2p + q meets every second tap: those of odd number if q is 0,
     # else those of even number.
     phases = merged.reshape(3, 2, 3, 2, -1, features)[:, ::-1, :, ::-1]

@@ -27,9 +27,8 @@ def partition(x: jax.Array, window: tuple[int, ...]) -> jax.Array:
     n = len(spatial)
     counts = [size // w for size, w in zip(spatial, window, strict=True)]
     x = x.reshape(batch, *itertools.chain(*zip(counts, window)), channels)  # (B, H/w, w, W/w, w, C)
-    x = x.transpose(
-        0, *range(1, 2 * n, 2), *range(2, 2 * n + 1, 2), 2 * n + 1
-    )  # (B, H/w, W/w, w, w, C)
+    # (B, H/w, W/w, w, w, C)
+    x = x.transpose(0, *range(1, 2 * n, 2), *range(2, 2 * n + 1, 2), 2 * n + 1)
     return x.reshape(batch * math.prod(counts), math.prod(window), channels)
 
 
@@ -89,9 +88,8 @@ def relative_bias(table: jax.Array, window: tuple[int, ...]) -> jax.Array:
     inner = window[-2:]
     first = bias.ndim - len(inner)
     for w in inner:
-        bias = _toeplitz(
-            jnp.moveaxis(bias, first, -1), w
-        )  # (..., w, w): the next axis takes the place of this one
+        # (..., w, w): the next axis takes the place of this one
+        bias = _toeplitz(jnp.moveaxis(bias, first, -1), w)
     bias = bias.transpose(
         *range(first), *range(first, bias.ndim, 2), *range(first + 1, bias.ndim, 2)
     )

@@ -156,9 +156,8 @@ def _mesh_groups(mesh: str, device_ids: str | None, grouped: str) -> list[np.nda
     for name, before, part in re.findall(r"'?([^',:]+)'?(?::\((\d+)\)(\d+))?", grouped):
         axis, size = names.index(name), int(part or sizes[name])
         after = sizes[name] // (int(before or 1) * size)
-        places[axis] -= (
-            places[axis] // after % size * after
-        )  # those that differ in this part only are the same now
+        # Those that differ in this part only are the same now.
+        places[axis] -= places[axis] // after % size * after
         group *= size
     order = np.argsort(np.ravel_multi_index(tuple(places), tuple(sizes.values())), kind="stable")
     permuted = re.fullmatch(r"\[([\d,]+)\]T\(([\d,]+)\)", device_ids or "")

@@ -243,9 +243,8 @@ def _state_bytes(run: setup.Run, batch) -> dict[str, int]:
 def _flops(run: setup.Run, batch, traced) -> dict[str, int]:
     """FLOPs of one update over all chips; `step` includes rematerialization, `model` does not."""
     step = flops.count_jaxpr(traced.jaxpr)
-    if (
-        getattr(run.task, "predicts", None) == "samples"
-    ):  # of latents, which are in no batch to train on
+    # Of latents, which are in no batch to train on.
+    if getattr(run.task, "predicts", None) == "samples":
         return {"step": step, "model": step}
     with jax.set_mesh(run.placement.mesh):
         forward = flops.count(run.task.predict, run.abstract, batch, run.frozen)
@@ -275,9 +274,8 @@ def advice(config, facts: dict[str, Any]) -> list[str]:
             "--config.partition.opt_axis=data",
             "splits optimizer state and averages (ZeRO-1)",
         )
-    size = math.gcd(
-        mesh["data"] // facts["slices"], 8
-    )  # of the chips of a slice that hold the same parameters
+    # Of the chips of a slice that hold the same parameters.
+    size = math.gcd(mesh["data"] // facts["slices"], 8)
     if mesh["fsdp"] == 1 and size > 1:
         saved = (state["params"] + state["opt_state"] + state["ema"]) * (1 - 1 / size)
         add(saved, f"--config.mesh.fsdp={size}", "splits parameters too (FSDP)")

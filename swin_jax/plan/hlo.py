@@ -88,13 +88,8 @@ def called(module: Module, instruction: Instruction, key: str = "calls") -> Comp
     return module.get(instruction.attribute(key) or "none", Computation())
 
 
-_WIDTHS = {
-    "token": 0,
-    "opaque": 0,
-    "pred": 8,
-    "c64": 64,
-    "c128": 128,
-}  # bits; the names of the others tell theirs
+# Bits; the names of the others tell theirs.
+_WIDTHS = {"token": 0, "opaque": 0, "pred": 8, "c64": 64, "c128": 128}
 _ARRAY = re.compile(r"([a-z]\w*)\[([^\]]*)\](?:\{([^}]*)\})?")
 _HEADER = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _ASSIGNMENT = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")

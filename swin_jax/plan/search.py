@@ -155,9 +155,8 @@ def state_bytes(config, topology: chips.Topology) -> StateBytes:
     if not items:
         raise UserError(f"no mesh of {topology.size} chips divides batch_size {config.batch_size}")
     found, devices = {}, tpu_compiler.devices(topology)
-    with applied(
-        config, items[0].settings(config)
-    ):  # the config's own mesh may be of another slice
+    # The config's own mesh may be of another slice.
+    with applied(config, items[0].settings(config)):
         run = setup.build_run(config, devices)
     for item in items:
         key = item.fsdp, item.tensor, item.zero1

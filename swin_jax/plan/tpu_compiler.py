@@ -55,9 +55,8 @@ def prepare_backend() -> None:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("the TPU compiler is needed and not installed: pip install -e '.[tpu]'")
     for name, value in _ENVIRONMENT.items():
-        if os.environ.get(name, "WARNING").startswith(
-            "WARNING"
-        ):  # what JAX writes where it finds no TPU
+        # What JAX writes where it finds no TPU.
+        if os.environ.get(name, "WARNING").startswith("WARNING"):
             os.environ[name] = value
     jax.config.update("jax_platforms", "cpu")
 

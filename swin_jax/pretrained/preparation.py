@@ -23,9 +23,8 @@ from swin_jax.pretrained import media
 # The functions that a preparation may call, by public name: no file chooses what code runs.
 _IMAGES = "swin_jax.data.image.transforms."
 _VIDEOS = "swin_jax.data.video.transforms."
-RESIZED = (
-    _IMAGES + "eval_transform"
-)  # the short side to 256 / 224 of the size, the centre; or the whole picture
+# The short side to 256 / 224 of the size, the centre; or the whole picture.
+RESIZED = _IMAGES + "eval_transform"
 CLIP = _IMAGES + "clip_eval_transform"
 FACE = "swin_jax.data.image.alignment.face_transform"  # a square picture, whole
 CLIPS = _VIDEOS + "video_eval_transform"

@@ -110,11 +110,8 @@ _OPEN_CLIP = {
     "size": None,
     "std": None,
 }
-_CLEAN = {
-    "lower": "openai",
-    "whitespace": "whitespace",
-    "canonicalize": "canonicalize",
-}  # open_clip's names
+# Open_clip's names.
+_CLEAN = {"lower": "openai", "whitespace": "whitespace", "canonicalize": "canonicalize"}
 
 
 def preparation_beside(path: Path) -> dict[str, Any] | None:

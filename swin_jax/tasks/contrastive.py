@@ -226,9 +226,8 @@ class Contrastive:
 
     def _project(self, state, params):
         clipped = jnp.clip(params["logit_scale"], 0.0, math.log(self.max_scale))
-        locked = {
-            tower: state.master[tower] for tower in self.locked
-        }  # which the optimizer may have decayed
+        # Which the optimizer may have decayed.
+        locked = {tower: state.master[tower] for tower in self.locked}
         return {**params, **locked, "logit_scale": clipped}
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:

@@ -85,9 +85,8 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
     except (FileNotFoundError, NotADirectoryError):
         if write or steps_in(directory) == steps:
             raise
-        return open(
-            workdir, keep, write
-        )  # a run that goes on has removed one while Orbax listed them
+        # A run that goes on has removed one while Orbax listed them.
+        return open(workdir, keep, write)
 
 
 def folder(workdir: os.PathLike) -> epath.Path:
@@ -194,9 +193,8 @@ def _failed(manager: ocp.CheckpointManager, error: Exception) -> UserError:
         if kept is not None
         else "no checkpoint was written before"
     )
-    number = re.search(
-        r"os_error_code='(\d+)'", str(error)
-    )  # at the end of a long text of TensorStore's
+    # At the end of a long text of TensorStore's.
+    number = re.search(r"os_error_code='(\d+)'", str(error))
     why = os.strerror(int(number[1])) if number else storage.first_line(error)
     return UserError(f"could not save a checkpoint in {manager.directory}: {why}; {intact}")
 
@@ -337,9 +335,8 @@ def _other_step(path: epath.Path, step: int) -> UserError:
 
 def _other_model(path: epath.Path, saved: dict, wanted: dict) -> UserError:
     wrong = [key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key)]
-    wrong.sort(
-        key=lambda key: (not key.startswith("params"), key)
-    )  # the optimizer's follow from the parameters'
+    # The optimizer's follow from the parameters'.
+    wrong.sort(key=lambda key: (not key.startswith("params"), key))
     listed = "; ".join(
         f"{key}: saved {saved.get(key)}, wanted {wanted.get(key)}" for key in wrong[:_LISTED]
     )

@@ -140,9 +140,8 @@ def check_file(path: epath.Path) -> None:
     """Raises ValueError for a folder, a pipe or a device in the place of a file;
     reading a pipe would never end.
     """
-    if os.path.exists(path) and not os.path.isfile(
-        path
-    ):  # a bucket, where neither is, has files only
+    # A bucket, where neither is, has files only.
+    if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{path.name} is a folder, a pipe or a device")
 
 

@@ -321,9 +321,8 @@ def _check_layout(
         if not entry.startswith("task.model.") or field not in _LAID_OUT:
             continue
         module = functools.reduce(lambda outer, part: getattr(outer, part, None), inside, model)
-        if not hasattr(module, field) and hasattr(
-            module, "visual"
-        ):  # of a CLIP that a function makes
+        # Of a CLIP that a function makes.
+        if not hasattr(module, field) and hasattr(module, "visual"):
             module, inside = module.visual, [*inside, "visual"]
         ours, place = getattr(module, field, None), "/".join(inside)
         tables = (

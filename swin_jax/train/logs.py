@@ -27,9 +27,8 @@ from swin_jax.core.errors import UserError
 
 _told: set[str] = set()
 _LARGEST = float(np.finfo(np.float32).max)
-_NO_NAME = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
-)  # cannot be printed, or does something to a terminal
+# Cannot be printed, or does something to a terminal.
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _HEARTBEAT_SECONDS = 10.0  # without a terminal, a sign of life at least this often
 
 
@@ -82,9 +81,8 @@ def truncate(workdir: str | os.PathLike, step: int) -> None:
         parsed = _parse(line)
         if parsed is not None and parsed["step"] <= step:
             kept.append(line + "\n")
-    storage.write(
-        path, "".join(kept)
-    )  # whole, so that a kill in between leaves the old file or the new one
+    # Whole, so that a kill in between leaves the old file or the new one.
+    storage.write(path, "".join(kept))
 
 
 def _parse(line):

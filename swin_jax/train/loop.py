@@ -163,9 +163,8 @@ class Loop:
                 saves = last or stop or _due(step, self.config.checkpoint.every)
                 evaluates = any(_due(step, every) for every, _ in self.evals.values())
                 if saves or evaluates:
-                    self.write(
-                        *pending
-                    )  # raises on a loss that is not finite, before anything is saved
+                    # Raises on a loss that is not finite, before anything is saved.
+                    self.write(*pending)
                     pending = None
                     seen = (first - start + step) * batch_size
                     with self.clock.paused():
@@ -203,9 +202,8 @@ class Loop:
         try:
             return self.evaluate(step, everything)
         except UserError:
-            if (
-                not saved and jax.process_count() == 1
-            ):  # other processes may wait within the evaluation
+            # Other processes may wait within the evaluation.
+            if not saved and jax.process_count() == 1:
                 self.save(step, examples_seen, wait=True)
             checkpoint.finish(self.manager)
             raise
@@ -359,9 +357,8 @@ class Loop:
         }
         self.owner.confirm()
         if jax.process_index() == 0:
-            resume.save(
-                self.config, self.workdir
-            )  # says how the checkpoints beside it were trained
+            # Says how the checkpoints beside it were trained.
+            resume.save(self.config, self.workdir)
         self.log.flush()  # a resumed run needs the lines up to its checkpoint
         checkpoint.save(self.manager, self.state, step, meta, wait)
 

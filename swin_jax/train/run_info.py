@@ -113,9 +113,8 @@ def check_frozen(
             f"{path} is damaged: `frozen` is no checksum. Restore it from a copy, or move it away"
         )
     now = found.get("frozen")
-    if isinstance(
-        before, str
-    ):  # the header is older than sources, and its checksum than shapes and dtypes
+    # The header is older than sources, and its checksum than shapes and dtypes.
+    if isinstance(before, str):
         before = {"sha256": before, "sources": {}}
         if before["sha256"] == _checksum_of_bytes(frozen):
             return

@@ -67,14 +67,12 @@ def make_mesh(
     if slices == 1:
         try:
             return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
-        except (
-            NotImplementedError
-        ):  # no sides of the slice multiply to such sizes: sides are divided
+        # No sides of the slice multiply to such sizes: sides are divided.
+        except NotImplementedError:
             grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
             return Mesh(grid, AXES, axis_types=types)
-    if (
-        not on_tpu
-    ):  # every host of GPUs is a slice to JAX; their network is one that fsdp and tensor may span
+    # Every host of GPUs is a slice to JAX; their network is one that fsdp and tensor may span.
+    if not on_tpu:
         return Mesh(np.reshape(devices, sizes), AXES, axis_types=types)
     inner = (sizes[0] // slices, *sizes[1:])
     grid = mesh_utils.create_hybrid_device_mesh(

@@ -129,13 +129,8 @@ VENDORS = {
         1852,
     ),
 }
-COMMON_TO = (
-    "noto",
-    "twemoji",
-    "openmoji",
-    "fluent_flat",
-    "fluent_3d",
-)  # the feature `common`: 1,571 concepts
+# The feature `common`: 1,571 concepts.
+COMMON_TO = ("noto", "twemoji", "openmoji", "fluent_flat", "fluent_3d")
 _TEXT_LICENSES = (
     (NAMES, "MIT", "names and groups, https://github.com/muan/unicode-emoji-json"),
     (KEYWORDS, "MIT", "keywords, https://github.com/muan/emojilib"),
@@ -280,9 +275,8 @@ def read_concepts(names: Path, keywords: Path, subgroups: Path) -> tuple[Concept
     """Reads the concepts, in Unicode's order, from the tarballs of the three text packages."""
     by_emoji = npm.read_json(names, "data-by-emoji.json")["data-by-emoji.json"]
     words = npm.read_json(keywords, "dist/emoji-en-US.json")["dist/emoji-en-US.json"]
-    words = {
-        _code_of(emoji): found[1:] for emoji, found in words.items()
-    }  # the first is the name again
+    # The first is the name again.
+    words = {_code_of(emoji): found[1:] for emoji, found in words.items()}
     files = npm.read_json(subgroups, "en/data.json", "meta/groups.json")
     titles = files["meta/groups.json"]["subgroups"]
     subgroup = {
@@ -307,9 +301,8 @@ def svg(icons: dict[str, Any], drawing: tuple[str, Mapping[str, Any]]) -> str:
     slug, change = drawing
     icon = icons["icons"][slug]
     left, top = (icon.get(key, icons.get(key, 0)) for key in ("left", "top"))
-    width, height = (
-        icon.get(key, icons.get(key, 16)) for key in ("width", "height")
-    )  # 16 is Iconify's default
+    # 16 is Iconify's default.
+    width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))
     body = icon["body"]
     flip_x, flip_y = bool(change.get("hFlip")), bool(change.get("vFlip"))
     if flip_x or flip_y:

@@ -233,9 +233,8 @@ def read_frames(data: bytes, size: int) -> list[bytes]:
     for index in range(image.n_frames):
         image.seek(index)
         frame, png = image.convert("RGBA"), io.BytesIO()
-        frame.resize((size, size), Image.Resampling.LANCZOS).save(
-            png, "png"
-        )  # which weighs colours with alpha
+        # Which weighs colours with alpha.
+        frame.resize((size, size), Image.Resampling.LANCZOS).save(png, "png")
         frames.append(png.getvalue())
     return frames
 

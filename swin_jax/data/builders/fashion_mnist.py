@@ -126,9 +126,8 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged ({error}); fetch it again") from error
     start = 4 + 4 * ndim
-    header = np.frombuffer(
-        data[:start] if len(data) >= start else b"", ">u4"
-    )  # 0x800 + axes, then the lengths
+    # 0x800 + axes, then the lengths.
+    header = np.frombuffer(data[:start] if len(data) >= start else b"", ">u4")
     if (
         not len(header)
         or header[0] != 0x800 + ndim

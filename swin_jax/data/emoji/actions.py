@@ -71,10 +71,8 @@ class EmojiActions:
         if self._examples[index] is None:
             feature = self._read(index)
             video = Frames(_decode(feature["video"].bytes_list.value))
-            self._examples[index] = {
-                "video": video,
-                **self._describe(feature),
-            }  # threads that meet here store equals
+            # Threads that meet here store equals.
+            self._examples[index] = {"video": video, **self._describe(feature)}
         return {**self._examples[index], "record": index}
 
     def labels(self) -> np.ndarray:
@@ -182,9 +180,8 @@ def reversal(pixels: np.ndarray, size: int = 20) -> tuple[float, float]:
     flat = small.reshape(len(small), -1)
     distances = cdist(flat, flat, "cityblock") / flat.shape[1]
     time = np.arange(len(flat))
-    shifts = (time[:, None] - time) % len(
-        flat
-    )  # row s: the frame of the reversed clip beside each frame
+    # Row s: the frame of the reversed clip beside each frame.
+    shifts = (time[:, None] - time) % len(flat)
     return float(distances.mean()), float(distances[time, shifts].mean(1).min())
 
 
@@ -321,9 +318,8 @@ class _FakeActions:
         time = np.arange(self.num_frames)[:, None, None] / self.num_frames
         y, x = (np.mgrid[:size, :size] + 0.5) / size
         centre = 0.5 + 0.5j + 0.25 * np.exp(2j * np.pi * time)  # on its way round
-        distance = np.abs(x + 1j * y - centre) / (
-            0.12 + 0.13 * time
-        )  # in radii; it grows, then starts again
+        # In radii; it grows, then starts again.
+        distance = np.abs(x + 1j * y - centre) / (0.12 + 0.13 * time)
         inside = (distance < 1) & (distance >= 0.9 * label / self.num_classes)
         pixels = np.empty((self.num_frames, size, size, 4), np.uint8)
         pixels[..., :3], pixels[..., 3] = colour, 255 * inside

@@ -178,9 +178,8 @@ def _random_colours(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarr
     """A map of colours, uint8 (..., 3) -> uint8 (..., 3):
     edges stay where they are, what they are between does not.
     """
-    mixture = (
-        rng.permutation(np.eye(3)) * 0.7 + rng.dirichlet(np.ones(3), size=3) * 0.3
-    )  # rows: a new channel each
+    # Rows: a new channel each.
+    mixture = rng.permutation(np.eye(3)) * 0.7 + rng.dirichlet(np.ones(3), size=3) * 0.3
     powers = 2.0 ** rng.uniform(-1, 1, (3, 1))
     curves = np.round(255 * np.linspace(0, 1, 256) ** powers).astype(np.uint8)
 
@@ -203,9 +202,8 @@ def _clips(
     steps = interval * rng.uniform(*options.speed) * np.arange(options.num_frames)
     starts = start + np.arange(views) * (length / views)
     indices = np.floor(starts[:, None] + steps).astype(int) % length  # (views, T)
-    chosen, inverse = np.unique(
-        indices, return_inverse=True
-    )  # a frame that comes up again is drawn once
+    # A frame that comes up again is drawn once.
+    chosen, inverse = np.unique(indices, return_inverse=True)
     frames = video.get(chosen)
     if frames.shape[-1] == 3:
         frames = np.pad(frames, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=255)
@@ -236,9 +234,8 @@ def _place(frames: np.ndarray, rng: np.random.Generator, options: _Options) -> n
         begin, end = max(0, offset), min(size, offset + extent)
         targets.append(slice(begin, end))
         parts.append(slice(begin - offset, end - offset))
-    for index, frame in enumerate(
-        frames
-    ):  # Pillow scales without aliasing and weighs colours with alpha
+    # Pillow scales without aliasing and weighs colours with alpha.
+    for index, frame in enumerate(frames):
         scaled = Image.fromarray(frame).resize(extents[::-1], Image.Resampling.BILINEAR)
         out[index][tuple(targets)] = np.asarray(scaled)[tuple(parts)]
     return out

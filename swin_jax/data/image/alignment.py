@@ -225,9 +225,8 @@ def _cut_out(
     low, high = np.maximum(low - border, 0), np.minimum(high + border, image.size)
     image, quad = image.crop((*low.tolist(), *high.tolist())), quad - low
     low, high = _box(quad)
-    pads = np.maximum(
-        [-low + border, high - image.size + border], 0
-    )  # before and after, of columns and rows
+    # Before and after, of columns and rows.
+    pads = np.maximum([-low + border, high - image.size + border], 0)
     if pads.max() > border - 4:
         pads = np.maximum(pads, round(side * 0.3))
         image, quad = _padded(image, pads, side * 0.02), quad + pads[0]

@@ -264,9 +264,8 @@ def _places(archive: str, members: Sequence[zipfile.ZipInfo], limits: picture.Li
             info.compress_type,
             info.CRC,
         )
-        place[:] = [
-            min(number, _LARGEST) for number in numbers
-        ]  # any 64 bits without a sign may stand there
+        # Any 64 bits without a sign may stand there.
+        place[:] = [min(number, _LARGEST) for number in numbers]
         beyond = info.header_offset + info.compress_size > end or info.file_size > limits.bytes
         if info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS or beyond:
             place[2] = -1

@@ -44,10 +44,8 @@ SUFFIXES_OF = {
 }
 
 _OF_16_BITS = ("PNG", "PPM")  # formats whose pictures of mode I end at 65535
-_STEPS = (
-    (4, 85),
-    (16, 17),
-)  # grey levels of PNGs of 2 and 4 bits, and what PIL multiplies their pixels by
+# Grey levels of PNGs of 2 and 4 bits, and what PIL multiplies their pixels by.
+_STEPS = ((4, 85), (16, 17))
 
 _ORIENTATION = 0x0112  # tag of EXIF
 _TURNS = {
@@ -65,9 +63,8 @@ _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 # Bytes of a strip or tile of a TIFF, which is unpacked as a whole: for each pixel of the limit; of
 # a file of any size, and for each of its bytes, where no compression of photographs gives more.
 _UNPACKED, _FREE, _INFLATION = 4, 2**26, 2**11
-_MARKER = re.compile(
-    rb"\xff([^\x00\xd0-\xd7\xff])"
-)  # within a scan; 0 and restarts belong to its data
+# Within a scan; 0 and restarts belong to its data.
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 
 
 @checked
@@ -360,9 +357,8 @@ def _on_white(image: Image.Image) -> Image.Image:
     if image.mode == "L" and isinstance(image.info.get("transparency"), int):
         image = _with_scaled_key(image)
     if image.mode == "RGB" and max(key := image.info["transparency"]) > 255:
-        image.info["transparency"] = tuple(
-            value >> 8 for value in key
-        )  # PIL keeps 8 of 16 bits of the pixels only
+        # PIL keeps 8 of 16 bits of the pixels only.
+        image.info["transparency"] = tuple(value >> 8 for value in key)
     if image.mode == "La":  # which PIL converts to LA only
         image = image.convert("LA")
     image = image.convert("RGBA")

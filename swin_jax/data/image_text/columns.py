@@ -34,9 +34,8 @@ TEXT_KEYS = (
     "raw",
 )
 KNOWN = (IMAGE_KEYS, TEXT_KEYS)
-_WITH = {
-    "train": ("train", "restval")
-}  # COCO's training set has the images of its split 'restval' too: 113,287 images
+# COCO's training set has the images of its split 'restval' too: 113,287 images.
+_WITH = {"train": ("train", "restval")}
 _MAX_LABEL = 2**31
 
 

@@ -346,9 +346,8 @@ class _Lines:
     def __iter__(self) -> Iterator[str]:
         for line in self._file:
             self.end += len(line)
-            yield line.decode(
-                "utf-8", "surrogateescape"
-            )  # a row that is not UTF-8 is unreadable when it is read
+            # A row that is not UTF-8 is unreadable when it is read.
+            yield line.decode("utf-8", "surrogateescape")
         self.is_over = True
 
 

@@ -18,9 +18,8 @@ from swin_jax.data.image_text.captions import captions_of, texts_of
 # What a file may hold in the columns that are read, by what it says of them; pairs take more bytes.
 _FREE_VALUES, _VALUES_A_BYTE = 2**20, 1
 _FREE_BYTES, _INFLATION = 2**26, 100
-_MOST_OF_DICTIONARY = (
-    2**30
-)  # bytes of a column in a group of rows; Arrow's dictionaries end at 2 GiB
+# Bytes of a column in a group of rows; Arrow's dictionaries end at 2 GiB.
+_MOST_OF_DICTIONARY = 2**30
 _OPEN_GROUPS = 2  # groups of rows whose encoded images are kept, in each process
 
 
@@ -100,9 +99,8 @@ class ParquetPairs:
         group = int(np.searchsorted(self._ends, row, side="right"))
         first = int(self._ends[group - 1]) if group else 0
         value = _read_group(self._path, group, self._image_key)[row - first].as_py()
-        if isinstance(
-            value, dict
-        ):  # the datasets library leaves the bytes out where the files stay
+        # The datasets library leaves the bytes out where the files stay.
+        if isinstance(value, dict):
             value = value["bytes"] or self._file(value.get("path"))
         if not value:
             raise UnreadableError(f"{self._image_key!r} holds no image")

@@ -13,9 +13,8 @@ from swin_jax.core.errors import UserError, warn
 MAX_PATHS = 1_000_000  # that braces may stand for
 _MAX_BRACES = 100  # in a pattern
 _RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
-_BRACES = re.compile(
-    rf"\{{((?:{_RANGE.pattern})|[^{{}},]*,[^{{}}]*)\}}"
-)  # others stand for themselves
+# Others stand for themselves.
+_BRACES = re.compile(rf"\{{((?:{_RANGE.pattern})|[^{{}},]*,[^{{}}]*)\}}")
 
 
 def expand(patterns: str | os.PathLike | Sequence[str | os.PathLike] | None) -> list[str]:

@@ -154,9 +154,8 @@ def _openai(text: str) -> str:
         raise UserError(
             f"the text {_start(text)!r} has HTML entities more than {MAX_NESTED} deep in each other"
         )
-    if (
-        not text.isascii() or "&" in text or not text.isprintable()
-    ):  # the others pass through ftfy as they are
+    # The others pass through ftfy as they are.
+    if not text.isascii() or "&" in text or not text.isprintable():
         text = html.unescape(html.unescape(_ftfy().fix_text(text)))
     return _whitespace(text).lower()
 

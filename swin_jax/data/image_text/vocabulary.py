@@ -53,11 +53,8 @@ class Vocabulary(NamedTuple):
 @functools.cache
 def vocabulary() -> Vocabulary:
     """CLIP's vocabulary; raises UserError if it is nowhere."""
-    letters = [
-        *range(33, 127),
-        *range(161, 173),
-        *range(174, 256),
-    ]  # bytes that the file writes as themselves
+    # Bytes that the file writes as themselves.
+    letters = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in letters]
     pieces = [bytes([byte]) for byte in letters + others]
     byte_ids = bytes(pieces.index(bytes([byte])) for byte in range(256))

@@ -14,13 +14,8 @@ from typing import BinaryIO
 from swin_jax.core.errors import UnreadableError
 
 _FIRST = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot", b"sidx")
-_INNER = (
-    b"mdia",
-    b"minf",
-    b"stbl",
-    b"traf",
-    b"edts",
-)  # boxes that hold others, within a track or fragment
+# Boxes that hold others, within a track or fragment.
+_INNER = (b"mdia", b"minf", b"stbl", b"traf", b"edts")
 _COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # where a count of samples stands
 _BYTES_OF_EDIT = 12
 _CHUNKS = (b"stco", b"co64")

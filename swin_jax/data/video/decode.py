@@ -249,9 +249,8 @@ class Reader:
         context, pts = self._stream.codec_context, self._index.pts
         spare = "NONREF" if context.name in _SKIPS_UNREFERENCED else "DEFAULT"
         with video_container.unreadable_errors():
-            self._container.seek(
-                int(self._index.seek[first]), stream=self._stream
-            )  # flushes the decoder, too
+            # Flushes the decoder, too.
+            self._container.seek(int(self._index.seek[first]), stream=self._stream)
         packets = video_container.decoded(self._container.demux(self._stream))
         packets = itertools.dropwhile(lambda packet: packet.pts != pts[first], packets)
         for position, packet in zip(range(first, last + 1), packets):
@@ -281,9 +280,8 @@ class _Frames:
 
         self._row = {name: row for row, name in enumerate(names.tolist())}
         self._count, self._fit, self._rotate = len(names), fit, rotate
-        self._reformatter = (
-            VideoReformatter()
-        )  # keeps the conversion's tables, which cost as much as a conversion
+        # Keeps the conversion's tables, which cost as much as a conversion.
+        self._reformatter = VideoReformatter()
         self.pixels = None
 
     @property

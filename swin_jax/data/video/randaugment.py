@@ -193,9 +193,8 @@ def _rotation(height, width, share):
 
 
 def _shear_x(height, width, share):
-    return np.array(
-        [[1, np.tanh(share * _SHEAR_MAX), 0], [0, 1, 0]]
-    )  # tanh, not tan, in the peer, too
+    # Tanh, not tan, in the peer, too.
+    return np.array([[1, np.tanh(share * _SHEAR_MAX), 0], [0, 1, 0]])
 
 
 def _shear_y(height, width, share):

@@ -185,9 +185,8 @@ def dense_train_indices(
     Returns:
       int64 (clips, length), modulo num_frames.
     """
-    span = (
-        length * stride
-    )  # counts the last stride, too: the last frame taken is start + span - stride
+    # Counts the last stride, too: the last frame taken is start + span - stride.
+    span = length * stride
     starts = num_frames - span + 1
     part = starts // clips
     if part > 0:

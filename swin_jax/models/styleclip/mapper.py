@@ -127,9 +127,8 @@ class StyleSpaceMapper(nn.Module):
 
 
 KINDS = ("levels", "single", "styles")
-CHANNELS = tuple(
-    layer.channels for layer in style_space.style_layers(1024)
-)  # of the published generators of faces
+# Of the published generators of faces.
+CHANNELS = tuple(layer.channels for layer in style_space.style_layers(1024))
 
 
 @checked

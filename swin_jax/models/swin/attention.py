@@ -96,9 +96,8 @@ class WindowAttention(nn.Module):
         tokens = x.shape[1]
         # The corner is what the official video code takes where the grid is
         # smaller than the window.
-        tables = per_shard_copies(
-            self.bias_table(), x.shape[0] // windows
-        )  # (S, rows, h): gradients travel as tables
+        # (S, rows, h): gradients travel as tables
+        tables = per_shard_copies(self.bias_table(), x.shape[0] // windows)
         spread = lambda table: window.relative_bias(table, self.window)[:, :tokens, :tokens]  # noqa: E731
         bias = jax.vmap(spread)(tables)  # (S, h, N, N)
         if self.is_mutable_collection("attention") and not self.is_initializing():
@@ -148,9 +147,8 @@ class WindowAttention(nn.Module):
         # Above the limit no gradient, at the limit all of it, as torch.clamp.
         limited = jnp.where(self.logit_scale > MAX_LOGIT_SCALE, MAX_LOGIT_SCALE, self.logit_scale)
         scale = jnp.exp(limited.astype(jnp.float32)).reshape(1, self.num_heads, 1)
-        scale = jnp.concatenate([scale, jnp.ones_like(scale), jnp.ones_like(scale)])[
-            None, None
-        ]  # (1, 1, 3, h, 1)
+        # (1, 1, 3, h, 1)
+        scale = jnp.concatenate([scale, jnp.ones_like(scale), jnp.ones_like(scale)])[None, None]
         is_value = (jnp.arange(3) == 2).reshape(1, 1, 3, 1, 1)
         return (qkv * jnp.where(is_value, 1.0, inverse * scale)).astype(self.dtype)
 

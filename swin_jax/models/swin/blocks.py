@@ -105,9 +105,8 @@ class Block(nn.Module):
         ):
             return self.mlp(x)
         params, plain = self.mlp.variables["params"], self.mlp.clone(parent=None)
-        pieces = x.reshape(
-            -1, math.prod(x.shape[2:-1]) * size, x.shape[-1]
-        )  # (B * H / w, w * W, C)
+        # (B * H / w, w * W, C)
+        pieces = x.reshape(-1, math.prod(x.shape[2:-1]) * size, x.shape[-1])
         apply = lambda piece, _: plain.apply({"params": params}, piece)  # noqa: E731
         return attention.sequential(apply, pieces, None, rows // size).reshape(x.shape)
 

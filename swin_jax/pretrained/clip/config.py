@@ -243,9 +243,8 @@ def _of_transformers(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]
     if vision.get("num_channels", 3) != 3:
         raise config.refuse("vision_config.num_channels", vision["num_channels"])
     end = text.get("eos_token_id", END)
-    if end not in (2, END, sizes["vocab_size"] - 1) or isinstance(
-        end, bool
-    ):  # 2 means the highest id
+    # 2 means the highest id.
+    if end not in (2, END, sizes["vocab_size"] - 1) or isinstance(end, bool):
         raise config.refuse(
             "text_config.eos_token_id", end, "is not where the features of a text are taken here"
         )

@@ -34,10 +34,8 @@ _TRANSFORMERS_NAMES = (
     (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
     (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
     (r"^vision_model\.embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
-    (
-        r"^vision_model\.pre_laye?rnorm\.",
-        "visual.ln_pre.",
-    ),  # the released files spell it without the e
+    # The released files spell it without the e.
+    (r"^vision_model\.pre_laye?rnorm\.", "visual.ln_pre."),
     (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
     (r"^vision_model\.encoder\.layers\.", "visual.transformer.resblocks."),
     (r"\.layer_norm([12])\.", r".ln_\1."),

@@ -85,9 +85,8 @@ def _pieces(path: Path) -> Mapping[str, Any] | None:
         return None
     model = found.get("model")
     pieces = model.get("vocab") if isinstance(model, Mapping) else None
-    return (
-        pieces if isinstance(pieces, Mapping) else {}
-    )  # a list of other kinds of models is not CLIP's
+    # A list of other kinds of models is not CLIP's.
+    return pieces if isinstance(pieces, Mapping) else {}
 
 
 def _is_of_clip(pieces: Mapping[str, Any], path: Path) -> bool:

@@ -60,9 +60,8 @@ class Archive:
             )
         self._budget.take(member.file_size, name[:200])
         with self._zip.open(member) as file:
-            data = file.read(
-                member.file_size
-            )  # without its size, zipfile would inflate all before it looks
+            # Without its size, zipfile would inflate all before it looks.
+            data = file.read(member.file_size)
         if len(data) != member.file_size:
             raise ValueError(f"{name[:200]} ends too early")
         return data

@@ -68,10 +68,8 @@ _IDLE_TRANSFORMERS = beside.IDLE | {
     "path_norm",  # of older files, and without an effect
     "stage_names",
 }
-_PARTS = (
-    "backbone_config",
-    "encoder",
-)  # where larger models of transformers keep the config of a Swin
+# Where larger models of transformers keep the config of a Swin.
+_PARTS = ("backbone_config", "encoder")
 # Kinds of transformers' configs, and whether their attention is that of version 2.
 _KINDS = {"swin": False, "donut-swin": False, "maskformer-swin": False, "swinv2": True}
 
@@ -182,9 +180,8 @@ def _of_architecture(name: str) -> dict[str, tuple[str, Any]]:
         return {}
     first, window, image, larger = (size and int(size) for size in sizes.groups())
     found = dict(window_size=window or first, image_size=larger or image)
-    if (
-        window is not None
-    ):  # fine-tuned at a larger one: the last stage was pretrained with half of it
+    # Fine-tuned at a larger one: the last stage was pretrained with half of it.
+    if window is not None:
         found["pretrained_window_sizes"] = (first, first, first, first // 2)
     return {field: (f"architecture={name}, {field}", value) for field, value in found.items()}
 

@@ -137,9 +137,8 @@ def _check_bucket(folder: epath.Path) -> None:
     from orbax.checkpoint._src.path import gcs_utils  # where Orbax changes it, local runs go on
 
     try:
-        gcs_utils.is_hierarchical_namespace_enabled(
-            folder
-        )  # Orbax asks it before it deletes an old checkpoint
+        # Orbax asks it before it deletes an old checkpoint.
+        gcs_utils.is_hierarchical_namespace_enabled(folder)
     except Exception as error:
         text = " ".join(str(error).split())[:300]
         raise OSError(
