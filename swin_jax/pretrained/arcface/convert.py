@@ -7,27 +7,24 @@ e4e keep. Convolutions go from (out, in, h, w) to (h, w, in, out); the last laye
 so that no model is imported here.
 """
 
-import logging
 import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.params import flatten, unflatten
-from swin_jax.pretrained import beside, compare
+from swin_jax.pretrained import compare, networks
 from swin_jax.pretrained.files import choose
-
-log = logging.getLogger(__name__)
 
 LICENCE = (
     "the released IR-SE50 was trained on pictures derived from MS-Celeb-1M, "
     "and no terms of use are stated for it"
 )
 _LAST = "output_layer.3.weight"
+_NEEDED = (_LAST, "body.0.res_layer.1.weight")
 _OWN = r"(input_layer|output_layer|body)\."
 _REDUCTION = 16
 
@@ -82,55 +79,12 @@ def _norm(name: str, width: int) -> dict:
 
 def is_arcface(state_dict: Mapping[str, np.ndarray]) -> bool:
     """True for a state dict that holds a whole network of this kind, under whatever prefix."""
-    return bool(_prefixes(state_dict))
-
-
-def _prefixes(state_dict: Mapping[str, np.ndarray]) -> list[str]:
-    """What stands before the names of each network in a state dict."""
-    names = state_dict.keys()
-    found = (name.removesuffix(_LAST) for name in names if name.endswith(_LAST))
-    return [prefix for prefix in found if f"{prefix}body.0.res_layer.1.weight" in names]
+    return bool(networks.prefixes(state_dict, _NEEDED))
 
 
 def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The network's arrays by their official names, without a prefix and buffers,
-    and the names of the others.
-
-    Raises:
-        UserError: None there, or several of which the rule of `files.choose` does not
-            tell which is meant.
-    """
-    names = compare.strip_wrappers(state_dict)
-    found = _prefixes(names)
-    if not found:
-        missing = [name for name in (_LAST, "body.0.res_layer.1.weight") if name not in names]
-        raise UserError(f"these weights are of no IR-SE network: they lack {', '.join(missing)}")
-    return under(names, found, _OWN)
-
-
-def under(
-    names: Mapping[str, np.ndarray], prefixes: Sequence[str], own: str
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays of one of several models, without its prefix and buffers,
-    and the names of all others.
-
-    Args:
-        names: {name: array}.
-        prefixes: What stands before the names of each model.
-        own: A regex that matches the beginning of a model's own names.
-
-    Raises:
-        UserError: Several models, and the rule of `files.choose` does not tell which is meant.
-    """
-    roots = [prefix.removesuffix(".") for prefix in prefixes]
-    chosen = choose.preferred(roots) if len(roots) > 1 else roots[0]
-    if chosen is None:
-        raise choose.several(roots)
-    prefix = prefixes[roots.index(chosen)]
-    places = {name: name.removeprefix(prefix) for name in names if name.startswith(prefix)}
-    inside = {name: place for name, place in places.items() if re.match(own, place)}
-    arrays = {place: names[name] for name, place in inside.items()}
-    return compare.drop_buffers(arrays), [name for name in names if name not in inside]
+    """The network's part of a state dict, as `networks.own_part`."""
+    return networks.own_part(state_dict, _NEEDED, _OWN, "IR-SE network")
 
 
 def infer(state_dict: Mapping[str, np.ndarray]) -> dict:
@@ -206,11 +160,7 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
     Raises:
         UserError: An unreadable file, weights that do not fit.
     """
-    if isinstance(source, Mapping):
-        return {name: source[name] for name in ("params", "batch_stats") if name in source}
-    variables = from_official(beside.read(Path(source), key), model)
-    log.warning("%s: %s", source, LICENCE)
-    return variables
+    return networks.read(source, key, lambda arrays: from_official(arrays, model), LICENCE)
 
 
 def pretrained() -> Callable:

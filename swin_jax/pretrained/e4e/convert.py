@@ -7,24 +7,21 @@ Linear weights are transposed; the mean latent becomes 'averages'. Only the fiel
 looked at, so that no model is imported here.
 """
 
-import logging
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.ranges import shown
-from swin_jax.pretrained import beside, compare
+from swin_jax.pretrained import compare, networks
 from swin_jax.pretrained.arcface import convert as arcface
 from swin_jax.pretrained.files import choose
-
-log = logging.getLogger(__name__)
 
 AVERAGE = "latent_avg"
 _OWN = r"(input_layer|body|latlayer[12]|styles)\."
 _LAST = "latlayer1.weight"
+_NEEDED = (_LAST, "styles.0.linear.weight")
 _DECODER = "decoder."
 LICENCE = (
     "the released e4e encoders are under the MIT licence; that of faces was trained on FFHQ (CC "
@@ -55,29 +52,12 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
 
 def is_e4e(state_dict: Mapping[str, np.ndarray]) -> bool:
     """True for a state dict that holds a whole encoder of this kind, under whatever prefix."""
-    return bool(_prefixes(state_dict))
-
-
-def _prefixes(state_dict: Mapping[str, np.ndarray]) -> list[str]:
-    names = state_dict.keys()
-    found = (name.removesuffix(_LAST) for name in names if name.endswith(_LAST))
-    return [prefix for prefix in found if f"{prefix}styles.0.linear.weight" in names]
+    return bool(networks.prefixes(state_dict, _NEEDED))
 
 
 def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The encoder's arrays by their official names, without 'encoder.' and buffers,
-    and the names of the others.
-
-    Raises:
-        UserError: None there, or several of which the rule of `files.choose` does not
-            tell which is meant.
-    """
-    names = compare.strip_wrappers(state_dict)
-    found = _prefixes(names)
-    if not found:
-        missing = [name for name in (_LAST, "styles.0.linear.weight") if name not in names]
-        raise UserError(f"these weights are of no e4e encoder: they lack {', '.join(missing)}")
-    return arcface.under(names, found, _OWN)
+    """The encoder's part of a state dict, as `networks.own_part`."""
+    return networks.own_part(state_dict, _NEEDED, _OWN, "e4e encoder")
 
 
 def _tell_what_is_left(names: list[str]) -> None:
@@ -168,15 +148,12 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
     """The variables of an E4E from a file or from a run; as
     `pretrained.arcface.convert.load_pretrained`.
     """
-    if isinstance(source, Mapping):
-        return {
-            name: source[name] for name in ("params", "batch_stats", "averages") if name in source
-        }
-    arrays = beside.read(Path(source), key)
-    _check_sizes(infer(arrays), model)
-    variables = from_official(arrays, model)
-    log.warning("%s: %s", source, LICENCE)
-    return variables
+
+    def convert(arrays: Mapping[str, np.ndarray]) -> dict:
+        _check_sizes(infer(arrays), model)
+        return from_official(arrays, model)
+
+    return networks.read(source, key, convert, LICENCE)
 
 
 def _check_sizes(found: Mapping, model) -> None:

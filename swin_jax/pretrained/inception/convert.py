@@ -5,18 +5,14 @@ torchvision's names. Convolutions go from (out, in, h, w) to (h, w, in, out); no
 running statistics are in 'batch_stats'.
 """
 
-import logging
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten, unflatten
-from swin_jax.pretrained import beside, compare
-
-log = logging.getLogger(__name__)
+from swin_jax.pretrained import compare, networks
 
 LICENCE = (
     "the Inception-v3 of FID is Google's of 2015, "
@@ -104,11 +100,7 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
     Raises:
         UserError: An unreadable file, weights that do not fit.
     """
-    if isinstance(source, Mapping):
-        return {name: source[name] for name in ("params", "batch_stats") if name in source}
-    variables = from_official(beside.read(Path(source), key), model)
-    log.warning("%s: %s", source, LICENCE)
-    return variables
+    return networks.read(source, key, lambda arrays: from_official(arrays, model), LICENCE)
 
 
 def pretrained() -> Callable:
