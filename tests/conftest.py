@@ -50,13 +50,17 @@ def root() -> pathlib.Path:
 
 @pytest.fixture
 def launch(capsys, monkeypatch):
-    """Runs the launcher in this process: launch(config, workdir, *flags) -> (exit status, stdout, stderr)."""
+    """Runs the launcher in this process: launch(config, workdir, *flags) -> (exit status, stdout, stderr).
+
+    `config=None` gives no --config.
+    """
     from swin_jax import launch as launcher
 
     monkeypatch.chdir(ROOT)
 
     def run(config, workdir, *arguments):
-        status = launcher.run(["launch", f"--config={config}", f"--workdir={workdir}", *arguments])
+        given = [] if config is None else [f"--config={config}"]
+        status = launcher.run(["launch", *given, f"--workdir={workdir}", *arguments])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 

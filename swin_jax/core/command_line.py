@@ -7,8 +7,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from swin_jax.core import config as configs
+from swin_jax.core import saved_config
 from swin_jax.core.errors import UserError, is_ours, nearest
 
+# Actions on the workdir of a trained run, which need no --config.
+USES = ("predict", "index", "search", "edit", "export")
 EXAMPLES = """\
 python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
 
@@ -23,8 +26,8 @@ python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--conf
   evaluate only
     ... --config.total_steps=0
   predict a folder of images with DIR's checkpoint: predictions.csv and predictions.png in DIR;
-  a model of images and texts writes features.npz
-    ... --predict=my_images
+  a model of images and texts writes features.npz; a trained run needs no --config
+    python -m swin_jax.launch --workdir=DIR --predict=my_images
   a model of images and texts: index a folder of images, then search it by a text or by a picture
     ... --index=my_images
     ... --search="a red boat"
@@ -177,15 +180,18 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
         UserError: anything that is wrong with it, in one line.
     """
     arguments, paths = _split(argv)
-    if len(paths) != 1:
+    values = define_flags()
+    workdir = None if paths else _trained_workdir(arguments)
+    if len(paths) != 1 and workdir is None:
         raise UserError(
             "give one --config=FILE.py[:args]; --help shows examples, "
             "--config=FILE.py:help the args"
         )
-    config = configs.load(paths[0])
-    values = define_flags()
+    config = configs.load(paths[0]) if paths else saved_config.read(workdir)
     known = [f"--config.{key}" for key in _dotted(config)] + [f"--{name}" for name in values]
     _check_names(arguments, known)
+    if not paths:
+        saved_config.check_overrides(config, arguments)
     arguments = configs.set_sizes(config, arguments)
     tuples = {
         key: value for key in _dotted(config) if isinstance(value := _leaf(config, key), tuple)
@@ -213,6 +219,14 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     ):
         raise UserError("give --workdir=DIR, where the run's files go")
     return values, values.config
+
+
+def _trained_workdir(arguments: Sequence[str]) -> str | None:
+    """The workdir of a command line that uses a trained run and takes its config, or None."""
+    line = "\n".join(arguments)
+    acts = re.search(rf"^--?({'|'.join(USES)})(=|$)", line, re.MULTILINE)
+    given = re.findall(r"^--?workdir[=\n](.+)$", line, re.MULTILINE)
+    return given[-1] if acts and given else None
 
 
 def _dotted(config, prefix: str = "") -> list[str]:
@@ -265,7 +279,11 @@ def _check_names(arguments: Sequence[str], known: Sequence[str]) -> None:
 
 def _describe(values: flags.FlagValues) -> str:
     rows = [
-        ("config", "The experiment: FILE.py or FILE.py:args; FILE.py:help lists them."),
+        (
+            "config",
+            "The experiment: FILE.py or FILE.py:args; FILE.py:help lists them. "
+            "Not needed to use a trained run.",
+        ),
         ("config.KEY", "Overrides a key of the experiment; --print_config lists them."),
     ]
     rows += [(name, values[name].help) for name in values]

@@ -71,14 +71,15 @@ def spec(fn, **kwargs) -> ml_collections.ConfigDict:
             raise TypeError(f"{fn.__qualname__} needs the argument {name!r}")
         if "factory" in type(value).__name__.lower():
             continue
-        values[name] = config_dict.placeholder(_type(hints.get(name))) if value is None else value
+        values[name] = placeholder_of(hints.get(name)) if value is None else value
     return ml_collections.ConfigDict({"fn": fn, **values})
 
 
-def _type(hint) -> type:
-    """The type in `T | None`."""
+def placeholder_of(hint: typing.Any) -> config_dict.FieldReference:
+    """A None that the command line can set to a value of the type in the annotation `T | None`."""
     options = [option for option in typing.get_args(hint) if option is not type(None)]
-    return next((t for t in (bool, int, float, str, tuple) if options and options[0] is t), object)
+    known = (bool, int, float, str, tuple)
+    return config_dict.placeholder(next((t for t in known if options and options[0] is t), object))
 
 
 def derived(fn, *references: config_dict.FieldReference) -> config_dict.FieldReference:

@@ -62,6 +62,13 @@ RENAMED: dict[str, str] = {
     "swin_jax.tasks.simmim": "swin_jax.tasks.masked_image",
 }
 
+# What an argument of a callable that is no more its default stood for before it existed.
+BEFORE: dict[tuple[str, str], str] = {
+    ("swin_jax.data.sources.image_folder", "conversion"): "reference",
+    ("swin_jax.data.image_text.pairs.folder", "conversion"): "reference",
+    ("swin_jax.data.image_text.lists.jsonl", "conversion"): "reference",
+}
+
 
 def name_of(fn: Callable) -> str:
     """The public name of a function or class.

@@ -117,8 +117,8 @@ def trained(config, run: Run, folder: epath.Path) -> tuple[TrainState, Any, dict
     """Restores the state, frozen arrays and metadata for inference (EMA weights if kept)."""
     termination.check()
     state, meta = first_state(config, run, checkpoint.open(folder, write=False), write=False)
-    for line in resume.model_changes(config, meta.get("config", {})):
-        print(f"changed since this model was trained: {line}", file=sys.stderr, flush=True)
+    if changes := resume.used_changes(config, meta.get("config", {})):
+        print(f"changed since this model was trained: {changes}", file=sys.stderr, flush=True)
     state = state if state.ema is None else state.replace(params=state.ema)
     return state, sharding.device_put_tree(read_frozen(run), run.frozen), meta
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import name_of
+from swin_jax.core.saved_config import tuples
 from swin_jax.models.clip import CLIP, ModifiedResNet, TextTransformer, VisionTransformer, make_clip
 from swin_jax.models.swin import Swin
 
@@ -28,11 +29,6 @@ def clip_of(config: dict) -> CLIP:
         UserError: a tower that is none of this package's.
     """
     return _build(config, "task.model.", _MODELS)
-
-
-def tuples(value: Any) -> Any:
-    """A value that went through JSON, with tuples for its lists."""
-    return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 def _build(config: dict, prefix: str, known: dict) -> Any:

@@ -31,12 +31,14 @@ def saved(request, tmp_path_factory):
 
 @pytest.fixture
 def run(saved, tmp_path, launch):
-    """Runs the launcher in a copy of the workdir: run(*flags) -> stdout and stderr."""
+    """Runs the launcher in a copy of the workdir: run(*flags) -> stdout and stderr; actions need no --config."""
     workdir, (config, _, *flags) = saved
     shutil.copytree(workdir, tmp_path / "run")
 
     def run(*more):
-        status, out, err = launch(config.removeprefix("--config="), tmp_path / "run", *flags, *more)
+        acts = any(flag.startswith(("--predict", "--index", "--search", "--export")) for flag in more)
+        given = [None] if acts else [config.removeprefix("--config="), *flags]
+        status, out, err = launch(given[0], tmp_path / "run", *given[1:], *more)
         assert status == 0, err
         assert "changed since" not in out + err
         return out + err
@@ -85,6 +87,16 @@ def test_resumed_run_has_the_saved_state_and_goes_on_as_if_uninterrupted(saved, 
 def test_load_gives_the_model_that_was_saved(saved):
     model, variables = swin_jax.load(weights=saved[0])
     np.testing.assert_allclose(make.call(model, variables), expected(saved[0])["outputs"], rtol=1e-4, atol=1e-5)
+
+
+@kinds("swin")
+def test_a_config_that_differs_is_told_in_one_line(saved, run, launch, pictures, tmp_path):
+    config, _, *flags = saved[1]
+    changes = ["--config.task.mean=(0.5,0.5,0.5)", "--config.task.model.qkv_bias=True", "--config.total_steps=3"]
+    given = [config.removeprefix("--config="), tmp_path / "run", *flags, *changes]
+    status, _, err = launch(*given, f"--predict={pictures}")
+    lines = [line for line in err.splitlines() if line.startswith("changed since this model was trained: ")]
+    assert status == 0 and len(lines) == 1 and "task.mean: " in lines[0] and "total_steps" not in lines[0], err
 
 
 @kinds("swin")

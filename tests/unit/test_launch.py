@@ -1,6 +1,7 @@
 """The command line: what is wrong with it is said in one line, before anything is started or written."""
 
 import functools
+import json
 import os
 import runpy
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from swin_jax import launch as launcher
 from swin_jax.core import command_line, errors
-from swin_jax.core.config import flatten
+from swin_jax.core.config import flatten, load
 from swin_jax.core.errors import UserError
 from swin_jax.train import multihost
 
@@ -29,7 +30,9 @@ def no_run(monkeypatch):
         return lambda: started.append(arguments) or 0
 
     monkeypatch.setattr("swin_jax.train.loop.prepare", prepare)
-    monkeypatch.setattr("swin_jax.inference.predict.prepare", prepare)
+    for action in ("predict.prepare", "search.prepare_index", "search.prepare_search", "editing.action.prepare"):
+        monkeypatch.setattr(f"swin_jax.inference.{action}", prepare)
+    monkeypatch.setattr("swin_jax.inference.export.prepare_run", prepare)
     return started
 
 
@@ -98,6 +101,49 @@ def test_config_and_workdir_are_needed(capsys, monkeypatch, root, no_run, argv, 
     assert launcher.run(["launch", *argv]) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1 and not no_run
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A workdir with the config.json of a run."""
+    saved = flatten(load(f"{QUICKSTART}:fake"))
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    return tmp_path
+
+
+@pytest.mark.parametrize("action", ["predict", "index", "search", "edit", "export"])
+def test_a_trained_run_is_used_without_its_experiment_file(action, launch, trained, no_run):
+    status, _, err = launch(None, trained, f"--{action}=x", "--config.predict.batch_size=3")
+    assert status == 0, err
+    ((config, workdir, what, *_),) = no_run
+    assert (workdir, what, config.predict.batch_size) == (str(trained), "x", 3)
+    expected = flatten(load(f"{QUICKSTART}:fake")) | {"predict.batch_size": 3}
+    assert flatten(config) == expected
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--predict=x", "--config.predict.batchsize=3"], "did you mean --config.predict.batch_size?"),
+        (["--predict=x", "--config.image_size=16"], "give --config.task.image_size"),
+        (["--predict=x", "--index=y"], "--predict and --index are two commands"),
+        (["--config.seed=3"], "give one --config=FILE.py"),
+        (["--throughput"], "give one --config=FILE.py"),
+        (["--plan=v5e:4x4"], "give one --config=FILE.py"),
+    ],
+)
+def test_what_is_wrong_without_an_experiment_file_is_one_line(flags, message, launch, trained, no_run):
+    status, _, err = launch(None, trained, *flags)
+    assert status == 2 and message in err and err.count("\n") == 1 and not no_run
+
+
+def test_a_workdir_of_no_run_is_told(launch, tmp_path, no_run):
+    status, _, err = launch(None, tmp_path / "none", "--predict=x")
+    assert status == 2 and "none/config.json does not exist: give the workdir of a trained run, or --config" in err
+    assert not no_run and not (tmp_path / "none").exists()
+    (tmp_path / "config.json").write_text(json.dumps({"task.fn": "os.system"}))
+    status, _, err = launch(None, tmp_path, "--predict=x")
+    assert status == 2 and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "-help", "--helpfull"])

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.saved_config import tuples
 from swin_jax.models.arcface import IR_SE50, IRSE
 from swin_jax.pretrained.arcface import convert
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import Preparation, of_faces
-from swin_jax.pretrained.run_config import tuples
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import numpy as np
 from swin_jax.core import stacking
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.public_names import name_of
+from swin_jax.core.saved_config import tuples
 from swin_jax.core.sizes import per_axis, simplest
 from swin_jax.models import simmim, swin
 from swin_jax.ops.window_geometry import num_axes
-from swin_jax.pretrained import run_config
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import Preparation, of_pictures, of_videos
 from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, infer, layouts, urls
@@ -164,7 +164,7 @@ def load_workdir(
     inside = "encoder." if config["task.model.fn"] == name_of(simmim.SimMIM) else ""
     prefix = f"task.model.{inside}"
     keys = [key for key in config if key.startswith(prefix)]
-    fields = {key.removeprefix(prefix): run_config.tuples(config[key]) for key in keys}
+    fields = {key.removeprefix(prefix): tuples(config[key]) for key in keys}
     if fields.pop("fn", None) != name_of(swin.Swin):
         raise UserError(f"{workdir}: its {prefix}fn is {config.get(prefix + 'fn')}, not a Swin")
     params, average, _ = checkpoint.load_params(workdir)

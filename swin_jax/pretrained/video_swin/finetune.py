@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from swin_jax.core.errors import UserError, warn
+from swin_jax.core.saved_config import tuples
 from swin_jax.ops import window_geometry
 from swin_jax.pretrained import beside, compare
 from swin_jax.pretrained.swin import adapt, buffers, finetune
@@ -210,7 +211,6 @@ def fields_of(config: Mapping) -> dict:
     """The arguments of `models.video_swin.make_video_swin` in the flat config of a run,
     tuples for JSON's lists.
     """
-    tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value  # noqa: E731
     own = {
         key.removeprefix("task.model."): value
         for key, value in config.items()

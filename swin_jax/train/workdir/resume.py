@@ -12,7 +12,7 @@ from etils import epath
 from swin_jax.core import storage
 from swin_jax.core.config import flatten
 from swin_jax.core.errors import UserError, did_you_mean
-from swin_jax.core.public_names import current_names, find, is_unknown, nearest_name
+from swin_jax.core.public_names import BEFORE, current_names, find, is_unknown, nearest_name
 from swin_jax.train import checkpoint
 
 # Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that
@@ -27,14 +27,6 @@ FREE = re.compile(
 )
 
 
-# What an argument that is no more its function's default stood for before it existed.
-BEFORE = {
-    ("swin_jax.data.sources.image_folder", "conversion"): "reference",
-    ("swin_jax.data.image_text.pairs.folder", "conversion"): "reference",
-    ("swin_jax.data.image_text.lists.jsonl", "conversion"): "reference",
-}
-
-
 def check_key(config, key: str) -> None:
     """Raises UserError, with the nearest one, for what is neither a dotted key nor
     the beginning of one.
@@ -46,17 +38,32 @@ def check_key(config, key: str) -> None:
         )
 
 
-def model_changes(config, saved: dict) -> list[str]:
-    """One line for each key of the model that a saved flat config has with another value,
-    FREE ones left out.
+def used_changes(config, saved: dict) -> str:
+    """Tells in one line which keys that predictions depend on have another value in a saved config.
+
+    These are the keys of the task, without its optimizer and those of FREE, and of how pictures
+    are prepared.
+
+    Args:
+        config: The config of this command.
+        saved: A flat config, {dotted key: value}.
+
+    Returns:
+        Up to three changes and the number of the others; '' where there are none.
     """
-    new = flatten(config)
-    keys = (key for key in sorted(new) if key.startswith("task.model.") and not FREE.search(key))
-    return [
-        f"{key}: {saved[key]} -> {new[key]}"
-        for key in keys
-        if key in saved and saved[key] != new[key]
+    new, old = flatten(config), current_names(saved)
+    changes = [
+        f"{key}: {_shown(old[key])} -> {_shown(new[key])}"
+        for key in sorted(new.keys() & old.keys())
+        if old[key] != new[key] and _is_used(key)
     ]
+    more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return "; ".join(changes[:3]) + more
+
+
+def _is_used(key: str) -> bool:
+    of_task = key.startswith("task.") and not key.startswith("task.tx.") and not FREE.search(key)
+    return of_task or key.startswith("predict.transform.")
 
 
 def save(config, workdir: epath.Path) -> None:

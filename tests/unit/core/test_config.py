@@ -42,12 +42,17 @@ def scaled(base: float, total_steps: int = 10, note: str | None = None):
 # ---- spec and build ----
 
 
-def test_changes_of_the_model_are_told_but_not_those_of_memory():
+def test_changes_of_what_predicts_are_one_line_without_those_of_memory_and_training():
     model = dict(act="gelu", remat="none", dtype="float32")
-    config = ml_collections.ConfigDict(dict(seed=1, task=dict(model=model, x=1)))
-    saved = {**configs.flatten(config), "task.model.act": "quick_gelu", "task.model.remat": "full", "seed": 0}
-    assert resume.model_changes(config, saved) == ["task.model.act: quick_gelu -> gelu"]
-    assert resume.model_changes(config, {}) == []
+    task = dict(model=model, mean=(0.5,), std=(0.5,), channels=3, tx=dict(rate=1.0))
+    config = ml_collections.ConfigDict(dict(seed=1, task=task, predict=dict(batch_size=8, transform=dict(size=8))))
+    free = {"task.model.remat": "full", "seed": 0, "task.tx.rate": 2.0, "predict.batch_size": 2}
+    saved = {**configs.flatten(config), **free, "task.model.act": "quick_gelu", "predict.transform.size": 4}
+    expected = "predict.transform.size: 4 -> 8; task.model.act: quick_gelu -> gelu"
+    assert resume.used_changes(config, saved) == expected
+    saved |= {"task.mean": [0.1], "task.std": [0.1], "task.model.dtype": "bfloat16"}
+    assert resume.used_changes(config, saved).endswith("; and 2 more")
+    assert resume.used_changes(config, {}) == resume.used_changes(config, configs.flatten(config)) == ""
 
 
 def test_spec_shows_every_default_and_build_makes_the_same_call():

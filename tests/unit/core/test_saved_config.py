@@ -1,0 +1,159 @@
+"""A config.json gives the config that a run had, and calls nothing but what builds models, tasks and data."""
+
+import json
+import sys
+
+import pytest
+
+from swin_jax.core import config as configs
+from swin_jax.core import saved_config
+from swin_jax.core.errors import UserError
+from swin_jax.core.public_names import current_names
+from tests.experiments import config_path
+from tests.unit.core.test_public_names import RECORDED
+from tests.unit.experiments.test_golden_configs import GOLDEN, make
+
+QUICKSTART = configs.flatten(configs.load(config_path("quickstart:fake")))
+
+
+def write(folder, **changes):
+    """A workdir with the config.json of a small run, some keys changed or, if None, taken away."""
+    flat = {key: value for key, value in (QUICKSTART | changes).items() if key not in changes or value is not None}
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(flat))
+    return folder
+
+
+@pytest.mark.parametrize("path", make.experiments(), ids=lambda path: path.stem)
+def test_a_rebuilt_config_is_saved_as_it_was(path):
+    sections = make.read(GOLDEN / f"{path.stem}.txt")
+    for argument in list(sections)[:1] + [key for key in sections if "fake" in key][:1]:
+        saved = current_names({key: json.loads(value) for key, value in sections[argument].items()})
+        assert configs.flatten(saved_config.rebuild(saved, "config.json")) == saved
+
+
+def test_a_rebuilt_config_builds_the_same_values(tmp_path):
+    config, found = configs.load(config_path("quickstart:fake")), saved_config.read(write(tmp_path))
+    assert configs.build(config.partition) == configs.build(found.partition)
+    assert configs.build(config.task.model) == configs.build(found.task.model)
+    assert found.task.model.depths == (1, 1)
+
+
+@pytest.mark.parametrize("name", sorted(RECORDED))
+def test_what_a_config_has_named_is_allowed(name):
+    named = current_names({"fn": name})
+    assert saved_config._function(named["fn"], "fn", "config.json") is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os.system",
+        "builtins.eval",
+        "subprocess.run",
+        "swin_jax.core.storage.os.system",
+        "swin_jax.models.swin.model.jax.eval_shape",
+        "swin_jax.data.pipeline.np.save",
+        "swin_jax.data.sources.os.system",
+        "swin_jax.core.storage.write",
+        "swin_jax.launch.main",
+        "swin_jax.load",
+        "swin_jax.pretrained.files.download.fetch",
+        "swin_jax.pretrained.load.load",
+        "swin_jax.train.checkpoint.save",
+        "swin_jax.data.builders.write.write",
+        "swin_jax.data.video.encode.write_gif",
+        "swin_jax.data.pipeline._order",
+        "swin_jax.inference.editing.action.prepare",
+        "swin_jax.models.swin",
+        "experiments",
+        "../x",
+        "",
+        5,
+        None,
+        ["swin_jax.models.swin.Swin"],
+    ],
+)
+@pytest.mark.parametrize("key", ["task.fn", "data.source.fn"])
+def test_no_other_function_is_taken(name, key, tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "config.json").write_text(json.dumps(QUICKSTART | {key: name}))
+    with pytest.raises(UserError, match=rf"config.json: {key} is .*|has no {key}") as caught:
+        saved_config.read(workdir)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_outside_of_the_package_is_not_even_imported(tmp_path, monkeypatch):
+    (tmp_path / "poison_of_config.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("poison_of_config.f", "swin_jax.poison_of_config.f", "experiment_poison_of_config.f"):
+        with pytest.raises(UserError):
+            configs.build(saved_config.read(write(tmp_path / "run", **{"predict.fn": name})).predict)
+    assert "poison_of_config" not in sys.modules
+
+
+def test_a_name_that_this_version_does_not_have_is_told_with_the_nearest(tmp_path):
+    workdir = write(tmp_path, **{"task.model.fn": "swin_jax.models.swin.Swinn"})
+    with pytest.raises(UserError, match="task.model.fn is .*did you mean 'swin_jax.models.swin.Swin'"):
+        saved_config.read(workdir)
+
+
+def test_functions_of_an_experiment_file_are_missed_only_where_they_are_called(tmp_path):
+    config = saved_config.read(write(tmp_path, **{"data.source.fn": "experiment_mine.digits", "data.source.x": 1}))
+    assert configs.flatten(config)["data.source.fn"] == "experiment_mine.digits"
+    configs.build(config.task)
+    with pytest.raises(UserError, match="data.source.fn is experiment_mine.digits.*--config=FILE"):
+        configs.build(config.data)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"task.fn": None}, "has no task.fn"),
+        ({"mesh.data": None}, "has no mesh.data"),
+        ({"task.model.fn.x": 1}, "damaged at 'task.model.fn.x'"),
+        ({"task.model": 1}, "damaged at 'task.model'"),
+        ({"task.model.a-b": 1}, "damaged at 'task.model.a-b'"),
+        ({"task.model.": 1}, "damaged"),
+        ({"task.model.\n": 1}, "damaged"),
+        ({"logs.wandb": {}}, "damaged at 'logs.wandb'"),
+        ({"task.model.embedding": 3}, "task.model: Swin has no argument 'embedding'"),
+    ],
+)
+def test_a_damaged_file_is_one_line(changes, message, tmp_path):
+    with pytest.raises(UserError, match=message) as caught:
+        saved_config.read(write(tmp_path, **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="config.json does not exist: give the workdir of a trained run, or --config="):
+        saved_config.read(tmp_path)
+
+
+def test_new_arguments_have_their_defaults_and_older_runs_what_they_stood_for(tmp_path):
+    data = {key: None for key in QUICKSTART if key.startswith("data.source.")}
+    data |= {"data.source.fn": "swin_jax.data.sources.image_folder", "data.source.root": "x"}
+    config = saved_config.read(write(tmp_path, **data, **{"task.model.remat": None}))
+    assert config.data.source.conversion == "reference" and config.task.model.remat == "none"
+
+
+def test_numbers_out_of_their_range_are_told_as_those_of_flags_are(tmp_path):
+    config = saved_config.read(write(tmp_path, **{"task.model.embed_dim": -1}))
+    with pytest.raises(UserError, match="--config.task.model.embed_dim=-1"):
+        configs.build(config.task, "task")
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--config.image_size=16", "give --config.task.image_size, .*--config.task.model.image_size"),
+        ("--config.seed=1", "--config.seed changes nothing.*give --config"),
+        ("--config.batch_size", "--config.batch_size changes nothing.*--config=FILE.py"),
+    ],
+)
+def test_a_key_from_which_others_were_computed_is_refused(flag, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        saved_config.check_overrides(saved_config.read(write(tmp_path)), [flag])
+    saved_config.check_overrides(saved_config.read(tmp_path), ["--config.predict.batch_size=2", "--workdir=x"])
