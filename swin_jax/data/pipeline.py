@@ -123,14 +123,25 @@ class TrainData:
         )
 
     def elements(self) -> grain.MapDataset:
-        """The endless random-access sequence of examples of which row i of update s is number
-        s * batch_size + i.
+        """The endless random-access sequence of examples.
+
+        Row i of update s is element number s * batch_size + i.
         """
-        order = grain.MapDataset.range(len(self.source)).seed(self.seed).shuffle().repeat()
         read = functools.partial(
             unreadable.read_or_next, source=self.source, transform=self.transform
         )
-        return order.random_map(read)
+        return self._order().random_map(read)
+
+    def records(self, update: int, rows: Sequence[int]) -> list[int]:
+        """The numbers of the records in rows of an update, 0 being the first one.
+
+        Where a record is unreadable, the row holds another one in its place.
+        """
+        order = self._order()
+        return [int(order[update * self.batch_size + row]) for row in rows]
+
+    def _order(self) -> grain.MapDataset:
+        return grain.MapDataset.range(len(self.source)).seed(self.seed).shuffle().repeat()
 
 
 @checked
@@ -141,7 +152,8 @@ class EvalData:
     Attributes:
       source: what is read.
       transform: `transform(example) -> example`.
-      batch_size: rows of the global batch that is asked for (a mesh may need it rounded up).
+      batch_size: Rows of the global batch that is asked for (a mesh may need it rounded up). It
+        becomes the number of records if that is less.
       num_workers: loader processes; 0 reads in threads of this process.
       num_threads: reading threads where num_workers is 0; 0 reads when a batch is asked for.
       prefetch: batches kept ready (by each worker).
@@ -163,6 +175,7 @@ class EvalData:
     def __post_init__(self):
         _check(self.source)
         unreadable.check_policy(self.unreadable)
+        object.__setattr__(self, "batch_size", min(self.batch_size, len(self.source)))
 
     @property
     def num_examples(self) -> int:

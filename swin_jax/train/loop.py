@@ -17,18 +17,15 @@ from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.tasks.base import check_frozen, describe, frozen_models
-from swin_jax.train import checkpoint, clock, curves, logs, run_info, sharding
+from swin_jax.train import checkpoint, clock, counts, curves, logs, run_info, sharding
 from swin_jax.train.label_space import share_labels
 from swin_jax.train.preemption import Interrupted, Preemption
-from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen
+from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen, warn_of_warmup
 from swin_jax.train.state import first_state
 from swin_jax.train.workdir import Ownership, check_entries, check_shared, make_workdir, own, resume
 
 DONE, NON_FINITE = 0, 3
-
-
-# Keys of batches that are summed over a run, and the names of the sums.
-COUNTED = {"bad": "bad_records", "truncated": "truncated_texts"}
+POINTS = 20  # the curves of a run have at least so many points, if it has as many steps
 
 
 def _due(step: int, every: int) -> bool:
@@ -63,8 +60,8 @@ class Loop:
         }
         self.train_step = jitted_step(self.run)
         self.clock = clock.Clock(config.batch_size)
-        self.counts = dict.fromkeys(COUNTED.values(), 0)  # of this process, since it started
         self.rows = self.run.placement.rows(config.batch_size)
+        self.log_every = min(config.logs.every, max(config.total_steps // POINTS, 1))
         self.traces = None  # where the profiler writes to, while it does
 
     def execute(self) -> int:
@@ -122,7 +119,8 @@ class Loop:
         self.manager = checkpoint.open(self.workdir, self.config.checkpoint.keep, write=total > 0)
         self.state, meta = first_state(self.config, self.run, self.manager, write=total > 0)
         frozen = read_frozen(self.run)
-        self.counted = {name: meta.get(name, 0) for name in COUNTED.values()}  # before
+        numbers = getattr(self.data, "records", None)
+        self.counts = counts.Counts(meta, self.config.batch_size, self.rows, numbers)
         facts = self.facts(frozen)
         if lead:
             run_info.check_frozen(self.workdir, facts, frozen, meta.get("frozen"))
@@ -158,7 +156,7 @@ class Loop:
                 self.state, metrics = self.train_step(self.state, batch, self.frozen)
                 if pending is not None:
                     self.write(*pending)
-                pending = step, metrics, dict(self.counts)
+                pending = step, metrics, self.counts.mark()
                 last, stop = step == total, self.preemption.reached()
                 saves = last or stop or _due(step, self.config.checkpoint.every)
                 evaluates = any(_due(step, every) for every, _ in self.evals.values())
@@ -222,42 +220,21 @@ class Loop:
         """
         with self.clock.waiting():
             batch = dict(next(batches))
-        for key in COUNTED.keys() & batch.keys():
-            self.counts[COUNTED[key]] += int(batch[key].sum())
-        self.check_bad(self.counted["bad_records"] + self.counts["bad_records"])
+        self.counts.add(batch)
+        self.counts.check(self.config.max_bad_records)
         return self.run.placement.to_global(batch, self.config.batch_size)
 
-    def check_bad(self, bad_records: int) -> None:
-        """Raises UserError for too many of them."""
-        if bad_records > self.config.max_bad_records:
-            raise UserError(
-                f"{bad_records} records could not be read and were replaced, more than "
-                f"max_bad_records={self.config.max_bad_records}; the warnings above name them"
-            )
-
-    def totals(self, counts: dict[str, int]) -> dict[str, int]:
-        """What all processes have counted in the whole run; to be called on all of them."""
-        local = np.array([*counts.values(), len(self.rows)], np.int32)
-        *sums, rows = map(int, multihost_utils.process_allgather(local).sum(axis=0))
-        # A mesh may give several processes the same rows.
-        return {
-            name: self.counted[name] + n * self.config.batch_size // rows
-            for name, n in zip(counts, sums)
-        }
-
-    def write(self, step: int, metrics: dict[str, jax.Array], counts: dict[str, int]) -> None:
-        """Fetches the metrics of a step, checks and logs them;
-        `counts` are the values of `COUNTED` up to it.
-        """
+    def write(self, step: int, metrics: dict[str, jax.Array], mark: tuple[int, int]) -> None:
+        """Fetches the metrics of a step, checks and logs them; `mark` is that of the counts."""
         values = {f"train/{name}": float(value) for name, value in metrics.items()}
         wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
-        due = _due(step, self.config.logs.every) or step == self.config.total_steps
+        due = _due(step, self.log_every) or step == self.config.total_steps
         if due or wrong:
-            totals = self.totals(counts)
+            totals = self.counts.totals(mark)
             values |= {f"data/{name}": count for name, count in totals.items() if count}
             values |= self.clock.read(step)
             self.log.write(step, values)
-            self.check_bad(totals["bad_records"])
+            counts.check_bad(totals[counts.BAD], self.config.max_bad_records)
         self.log.progress(step, values if due else None)
         if wrong:
             raise FloatingPointError(
@@ -350,7 +327,7 @@ class Loop:
         meta = {
             "step": step,
             "examples_seen": examples_seen,
-            **self.totals(self.counts),
+            **self.counts.saved(),
             "class_names": list(getattr(self.data, "class_names", ())),
             "config": configs.flatten(self.config),
             **self.kept,
@@ -414,6 +391,8 @@ def prepare(
                 f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path="
             )
         configs.build(config.init_from, "init_from").check()
+    if jax.process_index() == 0:
+        warn_of_warmup(config)
     make_workdir(folder)
     if not storage.is_remote(folder):
         folder = folder.resolve()  # a link in it may be set anew while the run goes on

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from swin_jax.core import config as configs
-from swin_jax.core.errors import UserError, is_ours
+from swin_jax.core.errors import UserError, is_ours, warn
 from swin_jax.core.ranges import NonNegativeInt, PositiveInt, Seed, check_settings
 from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_shapes, load_frozen
 from swin_jax.train import sharding
@@ -110,6 +110,29 @@ def can_mix(task, examples: int) -> bool:
     if not (task.get("mix_group") and (task.get("mixup") or task.get("cutmix"))):
         return True
     return examples % 2 == 0 and (examples <= task.mix_group or examples % task.mix_group == 0)
+
+
+def warn_of_warmup(config) -> None:
+    """Warns if the run ends before a learning rate has warmed up, so that it never peaks.
+
+    Args:
+        config: From an experiment file. Schedules are what has the argument `warmup_steps`, or
+            `warmup_epochs` and `steps_per_epoch`.
+    """
+    values, total = configs.flatten(config), config.total_steps
+    for key, warmup in values.items():
+        schedule, _, name = key.rpartition(".")
+        if name not in ("warmup_steps", "warmup_epochs") or f"{schedule}.fn" not in values:
+            continue
+        if name == "warmup_epochs":
+            warmup = warmup * values.get(f"{schedule}.steps_per_epoch", 0)
+        if warmup >= total > 0:
+            flag = "warmup_epochs" if "warmup_epochs" in config else key
+            warn(
+                f"the learning rate of {schedule} warms up for {warmup:g} steps and the run has "
+                f"{total}, so that it never reaches its peak: train for longer, or give a smaller "
+                f"--config.{flag}="
+            )
 
 
 def once_options() -> dict | None:

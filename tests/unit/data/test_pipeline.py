@@ -120,6 +120,20 @@ def test_a_set_smaller_than_the_batch_repeats():
     assert sorted(values(take(train(source=Numbers(3), batch_size=6), 1))) == [0, 0, 1, 1, 2, 2]
 
 
+def test_the_records_of_rows_are_those_that_the_batches_hold():
+    data = train(source=Numbers(5), batch_size=8)  # several epochs in few updates
+    for update, batch in enumerate(take(data, 4)):
+        assert data.records(update, range(8)) == values([batch])
+    assert data.records(3, (6, 1)) == [data.records(3, range(8))[row] for row in (6, 1)]
+
+
+@pytest.mark.parametrize("length, rows", [(5, 5), (8, 8), (9, 8)])
+def test_an_evaluation_asks_for_no_more_rows_than_there_are(length, rows):
+    data = EvalData(Numbers(length), same, batch_size=8)
+    assert data.batch_size == rows
+    assert dataclasses.replace(data, transform=noisy).batch_size == rows
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_named_yet(monkeypatch):
     """A process warns of a record once; the tests share records and may run in any order."""
