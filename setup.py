@@ -31,7 +31,8 @@ setuptools.setup(
         "numpy>=2.0",
         "absl-py",
         "ftfy>=6.1",
-        "instant-clip-tokenizer>=0.1.1; python_version < '3.13'",  # carries CLIP's vocabulary; no later wheels
+        # It carries CLIP's vocabulary; there are no later wheels.
+        "instant-clip-tokenizer>=0.1.1; python_version < '3.13'",
         "matplotlib>=3.8",
         "pillow>=10",
         "scikit-learn>=1.4",

@@ -48,10 +48,16 @@ def compiled(model: swin.Swin, device):
     """The gradient of the stage's mean square with respect to parameters and image,
     compiled for a device.
     """
-    place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=SingleDeviceSharding(device))  # noqa: E731
+
+    def place(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=SingleDeviceSharding(device))
+
     image = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
     variables = jax.tree.map(place, swin.param_shapes(model))
-    loss = lambda v, x: (model.apply(v, x).astype(jnp.float32) ** 2).mean()  # noqa: E731
+
+    def loss(v, x):
+        return (model.apply(v, x).astype(jnp.float32) ** 2).mean()
+
     return jax.jit(jax.value_and_grad(loss)).lower(variables, place(image)).compile()
 
 

@@ -31,6 +31,7 @@ cosine of at least 0.95 with some training drawing; overlap.png shows pairs abou
 
 import argparse
 import dataclasses
+import functools
 import pathlib
 import statistics
 
@@ -90,7 +91,7 @@ class Model:
     def classifier(self, names: list[str]) -> np.ndarray:
         """(E, C), of the names in two templates."""
         length = self.model.text.context_length
-        tokens = lambda texts: tokenize(texts, length, truncate=True)  # noqa: E731
+        tokens = functools.partial(tokenize, context_length=length, truncate=True)
         return zero_shot.classifier(
             self.encode_text, tokens, names, emoji.TEMPLATES[:2], 256, progress=False
         )
@@ -216,14 +217,22 @@ def robustness_report(models: list[Model], sets: Sets, path: pathlib.Path) -> st
     for size in (4, 6, 8, 12, 20):
         rows = pixels(train.images, size)
         means = normalize(np.stack([rows[label == k].mean(0) for k in range(len(kinds))]))
-        nearest = lambda x, rows=rows, size=size: train.labels[(pixels(x, size) @ rows.T).argmax(1)]  # noqa: E731
-        centre = lambda x, m=means, size=size: kinds[(pixels(x, size) @ m.T).argmax(1)]  # noqa: E731
+
+        def nearest(x, rows=rows, size=size):
+            return train.labels[(pixels(x, size) @ rows.T).argmax(1)]
+
+        def centre(x, m=means, size=size):
+            return kinds[(pixels(x, size) @ m.T).argmax(1)]
+
         baselines += measure(f"nearest drawing, {size} px", nearest) + measure(
             f"nearest mean, {size} px", centre
         )
     for model in models:
         weights = model.classifier([sets.names[c] for c in sets.common])
-        chosen = lambda x, m=model, w=weights: sets.common[(m.features(x) @ w).argmax(1)]  # noqa: E731
+
+        def chosen(x, m=model, w=weights):
+            return sets.common[(m.features(x) @ w).argmax(1)]
+
         found += measure(f"zero-shot, {model.name}", chosen)
     first = models[0]
     inside = linear_probe.with_ones(first.features(sets.domain))
@@ -231,7 +240,10 @@ def robustness_report(models: list[Model], sets: Sets, path: pathlib.Path) -> st
     best = max(
         probes, key=lambda w: float((kinds[(inside @ w).argmax(1)] == sets.domain_labels).mean())
     )
-    predict = lambda x: kinds[(linear_probe.with_ones(first.features(x)) @ best).argmax(1)]  # noqa: E731
+
+    def predict(x):
+        return kinds[(linear_probe.with_ones(first.features(x)) @ best).argmax(1)]
+
     found += measure(f"probe, {first.name}", predict, f"zero-shot, {first.name}")
     robustness.plot(found, baselines, path)
     return robustness.table(robustness.report(found, baselines))

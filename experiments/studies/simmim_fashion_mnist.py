@@ -188,7 +188,10 @@ def study(runner: Runner) -> dict:
         *grid,
         *itertools.chain(*ours.values(), *theirs.values()),
     }
-    test = lambda runs: [results(out, run)["test/top1"] for run in runs]  # noqa: E731
+
+    def test(runs):
+        return [results(out, run)["test/top1"] for run in runs]
+
     return dict(
         table={labels: compare(test(ours[labels]), test(theirs[labels])) for labels in LABELS},
         grid=[

@@ -151,10 +151,17 @@ def main() -> None:
     if options.size % options.pixels:
         parser.error(f"--pixels={options.pixels} does not divide --size={options.size}")
     if options.fake:
-        load = lambda who: emoji_actions.fake_emoji_actions(seed=len(who))  # noqa: E731
-        load_playback = lambda who: emoji_actions.fake_emoji_playback(seed=len(who))  # noqa: E731
+
+        def load(who):
+            return emoji_actions.fake_emoji_actions(seed=len(who))
+
+        def load_playback(who):
+            return emoji_actions.fake_emoji_playback(seed=len(who))
+
     else:
-        load = lambda who: emoji_actions.emoji_actions(options.data_dir, who, options.config)  # noqa: E731
+
+        def load(who):
+            return emoji_actions.emoji_actions(options.data_dir, who, options.config)
 
         def load_playback(who):
             return emoji_actions.emoji_playback(options.data_dir, who, options.config)

@@ -269,7 +269,10 @@ def _join(rows: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
 
 def _fingerprint(state: TrainState) -> str:
     """A short text that differs for other weights."""
-    two = lambda x: jnp.stack([x.sum(), jnp.abs(x).sum()])  # noqa: E731
+
+    def two(x):
+        return jnp.stack([x.sum(), jnp.abs(x).sum()])
+
     sums = jax.jit(
         lambda tree: jnp.stack([two(x.astype(jnp.float32)) for x in jax.tree.leaves(tree)])
     )

@@ -93,7 +93,10 @@ def _export_run(config, run: Run, folder: epath.Path, path: str) -> int:
         **_facts(prepared),
     }
     facts = _write(predict, (state, frozen), run.task.batch_shapes(1), path, facts=known)
-    rows = lambda arrays: ", ".join(f"{name} {what}" for name, what in arrays.items())  # noqa: E731
+
+    def rows(arrays):
+        return ", ".join(f"{name} {what}" for name, what in arrays.items())
+
     size = storage.size(path) / 1e6
     print(
         f"{path}: {size:.1f} MB, step {facts['step']}, for {', '.join(PLATFORMS)}; "

@@ -144,7 +144,10 @@ def _search(
             )
         for name, cosine in hits:
             print(f"{cosine:+.4f}  {contact_sheet.one_line(name)}")
-        short = lambda name: contact_sheet.short(contact_sheet.one_line(pathlib.Path(name).name))  # noqa: E731
+
+        def short(name):
+            return contact_sheet.short(contact_sheet.one_line(pathlib.Path(name).name))
+
         shown = [(_thumbnail(name), f"{cosine:.3f}\n{short(name)}") for name, cosine in hits]
         shown = [(_thumbnail(picture), "looked for"), *shown] if picture else shown
         contact_sheet.draw(

@@ -93,8 +93,8 @@ class E4E(nn.Module):
         self.latlayer1 = self._lateral(middle, coarse, types)
         self.latlayer2 = self._lateral(fine, coarse, types)
         self.styles = [StyleHead(coarse, self.w_dim, convs, **types) for convs in self.head_convs]
-        zeros = lambda: jnp.zeros((self.num_ws, self.w_dim))  # noqa: E731
-        self.latent_avg = self.variable("averages", "latent_avg", zeros)
+        shape = self.num_ws, self.w_dim
+        self.latent_avg = self.variable("averages", "latent_avg", jnp.zeros, shape)
 
     @property
     def head_convs(self) -> tuple[int, ...]:

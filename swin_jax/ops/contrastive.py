@@ -144,7 +144,9 @@ def ring_sigmoid_loss(
         rows = _add_best(rows, logits, same, 1) | dict(loss=rows["loss"] + terms)
         return rows, columns | _add_best(columns, logits, same, 0)
 
-    best = lambda x: {name: _empty_sums(x, axes)[name] for name in ("best", "max")}  # noqa: E731
+    def best(x):
+        return {name: _empty_sums(x, axes)[name] for name in ("best", "max")}
+
     rows = best(image) | dict(loss=_empty_sums(image, axes)["sum"])
     rows, columns = over_ring(tile, rows, dict(text=text, ids=ids) | best(text), axes, chunk)
     means = [_mean(sums["best"] >= sums["max"], axes) for sums in (rows, columns)]
@@ -167,7 +169,10 @@ def over_ring(tile: Callable, rows: Any, columns: Any, axes: Axes, chunk: int) -
     """
     count = jax.tree.leaves(columns)[0].shape[0]
     size = max(n for n in range(1, min(chunk, count) + 1) if count % n == 0)
-    split = lambda x: x.reshape(count // size, size, *x.shape[1:])  # noqa: E731
+
+    def split(x):
+        return x.reshape(count // size, size, *x.shape[1:])
+
     # Without the checkpoint every tile's logits are kept for the backward pass,
     # which is the whole matrix.
     tile = jax.checkpoint(tile, prevent_cse=False)

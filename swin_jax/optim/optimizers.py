@@ -9,7 +9,7 @@ name (`layers.0.blocks.1.norm1.weight`, see `swin_jax.core.params`), given as re
 import math
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -187,6 +187,11 @@ def clip_by_norm(clip_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+def float32_zeros(params: Any) -> Any:
+    """A tree of zeros in float32, of the shapes of the parameters."""
+    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=jnp.float32), params)
+
+
 def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
     """Adam's direction with float32 moments and exact bias correction.
 
@@ -195,8 +200,8 @@ def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformat
     """
 
     def init(params):
-        zeros = lambda: jax.tree.map(lambda p: jnp.zeros_like(p, dtype=jnp.float32), params)  # noqa: E731
-        return optax.ScaleByAdamState(count=jnp.zeros((), jnp.int32), mu=zeros(), nu=zeros())
+        count = jnp.zeros((), jnp.int32)
+        return optax.ScaleByAdamState(count, float32_zeros(params), float32_zeros(params))
 
     def update(updates, state, params=None):
         del params
@@ -226,7 +231,9 @@ def _decay(weight_decay, no_decay):
         return optax.EmptyState()
 
     def update(updates, state, params):
-        add = lambda u, p, f: u if np.all(f == 0) else u + f * p  # noqa: E731
+        def add(u, p, f):
+            return u if np.all(f == 0) else u + f * p
+
         return jax.tree.map(add, updates, params, multipliers(factor, params)), state
 
     return optax.GradientTransformation(init, update)
@@ -278,9 +285,12 @@ def _scale_by_learning_rate(schedule, layer_scale):
             updates = jax.tree.map(lambda u: -learning_rate * u, updates)
         else:
             factors = multipliers(layer_scale, updates)
+
             # A schedule adds its final rate to the scaled one,
             # and -0.0 + 0.0 has other bits than -0.0.
-            rate = lambda f: jnp.where(f == 0, 0.0, schedule(state.count, scale=f))  # noqa: E731
+            def rate(f):
+                return jnp.where(f == 0, 0.0, schedule(state.count, scale=f))
+
             updates = jax.tree.map(
                 lambda u, f: jnp.where(f == 0, -0.0, -rate(f) * u), updates, factors
             )
@@ -330,9 +340,12 @@ def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
 
     def hold(updates):
         """Zeroes the frozen blocks of a stacked leaf that others of are trained."""
+
         # -0.0 added to a number leaves its bits; a gradient that is not finite
         # counts for nothing here.
-        keep = lambda u, f: u if np.ndim(f) == 0 else jnp.where(f == 0, -0.0, u)  # noqa: E731
+        def keep(u, f):
+            return u if np.ndim(f) == 0 else jnp.where(f == 0, -0.0, u)
+
         return jax.tree.map(keep, updates, multipliers(trained, updates))
 
     parts = optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, labels)
@@ -341,7 +354,9 @@ def _optimizer(rule, schedule, clip_norm, freeze, layer_scale):
         updates, state = parts.update(hold(updates), state, params)
         return hold(updates), state
 
-    frozen = lambda name: not trained(name) or bool(layer_scale and layer_scale(name) == 0)  # noqa: E731
+    def frozen(name):
+        return not trained(name) or bool(layer_scale and layer_scale(name) == 0)
+
     return _saying(optax.GradientTransformation(parts.init, update), frozen)
 
 

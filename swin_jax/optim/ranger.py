@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from swin_jax.core.ranges import Fraction, PositiveFloat, PositiveInt, Rate, checked
-from swin_jax.optim.optimizers import one_minus_power
+from swin_jax.optim.optimizers import float32_zeros, one_minus_power
 
 _LONGEST = 5.0  # of the length of the moving average, below which its variance is not known
 
@@ -52,10 +52,10 @@ def ranger(
     """
 
     def init(params):
-        zeros = lambda: jax.tree.map(lambda p: jnp.zeros_like(p, dtype=jnp.float32), params)  # noqa: E731
         scalar = jnp.zeros((), jnp.float32)
         slow = jax.tree.map(jnp.copy, params)
-        return RangerState(jnp.zeros((), jnp.int32), zeros(), zeros(), slow, scalar, scalar)
+        moments = float32_zeros(params), float32_zeros(params)
+        return RangerState(jnp.zeros((), jnp.int32), *moments, slow, scalar, scalar)
 
     def update(updates, state, params):
         gradients = jax.tree.map(lambda g: g.astype(jnp.float32), updates)

@@ -146,8 +146,12 @@ class Contrastive:
     def _cached_gradient(self, state, batch, key):
         # Rows are dealt out in turn, so that every micro-batch is spread over the mesh
         # as the batch is.
-        deal = lambda x: jnp.moveaxis(x.reshape(-1, self.accumulate, *x.shape[1:]), 1, 0)  # noqa: E731
-        collect = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])  # noqa: E731
+        def deal(x):
+            return jnp.moveaxis(x.reshape(-1, self.accumulate, *x.shape[1:]), 1, 0)
+
+        def collect(x):
+            return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
+
         micro = jax.tree.map(deal, {name: batch[name] for name in ("image", "text")})
         keys = jax.random.split(key, self.accumulate)
 
@@ -156,7 +160,10 @@ class Contrastive:
             return mutable, features
 
         mutable, features = jax.lax.scan(forward, state.mutable, (micro, keys))
-        head = lambda heads, image, text: self._loss(heads, image, text, batch)  # noqa: E731
+
+        def head(heads, image, text):
+            return self._loss(heads, image, text, batch)
+
         head = jax.value_and_grad(head, argnums=(0, 1, 2), has_aux=True)
         (value, metrics), (of_heads, *of_features) = head(
             _heads(state.params), *map(collect, features)
@@ -164,7 +171,10 @@ class Contrastive:
 
         def backward(total, inputs):
             rows, key, cotangents = inputs
-            encode = lambda params: self._encode(params, state.mutable, rows, key)[0]  # noqa: E731
+
+            def encode(params):
+                return self._encode(params, state.mutable, rows, key)[0]
+
             (grads,) = jax.vjp(encode, state.params)[1](cotangents)
             return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, grads), None
 
@@ -212,12 +222,12 @@ class Contrastive:
             )(*arguments)
         else:
             if form == "local":
-                per_device = lambda *x: contrastive.local_softmax_loss(*x, axes)  # noqa: E731
+                per_device = functools.partial(contrastive.local_softmax_loss, axes=axes)
             else:
                 ring = (
                     contrastive.ring_sigmoid_loss if self.sigmoid else contrastive.ring_softmax_loss
                 )
-                per_device = lambda *x: ring(*x, axes, self.chunk)  # noqa: E731
+                per_device = functools.partial(ring, axes=axes, chunk=self.chunk)
             specs = tuple(PartitionSpec(axes) if x.ndim else PartitionSpec() for x in arguments)
             if axes:
                 per_device = jax.shard_map(per_device, in_specs=specs, out_specs=PartitionSpec())

@@ -305,7 +305,10 @@ def _stacked_as(saved: dict[str, tuple[int, ...]], abstract: TrainState) -> Trai
 
 def _restack(state: TrainState, abstract: TrainState) -> TrainState:
     """A state with its blocks stored as the abstract one's are."""
-    restack = lambda tree: _map_dicts(lambda part: stacking.stack(part, abstract.params), tree)  # noqa: E731
+
+    def restack(tree):
+        return _map_dicts(lambda part: stacking.stack(part, abstract.params), tree)
+
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(restack, out_shardings=shardings)(state)
 
@@ -314,7 +317,10 @@ def _map_dicts(fn: Callable[[dict], dict], tree: Any) -> Any:
     """Applies a function to every outermost dict: the parameters and what the optimizer
     keeps in their structure.
     """
-    apply = lambda node: fn(node) if isinstance(node, dict) else node  # noqa: E731
+
+    def apply(node):
+        return fn(node) if isinstance(node, dict) else node
+
     return jax.tree.map(apply, tree, is_leaf=lambda node: isinstance(node, dict))
 
 

@@ -76,8 +76,8 @@ def _panels(series):
     if len(panels.get("evaluation", ())) > CROWD:
         for name, curve in panels.pop("evaluation").items():
             panels.setdefault(f"evaluation: {name.rsplit('/', 1)[-1]}", {})[name] = curve
-    order = lambda title: (title != "loss", title == "learning rate", title)  # noqa: E731
-    return {title: panels[title] for title in sorted(panels, key=order)}
+    titles = sorted(panels, key=lambda title: (title != "loss", title == "learning rate", title))
+    return {title: panels[title] for title in titles}
 
 
 def _plain(text):

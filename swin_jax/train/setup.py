@@ -70,7 +70,9 @@ def build_run(config, devices: Sequence[jax.Device] | None = None) -> Run:
     partition = configs.build(config.partition, "partition")
 
     def place(shapes):
-        with_sharding = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
+        def with_sharding(x, s):
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+
         return jax.tree.map(with_sharding, shapes, partition.shardings(shapes, mesh))
 
     return Run(sharding.Placement(mesh), partition, task, place(shapes), place(frozen))

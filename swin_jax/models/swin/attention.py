@@ -98,7 +98,10 @@ class WindowAttention(nn.Module):
         # smaller than the window.
         # (S, rows, h): gradients travel as tables
         tables = per_shard_copies(self.bias_table(), x.shape[0] // windows)
-        spread = lambda table: window.relative_bias(table, self.window)[:, :tokens, :tokens]  # noqa: E731
+
+        def spread(table):
+            return window.relative_bias(table, self.window)[:, :tokens, :tokens]
+
         bias = jax.vmap(spread)(tables)  # (S, h, N, N)
         if self.is_mutable_collection("attention") and not self.is_initializing():
             self.sow(
@@ -109,7 +112,10 @@ class WindowAttention(nn.Module):
         # The projections are inside the loop: q, k and v of all windows would be three
         # maps and their gradients.
         params, plain = self.variables["params"], self.clone(parent=None)
-        attend = lambda x, region: plain.apply({"params": params}, x, bias, region, method="attend")  # noqa: E731
+
+        def attend(x, region):
+            return plain.apply({"params": params}, x, bias, region, method="attend")
+
         return attention.sequential(attend, x, regions, windows)
 
     def attend(self, x: jax.Array, bias: jax.Array, regions: jax.Array | None) -> jax.Array:
@@ -182,8 +188,11 @@ class TemporalAttention(nn.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         size, shift = window_and_shift(x.shape[1:-1], self.attn.window, "axis", self.shifted)
-        attend = lambda x: attend_in_windows(x, self.attn, size, shift)  # noqa: E731
-        x = self.norm(attend(x)) if self.post_norm else attend(self.norm(x))
+        if not self.post_norm:
+            x = self.norm(x)
+        x = attend_in_windows(x, self.attn, size, shift)
+        if self.post_norm:
+            x = self.norm(x)
         return self.gate.astype(x.dtype) * x
 
 

@@ -32,8 +32,9 @@ def position_bias(model: Swin, variables: dict, block: str) -> jax.Array:
     """
     variables = {"params": stacking.unstack(variables["params"])}
     _, stage, _, number = block.split(".")
-    table = lambda m: m.layers[int(stage)].blocks[int(number)].attn.bias_table()  # noqa: E731
-    return model.clone(scan=False).apply(variables, method=table)
+    return model.clone(scan=False).apply(
+        variables, method=lambda m: m.layers[int(stage)].blocks[int(number)].attn.bias_table()
+    )
 
 
 def fold_bias(model: Swin, variables: dict) -> tuple[Swin, dict]:

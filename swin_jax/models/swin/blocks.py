@@ -107,7 +107,10 @@ class Block(nn.Module):
         params, plain = self.mlp.variables["params"], self.mlp.clone(parent=None)
         # (B * H / w, w * W, C)
         pieces = x.reshape(-1, math.prod(x.shape[2:-1]) * size, x.shape[-1])
-        apply = lambda piece, _: plain.apply({"params": params}, piece)  # noqa: E731
+
+        def apply(piece, _):
+            return plain.apply({"params": params}, piece)
+
         return attention.sequential(apply, pieces, None, rows // size).reshape(x.shape)
 
     @nn.nowrap

@@ -7,6 +7,7 @@ Swin-Transformer-Semantic-Segmentation. Submodules carry the official names, so 
 an official name by `swin_jax.core.params`.
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -153,7 +154,7 @@ class Swin(nn.Module):
             )
 
         self.layers = [stage(s) for s in range(stages)]
-        norm = lambda: layer_norm(types["dtype"], param_dtype=types["param_dtype"])  # noqa: E731
+        norm = functools.partial(layer_norm, types["dtype"], param_dtype=types["param_dtype"])
         for s in self.out_norms:
             setattr(self, f"norm{s}", norm())
         if not self.out_norms:

@@ -77,11 +77,17 @@ class TemporalLayers(nn.Module):
             implementation="xla",
         )
         fields = dict(
-            dim=dim, attn_fields=attn_fields, shifted=False, small="axis", mlp_ratio=swin.mlp_ratio
+            dim=dim,
+            attn_fields=attn_fields,
+            shifted=False,
+            small="axis",
+            mlp_ratio=swin.mlp_ratio,
+            post_norm=swin.post_norm,
+            main_norm=False,
+            **types,
         )
         block = Block if swin.remat == "none" else nn.remat(Block, policy=REMAT[swin.remat])
-        make = lambda: block(**fields, post_norm=swin.post_norm, main_norm=False, **types)  # noqa: E731
-        self.blocks = [make() for _ in range(self.layers)]
+        self.blocks = [block(**fields) for _ in range(self.layers)]
         self.norm = layer_norm(types["dtype"], param_dtype=types["param_dtype"])
 
     def __call__(self, x: jax.Array) -> jax.Array:
