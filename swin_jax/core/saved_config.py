@@ -20,7 +20,8 @@ FILE = "config.json"
 # What the functions of a config may be: those that build and read, none that write or download.
 _ROOMS = re.compile(
     r"swin_jax\.(models|ops|optim|tasks|evals|train\.(init_from|sharding)"
-    r"|pretrained\.styleclip\.latents|data(?!\.(builders|workers|file_scan|video\.encode)\b))\.[\w.]+"
+    r"|pretrained\.styleclip\.latents"
+    r"|data(?!\.(builders|workers|file_scan|video\.encode)\b))\.[\w.]+"
     r"|swin_jax\.inference\.editing\.[\w.]+\.[A-Z]\w*"
     r"|swin_jax\.pretrained\.[\w.]+\.\w*pretrained"
 )

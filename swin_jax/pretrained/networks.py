@@ -1,6 +1,7 @@
 """Networks that judge or encode pictures: found in larger state dicts, read for `train.init_from`.
 
-A released file holds such a network under a prefix, beside a generator or a head that is not needed.
+A released file holds such a network under a prefix,
+beside a generator or a head that is not needed.
 """
 
 import logging
