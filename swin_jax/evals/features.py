@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.progress import Progress
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data import unreadable
 from swin_jax.tasks.base import Task, TrainState
@@ -176,10 +177,8 @@ def text_batches(
     Yields:
         (which texts, their features (n, E) float32 of unit length).
     """
-    from tqdm import tqdm
-
     pending = None
-    with tqdm(total=len(texts), desc=progress, unit="text", disable=not progress) as bar:
+    with Progress(total=len(texts), unit="texts", name=progress, show=bool(progress)) as bar:
         for start in range(0, len(texts), batch_size):
             part = slice(start, min(start + batch_size, len(texts)))
             tokens = np.asarray(tokenize(list(texts[part])), np.int32)

@@ -20,6 +20,7 @@ import numpy as np
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError, warn
+from swin_jax.core.progress import Progress
 from swin_jax.core.public_names import first_name, name_of
 from swin_jax.core.ranges import NonNegativeInt, PositiveInt, checked
 from swin_jax.data.labels import Relabeled, has_several
@@ -176,10 +177,8 @@ class MultiView:
         yield _real(*pending)
 
     def _progress(self, found: Iterator[tuple], done: int, shown: bool) -> Iterator[tuple]:
-        from tqdm import tqdm
-
-        with tqdm(
-            total=len(self.data.source), initial=done, desc="test", unit="video", disable=not shown
+        with Progress(
+            total=len(self.data.source), unit="videos", name="test", initial=done, show=shown
         ) as bar:
             for part in found:
                 yield part

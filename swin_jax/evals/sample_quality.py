@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swin_jax.core import progress
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import FiniteFloat, PositiveFloat, PositiveInt, Seed, checked
 from swin_jax.data.unreadable import left_out
@@ -152,13 +153,10 @@ class SampleQuality:
 
     def _generate(self, task, placement, predict, state, frozen, variables) -> Iterator[np.ndarray]:
         """Features of the samples, a batch at a time, the next of which is computed meanwhile."""
-        from tqdm import tqdm
-
         size = placement.round_up(min(self.batch_size, self.samples))
         rows, rng, pending = placement.rows(size), np.random.default_rng(self.seed), None
-        for start in tqdm(
-            range(0, self.samples, size), desc="samples", unit="batch", disable=None, leave=False
-        ):
+        starts = range(0, self.samples, size)
+        for start in progress.steps(starts, "batches", "samples", jax.process_index() == 0):
             batch = draw_latents(task, rng, size)
             batch = placement.to_global({key: value[rows] for key, value in batch.items()}, size)
             found = predict(state, batch, frozen, variables)

@@ -22,6 +22,7 @@ import numpy as np
 from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.params import weights_checksum
+from swin_jax.core.progress import Progress
 from swin_jax.core.public_names import current_names
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data import sources, unreadable
@@ -221,8 +222,6 @@ def build(
     Raises:
         UserError: None of the pictures can be read, or `path` cannot be written.
     """
-    from tqdm import tqdm
-
     names, stamps = data.source.paths, _stamps(data.source)
     of = dict(
         root=os.path.abspath(data.source.root),
@@ -237,8 +236,8 @@ def build(
         rows[known] = previous.features[old[known]]
     unreadable, done = [], 0
     try:
-        with tqdm(
-            total=len(names), initial=len(names) - len(todo), unit="image", disable=not progress
+        with Progress(
+            total=len(names), unit="images", initial=len(names) - len(todo), show=progress
         ) as bar:
             for labels, found in encode(_marked(data, todo)) if len(todo) else ():
                 rows = np.zeros((len(names), found.shape[1]), np.float32) if rows is None else rows

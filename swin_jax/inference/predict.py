@@ -18,6 +18,7 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.progress import Progress
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data import unreadable
 from swin_jax.data.pipeline import EvalData
@@ -178,13 +179,9 @@ def _predict(
 
 def _examples(data: Any) -> Iterator[tuple[str, dict]]:
     """(name, transformed example) of every record that can be read; names the others."""
-    from tqdm import tqdm
 
     def tell(what, index, why=""):
-        tqdm.write(
-            contact_sheet.one_line(f"{what}: {data.source.record_name(index)}{why}"),
-            file=sys.stderr,
-        )
+        bar.write(contact_sheet.one_line(f"{what}: {data.source.record_name(index)}{why}"))
 
     def read(index):
         try:
@@ -197,7 +194,7 @@ def _examples(data: Any) -> Iterator[tuple[str, dict]]:
 
     with (
         ThreadPoolExecutor(_THREADS) as pool,
-        tqdm(total=data.num_examples, unit="file", disable=None) as bar,
+        Progress(data.num_examples, "files", show=jax.process_index() == 0) as bar,
     ):
         for start in range(0, data.num_examples, data.batch_size):
             indices = range(start, min(start + data.batch_size, data.num_examples))

@@ -16,20 +16,19 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from swin_jax.core import storage
+from swin_jax.core import progress, storage
 from swin_jax.core.errors import UserError
 
 _told: set[str] = set()
 _LARGEST = float(np.finfo(np.float32).max)
 # Cannot be printed, or does something to a terminal.
 _NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_HEARTBEAT_SECONDS = 10.0  # without a terminal, a sign of life at least this often
 
 
 # ---- metrics.jsonl ----
@@ -110,7 +109,7 @@ def _is_number(value):
 class Logs:
     """Writes a run's metrics and shows its progress; a context manager.
 
-    On a terminal the progress is a bar, otherwise plain lines; both go to stderr.
+    On a terminal with room for it the progress is a bar, otherwise plain lines; both go to stderr.
 
     Args:
         workdir: where metrics.jsonl and tensorboard/ go; made if missing.
@@ -153,7 +152,7 @@ class Logs:
             self._open(start, wandb_project, config)
         except OSError as error:
             raise UserError(f"no log can be written in {workdir}: {error}") from error
-        if sys.stderr.isatty():
+        if progress.draws_bars():
             self._bar = tqdm(
                 total=total_steps, initial=max(start, 0), unit="step", dynamic_ncols=True
             )
@@ -246,12 +245,22 @@ class Logs:
             self._bar.update(step - self._bar.n)
             if metrics:
                 self._bar.set_postfix_str(", ".join(_loss_and_speed(self._shown)))
-        elif metrics or time.monotonic() - self._last_line >= _HEARTBEAT_SECONDS:
+        elif metrics or time.monotonic() - self._last_line >= progress.SECONDS:
             parts = [f"step {step}/{self._total_steps}", *_loss_and_speed(self._shown)]
             if "time/step_seconds" in self._shown:
                 remaining = (self._total_steps - step) * float(self._shown["time/step_seconds"])
                 parts.append(f"ETA {tqdm.format_interval(max(remaining, 0))}")
             self.text("  ".join(parts))
+
+    @contextlib.contextmanager
+    def first_step(self) -> Iterator[None]:
+        """Tells of a block that compiles; its time counts for no speed and no ETA."""
+        self.text("compiling the first step")
+        began = time.monotonic()
+        yield
+        self.text(f"compiled in {time.monotonic() - began:.1f} s")
+        if self._bar is not None:
+            self._bar.unpause()
 
     def text(self, line: str) -> None:
         """Prints a line to stderr, above the bar if there is one."""

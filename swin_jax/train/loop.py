@@ -153,7 +153,7 @@ class Loop:
                 self.owner.check()
                 self.trace(step)
                 batch = self.next_batch(batches)
-                self.state, metrics = self.train_step(self.state, batch, self.frozen)
+                self.state, metrics = self.update(batch, is_first=step == start + 1)
                 if pending is not None:
                     self.write(*pending)
                 pending = step, metrics, self.counts.mark()
@@ -175,7 +175,6 @@ class Loop:
                         if evaluates and not (stop or last):
                             self.draw()
                 if step == start + 1:
-                    jax.block_until_ready(self.state.step)
                     self.clock.start(step)
                 if stop:
                     return self.stopped(step)
@@ -192,6 +191,15 @@ class Loop:
             self.stop_trace()
             batches.close()
         return DONE
+
+    def update(self, batch: dict[str, jax.Array], is_first: bool) -> tuple:
+        """Computes a step: (state, metrics). The first one of a process compiles it."""
+        if not is_first:
+            return self.train_step(self.state, batch, self.frozen)
+        with self.log.first_step():
+            found = self.train_step(self.state, batch, self.frozen)
+            jax.block_until_ready(found[0].step)
+        return found
 
     def evaluate_safely(self, step: int, everything: bool, examples_seen: int, saved: bool) -> bool:
         """As `evaluate`; where that fails on its data,

@@ -26,7 +26,7 @@ ROOMS = {
 
 # What a room may import of other packages.
 PACKAGES = {
-    "core": {"absl", "jax", "numpy", "etils", "fsspec", "ml_collections", "cloudpickle"},
+    "core": {"absl", "jax", "numpy", "etils", "fsspec", "ml_collections", "cloudpickle", "tqdm"},
     "ops": {"jax", "numpy"},
     "optim": {"jax", "numpy", "optax"},
     "models": {"jax", "flax", "numpy"},

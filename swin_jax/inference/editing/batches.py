@@ -1,11 +1,12 @@
-"""Rows of an array, so many at a time, and a bar on standard error over work that takes long."""
+"""Rows of an array, so many at a time, and the progress of work that takes long."""
 
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+
+from swin_jax.core.progress import steps
 
 
 def filled(rows: np.ndarray, start: int, size: int) -> tuple[np.ndarray, int]:
@@ -19,8 +20,5 @@ def filled(rows: np.ndarray, start: int, size: int) -> tuple[np.ndarray, int]:
 
 
 def progress(items: Sequence, name: str, show: bool = True) -> Iterable[Any]:
-    """The items, with a bar of their number that process 0 shows."""
-    import tqdm
-
-    hidden = not show or jax.process_index() != 0
-    return tqdm.tqdm(items, desc=name, file=sys.stderr, disable=hidden, dynamic_ncols=True)
+    """The items; process 0 shows how many are done."""
+    return steps(items, "steps", name, show and jax.process_index() == 0)

@@ -5,7 +5,6 @@ measured in parts that a kill does not lose.
 import dataclasses
 import functools
 import json
-import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import weights_checksum
+from swin_jax.core.progress import Progress
 from swin_jax.core.ranges import checked
 from swin_jax.inference.editing import statistics as files
 from swin_jax.inference.editing.batches import progress
@@ -157,8 +157,6 @@ def measure(
     Returns:
         (channels, E) float32, the rows of fs3.npy.
     """
-    import tqdm
-
     styles = survey.draws.styles(models.generator, models.variables, survey.images)
     run = Measure(models, statistics, styles, survey)
     work = list(pieces(models.generator, survey.images, run.channels))
@@ -166,13 +164,12 @@ def measure(
     done, sums = _read_part(path, key)
     pictures = [2 * piece.count for piece in work]
     saved, pending = time.monotonic(), None
-    with tqdm.tqdm(
-        desc="relevance of channels",
+    with Progress(
         total=sum(pictures),
+        unit="pictures",
+        name="relevance of channels",
         initial=sum(pictures[:done]),
-        unit="picture",
-        file=sys.stderr,
-        disable=not show,
+        show=show,
     ) as bar:
         for number in range(done, len(work) + 1):
             found = run(work[number]) if number < len(work) else None

@@ -198,18 +198,60 @@ def test_a_sign_of_life_after_ten_seconds(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == ["step 10/100", "step 20/100"]
 
 
-def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
-    terminal, process = pty.openpty()
-    termios.tcsetwinsize(process, (25, 100))
-    with os.fdopen(process, "w") as stderr:
-        monkeypatch.setattr(sys, "stderr", stderr)
-        with logs.Logs(tmp_path, 100, restored_step=40) as log:
-            log.progress(60, {"train/loss": 0.5, "time/images_per_second": 812.34})
-            log.text("saved")
-        shown = os.read(terminal, 100_000).decode()
-    os.close(terminal)
-    assert "60/100" in shown and "loss 0.5000, 812.3 images/s" in shown and "saved" in shown
-    assert "step 60/100" not in shown
+@pytest.fixture
+def shown(tmp_path, monkeypatch):
+    """What a log shows on a terminal: shown(write, columns) -> text."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def run(write, columns=100):
+        terminal, process = pty.openpty()
+        termios.tcsetwinsize(process, (25, columns))
+        with os.fdopen(process, "w") as stderr:
+            monkeypatch.setattr(sys, "stderr", stderr)
+            with logs.Logs(tmp_path, 100, restored_step=40) as log:
+                write(log)
+            text = os.read(terminal, 100_000).decode()
+        os.close(terminal)
+        return text
+
+    return run
+
+
+def report(log):
+    log.progress(60, {"train/loss": 0.5, "time/images_per_second": 812.34, "time/step_seconds": 3.0})
+    log.text("saved")
+
+
+def test_a_bar_on_a_terminal(shown):
+    text = shown(report)
+    assert "60/100" in text and "loss 0.5000, 812.3 images/s" in text and "saved" in text
+    assert "step 60/100" not in text
+
+
+@pytest.mark.parametrize("columns, environment", [(20, {}), (100, {"COLUMNS": "20"}), (100, {"TERM": "dumb"})])
+def test_lines_where_a_terminal_has_no_room_for_a_bar(columns, environment, shown, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    lines = shown(report, columns).splitlines()
+    assert lines == ["step 60/100  loss 0.5000  812.3 images/s  ETA 02:00", "saved"]
+
+
+def test_the_first_step_compiles_and_counts_for_no_eta(tmp_path, capsys, monkeypatch, shown):
+    now = [0.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    with logs.Logs(tmp_path, 100) as log, log.first_step():
+        now[0] += 70.04
+    assert capsys.readouterr().err.splitlines() == ["compiling the first step", "compiled in 70.0 s"]
+
+    def compile_(log):
+        log._bar.start_t -= 1000  # as if it were shown for as long
+        log._bar.last_print_t -= 1000
+        with log.first_step():
+            pass
+        assert log._bar.format_dict["elapsed"] < 10
+
+    assert "compiling the first step" in shown(compile_)
 
 
 # ---- at the end ----
