@@ -26,10 +26,11 @@ def sizes(avatars: bool, **fields) -> ConfigDict:
         **fields: Further keys.
     """
     c = ConfigDict(dict(seed=0, max_bad_records=0, generator="", clip="", arcface="", **fields))
-    c.update(image_size=32, z_dim=64, w_dim=64) if avatars else c.update(
-        image_size=1024, z_dim=512, w_dim=512
-    )
-    c.update(context_length=32 if avatars else 77, edit_batch_size=4)
+    if avatars:
+        c.update(image_size=32, z_dim=64, w_dim=64, context_length=32)
+    else:
+        c.update(image_size=1024, z_dim=512, w_dim=512, context_length=77)
+    c.edit_batch_size = 4
     return c
 
 

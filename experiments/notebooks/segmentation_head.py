@@ -61,11 +61,10 @@ def pictures(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarr
             kind = rng.integers(1, 3)
             inside = np.hypot(dy, dx) < radius if kind == 1 else np.maximum(dy, dx) < 0.9 * radius
             low, high = rng.uniform(-0.5, 0.5), rng.uniform(0.5, 1.5)
-            colour = (
-                [high, rng.uniform(-0.5, 1.5), low]
-                if kind == 1
-                else [low, rng.uniform(-0.5, 1.5), high]
-            )
+            if kind == 1:
+                colour = [high, rng.uniform(-0.5, 1.5), low]
+            else:
+                colour = [low, rng.uniform(-0.5, 1.5), high]
             image[i, inside] = colour + rng.normal(0, 0.4, (inside.sum(), 3))
             label[i, inside] = kind
     return image.astype(np.float32), label

@@ -162,11 +162,10 @@ def mean_direction(
                 sums if totals[has] is None else [a + b for a, b in zip(totals[has], sums)]
             )
             counts[has] += int(rows.sum())
+    means = {has: [total / counts[has] for total in totals[has]] for has in (True, False)}
     steps = [
-        np.zeros(layer.channels)
-        if layer.is_rgb
-        else totals[True][i] / counts[True] - totals[False][i] / counts[False]
-        for i, layer in enumerate(layers)
+        np.zeros(layer.channels) if layer.is_rgb else with_it - without
+        for layer, with_it, without in zip(layers, means[True], means[False])
     ]
     length = np.sqrt(sum(((step / dev) ** 2).sum() for step, dev in zip(steps, deviations)))
     scale = np.linalg.norm([weight for _, _, weight in direction.chosen]) / length

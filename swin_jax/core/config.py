@@ -384,11 +384,9 @@ def _size_flag(config, argument: str) -> tuple[str, str] | None:
     if not given or given[2] not in _SIZES:
         return None
     holder = _inner(config, given[1].rpartition(".")[0])
-    return (
-        (given[1], given[3])
-        if holder and given[2] in holder and holder.get_type(given[2]) is int
-        else None
-    )
+    if holder and given[2] in holder and holder.get_type(given[2]) is int:
+        return given[1], given[3]
+    return None
 
 
 def check_computed_from(config) -> None:

@@ -72,11 +72,10 @@ def unstack(params: Any) -> Any:
     flat = {}
     for path, leaf in flatten(params).items():
         paths = _element_paths(path, leaf)
-        flat |= (
-            {element: _element(leaf, k) for k, element in enumerate(paths)}
-            if is_stacked(path)
-            else {path: leaf}
-        )
+        if is_stacked(path):
+            flat |= {element: _element(leaf, k) for k, element in enumerate(paths)}
+        else:
+            flat |= {path: leaf}
     return unflatten(flat)
 
 

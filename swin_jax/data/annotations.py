@@ -458,11 +458,10 @@ def _numbers(
     found = {label for entry in entries for label in entry.labels}
     if all(label.isascii() and label.isdecimal() for label in found) and not found <= set(known):
         limit = len(known) or num_classes or MAX_LABEL + 1
-        why = (
-            f"there are {len(known) or num_classes} classes"
-            if limit <= MAX_LABEL
-            else f"the largest is {MAX_LABEL}"
-        )
+        if limit <= MAX_LABEL:
+            why = f"there are {len(known) or num_classes} classes"
+        else:
+            why = f"the largest is {MAX_LABEL}"
         for entry in entries:
             for label in entry.labels:
                 if len(label) > 9 or int(label) >= limit:

@@ -181,11 +181,10 @@ class ZeroShot:
         """
         check_predicts(task, "features", type(self).__name__)
         labels, index = self._classes()
-        bound = (
-            names_of.bind(labels, self.names)
-            if self.names is not None
-            else [x.replace("_", " ") for x in labels]
-        )
+        if self.names is not None:
+            bound = names_of.bind(labels, self.names)
+        else:
+            bound = [x.replace("_", " ") for x in labels]
         extract = features.extractor(task, placement, self.data)
         text_encoder = features.text_encoder(task, placement)
         batch_size = placement.round_up(self.batch_size)

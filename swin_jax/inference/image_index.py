@@ -147,11 +147,9 @@ def _fit(names: np.ndarray, vectors: np.ndarray, stamps: np.ndarray) -> bool:
 
 def _current(preparation: str) -> str:
     """The fingerprint of a preparation, with the names that callables have today."""
-    return (
-        json.dumps(current_names(json.loads(preparation)))
-        if preparation.startswith("{")
-        else preparation
-    )
+    if preparation.startswith("{"):
+        return json.dumps(current_names(json.loads(preparation)))
+    return preparation
 
 
 @checked

@@ -49,11 +49,9 @@ class LoadedModel:
         """The outputs of the model's family for `image`, `video` or `text`."""
 
         def prepare(pixels):
-            return (
-                augmentation.normalize(pixels, self.mean, self.std)
-                if pixels.dtype == jnp.uint8
-                else pixels
-            )
+            if pixels.dtype == jnp.uint8:
+                return augmentation.normalize(pixels, self.mean, self.std)
+            return pixels
 
         variables = {"params": state.params, **state.mutable}
         return family_of(self.model).predict(self.model, variables, batch, prepare)

@@ -128,7 +128,7 @@ class E4E(nn.Module):
         c1, c2, c3 = (outputs[name] for name in stage_ends(self.blocks)[-3:])
         p2 = _enlarged(c3) + self.latlayer1(c2)
         p1 = _enlarged(p2) + self.latlayer2(c1)
-        maps = [c3 if i < COARSE else p2 if i < MIDDLE else p1 for i in range(self.num_ws)]
+        maps = [c3] * COARSE + [p2] * (MIDDLE - COARSE) + [p1] * self.num_ws
         styles = jnp.stack([head(x) for head, x in zip(self.styles, maps)], axis=1)
         outputs = dict(c1=c1, c2=c2, c3=c3, p2=p2, p1=p1, styles=styles)
         self.sow(

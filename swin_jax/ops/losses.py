@@ -78,11 +78,10 @@ def known_mean(
     Returns:
         () float32; 0 where nothing is known.
     """
-    weights = (
-        jnp.ones(values.shape[-1])
-        if class_weights is None
-        else jnp.asarray(class_weights, jnp.float32)
-    )
+    if class_weights is None:
+        weights = jnp.ones(values.shape[-1])
+    else:
+        weights = jnp.asarray(class_weights, jnp.float32)
     return jnp.where(known, values * weights[None], 0.0).sum() / jnp.maximum(known.sum(), 1)
 
 

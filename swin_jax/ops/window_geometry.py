@@ -42,11 +42,8 @@ def per_stage(value, stages: int, axes: int, one_each: bool = False) -> list[tup
 def num_axes(model) -> int:
     """Spatial axes of a Swin: as many as its longest size has entries, at least two."""
     window = model.window_size
-    window = (
-        [window]
-        if isinstance(window, int) or all(isinstance(entry, int) for entry in window)
-        else window
-    )
+    if isinstance(window, int) or all(isinstance(entry, int) for entry in window):
+        window = [window]
     given = [model.image_size, model.patch_size, model.merge_size, *window]
     return max([2, *(len(value) for value in given if not isinstance(value, int))])
 
@@ -149,11 +146,10 @@ def shift_regions(
     labels = np.zeros(spatial, np.int32)
     for axis, (size, w, s) in enumerate(zip(spatial, window, shift, strict=True)):
         position = np.arange(size)
-        region = (
-            (position >= size - w).astype(np.int32) + (position >= size - s)
-            if s
-            else np.zeros(size, np.int32)
-        )
+        if s:
+            region = (position >= size - w).astype(np.int32) + (position >= size - s)
+        else:
+            region = np.zeros(size, np.int32)
         labels = labels * 3 + region.reshape([-1 if i == axis else 1 for i in range(len(spatial))])
     n = len(spatial)
     split = labels.reshape(

@@ -210,11 +210,9 @@ def _check(chip: Chip, shape: tuple[int, ...]) -> None:
             return
         known += f", or three multiples of 4 in ascending order, {chip.max_chips:,} chips at most"
     chips = math.prod(shape)
-    more = (
-        f" ({chips:,} chips; larger ones are several slices: ,slices=2)"
-        if chips > chip.max_chips
-        else ""
-    )
+    more = ""
+    if chips > chip.max_chips:
+        more = f" ({chips:,} chips; larger ones are several slices: ,slices=2)"
     raise UserError(f"there is no {chip.name} slice of {_times(shape)}{more}; there are {known}")
 
 

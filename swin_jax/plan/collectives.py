@@ -94,7 +94,11 @@ def _kind(computation: hlo.Computation, instruction: hlo.Instruction) -> str:
     """The kind of collective, or '' if it is none."""
     if instruction.opcode == "send":  # through the host to the other slices, or just to the host
         kind = instruction.attribute("_xla_megascale_transfer_type").lower().replace("_", "-")
-        return kind if kind in KINDS else "collective-permute" if kind else ""
+        if kind in KINDS:
+            return kind
+        if kind:
+            return "collective-permute"
+        return ""
     kind = instruction.opcode.removesuffix("-start").removeprefix("ragged-")
     if kind == "all-reduce" and _keeps_parts(computation):
         return "reduce-scatter"
@@ -106,11 +110,10 @@ def _keeps_parts(computation: hlo.Computation) -> bool:
     the fusion all-reduce-scatter, of one array or several.
     """
     root = hlo.source(computation, computation.root)
-    results = (
-        [hlo.source(computation, name) for name in root.operands]
-        if root and root.opcode == "tuple"
-        else [root]
-    )
+    if root and root.opcode == "tuple":
+        results = [hlo.source(computation, name) for name in root.operands]
+    else:
+        results = [root]
     return all(result and result.opcode == "dynamic-slice" for result in results)
 
 
@@ -133,11 +136,9 @@ def _groups(instruction: hlo.Instruction, devices: int, slices: int) -> list[np.
     if iota := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
         return list(_iota(iota[2], iota[3]).reshape(hlo.numbers(iota[1])))
     lists = re.search(r"(?:replica_groups|source_target_pairs)=\{(\{.*?\})\}", text)
-    groups = (
-        [np.array(hlo.numbers(part)) for part in re.findall(r"\{([\d, ]+)\}", lists[1])]
-        if lists
-        else []
-    )
+    groups = []
+    if lists:
+        groups = [np.array(hlo.numbers(part)) for part in re.findall(r"\{([\d, ]+)\}", lists[1])]
     return groups or [np.arange(devices)]
 
 
@@ -161,11 +162,10 @@ def _mesh_groups(mesh: str, device_ids: str | None, grouped: str) -> list[np.nda
         group *= size
     order = np.argsort(np.ravel_multi_index(tuple(places), tuple(sizes.values())), kind="stable")
     permuted = re.fullmatch(r"\[([\d,]+)\]T\(([\d,]+)\)", device_ids or "")
-    ids = (
-        _iota(*permuted.groups()).ravel()
-        if permuted
-        else np.array(hlo.numbers(device_ids or "") or range(order.size))
-    )
+    if permuted:
+        ids = _iota(*permuted.groups()).ravel()
+    else:
+        ids = np.array(hlo.numbers(device_ids or "") or range(order.size))
     return list(ids[order].reshape(-1, group))
 
 
@@ -265,8 +265,6 @@ def _writes(module: hlo.Module, computation: hlo.Computation, name: str = "") ->
         return _writes(module, hlo.called(module, result))
     hbm = sum(array.hbm for array in result.arrays[result.target.startswith("AsyncCollective") :])
     updates = result.opcode in _UPDATES and len(result.operands) > 1
-    return (
-        min(hbm, computation.array(result.operands[_UPDATES[result.opcode]]).padded)
-        if updates
-        else hbm
-    )
+    if updates:
+        return min(hbm, computation.array(result.operands[_UPDATES[result.opcode]]).padded)
+    return hbm

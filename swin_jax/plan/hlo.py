@@ -197,11 +197,10 @@ def _trip_count(module: Module, computation: Computation, loop: Instruction) -> 
     )
     start = _constant(computation, before.get(at[0], "")) if at else None
     step = _step(body, after.get(at[0], "")) if at else None
-    bound = (
-        _constant(computation, before.get(limit_at[0], ""))
-        if limit_at
-        else _constant(condition, test.operands[-1])
-    )
+    if limit_at:
+        bound = _constant(computation, before.get(limit_at[0], ""))
+    else:
+        bound = _constant(condition, test.operands[-1])
     if start is None or bound is None or not step:
         return None
     bound += {"LE": 1, "GE": -1}.get(test.attribute("direction"), 0)

@@ -36,11 +36,9 @@ class Pod:
 
     def topology(self, chip: str) -> str:
         """The name of the slice."""
-        return (
-            "h100:8"
-            if chip == "h100"
-            else chips.smallest_slice(chip, max(1, self.size // _V5E[chip]))
-        )
+        if chip == "h100":
+            return "h100:8"
+        return chips.smallest_slice(chip, max(1, self.size // _V5E[chip]))
 
 
 def use(config, arg, pods: Mapping[str, Pod]) -> None:

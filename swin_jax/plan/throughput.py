@@ -113,7 +113,11 @@ def _measure_all(config, runs: dict[int, Run], folder: epath.Path | None) -> int
 def _unit(run: Run) -> str:
     """What an example is called."""
     keys = run.task.batch_shapes(1).keys()
-    return "clips" if "video" in keys else "pairs" if "text" in keys else "images"
+    if "video" in keys:
+        return "clips"
+    if "text" in keys:
+        return "pairs"
+    return "images"
 
 
 def _measure(config, run: Run, size: int) -> dict[str, Any]:

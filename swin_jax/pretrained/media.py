@@ -170,11 +170,9 @@ def _reader(video):
         raise UserError(f"a video is a file or a uint8 array (T, H, W, 3), not {repr(video)[:100]}")
     video = np.asarray(video)
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
-        hint = (
-            ": a single image? np.repeat(image[None], 32, axis=0) shows it 32 times"
-            if video.ndim == 3
-            else ""
-        )
+        hint = ""
+        if video.ndim == 3:
+            hint = ": a single image? np.repeat(image[None], 32, axis=0) shows it 32 times"
         axis = next((axis for axis in (0, 1) if video.ndim == 4 and video.shape[axis] == 3), None)
         if axis is not None and video.shape[-1] != 3:
             hint = f": channels first? np.moveaxis(video, {axis}, -1) puts them last"

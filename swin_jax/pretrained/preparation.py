@@ -245,9 +245,12 @@ class Preparation:
     def _resized(self, size: int | Sequence[int]) -> dict[str, Any]:
         """The arguments of the transform that follow a new size."""
         size = ranges.plain(Size, size)
-        sizes = (
-            (size,) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
-        )
+        if isinstance(size, int):
+            sizes = (size,)
+        elif isinstance(size, Sequence):
+            sizes = tuple(size)
+        else:
+            sizes = ()
         if not 1 <= len(sizes) <= 3 or not all(isinstance(side, int) for side in sizes):
             raise UserError(
                 f"image_size={size!r} must be a whole number, (H, W), or of videos (T, H, W)"

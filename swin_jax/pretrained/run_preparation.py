@@ -70,6 +70,8 @@ def of_run(
     beside.check_types(f"{source}/config.json", config, _TYPES | types)
     mean, std = (tuple(config.get(key) or ()) for key in ("task.mean", "task.std"))
     length = config.get("task.context_length")
+    if length is not None:
+        length = config.get("data.transform.context_length", length)
     clean, assumed = given.get("clean", "openai"), ()
     if length is not None and "clean" not in given:
         clean, assumed = _cleaning(config, source)
@@ -80,9 +82,7 @@ def of_run(
         mean,
         std,
         channels=len(mean) or 3,
-        context_length=None
-        if length is None
-        else config.get("data.transform.context_length", length),
+        context_length=length,
         clean=clean,
         conversion=config.get("predict.source.conversion", "display"),
         assumed=assumed,

@@ -65,14 +65,18 @@ def _swins(names: Mapping[str, np.ndarray]) -> dict[str, str]:
     """{what stands before a Swin's own names, without the last dot: the wrapper's part of it}."""
     blocks = {found[1] for name in names if (found := re.match(_BLOCKS, name))}
     blocks |= {prefix.removesuffix("encoder.") for prefix in blocks}
-    places = [found for name in names if (found := re.match(_FIRST, name))]
-    return {
-        place[1].removesuffix("."): _wrapper(
-            place[1], _INSIDE_TRANSFORMERS if place[2] else () if place[3] else _INSIDE
-        )
-        for place in places
-        if place[1] in blocks
-    }
+    swins = {}
+    for place, is_transformers, is_torchvision in (
+        found.groups() for name in names if (found := re.match(_FIRST, name))
+    ):
+        inside = _INSIDE
+        if is_transformers:
+            inside = _INSIDE_TRANSFORMERS
+        elif is_torchvision:
+            inside = ()
+        if place in blocks:
+            swins[place.removesuffix(".")] = _wrapper(place, inside)
+    return swins
 
 
 def _wrapper(place: str, inside: tuple[str, ...]) -> str:

@@ -163,11 +163,10 @@ class Classification:
         """
         if not self.multi_label:
             return losses.smooth_one_hot(label, self.num_classes, self.label_smoothing)
-        marks = (
-            jax.nn.one_hot(label, self.num_classes)
-            if label.ndim == 1
-            else label.astype(jnp.float32)
-        )
+        if label.ndim == 1:
+            marks = jax.nn.one_hot(label, self.num_classes)
+        else:
+            marks = label.astype(jnp.float32)
         target = jnp.maximum(marks, 0.0) * (1 - self.label_smoothing) + self.label_smoothing / 2
         return jnp.concatenate([target, (marks >= 0).astype(jnp.float32)], axis=-1)
 

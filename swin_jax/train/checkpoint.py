@@ -188,11 +188,10 @@ def finish(manager: ocp.CheckpointManager) -> None:
 def _failed(manager: ocp.CheckpointManager, error: Exception) -> UserError:
     manager.reload()
     kept = manager.latest_step()
-    intact = (
-        f"the checkpoint of step {kept} is intact"
-        if kept is not None
-        else "no checkpoint was written before"
-    )
+    if kept is not None:
+        intact = f"the checkpoint of step {kept} is intact"
+    else:
+        intact = "no checkpoint was written before"
     # At the end of a long text of TensorStore's.
     number = re.search(r"os_error_code='(\d+)'", str(error))
     why = os.strerror(int(number[1])) if number else storage.first_line(error)
@@ -250,11 +249,9 @@ def restore(
         state = TrainState(rest["step"], found["params"], rest["opt_state"], rest["mutable"], ema)
         return (state if layout is abstract else _restack(state, abstract)), found["meta"]
     if steps:
-        moved = (
-            f". They are in {_damaged(manager)} now; the same command starts from scratch"
-            if write
-            else ""
-        )
+        moved = ""
+        if write:
+            moved = f". They are in {_damaged(manager)} now; the same command starts from scratch"
         raise UserError(
             f"none of the checkpoints in {manager.directory} (steps {sorted(steps)}) "
             f"can be read: {last}{moved}"

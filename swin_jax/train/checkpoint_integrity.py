@@ -43,11 +43,9 @@ _PASSING = re.compile(
 def steps_in(directory: epath.Path) -> list[int]:
     """The steps of the checkpoints in a folder, the newest first."""
     while True:
-        found = (
-            [entry for entry in directory.iterdir() if _is_step(entry.name)]
-            if directory.is_dir()
-            else []
-        )
+        found = []
+        if directory.is_dir():
+            found = [entry for entry in directory.iterdir() if _is_step(entry.name)]
         steps = [
             int(entry.name)
             for entry in found
@@ -189,7 +187,12 @@ def read_together(read: Callable[..., Any], path: epath.Path, *arguments: Any) -
         found = read(path, *arguments)
     except Exception as caught:  # whatever the storage raised
         error = caught
-    verdict = 0 if error is None else 1 if is_damage(error) else 2
+    if error is None:
+        verdict = 0
+    elif is_damage(error):
+        verdict = 1
+    else:
+        verdict = 2
     verdicts = multihost_utils.process_allgather(np.int32(verdict)).ravel()
     worst = int(verdicts.argmax())
     if not verdicts[worst]:

@@ -50,11 +50,10 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
     """
     if checkpoint.exists(folder):
         names = checkpoint.class_names(folder)
-        advice = (
-            ""
-            if names
-            else "; the checkpoint has no class names, so that all of its classes must be there"
-        )
+        if names:
+            advice = ""
+        else:
+            advice = "; the checkpoint has no class names, so that all of its classes must be there"
         return Reference(names, f"the checkpoint in {folder}", advice)
     source = configs.build(config.init_from, "init_from")
     path = getattr(source, "path", "")
@@ -109,11 +108,10 @@ def share_labels(
         UserError: Sets of different classes; the message names both sets and the classes.
     """
     classifies = getattr(task, "predicts", None) == "logits"
-    reference = (
-        weights_classes(config, folder, getattr(data, "expected_classes", 0))
-        if classifies
-        else Reference()
-    )
+    if classifies:
+        reference = weights_classes(config, folder, getattr(data, "expected_classes", 0))
+    else:
+        reference = Reference()
     lines, found = [], {}
     if _calls_otherwise(data, reference):
         lines, reference = [_by_number(reference, "the training data")], Reference()

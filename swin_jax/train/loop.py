@@ -85,17 +85,14 @@ class Loop:
                 ) as self.log:
                     for line in header:
                         self.log.text(line)
-                    if meta:
-                        self.log.text(
-                            f"goes on from step {start} of {total}"
-                            if start < total
-                            else f"evaluates step {start}"
-                        )
-                    status = (
-                        self.train(start, total, meta)
-                        if start < total
-                        else self.evaluate_only(start)
-                    )
+                    if start < total:
+                        if meta:
+                            self.log.text(f"goes on from step {start} of {total}")
+                        status = self.train(start, total, meta)
+                    else:
+                        if meta:
+                            self.log.text(f"evaluates step {start}")
+                        status = self.evaluate_only(start)
                     if status != DONE:
                         return status
                 checkpoint.finish(self.manager)

@@ -166,11 +166,9 @@ def _gathered(state: TrainState, run: Run) -> GatheredState:
     )
 
     def copy(x, kept, whole):
-        return (
-            x
-            if kept == whole
-            else jax.lax.with_sharding_constraint(x.astype(run.partition.gather), whole)
-        )
+        if kept == whole:
+            return x
+        return jax.lax.with_sharding_constraint(x.astype(run.partition.gather), whole)
 
     params = jax.tree.map(
         copy, state.params, sharding.tree_shardings(run.abstract.params), whole["params"]

@@ -175,8 +175,9 @@ class Partition:
             return axes
         chosen = max(divisible, key=lambda i: parts[i])
         return [
-            (self.opt_axis if not a else (a, self.opt_axis)) if i == chosen else a
-            for i, a in enumerate(axes)
+            *axes[:chosen],
+            (axes[chosen], self.opt_axis) if axes[chosen] else self.opt_axis,
+            *axes[chosen + 1 :],
         ]
 
 

@@ -337,11 +337,10 @@ def _check(
 
 
 def _config(packages: tuple[str, ...], available: Mapping[str, Animations], size: int) -> str:
-    name = (
-        "all"
-        if packages == tuple(available)
-        else "_".join(("anim", *(p.split("-")[-1] for p in packages)))
-    )
+    if packages == tuple(available):
+        name = "all"
+    else:
+        name = "_".join(("anim", *(p.split("-")[-1] for p in packages)))
     return name if size == DEFAULT_SIZE else f"{name}_{size}px"
 
 

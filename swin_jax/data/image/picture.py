@@ -277,11 +277,10 @@ def _check_unpacked(image: Any, size: int, limits: Limits) -> None:
         height = int(
             tags.get(tiff.TILELENGTH, min(tags.get(tiff.ROWSPERSTRIP, image.height), image.height))
         )
-        samples = (
-            1
-            if tags.get(tiff.PLANAR_CONFIGURATION) == 2
-            else int(tags.get(tiff.SAMPLESPERPIXEL, 1))
-        )
+        if tags.get(tiff.PLANAR_CONFIGURATION) == 2:
+            samples = 1
+        else:
+            samples = int(tags.get(tiff.SAMPLESPERPIXEL, 1))
         bits = max(tags.get(tiff.BITSPERSAMPLE, (1,)))
     except (TypeError, ValueError) as error:  # of another type, or several
         raise UnreadableError(
@@ -321,11 +320,9 @@ def _read(path: str | os.PathLike, limits: Limits) -> bytes:
 def _reason(error: Exception, data: bytes = b"") -> str:
     """What is wrong with a picture, in one line."""
     if isinstance(error, Image.UnidentifiedImageError):  # its text shows the address of an object
-        return (
-            "it is empty"
-            if not data
-            else f"it is no picture in a format that is read ({', '.join(formats())})"
-        )
+        if not data:
+            return "it is empty"
+        return f"it is no picture in a format that is read ({', '.join(formats())})"
     return " ".join(str(error).split()) or type(error).__name__
 
 

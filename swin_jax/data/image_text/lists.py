@@ -162,11 +162,9 @@ def jsonl(
 def _of_split(path: str, rows: _Rows, values: list[Any], split: str) -> _Rows:
     """The rows of a split, which `values` tell."""
     chosen = columns.rows_of_split(path, values, split)
-    return (
-        rows
-        if len(chosen) == len(values)
-        else dataclasses.replace(rows, chosen=np.array(chosen, np.int64))
-    )
+    if len(chosen) == len(values):
+        return rows
+    return dataclasses.replace(rows, chosen=np.array(chosen, np.int64))
 
 
 def _split_of(source: LinePairs, index: int, key: str) -> Any:

@@ -102,13 +102,12 @@ def read_member(file: BinaryIO, offset: int, size: int) -> Member | None:
     end = start if header.type in _WITHOUT_DATA else _after(start, length)
     if end > start and start + length > size:
         raise DamagedTarError(f"ends inside of its member {printable(name)}")
-    kind = (
-        "file"
-        if header.type in _REGULAR
-        else "folder"
-        if header.type == tarfile.DIRTYPE
-        else "special"
-    )
+    if header.type in _REGULAR:
+        kind = "file"
+    elif header.type == tarfile.DIRTYPE:
+        kind = "folder"
+    else:
+        kind = "special"
     if sparse or any(key.startswith(b"GNU.sparse") for key in records):
         kind = "special"
     return Member(name, kind, offset, start, length, end)

@@ -197,10 +197,7 @@ def read_index(container, stream, max_frames: int) -> PacketIndex | None:
     if place is None:
         return None
     pts, dts, sizes, is_key, is_hidden = zip(*found)
-    seek = np.array(
-        [pts[i] if dts[i] is None else dts[i] for i in range(len(dts))] if None in dts else dts,
-        np.int64,
-    )
+    seek = np.array([p if d is None else d for p, d in zip(pts, dts)], np.int64)
     pts, keys, shown = (
         np.array(pts, np.int64),
         np.flatnonzero(is_key),

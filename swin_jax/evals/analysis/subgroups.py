@@ -66,13 +66,13 @@ def read_table(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except (OSError, ValueError) as error:
         raise UserError(f"no table can be read from {Path(path)}: {error}") from error
     wrong = [number for number, row in enumerate(rows) if len(row) != len(header)]
-    if not rows or wrong:
-        where = (
-            f"row {wrong[0] + 1} has {len(rows[wrong[0]])} fields, the header {len(header)}"
-            if rows
-            else "no rows"
+    if not rows:
+        raise UserError(f"{Path(path)}: no rows")
+    if wrong:
+        raise UserError(
+            f"{Path(path)}: row {wrong[0] + 1} has {len(rows[wrong[0]])} fields, "
+            f"the header {len(header)}"
         )
-        raise UserError(f"{Path(path)}: {where}")
     return {name: np.array(column) for name, column in zip(header, zip(*rows))}
 
 
@@ -89,12 +89,10 @@ def groups(columns: Columns, attributes: Sequence[str]) -> dict[str, np.ndarray]
     """
     lengths = {len(column) for column in columns.values()}
     missing = [name for name in attributes if name not in columns]
-    if missing or len(lengths) != 1:
-        raise UserError(
-            f"the table lacks the columns {missing}: it has {sorted(columns)}"
-            if missing
-            else f"the columns of a table must be equally long, not {sorted(lengths)}"
-        )
+    if missing:
+        raise UserError(f"the table lacks the columns {missing}: it has {sorted(columns)}")
+    if len(lengths) != 1:
+        raise UserError(f"the columns of a table must be equally long, not {sorted(lengths)}")
     found = {"all": np.ones(lengths.pop(), bool)}
     for attribute in attributes:
         values = np.unique(columns[attribute])
@@ -276,12 +274,11 @@ def table(rates: Sequence[Rate]) -> str:
     for group, count in counts.items():
         cells = []
         for figure in figures:
-            rate = found.get((group, figure))
-            cells.append(
-                f"{rate.value:.1%} ({rate.interval[0]:.1%} to {rate.interval[1]:.1%})"
-                if rate
-                else ""
-            )
+            if rate := found.get((group, figure)):
+                low, high = rate.interval
+                cells.append(f"{rate.value:.1%} ({low:.1%} to {high:.1%})")
+            else:
+                cells.append("")
         lines.append(f"| {group} | {count} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

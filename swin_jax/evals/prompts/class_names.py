@@ -102,9 +102,12 @@ def several(names: Names, whose: str) -> tuple[str, ...]:
     """The names of one class as a tuple; raises UserError where there is none,
     or one is empty or no text.
     """
-    found = (
-        (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else ()
-    )
+    if isinstance(names, str):
+        found = (names,)
+    elif isinstance(names, Iterable):
+        found = tuple(names)
+    else:
+        found = ()
     if not found or not all(isinstance(name, str) and name.strip() for name in found):
         raise UserError(
             f"the names of {whose} are {names!r}; give a text or several, none of them empty"

@@ -18,11 +18,10 @@ def _expand(pattern: str, *choices: Sequence[str]) -> Iterator[str]:
     for words in itertools.product(*choices):
         text = pattern
         for letter, word in zip("XY", words):
-            text = (
-                text.replace(letter, word)
-                if word
-                else text.replace(f"{letter} ", "").replace(f" {letter}", "")
-            )
+            if word:
+                text = text.replace(letter, word)
+            else:
+                text = text.replace(f"{letter} ", "").replace(f" {letter}", "")
         yield text
 
 

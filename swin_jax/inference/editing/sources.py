@@ -94,11 +94,10 @@ def find(text: str) -> Source:
         )
     pictures, latents = (_files(path, suffixes) for suffixes in (picture.suffixes(), LATENTS))
     if bool(pictures) == bool(latents):
-        found = (
-            "both pictures and latents: give a folder of either"
-            if pictures
-            else "no pictures and no latents"
-        )
+        if pictures:
+            found = "both pictures and latents: give a folder of either"
+        else:
+            found = "no pictures and no latents"
         raise UserError(f"--edit={text} holds {found} ({', '.join(LATENTS)})")
     return Source(latents=latents, pictures=pictures, root=path)
 

@@ -227,6 +227,6 @@ def window_and_shift(
         shifted: True for odd blocks.
     """
     size, shift = window_geometry.fit(spatial, made_for, small)
-    return made_for if small in window_geometry.SHRINKING else size, shift if shifted else (
-        0,
-    ) * len(spatial)
+    if small in window_geometry.SHRINKING:
+        size = made_for
+    return size, shift if shifted else (0,) * len(spatial)

@@ -216,11 +216,9 @@ class Stage(nn.Module):
     @nn.nowrap
     def checkpointed(self, prevent_cse: bool) -> Any:
         """The block's class, rematerialised if asked."""
-        return (
-            Block
-            if self.remat == "none"
-            else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=prevent_cse)
-        )
+        if self.remat == "none":
+            return Block
+        return nn.remat(Block, policy=REMAT[self.remat], prevent_cse=prevent_cse)
 
     def __call__(
         self, x: jax.Array, draws: jax.Array | None

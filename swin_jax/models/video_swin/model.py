@@ -197,11 +197,9 @@ def _check_video(video: jax.Array, channels: int) -> None:
             f"videos are {video.dtype}; normalise them first, e.g. with swin_jax.preprocess(name)"
         )
     if video.ndim != 5:
-        hint = (
-            ": an image, or a clip without its batch axis? Add the axis that is missing"
-            if video.ndim == 4
-            else ""
-        )
+        hint = ""
+        if video.ndim == 4:
+            hint = ": an image, or a clip without its batch axis? Add the axis that is missing"
         raise UserError(
             f"videos are (batch, frames, height, width, channels), not {video.shape}{hint}"
         )
@@ -209,11 +207,9 @@ def _check_video(video: jax.Array, channels: int) -> None:
         raise UserError(f"a video of shape {video.shape} has no frames or no pixels")
     if video.shape[-1] != channels:
         first = next((axis for axis in (1, 2) if video.shape[axis] == channels), None)
-        hint = (
-            ""
-            if first is None
-            else f": channels first? jnp.moveaxis(video, {first}, -1) puts them last"
-        )
+        hint = ""
+        if first is not None:
+            hint = f": channels first? jnp.moveaxis(video, {first}, -1) puts them last"
         raise UserError(
             f"videos are (batch, frames, height, width, {channels}), not {video.shape}{hint}"
         )

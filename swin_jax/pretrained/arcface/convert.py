@@ -248,8 +248,6 @@ def _to_ours(name: str, value: np.ndarray, last_width: int) -> np.ndarray:
 
 def _to_theirs(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """One tensor from our layout to PyTorch's, of the shape that it has there."""
-    return (
-        np.ascontiguousarray(value.transpose(3, 2, 0, 1)).reshape(shape)
-        if value.ndim == 4
-        else value
-    )
+    if value.ndim == 4:
+        return np.ascontiguousarray(value.transpose(3, 2, 0, 1)).reshape(shape)
+    return value

@@ -339,11 +339,9 @@ def _hidden(name: str, ours: float) -> str:
     """Of texts, what the file has may be what the config tells:
     here their tower has one ratio only.
     """
-    return (
-        _but(ours)
-        if name.startswith("vision")
-        else f"is not supported here, where it is {ours} of texts"
-    )
+    if name.startswith("vision"):
+        return _but(ours)
+    return f"is not supported here, where it is {ours} of texts"
 
 
 def _but(value: Any) -> str:

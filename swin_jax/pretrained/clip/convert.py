@@ -200,11 +200,10 @@ def from_official(
     state_dict, shapes = to_official_names(state_dict), official_shapes(model)
     if other := recognize.recognize_not_clip(state_dict, swin_tower=is_swin(model.visual)):
         raise UserError(other)
-    resized = (
-        state_dict
-        if difference(state_dict, model)
-        else fit_positions(state_dict, model, resize, image_size)
-    )
+    if difference(state_dict, model):
+        resized = state_dict
+    else:
+        resized = fit_positions(state_dict, model, resize, image_size)
     _check(resized, shapes, model)
     variables: dict = {"params": {}, "batch_stats": {}}
     for name in shapes:

@@ -137,11 +137,9 @@ def names_of_swin(state_dict: Mapping[str, np.ndarray]) -> list[str]:
     """The names of a whole Swin that lies beside a CLIP in one file; [] for none."""
     names = compare.strip_wrappers(state_dict)
     found = [name for name in names if re.match(_SWIN, name)]
-    return (
-        found
-        if is_clip(names) and any(name.endswith("layers.0.blocks.0.norm1.weight") for name in found)
-        else []
-    )
+    if is_clip(names) and any(name.endswith("layers.0.blocks.0.norm1.weight") for name in found):
+        return found
+    return []
 
 
 def to_official_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

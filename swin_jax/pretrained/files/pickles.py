@@ -97,12 +97,10 @@ class Pickle:
             self._counter.opcodes += 1
             if self._counter.opcodes > self._limits.opcodes:
                 raise exceeded("a pickle of more instructions", "opcodes", self._limits.opcodes)
+            if not code:
+                raise ValueError("the pickle ends too early")
             if code not in _OPCODES:
-                raise ValueError(
-                    "the pickle ends too early"
-                    if not code
-                    else f"{code!r} is no instruction of a pickle"
-                )
+                raise ValueError(f"{code!r} is no instruction of a pickle")
             _OPCODES[code](self)
 
     def _bytes(self, length: int) -> bytes:

@@ -123,11 +123,9 @@ def official_shapes(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[st
         layers = [i for i in range(len(model.channels)) if model.with_rgb or i % 3 != 1]
         widths = {f"mapper_{i}": model.channels[i] for i in layers}
     else:
-        levels = (
-            [part for level, part in _LEVELS.items() if getattr(model, level)]
-            if hasattr(model, "fine")
-            else []
-        )
+        levels = []
+        if hasattr(model, "fine"):
+            levels = [part for level, part in _LEVELS.items() if getattr(model, level)]
         biases = [value for name, value in state_dict.items() if name.endswith("bias")]
         widths = dict.fromkeys(levels or ["mapping"], len(biases[0]) if biases else 0)
     shapes = {}
@@ -183,11 +181,9 @@ def load_pretrained(
     Raises:
         UserError: An unreadable file, weights that do not fit.
     """
-    return (
-        {"params": source["params"]}
-        if isinstance(source, Mapping)
-        else from_official(read(source, key), model)
-    )
+    if isinstance(source, Mapping):
+        return {"params": source["params"]}
+    return from_official(read(source, key), model)
 
 
 def pretrained() -> Callable:

@@ -318,11 +318,10 @@ def _part(state_dict: Mapping[str, np.ndarray], kind: str) -> tuple[Layout, dict
         other = DISCRIMINATOR if kind == GENERATOR else GENERATOR
         if not _places(state_dict, other):
             raise UserError(f"these weights hold no {kind} of StyleGAN2")
-        keys = (
-            "key='d' of rosinality's, 'D' of NVIDIA's"
-            if kind == DISCRIMINATOR
-            else "no key, or key='g_ema'"
-        )
+        if kind == DISCRIMINATOR:
+            keys = "key='d' of rosinality's, 'D' of NVIDIA's"
+        else:
+            keys = "no key, or key='g_ema'"
         raise UserError(
             f"these weights are of a {other}, not of a {kind}; "
             f"take the {kind}'s in the file by {keys}"

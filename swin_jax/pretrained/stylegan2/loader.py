@@ -52,12 +52,9 @@ def find_generator(word: str) -> str | None:
 def find_discriminator(word: str) -> str | None:
     """The name of the discriminator that a word means, in any spelling; None for none."""
     name = word.lower().replace("_", "-")
-    return (
-        name
-        if name.removesuffix(OF_DISCRIMINATOR) in presets.PRESETS
-        and name.endswith(OF_DISCRIMINATOR)
-        else None
-    )
+    if name.removesuffix(OF_DISCRIMINATOR) in presets.PRESETS and name.endswith(OF_DISCRIMINATOR):
+        return name
+    return None
 
 
 def recognizes_generator(arrays: Mapping[str, np.ndarray]) -> bool:

@@ -49,7 +49,12 @@ def names(kind: str, counts: Counts) -> dict[str, str]:
 def _generator(counts: Counts) -> dict[str, str]:
     found = {"synthesis.b4.const": "synthesis/4x4/Const/const", "mapping.w_avg": "dlatent_avg"}
     for number, (r, conv) in enumerate(convolutions(counts.resolution)):
-        theirs = "Conv" if r == 4 else "Conv0_up" if conv == "conv0" else "Conv1"
+        if r == 4:
+            theirs = "Conv"
+        elif conv == "conv0":
+            theirs = "Conv0_up"
+        else:
+            theirs = "Conv1"
         leaves = _STYLED | {"noise_strength": "noise_strength"}
         for leaf, their in leaves.items():
             found[f"synthesis.b{r}.{conv}.{leaf}"] = f"synthesis/{r}x{r}/{theirs}/{their}"

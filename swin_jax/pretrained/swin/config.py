@@ -240,8 +240,6 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
     parts = tuple(map(_plain, value))
-    return (
-        simplest(parts)
-        if len(parts) == 2 and all(isinstance(part, int) for part in parts)
-        else parts
-    )
+    if len(parts) == 2 and all(isinstance(part, int) for part in parts):
+        return simplest(parts)
+    return parts

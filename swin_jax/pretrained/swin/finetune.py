@@ -322,11 +322,9 @@ def _fit(found: Mapping, source, model, resize: str | None, rows: np.ndarray | N
         if not model.pretrained_window_sizes:
             trained = infer.trained_scales(found)
             if made_for is not None:
-                trained = (
-                    tuple(buffers.coordinate_windows(made_for))
-                    if made_for.continuous_bias
-                    else None
-                )
+                trained = None
+                if made_for.continuous_bias:
+                    trained = tuple(buffers.coordinate_windows(made_for))
             elif not isinstance(source, Mapping):
                 tell_scale_assumed(found, model)
             tell_scales(trained, model)

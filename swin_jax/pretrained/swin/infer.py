@@ -61,6 +61,7 @@ def infer(
     geometry = _geometry(found, made, fields["continuous_bias"], window_size, image_size, positions)
     fc1, head = found.get("layers.0.blocks.0.mlp.fc1.weight"), found.get("head.weight")
     first = "layers.0.blocks.0.attn."
+    pretrained = _pretrained(found, len(depths)) if fields["continuous_bias"] else ()
     return fields | dict(
         num_classes=0 if head is None else len(head),
         patch_size=simplest(patch),
@@ -68,9 +69,7 @@ def infer(
         embed_dim=proj.shape[0],
         depths=depths,
         num_heads=tuple(_heads(found, s) for s in range(len(depths))),
-        pretrained_window_sizes=_pretrained(found, len(depths))
-        if fields["continuous_bias"]
-        else (),
+        pretrained_window_sizes=pretrained,
         mlp_ratio=4.0 if fc1 is None else len(fc1) / proj.shape[0],
         qkv_bias=first + "qkv.bias" in found or first + "q_bias" in found,
         ape="absolute_pos_embed" in found,
@@ -172,11 +171,9 @@ def _rules(state_dict: Mapping, fields: dict) -> tuple[str, ...]:
     if fields["out_norms"]:
         return ("keep",)
     rule = layouts.RULES.get(layouts.library(state_dict), "shrink")
-    return (
-        (rule,)
-        if rule not in window_geometry.SHRINKING
-        else tuple(dict.fromkeys((rule, "shrink", "shrink_axis")))
-    )
+    if rule not in window_geometry.SHRINKING:
+        return (rule,)
+    return tuple(dict.fromkeys((rule, "shrink", "shrink_axis")))
 
 
 def _geometry(
@@ -261,11 +258,10 @@ def _fitting(
         except UserError:
             continue
         if all(shape in few for shape, few in zip(found, options)):
-            window = (
-                wanted
-                if isinstance(wanted, int) or not isinstance(wanted[0], int)
-                else simplest(wanted)
-            )
+            if isinstance(wanted, int) or not isinstance(wanted[0], int):
+                window = wanted
+            else:
+                window = simplest(wanted)
             return dict(
                 window_size=window, image_size=simplest(image), small=_plain((small,), image)
             )
@@ -381,8 +377,6 @@ def _pretrained(state_dict: Mapping, stages: int) -> tuple[Size, ...]:
     if any(table is None for table in tables):
         return ()
     pairs = [buffers.read_coordinates(table) for table in tables]
-    return (
-        ()
-        if all(window == scale for window, scale in pairs)
-        else tuple(scale for _, scale in pairs)
-    )
+    if all(window == scale for window, scale in pairs):
+        return ()
+    return tuple(scale for _, scale in pairs)

@@ -45,11 +45,9 @@ def resize_rows(
 def _matrix(old: int, new: int, method: str) -> np.ndarray:
     if old == new:
         return np.eye(old)
-    return (
-        window_geometry.bicubic_matrix(old, new)
-        if method == "bicubic"
-        else geometric_matrix(old, new)
-    )
+    if method == "bicubic":
+        return window_geometry.bicubic_matrix(old, new)
+    return geometric_matrix(old, new)
 
 
 def geometric_matrix(old: int, new: int) -> np.ndarray:

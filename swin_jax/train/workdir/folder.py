@@ -83,9 +83,12 @@ def check_entries(folder: epath.Path) -> None:
         path = folder / name
         right = path.is_file() if name in _FILES else path.is_dir()
         if os.path.lexists(path) and not right:
-            kind = (
-                "a folder" if path.is_dir() else "a file" if path.is_file() else "no file or folder"
-            )
+            if path.is_dir():
+                kind = "a folder"
+            elif path.is_file():
+                kind = "a file"
+            else:
+                kind = "no file or folder"
             if path.is_symlink():
                 kind = (
                     f"a link to {os.readlink(path)}, which is "

@@ -124,11 +124,10 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
     """
     path, new = workdir / "config.json", flatten(config)
     # Checkpoints hold a copy, so that the lack of the file permits nothing.
-    saved = (
-        current_names(storage.read_object(path))
-        if path.exists()
-        else checkpoint.saved_config(workdir)
-    )
+    if path.exists():
+        saved = current_names(storage.read_object(path))
+    else:
+        saved = checkpoint.saved_config(workdir)
     if not saved:
         return []
     old = _with_new_arguments(saved, new)
