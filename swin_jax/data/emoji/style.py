@@ -17,9 +17,7 @@ from swin_jax.core.ranges import (
     checked,
 )
 from swin_jax.core.sizes import Size, per_axis
-
-_LUMA = np.float32((0.299, 0.587, 0.114))  # ITU-R 601
-_GREY_AXIS = np.float32((1, 1, 1)) / math.sqrt(3)
+from swin_jax.data.image.color import recolor
 
 
 @checked
@@ -54,7 +52,7 @@ def style_train_transform(
     place = functools.partial(
         _place, size=per_axis(size, 2), rotation=rotation, zoom=zoom, shift=shift
     )
-    recolour = functools.partial(_recolour, grey=grey, hue=hue, saturation=saturation, gamma=gamma)
+    recolour = functools.partial(recolor, grey=grey, hue=hue, saturation=saturation, gamma=gamma)
     return functools.partial(_transform, place=place, recolour=recolour, outline=outline)
 
 
@@ -105,22 +103,3 @@ def _outline(pixels: np.ndarray, rng) -> np.ndarray:
     lines = np.clip(edges * rng.uniform(2, 8), 0, 1)[..., None]
     base = pixels if rng.random() < 0.6 else np.ones_like(pixels)
     return base * (1 - lines)
-
-
-def _recolour(pixels: np.ndarray, rng, *, grey, hue, saturation, gamma) -> np.ndarray:
-    luma = (pixels @ _LUMA)[..., None]
-    if rng.random() < grey:
-        pixels = np.repeat(luma, 3, axis=-1)
-    elif rng.random() < 0.8:
-        pixels = luma + rng.uniform(*saturation) * (
-            (pixels - luma) @ _turn_of_hue(rng.normal(0, hue)).T
-        )
-    return np.clip(pixels, 0, 1) ** np.float32(math.exp(rng.normal(0, gamma)))
-
-
-def _turn_of_hue(angle: float) -> np.ndarray:
-    """The rotation of RGB about the grey axis, (3, 3) float32."""
-    x, y, z = _GREY_AXIS
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    turn = math.cos(angle) * np.eye(3) + math.sin(angle) * cross
-    return (turn + (1 - math.cos(angle)) * np.outer(_GREY_AXIS, _GREY_AXIS)).astype(np.float32)

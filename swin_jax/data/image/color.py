@@ -1,0 +1,80 @@
+"""Random changes of colors, as augmentation."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from swin_jax.core.ranges import Fraction, NonNegativeFloat, NonNegativeInterval, checked
+
+_LUMA = np.float32((0.299, 0.587, 0.114))  # ITU-R 601
+_GREY_AXIS = np.float32((1, 1, 1)) / math.sqrt(3)
+
+
+@checked
+def color_train_transform(
+    transform: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]],
+    grey: Fraction = 0.2,
+    hue: NonNegativeFloat = 0.35,
+    saturation: NonNegativeInterval = (0.4, 1.6),
+    gamma: NonNegativeFloat = 0.25,
+) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
+    """Another transform of training, and other colors after it.
+
+    Args:
+        transform: Transform whose `image` is uint8 (H, W, 3).
+        grey, hue, saturation, gamma: As for `recolor`.
+
+    Returns:
+        transform(example, rng): Replaces `image` by uint8 (H, W, 3).
+    """
+    change = functools.partial(recolor, grey=grey, hue=hue, saturation=saturation, gamma=gamma)
+    return functools.partial(_transform, transform=transform, change=change)
+
+
+def _transform(example, rng, *, transform, change):
+    example = transform(example, rng)
+    pixels = change(example["image"].astype(np.float32) / 255, rng)
+    return {**example, "image": np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)}
+
+
+def recolor(
+    pixels: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    grey: float,
+    hue: float,
+    saturation: tuple[float, float],
+    gamma: float,
+) -> np.ndarray:
+    """Makes a picture grey, or gives it another hue and saturation; then another brightness.
+
+    Args:
+        pixels: float32 (H, W, 3) in 0..1.
+        rng: Decides.
+        grey: Probability of a grey picture. The others get another hue and saturation with
+            probability 0.8.
+        hue: Standard deviation of the turn of all colors about grey, in radians.
+        saturation: Range of the factor on the distance from grey.
+        gamma: Standard deviation of the logarithm of the brightness exponent.
+
+    Returns:
+        float32 (H, W, 3) in 0..1.
+    """
+    luma = (pixels @ _LUMA)[..., None]
+    if rng.random() < grey:
+        pixels = np.repeat(luma, 3, axis=-1)
+    elif rng.random() < 0.8:
+        factor, turn = rng.uniform(*saturation), _turn_of_hue(rng.normal(0, hue))
+        pixels = luma + factor * ((pixels - luma) @ turn.T)
+    return np.clip(pixels, 0, 1) ** np.float32(math.exp(rng.normal(0, gamma)))
+
+
+def _turn_of_hue(angle: float) -> np.ndarray:
+    """The rotation of RGB about the grey axis, (3, 3) float32."""
+    x, y, z = _GREY_AXIS
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    turn = math.cos(angle) * np.eye(3) + math.sin(angle) * cross
+    return (turn + (1 - math.cos(angle)) * np.outer(_GREY_AXIS, _GREY_AXIS)).astype(np.float32)
