@@ -13,7 +13,8 @@ ones from 1000 on whose picture lacks the attribute. All latents are truncated b
 
 success: share of the pictures that have the attribute afterwards. kept: share of the other
 attributes that are visible before and after whose class is the same, as a mean over pictures.
-identity: mean cosine of the identity network before and after. seconds: of one edit, in batches.
+identity: mean cosine of the identity network before and after. seconds: of one edit, in batches,
+as the median over those after the first, in which programs are compiled.
 
 Methods: `global`, global directions; `random`, as many random channels of S with the same length in
 deviations; `mean`, the difference of mean styles between samples with and without the attribute, at
@@ -21,16 +22,18 @@ the same length; `latent`, latent optimization; `mapper`, a trained mapper, from
 Unedited pictures (alpha 0) have a success of 0 and keep everything by definition; they are measured
 like the others.
 
-It writes table.csv, choices.csv, seeds.csv with a line for each seed and method,
-and a sheet for each text.
+It writes table.csv, choices.csv, seeds.csv with a line for each seed and method, and a sheet for
+each text. Rows of earlier runs in the same folder stay, if they are of other methods.
 """
 
 import argparse
 import csv
 import dataclasses
+import functools
 import itertools
 import pathlib
 import time
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +42,7 @@ from PIL import Image
 
 import swin_jax
 from swin_jax.core import config as configs
+from swin_jax.core.errors import UserError
 from swin_jax.data.avatars import attributes as avatars
 from swin_jax.data.avatars.captions import TEXT_PAIRS
 from swin_jax.evals.samples import tile, to_bytes
@@ -67,6 +71,15 @@ class Studio:
             )
         )
         self.embed = jax.jit(lambda image: self.identity[0].apply(self.identity[1], image))
+
+    @functools.cached_property
+    def samples(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """Styles of many latents, and what their pictures are seen to have."""
+        styles, marks = [], []
+        for start in range(10**6, 10**6 + SAMPLES, BATCH):
+            styles.append(self.styles(self.latents(range(start, start + BATCH))))
+            marks.append(self.marks(self.pictures(styles[-1])))
+        return [np.concatenate(layer) for layer in zip(*styles)], np.concatenate(marks)
 
     def latents(self, seeds) -> np.ndarray:
         return sources.draw(self.model, self.variables, tuple(seeds), TRUNCATION)
@@ -112,6 +125,11 @@ def lacking(studio: Studio, attribute: int, seeds, count: int) -> list[int]:
 def choose(studio: Studio, editor, attribute: int) -> dict:
     """Alpha and beta by the rule, and what they reach on the seeds of the choice."""
     seeds = lacking(studio, attribute, CHOICE, len(CHOICE))
+    if not seeds:
+        raise UserError(
+            f"no picture of the seeds {CHOICE[0]} to {CHOICE[-1]} visibly "
+            f"lacks {avatars.ATTRIBUTES[attribute]}: the generator is not trained well enough"
+        )
     ws = studio.latents(seeds)
     before = studio.marks(studio.pictures(studio.styles(ws)))
     best = None
@@ -151,22 +169,17 @@ def mean_direction(
     """The difference of mean styles of samples with and without an attribute,
     of the same length in deviations.
     """
-    totals, counts = {True: None, False: None}, {True: 0, False: 0}
-    for start in range(0, SAMPLES, BATCH):
-        styles = studio.styles(studio.latents(range(10**6 + start, 10**6 + start + BATCH)))
-        marks = studio.marks(studio.pictures(styles))
-        for has in (True, False):
-            rows = (marks[:, attribute] == has) & avatars.visible(marks)[:, attribute]
-            sums = [np.asarray(style)[rows].sum(axis=0) for style in styles]
-            totals[has] = (
-                sums if totals[has] is None else [a + b for a, b in zip(totals[has], sums)]
-            )
-            counts[has] += int(rows.sum())
-    means = {has: [total / counts[has] for total in totals[has]] for has in (True, False)}
-    steps = [
-        np.zeros(layer.channels) if layer.is_rgb else with_it - without
-        for layer, with_it, without in zip(layers, means[True], means[False])
-    ]
+    styles, marks = studio.samples
+    seen, has = avatars.visible(marks)[:, attribute], marks[:, attribute]
+    if not (seen & has).any() or not (seen & ~has).any():
+        raise UserError(
+            f"all or none of {len(marks)} samples have {avatars.ATTRIBUTES[attribute]}: the "
+            "generator is not trained well enough to be judged"
+        )
+    steps = [np.zeros(layer.channels) for layer in layers]
+    for i, layer in enumerate(layers):
+        if not layer.is_rgb:
+            steps[i] = styles[i][seen & has].mean(axis=0) - styles[i][seen & ~has].mean(axis=0)
     length = np.sqrt(sum(((step / dev) ** 2).sum() for step, dev in zip(steps, deviations)))
     scale = np.linalg.norm([weight for _, _, weight in direction.chosen]) / length
     return Direction(tuple(np.float32(step * scale) for step in steps), ())
@@ -184,25 +197,61 @@ def experiment(name: str, args: argparse.Namespace, attribute: str, **settings):
     return editor.load(f"{args.mappers}_{attribute}" if name == "mapper" else f"{args.out}/{name}")
 
 
-def edits(studio: Studio, args, name: str, attribute: str, ws: np.ndarray, choice: dict, editor):
-    """Styles after the edits of a method."""
-    number = avatars.ATTRIBUTES.index(attribute)
+def editing(studio: Studio, args, name: str, attribute: str, choice: dict, editor) -> Callable:
+    """A method's edit of latents, ready to run: W+ (N, num_ws, w_dim) -> styles."""
+    if name == "unedited":
+        return studio.styles
     if name in ("latent", "mapper"):
         other = experiment(name, args, attribute)
-        parts = [other.edit(ws[i : i + BATCH]).styles for i in range(0, len(ws), BATCH)]
-        return tuple(np.concatenate(layer) for layer in zip(*parts))
+        return lambda ws: other.edit(ws).styles
     alpha, layers = choice["alpha"], studio.model.style_layers()
     if name == "global":
-        return editor.edit(ws, alpha=alpha, beta=choice["beta"]).styles
+        return lambda ws: editor.edit(ws, alpha=alpha, beta=choice["beta"]).styles
     (wish,) = editor.wishes
     chosen = editor.directions.direction(dataclasses.replace(wish, beta=choice["beta"]))
     deviations = editor.directions.statistics.deviations
+    number = avatars.ATTRIBUTES.index(attribute)
     if name == "random":
-        rng = np.random.default_rng(number)
-        made = random_direction(chosen, deviations, layers, rng)
+        made = random_direction(chosen, deviations, layers, np.random.default_rng(number))
     else:
         made = mean_direction(studio, number, chosen, deviations, layers)
-    return made.edit(studio.styles(ws), 0.0 if name == "unedited" else alpha)
+    return lambda ws: made.edit(studio.styles(ws), alpha)
+
+
+def edit_all(edit: Callable, ws: np.ndarray) -> tuple[tuple[np.ndarray, ...], float]:
+    """Styles of edited latents, and the seconds of one edit: the median over the batches
+    after the first, in which programs are compiled.
+    """
+    parts, seconds = [], []
+    for start in range(0, len(ws), BATCH):
+        batch = ws[start : start + BATCH]
+        began = time.monotonic()
+        parts.append(jax.block_until_ready(edit(batch)))
+        seconds.append((time.monotonic() - began) / len(batch))
+    styles = tuple(np.concatenate(layer) for layer in zip(*parts))
+    return styles, float(np.median(seconds[1:] or seconds))
+
+
+def read_rows(path: pathlib.Path, methods: Sequence[str]) -> list[dict]:
+    """The rows of an earlier table that are of no method in `methods`."""
+    if not path.is_file():
+        return []
+    with open(path, newline="") as file:
+        return [row for row in csv.DictReader(file) if row["method"] not in methods]
+
+
+def write_rows(path: pathlib.Path, rows: list[dict]) -> None:
+    """Writes rows as a csv, numbers with four digits."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: shorten(v) for k, v in row.items()})
+
+
+def shorten(value):
+    """A number with a fraction in four digits, anything else as it is."""
+    return f"{value:.4f}" if isinstance(value, (float, np.floating)) else value
 
 
 def main() -> None:
@@ -220,28 +269,28 @@ def main() -> None:
     args = parser.parse_args()
     out = pathlib.Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    studio, table, choices, lines = Studio(args), [], [], []
+    methods = args.methods.split(",")
+    table, lines = (read_rows(out / name, methods) for name in ("table.csv", "seeds.csv"))
+    studio, choices = Studio(args), []
     for number, attribute in enumerate(avatars.ATTRIBUTES):
         editor = experiment("global", args, attribute)
         choice = choose(studio, editor, number)
         choices.append({"attribute": attribute} | choice)
-        print(attribute, choice, flush=True)
+        print(attribute, {k: shorten(v) for k, v in choice.items()}, flush=True)
         seeds = lacking(studio, number, range(FIRST, FIRST + 100 * args.count), args.count)
         ws = studio.latents(seeds)
         pictures = studio.pictures(studio.styles(ws))
         before, shown = studio.marks(pictures), [pictures[:SHOWN]]
-        for method in args.methods.split(","):
-            began = time.monotonic()
-            after = studio.pictures(edits(studio, args, method, attribute, ws, choice, editor))
-            seconds = (time.monotonic() - began) / len(seeds)
+        for method in methods:
+            edit = editing(studio, args, method, attribute, choice, editor)
+            styles, seconds = edit_all(edit, ws)
+            after = studio.pictures(styles)
             has, kept = compare(number, before, studio.marks(after))
             cosines = studio.cosines(pictures, after)
             row = dict(attribute=attribute, method=method, success=has.mean(), kept=kept.mean())
             row |= dict(identity=cosines.mean(), seconds=seconds, seeds=len(seeds))
             table.append(row)
-            print(
-                {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in row.items()}, flush=True
-            )
+            print({k: shorten(v) for k, v in row.items()}, flush=True)
             columns = zip(seeds, has, kept, cosines)
             lines += [
                 dict(attribute=attribute, method=method, seed=s, has=int(h), kept=k, identity=c)
@@ -249,18 +298,9 @@ def main() -> None:
             ]
             shown.append(after[:SHOWN])
         sheet = tile(np.concatenate(shown), SHOWN).repeat(3, axis=0).repeat(3, axis=1)
-        Image.fromarray(sheet).save(out / f"{attribute}.png")
+        Image.fromarray(sheet).save(out / f"{attribute}_{'_'.join(methods)}.png")
         for name, rows in (("table", table), ("choices", choices), ("seeds", lines)):
-            with open(out / f"{name}.csv", "w", newline="") as file:
-                writer = csv.DictWriter(file, rows[0])
-                writer.writeheader()
-                writer.writerows(
-                    {
-                        k: f"{v:.4f}" if isinstance(v, (float, np.floating)) else v
-                        for k, v in r.items()
-                    }
-                    for r in rows
-                )
+            write_rows(out / f"{name}.csv", rows)
 
 
 if __name__ == "__main__":
