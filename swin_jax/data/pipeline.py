@@ -312,6 +312,7 @@ def _iterate(
         # Grain 0.2.18 reads absl flags to start workers: UnparsedFlagAccessError.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
+        workers.start_tracker()
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         options = grain.MultiprocessingOptions(
             num_workers=num_workers, per_worker_buffer_size=max(prefetch, 1)

@@ -9,11 +9,31 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 from swin_jax.core.errors import UserError
 
 # Ctrl-C and schedulers send them to whole groups of processes.
 _LEFT = (signal.SIGINT, signal.SIGTERM)
+
+
+def start_tracker() -> None:
+    """Starts Python's tracker of shared memory, if it does not run yet; to be called before workers
+    are started.
+
+    What loader processes have read ahead is left over when a run ends. The tracker removes it, but
+    warns of a leak, which nobody can mend.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    quiet = "ignore:resource_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def set_up(*_: int) -> None:

@@ -88,7 +88,7 @@ def test_loader_processes_end_with_a_program_that_is_killed_and_leave_no_shared_
 def test_signals_of_a_terminal_reach_the_program_alone(tmp_path):
     reader, pids = read(tmp_path, "close")
     _, err = reader.communicate(timeout=60)
-    assert reader.returncode == 0 and "Traceback" not in err, err
+    assert reader.returncode == 0 and err == ""
     assert len(pids) == 2 and all(map(gone, pids))
 
 
@@ -99,4 +99,16 @@ def test_a_loader_process_that_is_killed_is_one_line(tmp_path, number):
     _, err = reader.communicate(timeout=60)
     (line,) = (line for line in err.splitlines() if line.startswith("error: "))
     assert f"a loader process was killed by {number.name}" in line and "num_workers" in line and "/dev/shm" in line
-    assert reader.returncode == 1 and "Traceback" not in err
+    assert reader.returncode == 1 and "Traceback" not in err and "leaked" not in err
+
+
+@pytest.mark.parametrize("before", [None, "error", "ignore::DeprecationWarning"])
+def test_what_is_left_in_shared_memory_is_removed_without_a_word(before):
+    code = "from swin_jax.data import workers; from multiprocessing.shared_memory import SharedMemory; import os; "
+    code += "workers.start_tracker(); left = SharedMemory(create=True, size=8); print(left._name, "
+    code += "os.environ.get('PYTHONWARNINGS'))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)} | ({} if before is None else {"PYTHONWARNINGS": before})
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    name, told = done.stdout.split()
+    assert done.stderr == "" and told == str(before)
+    assert not (pathlib.Path("/dev/shm") / name.lstrip("/")).exists()
