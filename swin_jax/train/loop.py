@@ -17,7 +17,7 @@ from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.tasks.base import check_frozen, describe, frozen_models
-from swin_jax.train import checkpoint, clock, counts, curves, logs, run_info, sharding
+from swin_jax.train import checkpoint, clock, counts, curves, logs, multihost, run_info, sharding
 from swin_jax.train.label_space import share_labels
 from swin_jax.train.preemption import Interrupted, Preemption
 from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen, warn_of_warmup
@@ -70,7 +70,8 @@ class Loop:
         """
         with self.owner, jax.set_mesh(self.run.placement.mesh):
             began, lead, total = time.monotonic(), jax.process_index() == 0, self.config.total_steps
-            start, meta, header = self.start_up()
+            with multihost.meeting("before the first step"):
+                start, meta, header = self.start_up()
             restored, values = start if meta else None, configs.flatten(self.config)
             # From here on a request to stop is saved for.
             with self.preemption:
@@ -329,20 +330,21 @@ class Loop:
 
     def save(self, step: int, examples_seen: int, wait: bool) -> None:
         """Saves the state and what is needed to go on or to predict."""
-        meta = {
-            "step": step,
-            "examples_seen": examples_seen,
-            **self.counts.saved(),
-            "class_names": list(getattr(self.data, "class_names", ())),
-            "config": configs.flatten(self.config),
-            **self.kept,
-        }
-        self.owner.confirm()
-        if jax.process_index() == 0:
-            # Says how the checkpoints beside it were trained.
-            resume.save(self.config, self.workdir)
-        self.log.flush()  # a resumed run needs the lines up to its checkpoint
-        checkpoint.save(self.manager, self.state, step, meta, wait)
+        with multihost.meeting(f"to save step {step}"):
+            meta = {
+                "step": step,
+                "examples_seen": examples_seen,
+                **self.counts.saved(),
+                "class_names": list(getattr(self.data, "class_names", ())),
+                "config": configs.flatten(self.config),
+                **self.kept,
+            }
+            self.owner.confirm()
+            if jax.process_index() == 0:
+                # Says how the checkpoints beside it were trained.
+                resume.save(self.config, self.workdir)
+            self.log.flush()  # a resumed run needs the lines up to its checkpoint
+            checkpoint.save(self.manager, self.state, step, meta, wait)
 
     def trace(self, step: int) -> None:
         """Starts and stops the profiler around the steps that were asked for."""
@@ -402,7 +404,8 @@ def prepare(
     if not storage.is_remote(folder):
         folder = folder.resolve()  # a link in it may be set anew while the run goes on
     check_entries(folder)
-    check_shared(folder)
+    with multihost.meeting("at the start"):
+        check_shared(folder)
     for key in allow_change:
         resume.check_key(config, key)
     owner = own(folder)

@@ -10,6 +10,7 @@ of that abort. The beats only find the name; that a process is dead is JAX's ver
 
 import atexit
 import concurrent.futures
+import contextlib
 import ctypes
 import os
 import shlex
@@ -18,7 +19,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -29,8 +30,9 @@ HEARTBEAT_TIMEOUT = 60  # seconds without a sign of life that make JAX give a pr
 _BEATS = 12  # within that time
 _DECISION = 600  # seconds that the others wait for process 0 to decide
 _STALE = 3  # beats: a process that left none for longer is the one that JAX means
+WAITING = 10.0  # seconds between two lines of a process that waits
 
-_joined = threading.Event()
+_watches: list["Watch"] = []  # the one of this process, once it has come together with the others
 
 
 def detected() -> bool:
@@ -71,25 +73,53 @@ def start(
         numbers = {name: int(value) for name, value in given.items() if value}
         _on_abort(lambda: watch.last_words() if watch else _alone(arrival))
         options = dict(heartbeat_timeout_seconds=timeout, initialization_timeout=arrival)
-        _hearing(lambda: jax.distributed.initialize(**numbers, **options))
+        _hearing(lambda: jax.distributed.initialize(**numbers, **options), _name_absent)
     except (ValueError, TypeError) as error:
         raise UserError(
             f"no cluster of processes: {' '.join(str(error).split())}; set "
             "JAX_COORDINATOR_ADDRESS=host:port of process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
     watch = Watch(arguments, timeout)
-    _joined.set()
+    _watches.append(watch)
     return watch
 
 
 def joined() -> bool:
     """Whether this process has come together with the others of a job."""
-    return _joined.is_set()
+    return bool(_watches)
 
 
-def _hearing(wait: Callable[[], Any]) -> Any:
-    """What `wait()` gives, which does not return to Python for minutes;
-    the signals that come meanwhile are heard.
+def meeting(what: str) -> contextlib.AbstractContextManager[None]:
+    """A block in which all processes wait for each other, entered by all in the same order.
+
+    A process that waits there for others says for which, every `WAITING` seconds.
+
+    Args:
+        what: What they meet for, 'to save step 400'.
+    """
+    return _watches[-1].meeting(what) if _watches else contextlib.nullcontext()
+
+
+def _name_absent() -> str:
+    """Whom a process waits for that starts, as far as it can tell."""
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
+    if address and not _answers(address):
+        return f"for process 0, at {address}, to start"
+    return "for the other processes to start"
+
+
+def _hearing(wait: Callable[[], Any], whom: Callable[[], str]) -> Any:
+    """Calls a function that does not return to Python for minutes.
+
+    Signals that come meanwhile are heard, and a line says every `WAITING` seconds what is waited
+    for.
+
+    Args:
+        wait: The function.
+        whom: Gives the end of that line, 'for process 0'.
+
+    Returns:
+        What `wait()` returns.
     """
     found = concurrent.futures.Future()
 
@@ -100,6 +130,9 @@ def _hearing(wait: Callable[[], Any]) -> Any:
             found.set_exception(error)
 
     threading.Thread(target=run, name="waits", daemon=True).start()
+    began = time.monotonic()
+    while not concurrent.futures.wait([found], WAITING).done:
+        print(f"waiting {whom()} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
     return found.result()
 
 
@@ -121,7 +154,10 @@ def from_first(key: str, decide: Callable[[], str]) -> str:
         text = decide()
         global_state.client.key_value_set(name, f"={text}")
         return text
-    text = _hearing(lambda: global_state.client.blocking_key_value_get(name, 1000 * _DECISION))
+    text = _hearing(
+        lambda: global_state.client.blocking_key_value_get(name, 1000 * _DECISION),
+        lambda: f"for process 0 to find the {key}",
+    )
     return text.removeprefix("=")
 
 
@@ -152,6 +188,7 @@ class Watch:
         self._client.key_value_set(
             f"swin_jax/host/{self._id}", f"{socket.gethostname()}, pid {os.getpid()}"
         )
+        self._meetings = 0  # that this process has come to
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
@@ -191,6 +228,33 @@ class Watch:
     def _name(self, process: int) -> str:
         return f"process {process} of {self._count} ({self._hosts.get(process, 'host not known')})"
 
+    @contextlib.contextmanager
+    def meeting(self, what: str) -> Iterator[None]:
+        """See the function `meeting`."""
+        self._meetings += 1
+        over, number = threading.Event(), self._meetings
+        self._client.key_value_set(f"swin_jax/met/{self._id}", str(number), allow_overwrite=True)
+        thread = threading.Thread(target=self._wait_for, args=(what, number, over), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _wait_for(self, what: str, number: int, over: threading.Event) -> None:
+        """Says who has not come to a meeting, until it is over."""
+        began = time.monotonic()
+        while not over.wait(WAITING):
+            try:
+                met = self._read("met")
+            except jax.errors.JaxRuntimeError:
+                return  # the connection is lost
+            absent = [p for p in range(self._count) if int(met.get(p, 0)) < number]
+            if absent:
+                names, seconds = ", ".join(map(self._name, absent)), time.monotonic() - began
+                print(f"waiting {what} for {names} ({seconds:.0f} s)", file=sys.stderr, flush=True)
+
     def fail(self, error: BaseException, status: int) -> None:
         """Ends this process with a status because of an error, and tells the others;
         returns if all of them failed.
@@ -218,7 +282,8 @@ class Watch:
     def leave(self) -> None:
         """Waits for the others at the end, so that the watch goes on until all have come so far."""
         try:
-            self._client.wait_at_barrier("swin_jax/end", 300_000)
+            with self.meeting("at the end"):
+                self._client.wait_at_barrier("swin_jax/end", 300_000)
         except jax.errors.JaxRuntimeError:
             return  # JAX's own shutdown waits too, and says so
         self._close()

@@ -77,14 +77,15 @@ class Store:
     """JAX's key-value store, of which every call takes a while; its barriers hold or fail."""
 
     def __init__(self, holds):
-        self.holds = holds
+        self.holds, self.values = holds, {}
 
-    def key_value_set(self, *_, **__):
+    def key_value_set(self, key, value, **_):
         time.sleep(0.01)
+        self.values[key] = value
 
-    def key_value_dir_get(self, _):
+    def key_value_dir_get(self, folder):
         time.sleep(0.01)
-        return []
+        return [(key, value) for key, value in self.values.items() if key.startswith(folder)]
 
     def wait_at_barrier(self, *_):
         if not self.holds:
@@ -117,3 +118,58 @@ def test_the_watch_goes_on_where_the_others_do_not_come(store):
     assert watch._thread.is_alive()
     store.holds = True
     watch.leave()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(multihost, "WAITING", 0.1)
+
+
+def test_a_process_that_waits_says_for_whom(store, quick, capsys):
+    watch = multihost.Watch([], timeout=0.6)
+    store.values["swin_jax/host/1"] = "other-host, pid 7"
+    with watch.meeting("at the start"):
+        time.sleep(0.25)
+        store.values["swin_jax/met/1"] = "1"
+        time.sleep(0.15)
+        capsys.readouterr()
+        time.sleep(0.3)  # all are there: what it does now is its own work
+    assert capsys.readouterr().err == ""
+    with watch.meeting("to save step 400"):
+        time.sleep(0.35)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2
+    assert set(lines) == {"waiting to save step 400 for process 1 of 2 (other-host, pid 7) (0 s)"}
+    watch.leave()
+
+
+def test_without_other_processes_nobody_is_waited_for(monkeypatch, capsys, quick):
+    monkeypatch.setattr(multihost, "_watches", [])
+    with multihost.meeting("at the start"):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "address, answers, whom",
+    [
+        ("host:12", False, "for process 0, at host:12, to start"),
+        ("host:12", True, "for the other processes to start"),
+        ("", False, "for the other processes to start"),
+    ],
+)
+def test_a_process_that_starts_says_for_whom_it_waits(address, answers, whom, monkeypatch, capsys, quick):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", address)
+    monkeypatch.setattr(multihost, "_answers", lambda _: answers)
+    assert multihost._hearing(lambda: time.sleep(0.25) or "all", multihost._name_absent) == "all"
+    assert capsys.readouterr().err.splitlines() == [f"waiting {whom} (0 s)"] * 2
+
+
+def test_what_is_waited_for_may_fail(quick, capsys):
+    def fail():
+        time.sleep(0.15)
+        raise TimeoutError("too late")
+
+    with pytest.raises(TimeoutError, match="too late"):
+        multihost._hearing(fail, lambda: "for process 0")
+    assert capsys.readouterr().err == "waiting for process 0 (0 s)\n"
