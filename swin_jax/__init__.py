@@ -53,8 +53,9 @@ def load(
             maps are fresh; a warning says so, and says where a continuous bias changes its scale
             (give `pretrained_window_sizes`), and where the activation of a CLIP had to be assumed
             (give `act`). Those of `models.stylegan2.Generator` and `Discriminator` that are no part
-            of their weights, such as `dtype` and `remat`. `models.arcface.IRSE` and
-            `models.e4e.E4E` have no arguments in which weights can be made to fit.
+            of their weights, such as `dtype` and `remat`. `models.arcface.IRSE`, `models.e4e.E4E`
+            and the mappers of `models.styleclip` have no arguments in which weights can be made to
+            fit.
 
     Returns:
         (model, {'params': ..., 'batch_stats': ... (networks with batch norms)}): arrays of the
@@ -64,9 +65,10 @@ def load(
         `encode_image` and `encode_text` the features of either; an ArcFace's embeds aligned
         faces, an e4e's gives their W+ latents, which its `averages` are added to; a generator's
         makes images of z, with its fixed `noise` and the mean latent in `averages`, and has
-        `map`, `styles`, `synthesize` and `synthesize_styles`; a discriminator's judges images.
-        The model carries its preparation: `preprocess(model)`. Wrap `model.apply` in `jax.jit` to
-        call it more than once.
+        `map`, `styles`, `synthesize` and `synthesize_styles`; a discriminator's judges images; a
+        latent mapper's gives the step of latents W+, or of styles, towards its text. The model
+        carries its preparation: `preprocess(model)`. Wrap `model.apply` in `jax.jit` to call it
+        more than once.
 
     Raises:
         UserError: Unknown names or arguments, arguments that make no model, an unreadable file,
