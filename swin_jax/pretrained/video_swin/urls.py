@@ -72,8 +72,7 @@ def fetch(name: str) -> Path:
             f"there are no published weights of {name}; "
             f"the nearest name is {nearest(name, known)!r}"
         )
-    licence = next(licence for base, licence in _LICENCES.items() if url.startswith(base))
-    path = download.fetch(url, licence=licence)
+    path = download.fetch(url, licence=licence(url))
     digest = re.search(r"-([0-9a-f]{8})\.pth$", url)
     if digest and not download.sha256(path).startswith(digest[1]):
         raise UserError(
@@ -81,3 +80,8 @@ def fetch(name: str) -> Path:
             f"with {digest[1]}; delete it"
         )
     return path
+
+
+def licence(url: str) -> str:
+    """The terms of a file, by the publisher in its URL."""
+    return next(terms for base, terms in _LICENCES.items() if url.startswith(base))
