@@ -56,6 +56,7 @@ setuptools.setup(
             "safetensors>=0.4",
             "setuptools>=70.1",  # builds the wheel that test_packaging looks into
         ],
+        "docs": ["mkdocs>=1.6,<2"],
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda12]>=0.10"],
         "peers": ["torch>=2.2", "timm>=1.0"],

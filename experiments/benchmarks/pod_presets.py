@@ -1,12 +1,15 @@
-"""What each row of the papers needs on a pod: every preset of the experiment files, compiled,
-as one table.
+"""What each row of the papers needs on a pod: every preset of the experiment files, compiled, as one
+table.
 
     pip install -e '.[tpu]'
+    # Two hours on two cores:
     python experiments/benchmarks/pod_presets.py --jobs=2
-
-The whole table takes two hours on two cores. `--missing` goes on where such a run was stopped,
-`--only=swin_in1k --chips=v5e` compiles the rows and chips whose names contain these, and `--table`
-compiles nothing and prints what is known.
+    # Rows and chips whose names contain these:
+    python experiments/benchmarks/pod_presets.py --only=swin_in1k --chips=v5e
+    # Resumes where one was stopped:
+    python experiments/benchmarks/pod_presets.py --jobs=2 --missing
+    # No compiling: docs/pod_presets.md from what is known:
+    python experiments/benchmarks/pod_presets.py --page
 
 Each training step is compiled by the real TPU compiler for its slice, until memory and traffic are
 known, and what it says is kept in pod_presets.json beside this file, under experiment, row and
@@ -25,6 +28,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.plan import chips, command, compiled_step, roofline, tpu_compiler
 
 RESULTS = pathlib.Path(__file__).with_name("pod_presets.json")
+PAGE = RESULTS.parents[2] / "docs" / "pod_presets.md"
 # Experiments with presets, by name.
 FILES = {
     path.stem: path
@@ -33,6 +37,38 @@ FILES = {
 }
 GIB = 2**30
 COLUMNS = ("v4", "v5e", "v5p", "v6e", "h100")
+INTRO = """\
+# Pod presets
+
+<!-- Written by experiments/benchmarks/pod_presets.py --page; change it there. -->
+
+For the rows of the papers `experiments/common/pods.json` names slices of each chip on which they
+train with the published batch size, and what makes it fit. `pod=v4`, `v5e`, `v5p`, `v6e` or
+`h100` among a file's arguments sets `topology` and, where it is needed, ZeRO-1, FSDP,
+rematerialization or micro-batches. The slices of the other chips have about the memory of the
+v5e's or more.
+
+```bash
+# needs: ImageNet-1K in data/, 32 chips of v5e
+python -m swin_jax.launch --config=experiments/swin/swin_in1k.py:variant=base,pod=v5e \\
+    --workdir=runs/base_v5e --config.data_dir=data --distributed
+```
+
+A cell gives the slice, the memory per chip, a lower bound on the time of a step, and the
+chip-hours of the whole schedule at that bound, as reported by the TPU compiler (libtpu 0.0.42.1,
+quick effort; no TPU needed). Real runs take longer than a bound. The column of eight H100 is
+arithmetic, not a compiler's: the state as the layout splits it, the rest scaled from the v5p's
+program. Compiled at commit `917aee3`, StyleGAN2's row at `898d02c`.
+
+```bash
+# needs: libtpu (pip install -e '.[tpu]'), two hours on two cores for each
+python experiments/benchmarks/pod_presets.py --jobs=2
+python -m pytest tests/e2e/test_pods.py -m "long or not long"
+```
+
+The second command tests that all of them fit.
+
+"""
 
 
 def presets() -> list[tuple[str, str]]:
@@ -121,6 +157,11 @@ def table(results: dict) -> list[str]:
     return lines
 
 
+def page(results: dict) -> str:
+    """The page of the documentation."""
+    return INTRO + "\n".join(table(results)) + "\n"
+
+
 def _cell(found: dict | None) -> str:
     if not found:
         return ""
@@ -162,14 +203,16 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", help="rows whose EXPERIMENT:ROW contains this")
     parser.add_argument("--chips", default=",".join(COLUMNS), help="of " + ",".join(COLUMNS))
-    parser.add_argument("--table", action="store_true", help="print what is known, compile nothing")
+    parser.add_argument(
+        "--page", action="store_true", help="write the page of what is known, compile nothing"
+    )
     parser.add_argument(
         "--missing", action="store_true", help="only those that are not in pod_presets.json"
     )
     parser.add_argument("--jobs", type=int, default=1, help="compilers at a time")
     flags = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    if not flags.table:
+    if not flags.page:
         tpu_compiler.prepare_backend()
         rows = [(e, r) for e, r in presets() if flags.only in f"{e}:{r}"]
         todo = [(*row, chip) for chip in COLUMNS[:-1] if chip in flags.chips for row in rows]
@@ -180,7 +223,8 @@ def main() -> None:
             if f"{experiment}:{row}:v5p" in results:
                 found = arithmetic(experiment, row, results[f"{experiment}:{row}:v5p"])
                 keep(results, f"{experiment}:{row}:h100", found)
-    print("\n".join(table(results)))
+        print("\n".join(table(results)))
+    PAGE.write_text(page(results))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
-"""Every name that `swin_jax.load` takes, as a page: parameters, GFLOPs, input, published accuracy, licence.
+"""Writes docs/pretrained_table.md: parameters, GFLOPs, input, published accuracy and licence of every
+name that `swin_jax.load` takes.
 
-    python experiments/benchmarks/pretrained_table.py                # writes docs/pretrained_table.md
+    python experiments/benchmarks/pretrained_table.py
 
-Parameters and GFLOPs are counted in the trace of each model, which allocates nothing. GFLOPs are multiply-accumulates
-of one row, as the papers count them. Accuracies are the publishers'; each table says whose.
+Parameters and GFLOPs are counted in the trace of each model, which allocates nothing. GFLOPs are
+multiply-accumulates of one row, as the papers count them. Accuracies are the publishers'; each
+table says whose.
 """
 
 import argparse
 import dataclasses
 import functools
 import pathlib
+import textwrap
+from collections.abc import Callable
 
 import jax
 
@@ -53,7 +57,7 @@ SWIN = {
     "swinv2_large_patch4_window12to16_192to256_22kto1k_ft": "86.9 / 98.0",
     "swinv2_large_patch4_window12to24_192to384_22kto1k_ft": "87.6 / 98.3",
 }
-# README of microsoft/SimMIM, then arXiv 2206.04664, table 9: top-1 on ImageNet-1K after fine-tuning.
+# README of microsoft/SimMIM, then arXiv 2206.04664: top-1 on ImageNet-1K after fine-tuning.
 SIMMIM = {
     "simmim_finetune__swin_base__img192_window6__100ep": "82.8",
     "simmim_finetune__swin_base__img224_window7__100ep": "83.5",
@@ -138,16 +142,41 @@ INTRO = """\
 
 <!-- Written by experiments/benchmarks/pretrained_table.py; change it there. -->
 
-Every name that `swin_jax.load` takes, as listed by `swin_jax.list_models()`. [Pretrained weights](pretrained.md)
-explains how they are loaded.
+Every name that `swin_jax.load` takes, as listed by `swin_jax.list_models()`. [Pretrained
+weights](pretrained.md) explains how they are loaded.
 
-- *Parameters* (in millions) and *GFLOPs* come from the code, by tracing each model without allocating it. GFLOPs are
-  billions of multiply-accumulates for one row of the input, which is how the papers count them. They include the MLP
-  of Swin V2's position bias, which the papers leave out.
-- *Published* is an accuracy in percent from the publisher, not measured here. The text above each table says on what.
-- *Weights*: `official` are downloaded by `weights="official"`; `by path` and `by hand` are files that you fetch
-  yourself and give as `weights=FILE`; `never released` means that the name makes a model with random weights only.
+- *Parameters* (in millions) and *GFLOPs* come from the code, by tracing each model without
+  allocating it. GFLOPs are billions of multiply-accumulates for one row of the input, which is
+  how the papers count them. They include the MLP of Swin V2's position bias, which the papers
+  leave out.
+- *Published* is an accuracy in percent from the publisher, not measured here. The text above each
+  table says on what.
+- *Weights*: `official` are downloaded by `weights="official"`; `by path` and `by hand` are files
+  that you fetch yourself and give as `weights=FILE`; `never released` means that the name makes a
+  model with random weights only.
 """
+
+
+def swin_origin(name: str) -> tuple[str, str]:
+    """How the weights of a Swin are had, and their licence; so are the functions below."""
+    if name not in swin_urls.WEIGHTS:
+        return NONE, ""
+    how = BY_HAND if swin_urls.WEIGHTS[name].page else OFFICIAL
+    return how, swin_urls.LICENCE
+
+
+def clip_origin(name: str) -> tuple[str, str]:
+    return (OFFICIAL, clip_urls.LICENCE) if name in clip_urls.URLS else (BY_PATH, OF_FILE)
+
+
+def video_origin(name: str) -> tuple[str, str]:
+    url = (video_urls.URLS | video_urls.TORCHVISION_URLS).get(name)
+    return (OFFICIAL, video_urls.licence(url)) if url else (NONE, "")
+
+
+def file_origin(licence: str) -> Callable[[str], tuple[str, str]]:
+    """That of weights which are never downloaded."""
+    return lambda name: (BY_PATH, licence)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +187,7 @@ class Section:
         title: Heading.
         text: What stands above the table.
         family: The family of the names.
+        origin: A name -> how its weights are had, and their licence.
         prefix: Beginning of the names that belong to this table, among those of the family.
         accuracy: {name: published accuracy}.
     """
@@ -165,6 +195,7 @@ class Section:
     title: str
     text: str
     family: Family
+    origin: Callable[[str], tuple[str, str]]
     prefix: tuple[str, ...] = ("",)
     accuracy: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -173,52 +204,64 @@ SECTIONS = (
     Section(
         "Swin and Swin V2",
         "Published: top-1 / top-5 on ImageNet-1K, one crop (README of microsoft/Swin-Transformer). "
-        "Names that end in `_22k`\nhave 21,841 classes; nothing is published on those.",
+        "Names that end in `_22k` have 21,841 classes; nothing is published on those.",
         swin.FAMILY,
+        swin_origin,
         ("swin_", "swinv2_"),
         SWIN,
     ),
     Section(
         "SimMIM",
         "Published: top-1 on ImageNet-1K after fine-tuning (README of microsoft/SimMIM, and arXiv "
-        "2206.04664 for version 2).\n`simmim_pretrain...` are encoders without a head.",
+        "2206.04664 for version 2). `simmim_pretrain...` are encoders without a head.",
         swin.FAMILY,
+        swin_origin,
         ("simmim_",),
         SIMMIM,
     ),
     Section(
         "CLIP",
         "Published: zero-shot top-1 on ImageNet-1K (arXiv 2103.00020, table 11). GFLOPs are those "
-        "of one image and one text.\nThe lower names are configurations of open_clip, for files of "
-        "your own.",
+        "of one image and one text. The names below ViT-L/14@336px are configurations of "
+        "open_clip, for files of your own.",
         clip.FAMILY,
+        clip_origin,
         accuracy=CLIP,
     ),
     Section(
         "Video Swin",
         "Published: top-1 / top-5 on the data set in the name, 4 x 3 views, or 1 x 3 for `sthv2` "
-        "(README of\nVideo-Swin-Transformer; arXiv 2106.13230 at 384 pixels; mmaction2 for "
-        "`large` at 224). Those of `swin3d_*` are\ntorchvision's, on Kinetics-400 with 12 clips "
-        "and one crop.",
+        "(README of Video-Swin-Transformer; arXiv 2106.13230 at 384 pixels; mmaction2 for `large` "
+        "at 224). Those of `swin3d_*` are torchvision's, on Kinetics-400 with 12 clips and one "
+        "crop.",
         video_swin.FAMILY,
+        video_origin,
         accuracy=VIDEO,
     ),
     Section(
         "StyleGAN2 generators",
-        "GFLOPs are those of one image from its latent. Nothing is downloaded.",
+        "GFLOPs are those of one image from its latent.",
         stylegan2.FAMILY,
+        file_origin(NVIDIA),
     ),
     Section(
         "StyleGAN2 discriminators",
         "They lie in the same files as the generators.",
         stylegan2.DISCRIMINATOR_FAMILY,
+        file_origin(NVIDIA),
     ),
-    Section("ArcFace", "It embeds who a face is.", arcface.FAMILY),
-    Section("e4e", "Encoders that find the latent of a picture.", e4e.FAMILY),
+    Section("ArcFace", "It embeds who a face is.", arcface.FAMILY, file_origin("not stated")),
+    Section(
+        "e4e",
+        "Encoders that find the latent of a picture.",
+        e4e.FAMILY,
+        file_origin(f"MIT; the generator in the file: {NVIDIA}"),
+    ),
     Section(
         "StyleCLIP's latent mapper",
         "One file for each text; the sizes are those of the published ones.",
         styleclip.FAMILY,
+        file_origin(f"MIT; the generator in the file: {NVIDIA}"),
     ),
 )
 
@@ -265,27 +308,6 @@ def _trace(family: Family, fields: tuple[tuple, ...]) -> Facts:
     )
 
 
-def origin(family: Family, name: str) -> tuple[str, str]:
-    """How the weights of a name are had, and their licence."""
-    if family is swin.FAMILY:
-        if name not in swin_urls.WEIGHTS:
-            return NONE, ""
-        how = BY_HAND if swin_urls.WEIGHTS[name].page else OFFICIAL
-        return how, swin_urls.LICENCE
-    if family is clip.FAMILY:
-        return (OFFICIAL, clip_urls.LICENCE) if name in clip_urls.URLS else (BY_PATH, OF_FILE)
-    if family is video_swin.FAMILY:
-        url = (video_urls.URLS | video_urls.TORCHVISION_URLS).get(name)
-        return (OFFICIAL, video_urls.licence(url)) if url else (NONE, "")
-    if family is arcface.FAMILY:
-        return BY_PATH, "not stated"
-    if family is styleclip.FAMILY:
-        return BY_PATH, f"MIT; the generator in the file: {NVIDIA}"
-    if family is e4e.FAMILY:
-        return BY_PATH, f"MIT; the generator in the file: {NVIDIA}"
-    return BY_PATH, NVIDIA
-
-
 def names(section: Section) -> list[str]:
     """The names of a table, in the order of its family."""
     return [name for name in section.family.names() if name.startswith(section.prefix)]
@@ -301,7 +323,7 @@ def row(section: Section, name: str) -> str:
         _gflops(counted.macs),
         ", ".join(shapes),
         section.accuracy.get(name, ""),
-        *origin(section.family, name),
+        *section.origin(name),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -318,7 +340,8 @@ def page() -> str:
     parts = [INTRO]
     for section in SECTIONS:
         rows = "\n".join(row(section, name) for name in names(section))
-        parts.append(f"## {section.title}\n\n{section.text}\n\n{head}\n{rows}\n")
+        text = textwrap.fill(section.text, 98)
+        parts.append(f"## {section.title}\n\n{text}\n\n{head}\n{rows}\n")
     return "\n".join(parts)
 
 
