@@ -66,6 +66,11 @@ def commands() -> list[tuple[str, ...]]:
     return found
 
 
+def examples() -> list[str]:
+    """The Python files whose text a page shows."""
+    return [name for page in PAGES for name in re.findall(r"^`(\S+\.py)`:$", page.read_text(), re.MULTILINE)]
+
+
 def _commands(text: str) -> list[tuple[str, ...]]:
     variables, found = dict(SHELL), []
     for line in text.replace("\\\n", " ").splitlines():

@@ -1,5 +1,4 @@
-"""What each row of the papers needs on a pod: every preset of the experiment files, compiled, as one
-table.
+"""What each row of the papers needs on a pod: every preset of the experiment files, compiled.
 
     pip install -e '.[tpu]'
     # Two hours on two cores:

@@ -1,5 +1,5 @@
-"""Writes docs/pretrained_table.md: parameters, GFLOPs, input, published accuracy and licence of every
-name that `swin_jax.load` takes.
+"""Writes docs/pretrained_table.md, all names that `swin_jax.load` takes: parameters, GFLOPs, input,
+published accuracy, licence.
 
     python experiments/benchmarks/pretrained_table.py
 

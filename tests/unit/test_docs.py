@@ -90,9 +90,8 @@ def test_markdown_is_read_alike_by_github_and_mkdocs(page):
 def test_files_that_pages_name_exist(page):
     text = page.read_text()
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    examples = re.findall(r"^`(\S+\.py)`:$", text, re.MULTILINE)  # whose text follows on the page
     for name in {name for code in pages.inline(text) for name in re.findall(r"[\w/]+\.py\b", code)}:
-        if name not in (*examples, "FILE.py"):
+        if name not in (*pages.examples(), "FILE.py"):
             assert re.search(rf"(^|/){re.escape(name)}$", tracked, re.MULTILINE), name
 
 

@@ -3,9 +3,9 @@
 import re
 
 import pytest
+from experiments.benchmarks import pretrained_table as table
 
 import swin_jax
-from experiments.benchmarks import pretrained_table as table
 from swin_jax.pretrained.load import FAMILIES
 
 ROWS = {
