@@ -13,7 +13,7 @@ if typing.TYPE_CHECKING:
     from swin_jax.pretrained.preparation import Preparation
 
 __version__ = "0.1.0"
-__all__ = ["export", "list_models", "load", "preprocess"]
+__all__ = ["class_names", "export", "list_models", "load", "preprocess"]
 
 
 def load(
@@ -110,6 +110,29 @@ def preprocess(
     from swin_jax.pretrained.preprocess import preprocess
 
     return preprocess(model, key, **overrides)
+
+
+def class_names(model: nn.Module, names: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
+    """Returns the names of the classes that the logits of a model stand for, in their order.
+
+    Args:
+        model: A classifier of `load`.
+        names: A file of names: one on each line, or JSON such as a config.json of the hub. By
+            default they are those of the run that trained the model, of a config beside its
+            weights, or, for a model with as many classes as ImageNet-1K, ImageNet-22K or
+            Kinetics-400, those that an installed package lists: clip-benchmark, timm or
+            torchvision.
+
+    Returns:
+        A name for each logit.
+
+    Raises:
+        UserError: A model without classes, a list of another length, no package that lists them
+            (the error says what to install).
+    """
+    from swin_jax.inference.class_names import class_names
+
+    return class_names(model, names)
 
 
 def export(

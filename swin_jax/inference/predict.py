@@ -23,11 +23,11 @@ from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data import unreadable
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import multi_view
-from swin_jax.inference import contact_sheet, image_index
+from swin_jax.inference import class_names, contact_sheet, image_index
 from swin_jax.inference.trained_run import image_encoder, open_trained, pictures, trained
 from swin_jax.tasks import base
 from swin_jax.tasks.base import check_frozen
-from swin_jax.train import sharding
+from swin_jax.train import checkpoint, sharding
 from swin_jax.train.label_space import weights_classes
 from swin_jax.train.setup import Run, build_run
 
@@ -106,11 +106,24 @@ def _predict_classes(config, run: Run, data: EvalData, folder: epath.Path, top: 
         state, frozen, _ = trained(config, run, folder)
         names, rows, shown, what = _predict(run, state, frozen, data)
     if jax.process_index() == 0:
-        classes = weights_classes(config, folder, rows.shape[-1]).names
+        classes = _class_names(config, folder, what, rows.shape[-1])
         files = _write_classes(folder, names, rows, shown, what, classes, top)
         print(f"{len(names)} {what}s: {files}", flush=True)
         _print_left(data, len(names))
     return 0
+
+
+def _class_names(config, folder: epath.Path, what: str, count: int) -> tuple[str, ...]:
+    """The names of the classes; their numbers where neither run, weights nor packages tell them."""
+    names = weights_classes(config, folder, count).names
+    if len(names) == count:
+        return names
+    if not checkpoint.exists(folder):  # weights that somebody published
+        try:
+            return class_names.published(what, count)
+        except UserError:
+            pass
+    return tuple(map(str, range(count)))
 
 
 def _print_left(data: EvalData, count: int) -> None:
@@ -120,8 +133,6 @@ def _print_left(data: EvalData, count: int) -> None:
 
 def _write_classes(folder, names, probabilities, shown, what, classes, top) -> str:
     """Writes the most probable classes as text and as pictures; returns what was written."""
-    if len(classes) != probabilities.shape[-1]:  # numbers, where names are not known
-        classes = [str(i) for i in range(probabilities.shape[-1])]
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, : min(top, len(classes))]
     rows = [
         (name, [(classes[k], float(probabilities[i, k])) for k in ranks])

@@ -22,6 +22,7 @@ from swin_jax.pretrained.files import read as files
 
 OPEN_CLIP, TRANSFORMERS, TIMM = "open_clip", "transformers", "timm"
 PIXELS = PositiveInt | tuple[PositiveInt, PositiveInt]  # the type of a size
+_ORIGIN = "_weights"
 _INDEX = ".index.json"
 _ADAPTER = "adapter_config.json"
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz")
@@ -246,3 +247,13 @@ def check_types(
         value = fields.get(name)
         if value is not None and (wanted := refusal(hint, value)):
             raise UserError(f"{path}: {prefix}{name}={shown(value)}: it must be {wanted}")
+
+
+def attach_origin(model: Any, weights: str | os.PathLike | None) -> None:
+    """Makes a model remember its weights. It is no field: models that differ in it are equal."""
+    object.__setattr__(model, _ORIGIN, None if weights is None else os.fspath(weights))
+
+
+def origin(model: Any) -> str | None:
+    """The argument `weights` that `load` made a model with; None for random ones."""
+    return vars(model).get(_ORIGIN)

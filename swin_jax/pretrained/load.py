@@ -105,6 +105,7 @@ def load(
         if not Path(weights).exists():
             raise
         raise compare.no_model_of(weights, error) from error
+    beside.attach_origin(model, weights)
     return preparation.attach(model, prepared), variables
 
 

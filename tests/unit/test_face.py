@@ -21,6 +21,7 @@ prepared = swin_jax.preprocess(model, image_size=224)
 pixels = prepared(["cat.jpg", "dog.jpg"])
 features = similarity.encode_images(model, variables, pixels)
 found: np.ndarray = similarity.probabilities(model, variables, "cat.jpg", ["a cat", "a dog"])
+classes: tuple[str, ...] = swin_jax.class_names(model)
 facts = swin_jax.export(model, variables, "clip.stablehlo", image_size=prepared.image_size)
 print(names[0].upper(), pixels.shape, features.mean(), found.argmax(axis=-1), facts["inputs"])
 """
@@ -43,6 +44,7 @@ swin_jax.export(model, variables, "clip.stablehlo", size=224)  # call-arg
 swin_jax.export(model, variables, "clip.stablehlo", platforms=1)  # arg-type
 similarity.probabilities(model, variables, "cat.jpg", 3)  # arg-type
 similarity.cosines(model, variables, "cat.jpg", ["a cat"], preprocess="ViT-B/32")  # arg-type
+swin_jax.class_names("ViT-B/32")  # arg-type
 swin_jax.unload  # attr-defined
 """
 # Only flax and numpy have types in the face; without the other libraries the check takes half as long.
