@@ -14,7 +14,7 @@ fluent-3d (rendered), the unseen concepts, and these among their own names only.
 Drawings of one concept by several vendors are positives of each other (`positives`). The
 augmentation changes how things are drawn: place, colours, outlines (`swin_jax.data.emoji.style`).
 Towers, rate and augmentation are from four short runs that left fluent-flat out of training; the
-two test styles were looked at beside it. The README has the numbers.
+two test styles were looked at beside it. docs/clip.md has the numbers.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec

@@ -120,7 +120,7 @@ def read_pods(experiment: str) -> dict[str, presets.Pod]:
     """The presets for pods of an experiment, {row of arguments: Pod}, from pods.json.
 
     There `size` is a number of chips of v5e; `settings` are set on all chips, `h100` on eight H100
-    besides. README, Pod presets, has what the compiler reports for each row.
+    besides. docs/pod_presets.md has what the compiler reports for each row.
     """
     table = json.loads(pathlib.Path(__file__).with_name("pods.json").read_text())[experiment]
     return {row: presets.Pod(**fields) for row, fields in table.items()}

@@ -332,7 +332,7 @@ def main() -> None:
     if not (pathlib.Path(arguments.data_dir) / "fashion_mnist").is_dir():
         raise SystemExit(
             f"error: no data set fashion_mnist in {arguments.data_dir}; "
-            "prepare it as the README says"
+            "prepare it as docs/data.md says"
         )
     out = pathlib.Path(arguments.out).resolve()
     out.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from swin_jax.train import setup
 # What a plan was computed with, beside the program: to be counted up when the analysis changes.
 _FORMAT = 3
 # How far the compiler goes: to the end, or until memory and traffic are known.
-# The README compares them.
+# docs/planning.md compares them.
 EFFORTS = ("full", "quick")
 
 
@@ -67,7 +67,7 @@ def plan(
         effort: one of EFFORTS.
 
     Returns:
-        JSON values: see the README, section Planning.
+        JSON values, see docs/planning.md.
 
     Raises:
         UserError: a mesh that does not fit the topology, and whatever the launcher would refuse.
