@@ -16,7 +16,16 @@ NO_FILES = "pipes, sockets or devices"
 CLOSED = "folders that cannot be opened"
 NOWHERE = "links that lead nowhere"
 BESIDE = "files beside the folders of classes"
+SYSTEM = "folders that a system made"
 SPLITS = frozenset(("train", "val", "validation", "valid", "test"))
+# What Synology, QNAP, Windows, macOS and Linux put beside people's files, in small letters:
+# thumbnails, what was deleted, and parts of damaged files. None of it is meant as data.
+_MADE = frozenset(
+    (
+        *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin"),
+        *("system volume information", "__macosx", "lost+found"),
+    )
+)
 _SHOWN = 8  # kinds that a message names
 
 
@@ -53,8 +62,8 @@ def files_under(
 
     A file is found once: a link that leads back into what is read anyway, as a link to the
     parent does, is left out. So are pipes, sockets and devices. Names that begin with a dot are
-    passed over. A link that leads nowhere is found as a file, so that whoever reads it says
-    that it is missing.
+    passed over; folders that systems make, see `is_made`, are left out. A link that leads nowhere
+    is found as a file, so that whoever reads it says that it is missing.
 
     Args:
       folder: the folder.
@@ -101,10 +110,11 @@ def class_folders(
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """The subfolders of a folder that stand for classes, sorted, and what was left out.
 
-    Names that begin with a dot are passed over. A link to the folder itself, to one around it or
-    around a class, or to another of the subfolders is no class of its own and left out. So is one
-    that leads nowhere, as to a disk that is not mounted. Raises UserError where the folder cannot
-    be opened, and where it holds splits instead.
+    Names that begin with a dot are passed over, and folders that systems make are left out, see
+    `is_made`. A link to the folder itself, to one around it or around a class, or to another of
+    the subfolders is no class of its own and left out. So is one that leads nowhere, as to a disk
+    that is not mounted. Raises UserError where the folder cannot be opened, and where it holds
+    splits instead.
 
     Args:
       root: the folder.
@@ -121,7 +131,10 @@ def class_folders(
             left_out[NOWHERE] += 1
         elif entry.name.lower().endswith(tuple(suffixes)) and _is(entry.is_file):
             left_out[BESIDE] += 1
-    entries = [entry for entry in entries if _is(entry.is_dir)]
+    made = [entry for entry in entries if is_made(entry.name) and _is(entry.is_dir)]
+    if made:
+        left_out[SYSTEM] += len(made)
+    entries = [entry for entry in entries if _is(entry.is_dir) and entry not in made]
     targets = {entry.name: os.path.realpath(entry.path) for entry in entries}
     seen, around = set(), set()
     for target in targets.values():
@@ -166,6 +179,11 @@ def files_of_classes(
     return paths, labels, dict(left_out)
 
 
+def is_made(name: str) -> bool:
+    """True for the name of a folder that a system makes, such as Synology's @eaDir."""
+    return name.lower() in _MADE
+
+
 def refuse_names(place: str, names: Sequence[str]) -> None:
     """Raises UserError where what should be the classes of a set are its splits,
     or where two names look the same.
@@ -204,7 +222,9 @@ def _read(walk: _Walk, folder: str, start: str) -> None:
         walk.real.add(real)
         for entry in _entries(walk, os.path.join(folder, path)):
             inner = os.path.join(path, entry.name)
-            if _is(entry.is_dir):
+            if is_made(entry.name) and _is(entry.is_dir):
+                walk.left_out[SYSTEM] += 1
+            elif _is(entry.is_dir):
                 (walk.folder_links if entry.is_symlink() else todo).append(inner)
             elif not entry.name.lower().endswith(walk.suffixes):
                 walk.left_out[os.path.splitext(entry.name)[1].lower() or "no suffix"] += 1
@@ -240,7 +260,7 @@ def _is_read(target: str, top: str) -> bool:
     if os.path.commonpath([target, top]) == target:
         return True
     inside = os.path.relpath(target, top).split(os.sep)
-    return not any(part.startswith(".") for part in inside)  # '..' is outside
+    return not any(part.startswith(".") or is_made(part) for part in inside)  # '..' is outside
 
 
 def _is_listed(target: str, walk: _Walk) -> bool:

@@ -10,7 +10,9 @@ import functools
 import hashlib
 import inspect
 import json
+import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -121,7 +123,7 @@ class MultiView:
 
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             batch_size = placement.round_up(self.data.batch_size)
-            cache = _Cache(self, _fingerprint(state)) if self.cache else None
+            cache = _Cache(self, task, _fingerprint(state, frozen)) if self.cache else None
             parts = cache.parts() if cache else []
             done = _agree(sum(len(label) for _, label in parts))
             total, shown, rows = (
@@ -190,12 +192,10 @@ class _Cache:
     those of other weights or views are left alone.
     """
 
-    def __init__(self, eval_: MultiView, weights: str):
+    def __init__(self, eval_: MultiView, task: Task, weights: str):
         facts = (weights, _text_of(eval_.data.transform), eval_.fusion, len(eval_.data.source))
-        facts += (
-            eval_.data.source.record_name(0),
-            eval_.data.source.record_name(len(eval_.data.source) - 1),
-        )
+        # Parts are joined by place: what a record is, and its label, must be as they were.
+        facts += (_text_of_task(task), _records(eval_.data.source))
         facts += ("leave_out",) if may_leave_out(eval_.data) else ()
         facts += ("multi_label",) if has_several(eval_.data.source) else ()
         # What is kept holds labels too.
@@ -266,7 +266,43 @@ def _join(rows: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.concatenate(column) for column in zip(*rows))
 
 
-def _fingerprint(state: TrainState) -> str:
+def _text_of_task(task: Task) -> str:
+    """What a task predicts with beside its weights: all of its fields but the optimizer."""
+    if not dataclasses.is_dataclass(task):
+        return _without_addresses(task)
+    fields = [field.name for field in dataclasses.fields(task) if field.name != "tx"]
+    return ", ".join(f"{name}={_without_addresses(getattr(task, name))}" for name in fields)
+
+
+def _without_addresses(value: Any) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _records(source: Any) -> str:
+    """A hash of what a source tells of its records unread: their names, files and labels."""
+    found = hashlib.sha256()
+    for index in range(len(source)):
+        name = source.record_name(index)
+        found.update(f"{name!r} {_stamp(name)}\n".encode("utf-8", "surrogateescape"))
+    while source is not None:
+        for told in ("labels", "marks", "indices"):
+            values = np.ascontiguousarray(getattr(source, told, ()))
+            found.update(f"{told} {values.dtype} {values.shape}\n".encode())
+            found.update(values.tobytes())
+        source = getattr(source, "source", None)
+    return found.hexdigest()
+
+
+def _stamp(name: str) -> tuple[int, ...]:
+    """Size and time of change of a record that is a file of its own; () for others."""
+    try:
+        status = os.stat(name)
+    except (OSError, ValueError):  # a name with a zero byte
+        return ()
+    return status.st_size, status.st_mtime_ns
+
+
+def _fingerprint(state: TrainState, frozen: Any) -> str:
     """A short text that differs for other weights."""
 
     def two(x):
@@ -275,7 +311,8 @@ def _fingerprint(state: TrainState) -> str:
     sums = jax.jit(
         lambda tree: jnp.stack([two(x.astype(jnp.float32)) for x in jax.tree.leaves(tree)])
     )
-    return hashlib.sha256(np.asarray(sums(state.params)).tobytes()).hexdigest()
+    found = sums((state.params, state.mutable, frozen))
+    return hashlib.sha256(np.asarray(found).tobytes()).hexdigest()
 
 
 def _agree(count: int) -> int:

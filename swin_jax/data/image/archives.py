@@ -248,8 +248,8 @@ def _by_folder(archive: str, members: dict) -> tuple[list[str], list[int], tuple
 
 def _is_hidden(name: str) -> bool:
     """True for what archivers add, and for names that lead out of a folder."""
-    return name.startswith(("/", "__MACOSX/")) or any(
-        part.startswith(".") and part != "." for part in name.split("/")
+    return name.startswith("/") or any(
+        (part.startswith(".") and part != ".") or folders.is_made(part) for part in name.split("/")
     )
 
 

@@ -173,3 +173,18 @@ def test_splits_are_no_classes(tmp_path, names):
         folders.class_folders(str(tmp_path))
     make(tmp_path, "truck/1.jpg")
     assert len(folders.class_folders(str(tmp_path))[0]) == len(names) + 1
+
+
+@pytest.mark.parametrize(
+    "made", ["@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found"]
+)
+def test_what_systems_put_into_folders_is_neither_a_class_nor_a_picture(tmp_path, made):
+    # Synology keeps thumbnails of cat/1.jpg in cat/@eaDir/1.jpg/.
+    make(tmp_path, "cat/1.jpg", f"cat/{made}/1.jpg/SYNOPHOTO_THUMB_XL.jpg", "dog/2.jpg", f"{made}/3.jpg")
+    found = folders.files_under(str(tmp_path), SUFFIXES)
+    assert found.paths == ("cat/1.jpg", "dog/2.jpg")
+    assert found.left_out == {folders.SYSTEM: 2}
+    assert folders.class_folders(str(tmp_path)) == (("cat", "dog"), {folders.SYSTEM: 1})
+    with pytest.warns(UserWarning, match="left out 2: folders that a system made"):
+        source = sources.image_folder(str(tmp_path))
+    assert (source.paths, source.class_names) == (("cat/1.jpg", "dog/2.jpg"), ("cat", "dog"))

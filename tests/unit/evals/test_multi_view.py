@@ -125,6 +125,59 @@ def test_the_cache_is_of_one_mapping_of_labels(tmp_path):
     assert set(run(evaluation(marks, **fields))) == {"map"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Listed(Videos):
+    """Videos of a list, which knows their labels and their order."""
+
+    labels: tuple[int, ...] = tuple(i % CLASSES for i in range(VIDEOS))
+    order: tuple[int, ...] = tuple(range(VIDEOS))
+
+    def __getitem__(self, index):
+        return super().__getitem__(self.order[index]) | {"label": self.labels[index]}
+
+    def record_name(self, index):
+        return super().record_name(self.order[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(Task):
+    """A task whose weights do not tell all that it predicts with."""
+
+    factor: float
+    tx: object = dataclasses.field(default_factory=object)
+
+    def predict(self, state, batch, frozen):
+        return {"logits": self.factor * super().predict(state, batch, frozen)["logits"]}
+
+
+def test_the_cache_is_of_one_list_and_one_task(tmp_path):
+    corrected = Listed(labels=(0, 1, 2, 1, 1, 2, 0))
+    swapped = Listed(order=(0, 2, 1, 4, 3, 5, 6))
+    run(evaluation(Listed(), cache=str(tmp_path)), task=Scaled(1.0))
+    for source, factor in ((corrected, 1.0), (swapped, 1.0), (Listed(), -1.0)):
+        cached = run(evaluation(source, cache=str(tmp_path)), task=Scaled(factor))
+        assert cached == run(evaluation(source), task=Scaled(factor)), (source, factor)
+    assert len(list(tmp_path.iterdir())) == 4
+    run(evaluation(Listed(), cache=str(tmp_path)), task=Scaled(1.0))  # another optimizer object
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_cache_is_of_files_as_they_were(tmp_path):
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"one")
+
+    @dataclasses.dataclass(frozen=True)
+    class Files(Videos):
+        def record_name(self, index):
+            return str(video) if index == 3 else super().record_name(index)
+
+    cache = tmp_path / "cache"
+    run(evaluation(Files(), cache=str(cache)))
+    video.write_bytes(b"another")
+    run(evaluation(Files(), cache=str(cache)))
+    assert len(list(cache.iterdir())) == 2
+
+
 def test_bad_arguments():
     with pytest.raises(UserError, match="fusion='mean'"):
         evaluation(fusion="mean")

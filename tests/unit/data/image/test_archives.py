@@ -69,7 +69,8 @@ def test_a_source_pickles_without_an_open_file_and_reads_in_threads(imagenet):
 def test_folders_are_classes_without_a_list(tmp_path, top):
     names = {f"{top}{name}": None for name in ("b/x.png", "a/y.PNG", "b/deep/z.png")}
     others = {"__MACOSX/a/._y.png": b"", f"{top}b/notes.txt": b"", "../evil.png": b"x", "/etc/evil.png": b"x"}
-    with pytest.warns(UserWarning, match="left out 4"):
+    others |= {f"{top}b/@eaDir/x.png/THUMB.png": b"x"}
+    with pytest.warns(UserWarning, match="left out 5"):
         source = archives.image_zip(write(tmp_path / "x.zip", names | others))
     assert source.class_names == ("a", "b") and source.labels == (0, 1, 1) and colors(source) == [1, 2, 0]
     assert not any("evil" in path for path in source.paths) and not (tmp_path.parent / "evil.png").exists()
