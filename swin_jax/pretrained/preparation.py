@@ -35,6 +35,7 @@ TRANSFORMS = {
         FACE,
         _IMAGES + "crop_transform",
         "swin_jax.data.image.small.small_eval_transform",
+        "swin_jax.data.image.small.drawing_eval_transform",
         "swin_jax.data.emoji.images.image_eval_transform",
     ),
     "video": (CLIPS, _VIDEOS + "video_views_transform"),

@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax.core import stacking
+from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UserError, warn
 from swin_jax.core.public_names import name_of
 from swin_jax.core.saved_config import tuples
 from swin_jax.core.sizes import per_axis, simplest
 from swin_jax.models import simmim, swin
 from swin_jax.ops.window_geometry import num_axes
+from swin_jax.pretrained import beside
+from swin_jax.pretrained.arguments import read_config
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
 from swin_jax.pretrained.preparation import Preparation, of_pictures, of_videos
 from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, infer, layouts, urls
@@ -153,6 +155,26 @@ def _rows(state_dict: Mapping, model: swin.Swin) -> np.ndarray | None:
     except UserError as error:
         warn(f"the 22K head cannot be cut to 1,000 classes: {error}")
         return None
+
+
+def arguments_of(path: str) -> dict:
+    """The arguments of the Swin whose weights lie at a path; reads no more than they tell.
+
+    Args:
+        path: A workdir, of a SimMIM too, a file of weights, or a folder of the hub.
+
+    Raises:
+        UserError: Nothing there, or weights of something else.
+    """
+    if (storage.path(path) / "checkpoints").is_dir():
+        fields = finetune.fields_of_run({"config": read_config(path)})
+        if fields is None:
+            raise UserError(f"{path} is the workdir of a run whose model is no Swin")
+        found = {name: tuples(value) for name, value in vars(fields).items()}
+        return {name: value for name, value in found.items() if name in FIELDS}
+    arrays = beside.read(beside.locate(path))
+    told = finetune.fields_beside(arrays, beside.config_beside(beside.locate(path)))
+    return vars(told) if told is not None else infer.infer(arrays)
 
 
 def load_workdir(
