@@ -22,6 +22,7 @@ import os
 
 from ml_collections import ConfigDict
 
+from swin_jax.core import storage
 from swin_jax.core.config import derived, parse_arg, refuse_as_script, spec
 
 if __name__ == "__main__":
@@ -59,8 +60,8 @@ SMALL = dict(
 )
 # From scratch and from weights another recipe is right. `crop` is the range of the share of a
 # picture that is seen; a run has at least `steps` updates and `epochs` passes.
-SCRATCH = dict(base_lr=2e-3, layer_decay=1.0, drop_path=0.0, steps=1500, epochs=60)
-SCRATCH |= dict(crop=(0.6, 1.0), randaugment="rand-m5-mstd0.5-inc1", hue=1.0, grey=0.3)
+SCRATCH = dict(base_lr=2e-3, layer_decay=1.0, drop_path=0.0, steps=2200, epochs=60)
+SCRATCH |= dict(crop=(0.6, 1.0), randaugment="rand-m5-mstd0.5-inc1", hue=2.0, grey=0.3)
 WEIGHTS = dict(base_lr=1e-4, layer_decay=0.8, drop_path=0.1, steps=200, epochs=20)
 WEIGHTS |= dict(crop=(0.35, 1.0), randaugment="rand-m7-mstd0.5-inc1", hue=0.1, grey=0.1)
 
@@ -132,13 +133,13 @@ def sizes():
     c.max_bad_records = ref("num_train") // 10
 
     c.init_from = run.init_from(convert=spec(finetune.pretrained, resize="bicubic"), backbone=True)
-    path, arguments = c.init_from.get_oneway_ref("path"), functools.lru_cache(arguments_of)
+    path, arguments = c.init_from.get_oneway_ref("path"), functools.lru_cache(_arguments)
 
     def recipe(key):
         return derived(lambda path: (WEIGHTS if path else SCRATCH)[key], path)
 
     def of_model(key):
-        return derived(lambda path: (arguments(path) if path else SMALL)[key], path)
+        return derived(lambda path: arguments(path)[key], path)
 
     c.update(steps=recipe("steps"), epochs=recipe("epochs"), image_size=of_model("image_size"))
     lengths = [ref(key) for key in ("steps", "epochs", "num_train", "batch_size")]
@@ -153,6 +154,11 @@ def use_fakes(c):
     for split, data in (("train", c.data), ("test", c.evals.val.run.data)):
         data.source = spec(fake.images, image_size=40, num_examples=24, split=split)
     return c
+
+
+def _arguments(path: str) -> dict:
+    """Those of the Swin whose weights lie at a path; where none do, `init_from` says so."""
+    return arguments_of(path) if path and storage.path(path).exists() else SMALL
 
 
 def _batch_size(num_train: int) -> int:

@@ -73,9 +73,10 @@ def own_images(
 def count(root: str | None, share: float = 0.2, seed: int = 0) -> Count:
     """Counts the classes and images of a folder and of its parts, see `own_images`.
 
-    Everything is 1 where no folder is given, as in a config before its flags.
+    Everything is 1 where there is no folder, as in a config before its flags; `own_images` refuses
+    that.
     """
-    if not root:
+    if not root or not os.path.isdir(root):
         return Count()
     train, val = (_read(root, split, share, seed) for split in (TRAIN, "val"))
     return Count(len(train.class_names), len(train), len(val))

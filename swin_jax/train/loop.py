@@ -52,6 +52,7 @@ class Loop:
         )
         for line in lines if jax.process_index() == 0 else []:
             print(line, file=sys.stderr, flush=True)
+        self.data_line = run_info.data_line(self.data, evals)
         self.preemption = Preemption()
         placement = dataclasses.replace(self.run.placement, pause=self.preemption.pause)
         self.evals = {
@@ -127,7 +128,7 @@ class Loop:
         self.frozen = sharding.device_put_tree(frozen, self.run.frozen)
         self.kept = {"frozen": facts["frozen"]} if "frozen" in facts else {}  # in checkpoints too
         self.clock = run_info.clock(self.config.batch_size, facts)
-        return int(self.state.step), meta, run_info.lines(facts)
+        return int(self.state.step), meta, [*run_info.lines(facts), self.data_line]
 
     def facts(self, frozen) -> dict:
         """What the header says."""

@@ -81,6 +81,23 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def data_line(data: Any, evaluations: dict[str, Any]) -> str:
+    """What a run reads: how many records and classes, and how many records each evaluation has.
+
+    Args:
+        data: The training data.
+        evaluations: Evaluations by name; those that have no `data` of a known length are left out.
+    """
+    parts = [f"{data.num_examples:,} records"] if hasattr(data, "num_examples") else []
+    if names := getattr(data, "class_names", ()):
+        shown = ", ".join(map(str, names[:8])) + (", ..." if len(names) > 8 else "")
+        parts.append(f"{len(names):,} classes ({shown})")
+    sets = {name: getattr(item, "data", None) for name, item in evaluations.items()}
+    lengths = [f"{k} {v.num_examples:,}" for k, v in sets.items() if hasattr(v, "num_examples")]
+    held = [f"evaluations: {', '.join(lengths)}"] if lengths else []
+    return f"data      {'; '.join([', '.join(parts) or 'see the config', *held])}"
+
+
 def write(workdir: epath.Path, found: dict[str, Any]) -> None:
     """Writes header.json."""
     storage.write(workdir / "header.json", json.dumps(found, indent=1) + "\n")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UserError
-from swin_jax.data.own_images import SmallCopies, count, own_images
+from swin_jax.data.own_images import Count, SmallCopies, count, own_images
 from swin_jax.data.sources import image_folder
 
 
@@ -104,7 +104,7 @@ def test_no_folder_and_no_such_split_are_errors():
         own_images("", "train")
     with pytest.raises(UserError, match="is 'train' or 'val', not 'test'"):
         own_images("x", "test")
-    assert count("").train == 1
+    assert count("") == count("nowhere") == Count(1, 1, 1)
 
 
 def test_several_labels_need_a_val(tmp_path):
