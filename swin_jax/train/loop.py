@@ -2,6 +2,7 @@
 It knows no task, no model and no data set.
 """
 
+import contextlib
 import dataclasses
 import math
 import sys
@@ -152,7 +153,11 @@ class Loop:
                 self.owner.check()
                 self.trace(step)
                 batch = self.next_batch(batches)
-                self.state, metrics = self.update(batch, is_first=step == start + 1)
+                is_first = step == start + 1
+                with self.log.first_step() if is_first else contextlib.nullcontext():
+                    self.state, metrics = self.train_step(self.state, batch, self.frozen)
+                    if is_first:
+                        jax.block_until_ready(self.state.step)
                 if pending is not None:
                     self.write(*pending)
                 pending = step, metrics, self.counts.mark()
@@ -190,15 +195,6 @@ class Loop:
             self.stop_trace()
             batches.close()
         return DONE
-
-    def update(self, batch: dict[str, jax.Array], is_first: bool) -> tuple:
-        """Computes a step: (state, metrics). The first one of a process compiles it."""
-        if not is_first:
-            return self.train_step(self.state, batch, self.frozen)
-        with self.log.first_step():
-            found = self.train_step(self.state, batch, self.frozen)
-            jax.block_until_ready(found[0].step)
-        return found
 
     def evaluate_safely(self, step: int, everything: bool, examples_seen: int, saved: bool) -> bool:
         """As `evaluate`; where that fails on its data,
