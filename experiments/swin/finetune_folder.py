@@ -9,8 +9,8 @@ held back to measure with, chosen by the names of the files; my_images/train/CLA
 my_images/val/CLASS/ are taken as they are instead. Classes and images are counted, and the sizes of
 batch and run follow from that.
 
-A small Swin learns from scratch: that is enough for classes that differ in pattern or color, if
-there are some 20 images of each. For everything else start from published weights, or from those of
+A small Swin learns from scratch: that is enough for classes that differ in pattern, if there are
+some 20 images of each. For everything else start from published weights, or from those of
 another run, whose architecture and image size are then taken:
 
     python -m swin_jax.launch --config=experiments/swin/finetune_folder.py --workdir=runs/mine \
