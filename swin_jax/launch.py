@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 from swin_jax.core import config as configs
-from swin_jax.core.command_line import answer, check_actions, parse, profile_steps
+from swin_jax.core.command_line import USES, answer, check_actions, parse, profile_steps
 from swin_jax.core.errors import UserError, frame_outside
 from swin_jax.core.termination import Terminated, terminable
 
@@ -68,10 +68,8 @@ def run(argv: Sequence[str]) -> int:
 
 def _terminated(argv: Sequence[str]) -> int:
     """Says what a SIGTERM has stopped; returns the exit status."""
-    acts = any(
-        re.match(r"--?(predict|index|search|edit|export|plan|throughput)\b", argument)
-        for argument in argv
-    )
+    actions = "|".join((*USES, "plan", "throughput"))
+    acts = any(re.match(rf"--?({actions})\b", argument) for argument in argv)
     where = "stopped" if acts else "stopped during start-up, before anything was trained"
     print(f"SIGTERM: {where}; rerun the same command", file=sys.stderr, flush=True)
     return TERMINATED

@@ -292,7 +292,7 @@ def _describe(values: flags.FlagValues) -> str:
 
 def check_actions(values: flags.FlagValues) -> None:
     """Raises UserError for two things to do at once, or for one without its object."""
-    actions = ("plan", "predict", "index", "search", "edit", "export")
+    actions = ("plan", *USES)
     given = [name for name in actions if values[name].value is not None] + [
         "throughput"
     ] * values.throughput

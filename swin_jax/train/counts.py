@@ -38,18 +38,20 @@ class Counts:
         self._batch_size, self._rows = batch_size, rows
         self._records = records or self._positions
         self._update = meta.get("examples_seen", 0) // batch_size  # whose batch comes next
-        self._before = dict.fromkeys(meta.get(_NUMBERS, ()))
+        self._before = frozenset(meta.get(_NUMBERS, ()))
         # A checkpoint without numbers counted records as often as they came up.
         self._unnumbered = meta.get(BAD, 0) - len(self._before)
         self._truncated_before = meta.get(TRUNCATED, 0)
-        self._bad = {}  # the numbers of this process as keys, in the order in which they came up
+        # The new numbers of this process as keys, in the order in which they came up.
+        self._bad = {}
         self._truncated = 0
 
     def add(self, batch: Mapping[str, np.ndarray]) -> None:
         """Counts this process's rows of the next update, by `bad` and `truncated` of the batch."""
         if "bad" in batch and np.any(batch["bad"]):
             rows = [self._rows[i] for i in np.flatnonzero(batch["bad"])]
-            self._bad |= dict.fromkeys(map(int, self._records(self._update, rows)))
+            numbers = map(int, self._records(self._update, rows))
+            self._bad |= dict.fromkeys(n for n in numbers if n not in self._before)
         if "truncated" in batch:
             self._truncated += int(batch["truncated"].sum())
         self._update += 1
@@ -75,7 +77,7 @@ class Counts:
 
     def check(self, limit: int) -> None:
         """Raises UserError if this process alone knows of more bad records than `limit`."""
-        check_bad(self._unnumbered + len(self._before | self._bad), limit)
+        check_bad(self._unnumbered + len(self._before) + len(self._bad), limit)
 
     def _gather(self, mark: tuple[int, int]) -> tuple[set[int], int]:
         """The numbers of bad records of all processes, also of earlier ones, and cut texts."""

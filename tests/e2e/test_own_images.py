@@ -79,14 +79,16 @@ def test_the_pictures_of_a_class_differ_in_all_but_its_pattern():
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_three_kinds_of_pictures_are_told_apart(seed, tmp_path, launch):
-    """The table of docs/own_images.md; some minutes for each seed."""
-    own_pictures.write(tmp_path / "mine", 30, seed=10 + seed)
+    """As the table of docs/own_images.md, on drawings that its recipe was not chosen on."""
+    own_pictures.write(tmp_path / "mine", 30, seed=2000 + seed)
     flags = (f"--config.data_dir={tmp_path / 'mine'}", f"--config.seed={seed}")
     assert launch(FILE, tmp_path / "run", *flags)[0] == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["eval/val/top1"] for line in lines if "eval/val/top1" in line][-1] >= 0.95
-    own_pictures.write(tmp_path / "new", 100, seed=99)
+    held_back = [line["eval/val/top1"] for line in lines if "eval/val/top1" in line][-1]
+    own_pictures.write(tmp_path / "new", 100, seed=3000 + seed)
     assert launch(None, tmp_path / "run", f"--predict={tmp_path / 'new'}")[0] == 0
     rows = list(csv.DictReader((tmp_path / "run" / "predictions.csv").open()))
     right = [row["image"].split("/")[-2] == row["class_1"] for row in rows]
-    assert len(rows) == 300 and np.mean(right) >= 0.95
+    assert len(rows) == 300
+    print(f"| {seed} | {held_back:.1%} | {np.mean(right):.1%} |")
+    assert held_back >= 0.95 and np.mean(right) >= 0.95
