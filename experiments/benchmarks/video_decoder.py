@@ -23,7 +23,7 @@ import numpy as np
 import tqdm
 
 from swin_jax.data.video.decode import Reader
-from swin_jax.data.video.transforms import dense_train_indices
+from swin_jax.data.video.frame_indices import dense_train_indices
 
 WIDTH, HEIGHT, RATE = 340, 256, 30
 FILES = {

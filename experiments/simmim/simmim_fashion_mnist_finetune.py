@@ -14,12 +14,13 @@ the test set is looked at once, at the last step.
 """
 
 from swin_jax.core.config import parse_arg, refuse_as_script, spec
+from swin_jax.data import subsets
 
 if __name__ == "__main__":
     refuse_as_script()
 
 from experiments.common import run, small
-from swin_jax.data import fake, sources
+from swin_jax.data import fake
 from swin_jax.data.image.small import small_train_transform
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.models.swin import Swin, rules
@@ -64,7 +65,7 @@ def get_config(arg=None):
 
     # Data
     images = small.read(c, "train[:55000]")
-    train = spec(sources.subset, source=images, per_class=60 * int(arg.labels), seed=0)
+    train = spec(subsets.subset, source=images, per_class=60 * int(arg.labels), seed=0)
     augment = dict(size=ref("image_size"), padding=1, hflip=0.5, channels=1)
     augment = spec(small_train_transform, **augment)
     c.data = small.train_data(c, train, augment)
@@ -89,5 +90,5 @@ def use_fakes(c):
     c.task.tx.layer_scale.depths = (1, 1)
     small.use_fakes(c)
     images = spec(fake.images, image_size=28, num_examples=40, channels=1)
-    c.data.source = spec(sources.subset, source=images, per_class=3)
+    c.data.source = spec(subsets.subset, source=images, per_class=3)
     return c

@@ -44,7 +44,7 @@ from swin_jax.core.constants import CLIP_MEAN, CLIP_STD
 from swin_jax.data.emoji import images as emoji
 from swin_jax.data.emoji import style
 from swin_jax.data.image_text.tokenizer import tokenize
-from swin_jax.evals import few_shot, linear_probe, zero_shot
+from swin_jax.evals import few_shot, linear_probe, logistic_regression, zero_shot
 from swin_jax.evals.analysis import overlap, robustness, subgroups
 from swin_jax.evals.features import normalize
 
@@ -235,14 +235,14 @@ def robustness_report(models: list[Model], sets: Sets, path: pathlib.Path) -> st
 
         found += measure(f"zero-shot, {model.name}", chosen)
     first = models[0]
-    inside = linear_probe.with_ones(first.features(sets.domain))
+    inside = logistic_regression.with_ones(first.features(sets.domain))
     probes = few_shot.ridge((first.features(train.images), label), len(kinds))
     best = max(
         probes, key=lambda w: float((kinds[(inside @ w).argmax(1)] == sets.domain_labels).mean())
     )
 
     def predict(x):
-        return kinds[(linear_probe.with_ones(first.features(x)) @ best).argmax(1)]
+        return kinds[(logistic_regression.with_ones(first.features(x)) @ best).argmax(1)]
 
     found += measure(f"probe, {first.name}", predict, f"zero-shot, {first.name}")
     robustness.plot(found, baselines, path)

@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from swin_jax.core import config as configs
-from swin_jax.core import saved_config
+from swin_jax.core import saved_config, sizes
 from swin_jax.core.errors import UserError, is_ours, nearest
 
 # Actions on the workdir of a trained run, which need no --config.
@@ -192,7 +192,7 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     _check_names(arguments, known)
     if not paths:
         saved_config.check_overrides(config, arguments)
-    arguments = configs.set_sizes(config, arguments)
+    arguments = sizes.set_sizes(config, arguments)
     tuples = {
         key: value for key in _dotted(config) if isinstance(value := _leaf(config, key), tuple)
     }

@@ -5,19 +5,17 @@ ConfigDict with a callable under `fn` and its keyword arguments beside it, so th
 Python whose every knob has a dotted key.
 """
 
-import ast
 import contextlib
 import importlib.machinery
 import importlib.util
 import inspect
 import json
 import pathlib
-import re
 import shlex
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import cloudpickle
 import ml_collections
@@ -26,10 +24,8 @@ from ml_collections import config_dict
 from swin_jax.core import ranges
 from swin_jax.core.errors import UserError, did_you_mean, nearest
 from swin_jax.core.public_names import name_of
-from swin_jax.core.sizes import Size, Windows
+from swin_jax.core.sizes import Size
 
-# Keys whose one whole number may be (height, width) instead.
-_SIZES = ("image_size", "size", "patch_size", "window_size", "merge_size", "mask_cell", "cell")
 # Keys from which experiment files compute others, by division too.
 _COMPUTED_FROM = {
     **dict.fromkeys(("batch_size", "num_train", "num_classes", "accumulate"), ranges.PositiveInt),
@@ -334,61 +330,6 @@ def _import_folder(path: pathlib.Path) -> None:
     cloudpickle.register_pickle_by_value(sys.modules["experiments"])
 
 
-def set_sizes(config, arguments: Sequence[str]) -> list[str]:
-    """Sets keys that are one whole number for all axes to (height, width),
-    where flags ask for that.
-
-    A config's int takes no tuple from a flag, though sizes may be either;
-    keys that refer to it follow.
-
-    Args:
-        config: The config to change.
-        arguments: Flags, `--config.image_size=(32,64)` among them;
-            `window_size` may be a size for each stage.
-
-    Returns:
-        The other flags.
-
-    Raises:
-        UserError: Entries that are no whole numbers, or below 1.
-    """
-    joined = []
-    for argument in arguments:
-        if (
-            joined
-            and re.fullmatch(rf"--?config\.(.*\.)?({'|'.join(_SIZES)})", joined[-1])
-            and argument[:1] != "-"
-        ):
-            joined[-1] += f"={argument}"
-        else:
-            joined.append(argument)
-    found = {argument: _size_flag(config, argument) for argument in joined}
-    oblong = {
-        key for key, text in filter(None, found.values()) if not re.fullmatch(r"[-+]?\d+", text)
-    }
-    for argument in joined:
-        if found[argument] and (key := found[argument][0]) in oblong:
-            holder, name = _inner(config, key.rpartition(".")[0]), key.rpartition(".")[2]
-            with holder.ignore_type():
-                holder[name] = _read_size(
-                    argument, Windows if name == "window_size" else Size, found[argument][1]
-                )
-    return [
-        argument for argument in joined if not found[argument] or found[argument][0] not in oblong
-    ]
-
-
-def _size_flag(config, argument: str) -> tuple[str, str] | None:
-    """(key, text) of a flag for a size that is one whole number in a config; None for others."""
-    given = re.fullmatch(r"--?config\.((?:.*\.)?(\w+))=\s*(.*)", argument)
-    if not given or given[2] not in _SIZES:
-        return None
-    holder = _inner(config, given[1].rpartition(".")[0])
-    if holder and given[2] in holder and holder.get_type(given[2]) is int:
-        return given[1], given[3]
-    return None
-
-
 def check_computed_from(config) -> None:
     """Raises UserError for a number out of its range from which an
     experiment file computes others.
@@ -396,28 +337,6 @@ def check_computed_from(config) -> None:
     for key in _COMPUTED_FROM:
         if isinstance(value := config.get(key), (int, float, tuple)):
             ranges.check_settings({key: value}, _COMPUTED_FROM)
-
-
-def _inner(config, key: str | None) -> ml_collections.ConfigDict | None:
-    """The inner config of a dotted key, or None."""
-    for part in key.split(".") if key else ():
-        config = config[part] if part in config else None
-        if not isinstance(config, ml_collections.ConfigDict):
-            return None
-    return config
-
-
-def _read_size(argument: str, hint: typing.Any, text: str) -> Size:
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        value = None
-    if ranges.refusal(hint, value):
-        raise UserError(
-            f"{argument} is neither a whole number nor (height, width) as (32,64), both at least 1"
-        )
-    value = ranges.plain(hint, value)
-    return value[0] if isinstance(value, tuple) and len(value) == 1 else value
 
 
 def key_values(config) -> list[str]:

@@ -32,6 +32,7 @@ RENAMED: dict[str, str] = {
     "swin_jax.data.pairs.jsonl": "swin_jax.data.image_text.lists.jsonl",
     "swin_jax.data.randaugment": "swin_jax.data.image.randaugment",
     "swin_jax.data.small_image": "swin_jax.data.image.small",
+    "swin_jax.data.sources.subset": "swin_jax.data.subsets.subset",
     "swin_jax.data.style": "swin_jax.data.emoji.style",
     "swin_jax.data.tar_shards": "swin_jax.data.image_text.tar_shards",
     "swin_jax.data.text": "swin_jax.data.image_text.tokenizer",

@@ -7,48 +7,24 @@ with file and line.
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from swin_jax.core import text_files
-from swin_jax.core.errors import UserError, did_you_mean, warn
-from swin_jax.core.labels import composed, read_names
+from swin_jax.core.errors import UserError
+from swin_jax.data.label_numbers import Annotations, Entry, numbered, refuse_double
 from swin_jax.data.labels import UNKNOWN
 from swin_jax.data.rows_of_lists import SPLIT, listed, objects, refuse_splits, short, table_rows
 
-PATH_KEYS = (
-    *(
-        "path",
-        "image",
-        "video",
-        "filename",
-        "file_name",
-        "filepath",
-        "file_path",
-        "image_path",
-        "video_path",
-        "file",
-    ),
-    *("video_name", "name"),
+PATH_KEYS = tuple(
+    "path image video filename file_name filepath file_path image_path video_path file "
+    "video_name name".split()
 )
-LABEL_KEYS = (
-    *(
-        "label",
-        "labels",
-        "class",
-        "classes",
-        "target",
-        "targets",
-        "label_name",
-        "class_name",
-        "action",
-        "category",
-    ),
+LABEL_KEYS = tuple(
+    "label labels class classes target targets label_name class_name action category".split()
 )
-MAX_LABEL = 1_000_000  # a larger number is a slip, and every label up to the largest gets a name
-MAX_MARKS = 2**33  # bytes: a mark for each file and class where files have several labels
 # Endings of a list beside the folder of a split.
 BESIDE = (".csv", ".tsv", ".jsonl", ".json", ".txt", "_map.txt")
 _TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -65,43 +41,6 @@ _MARKS = {
     "False": 0,
     "True": 1,
 }
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file and its labels, as texts.
-
-    Attributes:
-      place: For messages, 'train.csv:7'.
-      path: As it stands in the list.
-      labels: One or several, with composed letters; none only where others have several.
-      name: What the list calls the class beside its number; '' if it does not.
-    """
-
-    place: str
-    path: str
-    labels: tuple[str, ...]
-    name: str = ""
-
-    def __post_init__(self):
-        object.__setattr__(self, "labels", composed(self.labels))
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """A list with numbers as labels.
-
-    Attributes:
-      paths: N paths as they stand in the list.
-      labels: N numbers, of each file's first class; 0 where `marks` are used.
-      marks: int8 (N, K) of `data.labels.Marked` where files have several labels, else None.
-      class_names: K names in label order; '0', '1', ... where the list has numbers only.
-    """
-
-    paths: tuple[str, ...]
-    labels: tuple[int, ...]
-    marks: np.ndarray | None
-    class_names: tuple[str, ...]
 
 
 def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
@@ -139,7 +78,7 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
     if not isinstance(entries, Annotations):
         if not entries:
             raise UserError(f"{file} names no files")
-        _refuse_double(entries)
+        refuse_double(entries)
         entries = numbered(file, entries, class_names, num_classes)
     return replace(entries, paths=with_slashes(entries.paths))
 
@@ -176,45 +115,6 @@ def beside(root: str, split: str) -> tuple[str, str]:
         raise UserError(f"{root} has several lists for {split}: {', '.join(lists)}; keep one")
     names = os.path.join(root, "classes.txt")
     return os.path.join(root, lists[0]) if lists else "", names if os.path.lexists(names) else ""
-
-
-def numbered(
-    file: str, entries: Sequence[Entry], class_names: str = "", num_classes: int = 0
-) -> Annotations:
-    """Gives the labels of a list their numbers.
-
-    Args:
-      file: The list, for messages.
-      entries: Its files, at least one.
-      class_names, num_classes: As for `read`.
-
-    Returns:
-      The list. Raises UserError as `read`.
-    """
-    if num_classes > MAX_LABEL + 1:
-        raise UserError(f"num_classes is {num_classes}, more than {MAX_LABEL + 1}")
-    several = any(len(entry.labels) > 1 for entry in entries)
-    _check_labels(entries)
-    bare = next((entry for entry in entries if not entry.labels), None)
-    if bare and not several:
-        raise UserError(f"{bare.place}: {short(bare.path)} has no label")
-    known = read_names(class_names) if class_names else ()
-    if known and num_classes and len(known) != num_classes:
-        raise UserError(f"{class_names} has {len(known)} names, num_classes is {num_classes}")
-    numbers, names = _numbers(file, entries, known, num_classes)
-    marks = None
-    if several:
-        if len(entries) * len(names) > MAX_MARKS:
-            raise UserError(
-                f"{file}: {len(entries):,} files of several labels and {len(names):,} classes "
-                f"take a mark for each of both, more than {MAX_MARKS:,}: number classes without "
-                "gaps, or keep fewer in a list"
-            )
-        marks = np.zeros((len(entries), len(names)), np.int8)
-        for row, found in zip(marks, numbers):
-            row[list(found)] = 1
-    labels = tuple(0 if several else found[0] for found in numbers)
-    return Annotations(tuple(entry.path for entry in entries), labels, marks, names)
 
 
 def _entries(file: str) -> list[Entry] | Annotations:
@@ -399,112 +299,3 @@ def _path(place: str, path: str) -> str:
     if not path.strip():
         raise UserError(f"{place}: the path is empty")
     return path
-
-
-def _refuse_double(entries: Sequence[Entry]) -> None:
-    """Raises UserError for a file that is there twice with different labels."""
-    seen: dict[str, Entry] = {}
-    for entry in entries:
-        first = seen.setdefault(os.path.normpath(entry.path), entry)
-        if set(first.labels) != set(entry.labels):
-            raise UserError(
-                f"{entry.place}: {short(entry.path)} has other labels in {first.place}; "
-                "several labels of a file stand in one row, as 'cat;dog' or in a JSON list"
-            )
-
-
-def _check_labels(entries: Sequence[Entry]) -> None:
-    """Raises UserError for a label that a file has twice; warns of one that may be several."""
-    known = {label for entry in entries for label in entry.labels}
-    joined = {
-        label: any(part.strip() in known for part in label.split(","))
-        for label in known
-        if "," in label
-    }
-    for entry in entries:
-        if len(set(entry.labels)) < len(entry.labels):
-            raise UserError(
-                f"{entry.place}: {short(entry.path)} has the label "
-                f"{short(max(entry.labels, key=entry.labels.count))} twice; marks of 0 and 1 "
-                "stand in a table with a column for each class"
-            )
-        if found := next((label for label in entry.labels if joined.get(label)), None):
-            warn(
-                f"{entry.place}: {short(repr(found))} is taken for one class; "
-                "several labels stand as 'cat;dog'"
-            )
-            joined = {}
-
-
-def _refuse_mixed(entries: Sequence[Entry]) -> None:
-    """Raises UserError for numbers among names: a slip would be a class of its own."""
-    labels = [(entry.place, label) for entry in entries for label in entry.labels]
-    number = next((found for found in labels if re.fullmatch(r"[-+]?[\d.]+", found[1])), None)
-    if number is None:
-        return
-    place, name = next(
-        found for found in labels if not (found[1].isascii() and found[1].isdecimal())
-    )
-    raise UserError(
-        f"{place}: the label {short(repr(name))} is not a number from 0, "
-        f"as labels with numbers are ({number[0]}); give class_names=FILE if all are names"
-    )
-
-
-def _numbers(
-    file: str, entries: Sequence[Entry], known: Sequence[str], num_classes: int
-) -> tuple[list[tuple[int, ...]], tuple[str, ...]]:
-    """(the numbers of each entry's classes, the names of all classes)."""
-    found = {label for entry in entries for label in entry.labels}
-    if all(label.isascii() and label.isdecimal() for label in found) and not found <= set(known):
-        limit = len(known) or num_classes or MAX_LABEL + 1
-        if limit <= MAX_LABEL:
-            why = f"there are {len(known) or num_classes} classes"
-        else:
-            why = f"the largest is {MAX_LABEL}"
-        for entry in entries:
-            for label in entry.labels:
-                if len(label) > 9 or int(label) >= limit:
-                    raise UserError(
-                        f"{entry.place}: the label {short(label)} is out of range, {why}"
-                    )
-        numbers = [tuple(int(label) for label in entry.labels) for entry in entries]
-        count = num_classes or max(map(max, filter(None, numbers))) + 1
-        return numbers, tuple(known) or _names_beside(entries, numbers, count)
-    if not known:
-        _refuse_mixed(entries)
-    names = tuple(known) or tuple(sorted(found))
-    if num_classes and len(names) > num_classes:
-        raise UserError(f"{file} has {len(names)} classes, num_classes is {num_classes}")
-    place = {name: number for number, name in enumerate(names)}
-    if len(place) < len(names):
-        raise UserError(f"two classes have the same name in the class names of {file}")
-    for entry in entries:
-        for label in entry.labels:
-            if label not in place:
-                hint = did_you_mean(label, names)
-                raise UserError(
-                    f"{entry.place}: the label {short(repr(label))} is not "
-                    f"among the class names{hint}"
-                )
-    return [tuple(place[label] for label in entry.labels) for entry in entries], names
-
-
-def _names_beside(
-    entries: Sequence[Entry], numbers: Sequence[tuple[int, ...]], count: int
-) -> tuple[str, ...]:
-    """The names that stand beside numbers, where each class has one of its own;
-    else the numbers.
-    """
-    pairs = {
-        (own[0] if len(own) == 1 else None, entry.name) for entry, own in zip(entries, numbers)
-    }
-    names = {number: name for number, name in pairs}
-    is_one_to_one = len(pairs) == len(names) == len(set(names.values()))
-    if (
-        None in names
-        or not is_one_to_one
-        or any(not name or name.isdecimal() for name in names.values())
-    ):
-        return tuple(map(str, range(count)))
-    return tuple(names.get(number, str(number)) for number in range(count))

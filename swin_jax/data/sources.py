@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax.core.errors import UserError, warn
-from swin_jax.core.ranges import NonNegativeInt, PositiveInt, Seed, checked
-from swin_jax.data import annotations, folders, unreadable
+from swin_jax.core.errors import UserError
+from swin_jax.core.ranges import NonNegativeInt, checked
+from swin_jax.data import annotations, folders
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import archives, picture
 from swin_jax.data.labels import Marked, has_several
@@ -338,72 +338,3 @@ def _existing_folder(path: str) -> str:
     if not os.path.isdir(path):
         raise UserError(f"there is no folder {path}")
     return path
-
-
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """Some records of a source, by their indices."""
-
-    source: Any
-    indices: tuple[int, ...]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.source.class_names
-
-    @property
-    def multi_label(self) -> bool:
-        return has_several(self.source)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.source[self.indices[index]]
-
-    def record_name(self, index: int) -> str:
-        return self.source.record_name(self.indices[index])
-
-
-@checked
-def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
-    """The same number of records of every class, drawn at random;
-    reads every record once for its label.
-
-    Records that cannot be read are not drawn; a warning counts them.
-
-    Args:
-      source: what is drawn from.
-      per_class: records of each class.
-      seed: of the draw; equal seeds give equal records, and more of them contain fewer.
-
-    Returns:
-      A source of per_class records of each class, in the order of `source`. Raises UserError where
-      a class has fewer, or records have several labels.
-    """
-    if has_several(source):
-        raise UserError(
-            "records with several labels have no number of their own for each class; "
-            "choose them by index"
-        )
-    labels = np.array([_label(source, index) for index in range(len(source))])
-    if missing := int((labels == -1).sum()):
-        warn(f"{missing} of {len(source)} records cannot be read and are not drawn")
-    rng, chosen = np.random.default_rng(seed), []
-    for label, name in enumerate(source.class_names):
-        found = rng.permutation(np.flatnonzero(labels == label))
-        if per_class > len(found):
-            raise UserError(
-                f"{per_class} records of each class were asked for; "
-                f"the class {name!r} has {len(found)}"
-            )
-        chosen.append(found[:per_class])
-    return Selection(source, tuple(int(index) for index in np.sort(np.concatenate(chosen))))
-
-
-def _label(source: Any, index: int) -> int:
-    """The label of a record; -1 where it cannot be read."""
-    try:
-        return source[index]["label"]
-    except unreadable.CAUSES:
-        return -1

@@ -25,7 +25,7 @@ from swin_jax.core.ranges import (
     refusal,
     shown,
 )
-from swin_jax.evals import features, linear_probe, metrics
+from swin_jax.evals import features, linear_probe, logistic_regression, metrics
 from swin_jax.tasks.base import PREDICTIONS, Task, TrainState, check_predicts
 
 SHOTS = (1, 2, 4, 8, 16)
@@ -109,13 +109,13 @@ def ridge(
         strengths: S L2 penalties of the squared error, summed over examples.
 
     Returns:
-        (S, E + 1, K) float32, for `linear_probe.with_ones(features)`.
+        (S, E + 1, K) float32, for `logistic_regression.with_ones(features)`.
 
     Raises:
         UserError: Features that are not finite.
     """
     x, label = np.asarray(train[0], np.float64), np.asarray(train[1])
-    linear_probe.check_finite(x)
+    logistic_regression.check_finite(x)
     mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-5
     white = np.concatenate([(x - mean) / deviation, np.full((len(x), 1), _BIAS)], axis=-1)
     target = 2.0 * np.eye(num_classes)[label] - 1.0
@@ -150,7 +150,9 @@ def _fit(
 
 def _accuracy(weights: np.ndarray, examples: Examples) -> float:
     x, label = examples
-    rank, _ = metrics.rank_labels(linear_probe.with_ones(np.asarray(x, np.float32)), label, weights)
+    rank, _ = metrics.rank_labels(
+        logistic_regression.with_ones(np.asarray(x, np.float32)), label, weights
+    )
     return float(np.mean(rank == 0))
 
 

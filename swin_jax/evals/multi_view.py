@@ -26,7 +26,7 @@ from swin_jax.core.progress import Progress
 from swin_jax.core.public_names import first_name, name_of
 from swin_jax.core.ranges import NonNegativeInt, PositiveInt, checked
 from swin_jax.data.labels import Relabeled, has_several
-from swin_jax.data.sources import Selection
+from swin_jax.data.subsets import Selection
 from swin_jax.data.unreadable import left_out, may_leave_out
 from swin_jax.evals import metrics
 from swin_jax.tasks.base import Task, TrainState, check_predicts, probabilities

@@ -10,10 +10,8 @@ An index holds the checksum of the weights that made it, and refuses to be searc
 import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import os
-import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,65 +21,23 @@ from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.params import weights_checksum
 from swin_jax.core.progress import Progress
-from swin_jax.core.public_names import current_names
 from swin_jax.core.ranges import PositiveInt, checked
-from swin_jax.data import sources, unreadable
+from swin_jax.data import sources, subsets, unreadable
 from swin_jax.data.image.picture import decode, suffixes
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.inference import loaded_model, similarity
+from swin_jax.inference.index_file import Index, load, save
 from swin_jax.pretrained import preparation as preparing
-from swin_jax.pretrained.files.archive import arrays_of
 from swin_jax.pretrained.preparation import Preparation
 
 log = logging.getLogger(__name__)
 
 # Batches of a data set -> (label (b,), features (b, E)) of its records in order, without padding.
 Encode = Callable[[EvalData], Iterator[tuple[np.ndarray, np.ndarray]]]
-_FORMAT = 1
 _SUFFIXES = (*suffixes(), ".heic")  # of pictures, also of those that a folder leaves out
 _UNREADABLE = (*unreadable.CAUSES, UserError)  # which a preparation raises for what it cannot take
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    TypeError,
-    MemoryError,
-    RecursionError,
-    zipfile.BadZipFile,
-)
 _BLANK = np.zeros((64, 64, 3), np.uint8)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Index:
-    """Features of N pictures.
-
-    Attributes:
-        root: Folder of the pictures.
-        names: Paths relative to it.
-        features: (N, E) float32.
-        normalised: True if they are of unit length.
-        stamps: (N, 2) int64, size in bytes and time of change in ns of each file when it was read.
-        model: The model that made them, in words.
-        checksum: Checksum of the weights that made them.
-        preparation: Fingerprint of how pictures were prepared, '' if that is not known.
-        complete: True if all pictures were read, False if that was interrupted.
-    """
-
-    root: str
-    names: tuple[str, ...]
-    features: np.ndarray
-    normalised: bool
-    stamps: np.ndarray
-    model: str
-    checksum: str
-    preparation: str = ""
-    complete: bool = True
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 def model_checksum(variables: dict) -> str:
@@ -89,67 +45,6 @@ def model_checksum(variables: dict) -> str:
     or one by one.
     """
     return weights_checksum({**variables, "params": stacking.unstack(variables["params"])})
-
-
-def save(index: Index, path: str | os.PathLike) -> None:
-    """Writes an index, wholly or not at all; numpy reads the file too,
-    an array for each attribute.
-    """
-    arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(Index)}
-    try:
-        with storage.writing(path) as file:
-            np.savez(file, format=_FORMAT, **{**arrays, "names": np.array(index.names, str)})
-    except OSError as error:
-        raise UserError(
-            f"the index cannot be written to {path}: {storage.reason(error)}"
-        ) from error
-
-
-def load(path: str | os.PathLike) -> Index:
-    """Reads an index; raises UserError if there is none."""
-    if not storage.path(path).is_file():
-        raise UserError(f"there is no index {path}")
-    try:
-        with storage.path(path).open("rb") as file:
-            stored = arrays_of(file)
-        if int(stored["format"]) == _FORMAT:
-            return _index_of(stored)
-    except _DAMAGE as error:
-        raise UserError(f"{path} is not an index ({' '.join(str(error).split())[:300]})") from error
-    raise UserError(f"{path} is an index of another version; make it again")
-
-
-def _index_of(stored: dict[str, np.ndarray]) -> Index:
-    names, vectors, stamps = (stored[name] for name in ("names", "features", "stamps"))
-    if not _fit(names, vectors, stamps):
-        raise ValueError("its arrays do not fit each other")
-    return Index(
-        names=tuple(names.tolist()),
-        features=vectors,
-        stamps=stamps,
-        normalised=bool(stored["normalised"]),
-        complete=bool(stored["complete"]),
-        **{name: str(stored[name]) for name in ("root", "model", "checksum")},
-        preparation=_current(str(stored["preparation"])),
-    )
-
-
-def _fit(names: np.ndarray, vectors: np.ndarray, stamps: np.ndarray) -> bool:
-    """Whether arrays are those of one index: (N,) texts, (N, E) floating point, (N, 2) integers."""
-    shapes = (
-        names.ndim == 1
-        and vectors.ndim == 2
-        and len(vectors) == len(names)
-        and stamps.shape == (len(names), 2)
-    )
-    return shapes and (names.dtype.kind, vectors.dtype.kind, stamps.dtype.kind) == ("U", "f", "i")
-
-
-def _current(preparation: str) -> str:
-    """The fingerprint of a preparation, with the names that callables have today."""
-    if preparation.startswith("{"):
-        return json.dumps(current_names(json.loads(preparation)))
-    return preparation
 
 
 @checked
@@ -311,7 +206,7 @@ class _Marked:
 
 
 def _marked(data: EvalData, todo: np.ndarray) -> EvalData:
-    source = sources.Selection(data.source, tuple(todo.tolist()))
+    source = subsets.Selection(data.source, tuple(todo.tolist()))
     return dataclasses.replace(data, source=_Marked(source, data.transform), transform=dict)
 
 

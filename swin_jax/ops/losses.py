@@ -6,6 +6,8 @@ All but the means return one value per example in float32,
 so that the caller can weight padding with 0.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -123,3 +125,11 @@ def top_k_correct(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
     tied_before = (logits == own) & (jnp.arange(num_classes)[None, :] < label[:, None])
     rank = jnp.sum(above | tied_before, axis=-1)
     return (rank < min(k, num_classes)).astype(jnp.float32)
+
+
+def gradient_penalty(judge: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    """The mean over a batch of the squared norm of the gradient of `judge(images)`, (B, 1),
+    by the images.
+    """
+    gradient = jax.grad(lambda images: judge(images).sum())(images)
+    return (gradient**2).sum(axis=(1, 2, 3)).mean()

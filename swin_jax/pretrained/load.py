@@ -24,13 +24,11 @@ import numpy as np
 from swin_jax.core.errors import UserError, is_ours, warn, with_article
 from swin_jax.core.public_names import check_names, name_of
 from swin_jax.core.ranges import plain_arguments
-from swin_jax.core.sizes import simplest
 from swin_jax.pretrained import (
     beside,
     compare,
     names,
     preparation,
-    processors,
     recognize,
     run_preparation,
 )
@@ -51,6 +49,7 @@ from swin_jax.pretrained.family import Family, Weights
 from swin_jax.pretrained.files import download
 from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
+from swin_jax.pretrained.preparations.loaded import prepare
 from swin_jax.pretrained.styleclip import loader as styleclip
 from swin_jax.pretrained.stylegan2 import loader as stylegan2
 from swin_jax.pretrained.swin import loader as swin
@@ -390,49 +389,3 @@ def recognize_family(arrays: Mapping[str, np.ndarray]) -> Family:
 
 def _first(keys: Sequence[str]) -> str:
     return f"their {len(keys)} names begin with {', '.join(keys[:3])}" if keys else "there are none"
-
-
-def prepare(
-    family: Family,
-    model: nn.Module,
-    word: str | None,
-    weights: Weights | None = None,
-    is_sized: bool = False,
-) -> Preparation | None:
-    """The preparation of a model that was loaded by a name or a file;
-    a config beside the file goes first.
-
-    Args:
-        family: The model's.
-        model: The model.
-        word: The name that it was loaded by, or None.
-        weights: What it was loaded from, or None.
-        is_sized: True if the user gave the model's image size, which then replaces the config's.
-
-    Returns:
-        None if the model has none.
-
-    Raises:
-        UserError: A config that cannot be obeyed, or that is of pictures of another size.
-    """
-    try:
-        found = family.preprocess(model, word)
-    except UserError:  # `preprocess` tells it whoever asks
-        return None
-    told = None
-    if weights is not None and weights.path is not None and not weights.published:
-        told = processors.preparation_beside(weights.path)
-    if told is None:
-        return found
-    if found.input == "video":  # of an image Swin that was inflated: clips are cut in their own way
-        told = {name: told[name] for name in ("mean", "std") if name in told}
-    size = found.image_size
-    found = found.replace(**told, **({"assumed": ()} if "transform" in told else {}))
-    if found.image_size == size:
-        return found
-    if not is_sized:
-        raise UserError(
-            f"the config beside {weights.path} is for pictures of {simplest(found.image_size)} "
-            f"pixels, the model for {simplest(size)}: give image_size="
-        )
-    return found.replace(image_size=size)

@@ -14,6 +14,7 @@ from swin_jax.pretrained import load as loading
 from swin_jax.pretrained.arguments import check_values, read_config
 from swin_jax.pretrained.media import shown
 from swin_jax.pretrained.preparation import Preparation
+from swin_jax.pretrained.preparations import loaded
 
 
 def preprocess(
@@ -95,7 +96,7 @@ def _of_source(
             family.inputs(family.make(**fields), None),
             family.inputs(model, None),
         )
-    found = loading.prepare(family, model, word, weights, "image_size" in overrides)
+    found = loaded.prepare(family, model, word, weights, "image_size" in overrides)
     if found is None:
         found = family.preprocess(model, word)  # which raises
     return found, {key: value for key, value in overrides.items() if key not in own}

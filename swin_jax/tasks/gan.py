@@ -25,6 +25,7 @@ from swin_jax.core.ranges import (
     Seed,
     checked,
 )
+from swin_jax.ops.losses import gradient_penalty
 from swin_jax.tasks.base import (
     Batch,
     Metrics,
@@ -341,10 +342,8 @@ class GAN:
         tx = self.generator_tx if name == "generator" else self.discriminator_tx
         own = TrainState(state.step, state.params[name], state.opt_state[name], {})
         own, metrics = apply_gradients(own, grads, {}, tx, {})
-        params, opt_state = (
-            {**state.params, name: own.params},
-            {**state.opt_state, name: own.opt_state},
-        )
+        params = {**state.params, name: own.params}
+        opt_state = {**state.opt_state, name: own.opt_state}
         return state.replace(params=params, opt_state=opt_state), metrics
 
     def with_w_avg(self, state: TrainState, w_avg: jax.Array) -> TrainState:
@@ -362,11 +361,8 @@ class GAN:
         if self.ema_ramp:
             images = jnp.minimum(images, state.step * (batch_size * self.ema_ramp))
         decay = 0.5 ** (batch_size / jnp.maximum(images, 1e-8))
-        return {
-            "generator": running_average(
-                state.params["generator"], state.ema["generator"], 1 - decay
-            )
-        }
+        before, now = state.ema["generator"], state.params["generator"]
+        return {"generator": running_average(now, before, 1 - decay)}
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
         """`image` (B, H, W, C) float32, nominally in -1..1, of `latent` and `label`,
@@ -397,14 +393,6 @@ class GAN:
         if self.generator.c_dim:
             shapes["label"] = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
         return shapes
-
-
-def gradient_penalty(judge: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
-    """The mean over a batch of the squared norm of the gradient of `judge(images)`, (B, 1),
-    by the images.
-    """
-    gradient = jax.grad(lambda images: judge(images).sum())(images)
-    return (gradient**2).sum(axis=(1, 2, 3)).mean()
 
 
 def _floats(image: jax.Array) -> jax.Array:

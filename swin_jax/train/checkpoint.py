@@ -21,13 +21,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from swin_jax.core import stacking, storage
+from swin_jax.core import storage
 from swin_jax.core.errors import UserError
-from swin_jax.core.params import path_name, unflatten
 from swin_jax.core.public_names import current_names
 from swin_jax.tasks.base import TrainState
-from swin_jax.train import save_noise
-from swin_jax.train.checkpoint_integrity import (
+from swin_jax.train.checkpoints import noise
+from swin_jax.train.checkpoints.integrity import (
     SEALED,
     DamagedError,
     check_file,
@@ -40,8 +39,15 @@ from swin_jax.train.checkpoint_integrity import (
     unreadable,
     write_checksums,
 )
+from swin_jax.train.checkpoints.layout import (
+    other_model,
+    parts_of,
+    restack,
+    saved_shapes,
+    shapes_of,
+    stacked_as,
+)
 
-_LISTED = 8  # arrays that a message names at most
 _COMMITTED = "commit_success.txt"  # Orbax' mark in a bucket
 _NOTES = "_CHECKPOINT_METADATA"  # Orbax' times and kinds of a checkpoint
 
@@ -55,7 +61,7 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
     Raises:
         UserError: what Orbax notes of a checkpoint is damaged.
     """
-    save_noise.hush()
+    noise.hush()
     # Called when all files of a save are written and its folder has not got its final name yet.
     seal = (
         None if storage.is_remote(workdir) else functools.partial(write_checksums, folder(workdir))
@@ -104,7 +110,7 @@ def exists(workdir: os.PathLike) -> bool:
 def _checked_shapes(path: epath.Path) -> dict[str, tuple[int, ...]]:
     """The shapes in a checkpoint, of whose files each process checks a part."""
     check_whole(path, jax.process_index(), jax.process_count())
-    return _saved_shapes(path)
+    return saved_shapes(path)
 
 
 def _read(path: epath.Path, layout: TrainState) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def _read(path: epath.Path, layout: TrainState) -> dict[str, Any]:
     path, handler = storage.LiteralPath(path), ocp.StandardCheckpointHandler()
     parts = {
         name: handler.restore(path / name, args=ocp.args.StandardRestore(tree))
-        for name, tree in _parts(layout).items()
+        for name, tree in parts_of(layout).items()
     }
     return parts | {"meta": _current_meta(ocp.JsonCheckpointHandler().restore(path / "meta"))}
 
@@ -160,7 +166,7 @@ def save(
         UserError: this or the previous save failed, a full disk for example.
             Earlier checkpoints are intact.
     """
-    parts = _parts(state)
+    parts = parts_of(state)
     arguments = {name: ocp.args.StandardSave(tree) for name, tree in parts.items()}
     if not storage.is_remote(manager.directory):
         meta = meta | {SEALED: True}
@@ -220,7 +226,7 @@ def restore(
             the newest (memory, rights, network), which then stays where it is.
     """
     steps: list[int] = []
-    wanted = _shapes(abstract)
+    wanted = shapes_of(abstract)
     listed = (
         manager.all_steps if write else functools.partial(steps_in, storage.path(manager.directory))
     )
@@ -229,9 +235,9 @@ def restore(
         path = storage.path(manager.directory) / str(steps[-1])
         try:
             saved = read_together(_checked_shapes, path)
-            layout = abstract if saved == wanted else _stacked_as(saved, abstract)
+            layout = abstract if saved == wanted else stacked_as(saved, abstract)
             if layout is None:
-                raise _other_model(path, saved, wanted)
+                raise other_model(path, saved, wanted)
             found = read_together(_read, path, layout)
         except (DamagedError, UserError) as error:
             last = str(error)
@@ -247,7 +253,7 @@ def restore(
         rest = found["rest"]
         ema = found["ema"] if abstract.ema is not None else None
         state = TrainState(rest["step"], found["params"], rest["opt_state"], rest["mutable"], ema)
-        return (state if layout is abstract else _restack(state, abstract)), found["meta"]
+        return (state if layout is abstract else restack(state, abstract)), found["meta"]
     if steps:
         moved = ""
         if write:
@@ -281,46 +287,6 @@ def _set_aside(
         _move_aside(path, aside)
 
 
-def _stacked_as(saved: dict[str, tuple[int, ...]], abstract: TrainState) -> TrainState | None:
-    """The abstract state with its blocks stored as the saved ones are;
-    None where that isn't the only difference.
-    """
-    params = {
-        path.removeprefix("params/"): shape
-        for path, shape in saved.items()
-        if path.startswith("params/")
-    }
-    like = unflatten(
-        {path: jax.ShapeDtypeStruct(shape, np.float32) for path, shape in params.items()}
-    )
-    layout = _map_dicts(lambda tree: stacking.stack(tree, like), abstract)
-    back = _map_dicts(lambda tree: stacking.stack(tree, abstract.params), layout)
-    # Frozen parameters leave holes in the optimizer's state, which don't survive stacking.
-    same = jax.tree.structure(back) == jax.tree.structure(abstract)
-    return layout if same and _shapes(layout) == saved else None
-
-
-def _restack(state: TrainState, abstract: TrainState) -> TrainState:
-    """A state with its blocks stored as the abstract one's are."""
-
-    def restack(tree):
-        return _map_dicts(lambda part: stacking.stack(part, abstract.params), tree)
-
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    return jax.jit(restack, out_shardings=shardings)(state)
-
-
-def _map_dicts(fn: Callable[[dict], dict], tree: Any) -> Any:
-    """Applies a function to every outermost dict: the parameters and what the optimizer
-    keeps in their structure.
-    """
-
-    def apply(node):
-        return fn(node) if isinstance(node, dict) else node
-
-    return jax.tree.map(apply, tree, is_leaf=lambda node: isinstance(node, dict))
-
-
 def _move_aside(path: epath.Path, aside: epath.Path) -> None:
     if jax.process_index() == 0:
         # In a bucket this takes time, and a kill in between must not leave half of a
@@ -334,45 +300,6 @@ def _other_step(path: epath.Path, step: int) -> UserError:
     # Orbax saves no step below the highest number, and says nothing.
     why = "a run saves no step below the highest number"
     return UserError(f"{path} holds step {step}, and {why}: rename it to {step}, or move it away")
-
-
-def _other_model(path: epath.Path, saved: dict, wanted: dict) -> UserError:
-    wrong = [key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key)]
-    # The optimizer's follow from the parameters'.
-    wrong.sort(key=lambda key: (not key.startswith("params"), key))
-    listed = "; ".join(
-        f"{key}: saved {saved.get(key)}, wanted {wanted.get(key)}" for key in wrong[:_LISTED]
-    )
-    more = f"; and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
-    return UserError(f"the checkpoint {path} is of another model or optimizer: {listed}{more}")
-
-
-def _saved_shapes(path: epath.Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of everything in a checkpoint, by part and path."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    path = storage.LiteralPath(path)
-    for part in ("params", "rest", *(["ema"] if (path / "ema").exists() else [])):
-        shapes |= _leaf_shapes(part, ocp.PyTreeCheckpointHandler().metadata(path / part).tree)
-    return shapes
-
-
-def _shapes(state: TrainState) -> dict[str, tuple[int, ...]]:
-    return {
-        key: shape
-        for name, tree in _parts(state).items()
-        for key, shape in _leaf_shapes(name, tree).items()
-    }
-
-
-def _leaf_shapes(part: str, tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))[0]
-    return {f"{part}/{path_name(path)}": tuple(leaf.shape) for path, leaf in leaves}
-
-
-def _parts(state: TrainState) -> dict[str, Any]:
-    rest = {"step": state.step, "opt_state": state.opt_state, "mutable": state.mutable}
-    parts = {"params": state.params, "rest": rest}
-    return parts if state.ema is None else parts | {"ema": state.ema}
 
 
 def load_params(workdir: os.PathLike) -> tuple[dict, dict | None, dict]:

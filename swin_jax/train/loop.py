@@ -21,6 +21,7 @@ from swin_jax.tasks.base import check_frozen, describe, frozen_models
 from swin_jax.train import checkpoint, clock, counts, curves, logs, multihost, run_info, sharding
 from swin_jax.train.label_space import share_labels
 from swin_jax.train.preemption import Interrupted, Preemption
+from swin_jax.train.profiler import Profiler
 from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen, warn_of_warmup
 from swin_jax.train.state import first_state
 from swin_jax.train.workdir import Ownership, check_entries, check_shared, make_workdir, own, resume
@@ -40,7 +41,7 @@ class Loop:
     def __init__(
         self, config, workdir: epath.Path, owner: Ownership, profile: tuple[int, int] | None
     ):
-        self.config, self.workdir, self.owner, self.profile = config, workdir, owner, profile
+        self.config, self.workdir, self.owner = config, workdir, owner
         self.run = build_run(config)
         check_batch(config, self.run.placement)
         check_frozen(self.run.task)
@@ -64,7 +65,7 @@ class Loop:
         self.clock = clock.Clock(config.batch_size)
         self.rows = self.run.placement.rows(config.batch_size)
         self.log_every = min(config.logs.every, max(config.total_steps // POINTS, 1))
-        self.traces = None  # where the profiler writes to, while it does
+        self.profiler = Profiler(workdir, profile)
 
     def execute(self) -> int:
         """Trains to `total_steps` from wherever the workdir is, then evaluates.
@@ -151,7 +152,7 @@ class Loop:
                 return self.stopped(start)
             for step in range(start + 1, total + 1):
                 self.owner.check()
-                self.trace(step)
+                self.profiler.reach(step, self.state, self.log.text)
                 batch = self.next_batch(batches)
                 is_first = step == start + 1
                 with self.log.first_step() if is_first else contextlib.nullcontext():
@@ -192,7 +193,7 @@ class Loop:
             )
             return NON_FINITE
         finally:
-            self.stop_trace()
+            self.profiler.stop(self.state, self.log.text)
             batches.close()
         return DONE
 
@@ -342,26 +343,6 @@ class Loop:
                 resume.save(self.config, self.workdir)
             self.log.flush()  # a resumed run needs the lines up to its checkpoint
             checkpoint.save(self.manager, self.state, step, meta, wait)
-
-    def trace(self, step: int) -> None:
-        """Starts and stops the profiler around the steps that were asked for."""
-        if self.profile and step == self.profile[0]:
-            self.traces = storage.Spool(self.workdir / "profile")
-            jax.profiler.start_trace(str(self.traces.folder))
-        if self.traces and step > self.profile[1]:
-            self.stop_trace()
-
-    def stop_trace(self) -> None:
-        """Writes the trace, if one is being taken."""
-        if self.traces:
-            traces, self.traces = self.traces, None
-            jax.block_until_ready(self.state.step)
-            jax.profiler.stop_trace()
-            traces.close()
-            self.log.text(
-                f"profile of steps {self.profile[0]}-{self.profile[1]} in "
-                f"{self.workdir / 'profile'}"
-            )
 
 
 def prepare(

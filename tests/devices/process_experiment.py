@@ -15,7 +15,8 @@ from experiments import quickstart
 from swin_jax.core.config import spec
 from swin_jax.core.params import path_name
 from swin_jax.data import fake
-from swin_jax.train import checkpoint, loop
+from swin_jax.train import loop
+from swin_jax.train.checkpoints import layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ def _first_state(*arguments, **keywords):
     """As `setup.first_state`; writes each array's parts in this process to STARTED_<process>.npz."""
     state, meta = first_state(*arguments, **keywords)
     parts = {}
-    for part, tree in checkpoint._parts(state).items():
+    for part, tree in layout.parts_of(state).items():
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             for shard in leaf.addressable_shards:
                 ranges = (f"{s.start or 0}:{n if s.stop is None else s.stop}" for s, n in zip(shard.index, leaf.shape))

@@ -17,7 +17,7 @@ import swin_jax
 from swin_jax.core.errors import UserError
 from swin_jax.pretrained import load
 from swin_jax.pretrained.family import Family
-from swin_jax.pretrained.preparation import of_pictures
+from swin_jax.pretrained.preparations.published import of_pictures
 from swin_jax.train import checkpoint
 
 

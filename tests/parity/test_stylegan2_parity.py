@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from swin_jax.models.stylegan2 import Discriminator, Generator
+from swin_jax.ops.losses import gradient_penalty
 from swin_jax.pretrained.stylegan2 import convert
-from swin_jax.tasks.gan import gradient_penalty
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 spec = importlib.util.spec_from_file_location("golden", GOLDEN / "golden.py")

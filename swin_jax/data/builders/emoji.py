@@ -15,29 +15,25 @@ CC-BY-SA: pictures that are derived from it must be shared alike.
 import argparse
 import dataclasses
 import io
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from swin_jax.core.errors import UserError
-from swin_jax.data.builders import npm, write
+from swin_jax.data.builders import icons, npm, write
 from swin_jax.data.builders import svg as svg_files
+from swin_jax.data.builders.unicode_emoji import (
+    KEYWORDS,
+    NAMES,
+    SUBGROUPS,
+    Concept,
+    code_of_points,
+    read_concepts,
+)
 from swin_jax.data.image import picture
 
 VERSION = "1.0.0"
 DEFAULT_SIZE = 64
-NAMES = npm.Package(
-    "unicode-emoji-json",
-    "0.9.0",
-    "ae7efacb55533385bf8767d613dbd36c71226669759d95919a6e9059f5e4c401",
-)
-KEYWORDS = npm.Package(
-    "emojilib", "4.0.3", "7f9a6b43cff31d18985b7d65d11faba5bd971cbcc60020cf6d09322fbaaaf303"
-)
-SUBGROUPS = npm.Package(
-    "emojibase-data", "17.0.0", "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,19 +134,6 @@ _TEXT_LICENSES = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Concept:
-    """What an emoji means; `code` is its code points in lower-case hex, joined by '-',
-    without fe0f.
-    """
-
-    code: str
-    name: str
-    group: str
-    subgroup: str
-    keywords: tuple[str, ...]
-
-
 def build(
     data_dir: str,
     source: str | None = None,
@@ -231,10 +214,15 @@ class Drawings:
         files = npm.read_json(tarball, "icons.json", "chars.json")
         self._set = files.get("icons.json")
         if self._set is not None:
-            chars = {_code(points): slug for points, slug in files.get("chars.json", {}).items()}
-            self._drawings = _match(self._set, chars, concepts)
+            chars = {
+                code_of_points(points): slug for points, slug in files.get("chars.json", {}).items()
+            }
+            self._drawings = icons.match(self._set, chars, concepts)
         else:
-            webp = {_code(Path(name).stem): data for name, data in npm.read(tarball, (".webp",))}
+            webp = {
+                code_of_points(Path(name).stem): data
+                for name, data in npm.read(tarball, (".webp",))
+            }
             self._drawings = {
                 concept.code: webp[concept.code] for concept in concepts if concept.code in webp
             }
@@ -254,7 +242,7 @@ class Drawings:
         encoded = drawing
         if self._set is not None:
             encoded = svg_files.rasterise(
-                svg(self._set, drawing), size, size, f"the icon {drawing[0]!r}"
+                icons.svg(self._set, drawing), size, size, f"the icon {drawing[0]!r}"
             )
         image = picture.open_image(encoded).convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -269,52 +257,6 @@ class Drawings:
         png = io.BytesIO()
         canvas.save(png, "png")
         return png.getvalue()
-
-
-def read_concepts(names: Path, keywords: Path, subgroups: Path) -> tuple[Concept, ...]:
-    """Reads the concepts, in Unicode's order, from the tarballs of the three text packages."""
-    by_emoji = npm.read_json(names, "data-by-emoji.json")["data-by-emoji.json"]
-    words = npm.read_json(keywords, "dist/emoji-en-US.json")["dist/emoji-en-US.json"]
-    # The first is the name again.
-    words = {_code_of(emoji): found[1:] for emoji, found in words.items()}
-    files = npm.read_json(subgroups, "en/data.json", "meta/groups.json")
-    titles = files["meta/groups.json"]["subgroups"]
-    subgroup = {
-        _code(entry["hexcode"]): titles[str(entry["subgroup"])]
-        for entry in files["en/data.json"]
-        if "subgroup" in entry
-    }
-    return tuple(
-        Concept(
-            code,
-            entry["name"],
-            entry["group"],
-            subgroup.get(code, "other"),
-            tuple(words.get(code, ())),
-        )
-        for code, entry in ((_code_of(emoji), entry) for emoji, entry in by_emoji.items())
-    )
-
-
-def svg(icons: dict[str, Any], drawing: tuple[str, Mapping[str, Any]]) -> str:
-    """The SVG file of (slug, flips) in an Iconify set."""
-    slug, change = drawing
-    icon = icons["icons"][slug]
-    left, top = (icon.get(key, icons.get(key, 0)) for key in ("left", "top"))
-    # 16 is Iconify's default.
-    width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))
-    body = icon["body"]
-    flip_x, flip_y = bool(change.get("hFlip")), bool(change.get("vFlip"))
-    if flip_x or flip_y:
-        shift = f"{(2 * left + width) * flip_x} {(2 * top + height) * flip_y}"
-        body = (
-            f'<g transform="translate({shift}) scale({-1 if flip_x else 1} '
-            f'{-1 if flip_y else 1})">{body}</g>'
-        )
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{left} {top} {width} {height}">{body}</svg>'
-    )
 
 
 def license_text(vendors: Mapping[str, Vendor], size: int) -> str:
@@ -335,49 +277,6 @@ def license_text(vendors: Mapping[str, Vendor], size: int) -> str:
         for p, spdx, credit in _TEXT_LICENSES
     ]
     return "\n".join(lines) + "\n"
-
-
-def _match(
-    icons: dict[str, Any], chars: Mapping[str, str], concepts: tuple[Concept, ...]
-) -> dict[str, Any]:
-    """Finds the icon of each concept: by code points, else by name. Returns {code:
-    (slug, flips)}.
-    """
-    names = {_slug(concept.name) for concept in concepts}
-    drawings = {}
-    for concept in concepts:
-        by_code = _resolve(icons, chars.get(concept.code))
-        by_name = None if by_code else _resolve(icons, _slug(concept.name))
-        # Names are not unique over time: 'cricket' is an old name of the cricket game's icon,
-        # not the insect.
-        if (
-            by_name
-            and by_name[0] != _slug(concept.name)
-            and by_name[0] in names
-            and not any(by_name[1].values())
-        ):
-            by_name = None
-        if by_code or by_name:
-            drawings[concept.code] = by_code or by_name
-    return drawings
-
-
-def _resolve(icons: dict[str, Any], slug: str | None) -> tuple[str, dict[str, Any]] | None:
-    """Follows aliases to an icon; returns its slug and the flips on the way,
-    None where there is no such icon.
-    """
-    change = {}
-    for _ in range(10):  # an alias of an alias; a longer chain is a circle
-        if slug in icons["icons"]:
-            return slug, change
-        alias = icons.get("aliases", {}).get(slug)
-        if alias is None or "rotate" in alias:  # which no emoji has
-            return None
-        change = {
-            key: change.get(key, False) != alias.get(key, False) for key in ("hFlip", "vFlip")
-        }
-        slug = alias["parent"]
-    return None
 
 
 def _examples(
@@ -417,23 +316,6 @@ def _features(concepts: tuple[Concept, ...], vendors: tuple[str, ...], size: int
         "vendor": labels(vendors),
         "common": tfds.features.Scalar(np.bool_),
     }
-
-
-def _code(points: str) -> str:
-    """Code points in hex, joined by '-', to a concept's code."""
-    return "-".join(point for point in points.lower().split("-") if point != "fe0f")
-
-
-def _code_of(emoji: str) -> str:
-    return _code("-".join(f"{ord(character):04x}" for character in emoji))
-
-
-def _slug(name: str) -> str:
-    """An Iconify slug of a Unicode name; the two keycaps that only punctuation tells
-    apart are spelt out.
-    """
-    name = name.lower().replace("#", " pound").replace("*", " asterisk")
-    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
 
 
 def main() -> None:

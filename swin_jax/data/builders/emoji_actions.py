@@ -32,7 +32,7 @@ import tqdm
 
 from swin_jax.core.errors import UserError
 from swin_jax.data.builders import npm, write
-from swin_jax.data.builders.emoji import KEYWORDS, NAMES, SUBGROUPS, read_concepts
+from swin_jax.data.builders.unicode_emoji import KEYWORDS, NAMES, SUBGROUPS, read_concepts
 from swin_jax.data.image import picture
 
 VERSION = "1.0.0"

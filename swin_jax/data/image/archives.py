@@ -22,7 +22,7 @@ import numpy as np
 from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.core.labels import composed, count_up, read_names
 from swin_jax.core.ranges import NonNegativeInt, checked
-from swin_jax.data import annotations, folders
+from swin_jax.data import annotations, folders, label_numbers
 from swin_jax.data.image import picture
 from swin_jax.data.labels import Marked
 
@@ -201,7 +201,7 @@ def _listed(archive: str, members: dict, annotation: str, paths: Sequence[str]) 
     return found
 
 
-def _folder_names(listed: annotations.Annotations, found: Sequence[str]) -> tuple[str, ...]:
+def _folder_names(listed: label_numbers.Annotations, found: Sequence[str]) -> tuple[str, ...]:
     """The names of the folders where each stands for one number, else those of the list."""
     folder_of = [os.path.basename(os.path.dirname(name)) for name in found]
     pairs = set(zip(folder_of, listed.labels))

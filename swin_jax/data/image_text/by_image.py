@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swin_jax.core.errors import UnreadableError
-from swin_jax.data.sources import Selection
+from swin_jax.data.subsets import Selection
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError, warn
 from swin_jax.core.ranges import NonNegativeInt, checked
-from swin_jax.data import folders, sources
+from swin_jax.data import folders, sources, subsets
 from swin_jax.data import tfds as tfds_directory
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import grouping
@@ -221,7 +221,7 @@ def folder(
     return FolderPairs(root, *map(tuple, zip(*names)), conversion, caption_lines)
 
 
-def select(source: Any, keep: Callable[[Example], bool]) -> sources.Selection:
+def select(source: Any, keep: Callable[[Example], bool]) -> subsets.Selection:
     """The records of a pair source for which `keep(record without image)` holds.
 
     Returns:
@@ -244,7 +244,7 @@ def select(source: Any, keep: Callable[[Example], bool]) -> sources.Selection:
             f"none of the {len(source)} pairs ({source.record_name(0)}, "
             "...) is one of those asked for"
         )
-    return sources.Selection(source, tuple(indices))
+    return subsets.Selection(source, tuple(indices))
 
 
 @checked

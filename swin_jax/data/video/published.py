@@ -17,7 +17,7 @@ from typing import Any
 from swin_jax.core import text_files
 from swin_jax.core.errors import UserError, warn
 from swin_jax.data import annotations, folders, rows_of_lists
-from swin_jax.data.annotations import Entry
+from swin_jax.data.label_numbers import Entry
 from swin_jax.data.rows_of_lists import short
 
 LABELS = ("labels.json", "something-something-v2-labels.json")

@@ -14,7 +14,7 @@ from typing import Any
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import NonNegativeInt, PositiveInt, checked
-from swin_jax.data import annotations, folders
+from swin_jax.data import annotations, folders, label_numbers
 from swin_jax.data.labels import Marked
 from swin_jax.data.video import published as published_lists
 from swin_jax.data.video.container import DEFAULT_LIMITS, Limits
@@ -126,7 +126,7 @@ def video_list(
     if not published.entries:
         raise UserError(f"{annotation} names no videos")
     class_names = class_names or published_lists.labels_beside(annotation)
-    listed = annotations.numbered(annotation, published.entries, class_names, num_classes)
+    listed = label_numbers.numbered(annotation, published.entries, class_names, num_classes)
     found = published_lists.find_files(annotation, published, data_prefix, VIDEO_SUFFIXES)
     labels = tuple(listed.labels[record] for record in found)
     return VideoFileSource(data_prefix, tuple(found.values()), labels, listed.class_names, *limits)

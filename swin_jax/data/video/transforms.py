@@ -1,14 +1,12 @@
-"""Clips for video models: which frames, at what size, which crops;
-uint8 out, normalisation happens on the device.
+"""Clips for video models: which frames (`frame_indices`), at what size, which crops;
+uint8 out, normalization happens on the device.
 
 Paper: Video Swin Transformer (arXiv 2106.13230). Peer: the official repository's pipelines
 (mmaction 0.15), index by index and pixel by pixel. An example comes in as `video`, a Video such as
 decode.Reader, and leaves as an array.
 
 Resizing is OpenCV's INTER_LINEAR on uint8, half-pixel centres and no antialiasing, as in the
-original. PIL's bilinear, which antialiases, differs by up to 21 grey levels. Frames are counted,
-never timed: there is no resampling to a common frame rate. A video that is shorter than the clip
-starts again (frame number modulo length).
+original. PIL's bilinear, which antialiases, differs by up to 21 grey levels.
 """
 
 import functools
@@ -30,6 +28,7 @@ from swin_jax.core.ranges import (
 )
 from swin_jax.core.sizes import Size, per_axis
 from swin_jax.data.image.picture import check_resized
+from swin_jax.data.video import frame_indices
 from swin_jax.data.video.decode import Reader
 from swin_jax.data.video.randaugment import Magnitude, VideoRandAugment
 
@@ -168,66 +167,6 @@ def video_views_transform(
     return functools.partial(
         _views, size=per_axis(size, 2), clip=clip, short_side=short_side, crops=crops
     )
-
-
-def dense_train_indices(
-    num_frames: int, rng: np.random.Generator, length: int = 32, stride: int = 2, clips: int = 1
-) -> np.ndarray:
-    """Draws clips of evenly spaced frames.
-
-    Args:
-      num_frames: of the video.
-      rng: decides where the clips start.
-      length: frames of a clip.
-      stride: every how many frames.
-      clips: how many clips; each starts in its own part of the video where that is long enough.
-
-    Returns:
-      int64 (clips, length), modulo num_frames.
-    """
-    # Counts the last stride, too: the last frame taken is start + span - stride.
-    span = length * stride
-    starts = num_frames - span + 1
-    part = starts // clips
-    if part > 0:
-        first = part * np.arange(clips) + rng.integers(part, size=clips)
-    elif num_frames > max(clips, span):
-        first = np.sort(rng.integers(starts, size=clips))
-    elif part == 0:
-        first = np.round(np.arange(clips) * (starts / clips)).astype(np.int64)
-    else:
-        first = np.zeros(clips, np.int64)
-    return (first[:, None] + stride * np.arange(length)[None]) % num_frames
-
-
-def dense_test_indices(
-    num_frames: int, length: int = 32, stride: int = 2, clips: int = 1
-) -> np.ndarray:
-    """Clips in the middle of equal parts of the video;
-    arguments and result as for dense_train_indices.
-    """
-    starts = num_frames - length * stride + 1
-    first = np.zeros(clips, np.int64)
-    if starts > 0:
-        part = starts / clips
-        first = np.floor(np.arange(clips) * part + part / 2).astype(np.int64)
-    return (first[:, None] + stride * np.arange(length)[None]) % num_frames
-
-
-def uniform_train_indices(
-    num_frames: int, rng: np.random.Generator, length: int = 32
-) -> np.ndarray:
-    """Draws one frame of each of `length` segments, both ends included (SlowFast's rule);
-    int64 (1, length).
-    """
-    low, high = _segments(num_frames, length)
-    return rng.integers(low, high, endpoint=True)[None]
-
-
-def uniform_test_indices(num_frames: int, length: int = 32) -> np.ndarray:
-    """The middle frame of each of `length` segments, rounded down; int64 (1, length)."""
-    low, high = _segments(num_frames, length)
-    return ((low + high) // 2)[None]
 
 
 def resize_short_side(frame: np.ndarray, short_side: int) -> np.ndarray:
@@ -369,20 +308,14 @@ def _read(
 
 def _train_indices(num_frames, rng, *, length, stride, sampling):
     if sampling == "uniform":
-        return uniform_train_indices(num_frames, rng, length)
-    return dense_train_indices(num_frames, rng, length, stride)
+        return frame_indices.uniform_train_indices(num_frames, rng, length)
+    return frame_indices.dense_train_indices(num_frames, rng, length, stride)
 
 
 def _eval_indices(num_frames, *, length, stride, sampling, clips):
     if sampling == "uniform":
-        return uniform_test_indices(num_frames, length)
-    return dense_test_indices(num_frames, length, stride, clips)
-
-
-def _segments(num_frames: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and last frame of equal segments; halves are rounded to even."""
-    bounds = np.round((num_frames - 1) / length * np.arange(length + 1)).astype(np.int64)
-    return bounds[:-1], bounds[1:]
+        return frame_indices.uniform_test_indices(num_frames, length)
+    return frame_indices.dense_test_indices(num_frames, length, stride, clips)
 
 
 def _check(sampling: str, size: Size, **counts: int) -> None:

@@ -16,7 +16,8 @@ from swin_jax.core.saved_config import tuples
 from swin_jax.models.arcface import IR_SE50, IRSE
 from swin_jax.pretrained.arcface import convert
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
-from swin_jax.pretrained.preparation import Preparation, of_faces
+from swin_jax.pretrained.preparation import Preparation
+from swin_jax.pretrained.preparations.published import of_faces
 
 log = logging.getLogger(__name__)
 

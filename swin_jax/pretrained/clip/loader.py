@@ -22,7 +22,8 @@ from swin_jax.pretrained.clip import resize as clip_resize
 from swin_jax.pretrained.clip import urls as clip_official
 from swin_jax.pretrained.clip.activation import Activation, activation
 from swin_jax.pretrained.family import Family, Weights
-from swin_jax.pretrained.preparation import Preparation, of_pairs
+from swin_jax.pretrained.preparation import Preparation
+from swin_jax.pretrained.preparations.published import of_pairs
 
 log = logging.getLogger(__name__)
 

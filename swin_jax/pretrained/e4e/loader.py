@@ -14,7 +14,8 @@ from swin_jax.models.e4e import E4E
 from swin_jax.pretrained.arcface.loader import fields_of, inputs, load_run, put
 from swin_jax.pretrained.e4e import convert
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
-from swin_jax.pretrained.preparation import Preparation, of_faces
+from swin_jax.pretrained.preparation import Preparation
+from swin_jax.pretrained.preparations.published import of_faces
 
 log = logging.getLogger(__name__)
 

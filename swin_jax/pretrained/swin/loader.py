@@ -20,7 +20,8 @@ from swin_jax.ops.window_geometry import num_axes
 from swin_jax.pretrained import beside
 from swin_jax.pretrained.arguments import read_config
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
-from swin_jax.pretrained.preparation import Preparation, of_pictures, of_videos
+from swin_jax.pretrained.preparation import Preparation
+from swin_jax.pretrained.preparations.published import of_pictures, of_videos
 from swin_jax.pretrained.swin import buffers, finetune, imagenet22k, infer, layouts, urls
 from swin_jax.pretrained.swin import config as swin_config
 from swin_jax.pretrained.swin import convert as convert_swin

@@ -18,7 +18,8 @@ from swin_jax.models.video_swin import presets as video_swin_presets
 from swin_jax.pretrained import beside, recognize
 from swin_jax.pretrained.arguments import random_variables
 from swin_jax.pretrained.family import Family, Outputs, Prepare, Weights
-from swin_jax.pretrained.preparation import Preparation, of_videos
+from swin_jax.pretrained.preparation import Preparation
+from swin_jax.pretrained.preparations.published import of_videos
 from swin_jax.pretrained.swin import buffers, finetune
 from swin_jax.pretrained.swin import loader as swin
 from swin_jax.pretrained.video_swin import convert

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import fake, sources
+from swin_jax.data import fake, sources, subsets
 
 
 def labels(source):
@@ -14,7 +14,7 @@ def labels(source):
 
 def test_every_class_has_as_many_records_and_the_order_is_kept():
     source = fake.images(8, num_classes=3, num_examples=40)
-    chosen = sources.subset(source, per_class=5)
+    chosen = subsets.subset(source, per_class=5)
     assert sorted(labels(chosen)) == [0] * 5 + [1] * 5 + [2] * 5 and chosen.class_names == source.class_names
     assert list(chosen.indices) == sorted(set(chosen.indices)) and max(chosen.indices) < 40
     for position, index in enumerate(chosen.indices):
@@ -24,8 +24,8 @@ def test_every_class_has_as_many_records_and_the_order_is_kept():
 
 def test_the_seed_decides_and_more_records_contain_fewer():
     source = fake.images(8, num_classes=4, num_examples=200)
-    few, many = sources.subset(source, 5, seed=1), sources.subset(source, 20, seed=1)
-    assert few.indices == sources.subset(source, 5, seed=1).indices != sources.subset(source, 5, seed=2).indices
+    few, many = subsets.subset(source, 5, seed=1), subsets.subset(source, 20, seed=1)
+    assert few.indices == subsets.subset(source, 5, seed=1).indices != subsets.subset(source, 5, seed=2).indices
     assert set(few.indices) < set(many.indices)
 
 
@@ -33,7 +33,7 @@ def test_the_seed_decides_and_more_records_contain_fewer():
 def test_a_class_with_fewer_records_is_named(per_class, found):
     source = fake.images(8, num_classes=3, num_examples=40)  # 14, 13 and 13
     with pytest.raises(UserError, match=f"{per_class} records of each class.*has {found}"):
-        sources.subset(source, per_class)
+        subsets.subset(source, per_class)
 
 
 def test_records_that_cannot_be_read_are_not_drawn(tmp_path):
@@ -44,6 +44,6 @@ def test_records_that_cannot_be_read_are_not_drawn(tmp_path):
     (tmp_path / "a" / "1.png").write_bytes(b"damaged")
     source = sources.image_folder(str(tmp_path))
     with pytest.warns(UserWarning, match="1 of 6 records cannot be read and are not drawn"):
-        assert sources.subset(source, 2).indices[:2] == (0, 2)
+        assert subsets.subset(source, 2).indices[:2] == (0, 2)
     with pytest.warns(UserWarning), pytest.raises(UserError, match="class 'a' has 2"):
-        sources.subset(source, 3)
+        subsets.subset(source, 3)

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from swin_jax.core.errors import UserError
-from swin_jax.evals import few_shot, linear_probe
+from swin_jax.evals import few_shot, logistic_regression
 from swin_jax.train import sharding
 
 
@@ -68,7 +68,7 @@ def test_ridge_is_that_of_scikit_learn(count, width):
     white = np.concatenate([(x - x.mean(0)) / (x.std(0) + 1e-5), np.full((count, 1), 100.0)], -1).astype(np.float64)
     for strength, weights in zip(strengths, found):
         peer = Ridge(alpha=strength, fit_intercept=False, solver="cholesky").fit(white, 2.0 * np.eye(3)[label] - 1)
-        np.testing.assert_allclose(linear_probe.with_ones(x) @ weights, peer.predict(white), atol=1e-4)
+        np.testing.assert_allclose(logistic_regression.with_ones(x) @ weights, peer.predict(white), atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["logistic", "ridge"])
@@ -86,7 +86,9 @@ def test_more_shots_are_better_and_draws_can_be_repeated(method):
 def test_the_regularisation_is_chosen_on_validation():
     train, validation = problem(9, 20, seed=1), problem(300, 20, seed=3)
     classifiers = few_shot.ridge(train, 3)
-    right = [np.mean((linear_probe.with_ones(validation[0]) @ w).argmax(-1) == validation[1]) for w in classifiers]
+    right = [
+        np.mean((logistic_regression.with_ones(validation[0]) @ w).argmax(-1) == validation[1]) for w in classifiers
+    ]
     assert max(right) > min(right)
     found = few_shot.few_shot(train, validation, validation, (3,), (0,), "ridge")
     assert found.accuracy[3][0] == pytest.approx(max(right))

@@ -9,7 +9,7 @@ import pytest
 
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.pipeline import EvalData
-from swin_jax.data.sources import Selection
+from swin_jax.data.subsets import Selection
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.evals.few_shot import FewShot
 from swin_jax.evals.linear_probe import LinearProbe

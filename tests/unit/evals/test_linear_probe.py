@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from swin_jax.core.errors import UserError
-from swin_jax.evals import linear_probe
+from swin_jax.evals import linear_probe, logistic_regression
 from swin_jax.evals.linear_probe import LinearProbe
 from swin_jax.train import sharding
 
@@ -36,7 +36,7 @@ def test_the_optimum_is_that_of_scikit_learn(strength, classes, chunk):
     weights, bias = peer.coef_.T, peer.intercept_
     if classes == 2:  # scikit-learn fits one column; the same classifier with two has half the penalty
         weights, bias = np.concatenate([-weights, weights], -1) / 2, np.array([-bias[0], bias[0]]) / 2
-    ours = linear_probe.fit(x, label, strength, tolerance=1e-6, chunk=chunk)
+    ours = logistic_regression.fit(x, label, strength, tolerance=1e-6, chunk=chunk)
     found = objective(x, label, ours.weights, ours.bias, strength)
     expected = objective(x, label, weights, bias, strength)
     assert found == pytest.approx(expected, rel=1e-4)
@@ -48,7 +48,7 @@ def test_the_optimum_is_that_of_scikit_learn(strength, classes, chunk):
 def test_lambda_is_one_over_c_and_of_two_classes_two(classes, factor, inverse):
     x, label = problem(classes=classes)
     peer = LogisticRegression(C=inverse, max_iter=10_000, tol=1e-10).fit(x, label)
-    ours = linear_probe.fit(x, label, factor / inverse, tolerance=1e-8)
+    ours = logistic_regression.fit(x, label, factor / inverse, tolerance=1e-8)
     found = x @ ours.weights + ours.bias
     decision = found[:, 1] - found[:, 0] if classes == 2 else found
     np.testing.assert_allclose(decision, peer.decision_function(x), atol=5e-3)
@@ -57,18 +57,18 @@ def test_lambda_is_one_over_c_and_of_two_classes_two(classes, factor, inverse):
 def test_the_default_tolerance_is_close_to_the_optimum():
     x, label = problem()
     for strength in (1e-6, 1e-2, 1.0, 1e2, 1e6):
-        best = linear_probe.fit(x, label, strength, tolerance=1e-7).loss
-        assert linear_probe.fit(x, label, strength).loss == pytest.approx(best, rel=1e-4)
+        best = logistic_regression.fit(x, label, strength, tolerance=1e-7).loss
+        assert logistic_regression.fit(x, label, strength).loss == pytest.approx(best, rel=1e-4)
 
 
 def test_chunks_and_starts_do_not_change_the_optimum():
     x, label = problem()
-    whole = linear_probe.fit(x, label, 0.3, tolerance=1e-7)
+    whole = logistic_regression.fit(x, label, 0.3, tolerance=1e-7)
     for chunk in (1, 7, 150):
-        part = linear_probe.fit(x, label, 0.3, tolerance=1e-7, chunk=chunk)
+        part = logistic_regression.fit(x, label, 0.3, tolerance=1e-7, chunk=chunk)
         np.testing.assert_allclose(part.stacked(), whole.stacked(), atol=1e-3)
-    far = linear_probe.fit(x, label, 1e-4)
-    warm = linear_probe.fit(x, label, 0.3, start=far, tolerance=1e-7)
+    far = logistic_regression.fit(x, label, 1e-4)
+    warm = logistic_regression.fit(x, label, 0.3, start=far, tolerance=1e-7)
     np.testing.assert_allclose(warm.stacked(), whole.stacked(), atol=1e-3)
 
 
@@ -122,14 +122,14 @@ def test_the_protocol_chooses_on_validation_and_refits_on_both():
         assert score == pytest.approx(peer.score(*validation), abs=1.5 / 60)
     assert dict(found.search.visited)[found.search.best] == best
     both = [np.concatenate(pair) for pair in zip(train, validation)]
-    refitted = linear_probe.fit(*both, found.search.best, tolerance=1e-6).stacked()
+    refitted = logistic_regression.fit(*both, found.search.best, tolerance=1e-6).stacked()
     np.testing.assert_allclose(found.classifier.stacked(), refitted, atol=1e-3)
-    assert np.abs(refitted - linear_probe.fit(*train, found.search.best).stacked()).max() > 0.02
+    assert np.abs(refitted - logistic_regression.fit(*train, found.search.best).stacked()).max() > 0.02
     ours = found.evaluate(*test)
     assert ours["top1"] == pytest.approx(np.mean(found.classifier.predict(test[0]) == test[1]))
     alone = linear_probe.probe(train, validation, refit=False)
     np.testing.assert_allclose(
-        alone.classifier.stacked(), linear_probe.fit(*train, alone.search.best).stacked(), atol=0.05
+        alone.classifier.stacked(), logistic_regression.fit(*train, alone.search.best).stacked(), atol=0.05
     )
     assert len(linear_probe.probe(train).search.visited) <= 15
 
@@ -142,9 +142,9 @@ def test_what_cannot_be_fitted_is_told():
         ((np.where(x > 0, np.nan, x), label), "finite"),
     ]:
         with pytest.raises(UserError, match=message):
-            linear_probe.fit(*arguments, 1.0, num_classes=4)
+            logistic_regression.fit(*arguments, 1.0, num_classes=4)
     with pytest.raises(UserError, match=r"0\.\.1"):
-        linear_probe.fit(x, label, 1.0, num_classes=2)
+        logistic_regression.fit(x, label, 1.0, num_classes=2)
 
 
 @dataclasses.dataclass(frozen=True)

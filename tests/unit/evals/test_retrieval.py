@@ -14,7 +14,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import pipeline, sources
+from swin_jax.data import pipeline, subsets
 from swin_jax.data.image_text import json_file, lists, pairs, tar_shards
 from swin_jax.data.image_text.tokenizer import VOCAB_SIZE, encode
 from swin_jax.evals import retrieval
@@ -237,7 +237,7 @@ def write_links(folder):
 
 
 def write_selection(folder):
-    return sources.Selection(write_lines(folder), tuple(range(30)))
+    return subsets.Selection(write_lines(folder), tuple(range(30)))
 
 
 def add(tar, name, data):

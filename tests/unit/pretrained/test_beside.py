@@ -13,8 +13,9 @@ from safetensors.numpy import save_file
 
 from swin_jax.core.errors import UserError
 from swin_jax.models import swin
-from swin_jax.pretrained import beside, preparation, processors
+from swin_jax.pretrained import beside, processors
 from swin_jax.pretrained.load import load
+from swin_jax.pretrained.preparations import published
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.pretrained.swin import convert
 
@@ -216,7 +217,7 @@ def test_oblong_sizes_are_obeyed(case, tmp_path):
     (tmp_path / name).write_text(json.dumps(config))
     told = processors.preparation_beside(tmp_path / "model.safetensors")
     told.pop("clean", None)
-    found = preparation.of_pictures((16, 24), 3, assumed=False).replace(**told)
+    found = published.of_pictures((16, 24), 3, assumed=False).replace(**told)
     np.testing.assert_allclose(found(PICTURE), by_hand(*wanted, size=(24, 16)), atol=1e-6)
 
 

@@ -15,10 +15,11 @@ from swin_jax.data import pipeline, sources
 from swin_jax.data.image.transforms import clip_eval_transform, clip_preprocess, eval_transform
 from swin_jax.inference import image_index, loaded_model, search, trained_run
 from swin_jax.pretrained import media, preparation
+from swin_jax.pretrained.preparations import published
 from swin_jax.train.workdir.resume import check_resume
 
 SIZE = 8
-PREPARED = preparation.of_pairs(SIZE, 8, assumed=False)
+PREPARED = published.of_pairs(SIZE, 8, assumed=False)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,7 @@ def test_an_index_of_before_is_of_the_references_conversion():
     older = json.dumps({key: value for key, value in whole.items() if key != "conversion"})
     assert not preparation.same_pixels(older, PREPARED.fingerprint())
     assert preparation.same_pixels(older, PREPARED.replace(conversion="reference").fingerprint())
-    clips = preparation.of_videos((4, 8, 8), uniform=False, assumed=False)
+    clips = published.of_videos((4, 8, 8), uniform=False, assumed=False)
     assert "conversion" not in json.loads(clips.fingerprint())
 
 
@@ -199,7 +200,7 @@ def test_a_stripe_is_refused_in_one_line_wherever_it_is_prepared(tmp_path):
     file = io.BytesIO()
     stripe.save(file, "PNG")
     (tmp_path / "stripe.png").write_bytes(file.getvalue())
-    prepare = preparation.of_pictures(224, 3, assumed=False)
+    prepare = published.of_pictures(224, 3, assumed=False)
     for form, name in (
         (tmp_path / "stripe.png", "stripe.png"),
         (stripe, "the picture"),

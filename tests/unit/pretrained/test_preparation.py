@@ -18,6 +18,7 @@ from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import make_video_swin
 from swin_jax.pretrained import preparation
 from swin_jax.pretrained.load import load, shapes
+from swin_jax.pretrained.preparations import published
 from swin_jax.pretrained.preprocess import preprocess
 from swin_jax.pretrained.swin import convert
 from swin_jax.train import checkpoint
@@ -231,7 +232,7 @@ def test_a_picture_has_no_frames():
 
 
 def prepared_model():
-    return preparation.attach(Swin(**TINY), preparation.of_pictures(16, 3, assumed=False))
+    return preparation.attach(Swin(**TINY), published.of_pictures(16, 3, assumed=False))
 
 
 @pytest.mark.parametrize(
@@ -332,7 +333,7 @@ def test_similarity_reads_texts_as_the_models_preparation_says(monkeypatch):
         return np.ones((len(tokens), 2), np.float32)
 
     monkeypatch.setattr(loaded_model, "text_encoder", lambda model, variables: encode)
-    prepared = preparation.of_pairs(16, 8, assumed=False).replace(clean="canonicalize")
+    prepared = published.of_pairs(16, 8, assumed=False).replace(clean="canonicalize")
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes(CLIP))
     similarity.encode_texts(preparation.attach(CLIP.clone(), prepared), variables, ["A boat!"])
     np.testing.assert_array_equal(seen[-1], tokenize(["a boat"], 8))
@@ -345,7 +346,7 @@ def test_similarity_reads_texts_as_the_models_preparation_says(monkeypatch):
 
 
 def test_a_fingerprint_tells_all_that_changes_pixels_and_nothing_else():
-    one = preparation.of_pairs(16, 8, assumed=True)
+    one = published.of_pairs(16, 8, assumed=True)
     for same in (one.replace(assumed=()), one.replace(context_length=5), one.replace(clean="canonicalize")):
         assert same.fingerprint() == one.fingerprint()
     changes = (dict(image_size=18), dict(mode="squash"), dict(interpolation="nearest"), dict(fill=1))
@@ -355,7 +356,7 @@ def test_a_fingerprint_tells_all_that_changes_pixels_and_nothing_else():
 
 
 def test_older_fingerprints_are_compared_as_far_as_they_tell():
-    whole = preparation.of_pairs(16, 8, assumed=True).fingerprint()
+    whole = published.of_pairs(16, 8, assumed=True).fingerprint()
     older = json.dumps({key: value for key, value in json.loads(whole).items() if key not in ("mean", "std")})
     assert preparation.same_pixels(older, whole) and preparation.same_pixels(whole, older)
     assert not preparation.same_pixels(older.replace("shortest", "squash"), whole)
@@ -365,7 +366,7 @@ def test_older_fingerprints_are_compared_as_far_as_they_tell():
 def test_models_that_differ_in_preparation_only_are_equal_and_compile_once():
     models = [Swin(**TINY) for _ in range(2)]
     for model, size in zip(models, (16, 32)):
-        preparation.attach(model, preparation.of_pictures(size, 3, assumed=False))
+        preparation.attach(model, published.of_pictures(size, 3, assumed=False))
     assert models[0] == models[1] and hash(models[0]) == hash(models[1])
     assert preprocess(models[0]) != preprocess(models[1])
     traces = []

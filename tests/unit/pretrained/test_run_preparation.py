@@ -7,7 +7,8 @@ from experiments.clip import siglip
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
 from swin_jax.data.image_text.tokenizer import tokenize
-from swin_jax.pretrained import preparation, run_preparation
+from swin_jax.pretrained import run_preparation
+from swin_jax.pretrained.preparations import published
 
 
 def test_texts_are_cleaned_and_cut_as_the_run_did():
@@ -22,7 +23,7 @@ def test_texts_are_cleaned_and_cut_as_the_run_did():
     np.testing.assert_array_equal(ids[0], ids[1])
     assert not cut.any() and found.tokenize_and_flag("a " * 99)[1].all()
     with pytest.raises(UserError, match="reads no texts"):
-        preparation.of_pictures(16, 3, assumed=False).tokenize_and_flag(texts)
+        published.of_pictures(16, 3, assumed=False).tokenize_and_flag(texts)
 
 
 def test_the_cleaning_of_a_run_is_found_wherever_its_data_tell_it():

@@ -11,9 +11,10 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.models.stylegan2 import Discriminator, Generator
+from swin_jax.ops.losses import gradient_penalty
 from swin_jax.optim import lazy_adam
 from swin_jax.tasks.base import GatheredState
-from swin_jax.tasks.gan import GAN, AdaptiveAugmentation, gradient_penalty
+from swin_jax.tasks.gan import GAN, AdaptiveAugmentation
 
 SIDE, ROWS, BATCH, RATE = 8, 5, 4, 0.25
 

@@ -11,7 +11,8 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.params import flatten
-from swin_jax.train import checkpoint, checkpoint_integrity
+from swin_jax.train import checkpoint
+from swin_jax.train.checkpoints import integrity
 from swin_jax.train.sharding import Partition, make_mesh
 from tests.unit.train.checkpoints import META, abstract, restore, same, save, state
 
@@ -35,7 +36,7 @@ def test_folders_of_other_names_are_no_steps(workdir, name):
 
 def test_who_reads_beside_a_run_finds_what_it_saves_meanwhile(workdir, two, monkeypatch, caplog):
     """Of a run that keeps one checkpoint: what is being read is gone, and a newer one there."""
-    check_whole, folder = checkpoint_integrity.check_whole, checkpoint.folder(workdir)
+    check_whole, folder = integrity.check_whole, checkpoint.folder(workdir)
 
     def meanwhile(path, *arguments):
         if path.name == "2" and not (folder / "30").exists():

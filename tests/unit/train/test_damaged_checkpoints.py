@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.train import checkpoint, checkpoint_integrity
+from swin_jax.train import checkpoint
+from swin_jax.train.checkpoints import integrity, layout
 from tests.unit.train.checkpoints import META, abstract, restore, same, state
 
 DAMAGE = {
@@ -120,10 +121,10 @@ def test_checksums_that_are_gone_or_damaged_are_damage(workdir, content):
 
 def test_a_checkpoint_that_was_copied_to_a_bucket_is_whole(workdir, monkeypatch):
     path = checkpoint.folder(workdir) / "2"
-    monkeypatch.setattr(checkpoint_integrity.storage, "is_remote", lambda name: True)
-    checkpoint_integrity.check_whole(path)
+    monkeypatch.setattr(integrity.storage, "is_remote", lambda name: True)
+    integrity.check_whole(path)
     (path / "checksums.json").unlink()
-    checkpoint_integrity.check_whole(path)
+    integrity.check_whole(path)
 
 
 def test_where_all_are_damaged_it_is_an_error_and_nothing_is_lost(workdir):
@@ -159,7 +160,7 @@ def test_trouble_in_reading_is_no_damage(workdir, monkeypatch, stage, error):
 
     with monkeypatch.context() as patch:
         if stage == "check":
-            patch.setattr(checkpoint_integrity, "_checksums", fail)
+            patch.setattr(integrity, "_checksums", fail)
         else:
             patch.setattr(checkpoint.ocp.StandardCheckpointHandler, "restore", fail)
         with pytest.raises(UserError, match=r"cannot read the checkpoint .*/checkpoints/2: .*It stays where it is"):
@@ -191,14 +192,14 @@ def test_a_mistake_of_the_user_is_no_damage(workdir, monkeypatch):
 
 
 def test_processes_agree_on_what_is_wrong(workdir, monkeypatch):
-    damaged = checkpoint_integrity.DamagedError
+    damaged = integrity.DamagedError
     for verdict, kind, text in ((0, None, ""), (1, damaged, "process 1"), (2, UserError, "process 1 .*It stays")):
         monkeypatch.setattr(
             checkpoint.multihost_utils, "process_allgather", lambda own, verdict=verdict: np.array([own, verdict])
         )
         path = checkpoint.folder(workdir) / "2"
         if kind is None:
-            assert checkpoint_integrity.read_together(checkpoint._checked_shapes, path) == checkpoint._shapes(state(2))
+            assert integrity.read_together(checkpoint._checked_shapes, path) == layout.shapes_of(state(2))
         else:
             with pytest.raises(kind, match=text):
-                checkpoint_integrity.read_together(checkpoint._checked_shapes, path)
+                integrity.read_together(checkpoint._checked_shapes, path)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UnreadableError, UserError
-from swin_jax.data import fake, pipeline, sources
+from swin_jax.data import fake, pipeline, subsets
 from swin_jax.data.builders import write
 from swin_jax.data.image.transforms import clip_eval_transform, clip_train_transform
 from swin_jax.data.image_text import lists, pairs, tokenizer
@@ -307,7 +307,7 @@ def test_evaluation_batches():
 def test_select(tmp_path):
     source = pairs.select(tfds_set(tmp_path)(text_key="name"), lambda record: "e" in record["text"][0])
     assert [source[i]["text"][0] for i in range(len(source))] == ["red", "green", "blue"]
-    assert isinstance(source, sources.Selection)
+    assert isinstance(source, subsets.Selection)
     with pytest.raises(UserError, match="none of the 4 pairs"):
         pairs.select(source.source, lambda record: False)
     lines = [{"image": "0.png", "text": "red"}, {"image": "0.png", "text": 5}, {"image": "1.png", "text": "blue"}]

@@ -22,7 +22,8 @@ from swin_jax.inference.editing.global_directions import (
 from swin_jax.models.styleclip.directions import NoChannel
 from swin_jax.models.styleclip.relevance import Survey
 from swin_jax.models.styleclip.statistics import Draws, Statistics, style_statistics
-from swin_jax.pretrained.preparation import attach, of_pairs
+from swin_jax.pretrained.preparation import attach
+from swin_jax.pretrained.preparations.published import of_pairs
 from swin_jax.tasks.editing import Given
 from swin_jax.tasks.style_relevance import StyleRelevance
 from tests.unit.inference.editing.small import LENGTH, models

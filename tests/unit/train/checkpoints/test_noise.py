@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from swin_jax.train import save_noise
+from swin_jax.train.checkpoints import noise
 
 
 @pytest.fixture
@@ -15,10 +15,10 @@ def hooks(monkeypatch):
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(error))
     monkeypatch.setattr(sys, "unraisablehook", lambda found: told.append(found.exc_value))
     before = list(logging.getLogger("absl").filters)
-    save_noise.hush.cache_clear()
-    save_noise.hush()
+    noise.hush.cache_clear()
+    noise.hush()
     yield told
-    save_noise.hush.cache_clear()
+    noise.hush.cache_clear()
     logging.getLogger("absl").filters[:] = before
 
 

@@ -1,0 +1,1 @@
+"""Preparations of published models, and of models as they are loaded."""
