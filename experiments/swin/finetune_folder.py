@@ -31,8 +31,8 @@ if __name__ == "__main__":
 from experiments.common import run
 from swin_jax.data import fake, pipeline
 from swin_jax.data.image.color import color_train_transform
+from swin_jax.data.image.own_images import count, own_images
 from swin_jax.data.image.transforms import eval_transform, train_transform
-from swin_jax.data.own_images import count, own_images
 from swin_jax.evals.accuracy import Accuracy
 from swin_jax.models.swin import Swin, rules
 from swin_jax.optim import adamw

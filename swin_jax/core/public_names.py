@@ -28,6 +28,7 @@ RENAMED: dict[str, str] = {
     "swin_jax.data.image": "swin_jax.data.image.transforms",
     "swin_jax.data.masking": "swin_jax.data.image.masking",
     "swin_jax.data.image_text.pairs.jsonl": "swin_jax.data.image_text.lists.jsonl",
+    "swin_jax.data.own_images": "swin_jax.data.image.own_images",
     "swin_jax.data.pairs": "swin_jax.data.image_text.pairs",
     "swin_jax.data.pairs.jsonl": "swin_jax.data.image_text.lists.jsonl",
     "swin_jax.data.randaugment": "swin_jax.data.image.randaugment",

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from swin_jax.core.errors import UserError
-from swin_jax.data.own_images import Count, SmallCopies, count, own_images
+from swin_jax.data.image.own_images import Count, SmallCopies, count, own_images
 from swin_jax.data.sources import image_folder
 
 
