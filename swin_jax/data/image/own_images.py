@@ -9,7 +9,7 @@ from PIL import Image
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import NonNegativeInt, Range, Seed, checked
-from swin_jax.data import annotations, labels, sources
+from swin_jax.data import annotations, labels, sources, subsets
 
 TRAIN, VALIDATION = "train", ("val", "validation", "valid", "test")
 Share = Annotated[float, Range(low=0.01, high=0.9)]
@@ -38,7 +38,7 @@ def own_images(
     share: Share = 0.2,
     seed: Seed = 0,
     side: NonNegativeInt = 0,
-) -> "SmallCopies | sources.Selection | sources.FileSource":
+) -> "SmallCopies | subsets.Selection | sources.FileSource":
     """The pictures of a folder to train on, or those that are held back.
 
     Classes lie in root/CLASS/ or in root/train/CLASS/. If there is a folder root/val (or another
@@ -96,7 +96,7 @@ def _read(root: str | None, split: str, share: float, seed: int) -> Any:
     chosen = held_back(whole, share, seed)
     if split == TRAIN:
         chosen = frozenset(range(len(whole))) - chosen
-    return sources.Selection(whole, tuple(sorted(chosen)))
+    return subsets.Selection(whole, tuple(sorted(chosen)))
 
 
 def _is_split(root: str, name: str) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.pipeline import EvalData, TrainData
+from swin_jax.data.video import frame_indices
 from swin_jax.data.video import transforms as video
 from swin_jax.data.video.decode import Reader
 from swin_jax.data.video.sources import video_folder
@@ -98,29 +99,29 @@ def test_dense_test_indices_are_the_published_ones(num_frames):
     four, one = DENSE_STARTS[num_frames]
     for starts, clips in ((four, 4), ([one], 1)):
         expected = (np.array(starts)[:, None] + 2 * np.arange(32)) % num_frames
-        np.testing.assert_array_equal(video.dense_test_indices(num_frames, clips=clips), expected)
+        np.testing.assert_array_equal(frame_indices.dense_test_indices(num_frames, clips=clips), expected)
 
 
 def test_a_short_video_starts_again():
-    np.testing.assert_array_equal(video.dense_test_indices(40)[0], [*range(0, 40, 2), *range(0, 24, 2)])
-    np.testing.assert_array_equal(video.dense_test_indices(1), np.zeros((1, 32)))
+    np.testing.assert_array_equal(frame_indices.dense_test_indices(40)[0], [*range(0, 40, 2), *range(0, 24, 2)])
+    np.testing.assert_array_equal(frame_indices.dense_test_indices(1), np.zeros((1, 32)))
     rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(video.dense_train_indices(40, rng)[0], [*range(0, 40, 2), *range(0, 24, 2)])
+    np.testing.assert_array_equal(frame_indices.dense_train_indices(40, rng)[0], [*range(0, 40, 2), *range(0, 24, 2)])
 
 
 @pytest.mark.parametrize("num_frames", UNIFORM)
 def test_uniform_test_indices_are_the_published_ones(num_frames):
-    np.testing.assert_array_equal(video.uniform_test_indices(num_frames), [UNIFORM[num_frames]])
+    np.testing.assert_array_equal(frame_indices.uniform_test_indices(num_frames), [UNIFORM[num_frames]])
 
 
 def test_uniform_indices_of_one_frame():
-    assert not video.uniform_test_indices(1).any()
-    assert not video.uniform_train_indices(1, np.random.default_rng(0)).any()
+    assert not frame_indices.uniform_test_indices(1).any()
+    assert not frame_indices.uniform_train_indices(1, np.random.default_rng(0)).any()
 
 
 def test_dense_training_draws_every_start_equally():
     rng = np.random.default_rng(0)
-    clips = np.stack([video.dense_train_indices(70, rng)[0] for _ in range(2000)])
+    clips = np.stack([frame_indices.dense_train_indices(70, rng)[0] for _ in range(2000)])
     assert (np.diff(clips, axis=1) == 2).all()
     starts, counts = np.unique(clips[:, 0], return_counts=True)
     assert starts.tolist() == list(range(7))  # the span of 64 counts the last stride: 70 - 64 is the last start
@@ -129,19 +130,19 @@ def test_dense_training_draws_every_start_equally():
 
 def test_dense_training_with_several_clips():
     rng = np.random.default_rng(0)
-    starts = np.stack([video.dense_train_indices(300, rng, clips=3)[:, 0] for _ in range(500)])
+    starts = np.stack([frame_indices.dense_train_indices(300, rng, clips=3)[:, 0] for _ in range(500)])
     part = (300 - 63) // 3
     assert (starts // part == [0, 1, 2]).all() and starts.min() == 0 and starts.max() == 3 * part - 1
-    crowded = np.stack([video.dense_train_indices(66, rng, clips=8)[:, 0] for _ in range(100)])
+    crowded = np.stack([frame_indices.dense_train_indices(66, rng, clips=8)[:, 0] for _ in range(100)])
     assert (np.diff(crowded, axis=1) >= 0).all() and set(crowded.ravel()) == {0, 1, 2}
-    spread = video.dense_train_indices(7, rng, length=2, stride=1, clips=8)[:, 0]
+    spread = frame_indices.dense_train_indices(7, rng, length=2, stride=1, clips=8)[:, 0]
     np.testing.assert_array_equal(spread, np.round(np.arange(8) * 6 / 8))
-    assert not video.dense_train_indices(20, rng, clips=3)[:, 0].any()
+    assert not frame_indices.dense_train_indices(20, rng, clips=3)[:, 0].any()
 
 
 def test_uniform_training_stays_in_its_segments_and_reaches_both_ends():
     rng = np.random.default_rng(0)
-    drawn = np.stack([video.uniform_train_indices(97, rng)[0] for _ in range(400)])
+    drawn = np.stack([frame_indices.uniform_train_indices(97, rng)[0] for _ in range(400)])
     low, high = 3 * np.arange(32), 3 * np.arange(1, 33)
     np.testing.assert_array_equal(drawn.min(0), low)
     np.testing.assert_array_equal(drawn.max(0), high)
@@ -243,7 +244,7 @@ def test_the_flip_has_its_probability():
 def test_the_evaluation_view_is_the_middle_clip_and_the_centre():
     frames = noise(20)
     example = video.video_eval_transform(size=24, length=4, stride=2, short_side=32)({"video": Frames(frames)})
-    indices = video.dense_test_indices(20, 4, 2)[0]
+    indices = frame_indices.dense_test_indices(20, 4, 2)[0]
     expected = [cv2.resize(frames[index], (47, 32))[4:28, 11:35] for index in indices]
     np.testing.assert_array_equal(example["video"], expected)
 
@@ -251,7 +252,7 @@ def test_the_evaluation_view_is_the_middle_clip_and_the_centre():
 def test_views_come_crop_by_crop_and_clip_by_clip():
     clips = video.video_views_transform(clips=4, crops=3, size=20, length=8, stride=2)({"video": numbered(60)})["video"]
     assert clips.shape == (12, 8, 20, 20, 3)
-    expected = video.dense_test_indices(60, 8, 2, 4)
+    expected = frame_indices.dense_test_indices(60, 8, 2, 4)
     np.testing.assert_array_equal(clips[:, :, 0, 0, 0], np.tile(expected, (3, 1)))
 
 
@@ -261,7 +262,7 @@ def test_views_are_the_three_crops_along_the_long_side(tall):
     frames = np.ascontiguousarray(frames.transpose(0, 2, 1, 3)) if tall else frames
     transform = video.video_views_transform(clips=1, crops=3, size=20, length=4, sampling="uniform")
     views = transform({"video": Frames(frames)})["video"]
-    chosen = frames[video.uniform_test_indices(8, 4)[0]]
+    chosen = frames[frame_indices.uniform_test_indices(8, 4)[0]]
     chosen = chosen.transpose(0, 2, 1, 3) if tall else chosen
     for view, left in zip(views.transpose(0, 1, 3, 2, 4) if tall else views, (0, 12, 6)):
         np.testing.assert_array_equal(view, chosen[:, :, left : left + 20])
