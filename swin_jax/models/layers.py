@@ -11,12 +11,28 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from swin_jax.core.errors import UserError
 from swin_jax.ops import window
 from swin_jax.ops.normalize import widen
 
 # timm's trunc_normal_(std=0.02) cuts at +-2, a hundred standard deviations:
 # it is a plain normal distribution.
 init_linear = nn.initializers.normal(0.02)
+
+
+def check_some(batch: jax.Array, what: str) -> None:
+    """Raises UserError for an empty batch of images or videos, which `what` calls so."""
+    if isinstance(batch.shape[0], int) and batch.shape[0] == 0:
+        raise UserError(f"a batch of no {what} has no outputs: give at least one")
+
+
+def check_key(module: nn.Module, name: str) -> None:
+    """Raises UserError where a module is to draw random numbers and was given no key to do so."""
+    if not (module.has_rng(name) or module.has_rng("params")):
+        raise UserError(
+            "train=True draws random numbers: give "
+            f"apply(..., rngs={{{name!r}: jax.random.key(0)}}), another key for each step"
+        )
 
 
 def init_conv(fan_in: int):

@@ -49,13 +49,14 @@ def pictures(
 
     if isinstance(images, Set):
         raise UserError("pictures in a set have no order: give a list")
+    images = _as_array(images)
     several = isinstance(images, Iterable) and not isinstance(images, (str, Path, bytes, Mapping))
     if hasattr(images, "ndim"):
         several = images.ndim > 3
     several = several and not hasattr(images, "convert")
     found = []
     for image in images if several else [images]:
-        opened = _open(image, conversion, limits)
+        opened = _open(_as_array(image), conversion, limits)
         if 0 in (opened.shape if isinstance(opened, np.ndarray) else opened.size):
             raise UserError("a picture without pixels cannot be prepared")
         opened = to_rgb(opened).convert("L") if channels == 1 else opened
@@ -68,6 +69,19 @@ def pictures(
     if not found:
         raise UserError("preprocess was given no pictures")
     return np.stack(found)
+
+
+def _as_array(value: Any) -> Any:
+    """Tensors of other libraries as arrays of NumPy; all else as it is."""
+    kind = type(value)
+    if kind.__module__.partition(".")[0] != "torch" or not hasattr(value, "__array__"):
+        return value
+    try:
+        return np.asarray(value)
+    except (TypeError, RuntimeError) as error:  # on another device, or with gradients
+        raise UserError(
+            f"the {kind.__name__} cannot be read as an array: give tensor.detach().cpu()"
+        ) from error
 
 
 def _open(image: Any, conversion: str, limits: Any = None):

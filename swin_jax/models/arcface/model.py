@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInt, Rate, checked
-from swin_jax.models.layers import batch_norm, conv, init_conv
+from swin_jax.models.layers import batch_norm, check_key, check_some, conv, init_conv
 from swin_jax.ops.normalize import unit
 
 Blocks = tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...]
@@ -150,6 +150,7 @@ def check_image(image: jax.Array, size: int) -> None:
             f"images are of shape {image.shape}, this network takes aligned faces (B, "
             f"{size}, {size}, 3)"
         )
+    check_some(image, "images")
 
 
 @checked
@@ -213,6 +214,8 @@ class IRSE(nn.Module):
         """
         outputs = self._outputs(image, train)
         norm, dropout, _, embed, last_norm = self.output_layer
+        if train and self.dropout:
+            check_key(self, "dropout")
         x = norm(list(outputs.values())[-1], use_running_average=not train)
         x = embed(dropout(x, deterministic=not train))
         outputs["output_layer"] = x = last_norm(x, use_running_average=not train)

@@ -95,9 +95,10 @@ class TextTransformer(nn.Module):
 
     def features(self, ids: jax.Array) -> jax.Array:
         """Every token after the last norm: (B, L, width)."""
-        if not jnp.issubdtype(ids.dtype, jnp.integer):
+        kind = getattr(ids, "dtype", f"a {type(ids).__name__}")
+        if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.integer):
             raise UserError(
-                f"texts are {ids.dtype}; tokenize them first with "
+                f"texts are {kind}; tokenize them first with "
                 "swin_jax.data.image_text.tokenizer.tokenize(texts)"
             )
         if ids.ndim != 2 or ids.shape[1] > self.context_length:

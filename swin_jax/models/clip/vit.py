@@ -15,7 +15,7 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveFloat, PositiveInt, Rate, checked
 from swin_jax.core.sizes import Size, cells, per_axis
 from swin_jax.models.clip.transformer import Transformer
-from swin_jax.models.layers import PatchProjection, layer_norm
+from swin_jax.models.layers import PatchProjection, check_key, check_some, layer_norm
 
 
 def check_image(image: jax.Array, size: Size) -> None:
@@ -31,6 +31,7 @@ def check_image(image: jax.Array, size: Size) -> None:
             f"{height}, {width}, 3): resize the images, or load the weights with another "
             "image_size and resize='bilinear' or 'bicubic'"
         )
+    check_some(image, "images")
 
 
 @checked
@@ -145,6 +146,7 @@ class VisionTransformer(nn.Module):
         token = jnp.broadcast_to(self.class_embedding.astype(x.dtype), (x.shape[0], 1, self.width))
         x = jnp.concatenate([token, x], axis=1) + self.positional_embedding.astype(x.dtype)[None]
         if train and self.patch_dropout:
+            check_key(self, "patch_dropout")
             x = self._drop_patches(x)
         x = self.ln_pre(x)
         outputs = {"conv1": conv1, "ln_pre": x}

@@ -25,7 +25,7 @@ from swin_jax.core.ranges import (
     checked,
 )
 from swin_jax.core.sizes import Size, Windows, per_axis
-from swin_jax.models.layers import PatchEmbed, init_linear, layer_norm
+from swin_jax.models.layers import PatchEmbed, check_key, check_some, init_linear, layer_norm
 from swin_jax.models.swin.blocks import REMAT, Stage
 from swin_jax.ops import attention, window, window_geometry
 from swin_jax.ops.window_geometry import num_axes, stage_geometry
@@ -273,6 +273,7 @@ class Swin(nn.Module):
                 f"images are of shape {image.shape}, expected (batch, {axes} sizes, "
                 f"{self.in_channels} channels)"
             )
+        check_some(image, "images" if axes == 2 else "videos")
         if self.small == "pad":
             image = window.cut_to_multiple(image, per_axis(self.patch_size, axes))
         x = self.patch_embed(image)
@@ -288,6 +289,7 @@ class Swin(nn.Module):
         # cheap to compile, and the same however blocks are stored.
         draws = None
         if train and self.drop_path_rate:
+            check_key(self, "dropout")
             draws = jax.random.uniform(self.make_rng("dropout"), (sum(self.depths), 2, x.shape[0]))
         starts = np.cumsum((0, *self.depths))
         maps = []

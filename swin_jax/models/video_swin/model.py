@@ -23,7 +23,7 @@ from swin_jax.core.ranges import (
     checked,
 )
 from swin_jax.core.sizes import per_axis
-from swin_jax.models.layers import layer_norm
+from swin_jax.models.layers import check_key, check_some, layer_norm
 from swin_jax.models.swin import Swin, stage_dims
 from swin_jax.models.swin.blocks import REMAT, Block
 from swin_jax.ops import window_geometry
@@ -41,6 +41,8 @@ class I3DHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        if train and self.dropout_rate:
+            check_key(self, "dropout")
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(pool(x))
         return nn.Dense(
             self.num_classes,
@@ -203,6 +205,7 @@ def _check_video(video: jax.Array, channels: int) -> None:
         raise UserError(
             f"videos are (batch, frames, height, width, channels), not {video.shape}{hint}"
         )
+    check_some(video, "videos")
     if 0 in video.shape[1:]:
         raise UserError(f"a video of shape {video.shape} has no frames or no pixels")
     if video.shape[-1] != channels:
