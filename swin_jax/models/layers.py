@@ -26,12 +26,19 @@ def check_some(batch: jax.Array, what: str) -> None:
         raise UserError(f"a batch of no {what} has no outputs: give at least one")
 
 
-def check_key(module: nn.Module, name: str) -> None:
-    """Raises UserError where a module is to draw random numbers and was given no key to do so."""
+def check_key(module: nn.Module, name: str, cause: str = "train=True") -> None:
+    """Raises UserError where a module is to draw random numbers and was given no key to do so.
+
+    Args:
+        module: The module that draws, bound.
+        name: The name of the key, under which `apply` takes it.
+        cause: The argument that asks for random numbers.
+    """
+    # Flax takes the key 'params' where there is none of the name.
     if not (module.has_rng(name) or module.has_rng("params")):
         raise UserError(
-            "train=True draws random numbers: give "
-            f"apply(..., rngs={{{name!r}: jax.random.key(0)}}), another key for each step"
+            f"{cause} draws random numbers: give apply(..., rngs={{{name!r}: jax.random.key(0)}}), "
+            "a new key for each call"
         )
 
 

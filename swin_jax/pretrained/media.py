@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError, warn
@@ -31,8 +32,8 @@ def pictures(
     """Transforms one picture or several.
 
     Args:
-        images: A path, a PIL image or a uint8 array (H, W), (H, W, 1) or (H, W, 3); a list of them;
-            or a uint8 array (B, H, W, 3).
+        images: A path, a PIL image or a uint8 array (H, W), (H, W, 1) or (H, W, 3), of NumPy or of
+            any library whose arrays NumPy reads; a list of them; or a uint8 array (B, H, W, 3).
         transform: {'image': PIL image or array, 'label': int} -> {'image': uint8 (H, W, C)}.
         channels: C; 1 hands grey pictures to the transform.
         conversion: 'reference' or 'display', see data/image/picture.py;
@@ -49,14 +50,14 @@ def pictures(
 
     if isinstance(images, Set):
         raise UserError("pictures in a set have no order: give a list")
-    images = _as_array(images)
+    images = _as_numpy(images)
     several = isinstance(images, Iterable) and not isinstance(images, (str, Path, bytes, Mapping))
     if hasattr(images, "ndim"):
         several = images.ndim > 3
     several = several and not hasattr(images, "convert")
     found = []
     for image in images if several else [images]:
-        opened = _open(_as_array(image), conversion, limits)
+        opened = _open(image, conversion, limits)
         if 0 in (opened.shape if isinstance(opened, np.ndarray) else opened.size):
             raise UserError("a picture without pixels cannot be prepared")
         opened = to_rgb(opened).convert("L") if channels == 1 else opened
@@ -71,17 +72,18 @@ def pictures(
     return np.stack(found)
 
 
-def _as_array(value: Any) -> Any:
-    """Tensors of other libraries as arrays of NumPy; all else as it is."""
-    kind = type(value)
-    if kind.__module__.partition(".")[0] != "torch" or not hasattr(value, "__array__"):
+def _as_numpy(value: Any) -> Any:
+    """Arrays of other libraries, such as JAX and PyTorch, as those of NumPy; all else as it is."""
+    if isinstance(value, np.ndarray) or not hasattr(value, "ndim"):
         return value
+    if isinstance(value, jax.core.Tracer):
+        raise UserError("pictures and videos are prepared outside of jax.jit and jax.vmap")
     try:
         return np.asarray(value)
-    except (TypeError, RuntimeError) as error:  # on another device, or with gradients
-        raise UserError(
-            f"the {kind.__name__} cannot be read as an array: give tensor.detach().cpu()"
-        ) from error
+    except Exception as error:  # on another device, or with gradients: no common class
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"a {kind} cannot be read as an array of NumPy: {reason}") from error
 
 
 def _open(image: Any, conversion: str, limits: Any = None):
@@ -102,15 +104,18 @@ def _open(image: Any, conversion: str, limits: Any = None):
         raise UserError(
             f"a picture is a file, a PIL image or a uint8 array (H, W, 3), not {shown(image)}"
         )
-    image = np.asarray(image)
+    image = _as_numpy(image)
     if (
         image.dtype != np.uint8
         or image.ndim not in (2, 3)
         or image.shape[2:] not in ((), (1,), (3,))
     ):
+        hint = ""
+        if image.ndim == 3 and image.shape[0] in (1, 3) and image.shape[-1] not in (1, 3):
+            hint = ": channels first? np.moveaxis(picture, 0, -1) puts them last"
         raise UserError(
             "a picture is a uint8 array (H, W), (H, W, 1) or (H, W, 3), "
-            f"not {image.dtype} of shape {image.shape}"
+            f"not {image.dtype} of shape {image.shape}{hint}"
         )
     return image
 
@@ -139,6 +144,7 @@ def clips(videos: Any, transform: Callable[[dict], dict]) -> np.ndarray:
     """
     if isinstance(videos, Set):
         raise UserError("videos in a set have no order: give a list")
+    videos = _as_numpy(videos)
     several = isinstance(videos, Iterable) and not isinstance(
         videos, (str, os.PathLike, bytes, Mapping)
     )
@@ -182,7 +188,7 @@ def _reader(video):
         return Reader(video)
     if not hasattr(video, "ndim"):
         raise UserError(f"a video is a file or a uint8 array (T, H, W, 3), not {repr(video)[:100]}")
-    video = np.asarray(video)
+    video = _as_numpy(video)
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
         hint = ""
         if video.ndim == 3:

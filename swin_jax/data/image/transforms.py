@@ -199,14 +199,15 @@ def to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
     """Converts a PIL image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3),
     to a PIL image of mode 'RGB'.
 
-    Raises UnreadableError for an image of PostScript that is not decoded yet.
+    Raises UnreadableError for an image of PostScript that is not decoded yet, and for numbers of
+    unknown range: floating point and 32-bit integers.
     """
     if isinstance(image, np.ndarray):
         image = Image.fromarray(
             image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
         )
     picture.check_decoder(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" else picture.convert(image, "reference").convert("RGB")
 
 
 def random_crop_box(

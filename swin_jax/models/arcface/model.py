@@ -212,10 +212,10 @@ class IRSE(nn.Module):
         Raises:
             UserError: Integer images, or images of another size.
         """
-        outputs = self._outputs(image, train)
-        norm, dropout, _, embed, last_norm = self.output_layer
         if train and self.dropout:
             check_key(self, "dropout")
+        outputs = self._outputs(image, train)
+        norm, dropout, _, embed, last_norm = self.output_layer
         x = norm(list(outputs.values())[-1], use_running_average=not train)
         x = embed(dropout(x, deterministic=not train))
         outputs["output_layer"] = x = last_norm(x, use_running_average=not train)

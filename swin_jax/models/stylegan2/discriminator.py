@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt, checked
+from swin_jax.models.layers import check_some
 from swin_jax.models.stylegan2 import style_space
 from swin_jax.models.stylegan2.layers import Convolution, FullyConnected
 from swin_jax.models.stylegan2.mapping import MappingNetwork
@@ -172,3 +173,4 @@ class Discriminator(nn.Module):
             raise UserError(
                 f"images are of shape {image.shape}, but this discriminator takes (B, {shape})"
             )
+        check_some(image, "images")

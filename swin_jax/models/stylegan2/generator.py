@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import NonNegativeInt, PositiveFloat, PositiveInt, checked
+from swin_jax.models.layers import check_key
 from swin_jax.models.stylegan2 import style_space
 from swin_jax.models.stylegan2.layers import StyledConvolution, ToRGB
 from swin_jax.models.stylegan2.mapping import MappingNetwork
@@ -132,6 +133,8 @@ class Synthesis(nn.Module):
                 raise UserError(
                     f"noise={noise!r} must be one of {', '.join(NOISE)}, or a map for each layer"
                 )
+            if noise == "random":
+                check_key(self, "noise", "noise='random'")
             return [made for block in self.blocks() for made in block.make_noises(noise, batch)]
         sides = [layer.resolution for layer in self.layers if not layer.is_rgb]
         shapes = [jnp.shape(given) for given in noise]

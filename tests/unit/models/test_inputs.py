@@ -8,8 +8,10 @@ import pytest
 from swin_jax.core.errors import UserError
 from swin_jax.models.arcface import IRSE
 from swin_jax.models.clip import make_clip
+from swin_jax.models.stylegan2 import Discriminator, Generator
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import make_video_swin
+from tests.stylegan2 import DISCRIMINATORS, GENERATORS
 
 SMALL = dict(embed_dim=8, depths=(1,), num_heads=(1,), num_classes=3)
 TEXTS = dict(text_width=64, text_heads=1, text_layers=1)
@@ -23,7 +25,7 @@ MODELS = {
         lambda: make_clip(8, 32, 1, 64, 1, patch_size=16, patch_dropout=0.5, **TEXTS),
         (32, 32, 3),
     ),
-    "arcface": (lambda: IRSE(image_size=16, blocks=((1, 8, 1),)), (16, 16, 3)),
+    "arcface": (lambda: IRSE(image_size=16, blocks=((1, 8, 1),), dropout=0.6), (16, 16, 3)),
 }
 
 
@@ -56,7 +58,7 @@ def call(model, variables, *inputs, rngs=None, **options):
 def test_an_empty_batch_is_one_line(name, made):
     model, variables, (image, *others) = made(name)
     empty = jax.ShapeDtypeStruct((0, *image.shape[1:]), image.dtype)
-    with pytest.raises(UserError, match="^a batch of no (images|videos) has no outputs: give at least one$"):
+    with pytest.raises(UserError, match="^a batch of no (images|videos) has no outputs: give at least one"):
         call(model, variables, empty, *others)
     call(model, variables, image, *others)
 
@@ -88,3 +90,20 @@ def test_no_texts_have_no_features(made):
     model, variables, _ = made("clip")
     found = call(model, variables, jax.ShapeDtypeStruct((0, 77), jnp.int32), method="encode_text")
     assert found.shape == (0, 8)
+
+
+def test_random_noise_without_a_key_says_which_one_to_give():
+    model, z = Generator(**GENERATORS["usual"]), jax.ShapeDtypeStruct((2, 6), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), z)
+    with pytest.raises(UserError, match="^noise='random' draws random numbers: give apply.*rngs={'noise': ") as caught:
+        jax.eval_shape(lambda v, z: model.apply(v, z, noise="random"), variables, z)
+    assert "\n" not in str(caught.value)
+    none = jax.ShapeDtypeStruct((0, 6), jnp.float32)
+    assert jax.eval_shape(model.apply, variables, none).shape == (0, 16, 16, 3)
+
+
+def test_a_discriminator_takes_no_empty_batch():
+    model, image = Discriminator(**DISCRIMINATORS["usual"]), jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    with pytest.raises(UserError, match="^a batch of no images has no outputs"):
+        jax.eval_shape(model.apply, variables, jax.ShapeDtypeStruct((0, 16, 16, 3), jnp.float32))
