@@ -43,6 +43,10 @@ class Weights:
     config: Config | None = None
 
 
+def _no_arguments(weights: Weights) -> dict:
+    return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
     """One family of models.
@@ -102,4 +106,4 @@ class Family:
     takes: tuple["Family", ...] = ()
     resizes: tuple[str, ...] = ()
     source: str = "weights='official' downloads the published ones"
-    configured: Callable[[Weights], dict] = lambda weights: {}
+    configured: Callable[[Weights], dict] = _no_arguments

@@ -30,6 +30,10 @@ class Counts:
     skips: bool = True
 
 
+def _no_filters(kind: str, counts: Counts) -> dict[str, float]:
+    return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """One way to write the weights of a generator or a discriminator.
@@ -54,6 +58,6 @@ class Layout:
     names: Callable[[str, Counts], dict[str, str]]
     shape: Callable[[str, tuple[int, ...]], tuple[int, ...]]
     to_official: Callable[[str, np.ndarray], np.ndarray]
-    filters: Callable[[str, Counts], dict[str, float]] = lambda kind, counts: {}
+    filters: Callable[[str, Counts], dict[str, float]] = _no_filters
     idle: frozenset[str] = frozenset()
     prepare: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] = dict
