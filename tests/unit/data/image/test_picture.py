@@ -15,7 +15,6 @@ import swin_jax
 from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.data.image import picture
 from swin_jax.data.image.picture import Limits, decode
-from swin_jax.data.image.transforms import clip_eval_transform, crop_transform, eval_transform, train_transform
 
 ROOT = pathlib.Path(swin_jax.__file__).parents[1]
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(/tmp/x) (w) file\nshowpage\n%%EOF\n"
@@ -314,56 +313,6 @@ def test_a_pipe_a_folder_and_a_device_are_no_pictures(tmp_path):
     for path in (tmp_path / "missing.jpg", tmp_path / "loop.jpg", "a\0b.jpg"):
         with pytest.raises(UnreadableError):
             decode(path)
-
-
-@pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize(
-    "transform",
-    [
-        eval_transform(224),
-        clip_eval_transform(224),
-        crop_transform(224, 256),
-        crop_transform(224, 256, rounding="floor"),
-    ],
-)
-def test_a_stripe_is_not_resized_by_its_short_side(transform, turned, monkeypatch):
-    image = Image.new("RGB", (65_000, 1) if turned else (1, 65_000))
-    monkeypatch.setattr("PIL.Image.Image.resize", lambda *args, **kwargs: pytest.fail("was resized"))
-    for form in (image, np.asarray(image)):
-        with pytest.raises(UnreadableError, match="narrow a picture would be resized to .* more than the limit"):
-            transform({"image": form, "label": 0})
-
-
-def test_a_stripe_is_resized_where_its_short_side_does_not_matter():
-    image = Image.new("RGB", (1, 65_000))
-    for transform in (
-        eval_transform(16, crop=False),
-        clip_eval_transform(16, "squash"),
-        clip_eval_transform(16, "longest"),
-    ):
-        assert transform({"image": image, "label": 0})["image"].shape == (16, 16, 3)
-    assert eval_transform(8)({"image": image, "label": 0})["image"].shape == (8, 8, 3)  # 9 x 585,000 pixels
-
-
-@pytest.mark.parametrize(
-    "transform",
-    [
-        crop_transform(100_000),
-        eval_transform(100_000, crop=False),
-        clip_eval_transform(100_000, "squash"),
-        clip_eval_transform(100_000, "longest"),
-        clip_eval_transform((8, 10**8), "longest"),
-        train_transform(100_000),
-    ],
-)
-def test_no_transform_makes_a_picture_beyond_the_limit(transform, monkeypatch):
-    """A config beside weights may ask for 100,000 x 100,000 pixels, 30 GB."""
-    image = Image.new("RGB", (50, 40))
-    for name in ("Image.resize", "new"):
-        monkeypatch.setattr(f"PIL.Image.{name}", lambda *args, **kwargs: pytest.fail("was made"))
-    arguments = (np.random.default_rng(0),) if "_train" in str(transform) else ()
-    with pytest.raises(UnreadableError, match="would be resized to .* more than the limit"):
-        transform({"image": image, "label": 0}, *arguments)
 
 
 def tiff(compressed, tags):
