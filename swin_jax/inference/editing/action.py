@@ -18,14 +18,11 @@ from swin_jax.core import storage
 from swin_jax.core.errors import UserError
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.video.encode import encode_png
-from swin_jax.evals.samples import to_bytes
 from swin_jax.inference.editing import sheets, sources
 from swin_jax.inference.editing.batches import filled, progress
-from swin_jax.inference.editing.edits import Chosen, LoadedEditor
+from swin_jax.inference.editing.edits import Chosen, LoadedEditor, Synthesize, synthesizer
 
 _PAIRS = "before_after"
-Synthesize = Callable[[Sequence[np.ndarray]], np.ndarray]  # from S to pictures uint8
-
 _SHEET = 24  # edits on the sheet
 _FRAMES = 25  # of the video
 
@@ -78,7 +75,7 @@ def _act(config, workdir: str, source: sources.Source, editor: Any, inverter: An
     _check_names(found.names, loaded)
     folder = storage.path(workdir) / "edits" / slug(loaded.text)
     folder.mkdir(parents=True, exist_ok=True)
-    synthesize = _synthesizer(loaded)
+    synthesize = synthesizer(loaded.generator, loaded.variables)
     count = write_edits(loaded, found, folder, synthesize, config.edit_batch_size)
     files = write_sheets(loaded, found, folder, synthesize)
     print(
@@ -171,19 +168,6 @@ def _check_names(names: Sequence[str], loaded: LoadedEditor) -> None:
 
 def _title(loaded: LoadedEditor) -> str:
     return f"{loaded.text} ({loaded.method})"
-
-
-def _synthesizer(loaded: LoadedEditor) -> Synthesize:
-    """A compiled function from S to pictures, uint8 (B, H, W, 3),
-    with the generator's fixed noise.
-    """
-    generator = loaded.generator
-
-    @jax.jit
-    def synthesize(variables, styles):
-        return to_bytes(generator.apply(variables, styles, method="synthesize_styles"))
-
-    return lambda styles: np.asarray(synthesize(loaded.variables, tuple(styles)))
 
 
 def _table(chosen: Chosen) -> bytes:

@@ -1,12 +1,17 @@
-"""What an editor is, whichever its method, and what an edit gives."""
+"""What an editor is, whichever its method, what an edit gives, and its pictures."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import jax
 import numpy as np
+
+from swin_jax.evals.samples import to_bytes
 
 NO_CHANNEL = "no channel"
 Chosen = tuple[tuple[str, int, float], ...]
+Synthesize = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,3 +76,21 @@ class Editor(Protocol):
 
     def load(self, workdir: str) -> LoadedEditor:
         """Reads all weights; what a method computes once, it keeps in the workdir."""
+
+
+def synthesizer(generator: Any, variables: dict) -> Synthesize:
+    """Compiles a generator for the pictures of edits.
+
+    Args:
+        generator: A `models.stylegan2.Generator`.
+        variables: Its variables, with the fixed noise that the pictures get.
+
+    Returns:
+        A function of S, `Edited.styles` for example: pictures uint8 (B, H, W, 3).
+    """
+
+    @jax.jit
+    def synthesize(variables, styles):
+        return to_bytes(generator.apply(variables, styles, method="synthesize_styles"))
+
+    return lambda styles: np.asarray(synthesize(variables, tuple(styles)))
