@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError, warn
@@ -76,11 +75,12 @@ def _as_numpy(value: Any) -> Any:
     """Arrays of other libraries, such as JAX and PyTorch, as those of NumPy; all else as it is."""
     if isinstance(value, np.ndarray) or not hasattr(value, "ndim"):
         return value
-    if isinstance(value, jax.core.Tracer):
-        raise UserError("pictures and videos are prepared outside of jax.jit and jax.vmap")
     try:
         return np.asarray(value)
     except Exception as error:  # on another device, or with gradients: no common class
+        if type(error).__name__ == "TracerArrayConversionError":
+            message = "pictures and videos are prepared outside of jax.jit and jax.vmap"
+            raise UserError(message) from error
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"a {kind} cannot be read as an array of NumPy: {reason}") from error
