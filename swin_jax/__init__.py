@@ -35,18 +35,17 @@ def load(
             a run (its newest checkpoint; the averaged weights if it keeps an average; of a SimMIM
             the encoder, of a GAN the generator), a URL, or None for random ones. Those of an image
             Swin may be given for a Video Swin: they are inflated, which a warning says.
-        resize: How positions are resized. Swin, for bias tables and absolute positions of another
-            window or image size: 'bicubic' or 'geometric', see `swin_jax.pretrained.swin.resize`; a
-            continuous bias (Swin V2) is computed again instead. CLIP, for another image size or
-            longer texts: 'bilinear' or 'bicubic', see `swin_jax.pretrained.clip.resize`. Video
-            Swin, for another window: 'bicubic'. Another word is refused; one of these is without
-            effect where everything fits.
-        key: Which weights to take where a file holds several: an entry of a checkpoint such
-            as 'model_ema', or a first part of names such as 'teacher' or 'student.backbone'.
-            By default trained weights go before their average and a teacher before its
-            student, but the average of a generator before both networks (key='d' or 'D' takes
-            its discriminator), which a warning says; where that does not decide, the error
-            lists what there is.
+        resize: The method that resizes position tables. For a Swin, bias tables and absolute
+            positions of another window or image size: 'bicubic' or 'geometric', see
+            `swin_jax.pretrained.swin.resize`; a continuous bias (Swin V2) is computed again
+            instead. For a CLIP, another image size or longer texts: 'bilinear' or 'bicubic', see
+            `swin_jax.pretrained.clip.resize`. For a Video Swin, another window: 'bicubic'. Any
+            other word is refused; one of these has no effect where everything fits.
+        key: The weights to take from a file that holds several: an entry of a checkpoint such as
+            'model_ema', or the first part of names such as 'teacher' or 'student.backbone'. By
+            default trained weights are preferred to their average and a teacher to its student, but
+            the average of a generator to both networks (key='d' or 'D' takes its discriminator),
+            which a warning says; where that does not decide, the error lists what there is.
         **overrides: Arguments of `models.swin.Swin`, `models.clip.make_clip` or
             `models.video_swin.make_video_swin` that replace the model's. For another `num_classes`
             the head is zero (or the 1,000 rows of a 22K head); with `out_norms` the norms of the
@@ -91,8 +90,7 @@ def preprocess(
             downloaded from the hub (a config beside the weights is obeyed), or the workdir of a
             run. Official Swins of 384 pixels take the whole picture, resized to a square; all
             others its centre, after a resize of the short side.
-        key: Where `model` is a file that holds several weights, those that are meant,
-            as for `load`.
+        key: The weights that are meant where `model` is a file that holds several, as in `load`.
         **overrides: Fields and arguments of `swin_jax.pretrained.preparation.Preparation` to
             change: `image_size`, `mean`, `std`, `interpolation`, `crop` and others. Where `model`
             is a name or a file, arguments of the model too.
@@ -155,7 +153,7 @@ def export(
             own by default.
         weights: 'bfloat16' or 'float16' halves the file: weights are rounded once, and the
             computation stays as it is.
-        platforms: Where the file can run, of 'cpu', 'cuda', 'tpu' and 'rocm'.
+        platforms: Platforms on which the file can run: any of 'cpu', 'cuda', 'tpu' and 'rocm'.
 
     Returns:
         The content of PATH.json: `inputs` and `outputs`, {name: 'float32 (b, 224, 224, 3)'}, b

@@ -93,7 +93,7 @@ def build(value, key: str = ""):
 
     Args:
         value: a spec, a dict of them, or any other value, which is given back.
-        key: of the value in the config, for messages.
+        key: Key of the value in the config, for messages.
 
     Raises:
         UserError: a number out of its range, named by its key.

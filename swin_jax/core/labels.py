@@ -21,8 +21,8 @@ class Match:
     """How the labels of a set become those of another.
 
     Attributes:
-        index: for each class of the set, its number in the other;
-            None where labels and names stay as they are.
+        index: The number in the other set of each class of this one; None where labels and names
+            stay as they are.
         said: a line for the user; '' where there is nothing to tell.
     """
 
@@ -165,10 +165,10 @@ def match(
     names, or with the names '0', '1', ... in this order, are compared by count.
 
     Args:
-        names: In label order.
+        names: Class names of the first set, in label order.
         reference: The same of the other set.
-        whose: What `names` belong to, for messages.
-        of: What `reference` belongs to.
+        whose: Owner of `names`, for messages.
+        of: Owner of `reference`, for messages.
         subset: True if some of the classes of `reference` may be absent from `names`.
 
     Raises:
@@ -215,7 +215,7 @@ def map_data(
     Args:
         data: Has `class_names` and `with_classes(index, class_names)`, as those of `data.pipeline`
             do. Without names it stays as it is; without that method its names must be equal.
-        reference, whose, of, subset: As in `match`.
+        reference, whose, of, subset: The same as in `match`.
 
     Returns:
         (the data set, a line for the user or ''). Raises UserError as `match`.
@@ -239,7 +239,7 @@ def share(sets: dict[str, Any], whose: str) -> dict[str, Any]:
     """Gives data sets the labels of the first one.
 
     Args:
-        sets: By the words that messages call them; None is left out.
+        sets: The data sets, under the words that messages call them by; None is left out.
         whose: Comes before these words.
 
     Returns:

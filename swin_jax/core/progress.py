@@ -31,8 +31,8 @@ class Progress:
 
     Args:
         total: Number of things to do.
-        unit: What they are called, 'images'.
-        name: What is done; '' if that is plain.
+        unit: Name of what is counted, such as 'images'.
+        name: Name of what is done; '' if that is plain.
         initial: Number of things that were done before.
         show: False shows nothing.
     """

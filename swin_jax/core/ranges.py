@@ -105,7 +105,7 @@ class RangeError(UserError):
 
     Attributes:
         argument: Its name.
-        reason: What it is and what it may be.
+        reason: The value, and the values that are allowed.
     """
 
     def __init__(self, argument: str, reason: str):

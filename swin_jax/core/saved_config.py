@@ -61,8 +61,8 @@ def rebuild(saved: Mapping[str, Any], source: str) -> ml_collections.ConfigDict:
     """The config whose `core.config.flatten` is `saved`, {dotted key: value}; see `read`.
 
     Args:
-        saved: With the names of today.
-        source: Where it is from, for messages.
+        saved: The saved config, with the names of today.
+        source: File or folder that it was read from, for messages.
     """
     tree: dict[str, Any] = {}
     for key, value in saved.items():

@@ -241,12 +241,12 @@ class Spool:
 
     Args:
         target: a folder, there or not.
-        seconds: between two copies of `tick`.
-        check: is called before anything is copied; it raises UserError where the target belongs
-            to someone else now.
+        seconds: Time between two copies of `tick`.
+        check: A function that is called before anything is copied; it raises UserError where the
+            target belongs to another run by now.
 
     Attributes:
-        folder: where to write.
+        folder: Folder to write to.
     """
 
     def __init__(

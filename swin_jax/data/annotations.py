@@ -66,8 +66,8 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
       file: The list, UTF-8.
       class_names: A text file of one name a line, in label order;
         '' takes the names in the list, sorted, or numbers.
-      num_classes: How many classes there are, where labels are numbers and the last ones do not
-        occur; 0 counts them.
+      num_classes: Number of classes, where labels are numbers and the last ones do not occur; 0
+          counts them.
 
     Returns:
       The list. Raises UserError, naming file and line, for what is missing, malformed or twice
@@ -98,7 +98,7 @@ def beside(root: str, split: str) -> tuple[str, str]:
 
     Args:
       root: The folder.
-      split: For example 'train'.
+      split: Name of the split, such as 'train'.
 
     Returns:
       (path of the list, path of the class names 'classes.txt'); '' for either that is not there.

@@ -60,9 +60,9 @@ def images(
       image_size: height and width in pixels.
       num_classes: label i % num_classes belongs to record i.
       num_examples: length of the source.
-      seed: of patterns and noise.
+      seed: Seed of patterns and noise.
       split: 'train' or 'test': equal patterns, other noise.
-      channels: of the images.
+      channels: Number of image channels.
 
     Returns:
       A source of `image` uint8 (image_size, image_size,
@@ -108,7 +108,7 @@ def pairs(
     which name the pattern.
 
     Args:
-      image_size, num_classes, num_examples, seed, split: as for images.
+      image_size, num_classes, num_examples, seed, split: The same as in `images`.
 
     Returns:
       A source of `image`, `label`, `text` and, for caption functions, `name` and `keywords`.
@@ -169,7 +169,7 @@ def videos(
     two pixels a frame.
 
     Args:
-      image_size, num_classes, num_examples, seed, split: as for images.
+      image_size, num_classes, num_examples, seed, split: The same as in `images`.
       num_frames: length of every video.
 
     Returns:

@@ -49,7 +49,7 @@ def scan(
     """Checks files, with a progress bar; a file that the report has, unchanged, is not read again.
 
     Args:
-      paths: of the files.
+      paths: Paths of the files.
       report: path of the report to which findings are added.
       check: gives the finding of a path.
       holds: True for a finding of an earlier scan that answers what this one asks.
@@ -99,9 +99,9 @@ def check_writable(path: str, others: Sequence[str], flag: str) -> None:
     """Raises UserError where a list cannot be written, before hours have gone into a scan.
 
     Args:
-      path: of the list.
+      path: Path of the list.
       others: files that it must not overwrite.
-      flag: that it was given with, for messages.
+      flag: The flag that it was given with, for messages.
     """
     if _real(path) in map(_real, others):
         raise UserError(f"{flag}={path} is the list or the report itself: give another file")

@@ -118,7 +118,7 @@ def class_folders(
 
     Args:
       root: the folder.
-      suffixes: as for `files_under`; such files that lie beside the subfolders are counted.
+      suffixes: The same as in `files_under`; such files beside the subfolders are counted.
     """
     top, names, left_out = os.path.realpath(root), [], collections.Counter()
     try:
@@ -158,9 +158,9 @@ def files_of_classes(
 
     Args:
       root: the folder around them.
-      names: of the subfolders, as `class_folders` gives them.
-      suffixes: as for `files_under`.
-      what: they are called in messages.
+      names: Names of the subfolders, as `class_folders` gives them.
+      suffixes: The same as in `files_under`.
+      what: A word for the files, for messages.
 
     Returns:
       (paths relative to root, the number of the class of each, what was left out). Raises UserError

@@ -20,10 +20,10 @@ class Entry:
     """A file and its labels, as texts.
 
     Attributes:
-      place: For messages, 'train.csv:7'.
-      path: As it stands in the list.
+      place: Place of the entry for messages, such as 'train.csv:7'.
+      path: Path as the list gives it.
       labels: One or several, with composed letters; none only where others have several.
-      name: What the list calls the class beside its number; '' if it does not.
+      name: The name that the list gives the class beside its number; '' if it gives none.
     """
 
     place: str
@@ -60,7 +60,7 @@ def numbered(
     Args:
       file: The list, for messages.
       entries: Its files, at least one.
-      class_names, num_classes: As for `read`.
+      class_names, num_classes: The same as in `read`.
 
     Returns:
       The list. Raises UserError as `read`.

@@ -15,10 +15,10 @@ class Relabeled:
     """The records of a source with labels of other numbers.
 
     Attributes:
-      source: What is read.
-      index: For each class of `source`, its new number.
-      class_names: In the order of the new numbers. Of several marks a record has UNKNOWN where
-        `source` lacks the class.
+      source: The data set that is read.
+      index: The new number of each class of `source`.
+      class_names: Names of the classes in the order of the new numbers. Where a record has several
+          marks, it has UNKNOWN for a class that `source` lacks.
     """
 
     source: Any
@@ -58,7 +58,7 @@ class Marked:
     """The records of a source, each with a mark for every class as its label.
 
     Attributes:
-      source: What is read; its labels are not used.
+      source: The data set that is read; its labels are not used.
       marks: int8 (N, K): 1 where the class is there, 0 where not, UNKNOWN where nothing is known.
     """
 
@@ -86,7 +86,7 @@ class OneMark:
     """The records of a source of one label each, with a mark for every class instead of its number.
 
     Attributes:
-      source: What is read.
+      source: The data set that is read.
       classes: K.
     """
 
@@ -116,7 +116,7 @@ def marked(source: Any, classes: int) -> Any:
     as it is where they have, or where K is not known.
 
     Args:
-      source: What is read.
+      source: The data set that is read.
       classes: K, for a source without class names; 0 if not known.
     """
     classes = len(source.class_names) or classes

@@ -43,17 +43,17 @@ class TrainData:
     """An endless, shuffled, augmented stream of batches.
 
     Attributes:
-      source: what is read.
+      source: The data set that is read.
       transform: `transform(example, rng) -> example`;
         every value that it returns is stacked into the batch.
       batch_size: rows of the global batch.
-      seed: of the order and of the augmentation, 0 to 2**32 - 1.
+      seed: Seed of the order and of the augmentation, 0 to 2**32 - 1.
       num_workers: loader processes; 0 reads in threads of this process. Their batches travel
         through /dev/shm, where a container must allow for num_workers * (prefetch + 2) of them.
       num_threads: reading threads where num_workers is 0; 0 reads when a batch is asked for.
       prefetch: batches kept ready (by each worker).
-      expected_classes: what the model is made for; 0 does not check.
-      expected_examples: what epochs are counted with; 0 does not check.
+      expected_classes: Number of classes that the model is made for; 0 does not check.
+      expected_examples: Number of examples that epochs are counted with; 0 does not check.
     """
 
     source: Source
@@ -150,17 +150,17 @@ class EvalData:
     """Every record of a source exactly once, in order.
 
     Attributes:
-      source: what is read.
+      source: The data set that is read.
       transform: `transform(example) -> example`.
       batch_size: Rows of the global batch that is asked for (a mesh may need it rounded up). It
         becomes the number of records if that is less.
       num_workers: loader processes; 0 reads in threads of this process.
       num_threads: reading threads where num_workers is 0; 0 reads when a batch is asked for.
       prefetch: batches kept ready (by each worker).
-      expected_classes: what the model is made for; 0 does not check.
-      unreadable: what happens to a record that cannot be read: 'refuse' ends the evaluation with
-        its name, since a number without it is another number; 'leave_out' counts it, and the
-        evaluation reports `left_out`.
+      expected_classes: Number of classes that the model is made for; 0 does not check.
+      unreadable: Treatment of a record that cannot be read: 'refuse' ends the evaluation with its
+          name, since a number without it is another number; 'leave_out' counts it, and the
+          evaluation reports `left_out`.
     """
 
     source: Source

@@ -32,10 +32,10 @@ class ArraySource:
     """Images and labels in memory.
 
     Attributes:
-      name: for messages.
+      name: Name for messages.
       images: uint8 (N, H, W) or (N, H, W, C).
       labels: int (N,).
-      class_names: in label order.
+      class_names: Class names in label order.
     """
 
     name: str
@@ -61,9 +61,9 @@ class FileSource:
       root: folder of all files.
       paths: relative to root, one for a record.
       labels: one for a record.
-      class_names: in label order.
+      class_names: Class names in label order.
       conversion: 'reference' or 'display', see data/image/picture.py.
-      limits: what a picture may ask for; None is `picture.Limits()`.
+      limits: Limits on a picture; None for `picture.Limits()`.
     """
 
     root: str
@@ -187,8 +187,8 @@ def tfds(
     Args:
       name: 'fashion_mnist', 'cifar10:3.0.2', 'set/config' or 'set/config:1.0.0';
         without a version the newest.
-      split: in TFDS's notation, for example 'train' or 'train[:90%]'.
-      data_dir: where data sets lie; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      split: Split in TFDS's notation, for example 'train' or 'train[:90%]'.
+      data_dir: Folder of data sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       image_key: the feature that holds the encoded image.
       label_key: the feature that holds the integer label.
       in_memory: keeps decoded images, for sets that fit in the memory of every loader process.
@@ -221,8 +221,7 @@ def image_folder(
       split: reads root/split instead.
       conversion: 'display' turns pictures upright by their EXIF orientation and lays what is
         transparent on white; 'reference' does neither, as torchvision, for ImageNet itself.
-      limits: what a picture may ask for; None is `picture.Limits()`. Beyond it
-        a record is unreadable.
+      limits: Limits on a picture, beyond which a record is unreadable; None for `picture.Limits()`.
 
     Returns:
       The source. Raises UserError where the folder is missing, has no class folder, or a
@@ -265,9 +264,9 @@ def image_list(
       root: folder that paths start from; '' is that of the list.
       class_names: a text file of one name a line, in label order;
         '' takes the names in the list, sorted, or numbers.
-      num_classes: how many classes there are, for numbers of which the last ones do not occur;
-        0 counts them.
-      conversion, limits: as for image_folder.
+      num_classes: Number of classes, for numbers of which the last ones do not occur; 0 counts
+          them.
+      conversion, limits: The same as in `image_folder`.
 
     Returns:
       The source, with `Marked` around it for several labels of an image. Raises UserError for what
@@ -313,7 +312,7 @@ def flat_folder(
 
     Args:
       root: the folder, or one image.
-      conversion, limits: as for image_folder.
+      conversion, limits: The same as in `image_folder`.
 
     Returns:
       A source with label 0 and no class names; `paths` are relative to root. Raises UserError where

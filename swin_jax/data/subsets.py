@@ -44,9 +44,10 @@ def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
     Records that cannot be read are not drawn; a warning counts them.
 
     Args:
-      source: what is drawn from.
+      source: The data set to draw from.
       per_class: records of each class.
-      seed: of the draw; equal seeds give equal records, and more of them contain fewer.
+      seed: Seed of the draw; equal seeds give equal records, and a larger subset contains a smaller
+          one.
 
     Returns:
       A source of per_class records of each class, in the order of `source`. Raises UserError where

@@ -28,7 +28,7 @@ def find(name: str, data_dir: str | None = None) -> str:
     Args:
       name: 'set', 'set/config', either with ':1.2.3' behind;
         the newest version where none is named.
-      data_dir: where data sets lie; by default default_data_dir().
+      data_dir: Folder of data sets; by default default_data_dir().
 
     Returns:
       The path that ends in the version. Raises UserError, saying how to prepare the set,
@@ -58,8 +58,8 @@ def open_split(
     """Opens one split.
 
     Args:
-      directory: of the data set, ending in its version.
-      split: in TFDS's notation.
+      directory: Folder of the data set, ending in its version.
+      split: Split in TFDS's notation.
       image_key: a feature that is an image.
       label_key: a feature that is an integer.
 
@@ -77,8 +77,8 @@ def open_records(
     """Opens one split for any features.
 
     Args:
-      directory: of the data set, ending in its version.
-      split: in TFDS's notation.
+      directory: Folder of the data set, ending in its version.
+      split: Split in TFDS's notation.
       image_key: a feature that is an image.
       keys: other features that must be there; 'captions/text' is `text` inside of `captions`.
 
@@ -158,7 +158,7 @@ def open_builder(directory: str):
     """The builder of TFDS for a prepared data set, without code of anybody else.
 
     Args:
-      directory: of the data set, ending in its version.
+      directory: Folder of the data set, ending in its version.
 
     Returns:
       A tfds.core.DatasetBuilder. Raises UserError where the description is damaged or

@@ -41,7 +41,7 @@ def read_features(directory: str) -> dict[str, Any]:
     """The content of a data set's features.json.
 
     Args:
-      directory: Of the data set, ending in its version.
+      directory: Folder of the data set, ending in its version.
 
     Returns:
       The whole as JSON. Raises UserError where features.json or dataset_info.json cannot be read,

@@ -68,7 +68,7 @@ def draw(seed: int, split: str, index: int) -> dict[str, str]:
     is one of the split.
 
     Args:
-        seed: Of the whole set.
+        seed: Seed of the whole set.
         split: 'train' or 'test'; no appearance is in both.
         index: Number of the face in its split.
     """

@@ -31,7 +31,7 @@ class Avatars:
     Attributes:
         images: uint8 (N, H, W, 3).
         faces: The choices of each face.
-        split: For messages.
+        split: Name of the split, for messages.
         labels: 'attributes', a mark for each of `attributes.ATTRIBUTES`, or 'identity', one for
             each of `attributes.IDENTITY_CLASSES`; -1 where it cannot be told from the picture.
         with_faces: True for records with `face`, from which captions are written.
@@ -76,7 +76,7 @@ def faces(
     """The faces of a split.
 
     Args:
-        data_dir: Where data sets lie; None as `sources.tfds`.
+        data_dir: Folder of data sets; None for the default of `sources.tfds`.
         split: 'train' or 'test'.
         labels: 'attributes' or 'identity', see `Avatars`.
         with_faces: True for records with `face`.
@@ -146,8 +146,8 @@ def fake_faces(
         num_examples: Length of the source.
         image_size: Height and width in pixels.
         split: 'train' or 'test'.
-        labels: As of `faces`.
-        with_faces: As of `faces`.
+        labels: The same as in `faces`.
+        with_faces: The same as in `faces`.
     """
     rng = np.random.default_rng(len(split))
     choices = tuple(avatars.draw(0, split, index) for index in range(num_examples))

@@ -60,11 +60,11 @@ def build(
     """Writes the data set.
 
     Args:
-        data_dir: Where data sets lie.
+        data_dir: Folder of data sets.
         size: Height and width in pixels.
         num_train: Faces to train on.
         num_test: Faces to test on.
-        seed: Of the draws.
+        seed: Seed of the draws.
         overwrite: True replaces what is there.
         workers: Processes that draw; None is one for each core, 1 draws in this one.
 

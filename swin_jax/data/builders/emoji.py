@@ -43,8 +43,8 @@ class Vendor:
     Attributes:
       package: an Iconify set (icons.json), or a package of assets/<code points>.webp.
       license: its SPDX name.
-      credit: whose work it is and where it comes from.
-      expected: how many concepts it draws.
+      credit: The author of the drawings and their source.
+      expected: Number of concepts that it draws.
     """
 
     package: npm.Package
@@ -145,11 +145,11 @@ def build(
     """Writes the data set.
 
     Args:
-      data_dir: where data sets lie.
+      data_dir: Folder of data sets.
       source: folder of the tarballs; None fetches them into data_dir/downloads/emoji.
       size: height and width in pixels.
       overwrite: replaces what is there.
-      vendors: by split name.
+      vendors: {split name: its vendor}.
       texts: packages of names, keywords and sub-groups.
 
     Returns:

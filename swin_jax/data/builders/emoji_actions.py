@@ -54,8 +54,8 @@ class Animations:
     """A package of assets/<code points>.webp.
 
     Attributes:
-      package: where it lies.
-      sha512: of the tarball in base64, as the registry gives it; '' does not check.
+      package: The package that holds them.
+      sha512: Checksum of the tarball in base64, as the registry gives it; '' does not check.
     """
 
     package: npm.Package
@@ -109,8 +109,8 @@ def build(
     """Writes the data set.
 
     Args:
-      data_dir: where data sets lie.
-      packages: which of `available`.
+      data_dir: Folder of data sets.
+      packages: The packages to build from, of those in `available`.
       source: folder of the tarballs; None fetches them into data_dir/downloads/emoji.
       size: height and width of the frames in pixels.
       overwrite: replaces what is there.
@@ -196,7 +196,7 @@ def whole_classes(clips: Iterable[Clip]) -> tuple[list[Clip], list[str]]:
     """Keeps the actions that every person shows in every skin tone.
 
     Args:
-      clips: of any actions; of two with the same action, person and tone the first counts.
+      clips: Clips of any actions; of two with the same action, person and tone the first counts.
 
     Returns:
       (their clips sorted by class and tone, names of the classes). Raises UserError

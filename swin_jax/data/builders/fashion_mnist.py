@@ -48,7 +48,7 @@ def build(
     """Writes the data set.
 
     Args:
-      data_dir: where data sets lie.
+      data_dir: Folder of data sets.
       source: folder of the four files.
       overwrite: replaces what is there.
       download: fetches the files into data_dir/downloads/fashion_mnist instead.

@@ -41,7 +41,7 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
     """Writes the data set.
 
     Args:
-      data_dir: where data sets lie.
+      data_dir: Folder of data sets.
       source: folder of the official files (see the module's docstring).
       overwrite: replaces what is there.
 

@@ -28,7 +28,7 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
     """Writes the data set, whose only split is 'train'.
 
     Args:
-      data_dir: where data sets lie.
+      data_dir: Folder of data sets.
       source: the tar of tars, or a folder of the synsets' tars or folders.
       overwrite: replaces what is there.
 

@@ -13,9 +13,9 @@ def rasterise(text: str, width: int, height: int, name: str) -> bytes:
 
     Args:
         text: An SVG file.
-        width: Of the result in pixels; the drawing keeps its aspect ratio.
-        height: Of the result in pixels.
-        name: For the error.
+        width: Width of the result in pixels; the drawing keeps its aspect ratio.
+        height: Height of the result in pixels.
+        name: Name of the drawing, for the error.
 
     Returns:
         A PNG file, RGBA.

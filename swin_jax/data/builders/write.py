@@ -31,8 +31,8 @@ class Split:
     Attributes:
       examples: dicts of what the features take: encoded images as bytes,
         labels as numbers or names, texts.
-      expected: how many there are in the complete set, for the progress bar and a warning;
-        None where unknown.
+      expected: Number of records in the complete set, for the progress bar and a warning; None
+          where unknown.
     """
 
     examples: Iterable[dict[str, Any]]
@@ -52,11 +52,11 @@ def write(
     """Writes data_dir/name/version; it appears there only when it is whole.
 
     Args:
-      data_dir: where data sets lie.
-      name: of the data set.
-      version: such as '1.0.0'.
+      data_dir: Folder of data sets.
+      name: Name of the data set.
+      version: Version of the data set, such as '1.0.0'.
       features: TFDS features by name.
-      splits: by name.
+      splits: {name: split}.
       overwrite: replaces what is there.
       shard_bytes: about the size of a file.
       **info: description, homepage, citation, license.

@@ -103,8 +103,8 @@ def emoji_actions(
     """The clips of some persons.
 
     Args:
-      data_dir: where data sets lie; None as `sources.tfds`.
-      who: of 'man', 'person' and 'woman'.
+      data_dir: Folder of data sets; None for the default of `sources.tfds`.
+      who: Any of 'man', 'person' and 'woman'.
       config: 'anim_3' (16 actions, 6 clips of each and a person), 'all' (60), 'anim_3_64px', ...
 
     Returns:
@@ -138,7 +138,7 @@ class Reversal:
     Attributes:
       action: its name.
       motion: distance between two frames of a clip.
-      distance: between a clip and its reverse, from the start where they agree best.
+      distance: Distance between a clip and its reverse, from the start where they agree best.
     """
 
     action: str
@@ -240,7 +240,7 @@ def emoji_playback(
     logs which those are.
 
     Args:
-      data_dir, who, config: as for `emoji_actions`.
+      data_dir, who, config: The same as in `emoji_actions`.
       measured_on: the persons whose clips decide about an action, so that training and test agree.
       min_ratio: least distance from the reverse, relative to the clip's motion,
         of an action that is kept.
@@ -342,9 +342,9 @@ def fake_emoji_actions(
 
     Args:
       num_examples: length of the source; label i % num_classes belongs to record i.
-      num_classes: of them.
-      num_frames, image_size: of each animation.
-      seed: of the colours.
+      num_classes: Number of actions.
+      num_frames, image_size: Length and size of each animation.
+      seed: Seed of the colors.
 
     Returns:
       A source as `emoji_actions` gives it.

@@ -70,7 +70,7 @@ def action_train_transform(
       scale: range of the side of the scaled animation, relative to `size`;
         uniform in the logarithm.
       stretch: largest relative change of its width against its height, in both directions.
-      overhang: how much of its side may be outside of the result.
+      overhang: Share of its side that may lie outside the result.
       hflip: probability of a mirror image. It must not change the label.
       recolour: probability that the figure's colours are replaced:
         powers of its channels, exchanged and mixed.
@@ -108,7 +108,7 @@ def action_eval_transform(
         as for action_train_transform.
       views: V, clips of a record that differ in their start only, evenly spread over the animation;
         0 for one clip without the axis of views.
-      seed: of the draws, beside the example's `record`.
+      seed: Seed of the draws, together with the example's `record`.
 
     Returns:
       transform(example): `video` becomes uint8 (V, T, size, size, 3), or (T, size, size, 3);

@@ -37,12 +37,12 @@ class Emoji:
     Attributes:
       images: uint8 (N, H, W, 3).
       labels: int (N,), the number of the concept.
-      vendors: of each drawing.
+      vendors: Vendor of each drawing.
       class_names: names of all concepts, in label order.
-      keywords: of each concept.
+      keywords: Keywords of each concept.
       groups, subgroups: name of each concept's.
-      unseen: whether each concept is held out of training.
-      common: whether each concept is drawn by the five vendors that are compared.
+      unseen: For each concept, True if it is held out of training.
+      common: For each concept, True if all five compared vendors draw it.
     """
 
     images: np.ndarray
@@ -77,7 +77,7 @@ def emoji(
     """The drawings of some vendors.
 
     Args:
-      data_dir: where data sets lie; None as `sources.tfds`.
+      data_dir: Folder of data sets; None for the default of `sources.tfds`.
       vendors: splits of the data set.
       concepts: 'seen', 'unseen' or 'all'.
       common: only concepts that all five vendors of the comparison draw.
@@ -146,7 +146,7 @@ def caption(example: dict[str, Any], rng: np.random.Generator, with_keywords: fl
     """A caption: the name in one of `TEMPLATES`, and sometimes one to three keywords.
 
     Args:
-      example: with `name` and `keywords`.
+      example: A record with `name` and `keywords`.
       rng: draws the template and the keywords.
       with_keywords: probability of keywords.
     """

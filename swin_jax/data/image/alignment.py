@@ -108,7 +108,7 @@ def face_quad(landmarks: Sequence) -> np.ndarray:
     """The square around a face that FFHQ would cut out.
 
     Args:
-        landmarks: As for `align`.
+        landmarks: The same as in `align`.
 
     Returns:
         The corners in pixels (x, y), upper left, lower left, lower right and upper right as the

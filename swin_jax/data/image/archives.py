@@ -43,9 +43,9 @@ class ZipSource:
       places: int64 (N, 5): offset of the local header, compressed size, size, compression and
         CRC-32 of each; a size of -1 marks a member that is not read.
       labels: one for a record.
-      class_names: in label order.
+      class_names: Class names in label order.
       conversion: 'reference' or 'display', see data/image/picture.py.
-      limits: what a picture may ask for; None is `picture.Limits()`.
+      limits: Limits on a picture; None for `picture.Limits()`.
     """
 
     archive: str
@@ -91,10 +91,9 @@ def image_zip(
         the archive as classes.
       class_names: a text file of one name a line, in label order. Without it a list of numbers
         takes the names of the folders, where each folder has one number of its own.
-      num_classes: how many classes there are, for a list in which the last ones do not occur;
-        0 counts them.
-      conversion: as for sources.image_folder.
-      limits: what a picture may ask for; a member that is larger than its `bytes` is unreadable.
+      num_classes: Number of classes, for a list in which the last ones do not occur; 0 counts them.
+      conversion: The same as in `sources.image_folder`.
+      limits: Limits on a picture; a member that is larger than their `bytes` is unreadable.
 
     Returns:
       The source, with `Marked` around it for several labels of an image. Raises UserError for a

@@ -25,7 +25,7 @@ def color_train_transform(
 
     Args:
         transform: Transform whose `image` is uint8 (H, W, 3).
-        grey, hue, saturation, gamma: As for `recolor`.
+        grey, hue, saturation, gamma: The same as in `recolor`.
 
     Returns:
         transform(example, rng): Replaces `image` by uint8 (H, W, 3).

@@ -30,8 +30,8 @@ def masked_cells(size: Size, cell: Size, patch: Size, ratio: float) -> tuple[Siz
 
     Args:
         size: (H, W) of the image in pixels, or one int for both, as are the other two.
-        cell: of a cell in pixels, a multiple of `patch`.
-        patch: of the model's patch in pixels.
+        cell: Side of a cell in pixels, a multiple of `patch`.
+        patch: Side of the model's patch in pixels.
         ratio: share of masked cells; their number is rounded up, as in the official code.
 
     Raises:
@@ -68,7 +68,7 @@ def mask_train_transform(
 
     Args:
         transform: (example, rng) -> example with `image`.
-        size, cell, patch, ratio: as for `masked_cells`.
+        size, cell, patch, ratio: The same as in `masked_cells`.
 
     Returns:
         transform(example, rng): `image` and `mask` uint8 (H / cell, W / cell), 1 where the image is
@@ -93,8 +93,8 @@ def mask_eval_transform(
 
     Args:
         transform: (example) -> example with `image`.
-        size, cell, patch, ratio: as for `masked_cells`.
-        seed: of the masks.
+        size, cell, patch, ratio: The same as in `masked_cells`.
+        seed: Seed of the masks.
 
     Returns:
         transform(example): as for `mask_train_transform`.

@@ -49,7 +49,7 @@ def own_images(
         root: The folder.
         split: 'train' or 'val'.
         share: Part of each class that is held back, at least one picture.
-        seed: Of the choice.
+        seed: Seed of the choice.
         side: Shorter side, in pixels, of copies that are kept in memory, see `SmallCopies`. 0 keeps
             none.
 
@@ -144,7 +144,7 @@ class SmallCopies:
         """Wraps a source of pictures.
 
         Args:
-            source: What is read.
+            source: The data set that is read.
             side: Shorter side of a copy, in pixels. Smaller pictures stay as they are.
             limit: Bytes of pixels in memory; pictures beyond are read each time.
         """

@@ -115,7 +115,7 @@ def open_image(file: bytes | str | os.PathLike, limits: Limits = USUAL) -> Image
 
     Args:
       file: the encoded bytes, or a path.
-      limits: what it may ask for.
+      limits: Limits on the picture.
 
     Returns:
       PIL's image in the mode that the file has, whose pixels are not decoded yet; the file is
@@ -169,7 +169,7 @@ def decode(
     Args:
       file: the encoded bytes, or a path.
       conversion: 'reference' or 'display', see the module.
-      limits: what the picture may ask for; None is `Limits()`.
+      limits: Limits on the picture; None for `Limits()`.
 
     Returns:
       An image of mode 'L' where it is stored in grey, else 'RGB'; of an animation the first frame.
@@ -188,7 +188,7 @@ def convert(image: Image.Image, conversion: str) -> Image.Image:
     """An image of mode 'L' where it is grey, else 'RGB'; UnreadableError for what `decode` refuses.
 
     Args:
-      image: of any mode.
+      image: A picture of any mode.
       conversion: 'reference' or 'display', see the module.
     """
     check_decoder(image)

@@ -33,7 +33,7 @@ class RandAugment:
       magnitude: mean magnitude, 0 to 10.
       magnitude_std: its standard deviation; 0 keeps it fixed.
       num_ops: operations drawn for an image.
-      increasing: whether posterize, solarize and the enhancements grow stronger with the magnitude.
+      increasing: True if posterize, solarize and the enhancements grow stronger with the magnitude.
       fill: RGB of pixels that come from outside the image.
       resample: PIL filter of the geometric operations.
     """
@@ -68,7 +68,7 @@ def parse(text: str, resample: Image.Resampling = Image.Resampling.BICUBIC) -> R
     deviation> -inc<0 or 1>.
 
     Args:
-      text: for example 'rand-m9-mstd0.5-inc1'.
+      text: A policy, such as 'rand-m9-mstd0.5-inc1'.
       resample: PIL filter of the geometric operations.
 
     Returns:

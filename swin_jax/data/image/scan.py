@@ -46,10 +46,10 @@ def check_file(
     """Looks for what is wrong with a picture.
 
     Args:
-      path: of the file, or what stands for it.
-      limits: what it may ask for.
-      short_side: what evaluations resize the short side to, in pixels;
-        0 does not check what becomes of the other.
+      path: Path of the file, or what stands for it.
+      limits: Limits on the picture.
+      short_side: Size to which evaluations resize the short side, in pixels; 0 does not check what
+          becomes of the other.
       read: gives the encoded bytes where `path` is none.
 
     Returns:

@@ -111,11 +111,11 @@ def crop_transform(
 
     Args:
       size: (H, W) of the result in pixels, or one int for both.
-      short_side: what the short side is resized to, in pixels, or (H, W) that the picture is
-        resized to cover; 0 resizes to `size` without keeping the aspect.
+      short_side: Size to which the short side is resized, in pixels, or (H, W) that the picture is
+          resized to cover; 0 resizes to `size` without keeping the aspect.
       interpolation: 'nearest', 'bilinear', 'bicubic' or 'lanczos'.
-      rounding: where the crop of an odd margin begins:
-        'even' as torchvision, 'floor' as transformers.
+      rounding: Rounding of where the crop of an odd margin begins: 'even' as torchvision, 'floor'
+          as transformers.
 
     Returns:
       transform(example): replaces `image` (as for train_transform) by uint8 (H, W, 3). Raises
@@ -150,8 +150,8 @@ def clip_preprocess(
 
     Args:
       size: (H, W) of the result in pixels, or one int for both.
-      mean: of each channel, in 0..1.
-      std: of each channel, in 0..1.
+      mean: Mean of each channel, in 0..1.
+      std: Standard deviation of each channel, in 0..1.
       mode: 'shortest' resizes the picture to cover `size` and crops the centre, 'longest' resizes
         it to fit in and pads, 'squash' resizes without keeping the aspect (SigLIP).
       interpolation: 'nearest', 'bilinear' or 'bicubic', with antialiasing.
@@ -173,7 +173,7 @@ def clip_eval_transform(
     """What clip_preprocess does before it normalises, for loaders: the device normalises.
 
     Args:
-      size, mode, interpolation, fill: as for clip_preprocess.
+      size, mode, interpolation, fill: The same as in `clip_preprocess`.
 
     Returns:
       transform(example): replaces `image` by uint8 (H, W, 3). Raises as clip_preprocess.
@@ -221,8 +221,8 @@ def random_crop_box(
     after ten misses the largest allowed centre box.
 
     Args:
-      width: of the image in pixels.
-      height: of the image in pixels.
+      width: Width of the image in pixels.
+      height: Height of the image in pixels.
       scale: range of the box's share of the area.
       ratio: range of the box's width / height.
       rng: decides.

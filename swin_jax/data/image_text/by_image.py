@@ -20,7 +20,7 @@ class Images:
 
     Attributes:
       source: a pair source.
-      records: for each image, the numbers of its records in `source`.
+      records: For each image, the numbers of its records in `source`.
     """
 
     source: Any

@@ -43,11 +43,11 @@ def choose(name: str, argument: str, columns: Collection[str], place: str) -> st
     """The column of the images or of the captions.
 
     Args:
-      name: what the user says, in small or capital letters. Where there is no such column and it is
-        the first of IMAGE_KEYS or TEXT_KEYS, the other known ones stand for it.
+      name: The name that the user gives, in lower or upper case. Where there is no such column and
+          it is the first of IMAGE_KEYS or TEXT_KEYS, the other known names stand in for it.
       argument: 'image_key' or 'text_key'.
       columns: those that there are.
-      place: for messages: the file.
+      place: The file, for messages.
 
     Returns:
       A column. Raises UserError where there is none, or several known ones could be meant.
@@ -85,8 +85,8 @@ def rows_of_split(path: str, values: Sequence[Any], split: str) -> list[int]:
     """The numbers of the rows that belong to a split.
 
     Args:
-      path: of the file, for messages.
-      values: what each row has under 'split'; None where it has nothing.
+      path: Path of the file, for messages.
+      values: The entry of each row under 'split'; None where it has none.
       split: the one that is asked for; 'train' means 'restval' too.
         '' takes all rows where there are not several.
 

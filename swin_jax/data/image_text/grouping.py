@@ -46,7 +46,7 @@ def pair_up(names: Sequence[str], text_suffix: str) -> Grouping:
 
     Args:
       names: paths.
-      text_suffix: of the texts, such as '.txt'.
+      text_suffix: Suffix of the texts, such as '.txt'.
     """
     images, texts, left_out = defaultdict(list), defaultdict(list), []
     for position, path in enumerate(names):
@@ -79,7 +79,7 @@ def describe(left_out: Mapping[int, tuple[int, str]], text_suffix: str) -> str:
 
     Args:
       left_out: {why: (how many, the name of one)}.
-      text_suffix: of the texts.
+      text_suffix: Suffix of the texts.
     """
     parts = [
         f"{count:,} {KINDS[why].format(suffix=text_suffix)} ({name})"

@@ -23,12 +23,12 @@ class AnnotatedPairs:
     """Image files with their captions; see `json_file`.
 
     Attributes:
-      path: of the file.
+      path: Path of the file.
       root: folder that image paths start from.
       rows: objects with a path under `image_key` and captions under `text_key`.
       image_key: the key of the path.
       text_key: the key of the captions.
-      conversion: how pixels are taken, see picture.py.
+      conversion: Conversion of pixels, see `picture.py`.
     """
 
     path: str
@@ -78,8 +78,8 @@ def json_file(
       image_key: the key of the path in a list of records; 'image' takes the one of
         columns.IMAGE_KEYS that there is.
       text_key: the key of the caption or captions there; 'text' takes the one of columns.TEXT_KEYS.
-      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
-        and lays what is transparent on white, 'reference' does neither.
+      conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
+          and lays what is transparent on white, 'reference' does neither.
 
     Returns:
       The source. Raises UserError where there is no such file, it is damaged or of another form, a

@@ -123,8 +123,8 @@ def jsonl(
         likewise.
       label_key: the key of an integer that becomes `label`; '' for none, also where the lines have
         a 'label'.
-      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
-        and lays what is transparent on white, 'reference' does neither.
+      conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
+          and lays what is transparent on white, 'reference' does neither.
       split: the lines whose 'split' is this; 'train' means 'restval' too.
         Without effect where there are none.
 
@@ -221,10 +221,10 @@ def table(
         no such column.
       text_key: the column of the captions; 'text' takes the one of columns.TEXT_KEYS likewise.
       label_key: a column of integers that becomes `label`; '' for none.
-      separator: of the fields; '' goes by the suffix, a comma or a tab, and takes the other one
-        where only that gives known columns, as open_clip writes its .csv with tabs, or a semicolon
-        or a '|', as in Flickr30k's results.csv.
-      conversion, split: as of `jsonl`.
+      separator: Separator of the fields; '' goes by the suffix, a comma or a tab, and takes the
+          other one where only that gives known columns, as open_clip writes its .csv with tabs, or
+          a semicolon or a '|', as in Flickr30k's results.csv.
+      conversion, split: The same as in `jsonl`.
 
     Returns:
       The source. Rows that name an image again are records of their own in training; an

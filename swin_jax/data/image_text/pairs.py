@@ -115,9 +115,9 @@ class FolderPairs:
 
     Attributes:
       root: folder of all files.
-      paths: of the images, relative to root.
-      texts: of the files of their captions.
-      conversion: how pixels are taken, see picture.py.
+      paths: Paths of the images, relative to root.
+      texts: Paths of the caption files.
+      conversion: Conversion of pixels, see `picture.py`.
       caption_lines: True if each line of a text is a caption.
     """
 
@@ -158,9 +158,9 @@ def tfds(
     """Pairs of a TFDS data set that was prepared in the array_record format; needs no TensorFlow.
 
     Args:
-      name: as for sources.tfds.
-      split: in TFDS's notation.
-      data_dir: where data sets lie.
+      name: The same as in `sources.tfds`.
+      split: Split in TFDS's notation.
+      data_dir: Folder of data sets.
       image_key: the feature that holds the encoded image.
       text_key: the captions: a text, several ('captions/text' is `text` inside of `captions`), or a
         label, whose class names are the captions.
@@ -168,8 +168,8 @@ def tfds(
         ...) for a caption function.
       label_key: an integer feature that becomes `label`; '' for none.
       in_memory: keeps decoded images, for sets that fit in the memory of every loader process.
-      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
-        and lays what is transparent on white, 'reference' does neither, as the recipes of CLIP.
+      conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
+          and lays what is transparent on white, 'reference' does neither, as the recipes of CLIP.
 
     Returns:
       The source. Raises UserError where the set, split or feature is missing or is of another kind.
@@ -189,8 +189,8 @@ def folder(
     Args:
       root: the folder. Files without a partner are left out, and so are those of which several
         share a name; a warning counts them. See grouping.py.
-      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
-        and lays what is transparent on white, 'reference' does neither.
+      conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
+          and lays what is transparent on white, 'reference' does neither.
       caption_lines: True if each line of a text is a caption of its own; otherwise a text is one.
 
     Returns:
@@ -256,7 +256,7 @@ class KeywordCaption:
     Attributes:
       templates: one is drawn; each holds one '{}'.
       key: the example's keywords (str, ...).
-      most: of keywords; their number is drawn from 0 to this.
+      most: Largest number of keywords; their number is drawn from 0 to this.
     """
 
     templates: tuple[str, ...] = ("{}",)

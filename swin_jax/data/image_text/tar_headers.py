@@ -37,10 +37,10 @@ class Member:
       name: its path.
       kind: 'file', 'folder', or 'special' for links, sparse files, devices and what else has no
         plain bytes.
-      offset: where its first header begins, in bytes.
-      start: where its bytes begin.
+      offset: Start of its first header, in bytes.
+      start: Start of its content.
       size: number of its bytes.
-      end: where the next header begins.
+      end: Start of the next header.
     """
 
     name: str
@@ -56,7 +56,7 @@ def members(file: BinaryIO, size: int) -> Iterator[Member]:
 
     Args:
       file: opened for reading.
-      size: of the file in bytes.
+      size: Size of the file in bytes.
 
     Raises:
       DamagedTarError: what follows the members that were yielded is damaged, cut off, or behind the

@@ -124,10 +124,11 @@ def tar_shards(
         and '[]'. A file or folder whose name has such signs is taken as it is called.
       text_key: '' takes captions from .txt members, a name from that key of .json members (a
         caption or a list).
-      index_dir: where index files go; by default beside each shard. They are made where they are
-        missing, damaged or older than the shard; every process of a run may do so at once.
-      conversion: how pixels are taken: 'display' turns pictures upright by their EXIF orientation
-        and lays what is transparent on white, 'reference' does neither, as the recipes of CLIP.
+      index_dir: Folder for index files; by default each lies beside its shard. They are made where
+          they are missing, damaged or older than the shard; every process of a run may do so at
+          once.
+      conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
+          and lays what is transparent on white, 'reference' does neither, as the recipes of CLIP.
       caption_lines: True if each line of a .txt is a caption of its own, as CLIP_benchmark writes
         the shards of its retrieval; otherwise a text is one caption.
 

@@ -43,8 +43,8 @@ class Limits:
     """The most that a file may take; one that announces or holds more is unreadable.
 
     Attributes:
-      pixels: of a frame; by default those of 8K video and a little more.
-      frames: of a file; by default more than four hours at 60 a second.
+      pixels: Most pixels of a frame; by default those of 8K video and a little more.
+      frames: Most frames of a file; by default more than four hours at 60 a second.
     """
 
     pixels: PositiveInt = 2**25

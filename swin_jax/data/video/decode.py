@@ -44,8 +44,9 @@ class Reader:
           file: path of a video file, or its encoded bytes.
           rotate: turns frames as the file's rotation metadata say (phones store upright films
             lying), as OpenCV does.
-          variable_frame_rate: whether a file with one is read (exactly, by time stamps) or is an
-            unreadable record: clips count frames, so its motion changes speed.
+          variable_frame_rate: True if a file with a variable frame rate is read (exactly, by time
+              stamps) rather than an unreadable record: clips count frames, so its motion changes
+              speed.
           limits: the most that the file may take.
         """
         self._file, self._rotate, self._accepts_variable = file, rotate, variable_frame_rate

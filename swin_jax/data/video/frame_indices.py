@@ -14,11 +14,11 @@ def dense_train_indices(
     """Draws clips of evenly spaced frames.
 
     Args:
-      num_frames: of the video.
+      num_frames: Number of frames of the video.
       rng: decides where the clips start.
       length: frames of a clip.
       stride: every how many frames.
-      clips: how many clips; each starts in its own part of the video where that is long enough.
+      clips: Number of clips; each starts in its own part of the video where that is long enough.
 
     Returns:
       int64 (clips, length), modulo num_frames.

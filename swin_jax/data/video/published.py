@@ -76,8 +76,8 @@ def find_files(
 
     Args:
       file: the list, for messages.
-      published: what it says.
-      folder: where its videos lie.
+      published: The published list.
+      folder: Folder of its videos.
       suffixes: those of videos.
 
     Returns:

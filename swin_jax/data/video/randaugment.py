@@ -36,7 +36,7 @@ class VideoRandAugment:
 
     Attributes:
       num_ops: different operations drawn for a clip.
-      magnitude: their strength, 0 to 30.
+      magnitude: Strength of the operations, 0 to 30.
       hidden_flip: flips half of the clips first, as the peer does without saying so.
       hidden_crop: crops up to magnitude / 224 of each side first and resizes back,
         as the peer does.

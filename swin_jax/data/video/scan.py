@@ -45,7 +45,7 @@ def check_file(path: str, quick: bool = False) -> dict[str, Any]:
     """Looks for what is wrong with a video file.
 
     Args:
-      path: of the file.
+      path: Path of the file.
       quick: reads packets only, which misses damaged pictures and takes less than a
         hundredth of the time.
 

@@ -38,10 +38,12 @@ class VideoFileSource:
       root: folder of all files.
       paths: relative to root, one for a record.
       labels: one for a record.
-      class_names: in label order.
-      variable_frame_rate: if False, a file with one is an unreadable record, see Reader.
-      max_pixels: of a frame; a file with larger ones is an unreadable record.
-      max_frames: of a file; one with more, or that announces more, is an unreadable record.
+      class_names: Class names in label order.
+      variable_frame_rate: False if a file with a variable frame rate is an unreadable record, see
+          Reader.
+      max_pixels: Most pixels of a frame; a file with larger ones is an unreadable record.
+      max_frames: Most frames of a file; one with more, or that announces more, is an unreadable
+          record.
     """
 
     root: str
@@ -88,13 +90,13 @@ def video_list(
       class_names: a text file with one name on each line, in label order, or Something-Something's
         labels.json, which is found beside its list. By default names are those in the list,
         sorted, or the numbers.
-      num_classes: how many there are, for a list in which the last ones do not occur;
-        0 counts them.
-      variable_frame_rate: whether a file with one is read, exactly, by time stamps (as evaluation
-        does), or is an unreadable record, which training names, replaces and counts.
-      max_pixels: of a frame; a file with larger ones is an unreadable record.
-        By default those of 8K.
-      max_frames: of a file; one with more is an unreadable record.
+      num_classes: Number of classes, for a list in which the last ones do not occur; 0 counts them.
+      variable_frame_rate: True if a file with a variable frame rate is read, exactly, by time
+          stamps (as evaluation does); False if it is an unreadable record, which training names,
+          replaces and counts.
+      max_pixels: Most pixels of a frame; a file with larger ones is an unreadable record. By
+          default those of 8K.
+      max_frames: Most frames of a file; one with more is an unreadable record.
 
     Returns:
       The source, with `Marked` around it for several labels of a video. Raises UserError,
@@ -150,7 +152,7 @@ def video_folder(
     Args:
       root: the folder.
       split: reads root/split instead.
-      variable_frame_rate, max_pixels, max_frames: as for video_list.
+      variable_frame_rate, max_pixels, max_frames: The same as in `video_list`.
 
     Returns:
       The source. Raises UserError where the folder is missing, has no class folder, or a class has
@@ -212,7 +214,7 @@ def flat_video_folder(
 
     Args:
       root: the folder, or one video.
-      max_pixels, max_frames: as for video_list.
+      max_pixels, max_frames: The same as in `video_list`.
 
     Returns:
       A source with label 0 and no class names; `paths` are relative to root. Raises UserError where

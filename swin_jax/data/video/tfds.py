@@ -103,8 +103,8 @@ def tfds_video(
     Args:
       name: 'ucf101', 'ucf101/ucf101_1_256', 'ucf101/ucf101_1_256:2.0.0';
         without a version the newest.
-      split: in TFDS's notation, for example 'train' or 'train[:90%]'.
-      data_dir: where data sets lie; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      split: Split in TFDS's notation, for example 'train' or 'train[:90%]'.
+      data_dir: Folder of data sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       video_key: the feature that holds the frames, a Video or a Sequence of Image.
       label_key: the feature that holds the integer label.
 

@@ -71,12 +71,12 @@ def video_train_transform(
       stride: every how many frames, for 'dense'.
       sampling: 'dense' takes `length` frames from a random start on; 'uniform' one of each of
         `length` equal segments.
-      short_side: what the short side is resized to first, in pixels.
+      short_side: Size to which the short side is resized first, in pixels.
       scale: range of the crop's share of the area.
       ratio: range of the crop's width / height.
       hflip: probability of a flip, beside that of RandAugment.
       randaugment_ops: operations of RandAugment; 0 for none, nor the hidden flip and crop.
-      randaugment_magnitude: their magnitude, 0 to 30.
+      randaugment_magnitude: Magnitude of RandAugment's operations, 0 to 30.
       hidden_flip: see VideoRandAugment.
       hidden_crop: see VideoRandAugment.
 
@@ -115,7 +115,7 @@ def video_eval_transform(
     is resized to hold it.
 
     Args:
-      size, length, stride, sampling, short_side: as for video_train_transform.
+      size, length, stride, sampling, short_side: The same as in `video_train_transform`.
 
     Returns:
       transform(example): replaces `video` (a Video) by uint8 (length, H, W, 3). Raises as
@@ -144,9 +144,9 @@ def video_views_transform(
       clips: V_t, evenly spread over the video.
       crops: V_s, along the long side; see crop_offsets.
       size: (H, W) of a view in pixels, or one int for both.
-      length, stride, sampling: as for video_train_transform.
-      short_side: what the short side is resized to, in pixels;
-        0 for that of `size`, as in the protocol.
+      length, stride, sampling: The same as in `video_train_transform`.
+      short_side: Size to which the short side is resized, in pixels; 0 for that of `size`, as in
+          the protocol.
 
     Returns:
       transform(example): replaces `video` (a Video) by uint8 (crops * clips, length, H, W, 3),
@@ -201,8 +201,8 @@ def crop_offsets(long_side: int, size: int, crops: int) -> list[int]:
     """Where crops begin along the long side.
 
     Args:
-      long_side: in pixels.
-      size: of a crop in pixels.
+      long_side: Length of the long side in pixels.
+      size: Side of a crop in pixels.
       crops: 1 for the centre; 3 for left, right and middle in the order of the protocol, where with
         odd slack the right crop ends a pixel before the edge; others evenly from edge to edge (the
         paper's 5 are not published).
@@ -229,8 +229,8 @@ def random_crop_box(
     of the short side.
 
     Args:
-      height: of the frame in pixels.
-      width: of the frame in pixels.
+      height: Height of the frame in pixels.
+      width: Width of the frame in pixels.
       scale: range of the box's share of the area.
       ratio: range of the box's width / height, drawn log-uniformly.
       rng: decides.
