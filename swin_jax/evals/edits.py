@@ -22,7 +22,7 @@ class Edits:
     Attributes:
         data: A `data.pipeline.EvalData` of latents; None for a task that holds its own.
         pictures: Edits in the picture, the first ones.
-        columns: Of them, each a pair of before and after.
+        columns: Columns of that picture, each a pair of before and after.
     """
 
     data: Any = None

@@ -48,7 +48,7 @@ def sample(label: np.ndarray, shots: PositiveInt, seed: Seed) -> np.ndarray:
     Args:
         label: (N,) int.
         shots: per class.
-        seed: of the choice.
+        seed: Seed of the choice.
 
     Returns:
         Indices (classes * shots,) int, sorted.
@@ -196,9 +196,9 @@ def few_shot(
         seeds: one draw each.
         method: 'logistic', as in the paper, or 'ridge'.
         num_classes: K; None for the largest label + 1.
-        indices: of an earlier run, to use the same examples; those that are absent are drawn.
-        pause: is called before every fit, and within those of 'logistic' as `linear_probe.probe`
-            says; it may raise.
+        indices: Examples of an earlier run, to be used again; those that are absent are drawn.
+        pause: A function that is called before every fit, and within those of 'logistic' as
+            `linear_probe.probe` says; it may raise.
 
     Raises:
         UserError: another method, or a class with too few examples.
@@ -301,8 +301,8 @@ class FewShot:
 
     Attributes:
         train: a `data.pipeline.EvalData` with `image` and `label`, as are the others.
-        test: what is reported; its classes, by name, are some of those of `train`,
-            as are those of `validation`.
+        test: Data that is reported; its classes, by name, are some of those of `train`, as are
+            those of `validation`.
         validation: chooses the regularisation.
         shots: examples per class.
         seeds: one draw each.

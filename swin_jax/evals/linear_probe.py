@@ -77,9 +77,9 @@ def split(
 
     Args:
         label: (N,) int.
-        fraction: of each class that goes to validation;
-            a class of several examples gives at least one and keeps one.
-        seed: of the choice.
+        fraction: Share of each class that goes to validation; a class of several examples gives at
+            least one and keeps one.
+        seed: Seed of the choice.
 
     Returns:
         (training indices, validation indices), sorted.
@@ -103,7 +103,7 @@ class Probe:
 
     Attributes:
         classifier: fitted to training and validation data with the chosen lambda.
-        search: how that was chosen.
+        search: Record of the search that chose it.
     """
 
     classifier: Classifier
@@ -137,13 +137,13 @@ def probe(
         validation: the same; None carves a fifth of `train` out.
         num_classes: K; None for the largest label + 1.
         metric: a key of `metrics.top_scores` that chooses lambda.
-        refit: whether the last fit is to training and validation data, as in the paper.
-        seed: of the carving.
-        max_iterations: of L-BFGS.
-        tolerance: of L-BFGS.
+        refit: True if the last fit is to training and validation data, as in the paper.
+        seed: Seed of the split into training and validation data.
+        max_iterations: Most iterations of L-BFGS.
+        tolerance: Tolerance of L-BFGS.
         chunk: rows at a time.
-        pause: is called before every fit, and in one process after each of its iterations;
-            it may raise to end all.
+        pause: A function that is called before every fit, and in one process after each of its
+            iterations; it may raise to end all.
 
     Raises:
         UserError: as `fit` and `split`.
@@ -184,13 +184,13 @@ class LinearProbe:
 
     Attributes:
         train: a `data.pipeline.EvalData` with `image` and `label`, as are the others.
-        test: what is reported; its classes, by name, are some of those of `train`,
-            as are those of `validation`.
+        test: Data that is reported; its classes, by name, are some of those of `train`, as are
+            those of `validation`.
         validation: chooses lambda; None carves a fifth of `train` out.
         output: key of what `task.predict` returns that is probed; the paper takes ViT's class token
             before the projection, 'image_features' are after it and of unit length.
         metric: key of `metrics.top_scores` that chooses lambda.
-        max_iterations: of L-BFGS.
+        max_iterations: Most iterations of L-BFGS.
     """
 
     own_classes: ClassVar[bool] = True  # those of `train`

@@ -143,11 +143,11 @@ def fit(
         label: (N,) int in 0..K-1.
         strength: lambda on the summed loss: scikit-learn's 1 / C, of two classes 2 / C.
         num_classes: K; None for the largest label + 1.
-        start: where to start; None starts at zero, as scikit-learn.
-        max_iterations: of L-BFGS; the paper has 1000.
-        tolerance: on the largest gradient of loss / N, as scikit-learn's `tol`.
+        start: Weights to start from; None starts at zero, as scikit-learn.
+        max_iterations: Most iterations of L-BFGS; the paper has 1000.
+        tolerance: Bound on the largest gradient of loss / N, as scikit-learn's `tol`.
         chunk: rows at a time.
-        pause: as of `probe`.
+        pause: The same as in `linear_probe.probe`.
 
     Raises:
         UserError: no rows, labels out of range, or features that are not finite.

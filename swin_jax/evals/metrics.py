@@ -43,8 +43,8 @@ def evaluate(
         image_features: (N, E).
         label: (N,) int in 0..C-1, or (N, C) of `mean_average_precision`.
         weights: (E, C).
-        dataset: as in `METRICS`.
-        scale: of the logits where probabilities are ranked.
+        dataset: A name in `METRICS`.
+        scale: Scale of the logits where probabilities are ranked.
 
     Returns:
         'map_11_points' of multi-label sets, else `top_scores`,
@@ -193,7 +193,7 @@ def mean_average_precision(
         label: (N, C): 1 where the class is there, 0 where not,
             -1 where it does not count (VOC's 'difficult').
         weights: (E, C).
-        scale: of the logits.
+        scale: Scale of the logits.
     """
     logits = scale * features.normalize(image_features) @ weights
     probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))

@@ -48,12 +48,14 @@ def fuse(
 
     Args:
         task: its `predict` gives the `logits` of `video`.
-        state, frozen: as `predict` takes them.
+        state, frozen: Arguments of `predict`.
         views: (B, V, T, H, W, 3) uint8.
-        views_at_once: of each video, a divisor of V; 0 for all. Fewer need less memory.
+        views_at_once: Views of each video that are computed together, a divisor of V; 0 for all.
+            Fewer need less memory.
         fusion: 'probability' is the mean of the views' probabilities,
             'score' the probabilities of their mean logits.
-        input: what `predict` calls a view; 'image' where views are single frames, (B, V, H, W, 3).
+        input: The name of a view in the batch of `predict`; 'image' where views are single frames,
+            (B, V, H, W, 3).
 
     Returns:
         (B, K) float32.
@@ -80,7 +82,7 @@ class MultiView:
 
     Attributes:
         data: a `data.pipeline.EvalData` with `video` uint8 (B, V, T, H, W, 3) and `label`.
-        views_at_once: of each video; a divisor of V, 0 for all.
+        views_at_once: Views of each video that are computed together, a divisor of V; 0 for all.
         fusion: 'probability' or 'score', see `fuse`.
         input: key of the views, 'video' or 'image', see `fuse`.
         cache: folder where finished videos are kept, so that a test that was stopped goes on

@@ -90,7 +90,7 @@ def ranks(
         candidates: (M, E).
         candidate_ids: (M,) int.
         chunk: queries at a time.
-        pause: is called before each chunk; it may raise.
+        pause: A function that is called before each chunk; it may raise.
 
     Returns:
         (N,) int; rank < k means found among the first k.
@@ -138,9 +138,9 @@ def recall(
         text_features: (M, E) of unit length.
         image_ids: (N,) int; None numbers the images.
         text_ids: (M,) int: the image that a text belongs to; None where text i belongs to image i.
-        ks: how many of the first count.
+        ks: Numbers of candidates, the first ones, among which a match counts.
         chunk: queries at a time.
-        pause: as of `ranks`.
+        pause: The same as in `ranks`.
 
     Returns:
         'image_to_text_r<k>' (papers call it text retrieval) and 'text_to_image_r<k>', in 0..1.
@@ -167,12 +167,12 @@ class Retrieval:
         data: a `data.pipeline.EvalData` of a pair source with `pairs.eval_transform`. With
             another transform it has `image`, and unless `captions` are given `text`, the
             tokens of one caption.
-        captions: of each record in order, one or more; None takes those of the source.
+        captions: One or more captions of each record, in order; None takes those of the source.
         tokenize: texts -> (n, L) int32, for `captions`; None takes that of `pairs.eval_transform`.
         prefix: put before each of the captions.
         ids: batch key of an integer that pairs with the same content share ('label' for several
             pictures of one concept); '' makes every image its own.
-        ks: how many of the first count.
+        ks: Numbers of candidates, the first ones, among which a match counts.
         batch_size: captions at a time.
     """
 

@@ -58,16 +58,16 @@ class SampleQuality:
         network: A model of features, such as `train.init_from.Frozen` with
             `models.inception.Inception`. Its weights are read when the evaluation is
             bound to a task.
-        of: What the features are of if they are not Inception's, for the names
+        of: Name of the features if they are not Inception's, for the names
             'frechet_distance_of_...'.
         method: Method of the model that gives features (B, D) or maps (B, ..., D),
             or a list that ends with them.
-        mean, std: Of the pixels in 0..1, as the network takes them.
+        mean, std: Mean and standard deviation of the pixels in 0..1, as the network takes them.
         optional: True to measure nothing where the network has no weights;
             else those are an error, or random ones.
         samples: Number of images to generate.
         batch_size: Images at a time.
-        seed: Of latents and subsets, so that each evaluation sees the same.
+        seed: Seed of latents and subsets, so that each evaluation sees the same.
         subsets, subset_size: The kernel distance is a mean over so many random subsets of so many
             images, or of as many as there are.
     """
@@ -221,10 +221,10 @@ def kernel_distance(
     (M, D), unbiased, in float64.
 
     Args:
-        x, y: At least two rows each.
+        x, y: Features, at least two rows each.
         subsets: The distance is a mean over so many pairs of random subsets.
         subset_size: Rows of each, if there are as many.
-        seed: Of the subsets.
+        seed: Seed of the subsets.
     """
     rng = np.random.default_rng(seed)
     size = min(len(x), len(y), subset_size)

@@ -19,8 +19,8 @@ class SampleGrid:
     """Draws a grid of samples of a task that predicts them.
 
     Attributes:
-        rows, columns: Of the grid.
-        seed: Of the latents and, for a conditional generator, the labels.
+        rows, columns: Size of the grid.
+        seed: Seed of the latents and, for a conditional generator, the labels.
     """
 
     rows: PositiveInt = 6

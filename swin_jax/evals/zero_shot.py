@@ -50,9 +50,9 @@ def classifier(
         encode: (batch_size, L) int32 tokens -> (batch_size, E), normalised or not.
         tokenize: texts -> (n, L) int32.
         class_names: C entries in label order, each a name or several that are averaged.
-        templates: with one {} each.
+        templates: Templates with one {} each.
         batch_size: prompts at a time.
-        progress: whether to show a bar.
+        progress: True to show a bar.
         cache: folder for the result, stored under a hash of key, names and templates;
             None stores nothing.
         key: stands for weights and tokenizer in that hash, `weights_checksum(params)` for example.

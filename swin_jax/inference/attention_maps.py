@@ -151,9 +151,9 @@ def draw_attention(
     scale, up to the maximum that its title tells.
 
     Args:
-        picture: what the model saw: a PIL image, or an array (H, W), (H, W, 1 or 3) or with a
-            batch axis of 1 before it; uint8, or floats (the normalised image, say), which are
-            stretched to their range.
+        picture: The picture that the model saw: a PIL image, or an array (H, W), (H, W, 1 or 3) or
+            with a batch axis of 1 before it; uint8, or floats (the normalized image, say), which
+            are stretched to their range.
         maps: (h, rows, columns) of `attention_map`.
         query: the token that `maps` are for; it is framed.
         path: a picture file to write, or None.
@@ -218,8 +218,8 @@ def draw_video_attention(
     One frame stands for each token in time, its first.
 
     Args:
-        clip: what the model saw, (T, H, W, 3) or with a batch axis of 1 before it; uint8, or
-            floats, which are stretched to their range.
+        clip: The clip that the model saw, (T, H, W, 3) or with a batch axis of 1 before it; uint8,
+            or floats, which are stretched to their range.
         maps: (h, T', rows, columns) of `attention_map` for a model of three axes.
         query: the token that `maps` are for, (time, row, column); it is framed.
         path: a picture file to write, or None.

@@ -26,11 +26,11 @@ def draw(
 
     Args:
         path: a picture file.
-        pictures: for each the picture, uint8 (H, W), (H, W, 1) or (H, W, 3),
-            None for an empty place, and its text.
+        pictures: Pairs of a picture, uint8 (H, W), (H, W, 1) or (H, W, 3), None for an empty place,
+            and its text.
         title: above all.
         columns: pictures beside each other.
-        width: of a picture, in inches.
+        width: Width of a picture, in inches.
     """
     from matplotlib.figure import Figure
 

@@ -101,7 +101,7 @@ def build(
 
     Args:
         data: Pictures of a `sources.FileSource`.
-        encode: See `Encode`; it gets data sets whose labels are to be handed back.
+        encode: An `Encode`; it gets data sets whose labels are to be handed back.
         model, checksum, preparation, normalised: Attributes of the index.
         previous: An earlier index; features of unchanged files are taken from it if it was made
             in the same way.
@@ -313,7 +313,7 @@ def find(
         query: A text, or a picture: a path (also as str, if there is such a file),
             a PIL image or a uint8 array.
         top: Number of pictures to find; at most all.
-        preprocess, tokenize: As for `similarity.probabilities`.
+        preprocess, tokenize: The same as in `similarity.probabilities`.
 
     Returns:
         [(path of the picture, cosine), ...], the nearest first. Every call computes the checksum of

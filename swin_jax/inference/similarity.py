@@ -100,7 +100,7 @@ def nearest_captions(
     Args:
         captions: Texts to choose among.
         top: Number of captions per picture; at most all.
-        model, variables, images, preprocess, tokenize: As for `probabilities`.
+        model, variables, images, preprocess, tokenize: The same as in `probabilities`.
 
     Returns:
         For each picture [(caption, cosine), ...], the best first.

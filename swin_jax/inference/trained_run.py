@@ -34,7 +34,7 @@ def open_trained(config, workdir: str, writes: bool = True) -> epath.Path:
 
     Args:
         config: The experiment's config.
-        workdir: Of the run.
+        workdir: Workdir of the run.
         writes: True if something will be written into it;
             otherwise a run that may only be read will do.
 

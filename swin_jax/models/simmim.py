@@ -33,7 +33,7 @@ class SimMIM(nn.Module):
             image: (B, *size, C), floating point and normalised;
                 `size` is a multiple of the encoder's stride.
             mask: (B, *size / patch) of 0 and 1, 1 where the encoder does not see a patch.
-            train: whether to drop paths; needs `rngs={'dropout': key}` then.
+            train: True to drop paths; needs `rngs={'dropout': key}` then.
 
         Returns:
             (B, *size, C) float32, in the units of the target.

@@ -139,7 +139,7 @@ def warp(images: jax.Array, matrix: jax.Array, margin: float = 1.0) -> jax.Array
         images: float32.
         matrix: (B, 3, 3), from pixels (x, y, 1) of the result to those of the image,
             from the center.
-        margin: As in `bgc`.
+        margin: The same as in `bgc`.
 
     Returns:
         (B, H, W, C); the identity where the matrix is.

@@ -51,7 +51,7 @@ def random_erase(
     Args:
         key: a JAX key.
         image: (B, H, W, C) or (B, T, H, W, C) float32, normalised.
-        probability: of erasing, per image or clip.
+        probability: Probability of erasing, per image or clip.
         area: least and largest area of the rectangle before rounding, as fractions of the image.
         aspect: least and largest height / width; the logarithm is uniform.
         mode: 'pixel' fills with N(0, 1) per value, 'rand' with one N(0, 1) colour, 'const' with 0.
@@ -116,8 +116,8 @@ def mix(
         target: (B, K) float32, already smoothed.
         mixup_alpha: lambda of mixup is Beta(alpha, alpha); 0: CutMix only.
         cutmix_alpha: the same for CutMix; 0: mixup only; both 0: nothing is mixed.
-        probability: that a group is mixed at all.
-        switch_probability: that a mixed group uses CutMix, where both are on.
+        probability: Probability that a group is mixed at all.
+        switch_probability: Probability that a mixed group uses CutMix, where both are on.
         group: images per group, even, and a divisor of B; a smaller batch is one group.
 
     Returns:

@@ -62,7 +62,7 @@ def local_softmax_loss(
 
     Args:
         image, text: (B / devices, E), this device's rows.
-        scale, ids: as `softmax_loss`; ids (B / devices,).
+        scale, ids: The same as in `softmax_loss`; ids (B / devices,).
         axes: the mesh axes that the batch is split over.
     """
     every_id = _gather(ids, axes)
@@ -87,7 +87,7 @@ def ring_softmax_loss(
     """`softmax_loss` without the matrix, under `jax.shard_map`, or on one device with `axes=()`.
 
     Args:
-        image, text, scale, ids, axes: as `local_softmax_loss`.
+        image, text, scale, ids, axes: The same as in `local_softmax_loss`.
         chunk: texts that are looked at together; the largest divisor of this device's
             rows up to it.
     """
@@ -115,7 +115,7 @@ def sigmoid_loss(
     equation 1).
 
     Args:
-        image, text, scale, ids: as `softmax_loss`.
+        image, text, scale, ids: The same as in `softmax_loss`.
         bias: () float32, added to the logits.
     """
     logits = scale * _dot(image, text) + bias

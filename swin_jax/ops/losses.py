@@ -114,7 +114,7 @@ def top_k_correct(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
     Args:
         logits: (B, K).
         label: (B,) int in 0..K-1.
-        k: how many of the largest count.
+        k: Number of the largest logits among which the label counts.
 
     Returns:
         (B,) float32, 1 or 0.

@@ -32,8 +32,8 @@ def upfirdn(
 
     Args:
         x: (B, H, W, C).
-        up: Each sample is followed by up - 1 zeros, the last one too.
-        down: Of the filtered samples every down-th is kept, from the first one on.
+        up: Factor of upsampling: each sample is followed by up - 1 zeros, the last one too.
+        down: Factor of downsampling: every down-th filtered sample is kept, from the first one on.
         padding: Zeros before and after both axes; a negative number crops.
         taps: The filter of one axis; it is scaled to a sum of `up`, so that the mean is kept.
 

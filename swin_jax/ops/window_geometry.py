@@ -29,7 +29,7 @@ def per_stage(value, stages: int, axes: int, one_each: bool = False) -> list[tup
     Args:
         value: a size for all stages, or a tuple of one size (an int or a tuple) per stage,
             a 1-tuple being repeated.
-        one_each: whether a tuple of ints is one per stage; otherwise it is one per axis.
+        one_each: True if a tuple of ints has one per stage; otherwise it has one per axis.
     """
     nested = not isinstance(value, int) and any(not isinstance(entry, int) for entry in value)
     if not nested and not one_each:

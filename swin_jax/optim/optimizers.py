@@ -122,7 +122,7 @@ def lazy_adam(
         learning_rate, b1, b2, eps: Adam's, as if there were no regularizer.
         regularize_every: Steps of the loss for one of the regularizer, k;
             0 if it has no update of its own.
-        freeze: As in `adamw`, as is the state.
+        freeze: The same as in `adamw`, as is the state.
 
     Returns:
         The transformation, as `adamw`.

@@ -43,7 +43,8 @@ def ranger(
         learning_rate: 0.5 suits parameters that are stored with a deviation of 100,
             as those of StyleGAN2's mapping.
         b1, b2, eps: Adam's; both moments are float32.
-        slow_step: How far slow weights go towards the parameters, which are then set to them.
+        slow_step: Share of the way from slow weights to the parameters in one move; the parameters
+            are then set to them.
         slow_every: Updates between two of these moves.
 
     Returns:

@@ -42,8 +42,8 @@ def warmup_cosine(
         base_lr: the peak, already scaled to the batch size (as are the two below).
         total_steps: updates in the run, warm-up included; the rate is `min_lr` from there on.
         warmup_steps: updates from `warmup_lr` up to `base_lr`; may be 0.
-        warmup_lr: where the warm-up starts.
-        min_lr: where the cosine ends.
+        warmup_lr: Rate at the start of the warm-up.
+        min_lr: Rate at the end of the cosine.
         warmup_prefix: True: the cosine spans the updates after the warm-up. False: it spans the
             whole run and the warm-up hides its start, so that the rate drops at the join: the form
             before October 2022, which made the released Swin v1 weights and SimMIM's.
@@ -97,7 +97,7 @@ def warmup_multistep(
         milestones: updates, counted from the start of the run, at which the rate falls;
             an int is the only one.
         gamma: the factor at each of them.
-        base_lr, warmup_steps, warmup_lr, delay: as in `warmup_cosine`.
+        base_lr, warmup_steps, warmup_lr, delay: The same as in `warmup_cosine`.
 
     Returns:
         `schedule(step, scale=1.0)`.
@@ -145,8 +145,8 @@ def epoch_cosine(
         base_lr: the peak; each `scale` multiplies everything.
         epochs: the cosine would be 0 at this epoch.
         steps_per_epoch: updates in an epoch.
-        warmup_epochs: of the warm-up; 0 for none.
-        warmup_ratio: where it starts.
+        warmup_epochs: Length of the warm-up in epochs; 0 for none.
+        warmup_ratio: Rate at the start of the warm-up, as a share of the peak.
         accumulate: micro-batches per update.
 
     Returns:

@@ -29,7 +29,7 @@ class Chip:
     """One chip.
 
     Attributes:
-        name: as in a topology's name.
+        name: Name in that of a topology.
         peak_flops: bfloat16 operations per second, dense.
         hbm_bytes: memory that a program can have.
         hbm_bandwidth: bytes per second.
@@ -39,9 +39,10 @@ class Chip:
             0 where a switch joins them.
         dcn_bandwidth: bytes per second one way, the chip's share of its host's network,
             which joins slices.
-        shapes: of the slices below one that is built from whole cubes of 4x4x4, or all there are.
-        max_chips: in a slice.
-        config: what the compiler calls the mode in which a chip's cores are one device.
+        shapes: Shapes of the slices below one that is built from whole cubes of 4x4x4, or all there
+            are.
+        max_chips: Most chips in a slice.
+        config: The compiler's name for the mode in which a chip's cores are one device.
     """
 
     name: str
@@ -91,9 +92,9 @@ class Topology:
     slices by the network.
 
     Attributes:
-        chip: what it is made of.
+        chip: Chip that it is made of.
         shape: chips along each axis of a slice.
-        slices: how many.
+        slices: Number of slices.
     """
 
     chip: Chip

@@ -23,15 +23,15 @@ class Collective:
     """One collective of a program.
 
     Attributes:
-        kind: of `KINDS`.
-        bytes: of its arrays, per chip and run, without padding:
-            of an all-gather what comes out, else what goes in.
-        axes: of the mesh that it joins chips along; () where the text doesn't say.
+        kind: One of `KINDS`.
+        bytes: Size of its arrays, per chip and run, without padding: of an all-gather what comes
+            out, else what goes in.
+        axes: Axes of the mesh along which it joins chips; () where the text doesn't say.
         group: chips that exchange data with one another; 2 in a permutation.
-        slices: that those chips are in; 1 where all are in the same.
-        count: how often it runs.
-        overlaps: whether the program was scheduled to go on while it runs.
-        name: of the instruction.
+        slices: Number of slices that those chips are in.
+        count: Number of times it runs.
+        overlaps: True if the program was scheduled to go on while it runs.
+        name: Name of the instruction.
     """
 
     kind: str
@@ -51,9 +51,9 @@ def collectives(text: str, mesh: Mapping[str, int], slices: int = 1) -> list[Col
     within each slice, and with the same place in the others.
 
     Args:
-        text: of the optimized module.
+        text: Text of the optimized module.
         mesh: name and size of each axis, `Mesh.shape`.
-        slices: that the mesh is of; each is a contiguous part of its devices in order.
+        slices: Number of slices in the mesh; each is a contiguous part of its devices in order.
     """
     module, found = hlo.parse(text), []
     for computation, instruction, count in hlo.run(module, "", 1):

@@ -22,11 +22,11 @@ def prepare(config, text: str, workdir: str | None, effort: str = "full") -> Cal
     """Checks what to plan, and builds the step of the config for it.
 
     Args:
-        config: from an experiment file.
+        config: Config from an experiment file.
         text: 'v5e:4x4' or 'v5p:4x4x4,slices=2'; with 'auto:' before it to search; 'auto' alone, or
             'config', takes the topology that the config names.
-        workdir: where plan.json and plan.png go; None to print only.
-        effort: of the compiler; one of `compiled_step.EFFORTS`.
+        workdir: Folder for plan.json and plan.png; None to print only.
+        effort: Effort of the compiler, one of `compiled_step.EFFORTS`.
 
     Returns:
         The function that compiles: it prints the plan, or the best of several, writes it into the

@@ -41,7 +41,7 @@ def prepare(
     """Builds the training step of a config for a topology, without compiling it.
 
     Args:
-        config, topology, cache, effort: As `plan` takes them.
+        config, topology, cache, effort: Arguments of `plan`.
 
     Returns:
         The function that compiles it, and returns what `plan` does.
@@ -60,8 +60,8 @@ def plan(
     """Compiles the training step of a config for a topology and reads the program.
 
     Args:
-        config: from an experiment file.
-        topology: from `chips.topology`.
+        config: Config from an experiment file.
+        topology: A topology from `chips.topology`.
         cache: a folder that keeps the numbers of programs,
             because programs for an absent topology cannot be kept.
         effort: one of EFFORTS.

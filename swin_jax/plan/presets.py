@@ -46,8 +46,8 @@ def use(config, arg, pods: Mapping[str, Pod]) -> None:
     as the argument `pod` of an experiment file asks.
 
     Args:
-        config: of the file, complete; it stays as it is where `arg.pod` is '',
-            and where `arg.fake`.
+        config: Complete config of the file; it stays as it is where `arg.pod` is '', and where
+            `arg.fake`.
         arg: the file's arguments.
         pods: the file's table; of several rows that agree with `arg` the one that says most counts.
 

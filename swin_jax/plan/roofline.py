@@ -22,13 +22,13 @@ class Roofline:
     """Seconds of one step.
 
     Attributes:
-        chip: that it runs on.
-        compute: of the products, at the chip's peak.
-        memory: of the traffic to main memory, beside the products.
-        links: of collectives within a slice, by its links.
-        network: of those among slices.
-        exposed: of both, what the program waits for:
-            collectives that were not scheduled to run beside anything else.
+        chip: Chip that it runs on.
+        compute: Time of the products, at the chip's peak.
+        memory: Time of the traffic to main memory, beside the products.
+        links: Time of collectives within a slice, by its links.
+        network: Time of collectives among slices.
+        exposed: Time that the program waits for collectives of both kinds: those that were not
+            scheduled to run beside anything else.
     """
 
     chip: Chip
@@ -71,7 +71,7 @@ class Roofline:
         """The share of the chip's peak that a step which takes `step` can reach at most.
 
         Args:
-            flops: of the model, per chip and step, without recomputation.
+            flops: FLOPs of the model, per chip and step, without recomputation.
         """
         return flops / (self.step * self.chip.peak_flops)
 
@@ -82,10 +82,10 @@ def estimate(
     """The roofline of one step.
 
     Args:
-        topology: that it runs on.
-        flops: that each chip executes, recomputation included.
-        hbm_bytes: that each chip reads and writes.
-        collectives: of the program.
+        topology: Topology that it runs on.
+        flops: FLOPs that each chip executes, recomputation included.
+        hbm_bytes: Bytes that each chip reads and writes.
+        collectives: Collectives of the program.
     """
     chip, links, network, exposed = topology.chip, 0.0, 0.0, 0.0
     for collective in collectives:

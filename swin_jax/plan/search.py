@@ -94,12 +94,12 @@ def search(
     """Compiles the most promising layouts of a step.
 
     Args:
-        config: from an experiment file; its batch size stays.
-        topology: from `chips.topology`.
-        states: from `state_bytes`.
-        cache: as for `compiled_step.plan`.
-        say: is told what is tried.
-        compiles: how many programs at most.
+        config: Config from an experiment file; its batch size stays.
+        topology: A topology from `chips.topology`.
+        states: Sizes from `state_bytes`.
+        cache: The same as in `compiled_step.plan`.
+        say: A function that is told what is tried.
+        compiles: Most programs to compile.
 
     Returns:
         What was compiled, (candidate, plan), the best first:

@@ -49,9 +49,9 @@ def prepare(config, workdir: str | None, batch_sizes: str = "") -> Callable[[], 
     """Builds an experiment for every batch size.
 
     Args:
-        config: from an experiment file.
-        workdir: where throughput.json goes; None to print only.
-            Checkpoints in it are neither read nor changed.
+        config: Config from an experiment file.
+        workdir: Folder for throughput.json; None to print only. Checkpoints in it are neither read
+            nor changed.
         batch_sizes: global ones, '64,128,256'; by default the config's.
 
     Returns:

@@ -114,9 +114,9 @@ def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str
     Args:
         module: `python -m module FOLDER` finds the job, pickled, in its standard input and compiles
             it with `write_to(FOLDER)` as compiler options.
-        job: of that process.
-        topology: of the program.
-        mesh: of the program.
+        job: Job of that process.
+        topology: Topology of the program.
+        mesh: Mesh of the program.
 
     Raises:
         UserError: the process ended before it knew.
@@ -215,7 +215,7 @@ def largest(buffers: str, program: str, count: int = 8) -> list[dict[str, Any]]:
     Args:
         buffers: the compiler's list of buffers, and of the values that each of them holds in turn.
         program: the optimised program.
-        count: of arrays.
+        count: Number of arrays.
 
     Returns:
         [{bytes, shape, of}], of: what the program computes there.

@@ -197,12 +197,13 @@ class Overlap:
         name: data set.
         count: all examples.
         overlap: examples whose nearest training image is at or above the threshold.
-        threshold: on the similarity.
-        accuracy: on all.
+        threshold: Similarity from which on an image is a duplicate.
+        accuracy: Accuracy on all examples.
         clean: accuracy below the threshold.
         overlapped: accuracy at or above it.
-        p_value: of `binomial_test` of the overlap with `clean` as probability.
-        interval: of `overlapped`, Clopper-Pearson.
+        p_value: One-tailed p-value by `binomial_test` of the right answers in the overlap, with
+            `clean` as their probability.
+        interval: Clopper-Pearson interval of `overlapped`.
     """
 
     name: str
@@ -235,8 +236,8 @@ def analyse(
         name: data set.
         correct: (N,) bool, whether each example is classified rightly.
         similarity: (N,) to the nearest training image.
-        threshold: of a duplicate, by >=.
-        confidence: of the interval.
+        threshold: Similarity from which on, itself included, an image is a duplicate.
+        confidence: Confidence level of the interval.
     """
     correct, similarity = np.asarray(correct, bool), np.asarray(similarity)
     if len(correct) != len(similarity) or not len(correct):
@@ -329,10 +330,10 @@ def sheet(
         reference: (M, H, W, C) uint8.
         similarity: (N,) of `nearest`.
         index: (N,) of `nearest`.
-        path: of the picture.
+        path: Path of the picture.
         threshold: None shows pairs spread over all similarities,
             else the ones that are closest to it.
-        pairs: how many.
+        pairs: Number of pairs.
 
     Returns:
         The numbers of the images on the sheet, from the most similar on.

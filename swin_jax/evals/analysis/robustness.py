@@ -82,8 +82,8 @@ class ObjectNetClass:
     """A class of ObjectNet that ImageNet has too.
 
     Attributes:
-        folder: of its images.
-        name: for prompts, in lower case.
+        folder: Folder of its images.
+        name: Name for prompts, in lower case.
         imagenet: its classes among ImageNet's 1000.
     """
 
@@ -222,7 +222,7 @@ class Robustness:
     """One row of the report.
 
     Attributes:
-        measurement: what was measured.
+        measurement: The measurement.
         expected: accuracy under shift of an ordinary model of that accuracy in the domain.
         effective: measured minus expected.
         relative: accuracy under shift minus that of the base model, or None.

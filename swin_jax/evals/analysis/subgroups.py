@@ -39,10 +39,10 @@ class Rate:
     """A share of a group.
 
     Attributes:
-        figure: what is counted, 'accuracy' or a category.
+        figure: The quantity: 'accuracy' or a category.
         group: 'attribute=value', several joined by ', '; 'all' for everybody.
         count: members.
-        value: in 0..1.
+        value: The rate, in 0..1.
         interval: Clopper-Pearson.
     """
 
@@ -121,7 +121,7 @@ def accuracy(
         prediction: column of predicted classes.
         label: column of true classes.
         attributes: columns whose values are crossed to groups; () for everybody.
-        confidence: of the intervals.
+        confidence: Confidence level of the intervals.
 
     Returns:
         One Rate per group.
@@ -150,7 +150,7 @@ def assignment(
         prediction: column of predicted classes.
         categories: {category: its class names}.
         attributes: columns whose values are crossed to groups; () for everybody.
-        confidence: of the intervals.
+        confidence: Confidence level of the intervals.
 
     Returns:
         One Rate per category and group.
@@ -246,7 +246,7 @@ def most_unequal_labels(
             on portraits of Congress).
         member: (N,) bool, of the first group.
         names: L.
-        top: how many.
+        top: Number of labels.
 
     Returns:
         [(name, share in the first group, share in the other, statistic)], the most unequal first.

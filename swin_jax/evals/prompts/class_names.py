@@ -124,7 +124,7 @@ def bind(
     '/' and the humps of CamelCase don't count.
 
     Args:
-        label_names: of the data set, in label order.
+        label_names: Label names of the data set, in label order.
         names: either the names themselves, in any order, a class with several matched by its first;
             or {label name: names for prompts}, where label and prompt differ.
 
@@ -179,10 +179,10 @@ def bind_imagenet(
     """Binds ImageNet's 1000 curated names to labels that are WordNet ids or class numbers.
 
     Args:
-        label_names: in label order, all of them WordNet ids ('n01440764') or all of them numbers
-            ('0', ImageNetV2's folders).
+        label_names: Label names in label order, all of them WordNet ids ('n01440764') or all of
+            them numbers ('0', ImageNetV2's folders).
         names: 1000, in the order of sorted WordNet ids.
-        indices: which of the 1000 the labels are, for the subsets of ImageNet-A and ImageNet-R;
+        indices: Numbers of the labels among the 1000, for the subsets of ImageNet-A and ImageNet-R;
             None for all.
 
     Returns:

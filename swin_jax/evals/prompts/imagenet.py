@@ -26,7 +26,7 @@ def imagenet_zero_shot(
         templates: `prompts.IMAGENET_80` (the paper's figures) or `prompts.IMAGENET_7`.
         names: file of the 1000 curated names in the order of sorted WordNet ids; '' takes those of
             an installed clip-benchmark.
-        clean: how texts are cleaned, as in training, see `data.image_text.tokenizer.tokenize`.
+        clean: Cleaning of texts, as in training, see `data.image_text.tokenizer.tokenize`.
 
     Returns:
         A `ZeroShot`. Raises UserError where there are no names.

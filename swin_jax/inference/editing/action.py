@@ -34,8 +34,8 @@ def prepare(config: Any, workdir: str, what: str) -> Callable[[], int]:
     Args:
         config: The experiment's config; its `edit` is the editor,
             `invert` finds latents of pictures.
-        workdir: Where files go, in edits/TEXT, and where editors keep what they compute once.
-        what: See `sources.find`.
+        workdir: Folder for files, in edits/TEXT, and for what editors compute once and keep.
+        what: The latents or pictures to edit, see `sources.find`.
 
     Returns:
         The function that edits and returns the exit status, 0. It writes for each name

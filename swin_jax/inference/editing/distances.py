@@ -18,7 +18,7 @@ class Distance(Protocol):
     """A distance between pictures (B, H, W, 3), floating point in -1..1.
 
     Attributes:
-        name: What it is called in messages.
+        name: Name for messages.
     """
 
     name: ClassVar[str]
@@ -81,7 +81,7 @@ class FeatureDistance:
 
     Attributes:
         network: A model with a method `features`, such as `models.swin.Swin`, and its weights.
-        pixel_weight, feature_weight: Of both parts in the sum.
+        pixel_weight, feature_weight: Weights of the two parts in the sum.
     """
 
     name: ClassVar[str] = "pixels and features"

@@ -21,8 +21,8 @@ class Edited:
     Attributes:
         styles: One array (B, channels) float32 for each layer of S, after the edit.
         ws: W+ (B, num_ws, w_dim) float32 after the edit, or None where the edit is in S.
-        chosen: For each row (layer, channel, weight) of the channels that moved; () where the
-            method does not choose any.
+        chosen: Rows (layer, channel, weight) of the channels that moved, for each picture; () where
+            the method does not choose any.
         note: '', or why nothing changed: `NO_CHANNEL`.
     """
 
@@ -38,7 +38,7 @@ class Axis:
 
     Attributes:
         name: 'alpha' for example, an argument of `LoadedEditor.edit`.
-        values: In the order in which they are shown.
+        values: Values in the order in which they are shown.
     """
 
     name: str
@@ -52,7 +52,7 @@ class LoadedEditor(Protocol):
         generator: A `models.stylegan2.Generator`.
         variables: Its variables.
         method: Its name in messages.
-        text: What the pictures are edited to.
+        text: The text that the pictures are edited to.
         axes: One or two quantities for sheets, the first one for the video.
     """
 

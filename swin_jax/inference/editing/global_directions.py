@@ -55,13 +55,14 @@ class Wish:
     """A text that pictures are edited to.
 
     Attributes:
-        text: What they should show.
-        neutral: What they show now.
+        text: Description of what the pictures should show.
+        neutral: Description of what they show now.
         alpha: Strength, in deviations of the channel that moves most;
             negative for the opposite edit.
         beta: Least relevance of the channels that move;
             None takes the largest that moves more than `channels`.
-        channels: See `beta`: the released code has 20 for faces, 100 for other pictures.
+        channels: Number of channels that is exceeded where `beta` is None: the released code has 20
+            for faces, 100 for other pictures.
     """
 
     text: str
@@ -148,7 +149,7 @@ class GlobalDirections:
 
         Args:
             ws: W+ (B, num_ws, w_dim).
-            wishes: At least one.
+            wishes: The edits to make, at least one.
 
         Raises:
             NoChannel: A beta that selects none.
@@ -212,12 +213,12 @@ def open_directions(
 
     Args:
         generator, clip: Model and variables, as `swin_jax.load` gives them.
-        folder: Of statistics, released ones or such as were computed here; where it has none they
-            are computed into it, which takes hours for 1024 pixels, shows progress, and goes on
-            where it was killed.
-        survey: How to compute; None for the released code's settings and pixels as
-            the CLIP takes them.
-        templates, tokenize: See `GlobalDirections`.
+        folder: Folder of statistics, released ones or computed here; where it has none they are
+            computed into it, which takes hours for 1024 pixels, shows progress, and resumes where
+            it was killed.
+        survey: Settings of the computation; None for the released code's settings and pixels as the
+            CLIP takes them.
+        templates, tokenize: The same as in `GlobalDirections`.
         show: Show progress.
 
     Raises:
@@ -261,13 +262,14 @@ class GlobalEditor:
     Attributes:
         task: A `tasks.style_relevance.StyleRelevance`:
             the networks, and how statistics are computed.
-        text: What pictures should show; several texts, each with its step, are separated by |.
-        neutral: What they show now, one for all texts or as many.
-        alpha, beta, channels: See `Wish`; one for all texts, or as many.
+        text: Description of what pictures should show; several texts, each with its step, are
+            separated by |.
+        neutral: Description of what they show now, one for all texts or as many.
+        alpha, beta, channels: Fields of `Wish`; one value for all texts, or as many.
         statistics: A folder with fs3.npy and S_mean_std; '' takes those of the run in the workdir,
             or computes them there from the changed layer on.
         templates: '79', as the released code has, or '80', as the paper says.
-        alphas, betas: Of sheets and videos.
+        alphas, betas: Values along the axes of sheets and videos.
     """
 
     task: Any
@@ -342,9 +344,9 @@ class LoadedGlobalEditor:
     """The editor with its weights, a `LoadedEditor`.
 
     Attributes:
-        directions: Of generator and CLIP.
-        wishes: What to edit to.
-        axes: Of sheets: alpha and beta.
+        directions: Directions of generator and CLIP.
+        wishes: The edits to make.
+        axes: Axes of sheets: alpha and beta.
     """
 
     directions: GlobalDirections
@@ -372,7 +374,7 @@ class LoadedGlobalEditor:
 
         Args:
             ws: The latents.
-            alpha: In place of every wish's own.
+            alpha: A step in place of every wish's own.
             beta: The same. With one that selects no channel the latents are as they were, and
                 `note` says so, as in the cell of a sheet.
 

@@ -116,18 +116,18 @@ class OptimizationInversion:
         distance: `PerceptualDistance` or `FeatureDistance`.
         space: 'w', one latent for all rows, or 'w+', one for each row.
         num_steps: Updates for each picture.
-        learning_rate: Of Adam between the ramps.
+        learning_rate: Learning rate of Adam between the ramps.
         rampup, rampdown: Shares of the steps in which the rate rises to and falls from it.
-        b1, b2: Of Adam.
+        b1, b2: Decay rates of Adam's moments.
         latent_noise: Deviation of the noise that latents get, as a share of that of W.
         noise_until: Share of the steps after which they get none.
         optimize_noise: Look for noise maps as well, from random ones, and keep them free of
             patterns. Edits are drawn with the fixed maps of the generator: False looks for latents
             that belong to those.
-        noise_penalty: Of patterns in noise maps.
+        noise_penalty: Weight of the penalty on patterns in noise maps.
         mean_samples: Latents whose mean is the start.
         batch_size: Pictures at a time.
-        seed: Of noise maps and of the noise of latents.
+        seed: Seed of noise maps and of the noise of latents.
     """
 
     distance: Distance
@@ -179,7 +179,7 @@ class Projection:
         ws: W+ (N, num_ws, w_dim) float32.
         noises: A map (N, h, w, 1) for each convolution,
             or () where those of the generator were kept.
-        distances: Of the last pictures from the given ones, (N,).
+        distances: Distances of the last pictures from the given ones, (N,).
     """
 
     ws: np.ndarray
@@ -193,7 +193,7 @@ class Projector:
     Attributes:
         settings: The inversion.
         image_size: Side of the generator's pictures.
-        mean: Where latents begin, (w_dim,).
+        mean: Mean latent, from which the search starts, (w_dim,).
         deviation: Root of the mean squared length of what latents differ from it by.
     """
 

@@ -34,7 +34,7 @@ class LatentMapperEditor:
     Attributes:
         generator: Frozen `models.stylegan2.Generator`.
         model: The mapper that the run trains, for weights of a run.
-        text: What it was trained for, in words.
+        text: The text that the mapper was trained for, in words.
         mapper: A released file of a mapper, whose class and levels follow from it, or the workdir
             of a run; '' takes the workdir that `load` is given.
     """
@@ -126,7 +126,7 @@ class LoadedMapper:
         variables: Its variables.
         model: The mapper.
         mapper_variables: Its variables.
-        text: What it was trained for.
+        text: The text that the mapper was trained for.
     """
 
     generator: Any

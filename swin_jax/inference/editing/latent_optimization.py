@@ -57,7 +57,7 @@ class LatentOptimizationEditor:
 
     Attributes:
         task: A `tasks.latent_optimization.LatentOptimization` with one text.
-        text: That text, in words.
+        text: The task's text, in words.
         steps: Updates of an edit; the schedule of the task's optimizer should end there.
         progress: Show the updates of each batch on standard error.
     """
@@ -89,7 +89,7 @@ class LoadedOptimization:
 
     Attributes:
         editor: The settings.
-        variables: Of the generator.
+        variables: Variables of the generator.
         run: `LatentOptimization.optimizer` of the networks.
     """
 

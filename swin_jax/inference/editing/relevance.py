@@ -76,7 +76,7 @@ class Measure:
 
     Args:
         models: Generator and CLIP.
-        statistics: Of the generator.
+        statistics: Statistics of the generator.
         styles: (N, C) of all layers, of the pictures.
         survey: Settings.
     """
@@ -148,10 +148,10 @@ def measure(
 
     Args:
         models: Generator and CLIP.
-        statistics: Of the generator.
+        statistics: Statistics of the generator.
         survey: Settings.
-        folder: Where what is done is saved, in fs3.part.npz.
-        origin: Of the weights and settings; what was saved of others is not gone on with.
+        folder: Folder in which the work done so far is saved, as fs3.part.npz.
+        origin: Checksums of the weights, and settings; saved work of other ones is not resumed.
         show: Show a progress bar.
 
     Returns:
@@ -217,7 +217,7 @@ def compute(
 
     Args:
         models: Generator and CLIP.
-        folder: For S_mean_std, fs3.npy and statistics.json.
+        folder: Folder for S_mean_std, fs3.npy and statistics.json.
         survey: Settings; None for those of the released code.
         show: Show progress.
 
@@ -249,8 +249,8 @@ def take_run(task: Any, models: Models, workdir: Any, folder: str) -> None:
     Args:
         task: Its `tasks.style_relevance.StyleRelevance`.
         models: Generator and CLIP.
-        workdir: Of the run; nothing is done where it has no checkpoint.
-        folder: For S_mean_std, fs3.npy and statistics.json.
+        workdir: Workdir of the run; nothing is done where it has no checkpoint.
+        folder: Folder for S_mean_std, fs3.npy and statistics.json.
 
     Raises:
         UserError: A run that has not ended, or was made with other weights or settings.

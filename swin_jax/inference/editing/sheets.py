@@ -24,9 +24,10 @@ def draw_pairs(
 
     Args:
         path: A picture file.
-        names: Of what was edited.
-        pairs: For each the pictures uint8 (H, W, 3) beside each other: the original, before, after.
-        headings: Of the columns.
+        names: Names of what was edited.
+        pairs: For each name the pictures uint8 (H, W, 3) beside each other: the original, before,
+            after.
+        headings: Headings of the columns.
         title: Above all.
     """
     cells = []

@@ -48,7 +48,8 @@ class Latents:
     """What is edited.
 
     Attributes:
-        names: Of each, for files: 'seed12', or the path below the folder without its suffix.
+        names: Name of each for its files: 'seed12', or the path below the folder without its
+            suffix.
         ws: W+ (N, num_ws, w_dim) float32.
         pictures: The pictures that were inverted, uint8 (N, H, W, 3), or None.
     """
@@ -63,7 +64,7 @@ class Source:
     """Where latents come from: seeds, or files of one of two kinds.
 
     Attributes:
-        seeds: Of latents that are drawn.
+        seeds: Seeds of latents that are drawn.
         latents: Files of latents.
         pictures: Picture files.
         root: Folder that names of files are relative to.
@@ -133,10 +134,10 @@ def read(
     """The latents of a source.
 
     Args:
-        source: Given by `find`.
+        source: The source that `find` gives.
         generator: A `models.stylegan2.Generator`.
         variables: Its variables.
-        truncation: Of latents that are drawn.
+        truncation: Truncation of latents that are drawn.
         inverter: Finds the latents of pictures.
 
     Raises:

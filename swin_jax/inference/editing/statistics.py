@@ -70,9 +70,9 @@ def read_folder(
     and checks that they are of a generator.
 
     Args:
-        folder: With S_mean_std and fs3.npy.
+        folder: Folder with S_mean_std and fs3.npy.
         generator, variables: The model.
-        clip_variables: Of the CLIP.
+        clip_variables: Variables of the CLIP.
         features: Width of its features, if it is known.
 
     Returns:

@@ -95,7 +95,7 @@ def trunk(blocks: Blocks, types: dict) -> tuple[tuple, tuple]:
     """The modules `input_layer` and `body` of a network; the first block of each stage strides.
 
     Args:
-        blocks: Of each stage (channels before, channels after, number of blocks).
+        blocks: A tuple (channels before, channels after, number of blocks) for each stage.
         types: `dtype` and `param_dtype`.
     """
     width = blocks[0][0]
@@ -162,8 +162,8 @@ class IRSE(nn.Module):
     'output_layer' (before it is brought to length 1) are kept in `intermediates['outputs']`.
 
     Attributes:
-        blocks: Of each stage the channels before and after it and its number of blocks;
-            each stage halves the map.
+        blocks: A tuple (channels before, channels after, number of blocks) for each stage; each
+            stage halves the map.
         image_size: Height and width in pixels, a multiple of 2 to the number of stages.
         embed_dim: Size of the embedding.
         channel_order: 'rgb', as StyleCLIP shows pictures to the network, or 'bgr', which turns RGB

@@ -76,7 +76,7 @@ class CLIP(nn.Module):
         Args:
             image: (B, H, W, 3), floating point and normalised.
             text: (B', L) token ids.
-            train: of both towers.
+            train: Mode of both towers.
 
         Returns:
             (logits_per_image (B, B'), logits_per_text (B', B)), float32: exp(logit_scale) times the
@@ -113,9 +113,9 @@ def encode(
 
     Args:
         model: Two towers.
-        variables: Of the model.
+        variables: Variables of the model.
         batch: `image` (B, H, W, 3), `text` (B', L) token ids, or one of them.
-        prepare: What is done to `image` first, normalization for example.
+        prepare: A function that is applied to `image` first, normalization for example.
 
     Returns:
         `image_features` (B, E) and `text_features` (B', E), float32 of length 1, of what is there;
@@ -163,18 +163,18 @@ def make_clip(
     """A CLIP with OpenAI's towers: `make_clip(**presets.PRESETS["ViT-B/32"])`.
 
     Args:
-        embed_dim: of the space that images and texts share.
+        embed_dim: Size of the space that images and texts share.
         image_size: (H, W) of the images in pixels, or one int for both.
-        vision_width: of the image tower.
+        vision_width: Width of the image tower.
         vision_layers: blocks of a ViT, or a tuple of four numbers, those of each stage of a ResNet.
         vision_heads: None for one per 64 channels (of the last map of a ResNet).
-        patch_size, vision_mlp_ratio, patch_dropout: of a ViT.
-        freeze_batch_norm: of a ResNet.
-        context_length, vocab_size, text_width, text_layers: of the text tower.
+        patch_size, vision_mlp_ratio, patch_dropout: Settings of a ViT.
+        freeze_batch_norm: True to keep the running statistics of a ResNet.
+        context_length, vocab_size, text_width, text_layers: Settings of the text tower.
         text_heads: None for one per 64 channels.
-        act: of the MLPs of both towers, 'quick_gelu' or 'gelu'.
+        act: Activation in the MLPs of both towers, 'quick_gelu' or 'gelu'.
         init_logit_scale, logit_bias: see `CLIP`.
-        dtype, param_dtype, remat, attention: of both towers, see
+        dtype, param_dtype, remat, attention: Settings of both towers, see
             `models.clip.transformer.Transformer`.
     """
     shared = dict(embed_dim=embed_dim, dtype=dtype, param_dtype=param_dtype, remat=remat)

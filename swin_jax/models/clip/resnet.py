@@ -109,16 +109,16 @@ class ModifiedResNet(nn.Module):
     kept in `intermediates['outputs']`, each (B, H, W, C).
 
     Attributes:
-        embed_dim: of the space that images and texts share.
+        embed_dim: Size of the space that images and texts share.
         image_size: (H, W) in pixels, multiples of 32, or one int for both.
         layers: blocks of each of the four stages.
-        width: of the stem; the last map has 32 times as many channels.
-        num_heads: of the attention pool.
+        width: Width of the stem; the last map has 32 times as many channels.
+        num_heads: Heads of the attention pool.
         freeze_batch_norm: train=True does not change the statistics and uses the
             running ones (for fine-tuning).
-        dtype, param_dtype: of the activations and of the parameters; statistics are float32.
-        remat: as in `models.swin.Swin`; convolutions are computed again under
-            every choice but 'none'.
+        dtype, param_dtype: Types of the activations and of the parameters; statistics are float32.
+        remat: The same as in `models.swin.Swin`; convolutions are computed again under every choice
+            but 'none'.
     """
 
     embed_dim: PositiveInt
@@ -161,7 +161,7 @@ class ModifiedResNet(nn.Module):
 
         Args:
             image: (B, H, W, 3), floating point and normalised.
-            train: whether norms use the statistics of the batch, and move the running ones.
+            train: True if norms use the statistics of the batch and move the running ones.
 
         Returns:
             (B, embed_dim) in `dtype`, not normalised.

@@ -25,9 +25,9 @@ class TextTransformer(nn.Module):
     are kept in `intermediates['outputs']`, each (B, L, width).
 
     Attributes:
-        embed_dim: of the space that images and texts share.
+        embed_dim: Size of the space that images and texts share.
         context_length: the longest input.
-        width, layers, num_heads, mlp_ratio: of the transformer.
+        width, layers, num_heads, mlp_ratio: Sizes of the transformer.
         act: 'quick_gelu' (OpenAI's weights) or 'gelu'.
         dtype, param_dtype, remat, attention: see `models.clip.transformer.Transformer`.
     """
@@ -81,7 +81,7 @@ class TextTransformer(nn.Module):
         Args:
             ids: (B, L) integers, L at most `context_length`, as
                 `data.image_text.tokenizer.tokenize` gives them.
-            train: without effect; towers are called alike.
+            train: An argument without effect, so that towers are called alike.
 
         Returns:
             (B, embed_dim) in `dtype`, not normalised.

@@ -126,9 +126,9 @@ class Transformer(nn.Module):
         init: 'default' is PyTorch's (OpenAI's image tower), 'scaled' draws normal
             weights whose deviation falls with the width, and with the depth where a
             branch ends (OpenAI's text tower).
-        dtype, param_dtype: of the residual stream and matrix products, and of the parameters;
+        dtype, param_dtype: Types of the residual stream and matrix products, and of the parameters;
             softmax and the statistics of the norms are float32.
-        remat: as in `models.swin.Swin`.
+        remat: The same as in `models.swin.Swin`.
         attention: 'xla', or 'cudnn' for the fused kernel of NVIDIA GPUs (half precision only).
     """
 

@@ -43,10 +43,10 @@ class VisionTransformer(nn.Module):
     as (B, N, width), class token first.
 
     Attributes:
-        embed_dim: of the space that images and texts share.
+        embed_dim: Size of the space that images and texts share.
         image_size: (H, W) in pixels, or one int for both;
             a multiple of `patch_size`, which is given alike.
-        width, layers, num_heads, mlp_ratio: of the transformer.
+        width, layers, num_heads, mlp_ratio: Sizes of the transformer.
         act: 'quick_gelu' (OpenAI's weights) or 'gelu'.
         patch_dropout: fraction of patches that are left out in training, other ones for each image.
         dtype, param_dtype, remat, attention: see `models.clip.transformer.Transformer`.
@@ -96,7 +96,7 @@ class VisionTransformer(nn.Module):
 
         Args:
             image: (B, H, W, 3), floating point and normalised.
-            train: whether to drop patches; needs `rngs={'patch_dropout': key}` then.
+            train: True to drop patches; needs `rngs={'patch_dropout': key}` then.
 
         Returns:
             (B, embed_dim) in `dtype`, not normalised.

@@ -44,7 +44,7 @@ def clip_view(
         size: (H', W') of CLIP's pictures, or one int for both; means are taken over equal areas.
         preprocess: 'compat' leaves the values as they are, as the released code does; 'clip'
             normalizes them as CLIP was trained.
-        mean, std: Of the channels, for 'clip'.
+        mean, std: Mean and standard deviation of the channels, for 'clip'.
 
     Returns:
         (B, H', W', 3) float32.
@@ -81,7 +81,7 @@ def clip_loss(
         text_features: (T, E) of length 1, `encode_text(ids, normalize=True)` of the texts.
         clip: The model.
         variables: Its variables.
-        preprocess: See `clip_view`.
+        preprocess: A choice of `clip_view`.
         **statistics: `mean` and `std` of `clip_view`.
 
     Returns:

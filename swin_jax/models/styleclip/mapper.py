@@ -53,7 +53,7 @@ class LevelsMapper(nn.Module):
     Attributes:
         coarse, medium, fine: False leaves the rows of a level as they are:
             0 to 3, 4 to 7, and the others.
-        norm_axis: As in `Mapping`.
+        norm_axis: The same as in `Mapping`.
     """
 
     coarse: bool = True
@@ -92,8 +92,8 @@ class StyleSpaceMapper(nn.Module):
     channels of all layers).
 
     Attributes:
-        channels: Of each layer, as `Generator.style_layers` has them;
-            every third from the second on is a ToRGB.
+        channels: Channels of each layer, as `Generator.style_layers` has them; every third from the
+            second on is a ToRGB.
         with_rgb: Map the styles of ToRGB layers too, as FullStyleSpaceMapper does;
             else their step is 0.
     """
@@ -145,9 +145,9 @@ def make_mapper(
 
     Args:
         kind: 'levels', 'single' or 'styles'.
-        coarse, medium, fine: As in `LevelsMapper`.
-        norm_axis: As in `Mapping`; in S there is but one axis.
-        channels, with_rgb: As in `StyleSpaceMapper`.
+        coarse, medium, fine: The same as in `LevelsMapper`.
+        norm_axis: The same as in `Mapping`; in S there is but one axis.
+        channels, with_rgb: The same as in `StyleSpaceMapper`.
 
     Raises:
         UserError: Another word for `kind`; no level left.

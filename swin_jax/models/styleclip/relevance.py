@@ -33,7 +33,7 @@ class Change:
     """How far a channel is moved.
 
     Attributes:
-        alpha: In deviations of the channel, down and up.
+        alpha: Step in deviations of the channel, down and up.
         form: 'code' moves it from its mean, in all pictures alike, as the released code does;
             'paper' from its own value in each picture.
         cumulative: Leave every channel at its mean when the next ones are moved. So does the
@@ -99,12 +99,12 @@ class Survey:
 
     Attributes:
         draws: Latents.
-        images: How many of them relevance is measured on, the first ones.
-        change: How channels are moved.
+        images: Number of latents, the first ones, on which relevance is measured.
+        change: Change of each channel.
         batch_size: Pictures at a time, two for each channel. In memory are the maps of as many,
             about 1 GiB for each of 1024 pixels, and those before the changed layer of one.
-        mean, std: Of pixels in 0..1, as the CLIP was trained.
-        save_seconds: From one save of what is done to the next.
+        mean, std: Mean and standard deviation of pixels in 0..1, as the CLIP was trained.
+        save_seconds: Time between two saves of the work done so far.
     """
 
     draws: Draws = Draws()
@@ -134,7 +134,7 @@ def picture_view(
     Args:
         image: (B, H, W, 3), nominally in -1..1, square.
         size: (H', W') of CLIP's pictures, or one int for both.
-        mean, std: Of the channels in 0..1.
+        mean, std: Mean and standard deviation of the channels, in 0..1.
 
     Returns:
         (B, H', W', 3) float32.
@@ -161,10 +161,10 @@ def channel_moves(
 
     Args:
         generator, clip: The models.
-        variables: Their variables, under 'generator' and 'clip'.
+        variables: Variables of the models, under 'generator' and 'clip'.
         start: (maps, image) of the picture before the layer,
             `Generator.activations` of a batch of 1.
-        styles: Of all layers, (1, C).
+        styles: Styles of all layers, (1, C).
         changed: (M, 2, C), lowered and raised styles of the layer.
         layer: Its index in `style_layers()`.
         pixels: `mean` and `std` of `picture_view`.
@@ -191,11 +191,11 @@ class Cost:
     """Multiply-accumulates of the convolutions for all pictures of a relevance, CLIP's not counted.
 
     Attributes:
-        pictures: How many are made.
-        whole: If each is made from its latent.
-        from_layer: If each is made from the changed layer on.
-        rank_one: If, besides, the first convolution is computed for the changed input channel alone
-            and added to that of the unchanged picture.
+        pictures: Number of pictures.
+        whole: Operations if each is made from its latent.
+        from_layer: Operations if each is made from the changed layer on.
+        rank_one: Operations if, besides, the first convolution is computed for the changed input
+            channel alone and added to that of the unchanged picture.
     """
 
     pictures: int

@@ -43,8 +43,8 @@ class Draws:
     """Latents that statistics are of; the defaults are those of the released code.
 
     Attributes:
-        samples: For mean and deviation of each channel.
-        seed: Of numpy's RandomState.
+        samples: Number of latents for mean and deviation of each channel.
+        seed: Seed of numpy's RandomState.
         truncation: Towards the mean latent.
         truncation_cutoff: Rows of W+ that are truncated, the first ones; None for all. The port to
             torch has 8, so that its statistics differ from the 64-pixel layers on.
@@ -98,7 +98,7 @@ def style_statistics(
 
     Args:
         generator, variables: The model, without labels.
-        draws: Which latents; None for those of the released code.
+        draws: Latents to draw; None for those of the released code.
         progress: Goes around the numbers of the batches, to show a bar for example.
     """
     draws = draws or Draws()

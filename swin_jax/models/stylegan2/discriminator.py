@@ -107,12 +107,12 @@ class Discriminator(nn.Module):
     `pixels` of the first block, those after the last one in `maps` of 'b4'.
 
     Attributes:
-        resolution, c_dim, channel_base, channel_max, image_channels, conv_clamp, resampling: As in
-            `models.stylegan2.Generator`.
-        mapping_layers: Of the network that maps labels, if c_dim is not 0.
+        resolution, c_dim, channel_base, channel_max, image_channels, conv_clamp, resampling: The
+            same as in `models.stylegan2.Generator`.
+        mapping_layers: Layers of the network that maps labels, if c_dim is not 0.
         mbstd_group_size: Images whose deviation is one feature; None for the whole batch.
         architecture: 'resnet', or 'orig' without shortcuts (ADA's 'cifar').
-        dtype: Of the maps above 4 x 4.
+        dtype: Type of the maps above 4 x 4.
     """
 
     resolution: PositiveInt

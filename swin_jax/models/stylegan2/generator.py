@@ -30,9 +30,9 @@ class Block(nn.Module):
     """The layers of one resolution.
 
     Attributes:
-        layers: Those of `style_space.style_layers` that have this resolution.
-        w_dim, clamp, resampling: As in `Generator`.
-        dtype: Of the maps.
+        layers: Entries of `style_space.style_layers` that have this resolution.
+        w_dim, clamp, resampling: The same as in `Generator`.
+        dtype: Type of the maps.
     """
 
     layers: tuple[style_space.StyleLayer, ...]
@@ -198,7 +198,7 @@ class Generator(nn.Module):
         conv_clamp: Bound of all maps, 256 in networks of ADA that were trained in
             mixed precision, else None.
         resampling: 'merged' or 'plain', see `ops.stylegan2`.
-        dtype: Of the maps; latents, styles, noise strength and the image are float32.
+        dtype: Type of the maps; latents, styles, noise strength and the image are float32.
         remat: 'full' computes the maps of each block again in the backward pass and keeps only
             what lies between blocks.
     """
@@ -253,7 +253,7 @@ class Generator(nn.Module):
         W+ (B, num_ws, w_dim).
 
         Args:
-            z: From a normal distribution.
+            z: Draws from a normal distribution.
             c: Label vectors.
             truncation: w becomes w_avg + truncation (w - w_avg); 1 leaves it as it is.
             truncation_cutoff: Number of rows of W+ that are truncated, the first ones;
@@ -296,9 +296,9 @@ class Generator(nn.Module):
         """S -> what a layer begins with, for `resume`.
 
         Args:
-            styles: Of all layers; those of `layer` and after it are not read.
+            styles: Styles of all layers; those of `layer` and after it are not read.
             layer: Index in `style_layers()`.
-            noise: As in `__call__`.
+            noise: The same as in `__call__`.
 
         Returns:
             (maps (B, h, w, channels) before the layer, the image so far,
@@ -319,10 +319,10 @@ class Generator(nn.Module):
         without the layers before.
 
         Args:
-            x, image: What `activations` gives for `layer`.
-            styles: Of all layers; those before `layer` are not read.
+            x, image: Outputs of `activations` for `layer`.
+            styles: Styles of all layers; those before `layer` are not read.
             layer: Index in `style_layers()`.
-            noise: As in `__call__`.
+            noise: The same as in `__call__`.
         """
         noises = self.synthesis.noises(noise, self._batch(styles))
         return self.synthesis.span(x, image, styles, noises, range(layer, len(styles)))[1]
@@ -348,7 +348,7 @@ class Generator(nn.Module):
         """z (B, z_dim) -> images.
 
         Args:
-            z, c, truncation, truncation_cutoff: As in `map`.
+            z, c, truncation, truncation_cutoff: The same as in `map`.
             noise: 'const', the fixed maps that are part of the weights, the same for all
                 images; 'random', drawn with the key 'noise'; 'none'; or a map (1 or B, h, w, 1)
                 for each layer but ToRGB.

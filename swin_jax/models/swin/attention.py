@@ -52,8 +52,9 @@ class WindowAttention(nn.Module):
     the collection 'attention' is mutable, the weights (B * nW, h, N, N) are kept there.
 
     Attributes:
-        window: that the bias is made for.
-        pretrained_window: that scales the coordinates of the continuous bias; 0 for `window`.
+        window: Window that the bias is made for.
+        pretrained_window: Window that scales the coordinates of the continuous bias; 0 for
+            `window`.
         cosine: scaled cosine attention with one learned scale per head, no bias on keys;
             else dot products.
         continuous_bias: the bias is an MLP of log-spaced coordinates; else a table.
@@ -167,7 +168,7 @@ class TemporalAttention(nn.Module):
 
     Attributes:
         window: frames that attend to each other; odd blocks shift by half of it.
-        attn_fields: of the block's own `WindowAttention`.
+        attn_fields: Fields of the block's own `WindowAttention`.
     """
 
     window: int

@@ -41,8 +41,8 @@ class Block(nn.Module):
         attn: the fields of `WindowAttention`.
         post_norm: norms at the end of the branches, starting from zero; else at their beginning.
         main_norm: a further norm on the residual stream after the block ('enorm' of V2-H and V2-G).
-        temporal_window: of a `TemporalAttention` between the two branches,
-            dropped together with the first; 0 for none.
+        temporal_window: Window of a `TemporalAttention` between the two branches, dropped together
+            with the first; 0 for none.
     """
 
     dim: int

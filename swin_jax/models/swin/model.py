@@ -45,31 +45,31 @@ class Swin(nn.Module):
 
     Attributes:
         num_classes: outputs of the head; 0 for the pooled features.
-        window_size: of all stages, or a tuple with one size per stage where one of them
-            is itself a tuple.
+        window_size: Window of all stages, or a tuple with one size per stage where one of them is
+            itself a tuple.
         cosine_attention, post_norm, continuous_bias:
             the choices of version 2 (`V2` is all of them), see `blocks`.
         pretrained_window_sizes: one size per stage, the windows of the pretraining, by which
             the coordinates of the continuous bias are scaled; 0 for the stage's own window, and
             () for that everywhere.
-        main_norm_every: in each stage every so many blocks a norm follows on the residual
-            stream (V2-H, V2-G: 6).
-        small: what happens on grids no larger than the window, see `window_geometry.fit`. Under
-            'pad' pixels beyond whole patches are cut off, as torchvision does, instead of padded.
-        drop_path_rate: of the last block; grows linearly from 0 at the first.
+        main_norm_every: Number of blocks in a stage after which a norm follows on the residual
+            stream (V2-H, V2-G: 6); 0 for none.
+        small: Treatment of grids no larger than the window, see `window_geometry.fit`. Under 'pad'
+            pixels beyond whole patches are cut off, as torchvision does, instead of padded.
+        drop_path_rate: Rate of the last block; it grows linearly from 0 at the first.
         merge_size: cell of patch merging, an int or one per axis (1 leaves an axis alone).
-        temporal_window: of gated attention along the first axis in every block ('factorised' Video
-            Swin); 0 for none.
+        temporal_window: Window of gated attention along the first axis in every block ('factorised'
+            Video Swin); 0 for none.
         out_norms: stages whose maps get a norm of their own;
             such a model is a backbone without final norm and head.
-        dtype: of matrix products and the residual stream, 'float32' or 'bfloat16'.
-        param_dtype: of the parameters.
+        dtype: Type of matrix products and the residual stream, 'float32' or 'bfloat16'.
+        param_dtype: Type of the parameters.
         attention: an implementation of `ops.attention` for each stage, a 1-tuple being repeated.
             Under 'sequential' the projections are part of the loop over windows, and the MLP runs
             over one row of windows at a time.
-        remat: what of a block is computed again in the backward pass: 'none', 'full', or all but
-            matrix products ('dots') or all but those without batch dimensions ('dots_no_batch',
-            which recomputes q k).
+        remat: The part of a block that is computed again in the backward pass: 'none', 'full', or
+            all but matrix products ('dots') or all but those without batch dimensions
+            ('dots_no_batch', which recomputes q k).
         scan: equal blocks are a loop over stacked parameters: compiled once, see
             `swin_jax.core.stacking`.
     """
@@ -189,7 +189,7 @@ class Swin(nn.Module):
         """The last map after the final norm, (B, *spatial, C * 2^(stages - 1)).
 
         Args:
-            image, train: as `__call__`.
+            image, train: The same as in `__call__`.
             mask: (B, *grid) on the token grid, 1 where a token is replaced after the patch
                 embedding and its norm, before absolute positions (SimMIM).
             mask_token: (embed_dim,), up to further axes of size 1.
@@ -204,7 +204,7 @@ class Swin(nn.Module):
 
         Args:
             image: (B, *size, in_channels), floating point and normalised.
-            train: whether to drop paths; needs `rngs={'dropout': key}` then.
+            train: True to drop paths; needs `rngs={'dropout': key}` then.
 
         Returns:
             (B, num_classes) float32 logits, or (B, C) pooled features where num_classes is 0; the

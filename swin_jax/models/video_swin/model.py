@@ -110,7 +110,7 @@ class VideoSwin(nn.Module):
     Attributes:
         backbone: a `models.swin.Swin` of three axes with num_classes=0; frames are the first axis.
         num_classes: K; 0 for the pooled features.
-        dropout_rate: before the linear layer, in training.
+        dropout_rate: Rate of dropout before the linear layer, in training.
         temporal_layers: transformer layers over the last map in which each position attends to all
             frames at its place (the 'split' design), with a final norm of their own.
     """
@@ -155,7 +155,7 @@ class VideoSwin(nn.Module):
         Args:
             video: (B, T, H, W, 3), floating point and normalised;
                 any number of frames and any size, padded.
-            train: whether to drop paths and features; needs `rngs={'dropout': key}` then.
+            train: True to drop paths and features; needs `rngs={'dropout': key}` then.
 
         Returns:
             (B, num_classes) float32 logits, or (B, C) pooled features where num_classes is 0.
