@@ -2,7 +2,41 @@
 
 from __future__ import annotations
 
+import sys
 import typing
+
+
+def _refuse(needed: str, found: str) -> None:
+    """Ends `python -m swin_jax...` with one line and status 2; elsewhere raises ImportError."""
+    text = f"swin_jax needs {needed}; this is {found}"
+    if sys.argv[:1] == ["-m"]:  # while Python looks for the module to run
+        print(f"error: {text}", file=sys.stderr)
+        raise SystemExit(2)
+    raise ImportError(text)
+
+
+# pip looks at the versions that setup.py demands, but a folder can be copied to any Python. Python
+# 3.7 and later can read this file.
+if sys.version_info < (3, 11):  # noqa: UP036
+    _refuse("Python 3.11 or later", f"Python {sys.version.split()[0]}, {sys.executable}")
+
+
+def _check_jax() -> None:
+    """Refuses an old JAX, without importing it."""
+    import importlib.metadata
+    import re
+
+    try:
+        found = getattr(sys.modules.get("jax"), "__version__", None)
+        found = found or importlib.metadata.version("jax")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    numbers = re.match(r"(\d+)\.(\d+)", found)
+    if numbers and tuple(map(int, numbers.groups())) < (0, 10):
+        _refuse("JAX 0.10 or later", f"JAX {found}: pip install --upgrade 'jax>=0.10'")
+
+
+_check_jax()
 
 if typing.TYPE_CHECKING:
     import os
