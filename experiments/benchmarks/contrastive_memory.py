@@ -34,10 +34,10 @@ def peak_bytes(form: str, mesh, batch: int, width: int) -> int:
     """The most that a chip holds at a time for one form of the loss and its gradient.
 
     Args:
-        form: of `FORMS`.
-        mesh: of chips.
+        form: One of `FORMS`.
+        mesh: Mesh of chips.
         batch: pairs in the global batch.
-        width: of the features.
+        width: Width of the features.
     """
     specs = (P(AXES), P(AXES), P(), P(AXES))
     shapes = [((batch, width), jnp.float32)] * 2 + [((), jnp.float32), ((batch,), jnp.int32)]

@@ -185,7 +185,7 @@ class Section:
 
     Attributes:
         title: Heading.
-        text: What stands above the table.
+        text: Text above the table.
         family: The family of the names.
         origin: A name -> how its weights are had, and their licence.
         prefix: Beginning of the names that belong to this table, among those of the family.

@@ -40,7 +40,7 @@ def networks(c: ConfigDict, avatars: bool) -> dict[str, ConfigDict]:
     Args:
         c: Config of `sizes`, whose keys `generator`,
             `clip` and `arcface` are the files or workdirs.
-        avatars: As there.
+        avatars: The same as in `sizes`.
     """
     ref = c.get_oneway_ref
     inside = dict(resolution=ref("image_size"), **run.refs(c, "z_dim", "w_dim"))

@@ -40,7 +40,7 @@ def read(c: ConfigDict, form: str, split: str) -> ConfigDict:
     Args:
         c: Config with `pairs` and `validation_pairs`; for 'tfds' with `tfds_name`, `data_dir` and
             `text_key`.
-        form: One of FORMS, or 'tfds'.
+        form: An entry of FORMS, or 'tfds'.
         split: 'train' reads `pairs`, 'validation' reads `validation_pairs`. Of a JSON file with
             splits, which both may name, that is 'train' (with 'restval') and 'val'.
     """
@@ -65,7 +65,7 @@ def train_data(c: ConfigDict, form: str, augment: ConfigDict, **text) -> ConfigD
 
     Args:
         c: Config whose batch size, seed, context length and number of pairs hold.
-        form: One of FORMS, or 'tfds'.
+        form: An entry of FORMS, or 'tfds'.
         augment: Spec of the transform of the images.
         **text: Arguments of `pairs.train_transform` on the texts.
     """

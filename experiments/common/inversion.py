@@ -26,10 +26,11 @@ def inversion(c: ConfigDict, avatars: bool, projector: bool = False) -> ConfigDi
 
     Args:
         c: A config with `image_size` and `w_dim` of the generator.
-        avatars: By StyleGAN2's projector with the pixels and the features of avatars_attributes.py,
-            whose workdir is `classifier`.
-        projector: By the projector with LPIPS, whose files are `vgg16`, torchvision's, and `lpips`,
-            the heads. Else photographs are inverted by e4e, whose file is `e4e`.
+        avatars: True to invert by StyleGAN2's projector with the pixels and the features of
+            avatars_attributes.py, whose workdir is `classifier`.
+        projector: True to invert by the projector with LPIPS, whose files are `vgg16`,
+            torchvision's, and `lpips`, the heads. Otherwise photographs are inverted by e4e, whose
+            file is `e4e`.
 
     Raises:
         UserError: Both are asked for.

@@ -49,8 +49,8 @@ def write_tables(out: pathlib.Path, right: dict, seen: np.ndarray, distances: np
     Args:
         out: The folder.
         right: {what was judged: which attributes are as drawn, bool (N, 8)}.
-        seen: Which can be seen, bool (N, 8).
-        distances: Of the inverted pictures, (N,).
+        seen: Visible attributes, bool (N, 8).
+        distances: Distances of the inverted pictures, (N,).
     """
     with open(out / "attributes.csv", "w", newline="") as file:
         writer = csv.writer(file)

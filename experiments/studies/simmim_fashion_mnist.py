@@ -43,10 +43,10 @@ class Run:
     """One training.
 
     Attributes:
-        name: of its workdir.
+        name: Name of its workdir.
         config: the experiment file and its arguments.
         steps: updates.
-        seed: of everything but the choice of labelled images.
+        seed: Seed of everything but the choice of labeled images.
         base_lr: peak learning rate; 0 leaves the config's.
         start: name of the run that it starts from, or ''.
     """

@@ -31,7 +31,7 @@ def check_values(overrides: dict, make: Callable) -> None:
 
     Args:
         overrides: Arguments of a model; None passes as any.
-        make: What makes the model.
+        make: The class or function that makes the model.
     """
     check(make, {key: value for key, value in overrides.items() if value is not None})
 

@@ -54,7 +54,7 @@ class Config:
     Attributes:
         kind: The library that wrote it: `OPEN_CLIP`, `TRANSFORMERS` or `TIMM`.
         path: Its file.
-        fields: What it holds.
+        fields: Its content.
     """
 
     kind: str
@@ -135,7 +135,7 @@ def read(path: Path, key: str | None = None) -> dict[str, np.ndarray]:
 
     Args:
         path: The file, or the index.
-        key: Which of several weights to take, see `files.read.read`.
+        key: The weights to take from a file that holds several, see `files.read.read`.
 
     Returns:
         {name: array}, see `files.read.read`.
@@ -241,7 +241,7 @@ def check_types(
         path: The config.
         fields: Some of what it holds.
         types: {name: annotation}, see `core.ranges.refusal`. A field may be absent or None.
-        prefix: What stands before the names, 'vision_cfg.' for example.
+        prefix: Text before the names, 'vision_cfg.' for example.
     """
     for name, hint in types.items():
         value = fields.get(name)

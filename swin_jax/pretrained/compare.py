@@ -88,7 +88,7 @@ def count_of(numbers: Iterable[int], what: str) -> int:
     """How many things are numbered from 0, by the numbers that names have.
 
     Args:
-        numbers: Those of `what`, in any order.
+        numbers: Numbers of the things, in any order.
         what: The things, for messages, 'blocks of layers.0' for example.
 
     Raises:
@@ -178,7 +178,7 @@ def check(found: Mapping, expected: Mapping, what: str, allowed: Iterable[str] =
     """Raises a UserError that lists every missing, unexpected and mis-shaped key, if there is one.
 
     Args:
-        found, expected, allowed: as in `compare`.
+        found, expected, allowed: The same as in `compare`.
         what: the model, for the message.
     """
     report = compare(found, expected, allowed)

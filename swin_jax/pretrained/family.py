@@ -28,7 +28,8 @@ class Weights:
     Attributes:
         arrays: {name: array}, names as in the file.
         path: The file that they were read from.
-        words: What they were called: a name as it was given, a repository, a URL.
+        words: Words that the weights were asked for by: a name as it was given, a repository, a
+            URL.
         name: The name of the model that they are for, as it was given;
             None where the arrays alone must tell.
         published: True if they are published weights, fetched by name.
@@ -56,17 +57,17 @@ class Family:
         usual: Name of the model that is suggested to whoever types the title only.
         names: () -> all names that can be loaded.
         fields: Names of the arguments that make a model.
-        sizes: Those of `fields` in which weights of another value cannot be made to fit.
+        sizes: Names in `fields` in which weights of another value cannot be made to fit.
         takes: Other families whose weights `load` makes fit where the sizes are the same.
-        resizes: What `resize` may be.
+        resizes: Values that `resize` may have.
         models: Classes of its models.
         makers: Classes and functions that a run may name for its model.
-        place: Where the config of a run has its model.
+        place: Dotted key of the model in the config of a run.
         find: A word -> the name that it means (it may be spelled in other ways,
             or be that of a repository), or None.
         fetch: A word that `find` knows -> the path of its published weights,
             downloaded unless it is in the cache.
-        source: How to come by trained weights, for the warning about random ones.
+        source: Advice on how to get trained weights, for the warning about random ones.
         preset: A word that `find` knows -> arguments that make the model.
         recognizes: {name: array} of a file -> True if it is of this family.
         infer: ({name: array}, known arguments) -> arguments of the model that the

@@ -326,7 +326,7 @@ def read_weights(
         family: The family of the name, or None.
         word: The name of the model, or None.
         weights: 'official', a file, a folder of a hub, a name of published weights, or a URL.
-        key: Which of several weights in it to take, see `files.read.read`.
+        key: The weights to take from a file that holds several, see `files.read.read`.
     """
     take = functools.partial(read, key=key)
     words = tuple(dict.fromkeys(str(text) for text in (word, weights) if text is not None))

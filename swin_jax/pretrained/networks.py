@@ -39,7 +39,7 @@ def own_part(
 
     Args:
         state_dict: {name: array}.
-        needed: As in `prefixes`.
+        needed: The same as in `prefixes`.
         own: A regex that matches the beginning of the network's own names.
         kind: The kind of network, for the error.
 
@@ -74,7 +74,7 @@ def read(
     Args:
         source: A file of `pretrained.files.read`, or variables, whose 'params', 'batch_stats'
             and 'averages' are taken.
-        key: Which of several weights in a file to take, see `pretrained.files.read`.
+        key: The weights to take from a file that holds several, see `pretrained.files.read`.
         convert: Takes a file's state dict to variables.
         licence: The terms of the released file.
 

@@ -63,10 +63,10 @@ class Preparation:
         std: Standard deviation of each channel, of pixels in 0..1.
         channels: C, 3 for RGB or 1 for grey.
         context_length: L, number of tokens of a text; None for a model that reads no texts.
-        clean: How texts are cleaned, see `data.image_text.tokenizer.tokenize`.
-        vocabulary: What the tokens are of; None for a model that reads no texts. By default it is
+        clean: Cleaning of texts, see `data.image_text.tokenizer.tokenize`.
+        vocabulary: Vocabulary of the tokens; None for a model that reads no texts. By default it is
             CLIP's, `VOCABULARY`; texts for a model of another one need its own tokenizer.
-        conversion: How the pixels of pictures are taken: 'display' turns them upright by their EXIF
+        conversion: Conversion of the pixels of pictures: 'display' turns them upright by their EXIF
             orientation and lays what is transparent on white; 'reference' does neither, as the
             published recipes. See `data/image/picture.py`. Arrays are taken as they are.
         limits: A `data.image.picture.Limits`, which files of pictures must keep;
@@ -314,7 +314,7 @@ def check_pixels(stored: str, prepared: Preparation, index: str) -> None:
     Args:
         stored: The fingerprint in the index.
         prepared: The preparation of the query.
-        index: What the index is called in messages.
+        index: Name of the index in messages.
 
     Raises:
         UserError: The pictures were prepared otherwise. One of before conversions were told is

@@ -195,7 +195,7 @@ def recognize_not_clip(
 
     Args:
         state_dict: {name: array}, as `pretrained.clip.layouts.to_official_names` gives it.
-        swin_tower: whether the model's image tower is a Swin.
+        swin_tower: True if the model's image tower is a Swin.
 
     Returns:
         One line that names the family and what to do, or None for a CLIP or something unknown.

@@ -23,7 +23,7 @@ def clip_of(config: dict) -> CLIP:
     """The model of a contrastive run.
 
     Args:
-        config: what `is_clip` accepts.
+        config: A config that `is_clip` accepts.
 
     Raises:
         UserError: a tower that is none of this package's.

@@ -29,8 +29,8 @@ def of_run(
         source: The run's workdir, for messages.
         transform: The function that `predict.transform` of a live config builds, which may be the
             user's own; its task may normalize in its own way. None makes it from its name.
-        given: What the user tells: `mean`, `std`, `clean`, `transform` and its arguments,
-            for keys that the config lacks.
+        given: Facts from the user: `mean`, `std`, `clean`, `transform` and its arguments, for keys
+            that the config lacks.
 
     Raises:
         UserError: A config that does not say it; the error names the missing keys.

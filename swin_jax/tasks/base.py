@@ -30,7 +30,7 @@ class TrainState(flax.struct.PyTreeNode):
     Attributes:
         step: int32 scalar, the number of updates made.
         params: trained parameters. A task with several networks keeps a dict of them.
-        opt_state: of the optimizer, or a dict of several.
+        opt_state: State of the optimizer, or a dict of several.
         mutable: linen collections and running scalars that a step changes without gradients;
             {} where there are none.
         ema: an average of `params` that is evaluated beside them, or None.
@@ -120,7 +120,7 @@ class FrozenModel(Protocol):
 
     Attributes:
         model: a linen module.
-        path: where its weights come from.
+        path: Source of its weights.
     """
 
     model: Any
@@ -249,15 +249,15 @@ def gradient_step(
     """One update of a task with a single optimizer.
 
     Args:
-        state: before the update.
+        state: State before the update.
         batch: arrays of (B, ...).
         loss_fn: (params, mutable, batch, key) -> (loss, (metrics, mutable)).
         tx: the optimizer.
-        key: for this step; each micro-batch gets its own.
+        key: Random key of this step; each micro-batch gets its own.
         accumulate: number of micro-batches whose gradients are averaged before the one
             update. Rows are dealt out in turn, so that every micro-batch is spread over the
             mesh as the batch is.
-        ema_decay: of the average in `state.ema`; 0 where it is None.
+        ema_decay: Decay of the average in `state.ema`; 0 where it is None.
 
     Returns:
         The state after the update and the metrics, `loss`, `grad_norm` and `learning_rate` (the
@@ -309,12 +309,12 @@ def apply_gradients(
     """The update that a gradient makes: the end of every step with one optimizer.
 
     Args:
-        state: before the update.
+        state: State before the update.
         grads: tree of the parameters.
-        mutable: what `state.mutable` becomes.
+        mutable: New value of `state.mutable`.
         tx: the optimizer.
-        metrics: of the step.
-        ema_decay: as in `gradient_step`.
+        metrics: Metrics of the step.
+        ema_decay: The same as in `gradient_step`.
         project: parameters -> parameters, brings them back to where they are allowed to
             be after the update.
 

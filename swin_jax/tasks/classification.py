@@ -45,18 +45,18 @@ class Classification:
         tx: the optimizer.
         image_size: (H, W) of the batch's `image`, or one int for both; (T, H, W) of clips.
         num_classes: K.
-        channels: of the image.
-        seed: of drop path, erasing and mixing.
-        mean, std: of the pixels in 0..1, one number per channel.
-        erase_probability: of random erasing, per image.
-        erase_mode: what it fills with, see `augmentation.random_erase`.
+        channels: Number of image channels.
+        seed: Seed of drop path, erasing and mixing.
+        mean, std: Mean and standard deviation of the pixels in 0..1, one number per channel.
+        erase_probability: Probability of random erasing, per image.
+        erase_mode: Content of an erased area, see `augmentation.random_erase`.
         mixup, cutmix: alphas of their Beta distributions; 0 leaves one out.
         mix_probability, mix_switch: probability to mix at all, and of CutMix when both are on.
         mix_group: images that share one lambda and box (the official per-GPU batch).
         accumulate: micro-batches per update.
         ema_decay: 0 for no average.
         input: key of the batch, 'image' or 'video'.
-        multi_label: whether an image may have several classes. The loss is then the binary
+        multi_label: True if an image may have several classes. The loss is then the binary
             cross-entropy of each class by itself, averaged over classes too; label smoothing takes
             marks of 0 and 1 towards a half.
         class_weights: K positive numbers, or () for none. Terms of the loss are multiplied by those

@@ -51,15 +51,15 @@ class Contrastive:
         tx: the optimizer.
         image_size: (H, W) of the batch's `image`, or one int for both.
         context_length: L of the batch's `text`.
-        channels: of the image.
-        seed: of dropout, drop path and patch dropout.
-        mean, std: of the pixels in 0..1, one number per channel.
+        channels: Number of image channels.
+        seed: Seed of dropout, drop path and patch dropout.
+        mean, std: Mean and standard deviation of the pixels in 0..1, one number per channel.
         sigmoid: SigLIP's loss instead of the softmax; the model has a `logit_bias` then.
         form: 'global' (one matrix of logits; the compiler inserts the gather), 'local' (each
             device its rows) or 'ring' (the matrix never exists), equal in value and gradient.
             'local' is for the softmax.
         chunk: texts that the ring looks at together.
-        positives: whether pairs with the same `label` are positives of each other.
+        positives: True if pairs with the same `label` are positives of each other.
         locked: towers ('visual', 'text') that stay as they are: no gradient, no decay, no dropout,
             no new statistics. With a `freeze` for them in `tx` they need no moments either.
         max_scale: the logits' factor is clipped to 1 .. max_scale after every update.

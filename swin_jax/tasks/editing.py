@@ -30,7 +30,7 @@ class Given:
     Attributes:
         model: A linen module.
         variables: Its variables.
-        path: Where they are from, for messages.
+        path: Source of the variables, for messages.
     """
 
     model: nn.Module

@@ -41,8 +41,8 @@ class SharedChoices:
         image_size: (H, W) of the batch's `image`, or one int for both.
         num_classes: K, the number of classes of all choices together.
         channels: Number of image channels.
-        seed: Of dropout.
-        mean, std: Of the pixels in 0..1, one number per channel.
+        seed: Seed of dropout.
+        mean, std: Mean and standard deviation of the pixels in 0..1, one number per channel.
         accumulate: Micro-batches per update; records are compared within one.
         ema_decay: 0 for no average.
     """

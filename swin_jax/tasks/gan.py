@@ -67,19 +67,19 @@ class GAN:
     Attributes:
         generator: A `models.stylegan2.Generator`.
         discriminator: A `models.stylegan2.Discriminator`.
-        generator_tx, discriminator_tx: Their optimizers.
-        seed: Of latents, noise, mixing and augmentation.
+        generator_tx, discriminator_tx: Optimizers of the two networks.
+        seed: Seed of latents, noise, mixing and augmentation.
         r1_gamma: Weight of the gradient penalty on real images; 0 for none.
         r1_every: Discriminator steps from one penalty to the next, which counts as many times.
         path_weight: Weight of the path length penalty; 0 for none.
         path_every: Generator steps from one penalty to the next, which counts as many times.
-        path_decay: Of the running mean of path lengths.
+        path_decay: Decay of the running mean of path lengths.
         path_shrink: A penalty takes one row of so many.
         mixing: Probability that a second latent takes over from a random row of W+ on.
-        w_decay: Of the running mean of w.
+        w_decay: Decay of the running mean of w.
         ema_images: Half-life, in images, of the generator's average.
         ema_ramp: Largest half-life as a share of the images seen so far; 0 for no limit.
-        augmentation: Of real and generated images alike, or None.
+        augmentation: Augmentation of real and generated images alike, or None.
     """
 
     predicts: ClassVar[str] = "samples"

@@ -36,12 +36,12 @@ class LatentMapper:
         tx: The optimizer: `optim.ranger`.
         text_ids: int32 (1, L).
         arcface: Frozen `models.arcface.IRSE`; not read where `id_lambda` is 0.
-        given: What batches hold: 'w+', 'z', or 's' for a mapper of S.
-        truncation: Of latents z.
+        given: Content of batches: 'w+', 'z', or 's' for a mapper of S.
+        truncation: Truncation of latents z.
         clip_lambda, l2_lambda, id_lambda: Weights of the losses. The paper has 0.8 and 0.1 for the
             last two, and 2 and 0 for a text that makes somebody else of a person.
         penalty: 'mean' of squares of the step, or 'norm' of the mapper's output.
-        preprocess, crop_face: As in `LatentOptimization`.
+        preprocess, crop_face: The same as in `LatentOptimization`.
     """
 
     predicts: ClassVar[str] = "edits"

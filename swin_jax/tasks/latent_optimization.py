@@ -39,12 +39,12 @@ class LatentOptimization:
         tx: The optimizer: Adam at 0.1, see `optim.schedules.ramps`.
         text_ids: int32 (1, L) for one text, or (batch_size, L) for a text of each row.
         batch_size: Number of latents.
-        latents: Where they start: records with `latent`, z (z_dim,) or W+ (num_ws, w_dim), of which
+        latents: Starting points: records with `latent`, z (z_dim,) or W+ (num_ws, w_dim), of which
             the first ones are taken. None where they are given to `optimizer`.
         arcface: Frozen `models.arcface.IRSE`; not read where `id_lambda` is 0.
         space: 'w+' or 's'. In S the styles of ToRGB layers stay as they are.
         mode: 'edit', or 'free', which starts from the mean latent and has no loss but CLIP's.
-        truncation: Of z.
+        truncation: Truncation of z.
         l2_lambda: Weight of the distance from the start;
             None takes that of the space in `L2_LAMBDAS`.
         id_lambda: Weight of the identity loss.
@@ -130,8 +130,8 @@ class LatentOptimization:
         """Latents after a step: W+ (B, num_ws, w_dim), or S as a tuple of (B, channels).
 
         Args:
-            start: As in `frozen`.
-            step: As the parameters.
+            start: Latents as in `frozen`.
+            step: A tree like the parameters.
             strength: Factor of the step.
         """
         if self.space == "w+":
@@ -226,7 +226,7 @@ class LatentOptimization:
         """A function that edits latents, compiled once for each number of them.
 
         Args:
-            variables: Of the networks, as `load_networks` gives them.
+            variables: Variables of the networks, as `load_networks` gives them.
 
         Returns:
             run(latents, text_ids, steps, progress) -> (start, step) for `edit`. Latents are z

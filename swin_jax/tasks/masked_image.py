@@ -39,9 +39,9 @@ class MaskedImageModeling:
         model: a `models.simmim.SimMIM`.
         tx: the optimizer.
         image_size: (H, W) of the batch's `image`, or one int for both.
-        channels: of the image.
-        seed: of drop path.
-        mean, std: of the pixels in 0..1, one number per channel.
+        channels: Number of image channels.
+        seed: Seed of drop path.
+        mean, std: Mean and standard deviation of the pixels in 0..1, one number per channel.
         norm_target: side in pixels of the window that the target is normalised in (47 for the
             official Swin v2 runs), odd; 0 predicts the image as the encoder sees it.
         accumulate: micro-batches per update.

@@ -213,10 +213,10 @@ def restore(
     """The newest checkpoint that can be read, laid out as asked.
 
     Args:
-        manager: from `open`.
+        manager: Manager from `open`.
         abstract: a TrainState of jax.ShapeDtypeStruct with shardings.
-        warn: is told of every checkpoint that is damaged.
-        write: whether such a folder is moved to `damaged_checkpoints`, or stays where it is.
+        warn: A function that is told of every checkpoint that is damaged.
+        write: True to move such a folder to `damaged_checkpoints`; otherwise it stays where it is.
 
     Returns:
         (state, meta), or None where there is no checkpoint.
@@ -379,7 +379,7 @@ def read_numpy(path: os.PathLike, key: str = "") -> dict:
     as a tree of numpy arrays on any devices.
 
     Args:
-        path: of the part.
+        path: Path of the part.
         key: reads only what is under this key of it, {} where there is nothing; '' for all.
     """
     handler, path = ocp.PyTreeCheckpointHandler(), storage.LiteralPath(path)

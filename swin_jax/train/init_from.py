@@ -32,13 +32,13 @@ class InitFrom:
 
     Attributes:
         path: a workdir, a file of weights or a folder of a hub; '' starts from scratch.
-        required: whether '' is an error instead.
+        required: True if '' is an error instead.
         backbone: take everything but the head, which keeps its own initialisation.
         head: regex on parameter paths, what `backbone` leaves out.
         convert: (path, or {'params', 'config'} of a workdir, model) -> variables;
             reads a file and fits weights.
-        key: which of several weights in a file to take, 'model_ema' or 'teacher' for example;
-            handed to `convert`. '' leaves it to the rule of `pretrained.files.choose`.
+        key: The weights to take from a file that holds several, 'model_ema' or 'teacher' for
+            example; handed to `convert`. '' leaves it to the rule of `pretrained.files.choose`.
         class_names: a text file of one class name a line, in the order of the weights' logits; ''
             takes the names that a workdir holds, or those in a config.json beside the weights. With
             them the classes of data sets are compared by name.
@@ -70,7 +70,7 @@ class InitFrom:
         """Reads the weights for a task.
 
         Args:
-            task: whose `model` is handed to `convert`.
+            task: Task whose `model` is handed to `convert`.
             shapes: tree of the parameters' shapes.
             mutable: tree of the shapes of other collections, such as batch statistics;
                 None for none.
@@ -114,12 +114,12 @@ class Frozen:
         model: a linen module.
         path: a workdir, whose average of the weights is taken if it keeps one,
             or a file of weights.
-        convert: as in `InitFrom`; None takes the weights of a workdir as they are.
+        convert: The same as in `InitFrom`; None takes the weights of a workdir as they are.
         inputs: keys of the batch that the model is called with, in this order. Shapes follow from
             them; bytes are float32 to the model.
-        required: whether '' as the path is an error;
-            otherwise it gives random weights, to try an experiment out.
-        key: as in `InitFrom`.
+        required: True if '' as the path is an error; otherwise it gives random weights, to try an
+            experiment out.
+        key: The same as in `InitFrom`.
         flag: the dotted key of the config that `path` refers to, for messages;
             '' for that of `path` itself.
     """
@@ -144,7 +144,7 @@ class Frozen:
         """The variables as numpy arrays.
 
         Args:
-            batch: as in `shapes`.
+            batch: The same as in `shapes`.
             key: the dotted key of this value in the config, for messages.
 
         Raises:
@@ -251,12 +251,12 @@ def _read(
 
     Args:
         name: the path, which `_check_path` has accepted.
-        convert: as in `InitFrom`.
-        model: what `convert` fits the weights to.
+        convert: The same as in `InitFrom`.
+        model: The model that `convert` fits the weights to.
         shapes: tree of the parameters' shapes; their blocks are stacked as here.
         others: collections to read as well, of batch statistics for example, by name.
         key: dotted key of the source in the config, for messages.
-        entry: which of several weights in a file to take; '' for those that go first.
+        entry: The weights to take from a file that holds several; '' for those that go first.
 
     Returns:
         {path: array} of parameters and, under the names of their collections, others.
@@ -312,8 +312,8 @@ def _check_layout(
     Args:
         name: the workdir.
         config: its flat config.
-        model: what the weights are for.
-        paths: of the workdir's parameters.
+        model: The model that the weights are for.
+        paths: Paths of the workdir's parameters.
         key: dotted key of the source in the config, for messages.
     """
     for entry, theirs in config.items():

@@ -21,9 +21,9 @@ class Reference:
     """The classes that logits stand for.
 
     Attributes:
-        names: In the order of the logits; () where they are not known.
-        owner: What has these classes, for messages.
-        advice: What to do where they are not wanted.
+        names: Class names in the order of the logits; () where they are not known.
+        owner: Owner of these classes, for messages.
+        advice: Advice for the case that they are not wanted.
         is_loose: True if other data may call all of them otherwise:
             ImageNet's folders have the names of synsets.
     """
@@ -39,7 +39,7 @@ def weights_classes(config, folder: epath.Path, classes: int = 0) -> Reference:
     those of its own checkpoint, or of `init_from`.
 
     Args:
-        config: From an experiment file.
+        config: Config from an experiment file.
         folder: The workdir.
         classes: Number that the model is made for; a classifier of `init_from` with another one is
             replaced. 0 if not known.
@@ -92,7 +92,7 @@ def share_labels(
     """Gives training data and evaluations of a classifier the labels of its logits.
 
     Args:
-        config: From an experiment file.
+        config: Config from an experiment file.
         folder: The workdir, whose checkpoint decides; without one the weights of `init_from` do if
             they have as many classes, or else the training data.
         task: Built. Only where it predicts logits do labels stand for them.

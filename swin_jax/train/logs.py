@@ -112,16 +112,16 @@ class Logs:
     On a terminal with room for it the progress is a bar, otherwise plain lines; both go to stderr.
 
     Args:
-        workdir: where metrics.jsonl and tensorboard/ go; made if missing.
+        workdir: Folder for metrics.jsonl and tensorboard/; made if missing.
         total_steps: updates in the run.
         restored_step: the step of the checkpoint that the run goes on from: what was logged later
             is dropped. None: the run starts from scratch and drops all of it.
         enabled: False writes nothing anywhere; for every process but the first.
-        wandb_project: also log to this Weights & Biases project, as one run
-            per workdir; '' doesn't.
-        config: what W&B shows as the run's configuration.
-        check: is called before anything is written over;
-            it raises UserError where the workdir is of another run now.
+        wandb_project: Weights & Biases project to log to as well, as one run per workdir; '' for
+            none.
+        config: The run's configuration that W&B shows.
+        check: A function that is called before anything is overwritten; it raises UserError where
+            the workdir is of another run by now.
 
     Raises:
         UserError: W&B was asked for and is not installed.

@@ -270,7 +270,7 @@ class Loop:
         """Runs the evaluations that are due, on the raw weights and beside them on their average.
 
         Args:
-            step: of the state.
+            step: Step of the state.
             everything: those that are not due as well.
             done: names of those to leave out.
 
@@ -351,7 +351,7 @@ def prepare(
     """Sets up the run of an experiment in a workdir: all that can fail before arrays exist.
 
     Args:
-        config: from an experiment file.
+        config: Config from an experiment file.
         workdir: made if missing.
         allow_change: dotted keys that a resumed run may change although the result depends on them.
         profile: (first, last) step of a profiler trace.

@@ -58,7 +58,7 @@ def start(
     JAX_PROCESS_ID, JAX asks of the cluster (TPU pods, Slurm, ...).
 
     Args:
-        arguments: of the launcher, to name the command that goes on.
+        arguments: Arguments of the launcher, to name the command to resume.
         timeout: seconds without a sign of life after which a process counts as dead.
         arrival: seconds that the processes wait for each other; then JAX ends those that came.
 
@@ -95,7 +95,7 @@ def meeting(what: str) -> contextlib.AbstractContextManager[None]:
     A process that waits there for others says for which, every `WAITING` seconds.
 
     Args:
-        what: What they meet for, 'to save step 400'.
+        what: Purpose of the meeting, 'to save step 400'.
     """
     return _watches[-1].meeting(what) if _watches else contextlib.nullcontext()
 
@@ -143,7 +143,7 @@ def from_first(key: str, decide: Callable[[], str]) -> str:
 
     Args:
         key: Names the question; each is asked once in a job.
-        decide: Is called on process 0 only.
+        decide: A function that is called on process 0 only.
     """
     if jax.process_count() == 1:
         return decide()

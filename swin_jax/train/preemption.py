@@ -25,7 +25,7 @@ class Preemption:
     a context manager, for the signals.
 
     Attributes:
-        name: What asked, for messages.
+        name: Name of what asked, for messages.
         status: The exit status of a run that stops for it: 143 for SIGTERM, 130 for Ctrl-C.
     """
 

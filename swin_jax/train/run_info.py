@@ -109,7 +109,7 @@ def check_frozen(
     """Raises UserError if the frozen arrays changed since the run was started.
 
     Args:
-        workdir: may hold the header of the run that is resumed.
+        workdir: Workdir, which may hold the header of the run that is resumed.
         found: the facts of this run.
         frozen: its frozen arrays.
         saved: `frozen` of the facts that the run's checkpoint was saved with,

@@ -34,8 +34,8 @@ class Run:
     """Everything a run needs that can be built without allocating arrays.
 
     Attributes:
-        placement: of batches on the mesh.
-        partition: of the state.
+        placement: Placement of batches on the mesh.
+        partition: Partition of the state.
         task: built.
         abstract: a TrainState of jax.ShapeDtypeStruct with shardings.
         frozen: the same for what a step only reads.
@@ -52,8 +52,8 @@ def build_run(config, devices: Sequence[jax.Device] | None = None) -> Run:
     """Builds mesh and task, and decides where everything goes, without allocating anything.
 
     Args:
-        config: from an experiment file.
-        devices: of the mesh; those of this machine by default.
+        config: Config from an experiment file.
+        devices: Devices of the mesh; those of this machine by default.
     """
     configs.check_computed_from(config)
     check_settings(configs.flatten(config), SETTINGS)
@@ -118,8 +118,8 @@ def warn_of_warmup(config) -> None:
     """Warns if the run ends before a learning rate has warmed up, so that it never peaks.
 
     Args:
-        config: From an experiment file. Schedules are what has the argument `warmup_steps`, or
-            `warmup_epochs` and `steps_per_epoch`.
+        config: Config from an experiment file. A schedule is what has the argument `warmup_steps`,
+            or `warmup_epochs` and `steps_per_epoch`.
     """
     values, total = configs.flatten(config), config.total_steps
     for key, warmup in values.items():

@@ -186,9 +186,9 @@ class Placement:
     """Which rows of a batch this process reads, and how they become one global array.
 
     Attributes:
-        mesh: What batches are laid out on.
-        pause: Is called before every batch of `to_global`, and by evaluations that compute for long
-            without one. It raises where a run is to stop.
+        mesh: Mesh that batches are laid out on.
+        pause: A function that is called before every batch of `to_global`, and by evaluations that
+            compute for long without one. It raises where a run is to stop.
     """
 
     mesh: Mesh

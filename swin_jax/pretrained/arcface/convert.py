@@ -155,7 +155,7 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
     Args:
         source: A file of `pretrained.files.read`, or the variables of an IRSE.
         model: A `models.arcface.IRSE`.
-        key: Which of several weights in a file to take, see `pretrained.files.read`.
+        key: The weights to take from a file that holds several, see `pretrained.files.read`.
 
     Raises:
         UserError: An unreadable file, weights that do not fit.

@@ -120,7 +120,7 @@ def activation(
     and gelu for others.
 
     Args:
-        state_dict: In any layout of `pretrained.clip.layouts`.
+        state_dict: State dict in any layout of `pretrained.clip.layouts`.
         names: The name that the user gave the model, whose '-quickgelu' counts;
             the address of the weights.
         path: The file.

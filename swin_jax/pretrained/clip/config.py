@@ -110,8 +110,8 @@ def arguments_of(config: Config | None, sizes: Mapping[str, Any]) -> dict[str, A
     """The arguments of `models.clip.make_clip` that only a config tells.
 
     Args:
-        config: What lies beside the weights, or None.
-        sizes: What the arrays tell, as `clip.infer.infer` gives it.
+        config: The config beside the weights, or None.
+        sizes: The sizes that `clip.infer.infer` finds in the arrays.
 
     Returns:
         'act', 'vision_heads', 'text_heads' and 'patch_dropout', as far as the config tells them.

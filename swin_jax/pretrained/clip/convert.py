@@ -72,8 +72,8 @@ def from_official(
         state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of
             `pretrained.clip.layouts` and any dtype.
         model: a `models.clip.CLIP`, see `official_shapes`.
-        resize: how positions are stretched where the model is for images of another size or for
-            longer texts, see `pretrained.clip.resize`.
+        resize: The method that stretches positions where the model is for images of another size or
+            for longer texts, see `pretrained.clip.resize`.
         image_size: an int or (H, W) that the weights are for, where that is known.
 
     Returns:
@@ -154,8 +154,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
     Args:
         variables: {'params': nested dict of arrays, 'batch_stats': the same (ResNets)}.
         model: the `models.clip.CLIP` that they belong to.
-        buffers: whether to add `num_batches_tracked`,
-            which `load_state_dict` wants when it is strict.
+        buffers: True to add `num_batches_tracked`, which `load_state_dict` wants when it is strict.
 
     Returns:
         {official name: float32 numpy array in PyTorch's layout}, in the official order: names of

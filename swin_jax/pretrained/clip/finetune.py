@@ -28,7 +28,7 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
             folder of a hub, or the variables of a CLIP.
         model: the `models.clip.CLIP` to fill.
         resize: 'bilinear' or 'bicubic' where the image size differs, see `pretrained.clip.resize`.
-        key: which of several weights in a file to take, see `pretrained.files.read`.
+        key: The weights to take from a file that holds several, see `pretrained.files.read`.
 
     Returns:
         {'params': ..., 'batch_stats': ... (ResNets)}.
@@ -145,9 +145,9 @@ def load_visual(source, model, resize: str | None = None, key: str | None = None
     """Fits weights of a Swin into the image tower of a CLIP; the rest of it keeps its random start.
 
     Args:
-        source: as `finetune.load_pretrained`.
+        source: The same as in `finetune.load_pretrained`.
         model: the `models.clip.CLIP`, whose `visual` is a `models.swin.Swin`.
-        resize, key: as `finetune.load_pretrained`.
+        resize, key: The same as in `finetune.load_pretrained`.
 
     Returns:
         {'params': {'visual': ...}}, for `InitFrom(backbone=True, head=VISUAL_ONLY)`.

@@ -34,9 +34,9 @@ def infer(
     """The arguments of `models.clip.make_clip` that a state dict was made with, all but `act`.
 
     Args:
-        state_dict: in any layout of `pretrained.clip.layouts`.
-        vision_heads, text_heads: for towers that don't have one head per 64 channels,
-            nor 16 as the large ones.
+        state_dict: State dict in any layout of `pretrained.clip.layouts`.
+        vision_heads, text_heads: Heads of towers that have neither one per 64 channels nor 16, as
+            the large ones.
         image_size: an int or (H, W), where the arrays do not tell it.
 
     Returns:
@@ -83,7 +83,7 @@ def told_image_size(state_dict: Mapping[str, np.ndarray], known: Size | None = N
     nothing else but a line.
 
     Args:
-        state_dict: in any layout of `pretrained.clip.layouts`.
+        state_dict: State dict in any layout of `pretrained.clip.layouts`.
         known: an int or (H, W).
     """
     count, stride, width = _positions(clip_layouts.to_official_names(state_dict))

@@ -67,7 +67,7 @@ def is_from_archive(state_dict: Mapping[str, np.ndarray], sizes: Mapping[str, An
 
     Args:
         state_dict: {name: array}, names as in the file.
-        sizes: As `pretrained.clip.infer.infer` gives them.
+        sizes: The sizes that `pretrained.clip.infer.infer` gives.
     """
     wanted = (sizes["image_size"], sizes["context_length"], sizes["vocab_size"])
     found = [state_dict.get(name) for name in _NUMBERS]

@@ -27,7 +27,8 @@ def resize_positions(
     Fewer text positions are the first ones, which changes nothing for shorter texts.
 
     Args:
-        state_dict: in OpenAI's names, as `pretrained.clip.layouts.to_official_names` gives it.
+        state_dict: State dict in OpenAI's names, as `pretrained.clip.layouts.to_official_names`
+            gives it.
         grid: (rows, columns) of the image tower's positions, one more of which is first.
         text_rows: the longest text.
         method: 'bilinear' or 'bicubic', for the image;

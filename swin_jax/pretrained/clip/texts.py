@@ -25,7 +25,7 @@ def texts_beside(config: beside.Config) -> dict[str, Any]:
     """Fields of a `preparation.Preparation` that the files of a tokenizer give.
 
     Args:
-        config: That of transformers beside the weights of a CLIP.
+        config: The config of transformers beside the weights of a CLIP.
 
     Returns:
         'vocabulary', where it is not CLIP's, and 'context_length',

@@ -197,9 +197,9 @@ def part(arrays: Mapping[str, Any], key: str, others: Collection[str]) -> dict[s
     """The arrays whose names go on from `key`, anywhere in them, without what stands before.
 
     Args:
-        arrays: By their names.
+        arrays: {name: array}.
         key: Whole parts of names, `student.backbone` for example.
-        others: What else could have been meant, for the message.
+        others: Other parts that could have been meant, for the message.
 
     Raises:
         UserError: No such names, or in several places.

@@ -38,10 +38,10 @@ def fetch(
 
     Args:
         url: Any URL.
-        path: Where the file is kept; None for `cached_path(url)`.
-        name: What messages call the file; '' for the URL.
+        path: Path to keep the file at; None for `cached_path(url)`.
+        name: Name of the file in messages; '' for the URL.
         offline: Never download; None asks the environment variable SWIN_JAX_OFFLINE.
-        licence: What is recorded beside the file.
+        licence: License to record beside the file.
 
     Raises:
         UserError: No network, a broken download, or a cached file that has changed.

@@ -23,7 +23,7 @@ def read_object(path: str | os.PathLike, limits: Limits = DEFAULT) -> Any:
 
     Args:
         path: The file; one without a suffix will do.
-        limits: What the file may ask for.
+        limits: Limits on the file.
 
     Returns:
         A read-only array, or lists and dicts of arrays, texts and numbers; tuples become lists.

@@ -18,7 +18,7 @@ def opened(path: str | os.PathLike, kind: str) -> Iterator[BinaryIO]:
 
     Args:
         path: The file.
-        kind: What it should be, for messages: 'a file of weights'.
+        kind: The kind of file that is expected, for messages: 'a file of weights'.
     """
     path = Path(path)
     try:

@@ -60,10 +60,10 @@ class Pickle:
     """One pickle, to be read once.
 
     Args:
-        file: Where it begins; after `load`, where it ended.
+        file: An open file at the start of the pickle; after `load` it is at the end.
         find: (module, name) -> a `Sealed` function, a class to make or a name;
             raises UserError for any other.
-        persistent: What stands outside of the pickle, by its identification.
+        persistent: An identification -> the object outside the pickle that it stands for.
         states: Classes whose objects take a state by `__setstate__`.
         counter: The limits, and what is used of them.
     """

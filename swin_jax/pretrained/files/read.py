@@ -62,7 +62,7 @@ def read(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np
         key: the weights to take instead: an entry such as 'model_ema', or a first part
             of names such as 'teacher' or 'student.backbone'; also one inside the
             other, 'state_dict.student'.
-        limits: what the file may ask for.
+        limits: Limits on the file.
 
     Returns:
         {name: array}; layouts are the file's, arrays are read-only and may share memory, dtypes are

@@ -95,7 +95,7 @@ def load_pretrained(source: str | os.PathLike | Mapping, model, key: str | None 
     Args:
         source: The file, or the variables of an Inception.
         model: A `models.inception.Inception`.
-        key: Which of several weights in the file to take.
+        key: The weights to take from a file that holds several.
 
     Raises:
         UserError: An unreadable file, weights that do not fit.

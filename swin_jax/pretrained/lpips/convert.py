@@ -85,7 +85,7 @@ def load_pretrained(
     Args:
         source: The file of torchvision's VGG16, or one that holds the heads as well.
         model: A `models.lpips.LPIPS`.
-        key: Which of several weights in the file to take.
+        key: The weights to take from a file that holds several.
         heads: The file of the heads; '' for those beside the convolutions.
 
     Raises:

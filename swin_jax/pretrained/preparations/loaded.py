@@ -25,7 +25,7 @@ def prepare(
         family: The model's.
         model: The model.
         word: The name that it was loaded by, or None.
-        weights: What it was loaded from, or None.
+        weights: The weights that it was loaded from, or None.
         is_sized: True if the user gave the model's image size, which then replaces the config's.
 
     Returns:

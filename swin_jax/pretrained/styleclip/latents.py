@@ -25,7 +25,7 @@ class Latents:
     Attributes:
         key: 'latent' or 'styles'.
         rows: float32 (N, ...).
-        name: For messages.
+        name: Name for messages.
     """
 
     key: str
@@ -58,10 +58,10 @@ def latents(
     Args:
         path: A file of W+: train_faces.pt, w_plus.npy and so on;
             '' draws `count` from a normal distribution.
-        resolution: Of the generator.
+        resolution: Resolution of the generator.
         z_dim, w_dim: Widths of its latents.
         count: Number of latents that are drawn.
-        seed: Of them; each depends on it and on its own number.
+        seed: Seed of the draws; each latent depends on it and on its own number.
 
     Returns:
         A source of `latent`, W+ (num_ws, w_dim) or z (z_dim,), float32.
@@ -92,7 +92,7 @@ def styles(
     Args:
         path: A list of (N, 1, channels, 1, 1) for each layer,
             as StyleCLIP's mappers are trained on, or the released S.
-        resolution, channel_base, channel_max: Of the generator.
+        resolution, channel_base, channel_max: Sizes of the generator.
 
     Returns:
         A source of `styles`, float32 (channels of all layers,), layer by layer.

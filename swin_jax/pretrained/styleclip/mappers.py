@@ -155,7 +155,7 @@ def save(
 
     Args:
         path: The file, .pt.
-        variables: Of the mapper.
+        variables: Variables of the mapper.
         generator: Variables of the generator, for a file that holds all that an edit needs; see
             `pretrained.stylegan2.convert.to_rosinality` for those that it can be.
     """
@@ -176,7 +176,7 @@ def load_pretrained(
     Args:
         source: A file of `pretrained.files.read`, or the variables of a mapper.
         model: A mapper of `models.styleclip`.
-        key: Which of several weights in a file to take, see `pretrained.files.read`.
+        key: The weights to take from a file that holds several, see `pretrained.files.read`.
 
     Raises:
         UserError: An unreadable file, weights that do not fit.

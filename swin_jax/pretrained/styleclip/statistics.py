@@ -78,7 +78,7 @@ def read_statistics(path: str | os.PathLike, layers: Sequence[StyleLayer]) -> St
 
     Args:
         path: The file.
-        layers: Those of the generator.
+        layers: Layers of the generator.
 
     Raises:
         UserError: A file of another form, or of a generator with other layers:
@@ -119,8 +119,8 @@ def read_directions(
 
     Args:
         path: The file.
-        layers: Those of the generator; rows are the channels of those that are no ToRGB,
-            in their order.
+        layers: Layers of the generator; rows are the channels of those that are no ToRGB, in their
+            order.
         features: Width of CLIP's features, if it is known.
 
     Returns:
@@ -200,7 +200,7 @@ def identify(found: Statistics, tolerance: float = TOLERANCE) -> str:
 
     Args:
         found: The statistics, of a file or of styles that a generator made from truncated w (0.7).
-        tolerance: How far a layer may be off, see `difference`.
+        tolerance: Largest difference of a layer, see `difference`.
 
     Raises:
         UserError: Those of none; the first layer that is off is named for the nearest.
@@ -228,8 +228,8 @@ def check_belong(
         found: The statistics.
         styles: (samples, channels) of each layer, from w that are truncated as those of the
             statistics were, by 0.7. A thousand samples suffice.
-        layers: Those of the generator, for the message.
-        tolerance: How far a layer may be off, see `difference`.
+        layers: Layers of the generator, for the message.
+        tolerance: Largest difference of a layer, see `difference`.
     """
     expected = statistics_of(styles).averages()
     reason = difference(found.averages(), expected, tolerance, [layer.name for layer in layers])
@@ -251,8 +251,8 @@ def difference(
 
     Args:
         found, expected: (mean, standard deviation) of each layer.
-        tolerance: How far both may be off, as a fraction of the expected standard deviation.
-        names: Of the layers.
+        tolerance: Largest difference of both, as a fraction of the expected standard deviation.
+        names: Names of the layers.
         what: The word for one of them.
     """
     if len(found) != len(expected):

@@ -39,7 +39,7 @@ class Network:
 
     Attributes:
         kind: `sizes.GENERATOR` or `sizes.DISCRIMINATOR`.
-        layout: How it is written.
+        layout: Layout in which it is written.
         sizes: The fields of the model that it is of, see `sizes.infer`.
         arrays: {official name: official array}.
     """
@@ -185,10 +185,10 @@ def to_official(variables: Mapping[str, Any], filters: bool = True) -> dict[str,
     """Converts variables to the official state dict; the inverse of `from_official`.
 
     Args:
-        variables: Those of a `models.stylegan2.Generator` or `Discriminator`; 'noise' and
+        variables: Variables of a `models.stylegan2.Generator` or `Discriminator`; 'noise' and
             'averages' may be missing.
-        filters: Whether to add the resampling filters,
-            which `load_state_dict` wants when it is strict.
+        filters: True to add the resampling filters, which `load_state_dict` wants when it is
+            strict.
 
     Returns:
         {official name: float32 numpy array}, in the official order.
@@ -208,7 +208,7 @@ def to_rosinality(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Converts variables to rosinality's state dict, resampling filters included.
 
     Args:
-        variables: As for `to_official`.
+        variables: The same as in `to_official`.
 
     Returns:
         {rosinality's name: float32 numpy array}; the mean latent of a generator, which has its

@@ -39,7 +39,7 @@ class Layout:
     """One way to write the weights of a generator or a discriminator.
 
     Attributes:
-        title: Whose it is, for messages.
+        title: Name of its author, for messages.
         marks: {kind: the name of an array that only this layout and this kind have}.
         count: (kind, names of the arrays) -> their `Counts`.
         names: (kind, `Counts`) -> {official name: name in this layout}.

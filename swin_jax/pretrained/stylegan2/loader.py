@@ -129,7 +129,7 @@ def load_pretrained(
         source: A file of `pretrained.files.read`, or the variables of a run of `tasks.gan`
             or of a network.
         model: A `Generator` or a `Discriminator`.
-        key: Which of several weights in a file to take, 'd' for a discriminator; see
+        key: The weights to take from a file that holds several, 'd' for a discriminator; see
             `pretrained.files.read`.
 
     Raises:

@@ -50,7 +50,7 @@ def save_nvlabs_state_dict(path: str | os.PathLike, variables: Mapping[str, Any]
 
     Args:
         path: The file, .pt, .pth or .safetensors.
-        variables: Those of a `Generator` or a `Discriminator`.
+        variables: Variables of a `Generator` or a `Discriminator`.
 
     Raises:
         UserError: Variables of neither, or another kind of file.

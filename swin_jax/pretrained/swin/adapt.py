@@ -21,7 +21,7 @@ def adapt_channels(
     order, cut, and scaled by old / new channels, so that equal channels give what they gave before.
 
     Args:
-        state_dict: in official names.
+        state_dict: State dict in official names.
         in_channels: channels of the new images or videos.
         name: the weights of the first convolution.
 
@@ -51,7 +51,7 @@ def adapt_head(
     """Gives a state dict a head of another size.
 
     Args:
-        state_dict: in official names.
+        state_dict: State dict in official names.
         num_classes: classes of the new head; 0 takes the head off.
         rows: (1000,) which row of a 22K head each 1K class is.
 
@@ -84,7 +84,7 @@ def head_22k_to_1k(state_dict: Mapping[str, np.ndarray], rows: np.ndarray) -> di
     in the order given (never sorted).
 
     Args:
-        state_dict: in official names.
+        state_dict: State dict in official names.
         rows: (1000,) int.
     """
     rows = np.asarray(rows)
@@ -104,7 +104,7 @@ def adapt_norms(state_dict: Mapping[str, np.ndarray], model) -> dict[str, np.nda
     and any where they end with the maps of their stages, without norms and head.
 
     Args:
-        state_dict: in official names.
+        state_dict: State dict in official names.
         model: the `models.swin.Swin` to fill.
 
     Returns:

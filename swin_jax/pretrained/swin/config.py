@@ -78,7 +78,7 @@ def arguments_of(config: Config | None, arrays: Mapping[str, np.ndarray]) -> dic
     """The arguments of `models.swin.Swin` that a config tells, and that arrays may not.
 
     Args:
-        config: What lies beside the weights, or None.
+        config: The config beside the weights, or None.
         arrays: The weights, in any layout of `pretrained.swin.layouts`.
 
     Returns:

@@ -139,8 +139,8 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
     Args:
         variables: {'params': nested dict of arrays}.
         model: the `models.swin.Swin` that they belong to.
-        buffers: whether to add `official_buffers`, which the official `load_state_dict` wants
-            when it is strict.
+        buffers: True to add `official_buffers`, which the official `load_state_dict` wants when it
+            is strict.
 
     Returns:
         {official name: float32 numpy array in PyTorch's layout} (int64 for the index), in the
@@ -194,8 +194,8 @@ def check_sizes(state_dict: Mapping[str, np.ndarray], model) -> None:
     """Raises UserError, in one line, where weights are of a Swin of another size than the model.
 
     Args:
-        state_dict: in official names, of a Swin over any axes;
-            one that does not tell its size passes.
+        state_dict: State dict in official names, of a Swin over any axes; one that does not tell
+            its size passes.
         model: the `models.swin.Swin` to fill.
     """
     found = sizes(state_dict)

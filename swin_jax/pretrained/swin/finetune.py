@@ -71,9 +71,9 @@ def resize_tables(
     """Resizes bias tables and absolute positions, as `remap` says.
 
     Args:
-        state_dict: in official names.
-        model, resize: as in `remap`.
-        tables: what the tables are of.
+        state_dict: State dict in official names.
+        model, resize: The same as in `remap`.
+        tables: Windows and grid of the tables.
     """
     if resize not in (None, *RESIZES):
         raise UserError(f"resize={resize!r} is none of {', '.join(map(repr, RESIZES))}")
@@ -270,10 +270,11 @@ def load_pretrained(
         source: a file of `pretrained.files.read`, a folder of a hub, or {'params': ...} of another
             Swin or of a SimMIM, and 'config', the flat config of its run, if there is one.
         model: the `models.swin.Swin` to fill.
-        resize: how position tables of another window or image size are resized, see `remap`.
+        resize: The method that resizes position tables of another window or image size, see
+            `remap`.
         class_map: path of map22kto1k.txt, used where a head of 21,841 classes becomes one of 1,000;
             None derives it from an installed timm.
-        key: which of several weights in a file to take, see `pretrained.files.read`.
+        key: The weights to take from a file that holds several, see `pretrained.files.read`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}.
@@ -295,8 +296,8 @@ def load_simmim(source, model, resize: str | None = None, key: str | None = None
         source: a file of `pretrained.files.read`, or {'params':
             ...} of a SimMIM or of another Swin.
         model: the `models.swin.Swin` to fill.
-        resize: as in `remap`; the official code does 'geometric'.
-        key: which of several weights in a file to take, see `pretrained.files.read`.
+        resize: The same as in `remap`; the official code does 'geometric'.
+        key: The weights to take from a file that holds several, see `pretrained.files.read`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays} without a head, for
@@ -340,7 +341,7 @@ def fields_of(source, found: Mapping) -> SimpleNamespace | None:
     a file, tells them.
 
     Args:
-        source: As for `load_pretrained`.
+        source: The same as in `load_pretrained`.
         found: Its arrays.
 
     Raises:
@@ -368,7 +369,7 @@ def fields_of_run(source) -> SimpleNamespace | None:
     None for a file.
 
     Args:
-        source: As for `load_pretrained`.
+        source: The same as in `load_pretrained`.
     """
     run = source.get("config") if isinstance(source, Mapping) else None
     if not run:

@@ -29,7 +29,7 @@ def infer(
     fixes shapes; other images may be given.)
 
     Args:
-        state_dict: in any layout of `pretrained.swin.layouts`, with or without buffers.
+        state_dict: State dict in any layout of `pretrained.swin.layouts`, with or without buffers.
         window_size, image_size: an int or (height, width), used only where the state dict does
             not tell: a continuous bias without buffers, and tables of a window or an image that
             is not square without buffers.
@@ -82,7 +82,7 @@ def choices(state_dict: Mapping[str, np.ndarray]) -> dict:
     """The arguments that tell version 1, version 2, their mixtures and the dense backbone apart.
 
     Args:
-        state_dict: in official names.
+        state_dict: State dict in official names.
     """
     attention = "layers.0.blocks.0.attn."
     cosine = attention + "logit_scale" in state_dict
@@ -108,7 +108,7 @@ def sizes(state_dict: Mapping[str, np.ndarray]) -> dict:
     """The sizes that no conversion changes: embed_dim, depths and num_heads.
 
     Args:
-        state_dict: in official names, of a Swin over any axes.
+        state_dict: State dict in official names, of a Swin over any axes.
 
     Returns:
         {} where the names do not tell them.
@@ -275,7 +275,7 @@ def _reproduce(
     and masks where the file has them.
 
     Args:
-        made: As for `_geometry`.
+        made: The same as in `_geometry`.
         stages: The windows.
         images: Sizes in pixels that the image may have, the surest first.
         masked: Stages that have a mask; without any the file may have been stripped of them.

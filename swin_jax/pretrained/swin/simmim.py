@@ -88,9 +88,9 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
     Args:
         source: a file of `pretrained.files.read`, or {'params': ...} of a SimMIM.
         model: the `models.simmim.SimMIM` to fill.
-        resize: how position tables of another window or image size are resized,
-            see `finetune.remap`.
-        key: which of several weights in a file to take, see `pretrained.files.read`.
+        resize: The method that resizes position tables of another window or image size, see
+            `finetune.remap`.
+        key: The weights to take from a file that holds several, see `pretrained.files.read`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}.
@@ -135,7 +135,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
     Args:
         variables: {'params': nested dict of arrays}; gradients convert the same way.
         model: the `models.simmim.SimMIM` that they belong to.
-        buffers: whether to add the encoder's buffers.
+        buffers: True to add the encoder's buffers.
 
     Returns:
         {official name: float32 numpy array in PyTorch's layout}, in the official order.

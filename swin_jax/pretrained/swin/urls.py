@@ -24,8 +24,8 @@ class Weights:
     Attributes:
         url: the official file.
         hub: the repository on the Hugging Face hub with the same weights in timm's layout, or None.
-        page: where a file that no program can fetch (Google Drive) is linked from;
-            its `url` is then a mere file name.
+        page: The page that links a file which no program can fetch (Google Drive); its `url` is
+            then a mere file name.
     """
 
     url: str
@@ -151,7 +151,7 @@ def fetch(name_or_url: str, offline: bool | None = None, licence: str = LICENCE)
         name_or_url: A name in `WEIGHTS`, an official file name, a hub repository such as
             'timm/swin_tiny_patch4_window7_224.ms_in1k', or any URL.
         offline: Never download; None asks the environment variable SWIN_JAX_OFFLINE.
-        licence: What is recorded beside the file.
+        licence: License to record beside the file.
 
     Raises:
         UserError: An unknown name, no network, a broken download, a cached file that has changed,

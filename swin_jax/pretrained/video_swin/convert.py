@@ -100,8 +100,8 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
     Args:
         variables: {'params': nested dict of arrays}.
         model: the `models.video_swin.VideoSwin` that they belong to, of the joint design.
-        buffers: whether to add `relative_position_index`, which the official `load_state_dict`
-            wants when it is strict.
+        buffers: True to add `relative_position_index`, which the official `load_state_dict` wants
+            when it is strict.
 
     Returns:
         {official name: float32 numpy array in PyTorch's layout} (int64 for the index),
@@ -163,7 +163,8 @@ def infer(
     224 for window 7 and 384 for window 12.
 
     Args:
-        state_dict: in any layout of `pretrained.video_swin.layouts`, with or without buffers.
+        state_dict: State dict in any layout of `pretrained.video_swin.layouts`, with or without
+            buffers.
         window_size: used only where the state dict does not tell: a continuous bias without
             buffers, and a number of rows that several windows have.
 
@@ -278,8 +279,8 @@ def tell_assumed(window: tuple[int, int, int], rows: int, advice: str) -> None:
 
     Args:
         window: (t, w, w) that is assumed.
-        rows: Of its table.
-        advice: What to do where it is wrong.
+        rows: Number of rows of its table.
+        advice: Advice for the case that the window is wrong.
     """
     sides = [side for side in range(1, rows + 1, 2) if rows % side == 0]
     boxes = [

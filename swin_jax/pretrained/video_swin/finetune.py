@@ -50,7 +50,7 @@ def remap(
         resize: 'bicubic' fits tables of another window, bicubically in height and width and in
             time by the rule above; None where everything should fit. A continuous bias is computed
             again for any window.
-        window: of the weights, looked at where they do not tell it.
+        window: Window of the weights, looked at where they do not tell it.
 
     Returns:
         The state dict for `pretrained.video_swin.convert.from_official`. A head of zeros, a first
@@ -169,12 +169,13 @@ def load_pretrained(
         source: a file of `pretrained.files.read`; or {'params': ...} of a Swin, a SimMIM or a
             VideoSwin, and 'config', the flat config of its run, if there is one.
         model: the `models.video_swin.VideoSwin` to fill.
-        patch, bias: how an image Swin is inflated, see `pretrained.video_swin.inflate.inflate`.
-        resize: how a Video Swin's position tables of another window are resized, see `remap`.
-        head: whether to take a Video Swin's head (zeros for other classes, which a warning says);
+        patch, bias: The inflation of an image Swin, see `pretrained.video_swin.inflate.inflate`.
+        resize: The method that resizes a Video Swin's position tables of another window, see
+            `remap`.
+        head: True to take a Video Swin's head (zeros for other classes, which a warning says);
             otherwise, and always from an image Swin, only the backbone is there, for
             `InitFrom(backbone=True, head=FRESH)`.
-        key: which of several weights in a file to take, see `pretrained.files.read`.
+        key: The weights to take from a file that holds several, see `pretrained.files.read`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}.

@@ -33,12 +33,14 @@ class Pace:
     """Seconds.
 
     Attributes:
-        beat: Between two signs of life.
-        patience: Without a change of the beat that make an owner on another machine a dead one.
-        poll: Between two looks of the one who waits.
-        settle: That a claim must stand where claims of two runs may cross, in a bucket for example.
-        lock: For the lock of the folder, which runs hold for a moment, and other programs for as
-            long as they like; and for a beat on its way when the run ends.
+        beat: Time between two signs of life.
+        patience: Time without a change of the beat after which an owner on another machine counts
+            as dead.
+        poll: Time between two looks of a run that waits.
+        settle: Time that a claim must stand where claims of two runs may cross, in a bucket for
+            example.
+        lock: Time to wait for the lock of the folder, which runs hold for a moment, and other
+            programs for as long as they like; and for a beat on its way when the run ends.
     """
 
     beat: float = 10.0

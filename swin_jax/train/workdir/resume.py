@@ -110,9 +110,9 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
     a new argument stood for its default, or `BEFORE`.
 
     Args:
-        config: of this run.
-        workdir: may hold `config.json` of the run that is resumed;
-            without it, that of its newest checkpoint counts.
+        config: Config of this run.
+        workdir: Workdir, which may hold `config.json` of the run that is resumed; without it, that
+            of its newest checkpoint counts.
         allow_change: dotted keys, or their beginnings,
             that may change although the result depends on them.
 
