@@ -2,11 +2,12 @@
 [--config.key=value ...]
 
 Exit status: 0 done, 1 error, 2 error while the run is set up (bad flag or config, unusable
-workdir), 3 a loss that is not finite, 130 interrupted, 141 output not read to its end, 143
-stopped by SIGTERM. A run that is training saves first, on SIGTERM and on Ctrl-C; a second Ctrl-C
-ends it at once.
+workdir), 3 a loss that is not finite, 129 stopped by SIGHUP (a terminal that was closed), 130
+interrupted, 141 output not read to its end, 143 stopped by SIGTERM. A run that is training saves
+first, on these signals and on Ctrl-C; a second Ctrl-C ends it at once.
 """
 
+import errno
 import os
 import re
 import sys
@@ -20,11 +21,13 @@ from absl import flags
 from swin_jax.core import config as configs
 from swin_jax.core.command_line import USES, answer, check_actions, parse, profile_steps
 from swin_jax.core.errors import UserError, frame_outside
+from swin_jax.core.output import streams
 from swin_jax.core.termination import Terminated, terminable
 
 SETUP, ACTION = 2, 1  # exit statuses of a UserError: until everything is set up, and later
 CLOSED = 141  # where nobody reads on: the shell's status for SIGPIPE
-INTERRUPTED, TERMINATED = 130, 143  # the shell's for SIGINT and SIGTERM
+# The shell's for SIGHUP, SIGINT and SIGTERM.
+HUNG_UP, INTERRUPTED, TERMINATED = 129, 130, 143
 
 
 def run(argv: Sequence[str]) -> int:
@@ -37,10 +40,12 @@ def run(argv: Sequence[str]) -> int:
     try:
         with terminable():
             if text := answer(argv):
-                return _print(text)
+                print(text)
+                return 0
             values, config = parse(argv)
             if values.print_config:
-                return _print("\n".join(configs.key_values(config)))
+                print("\n".join(configs.key_values(config)))
+                return 0
             profile = profile_steps(values.profile)
             check_actions(values)
             if values.plan is None:
@@ -55,8 +60,8 @@ def run(argv: Sequence[str]) -> int:
             if watch:
                 watch.leave()
             return status
-    except Terminated:
-        return _terminated(argv)
+    except Terminated as error:
+        return _terminated(argv, error)
     except (Exception, KeyboardInterrupt) as error:
         if not watch and not isinstance(error, (UserError, KeyboardInterrupt)):
             raise
@@ -66,26 +71,21 @@ def run(argv: Sequence[str]) -> int:
         return status
 
 
-def _terminated(argv: Sequence[str]) -> int:
-    """Says what a SIGTERM has stopped; returns the exit status."""
+def _terminated(argv: Sequence[str], error: Terminated) -> int:
+    """Says what a signal has stopped; returns the exit status."""
     actions = "|".join((*USES, "plan", "throughput"))
     acts = any(re.match(rf"--?({actions})\b", argument) for argument in argv)
     where = "stopped" if acts else "stopped during start-up, before anything was trained"
-    print(f"SIGTERM: {where}; rerun the same command", file=sys.stderr, flush=True)
-    return TERMINATED
+    print(f"{error.signal.name}: {where}; rerun the same command", file=sys.stderr, flush=True)
+    return 128 + error.signal
 
 
-def _print(text: str) -> int:
-    """Prints a text that may go to `head`; returns the exit status,
-    of SIGPIPE if that had enough.
-    """
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Python flushes once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _status_of_output(error: OSError) -> int:
+    """Says, unless a reader had enough, why standard output was not written; returns the status."""
+    if error.errno == errno.EPIPE:
         return CLOSED
-    return 0
+    print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+    return ACTION
 
 
 def _report(error: BaseException, wrong: int) -> int:
@@ -166,15 +166,18 @@ def _prepare(
 
 def main() -> None:
     """Entry point of `python -m swin_jax.launch` and of the `swin_jax` command."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), streams.lasting_output():
         entry = frame_outside().f_code.co_filename
         warnings.showwarning = _show_warnings(entry, warnings.showwarning)
         # Names of files may be of any bytes; standard error escapes them, too.
         if sys.stdout.errors == "strict":
             sys.stdout.reconfigure(errors="backslashreplace")
         status = run(sys.argv)
+        if not status and (error := streams.failure(sys.stdout)):
+            status = _status_of_output(error)
         multihost = sys.modules.get("swin_jax.train.multihost")
-        if status in (TERMINATED, INTERRUPTED) and not (multihost and multihost.joined()):
+        signaled = status in (HUNG_UP, INTERRUPTED, TERMINATED)
+        if signaled and not (multihost and multihost.joined()):
             # A thread that still compiles a program, or waits for other hosts,
             # would crash while Python takes JAX down.
             sys.stdout.flush()

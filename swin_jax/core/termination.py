@@ -1,4 +1,4 @@
-"""A SIGTERM as an exception, as Python makes Ctrl-C one;
+"""SIGTERM, and the SIGHUP of a closed terminal, as an exception, as Python makes Ctrl-C one;
 processes that end with the one that started them.
 """
 
@@ -11,54 +11,64 @@ import types
 from collections.abc import Iterator
 from importlib.machinery import ExtensionFileLoader
 
-_asked = threading.Event()
+SIGNALS = signal.SIGTERM, signal.SIGHUP
+_asked: list[int] = []
 _AGAIN = 0.1  # seconds
 _LOOK = 1.0  # seconds between two looks for the parent
 
 
 class Terminated(BaseException):
-    """A SIGTERM came where there is nothing to save."""
+    """One of SIGNALS came where there is nothing to save.
+
+    Attributes:
+        signal: Which.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
 
 
 def check() -> None:
     """Raises Terminated again where a library has swallowed it,
     as imports that catch everything do.
     """
-    if _asked.is_set():
-        raise Terminated
+    if _asked:
+        raise Terminated(_asked[0])
 
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """A block in which a SIGTERM raises Terminated;
-    training takes the signal over where it has something to save.
+    """A block in which SIGNALS raise Terminated, unless they are ignored, as after `nohup`;
+    training takes them over where it has something to save.
     """
 
-    def terminate(_, frame):
-        _asked.set()
+    def terminate(number, frame):
+        _asked.append(number)
         if not _loads_extension(frame):
-            raise Terminated
-        timer = threading.Timer(_AGAIN, again)
+            raise Terminated(number)
+        timer = threading.Timer(_AGAIN, again, [number])
         timer.daemon = True
         timer.start()
 
-    def again():
+    def again(number):
         with lock:
             if active:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
 
-    lock, active = threading.Lock(), [True]
-    ours = threading.current_thread() is threading.main_thread()
-    ours = ours and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN
-    previous = signal.signal(signal.SIGTERM, terminate) if ours else None
+    lock, active, previous = threading.Lock(), [True], {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                previous[number] = signal.signal(number, terminate)
     try:
         yield
     finally:
-        if previous is not None:
-            with lock:
-                active.clear()
+        with lock:
+            active.clear()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if previous:
             _asked.clear()
-            signal.signal(signal.SIGTERM, previous)
 
 
 def end_with_parent() -> None:

@@ -7,14 +7,16 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.streams import lasting
 
-# Ctrl-C and schedulers send them to whole groups of processes.
-_LEFT = (signal.SIGINT, signal.SIGTERM)
+# Ctrl-C, schedulers and terminals that are closed send them to whole groups of processes.
+_LEFT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start_tracker() -> None:
@@ -27,9 +29,12 @@ def start_tracker() -> None:
     before = os.environ.get("PYTHONWARNINGS")
     quiet = "ignore:resource_tracker:UserWarning"
     os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
+    # It ignores the other signals of a terminal by itself, and inherits what is blocked.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     try:
         resource_tracker.ensure_running()
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if before is None:
             del os.environ["PYTHONWARNINGS"]
         else:
@@ -44,6 +49,8 @@ def set_up(*_: int) -> None:
     """
     for number in _LEFT:
         signal.signal(number, signal.SIG_IGN)
+    # What a transform prints makes no record unreadable.
+    sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
     threading.Thread(target=_follow, name="parent", daemon=True).start()
 
 

@@ -1,7 +1,8 @@
 """The request that a run stops: SIGTERM, which schedulers send before they take a
-machine away, or Ctrl-C.
+machine away, Ctrl-C, or the SIGHUP of a terminal or connection that is closed.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from jax.experimental import multihost_utils
 
 from swin_jax.core import termination
 
+_NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP", signal.SIGINT: "Ctrl-C"}
 _AGAIN = b"\nCtrl-C: the run saves and stops; press it again to end at once\n"
 
 
@@ -26,13 +28,15 @@ class Preemption:
 
     Attributes:
         name: Name of what asked, for messages.
-        status: The exit status of a run that stops for it: 143 for SIGTERM, 130 for Ctrl-C.
+        status: The exit status of a run that stops for it: 143 for SIGTERM, 130 for Ctrl-C,
+            129 for SIGHUP.
     """
 
     def __init__(self):
         self._asked = threading.Event()
         self._places = 0
         self._previous = {}
+        self._pressed = False
         self.name, self.status = "SIGTERM", 143
 
     def reached(self) -> bool:
@@ -55,13 +59,11 @@ class Preemption:
         if threading.current_thread() is not threading.main_thread():
             return self
         termination.check()
-        handlers = {signal.SIGINT: self._on_ctrl_c}
-        # With several processes the JAX runtime owns SIGTERM and agrees on a place.
-        if jax.process_count() == 1:
-            handlers[signal.SIGTERM] = self._on_sigterm
-        for number, handler in handlers.items():
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
-                self._previous[number] = signal.signal(number, handler)
+        for number in _NAMES:
+            # With several processes the JAX runtime owns SIGTERM and agrees on a place.
+            owned = number == signal.SIGTERM and jax.process_count() > 1
+            if not owned and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+                self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *exception):
@@ -69,15 +71,15 @@ class Preemption:
         while self._previous:
             signal.signal(*self._previous.popitem())
 
-    def _on_sigterm(self, *_) -> None:
-        self._asked.set()
-
-    def _on_ctrl_c(self, *_) -> None:
-        if self.status == 130:
+    def _on_signal(self, number: int, _) -> None:
+        if number == signal.SIGINT and self._pressed:
             raise KeyboardInterrupt
-        self.name, self.status = "Ctrl-C", 130
-        os.write(2, _AGAIN)  # sys.stderr may be in the middle of a line
+        self._pressed |= number == signal.SIGINT
+        self.name, self.status = _NAMES[number], 128 + number
         if jax.process_count() > 1:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             self._asked.set()
+        if number == signal.SIGINT:
+            with contextlib.suppress(OSError):  # of a reader that ended at the same Ctrl-C
+                os.write(2, _AGAIN)  # sys.stderr may be in the middle of a line

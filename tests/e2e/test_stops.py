@@ -100,7 +100,8 @@ def test_a_sigterm_during_start_up_says_so(launch, tmp_path, monkeypatch, place)
     assert signal.getsignal(signal.SIGTERM) is before and not (tmp_path / "run/owner.json").exists()
 
 
-def test_a_sigterm_of_another_action_says_so(launch, tmp_path, monkeypatch):
-    monkeypatch.setattr(launcher, "_prepare", lambda *_: lambda: os.kill(os.getpid(), signal.SIGTERM))
-    status, _, err = launch(CONFIG, tmp_path, "--predict=pictures")
-    assert (status, err) == (143, "SIGTERM: stopped; rerun the same command\n")
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_to_another_action_says_so(launch, tmp_path, monkeypatch, number, status):
+    monkeypatch.setattr(launcher, "_prepare", lambda *_: lambda: os.kill(os.getpid(), number))
+    found, _, err = launch(CONFIG, tmp_path, "--predict=pictures")
+    assert (found, err) == (status, f"{number.name}: stopped; rerun the same command\n")

@@ -1,4 +1,4 @@
-"""A SIGTERM becomes an exception within the block, and only there."""
+"""A SIGTERM or SIGHUP becomes an exception within the block, and only there."""
 
 import contextlib
 import os
@@ -16,19 +16,21 @@ from swin_jax.core.termination import Terminated, terminable
 from swin_jax.train.preemption import Preemption
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
-def test_a_sigterm_is_an_exception_unless_it_is_ignored(before):
-    previous = signal.signal(signal.SIGTERM, before)
+def test_a_signal_is_an_exception_unless_it_is_ignored(before, number):
+    previous = signal.signal(number, before)
     try:
         if before is signal.SIG_IGN:
             with terminable():
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
         else:
-            with pytest.raises(Terminated), terminable():
-                os.kill(os.getpid(), signal.SIGTERM)
-        assert signal.getsignal(signal.SIGTERM) is before
+            with pytest.raises(Terminated) as found, terminable():
+                os.kill(os.getpid(), number)
+            assert found.value.signal is number
+        assert signal.getsignal(number) is before
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.signal(number, previous)
 
 
 @pytest.mark.parametrize("start", [termination.check, Preemption().__enter__])

@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 
 from swin_jax.train.preemption import Interrupted, Preemption
 
-SIGNALS = signal.SIGTERM, signal.SIGINT
+SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
 
 class Runtime:
@@ -41,7 +41,10 @@ def test_a_notice_stops_all_at_the_next_place_and_from_then_on(monkeypatch, plac
     assert stopped == list(range(places_before_notice + 1, 8))
 
 
-@pytest.mark.parametrize("number, name, status", [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130)])
+@pytest.mark.parametrize(
+    "number, name, status",
+    [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130), (signal.SIGHUP, "SIGHUP", 129)],
+)
 def test_a_signal_asks_to_stop_and_the_handlers_come_back(number, name, status):
     before = [signal.getsignal(each) for each in SIGNALS]
     with Preemption() as preemption:
@@ -62,6 +65,18 @@ def test_a_second_ctrl_c_ends_at_once(capfd):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_ctrl_c_asks_to_stop_where_nobody_reads_that_it_does(monkeypatch):
+    """Of `2>&1 | tee log`, Ctrl-C ends `tee` first."""
+
+    def nobody_reads(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(os, "write", nobody_reads)
+    with Preemption() as preemption:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert preemption.reached()
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_that_is_ignored_stays_so(number):
     before = signal.signal(number, signal.SIG_IGN)
@@ -73,13 +88,14 @@ def test_a_signal_that_is_ignored_stays_so(number):
         signal.signal(number, before)
 
 
-def test_of_several_processes_ctrl_c_becomes_the_signal_that_the_runtime_knows(monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_of_several_processes_it_becomes_the_signal_that_the_runtime_knows(number, monkeypatch):
     heard = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     try:
         with Preemption():
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         assert heard == [True]
     finally:
         signal.signal(signal.SIGTERM, before)
