@@ -54,6 +54,7 @@ ALPHAS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 14.0)
 BETAS = (0.05, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4)
 CHOICE, FIRST, COUNT = range(50), 1000, 200
 TRUNCATION, BATCH, SHOWN = 0.7, 50, 8
+WITH_CHOICE = {"global", "random", "mean"}  # the methods that alpha and beta are chosen for
 SAMPLES = 5000  # whose mean styles give the baseline
 
 
@@ -197,7 +198,7 @@ def experiment(name: str, args: argparse.Namespace, attribute: str, **settings):
     return editor.load(f"{args.mappers}_{attribute}" if name == "mapper" else f"{args.out}/{name}")
 
 
-def editing(studio: Studio, args, name: str, attribute: str, choice: dict, editor) -> Callable:
+def editing(studio: Studio, args, name: str, attribute: str, choice, editor) -> Callable:
     """A method's edit of latents, ready to run: W+ (N, num_ws, w_dim) -> styles."""
     if name == "unedited":
         return studio.styles
@@ -273,10 +274,12 @@ def main() -> None:
     table, lines = (read_rows(out / name, methods) for name in ("table.csv", "seeds.csv"))
     studio, choices = Studio(args), []
     for number, attribute in enumerate(avatars.ATTRIBUTES):
-        editor = experiment("global", args, attribute)
-        choice = choose(studio, editor, number)
-        choices.append({"attribute": attribute} | choice)
-        print(attribute, {k: shorten(v) for k, v in choice.items()}, flush=True)
+        editor = choice = None
+        if WITH_CHOICE.intersection(methods):
+            editor = experiment("global", args, attribute)
+            choice = choose(studio, editor, number)
+            choices.append({"attribute": attribute} | choice)
+            print(attribute, {k: shorten(v) for k, v in choice.items()}, flush=True)
         seeds = lacking(studio, number, range(FIRST, FIRST + 100 * args.count), args.count)
         ws = studio.latents(seeds)
         pictures = studio.pictures(studio.styles(ws))
@@ -299,7 +302,10 @@ def main() -> None:
             shown.append(after[:SHOWN])
         sheet = tile(np.concatenate(shown), SHOWN).repeat(3, axis=0).repeat(3, axis=1)
         Image.fromarray(sheet).save(out / f"{attribute}_{'_'.join(methods)}.png")
-        for name, rows in (("table", table), ("choices", choices), ("seeds", lines)):
+        written = {"table": table, "seeds": lines}
+        if choices:
+            written["choices"] = choices
+        for name, rows in written.items():
             write_rows(out / f"{name}.csv", rows)
 
 
