@@ -127,7 +127,7 @@ def _prepare(
         The function that does it and returns the exit status.
 
     Raises:
-        UserError: anything that is wrong before the work begins.
+        UserError: Anything that is wrong before the work begins.
     """
     if values.plan is not None:
         from swin_jax.plan import command

@@ -36,7 +36,7 @@ def peak_bytes(form: str, mesh, batch: int, width: int) -> int:
     Args:
         form: One of `FORMS`.
         mesh: Mesh of chips.
-        batch: pairs in the global batch.
+        batch: Pairs in the global batch.
         width: Width of the features.
     """
     specs = (P(AXES), P(AXES), P(), P(AXES))

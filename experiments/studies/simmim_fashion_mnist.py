@@ -44,11 +44,11 @@ class Run:
 
     Attributes:
         name: Name of its workdir.
-        config: the experiment file and its arguments.
-        steps: updates.
+        config: The experiment file and its arguments.
+        steps: Updates.
         seed: Seed of everything but the choice of labeled images.
-        base_lr: peak learning rate; 0 leaves the config's.
-        start: name of the run that it starts from, or ''.
+        base_lr: Peak learning rate; 0 leaves the config's.
+        start: Name of the run that it starts from, or ''.
     """
 
     name: str

@@ -177,7 +177,7 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
         (flags, config with the overrides applied).
 
     Raises:
-        UserError: anything that is wrong with it, in one line.
+        UserError: Anything that is wrong with it, in one line.
     """
     arguments, paths = _split(argv)
     values = define_flags()

@@ -45,7 +45,7 @@ def spec(fn, **kwargs) -> ml_collections.ConfigDict:
     so that the command line can set it.
 
     Raises:
-        TypeError: an argument that `fn` does not have, or a required one that is missing.
+        TypeError: An argument that `fn` does not have, or a required one that is missing.
     """
     values = {}
     try:
@@ -92,11 +92,11 @@ def build(value, key: str = ""):
     """Turns a config into what it describes: inner specs first, then the call of `fn`.
 
     Args:
-        value: a spec, a dict of them, or any other value, which is given back.
+        value: A spec, a dict of them, or any other value, which is given back.
         key: Key of the value in the config, for messages.
 
     Raises:
-        UserError: a number out of its range, named by its key.
+        UserError: A number out of its range, named by its key.
     """
     if not isinstance(value, (ml_collections.ConfigDict, ml_collections.FrozenConfigDict)):
         return value
@@ -115,12 +115,12 @@ def parse_arg(arg: str | None, **defaults) -> types.SimpleNamespace:
     """Parses what follows the colon of `--config=experiments/x.py:variant=small,fake`.
 
     Args:
-        arg: comma-separated `key=value`, or `key` alone for a boolean; None for all defaults.
-        **defaults: the known keys. A tuple of strings lists the choices, the first one is the
+        arg: Comma-separated `key=value`, or `key` alone for a boolean; None for all defaults.
+        **defaults: The known keys. A tuple of strings lists the choices, the first one is the
             default; otherwise the type of the default decides how a value is read.
 
     Raises:
-        UserError: an unknown key or value, with the nearest one.
+        UserError: An unknown key or value, with the nearest one.
     """
     if isinstance(arg, _Question):
         raise _Answer(defaults)
@@ -171,7 +171,7 @@ def load(path: str) -> ml_collections.ConfigDict:
     """The config of an experiment file, given as `file.py` or `file.py:argument`.
 
     Raises:
-        UserError: no such file, none that defines get_config(arg),
+        UserError: No such file, none that defines get_config(arg),
             or an argument that it does not take.
     """
     file, _, arg = path.partition(":")
@@ -193,7 +193,7 @@ def describe_arguments(path: str) -> str | None:
         its own called help.
 
     Raises:
-        UserError: no such file, or none that defines get_config(arg).
+        UserError: No such file, or none that defines get_config(arg).
     """
     file, _, arg = path.partition(":")
     if "help" not in arg.split(","):
@@ -256,7 +256,7 @@ def module(file: str) -> types.ModuleType:
     """An experiment file, imported.
 
     Raises:
-        UserError: no such file, none of Python, or an import from a folder experiments/
+        UserError: No such file, none of Python, or an import from a folder experiments/
             that is not there.
     """
     path = pathlib.Path(file)

@@ -23,7 +23,7 @@ class Match:
     Attributes:
         index: The number in the other set of each class of this one; None where labels and names
             stay as they are.
-        said: a line for the user; '' where there is nothing to tell.
+        said: A line for the user; '' where there is nothing to tell.
     """
 
     index: tuple[int, ...] | None

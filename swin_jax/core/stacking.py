@@ -84,8 +84,8 @@ def stack(params: Any, like: Any) -> Any:
     the inverse of `unstack`.
 
     Args:
-        params: stacked or not.
-        like: a nested dict of parameters or shapes.
+        params: Stacked or not.
+        like: A nested dict of parameters or shapes.
     """
     matches = [found for path in flatten(like) if (found := _STACKED.match(path))]
     sizes = {found[1]: int(found[2]) for found in matches}

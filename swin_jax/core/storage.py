@@ -42,7 +42,7 @@ def path(name: str | os.PathLike) -> epath.Path:
     A leading `~/` is the home folder: shells leave it as it is in `--workdir=~/runs`.
 
     Raises:
-        UserError: a name that no file can have, another kind of store,
+        UserError: A name that no file can have, another kind of store,
             a bucket without the package that reads it.
     """
     text = os.fspath(name)
@@ -240,7 +240,7 @@ class Spool:
     Where the target is a local folder itself, it is that folder, and nothing is copied.
 
     Args:
-        target: a folder, there or not.
+        target: A folder, there or not.
         seconds: Time between two copies of `tick`.
         check: A function that is called before anything is copied; it raises UserError where the
             target belongs to another run by now.
@@ -272,7 +272,7 @@ class Spool:
         """Returns when everything written so far is in the bucket.
 
         Raises:
-            UserError: it cannot be written to.
+            UserError: It cannot be written to.
         """
         if self._remote:
             try:

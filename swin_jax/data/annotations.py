@@ -63,16 +63,16 @@ def read(file: str, class_names: str = "", num_classes: int = 0) -> Annotations:
     `label_name` for one, the names are those of the numbers.
 
     Args:
-      file: The list, UTF-8.
-      class_names: A text file of one name a line, in label order;
-        '' takes the names in the list, sorted, or numbers.
-      num_classes: Number of classes, where labels are numbers and the last ones do not occur; 0
-          counts them.
+        file: The list, UTF-8.
+        class_names: A text file of one name a line, in label order;
+            '' takes the names in the list, sorted, or numbers.
+        num_classes: Number of classes, where labels are numbers and the last ones do not occur; 0
+              counts them.
 
     Returns:
-      The list. Raises UserError, naming file and line, for what is missing, malformed or twice
-      there with different labels, for labels that are no class, and for rows of several splits,
-      by a column `split`.
+        The list. Raises UserError, naming file and line, for what is missing, malformed or twice
+        there with different labels, for labels that are no class, and for rows of several splits,
+        by a column `split`.
     """
     entries = _entries(file)
     if not isinstance(entries, Annotations):
@@ -97,12 +97,12 @@ def beside(root: str, split: str) -> tuple[str, str]:
     'split.csv' or with another of the endings `BESIDE`.
 
     Args:
-      root: The folder.
-      split: Name of the split, such as 'train'.
+        root: The folder.
+        split: Name of the split, such as 'train'.
 
     Returns:
-      (path of the list, path of the class names 'classes.txt'); '' for either that is not there.
-      Raises UserError for several lists.
+        (path of the list, path of the class names 'classes.txt'); '' for either that is not there.
+        Raises UserError for several lists.
     """
     # A link to nothing counts, so that reading refuses it:
     # without its names labels would be taken by number.

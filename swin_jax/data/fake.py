@@ -57,16 +57,16 @@ def images(
     the same for an index at any time.
 
     Args:
-      image_size: height and width in pixels.
-      num_classes: label i % num_classes belongs to record i.
-      num_examples: length of the source.
-      seed: Seed of patterns and noise.
-      split: 'train' or 'test': equal patterns, other noise.
-      channels: Number of image channels.
+        image_size: Height and width in pixels.
+        num_classes: Label i % num_classes belongs to record i.
+        num_examples: Length of the source.
+        seed: Seed of patterns and noise.
+        split: 'train' or 'test': equal patterns, other noise.
+        channels: Number of image channels.
 
     Returns:
-      A source of `image` uint8 (image_size, image_size,
-      channels) and `label`. Raises UserError for another split.
+        A source of `image` uint8 (image_size, image_size,
+        channels) and `label`. Raises UserError for another split.
     """
     if split not in _SPLITS:
         raise UserError(f"fake images have the splits 'train' and 'test', not {split!r}")
@@ -108,10 +108,10 @@ def pairs(
     which name the pattern.
 
     Args:
-      image_size, num_classes, num_examples, seed, split: The same as in `images`.
+        image_size, num_classes, num_examples, seed, split: The same as in `images`.
 
     Returns:
-      A source of `image`, `label`, `text` and, for caption functions, `name` and `keywords`.
+        A source of `image`, `label`, `text` and, for caption functions, `name` and `keywords`.
     """
     found = images(image_size, num_classes, num_examples, seed, split)
     return _Pairs(found, found.class_names)
@@ -169,11 +169,11 @@ def videos(
     two pixels a frame.
 
     Args:
-      image_size, num_classes, num_examples, seed, split: The same as in `images`.
-      num_frames: length of every video.
+        image_size, num_classes, num_examples, seed, split: The same as in `images`.
+        num_frames: Length of every video.
 
     Returns:
-      The source; `video` has len() and get(indices) -> uint8 (n, image_size, image_size,
-      3). Raises as images.
+        The source; `video` has len() and get(indices) -> uint8 (n, image_size, image_size,
+        3). Raises as images.
     """
     return _Videos(images(image_size, num_classes, num_examples, seed, split), num_frames)

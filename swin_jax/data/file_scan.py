@@ -49,15 +49,15 @@ def scan(
     """Checks files, with a progress bar; a file that the report has, unchanged, is not read again.
 
     Args:
-      paths: Paths of the files.
-      report: path of the report to which findings are added.
-      check: gives the finding of a path.
-      holds: True for a finding of an earlier scan that answers what this one asks.
-      num_threads: threads that check; 0 for one a core.
+        paths: Paths of the files.
+        report: Path of the report to which findings are added.
+        check: Gives the finding of a path.
+        holds: True for a finding of an earlier scan that answers what this one asks.
+        num_threads: Threads that check; 0 for one a core.
 
     Returns:
-      The findings, one for each path. Raises UserError where the report cannot be read or opened,
-      and UnwrittenError where the disk is full before the end.
+        The findings, one for each path. Raises UserError where the report cannot be read or opened,
+        and UnwrittenError where the disk is full before the end.
     """
     if os.path.lexists(report) and not os.path.isfile(report):
         raise UserError(
@@ -99,9 +99,9 @@ def check_writable(path: str, others: Sequence[str], flag: str) -> None:
     """Raises UserError where a list cannot be written, before hours have gone into a scan.
 
     Args:
-      path: Path of the list.
-      others: files that it must not overwrite.
-      flag: The flag that it was given with, for messages.
+        path: Path of the list.
+        others: Files that it must not overwrite.
+        flag: The flag that it was given with, for messages.
     """
     if _real(path) in map(_real, others):
         raise UserError(f"{flag}={path} is the list or the report itself: give another file")
@@ -120,7 +120,7 @@ def write_list(path: str, data: bytes) -> None:
     a pipe or a device gets it as it comes.
 
     Raises:
-      UnwrittenError: it cannot be written, on a full disk for example.
+        UnwrittenError: It cannot be written, on a full disk for example.
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):

@@ -34,9 +34,9 @@ class Files:
     """Files below a folder.
 
     Attributes:
-      paths: relative to the folder; files of a folder come before those of its subfolders,
-        both sorted.
-      left_out: {suffix in small letters, or what it is: how many}.
+        paths: Relative to the folder; files of a folder come before those of its subfolders,
+            both sorted.
+        left_out: {suffix in small letters, or what it is: how many}.
     """
 
     paths: tuple[str, ...]
@@ -66,15 +66,15 @@ def files_under(
     is found as a file, so that whoever reads it says that it is missing.
 
     Args:
-      folder: the folder.
-      suffixes: endings of names, in small letters, such as '.jpg'.
-      root: a folder around it all of whose subfolders are read,
-        so that links between them are left out too.
-      seen: real paths of files that links in other subfolders lead to, which are left out;
-        those of this one are added.
+        folder: The folder.
+        suffixes: Endings of names, in small letters, such as '.jpg'.
+        root: A folder around it all of whose subfolders are read,
+            so that links between them are left out too.
+        seen: Real paths of files that links in other subfolders lead to, which are left out;
+            those of this one are added.
 
     Returns:
-      The files, and what was left out. Raises UserError where the folder cannot be opened.
+        The files, and what was left out. Raises UserError where the folder cannot be opened.
     """
     top = os.path.realpath(root or folder)
     walk = _Walk(tuple(suffixes))
@@ -117,8 +117,8 @@ def class_folders(
     splits instead.
 
     Args:
-      root: the folder.
-      suffixes: The same as in `files_under`; such files beside the subfolders are counted.
+        root: The folder.
+        suffixes: The same as in `files_under`; such files beside the subfolders are counted.
     """
     top, names, left_out = os.path.realpath(root), [], collections.Counter()
     try:
@@ -157,14 +157,14 @@ def files_of_classes(
     """The files of class folders, each once: a link to what another class has as well is left out.
 
     Args:
-      root: the folder around them.
-      names: Names of the subfolders, as `class_folders` gives them.
-      suffixes: The same as in `files_under`.
-      what: A word for the files, for messages.
+        root: The folder around them.
+        names: Names of the subfolders, as `class_folders` gives them.
+        suffixes: The same as in `files_under`.
+        what: A word for the files, for messages.
 
     Returns:
-      (paths relative to root, the number of the class of each, what was left out). Raises UserError
-      where a class has no file.
+        (paths relative to root, the number of the class of each, what was left out). Raises
+        UserError where a class has no file.
     """
     paths, labels, left_out, seen = [], [], collections.Counter(), set()
     for label, name in enumerate(names):

@@ -20,10 +20,10 @@ class Entry:
     """A file and its labels, as texts.
 
     Attributes:
-      place: Place of the entry for messages, such as 'train.csv:7'.
-      path: Path as the list gives it.
-      labels: One or several, with composed letters; none only where others have several.
-      name: The name that the list gives the class beside its number; '' if it gives none.
+        place: Place of the entry for messages, such as 'train.csv:7'.
+        path: Path as the list gives it.
+        labels: One or several, with composed letters; none only where others have several.
+        name: The name that the list gives the class beside its number; '' if it gives none.
     """
 
     place: str
@@ -40,10 +40,10 @@ class Annotations:
     """A list with numbers as labels.
 
     Attributes:
-      paths: N paths as they stand in the list.
-      labels: N numbers, of each file's first class; 0 where `marks` are used.
-      marks: int8 (N, K) of `data.labels.Marked` where files have several labels, else None.
-      class_names: K names in label order; '0', '1', ... where the list has numbers only.
+        paths: N paths as they stand in the list.
+        labels: N numbers, of each file's first class; 0 where `marks` are used.
+        marks: int8 (N, K) of `data.labels.Marked` where files have several labels, else None.
+        class_names: K names in label order; '0', '1', ... where the list has numbers only.
     """
 
     paths: tuple[str, ...]
@@ -58,12 +58,12 @@ def numbered(
     """Gives the labels of a list their numbers.
 
     Args:
-      file: The list, for messages.
-      entries: Its files, at least one.
-      class_names, num_classes: The same as in `read`.
+        file: The list, for messages.
+        entries: Its files, at least one.
+        class_names, num_classes: The same as in `read`.
 
     Returns:
-      The list. Raises UserError as `read`.
+        The list. Raises UserError as `read`.
     """
     if num_classes > MAX_LABEL + 1:
         raise UserError(f"num_classes is {num_classes}, more than {MAX_LABEL + 1}")

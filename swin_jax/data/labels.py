@@ -15,10 +15,10 @@ class Relabeled:
     """The records of a source with labels of other numbers.
 
     Attributes:
-      source: The data set that is read.
-      index: The new number of each class of `source`.
-      class_names: Names of the classes in the order of the new numbers. Where a record has several
-          marks, it has UNKNOWN for a class that `source` lacks.
+        source: The data set that is read.
+        index: The new number of each class of `source`.
+        class_names: Names of the classes in the order of the new numbers. Where a record has
+            several marks, it has UNKNOWN for a class that `source` lacks.
     """
 
     source: Any
@@ -58,8 +58,8 @@ class Marked:
     """The records of a source, each with a mark for every class as its label.
 
     Attributes:
-      source: The data set that is read; its labels are not used.
-      marks: int8 (N, K): 1 where the class is there, 0 where not, UNKNOWN where nothing is known.
+        source: The data set that is read; its labels are not used.
+        marks: int8 (N, K): 1 where the class is there, 0 where not, UNKNOWN where nothing is known.
     """
 
     source: Any
@@ -86,8 +86,8 @@ class OneMark:
     """The records of a source of one label each, with a mark for every class instead of its number.
 
     Attributes:
-      source: The data set that is read.
-      classes: K.
+        source: The data set that is read.
+        classes: K.
     """
 
     source: Any
@@ -116,8 +116,8 @@ def marked(source: Any, classes: int) -> Any:
     as it is where they have, or where K is not known.
 
     Args:
-      source: The data set that is read.
-      classes: K, for a source without class names; 0 if not known.
+        source: The data set that is read.
+        classes: K, for a source without class names; 0 if not known.
     """
     classes = len(source.class_names) or classes
     return OneMark(source, classes) if classes and not has_several(source) else source
@@ -134,11 +134,11 @@ def check(label: np.ndarray, classes: int) -> None:
     """Checks a batch of labels.
 
     Args:
-      label: (B,) int, or (B, K) marks.
-      classes: K; 0 does not check.
+        label: (B,) int, or (B, K) marks.
+        classes: K; 0 does not check.
 
     Raises:
-      UserError: A number that is no class, or another number of marks.
+        UserError: A number that is no class, or another number of marks.
     """
     if not classes or label.ndim == 0:
         return

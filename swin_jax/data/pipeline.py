@@ -43,17 +43,17 @@ class TrainData:
     """An endless, shuffled, augmented stream of batches.
 
     Attributes:
-      source: The data set that is read.
-      transform: `transform(example, rng) -> example`;
-        every value that it returns is stacked into the batch.
-      batch_size: rows of the global batch.
-      seed: Seed of the order and of the augmentation, 0 to 2**32 - 1.
-      num_workers: loader processes; 0 reads in threads of this process. Their batches travel
-        through /dev/shm, where a container must allow for num_workers * (prefetch + 2) of them.
-      num_threads: reading threads where num_workers is 0; 0 reads when a batch is asked for.
-      prefetch: batches kept ready (by each worker).
-      expected_classes: Number of classes that the model is made for; 0 does not check.
-      expected_examples: Number of examples that epochs are counted with; 0 does not check.
+        source: The data set that is read.
+        transform: `transform(example, rng) -> example`;
+            every value that it returns is stacked into the batch.
+        batch_size: Rows of the global batch.
+        seed: Seed of the order and of the augmentation, 0 to 2**32 - 1.
+        num_workers: Loader processes; 0 reads in threads of this process. Their batches travel
+            through /dev/shm, where a container must allow for num_workers * (prefetch + 2) of them.
+        num_threads: Reading threads where num_workers is 0; 0 reads when a batch is asked for.
+        prefetch: Batches kept ready (by each worker).
+        expected_classes: Number of classes that the model is made for; 0 does not check.
+        expected_examples: Number of examples that epochs are counted with; 0 does not check.
     """
 
     source: Source
@@ -105,14 +105,14 @@ class TrainData:
         ... without end.
 
         Args:
-          start_step: the first update; starting there equals skipping the batches before it.
-          rows: R row numbers, 0 to batch_size - 1.
+            start_step: The first update; starting there equals skipping the batches before it.
+            rows: R row numbers, 0 to batch_size - 1.
 
         Returns:
-          An iterator of `image` uint8 (R, H, W, C), `label` int32 (R,) and what else the transform
-          returns, and `bad` uint8 (R,), 1 where a record was unreadable and the next readable one
-          took its place. Call its `close()` to stop the workers. It raises UserError after
-          `unreadable.MAX_RUN` unreadable records in a row.
+            An iterator of `image` uint8 (R, H, W, C), `label` int32 (R,) and what else the
+            transform returns, and `bad` uint8 (R,), 1 where a record was unreadable and the next
+            readable one took its place. Call its `close()` to stop the workers. It raises UserError
+            after `unreadable.MAX_RUN` unreadable records in a row.
         """
         self.check_counts()
         batches = _TrainBatches(
@@ -150,17 +150,17 @@ class EvalData:
     """Every record of a source exactly once, in order.
 
     Attributes:
-      source: The data set that is read.
-      transform: `transform(example) -> example`.
-      batch_size: Rows of the global batch that is asked for (a mesh may need it rounded up). It
-        becomes the number of records if that is less.
-      num_workers: loader processes; 0 reads in threads of this process.
-      num_threads: reading threads where num_workers is 0; 0 reads when a batch is asked for.
-      prefetch: batches kept ready (by each worker).
-      expected_classes: Number of classes that the model is made for; 0 does not check.
-      unreadable: Treatment of a record that cannot be read: 'refuse' ends the evaluation with its
-          name, since a number without it is another number; 'leave_out' counts it, and the
-          evaluation reports `left_out`.
+        source: The data set that is read.
+        transform: `transform(example) -> example`.
+        batch_size: Rows of the global batch that is asked for (a mesh may need it rounded up). It
+            becomes the number of records if that is less.
+        num_workers: Loader processes; 0 reads in threads of this process.
+        num_threads: Reading threads where num_workers is 0; 0 reads when a batch is asked for.
+        prefetch: Batches kept ready (by each worker).
+        expected_classes: Number of classes that the model is made for; 0 does not check.
+        unreadable: Treatment of a record that cannot be read: 'refuse' ends the evaluation with its
+              name, since a number without it is another number; 'leave_out' counts it, and the
+              evaluation reports `left_out`.
     """
 
     source: Source
@@ -218,15 +218,15 @@ class EvalData:
         """Yields this process's rows of num_batches(batch_size) batches.
 
         Args:
-          batch_size: rows of the global batch.
-          rows: R row numbers, 0 to batch_size - 1.
+            batch_size: Rows of the global batch.
+            rows: R row numbers, 0 to batch_size - 1.
 
         Returns:
-          An iterator of batches as TrainData's, `record` int32 (R,), their numbers in the source,
-          and `weight` float32 (R,): 1 for a record, 0 where the last record is repeated to fill the
-          batch, and for an unreadable record that is left out, whose `bad` is 1. Its other values
-          are those of another record. Where it is to be refused it raises UserError, as it does
-          after `unreadable.MAX_RUN` unreadable records in a row.
+            An iterator of batches as TrainData's, `record` int32 (R,), their numbers in the source,
+            and `weight` float32 (R,): 1 for a record, 0 where the last record is repeated to fill
+            the batch, and for an unreadable record that is left out, whose `bad` is 1. Its other
+            values are those of another record. Where it is to be refused it raises UserError, as it
+            does after `unreadable.MAX_RUN` unreadable records in a row.
         """
         self.check_counts()
         rows = _check_rows(rows, batch_size)

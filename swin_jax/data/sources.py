@@ -32,10 +32,10 @@ class ArraySource:
     """Images and labels in memory.
 
     Attributes:
-      name: Name for messages.
-      images: uint8 (N, H, W) or (N, H, W, C).
-      labels: int (N,).
-      class_names: Class names in label order.
+        name: Name for messages.
+        images: uint8 (N, H, W) or (N, H, W, C).
+        labels: int (N,).
+        class_names: Class names in label order.
     """
 
     name: str
@@ -58,12 +58,12 @@ class FileSource:
     """Image files.
 
     Attributes:
-      root: folder of all files.
-      paths: relative to root, one for a record.
-      labels: one for a record.
-      class_names: Class names in label order.
-      conversion: 'reference' or 'display', see data/image/picture.py.
-      limits: Limits on a picture; None for `picture.Limits()`.
+        root: Folder of all files.
+        paths: Relative to root, one for a record.
+        labels: One for a record.
+        class_names: Class names in label order.
+        conversion: 'reference' or 'display', see data/image/picture.py.
+        limits: Limits on a picture; None for `picture.Limits()`.
     """
 
     root: str
@@ -152,11 +152,11 @@ def digits(split: str = "train") -> ArraySource:
     split seed 0.
 
     Args:
-      split: 'train' or 'test'.
+        split: 'train' or 'test'.
 
     Returns:
-      A source of `image` uint8 (8, 8), 0 to 255, and `label` 0 to 9. Raises
-      UserError for another split.
+        A source of `image` uint8 (8, 8), 0 to 255, and `label` 0 to 9. Raises
+        UserError for another split.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -185,17 +185,17 @@ def tfds(
     """A TFDS data set that was prepared in the array_record format; needs no TensorFlow.
 
     Args:
-      name: 'fashion_mnist', 'cifar10:3.0.2', 'set/config' or 'set/config:1.0.0';
-        without a version the newest.
-      split: Split in TFDS's notation, for example 'train' or 'train[:90%]'.
-      data_dir: Folder of data sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      image_key: the feature that holds the encoded image.
-      label_key: the feature that holds the integer label.
-      in_memory: keeps decoded images, for sets that fit in the memory of every loader process.
+        name: 'fashion_mnist', 'cifar10:3.0.2', 'set/config' or 'set/config:1.0.0';
+            without a version the newest.
+        split: Split in TFDS's notation, for example 'train' or 'train[:90%]'.
+        data_dir: Folder of data sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        image_key: The feature that holds the encoded image.
+        label_key: The feature that holds the integer label.
+        in_memory: Keeps decoded images, for sets that fit in the memory of every loader process.
 
     Returns:
-      The source. Raises UserError, saying what to do, where the set,
-      split or feature is missing or the files are TFRecord.
+        The source. Raises UserError, saying what to do, where the set,
+        split or feature is missing or the files are TFRecord.
     """
     source = TfdsSource(tfds_directory.find(name, data_dir), split, image_key, label_key)
     return CachedSource(source) if in_memory else source
@@ -217,16 +217,17 @@ def image_folder(
     give the class names, one a line in label order.
 
     Args:
-      root: the folder.
-      split: reads root/split instead.
-      conversion: 'display' turns pictures upright by their EXIF orientation and lays what is
-        transparent on white; 'reference' does neither, as torchvision, for ImageNet itself.
-      limits: Limits on a picture, beyond which a record is unreadable; None for `picture.Limits()`.
+        root: The folder.
+        split: Reads root/split instead.
+        conversion: 'display' turns pictures upright by their EXIF orientation and lays what is
+            transparent on white; 'reference' does neither, as torchvision, for ImageNet itself.
+        limits: Limits on a picture, beyond which a record is unreadable; None for
+            `picture.Limits()`.
 
     Returns:
-      The source. Raises UserError where the folder is missing, has no class folder, or a
-      class has no image. A warning tells in one line what was left out: other files, links to
-      what is read anyway.
+        The source. Raises UserError where the folder is missing, has no class folder, or a
+        class has no image. A warning tells in one line what was left out: other files, links to
+        what is read anyway.
     """
     if not root:
         raise UserError("an image folder needs its path: give --config.data_dir=DIR")
@@ -260,17 +261,17 @@ def image_list(
     """Images of a list, with one label or several.
 
     Args:
-      annotation: the list, in one of the forms of `annotations.read`.
-      root: folder that paths start from; '' is that of the list.
-      class_names: a text file of one name a line, in label order;
-        '' takes the names in the list, sorted, or numbers.
-      num_classes: Number of classes, for numbers of which the last ones do not occur; 0 counts
-          them.
-      conversion, limits: The same as in `image_folder`.
+        annotation: The list, in one of the forms of `annotations.read`.
+        root: Folder that paths start from; '' is that of the list.
+        class_names: A text file of one name a line, in label order;
+            '' takes the names in the list, sorted, or numbers.
+        num_classes: Number of classes, for numbers of which the last ones do not occur; 0 counts
+              them.
+        conversion, limits: The same as in `image_folder`.
 
     Returns:
-      The source, with `Marked` around it for several labels of an image. Raises UserError for what
-      is wrong in the list, and where none of its first images is there.
+        The source, with `Marked` around it for several labels of an image. Raises UserError for
+        what is wrong in the list, and where none of its first images is there.
     """
     listed = annotations.read(annotation, class_names, num_classes)
     root = os.path.expanduser(root) or os.path.dirname(annotation)
@@ -311,12 +312,12 @@ def flat_folder(
     """Images without labels, for prediction: every image under a folder, in sorted order.
 
     Args:
-      root: the folder, or one image.
-      conversion, limits: The same as in `image_folder`.
+        root: The folder, or one image.
+        conversion, limits: The same as in `image_folder`.
 
     Returns:
-      A source with label 0 and no class names; `paths` are relative to root. Raises UserError where
-      the folder is missing or holds no image.
+        A source with label 0 and no class names; `paths` are relative to root. Raises UserError
+        where the folder is missing or holds no image.
     """
     if os.path.isfile(root):
         return FileSource(

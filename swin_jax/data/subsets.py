@@ -44,14 +44,14 @@ def subset(source: Any, per_class: PositiveInt, seed: Seed = 0) -> Selection:
     Records that cannot be read are not drawn; a warning counts them.
 
     Args:
-      source: The data set to draw from.
-      per_class: records of each class.
-      seed: Seed of the draw; equal seeds give equal records, and a larger subset contains a smaller
-          one.
+        source: The data set to draw from.
+        per_class: Records of each class.
+        seed: Seed of the draw; equal seeds give equal records, and a larger subset contains a
+            smaller one.
 
     Returns:
-      A source of per_class records of each class, in the order of `source`. Raises UserError where
-      a class has fewer, or records have several labels.
+        A source of per_class records of each class, in the order of `source`. Raises UserError
+        where a class has fewer, or records have several labels.
     """
     if has_several(source):
         raise UserError(

@@ -26,13 +26,13 @@ def find(name: str, data_dir: str | None = None) -> str:
     """Finds the directory of a prepared data set.
 
     Args:
-      name: 'set', 'set/config', either with ':1.2.3' behind;
-        the newest version where none is named.
-      data_dir: Folder of data sets; by default default_data_dir().
+        name: 'set', 'set/config', either with ':1.2.3' behind;
+            the newest version where none is named.
+        data_dir: Folder of data sets; by default default_data_dir().
 
     Returns:
-      The path that ends in the version. Raises UserError, saying how to prepare the set,
-      where there is none.
+        The path that ends in the version. Raises UserError, saying how to prepare the set,
+        where there is none.
     """
     match = re.fullmatch(_NAME, name)
     if not match:
@@ -58,14 +58,14 @@ def open_split(
     """Opens one split.
 
     Args:
-      directory: Folder of the data set, ending in its version.
-      split: Split in TFDS's notation.
-      image_key: a feature that is an image.
-      label_key: a feature that is an integer.
+        directory: Folder of the data set, ending in its version.
+        split: Split in TFDS's notation.
+        image_key: A feature that is an image.
+        label_key: A feature that is an integer.
 
     Returns:
-      (records with the image as encoded bytes, class names in label order or (), the set's name).
-      Raises UserError where the split or a feature is missing or the files are TFRecord.
+        (records with the image as encoded bytes, class names in label order or (), the set's name).
+        Raises UserError where the split or a feature is missing or the files are TFRecord.
     """
     records, features, name = open_records(directory, split, image_key, (label_key,))
     return records, tuple(getattr(features[label_key], "names", None) or ()), name
@@ -77,14 +77,14 @@ def open_records(
     """Opens one split for any features.
 
     Args:
-      directory: Folder of the data set, ending in its version.
-      split: Split in TFDS's notation.
-      image_key: a feature that is an image.
-      keys: other features that must be there; 'captions/text' is `text` inside of `captions`.
+        directory: Folder of the data set, ending in its version.
+        split: Split in TFDS's notation.
+        image_key: A feature that is an image.
+        keys: Other features that must be there; 'captions/text' is `text` inside of `captions`.
 
     Returns:
-      (records with the image as encoded bytes, TFDS features by name, the set's name). Raises
-      UserError as open_split.
+        (records with the image as encoded bytes, TFDS features by name, the set's name). Raises
+        UserError as open_split.
     """
     import tensorflow_datasets as tfds
 
@@ -131,10 +131,10 @@ def check_shards(instructions: Sequence[Any]) -> None:
     """Looks at the files of a split before they are read, which waits for the writer of a pipe.
 
     Args:
-      instructions: TFDS's, one for each file, which tell how many records it has.
+        instructions: TFDS's, one for each file, which tell how many records it has.
 
     Raises:
-      UserError: A file is missing, is none, or has not a byte for each of its records.
+        UserError: A file is missing, is none, or has not a byte for each of its records.
     """
     if not instructions:
         raise UserError("the split has no records")
@@ -158,11 +158,11 @@ def open_builder(directory: str):
     """The builder of TFDS for a prepared data set, without code of anybody else.
 
     Args:
-      directory: Folder of the data set, ending in its version.
+        directory: Folder of the data set, ending in its version.
 
     Returns:
-      A tfds.core.DatasetBuilder. Raises UserError where the description is damaged or
-      names features of others.
+        A tfds.core.DatasetBuilder. Raises UserError where the description is damaged or
+        names features of others.
     """
     import tensorflow_datasets as tfds
 

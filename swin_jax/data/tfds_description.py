@@ -41,11 +41,11 @@ def read_features(directory: str) -> dict[str, Any]:
     """The content of a data set's features.json.
 
     Args:
-      directory: Folder of the data set, ending in its version.
+        directory: Folder of the data set, ending in its version.
 
     Returns:
-      The whole as JSON. Raises UserError where features.json or dataset_info.json cannot be read,
-      is no JSON object, or names a feature that is not one of FEATURES.
+        The whole as JSON. Raises UserError where features.json or dataset_info.json cannot be read,
+        is no JSON object, or names a feature that is not one of FEATURES.
     """
     info = _read(Path(directory) / "dataset_info.json")
     if not isinstance(info.get("name", ""), str):

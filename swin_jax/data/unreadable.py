@@ -101,8 +101,8 @@ def left_out(data: Any, count: int) -> dict[str, int]:
     {} where none may be.
 
     Args:
-      data: a `pipeline.EvalData`.
-      count: number of its records that were read, on all processes together.
+        data: A `pipeline.EvalData`.
+        count: Number of its records that were read, on all processes together.
     """
     return {"left_out": data.num_examples - int(count)} if may_leave_out(data) else {}
 

@@ -27,8 +27,8 @@ class Accuracy:
     `metrics.multi_label_scores` and the binary cross-entropy.
 
     Attributes:
-        data: a `data.pipeline.EvalData`.
-        top: the k of the second figure; min(k, number of classes) is used.
+        data: A `data.pipeline.EvalData`.
+        top: The k of the second figure; min(k, number of classes) is used.
     """
 
     data: Any

@@ -168,11 +168,11 @@ def text_batches(
     the next one is tokenised meanwhile.
 
     Args:
-        encode: tokens (batch_size, L) -> (batch_size, E).
-        tokenize: texts -> (n, L) int32.
+        encode: Tokens (batch_size, L) -> (batch_size, E).
+        tokenize: Texts -> (n, L) int32.
         texts: N of them.
-        batch_size: texts at a time; the last batch is filled up with copies of its last text.
-        progress: title of a progress bar; '' shows none.
+        batch_size: Texts at a time; the last batch is filled up with copies of its last text.
+        progress: Title of a progress bar; '' shows none.
 
     Yields:
         (which texts, their features (n, E) float32 of unit length).

@@ -47,14 +47,14 @@ def sample(label: np.ndarray, shots: PositiveInt, seed: Seed) -> np.ndarray:
 
     Args:
         label: (N,) int.
-        shots: per class.
+        shots: Per class.
         seed: Seed of the choice.
 
     Returns:
         Indices (classes * shots,) int, sorted.
 
     Raises:
-        UserError: a class with fewer examples.
+        UserError: A class with fewer examples.
     """
     rng, chosen = np.random.default_rng(seed), []
     for kind in np.unique(label):
@@ -80,7 +80,7 @@ def load_indices(path: str | os.PathLike) -> dict[tuple[int, int], np.ndarray]:
     """Reads what `save_indices` wrote.
 
     Raises:
-        UserError: a file that is not that.
+        UserError: A file that is not that.
     """
     try:
         entries = text_files.parse_json(text_files.read(path))
@@ -104,7 +104,7 @@ def ridge(
     bias; the classifiers are returned for features as they came, with a one appended.
 
     Args:
-        train: features (N, E) and labels (N,).
+        train: Features (N, E) and labels (N,).
         num_classes: K.
         strengths: S L2 penalties of the squared error, summed over examples.
 
@@ -189,11 +189,11 @@ def few_shot(
     and counts on test data.
 
     Args:
-        train: features (N, E) and labels (N,) that examples are drawn from.
-        test: the same.
-        validation: the same.
-        shots: examples per class.
-        seeds: one draw each.
+        train: Features (N, E) and labels (N,) that examples are drawn from.
+        test: The same.
+        validation: The same.
+        shots: Examples per class.
+        seeds: One draw each.
         method: 'logistic', as in the paper, or 'ridge'.
         num_classes: K; None for the largest label + 1.
         indices: Examples of an earlier run, to be used again; those that are absent are drawn.
@@ -201,7 +201,7 @@ def few_shot(
             `linear_probe.probe` says; it may raise.
 
     Raises:
-        UserError: another method, or a class with too few examples.
+        UserError: Another method, or a class with too few examples.
     """
     if method not in ("logistic", "ridge"):
         raise UserError(f"the method of few-shot probes is 'logistic' or 'ridge', not {method!r}")
@@ -226,7 +226,7 @@ def shots_to_reach(means: dict[int, float], target: float) -> float:
 
     Args:
         means: {shots: accuracy}.
-        target: accuracy in 0..1.
+        target: Accuracy in 0..1.
 
     Returns:
         Shots, interpolated log-linearly; the smallest measured number if that is already enough,
@@ -300,14 +300,14 @@ class FewShot:
     """Evaluates the features of a task during training.
 
     Attributes:
-        train: a `data.pipeline.EvalData` with `image` and `label`, as are the others.
+        train: A `data.pipeline.EvalData` with `image` and `label`, as are the others.
         test: Data that is reported; its classes, by name, are some of those of `train`, as are
             those of `validation`.
-        validation: chooses the regularisation.
-        shots: examples per class.
-        seeds: one draw each.
+        validation: Chooses the regularisation.
+        shots: Examples per class.
+        seeds: One draw each.
         method: 'ridge', which takes no time, or 'logistic'.
-        output: key of what `task.predict` returns that is probed.
+        output: Key of what `task.predict` returns that is probed.
     """
 
     own_classes: ClassVar[bool] = True  # those of `train`

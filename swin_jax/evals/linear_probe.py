@@ -102,7 +102,7 @@ class Probe:
     """The result of a probe.
 
     Attributes:
-        classifier: fitted to training and validation data with the chosen lambda.
+        classifier: Fitted to training and validation data with the chosen lambda.
         search: Record of the search that chose it.
     """
 
@@ -134,19 +134,19 @@ def probe(
 
     Args:
         train: (features (N, E), labels (N,) int).
-        validation: the same; None carves a fifth of `train` out.
+        validation: The same; None carves a fifth of `train` out.
         num_classes: K; None for the largest label + 1.
-        metric: a key of `metrics.top_scores` that chooses lambda.
+        metric: A key of `metrics.top_scores` that chooses lambda.
         refit: True if the last fit is to training and validation data, as in the paper.
         seed: Seed of the split into training and validation data.
         max_iterations: Most iterations of L-BFGS.
         tolerance: Tolerance of L-BFGS.
-        chunk: rows at a time.
+        chunk: Rows at a time.
         pause: A function that is called before every fit, and in one process after each of its
             iterations; it may raise to end all.
 
     Raises:
-        UserError: as `fit` and `split`.
+        UserError: As `fit` and `split`.
     """
     x, label = np.asarray(train[0], np.float32), np.asarray(train[1])
     if validation is None:
@@ -183,13 +183,13 @@ class LinearProbe:
     """Evaluates the features of a task during training.
 
     Attributes:
-        train: a `data.pipeline.EvalData` with `image` and `label`, as are the others.
+        train: A `data.pipeline.EvalData` with `image` and `label`, as are the others.
         test: Data that is reported; its classes, by name, are some of those of `train`, as are
             those of `validation`.
-        validation: chooses lambda; None carves a fifth of `train` out.
-        output: key of what `task.predict` returns that is probed; the paper takes ViT's class token
+        validation: Chooses lambda; None carves a fifth of `train` out.
+        output: Key of what `task.predict` returns that is probed; the paper takes ViT's class token
             before the projection, 'image_features' are after it and of unit length.
-        metric: key of `metrics.top_scores` that chooses lambda.
+        metric: Key of `metrics.top_scores` that chooses lambda.
         max_iterations: Most iterations of L-BFGS.
     """
 

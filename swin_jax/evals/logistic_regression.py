@@ -37,7 +37,7 @@ class Classifier:
         weights: (E, K) float32.
         bias: (K,) float32.
         strength: lambda that it was fitted with.
-        loss: summed cross-entropy + lambda / 2 ||weights||^2 at the end.
+        loss: Summed cross-entropy + lambda / 2 ||weights||^2 at the end.
     """
 
     weights: np.ndarray
@@ -146,11 +146,11 @@ def fit(
         start: Weights to start from; None starts at zero, as scikit-learn.
         max_iterations: Most iterations of L-BFGS; the paper has 1000.
         tolerance: Bound on the largest gradient of loss / N, as scikit-learn's `tol`.
-        chunk: rows at a time.
+        chunk: Rows at a time.
         pause: The same as in `linear_probe.probe`.
 
     Raises:
-        UserError: no rows, labels out of range, or features that are not finite.
+        UserError: No rows, labels out of range, or features that are not finite.
     """
     num_classes = int(np.max(label, initial=0)) + 1 if num_classes is None else num_classes
     return fit_rows(

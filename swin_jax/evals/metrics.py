@@ -84,14 +84,14 @@ def rank_labels(
         image_features: (N, E); their length does not matter.
         label: (N,) int in 0..C-1.
         weights: (E, C).
-        chunk: images at a time.
+        chunk: Images at a time.
 
     Returns:
         (rank (N,), prediction (N,)) int; rank 0 is right, rank < k is among the top k.
         Equal scores rank by class.
 
     Raises:
-        UserError: widths that differ, or no images.
+        UserError: Widths that differ, or no images.
     """
     if image_features.shape[-1] != weights.shape[0]:
         raise UserError(
@@ -147,7 +147,7 @@ def roc_auc(score: np.ndarray, positive: np.ndarray) -> float:
         positive: (N,) bool.
 
     Raises:
-        UserError: only positives, or only negatives.
+        UserError: Only positives, or only negatives.
     """
     from scipy.stats import rankdata
 
@@ -229,7 +229,7 @@ def multi_label_scores(scores: np.ndarray, label: np.ndarray) -> dict[str, float
         {'map': the mean of `average_precision` over the classes that occur}.
 
     Raises:
-        UserError: no class occurs.
+        UserError: No class occurs.
     """
     occurring = np.flatnonzero((label > 0).any(axis=0))
     if not len(occurring):

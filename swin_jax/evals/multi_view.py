@@ -47,7 +47,7 @@ def fuse(
     """The class probabilities of videos from several views of each.
 
     Args:
-        task: its `predict` gives the `logits` of `video`.
+        task: Its `predict` gives the `logits` of `video`.
         state, frozen: Arguments of `predict`.
         views: (B, V, T, H, W, 3) uint8.
         views_at_once: Views of each video that are computed together, a divisor of V; 0 for all.
@@ -81,15 +81,15 @@ class MultiView:
     """Evaluates a classifier of clips on several views of every video.
 
     Attributes:
-        data: a `data.pipeline.EvalData` with `video` uint8 (B, V, T, H, W, 3) and `label`.
+        data: A `data.pipeline.EvalData` with `video` uint8 (B, V, T, H, W, 3) and `label`.
         views_at_once: Views of each video that are computed together, a divisor of V; 0 for all.
         fusion: 'probability' or 'score', see `fuse`.
-        input: key of the views, 'video' or 'image', see `fuse`.
-        cache: folder where finished videos are kept, so that a test that was stopped goes on
+        input: Key of the views, 'video' or 'image', see `fuse`.
+        cache: Folder where finished videos are kept, so that a test that was stopped goes on
             with the next one; '' for none. What is kept belongs to one set of weights and
             one set of views.
-        save_every: batches between two writes to the cache.
-        progress: shows a bar.
+        save_every: Batches between two writes to the cache.
+        progress: Shows a bar.
     """
 
     data: Any

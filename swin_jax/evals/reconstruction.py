@@ -26,8 +26,8 @@ class Reconstruction:
     """Evaluates a task that reconstructs masked images on a data set.
 
     Attributes:
-        data: a `data.pipeline.EvalData` whose transform adds a fixed `mask`.
-        pictures: images in the grid, the first of the set; 0 draws none.
+        data: A `data.pipeline.EvalData` whose transform adds a fixed `mask`.
+        pictures: Images in the grid, the first of the set; 0 draws none.
     """
 
     data: Any

@@ -34,16 +34,16 @@ def caption_features(
 
     Args:
         encode: (batch_size, L) int32 tokens -> (batch_size, E).
-        tokenize: texts -> (n, L) int32.
+        tokenize: Texts -> (n, L) int32.
         captions: N entries, each the one or more captions of an image.
-        prefix: put before every caption; 'a photo of ' is worth 1 to 2 points of R@1 to CLIP.
-        batch_size: captions at a time.
+        prefix: Put before every caption; 'a photo of ' is worth 1 to 2 points of R@1 to CLIP.
+        batch_size: Captions at a time.
 
     Returns:
         (features (M, E) float32 of unit length, number of the image (M,) int) of all M captions.
 
     Raises:
-        UserError: an image without captions, or a caption instead of a list of them.
+        UserError: An image without captions, or a caption instead of a list of them.
     """
     wrong = [number for number, own in enumerate(captions) if isinstance(own, str) or not own]
     if wrong:
@@ -89,14 +89,14 @@ def ranks(
         query_ids: (N,) int; a candidate with the same number is a match.
         candidates: (M, E).
         candidate_ids: (M,) int.
-        chunk: queries at a time.
+        chunk: Queries at a time.
         pause: A function that is called before each chunk; it may raise.
 
     Returns:
         (N,) int; rank < k means found among the first k.
 
     Raises:
-        UserError: widths that differ, or queries without any match.
+        UserError: Widths that differ, or queries without any match.
     """
     if queries.shape[-1] != candidates.shape[-1]:
         raise UserError(
@@ -139,7 +139,7 @@ def recall(
         image_ids: (N,) int; None numbers the images.
         text_ids: (M,) int: the image that a text belongs to; None where text i belongs to image i.
         ks: Numbers of candidates, the first ones, among which a match counts.
-        chunk: queries at a time.
+        chunk: Queries at a time.
         pause: The same as in `ranks`.
 
     Returns:
@@ -164,16 +164,16 @@ class Retrieval:
     caption has to find its image.
 
     Attributes:
-        data: a `data.pipeline.EvalData` of a pair source with `pairs.eval_transform`. With
+        data: A `data.pipeline.EvalData` of a pair source with `pairs.eval_transform`. With
             another transform it has `image`, and unless `captions` are given `text`, the
             tokens of one caption.
         captions: One or more captions of each record, in order; None takes those of the source.
-        tokenize: texts -> (n, L) int32, for `captions`; None takes that of `pairs.eval_transform`.
-        prefix: put before each of the captions.
-        ids: batch key of an integer that pairs with the same content share ('label' for several
+        tokenize: Texts -> (n, L) int32, for `captions`; None takes that of `pairs.eval_transform`.
+        prefix: Put before each of the captions.
+        ids: Batch key of an integer that pairs with the same content share ('label' for several
             pictures of one concept); '' makes every image its own.
         ks: Numbers of candidates, the first ones, among which a match counts.
-        batch_size: captions at a time.
+        batch_size: Captions at a time.
     """
 
     data: Any

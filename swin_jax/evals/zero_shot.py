@@ -48,21 +48,21 @@ def classifier(
 
     Args:
         encode: (batch_size, L) int32 tokens -> (batch_size, E), normalised or not.
-        tokenize: texts -> (n, L) int32.
+        tokenize: Texts -> (n, L) int32.
         class_names: C entries in label order, each a name or several that are averaged.
         templates: Templates with one {} each.
-        batch_size: prompts at a time.
+        batch_size: Prompts at a time.
         progress: True to show a bar.
-        cache: folder for the result, stored under a hash of key, names and templates;
+        cache: Folder for the result, stored under a hash of key, names and templates;
             None stores nothing.
-        key: stands for weights and tokenizer in that hash, `weights_checksum(params)` for example.
+        key: Stands for weights and tokenizer in that hash, `weights_checksum(params)` for example.
 
     Returns:
         (E, C) float32, columns of unit length. 100 * normalised image features @
         weights are CLIP's logits.
 
     Raises:
-        UserError: no classes or one without a name, no templates, a template without its {},
+        UserError: No classes or one without a name, no templates, a template without its {},
             a cache without a key.
     """
     classes = [
@@ -136,8 +136,8 @@ class Subset:
     """Classes that are reported apart.
 
     Attributes:
-        classes: label names whose examples count.
-        candidates: label names that are chosen among; () for all classes of the evaluation.
+        classes: Label names whose examples count.
+        candidates: Label names that are chosen among; () for all classes of the evaluation.
     """
 
     classes: Sequence[str]
@@ -150,9 +150,9 @@ class ZeroShot:
     """Evaluates an image-text task on a labelled set during training.
 
     Attributes:
-        data: a `data.pipeline.EvalData` with `image` and `label`.
-        tokenize: texts -> (n, L) int32.
-        templates: prompts with one {} each.
+        data: A `data.pipeline.EvalData` with `image` and `label`.
+        tokenize: Texts -> (n, L) int32.
+        templates: Prompts with one {} each.
         names: {label name: name or several names for prompts}, or names in any order; None takes
             the label names, with spaces for underscores.
         subsets: {name: Subset}, reported as '<name>/top1' beside the figures of the whole set.
@@ -161,8 +161,8 @@ class ZeroShot:
             where the predicted class must be of the right group.
         relabel: {label name: class}: classifies into these classes instead, the groups themselves
             for example. Then `names`, `subsets` and `groups` speak of these classes.
-        batch_size: prompts at a time.
-        cache: folder for the classifier ('' for none): of use where the weights don't change.
+        batch_size: Prompts at a time.
+        cache: Folder for the classifier ('' for none): of use where the weights don't change.
     """
 
     data: Any
@@ -251,8 +251,8 @@ def subset_scores(
         image_features: (N, E).
         label: (N,) int.
         weights: (E, C).
-        classes: class numbers whose examples count.
-        candidates: class numbers that are chosen among; they contain `classes`.
+        classes: Class numbers whose examples count.
+        candidates: Class numbers that are chosen among; they contain `classes`.
         groups: (C,) int, the group of each class, or None.
 
     Returns:
@@ -260,7 +260,7 @@ def subset_scores(
         groups also 'group_top1'.
 
     Raises:
-        UserError: no examples, or classes that are no candidates.
+        UserError: No examples, or classes that are no candidates.
     """
     if not np.isin(classes, candidates).all():
         raise UserError("the candidates of a subset must contain its classes")

@@ -47,12 +47,12 @@ def attention_map(
     and padding cut off.
 
     Args:
-        model: a `Swin` over any number of axes, of any size of window and of image.
-        variables: its {'params': ...}.
+        model: A `Swin` over any number of axes, of any size of window and of image.
+        variables: Its {'params': ...}.
         image: (*size, in_channels) or (1, *size, in_channels), floating point and normalised;
             (H, W, 3) for pictures.
-        block: the official name, 'layers.2.blocks.3'.
-        query: the token that looks, one int per axis of the stage's grid, (row, column). A pixel
+        block: The official name, 'layers.2.blocks.3'.
+        query: The token that looks, one int per axis of the stage's grid, (row, column). A pixel
             (y, x) is in token (y // stride, x // stride), where stride is the patch size times
             2^stage. None for all tokens.
 
@@ -64,7 +64,7 @@ def attention_map(
         grid for each head, less what went to the padding.
 
     Raises:
-        UserError: a block or a query that the model does not have, an image that is not one image.
+        UserError: A block or a query that the model does not have, an image that is not one image.
     """
     stage, number = _stage_and_block(model, block)
     axes = window_geometry.num_axes(model)
@@ -109,9 +109,9 @@ def bias_maps(model: nn.Module, variables: dict, block: str) -> np.ndarray:
     from its table or its continuous form.
 
     Args:
-        model: a `Swin`.
-        variables: its {'params': ...}.
-        block: the official name, 'layers.2.blocks.3'.
+        model: A `Swin`.
+        variables: Its {'params': ...}.
+        block: The official name, 'layers.2.blocks.3'.
 
     Returns:
         (h, *(2 * window - 1)) float32, added to the logits. The query is in the centre: [:, wh -
@@ -119,7 +119,7 @@ def bias_maps(model: nn.Module, variables: dict, block: str) -> np.ndarray:
         runs the other way, query minus key.)
 
     Raises:
-        UserError: a block that the model does not have.
+        UserError: A block that the model does not have.
     """
     stage, _ = _stage_and_block(model, block)
     rows = np.asarray(swin.position_bias(model, variables, block))  # (rows, h)
@@ -155,18 +155,18 @@ def draw_attention(
             with a batch axis of 1 before it; uint8, or floats (the normalized image, say), which
             are stretched to their range.
         maps: (h, rows, columns) of `attention_map`.
-        query: the token that `maps` are for; it is framed.
-        path: a picture file to write, or None.
-        stride: pixels of the picture per token, patch size times 2^stage, (rows, columns) or one
+        query: The token that `maps` are for; it is framed.
+        path: A picture file to write, or None.
+        stride: Pixels of the picture per token, patch size times 2^stage, (rows, columns) or one
             int for both; None where the map spans the picture exactly, as it does unless the
             model had to pad.
-        title: above the panels.
+        title: Above the panels.
 
     Returns:
         The matplotlib figure.
 
     Raises:
-        UserError: maps or a picture that are not of two axes.
+        UserError: Maps or a picture that are not of two axes.
     """
     from matplotlib.patches import Rectangle
 
@@ -221,15 +221,15 @@ def draw_video_attention(
         clip: The clip that the model saw, (T, H, W, 3) or with a batch axis of 1 before it; uint8,
             or floats, which are stretched to their range.
         maps: (h, T', rows, columns) of `attention_map` for a model of three axes.
-        query: the token that `maps` are for, (time, row, column); it is framed.
-        path: a picture file to write, or None.
-        title: above the panels.
+        query: The token that `maps` are for, (time, row, column); it is framed.
+        path: A picture file to write, or None.
+        title: Above the panels.
 
     Returns:
         The matplotlib figure.
 
     Raises:
-        UserError: maps that are not of three axes, or a clip that is none.
+        UserError: Maps that are not of three axes, or a clip that is none.
     """
     from matplotlib.patches import Rectangle
 
@@ -271,14 +271,14 @@ def draw_bias(maps: np.ndarray, path: str | os.PathLike | None = None, title: st
 
     Args:
         maps: (h, 2 wh - 1, 2 ww - 1) of `bias_maps`.
-        path: a picture file to write, or None.
-        title: above the panels.
+        path: A picture file to write, or None.
+        title: Above the panels.
 
     Returns:
         The matplotlib figure.
 
     Raises:
-        UserError: maps that are not of two axes.
+        UserError: Maps that are not of two axes.
     """
     maps = np.asarray(maps, np.float32)
     if maps.ndim != 3:

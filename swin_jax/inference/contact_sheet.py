@@ -25,11 +25,11 @@ def draw(
     """Writes a sheet.
 
     Args:
-        path: a picture file.
+        path: A picture file.
         pictures: Pairs of a picture, uint8 (H, W), (H, W, 1) or (H, W, 3), None for an empty place,
             and its text.
-        title: above all.
-        columns: pictures beside each other.
+        title: Above all.
+        columns: Pictures beside each other.
         width: Width of a picture, in inches.
     """
     from matplotlib.figure import Figure

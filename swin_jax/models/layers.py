@@ -97,7 +97,7 @@ def drop_path(x: jax.Array, uniform: jax.Array | None, rate: float | jax.Array) 
     Args:
         x: (B, ...).
         uniform: (B,) draws from [0, 1), or None for the identity.
-        rate: probability to drop, a number or a float32 scalar.
+        rate: Probability to drop, a number or a float32 scalar.
     """
     if uniform is None or (isinstance(rate, (int, float)) and rate == 0):
         return x

@@ -19,7 +19,7 @@ class SimMIM(nn.Module):
     """Reconstructs masked images.
 
     Attributes:
-        encoder: a `models.swin.Swin` with num_classes=0;
+        encoder: A `models.swin.Swin` with num_classes=0;
             what it sees and at which stride follows from its fields.
     """
 
@@ -39,7 +39,7 @@ class SimMIM(nn.Module):
             (B, *size, C) float32, in the units of the target.
 
         Raises:
-            UserError: an image that is no multiple of the stride.
+            UserError: An image that is no multiple of the stride.
         """
         axes = image.ndim - 2
         stride = total_stride(self.encoder, axes)

@@ -41,7 +41,7 @@ def window_attention(
         (B * nW, N, h, d) in the dtype of qkv. The softmax is in float32.
 
     Raises:
-        UserError: an unknown implementation.
+        UserError: An unknown implementation.
     """
     if implementation not in IMPLEMENTATIONS:
         raise UserError(f"attention implementation {implementation!r} is none of {IMPLEMENTATIONS}")

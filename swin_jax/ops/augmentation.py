@@ -49,11 +49,11 @@ def random_erase(
     none is, the image stays as it is.
 
     Args:
-        key: a JAX key.
+        key: A JAX key.
         image: (B, H, W, C) or (B, T, H, W, C) float32, normalised.
         probability: Probability of erasing, per image or clip.
-        area: least and largest area of the rectangle before rounding, as fractions of the image.
-        aspect: least and largest height / width; the logarithm is uniform.
+        area: Least and largest area of the rectangle before rounding, as fractions of the image.
+        aspect: Least and largest height / width; the logarithm is uniform.
         mode: 'pixel' fills with N(0, 1) per value, 'rand' with one N(0, 1) colour, 'const' with 0.
 
     Returns:
@@ -111,14 +111,14 @@ def mix(
     and one box.
 
     Args:
-        key: a JAX key.
+        key: A JAX key.
         image: (B, H, W, C) or (B, T, H, W, C) float32, normalised.
         target: (B, K) float32, already smoothed.
         mixup_alpha: lambda of mixup is Beta(alpha, alpha); 0: CutMix only.
-        cutmix_alpha: the same for CutMix; 0: mixup only; both 0: nothing is mixed.
+        cutmix_alpha: The same for CutMix; 0: mixup only; both 0: nothing is mixed.
         probability: Probability that a group is mixed at all.
         switch_probability: Probability that a mixed group uses CutMix, where both are on.
-        group: images per group, even, and a divisor of B; a smaller batch is one group.
+        group: Images per group, even, and a divisor of B; a smaller batch is one group.
 
     Returns:
         Images of the same shape and (B, K) targets.

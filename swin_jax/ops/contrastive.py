@@ -63,7 +63,7 @@ def local_softmax_loss(
     Args:
         image, text: (B / devices, E), this device's rows.
         scale, ids: The same as in `softmax_loss`; ids (B / devices,).
-        axes: the mesh axes that the batch is split over.
+        axes: The mesh axes that the batch is split over.
     """
     every_id = _gather(ids, axes)
     total, accuracy = 0.0, []
@@ -88,7 +88,7 @@ def ring_softmax_loss(
 
     Args:
         image, text, scale, ids, axes: The same as in `local_softmax_loss`.
-        chunk: texts that are looked at together; the largest divisor of this device's
+        chunk: Texts that are looked at together; the largest divisor of this device's
             rows up to it.
     """
 
@@ -159,10 +159,10 @@ def over_ring(tile: Callable, rows: Any, columns: Any, axes: Axes, chunk: int) -
     Args:
         tile: (rows, columns of one chunk) -> the same, updated.
             Computed again in the backward pass.
-        rows: tree of arrays that stay on this device.
-        columns: tree of arrays (B / devices, ...) that travel once around and come home.
-        axes: mesh axes of the batch; () is one device.
-        chunk: columns at a time, at most.
+        rows: Tree of arrays that stay on this device.
+        columns: Tree of arrays (B / devices, ...) that travel once around and come home.
+        axes: Mesh axes of the batch; () is one device.
+        chunk: Columns at a time, at most.
 
     Returns:
         (rows, columns) after all tiles.

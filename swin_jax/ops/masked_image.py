@@ -21,13 +21,13 @@ def upsample(mask: jax.Array, grid: tuple[int, ...]) -> jax.Array:
 
     Args:
         mask: (B, *coarse).
-        grid: a multiple of `coarse` in every axis.
+        grid: A multiple of `coarse` in every axis.
 
     Returns:
         (B, *grid), of the same dtype.
 
     Raises:
-        UserError: the grid is no multiple of the mask's.
+        UserError: The grid is no multiple of the mask's.
     """
     for axis, size in enumerate(grid, start=1):
         times, rest = divmod(size, mask.shape[axis])
@@ -72,13 +72,13 @@ def local_statistics(image: jax.Array, window: int) -> tuple[jax.Array, jax.Arra
 
     Args:
         image: (B, *size, C).
-        window: side in pixels, odd.
+        window: Side in pixels, odd.
 
     Returns:
         (mean, variance), each (B, *size, C) float32; the variance is not negative.
 
     Raises:
-        UserError: an even window, or one of a single pixel.
+        UserError: An even window, or one of a single pixel.
     """
     if window % 2 == 0 or window < 3:
         raise UserError(

@@ -18,7 +18,7 @@ def partition(x: jax.Array, window: tuple[int, ...]) -> jax.Array:
 
     Args:
         x: (B, *spatial, C); every spatial size divisible by its window size.
-        window: one int per spatial axis, (7, 7) or (8, 7, 7).
+        window: One int per spatial axis, (7, 7) or (8, 7, 7).
 
     Returns:
         (B * nW, N, C): windows of one image are contiguous and in raster order, N = prod(window).
@@ -37,8 +37,8 @@ def reverse(windows: jax.Array, window: tuple[int, ...], spatial: tuple[int, ...
 
     Args:
         windows: (B * nW, N, C).
-        window: one int per spatial axis.
-        spatial: size of the map, one int per spatial axis.
+        window: One int per spatial axis.
+        spatial: Size of the map, one int per spatial axis.
 
     Returns:
         (B, *spatial, C).
@@ -62,7 +62,7 @@ def cut_to_multiple(x: jax.Array, window: tuple[int, ...]) -> jax.Array:
     """Cuts the end of every spatial axis of (B, *spatial, C) down to a multiple of the window.
 
     Raises:
-        UserError: an axis shorter than the window.
+        UserError: An axis shorter than the window.
     """
     spatial = x.shape[1:-1]
     if any(size < w for size, w in zip(spatial, window, strict=True)):
@@ -79,7 +79,7 @@ def relative_bias(table: jax.Array, window: tuple[int, ...]) -> jax.Array:
 
     Args:
         table: (prod(2 * window - 1), h).
-        window: one int per spatial axis.
+        window: One int per spatial axis.
 
     Returns:
         (h, N, N), queries before keys.

@@ -27,7 +27,7 @@ def per_stage(value, stages: int, axes: int, one_each: bool = False) -> list[tup
     """One size per stage.
 
     Args:
-        value: a size for all stages, or a tuple of one size (an int or a tuple) per stage,
+        value: A size for all stages, or a tuple of one size (an int or a tuple) per stage,
             a 1-tuple being repeated.
         one_each: True if a tuple of ints has one per stage; otherwise it has one per axis.
     """
@@ -55,8 +55,8 @@ def fit(
     by the rule for grids no larger than the window.
 
     Args:
-        grid: size of the feature map, one int per spatial axis.
-        window: the wanted window.
+        grid: Size of the feature map, one int per spatial axis.
+        window: The wanted window.
         small: 'shrink' (the official classifiers: any axis <= window makes a square window the
             smaller side and the shift 0 on all axes; a window that is not square is treated as by
             'shrink_axis'), 'shrink_axis' (timm: an axis <= window makes the window the grid and the
@@ -103,7 +103,7 @@ def stage_geometry(model) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]
     the windows that the parameters are shaped for.
 
     Args:
-        model: anything with the fields of `models.swin.Swin`.
+        model: Anything with the fields of `models.swin.Swin`.
     """
     axes = num_axes(model)
     windows = per_stage(model.window_size, len(model.depths), axes)
@@ -137,8 +137,8 @@ def shift_regions(
     windows attend within regions only.
 
     Args:
-        spatial: size of the (padded) map; divisible by the window.
-        window, shift: one int per axis.
+        spatial: Size of the (padded) map; divisible by the window.
+        window, shift: One int per axis.
 
     Returns:
         (nW, N) int32 labels. At 1536 pixels and window 32 the mask that they stand for has 0.6 GB.
@@ -191,8 +191,8 @@ def log_coordinates(window: tuple[int, ...], pretrained: tuple[int, ...]) -> np.
     where size is the window of the pretraining.
 
     Args:
-        window: one int per axis.
-        pretrained: the window that coordinates are scaled by, one int per axis;
+        window: One int per axis.
+        pretrained: The window that coordinates are scaled by, one int per axis;
             0 for `window` itself.
 
     Returns:

@@ -50,18 +50,18 @@ def adamw(
     that the last update used.
 
     Args:
-        schedule: step -> learning rate; called as `schedule(step,
+        schedule: Step -> learning rate; called as `schedule(step,
             scale=...)` where `layer_scale` is given.
-        no_decay: regexes on official names of parameters that are not decayed, such as
+        no_decay: Regexes on official names of parameters that are not decayed, such as
             `models.swin.rules.NO_DECAY`.
         b1, b2, eps: Adam's; both moments are float32.
-        weight_decay: decoupled, multiplied by the learning rate.
-        clip_norm: largest global gradient norm; 0 doesn't clip.
-        freeze: regex on official names of parameters that are not trained: no update, no decay, no
+        weight_decay: Decoupled, multiplied by the learning rate.
+        clip_norm: Largest global gradient norm; 0 doesn't clip.
+        freeze: Regex on official names of parameters that are not trained: no update, no decay, no
             moments, no part in the norm. Running statistics of a BatchNorm whose parameters are
             all frozen, and averages of frozen parameters, keep their bits too; dropout and drop
             path still act there.
-        layer_scale: official name -> factor on the base learning rate, such as
+        layer_scale: Official name -> factor on the base learning rate, such as
             `models.swin.layer_decay` gives; 0 leaves a parameter as it is.
 
     Returns:

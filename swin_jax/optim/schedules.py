@@ -39,9 +39,9 @@ def warmup_cosine(
     """Linear warm-up, then a half cosine down to `min_lr`.
 
     Args:
-        base_lr: the peak, already scaled to the batch size (as are the two below).
-        total_steps: updates in the run, warm-up included; the rate is `min_lr` from there on.
-        warmup_steps: updates from `warmup_lr` up to `base_lr`; may be 0.
+        base_lr: The peak, already scaled to the batch size (as are the two below).
+        total_steps: Updates in the run, warm-up included; the rate is `min_lr` from there on.
+        warmup_steps: Updates from `warmup_lr` up to `base_lr`; may be 0.
         warmup_lr: Rate at the start of the warm-up.
         min_lr: Rate at the end of the cosine.
         warmup_prefix: True: the cosine spans the updates after the warm-up. False: it spans the
@@ -94,9 +94,9 @@ def warmup_multistep(
     """Linear warm-up, then `base_lr` times `gamma` for every milestone reached.
 
     Args:
-        milestones: updates, counted from the start of the run, at which the rate falls;
+        milestones: Updates, counted from the start of the run, at which the rate falls;
             an int is the only one.
-        gamma: the factor at each of them.
+        gamma: The factor at each of them.
         base_lr, warmup_steps, warmup_lr, delay: The same as in `warmup_cosine`.
 
     Returns:
@@ -142,12 +142,12 @@ def epoch_cosine(
     micro-batch, the rest of that epoch keeps the rate of the last whole one.
 
     Args:
-        base_lr: the peak; each `scale` multiplies everything.
-        epochs: the cosine would be 0 at this epoch.
-        steps_per_epoch: updates in an epoch.
+        base_lr: The peak; each `scale` multiplies everything.
+        epochs: The cosine would be 0 at this epoch.
+        steps_per_epoch: Updates in an epoch.
         warmup_epochs: Length of the warm-up in epochs; 0 for none.
         warmup_ratio: Rate at the start of the warm-up, as a share of the peak.
-        accumulate: micro-batches per update.
+        accumulate: Micro-batches per update.
 
     Returns:
         `schedule(step, scale=1.0)`.
@@ -182,9 +182,9 @@ def ramps(
     It is that of StyleCLIP's latent optimization, and of StyleGAN2's projector before it.
 
     Args:
-        base_lr: the rate between both ramps; each `scale` multiplies everything.
-        total_steps: updates in the run; after them the rate would be 0.
-        rampup, rampdown: lengths of the ramps as shares of the run.
+        base_lr: The rate between both ramps; each `scale` multiplies everything.
+        total_steps: Updates in the run; after them the rate would be 0.
+        rampup, rampdown: Lengths of the ramps as shares of the run.
 
     Returns:
         `schedule(step, scale=1.0)`.

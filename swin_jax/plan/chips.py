@@ -31,13 +31,13 @@ class Chip:
     Attributes:
         name: Name in that of a topology.
         peak_flops: bfloat16 operations per second, dense.
-        hbm_bytes: memory that a program can have.
-        hbm_bandwidth: bytes per second.
-        ici_link: bytes per second that one link to a neighbour carries one way;
+        hbm_bytes: Memory that a program can have.
+        hbm_bandwidth: Bytes per second.
+        ici_link: Bytes per second that one link to a neighbour carries one way;
             to the switch where there is one.
-        torus: axes of the torus that links join chips in, two links each;
+        torus: Axes of the torus that links join chips in, two links each;
             0 where a switch joins them.
-        dcn_bandwidth: bytes per second one way, the chip's share of its host's network,
+        dcn_bandwidth: Bytes per second one way, the chip's share of its host's network,
             which joins slices.
         shapes: Shapes of the slices below one that is built from whole cubes of 4x4x4, or all there
             are.
@@ -93,7 +93,7 @@ class Topology:
 
     Attributes:
         chip: Chip that it is made of.
-        shape: chips along each axis of a slice.
+        shape: Chips along each axis of a slice.
         slices: Number of slices.
     """
 
@@ -137,7 +137,7 @@ class Topology:
         `chips_per_host_bounds` it assumes hosts of 2x2x1 chips and refuses a single one.
 
         Raises:
-            UserError: there is no compiler for a chip that is not there.
+            UserError: There is no compiler for a chip that is not there.
         """
         if not self.chip.torus:
             raise UserError(
@@ -159,7 +159,7 @@ def topology(text: str) -> Topology:
     such shapes are refused too.
 
     Raises:
-        UserError: an unknown chip or a slice that does not exist, with those that do.
+        UserError: An unknown chip or a slice that does not exist, with those that do.
     """
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)(?:,slices=([1-9]\d*))?", text.strip())
     if not match:
@@ -179,7 +179,7 @@ def smallest_slice(name: str, size: int) -> str:
     """The name of a topology of so many chips: the most compact slice, or several of the largest.
 
     Raises:
-        UserError: there is none of that size.
+        UserError: There is none of that size.
     """
     chip = CHIPS[name]
     most = min(size, chip.max_chips)

@@ -27,7 +27,7 @@ class Collective:
         bytes: Size of its arrays, per chip and run, without padding: of an all-gather what comes
             out, else what goes in.
         axes: Axes of the mesh along which it joins chips; () where the text doesn't say.
-        group: chips that exchange data with one another; 2 in a permutation.
+        group: Chips that exchange data with one another; 2 in a permutation.
         slices: Number of slices that those chips are in.
         count: Number of times it runs.
         overlaps: True if the program was scheduled to go on while it runs.
@@ -52,7 +52,7 @@ def collectives(text: str, mesh: Mapping[str, int], slices: int = 1) -> list[Col
 
     Args:
         text: Text of the optimized module.
-        mesh: name and size of each axis, `Mesh.shape`.
+        mesh: Name and size of each axis, `Mesh.shape`.
         slices: Number of slices in the mesh; each is a contiguous part of its devices in order.
     """
     module, found = hlo.parse(text), []

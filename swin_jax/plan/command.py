@@ -33,7 +33,7 @@ def prepare(config, text: str, workdir: str | None, effort: str = "full") -> Cal
         workdir, and returns the exit status, 0 if the step fits and 1 if it does not.
 
     Raises:
-        UserError: an unknown topology, a mesh that does not fit it, no TPU compiler,
+        UserError: An unknown topology, a mesh that does not fit it, no TPU compiler,
             an unusable workdir.
     """
     auto = text == "auto" or text.startswith("auto:")

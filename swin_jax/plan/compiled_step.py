@@ -62,15 +62,15 @@ def plan(
     Args:
         config: Config from an experiment file.
         topology: A topology from `chips.topology`.
-        cache: a folder that keeps the numbers of programs,
+        cache: A folder that keeps the numbers of programs,
             because programs for an absent topology cannot be kept.
-        effort: one of EFFORTS.
+        effort: One of EFFORTS.
 
     Returns:
         JSON values, see docs/planning.md.
 
     Raises:
-        UserError: a mesh that does not fit the topology, and whatever the launcher would refuse.
+        UserError: A mesh that does not fit the topology, and whatever the launcher would refuse.
     """
     return prepare(config, topology, cache, effort)()
 

@@ -18,8 +18,8 @@ def count(fn: Callable, *args: Any, **kwargs: Any) -> int:
     """FLOPs of one call of a function, over all devices.
 
     Args:
-        fn: anything that JAX can trace.
-        *args, **kwargs: arrays or jax.ShapeDtypeStruct.
+        fn: Anything that JAX can trace.
+        *args, **kwargs: Arrays or jax.ShapeDtypeStruct.
 
     Returns:
         The operations of its matrix products and convolutions, of recomputed ones too. A loop

@@ -24,10 +24,10 @@ class Pod:
     """Where a row trains, at the published batch size.
 
     Attributes:
-        size: chips of v5e; of the others as many as have about the same memory together or more,
+        size: Chips of v5e; of the others as many as have about the same memory together or more,
             and eight H100.
         settings: {dotted key: value} on every chip.
-        h100: those on eight H100 besides.
+        h100: Those on eight H100 besides.
     """
 
     size: int
@@ -48,11 +48,11 @@ def use(config, arg, pods: Mapping[str, Pod]) -> None:
     Args:
         config: Complete config of the file; it stays as it is where `arg.pod` is '', and where
             `arg.fake`.
-        arg: the file's arguments.
-        pods: the file's table; of several rows that agree with `arg` the one that says most counts.
+        arg: The file's arguments.
+        pods: The file's table; of several rows that agree with `arg` the one that says most counts.
 
     Raises:
-        UserError: no row for these arguments.
+        UserError: No row for these arguments.
     """
     if not arg.pod or arg.fake:
         return

@@ -52,14 +52,14 @@ def prepare(config, workdir: str | None, batch_sizes: str = "") -> Callable[[], 
         config: Config from an experiment file.
         workdir: Folder for throughput.json; None to print only. Checkpoints in it are neither read
             nor changed.
-        batch_sizes: global ones, '64,128,256'; by default the config's.
+        batch_sizes: Global ones, '64,128,256'; by default the config's.
 
     Returns:
         The function that measures, prints, and returns the exit status:
         0, or 1 if no batch fits into memory.
 
     Raises:
-        UserError: a batch size that is none, or that mesh or micro-batches do not divide;
+        UserError: A batch size that is none, or that mesh or micro-batches do not divide;
             an unusable workdir.
     """
     runs = {}

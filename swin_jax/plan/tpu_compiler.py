@@ -50,7 +50,7 @@ def prepare_backend() -> None:
     called before any computation.
 
     Raises:
-        UserError: the TPU compiler is not installed.
+        UserError: The TPU compiler is not installed.
     """
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("the TPU compiler is needed and not installed: pip install -e '.[tpu]'")
@@ -65,7 +65,7 @@ def devices(topology: chips.Topology) -> list[Any]:
     """The devices of a topology that is not there.
 
     Raises:
-        UserError: the compiler does not know such a topology.
+        UserError: The compiler does not know such a topology.
     """
     try:
         return list(topologies.get_topology_desc(**topology.compiler_options()).devices)
@@ -119,7 +119,7 @@ def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str
         mesh: Mesh of the program.
 
     Raises:
-        UserError: the process ended before it knew.
+        UserError: The process ended before it knew.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name, open(pathlib.Path(name) / "stderr", "w+") as errors:
@@ -213,8 +213,8 @@ def largest(buffers: str, program: str, count: int = 8) -> list[dict[str, Any]]:
     """The largest arrays that lie beside each other in the memory of a chip.
 
     Args:
-        buffers: the compiler's list of buffers, and of the values that each of them holds in turn.
-        program: the optimised program.
+        buffers: The compiler's list of buffers, and of the values that each of them holds in turn.
+        program: The optimised program.
         count: Number of arrays.
 
     Returns:

@@ -108,8 +108,8 @@ class Report:
     """How the names and shapes that were found differ from those that were expected.
 
     Attributes:
-        missing: names that were expected and not found.
-        unexpected: names that were found and not expected.
+        missing: Names that were expected and not found.
+        unexpected: Names that were found and not expected.
         misshaped: (name, found shape, expected shape).
     """
 
@@ -156,7 +156,7 @@ def compare(found: Mapping, expected: Mapping, allowed: Iterable[str] = ()) -> R
     Args:
         found: {name: array or anything with a shape}. Buffers are passed over.
         expected: {name: shape}.
-        allowed: further names that may be there although they are not expected.
+        allowed: Further names that may be there although they are not expected.
 
     Returns:
         The report; it is falsy where all is well.
@@ -179,7 +179,7 @@ def check(found: Mapping, expected: Mapping, what: str, allowed: Iterable[str] =
 
     Args:
         found, expected, allowed: The same as in `compare`.
-        what: the model, for the message.
+        what: The model, for the message.
     """
     report = compare(found, expected, allowed)
     if report:

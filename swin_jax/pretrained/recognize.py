@@ -140,7 +140,7 @@ def recognize(state_dict: Mapping[str, np.ndarray], axes: int = 2) -> str | None
 
     Args:
         state_dict: {name: array}, names as in the file.
-        axes: spatial axes of the Swin that should be filled.
+        axes: Spatial axes of the Swin that should be filled.
 
     Returns:
         One line that names the family and what to do, or None for a Swin or something unknown.

@@ -26,7 +26,7 @@ def clip_of(config: dict) -> CLIP:
         config: A config that `is_clip` accepts.
 
     Raises:
-        UserError: a tower that is none of this package's.
+        UserError: A tower that is none of this package's.
     """
     return _build(config, "task.model.", _MODELS)
 

@@ -29,11 +29,11 @@ class TrainState(flax.struct.PyTreeNode):
 
     Attributes:
         step: int32 scalar, the number of updates made.
-        params: trained parameters. A task with several networks keeps a dict of them.
+        params: Trained parameters. A task with several networks keeps a dict of them.
         opt_state: State of the optimizer, or a dict of several.
         mutable: linen collections and running scalars that a step changes without gradients;
             {} where there are none.
-        ema: an average of `params` that is evaluated beside them, or None.
+        ema: An average of `params` that is evaluated beside them, or None.
     """
 
     step: jax.Array
@@ -92,7 +92,7 @@ class Task(Protocol):
         probabilities(logits) -> (..., K): of classes, where they are no softmax.
 
     Attributes:
-        predicts: a key of `PREDICTIONS`, or a name of the task's own where nothing but its
+        predicts: A key of `PREDICTIONS`, or a name of the task's own where nothing but its
             own evaluations reads it.
     """
 
@@ -119,7 +119,7 @@ class FrozenModel(Protocol):
     A step finds its variables in `frozen[NAME OF THE FIELD]`.
 
     Attributes:
-        model: a linen module.
+        model: A linen module.
         path: Source of its weights.
     """
 
@@ -166,7 +166,7 @@ def load_frozen(task: Task) -> Any:
     `task.load_frozen()`, or the weights of its frozen models.
 
     Raises:
-        UserError: weights that are missing, cannot be read or do not fit.
+        UserError: Weights that are missing, cannot be read or do not fit.
     """
     if hasattr(task, "load_frozen"):
         return task.load_frozen()
@@ -212,12 +212,12 @@ def check_predicts(task: Task, needed: str, user: str) -> None:
     """Checks that a task predicts what an evaluation or an action needs.
 
     Args:
-        task: built.
-        needed: a key of `PREDICTIONS`.
-        user: name of what needs it, for the message.
+        task: Built.
+        needed: A key of `PREDICTIONS`.
+        user: Name of what needs it, for the message.
 
     Raises:
-        UserError: the task predicts something else, or does not say.
+        UserError: The task predicts something else, or does not say.
     """
     predicts = getattr(task, "predicts", None)
     if predicts is None:
@@ -250,11 +250,11 @@ def gradient_step(
 
     Args:
         state: State before the update.
-        batch: arrays of (B, ...).
+        batch: Arrays of (B, ...).
         loss_fn: (params, mutable, batch, key) -> (loss, (metrics, mutable)).
-        tx: the optimizer.
+        tx: The optimizer.
         key: Random key of this step; each micro-batch gets its own.
-        accumulate: number of micro-batches whose gradients are averaged before the one
+        accumulate: Number of micro-batches whose gradients are averaged before the one
             update. Rows are dealt out in turn, so that every micro-batch is spread over the
             mesh as the batch is.
         ema_decay: Decay of the average in `state.ema`; 0 where it is None.
@@ -310,12 +310,12 @@ def apply_gradients(
 
     Args:
         state: State before the update.
-        grads: tree of the parameters.
+        grads: Tree of the parameters.
         mutable: New value of `state.mutable`.
-        tx: the optimizer.
+        tx: The optimizer.
         metrics: Metrics of the step.
         ema_decay: The same as in `gradient_step`.
-        project: parameters -> parameters, brings them back to where they are allowed to
+        project: Parameters -> parameters, brings them back to where they are allowed to
             be after the update.
 
     What `tx` freezes keeps its bits: the parameters, running statistics beside them, averages. An

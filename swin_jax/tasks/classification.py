@@ -40,9 +40,9 @@ class Classification:
     """Trains `model` to name images, or clips: where `image` is said below, `input` is meant.
 
     Attributes:
-        model: a module that maps (B, H, W, C), or (B, T, H, W, C), to (B, K) logits,
+        model: A module that maps (B, H, W, C), or (B, T, H, W, C), to (B, K) logits,
             called with `train`.
-        tx: the optimizer.
+        tx: The optimizer.
         image_size: (H, W) of the batch's `image`, or one int for both; (T, H, W) of clips.
         num_classes: K.
         channels: Number of image channels.
@@ -50,12 +50,12 @@ class Classification:
         mean, std: Mean and standard deviation of the pixels in 0..1, one number per channel.
         erase_probability: Probability of random erasing, per image.
         erase_mode: Content of an erased area, see `augmentation.random_erase`.
-        mixup, cutmix: alphas of their Beta distributions; 0 leaves one out.
-        mix_probability, mix_switch: probability to mix at all, and of CutMix when both are on.
-        mix_group: images that share one lambda and box (the official per-GPU batch).
-        accumulate: micro-batches per update.
+        mixup, cutmix: Alphas of their Beta distributions; 0 leaves one out.
+        mix_probability, mix_switch: Probability to mix at all, and of CutMix when both are on.
+        mix_group: Images that share one lambda and box (the official per-GPU batch).
+        accumulate: Micro-batches per update.
         ema_decay: 0 for no average.
-        input: key of the batch, 'image' or 'video'.
+        input: Key of the batch, 'image' or 'video'.
         multi_label: True if an image may have several classes. The loss is then the binary
             cross-entropy of each class by itself, averaged over classes too; label smoothing takes
             marks of 0 and 1 towards a half.

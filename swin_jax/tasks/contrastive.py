@@ -47,8 +47,8 @@ class Contrastive:
     with `accumulate`, of each micro-batch.
 
     Attributes:
-        model: a `models.clip.CLIP`.
-        tx: the optimizer.
+        model: A `models.clip.CLIP`.
+        tx: The optimizer.
         image_size: (H, W) of the batch's `image`, or one int for both.
         context_length: L of the batch's `text`.
         channels: Number of image channels.
@@ -58,12 +58,12 @@ class Contrastive:
         form: 'global' (one matrix of logits; the compiler inserts the gather), 'local' (each
             device its rows) or 'ring' (the matrix never exists), equal in value and gradient.
             'local' is for the softmax.
-        chunk: texts that the ring looks at together.
+        chunk: Texts that the ring looks at together.
         positives: True if pairs with the same `label` are positives of each other.
-        locked: towers ('visual', 'text') that stay as they are: no gradient, no decay, no dropout,
+        locked: Towers ('visual', 'text') that stay as they are: no gradient, no decay, no dropout,
             no new statistics. With a `freeze` for them in `tx` they need no moments either.
-        max_scale: the logits' factor is clipped to 1 .. max_scale after every update.
-        accumulate: micro-batches per update. Their features are computed first and the loss is of
+        max_scale: The logits' factor is clipped to 1 .. max_scale after every update.
+        accumulate: Micro-batches per update. Their features are computed first and the loss is of
             the whole batch (Gao et al., arXiv 2101.06983), so that the gradient is that of one
             large batch; costs a second forward.
         ema_decay: 0 for no average.

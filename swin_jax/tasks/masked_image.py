@@ -36,15 +36,15 @@ class MaskedImageModeling:
     """Trains `model` to reconstruct masked images.
 
     Attributes:
-        model: a `models.simmim.SimMIM`.
-        tx: the optimizer.
+        model: A `models.simmim.SimMIM`.
+        tx: The optimizer.
         image_size: (H, W) of the batch's `image`, or one int for both.
         channels: Number of image channels.
         seed: Seed of drop path.
         mean, std: Mean and standard deviation of the pixels in 0..1, one number per channel.
-        norm_target: side in pixels of the window that the target is normalised in (47 for the
+        norm_target: Side in pixels of the window that the target is normalised in (47 for the
             official Swin v2 runs), odd; 0 predicts the image as the encoder sees it.
-        accumulate: micro-batches per update.
+        accumulate: Micro-batches per update.
         ema_decay: 0 for no average.
         mask_cell: (H, W) in pixels of a cell of the batch's `mask`, or one int for both.
     """

@@ -59,7 +59,7 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
     another process may be saving there.
 
     Raises:
-        UserError: what Orbax notes of a checkpoint is damaged.
+        UserError: What Orbax notes of a checkpoint is damaged.
     """
     noise.hush()
     # Called when all files of a save are written and its folder has not got its final name yet.
@@ -163,7 +163,7 @@ def save(
     """Saves a state, in the background unless `wait`.
 
     Raises:
-        UserError: this or the previous save failed, a full disk for example.
+        UserError: This or the previous save failed, a full disk for example.
             Earlier checkpoints are intact.
     """
     parts = parts_of(state)
@@ -214,7 +214,7 @@ def restore(
 
     Args:
         manager: Manager from `open`.
-        abstract: a TrainState of jax.ShapeDtypeStruct with shardings.
+        abstract: A TrainState of jax.ShapeDtypeStruct with shardings.
         warn: A function that is told of every checkpoint that is damaged.
         write: True to move such a folder to `damaged_checkpoints`; otherwise it stays where it is.
 
@@ -222,7 +222,7 @@ def restore(
         (state, meta), or None where there is no checkpoint.
 
     Raises:
-        UserError: all are damaged, or hold a model of other shapes; or there is trouble in reading
+        UserError: All are damaged, or hold a model of other shapes; or there is trouble in reading
             the newest (memory, rights, network), which then stays where it is.
     """
     steps: list[int] = []
@@ -309,7 +309,7 @@ def load_params(workdir: os.PathLike) -> tuple[dict, dict | None, dict]:
         (params, ema or None, meta): trees of numpy arrays, and what `save` was given as meta.
 
     Raises:
-        UserError: no checkpoint there, or none that can be read.
+        UserError: No checkpoint there, or none that can be read.
     """
     return _newest(workdir, _load_params)
 
@@ -363,7 +363,7 @@ def _current_meta(meta: dict) -> dict:
     """The meta data that `save` was given, with the names of today in the config that it may hold.
 
     Raises:
-        ValueError: it is not what `save` writes.
+        ValueError: It is not what `save` writes.
     """
     if not isinstance(meta, dict) or not isinstance(meta.get("config") or {}, dict):
         raise ValueError("its meta data are damaged")
@@ -380,7 +380,7 @@ def read_numpy(path: os.PathLike, key: str = "") -> dict:
 
     Args:
         path: Path of the part.
-        key: reads only what is under this key of it, {} where there is nothing; '' for all.
+        key: Reads only what is under this key of it, {} where there is nothing; '' for all.
     """
     handler, path = ocp.PyTreeCheckpointHandler(), storage.LiteralPath(path)
     tree = handler.metadata(path).tree

@@ -33,9 +33,9 @@ class Clock:
     """Measures throughput between readings.
 
     Args:
-        images_per_step: the global batch size.
-        flops_per_step: floating-point operations of one update, over all devices; 0 if not known.
-        peak_flops: peak FLOP/s of all devices together; 0 if not known.
+        images_per_step: The global batch size.
+        flops_per_step: Floating-point operations of one update, over all devices; 0 if not known.
+        peak_flops: Peak FLOP/s of all devices together; 0 if not known.
     """
 
     def __init__(self, images_per_step: int, flops_per_step: float = 0.0, peak_flops: float = 0.0):
@@ -70,7 +70,7 @@ class Clock:
         """The speed since the last reading or start, and begins a new interval.
 
         Args:
-            step: updates done; no more than at the last reading gives {}.
+            step: Updates done; no more than at the last reading gives {}.
 
         Returns:
             `time/step_seconds`, `time/images_per_second`, `time/data_wait` (share of the time,

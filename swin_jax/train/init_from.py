@@ -31,15 +31,15 @@ class InitFrom:
     """Where first weights come from.
 
     Attributes:
-        path: a workdir, a file of weights or a folder of a hub; '' starts from scratch.
+        path: A workdir, a file of weights or a folder of a hub; '' starts from scratch.
         required: True if '' is an error instead.
-        backbone: take everything but the head, which keeps its own initialisation.
-        head: regex on parameter paths, what `backbone` leaves out.
+        backbone: Take everything but the head, which keeps its own initialisation.
+        head: Regex on parameter paths, what `backbone` leaves out.
         convert: (path, or {'params', 'config'} of a workdir, model) -> variables;
             reads a file and fits weights.
         key: The weights to take from a file that holds several, 'model_ema' or 'teacher' for
             example; handed to `convert`. '' leaves it to the rule of `pretrained.files.choose`.
-        class_names: a text file of one class name a line, in the order of the weights' logits; ''
+        class_names: A text file of one class name a line, in the order of the weights' logits; ''
             takes the names that a workdir holds, or those in a config.json beside the weights. With
             them the classes of data sets are compared by name.
     """
@@ -71,8 +71,8 @@ class InitFrom:
 
         Args:
             task: Task whose `model` is handed to `convert`.
-            shapes: tree of the parameters' shapes.
-            mutable: tree of the shapes of other collections, such as batch statistics;
+            shapes: Tree of the parameters' shapes.
+            mutable: Tree of the shapes of other collections, such as batch statistics;
                 None for none.
 
         Returns:
@@ -80,7 +80,7 @@ class InitFrom:
             collections, other initial values; a line that reports it).
 
         Raises:
-            UserError: missing, unexpected and mis-shaped keys, all of them listed;
+            UserError: Missing, unexpected and mis-shaped keys, all of them listed;
                 what `check` refuses.
         """
         self.check()
@@ -111,16 +111,16 @@ class Frozen:
     run's partition, are not part of its checkpoints, and a resumed run is refused if they changed.
 
     Attributes:
-        model: a linen module.
-        path: a workdir, whose average of the weights is taken if it keeps one,
+        model: A linen module.
+        path: A workdir, whose average of the weights is taken if it keeps one,
             or a file of weights.
         convert: The same as in `InitFrom`; None takes the weights of a workdir as they are.
-        inputs: keys of the batch that the model is called with, in this order. Shapes follow from
+        inputs: Keys of the batch that the model is called with, in this order. Shapes follow from
             them; bytes are float32 to the model.
         required: True if '' as the path is an error; otherwise it gives random weights, to try an
             experiment out.
         key: The same as in `InitFrom`.
-        flag: the dotted key of the config that `path` refers to, for messages;
+        flag: The dotted key of the config that `path` refers to, for messages;
             '' for that of `path` itself.
     """
 
@@ -136,7 +136,7 @@ class Frozen:
         """Abstract variables of the model for the arrays of such a batch; reads no file.
 
         Raises:
-            UserError: the batch lacks an input.
+            UserError: The batch lacks an input.
         """
         return jax.eval_shape(self.model.init, jax.random.key(0), *self._inputs(batch))
 
@@ -145,10 +145,10 @@ class Frozen:
 
         Args:
             batch: The same as in `shapes`.
-            key: the dotted key of this value in the config, for messages.
+            key: The dotted key of this value in the config, for messages.
 
         Raises:
-            UserError: no weights, or some that don't fit:
+            UserError: No weights, or some that don't fit:
                 missing, unexpected and mis-shaped keys, all of them listed.
         """
         self.check(key)
@@ -250,12 +250,12 @@ def _read(
     """Reads a workdir, its average if it keeps one, or a file.
 
     Args:
-        name: the path, which `_check_path` has accepted.
+        name: The path, which `_check_path` has accepted.
         convert: The same as in `InitFrom`.
         model: The model that `convert` fits the weights to.
-        shapes: tree of the parameters' shapes; their blocks are stacked as here.
-        others: collections to read as well, of batch statistics for example, by name.
-        key: dotted key of the source in the config, for messages.
+        shapes: Tree of the parameters' shapes; their blocks are stacked as here.
+        others: Collections to read as well, of batch statistics for example, by name.
+        key: Dotted key of the source in the config, for messages.
         entry: The weights to take from a file that holds several; '' for those that go first.
 
     Returns:
@@ -310,11 +310,11 @@ def _check_layout(
     lies across the model's.
 
     Args:
-        name: the workdir.
-        config: its flat config.
+        name: The workdir.
+        config: Its flat config.
         model: The model that the weights are for.
         paths: Paths of the workdir's parameters.
-        key: dotted key of the source in the config, for messages.
+        key: Dotted key of the source in the config, for messages.
     """
     for entry, theirs in config.items():
         *inside, field = entry.removeprefix("task.model.").split(".")

@@ -53,7 +53,7 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict]:
     or with characters of control in a name.
 
     Raises:
-        UserError: it is no file, or one that cannot be read.
+        UserError: It is no file, or one that cannot be read.
     """
     lines = (_parse(line) for line in _lines(metrics_path(workdir)))
     return [line for line in lines if line is not None]
@@ -113,8 +113,8 @@ class Logs:
 
     Args:
         workdir: Folder for metrics.jsonl and tensorboard/; made if missing.
-        total_steps: updates in the run.
-        restored_step: the step of the checkpoint that the run goes on from: what was logged later
+        total_steps: Updates in the run.
+        restored_step: The step of the checkpoint that the run goes on from: what was logged later
             is dropped. None: the run starts from scratch and drops all of it.
         enabled: False writes nothing anywhere; for every process but the first.
         wandb_project: Weights & Biases project to log to as well, as one run per workdir; '' for
@@ -207,7 +207,7 @@ class Logs:
         to be called before a checkpoint of it.
 
         Raises:
-            UserError: the bucket cannot be written to.
+            UserError: The bucket cannot be written to.
         """
         if self._enabled:
             self._spool.sync()
@@ -233,8 +233,8 @@ class Logs:
         """Shows how far the run is; may be called at every step.
 
         Args:
-            step: updates done.
-            metrics: the latest ones, of which `train/loss`, `time/images_per_second` and
+            step: Updates done.
+            metrics: The latest ones, of which `train/loss`, `time/images_per_second` and
                 `time/step_seconds` are shown. Without them and without a terminal a line is printed
                 only if there was none for 10 s.
         """
@@ -363,10 +363,10 @@ def summary(
     """The closing lines of a run: last losses and evaluations, steps, time, and where things lie.
 
     Args:
-        workdir: the run's, with its metrics.jsonl.
-        steps: updates done in all.
-        seconds: wall time of this process.
-        checkpoint: the last one's path, or None.
+        workdir: The run's, with its metrics.jsonl.
+        steps: Updates done in all.
+        seconds: Wall time of this process.
+        checkpoint: The last one's path, or None.
 
     Returns:
         Several lines of text.

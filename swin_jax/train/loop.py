@@ -271,8 +271,8 @@ class Loop:
 
         Args:
             step: Step of the state.
-            everything: those that are not due as well.
-            done: names of those to leave out.
+            everything: Those that are not due as well.
+            done: Names of those to leave out.
 
         Returns:
             False if the run was asked to stop meanwhile; numbers up to there are in the log.
@@ -352,8 +352,8 @@ def prepare(
 
     Args:
         config: Config from an experiment file.
-        workdir: made if missing.
-        allow_change: dotted keys that a resumed run may change although the result depends on them.
+        workdir: Made if missing.
+        allow_change: Dotted keys that a resumed run may change although the result depends on them.
         profile: (first, last) step of a profiler trace.
 
     Returns:
@@ -362,7 +362,7 @@ def prepare(
         130 saved on Ctrl-C.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: Whatever the user can mend.
     """
     folder = storage.path(workdir)
     if config.get("steps_per_epoch") == 0:

@@ -59,11 +59,11 @@ def start(
 
     Args:
         arguments: Arguments of the launcher, to name the command to resume.
-        timeout: seconds without a sign of life after which a process counts as dead.
-        arrival: seconds that the processes wait for each other; then JAX ends those that came.
+        timeout: Seconds without a sign of life after which a process counts as dead.
+        arrival: Seconds that the processes wait for each other; then JAX ends those that came.
 
     Raises:
-        UserError: there is no cluster, or the numbers make none.
+        UserError: There is no cluster, or the numbers make none.
     """
     watch = None
     try:

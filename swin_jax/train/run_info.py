@@ -38,12 +38,12 @@ def facts(
     """Everything the header says, as JSON values.
 
     Args:
-        config: the resolved config.
-        described: the task's own facts.
-        mesh: the device mesh.
-        frozen: arrays that steps only read, whole on this process;
+        config: The resolved config.
+        described: The task's own facts.
+        mesh: The device mesh.
+        frozen: Arrays that steps only read, whole on this process;
             their checksum is compared on resume.
-        sources: names of frozen models and the paths of their weights.
+        sources: Names of frozen models and the paths of their weights.
     """
     device = jax.devices()[0]
     processes = f"{jax.process_count()} process(es)"
@@ -110,8 +110,8 @@ def check_frozen(
 
     Args:
         workdir: Workdir, which may hold the header of the run that is resumed.
-        found: the facts of this run.
-        frozen: its frozen arrays.
+        found: The facts of this run.
+        frozen: Its frozen arrays.
         saved: `frozen` of the facts that the run's checkpoint was saved with,
             for a header that is gone.
     """

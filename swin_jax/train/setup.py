@@ -36,9 +36,9 @@ class Run:
     Attributes:
         placement: Placement of batches on the mesh.
         partition: Partition of the state.
-        task: built.
-        abstract: a TrainState of jax.ShapeDtypeStruct with shardings.
-        frozen: the same for what a step only reads.
+        task: Built.
+        abstract: A TrainState of jax.ShapeDtypeStruct with shardings.
+        frozen: The same for what a step only reads.
     """
 
     placement: sharding.Placement
@@ -82,7 +82,7 @@ def read_frozen(run: Run) -> Any:
     """The arrays that a step only reads, on the host and whole, in the dtypes that it expects.
 
     Raises:
-        UserError: weights that are missing, cannot be read or do not fit.
+        UserError: Weights that are missing, cannot be read or do not fit.
     """
     arrays = load_frozen(run.task)
     return jax.tree.map(lambda array, like: np.asarray(array, like.dtype), arrays, run.frozen)

@@ -41,7 +41,7 @@ def make_mesh(
     alone: everything that 'fsdp' and 'tensor' move stays within a slice.
 
     Raises:
-        UserError: sizes that do not multiply to the number of devices,
+        UserError: Sizes that do not multiply to the number of devices,
             or a 'data' that the slices do not divide.
     """
     devices = jax.devices() if devices is None else devices
@@ -93,7 +93,7 @@ class Partition:
     Attributes:
         rules: ((regex on the '/'-path, one axis name or None per dimension), ...);
             the first match decides.
-        opt_axis: a mesh axis that optimizer state and averaged parameters, which no layer reads,
+        opt_axis: A mesh axis that optimizer state and averaged parameters, which no layer reads,
             are split over too. 'data' is ZeRO-1 over all devices. 'fsdp' is ZeRO-1 in groups:
             parameters stay whole over that axis. Large pods want it, because few dimensions are
             multiples of thousands, and groups don't span slices.
@@ -101,7 +101,7 @@ class Partition:
             a step begins with gathering a copy in this type, which the forward and the backward
             pass use. In bfloat16 that is half of what ZeRO-1 gathers; it rounds the few parameters
             that a model in bfloat16 uses in float32, heads for example.
-        min_size: tensors with at least so many elements that no rule names are split over 'fsdp'
+        min_size: Tensors with at least so many elements that no rule names are split over 'fsdp'
             along their largest divisible dimension.
     """
 

@@ -41,10 +41,10 @@ class Vendor:
     """One drawing style.
 
     Attributes:
-      package: an Iconify set (icons.json), or a package of assets/<code points>.webp.
-      license: its SPDX name.
-      credit: The author of the drawings and their source.
-      expected: Number of concepts that it draws.
+        package: An Iconify set (icons.json), or a package of assets/<code points>.webp.
+        license: Its SPDX name.
+        credit: The author of the drawings and their source.
+        expected: Number of concepts that it draws.
     """
 
     package: npm.Package
@@ -145,16 +145,16 @@ def build(
     """Writes the data set.
 
     Args:
-      data_dir: Folder of data sets.
-      source: folder of the tarballs; None fetches them into data_dir/downloads/emoji.
-      size: height and width in pixels.
-      overwrite: replaces what is there.
-      vendors: {split name: its vendor}.
-      texts: packages of names, keywords and sub-groups.
+        data_dir: Folder of data sets.
+        source: Folder of the tarballs; None fetches them into data_dir/downloads/emoji.
+        size: Height and width in pixels.
+        overwrite: Replaces what is there.
+        vendors: {split name: its vendor}.
+        texts: Packages of names, keywords and sub-groups.
 
     Returns:
-      Its path. Raises UserError where a tarball is missing, damaged or cannot be fetched, or
-      resvg-py is not installed.
+        Its path. Raises UserError where a tarball is missing, damaged or cannot be fetched, or
+        resvg-py is not installed.
     """
     name = "emoji" if size == DEFAULT_SIZE else f"emoji_{size}"
     write.refuse_existing(Path(data_dir).expanduser() / name / VERSION, overwrite)

@@ -54,8 +54,8 @@ class Animations:
     """A package of assets/<code points>.webp.
 
     Attributes:
-      package: The package that holds them.
-      sha512: Checksum of the tarball in base64, as the registry gives it; '' does not check.
+        package: The package that holds them.
+        sha512: Checksum of the tarball in base64, as the registry gives it; '' does not check.
     """
 
     package: npm.Package
@@ -109,17 +109,17 @@ def build(
     """Writes the data set.
 
     Args:
-      data_dir: Folder of data sets.
-      packages: The packages to build from, of those in `available`.
-      source: folder of the tarballs; None fetches them into data_dir/downloads/emoji.
-      size: height and width of the frames in pixels.
-      overwrite: replaces what is there.
-      available: animations by name.
-      texts: packages of the emoji's names, keywords and sub-groups.
+        data_dir: Folder of data sets.
+        packages: The packages to build from, of those in `available`.
+        source: Folder of the tarballs; None fetches them into data_dir/downloads/emoji.
+        size: Height and width of the frames in pixels.
+        overwrite: Replaces what is there.
+        available: Animations by name.
+        texts: Packages of the emoji's names, keywords and sub-groups.
 
     Returns:
-      Its path. Raises UserError where a package is unknown, missing, damaged or cannot be fetched,
-      where the packages hold no whole class, or where an animation cannot be read.
+        Its path. Raises UserError where a package is unknown, missing, damaged or cannot be
+        fetched, where the packages hold no whole class, or where an animation cannot be read.
     """
     packages = _check(packages, available, size)
     config = _config(packages, available, size)
@@ -169,11 +169,11 @@ def find_clips(
     """Finds the animations of people that do something.
 
     Args:
-      archives: tarballs of animations, by the package's short name.
-      names, keywords, subgroups: tarballs of the emoji's texts.
+        archives: Tarballs of animations, by the package's short name.
+        names, keywords, subgroups: Tarballs of the emoji's texts.
 
     Returns:
-      Clips in the order of the tarballs. Still pictures and other emoji are left out.
+        Clips in the order of the tarballs. Still pictures and other emoji are left out.
     """
     concepts = {concept.code: concept for concept in read_concepts(names, keywords, subgroups)}
     clips = []
@@ -196,11 +196,11 @@ def whole_classes(clips: Iterable[Clip]) -> tuple[list[Clip], list[str]]:
     """Keeps the actions that every person shows in every skin tone.
 
     Args:
-      clips: Clips of any actions; of two with the same action, person and tone the first counts.
+        clips: Clips of any actions; of two with the same action, person and tone the first counts.
 
     Returns:
-      (their clips sorted by class and tone, names of the classes). Raises UserError
-      where there is none.
+        (their clips sorted by class and tone, names of the classes). Raises UserError
+        where there is none.
     """
     found = collections.defaultdict(dict)
     for clip in clips:
@@ -220,12 +220,12 @@ def read_frames(data: bytes, size: int) -> list[bytes]:
     """Decodes an animation and scales its frames.
 
     Args:
-      data: an animated WebP file.
-      size: height and width in pixels.
+        data: An animated WebP file.
+        size: Height and width in pixels.
 
     Returns:
-      PNG files of size x size pixels RGBA. Raises UnreadableError or an error of the codec
-      for what is damaged.
+        PNG files of size x size pixels RGBA. Raises UnreadableError or an error of the codec
+        for what is damaged.
     """
     from PIL import Image
 

@@ -48,13 +48,13 @@ def build(
     """Writes the data set.
 
     Args:
-      data_dir: Folder of data sets.
-      source: folder of the four files.
-      overwrite: replaces what is there.
-      download: fetches the files into data_dir/downloads/fashion_mnist instead.
+        data_dir: Folder of data sets.
+        source: Folder of the four files.
+        overwrite: Replaces what is there.
+        download: Fetches the files into data_dir/downloads/fashion_mnist instead.
 
     Returns:
-      Its path. Raises UserError where a file is missing, damaged or cannot be fetched.
+        Its path. Raises UserError where a file is missing, damaged or cannot be fetched.
     """
     import tensorflow_datasets as tfds
 

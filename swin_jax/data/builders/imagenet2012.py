@@ -41,12 +41,12 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
     """Writes the data set.
 
     Args:
-      data_dir: Folder of data sets.
-      source: folder of the official files (see the module's docstring).
-      overwrite: replaces what is there.
+        data_dir: Folder of data sets.
+        source: Folder of the official files (see the module's docstring).
+        overwrite: Replaces what is there.
 
     Returns:
-      Its path. Raises UserError where files are missing or disagree.
+        Its path. Raises UserError where files are missing or disagree.
     """
     import tensorflow_datasets as tfds
 

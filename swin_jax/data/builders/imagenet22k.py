@@ -28,12 +28,12 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
     """Writes the data set, whose only split is 'train'.
 
     Args:
-      data_dir: Folder of data sets.
-      source: the tar of tars, or a folder of the synsets' tars or folders.
-      overwrite: replaces what is there.
+        data_dir: Folder of data sets.
+        source: The tar of tars, or a folder of the synsets' tars or folders.
+        overwrite: Replaces what is there.
 
     Returns:
-      Its path. Raises UserError where there is nothing to read.
+        Its path. Raises UserError where there is nothing to read.
     """
     import tensorflow_datasets as tfds
 

@@ -28,9 +28,9 @@ class Package:
     """One version of a package.
 
     Attributes:
-      name: Name with its scope, such as '@iconify-json/noto'.
-      version: Version, such as '1.2.9'.
-      sha256: Checksum of the tarball in hex; '' does not check.
+        name: Name with its scope, such as '@iconify-json/noto'.
+        version: Version, such as '1.2.9'.
+        sha256: Checksum of the tarball in hex; '' does not check.
     """
 
     name: str
@@ -53,9 +53,9 @@ def fetch(packages: Iterable[Package], folder: Path, registry: str = REGISTRY) -
     one was cut off.
 
     Args:
-      packages: Packages to fetch.
-      folder: Folder for the tarballs, which are named as `npm pack` does.
-      registry: the registry's address.
+        packages: Packages to fetch.
+        folder: Folder for the tarballs, which are named as `npm pack` does.
+        registry: The registry's address.
 
     Raises UserError where a tarball cannot be fetched or is not the one that it should be.
     """
@@ -86,12 +86,12 @@ def find(packages: Iterable[Package], folder: Path) -> dict[str, Path]:
     """Finds tarballs in a folder.
 
     Args:
-      packages: Packages to look for.
-      folder: holds the tarballs, named as `npm pack` or as the registry names them.
+        packages: Packages to look for.
+        folder: Holds the tarballs, named as `npm pack` or as the registry names them.
 
     Returns:
-      {package name: path}. Raises UserError, naming them,
-      where some are missing or one is not the right file.
+        {package name: path}. Raises UserError, naming them,
+        where some are missing or one is not the right file.
     """
     found, missing = {}, []
     for package in packages:

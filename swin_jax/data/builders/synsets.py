@@ -16,11 +16,11 @@ def open_synsets(path: Path) -> dict[str, Files]:
     """Lists the synsets of a set of images.
 
     Args:
-      path: a tar of tars nXXXXXXXX.tar, or a folder of such tars and of folders nXXXXXXXX.
+        path: A tar of tars nXXXXXXXX.tar, or a folder of such tars and of folders nXXXXXXXX.
 
     Returns:
-      What reads each synset's files, by synset in sorted order.
-      Raises UserError where there is none.
+        What reads each synset's files, by synset in sorted order.
+        Raises UserError where there is none.
     """
     found = {}
     if path.is_dir():

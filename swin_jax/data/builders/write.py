@@ -29,10 +29,10 @@ class Split:
     """Examples of one split.
 
     Attributes:
-      examples: dicts of what the features take: encoded images as bytes,
-        labels as numbers or names, texts.
-      expected: Number of records in the complete set, for the progress bar and a warning; None
-          where unknown.
+        examples: Dicts of what the features take: encoded images as bytes,
+            labels as numbers or names, texts.
+        expected: Number of records in the complete set, for the progress bar and a warning; None
+              where unknown.
     """
 
     examples: Iterable[dict[str, Any]]
@@ -52,17 +52,17 @@ def write(
     """Writes data_dir/name/version; it appears there only when it is whole.
 
     Args:
-      data_dir: Folder of data sets.
-      name: Name of the data set.
-      version: Version of the data set, such as '1.0.0'.
-      features: TFDS features by name.
-      splits: {name: split}.
-      overwrite: replaces what is there.
-      shard_bytes: about the size of a file.
-      **info: description, homepage, citation, license.
+        data_dir: Folder of data sets.
+        name: Name of the data set.
+        version: Version of the data set, such as '1.0.0'.
+        features: TFDS features by name.
+        splits: {name: split}.
+        overwrite: Replaces what is there.
+        shard_bytes: About the size of a file.
+        **info: Description, homepage, citation, license.
 
     Returns:
-      The data set's path. Raises UserError where it exists already or a split has no examples.
+        The data set's path. Raises UserError where it exists already or a split has no examples.
     """
     import tensorflow_datasets as tfds
 
@@ -110,8 +110,8 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
     """Runs a builder from the command line.
 
     Args:
-      build: makes the data set from the parsed flags and returns its path.
-      parser: holds the builder's own flags; --data_dir and --overwrite are added.
+        build: Makes the data set from the parsed flags and returns its path.
+        parser: Holds the builder's own flags; --data_dir and --overwrite are added.
 
     A user error and a full disk end the process with one line and status 1.
     """

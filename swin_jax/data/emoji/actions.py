@@ -103,14 +103,14 @@ def emoji_actions(
     """The clips of some persons.
 
     Args:
-      data_dir: Folder of data sets; None for the default of `sources.tfds`.
-      who: Any of 'man', 'person' and 'woman'.
-      config: 'anim_3' (16 actions, 6 clips of each and a person), 'all' (60), 'anim_3_64px', ...
+        data_dir: Folder of data sets; None for the default of `sources.tfds`.
+        who: Any of 'man', 'person' and 'woman'.
+        config: 'anim_3' (16 actions, 6 clips of each and a person), 'all' (60), 'anim_3_64px', ...
 
     Returns:
-      A source of `video` (Frames, RGBA), `label`, `who`, `tone` and `record`, its number,
-      which `animation.action_eval_transform` draws from. Raises UserError where the set or
-      a person is missing.
+        A source of `video` (Frames, RGBA), `label`, `who`, `tone` and `record`, its number,
+        which `animation.action_eval_transform` draws from. Raises UserError where the set or
+        a person is missing.
     """
     return EmojiActions(tfds_directory.find(f"emoji_actions/{config}", data_dir), tuple(who))
 
@@ -136,9 +136,9 @@ class Reversal:
     """How an action looks when it is played backwards; mean distances of pixels, 0 to 255.
 
     Attributes:
-      action: its name.
-      motion: distance between two frames of a clip.
-      distance: Distance between a clip and its reverse, from the start where they agree best.
+        action: Its name.
+        motion: Distance between two frames of a clip.
+        distance: Distance between a clip and its reverse, from the start where they agree best.
     """
 
     action: str
@@ -161,12 +161,13 @@ def reversal(pixels: np.ndarray, size: int = 20) -> tuple[float, float]:
     """Compares a clip with itself played backwards.
 
     Args:
-      pixels: uint8 (N, H, W, 4).
-      size: height and width in pixels at which frames are compared, colours times alpha, and alpha.
+        pixels: uint8 (N, H, W, 4).
+        size: Height and width in pixels at which frames are compared, colours times alpha, and
+            alpha.
 
     Returns:
-      (mean distance of two frames; least mean distance to the reversed clip over
-      its N circular shifts).
+        (mean distance of two frames; least mean distance to the reversed clip over
+        its N circular shifts).
     """
     from PIL import Image
     from scipy.spatial.distance import cdist
@@ -203,8 +204,8 @@ class Playback:
     both with the draws of the same `record`.
 
     Attributes:
-      source: an EmojiActions.
-      indices: the clips.
+        source: An EmojiActions.
+        indices: The clips.
     """
 
     source: Any
@@ -240,15 +241,16 @@ def emoji_playback(
     logs which those are.
 
     Args:
-      data_dir, who, config: The same as in `emoji_actions`.
-      measured_on: the persons whose clips decide about an action, so that training and test agree.
-      min_ratio: least distance from the reverse, relative to the clip's motion,
-        of an action that is kept.
-      min_distance: least distance from the reverse, 0 to 255; a smaller one is hard to see.
+        data_dir, who, config: The same as in `emoji_actions`.
+        measured_on: The persons whose clips decide about an action, so that training and test
+            agree.
+        min_ratio: Least distance from the reverse, relative to the clip's motion,
+            of an action that is kept.
+        min_distance: Least distance from the reverse, 0 to 255; a smaller one is hard to see.
 
     Returns:
-      A source of `video`, `label` (0 forward, 1 reversed) and `record`. Raises UserError as
-      `emoji_actions`, and where no action is kept.
+        A source of `video`, `label` (0 forward, 1 reversed) and `record`. Raises UserError as
+        `emoji_actions`, and where no action is kept.
     """
     directory = tfds_directory.find(f"emoji_actions/{config}", data_dir)
     measured = _measure(directory, tuple(measured_on))
@@ -341,13 +343,13 @@ def fake_emoji_actions(
     for trying without data.
 
     Args:
-      num_examples: length of the source; label i % num_classes belongs to record i.
-      num_classes: Number of actions.
-      num_frames, image_size: Length and size of each animation.
-      seed: Seed of the colors.
+        num_examples: Length of the source; label i % num_classes belongs to record i.
+        num_classes: Number of actions.
+        num_frames, image_size: Length and size of each animation.
+        seed: Seed of the colors.
 
     Returns:
-      A source as `emoji_actions` gives it.
+        A source as `emoji_actions` gives it.
     """
     return _FakeActions(num_examples, num_classes, num_frames, image_size, seed)
 

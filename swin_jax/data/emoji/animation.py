@@ -29,7 +29,8 @@ class Frames:
     """An animation in memory.
 
     Attributes:
-      pixels: uint8 (N, H, W, 4), RGB not multiplied by alpha; or (N, H, W, 3) without transparency.
+        pixels: uint8 (N, H, W, 4), RGB not multiplied by alpha; or (N, H, W, 3) without
+            transparency.
     """
 
     pixels: np.ndarray
@@ -62,24 +63,24 @@ def action_train_transform(
     """Training clips of an animation.
 
     Args:
-      size: height and width of the result in pixels.
-      num_frames: T.
-      frame_interval: frames from one to the next that is taken, at speed 1;
-        the start is uniform over the animation.
-      speed: range of the factor on frame_interval.
-      scale: range of the side of the scaled animation, relative to `size`;
-        uniform in the logarithm.
-      stretch: largest relative change of its width against its height, in both directions.
-      overhang: Share of its side that may lie outside the result.
-      hflip: probability of a mirror image. It must not change the label.
-      recolour: probability that the figure's colours are replaced:
-        powers of its channels, exchanged and mixed.
-      single_frame: repeats the first frame T times, for the control that sees no motion.
+        size: Height and width of the result in pixels.
+        num_frames: T.
+        frame_interval: Frames from one to the next that is taken, at speed 1;
+            the start is uniform over the animation.
+        speed: Range of the factor on frame_interval.
+        scale: Range of the side of the scaled animation, relative to `size`;
+            uniform in the logarithm.
+        stretch: Largest relative change of its width against its height, in both directions.
+        overhang: Share of its side that may lie outside the result.
+        hflip: Probability of a mirror image. It must not change the label.
+        recolour: Probability that the figure's colours are replaced:
+            powers of its channels, exchanged and mixed.
+        single_frame: Repeats the first frame T times, for the control that sees no motion.
 
     Returns:
-      transform(example, rng): `video` (Frames, or anything with len and get) becomes uint8
-      (T, size, size, 3) over a random background, `label` stays, other features are left out.
-      Raises UserError for impossible arguments.
+        transform(example, rng): `video` (Frames, or anything with len and get) becomes uint8
+        (T, size, size, 3) over a random background, `label` stays, other features are left out.
+        Raises UserError for impossible arguments.
     """
     options = _Options(
         size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame
@@ -104,15 +105,15 @@ def action_eval_transform(
     always the same for a record and a seed.
 
     Args:
-      size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame:
-        as for action_train_transform.
-      views: V, clips of a record that differ in their start only, evenly spread over the animation;
-        0 for one clip without the axis of views.
-      seed: Seed of the draws, together with the example's `record`.
+        size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame:
+            as for action_train_transform.
+        views: V, clips of a record that differ in their start only, evenly spread over the
+            animation; 0 for one clip without the axis of views.
+        seed: Seed of the draws, together with the example's `record`.
 
     Returns:
-      transform(example): `video` becomes uint8 (V, T, size, size, 3), or (T, size, size, 3);
-      `label` stays.
+        transform(example): `video` becomes uint8 (V, T, size, size, 3), or (T, size, size, 3);
+        `label` stays.
     """
     options = _Options(
         size, num_frames, frame_interval, speed, scale, stretch, overhang, single_frame

@@ -35,14 +35,14 @@ class Emoji:
     """Drawings in memory, with their texts.
 
     Attributes:
-      images: uint8 (N, H, W, 3).
-      labels: int (N,), the number of the concept.
-      vendors: Vendor of each drawing.
-      class_names: names of all concepts, in label order.
-      keywords: Keywords of each concept.
-      groups, subgroups: name of each concept's.
-      unseen: For each concept, True if it is held out of training.
-      common: For each concept, True if all five compared vendors draw it.
+        images: uint8 (N, H, W, 3).
+        labels: int (N,), the number of the concept.
+        vendors: Vendor of each drawing.
+        class_names: Names of all concepts, in label order.
+        keywords: Keywords of each concept.
+        groups, subgroups: Name of each concept's.
+        unseen: For each concept, True if it is held out of training.
+        common: For each concept, True if all five compared vendors draw it.
     """
 
     images: np.ndarray
@@ -77,14 +77,14 @@ def emoji(
     """The drawings of some vendors.
 
     Args:
-      data_dir: Folder of data sets; None for the default of `sources.tfds`.
-      vendors: splits of the data set.
-      concepts: 'seen', 'unseen' or 'all'.
-      common: only concepts that all five vendors of the comparison draw.
-      name: 'emoji', or 'emoji_SIZE' for other sizes than 64 pixels.
+        data_dir: Folder of data sets; None for the default of `sources.tfds`.
+        vendors: Splits of the data set.
+        concepts: 'seen', 'unseen' or 'all'.
+        common: Only concepts that all five vendors of the comparison draw.
+        name: 'emoji', or 'emoji_SIZE' for other sizes than 64 pixels.
 
     Returns:
-      A source. Raises UserError where the set or a vendor is missing.
+        A source. Raises UserError where the set or a vendor is missing.
     """
     if concepts not in CONCEPTS:
         raise UserError(f"concepts={concepts!r} is none of {CONCEPTS}")
@@ -146,9 +146,9 @@ def caption(example: dict[str, Any], rng: np.random.Generator, with_keywords: fl
     """A caption: the name in one of `TEMPLATES`, and sometimes one to three keywords.
 
     Args:
-      example: A record with `name` and `keywords`.
-      rng: draws the template and the keywords.
-      with_keywords: probability of keywords.
+        example: A record with `name` and `keywords`.
+        rng: Draws the template and the keywords.
+        with_keywords: Probability of keywords.
     """
     text = TEMPLATES[rng.integers(len(TEMPLATES))].format(example["name"])
     keywords = [word.replace("_", " ") for word in example["keywords"]]
@@ -165,12 +165,12 @@ def pair_train_transform(
     """Adds a tokenized caption to what an image transform returns.
 
     Args:
-      transform: (example, rng) -> example with `image`.
-      context_length: tokens; longer captions are cut, which only takes keywords away.
-      with_keywords: see `caption`.
+        transform: (example, rng) -> example with `image`.
+        context_length: Tokens; longer captions are cut, which only takes keywords away.
+        with_keywords: See `caption`.
 
     Returns:
-      transform(example, rng): `image`, `text` int32 (context_length,) and `label`.
+        transform(example, rng): `image`, `text` int32 (context_length,) and `label`.
     """
     return functools.partial(
         _pair, transform=transform, context_length=context_length, with_keywords=with_keywords

@@ -35,19 +35,19 @@ def style_train_transform(
     """Random turn, zoom, stretch and shift over white, then black outlines, then other colours.
 
     Args:
-      size: (H, W) of the result in pixels, or one int for both.
-      rotation: largest turn in degrees.
-      zoom: range of the scale, relative to the picture filling the result.
-      shift: largest shift, as a share of the picture.
-      outline: probability that edges become dark lines, over the picture or over white.
-      grey: probability of a grey picture; the others get another hue and
-        saturation with probability 0.8.
-      hue: standard deviation of the turn of all colours about grey, in radians.
-      saturation: range of the factor on the distance from grey.
-      gamma: standard deviation of the logarithm of the brightness exponent.
+        size: (H, W) of the result in pixels, or one int for both.
+        rotation: Largest turn in degrees.
+        zoom: Range of the scale, relative to the picture filling the result.
+        shift: Largest shift, as a share of the picture.
+        outline: Probability that edges become dark lines, over the picture or over white.
+        grey: Probability of a grey picture; the others get another hue and
+            saturation with probability 0.8.
+        hue: Standard deviation of the turn of all colours about grey, in radians.
+        saturation: Range of the factor on the distance from grey.
+        gamma: Standard deviation of the logarithm of the brightness exponent.
 
     Returns:
-      transform(example, rng): replaces `image` (PIL, or uint8 (H, W, 3)) by uint8 (H, W, 3).
+        transform(example, rng): replaces `image` (PIL, or uint8 (H, W, 3)) by uint8 (H, W, 3).
     """
     place = functools.partial(
         _place, size=per_axis(size, 2), rotation=rotation, zoom=zoom, shift=shift

@@ -38,14 +38,14 @@ class ZipSource:
     """Image files in a zip archive.
 
     Attributes:
-      archive: path of the archive.
-      paths: names of the members, one for a record.
-      places: int64 (N, 5): offset of the local header, compressed size, size, compression and
-        CRC-32 of each; a size of -1 marks a member that is not read.
-      labels: one for a record.
-      class_names: Class names in label order.
-      conversion: 'reference' or 'display', see data/image/picture.py.
-      limits: Limits on a picture; None for `picture.Limits()`.
+        archive: Path of the archive.
+        paths: Names of the members, one for a record.
+        places: int64 (N, 5): offset of the local header, compressed size, size, compression and
+            CRC-32 of each; a size of -1 marks a member that is not read.
+        labels: One for a record.
+        class_names: Class names in label order.
+        conversion: 'reference' or 'display', see data/image/picture.py.
+        limits: Limits on a picture; None for `picture.Limits()`.
     """
 
     archive: str
@@ -85,20 +85,21 @@ def image_zip(
     """Images of a zip archive.
 
     Args:
-      archive: the archive.
-      annotation: the list of its images, see `annotations.read`; paths are names of
-        members, with or without the one folder that all may lie in. '' takes the folders of
-        the archive as classes.
-      class_names: a text file of one name a line, in label order. Without it a list of numbers
-        takes the names of the folders, where each folder has one number of its own.
-      num_classes: Number of classes, for a list in which the last ones do not occur; 0 counts them.
-      conversion: The same as in `sources.image_folder`.
-      limits: Limits on a picture; a member that is larger than their `bytes` is unreadable.
+        archive: The archive.
+        annotation: The list of its images, see `annotations.read`; paths are names of
+            members, with or without the one folder that all may lie in. '' takes the folders of
+            the archive as classes.
+        class_names: A text file of one name a line, in label order. Without it a list of numbers
+            takes the names of the folders, where each folder has one number of its own.
+        num_classes: Number of classes, for a list in which the last ones do not occur; 0 counts
+            them.
+        conversion: The same as in `sources.image_folder`.
+        limits: Limits on a picture; a member that is larger than their `bytes` is unreadable.
 
     Returns:
-      The source, with `Marked` around it for several labels of an image. Raises UserError for a
-      missing or damaged archive, images of the list that it lacks, and what is wrong in the list. A
-      warning counts members that are not in the list, and those that cannot be read.
+        The source, with `Marked` around it for several labels of an image. Raises UserError for a
+        missing or damaged archive, images of the list that it lacks, and what is wrong in the list.
+        A warning counts members that are not in the list, and those that cannot be read.
     """
     members = _directory(archive)
     if annotation:
@@ -140,7 +141,7 @@ def read_member(archive: str, place: Sequence[int]) -> bytes:
     never more than it says that it holds.
 
     Raises:
-      UnreadableError: what it says of itself is not so, or its place is none.
+        UnreadableError: What it says of itself is not so, or its place is none.
     """
     offset, compressed, size, method, crc = (int(number) for number in place)
     if size < 0:

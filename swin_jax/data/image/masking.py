@@ -32,10 +32,10 @@ def masked_cells(size: Size, cell: Size, patch: Size, ratio: float) -> tuple[Siz
         size: (H, W) of the image in pixels, or one int for both, as are the other two.
         cell: Side of a cell in pixels, a multiple of `patch`.
         patch: Side of the model's patch in pixels.
-        ratio: share of masked cells; their number is rounded up, as in the official code.
+        ratio: Share of masked cells; their number is rounded up, as in the official code.
 
     Raises:
-        UserError: a cell that does not divide the image, a patch that does not divide the cell, or
+        UserError: A cell that does not divide the image, a patch that does not divide the cell, or
             a ratio that masks none or all of the cells.
     """
     try:

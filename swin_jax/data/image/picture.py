@@ -74,15 +74,15 @@ class Limits:
     so that it gets the same verdict everywhere.
 
     Attributes:
-      bytes: size of the file.
-      pixels: height times width. Above PIL's own limit, which is the default,
-        `PIL.Image.MAX_IMAGE_PIXELS` must be raised as well.
-      scans: passes over the picture that a JPEG makes;
-        usual ones have 1, progressive ones about 10.
-      scanned_pixels: scans times pixels, which is the time that a JPEG takes.
-      exif_parts: segments of Exif in a JPEG, which PIL joins one by one; usual ones have 1.
-      comments: signs # in a PPM, PGM or PBM written in digits,
-        for whose comments PIL takes quadratic time.
+        bytes: Size of the file.
+        pixels: Height times width. Above PIL's own limit, which is the default,
+            `PIL.Image.MAX_IMAGE_PIXELS` must be raised as well.
+        scans: Passes over the picture that a JPEG makes;
+            usual ones have 1, progressive ones about 10.
+        scanned_pixels: Scans times pixels, which is the time that a JPEG takes.
+        exif_parts: Segments of Exif in a JPEG, which PIL joins one by one; usual ones have 1.
+        comments: Signs # in a PPM, PGM or PBM written in digits,
+            for whose comments PIL takes quadratic time.
     """
 
     bytes: PositiveInt = 2**29
@@ -114,13 +114,13 @@ def open_image(file: bytes | str | os.PathLike, limits: Limits = USUAL) -> Image
     """Opens an encoded picture: the only place that calls `PIL.Image.open`.
 
     Args:
-      file: the encoded bytes, or a path.
-      limits: Limits on the picture.
+        file: The encoded bytes, or a path.
+        limits: Limits on the picture.
 
     Returns:
-      PIL's image in the mode that the file has, whose pixels are not decoded yet; the file is
-      closed. Raises UnreadableError for what is missing, no regular file, no picture of `formats`
-      or beyond the limits.
+        PIL's image in the mode that the file has, whose pixels are not decoded yet; the file is
+        closed. Raises UnreadableError for what is missing, no regular file, no picture of `formats`
+        or beyond the limits.
     """
     data = file if isinstance(file, bytes) else _read(file, limits)
     if len(data) > limits.bytes:
@@ -167,14 +167,14 @@ def decode(
     """Decodes an encoded picture wholly, so that a damaged one raises here.
 
     Args:
-      file: the encoded bytes, or a path.
-      conversion: 'reference' or 'display', see the module.
-      limits: Limits on the picture; None for `Limits()`.
+        file: The encoded bytes, or a path.
+        conversion: 'reference' or 'display', see the module.
+        limits: Limits on the picture; None for `Limits()`.
 
     Returns:
-      An image of mode 'L' where it is stored in grey, else 'RGB'; of an animation the first frame.
-      Raises UnreadableError for what `open_image` refuses, what is damaged, and numbers of unknown
-      range: floating point and 32-bit integers.
+        An image of mode 'L' where it is stored in grey, else 'RGB'; of an animation the first
+        frame. Raises UnreadableError for what `open_image` refuses, what is damaged, and numbers of
+        unknown range: floating point and 32-bit integers.
     """
     check_conversion(conversion)
     image = open_image(file, limits or USUAL)
@@ -188,8 +188,8 @@ def convert(image: Image.Image, conversion: str) -> Image.Image:
     """An image of mode 'L' where it is grey, else 'RGB'; UnreadableError for what `decode` refuses.
 
     Args:
-      image: A picture of any mode.
-      conversion: 'reference' or 'display', see the module.
+        image: A picture of any mode.
+        conversion: 'reference' or 'display', see the module.
     """
     check_decoder(image)
     try:

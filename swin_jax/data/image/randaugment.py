@@ -30,12 +30,13 @@ class RandAugment:
     """Applies random operations to an image.
 
     Attributes:
-      magnitude: mean magnitude, 0 to 10.
-      magnitude_std: its standard deviation; 0 keeps it fixed.
-      num_ops: operations drawn for an image.
-      increasing: True if posterize, solarize and the enhancements grow stronger with the magnitude.
-      fill: RGB of pixels that come from outside the image.
-      resample: PIL filter of the geometric operations.
+        magnitude: Mean magnitude, 0 to 10.
+        magnitude_std: Its standard deviation; 0 keeps it fixed.
+        num_ops: Operations drawn for an image.
+        increasing: True if posterize, solarize and the enhancements grow stronger with the
+            magnitude.
+        fill: RGB of pixels that come from outside the image.
+        resample: PIL filter of the geometric operations.
     """
 
     magnitude: Annotated[float, Range(low=0, high=MAX_LEVEL)] = MAX_LEVEL
@@ -68,11 +69,11 @@ def parse(text: str, resample: Image.Resampling = Image.Resampling.BICUBIC) -> R
     deviation> -inc<0 or 1>.
 
     Args:
-      text: A policy, such as 'rand-m9-mstd0.5-inc1'.
-      resample: PIL filter of the geometric operations.
+        text: A policy, such as 'rand-m9-mstd0.5-inc1'.
+        resample: PIL filter of the geometric operations.
 
     Returns:
-      The augmentation. Raises UserError where the text cannot be read.
+        The augmentation. Raises UserError where the text cannot be read.
     """
     fields = {"m": ("magnitude", float), "n": ("num_ops", int), "mstd": ("magnitude_std", float)}
     fields["inc"] = ("increasing", lambda value: bool(int(value)))

@@ -46,15 +46,15 @@ def check_file(
     """Looks for what is wrong with a picture.
 
     Args:
-      path: Path of the file, or what stands for it.
-      limits: Limits on the picture.
-      short_side: Size to which evaluations resize the short side, in pixels; 0 does not check what
-          becomes of the other.
-      read: gives the encoded bytes where `path` is none.
+        path: Path of the file, or what stands for it.
+        limits: Limits on the picture.
+        short_side: Size to which evaluations resize the short side, in pixels; 0 does not check
+            what becomes of the other.
+        read: Gives the encoded bytes where `path` is none.
 
     Returns:
-      {'path', 'bytes', 'changed' (its time), 'limits', 'short_side', 'size' ([width, height], [] if
-      it is not known), 'problem' ('' if good)}.
+        {'path', 'bytes', 'changed' (its time), 'limits', 'short_side', 'size' ([width, height], []
+        if it is not known), 'problem' ('' if good)}.
     """
     asked = dict(limits=dataclasses.asdict(limits), short_side=short_side)
     finding = {**file_scan.begin(path), **asked, "size": [], "problem": ""}
@@ -79,15 +79,15 @@ def scan(
     """Checks every picture of a source, with a progress bar.
 
     Args:
-      source: the pictures.
-      report: path of the JSON lines to which findings are added,
-        and from which known ones are taken.
-      limits, short_side: see check_file.
-      num_threads: decoding threads; 0 for one a core.
+        source: The pictures.
+        report: Path of the JSON lines to which findings are added,
+            and from which known ones are taken.
+        limits, short_side: See check_file.
+        num_threads: Decoding threads; 0 for one a core.
 
     Returns:
-      The findings of check_file, one for each file.
-      Raises UserError where the report cannot be written.
+        The findings of check_file, one for each file.
+        Raises UserError where the report cannot be written.
     """
     asked: dict[str, Any] = dict(limits=dataclasses.asdict(limits), short_side=short_side)
     source = source.source if isinstance(source, Marked) else source
@@ -127,8 +127,8 @@ def run(arguments: list[str]) -> int:
     """The command line: prints the summary.
 
     Returns:
-      The exit status: 0 where all pictures are good, 1 where some are not or the disk is
-      full, 2 for a mistake of the user.
+        The exit status: 0 where all pictures are good, 1 where some are not or the disk is
+        full, 2 for a mistake of the user.
     """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -28,16 +28,16 @@ def small_train_transform(
     """Resize, random turn and zoom, random shift (a padded image's random crop), random flip.
 
     Args:
-      size: (H, W) of the result in pixels, or one int for both; other images are stretched to it.
-      padding: largest shift in pixels of the result.
-      hflip: probability of a horizontal flip.
-      rotation: largest turn in degrees.
-      zoom: largest relative change of the scale, for example 0.1.
-      channels: 3 copies grey to RGB; 1 keeps grey and turns colours to grey.
+        size: (H, W) of the result in pixels, or one int for both; other images are stretched to it.
+        padding: Largest shift in pixels of the result.
+        hflip: Probability of a horizontal flip.
+        rotation: Largest turn in degrees.
+        zoom: Largest relative change of the scale, for example 0.1.
+        channels: 3 copies grey to RGB; 1 keeps grey and turns colours to grey.
 
     Returns:
-      transform(example, rng): replaces `image` (PIL, or uint8 (H, W) or (H, W, C)) by
-      uint8 (H, W, channels).
+        transform(example, rng): replaces `image` (PIL, or uint8 (H, W) or (H, W, C)) by
+        uint8 (H, W, channels).
     """
     return functools.partial(
         _train,
@@ -57,11 +57,12 @@ def small_eval_transform(
     """Resize by bilinear sampling, which does not smooth where the image shrinks.
 
     Args:
-      size: (H, W) of the result in pixels, or one int for both.
-      channels: 3 copies grey to RGB; 1 keeps grey and turns colours to grey.
+        size: (H, W) of the result in pixels, or one int for both.
+        channels: 3 copies grey to RGB; 1 keeps grey and turns colours to grey.
 
     Returns:
-      transform(example): replaces `image` (as for small_train_transform) by uint8 (H, W, channels).
+        transform(example): replaces `image` (as for small_train_transform) by uint8 (H, W,
+        channels).
     """
     return functools.partial(_eval, size=per_axis(size, 2), channels=channels)
 

@@ -53,17 +53,17 @@ def train_transform(
     """Random resized crop, horizontal flip, RandAugment.
 
     Args:
-      size: (H, W) of the result in pixels, or one int for both.
-      scale: range of the crop's share of the image's area.
-      ratio: range of the crop's width / height, drawn log-uniformly.
-      interpolation: 'nearest', 'bilinear' or 'bicubic',
-        of the resize and of RandAugment's geometry.
-      hflip: probability of a flip.
-      auto_augment: RandAugment in timm's notation; '' for none.
+        size: (H, W) of the result in pixels, or one int for both.
+        scale: Range of the crop's share of the image's area.
+        ratio: Range of the crop's width / height, drawn log-uniformly.
+        interpolation: 'nearest', 'bilinear' or 'bicubic',
+            of the resize and of RandAugment's geometry.
+        hflip: Probability of a flip.
+        auto_augment: RandAugment in timm's notation; '' for none.
 
     Returns:
-      transform(example, rng): replaces `image` (PIL, or uint8 (H, W), (H, W, 1) or (H, W, 3)) by
-      uint8 (H, W, 3). Raises UserError for an unknown interpolation or auto_augment.
+        transform(example, rng): replaces `image` (PIL, or uint8 (H, W), (H, W, 1) or (H, W, 3)) by
+        uint8 (H, W, 3). Raises UserError for an unknown interpolation or auto_augment.
     """
     resample = _filter(interpolation)
     augment = randaugment.parse(auto_augment, resample) if auto_augment else None
@@ -85,14 +85,14 @@ def eval_transform(
     """Resize and centre crop, or direct resize.
 
     Args:
-      size: (H, W) of the result in pixels, or one int for both.
-      crop: resizes the picture to cover int(256 / 224 * size) and crops the centre; if False,
-        resizes to `size` without keeping the aspect, as the official 384 models do.
-      interpolation: 'nearest', 'bilinear' or 'bicubic'.
+        size: (H, W) of the result in pixels, or one int for both.
+        crop: Resizes the picture to cover int(256 / 224 * size) and crops the centre; if False,
+            resizes to `size` without keeping the aspect, as the official 384 models do.
+        interpolation: 'nearest', 'bilinear' or 'bicubic'.
 
     Returns:
-      transform(example): replaces `image` (as for train_transform) by uint8 (H, W, 3). Raises
-      UserError for an unknown interpolation.
+        transform(example): replaces `image` (as for train_transform) by uint8 (H, W, 3). Raises
+        UserError for an unknown interpolation.
     """
     return functools.partial(
         _eval, size=per_axis(size, 2), crop=crop, resample=_filter(interpolation)
@@ -110,16 +110,16 @@ def crop_transform(
     as configs of timm and transformers do.
 
     Args:
-      size: (H, W) of the result in pixels, or one int for both.
-      short_side: Size to which the short side is resized, in pixels, or (H, W) that the picture is
-          resized to cover; 0 resizes to `size` without keeping the aspect.
-      interpolation: 'nearest', 'bilinear', 'bicubic' or 'lanczos'.
-      rounding: Rounding of where the crop of an odd margin begins: 'even' as torchvision, 'floor'
-          as transformers.
+        size: (H, W) of the result in pixels, or one int for both.
+        short_side: Size to which the short side is resized, in pixels, or (H, W) that the picture
+            is resized to cover; 0 resizes to `size` without keeping the aspect.
+        interpolation: 'nearest', 'bilinear', 'bicubic' or 'lanczos'.
+        rounding: Rounding of where the crop of an odd margin begins: 'even' as torchvision, 'floor'
+              as transformers.
 
     Returns:
-      transform(example): replaces `image` (as for train_transform) by uint8 (H, W, 3). Raises
-      UserError for an unknown interpolation or rounding, and for a short side less than `size`.
+        transform(example): replaces `image` (as for train_transform) by uint8 (H, W, 3). Raises
+        UserError for an unknown interpolation or rounding, and for a short side less than `size`.
     """
     if rounding not in ("even", "floor"):
         raise UserError(f"rounding {rounding!r} is not known: use 'even' or 'floor'")
@@ -149,18 +149,18 @@ def clip_preprocess(
     """Preprocesses single images for CLIP, as OpenAI's `preprocess` does.
 
     Args:
-      size: (H, W) of the result in pixels, or one int for both.
-      mean: Mean of each channel, in 0..1.
-      std: Standard deviation of each channel, in 0..1.
-      mode: 'shortest' resizes the picture to cover `size` and crops the centre, 'longest' resizes
-        it to fit in and pads, 'squash' resizes without keeping the aspect (SigLIP).
-      interpolation: 'nearest', 'bilinear' or 'bicubic', with antialiasing.
-      fill: grey level 0 to 255 of the padding.
+        size: (H, W) of the result in pixels, or one int for both.
+        mean: Mean of each channel, in 0..1.
+        std: Standard deviation of each channel, in 0..1.
+        mode: 'shortest' resizes the picture to cover `size` and crops the centre, 'longest' resizes
+            it to fit in and pads, 'squash' resizes without keeping the aspect (SigLIP).
+        interpolation: 'nearest', 'bilinear' or 'bicubic', with antialiasing.
+        fill: Grey level 0 to 255 of the padding.
 
     Returns:
-      preprocess(image): float32 (H, W, 3) of a PIL image or of uint8 (H, W), (H, W, 1), (H, W, 3)
-      or (H, W, 4). Raises UserError for an unknown mode or interpolation; preprocess for an array
-      that is not uint8.
+        preprocess(image): float32 (H, W, 3) of a PIL image or of uint8 (H, W), (H, W, 1), (H, W, 3)
+        or (H, W, 4). Raises UserError for an unknown mode or interpolation; preprocess for an array
+        that is not uint8.
     """
     fit = _fit_of(size, mode, interpolation, fill)
     return functools.partial(_clip_preprocess, fit=fit, mean=np.float32(mean), std=np.float32(std))
@@ -173,10 +173,10 @@ def clip_eval_transform(
     """What clip_preprocess does before it normalises, for loaders: the device normalises.
 
     Args:
-      size, mode, interpolation, fill: The same as in `clip_preprocess`.
+        size, mode, interpolation, fill: The same as in `clip_preprocess`.
 
     Returns:
-      transform(example): replaces `image` by uint8 (H, W, 3). Raises as clip_preprocess.
+        transform(example): replaces `image` by uint8 (H, W, 3). Raises as clip_preprocess.
     """
     return functools.partial(_clip_eval, fit=_fit_of(size, mode, interpolation, fill))
 
@@ -221,14 +221,14 @@ def random_crop_box(
     after ten misses the largest allowed centre box.
 
     Args:
-      width: Width of the image in pixels.
-      height: Height of the image in pixels.
-      scale: range of the box's share of the area.
-      ratio: range of the box's width / height.
-      rng: decides.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        scale: Range of the box's share of the area.
+        ratio: Range of the box's width / height.
+        rng: Decides.
 
     Returns:
-      (left, top, right, bottom) in pixels, inside the image.
+        (left, top, right, bottom) in pixels, inside the image.
     """
     for _ in range(_CROP_TRIES):
         area = width * height * rng.uniform(*scale)

@@ -19,8 +19,8 @@ class Images:
     """A pair source of images that differ; see `by_image`.
 
     Attributes:
-      source: a pair source.
-      records: For each image, the numbers of its records in `source`.
+        source: A pair source.
+        records: For each image, the numbers of its records in `source`.
     """
 
     source: Any
@@ -54,12 +54,12 @@ def by_image(source: Any) -> Images:
     """Joins the records of a pair source that name the same image file; reads the texts of all.
 
     Args:
-      source: a pair source. Its records say in `image_path` which file their image is, whatever
-        path or link leads to it, or else its `image_bytes(index)` are compared; records of other
-        sources are images of their own.
+        source: A pair source. Its records say in `image_path` which file their image is, whatever
+            path or link leads to it, or else its `image_bytes(index)` are compared; records of
+            other sources are images of their own.
 
     Returns:
-      The images, in the order in which they first occur.
+        The images, in the order in which they first occur.
     """
     groups: dict[Any, list[int]] = {}
     chosen = range(len(source))

@@ -66,9 +66,9 @@ def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
     """The texts that are captions, not blank.
 
     Raises:
-      UnreadableError: there is none, or one is no text that can be tokenised: binary
-        data, which has NULs, half a character, more than MAX_CHARACTERS, or entities
-        nested more than MAX_NESTED deep.
+        UnreadableError: There is none, or one is no text that can be tokenised: binary
+            data, which has NULs, half a character, more than MAX_CHARACTERS, or entities
+            nested more than MAX_NESTED deep.
     """
     if not texts:
         raise UnreadableError("no caption")

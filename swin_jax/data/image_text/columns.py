@@ -43,14 +43,14 @@ def choose(name: str, argument: str, columns: Collection[str], place: str) -> st
     """The column of the images or of the captions.
 
     Args:
-      name: The name that the user gives, in lower or upper case. Where there is no such column and
-          it is the first of IMAGE_KEYS or TEXT_KEYS, the other known names stand in for it.
-      argument: 'image_key' or 'text_key'.
-      columns: those that there are.
-      place: The file, for messages.
+        name: The name that the user gives, in lower or upper case. Where there is no such column
+            and it is the first of IMAGE_KEYS or TEXT_KEYS, the other known names stand in for it.
+        argument: 'image_key' or 'text_key'.
+        columns: Those that there are.
+        place: The file, for messages.
 
     Returns:
-      A column. Raises UserError where there is none, or several known ones could be meant.
+        A column. Raises UserError where there is none, or several known ones could be meant.
     """
     known = IMAGE_KEYS if argument == "image_key" else TEXT_KEYS
     for same in (
@@ -85,14 +85,14 @@ def rows_of_split(path: str, values: Sequence[Any], split: str) -> list[int]:
     """The numbers of the rows that belong to a split.
 
     Args:
-      path: Path of the file, for messages.
-      values: The entry of each row under 'split'; None where it has none.
-      split: the one that is asked for; 'train' means 'restval' too.
-        '' takes all rows where there are not several.
+        path: Path of the file, for messages.
+        values: The entry of each row under 'split'; None where it has none.
+        split: The one that is asked for; 'train' means 'restval' too.
+            '' takes all rows where there are not several.
 
     Returns:
-      Row numbers, all of them where no row has a split. Raises UserError where the split is
-      missing, or there are several and none is named.
+        Row numbers, all of them where no row has a split. Raises UserError where the split is
+        missing, or there are several and none is named.
     """
     values = [None if value is None else str(value).strip() for value in values]
     counts = collections.Counter(value for value in values if value is not None)

@@ -30,8 +30,8 @@ class Grouping:
     """Positions in a list of names.
 
     Attributes:
-      pairs: (image, text) of each pair, in the order in which their first one occurs.
-      left_out: (why, a constant of this module; which) of every other name, in order.
+        pairs: (image, text) of each pair, in the order in which their first one occurs.
+        left_out: (why, a constant of this module; which) of every other name, in order.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -45,8 +45,8 @@ def pair_up(names: Sequence[str], text_suffix: str) -> Grouping:
     which text is its own: all of them are left out. Names that begin with a dot are other files.
 
     Args:
-      names: paths.
-      text_suffix: Suffix of the texts, such as '.txt'.
+        names: Paths.
+        text_suffix: Suffix of the texts, such as '.txt'.
     """
     images, texts, left_out = defaultdict(list), defaultdict(list), []
     for position, path in enumerate(names):
@@ -78,8 +78,8 @@ def describe(left_out: Mapping[int, tuple[int, str]], text_suffix: str) -> str:
     '' if nothing was.
 
     Args:
-      left_out: {why: (how many, the name of one)}.
-      text_suffix: Suffix of the texts.
+        left_out: {why: (how many, the name of one)}.
+        text_suffix: Suffix of the texts.
     """
     parts = [
         f"{count:,} {KINDS[why].format(suffix=text_suffix)} ({name})"

@@ -23,12 +23,12 @@ class AnnotatedPairs:
     """Image files with their captions; see `json_file`.
 
     Attributes:
-      path: Path of the file.
-      root: folder that image paths start from.
-      rows: objects with a path under `image_key` and captions under `text_key`.
-      image_key: the key of the path.
-      text_key: the key of the captions.
-      conversion: Conversion of pixels, see `picture.py`.
+        path: Path of the file.
+        root: Folder that image paths start from.
+        rows: Objects with a path under `image_key` and captions under `text_key`.
+        image_key: The key of the path.
+        text_key: The key of the captions.
+        conversion: Conversion of pixels, see `picture.py`.
     """
 
     path: str
@@ -69,21 +69,22 @@ def json_file(
     """Pairs of a JSON file with any number of captions an image.
 
     Args:
-      path: the file: {"images": [{"filename", "split", "sentences": [{"raw"}]}]} (Karpathy),
-        {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]} (COCO), a list
-        of {"image", "caption"}, or {image: caption or captions}.
-      root: folder that image paths start from; by default the file's.
-      split: the images whose 'split' is this; 'train' means 'restval' too. Without effect where
-        there are none.
-      image_key: the key of the path in a list of records; 'image' takes the one of
-        columns.IMAGE_KEYS that there is.
-      text_key: the key of the caption or captions there; 'text' takes the one of columns.TEXT_KEYS.
-      conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
-          and lays what is transparent on white, 'reference' does neither.
+        path: The file: {"images": [{"filename", "split", "sentences": [{"raw"}]}]} (Karpathy),
+            {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]} (COCO), a
+            list of {"image", "caption"}, or {image: caption or captions}.
+        root: Folder that image paths start from; by default the file's.
+        split: The images whose 'split' is this; 'train' means 'restval' too. Without effect where
+            there are none.
+        image_key: The key of the path in a list of records; 'image' takes the one of
+            columns.IMAGE_KEYS that there is.
+        text_key: The key of the caption or captions there; 'text' takes the one of
+            columns.TEXT_KEYS.
+        conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
+              and lays what is transparent on white, 'reference' does neither.
 
     Returns:
-      The source. Raises UserError where there is no such file, it is damaged or of another form, a
-      split is missing, or the file has several and none is named.
+        The source. Raises UserError where there is no such file, it is damaged or of another form,
+        a split is missing, or the file has several and none is named.
     """
     path = columns.check_file(path, "json")
     picture.check_conversion(conversion)

@@ -33,9 +33,9 @@ class _Rows:
     """Where the rows of a file lie.
 
     Attributes:
-      starts: int64 (N + 1,): where each row begins, in bytes, and where the last one ends.
-      between: int64 (M,): for each line that begins no row, the number of rows before it.
-      chosen: int64 (K,): the numbers of the rows that are read; None for all.
+        starts: int64 (N + 1,): where each row begins, in bytes, and where the last one ends.
+        between: int64 (M,): for each line that begins no row, the number of rows before it.
+        chosen: int64 (K,): the numbers of the rows that are read; None for all.
     """
 
     starts: np.ndarray
@@ -115,24 +115,24 @@ def jsonl(
     "a caption"}, or several captions in a list.
 
     Args:
-      path: the file. Its lines are found once, which reads it through; blank ones don't count.
-      root: folder that image paths start from; by default the file's.
-      image_key: the key of the path; 'image' takes the one of columns.IMAGE_KEYS where the lines
-        have no such key.
-      text_key: the key of the caption or captions; 'text' takes the one of columns.TEXT_KEYS
-        likewise.
-      label_key: the key of an integer that becomes `label`; '' for none, also where the lines have
-        a 'label'.
-      conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
-          and lays what is transparent on white, 'reference' does neither.
-      split: the lines whose 'split' is this; 'train' means 'restval' too.
-        Without effect where there are none.
+        path: The file. Its lines are found once, which reads it through; blank ones don't count.
+        root: Folder that image paths start from; by default the file's.
+        image_key: The key of the path; 'image' takes the one of columns.IMAGE_KEYS where the lines
+            have no such key.
+        text_key: The key of the caption or captions; 'text' takes the one of columns.TEXT_KEYS
+            likewise.
+        label_key: The key of an integer that becomes `label`; '' for none, also where the lines
+            have a 'label'.
+        conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
+              and lays what is transparent on white, 'reference' does neither.
+        split: The lines whose 'split' is this; 'train' means 'restval' too.
+            Without effect where there are none.
 
     Returns:
-      The source; other keys of a line stay in the example. Lines that name an image again are
-      records of their own in training; an evaluation joins them. Raises UserError where there
-      is no file, it has no lines, no key is known, a split is missing, or there are several
-      and none is named.
+        The source; other keys of a line stay in the example. Lines that name an image again are
+        records of their own in training; an evaluation joins them. Raises UserError where there
+        is no file, it has no lines, no key is known, a split is missing, or there are several
+        and none is named.
     """
     path = columns.check_file(path, "jsonl")
     picture.check_conversion(conversion)
@@ -215,21 +215,21 @@ def table(
     row with another number of fields is unreadable; a warning counts such rows.
 
     Args:
-      path: the file.
-      root: folder that image paths start from; by default the file's.
-      image_key: the column of the paths; 'image' takes the one of columns.IMAGE_KEYS where there is
-        no such column.
-      text_key: the column of the captions; 'text' takes the one of columns.TEXT_KEYS likewise.
-      label_key: a column of integers that becomes `label`; '' for none.
-      separator: Separator of the fields; '' goes by the suffix, a comma or a tab, and takes the
-          other one where only that gives known columns, as open_clip writes its .csv with tabs, or
-          a semicolon or a '|', as in Flickr30k's results.csv.
-      conversion, split: The same as in `jsonl`.
+        path: The file.
+        root: Folder that image paths start from; by default the file's.
+        image_key: The column of the paths; 'image' takes the one of columns.IMAGE_KEYS where there
+            is no such column.
+        text_key: The column of the captions; 'text' takes the one of columns.TEXT_KEYS likewise.
+        label_key: A column of integers that becomes `label`; '' for none.
+        separator: Separator of the fields; '' goes by the suffix, a comma or a tab, and takes the
+            other one where only that gives known columns, as open_clip writes its .csv with tabs,
+            or a semicolon or a '|', as in Flickr30k's results.csv.
+        conversion, split: The same as in `jsonl`.
 
     Returns:
-      The source. Rows that name an image again are records of their own in training; an
-      evaluation joins them. Raises UserError where the file is missing or damaged, a column is
-      not known, or the split.
+        The source. Rows that name an image again are records of their own in training; an
+        evaluation joins them. Raises UserError where the file is missing or damaged, a column is
+        not known, or the split.
     """
     path = columns.check_file(path, "csv")
     picture.check_conversion(conversion)

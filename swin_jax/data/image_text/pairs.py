@@ -114,11 +114,11 @@ class FolderPairs:
     """Images with a caption in a text file of the same name beside each. See `folder`.
 
     Attributes:
-      root: folder of all files.
-      paths: Paths of the images, relative to root.
-      texts: Paths of the caption files.
-      conversion: Conversion of pixels, see `picture.py`.
-      caption_lines: True if each line of a text is a caption.
+        root: Folder of all files.
+        paths: Paths of the images, relative to root.
+        texts: Paths of the caption files.
+        conversion: Conversion of pixels, see `picture.py`.
+        caption_lines: True if each line of a text is a caption.
     """
 
     root: str
@@ -158,21 +158,22 @@ def tfds(
     """Pairs of a TFDS data set that was prepared in the array_record format; needs no TensorFlow.
 
     Args:
-      name: The same as in `sources.tfds`.
-      split: Split in TFDS's notation.
-      data_dir: Folder of data sets.
-      image_key: the feature that holds the encoded image.
-      text_key: the captions: a text, several ('captions/text' is `text` inside of `captions`), or a
-        label, whose class names are the captions.
-      extra: further features of those kinds, which examples get as str or (str,
-        ...) for a caption function.
-      label_key: an integer feature that becomes `label`; '' for none.
-      in_memory: keeps decoded images, for sets that fit in the memory of every loader process.
-      conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
-          and lays what is transparent on white, 'reference' does neither, as the recipes of CLIP.
+        name: The same as in `sources.tfds`.
+        split: Split in TFDS's notation.
+        data_dir: Folder of data sets.
+        image_key: The feature that holds the encoded image.
+        text_key: The captions: a text, several ('captions/text' is `text` inside of `captions`), or
+            a label, whose class names are the captions.
+        extra: Further features of those kinds, which examples get as str or (str,
+            ...) for a caption function.
+        label_key: An integer feature that becomes `label`; '' for none.
+        in_memory: Keeps decoded images, for sets that fit in the memory of every loader process.
+        conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
+            and lays what is transparent on white, 'reference' does neither, as the recipes of CLIP.
 
     Returns:
-      The source. Raises UserError where the set, split or feature is missing or is of another kind.
+        The source. Raises UserError where the set, split or feature is missing or is of another
+        kind.
     """
     picture.check_conversion(conversion)
     directory = tfds_directory.find(name, data_dir)
@@ -187,14 +188,15 @@ def folder(
     cat.jpg and cat.txt, at any depth.
 
     Args:
-      root: the folder. Files without a partner are left out, and so are those of which several
-        share a name; a warning counts them. See grouping.py.
-      conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
-          and lays what is transparent on white, 'reference' does neither.
-      caption_lines: True if each line of a text is a caption of its own; otherwise a text is one.
+        root: The folder. Files without a partner are left out, and so are those of which several
+            share a name; a warning counts them. See grouping.py.
+        conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
+              and lays what is transparent on white, 'reference' does neither.
+        caption_lines: True if each line of a text is a caption of its own; otherwise a text is one.
 
     Returns:
-      The source, in sorted order. Raises UserError where the folder is missing or has no such pair.
+        The source, in sorted order. Raises UserError where the folder is missing or has no such
+        pair.
     """
     if not root:
         raise UserError(
@@ -225,8 +227,8 @@ def select(source: Any, keep: Callable[[Example], bool]) -> subsets.Selection:
     """The records of a pair source for which `keep(record without image)` holds.
 
     Returns:
-      A source in the same order. Records whose texts cannot be read are left out and counted in a
-      warning. Raises UserError where none is left.
+        A source in the same order. Records whose texts cannot be read are left out and counted in a
+        warning. Raises UserError where none is left.
     """
     indices, unreadable = [], []
     for index in range(len(source)):
@@ -254,9 +256,9 @@ class KeywordCaption:
     then some of its keywords in random order.
 
     Attributes:
-      templates: one is drawn; each holds one '{}'.
-      key: the example's keywords (str, ...).
-      most: Largest number of keywords; their number is drawn from 0 to this.
+        templates: One is drawn; each holds one '{}'.
+        key: The example's keywords (str, ...).
+        most: Largest number of keywords; their number is drawn from 0 to this.
     """
 
     templates: tuple[str, ...] = ("{}",)
@@ -289,15 +291,15 @@ def train_transform(
     """Transforms an image and tokenises a caption of it.
 
     Args:
-      image: the image's transform, such as image.clip_train_transform(224).
-      caption: draws the caption.
-      context_length: L.
-      truncate: cuts captions that are too long; False raises UserError instead.
-      clean: see text.tokenize.
+        image: The image's transform, such as image.clip_train_transform(224).
+        caption: Draws the caption.
+        context_length: L.
+        truncate: Cuts captions that are too long; False raises UserError instead.
+        clean: See text.tokenize.
 
     Returns:
-      transform(example, rng): `image` uint8 (H, W, 3), `text` int32 (L,), `truncated` uint8, 1
-      where the caption was cut, and `label` where the source has it.
+        transform(example, rng): `image` uint8 (H, W, 3), `text` int32 (L,), `truncated` uint8, 1
+        where the caption was cut, and `label` where the source has it.
     """
     return functools.partial(
         _train,

@@ -27,7 +27,7 @@ def expand(patterns: str | os.PathLike | Sequence[str | os.PathLike] | None) -> 
     for example, is left out with a warning.
 
     Raises:
-      UserError: no pattern, one that fits no file, or braces that stand for more than MAX_PATHS.
+        UserError: No pattern, one that fits no file, or braces that stand for more than MAX_PATHS.
     """
     patterns = [patterns] if isinstance(patterns, (str, os.PathLike)) else patterns
     if not patterns or not all(patterns):

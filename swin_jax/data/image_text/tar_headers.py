@@ -34,13 +34,13 @@ class Member:
     """A member of a tar.
 
     Attributes:
-      name: its path.
-      kind: 'file', 'folder', or 'special' for links, sparse files, devices and what else has no
-        plain bytes.
-      offset: Start of its first header, in bytes.
-      start: Start of its content.
-      size: number of its bytes.
-      end: Start of the next header.
+        name: Its path.
+        kind: 'file', 'folder', or 'special' for links, sparse files, devices and what else has no
+            plain bytes.
+        offset: Start of its first header, in bytes.
+        start: Start of its content.
+        size: Number of its bytes.
+        end: Start of the next header.
     """
 
     name: str
@@ -55,12 +55,12 @@ def members(file: BinaryIO, size: int) -> Iterator[Member]:
     """Yields the members in order.
 
     Args:
-      file: opened for reading.
-      size: Size of the file in bytes.
+        file: Opened for reading.
+        size: Size of the file in bytes.
 
     Raises:
-      DamagedTarError: what follows the members that were yielded is damaged, cut off, or behind the
-        end mark.
+        DamagedTarError: What follows the members that were yielded is damaged, cut off, or behind
+            the end mark.
     """
     offset = 0
     while (member := read_member(file, offset, size)) is not None:

@@ -120,22 +120,22 @@ def tar_shards(
     """Pairs in tar shards.
 
     Args:
-      patterns: paths of shards; '{000..127}' and '{a,b}' are expanded as in a shell, then '*', '?'
-        and '[]'. A file or folder whose name has such signs is taken as it is called.
-      text_key: '' takes captions from .txt members, a name from that key of .json members (a
-        caption or a list).
-      index_dir: Folder for index files; by default each lies beside its shard. They are made where
-          they are missing, damaged or older than the shard; every process of a run may do so at
-          once.
-      conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
-          and lays what is transparent on white, 'reference' does neither, as the recipes of CLIP.
-      caption_lines: True if each line of a .txt is a caption of its own, as CLIP_benchmark writes
-        the shards of its retrieval; otherwise a text is one caption.
+        patterns: Paths of shards; '{000..127}' and '{a,b}' are expanded as in a shell, then '*',
+            '?' and '[]'. A file or folder whose name has such signs is taken as it is called.
+        text_key: '' takes captions from .txt members, a name from that key of .json members (a
+            caption or a list).
+        index_dir: Folder for index files; by default each lies beside its shard. They are made
+            where they are missing, damaged or older than the shard; every process of a run may do
+            so at once.
+        conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
+            and lays what is transparent on white, 'reference' does neither, as the recipes of CLIP.
+        caption_lines: True if each line of a .txt is a caption of its own, as CLIP_benchmark writes
+            the shards of its retrieval; otherwise a text is one caption.
 
     Returns:
-      The source, shards in the order of the patterns. Members that are in no pair are counted in a
-      warning. Raises UserError where a pattern fits no file, a shard is compressed or not a tar, an
-      index cannot be written, or there are no pairs.
+        The source, shards in the order of the patterns. Members that are in no pair are counted in
+        a warning. Raises UserError where a pattern fits no file, a shard is compressed or not a
+        tar, an index cannot be written, or there are no pairs.
     """
     picture.check_conversion(conversion)
     shards = expand(patterns)

@@ -45,16 +45,16 @@ def tokenize(
     """Turns texts into ids: start, the text's, end, then zeros.
 
     Args:
-      texts: one text or several.
-      context_length: L, ids of a row.
-      truncate: cuts texts that are too long, keeping the end id last.
-      clean: 'openai' (ftfy, HTML entities, white space, lower case), 'canonicalize' (that without
-        ASCII punctuation, as SigLIP) or 'whitespace' (only white space; the ids are of lower-case
-        text all the same).
+        texts: One text or several.
+        context_length: L, ids of a row.
+        truncate: Cuts texts that are too long, keeping the end id last.
+        clean: 'openai' (ftfy, HTML entities, white space, lower case), 'canonicalize' (that without
+            ASCII punctuation, as SigLIP) or 'whitespace' (only white space; the ids are of
+            lower-case text all the same).
 
     Returns:
-      int32 (n, L), n = 1 for one text. Raises UserError for a text that is too long unless
-      `truncate`, for what is no text or list of texts, and for an unknown cleaner.
+        int32 (n, L), n = 1 for one text. Raises UserError for a text that is too long unless
+        `truncate`, for what is no text or list of texts, and for an unknown cleaner.
     """
     texts = as_list(texts)
     ids, too_long = tokenize_and_flag(texts, context_length, clean)
@@ -115,11 +115,11 @@ def decode(ids: np.ndarray | Sequence[int]) -> str | list[str]:
     and bytes that are not UTF-8 are marked.
 
     Args:
-      ids: one row (L,) or several (n, L); of rows that begin with the start id,
-        what lies between start and end.
+        ids: One row (L,) or several (n, L); of rows that begin with the start id,
+            what lies between start and end.
 
     Returns:
-      A text, or a list of n. Raises UserError for ids outside of the vocabulary.
+        A text, or a list of n. Raises UserError for ids outside of the vocabulary.
     """
     ids = np.asarray(ids)
     if ids.ndim == 2:

@@ -37,11 +37,11 @@ class Vocabulary(NamedTuple):
     """Byte-pair encoding as tables.
 
     Attributes:
-        byte_ids: the id of each byte inside of a word, as a table for `bytes.translate`;
+        byte_ids: The id of each byte inside of a word, as a table for `bytes.translate`;
             256 more at a word's end.
         joined: {two neighboring ids: the id that they become}; of several pairs the one that
             becomes the lowest id is joined first.
-        pieces: the bytes of each of the 49,408 ids,
+        pieces: The bytes of each of the 49,408 ids,
             with `</w>` behind those of an id at a word's end.
     """
 

@@ -29,8 +29,8 @@ def check_announced(file: str | os.PathLike | bytes, max_frames: int) -> None:
     """Raises UnreadableError where a path is no file, or boxes announce more samples than can be.
 
     Args:
-      file: A path, or the bytes of a file.
-      max_frames: The most samples of a track of video.
+        file: A path, or the bytes of a file.
+        max_frames: The most samples of a track of video.
     """
     if isinstance(file, bytes):
         _check(io.BytesIO(file), len(file), max_frames)

@@ -43,8 +43,8 @@ class Limits:
     """The most that a file may take; one that announces or holds more is unreadable.
 
     Attributes:
-      pixels: Most pixels of a frame; by default those of 8K video and a little more.
-      frames: Most frames of a file; by default more than four hours at 60 a second.
+        pixels: Most pixels of a frame; by default those of 8K video and a little more.
+        frames: Most frames of a file; by default more than four hours at 60 a second.
     """
 
     pixels: PositiveInt = 2**25
@@ -59,12 +59,12 @@ class PacketIndex:
     """Where the frames of a video lie.
 
     Attributes:
-      pts: int64 (P,), time of display of every packet in decoding order,
-        in the stream's time base; no two are equal.
-      seek: int64 (P,), the time by which a demuxer finds the packet.
-      sizes: int64 (P,), bytes of each packet.
-      keys: int64 (K,), packets at which decoding can start; their pts increase.
-      frames: int64 (N,), the packet of each frame in the order of display.
+        pts: int64 (P,), time of display of every packet in decoding order,
+            in the stream's time base; no two are equal.
+        seek: int64 (P,), the time by which a demuxer finds the packet.
+        sizes: int64 (P,), bytes of each packet.
+        keys: int64 (K,), packets at which decoding can start; their pts increase.
+        frames: int64 (N,), the packet of each frame in the order of display.
     """
 
     pts: np.ndarray
@@ -106,14 +106,14 @@ def open_video(file: str | os.PathLike | bytes, limits: Limits = DEFAULT_LIMITS)
     """Opens a file for decoding in one thread: loader processes and threads are the parallelism.
 
     Args:
-      file: its path, or its encoded bytes. Nothing in a path is a pattern or a protocol,
-        and no file opens another.
-      limits: the most that it may take.
+        file: Its path, or its encoded bytes. Nothing in a path is a pattern or a protocol,
+            and no file opens another.
+        limits: The most that it may take.
 
     Returns:
-      (container, video stream) of PyAV; close the container. Raises UnreadableError where the file
-      is missing, is no file or no video, has no video stream (a cover picture is none), ends before
-      its last frame, or exceeds a limit; UserError where PyAV is not installed.
+        (container, video stream) of PyAV; close the container. Raises UnreadableError where the
+        file is missing, is no file or no video, has no video stream (a cover picture is none), ends
+        before its last frame, or exceeds a limit; UserError where PyAV is not installed.
     """
     try:
         import av
@@ -168,14 +168,15 @@ def read_index(container, stream, max_frames: int) -> PacketIndex | None:
     """Reads the headers of all packets.
 
     Args:
-      container: just opened.
-      stream: its video stream.
-      max_frames: packets above which the file is unreadable.
+        container: Just opened.
+        stream: Its video stream.
+        max_frames: Packets above which the file is unreadable.
 
     Returns:
-      The index, or None where packets do not tell the frames: a codec whose packets may hold no
-      frame or two, packets without times, with equal ones or with times in another order than that
-      of their pictures, damaged ones, or a start that cannot be decoded (cut without re-encoding).
+        The index, or None where packets do not tell the frames: a codec whose packets may hold no
+        frame or two, packets without times, with equal ones or with times in another order than
+        that of their pictures, damaged ones, or a start that cannot be decoded (cut without
+        re-encoding).
     """
     place = _reader(stream)
     found, places = [], []
@@ -226,8 +227,8 @@ def display_times(pts: Sequence[int | None]) -> np.ndarray:
     of frames in the order in which they were decoded.
 
     Args:
-      pts: The decoder's times, n of them. Some containers store few or none, others those of
-        decoding, which come in the wrong order; frames without are spaced evenly.
+        pts: The decoder's times, n of them. Some containers store few or none, others those of
+            decoding, which come in the wrong order; frames without are spaced evenly.
     """
     numbers = np.arange(len(pts), dtype=np.float64)
     told = np.flatnonzero([time is not None for time in pts])

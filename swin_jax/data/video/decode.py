@@ -41,13 +41,13 @@ class Reader:
         """Makes a reader.
 
         Args:
-          file: path of a video file, or its encoded bytes.
-          rotate: turns frames as the file's rotation metadata say (phones store upright films
-            lying), as OpenCV does.
-          variable_frame_rate: True if a file with a variable frame rate is read (exactly, by time
-              stamps) rather than an unreadable record: clips count frames, so its motion changes
-              speed.
-          limits: the most that the file may take.
+            file: Path of a video file, or its encoded bytes.
+            rotate: Turns frames as the file's rotation metadata say (phones store upright films
+                lying), as OpenCV does.
+            variable_frame_rate: True if a file with a variable frame rate is read (exactly, by time
+                stamps) rather than an unreadable record: clips count frames, so its motion changes
+                speed.
+            limits: The most that the file may take.
         """
         self._file, self._rotate, self._accepts_variable = file, rotate, variable_frame_rate
         self._limits = limits
@@ -90,15 +90,15 @@ class Reader:
         """Decodes frames.
 
         Args:
-          indices: n frame numbers from 0 to len - 1, in any order, possibly repeated;
-            n is at least 1.
-          fit: applied to every frame (H, W, 3) as it is decoded, for example a resize;
-            large frames then never lie in memory together. It must give equal shapes and
-            may not keep its argument.
+            indices: n frame numbers from 0 to len - 1, in any order, possibly repeated;
+                n is at least 1.
+            fit: Applied to every frame (H, W, 3) as it is decoded, for example a resize;
+                large frames then never lie in memory together. It must give equal shapes and
+                may not keep its argument.
 
         Returns:
-          RGB uint8 (n, H, W, 3), or what `fit` made of it. Raises IndexError for an index outside,
-          UnreadableError where a frame cannot be decoded.
+            RGB uint8 (n, H, W, 3), or what `fit` made of it. Raises IndexError for an index
+            outside, UnreadableError where a frame cannot be decoded.
         """
         indices = np.asarray(indices, np.int64).reshape(-1)
         count = len(self)
@@ -126,8 +126,8 @@ class Reader:
         compared is 4 bytes of each frame.
 
         Returns:
-          The number of frames. Raises UnreadableError where a frame is damaged,
-          or not the same by seeking.
+            The number of frames. Raises UnreadableError where a frame is damaged,
+            or not the same by seeking.
         """
         self._open()
         if self._index is None:

@@ -14,14 +14,14 @@ def dense_train_indices(
     """Draws clips of evenly spaced frames.
 
     Args:
-      num_frames: Number of frames of the video.
-      rng: decides where the clips start.
-      length: frames of a clip.
-      stride: every how many frames.
-      clips: Number of clips; each starts in its own part of the video where that is long enough.
+        num_frames: Number of frames of the video.
+        rng: Decides where the clips start.
+        length: Frames of a clip.
+        stride: Every how many frames.
+        clips: Number of clips; each starts in its own part of the video where that is long enough.
 
     Returns:
-      int64 (clips, length), modulo num_frames.
+        int64 (clips, length), modulo num_frames.
     """
     # Counts the last stride, too: the last frame taken is start + span - stride.
     span = length * stride

@@ -31,14 +31,14 @@ def reader(codec: str, extradata: bytes | None) -> Callable[[memoryview], int] |
     """A function that tells the place of one picture after the other.
 
     Args:
-      codec: FFmpeg's name.
-      extradata: The stream's parameter sets as its container stores them.
+        codec: FFmpeg's name.
+        extradata: The stream's parameter sets as its container stores them.
 
     Returns:
-      A function of the bytes of packets, to be called in decoding order; pictures are displayed in
-      the order of what it returns. It raises UnknownOrder where that is not to be told, IndexError
-      or KeyError for parameters that are cut off or missing. None where packets of the codec may
-      hold no picture or two.
+        A function of the bytes of packets, to be called in decoding order; pictures are displayed
+        in the order of what it returns. It raises UnknownOrder where that is not to be told,
+        IndexError or KeyError for parameters that are cut off or missing. None where packets of the
+        codec may hold no picture or two.
     """
     if codec == "h264":
         return _H264(extradata or b"").place

@@ -30,8 +30,8 @@ class Published:
     """A list that names no files.
 
     Attributes:
-      entries: one for a record, whose path is the best name of its file, without a suffix.
-      names: all that the file of each record may be called, the best first.
+        entries: One for a record, whose path is the best name of its file, without a suffix.
+        names: All that the file of each record may be called, the best first.
     """
 
     entries: tuple[Entry, ...]
@@ -42,8 +42,8 @@ def read(file: str) -> Published | None:
     """Reads a list of Kinetics or Something-Something; None for any other, whatever is wrong in it.
 
     Raises:
-      UserError: A record is malformed or has no label, as in the lists of test sets;
-        names file and line.
+        UserError: A record is malformed or has no label, as in the lists of test sets;
+            names file and line.
     """
     suffix, found = os.path.splitext(file)[1].lower(), None
     if suffix == ".csv":
@@ -75,14 +75,14 @@ def find_files(
     """The files of the records of a list, at any depth of a folder.
 
     Args:
-      file: the list, for messages.
-      published: The published list.
-      folder: Folder of its videos.
-      suffixes: those of videos.
+        file: The list, for messages.
+        published: The published list.
+        folder: Folder of its videos.
+        suffixes: Those of videos.
 
     Returns:
-      {record: path relative to the folder}. A warning counts records without a file: videos vanish
-      from the web. Raises UserError where none has one, or two files could be meant.
+        {record: path relative to the folder}. A warning counts records without a file: videos
+        vanish from the web. Raises UserError where none has one, or two files could be meant.
     """
     if not folder:
         raise UserError(f"{file} names no files: data_prefix must be the folder of its videos")

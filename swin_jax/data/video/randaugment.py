@@ -35,12 +35,12 @@ class VideoRandAugment:
     """Applies random operations to all frames of a clip alike.
 
     Attributes:
-      num_ops: different operations drawn for a clip.
-      magnitude: Strength of the operations, 0 to 30.
-      hidden_flip: flips half of the clips first, as the peer does without saying so.
-      hidden_crop: crops up to magnitude / 224 of each side first and resizes back,
-        as the peer does.
-      fill: grey level of pixels that come from outside the frame, and of the cut-out square.
+        num_ops: Different operations drawn for a clip.
+        magnitude: Strength of the operations, 0 to 30.
+        hidden_flip: Flips half of the clips first, as the peer does without saying so.
+        hidden_crop: Crops up to magnitude / 224 of each side first and resizes back,
+            as the peer does.
+        fill: Grey level of pixels that come from outside the frame, and of the cut-out square.
     """
 
     num_ops: NonNegativeInt = 4
@@ -71,13 +71,13 @@ class VideoRandAugment:
         """Applies one operation.
 
         Args:
-          name: a key of OPS.
-          clip: uint8 (T, H, W, 3).
-          sign: 1 or -1, the side to which operations that have two go.
-          position: (2,) centre (y, x) of the cut-out square, as shares of height and width.
+            name: A key of OPS.
+            clip: uint8 (T, H, W, 3).
+            sign: 1 or -1, the side to which operations that have two go.
+            position: (2,) centre (y, x) of the cut-out square, as shares of height and width.
 
         Returns:
-          uint8 (T, H, W, 3).
+            uint8 (T, H, W, 3).
         """
         return OPS[name](
             clip, _Strength(self.magnitude / MAX_MAGNITUDE, sign, tuple(position), self.fill)

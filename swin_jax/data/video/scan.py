@@ -45,13 +45,13 @@ def check_file(path: str, quick: bool = False) -> dict[str, Any]:
     """Looks for what is wrong with a video file.
 
     Args:
-      path: Path of the file.
-      quick: reads packets only, which misses damaged pictures and takes less than a
-        hundredth of the time.
+        path: Path of the file.
+        quick: Reads packets only, which misses damaged pictures and takes less than a
+            hundredth of the time.
 
     Returns:
-      {'path', 'bytes', 'changed' (its time), 'quick', 'frames', 'variable_frame_rate',
-      'problem' ('' if good)}.
+        {'path', 'bytes', 'changed' (its time), 'quick', 'frames', 'variable_frame_rate',
+        'problem' ('' if good)}.
     """
     finding = {
         **file_scan.begin(path),
@@ -78,15 +78,15 @@ def scan(
     """Checks every file of a source, with a progress bar.
 
     Args:
-      source: the data set.
-      report: path of the JSON lines to which findings are added,
-        and from which known ones are taken.
-      quick: see check_file.
-      num_threads: decoding threads; 0 for one a core.
+        source: The data set.
+        report: Path of the JSON lines to which findings are added,
+            and from which known ones are taken.
+        quick: See check_file.
+        num_threads: Decoding threads; 0 for one a core.
 
     Returns:
-      The findings of check_file, one for each record.
-      Raises UserError where the report cannot be written.
+        The findings of check_file, one for each record.
+        Raises UserError where the report cannot be written.
     """
     paths = [source.record_name(index) for index in range(len(source))]
     return file_scan.scan(
@@ -198,8 +198,8 @@ def run(arguments: list[str]) -> int:
     """The command line: prints the summary.
 
     Returns:
-      The exit status: 0 where all files are good, 1 where some will be replaced or the
-      disk is full, 2 for a mistake of the user.
+        The exit status: 0 where all files are good, 1 where some will be replaced or the
+        disk is full, 2 for a mistake of the user.
     """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -35,15 +35,15 @@ class VideoFileSource:
     """Video files.
 
     Attributes:
-      root: folder of all files.
-      paths: relative to root, one for a record.
-      labels: one for a record.
-      class_names: Class names in label order.
-      variable_frame_rate: False if a file with a variable frame rate is an unreadable record, see
-          Reader.
-      max_pixels: Most pixels of a frame; a file with larger ones is an unreadable record.
-      max_frames: Most frames of a file; one with more, or that announces more, is an unreadable
-          record.
+        root: Folder of all files.
+        paths: Relative to root, one for a record.
+        labels: One for a record.
+        class_names: Class names in label order.
+        variable_frame_rate: False if a file with a variable frame rate is an unreadable record, see
+              Reader.
+        max_pixels: Most pixels of a frame; a file with larger ones is an unreadable record.
+        max_frames: Most frames of a file; one with more, or that announces more, is an unreadable
+              record.
     """
 
     root: str
@@ -81,28 +81,30 @@ def video_list(
     """Videos of an annotation list.
 
     Args:
-      annotation: a list in any of the forms of data/annotations.py: lines of
-        `relative/path.mp4 label`, a table of paths and labels (.csv, .tsv), .json, .jsonl, with one
-        or several labels of a video; Kinetics' .csv, or Something-Something's .json.
-      data_prefix: folder in front of every path. For the lists of Kinetics and Something-Something,
-        which hold no paths, the folder in which, at any depth, files are called
-        YOUTUBE_ID_START_END, YOUTUBE_ID or ID; records without a file are left out with a warning.
-      class_names: a text file with one name on each line, in label order, or Something-Something's
-        labels.json, which is found beside its list. By default names are those in the list,
-        sorted, or the numbers.
-      num_classes: Number of classes, for a list in which the last ones do not occur; 0 counts them.
-      variable_frame_rate: True if a file with a variable frame rate is read, exactly, by time
-          stamps (as evaluation does); False if it is an unreadable record, which training names,
-          replaces and counts.
-      max_pixels: Most pixels of a frame; a file with larger ones is an unreadable record. By
-          default those of 8K.
-      max_frames: Most frames of a file; one with more is an unreadable record.
+        annotation: A list in any of the forms of data/annotations.py: lines of `relative/path.mp4
+            label`, a table of paths and labels (.csv, .tsv), .json, .jsonl, with one or several
+            labels of a video; Kinetics' .csv, or Something-Something's .json.
+        data_prefix: Folder in front of every path. For the lists of Kinetics and
+            Something-Something, which hold no paths, the folder in which, at any depth, files are
+            called YOUTUBE_ID_START_END, YOUTUBE_ID or ID; records without a file are left out with
+            a warning.
+        class_names: A text file with one name on each line, in label order, or
+            Something-Something's labels.json, which is found beside its list. By default names are
+            those in the list, sorted, or the numbers.
+        num_classes: Number of classes, for a list in which the last ones do not occur; 0 counts
+            them.
+        variable_frame_rate: True if a file with a variable frame rate is read, exactly, by time
+            stamps (as evaluation does); False if it is an unreadable record, which training names,
+            replaces and counts.
+        max_pixels: Most pixels of a frame; a file with larger ones is an unreadable record. By
+              default those of 8K.
+        max_frames: Most frames of a file; one with more is an unreadable record.
 
     Returns:
-      The source, with `Marked` around it for several labels of a video. Raises UserError,
-      naming file and line, where the list is missing, empty or malformed, or where a label is
-      not below `num_classes` or the number of names, or not among them; without either one
-      above MAX_LABEL is refused.
+        The source, with `Marked` around it for several labels of a video. Raises UserError,
+        naming file and line, where the list is missing, empty or malformed, or where a label is
+        not below `num_classes` or the number of names, or not among them; without either one
+        above MAX_LABEL is refused.
     """
     if not annotation:
         raise UserError(
@@ -150,13 +152,13 @@ def video_folder(
     order. A warning counts what is left out, see data/folders.py.
 
     Args:
-      root: the folder.
-      split: reads root/split instead.
-      variable_frame_rate, max_pixels, max_frames: The same as in `video_list`.
+        root: The folder.
+        split: Reads root/split instead.
+        variable_frame_rate, max_pixels, max_frames: The same as in `video_list`.
 
     Returns:
-      The source. Raises UserError where the folder is missing, has no class folder, or a class has
-      no video; for a list as `video_list`, and where none of its videos is there.
+        The source. Raises UserError where the folder is missing, has no class folder, or a class
+        has no video; for a list as `video_list`, and where none of its videos is there.
     """
     if not root:
         raise UserError("a video folder needs its path: give --config.data_dir=DIR")
@@ -213,12 +215,12 @@ def flat_video_folder(
     A warning counts what is left out, see data/folders.py.
 
     Args:
-      root: the folder, or one video.
-      max_pixels, max_frames: The same as in `video_list`.
+        root: The folder, or one video.
+        max_pixels, max_frames: The same as in `video_list`.
 
     Returns:
-      A source with label 0 and no class names; `paths` are relative to root. Raises UserError where
-      the folder is missing or holds no video.
+        A source with label 0 and no class names; `paths` are relative to root. Raises UserError
+        where the folder is missing or holds no video.
     """
     root, limits = os.path.expanduser(root), (max_pixels, max_frames)
     if os.path.isfile(root):

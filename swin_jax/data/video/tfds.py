@@ -101,16 +101,16 @@ def tfds_video(
     """A TFDS data set of videos that was prepared in the array_record format; needs no TensorFlow.
 
     Args:
-      name: 'ucf101', 'ucf101/ucf101_1_256', 'ucf101/ucf101_1_256:2.0.0';
-        without a version the newest.
-      split: Split in TFDS's notation, for example 'train' or 'train[:90%]'.
-      data_dir: Folder of data sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      video_key: the feature that holds the frames, a Video or a Sequence of Image.
-      label_key: the feature that holds the integer label.
+        name: 'ucf101', 'ucf101/ucf101_1_256', 'ucf101/ucf101_1_256:2.0.0';
+            without a version the newest.
+        split: Split in TFDS's notation, for example 'train' or 'train[:90%]'.
+        data_dir: Folder of data sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        video_key: The feature that holds the frames, a Video or a Sequence of Image.
+        label_key: The feature that holds the integer label.
 
     Returns:
-      A source of `video` (EncodedFrames) and `label`. Raises UserError, saying what to do, where
-      the set, split or feature is missing or the files are TFRecord.
+        A source of `video` (EncodedFrames) and `label`. Raises UserError, saying what to do, where
+        the set, split or feature is missing or the files are TFRecord.
     """
     return TfdsVideoSource(tfds_directory.find(name, data_dir), split, video_key, label_key)
 

@@ -66,24 +66,25 @@ def video_train_transform(
     Kinetics: the defaults. Something-Something V2: sampling='uniform', hflip=0, randaugment_ops=4.
 
     Args:
-      size: (H, W) of the result in pixels, or one int for both.
-      length: frames of a clip.
-      stride: every how many frames, for 'dense'.
-      sampling: 'dense' takes `length` frames from a random start on; 'uniform' one of each of
-        `length` equal segments.
-      short_side: Size to which the short side is resized first, in pixels.
-      scale: range of the crop's share of the area.
-      ratio: range of the crop's width / height.
-      hflip: probability of a flip, beside that of RandAugment.
-      randaugment_ops: operations of RandAugment; 0 for none, nor the hidden flip and crop.
-      randaugment_magnitude: Magnitude of RandAugment's operations, 0 to 30.
-      hidden_flip: see VideoRandAugment.
-      hidden_crop: see VideoRandAugment.
+        size: (H, W) of the result in pixels, or one int for both.
+        length: Frames of a clip.
+        stride: Every how many frames, for 'dense'.
+        sampling: 'dense' takes `length` frames from a random start on; 'uniform' one of each of
+            `length` equal segments.
+        short_side: Size to which the short side is resized first, in pixels.
+        scale: Range of the crop's share of the area.
+        ratio: Range of the crop's width / height.
+        hflip: Probability of a flip, beside that of RandAugment.
+        randaugment_ops: Operations of RandAugment; 0 for none, nor the hidden flip and crop.
+        randaugment_magnitude: Magnitude of RandAugment's operations, 0 to 30.
+        hidden_flip: See VideoRandAugment.
+        hidden_crop: See VideoRandAugment.
 
     Returns:
-      transform(example, rng): replaces `video` (a Video) by uint8 (length, H, W, 3). Raises
-      UserError for an unknown sampling, sizes that are no whole numbers from 1 on, and ranges that
-      are none; transform raises what the Video raises, UnreadableError where it cannot be decoded.
+        transform(example, rng): replaces `video` (a Video) by uint8 (length, H, W, 3). Raises
+        UserError for an unknown sampling, sizes that are no whole numbers from 1 on, and ranges
+        that are none; transform raises what the Video raises, UnreadableError where it cannot be
+        decoded.
     """
     _check(sampling, size=size, length=length, stride=stride, short_side=short_side)
     augment = None
@@ -115,11 +116,11 @@ def video_eval_transform(
     is resized to hold it.
 
     Args:
-      size, length, stride, sampling, short_side: The same as in `video_train_transform`.
+        size, length, stride, sampling, short_side: The same as in `video_train_transform`.
 
     Returns:
-      transform(example): replaces `video` (a Video) by uint8 (length, H, W, 3). Raises as
-      video_train_transform, and UserError for a short side less than `size`.
+        transform(example): replaces `video` (a Video) by uint8 (length, H, W, 3). Raises as
+        video_train_transform, and UserError for a short side less than `size`.
     """
     _check(sampling, size=size, length=length, stride=stride, short_side=short_side)
     _check_short_side(short_side, size)
@@ -141,17 +142,17 @@ def video_views_transform(
     Something-Something V2 1 x 3 with sampling='uniform'.
 
     Args:
-      clips: V_t, evenly spread over the video.
-      crops: V_s, along the long side; see crop_offsets.
-      size: (H, W) of a view in pixels, or one int for both.
-      length, stride, sampling: The same as in `video_train_transform`.
-      short_side: Size to which the short side is resized, in pixels; 0 for that of `size`, as in
-          the protocol.
+        clips: V_t, evenly spread over the video.
+        crops: V_s, along the long side; see crop_offsets.
+        size: (H, W) of a view in pixels, or one int for both.
+        length, stride, sampling: The same as in `video_train_transform`.
+        short_side: Size to which the short side is resized, in pixels; 0 for that of `size`, as in
+              the protocol.
 
     Returns:
-      transform(example): replaces `video` (a Video) by uint8 (crops * clips, length, H, W, 3),
-      views of one crop beside each other. Raises as video_train_transform, and UserError for a
-      short side less than `size`.
+        transform(example): replaces `video` (a Video) by uint8 (crops * clips, length, H, W, 3),
+        views of one crop beside each other. Raises as video_train_transform, and UserError for a
+        short side less than `size`.
     """
     _check(sampling, clips=clips, crops=crops, size=size, length=length, stride=stride)
     short_side = short_side or min(per_axis(size, 2))
@@ -201,14 +202,14 @@ def crop_offsets(long_side: int, size: int, crops: int) -> list[int]:
     """Where crops begin along the long side.
 
     Args:
-      long_side: Length of the long side in pixels.
-      size: Side of a crop in pixels.
-      crops: 1 for the centre; 3 for left, right and middle in the order of the protocol, where with
-        odd slack the right crop ends a pixel before the edge; others evenly from edge to edge (the
-        paper's 5 are not published).
+        long_side: Length of the long side in pixels.
+        size: Side of a crop in pixels.
+        crops: 1 for the centre; 3 for left, right and middle in the order of the protocol, where
+            with odd slack the right crop ends a pixel before the edge; others evenly from edge to
+            edge (the paper's 5 are not published).
 
     Returns:
-      `crops` offsets in pixels.
+        `crops` offsets in pixels.
     """
     slack = long_side - size
     if crops == 1:
@@ -229,14 +230,14 @@ def random_crop_box(
     of the short side.
 
     Args:
-      height: Height of the frame in pixels.
-      width: Width of the frame in pixels.
-      scale: range of the box's share of the area.
-      ratio: range of the box's width / height, drawn log-uniformly.
-      rng: decides.
+        height: Height of the frame in pixels.
+        width: Width of the frame in pixels.
+        scale: Range of the box's share of the area.
+        ratio: Range of the box's width / height, drawn log-uniformly.
+        rng: Decides.
 
     Returns:
-      (top, left, height, width) in pixels, inside the frame.
+        (top, left, height, width) in pixels, inside the frame.
     """
     areas = height * width * rng.uniform(*scale, size=_CROP_TRIES)
     aspects = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), size=_CROP_TRIES))

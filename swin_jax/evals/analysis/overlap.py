@@ -53,14 +53,14 @@ def nearest(
         queries: (N, E) of unit length, of the evaluation set.
         reference: (M, E) of unit length, of the training set;
             a memory map may be larger than memory.
-        query_chunk: queries at a time.
-        reference_chunk: reference rows at a time.
+        query_chunk: Queries at a time.
+        reference_chunk: Reference rows at a time.
 
     Returns:
         (similarity (N,) float32, index (N,) int64); of equal ones the first.
 
     Raises:
-        UserError: widths that differ, or nothing to compare with.
+        UserError: Widths that differ, or nothing to compare with.
     """
     if queries.shape[-1] != reference.shape[-1] or not len(reference):
         raise UserError(
@@ -137,14 +137,14 @@ def choose_threshold(
     Args:
         similarity: (n,) of pairs that were looked at.
         duplicate: (n,) bool: what was seen.
-        precision: least share of true duplicates among the pairs at or above
+        precision: Least share of true duplicates among the pairs at or above
             the threshold, in 0..1.
 
     Returns:
         A similarity, to be compared by >=.
 
     Raises:
-        UserError: no threshold is that precise.
+        UserError: No threshold is that precise.
     """
     order = np.argsort(-np.asarray(similarity), kind="stable")
     ordered, hits = np.asarray(similarity)[order], np.cumsum(np.asarray(duplicate, bool)[order])
@@ -194,13 +194,13 @@ class Overlap:
     """One row of the report; accuracies in 0..1, nan where there are no examples.
 
     Attributes:
-        name: data set.
-        count: all examples.
-        overlap: examples whose nearest training image is at or above the threshold.
+        name: Data set.
+        count: All examples.
+        overlap: Examples whose nearest training image is at or above the threshold.
         threshold: Similarity from which on an image is a duplicate.
         accuracy: Accuracy on all examples.
-        clean: accuracy below the threshold.
-        overlapped: accuracy at or above it.
+        clean: Accuracy below the threshold.
+        overlapped: Accuracy at or above it.
         p_value: One-tailed p-value by `binomial_test` of the right answers in the overlap, with
             `clean` as their probability.
         interval: Clopper-Pearson interval of `overlapped`.
@@ -233,7 +233,7 @@ def analyse(
     """The overlap of one data set and its effect on accuracy.
 
     Args:
-        name: data set.
+        name: Data set.
         correct: (N,) bool, whether each example is classified rightly.
         similarity: (N,) to the nearest training image.
         threshold: Similarity from which on, itself included, an image is a duplicate.

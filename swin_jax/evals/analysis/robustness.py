@@ -68,7 +68,7 @@ def crop_border(image: np.ndarray, pixels: int = 2) -> np.ndarray:
     """Cuts off ObjectNet's red border: (H, W, C) -> (H - 2 pixels, W - 2 pixels, C).
 
     Raises:
-        UserError: an image that is nothing but border.
+        UserError: An image that is nothing but border.
     """
     if min(image.shape[:2]) <= 2 * pixels:
         raise UserError(
@@ -84,7 +84,7 @@ class ObjectNetClass:
     Attributes:
         folder: Folder of its images.
         name: Name for prompts, in lower case.
-        imagenet: its classes among ImageNet's 1000.
+        imagenet: Its classes among ImageNet's 1000.
     """
 
     folder: str
@@ -97,10 +97,10 @@ def objectnet_classes(mappings: str | os.PathLike) -> tuple[ObjectNetClass, ...]
     their order is that of the labels.
 
     Args:
-        mappings: the folder `mappings` of ObjectNet's archive.
+        mappings: The folder `mappings` of ObjectNet's archive.
 
     Raises:
-        UserError: files that are absent or do not fit together.
+        UserError: Files that are absent or do not fit together.
     """
     folder = Path(mappings)
     try:
@@ -136,7 +136,7 @@ def accuracy_by_any(
     Args:
         scores: (N, 1000).
         label: (N,) int, a number of `groups`.
-        groups: the columns of each class; columns of no class are left out.
+        groups: The columns of each class; columns of no class are left out.
     """
     used = np.array(sorted({column for group in groups for column in group}))
     best = used[scores[:, used].argmax(axis=-1)]
@@ -172,11 +172,11 @@ class Measurement:
     """One model on one pair of sets.
 
     Attributes:
-        model: its name.
-        shift: name of the shifted set.
-        in_domain: accuracy on the original set, over the classes that the shifted one has, in 0..1.
-        shifted: accuracy on the shifted set, in 0..1.
-        base: name of the model that this one is a change of, for relative robustness; '' for none.
+        model: Its name.
+        shift: Name of the shifted set.
+        in_domain: Accuracy on the original set, over the classes that the shifted one has, in 0..1.
+        shifted: Accuracy on the shifted set, in 0..1.
+        base: Name of the model that this one is a change of, for relative robustness; '' for none.
     """
 
     model: str
@@ -208,7 +208,7 @@ def fit(in_domain: Sequence[float], shifted: Sequence[float]) -> Line:
     """The least-squares line through ordinary models on the logit scale.
 
     Raises:
-        UserError: fewer than two different accuracies.
+        UserError: Fewer than two different accuracies.
     """
     x, y = logit(in_domain), logit(shifted)
     if len(x) != len(y) or np.unique(x).size < 2:
@@ -223,9 +223,9 @@ class Robustness:
 
     Attributes:
         measurement: The measurement.
-        expected: accuracy under shift of an ordinary model of that accuracy in the domain.
-        effective: measured minus expected.
-        relative: accuracy under shift minus that of the base model, or None.
+        expected: Accuracy under shift of an ordinary model of that accuracy in the domain.
+        effective: Measured minus expected.
+        relative: Accuracy under shift minus that of the base model, or None.
     """
 
     measurement: Measurement
@@ -240,11 +240,11 @@ def report(
     """Effective and relative robustness of models on any number of shifts.
 
     Args:
-        measurements: the models in question.
-        baselines: ordinary models, at least two on each of the shifts.
+        measurements: The models in question.
+        baselines: Ordinary models, at least two on each of the shifts.
 
     Raises:
-        UserError: a shift with too few baselines, or a base that was not measured on it.
+        UserError: A shift with too few baselines, or a base that was not measured on it.
     """
     lines = lines_of(measurements, baselines)
     shifted = {(x.model, x.shift): x.shifted for x in (*baselines, *measurements)}

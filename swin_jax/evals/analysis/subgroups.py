@@ -41,7 +41,7 @@ class Rate:
     Attributes:
         figure: The quantity: 'accuracy' or a category.
         group: 'attribute=value', several joined by ', '; 'all' for everybody.
-        count: members.
+        count: Members.
         value: The rate, in 0..1.
         interval: Clopper-Pearson.
     """
@@ -57,7 +57,7 @@ def read_table(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads a CSV file with a header: {column: (N,) str}.
 
     Raises:
-        UserError: a file that cannot be read, has no rows,
+        UserError: A file that cannot be read, has no rows,
             or rows of another length than the header.
     """
     try:
@@ -82,10 +82,10 @@ def groups(columns: Columns, attributes: Sequence[str]) -> dict[str, np.ndarray]
 
     Args:
         columns: {name: (N,)}.
-        attributes: columns that are crossed; () gives {'all': everybody}.
+        attributes: Columns that are crossed; () gives {'all': everybody}.
 
     Raises:
-        UserError: columns that are absent or differ in length.
+        UserError: Columns that are absent or differ in length.
     """
     lengths = {len(column) for column in columns.values()}
     missing = [name for name in attributes if name not in columns]
@@ -118,16 +118,16 @@ def accuracy(
 
     Args:
         columns: {name: (N,)}.
-        prediction: column of predicted classes.
-        label: column of true classes.
-        attributes: columns whose values are crossed to groups; () for everybody.
+        prediction: Column of predicted classes.
+        label: Column of true classes.
+        attributes: Columns whose values are crossed to groups; () for everybody.
         confidence: Confidence level of the intervals.
 
     Returns:
         One Rate per group.
 
     Raises:
-        UserError: predictions that differ from true classes in case or outer blanks only.
+        UserError: Predictions that differ from true classes in case or outer blanks only.
     """
     groups(columns, (prediction, label))  # so that an absent column is told
     return _rates(
@@ -147,16 +147,16 @@ def assignment(
 
     Args:
         columns: {name: (N,)}.
-        prediction: column of predicted classes.
+        prediction: Column of predicted classes.
         categories: {category: its class names}.
-        attributes: columns whose values are crossed to groups; () for everybody.
+        attributes: Columns whose values are crossed to groups; () for everybody.
         confidence: Confidence level of the intervals.
 
     Returns:
         One Rate per category and group.
 
     Raises:
-        UserError: predictions that differ from class names in case or outer blanks only.
+        UserError: Predictions that differ from class names in case or outer blanks only.
     """
     groups(columns, (prediction,))
     known = (name for names in categories.values() for name in names)
@@ -201,14 +201,14 @@ def fairface(
     Args:
         columns: {name: (N,)}.
         tasks: {task: (column of predictions, column of labels)}: race, gender and age.
-        attribute: column of the group.
-        reference: value of the group that is told apart.
+        attribute: Column of the group.
+        reference: Value of the group that is told apart.
 
     Returns:
         {'White': {task: accuracy}, 'not White': {task: accuracy}}.
 
     Raises:
-        UserError: nobody in the group, or nobody outside.
+        UserError: Nobody in the group, or nobody outside.
     """
     needed = [attribute, *(name for pair in tasks.values() for name in pair)]
     groups(columns, needed)

@@ -125,14 +125,14 @@ def bind(
 
     Args:
         label_names: Label names of the data set, in label order.
-        names: either the names themselves, in any order, a class with several matched by its first;
+        names: Either the names themselves, in any order, a class with several matched by its first;
             or {label name: names for prompts}, where label and prompt differ.
 
     Returns:
         One entry per label: a name, or a tuple of several.
 
     Raises:
-        UserError: labels without a name, names without a label, or two that are the same words; all
+        UserError: Labels without a name, names without a label, or two that are the same words; all
             are listed. Also for names that are empty or no texts.
     """
     if isinstance(names, Mapping):
@@ -189,7 +189,7 @@ def bind_imagenet(
         One entry per label.
 
     Raises:
-        UserError: other labels, or another number of WordNet ids than of indices.
+        UserError: Other labels, or another number of WordNet ids than of indices.
     """
     indices = range(len(names)) if indices is None else sorted(indices)
     if all(re.fullmatch(r"\d+", name) for name in label_names):
@@ -219,7 +219,7 @@ def read(path: str | os.PathLike) -> tuple[Names, ...] | dict[str, Names]:
         The list in the file's order, or the mapping.
 
     Raises:
-        UserError: a file that cannot be read or holds something else.
+        UserError: A file that cannot be read or holds something else.
     """
     path = Path(path)
     try:
@@ -264,11 +264,11 @@ def curated(dataset: str) -> tuple[Names, ...]:
     which is not imported.
 
     Args:
-        dataset: one of `CHECKSUMS`. Four sets (Pets, EuroSAT, FER2013, CLEVR) are CLIP_benchmark's
+        dataset: One of `CHECKSUMS`. Four sets (Pets, EuroSAT, FER2013, CLEVR) are CLIP_benchmark's
             own lists, with a warning: their names or their order are not OpenAI's.
 
     Raises:
-        UserError: no such list, not installed (the command is told),
+        UserError: No such list, not installed (the command is told),
             or a list that is not the known one.
     """
     _known(dataset)

@@ -15,8 +15,8 @@ def zero_shot(data: Any, context_length: ContextLength = 20) -> ZeroShot:
     """The evaluation of one drawing style.
 
     Args:
-        data: a `data.pipeline.EvalData` of a `data.emoji.images.Emoji` of common concepts.
-        context_length: tokens.
+        data: A `data.pipeline.EvalData` of a `data.emoji.images.Emoji` of common concepts.
+        context_length: Tokens.
 
     Returns:
         A `ZeroShot` with the figures 'seen/...' (seen concepts among all common names),

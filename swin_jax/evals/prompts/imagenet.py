@@ -21,10 +21,10 @@ def imagenet_zero_shot(
     """The evaluation of ImageNet-1K.
 
     Args:
-        data: a `data.pipeline.EvalData` whose classes are WordNet ids.
-        context_length: tokens.
+        data: A `data.pipeline.EvalData` whose classes are WordNet ids.
+        context_length: Tokens.
         templates: `prompts.IMAGENET_80` (the paper's figures) or `prompts.IMAGENET_7`.
-        names: file of the 1000 curated names in the order of sorted WordNet ids; '' takes those of
+        names: File of the 1000 curated names in the order of sorted WordNet ids; '' takes those of
             an installed clip-benchmark.
         clean: Cleaning of texts, as in training, see `data.image_text.tokenizer.tokenize`.
 

@@ -203,7 +203,7 @@ def templates(dataset: str) -> tuple[str, ...]:
     """The templates that CLIP uses for a data set, each with one {}.
 
     Raises:
-        UserError: a data set without templates of its own; the message lists those that have.
+        UserError: A data set without templates of its own; the message lists those that have.
     """
     if dataset not in TEMPLATES:
         raise UserError(
@@ -217,7 +217,7 @@ def fill(template: str, name: str) -> str:
     """One prompt: the class name in the place of {}. Other braces stay as they are.
 
     Raises:
-        UserError: a template without {}, or with several.
+        UserError: A template without {}, or with several.
     """
     if template.count("{}") != 1:
         raise UserError(f"the template {template!r} must have exactly one {{}} for the class name")

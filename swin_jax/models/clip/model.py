@@ -37,10 +37,10 @@ class CLIP(nn.Module):
     so that its gradient never stops.
 
     Attributes:
-        visual: any module that is called as visual(image, train=...) and gives (B, embed_dim).
-        text: any module that is called as text(ids, train=...) and gives (B, embed_dim).
-        init_logit_scale: logarithm of the initial scale.
-        logit_bias: initial value of a bias on the logits (SigLIP: -10); None for none.
+        visual: Any module that is called as visual(image, train=...) and gives (B, embed_dim).
+        text: Any module that is called as text(ids, train=...) and gives (B, embed_dim).
+        init_logit_scale: Logarithm of the initial scale.
+        logit_bias: Initial value of a bias on the logits (SigLIP: -10); None for none.
     """
 
     visual: nn.Module
@@ -166,14 +166,14 @@ def make_clip(
         embed_dim: Size of the space that images and texts share.
         image_size: (H, W) of the images in pixels, or one int for both.
         vision_width: Width of the image tower.
-        vision_layers: blocks of a ViT, or a tuple of four numbers, those of each stage of a ResNet.
+        vision_layers: Blocks of a ViT, or a tuple of four numbers, those of each stage of a ResNet.
         vision_heads: None for one per 64 channels (of the last map of a ResNet).
         patch_size, vision_mlp_ratio, patch_dropout: Settings of a ViT.
         freeze_batch_norm: True to keep the running statistics of a ResNet.
         context_length, vocab_size, text_width, text_layers: Settings of the text tower.
         text_heads: None for one per 64 channels.
         act: Activation in the MLPs of both towers, 'quick_gelu' or 'gelu'.
-        init_logit_scale, logit_bias: see `CLIP`.
+        init_logit_scale, logit_bias: See `CLIP`.
         dtype, param_dtype, remat, attention: Settings of both towers, see
             `models.clip.transformer.Transformer`.
     """

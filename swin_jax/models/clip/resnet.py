@@ -111,7 +111,7 @@ class ModifiedResNet(nn.Module):
     Attributes:
         embed_dim: Size of the space that images and texts share.
         image_size: (H, W) in pixels, multiples of 32, or one int for both.
-        layers: blocks of each of the four stages.
+        layers: Blocks of each of the four stages.
         width: Width of the stem; the last map has 32 times as many channels.
         num_heads: Heads of the attention pool.
         freeze_batch_norm: train=True does not change the statistics and uses the
@@ -167,7 +167,7 @@ class ModifiedResNet(nn.Module):
             (B, embed_dim) in `dtype`, not normalised.
 
         Raises:
-            UserError: integer images, or images of another size.
+            UserError: Integer images, or images of another size.
         """
         return self.attnpool(self.features(image, train)[-1])
 

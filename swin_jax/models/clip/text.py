@@ -26,10 +26,10 @@ class TextTransformer(nn.Module):
 
     Attributes:
         embed_dim: Size of the space that images and texts share.
-        context_length: the longest input.
+        context_length: The longest input.
         width, layers, num_heads, mlp_ratio: Sizes of the transformer.
         act: 'quick_gelu' (OpenAI's weights) or 'gelu'.
-        dtype, param_dtype, remat, attention: see `models.clip.transformer.Transformer`.
+        dtype, param_dtype, remat, attention: See `models.clip.transformer.Transformer`.
     """
 
     embed_dim: PositiveInt
@@ -87,7 +87,7 @@ class TextTransformer(nn.Module):
             (B, embed_dim) in `dtype`, not normalised.
 
         Raises:
-            UserError: ids that are not integers, or texts longer than `context_length`.
+            UserError: Ids that are not integers, or texts longer than `context_length`.
         """
         x = self.features(ids)
         x = jnp.take_along_axis(x, ids.argmax(axis=-1)[:, None, None], axis=1)[:, 0]  # (B, width)

@@ -122,7 +122,7 @@ class Transformer(nn.Module):
     """A stack of blocks, (B, N, C) to the same.
 
     Attributes:
-        causal: tokens see themselves and those before them.
+        causal: Tokens see themselves and those before them.
         init: 'default' is PyTorch's (OpenAI's image tower), 'scaled' draws normal
             weights whose deviation falls with the width, and with the depth where a
             branch ends (OpenAI's text tower).

@@ -48,8 +48,8 @@ class VisionTransformer(nn.Module):
             a multiple of `patch_size`, which is given alike.
         width, layers, num_heads, mlp_ratio: Sizes of the transformer.
         act: 'quick_gelu' (OpenAI's weights) or 'gelu'.
-        patch_dropout: fraction of patches that are left out in training, other ones for each image.
-        dtype, param_dtype, remat, attention: see `models.clip.transformer.Transformer`.
+        patch_dropout: Fraction of patches that are left out in training, other ones for each image.
+        dtype, param_dtype, remat, attention: See `models.clip.transformer.Transformer`.
     """
 
     embed_dim: PositiveInt
@@ -102,7 +102,7 @@ class VisionTransformer(nn.Module):
             (B, embed_dim) in `dtype`, not normalised.
 
         Raises:
-            UserError: integer images, or images of another size.
+            UserError: Integer images, or images of another size.
         """
         x = self.pooled(image, train)
         return x @ self.proj.astype(x.dtype)

@@ -55,9 +55,9 @@ class WindowAttention(nn.Module):
         window: Window that the bias is made for.
         pretrained_window: Window that scales the coordinates of the continuous bias; 0 for
             `window`.
-        cosine: scaled cosine attention with one learned scale per head, no bias on keys;
+        cosine: Scaled cosine attention with one learned scale per head, no bias on keys;
             else dot products.
-        continuous_bias: the bias is an MLP of log-spaced coordinates; else a table.
+        continuous_bias: The bias is an MLP of log-spaced coordinates; else a table.
     """
 
     dim: int
@@ -167,7 +167,7 @@ class TemporalAttention(nn.Module):
     What the 'factorised' design of Video Swin (arXiv 2106.13230, table 4) adds to each block.
 
     Attributes:
-        window: frames that attend to each other; odd blocks shift by half of it.
+        window: Frames that attend to each other; odd blocks shift by half of it.
         attn_fields: Fields of the block's own `WindowAttention`.
     """
 
@@ -221,10 +221,10 @@ def window_and_shift(
     """Window and shift of a block on a map, one int per axis each.
 
     Args:
-        spatial: size of the map.
-        made_for: the window that the parameters are of. Where it shrank with the map of
+        spatial: Size of the map.
+        made_for: The window that the parameters are of. Where it shrank with the map of
             `image_size` it stays, whatever the input's size, and the map is padded.
-        small: the stage's of `window_geometry.stage_rules`.
+        small: The stage's of `window_geometry.stage_rules`.
         shifted: True for odd blocks.
     """
     size, shift = window_geometry.fit(spatial, made_for, small)

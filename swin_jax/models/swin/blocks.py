@@ -38,9 +38,9 @@ class Block(nn.Module):
     each a residual branch with drop path.
 
     Attributes:
-        attn: the fields of `WindowAttention`.
-        post_norm: norms at the end of the branches, starting from zero; else at their beginning.
-        main_norm: a further norm on the residual stream after the block ('enorm' of V2-H and V2-G).
+        attn: The fields of `WindowAttention`.
+        post_norm: Norms at the end of the branches, starting from zero; else at their beginning.
+        main_norm: A further norm on the residual stream after the block ('enorm' of V2-H and V2-G).
         temporal_window: Window of a `TemporalAttention` between the two branches, dropped together
             with the first; 0 for none.
     """

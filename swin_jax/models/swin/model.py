@@ -44,12 +44,12 @@ class Swin(nn.Module):
     (B, *spatial, C); with `mutable=['attention']` the weights of every block.
 
     Attributes:
-        num_classes: outputs of the head; 0 for the pooled features.
+        num_classes: Outputs of the head; 0 for the pooled features.
         window_size: Window of all stages, or a tuple with one size per stage where one of them is
             itself a tuple.
         cosine_attention, post_norm, continuous_bias:
             the choices of version 2 (`V2` is all of them), see `blocks`.
-        pretrained_window_sizes: one size per stage, the windows of the pretraining, by which
+        pretrained_window_sizes: One size per stage, the windows of the pretraining, by which
             the coordinates of the continuous bias are scaled; 0 for the stage's own window, and
             () for that everywhere.
         main_norm_every: Number of blocks in a stage after which a norm follows on the residual
@@ -57,20 +57,20 @@ class Swin(nn.Module):
         small: Treatment of grids no larger than the window, see `window_geometry.fit`. Under 'pad'
             pixels beyond whole patches are cut off, as torchvision does, instead of padded.
         drop_path_rate: Rate of the last block; it grows linearly from 0 at the first.
-        merge_size: cell of patch merging, an int or one per axis (1 leaves an axis alone).
+        merge_size: Cell of patch merging, an int or one per axis (1 leaves an axis alone).
         temporal_window: Window of gated attention along the first axis in every block ('factorised'
             Video Swin); 0 for none.
-        out_norms: stages whose maps get a norm of their own;
+        out_norms: Stages whose maps get a norm of their own;
             such a model is a backbone without final norm and head.
         dtype: Type of matrix products and the residual stream, 'float32' or 'bfloat16'.
         param_dtype: Type of the parameters.
-        attention: an implementation of `ops.attention` for each stage, a 1-tuple being repeated.
+        attention: An implementation of `ops.attention` for each stage, a 1-tuple being repeated.
             Under 'sequential' the projections are part of the loop over windows, and the MLP runs
             over one row of windows at a time.
         remat: The part of a block that is computed again in the backward pass: 'none', 'full', or
             all but matrix products ('dots') or all but those without batch dimensions
             ('dots_no_batch', which recomputes q k).
-        scan: equal blocks are a loop over stacked parameters: compiled once, see
+        scan: Equal blocks are a loop over stacked parameters: compiled once, see
             `swin_jax.core.stacking`.
     """
 
@@ -211,7 +211,7 @@ class Swin(nn.Module):
             list of `features` where there are `out_norms`.
 
         Raises:
-            UserError: integer images.
+            UserError: Integer images.
         """
         if self.out_norms:
             return self.features(image, train)

@@ -52,8 +52,8 @@ def layer_decay(decay: Fraction, depths: PositiveInts) -> Callable:
     the absolute position embedding have the last id, sum(depths) + 1.
 
     Args:
-        decay: factor from one layer to the one before it.
-        depths: blocks per stage.
+        decay: Factor from one layer to the one before it.
+        depths: Blocks per stage.
 
     Returns:
         A function of a Swin parameter's official name.

@@ -108,10 +108,10 @@ class VideoSwin(nn.Module):
     """Video classifier; `make_video_swin` makes it from flat arguments.
 
     Attributes:
-        backbone: a `models.swin.Swin` of three axes with num_classes=0; frames are the first axis.
+        backbone: A `models.swin.Swin` of three axes with num_classes=0; frames are the first axis.
         num_classes: K; 0 for the pooled features.
         dropout_rate: Rate of dropout before the linear layer, in training.
-        temporal_layers: transformer layers over the last map in which each position attends to all
+        temporal_layers: Transformer layers over the last map in which each position attends to all
             frames at its place (the 'split' design), with a final norm of their own.
     """
 
@@ -161,7 +161,7 @@ class VideoSwin(nn.Module):
             (B, num_classes) float32 logits, or (B, C) pooled features where num_classes is 0.
 
         Raises:
-            UserError: integer videos, not five axes, no frames, another number of channels.
+            UserError: Integer videos, not five axes, no frames, another number of channels.
         """
         x = self.encode(video, train)
         return self.cls_head(x, train) if self.num_classes else pool(x)
@@ -273,19 +273,19 @@ def make_video_swin(
 
     Args:
         design: 'joint', 'split' or 'factorised'.
-        num_classes, dropout_rate: see `VideoSwin`.
-        image_size: frames, height and width of the clips; fixes the parameters of 'split', `flops`
+        num_classes, dropout_rate: See `VideoSwin`.
+        image_size: Frames, height and width of the clips; fixes the parameters of 'split', `flops`
             and preprocessing, other sizes are padded.
         patch_size, window_size: (time, height, width);
             windows count tokens, so frames divided by the patch's.
-        pretrained_window_sizes: one per stage, with 0 for an axis that has the model's own,
+        pretrained_window_sizes: One per stage, with 0 for an axis that has the model's own,
             see `models.swin.Swin`.
         in_channels, embed_dim, depths, num_heads, mlp_ratio, qkv_bias, cosine_attention, post_norm,
             continuous_bias, main_norm_every, patch_norm, drop_path_rate, dtype, param_dtype,
             attention, remat, scan: of the backbone, see `models.swin.Swin`.
 
     Raises:
-        UserError: an unknown design.
+        UserError: An unknown design.
     """
     if design not in DESIGNS:
         raise UserError(f"design={design!r} is none of {DESIGNS}")

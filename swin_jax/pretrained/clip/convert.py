@@ -71,17 +71,17 @@ def from_official(
     Args:
         state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of
             `pretrained.clip.layouts` and any dtype.
-        model: a `models.clip.CLIP`, see `official_shapes`.
+        model: A `models.clip.CLIP`, see `official_shapes`.
         resize: The method that stretches positions where the model is for images of another size or
             for longer texts, see `pretrained.clip.resize`.
-        image_size: an int or (H, W) that the weights are for, where that is known.
+        image_size: An int or (H, W) that the weights are for, where that is known.
 
     Returns:
         {'params': ..., 'batch_stats': ... (ResNets)}, nested dicts of float32 numpy arrays, as
         `model.init` makes them.
 
     Raises:
-        UserError: lists every missing, unexpected and mis-shaped key; or tells in which field
+        UserError: Lists every missing, unexpected and mis-shaped key; or tells in which field
             weights and model differ, or which other family the weights are of.
     """
     _tell_what_is_left(state_dict)
@@ -153,7 +153,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
 
     Args:
         variables: {'params': nested dict of arrays, 'batch_stats': the same (ResNets)}.
-        model: the `models.clip.CLIP` that they belong to.
+        model: The `models.clip.CLIP` that they belong to.
         buffers: True to add `num_batches_tracked`, which `load_state_dict` wants when it is strict.
 
     Returns:
@@ -161,7 +161,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
         openai/CLIP, which open_clip reads too.
 
     Raises:
-        UserError: the variables are not this model's.
+        UserError: The variables are not this model's.
     """
     shapes = official_shapes(model)
     flat = {collection: flatten(tree) for collection, tree in variables.items()}

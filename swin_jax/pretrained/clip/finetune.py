@@ -24,9 +24,9 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
     """Fits weights of a CLIP into a CLIP.
 
     Args:
-        source: a file of `pretrained.files.read` in any layout of `pretrained.clip.layouts`, a
+        source: A file of `pretrained.files.read` in any layout of `pretrained.clip.layouts`, a
             folder of a hub, or the variables of a CLIP.
-        model: the `models.clip.CLIP` to fill.
+        model: The `models.clip.CLIP` to fill.
         resize: 'bilinear' or 'bicubic' where the image size differs, see `pretrained.clip.resize`.
         key: The weights to take from a file that holds several, see `pretrained.files.read`.
 
@@ -34,7 +34,7 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
         {'params': ..., 'batch_stats': ... (ResNets)}.
 
     Raises:
-        UserError: an unreadable file, weights that do not fit, or that were trained with another
+        UserError: An unreadable file, weights that do not fit, or that were trained with another
             activation or other heads.
     """
     if not isinstance(source, Mapping):
@@ -146,7 +146,7 @@ def load_visual(source, model, resize: str | None = None, key: str | None = None
 
     Args:
         source: The same as in `finetune.load_pretrained`.
-        model: the `models.clip.CLIP`, whose `visual` is a `models.swin.Swin`.
+        model: The `models.clip.CLIP`, whose `visual` is a `models.swin.Swin`.
         resize, key: The same as in `finetune.load_pretrained`.
 
     Returns:

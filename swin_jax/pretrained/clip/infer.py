@@ -37,14 +37,14 @@ def infer(
         state_dict: State dict in any layout of `pretrained.clip.layouts`.
         vision_heads, text_heads: Heads of towers that have neither one per 64 channels nor 16, as
             the large ones.
-        image_size: an int or (H, W), where the arrays do not tell it.
+        image_size: An int or (H, W), where the arrays do not tell it.
 
     Returns:
         Keyword arguments. `image_size` is that of a square if `told_image_size` is None,
         or None if there is none.
 
     Raises:
-        UserError: not a CLIP with OpenAI's towers; a width that does not tell the number of heads.
+        UserError: Not a CLIP with OpenAI's towers; a width that does not tell the number of heads.
     """
     found = clip_layouts.to_official_names(state_dict)
     if other := recognize.recognize_not_clip(found):
@@ -84,7 +84,7 @@ def told_image_size(state_dict: Mapping[str, np.ndarray], known: Size | None = N
 
     Args:
         state_dict: State dict in any layout of `pretrained.clip.layouts`.
-        known: an int or (H, W).
+        known: An int or (H, W).
     """
     count, stride, width = _positions(clip_layouts.to_official_names(state_dict))
     side = math.isqrt(count)

@@ -71,7 +71,7 @@ def infer_fields(arrays: Mapping[str, np.ndarray], known: Mapping[str, Any]) -> 
     """`infer.infer`, with the numbers of heads and the image size where they are known.
 
     Raises:
-        UserError: as `infer.infer`; positions of which nothing tells the grid.
+        UserError: As `infer.infer`; positions of which nothing tells the grid.
     """
     heads, size = (known.get("vision_heads"), known.get("text_heads")), known.get("image_size")
     found = convert_clip.infer(arrays, *heads, size)

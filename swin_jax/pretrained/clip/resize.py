@@ -30,16 +30,16 @@ def resize_positions(
         state_dict: State dict in OpenAI's names, as `pretrained.clip.layouts.to_official_names`
             gives it.
         grid: (rows, columns) of the image tower's positions, one more of which is first.
-        text_rows: the longest text.
+        text_rows: The longest text.
         method: 'bilinear' or 'bicubic', for the image;
             text positions are stretched linearly under either.
-        old: the weights' grid, where that is known.
+        old: The weights' grid, where that is known.
 
     Returns:
         The state dict with positions of the wanted lengths, float32 where they changed.
 
     Raises:
-        UserError: positions that must be stretched and no method to do so;
+        UserError: Positions that must be stretched and no method to do so;
             positions of which nothing tells the grid.
     """
     state_dict = dict(state_dict)

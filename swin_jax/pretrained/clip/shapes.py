@@ -14,7 +14,7 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     in the official order.
 
     Args:
-        model: a `models.clip.CLIP` whose towers are a VisionTransformer, a ModifiedResNet or a
+        model: A `models.clip.CLIP` whose towers are a VisionTransformer, a ModifiedResNet or a
             Swin, and a TextTransformer. A Swin's names are its own after 'visual.'.
     """
     text = model.text

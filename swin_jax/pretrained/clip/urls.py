@@ -53,10 +53,10 @@ def fetch(name: str) -> Path:
     unless they are there.
 
     Args:
-        name: a key of `URLS`, or a repository of `HUB`.
+        name: A key of `URLS`, or a repository of `HUB`.
 
     Raises:
-        UserError: an unknown name, no network, a broken download, a file with another checksum.
+        UserError: An unknown name, no network, a broken download, a file with another checksum.
     """
     if name in HUB.values():
         return download.fetch(

@@ -58,8 +58,8 @@ def read(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np
     several weights were taken, by the rule of `files.choose`, and what was left out.
 
     Args:
-        path: the file.
-        key: the weights to take instead: an entry such as 'model_ema', or a first part
+        path: The file.
+        key: The weights to take instead: an entry such as 'model_ema', or a first part
             of names such as 'teacher' or 'student.backbone'; also one inside the
             other, 'state_dict.student'.
         limits: Limits on the file.
@@ -69,7 +69,7 @@ def read(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np
         kept (bfloat16 is `ml_dtypes.bfloat16`, which numpy converts with `astype`).
 
     Raises:
-        UserError: no such file, a truncated or foreign one, one without arrays, a pickle that wants
+        UserError: No such file, a truncated or foreign one, one without arrays, a pickle that wants
             to run code, a file that asks for more than the limits; no weights under `key`, or
             several of which none goes first.
     """
@@ -82,10 +82,10 @@ def unwrapped(arrays: dict[str, np.ndarray], path) -> dict[str, np.ndarray]:
 
     Args:
         arrays: {name: array} of a file, or of several that belong together.
-        path: the file, for messages.
+        path: The file, for messages.
 
     Raises:
-        UserError: several models, of which none goes first.
+        UserError: Several models, of which none goes first.
     """
     try:
         found, said = wrappers.unwrap(arrays)

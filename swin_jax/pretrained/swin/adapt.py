@@ -22,8 +22,8 @@ def adapt_channels(
 
     Args:
         state_dict: State dict in official names.
-        in_channels: channels of the new images or videos.
-        name: the weights of the first convolution.
+        in_channels: Channels of the new images or videos.
+        name: The weights of the first convolution.
 
     Returns:
         The state dict: unchanged where the channels agree,
@@ -52,7 +52,7 @@ def adapt_head(
 
     Args:
         state_dict: State dict in official names.
-        num_classes: classes of the new head; 0 takes the head off.
+        num_classes: Classes of the new head; 0 takes the head off.
         rows: (1000,) which row of a 22K head each 1K class is.
 
     Returns:
@@ -105,7 +105,7 @@ def adapt_norms(state_dict: Mapping[str, np.ndarray], model) -> dict[str, np.nda
 
     Args:
         state_dict: State dict in official names.
-        model: the `models.swin.Swin` to fill.
+        model: The `models.swin.Swin` to fill.
 
     Returns:
         The state dict: unchanged where nothing is missing, or something else than that;

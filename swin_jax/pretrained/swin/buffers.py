@@ -18,7 +18,7 @@ def official_buffers(model) -> dict[str, np.ndarray]:
     """The tensors that the official code stores beside a Swin's parameters.
 
     Args:
-        model: anything with the fields of `models.swin.Swin`.
+        model: Anything with the fields of `models.swin.Swin`.
 
     Returns:
         {name: array}: per block `attn.relative_position_index` (N, N) int64; with a continuous bias
@@ -27,7 +27,7 @@ def official_buffers(model) -> dict[str, np.ndarray]:
         (`small='keep'`) stores no masks.
 
     Raises:
-        UserError: a window that does not divide a stage's grid,
+        UserError: A window that does not divide a stage's grid,
             which the official classifier cannot have.
     """
     buffers = {}
@@ -75,7 +75,7 @@ def read_coordinates(table: np.ndarray) -> tuple[Size, Size]:
         (window, the window that scales the coordinates), an int or (h, w) each.
 
     Raises:
-        UserError: no table of a window, or coordinates of another formula.
+        UserError: No table of a window, or coordinates of another formula.
     """
     if table.ndim != 4 or table.shape[-1] != 2 or not all(side % 2 for side in table.shape[1:3]):
         raise UserError(
@@ -115,7 +115,7 @@ def read_index(index: np.ndarray) -> tuple[int, int] | None:
         None for a line of tokens, which may lie or stand.
 
     Raises:
-        UserError: an index of no window.
+        UserError: An index of no window.
     """
     tokens = len(index)
     found = []

@@ -41,7 +41,7 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     """{official name: official shape} of a Swin's parameters, in the official order.
 
     Args:
-        model: anything with the fields of `models.swin.Swin`. Absolute positions are (1, L, C) as
+        model: Anything with the fields of `models.swin.Swin`. Absolute positions are (1, L, C) as
             in the classifier, for a dense backbone too.
     """
     grids, windows = window_geometry.stage_geometry(model)
@@ -112,13 +112,13 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
             `pretrained.swin.layouts`. Buffers (`relative_position_index`, `relative_coords_table`,
             `attn_mask`) may be there and are dropped; so is, with a warning, what is no part of a
             Swin (SimMIM's decoder, a detector's neck and heads).
-        model: a `models.swin.Swin`.
+        model: A `models.swin.Swin`.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}, as `model.init` makes it.
 
     Raises:
-        UserError: lists every missing, unexpected and mis-shaped key; or tells which other size or
+        UserError: Lists every missing, unexpected and mis-shaped key; or tells which other size or
             family the weights are of.
     """
     state_dict = to_official_names(state_dict)
@@ -138,7 +138,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
 
     Args:
         variables: {'params': nested dict of arrays}.
-        model: the `models.swin.Swin` that they belong to.
+        model: The `models.swin.Swin` that they belong to.
         buffers: True to add `official_buffers`, which the official `load_state_dict` wants when it
             is strict.
 
@@ -148,7 +148,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
         `out_norms`) a map (1, C, *grid).
 
     Raises:
-        UserError: the variables are not this model's.
+        UserError: The variables are not this model's.
     """
     state_dict = to_state_dict(variables)
     _check(state_dict, model)
@@ -196,7 +196,7 @@ def check_sizes(state_dict: Mapping[str, np.ndarray], model) -> None:
     Args:
         state_dict: State dict in official names, of a Swin over any axes; one that does not tell
             its size passes.
-        model: the `models.swin.Swin` to fill.
+        model: The `models.swin.Swin` to fill.
     """
     found = sizes(state_dict)
     wrong = {

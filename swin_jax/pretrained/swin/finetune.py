@@ -38,12 +38,12 @@ def remap(
     Args:
         state_dict: {name: array} of a Swin of any window, image size and number of classes,
             in any layout.
-        model: the `models.swin.Swin` to fill.
+        model: The `models.swin.Swin` to fill.
         resize: 'bicubic' or 'geometric', see `pretrained.swin.resize`; absolute positions are
             resized bicubically with either. None where everything should fit.
         rows: (1000,) rows of a 22K head that are the 1K classes,
             see `pretrained.swin.imagenet22k`; None: a zero head.
-        made_for: anything with the fields of the Swin that the weights are of, where that is known;
+        made_for: Anything with the fields of the Swin that the weights are of, where that is known;
             see `windows.read_tables`.
 
     Returns:
@@ -52,7 +52,7 @@ def remap(
         timm or torchvision in a model that pads, or makes windows smaller, in another way.
 
     Raises:
-        UserError: tables of another window or image size without `resize`: the choices.
+        UserError: Tables of another window or image size without `resize`: the choices.
     """
     tables = windows.read_tables(layouts.official_names(state_dict)[0], len(model.depths), made_for)
     library = layouts.library(state_dict)
@@ -177,8 +177,8 @@ def tell_library(model, library: str) -> None:
     windows shrink axis by axis, torchvision's never, the official ones as squares.
 
     Args:
-        model: the `models.swin.Swin` that the weights go into.
-        library: one of `layouts.RULES`.
+        model: The `models.swin.Swin` that the weights go into.
+        library: One of `layouts.RULES`.
     """
     grids, sizes = window_geometry.stage_geometry(model)
     rule = layouts.RULES[library]
@@ -225,9 +225,9 @@ def tell_scales(trained: tuple | None, model) -> None:
     """Warns where a continuous bias will see coordinates at another scale than it was trained with.
 
     Args:
-        trained: the window that scaled the coordinates of each stage in training, an int or one int
+        trained: The window that scaled the coordinates of each stage in training, an int or one int
             per axis; None where nothing tells.
-        model: the `models.swin.Swin` that the weights go into.
+        model: The `models.swin.Swin` that the weights go into.
     """
     if trained is None or not model.continuous_bias:
         return
@@ -249,7 +249,7 @@ def tell_scale_assumed(found: Mapping[str, np.ndarray], model) -> None:
 
     Args:
         found: The file's arrays, in any layout.
-        model: the Swin that they go into, for which nobody gave `pretrained_window_sizes`.
+        model: The Swin that they go into, for which nobody gave `pretrained_window_sizes`.
     """
     if model.continuous_bias and infer.trained_scales(found) is None:
         own = tuple(map(simplest, buffers.coordinate_windows(model)))
@@ -267,12 +267,12 @@ def load_pretrained(
     """Fits weights of any window, image size and head into a Swin for supervised fine-tuning.
 
     Args:
-        source: a file of `pretrained.files.read`, a folder of a hub, or {'params': ...} of another
+        source: A file of `pretrained.files.read`, a folder of a hub, or {'params': ...} of another
             Swin or of a SimMIM, and 'config', the flat config of its run, if there is one.
-        model: the `models.swin.Swin` to fill.
+        model: The `models.swin.Swin` to fill.
         resize: The method that resizes position tables of another window or image size, see
             `remap`.
-        class_map: path of map22kto1k.txt, used where a head of 21,841 classes becomes one of 1,000;
+        class_map: Path of map22kto1k.txt, used where a head of 21,841 classes becomes one of 1,000;
             None derives it from an installed timm.
         key: The weights to take from a file that holds several, see `pretrained.files.read`.
 
@@ -280,7 +280,7 @@ def load_pretrained(
         {'params': nested dict of float32 numpy arrays}.
 
     Raises:
-        UserError: an unreadable file; missing, unexpected and mis-shaped keys, all listed; no map,
+        UserError: An unreadable file; missing, unexpected and mis-shaped keys, all listed; no map,
             and no choice of resizing, where one is needed.
     """
     found = _read(source, key)
@@ -293,9 +293,9 @@ def load_simmim(source, model, resize: str | None = None, key: str | None = None
     """Fits the encoder of a pretrained SimMIM into a Swin that keeps the random start of its head.
 
     Args:
-        source: a file of `pretrained.files.read`, or {'params':
+        source: A file of `pretrained.files.read`, or {'params':
             ...} of a SimMIM or of another Swin.
-        model: the `models.swin.Swin` to fill.
+        model: The `models.swin.Swin` to fill.
         resize: The same as in `remap`; the official code does 'geometric'.
         key: The weights to take from a file that holds several, see `pretrained.files.read`.
 
@@ -304,7 +304,7 @@ def load_simmim(source, model, resize: str | None = None, key: str | None = None
         `InitFrom(backbone=True)`.
 
     Raises:
-        UserError: as `load_pretrained`.
+        UserError: As `load_pretrained`.
     """
     return _fit(_read(source, key), source, model.clone(num_classes=0), resize, None)
 

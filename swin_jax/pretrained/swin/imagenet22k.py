@@ -29,7 +29,7 @@ def read_map(path) -> np.ndarray:
         (1000,) int64.
 
     Raises:
-        UserError: not 1000 different whole numbers from 0 to 21840.
+        UserError: Not 1000 different whole numbers from 0 to 21840.
     """
     try:
         lines = text_files.read(path).split()
@@ -58,10 +58,10 @@ def derive_map(synsets_22k=None, synsets_1k=None) -> np.ndarray:
     """Derives the official map from two lists of synsets.
 
     Args:
-        synsets_22k: path of a list of 22K synsets, one a line, in the order of the full ImageNet
+        synsets_22k: Path of a list of 22K synsets, one a line, in the order of the full ImageNet
             release (timm's `imagenet21k_goog_synsets.txt`). None: the one of an installed timm,
             which is not imported.
-        synsets_1k: path of the 1000 synsets in the order of the classes (timm's
+        synsets_1k: Path of the 1000 synsets in the order of the classes (timm's
             `imagenet_synsets.txt`), or None.
 
     Returns:

@@ -30,7 +30,7 @@ def infer(
 
     Args:
         state_dict: State dict in any layout of `pretrained.swin.layouts`, with or without buffers.
-        window_size, image_size: an int or (height, width), used only where the state dict does
+        window_size, image_size: An int or (height, width), used only where the state dict does
             not tell: a continuous bias without buffers, and tables of a window or an image that
             is not square without buffers.
 
@@ -39,7 +39,7 @@ def infer(
         square windows were assumed for tables that others would have too.
 
     Raises:
-        UserError: not a Swin; one that does not tell its windows without the two arguments.
+        UserError: Not a Swin; one that does not tell its windows without the two arguments.
     """
     found = layouts.official_names(state_dict)[0]
     proj, depths = found.get("patch_embed.proj.weight"), _depths(found)

@@ -29,7 +29,7 @@ def resize_rows(
         (prod(new), C) float32.
 
     Raises:
-        UserError: a table of other rows than `old`;
+        UserError: A table of other rows than `old`;
             'geometric' for a map too small for a cubic spline.
     """
     if math.prod(old) != len(table):

@@ -26,7 +26,7 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     """{official name: official shape} of a SimMIM's parameters, in the official order.
 
     Args:
-        model: a `models.simmim.SimMIM`.
+        model: A `models.simmim.SimMIM`.
     """
     encoder = model.encoder
     axes = window_geometry.num_axes(encoder)
@@ -48,13 +48,13 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
         state_dict: {name: array} as `pretrained.files.read` gives it, in official names, where the
             MLP of the continuous bias may be called `rpe_mlp` as in the published files, or in
             those of transformers. Buffers may be there and are dropped.
-        model: a `models.simmim.SimMIM`.
+        model: A `models.simmim.SimMIM`.
 
     Returns:
         {'params': {'encoder', 'mask_token', 'decoder'}}, nested dicts of float32 numpy arrays.
 
     Raises:
-        UserError: lists every missing, unexpected and mis-shaped key.
+        UserError: Lists every missing, unexpected and mis-shaped key.
     """
     found = compare.drop_buffers(simmim_names(state_dict))
     if other := recognize.recognize(found, window_geometry.num_axes(model.encoder)):
@@ -86,8 +86,8 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
     """Reads a pretrained SimMIM.
 
     Args:
-        source: a file of `pretrained.files.read`, or {'params': ...} of a SimMIM.
-        model: the `models.simmim.SimMIM` to fill.
+        source: A file of `pretrained.files.read`, or {'params': ...} of a SimMIM.
+        model: The `models.simmim.SimMIM` to fill.
         resize: The method that resizes position tables of another window or image size, see
             `finetune.remap`.
         key: The weights to take from a file that holds several, see `pretrained.files.read`.
@@ -96,7 +96,7 @@ def load_pretrained(source, model, resize: str | None = None, key: str | None = 
         {'params': nested dict of float32 numpy arrays}.
 
     Raises:
-        UserError: an unreadable file, weights that do not fit,
+        UserError: An unreadable file, weights that do not fit,
             and no choice of resizing where one is needed.
     """
     whole: Mapping = {}
@@ -134,14 +134,14 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
 
     Args:
         variables: {'params': nested dict of arrays}; gradients convert the same way.
-        model: the `models.simmim.SimMIM` that they belong to.
+        model: The `models.simmim.SimMIM` that they belong to.
         buffers: True to add the encoder's buffers.
 
     Returns:
         {official name: float32 numpy array in PyTorch's layout}, in the official order.
 
     Raises:
-        UserError: the variables are not this model's.
+        UserError: The variables are not this model's.
     """
     params = variables["params"]
     missing = {"encoder", "mask_token", "decoder"} - params.keys()
@@ -165,7 +165,7 @@ def infer(
     `pretrained.swin.convert.infer` explains them.
 
     Raises:
-        UserError: no mask token or decoder: not a pretrained SimMIM.
+        UserError: No mask token or decoder: not a pretrained SimMIM.
     """
     names = simmim_names(state_dict)
     if _TOKEN not in names or _DECODER + "weight" not in names:

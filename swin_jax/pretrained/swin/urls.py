@@ -22,8 +22,8 @@ class Weights:
     """One published file.
 
     Attributes:
-        url: the official file.
-        hub: the repository on the Hugging Face hub with the same weights in timm's layout, or None.
+        url: The official file.
+        hub: The repository on the Hugging Face hub with the same weights in timm's layout, or None.
         page: The page that links a file which no program can fetch (Google Drive); its `url` is
             then a mere file name.
     """

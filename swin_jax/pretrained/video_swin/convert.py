@@ -43,10 +43,10 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
     """{official name: official shape} of a VideoSwin's parameters, in the official order.
 
     Args:
-        model: a `models.video_swin.VideoSwin` of the joint design.
+        model: A `models.video_swin.VideoSwin` of the joint design.
 
     Raises:
-        UserError: one of the other designs.
+        UserError: One of the other designs.
     """
     if model.temporal_layers or model.backbone.temporal_window:
         raise UserError(
@@ -68,13 +68,13 @@ def from_official(state_dict: Mapping[str, np.ndarray], model) -> dict:
     Args:
         state_dict: {name: array} as `pretrained.files.read` gives it, in any layout of
             `pretrained.video_swin.layouts`; buffers may be there and are dropped.
-        model: a `models.video_swin.VideoSwin` of the joint design.
+        model: A `models.video_swin.VideoSwin` of the joint design.
 
     Returns:
         {'params': nested dict of float32 numpy arrays}, as `model.init` makes it.
 
     Raises:
-        UserError: lists every missing, unexpected and mis-shaped key;
+        UserError: Lists every missing, unexpected and mis-shaped key;
             or tells which other family the weights are of.
     """
     found = compare.drop_buffers(to_official_names(state_dict))
@@ -99,7 +99,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
 
     Args:
         variables: {'params': nested dict of arrays}.
-        model: the `models.video_swin.VideoSwin` that they belong to, of the joint design.
+        model: The `models.video_swin.VideoSwin` that they belong to, of the joint design.
         buffers: True to add `relative_position_index`, which the official `load_state_dict` wants
             when it is strict.
 
@@ -108,7 +108,7 @@ def to_official(variables: Mapping, model, buffers: bool = False) -> dict[str, n
         in the official order.
 
     Raises:
-        UserError: the variables are not this model's, or of another design.
+        UserError: The variables are not this model's, or of another design.
     """
     found = to_state_dict(variables)
     _check(found, model)
@@ -165,7 +165,7 @@ def infer(
     Args:
         state_dict: State dict in any layout of `pretrained.video_swin.layouts`, with or without
             buffers.
-        window_size: used only where the state dict does not tell: a continuous bias without
+        window_size: Used only where the state dict does not tell: a continuous bias without
             buffers, and a number of rows that several windows have.
 
     Returns:
@@ -173,7 +173,7 @@ def infer(
         are not among them.
 
     Raises:
-        UserError: not a Video Swin, or a window that is not told.
+        UserError: Not a Video Swin, or a window that is not told.
     """
     found = to_official_names(state_dict)
     inside = {

@@ -46,7 +46,7 @@ def remap(
     Args:
         state_dict: {name: array} of a Video Swin of any window and number of classes,
             in any layout.
-        model: the `models.video_swin.VideoSwin` to fill, of the joint design.
+        model: The `models.video_swin.VideoSwin` to fill, of the joint design.
         resize: 'bicubic' fits tables of another window, bicubically in height and width and in
             time by the rule above; None where everything should fit. A continuous bias is computed
             again for any window.
@@ -57,7 +57,7 @@ def remap(
         convolution of other channels and resized tables are told in warnings.
 
     Raises:
-        UserError: tables of another window without `resize`; windows that the tables do not tell.
+        UserError: Tables of another window without `resize`; windows that the tables do not tell.
     """
     if resize not in (None, *RESIZES):
         raise UserError(f"resize={resize!r} is not 'bicubic'")
@@ -166,9 +166,9 @@ def load_pretrained(
     """Fits the weights of an image Swin or of a Video Swin into a Video Swin.
 
     Args:
-        source: a file of `pretrained.files.read`; or {'params': ...} of a Swin, a SimMIM or a
+        source: A file of `pretrained.files.read`; or {'params': ...} of a Swin, a SimMIM or a
             VideoSwin, and 'config', the flat config of its run, if there is one.
-        model: the `models.video_swin.VideoSwin` to fill.
+        model: The `models.video_swin.VideoSwin` to fill.
         patch, bias: The inflation of an image Swin, see `pretrained.video_swin.inflate.inflate`.
         resize: The method that resizes a Video Swin's position tables of another window, see
             `remap`.
@@ -181,7 +181,7 @@ def load_pretrained(
         {'params': nested dict of float32 numpy arrays}.
 
     Raises:
-        UserError: an unreadable file; missing, unexpected and mis-shaped keys, all listed;
+        UserError: An unreadable file; missing, unexpected and mis-shaped keys, all listed;
             choices that don't fit.
     """
     try:

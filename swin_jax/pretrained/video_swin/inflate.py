@@ -38,12 +38,12 @@ def inflate(
     Args:
         state_dict: {name: array} of an image Swin of either version, in any layout of
             `pretrained.swin.layouts`; its head and buffers are left out.
-        model: the `models.video_swin.VideoSwin` to fill, of any design.
+        model: The `models.video_swin.VideoSwin` to fill, of any design.
         patch: 'inflate' repeats the patch embedding in time, divided by the repeats; 'centre' puts
             it at the frame patch // 2, among zeros.
         bias: 'duplicate' gives every frame offset the image's table;
             'centre' only offset 0, all others get `OUTSIDE`.
-        made_for: anything with the fields of the Swin that the weights are of, where that is known:
+        made_for: Anything with the fields of the Swin that the weights are of, where that is known:
             it tells the windows of tables and the scale of a continuous bias.
 
     Returns:
@@ -52,7 +52,7 @@ def inflate(
         keep their initialisation.
 
     Raises:
-        UserError: an unknown choice; weights of a video; tables of an unknown window;
+        UserError: An unknown choice; weights of a video; tables of an unknown window;
             keys that do not fit, all listed.
     """
     if patch not in PATCHES:

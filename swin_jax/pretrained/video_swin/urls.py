@@ -60,10 +60,10 @@ def fetch(name: str) -> Path:
     unless they are there.
 
     Args:
-        name: a key of `URLS` or `TORCHVISION_URLS`, or the name of one of Microsoft's files.
+        name: A key of `URLS` or `TORCHVISION_URLS`, or the name of one of Microsoft's files.
 
     Raises:
-        UserError: an unknown name, no network, a broken download, a file with another checksum.
+        UserError: An unknown name, no network, a broken download, a file with another checksum.
     """
     known = URLS | TORCHVISION_URLS
     url = known.get(name.removesuffix(".pth"))

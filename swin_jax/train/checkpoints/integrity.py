@@ -179,8 +179,8 @@ def read_together(read: Callable[..., Any], path: epath.Path, *arguments: Any) -
     """Runs `read(path, *arguments)` on every process and fails on all if it fails on one.
 
     Raises:
-        DamagedError: on all processes, if one found damage and none had trouble in reading.
-        UserError: on all processes, if one had trouble in reading.
+        DamagedError: On all processes, if one found damage and none had trouble in reading.
+        UserError: On all processes, if one had trouble in reading.
     """
     error, found = None, None
     try:

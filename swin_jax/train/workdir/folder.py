@@ -102,7 +102,7 @@ def check_shared(folder: epath.Path, patience: float = 10) -> None:
     within some seconds.
 
     Raises:
-        UserError: on all of them where one does not.
+        UserError: On all of them where one does not.
     """
     if jax.process_count() == 1:
         return

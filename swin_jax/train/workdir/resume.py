@@ -113,14 +113,14 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
         config: Config of this run.
         workdir: Workdir, which may hold `config.json` of the run that is resumed; without it, that
             of its newest checkpoint counts.
-        allow_change: dotted keys, or their beginnings,
+        allow_change: Dotted keys, or their beginnings,
             that may change although the result depends on them.
 
     Returns:
         One line per difference.
 
     Raises:
-        UserError: a difference that is not allowed.
+        UserError: A difference that is not allowed.
     """
     path, new = workdir / "config.json", flatten(config)
     # Checkpoints hold a copy, so that the lack of the file permits nothing.
