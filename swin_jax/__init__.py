@@ -181,7 +181,7 @@ def export(
 
     Args:
         model: A model of `load`.
-        variables: Its variables, as `load` gives them.
+        variables: Variables of the model, as `load` gives them.
         path: The file to write. PATH.json beside it describes inputs and outputs.
         image_size: Size of the images, or (T, H, W) of the clips, that the file takes; the model's
             own by default.
@@ -209,8 +209,7 @@ def list_models(pattern: str = "*") -> list[str]:
     """Lists the names that `load` takes.
 
     Args:
-        pattern: Only names that match it, as file names do: 'swinv2_*', '*kinetics*'. Capitals do
-            not matter.
+        pattern: Pattern of names, as of file names: 'swinv2_*', '*kinetics*'. Case does not matter.
 
     Returns:
         Every name once, sorted.

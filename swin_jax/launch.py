@@ -196,7 +196,7 @@ def _show_warnings(entry: str, show: Callable[..., None]) -> Callable[..., None]
     Args:
         entry: The file that called `main`: Python's own, or the installed command. A warning at a
             line of it has no line of the user, and is shown as `warning: TEXT`, once.
-        show: Shows all others.
+        show: A function that shows all others.
     """
     told = set()
 

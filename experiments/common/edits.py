@@ -23,7 +23,7 @@ def sizes(avatars: bool, **fields) -> ConfigDict:
     Args:
         avatars: The networks of experiments/styleclip, of 32 pixels,
             in place of StyleGAN2's of faces.
-        **fields: Further keys.
+        **fields: Further keys of the config.
     """
     c = ConfigDict(dict(seed=0, max_bad_records=0, generator="", clip="", arcface="", **fields))
     if avatars:

@@ -240,7 +240,7 @@ def share(sets: dict[str, Any], whose: str) -> dict[str, Any]:
 
     Args:
         sets: The data sets, under the words that messages call them by; None is left out.
-        whose: Comes before these words.
+        whose: Owner of the sets, for messages; it comes before these words.
 
     Returns:
         The sets. Raises UserError, as `match`, for classes that the first one lacks;

@@ -104,7 +104,7 @@ class RangeError(UserError):
     """An argument out of its range.
 
     Attributes:
-        argument: Its name.
+        argument: Name of the argument.
         reason: The value, and the values that are allowed.
     """
 
@@ -166,7 +166,7 @@ def plain(hint: Any, value: Any) -> Any:
 
     Args:
         hint: An annotation, as for `refusal`.
-        value: Any; what the annotation does not allow is given back as it is.
+        value: Any value; what the annotation does not allow is given back as it is.
     """
     if refusal(hint, value):
         return value
@@ -251,7 +251,7 @@ def refusal(hint: Any, value: Any) -> str:
 
     Args:
         hint: An annotation: a number with a range, a plain type, a tuple or a union of these.
-        value: Any.
+        value: Any value.
 
     Returns:
         For example 'a whole number, at least 1'; '' if the value is right,

@@ -84,7 +84,7 @@ def stack(params: Any, like: Any) -> Any:
     the inverse of `unstack`.
 
     Args:
-        params: Stacked or not.
+        params: Parameters, stacked or not.
         like: A nested dict of parameters or shapes.
     """
     matches = [found for path in flatten(like) if (found := _STACKED.match(path))]

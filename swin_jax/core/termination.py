@@ -21,7 +21,7 @@ class Terminated(BaseException):
     """One of SIGNALS came where there is nothing to save.
 
     Attributes:
-        signal: Which.
+        signal: Number of the signal.
     """
 
     def __init__(self, number: int) -> None:

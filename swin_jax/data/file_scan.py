@@ -51,7 +51,7 @@ def scan(
     Args:
         paths: Paths of the files.
         report: Path of the report to which findings are added.
-        check: Gives the finding of a path.
+        check: A function that gives the finding of a path.
         holds: True for a finding of an earlier scan that answers what this one asks.
         num_threads: Threads that check; 0 for one a core.
 

@@ -34,7 +34,7 @@ class Files:
     """Files below a folder.
 
     Attributes:
-        paths: Relative to the folder; files of a folder come before those of its subfolders,
+        paths: Paths relative to the folder; files of a folder come before those of its subfolders,
             both sorted.
         left_out: {suffix in small letters, or what it is: how many}.
     """
@@ -67,7 +67,7 @@ def files_under(
 
     Args:
         folder: The folder.
-        suffixes: Endings of names, in small letters, such as '.jpg'.
+        suffixes: Endings of names, in lower case, such as '.jpg'.
         root: A folder around it all of whose subfolders are read,
             so that links between them are left out too.
         seen: Real paths of files that links in other subfolders lead to, which are left out;

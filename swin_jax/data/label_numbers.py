@@ -59,7 +59,7 @@ def numbered(
 
     Args:
         file: The list, for messages.
-        entries: Its files, at least one.
+        entries: Files of the list, at least one.
         class_names, num_classes: The same as in `read`.
 
     Returns:

@@ -50,7 +50,8 @@ class TrainData:
         seed: Seed of the order and of the augmentation, 0 to 2**32 - 1.
         num_workers: Loader processes; 0 reads in threads of this process. Their batches travel
             through /dev/shm, where a container must allow for num_workers * (prefetch + 2) of them.
-        num_threads: Reading threads where num_workers is 0; 0 reads when a batch is asked for.
+        num_threads: Number of reading threads where num_workers is 0; 0 reads when a batch is asked
+            for.
         prefetch: Batches kept ready (by each worker).
         expected_classes: Number of classes that the model is made for; 0 does not check.
         expected_examples: Number of examples that epochs are counted with; 0 does not check.
@@ -155,7 +156,8 @@ class EvalData:
         batch_size: Rows of the global batch that is asked for (a mesh may need it rounded up). It
             becomes the number of records if that is less.
         num_workers: Loader processes; 0 reads in threads of this process.
-        num_threads: Reading threads where num_workers is 0; 0 reads when a batch is asked for.
+        num_threads: Number of reading threads where num_workers is 0; 0 reads when a batch is asked
+            for.
         prefetch: Batches kept ready (by each worker).
         expected_classes: Number of classes that the model is made for; 0 does not check.
         unreadable: Treatment of a record that cannot be read: 'refuse' ends the evaluation with its

@@ -59,7 +59,7 @@ class FileSource:
 
     Attributes:
         root: Folder of all files.
-        paths: Relative to root, one for a record.
+        paths: Paths relative to root, one for a record.
         labels: One for a record.
         class_names: Class names in label order.
         conversion: 'reference' or 'display', see data/image/picture.py.
@@ -191,7 +191,8 @@ def tfds(
         data_dir: Folder of data sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         image_key: The feature that holds the encoded image.
         label_key: The feature that holds the integer label.
-        in_memory: Keeps decoded images, for sets that fit in the memory of every loader process.
+        in_memory: True to keep decoded images, for sets that fit in the memory of every loader
+            process.
 
     Returns:
         The source. Raises UserError, saying what to do, where the set,
@@ -218,7 +219,7 @@ def image_folder(
 
     Args:
         root: The folder.
-        split: Reads root/split instead.
+        split: Name of a subfolder of root to read instead.
         conversion: 'display' turns pictures upright by their EXIF orientation and lays what is
             transparent on white; 'reference' does neither, as torchvision, for ImageNet itself.
         limits: Limits on a picture, beyond which a record is unreadable; None for

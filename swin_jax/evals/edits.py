@@ -21,7 +21,7 @@ class Edits:
 
     Attributes:
         data: A `data.pipeline.EvalData` of latents; None for a task that holds its own.
-        pictures: Edits in the picture, the first ones.
+        pictures: Number of edits in the picture, the first ones.
         columns: Columns of that picture, each a pair of before and after.
     """
 

@@ -41,7 +41,7 @@ def feature_batches(
     """Compiles the features of pictures: whoever needs some takes them from here.
 
     Args:
-        task: Its `predict` gets the `inputs` and returns the `outputs`, (B, E) each.
+        task: A task whose `predict` gets the `inputs` and returns the `outputs`, (B, E) each.
         placement: A `sharding.Placement`.
         outputs: Keys of what `predict` returns.
         inputs: Keys of the batch that `predict` gets.

@@ -47,7 +47,7 @@ def sample(label: np.ndarray, shots: PositiveInt, seed: Seed) -> np.ndarray:
 
     Args:
         label: (N,) int.
-        shots: Per class.
+        shots: Number of examples per class.
         seed: Seed of the choice.
 
     Returns:
@@ -303,7 +303,7 @@ class FewShot:
         train: A `data.pipeline.EvalData` with `image` and `label`, as are the others.
         test: Data that is reported; its classes, by name, are some of those of `train`, as are
             those of `validation`.
-        validation: Chooses the regularisation.
+        validation: Data that chooses the regularization.
         shots: Examples per class.
         seeds: One draw each.
         method: 'ridge', which takes no time, or 'logistic'.

@@ -102,7 +102,8 @@ class Probe:
     """The result of a probe.
 
     Attributes:
-        classifier: Fitted to training and validation data with the chosen lambda.
+        classifier: Classifier that was fitted to training and validation data with the chosen
+            lambda.
         search: Record of the search that chose it.
     """
 
@@ -186,7 +187,7 @@ class LinearProbe:
         train: A `data.pipeline.EvalData` with `image` and `label`, as are the others.
         test: Data that is reported; its classes, by name, are some of those of `train`, as are
             those of `validation`.
-        validation: Chooses lambda; None carves a fifth of `train` out.
+        validation: Data that chooses lambda; None carves a fifth of `train` out.
         output: Key of what `task.predict` returns that is probed; the paper takes ViT's class token
             before the projection, 'image_features' are after it and of unit length.
         metric: Key of `metrics.top_scores` that chooses lambda.

@@ -47,7 +47,7 @@ def fuse(
     """The class probabilities of videos from several views of each.
 
     Args:
-        task: Its `predict` gives the `logits` of `video`.
+        task: A task whose `predict` gives the `logits` of `video`.
         state, frozen: Arguments of `predict`.
         views: (B, V, T, H, W, 3) uint8.
         views_at_once: Views of each video that are computed together, a divisor of V; 0 for all.
@@ -89,7 +89,7 @@ class MultiView:
             with the next one; '' for none. What is kept belongs to one set of weights and
             one set of views.
         save_every: Batches between two writes to the cache.
-        progress: Shows a bar.
+        progress: True to show a bar.
     """
 
     data: Any

@@ -36,7 +36,7 @@ def caption_features(
         encode: (batch_size, L) int32 tokens -> (batch_size, E).
         tokenize: Texts -> (n, L) int32.
         captions: N entries, each the one or more captions of an image.
-        prefix: Put before every caption; 'a photo of ' is worth 1 to 2 points of R@1 to CLIP.
+        prefix: Text before every caption; 'a photo of ' is worth 1 to 2 points of R@1 to CLIP.
         batch_size: Captions at a time.
 
     Returns:
@@ -169,7 +169,7 @@ class Retrieval:
             tokens of one caption.
         captions: One or more captions of each record, in order; None takes those of the source.
         tokenize: Texts -> (n, L) int32, for `captions`; None takes that of `pairs.eval_transform`.
-        prefix: Put before each of the captions.
+        prefix: Text before each of the captions.
         ids: Batch key of an integer that pairs with the same content share ('label' for several
             pictures of one concept); '' makes every image its own.
         ks: Numbers of candidates, the first ones, among which a match counts.

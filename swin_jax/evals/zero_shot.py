@@ -55,7 +55,8 @@ def classifier(
         progress: True to show a bar.
         cache: Folder for the result, stored under a hash of key, names and templates;
             None stores nothing.
-        key: Stands for weights and tokenizer in that hash, `weights_checksum(params)` for example.
+        key: Text that stands for weights and tokenizer in that hash, `weights_checksum(params)` for
+            example.
 
     Returns:
         (E, C) float32, columns of unit length. 100 * normalised image features @

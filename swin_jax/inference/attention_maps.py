@@ -48,7 +48,7 @@ def attention_map(
 
     Args:
         model: A `Swin` over any number of axes, of any size of window and of image.
-        variables: Its {'params': ...}.
+        variables: Variables of the model, {'params': ...}.
         image: (*size, in_channels) or (1, *size, in_channels), floating point and normalised;
             (H, W, 3) for pictures.
         block: The official name, 'layers.2.blocks.3'.
@@ -110,7 +110,7 @@ def bias_maps(model: nn.Module, variables: dict, block: str) -> np.ndarray:
 
     Args:
         model: A `Swin`.
-        variables: Its {'params': ...}.
+        variables: Variables of the model, {'params': ...}.
         block: The official name, 'layers.2.blocks.3'.
 
     Returns:
@@ -160,7 +160,7 @@ def draw_attention(
         stride: Pixels of the picture per token, patch size times 2^stage, (rows, columns) or one
             int for both; None where the map spans the picture exactly, as it does unless the
             model had to pad.
-        title: Above the panels.
+        title: Title above the panels.
 
     Returns:
         The matplotlib figure.
@@ -223,7 +223,7 @@ def draw_video_attention(
         maps: (h, T', rows, columns) of `attention_map` for a model of three axes.
         query: The token that `maps` are for, (time, row, column); it is framed.
         path: A picture file to write, or None.
-        title: Above the panels.
+        title: Title above the panels.
 
     Returns:
         The matplotlib figure.
@@ -272,7 +272,7 @@ def draw_bias(maps: np.ndarray, path: str | os.PathLike | None = None, title: st
     Args:
         maps: (h, 2 wh - 1, 2 ww - 1) of `bias_maps`.
         path: A picture file to write, or None.
-        title: Above the panels.
+        title: Title above the panels.
 
     Returns:
         The matplotlib figure.

@@ -28,7 +28,7 @@ def draw(
         path: A picture file.
         pictures: Pairs of a picture, uint8 (H, W), (H, W, 1) or (H, W, 3), None for an empty place,
             and its text.
-        title: Above all.
+        title: Title above all.
         columns: Pictures beside each other.
         width: Width of a picture, in inches.
     """

@@ -111,7 +111,7 @@ def image_batches(
 
     Args:
         model: A model of pictures and texts.
-        variables: Its variables.
+        variables: Variables of the model.
         prepare: The argument of the `example_transform` that prepares `data`.
         data: Pictures, prepared by it.
 

@@ -187,7 +187,7 @@ def modulated_convolution(
             the gain of equalized learning rates is applied here.
         style: (B, I) float32.
         demodulate: Scale the outputs to unit variance, as for inputs of unit variance.
-        up: Double the size, k = 3.
+        up: True to double the size, k = 3.
         resampling: 'merged' or 'plain'.
 
     Returns:

@@ -54,8 +54,8 @@ def adamw(
             scale=...)` where `layer_scale` is given.
         no_decay: Regexes on official names of parameters that are not decayed, such as
             `models.swin.rules.NO_DECAY`.
-        b1, b2, eps: Adam's; both moments are float32.
-        weight_decay: Decoupled, multiplied by the learning rate.
+        b1, b2, eps: Constants of Adam; both moments are float32.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate.
         clip_norm: Largest global gradient norm; 0 doesn't clip.
         freeze: Regex on official names of parameters that are not trained: no update, no decay, no
             moments, no part in the norm. Running statistics of a BatchNorm whose parameters are
@@ -119,7 +119,7 @@ def lazy_adam(
     arXiv 1912.04958, appendix B).
 
     Args:
-        learning_rate, b1, b2, eps: Adam's, as if there were no regularizer.
+        learning_rate, b1, b2, eps: Constants of Adam, as if there were no regularizer.
         regularize_every: Steps of the loss for one of the regularizer, k;
             0 if it has no update of its own.
         freeze: The same as in `adamw`, as is the state.

@@ -42,7 +42,7 @@ def ranger(
     Args:
         learning_rate: 0.5 suits parameters that are stored with a deviation of 100,
             as those of StyleGAN2's mapping.
-        b1, b2, eps: Adam's; both moments are float32.
+        b1, b2, eps: Constants of Adam; both moments are float32.
         slow_step: Share of the way from slow weights to the parameters in one move; the parameters
             are then set to them.
         slow_every: Updates between two of these moves.
@@ -96,7 +96,7 @@ def multiplier(count: jax.Array, b1: float, b2: float) -> tuple[jax.Array, jax.A
 
     Args:
         count: Number of the update, from 1 on.
-        b1, b2: Adam's.
+        b1, b2: Constants of Adam.
     """
     largest = 2 / (1 - b2) - 1
     length = _length(count.astype(jnp.float32), b2)

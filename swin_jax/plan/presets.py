@@ -27,7 +27,7 @@ class Pod:
         size: Chips of v5e; of the others as many as have about the same memory together or more,
             and eight H100.
         settings: {dotted key: value} on every chip.
-        h100: Those on eight H100 besides.
+        h100: {dotted key: value} on eight H100 besides.
     """
 
     size: int

@@ -53,8 +53,8 @@ class Config:
 
     Attributes:
         kind: The library that wrote it: `OPEN_CLIP`, `TRANSFORMERS` or `TIMM`.
-        path: Its file.
-        fields: Its content.
+        path: Path of the file.
+        fields: Content of the file.
     """
 
     kind: str
@@ -239,7 +239,7 @@ def check_types(
 
     Args:
         path: The config.
-        fields: Some of what it holds.
+        fields: Part of its content.
         types: {name: annotation}, see `core.ranges.refusal`. A field may be absent or None.
         prefix: Text before the names, 'vision_cfg.' for example.
     """

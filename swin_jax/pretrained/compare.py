@@ -156,7 +156,7 @@ def compare(found: Mapping, expected: Mapping, allowed: Iterable[str] = ()) -> R
     Args:
         found: {name: array or anything with a shape}. Buffers are passed over.
         expected: {name: shape}.
-        allowed: Further names that may be there although they are not expected.
+        allowed: Names that may be there although they are not expected.
 
     Returns:
         The report; it is falsy where all is well.

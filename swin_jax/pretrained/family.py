@@ -53,7 +53,7 @@ class Family:
     """One family of models.
 
     Attributes:
-        title: Its name in messages, 'Swin' for example.
+        title: Name in messages, 'Swin' for example.
         usual: Name of the model that is suggested to whoever types the title only.
         names: () -> all names that can be loaded.
         fields: Names of the arguments that make a model.

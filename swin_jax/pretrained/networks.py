@@ -75,7 +75,7 @@ def read(
         source: A file of `pretrained.files.read`, or variables, whose 'params', 'batch_stats'
             and 'averages' are taken.
         key: The weights to take from a file that holds several, see `pretrained.files.read`.
-        convert: Takes a file's state dict to variables.
+        convert: A function that takes a file's state dict to variables.
         licence: The terms of the released file.
 
     Raises:

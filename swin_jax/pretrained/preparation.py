@@ -58,7 +58,7 @@ class Preparation:
     Attributes:
         input: 'image' or 'video': the key of a batch, and what `pixels` is given.
         transform: Public name of the function of `data` that resizes, one of `TRANSFORMS`.
-        arguments: Its arguments: 'size' in pixels, 'interpolation', 'crop' and so on.
+        arguments: Arguments of the transform: 'size' in pixels, 'interpolation', 'crop' and so on.
         mean: Mean of each channel, of pixels in 0..1.
         std: Standard deviation of each channel, of pixels in 0..1.
         channels: C, 3 for RGB or 1 for grey.

@@ -212,7 +212,7 @@ def check_predicts(task: Task, needed: str, user: str) -> None:
     """Checks that a task predicts what an evaluation or an action needs.
 
     Args:
-        task: Built.
+        task: A built task.
         needed: A key of `PREDICTIONS`.
         user: Name of what needs it, for the message.
 

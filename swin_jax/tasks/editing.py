@@ -29,7 +29,7 @@ class Given:
 
     Attributes:
         model: A linen module.
-        variables: Its variables.
+        variables: Variables of the model.
         path: Source of the variables, for messages.
     """
 

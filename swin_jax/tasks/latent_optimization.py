@@ -51,8 +51,8 @@ class LatentOptimization:
         penalty: 'sum' of squares over a latent, as the released code has it, or its 'norm',
             as the paper writes.
         preprocess: 'compat' or 'clip', see `models.styleclip.clip_view`.
-        crop_face: Cut out the face of a picture that is aligned as FFHQ's;
-            False shows all of it to `arcface`.
+        crop_face: True to cut out the face of a picture that is aligned as FFHQ's; False shows all
+            of it to `arcface`.
     """
 
     predicts: ClassVar[str] = "edits"

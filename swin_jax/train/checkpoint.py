@@ -380,7 +380,7 @@ def read_numpy(path: os.PathLike, key: str = "") -> dict:
 
     Args:
         path: Path of the part.
-        key: Reads only what is under this key of it, {} where there is nothing; '' for all.
+        key: Key of the tree to read, {} where it has nothing; '' for all.
     """
     handler, path = ocp.PyTreeCheckpointHandler(), storage.LiteralPath(path)
     tree = handler.metadata(path).tree

@@ -64,7 +64,7 @@ class Counts:
         """{BAD: records, TRUNCATED: texts} of the whole run; call it on every process.
 
         Args:
-            mark: Counts up to there; None for all.
+            mark: State, from `mark`, up to which is counted; None for all.
         """
         bad, texts = self._gather(mark or self.mark())
         return {BAD: self._unnumbered + len(bad), TRUNCATED: self._truncated_before + texts}

@@ -33,7 +33,7 @@ class InitFrom:
     Attributes:
         path: A workdir, a file of weights or a folder of a hub; '' starts from scratch.
         required: True if '' is an error instead.
-        backbone: Take everything but the head, which keeps its own initialisation.
+        backbone: True to take everything but the head, which keeps its own initialization.
         head: Regex on parameter paths, what `backbone` leaves out.
         convert: (path, or {'params', 'config'} of a workdir, model) -> variables;
             reads a file and fits weights.
@@ -311,7 +311,7 @@ def _check_layout(
 
     Args:
         name: The workdir.
-        config: Its flat config.
+        config: Flat config of the workdir.
         model: The model that the weights are for.
         paths: Paths of the workdir's parameters.
         key: Dotted key of the source in the config, for messages.

@@ -96,8 +96,8 @@ def share_labels(
         folder: The workdir, whose checkpoint decides; without one the weights of `init_from` do if
             they have as many classes, or else the training data.
         task: Built. Only where it predicts logits do labels stand for them.
-        data: Built `config.data`; not compared where nothing is trained and the classes of
-            the weights are known.
+        data: The built `config.data`; not compared where nothing is trained and the classes of the
+            weights are known.
         evaluations: Built evaluations by name, each with a data set in any of its fields. One that
             has classes of its own says so by the attribute `own_classes`.
 

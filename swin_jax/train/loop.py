@@ -271,7 +271,7 @@ class Loop:
 
         Args:
             step: Step of the state.
-            everything: Those that are not due as well.
+            everything: True to run those that are not due as well.
             done: Names of those to leave out.
 
         Returns:
@@ -352,7 +352,7 @@ def prepare(
 
     Args:
         config: Config from an experiment file.
-        workdir: Made if missing.
+        workdir: Folder of the run; made if missing.
         allow_change: Dotted keys that a resumed run may change although the result depends on them.
         profile: (first, last) step of a profiler trace.
 

@@ -116,7 +116,7 @@ def _hearing(wait: Callable[[], Any], whom: Callable[[], str]) -> Any:
 
     Args:
         wait: The function.
-        whom: Gives the end of that line, 'for process 0'.
+        whom: A function that gives the end of that line, 'for process 0'.
 
     Returns:
         What `wait()` returns.

@@ -22,7 +22,7 @@ class Profiler:
         Args:
             step: The number of the step.
             state: The run's; waited for before the trace ends.
-            say: Told where the trace is.
+            say: A function that is told where the trace is.
         """
         if self.steps and step == self.steps[0]:
             self.files = storage.Spool(self.folder)

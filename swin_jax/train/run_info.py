@@ -111,7 +111,7 @@ def check_frozen(
     Args:
         workdir: Workdir, which may hold the header of the run that is resumed.
         found: The facts of this run.
-        frozen: Its frozen arrays.
+        frozen: Frozen arrays of the run.
         saved: `frozen` of the facts that the run's checkpoint was saved with,
             for a header that is gone.
     """

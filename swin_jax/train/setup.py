@@ -36,7 +36,7 @@ class Run:
     Attributes:
         placement: Placement of batches on the mesh.
         partition: Partition of the state.
-        task: Built.
+        task: The built task.
         abstract: A TrainState of jax.ShapeDtypeStruct with shardings.
         frozen: The same for what a step only reads.
     """

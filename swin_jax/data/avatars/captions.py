@@ -62,7 +62,8 @@ def caption(face: Mapping[str, str], rng: np.random.Generator, left_out: float =
 
     Args:
         face: An option of each of `attributes.CHOICES`. What is hidden is not spoken of.
-        rng: Draws the template, the subject, the words, their order, and what is left out.
+        rng: Generator that draws the template, the subject, the words, their order, and what is
+            left out.
         left_out: Probability that a part is not spoken of, each by itself.
     """
     parts = [_choose(words, rng) for words in _words(face) if rng.random() >= left_out]

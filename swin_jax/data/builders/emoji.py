@@ -42,7 +42,7 @@ class Vendor:
 
     Attributes:
         package: An Iconify set (icons.json), or a package of assets/<code points>.webp.
-        license: Its SPDX name.
+        license: SPDX name of the license.
         credit: The author of the drawings and their source.
         expected: Number of concepts that it draws.
     """
@@ -148,7 +148,7 @@ def build(
         data_dir: Folder of data sets.
         source: Folder of the tarballs; None fetches them into data_dir/downloads/emoji.
         size: Height and width in pixels.
-        overwrite: Replaces what is there.
+        overwrite: True to replace what is there.
         vendors: {split name: its vendor}.
         texts: Packages of names, keywords and sub-groups.
 

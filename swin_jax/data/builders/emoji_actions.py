@@ -113,7 +113,7 @@ def build(
         packages: The packages to build from, of those in `available`.
         source: Folder of the tarballs; None fetches them into data_dir/downloads/emoji.
         size: Height and width of the frames in pixels.
-        overwrite: Replaces what is there.
+        overwrite: True to replace what is there.
         available: Animations by name.
         texts: Packages of the emoji's names, keywords and sub-groups.
 

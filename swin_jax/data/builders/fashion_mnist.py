@@ -50,8 +50,8 @@ def build(
     Args:
         data_dir: Folder of data sets.
         source: Folder of the four files.
-        overwrite: Replaces what is there.
-        download: Fetches the files into data_dir/downloads/fashion_mnist instead.
+        overwrite: True to replace what is there.
+        download: True to fetch the files into data_dir/downloads/fashion_mnist instead.
 
     Returns:
         Its path. Raises UserError where a file is missing, damaged or cannot be fetched.

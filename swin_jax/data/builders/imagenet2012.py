@@ -43,7 +43,7 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
     Args:
         data_dir: Folder of data sets.
         source: Folder of the official files (see the module's docstring).
-        overwrite: Replaces what is there.
+        overwrite: True to replace what is there.
 
     Returns:
         Its path. Raises UserError where files are missing or disagree.

@@ -30,7 +30,7 @@ def build(data_dir: str, source: str, overwrite: bool = False) -> Path:
     Args:
         data_dir: Folder of data sets.
         source: The tar of tars, or a folder of the synsets' tars or folders.
-        overwrite: Replaces what is there.
+        overwrite: True to replace what is there.
 
     Returns:
         Its path. Raises UserError where there is nothing to read.

@@ -87,7 +87,7 @@ def find(packages: Iterable[Package], folder: Path) -> dict[str, Path]:
 
     Args:
         packages: Packages to look for.
-        folder: Holds the tarballs, named as `npm pack` or as the registry names them.
+        folder: Folder of the tarballs, named as `npm pack` or as the registry names them.
 
     Returns:
         {package name: path}. Raises UserError, naming them,

@@ -57,8 +57,8 @@ def write(
         version: Version of the data set, such as '1.0.0'.
         features: TFDS features by name.
         splits: {name: split}.
-        overwrite: Replaces what is there.
-        shard_bytes: About the size of a file.
+        overwrite: True to replace what is there.
+        shard_bytes: Approximate size of a file.
         **info: Description, homepage, citation, license.
 
     Returns:
@@ -110,8 +110,8 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
     """Runs a builder from the command line.
 
     Args:
-        build: Makes the data set from the parsed flags and returns its path.
-        parser: Holds the builder's own flags; --data_dir and --overwrite are added.
+        build: A function that makes the data set from the parsed flags and returns its path.
+        parser: A parser with the builder's own flags; --data_dir and --overwrite are added.
 
     A user error and a full disk end the process with one line and status 1.
     """

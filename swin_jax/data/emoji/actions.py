@@ -136,7 +136,7 @@ class Reversal:
     """How an action looks when it is played backwards; mean distances of pixels, 0 to 255.
 
     Attributes:
-        action: Its name.
+        action: Name of the action.
         motion: Distance between two frames of a clip.
         distance: Distance between a clip and its reverse, from the start where they agree best.
     """

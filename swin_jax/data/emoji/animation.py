@@ -75,7 +75,7 @@ def action_train_transform(
         hflip: Probability of a mirror image. It must not change the label.
         recolour: Probability that the figure's colours are replaced:
             powers of its channels, exchanged and mixed.
-        single_frame: Repeats the first frame T times, for the control that sees no motion.
+        single_frame: True to repeat the first frame T times, for the control that sees no motion.
 
     Returns:
         transform(example, rng): `video` (Frames, or anything with len and get) becomes uint8

@@ -80,7 +80,7 @@ def emoji(
         data_dir: Folder of data sets; None for the default of `sources.tfds`.
         vendors: Splits of the data set.
         concepts: 'seen', 'unseen' or 'all'.
-        common: Only concepts that all five vendors of the comparison draw.
+        common: True for only those concepts that all five compared vendors draw.
         name: 'emoji', or 'emoji_SIZE' for other sizes than 64 pixels.
 
     Returns:
@@ -147,7 +147,7 @@ def caption(example: dict[str, Any], rng: np.random.Generator, with_keywords: fl
 
     Args:
         example: A record with `name` and `keywords`.
-        rng: Draws the template and the keywords.
+        rng: Generator that draws the template and the keywords.
         with_keywords: Probability of keywords.
     """
     text = TEMPLATES[rng.integers(len(TEMPLATES))].format(example["name"])
@@ -167,7 +167,7 @@ def pair_train_transform(
     Args:
         transform: (example, rng) -> example with `image`.
         context_length: Tokens; longer captions are cut, which only takes keywords away.
-        with_keywords: See `caption`.
+        with_keywords: The same as in `caption`.
 
     Returns:
         transform(example, rng): `image`, `text` int32 (context_length,) and `label`.

@@ -53,7 +53,7 @@ def recolor(
 
     Args:
         pixels: float32 (H, W, 3) in 0..1.
-        rng: Decides.
+        rng: Generator of the draws.
         grey: Probability of a grey picture. The others get another hue and saturation with
             probability 0.8.
         hue: Standard deviation of the turn of all colors about grey, in radians.

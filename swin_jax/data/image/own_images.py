@@ -48,7 +48,7 @@ def own_images(
     Args:
         root: The folder.
         split: 'train' or 'val'.
-        share: Part of each class that is held back, at least one picture.
+        share: Share of each class that is held back, at least one picture.
         seed: Seed of the choice.
         side: Shorter side, in pixels, of copies that are kept in memory, see `SmallCopies`. 0 keeps
             none.

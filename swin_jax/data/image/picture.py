@@ -77,12 +77,12 @@ class Limits:
         bytes: Size of the file.
         pixels: Height times width. Above PIL's own limit, which is the default,
             `PIL.Image.MAX_IMAGE_PIXELS` must be raised as well.
-        scans: Passes over the picture that a JPEG makes;
-            usual ones have 1, progressive ones about 10.
-        scanned_pixels: Scans times pixels, which is the time that a JPEG takes.
+        scans: Most passes over the picture that a JPEG makes; usual ones have 1, progressive ones
+            about 10.
+        scanned_pixels: Most scans times pixels, which is the time that a JPEG takes.
         exif_parts: Segments of Exif in a JPEG, which PIL joins one by one; usual ones have 1.
-        comments: Signs # in a PPM, PGM or PBM written in digits,
-            for whose comments PIL takes quadratic time.
+        comments: Most signs # in a PPM, PGM or PBM written in digits, for whose comments PIL takes
+            quadratic time.
     """
 
     bytes: PositiveInt = 2**29

@@ -31,7 +31,7 @@ class RandAugment:
 
     Attributes:
         magnitude: Mean magnitude, 0 to 10.
-        magnitude_std: Its standard deviation; 0 keeps it fixed.
+        magnitude_std: Standard deviation of the magnitude; 0 keeps it fixed.
         num_ops: Operations drawn for an image.
         increasing: True if posterize, solarize and the enhancements grow stronger with the
             magnitude.

@@ -50,7 +50,7 @@ def check_file(
         limits: Limits on the picture.
         short_side: Size to which evaluations resize the short side, in pixels; 0 does not check
             what becomes of the other.
-        read: Gives the encoded bytes where `path` is none.
+        read: A function that gives the encoded bytes where `path` is none.
 
     Returns:
         {'path', 'bytes', 'changed' (its time), 'limits', 'short_side', 'size' ([width, height], []
@@ -82,7 +82,7 @@ def scan(
         source: The pictures.
         report: Path of the JSON lines to which findings are added,
             and from which known ones are taken.
-        limits, short_side: See check_file.
+        limits, short_side: The same as in `check_file`.
         num_threads: Decoding threads; 0 for one a core.
 
     Returns:

@@ -225,7 +225,7 @@ def random_crop_box(
         height: Height of the image in pixels.
         scale: Range of the box's share of the area.
         ratio: Range of the box's width / height.
-        rng: Decides.
+        rng: Generator of the draws.
 
     Returns:
         (left, top, right, bottom) in pixels, inside the image.

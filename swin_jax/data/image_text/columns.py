@@ -46,7 +46,7 @@ def choose(name: str, argument: str, columns: Collection[str], place: str) -> st
         name: The name that the user gives, in lower or upper case. Where there is no such column
             and it is the first of IMAGE_KEYS or TEXT_KEYS, the other known names stand in for it.
         argument: 'image_key' or 'text_key'.
-        columns: Those that there are.
+        columns: Names of the columns.
         place: The file, for messages.
 
     Returns:

@@ -167,7 +167,8 @@ def tfds(
         extra: Further features of those kinds, which examples get as str or (str,
             ...) for a caption function.
         label_key: An integer feature that becomes `label`; '' for none.
-        in_memory: Keeps decoded images, for sets that fit in the memory of every loader process.
+        in_memory: True to keep decoded images, for sets that fit in the memory of every loader
+            process.
         conversion: Conversion of pixels: 'display' turns pictures upright by their EXIF orientation
             and lays what is transparent on white, 'reference' does neither, as the recipes of CLIP.
 
@@ -292,10 +293,10 @@ def train_transform(
 
     Args:
         image: The image's transform, such as image.clip_train_transform(224).
-        caption: Draws the caption.
+        caption: A function that draws the caption.
         context_length: L.
-        truncate: Cuts captions that are too long; False raises UserError instead.
-        clean: See text.tokenize.
+        truncate: True to cut captions that are too long; False raises UserError instead.
+        clean: Cleaning of texts, see `tokenizer.tokenize`.
 
     Returns:
         transform(example, rng): `image` uint8 (H, W, 3), `text` int32 (L,), `truncated` uint8, 1

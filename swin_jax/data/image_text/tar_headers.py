@@ -34,7 +34,7 @@ class Member:
     """A member of a tar.
 
     Attributes:
-        name: Its path.
+        name: Path of the member.
         kind: 'file', 'folder', or 'special' for links, sparse files, devices and what else has no
             plain bytes.
         offset: Start of its first header, in bytes.
@@ -55,7 +55,7 @@ def members(file: BinaryIO, size: int) -> Iterator[Member]:
     """Yields the members in order.
 
     Args:
-        file: Opened for reading.
+        file: A file opened for reading.
         size: Size of the file in bytes.
 
     Raises:

@@ -47,7 +47,7 @@ def tokenize(
     Args:
         texts: One text or several.
         context_length: L, ids of a row.
-        truncate: Cuts texts that are too long, keeping the end id last.
+        truncate: True to cut texts that are too long, keeping the end id last.
         clean: 'openai' (ftfy, HTML entities, white space, lower case), 'canonicalize' (that without
             ASCII punctuation, as SigLIP) or 'whitespace' (only white space; the ids are of
             lower-case text all the same).

@@ -106,7 +106,7 @@ def open_video(file: str | os.PathLike | bytes, limits: Limits = DEFAULT_LIMITS)
     """Opens a file for decoding in one thread: loader processes and threads are the parallelism.
 
     Args:
-        file: Its path, or its encoded bytes. Nothing in a path is a pattern or a protocol,
+        file: Path of the file, or its encoded bytes. Nothing in a path is a pattern or a protocol,
             and no file opens another.
         limits: The most that it may take.
 
@@ -168,8 +168,8 @@ def read_index(container, stream, max_frames: int) -> PacketIndex | None:
     """Reads the headers of all packets.
 
     Args:
-        container: Just opened.
-        stream: Its video stream.
+        container: A container that has just been opened.
+        stream: Video stream of the container.
         max_frames: Packets above which the file is unreadable.
 
     Returns:

@@ -42,8 +42,8 @@ class Reader:
 
         Args:
             file: Path of a video file, or its encoded bytes.
-            rotate: Turns frames as the file's rotation metadata say (phones store upright films
-                lying), as OpenCV does.
+            rotate: True to turn frames as the file's rotation metadata say (phones store upright
+                films lying), as OpenCV does.
             variable_frame_rate: True if a file with a variable frame rate is read (exactly, by time
                 stamps) rather than an unreadable record: clips count frames, so its motion changes
                 speed.

@@ -15,9 +15,9 @@ def dense_train_indices(
 
     Args:
         num_frames: Number of frames of the video.
-        rng: Decides where the clips start.
+        rng: Generator that draws the starts of the clips.
         length: Frames of a clip.
-        stride: Every how many frames.
+        stride: Distance of the frames that are taken.
         clips: Number of clips; each starts in its own part of the video where that is long enough.
 
     Returns:

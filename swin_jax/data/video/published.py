@@ -31,7 +31,7 @@ class Published:
 
     Attributes:
         entries: One for a record, whose path is the best name of its file, without a suffix.
-        names: All that the file of each record may be called, the best first.
+        names: Names that the file of each record may have, the best first.
     """
 
     entries: tuple[Entry, ...]
@@ -78,7 +78,7 @@ def find_files(
         file: The list, for messages.
         published: The published list.
         folder: Folder of its videos.
-        suffixes: Those of videos.
+        suffixes: Suffixes of videos.
 
     Returns:
         {record: path relative to the folder}. A warning counts records without a file: videos

@@ -37,9 +37,9 @@ class VideoRandAugment:
     Attributes:
         num_ops: Different operations drawn for a clip.
         magnitude: Strength of the operations, 0 to 30.
-        hidden_flip: Flips half of the clips first, as the peer does without saying so.
-        hidden_crop: Crops up to magnitude / 224 of each side first and resizes back,
-            as the peer does.
+        hidden_flip: True to flip half of the clips first, as the reference does without saying so.
+        hidden_crop: True to crop up to magnitude / 224 of each side first and resize back, as the
+            reference does.
         fill: Grey level of pixels that come from outside the frame, and of the cut-out square.
     """
 

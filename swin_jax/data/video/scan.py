@@ -46,7 +46,7 @@ def check_file(path: str, quick: bool = False) -> dict[str, Any]:
 
     Args:
         path: Path of the file.
-        quick: Reads packets only, which misses damaged pictures and takes less than a
+        quick: True to read packets only, which misses damaged pictures and takes less than a
             hundredth of the time.
 
     Returns:
@@ -81,7 +81,7 @@ def scan(
         source: The data set.
         report: Path of the JSON lines to which findings are added,
             and from which known ones are taken.
-        quick: See check_file.
+        quick: The same as in `check_file`.
         num_threads: Decoding threads; 0 for one a core.
 
     Returns:

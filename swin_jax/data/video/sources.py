@@ -36,7 +36,7 @@ class VideoFileSource:
 
     Attributes:
         root: Folder of all files.
-        paths: Relative to root, one for a record.
+        paths: Paths relative to root, one for a record.
         labels: One for a record.
         class_names: Class names in label order.
         variable_frame_rate: False if a file with a variable frame rate is an unreadable record, see
@@ -153,7 +153,7 @@ def video_folder(
 
     Args:
         root: The folder.
-        split: Reads root/split instead.
+        split: Name of a subfolder of root to read instead.
         variable_frame_rate, max_pixels, max_frames: The same as in `video_list`.
 
     Returns:

@@ -68,7 +68,7 @@ def video_train_transform(
     Args:
         size: (H, W) of the result in pixels, or one int for both.
         length: Frames of a clip.
-        stride: Every how many frames, for 'dense'.
+        stride: Distance of the frames that are taken, for 'dense'.
         sampling: 'dense' takes `length` frames from a random start on; 'uniform' one of each of
             `length` equal segments.
         short_side: Size to which the short side is resized first, in pixels.
@@ -77,8 +77,8 @@ def video_train_transform(
         hflip: Probability of a flip, beside that of RandAugment.
         randaugment_ops: Operations of RandAugment; 0 for none, nor the hidden flip and crop.
         randaugment_magnitude: Magnitude of RandAugment's operations, 0 to 30.
-        hidden_flip: See VideoRandAugment.
-        hidden_crop: See VideoRandAugment.
+        hidden_flip: The same as in `VideoRandAugment`.
+        hidden_crop: The same as in `VideoRandAugment`.
 
     Returns:
         transform(example, rng): replaces `video` (a Video) by uint8 (length, H, W, 3). Raises
@@ -234,7 +234,7 @@ def random_crop_box(
         width: Width of the frame in pixels.
         scale: Range of the box's share of the area.
         ratio: Range of the box's width / height, drawn log-uniformly.
-        rng: Decides.
+        rng: Generator of the draws.
 
     Returns:
         (top, left, height, width) in pixels, inside the frame.

@@ -195,7 +195,7 @@ class Overlap:
 
     Attributes:
         name: Data set.
-        count: All examples.
+        count: Number of all examples.
         overlap: Examples whose nearest training image is at or above the threshold.
         threshold: Similarity from which on an image is a duplicate.
         accuracy: Accuracy on all examples.

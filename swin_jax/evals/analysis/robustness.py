@@ -84,7 +84,7 @@ class ObjectNetClass:
     Attributes:
         folder: Folder of its images.
         name: Name for prompts, in lower case.
-        imagenet: Its classes among ImageNet's 1000.
+        imagenet: Numbers of its classes among ImageNet's 1000.
     """
 
     folder: str
@@ -172,7 +172,7 @@ class Measurement:
     """One model on one pair of sets.
 
     Attributes:
-        model: Its name.
+        model: Name of the model.
         shift: Name of the shifted set.
         in_domain: Accuracy on the original set, over the classes that the shifted one has, in 0..1.
         shifted: Accuracy on the shifted set, in 0..1.
@@ -224,7 +224,7 @@ class Robustness:
     Attributes:
         measurement: The measurement.
         expected: Accuracy under shift of an ordinary model of that accuracy in the domain.
-        effective: Measured minus expected.
+        effective: Measured minus expected accuracy.
         relative: Accuracy under shift minus that of the base model, or None.
     """
 

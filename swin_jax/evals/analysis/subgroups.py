@@ -43,7 +43,7 @@ class Rate:
         group: 'attribute=value', several joined by ', '; 'all' for everybody.
         count: Members.
         value: The rate, in 0..1.
-        interval: Clopper-Pearson.
+        interval: Clopper-Pearson interval of the rate.
     """
 
     figure: str

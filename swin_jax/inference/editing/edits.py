@@ -50,8 +50,8 @@ class LoadedEditor(Protocol):
 
     Attributes:
         generator: A `models.stylegan2.Generator`.
-        variables: Its variables.
-        method: Its name in messages.
+        variables: Variables of the generator.
+        method: Name of the method in messages.
         text: The text that the pictures are edited to.
         axes: One or two quantities for sheets, the first one for the video.
     """
@@ -83,7 +83,7 @@ def synthesizer(generator: Any, variables: dict) -> Synthesize:
 
     Args:
         generator: A `models.stylegan2.Generator`.
-        variables: Its variables, with the fixed noise that the pictures get.
+        variables: Variables of the generator, with the fixed noise that the pictures get.
 
     Returns:
         A function of S, `Edited.styles` for example: pictures uint8 (B, H, W, 3).

@@ -77,7 +77,7 @@ class GlobalDirections:
     """A generator and a CLIP, and what each channel of S does to CLIP's features.
 
     Attributes:
-        models: Both with their variables.
+        models: Generator and CLIP with their variables.
         statistics: Mean and deviation of each channel.
         relevance: (channels, E) float32, see `models.styleclip.directions.image_directions`.
         templates: Prompts that texts are filled into, each with one {}.

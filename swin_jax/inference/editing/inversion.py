@@ -121,7 +121,7 @@ class OptimizationInversion:
         b1, b2: Decay rates of Adam's moments.
         latent_noise: Deviation of the noise that latents get, as a share of that of W.
         noise_until: Share of the steps after which they get none.
-        optimize_noise: Look for noise maps as well, from random ones, and keep them free of
+        optimize_noise: True to look for noise maps as well, from random ones, and keep them free of
             patterns. Edits are drawn with the fixed maps of the generator: False looks for latents
             that belong to those.
         noise_penalty: Weight of the penalty on patterns in noise maps.

@@ -123,9 +123,9 @@ class LoadedMapper:
 
     Attributes:
         generator: The generator.
-        variables: Its variables.
+        variables: Variables of the generator.
         model: The mapper.
-        mapper_variables: Its variables.
+        mapper_variables: Variables of the mapper.
         text: The text that the mapper was trained for.
     """
 

@@ -247,7 +247,7 @@ def take_run(task: Any, models: Models, workdir: Any, folder: str) -> None:
     unless it is there.
 
     Args:
-        task: Its `tasks.style_relevance.StyleRelevance`.
+        task: The run's `tasks.style_relevance.StyleRelevance`.
         models: Generator and CLIP.
         workdir: Workdir of the run; nothing is done where it has no checkpoint.
         folder: Folder for S_mean_std, fs3.npy and statistics.json.

@@ -28,7 +28,7 @@ def draw_pairs(
         pairs: For each name the pictures uint8 (H, W, 3) beside each other: the original, before,
             after.
         headings: Headings of the columns.
-        title: Above all.
+        title: Title above all.
     """
     cells = []
     for name, pictures in zip(names, pairs, strict=True):

@@ -136,9 +136,9 @@ def read(
     Args:
         source: The source that `find` gives.
         generator: A `models.stylegan2.Generator`.
-        variables: Its variables.
+        variables: Variables of the generator.
         truncation: Truncation of latents that are drawn.
-        inverter: Finds the latents of pictures.
+        inverter: The inverter that finds the latents of pictures.
 
     Raises:
         UserError: A file of latents of another shape; a picture that is no aligned square.

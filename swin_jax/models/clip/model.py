@@ -173,7 +173,7 @@ def make_clip(
         context_length, vocab_size, text_width, text_layers: Settings of the text tower.
         text_heads: None for one per 64 channels.
         act: Activation in the MLPs of both towers, 'quick_gelu' or 'gelu'.
-        init_logit_scale, logit_bias: See `CLIP`.
+        init_logit_scale, logit_bias: The same as in `CLIP`.
         dtype, param_dtype, remat, attention: Settings of both towers, see
             `models.clip.transformer.Transformer`.
     """

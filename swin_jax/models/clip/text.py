@@ -29,7 +29,7 @@ class TextTransformer(nn.Module):
         context_length: The longest input.
         width, layers, num_heads, mlp_ratio: Sizes of the transformer.
         act: 'quick_gelu' (OpenAI's weights) or 'gelu'.
-        dtype, param_dtype, remat, attention: See `models.clip.transformer.Transformer`.
+        dtype, param_dtype, remat, attention: The same as in `models.clip.transformer.Transformer`.
     """
 
     embed_dim: PositiveInt

@@ -49,7 +49,7 @@ class VisionTransformer(nn.Module):
         width, layers, num_heads, mlp_ratio: Sizes of the transformer.
         act: 'quick_gelu' (OpenAI's weights) or 'gelu'.
         patch_dropout: Fraction of patches that are left out in training, other ones for each image.
-        dtype, param_dtype, remat, attention: See `models.clip.transformer.Transformer`.
+        dtype, param_dtype, remat, attention: The same as in `models.clip.transformer.Transformer`.
     """
 
     embed_dim: PositiveInt

@@ -26,7 +26,7 @@ class NoChannel(UserError):
 
     Attributes:
         largest: The largest beta that selects a channel.
-        channel: Its number among the relevances.
+        channel: Number of the channel among the relevances.
     """
 
     def __init__(self, beta: float, largest: float, channel: int, name: str):

@@ -80,7 +80,7 @@ def clip_loss(
         image: (B, H, W, 3) in -1..1.
         text_features: (T, E) of length 1, `encode_text(ids, normalize=True)` of the texts.
         clip: The model.
-        variables: Its variables.
+        variables: Variables of the CLIP.
         preprocess: A choice of `clip_view`.
         **statistics: `mean` and `std` of `clip_view`.
 

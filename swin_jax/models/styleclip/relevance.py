@@ -166,7 +166,7 @@ def channel_moves(
             `Generator.activations` of a batch of 1.
         styles: Styles of all layers, (1, C).
         changed: (M, 2, C), lowered and raised styles of the layer.
-        layer: Its index in `style_layers()`.
+        layer: Index of the layer in `style_layers()`.
         pixels: `mean` and `std` of `picture_view`.
 
     Returns:

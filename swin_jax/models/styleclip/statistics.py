@@ -45,7 +45,7 @@ class Draws:
     Attributes:
         samples: Number of latents for mean and deviation of each channel.
         seed: Seed of numpy's RandomState.
-        truncation: Towards the mean latent.
+        truncation: Truncation towards the mean latent.
         truncation_cutoff: Rows of W+ that are truncated, the first ones; None for all. The port to
             torch has 8, so that its statistics differ from the 64-pixel layers on.
         batch_size: Latents at a time; the numbers do not depend on it but for rounding.
@@ -99,7 +99,7 @@ def style_statistics(
     Args:
         generator, variables: The model, without labels.
         draws: Latents to draw; None for those of the released code.
-        progress: Goes around the numbers of the batches, to show a bar for example.
+        progress: A function around the numbers of the batches, to show a bar for example.
     """
     draws = draws or Draws()
     mapped, batches = draws._mapped(generator), draws.latents(generator.z_dim, draws.samples)

@@ -58,7 +58,7 @@ class Convolution(nn.Module):
         features: Number of output channels.
         size: Side of the kernel, 1 or 3.
         down: Halve the size.
-        use_bias: Add a bias.
+        use_bias: True to add a bias.
         activation: Apply `activate`.
         gain: Factor of the output.
         clamp: Bound of the output before `gain`, or None.
@@ -93,7 +93,7 @@ class StyledConvolution(nn.Module):
         in_channels, features: Channels before and after.
         resolution: Side of the output in pixels.
         w_dim: Width of a latent.
-        up: Double the size.
+        up: True to double the size.
         clamp: Bound of the output, or None.
         resampling: 'merged' or 'plain', see `ops.stylegan2`.
     """

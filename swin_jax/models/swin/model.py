@@ -70,7 +70,7 @@ class Swin(nn.Module):
         remat: The part of a block that is computed again in the backward pass: 'none', 'full', or
             all but matrix products ('dots') or all but those without batch dimensions
             ('dots_no_batch', which recomputes q k).
-        scan: Equal blocks are a loop over stacked parameters: compiled once, see
+        scan: True to run equal blocks as a loop over stacked parameters: compiled once, see
             `swin_jax.core.stacking`.
     """
 

@@ -273,7 +273,7 @@ def make_video_swin(
 
     Args:
         design: 'joint', 'split' or 'factorised'.
-        num_classes, dropout_rate: See `VideoSwin`.
+        num_classes, dropout_rate: The same as in `VideoSwin`.
         image_size: Frames, height and width of the clips; fixes the parameters of 'split', `flops`
             and preprocessing, other sizes are padded.
         patch_size, window_size: (time, height, width);

@@ -40,7 +40,7 @@ def fetch(
         url: Any URL.
         path: Path to keep the file at; None for `cached_path(url)`.
         name: Name of the file in messages; '' for the URL.
-        offline: Never download; None asks the environment variable SWIN_JAX_OFFLINE.
+        offline: True never to download; None asks the environment variable SWIN_JAX_OFFLINE.
         licence: License to record beside the file.
 
     Raises:

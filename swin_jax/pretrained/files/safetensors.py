@@ -47,7 +47,7 @@ def read_safetensors(file: BinaryIO, size: int, limits: Limits) -> dict[str, np.
 
     Args:
         file: The open file, at its beginning.
-        size: Its bytes.
+        size: Size of the file in bytes.
         limits: Bounds on the header.
 
     Raises:

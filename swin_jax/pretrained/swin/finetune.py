@@ -342,7 +342,7 @@ def fields_of(source, found: Mapping) -> SimpleNamespace | None:
 
     Args:
         source: The same as in `load_pretrained`.
-        found: Its arrays.
+        found: Arrays of the file.
 
     Raises:
         UserError: A field of a config beside a file that cannot be obeyed.

@@ -150,7 +150,7 @@ def fetch(name_or_url: str, offline: bool | None = None, licence: str = LICENCE)
     Args:
         name_or_url: A name in `WEIGHTS`, an official file name, a hub repository such as
             'timm/swin_tiny_patch4_window7_224.ms_in1k', or any URL.
-        offline: Never download; None asks the environment variable SWIN_JAX_OFFLINE.
+        offline: True never to download; None asks the environment variable SWIN_JAX_OFFLINE.
         licence: License to record beside the file.
 
     Raises:

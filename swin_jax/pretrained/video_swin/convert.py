@@ -165,8 +165,8 @@ def infer(
     Args:
         state_dict: State dict in any layout of `pretrained.video_swin.layouts`, with or without
             buffers.
-        window_size: Used only where the state dict does not tell: a continuous bias without
-            buffers, and a number of rows that several windows have.
+        window_size: Window that is used only where the state dict does not tell: a continuous bias
+            without buffers, and a number of rows that several windows have.
 
     Returns:
         Keyword arguments; `drop_path_rate` and `dropout_rate` leave no trace and
