@@ -20,10 +20,10 @@ from swin_jax.core.errors import UnreadableError, UserError
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.video import picture_order
 from swin_jax.data.video.announced import check_announced
+from swin_jax.data.video.tags import EBML, SEGMENT, ebml_size
 
 # Of parameter sets that are cut off or missing, too.
 _NOT_TOLD = (picture_order.UnknownOrder, IndexError, KeyError)
-_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _HEAD_BYTES = 4096
 # Containers and single pictures: no playlists (hls, concat) and patterns (image2),
 # which open other files.
@@ -292,18 +292,11 @@ def _declared_size(head: bytes) -> int:
     """
     if head.startswith(b"RIFF"):
         return int.from_bytes(head[4:8], "little") + 8
-    if not head.startswith(_EBML):
+    if not head.startswith(EBML):
         return 0
-    size, after = _ebml_size(head, len(_EBML))
+    size, after = ebml_size(head, len(EBML))
     start = after + (size or 0)
-    if head[start : start + len(_SEGMENT)] != _SEGMENT:
+    if head[start : start + len(SEGMENT)] != SEGMENT:
         return 0
-    size, after = _ebml_size(head, start + len(_SEGMENT))
+    size, after = ebml_size(head, start + len(SEGMENT))
     return 0 if size is None else after + size
-
-
-def _ebml_size(head: bytes, position: int) -> tuple[int | None, int]:
-    """Reads a size of variable length: (bytes or None for unknown, position behind it)."""
-    width = 9 - head[position].bit_length() if position < len(head) and head[position] else 8
-    value = int.from_bytes(head[position : position + width], "big") & ((1 << 7 * width) - 1)
-    return (None if value == (1 << 7 * width) - 1 else value), position + width
