@@ -20,7 +20,7 @@ from absl import flags
 
 from swin_jax.core import config as configs
 from swin_jax.core.command_line import USES, answer, check_actions, parse, profile_steps
-from swin_jax.core.errors import UserError, frame_outside
+from swin_jax.core.errors import UserError, frame_outside, install
 from swin_jax.core.output import streams
 from swin_jax.core.termination import Terminated, terminable
 
@@ -51,6 +51,7 @@ def run(argv: Sequence[str]) -> int:
             if values.plan is None:
                 # After the flags, so that a wrong one costs no start of an accelerator.
                 watch = _start_jax(values, argv)
+                _check_platforms()
             from swin_jax.train.workdir import writing_to
 
             act = _prepare(values, config, profile)
@@ -116,6 +117,24 @@ def _start_jax(values: flags.FlagValues, argv: Sequence[str]) -> Any:
     if values.distributed or multihost.detected():
         return multihost.start(argv[1:], values.heartbeat_timeout)
     return None
+
+
+def _check_platforms() -> None:
+    """Raises UserError where JAX cannot start what $JAX_PLATFORMS names."""
+    import jax
+
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter for 'cuda' without its plugin
+        if not platforms:
+            raise
+        kinds = [{"gpu": "cuda"}.get(kind, kind) for kind in platforms.split(",")]
+        extras = " or ".join(install(kind) for kind in kinds if kind in ("cuda", "tpu"))
+        reason = " ".join(str(error).split()) or "it is not installed"
+        raise UserError(
+            f"JAX cannot start JAX_PLATFORMS={platforms}: {reason}" + (f": {extras}" * bool(extras))
+        ) from error
 
 
 def _prepare(

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
+from swin_jax.core.errors import UserError, extra
 from swin_jax.data.video.decode import Reader
 from swin_jax.data.video.frame_indices import dense_train_indices
 
@@ -133,8 +134,12 @@ def main() -> None:
     flags = parser.parse_args()
     if flags.clips < 1:
         parser.error("--clips must be at least 1")
-    import cv2
-
+    try:
+        with extra("video", "this decodes with PyAV and OpenCV"):
+            import av  # noqa: F401
+            import cv2
+    except UserError as error:
+        parser.error(str(error))
     cv2.setNumThreads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -1,5 +1,8 @@
-"""Errors that the user can mend, records that cannot be read, suggestions, and warnings."""
+"""Errors that the user can mend, records that cannot be read, packages that are not installed,
+suggestions, and warnings.
+"""
 
+import contextlib
 import difflib
 import os
 import pathlib
@@ -7,7 +10,7 @@ import sys
 import traceback
 import types
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _PACKAGE = str(pathlib.Path(__file__).parents[1]) + os.sep
 _PYTHON = os.path.dirname(os.__file__) + os.sep
@@ -26,6 +29,25 @@ class UnreadableError(Exception):
     """A record turned out to be unreadable while a transform read it;
     training replaces it by the next readable one.
     """
+
+
+@contextlib.contextmanager
+def extra(name: str, purpose: str) -> Iterator[None]:
+    """Raises UserError where an import fails inside of the `with` statement.
+
+    Args:
+        name: The extra of setup.py that installs the package.
+        purpose: What needs it, the beginning of the message.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"{purpose}: {install(name)} ({error})") from error
+
+
+def install(name: str) -> str:
+    """The command that installs an extra of setup.py."""
+    return f"pip install -e '.[{name}]'"
 
 
 def is_ours(error: BaseException) -> bool:

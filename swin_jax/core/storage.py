@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from etils import epath
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, extra
 
 _LONGEST_NAME = 255  # bytes, on all usual file systems
 
@@ -65,14 +65,12 @@ def path(name: str | os.PathLike) -> epath.Path:
 
 @functools.cache
 def _check_installed() -> None:
-    try:
+    with extra("gs", "gs:// needs a package"):
         import fsspec
 
         # Orbax writes without gcsfs, so that a list of files that gcsfs remembers is soon wrong.
         fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
         fsspec.get_filesystem_class("gcs")
-    except ImportError as error:
-        raise UserError(f"gs:// needs the extra: pip install -e '.[gs]' ({error})") from error
 
 
 def absolute(name: str | os.PathLike) -> epath.Path:

@@ -22,7 +22,7 @@ import jax
 from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, install
 from swin_jax.plan import chips, collectives
 
 _PACKAGES = ("jax", "jaxlib", "libtpu")
@@ -53,7 +53,7 @@ def prepare_backend() -> None:
         UserError: The TPU compiler is not installed.
     """
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError("the TPU compiler is needed and not installed: pip install -e '.[tpu]'")
+        raise UserError(f"the TPU compiler is needed and not installed: {install('tpu')}")
     for name, value in _ENVIRONMENT.items():
         # What JAX writes where it finds no TPU.
         if os.environ.get(name, "WARNING").startswith("WARNING"):

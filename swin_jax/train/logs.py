@@ -23,7 +23,7 @@ from etils import epath
 from tqdm import tqdm
 
 from swin_jax.core import progress, storage
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, extra
 
 _told: set[str] = set()
 _LARGEST = float(np.finfo(np.float32).max)
@@ -335,10 +335,8 @@ def _tolerant(call, folder):
 
 def _start_wandb(workdir, folder, project, config):
     """A W&B run whose id lies in the workdir, so that a resumed run goes on in the same one."""
-    try:
+    with extra("wandb", "logging to W&B needs a package"):
         import wandb
-    except ImportError as error:
-        raise UserError("logging to W&B needs the extra: pip install 'swin_jax[wandb]'") from error
     path = workdir / "wandb_id.txt"
     if not path.exists():
         storage.write(path, os.urandom(4).hex())

@@ -1,6 +1,6 @@
 """Draws faces with known attributes: glasses, beard, hat, smile, surprised eyes, color of hair.
 
-    pip install python_avatars==1.4.1 resvg-py
+    pip install -e '.[avatars]'
     python -m swin_jax.data.builders.avatars [--data_dir DIR] [--size 32] [--num_train 20000]
         [--num_test 5000] [--seed 0]
 
@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, extra, install
 from swin_jax.data.avatars import attributes as avatars
 from swin_jax.data.builders import svg, write
 from swin_jax.data.image import picture
@@ -117,10 +117,11 @@ def check_package() -> None:
     if version != PACKAGE_VERSION:
         found = f", not {version}" if version else ""
         raise UserError(
-            f"avatars are drawn with {PACKAGE} {PACKAGE_VERSION}{found}: "
-            "pip install python_avatars==1.4.1"
+            f"avatars are drawn with {PACKAGE} {PACKAGE_VERSION}{found}: {install('avatars')}"
         )
-    svg.check_renderer()
+    with extra("avatars", f"avatars are drawn with {PACKAGE}"):
+        import python_avatars  # noqa: F401
+    svg.check_renderer("avatars")
 
 
 def render(face: Mapping[str, str], size: int) -> bytes:

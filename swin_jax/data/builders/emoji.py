@@ -158,7 +158,7 @@ def build(
     """
     name = "emoji" if size == DEFAULT_SIZE else f"emoji_{size}"
     write.refuse_existing(Path(data_dir).expanduser() / name / VERSION, overwrite)
-    svg_files.check_renderer()
+    svg_files.check_renderer("emoji")
     if not 8 <= size <= 1024:
         raise UserError(f"--size must be 8 to 1024 pixels, not {size}")
     packages = (*texts, *(vendor.package for vendor in vendors.values()))

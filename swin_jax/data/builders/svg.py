@@ -1,11 +1,11 @@
 """Renders SVG drawings with resvg, alike on every machine."""
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, extra
 
 
-def check_renderer() -> None:
-    """Raises UserError where resvg-py is not installed."""
-    _renderer()
+def check_renderer(name: str) -> None:
+    """Raises UserError where resvg-py is not installed; `name` is the extra to install."""
+    _renderer(name)
 
 
 def rasterise(text: str, width: int, height: int, name: str) -> bytes:
@@ -33,9 +33,7 @@ def rasterise(text: str, width: int, height: int, name: str) -> bytes:
         raise UserError(f"{name} cannot be rendered ({error})") from error
 
 
-def _renderer():
-    try:
+def _renderer(name: str = "emoji"):
+    with extra(name, "drawings are rendered with resvg"):
         import resvg_py
-    except ImportError as error:
-        raise UserError("rendering drawings needs resvg: pip install resvg-py") from error
     return resvg_py

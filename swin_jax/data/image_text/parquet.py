@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.errors import UnreadableError, UserError, extra
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import columns
 from swin_jax.data.image_text.captions import captions_of, texts_of
@@ -173,12 +173,8 @@ def _is_text(kind: Any) -> bool:
 
 
 def _open(path: str):
-    try:
+    with extra("parquet", "parquet files are read with PyArrow"):
         import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise UserError(
-            f"parquet files need the extra: pip install 'swin_jax[parquet]' ({error})"
-        ) from error
     return _call(path, parquet.ParquetFile, path)
 
 

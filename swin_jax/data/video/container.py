@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.errors import UnreadableError, UserError, extra
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.video import picture_order
 from swin_jax.data.video.announced import check_announced
@@ -115,12 +115,8 @@ def open_video(file: str | os.PathLike | bytes, limits: Limits = DEFAULT_LIMITS)
         file is missing, is no file or no video, has no video stream (a cover picture is none), ends
         before its last frame, or exceeds a limit; UserError where PyAV is not installed.
     """
-    try:
+    with extra("video", "video files are read with PyAV"):
         import av
-    except ImportError as error:
-        raise UserError(
-            "video files are read with PyAV: pip install av opencv-python-headless"
-        ) from error
     with unreadable_errors("cannot be opened"):
         check_announced(file, limits.frames)
     try:

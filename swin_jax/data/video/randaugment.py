@@ -15,7 +15,7 @@ from typing import Annotated
 
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, extra
 from swin_jax.core.ranges import Byte, NonNegativeInt, Range, checked
 
 MAX_MAGNITUDE = 30
@@ -98,7 +98,8 @@ def crop_sides(clip: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Crops a share of each side, (top, right, bottom, left), and resizes back bilinearly;
     uint8 (T, H, W, 3).
     """
-    import cv2
+    with extra("video", "frames are resized with OpenCV"):
+        import cv2
 
     height, width = clip.shape[1:3]
     top, right, bottom, left = np.round(np.array([height, width, height, width]) * shares).astype(

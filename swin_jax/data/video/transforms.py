@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, extra
 from swin_jax.core.ranges import (
     Fraction,
     NonNegativeInt,
@@ -340,11 +340,7 @@ def _check_short_side(short_side: int, size: Size) -> None:
 @functools.cache
 def _cv2():
     """OpenCV, in one thread: loader processes and threads are the parallelism."""
-    try:
+    with extra("video", "frames are resized with OpenCV"):
         import cv2
-    except ImportError as error:
-        raise UserError(
-            "frames are resized with OpenCV: pip install opencv-python-headless"
-        ) from error
     cv2.setNumThreads(0)
     return cv2

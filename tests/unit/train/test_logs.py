@@ -157,7 +157,7 @@ def test_tensorboard_has_the_finite_values_and_purges_on_resume(tmp_path):
 
 def test_wandb_that_is_missing_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"swin_jax\[wandb\]"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[wandb\]'"):
         logs.Logs(tmp_path, 100, wandb_project="p")
 
 

@@ -124,7 +124,7 @@ def test_wrong_numbers_and_what_is_not_installed(tmp_path, built, monkeypatch):
         builder.build(built)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "resvg_py", None)
-        with pytest.raises(UserError, match="pip install resvg-py"):
+        with pytest.raises(UserError, match=r"pip install -e '.\[avatars\]'"):
             builder.build(str(tmp_path))
     monkeypatch.setattr(builder, "PACKAGE_VERSION", "1.4.0")
     with pytest.raises(UserError, match="1.4.0, not 1.4.1: pip install"):

@@ -176,7 +176,7 @@ def test_damaged_tarball(tmp_path):
 def test_without_the_renderer(tmp_path, packages, monkeypatch):
     folder, arguments = packages
     monkeypatch.setitem(sys.modules, "resvg_py", None)
-    with pytest.raises(UserError, match="pip install resvg-py"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[emoji\]'"):
         emoji.build(str(tmp_path), str(folder), **arguments)
 
 

@@ -119,7 +119,7 @@ def test_what_is_wrong_is_one_line(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="no parquet file that can be read [^\n]*$"):
             lists.table(path)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(UserError, match=r"pip install 'swin_jax\[parquet\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[parquet\]'"):
         lists.table(path)
 
 
