@@ -110,6 +110,7 @@ def open_records(
         raise UserError(f"the feature {image_key!r} of {name} is not an image")
     decoders = {image_key: tfds.decode.SkipDecoding()}
     with split_errors(name, split):
+        check_slices(split, builder.info.splits)
         records = builder.as_data_source(split, decoders=decoders, file_format="array_record")
         check_shards(records.dataset_info.splits[split].file_instructions)
     return _Records(records), features, name
@@ -125,6 +126,31 @@ def split_errors(name: str, split: str):
     except Exception as error:  # TFDS and array_record have no common class
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{name}: cannot open the split {split!r}: {reason}") from error
+
+
+def check_slices(split: str, known: Mapping[str, Any]) -> None:
+    """Checks that every slice of a split has records.
+
+    TFDS itself reads records that nobody asked for where a slice ends before it begins.
+
+    Args:
+        split: In TFDS's notation, 'train[:10%]+test' for example.
+        known: TFDS's description of each split, by name.
+
+    Raises:
+        UserError: A slice is empty.
+        ValueError: Not the notation, a split that does not exist, or more records than it has.
+    """
+    import tensorflow_datasets as tfds
+
+    for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(known):
+        total = known[part.splitname].num_examples
+        begin, end = part.from_ or 0, total if part.to is None else part.to
+        if end <= begin:
+            raise UserError(
+                f"the split {split!r} takes no records of {part.splitname!r}: of its {total} "
+                f"records, the slice begins at {begin} and ends before {end}"
+            )
 
 
 def check_shards(instructions: Sequence[Any]) -> None:

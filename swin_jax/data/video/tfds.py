@@ -147,7 +147,10 @@ def _open(directory: str, split: str, video_key: str, label_key: str):
     with tfds_directory.split_errors(info.name, split):
         splits = tfds.core.SplitDict.from_proto(info.splits, template)
         try:
+            tfds_directory.check_slices(split, splits)
             instructions = splits[split].file_instructions
+        except UserError:
+            raise
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"{info.name} has no split {split!r}; it has {', '.join(splits)[:300]}"

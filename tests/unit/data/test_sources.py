@@ -160,6 +160,38 @@ def test_what_tfds_cannot_open_is_a_user_error_of_one_line(data_dir, kwargs, mes
     assert "\n" not in str(error.value)
 
 
+SLICES = {
+    "train[50%:10%]": "slice begins at {half} and ends before {tenth}$",
+    "train[5:4]": "of its {all} records, the slice begins at 5 and ends before 4$",  # which TFDS takes for train[5:]
+    "train[3:3]": "begins at 3 and ends before 3$",
+    "train[:0%]": "begins at 0 and ends before 0$",
+    "train[100%:]": "begins at {all} and ends before {all}$",
+    "train[-1:-2]": "takes no records of 'train'",
+    "train[:4]+train[4:2]": "takes no records of 'train': .* begins at 4 and ends before 2$",
+}
+
+
+@pytest.mark.parametrize("split", SLICES)
+def test_a_slice_without_records_is_a_user_error_of_one_line(data_dir, split):
+    message = SLICES[split].format(all=LENGTH, half=LENGTH // 2, tenth=round(LENGTH / 10))
+    with pytest.raises(UserError, match=message) as error:
+        open_toy(data_dir, split=split)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("split", ["train[1%:150%]", f"train[-{LENGTH + 1}:]", "train[a:b]", "train[]", "train+test"])
+def test_a_slice_that_is_none_is_a_user_error_of_one_line(data_dir, split):
+    with pytest.raises(UserError, match="toy: cannot open the split") as error:
+        open_toy(data_dir, split=split)
+    assert "\n" not in str(error.value) and repr(split) in str(error.value)
+
+
+def test_slices_take_what_they_say(data_dir):
+    for split, indices in (("train[2:5]", [2, 3, 4]), ("train[-2:]", [-2, -1]), ("train[:1]+train[4:5]", [0, 4])):
+        source = open_toy(data_dir, split=split)
+        assert [source[i]["label"] for i in range(len(source))] == [range(LENGTH)[i] % 3 for i in indices]
+
+
 def test_tfrecord_directory_gets_the_conversion_command(tmp_path):
     toy(tmp_path)
     path = tmp_path / "toy" / "1.0.0" / "dataset_info.json"

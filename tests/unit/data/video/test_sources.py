@@ -361,6 +361,8 @@ def test_tfds_sets_that_cannot_be_used(data_dir):
     for make, message in (
         (opened("ucf101"), "tfds build ucf101"),
         (opened(split="test"), "no split 'test'; it has train"),
+        (opened(split="train[60%:20%]"), "of its 5 records, the slice begins at 3 and ends before 1$"),
+        (opened(split="train[2:1]"), "begins at 2 and ends before 1$"),
         (opened(video_key="film"), "no feature 'film'"),
         (opened(video_key="label"), "'label' of actions is not a video"),
     ):
