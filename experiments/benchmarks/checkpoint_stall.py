@@ -1,5 +1,5 @@
-"""What a checkpoint costs a training run: saves that training waits for against
-saves in the background.
+"""The cost of a checkpoint for a training run:
+saves that training waits for against saves in the background.
 
     python experiments/benchmarks/checkpoint_stall.py
 

@@ -1,4 +1,4 @@
-"""What each row of the papers needs on a pod: every preset of the experiment files, compiled.
+"""The needs of each row of the papers on a pod: every preset of the experiment files, compiled.
 
     pip install -e '.[tpu]'
     # Two hours on two cores:
@@ -81,7 +81,7 @@ def load(experiment: str, row: str, chip: str):
 
 
 def compiled(experiment: str, row: str, chip: str) -> dict:
-    """What the compiler says of a preset."""
+    """The compiler's numbers for a preset."""
     config = load(experiment, row, chip)
     facts = compiled_step.plan(
         config, chips.topology(config.topology), command.cache_folder(), "quick"

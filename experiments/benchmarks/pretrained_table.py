@@ -158,7 +158,9 @@ weights](pretrained.md) explains how they are loaded.
 
 
 def swin_origin(name: str) -> tuple[str, str]:
-    """How the weights of a Swin are had, and their licence; so are the functions below."""
+    """The origin of a Swin's weights, and their license;
+    the functions below give the same for other families.
+    """
     if name not in swin_urls.WEIGHTS:
         return NONE, ""
     how = BY_HAND if swin_urls.WEIGHTS[name].page else OFFICIAL
@@ -175,7 +177,7 @@ def video_origin(name: str) -> tuple[str, str]:
 
 
 def file_origin(licence: str) -> Callable[[str], tuple[str, str]]:
-    """That of weights which are never downloaded."""
+    """The origin of weights which are never downloaded."""
     return lambda name: (BY_PATH, licence)
 
 
@@ -268,7 +270,7 @@ SECTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What the code says of an architecture.
+    """The facts that the code gives of an architecture.
 
     Attributes:
         parameters: Number of parameters.
@@ -282,7 +284,7 @@ class Facts:
 
 
 def facts(family: Family, name: str) -> Facts:
-    """What the code says of a name.
+    """The facts that the code gives of a name.
 
     Args:
         family: The family of the name.

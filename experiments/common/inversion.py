@@ -1,4 +1,4 @@
-"""How the latents of pictures are found, by experiments that edit them."""
+"""The inversion of pictures, for experiments that edit them."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""What every run has, whatever it learns from:
+"""The parts of every run, whatever it learns from:
 steps, rates, layout over devices, checkpoints, pods.
 """
 

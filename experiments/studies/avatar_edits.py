@@ -151,7 +151,7 @@ def choose(studio: Studio, editor, attribute: int) -> dict:
 def random_direction(
     direction: Direction, deviations, layers, rng: np.random.Generator
 ) -> Direction:
-    """As many random channels, with a step of the same length in deviations."""
+    """A direction of as many random channels, with a step of the same length in deviations."""
     weights = np.array([weight for _, _, weight in direction.chosen])
     places = [
         (i, c) for i, layer in enumerate(layers) if not layer.is_rgb for c in range(layer.channels)

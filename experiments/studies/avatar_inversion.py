@@ -38,7 +38,7 @@ COLUMNS = 10
 
 
 def kept(marks: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which attributes are as an avatar was drawn, and which can be seen: bool (N, 8) both."""
+    """The attributes that are as an avatar was drawn, and the visible ones: bool (N, 8) both."""
     seen = labels != UNKNOWN
     return (marks == (labels > 0)) & seen, seen
 

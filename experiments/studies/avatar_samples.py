@@ -1,5 +1,5 @@
-"""What a generator of avatars makes, judged by the attribute classifier:
-rates, distances, nearest neighbours.
+"""The pictures of a generator of avatars,
+judged by the attribute classifier: rates, distances, nearest neighbors.
 
     python experiments/studies/avatar_samples.py --data_dir=data --generator=runs/avatars \
         --classifier=runs/attributes --out=runs/avatar_samples
@@ -41,7 +41,7 @@ def generate(model, variables, count: int, seed: int) -> np.ndarray:
 
 
 def rates(marks: np.ndarray) -> np.ndarray:
-    """How often each attribute occurs where it can be seen."""
+    """The frequency of each attribute where it can be seen."""
     seen = avatars.visible(marks)
     return (marks & seen).sum(axis=0) / seen.sum(axis=0)
 

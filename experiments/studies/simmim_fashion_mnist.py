@@ -148,7 +148,7 @@ class Runner:
 
 
 def time_file(out: pathlib.Path, run: Run) -> pathlib.Path:
-    """Where the time of a finished run stands; it is there once everything else of the run is."""
+    """The file with the time of a finished run; it is there once everything else of the run is."""
     return out / run.name / "time.json"
 
 

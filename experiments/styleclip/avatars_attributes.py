@@ -1,5 +1,4 @@
-"""Which attributes an avatar has, told from its picture:
-the judge of edits, and of generated avatars.
+"""Tells the attributes of an avatar from its picture: the judge of edits, and of generated avatars.
 
     pip install -e '.[avatars]' && python -m swin_jax.data.builders.avatars --data_dir=data
     python -m swin_jax.launch --config=experiments/styleclip/avatars_attributes.py \

@@ -1,4 +1,4 @@
-"""Who an avatar is, told from its picture: the network of the identity loss.
+"""Tells an avatar from its picture: the network of the identity loss.
 
     pip install -e '.[avatars]' && python -m swin_jax.data.builders.avatars --data_dir=data
     python -m swin_jax.launch --config=experiments/styleclip/avatars_identity.py \

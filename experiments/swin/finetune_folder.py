@@ -118,7 +118,8 @@ def get_config(arg=None):
 
 
 def sizes():
-    """What follows from the folder of images, and from the weights that a run starts from.
+    """The settings that follow from the folder of images,
+    and from the weights that a run starts from.
 
     Returns:
         (The config so far, a function that gives references to entries of the recipe, references
@@ -157,7 +158,7 @@ def use_fakes(c):
 
 
 def _arguments(path: str) -> dict:
-    """Those of the Swin whose weights lie at a path; where none do, `init_from` says so."""
+    """The arguments of the Swin whose weights lie at a path; where none do, `init_from` says so."""
     return arguments_of(path) if path and storage.path(path).exists() else SMALL
 
 

@@ -1,5 +1,5 @@
-"""What a Swin Transformer trained at 256 pixels and windows of 8 is worth at larger windows,
-without training again.
+"""Measures a Swin Transformer trained at 256 pixels and windows of 8 at larger windows, without
+training again.
 
     python -m swin_jax.launch \
         --config=experiments/swin/swinv2_window_transfer.py:variant=tiny,window=16 \

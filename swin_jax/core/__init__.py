@@ -1,1 +1,1 @@
-"""What every room builds on: errors, configs and the names in them, parameter trees, files."""
+"""The foundation of every room: errors, configs and the names in them, parameter trees, files."""

@@ -18,7 +18,7 @@ _NUMBERED = re.compile(r"(LABEL_)?\d+")  # what transformers calls classes witho
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """How the labels of a set become those of another.
+    """A map from the labels of one set to those of another.
 
     Attributes:
         index: The number in the other set of each class of this one; None where labels and names
@@ -308,7 +308,7 @@ def _are_numbers(names: Sequence[str]) -> bool:
 
 
 def _by_number(names, reference, whose: str, of: str, subset: bool) -> Match:
-    """Where the names of one side only are numbers."""
+    """Matches names where those of one side only are numbers."""
     said = (
         f"{whose} and {of} are compared by number, "
         "because only one of them has names that are no numbers"

@@ -74,12 +74,12 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Ascending:
-    """Of the numbers of a tuple: none is smaller than the one before it."""
+    """A rule for a tuple: no number is smaller than the one before it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NotEmpty:
-    """Of a tuple: it has an entry."""
+    """A rule for a tuple: it has an entry."""
 
 
 PositiveInt = Annotated[int, Range(low=1)]
@@ -156,7 +156,7 @@ def check(fn: Callable, arguments: dict[str, Any]) -> None:
 
 
 def plain_arguments(fn: Callable, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of some arguments of a callable that have a range, as `plain` gives them."""
+    """The arguments of a callable that have a range, as `plain` gives them."""
     hints = ranges(fn)
     return {name: plain(hints[name], value) for name, value in arguments.items() if name in hints}
 
@@ -226,7 +226,7 @@ def ranges(fn: Callable) -> dict[str, Any]:
 
 
 def _fields(cls: type) -> Callable:
-    """What carries the annotations of the arguments of a class."""
+    """The callable that carries the annotations of a class's arguments."""
     return cls if dataclasses.is_dataclass(cls) else inspect.unwrap(cls.__init__)
 
 
@@ -247,7 +247,7 @@ def shown(value: Any) -> str:
 
 
 def refusal(hint: Any, value: Any) -> str:
-    """What a value would have to be instead.
+    """The values that would be allowed in place of a wrong one.
 
     Args:
         hint: An annotation: a number with a range, a plain type, a tuple or a union of these.
@@ -294,8 +294,8 @@ def _refused_number(kind: type, found: Range, value: Any) -> str:
 
 
 def _refused_tuple(parts: tuple, value: Any) -> str:
-    """As `refusal`, of 'tuple[part, ...]' or 'tuple[part, part]';
-    a list, as JSON has it, or an array is as good.
+    """The refusal of a value for 'tuple[part, ...]' or 'tuple[part,
+    part]'; a list, as JSON has it, or an array is as good.
     """
     several = parts[-1] is Ellipsis
     kinds = list(dict.fromkeys(refusal(part, _Nothing) for part in parts if part is not Ellipsis))
@@ -315,7 +315,7 @@ def _refused_tuple(parts: tuple, value: Any) -> str:
 
 
 def _refused_entries(hint: Any, rules: Sequence, value: Any) -> str:
-    """As `refusal`, of a tuple with rules for its entries together."""
+    """The refusal of a tuple with rules for its entries together."""
     ascending = Ascending() in rules
     refused = refusal(hint, value) or (ascending and list(value) != sorted(value))
     refused = refused or (NotEmpty() in rules and not len(value))

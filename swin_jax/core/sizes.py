@@ -33,7 +33,7 @@ def per_axis(value: Size, axes: int) -> tuple[int, ...]:
 
 
 def cells(size: Size, cell: Size, axes: int = 2) -> tuple[int, ...]:
-    """How many cells lie along each axis: a size divided by a cell's.
+    """The number of cells along each axis: a size divided by a cell's.
 
     Raises:
         UserError: A cell that does not divide the size; entries below 1.

@@ -38,7 +38,7 @@ def unit_name(size: int) -> str:
 
 
 def is_stacked(path: str) -> bool:
-    """Whether axis 0 of the parameter under a '/'-joined path counts units of blocks."""
+    """True if axis 0 of the parameter under a '/'-joined path counts units of blocks."""
     return _STACKED.match(path) is not None
 
 

@@ -31,7 +31,7 @@ _LONGEST_NAME = 255  # bytes, on all usual file systems
 
 
 def is_remote(name: str | os.PathLike) -> bool:
-    """Whether a path is of a bucket."""
+    """True if a path is of a bucket."""
     return os.fspath(name).startswith("gs://")
 
 
@@ -214,12 +214,12 @@ def move(folder: epath.Path, target: epath.Path) -> None:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether a disk is full, a quota used up, a file too large, or a mount read-only or broken."""
+    """True if a disk is full, a quota used up, a file too large, or a mount read-only or broken."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def reason(error: OSError) -> str:
-    """What an error of a file system says, without the path."""
+    """The message of an error of a file system, without the path."""
     return error.strerror or " ".join(str(error).split()) or type(error).__name__
 
 
@@ -258,8 +258,8 @@ class Spool:
         self._running, self._began = None, time.monotonic()
 
     def tick(self) -> None:
-        """To be called often: copies in the background, every so many seconds.
-        A failure is told, and tried again.
+        """Copies in the background, every so many seconds;
+        call it often. A failure is told, and tried again.
         """
         if not self._remote or time.monotonic() - self._began < self._seconds:
             return

@@ -83,8 +83,8 @@ def end_with_parent() -> None:
 
 
 def _loads_extension(frame: types.FrameType | None) -> bool:
-    """Whether a module in C is being loaded; most abort the process where an exception
-    comes out of nowhere.
+    """True if a module in C is being loaded;
+    most abort the process where an exception comes out of nowhere.
     """
     while frame is not None:
         loads = frame.f_code.co_name in ("create_module", "exec_module")

@@ -149,7 +149,7 @@ def _is_header(first: Entry) -> bool:
 
 
 def _separator(text: str, usual: str) -> str:
-    """What separates the fields of a table; '' where nothing does:
+    """The separator of a table's fields; '' where there is none:
     VideoMAE's .csv has lines of `path label`.
     """
     first = text.lstrip().split("\n", 1)[0]

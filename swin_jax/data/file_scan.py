@@ -22,7 +22,7 @@ Finding = dict[str, Any]
 
 
 class UnwrittenError(Exception):
-    """What was found could not be written, though it could at the start;
+    """The findings could not be written, though they could at the start;
     the text is one line for the user.
     """
 

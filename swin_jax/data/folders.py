@@ -45,7 +45,7 @@ class Files:
 
 @dataclass
 class _Walk:
-    """What a walk has come to so far; `files` and `links` are (path, real path of its folder)."""
+    """The state of a walk; `files` and `links` are (path, real path of its folder)."""
 
     suffixes: tuple[str, ...]
     real: set[str] = field(default_factory=set)

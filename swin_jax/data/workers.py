@@ -42,7 +42,7 @@ def start_tracker() -> None:
 
 
 def set_up(*_: int) -> None:
-    """Is called in a loader process before it reads anything;
+    """Prepares a loader process before it reads anything;
     grain gives its number and how many there are.
 
     Python's own tracker removes their shared memory once all of them are gone.

@@ -1,4 +1,4 @@
-"""How well the cosine of two embeddings says what two records have in common."""
+"""Measures how well the cosine of two embeddings tells what two records have in common."""
 
 import dataclasses
 from collections.abc import Callable

@@ -222,7 +222,8 @@ def few_shot(
 
 
 def shots_to_reach(means: dict[int, float], target: float) -> float:
-    """How many examples per class equal an accuracy, zero-shot's for example (CLIP's Figure 7).
+    """The number of examples per class that equals an accuracy,
+    zero-shot's for example (CLIP's Figure 7).
 
     Args:
         means: {shots: accuracy}.

@@ -32,7 +32,7 @@ _FIRST_STEP = 16  # every second decade: 7 points
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What a search for lambda saw.
+    """The record of a search for lambda.
 
     Attributes:
         best: lambda with the best score; of several the largest, the most regularised.

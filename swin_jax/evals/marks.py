@@ -1,4 +1,4 @@
-"""How often a mark is right, for each class: by a classifier of several labels, or by texts."""
+"""The accuracy of each mark: by a classifier of several labels, or by texts."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

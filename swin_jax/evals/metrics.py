@@ -77,7 +77,7 @@ def _ranks(
 def rank_labels(
     image_features: np.ndarray, label: np.ndarray, weights: np.ndarray, chunk: PositiveInt = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the right class stands among all, for any number of images:
+    """The rank of the right class among all, for any number of images:
     only (chunk, C) scores exist at a time.
 
     Args:

@@ -209,7 +209,7 @@ class _Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Those up to the first that is lost or torn: the place of later ones is not known."""
+        """The parts up to the first that is lost or torn: the place of later ones is not known."""
         found = []
         while (path := self._part(len(found))).is_file():
             try:
@@ -269,7 +269,9 @@ def _join(rows: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _text_of_task(task: Task) -> str:
-    """What a task predicts with beside its weights: all of its fields but the optimizer."""
+    """The text of all that a task predicts with beside its weights:
+    all of its fields but the optimizer.
+    """
     if not dataclasses.is_dataclass(task):
         return _without_addresses(task)
     fields = [field.name for field in dataclasses.fields(task) if field.name != "tx"]
@@ -318,7 +320,7 @@ def _fingerprint(state: TrainState, frozen: Any) -> str:
 
 
 def _agree(count: int) -> int:
-    """What process 0 found, on every process."""
+    """The number that process 0 found, on every process."""
     if jax.process_count() == 1:
         return count
     from jax.experimental import multihost_utils

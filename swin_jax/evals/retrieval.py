@@ -81,7 +81,7 @@ def ranks(
     chunk: PositiveInt = 256,
     pause: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """How many candidates come before the best match of each query;
+    """The number of candidates before the best match of each query;
     only (chunk, M) similarities exist at a time.
 
     Args:
@@ -235,7 +235,7 @@ class Retrieval:
         return run
 
     def _bind_tokens(self, task: Task, placement: Any, kept: tuple[str, ...]):
-        """As `bind`, of the tokens in the batches, one caption per image."""
+        """Compiles as `bind` does, for the tokens in the batches, one caption per image."""
         if self.prefix:
             raise UserError("a prefix needs captions: the data set's texts are tokens already")
         outputs = ("image_features", "text_features")

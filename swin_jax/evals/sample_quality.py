@@ -1,5 +1,4 @@
-"""How far what a generator makes is from real images:
-distances between the features that a network has of both.
+"""Distances between generated and real images, in the features that a network has of both.
 
 The Fréchet distance between two Gaussians (arXiv 1706.08500) and the kernel distance
 (arXiv 1801.01401) are called FID and KID if the network is the Inception-v3 that these were defined
@@ -29,8 +28,8 @@ _FEWEST = 4  # real images: two halves, in each of which two differ
 
 @dataclasses.dataclass(frozen=True)
 class _Features:
-    """What a network sees in images, as what `evals.features` calls a task;
-    its state are the variables.
+    """A network's features of images,
+    in the form of a task for `evals.features`; its state is the variables.
     """
 
     predicts: ClassVar[str] = "features of images"
@@ -92,7 +91,7 @@ class SampleQuality:
             raise UserError("subset_size=1: a kernel distance needs two images at least")
 
     def names(self) -> tuple[str, str]:
-        """What the Fréchet and the kernel distance are called."""
+        """The names of the Fréchet and the kernel distance."""
         own = getattr(self.network.model, "distance_names", None)
         if own and self.network.path:
             return own

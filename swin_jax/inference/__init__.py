@@ -1,1 +1,1 @@
-"""What is done with a trained model: predict, export, similarity, search, attention maps."""
+"""Uses of a trained model: predict, export, similarity, search, attention maps."""

@@ -75,7 +75,7 @@ def _counted(found: tuple[str, ...], count: int, source: str) -> tuple[str, ...]
 
 
 def _folder(package: str) -> Path | None:
-    """Where an installed package lies; None where there is none."""
+    """The folder of an installed package; None where there is none."""
     spec = importlib.util.find_spec(package)
     places = spec.submodule_search_locations if spec else None
     return Path(places[0]) if places else None

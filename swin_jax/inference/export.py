@@ -145,7 +145,7 @@ def _prepared(model: nn.Module, image_size: int | tuple[int, ...] | None) -> Pre
 
 
 def _facts(prepared: Preparation | None) -> dict[str, Any]:
-    """How pictures and texts become what the file takes, for PATH.json."""
+    """The preparation of pictures and texts for the exported file, for PATH.json."""
     if prepared is None:
         return {"preparation": None, "texts": None}
     return {"preparation": json.loads(prepared.fingerprint()), "texts": prepared.texts()}

@@ -99,7 +99,7 @@ def _index_of(stored: dict[str, np.ndarray]) -> Index:
 
 
 def _fit(names: np.ndarray, vectors: np.ndarray, stamps: np.ndarray) -> bool:
-    """Whether arrays are those of one index: (N,) texts, (N, E) floating point, (N, 2) integers."""
+    """True if arrays are those of one index: (N,) texts, (N, E) floating point, (N, 2) integers."""
     shapes = (
         names.ndim == 1
         and vectors.ndim == 2

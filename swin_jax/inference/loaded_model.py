@@ -59,7 +59,7 @@ class LoadedModel:
 
 @dataclasses.dataclass(frozen=True)
 class _WhereTheyAre:
-    """In place of a `sharding.Placement`: arrays stay on the devices that hold the variables."""
+    """A placement that leaves arrays on the devices that hold the variables."""
 
     mesh: None = None
 

@@ -42,7 +42,7 @@ def probabilities(
     preprocess: Preparation | Preprocess | None = None,
     tokenize: Tokenize | None = None,
 ) -> np.ndarray:
-    """How probable each text is for each picture.
+    """The probability of each text for each picture.
 
     Args:
         model, variables: A CLIP of `swin_jax.load`.

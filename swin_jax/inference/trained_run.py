@@ -138,7 +138,7 @@ def pictures(config, images: str) -> Any:
 
 
 def preparation(config) -> Preparation:
-    """How a run's pictures and texts are prepared, as its `predict` says.
+    """The preparation of a run's pictures and texts, as its `predict` says.
 
     Raises:
         UserError: A config without `predict`.

@@ -171,7 +171,7 @@ class Mixed(nn.Module):
 
 
 def _steps(x: jax.Array, step) -> list[jax.Array]:
-    """What comes of a pool, a convolution, or several that read the same maps."""
+    """The results of a pool, a convolution, or several that read the same maps."""
     if isinstance(step, str):
         return [pool(x, step)]
     return [BasicConv2d(*fields, name=name)(x) for name, *fields in _parallel(step)]

@@ -105,7 +105,7 @@ def shared_marks(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array
 
 
 def top_k_correct(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
-    """Whether the label is among the min(k, K) largest logits.
+    """True where the label is among the min(k, K) largest logits.
 
     The rank of the label is the number of larger logits plus the number of equal ones at a lower
     index, so that exactly k classes count as the top k. A NaN counts as larger than everything, and

@@ -1,5 +1,5 @@
-"""What masked image modelling compares: masks on finer grids, the L1 of masked pixels,
-the locally normalised target.
+"""The parts of masked image modeling: masks on finer grids,
+the L1 of masked pixels, the locally normalized target.
 
 SimMIM (arXiv 2111.09886); the peer is `models/simmim.py` of microsoft/Swin-Transformer.
 The normalised target is that of its `NORM_TARGET` (On Data Scaling in Masked Image
@@ -100,7 +100,7 @@ def normalize_locally(image: jax.Array, window: int) -> jax.Array:
 
 
 def _valid_pixels(size: tuple[int, ...], window: int) -> np.ndarray:
-    """How many pixels of each pixel's window lie inside the image: float32 (1, *size, 1)."""
+    """The number of pixels of each pixel's window inside the image: float32 (1, *size, 1)."""
     count = np.ones((1, *size, 1), np.float32)
     for axis, length in enumerate(size, start=1):
         ends = np.clip(np.arange(length)[:, None] + (-(window // 2), window // 2 + 1), 0, length)

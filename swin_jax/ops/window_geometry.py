@@ -133,7 +133,7 @@ def total_stride(model, axes: int) -> tuple[int, ...]:
 def shift_regions(
     spatial: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
 ) -> np.ndarray:
-    """Which region of the rolled map each token of each window comes from;
+    """The region of the rolled map that each token of each window comes from;
     windows attend within regions only.
 
     Args:

@@ -103,7 +103,7 @@ class Topology:
 
     @property
     def name(self) -> str:
-        """As `topology` reads it."""
+        """The name, as `topology` reads it."""
         return f"{self.chip.name}:{_times(self.shape)}" + (
             f",slices={self.slices}" if self.slices > 1 else ""
         )

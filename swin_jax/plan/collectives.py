@@ -1,5 +1,5 @@
-"""What a compiled program moves: its collectives and its memory traffic,
-read from its optimized HLO.
+"""The traffic of a compiled program:
+its collectives and its memory traffic, read from its optimized HLO.
 
 Cost analyses count the body of a loop once;
 here what a loop does is multiplied by how often it runs.
@@ -106,7 +106,7 @@ def _kind(computation: hlo.Computation, instruction: hlo.Instruction) -> str:
 
 
 def _keeps_parts(computation: hlo.Computation) -> bool:
-    """Whether each chip keeps its part only of all results:
+    """True if each chip keeps its part only of all results:
     the fusion all-reduce-scatter, of one array or several.
     """
     root = hlo.source(computation, computation.root)
@@ -118,7 +118,7 @@ def _keeps_parts(computation: hlo.Computation) -> bool:
 
 
 def _is_step(computation: hlo.Computation, instruction: hlo.Instruction) -> bool:
-    """Whether it is a later step of a collective that is fused with products it runs beside;
+    """True for a later step of a collective that is fused with products it runs beside;
     its start is counted.
     """
     return '"async_collective_fusion_config"' in instruction.attributes and not computation.overlaps
@@ -151,7 +151,9 @@ def _iota(shape: str, order: str | None) -> np.ndarray:
 
 
 def _mesh_groups(mesh: str, device_ids: str | None, grouped: str) -> list[np.ndarray]:
-    """Of "'a'=8,'b'=2" and "'b','a':(2)4": of axis a, which is of 2 x 4 x 1, the part of 4."""
+    """The groups that "'a'=8,'b'=2" and "'b','a':(2)4" name:
+    of axis a, which is of 2 x 4 x 1, the part of 4.
+    """
     sizes = {name: int(size) for name, size in re.findall(r"'?([^',=]+)'?=(\d+)", mesh)}
     names, places, group = list(sizes), np.indices(tuple(sizes.values())).reshape(len(sizes), -1), 1
     for name, before, part in re.findall(r"'?([^',:]+)'?(?::\((\d+)\)(\d+))?", grouped):

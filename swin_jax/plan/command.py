@@ -95,7 +95,7 @@ def _report(find: Callable[[], dict[str, Any]], folder: epath.Path | None) -> in
 
 
 def cache_folder() -> pathlib.Path:
-    """Where the numbers of compiled programs are kept:
+    """The folder for the numbers of compiled programs:
     $XDG_CACHE_HOME or ~/.cache, swin_jax/plans in it.
     """
     return (

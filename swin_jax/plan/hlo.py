@@ -12,8 +12,8 @@ import re
 
 
 def trip_counts(text: str) -> dict[str, int | None]:
-    """How often the body of each loop runs, by the name of the `while`;
-    None where the text doesn't show it.
+    """The number of times that the body of each loop runs,
+    by the name of the `while`; None where the text doesn't show it.
     """
     module = parse(text)
     return {
@@ -74,7 +74,7 @@ class Computation:
 
     @functools.cached_property
     def overlaps(self) -> bool:
-        """Whether what calls it goes on before it is done."""
+        """True if its caller goes on before it is done."""
         return self.wrapped or any(
             i.target == "AsyncCollectiveStart" for i in self.instructions.values()
         )
@@ -208,7 +208,7 @@ def _trip_count(module: Module, computation: Computation, loop: Instruction) -> 
 
 
 def _step(body: Computation, name: str) -> int | None:
-    """What an iteration adds to an element of the state."""
+    """The amount that an iteration adds to an element of the state."""
     addition = source(body, name)
     if not addition or addition.opcode not in ("add", "subtract"):
         return None

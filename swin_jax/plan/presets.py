@@ -21,7 +21,7 @@ NAMES = ("", *_V5E, "h100")
 
 @dataclasses.dataclass(frozen=True)
 class Pod:
-    """Where a row trains, at the published batch size.
+    """The chips that a row trains on, at the published batch size.
 
     Attributes:
         size: Chips of v5e; of the others as many as have about the same memory together or more,

@@ -45,12 +45,12 @@ class Roofline:
 
     @property
     def serial(self) -> float:
-        """Where no collective runs beside anything else."""
+        """The time where no collective runs beside anything else."""
         return max(self.compute, self.memory) + self.links + self.network
 
     @property
     def step(self) -> float:
-        """As scheduled: collectives that can run beside the rest do,
+        """The time as scheduled: collectives that can run beside the rest do,
         the program waits for the others.
         """
         hidden = self.links + self.network - self.exposed
@@ -58,7 +58,7 @@ class Roofline:
 
     @property
     def limit(self) -> str:
-        """Which of compute, memory, links and network takes longest."""
+        """The one of compute, memory, links and network that takes longest."""
         times = {
             "compute": self.compute,
             "memory": self.memory,
@@ -170,5 +170,5 @@ def _inner(collective: Collective) -> int:
 
 
 def _share(group: int) -> float:
-    """Of an array in equal parts, what the other members have."""
+    """The share of an array in equal parts that the other members have."""
     return (group - 1) / group

@@ -48,8 +48,8 @@ class Candidate:
         return found | dict.fromkeys(remat_keys(config), self.remat)
 
     def cost(self) -> tuple:
-        """What makes a step slow, the worst first: computing again, moving parameters,
-        small micro-batches.
+        """The reasons for a slow step, the worst first:
+        computing again, moving parameters, small micro-batches.
         """
         return (REMAT.index(self.remat), self.tensor, self.fsdp, self.accumulate, self.zero1)
 
@@ -139,8 +139,8 @@ def _order(facts: dict[str, Any]) -> tuple[float, float]:
 
 
 def _settled(tried) -> bool:
-    """Whether two layouts fit: what comes after them computes more again or
-    has smaller micro-batches.
+    """True if two layouts fit:
+    what comes after them computes more again or has smaller micro-batches.
     """
     return sum(facts["memory"]["fits"] for _, facts in tried) >= 2
 

@@ -111,7 +111,7 @@ def _measure_all(config, runs: dict[int, Run], folder: epath.Path | None) -> int
 
 
 def _unit(run: Run) -> str:
-    """What an example is called."""
+    """The word for examples."""
     keys = run.task.batch_shapes(1).keys()
     if "video" in keys:
         return "clips"
@@ -121,8 +121,8 @@ def _unit(run: Run) -> str:
 
 
 def _measure(config, run: Run, size: int) -> dict[str, Any]:
-    """What was measured, as JSON values: rates, seconds of compiling, bytes of memory;
-    or why it was not.
+    """Measurements as JSON values: rates, seconds of compiling,
+    bytes of memory; or why there are none.
     """
     found = {"memory_bytes": None}
     try:
@@ -210,7 +210,7 @@ def _calls(seconds: Callable[[int], float]) -> int:
 
 
 def _lines(found: dict[str, Any], unit: str) -> list[str]:
-    """What was measured, as text."""
+    """Measurements as text."""
     lines = [f"batch size  {found['batch_size']}"]
     if "too_large" in found:
         lines.append(f"  does not fit into memory: {found['too_large']}")

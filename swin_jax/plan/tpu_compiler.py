@@ -107,7 +107,7 @@ def compiled(lowered, topology: chips.Topology, mesh) -> dict[str, Any]:
 
 
 def optimized(module: str, job: Any, topology: chips.Topology, mesh) -> dict[str, Any]:
-    """What `compiled` says, known before machine code is made, which takes most of the time.
+    """The numbers of `compiled`, known before machine code is made, which takes most of the time.
 
     The compiler runs in a process of its own, which is ended once memory and traffic are known.
 
@@ -179,7 +179,7 @@ def _memory(topology: chips.Topology, **parts) -> dict[str, Any]:
 
 
 def _moved(text: str, topology: chips.Topology, mesh) -> dict[str, Any]:
-    """What a program moves through memory and between chips."""
+    """The bytes that a program moves through memory and between chips."""
     found = collectives.collectives(text, mesh.shape, topology.slices)
     return {
         "hbm_bytes": collectives.hbm_bytes(text),
@@ -241,8 +241,8 @@ def largest(buffers: str, program: str, count: int = 8) -> list[dict[str, Any]]:
 
 
 def exhausted(text: str) -> dict[str, Any]:
-    """What the compiler says of a program that does not fit:
-    bytes at the `peak` if it does, the `largest` buffers.
+    """The compiler's numbers for a program that does not fit:
+    bytes at the `peak` if it gives them, the `largest` buffers.
     """
     used = re.search(r"(?:Used|required for HLO temporaries) \(?([\d.]+)([KMGT]?)\b", text)
     found: dict[str, Any] = {"peak": _bytes(*used.groups()) if used else None, "largest": []}

@@ -40,8 +40,8 @@ def no_model_of(source: object, error: Exception) -> UserError:
 
 
 def is_buffer(name: str) -> bool:
-    """Whether an official name is a tensor that is computed from the
-    architecture and never learned.
+    """True if an official name is a tensor that is computed from the architecture and never
+    learned.
     """
     return name.rsplit(".", 1)[-1] in BUFFERS
 
@@ -85,7 +85,7 @@ def _strip_parts(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def count_of(numbers: Iterable[int], what: str) -> int:
-    """How many things are numbered from 0, by the numbers that names have.
+    """The number of things that are numbered from 0, by the numbers that names have.
 
     Args:
         numbers: Numbers of the things, in any order.
@@ -105,7 +105,7 @@ def count_of(numbers: Iterable[int], what: str) -> int:
 
 @dataclass(frozen=True)
 class Report:
-    """How the names and shapes that were found differ from those that were expected.
+    """The difference between the names and shapes that were found and those that were expected.
 
     Attributes:
         missing: Names that were expected and not found.
@@ -118,7 +118,7 @@ class Report:
     misshaped: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
 
     def __bool__(self) -> bool:
-        """Whether there is any difference."""
+        """True if there is any difference."""
         return bool(self.missing or self.unexpected or self.misshaped)
 
     def __str__(self) -> str:

@@ -1,5 +1,5 @@
-"""What `load`, `preprocess` and `export` ask a family of models:
-one value, made by the family's loader.
+"""The answers of a family of models to `load`,
+`preprocess` and `export`: one value, made by the family's loader.
 
 A family is its folders in `models/` and `pretrained/`, its experiments, and its `FAMILY` in the
 tuple of `pretrained/load.py`.

@@ -190,7 +190,7 @@ def _load(
 
 
 def _told_beside(family: Family, word: str, weights: Weights) -> dict:
-    """What a config beside weights tells of a named model;
+    """The arguments that a config beside weights tells of a named model;
     raises UserError where that is another than its name says.
 
     A name does not tell the activation: those of OpenAI's models are used for other weights too.

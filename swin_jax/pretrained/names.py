@@ -77,7 +77,7 @@ def _name_parts(name: str, family: Family, families: Sequence[Family]) -> frozen
 
 
 def _rank(parts: frozenset[str], own: frozenset[str]) -> tuple[int, ...]:
-    """How well the parts of a word fit those of a name: words count before numbers."""
+    """The fit between the parts of a word and those of a name: words count before numbers."""
     shared = parts & own
     words = sum(part[0].isalpha() for part in shared)
     return words, len(shared), -len((own - parts) & _LARGEST), -len(own - parts)

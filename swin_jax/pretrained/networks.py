@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def prefixes(state_dict: Collection[str], needed: Sequence[str]) -> list[str]:
-    """What stands before the names of each network in a state dict.
+    """The prefixes of the names of each network in a state dict.
 
     Args:
         state_dict: Names of arrays.

@@ -1,4 +1,4 @@
-"""How pictures, videos and texts become the input of a model: pixels and token ids.
+"""Makes pictures, videos and texts the input of a model: pixels and token ids.
 
 A model has one preparation. Whoever feeds the model (`preprocess`, similarity, search, indices,
 predictions, exports) asks it, so that no two of them can differ.
@@ -172,8 +172,8 @@ class Preparation:
         return json.dumps(dict(sorted(arguments.items())))
 
     def texts(self) -> dict[str, Any] | None:
-        """How texts become tokens, for whoever has the model without this package;
-        None if it reads none.
+        """The way from texts to tokens,
+        for whoever has the model without this package; None if it reads none.
         """
         names = ("vocabulary", "context_length", "clean")
         return (
@@ -236,7 +236,7 @@ class Preparation:
             cleaner(self.clean)
 
     def assumptions(self) -> str:
-        """What was assumed, for people: 'crop=True, interpolation='bicubic', ...'."""
+        """The assumptions, for people: 'crop=True, interpolation='bicubic', ...'."""
         values = {
             name: self.arguments.get(name, getattr(self, name, None)) for name in self.assumed
         }
@@ -271,8 +271,8 @@ class Preparation:
         return changed
 
     def _short_side(self, sides: tuple[int, int]) -> int | tuple[int, int]:
-        """What a picture is resized to before the crop of `sides`,
-        in the proportion of the size that was.
+        """The size to which a picture is resized before the crop of `sides`,
+        in the proportion of the original sizes.
         """
         before = zip(per_axis(self.arguments["short_side"], 2), self.image_size, sides)
         return simplest(tuple(short * side // size for short, size, side in before))

@@ -1,4 +1,4 @@
-"""What a config beside weights says of the preparation of pictures and texts.
+"""Reads the preparation of pictures and texts from a config beside weights.
 
 Configs of transformers, open_clip and timm are read.
 Every field that changes a number is obeyed, or refused by name.
@@ -146,7 +146,9 @@ def preparation_beside(path: Path) -> dict[str, Any] | None:
 
 
 def _of_processor(path: Path) -> dict[str, Any] | None:
-    """What transformers' image processor says, which newer versions store inside of a processor."""
+    """The settings of transformers' image processor,
+    which newer versions store inside of a processor.
+    """
     own, whole = path.with_name("preprocessor_config.json"), path.with_name("processor_config.json")
     model = (beside.read_json(path.with_name("config.json")) or {}).get("model_type")
     if config := beside.read_json(own):

@@ -13,9 +13,7 @@ _TOWERS = {name_of(fn): fn for fn in (ModifiedResNet, Swin, TextTransformer, Vis
 
 
 def is_clip(config: dict) -> bool:
-    """Whether a saved config, a flat dict of dotted keys,
-    is that of a model of images and texts.
-    """
+    """True if a saved config, a flat dict of dotted keys, is of a model of images and texts."""
     return config.get("task.model.fn") in _MODELS
 
 

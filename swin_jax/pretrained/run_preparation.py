@@ -91,7 +91,7 @@ def of_run(
 
 
 def _cleaning(config: Mapping[str, Any], source: str | Path) -> tuple[str, tuple[str, ...]]:
-    """How a run cleans the texts that it is trained on, and ('clean',) where that is assumed.
+    """The cleaning of the texts that a run is trained on, and ('clean',) where that is assumed.
 
     Raises:
         UserError: Training data that are cleaned in several ways.

@@ -1,4 +1,4 @@
-"""What training puts around a model: taken off the names of its weights,
+"""Takes what training puts around a model off the names of its weights,
 wherever the Swin lies among them.
 
 Where a Swin lies is told by its first convolution and its blocks; what stands before them, and is

@@ -1,5 +1,5 @@
-"""What a task is: the state that is trained and saved, the protocol that the loop calls,
-the usual gradient step.
+"""The base of tasks: the state that is trained and saved,
+the protocol that the loop calls, the usual gradient step.
 
 A task also declares what it predicts, by one of the names in `PREDICTIONS`. That is all that
 prediction, export, search and evaluation know of it.
@@ -79,8 +79,7 @@ PREDICTIONS: dict[str, tuple[str, ...]] = {
 
 
 class Task(Protocol):
-    """What is optimized. Implementations are frozen dataclasses;
-    all methods but `load_frozen` are pure.
+    """An objective. Implementations are frozen dataclasses; all methods but `load_frozen` are pure.
 
     Five more methods are optional, and called by the functions of the same names in this module,
     which have an answer where a task has none:
@@ -106,10 +105,12 @@ class Task(Protocol):
         """One update. `metrics` are scalars, among them `loss` and `grad_norm`."""
 
     def predict(self, state: TrainState, batch: Batch, frozen: Any) -> dict[str, jax.Array]:
-        """What `predicts` says; pure, so that it can be compiled and exported."""
+        """The outputs that `predicts` names; pure, so that it can be compiled and exported."""
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """What `train_step` reads of a batch, so that it can be compiled where there is no data."""
+        """Shapes and dtypes of the batch that `train_step` reads,
+        so that it can be compiled where there is no data.
+        """
 
 
 class FrozenModel(Protocol):

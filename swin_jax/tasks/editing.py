@@ -1,5 +1,5 @@
-"""What edits by texts have in common: a generator's pictures,
-judged by CLIP and by a network of faces.
+"""The common part of edits by texts:
+a generator's pictures, judged by CLIP and by a network of faces.
 
 Patashnik et al., arXiv 2103.17249; the reference is orpatashnik/StyleCLIP. The functions take a
 task with the fields `generator`, `clip` and `arcface`, each a `FrozenModel` (the last one may be
@@ -137,7 +137,7 @@ def synthesize(task: Any, frozen: dict[str, Any], latents: Any) -> jax.Array:
 
 
 def clip_distances(task: Any, frozen: dict[str, Any], image: jax.Array) -> jax.Array:
-    """How far each picture is from its text, (B,):
+    """The distance of each picture from its text, (B,):
     from text i for picture i, or from the only one.
     """
     found = clip_loss(

@@ -105,7 +105,7 @@ class LatentMapper:
         return gradient_step(state, batch, loss, self.tx, step_key(0, state.step, "mapper"))
 
     def latents(self, batch: Batch, frozen: Any) -> Any:
-        """What the mapper maps: W+, or S as a tuple of (B, channels)."""
+        """The input of the mapper: W+, or S as a tuple of (B, channels)."""
         layers = self.generator.model.style_layers()
         if self.in_styles and "styles" in batch:
             ends = [sum(layer.channels for layer in layers[: i + 1]) for i in range(len(layers))]
@@ -182,7 +182,7 @@ class LatentMapper:
         return editing.read_by_steps(variables) | jax.device_get(derived)
 
     def derive(self, variables: Any, text_ids: jax.Array) -> dict[str, Any]:
-        """What follows from the networks' variables for the text."""
+        """The arrays that follow from the networks' variables for the text."""
         return {"text_features": editing.encode_texts(self, variables, text_ids)}
 
 

@@ -198,8 +198,8 @@ class LatentOptimization:
         )
 
     def derive(self, variables: Any, latents: jax.Array, text_ids: jax.Array) -> dict[str, Any]:
-        """What follows from the networks' variables, all of CLIP's among them,
-        for latents (z or W+) and texts.
+        """The arrays that follow from the networks' variables,
+        all of CLIP's among them, for latents (z or W+) and texts.
         """
         model = self.generator.model
         if self.mode == "free":

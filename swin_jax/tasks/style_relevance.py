@@ -141,7 +141,7 @@ class StyleRelevance:
             getattr(self, name).check(f"task.{name}")
 
     def image_shape(self) -> jax.ShapeDtypeStruct:
-        """Of a picture as CLIP takes it."""
+        """The shape and dtype of a picture as CLIP takes it."""
         return jax.ShapeDtypeStruct(
             (1, *per_axis(self.clip.model.visual.image_size, 2), 3), jnp.float32
         )

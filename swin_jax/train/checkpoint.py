@@ -96,12 +96,12 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
 
 
 def folder(workdir: os.PathLike) -> epath.Path:
-    """Where the checkpoints of a workdir lie."""
+    """The folder of a workdir's checkpoints."""
     return storage.absolute(workdir) / "checkpoints"
 
 
 def exists(workdir: os.PathLike) -> bool:
-    """Whether a workdir holds a checkpoint, whole or damaged;
+    """True if a workdir holds a checkpoint, whole or damaged;
     a run that died early leaves an empty folder.
     """
     return bool(steps_in(folder(workdir)))
@@ -270,7 +270,7 @@ def _damaged(manager: ocp.CheckpointManager) -> epath.Path:
 
 
 def _is_passed_on_first(path: epath.Path, newest: int) -> bool:
-    """As `_is_passed`, by what process 0 sees; to be called on all processes."""
+    """The answer of `_is_passed` on process 0; call it on all processes."""
     return bool(multihost_utils.broadcast_one_to_all(np.int32(is_passed(path, newest))))
 
 
@@ -315,7 +315,7 @@ def load_params(workdir: os.PathLike) -> tuple[dict, dict | None, dict]:
 
 
 def load_variables(workdir: os.PathLike) -> dict:
-    """What the newest readable model of a workdir is applied with, on the host.
+    """The variables of the newest readable model of a workdir, on the host.
 
     Returns:
         {'params': the average if there is one, **mutable collections such as 'batch_stats'}: trees
@@ -330,7 +330,7 @@ def load_variables(workdir: os.PathLike) -> dict:
 
 
 def _newest(workdir: os.PathLike, load: Callable[[epath.Path], Any]) -> Any:
-    """What `load` makes of the newest checkpoint that it can read."""
+    """The result of `load` for the newest checkpoint that it can read."""
     directory = folder(workdir)
     steps: list[int] = []
     for path in newest_first(directory):

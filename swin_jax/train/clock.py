@@ -1,6 +1,4 @@
-"""Where the time of a run goes: steps per second, waiting for data, MFU,
-pauses that do not count.
-"""
+"""The clock of a run: steps per second, waiting for data, MFU, pauses that do not count."""
 
 import contextlib
 import time

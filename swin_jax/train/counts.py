@@ -18,7 +18,7 @@ _NUMBERS = "bad_record_numbers"  # in checkpoints
 
 
 class Counts:
-    """What the batches of a run report, in this process and in those that it resumes.
+    """The reports of the batches of a run, in this process and in those that it resumes.
 
     Args:
         meta: Metadata of the checkpoint that the run starts from; {} if there is none.

@@ -28,7 +28,7 @@ _LAID_OUT = {
 
 @dataclasses.dataclass(frozen=True)
 class InitFrom:
-    """Where first weights come from.
+    """The source of the first weights.
 
     Attributes:
         path: A workdir, a file of weights or a folder of a hub; '' starts from scratch.

@@ -1,5 +1,5 @@
-"""What a run writes down: metrics.jsonl, TensorBoard, W&B on request, the console, pictures,
-a clock, the summary.
+"""The records of a run: metrics.jsonl, TensorBoard,
+W&B on request, the console, pictures, a clock, the summary.
 
 `metrics.jsonl` is the record; everything else can be made from it. Each line is one flat JSON
 object, "step" and then name -> number, such as {"step": 100, "train/loss": 0.25,
@@ -35,7 +35,7 @@ _NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def metrics_path(workdir: str | os.PathLike) -> epath.Path:
-    """Where a run's metrics lie."""
+    """The path of a run's metrics."""
     return storage.path(workdir) / "metrics.jsonl"
 
 
@@ -97,7 +97,7 @@ def _parse(line):
 
 
 def _is_number(value):
-    """Whether a value is a number of float32, as `format_line` writes them;
+    """True if a value is a number of float32, as `format_line` writes them;
     others may stand for nan and infinity.
     """
     return type(value) in (int, float) and not _LARGEST < abs(value) < math.inf

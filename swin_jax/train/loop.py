@@ -31,7 +31,7 @@ POINTS = 20  # the curves of a run have at least so many points, if it has as ma
 
 
 def _due(step: int, every: int) -> bool:
-    """Whether something that happens every so many steps does now; 0 is never."""
+    """True if something that happens every so many steps does now; 0 is never."""
     return every > 0 and step % every == 0
 
 
@@ -133,7 +133,7 @@ class Loop:
         return int(self.state.step), meta, [*run_info.lines(facts), self.data_line]
 
     def facts(self, frozen) -> dict:
-        """What the header says."""
+        """The content of the header."""
         task, mesh = self.run.task, self.run.placement.mesh
         sources = {name: item.path for name, item in frozen_models(task).items()}
         return run_info.facts(self.config, describe(task), mesh, frozen, sources)
@@ -198,7 +198,7 @@ class Loop:
         return DONE
 
     def evaluate_safely(self, step: int, everything: bool, examples_seen: int, saved: bool) -> bool:
-        """As `evaluate`; where that fails on its data,
+        """Evaluates as `evaluate` does; where that fails on its data,
         the step is saved before the error goes on.
         """
         try:

@@ -36,8 +36,8 @@ _watches: list["Watch"] = []  # the one of this process, once it has come togeth
 
 
 def detected() -> bool:
-    """Whether the environment names other processes of this job (what
-    `jax.distributed.initialize` reads).
+    """True if the environment names other processes of this job (what `jax.distributed.initialize`
+    reads).
     """
     if os.environ.get("JAX_COORDINATOR_ADDRESS"):
         return True
@@ -85,7 +85,7 @@ def start(
 
 
 def joined() -> bool:
-    """Whether this process has come together with the others of a job."""
+    """True if this process has come together with the others of a job."""
     return bool(_watches)
 
 
@@ -101,7 +101,7 @@ def meeting(what: str) -> contextlib.AbstractContextManager[None]:
 
 
 def _name_absent() -> str:
-    """Whom a process waits for that starts, as far as it can tell."""
+    """The processes that one waits for when it starts, as far as it can tell."""
     address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
     if address and not _answers(address):
         return f"for process 0, at {address}, to start"
@@ -313,8 +313,8 @@ class Watch:
         self._end(f"{self._name(self._id)}, this one, was aborted; the reason is above")
 
     def _missed(self, stale: int) -> list[int]:
-        """Those who left no beat for `stale` periods; of several that fell silent one after
-        the other, the first.
+        """The processes that left no beat for `stale` periods;
+        of several that fell silent one after the other, the first.
         """
         seen = {
             process: self._beats.get(process, ("", self._began))[1]
@@ -357,7 +357,7 @@ def _alone(arrival: int) -> None:
 
 
 def _broke_off(error: BaseException | None) -> bool:
-    """Whether an error came out of the runtime, other than for want of memory."""
+    """True if an error came out of the runtime, other than for want of memory."""
     while error is not None:
         if isinstance(error, jax.errors.JaxRuntimeError):
             return "RESOURCE_EXHAUSTED" not in str(error)

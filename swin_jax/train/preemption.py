@@ -23,7 +23,7 @@ class Interrupted(BaseException):
 
 
 class Preemption:
-    """Whether this run has been asked to stop, at the same place on every host;
+    """The request to stop this run, at the same place on every host;
     a context manager, for the signals.
 
     Attributes:

@@ -82,7 +82,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 def data_line(data: Any, evaluations: dict[str, Any]) -> str:
-    """What a run reads: how many records and classes, and how many records each evaluation has.
+    """The numbers of records and classes that a run reads, and of the records of each evaluation.
 
     Args:
         data: The training data.
@@ -144,7 +144,7 @@ def check_frozen(
 
 
 def _describe_frozen(frozen: dict[str, Any]) -> str:
-    """Where frozen weights come from and the beginning of their checksum."""
+    """The source of frozen weights and the beginning of their checksum."""
     sources = [
         f"{name} from {path or 'random numbers'}" for name, path in frozen["sources"].items()
     ]

@@ -1,5 +1,5 @@
-"""What a run needs before any array exists: mesh, task and layout of a config,
-and the jitted step.
+"""Everything a run needs that can be built without allocating arrays:
+mesh, task and layout of a config, and the jitted step.
 """
 
 import dataclasses
@@ -106,9 +106,7 @@ def check_batch(config, placement: sharding.Placement) -> None:
 
 
 def can_mix(task, examples: int) -> bool:
-    """Whether a task's config mixes nothing, or can mix so many examples:
-    `ops.augmentation.mix`.
-    """
+    """True if a task's config mixes nothing, or can mix so many examples: `augmentation.mix`."""
     if not (task.get("mix_group") and (task.get("mixup") or task.get("cutmix"))):
         return True
     return examples % 2 == 0 and (examples <= task.mix_group or examples % task.mix_group == 0)

@@ -84,7 +84,7 @@ def make_mesh(
 @checked
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """How parameters and optimizer state are laid out.
+    """The layout of parameters and optimizer state.
 
     Data parallelism is a mesh of `data` alone, with everything whole on every device.
     `opt_axis='data'` makes it ZeRO-1; `fsdp` > 1 in the mesh is FSDP (ZeRO-3), `tensor` > 1 tensor
@@ -183,7 +183,7 @@ class Partition:
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Which rows of a batch this process reads, and how they become one global array.
+    """The rows of a batch that this process reads, and their assembly into one global array.
 
     Attributes:
         mesh: Mesh that batches are laid out on.

@@ -1,1 +1,1 @@
-"""What a program says: streams that outlast their readers, and text that is safe to show."""
+"""The output of a program: streams that outlast their readers, and text that is safe to show."""

@@ -103,7 +103,7 @@ def attributes(face: Mapping[str, str]) -> np.ndarray:
 
 
 def visible(marks: Any) -> np.ndarray:
-    """Which attributes can be told from a picture.
+    """The attributes that can be told from a picture.
 
     Args:
         marks: (..., 8), positive where a face has an attribute: `attributes`, or a classifier's
@@ -131,7 +131,7 @@ IDENTITY_CLASSES = tuple(
 
 
 def identity_marks(face: Mapping[str, str]) -> np.ndarray:
-    """Who somebody is, int8 (29,): a mark for each of IDENTITY_CLASSES.
+    """The identity of a person, int8 (29,): a mark for each of IDENTITY_CLASSES.
 
     It is 1 for the option that the face has and 0 for the others of the choice. What is not seen is
     `labels.UNKNOWN`: all hair below a hat, and its color if there is no beard either.

@@ -51,7 +51,7 @@ class Avatars:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What the marks stand for."""
+        """The names of the marks."""
         return LABELS[self.labels]
 
     def __len__(self) -> int:

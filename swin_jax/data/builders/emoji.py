@@ -260,7 +260,7 @@ class Drawings:
 
 
 def license_text(vendors: Mapping[str, Vendor], size: int) -> str:
-    """What LICENSES.md says."""
+    """The text of LICENSES.md."""
     lines = [
         (
             f"# Licences\n\nPictures rendered at {size} x {size} pixels over white; "

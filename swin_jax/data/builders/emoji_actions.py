@@ -309,7 +309,7 @@ def _features(classes: list[str], size: int) -> dict[str, Any]:
 
 
 def _is_animated(data: bytes) -> bool:
-    """Whether a WebP file has the animation flag, which takes less than opening it."""
+    """True if a WebP file has the animation flag, which takes less than opening it."""
     return data[12:16] == b"VP8X" and len(data) > 20 and bool(data[20] & 2)
 
 

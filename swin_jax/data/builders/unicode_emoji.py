@@ -20,8 +20,8 @@ SUBGROUPS = npm.Package(
 
 @dataclasses.dataclass(frozen=True)
 class Concept:
-    """What an emoji means; `code` is its code points in lower-case hex, joined by '-',
-    without fe0f.
+    """The meaning of an emoji;
+    `code` is its code points in lower-case hex, joined by '-', without fe0f.
     """
 
     code: str

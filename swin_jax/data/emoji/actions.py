@@ -133,7 +133,7 @@ def _decode(frames: Iterable[bytes]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Reversal:
-    """How an action looks when it is played backwards; mean distances of pixels, 0 to 255.
+    """The difference between an action and its reverse; mean distances of pixels, 0 to 255.
 
     Attributes:
         action: Name of the action.
@@ -283,8 +283,8 @@ def _measure(directory: str, who: tuple[str, ...]) -> tuple[Reversal, ...]:
 def reversal_table(
     measured: Iterable[Reversal], min_ratio: float = 0.75, min_distance: float = 3.0
 ) -> str:
-    """Which actions are told apart from their reverse, one line each;
-    the arguments are as for `emoji_playback`.
+    """A line for each action that is told apart from its reverse;
+    the arguments are the same as in `emoji_playback`.
     """
     lines = [
         f"played backwards an action must differ from itself by {min_ratio} of its motion and by "

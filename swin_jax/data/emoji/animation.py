@@ -148,7 +148,7 @@ def random_background(size: int, rng: np.random.Generator) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    """What both sides draw; see action_train_transform."""
+    """The settings that training and evaluation share; see action_train_transform."""
 
     size: int
     num_frames: int

@@ -26,7 +26,7 @@ CONCEPTS = ("seen", "unseen", "all")
 
 
 def is_unseen(code: str) -> bool:
-    """Whether a concept is held out of training."""
+    """True if a concept is held out of training."""
     return zlib.crc32(code.encode()) % 10 == 0
 
 

@@ -18,7 +18,7 @@ _CACHED_BYTES = 2**30  # of pixels, in each process
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """What a folder of images holds.
+    """The content of a folder of images, in numbers.
 
     Attributes:
         classes: Number of classes.

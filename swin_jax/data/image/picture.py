@@ -70,7 +70,7 @@ _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 @checked
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a picture may ask for; all is counted from the file,
+    """Limits on a picture; all is counted from the file,
     so that it gets the same verdict everywhere.
 
     Attributes:
@@ -99,7 +99,7 @@ MAX_RESIZED_PIXELS = 2**26  # of a picture on its way to the square that a model
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """Those of `SUFFIXES_OF` that the installed PIL reads."""
+    """The formats of `SUFFIXES_OF` that the installed PIL reads."""
     Image.init()
     return tuple(name for name in SUFFIXES_OF if name in Image.OPEN)
 
@@ -318,7 +318,7 @@ def _read(path: str | os.PathLike, limits: Limits) -> bytes:
 
 
 def _reason(error: Exception, data: bytes = b"") -> str:
-    """What is wrong with a picture, in one line."""
+    """The fault of a picture, in one line."""
     if isinstance(error, Image.UnidentifiedImageError):  # its text shows the address of an object
         if not data:
             return "it is empty"

@@ -108,7 +108,7 @@ def scan(
 
 
 def summary(findings: list[Finding], report: str) -> str:
-    """What was found, for people."""
+    """A summary of the findings, for people."""
     failing = [finding for finding in findings if finding["problem"]]
     lines = [f"{finding['path']}: {finding['problem']}" for finding in failing[:_SHOWN]]
     if len(failing) > _SHOWN:
@@ -189,7 +189,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _source(flags: argparse.Namespace) -> sources.FileSource | archives.ZipSource | Marked:
-    """What the command line asks to be scanned."""
+    """The data set that the command line asks to be scanned."""
     for name in ("folder", "annotations", "archive"):
         if getattr(flags, name) == "":
             raise UserError(f"--{name}= is empty; give it the pictures to be scanned")

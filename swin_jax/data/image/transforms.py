@@ -170,7 +170,7 @@ def clip_preprocess(
 def clip_eval_transform(
     size: Size, mode: str = "shortest", interpolation: str = "bicubic", fill: Byte = 0
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """What clip_preprocess does before it normalises, for loaders: the device normalises.
+    """The part of clip_preprocess before it normalizes, for loaders: the device normalizes.
 
     Args:
         size, mode, interpolation, fill: The same as in `clip_preprocess`.

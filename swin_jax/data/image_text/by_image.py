@@ -75,7 +75,7 @@ def by_image(source: Any) -> Images:
 
 
 def _identity(source: Any, index: int) -> Any:
-    """What records of the same image have in common."""
+    """The value that records of the same image share."""
     path = _record(source, index).get("image_path")
     if path is not None:
         return os.path.realpath(path)

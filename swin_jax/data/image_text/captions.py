@@ -92,7 +92,7 @@ def captions_of(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def is_nested(text: str) -> bool:
-    """Whether HTML entities stand in each other more than MAX_NESTED deep."""
+    """True if HTML entities are nested more than MAX_NESTED deep."""
     for _ in range(MAX_NESTED + 1):
         if "&" not in text:
             return False
@@ -103,7 +103,7 @@ def is_nested(text: str) -> bool:
 
 
 def texts_of(record: Any, key: str) -> tuple[str, ...]:
-    """What a record has under `key`: a caption, several, or none where there is null.
+    """The texts of a record under `key`: a caption, several, or none where there is null.
 
     Several may be written as a list within a text, see `rows_of_lists.listed`. Raises
     UnreadableError for others.

@@ -1,4 +1,4 @@
-"""Which column of a list holds the image and which the caption, and what a row must have there."""
+"""The columns of a list that hold image and caption, and the entries that a row must have there."""
 
 import collections
 import os

@@ -1,4 +1,4 @@
-"""Which image and which text are a pair, by their names.
+"""Pairs of an image and a text, found by their names.
 
 An image and a text of one folder whose names differ only in the suffix are a pair: photo.1.jpg and
 photo.1.txt. webdataset cuts names at the first dot instead, where photo.1.jpg, photo.2.jpg and

@@ -30,7 +30,7 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 
 @dataclass(frozen=True)
 class _Rows:
-    """Where the rows of a file lie.
+    """The places of a file's rows.
 
     Attributes:
         starts: int64 (N + 1,): where each row begins, in bytes, and where the last one ends.
@@ -168,8 +168,8 @@ def _of_split(path: str, rows: _Rows, values: list[Any], split: str) -> _Rows:
 
 
 def _split_of(source: LinePairs, index: int, key: str) -> Any:
-    """What a line has under the key of splits; None where it cannot be read,
-    which is said when it is.
+    """The entry of a line under the key of splits;
+    None where it cannot be read, which is said when it is.
     """
     try:
         row = parse_json(source._read(index))

@@ -80,7 +80,7 @@ def _literal_folder(pattern: str) -> tuple[str, str]:
 
 
 def _matches(folder: str, pattern: str) -> list[str]:
-    """What the names in a pattern without braces match, sorted;
+    """The names that match a pattern without braces, sorted;
     a name that exists literally matches itself only.
     """
     name, _, rest = pattern.partition("/")

@@ -1,4 +1,4 @@
-"""Where the members of an uncompressed tar lie, by its headers alone.
+"""The places of the members of an uncompressed tar, by its headers alone.
 
 The walk only goes forward and never past the end of the file, whatever the headers say; Python
 3.11's tarfile goes back by a negative size and then reads the same headers for ever. Formats:
@@ -186,7 +186,7 @@ def _after(start: int, length: int) -> int:
 
 
 def _after_sparse_map(file: BinaryIO, start: int, size: int) -> int:
-    """Where the bytes of a sparse file begin: behind the blocks that continue its map."""
+    """The start of a sparse file's content: behind the blocks that continue its map."""
     more = True
     while more:
         if start + BLOCK > size:

@@ -76,8 +76,8 @@ def tokenize_split(text: str, context_length: ContextLength = CONTEXT_LENGTH) ->
 def tokenize_and_flag(
     texts: str | Sequence[str], context_length: int = CONTEXT_LENGTH, clean: str = "openai"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As tokenize with truncate=True; returns (ids int32 (n, L), whether each
-    was cut, bool (n,)).
+    """Tokenizes like `tokenize` with truncate=True;
+    returns (ids int32 (n, L), bool (n,), True for texts that were cut).
     """
     if context_length < 3:
         raise UserError(f"context_length must be at least 3, not {context_length}")

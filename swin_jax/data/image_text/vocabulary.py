@@ -94,7 +94,7 @@ def _merges() -> bytes:
 
 
 def cache_path() -> Path:
-    """Where the downloaded file is kept."""
+    """The path of the downloaded file."""
     return storage.cache_folder() / FILE
 
 
@@ -119,7 +119,7 @@ def _checked(data: bytes) -> bytes | None:
 
 
 def _download() -> tuple[bytes, str]:
-    """What came, and what was wrong if it is not the file."""
+    """The downloaded bytes, and their fault if they are not the file."""
     if storage.downloads_are_off():
         return b"", "downloads are off, SWIN_JAX_OFFLINE"
     try:

@@ -1,4 +1,4 @@
-"""What a video announces, read before FFmpeg makes room for it.
+"""The sizes that an MP4 or QuickTime file announces, read before FFmpeg makes room for them.
 
 Eight bytes of an MP4 announce a billion frames of one size, and twelve that all of them are played
 once more; FFmpeg fills a table of them when it opens the file. Reference: ISO/IEC 14496-12 (8.6.1,
@@ -82,7 +82,7 @@ def _edits(file: BinaryIO, box: Box) -> int:
 
 
 def _parts_of_sound(file: BinaryIO, parts: list[Box], count: int) -> int:
-    """How many parts FFmpeg makes of sound whose samples are all of one tick:
+    """The number of parts that FFmpeg makes of sound whose samples are all of one tick:
     one of 1024, and one for each chunk.
     """
     times = [read(file, start + 4, 12) for kind, start, _ in parts if kind == b"stts"]

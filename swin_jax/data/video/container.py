@@ -56,7 +56,7 @@ DEFAULT_LIMITS = Limits()
 
 @dataclasses.dataclass(frozen=True)
 class PacketIndex:
-    """Where the frames of a video lie.
+    """The places of a video's frames.
 
     Attributes:
         pts: int64 (P,), time of display of every packet in decoding order,
@@ -237,7 +237,7 @@ def display_times(pts: Sequence[int | None]) -> np.ndarray:
 
 
 def is_variable(times: np.ndarray) -> bool:
-    """Whether times of display (n,), ascending and in ticks,
+    """True if times of display (n,), ascending and in ticks,
     are unevenly spaced by more than 5 % and a tick.
     """
     if len(times) < 3:

@@ -78,7 +78,7 @@ class Reader:
 
     @property
     def variable_frame_rate(self) -> bool:
-        """Whether frames are unevenly spaced in time; they are counted as they come."""
+        """True if frames are unevenly spaced in time; they are counted as they come."""
         self._open()
         return video_container.is_variable(self._times)
 
@@ -287,12 +287,12 @@ class _Frames:
 
     @property
     def missing(self) -> int:
-        """How many frames are still to come."""
+        """The number of frames still to come."""
         return len(self._row)
 
     def differing(self, other: "_Frames") -> int:
-        """How many rows are here and are missing or not the same in another that
-        wants the same frames.
+        """The number of rows that are here and are missing or not the same in another that wants
+        the same frames.
         """
         if self.pixels is None:
             return 0

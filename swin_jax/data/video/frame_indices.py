@@ -1,4 +1,4 @@
-"""Which frames of a video a clip takes, by number.
+"""The frames of a video that a clip takes, by number.
 
 Paper: Video Swin Transformer (arXiv 2106.13230). Peer: the official repository's pipelines
 (mmaction 0.15), index by index. Frames are counted, never timed: there is no resampling to a common

@@ -138,7 +138,7 @@ class _Counter:
 
 @dataclasses.dataclass(frozen=True)
 class _Sps:
-    """What must be known of a sequence to find the order count in a slice."""
+    """The fields of a sequence that are needed to find the order count in a slice."""
 
     number: int
     planes: bool

@@ -86,7 +86,7 @@ class VideoRandAugment:
 
 @dataclasses.dataclass(frozen=True)
 class _Strength:
-    """What an operation may depend on: magnitude / 30, the side, a random place, the fill."""
+    """The facts an operation may depend on: magnitude / 30, the side, a random place, the fill."""
 
     share: float
     sign: float

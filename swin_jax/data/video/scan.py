@@ -99,14 +99,14 @@ def scan(
 
 
 def will_be_replaced(finding: dict[str, Any], variable_frame_rate: bool = False) -> bool:
-    """Whether training replaces the file of a finding;
-    `variable_frame_rate` as for `sources.video_list`.
+    """True if training replaces the file of a finding;
+    `variable_frame_rate` is the same as in `sources.video_list`.
     """
     return bool(finding["problem"]) or (finding["variable_frame_rate"] and not variable_frame_rate)
 
 
 def summary(findings: list[dict[str, Any]], report: str, variable_frame_rate: bool = False) -> str:
-    """What was found, for people; see will_be_replaced."""
+    """A summary of the findings, for people; see will_be_replaced."""
     failing = [finding for finding in findings if finding["problem"]]
     whole = [finding for finding in findings if not finding["problem"]]
     variable = [finding for finding in whole if finding["variable_frame_rate"]]
@@ -256,7 +256,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _source(flags: argparse.Namespace) -> VideoFileSource:
-    """What the command line asks to be scanned."""
+    """The data set that the command line asks to be scanned."""
     if flags.num_threads < 1:
         raise UserError(f"--num_threads={flags.num_threads} must be at least 1")
     if not flags.annotations and not flags.folder:

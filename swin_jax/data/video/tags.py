@@ -41,8 +41,8 @@ def check_tags(file: BinaryIO, size: int) -> None:
     """Raises UnreadableError where a video has more than MAX_TAGS.
 
     Args:
-      file: Open for reading bytes.
-      size: Its number of bytes.
+        file: A file that is open for reading bytes.
+        size: Number of bytes in the file.
     """
     count = 0
     for more in _tags(file, size):
@@ -59,7 +59,7 @@ def ebml_size(head: bytes, position: int) -> tuple[int | None, int]:
 
 
 def _tags(file: BinaryIO, size: int) -> Iterator[int]:
-    """How many tags each part of a file has."""
+    """The number of tags in each part of a file."""
     start = 0
     head = read(file, start, 16)
     if head.startswith(b"ID3"):  # before any other format
@@ -93,7 +93,9 @@ def _of_boxes(file: BinaryIO, start: int, end: int) -> Iterator[int]:
 
 
 def _of_matroska(file: BinaryIO, start: int, size: int) -> Iterator[int]:
-    """Of the elements before the first cluster, and of those that a table of contents names."""
+    """Counts the tags of the elements before the first cluster,
+    and of those that a table of contents names.
+    """
     segment, todo = 0, []
     while start < size:
         name, length, content = _element(file, start)
@@ -141,7 +143,7 @@ def _places(content: bytes) -> Iterator[int]:
 
 
 def _of_riff(file: BinaryIO, start: int, size: int) -> Iterator[int]:
-    """As FFmpeg reads them: lists end nowhere, but for those of tags and of frames."""
+    """Counts tags as FFmpeg reads them: lists end nowhere, but for those of tags and of frames."""
     listed = start
     while start + 8 <= size:
         head = read(file, start, 12)
@@ -180,7 +182,7 @@ def _of_flv(file: BinaryIO, start: int, size: int) -> Iterator[int]:
 
 
 def _names(data: bytes) -> int:
-    """How many values have a name in a script of FLV, at any depth (AMF 0)."""
+    """The number of values that have a name in a script of FLV, at any depth (AMF 0)."""
     position, count = 0, 0
     rest: list[int] = []  # values left in each list around a position; -1 where they have names
     while position < len(data):
@@ -216,7 +218,7 @@ def _names(data: bytes) -> int:
 
 
 def _of_ogg(file: BinaryIO, start: int, size: int) -> Iterator[int]:
-    """Of the first packets of each stream."""
+    """Counts the tags of the first packets of each stream."""
     packets: dict[bytes, list[bytes]] = {}
     while start + 27 <= size:
         head = read(file, start, 27)

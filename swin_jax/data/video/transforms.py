@@ -199,7 +199,7 @@ def resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def crop_offsets(long_side: int, size: int, crops: int) -> list[int]:
-    """Where crops begin along the long side.
+    """The starts of crops along the long side.
 
     Args:
         long_side: Length of the long side in pixels.

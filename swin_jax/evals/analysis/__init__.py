@@ -1,3 +1,3 @@
-"""What a score hides: overlap with the training data, robustness to shifts,
-groups of people and things.
+"""The facts behind a score: overlap with the training data,
+robustness to shifts, groups of people and things.
 """

@@ -119,8 +119,8 @@ def difference_hash(images: np.ndarray, size: PositiveInt = 8) -> np.ndarray:
 
 
 def exact_duplicates(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Which images (N, H, W, C) are equal to a reference image (M, H, W, C) in
-    every pixel: (N,) bool.
+    """(N,) bool, True for images (N, H, W,
+    C) that equal a reference image (M, H, W, C) in every pixel.
     """
     seen = {hashlib.sha256(np.ascontiguousarray(image)).digest() for image in reference}
     return np.array(

@@ -143,7 +143,7 @@ def assignment(
     attributes: Sequence[str] = (),
     confidence: OpenFraction = 0.95,
 ) -> list[Rate]:
-    """How often a label of each category is given to the members of each group.
+    """The rates at which members of each group are given a label of each category.
 
     Args:
         columns: {name: (N,)}.

@@ -1,4 +1,4 @@
-"""How far a generator's picture is from a photograph: the distances that inversion makes small."""
+"""Distances of a generator's picture from a photograph, which inversion makes small."""
 
 import dataclasses
 from typing import Any, ClassVar, Protocol
@@ -30,7 +30,7 @@ class Distance(Protocol):
         """The variables of its network."""
 
     def describe(self, variables: Any, images: jax.Array) -> Any:
-        """What is compared of pictures, a tree of arrays (B, ...)."""
+        """The features of pictures that are compared, a tree of arrays (B, ...)."""
 
     def compare(self, variables: Any, one: Any, other: Any) -> jax.Array:
         """The distance (B,) float32 of pictures that `describe` has seen."""

@@ -1,4 +1,4 @@
-"""What an editor is, whichever its method, what an edit gives, and its pictures."""
+"""The protocol of editors, whichever their method, their edits, and the pictures of those."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -110,14 +110,14 @@ class GlobalDirections:
         return self._found["features", text]
 
     def relevances(self, wish: Wish) -> np.ndarray:
-        """How much each channel does for a text: (channels,), cosines."""
+        """The effect of each channel in the direction of a text: (channels,), cosines."""
         return self.relevance @ text_direction(
             self.features(wish.text), self.features(wish.neutral)
         )
 
     def distance(self, wish: Wish) -> float:
-        """How far the two texts are from each other in CLIP's space, the length that their
-        direction is divided by.
+        """The distance of the two texts in CLIP's space,
+        the length that their direction is divided by.
         """
         return float(np.linalg.norm(self.features(wish.text) - self.features(wish.neutral)))
 

@@ -1,4 +1,4 @@
-"""From photographs to latents: by the encoder e4e, or by an optimization for each picture.
+"""Latents of photographs: by the encoder e4e, or by an optimization for each picture.
 
 The optimization is the projector of StyleGAN2 (Karras et al., arXiv 1912.04958, appendix D); the
 reference is projector.py of NVlabs/stylegan2-ada-pytorch. Its distance is a value, see
@@ -173,7 +173,7 @@ class OptimizationInversion:
 
 @dataclasses.dataclass(frozen=True)
 class Projection:
-    """What was found for N pictures.
+    """The result of inverting N pictures.
 
     Attributes:
         ws: W+ (N, num_ws, w_dim) float32.
@@ -314,7 +314,7 @@ def latent_noise(step: jax.Array, num_steps: int, until: float) -> jax.Array:
 
 
 def noise_patterns(noises: Sequence[jax.Array]) -> jax.Array:
-    """How far noise maps (B, h, w, 1) are from white noise: (B,).
+    """The distance of noise maps (B, h, w, 1) from white noise: (B,).
 
     It is the sum, over all maps and their halvings down to 8 pixels, of the squared correlation of
     a map with itself, shifted by one place.

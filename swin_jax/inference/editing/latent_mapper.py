@@ -146,8 +146,8 @@ class LoadedMapper:
         return Edited(styles, None if after is None else np.asarray(after), ((),) * len(ws))
 
     def direction(self, ws: np.ndarray) -> np.ndarray:
-        """What the mapper adds to latents, (B, ...): all of S or W+ in one row each,
-        to compare directions.
+        """The step that the mapper adds to latents, (B, ...):
+        all of S or W+ in one row each, to compare directions.
         """
         _, steps = self._steps(self.variables, self.mapper_variables, np.asarray(ws, np.float32))
         return np.concatenate(

@@ -107,7 +107,7 @@ class LoadedOptimization:
 
     @property
     def text(self) -> str:
-        """What the pictures are edited to."""
+        """The text that the pictures are edited to."""
         return self.editor.text
 
     def edit(self, ws: np.ndarray, strength: float = 1.0) -> Edited:
@@ -121,8 +121,8 @@ class LoadedOptimization:
         return Edited(tuple(map(np.asarray, styles)), np.asarray(after), nothing_chosen)
 
     def steps(self, ws: np.ndarray) -> tuple[Any, Any]:
-        """Where the latents start in the task's space, and their steps;
-        computed unless all are remembered.
+        """The start of the latents in the task's space,
+        and their steps; computed unless all are remembered.
         """
         keys = [row.tobytes() for row in ws]
         if not all(key in self._rows for key in keys):

@@ -1,4 +1,4 @@
-"""What is edited: latents from seeds, from files, or of pictures, which an inverter has to find."""
+"""Sources of latents to edit: seeds, files, or pictures, whose latents an inverter has to find."""
 
 import dataclasses
 import pathlib
@@ -45,7 +45,7 @@ class Inverter(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """What is edited.
+    """The latents to edit.
 
     Attributes:
         names: Name of each for its files: 'seed12', or the path below the folder without its
@@ -61,7 +61,7 @@ class Latents:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where latents come from: seeds, or files of one of two kinds.
+    """The source of latents: seeds, or files of one of two kinds.
 
     Attributes:
         seeds: Seeds of latents that are drawn.

@@ -1,5 +1,5 @@
-"""What global directions need to know of a generator, as files:
-statistics of S, and the relevance of channels.
+"""The facts of a generator that global directions need,
+as files: statistics of S, and the relevance of channels.
 
 The files are those of the released code, S_mean_std and fs3.npy, and beside them statistics.json,
 which says of which weights they are.
@@ -26,7 +26,9 @@ _FEW = 1000  # draws that tell whether statistics are of a generator
 
 
 def origin(generator_variables: dict, clip_variables: dict, **settings: Any) -> dict[str, Any]:
-    """What statistics depend on: checksums of the weights, and settings, as JSON holds them."""
+    """The facts that statistics depend on:
+    checksums of the weights, and settings, as JSON holds them.
+    """
     checksums = {
         "generator": weights_checksum(generator_variables),
         "clip": weights_checksum(clip_variables),

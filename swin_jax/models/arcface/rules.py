@@ -1,4 +1,4 @@
-"""What is true of the parameters of IR-SE networks only: layout on a mesh and weight decay."""
+"""Rules for the parameters of IR-SE networks only: layout on a mesh and weight decay."""
 
 from swin_jax.core.params import ONE_DIMENSIONAL
 

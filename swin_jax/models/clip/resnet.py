@@ -172,7 +172,7 @@ class ModifiedResNet(nn.Module):
         return self.attnpool(self.features(image, train)[-1])
 
     def pooled(self, image: jax.Array, train: bool = False) -> jax.Array:
-        """What the attention pool gathers, before its last projection: (B, 32 width)."""
+        """The output of the attention pool, before its last projection: (B, 32 width)."""
         x = self.attnpool.attend(self.features(image, train)[-1])
         return x.reshape(x.shape[0], -1)
 

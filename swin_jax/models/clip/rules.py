@@ -1,4 +1,4 @@
-"""What is true of the parameters of CLIP's towers only: layout on a mesh and weight decay."""
+"""Rules for the parameters of CLIP's towers only: layout on a mesh and weight decay."""
 
 from swin_jax.core.params import ONE_DIMENSIONAL
 from swin_jax.models.swin import rules as swin

@@ -178,7 +178,7 @@ class Transformer(nn.Module):
         return x, outputs
 
     def _initialisers(self, hidden: int) -> tuple[Callable, ...]:
-        """Of the kernels of qkv, proj, fc1 and fc2."""
+        """The initializers of the kernels of qkv, proj, fc1 and fc2."""
         if self.init == "default":
             # Xavier's bound for the packed matrix (3 C, C) of torch.nn.MultiheadAttention.
             return (

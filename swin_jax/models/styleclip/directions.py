@@ -58,15 +58,15 @@ class Direction:
 
 
 def moves(features: jax.Array) -> jax.Array:
-    """How pictures move in CLIP's space: (..., 2, E), lowered and raised -> (..., E) of length 1,
-    or 0 for none.
+    """The directions in which pictures move in CLIP's space: (...,
+    2, E), lowered and raised -> (..., E) of length 1, or 0 for none.
     """
     features = unit(features)
     return unit(features[..., 1, :] - features[..., 0, :])
 
 
 def image_directions(features: np.ndarray) -> np.ndarray:
-    """What moving each channel does to pictures, in CLIP's space.
+    """The directions in CLIP's space in which each channel moves pictures.
 
     Args:
         features: (channels, N, 2, E), CLIP's features of N pictures with a
@@ -86,7 +86,7 @@ def mean_directions(total: np.ndarray) -> np.ndarray:
 
 
 def text_direction(target: np.ndarray, neutral: np.ndarray) -> np.ndarray:
-    """From a neutral text to the target: (E,) of length 1.
+    """The direction from a neutral text to the target: (E,) of length 1.
 
     Args:
         target, neutral: (E,) of length 1, means over prompts.

@@ -16,8 +16,8 @@ PREPROCESS = ("compat", "clip")
 
 
 def identity_loss(features: jax.Array, reference_features: jax.Array) -> jax.Array:
-    """How far persons are from those that they should stay, by embeddings of their faces
-    (`ops.resampling.face_view`).
+    """The distance of persons from those that they should stay,
+    by embeddings of their faces (`ops.resampling.face_view`).
 
     Args:
         features: (B, E) of length 1, of edited pictures.
@@ -74,7 +74,7 @@ def clip_loss(
     preprocess: str = "compat",
     **statistics,
 ) -> jax.Array:
-    """How far pictures are from texts.
+    """The distance of pictures from texts.
 
     Args:
         image: (B, H, W, 3) in -1..1.

@@ -1,4 +1,4 @@
-"""What a channel of S does to pictures, as CLIP sees it:
+"""The effect of a channel of S on pictures, as CLIP sees it:
 the images of StyleCLIP's relevance, and what they cost.
 
 Patashnik et al., arXiv 2103.17249, section 6. Reference: orpatashnik/StyleCLIP,
@@ -30,7 +30,7 @@ FORMS = ("code", "paper")
 @checked
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """How far a channel is moved.
+    """The change of a channel.
 
     Attributes:
         alpha: Step in deviations of the channel, down and up.
@@ -95,7 +95,8 @@ class Change:
 @checked
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """How statistics and relevance are computed; the defaults are those of the released code.
+    """The settings by which statistics and relevance are computed;
+    the defaults are those of the released code.
 
     Attributes:
         draws: Latents.
@@ -116,7 +117,7 @@ class Survey:
     save_seconds: NonNegativeFloat = 60.0
 
     def settings(self) -> dict[str, Any]:
-        """What the numbers depend on, besides the weights."""
+        """The settings that the numbers depend on, besides the weights."""
         found = dataclasses.asdict(self)
         del found["save_seconds"]
         return found
@@ -156,7 +157,7 @@ def channel_moves(
     layer: int,
     pixels: dict[str, tuple[float, ...]],
 ) -> jax.Array:
-    """How one picture moves in CLIP's space with each of M styles of a layer,
+    """The moves of one picture in CLIP's space with each of M styles of a layer,
     computed from that layer on.
 
     Args:
@@ -205,7 +206,8 @@ class Cost:
 
 
 def flops_of_relevance(layers: Sequence[StyleLayer], images: int = 100) -> Cost:
-    """What the table of layers implies: two pictures for each image and channel, ToRGB's left out.
+    """The cost that the table of layers implies:
+    two pictures for each image and channel, ToRGB's left out.
 
     Args:
         layers: `Generator.style_layers()`.

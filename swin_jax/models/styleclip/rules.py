@@ -1,4 +1,4 @@
-"""What is true of the parameters of edits only: their layout on a mesh."""
+"""Rules for the parameters of edits only: their layout on a mesh."""
 
 from swin_jax.models.stylegan2 import rules as stylegan2
 

@@ -60,7 +60,7 @@ class Block(nn.Module):
             self.const = self.param("const", nn.initializers.normal(1.0), side)
 
     def convolutions(self) -> list[StyledConvolution]:
-        """Those of this block, in order."""
+        """The convolutions of this block, in order."""
         return [getattr(self, layer.name.split("/")[1]) for layer in self.layers[:-1]]
 
     def styles(self, ws: jax.Array) -> list[jax.Array]:
@@ -119,7 +119,7 @@ class Synthesis(nn.Module):
             setattr(self, f"b{size}", module)
 
     def blocks(self) -> list[Block]:
-        """In order of resolution."""
+        """The blocks in order of resolution."""
         return [getattr(self, f"b{size}") for size in self.sizes]
 
     def styles(self, ws: jax.Array) -> tuple[jax.Array, ...]:
@@ -315,8 +315,8 @@ class Generator(nn.Module):
         layer: int,
         noise: Noise = "const",
     ) -> jax.Array:
-        """What `activations` gives -> images, as `synthesize_styles` makes them,
-        without the layers before.
+        """Images of `activations`' outputs,
+        as `synthesize_styles` makes them, without the layers before.
 
         Args:
             x, image: Outputs of `activations` for `layer`.

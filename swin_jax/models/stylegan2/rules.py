@@ -1,4 +1,4 @@
-"""What is true of the parameters of StyleGAN2 only: their layout on a mesh."""
+"""Rules for the parameters of StyleGAN2 only: their layout on a mesh."""
 
 # Output channels of a kernel over 'tensor', its input channels over 'fsdp'.
 PARTITION = (

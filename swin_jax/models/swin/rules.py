@@ -1,5 +1,5 @@
-"""What is true of the parameters of Swin and SimMIM only: layout on a mesh, weight decay,
-layer-wise learning rates.
+"""Rules for the parameters of Swin and SimMIM only:
+layout on a mesh, weight decay, layer-wise learning rates.
 
 PARTITION is a table for `sharding.Partition`;
 the others are regexes on, or functions of, official names.

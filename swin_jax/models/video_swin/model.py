@@ -219,7 +219,7 @@ def _check_video(video: jax.Array, channels: int) -> None:
 
 
 def _attention_macs(grid: tuple[int, ...], window: tuple[int, ...], dim: int) -> int:
-    """Of q, k, v, their two products and the projection,
+    """Multiply-accumulates of q, k, v, their two products and the projection,
     in windows that are clamped axis by axis.
     """
     size = window_geometry.fit(grid, window, "axis")[0]

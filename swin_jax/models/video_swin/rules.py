@@ -1,6 +1,4 @@
-"""What is true of the parameters of Video Swin only:
-which are decayed, and at which share of the rate they learn.
-"""
+"""Rules for the parameters of Video Swin only: weight decay, and shares of the learning rate."""
 
 from swin_jax.models.swin import rules as swin
 

@@ -152,7 +152,7 @@ def _of_config(sizes: Mapping, config: beside.Config | None) -> Activation | Non
 
 
 def _of_name(name: str) -> Activation | None:
-    """What a name of a model says, or the address of published weights."""
+    """The activation that the name of a model, or the address of published weights, implies."""
     for act, known in (("quick_gelu", QUICK_GELU), ("gelu", GELU)):
         if _published(name) in known:
             return Activation(act, f"these are the published weights {_published(name)}")
@@ -175,8 +175,8 @@ def _published(address: str) -> str:
 def _of_content(
     state_dict: Mapping[str, np.ndarray], sizes: Mapping, path: Path | None
 ) -> Activation | None:
-    """What the bytes of a file say: the code of an archive,
-    or the checksum of published weights.
+    """The activation that the bytes of a file imply:
+    the code of an archive, or the checksum of published weights.
     """
     if path is not None and is_torchscript(path):
         code = _code(path)

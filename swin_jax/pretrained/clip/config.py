@@ -1,4 +1,4 @@
-"""What a config of open_clip or transformers beside the weights of a CLIP says of the model.
+"""Reads a config of open_clip or transformers that lies beside the weights of a CLIP.
 
 Every field that changes a number is obeyed, compared with the arrays, or refused by its name. The
 peers are `CLIPVisionCfg` and `CLIPTextCfg` of open_clip 3.3 and `CLIPConfig` of transformers 5.24,
@@ -336,8 +336,8 @@ def _compare_hidden(
 
 
 def _hidden(name: str, ours: float) -> str:
-    """Of texts, what the file has may be what the config tells:
-    here their tower has one ratio only.
+    """The field that a message names for texts:
+    where their tower has one ratio only, the config may tell what the file has.
     """
     if name.startswith("vision"):
         return _but(ours)

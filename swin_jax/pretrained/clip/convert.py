@@ -205,8 +205,8 @@ def _check(state_dict: Mapping, shapes: Mapping, model) -> None:
 
 
 def difference(state_dict: Mapping, model) -> str:
-    """In which fields weights and model differ, sizes that can be stretched left out;
-    '' for none or where unknown.
+    """The fields in which weights and model differ,
+    sizes that can be stretched left out; '' for none or where unknown.
     """
     if is_swin(model.visual):
         return ""

@@ -1,4 +1,4 @@
-"""What a CLIP's state dict tells about its architecture."""
+"""Infers the architecture of a CLIP from its state dict."""
 
 import math
 import re

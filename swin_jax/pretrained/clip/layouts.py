@@ -46,13 +46,13 @@ _TRANSFORMERS_NAMES = (
 
 
 def is_transformers(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """Whether the names are those of transformers' CLIPModel."""
+    """True if the names are those of transformers' CLIPModel."""
     return any(name.startswith(_TRANSFORMERS) for name in state_dict)
 
 
 def is_clip(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """Whether a state dict holds a CLIP of any layout that `to_official_names` knows,
-    or part of one.
+    """True if a state dict holds a CLIP of any layout that `to_official_names` knows, or part of
+    one.
     """
     names = compare.strip_wrappers(state_dict)
     if prefixes(names):
@@ -63,7 +63,7 @@ def is_clip(state_dict: Mapping[str, np.ndarray]) -> bool:
 
 
 def is_from_archive(state_dict: Mapping[str, np.ndarray], sizes: Mapping[str, Any]) -> bool:
-    """Whether the numbers are there that only OpenAI's archives hold, and are those of the model.
+    """True if the numbers are there that only OpenAI's archives hold, and are those of the model.
 
     Args:
         state_dict: {name: array}, names as in the file.
@@ -78,7 +78,7 @@ def is_from_archive(state_dict: Mapping[str, np.ndarray], sizes: Mapping[str, An
 
 
 def prefixes(state_dict: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """What stands before the names of each whole CLIP in a state dict;
+    """The prefixes of the names of each whole CLIP in a state dict;
     ('',) for one at its top, () for none.
     """
     names = state_dict.keys()
@@ -114,8 +114,7 @@ def own_part(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray
 
 
 def preferred(state_dict: Mapping[str, np.ndarray]) -> tuple[str, tuple[str, ...]]:
-    """What stands before the names of the CLIP that is meant,
-    and before those of the other whole ones.
+    """The prefix of the names of the CLIP that is meant, and those of the other whole ones.
 
     Raises:
         UserError: As `own_part`.

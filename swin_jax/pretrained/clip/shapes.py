@@ -38,7 +38,7 @@ def official_shapes(model) -> dict[str, tuple[int, ...]]:
 
 
 def is_swin(visual) -> bool:
-    """Whether an image tower is a Swin."""
+    """True if an image tower is a Swin."""
     return "window_size" in vars(visual)
 
 

@@ -1,4 +1,5 @@
-"""What a tokenizer that transformers keeps beside the weights of a CLIP says of texts.
+"""Reads the preparation of texts from a tokenizer that transformers keeps beside the weights of a
+CLIP.
 
 Texts become tokens of CLIP's vocabulary here. A tokenizer beside the weights that has another one
 is told, because its ids are other rows of the table of tokens.
@@ -52,7 +53,7 @@ def texts_beside(config: beside.Config) -> dict[str, Any]:
 
 
 def _of_settings(settings: Mapping[str, Any], path: Path) -> str:
-    """What a file calls another tokenizer than CLIP's; '' where it does not."""
+    """The name that a file has for another tokenizer than CLIP's; '' where it has none."""
     kind = settings.get("tokenizer_class")
     if kind is not None and kind not in _CLASSES:
         return f"that of tokenizer_class={shown(kind)} in {path}"

@@ -1,5 +1,5 @@
-"""Where OpenAI's CLIP weights are: nine TorchScript archives, MIT licence,
-and open_clip's copies of them on the hub.
+"""Addresses of OpenAI's CLIP weights: nine TorchScript archives,
+MIT license, and open_clip's copies of them on the hub.
 
 The address of an archive holds its checksum (SHA-256), which `fetch` compares.
 """

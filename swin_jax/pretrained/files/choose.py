@@ -1,4 +1,4 @@
-"""Which of the dicts of a checkpoint, or of the parts of one, are the weights.
+"""Chooses the weights among the dicts of a checkpoint, or among the parts of one.
 
 The rule: a name that training scripts give to the weights goes first (`WRAPPERS`, in this order);
 of a teacher and its student the teacher, which is what such methods evaluate; of a generator, its

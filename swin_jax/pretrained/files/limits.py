@@ -1,6 +1,4 @@
-"""How much a file of weights may ask for: counted, never timed,
-so that it gets the same verdict everywhere.
-"""
+"""Limits on a file of weights: counted, never timed, so that the verdict is the same everywhere."""
 
 import dataclasses
 

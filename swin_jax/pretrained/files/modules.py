@@ -16,7 +16,7 @@ _NETWORKS = ("G", "D", "G_ema")
 
 
 class ScriptModule:
-    """What stands for a module of a TorchScript archive:
+    """A stand-in for a module of a TorchScript archive:
     the dict of its attributes, submodules among them.
     """
 
@@ -34,8 +34,8 @@ class ScriptModule:
 
 
 class PersistentModule:
-    """What stands for a module of NVIDIA's `torch_utils.persistence`: its state;
-    its source is not looked at.
+    """A stand-in for a module of NVIDIA's `torch_utils.persistence`:
+    its state; its source is not looked at.
     """
 
     separator = "."
@@ -59,8 +59,8 @@ class PersistentModule:
 
 
 class Network:
-    """What stands for a `dnnlib.tflib.network.Network`: its variables and components;
-    its source is not looked at.
+    """A stand-in for a `dnnlib.tflib.network.Network`:
+    its variables and components; its source is not looked at.
     """
 
     separator = "/"
@@ -130,7 +130,7 @@ def state_dicts(modules: Mapping[str, Any], limits: Limits = DEFAULT) -> dict[st
 
 
 def without_modules(value: Any, limits: Limits) -> Any:
-    """What a pickle holds, with state dicts in place of the modules at its top.
+    """The content of a pickle, with state dicts in place of the modules at its top.
 
     The networks of TensorFlow's pickles, a tuple, are called `G`, `D` and `G_ema`.
     """

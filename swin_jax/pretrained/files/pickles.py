@@ -35,7 +35,7 @@ class Sealed:
 
 
 class Counter:
-    """What all pickles of one file have used of its limits.
+    """The share of its limits that all pickles of one file have used.
 
     Args:
         limits: The bounds.

@@ -97,8 +97,8 @@ def unwrapped(arrays: dict[str, np.ndarray], path) -> dict[str, np.ndarray]:
 
 
 def read_whole(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[str, np.ndarray]:
-    """As `read`, with the names of the file, wrappers' prefixes included;
-    of a file that is one of several too.
+    """Reads as `read` does, with the names of the file,
+    wrappers' prefixes included; a file that is one of several too.
     """
     path = Path(path)
     if key is not None and not (isinstance(key, str) and key.strip(".")):
@@ -114,7 +114,7 @@ def read_whole(path, key: str | None = None, limits: Limits = DEFAULT) -> dict[s
 
 
 def is_torchscript(path) -> bool:
-    """Whether a file is an archive of `torch.jit.save`."""
+    """True if a file is an archive of `torch.jit.save`."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

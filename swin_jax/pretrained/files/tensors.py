@@ -82,7 +82,7 @@ class Tensor:
 
 
 class NumpyArray:
-    """What stands for a pickled numpy array or dtype:
+    """A stand-in for a pickled numpy array or dtype:
     numpy's own reconstruction trusts its input too much.
     """
 
@@ -97,7 +97,7 @@ class NumpyArray:
 
     @staticmethod
     def of(value: np.ndarray | np.generic) -> "NumpyArray":
-        """What stands for an array that is there."""
+        """The stand-in for an array that is there."""
         found = NumpyArray()
         found.value = np.asarray(value)
         return found

@@ -162,7 +162,7 @@ def stand_in(module: str, name: str) -> type:
 
 
 class _Names:
-    """What the pickles of one file may name, and the storages that they have named.
+    """The names that the pickles of one file may use, and the storages that they have named.
 
     Args:
         script: True for a TorchScript archive, whose own classes then become `ScriptModule`.

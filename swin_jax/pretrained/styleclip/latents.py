@@ -40,7 +40,7 @@ class Latents:
         return {self.key: self.rows[index]}
 
     def record_name(self, index: int) -> str:
-        """Where a latent is from."""
+        """The source of a latent, for messages."""
         return f"{self.name} {index}"
 
 

@@ -1,4 +1,4 @@
-"""What the layouts of StyleGAN2's weights have in common:
+"""The common form of the layouts of StyleGAN2's weights:
 their names for each array, and their shapes.
 
 The official names are those of `pretrained.stylegan2.sizes`, NVIDIA's of PyTorch.

@@ -1,4 +1,4 @@
-"""Where StyleGAN2's published weights come from, and their licences. None is downloaded."""
+"""Addresses of StyleGAN2's published weights, and their licenses. None is downloaded."""
 
 from pathlib import Path
 

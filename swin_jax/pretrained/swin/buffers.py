@@ -66,7 +66,7 @@ def coordinate_windows(model) -> list[tuple[int, ...]]:
 
 
 def read_coordinates(table: np.ndarray) -> tuple[Size, Size]:
-    """What a `relative_coords_table` was made with.
+    """The sizes that a `relative_coords_table` was made with.
 
     Args:
         table: (1, 2h - 1, 2w - 1, 2).
@@ -131,7 +131,9 @@ def read_index(index: np.ndarray) -> tuple[int, int] | None:
 
 
 def read_mask(mask: np.ndarray, window: tuple[int, int]) -> tuple[int, int] | None:
-    """How many windows an `attn_mask` (nW, N, N) has along each axis; None if it does not tell."""
+    """The number of windows that an `attn_mask` (nW,
+    N, N) has along each axis; None if it does not tell.
+    """
     masked = mask[:, 0] != 0  # (nW, N): one query tells the windows that are cut, and where
     found = []
     halves = [(0, size // 2) for size in window]

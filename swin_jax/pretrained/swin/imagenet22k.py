@@ -1,4 +1,4 @@
-"""Which of the 21,841 classes of the 22K checkpoints each of the 1,000 ImageNet classes is.
+"""The numbers of the 1,000 ImageNet classes among the 21,841 classes of the 22K checkpoints.
 
 The official list is `data/map22kto1k.txt` of microsoft/Swin-Transformer. It can be given by path,
 or derived from lists of synsets; either way it is compared with the official file's checksum.

@@ -1,4 +1,4 @@
-"""What the names, shapes and buffers of a Swin's state dict tell about its architecture."""
+"""Infers the architecture of a Swin from the names, shapes and buffers of its state dict."""
 
 import itertools
 import math

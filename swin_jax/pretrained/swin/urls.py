@@ -1,4 +1,4 @@
-"""Where the official weights of Swin, Swin V2 and SimMIM are.
+"""Addresses of the official weights of Swin, Swin V2 and SimMIM.
 
 Files of microsoft/Swin-Transformer and of the SimMIM papers (all MIT licence, Microsoft), and the
 same weights as timm keeps them on the Hugging Face hub.

@@ -1,4 +1,4 @@
-"""Which windows and which grid a state dict's position tables are of, one size per axis.
+"""Finds the windows and the grid of a state dict's position tables, one size per axis.
 
 Tables are stored as rows, so that a window of 5 x 13 has as many as one of 8 x 8. The buffers of
 the official files tell them apart; files of timm have none.
@@ -63,8 +63,8 @@ def read_grid(found: Mapping[str, np.ndarray], windows: Sequence[Window | None])
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """What the position tables of a file are of, as far as its buffers or the model that it
-    was made for tell.
+    """The windows and the grid of a file's position tables,
+    as far as its buffers or the model that it was made for tell.
 
     Attributes:
         windows: (h, w) of each stage, or None.

@@ -21,9 +21,7 @@ _BACKBONE = ("patch_embed.", "layers.", "norm.", "norm3.")
 
 
 def is_video(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """Whether a state dict, in any layout, is of a Swin over videos:
-    its patches have a time axis.
-    """
+    """True if a state dict, in any layout, is of a Swin over videos: patches have a time axis."""
     patches = [
         value for name, value in state_dict.items() if name.endswith("patch_embed.proj.weight")
     ]

@@ -1,4 +1,4 @@
-"""Where the published weights of Video Swin are, under the names of `models.video_swin.PRESETS`.
+"""Addresses of the published weights of Video Swin, under the names of `models.video_swin.PRESETS`.
 
 Microsoft's files (release v1.0.4 of SwinTransformer/storage), the Swin-L that mmaction2 trained (no
 other was ever published), and torchvision's copies of the first four. The last parts of mmaction2's

@@ -1,1 +1,1 @@
-"""What `train.checkpoint` is made of: whole files, the layout of arrays, quiet saves."""
+"""The parts of `train.checkpoint`: whole files, the layout of arrays, quiet saves."""

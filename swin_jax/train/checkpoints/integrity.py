@@ -1,4 +1,4 @@
-"""Which checkpoints there are, whether their files are what was saved,
+"""Finds checkpoints, tells whether their files are what was saved,
 and which errors are damage or may pass.
 """
 
@@ -156,9 +156,7 @@ def _object(path: epath.Path) -> dict[str, Any]:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error is of the files themselves, and no trouble in reading them,
-    which may pass.
-    """
+    """True if an error is of the files themselves, and no trouble in reading, which may pass."""
     if isinstance(error, UserError):  # a ValueError too, of a package that is missing for example
         return False
     return isinstance(error, _DAMAGE) and not _PASSING.search(str(error))

@@ -1,4 +1,4 @@
-"""How the arrays of a checkpoint lie: its parts, their shapes, other ways to stack blocks."""
+"""The layout of a checkpoint's arrays: its parts, their shapes, other ways to stack blocks."""
 
 from collections.abc import Callable
 from typing import Any

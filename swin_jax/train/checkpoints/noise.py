@@ -1,5 +1,5 @@
-"""What libraries print when a save fails, beside the error that they raise:
-hundreds of lines that say nothing more.
+"""Silences what libraries print when a save fails,
+beside the error that they raise: hundreds of lines that say nothing more.
 """
 
 import functools

@@ -98,8 +98,8 @@ def check_entries(folder: epath.Path) -> None:
 
 
 def check_shared(folder: epath.Path, patience: float = 10) -> None:
-    """To be called on all processes: that what one writes to the workdir the others see,
-    within some seconds.
+    """Checks that what one process writes to the workdir the others see,
+    within some seconds; call it on all processes.
 
     Raises:
         UserError: On all of them where one does not.

@@ -261,7 +261,9 @@ def _alone(folder: epath.Path, patience: float) -> Iterator[bool]:
 
 
 def _process(pid: int) -> dict[str, Any]:
-    """What tells a process from all others, those of other machines and containers included."""
+    """The facts that tell a process from all others,
+    those of other machines and containers included.
+    """
     return {"machine": _machine(), "pid": pid, "started": _started(pid)}
 
 
@@ -277,8 +279,8 @@ def _machine() -> str:
 
 
 def _identity(folder: epath.Path) -> str:
-    """What tells a folder of this machine from its copies, wherever it is moved;
-    '' of one in a bucket.
+    """The text that tells a folder of this machine from its copies,
+    wherever it is moved; '' for one in a bucket.
     """
     if storage.is_remote(folder):
         return ""
@@ -287,7 +289,7 @@ def _identity(folder: epath.Path) -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks since the boot;
+    """The time when a process started, in ticks since the boot;
     'dead' if there is none, '' if that cannot be told.
     """
     try:
@@ -305,7 +307,7 @@ def _started(pid: int) -> str:
 
 
 def _is_alive(found: dict[str, Any], own: dict[str, Any]) -> bool | None:
-    """Whether the owner of a mark lives; None if only its beats can tell."""
+    """True if the owner of a mark lives; None if only its beats can tell."""
     pid = found.get("pid")
     if not own["machine"] or found.get("machine") != own["machine"] or type(pid) is not int:
         return None

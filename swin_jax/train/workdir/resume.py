@@ -1,5 +1,5 @@
-"""What a resumed run may change: its resolved config is saved,
-and compared when the run goes on.
+"""The rules for what a resumed run may change:
+its resolved config is saved, and compared when the run resumes.
 """
 
 import inspect
