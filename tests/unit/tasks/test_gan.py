@@ -240,6 +240,16 @@ def test_lazy_adam_takes_the_share_of_its_constants(every):
         np.testing.assert_allclose(params["x"], value, rtol=1e-6)
 
 
+def test_a_schedule_of_lazy_adam_counts_steps_of_the_loss():
+    tx = lazy_adam(lambda step, scale=1.0: (1 + step) * scale, regularize_every=4)
+    params = {"x": jnp.float32(0.0)}
+    state, rates = tx.init(params), []
+    for _ in range(6):  # the loss and its regularizer, then the loss four times
+        updates, state = tx.update({"x": jnp.float32(1.0)}, state, params)
+        rates.append(-float(updates["x"]) / 0.8)
+    np.testing.assert_allclose(rates, [1, 1, 2, 3, 4, 5], rtol=1e-5)
+
+
 # ---- adaptive augmentation ----
 
 
