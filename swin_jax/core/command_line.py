@@ -1,5 +1,6 @@
 """The command line of the launcher: its flags, its help, and what is wrong with it in one line."""
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -49,107 +50,57 @@ python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--conf
 """
 
 
-def define_flags() -> flags.FlagValues:
-    """Fresh flags, because several runs may share a process."""
-    values = flags.FlagValues()
-
-    def define(kind, name, default, text):
-        kind(name, default, text, flag_values=values)
-
-    define(flags.DEFINE_string, "workdir", None, "Where checkpoints, logs and pictures go.")
-    define(
-        flags.DEFINE_string,
+_TEXT, _TEXTS = flags.DEFINE_string, flags.DEFINE_multi_string
+_NUMBER, _SWITCH = flags.DEFINE_integer, flags.DEFINE_boolean
+_EFFORT = functools.partial(flags.DEFINE_enum, enum_values=["full", "quick"])
+_FLAGS = (  # kind, name, default, help
+    (_TEXT, "workdir", None, "Where checkpoints, logs and pictures go."),
+    (
+        _TEXT,
         "plan",
         None,
         "Compile for a TPU topology such as v5e:4x4 (no TPU needed) instead of training.",
-    )
-    flags.DEFINE_enum(
+    ),
+    (
+        _EFFORT,
         "plan_effort",
         "full",
-        ["full", "quick"],
         "Compiler effort for --plan; 'quick' stops before code generation.",
-        flag_values=values,
-    )
-    define(
-        flags.DEFINE_string, "predict", None, "A folder of images to predict instead of training."
-    )
-    define(
-        flags.DEFINE_string,
-        "index",
-        None,
-        "A folder of images to index for --search instead of training.",
-    )
-    define(
-        flags.DEFINE_string, "search", None, "A text, or a picture file, to look for in the index."
-    )
-    define(flags.DEFINE_integer, "top", 10, "How many images --search finds.")
-    define(
-        flags.DEFINE_string,
-        "edit",
-        None,
-        "A folder of pictures or latents, or seeds:0-9, to edit by a text.",
-    )
-    define(
-        flags.DEFINE_string,
+    ),
+    (_TEXT, "predict", None, "A folder of images to predict instead of training."),
+    (_TEXT, "index", None, "A folder of images to index for --search instead of training."),
+    (_TEXT, "search", None, "A text, or a picture file, to look for in the index."),
+    (_NUMBER, "top", 10, "How many images --search finds."),
+    (_TEXT, "edit", None, "A folder of pictures or latents, or seeds:0-9, to edit by a text."),
+    (
+        _TEXT,
         "export",
         None,
         "A file to write the trained model to (StableHLO) instead of training.",
-    )
-    define(
-        flags.DEFINE_boolean,
-        "throughput",
-        False,
-        "Measure images per second of training, prediction and data.",
-    )
-    define(
-        flags.DEFINE_string,
-        "throughput_batch_sizes",
-        "",
-        "Batch sizes for --throughput, such as 64,128.",
-    )
-    define(
-        flags.DEFINE_multi_string,
-        "allow_change",
-        [],
-        "Dotted key that a resumed run may change; may be repeated.",
-    )
-    define(
-        flags.DEFINE_string,
-        "profile",
-        None,
-        "a-b: write a profiler trace of steps a to b into the workdir.",
-    )
-    define(
-        flags.DEFINE_string,
-        "compilation_cache",
-        None,
-        "A folder that keeps compiled programs between runs.",
-    )
-    define(
-        flags.DEFINE_boolean,
-        "debug_nans",
-        False,
-        "Stop at the first operation that makes a NaN (slow).",
-    )
-    define(
-        flags.DEFINE_boolean,
-        "distributed",
-        False,
-        "Several hosts: call jax.distributed.initialize() first.",
-    )
-    define(
-        flags.DEFINE_integer,
+    ),
+    (_SWITCH, "throughput", False, "Measure images per second of training, prediction and data."),
+    (_TEXT, "throughput_batch_sizes", "", "Batch sizes for --throughput, such as 64,128."),
+    (_TEXTS, "allow_change", [], "Dotted key that a resumed run may change; may be repeated."),
+    (_TEXT, "profile", None, "a-b: write a profiler trace of steps a to b into the workdir."),
+    (_TEXT, "compilation_cache", None, "A folder that keeps compiled programs between runs."),
+    (_SWITCH, "debug_nans", False, "Stop at the first operation that makes a NaN (slow)."),
+    (_SWITCH, "distributed", False, "Several hosts: call jax.distributed.initialize() first."),
+    (
+        _NUMBER,
         "heartbeat_timeout",
         60,
         "Seconds of silence after which another host counts as dead.",
-    )
-    define(
-        flags.DEFINE_boolean,
-        "print_config",
-        False,
-        "Print the resolved config as `key = value` lines, and end.",
-    )
-    define(flags.DEFINE_boolean, "help", False, "Show this text.")
+    ),
+    (_SWITCH, "print_config", False, "Print the resolved config as `key = value` lines, and end."),
+    (_SWITCH, "help", False, "Show this text."),
+)
+
+
+def define_flags() -> flags.FlagValues:
+    """Fresh flags, because several runs may share a process."""
+    values = flags.FlagValues()
+    for kind, name, default, text in _FLAGS:
+        kind(name, default, help=text, flag_values=values)
     return values
 
 

@@ -1,6 +1,7 @@
 """A plan as text and as a picture."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
@@ -39,29 +40,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
             + " per chip",
         ),
     ]
-    if memory["fits"]:
-        share = memory["peak"] / memory["hbm"]
-        rows.append(
-            (
-                "memory",
-                f"{_bytes(memory['peak'])} of {_bytes(memory['hbm'])} per chip ({share:.0%}): fits",
-            )
-        )
-        parts = ", ".join(
-            f"{name} {_bytes(memory[name])}" for name in ("arguments", "outputs", "temporaries")
-        )
-        rows.append(("", parts))
-    else:
-        needs = f"needs {_bytes(memory['peak'])}" if memory["peak"] else "needs more than there is"
-        rows.append(("memory", f"{needs}, a chip has {_bytes(memory['hbm'])}: DOES NOT FIT"))
-        rows += [
-            (
-                "largest" if index == 0 else "",
-                f"{_bytes(item['bytes'])}  {item['shape']}  {_place(item['of'])}",
-            )
-            for index, item in enumerate(memory["largest"][:8])
-        ]
-        rows += [("try" if index == 0 else "", text) for index, text in enumerate(facts["advice"])]
+    rows += _memory(memory, facts["advice"])
     again = facts["flops"]["step"] / facts["flops"]["model"] - 1 if facts["flops"]["model"] else 0
     rows.append(
         ("FLOPs", f"{_si(facts['flops']['model'])} per update, and {again:.0%} computed again")
@@ -80,6 +59,28 @@ def lines(facts: dict[str, Any]) -> list[str]:
         )
     )
     return [f"{name:<12}{text}" for name, text in rows]
+
+
+def _memory(memory: dict[str, Any], advice: Sequence[str]) -> list[tuple[str, str]]:
+    """The lines on memory: its parts where the step fits, else the largest arrays and advice."""
+    if memory["fits"]:
+        share = memory["peak"] / memory["hbm"]
+        total = f"{_bytes(memory['peak'])} of {_bytes(memory['hbm'])} per chip ({share:.0%}): fits"
+        parts = ("arguments", "outputs", "temporaries")
+        return [
+            ("memory", total),
+            ("", ", ".join(f"{name} {_bytes(memory[name])}" for name in parts)),
+        ]
+    needs = f"needs {_bytes(memory['peak'])}" if memory["peak"] else "needs more than there is"
+    rows = [("memory", f"{needs}, a chip has {_bytes(memory['hbm'])}: DOES NOT FIT")]
+    rows += [
+        (
+            "largest" if index == 0 else "",
+            f"{_bytes(item['bytes'])}  {item['shape']}  {_place(item['of'])}",
+        )
+        for index, item in enumerate(memory["largest"][:8])
+    ]
+    return rows + [("try" if index == 0 else "", text) for index, text in enumerate(advice)]
 
 
 def _place(of: str) -> str:

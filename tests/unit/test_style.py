@@ -11,6 +11,7 @@ from tests.pages import ROOT
 
 LINES = 400
 MODULES = 15
+STATEMENTS = 60  # lines of a function behind its docstring
 # A summary or an argument that begins so needs the name beside it to be read.
 FRAGMENT = re.compile(
     r"(Of|That|Those|Where|As|What|Whether|How|Which|Who|Whom|Whose|In|By|From|Is|Are|May|At|Between)\b", re.IGNORECASE
@@ -69,6 +70,17 @@ def fragments(tree: ast.Module) -> list[str]:
     return found
 
 
+def long_functions(tree: ast.Module) -> list[str]:
+    """The functions that a page does not hold; `get_config` is a list of settings."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name != "get_config":
+            first = node.body[0].end_lineno + 1 if ast.get_docstring(node) else node.body[0].lineno
+            if node.end_lineno - first >= STATEMENTS:
+                found.append(node.name)
+    return found
+
+
 @pytest.mark.parametrize("top", ["swin_jax", "experiments", "tests"])
 def test_files_end_within_400_lines(top):
     counts = {path: len(path.read_text().splitlines()) for path in (ROOT / top).rglob("*.py")}
@@ -83,7 +95,7 @@ def test_folders_hold_at_most_15_modules(top):
     assert not {str(folder): modules.count(folder) for folder in set(modules) if modules.count(folder) > MODULES}
 
 
-@pytest.mark.parametrize("find", [conditionals, named_lambdas, fragments])
+@pytest.mark.parametrize("find", [conditionals, named_lambdas, fragments, long_functions])
 @pytest.mark.parametrize("top", ["swin_jax", "experiments"])
 def test_expressions_and_docstrings_are_read_once(top, find):
     found = {name: find(tree) for name, tree in trees(top).items()}
@@ -102,3 +114,5 @@ def test_what_is_looked_for_is_found():
     assert fragments(ast.parse("def f(a):\n" + args.format("Number of images."))) == []
     assert fragments(ast.parse("def f(a):\n" + args.format("One.").replace("        a", "      a"))) == ["a: One."]
     assert fragments(ast.parse('"""What it does."""\ndef f():\n    """Asks."""')) == ["What it does."]
+    long = 'def f():\n    """Adds."""\n' + "    x = 1\n" * STATEMENTS
+    assert long_functions(ast.parse(long)) == [] and long_functions(ast.parse(long + "    x = 1\n")) == ["f"]

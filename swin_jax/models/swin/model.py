@@ -9,6 +9,8 @@ an official name by `swin_jax.core.params`.
 
 import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -117,26 +119,13 @@ class Swin(nn.Module):
             )
         depth = sum(self.depths)
         rates = [self.drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
-        pretrained = window_geometry.per_stage(
-            self.pretrained_window_sizes or (0,), stages, axes, one_each=True
-        )
-        implementations, rules = _implementations(self), window_geometry.stage_rules(self)
+        attn_fields, rules = _attention_fields(self, windows), window_geometry.stage_rules(self)
         starts = np.cumsum((0, *self.depths))
 
         def stage(s):
-            attn_fields = dict(
-                dim=dims[s],
-                num_heads=self.num_heads[s],
-                window=windows[s],
-                pretrained_window=pretrained[s],
-                cosine=self.cosine_attention,
-                continuous_bias=self.continuous_bias,
-                qkv_bias=self.qkv_bias,
-                implementation=implementations[s],
-            )
             block_fields = dict(
                 dim=dims[s],
-                attn_fields=attn_fields,
+                attn_fields=attn_fields[s],
                 small=rules[s],
                 mlp_ratio=self.mlp_ratio,
                 post_norm=self.post_norm,
@@ -372,6 +361,27 @@ def _implementations(model: Swin) -> tuple[str, ...]:
             f"attention={model.attention} is neither one implementation nor one per stage"
         )
     return given * stages if len(given) == 1 else given
+
+
+def _attention_fields(model: Swin, windows: Sequence[tuple[int, ...]]) -> list[dict[str, Any]]:
+    """The fields of the `WindowAttention` of each stage, whose windows are given."""
+    dims, implementations = stage_dims(model), _implementations(model)
+    pretrained = window_geometry.per_stage(
+        model.pretrained_window_sizes or (0,), len(dims), len(windows[0]), one_each=True
+    )
+    return [
+        dict(
+            dim=dims[s],
+            num_heads=model.num_heads[s],
+            window=windows[s],
+            pretrained_window=pretrained[s],
+            cosine=model.cosine_attention,
+            continuous_bias=model.continuous_bias,
+            qkv_bias=model.qkv_bias,
+            implementation=implementations[s],
+        )
+        for s in range(len(dims))
+    ]
 
 
 def stage_dims(model: Swin) -> list[int]:
