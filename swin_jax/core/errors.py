@@ -37,7 +37,7 @@ def extra(name: str, purpose: str) -> Iterator[None]:
 
     Args:
         name: The extra of setup.py that installs the package.
-        purpose: What needs it, the beginning of the message.
+        purpose: The need for it, which begins the message.
     """
     try:
         yield

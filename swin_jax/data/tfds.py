@@ -134,7 +134,7 @@ def check_slices(split: str, known: Mapping[str, Any]) -> None:
     TFDS itself reads records that nobody asked for where a slice ends before it begins.
 
     Args:
-        split: In TFDS's notation, 'train[:10%]+test' for example.
+        split: Split in TFDS's notation, 'train[:10%]+test' for example.
         known: TFDS's description of each split, by name.
 
     Raises:
