@@ -184,7 +184,7 @@ def ramps(
     Args:
         base_lr: The rate between both ramps; each `scale` multiplies everything.
         total_steps: Updates in the run; after them the rate would be 0.
-        rampup, rampdown: Lengths of the ramps as shares of the run.
+        rampup, rampdown: Lengths of the ramps as shares of the run; 0 for none.
 
     Returns:
         `schedule(step, scale=1.0)`.
@@ -193,7 +193,7 @@ def ramps(
     def schedule(step, scale=1.0):
         step = jnp.asarray(step).astype(jnp.float32)
         left = jnp.clip(total_steps - step, 0.0) / max(rampdown * total_steps, 1e-9)
-        done = step / max(rampup * total_steps, 1e-9)
+        done = step / (rampup * total_steps) if rampup else 1.0
         # 0.5 - 0.5 cos(pi x), without the difference of two numbers that are nearly the same.
         falling = jnp.sin(jnp.minimum(left, 1.0) * (math.pi / 2)) ** 2
         return (base_lr * scale * falling * jnp.minimum(done, 1.0)).astype(jnp.float32)
