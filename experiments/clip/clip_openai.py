@@ -15,8 +15,8 @@ searched every epoch (R@1, 5, 10 both ways, on all captions), with `imagenet` Im
 validation set in `--config.data_dir` is classified zero-shot with 80 prompts; the curated class
 names come with `pip install --no-deps clip-benchmark==1.6.2`.
 
-The released models saw 400 million pairs that were never published, 32 times. Zero-shot
-top-1 on ImageNet (the paper's table 11; theirs, not ours) and the rate and hours of table
+The released models saw 400 million pairs that were never published, 32 times. Published
+zero-shot top-1 on ImageNet (the paper's table 11) and the rate and hours of table
 19 and section 2.5:
 
     model           top-1   peak rate  text width     model           top-1   peak rate  text width

@@ -12,8 +12,8 @@ official loader; version 2's bias is evaluated anew in the coordinates of the pr
 
 `folder` as in swin_in1k.py.
 
-Published top-1 (the README of microsoft/SimMIM and arXiv 2206.04664;
-theirs, not ours), 100 epochs at batch size 2048:
+Published top-1 (the README of microsoft/SimMIM and arXiv 2206.04664), 100 epochs at batch
+size 2048:
 
     arguments                          top-1   window  layer decay  drop path
     variant=base,start=100ep,size=192  82.8    6       0.9          0.1

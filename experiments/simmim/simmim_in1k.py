@@ -9,15 +9,14 @@ Then `simmim_finetune.py` with `--config.init_from.path=runs/simmim`. Every 5 ep
 inputs, masked inputs and reconstructions is written. With `folder` the images lie in
 data/train/CLASS/ and data/val/CLASS/ instead.
 
-Version 1, published top-1 after fine-tuning (the README of microsoft/SimMIM;
-theirs, not ours), batch size 2048:
+Version 1, published top-1 after fine-tuning (the README of microsoft/SimMIM), batch size 2048:
 
     arguments                     window  schedule                              top-1 at 192 / 224
     variant=base,schedule=100ep   6       cosine to 4e-5, peak 8e-4             82.8 / 83.5
     variant=base,schedule=800ep   6       4e-4, a tenth from epoch 700           -   / 84.0
     variant=large,schedule=800ep  12      4e-4, a tenth from epoch 700           -   / 85.4
 
-Version 2 on ImageNet-1K (arXiv 2206.04664; theirs, not ours), validation loss / top-1 after
+Version 2 on ImageNet-1K (arXiv 2206.04664), published validation loss / top-1 after
 fine-tuning, windows of 12 and a locally normalised target, e.g.
 `generation=v2,variant=large,schedule=500k`:
 

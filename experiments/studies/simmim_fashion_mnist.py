@@ -1,4 +1,4 @@
-"""Does SimMIM pay on Fashion-MNIST with few labels? Runs the whole comparison and writes
+"""Does SimMIM help on Fashion-MNIST with few labels? Runs the whole comparison and writes
 its tables and plot.
 
     python experiments/studies/simmim_fashion_mnist.py --data_dir=data --out=runs/simmim_study
@@ -11,8 +11,8 @@ length (all of these updates, or 3,500) are the best of 3 x 2 by accuracy on 5,0
 training images, seed 0; with 10 % the rate is the same and all updates are used. The numbers are
 test accuracies at the last step; nothing is chosen on the test set.
 
-Runs go side by side, one core each. Finished ones are skipped and interrupted ones go on from
-their newest checkpoint, so that a killed study goes on; its times are those of the last
+Runs go side by side, one core each. Finished ones are skipped and interrupted ones resume from
+their newest checkpoint, so that a killed study can be run again; its times are those of the last
 attempt of each run.
 """
 

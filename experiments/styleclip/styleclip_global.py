@@ -6,7 +6,7 @@
         --config.statistics=FOLDER --config.text="a smiling face" --edit=seeds:0-9
 
 `FOLDER` holds the released `fs3.npy` and `S_mean_std`. Without `statistics` they are computed into
-the workdir before the first edit, from the changed layer on, and a command that was killed goes on
+the workdir before the first edit, from the changed layer on, and a command that was killed resumes
 where it was. The same command without `--edit` computes them by the training loop, by whole runs
 spread over all devices.
 

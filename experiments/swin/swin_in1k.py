@@ -9,8 +9,7 @@ With `folder` the images lie in data/train/CLASS/ and data/val/CLASS/ instead; f
 own give their number and that of the training images as well: `--config.num_classes=7
 --config.num_train=2100`.
 
-Published top-1 / top-5 at 224 x 224 (the README of microsoft/Swin-Transformer;
-theirs, not ours), 300 epochs:
+Published top-1 / top-5 at 224 x 224 (the README of microsoft/Swin-Transformer), 300 epochs:
 
     variant    top-1  top-5  parameters  GFLOPs  drop path
     tiny       81.2   95.5    28.3 M      4.5    0.2

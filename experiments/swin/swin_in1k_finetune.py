@@ -13,8 +13,7 @@ the head becomes the 1,000 rows of the 22K head, which needs
 
 `folder` as in swin_in1k.py.
 
-Published top-1 / top-5 (the README of microsoft/Swin-Transformer;
-theirs, not ours), 30 epochs at batch size 1024:
+Published top-1 / top-5 (the README of microsoft/Swin-Transformer), 30 epochs at batch size 1024:
 
     arguments                        top-1  top-5  drop path
     variant=tiny                     80.9   96.0   0.1

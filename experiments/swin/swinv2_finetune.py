@@ -12,8 +12,7 @@ of 6 in the last stage). The head becomes the 1,000 rows of the 22K head, which 
 
 `folder` as in swin_in1k.py.
 
-Published top-1 / top-5 (the README of microsoft/Swin-Transformer;
-theirs, not ours), 30 epochs at batch size 1024:
+Published top-1 / top-5 (the README of microsoft/Swin-Transformer), 30 epochs at batch size 1024:
 
     arguments                  window   top-1  top-5  GFLOPs
     variant=base               12 to 16  86.2   97.9    21.8

@@ -14,7 +14,7 @@ SimMIM, 22K labels, 1K labels.
     in22k   192     12        9216   1.4e-3     30      0.3        0.87
     in1k    640     12 to 40   576   2.1e-5     10      0.5        0.87
 
-Published after the third stage (theirs, not ours; the weights were never released): top-1 90.17 on
+Published after the third stage (the weights were never released): top-1 90.17 on
 ImageNet-1K, 84.00 on ImageNet-V2.
 
 The paper's first two stages saw 70 million images, most of them private. They don't exist here:

@@ -20,8 +20,7 @@ takes v1 to be version 1 altogether (weights: `swinv2_in1k.py` with the three ch
 with the other two changes give `--config.task.model.post_norm=true
 --config.task.model.cosine_attention=true`.
 
-Published top-1 (table 1 and the appendix of arXiv 2111.09883;
-theirs, not ours), without / with fine-tuning:
+Published top-1 (table 1 and the appendix of arXiv 2111.09883), without / with fine-tuning:
 
     arguments                        window 12    window 16    window 20    window 24
     variant=tiny                    82.4 / 83.2  81.7 / 83.8  80.4 / 84.0  79.1 / 84.2

@@ -15,10 +15,10 @@ lists data_dir/{train,val}.csv, .json and so on. Videos whose short side was sca
 with a key frame every 12 frames, are read two to three times faster.
 
 `init_from.path` is a file of 2-D Swin weights, which are inflated, or a checkpoint of Video Swin,
-official or ours. `--config.total_steps=0` tests it. A test that was stopped goes on with
+official or ours. `--config.total_steps=0` tests it. A test that was stopped resumes with
 `--config.evals.test.run.cache=FOLDER`.
 
-Published top-1 / top-5 with 4 x 3 views (README of Video-Swin-Transformer; theirs, not ours):
+Published top-1 / top-5 with 4 x 3 views (README of Video-Swin-Transformer):
 
     variant=tiny               78.8 / 93.6
     variant=small              80.6 / 94.5

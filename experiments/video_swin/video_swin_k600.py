@@ -10,8 +10,8 @@ as arXiv 2106.13230 and its released config do.
 `num_train` is what the list has (the paper says about 370,000). Lists, `folder`, `groups`, tests
 and quirks are as in video_swin_k400.py, with whose variant=base,images=22k this recipe agrees.
 
-Published top-1 / top-5 with 4 x 3 views (README of Video-Swin-Transformer and arXiv 2106.13230;
-theirs, not ours):
+Published top-1 / top-5 with 4 x 3 views (README of Video-Swin-Transformer and
+arXiv 2106.13230):
 
     variant=base            84.0 / 96.5
     variant=large,size=384  85.9 / 97.1   (weights never released; values of base where none are)

@@ -12,7 +12,7 @@ of each of 32 equal parts. imgaug's RandAugment, which the released training use
 of the clips and crops a few percent from their sides first, although the config says that nothing
 is flipped and classes name left and right: `flip=false` leaves both out.
 
-Published top-1 / top-5 with 1 x 3 views (README of Video-Swin-Transformer; theirs, not ours):
+Published top-1 / top-5 with 1 x 3 views (README of Video-Swin-Transformer):
 69.6 / 92.7.
 """
 

@@ -1,4 +1,4 @@
-"""Scans files for damage, with a report from which an interrupted scan goes on:
+"""Scans files for damage, with a report from which an interrupted scan resumes:
 what pictures and videos share.
 
 A report has a line of JSON for each file, a finding: its `path`, `bytes`, time of change
@@ -135,7 +135,7 @@ def write_list(path: str, data: bytes) -> None:
 def _unwritten(path: str, error: OSError) -> str:
     return (
         f"cannot write {path}: {storage.reason(error)}; "
-        "run the command again when that is mended, to go on"
+        "run the command again when that is mended, to resume"
     )
 
 

@@ -20,8 +20,9 @@ _LEFT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start_tracker() -> None:
-    """Starts Python's tracker of shared memory, if it does not run yet; to be called before workers
-    are started.
+    """Starts Python's tracker of shared memory, if it does not run yet.
+
+    Call it before workers are started.
 
     What loader processes have read ahead is left over when a run ends. The tracker removes it, but
     warns of a leak, which nobody can mend.

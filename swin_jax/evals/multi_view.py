@@ -85,8 +85,8 @@ class MultiView:
         views_at_once: Views of each video that are computed together, a divisor of V; 0 for all.
         fusion: 'probability' or 'score', see `fuse`.
         input: Key of the views, 'video' or 'image', see `fuse`.
-        cache: Folder where finished videos are kept, so that a test that was stopped goes on
-            with the next one; '' for none. What is kept belongs to one set of weights and
+        cache: Folder where finished videos are kept, so that a test that was stopped
+            resumes with the next one; '' for none. What is kept belongs to one set of weights and
             one set of views.
         save_every: Batches between two writes to the cache.
         progress: True to show a bar.

@@ -1,16 +1,16 @@
-"""Looking inside a Swin: what a block attends to in an image, and its relative position bias,
+"""Visualizing attention: what a block of a Swin attends to, and its relative position bias,
 as arrays and pictures.
 
     image = swin_jax.preprocess(name)("cat.jpg")
-    maps = visualize.attention_map(model, variables, image, "layers.2.blocks.3", query=(5, 7))
-    visualize.draw_attention(image, maps, query=(5, 7), path="attention.png")
+    maps = attention_maps.attention_map(model, variables, image, "layers.2.blocks.3", query=(5, 7))
+    attention_maps.draw_attention(image, maps, query=(5, 7), path="attention.png")
 
     # A Video Swin's backbone is a Swin of three axes.
     clip = swin_jax.preprocess(name)("jump.mp4")
     inside = {"params": variables["params"]["backbone"]}
     block = "layers.2.blocks.3"
-    maps = visualize.attention_map(model.backbone, inside, clip, block, query=(4, 5, 7))
-    visualize.draw_video_attention(clip, maps, query=(4, 5, 7), path="attention.png")
+    maps = attention_maps.attention_map(model.backbone, inside, clip, block, query=(4, 5, 7))
+    attention_maps.draw_video_attention(clip, maps, query=(4, 5, 7), path="attention.png")
 
 Blocks go by their official names. Arrays are (heads, *grid) on the un-shifted grid of the block's
 stage, so that maps of plain and shifted blocks lie over the picture alike.

@@ -81,7 +81,7 @@ def check(index: Index, checksum: str) -> None:
         raise UserError(
             f"the index is of other weights ({index.model}, checksum {index.checksum[:12]}) "
             f"than the model ({checksum[:12]}): features of different weights can't be "
-            "compared; make the index again"
+            "compared; rebuild the index"
         )
 
 

@@ -136,7 +136,8 @@ def check_features(model: Any, variables: Any) -> None:
         inputs = {}
     if "text" not in inputs:
         raise UserError(
-            f"a {type(model).__name__} knows no texts; load a CLIP, swin_jax.load('ViT-B/32', ...)"
+            f"a {type(model).__name__} has no text encoder; load a CLIP, "
+            "swin_jax.load('ViT-B/32', ...)"
         )
     check_variables(variables, _shapes(model))
 

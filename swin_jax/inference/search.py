@@ -138,7 +138,7 @@ def _search(
     if lead:
         if not index.complete:
             print(
-                "the index was interrupted and lacks images; --index=FOLDER goes on",
+                "the index was interrupted and lacks images; --index=FOLDER resumes it",
                 file=sys.stderr,
                 flush=True,
             )
@@ -196,7 +196,7 @@ def _text_query(config, run: Run, state: TrainState, frozen: Any, query: str) ->
     """Features of a text: (E,)."""
     prepared = preparation(config)
     if prepared.context_length is None:
-        raise UserError("this experiment's model knows no texts; give --search=PICTURE")
+        raise UserError("this model has no text encoder; give --search=PICTURE")
     encode = features.text_encoder(run.task, run.placement)(state, frozen)
     ids, cut = prepared.tokenize_and_flag(query)
     if cut.any() and jax.process_index() == 0:

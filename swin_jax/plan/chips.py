@@ -137,7 +137,7 @@ class Topology:
         `chips_per_host_bounds` it assumes hosts of 2x2x1 chips and refuses a single one.
 
         Raises:
-            UserError: There is no compiler for a chip that is not there.
+            UserError: Chips of this kind cannot be compiled for without having one.
         """
         if not self.chip.torus:
             raise UserError(

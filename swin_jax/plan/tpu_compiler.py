@@ -62,7 +62,7 @@ def prepare_backend() -> None:
 
 
 def devices(topology: chips.Topology) -> list[Any]:
-    """The devices of a topology that is not there.
+    """The devices of a topology, described; no TPU is needed.
 
     Raises:
         UserError: The compiler does not know such a topology.

@@ -163,9 +163,7 @@ def _load(
                 f"taken without key={shown(key)}"
             )
         if name is not None:
-            raise UserError(
-                f"{weights} says itself what model it holds; leave out the name {name!r}"
-            )
+            raise UserError(f"{weights} determines the model; omit the name {name!r}")
         return _load_workdir(weights, resize, overrides)
     family, word = _find(name, weights)
     overrides = _check_arguments(family, resize, overrides)

@@ -91,7 +91,7 @@ def open(workdir: os.PathLike, keep: int = 2, write: bool = True) -> ocp.Checkpo
     except (FileNotFoundError, NotADirectoryError):
         if write or steps_in(directory) == steps:
             raise
-        # A run that goes on has removed one while Orbax listed them.
+        # A run at work has removed one while Orbax listed them.
         return open(workdir, keep, write)
 
 

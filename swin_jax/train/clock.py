@@ -43,9 +43,7 @@ class Clock:
         self.start(0)
 
     def start(self, step: int) -> None:
-        """Begins a new interval after `step` updates; to be called after the first one,
-        which compiles.
-        """
+        """Begins a new interval after `step` updates; call it after the first, which compiles."""
         self._step = step
         self._began = time.perf_counter()
         self._waited = self._outside = 0.0

@@ -99,7 +99,7 @@ class InitFrom:
         _check_fit(
             self.path, found, {path: leaf for path, leaf in wanted.items() if path not in left}
         )
-        kept = f", not taken: {', '.join(left)}" if left else ""
+        kept = f", left at initialization: {', '.join(left)}" if left else ""
         return found, f"starts from {self.path}: {len(found)} of {len(wanted)} parameters{kept}"
 
 

@@ -114,7 +114,7 @@ class Logs:
     Args:
         workdir: Folder for metrics.jsonl and tensorboard/; made if missing.
         total_steps: Updates in the run.
-        restored_step: The step of the checkpoint that the run goes on from: what was logged later
+        restored_step: The step of the checkpoint that the run resumes from: what was logged later
             is dropped. None: the run starts from scratch and drops all of it.
         enabled: False writes nothing anywhere; for every process but the first.
         wandb_project: Weights & Biases project to log to as well, as one run per workdir; '' for
@@ -203,8 +203,7 @@ class Logs:
         self._file = self._record.open("a")
 
     def flush(self) -> None:
-        """Returns when all that was written is in the workdir;
-        to be called before a checkpoint of it.
+        """Returns when all that was written is in the workdir; call it before a checkpoint.
 
         Raises:
             UserError: The bucket cannot be written to.
@@ -334,7 +333,7 @@ def _tolerant(call, folder):
 
 
 def _start_wandb(workdir, folder, project, config):
-    """A W&B run whose id lies in the workdir, so that a resumed run goes on in the same one."""
+    """A W&B run whose id lies in the workdir, so that a resumed run continues it."""
     with extra("wandb", "logging to W&B needs a package"):
         import wandb
     path = workdir / "wandb_id.txt"

@@ -91,7 +91,7 @@ class Loop:
                         self.log.text(line)
                     if start < total:
                         if meta:
-                            self.log.text(f"goes on from step {start} of {total}")
+                            self.log.text(f"resuming at step {start} of {total}")
                         status = self.train(start, total, meta)
                     else:
                         if meta:
@@ -199,7 +199,7 @@ class Loop:
 
     def evaluate_safely(self, step: int, everything: bool, examples_seen: int, saved: bool) -> bool:
         """Evaluates as `evaluate` does; where that fails on its data,
-        the step is saved before the error goes on.
+        the step is saved before the error is raised.
         """
         try:
             return self.evaluate(step, everything)
@@ -214,7 +214,7 @@ class Loop:
         """Says what a request to stop has led to; returns the exit status."""
         checkpoint.finish(self.manager)
         self.log.text(
-            f"{self.preemption.name}: saved at step {step}; the same command goes on from there"
+            f"{self.preemption.name}: saved at step {step}; rerun the same command to resume"
         )
         return self.preemption.status
 
@@ -327,7 +327,7 @@ class Loop:
                 self.log.text(f"curves.png is not drawn: {' '.join(str(error).split())}")
 
     def save(self, step: int, examples_seen: int, wait: bool) -> None:
-        """Saves the state and what is needed to go on or to predict."""
+        """Saves the state and what is needed to resume or to predict."""
         with multihost.meeting(f"to save step {step}"):
             meta = {
                 "step": step,
@@ -380,7 +380,7 @@ def prepare(
         warn_of_warmup(config)
     make_workdir(folder)
     if not storage.is_remote(folder):
-        folder = folder.resolve()  # a link in it may be set anew while the run goes on
+        folder = folder.resolve()  # a link in it may be set anew while the run is at work
     check_entries(folder)
     with multihost.meeting("at the start"):
         check_shared(folder)

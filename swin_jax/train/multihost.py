@@ -4,8 +4,8 @@ and when one of them dies the others say who.
 JAX ends all processes of a job soon after it missed one of them: its runtime aborts, with a stack
 trace that names nobody's host, and at once if the missed one was process 0, which holds the
 connection of all. So each process leaves a beat in the key-value store that JAX keeps for them,
-remembers how old the others' beats were when it last looked, and has its last words in the handler
-of that abort. The beats only find the name; that a process is dead is JAX's verdict.
+remembers how old the others' beats were when it last looked, and prints the cause from the abort
+handler. The beats only find the name; that a process is dead is JAX's verdict.
 """
 
 import atexit
@@ -162,8 +162,8 @@ def from_first(key: str, decide: Callable[[], str]) -> str:
 
 
 class Watch:
-    """Over the other processes, from a thread; ends this one, saying why,
-    when the run cannot go on.
+    """Watches the other processes, from a thread; ends this one, saying why,
+    when the run cannot continue.
     """
 
     def __init__(self, arguments: Sequence[str], timeout: float):
@@ -268,7 +268,7 @@ class Watch:
                 file=sys.stderr,
                 flush=True,
             )
-            time.sleep(1.5 * self._timeout)  # the last words end this process before
+            time.sleep(1.5 * self._timeout)  # the abort handler ends this process before
         self._status = status
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         try:
@@ -280,7 +280,7 @@ class Watch:
         self._close()
 
     def leave(self) -> None:
-        """Waits for the others at the end, so that the watch goes on until all have come so far."""
+        """Waits for the others at the end, so that the watch lasts until all have come so far."""
         try:
             with self.meeting("at the end"):
                 self._client.wait_at_barrier("swin_jax/end", 300_000)
@@ -337,7 +337,7 @@ class Watch:
         # Not through sys.stderr, whose lock the aborted thread may hold.
         text = (
             f"\nerror: {what}; process {self._id} ends, too. Started again on all hosts, "
-            f"this command goes on from the newest checkpoint:\n  {self._command}\n"
+            f"this command resumes from the newest checkpoint:\n  {self._command}\n"
         )
         if not self._over:
             self._over = True

@@ -40,8 +40,9 @@ class Preemption:
         self.name, self.status = "SIGTERM", 143
 
     def reached(self) -> bool:
-        """True from the place on at which all processes stop;
-        to be called at the same places on every process.
+        """True from the place on at which all processes stop.
+
+        Call it at the same places on every process.
         """
         if jax.process_count() > 1 and not self._asked.is_set():
             # Those who agree stop one place after the last that any of them has reported.

@@ -19,7 +19,7 @@ def first_state(config, run: Run, manager, write: bool) -> tuple[TrainState, dic
     """The state to start from and the meta data of its checkpoint, {} where there is none.
 
     The order matters: the run's own checkpoints come before `init_from`,
-    so that a run that is started again goes on.
+    so that a run that is started again resumes.
     """
 
     def say(line):

@@ -214,7 +214,7 @@ def test_other_processes_and_meshes_go_on_from_the_same_bits(request, folder, on
     job = Job(workdir, processes, devices, *mesh).finish()
     parts = assert_starts_from(job, before.workdir / "checkpoints" / str(step))
     assert any(name.endswith("kernel") and not ranges.startswith("0:") for name, ranges in parts)  # some are divided
-    assert f"goes on from step {step}" in job.texts()[0]
+    assert f"resuming at step {step}" in job.texts()[0]
     assert_close(metrics(workdir), metrics(one.workdir))
 
 
@@ -242,19 +242,19 @@ def test_the_command_that_the_survivor_names_goes_on(killed, two, folder):
     again.wait_for_step(13)
     again.processes[1].send_signal(signal.SIGTERM)  # a notice to one of them stops both
     assert again.wait() == [143, 143], again.texts()
-    assert "goes on from step" in again.texts()[0]
+    assert "resuming at step" in again.texts()[0]
     saved = max(int(path.name) for path in (job.workdir / "checkpoints").iterdir())
     assert f"SIGTERM: saved at step {saved};" in again.texts()[0] and 13 <= saved < STEPS
 
-    # A notice before the first step of a run that goes on stops it after that step.
+    # A notice before the first step of a run that resumes stops it after that step.
     early = Job(job.workdir, 2, 2, command=shlex.split(command), SECONDS_PER_RECORD="0.05")
-    early.wait_for_text(f"goes on from step {saved}")
+    early.wait_for_text(f"resuming at step {saved}")
     early.processes[0].send_signal(signal.SIGTERM)
     assert early.wait() == [143, 143], early.texts()
     assert f"SIGTERM: saved at step {saved + 1};" in early.texts()[0]
 
     last = Job(job.workdir, 2, 2, command=shlex.split(command)).finish()
-    assert f"goes on from step {saved + 1}" in last.texts()[0]
+    assert f"resuming at step {saved + 1}" in last.texts()[0]
     assert metrics(job.workdir) == metrics(two.workdir)  # bit for bit as if nothing had happened
     ours, theirs = (checkpoint.load_params(run)[0] for run in (job.workdir, two.workdir))
     for name, array in flatten(ours).items():
@@ -316,7 +316,7 @@ def test_what_one_process_meets_in_a_checkpoint_all_act_upon(two, folder):
 
     job = Job(workdir, 2, 2, command=["python", "-c", program], FAIL=["", "DATA_LOSS: checksum"]).finish()
     assert "process 1 found a file that is not what was saved" in job.texts()[0] and "DATA_LOSS" in job.texts()[1]
-    assert f"goes on from step {STEPS - 4}" in job.texts()[0]
+    assert f"resuming at step {STEPS - 4}" in job.texts()[0]
     assert [path.name for path in (workdir / "damaged_checkpoints").iterdir()] == [str(STEPS)]
     assert metrics(workdir) == metrics(two.workdir)
 

@@ -1,4 +1,4 @@
-"""A workdir in a bucket: training, a kill, going on, prediction, search's index and export, without a local file."""
+"""A workdir in a bucket: training, a kill, resuming, prediction, search's index and export, without a local file."""
 
 import os
 import pathlib
@@ -71,7 +71,7 @@ def test_a_killed_run_goes_on_and_is_used(remote, launch, tmp_path, root):
 
     status, out, err = launch(CONFIG, workdir, *FLAGS, "--profile=9-10")
     assert status == 0, err
-    assert "goes on from step 4" in err and f"{workdir}/metrics.jsonl" in out
+    assert "resuming at step 4" in err and f"{workdir}/metrics.jsonl" in out
     assert_equal_runs(local, remote / "runs/first", STEPS)
     for written in ("config.json", "header.json", "curves.png", "checkpoints/12/commit_success.txt"):
         assert (remote / "runs/first" / written).stat().st_size, written
@@ -118,13 +118,13 @@ def test_a_checkpoint_that_was_cut_off_or_damaged_is_passed_over(remote, launch)
     (kept / "8/commit_success.txt").unlink()  # a save that was killed
     (remote / "run/metrics.jsonl").open("a").write('{"step": 5, "tr')
     status, _, err = launch(CONFIG, workdir, *short)
-    assert status == 0 and "goes on from step 4" in err and "damaged" not in err, err
+    assert status == 0 and "resuming at step 4" in err and "damaged" not in err, err
     assert sorted(p.name for p in kept.iterdir() if any(p.rglob("commit_success.txt"))) == ["4", "8"]
     for file in (kept / "8/params").rglob("*"):
         if file.is_file() and file.parent.name == "d":
             file.unlink()
     status, _, err = launch(CONFIG, workdir, *short)
-    assert status == 0 and "the checkpoint of step 8 is damaged" in err and "goes on from step 4" in err, err
+    assert status == 0 and "the checkpoint of step 8 is damaged" in err and "resuming at step 4" in err, err
     assert (remote / "run/damaged_checkpoints/8/_CHECKPOINT_METADATA").exists()
     assert not (remote / "run/damaged_checkpoints/8/commit_success.txt").exists()
 

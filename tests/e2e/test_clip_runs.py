@@ -202,7 +202,7 @@ def test_an_index_of_other_weights_is_refused(indexed, folder, tmp_path, launch)
     arguments = (AVERAGE, "--config.total_steps=4")
     assert launch(CONFIG, workdir, *arguments)[0] == 0
     status, _, err = launch(CONFIG, workdir, *arguments, "--search=cat")
-    assert status == 1 and "the index is of other weights" in err and "make the index again" in err
+    assert status == 1 and "the index is of other weights" in err and "rebuild the index" in err
     assert launch(CONFIG, workdir, *arguments, f"--index={folder}")[0] == 0
     assert launch(CONFIG, workdir, *arguments, "--search=cat")[0] == 0
 

@@ -59,7 +59,7 @@ def test_fake(path, tmp_path, launch):
     with open(cut / "metrics.jsonl", "a") as file:
         file.write('{"step": 4, "train/lo')
     status, _, err = launch(f"{path}:fake", cut, *EVERY_STEP, *average)
-    assert status == 0 and "goes on from step 2 of 3" in err
+    assert status == 0 and "resuming at step 2 of 3" in err
     assert_equal_runs(whole, cut, 3)
 
 

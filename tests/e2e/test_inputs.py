@@ -105,7 +105,7 @@ def test_linear_probing_is_an_override(trained, folder, tmp_path, launch):
         f"--config.init_from.path={trained}", "--config.init_from.backbone=true", "--config.task.tx.freeze=^(?!head)",
     )  # fmt: skip
     assert status == 0, err
-    assert "not taken: head/bias, head/kernel" in err
+    assert "left at initialization: head/bias, head/kernel" in err
     _, before, _ = checkpoint.load_params(trained)  # the average is what is taken
     after, _, _ = checkpoint.load_params(tmp_path)
     before, after = flatten(before), flatten(after)

@@ -1,4 +1,4 @@
-"""Runs whose readers are gone: they save all the same, and the same command goes on."""
+"""Runs whose readers are gone: they save all the same, and the same command resumes."""
 
 import os
 import pty

@@ -1,4 +1,4 @@
-"""Promises of a run that need processes of their own: kills, signals, other meshes, damaged and full disks, NaN."""
+"""Guarantees of a run that need processes of their own: kills, signals, other meshes, damaged and full disks, NaN."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, tmp_path):
     assert process.returncode == 143 and "SIGTERM: saved at step" in err
     assert (tmp_path / "curves.png").exists()  # drawn at step 10
     done = run(tmp_path, STEPS)
-    assert done.returncode == 0 and "goes on from step" in done.stderr
+    assert done.returncode == 0 and "resuming at step" in done.stderr
     assert_equal_runs(uninterrupted, tmp_path, 60)
 
 
@@ -108,7 +108,7 @@ def test_other_meshes_go_on_with_the_same_losses(tmp_path):
                 shutil.rmtree(moves / "checkpoints" / str(later))
         done = run(moves, *flags, *mesh, devices=devices)
         assert done.returncode == 0, done.stderr
-        assert f"goes on from step {step}" in done.stderr
+        assert f"resuming at step {step}" in done.stderr
         ours, theirs = losses(moves), losses(stays)
         after = range(step + 1, step + 11)
         np.testing.assert_allclose([ours[s] for s in after], [theirs[s] for s in after], rtol=1e-5)
@@ -122,7 +122,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(uninterrupted, tmp_path):
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     done = run(workdir, STEPS)
     assert done.returncode == 0, done.stderr
-    assert "the checkpoint of step 60 is damaged" in done.stderr and "goes on from step 55" in done.stderr
+    assert "the checkpoint of step 60 is damaged" in done.stderr and "resuming at step 55" in done.stderr
     assert_equal_runs(uninterrupted, workdir, 60)
 
 
@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(uninterrupted, tmp_path):
     assert line.startswith("error: could not save a checkpoint") and "the checkpoint of step 60 is intact" in line
     assert "File too large" in line and "Traceback" not in done.stderr and "ERROR" not in done.stderr
     done = run(workdir, "--config.total_steps=61")
-    assert done.returncode == 0 and "goes on from step 60" in done.stderr
+    assert done.returncode == 0 and "resuming at step 60" in done.stderr
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):

@@ -76,7 +76,7 @@ def test_resumed_run_has_the_saved_state_and_goes_on_as_if_uninterrupted(saved, 
         return state, meta
 
     monkeypatch.setattr(loop, "first_state", first_state)
-    assert f"goes on from step {make.STOP} of {make.TOTAL}" in run()
+    assert f"resuming at step {make.STOP} of {make.TOTAL}" in run()
     before, found = expected(saved[0]), make.losses(tmp_path / "run")
     assert restored == before["arrays"]
     assert found.keys() == before["losses"].keys() and len(found) == make.TOTAL - make.STOP

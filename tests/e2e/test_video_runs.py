@@ -1,4 +1,4 @@
-"""Video files in class folders: a run, what damaged files get, the test that goes on, and prediction."""
+"""Video files in class folders: a run, what damaged files get, the test that resumes, and prediction."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What happens to a workdir while a run is going on in it, and what a run finds there."""
+"""What happens to a workdir while a run is at work in it, and what a run finds there."""
 
 import shutil
 

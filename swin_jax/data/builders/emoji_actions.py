@@ -10,7 +10,7 @@ shown by a man, a woman and a person in six skin tones each; anim-3 alone has 16
 and kept; --source reads them from a folder where `npm pack` put them. The data set is called
 emoji_actions/anim_3, emoji_actions/all, ..., with _SIZEpx behind at other sizes than 80 pixels; the
 splits are man, person and woman. All frames are kept, scaled down, as PNG with their transparency.
-That takes about a second a clip; a run that was stopped goes on with the next clip.
+That takes about a second a clip; a run that was stopped resumes with the next clip.
 
 Both packages and animations (Microsoft Corporation) are under the MIT licence.
 """

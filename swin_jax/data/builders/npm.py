@@ -49,8 +49,8 @@ class Package:
 
 
 def fetch(packages: Iterable[Package], folder: Path, registry: str = REGISTRY) -> None:
-    """Downloads tarballs, with a progress bar; keeps those that are there and goes on where
-    one was cut off.
+    """Downloads tarballs, with a progress bar; keeps those that are there and resumes
+    where one was cut off.
 
     Args:
         packages: Packages to fetch.
@@ -70,7 +70,7 @@ def fetch(packages: Iterable[Package], folder: Path, registry: str = REGISTRY) -
             _download(url, part)
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
             raise UserError(
-                f"cannot fetch {url} ({error}); run the command again to go on, or fetch it "
+                f"cannot fetch {url} ({error}); run the command again to resume, or fetch it "
                 f"elsewhere (npm pack {package.name}@{package.version}) and give --source FOLDER"
             ) from error
         if not _is_right(part, package):

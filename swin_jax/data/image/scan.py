@@ -13,7 +13,7 @@ pictures; an evaluation refuses them, or leaves them out with
 `--config.evals.NAME.run.data.unreadable=leave_out`.
 
 Findings go line by line to a report beside what is scanned (*.scan.jsonl); a second run takes
-from there what it knows already of unchanged files, so an interrupted scan goes on. Exit status:
+from there what it knows already of unchanged files, so an interrupted scan resumes. Exit status:
 0 where all pictures are good, 1 where any is not or where the scan failed, 2 for a wrong flag,
 130 after an interruption.
 """
@@ -183,7 +183,7 @@ def run(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted: run the command again to go on", file=sys.stderr)
+        print("\ninterrupted: run the command again to resume", file=sys.stderr)
         return 130
     return int(any(finding["problem"] for finding in findings))
 

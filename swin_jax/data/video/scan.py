@@ -18,7 +18,7 @@ training does with variable_frame_rate=true, and --variable_frame_rate takes the
 one frame only, such as pictures, are named and good.
 
 Findings go line by line to a report beside the list (*.scan.jsonl); a second run takes from there
-what it already knows of unchanged files, so an interrupted scan goes on. Exit status: 0 where all
+what it already knows of unchanged files, so an interrupted scan resumes. Exit status: 0 where all
 files are good, 1 where training would replace any or where the scan failed, 2 for a wrong flag,
 130 after an interruption.
 """
@@ -250,7 +250,7 @@ def run(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted: run the command again to go on", file=sys.stderr)
+        print("\ninterrupted: run the command again to resume", file=sys.stderr)
         return 130
     return int(any(will_be_replaced(finding, variable) for finding in findings))
 

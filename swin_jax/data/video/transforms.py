@@ -162,7 +162,7 @@ def video_views_transform(
             f"uniform sampling covers the whole video with one clip: clips must be 1, not {clips}"
         )
     _check_short_side(short_side, size)
-    # Plain values only: their text tells a test that was stopped, and goes on in another process,
+    # Plain values only: their text tells a test that was stopped, and resumes in another process,
     # what its views are.
     clip = dict(length=length, stride=stride, sampling=sampling, clips=clips)
     return functools.partial(

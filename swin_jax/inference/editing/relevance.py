@@ -142,7 +142,7 @@ def measure(
     show: bool = True,
 ) -> np.ndarray:
     """Measures the relevance of all channels that are in no ToRGB,
-    or goes on where a call was killed.
+    or resumes where a call was killed.
 
     Sums are kept in float32 and in one order, so that a resumed call gives the same bits.
 

@@ -35,8 +35,8 @@ def infer(
             is not square without buffers.
 
     Returns:
-        Keyword arguments; `drop_path_rate` leaves no trace and is not among them. A warning says if
-        square windows were assumed for tables that others would have too.
+        Keyword arguments; `drop_path_rate` cannot be recovered from the weights and is omitted. A
+        warning says if square windows were assumed for tables that others would have too.
 
     Raises:
         UserError: Not a Swin; one that does not tell its windows without the two arguments.

@@ -57,13 +57,13 @@ def steps_in(directory: epath.Path) -> list[int]:
 
 
 def _exists(entry: epath.Path) -> bool:
-    """False if a run that goes on has removed a checkpoint since it was listed."""
+    """False if a run at work has removed a checkpoint since it was listed."""
     return storage.is_remote(entry) or os.path.lexists(entry)
 
 
 def newest_first(directory: epath.Path) -> Iterator[epath.Path]:
     """The checkpoints in a folder, listed anew each time,
-    because a run that goes on replaces them.
+    because a run at work replaces them.
     """
     seen: list[int] = []
     while left := [step for step in steps_in(directory) if step not in seen]:
@@ -72,7 +72,7 @@ def newest_first(directory: epath.Path) -> Iterator[epath.Path]:
 
 
 def is_passed(path: epath.Path, newest: int) -> bool:
-    """True if a run that goes on has removed a checkpoint, or saved one newer than `newest`,
+    """True if a run at work has removed a checkpoint, or saved one newer than `newest`,
     since they were listed.
     """
     return not path.exists() or any(step > newest for step in steps_in(path.parent))
@@ -164,8 +164,8 @@ def is_damage(error: Exception) -> bool:
 
 def unreadable(path: epath.Path, error: Exception) -> UserError:
     return UserError(
-        f"cannot read the checkpoint {path}: {storage.first_line(error)}. It stays where it is: "
-        "the same command tries again; to go on from the one before, move it away"
+        f"cannot read the checkpoint {path}: {storage.first_line(error)}. It was left in "
+        "place; rerun to retry, or move it away to resume from the previous one"
     )
 
 

@@ -87,7 +87,7 @@ class Ownership:
             raise UserError(self._lost)
 
     def confirm(self) -> None:
-        """Looks now, and raises as `check`; to be called before anything is overwritten."""
+        """Looks now, and raises as `check`; call it before anything is overwritten."""
         if self._holds:
             self._look()
         self.check()
@@ -185,7 +185,7 @@ class Ownership:
 
 
 def own(folder: epath.Path, pace: Pace = Pace()) -> Ownership:  # noqa: B008 (frozen)
-    """Makes this run the owner of a workdir; to be called on all processes of it.
+    """Makes this run the owner of a workdir; call it on all of its processes.
 
     Args:
         folder: The workdir, a bucket's too.
@@ -201,7 +201,7 @@ def own(folder: epath.Path, pace: Pace = Pace()) -> Ownership:  # noqa: B008 (fr
     except OSError as error:
         path = folder / FILE
         raise UserError(
-            f"{path} cannot be used: {storage.reason(error)}; remove it if no run is going on"
+            f"{path} cannot be used: {storage.reason(error)}; remove it if no run is at work"
         ) from error
     if refusal:
         raise UserError(refusal)
@@ -315,7 +315,5 @@ def _is_alive(found: dict[str, Any], own: dict[str, Any]) -> bool | None:
     if not started:
         return None
     if started == found.get("started") and found.get("folder", own["folder"]) != own["folder"]:
-        return (
-            None  # a copy, with the mark of the run that goes on in the folder it was copied from
-        )
+        return None  # a copy, with the mark of the run at work in the folder it was copied from
     return started == found.get("started")

@@ -150,6 +150,6 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
         keys = " ".join(f"--allow_change={_shown(key)}" for key, _ in refused)
         changes = "; ".join(line for _, line in refused)
         raise UserError(
-            f"{workdir} was trained with another config: {changes}. To go on anyway: {keys}"
+            f"{workdir} was trained with another config: {changes}. To resume anyway: {keys}"
         )
     return lines

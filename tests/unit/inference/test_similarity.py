@@ -142,7 +142,7 @@ def test_top_is_a_whole_number(clip, pictures, top):
 
 
 def test_a_model_without_texts_is_refused(pictures):
-    with pytest.raises(UserError, match="a Swin knows no texts"):
+    with pytest.raises(UserError, match="a Swin has no text encoder"):
         similarity.probabilities(Swin(), {}, pictures, TEXTS)
 
 

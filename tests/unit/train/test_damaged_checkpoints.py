@@ -163,7 +163,7 @@ def test_trouble_in_reading_is_no_damage(workdir, monkeypatch, stage, error):
             patch.setattr(integrity, "_checksums", fail)
         else:
             patch.setattr(checkpoint.ocp.StandardCheckpointHandler, "restore", fail)
-        with pytest.raises(UserError, match=r"cannot read the checkpoint .*/checkpoints/2: .*It stays where it is"):
+        with pytest.raises(UserError, match=r"cannot read the checkpoint .*/checkpoints/2: .*It was left in place"):
             restore(workdir, state())
         if stage == "check":
             with pytest.raises(UserError, match="cannot read the checkpoint"):
@@ -186,7 +186,7 @@ def test_a_mistake_of_the_user_is_no_damage(workdir, monkeypatch):
         raise UserError("gs:// needs a package")
 
     monkeypatch.setattr(checkpoint, "_read", fail)
-    with pytest.raises(UserError, match="gs:// needs a package.* It stays where it is"):
+    with pytest.raises(UserError, match="gs:// needs a package.* It was left in place"):
         restore(workdir, state())
     assert not (workdir / "damaged_checkpoints").exists()
 

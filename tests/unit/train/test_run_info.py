@@ -1,4 +1,4 @@
-"""The run header: what it says, and that a run goes on with the frozen arrays it was started with only."""
+"""The run header: what it says, and that a run resumes with the frozen arrays it was started with only."""
 
 import json
 

@@ -112,7 +112,7 @@ def test_an_interrupted_scan_keeps_what_it_found(folder, monkeypatch, capsys):
 
     monkeypatch.setattr(picture_scan, "check_file", interrupted)
     assert scan(folder, "--num_threads=1") == 130
-    assert "to go on" in capsys.readouterr().err and len(findings(folder)) == 3
+    assert "to resume" in capsys.readouterr().err and len(findings(folder)) == 3
 
 
 def write(path, data):

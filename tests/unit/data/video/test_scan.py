@@ -130,7 +130,7 @@ def test_an_interrupted_scan_keeps_what_it_found(data, monkeypatch, capsys):
 
     monkeypatch.setattr(video_scan, "check_file", interrupted)
     assert scan(data, "--num_threads=1") == 130
-    assert "to go on" in capsys.readouterr().err
+    assert "to resume" in capsys.readouterr().err
     assert len(findings(data)) == 3
 
 

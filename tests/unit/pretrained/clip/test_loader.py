@@ -173,7 +173,7 @@ def test_parameters_have_the_models_dtype_but_for_scale_and_statistics():
         (dict(name="ViT-B/32", act="gleu"), "act='gleu' makes no model: .*gelu"),
         (dict(name="ViT-B/32", dtype="fp16"), "dtype='fp16' makes no model"),
         (dict(name="ViT-B/32", image_size=20), "image_size=20 makes no model"),
-        (dict(name="ViT-B/32", weights="workdir"), "says itself what model it holds; leave out the name 'ViT-B/32'"),
+        (dict(name="ViT-B/32", weights="workdir"), "determines the model; omit the name 'ViT-B/32'"),
     ],
 )
 def test_bad_arguments_are_said_in_one_line(arguments, message, presets, state_dict, tmp_path, monkeypatch):
