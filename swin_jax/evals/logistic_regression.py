@@ -1,9 +1,9 @@
 """Multinomial logistic regression on features by L-BFGS.
 
-The peer is scikit-learn's LogisticRegression. With C its inverse regularization, its objective is
-this one at lambda = 1 / C for three classes or more. For two it fits one column of weights w, where
-there are two here, which at the optimum are -w / 2 and w / 2: their penalty is half of that of w,
-so that lambda = 2 / C. Value and gradient run on the accelerator, in chunks of rows; scipy's
+The reference is scikit-learn's LogisticRegression. With C its inverse regularization, its objective
+is this one at lambda = 1 / C for three classes or more. For two it fits one column of weights w,
+where there are two here, which at the optimum are -w / 2 and w / 2: their penalty is half of that
+of w, so that lambda = 2 / C. Value and gradient run on the accelerator, in chunks of rows; scipy's
 L-BFGS, the one scikit-learn uses, runs on the host.
 """
 

@@ -1,7 +1,7 @@
 """Figures of classification as CLIP (arXiv 2103.00020, Table 9) reports them,
 from features and a linear classifier.
 
-The peers are scikit-learn's metrics and the VOC2007 development kit.
+The references are scikit-learn's metrics and the VOC2007 development kit.
 """
 
 import jax

@@ -2,7 +2,8 @@
 the mean of their probabilities.
 
 Video Swin (arXiv 2106.13230), section 4.1: 4 clips x 3 crops on Kinetics, 1 x 3 on
-Something-Something v2. The peer is mmaction2's test of `Recognizer3D` with `average_clips='prob'`.
+Something-Something v2. The reference is mmaction2's test of `Recognizer3D` with
+`average_clips='prob'`.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Image-text retrieval: the share of queries with a match among the first k, both ways.
 
-CLIP (arXiv 2103.00020, Table 13) on Flickr30k and COCO with five captions per image. The peer is
-CLIP_benchmark: a query counts if at least one of its matches is among the first k.
+CLIP (arXiv 2103.00020, Table 13) on Flickr30k and COCO with five captions per image. The reference
+is CLIP_benchmark: a query counts if at least one of its matches is among the first k.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """Zero-shot classification with prompt ensembles: the classifier, and an evaluation for the loop.
 
-CLIP (arXiv 2103.00020), section 3.1; the peer is the prompt notebook of openai/CLIP. Text features
-of all prompts of a class are normalised, averaged and normalised again, so a classifier is computed
-once and used for any number of images.
+CLIP (arXiv 2103.00020), section 3.1; the reference is the prompt notebook of openai/CLIP. Text
+features of all prompts of a class are normalised, averaged and normalised again, so a classifier is
+computed once and used for any number of images.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Layers that the networks of this package share,
 with the settings and initialisers of the official code.
 
-Peers: microsoft/Swin-Transformer and timm 0.4.12 (the version it pins).
+References: microsoft/Swin-Transformer and timm 0.4.12 (the version it pins).
 """
 
 import math

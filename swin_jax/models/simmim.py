@@ -1,7 +1,8 @@
 """SimMIM: an encoder that sees a learned token in place of masked patches,
 and one linear layer back to pixels.
 
-SimMIM (arXiv 2111.09886); the peer is `SimMIM` of `models/simmim.py` of microsoft/Swin-Transformer.
+SimMIM (arXiv 2111.09886); the reference is `SimMIM` of `models/simmim.py` of
+microsoft/Swin-Transformer.
 """
 
 import math

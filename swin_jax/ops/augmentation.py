@@ -1,6 +1,6 @@
 """Augmentation on the device, inside the compiled step: normalise, then erase, then mix.
 
-The peers are timm's `RandomErasing` (one region, on the normalised image) and `Mixup` in batch
+The references are timm's `RandomErasing` (one region, on the normalised image) and `Mixup` in batch
 mode; Random Erasing (arXiv:1708.04896), mixup (arXiv:1710.09412), CutMix (arXiv:1905.04899). Two
 differences from timm, both so that nothing depends on the mesh and no image crosses devices: a
 "batch" is a group of consecutive images, and the partner of image i is its neighbour i xor 1 where

@@ -1,4 +1,4 @@
-"""Losses and counts for classification. The peers are timm's `SoftTargetCrossEntropy` and its
+"""Losses and counts for classification. The references are timm's `SoftTargetCrossEntropy` and its
 smoothed one-hot targets, and torch's `cross_entropy` and `binary_cross_entropy_with_logits`
 with weights of classes.
 

@@ -1,7 +1,7 @@
 """The parts of masked image modeling: masks on finer grids,
 the L1 of masked pixels, the locally normalized target.
 
-SimMIM (arXiv 2111.09886); the peer is `models/simmim.py` of microsoft/Swin-Transformer.
+SimMIM (arXiv 2111.09886); the reference is `models/simmim.py` of microsoft/Swin-Transformer.
 The normalised target is that of its `NORM_TARGET` (On Data Scaling in Masked Image
 Modeling, arXiv 2206.04664).
 """

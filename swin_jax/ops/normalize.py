@@ -1,9 +1,9 @@
 """Vectors of length 1, in every dtype that a model computes in, forward and backward,
 zeros included.
 
-The peer is `torch.nn.functional.normalize`, x / max(|x|, 1e-12). That limit is 0 in float16, and
-its gradient for zeros, 1e12, is not finite there; with zeros that a map is padded with, that makes
-NaN. Here zeros stay zeros and have no gradient.
+The reference is `torch.nn.functional.normalize`, x / max(|x|, 1e-12). That limit is 0 in float16,
+and its gradient for zeros, 1e12, is not finite there; with zeros that a map is padded with, that
+makes NaN. Here zeros stay zeros and have no gradient.
 """
 
 import jax

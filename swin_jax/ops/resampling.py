@@ -42,7 +42,7 @@ def align_corners(before: int, after: int) -> np.ndarray:
     """The matrix (after, before) of linear interpolation whose first and last places are those
     of the input, float64.
 
-    Peer: `torch.nn.functional.interpolate(mode='bilinear', align_corners=True)`.
+    Reference: `torch.nn.functional.interpolate(mode='bilinear', align_corners=True)`.
     """
     at = np.arange(after) * ((before - 1) / max(after - 1, 1))
     return np.maximum(1 - np.abs(at[:, None] - np.arange(before)), 0)
@@ -51,7 +51,7 @@ def align_corners(before: int, after: int) -> np.ndarray:
 def half_pixels(before: int, after: int) -> np.ndarray:
     """The matrix (after, before) of linear interpolation between the centers of pixels, float64.
 
-    It does not smooth where the picture shrinks. Peer:
+    It does not smooth where the picture shrinks. Reference:
     `torch.nn.functional.interpolate(mode='bilinear', align_corners=False)`.
     """
     at = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)

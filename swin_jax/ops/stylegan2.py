@@ -1,10 +1,10 @@
 """Convolutions of StyleGAN2 (arXiv 1912.04958): filtered resampling and modulation, NHWC.
 
 The filter is [1, 3, 3, 1] on both axes. A convolution that resamples is computed in one of two ways
-that agree up to rounding: 'plain', a strided convolution and a filter, as the peers do it, and
+that agree up to rounding: 'plain', a strided convolution and a filter, as the references do it, and
 'merged', which folds the filter into the kernel and has neither strides nor dilation, whose
-gradients XLA is slow at on CPUs. Peers: NVlabs/stylegan2-ada-pytorch (torch_utils/ops/upfirdn2d.py,
-training/networks.py) and rosinality/stylegan2-pytorch (model.py).
+gradients XLA is slow at on CPUs. References: NVlabs/stylegan2-ada-pytorch
+(torch_utils/ops/upfirdn2d.py, training/networks.py) and rosinality/stylegan2-pytorch (model.py).
 """
 
 import functools

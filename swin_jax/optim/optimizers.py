@@ -1,6 +1,6 @@
 """Optimizers, weight-decay masks, layer-wise learning rates and freezing.
 
-The peers are `torch.optim.AdamW` / `SGD` and `torch.nn.utils.clip_grad_norm_` as the official
+The references are `torch.optim.AdamW` / `SGD` and `torch.nn.utils.clip_grad_norm_` as the official
 training scripts use them. Every choice that depends on a parameter is a function of its official
 name (`layers.0.blocks.1.norm1.weight`, see `swin_jax.core.params`), given as regexes that
 `re.search` applies. Learning rates over time are in `swin_jax.optim.schedules`.

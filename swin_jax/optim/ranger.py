@@ -1,9 +1,9 @@
 """Ranger: RAdam with Lookahead and centralized gradients, as StyleCLIP trains its mappers.
 
-RAdam (arXiv 1908.03265), Lookahead (1907.08610), gradient centralization (2004.01461). The peer is
-mapper/training/ranger.py of orpatashnik/StyleCLIP, which differs from optax in three ways: epsilon
-is added to the root of the second moment before its bias is corrected, gradients are centralized
-for each output of a kernel, and the slow weights are held beside the parameters.
+RAdam (arXiv 1908.03265), Lookahead (1907.08610), gradient centralization (2004.01461). The
+reference is mapper/training/ranger.py of orpatashnik/StyleCLIP, which differs from optax in three
+ways: epsilon is added to the root of the second moment before its bias is corrected, gradients are
+centralized for each output of a kernel, and the slow weights are held beside the parameters.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Learning rates as functions of the update.
 
-The peers are timm's schedulers as the official Swin and SimMIM training scripts use them, and
+The references are timm's schedulers as the official Swin and SimMIM training scripts use them, and
 mmcv's as those of Video Swin do. A schedule is a function `schedule(step, scale=1.0) ->
 learning rate`, float32 scalar: `step` counts updates from 0 and `scale` multiplies the base
 rate only. With layer-wise decay the layers so share the warm-up and the final rate, as in the

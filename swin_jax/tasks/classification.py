@@ -1,7 +1,7 @@
 """Classification of images or clips with the regularisation of the official Swin recipe,
 all of it on the device.
 
-Peer: `main.py` of microsoft/Swin-Transformer with timm 0.4.12's Mixup and RandomErasing.
+Reference: `main.py` of microsoft/Swin-Transformer with timm 0.4.12's Mixup and RandomErasing.
 """
 
 import dataclasses

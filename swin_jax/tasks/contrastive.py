@@ -2,8 +2,8 @@
 CLIP, SigLIP, LiT.
 
 CLIP (arXiv 2103.00020), SigLIP (arXiv 2303.15343), locked-image tuning (arXiv 2111.07991). The
-peer is mlfoundations/open_clip; unlike there, no form of the loss and no number of micro-batches
-changes value or gradient.
+reference is mlfoundations/open_clip; unlike there, no form of the loss and no number of
+micro-batches changes value or gradient.
 """
 
 import dataclasses

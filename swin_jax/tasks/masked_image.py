@@ -1,7 +1,7 @@
 """SimMIM pretraining: predict the pixels of masked cells, L1 over the whole global batch.
 
-SimMIM (arXiv 2111.09886); the peer is `main_simmim_pt.py` of microsoft/Swin-Transformer, whose mean
-is over each process's batch instead.
+SimMIM (arXiv 2111.09886); the reference is `main_simmim_pt.py` of microsoft/Swin-Transformer, whose
+mean is over each process's batch instead.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """RandAugment as timm 0.4.12 defines it and the official Swin recipes use it
 ('rand-m9-mstd0.5-inc1').
 
-Paper: RandAugment (arXiv 1909.13719). Peer: `rand_augment_transform` of timm 0.4.12, operation by
-operation. Each of num_ops operations is drawn with replacement and then applied with probability
+Paper: RandAugment (arXiv 1909.13719). Reference: `rand_augment_transform` of timm 0.4.12, operation
+by operation. Each of num_ops operations is drawn with replacement and then applied with probability
 1/2; its magnitude is drawn anew from N(magnitude, magnitude_std) and clipped to [0, 10].
 """
 

@@ -1,7 +1,7 @@
 """Image transforms of the ImageNet recipes: PIL inside, uint8 arrays out;
 normalisation happens on the device.
 
-Peers: timm 0.4.12 `create_transform` (training) and torchvision's Resize, CenterCrop and
+References: timm 0.4.12 `create_transform` (training) and torchvision's Resize, CenterCrop and
 RandomResizedCrop. The transforms are plain functions of (example, random generator), so they pickle
 to loader workers. `picture` decides how files become pixels. A picture so narrow that it would be
 resized to more than `picture.MAX_RESIZED_PIXELS` is unreadable (UnreadableError).

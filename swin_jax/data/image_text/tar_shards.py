@@ -2,7 +2,7 @@
 
 A record is an image and a text of one shard whose names differ only in the suffix (grouping.py):
 000123.jpg with 000123.txt or 000123.json. Where members lie is found once and kept in a small file
-for each shard, which is mapped, not read, so that any number of shards costs no memory. Peer:
+for each shard, which is mapped, not read, so that any number of shards costs no memory. Reference:
 webdataset, whose shards can be read as they are.
 """
 

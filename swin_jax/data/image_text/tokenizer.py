@@ -1,7 +1,7 @@
 """CLIP's tokenizer: byte-pair ids exactly as OpenAI's `clip.tokenize` gives them.
 
-Byte-pair encoding with the vocabulary that vocabulary.py finds; text is first repaired by ftfy,
-as in the original. Peer: openai/CLIP, clip/clip.py and clip/simple_tokenizer.py. Everything here
+Byte-pair encoding with the vocabulary that vocabulary.py finds; text is first repaired by ftfy, as
+in the original. Reference: openai/CLIP, clip/clip.py and clip/simple_tokenizer.py. Everything here
 runs in loader workers.
 """
 

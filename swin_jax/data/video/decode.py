@@ -2,14 +2,14 @@
 seeks to the right key frame and decodes only what is needed.
 
 The frames equal those of decoding the whole file in order, also with a variable frame rate,
-B-frames, open groups of pictures and edit lists: a frame is found by its time of display, which
-the packets tell before anything is decoded and which is believed only where the order of the
-pictures agrees (picture_order.py); other files are decoded in full. Of a damaged file they may be
-others without an error, where FFmpeg does not notice the damage: scan.py finds such files. Three
-things save time. Decoding starts at the last key frame before a wanted frame and stops at the
-last wanted one; H.264 frames that are neither wanted nor referred to by others are not decoded;
-only wanted frames are converted to RGB. Peer: a full decode with PyAV, whose pixels equal those
-of decord and OpenCV.
+B-frames, open groups of pictures and edit lists: a frame is found by its time of display, which the
+packets tell before anything is decoded and which is believed only where the order of the pictures
+agrees (picture_order.py); other files are decoded in full. Of a damaged file they may be others
+without an error, where FFmpeg does not notice the damage: scan.py finds such files. Three things
+save time. Decoding starts at the last key frame before a wanted frame and stops at the last wanted
+one; H.264 frames that are neither wanted nor referred to by others are not decoded; only wanted
+frames are converted to RGB. Reference: a full decode with PyAV, whose pixels equal those of decord
+and OpenCV.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """The frames of a video that a clip takes, by number.
 
-Paper: Video Swin Transformer (arXiv 2106.13230). Peer: the official repository's pipelines
+Paper: Video Swin Transformer (arXiv 2106.13230). Reference: the official repository's pipelines
 (mmaction 0.15), index by index. Frames are counted, never timed: there is no resampling to a common
 frame rate. A video that is shorter than the clip starts again (frame number modulo length).
 """

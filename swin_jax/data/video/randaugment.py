@@ -1,12 +1,12 @@
 """RandAugment of video clips as imgaug 0.4.0 defines it and the official Something-Something V2
 recipe uses it (4, 7).
 
-Paper: RandAugment (arXiv 1909.13719). Peer: `imgaug.augmenters.RandAugment`, made deterministic
-once for each clip, so that all its frames get the same operations at the same strength. It differs
-from timm's (data/randaugment.py): 18 operations, drawn without replacement, all of them applied;
-magnitudes up to 30; geometry with the nearest pixel; and before them imgaug always flips half of
-the clips and crops up to 3 % of each side. The official recipe therefore does flip clips, although
-its own flip is off and the data set has classes that a flip exchanges.
+Paper: RandAugment (arXiv 1909.13719). Reference: `imgaug.augmenters.RandAugment`, made
+deterministic once for each clip, so that all its frames get the same operations at the same
+strength. It differs from timm's (data/randaugment.py): 18 operations, drawn without replacement,
+all of them applied; magnitudes up to 30; geometry with the nearest pixel; and before them imgaug
+always flips half of the clips and crops up to 3 % of each side. The official recipe therefore does
+flip clips, although its own flip is off and the data set has classes that a flip exchanges.
 """
 
 import dataclasses
@@ -194,7 +194,7 @@ def _rotation(height, width, share):
 
 
 def _shear_x(height, width, share):
-    # Tanh, not tan, in the peer, too.
+    # Tanh, not tan, in the reference, too.
     return np.array([[1, np.tanh(share * _SHEAR_MAX), 0], [0, 1, 0]])
 
 

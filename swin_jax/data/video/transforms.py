@@ -1,7 +1,7 @@
 """Clips for video models: which frames (`frame_indices`), at what size, which crops;
 uint8 out, normalization happens on the device.
 
-Paper: Video Swin Transformer (arXiv 2106.13230). Peer: the official repository's pipelines
+Paper: Video Swin Transformer (arXiv 2106.13230). Reference: the official repository's pipelines
 (mmaction 0.15), index by index and pixel by pixel. An example comes in as `video`, a Video such as
 decode.Reader, and leaves as an array.
 

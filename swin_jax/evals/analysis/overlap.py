@@ -4,7 +4,7 @@ and what they do to accuracy.
 CLIP (arXiv 2103.00020), section 5: an evaluation set is split at a threshold on the similarity to
 the nearest training image into Overlap and Clean; the effect is accuracy on All minus accuracy on
 Clean, with a one-tailed binomial test, a Clopper-Pearson interval, and Bonferroni's correction over
-data sets. The peer of the statistics is scipy.
+data sets. The reference of the statistics is scipy.
 
 CLIP's own features are about content rather than about the single picture; `difference_hash` is a
 first pass that needs no model.

@@ -1,8 +1,8 @@
 """Prompt templates of zero-shot classification:
 CLIP's 80 and 7 for ImageNet, and those of 26 other data sets.
 
-CLIP (arXiv 2103.00020); the peers are the prompt notebook and the prompts file of openai/CLIP. A
-template has one {} for the class name.
+CLIP (arXiv 2103.00020); the references are the prompt notebook and the prompts file of openai/CLIP.
+A template has one {} for the class name.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """CLIP: an image tower and a text tower into one space, compared by a scaled cosine.
 
-CLIP (arXiv 2103.00020); the peer is `CLIP` of openai/CLIP, clip/model.py, and of
+CLIP (arXiv 2103.00020); the reference is `CLIP` of openai/CLIP, clip/model.py, and of
 mlfoundations/open_clip.
 """
 

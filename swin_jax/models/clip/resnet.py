@@ -1,9 +1,9 @@
 """CLIP's ResNet: three stem convolutions, average pools in place of strides,
 attention in place of the last pool.
 
-CLIP (arXiv 2103.00020); the peer is `ModifiedResNet` of openai/CLIP, clip/model.py. Convolutions
-have no bias. The statistics of the norms are those of the whole batch: under `jit`, with a batch
-that is split over devices, of all of them.
+CLIP (arXiv 2103.00020); the reference is `ModifiedResNet` of openai/CLIP, clip/model.py.
+Convolutions have no bias. The statistics of the norms are those of the whole batch: under `jit`,
+with a batch that is split over devices, of all of them.
 """
 
 import math

@@ -1,6 +1,6 @@
 """CLIP's text tower: a causal transformer whose output at the end of the text is projected.
 
-CLIP (arXiv 2103.00020); the peer is the text half of `CLIP` in openai/CLIP, clip/model.py.
+CLIP (arXiv 2103.00020); the reference is the text half of `CLIP` in openai/CLIP, clip/model.py.
 """
 
 import flax.linen as nn

@@ -1,6 +1,6 @@
 """The pre-norm residual transformer that CLIP's ViT and text tower share.
 
-CLIP (arXiv 2103.00020); the peer is `Transformer` of openai/CLIP, clip/model.py, and of
+CLIP (arXiv 2103.00020); the reference is `Transformer` of openai/CLIP, clip/model.py, and of
 mlfoundations/open_clip. Inside a block the names are those of our other transformers (norm1,
 attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2), so that one table of partition rules serves all;
 `swin_jax.pretrained.clip.convert` knows the official ones.

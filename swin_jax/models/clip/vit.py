@@ -1,7 +1,7 @@
 """CLIP's vision transformer: patches, a class token, learned positions, pre-norm blocks,
 a projection.
 
-ViT (arXiv 2010.11929) as in CLIP (arXiv 2103.00020); the peer is `VisionTransformer` of
+ViT (arXiv 2010.11929) as in CLIP (arXiv 2103.00020); the reference is `VisionTransformer` of
 openai/CLIP, clip/model.py. Patch dropout is that of FLIP (arXiv 2212.00794).
 """
 

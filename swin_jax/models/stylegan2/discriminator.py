@@ -1,6 +1,6 @@
 """The discriminator of StyleGAN2, residual by default.
 
-Karras et al., arXiv 1912.04958. Peers: `Discriminator` of NVlabs/stylegan2-ada-pytorch
+Karras et al., arXiv 1912.04958. References: `Discriminator` of NVlabs/stylegan2-ada-pytorch
 (training/networks.py), whose names the parameters have, and that of rosinality/stylegan2-pytorch
 (model.py).
 """

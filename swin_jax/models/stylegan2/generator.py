@@ -1,7 +1,7 @@
 """The generator of StyleGAN2 with skip connections:
 z -> w -> W+ -> S -> image, entered at any of them.
 
-Karras et al., arXiv 1912.04958 (configurations e and f) and 2006.06676 (ADA). Peers:
+Karras et al., arXiv 1912.04958 (configurations e and f) and 2006.06676 (ADA). References:
 NVlabs/stylegan2-ada-pytorch (training/networks.py), whose names the parameters have, and
 rosinality/stylegan2-pytorch (model.py).
 """

@@ -1,7 +1,7 @@
 """Layers of StyleGAN2 with equalized learning rates:
 kernels are stored large and scaled when they are used.
 
-Karras et al., arXiv 1710.10196, section 4.1, and 1912.04958. Peers: training/networks.py of
+Karras et al., arXiv 1710.10196, section 4.1, and 1912.04958. References: training/networks.py of
 NVlabs/stylegan2-ada-pytorch, model.py of rosinality/stylegan2-pytorch.
 """
 

@@ -1,6 +1,6 @@
 """The mapping network of StyleGAN2: from a normal latent z, and a label, to the latent w.
 
-Karras et al., arXiv 1812.04948 and 1912.04958; the peer is `MappingNetwork` of
+Karras et al., arXiv 1812.04948 and 1912.04958; the reference is `MappingNetwork` of
 NVlabs/stylegan2-ada-pytorch.
 """
 

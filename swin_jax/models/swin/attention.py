@@ -1,7 +1,7 @@
 """Attention inside windows, and along time, with the position bias of either generation.
 
 Swin Transformer (arXiv 2103.14030) and Swin Transformer V2 (arXiv 2111.09883); the
-peers are `WindowAttention` of microsoft/Swin-Transformer, models/swin_transformer.py
+references are `WindowAttention` of microsoft/Swin-Transformer, models/swin_transformer.py
 and swin_transformer_v2.py.
 """
 

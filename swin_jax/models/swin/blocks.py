@@ -1,7 +1,7 @@
 """The blocks of Swin, Swin V2 and Video Swin, patch merging, and stages of them,
 over any number of spatial axes.
 
-Swin Transformer (arXiv 2103.14030) and Swin Transformer V2 (arXiv 2111.09883); the peers are
+Swin Transformer (arXiv 2103.14030) and Swin Transformer V2 (arXiv 2111.09883); the references are
 `SwinTransformerBlock` and `PatchMerging` of microsoft/Swin-Transformer (models/swin_transformer.py
 and swin_transformer_v2.py). Version 2 is three independent choices: scaled cosine attention,
 residual post-norm, log-spaced continuous position bias.

@@ -1,7 +1,7 @@
 """Swin Transformer, Swin Transformer V2 and Video Swin:
 classifier and backbone over any number of spatial axes.
 
-Swin (arXiv 2103.14030) and Swin V2 (arXiv 2111.09883); the peers are `SwinTransformer` and
+Swin (arXiv 2103.14030) and Swin V2 (arXiv 2111.09883); the references are `SwinTransformer` and
 `SwinTransformerV2` of microsoft/Swin-Transformer, and for dense prediction the backbone of
 Swin-Transformer-Semantic-Segmentation. Submodules carry the official names, so that a path becomes
 an official name by `swin_jax.core.params`.

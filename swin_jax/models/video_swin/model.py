@@ -1,7 +1,7 @@
 """Video Swin Transformer: Swin over frames, rows and columns with a head for actions,
 in the paper's three designs.
 
-Video Swin (arXiv 2106.13230); the peers are `SwinTransformer3D` and `I3DHead` of
+Video Swin (arXiv 2106.13230); the references are `SwinTransformer3D` and `I3DHead` of
 Video-Swin-Transformer (the official repository), and `SwinTransformer3d` of torchvision. Paths
 become the official names, `backbone.layers.0.blocks...` and `cls_head.fc_cls...`.
 """

@@ -1,8 +1,8 @@
 """Reads a config of open_clip or transformers that lies beside the weights of a CLIP.
 
 Every field that changes a number is obeyed, compared with the arrays, or refused by its name. The
-peers are `CLIPVisionCfg` and `CLIPTextCfg` of open_clip 3.3 and `CLIPConfig` of transformers 5.24,
-whose defaults stand for what a config leaves out.
+references are `CLIPVisionCfg` and `CLIPTextCfg` of open_clip 3.3 and `CLIPConfig` of transformers
+5.24, whose defaults stand for what a config leaves out.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Fits CLIP's weights to a model before fine-tuning: another image size, longer texts.
 
-The peers are the last epoch of OpenAI's ViT-L/14@336px (arXiv 2103.00020, section 2.5) and
+The references are the last epoch of OpenAI's ViT-L/14@336px (arXiv 2103.00020, section 2.5) and
 `resize_pos_embed` of mlfoundations/open_clip.
 """
 

@@ -1,8 +1,8 @@
 """Resizing CLIP's positions to images of another size, or to longer texts.
 
 OpenAI's ViT-L/14@336px began as ViT-L/14 with its positions stretched bilinearly; open_clip resizes
-bicubically with antialiasing, and text positions linearly. Peer: `torch.nn.functional.interpolate`
-with align_corners=False.
+bicubically with antialiasing, and text positions linearly. Reference:
+`torch.nn.functional.interpolate` with align_corners=False.
 """
 
 import math

@@ -5,7 +5,7 @@ pickles, and plain pickles of numpy arrays; and those of `torch.jit.save`, whose
 tree of modules in place of a dict and whose code is left alone. NVIDIA's pickles of generators are
 read too: of PyTorch, whose persistent objects carry their source, and tensors as files of torch
 inside the pickle; and of TensorFlow. A pickle may name any function to be called; here a name is
-looked up in the tables below, nothing is ever imported, and no source is compiled. Peer:
+looked up in the tables below, nothing is ever imported, and no source is compiled. Reference:
 `torch.load`, whose files stand in tests/golden/weights.
 """
 

@@ -1,7 +1,7 @@
 """Reads a config of timm or transformers that lies beside the weights of a Swin.
 
 Every field that changes a number is obeyed, compared with the arrays, or refused by its name. The
-peers are `SwinTransformer` and `SwinTransformerV2` of timm 1.0, and `SwinConfig` and
+references are `SwinTransformer` and `SwinTransformerV2` of timm 1.0, and `SwinConfig` and
 `Swinv2Config` of transformers 5.24.
 """
 

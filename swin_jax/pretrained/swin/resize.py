@@ -3,8 +3,8 @@
 'bicubic' is what supervised fine-tuning does (`load_pretrained` of utils.py in
 microsoft/Swin-Transformer; PyTorch's interpolation). 'geometric' is what SimMIM's fine-tuning does
 (utils_simmim.py): the old rows are taken to lie at distances in geometric progression, so that near
-positions keep their spacing, and a bicubic spline through them is read at whole positions. Peer of
-the spline: `scipy.interpolate.RectBivariateSpline` with s=0.
+positions keep their spacing, and a bicubic spline through them is read at whole positions.
+Reference of the spline: `scipy.interpolate.RectBivariateSpline` with s=0.
 """
 
 import math

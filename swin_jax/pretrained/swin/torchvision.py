@@ -1,7 +1,7 @@
 """torchvision's `swin_*` and `swin_v2_*` -> the official names.
 
-The peer is `torchvision/models/swin_transformer.py` of torchvision 0.28. Stages and the merging
-between them are numbered in one list.
+The reference is `torchvision/models/swin_transformer.py` of torchvision 0.28. Stages and the
+merging between them are numbered in one list.
 """
 
 import math

@@ -1,9 +1,9 @@
 """transformers' Swin and Swin V2 -> the official names.
 
-The peers are `modeling_swin.py` and `modeling_swinv2.py` of transformers 5.24. `save_pretrained` of
-every version writes the names of the first; a newer Swin in memory has others (`attention.q_proj`,
-`mlp.fc1`). Their Swin V2 adds the mask of shifted windows twice, which shows only where logits of
-one window lie some 80 apart.
+The references are `modeling_swin.py` and `modeling_swinv2.py` of transformers 5.24.
+`save_pretrained` of every version writes the names of the first; a newer Swin in memory has others
+(`attention.q_proj`, `mlp.fc1`). Their Swin V2 adds the mask of shifted windows twice, which shows
+only where logits of one window lie some 80 apart.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Inflation: the weights of an image Swin, of either version, as a start for a Video Swin.
 
-Video Swin (arXiv 2106.13230, tables 8 and 9); the peer is `inflate_weights` of
+Video Swin (arXiv 2106.13230, tables 8 and 9); the reference is `inflate_weights` of
 `SwinTransformer3D` in SwinTransformer/Video-Swin-Transformer. For version 2, whose bias is an MLP
-of coordinates, there is no peer: its input gets a column of zeros for the time axis, which is
+of coordinates, there is no reference: its input gets a column of zeros for the time axis, which is
 what duplicating a table does.
 """
 
