@@ -50,10 +50,12 @@ def reader(codec: str, extradata: bytes | None) -> Callable[[memoryview], int] |
 
 
 def agree(places: Sequence[int], pts: np.ndarray) -> bool:
-    """True if times of display (P,) put P pictures in the order of their places, none twice."""
+    """True if times of display (P,), all different, put P pictures in the order of their places,
+    none twice.
+    """
     places = np.array(places, np.int64)
     displayed = np.argsort(places)
-    return bool(np.diff(places[displayed]).all()) and np.array_equal(displayed, np.argsort(pts))
+    return bool(np.diff(places[displayed]).all()) and bool((np.diff(pts[displayed]) > 0).all())
 
 
 class _Bits:

@@ -122,6 +122,25 @@ def test_wrong_times_are_not_believed(codec, suffix, times, tmp_path):
         assert times not in WRONG or reader._index is None
 
 
+@pytest.mark.parametrize(
+    "codec, pixels, b_frames",
+    [("libvpx-vp9", "yuv420p", {}), ("mjpeg", "yuvj420p", {}), ("libx264", "yuv420p", dict(bframes=0))],
+)
+def test_pictures_of_one_time_are_told_apart(codec, pixels, b_frames, tmp_path):
+    """As a screen recorder writes them: in a seek both have the name that the time is."""
+
+    def by_pairs(packets):
+        return [packet.pts - packet.duration * (number in (5, 7, 20)) for number, packet in enumerate(packets)]
+
+    right = video_files.make(tmp_path / "right.mkv", COUNT, codec=codec, pixels=pixels, **b_frames)
+    path = video_files.retime(right, tmp_path / "pairs.mkv", by_pairs)
+    expected = video_files.decode(path)
+    with Reader(path) as reader:
+        single = [reader.get([index])[0] for index in range(len(reader))]
+        np.testing.assert_array_equal(single, expected)
+        np.testing.assert_array_equal(reader.get(range(len(reader))), expected)
+
+
 @pytest.mark.parametrize("lost", [[6], [13], [20], [5, 6, 7]])
 @pytest.mark.parametrize("suffix", ["mp4", "ts"])
 def test_lost_pictures_are_made_up_as_in_a_full_decode(lost, suffix, tmp_path):
