@@ -19,9 +19,10 @@ from swin_jax.core.public_names import BEFORE, current_names, find, name_of, nea
 FILE = "config.json"
 # What the functions of a config may be: those that build and read, none that write or download.
 _ROOMS = re.compile(
-    r"swin_jax\.(models|ops|optim|tasks|evals|train\.(init_from|sharding)"
+    r"swin_jax\.(models|ops|optim|tasks|evals\.prompts|train\.(init_from|sharding)"
     r"|pretrained\.styleclip\.latents"
-    r"|data(?!\.(builders|workers|file_scan|video\.encode)\b))\.[\w.]+"
+    r"|data(?!\.(builders|workers|file_scan|(image|video)\.scan|video\.encode)\b))\.[\w.]+"
+    r"|swin_jax\.evals\.[\w.]+\.[A-Z]\w*"
     r"|swin_jax\.inference\.editing\.[\w.]+\.[A-Z]\w*"
     r"|swin_jax\.pretrained\.[\w.]+\.\w*pretrained"
 )

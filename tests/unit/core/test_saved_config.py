@@ -1,6 +1,8 @@
 """A config.json gives the config that a run had, and calls nothing but what builds models, tasks and data."""
 
+import ast
 import json
+import re
 import sys
 
 import pytest
@@ -9,6 +11,7 @@ from swin_jax.core import config as configs
 from swin_jax.core import saved_config
 from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import current_names
+from tests.conftest import ROOT
 from tests.experiments import config_path
 from tests.unit.core.test_public_names import RECORDED
 from tests.unit.experiments.test_golden_configs import GOLDEN, make
@@ -63,6 +66,12 @@ def test_what_a_config_has_named_is_allowed(name):
         "swin_jax.train.checkpoint.save",
         "swin_jax.data.builders.write.write",
         "swin_jax.data.video.encode.write_gif",
+        "swin_jax.data.video.scan.run",
+        "swin_jax.data.image.scan.run",
+        "swin_jax.data.image.scan.scan",
+        "swin_jax.evals.few_shot.save_indices",
+        "swin_jax.evals.few_shot.plot",
+        "swin_jax.evals.analysis.overlap.draw",
         "swin_jax.data.pipeline._order",
         "swin_jax.inference.editing.action.prepare",
         "swin_jax.models.swin",
@@ -82,6 +91,24 @@ def test_no_other_function_is_taken(name, key, tmp_path):
     with pytest.raises(UserError, match=rf"config.json: {key} is .*|has no {key}") as caught:
         saved_config.read(workdir)
     assert "\n" not in str(caught.value)
+
+
+def _writes(function: ast.AST) -> bool:
+    """True if the text of a function writes a file, downloads one, or is the main function of a script."""
+    text = ast.unparse(function)
+    called = r"(savefig|write_\w+|mkdir|unlink|rmtree|urlopen|fetch|ArgumentParser|writing|file_scan\.\w+)\("
+    return bool(re.search(called, text) or re.search(r"open\([^)]*'[wax]b?'", text))
+
+
+def test_no_function_that_a_config_may_call_writes():
+    """A workdir from somebody else could have any file overwritten by it."""
+    found = []
+    for path in sorted((ROOT / "swin_jax").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and saved_config._ROOMS.fullmatch(f"{module}.{node.name}"):
+                found += [f"{module}.{node.name}"] * (node.name[0] != "_" and _writes(node))
+    assert found == []
 
 
 def test_a_module_outside_of_the_package_is_not_even_imported(tmp_path, monkeypatch):
