@@ -160,7 +160,7 @@ def check_splits(folder: str, flag: str) -> bool:
     a data set instead.
     """
     inner = {entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."}
-    if inner and inner <= folders.SPLITS:
+    if folders.are_splits(inner):
         one = os.path.join(flag, min(inner))
         raise UserError(f"--folder={flag} holds splits, not classes; scan each: --folder={one}")
     return bool(inner)

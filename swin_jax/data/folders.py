@@ -4,7 +4,8 @@ and what was left out.
 
 import collections
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from swin_jax.core import labels
@@ -17,7 +18,10 @@ CLOSED = "folders that cannot be opened"
 NOWHERE = "links that lead nowhere"
 BESIDE = "files beside the folders of classes"
 SYSTEM = "folders that a system made"
-SPLITS = frozenset(("train", "val", "validation", "valid", "test"))
+# A part of a data set in the name of a folder, whatever stands around it: 'Testing', 'seg_test'.
+_SPLIT = re.compile(
+    r"(?<![a-z])(train(ing)?|val(id(ation)?)?|test(ing)?|dev|eval(uation)?)(?=set|data|[^a-z]|$)"
+)
 # What Synology, QNAP, Windows, macOS and Linux put beside people's files, in small letters:
 # thumbnails, what was deleted, and parts of damaged files. None of it is meant as data.
 _MADE = frozenset(
@@ -189,10 +193,17 @@ def refuse_names(place: str, names: Sequence[str]) -> None:
     or where two names look the same.
     """
     labels.refuse_twins(place, names)
-    if len(names) > 1 and set(names) <= SPLITS:
+    if len(names) > 1 and are_splits(names):
         raise UserError(
-            f"{place} holds splits, not classes: {', '.join(names)}; read each of them by itself"
+            f"{place} holds splits, not classes: {', '.join(names)}; "
+            "read each of them by itself, or call them train and val"
         )
+
+
+def are_splits(names: Collection[str]) -> bool:
+    """True if folders are parts of a data set by their names, which are alike but for the part."""
+    parts = [_SPLIT.subn("", name.casefold()) for name in names]
+    return {count for _, count in parts} == {1} and len({rest for rest, _ in parts}) == 1
 
 
 def describe(left_out: Mapping[str, int]) -> str:

@@ -166,13 +166,44 @@ def test_folders_that_look_the_same_are_no_two_classes(tmp_path):
         folders.class_folders(str(tmp_path))
 
 
-@pytest.mark.parametrize("names", [("train", "val"), ("test", "train", "valid"), ("train", "validation")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val"),
+        ("test", "train", "valid"),
+        ("train", "validation"),
+        ("Training", "Testing"),
+        ("Train", "Val", "TEST"),
+        ("train_set", "test_set"),
+        ("trainset", "testset"),
+        ("seg_train", "seg_test"),
+        ("Training Data", "Validation Data"),
+        ("images-train", "images-dev"),
+    ],
+)
 def test_splits_are_no_classes(tmp_path, names):
     make(tmp_path, *(f"{name}/cat/1.jpg" for name in names))
     with pytest.raises(UserError, match="holds splits, not classes: .*read each of them by itself"):
         folders.class_folders(str(tmp_path))
     make(tmp_path, "truck/1.jpg")
     assert len(folders.class_folders(str(tmp_path))[0]) == len(names) + 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "truck"),
+        ("strain", "contest"),
+        ("test-1", "test-2"),
+        ("trainer", "tester"),
+        ("cat_train", "dog_train"),
+        ("bullet train", "steam train"),
+        ("train test", "test train"),
+    ],
+)
+def test_classes_may_have_names_that_sound_like_splits(tmp_path, names):
+    make(tmp_path, *(f"{name}/1.jpg" for name in names))
+    assert folders.class_folders(str(tmp_path))[0] == tuple(sorted(names))
 
 
 @pytest.mark.parametrize(
