@@ -2,7 +2,9 @@
 retrieval and the probes start from.
 """
 
+import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -213,3 +215,17 @@ def encode_texts(
     return np.concatenate(
         [found for _, found in text_batches(encode, tokenize, texts, batch_size, progress)]
     )
+
+
+def text_of_task(task: Task) -> str:
+    """What a task predicts with beside its weights, for the keys of caches:
+    all of its fields but the optimizer.
+    """
+    if not dataclasses.is_dataclass(task):
+        return _without_addresses(task)
+    fields = [field.name for field in dataclasses.fields(task) if field.name != "tx"]
+    return ", ".join(f"{name}={_without_addresses(getattr(task, name))}" for name in fields)
+
+
+def _without_addresses(value: Any) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

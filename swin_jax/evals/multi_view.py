@@ -13,7 +13,6 @@ import inspect
 import json
 import os
 import pathlib
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,7 +28,7 @@ from swin_jax.core.ranges import NonNegativeInt, PositiveInt, checked
 from swin_jax.data.labels import Relabeled, has_several
 from swin_jax.data.subsets import Selection
 from swin_jax.data.unreadable import left_out, may_leave_out
-from swin_jax.evals import metrics
+from swin_jax.evals import features, metrics
 from swin_jax.tasks.base import Task, TrainState, check_predicts, probabilities
 
 FUSIONS = ("probability", "score")
@@ -198,7 +197,7 @@ class _Cache:
     def __init__(self, eval_: MultiView, task: Task, weights: str):
         facts = (weights, _text_of(eval_.data.transform), eval_.fusion, len(eval_.data.source))
         # Parts are joined by place: what a record is, and its label, must be as they were.
-        facts += (_text_of_task(task), _records(eval_.data.source))
+        facts += (features.text_of_task(task), _records(eval_.data.source))
         facts += ("leave_out",) if may_leave_out(eval_.data) else ()
         facts += ("multi_label",) if has_several(eval_.data.source) else ()
         # What is kept holds labels too.
@@ -267,20 +266,6 @@ def _real(probabilities, label, weight) -> tuple[np.ndarray, np.ndarray]:
 
 def _join(rows: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.concatenate(column) for column in zip(*rows))
-
-
-def _text_of_task(task: Task) -> str:
-    """The text of all that a task predicts with beside its weights:
-    all of its fields but the optimizer.
-    """
-    if not dataclasses.is_dataclass(task):
-        return _without_addresses(task)
-    fields = [field.name for field in dataclasses.fields(task) if field.name != "tx"]
-    return ", ".join(f"{name}={_without_addresses(getattr(task, name))}" for name in fields)
-
-
-def _without_addresses(value: Any) -> str:
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _records(source: Any) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from swin_jax.tasks.base import Task, TrainState, check_predicts
 
 log = logging.getLogger(__name__)
 
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 
 
 @checked
@@ -53,10 +53,9 @@ def classifier(
         templates: Templates with one {} each.
         batch_size: Prompts at a time.
         progress: True to show a bar.
-        cache: Folder for the result, stored under a hash of key, names and templates;
+        cache: Folder for the result, stored under a hash of key, tokens and the class of each;
             None stores nothing.
-        key: Text that stands for weights and tokenizer in that hash, `weights_checksum(params)` for
-            example.
+        key: Text that stands for `encode` in that hash: weights, and what else its features follow.
 
     Returns:
         (E, C) float32, columns of unit length. 100 * normalised image features @
@@ -80,15 +79,12 @@ def classifier(
         raise UserError(
             "to cache a classifier, say what weights it is of: give the checksum as key"
         )
-    path = None if cache is None else _cache_path(Path(cache), key, classes, templates)
-    stored = None if path is None else _load(path, len(classes))
-    if stored is not None:
-        return stored
-    texts, owner = [], []
-    for number, names in enumerate(classes):
-        texts += [prompts.fill(template, name) for name in names for template in templates]
-        owner += [number] * (len(names) * len(templates))
-    owner = np.asarray(owner)
+    texts, owner = _prompts(classes, templates)
+    path = None
+    if cache is not None:
+        path = _cache_path(Path(cache), key, owner, _tokens(tokenize, texts, batch_size))
+        if (stored := _load(path, len(classes))) is not None:
+            return stored
     title = f"{len(classes)} classes x {len(templates)} prompts" if progress else ""
     sums = None
     for part, found in features.text_batches(encode, tokenize, texts, batch_size, title):
@@ -102,11 +98,28 @@ def classifier(
     return weights
 
 
-def _cache_path(
-    folder: Path, key: str, classes: list[tuple[str, ...]], templates: Sequence[str]
-) -> Path:
-    content = json.dumps([_CACHE_FORMAT, key, classes, list(templates)])
-    return folder / f"zero_shot_{hashlib.sha256(content.encode()).hexdigest()[:32]}.npz"
+def _prompts(
+    classes: Sequence[Sequence[str]], templates: Sequence[str]
+) -> tuple[list[str], np.ndarray]:
+    """The texts of all classes, and the number of the class of each."""
+    texts, owner = [], []
+    for number, names in enumerate(classes):
+        texts += [prompts.fill(template, name) for name in names for template in templates]
+        owner += [number] * (len(names) * len(templates))
+    return texts, np.asarray(owner)
+
+
+def _tokens(tokenize: Tokenize, texts: Sequence[str], batch_size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(texts), batch_size):
+        yield np.asarray(tokenize(list(texts[start : start + batch_size])), np.int32)
+
+
+def _cache_path(folder: Path, key: str, owner: np.ndarray, tokens: Iterable[np.ndarray]) -> Path:
+    """The file of a classifier. Of a tokenizer nothing but the tokens tells how it cleans texts."""
+    content = hashlib.sha256(json.dumps([_CACHE_FORMAT, key, owner.tolist()]).encode())
+    for part in tokens:
+        content.update(f"{part.shape}".encode() + part.tobytes())
+    return folder / f"zero_shot_{content.hexdigest()[:32]}.npz"
 
 
 def _load(path: Path, classes: int) -> np.ndarray | None:
@@ -199,7 +212,10 @@ class ZeroShot:
         def run(state: TrainState, frozen: Any) -> dict[str, float]:
             found = extract(state, frozen)
             image_features, label = found["image_features"], index[found["label"]]
-            key = weights_checksum((state.params, state.mutable, frozen)) if self.cache else ""
+            key = ""
+            if self.cache:
+                checksum = weights_checksum((state.params, state.mutable, frozen))
+                key = f"{checksum} {features.text_of_task(task)}"
             encode = text_encoder(state, frozen)
             weights = classifier(
                 encode,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -237,17 +238,19 @@ class Rows:
             yield {"image": self.image[index], "label": self.label[index], "weight": weight, "bad": weight}
 
 
+@dataclasses.dataclass(frozen=True)
 class Pairs:
     """A task whose image features are its images, and whose text features are rows of a table in the state."""
 
-    predicts = "features"
+    predicts: ClassVar[str] = "features"
+    turn: int = 0  # of the rows, as another activation changes features of the same weights
 
     def predict(self, state, batch, frozen):
         found = {"logit_scale": jnp.zeros(())}
         if "image" in batch:
             found["image_features"] = batch["image"] / jnp.linalg.norm(batch["image"], axis=-1, keepdims=True)
         if "text" in batch:
-            found["text_features"] = state.params["table"][batch["text"][:, 0]]
+            found["text_features"] = jnp.roll(state.params["table"], self.turn, 0)[batch["text"][:, 0]]
         return found
 
 
@@ -262,7 +265,7 @@ def tokenize(texts):
     return np.array([[TEXTS.index(text)] for text in texts], np.int32)
 
 
-def run_zero_shot(**options):
+def run_zero_shot(tokenize=tokenize, task=Pairs(), **options):
     rng = np.random.default_rng(1)
     table = unit(rng.normal(size=(len(TEXTS), WIDTH))).astype(np.float32)
     weights = unit(unit(table).reshape(-1, 3, WIDTH).mean(1)).T
@@ -271,7 +274,7 @@ def run_zero_shot(**options):
     state = TrainState(jnp.zeros((), jnp.int32), {"table": jnp.asarray(table)}, (), {})
     placement = sharding.Placement(sharding.make_mesh(4, 2, 1))
     data = Rows(image, label, 20, CLASSES)
-    found = ZeroShot(data, tokenize, TEMPLATES, batch_size=5, **options).bind(Pairs(), placement)(state, {})
+    found = ZeroShot(data, tokenize, TEMPLATES, batch_size=5, **options).bind(task, placement)(state, {})
     return found, image @ weights, label
 
 
@@ -302,6 +305,18 @@ def test_classes_can_be_the_groups_themselves_and_names_are_bound_by_name(tmp_pa
     assert run_zero_shot(names=("rose", "elm", "red fox", "oak", "grey fox"), cache=str(tmp_path))[0] == plain
     swapped = run_zero_shot(names={"red_fox": "grey fox", "grey_fox": "red fox"} | {n: n for n in CLASSES[2:]})[0]
     assert swapped["top1"] < plain["top1"]
+
+
+def test_a_cached_classifier_is_of_one_tokenizer_and_one_model(tmp_path):
+    """Neither another cleaning of texts nor another activation shows in the weights."""
+
+    def others(texts):
+        return (tokenize(texts) + 1) % len(TEXTS)
+
+    run_zero_shot(cache=str(tmp_path))
+    for change in ({"tokenize": others}, {"task": Pairs(turn=2)}):
+        assert run_zero_shot(cache=str(tmp_path), **change)[0] == run_zero_shot(**change)[0]
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize(
