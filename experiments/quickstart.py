@@ -13,7 +13,7 @@ on a plain ground; it is cut out and made as small as the digits of the data.
 
 from ml_collections import ConfigDict
 
-from swin_jax.core.config import parse_arg, refuse_as_script, spec
+from swin_jax.core.config import derived, parse_arg, refuse_as_script, spec
 from swin_jax.data import fake, pipeline, sources
 from swin_jax.data.image.small import drawing_eval_transform, small_train_transform
 from swin_jax.evals.accuracy import Accuracy
@@ -89,13 +89,13 @@ def get_config(arg=None):
     c.partition = spec(Partition, rules=rules.PARTITION)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=400, keep=2)
-    c.logs = dict(every=20, wandb="")
+    c.logs = dict(every=derived(lambda n: min(20, max(n // 20, 1)), ref("total_steps")), wandb="")
     return use_fakes(c) if arg.fake else c
 
 
 def use_fakes(c):
     """No data and no time: a tiny model on made-up images."""
-    c.total_steps, c.batch_size = 3, 8
+    c.total_steps, c.batch_size, c.task.tx.schedule.warmup_steps = 3, 8, 1
     c.task.model.update(embed_dim=16, depths=(1, 1))
     for split, data in (("train", c.data), ("test", c.evals.test.run.data)):
         data.source = spec(fake.images, image_size=8, num_examples=40, split=split, channels=1)

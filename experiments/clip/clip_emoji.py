@@ -97,11 +97,11 @@ def evaluation(c, vendor):
 def use_fakes(c):
     """No data and no time: tiny towers on made-up drawings."""
     c.update(total_steps=3, batch_size=8)
+    c.task.tx.schedule.warmup_steps = 1
     c.task.model.visual.update(width=8, num_heads=4)
     c.task.model.text.update(width=16, num_heads=2, vocab_size=49408)
     c.data.source = spec(emoji.fake_emoji)
     for name, item in c.evals.items():
-        item.run.data.source = spec(emoji.fake_emoji, vendor=name)
-        item.run.data.batch_size = 16
+        item.run.data.update(source=spec(emoji.fake_emoji, vendor=name), batch_size=16)
     c.predict.batch_size = 16
     return c

@@ -9,13 +9,14 @@ import types
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference
 
-from swin_jax.core.config import spec
+from swin_jax.core.config import derived, spec
 from swin_jax.data import pipeline, sources
 from swin_jax.optim import schedules
 from swin_jax.plan import presets
 from swin_jax.train import sharding
 from swin_jax.train.init_from import InitFrom
 
+POINTS = 20  # in the curves of a short run, if it has as many updates
 # A number of updates, or a reference to one.
 Updates = int | FieldReference
 # The choices of an experiment's argument `pod`.
@@ -108,12 +109,15 @@ def set_up(c: ConfigDict, partition: tuple, every: Updates, keep=2, logs=50) -> 
         partition: The model's table of partition rules.
         every: Updates between two checkpoints, a number or a reference.
         keep: Number of checkpoints that are kept.
-        logs: Updates between two lines of the log.
+        logs: Updates between two lines of the log; fewer where a run has few updates, so that its
+            curves have `POINTS` points.
     """
     c.partition = spec(sharding.Partition, rules=partition)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint = dict(every=every, keep=keep)
-    c.logs = dict(every=logs, wandb="")
+    total = c.get_oneway_ref("total_steps")
+    interval = derived(lambda steps: min(logs, max(steps // POINTS, 1)), total)
+    c.logs = dict(every=interval, wandb="")
 
 
 def read_pods(experiment: str) -> dict[str, presets.Pod]:

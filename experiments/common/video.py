@@ -103,8 +103,8 @@ def use_fakes(c: ConfigDict) -> ConfigDict:
     """The config without data, weights or time: three updates of a tiny model on made-up videos."""
     c.update(epochs=1, batch_size=8, num_train=24, num_classes=10, accumulate=1)
     c.update(frames=4, size=32, short_side=36)
-    tiny = dict(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=(2, 4, 4))
-    c.task.model.update(tiny)
+    c.task.model.update(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=(2, 4, 4))
+    c.task.tx.schedule.warmup_epochs = 0.0
     c.init_from.required = False
     tests = [item.run.data for item in c.evals.values()]
     for split, data in [("train", c.data), *(("test", data) for data in tests)]:

@@ -70,6 +70,7 @@ def get_config(arg=None):
 def use_fakes(c):
     """No data and no time: a tiny model on noise."""
     c.update(total_steps=3, batch_size=8)
+    c.task.tx.schedule.warmup_steps = 1
     c.task.model.update(embed_dim=16, depths=(1, 1), num_heads=(1, 2))
     c.data.source = spec(avatars.fake_faces)
     c.evals.test.run.data.source = spec(avatars.fake_faces, split="test")

@@ -70,6 +70,7 @@ def get_config(arg=None):
 def use_fakes(c):
     """No data and no time: a tiny network on noise."""
     c.update(total_steps=3, batch_size=8)
+    c.task.tx.schedule.warmup_steps = 1
     c.task.model.update(blocks=((8, 8, 1), (8, 16, 1)), embed_dim=8)
     c.data.source = spec(avatars.fake_faces, labels="identity")
     c.evals.test.run.data.source = spec(avatars.fake_faces, split="test", labels="identity")

@@ -77,6 +77,7 @@ def get_config(arg=None):
 def use_fakes(c):
     """No data and no time: tiny towers on noise."""
     c.update(total_steps=3, batch_size=8)
+    c.task.tx.schedule.warmup_steps = 1
     c.task.model.visual.update(width=8, num_heads=4)
     c.task.model.text.update(width=16)
     c.data.source = spec(avatars.fake_faces, with_faces=True)

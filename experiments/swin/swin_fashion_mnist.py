@@ -73,4 +73,5 @@ def get_config(arg=None):
 def use_fakes(c):
     """No data and no time: a tiny model on made-up images."""
     c.task.model.update(embed_dim=16, depths=(1, 1), num_heads=(1, 2))
+    c.task.tx.schedule.warmup_steps = 1
     return small.use_fakes(c)

@@ -147,6 +147,7 @@ def _as_image(*arguments, transform):
 def use_fakes(c, clip, task):
     """No data and no time: a tiny model on made-up animations."""
     c.update(total_steps=3, batch_size=8, size=16, views=2, num_frames=4 if clip else 1)
+    c.task.tx.schedule.warmup_steps = 1
     c.num_classes = 4 if task == "actions" else 2
     c.task.model.update(embed_dim=8, depths=(1, 1), num_heads=(1, 2))
     for seed, data in enumerate((c.data, c.evals.test_one.run.data, c.evals.test.run.data)):

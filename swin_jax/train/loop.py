@@ -27,7 +27,6 @@ from swin_jax.train.state import first_state
 from swin_jax.train.workdir import Ownership, check_entries, check_shared, make_workdir, own, resume
 
 DONE, NON_FINITE = 0, 3
-POINTS = 20  # the curves of a run have at least so many points, if it has as many steps
 
 
 def _due(step: int, every: int) -> bool:
@@ -64,7 +63,6 @@ class Loop:
         self.train_step = jitted_step(self.run)
         self.clock = clock.Clock(config.batch_size)
         self.rows = self.run.placement.rows(config.batch_size)
-        self.log_every = min(config.logs.every, max(config.total_steps // POINTS, 1))
         self.profiler = Profiler(workdir, profile)
 
     def execute(self) -> int:
@@ -232,7 +230,7 @@ class Loop:
         """Fetches the metrics of a step, checks and logs them; `mark` is that of the counts."""
         values = {f"train/{name}": float(value) for name, value in metrics.items()}
         wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
-        due = _due(step, self.log_every) or step == self.config.total_steps
+        due = _due(step, self.config.logs.every) or step == self.config.total_steps
         if due or wrong:
             totals = self.counts.totals(mark)
             values |= {f"data/{name}": count for name, count in totals.items() if count}

@@ -77,6 +77,12 @@ def test_an_evaluation_that_a_sigterm_skipped_is_made_up_for(tmp_path, launch):
     assert_equal_runs(whole, cut, 3)
 
 
+def test_an_interval_of_the_log_that_was_given_is_kept(tmp_path, launch):
+    status, _, err = launch("experiments/quickstart.py:fake", tmp_path, "--config.logs.every=2")
+    assert status == 0, err
+    assert [line["step"] for line in metrics(tmp_path) if "train/loss" in line] == [2, 3]
+
+
 # Another network, other tasks and memory tools than a file's first arguments give.
 FURTHER = (
     "clip_openai:model=RN50,fake",
@@ -94,6 +100,6 @@ def test_fake_with_other_arguments(name, tmp_path, launch):
     status, out, err = launch(config_path(name), tmp_path)
     assert status == 0, err
     assert "Done: 3 steps" in out
-    assert sum("train/loss" in line for line in metrics(tmp_path)) == 3  # though logs.every is more
+    assert sum("train/loss" in line for line in metrics(tmp_path)) == 3
     assert all(np.isfinite(line["train/loss"]) for line in metrics(tmp_path) if "train/loss" in line)
     assert checkpoint.folder(tmp_path).is_dir()

@@ -46,7 +46,7 @@ KINDS = {
     "clip_swin": ("clip_swin.py:fake", "--config.base_lr=0.125", "--config.embed_dim=16", f"{VISUAL}.embed_dim=8",
                   f"{VISUAL}.dtype=float32", f"{TEXT}.width=8", f"{TEXT}.dtype=float32"),
     "video_swin": ("video_swin_k400.py:fake", "--config.base_lr=0.008", f"{MODEL}.dtype=float32",
-                   f"{MODEL}.embed_dim=8"),
+                   f"{MODEL}.embed_dim=8", "--config.task.tx.schedule.warmup_epochs=2.5"),
 }  # fmt: skip
 EXPORTED = ("swin", "clip_vit")
 VOCABULARY, DISTINCT = 49408, 64
