@@ -102,6 +102,7 @@ def use_fakes(c):
     c.task.model.text.update(width=16, num_heads=2, vocab_size=49408)
     c.data.source = spec(emoji.fake_emoji)
     for name, item in c.evals.items():
-        item.run.data.update(source=spec(emoji.fake_emoji, vendor=name), batch_size=16)
+        item.run.data.source = spec(emoji.fake_emoji, vendor=name)
+        item.run.data.batch_size = 16
     c.predict.batch_size = 16
     return c

@@ -13,6 +13,7 @@ from swin_jax.core.errors import UserError, is_ours, nearest
 
 # Actions on the workdir of a trained run, which need no --config.
 USES = ("predict", "index", "search", "edit", "export")
+_MEASURES = "throughput(=true)?"  # needs none either, where there is a workdir
 EXAMPLES = """\
 python -m swin_jax.launch --config=experiments/X.py[:args] --workdir=DIR [--config.key=value ...]
 
@@ -142,7 +143,8 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
     known = [f"--config.{key}" for key in _dotted(config)] + [f"--{name}" for name in values]
     _check_names(arguments, known)
     if not paths:
-        saved_config.check_overrides(config, arguments)
+        measures = any(re.fullmatch(f"--?{_MEASURES}", argument) for argument in arguments)
+        saved_config.check_overrides(config, arguments, ("batch_size",) if measures else ())
     arguments = sizes.set_sizes(config, arguments)
     tuples = {
         key: value for key in _dotted(config) if isinstance(value := _leaf(config, key), tuple)
@@ -175,7 +177,7 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, object]:
 def _trained_workdir(arguments: Sequence[str]) -> str | None:
     """The workdir of a command line that uses a trained run and takes its config, or None."""
     line = "\n".join(arguments)
-    acts = re.search(rf"^--?({'|'.join(USES)})(=|$)", line, re.MULTILINE)
+    acts = re.search(rf"^--?(({'|'.join(USES)})(=|$)|{_MEASURES}$)", line, re.MULTILINE)
     given = re.findall(r"^--?workdir[=\n](.+)$", line, re.MULTILINE)
     return given[-1] if acts and given else None
 

@@ -149,15 +149,22 @@ def _config(tree: Mapping[str, Any], prefix: str, source: str) -> ml_collections
         raise UserError(f"{source}: {where}: {error}; give --config=FILE.py[:args]") from error
 
 
-def check_overrides(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
+def check_overrides(
+    config: ml_collections.ConfigDict, arguments: Sequence[str], read: Sequence[str] = ()
+) -> None:
     """Checks that flags change what is used, and not only what others were computed from.
+
+    Args:
+        config: The config of a run, see `read`.
+        arguments: The command line.
+        read: Further keys of the first level that the action reads.
 
     Raises:
         UserError: A flag for such a key, with the keys of the same name that are used.
     """
     for argument in arguments:
         given = re.match(r"--?config\.(\w+)(?:=|$)", argument)
-        if given is None or given[1] not in config or given[1] in _READ:
+        if given is None or given[1] not in config or given[1] in (*_READ, *read):
             continue
         key = given[1]
         used = ", ".join(f"--config.{name}" for name in _same_name(config, key)[:3])

@@ -49,7 +49,7 @@ def prepare(config, workdir: str | None, batch_sizes: str = "") -> Callable[[], 
     """Builds an experiment for every batch size.
 
     Args:
-        config: Config from an experiment file.
+        config: Config from an experiment file, or that of a run.
         workdir: Folder for throughput.json; None to print only. Checkpoints in it are neither read
             nor changed.
         batch_sizes: Global ones, '64,128,256'; by default the config's.
@@ -64,7 +64,7 @@ def prepare(config, workdir: str | None, batch_sizes: str = "") -> Callable[[], 
     """
     runs = {}
     for size in _sizes(batch_sizes) or [config.batch_size]:
-        config.batch_size = size
+        _set_batch_size(config, size)
         run = build_run(config)
         check_batch(config, run.placement)
         runs[size] = run
@@ -72,6 +72,13 @@ def prepare(config, workdir: str | None, batch_sizes: str = "") -> Callable[[], 
     if folder:
         make_workdir(folder)
     return functools.partial(_measure_all, config, runs, folder)
+
+
+def _set_batch_size(config, size: int) -> None:
+    """Sets the batch size of a config, and of its data, which do not follow it in a saved run."""
+    config.batch_size = size
+    if "batch_size" in config.data:
+        config.data.batch_size = size
 
 
 def _sizes(text: str) -> list[int]:
@@ -99,7 +106,7 @@ def _measure_all(config, runs: dict[int, Run], folder: epath.Path | None) -> int
     for line in run_info.lines(facts):
         say(line)
     for size, run in runs.items():
-        config.batch_size = size
+        _set_batch_size(config, size)
         found = {"batch_size": size, **_measure(config, run, size)}
         facts["measured"].append(found)
         for line in _lines(found, _unit(run)):

@@ -184,3 +184,11 @@ def test_a_key_from_which_others_were_computed_is_refused(flag, message, tmp_pat
     with pytest.raises(UserError, match=message):
         saved_config.check_overrides(saved_config.read(write(tmp_path)), [flag])
     saved_config.check_overrides(saved_config.read(tmp_path), ["--config.predict.batch_size=2", "--workdir=x"])
+
+
+def test_keys_that_an_action_reads_are_not_refused(root):
+    """Of the first level, where the list in `saved_config` is written by hand."""
+    first = {key for path in GOLDEN.glob("*.txt") for key in make.read(path)[""] if "." not in key}
+    text = "".join(path.read_text() for path in (root / "swin_jax" / "inference").rglob("*.py"))
+    read = set(re.findall(r'(?<!-)\bconfig(?:\.get\("|\["|\.)(\w+)', text)) & first
+    assert {"truncation", "edit_batch_size"} <= read <= set(saved_config._READ)

@@ -1,4 +1,4 @@
-"""Rates of training, prediction and data; batches that do not fit; what is refused."""
+"""Rates of training, prediction and data; batches that do not fit; runs without their experiment; what is refused."""
 
 import json
 
@@ -61,6 +61,47 @@ def test_a_batch_too_large_is_a_line_and_the_next_is_measured(quick, monkeypatch
     out = capsys.readouterr().out
     assert out.count("does not fit into memory: RESOURCE_EXHAUSTED") == 1 and out.count("training  ") == 1
     assert throughput.prepare(tiny(), None, "16")() == 1
+
+
+def saved_run(folder):
+    """A workdir with nothing but the config.json of a small run."""
+    (folder / "config.json").write_text(json.dumps(configs.flatten(tiny())))
+    return f"--workdir={folder}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "sizes"), [([], [8]), (["--config.batch_size=16"], [16]), (["--throughput_batch_sizes=24,16"], [24, 16])]
+)
+@pytest.mark.parametrize("switch", ["--throughput", "--throughput=true"])
+def test_a_run_is_measured_without_its_experiment(switch, flags, sizes, quick, monkeypatch, tmp_path, capsys):
+    steps, rows = [], []
+    monkeypatch.setattr(throughput, "_steps", lambda run, size: steps.append(size) or {})
+    monkeypatch.setattr(
+        throughput, "_rate", lambda call, *_: rows.append(len(call()["label"])) or throughput.Rate(1.0, 1.0, 1.0)
+    )
+    assert launch.run(["launch", saved_run(tmp_path), switch, *flags]) == 1  # no rate of training
+    assert steps == rows == sizes and "data        images" in capsys.readouterr().out
+    measured = json.loads((tmp_path / "throughput.json").read_text())["measured"]
+    assert [found["batch_size"] for found in measured] == sizes
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--throughput", "--config.seed=1"], "--config.seed changes nothing that was saved"),
+        (["--predict=x", "--config.batch_size=4"], "--config.batch_size changes nothing that was saved"),
+        (["--throughput=false"], "give one --config=FILE.py"),
+    ],
+)
+def test_of_a_run_no_key_is_changed_without_effect(flags, message, tmp_path, capsys):
+    assert launch.run(["launch", saved_run(tmp_path), *flags]) == launch.SETUP
+    assert message in capsys.readouterr().err
+
+
+def test_a_workdir_without_a_run_is_one_line(tmp_path, capsys):
+    assert launch.run(["launch", f"--workdir={tmp_path}", "--throughput"]) == launch.SETUP
+    err = capsys.readouterr().err
+    assert "config.json does not exist: give the workdir of a trained run, or --config=" in err and err.count("\n") == 1
 
 
 def test_without_data_the_steps_are_measured(quick, monkeypatch, capsys):
