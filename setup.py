@@ -64,6 +64,7 @@ setuptools.setup(
         "wandb": ["wandb>=0.18"],
         "avatars": ["python_avatars==1.4.1", "resvg-py>=0.5"],
         "emoji": ["resvg-py>=0.5"],
+        "notebooks": ["ipykernel>=6.29", "jupyterlab>=4", "nbclient>=0.10"],
         "parquet": ["pyarrow>=14.0.1"],
         "video": ["av>=14", "opencv-python-headless>=4.8"],
     },
