@@ -22,6 +22,7 @@ from swin_jax.core import config as configs
 from swin_jax.core.command_line import USES, answer, check_actions, parse, profile_steps
 from swin_jax.core.errors import UserError, frame_outside, install
 from swin_jax.core.output import streams
+from swin_jax.core.output.text import say
 from swin_jax.core.termination import Terminated, terminable
 
 SETUP, ACTION = 2, 1  # exit statuses of a UserError: until everything is set up, and later
@@ -54,9 +55,9 @@ def run(argv: Sequence[str]) -> int:
                 _check_platforms()
             from swin_jax.train.workdir import writing_to
 
-            act = _prepare(values, config, profile)
-            wrong = ACTION
             with writing_to(values.workdir):
+                act = _prepare(values, config, profile)
+                wrong = ACTION
                 status = act()
             if watch:
                 watch.leave()
@@ -77,7 +78,7 @@ def _terminated(argv: Sequence[str], error: Terminated) -> int:
     actions = "|".join((*USES, "plan", "throughput"))
     acts = any(re.match(rf"--?({actions})\b", argument) for argument in argv)
     where = "stopped" if acts else "stopped during start-up, before anything was trained"
-    print(f"{error.signal.name}: {where}; rerun the same command", file=sys.stderr, flush=True)
+    say(f"{error.signal.name}: {where}; rerun the same command")
     return 128 + error.signal
 
 
@@ -85,17 +86,17 @@ def _status_of_output(error: OSError) -> int:
     """Says, unless a reader had enough, why standard output was not written; returns the status."""
     if error.errno == errno.EPIPE:
         return CLOSED
-    print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+    say(f"error: standard output cannot be written: {error.strerror}")
     return ACTION
 
 
 def _report(error: BaseException, wrong: int) -> int:
     """Prints what went wrong; returns the exit status, which is `wrong` for a UserError."""
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted; rerun the same command to resume", file=sys.stderr, flush=True)
+        say("interrupted; rerun the same command to resume")
         return INTERRUPTED
     if isinstance(error, UserError):
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        say(f"error: {error}")
         return wrong
     traceback.print_exception(error)
     return 1
@@ -224,7 +225,7 @@ def _show_warnings(entry: str, show: Callable[..., None]) -> Callable[..., None]
             show(message, category, filename, *where)
         elif str(message) not in told:
             told.add(str(message))
-            print(f"warning: {message}", file=sys.stderr, flush=True)
+            say(f"warning: {message}")
 
     return show_warning
 

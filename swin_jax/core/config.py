@@ -23,6 +23,7 @@ from ml_collections import config_dict
 
 from swin_jax.core import ranges
 from swin_jax.core.errors import UserError, did_you_mean, nearest
+from swin_jax.core.output.text import say
 from swin_jax.core.public_names import name_of
 from swin_jax.core.sizes import Size
 
@@ -292,10 +293,7 @@ def module(file: str) -> types.ModuleType:
 def refuse_as_script() -> typing.NoReturn:
     """Ends `python experiments/X.py` with the command that runs X, and status 2."""
     file = shlex.quote(sys.argv[0])
-    print(
-        f"error: {file} is no script: python -m swin_jax.launch --config={file} --workdir=DIR",
-        file=sys.stderr,
-    )
+    say(f"error: {file} is no script: python -m swin_jax.launch --config={file} --workdir=DIR")
     sys.exit(2)
 
 

@@ -12,6 +12,8 @@ import types
 import warnings
 from collections.abc import Iterable, Iterator
 
+from swin_jax.core.output.text import shown
+
 _PACKAGE = str(pathlib.Path(__file__).parents[1]) + os.sep
 _PYTHON = os.path.dirname(os.__file__) + os.sep
 
@@ -22,13 +24,22 @@ class UserError(ValueError):
     It is the only exception that this package raises on purpose for wrong input. The launcher
     prints the message without a traceback. Whoever catches ValueError around code of this package
     lets a UserError pass first.
+
+    Args:
+        message: The message; names in it may be of any text and length.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shown(message))
 
 
 class UnreadableError(Exception):
     """A record turned out to be unreadable while a transform read it;
     training replaces it by the next readable one.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shown(message))
 
 
 @contextlib.contextmanager
@@ -100,7 +111,7 @@ def warn(message: str) -> None:
     frame = frame_outside()
     names = frame.f_globals
     warnings.warn_explicit(
-        message,
+        shown(message),
         UserWarning,
         frame.f_code.co_filename,
         frame.f_lineno,

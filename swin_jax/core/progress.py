@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from swin_jax.core.output.text import say, shown
+
 SECONDS = 10.0  # without a bar, a sign of life at least this often
 _NARROW = 60  # columns below which a bar has no room for its numbers
 
@@ -61,7 +63,7 @@ class Progress:
             self._bar.update(count)
         elif self._show and time.monotonic() - self._told >= SECONDS:
             self._told = time.monotonic()
-            print(self._line(), file=sys.stderr, flush=True)
+            say(self._line())
 
     def _line(self) -> str:
         text = f"{self._name}: " if self._name else ""
@@ -75,9 +77,9 @@ class Progress:
     def write(self, line: str) -> None:
         """Prints a line, above the bar if there is one."""
         if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
+            self._bar.write(shown(line), file=sys.stderr)
         else:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
 
     def __enter__(self) -> "Progress":
         return self

@@ -17,6 +17,8 @@ from swin_jax.core.errors import UserError
 from swin_jax.core.public_names import BEFORE, current_names, find, name_of, nearest_name
 
 FILE = "config.json"
+# Keys of a model that change how it is stored and computed, and not what.
+OF_MEMORY = re.compile(r"(^|\.)(model|encoder)\.(scan|remat|attention)$")
 # What the functions of a config may be: those that build and read, none that write or download.
 _ROOMS = re.compile(
     r"swin_jax\.(models|ops|optim|tasks|evals\.prompts|train\.(init_from|sharding)"

@@ -16,7 +16,6 @@ import os
 import pathlib
 import re
 import shutil
-import sys
 import tempfile
 import time
 import uuid
@@ -26,6 +25,7 @@ from typing import IO, Any
 from etils import epath
 
 from swin_jax.core.errors import UserError, extra
+from swin_jax.core.output.text import say
 
 _LONGEST_NAME = 255  # bytes, on all usual file systems
 
@@ -296,7 +296,7 @@ class Spool:
             self._copy()
         except Exception as error:
             text = f"{self._target} cannot be written now: {_in_one_line(error)}"
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def _copy(self) -> None:
         self._check()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from swin_jax.core import labels
 from swin_jax.core.errors import UserError, warn
+from swin_jax.core.output.text import shown
 
 LINKS = "links to folders that are read anyway"
 COPIES = "links to files that are read anyway"
@@ -211,7 +212,7 @@ def describe(left_out: Mapping[str, int]) -> str:
     if not left_out:
         return ""
     kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-    text = ", ".join(f"{_shown(kind)} ({count})" for kind, count in kinds[:_SHOWN])
+    text = ", ".join(f"{shown(kind, 40)} ({count})" for kind, count in kinds[:_SHOWN])
     others = sum(count for _, count in kinds[_SHOWN:])
     return f"left out {sum(left_out.values())}: {text}{f', others ({others})' if others else ''}"
 
@@ -295,7 +296,3 @@ def _is_in_subfolder(target: str, top: str, suffixes: Sequence[str]) -> bool:
 def _order(path: str) -> tuple:
     *folders, name = path.split(os.sep)
     return folders, name
-
-
-def _shown(kind: str) -> str:
-    return kind if kind.isprintable() and len(kind) <= 40 else repr(kind[:20])

@@ -15,6 +15,7 @@ from typing import Any
 
 from swin_jax.core import text_files
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.text import shown
 
 _COCO = ("images", "annotations", "categories")
 SPLIT = "split"  # the column that tells which part of a data set a row belongs to
@@ -153,5 +154,4 @@ def _of_numpy(text: str) -> list[str] | None:
 
 def short(text: Any) -> str:
     """A text of at most 100 characters and one line, for messages."""
-    text = re.sub(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+", " ", str(text))
-    return text if len(text) <= 100 else f"{text[:100]}..."
+    return shown(text, 100)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UnreadableError, UserError, did_you_mean
+from swin_jax.core.output.text import shown
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def may_leave_out(data: Any) -> bool:
 
 def describe(error: Exception) -> str:
     """An error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return shown(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _broken(source: Any, record: int, error: Exception) -> UserError:
@@ -128,4 +129,4 @@ def _broken(source: Any, record: int, error: Exception) -> UserError:
 def _warn_once(name: str, error: Exception, remedy: str) -> None:
     if name not in _named:
         _named.add(name)
-        log.warning("unreadable record %s (%s); %s", name, describe(error), remedy)
+        log.warning("unreadable record %s (%s); %s", shown(name), describe(error), remedy)

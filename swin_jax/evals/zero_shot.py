@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.text import shown
 from swin_jax.core.params import weights_checksum
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.unreadable import left_out
@@ -132,7 +133,7 @@ def _load(path: Path, classes: int) -> np.ndarray | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # whatever a damaged file provokes in NumPy
-        log.warning("%s cannot be read (%s) and is computed again", path, error)
+        log.warning("%s cannot be read (%s) and is computed again", path, shown(error))
         return None
 
 

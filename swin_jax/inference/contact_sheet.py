@@ -2,13 +2,13 @@
 
 import math
 import os
-import unicodedata
 import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
 from swin_jax.core import storage
+from swin_jax.core.output.text import shown
 from swin_jax.core.ranges import PositiveFloat, PositiveInt, checked
 
 COLUMNS = 8
@@ -45,9 +45,9 @@ def draw(
             picture = picture[..., 0] if picture.ndim == 3 and picture.shape[-1] == 1 else picture
             axes.imshow(picture, cmap="gray" if picture.ndim == 2 else None, vmin=0, vmax=255)
         axes.set_axis_off()
-        axes.set_title(printable(text), fontsize=7, loc="left", parse_math=False)
+        axes.set_title(_lines(text), fontsize=7, loc="left", parse_math=False)
     if title:
-        figure.suptitle(printable(title), fontsize=10, parse_math=False)
+        figure.suptitle(_lines(title), fontsize=10, parse_math=False)
     with warnings.catch_warnings():
         # Emoji become boxes; the picture tells.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -55,19 +55,11 @@ def draw(
 
 
 def short(text: str, length: int = 22) -> str:
-    """A text of at most so many characters."""
+    """A text on one line, of at most so many characters."""
+    text = shown(text)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def printable(text: str) -> str:
-    """A text that can be written: bytes of file names that are not UTF-8 become question marks."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def one_line(text: str) -> str:
-    """A text on one line: line ends and other control characters, as file names have,
-    become question marks.
-    """
-    return "".join(
-        "?" if unicodedata.category(x) in ("Cc", "Zl", "Zp") else x for x in printable(text)
-    )
+def _lines(text: str) -> str:
+    """A text whose lines can be drawn and written."""
+    return "\n".join(shown(line) for line in text.split("\n"))

@@ -19,6 +19,7 @@ import numpy as np
 
 from swin_jax.core import stacking, storage
 from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.output.text import shown
 from swin_jax.core.params import weights_checksum
 from swin_jax.core.progress import Progress
 from swin_jax.core.ranges import PositiveInt, checked
@@ -264,7 +265,7 @@ def of_folder(
         data, encode, towers, checksum, preparation, previous=previous, path=path, progress=progress
     )
     for line in unreadable:
-        log.warning("left out, cannot be read: %s", line)
+        log.warning("left out, cannot be read: %s", shown(line))
     return found
 
 

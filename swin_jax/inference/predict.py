@@ -7,7 +7,6 @@ import functools
 import io
 import itertools
 import pathlib
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +17,7 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.text import say
 from swin_jax.core.progress import Progress
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data import unreadable
@@ -83,11 +83,7 @@ def _predict_features(config, run: Run, data: EvalData, folder: epath.Path, top:
         )
     if lead:
         for line in unreadable:
-            print(
-                f"left out, cannot be read: {contact_sheet.one_line(line)}",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"left out, cannot be read: {line}")
         with storage.writing(folder / FEATURES) as file:
             np.savez(
                 file,
@@ -192,7 +188,7 @@ def _examples(data: Any) -> Iterator[tuple[str, dict]]:
     """(name, transformed example) of every record that can be read; names the others."""
 
     def tell(what, index, why=""):
-        bar.write(contact_sheet.one_line(f"{what}: {data.source.record_name(index)}{why}"))
+        bar.write(f"{what}: {data.source.record_name(index)}{why}")
 
     def read(index):
         try:

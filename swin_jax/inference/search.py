@@ -4,7 +4,6 @@ with a run's checkpoint.
 
 import functools
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from jax.experimental import multihost_utils
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.output.text import say, shown
 from swin_jax.core.ranges import PositiveInt, checked
 from swin_jax.data.image.picture import decode
 from swin_jax.evals import features
@@ -77,9 +77,7 @@ def _index(config, run: Run, data: Any, folder: epath.Path) -> int:
             progress=lead,
         )
     for line in unreadable if lead else ():
-        print(
-            f"left out, cannot be read: {contact_sheet.one_line(line)}", file=sys.stderr, flush=True
-        )
+        say(f"left out, cannot be read: {line}")
     if lead:
         print(
             f"{len(found)} images: {path}; look for some with "
@@ -137,22 +135,15 @@ def _search(
         hits = indices.search(index, encode(config, run, state, frozen, picture or query), top)
     if lead:
         if not index.complete:
-            print(
-                "the index was interrupted and lacks images; --index=FOLDER resumes it",
-                file=sys.stderr,
-                flush=True,
-            )
+            say("the index was interrupted and lacks images; --index=FOLDER resumes it")
         for name, cosine in hits:
-            print(f"{cosine:+.4f}  {contact_sheet.one_line(name)}")
-
-        def short(name):
-            return contact_sheet.short(contact_sheet.one_line(pathlib.Path(name).name))
-
-        shown = [(_thumbnail(name), f"{cosine:.3f}\n{short(name)}") for name, cosine in hits]
-        shown = [(_thumbnail(picture), "looked for"), *shown] if picture else shown
-        contact_sheet.draw(
-            folder / SHEET, shown, title=contact_sheet.short(contact_sheet.one_line(query), 80)
-        )
+            print(f"{cosine:+.4f}  {shown(name)}")
+        cells = [
+            (_thumbnail(name), f"{cosine:.3f}\n{contact_sheet.short(pathlib.Path(name).name)}")
+            for name, cosine in hits
+        ]
+        cells = [(_thumbnail(picture), "looked for"), *cells] if picture else cells
+        contact_sheet.draw(folder / SHEET, cells, title=contact_sheet.short(query, 80))
         print(f"{len(hits)} of {len(index)} images: {folder / SHEET}", flush=True)
     return 0
 
@@ -173,7 +164,7 @@ def _previous(path: epath.Path) -> indices.Index | None:
     try:
         return indices.load(path) if path.is_file() else None
     except UserError as error:
-        print(f"{error}; rebuilding it", file=sys.stderr, flush=True)
+        say(f"{error}; rebuilding it")
         return None
 
 
@@ -200,7 +191,7 @@ def _text_query(config, run: Run, state: TrainState, frozen: Any, query: str) ->
     encode = features.text_encoder(run.task, run.placement)(state, frozen)
     ids, cut = prepared.tokenize_and_flag(query)
     if cut.any() and jax.process_index() == 0:
-        print(f"the text is cut to {prepared.context_length} tokens", file=sys.stderr, flush=True)
+        say(f"the text is cut to {prepared.context_length} tokens")
     return features.encode_texts(encode, lambda texts: ids, [query], run.placement.round_up(1))[0]
 
 

@@ -3,7 +3,6 @@ Nothing is overwritten.
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from etils import epath
 from swin_jax.core import config as configs
 from swin_jax.core import storage, termination
 from swin_jax.core.errors import UserError, warn
+from swin_jax.core.output.text import say
 from swin_jax.data.pipeline import EvalData
 from swin_jax.evals import features
 from swin_jax.pretrained import beside, processors
@@ -118,7 +118,7 @@ def trained(config, run: Run, folder: epath.Path) -> tuple[TrainState, Any, dict
     termination.check()
     state, meta = first_state(config, run, checkpoint.open(folder, write=False), write=False)
     if changes := resume.used_changes(config, meta.get("config", {})):
-        print(f"changed since this model was trained: {changes}", file=sys.stderr, flush=True)
+        say(f"changed since this model was trained: {changes}")
     state = state if state.ema is None else state.replace(params=state.ema)
     return state, sharding.device_put_tree(read_frozen(run), run.frozen), meta
 

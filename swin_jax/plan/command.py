@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.text import say
 from swin_jax.plan import chips, compiled_step, tpu_compiler
 from swin_jax.plan import report as plan_report
 from swin_jax.plan.search import StateBytes, applied, flags, search, state_bytes, verdict
@@ -61,9 +61,6 @@ def prepare(config, text: str, workdir: str | None, effort: str = "full") -> Cal
 
 def _best(config, topology: chips.Topology, states: StateBytes, effort: str) -> dict[str, Any]:
     """The plan of the best layout, with its `settings` and all that was `tried`."""
-
-    def say(line):
-        print(line, file=sys.stderr, flush=True)
 
     found = search(config, topology, states, cache_folder(), say)
     if not found:

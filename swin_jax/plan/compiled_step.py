@@ -23,6 +23,7 @@ from jax.sharding import NamedSharding
 
 from swin_jax.core import config as configs
 from swin_jax.core import termination
+from swin_jax.core.output.text import say
 from swin_jax.core.params import path_name
 from swin_jax.ops import batch_sharding
 from swin_jax.plan import chips, collectives, flops, roofline, tpu_compiler
@@ -164,7 +165,7 @@ def _compile(
         try:
             _keep(cache / f"{_key(lowered, topology, effort)}.json", facts)
         except OSError as error:
-            print(f"the plan is not kept for the next time: {error}", file=sys.stderr, flush=True)
+            say(f"the plan is not kept for the next time: {error}")
     return facts | {"from_cache": False}
 
 
@@ -313,11 +314,11 @@ def progress(what: str) -> Iterator[None]:
     """Says every ten seconds, on the standard error stream, that something still goes on."""
     done, began = threading.Event(), time.monotonic()
 
-    def report():
+    def remind():
         while not done.wait(10):
-            print(f"{what}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            say(f"{what}, {time.monotonic() - began:.0f} s")
 
-    thread = threading.Thread(target=report, daemon=True)
+    thread = threading.Thread(target=remind, daemon=True)
     thread.start()
     try:
         yield

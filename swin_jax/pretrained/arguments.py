@@ -13,8 +13,10 @@ import numpy as np
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError, did_you_mean, with_article
+from swin_jax.core.output.text import quoted
 from swin_jax.core.public_names import current_names
 from swin_jax.core.ranges import check, shown
+from swin_jax.core.saved_config import OF_MEMORY
 from swin_jax.pretrained.family import Family, Weights
 
 
@@ -57,6 +59,25 @@ def has_config(name: str | os.PathLike) -> bool:
 def read_config(workdir: str | os.PathLike) -> dict:
     """The resolved config of a run: a flat dict of dotted keys."""
     return current_names(storage.read_object(storage.path(workdir) / "config.json"))
+
+
+def check_model_of_run(config: dict, workdir: str | os.PathLike, place: str) -> None:
+    """Raises UserError where config.json, edited by hand, is of another model than its checkpoint.
+
+    Args:
+        config: The run's config, as `read_config` gives it.
+        workdir: Workdir of the run; the newest checkpoint has a copy of its config, if any.
+        place: Dotted key of the model.
+    """
+    from swin_jax.train import checkpoint
+
+    for key, trained in sorted(checkpoint.saved_config(workdir).items()):
+        found = config.get(key)
+        if key.startswith(f"{place}.") and not OF_MEMORY.search(key) and found != trained:
+            raise UserError(
+                f"{workdir}/config.json: {quoted(key)} is {quoted(found)}, and its checkpoint was "
+                f"trained with {quoted(trained)}; set it back"
+            )
 
 
 def random_variables(model, *inputs: np.ndarray | jax.ShapeDtypeStruct) -> dict:

@@ -35,6 +35,7 @@ from swin_jax.pretrained import (
 from swin_jax.pretrained.arcface import loader as arcface
 from swin_jax.pretrained.arguments import (
     check_arguments,
+    check_model_of_run,
     check_resize,
     check_sizes,
     check_values,
@@ -289,6 +290,7 @@ def _load_workdir(
             f"which load() does not know ({known})"
         )
     overrides = _check_arguments(families[0], resize, overrides)
+    check_model_of_run(config, workdir, families[0].place)
     model, variables = families[0].load_workdir(workdir, config, resize, overrides)
     try:
         prepared = run_preparation.of_run(config, workdir)

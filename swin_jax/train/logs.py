@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from swin_jax.core import progress, storage
 from swin_jax.core.errors import UserError, extra
+from swin_jax.core.output.text import say, shown
 
 _told: set[str] = set()
 _LARGEST = float(np.finfo(np.float32).max)
@@ -267,9 +268,9 @@ class Logs:
             return
         self._last_line = time.monotonic()
         if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
+            self._bar.write(shown(line), file=sys.stderr)
         else:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
 
     def close(self) -> None:
         """Ends the bar and closes what is open; a second call does nothing."""
@@ -327,7 +328,7 @@ def _tolerant(call, folder):
             line = f"{folder} cannot be written: {storage.reason(error)}"
             if line not in _told:
                 _told.add(line)
-                print(line, file=sys.stderr, flush=True)
+                say(line)
 
     return tolerate
 

@@ -5,7 +5,6 @@ It knows no task, no model and no data set.
 import contextlib
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,6 +16,7 @@ from jax.experimental import multihost_utils
 from swin_jax.core import config as configs
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.text import say
 from swin_jax.tasks.base import check_frozen, describe, frozen_models
 from swin_jax.train import checkpoint, clock, counts, curves, logs, multihost, run_info, sharding
 from swin_jax.train.label_space import share_labels
@@ -52,7 +52,7 @@ class Loop:
             config, workdir, self.run.task, configs.build(config.data, "data"), evals
         )
         for line in lines if jax.process_index() == 0 else []:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
         self.data_line = run_info.data_line(self.data, evals)
         self.preemption = Preemption()
         placement = dataclasses.replace(self.run.placement, pause=self.preemption.pause)

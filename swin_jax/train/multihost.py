@@ -25,6 +25,7 @@ from typing import Any
 import jax
 
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.text import say, shown
 
 HEARTBEAT_TIMEOUT = 60  # seconds without a sign of life that make JAX give a process up
 _BEATS = 12  # within that time
@@ -132,7 +133,7 @@ def _hearing(wait: Callable[[], Any], whom: Callable[[], str]) -> Any:
     threading.Thread(target=run, name="waits", daemon=True).start()
     began = time.monotonic()
     while not concurrent.futures.wait([found], WAITING).done:
-        print(f"waiting {whom()} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
+        say(f"waiting {whom()} ({time.monotonic() - began:.0f} s)")
     return found.result()
 
 
@@ -253,7 +254,7 @@ class Watch:
             absent = [p for p in range(self._count) if int(met.get(p, 0)) < number]
             if absent:
                 names, seconds = ", ".join(map(self._name, absent)), time.monotonic() - began
-                print(f"waiting {what} for {names} ({seconds:.0f} s)", file=sys.stderr, flush=True)
+                say(f"waiting {what} for {names} ({seconds:.0f} s)")
 
     def fail(self, error: BaseException, status: int) -> None:
         """Ends this process with a status because of an error, and tells the others;
@@ -263,11 +264,7 @@ class Watch:
         so that JAX's verdict is awaited.
         """
         if _broke_off(error):
-            print(
-                f"process {self._id} was cut off; waiting for the others' signs of life",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"process {self._id} was cut off; waiting for the others' signs of life")
             time.sleep(1.5 * self._timeout)  # the abort handler ends this process before
         self._status = status
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -336,7 +333,7 @@ class Watch:
     def _end(self, what: str) -> None:
         # Not through sys.stderr, whose lock the aborted thread may hold.
         text = (
-            f"\nerror: {what}; process {self._id} ends, too. Started again on all hosts, "
+            f"\nerror: {shown(what)}; process {self._id} ends, too. Started again on all hosts, "
             f"this command resumes from the newest checkpoint:\n  {self._command}\n"
         )
         if not self._over:

@@ -2,13 +2,13 @@
 or a fresh one.
 """
 
-import sys
 from typing import Any
 
 import jax
 import numpy as np
 
 from swin_jax.core import config as configs
+from swin_jax.core.output.text import say
 from swin_jax.core.params import path_name
 from swin_jax.tasks.base import TrainState
 from swin_jax.train import checkpoint, sharding
@@ -21,18 +21,14 @@ def first_state(config, run: Run, manager, write: bool) -> tuple[TrainState, dic
     The order matters: the run's own checkpoints come before `init_from`,
     so that a run that is started again resumes.
     """
-
-    def say(line):
-        print(line, file=sys.stderr, flush=True)
-
     restored = checkpoint.restore(manager, run.abstract, say, write)
     if restored is not None:
         return restored
     # First, because what is wrong with the weights should not have to wait for a program.
-    flat, report = configs.build(config.init_from, "init_from").load(
+    flat, line = configs.build(config.init_from, "init_from").load(
         run.task, run.abstract.params, run.abstract.mutable
     )
-    say(report)
+    say(line)
     shardings = sharding.tree_shardings(run.abstract)
     init = jax.jit(run.task.init, out_shardings=shardings, compiler_options=once_options())
     state = init(jax.random.key(config.seed))

@@ -24,10 +24,12 @@ import importlib.metadata
 import io
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from swin_jax.core import termination
 from swin_jax.core.errors import UserError, extra, install
 from swin_jax.data.avatars import attributes as avatars
 from swin_jax.data.builders import svg, write
@@ -92,6 +94,8 @@ def build(
         f"Faces of {size} x {size} pixels, seed {seed}, "
         f"with the attributes {', '.join(avatars.ATTRIBUTES)}."
     )
+    samples = io.BytesIO()
+    sheet(size, seed).save(samples, "PNG")
     path = write.write(
         data_dir,
         name,
@@ -100,10 +104,12 @@ def build(
         splits,
         overwrite,
         description=f"{about} {CREDIT}",
+        files={
+            "LICENSES.md": f"# Licences\n\n{CREDIT}\n".encode(),
+            "samples.png": samples.getvalue(),
+        },
         license="MIT",
     )
-    (path / "LICENSES.md").write_text(f"# Licences\n\n{CREDIT}\n")
-    sheet(size, seed).save(path / "samples.png")
     print(CREDIT)
     return path
 
@@ -199,8 +205,14 @@ def _examples(
     if workers == 1:
         yield from map(example, range(count))
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, _set_up) as pool:
         yield from pool.imap(example, range(count), _CHUNK)
+
+
+def _set_up() -> None:
+    """Leaves Ctrl-C to the process that writes, and ends with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    termination.end_with_parent()
 
 
 def _example(index: int, split: str, size: int, seed: int) -> dict[str, Any]:

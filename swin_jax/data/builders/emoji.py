@@ -192,8 +192,8 @@ def build(
         ),
         license="differs by vendor, see LICENSES.md: "
         + ", ".join(f"{k} {v.license}" for k, v in vendors.items()),
+        files={"LICENSES.md": licenses.encode()},
     )
-    (path / "LICENSES.md").write_text(licenses)
     print(licenses)
     print(
         f"{sum(len(d.codes) for d in drawn.values())} drawings of {len(concepts)} concepts; "

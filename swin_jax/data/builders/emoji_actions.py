@@ -139,6 +139,7 @@ def build(
     cache = root / "emoji_actions" / f"{config}.frames"
     _decode(clips, archives, cache, size)
     expected = _EXPECTED_CLASSES.get(packages, len(classes)) * len(TONES)
+    titles = ", ".join(_titles(packages, available))
     path = write.write(
         str(root / "emoji_actions"),
         config,
@@ -153,12 +154,10 @@ def build(
             f"Animated emoji of people: {len(classes)} actions, "
             f"frames of {size} x {size} pixels RGBA."
         ),
+        files={"LICENSES.md": _LICENSE.format(packages=titles, size=size).encode()},
         license="MIT, see LICENSES.md",
     )
     shutil.rmtree(cache)
-    (path / "LICENSES.md").write_text(
-        _LICENSE.format(packages=", ".join(_titles(packages, available)), size=size)
-    )
     print(f"{len(clips)} clips of {len(classes)} actions: {', '.join(classes)}")
     return path
 

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import dataclasses
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,14 @@ import tqdm
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.streams import lasting_output
+from swin_jax.core.output.text import say
+from swin_jax.core.termination import Terminated, terminable
 from swin_jax.data.tfds import default_data_dir
 
 SHARD_BYTES = 512 << 20
+# Of a folder of another user, and of a file where a folder should be.
+_UNUSABLE = (PermissionError, NotADirectoryError, FileExistsError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +51,12 @@ def write(
     splits: Mapping[str, Split],
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    files: Mapping[str, bytes] | None = None,
     **info: str,
 ) -> Path:
     """Writes data_dir/name/version; it appears there only when it is whole.
+
+    What it replaces stays until then.
 
     Args:
         data_dir: Folder of data sets.
@@ -59,6 +66,7 @@ def write(
         splits: {name: split}.
         overwrite: True to replace what is there.
         shard_bytes: Approximate size of a file.
+        files: Contents of further files that belong to it, by name.
         **info: Description, homepage, citation, license.
 
     Returns:
@@ -95,13 +103,40 @@ def write(
         check_data=False,
         **info,
     )
-    shutil.rmtree(target, ignore_errors=True)
-    staging.rename(target)
+    for file, content in (files or {}).items():
+        (staging / file).write_bytes(content)
+    _replace(target, staging)
     return target
+
+
+def _replace(target: Path, staging: Path) -> None:
+    """Puts a whole data set in the place of another; at no moment is a part of one there."""
+    before = _before(target)
+    if target.exists():
+        _remove(before)
+        target.rename(before)
+    staging.rename(target)
+    _remove(before)
+
+
+def _before(target: Path) -> Path:
+    """The name of a data set while another takes its place."""
+    return target.with_name(f"{target.name}.before")
+
+
+def _remove(before: Path) -> None:
+    removed = before.with_name(f"{before.name}.removed")
+    shutil.rmtree(removed, ignore_errors=True)
+    if before.exists():
+        before.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 def refuse_existing(target: Path, overwrite: bool) -> None:
     """Raises UserError where a data set is there already and may not be replaced."""
+    before = _before(target)
+    if before.exists() and not target.exists():  # a builder was killed between two names
+        before.rename(target)
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists already; use --overwrite to replace it")
 
@@ -113,27 +148,39 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
         build: A function that makes the data set from the parsed flags and returns its path.
         parser: A parser with the builder's own flags; --data_dir and --overwrite are added.
 
-    A user error and a full disk end the process with one line and status 1.
+    A user error, a full disk and a folder that may not be used end the process with one line and
+    status 1, Ctrl-C with 130, SIGTERM and SIGHUP with 143 and 129.
     """
     parser.add_argument(
         "--data_dir", default=default_data_dir(), help="where data sets lie (default: %(default)s)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
     arguments = parser.parse_args()
-    try:
-        path = build(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except OSError as error:
-        if not storage.is_full(error):
-            raise
-        print(
-            f"error: {_unwritten(error.filename or arguments.data_dir, storage.reason(error))}",
-            file=sys.stderr,
-        )
-        raise SystemExit(1) from None
-    print(f"wrote {path}")
+    with lasting_output():
+        try:
+            with terminable():
+                path = build(arguments)
+        except (UserError, OSError) as error:
+            say(f"error: {_message(error, arguments.data_dir)}")
+            raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            say("interrupted; run the command again")
+            raise SystemExit(130) from None
+        except Terminated as error:
+            say(f"{error.signal.name}: stopped; run the command again")
+            raise SystemExit(128 + error.signal) from None
+        print(f"wrote {path}")
+
+
+def _message(error: UserError | OSError, data_dir: str) -> str:
+    """What the user can mend; raises an error in which nothing is."""
+    if isinstance(error, UserError):
+        return str(error)
+    if storage.is_full(error):
+        return _unwritten(error.filename or data_dir, storage.reason(error))
+    if error.filename and isinstance(error, _UNUSABLE):
+        return f"{error.filename} cannot be used: {storage.reason(error)}; give another folder"
+    raise error
 
 
 def _write_split(template, features, split: Split, shard_bytes: int) -> tuple[list[int], int]:
@@ -141,29 +188,27 @@ def _write_split(template, features, split: Split, shard_bytes: int) -> tuple[li
     the bytes of all.
     """
     serialized = (features.serialize_example(example) for example in split.examples)
-    progress = tqdm.tqdm(
-        serialized, desc=template.split, total=split.expected, unit=" examples", mininterval=1.0
-    )
     lengths, num_bytes = [], 0
-    stream = iter(progress)
-    while (record := next(stream, None)) is not None:
-        length, size = _write_shard(
-            template.data_dir / f"{template.split}.shard-{len(lengths)}",
-            record,
-            stream,
-            shard_bytes,
-        )
-        lengths.append(length)
-        num_bytes += size
-        progress.set_postfix_str(f"{num_bytes / 1e9:.2f} GB")
-    progress.close()
+    with tqdm.tqdm(
+        serialized, desc=template.split, total=split.expected, unit=" examples", mininterval=1.0
+    ) as progress:
+        stream = iter(progress)
+        while (record := next(stream, None)) is not None:
+            length, size = _write_shard(
+                template.data_dir / f"{template.split}.shard-{len(lengths)}",
+                record,
+                stream,
+                shard_bytes,
+            )
+            lengths.append(length)
+            num_bytes += size
+            progress.set_postfix_str(f"{num_bytes / 1e9:.2f} GB")
     if not lengths:
         raise UserError(f"the split {template.split!r} has no examples")
     if split.expected is not None and sum(lengths) != split.expected:
-        print(
+        say(
             f"warning: {template.split} has {sum(lengths)} examples, "
-            f"the full set has {split.expected}",
-            file=sys.stderr,
+            f"the full set has {split.expected}"
         )
     for shard in range(len(lengths)):
         path = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))

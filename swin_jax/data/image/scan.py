@@ -28,6 +28,8 @@ from collections.abc import Callable
 from typing import Any
 
 from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.output.streams import lasting_output
+from swin_jax.core.output.text import say, shown
 from swin_jax.data import file_scan, sources
 from swin_jax.data.file_scan import Finding
 from swin_jax.data.image import archives, picture
@@ -110,7 +112,7 @@ def scan(
 def summary(findings: list[Finding], report: str) -> str:
     """A summary of the findings, for people."""
     failing = [finding for finding in findings if finding["problem"]]
-    lines = [f"{finding['path']}: {finding['problem']}" for finding in failing[:_SHOWN]]
+    lines = [shown(f"{finding['path']}: {finding['problem']}") for finding in failing[:_SHOWN]]
     if len(failing) > _SHOWN:
         lines.append(f"... and {len(failing) - _SHOWN} more, see {report}")
     kinds = collections.Counter(
@@ -177,10 +179,10 @@ def run(arguments: list[str]) -> int:
             )
             file_scan.write_list(flags.write_unreadable, b"".join(paths))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 2
     except file_scan.UnwrittenError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted: run the command again to resume", file=sys.stderr)
@@ -223,4 +225,5 @@ def _names(source: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    with lasting_output():
+        sys.exit(run(sys.argv[1:]))

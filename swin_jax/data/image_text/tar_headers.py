@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from swin_jax.core.output.text import quoted
+
 BLOCK = tarfile.BLOCKSIZE
 _MAX_EXTRA = 2**20  # bytes of a long name or of pax records
 _LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
@@ -101,7 +103,7 @@ def read_member(file: BinaryIO, offset: int, size: int) -> Member | None:
     length = _size(records, header.size, place)
     end = start if header.type in _WITHOUT_DATA else _after(start, length)
     if end > start and start + length > size:
-        raise DamagedTarError(f"ends inside of its member {printable(name)}")
+        raise DamagedTarError(f"ends inside of its member {quoted(name)}")
     if header.type in _REGULAR:
         kind = "file"
     elif header.type == tarfile.DIRTYPE:
@@ -111,12 +113,6 @@ def read_member(file: BinaryIO, offset: int, size: int) -> Member | None:
     if sparse or any(key.startswith(b"GNU.sparse") for key in records):
         kind = "special"
     return Member(name, kind, offset, start, length, end)
-
-
-def printable(name: str) -> str:
-    """A name of a member for messages."""
-    name = name.encode("utf-8", "replace").decode()
-    return name if name.isprintable() and len(name) <= 200 else repr(name[:200])
 
 
 @dataclass(frozen=True)

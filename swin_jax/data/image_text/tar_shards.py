@@ -20,6 +20,7 @@ import numpy as np
 import tqdm
 
 from swin_jax.core.errors import UnreadableError, UserError, warn
+from swin_jax.core.output.text import quoted
 from swin_jax.data.image import picture
 from swin_jax.data.image_text import grouping, tar_headers
 from swin_jax.data.image_text.captions import (
@@ -200,7 +201,7 @@ def _name_at(shard: str, offset: int) -> str:
     """
     with contextlib.suppress(OSError, tar_headers.DamagedTarError), open(shard, "rb") as file:
         if member := tar_headers.read_member(file, offset, os.path.getsize(shard)):
-            return tar_headers.printable(member.name)
+            return quoted(member.name)
     return "a member"
 
 

@@ -33,6 +33,8 @@ import sys
 from typing import Any
 
 from swin_jax.core.errors import UnreadableError, UserError
+from swin_jax.core.output.streams import lasting_output
+from swin_jax.core.output.text import say, shown
 from swin_jax.data import file_scan
 from swin_jax.data.labels import has_several
 from swin_jax.data.video.decode import Reader
@@ -117,7 +119,9 @@ def summary(findings: list[dict[str, Any]], report: str, variable_frame_rate: bo
     )
     lines = []
     for found, what in ((failing, ""), (variable, uneven), (single, "one frame only")):
-        lines += [f"{finding['path']}: {what or finding['problem']}" for finding in found[:_SHOWN]]
+        lines += [
+            shown(f"{finding['path']}: {what or finding['problem']}") for finding in found[:_SHOWN]
+        ]
         if len(found) > _SHOWN:
             lines.append(f"... and {len(found) - _SHOWN} more, see {report}")
     kinds = collections.Counter(finding["problem"].split(":")[0] for finding in failing)
@@ -244,10 +248,10 @@ def run(arguments: list[str]) -> int:
         if flags.write_good:
             write_good(source, findings, flags.write_good, variable)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 2
     except file_scan.UnwrittenError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted: run the command again to resume", file=sys.stderr)
@@ -277,4 +281,5 @@ def _source(flags: argparse.Namespace) -> VideoFileSource:
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    with lasting_output():
+        sys.exit(run(sys.argv[1:]))

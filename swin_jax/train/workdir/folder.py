@@ -28,17 +28,32 @@ def make_workdir(folder: epath.Path) -> None:
             if not os.access(folder, os.W_OK):
                 raise PermissionError(13, "not writable")
     except OSError as error:
-        raise UserError(f"--workdir={folder} cannot be used: {storage.reason(error)}") from error
+        raise UserError(
+            f"--workdir={folder} cannot be used: {storage.reason(error)}{_weights_in(folder)}"
+        ) from error
+
+
+def _weights_in(folder: epath.Path) -> str:
+    """How the run of a colleague is used, whose workdir may be read but not written."""
+    with contextlib.suppress(OSError):
+        if (folder / "checkpoints").is_dir():
+            return (
+                "; to use the weights in it, give a --workdir of your own, its experiment as "
+                f"--config, and --config.init_from.path={folder}"
+            )
+    return ""
 
 
 @contextlib.contextmanager
 def writing_to(folder: str | os.PathLike | None) -> Iterator[None]:
-    """A block that writes to a workdir, or elsewhere;
-    raises UserError where a disk is full or gone.
+    """A block that reads and writes a workdir, or elsewhere;
+    raises UserError where a disk is full or gone, or a file may not be used.
     """
     try:
         yield
     except OSError as error:
+        if isinstance(error, PermissionError) and error.filename:
+            raise UserError(f"{error.filename} cannot be used: {storage.reason(error)}") from error
         if not storage.is_full(error):
             raise
         where = error.filename or folder or "a file"

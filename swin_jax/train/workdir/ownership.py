@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -22,6 +21,7 @@ from etils import epath
 
 from swin_jax.core import storage
 from swin_jax.core.errors import UserError
+from swin_jax.core.output.text import quoted, say
 from swin_jax.train import multihost
 from swin_jax.train.workdir.folder import writing_to
 
@@ -130,7 +130,7 @@ class Ownership:
                 return self._refusal(found)
             if not told:
                 told = True
-                _say(
+                say(
                     f"{self._folder} was last used by {_name(found)}; "
                     f"waiting {self._pace.patience:.0f} s for a sign of life"
                 )
@@ -224,15 +224,7 @@ def _read(folder: epath.Path) -> dict[str, Any] | None:
 def _name(found: dict[str, Any]) -> str:
     if "host" not in found:
         return "an unknown process"
-    host, pid = (str(found.get(name))[:100] for name in ("host", "pid"))
-    return (
-        f"host {host if host.isprintable() else ascii(host)}, "
-        f"pid {pid if pid.isprintable() else ascii(pid)}"
-    )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    return f"host {quoted(found.get('host'))}, pid {quoted(found.get('pid'))}"
 
 
 @contextlib.contextmanager

@@ -12,7 +12,9 @@ from etils import epath
 from swin_jax.core import storage
 from swin_jax.core.config import flatten
 from swin_jax.core.errors import UserError, did_you_mean
+from swin_jax.core.output.text import quoted
 from swin_jax.core.public_names import BEFORE, current_names, find, is_unknown, nearest_name
+from swin_jax.core.saved_config import OF_MEMORY
 from swin_jax.train import checkpoint
 
 # Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that
@@ -23,7 +25,7 @@ FREE = re.compile(
     r"|conversion|generator|clip|arcface|e4e|vgg16|lpips|classifier|mapper|statistics)\b"
     r"|(^|\.)(total_steps|epochs|num_workers|num_threads|prefetch|data_dir|root|path|in_memory"
     r"|max_bad_records|\w+_every)$"
-    r"|(^|\.)(model|encoder)\.(scan|remat|attention)$"
+    rf"|{OF_MEMORY.pattern}"
 )
 
 
@@ -53,7 +55,7 @@ def used_changes(config, saved: dict) -> str:
     """
     new, old = flatten(config), current_names(saved)
     changes = [
-        f"{key}: {_shown(old[key])} -> {_shown(new[key])}"
+        f"{key}: {quoted(old[key])} -> {quoted(new[key])}"
         for key in sorted(new.keys() & old.keys())
         if old[key] != new[key] and _is_used(key)
     ]
@@ -94,13 +96,6 @@ def _with_new_arguments(old: dict, new: dict) -> dict:
     return old | defaults
 
 
-def _shown(value: typing.Any) -> str:
-    """A value of a config, or of what is left of one, as a part of a line that can be printed."""
-    text = str(value)
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
 def _is_plain(value: typing.Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, tuple, list))
 
@@ -134,7 +129,7 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
     lines, refused = [], []
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
-            lines.append(f"{_shown(key)}: {_shown(old.get(key))} -> {_shown(new.get(key))}")
+            lines.append(f"{quoted(key)}: {quoted(old.get(key))} -> {quoted(new.get(key))}")
             if is_unknown(old.get(key)):
                 lines[-1] += f" (the saved name is unknown{nearest_name(old[key])})"
             if not FREE.search(key) and not any(
@@ -147,7 +142,7 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
             f"{workdir} was trained with another config: {more}. Give another --workdir"
         )
     if refused:
-        keys = " ".join(f"--allow_change={_shown(key)}" for key, _ in refused)
+        keys = " ".join(f"--allow_change={quoted(key)}" for key, _ in refused)
         changes = "; ".join(line for _, line in refused)
         raise UserError(
             f"{workdir} was trained with another config: {changes}. To resume anyway: {keys}"

@@ -213,7 +213,7 @@ def test_a_pipe_or_device_is_not_waited_for(tmp_path):
         ),
         ("l.csv", "path,split,cat,dog\na,train,1,1\nb,test,0,1\n", "several splits"),
         ("l.jsonl", lines(A | {"split": "a"}, B | {"split": "b"}), "several splits"),
-        ("l.csv", 'path,label,split\na,cat,"tr\nain"\nb,dog,test\n', "several splits, tr ain"),
+        ("l.csv", 'path,label,split\na,cat,"tr\nain"\nb,dog,test\n', r"several splits, tr\\nain"),
         ("l.txt", "alone\n", "l.txt:1: write `path label`"),
         ("l.txt", "a 1234567890123\n", "l.txt:1: the label 1234567890123 is out of range"),
         ("l.jsonl", "{]\n", "l.jsonl:1: not JSON"),

@@ -251,6 +251,34 @@ def test_a_workdir_of_simmim_gives_its_encoder(state_dict, tmp_path, monkeypatch
         load(weights=tmp_path, resize="geometric", window_size=8, image_size=32)
 
 
+@pytest.mark.parametrize(
+    "key, value",
+    [("depths", [10**9, 1]), ("num_classes", 10**9), ("window_size", 2), ("ape", True), ("embed_dim", None)],
+)
+def test_a_config_that_was_edited_by_hand_is_refused_before_anything_is_made(key, value, tmp_path, monkeypatch):
+    """Its checkpoint has a copy; a model of another config failed later, or computed something else."""
+    key = f"task.model.{key}"
+    make_workdir(tmp_path, **{"task.model.ape": False, "task.model.scan": False})
+    saved = json.loads((tmp_path / "config.json").read_text())
+    monkeypatch.setattr(checkpoint, "saved_config", lambda workdir: saved)
+    monkeypatch.setattr(checkpoint, "load_params", lambda workdir: pytest.fail("read"))
+    edited = {name: found for name, found in (saved | {key: value}).items() if found is not None}
+    (tmp_path / "config.json").write_text(json.dumps(edited))
+    with pytest.raises(UserError) as error:
+        load(weights=tmp_path)
+    was = f"its checkpoint was trained with {saved[key]}; set it back"
+    assert str(error.value) == f"{tmp_path}/config.json: {key} is {value}, and {was}"
+
+
+def test_how_a_model_is_stored_may_be_edited(state_dict, tmp_path, monkeypatch):
+    make_workdir(tmp_path, **{"task.model.scan": False})
+    saved = json.loads((tmp_path / "config.json").read_text())
+    monkeypatch.setattr(checkpoint, "saved_config", lambda workdir: saved | {"task.model.scan": True, "seed": 3})
+    params = convert.from_official(state_dict, swin.Swin(**TINY))["params"]
+    monkeypatch.setattr(checkpoint, "load_params", lambda workdir: (params, None, {}))
+    assert load(weights=tmp_path)[0] == swin.Swin(**TINY)
+
+
 def test_a_workdir_of_another_task_is_refused(tmp_path):
     make_workdir(tmp_path, **{"task.model.fn": "swin_jax.tasks.classification.Classification"})
     with pytest.raises(UserError, match="Classification, which load.. does not know"):

@@ -34,6 +34,18 @@ def test_a_backslash_is_refused_and_all_else_is_a_folder(tmp_path):
         assert (tmp_path / name).is_dir()
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_workdir_that_may_only_be_read_says_how_its_weights_are_used(tmp_path, monkeypatch, trained):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    if trained:
+        (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError) as caught:
+        make_workdir(tmp_path)
+    message = str(caught.value)
+    assert message.startswith(f"--workdir={tmp_path} cannot be used: not writable")
+    assert message.endswith(f"--config.init_from.path={tmp_path}" if trained else "not writable")
+
+
 # ---- what lies in it ----
 
 
@@ -108,3 +120,10 @@ def test_a_full_disk_is_one_line_and_other_errors_pass(tmp_path, number):
     assert os.strerror(number) in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(FileNotFoundError), writing_to(tmp_path):
         open(tmp_path / "none")
+
+
+def test_a_file_of_another_user_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="^/data/x cannot be used: Permission denied$"), writing_to(tmp_path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/x")
+    with pytest.raises(PermissionError), writing_to(tmp_path):
+        raise PermissionError("of a program, about no file")

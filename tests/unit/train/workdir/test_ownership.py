@@ -271,4 +271,4 @@ def test_what_a_mark_says_is_shown_in_one_line_without_characters_of_control(fol
     leave(folder, host="a\x1b[31m\nb", pid="7\n")
     with own(folder, QUICK):
         pass
-    assert ownership._name({"host": "a\x1b[31m\nb", "pid": "7\n"}) == r"host 'a\x1b[31m\nb', pid '7\n'"
+    assert ownership._name({"host": "a\x1b[31m\nb", "pid": "7\n"}) == r"host a\x1b[31m\nb, pid 7\n"
