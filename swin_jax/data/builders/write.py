@@ -173,7 +173,7 @@ def run(build: Callable[[argparse.Namespace], Path], parser: argparse.ArgumentPa
 
 
 def _message(error: UserError | OSError, data_dir: str) -> str:
-    """What the user can mend; raises an error in which nothing is."""
+    """The message of an error that the user can mend; any other error is raised again."""
     if isinstance(error, UserError):
         return str(error)
     if storage.is_full(error):

@@ -34,7 +34,7 @@ def make_workdir(folder: epath.Path) -> None:
 
 
 def _weights_in(folder: epath.Path) -> str:
-    """How the run of a colleague is used, whose workdir may be read but not written."""
+    """Advice for a workdir with checkpoints that may be read but not written, as a colleague's."""
     with contextlib.suppress(OSError):
         if (folder / "checkpoints").is_dir():
             return (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from swin_jax.core.errors import UserError
-from swin_jax.data import annotations, sources
+from swin_jax.data import annotations, label_numbers, sources
 from swin_jax.data.video.sources import video_folder, video_list
 
 
@@ -299,7 +299,7 @@ def test_marks_that_no_memory_holds_are_refused(tmp_path, monkeypatch):
     text = "path,label\n" + "".join(f"{number}.jpg,{number};999999\n" for number in range(9000))
     with pytest.raises(UserError, match="9,000 files of several labels and 1,000,000 classes .* more than 8,589,93"):
         read(tmp_path, "l.csv", text)
-    monkeypatch.setattr(annotations, "MAX_MARKS", 6)
+    monkeypatch.setattr(label_numbers, "MAX_MARKS", 6)
     assert read(tmp_path, "l.csv", "path,label\na.jpg,a;b\nb.jpg,c\n").marks.shape == (2, 3)
     with pytest.raises(UserError, match="3 files of several labels and 3 classes"):
         read(tmp_path, "l.csv", "path,label\na.jpg,a;b\nb.jpg,c\nc.jpg,c\n")
