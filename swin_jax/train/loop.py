@@ -22,7 +22,7 @@ from swin_jax.train import checkpoint, clock, counts, curves, logs, multihost, r
 from swin_jax.train.label_space import share_labels
 from swin_jax.train.preemption import Interrupted, Preemption
 from swin_jax.train.profiler import Profiler
-from swin_jax.train.setup import build_run, check_batch, jitted_step, read_frozen, warn_of_warmup
+from swin_jax.train.setup import build_run, check_batch, check_start, jitted_step, read_frozen
 from swin_jax.train.state import first_state
 from swin_jax.train.workdir import Ownership, check_entries, check_shared, make_workdir, own, resume
 
@@ -363,19 +363,7 @@ def prepare(
         UserError: Whatever the user can mend.
     """
     folder = storage.path(workdir)
-    if config.get("steps_per_epoch") == 0:
-        raise UserError(
-            f"num_train {config.num_train} is less than batch_size {config.batch_size}, "
-            f"so that an epoch has no step: give --config.batch_size={config.num_train} or less"
-        )
-    if not checkpoint.exists(folder):
-        if config.total_steps == 0 and not config.init_from.path:
-            raise UserError(
-                f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path="
-            )
-        configs.build(config.init_from, "init_from").check()
-    if jax.process_index() == 0:
-        warn_of_warmup(config)
+    check_start(config, folder)
     make_workdir(folder)
     if not storage.is_remote(folder):
         folder = folder.resolve()  # a link in it may be set anew while the run is at work

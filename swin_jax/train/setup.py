@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError, is_ours, warn
 from swin_jax.core.ranges import NonNegativeInt, PositiveInt, Seed, check_settings
 from swin_jax.tasks.base import GatheredState, Task, TrainState, frozen_shapes, load_frozen
-from swin_jax.train import sharding
+from swin_jax.train import checkpoint, sharding
 
 # What a run's own settings may be, besides those that `check_computed_from` knows; those of a spec
 # are in the signature of what it calls.
@@ -110,6 +111,25 @@ def can_mix(task, examples: int) -> bool:
     if not (task.get("mix_group") and (task.get("mixup") or task.get("cutmix"))):
         return True
     return examples % 2 == 0 and (examples <= task.mix_group or examples % task.mix_group == 0)
+
+
+def check_start(config, folder: epath.Path) -> None:
+    """Raises UserError where a run has nothing to do, or first weights that are not there; warns
+    of a warm-up that is too long.
+    """
+    if config.get("steps_per_epoch") == 0:
+        raise UserError(
+            f"num_train {config.num_train} is less than batch_size {config.batch_size}, "
+            f"so that an epoch has no step: give --config.batch_size={config.num_train} or less"
+        )
+    if not checkpoint.exists(folder):
+        if config.total_steps == 0 and not config.init_from.path:
+            raise UserError(
+                f"nothing to evaluate: no checkpoint in {folder}, and no --config.init_from.path="
+            )
+        configs.build(config.init_from, "init_from").check()
+    if jax.process_index() == 0:
+        warn_of_warmup(config)
 
 
 def warn_of_warmup(config) -> None:
