@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -331,6 +332,7 @@ def _iterate(
 
 
 def _closing(iterator, classes: int) -> Iterator[dict[str, np.ndarray]]:
+    close = iterator.close
     try:
         while True:
             with workers.watched():
@@ -343,8 +345,13 @@ def _closing(iterator, classes: int) -> Iterator[dict[str, np.ndarray]]:
             if "label" in batch:
                 labels.check(batch["label"], classes)
             yield batch
+    except BaseException as error:
+        if not isinstance(error, (Exception, GeneratorExit)):
+            # Loaders at work are waited for, up to 25 s each; who asks to stop wants to save first.
+            close = threading.Thread(target=close, daemon=True).start
+        raise
     finally:
-        iterator.close()
+        close()
 
 
 def _check(source: Source) -> None:

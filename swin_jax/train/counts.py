@@ -16,6 +16,8 @@ from swin_jax.core.errors import UserError
 BAD, TRUNCATED = "bad_records", "truncated_texts"
 _NUMBERS = "bad_record_numbers"  # in checkpoints
 
+Mark = tuple[int, int]  # a state of the counts of a process
+
 
 class Counts:
     """The reports of the batches of a run, in this process and in those that it resumes.
@@ -56,11 +58,11 @@ class Counts:
             self._truncated += int(batch["truncated"].sum())
         self._update += 1
 
-    def mark(self) -> tuple[int, int]:
+    def mark(self) -> Mark:
         """The state of this process, for `totals` of what was counted up to now."""
         return len(self._bad), self._truncated
 
-    def totals(self, mark: tuple[int, int] | None = None) -> dict[str, int]:
+    def totals(self, mark: Mark | None = None) -> dict[str, int]:
         """{BAD: records, TRUNCATED: texts} of the whole run; call it on every process.
 
         Args:
@@ -69,9 +71,13 @@ class Counts:
         bad, texts = self._gather(mark or self.mark())
         return {BAD: self._unnumbered + len(bad), TRUNCATED: self._truncated_before + texts}
 
-    def saved(self) -> dict[str, Any]:
-        """The metadata of a checkpoint from which `Counts` continues; call it on every process."""
-        bad, texts = self._gather(self.mark())
+    def saved(self, mark: Mark | None = None) -> dict[str, Any]:
+        """The metadata of a checkpoint from which `Counts` continues; call it on every process.
+
+        Args:
+            mark: Counts up to there; None for all.
+        """
+        bad, texts = self._gather(mark or self.mark())
         counts = {BAD: self._unnumbered + len(bad), TRUNCATED: self._truncated_before + texts}
         return {**counts, _NUMBERS: sorted(bad)}
 
@@ -79,7 +85,7 @@ class Counts:
         """Raises UserError if this process alone knows of more bad records than `limit`."""
         check_bad(self._unnumbered + len(self._before) + len(self._bad), limit)
 
-    def _gather(self, mark: tuple[int, int]) -> tuple[set[int], int]:
+    def _gather(self, mark: Mark) -> tuple[set[int], int]:
         """The numbers of bad records of all processes, also of earlier ones, and cut texts."""
         num_bad, truncated = mark
         local = np.array([num_bad, truncated, len(self._rows)], np.int32)

@@ -2,7 +2,9 @@
 
 import math
 import os
+from collections.abc import Callable
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -43,6 +45,15 @@ def draw(workdir: str | os.PathLike) -> epath.Path | None:
     path = storage.path(workdir) / "curves.png"
     storage.write_figure(path, figure, dpi=120)
     return path
+
+
+def draw_or_tell(workdir: str | os.PathLike, tell: Callable[[str], None]) -> None:
+    """Draws the curves on process 0; no run ends for want of a picture, and `tell` gets why."""
+    if jax.process_index() == 0:
+        try:
+            draw(workdir)
+        except Exception as error:
+            tell(f"curves.png is not drawn: {' '.join(str(error).split())}")
 
 
 def _series(lines):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 
 from swin_jax.core import config as configs
 from swin_jax.core import storage
@@ -98,7 +97,7 @@ class Loop:
                     if status != DONE:
                         return status
                 checkpoint.finish(self.manager)
-                self.draw()
+                curves.draw_or_tell(self.workdir, self.log.text)
                 if lead:
                     kept = checkpoint.latest(self.manager)
                     path = checkpoint.folder(self.workdir) / str(kept) if kept is not None else None
@@ -120,7 +119,9 @@ class Loop:
         frozen = read_frozen(self.run)
         numbers = getattr(self.data, "records", None)
         self.counts = counts.Counts(meta, self.config.batch_size, self.rows, numbers)
-        facts = self.facts(frozen)
+        task, mesh = self.run.task, self.run.placement.mesh
+        sources = {name: item.path for name, item in frozen_models(task).items()}
+        facts = run_info.facts(self.config, describe(task), mesh, frozen, sources)
         if lead:
             run_info.check_frozen(self.workdir, facts, frozen, meta.get("frozen"))
         if lead and total:
@@ -130,20 +131,14 @@ class Loop:
         self.clock = run_info.clock(self.config.batch_size, facts)
         return int(self.state.step), meta, [*run_info.lines(facts), self.data_line]
 
-    def facts(self, frozen) -> dict:
-        """The content of the header."""
-        task, mesh = self.run.task, self.run.placement.mesh
-        sources = {name: item.path for name, item in frozen_models(task).items()}
-        return run_info.facts(self.config, describe(task), mesh, frozen, sources)
-
     def train(self, start: int, total: int, meta: dict) -> int:
         """The updates from `start` to `total`, and their evaluations. Returns an exit status."""
         batch_size = self.config.batch_size
         first = meta.get("examples_seen", 0) // batch_size
         batches = self.data.batches(first, self.rows)
-        pending = (
-            None  # what to log of the previous step: fetched while the device works on this one
-        )
+        saved, mark = start, self.counts.mark()
+        # To be logged of the previous step: fetched while the device works on this one.
+        pending = None
         try:
             # The run ended between saving and evaluating, or while it evaluated.
             if meta and not self.evaluate(start, everything=False, done=self.recorded(start)):
@@ -151,15 +146,16 @@ class Loop:
             for step in range(start + 1, total + 1):
                 self.owner.check()
                 self.profiler.reach(step, self.state, self.log.text)
-                batch = self.next_batch(batches)
-                is_first = step == start + 1
-                with self.log.first_step() if is_first else contextlib.nullcontext():
-                    self.state, metrics = self.train_step(self.state, batch, self.frozen)
-                    if is_first:
-                        jax.block_until_ready(self.state.step)
+                try:
+                    batch = self.next_batch(batches)
+                except (Exception, Interrupted) as error:
+                    seen = (first - start + step - 1) * batch_size
+                    return self.without_batch(error, step - 1, seen, pending, mark, saved)
+                metrics = self.update(batch, step == start + 1)
                 if pending is not None:
                     self.write(*pending)
-                pending = step, metrics, self.counts.mark()
+                mark = self.counts.mark()
+                pending = step, metrics, mark
                 last, stop = step == total, self.preemption.reached()
                 saves = last or stop or _due(step, self.config.checkpoint.every)
                 evaluates = any(_due(step, every) for every, _ in self.evals.values())
@@ -171,12 +167,13 @@ class Loop:
                     with self.clock.paused():
                         if saves:  # first, because an evaluation may fail on its data
                             self.save(step, seen, wait=last or stop)
+                            saved = step
                         if not stop and not self.evaluate_safely(step, last, seen, saves):
                             stop = True
                             if not saves:
                                 self.save(step, seen, wait=True)
                         if evaluates and not (stop or last):
-                            self.draw()
+                            curves.draw_or_tell(self.workdir, self.log.text)
                 if step == start + 1:
                     self.clock.start(step)
                 if stop:
@@ -208,25 +205,54 @@ class Loop:
             checkpoint.finish(self.manager)
             raise
 
+    def without_batch(
+        self,
+        error: BaseException,
+        step: int,
+        examples_seen: int,
+        pending: tuple | None,
+        mark: counts.Mark,
+        saved: int,
+    ) -> int:
+        """Saves a step after which `error` came instead of a batch, unless it is `saved`.
+        Returns the exit status of a request to stop, and raises any other error.
+        """
+        if pending is not None:
+            self.write(*pending)
+        # Other processes may wait for this one's rows.
+        if step > saved and jax.process_count() == 1:
+            self.save(step, examples_seen, wait=True, mark=mark)
+        if isinstance(error, Interrupted):
+            return self.stopped(step)
+        checkpoint.finish(self.manager)
+        raise error
+
     def stopped(self, step: int) -> int:
         """Says what a request to stop has led to; returns the exit status."""
         checkpoint.finish(self.manager)
-        self.log.text(
-            f"{self.preemption.name}: saved at step {step}; rerun the same command to resume"
-        )
+        what = f"saved at step {step}" if step else "stopped before a step was trained"
+        self.log.text(f"{self.preemption.name}: {what}; rerun the same command to resume")
         return self.preemption.status
 
     def next_batch(self, batches) -> dict[str, jax.Array]:
         """The next batch on the mesh; counts records that could not be read,
         and texts that were cut.
         """
-        with self.clock.waiting():
+        with self.clock.waiting(), self.preemption.at_once():
             batch = dict(next(batches))
         self.counts.add(batch)
         self.counts.check(self.config.max_bad_records)
         return self.run.placement.to_global(batch, self.config.batch_size)
 
-    def write(self, step: int, metrics: dict[str, jax.Array], mark: tuple[int, int]) -> None:
+    def update(self, batch: dict[str, jax.Array], is_first: bool) -> dict[str, jax.Array]:
+        """Makes a step, the first of which compiles, and returns its metrics."""
+        with self.log.first_step() if is_first else contextlib.nullcontext():
+            self.state, metrics = self.train_step(self.state, batch, self.frozen)
+            if is_first:
+                jax.block_until_ready(self.state.step)
+        return metrics
+
+    def write(self, step: int, metrics: dict[str, jax.Array], mark: counts.Mark) -> None:
         """Fetches the metrics of a step, checks and logs them; `mark` is that of the counts."""
         values = {f"train/{name}": float(value) for name, value in metrics.items()}
         wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
@@ -253,16 +279,8 @@ class Loop:
 
     def recorded(self, step: int) -> set[str]:
         """The names of the evaluations of a step that the log has; the same on all processes."""
-        lines = [line for line in logs.read_metrics(self.workdir) if line["step"] == step]
-        found = {key.split("/")[1] for line in lines for key in line if key.startswith("eval/")}
         names = [name for _, name, _ in self.views(step, everything=True)]
-        if not names:
-            return set()
-        # Process 0 writes them.
-        there = multihost_utils.broadcast_one_to_all(
-            np.array([name in found for name in names], np.int32)
-        )
-        return {name for name, is_there in zip(names, there) if is_there}
+        return resume.evaluated(self.workdir, step, names)
 
     def evaluate(self, step: int, everything: bool, done: set[str] = frozenset()) -> bool:
         """Runs the evaluations that are due, on the raw weights and beside them on their average.
@@ -300,11 +318,13 @@ class Loop:
         began, (_, run) = time.monotonic(), self.evals[name]
         state = self.state.replace(params=self.state.ema) if of_ema else self.state
         try:
-            found = {f"eval/{view}/{key}": value for key, value in run(state, self.frozen).items()}
+            with self.preemption.at_once():
+                found = run(state, self.frozen)
         except Interrupted:
             return False
         if not found:  # an evaluation that lacks what it measures with
             return True
+        found = {f"eval/{view}/{key}": value for key, value in found.items()}
         values = {key: value for key, value in found.items() if np.ndim(value) == 0}
         if record and values:
             self.log.write(step, values)
@@ -314,23 +334,15 @@ class Loop:
         self.log.text(f"step {step}  {text}  ({time.monotonic() - began:.1f} s)")
         return True
 
-    def draw(self) -> None:
-        """Draws the curves of what is in the workdir so far, on process 0;
-        no run ends for want of a picture.
-        """
-        if jax.process_index() == 0:
-            try:
-                curves.draw(self.workdir)
-            except Exception as error:
-                self.log.text(f"curves.png is not drawn: {' '.join(str(error).split())}")
-
-    def save(self, step: int, examples_seen: int, wait: bool) -> None:
+    def save(
+        self, step: int, examples_seen: int, wait: bool, mark: counts.Mark | None = None
+    ) -> None:
         """Saves the state and what is needed to resume or to predict."""
         with multihost.meeting(f"to save step {step}"):
             meta = {
                 "step": step,
                 "examples_seen": examples_seen,
-                **self.counts.saved(),
+                **self.counts.saved(mark),
                 "class_names": list(getattr(self.data, "class_names", ())),
                 "config": configs.flatten(self.config),
                 **self.kept,

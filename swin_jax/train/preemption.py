@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
@@ -17,8 +18,8 @@ _AGAIN = b"\nCtrl-C: the run saves and stops; press it again to end at once\n"
 
 
 class Interrupted(BaseException):
-    """A run was asked to stop in the middle of an evaluation;
-    no Exception, so that no evaluation takes it for one.
+    """A run was asked to stop in the middle of an evaluation, or while it waits for a batch;
+    no Exception, so that nothing takes it for one.
     """
 
 
@@ -36,7 +37,7 @@ class Preemption:
         self._asked = threading.Event()
         self._places = 0
         self._previous = {}
-        self._pressed = False
+        self._pressed = self._raises = False
         self.name, self.status = "SIGTERM", 143
 
     def reached(self) -> bool:
@@ -55,6 +56,20 @@ class Preemption:
         """Raises Interrupted where `reached` is True; for evaluations, between their batches."""
         if self.reached():
             raise Interrupted
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A block that may wait for data: one process raises Interrupted wherever it is in it.
+
+        With several processes nothing changes, since all stop at the same place.
+        """
+        self._raises = jax.process_count() == 1
+        try:
+            if self._raises:
+                self.pause()
+            yield
+        finally:
+            self._raises = False
 
     def __enter__(self):
         if threading.current_thread() is not threading.main_thread():
@@ -84,3 +99,6 @@ class Preemption:
         if number == signal.SIGINT:
             with contextlib.suppress(OSError):  # of a reader that ended at the same Ctrl-C
                 os.write(2, _AGAIN)  # sys.stderr may be in the middle of a line
+        if self._raises:
+            self._raises = False
+            raise Interrupted

@@ -3,11 +3,14 @@
 import contextlib
 import os
 import signal
+import threading
+import time
 
 import pytest
 
 from swin_jax import launch as launcher
-from swin_jax.data.pipeline import EvalData
+from swin_jax.core.errors import UserError
+from swin_jax.data.pipeline import EvalData, TrainData
 from swin_jax.train import loop
 from tests.conftest import ROOT
 from tests.e2e.test_experiments import assert_equal_runs, metrics
@@ -73,6 +76,54 @@ def test_an_evaluation_ends_when_the_run_is_to_stop_and_is_made_up_for(
     assert not (tmp_path / "owner.json").exists()
     found, _, err = launch(CONFIG, tmp_path, *FLAGS)
     assert found == 0, err
+    assert_equal_runs(whole, tmp_path, 6)
+
+
+@pytest.fixture
+def third_batch(monkeypatch):
+    """third_batch(data, happen): a block in which `happen` is called where data is to give its third batch."""
+
+    @contextlib.contextmanager
+    def happening(data, happen):
+        batches = data.batches
+
+        def until_then(self, *arguments):
+            for index, item in enumerate(batches(self, *arguments), 1):
+                if index == 3:
+                    happen()
+                yield item
+
+        with monkeypatch.context() as patched:
+            patched.setattr(data, "batches", until_then)
+            yield
+
+    return happening
+
+
+def stall():
+    """Storage that takes a minute; meanwhile the machine is to be given back."""
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    time.sleep(60)
+    raise AssertionError("the request was seen too late")
+
+
+def vanish():
+    raise UserError("100 records in a row are unreadable")
+
+
+def test_what_is_trained_is_saved_where_no_batch_comes(whole, launch, third_batch, tmp_path):
+    """Data that are slow or gone cost no step, in training or in an evaluation."""
+    trials = [
+        (TrainData, stall, 143, "SIGTERM: saved at step 2"),
+        (EvalData, stall, 143, "SIGTERM: saved at step 3"),
+        (TrainData, vanish, 1, "error: 100 records in a row"),
+    ]
+    for (data, happen, status, told), step in zip(trials, (2, 3, 5)):
+        with third_batch(data, happen):
+            found, _, err = launch(CONFIG, tmp_path, *FLAGS)
+        assert found == status and told in err
+        assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == step
+    assert launch(CONFIG, tmp_path, *FLAGS)[0] == 0
     assert_equal_runs(whole, tmp_path, 6)
 
 

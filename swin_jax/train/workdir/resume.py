@@ -7,7 +7,9 @@ import json
 import re
 import typing
 
+import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 
 from swin_jax.core import storage
 from swin_jax.core.config import flatten
@@ -16,6 +18,7 @@ from swin_jax.core.output.text import quoted
 from swin_jax.core.public_names import BEFORE, current_names, find, is_unknown, nearest_name
 from swin_jax.core.saved_config import OF_MEMORY
 from swin_jax.train import checkpoint
+from swin_jax.train.logs import read_metrics
 
 # Keys that a resumed run may change: lengths, intervals, mesh, workers, paths and all that
 # only looks at the run. What follows `conversion` is compared itself, and frozen weights
@@ -148,3 +151,20 @@ def check_resume(config, workdir: epath.Path, allow_change: typing.Sequence[str]
             f"{workdir} was trained with another config: {changes}. To resume anyway: {keys}"
         )
     return lines
+
+
+def evaluated(workdir: epath.Path, step: int, names: typing.Sequence[str]) -> set[str]:
+    """Those of the evaluations of a step that the log has; the same on all processes.
+
+    Args:
+        workdir: Workdir of the run.
+        step: Step of the state.
+        names: Names of the evaluations in the log.
+    """
+    lines = [line for line in read_metrics(workdir) if line["step"] == step]
+    found = {key.split("/")[1] for line in lines for key in line if key.startswith("eval/")}
+    if not names:
+        return set()
+    # Process 0 writes them.
+    there = multihost_utils.broadcast_one_to_all(np.array([x in found for x in names], np.int32))
+    return {name for name, is_there in zip(names, there) if is_there}

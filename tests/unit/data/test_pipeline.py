@@ -2,12 +2,13 @@
 
 import dataclasses
 import itertools
+import threading
 
 import numpy as np
 import pytest
 
 from swin_jax.core.errors import UnreadableError, UserError
-from swin_jax.data import fake, unreadable
+from swin_jax.data import fake, pipeline, unreadable
 from swin_jax.data.pipeline import EvalData, TrainData
 
 
@@ -326,3 +327,25 @@ def test_an_evaluation_of_unreadable_records_only_is_refused_and_so_is_another_p
         list(data.batches(2, range(2)))
     with pytest.raises(UserError, match="unreadable='leave' must be 'refuse' or 'leave_out'; did you mean 'leave_out'"):
         EvalData(Numbers(3), same, 2, unreadable="leave")
+
+
+def test_a_request_to_stop_does_not_wait_for_loaders_at_work():
+    class Request(BaseException):
+        """As `train.preemption.Interrupted`."""
+
+    class Slow:
+        closed, may_close = threading.Event(), threading.Event()
+
+        def __next__(self):
+            raise Request
+
+        def close(self):
+            self.may_close.wait(60)
+            self.closed.set()
+
+    batches = pipeline._closing(Slow(), 0)
+    with pytest.raises(Request):
+        next(batches)
+    assert not Slow.closed.is_set()
+    Slow.may_close.set()
+    assert Slow.closed.wait(60)

@@ -99,3 +99,15 @@ def test_processes_count_a_record_once_together(parts, monkeypatch):
     for counts in found:
         last = counts.saved()
     assert last == alone
+
+
+def test_a_checkpoint_of_the_step_before_lacks_what_ended_the_run():
+    """Else the same command would end at once, though the files are there again."""
+    counts = Counts({}, BATCH, range(BATCH), DATA.records)
+    batches = DATA.batches(0, range(BATCH))
+    mark = counts.mark()
+    for _ in range(3):
+        counts.add(next(batches))
+    batches.close()
+    assert counts.totals()[BAD] == 2 and counts.saved(mark)[BAD] == 0
+    Counts({**counts.saved(mark), "examples_seen": 0}, BATCH, range(BATCH), DATA.records).check(0)

@@ -57,6 +57,29 @@ def test_a_signal_asks_to_stop_and_the_handlers_come_back(number, name, status):
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
+def test_a_wait_for_data_ends_at_once():
+    with Preemption() as preemption:
+        with preemption.at_once():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)  # is noted only, outside of such a block
+        for _ in range(2):
+            with pytest.raises(Interrupted), preemption.at_once():
+                raise AssertionError("the block began")
+    with Preemption() as preemption, pytest.raises(Interrupted), preemption.at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_several_processes_stop_at_one_place_even_where_one_waits_for_data(monkeypatch):
+    heard, before = [], signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    try:
+        with Preemption() as preemption, preemption.at_once():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert heard == [True]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_second_ctrl_c_ends_at_once(capfd):
     with Preemption() as preemption:
         os.kill(os.getpid(), signal.SIGINT)
