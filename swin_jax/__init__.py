@@ -151,9 +151,9 @@ def class_names(model: nn.Module, names: str | os.PathLike[str] | None = None) -
         model: A classifier of `load`.
         names: A file of names: one on each line, or JSON such as a config.json of the hub. By
             default they are those of the run that trained the model, of a config beside its
-            weights, or, for a model with as many classes as ImageNet-1K, ImageNet-22K or
-            Kinetics-400, those that an installed package lists: clip-benchmark, timm or
-            torchvision.
+            weights, or, for a model with as many classes as ImageNet-1K or Kinetics-400, those
+            that an installed package lists: clip-benchmark, timm or torchvision. A warning says so
+            where the weights are not published ones, taken by their name.
 
     Returns:
         A name for each logit.

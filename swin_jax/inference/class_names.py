@@ -15,7 +15,7 @@ from typing import Any
 import flax.linen as nn
 
 from swin_jax.core import labels, storage, text_files
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.evals.prompts import class_names as prompts
 from swin_jax.pretrained import load as loading
 from swin_jax.pretrained.beside import origin
@@ -41,8 +41,28 @@ def class_names(model: nn.Module, names: str | os.PathLike[str] | None = None) -
         if not found:
             raise UserError(f"the checkpoint in {source} has no class names; {_ADVICE}")
         return _counted(found, count, source)
-    found = labels.names_beside(source) if source and os.path.exists(source) else ()
-    return found if len(found) == count else published(kind, count)
+    is_file = source is not None and (os.path.exists(source) or "://" in source)
+    found = labels.names_beside(source) if is_file else ()
+    if len(found) == count:
+        return found
+    found = published(kind, count)
+    if source is None or is_file:
+        warn(assumed(source or "random weights", kind, count))
+    return found
+
+
+def assumed(source: str, kind: str, count: int, advice: str = _ADVICE) -> str:
+    """A warning that the names of `published` are a guess, since nothing but the number tells them.
+
+    Args:
+        source: The weights.
+        kind, count: As for `published`.
+        advice: What to do where they are others.
+    """
+    return (
+        f"{source} does not tell its classes; because it has {count}, they are taken for those of "
+        f"{_LISTS[kind, count][0]}. For others {advice}"
+    )
 
 
 def published(kind: str, count: int) -> tuple[str, ...]:
@@ -128,7 +148,8 @@ def _from_torchvision(variable: str) -> Callable[[], tuple[str, ...] | None]:
 
 
 # (input, number of classes) -> the data set, readers of its names, the best first, and what to
-# install.
+# install. Of ImageNet-22K timm has two lists: of 21,841 classes in another order than that of the
+# published weights, and in theirs, but of 21,843.
 _LISTS = {
     ("image", 1000): (
         "ImageNet-1K",
@@ -138,11 +159,6 @@ _LISTS = {
             _from_torchvision("_IMAGENET_CATEGORIES"),
         ),
         "pip install --no-deps clip-benchmark==1.6.2",
-    ),
-    ("image", 21841): (
-        "ImageNet-22K",
-        (_from_timm("imagenet21k_goog_synsets.txt"),),
-        "pip install --no-deps timm",
     ),
     ("video", 400): (
         "Kinetics-400",

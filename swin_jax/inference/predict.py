@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from swin_jax.core import storage
-from swin_jax.core.errors import UserError
+from swin_jax.core.errors import UserError, warn
 from swin_jax.core.output.text import say
 from swin_jax.core.progress import Progress
 from swin_jax.core.ranges import PositiveInt, checked
@@ -114,11 +114,15 @@ def _class_names(config, folder: epath.Path, what: str, count: int) -> tuple[str
     names = weights_classes(config, folder, count).names
     if len(names) == count:
         return names
-    if not checkpoint.exists(folder):  # weights that somebody published
+    if not checkpoint.exists(folder):  # weights that somebody published, perhaps
         try:
-            return class_names.published(what, count)
+            found = class_names.published(what, count)
         except UserError:
             pass
+        else:
+            advice = "give --config.init_from.class_names=FILE, with a name on each line"
+            warn(class_names.assumed(config.init_from.path, what, count, advice))
+            return found
     return tuple(map(str, range(count)))
 
 

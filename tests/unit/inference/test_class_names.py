@@ -5,12 +5,14 @@ import json
 import pytest
 
 import swin_jax
+from swin_jax.core import config as configs
 from swin_jax.core.errors import UserError
-from swin_jax.inference import class_names
+from swin_jax.inference import class_names, predict
 from swin_jax.models.clip import make_clip
 from swin_jax.models.swin import Swin
 from swin_jax.models.video_swin import make_video_swin
 from swin_jax.pretrained import beside
+from tests.experiments import config_path
 
 IMAGENET = [f"thing {i}" for i in range(1000)]
 
@@ -35,7 +37,7 @@ def installed(tmp_path, monkeypatch):
         if package == "timm":
             folder = tmp_path / package / "data" / "_info"
             folder.mkdir(parents=True)
-            for name, count in (("imagenet_synsets", 1000), ("imagenet21k_goog_synsets", 21841)):
+            for name, count in (("imagenet_synsets", 1000), ("imagenet21k_goog_synsets", 21843)):
                 (folder / f"{name}.txt").write_text("".join(f"n{i:08}\n" for i in range(count)))
             lines = (f"n{i:08}\tthing {i}\n" for i in range(21841))
             (folder / "imagenet_synset_to_lemma.txt").write_text("".join(lines))
@@ -60,9 +62,8 @@ def test_the_curated_names_go_first_and_have_one_name_a_class(installed, monkeyp
     assert swin_jax.class_names(swin())[:2] == ("tench", "thing 1")
 
 
-def test_imagenet_22k_and_kinetics_are_named(installed):
+def test_kinetics_is_named(installed):
     installed("timm"), installed("torchvision")
-    assert swin_jax.class_names(swin(21841))[-1] == "thing 21840"
     assert swin_jax.class_names(video_swin()) == tuple(IMAGENET[:400])
 
 
@@ -70,7 +71,7 @@ def test_imagenet_22k_and_kinetics_are_named(installed):
     "make, message",
     [
         (swin, "ImageNet-1K come with a package: pip install --no-deps clip-benchmark==.*names=FILE"),
-        (lambda: swin(21841), "ImageNet-22K come with a package: pip install --no-deps timm"),
+        (lambda: swin(21841), "no installed package names 21841 classes of images"),
         (video_swin, "Kinetics-400 come with a package: pip install --no-deps torchvision"),
         (lambda: video_swin(600), "no installed package names 600 classes of videos.*names=FILE"),
         (lambda: swin(7), "no installed package names 7 classes of images"),
@@ -84,6 +85,29 @@ def test_what_has_no_names_is_one_line(make, message, installed):
     with pytest.raises(UserError, match=message) as caught:
         swin_jax.class_names(model)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["products.npz", "https://example.org/w.pth", None])
+def test_names_that_only_their_number_tells_are_a_guess(source, tmp_path, installed, monkeypatch):
+    """A thousand products are no tench; a package that is not there is told instead of a guess."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "products.npz").write_bytes(b"")
+    model = swin()
+    beside.attach_origin(model, source)
+    with pytest.raises(UserError, match="come with a package"):
+        swin_jax.class_names(model)
+    installed("timm")
+    with pytest.warns(UserWarning, match="does not tell its classes; because it has 1000, .*names=FILE"):
+        assert swin_jax.class_names(model) == tuple(IMAGENET)
+
+
+def test_published_weights_taken_by_their_name_are_no_guess(installed, recwarn):
+    installed("timm")
+    for source in ("official", "swin_tiny_patch4_window7_224"):
+        model = swin()
+        beside.attach_origin(model, source)
+        assert swin_jax.class_names(model) == tuple(IMAGENET)
+    assert not recwarn.list
 
 
 def test_a_file_names_the_classes_if_there_are_as_many(tmp_path, installed):
@@ -120,3 +144,12 @@ def test_a_run_names_its_classes(tmp_path, installed, monkeypatch):
     found[0] = ()
     with pytest.raises(UserError, match="has no class names; give names=FILE"):
         swin_jax.class_names(model)
+
+
+def test_predictions_say_that_names_of_first_weights_are_a_guess(tmp_path, installed):
+    config = configs.load(config_path("quickstart:fake"))
+    config.init_from.path = "products.npz"
+    assert predict._class_names(config, tmp_path, "image", 1000) == tuple(map(str, range(1000)))
+    installed("timm")
+    with pytest.warns(UserWarning, match="^products.npz does not tell its classes; .*--config.init_from.class_names"):
+        assert predict._class_names(config, tmp_path, "image", 1000) == tuple(IMAGENET)
