@@ -10,7 +10,7 @@ version 2: arXiv 2206.04664).
 taken, the head starts anew. Version 1's bias tables are resized on the geometric grid of the
 official loader; version 2's bias is evaluated anew in the coordinates of the pretraining.
 
-`folder` as in swin_in1k.py.
+`folder` reads one folder of images for each class, as in swin_in1k.py.
 
 Published top-1 (the README of microsoft/SimMIM and arXiv 2206.04664), 100 epochs at batch
 size 2048:
