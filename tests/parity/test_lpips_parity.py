@@ -1,5 +1,6 @@
 """LPIPS against its description in PyTorch (tests/golden/lpips): the distance and its gradient."""
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -36,11 +37,12 @@ def test_distance_and_gradient_are_the_recorded_ones(variables):
     weigh = jnp.asarray(CASE.cotangent())
 
     @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
     def run(image):
         distance = MODEL.apply(variables, image, other)
         return (distance * weigh).sum(), distance
 
-    (loss, distance), gradient = jax.value_and_grad(run, has_aux=True)(image)
+    (loss, distance), gradient = run(image)
     outputs = {"loss": loss, "distance": distance, "gradient of image": gradient.transpose(0, 3, 1, 2)}
     for name in CASE.output_names:
         assert CASE.error(name, outputs[name]) < CASE.tolerance(name), name

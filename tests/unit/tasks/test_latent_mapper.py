@@ -7,13 +7,14 @@ import pytest
 
 from swin_jax.core.errors import UserError
 from swin_jax.models.styleclip import LevelsMapper, StyleSpaceMapper
+from swin_jax.models.stylegan2 import Generator
 from swin_jax.optim import ranger
 from swin_jax.tasks import editing
 from swin_jax.tasks.latent_mapper import LatentMapper, _penalty
 from tests.editing import GENERATOR, networks
 
 TEXT = np.array([[49406, 320, 49407, 0, 0, 0]], np.int32)
-CHANNELS = tuple(layer.channels for layer in networks()["generator"].model.style_layers())
+CHANNELS = tuple(layer.channels for layer in Generator(**GENERATOR).style_layers())
 
 
 def make(model=None, **fields):
